@@ -1,0 +1,49 @@
+package sock
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Memory is what observation knows of one connection and the kernel does not:
+// what must outlive a restart.
+type Memory struct {
+	Cookie   uint64 // never 0
+	ID       uint64 // ID.Sum of its identity
+	State    ssfilter.State
+	Entered  Instant // in State since then at the latest
+	Quiet    Instant // no progress since then at the latest
+	Queued   Instant // something to send since then at the latest; 0: nothing
+	Acked    uint64  // counters of the last answer, to know the connection again by
+	Received uint64
+	SegsIn   uint32
+}
+
+// Spent is a share of a rule's limit, used up.
+type Spent struct {
+	Rule    uint64 // RuleSum of its name
+	N       uint32 // actions, all of one instant
+	At      Instant
+	Expires Instant // when it counts against no window any more
+}
+
+// Sum is a fingerprint of what identifies a connection beside its cookie, the
+// same in every run.
+func (id *ID) Sum() uint64 {
+	h := fnv.New64a()
+	var iface [4]byte
+	binary.LittleEndian.PutUint32(iface[:], id.Iface)
+	for _, field := range [...][]byte{{id.Family}, id.SPort[:], id.DPort[:], id.Src[:], id.Dst[:], iface[:]} {
+		h.Write(field)
+	}
+	return h.Sum64()
+}
+
+// RuleSum is what a rule is called where names of any length have no room.
+func RuleSum(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return h.Sum64()
+}

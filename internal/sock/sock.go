@@ -1,0 +1,90 @@
+// Package sock is the vocabulary of the daemon: a socket as the kernel shows
+// it, what identifies it, when it was seen, and who holds it. It does nothing.
+package sock
+
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// ID is struct inet_diag_sockid with its family: what a request must carry to
+// mean one socket and no other. Addresses and ports are in the kernel's own
+// byte order and are sent back verbatim.
+type ID struct {
+	Family       uint8 // AF_INET or AF_INET6
+	SPort, DPort [2]byte
+	Src, Dst     [16]byte
+	Iface        uint32 // sk_bound_dev_if
+	Cookie       uint64
+}
+
+// Has says which fields of an Info the kernel reported. An older kernel's
+// tcp_info is shorter, and a minisocket has none: a missing field is unknown,
+// never zero.
+type Has uint16
+
+// One bit for each field, or pair of fields, of Info.
+const (
+	HasUnacked Has = 1 << iota
+	HasLastDataSent
+	HasLastDataRecv
+	HasLastAckRecv
+	HasBytesAcked
+	HasBytesReceived
+	HasSegsIn
+	HasNotSent
+)
+
+// Info is the part of struct tcp_info that sockdog reads. The Last fields are
+// times elapsed at the instant of the answer, with the kernel's resolution of
+// one jiffy.
+type Info struct {
+	Has           Has
+	Unacked       uint32 // segments sent and not acknowledged
+	NotSent       uint32 // bytes queued and never sent
+	SegsIn        uint32
+	LastDataSent  time.Duration
+	LastDataRecv  time.Duration
+	LastAckRecv   time.Duration
+	BytesAcked    uint64
+	BytesReceived uint64
+}
+
+// Timers of inet_diag_msg.idiag_timer.
+const (
+	TimerOff        = 0
+	TimerRetransmit = 1
+	TimerKeepalive  = 2
+	TimerTimeWait   = 3
+	TimerProbe      = 4
+)
+
+// Socket is one TCP socket as sock_diag reported it.
+type Socket struct {
+	ssfilter.Conn
+	ID      ID
+	Timer   uint8
+	Retrans uint8
+	MPTCP   bool          // a subflow: ULP_INFO "mptcp"
+	Expires time.Duration // until Timer fires
+	RQueue  uint32        // bytes to read; accept queue length when listening
+	WQueue  uint32        // bytes not acknowledged; backlog limit when listening
+	UID     uint32
+	Inode   uint32 // 0: no descriptor (accept queue, orphan or minisocket)
+	Info    Info
+}
+
+// Minisocket reports whether the kernel holds a timewait socket rather than a
+// full one: TIME_WAIT and, under timer 3, FIN_WAIT2. These report uid 0 and
+// inode 0, which then mean nothing.
+func (s *Socket) Minisocket() bool {
+	return s.State == ssfilter.TimeWait || s.State == ssfilter.FinWait2 && s.Timer == TimerTimeWait
+}
+
+// Owner is one process that holds a descriptor of a socket.
+type Owner struct {
+	PID  int
+	Comm string // /proc/PID/comm
+	Exe  string // base name of /proc/PID/exe, "" where it cannot be read
+}

@@ -1,0 +1,209 @@
+package ssfilter
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"net/netip"
+)
+
+// ErrTooLarge is returned for an expression whose program would cost the kernel
+// more than it saves: dump without one and match with Eval.
+var ErrTooLarge = errors.New("filter too large for the kernel: match in user space")
+
+// maxProgram is the longest program that Compile makes. A netlink attribute
+// carries four times that, but inet_diag_bc_audit walks the program anew for
+// each of its jumps and at every dump: 16 KiB take it 4 ms, 64 KiB 78 ms.
+const maxProgram = 16 << 10
+
+// Compile turns e into a program for the attribute INET_DIAG_REQ_BYTECODE, in
+// the machine's byte order. With it the kernel selects exactly the sockets for
+// which Eval is True, dual-stack ones included. The program uses only what
+// every kernel with inet_diag knows, and needs no capability. The one error is
+// ErrTooLarge.
+//
+// e must not be nil: every socket needs no program.
+func Compile(e Expr) ([]byte, error) {
+	var p program
+	reject := p.newLabel()
+	e.compile(&p, reject)
+	if len(p.code) == 0 {
+		p.emit(opNop, nil, reject) // inet_diag_bc_audit refuses an empty program
+	}
+	if len(p.code) > maxProgram {
+		return nil, ErrTooLarge
+	}
+	p.labels[reject] = len(p.code) + opSize // one past the end is inet_diag_bc_run's no
+	for _, j := range p.jumps {
+		binary.NativeEndian.PutUint16(p.code[j.from+2:], uint16(p.labels[j.to]-j.from))
+	}
+	return p.code, nil
+}
+
+// Operations of struct inet_diag_bc_op, include/uapi/linux/inet_diag.h.
+// INET_DIAG_BC_S_EQ and D_EQ are left out: they came with 4.16.
+const (
+	opNop   = 0
+	opJump  = 1
+	opSGE   = 2
+	opSLE   = 3
+	opDGE   = 4
+	opDLE   = 5
+	opSCond = 7
+	opDCond = 8
+)
+
+// opSize is the size of struct inet_diag_bc_op: code u8, yes u8, no u16.
+const opSize = 4
+
+// Address families of struct inet_diag_hostcond.
+const (
+	afUnspec = 0
+	afInet   = 2
+	afInet6  = 10
+)
+
+// program is bytecode in the making. An operation that holds goes on to the
+// next one; one that does not jumps forward to a label.
+type program struct {
+	code   []byte
+	jumps  []jump
+	labels []int // where in code each stands
+}
+
+type (
+	label int
+	jump  struct {
+		from int // where in code its operation stands
+		to   label
+	}
+)
+
+func (p *program) newLabel() label {
+	p.labels = append(p.labels, 0)
+	return label(len(p.labels) - 1)
+}
+
+// place puts l where the next operation will stand.
+func (p *program) place(l label) { p.labels[l] = len(p.code) }
+
+// emit appends an operation with its operand.
+func (p *program) emit(code uint8, operand []byte, no label) {
+	p.jumps = append(p.jumps, jump{len(p.code), no})
+	p.code = append(p.code, code, uint8(opSize+len(operand)), 0, 0)
+	p.code = append(p.code, operand...)
+}
+
+// compare appends a comparison; its port stands in the no of a second operation.
+func (p *program) compare(code uint8, port uint16, no label) {
+	p.emit(code, binary.NativeEndian.AppendUint16([]byte{0, 0}, port), no)
+}
+
+// cond appends a struct inet_diag_hostcond for any port (-1) or any address.
+func (p *program) cond(side Side, family, bits uint8, port int32, addr []byte, no label) {
+	code := uint8(opSCond)
+	if side == Dst {
+		code = opDCond
+	}
+	operand := binary.NativeEndian.AppendUint32([]byte{family, bits, 0, 0}, uint32(port))
+	p.emit(code, append(operand, addr...), no)
+}
+
+// prefix appends the test of an address. The kernel applies an IPv4 prefix to
+// dual-stack sockets with mapped addresses too.
+func (p *program) prefix(side Side, prefix netip.Prefix, no label) {
+	family := uint8(afInet)
+	if prefix.Addr().Is6() {
+		family = afInet6
+	}
+	p.cond(side, family, uint8(prefix.Bits()), -1, prefix.Addr().AsSlice(), no)
+}
+
+// each appends n alternatives, of which one must hold.
+func (p *program) each(n int, alternative func(i int, reject label), reject label) {
+	accept := p.newLabel()
+	for i := range n - 1 {
+		next := p.newLabel()
+		alternative(i, next)
+		p.emit(opJump, nil, accept)
+		p.place(next)
+	}
+	alternative(n-1, reject)
+	p.place(accept)
+}
+
+func (list and) compile(prog *program, reject label) {
+	for _, x := range list {
+		x.compile(prog, reject)
+	}
+}
+
+func (list or) compile(prog *program, reject label) {
+	prog.each(len(list), func(i int, reject label) { list[i].compile(prog, reject) }, reject)
+}
+
+func (n not) compile(prog *program, reject label) {
+	accept := prog.newLabel()
+	n.x.compile(prog, accept)
+	prog.emit(opJump, nil, reject)
+	prog.place(accept)
+}
+
+func (h hosts) compile(prog *program, reject label) {
+	if h.all() {
+		return
+	}
+	prog.each(len(h.prefixes), func(i int, reject label) {
+		prefix := h.prefixes[i]
+		prog.prefix(h.side, prefix, reject)
+		if !prefix.Contains(mapped.Addr()) || h.prefixes[0] == anyIPv4 {
+			return
+		}
+		// The kernel finds the mapped addresses in this prefix; to Eval they
+		// are IPv4 and not in it.
+		notMapped := prog.newLabel()
+		prog.prefix(h.side, anyIPv4, notMapped)
+		prog.emit(opJump, nil, reject)
+		prog.place(notMapped)
+	}, reject)
+}
+
+func (p ports) compile(prog *program, reject label) {
+	if len(p.ranges) == 0 {
+		prog.emit(opJump, nil, reject)
+		return
+	}
+	p.search(prog, p.ranges, 0, reject)
+}
+
+// search appends a binary search for the port among ranges, where the port is
+// known to be at least floor. The kernel runs it for each socket that it walks:
+// with a list of alternatives, a thousand ports would cost a thousand steps.
+func (p ports) search(prog *program, ranges []PortRange, floor uint16, reject label) {
+	ge, le := uint8(opSGE), uint8(opSLE)
+	if p.side == Dst {
+		ge, le = opDGE, opDLE
+	}
+	if n := len(ranges); n > 1 {
+		upper := ranges[n/2:]
+		lower, accept := prog.newLabel(), prog.newLabel()
+		prog.compare(ge, upper[0].First, lower)
+		p.search(prog, upper, upper[0].First, reject)
+		prog.emit(opJump, nil, accept)
+		prog.place(lower)
+		p.search(prog, ranges[:n/2], floor, reject)
+		prog.place(accept)
+		return
+	}
+	r := ranges[0]
+	if r.First == r.Last && r.First > floor && r.Last < math.MaxUint16 {
+		prog.cond(p.side, afUnspec, 0, int32(r.First), nil, reject) // 12 bytes, where two comparisons take 16
+		return
+	}
+	if r.First > floor {
+		prog.compare(ge, r.First, reject)
+	}
+	if r.Last < math.MaxUint16 {
+		prog.compare(le, r.Last, reject)
+	}
+}

@@ -1,0 +1,185 @@
+// Package ssfilter is the filter language of ss(8): the names of TCP states,
+// the expressions over addresses and ports, their evaluation in user space and
+// their compilation to inet_diag bytecode. It asks the system for nothing but
+// the names of services in /etc/services.
+package ssfilter
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+)
+
+// State is a TCP state in the kernel's numbering (include/net/tcp_states.h).
+type State uint8
+
+// The states that sock_diag reports.
+const (
+	Established   State = 1
+	SynSent       State = 2
+	SynRecv       State = 3
+	FinWait1      State = 4
+	FinWait2      State = 5
+	TimeWait      State = 6
+	Close         State = 7
+	CloseWait     State = 8
+	LastAck       State = 9
+	Listening     State = 10
+	Closing       State = 11
+	NewSynRecv    State = 12 // a request socket; reported as SynRecv
+	BoundInactive State = 13
+)
+
+var stateNames = [...]string{
+	Established:   "established",
+	SynSent:       "syn-sent",
+	SynRecv:       "syn-recv",
+	FinWait1:      "fin-wait-1",
+	FinWait2:      "fin-wait-2",
+	TimeWait:      "time-wait",
+	Close:         "closed",
+	CloseWait:     "close-wait",
+	LastAck:       "last-ack",
+	Listening:     "listening",
+	Closing:       "closing",
+	NewSynRecv:    "new-syn-recv",
+	BoundInactive: "bound-inactive",
+}
+
+// String is the name that ss takes after the word "state".
+func (s State) String() string {
+	if int(s) < len(stateNames) && stateNames[s] != "" {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state-%d", uint8(s))
+}
+
+// StateSet holds bit 1<<s for each State s, as in inet_diag_req_v2.idiag_states.
+type StateSet uint32
+
+// Groups of states, as ss names them. All leaves out BoundInactive, which newer
+// releases of ss take in: a socket that never connected cannot be stuck, and the
+// kernel walks another table to find it.
+const (
+	AllStates    StateSet = 1<<Established | 1<<SynSent | 1<<SynRecv | 1<<FinWait1 | 1<<FinWait2 | 1<<TimeWait | 1<<Close | 1<<CloseWait | 1<<LastAck | 1<<Listening | 1<<Closing
+	Connected             = AllStates &^ (1<<Close | 1<<Listening)
+	Synchronized          = Connected &^ (1 << SynSent)
+	Bucket       StateSet = 1<<SynRecv | 1<<TimeWait
+	Big                   = AllStates &^ Bucket
+)
+
+// Of returns the set of the given states.
+func Of(states ...State) StateSet {
+	var set StateSet
+	for _, s := range states {
+		set |= 1 << s
+	}
+	return set
+}
+
+// Has reports whether s is in the set.
+func (set StateSet) Has(s State) bool { return set&(1<<s) != 0 }
+
+// States lists the members in the kernel's order.
+func (set StateSet) States() []State {
+	states := make([]State, 0, bits.OnesCount32(uint32(set)))
+	for rest := uint32(set); rest != 0; rest &= rest - 1 {
+		states = append(states, State(bits.TrailingZeros32(rest)))
+	}
+	return states
+}
+
+// String joins the names of the members with commas.
+func (set StateSet) String() string {
+	names := make([]string, 0, 4)
+	for _, s := range set.States() {
+		names = append(names, s.String())
+	}
+	return strings.Join(names, ",")
+}
+
+// spellings holds what ss, netstat and the kernel call states and groups, in
+// lower case, without hyphens and underscores.
+var spellings = map[string]StateSet{
+	"established":   1 << Established,
+	"estab":         1 << Established,
+	"synsent":       1 << SynSent,
+	"synrecv":       1 << SynRecv,
+	"synrcv":        1 << SynRecv,
+	"finwait1":      1 << FinWait1,
+	"finwait2":      1 << FinWait2,
+	"timewait":      1 << TimeWait,
+	"closed":        1 << Close,
+	"close":         1 << Close,
+	"unconnected":   1 << Close,
+	"unconn":        1 << Close,
+	"closewait":     1 << CloseWait,
+	"lastack":       1 << LastAck,
+	"listening":     1 << Listening,
+	"listen":        1 << Listening,
+	"closing":       1 << Closing,
+	"boundinactive": 1 << BoundInactive,
+	"all":           AllStates,
+	"connected":     Connected,
+	"synchronized":  Synchronized,
+	"bucket":        Bucket,
+	"big":           Big,
+}
+
+// ParseState reads the name of a state, or of a group of states, in any case:
+// close-wait, CLOSE_WAIT and TCP_CLOSE_WAIT are one. An unknown name is an error
+// that tells the nearest known one. The kernel's NEW_SYN_RECV is no name: such a
+// socket is reported in SYN_RECV.
+func ParseState(name string) (StateSet, error) {
+	squeezed := squeeze(name)
+	if set, ok := spellings[squeezed]; ok {
+		return set, nil
+	}
+	if set, ok := spellings[strings.TrimPrefix(squeezed, "tcp")]; ok {
+		return set, nil
+	}
+	words := stateWords()
+	nearest := slices.MinFunc(words, func(a, b string) int {
+		return cmp.Compare(distance(squeezed, squeeze(a)), distance(squeezed, squeeze(b)))
+	})
+	if distance(squeezed, squeeze(nearest)) > len(squeezed)/2 {
+		return 0, fmt.Errorf("unknown state %s: write one of %s", quote(name), strings.Join(words, ", "))
+	}
+	return 0, fmt.Errorf("unknown state %s: did you mean %s?", quote(name), nearest)
+}
+
+func squeeze(name string) string {
+	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name))
+}
+
+// stateWords are the names to suggest.
+func stateWords() []string {
+	var words []string
+	for _, s := range (AllStates | 1<<BoundInactive).States() {
+		words = append(words, s.String())
+	}
+	return append(words, "all", "connected", "synchronized", "bucket", "big")
+}
+
+// distance is the number of bytes to insert, delete or replace to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
