@@ -1,0 +1,250 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// A table names the keys of one mapping of the format. It is what the parser
+// reads by, what it suggests from and what the JSON Schema is made of.
+type table[T any] struct {
+	what string // such as "a rule"
+	keys []key[T]
+	open bool // keys that begin with x- are ignored
+}
+
+// key is one key of a mapping that is read into a T.
+type key[T any] struct {
+	name     string
+	doc      string
+	required bool
+	read     func(p *parser, key, value *yaml.Node, into *T)
+	schema   schema // nil: no value is accepted
+}
+
+// value is one kind of value: how it is read, and what the schema says of it.
+// What cannot be read is reported, and read as the zero value: a file with a
+// problem is refused as a whole.
+type value[V any] struct {
+	read   func(p *parser, n *yaml.Node) V
+	schema schema
+}
+
+// field is a key whose value is stored as it was read.
+func field[T, V any](name, doc string, v value[V], at func(*T) *V) key[T] {
+	return key[T]{
+		name: name,
+		doc:  doc,
+		read: func(p *parser, _, n *yaml.Node, into *T) {
+			*at(into) = v.read(p, n)
+		},
+		schema: v.schema,
+	}
+}
+
+// refused is a key of the format that is always an error here.
+func refused[T any](name, why string) key[T] {
+	return key[T]{name: name, read: func(p *parser, key, _ *yaml.Node, _ *T) {
+		p.report(key, "%s %s", name, why)
+	}}
+}
+
+// later is a key of the format whose feature is not built.
+func later[T any](name string) key[T] {
+	return refused[T](name, "is not supported yet")
+}
+
+// require makes a key one that must be given.
+func require[T any](k key[T]) key[T] {
+	k.required = true
+	return k
+}
+
+// given are the keys that stand in a mapping, their values good or not.
+type given map[string]*yaml.Node
+
+func (g given) has(name string) bool { return g[name] != nil }
+
+// readMapping reads the mapping n by its table. It returns nil where n is none.
+func readMapping[T any](p *parser, n *yaml.Node, t table[T], into *T) given {
+	n = p.resolve(n)
+	if n == nil {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		p.report(n, "%s is a mapping of keys to values, not %s", t.what, kindName(n))
+		return nil
+	}
+	found := make(given, len(n.Content)/2)
+	read := map[string]bool{}
+	for _, e := range p.entries(n, 0) {
+		name := e.key.Value
+		if t.open && strings.HasPrefix(name, "x-") || read[name] {
+			continue
+		}
+		read[name] = true
+		i := slices.IndexFunc(t.keys, func(k key[T]) bool { return k.name == name })
+		if i < 0 {
+			p.report(e.key, "%s", unknown("key", name, t.what, t.names()))
+			if near := nearest(name, t.names()); !found.has(near) {
+				found[near] = e.key // was meant: that it is missing is no news
+			}
+			continue
+		}
+		found[name] = e.key
+		t.keys[i].read(p, e.key, e.value, into)
+	}
+	for _, k := range t.keys {
+		if k.required && !found.has(k.name) {
+			p.report(n, "%s needs the key %q: %s", t.what, k.name, k.doc)
+		}
+	}
+	return found
+}
+
+func (t table[T]) names() []string {
+	names := make([]string, 0, len(t.keys))
+	for _, k := range t.keys {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// schema describes the mapping and every key that is accepted in it.
+func (t table[T]) schema() schema {
+	properties := schema{}
+	var required []string
+	for _, k := range t.keys {
+		if k.schema == nil {
+			continue
+		}
+		property := schema{"description": k.doc}
+		for name, v := range k.schema {
+			property[name] = v
+		}
+		properties[k.name] = property
+		if k.required {
+			required = append(required, k.name)
+		}
+	}
+	s := schema{"type": "object", "properties": properties, "additionalProperties": false}
+	if required != nil {
+		s["required"] = required
+	}
+	if t.open {
+		s["patternProperties"] = schema{"^x-": true}
+	}
+	return s
+}
+
+// convert turns a value into one of another type.
+func convert[V, W any](v value[V], to func(V) W) value[W] {
+	return value[W]{
+		read:   func(p *parser, n *yaml.Node) W { return to(v.read(p, n)) },
+		schema: v.schema,
+	}
+}
+
+// anyOf is one value or a list of them.
+func anyOf[V any](one value[V]) value[[]V] {
+	list := listOf(one)
+	return value[[]V]{
+		read: func(p *parser, n *yaml.Node) []V {
+			items := target(n)
+			if items.Kind != yaml.SequenceNode {
+				return []V{one.read(p, n)}
+			}
+			if len(items.Content) == 0 {
+				p.report(items, "an empty list says nothing: fill it, or remove its key")
+			}
+			return list.read(p, n)
+		},
+		schema: schema{"anyOf": []schema{one.schema, {"type": "array", "items": one.schema, "minItems": 1}}},
+	}
+}
+
+// listOf is a list, which may be empty.
+func listOf[V any](one value[V]) value[[]V] {
+	return value[[]V]{
+		read: func(p *parser, n *yaml.Node) []V {
+			if n = p.resolve(n); n == nil {
+				return nil
+			}
+			if n.Kind != yaml.SequenceNode {
+				p.report(n, "a list belongs here, not %s: begin each entry with \"- \"", kindName(n))
+				return nil
+			}
+			all := make([]V, 0, len(n.Content))
+			for _, item := range n.Content {
+				all = append(all, one.read(p, item))
+			}
+			return all
+		},
+		schema: schema{"type": "array", "items": one.schema},
+	}
+}
+
+// unknown says that a name is none of those known, and which is the nearest.
+func unknown(kind, name, where string, known []string) string {
+	near := nearest(name, known)
+	word, _, several := strings.Cut(name, " ")
+	switch {
+	case near != "":
+		return fmt.Sprintf("unknown %s %q in %s: did you mean %q?", kind, name, where, near)
+	case several && slices.Contains(known, word):
+		return fmt.Sprintf("unknown %s %q in %s: put a colon after %s", kind, name, where, word)
+	case len(known) == 0:
+		return fmt.Sprintf("unknown %s %q in %s: there is none", kind, name, where)
+	default:
+		return fmt.Sprintf("unknown %s %q in %s: there are %s", kind, name, where, strings.Join(known, ", "))
+	}
+}
+
+// nearest returns the name that a slip of the hand would turn into what was
+// written, or "" if none is near.
+func nearest(written string, names []string) string {
+	if len(written) > 64 {
+		return ""
+	}
+	fold := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "_")) }
+	written = fold(written)
+	best, least := "", max(1, len(written)/3)+1
+	for _, name := range names {
+		d := distance(written, fold(name))
+		if len(written) >= 3 && strings.HasPrefix(fold(name), written) {
+			d = min(d, 1)
+		}
+		if d < least {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// distance is the number of characters to insert, remove, replace or swap with
+// their neighbour to turn a into b (optimal string alignment).
+func distance(a, b string) int {
+	var before, last []int // two rows and one row ago
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, last, row = last, row, make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replace := last[j-1]
+			if a[i-1] != b[j-1] {
+				replace++
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, replace)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,223 @@
+package rules
+
+import (
+	"io"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
+	"gopkg.in/yaml.v3"
+)
+
+// Lint returns what is unwise in a rules file though it may be meant. Where the
+// file has problems, they are the error, and the warnings are about the rest.
+func Lint(r io.Reader) (warnings Problems, err error) {
+	p, f, err := read(r)
+	if err != nil {
+		return nil, err
+	}
+	if problems := p.sorted(); len(problems) > 0 {
+		err = problems
+	}
+	p.problems = nil
+	if f.given != nil {
+		p.lint(f)
+	}
+	return p.sorted(), err
+}
+
+func (p *parser) lint(f *file) {
+	if f.given.has("rules") && len(f.rules) == 0 {
+		p.report(f.given["rules"], "there are no rules: nothing is watched")
+	}
+	if f.settings.DryRun {
+		p.report(f.settings.given["dry_run"], "dry_run is on for all rules: nothing is touched")
+	}
+	p.lintProtect(f)
+	for i, d := range f.rules {
+		if d.DryRun {
+			p.report(d.given["dry_run"], "dry_run is on: this rule touches nothing")
+		}
+		for _, s := range d.match {
+			p.lintBounds(s)
+		}
+		for j := range d.then {
+			p.lintSysctl(d, &d.then[j])
+		}
+		if kill := d.kill(); kill != nil {
+			for _, s := range d.match {
+				p.lintKill(s)
+				p.lintProtected(s, f.protect)
+			}
+			if len(f.rules) <= maxShadow {
+				p.lintShadow(d, kill, f.rules[:i])
+			}
+		}
+	}
+}
+
+// maxShadow is the number of rules above which they are not compared pair by pair.
+const maxShadow = 1000
+
+// kill returns the rule's destructive action, if it has one and is in force.
+func (d *draft) kill() *act {
+	if !d.Enabled {
+		return nil
+	}
+	for i := range d.then {
+		if d.then[i].Kind.Destructive() {
+			return &d.then[i]
+		}
+	}
+	return nil
+}
+
+// lintProtect warns of a list that leaves the way in unprotected.
+func (p *parser) lintProtect(f *file) {
+	if !f.given.has("protect") || !slices.ContainsFunc(f.rules, func(d *draft) bool { return d.kill() != nil }) {
+		return
+	}
+	ssh := ssfilter.PortRange{First: 22, Last: 22}
+	for _, side := range []ssfilter.Side{ssfilter.Src, ssfilter.Dst} {
+		session := &selection{Match: Match{States: ssfilter.Of(ssfilter.Established)}, filter: ssfilter.Ports(side, ssh)}
+		if !slices.ContainsFunc(f.protect, func(s *selection) bool { return s.covers(session) }) {
+			p.report(f.given["protect"], "this list replaces the default, and ssh is not protected: add \"sport = :22 or dport = :22\"")
+			return
+		}
+	}
+}
+
+const (
+	// timeWait is TCP_TIMEWAIT_LEN, which no sysctl changes.
+	timeWait = time.Minute
+	// keepalive is how often Go's net package probes a peer (net.KeepAliveConfig).
+	keepalive = 15 * time.Second
+)
+
+// settled are the states in which everything that was sent is acknowledged.
+const settled = unconnected | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2 | 1<<ssfilter.SynRecv
+
+// lintBounds warns of times that never come.
+func (p *parser) lintBounds(s *selection) {
+	if s.given.has("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= timeWait {
+		p.report(s.given["in_state_for"], "Linux holds TIME_WAIT for 60s and no longer: this never holds for a time-wait socket")
+	}
+	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
+		p.report(s.given["stalled_for"], "in the state %s nothing is left to send: stalled_for never holds", s.States)
+	}
+}
+
+// lintKill warns of a kill that comes too soon, does no good or never comes.
+func (p *parser) lintKill(s *selection) {
+	for name, bound := range map[string]time.Duration{"in_state_for": s.InStateFor, "idle_for": s.IdleFor, "stalled_for": s.StalledFor} {
+		if bound > 0 && bound < keepalive {
+			p.report(s.given[name], "%s is shorter than a keepalive interval (15s in Go): a program or peer that is only slow looks stuck; a minute or more is safer", name)
+		}
+	}
+	if s.given.has("state") && s.States.Has(ssfilter.TimeWait) {
+		p.report(s.given["state"], "a time-wait socket holds no descriptor and is gone within 60s: killing it only lets late segments reach the next connection")
+	}
+	if s.InBacklog != nil && *s.InBacklog {
+		p.report(s.given["in_backlog"], "a socket in an accept queue is never killed: this rule does nothing")
+	}
+	untouched := func(v Verdict) bool { return v == InBacklog || v == StillSending }
+	if i := slices.IndexFunc(s.Verdicts, untouched); i >= 0 {
+		p.report(s.given["verdict"], "a socket with the verdict %s is never killed", s.Verdicts[i])
+	}
+}
+
+// lintProtected warns of a rule whose sockets are all protected.
+func (p *parser) lintProtected(s *selection, protect []*selection) {
+	if s.given != nil && slices.ContainsFunc(protect, func(o *selection) bool { return o.covers(s) }) {
+		p.report(s.at, "every socket of this match is protected: the rule kills none")
+	}
+}
+
+// lintSysctl warns of the usual false cure for TIME_WAIT.
+func (p *parser) lintSysctl(d *draft, a *act) {
+	if a.Kind != "sysctl" || a.options == nil {
+		return
+	}
+	if !slices.ContainsFunc(d.match, func(s *selection) bool { return s.given.has("state") && s.States.Has(ssfilter.TimeWait) }) {
+		return
+	}
+	if key := findKey(a.options, "net.ipv4.tcp_fin_timeout"); key != nil {
+		p.report(key, "tcp_fin_timeout does nothing for TIME_WAIT, which Linux holds for 60s whatever it says: it sets how long an orphan stays in FIN_WAIT2")
+	}
+}
+
+// findKey returns the key of that name in a mapping or one within it.
+func findKey(n *yaml.Node, name string) *yaml.Node {
+	if n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i]
+		}
+		if found := findKey(n.Content[i+1], name); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// lintShadow warns of a rule that an earlier one leaves nothing to do.
+func (p *parser) lintShadow(d *draft, kill *act, earlier []*draft) {
+	if len(d.match) == 0 {
+		return
+	}
+	for _, e := range earlier {
+		first := e.kill()
+		if first == nil || e.DryRun || len(e.exclude) > 0 {
+			continue
+		}
+		taken := func(s *selection) bool {
+			return s.given != nil && slices.ContainsFunc(e.match, func(o *selection) bool {
+				return o.covers(s) && o.before(s, kill.After-first.After)
+			})
+		}
+		if !slices.ContainsFunc(d.match, func(s *selection) bool { return !taken(s) }) {
+			p.report(d.head(), "the rule %q on line %d takes every socket of this one first: put this one before it, or remove it", e.Name, e.head().Line)
+			return
+		}
+	}
+}
+
+// covers reports whether every socket of o is certainly one of s, times apart.
+// It may miss that where the two say the same in different words.
+func (s *selection) covers(o *selection) bool {
+	for _, outer := range s.terms() {
+		implied := func(inner ssfilter.Expr) bool { return ssfilter.Or(outer, inner).String() == outer.String() }
+		if !slices.ContainsFunc(o.terms(), implied) {
+			return false
+		}
+	}
+	return o.States&^s.States == 0 &&
+		subset(o.Users, s.Users) &&
+		subset(o.Verdicts, s.Verdicts) &&
+		(s.Unread == nil || o.Unread != nil && *s.Unread == *o.Unread) &&
+		(s.InBacklog == nil || o.InBacklog != nil && *s.InBacklog == *o.InBacklog)
+}
+
+// before reports whether the times of s hold no later than those of o, which
+// acts by more later than s.
+func (s *selection) before(o *selection, more time.Duration) bool {
+	no := func(mine, other time.Duration) bool { return mine > 0 && (other == 0 || mine > other+more) }
+	return !no(s.InStateFor, o.InStateFor) && !no(s.IdleFor, o.IdleFor) && !no(s.StalledFor, o.StalledFor)
+}
+
+// terms are the expressions of which all must hold.
+func (s *selection) terms() []ssfilter.Expr {
+	all := []ssfilter.Expr{s.filter, s.sport, s.dport, s.src, s.dst}
+	return slices.DeleteFunc(all, func(x ssfilter.Expr) bool { return x == nil })
+}
+
+// subset reports whether the values that few allows are among those of many,
+// where none means any.
+func subset[T comparable](few, many []T) bool {
+	if len(many) == 0 {
+		return true
+	}
+	return len(few) > 0 && !slices.ContainsFunc(few, func(v T) bool { return !slices.Contains(many, v) })
+}

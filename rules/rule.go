@@ -1,0 +1,208 @@
+package rules
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
+	"gopkg.in/yaml.v3"
+)
+
+// draft is one rule as it stands in the file.
+type draft struct {
+	Rule
+	at             *yaml.Node
+	given          given
+	match, exclude []*selection
+	then           []act
+}
+
+// head is where the rule's name stands, or the rule where it has none.
+func (d *draft) head() *yaml.Node {
+	if name := d.given["name"]; name != nil {
+		return name
+	}
+	return d.at
+}
+
+// The limits of an action that names none; the tighter one where it may take
+// sockets in a live state.
+var (
+	defaultLimit     = Limit{N: 1000, Per: time.Minute}
+	defaultLiveLimit = Limit{N: 60, Per: time.Minute}
+)
+
+var ruleTable = table[draft]{what: "a rule", keys: []key[draft]{
+	require(field("name", "unique, of a-z, 0-9 and -", ruleName, func(d *draft) *string { return &d.Name })),
+	field("description", "what the rule is for", text, func(d *draft) *string { return &d.Description }),
+	field("enabled", "false: the rule is checked and otherwise ignored", boolean, func(d *draft) *bool { return &d.Enabled }),
+	field("dry_run", "decide and log, but touch nothing", boolean, func(d *draft) *bool { return &d.DryRun }),
+	require(field("match", "the sockets that the rule is about: all keys of a mapping must hold, and any mapping of a list",
+		anyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match })),
+	field("exclude", "sockets that match and are meant all the same to be left alone",
+		anyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
+	groupKey("group_by"),
+	later[draft]("when"),
+	groupKey("until"),
+	groupKey("for"),
+	groupKey("cooldown"),
+	field("then", "what to do, in order; absent: log only", anyOf(then), func(d *draft) *[]act { return &d.then }),
+	field("labels", "names and values that go with what the rule reports", labels, func(d *draft) *map[string]string { return &d.Labels }),
+}}
+
+// groupKey is a key that only a rule about groups can have; checkGroups reports it.
+func groupKey(name string) key[draft] {
+	return key[draft]{name: name, read: func(*parser, *yaml.Node, *yaml.Node, *draft) {}}
+}
+
+var rule = value[*draft]{
+	read: func(p *parser, n *yaml.Node) *draft {
+		d := &draft{at: n, Rule: Rule{Enabled: true}}
+		if d.given = readMapping(p, n, ruleTable, d); d.given == nil {
+			return d
+		}
+		p.checkGroups(d)
+		p.checkActions(d)
+		return d
+	},
+	schema: ruleTable.schema(),
+}
+
+// ruleNames are bounded so that a name fits a label and a line.
+var ruleNames = regexp.MustCompile(`^[a-z0-9-]{1,100}$`)
+
+var ruleName = scalar("a name", schema{"type": "string", "pattern": ruleNames.String()}, func(text string) (string, error) {
+	if !ruleNames.MatchString(text) {
+		return "", fmt.Errorf("%q is not a name for a rule: write up to 100 of a-z, 0-9 and -", text)
+	}
+	return text, nil
+})
+
+// checkGroups reports the keys of a rule about groups.
+func (p *parser) checkGroups(d *draft) {
+	for _, name := range []string{"group_by", "until", "for", "cooldown"} {
+		switch {
+		case !d.given.has(name):
+		case d.given.has("when"):
+			p.report(d.given[name], "%s is not supported yet", name)
+		case name == "for":
+			p.report(d.given[name], "for needs when, a condition on groups of sockets: how long a single socket must be stuck is said in match, by in_state_for, idle_for or stalled_for")
+		default:
+			p.report(d.given[name], "%s needs when: without it the rule is about single sockets, not groups", name)
+		}
+	}
+}
+
+// checkActions holds the rule to what its actions demand of it, and fills in
+// their defaults.
+func (p *parser) checkActions(d *draft) {
+	seen := map[Kind]bool{}
+	for i := range d.then {
+		a := &d.then[i]
+		if a.Kind == "" {
+			continue
+		}
+		if seen[a.Kind] {
+			p.report(a.at, "%s stands twice in this rule, and acts once on each connection: remove one", a.Kind)
+		}
+		seen[a.Kind] = true
+		if a.Kind.Destructive() {
+			p.checkDestructive(d, a)
+		}
+	}
+}
+
+// checkDestructive refuses a rule that could take a healthy socket.
+func (p *parser) checkDestructive(d *draft, a *act) {
+	live := false
+	for _, s := range d.match {
+		if s.given == nil {
+			continue
+		}
+		timed := s.given.has("in_state_for") || s.given.has("idle_for") || s.given.has("stalled_for")
+		if !timed {
+			p.report(s.at, "a rule that does %s must say here how long: add in_state_for, idle_for or stalled_for", a.Kind)
+		}
+		if !s.given.has("state") {
+			p.report(s.at, "a rule that does %s must name the states here, such as state: close-wait", a.Kind)
+			continue
+		}
+		if never := s.States & unconnected; never != 0 {
+			p.report(s.given["state"], "sockets in the state %s are never touched: name only others in a rule that does %s", never, a.Kind)
+			continue
+		}
+		healthy := s.States &^ dead
+		if healthy == 0 {
+			continue
+		}
+		live = true
+		if timed && !s.given.has("idle_for") && !s.given.has("stalled_for") {
+			p.report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for or stalled_for", healthy)
+		}
+		if !s.narrow() {
+			p.report(s.at, "a healthy connection may be in the state %s: a rule that does %s must name a port, an address, an owner or a filter here", healthy, a.Kind)
+		}
+	}
+	if !a.given.has("limit") {
+		a.Limit = defaultLimit
+		if live {
+			a.Limit = defaultLiveLimit
+		}
+	}
+	if !a.given.has("order") {
+		a.Order = Oldest
+	}
+}
+
+// labelNames are what Prometheus and Alertmanager take.
+var labelNames = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
+// labels is a mapping with keys of the user's own.
+var labels = value[map[string]string]{
+	read: func(p *parser, n *yaml.Node) map[string]string {
+		if n = p.resolve(n); n == nil {
+			return nil
+		}
+		if n.Kind != yaml.MappingNode {
+			p.report(n, "labels are a mapping of names to values, not %s", kindName(n))
+			return nil
+		}
+		all := make(map[string]string, len(n.Content)/2)
+		for _, e := range p.entries(n, 0) {
+			name := e.key.Value
+			switch _, twice := all[name]; {
+			case twice: // the mapping's own entry stands before a merged one
+			case !labelNames.MatchString(name):
+				p.report(e.key, "%q is not a name for a label: write letters, digits and _, and no digit first", name)
+			case name == "alertname" || name == "instance":
+				p.report(e.key, "the label %s is set by sockdog: choose another name", name)
+			default:
+				all[name] = text.read(p, e.value)
+			}
+		}
+		return all
+	},
+	schema: schema{"type": "object", "propertyNames": schema{"pattern": labelNames.String()}, "additionalProperties": text.schema},
+}
+
+// finish turns a draft without problems into the rule that it says.
+func (d *draft) finish(dryRun bool) Rule {
+	r := d.Rule
+	r.DryRun = r.DryRun || dryRun
+	r.Line = d.head().Line
+	for _, s := range d.match {
+		r.Match = append(r.Match, s.Match)
+	}
+	for _, s := range d.exclude {
+		r.Exclude = append(r.Exclude, s.Match)
+	}
+	for _, a := range d.then {
+		r.Then = append(r.Then, a.Action)
+	}
+	if r.Then == nil {
+		r.Then = []Action{{Kind: Log}}
+	}
+	r.Sum = r.sum()
+	return r
+}

@@ -1,0 +1,142 @@
+// Package rules reads the rules file: YAML from an io.Reader to a checked and
+// typed Set, or every error at its line and column. It holds the built-in rules
+// and the JSON Schema, and decides nothing about sockets.
+package rules
+
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Set is one rules file, checked: nothing in it needs a second look.
+type Set struct {
+	Settings Settings
+	Protect  []Match // any of these is never acted on
+	Rules    []Rule  // in the order of the file, which is their priority
+}
+
+// Settings are the file's settings with their defaults filled in.
+type Settings struct {
+	Interval  time.Duration // 0: by the rules
+	CPUBudget float64       // fraction of one core
+	DryRun    bool
+	Limit     Limit // destructive actions of all rules together
+}
+
+// Limit is at most N actions in any stretch of Per.
+type Limit struct {
+	N   int
+	Per time.Duration
+}
+
+// Rule is one rule about single sockets.
+type Rule struct {
+	Name        string
+	Description string
+	Enabled     bool
+	DryRun      bool    // its own or the settings'
+	Match       []Match // any of
+	Exclude     []Match // any of
+	Then        []Action
+	Labels      map[string]string
+	Line        int    // where its name stands
+	Sum         string // fingerprint of what the rule says; equal means unchanged
+}
+
+// Match is one mapping of match, exclude or protect: all of it must hold.
+type Match struct {
+	States ssfilter.StateSet
+	// Where holds the keys sport, dport, src, dst and filter as one expression;
+	// nil holds for every socket.
+	Where ssfilter.Expr
+	Users []uint32 // any of; empty: every user
+
+	// Time bounds; 0: not asked.
+	InStateFor time.Duration
+	IdleFor    time.Duration
+	StalledFor time.Duration
+
+	// Conditions that may change while the socket stays in its state.
+	Unread    *Threshold // bytes in the receive queue
+	InBacklog *bool
+	Verdicts  []Verdict // any of; empty: not asked
+}
+
+// Threshold is a comparison with a number.
+type Threshold struct {
+	Op     Op
+	Number uint64
+}
+
+// Op is a comparison operator.
+type Op string
+
+// The comparison operators of a threshold.
+const (
+	Less         Op = "<"
+	LessEqual    Op = "<="
+	Greater      Op = ">"
+	GreaterEqual Op = ">="
+	Equal        Op = "="
+	NotEqual     Op = "!="
+)
+
+// Holds reports whether n compares to the threshold's number as its operator says.
+func (t Threshold) Holds(n uint64) bool {
+	switch t.Op {
+	case Less:
+		return n < t.Number
+	case LessEqual:
+		return n <= t.Number
+	case Greater:
+		return n > t.Number
+	case GreaterEqual:
+		return n >= t.Number
+	case Equal:
+		return n == t.Number
+	default:
+		return n != t.Number
+	}
+}
+
+// Verdict says why a socket is in CLOSE_WAIT.
+type Verdict string
+
+// The verdicts on a CLOSE_WAIT socket.
+const (
+	EOFUnread        Verdict = "eof-unread"          // the program never read the end of stream
+	EOFReadNotClosed Verdict = "eof-read-not-closed" // it read it and did not close
+	UnreadData       Verdict = "unread-data"
+	StillSending     Verdict = "still-sending" // half-closed on purpose: in use
+	InBacklog        Verdict = "in-backlog"    // the program has stopped accepting
+)
+
+// Kind is what an action does.
+type Kind string
+
+// The actions.
+const (
+	Kill Kind = "kill"
+	Log  Kind = "log"
+)
+
+// Destructive reports whether the action takes something away from a program.
+func (k Kind) Destructive() bool { return k == Kill }
+
+// Action is one entry of a rule's then.
+type Action struct {
+	Kind  Kind
+	After time.Duration // beyond the instant at which the socket fell due
+	Limit Limit         // destructive actions only
+	Order Order         // destructive actions only
+}
+
+// Order is the order in which sockets that a limit holds back get their turn.
+type Order string
+
+// The orders.
+const (
+	Oldest Order = "oldest"
+	Newest Order = "newest"
+)

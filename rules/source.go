@@ -1,0 +1,268 @@
+package rules
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+const (
+	// maxBytes is the size of the largest rules file: what a ConfigMap holds.
+	maxBytes = 1 << 20
+	// maxProblems bounds the report on a file in which everything is wrong.
+	maxProblems = 1000
+	// maxAliased is how many values aliases may add to those that are written out.
+	maxAliased = 100_000
+)
+
+// A parser reads one rules file and collects what is wrong with it.
+type parser struct {
+	text     []byte
+	lines    []string
+	problems Problems
+
+	// budget is how many more values may be read. Without aliases none is read
+	// twice, so that only an alias bomb uses it up.
+	budget int
+
+	// offsets are where the characters of the line cached begin: a column counts
+	// characters, and a file may be one line of a megabyte.
+	cached  int
+	offsets []int
+}
+
+// newParser reads the text. It reports false where the text is not one that
+// YAML can be trusted with.
+func newParser(r io.Reader) (*parser, bool, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
+	if err != nil {
+		return nil, false, fmt.Errorf("read rules: %w", err)
+	}
+	p := &parser{}
+	if len(text) > maxBytes {
+		p.reportAt(1, 1, "the file is larger than 1 MiB, the most that is read: write long lists as ranges and networks")
+		return p, false, nil
+	}
+	p.text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	p.lines = strings.Split(string(p.text), "\n")
+	for i, line := range p.lines {
+		p.lines[i] = strings.TrimSuffix(line, "\r")
+	}
+	return p, p.checkCharacters(), nil
+}
+
+// checkCharacters reports the first character that has no place in a rules file.
+// What YAML 1.1 takes for an end of line and an editor does not show as one
+// (NEL, LS, PS, a lone CR) could hide a rule in a comment.
+func (p *parser) checkCharacters() bool {
+	for i, line := range p.lines {
+		column := 0
+		for at, r := range line {
+			column++
+			var msg string
+			switch {
+			case r == utf8.RuneError && !strings.HasPrefix(line[at:], "\uFFFD"):
+				msg = fmt.Sprintf("the byte 0x%02x is not UTF-8: save the file as UTF-8 text", line[at])
+			case r == '\t':
+				continue
+			case unicode.IsControl(r), r == '\uFEFF', r == '\u2028', r == '\u2029', unicode.Is(unicode.Bidi_Control, r):
+				msg = fmt.Sprintf("the invisible character %U is not allowed here: remove it", r)
+			default:
+				continue
+			}
+			p.reportAt(i+1, column, "%s", msg)
+			return false
+		}
+	}
+	return true
+}
+
+// reportAt adds a problem, moved into the text where YAML's position lies
+// behind its end.
+func (p *parser) reportAt(line, column int, format string, args ...any) {
+	if len(p.problems) > maxProblems {
+		return
+	}
+	problem := Problem{Line: 1, Column: 1, Msg: fmt.Sprintf(format, args...)}
+	if len(p.problems) == maxProblems {
+		problem.Msg = fmt.Sprintf("there are more than %d problems: the others are not shown", maxProblems)
+	}
+	if len(p.lines) > 0 {
+		problem.Line = min(max(line, 1), len(p.lines))
+		problem.Text = p.lines[problem.Line-1]
+		problem.Column = min(max(column, 1), utf8.RuneCountInString(problem.Text)+1)
+	}
+	p.problems = append(p.problems, problem)
+}
+
+// report adds a problem at a node.
+func (p *parser) report(n *yaml.Node, format string, args ...any) {
+	p.reportAt(n.Line, n.Column, format, args...)
+}
+
+// sorted returns the problems in the order of the file, each once: what stands
+// behind an anchor is read for every alias.
+func (p *parser) sorted() Problems {
+	slices.SortStableFunc(p.problems, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	return slices.Compact(p.problems)
+}
+
+// decode parses the text as one YAML document. It returns nil after a problem.
+func (p *parser) decode() *yaml.Node {
+	lines := &lineReader{rest: p.text}
+	decoder := yaml.NewDecoder(lines)
+	var doc, second yaml.Node
+	err := decoder.Decode(&doc)
+	if errors.Is(err, io.EOF) || err == nil && doc.Content[0].Kind == yaml.ScalarNode && isNull(doc.Content[0]) {
+		p.reportAt(1, 1, "the file holds no rules: write them below a line \"rules:\", or write \"rules: []\" to watch nothing")
+		return nil
+	}
+	if err == nil {
+		err = decoder.Decode(&second)
+		if errors.Is(err, io.EOF) {
+			return doc.Content[0]
+		}
+		if err == nil {
+			p.report(&second, "a second document begins here, and would be ignored: keep one, and remove the line \"---\"")
+			return nil
+		}
+	}
+	p.reportSyntax(err, lines.line)
+	return nil
+}
+
+// lineReader hands out one line a call, so that when the decoder gives up the
+// line that it had come to is known.
+type lineReader struct {
+	rest []byte
+	line int
+	part bool // of a line that did not fit is still to be read
+}
+
+func (r *lineReader) Read(buf []byte) (int, error) {
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	if !r.part {
+		r.line++
+	}
+	line := r.rest
+	if end := bytes.IndexByte(line, '\n'); end >= 0 {
+		line = line[:end+1]
+	}
+	n := copy(buf, line)
+	r.rest, r.part = r.rest[n:], n < len(line)
+	return n, nil
+}
+
+var (
+	yamlLine   = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
+	yamlAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+)
+
+// reportSyntax explains an error of the YAML decoder. Its scanner names the line
+// of the error (none for the first); its parser ("did not find expected ...")
+// names the line before the collection that it was in, and there the line that
+// was read last is nearer.
+func (p *parser) reportSyntax(err error, lastRead int) {
+	found := yamlLine.FindStringSubmatch(err.Error())
+	if found == nil {
+		p.reportAt(lastRead, 1, "not YAML: %v", err)
+		return
+	}
+	line, _ := strconv.Atoi(found[1])
+	msg := found[2]
+	if anchor := yamlAnchor.FindStringSubmatch(msg); anchor != nil {
+		line = lastRead
+		msg = fmt.Sprintf("no anchor &%s stands before this alias", anchor[1])
+		if at := strings.Index(p.line(line), "*"+anchor[1]); at >= 0 {
+			p.reportAt(line, utf8.RuneCountInString(p.line(line)[:at])+1, "%s", msg)
+			return
+		}
+	} else if strings.HasPrefix(msg, "did not find expected") && !strings.Contains(msg, "comment or line break") {
+		line = lastRead
+	}
+	if indent := indentation(p.line(lastRead)); strings.Contains(indent, "\t") {
+		line = lastRead
+	}
+	line = min(max(line, 1), len(p.lines))
+	indent := indentation(p.line(line))
+	column := len(indent)
+	if tab := strings.Index(indent, "\t"); tab >= 0 {
+		column = tab
+	}
+	p.reportAt(line, column+1, "%s", explain(msg, indent))
+}
+
+// indentation returns the blanks at the beginning of a line.
+func indentation(line string) string {
+	return line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+}
+
+// line returns the text of a line.
+func (p *parser) line(number int) string {
+	if number < 1 || number > len(p.lines) {
+		return ""
+	}
+	return p.lines[number-1]
+}
+
+// explain turns what the YAML decoder says into what to do about it.
+func explain(msg, indent string) string {
+	switch {
+	case strings.Contains(indent, "\t"):
+		return "the line is indented with a tab: YAML wants spaces"
+	case strings.Contains(msg, "cannot start any token"):
+		return "a plain value cannot begin with @, ` or %: put it in quotes"
+	case strings.Contains(msg, "block sequence entries are not allowed"):
+		return "a list cannot begin on the line of its key: put the first \"- \" on a line of its own"
+	case strings.Contains(msg, "unknown escape"):
+		return "in double quotes a backslash must be written twice; in single quotes it stands for itself"
+	case strings.Contains(msg, "mapping values are not allowed"):
+		return "a key stands where none can be: check the indentation, and put a value that holds \": \" in quotes"
+	case strings.Contains(msg, "could not find expected ':'"):
+		return "this line is no \"key: value\": a colon is missing, or a quote is not closed"
+	case strings.Contains(msg, "comment or line break"):
+		return "a plain value cannot begin with > or |: put it in quotes"
+	case strings.Contains(msg, "expected ',' or"):
+		return "a [ or { before this is not closed, or a comma is missing"
+	case strings.Contains(msg, "unexpected end of stream"):
+		return "a quote is opened and not closed"
+	case strings.Contains(msg, "node content"):
+		return "a value is missing, or begins with a sign that has a meaning in YAML: put it in quotes (within [ ] and { }, an IPv6 address that begins with : too)"
+	case strings.HasPrefix(msg, "did not find expected"):
+		return "the indentation does not fit the lines above"
+	default:
+		return "not YAML: " + msg
+	}
+}
+
+// from returns the text of a node's line from where the node begins.
+func (p *parser) from(n *yaml.Node) string {
+	line := p.line(n.Line)
+	if p.cached != n.Line {
+		p.cached = n.Line
+		p.offsets = p.offsets[:0]
+		for at := range line {
+			p.offsets = append(p.offsets, at)
+		}
+	}
+	if n.Column < 1 || n.Column > len(p.offsets) {
+		return ""
+	}
+	return line[p.offsets[n.Column-1]:]
+}

@@ -1,0 +1,44 @@
+package rules
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+)
+
+// sum is a fingerprint of what the rule does and to which sockets. How it is
+// written, where it stands and what is said about it (its description and
+// labels) are no part of that, so that a change of those keeps what the engine
+// has tracked for it.
+func (r Rule) sum() string {
+	type match struct {
+		Match
+		Where string
+	}
+	canonical := func(ms []Match) []match {
+		all := make([]match, 0, len(ms))
+		for _, m := range ms {
+			c := match{Match: m}
+			c.Match.Where = nil
+			if m.Where != nil {
+				c.Where = m.Where.String()
+			}
+			c.Users = slices.Sorted(slices.Values(m.Users))
+			c.Verdicts = slices.Sorted(slices.Values(m.Verdicts))
+			all = append(all, c)
+		}
+		return all
+	}
+	text, err := json.Marshal(struct {
+		Name            string
+		Enabled, DryRun bool
+		Match, Exclude  []match
+		Then            []Action
+	}{r.Name, r.Enabled, r.DryRun, canonical(r.Match), canonical(r.Exclude), r.Then})
+	if err != nil {
+		panic(err) // nothing in it but numbers and strings
+	}
+	digest := sha256.Sum256(text)
+	return hex.EncodeToString(digest[:])
+}
