@@ -1,0 +1,93 @@
+package nstest
+
+import (
+	"errors"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pair is one connection, both ends in this process.
+type Pair struct {
+	Client, Server Socket
+}
+
+// NewPair connects to a listener and accepts the connection.
+func NewPair(listener Socket) (Pair, error) {
+	at, err := listener.Local()
+	if err != nil {
+		return Pair{}, err
+	}
+	client, err := Connect(at)
+	if err != nil {
+		return Pair{}, err
+	}
+	server, err := listener.Accept()
+	if err != nil {
+		client.Close()
+		return Pair{}, err
+	}
+	return Pair{Client: client, Server: server}, nil
+}
+
+// Close closes both ends.
+func (p Pair) Close() error { return errors.Join(p.Client.Close(), p.Server.Close()) }
+
+// Side is an end of a connection.
+type Side int
+
+// The ends of a connection.
+const (
+	ClientSide Side = iota
+	ServerSide
+)
+
+// Leak is a number of sockets that their program failed to close.
+type Leak struct {
+	Stuck    []Socket
+	listener Socket
+}
+
+// CloseWait makes n sockets in CLOSE_WAIT on a loopback address, accepted ones or
+// connected ones: their peers have been closed, and nobody has read the end of the
+// stream.
+func CloseWait(addr netip.Addr, side Side, n int) (*Leak, error) {
+	listener, err := Listen(addr)
+	if err != nil {
+		return nil, err
+	}
+	leak := &Leak{listener: listener}
+	for range n {
+		p, err := NewPair(listener)
+		if err != nil {
+			leak.Close()
+			return nil, err
+		}
+		stuck, peer := p.Client, p.Server
+		if side == ServerSide {
+			stuck, peer = p.Server, p.Client
+		}
+		leak.Stuck = append(leak.Stuck, stuck)
+		if err := peer.Close(); err != nil {
+			leak.Close()
+			return nil, err
+		}
+	}
+	for _, s := range leak.Stuck {
+		if err := s.Await(unix.BPF_TCP_CLOSE_WAIT); err != nil {
+			leak.Close()
+			return nil, err
+		}
+	}
+	return leak, nil
+}
+
+// Close closes every descriptor of the leak, and the listener.
+func (l *Leak) Close() error {
+	errs := []error{l.listener.Close()}
+	for _, s := range l.Stuck {
+		errs = append(errs, s.Close())
+	}
+	l.Stuck = nil
+	return errors.Join(errs...)
+}

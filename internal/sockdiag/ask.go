@@ -1,0 +1,106 @@
+package sockdiag
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// errUnanswered stands in an answer until there is one.
+var errUnanswered = errors.New("the kernel did not answer")
+
+// errNoCookie: without its cookie an ID means whatever socket has its addresses,
+// or the listener of its port.
+var errNoCookie = errors.New("the socket's cookie is not known")
+
+// noCookie is INET_DIAG_NOCOOKIE in both halves.
+const noCookie = nl.TCPDIAG_NOCOOKIE<<32 | nl.TCPDIAG_NOCOOKIE
+
+// Ask asks for single sockets and returns one answer for each ID, in their order,
+// in the memory of answers if there is enough. An answer's socket is the one with
+// the cookie: it may be in another state by now, or have been connected
+// elsewhere. The error is that of the connection to the kernel; the answers that
+// it cost carry it too.
+func (c *Conn) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+	answers = slices.Grow(answers[:0], len(ids))[:len(ids)]
+	for i := range answers {
+		answers[i] = sock.Answer{ID: ids[i], Err: errUnanswered}
+	}
+	for rest := answers; len(rest) > 0; {
+		err := c.ready()
+		if err == nil {
+			n := min(c.link.batch(), len(rest))
+			if err = c.askBatch(rest[:n]); err == nil {
+				rest = rest[n:]
+				continue
+			}
+			err = c.abandon(err)
+		}
+		err = fmt.Errorf("ask for %d sockets: %w", len(ids), err)
+		for i := range rest {
+			if rest[i].Err == errUnanswered {
+				rest[i].Err = err
+			}
+		}
+		return answers, err
+	}
+	return answers, nil
+}
+
+// askBatch fills in the answers that one send asks for.
+func (c *Conn) askBatch(answers []sock.Answer) error {
+	sent, first, waiting := c.now(), c.seq, 0
+	c.out = c.out[:0]
+	for i := range answers {
+		if id := &answers[i].ID; hasCookie(id) {
+			c.out = appendExact(c.out, nl.SOCK_DIAG_BY_FAMILY, first+uint32(i), id)
+			waiting++
+		} else {
+			answers[i].Err = errNoCookie
+		}
+	}
+	c.seq += uint32(len(answers))
+	if waiting == 0 {
+		return nil
+	}
+	if err := c.link.send(c.out); err != nil {
+		return err
+	}
+	return c.receive(first, len(answers), func(m message, got sock.Instant) (last bool, err error) {
+		a := &answers[m.seq-first]
+		if a.Err != errUnanswered {
+			return false, errStray
+		}
+		a.Sent, a.Got = sent, got
+		switch m.kind {
+		case nl.SOCK_DIAG_BY_FAMILY:
+			if err := decode(&a.Socket, m.data); err != nil {
+				return false, err
+			}
+			a.Err = nil
+		case unix.NLMSG_ERROR:
+			errno, err := m.errno()
+			switch {
+			case err != nil:
+				return false, err
+			case errno == 0:
+				return false, errMalformed
+			case errno == unix.ENOENT:
+				a.Gone, a.Err = true, nil
+			default:
+				a.Err = errno
+			}
+		default:
+			return false, errMalformed
+		}
+		waiting--
+		return waiting == 0, nil
+	})
+}
+
+func hasCookie(id *sock.ID) bool { return id.Cookie != 0 && id.Cookie != noCookie }

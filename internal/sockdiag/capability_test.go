@@ -1,0 +1,105 @@
+package sockdiag
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// setNetAdmin sets CAP_NET_ADMIN of this thread, which the test must have locked.
+func setNetAdmin(t *testing.T, permitted, effective bool) {
+	t.Helper()
+	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	check(t, unix.Capget(&self, &sets[0]))
+	const bit = 1 << unix.CAP_NET_ADMIN
+	sets[0].Permitted &^= bit
+	sets[0].Effective &^= bit
+	if permitted {
+		sets[0].Permitted |= bit
+	}
+	if effective {
+		sets[0].Effective |= bit
+	}
+	check(t, unix.Capset(&self, &sets[0]))
+}
+
+func TestRaiseNetAdmin(t *testing.T) {
+	c := openKernel(t)
+	closeWait(t, nstest.V4, nstest.ServerSide, 1)
+	id := only(t, c, ssfilter.CloseWait).ID
+
+	setNetAdmin(t, true, false)
+	if err := destroy(t, c, id); err != unix.EPERM {
+		t.Errorf("without the capability: %v, want %v", err, unix.EPERM)
+	}
+	if able := must(c.Probe())(t); able.Destroy != unix.EPERM || able.DestroyTimeWait != unix.EPERM {
+		t.Errorf("without the capability: %+v, want %v", able, unix.EPERM)
+	}
+	if s := only(t, c, ssfilter.CloseWait); s.ID != id {
+		t.Errorf("the socket changed: %+v", s)
+	}
+
+	check(t, RaiseNetAdmin())
+	if able := must(c.Probe())(t); able.Destroy != nil {
+		t.Errorf("raised: %+v, want to destroy", able)
+	}
+	check(t, RaiseNetAdmin()) // once more does no harm
+	check(t, destroy(t, c, id))
+
+	setNetAdmin(t, false, false)
+	if err := RaiseNetAdmin(); !errors.Is(err, ErrNotPermitted) {
+		t.Errorf("not permitted: %v, want %v", err, ErrNotPermitted)
+	}
+}
+
+// A subflow shows that it is one to who can destroy it, whoever opened the socket.
+func TestMPTCPShowsToTheSender(t *testing.T) {
+	nstest.Isolate(t)
+	setNetAdmin(t, true, false)
+	c := must(Open(must(sock.Clock())(t)))(t)
+	defer c.Close()
+	check(t, RaiseNetAdmin())
+	l := must(nstest.New(nstest.V4, unix.IPPROTO_MPTCP))(t)
+	defer l.Close()
+	check(t, unix.Listen(int(l), 1))
+	if s := only(t, c, ssfilter.Listening); !s.MPTCP {
+		t.Errorf("%+v, want a subflow", s)
+	}
+}
+
+// CAP_NET_ADMIN counts in the user namespace that owns the network namespace, and
+// in one below it, where it is in full effect too, it is worth nothing.
+func TestNestedUserNamespace(t *testing.T) {
+	const inside = "SOCKDIAG_TEST_NESTED"
+	if os.Getenv(inside) != "" {
+		c := must(Open(must(sock.Clock())(t)))(t)
+		defer c.Close()
+		check(t, RaiseNetAdmin())
+		able := must(c.Probe())(t)
+		if want := (Abilities{OneWalk: true, Destroy: unix.EPERM, DestroyTimeWait: unix.EPERM}); able != want {
+			t.Errorf("abilities %+v, want %+v", able, want)
+		}
+		return
+	}
+	nstest.Isolate(t)
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestNestedUserNamespace$", "-test.v")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("in a nested user namespace: %v\n%s", err, out)
+	}
+}

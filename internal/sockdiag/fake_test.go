@@ -1,0 +1,681 @@
+package sockdiag
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// The tests in this file put a peer of their own, at the level of bytes, in the
+// kernel's place: for what a kernel does on a bad day, and what older ones do.
+
+const fakePort = 4711
+
+// fakeLink answers each send with what its function returns for it: datagrams
+// and errors, one for each recv. When they are used up it has no more answer.
+type fakeLink struct {
+	answer  func(kind uint16, seq uint32) []any
+	waiting []any
+	closed  bool
+}
+
+var errSilence = errors.New("no answer")
+
+func (f *fakeLink) port() uint32 { return fakePort }
+func (f *fakeLink) batch() int   { return 4 }
+func (f *fakeLink) close() error { f.closed = true; return nil }
+
+func (f *fakeLink) send(b []byte) error {
+	m, _, err := nextMessage(b)
+	if err != nil {
+		return err
+	}
+	f.waiting = f.answer(m.kind, m.seq)
+	if len(f.waiting) == 1 && f.waiting[0] == errSend {
+		return errSend
+	}
+	return nil
+}
+
+var errSend = errors.New("send fails")
+
+func (f *fakeLink) recv(b []byte) (int, error) {
+	if len(f.waiting) == 0 {
+		return 0, errSilence
+	}
+	next := f.waiting[0]
+	f.waiting = f.waiting[1:]
+	if err, ok := next.(error); ok {
+		return 0, err
+	}
+	copy(b, next.([]byte))
+	return len(next.([]byte)), nil
+}
+
+// openFake opens a Conn whose every link answers by the next function, the last
+// one from then on.
+func openFake(t testing.TB, answers ...func(kind uint16, seq uint32) []any) (*Conn, *[]*fakeLink) {
+	var links []*fakeLink
+	var now sock.Instant
+	clock := func() sock.Instant { now++; return now }
+	c, err := open(clock, func() (link, error) {
+		l := &fakeLink{answer: answers[min(len(links), len(answers)-1)]}
+		links = append(links, l)
+		return l, nil
+	})
+	check(t, err)
+	return c, &links
+}
+
+// datagram concatenates messages.
+func datagram(messages ...[]byte) []byte { return slices.Concat(messages...) }
+
+func netlinkMessage(kind, flags uint16, seq uint32, body []byte) []byte {
+	b := appendHeader(nil, kind, flags, seq, len(body))
+	native.PutUint32(b[12:], fakePort)
+	b = append(b, body...)
+	return append(b, make([]byte, align4(len(b))-len(b))...)
+}
+
+func doneMessage(seq uint32) []byte {
+	return netlinkMessage(unix.NLMSG_DONE, unix.NLM_F_MULTI, seq, make([]byte, 4))
+}
+
+func errorMessage(seq uint32, errno unix.Errno) []byte {
+	return netlinkMessage(unix.NLMSG_ERROR, 0, seq, native.AppendUint32(nil, uint32(-int32(errno))))
+}
+
+// socketMessage is an IPv4 socket in CLOSE_WAIT with the given port and
+// attributes.
+func socketMessage(kind uint16, seq uint32, port uint16, attributes ...[]byte) []byte {
+	b := []byte{unix.AF_INET, byte(ssfilter.CloseWait), sock.TimerKeepalive, 3}
+	b = appendID(b, fakeID(port))
+	for _, field := range []uint32{1500, 1, 2, 1000, 99} { // expires, rqueue, wqueue, uid, inode
+		b = native.AppendUint32(b, field)
+	}
+	return netlinkMessage(kind, 0, seq, append(b, slices.Concat(attributes...)...))
+}
+
+func fakeID(port uint16) *sock.ID {
+	return &sock.ID{
+		Family: unix.AF_INET,
+		SPort:  [2]byte{byte(port >> 8), byte(port)},
+		DPort:  [2]byte{0, 80},
+		Src:    [16]byte{10, 0, 0, 1},
+		Dst:    [16]byte{10, 0, 0, 2},
+		Iface:  7,
+		Cookie: 1<<32 | uint64(port),
+	}
+}
+
+func attribute(kind uint16, value []byte) []byte {
+	b := native.AppendUint16(nil, uint16(unix.SizeofNlAttr+len(value)))
+	b = native.AppendUint16(b, kind)
+	b = append(b, value...)
+	return append(b, make([]byte, align4(len(b))-len(b))...)
+}
+
+// tcpInfo is a struct tcp_info of the given length in which each u32 holds its
+// own offset.
+func tcpInfo(size int) []byte {
+	var b []byte
+	for len(b) < size {
+		b = native.AppendUint32(b, uint32(len(b)))
+	}
+	return b[:size]
+}
+
+var closeWaits = sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}
+
+func ports(c *Conn, q sock.Query) (seen []uint16, err error) {
+	err = c.Look(q, func(s *sock.Socket, _ sock.Instant) { seen = append(seen, s.Src.Port()) })
+	return seen, err
+}
+
+func TestLookIsWholeOrAnError(t *testing.T) {
+	whole := func(kind uint16, seq uint32) []any {
+		return []any{datagram(socketMessage(kind, seq, 1), socketMessage(kind, seq, 2)), datagram(socketMessage(kind, seq, 3), doneMessage(seq))}
+	}
+	cut := func(b []byte, at int) []byte { return b[:at] }
+	tests := map[string]struct {
+		answer func(kind uint16, seq uint32) []any
+		want   error // nil: whole
+	}{
+		"whole": {whole, nil},
+		"done in a datagram of its own": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), socketMessage(kind, seq, 2), socketMessage(kind, seq, 3), doneMessage(seq)}
+		}, nil},
+		"a no-op is no answer": {func(kind uint16, seq uint32) []any {
+			return append([]any{netlinkMessage(unix.NLMSG_NOOP, 0, seq, nil)}, whole(kind, seq)...)
+		}, nil},
+		"no done": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1)}
+		}, errSilence},
+		"nothing at all": {func(kind uint16, seq uint32) []any { return nil }, errSilence},
+		"interrupted": {func(kind uint16, seq uint32) []any {
+			m := socketMessage(kind, seq, 1)
+			native.PutUint16(m[6:], unix.NLM_F_MULTI|unix.NLM_F_DUMP_INTR)
+			return []any{m, doneMessage(seq)}
+		}, errInterrupted},
+		"interrupted at the end": {func(kind uint16, seq uint32) []any {
+			m := doneMessage(seq)
+			native.PutUint16(m[6:], unix.NLM_F_MULTI|unix.NLM_F_DUMP_INTR)
+			return []any{socketMessage(kind, seq, 1), m}
+		}, errInterrupted},
+		"no buffer space": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), unix.ENOBUFS, doneMessage(seq)}
+		}, unix.ENOBUFS},
+		"datagram larger than the buffer": {func(kind uint16, seq uint32) []any {
+			return []any{append(socketMessage(kind, seq, 1), make([]byte, maxDatagram)...), doneMessage(seq)}
+		}, errTruncated},
+		"overrun": {func(kind uint16, seq uint32) []any {
+			return []any{netlinkMessage(unix.NLMSG_OVERRUN, 0, seq, nil), doneMessage(seq)}
+		}, errOverrun},
+		"fails midway": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), errorMessage(seq, unix.ENOMEM)}
+		}, unix.ENOMEM},
+		"refused midway": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), errorMessage(seq, unix.EINVAL)}
+		}, unix.EINVAL},
+		"busy": {func(kind uint16, seq uint32) []any {
+			return []any{errorMessage(seq, unix.EBUSY)}
+		}, unix.EBUSY},
+		"done with an error": {func(kind uint16, seq uint32) []any {
+			m := errorMessage(seq, unix.ENOMEM)
+			native.PutUint16(m[4:], unix.NLMSG_DONE)
+			return []any{socketMessage(kind, seq, 1), m}
+		}, unix.ENOMEM},
+		"done without its code": {func(kind uint16, seq uint32) []any {
+			return []any{netlinkMessage(unix.NLMSG_DONE, 0, seq, nil)}
+		}, errMalformed},
+		"acknowledged instead of answered": {func(kind uint16, seq uint32) []any {
+			return []any{errorMessage(seq, 0)}
+		}, errMalformed},
+		"answer to an earlier request": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq-1, 1), doneMessage(seq)}
+		}, errStray},
+		"answer to a later request": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), doneMessage(seq + 1)}
+		}, errStray},
+		"answer to another socket": {func(kind uint16, seq uint32) []any {
+			m := socketMessage(kind, seq, 1)
+			native.PutUint32(m[12:], fakePort+1)
+			return []any{m, doneMessage(seq)}
+		}, errStray},
+		"answer of another type": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind+1, seq, 1), doneMessage(seq)}
+		}, errMalformed},
+		"empty datagram": {func(kind uint16, seq uint32) []any {
+			return []any{[]byte{}, doneMessage(seq)}
+		}, errMalformed},
+		"half a header": {func(kind uint16, seq uint32) []any {
+			return []any{cut(doneMessage(seq), 8)}
+		}, errMalformed},
+		"length beyond the datagram": {func(kind uint16, seq uint32) []any {
+			return []any{cut(socketMessage(kind, seq, 1), 40), doneMessage(seq)}
+		}, errMalformed},
+		"length below the header's": {func(kind uint16, seq uint32) []any {
+			m := socketMessage(kind, seq, 1)
+			native.PutUint32(m, 8)
+			return []any{m, doneMessage(seq)}
+		}, errMalformed},
+		"socket too short": {func(kind uint16, seq uint32) []any {
+			return []any{netlinkMessage(kind, 0, seq, []byte{unix.AF_INET, 8, 0, 0}), doneMessage(seq)}
+		}, errMalformed},
+		"attribute beyond the message": {func(kind uint16, seq uint32) []any {
+			a := attribute(inetDiagInfo, make([]byte, 8))
+			native.PutUint16(a, 64)
+			return []any{socketMessage(kind, seq, 1, a), doneMessage(seq)}
+		}, errMalformed},
+		"attribute without a length": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1, make([]byte, 8)), doneMessage(seq)}
+		}, errMalformed},
+		"send fails": {func(uint16, uint32) []any { return []any{errSend} }, errSend},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c, links := openFake(t, tt.answer, whole)
+			seen, err := ports(c, closeWaits)
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("error %v, want %v", err, tt.want)
+			}
+			if err != nil {
+				// Nothing of the failed one may mix into the next.
+				if !(*links)[0].closed {
+					t.Error("the link of a failed look is still open")
+				}
+				if seen, err = ports(c, closeWaits); err != nil {
+					t.Fatalf("the next look: %v", err)
+				}
+			}
+			if diff := cmp.Diff([]uint16{1, 2, 3}, seen); diff != "" {
+				t.Errorf("sockets (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A kernel whose answer is no selection at all does not widen a look.
+func TestLookSelectsAgain(t *testing.T) {
+	c, _ := openFake(t, func(kind uint16, seq uint32) []any {
+		other := socketMessage(kind, seq, 3)
+		other[unix.NLMSG_HDRLEN+1] = byte(ssfilter.Established)
+		return []any{datagram(socketMessage(kind, seq, 1), socketMessage(kind, seq, 2), other, doneMessage(seq))}
+	})
+	where := must(ssfilter.ParseExpr("sport = :2 or sport = :3"))(t)
+	seen, err := ports(c, sock.Query{States: closeWaits.States, Where: where})
+	check(t, err)
+	if diff := cmp.Diff([]uint16{2}, seen); diff != "" {
+		t.Errorf("sockets (-want +got):\n%s", diff)
+	}
+}
+
+func TestFallbacks(t *testing.T) {
+	const v1, v2 = tcpdiagGetsock, nl.SOCK_DIAG_BY_FAMILY
+	tests := map[string]struct {
+		refuse func(kind uint16, filter bool) unix.Errno
+		want   []request
+		again  []request // by a second look
+	}{
+		"none needed": {
+			refuse: func(uint16, bool) unix.Errno { return 0 },
+			want:   []request{{v1, 0, true}},
+			again:  []request{{v1, 0, true}},
+		},
+		"no bytecode": {
+			refuse: func(_ uint16, filter bool) unix.Errno {
+				if filter {
+					return unix.EPERM
+				}
+				return 0
+			},
+			want:  []request{{v1, 0, true}, {v1, 0, false}},
+			again: []request{{v1, 0, true}, {v1, 0, false}},
+		},
+		"no first form": {
+			refuse: func(kind uint16, _ bool) unix.Errno {
+				if kind == v1 {
+					return unix.EOPNOTSUPP
+				}
+				return 0
+			},
+			want:  []request{{v1, 0, true}, {v1, 0, false}, {v2, unix.AF_INET, true}, {v2, unix.AF_INET6, true}},
+			again: []request{{v2, unix.AF_INET, true}, {v2, unix.AF_INET6, true}},
+		},
+		"neither": {
+			refuse: func(kind uint16, filter bool) unix.Errno {
+				if kind == v1 || filter {
+					return unix.EINVAL
+				}
+				return 0
+			},
+			want:  []request{{v1, 0, true}, {v1, 0, false}, {v2, unix.AF_INET, true}, {v2, unix.AF_INET, false}, {v2, unix.AF_INET6, true}, {v2, unix.AF_INET6, false}},
+			again: []request{{v2, unix.AF_INET, true}, {v2, unix.AF_INET, false}, {v2, unix.AF_INET6, true}, {v2, unix.AF_INET6, false}},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := &refusingLink{refuse: tt.refuse}
+			c, err := open(func() sock.Instant { return 1 }, func() (link, error) { return l, nil })
+			check(t, err)
+			q := sock.Query{States: closeWaits.States, Where: must(ssfilter.ParseExpr("dport = :80"))(t)}
+			for _, want := range [][]request{tt.want, tt.again} {
+				l.requests = nil
+				seen, err := ports(c, q)
+				check(t, err)
+				if diff := cmp.Diff(want, l.requests, cmp.AllowUnexported(request{})); diff != "" {
+					t.Errorf("requests (-want +got):\n%s", diff)
+				}
+				if len(seen) == 0 {
+					t.Error("no sockets")
+				}
+			}
+			if l.closed {
+				t.Error("a refusal is an answer in full, and its link was given up")
+			}
+		})
+	}
+
+	t.Run("everything is refused", func(t *testing.T) {
+		l := &refusingLink{refuse: func(uint16, bool) unix.Errno { return unix.EACCES }}
+		c, err := open(func() sock.Instant { return 1 }, func() (link, error) { return l, nil })
+		check(t, err)
+		if _, err := ports(c, closeWaits); !errors.Is(err, unix.EACCES) {
+			t.Errorf("error %v, want %v", err, unix.EACCES)
+		}
+		if c.perFamily {
+			t.Error("remembered a form that was refused as well")
+		}
+	})
+}
+
+type request struct {
+	kind   uint16
+	family uint8
+	filter bool
+}
+
+// refusingLink is a kernel that does not know every form of request.
+type refusingLink struct {
+	fakeLink
+	refuse   func(kind uint16, filter bool) unix.Errno
+	requests []request
+}
+
+func (l *refusingLink) send(b []byte) error {
+	m, _, err := nextMessage(b)
+	if err != nil {
+		return err
+	}
+	plain := sizeofRequestV2
+	if m.kind == tcpdiagGetsock {
+		plain = sizeofRequestV1
+	}
+	r := request{m.kind, m.data[0], len(m.data) > plain}
+	l.requests = append(l.requests, r)
+	if errno := l.refuse(r.kind, r.filter); errno != 0 {
+		l.waiting = []any{errorMessage(m.seq, errno)}
+	} else {
+		l.waiting = []any{datagram(socketMessage(m.kind, m.seq, 1), doneMessage(m.seq))}
+	}
+	return nil
+}
+
+func TestDecode(t *testing.T) {
+	fields := func(info sock.Info) sock.Socket {
+		return sock.Socket{
+			Conn: ssfilter.Conn{
+				State: ssfilter.CloseWait,
+				Src:   netip.MustParseAddrPort("10.0.0.1:4242"),
+				Dst:   netip.MustParseAddrPort("10.0.0.2:80"),
+			},
+			ID: *fakeID(4242), Timer: sock.TimerKeepalive, Retrans: 3, Expires: 1500 * time.Millisecond,
+			RQueue: 1, WQueue: 2, UID: 1000, Inode: 99, Info: info,
+		}
+	}
+	old := sock.Info{
+		Has:          sock.HasUnacked | sock.HasLastDataSent | sock.HasLastDataRecv | sock.HasLastAckRecv,
+		Unacked:      24,
+		LastDataSent: 44 * time.Millisecond,
+		LastDataRecv: 52 * time.Millisecond,
+		LastAckRecv:  56 * time.Millisecond,
+	}
+	counted := old
+	counted.Has |= sock.HasBytesAcked | sock.HasBytesReceived
+	counted.BytesAcked = native.Uint64(tcpInfo(232)[120:])
+	counted.BytesReceived = native.Uint64(tcpInfo(232)[128:])
+	all := counted
+	all.Has |= sock.HasSegsIn | sock.HasNotSent
+	all.SegsIn, all.NotSent = 140, 144
+	mptcp := fields(sock.Info{})
+	mptcp.MPTCP = true
+
+	ulp := func(name string) []byte {
+		return attribute(inetDiagULPInfo, slices.Concat(attribute(9, []byte{1}), attribute(inetULPInfoName, []byte(name+"\x00"))))
+	}
+	tests := map[string]struct {
+		attributes [][]byte
+		want       sock.Socket
+	}{
+		"no attributes":              {nil, fields(sock.Info{})},
+		"unknown attributes":         {[][]byte{attribute(8, []byte{1}), attribute(4095, make([]byte, 5))}, fields(sock.Info{})},
+		"tcp_info of today":          {[][]byte{attribute(8, []byte{1}), attribute(inetDiagInfo, tcpInfo(232))}, fields(all)},
+		"tcp_info of the future":     {[][]byte{attribute(inetDiagInfo, tcpInfo(1000))}, fields(all)},
+		"tcp_info of Linux 3.10":     {[][]byte{attribute(inetDiagInfo, tcpInfo(104))}, fields(old)},
+		"tcp_info of Linux 4.1":      {[][]byte{attribute(inetDiagInfo, tcpInfo(136))}, fields(counted)},
+		"tcp_info cut in a field":    {[][]byte{attribute(inetDiagInfo, tcpInfo(126))}, fields(old)},
+		"empty tcp_info":             {[][]byte{attribute(inetDiagInfo, nil)}, fields(sock.Info{})},
+		"mptcp":                      {[][]byte{ulp("mptcp")}, mptcp},
+		"another ULP":                {[][]byte{ulp("tls")}, fields(sock.Info{})},
+		"nested flag on the ULP":     {[][]byte{flagNested(ulp("mptcp"))}, mptcp},
+		"a last attribute unaligned": {[][]byte{attribute(8, []byte{1})[:5]}, fields(sock.Info{})},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := sock.Socket{MPTCP: true, Info: all} // what the last one left
+			b := socketMessage(nl.SOCK_DIAG_BY_FAMILY, 1, 4242, tt.attributes...)
+			m, _, err := nextMessage(b)
+			check(t, err)
+			check(t, decode(&got, m.data))
+			if diff := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+				t.Errorf("socket (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func flagNested(attribute []byte) []byte {
+	native.PutUint16(attribute[2:], native.Uint16(attribute[2:])|unix.NLA_F_NESTED)
+	return attribute
+}
+
+func TestDecodeLateTimer(t *testing.T) {
+	for ms, want := range map[uint32]time.Duration{0: 0, 1: time.Millisecond, 1<<31 - 1: (1<<31 - 1) * time.Millisecond, ^uint32(0) - 3: 0} {
+		if got := expires(ms); got != want {
+			t.Errorf("expires(%d) = %v, want %v", ms, got, want)
+		}
+	}
+}
+
+func fakeIDs(n int) []sock.ID {
+	ids := make([]sock.ID, n)
+	for i := range ids {
+		ids[i] = *fakeID(uint16(i + 1))
+	}
+	return ids
+}
+
+func TestAskOnABadDay(t *testing.T) {
+	good := func(kind uint16, seq uint32) []any {
+		return []any{
+			errorMessage(seq+2, unix.ENOENT),
+			datagram(socketMessage(kind, seq+3, 4), socketMessage(kind, seq, 1)),
+			errorMessage(seq+1, unix.EAGAIN),
+		}
+	}
+	tests := map[string]struct {
+		answer func(kind uint16, seq uint32) []any
+		want   string // of each ID: s answered, g gone, k the kernel's error, e the call's
+		err    error
+	}{
+		"each its own": {good, "skgs", nil},
+		"one missing": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), socketMessage(kind, seq+1, 2), errorMessage(seq+3, unix.ENOENT)}
+		}, "sseg", errSilence},
+		"one twice": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), socketMessage(kind, seq, 1)}
+		}, "seee", errStray},
+		"one not asked for": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), socketMessage(kind, seq+4, 1)}
+		}, "seee", errStray},
+		"an acknowledgement": {func(kind uint16, seq uint32) []any {
+			return []any{errorMessage(seq, 0)}
+		}, "eeee", errMalformed},
+		"malformed": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1), netlinkMessage(kind, 0, seq+1, make([]byte, 8))}
+		}, "seee", errMalformed},
+		"send fails": {func(uint16, uint32) []any { return []any{errSend} }, "eeee", errSend},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c, links := openFake(t, tt.answer, good)
+			answers, err := c.Ask(fakeIDs(4), nil)
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("error %v, want %v", err, tt.err)
+			}
+			if got := spell(answers, err); got != tt.want {
+				t.Errorf("answers %q, want %q", got, tt.want)
+			}
+			if err != nil && !(*links)[0].closed {
+				t.Error("the link of a failed question is still open")
+			}
+			if answers, err = c.Ask(fakeIDs(4), answers); err != nil || spell(answers, err) != "skgs" {
+				t.Errorf("then: answers %q, error %v", spell(answers, err), err)
+			}
+		})
+	}
+
+	t.Run("a later batch", func(t *testing.T) {
+		batch := 0
+		c, _ := openFake(t, func(kind uint16, seq uint32) []any {
+			if batch++; batch == 2 {
+				return []any{errorMessage(seq, unix.ENOENT)}
+			}
+			return good(kind, seq)
+		})
+		answers, err := c.Ask(fakeIDs(10), nil)
+		if !errors.Is(err, errSilence) || spell(answers, err) != "skgsgeeeee" {
+			t.Errorf("answers %q, error %v", spell(answers, err), err)
+		}
+	})
+}
+
+func spell(answers []sock.Answer, err error) string {
+	var b strings.Builder
+	for i, a := range answers {
+		switch {
+		case a.ID != *fakeID(uint16(i + 1)):
+			b.WriteByte('?')
+		case a.Err != nil && a.Err == err:
+			b.WriteByte('e')
+		case a.Err != nil:
+			b.WriteByte('k')
+		case a.Gone:
+			b.WriteByte('g')
+		case a.Socket.ID == a.ID && a.Sent != 0 && a.Got > a.Sent:
+			b.WriteByte('s')
+		}
+	}
+	return b.String()
+}
+
+func TestDestroyOnABadDay(t *testing.T) {
+	tests := map[string]struct {
+		answer func(kind uint16, seq uint32) []any
+		want   []error
+		err    error
+	}{
+		"all": {func(_ uint16, seq uint32) []any {
+			return []any{errorMessage(seq+3, 0)}
+		}, []error{nil, nil, nil, nil}, nil},
+		"all but the last": {func(_ uint16, seq uint32) []any {
+			return []any{errorMessage(seq+3, unix.ENOENT)}
+		}, []error{nil, nil, nil, ErrGone}, nil},
+		"none": {func(_ uint16, seq uint32) []any {
+			return []any{errorMessage(seq, unix.EPERM), errorMessage(seq+1, unix.EPERM), datagram(errorMessage(seq+2, unix.EPERM), errorMessage(seq+3, unix.EPERM))}
+		}, []error{unix.EPERM, unix.EPERM, unix.EPERM, unix.EPERM}, nil},
+		"some": {func(_ uint16, seq uint32) []any {
+			return []any{errorMessage(seq, unix.ENOENT), errorMessage(seq+2, unix.EOPNOTSUPP), errorMessage(seq+3, 0)}
+		}, []error{ErrGone, nil, unix.EOPNOTSUPP, nil}, nil},
+		"acknowledgement lost": {func(_ uint16, seq uint32) []any {
+			return []any{errorMessage(seq+1, unix.ENOENT)}
+		}, []error{ErrUnconfirmed, ErrGone, ErrUnconfirmed, ErrUnconfirmed}, errSilence},
+		"no buffer space": {func(_ uint16, seq uint32) []any {
+			return []any{unix.ENOBUFS, errorMessage(seq+3, 0)}
+		}, []error{ErrUnconfirmed, ErrUnconfirmed, ErrUnconfirmed, ErrUnconfirmed}, unix.ENOBUFS},
+		"acknowledgement that was not asked for": {func(_ uint16, seq uint32) []any {
+			return []any{errorMessage(seq, 0)}
+		}, []error{ErrUnconfirmed, ErrUnconfirmed, ErrUnconfirmed, ErrUnconfirmed}, errStray},
+		"one failure twice": {func(_ uint16, seq uint32) []any {
+			return []any{errorMessage(seq, unix.ENOENT), errorMessage(seq, unix.ENOENT)}
+		}, []error{ErrGone, ErrUnconfirmed, ErrUnconfirmed, ErrUnconfirmed}, errStray},
+		"a socket instead": {func(kind uint16, seq uint32) []any {
+			return []any{socketMessage(kind, seq, 1)}
+		}, []error{ErrUnconfirmed, ErrUnconfirmed, ErrUnconfirmed, ErrUnconfirmed}, errMalformed},
+	}
+	same := cmp.Comparer(func(a, b error) bool { return a == b })
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c, links := openFake(t, tt.answer)
+			outcomes, err := c.Destroy(fakeIDs(4), nil)
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("error %v, want %v", err, tt.err)
+			}
+			if diff := cmp.Diff(tt.want, outcomes, same); diff != "" {
+				t.Errorf("outcomes (-want +got):\n%s", diff)
+			}
+			if err != nil && !(*links)[0].closed {
+				t.Error("the link of a failed request is still open")
+			}
+		})
+	}
+
+	t.Run("what was not sent is not unconfirmed", func(t *testing.T) {
+		batch := 0
+		c, _ := openFake(t, func(_ uint16, seq uint32) []any {
+			if batch++; batch == 2 {
+				return []any{errSend}
+			}
+			return []any{errorMessage(seq+3, 0)}
+		})
+		outcomes, err := c.Destroy(fakeIDs(6), nil)
+		if !errors.Is(err, errSend) {
+			t.Fatalf("error %v, want %v", err, errSend)
+		}
+		if diff := cmp.Diff([]error{nil, nil, nil, nil, err, err}, outcomes, same); diff != "" {
+			t.Errorf("outcomes (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// FuzzAnswer feeds a Conn with what no kernel says: it must end, and what it takes
+// for whole must have had an end.
+func FuzzAnswer(f *testing.F) {
+	const kind = tcpdiagGetsock
+	f.Add(datagram(socketMessage(kind, 1, 1, attribute(inetDiagInfo, tcpInfo(232))), doneMessage(1)))
+	f.Add(datagram(socketMessage(nl.SOCK_DIAG_BY_FAMILY, 1, 1), errorMessage(1, unix.ENOENT)))
+	f.Add(errorMessage(0, 0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ended := false
+		for rest := b; len(rest) > 0; {
+			var m message
+			var err error
+			if m, rest, err = nextMessage(rest); err != nil {
+				break
+			}
+			ended = ended || m.kind == unix.NLMSG_DONE
+		}
+		answer := func(uint16, uint32) []any { return []any{b} }
+		c, _ := openFake(t, answer)
+		if err := c.Look(sock.Query{States: ssfilter.AllStates}, func(*sock.Socket, sock.Instant) {}); err == nil && !ended {
+			t.Error("a look without an end is whole")
+		}
+		c, _ = openFake(t, answer)
+		if answers, err := c.Ask(fakeIDs(2), nil); err == nil && (answers[0].Err == errUnanswered || answers[1].Err == errUnanswered) {
+			t.Errorf("no error, and no answer: %+v", answers)
+		}
+		c, _ = openFake(t, answer)
+		if outcomes, err := c.Destroy(fakeIDs(2), nil); err == nil && slices.Contains(outcomes, ErrUnconfirmed) {
+			t.Errorf("no error, and unconfirmed: %v", outcomes)
+		}
+	})
+}
+
+// FuzzDecode: an ID goes back to the kernel as it came.
+func FuzzDecode(f *testing.F) {
+	m, _, err := nextMessage(socketMessage(nl.SOCK_DIAG_BY_FAMILY, 1, 1, attribute(8, []byte{3}), attribute(inetDiagInfo, tcpInfo(232)), attribute(inetDiagULPInfo, attribute(inetULPInfoName, []byte("mptcp\x00")))))
+	check(f, err)
+	f.Add(m.data)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var s sock.Socket
+		if decode(&s, b) != nil {
+			return
+		}
+		if diff := cmp.Diff(b[4:52], appendID(nil, &s.ID)); diff != "" {
+			t.Errorf("ID (-received +sent):\n%s", diff)
+		}
+		if s.Expires < 0 {
+			t.Errorf("expires in %v", s.Expires)
+		}
+	})
+}

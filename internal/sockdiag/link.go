@@ -1,0 +1,113 @@
+package sockdiag
+
+import (
+	"errors"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// All system calls on the netlink socket stand in this file.
+
+// answerTimeout bounds the wait for one datagram. The walk of the socket table
+// is no part of it: the kernel walks within send and recv.
+const answerTimeout = 5 * time.Second
+
+// kernelLink is a netlink socket connected to the kernel.
+type kernelLink struct {
+	fd     int
+	portID uint32
+	room   int // SO_RCVBUF
+	kernel *unix.SockaddrNetlink
+}
+
+// dialKernel opens a NETLINK_SOCK_DIAG socket in the calling thread's network
+// namespace.
+func dialKernel() (link, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil, fmt.Errorf("open a sock_diag socket (the kernel needs CONFIG_INET_DIAG, the sandbox must allow AF_NETLINK): %w", err)
+	}
+	l := &kernelLink{fd: fd, kernel: &unix.SockaddrNetlink{Family: unix.AF_NETLINK}}
+	if err := l.setUp(); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up a sock_diag socket: %w", err), l.close())
+	}
+	return l, nil
+}
+
+func (l *kernelLink) setUp() error {
+	if err := unix.Bind(l.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	self, err := unix.Getsockname(l.fd)
+	if err != nil {
+		return err
+	}
+	l.portID = self.(*unix.SockaddrNetlink).Pid
+	// To a connected netlink socket nobody but its peer can send
+	// (netlink_getsockbyportid), so no sender needs to be checked here.
+	if err := unix.Connect(l.fd, l.kernel); err != nil {
+		return err
+	}
+	timeout := unix.NsecToTimeval(answerTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(l.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		return err
+	}
+	// Room for a batch of answers; the kernel gives what net.core.rmem_max allows.
+	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, maxBatch*answerRoom); err != nil {
+		return err
+	}
+	if l.room, err = unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil {
+		return err
+	}
+	// An error need not repeat the request. Kernels before 4.3 repeat it.
+	err = unix.SetsockoptInt(l.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return nil
+	}
+	return err
+}
+
+func (l *kernelLink) port() uint32 { return l.portID }
+
+const (
+	// maxBatch is the most requests in one send: more gains nothing.
+	maxBatch = 128
+	// answerRoom is the truesize of the skb of one answer, rounded up. An answer
+	// that finds no room is lost, with ENOBUFS for the whole batch
+	// (netlink_overrun), so a batch is never larger than the room for its answers.
+	answerRoom = 2560
+)
+
+func (l *kernelLink) batch() int { return min(max(l.room/answerRoom, 1), maxBatch) }
+
+func (l *kernelLink) send(b []byte) error {
+	for {
+		// With an explicit address netlink_net_capable judges the thread that
+		// sends alone, and not also whoever opened the socket.
+		if err := unix.Sendto(l.fd, b, 0, l.kernel); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func (l *kernelLink) recv(b []byte) (int, error) {
+	for {
+		// unix.Recvfrom would allocate the sender's address each time. With
+		// MSG_TRUNC the length is the datagram's own.
+		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(l.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_TRUNC, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR: // a socket with SO_RCVTIMEO is not restarted
+		case unix.EAGAIN:
+			return 0, fmt.Errorf("no answer within %v", answerTimeout)
+		default:
+			return 0, errno
+		}
+	}
+}
+
+func (l *kernelLink) close() error { return unix.Close(l.fd) }

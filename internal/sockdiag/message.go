@@ -1,0 +1,259 @@
+package sockdiag
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Constants of linux/inet_diag.h that package nl lacks.
+const (
+	tcpdiagGetsock = 18 // TCPDIAG_GETSOCK: inet_diag_req, the first form
+
+	inetDiagReqBytecode = 1
+
+	inetDiagInfo    = 2
+	inetDiagULPInfo = 19
+	inetULPInfoName = 1
+
+	extInfo = 1 << (inetDiagInfo - 1)
+)
+
+// Sizes of the structs on the wire.
+const (
+	sizeofRequestV1 = 60 // inet_diag_req
+	sizeofRequestV2 = 56 // inet_diag_req_v2
+	sizeofReply     = 72 // inet_diag_msg
+)
+
+var native = binary.NativeEndian
+
+// appendDump appends a request for the sockets in the given states; of both
+// families if family is AF_UNSPEC, which only the first form of the request can
+// ask. Filter is a serialized bytecode attribute or nil.
+func appendDump(b []byte, seq uint32, family uint8, states ssfilter.StateSet, filter []byte) []byte {
+	const flags = unix.NLM_F_REQUEST | unix.NLM_F_DUMP
+	if family == unix.AF_UNSPEC {
+		b = appendHeader(b, tcpdiagGetsock, flags, seq, sizeofRequestV1+len(filter))
+		b = append(b, family, 0, 0, extInfo)
+		b = appendID(b, &sock.ID{})
+		b = native.AppendUint32(b, uint32(states))
+		b = native.AppendUint32(b, 0) // idiag_dbs, unused
+		return append(b, filter...)
+	}
+	b = appendHeader(b, nl.SOCK_DIAG_BY_FAMILY, flags, seq, sizeofRequestV2+len(filter))
+	b = appendBody(b, family, states, &sock.ID{})
+	return append(b, filter...)
+}
+
+// appendExact appends a request about one socket: SOCK_DIAG_BY_FAMILY asks for
+// it, SOCK_DESTROY destroys it.
+func appendExact(b []byte, kind uint16, seq uint32, id *sock.ID) []byte {
+	b = appendHeader(b, kind, unix.NLM_F_REQUEST, seq, sizeofRequestV2)
+	return appendBody(b, id.Family, ^ssfilter.StateSet(0), id)
+}
+
+// appendHeader appends a struct nlmsghdr.
+func appendHeader(b []byte, kind, flags uint16, seq uint32, body int) []byte {
+	b = native.AppendUint32(b, uint32(unix.NLMSG_HDRLEN+body))
+	b = native.AppendUint16(b, kind)
+	b = native.AppendUint16(b, flags)
+	b = native.AppendUint32(b, seq)
+	return native.AppendUint32(b, 0) // to the kernel
+}
+
+// appendBody appends a struct inet_diag_req_v2.
+func appendBody(b []byte, family uint8, states ssfilter.StateSet, id *sock.ID) []byte {
+	b = append(b, family, unix.IPPROTO_TCP, extInfo, 0)
+	b = native.AppendUint32(b, uint32(states))
+	return appendID(b, id)
+}
+
+// appendID appends a struct inet_diag_sockid.
+func appendID(b []byte, id *sock.ID) []byte {
+	b = append(b, id.SPort[:]...)
+	b = append(b, id.DPort[:]...)
+	b = append(b, id.Src[:]...)
+	b = append(b, id.Dst[:]...)
+	b = native.AppendUint32(b, id.Iface)
+	b = native.AppendUint32(b, uint32(id.Cookie))
+	return native.AppendUint32(b, uint32(id.Cookie>>32))
+}
+
+var errMalformed = errors.New("malformed message from sock_diag")
+
+// message is one netlink message.
+type message struct {
+	kind, flags uint16
+	seq, port   uint32
+	data        []byte
+}
+
+// nextMessage takes the first message off a datagram.
+func nextMessage(b []byte) (m message, rest []byte, err error) {
+	if len(b) < unix.NLMSG_HDRLEN {
+		return m, nil, errMalformed
+	}
+	size := uint64(native.Uint32(b))
+	if size < unix.NLMSG_HDRLEN || size > uint64(len(b)) {
+		return m, nil, errMalformed
+	}
+	m = message{
+		kind:  native.Uint16(b[4:]),
+		flags: native.Uint16(b[6:]),
+		seq:   native.Uint32(b[8:]),
+		port:  native.Uint32(b[12:]),
+		data:  b[unix.NLMSG_HDRLEN:size],
+	}
+	return m, b[min(align4(int(size)), len(b)):], nil
+}
+
+// errno reads the error that NLMSG_ERROR and NLMSG_DONE begin with; 0 is none.
+func (m message) errno() (unix.Errno, error) {
+	if len(m.data) < 4 {
+		return 0, errMalformed
+	}
+	code := int32(native.Uint32(m.data))
+	if code > 0 {
+		return 0, errMalformed
+	}
+	return unix.Errno(-code), nil
+}
+
+// nextAttribute takes the first attribute off a message's tail.
+func nextAttribute(b []byte) (kind uint16, value, rest []byte, err error) {
+	if len(b) < unix.SizeofNlAttr {
+		return 0, nil, nil, errMalformed
+	}
+	size := int(native.Uint16(b))
+	if size < unix.SizeofNlAttr || size > len(b) {
+		return 0, nil, nil, errMalformed
+	}
+	kind = native.Uint16(b[2:]) & nlaTypeMask
+	return kind, b[unix.SizeofNlAttr:size], b[min(align4(size), len(b)):], nil
+}
+
+// nlaTypeMask takes NLA_F_NESTED and NLA_F_NET_BYTEORDER off an attribute's type.
+const nlaTypeMask = 1<<14 - 1
+
+func align4(n int) int { return (n + 3) &^ 3 }
+
+// decode reads a struct inet_diag_msg and its attributes; it skips those that it
+// does not know.
+func decode(s *sock.Socket, b []byte) error {
+	if len(b) < sizeofReply {
+		return errMalformed
+	}
+	family := b[0]
+	if family != unix.AF_INET && family != unix.AF_INET6 {
+		return errMalformed
+	}
+	*s = sock.Socket{
+		ID: sock.ID{
+			Family: family,
+			SPort:  [2]byte(b[4:]),
+			DPort:  [2]byte(b[6:]),
+			Src:    [16]byte(b[8:]),
+			Dst:    [16]byte(b[24:]),
+			Iface:  native.Uint32(b[40:]),
+			Cookie: uint64(native.Uint32(b[44:])) | uint64(native.Uint32(b[48:]))<<32,
+		},
+		Timer:   b[2],
+		Retrans: b[3],
+		Expires: expires(native.Uint32(b[52:])),
+		RQueue:  native.Uint32(b[56:]),
+		WQueue:  native.Uint32(b[60:]),
+		UID:     native.Uint32(b[64:]),
+		Inode:   native.Uint32(b[68:]),
+	}
+	s.State = ssfilter.State(b[1])
+	s.Src = endpoint(family, &s.ID.Src, s.ID.SPort)
+	s.Dst = endpoint(family, &s.ID.Dst, s.ID.DPort)
+
+	for rest := b[sizeofReply:]; len(rest) > 0; {
+		var kind uint16
+		var value []byte
+		var err error
+		if kind, value, rest, err = nextAttribute(rest); err != nil {
+			return err
+		}
+		switch kind {
+		case inetDiagInfo:
+			// In a listener's tcp_info the fields mean other things, or nothing.
+			if true {
+				decodeInfo(&s.Info, value)
+			}
+		case inetDiagULPInfo:
+			if s.MPTCP, err = isMPTCP(value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// endpoint reads an address, an IPv4-mapped one as IPv4.
+func endpoint(family uint8, addr *[16]byte, port [2]byte) ssfilter.Endpoint {
+	p := binary.BigEndian.Uint16(port[:])
+	if family == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(addr[:4])), p)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(*addr).Unmap(), p)
+}
+
+// expires reads idiag_expires. Kernels before 4.20 report a timer that is late as
+// a negative number of milliseconds, and jiffies_to_msecs has no sign.
+func expires(ms uint32) time.Duration {
+	return max(0, time.Duration(int32(ms))) * time.Millisecond
+}
+
+// decodeInfo reads a struct tcp_info, which has grown with the kernel: a field
+// that an older one does not have stays unknown.
+func decodeInfo(info *sock.Info, b []byte) {
+	u32 := func(offset int, has sock.Has) uint32 {
+		if len(b) < offset+4 {
+			return 0
+		}
+		info.Has |= has
+		return native.Uint32(b[offset:])
+	}
+	u64 := func(offset int, has sock.Has) uint64 {
+		if len(b) < offset+8 {
+			return 0
+		}
+		info.Has |= has
+		return native.Uint64(b[offset:])
+	}
+	info.Unacked = u32(24, sock.HasUnacked)
+	info.LastDataSent = time.Duration(u32(44, sock.HasLastDataSent)) * time.Millisecond
+	info.LastDataRecv = time.Duration(u32(52, sock.HasLastDataRecv)) * time.Millisecond
+	info.LastAckRecv = time.Duration(u32(56, sock.HasLastAckRecv)) * time.Millisecond
+	info.BytesAcked = u64(120, sock.HasBytesAcked)
+	info.BytesReceived = u64(128, sock.HasBytesReceived)
+	info.SegsIn = u32(140, sock.HasSegsIn)
+	info.NotSent = u32(144, sock.HasNotSent)
+}
+
+// isMPTCP reads INET_DIAG_ULP_INFO, which a subflow of an MPTCP connection
+// carries with the name "mptcp". Kernels before 6.14 show it only to a sender
+// with CAP_NET_ADMIN, which is what it takes to destroy one, too.
+func isMPTCP(b []byte) (bool, error) {
+	for len(b) > 0 {
+		kind, value, rest, err := nextAttribute(b)
+		if err != nil {
+			return false, err
+		}
+		if kind == inetULPInfoName && string(value) == "mptcp\x00" {
+			return true, nil
+		}
+		b = rest
+	}
+	return false, nil
+}

@@ -1,0 +1,23 @@
+package sockdiag
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// NetnsCookie is the number that the kernel gave to the calling thread's network
+// namespace at its creation and gives to no other until it is booted again.
+// Kernels before 5.14 have none: unix.ENOPROTOOPT.
+func NetnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("network namespace cookie: %w", err)
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("network namespace cookie: %w", err)
+	}
+	return cookie, nil
+}

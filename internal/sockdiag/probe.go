@@ -1,0 +1,166 @@
+package sockdiag
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Abilities is what this kernel lets this thread do in this network namespace.
+type Abilities struct {
+	// OneWalk: a dump of both families costs one walk of the socket table.
+	OneWalk bool
+
+	// Destroy is nil where sockets can be destroyed, unix.EPERM without
+	// CAP_NET_ADMIN in the user namespace that owns the network namespace, and
+	// unix.EOPNOTSUPP where the kernel lacks CONFIG_INET_DIAG_DESTROY.
+	Destroy error
+
+	// DestroyTimeWait is the same for sockets in TIME_WAIT, which kernels before
+	// 6.0 leave alone with unix.EOPNOTSUPP.
+	DestroyTimeWait error
+}
+
+// Probe finds out by doing: it opens sockets of its own on 127.0.0.1, finds them
+// and destroys them, and touches no other. An error means that sock_diag does not
+// work at all. Only the TIME_WAIT part needs the loopback interface to be up.
+func (c *Conn) Probe() (Abilities, error) {
+	able, err := c.probe()
+	if err != nil {
+		return Abilities{}, fmt.Errorf("probe sock_diag with a socket of our own: %w", err)
+	}
+	return able, nil
+}
+
+func (c *Conn) probe() (able Abilities, err error) {
+	listener, err := listenLoopback()
+	if err != nil {
+		return able, err
+	}
+	defer unix.Close(listener)
+
+	// While there is a listener to connect to.
+	timeWait, timeWaitErr := makeTimeWait(listener)
+
+	cookie, err := unix.GetsockoptUint64(listener, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return able, fmt.Errorf("read its cookie: %w", err)
+	}
+	var id sock.ID
+	err = c.Look(sock.Query{States: ssfilter.Of(ssfilter.Listening)}, func(s *sock.Socket, _ sock.Instant) {
+		if s.ID.Cookie == cookie {
+			id = s.ID
+		}
+	})
+	if err != nil {
+		return able, err
+	}
+	if id.Cookie != cookie {
+		return able, errors.New("the kernel does not show it")
+	}
+	able.OneWalk = !c.perFamily
+	if able.Destroy, err = c.destroyOwn(id); err != nil {
+		return able, err
+	}
+	switch {
+	case able.Destroy != nil:
+		able.DestroyTimeWait = able.Destroy
+	case timeWaitErr != nil:
+		able.DestroyTimeWait = fmt.Errorf("not known: %w", timeWaitErr)
+	default:
+		able.DestroyTimeWait, err = c.destroyOwn(timeWait)
+	}
+	return able, err
+}
+
+// destroyOwn destroys a socket that is our own, be it a listening one.
+func (c *Conn) destroyOwn(id sock.ID) (outcome, err error) {
+	outcomes := []error{errNotSent}
+	if err := c.destroy([]sock.ID{id}, outcomes); err != nil || outcomes[0] != nil {
+		return outcomes[0], err
+	}
+	answers, err := c.Ask([]sock.ID{id}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if !answers[0].Gone {
+		return errors.New("the kernel said that it destroyed a socket, and did not"), nil
+	}
+	return nil, nil
+}
+
+// listenLoopback opens a listener that only this host can reach. IP_FREEBIND
+// lets it have the address where the loopback interface is down.
+func listenLoopback() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, fmt.Errorf("open it: %w", err)
+	}
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1),
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback}),
+		unix.Listen(fd, 1),
+	)
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("listen on 127.0.0.1: %w", err)
+	}
+	return fd, nil
+}
+
+var loopback = [4]byte{127, 0, 0, 1}
+
+// makeTimeWait connects to the listener and closes both ends, the connecting one
+// first, and returns what that leaves in TIME_WAIT.
+func makeTimeWait(listener int) (sock.ID, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return sock.ID{}, fmt.Errorf("open a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	to, err := unix.Getsockname(listener)
+	if err != nil {
+		return sock.ID{}, fmt.Errorf("read the listener's address: %w", err)
+	}
+	patience := unix.NsecToTimeval(time.Second.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err != nil {
+		return sock.ID{}, fmt.Errorf("limit the time to connect: %w", err)
+	}
+	err = unix.EINTR
+	for errors.Is(err, unix.EINTR) { // a socket with SO_SNDTIMEO is not restarted; asked again it goes on
+		err = unix.Connect(fd, to)
+	}
+	if err != nil {
+		return sock.ID{}, fmt.Errorf("connect to 127.0.0.1 (is the loopback interface up?): %w", err)
+	}
+	from, err := unix.Getsockname(fd)
+	if err != nil {
+		return sock.ID{}, fmt.Errorf("read the socket's address: %w", err)
+	}
+	id := sock.ID{Family: unix.AF_INET}
+	copy(id.Src[:], loopback[:])
+	copy(id.Dst[:], loopback[:])
+	binary.BigEndian.PutUint16(id.SPort[:], uint16(from.(*unix.SockaddrInet4).Port))
+	binary.BigEndian.PutUint16(id.DPort[:], uint16(to.(*unix.SockaddrInet4).Port))
+	if id.Cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
+		return sock.ID{}, fmt.Errorf("read the socket's cookie: %w", err)
+	}
+
+	// The connecting end closes first, so that the TIME_WAIT is its own. It enters
+	// that state with the peer's FIN, its descriptor open or not (tcp_fin).
+	if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
+		return sock.ID{}, fmt.Errorf("close the connection: %w", err)
+	}
+	peer, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	if err != nil {
+		return sock.ID{}, fmt.Errorf("accept the connection: %w", err)
+	}
+	unix.Close(peer)
+	return id, nil
+}
