@@ -1,0 +1,116 @@
+// Package counters reads what a network namespace counts of its TCP sockets:
+// for microseconds it tells that a dump could find nothing new. It knows no
+// single socket.
+package counters
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// Has says which counters the kernel reported: a missing one is unknown, never
+// zero.
+type Has uint8
+
+// One bit for each counter.
+const (
+	HasInUse Has = 1 << iota
+	HasTimeWait
+	HasInSegs
+)
+
+// Counters are those of one network namespace at one instant.
+type Counters struct {
+	Has      Has
+	InUse    uint64 // full sockets of both families: every state but TIME_WAIT, listeners and orphans too
+	TimeWait uint64 // timewait minisockets of both families: TIME_WAIT, and orphans in FIN_WAIT2
+	InSegs   uint64 // TCP segments that ever arrived; it wraps, so only "the same as before" means anything
+}
+
+// parse takes the texts of sockstat, sockstat6 and snmp. A kernel without IPv6
+// has no sockstat6, and no sockets that it would count.
+func parse(sockstat, sockstat6, snmp []byte) Counters {
+	var c Counters
+	if n, ok := pair(sockstat, "TCP:", "inuse"); ok {
+		n6, ok6 := pair(sockstat6, "TCP6:", "inuse")
+		if ok6 || len(sockstat6) == 0 {
+			c.InUse, c.Has = n+n6, c.Has|HasInUse
+		}
+	}
+	if n, ok := pair(sockstat, "TCP:", "tw"); ok {
+		c.TimeWait, c.Has = n, c.Has|HasTimeWait
+	}
+	if n, ok := column(snmp, "Tcp:", "InSegs"); ok {
+		c.InSegs, c.Has = n, c.Has|HasInSegs
+	}
+	return c
+}
+
+// pair finds the number after key in the line that label begins, as
+// sockstat_seq_show writes it: "TCP: inuse 5 orphan 0 tw 2 ...".
+func pair(text []byte, label, key string) (uint64, bool) {
+	line, _, ok := labelled(text, label)
+	for ok {
+		var name, value []byte
+		name, line = word(line)
+		value, line = word(line)
+		if len(value) == 0 {
+			break
+		}
+		if string(name) == key {
+			return number(value)
+		}
+	}
+	return 0, false
+}
+
+// column finds the number under the heading key in the two lines that label
+// begins, as snmp_seq_show writes them. Headings were added over the years, so
+// the place of a column says nothing.
+func column(text []byte, label, key string) (uint64, bool) {
+	heads, rest, ok := labelled(text, label)
+	if !ok {
+		return 0, false
+	}
+	values, _, ok := labelled(rest, label)
+	for ok {
+		var head, value []byte
+		head, heads = word(heads)
+		value, values = word(values)
+		if len(head) == 0 || len(value) == 0 {
+			break
+		}
+		if string(head) == key {
+			return number(value)
+		}
+	}
+	return 0, false
+}
+
+// labelled returns what follows label in the first line that begins with it,
+// and the text after that line.
+func labelled(text []byte, label string) (line, rest []byte, ok bool) {
+	for len(text) > 0 {
+		line, text, _ = bytes.Cut(text, newline)
+		if after, found := bytes.CutPrefix(line, []byte(label)); found {
+			return after, text, true
+		}
+	}
+	return nil, nil, false
+}
+
+var newline = []byte{'\n'}
+
+// word cuts the first word off line; it is empty at the end of the line.
+func word(line []byte) (first, rest []byte) {
+	line = bytes.TrimLeft(line, " ")
+	if end := bytes.IndexByte(line, ' '); end >= 0 {
+		return line[:end], line[end:]
+	}
+	return line, nil
+}
+
+func number(digits []byte) (uint64, bool) {
+	n, err := strconv.ParseUint(string(digits), 10, 64)
+	return n, err == nil
+}

@@ -1,0 +1,138 @@
+package counters
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+)
+
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+// TestReader counts real sockets of both families in a namespace that has no
+// others.
+func TestReader(t *testing.T) {
+	nstest.Isolate(t)
+	r, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	read := func() Counters {
+		t.Helper()
+		c, err := r.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+
+	before := read()
+	if want := (Counters{Has: HasInUse | HasTimeWait | HasInSegs}); before != want {
+		t.Fatalf("a fresh namespace counts %+v, want %+v", before, want)
+	}
+	if again := read(); again != before {
+		t.Errorf("nothing happened, and the counters went from %+v to %+v", before, again)
+	}
+
+	for i, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := read()
+		if after.InUse != before.InUse+3 {
+			t.Errorf("%s: a listener and both ends of a connection: in use went from %d to %d", address, before.InUse, after.InUse)
+		}
+		// SYN, SYN+ACK and the ACK of it.
+		if after.InSegs < before.InSegs+3 {
+			t.Errorf("%s: a handshake: segments went from %d to %d", address, before.InSegs, after.InSegs)
+		}
+
+		client.Close()
+		server.Close()
+		l.Close()
+		want := before
+		want.InUse, want.TimeWait = 0, uint64(i+1) // the client's end
+		deadline := time.Now().Add(10 * time.Second)
+		for {
+			before = read()
+			want.InSegs = before.InSegs
+			if before == want {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: all closed: %+v, want %+v", address, before, want)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// TestReaderKeepsItsNamespace: a reader counts where it was opened, not where
+// it is read.
+func TestReaderKeepsItsNamespace(t *testing.T) {
+	nstest.Isolate(t)
+	r, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+
+	type answer struct {
+		inUse uint64
+		err   error
+	}
+	answers := make(chan answer)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // on another thread, so in the test binary's namespace
+		c, err := r.Read()
+		answers <- answer{c.InUse, err}
+	}()
+	if got, want := <-answers, (answer{inUse: 1}); got != want {
+		t.Errorf("in use %+v, want %+v", got, want)
+	}
+}
+
+func TestReadAllocatesNothing(t *testing.T) {
+	r, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	n := testing.AllocsPerRun(100, func() {
+		if _, err := r.Read(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("Read allocates %v times, want none", n)
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	r, err := Open()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Read(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,519 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+var now = time.Date(2026, 3, 1, 5, 0, 0, 0, time.UTC)
+
+func open(tb testing.TB, dir string) (*Journal, []Record) {
+	tb.Helper()
+	j, interrupted, err := Open(dir, now)
+	must(tb, err)
+	tb.Cleanup(func() { j.Close() })
+	return j, interrupted
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// intents are n of them, told apart by their cookies.
+func intents(n int) []Record {
+	records := make([]Record, n)
+	for i := range records {
+		records[i] = full
+		records[i].Seq, records[i].Result, records[i].Cookie = 0, Intent, uint64(i+1)
+	}
+	return records
+}
+
+// outcomes are those of intents.
+func outcomes(intents []Record) []Record {
+	records := append([]Record(nil), intents...)
+	for i := range records {
+		records[i].Result = Done
+	}
+	return records
+}
+
+// held is a record that is neither an intent nor an outcome.
+func held(cookie uint64) Record {
+	r := full
+	r.Seq, r.Result, r.Cookie = 0, Held, cookie
+	return r
+}
+
+// read decodes the lines of a file, each of which must be whole.
+func read(tb testing.TB, path string) []Record {
+	tb.Helper()
+	text, err := os.ReadFile(path)
+	must(tb, err)
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		tb.Errorf("%s ends in half a line", filepath.Base(path))
+	}
+	var records []Record
+	for line := range bytes.Lines(text) {
+		var r Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			tb.Fatalf("%s: %q: %v", filepath.Base(path), line, err)
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
+func diff(t *testing.T, what string, want, got []Record) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, equal); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestAppend(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	dir := t.TempDir()
+	j, interrupted := open(t, dir)
+	diff(t, "interrupted", nil, interrupted)
+	acts := intents(2)
+	must(t, j.Append(acts))
+	if acts[0].Seq != 1 || acts[1].Seq != 2 {
+		t.Errorf("intents are numbered %d and %d, want 1 and 2", acts[0].Seq, acts[1].Seq)
+	}
+	rest := append([]Record{held(9)}, outcomes(acts)...)
+	must(t, j.Append(rest))
+	must(t, j.Close())
+	must(t, j.Close())
+	diff(t, "written", append(acts, rest...), read(t, j.path(0)))
+	if err := j.Append(acts); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Append after Close: %v", err)
+	}
+
+	j, interrupted = open(t, dir)
+	diff(t, "interrupted", nil, interrupted)
+	more := intents(1)
+	must(t, j.Append(more))
+	if more[0].Seq != 3 {
+		t.Errorf("after a restart an intent is number %d, want 3", more[0].Seq)
+	}
+	must(t, j.Close())
+}
+
+// TestInterrupted ends a journal at every byte of an outcome, as a crash does,
+// and looks for the outcomes that the restart adds.
+func TestInterrupted(t *testing.T) {
+	dir := smallDisk(t, 256<<10) // where an fsync costs nothing
+	j, _ := open(t, dir)
+	acts := intents(2)
+	must(t, j.Append(acts))
+	info, err := os.Stat(j.path(0))
+	must(t, err)
+	decided := info.Size()
+	must(t, j.Append(outcomes(acts)))
+	must(t, j.Close())
+	whole, err := os.ReadFile(j.path(0))
+	must(t, err)
+
+	first := decided + int64(bytes.IndexByte(whole[decided:], '\n')) + 1
+	sizes := []int64{int64(len(whole))}
+	for size := decided; size <= first+1; size++ {
+		sizes = append(sizes, size)
+	}
+	for _, size := range sizes {
+		must(t, os.WriteFile(j.path(0), whole[:size], 0o600))
+		done := bytes.Count(whole[decided:size], newline)
+		var want []Record
+		for _, r := range acts[done:] {
+			r.Time, r.Result, r.Reason = now, Interrupted, "sockdog ended before the outcome was known"
+			want = append(want, r)
+		}
+		again, got, err := Open(dir, now)
+		must(t, err)
+		must(t, again.Close())
+		diff(t, "interrupted", want, got)
+		diff(t, "the file", append(append(acts[:2:2], outcomes(acts)[:done]...), want...), read(t, j.path(0)))
+
+		again, got, err = Open(dir, now)
+		must(t, err)
+		must(t, again.Close())
+		diff(t, "interrupted once more", nil, got)
+		if t.Failed() {
+			t.Fatalf("the file ended after %d of %d bytes", size, len(whole))
+		}
+	}
+}
+
+// TestTornIntent: nothing was done on the word of half an intent.
+func TestTornIntent(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := open(t, dir)
+	must(t, j.Append([]Record{held(1)}))
+	must(t, j.Append(intents(1)))
+	must(t, j.Close())
+	info, err := os.Stat(j.path(0))
+	must(t, err)
+	must(t, os.Truncate(j.path(0), info.Size()-1))
+	j, interrupted := open(t, dir)
+	must(t, j.Append([]Record{held(2)}))
+	must(t, j.Close())
+	diff(t, "interrupted", nil, interrupted)
+	diff(t, "the file", []Record{held(1), held(2)}, read(t, j.path(0)))
+}
+
+// TestStrangeLines: what a person wrote into the file is passed over.
+func TestStrangeLines(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := open(t, dir)
+	must(t, j.Append(intents(1)))
+	must(t, j.Close())
+	f, err := os.OpenFile(j.path(0), os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	_, err = f.WriteString("# see ticket\n\n{\"seq\":5,\"result\":\"intent\"\n{\"seq\":x}\n" + strings.Repeat("long", 1<<16) + "\n")
+	must(t, err)
+	must(t, f.Close())
+	j, interrupted := open(t, dir)
+	defer j.Close()
+	if len(interrupted) != 1 || interrupted[0].Seq != 1 {
+		t.Errorf("interrupted %+v, want the one intent", interrupted)
+	}
+}
+
+func TestRotate(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	dir := t.TempDir()
+	j, _ := open(t, dir)
+	j.maxSize = 1000 // two lines and a bit
+	var all []Record
+	for i := range 40 {
+		acts := intents(1)
+		acts[0].Cookie = uint64(i)
+		must(t, j.Append(acts))
+		must(t, j.Append([]Record{held(100)}))
+		must(t, j.Append(outcomes(acts)))
+		all = append(all, acts[0], held(100), outcomes(acts)[0])
+	}
+	must(t, j.Close())
+
+	var kept []Record
+	for n := keep; n >= 0; n-- {
+		part := read(t, j.path(n))
+		if part[0].Result != Intent || part[len(part)-1].Result != Done {
+			t.Errorf("file %d tears an intent from its outcome", n)
+		}
+		kept = append(kept, part...)
+	}
+	diff(t, "all files together", all[len(all)-len(kept):], kept)
+	if _, err := os.Stat(j.path(keep + 1)); err == nil {
+		t.Errorf("more than %d files are kept", keep)
+	}
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	must(t, err)
+	for _, fd := range fds {
+		if target, err := os.Readlink(fd); err == nil && strings.HasPrefix(target, dir) {
+			t.Errorf("%s is still open", target)
+		}
+	}
+}
+
+// TestSync waits for the syncer to take up what was written.
+func TestSync(t *testing.T) {
+	j, _ := open(t, t.TempDir())
+	must(t, j.Append([]Record{held(1)}))
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		j.mu.Lock()
+		left := j.unsynced
+		j.mu.Unlock()
+		if !left.written && !left.named {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still to be synced: %+v", left)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestRotateCountsOn: a restart just after a rotation gives no number twice.
+func TestRotateCountsOn(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := open(t, dir)
+	j.maxSize = 1
+	acts := intents(3)
+	must(t, j.Append(acts))
+	must(t, j.Append(outcomes(acts)))
+	must(t, j.Append(nil)) // rotates
+	must(t, j.Close())
+	if got := read(t, j.path(0)); len(got) != 0 {
+		t.Fatalf("the fresh file has %d lines", len(got))
+	}
+	j, _ = open(t, dir)
+	more := intents(1)
+	must(t, j.Append(more))
+	if more[0].Seq != 4 {
+		t.Errorf("the next intent is number %d, want 4", more[0].Seq)
+	}
+}
+
+// TestRotateFails: where no file can be made, attempts to rotate push none over
+// the edge, and lines are still written.
+func TestRotateFails(t *testing.T) {
+	dir := smallDisk(t, 256<<10)
+	j, _ := open(t, dir)
+	j.maxSize = 1
+	must(t, j.Append([]Record{held(1)}))
+	must(t, j.Append([]Record{held(2)}))
+	ballast := func(i int) string { return filepath.Join(dir, fmt.Sprint("ballast", i)) }
+	files := 0
+	for {
+		err := os.WriteFile(ballast(files), nil, 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		must(t, err)
+		files++
+	}
+	for i := range 8 {
+		if err := j.Append([]Record{held(uint64(3 + i))}); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("a rotation without room for a file: %v", err)
+		}
+	}
+	for i := range files {
+		must(t, os.Remove(ballast(i)))
+	}
+	must(t, j.Append([]Record{held(11)}))
+	must(t, j.Close())
+	diff(t, "the oldest", []Record{held(1)}, read(t, j.path(2)))
+	if got := read(t, j.path(1)); len(got) != 9 {
+		t.Errorf("the file that was to be rotated has %d lines, want 9", len(got))
+	}
+	diff(t, "the newest", []Record{held(11)}, read(t, j.path(0)))
+}
+
+// TestFull fills a real file system and makes room again.
+func TestFull(t *testing.T) {
+	const size = 256 << 10
+	dir := smallDisk(t, size)
+	j, _ := open(t, dir)
+	ballast := filepath.Join(dir, "ballast")
+
+	recorded := intents(100)
+	must(t, j.Append(recorded))
+	fill(t, ballast)
+	results := outcomes(recorded)
+	if err := j.Append(results); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("Append on a full disk: %v", err)
+	}
+	lost := intents(100) // some find room in the last page
+	if err := j.Append(lost); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("Append on a full disk: %v", err)
+	}
+	before := read(t, j.path(0))
+
+	must(t, os.Remove(ballast))
+	more := outcomes(lost)
+	must(t, j.Append(more))
+	must(t, j.Close())
+	want := append(before, results[len(before)-len(recorded):]...)
+	want = append(want, more...)
+	diff(t, "the file", want, read(t, j.path(0)))
+
+	j, interrupted := open(t, dir)
+	diff(t, "interrupted", nil, interrupted)
+	must(t, j.Close())
+}
+
+// TestFullAtOpen: a restart on a full disk loses nothing of what is owed.
+func TestFullAtOpen(t *testing.T) {
+	dir := smallDisk(t, 128<<10)
+	j, _ := open(t, dir)
+	acts := intents(50)
+	must(t, j.Append(acts))
+	must(t, j.Close())
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+
+	j, interrupted := open(t, dir)
+	if len(interrupted) != len(acts) {
+		t.Errorf("%d intents were interrupted, want %d", len(interrupted), len(acts))
+	}
+	if err := j.Append(nil); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("what is owed finds no room, and the error is %v", err)
+	}
+	must(t, os.Remove(ballast))
+	must(t, j.Append(nil))
+	must(t, j.Close())
+	diff(t, "the file", append(acts, interrupted...), read(t, j.path(0)))
+}
+
+// fill leaves no byte of a file system free.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	must(t, err)
+	defer f.Close()
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal("fill the disk: ", err)
+	}
+}
+
+func TestInUse(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := open(t, dir)
+	_, _, err := Open(dir, now)
+	want := "journal: directory " + dir + " is in use by another sockdog: give each a directory of its own"
+	if err == nil || err.Error() != want {
+		t.Fatalf("a second journal: %v\nwant: %s", err, want)
+	}
+	must(t, j.Append([]Record{held(1)}))
+	must(t, j.Close())
+	open(t, dir)
+}
+
+func TestUnwritable(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o500))
+	defer os.Chmod(dir, 0o700)
+	withoutCapabilities(t, func() {
+		if _, _, err := Open(dir, now); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("a directory that may not be written to: %v", err)
+		}
+	})
+	if _, _, err := Open(filepath.Join(dir, "none"), now); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+}
+
+// withoutCapabilities runs f on a thread that may do no more than its user.
+func withoutCapabilities(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with its capabilities lost
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			done <- err
+			return
+		}
+		f()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal("drop capabilities: ", err)
+	}
+}
+
+// TestTruncated: somebody empties the file to make room.
+func TestTruncated(t *testing.T) {
+	j, _ := open(t, t.TempDir())
+	must(t, j.Append([]Record{held(1), held(2)}))
+	must(t, os.Truncate(j.path(0), 0))
+	must(t, j.Append([]Record{held(3)}))
+	diff(t, "the file", []Record{held(3)}, read(t, j.path(0)))
+}
+
+// TestReadWhileWritten: what a reader finds up to the last line end is whole.
+func TestReadWhileWritten(t *testing.T) {
+	j, _ := open(t, t.TempDir())
+	const batches, batch = 200, 20
+	done := make(chan error)
+	go func() {
+		defer close(done)
+		for i := range batches {
+			acts := intents(batch / 2)
+			if err := errors.Join(j.Append(acts), j.Append(outcomes(acts))); err != nil {
+				done <- fmt.Errorf("batch %d: %w", i, err)
+				return
+			}
+		}
+	}()
+	f, err := os.Open(j.path(0))
+	must(t, err)
+	defer f.Close()
+	var text []byte
+	lines := 0
+	for writing := true; writing; {
+		select {
+		case err := <-done:
+			must(t, err)
+			writing = false // and read what came last
+		default:
+		}
+		more, err := io.ReadAll(f)
+		must(t, err)
+		text = append(text, more...)
+		end := bytes.LastIndexByte(text, '\n') + 1
+		for line := range bytes.Lines(text[:end]) {
+			var r Record
+			if err := json.Unmarshal(line, &r); err != nil {
+				t.Fatalf("line %d: %q: %v", lines, line, err)
+			}
+			lines++
+		}
+		text = text[end:]
+	}
+	if lines != batches*batch || len(text) != 0 {
+		t.Errorf("read %d lines and %d bytes, want %d lines", lines, len(text), batches*batch)
+	}
+}
+
+// BenchmarkAppend writes the intents and outcomes of 9,000 kills, in the
+// batches in which sockets are destroyed.
+func BenchmarkAppend(b *testing.B) {
+	j, _ := open(b, b.TempDir())
+	batch := intents(128)
+	b.ReportAllocs()
+	lines := 0
+	for b.Loop() {
+		for range 9000 / len(batch) {
+			must(b, j.Append(batch))
+			for i := range batch {
+				batch[i].Result = Done
+			}
+			must(b, j.Append(batch))
+			for i := range batch {
+				batch[i].Result = Intent
+			}
+			lines += 2 * len(batch)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(lines), "ns/line")
+}
+
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	j, _ := open(b, dir)
+	for j.size < maxSize {
+		acts := intents(128)
+		must(b, j.Append(acts))
+		must(b, j.Append(outcomes(acts)))
+	}
+	must(b, j.Close())
+	b.ReportAllocs()
+	for b.Loop() {
+		j, _ := open(b, dir)
+		must(b, j.Close())
+	}
+}

@@ -1,0 +1,211 @@
+package journal
+
+import (
+	"encoding/json"
+	"log/slog"
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Result is what became of an action.
+type Result string
+
+// The results.
+const (
+	Intent      Result = "intent" // about to act; the outcome follows under the same Seq
+	Done        Result = "done"
+	Gone        Result = "gone"        // it was gone already
+	Changed     Result = "changed"     // it is not what was matched any more
+	Held        Result = "held"        // a limit holds it back
+	Would       Result = "would"       // a dry run
+	Failed      Result = "failed"      // the reason says why
+	Unconfirmed Result = "unconfirmed" // asked for, and no answer came
+	Interrupted Result = "interrupted" // sockdog ended between intent and outcome
+)
+
+// Record is one action on one socket. The names of its fields, here and in the
+// log, are part of what sockdog promises. What is not known is left out: of the
+// owner, and the uid of a socket without an inode, whose 0 means nothing.
+type Record struct {
+	Time       time.Time      `json:"time"`
+	Seq        uint64         `json:"seq"` // joins an intent to its outcome, within one file; 0: neither
+	Rule       string         `json:"rule"`
+	Action     string         `json:"action"`
+	Result     Result         `json:"result"`
+	DryRun     bool           `json:"dry_run"`
+	Reason     string         `json:"reason"`
+	Netns      string         `json:"netns"`
+	Src        netip.AddrPort `json:"src"`
+	Dst        netip.AddrPort `json:"dst"`
+	State      string         `json:"state"` // as ss spells it
+	InStateFor time.Duration  `json:"in_state_for"`
+	IdleFor    time.Duration  `json:"idle_for"`
+	Cookie     uint64         `json:"cookie"`
+	Inode      uint32         `json:"inode"`
+	UID        uint32         `json:"uid"`
+	PID        int            `json:"pid"`
+	Comm       string         `json:"comm"`
+	Container  string         `json:"container"`
+	Pod        string         `json:"pod"`
+}
+
+// timeLayout is RFC 3339 with all nine digits, so that lines sort as text.
+const timeLayout = "2006-01-02T15:04:05.000000000Z07:00"
+
+// resolution is that of the ages: the kernel counts them in jiffies.
+const resolution = time.Millisecond
+
+// MarshalJSON is one line of the journal, without its end.
+func (r *Record) MarshalJSON() ([]byte, error) { return r.append(nil), nil }
+
+// append is MarshalJSON without garbage: an intent is written before the act,
+// so every microsecond here is one in which a socket is not being killed.
+func (r *Record) append(b []byte) []byte {
+	b = append(b, `{"time":"`...)
+	b = r.Time.UTC().AppendFormat(b, timeLayout)
+	b = append(b, '"')
+	if r.Seq != 0 {
+		b = appendNumber(b, "seq", r.Seq)
+	}
+	b = appendText(b, "rule", r.Rule)
+	b = appendText(b, "action", r.Action)
+	b = appendText(b, "result", string(r.Result))
+	b = strconv.AppendBool(appendKey(b, "dry_run"), r.DryRun)
+	b = appendText(b, "reason", r.Reason)
+	b = appendKnown(b, "netns", r.Netns)
+	b = appendEndpoint(b, "src", r.Src)
+	b = appendEndpoint(b, "dst", r.Dst)
+	b = appendText(b, "state", r.State)
+	b = appendSeconds(b, "in_state_for", r.InStateFor)
+	b = appendSeconds(b, "idle_for", r.IdleFor)
+	b = appendNumber(b, "cookie", r.Cookie)
+	b = appendNumber(b, "inode", uint64(r.Inode))
+	if r.Inode != 0 {
+		b = appendNumber(b, "uid", uint64(r.UID))
+	}
+	if r.PID != 0 {
+		b = appendNumber(b, "pid", uint64(r.PID))
+	}
+	b = appendKnown(b, "comm", r.Comm)
+	b = appendKnown(b, "container", r.Container)
+	b = appendKnown(b, "pod", r.Pod)
+	return append(b, '}')
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (r *Record) UnmarshalJSON(text []byte) error {
+	type fields Record
+	line := struct {
+		*fields
+		InStateFor float64 `json:"in_state_for"`
+		IdleFor    float64 `json:"idle_for"`
+	}{fields: (*fields)(r)}
+	if err := json.Unmarshal(text, &line); err != nil {
+		return err
+	}
+	r.InStateFor, r.IdleFor = duration(line.InStateFor), duration(line.IdleFor)
+	return nil
+}
+
+func duration(seconds float64) time.Duration {
+	return time.Duration(math.Round(seconds * float64(time.Second)))
+}
+
+// Attrs are the fields of the record for a line of the log, but its time and
+// Seq: a log line has a time of its own, and tells no intents.
+func (r *Record) Attrs() []slog.Attr {
+	attrs := make([]slog.Attr, 0, 18)
+	attrs = append(attrs,
+		slog.String("rule", r.Rule),
+		slog.String("action", r.Action),
+		slog.String("result", string(r.Result)),
+		slog.Bool("dry_run", r.DryRun),
+		slog.String("reason", r.Reason))
+	known := func(name, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(name, value))
+		}
+	}
+	known("netns", r.Netns)
+	attrs = append(attrs,
+		slog.String("src", plain(r.Src).String()),
+		slog.String("dst", plain(r.Dst).String()),
+		slog.String("state", r.State),
+		slog.Duration("in_state_for", r.InStateFor.Truncate(resolution)),
+		slog.Duration("idle_for", r.IdleFor.Truncate(resolution)),
+		slog.Uint64("cookie", r.Cookie),
+		slog.Uint64("inode", uint64(r.Inode)))
+	if r.Inode != 0 {
+		attrs = append(attrs, slog.Uint64("uid", uint64(r.UID)))
+	}
+	if r.PID != 0 {
+		attrs = append(attrs, slog.Int("pid", r.PID))
+	}
+	known("comm", r.Comm)
+	known("container", r.Container)
+	known("pod", r.Pod)
+	return attrs
+}
+
+// InSeconds is slog.HandlerOptions.ReplaceAttr for a JSON log: durations become
+// numbers of seconds there, as in the journal. A text log is for people, and
+// keeps "5m12s".
+func InSeconds(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+	}
+	return a
+}
+
+// plain is e as it is printed: an IPv4-mapped address as IPv4.
+func plain(e netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(e.Addr().Unmap().WithZone(""), e.Port())
+}
+
+func appendKey(b []byte, name string) []byte {
+	b = append(b, ',', '"')
+	b = append(b, name...)
+	return append(b, '"', ':')
+}
+
+func appendNumber(b []byte, name string, n uint64) []byte {
+	return strconv.AppendUint(appendKey(b, name), n, 10)
+}
+
+func appendSeconds(b []byte, name string, d time.Duration) []byte {
+	return strconv.AppendFloat(appendKey(b, name), d.Truncate(resolution).Seconds(), 'f', -1, 64)
+}
+
+func appendEndpoint(b []byte, name string, e netip.AddrPort) []byte {
+	b = append(appendKey(b, name), '"')
+	return append(plain(e).AppendTo(b), '"')
+}
+
+// appendKnown leaves out what is empty.
+func appendKnown(b []byte, name, text string) []byte {
+	if text == "" {
+		return b
+	}
+	return appendText(b, name, text)
+}
+
+// appendText quotes text as RFC 8259, section 7, asks. A command's name can
+// hold any bytes; what is not UTF-8 becomes U+FFFD.
+func appendText(b []byte, name, text string) []byte {
+	b = append(appendKey(b, name), '"')
+	for _, r := range text {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r < ' ' || 0x7f <= r && r < 0xa0: // the latter only for terminals
+			const hex = "0123456789abcdef"
+			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&0xf])
+		default:
+			b = utf8.AppendRune(b, r)
+		}
+	}
+	return append(b, '"')
+}

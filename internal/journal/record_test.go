@@ -1,0 +1,193 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// equal compares records as the journal promises to keep them.
+var equal = cmp.Options{
+	cmpopts.EquateComparable(netip.AddrPort{}),
+	cmpopts.EquateEmpty(),
+}
+
+// full is a record of which everything is known.
+var full = Record{
+	Time: time.Date(2026, 3, 1, 4, 5, 6, 70_000_000, time.UTC),
+	Seq:  7, Rule: "postgres-close-wait", Action: "kill", Result: Done, DryRun: true,
+	Reason: "in close-wait for 5m12.004s", Netns: "4026531840",
+	Src: netip.MustParseAddrPort("10.0.0.1:41234"), Dst: netip.MustParseAddrPort("[2001:db8::1]:5432"),
+	State: "close-wait", InStateFor: 312*time.Second + 4*time.Millisecond, IdleFor: time.Hour,
+	Cookie: 8193, Inode: 31337, UID: 1000, PID: 4242, Comm: "app", Container: "web", Pod: "shop/web-0",
+}
+
+// bare is a record of a socket that has no owner.
+var bare = Record{
+	Time: time.Date(2026, 3, 1, 4, 5, 6, 0, time.FixedZone("", 3600)),
+	Rule: "flood", Action: "kill", Result: Held,
+	Src: netip.MustParseAddrPort("[::ffff:127.0.0.1]:80"), Dst: netip.MustParseAddrPort("[fe80::1%eth0]:9"),
+	State: "time-wait", InStateFor: 999_999 * time.Nanosecond, Cookie: 1 << 63,
+}
+
+func TestMarshal(t *testing.T) {
+	root := full
+	root.UID, root.DryRun, root.Comm = 0, false, "a\"b\\c\n\x00\x1f\x7f\u009b\xff<é\u2028"
+	got := []byte{}
+	for _, r := range []Record{full, bare, root} {
+		got = append(r.append(got), '\n')
+	}
+	const golden = "testdata/records.jsonl"
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}
+
+func TestUnmarshal(t *testing.T) {
+	for name, want := range map[string]Record{"full": full, "bare": bare} {
+		t.Run(name, func(t *testing.T) {
+			var got Record
+			if err := json.Unmarshal(want.append(nil), &got); err != nil {
+				t.Fatal(err)
+			}
+			want.Time = want.Time.UTC()
+			want.Src, want.Dst = plain(want.Src), plain(want.Dst)
+			want.InStateFor = want.InStateFor.Truncate(resolution)
+			if diff := cmp.Diff(want, got, equal); diff != "" {
+				t.Errorf("record (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestNames holds the journal and the log to the same names in the same order.
+func TestNames(t *testing.T) {
+	for name, r := range map[string]Record{"full": full, "bare": bare} {
+		t.Run(name, func(t *testing.T) {
+			var inLog []string
+			for _, attr := range r.Attrs() {
+				inLog = append(inLog, attr.Key)
+			}
+			inJournal := slices.DeleteFunc(names(t, r.append(nil)), func(name string) bool { return name == "time" || name == "seq" })
+			if diff := cmp.Diff(inJournal, inLog); diff != "" {
+				t.Errorf("names (-journal +log):\n%s", diff)
+			}
+		})
+	}
+}
+
+// names lists the keys of an object of plain values.
+func names(t *testing.T, object []byte) []string {
+	t.Helper()
+	var names []string
+	tokens := json.NewDecoder(bytes.NewReader(object))
+	for key := true; tokens.More() || len(names) == 0; key = !key {
+		token, err := tokens.Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token == json.Delim('{') {
+			key = false
+		} else if key {
+			names = append(names, token.(string))
+		}
+	}
+	return names
+}
+
+func TestLog(t *testing.T) {
+	var text, lines strings.Builder
+	noTime := func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}
+	handlers := []slog.Handler{
+		slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: noTime}),
+		slog.NewJSONHandler(&lines, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			return noTime(groups, InSeconds(groups, a))
+		}}),
+	}
+	for _, h := range handlers {
+		slog.New(h).LogAttrs(t.Context(), slog.LevelInfo, "action", full.Attrs()...)
+	}
+	if want := `level=INFO msg=action rule=postgres-close-wait action=kill result=done dry_run=true ` +
+		`reason="in close-wait for 5m12.004s" netns=4026531840 src=10.0.0.1:41234 dst=[2001:db8::1]:5432 ` +
+		`state=close-wait in_state_for=5m12.004s idle_for=1h0m0s cookie=8193 inode=31337 uid=1000 ` +
+		`pid=4242 comm=app container=web pod=shop/web-0` + "\n"; text.String() != want {
+		t.Errorf("text log:\n%swant:\n%s", &text, want)
+	}
+	if want := `{"level":"INFO","msg":"action","rule":"postgres-close-wait","action":"kill","result":"done",` +
+		`"dry_run":true,"reason":"in close-wait for 5m12.004s","netns":"4026531840","src":"10.0.0.1:41234",` +
+		`"dst":"[2001:db8::1]:5432","state":"close-wait","in_state_for":312.004,"idle_for":3600,"cookie":8193,` +
+		`"inode":31337,"uid":1000,"pid":4242,"comm":"app","container":"web","pod":"shop/web-0"}` + "\n"; lines.String() != want {
+		t.Errorf("JSON log:\n%swant:\n%s", &lines, want)
+	}
+}
+
+// FuzzText: whatever a command calls itself, its line is one line, is JSON, and
+// says what encoding/json would.
+func FuzzText(f *testing.F) {
+	f.Add("app")
+	f.Add("\"\\\x00\x1f\n\xff\xed\xa0\x80\u2028")
+	f.Add(`","result":"intent","seq":1`)
+	f.Fuzz(func(t *testing.T, comm string) {
+		r := full
+		r.Comm = comm
+		line := r.append(nil)
+		if bytes.IndexByte(line, '\n') >= 0 {
+			t.Errorf("a line with a line end in it: %q", line)
+		}
+		var got Record
+		if err := json.Unmarshal(line, &got); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		text, err := json.Marshal(comm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &r.Comm); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(r, got, equal); diff != "" {
+			t.Errorf("record (-want +got):\n%s", diff)
+		}
+		if seq := seqOf(append(line, '\n')); seq != r.Seq || bytes.Contains(line, intentMark) {
+			t.Errorf("%q passes for another line", line)
+		}
+	})
+}
+
+func BenchmarkMarshal(b *testing.B) {
+	buf := make([]byte, 0, 1024)
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = full.append(buf[:0])
+	}
+}

@@ -1,0 +1,115 @@
+package journal
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// left is what the last writer left in a file.
+type left struct {
+	size    int64           // of the whole lines
+	seq     uint64          // the highest
+	intents map[uint64]span // those without an outcome
+}
+
+// span is where a line stands.
+type span struct {
+	offset int64
+	size   int
+}
+
+// scan reads a file from its start. Lines that are not a journal's are passed
+// over: a person may have edited it. So is the last one where it has no end:
+// nothing was done on the word of half an intent.
+func scan(f *os.File) (left, error) {
+	found := left{intents: make(map[uint64]span)}
+	lines := bufio.NewReaderSize(io.NewSectionReader(f, 0, 1<<62), 64<<10)
+	offset := int64(0)
+	for {
+		line, err := lines.ReadSlice('\n')
+		start := offset
+		offset += int64(len(line))
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue // no line of ours is that long
+		case errors.Is(err, io.EOF):
+			return found, nil
+		case err != nil:
+			return left{}, err
+		}
+		found.size = offset
+		seq := seqOf(line)
+		if seq == 0 {
+			continue
+		}
+		found.seq = max(found.seq, seq)
+		if bytes.Contains(line, intentMark) {
+			found.intents[seq] = span{start, len(line)}
+		} else {
+			delete(found.intents, seq)
+		}
+	}
+}
+
+// These cannot stand inside a JSON string, where quotes are escaped; so a few
+// ten thousand lines need not be decoded.
+var (
+	seqMark    = []byte(`"seq":`)
+	intentMark = []byte(`"result":"intent"`)
+)
+
+// seqOf is the Seq of a line, or 0.
+func seqOf(line []byte) uint64 {
+	_, rest, _ := bytes.Cut(line, seqMark)
+	digits := rest
+	if end := bytes.IndexByte(rest, ','); end >= 0 {
+		digits = rest[:end]
+	}
+	seq, err := strconv.ParseUint(string(digits), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return seq
+}
+
+// interrupted makes the outcomes of the intents that have none.
+func (l left) interrupted(f *os.File, now time.Time) ([]Record, error) {
+	var records []Record
+	for _, seq := range slices.Sorted(maps.Keys(l.intents)) {
+		where := l.intents[seq]
+		line := make([]byte, where.size)
+		if _, err := f.ReadAt(line, where.offset); err != nil {
+			return nil, err
+		}
+		var r Record
+		if err := json.Unmarshal(line, &r); err != nil || r.Seq != seq || r.Result != Intent {
+			continue // not a line of ours after all
+		}
+		r.Time, r.Result, r.Reason = now, Interrupted, "sockdog ended before the outcome was known"
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+// lastSeq is the highest Seq in the file at path, 0 where there is none.
+func lastSeq(path string) (uint64, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	found, err := scan(f)
+	return found.seq, err
+}

@@ -1,0 +1,177 @@
+// Package owner finds the processes that hold a socket, by its inode, in a
+// /proc directory. It follows file descriptors only: a socket that is in flight
+// in a message, registered with io_uring, or held by a thread with a descriptor
+// table of its own (unshare(CLONE_FILES)) has no holder here.
+package owner
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// Found is what one walk found.
+type Found struct {
+	// Owners holds the processes that hold a descriptor of each inode; one that
+	// nobody was seen to hold is absent.
+	Owners map[uint32][]sock.Owner
+
+	// Complete says that every process of the host was there and let its
+	// descriptors be read: an inode without an owner is then held by the kernel
+	// itself, or on its way between processes.
+	Complete bool
+}
+
+// Find walks the descriptors of every process under root, a mounted proc(5),
+// once for all wanted inodes. A process that ends meanwhile is none; one that
+// refuses costs only Complete.
+func Find(root string, wanted map[uint32]struct{}) (Found, error) {
+	dir, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Found{}, fmt.Errorf("find socket owners: %w", &os.PathError{Op: "open", Path: root, Err: err})
+	}
+	defer unix.Close(dir)
+	w := walk{wanted: wanted, owners: make(map[uint32][]sock.Owner), fds: newDirents()}
+	pids := newDirents()
+	pids.reset(dir)
+	complete := showsKernelThreads(dir)
+	for {
+		name, err := pids.next()
+		if err != nil {
+			return Found{}, fmt.Errorf("find socket owners: list %s: %w", root, err)
+		}
+		if name == nil {
+			return Found{Owners: w.owners, Complete: complete}, nil
+		}
+		pid, err := strconv.Atoi(string(name[:len(name)-1]))
+		if err != nil {
+			continue // not a process
+		}
+		switch err := w.process(dir, pid); {
+		case refused(err):
+			complete = false
+		case err != nil:
+			return Found{}, fmt.Errorf("find socket owners: %s/%d/fd: %w", root, pid, err)
+		}
+	}
+}
+
+// walk is one walk's memory.
+type walk struct {
+	wanted map[uint32]struct{}
+	owners map[uint32][]sock.Owner
+	fds    *dirents
+	link   [64]byte // room for "socket:[4294967295]"; other links may be cut
+}
+
+// process adds pid to the owners of the wanted inodes that it holds.
+func (w *walk) process(root, pid int) error {
+	dir, err := unix.Openat(root, strconv.Itoa(pid)+"/fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return unlessGone(err)
+	}
+	defer unix.Close(dir)
+	w.fds.reset(dir)
+	var self sock.Owner
+	for {
+		name, err := w.fds.next()
+		if err != nil || name == nil {
+			return unlessGone(err)
+		}
+		if name[0] == '.' {
+			continue
+		}
+		n, err := readlinkat(dir, name, w.link[:])
+		if errors.Is(err, unix.ENOENT) {
+			continue // closed meanwhile
+		}
+		if err != nil {
+			return unlessGone(err)
+		}
+		inode, ok := socketInode(w.link[:n])
+		if !ok {
+			continue
+		}
+		if _, ok := w.wanted[inode]; !ok {
+			continue
+		}
+		if self.PID == 0 {
+			self = describe(dir, pid)
+		}
+		if known := w.owners[inode]; len(known) == 0 || known[len(known)-1].PID != pid {
+			w.owners[inode] = append(known, self)
+		}
+	}
+}
+
+// describe names a process. It starts at the process's open fd directory, so
+// that a PID given away meanwhile does not lend its new owner's name.
+func describe(fdDir, pid int) sock.Owner {
+	o := sock.Owner{PID: pid}
+	var buf [4096]byte
+	if n, err := readFileAt(fdDir, "../comm", buf[:]); err == nil {
+		o.Comm = strings.TrimSuffix(string(buf[:n]), "\n")
+	}
+	if n, err := unix.Readlinkat(fdDir, "../exe", buf[:]); err == nil {
+		o.Exe = strings.TrimSuffix(path.Base(string(buf[:n])), " (deleted)")
+	}
+	return o
+}
+
+// showsKernelThreads reports whether the /proc opened as dir shows kthreadd,
+// which is PID 2 of the initial PID namespace and of no other. Under hidepid it
+// is shown only to those who are shown every process: they belong to the
+// exempted group, or have CAP_SYS_PTRACE (has_pid_permissions).
+func showsKernelThreads(dir int) bool {
+	const pfKthread = 0x00200000 // PF_KTHREAD, include/linux/sched.h
+	var buf [1024]byte
+	n, err := readFileAt(dir, "2/stat", buf[:])
+	if err != nil {
+		return false
+	}
+	// After the command in parentheses, which may hold some of its own: state
+	// ppid pgrp session tty tpgid flags.
+	end := bytes.LastIndexByte(buf[:n], ')')
+	fields := bytes.Fields(buf[end+1 : n])
+	if len(fields) < 7 {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(fields[6]), 10, 32)
+	return err == nil && flags&pfKthread != 0
+}
+
+// socketInode reads the inode from a link to a socket, "socket:[12345]".
+func socketInode(link []byte) (uint32, bool) {
+	digits, ok := bytes.CutPrefix(link, socketPrefix)
+	if !ok {
+		return 0, false
+	}
+	digits, ok = bytes.CutSuffix(digits, socketSuffix)
+	if !ok {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(string(digits), 10, 32)
+	return uint32(inode), err == nil
+}
+
+var socketPrefix, socketSuffix = []byte("socket:["), []byte("]")
+
+// unlessGone drops the errors that say that the process has ended.
+func unlessGone(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+func refused(err error) bool {
+	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
+}

@@ -1,0 +1,108 @@
+package seen
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Every record has recordSize bytes, little-endian:
+//
+//	 0 checksum u32, 4 kind u8, 5 state u8, 8 cookie or rule u64
+//	memory: 16 id, 24 entered, 32 quiet, 40 queued, 48 acked, 56 received u64, 64 segs_in u32
+//	spent:  16 n u64, 24 at, 32 expires u64
+const recordSize = 72
+
+const (
+	kindMemory = 1
+	kindForget = 2
+	kindSpent  = 3
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal writes the checksum of a record. It begins with the header's, so that a
+// record of another boot or namespace never passes.
+func seal(b []byte, header uint32) {
+	binary.LittleEndian.PutUint32(b, checksum(b, header))
+}
+
+func sealed(b []byte, header uint32) bool {
+	return binary.LittleEndian.Uint32(b) == checksum(b, header)
+}
+
+func checksum(b []byte, header uint32) uint32 {
+	return crc32.Update(header, castagnoli, b[4:recordSize])
+}
+
+func encodeMemory(b []byte, m *sock.Memory) {
+	b[4], b[5] = kindMemory, uint8(m.State)
+	le := binary.LittleEndian
+	le.PutUint64(b[8:], m.Cookie)
+	le.PutUint64(b[16:], m.ID)
+	le.PutUint64(b[24:], uint64(m.Entered))
+	le.PutUint64(b[32:], uint64(m.Quiet))
+	le.PutUint64(b[40:], uint64(m.Queued))
+	le.PutUint64(b[48:], m.Acked)
+	le.PutUint64(b[56:], m.Received)
+	le.PutUint32(b[64:], m.SegsIn)
+}
+
+func decodeMemory(b []byte) sock.Memory {
+	le := binary.LittleEndian
+	return sock.Memory{
+		Cookie:   le.Uint64(b[8:]),
+		ID:       le.Uint64(b[16:]),
+		State:    ssfilter.State(b[5]),
+		Entered:  sock.Instant(le.Uint64(b[24:])),
+		Quiet:    sock.Instant(le.Uint64(b[32:])),
+		Queued:   sock.Instant(le.Uint64(b[40:])),
+		Acked:    le.Uint64(b[48:]),
+		Received: le.Uint64(b[56:]),
+		SegsIn:   le.Uint32(b[64:]),
+	}
+}
+
+// newestOf is the latest instant in m.
+func newestOf(m *sock.Memory) sock.Instant { return max(m.Entered, m.Quiet, m.Queued) }
+
+// newest is the latest instant in a record at which something had happened.
+func newest(b []byte) sock.Instant {
+	switch b[4] {
+	case kindMemory:
+		m := decodeMemory(b)
+		return newestOf(&m)
+	case kindSpent:
+		return decodeSpent(b).At
+	default:
+		return 0
+	}
+}
+
+func encodeForget(b []byte, cookie uint64) {
+	b[4] = kindForget
+	binary.LittleEndian.PutUint64(b[8:], cookie)
+}
+
+func decodeForget(b []byte) (cookie uint64) { return binary.LittleEndian.Uint64(b[8:]) }
+
+func encodeSpent(b []byte, s *sock.Spent) {
+	b[4] = kindSpent
+	le := binary.LittleEndian
+	le.PutUint64(b[8:], s.Rule)
+	le.PutUint64(b[16:], uint64(s.N))
+	le.PutUint64(b[24:], uint64(s.At))
+	le.PutUint64(b[32:], uint64(s.Expires))
+}
+
+func decodeSpent(b []byte) sock.Spent {
+	le := binary.LittleEndian
+	return sock.Spent{
+		Rule:    le.Uint64(b[8:]),
+		N:       uint32(le.Uint64(b[16:])),
+		At:      sock.Instant(le.Uint64(b[24:])),
+		Expires: sock.Instant(le.Uint64(b[32:])),
+	}
+}

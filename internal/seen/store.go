@@ -1,0 +1,323 @@
+// Package seen keeps on disk since when sockets have been as they are, and what
+// of the limits is used up, so that a restart neither forgets a leak nor acts
+// early. It stores and decides nothing: whether a track still is the same
+// connection is for its reader to test.
+//
+// A file serves one boot of one network namespace. Within it the page cache
+// outlives the process, and a power cut ends the boot; so nothing is fsynced.
+package seen
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+const (
+	fileName = "seen"
+	tempName = "seen.new"
+	lockName = "seen.lock"
+
+	magic = "sockdog1"
+
+	// slack is what a file may hold in vain before it is written anew.
+	slack = 1 << 20
+	// chunk is how many records go into one write.
+	chunk = 512
+)
+
+// Store is an open store. It is not for concurrent use.
+type Store struct {
+	dir       string
+	lock      *os.File
+	file      *os.File
+	header    [recordSize]byte
+	size      int64        // of the header and the whole records after it; 0: not even the header
+	compactAt int64        // size from which the file is written anew
+	now       sock.Instant // the latest instant in any record
+	buf       []byte
+}
+
+// Loaded is what a store held.
+type Loaded struct {
+	Memories []sock.Memory
+	Spent    []sock.Spent
+	Damaged  int // records that were torn, had a wrong checksum or lay in the future, and are lost
+}
+
+// Open opens the store of one boot and one network namespace (its
+// SO_NETNS_COOKIE) in the existing directory dir, and loads what it holds; what
+// another boot or namespace left there is dropped. Where dir cannot be written to, it returns what could be read,
+// beside the error.
+func Open(dir string, boot BootID, netns uint64, now sock.Instant) (*Store, Loaded, error) {
+	s := &Store{dir: dir, now: now, buf: make([]byte, 0, chunk*recordSize)}
+	copy(s.header[:], magic)
+	copy(s.header[8:], boot[:])
+	binary.LittleEndian.PutUint64(s.header[24:], netns)
+	binary.LittleEndian.PutUint32(s.header[68:], crc32.Checksum(s.header[:68], castagnoli))
+
+	loaded, err := s.open()
+	if err != nil {
+		s.Close()
+		return nil, loaded, fmt.Errorf("first-seen store: %w", err)
+	}
+	return s, loaded, nil
+}
+
+func (s *Store) open() (Loaded, error) {
+	var err error
+	if s.lock, err = lockFile(filepath.Join(s.dir, lockName)); errors.Is(err, unix.EWOULDBLOCK) {
+		return Loaded{}, fmt.Errorf("directory %s is in use by another sockdog: give each a directory of its own", s.dir)
+	}
+	path := filepath.Join(s.dir, fileName)
+	if err == nil {
+		s.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	if err != nil {
+		f, readErr := os.Open(path)
+		if readErr != nil {
+			return Loaded{}, err
+		}
+		defer f.Close()
+		loaded, _, readErr := s.load(f)
+		return loaded, errors.Join(err, readErr)
+	}
+	loaded, size, err := s.load(s.file)
+	if err != nil {
+		return Loaded{}, err
+	}
+	if err := s.file.Truncate(size); err != nil {
+		return loaded, err
+	}
+	s.size = size
+	s.compactAt = 2*int64(len(loaded.Memories)+len(loaded.Spent))*recordSize + slack
+	if loaded.Damaged > 0 {
+		_ = s.compact() // where it fails, the next Open says the same again
+	}
+	return loaded, nil
+}
+
+// lockFile creates a file and locks it for as long as it is open.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return f, nil
+}
+
+// load reads the records of f that are alive, and returns the size of the part
+// that later records may follow.
+func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
+	last := make(lastOf)
+	future := 0
+	size, damaged, err := s.each(f, func(at int64, b []byte) {
+		if newest(b) > s.now {
+			future++
+		}
+		last.note(at, b, s.now)
+	})
+	if err != nil {
+		return Loaded{}, 0, err
+	}
+	loaded.Damaged = damaged + future
+	loaded.Memories = make([]sock.Memory, 0, len(last))
+	_, _, err = s.each(f, func(at int64, b []byte) {
+		switch {
+		case !last.alive(at, b, s.now):
+		case b[4] == kindMemory:
+			loaded.Memories = append(loaded.Memories, decodeMemory(b))
+		case b[4] == kindSpent:
+			loaded.Spent = append(loaded.Spent, decodeSpent(b))
+		}
+	})
+	return loaded, size, err
+}
+
+// each calls f for each record of the file that is whole, with the place where
+// it stands. Size is that of the header and all whole records, good or bad.
+func (s *Store) each(file io.ReaderAt, f func(at int64, b []byte)) (size int64, damaged int, err error) {
+	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, 1<<62), 64<<10)
+	b := make([]byte, recordSize)
+	if _, err := io.ReadFull(r, b); err != nil || [recordSize]byte(b) != s.header {
+		return 0, 0, unlessEOF(err)
+	}
+	seed := s.seed()
+	for at := int64(recordSize); ; at += recordSize {
+		switch n, err := io.ReadFull(r, b); {
+		case err != nil:
+			if n > 0 {
+				damaged++ // torn off by the end of a process or of the disk
+			}
+			return at, damaged, unlessEOF(err)
+		case sealed(b, seed):
+			f(at, b)
+		default:
+			damaged++
+		}
+	}
+}
+
+func unlessEOF(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+// lastOf says where the last track of each cookie stands that is not forgotten.
+type lastOf map[uint64]int64
+
+func (last lastOf) note(at int64, b []byte, now sock.Instant) {
+	switch b[4] {
+	case kindMemory:
+		if cookie := decodeMemory(b).Cookie; newest(b) <= now {
+			last[cookie] = at
+		} else {
+			delete(last, cookie) // from the future: of this socket nothing is certain
+		}
+	case kindForget:
+		delete(last, decodeForget(b))
+	}
+}
+
+// alive says whether the record at this place still counts. One of an unknown
+// kind, from a newer sockdog, does not.
+func (last lastOf) alive(at int64, b []byte, now sock.Instant) bool {
+	switch b[4] {
+	case kindMemory:
+		place, known := last[decodeMemory(b).Cookie]
+		return known && place == at
+	case kindSpent:
+		spent := decodeSpent(b)
+		return spent.At <= now && now < spent.Expires
+	default:
+		return false
+	}
+}
+
+// seed is what the checksums of records begin with.
+func (s *Store) seed() uint32 { return binary.LittleEndian.Uint32(s.header[68:]) }
+
+// Put records memories, each in place of what was known of its cookie.
+func (s *Store) Put(memories []sock.Memory) error {
+	for i := range memories {
+		s.now = max(s.now, newestOf(&memories[i]))
+	}
+	return s.append(len(memories), func(b []byte, i int) { encodeMemory(b, &memories[i]) })
+}
+
+// Forget drops what is known of the cookies.
+func (s *Store) Forget(cookies []uint64) error {
+	return s.append(len(cookies), func(b []byte, i int) { encodeForget(b, cookies[i]) })
+}
+
+// Spend records what is used up of the limits.
+func (s *Store) Spend(spent []sock.Spent) error {
+	for i := range spent {
+		s.now = max(s.now, spent[i].At)
+	}
+	return s.append(len(spent), func(b []byte, i int) { encodeSpent(b, &spent[i]) })
+}
+
+// Close closes the store, and lets another process open it.
+func (s *Store) Close() error {
+	var err error
+	if s.file != nil {
+		err = s.file.Close()
+	}
+	if s.lock != nil {
+		s.lock.Close()
+	}
+	return err
+}
+
+// append writes n records and, where the file has grown too large for what is
+// alive in it, writes it anew.
+func (s *Store) append(n int, encode func(b []byte, i int)) error {
+	if err := s.write(n, encode); err != nil {
+		return fmt.Errorf("first-seen store: %w", err)
+	}
+	if s.size <= s.compactAt {
+		return nil
+	}
+	if err := s.compact(); err != nil {
+		s.compactAt = 2 * s.size // what is written stands; try again later
+		return fmt.Errorf("first-seen store: compact: %w", err)
+	}
+	return nil
+}
+
+// write adds n records to the file. What an error leaves of a chunk is cut off,
+// or else written over by the next.
+func (s *Store) write(n int, encode func(b []byte, i int)) error {
+	seed := s.seed()
+	for i := 0; i < n; {
+		s.buf = s.buf[:0]
+		if s.size == 0 {
+			s.buf = append(s.buf, s.header[:]...)
+		}
+		for ; i < n && len(s.buf) < cap(s.buf); i++ {
+			at := len(s.buf)
+			s.buf = s.buf[:at+recordSize]
+			clear(s.buf[at:])
+			encode(s.buf[at:], i)
+			seal(s.buf[at:], seed)
+		}
+		if _, err := s.file.WriteAt(s.buf, s.size); err != nil {
+			return errors.Join(err, s.file.Truncate(s.size))
+		}
+		s.size += int64(len(s.buf))
+	}
+	return nil
+}
+
+// compact writes what is alive to a new file and puts it in the old one's
+// place; until then the old one stands.
+func (s *Store) compact() error {
+	last := make(lastOf)
+	if _, _, err := s.each(s.file, func(at int64, b []byte) { last.note(at, b, s.now) }); err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir, tempName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(f, 64<<10) // keeps its first error for Flush
+	w.Write(s.header[:])
+	size := int64(recordSize)
+	_, _, err = s.each(s.file, func(at int64, b []byte) {
+		if last.alive(at, b, s.now) {
+			w.Write(b)
+			size += recordSize
+		}
+	})
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = os.Rename(path, filepath.Join(s.dir, fileName))
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(path)
+		return err
+	}
+	s.file.Close()
+	s.file, s.size, s.compactAt = f, size, 2*size+slack
+	return nil
+}

@@ -1,0 +1,485 @@
+package seen
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+const (
+	netns = 4711
+	now   = sock.Instant(1e12)
+)
+
+var boot = BootID{1, 2, 3}
+
+// track is the i-th of many different ones.
+func track(i int) sock.Memory {
+	at := sock.Instant(i) * 1e6
+	return sock.Memory{
+		Cookie: uint64(i + 1), ID: ^uint64(i), State: ssfilter.CloseWait,
+		Entered: at, Quiet: at + 1, Queued: at + 2,
+		Acked: uint64(i) << 33, Received: uint64(i) << 34, SegsIn: uint32(i),
+	}
+}
+
+func tracks(n int) []sock.Memory {
+	all := make([]sock.Memory, n)
+	for i := range all {
+		all[i] = track(i)
+	}
+	return all
+}
+
+func open(tb testing.TB, dir string, now sock.Instant) (*Store, Loaded) {
+	tb.Helper()
+	s, loaded, err := Open(dir, boot, netns, now)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { s.Close() })
+	return s, loaded
+}
+
+// reload closes s and says what a restart would load.
+func reload(tb testing.TB, s *Store, now sock.Instant) Loaded {
+	tb.Helper()
+	s.Close() // also where it is closed already
+	again, loaded := open(tb, s.dir, now)
+	must(tb, again.Close())
+	return loaded
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func diff(t *testing.T, want, got Loaded) {
+	t.Helper()
+	byCookie := cmpopts.SortSlices(func(a, b sock.Memory) bool { return a.Cookie < b.Cookie })
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), byCookie); diff != "" {
+		t.Errorf("loaded (-want +got):\n%s", diff)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	minute := sock.Instant(60e9)
+	changed := track(1)
+	changed.State, changed.Quiet = ssfilter.FinWait2, now
+	spent := sock.Spent{Rule: sock.RuleSum("leak"), N: 3, At: now - 10, Expires: now + minute}
+
+	tests := []struct {
+		name  string
+		write func(s *Store) error
+		want  Loaded
+	}{
+		{
+			name:  "nothing",
+			write: func(s *Store) error { return nil },
+		},
+		{
+			name:  "tracks",
+			write: func(s *Store) error { return s.Put(tracks(3)) },
+			want:  Loaded{Memories: tracks(3)},
+		},
+		{
+			name:  "more than one write takes",
+			write: func(s *Store) error { return s.Put(tracks(2*chunk + 1)) },
+			want:  Loaded{Memories: tracks(2*chunk + 1)},
+		},
+		{
+			name: "the last one of a cookie counts",
+			write: func(s *Store) error {
+				return errors.Join(s.Put(tracks(3)), s.Put([]sock.Memory{changed}))
+			},
+			want: Loaded{Memories: []sock.Memory{track(0), changed, track(2)}},
+		},
+		{
+			name: "forgotten",
+			write: func(s *Store) error {
+				return errors.Join(s.Put(tracks(3)), s.Forget([]uint64{2, 99}))
+			},
+			want: Loaded{Memories: []sock.Memory{track(0), track(2)}},
+		},
+		{
+			name: "forgotten and seen again",
+			write: func(s *Store) error {
+				return errors.Join(s.Put(tracks(2)), s.Forget([]uint64{1, 2}), s.Put([]sock.Memory{changed}))
+			},
+			want: Loaded{Memories: []sock.Memory{changed}},
+		},
+		{
+			name: "limits",
+			write: func(s *Store) error {
+				return s.Spend([]sock.Spent{{Rule: 1, N: 1, At: 1, Expires: now}, spent, spent})
+			},
+			want: Loaded{Spent: []sock.Spent{spent, spent}},
+		},
+		{
+			name: "from the future",
+			write: func(s *Store) error {
+				future := track(1)
+				future.Queued = now + 1
+				later := spent
+				later.At = now + 1
+				return errors.Join(s.Put(tracks(3)), s.Put([]sock.Memory{future}), s.Spend([]sock.Spent{later}))
+			},
+			want: Loaded{Memories: []sock.Memory{track(0), track(2)}, Damaged: 2},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s, _ := open(t, t.TempDir(), now)
+			must(t, test.write(s))
+			diff(t, test.want, reload(t, s, now))
+			test.want.Damaged = 0 // was said, and is gone for good
+			diff(t, test.want, reload(t, s, now+2))
+		})
+	}
+}
+
+// TestAnotherWorld: cookies and instants mean nothing in another boot or
+// another namespace.
+func TestAnotherWorld(t *testing.T) {
+	tests := []struct {
+		name  string
+		boot  BootID
+		netns uint64
+	}{
+		{"another boot", BootID{9}, netns},
+		{"another namespace", boot, netns + 1},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, _ := open(t, dir, now)
+			must(t, s.Put(tracks(3)))
+			must(t, s.Close())
+
+			s, loaded, err := Open(dir, test.boot, test.netns, now)
+			must(t, err)
+			diff(t, Loaded{}, loaded)
+			must(t, s.Put([]sock.Memory{track(7)}))
+			must(t, s.Close())
+
+			s, loaded, err = Open(dir, test.boot, test.netns, now)
+			must(t, err)
+			diff(t, Loaded{Memories: []sock.Memory{track(7)}}, loaded)
+			must(t, s.Close())
+		})
+	}
+}
+
+// TestTorn ends the file at every byte, as a kill in the middle of a write does.
+func TestTorn(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir, now)
+	must(t, s.Put(tracks(4)))
+	must(t, s.Close())
+	path := filepath.Join(dir, fileName)
+	whole, err := os.ReadFile(path)
+	must(t, err)
+
+	for size := range len(whole) + 1 {
+		must(t, os.WriteFile(path, whole[:size], 0o600))
+		var want Loaded
+		if size >= recordSize {
+			want.Memories = tracks(size/recordSize - 1)
+			if size%recordSize != 0 {
+				want.Damaged = 1
+			}
+		}
+		s, loaded, err := Open(dir, boot, netns, now)
+		must(t, err)
+		diff(t, want, loaded)
+		must(t, s.Put([]sock.Memory{track(9)}))
+		diff(t, Loaded{Memories: append(want.Memories, track(9))}, reload(t, s, now))
+		if t.Failed() {
+			t.Fatalf("the file ended after %d bytes", size)
+		}
+	}
+}
+
+// TestFull lets a write end in the middle of a record, as on a full disk, and
+// then gives the space back.
+func TestFull(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir, now)
+	must(t, s.Put(tracks(2)))
+	limitFileSize(t, 4*recordSize+recordSize/2, func() {
+		if err := s.Put(tracks(10)[2:]); !errors.Is(err, unix.EFBIG) {
+			t.Errorf("a record that found no room: %v", err)
+		}
+		if err := s.Forget([]uint64{1, 2}); !errors.Is(err, unix.EFBIG) {
+			t.Errorf("a record that found no room: %v", err)
+		}
+	})
+	must(t, s.Put([]sock.Memory{track(9)}))
+	diff(t, Loaded{Memories: append(tracks(2), track(9))}, reload(t, s, now))
+}
+
+// TestFullFromTheStart: not even the header finds room at first.
+func TestFullFromTheStart(t *testing.T) {
+	s, _ := open(t, t.TempDir(), now)
+	limitFileSize(t, recordSize/2, func() {
+		if err := s.Put(tracks(1)); !errors.Is(err, unix.EFBIG) {
+			t.Errorf("a record that found no room: %v", err)
+		}
+	})
+	must(t, s.Put(tracks(2)))
+	diff(t, Loaded{Memories: tracks(2)}, reload(t, s, now))
+}
+
+// limitFileSize runs f while no file of this process can grow beyond size: a
+// write that crosses it is cut short, and the next one refused.
+func limitFileSize(t *testing.T, size uint64, f func()) {
+	t.Helper()
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var old unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &old))
+	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size, Max: old.Max}))
+	defer func() { must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &old)) }()
+	f()
+}
+
+func TestCompact(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir, now)
+	spent := sock.Spent{Rule: 1, N: 1, At: 5, Expires: now + 1}
+	must(t, s.Spend([]sock.Spent{spent, {Rule: 2, N: 1, At: 5, Expires: 6}}))
+	must(t, s.Put(tracks(50)))
+	must(t, s.Forget([]uint64{1}))
+	want := Loaded{Memories: tracks(50)[1:], Spent: []sock.Spent{spent}}
+	largest, compacted := int64(0), false
+	for i := range 40_000 {
+		quiet := track(20)
+		quiet.Quiet = now - 40_000 + sock.Instant(i)
+		must(t, s.Put([]sock.Memory{quiet}))
+		want.Memories[19] = quiet
+		info, err := os.Stat(filepath.Join(dir, fileName))
+		must(t, err)
+		compacted = compacted || info.Size() < largest
+		largest = max(largest, info.Size())
+	}
+	if !compacted {
+		t.Error("the file was never written anew")
+	}
+	if bound := int64(slack + 2*60*recordSize); largest > bound {
+		t.Errorf("50 tracks took up to %d bytes, want at most %d", largest, bound)
+	}
+	diff(t, want, reload(t, s, now))
+	if _, err := os.Stat(filepath.Join(dir, tempName)); err == nil {
+		t.Error("the temporary file is still there")
+	}
+}
+
+// TestCompactFails: what is written stands where the file cannot be written
+// anew.
+func TestCompactFails(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir, now)
+	must(t, os.Mkdir(filepath.Join(dir, tempName), 0o700)) // in the way
+	failures := 0
+	for i := range 50_000 {
+		quiet := track(1)
+		quiet.Quiet = sock.Instant(i)
+		if err := s.Put([]sock.Memory{quiet}); err != nil {
+			failures++
+		}
+	}
+	if failures == 0 || failures > 5 {
+		t.Errorf("%d of 50,000 writes told of the compaction, want a few", failures)
+	}
+	must(t, os.Remove(filepath.Join(dir, tempName)))
+	want := track(1)
+	want.Quiet = 49_999
+	diff(t, Loaded{Memories: []sock.Memory{want}}, reload(t, s, now))
+}
+
+func TestInUse(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir, now)
+	must(t, s.Put(tracks(1)))
+	_, _, err := Open(dir, boot, netns, now)
+	want := "first-seen store: directory " + dir + " is in use by another sockdog: give each a directory of its own"
+	if err == nil || err.Error() != want {
+		t.Fatalf("a second store: %v\nwant: %s", err, want)
+	}
+	must(t, s.Put(tracks(2)[1:]))
+	diff(t, Loaded{Memories: tracks(2)}, reload(t, s, now))
+}
+
+// TestReadOnly: what cannot be written to can still be read.
+func TestReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir, now)
+	must(t, s.Put(tracks(3)))
+	must(t, s.Close())
+	must(t, os.Remove(filepath.Join(dir, lockName)))
+	must(t, os.Chmod(dir, 0o500))
+	defer os.Chmod(dir, 0o700)
+	must(t, os.Chmod(filepath.Join(dir, fileName), 0o400))
+	withoutCapabilities(t, func() {
+		s, loaded, err := Open(dir, boot, netns, now)
+		if !errors.Is(err, os.ErrPermission) || s != nil {
+			t.Errorf("opened %v in a read-only directory, error %v", s, err)
+		}
+		diff(t, Loaded{Memories: tracks(3)}, loaded)
+	})
+}
+
+// withoutCapabilities runs f on a thread that may do no more than its user.
+func withoutCapabilities(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with its capabilities lost
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			done <- err
+			return
+		}
+		f()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal("drop capabilities: ", err)
+	}
+}
+
+func TestNoDirectory(t *testing.T) {
+	_, _, err := Open(filepath.Join(t.TempDir(), "none"), boot, netns, now)
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("opened a store in no directory: %v", err)
+	}
+}
+
+// FuzzLoad damages a file: what is loaded of it was once written.
+func FuzzLoad(f *testing.F) {
+	dir := f.TempDir()
+	s, _ := open(f, dir, now)
+	must(f, s.Put(tracks(4)))
+	must(f, s.Forget([]uint64{2}))
+	must(f, s.Spend([]sock.Spent{{Rule: 1, N: 2, At: 3, Expires: now + 1}}))
+	must(f, s.Put(tracks(2)[1:]))
+	text, err := os.ReadFile(filepath.Join(dir, fileName))
+	must(f, err)
+
+	f.Add(uint(0), []byte{}, uint(len(text)))
+	f.Add(uint(recordSize+9), []byte{0xff}, uint(len(text)))
+	f.Add(uint(2*recordSize-3), []byte("torn and mended"), uint(4*recordSize-1))
+	f.Add(uint(2*recordSize), text[recordSize:2*recordSize], uint(len(text)))
+	f.Add(uint(3), []byte{0}, uint(recordSize))
+	f.Fuzz(func(t *testing.T, at uint, damage []byte, size uint) {
+		text := slices.Clone(text[:min(size, uint(len(text)))])
+		if at < uint(len(text)) {
+			copy(text[at:], damage)
+		}
+		loaded, end, err := s.load(bytes.NewReader(text))
+		must(t, err)
+		seen := make(map[uint64]bool)
+		for _, got := range loaded.Memories {
+			if got.Cookie == 0 || got.Cookie > 4 || got != track(int(got.Cookie)-1) || seen[got.Cookie] {
+				t.Errorf("loaded a track that was not written: %+v", got)
+			}
+			seen[got.Cookie] = true
+		}
+		for _, got := range loaded.Spent {
+			if want := (sock.Spent{Rule: 1, N: 2, At: 3, Expires: now + 1}); got != want {
+				t.Errorf("loaded a limit that was not spent: %+v", got)
+			}
+		}
+		if end > int64(len(text)) || end%recordSize != 0 {
+			t.Errorf("of %d bytes, %d hold whole records", len(text), end)
+		}
+	})
+}
+
+func TestReadBootID(t *testing.T) {
+	id, err := ReadBootID()
+	must(t, err)
+	if again, err := ReadBootID(); err != nil || again != id || id == (BootID{}) {
+		t.Errorf("boot id %x, then %x, error %v", id, again, err)
+	}
+}
+
+func TestParseBootID(t *testing.T) {
+	tests := []struct {
+		text string
+		want BootID
+		err  string
+	}{
+		{"00010203-0405-0607-0809-0a0b0c0d0e0f\n", BootID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, ""},
+		{"00010203", BootID{}, `"00010203" is not a UUID`},
+		{"0001020304050607080900000000000x", BootID{}, `"0001020304050607080900000000000x" is not a UUID`},
+	}
+	for _, test := range tests {
+		got, err := parseBootID(test.text)
+		if text := errorText(err); got != test.want && err == nil || text != test.err {
+			t.Errorf("parseBootID(%q) = %x, %q, want %x, %q", test.text, got, text, test.want, test.err)
+		}
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func BenchmarkPut(b *testing.B) {
+	all := tracks(100_000)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		s, _ := open(b, b.TempDir(), now)
+		b.StartTimer()
+		must(b, s.Put(all))
+		b.StopTimer()
+		s.Close()
+		b.StartTimer()
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	s, _ := open(b, dir, now)
+	must(b, s.Put(tracks(100_000)))
+	must(b, s.Close())
+	b.ReportAllocs()
+	for b.Loop() {
+		s, loaded := open(b, dir, now)
+		if len(loaded.Memories) != 100_000 {
+			b.Fatalf("loaded %d tracks", len(loaded.Memories))
+		}
+		s.Close()
+	}
+}
+
+func BenchmarkCompact(b *testing.B) {
+	s, _ := open(b, b.TempDir(), now)
+	must(b, s.Put(tracks(100_000)))
+	b.ReportAllocs()
+	for b.Loop() {
+		must(b, s.compact())
+	}
+}
