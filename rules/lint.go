@@ -120,7 +120,7 @@ func (p *parser) lintKill(s *selection) {
 	if s.InBacklog != nil && *s.InBacklog {
 		p.report(s.given["in_backlog"], "a socket in an accept queue is never killed: this rule does nothing")
 	}
-	untouched := func(v Verdict) bool { return v == InBacklog || v == StillSending }
+	untouched := func(v Verdict) bool { return v == InBacklog || v == StillSending && s.StalledFor == 0 }
 	if i := slices.IndexFunc(s.Verdicts, untouched); i >= 0 {
 		p.report(s.given["verdict"], "a socket with the verdict %s is never killed", s.Verdicts[i])
 	}

@@ -77,20 +77,19 @@ func TestParse(t *testing.T) {
 				},
 				Exclude: []Match{{States: ssfilter.AllStates, Where: mustExpr(t, "dport = 8080"), Verdicts: []Verdict{StillSending}}},
 				Then:    []Action{{Kind: Log}, {Kind: Kill, After: 10 * time.Minute, Limit: Limit{10, 30 * time.Second}, Order: Newest}},
-				Labels:  map[string]string{"team": "data", "tier": "1"},
 				Line:    17,
 			},
 			{
 				Name:  "idle-pool",
 				Match: []Match{{States: ssfilter.Of(ssfilter.Established), Where: mustExpr(t, "dst 192.0.2.0/24"), IdleFor: time.Hour}},
 				Then:  []Action{{Kind: Kill, Limit: Limit{60, time.Minute}, Order: Oldest}},
-				Line:  38,
+				Line:  37,
 			},
 			{
 				Name: "dead-peer", Enabled: true,
 				Match: []Match{{States: allButListening, StalledFor: 5 * time.Minute}},
 				Then:  []Action{{Kind: Log}},
-				Line:  40,
+				Line:  39,
 			},
 		},
 	}

@@ -48,7 +48,7 @@ var ruleTable = table[draft]{what: "a rule", keys: []key[draft]{
 	groupKey("for"),
 	groupKey("cooldown"),
 	field("then", "what to do, in order; absent: log only", anyOf(then), func(d *draft) *[]act { return &d.then }),
-	field("labels", "names and values that go with what the rule reports", labels, func(d *draft) *map[string]string { return &d.Labels }),
+	later[draft]("labels"),
 }}
 
 // groupKey is a key that only a rule about groups can have; checkGroups reports it.
@@ -153,37 +153,6 @@ func (p *parser) checkDestructive(d *draft, a *act) {
 	if !a.given.has("order") {
 		a.Order = Oldest
 	}
-}
-
-// labelNames are what Prometheus and Alertmanager take.
-var labelNames = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
-
-// labels is a mapping with keys of the user's own.
-var labels = value[map[string]string]{
-	read: func(p *parser, n *yaml.Node) map[string]string {
-		if n = p.resolve(n); n == nil {
-			return nil
-		}
-		if n.Kind != yaml.MappingNode {
-			p.report(n, "labels are a mapping of names to values, not %s", kindName(n))
-			return nil
-		}
-		all := make(map[string]string, len(n.Content)/2)
-		for _, e := range p.entries(n, 0) {
-			name := e.key.Value
-			switch _, twice := all[name]; {
-			case twice: // the mapping's own entry stands before a merged one
-			case !labelNames.MatchString(name):
-				p.report(e.key, "%q is not a name for a label: write letters, digits and _, and no digit first", name)
-			case name == "alertname" || name == "instance":
-				p.report(e.key, "the label %s is set by sockdog: choose another name", name)
-			default:
-				all[name] = text.read(p, e.value)
-			}
-		}
-		return all
-	},
-	schema: schema{"type": "object", "propertyNames": schema{"pattern": labelNames.String()}, "additionalProperties": text.schema},
 }
 
 // finish turns a draft without problems into the rule that it says.

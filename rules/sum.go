@@ -8,9 +8,8 @@ import (
 )
 
 // sum is a fingerprint of what the rule does and to which sockets. How it is
-// written, where it stands and what is said about it (its description and
-// labels) are no part of that, so that a change of those keeps what the engine
-// has tracked for it.
+// written, where it stands and its description are no part of that, so that a
+// change of those keeps what the engine has tracked for it.
 func (r Rule) sum() string {
 	type match struct {
 		Match

@@ -28,7 +28,7 @@ rules:
       - kill: {limit: 1000/1m, order: oldest}
     name: a
 `,
-		"described": "rules: [{name: a, description: b, labels: {c: d}, match: {state: close-wait, dport: [80, 81], user: [0, 1], in_state_for: 5m}, then: [kill]}]",
+		"described": "rules: [{name: a, description: b, match: {state: close-wait, dport: [80, 81], user: [0, 1], in_state_for: 5m}, then: [kill]}]",
 	}
 	for name, text := range same {
 		if sum(text) != sum(base) {

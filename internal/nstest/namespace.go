@@ -47,7 +47,9 @@ func Enter() (inside bool, status int, err error) {
 		if status, second = rerun(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}); second == nil {
 			return false, status, nil
 		}
-		err = fmt.Errorf("%w; without a user namespace: %w", err, second)
+		if second.Error() != err.Error() {
+			err = fmt.Errorf("%w; without a user namespace: %w", err, second)
+		}
 	}
 	return false, status, err
 }
@@ -69,13 +71,17 @@ func rerun(attr *syscall.SysProcAttr) (status int, err error) {
 	defer runtime.UnlockOSThread()
 	attr.Pdeathsig = syscall.SIGKILL
 
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), insideEnv+"=entering")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = attr
 
-	// A terminal sends SIGINT to both; go test and a shell's kill reach only us.
+	// What stops the first run stops the second.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	defer signal.Stop(signals)
@@ -88,9 +94,7 @@ func rerun(attr *syscall.SysProcAttr) (status int, err error) {
 		for {
 			select {
 			case sig := <-signals:
-				if sig != syscall.SIGINT {
-					cmd.Process.Signal(sig) // an error means that it has ended
-				}
+				cmd.Process.Signal(sig) // an error means that it has ended
 			case <-done:
 				return
 			}

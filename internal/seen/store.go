@@ -56,21 +56,39 @@ type Loaded struct {
 
 // Open opens the store of one boot and one network namespace (its
 // SO_NETNS_COOKIE) in the existing directory dir, and loads what it holds; what
-// another boot or namespace left there is dropped. Where dir cannot be written to, it returns what could be read,
-// beside the error.
+// another boot or namespace left there is dropped. Where dir cannot be written
+// to, it returns what could be read, beside the error.
 func Open(dir string, boot BootID, netns uint64, now sock.Instant) (*Store, Loaded, error) {
-	s := &Store{dir: dir, now: now, buf: make([]byte, 0, chunk*recordSize)}
-	copy(s.header[:], magic)
-	copy(s.header[8:], boot[:])
-	binary.LittleEndian.PutUint64(s.header[24:], netns)
-	binary.LittleEndian.PutUint32(s.header[68:], crc32.Checksum(s.header[:68], castagnoli))
-
+	s := newStore(dir, boot, netns, now)
 	loaded, err := s.open()
 	if err != nil {
 		s.Close()
 		return nil, loaded, fmt.Errorf("first-seen store: %w", err)
 	}
 	return s, loaded, nil
+}
+
+// Read loads what a store holds, as Open does, beside the process that writes it.
+func Read(dir string, boot BootID, netns uint64, now sock.Instant) (Loaded, error) {
+	f, err := os.Open(filepath.Join(dir, fileName))
+	if err != nil {
+		return Loaded{}, fmt.Errorf("first-seen store: %w", err)
+	}
+	defer f.Close()
+	loaded, _, err := newStore(dir, boot, netns, now).load(f)
+	if err != nil {
+		return Loaded{}, fmt.Errorf("first-seen store: %w", err)
+	}
+	return loaded, nil
+}
+
+func newStore(dir string, boot BootID, netns uint64, now sock.Instant) *Store {
+	s := &Store{dir: dir, now: now, buf: make([]byte, 0, chunk*recordSize)}
+	copy(s.header[:], magic)
+	copy(s.header[8:], boot[:])
+	binary.LittleEndian.PutUint64(s.header[24:], netns)
+	binary.LittleEndian.PutUint32(s.header[68:], crc32.Checksum(s.header[:68], castagnoli))
+	return s
 }
 
 func (s *Store) open() (Loaded, error) {

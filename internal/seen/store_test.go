@@ -3,6 +3,7 @@ package seen
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -481,5 +482,24 @@ func BenchmarkCompact(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		must(b, s.compact())
+	}
+}
+
+// A reader takes nothing from the process that writes.
+func TestReadBesideTheWriter(t *testing.T) {
+	dir := t.TempDir()
+	s, _, err := Open(dir, BootID{1}, 2, now)
+	must(t, err)
+	defer s.Close()
+	must(t, s.Put(tracks(3)))
+	loaded, err := Read(dir, BootID{1}, 2, now)
+	must(t, err)
+	diff(t, Loaded{Memories: tracks(3)}, loaded)
+	must(t, s.Put(tracks(4)))
+	loaded, err = Read(dir, BootID{1}, 2, now)
+	must(t, err)
+	diff(t, Loaded{Memories: tracks(4)}, loaded)
+	if _, err := Read(t.TempDir(), BootID{1}, 2, now); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no store there: %v", err)
 	}
 }

@@ -24,9 +24,12 @@ type Answer struct {
 	Got    Instant
 }
 
-// ErrGone says that there was no such socket any more.
-var ErrGone = errors.New("the socket is gone")
+// What a destroy can come to, beside nil and the kernel's errno.
+var (
+	// ErrGone: the socket was gone already, or another one has its addresses now.
+	ErrGone = errors.New("the socket was gone already")
 
-// ErrUnanswered says that the kernel was told, and that its answer was lost:
-// only a further question can tell what it did.
-var ErrUnanswered = errors.New("the kernel's answer was lost")
+	// ErrUnconfirmed: its destruction was asked for, and the kernel's answer was
+	// lost. Only a further question can tell what became of it.
+	ErrUnconfirmed = errors.New("the kernel did not confirm that the socket was destroyed")
+)

@@ -43,7 +43,7 @@ func (c *Conn) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) 
 		}
 		err = fmt.Errorf("ask for %d sockets: %w", len(ids), err)
 		for i := range rest {
-			if rest[i].Err == errUnanswered {
+			if errors.Is(rest[i].Err, errUnanswered) {
 				rest[i].Err = err
 			}
 		}
@@ -73,7 +73,7 @@ func (c *Conn) askBatch(answers []sock.Answer) error {
 	}
 	return c.receive(first, len(answers), func(m message, got sock.Instant) (last bool, err error) {
 		a := &answers[m.seq-first]
-		if a.Err != errUnanswered {
+		if !errors.Is(a.Err, errUnanswered) {
 			return false, errStray
 		}
 		a.Sent, a.Got = sent, got

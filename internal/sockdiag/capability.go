@@ -8,7 +8,7 @@ import (
 )
 
 // ErrNotPermitted is RaiseNetAdmin's error where there is nothing to raise.
-var ErrNotPermitted = errors.New("CAP_NET_ADMIN is not permitted to this process: run it as root, mark the binary with `setcap cap_net_admin+p`, or set AmbientCapabilities=CAP_NET_ADMIN in its unit, and leave NET_ADMIN in the container's capabilities")
+var ErrNotPermitted = errors.New("CAP_NET_ADMIN is missing")
 
 // RaiseNetAdmin makes CAP_NET_ADMIN effective for the calling thread, from which
 // sockets are to be destroyed, and for no other. A file capability marked +p and

@@ -38,10 +38,10 @@ func TestRaiseNetAdmin(t *testing.T) {
 	id := only(t, c, ssfilter.CloseWait).ID
 
 	setNetAdmin(t, true, false)
-	if err := destroy(t, c, id); err != unix.EPERM {
+	if err := destroy(t, c, id); !errors.Is(err, unix.EPERM) {
 		t.Errorf("without the capability: %v, want %v", err, unix.EPERM)
 	}
-	if able := must(c.Probe())(t); able.Destroy != unix.EPERM || able.DestroyTimeWait != unix.EPERM {
+	if able := must(c.Probe())(t); !errors.Is(able.Destroy, unix.EPERM) || !errors.Is(able.DestroyTimeWait, unix.EPERM) {
 		t.Errorf("without the capability: %+v, want %v", able, unix.EPERM)
 	}
 	if s := only(t, c, ssfilter.CloseWait); s.ID != id {
@@ -61,19 +61,47 @@ func TestRaiseNetAdmin(t *testing.T) {
 	}
 }
 
-// A subflow shows that it is one to who can destroy it, whoever opened the socket.
-func TestMPTCPShowsToTheSender(t *testing.T) {
+// What the kernel shows to a privileged sender only, on older ones that a socket is
+// an MPTCP subflow, it shows even if the Conn was opened without the capability.
+func TestPrivilegeIsTheSenders(t *testing.T) {
 	nstest.Isolate(t)
 	setNetAdmin(t, true, false)
 	c := must(Open(must(sock.Clock())(t)))(t)
 	defer c.Close()
-	check(t, RaiseNetAdmin())
-	l := must(nstest.New(nstest.V4, unix.IPPROTO_MPTCP))(t)
-	defer l.Close()
-	check(t, unix.Listen(int(l), 1))
-	if s := only(t, c, ssfilter.Listening); !s.MPTCP {
-		t.Errorf("%+v, want a subflow", s)
+	listen(t, nstest.V4)
+	for _, raised := range []bool{false, true} {
+		if raised {
+			check(t, RaiseNetAdmin())
+		}
+		marks := &markSpy{link: c.link}
+		c.link = marks
+		only(t, c, ssfilter.Listening)
+		if marks.seen != raised {
+			t.Errorf("capability raised: %v, INET_DIAG_MARK shown: %v", raised, marks.seen)
+		}
+		c.link = marks.link
 	}
+}
+
+// markSpy sees whether the kernel sends INET_DIAG_MARK.
+type markSpy struct {
+	link
+	seen bool
+}
+
+func (s *markSpy) recv(b []byte) (int, error) {
+	n, err := s.link.recv(b)
+	const inetDiagMark = 15
+	if m, _, err := nextMessage(b[:max(n, 0)]); err == nil && len(m.data) > sizeofReply {
+		for rest := m.data[sizeofReply:]; len(rest) > 0; {
+			var kind uint16
+			if kind, _, rest, err = nextAttribute(rest); err != nil {
+				break
+			}
+			s.seen = s.seen || kind == inetDiagMark
+		}
+	}
+	return n, err
 }
 
 // CAP_NET_ADMIN counts in the user namespace that owns the network namespace, and

@@ -12,21 +12,13 @@ import (
 )
 
 var (
-	// ErrGone is the outcome for a socket that was gone already, or whose
-	// addresses another one has now.
-	ErrGone = errors.New("the socket was gone already")
-
-	// ErrUnconfirmed is the outcome for a socket whose destruction was asked for,
-	// and the kernel's answer was lost.
-	ErrUnconfirmed = errors.New("the kernel did not confirm that the socket was destroyed")
-
 	errNotSent      = errors.New("not asked for")
 	errNotConnected = errors.New("the socket has no peer: a listening socket is never destroyed")
 )
 
 // Destroy destroys sockets and returns one outcome for each ID, in their order,
 // in the memory of outcomes if there is enough: nil for a socket that was
-// destroyed, ErrGone, ErrUnconfirmed, or the kernel's unix.Errno: EPERM without
+// destroyed, sock.ErrGone, sock.ErrUnconfirmed, or the kernel's unix.Errno: EPERM without
 // CAP_NET_ADMIN over the network namespace, EOPNOTSUPP where the kernel cannot
 // do it. The error is that of the connection to the kernel.
 //
@@ -61,11 +53,7 @@ func (c *Conn) destroy(ids []sock.ID, outcomes []error) error {
 			err = c.abandon(err)
 		}
 		err = fmt.Errorf("destroy sockets: %w", err)
-		for i := range outcomes {
-			if outcomes[i] == errNotSent {
-				outcomes[i] = err
-			}
-		}
+		replace(outcomes, errNotSent, err)
 		return err
 	}
 	return nil
@@ -78,7 +66,7 @@ func (c *Conn) destroyBatch(ids []sock.ID, outcomes []error) error {
 	first, last, flags := c.seq, -1, 0
 	c.out = c.out[:0]
 	for i := range ids {
-		if outcomes[i] == errNotSent {
+		if errors.Is(outcomes[i], errNotSent) {
 			last, flags = i, len(c.out)+6
 			c.out = appendExact(c.out, nl.SOCK_DESTROY, first+uint32(i), &ids[i])
 		}
@@ -91,7 +79,7 @@ func (c *Conn) destroyBatch(ids []sock.ID, outcomes []error) error {
 	if err := c.link.send(c.out); err != nil {
 		return err
 	}
-	replace(outcomes, errNotSent, ErrUnconfirmed)
+	replace(outcomes, errNotSent, sock.ErrUnconfirmed)
 	err := c.receive(first, len(ids), func(m message, _ sock.Instant) (bool, error) {
 		i := int(m.seq - first)
 		if m.kind != unix.NLMSG_ERROR {
@@ -101,25 +89,25 @@ func (c *Conn) destroyBatch(ids []sock.ID, outcomes []error) error {
 		switch {
 		case err != nil:
 			return false, err
-		case outcomes[i] != ErrUnconfirmed, errno == 0 && i != last:
+		case !errors.Is(outcomes[i], sock.ErrUnconfirmed), errno == 0 && i != last:
 			return false, errStray
 		case errno == unix.ENOENT:
-			outcomes[i] = ErrGone
+			outcomes[i] = sock.ErrGone
 		case errno != 0:
 			outcomes[i] = errno
 		}
 		return i == last, nil
 	})
 	if err == nil {
-		replace(outcomes, ErrUnconfirmed, nil)
+		replace(outcomes, sock.ErrUnconfirmed, nil)
 	}
 	return err
 }
 
-func replace(outcomes []error, old, new error) {
+func replace(outcomes []error, old, by error) {
 	for i := range outcomes {
-		if outcomes[i] == old {
-			outcomes[i] = new
+		if errors.Is(outcomes[i], old) {
+			outcomes[i] = by
 		}
 	}
 }

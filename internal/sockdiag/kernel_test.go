@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
@@ -217,7 +218,7 @@ func TestKernelRefusesBytecode(t *testing.T) {
 	seen := 0
 	count := func(*sock.Socket, sock.Instant) { seen++ }
 	err := c.dump(unix.AF_UNSPEC, &q, bad, count)
-	if no, ok := err.(refusal); !ok || no.errno != unix.EINVAL {
+	if !refused(err) || !errors.Is(err, unix.EINVAL) {
 		t.Fatalf("error %v, want a refusal with EINVAL", err)
 	}
 	// The refusal was an answer in full: the same link goes on.
@@ -389,8 +390,8 @@ func TestDestroy(t *testing.T) {
 			if err := destroy(t, c, s.ID); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			if err := destroy(t, c, s.ID); err != ErrGone {
-				t.Errorf("%s, again: %v, want %v", name, err, ErrGone)
+			if err := destroy(t, c, s.ID); !errors.Is(err, sock.ErrGone) {
+				t.Errorf("%s, again: %v, want %v", name, err, sock.ErrGone)
 			}
 		}
 		left := look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait, ssfilter.Listening)})
@@ -445,15 +446,15 @@ func TestDestroyReusedAddresses(t *testing.T) {
 	if a := ask(t, c, old); !a.Gone {
 		t.Errorf("answer %+v, want gone", a)
 	}
-	if err := destroy(t, c, old); err != ErrGone {
-		t.Errorf("outcome %v, want %v", err, ErrGone)
+	if err := destroy(t, c, old); !errors.Is(err, sock.ErrGone) {
+		t.Errorf("outcome %v, want %v", err, sock.ErrGone)
 	}
 	// Nor is the listener, which the kernel falls back to where no connection has
 	// the addresses.
 	check(t, again.Abort())
 	check(t, server.Abort())
-	if err := destroy(t, c, old); err != ErrGone {
-		t.Errorf("outcome %v, want %v", err, ErrGone)
+	if err := destroy(t, c, old); !errors.Is(err, sock.ErrGone) {
+		t.Errorf("outcome %v, want %v", err, sock.ErrGone)
 	}
 	p = pair(t, l)
 	check(t, p.Close())
@@ -504,10 +505,10 @@ func TestDestroyMany(t *testing.T) {
 	want := make([]error, n)
 	for _, i := range []int{0, 5, 127, 128, 254, 255, 256, 300, 301, 302, n - 1} {
 		ids[i].Cookie += 1 << 40
-		want[i] = ErrGone
+		want[i] = sock.ErrGone
 	}
 	outcomes := must(c.Destroy(ids, nil))(t)
-	if diff := cmp.Diff(want, outcomes, cmp.Comparer(func(a, b error) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, outcomes, cmpopts.EquateErrors()); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 	left := look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)})
@@ -535,7 +536,7 @@ func TestAskMany(t *testing.T) {
 	answers := must(c.Ask(ids, nil))(t)
 	for i, a := range answers {
 		switch {
-		case i == 7 && a.Err != errNoCookie:
+		case i == 7 && !errors.Is(a.Err, errNoCookie):
 			t.Errorf("answer without a cookie: %+v", a)
 		case i != 7 && (a.Err != nil || a.Gone || a.Socket.ID != seen[i].ID || a.Got < a.Sent || a.Sent == 0):
 			t.Fatalf("answer %d: %+v, want %+v", i, a, seen[i])
@@ -570,8 +571,8 @@ func TestReceiveBufferTooSmall(t *testing.T) {
 		l := narrow(t, c)
 		l.room = must(unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF))(t)
 		for i, err := range must(c.Destroy(ids, nil))(t) {
-			if err != ErrGone {
-				t.Fatalf("outcome %d: %v, want %v", i, err, ErrGone)
+			if !errors.Is(err, sock.ErrGone) {
+				t.Fatalf("outcome %d: %v, want %v", i, err, sock.ErrGone)
 			}
 		}
 		for i, a := range must(c.Ask(ids, nil))(t) {
@@ -588,7 +589,7 @@ func TestReceiveBufferTooSmall(t *testing.T) {
 			t.Errorf("error %v, want %v", err, unix.ENOBUFS)
 		}
 		for i, a := range answers {
-			if a.Err != err {
+			if !errors.Is(a.Err, err) {
 				t.Fatalf("answer %d: %+v, want that error", i, a)
 			}
 		}
@@ -606,8 +607,8 @@ func TestReceiveBufferTooSmall(t *testing.T) {
 			t.Errorf("error %v, want %v", err, unix.ENOBUFS)
 		}
 		for i, err := range outcomes {
-			if err != ErrUnconfirmed {
-				t.Fatalf("outcome %d: %v, want %v", i, err, ErrUnconfirmed)
+			if !errors.Is(err, sock.ErrUnconfirmed) {
+				t.Fatalf("outcome %d: %v, want %v", i, err, sock.ErrUnconfirmed)
 			}
 		}
 	})
@@ -630,9 +631,13 @@ func TestProbe(t *testing.T) {
 
 func TestProbeWithoutLoopback(t *testing.T) {
 	c := openKernel(t)
-	// A namespace whose loopback interface was never up.
-	check(t, unix.Unshare(unix.CLONE_NEWNET))
-	check(t, c.Close())
+	lo := must(unix.NewIfreq("lo"))(t)
+	fd := must(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))(t)
+	defer unix.Close(fd)
+	check(t, lo.SetInet4Addr([]byte{10, 0, 0, 1})) // in place of 127.0.0.1
+	check(t, unix.IoctlIfreq(fd, unix.SIOCSIFADDR, lo))
+	lo.SetUint16(0) // down
+	check(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
 	able := must(c.Probe())(t)
 	if able.Destroy != nil || able.DestroyTimeWait == nil {
 		t.Errorf("abilities %+v, want to destroy, and not to know of TIME_WAIT", able)

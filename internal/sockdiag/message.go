@@ -187,7 +187,7 @@ func decode(s *sock.Socket, b []byte) error {
 		switch kind {
 		case inetDiagInfo:
 			// In a listener's tcp_info the fields mean other things, or nothing.
-			if true {
+			if s.State != ssfilter.Listening {
 				decodeInfo(&s.Info, value)
 			}
 		case inetDiagULPInfo:
@@ -211,7 +211,7 @@ func endpoint(family uint8, addr *[16]byte, port [2]byte) ssfilter.Endpoint {
 // expires reads idiag_expires. Kernels before 4.20 report a timer that is late as
 // a negative number of milliseconds, and jiffies_to_msecs has no sign.
 func expires(ms uint32) time.Duration {
-	return max(0, time.Duration(int32(ms))) * time.Millisecond
+	return time.Duration(max(0, int32(ms))) * time.Millisecond
 }
 
 // decodeInfo reads a struct tcp_info, which has grown with the kernel: a field

@@ -96,7 +96,7 @@ func (c *Conn) destroyOwn(id sock.ID) (outcome, err error) {
 }
 
 // listenLoopback opens a listener that only this host can reach. IP_FREEBIND
-// lets it have the address where the loopback interface is down.
+// lets it have the address where the loopback interface does not.
 func listenLoopback() (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
