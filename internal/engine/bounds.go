@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// timeWaitLen is TCP_TIMEWAIT_LEN: how long TIME_WAIT lasts on Linux, whatever
+// net.ipv4.tcp_fin_timeout says.
+const timeWaitLen = 60 * time.Second
+
+// kernelAge is the kernel's own lower bound on the time in the present state,
+// or false where it keeps none.
+//
+// tcp_ack() stamps rcv_tstamp on every acknowledgement, the one that the FIN
+// carries included, so since the last one the state cannot have changed by a
+// segment. SYN_SENT reports garbage there, and TCP_LINGER2 falsifies the
+// countdown of a FIN_WAIT2 minisocket.
+func kernelAge(s *sock.Socket) (time.Duration, bool) {
+	switch s.State {
+	case ssfilter.CloseWait, ssfilter.Closing, ssfilter.FinWait2, ssfilter.Established:
+		if s.Minisocket() || s.Info.Has&sock.HasLastAckRecv == 0 {
+			return 0, false
+		}
+		return s.Info.LastAckRecv, true
+	case ssfilter.TimeWait:
+		return max(0, timeWaitLen-s.Expires), true
+	default:
+		return 0, false
+	}
+}
+
+// kernelQuiet is the kernel's own lower bound on the time since the last
+// progress. Bytes are acknowledged only through tcp_ack(), which stamps
+// last_ack_recv; but data received on the fast path of tcp_rcv_established()
+// stamps last_data_recv alone, so it takes both.
+func kernelQuiet(s *sock.Socket) (time.Duration, bool) {
+	const both = sock.HasLastAckRecv | sock.HasLastDataRecv
+	age, ok := kernelAge(s)
+	if !ok || s.State == ssfilter.TimeWait {
+		return age, ok
+	}
+	if s.Info.Has&both != both {
+		return 0, false
+	}
+	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), true
+}
+
+// sending reports whether the socket has something left to send or to see
+// acknowledged.
+func sending(s *sock.Socket) bool {
+	return s.WQueue > 0 || s.Info.Unacked > 0 || s.Info.NotSent > 0
+}
+
+// lasting reports whether the kernel's bounds will still be there at a later
+// look. The answer to a keepalive probe of the socket's own resets
+// last_ack_recv; the peer's probes do not. A FIN_WAIT2 socket loses its bounds
+// when the program closes it, and a minisocket takes its place.
+func lasting(s *sock.Socket) bool {
+	if s.State == ssfilter.FinWait2 {
+		return false
+	}
+	_, age := kernelAge(s)
+	_, quiet := kernelQuiet(s)
+	return age && quiet && (s.State == ssfilter.TimeWait || s.Timer == sock.TimerOff && !sending(s))
+}
+
+// bound is what is known of an instant in the past. The true one is never later
+// than safe, so an age counted from safe is never too large; early is the best
+// guess, and says only when to ask again.
+type bound struct{ safe, early sock.Instant }
+
+// since turns a lower bound on an age into a bound on the instant. The answer
+// was true at some instant between sent and got: counting back from got, and
+// one jiffy less, keeps it a lower bound.
+func since(age time.Duration, known bool, sent, got sock.Instant, jiffy time.Duration) bound {
+	if !known {
+		return bound{safe: got, early: sent}
+	}
+	return bound{safe: got.Add(-max(0, age-jiffy)), early: sent.Add(-age)}
+}
+
+// narrow returns the better of two bounds on the same instant.
+func (b bound) narrow(c bound) bound {
+	return bound{safe: min(b.safe, c.safe), early: min(b.early, c.early)}
+}
+
+// times are when a socket entered its state, last made progress, and began to
+// have something queued (never: nothing is).
+type times struct {
+	entered, quiet bound
+	queued         sock.Instant
+}
+
+// timesOf bounds the times of a socket by one answer alone.
+func timesOf(s *sock.Socket, sent, got sock.Instant, jiffy time.Duration) times {
+	var t times
+	age, ok := kernelAge(s)
+	t.entered = since(age, ok, sent, got, jiffy)
+	quiet, ok := kernelQuiet(s)
+	t.quiet = since(quiet, ok, sent, got, jiffy)
+	t.queued = never
+	if sending(s) {
+		t.queued = got
+	}
+	return t
+}
+
+// base is the instant that every time bound counts from: a socket falls due at
+// the later of its entry into the state and its last progress, plus the bound.
+func (t *times) base() sock.Instant { return max(t.entered.safe, t.quiet.safe) }
+
+func (t *times) earlyBase() sock.Instant { return max(t.entered.early, t.quiet.early) }

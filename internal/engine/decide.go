@@ -1,0 +1,240 @@
+package engine
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// standing is how an action of a rule stands towards a socket.
+type standing uint8
+
+const (
+	later   standing = iota // not due yet
+	stopped                 // due, and not certain to match, or in use
+	ripe                    // due, matches for certain, exclude for certain not
+)
+
+// stands says how an action of the rule stands towards a socket, and when to ask
+// again where it is not ripe: never, where something must happen first.
+func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, now sock.Instant, exact bool) (standing, sock.Instant) {
+	at, due, matched := never, false, false
+	for i := range r.Match {
+		m := &r.Match[i]
+		holds := lasts(m, s)
+		if holds == ssfilter.False {
+			continue
+		}
+		met := dueAt(m, t.base(), t.queued)
+		switch {
+		case met == never:
+		case now >= met.Add(a.After):
+			due = true
+			// Something left to send is use, unless it is what the rule is about.
+			inUse := a.Kind.Destructive() && sending(s) && m.StalledFor == 0
+			matched = matched || holds == ssfilter.True && atPresent(m, s) == ssfilter.True && !inUse
+		default:
+			// What was seen in a long look is known only roughly: an exact answer
+			// at the early instant narrows it.
+			next := dueAt(m, t.earlyBase(), t.queued).Add(a.After)
+			if exact && next <= now {
+				next = met.Add(a.After)
+			}
+			at = min(at, next)
+		}
+	}
+	switch {
+	case matched && among(r.Exclude, s) == ssfilter.False:
+		return ripe, now
+	case due:
+		return stopped, at
+	default:
+		return later, at
+	}
+}
+
+// guard says why the socket is not to be touched whatever a rule says, or "".
+func (e *Engine) guard(t *track, s *sock.Socket) string {
+	switch {
+	case s.State == ssfilter.Listening || s.State == ssfilter.Close || s.State == ssfilter.BoundInactive:
+		return "not connected"
+	case among(e.program.protect, s) != ssfilter.False:
+		return "protected"
+	case s.MPTCP:
+		return "an MPTCP subflow"
+	case inBacklog(s):
+		return "in an accept queue"
+	case orphan(s) && e.able.KillOrphan != "":
+		return e.able.KillOrphan
+	case t.owner != nil && t.owner.kernel && s.Inode != 0:
+		return "held by the kernel"
+	case t.owner != nil && t.owner.holds(e.config.Self):
+		return "sockdog's own"
+	default:
+		return ""
+	}
+}
+
+// cannot says why the socket cannot be destroyed here, or "".
+func (e *Engine) cannot(s *sock.Socket) string {
+	if s.State == ssfilter.TimeWait && e.able.KillTimeWait != "" {
+		return e.able.KillTimeWait
+	}
+	return e.able.Kill
+}
+
+// destroy decides on a destructive action whose instant has come, and reports
+// whether it is done with: told to be done, or said in a dry run.
+func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, now sock.Instant) bool {
+	r := &e.program.rules[rule]
+	a := e.action(t, s, r, action, now)
+	if why := e.cannot(s); why != "" {
+		a.Reason += "; " + why
+		a.DryRun = true
+	}
+	t.rule, t.action = rule, action
+	b := e.budgets.of(r, a.DryRun)
+	if b.free(now) == 0 {
+		if t.marked(rule, action) == nil {
+			t.marks = append(t.marks, mark{rule, action, true})
+			e.say(a, Held)
+			e.summary.add(rule, now)
+		}
+		t.held = &a
+		return false
+	}
+	t.mark(rule, action)
+	b.begin()
+	if a.DryRun {
+		b.end(now)
+		e.say(a, Would)
+		return true
+	}
+	t.held, t.phase, t.budget = nil, acted, b
+	t.alarm.leave()
+	e.acting++
+	e.plan.Act = append(e.plan.Act, a)
+	return true
+}
+
+// action describes an action of a rule on a socket.
+func (e *Engine) action(t *track, s *sock.Socket, r *rule, action int, now sock.Instant) Action {
+	a := Action{
+		Rule: r.Name, Kind: r.Then[action].Kind, DryRun: r.DryRun, Socket: *s,
+		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.settings.Limit.Per) + restoreSlack,
+		InStateFor: now.Sub(t.entered.safe), IdleFor: now.Sub(t.quiet.safe),
+	}
+	if t.owner != nil {
+		a.Owners = t.owner.owners
+	}
+	a.Reason = reason(r, t, s, now)
+	return a
+}
+
+// reason says in one line why a rule wants the socket.
+func reason(r *rule, t *track, s *sock.Socket, now sock.Instant) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s for %s", s.State, round(now.Sub(t.entered.safe)))
+	for i := range r.Match {
+		m := &r.Match[i]
+		if lasts(m, s) != ssfilter.True || atPresent(m, s) != ssfilter.True || now < dueAt(m, t.base(), t.queued) {
+			continue
+		}
+		if m.InStateFor > 0 {
+			fmt.Fprintf(&b, ", allowed %s", m.InStateFor)
+		}
+		if m.IdleFor > 0 {
+			fmt.Fprintf(&b, ", idle for %s, allowed %s", round(now.Sub(t.quiet.safe)), m.IdleFor)
+		}
+		if m.StalledFor > 0 {
+			fmt.Fprintf(&b, ", stalled for %s, allowed %s", round(now.Sub(max(t.quiet.safe, t.queued))), m.StalledFor)
+		}
+		break
+	}
+	if v := Verdict(s); v != "" {
+		b.WriteString(", " + string(v))
+	}
+	return b.String()
+}
+
+func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+
+// say reports an action that is decided.
+func (e *Engine) say(a Action, result Result) {
+	a.Result = result
+	e.plan.Report = append(e.plan.Report, a)
+}
+
+// letGo closes the record of an action that a limit held back.
+func (e *Engine) letGo(held *Action, result Result, why string) {
+	a := *held
+	if why != "" {
+		a.Reason = why
+	}
+	e.say(a, result)
+}
+
+func (in Acted) apply(e *Engine, now sock.Instant) {
+	for i := range in.Outcomes {
+		o := &in.Outcomes[i]
+		t := e.tracks[o.Act.Socket.ID.Cookie]
+		if t == nil || t.phase != acted {
+			continue
+		}
+		e.acting--
+		switch {
+		case o.Err == nil || o.Unsure:
+			t.budget.end(o.At)
+			t.act = &o.Act
+			e.confirming++
+			e.wait(t, now)
+		case o.Gone:
+			t.budget.cancel()
+			e.say(o.Act, Gone)
+			e.drop(t, Gone, "")
+		default:
+			t.budget.cancel()
+			o.Act.Reason += ": " + o.Err.Error()
+			e.say(o.Act, Failed)
+			t.reopen(t.rule, t.action)
+			if o.Never {
+				e.cease(&o.Act, o.Err)
+			}
+			e.wait(t, now.Add(retryAfter<<min(t.failures, mostDoubled)))
+			t.failures++
+		}
+	}
+}
+
+// cease switches off an action that failed for good.
+func (e *Engine) cease(a *Action, err error) {
+	off := &e.able.Kill
+	if a.Socket.State == ssfilter.TimeWait && e.able.Kill == "" {
+		off = &e.able.KillTimeWait
+	}
+	if *off != "" {
+		return
+	}
+	*off = err.Error()
+	e.note(slog.LevelError, "switched off for good: it cannot succeed here", slog.String("action", string(a.Kind)), slog.String("reason", err.Error()))
+}
+
+// confirm takes in what the kernel says of a socket after it was told to destroy it.
+func (e *Engine) confirm(t *track, a *sock.Answer, now sock.Instant) {
+	e.confirming--
+	if a.Gone || !t.sameConnection(&a.Socket, a.Sent) {
+		e.say(*t.act, Done)
+		e.owners.follow(t, now)
+		e.drop(t, Done, "")
+		return
+	}
+	t.act.Reason += "; the kernel still shows it"
+	e.say(*t.act, Unconfirmed)
+	t.act, t.survived = nil, true
+	e.wait(t, never)
+}

@@ -1,0 +1,383 @@
+package engine
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+const (
+	// askBatch is how many sockets are asked for at once: enough to make the
+	// system calls cheap, few enough that the first answer is fresh when the
+	// last has come.
+	askBatch = 256
+	// actBacklog is how many acts may be under way before no more sockets are
+	// asked for: what waits longer would be told by a stale answer.
+	actBacklog = 512
+	// MostActBatches is how many plans with acts can be under way at once.
+	MostActBatches = actBacklog
+	// retryAfter is when a question or an act that failed is tried again; for an
+	// act, twice as long each time.
+	retryAfter  = time.Second
+	mostDoubled = 10
+	// leastWait keeps a socket that is due in no time from being asked for in a loop.
+	leastWait = time.Millisecond
+)
+
+// Config is what does not change while the engine runs.
+type Config struct {
+	Jiffy time.Duration // the resolution of the kernel's times
+	Self  int           // the watchdog's own process
+}
+
+// Engine holds the state. It is not safe for concurrent use.
+type Engine struct {
+	config  Config
+	program *Program
+	able    Able
+
+	tracks map[uint64]*track // by cookie
+	due    queue             // waiting for an instant
+	asking int               // sockets asked for
+	deaf   bool              // the last question failed
+	acting int               // acts under way
+
+	confirming int // acts that the kernel has done, to be confirmed
+	stopping   bool
+
+	budgets budgets
+	lines   []line  // by rule: what its limit holds back
+	summary summary // of that
+
+	restored map[uint64]sock.Memory
+
+	sight  sight
+	owners owners
+
+	plan Plan // being made
+}
+
+// New returns an engine without rules: it does nothing until it is Ruled.
+func New(config Config) *Engine {
+	return &Engine{
+		config:  config,
+		program: Compile(&rules.Set{}),
+		tracks:  make(map[uint64]*track),
+		budgets: newBudgets(),
+		sight:   newSight(),
+		owners:  newOwners(),
+		summary: newSummary(),
+	}
+}
+
+// Step takes in what happened and returns what is to be done.
+func (e *Engine) Step(now sock.Instant, in Input) Plan {
+	e.plan = Plan{}
+	if in != nil {
+		in.apply(e, now)
+	}
+	if e.stopping {
+		e.finish()
+		return e.plan
+	}
+	e.release(now)
+	e.ask(now)
+	e.resolve(now)
+	e.lookAround(now)
+	e.summarize(now)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.owners.wake(), e.summary.at)
+	return e.plan
+}
+
+// finish brings to its end what is under way: acts are confirmed, and nothing
+// else is begun.
+func (e *Engine) finish() {
+	if e.asking == 0 {
+		for _, t := range e.tracks {
+			if t.act != nil && t.phase == waiting && len(e.plan.Ask) < askBatch {
+				t.ask(&e.plan)
+			}
+		}
+		e.asking = len(e.plan.Ask)
+	}
+	e.plan.Look = nil
+	e.plan.Stopped = e.acting+e.confirming == 0
+	e.plan.Wake = never
+}
+
+// Watched is how many sockets are kept in mind.
+func (e *Engine) Watched() int { return len(e.tracks) }
+
+func (in Stop) apply(e *Engine, _ sock.Instant) { e.stopping = true }
+
+func (in Able) apply(e *Engine, _ sock.Instant) { e.able = in }
+
+func (in Restored) apply(e *Engine, now sock.Instant) {
+	e.restored = make(map[uint64]sock.Memory, len(in.Memories))
+	for _, m := range in.Memories {
+		if m.Entered <= now && m.Quiet <= now && m.Queued <= now {
+			e.restored[m.Cookie] = m
+		}
+	}
+	e.budgets.restore(in.Spent)
+}
+
+func (in Ruled) apply(e *Engine, now sock.Instant) {
+	// What was done or said for a rule stays so as long as that says the same.
+	moved := make(map[int]int)
+	for i := range e.program.rules {
+		for j := range in.Program.rules {
+			if a, b := &e.program.rules[i], &in.Program.rules[j]; a.Name == b.Name && a.Sum == b.Sum {
+				moved[i] = j
+			}
+		}
+	}
+	e.program = in.Program
+	e.budgets.rule(in.Program)
+	e.lines = make([]line, len(in.Program.rules))
+	clear(e.summary.held)
+	for _, t := range e.tracks {
+		kept := t.marks[:0]
+		for _, m := range t.marks {
+			if j, ok := moved[m.rule]; ok {
+				kept = append(kept, mark{j, m.action, m.open})
+			}
+		}
+		t.marks, t.turn = kept, false
+		t.line.in = nil // of a queue that is no more
+		if j, ok := moved[t.rule]; ok {
+			t.rule = j
+		} else {
+			t.rule = noRule
+		}
+		if t.phase == waiting {
+			e.wait(t, now)
+		}
+	}
+	e.sight.rule(in.Program, now)
+	e.space()
+}
+
+// noRule stands for a rule that is in force no more.
+const noRule = -1
+
+// observe takes in what the kernel says of a socket and returns its track.
+func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
+	fresh := timesOf(s, sent, got, e.config.Jiffy)
+	t := e.tracks[s.ID.Cookie]
+	if t != nil && !t.sameConnection(s, sent) {
+		e.drop(t, Changed, "another state or connection than was matched")
+		t = nil
+	}
+	if t == nil {
+		t = e.recall(s, sent)
+	}
+	if t == nil {
+		t = newTrack(s.ID, s.State)
+		t.begin(s, fresh)
+	} else {
+		t.update(s, fresh)
+	}
+	t.got = got
+	t.plain = lasting(s) && fresh.base().Sub(t.base()) <= 2*e.config.Jiffy
+	e.tracks[s.ID.Cookie] = t
+	if m, ok := t.memory(fresh, got); ok {
+		e.plan.Remember = append(e.plan.Remember, m)
+		t.saved = &m
+	}
+	return t
+}
+
+// recall returns what an earlier run knew of the connection, if it is still that.
+func (e *Engine) recall(s *sock.Socket, sent sock.Instant) *track {
+	m, ok := e.restored[s.ID.Cookie]
+	if !ok {
+		return nil
+	}
+	delete(e.restored, s.ID.Cookie)
+	if t := remembered(m, s.ID); m.ID == s.ID.Sum() && t.sameConnection(s, sent) {
+		return t
+	}
+	e.plan.Forget = append(e.plan.Forget, m.Cookie)
+	return nil
+}
+
+// drop forgets a track; result and why close the record of one that a limit
+// held back.
+func (e *Engine) drop(t *track, result Result, why string) {
+	e.endTurn(t)
+	if t.held != nil {
+		e.letGo(t.held, result, why)
+	}
+	t.alarm.leave()
+	t.line.leave()
+	delete(e.tracks, t.id.Cookie)
+	if result == Gone || result == Done {
+		e.sight.bury(t.id.Cookie)
+	}
+	if t.saved != nil {
+		e.plan.Forget = append(e.plan.Forget, t.id.Cookie)
+	}
+}
+
+// wait has t attended to at next; never: when a look sees it.
+func (e *Engine) wait(t *track, next sock.Instant) {
+	t.phase, t.goal = waiting, next
+	t.alarm.leave()
+	if next == never {
+		return
+	}
+	if t.owner == nil && !t.wanted && t.inode != 0 {
+		next = next.Add(-e.owners.lead())
+	}
+	e.due.add(&t.alarm, next)
+}
+
+func (e *Engine) firstDue() sock.Instant {
+	if e.due.empty() || e.asking > 0 || e.acting >= actBacklog {
+		return never // an answer comes first
+	}
+	return e.due.first().alarm.rank
+}
+
+// ask has the kernel asked for what is due.
+func (e *Engine) ask(now sock.Instant) {
+	if e.asking > 0 || e.acting >= actBacklog {
+		return
+	}
+	for !e.due.empty() && len(e.plan.Ask) < askBatch {
+		t := e.due.first()
+		if t.alarm.rank > now {
+			break
+		}
+		e.owners.want(t)
+		if t.goal > now {
+			e.wait(t, t.goal)
+			continue
+		}
+		t.ask(&e.plan)
+	}
+	e.asking = len(e.plan.Ask)
+}
+
+func (t *track) ask(p *Plan) {
+	t.alarm.leave()
+	t.line.leave()
+	t.phase = asked
+	p.Ask = append(p.Ask, t.id)
+}
+
+func (in Asked) apply(e *Engine, now sock.Instant) {
+	e.asking = 0
+	if in.Err != nil && !e.deaf {
+		e.note(slog.LevelWarn, "the kernel did not answer about single sockets: nothing is concluded from that, they are asked for again", slog.String("error", in.Err.Error()))
+	}
+	e.deaf = in.Err != nil
+	for i := range in.Answers {
+		a := &in.Answers[i]
+		t := e.tracks[a.ID.Cookie]
+		if t == nil || t.phase != asked || t.id != a.ID {
+			continue
+		}
+		switch {
+		case a.Err != nil:
+			e.askAgain(t, now)
+		case t.act != nil:
+			e.confirm(t, a, now)
+		case a.Gone:
+			e.drop(t, Gone, "it ended by itself")
+		default:
+			e.consider(e.observe(&a.Socket, a.Sent, a.Got), &a.Socket, now, true)
+		}
+	}
+	for _, id := range in.IDs {
+		// What a failed batch left without an answer.
+		if t := e.tracks[id.Cookie]; t != nil && t.phase == asked {
+			e.askAgain(t, now)
+		}
+	}
+}
+
+func (e *Engine) askAgain(t *track, now sock.Instant) {
+	e.endTurn(t)
+	e.wait(t, now.Add(retryAfter))
+}
+
+// consider decides what the rules want of a socket. Only an exact answer about
+// it alone is good enough to act on; what a look shows is good enough to ask.
+func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool) {
+	e.endTurn(t)
+	t.line.leave()
+	was := t.held
+	t.held, t.blocked, t.of, t.phase = nil, false, 0, waiting
+	next, decided := never, false
+	for i := range e.program.rules {
+		r := &e.program.rules[i]
+		if !r.Enabled || !r.candidate(s) {
+			continue
+		}
+		t.of |= 1 << r.class
+		for j := range r.Then {
+			if m := t.marked(i, j); m != nil && !m.open {
+				continue
+			}
+			switch stands, at := r.stands(&r.Then[j], t, s, now, exact); {
+			case stands != ripe:
+				next = min(next, max(at, now.Add(leastWait)))
+				t.blocked = t.blocked || stands == stopped
+			case e.awaitsOwner(t, now):
+				next = min(next, t.patience)
+			case r.Then[j].Kind == rules.Log:
+				e.say(e.action(t, s, r, j, now), Done)
+				t.mark(i, j)
+			case t.survived || t.phase == acted || t.held != nil && !t.held.DryRun:
+				// It was told already, or an earlier rule has it.
+			case e.guard(t, s) != "":
+				t.blocked = true
+			case !exact && was != nil && t.rule == i && t.action == j:
+				t.held = was // and waits on
+			case !exact:
+				if was == nil || !r.DryRun {
+					next = now
+				}
+			case !e.stopping:
+				decided = e.destroy(t, s, i, j, now) || decided
+			}
+		}
+	}
+	if was != nil && t.held == nil && !decided {
+		e.letGo(was, Changed, "its rule does not match it any more")
+	}
+	switch {
+	case t.phase == acted:
+	case t.held != nil:
+		e.hold(t, next)
+	case e.needs(t, next, now):
+		e.wait(t, next)
+	default:
+		e.drop(t, Changed, "")
+	}
+}
+
+// needs reports whether t has to be kept in mind: what a later look will find in
+// time, and know as much of, is left to that.
+func (e *Engine) needs(t *track, next, now sock.Instant) bool {
+	switch {
+	case t.of == 0:
+		return false
+	case t.blocked || len(t.marks) > 0:
+		return true
+	case next == never:
+		return false
+	case !t.plain || next <= e.horizon(t.of, now) || e.sight.looking != nil:
+		return true
+	}
+	e.sight.leave(t.of, next)
+	return false
+}
+
+func (e *Engine) note(level slog.Level, text string, attrs ...slog.Attr) {
+	e.plan.Notes = append(e.plan.Notes, Note{level, text, attrs})
+}

@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Survey is a look for all rules at once that leaves nothing to a later one.
+func Survey(p *Program, jiffy time.Duration) *Look {
+	return &Look{Query: p.query(1<<classes - 1), program: p, of: 1<<classes - 1, horizon: never - 1, jiffy: jiffy}
+}
+
+// Inodes are those of the sockets found.
+func (f *Finding) Inodes() map[uint32]struct{} {
+	inodes := make(map[uint32]struct{})
+	for i := range f.hits {
+		if inode := f.hits[i].Inode; inode != 0 {
+			inodes[inode] = struct{}{}
+		}
+	}
+	return inodes
+}
+
+// Forecast is what one action of a rule would do to a socket if nothing changed.
+type Forecast struct {
+	Action
+	In  time.Duration // until it falls due; 0 or less: it is
+	Not string        // why it would be left alone all the same, or ""
+}
+
+// Forecasts says what the rules would do to the sockets of a survey. It counts
+// no limits: those depend on what else falls due meanwhile.
+func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Owned, now sock.Instant) []Forecast {
+	e := New(config)
+	e.Step(now, able)
+	e.Step(now, restored)
+	e.Step(now, Ruled{Program: f.look.program})
+	var all []Forecast
+	for i := range f.hits {
+		s := &f.hits[i].Socket
+		t := e.observe(s, f.look.sent, f.hits[i].got)
+		t.owner = &holders{owners: owned.Holders[s.Inode], kernel: s.Inode != 0 && owned.Complete && len(owned.Holders[s.Inode]) == 0}
+		for j := range e.program.rules {
+			r := &e.program.rules[j]
+			if !r.Enabled || !r.candidate(s) {
+				continue
+			}
+			for k := range r.Then {
+				all = append(all, e.forecast(t, s, r, k, now))
+			}
+		}
+	}
+	return all
+}
+
+func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, now sock.Instant) Forecast {
+	f := Forecast{Action: e.action(t, s, r, action, now)}
+	switch stands, at := r.stands(&r.Then[action], t, s, now, true); {
+	case stands == later:
+		f.In = at.Sub(now)
+	case among(r.Exclude, s) != ssfilter.False:
+		f.Not = "excluded"
+	case stands == stopped && sending(s):
+		f.Not = "in use: something is left to send"
+	case stands == stopped:
+		f.Not = "a condition of the rule does not hold"
+	}
+	if f.Not == "" && r.Then[action].Kind.Destructive() {
+		if f.Not = e.guard(t, s); f.Not == "" {
+			f.Not = e.cannot(s)
+		}
+	}
+	return f
+}
+
+// Ages are the kernel's own lower bounds on how long a socket has been in its
+// state, and on how long it has made no progress. Known is false where the
+// kernel keeps none, Exact where the time in state is no mere bound.
+func Ages(s *sock.Socket) (inState, idle time.Duration, known, exact bool) {
+	inState, known = kernelAge(s)
+	idle, _ = kernelQuiet(s)
+	exact = known && (s.State == ssfilter.TimeWait || s.State == ssfilter.CloseWait && lasting(s))
+	return inState, idle, known, exact
+}

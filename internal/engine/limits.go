@@ -1,0 +1,177 @@
+package engine
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// budgets are the windows of all rules, by their id. A dry run has windows of
+// its own.
+type budgets struct {
+	all, allDry *window
+	own, ownDry map[uint64]*window
+}
+
+func newBudgets() budgets {
+	return budgets{
+		all: &window{}, allDry: &window{},
+		own: make(map[uint64]*window), ownDry: make(map[uint64]*window),
+	}
+}
+
+// windowOf returns the window of a rule, made where there is none.
+func windowOf(windows map[uint64]*window, id uint64) *window {
+	w := windows[id]
+	if w == nil {
+		w = &window{}
+		windows[id] = w
+	}
+	return w
+}
+
+// rule puts the limits of new rules in force. What is in a window stays there,
+// also while its rule is away: a reload gives no rule a second helping.
+func (b *budgets) rule(p *Program) {
+	b.all.limit, b.allDry.limit = p.settings.Limit, p.settings.Limit
+	for i := range p.rules {
+		r := &p.rules[i]
+		for _, a := range r.Then {
+			if a.Kind.Destructive() {
+				windowOf(b.own, r.id).limit = a.Limit
+				windowOf(b.ownDry, r.id).limit = a.Limit
+			}
+		}
+	}
+}
+
+// restoreSlack is how long an act may have taken that an earlier run recorded.
+const restoreSlack = time.Second
+
+// restore takes in what an earlier run spent.
+func (b *budgets) restore(spent []sock.Spent) {
+	for _, s := range spent {
+		// The act followed the record of its intent by a moment.
+		at := s.At.Add(restoreSlack)
+		for range s.N {
+			windowOf(b.own, s.Rule).spend(at)
+			b.all.spend(at)
+		}
+	}
+}
+
+func (b *budgets) of(r *rule, dry bool) budget {
+	if dry {
+		return budget{b.ownDry[r.id], b.allDry}
+	}
+	return budget{b.own[r.id], b.all}
+}
+
+// line is what the limit of a rule holds back.
+type line struct {
+	queue
+	turns int // let go on, and not decided yet
+}
+
+// hold has t wait until the limit that holds it back lets one more go on; at
+// next, something else may want it.
+func (e *Engine) hold(t *track, next sock.Instant) {
+	e.wait(t, next)
+	rank := t.entered.safe
+	for _, a := range e.program.rules[t.rule].Then {
+		if a.Kind.Destructive() && a.Order == rules.Newest {
+			rank = -rank
+		}
+	}
+	e.lines[t.rule].add(&t.line, rank)
+}
+
+// release lets as many held sockets go on as the limits leave room for, in the
+// rule's order. They are matched afresh before anything is done to them.
+func (e *Engine) release(now sock.Instant) {
+	for i := range e.lines {
+		l := &e.lines[i]
+		for !l.empty() {
+			t := l.first()
+			if l.turns >= e.budgets.of(&e.program.rules[i], t.held.DryRun).free(now) {
+				break
+			}
+			t.line.leave()
+			e.wait(t, now)
+			t.turn = true
+			l.turns++
+		}
+	}
+}
+
+// endTurn is called when it is clear what becomes of a released socket.
+func (e *Engine) endTurn(t *track) {
+	if t.turn {
+		t.turn = false
+		e.lines[t.rule].turns--
+	}
+}
+
+// firstFree is when a limit that holds something back leaves room again.
+func (e *Engine) firstFree(now sock.Instant) sock.Instant {
+	first := never
+	for i := range e.lines {
+		l := &e.lines[i]
+		if l.empty() || l.turns > 0 {
+			continue // an answer comes first
+		}
+		first = min(first, e.budgets.of(&e.program.rules[i], l.first().held.DryRun).frees(now))
+	}
+	return first
+}
+
+// summary counts what the limits began to hold back, for one line a minute.
+type summary struct {
+	at   sock.Instant // when to say it; never: nothing to say
+	last sock.Instant
+	held map[int]int // by rule
+}
+
+const (
+	summaryEvery = time.Minute
+	// summarySettle lets the sockets that fell due together be counted together.
+	summarySettle = time.Second
+)
+
+func newSummary() summary {
+	return summary{at: never, last: sock.Instant(-summaryEvery), held: make(map[int]int)}
+}
+
+func (s *summary) add(rule int, now sock.Instant) {
+	s.held[rule]++
+	if s.at == never {
+		s.at = max(now.Add(summarySettle), s.last.Add(summaryEvery))
+	}
+}
+
+// summarize says what the limits hold back, each minute for as long as they do.
+func (e *Engine) summarize(now sock.Instant) {
+	s := &e.summary
+	if now < s.at {
+		return
+	}
+	s.at, s.last = never, now
+	for i := range e.lines {
+		waiting := len(e.lines[i].seats)
+		if waiting == 0 && s.held[i] == 0 {
+			continue
+		}
+		r := &e.program.rules[i]
+		e.note(slog.LevelWarn, "held back by a limit", slog.String("rule", r.Name), slog.Int("sockets", s.held[i]),
+			slog.Int("still_waiting", waiting), slog.String("limit", e.budgets.own[r.id].limitText()), slog.String("limit_of_all_rules", e.budgets.all.limitText()))
+		if waiting > 0 {
+			s.at = now.Add(summaryEvery)
+		}
+	}
+	clear(s.held)
+}
+
+func (w *window) limitText() string { return fmt.Sprintf("%d/%s", w.limit.N, w.limit.Per) }

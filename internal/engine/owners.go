@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+const (
+	// ownerLead is how long before a socket falls due its holders are looked
+	// for: a walk through /proc must not stand between due and done.
+	ownerLead = 5 * time.Second
+	// ownerPatience is how long a socket that was due when first seen waits for
+	// that walk.
+	ownerPatience = 2 * time.Second
+	// walkShare spaces the walks: they cost no more than a tenth of a core.
+	walkShare = 10
+	// kernelRecheck is when a socket without any holder is looked at again: its
+	// descriptor may have been on its way from one process to another.
+	kernelRecheck = time.Minute
+	// followAfter is when to see whether a program has closed the descriptors of
+	// its killed sockets.
+	followAfter = 10 * time.Second
+	// followMost bounds the memory of that.
+	followMost = 10_000
+)
+
+// owners is who is being looked for.
+type owners struct {
+	wants    []*track
+	asked    []*track // in the walk under way
+	walking  bool
+	nextWalk sock.Instant
+	cost     time.Duration
+
+	killed    map[uint32]string // inode to rule, of sockets that were killed
+	following map[uint32]string // in the walk under way
+	followAt  sock.Instant
+}
+
+func newOwners() owners {
+	return owners{followAt: never, killed: make(map[uint32]string)}
+}
+
+func (o *owners) lead() time.Duration { return ownerLead + 2*walkShare*o.cost }
+
+// want has the holders of t looked for, once.
+func (o *owners) want(t *track) {
+	if t.owner != nil || t.wanted || t.inode == 0 {
+		return
+	}
+	t.wanted = true
+	o.wants = append(o.wants, t)
+}
+
+// awaitsOwner reports whether a decision on t should wait for its holders.
+func (e *Engine) awaitsOwner(t *track, now sock.Instant) bool {
+	if t.owner != nil && t.owner.kernel && now.Sub(t.owner.at) >= kernelRecheck {
+		t.owner, t.patience = nil, 0
+	}
+	if t.owner != nil || t.inode == 0 {
+		return false
+	}
+	e.owners.want(t)
+	if t.patience == 0 {
+		t.patience = now.Add(ownerPatience + 2*walkShare*e.owners.cost)
+	}
+	return now < t.patience
+}
+
+func (o *owners) wake() sock.Instant {
+	switch {
+	case o.walking:
+		return never
+	case len(o.wants) > 0:
+		return o.nextWalk
+	default:
+		return max(o.nextWalk, o.followAt)
+	}
+}
+
+// resolve starts a walk through /proc for all who are wanted.
+func (e *Engine) resolve(now sock.Instant) {
+	o := &e.owners
+	if o.walking || now < o.nextWalk || len(o.wants) == 0 && now < o.followAt {
+		return
+	}
+	o.asked, o.wants = o.wants, o.asked[:0]
+	for _, t := range o.asked {
+		e.plan.Resolve = append(e.plan.Resolve, t.inode)
+	}
+	if now >= o.followAt {
+		o.following, o.killed, o.followAt = o.killed, make(map[uint32]string), never
+		for inode := range o.following {
+			e.plan.Resolve = append(e.plan.Resolve, inode)
+		}
+	}
+	slices.Sort(e.plan.Resolve)
+	e.plan.Resolve = slices.Compact(e.plan.Resolve)
+	o.walking = true
+}
+
+func (in Owned) apply(e *Engine, now sock.Instant) {
+	o := &e.owners
+	o.walking, o.cost = false, in.Cost
+	o.nextWalk = now.Add(walkShare * in.Cost)
+	for _, t := range o.asked {
+		t.wanted = false
+		held := in.Holders[t.inode]
+		t.owner = &holders{owners: held, kernel: t.inode != 0 && len(held) == 0 && in.Complete, at: now}
+		if t.phase == waiting && t.patience != 0 && t.alarm.in != nil {
+			e.wait(t, now)
+		}
+	}
+	clear(o.asked)
+	o.asked = o.asked[:0]
+	e.stillOpen(in.Holders)
+	o.following = nil
+}
+
+// holds reports whether the process is among the holders.
+func (h *holders) holds(pid int) bool {
+	return slices.ContainsFunc(h.owners, func(o sock.Owner) bool { return o.PID == pid })
+}
+
+// follow remembers a killed socket, to see later whether its program has closed
+// the descriptor.
+func (o *owners) follow(t *track, now sock.Instant) {
+	if t.inode == 0 || len(o.killed) >= followMost {
+		return
+	}
+	o.killed[t.inode] = t.act.Rule
+	if o.followAt == never {
+		o.followAt = now.Add(followAfter)
+	}
+}
+
+// stillOpen says which programs have not closed the descriptors of sockets that
+// were killed: those still count against their limit of open files.
+func (e *Engine) stillOpen(holders map[uint32][]sock.Owner) {
+	type leak struct {
+		rule, comm string
+		pid        int
+	}
+	open := make(map[leak]int)
+	for inode, rule := range e.owners.following {
+		for _, h := range holders[inode] {
+			open[leak{rule, h.Comm, h.PID}]++
+		}
+	}
+	leaks := make([]leak, 0, len(open))
+	for l := range open {
+		leaks = append(leaks, l)
+	}
+	slices.SortFunc(leaks, func(a, b leak) int { return a.pid - b.pid })
+	for _, l := range leaks {
+		e.note(slog.LevelWarn, "the program has not closed the descriptors of killed sockets: only closing them or its end frees those",
+			slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", open[l]))
+	}
+}

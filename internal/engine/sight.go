@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"log/slog"
+	"maps"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+const (
+	// skipsInARow bounds how long the counters alone are believed.
+	skipsInARow = 10
+	// recallLooks is after how many whole looks a connection that an earlier run
+	// knew, and none has shown, is forgotten.
+	recallLooks = 10
+)
+
+// sight decides when to look at the socket table.
+type sight struct {
+	next     [classes]sock.Instant // never: no rule wants a look
+	later    [classes]sock.Instant // when something falls due that the last look left to a later one
+	gap      [classes]time.Duration
+	cost     [classes]time.Duration // of the last look
+	inSegs   [classes]uint64        // before the last whole look
+	baseline [classes]bool          // inSegs was read
+	skips    [classes]int
+
+	counting  bool                // the counters are being read
+	looking   *Look               // under way
+	buried    map[uint64]struct{} // gone since it began: it may still show them
+	counted   Counted             // before it
+	looks     uint64
+	failing   bool
+	stretched bool
+}
+
+func newSight() sight {
+	s := sight{buried: make(map[uint64]struct{})}
+	for c := range s.next {
+		s.next[c], s.later[c] = never, never
+	}
+	return s
+}
+
+// rule has the table looked at at once for new rules.
+func (s *sight) rule(p *Program, now sock.Instant) {
+	for c := range s.next {
+		s.next[c], s.later[c], s.baseline[c] = never, never, false
+		if p.gaps[c] > 0 {
+			s.next[c] = now
+		}
+	}
+}
+
+func (s *sight) wake() sock.Instant {
+	if s.looking != nil || s.counting {
+		return never
+	}
+	wake := never
+	for _, next := range s.next {
+		wake = min(wake, next)
+	}
+	return wake
+}
+
+// ripe are the classes that a look now is to be for: those whose time has come.
+// A cheap class whose time has almost come goes along with a dear one; a dear one
+// never goes along with a cheap one.
+func (s *sight) ripe(now sock.Instant) classSet {
+	var of classSet
+	for c, next := range s.next {
+		if next <= now {
+			of |= 1 << c
+		}
+	}
+	if of.has(populous) && s.next[sparse] != never && s.next[sparse].Sub(now) <= s.gap[sparse]/4 {
+		of |= 1 << sparse
+	}
+	return of
+}
+
+// lookAround has the counters read where it is time for a look: they may tell
+// that it could change nothing.
+func (e *Engine) lookAround(now sock.Instant) {
+	if now >= e.sight.wake() {
+		e.sight.counting = true
+		e.plan.Count = true
+	}
+}
+
+func (in Counted) apply(e *Engine, now sock.Instant) {
+	s := &e.sight
+	s.counting = false
+	of := s.ripe(now)
+	if of == 0 {
+		return // new rules came meanwhile, and want none
+	}
+	if e.skippable(of, in, now) {
+		for c := range s.next {
+			if of.has(class(c)) {
+				s.skips[c]++
+				s.next[c] = now.Add(s.gap[c])
+			}
+		}
+		return
+	}
+	s.counted = in
+	clear(s.buried)
+	s.looking = &Look{
+		Query: e.program.query(of), program: e.program, of: of,
+		horizon: e.horizon(of, now), known: maps.Clone(e.restored), jiffy: e.config.Jiffy,
+	}
+	e.plan.Look = s.looking
+}
+
+// horizon is until when what falls due is to be tracked: up to the look after
+// the next, so that one may fail.
+func (e *Engine) horizon(of classSet, now sock.Instant) sock.Instant {
+	gap := time.Duration(0)
+	for c := range e.sight.gap {
+		if of.has(class(c)) {
+			gap = max(gap, e.sight.gap[c])
+		}
+	}
+	return now.Add(2*gap + e.owners.lead())
+}
+
+// bury notes that a socket is gone.
+func (s *sight) bury(cookie uint64) {
+	if s.looking != nil {
+		s.buried[cookie] = struct{}{}
+	}
+}
+
+// leave notes that something which falls due at the instant is left to a later look.
+func (s *sight) leave(of classSet, due sock.Instant) {
+	for c := range s.later {
+		if of.has(class(c)) {
+			s.later[c] = min(s.later[c], due)
+		}
+	}
+}
+
+// skippable reports whether a look now could change nothing.
+func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
+	s := &e.sight
+	if !in.OK {
+		return false
+	}
+	if in.HasTimeWait && in.TimeWait == 0 && e.program.query(of).States == 1<<ssfilter.TimeWait {
+		return true
+	}
+	if !in.HasInSegs || !e.program.passive(of) {
+		return false
+	}
+	for c := range s.next {
+		if !of.has(class(c)) {
+			continue
+		}
+		if !s.baseline[c] || s.inSegs[c] != in.InSegs || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(1<<c, now) {
+			return false
+		}
+	}
+	// What the program does to a socket that is due shows only in a look.
+	for _, t := range e.tracks {
+		if t.blocked && t.of&of != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (in Looked) apply(e *Engine, now sock.Instant) {
+	s := &e.sight
+	l := s.looking
+	s.looking = nil
+	if l == nil || l.program != e.program {
+		return // new rules came meanwhile, and want a look of their own
+	}
+	e.sight.charge(l.of, in.Cost)
+	e.space()
+	if in.Err != nil {
+		if !s.failing {
+			e.note(slog.LevelWarn, "a look at the socket table failed: nothing is concluded from it, the next one follows", slog.String("error", in.Err.Error()))
+		}
+		s.failing = true
+		for c := range s.next {
+			if l.of.has(class(c)) {
+				s.next[c] = now.Add(s.gap[c])
+			}
+		}
+		return
+	}
+	if s.failing {
+		e.note(slog.LevelInfo, "looks at the socket table succeed again")
+		s.failing = false
+	}
+	s.looks++
+	for c := range s.next {
+		if !l.of.has(class(c)) {
+			continue
+		}
+		s.later[c] = in.Finding.later
+		s.inSegs[c], s.baseline[c], s.skips[c] = s.counted.InSegs, s.counted.OK && s.counted.HasInSegs, 0
+		s.next[c] = in.Sent.Add(s.gap[c])
+		if in.Finding.later != never {
+			// What was left to a later look is not to wait where the budget has just
+			// put that off: the horizon was the old one's.
+			s.next[c] = min(s.next[c], in.Finding.later.Add(-e.owners.lead()))
+		}
+		s.next[c] = max(now, s.next[c])
+	}
+	for i := range in.Finding.hits {
+		h := &in.Finding.hits[i]
+		if _, gone := s.buried[h.ID.Cookie]; gone {
+			continue
+		}
+		if t := e.tracks[h.ID.Cookie]; t != nil && (t.phase != waiting || t.act != nil || in.Sent < t.got) {
+			t.look = s.looks
+			continue // there is an exact answer that may be newer, or there will be
+		}
+		t := e.observe(&h.Socket, in.Sent, h.got)
+		t.look = s.looks
+		e.consider(t, &h.Socket, now, false)
+	}
+	// Absent is not gone: a walk of the hash table beside kills can miss the
+	// survivors. Only the kernel's word on the one socket ends its track.
+	for _, t := range e.tracks {
+		if t.of&l.of != 0 && t.look != s.looks && t.phase == waiting {
+			e.wait(t, now)
+		}
+	}
+	if s.looks == recallLooks {
+		for cookie := range e.restored {
+			e.plan.Forget = append(e.plan.Forget, cookie)
+		}
+		e.restored = nil
+	}
+}
+
+// spacing is how far apart looks for a class must be to stay within the budget,
+// of which each class that is looked for has an equal share.
+func (e *Engine) spacing(c class) time.Duration {
+	if e.sight.cost[c] == 0 {
+		return 0
+	}
+	shares := 0
+	for _, gap := range e.program.gaps {
+		if gap > 0 {
+			shares++
+		}
+	}
+	return time.Duration(float64(e.sight.cost[c]) * float64(shares) / e.program.settings.CPUBudget)
+}
+
+// charge notes what a look cost. One for both classes costs what the populous
+// one does.
+func (s *sight) charge(of classSet, cost time.Duration) {
+	if of.has(populous) {
+		s.cost[populous] = cost
+	} else {
+		s.cost[sparse] = cost
+	}
+}
+
+// space spaces the looks so that they stay within the CPU budget.
+func (e *Engine) space() {
+	s := &e.sight
+	stretched := false
+	var wanted, gap, cost time.Duration
+	for c := range s.gap {
+		s.gap[c] = max(e.program.gaps[c], e.spacing(class(c)))
+		if e.program.gaps[c] > 0 && s.gap[c] >= 2*e.program.gaps[c] {
+			stretched, wanted, gap, cost = true, e.program.gaps[c], s.gap[c], s.cost[c]
+		}
+	}
+	if stretched && !s.stretched {
+		e.note(slog.LevelWarn, "new sockets are looked for less often than the rules want, to stay within cpu_budget",
+			slog.Duration("wanted", wanted), slog.Duration("interval", gap), slog.Duration("look_cost", cost))
+	}
+	if !stretched && s.stretched {
+		e.note(slog.LevelInfo, "new sockets are looked for as often as the rules want again")
+	}
+	s.stretched = stretched
+}

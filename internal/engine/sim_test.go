@@ -1,0 +1,848 @@
+package engine
+
+import (
+	"container/heap"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+var (
+	simWorlds = flag.Int("worlds", 150, "how many random worlds to simulate")
+	simSeed   = flag.Uint64("seed", 0, "simulate the one world of this seed, and print what happens in it")
+)
+
+// TestWorlds runs the engine in random worlds and holds it, at every decision,
+// to the truth that it cannot see: nothing is killed early, in use, outside of
+// its rule or beyond a limit, and nothing that stays due is forgotten.
+func TestWorlds(t *testing.T) {
+	if *simSeed != 0 {
+		w := newSimWorld(*simSeed)
+		w.trace = func(line string) { t.Log(line) }
+		w.run()
+		t.Logf("%+v", w.tally)
+		if w.failure != "" {
+			t.Fatal(w.failure)
+		}
+		return
+	}
+	var (
+		mu    sync.Mutex
+		total simTally
+		next  atomic.Uint64
+		wg    sync.WaitGroup
+	)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := next.Add(1); seed <= uint64(*simWorlds) && !t.Failed(); seed = next.Add(1) {
+				w := newSimWorld(seed)
+				w.run()
+				if w.failure != "" {
+					t.Errorf("world %d: %s\nto see what happened in it: go test ./internal/engine -run TestWorlds -seed=%d -v", seed, w.failure, seed)
+				}
+				mu.Lock()
+				total.add(&w.tally)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d worlds: %+v", *simWorlds, total)
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 {
+		t.Errorf("too little happened to show anything: %+v", total)
+	}
+}
+
+// simTally counts what happened.
+type simTally struct {
+	Steps, Looks, Skips, Asks, Kills, Raced, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects int
+	Latest                                                                                                         time.Duration // of those seen before they fell due
+}
+
+func (t *simTally) add(u *simTally) {
+	t.Steps += u.Steps
+	t.Looks += u.Looks
+	t.Skips += u.Skips
+	t.Asks += u.Asks
+	t.Kills += u.Kills
+	t.Raced += u.Raced
+	t.Gone += u.Gone
+	t.Held += u.Held
+	t.Would += u.Would
+	t.Reloads += u.Reloads
+	t.Restarts += u.Restarts
+	t.Survivors += u.Survivors
+	t.Punctual += u.Punctual
+	t.Reconnects += u.Reconnects
+	t.Latest = max(t.Latest, u.Latest)
+}
+
+// simWorld is one random world: a kernel, an engine, and all that lies between.
+type simWorld struct {
+	rng     *rand.Rand
+	now     sock.Instant
+	events  simEvents
+	serial  int
+	jiffy   time.Duration
+	calm    bool // no question and no act ever fails
+	kernel  simKernel
+	engine  *Engine
+	run_    int // number of the daemon's run
+	ruled   int // number of rule sets so far
+	set     *rules.Set
+	able    Able
+	wake    sock.Instant
+	stopped bool
+
+	memories map[uint64]sock.Memory
+	spent    []sock.Spent
+	acting   sock.Instant // until when the actor is busy
+
+	seen   map[uint64]*simSeen // what the last exact answer said
+	kills  []simKill
+	said   map[string]int
+	began  sock.Instant // of the present rules or run
+	gap    time.Duration
+	waited sock.Instant // the last step that a wake brought
+	idle   int          // such steps in a row without the time moving
+
+	tally   simTally
+	trace   func(string)
+	failure string
+}
+
+// simSeen is the truth at the instant of an answer.
+type simSeen struct {
+	simSocket
+	at sock.Instant
+}
+
+type simKill struct {
+	rule string
+	at   sock.Instant
+}
+
+type simEvent struct {
+	at     sock.Instant
+	serial int
+	daemon bool // ends with the daemon's run
+	run    int
+	do     func()
+}
+
+type simEvents []*simEvent
+
+func (q simEvents) Len() int      { return len(q) }
+func (q simEvents) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q simEvents) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].serial < q[j].serial
+}
+func (q *simEvents) Push(x any) { *q = append(*q, x.(*simEvent)) }
+func (q *simEvents) Pop() any {
+	e := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
+	return e
+}
+
+func newSimWorld(seed uint64) *simWorld {
+	w := &simWorld{
+		rng: newSimRand(seed), now: sock.Instant(1000 * time.Second), wake: never,
+		memories: make(map[uint64]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
+	}
+	w.now += sock.Instant(w.upTo(time.Second))
+	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
+	w.jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.rng.IntN(3)]
+	w.calm = w.rng.IntN(2) == 0
+	return w
+}
+
+// upTo is a random duration in [1ns, d].
+func (w *simWorld) upTo(d time.Duration) time.Duration {
+	return time.Duration(w.rng.Int64N(int64(d))) + 1
+}
+
+// unlucky is true one time in n, where things may go wrong at all.
+func (w *simWorld) unlucky(n int) bool { return !w.calm && w.rng.IntN(n) == 0 }
+
+func (w *simWorld) schedule(at sock.Instant, daemon bool, do func()) {
+	w.serial++
+	heap.Push(&w.events, &simEvent{at, w.serial, daemon, w.run_, do})
+}
+
+func (w *simWorld) logf(format string, args ...any) {
+	if w.trace != nil {
+		w.trace(at(w.now) + " " + fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *simWorld) failf(format string, args ...any) {
+	if w.failure == "" {
+		w.failure = at(w.now) + ": " + fmt.Sprintf(format, args...)
+		w.logf("FAILED %s", w.failure)
+	}
+}
+
+// run lets the world happen.
+func (w *simWorld) run() {
+	end := w.now.Add(time.Minute + w.upTo(3*time.Minute))
+	for range 5 + w.rng.IntN(40) {
+		w.kernel.populate(2 * time.Minute)
+	}
+	for range w.rng.IntN(20) {
+		w.schedule(w.now.Add(w.upTo(end.Sub(w.now))), false, func() { w.kernel.populate(0) })
+	}
+	w.set = w.rules()
+	w.start()
+	for range w.rng.IntN(3) {
+		w.schedule(w.now.Add(w.upTo(end.Sub(w.now))), false, w.reload)
+	}
+	for range w.rng.IntN(3) {
+		w.schedule(w.now.Add(w.upTo(end.Sub(w.now))), false, w.restart)
+	}
+	for w.failure == "" {
+		next := never
+		if len(w.events) > 0 {
+			next = w.events[0].at
+		}
+		if min(next, w.wake) >= end {
+			break
+		}
+		if w.wake < next {
+			if w.wake > w.waited {
+				w.idle = 0
+			}
+			w.waited = w.wake
+			w.now = w.wake.Add(w.upTo(time.Millisecond))
+			w.step(nil)
+			continue
+		}
+		e := heap.Pop(&w.events).(*simEvent)
+		w.now = max(w.now, e.at)
+		if !e.daemon || e.run == w.run_ {
+			e.do()
+		}
+	}
+	w.now = max(w.now, end)
+	if w.failure == "" {
+		w.checkForgotten()
+		w.stop()
+	}
+}
+
+// start begins a run of the daemon with what is on disk.
+func (w *simWorld) start() {
+	w.run_++
+	w.acting = 0
+	w.engine = New(Config{Jiffy: w.jiffy, Self: 1})
+	w.able = Able{}
+	if w.rng.IntN(8) == 0 {
+		w.able.KillTimeWait = "this kernel cannot"
+	}
+	if w.rng.IntN(2) == 0 {
+		w.able.KillOrphan = "this kernel would leak it"
+	}
+	w.step(w.able)
+	var r Restored
+	for _, m := range w.memories {
+		r.Memories = append(r.Memories, m)
+	}
+	r.Spent = slices.Clone(w.spent)
+	w.step(r)
+	w.rule()
+}
+
+func (w *simWorld) rule() {
+	w.ruled++
+	w.began = w.now
+	w.logf("rules %s", describe(w.set))
+	w.step(Ruled{Compile(w.set)})
+}
+
+func (w *simWorld) reload() {
+	w.tally.Reloads++
+	w.set = w.rules()
+	w.rule()
+}
+
+// restart kills the daemon and starts it again: what it had under way is lost.
+func (w *simWorld) restart() {
+	w.tally.Restarts++
+	w.logf("restart")
+	w.wake = never
+	w.run_++
+	w.schedule(w.now.Add(w.upTo(3*time.Second)), false, w.start)
+	w.engine = nil
+}
+
+// stop ends the daemon in order.
+func (w *simWorld) stop() {
+	if w.engine == nil {
+		return
+	}
+	w.stopped = true
+	w.step(Stop{})
+	deadline := w.now.Add(time.Second)
+	for w.failure == "" && w.stopped && len(w.events) > 0 && w.events[0].at < deadline {
+		e := heap.Pop(&w.events).(*simEvent)
+		w.now = max(w.now, e.at)
+		if !e.daemon || e.run == w.run_ {
+			e.do()
+		}
+	}
+	if w.failure == "" && w.stopped && w.calm {
+		w.failf("told to stop, and did not: %d acts under way, %d to be confirmed", w.engine.acting, w.engine.confirming)
+	}
+}
+
+// rules makes a random set. A rule's name stands for its limit's window.
+func (w *simWorld) rules() *rules.Set {
+	set := &rules.Set{Settings: rules.Settings{
+		CPUBudget: []float64{0.005, 0.01, 0.1, 1}[w.rng.IntN(4)],
+		Limit:     rules.Limit{N: 5 + w.rng.IntN(30), Per: 20 * time.Second},
+	}}
+	if w.rng.IntN(3) == 0 {
+		set.Settings.Interval = time.Second + w.upTo(9*time.Second)
+	}
+	port := func(p int) ssfilter.Expr {
+		return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: uint16(p), Last: uint16(p)})
+	}
+	set.Protect = []rules.Match{{States: ssfilter.AllStates, Where: port(22)}}
+	for i := range 1 + w.rng.IntN(4) {
+		r := rules.Rule{
+			Name:    fmt.Sprintf("rule-%d", w.rng.IntN(3)*10+i),
+			Enabled: w.rng.IntN(10) > 0, DryRun: w.rng.IntN(4) == 0,
+			Then: []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1 + w.rng.IntN(12), Per: time.Duration(5+10*i) * time.Second}}},
+		}
+		if w.rng.IntN(2) == 0 {
+			r.Then[0].Order = rules.Newest
+		}
+		if w.rng.IntN(3) == 0 {
+			r.Then = append([]rules.Action{{Kind: rules.Log}}, r.Then...)
+		}
+		if w.rng.IntN(4) == 0 {
+			r.Then[len(r.Then)-1].After = w.upTo(10 * time.Second)
+		}
+		for range 1 + w.rng.IntN(2) {
+			r.Match = append(r.Match, w.match(port))
+		}
+		if w.rng.IntN(4) == 0 {
+			r.Exclude = []rules.Match{{States: ssfilter.AllStates, Where: port(simPorts[w.rng.IntN(4)])}}
+		}
+		if w.rng.IntN(8) == 0 {
+			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}})
+		}
+		r.Sum = fmt.Sprintf("%+v", r)
+		set.Rules = append(set.Rules, r)
+	}
+	if w.set != nil && w.rng.IntN(2) == 0 { // some rules stay as they were, at another place
+		set.Settings.Limit = w.set.Settings.Limit
+		kept := w.set.Rules[w.rng.IntN(len(w.set.Rules)):]
+		names := make(map[string]bool)
+		for _, r := range kept {
+			names[r.Name] = true
+		}
+		set.Rules = slices.DeleteFunc(set.Rules, func(r rules.Rule) bool { return names[r.Name] })
+		set.Rules = append(set.Rules, kept...)
+	}
+	return set
+}
+
+func (w *simWorld) match(port func(int) ssfilter.Expr) rules.Match {
+	m := rules.Match{States: []ssfilter.StateSet{
+		ssfilter.Of(ssfilter.CloseWait), ssfilter.Of(ssfilter.CloseWait), ssfilter.Of(ssfilter.CloseWait),
+		ssfilter.Of(ssfilter.Established), ssfilter.Of(ssfilter.Established, ssfilter.CloseWait),
+		ssfilter.Of(ssfilter.TimeWait), ssfilter.Of(ssfilter.FinWait2), ssfilter.Connected,
+		ssfilter.Of(ssfilter.LastAck, ssfilter.FinWait1, ssfilter.Closing, ssfilter.SynSent),
+	}[w.rng.IntN(9)]}
+	bound := time.Second + w.upTo(50*time.Second)
+	switch w.rng.IntN(4) {
+	case 0, 1:
+		m.InStateFor = bound
+	case 2:
+		m.IdleFor = bound
+	case 3:
+		m.StalledFor = bound
+	}
+	switch w.rng.IntN(8) {
+	case 0:
+		m.Where = port(simPorts[w.rng.IntN(4)])
+	case 1:
+		m.Where = ssfilter.Not(port(simPorts[w.rng.IntN(4)]))
+	case 2:
+		m.Users = []uint32{1000}
+	case 3:
+		m.Unread = &rules.Threshold{Op: rules.LessEqual, Number: 1}
+	case 4:
+		m.Verdicts = []rules.Verdict{rules.EOFReadNotClosed}
+	}
+	return m
+}
+
+func describe(set *rules.Set) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "limit %v interval %v cpu %v", set.Settings.Limit, set.Settings.Interval, set.Settings.CPUBudget)
+	for _, r := range set.Rules {
+		fmt.Fprintf(&b, "\n\t%s enabled=%v dry=%v then %v", r.Name, r.Enabled, r.DryRun, r.Then)
+		for _, m := range r.Match {
+			fmt.Fprintf(&b, "\n\t\tmatch %s where %v in_state %v idle %v stalled %v users %v unread %v verdicts %v", m.States, m.Where, m.InStateFor, m.IdleFor, m.StalledFor, m.Users, m.Unread, m.Verdicts)
+		}
+		for _, m := range r.Exclude {
+			fmt.Fprintf(&b, "\n\t\texclude %s where %v unread %v", m.States, m.Where, m.Unread)
+		}
+	}
+	return b.String()
+}
+
+// step has the engine take in something, and carries out what it plans.
+func (w *simWorld) step(in Input) {
+	if w.engine == nil {
+		return
+	}
+	w.tally.Steps++
+	p := w.engine.Step(w.now, in)
+	w.wake = p.Wake
+	if p.Wake <= w.now && !w.stopped {
+		w.failf("told to wake at %s, which is past, after %T", at(p.Wake), in)
+	}
+	for _, n := range p.Notes {
+		w.logf("note %s %v", n.Text, n.Attrs)
+	}
+	for _, m := range p.Remember {
+		if !w.unlucky(20) {
+			w.memories[m.Cookie] = m
+		}
+	}
+	for _, cookie := range p.Forget {
+		if !w.unlucky(20) {
+			delete(w.memories, cookie)
+		}
+	}
+	for c := range w.engine.sight.gap {
+		w.gap = max(w.gap, w.engine.sight.gap[c])
+	}
+	for i := range p.Report {
+		w.heard(&p.Report[i])
+	}
+	if w.stopped && (p.Look != nil || len(p.Act) > 0 || p.Count || len(p.Resolve) > 0) {
+		w.failf("something new was begun after the word to stop")
+	}
+	if w.stopped && p.Stopped {
+		w.stopped = false
+	}
+	if _, ok := in.(Counted); ok && p.Look == nil {
+		w.tally.Skips++
+	}
+	if p.Count {
+		w.deliver(w.upTo(time.Millisecond), func() Input {
+			c := w.kernel.count()
+			if w.unlucky(30) {
+				c = Counted{}
+			}
+			return c
+		})
+	}
+	if p.Look != nil {
+		w.look(p.Look)
+	}
+	if len(p.Ask) > 0 {
+		w.ask(p.Ask)
+	}
+	if len(p.Act) > 0 {
+		w.act(p.Act)
+	}
+	if len(p.Resolve) > 0 {
+		w.resolve(p.Resolve)
+	}
+	if w.engine != nil && w.tally.Steps > 100_000 {
+		w.failf("the engine is never at rest: %d steps", w.tally.Steps)
+	}
+}
+
+// deliver hands the engine an answer that is made a while from now, and reaches
+// it a little later.
+func (w *simWorld) deliver(d time.Duration, answer func() Input) {
+	w.schedule(w.now.Add(d), true, func() {
+		in := answer()
+		w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() { w.step(in) })
+	})
+}
+
+// look walks the table as it changes. Where something is taken out meanwhile, it
+// may miss what is left.
+func (w *simWorld) look(l *Look) {
+	w.tally.Looks++
+	w.logf("look %s", l.Query.States)
+	duration := w.upTo(300 * time.Millisecond)
+	cost := min(duration, w.upTo(50*time.Millisecond))
+	w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() {
+		sent := w.now
+		f := l.Begin(sent)
+		taken := w.kernel.taken
+		table := slices.Clone(w.kernel.table)
+		chunks := 1 + w.rng.IntN(5)
+		for c := range chunks {
+			part := table[len(table)*c/chunks : len(table)*(c+1)/chunks]
+			w.schedule(sent.Add(duration*time.Duration(c)/time.Duration(chunks)), true, func() {
+				got := w.now.Add(w.upTo(duration / time.Duration(chunks)))
+				for _, cookie := range part {
+					s := w.kernel.sockets[cookie]
+					if s == nil || !l.Query.States.Has(s.state) {
+						continue
+					}
+					// Where all is calm, it misses only those that the engine knows.
+					_, tracked := w.engine.tracks[cookie]
+					if w.kernel.taken != taken && (tracked || !w.calm) && w.rng.IntN(10) == 0 {
+						continue
+					}
+					r := s.report(w.now, w.jiffy)
+					if l.Query.Where != nil && l.Query.Where.Eval(&r.Conn) == ssfilter.False {
+						continue
+					}
+					f.Take(&r, got)
+					if w.rng.IntN(50) == 0 {
+						f.Take(&r, got)
+					}
+				}
+			})
+		}
+		w.schedule(sent.Add(duration+time.Millisecond), true, func() {
+			in := Looked{Finding: f, Sent: sent, Got: w.now, Cost: cost}
+			if w.unlucky(20) {
+				in.Err = errors.New("cut short")
+			}
+			w.step(in)
+		})
+	})
+}
+
+// ask answers for single sockets, each at an instant of its own.
+func (w *simWorld) ask(ids []sock.ID) {
+	w.tally.Asks += len(ids)
+	for _, id := range ids {
+		w.logf("ask for socket %d", id.Cookie)
+	}
+	w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() {
+		in := Asked{IDs: ids}
+		sent := w.now
+		if w.unlucky(30) {
+			in.Err = errors.New("no answer")
+			ids = ids[:w.rng.IntN(len(ids))]
+		}
+		w.schedule(sent.Add(w.upTo(2*time.Millisecond)), true, func() {
+			got := w.now.Add(w.upTo(2 * time.Millisecond))
+			for _, id := range in.IDs[len(ids):] {
+				if s := w.kernel.sockets[id.Cookie]; s != nil {
+					s.disturbed = true
+				}
+			}
+			for _, id := range ids {
+				a := sock.Answer{ID: id, Sent: sent, Got: got}
+				s := w.kernel.sockets[id.Cookie]
+				switch {
+				case s == nil:
+					a.Gone = true
+				case w.unlucky(50):
+					a.Err = errors.New("no memory")
+					s.disturbed = true
+				default:
+					a.Socket = s.report(w.now, w.jiffy)
+					w.seen[id.Cookie] = &simSeen{*s, w.now}
+				}
+				in.Answers = append(in.Answers, a)
+			}
+			w.schedule(got, true, func() { w.step(in) })
+		})
+	})
+}
+
+// resolve walks through /proc.
+func (w *simWorld) resolve(inodes []uint32) {
+	cost := w.upTo(20 * time.Millisecond)
+	w.deliver(cost+w.upTo(20*time.Millisecond), func() Input {
+		in := Owned{Holders: make(map[uint32][]sock.Owner), Complete: true, Cost: cost}
+		for _, s := range w.kernel.sockets {
+			if s.inode == 0 || s.kernel || !slices.Contains(inodes, s.inode) {
+				continue
+			}
+			o := sock.Owner{PID: 2, Comm: "leaky"}
+			if s.self {
+				o.PID = 1
+			}
+			in.Holders[s.inode] = []sock.Owner{o}
+		}
+		return in
+	})
+}
+
+// act does what was decided, one batch after the other. The record of the
+// intent comes first and survives.
+func (w *simWorld) act(actions []Action) {
+	for i := range actions {
+		w.checkDecision(&actions[i])
+	}
+	w.acting = max(w.acting, w.now).Add(w.upTo(3 * time.Millisecond))
+	w.schedule(w.acting, true, func() {
+		for i := range actions {
+			a := &actions[i]
+			w.spent = append(w.spent, sock.Spent{Rule: sock.RuleSum(a.Rule), N: 1, At: a.Decided, Expires: a.Decided.Add(a.Window)})
+		}
+		w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() {
+			outcomes := make([]Outcome, len(actions))
+			for i := range actions {
+				outcomes[i] = w.destroy(&actions[i])
+			}
+			done := w.now.Add(w.upTo(time.Millisecond))
+			for i := range outcomes {
+				outcomes[i].At = done
+			}
+			w.schedule(done, true, func() { w.step(Acted{outcomes}) })
+		})
+	})
+}
+
+func (w *simWorld) destroy(a *Action) Outcome {
+	o := Outcome{Act: *a}
+	s := w.kernel.sockets[a.Socket.ID.Cookie]
+	switch {
+	case s == nil:
+		o.Gone, o.Err = true, sock.ErrGone
+		w.tally.Gone++
+		return o
+	case w.unlucky(40):
+		o.Err = errors.New("no memory")
+		s.disturbed = true
+		return o
+	case w.unlucky(40):
+		o.Unsure, o.Err = true, sock.ErrUnconfirmed
+		s.disturbed = true
+		if w.rng.IntN(2) == 0 {
+			s.told++
+			w.kills = append(w.kills, simKill{a.Rule, w.now})
+			return o
+		}
+	}
+	seen := w.seen[s.id.Cookie]
+	if seen == nil || s.conn != seen.conn || s.state != seen.state || s.progress != seen.progress || s.queued != seen.queued {
+		w.tally.Raced++ // in the moment between the answer and the act
+	}
+	w.logf("killed by %s: %s", a.Rule, s)
+	w.tally.Kills++
+	w.kills = append(w.kills, simKill{a.Rule, w.now})
+	w.checkLimits(a.Rule)
+	if s.told++; w.unlucky(100) {
+		w.tally.Survivors++
+		s.disturbed = true
+		return o
+	}
+	w.kernel.remove(s)
+	return o
+}
+
+// ruleOf is a rule in force.
+func (w *simWorld) ruleOf(name string) *rules.Rule {
+	for i := range w.set.Rules {
+		if w.set.Rules[i].Name == name {
+			return &w.set.Rules[i]
+		}
+	}
+	return nil
+}
+
+// dueSince is the true instant since which an action of the rule is due on the
+// socket, as far as time goes, or never.
+func dueSince(r *rules.Rule, after time.Duration, s *simSocket, shown *sock.Socket) sock.Instant {
+	due := never
+	if among(r.Exclude, shown) != ssfilter.False {
+		return never
+	}
+	for i := range r.Match {
+		m := &r.Match[i]
+		if min(lasts(m, shown), atPresent(m, shown)) != ssfilter.True || m.StalledFor == 0 && s.queued != never {
+			continue
+		}
+		since := s.base().Add(max(m.InStateFor, m.IdleFor))
+		if m.StalledFor > 0 {
+			since = max(s.base(), s.queued).Add(m.StalledFor)
+		}
+		due = min(due, since.Add(after))
+	}
+	return due
+}
+
+// taboo says why a socket is never to be touched.
+func (w *simWorld) taboo(s *simSocket, shown *sock.Socket) string {
+	orphaned := s.inode == 0 && !s.mini && s.state != ssfilter.CloseWait
+	switch {
+	case shown.Dst.Port() == 22:
+		return "protected"
+	case s.inode == 0 && s.state == ssfilter.CloseWait:
+		return "in an accept queue"
+	case s.mptcp, s.inode != 0 && (s.kernel || s.self):
+		return "not for us"
+	case s.mini && s.state == ssfilter.TimeWait && w.able.KillTimeWait != "":
+		return "this kernel cannot"
+	case orphaned && w.able.KillOrphan != "":
+		return "would leak"
+	}
+	return ""
+}
+
+// checkDecision holds a decision against the truth at the instant of the answer
+// that it stands on.
+func (w *simWorld) checkDecision(a *Action) {
+	r := w.ruleOf(a.Rule)
+	seen := w.seen[a.Socket.ID.Cookie]
+	if r == nil || !r.Enabled || r.DryRun || a.DryRun || seen == nil {
+		w.failf("%s takes socket %d without right", a.Rule, a.Socket.ID.Cookie)
+		return
+	}
+	s := &seen.simSocket
+	shown := s.report(seen.at, w.jiffy)
+	if why := w.taboo(s, &shown); why != "" {
+		w.failf("%s takes a socket that is %s: %s", a.Rule, why, s)
+	}
+	kill := &r.Then[len(r.Then)-1]
+	due := dueSince(r, kill.After, s, &shown)
+	if due == never {
+		w.failf("%s takes a socket that it does not match: %s", a.Rule, s)
+	} else if w.now < due {
+		w.failf("%s takes a socket %v early: %s", a.Rule, due.Sub(w.now), s)
+	}
+	if s.told > 0 && !s.disturbed {
+		w.failf("%s takes a socket again: %s", a.Rule, s)
+	}
+	if s.conn > 0 {
+		w.tally.Reconnects++
+	}
+	if deadline, punctual := w.deadline(r, kill, s, due); w.now > deadline {
+		w.failf("%s takes a socket %v late (due %s): %s", a.Rule, w.now.Sub(deadline), at(due), s)
+	} else if punctual {
+		w.tally.Punctual++
+		w.tally.Latest = max(w.tally.Latest, w.now.Sub(due))
+	}
+}
+
+// deadline is when the engine must have decided to take a socket that has been
+// due since then, and whether it could see it coming.
+//
+// A look shows a change within a gap, unless it fails; from then on the engine
+// counts, if the kernel does not. It then waits for its holders to be found, if
+// there was no time for that before.
+func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due sock.Instant) (deadline sock.Instant, punctual bool) {
+	if s.disturbed {
+		return never, false
+	}
+	const (
+		looking = 400 * time.Millisecond
+		walking = 400 * time.Millisecond
+		asking  = 45 * time.Millisecond
+	)
+	looks := time.Duration(1)
+	if !w.calm {
+		looks = 8
+	}
+	found := max(s.changed, w.began).Add(looks*w.gap + looking)
+	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && due.Sub(found) > ownerLead+walking {
+		return due.Add(asking), true
+	}
+	bound := due.Sub(max(s.base(), s.queuedAt()))
+	return max(due, found.Add(bound), found).Add(ownerPatience + 2*walking), false
+}
+
+func (s *simSocket) queuedAt() sock.Instant {
+	if s.queued == never {
+		return 0
+	}
+	return s.queued
+}
+
+func (w *simWorld) checkLimits(rule string) {
+	r := w.ruleOf(rule)
+	if r == nil {
+		return // the rules changed under the act
+	}
+	own, all := 0, 0
+	for _, k := range w.kills {
+		if k.rule == rule && w.now.Sub(k.at) < r.Then[len(r.Then)-1].Limit.Per {
+			own++
+		}
+		if w.now.Sub(k.at) < w.set.Settings.Limit.Per {
+			all++
+		}
+	}
+	if w.now.Sub(w.began) > time.Second && (own > r.Then[len(r.Then)-1].Limit.N || all > w.set.Settings.Limit.N) {
+		w.failf("%s killed %d, all killed %d: beyond a limit", rule, own, all)
+	}
+}
+
+// heard takes in what is reported.
+func (w *simWorld) heard(a *Action) {
+	s := w.kernel.sockets[a.Socket.ID.Cookie]
+	w.logf("%s %s %s socket %d: %s", a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie, a.Reason)
+	conn := 0
+	if s != nil {
+		conn = s.conn
+	}
+	key := fmt.Sprintf("%d %d %s %s %s %d.%d %s", w.run_, w.ruled, a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie, conn, a.Socket.State)
+	switch a.Result {
+	case Held:
+		w.tally.Held++
+		if s != nil && !a.DryRun {
+			s.disturbed = true
+		}
+	case Would:
+		w.tally.Would++
+	case Done:
+		if a.Kind == rules.Kill && s != nil && s.conn == 0 {
+			w.failf("said to be done, and it lives: %s", s)
+		}
+		if a.Kind == rules.Kill {
+			return
+		}
+	default:
+		return
+	}
+	if w.said[key]++; w.said[key] > 1 && (s == nil || !s.disturbed || a.Result == Held) {
+		w.failf("said twice: %s", key)
+	}
+}
+
+// checkForgotten looks for sockets that should have been killed long ago, and
+// for limits that hold back what they have room for.
+func (w *simWorld) checkForgotten() {
+	if w.engine == nil {
+		return
+	}
+	for _, s := range w.kernel.sockets {
+		shown := s.report(w.now, w.jiffy)
+		if w.taboo(s, &shown) != "" || s.self || s.told > 0 {
+			continue
+		}
+		for i := range w.set.Rules {
+			r := &w.set.Rules[i]
+			if !r.Enabled || r.DryRun {
+				continue
+			}
+			kill := &r.Then[len(r.Then)-1]
+			due := dueSince(r, kill.After, s, &shown)
+			if due == never {
+				continue
+			}
+			if deadline, _ := w.deadline(r, kill, s, due); w.now > deadline {
+				w.failf("%s forgot a socket that has been due since %s: %s; track %+v", r.Name, at(due), s, w.engine.tracks[s.id.Cookie])
+			}
+		}
+	}
+}

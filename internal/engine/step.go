@@ -1,0 +1,138 @@
+// Package engine is the pure core: what to match, what to remember, when to
+// look, and what to do. It reads no clock, no file and no socket and logs
+// nothing; time comes in as a value and all it wants comes out as one.
+package engine
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// Input is something that happened. A nil Input means that time has passed.
+type Input interface {
+	apply(e *Engine, now sock.Instant)
+}
+
+// Ruled says that new rules are in force.
+type Ruled struct{ Program *Program }
+
+// Able says what the kernel and the privileges allow.
+type Able struct {
+	Kill         string // why sockets cannot be destroyed; empty: they can
+	KillTimeWait string // the same for TIME_WAIT
+	KillOrphan   string // the same for sockets that their program has closed
+}
+
+// Restored says what an earlier run remembered of sockets, and which of its
+// actions may still count against a limit.
+type Restored struct {
+	Memories []sock.Memory
+	Spent    []sock.Spent
+}
+
+// Stop says that the daemon is to end: what is under way is brought to its end,
+// and nothing new is begun.
+type Stop struct{}
+
+// Counted says what the counters hold, or that they could not be read.
+type Counted struct {
+	OK          bool
+	InSegs      uint64 // TCP segments received in the namespace
+	HasInSegs   bool
+	TimeWait    uint64 // timewait minisockets in the namespace
+	HasTimeWait bool
+}
+
+// Looked says how a look ended. With Err set it failed and nothing of it counts.
+type Looked struct {
+	Finding *Finding
+	Sent    sock.Instant
+	Got     sock.Instant
+	Cost    time.Duration // of CPU
+	Err     error
+}
+
+// Asked says what the kernel answered about single sockets.
+type Asked struct {
+	Answers []sock.Answer
+	Err     error // nothing was learnt of those without an answer
+	IDs     []sock.ID
+}
+
+// Owned says which processes hold the asked inodes.
+type Owned struct {
+	Inodes   []uint32
+	Holders  map[uint32][]sock.Owner
+	Complete bool // every process of the host was read
+	Cost     time.Duration
+}
+
+// Acted says how the acts ended that a plan asked for.
+type Acted struct {
+	Outcomes []Outcome
+}
+
+// Outcome is how one act ended.
+type Outcome struct {
+	Act    Action
+	Err    error // nil: the kernel did it
+	Gone   bool  // there was nothing left to do it to
+	Never  bool  // Err is permanent: the same act will always fail
+	Unsure bool  // the kernel's answer was lost
+	At     sock.Instant
+}
+
+// Plan is what the engine wants done. Each part may be empty.
+type Plan struct {
+	Count    bool          // read the counters
+	Look     *Look         // read the socket table
+	Ask      []sock.ID     // ask for these sockets by name
+	Resolve  []uint32      // find the holders of these inodes
+	Act      []Action      // do these, in this order
+	Report   []Action      // say these: they are decided, and nothing is to be done
+	Remember []sock.Memory // keep these on disk
+	Forget   []uint64      // drop what is kept under these cookies
+	Notes    []Note        // say these to whoever reads the log
+	Stopped  bool          // after Stop: nothing is under way any more
+	Wake     sock.Instant  // call again then, if nothing happens before
+}
+
+// Note is a line for the log about the watchdog itself.
+type Note struct {
+	Level slog.Level
+	Text  string
+	Attrs []slog.Attr
+}
+
+// Result is how an action ended, as the log and the journal name it.
+type Result string
+
+// The results.
+const (
+	Done        Result = "done"
+	Gone        Result = "gone"    // the socket ended by itself first
+	Changed     Result = "changed" // it is no longer what was matched
+	Held        Result = "held"    // a limit holds it back
+	Would       Result = "would"   // a dry run
+	Failed      Result = "failed"
+	Unconfirmed Result = "unconfirmed" // the kernel said done, or nothing, and the socket is still there
+)
+
+// Action is one action of one rule on one socket: to be done, or decided.
+type Action struct {
+	Rule       string
+	Kind       rules.Kind
+	Result     Result // empty in Plan.Act
+	DryRun     bool
+	Reason     string
+	Socket     sock.Socket
+	InStateFor time.Duration
+	IdleFor    time.Duration
+	Owners     []sock.Owner
+	Decided    sock.Instant
+	Window     time.Duration // how long a destructive action counts against a limit
+	Seq        uint64        // of the record of its intent, in Outcome and after
+}

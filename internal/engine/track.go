@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// track is what is known of one connection in one state.
+type track struct {
+	id    sock.ID
+	state ssfilter.State
+	times
+	counted         bool // the last answer had counters
+	acked, received uint64
+	segsIn          uint32
+	retrans         uint8
+	inode           uint32
+	got             sock.Instant // of the last answer
+	plain           bool         // the kernel alone knows its times as well, and will at a later look
+
+	of    classSet // classes of the rules it may match
+	look  uint64   // number of the look that last saw it
+	phase phase
+	alarm seat         // where phase is waiting: when to attend to it; in no queue: when a look sees it
+	goal  sock.Instant // what for: when to ask for it
+
+	marks   []mark  // what was done or said, each at most once per connection
+	held    *Action // a limit holds this back
+	line    seat    // among those that the limit holds back
+	turn    bool    // the limit let it go on: it is asked for afresh
+	blocked bool    // due, and something that may change stands against it
+
+	rule, action int     // of the act held back or under way
+	budget       budget  // of the act under way
+	failures     int     // of acts on it
+	act          *Action // the kernel was told; to be confirmed
+	survived     bool    // it was told, and still shows the socket: nothing more is done
+
+	owner    *holders
+	wanted   bool         // its owner is being looked for
+	patience sock.Instant // until when to wait for that; 0: not waited for yet
+
+	saved *sock.Memory // what is on disk of it
+}
+
+type phase uint8
+
+const (
+	waiting phase = iota // for its alarm, for a look, or for its turn under a limit
+	asked                // the kernel was asked for it
+	acted                // an act on it is under way
+)
+
+type mark struct {
+	rule, action int
+	open         bool // it was held back, or failed: still to be done
+}
+
+func newTrack(id sock.ID, state ssfilter.State) *track {
+	t := &track{id: id, state: state}
+	t.alarm.track, t.line.track = t, t
+	return t
+}
+
+// holders are the processes that hold a socket, as far as /proc shows them.
+type holders struct {
+	owners []sock.Owner
+	kernel bool // an inode, and no descriptor in any process
+	at     sock.Instant
+}
+
+// dataRecvSlack is how far an age may exceed last_data_recv before the two
+// contradict each other: one jiffy, at the longest that Linux has.
+const dataRecvSlack = 10 * time.Millisecond
+
+// sameConnection reports whether s is the connection that the track is about.
+// The cookie names a socket, not a connection: after connect(AF_UNSPEC) and a
+// new connect from a bound port, cookie and four-tuple are the same. What falls
+// gives it away: the counters, the retransmissions of a SYN; and so does an age
+// that the kernel contradicts.
+func (t *track) sameConnection(s *sock.Socket, sent sock.Instant) bool {
+	if s.ID != t.id || s.State != t.state {
+		return false
+	}
+	has := s.Info.Has
+	if has&sock.HasSegsIn != 0 && s.Info.SegsIn < t.segsIn && t.segsIn-s.Info.SegsIn < 1<<31 ||
+		has&sock.HasBytesAcked != 0 && s.Info.BytesAcked < t.acked ||
+		has&sock.HasBytesReceived != 0 && s.Info.BytesReceived < t.received {
+		return false
+	}
+	if s.State == ssfilter.SynSent {
+		return s.Retrans >= t.retrans // its last_data_recv is garbage
+	}
+	if has&sock.HasLastDataRecv == 0 {
+		return true
+	}
+	oldest := s.Info.LastDataRecv + dataRecvSlack
+	if s.State == ssfilter.CloseWait && sent.Sub(t.entered.safe) > oldest {
+		return false
+	}
+	return t.progressed(s) || sent.Sub(t.quiet.safe) <= oldest
+}
+
+// progressed reports whether the peer acknowledged or sent something since the
+// track was last updated, or may have.
+func (t *track) progressed(s *sock.Socket) bool {
+	const both = sock.HasBytesAcked | sock.HasBytesReceived
+	if s.Info.Has&both != both {
+		// Timewait and request sockets have no counters, and nothing to count; but
+		// a full socket may have made progress before it became one.
+		return t.counted || !s.Minisocket() && s.State != ssfilter.SynRecv
+	}
+	return s.Info.BytesAcked != t.acked || s.Info.BytesReceived != t.received
+}
+
+// begin takes over what the first answer about a connection says.
+func (t *track) begin(s *sock.Socket, fresh times) {
+	t.times = fresh
+	t.count(s)
+}
+
+// count takes over what a later answer is compared with.
+func (t *track) count(s *sock.Socket) {
+	t.counted = s.Info.Has&(sock.HasBytesAcked|sock.HasBytesReceived) != 0
+	t.acked, t.received, t.segsIn, t.retrans, t.inode = s.Info.BytesAcked, s.Info.BytesReceived, s.Info.SegsIn, s.Retrans, s.Inode
+}
+
+// update takes over what a further answer says. fresh is what it says alone.
+func (t *track) update(s *sock.Socket, fresh times) {
+	t.entered = t.entered.narrow(fresh.entered)
+	switch {
+	case t.progressed(s):
+		t.quiet, t.queued = fresh.quiet, fresh.queued
+	default:
+		t.quiet = t.quiet.narrow(fresh.quiet)
+		// Nothing was acknowledged since, so what was queued then is queued now.
+		if fresh.queued == never {
+			t.queued = never
+		} else {
+			t.queued = min(t.queued, fresh.queued)
+		}
+	}
+	t.count(s)
+}
+
+// remembered makes a track of what an earlier run knew, for an answer to
+// confirm or refute.
+func remembered(m sock.Memory, id sock.ID) *track {
+	queued := m.Queued
+	if queued == 0 {
+		queued = never
+	}
+	t := newTrack(id, m.State)
+	t.times = times{entered: bound{m.Entered, m.Entered}, quiet: bound{m.Quiet, m.Quiet}, queued: queued}
+	t.acked, t.received, t.segsIn = m.Acked, m.Received, m.SegsIn
+	t.counted = t.segsIn > 0
+	t.saved = &m
+	return t
+}
+
+const (
+	// worthKeeping is how much more than the kernel observation must know of a
+	// socket before that goes to disk.
+	worthKeeping = time.Second
+	// worthSaving is how far what is on disk may be off.
+	worthSaving = 500 * time.Millisecond
+)
+
+// memory returns what must outlive a restart, or false where the kernel's own
+// bounds will do or the disk has it.
+func (t *track) memory(fresh times, got sock.Instant) (sock.Memory, bool) {
+	m := sock.Memory{
+		Cookie: t.id.Cookie, ID: t.id.Sum(), State: t.state,
+		Entered: t.entered.safe, Quiet: t.quiet.safe,
+		Acked: t.acked, Received: t.received, SegsIn: t.segsIn,
+	}
+	if t.queued != never && got.Sub(t.queued) > worthKeeping {
+		m.Queued = t.queued
+	}
+	known := fresh.entered.safe.Sub(t.entered.safe) > worthKeeping || fresh.quiet.safe.Sub(t.quiet.safe) > worthKeeping || m.Queued != 0
+	if !known {
+		return m, false
+	}
+	near := func(a, b sock.Instant) bool { return max(a.Sub(b), b.Sub(a)) <= worthSaving }
+	if t.saved != nil && near(t.saved.Entered, m.Entered) && near(t.saved.Quiet, m.Quiet) && near(t.saved.Queued, m.Queued) &&
+		t.saved.Acked == m.Acked && t.saved.Received == m.Received {
+		return m, false
+	}
+	return m, true
+}
+
+// marked returns what was done or said about an action of a rule.
+func (t *track) marked(rule, action int) *mark {
+	for i := range t.marks {
+		if t.marks[i].rule == rule && t.marks[i].action == action {
+			return &t.marks[i]
+		}
+	}
+	return nil
+}
+
+// mark notes that an action of a rule was done.
+func (t *track) mark(rule, action int) {
+	if m := t.marked(rule, action); m != nil {
+		m.open = false
+		return
+	}
+	t.marks = append(t.marks, mark{rule: rule, action: action})
+}
+
+// reopen lets an action of a rule be done again.
+func (t *track) reopen(rule, action int) {
+	if m := t.marked(rule, action); m != nil {
+		m.open = true
+	}
+}
