@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/sockdog/sockdog/rules"
+	"github.com/spf13/cobra"
+)
+
+func checkCommand() *cobra.Command {
+	var lint bool
+	cmd := &cobra.Command{
+		Use:   "check FILE...",
+		Short: "Check rules files",
+		Long: `Check rules files and print every problem with its place. "-" is standard input.
+The exit status is 1 if a file has a problem; warnings of --lint do not count.`,
+		Example: "  sockdog check /etc/sockdog/rules.yaml\n  sockdog check --lint rules/*.yaml",
+		Args: func(_ *cobra.Command, files []string) error {
+			if len(files) == 0 {
+				return errors.New("check wants at least one file, or - for standard input")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, files []string) error {
+			bad := false
+			for _, file := range files {
+				ok, err := check(cmd.OutOrStdout(), file, lint)
+				if err != nil {
+					fmt.Fprintln(cmd.ErrOrStderr(), "sockdog:", err)
+				}
+				bad = bad || !ok
+			}
+			if bad {
+				return found{}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&lint, "lint", false, "warn of what is allowed and unwise")
+	return cmd
+}
+
+// check prints what is wrong with a file, and reports whether it is good. An
+// error means that it could not be read.
+func check(out io.Writer, file string, lint bool) (bool, error) {
+	text, err := readRules(file)
+	if err != nil {
+		return false, err
+	}
+	set, err := rules.Parse(bytes.NewReader(text))
+	var problems rules.Problems
+	if errors.As(err, &problems) {
+		fmt.Fprint(out, problems.Report(named(file)))
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if lint {
+		warnings, err := rules.Lint(bytes.NewReader(text))
+		if err != nil {
+			return false, err
+		}
+		fmt.Fprint(out, warnings.Report(named(file)))
+	}
+	fmt.Fprintf(out, "%s: %s, good\n", named(file), count(len(set.Rules), "rule"))
+	return true, nil
+}
+
+// readRules reads a file, or standard input where its name is "-", far enough
+// for rules.Parse to see that it is too long.
+func readRules(file string) ([]byte, error) {
+	const enough = 2 << 20
+	if file == "-" {
+		return io.ReadAll(io.LimitReader(os.Stdin, enough))
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a directory: name the files in it, such as %s/*.yaml", file, strings.TrimSuffix(file, "/"))
+	}
+	return io.ReadAll(io.LimitReader(f, enough))
+}
+
+// named is what a message calls a file.
+func named(file string) string {
+	if file == "-" {
+		return "standard input"
+	}
+	return file
+}
+
+// count says how many there are of something.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// parseText parses a rules file for a command that needs it good, and prints
+// what is wrong with it.
+func parseText(out io.Writer, file string, text []byte) (*rules.Set, error) {
+	set, err := rules.Parse(bytes.NewReader(text))
+	var problems rules.Problems
+	if errors.As(err, &problems) {
+		fmt.Fprint(out, problems.Report(named(file)))
+		return nil, found{named(file) + ": " + count(len(problems), "problem")}
+	}
+	return set, err
+}

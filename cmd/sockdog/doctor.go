@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/sockdiag"
+)
+
+func doctorCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what this kernel and these privileges allow, and how to get the rest",
+		Long: `Try out, on sockets of its own, what this kernel and these privileges allow, and
+print the cure for what is missing. The exit status is 1 if something that
+sockdog needs for its main job is missing.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			return doctor(cmd.OutOrStdout(), output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json`")
+	return cmd
+}
+
+// examined is one thing that was tried out.
+type examined struct {
+	What    string `json:"what"`
+	OK      bool   `json:"ok"`
+	Needed  bool   `json:"needed"` // for the main job
+	Finding string `json:"finding"`
+	Cure    string `json:"cure,omitempty"`
+}
+
+func doctor(out io.Writer, output string) error {
+	all := examine()
+	var err error
+	if output == "json" {
+		err = printJSON(out, all)
+	} else {
+		err = printExamined(out, all)
+	}
+	if err != nil {
+		return problem(err)
+	}
+	for _, x := range all {
+		if x.Needed && !x.OK {
+			return found{}
+		}
+	}
+	return nil
+}
+
+func printExamined(out io.Writer, all []examined) error {
+	for _, x := range all {
+		mark := "ok  "
+		switch {
+		case !x.OK && x.Needed:
+			mark = "FAIL"
+		case !x.OK:
+			mark = "warn"
+		}
+		if _, err := fmt.Fprintf(out, "%s  %-20s %s\n", mark, x.What, x.Finding); err != nil {
+			return err
+		}
+		if x.Cure != "" {
+			label := "cure"
+			if x.OK {
+				label = "better"
+			}
+			fmt.Fprintf(out, "      %-20s %s: %s\n", "", label, x.Cure)
+		}
+	}
+	return nil
+}
+
+func examine() []examined {
+	h, err := openHost()
+	if err != nil {
+		return []examined{{What: "socket table", Needed: true, Finding: err.Error(), Cure: "a kernel with CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG (modprobe tcp_diag)"}}
+	}
+	all := []examined{{What: "kernel", OK: true, Finding: fmt.Sprintf("Linux %s, times in steps of %s", h.release, h.jiffy)}}
+
+	table := examined{What: "socket table", OK: true, Needed: true, Finding: "readable, both families in one walk"}
+	if !h.able.OneWalk {
+		table.Finding = "readable, one walk for each family: a look costs twice as much"
+	}
+	kill := examined{What: "kill", OK: h.able.Destroy == nil, Needed: true, Finding: "works"}
+	if !kill.OK {
+		kill.Finding, kill.Cure = h.why(h.able.Destroy), h.cure()
+	}
+	timeWait := examined{What: "kill in time-wait", OK: h.able.DestroyTimeWait == nil, Finding: "works"}
+	if !timeWait.OK {
+		timeWait.Finding = h.able.DestroyTimeWait.Error()
+		if kill.OK {
+			timeWait.Cure = "Linux 6.0 or later; nothing else needs it"
+		}
+	}
+	orphans := examined{What: "kill of orphans", OK: orphansEnd(h.release), Finding: "works (Linux 6.11 or later)"}
+	if !orphans.OK {
+		orphans.Finding, orphans.Cure = "left alone: this kernel may leak an orphan that is destroyed", "Linux 6.11 or later"
+	}
+	return append(all, table, kill, timeWait, orphans, examineOwners(), examineCookie(), examineTable())
+}
+
+// examineOwners finds out whose descriptors can be read.
+func examineOwners() examined {
+	x := examined{What: "owners", OK: true, Finding: "every process of this host can be read"}
+	found, err := owner.Find(procRoot, nil)
+	switch {
+	case err != nil:
+		x.OK, x.Finding, x.Cure = false, err.Error(), "mount /proc"
+	case !found.Complete:
+		x.OK = false
+		x.Finding = "not every process can be read: some holders stay unknown, and are logged as unknown"
+		x.Cure = "CAP_SYS_PTRACE for other users' processes; shareProcessNamespace: true or hostPID: true for those of other containers"
+	}
+	return x
+}
+
+// examineCookie finds out whether first-seen times can be kept on disk.
+func examineCookie() examined {
+	if _, err := sockdiag.NetnsCookie(); err != nil {
+		return examined{What: "memory on disk", Finding: "a restart forgets how long sockets with keepalives have been stuck: " + err.Error(), Cure: "Linux 5.14 or later"}
+	}
+	return examined{What: "memory on disk", OK: true, Finding: "possible, with --state-dir"}
+}
+
+// examineTable says what a look walks through.
+func examineTable() examined {
+	const own = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
+	x := examined{What: "hash table", OK: true, Finding: "a look walks the table of the whole host"}
+	if _, err := os.Stat(own); err == nil {
+		x.Cure = "a namespace made while net.ipv4.tcp_child_ehash_entries is set, to 1024 for example, has a small table of its own: a look there costs microseconds"
+	}
+	return x
+}

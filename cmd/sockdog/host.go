@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockdiag"
+)
+
+// procRoot is where the processes are found.
+const procRoot = "/proc"
+
+// host is what this kernel and these privileges allow.
+type host struct {
+	now     func() sock.Instant
+	jiffy   time.Duration
+	netns   uint64 // inode
+	release string
+	able    sockdiag.Abilities
+	raised  error // why CAP_NET_ADMIN could not be raised
+}
+
+// openHost finds out by trying, on sockets of its own.
+func openHost() (*host, error) {
+	now, err := sock.Clock()
+	if err != nil {
+		return nil, err
+	}
+	h := &host{now: now, jiffy: sockdiag.Jiffy()}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err == nil {
+		h.netns = st.Ino
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		h.release = unix.ByteSliceToString(name.Release[:])
+	}
+	probed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the capability ends with the thread
+		h.raised = sockdiag.RaiseNetAdmin()
+		kernel, err := sockdiag.Open(h.now)
+		if err == nil {
+			h.able, err = kernel.Probe()
+			kernel.Close()
+		}
+		probed <- err
+	}()
+	if err := <-probed; err != nil {
+		return nil, fmt.Errorf("the kernel's socket table cannot be read: %w", err)
+	}
+	return h, nil
+}
+
+// openKernel opens a netlink socket for the calling thread, which it gives
+// CAP_NET_ADMIN if anything allows it: to destroy, and on kernels before 6.14 to
+// see which sockets are MPTCP subflows.
+func (h *host) openKernel() (daemon.Kernel, error) {
+	_ = sockdiag.RaiseNetAdmin() // the probe has told what follows from an error
+	return sockdiag.Open(h.now)
+}
+
+func (h *host) options(log *slog.Logger) daemon.Options {
+	return daemon.Options{
+		Log: log, Now: h.now, Jiffy: h.jiffy, Netns: fmt.Sprint(h.netns),
+		OpenKernel: h.openKernel, OpenKiller: h.openKernel,
+		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
+		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {
+			return owner.Find(procRoot, inodes)
+		},
+		Able: h.engineAble(), Cure: h.cure(),
+	}
+}
+
+// engineAble is what the engine must know of the host.
+func (h *host) engineAble() engine.Able {
+	var able engine.Able
+	if h.able.Destroy != nil {
+		able.Kill = h.why(h.able.Destroy)
+	}
+	if h.able.DestroyTimeWait != nil {
+		able.KillTimeWait = h.why(h.able.DestroyTimeWait)
+	}
+	if !orphansEnd(h.release) {
+		able.KillOrphan = "closed by its program, and kernels before 6.11 would leak it for ever"
+	}
+	return able
+}
+
+// orphansEnd reports whether the kernel frees an orphan that is destroyed:
+// commit bac76cf89816 (tcp: fix forever orphan socket caused by tcp_abort), in
+// 6.11. It cannot be tried out without leaking one.
+func orphansEnd(release string) bool {
+	var major, minor int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n != 2 {
+		return false
+	}
+	return major > 6 || major == 6 && minor >= 11
+}
+
+// cure is what to do where sockets cannot be destroyed.
+func (h *host) cure() string {
+	switch {
+	case h.able.Destroy == nil:
+		return ""
+	case errors.Is(h.able.Destroy, unix.EOPNOTSUPP):
+		return "a kernel built with CONFIG_INET_DIAG_DESTROY=y"
+	default:
+		return "run as root, `setcap cap_net_admin+p` on the binary, AmbientCapabilities=CAP_NET_ADMIN in the unit, or NET_ADMIN in the container's capabilities"
+	}
+}
+
+// why puts what the kernel said of a destroy into words.
+func (h *host) why(err error) string {
+	switch {
+	case errors.Is(err, unix.EPERM) && h.raised != nil:
+		return "kill is not permitted: " + h.raised.Error()
+	case errors.Is(err, unix.EPERM):
+		return "kill is not permitted: CAP_NET_ADMIN does not reach this network namespace, which another user namespace owns"
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return "this kernel cannot destroy sockets: it was built without CONFIG_INET_DIAG_DESTROY"
+	default:
+		return err.Error()
+	}
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+func listCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "list [state STATE]...",
+		Short: "List sockets with their age and a verdict",
+		Long: `List the TCP sockets of this network namespace: all but listening ones, or those
+in the given states. IN-STATE and IDLE are what the kernel knows now; ≥ marks a
+lower bound, - what only observation could tell.`,
+		Example: "  sockdog list\n  sockdog list state close-wait\n  sockdog list state fin-wait-1 state last-ack -o json",
+		Args: func(_ *cobra.Command, args []string) error {
+			_, err := statesOf(args)
+			return err
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			states, err := statesOf(args)
+			if err != nil {
+				return usage{err}
+			}
+			if err := list(cmd.OutOrStdout(), states, output); err != nil {
+				return problem(err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json`")
+	return cmd
+}
+
+// statesOf reads "state close-wait state last-ack".
+func statesOf(args []string) (ssfilter.StateSet, error) {
+	if len(args) == 0 {
+		return ssfilter.AllStates &^ ssfilter.Of(ssfilter.Listening), nil
+	}
+	var states ssfilter.StateSet
+	for i := 0; i < len(args); i += 2 {
+		if args[i] != "state" {
+			return 0, fmt.Errorf("%q: only \"state NAME\" is supported yet", args[i])
+		}
+		if i+1 == len(args) {
+			return 0, errors.New("\"state\" wants the name of one, such as close-wait")
+		}
+		set, err := ssfilter.ParseState(args[i+1])
+		if err != nil {
+			return 0, err
+		}
+		states |= set
+	}
+	return states, nil
+}
+
+// listed is a socket in -o json, under the names that the log uses.
+type listed struct {
+	State      string  `json:"state"`
+	RQueue     uint32  `json:"rqueue"`
+	WQueue     uint32  `json:"wqueue"`
+	Src        string  `json:"src"`
+	Dst        string  `json:"dst"`
+	InStateFor float64 `json:"in_state_for,omitempty"`
+	IdleFor    float64 `json:"idle_for,omitempty"`
+	Bound      bool    `json:"bound"` // the ages are lower bounds
+	Verdict    string  `json:"verdict,omitempty"`
+	Cookie     uint64  `json:"cookie"`
+	Inode      uint32  `json:"inode"`
+	UID        uint32  `json:"uid"`
+}
+
+func list(w io.Writer, states ssfilter.StateSet, output string) error {
+	now, err := sock.Clock()
+	if err != nil {
+		return err
+	}
+	kernel, err := sockdiag.Open(now)
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	var rows [][]string
+	var objects []listed
+	err = kernel.Look(sock.Query{States: states}, func(s *sock.Socket, _ sock.Instant) {
+		inState, idle, known, exact := engine.Ages(s)
+		if output == "json" {
+			objects = append(objects, listed{
+				State: s.State.String(), RQueue: s.RQueue, WQueue: s.WQueue, Src: s.Src.String(), Dst: s.Dst.String(),
+				InStateFor: inState.Seconds(), IdleFor: idle.Seconds(), Bound: !exact, Verdict: string(engine.Verdict(s)),
+				Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
+			})
+			return
+		}
+		age := func(d time.Duration) string {
+			switch {
+			case !known:
+				return "-"
+			case exact:
+				return short(d)
+			default:
+				return "≥" + short(d)
+			}
+		}
+		verdict := string(engine.Verdict(s))
+		if verdict == "" {
+			verdict = "-"
+		}
+		rows = append(rows, []string{
+			strings.ToUpper(s.State.String()), fmt.Sprint(s.RQueue), fmt.Sprint(s.WQueue), s.Src.String(), s.Dst.String(), age(inState), age(idle), verdict,
+		})
+	})
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(w)
+	if output == "json" {
+		err = printJSON(out, objects)
+	} else {
+		err = printTable(out, []string{"STATE", "RECV-Q", "SEND-Q", "LOCAL", "PEER", "IN-STATE", "IDLE", "VERDICT"}, rows)
+	}
+	return errors.Join(err, out.Flush())
+}

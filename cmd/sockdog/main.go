@@ -1,0 +1,109 @@
+// Command sockdog is a watchdog for stuck TCP sockets. Here are its flags and
+// its wiring; what it does is in internal.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run runs one command line and returns its exit status: 0 good, 1 a problem was
+// found, 2 wrong usage.
+func run(args []string) int {
+	root := &cobra.Command{
+		Use:           "sockdog",
+		Short:         "A watchdog for stuck TCP sockets",
+		Long:          "sockdog watches the kernel's socket table, acts on the sockets that its rules\nmatch when they fall due, and logs each action.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          knownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.Help()
+			return usage{errors.New("which command?")}
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
+	root.AddCommand(runCommand(), checkCommand(), schemaCommand(), planCommand(), listCommand(), doctorCommand(), demoCommand(), versionCommand(), completionCommand())
+	for _, c := range root.Commands() {
+		c.Args = asUsage(c.Args)
+	}
+	root.SetHelpCommand(helpCommand())
+	root.SetArgs(args)
+	cmd, err := root.ExecuteC()
+	var problem found
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &problem):
+		if text := problem.Error(); text != "" {
+			fmt.Fprintln(os.Stderr, "sockdog: "+text)
+		}
+		return 1
+	case errors.As(err, new(usage)):
+		fmt.Fprintf(os.Stderr, "sockdog: %v\nTry '%s --help'.\n", err, cmd.CommandPath())
+		return 2
+	default:
+		fmt.Fprintln(os.Stderr, "sockdog:", err)
+		return 2
+	}
+}
+
+// knownCommand finds a word where a command should be, and names the nearest.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("there is no command %q", args[0])
+	root.SuggestionsMinimumDistance = 2
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		text += ": did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usage{errors.New(text)}
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Print the help of a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return knownCommand(cmd.Root(), args)
+			}
+			return about.Help()
+		},
+	}
+}
+
+// usage is an error of the command line.
+type usage struct{ error }
+
+// found is a problem that the command found in the world, not in its command
+// line. An empty text has been printed already.
+type found struct{ text string }
+
+func (f found) Error() string { return f.text }
+
+func problem(err error) error { return found{err.Error()} }
+
+// asUsage makes wrong arguments a usage error; a command without a check of its
+// own takes none.
+func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case check != nil:
+			if err := check(cmd, args); err != nil {
+				return usage{err}
+			}
+		case len(args) > 0:
+			return usage{fmt.Errorf("%s takes no arguments, and was given %q", cmd.Name(), args[0])}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/rules"
+)
+
+func planCommand() *cobra.Command {
+	var file, stateDir, output string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what each rule would do now, and to which sockets",
+		Long: `Look once at the socket table and show what each rule would do, to which sockets,
+and when, if nothing changed. Nothing is touched. Ages that only observation knows
+come from the state directory of a running sockdog; without it they are younger
+than the truth. Limits are not counted.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			set := rules.Default()
+			if file != "" {
+				text, err := readRules(file)
+				if err != nil {
+					return problem(err)
+				}
+				if set, err = parseText(cmd.ErrOrStderr(), file, text); err != nil {
+					return err
+				}
+			}
+			if err := plan(cmd.OutOrStdout(), set, stateDir, output); err != nil {
+				return problem(err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&file, "rules", "", "`file` of rules; without it the built-in ones")
+	cmd.Flags().StringVar(&stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`directory` of a sockdog's state")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json`")
+	return cmd
+}
+
+// planned is a forecast in -o json, under the names that the log uses.
+type planned struct {
+	Rule       string  `json:"rule"`
+	Action     string  `json:"action"`
+	DryRun     bool    `json:"dry_run"`
+	DueIn      float64 `json:"due_in"` // seconds; 0: now
+	Not        string  `json:"not,omitempty"`
+	Reason     string  `json:"reason"`
+	State      string  `json:"state"`
+	Src        string  `json:"src"`
+	Dst        string  `json:"dst"`
+	InStateFor float64 `json:"in_state_for"`
+	IdleFor    float64 `json:"idle_for"`
+	Cookie     uint64  `json:"cookie"`
+	Inode      uint32  `json:"inode"`
+	UID        uint32  `json:"uid"`
+	PID        int     `json:"pid,omitempty"`
+	Comm       string  `json:"comm,omitempty"`
+}
+
+func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
+	h, err := openHost()
+	if err != nil {
+		return err
+	}
+	var restored engine.Restored
+	if stateDir != "" {
+		if restored, err = readState(stateDir, h); err != nil {
+			return err
+		}
+	}
+	kernel, err := h.openKernel()
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	survey := engine.Survey(engine.Compile(set), h.jiffy)
+	finding := survey.Begin(h.now())
+	if err := kernel.Look(survey.Query, finding.Take); err != nil {
+		return err
+	}
+	found, err := owner.Find(procRoot, finding.Inodes())
+	if err != nil {
+		return err
+	}
+	all := engine.Forecasts(finding, engine.Config{Jiffy: h.jiffy, Self: os.Getpid()}, h.engineAble(), restored,
+		engine.Owned{Holders: found.Owners, Complete: found.Complete}, h.now())
+	slices.SortStableFunc(all, func(a, b engine.Forecast) int { return int(a.In - b.In) })
+	if output == "json" {
+		var objects []planned
+		for i := range all {
+			objects = append(objects, plannedOf(&all[i]))
+		}
+		return printJSON(out, objects)
+	}
+	return printPlan(out, set, all)
+}
+
+func plannedOf(f *engine.Forecast) planned {
+	p := planned{
+		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: max(0, f.In).Seconds(), Not: f.Not, Reason: f.Reason,
+		State: f.Socket.State.String(), Src: f.Socket.Src.String(), Dst: f.Socket.Dst.String(),
+		InStateFor: f.InStateFor.Seconds(), IdleFor: f.IdleFor.Seconds(), Cookie: f.Socket.ID.Cookie, Inode: f.Socket.Inode, UID: f.Socket.UID,
+	}
+	if len(f.Owners) > 0 {
+		p.PID, p.Comm = f.Owners[0].PID, f.Owners[0].Comm
+	}
+	return p
+}
+
+func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast) error {
+	for i, r := range set.Rules {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		var rows [][]string
+		now, later, not := 0, 0, 0
+		for j := range all {
+			f := &all[j]
+			if f.Rule != r.Name {
+				continue
+			}
+			p := plannedOf(f)
+			when := "now"
+			switch {
+			case f.Not != "":
+				when = "not: " + f.Not
+				not++
+			case f.In > 0:
+				when = "in " + short(f.In)
+				later++
+			default:
+				now++
+			}
+			who := "-"
+			if p.PID != 0 {
+				who = fmt.Sprintf("%s[%d]", p.Comm, p.PID)
+			}
+			rows = append(rows, []string{"  " + p.Action, p.Src, p.Dst, who, p.Reason, when})
+		}
+		mode := ""
+		switch {
+		case !r.Enabled:
+			mode = ", disabled"
+		case r.DryRun:
+			mode = ", dry run"
+		}
+		fmt.Fprintf(out, "%s: %d now, %d later, %d left alone%s\n", r.Name, now, later, not, mode)
+		if len(rows) > 0 {
+			if err := printTable(out, []string{"  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN"}, rows); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

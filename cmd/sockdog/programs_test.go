@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+)
+
+// "leak PORT KIND=COUNT..." holds connections to a server on that port, which it
+// is itself, and says "leaking" when they all stand. The kinds are
+//
+//	forgotten    closed by the server, and not by the program
+//	keepalive    forgotten, with keepalives on: the kernel cannot tell for how long
+//	half-closed  closed by the server for its part; the program still sends
+//	in-use       traffic both ways
+//	idle         established, and silent
+func leak() {
+	if err := makeLeak(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "leak:", err)
+		os.Exit(1)
+	}
+}
+
+func makeLeak(args []string) error {
+	if len(args) == 0 {
+		return errors.New("which port?")
+	}
+	port, err := strconv.ParseUint(args[0], 10, 16)
+	if err != nil {
+		return err
+	}
+	listener, err := nstest.ListenAt(netip.AddrPortFrom(nstest.V4, uint16(port)), unix.IPPROTO_TCP)
+	if err != nil {
+		return err
+	}
+	var both, oneWay []nstest.Pair
+	for _, arg := range args[1:] {
+		kind, count, _ := strings.Cut(arg, "=")
+		n, err := strconv.Atoi(count)
+		if err != nil {
+			return err
+		}
+		for range n {
+			p, err := nstest.NewPair(listener)
+			if err != nil {
+				return err
+			}
+			switch kind {
+			case "keepalive":
+				err = errors.Join(p.Client.Keepalive(), p.Server.Close(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT))
+			case "forgotten":
+				err = errors.Join(p.Server.Close(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT))
+			case "half-closed":
+				oneWay = append(oneWay, p)
+				err = errors.Join(p.Server.CloseWrite(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT))
+			case "in-use":
+				both = append(both, p)
+			case "idle":
+			default:
+				err = fmt.Errorf("unknown kind %q", kind)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Println("leaking")
+	for ; ; time.Sleep(50 * time.Millisecond) {
+		for _, p := range append(both, oneWay...) {
+			if err := errors.Join(p.Client.Send(1), p.Server.Receive(1)); err != nil {
+				return fmt.Errorf("a healthy connection failed: %w", err)
+			}
+		}
+		for _, p := range both {
+			if err := errors.Join(p.Server.Send(1), p.Client.Receive(1)); err != nil {
+				return fmt.Errorf("a healthy connection failed: %w", err)
+			}
+		}
+	}
+}
+
+// "bounded PROGRAM ARGS..." runs a program that can never have CAP_NET_ADMIN.
+func bounded() {
+	runtime.LockOSThread()
+	become(unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0))
+}
+
+// "nested PROGRAM ARGS..." runs a program in a further user namespace: it has all
+// capabilities there, and none over the network namespace.
+func nested() {
+	runtime.LockOSThread()
+	cmd := exec.Command(os.Args[1], os.Args[2:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, Pdeathsig: unix.SIGKILL}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(125)
+	}
+}
+
+// "forbidden PROGRAM ARGS..." runs a program that may not make namespaces, and
+// is not told that it is in private ones, as a container runtime does it.
+func forbidden() {
+	runtime.LockOSThread()
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_CLONE, Jt: 0, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // args[0]: the flags
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: unix.CLONE_NEWUSER | unix.CLONE_NEWNET, Jt: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	err := errors.Join(
+		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+		unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0),
+	)
+	os.Unsetenv("SOCKDOG_NSTEST_INSIDE")
+	become(err)
+}
+
+// become runs the program of the arguments in place of this one.
+func become(err error) {
+	if err == nil {
+		var path string
+		if path, err = exec.LookPath(os.Args[1]); err == nil {
+			err = syscall.Exec(path, os.Args[1:], os.Environ())
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(125)
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/reload"
+	"github.com/sockdog/sockdog/rules"
+)
+
+type runFlags struct {
+	rules, onBadRules, stateDir, logFormat string
+}
+
+func runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Watch, and act by the rules",
+		Long: `Watch the socket table of this network namespace and act by the rules.
+
+The file of --rules is read again whenever it changes, and on SIGHUP; a file with
+a mistake changes nothing. Without --rules the built-in rules watch and report,
+and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.`,
+		Example: "  sockdog run\n  sockdog run --rules /etc/sockdog/rules.yaml --state-dir /var/lib/sockdog",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.onBadRules != "exit" && f.onBadRules != "observe" {
+				return usage{fmt.Errorf("--on-bad-rules is exit or observe, not %q", f.onBadRules)}
+			}
+			log, err := newLog(cmd.ErrOrStderr(), f.logFormat)
+			if err != nil {
+				return usage{err}
+			}
+			return watch(cmd.Context(), log, f)
+		},
+	}
+	cmd.Flags().StringVar(&f.rules, "rules", "", "`file` of rules; without it the built-in ones only watch")
+	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "what to do when the rules are bad or missing at the start: `exit|observe`")
+	cmd.Flags().StringVar(&f.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`directory` for the journal and for what must outlive a restart; default: systemd's $STATE_DIRECTORY")
+	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`auto|text|json`; auto is text on a terminal")
+	return cmd
+}
+
+// newLog makes the log: text for people, JSON for everything else.
+func newLog(out io.Writer, format string) (*slog.Logger, error) {
+	if format == "auto" {
+		format = "json"
+		if f, ok := out.(*os.File); ok && isTerminal(f) {
+			format = "text"
+		}
+	}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(out, nil)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{ReplaceAttr: journal.InSeconds})), nil
+	default:
+		return nil, fmt.Errorf("--log-format is auto, text or json, not %q", format)
+	}
+}
+
+// watch runs the daemon until a signal ends it.
+func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	log.Info("starting", "version", version(), "pid", os.Getpid())
+
+	host, err := openHost()
+	if err != nil {
+		return problem(err)
+	}
+	options := host.options(log)
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP)
+	set, changes, err := f.load(ctx, log, hangUp)
+	if err != nil {
+		return err
+	}
+	options.Rules, options.Reload = set, changes
+	if f.stateDir != "" {
+		state, err := openState(f.stateDir, host, log)
+		if err != nil {
+			log.Error("the state directory cannot be used: sockdog goes on, and forgets everything when it ends", "dir", f.stateDir, "error", err.Error())
+		}
+		defer state.close()
+		state.use(&options)
+	}
+	options.Notify = func(state string) { sd.SdNotify(false, state) }
+	if options.WatchdogEvery, err = sd.SdWatchdogEnabled(false); err != nil {
+		log.Warn("systemd's watchdog is not fed", "error", err.Error())
+	}
+	if err := daemon.Run(ctx, options); err != nil {
+		return problem(err)
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// load reads the rules for the first time, and has them read again whenever they
+// change.
+func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.Signal) (*rules.Set, <-chan daemon.Reload, error) {
+	if f.rules == "" {
+		log.Info("no --rules: the built-in rules watch and report, and touch nothing")
+		go func() {
+			for range hangUp {
+				log.Info("SIGHUP: there is no rules file to read again")
+			}
+		}()
+		return rules.Default(), nil, nil
+	}
+	watcher := reload.New(f.rules, func(err error) { log.Warn(err.Error()) })
+	go watcher.Run(ctx)
+	var first reload.File
+	select {
+	case first = <-watcher.Files():
+	case <-ctx.Done():
+		return nil, nil, problem(ctx.Err())
+	}
+	set, err := parse(first)
+	var problems rules.Problems
+	switch {
+	case err == nil:
+	case f.onBadRules == "observe":
+		log.Error("NO RULES ARE IN FORCE: the built-in ones watch and touch nothing until the file is mended", "file", f.rules, "error", err.Error())
+		set = rules.Default()
+	case errors.As(err, &problems):
+		fmt.Fprint(os.Stderr, problems.Report(f.rules))
+		return nil, nil, fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(len(problems), "problem"))
+	default:
+		return nil, nil, fmt.Errorf("%w; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", err)
+	}
+	changes := make(chan daemon.Reload)
+	go func() {
+		last := first
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangUp:
+				watcher.Poke()
+			case file := <-watcher.Files():
+				change := daemon.Reload{Again: file.Err == nil && last.Err == nil && bytes.Equal(file.Data, last.Data)}
+				if change.Rules, change.Err = parse(file); change.Err != nil {
+					change.Again = false
+				}
+				last = file
+				select {
+				case changes <- change:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return set, changes, nil
+}
+
+func parse(f reload.File) (*rules.Set, error) {
+	if f.Err != nil {
+		return nil, f.Err
+	}
+	return rules.Parse(bytes.NewReader(f.Data))
+}

@@ -1,0 +1,18 @@
+package main
+
+import (
+	"github.com/sockdog/sockdog/rules"
+	"github.com/spf13/cobra"
+)
+
+func schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of the rules file",
+		Long:  "Print the JSON Schema of the rules file, for editors that check YAML as it is typed.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(rules.Schema())
+			return err
+		},
+	}
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/seen"
+	"github.com/sockdog/sockdog/internal/sockdiag"
+)
+
+// state is what is kept on disk.
+type state struct {
+	journal  *journal.Journal
+	store    *seen.Store
+	restored engine.Restored
+}
+
+// openState opens what can be used of a state directory. A part that cannot be
+// is left out, and said; an error means that nothing can be written, and what
+// could be read is there all the same.
+func openState(dir string, h *host, log *slog.Logger) (*state, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return &state{}, err
+	}
+	var s state
+	j, interrupted, journalErr := journal.Open(dir, time.Now())
+	if journalErr == nil {
+		s.journal = j
+		for i := range interrupted {
+			r := &interrupted[i]
+			log.LogAttrs(context.Background(), slog.LevelWarn, r.Action+" "+string(r.Result), r.Attrs()...)
+		}
+	}
+	var storeErr error
+	s.store, s.restored, storeErr = openStore(dir, h)
+	switch {
+	case journalErr != nil && storeErr != nil:
+		return &s, fmt.Errorf("%w; %w", journalErr, storeErr)
+	case journalErr != nil:
+		log.Error("the journal cannot be used: what is done is only logged", "error", journalErr.Error())
+	case storeErr != nil:
+		log.Error("the first-seen store cannot be used: a restart will forget", "error", storeErr.Error())
+	}
+	return &s, nil
+}
+
+// openStore opens the first-seen store of this boot and network namespace. What
+// can be read of it comes back beside an error, too.
+func openStore(dir string, h *host) (*seen.Store, engine.Restored, error) {
+	boot, netns, err := whereabouts()
+	if err != nil {
+		return nil, engine.Restored{}, err
+	}
+	store, loaded, err := seen.Open(dir, boot, netns, h.now())
+	return store, engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent}, err
+}
+
+// readState reads what a sockdog keeps that may be running.
+func readState(dir string, h *host) (engine.Restored, error) {
+	boot, netns, err := whereabouts()
+	if err != nil {
+		return engine.Restored{}, err
+	}
+	loaded, err := seen.Read(dir, boot, netns, h.now())
+	return engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent}, err
+}
+
+// whereabouts tell this boot and network namespace from every other. Kernels
+// before 5.14 have no SO_NETNS_COOKIE: there, nothing can be kept.
+func whereabouts() (seen.BootID, uint64, error) {
+	boot, err := seen.ReadBootID()
+	if err != nil {
+		return boot, 0, err
+	}
+	netns, err := sockdiag.NetnsCookie()
+	if err != nil {
+		return boot, 0, fmt.Errorf("first-seen store: %w", err)
+	}
+	return boot, netns, nil
+}
+
+func (s *state) use(o *daemon.Options) {
+	// A nil pointer in an interface would not be nil.
+	if s.journal != nil {
+		o.Journal = s.journal
+	}
+	if s.store != nil {
+		o.Store = s.store
+	}
+	o.Restored = s.restored
+}
+
+func (s *state) close() {
+	if s.journal != nil {
+		s.journal.Close()
+	}
+	if s.store != nil {
+		s.store.Close()
+	}
+}

@@ -1,0 +1,234 @@
+// Package archtest holds the packages to ARCHITECTURE.md: each has one duty, and
+// imports what that duty needs. It looks at imports, and at nothing behind them.
+package archtest
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	root   = "../.."
+	module = "github.com/sockdog/sockdog/"
+)
+
+// The libraries, and why each is here.
+const (
+	cobra    = "github.com/spf13/cobra"                  // commands, completion, help
+	fsnotify = "github.com/fsnotify/fsnotify"            // inotify
+	netlink  = "github.com/vishvananda/netlink/nl"       // netlink sockets in a namespace
+	sdnotify = "github.com/coreos/go-systemd/v22/daemon" // READY, RELOADING, WATCHDOG
+	unix     = "golang.org/x/sys/unix"                   // system calls
+	yaml     = "gopkg.in/yaml.v3"                        // positions in the rules file
+)
+
+// impure is what a package that decides must not reach: it takes values and
+// returns values, so that a simulation can run it a million times.
+var impure = []string{"context", "log", "net", "net/http", "os", "os/exec", "os/signal", "runtime", "sync", "syscall"}
+
+// pkg is a row of the table.
+type pkg struct {
+	name string
+	may  []string // packages of this module, and libraries: no others
+	not  []string // of the standard library: everything else
+	why  string   // the bounds are there
+}
+
+var table = []pkg{
+	{
+		name: "rules/ssfilter",
+		not:  []string{"os", "os/exec", "syscall", "log", "log/slog"},
+		why:  "the filter language is public and makes no system call: others compile and evaluate filters with nothing else of ours",
+	},
+	{
+		name: "rules",
+		may:  []string{"rules/ssfilter", yaml},
+		not:  []string{"os", "os/exec", "net", "syscall", "log", "log/slog", "sync"},
+		why:  "the rules file is public and read from an io.Reader: checking one needs no Linux, no daemon and no file",
+	},
+	{
+		name: "internal/sock",
+		may:  []string{"rules/ssfilter", unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "the vocabulary that everything shares may depend on nothing that changes",
+	},
+	{
+		name: "internal/sockdiag",
+		may:  []string{"internal/sock", "rules/ssfilter", netlink, unix},
+		not:  []string{"log", "log/slog"},
+		why:  "one package speaks netlink, and it knows of no rules: another source of sockets can stand in its place",
+	},
+	{
+		name: "internal/counters",
+		may:  []string{unix},
+		not:  []string{"log", "log/slog"},
+		why:  "it reads two files of /proc and judges nothing",
+	},
+	{
+		name: "internal/owner",
+		may:  []string{"internal/sock", unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it answers who holds an inode; who asks, and why, is not its business",
+	},
+	{
+		name: "internal/seen",
+		may:  []string{"internal/sock", "rules/ssfilter", unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "a store keeps what it is given: what a record means is the engine's",
+	},
+	{
+		name: "internal/journal",
+		may:  []string{unix},
+		not:  []string{"net"},
+		why:  "the record outlives the program: its form must not follow the types of the moment",
+	},
+	{
+		name: "internal/engine",
+		may:  []string{"internal/sock", "rules", "rules/ssfilter"},
+		not:  impure,
+		why:  "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",
+	},
+	{
+		name: "internal/act",
+		may:  []string{"internal/engine", "internal/sock", unix},
+		not:  []string{"log", "log/slog"},
+		why:  "it does what was decided and reconsiders nothing, so it sees no rules and no kernel but through its own interface",
+	},
+	{
+		name: "internal/reload",
+		may:  []string{fsnotify, unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it delivers bytes; what they say is for rules",
+	},
+	{
+		name: "internal/nstest",
+		may:  []string{unix},
+		not:  []string{"testing"},
+		why:  "the demo is built on it too, and is no test",
+	},
+	{
+		name: "internal/daemon",
+		may: []string{
+			"internal/act", "internal/counters", "internal/engine", "internal/journal", "internal/owner",
+			"internal/seen", "internal/sock", "rules", "rules/ssfilter", unix,
+		},
+		not: []string{"net", "net/http"},
+		why: "it owns the state and reaches the kernel, the file and the service manager through interfaces it declares itself, so no sockdiag, no reload and no sd_notify",
+	},
+	{
+		name: "internal/demo",
+		may:  []string{"internal/nstest", "internal/sock", "internal/sockdiag", "rules", "rules/ssfilter", unix},
+		why:  "it runs the real daemon as a program and judges it by the kernel's table, and so may know nothing of how it works",
+	},
+	{
+		name: "internal/bench",
+		may: []string{
+			"internal/counters", "internal/daemon", "internal/nstest", "internal/owner", "internal/sock", "internal/sockdiag",
+			"rules", unix,
+		},
+		why: "it measures the daemon and the command as they are, and reaches into neither",
+	},
+	{
+		name: "cmd/sockdog",
+		may: []string{
+			"internal/act", "internal/counters", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
+			"internal/nstest", "internal/owner", "internal/reload", "internal/seen", "internal/sock", "internal/sockdiag",
+			"rules", "rules/ssfilter", cobra, sdnotify, unix,
+		},
+		why: "it wires everything together, through the edges above and not around them",
+	},
+}
+
+// TestImports parses the files itself: of what it reads, go test knows that an old
+// result no longer holds; of what a go command tells it, it would not.
+func TestImports(t *testing.T) {
+	seen := make(map[string]bool)
+	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && file != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "vendor"):
+			return filepath.SkipDir
+		case entry.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go"):
+			return nil
+		}
+		name, err := filepath.Rel(root, filepath.Dir(file))
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(table, func(p pkg) bool { return p.name == name })
+		if i < 0 && !seen[name] {
+			t.Errorf("%s is not in the table: say what it may import, and why no more", name)
+		}
+		seen[name] = true
+		if i < 0 {
+			return nil
+		}
+		return check(t, table[i], file)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range table {
+		if !seen[p.name] {
+			t.Errorf("%s is in the table and not in the tree", p.name)
+		}
+	}
+}
+
+func check(t *testing.T, p pkg, file string) error {
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if err != nil {
+		return err
+	}
+	for _, spec := range parsed.Imports {
+		name, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			return err
+		}
+		if !p.allows(name) {
+			t.Errorf("%s: %s may not import %s: %s", filepath.Base(file), p.name, name, p.why)
+		}
+	}
+	return nil
+}
+
+func (p pkg) allows(name string) bool {
+	if ours, ok := strings.CutPrefix(name, module); ok {
+		return slices.Contains(p.may, ours)
+	}
+	if host, _, _ := strings.Cut(name, "/"); strings.Contains(host, ".") {
+		return slices.Contains(p.may, name)
+	}
+	return name != "C" && !slices.Contains(p.not, name) // cgo would make the binary need a libc
+}
+
+// TestArchitecture has the page list the packages of the table, and no others.
+func TestArchitecture(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `((?:cmd|internal|rules)[^`]*)`").FindAllSubmatch(page, -1) {
+		got = append(got, string(row[1]))
+	}
+	for _, p := range table {
+		want = append(want, p.name)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("packages at the start of a row in ARCHITECTURE.md (-want +got):\n%s", diff)
+	}
+}

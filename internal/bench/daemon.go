@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// started is a running `sockdog run`.
+type started struct {
+	cmd *exec.Cmd
+	log *bufio.Scanner
+}
+
+// start runs sockdog with one rule and waits until it watches.
+func (b *bench) start(bound string) (*started, error) {
+	file := filepath.Join(filepath.Dir(b.sockdog), "rules.yaml")
+	text := "rules:\n  - name: bench\n    match: {state: close-wait, in_state_for: " + bound + "}\n    then: [{kill: {limit: 10000/1m}}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	s := &started{cmd: exec.Command(b.sockdog, "run", "--rules", file, "--log-format", "json")}
+	out, err := s.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	s.log = bufio.NewScanner(out)
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for s.log.Scan() {
+		if strings.Contains(s.log.Text(), `"msg":"watching"`) {
+			return s, nil
+		}
+	}
+	s.end()
+	return nil, errors.New("sockdog ended before it watched")
+}
+
+func (s *started) end() {
+	s.cmd.Process.Signal(unix.SIGTERM)
+	for s.log.Scan() {
+	}
+	s.cmd.Wait()
+}
+
+// idle measures what watching costs when there is nothing to do.
+func (b *bench) idle() error {
+	talker, err := gather(252, 0)
+	if err != nil {
+		return err
+	}
+	defer talker.end()
+	s, err := b.start("5m")
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	const span = time.Minute
+	for _, traffic := range []bool{false, true} {
+		name := "without traffic"
+		if traffic {
+			name = "with traffic"
+			if err := talker.tell(fmt.Sprint("talk ", int(span.Seconds())+5)); err != nil {
+				return err
+			}
+		}
+		before, err := cpu(s.cmd.Process.Pid)
+		if err != nil {
+			return err
+		}
+		time.Sleep(span)
+		after, err := cpu(s.cmd.Process.Pid)
+		if err != nil {
+			return err
+		}
+		rss, err := resident(s.cmd.Process.Pid)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("| `sockdog run`, a 5 m rule, nothing to do, over a minute %s | %.3f %% of a core, %.1f MB resident | | |\n",
+			name, 100*(after-before).Seconds()/span.Seconds(), float64(rss)/1e6)
+	}
+	return nil
+}
+
+// cpu is the CPU time of a process by schedstat, in nanoseconds: utime counts in
+// ticks, and most looks fall between two.
+func cpu(pid int) (time.Duration, error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if err != nil {
+			continue // the thread has ended
+		}
+		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(ns)
+	}
+	return sum, nil
+}
+
+// resident is VmRSS in bytes.
+func resident(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	return kb * 1024, err
+}
+
+// due measures how late 1,000 sockets die that fall due at 1,000 different
+// instants, by the age that the kernel keeps of them.
+func (b *bench) due() error {
+	const bound = 20 * time.Second
+	leak, err := gather(253, 0)
+	if err != nil {
+		return err
+	}
+	defer leak.end()
+	s, err := b.start(bound.String())
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	if err := leak.tell("drip 10000"); err != nil {
+		return err
+	}
+	var late []time.Duration
+	early := 0
+	for len(late) < 1000 && s.log.Scan() {
+		var line struct {
+			Result     string  `json:"result"`
+			InStateFor float64 `json:"in_state_for"`
+		}
+		if err := json.Unmarshal(s.log.Bytes(), &line); err != nil || line.Result != "done" {
+			continue
+		}
+		over := time.Duration(line.InStateFor*float64(time.Second)) - bound
+		if over < 0 {
+			early++
+		}
+		late = append(late, over)
+	}
+	if len(late) < 1000 {
+		return fmt.Errorf("only %d of 1000 were killed", len(late))
+	}
+	slices.Sort(late)
+	fmt.Printf("| 1,000 falling due at 1,000 instants: lateness at most (50, 99, 100 of 100) | %.1f ms, %.1f ms, %.1f ms; %d early | | |\n",
+		ms(late[500]), ms(late[990]), ms(late[999]), early)
+	return nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/rules"
+)
+
+const killed = 9_000
+
+// kill times the real daemon among its threads, from its first question about a
+// socket to the answer that the last one is gone, against ss -K as a whole.
+func (b *bench) kill() error {
+	leak, err := gather(251, 0)
+	if err != nil {
+		return err
+	}
+	defer leak.end()
+	var ours, theirs []float64
+	for range b.rounds {
+		if err := leak.tell(fmt.Sprint("leak ", killed)); err != nil {
+			return err
+		}
+		took, err := killWithDaemon()
+		if err != nil {
+			return err
+		}
+		ours = append(ours, killed/took.Seconds())
+
+		if err := leak.tell(fmt.Sprint("leak ", killed)); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := exec.Command("ss", "-KHtn", "state", "close-wait").Run(); err != nil {
+			return fmt.Errorf("ss -K: %w", err)
+		}
+		theirs = append(theirs, killed/time.Since(began).Seconds())
+	}
+	o, t := median(ours), median(theirs)
+	fmt.Printf("| destroying %d in CLOSE_WAIT, each rechecked before and confirmed after | %.0f a second | %.0f a second | %.2f |\n", killed, o, t, o/t)
+	return nil
+}
+
+// killWithDaemon runs the daemon until it has killed them all.
+func killWithDaemon() (time.Duration, error) {
+	set, err := rules.Parse(strings.NewReader(`
+settings: {limit: 1000000/1m}
+rules:
+  - name: bench
+    match: {state: close-wait, in_state_for: 1ms}
+    then: [{kill: {limit: 1000000/1m}}]
+`))
+	if err != nil {
+		return 0, err
+	}
+	now, err := sock.Clock()
+	if err != nil {
+		return 0, err
+	}
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	tap := &tap{now: now, done: stop}
+	open := func() (daemon.Kernel, error) {
+		c, err := sockdiag.Open(now)
+		return &tapped{c, tap}, err
+	}
+	err = daemon.Run(ctx, daemon.Options{
+		Log: slog.New(slog.DiscardHandler), Now: now, Jiffy: sockdiag.Jiffy(), Rules: set,
+		OpenKernel: open, OpenKiller: open,
+		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
+		FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
+			return owner.Found{}, nil // it is no part of what is measured
+		},
+		Notify: func(string) {},
+	})
+	if err == nil && tap.gone < killed {
+		err = fmt.Errorf("only %d of %d were killed within a minute", tap.gone, killed)
+	}
+	return tap.last.Sub(tap.first), err
+}
+
+// tap notes when the first question is asked and when the last answer is in.
+type tap struct {
+	now         func() sock.Instant
+	done        func()
+	mu          sync.Mutex
+	first, last sock.Instant
+	gone        int
+}
+
+type tapped struct {
+	daemon.Kernel
+	*tap
+}
+
+func (t *tapped) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+	t.mu.Lock()
+	if t.first == 0 {
+		t.first = t.now()
+	}
+	t.mu.Unlock()
+	answers, err := t.Kernel.Ask(ids, answers)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range answers {
+		if answers[i].Gone {
+			t.gone++
+		}
+	}
+	if t.gone >= killed && t.last == 0 {
+		t.last = t.now()
+		t.done()
+	}
+	return answers, err
+}

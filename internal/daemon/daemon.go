@@ -1,0 +1,274 @@
+// Package daemon runs the engine: one goroutine owns all state and waits for
+// nothing but the next thing that happens. What may block (the kernel's table,
+// /proc, the disk) is done by workers that hand over whole values. What to do is
+// not decided here.
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// Kernel is a netlink socket to the socket table, used by one thread.
+type Kernel interface {
+	Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
+	Destroy(ids []sock.ID, outcomes []error) ([]error, error)
+	Close() error
+}
+
+// Counters reads the counters of the network namespace.
+type Counters interface {
+	Read() (counters.Counters, error)
+	Close()
+}
+
+// Journal is the record of all actions on disk.
+type Journal interface {
+	Append(records []journal.Record) error
+}
+
+// Store keeps first-seen times and spent limits on disk.
+type Store interface {
+	Put(memories []sock.Memory) error
+	Forget(cookies []uint64) error
+	Spend(spent []sock.Spent) error
+}
+
+// Options are the daemon's surroundings. Each Open function is called on the
+// locked thread that alone uses what it returns.
+type Options struct {
+	Log   *slog.Logger
+	Now   func() sock.Instant
+	Jiffy time.Duration
+	Netns string // the inode of the network namespace, for the records
+
+	OpenKernel   func() (Kernel, error) // to look and to ask
+	OpenKiller   func() (Kernel, error) // to destroy
+	OpenCounters func() (Counters, error)
+	FindOwners   func(inodes map[uint32]struct{}) (owner.Found, error)
+
+	Able     engine.Able
+	Cure     string // what to do about Able.Kill
+	Restored engine.Restored
+	Journal  Journal // nil: none
+	Store    Store   // nil: none
+
+	Rules  *rules.Set
+	Reload <-chan Reload // nil: the rules never change
+
+	// Notify tells the service manager (sd_notify(3)); WatchdogEvery is how often
+	// it wants a sign of life, 0: never.
+	Notify        func(state string)
+	WatchdogEvery time.Duration
+}
+
+// Reload is a new set of rules, checked, or why there is none.
+type Reload struct {
+	Rules *rules.Set
+	Err   error
+	// Again says that somebody asked and the file says what it said before.
+	Again bool
+}
+
+// Daemon is the engine among its workers.
+type Daemon struct {
+	Options
+	engine   *engine.Engine
+	keeper   *keeper
+	inputs   chan engine.Input
+	looks    chan *engine.Look
+	counts   chan struct{}
+	asks     chan []sock.ID
+	acts     chan []engine.Action
+	resolves chan []uint32
+	ready    bool
+	warned   bool // that nothing can be killed
+	tally    tally
+}
+
+// tally is what the service manager's status line tells.
+type tally struct {
+	rules, done int
+	looked      time.Duration
+}
+
+// stopWithin is how long the act under way may take after the daemon is told to
+// stop.
+const stopWithin = 900 * time.Millisecond
+
+// Run watches until ctx is done. It returns an error only where it could not
+// begin to.
+func Run(ctx context.Context, o Options) error {
+	d := &Daemon{
+		Options: o,
+		engine:  engine.New(engine.Config{Jiffy: o.Jiffy, Self: os.Getpid()}),
+		inputs:  make(chan engine.Input, 8),
+		// The engine has one request of each kind under way at most, and few acts:
+		// no send on these ever waits.
+		looks:    make(chan *engine.Look, 1),
+		counts:   make(chan struct{}, 1),
+		asks:     make(chan []sock.ID, 1),
+		acts:     make(chan []engine.Action, engine.MostActBatches),
+		resolves: make(chan []uint32, 1),
+	}
+	d.keeper = newKeeper(o.Log, o.Netns, o.Journal, o.Store)
+	stop, err := d.startWorkers()
+	if err != nil {
+		return err
+	}
+	defer stop()
+
+	d.carryOut(d.engine.Step(o.Now(), o.Able))
+	d.carryOut(d.engine.Step(o.Now(), o.Restored))
+	d.rule(o.Rules)
+	d.loop(ctx)
+	return nil
+}
+
+// loop is the one place where things happen, one after the other.
+func (d *Daemon) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	// A nil channel is never ready: without a watchdog nothing ticks.
+	var alive <-chan time.Time
+	if d.WatchdogEvery > 0 {
+		ticker := time.NewTicker(d.WatchdogEvery / 2)
+		defer ticker.Stop()
+		alive = ticker.C
+	}
+	stopping := ctx.Done()
+	for {
+		var in engine.Input
+		select {
+		case in = <-d.inputs:
+		case <-timer.C:
+		case <-alive:
+			d.Notify("WATCHDOG=1\nSTATUS=" + d.status())
+			continue
+		case r := <-d.Reload:
+			d.reload(r)
+			in = nil
+		case <-stopping:
+			d.Notify("STOPPING=1")
+			d.Log.Info("stopping")
+			stopping = nil
+			deadline := time.AfterFunc(stopWithin, func() { d.inputs <- giveUp{} })
+			defer deadline.Stop()
+			in = engine.Stop{}
+		}
+		if _, ok := in.(giveUp); ok {
+			d.Log.Warn("stopping while an act is under way: its outcome is not known")
+			return
+		}
+		now := d.Now()
+		plan := d.engine.Step(now, in)
+		d.carryOut(plan)
+		d.noticeLook(in)
+		if plan.Stopped {
+			return
+		}
+		timer.Reset(plan.Wake.Sub(d.Now()))
+	}
+}
+
+// giveUp ends a loop whose last act does not end.
+type giveUp struct{ engine.Input }
+
+// carryOut hands every part of a plan to who does it.
+func (d *Daemon) carryOut(p engine.Plan) {
+	for _, n := range p.Notes {
+		d.Log.LogAttrs(context.Background(), n.Level, n.Text, n.Attrs...)
+	}
+	d.keeper.keep(p.Remember, p.Forget)
+	d.keeper.record(p.Report)
+	if p.Count {
+		d.counts <- struct{}{}
+	}
+	if p.Look != nil {
+		d.looks <- p.Look
+	}
+	if len(p.Ask) > 0 {
+		d.asks <- p.Ask
+	}
+	if len(p.Act) > 0 {
+		d.acts <- p.Act
+	}
+	if len(p.Resolve) > 0 {
+		d.resolves <- p.Resolve
+	}
+	for i := range p.Report {
+		if p.Report[i].Result == engine.Done && p.Report[i].Kind.Destructive() {
+			d.tally.done++
+		}
+	}
+}
+
+// rule puts a checked set of rules in force.
+func (d *Daemon) rule(set *rules.Set) {
+	d.carryOut(d.engine.Step(d.Now(), engine.Ruled{Program: engine.Compile(set)}))
+	d.tally.rules = len(set.Rules)
+	if d.Able.Kill != "" && destructive(set) && !d.warned {
+		d.warned = true
+		d.Log.Error("sockdog watches, and says what it would do: "+d.Able.Kill, "cure", d.Cure)
+	}
+}
+
+// destructive reports whether any rule wants to take something away.
+func destructive(set *rules.Set) bool {
+	for _, r := range set.Rules {
+		for _, a := range r.Then {
+			if r.Enabled && !r.DryRun && a.Kind.Destructive() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reload puts new rules in force, or keeps the old ones and says why.
+func (d *Daemon) reload(r Reload) {
+	d.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonicUsec()))
+	switch {
+	case r.Err != nil:
+		d.Log.Error("the rules were not reloaded: those in force stay in force", "error", r.Err.Error())
+	case r.Again:
+		d.Log.Info("the rules were read again: they say what they said before")
+	default:
+		d.rule(r.Rules)
+		d.Log.Info("rules reloaded", "rules", len(r.Rules.Rules))
+	}
+	if d.ready {
+		d.Notify("READY=1\nSTATUS=" + d.status())
+	}
+}
+
+// noticeLook tells the service manager that the daemon is ready once the table
+// was looked at.
+func (d *Daemon) noticeLook(in engine.Input) {
+	looked, ok := in.(engine.Looked)
+	if !ok {
+		return
+	}
+	d.tally.looked = looked.Cost
+	if !d.ready && looked.Err == nil {
+		d.ready = true
+		d.Notify("READY=1\nSTATUS=" + d.status())
+		d.Log.Info("watching", "rules", d.tally.rules)
+	}
+}
+
+func (d *Daemon) status() string {
+	return fmt.Sprintf("%d rules, %d sockets watched, %d killed, last look took %s of CPU",
+		d.tally.rules, d.engine.Watched(), d.tally.done, d.tally.looked.Round(10*time.Microsecond))
+}

@@ -1,0 +1,205 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// keeper writes what happened to the log and the journal, and what must outlive
+// a restart to the store. A disk that hangs stops it and not the watch: only an
+// act waits, for the record of its intent.
+type keeper struct {
+	log     *slog.Logger
+	netns   string
+	disk    sync.Mutex // journal and store are used by the actor, too
+	journal Journal
+	store   Store
+	failed  map[string]bool // by what failed: said once
+
+	mail    sync.Mutex
+	arrived *sync.Cond
+	box     []letter
+	lost    int
+	closed  bool
+	done    chan struct{}
+}
+
+// letter is a part of a plan on its way to the disk.
+type letter struct {
+	remember []sock.Memory
+	forget   []uint64
+	report   []engine.Action
+	at       time.Time
+}
+
+// boxSize bounds what waits for a disk or a log that hangs. What is over is
+// counted, and said once it flows again.
+const boxSize = 4096
+
+func newKeeper(log *slog.Logger, netns string, j Journal, s Store) *keeper {
+	k := &keeper{log: log, netns: netns, journal: j, store: s, failed: make(map[string]bool), done: make(chan struct{})}
+	k.arrived = sync.NewCond(&k.mail)
+	go k.run()
+	return k
+}
+
+func (k *keeper) keep(remember []sock.Memory, forget []uint64) {
+	if k.store != nil && len(remember)+len(forget) > 0 {
+		k.post(letter{remember: remember, forget: forget})
+	}
+}
+
+func (k *keeper) record(report []engine.Action) {
+	if len(report) > 0 {
+		k.post(letter{report: report, at: time.Now()})
+	}
+}
+
+func (k *keeper) post(l letter) {
+	k.mail.Lock()
+	defer k.mail.Unlock()
+	if len(k.box) >= boxSize {
+		k.lost += len(l.report)
+		return
+	}
+	k.box = append(k.box, l)
+	k.arrived.Signal()
+}
+
+// close waits until everything posted is written.
+func (k *keeper) close() {
+	k.mail.Lock()
+	k.closed = true
+	k.arrived.Signal()
+	k.mail.Unlock()
+	select {
+	case <-k.done:
+	case <-time.After(stopWithin):
+	}
+}
+
+func (k *keeper) run() {
+	defer close(k.done)
+	for {
+		k.mail.Lock()
+		for len(k.box) == 0 && !k.closed {
+			k.arrived.Wait()
+		}
+		letters, lost := k.box, k.lost
+		k.box, k.lost = nil, 0
+		k.mail.Unlock()
+		if len(letters) == 0 {
+			return
+		}
+		for i := range letters {
+			k.write(&letters[i])
+		}
+		if lost > 0 {
+			k.log.Error("records were lost: the log or the disk took them too slowly", "records", lost)
+		}
+	}
+}
+
+func (k *keeper) write(l *letter) {
+	records := make([]journal.Record, 0, len(l.report))
+	for i := range l.report {
+		records = append(records, k.recordOf(&l.report[i], l.at))
+		if r := &records[i]; r.Result != journal.Held { // one line a minute stands for those
+			k.log.LogAttrs(context.Background(), levelOf(r.Result), r.Action+" "+string(r.Result), r.Attrs()...)
+		}
+	}
+	k.disk.Lock()
+	defer k.disk.Unlock()
+	if k.journal != nil && len(records) > 0 {
+		k.check("the journal", k.journal.Append(records))
+	}
+	if k.store != nil && len(l.remember) > 0 {
+		k.check("the first-seen store", k.store.Put(l.remember))
+	}
+	if k.store != nil && len(l.forget) > 0 {
+		k.check("the first-seen store", k.store.Forget(l.forget))
+	}
+}
+
+func levelOf(r journal.Result) slog.Level {
+	switch r {
+	case journal.Failed:
+		return slog.LevelError
+	case journal.Unconfirmed, journal.Interrupted:
+		return slog.LevelWarn
+	default:
+		return slog.LevelInfo
+	}
+}
+
+// Intend writes the record of acts before they are done. Where the disk refuses,
+// the acts are done all the same: a full disk must not keep a leak alive.
+func (k *keeper) Intend(actions []engine.Action) {
+	if k.journal == nil && k.store == nil {
+		return
+	}
+	now := time.Now()
+	records := make([]journal.Record, len(actions))
+	for i := range actions {
+		records[i] = k.recordOf(&actions[i], now)
+		records[i].Result = journal.Intent
+	}
+	k.disk.Lock()
+	defer k.disk.Unlock()
+	if k.store != nil {
+		k.check("the first-seen store", k.store.Spend(spent(actions)))
+	}
+	if k.journal != nil {
+		k.check("the journal", k.journal.Append(records))
+		for i := range actions {
+			actions[i].Seq = records[i].Seq
+		}
+	}
+}
+
+// spent sums up the actions by rule, in the order of the rules' first.
+func spent(actions []engine.Action) []sock.Spent {
+	var sums []sock.Spent
+	at := make(map[string]int)
+	for i := range actions {
+		a := &actions[i]
+		j, ok := at[a.Rule]
+		if !ok {
+			j = len(sums)
+			at[a.Rule] = j
+			sums = append(sums, sock.Spent{Rule: sock.RuleSum(a.Rule), At: a.Decided, Expires: a.Decided.Add(a.Window)})
+		}
+		sums[j].N++
+	}
+	return sums
+}
+
+// check says once that something cannot be written, and once that it can again.
+func (k *keeper) check(what string, err error) {
+	switch {
+	case err != nil && !k.failed[what]:
+		k.log.Error(what+" cannot be written: sockdog goes on, with what it remembers in memory only", "error", err.Error())
+	case err == nil && k.failed[what]:
+		k.log.Info(what + " can be written again")
+	}
+	k.failed[what] = err != nil
+}
+
+func (k *keeper) recordOf(a *engine.Action, at time.Time) journal.Record {
+	s := &a.Socket
+	r := journal.Record{
+		Time: at, Seq: a.Seq, Rule: a.Rule, Action: string(a.Kind), Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: a.Reason,
+		Netns: k.netns, Src: s.Src, Dst: s.Dst, State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
+		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
+	}
+	if len(a.Owners) > 0 {
+		r.PID, r.Comm = a.Owners[0].PID, a.Owners[0].Comm
+	}
+	return r
+}

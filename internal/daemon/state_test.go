@@ -1,0 +1,222 @@
+package daemon_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/seen"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockdiag"
+)
+
+// openState opens the journal and the first-seen store in a directory, as a start
+// of the watchdog does. The function that it returns closes them.
+func (w *world) openState(dir string) (closeState func()) {
+	w.Helper()
+	j, _, err := journal.Open(dir, time.Now())
+	check(w, err)
+	boot := must(seen.ReadBootID())(w)
+	store, loaded, err := seen.Open(dir, boot, must(sockdiag.NetnsCookie())(w), w.options.Now())
+	check(w, err)
+	w.options.Journal, w.options.Store = j, store
+	w.options.Restored = engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent}
+	closeState = func() {
+		j.Close()
+		store.Close()
+	}
+	w.Cleanup(closeState)
+	return closeState
+}
+
+// records are what the journal in a directory holds.
+func (w *world) records(dir string) []journal.Record {
+	w.Helper()
+	text := must(os.ReadFile(filepath.Join(dir, "sockdog.jsonl")))(w)
+	var all []journal.Record
+	for line := range strings.Lines(string(text)) {
+		var r journal.Record
+		check(w, json.Unmarshal([]byte(line), &r))
+		all = append(all, r)
+	}
+	return all
+}
+
+// The kernel does not know the age of a socket with keepalives, and the
+// watchdog's memory of it outlives a restart.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	const text = often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 5s}, then: kill}]\n"
+	w := newWorld(t)
+	dir := t.TempDir()
+	p := w.pair(w.listen(nstest.V4, 5432))
+	check(t, p.Client.Keepalive())
+	check(t, p.Server.Keepalive())
+	closeState := w.openState(dir)
+	stop := w.watch(text)
+	s := w.hangUp(p.Server, p.Client.CloseWrite)
+	w.reach(s.since.Add(3 * time.Second))
+	stop()
+	closeState()
+	w.lives(s, unix.BPF_TCP_CLOSE_WAIT)
+
+	restarted := w.options.Now()
+	w.openState(dir)
+	w.watch(text)
+	w.dies(s, 5*time.Second)
+	w.knownBefore(s, restarted)
+}
+
+// knownBefore checks that what happened then did not make the watchdog count the
+// age of a socket with keepalives afresh. Three seconds at least must lie between
+// the beginning and then.
+func (w *world) knownBefore(s stuck, then sock.Instant) {
+	w.Helper()
+	// A probe is answered each second, and up to that the kernel knows the age.
+	const probed = 3 * time.Second / 2
+	claimed := time.Duration(w.result(s.cookie, journal.Done).Age * float64(time.Second))
+	if since := w.killed(s.cookie)[0].Add(-claimed); since >= then.Add(-probed) {
+		w.Errorf("its age is counted from %v before that on, and it was stuck %v before", then.Sub(since), then.Sub(s.since))
+	}
+}
+
+// What an earlier run knew of a connection does not count for the next one under
+// its cookie.
+func TestReconnectedWhileDown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	l := w.listen(nstest.V4, 5432)
+	connect := func(s nstest.Socket) stuck {
+		check(t, s.Connect(must(l.Local())(t)))
+		server := must(l.Accept())(t)
+		w.closeLater(server)
+		check(t, server.Keepalive())
+		return w.hangUp(s, server.CloseWrite)
+	}
+	s := must(nstest.New(nstest.V4, unix.IPPROTO_TCP))(t)
+	w.closeLater(s)
+	check(t, s.Keepalive())
+	check(t, s.Bind(netip.AddrPortFrom(nstest.V4, 5433)))
+	closeState := w.openState(dir)
+	stop := w.watch(often + leaked)
+	first := connect(s)
+	w.reach(first.since.Add(bound * 3 / 4))
+	stop()
+	closeState()
+	check(t, s.Disconnect())
+	second := connect(s)
+	w.openState(dir)
+	w.watch(often + leaked)
+	w.dies(second, bound)
+}
+
+// The state directory is full, or read-only: that is said once, and the leak is
+// healed all the same.
+func TestStateDirectoryFails(t *testing.T) {
+	t.Parallel()
+	refuse := func(errno unix.Errno) func(w *world) {
+		return func(w *world) { w.options.Journal, w.options.Store = refusing{errno}, refusing{errno} }
+	}
+	for name, spoil := range map[string]func(w *world){
+		"read-only": refuse(unix.EROFS),
+		"failing":   refuse(unix.EIO),
+		"full": func(w *world) {
+			dir := smallDisk(w, 16<<10)
+			w.openState(dir)
+			check(w, fill(filepath.Join(dir, "ballast")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			spoil(w)
+			l := w.listen(nstest.V4, 5432)
+			stop := w.watch(often + leaked)
+			for range 3 {
+				// Keepalives make it worth remembering.
+				p := w.pair(l)
+				check(t, p.Server.Keepalive())
+				w.dies(w.hangUp(p.Server, p.Client.CloseWrite), bound)
+			}
+			stop()
+			for _, what := range []string{"the journal cannot be written", "the first-seen store cannot be written"} {
+				if n := w.count(what); n != 1 {
+					t.Errorf("%d lines say %q, want 1:\n%s", n, what, w.log)
+				}
+			}
+		})
+	}
+}
+
+// refusing is a state directory that takes nothing.
+type refusing struct{ errno unix.Errno }
+
+func (r refusing) Append([]journal.Record) error { return r.errno }
+func (r refusing) Put([]sock.Memory) error       { return r.errno }
+func (r refusing) Forget([]uint64) error         { return r.errno }
+func (r refusing) Spend([]sock.Spent) error      { return r.errno }
+
+// smallDisk returns a directory on a file system of its own.
+func smallDisk(w *world, size int) string {
+	w.Helper()
+	type mounted struct {
+		fd  int
+		err error
+	}
+	done := make(chan mounted)
+	go func() {
+		runtime.LockOSThread() // never unlocked: its mount namespace ends with the thread
+		fd, err := mountTmpfs(size)
+		done <- mounted{fd, err}
+	}()
+	m := <-done
+	check(w, m.err)
+	w.Cleanup(func() { unix.Close(m.fd) })
+	return fmt.Sprintf("/proc/self/fd/%d", m.fd)
+}
+
+// mountTmpfs returns a descriptor of a tmpfs that is mounted in no directory.
+func mountTmpfs(size int) (int, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return 0, err
+	}
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fs)
+	err = errors.Join(unix.FsconfigSetString(fs, "size", fmt.Sprint(size)), unix.FsconfigCreate(fs))
+	if err != nil {
+		return 0, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+}
+
+// fill writes a file until there is no room.
+func fill(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		if _, err := f.Write(make([]byte, 4096)); errors.Is(err, unix.ENOSPC) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}

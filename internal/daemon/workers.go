@@ -1,0 +1,188 @@
+package daemon
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/act"
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"golang.org/x/sys/unix"
+)
+
+// workersEnd is how long the workers have to end what no act depends on.
+const workersEnd = 50 * time.Millisecond
+
+// startWorkers starts everything that may block, each on a thread of its own:
+// a look that takes 200 ms delays no kill. stop waits for them, within reason.
+func (d *Daemon) startWorkers() (stop func(), err error) {
+	done := make(chan struct{})
+	var workers sync.WaitGroup
+	var opened []<-chan error
+	start := func(open func() (work func(), err error)) {
+		ready := make(chan error, 1)
+		opened = append(opened, ready)
+		workers.Go(func() {
+			// The cost of a look is counted by thread, and so is the capability to
+			// destroy; the thread ends with the goroutine.
+			runtime.LockOSThread()
+			work, err := open()
+			ready <- err
+			if err == nil {
+				work()
+			}
+		})
+	}
+	send := func(in engine.Input) {
+		select {
+		case d.inputs <- in:
+		case <-done:
+		}
+	}
+	start(func() (func(), error) { return d.looker(done, send) })
+	start(func() (func(), error) { return d.asker(done, send) })
+	start(func() (func(), error) { return d.actor(done, send) })
+	start(func() (func(), error) { return func() { d.walk(done, send) }, nil })
+	stopAll := func() {
+		close(done)
+		ended := make(chan struct{})
+		go func() { workers.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(workersEnd): // a walk through a large /proc need not end first
+		}
+		d.keeper.close()
+	}
+	for _, ready := range opened {
+		err = errors.Join(err, <-ready)
+	}
+	if err != nil {
+		stopAll()
+		return nil, err
+	}
+	return stopAll, nil
+}
+
+// looker reads the counters and the socket table.
+func (d *Daemon) looker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+	kernel, err := d.OpenKernel()
+	if err != nil {
+		return nil, err
+	}
+	counts, err := d.OpenCounters()
+	if err != nil {
+		kernel.Close()
+		return nil, err
+	}
+	return func() {
+		defer kernel.Close()
+		defer counts.Close()
+		for {
+			select {
+			case <-done:
+				return
+			case <-d.counts:
+				send(counted(counts.Read()))
+			case look := <-d.looks:
+				send(d.look(kernel, look))
+			}
+		}
+	}, nil
+}
+
+func counted(c counters.Counters, err error) engine.Counted {
+	return engine.Counted{
+		OK:     err == nil,
+		InSegs: c.InSegs, HasInSegs: c.Has&counters.HasInSegs != 0,
+		TimeWait: c.TimeWait, HasTimeWait: c.Has&counters.HasTimeWait != 0,
+	}
+}
+
+func (d *Daemon) look(kernel Kernel, look *engine.Look) engine.Looked {
+	began := threadTime()
+	sent := d.Now()
+	finding := look.Begin(sent)
+	err := kernel.Look(look.Query, finding.Take)
+	return engine.Looked{Finding: finding, Sent: sent, Got: d.Now(), Cost: threadTime() - began, Err: err}
+}
+
+// threadTime is the CPU time that the calling thread has used. RUSAGE_THREAD
+// counts in ticks, and reads 0 for most looks.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// monotonicUsec is CLOCK_MONOTONIC as the service manager wants it.
+func monotonicUsec() int64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
+		return 0
+	}
+	return ts.Nano() / 1000
+}
+
+// asker asks for single sockets.
+func (d *Daemon) asker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+	kernel, err := d.OpenKernel()
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		defer kernel.Close()
+		for {
+			select {
+			case <-done:
+				return
+			case ids := <-d.asks:
+				answers, err := kernel.Ask(ids, make([]sock.Answer, 0, len(ids)))
+				send(engine.Asked{IDs: ids, Answers: answers, Err: err})
+			}
+		}
+	}, nil
+}
+
+// actor destroys sockets.
+func (d *Daemon) actor(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+	kernel, err := d.OpenKiller()
+	if err != nil {
+		return nil, err
+	}
+	killer := act.New(kernel, d.keeper, d.Now)
+	return func() {
+		defer kernel.Close()
+		for {
+			select {
+			case <-done:
+				return
+			case actions := <-d.acts:
+				send(engine.Acted{Outcomes: killer.Do(actions)})
+			}
+		}
+	}, nil
+}
+
+// walk finds the holders of sockets.
+func (d *Daemon) walk(done <-chan struct{}, send func(engine.Input)) {
+	for {
+		select {
+		case <-done:
+			return
+		case inodes := <-d.resolves:
+			wanted := make(map[uint32]struct{}, len(inodes))
+			for _, inode := range inodes {
+				wanted[inode] = struct{}{}
+			}
+			began := threadTime()
+			// Where /proc cannot be walked at all, the holders are unknown.
+			found, err := d.FindOwners(wanted)
+			send(engine.Owned{Holders: found.Owners, Complete: err == nil && found.Complete, Cost: threadTime() - began})
+		}
+	}
+}

@@ -1,0 +1,238 @@
+// Package demo shows sockdog at work: a program leaks connections to its
+// database in a private network namespace, and `sockdog run` heals it. What it
+// claims in the end it has read in the kernel's socket table, not in a log.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+)
+
+const (
+	// bound is the time in CLOSE_WAIT that the rule allows.
+	bound = 3 * time.Second
+	// pause lies between two rounds in which the database closes connections.
+	pause = time.Second
+	// watchEvery is how often the kernel is asked what became of the leak.
+	watchEvery = 5 * time.Millisecond
+	// grace is how long after its due instant a socket may still be there before
+	// the demo gives up: on a machine that is busy with other things.
+	grace = 5 * time.Second
+	// patience bounds the whole demo.
+	patience = 14 * time.Second
+)
+
+// ruleFile is what sockdog is run with.
+var ruleFile = fmt.Sprintf(`rules:
+  - name: forgotten-connections
+    match: {state: close-wait, dport: %d, in_state_for: %v}
+    then: [kill]
+`, address.Port(), bound)
+
+const toAllow = `the demo needs a network namespace of its own. One of these allows it:
+  - run it as root
+  - as an ordinary user: sysctl -w user.max_user_namespaces=10000
+    (on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0, on Debian kernel.unprivileged_userns_clone=1)
+  - in a container: docker run --privileged`
+
+// Run shows the whole story on out, and reports whether the leak was healed.
+// The program of the process must be sockdog: it is run again inside the
+// namespace, and what goes wrong there has been said when Run returns.
+func Run(ctx context.Context, out io.Writer) (healed bool, err error) {
+	inside, status, err := nstest.Enter()
+	if err != nil {
+		return false, fmt.Errorf("%w\n%s", err, toAllow)
+	}
+	if !inside {
+		return status == 0, nil
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("the demo took too long, and gave up"))
+	defer cancel()
+
+	// A child's Pdeathsig goes by the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	s := &scene{story: story{out: out, began: time.Now()}}
+	err = s.play(ctx)
+	s.close()
+	if err != nil {
+		return false, err
+	}
+	return s.ending(s.database.conns), nil
+}
+
+// scene is all that takes part.
+type scene struct {
+	story
+	database *database
+	shop     *exec.Cmd
+	dog      *dog
+	table    *table
+	rounds   int // in which the database closed connections
+}
+
+func (s *scene) play(ctx context.Context) (err error) {
+	s.opening()
+	if s.table, err = openTable(); err != nil {
+		return err
+	}
+	if s.database, err = openDatabase(); err != nil {
+		return err
+	}
+	if s.shop, err = startShop(); err != nil {
+		return err
+	}
+	if err := s.database.welcome(); err != nil {
+		return fmt.Errorf("%s did not open its connections: %w", shopName, err)
+	}
+	if err := s.table.identify(s.database.conns); err != nil {
+		return err
+	}
+	s.tell("%s[%d] has %d connections to its database: %d idle, %d in use, and %d on which", shopName, s.shop.Process.Pid, len(s.database.conns), forgotten, busy, uploads)
+	s.more("the database has said all that it will say, and the program still sends")
+	if s.dog, err = startDog(); err != nil {
+		return err
+	}
+	if err := s.watch(ctx); err != nil {
+		return err
+	}
+	if err := s.dog.stop(); err != nil {
+		return fmt.Errorf("sockdog was told to stop: %w", err)
+	}
+	s.tell("sockdog is told to stop, and has")
+	return s.prove(ctx)
+}
+
+// watch lets the database close its connections, and follows what comes of it.
+func (s *scene) watch(ctx context.Context) error {
+	var round <-chan time.Time // nil until sockdog watches
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case line, ok := <-s.dog.said:
+			if !ok {
+				return fmt.Errorf("sockdog ended in the middle of it: %w", s.dog.wait())
+			}
+			if line.Message == watching {
+				s.tell("sockdog[%d] watches", s.dog.pid())
+				round = time.After(pause / 4)
+			}
+			s.heard(line)
+		case <-round:
+			round = nil
+			if s.rounds++; s.rounds*perRound < forgotten {
+				round = time.After(pause)
+			}
+			if err := s.database.closeSome(s.table.now); err != nil {
+				return err
+			}
+			s.tell("the database closes %d idle ones, and %s forgets to", perRound, shopName)
+		case <-tick.C:
+			if err := s.table.follow(s.database.conns); err != nil {
+				return err
+			}
+			if s.settled() {
+				return nil
+			}
+		}
+	}
+}
+
+// prove waits until the program has used its healthy connections once more.
+func (s *scene) prove(ctx context.Context) error {
+	for _, c := range s.database.conns {
+		c.before = c.bytes
+	}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for giveUp := s.table.now().Add(grace); s.table.now() < giveUp; {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		if err := s.table.follow(s.database.conns); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(s.database.conns, func(c *conn) bool { return c.role != forgot && c.problem() != "" }) {
+			return nil
+		}
+	}
+	return nil // the ending says what is wrong
+}
+
+// heard takes in a line of sockdog's log.
+func (s *scene) heard(l line) {
+	switch {
+	case l.Action != "":
+		for _, c := range s.database.conns {
+			if c.id.Cookie == l.Cookie && l.Action == "kill" && l.Result == "done" {
+				c.killed = true
+			}
+		}
+		s.tell("sockdog: %s %s: %s, held by %s[%d], %s", l.Action, l.Result, l.Src, l.Comm, l.PID, l.Reason)
+	case l.Level != "INFO":
+		s.tell("sockdog: %s", strings.TrimSpace(l.Message+" "+l.Error))
+	}
+}
+
+// settled reports whether nothing more is to come: every forgotten socket is
+// gone and sockdog has said so, or it is past all hope.
+func (s *scene) settled() bool {
+	for _, c := range s.database.conns {
+		if c.role != forgot {
+			continue
+		}
+		if c.closed == 0 || (c.gone == 0 || !c.killed) && s.table.now() < c.due().Add(grace) {
+			return false
+		}
+	}
+	return true
+}
+
+// close leaves nothing behind, wherever the play ended.
+func (s *scene) close() {
+	if s.dog != nil {
+		s.dog.close()
+	}
+	if s.shop != nil {
+		s.shop.Process.Kill()
+		s.shop.Wait() // it was killed: that is no news
+	}
+	if s.database != nil {
+		s.database.close()
+	}
+	if s.table != nil {
+		s.table.close()
+	}
+}
+
+// again is a command that runs this program again, whatever has become of its
+// file: /proc/self/exe needs no path to it.
+func again(args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Args[0] = os.Args[0]
+	// A group of its own: a terminal's interrupt is for the demo to deal with.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
+	return cmd
+}

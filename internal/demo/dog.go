@@ -1,0 +1,106 @@
+package demo
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// watching is what sockdog says once it has looked at the socket table.
+const watching = "watching"
+
+// line is one of sockdog's log.
+type line struct {
+	Level, Error           string
+	Message                string `json:"msg"`
+	Action, Result, Reason string
+	Src, Comm              string
+	Cookie                 uint64
+	PID                    int
+}
+
+// dog is `sockdog run` as a process of its own.
+type dog struct {
+	cmd  *exec.Cmd
+	dir  string    // of the rules
+	said chan line // closed when it ends
+	done bool
+}
+
+func startDog() (*dog, error) {
+	dir, err := os.MkdirTemp("", "sockdog-demo-")
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "rules.yaml")
+	d := &dog{dir: dir, said: make(chan line), cmd: again("run", "--rules", file, "--state-dir", "", "--log-format", "json")}
+	if err := d.start(file); err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("start sockdog: %w", err)
+	}
+	return d, nil
+}
+
+func (d *dog) start(file string) error {
+	if err := os.WriteFile(file, []byte(ruleFile), 0o600); err != nil {
+		return err
+	}
+	log, err := d.cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := d.cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		defer close(d.said)
+		lines := bufio.NewScanner(log)
+		for lines.Scan() {
+			l := line{Level: "RAW", Message: lines.Text()} // where it is no JSON
+			json.Unmarshal(lines.Bytes(), &l)
+			d.said <- l
+		}
+	}()
+	return nil
+}
+
+func (d *dog) pid() int { return d.cmd.Process.Pid }
+
+// wait returns how it ended; it has to have closed its log.
+func (d *dog) wait() error {
+	d.done = true
+	if err := d.cmd.Wait(); err != nil {
+		return err
+	}
+	return errors.New("exit status 0")
+}
+
+// stop tells it to end, and returns an error unless it does that well.
+func (d *dog) stop() error {
+	d.cmd.Process.Signal(unix.SIGTERM) // an error means that it has ended: so will said
+	last := time.AfterFunc(stopWithin, func() { d.cmd.Process.Kill() })
+	defer last.Stop()
+	for range d.said {
+	}
+	d.done = true
+	return d.cmd.Wait()
+}
+
+// stopWithin is how long sockdog may take to end: a second, and what a busy
+// machine adds to it.
+const stopWithin = 3 * time.Second
+
+// close ends it, where it has not ended, and removes its rules.
+func (d *dog) close() {
+	if !d.done {
+		d.stop()
+	}
+	os.RemoveAll(d.dir)
+}

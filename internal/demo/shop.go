@@ -1,0 +1,82 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+)
+
+// address is the database's: the namespace is empty, so the port is free.
+var address = netip.AddrPortFrom(nstest.V4, 5432)
+
+// shopName is what the program is called in /proc/PID/comm.
+const shopName = "leaky-shop"
+
+// The program's connections, in the order in which it opens them.
+const (
+	forgotten = 6 // left in its pool when the database closes them
+	perRound  = 2
+	busy      = 2 // query upon query
+	uploads   = 1 // the database has said all it has to say, the program goes on
+)
+
+// workEvery is how often the program uses the connections that it does use.
+const workEvery = 100 * time.Millisecond
+
+// Shop is the program that leaks: it opens connections to its database, forgets
+// some and works with others, until in ends.
+func Shop(in io.Reader) error {
+	// The name of the thread group leader, whatever thread this is (comm_write).
+	if err := os.WriteFile("/proc/self/comm", []byte(shopName), 0); err != nil {
+		return err
+	}
+	conns := make([]nstest.Socket, forgotten+busy+uploads)
+	for i := range conns {
+		var err error
+		if conns[i], err = nstest.Connect(address); err != nil {
+			return fmt.Errorf("%s: %w", shopName, err)
+		}
+	}
+	ended := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, in) // an error is an end, too
+		close(ended)
+	}()
+	tick := time.NewTicker(workEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return nil
+		case <-tick.C:
+		}
+		for i, c := range conns[forgotten:] {
+			if err := c.Send(1); err != nil {
+				return fmt.Errorf("%s: a healthy connection failed: %w", shopName, err)
+			}
+			if i >= busy {
+				continue
+			}
+			if err := c.Receive(1); err != nil {
+				return fmt.Errorf("%s: a healthy connection failed: %w", shopName, err)
+			}
+		}
+	}
+}
+
+func startShop() (*exec.Cmd, error) {
+	cmd := again("demo", "shop")
+	cmd.Stderr = os.Stderr
+	if _, err := cmd.StdinPipe(); err != nil { // it ends with us
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", shopName, err)
+	}
+	return cmd, nil
+}
