@@ -205,8 +205,9 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 			if o.Never {
 				e.cease(&o.Act, o.Err)
 			}
-			e.wait(t, now.Add(retryAfter<<min(t.failures, mostDoubled)))
+			t.again = now.Add(retryAfter << min(t.failures, mostDoubled))
 			t.failures++
+			e.wait(t, t.again)
 		}
 	}
 }

@@ -336,6 +336,8 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 				// It was told already, or an earlier rule has it.
 			case e.guard(t, s) != "":
 				t.blocked = true
+			case now < t.again:
+				next = min(next, t.again)
 			case !exact && was != nil && t.rule == i && t.action == j:
 				t.held = was // and waits on
 			case !exact:

@@ -37,13 +37,14 @@ type simSocket struct {
 	expires           sock.Instant  // of a minisocket
 
 	doomed    bool // the kernel takes it away by itself
-	disturbed bool // a question or an act about it went wrong, or a limit held it
+	disturbed bool // a question or an act about it went wrong
+	held      bool // a limit held it
 	told      int  // acts on the present connection that the kernel was told of
 }
 
 func (s *simSocket) String() string {
-	return fmt.Sprintf("socket %d.%d %s entered %v progress %v queued %v changed %v rqueue %d keepalive %v inode %d",
-		s.id.Cookie, s.conn, s.state, at(s.entered), at(s.progress), at(s.queued), at(s.changed), s.rqueue, s.keepalive, s.inode)
+	return fmt.Sprintf("socket %d.%d %s entered %v progress %v queued %v changed %v rqueue %d keepalive %v inode %d held %v",
+		s.id.Cookie, s.conn, s.state, at(s.entered), at(s.progress), at(s.queued), at(s.changed), s.rqueue, s.keepalive, s.inode, s.held)
 }
 
 // at prints an instant of a simulation.
@@ -242,7 +243,7 @@ func (k *simKernel) receive(s *simSocket, times int) {
 	})
 }
 
-// readNow and then changes the receive queue.
+// read has the program change the receive queue now and then.
 func (k *simKernel) read(s *simSocket) {
 	k.after(s, k.upTo(30*time.Second), func() {
 		s.rqueue, s.changed = uint32(k.rng.IntN(3)), k.now
@@ -337,11 +338,14 @@ func (k *simKernel) reconnect(s *simSocket) {
 	k.after(s, k.upTo(90*time.Second), func() {
 		s.conn++
 		s.told, s.rqueue, s.queued = 0, 0, never
-		s.acked, s.received, s.segs = 1, uint64(k.rng.IntN(200)), uint32(k.rng.IntN(20))
+		s.segs = uint32(k.rng.IntN(20))
+		if k.rng.IntN(3) == 0 { // and otherwise the peer says what it said before
+			s.acked, s.received = 1, uint64(k.rng.IntN(200))
+		}
 		s.lastData = k.now
 		s.progress = k.now
 		k.enter(s, ssfilter.Established)
-		k.after(s, k.upTo(20*time.Second), func() {
+		k.after(s, k.upTo(3*time.Second), func() {
 			k.enter(s, ssfilter.CloseWait)
 			k.reconnect(s)
 		})

@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	simWorlds = flag.Int("worlds", 150, "how many random worlds to simulate")
+	simWorlds = flag.Int("worlds", 500, "how many random worlds to simulate")
 	simSeed   = flag.Uint64("seed", 0, "simulate the one world of this seed, and print what happens in it")
 )
 
@@ -110,13 +110,14 @@ type simWorld struct {
 	spent    []sock.Spent
 	acting   sock.Instant // until when the actor is busy
 
-	seen   map[uint64]*simSeen // what the last exact answer said
-	kills  []simKill
-	said   map[string]int
-	began  sock.Instant // of the present rules or run
-	gap    time.Duration
-	waited sock.Instant // the last step that a wake brought
-	idle   int          // such steps in a row without the time moving
+	seen      map[uint64]*simSeen // what the last exact answer said
+	kills     []simKill
+	said      map[string]int
+	began     sock.Instant // of the present rules
+	restarted sock.Instant // the present run began then, if not with the world
+	gap       time.Duration
+	waited    sock.Instant // the last step that a wake brought
+	idle      int          // such steps in a row without the time moving
 
 	tally   simTally
 	trace   func(string)
@@ -165,6 +166,12 @@ func newSimWorld(seed uint64) *simWorld {
 	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
 	w.jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.rng.IntN(3)]
 	w.calm = w.rng.IntN(2) == 0
+	if w.rng.IntN(8) == 0 {
+		w.able.KillTimeWait = "this kernel cannot"
+	}
+	if w.rng.IntN(2) == 0 {
+		w.able.KillOrphan = "this kernel would leak it"
+	}
 	return w
 }
 
@@ -204,6 +211,7 @@ func (w *simWorld) run() {
 		w.schedule(w.now.Add(w.upTo(end.Sub(w.now))), false, func() { w.kernel.populate(0) })
 	}
 	w.set = w.rules()
+	w.began = w.now
 	w.start()
 	for range w.rng.IntN(3) {
 		w.schedule(w.now.Add(w.upTo(end.Sub(w.now))), false, w.reload)
@@ -246,13 +254,6 @@ func (w *simWorld) start() {
 	w.run_++
 	w.acting = 0
 	w.engine = New(Config{Jiffy: w.jiffy, Self: 1})
-	w.able = Able{}
-	if w.rng.IntN(8) == 0 {
-		w.able.KillTimeWait = "this kernel cannot"
-	}
-	if w.rng.IntN(2) == 0 {
-		w.able.KillOrphan = "this kernel would leak it"
-	}
 	w.step(w.able)
 	var r Restored
 	for _, m := range w.memories {
@@ -265,7 +266,6 @@ func (w *simWorld) start() {
 
 func (w *simWorld) rule() {
 	w.ruled++
-	w.began = w.now
 	w.logf("rules %s", describe(w.set))
 	w.step(Ruled{Compile(w.set)})
 }
@@ -273,6 +273,7 @@ func (w *simWorld) rule() {
 func (w *simWorld) reload() {
 	w.tally.Reloads++
 	w.set = w.rules()
+	w.began = w.now
 	w.rule()
 }
 
@@ -282,7 +283,10 @@ func (w *simWorld) restart() {
 	w.logf("restart")
 	w.wake = never
 	w.run_++
-	w.schedule(w.now.Add(w.upTo(3*time.Second)), false, w.start)
+	w.schedule(w.now.Add(w.upTo(3*time.Second)), false, func() {
+		w.restarted = w.now
+		w.start()
+	})
 	w.engine = nil
 }
 
@@ -741,7 +745,7 @@ func (w *simWorld) checkDecision(a *Action) {
 // counts, if the kernel does not. It then waits for its holders to be found, if
 // there was no time for that before.
 func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due sock.Instant) (deadline sock.Instant, punctual bool) {
-	if s.disturbed {
+	if s.disturbed || s.held {
 		return never, false
 	}
 	const (
@@ -754,11 +758,20 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 		looks = 8
 	}
 	found := max(s.changed, w.began).Add(looks*w.gap + looking)
-	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && due.Sub(found) > ownerLead+walking {
+	if w.restarted > found {
+		// What observation knew of it outlives a restart, if there was time to tell
+		// that it is worth keeping.
+		if w.restarted.Sub(found) < 12*w.gap || !w.calm {
+			found = w.restarted
+		}
+		found = found.Add(worthKeeping + looks*w.gap + looking)
+	}
+	up := w.restarted.Add(looks*w.gap + looking)
+	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && due.Sub(max(found, up)) > ownerLead+walking {
 		return due.Add(asking), true
 	}
 	bound := due.Sub(max(s.base(), s.queuedAt()))
-	return max(due, found.Add(bound), found).Add(ownerPatience + 2*walking), false
+	return max(due, found.Add(bound), found, up).Add(ownerPatience + 2*walking), false
 }
 
 func (s *simSocket) queuedAt() sock.Instant {
@@ -792,15 +805,15 @@ func (w *simWorld) heard(a *Action) {
 	s := w.kernel.sockets[a.Socket.ID.Cookie]
 	w.logf("%s %s %s socket %d: %s", a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie, a.Reason)
 	conn := 0
-	if s != nil {
-		conn = s.conn
+	if seen := w.seen[a.Socket.ID.Cookie]; seen != nil {
+		conn = seen.conn
 	}
 	key := fmt.Sprintf("%d %d %s %s %s %d.%d %s", w.run_, w.ruled, a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie, conn, a.Socket.State)
 	switch a.Result {
 	case Held:
 		w.tally.Held++
 		if s != nil && !a.DryRun {
-			s.disturbed = true
+			s.held = true
 		}
 	case Would:
 		w.tally.Would++
@@ -843,6 +856,31 @@ func (w *simWorld) checkForgotten() {
 			if deadline, _ := w.deadline(r, kill, s, due); w.now > deadline {
 				w.failf("%s forgot a socket that has been due since %s: %s; track %+v", r.Name, at(due), s, w.engine.tracks[s.id.Cookie])
 			}
+			if due > w.now {
+				continue
+			}
+			free := *s
+			free.held = false
+			if deadline, _ := w.deadline(r, kill, &free, due); s.held && w.calm && deadline != never && w.now.Sub(deadline) > 30*time.Second && w.room(r) {
+				w.failf("%s holds back a socket that has been due since %s, with room for it: %s", r.Name, at(due), s)
+			}
+			break // the first rule has it, and the others wait
 		}
 	}
+}
+
+// room reports whether the limits have had room for one more for a while.
+func (w *simWorld) room(r *rules.Rule) bool {
+	const while = 10 * time.Second
+	own, all := 0, 0
+	limit := r.Then[len(r.Then)-1].Limit
+	for _, k := range w.kills {
+		if k.rule == r.Name && w.now.Sub(k.at) < limit.Per+while {
+			own++
+		}
+		if w.now.Sub(k.at) < w.set.Settings.Limit.Per+while {
+			all++
+		}
+	}
+	return own < limit.N && all < w.set.Settings.Limit.N
 }

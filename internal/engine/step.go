@@ -64,7 +64,6 @@ type Asked struct {
 
 // Owned says which processes hold the asked inodes.
 type Owned struct {
-	Inodes   []uint32
 	Holders  map[uint32][]sock.Owner
 	Complete bool // every process of the host was read
 	Cost     time.Duration

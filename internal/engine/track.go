@@ -32,11 +32,12 @@ type track struct {
 	turn    bool    // the limit let it go on: it is asked for afresh
 	blocked bool    // due, and something that may change stands against it
 
-	rule, action int     // of the act held back or under way
-	budget       budget  // of the act under way
-	failures     int     // of acts on it
-	act          *Action // the kernel was told; to be confirmed
-	survived     bool    // it was told, and still shows the socket: nothing more is done
+	rule, action int          // of the act held back or under way
+	budget       budget       // of the act under way
+	failures     int          // of acts on it
+	again        sock.Instant // after a failure: no act before
+	act          *Action      // the kernel was told; to be confirmed
+	survived     bool         // it was told, and still shows the socket: nothing more is done
 
 	owner    *holders
 	wanted   bool         // its owner is being looked for

@@ -1,0 +1,654 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// bench is an engine whose plans are carried out at once, on sockets whose truth
+// is known. Time moves only from wake to wake.
+type bench struct {
+	t       *testing.T
+	e       *Engine
+	now     sock.Instant
+	wake    sock.Instant
+	sockets map[uint64]*simSocket
+	missed  map[uint64]bool // by looks
+	count   Counted
+	cost    time.Duration // of a look
+	lookErr error
+	destroy func(*Action) Outcome // nil: the kernel does it
+	holders func(inode uint32) []sock.Owner
+
+	events   []string // what was reported, from benchStart on
+	notes    []string
+	looks    []ssfilter.StateSet
+	asks     int
+	memories map[uint64]sock.Memory
+}
+
+// benchStart is when each test begins.
+const benchStart = sock.Instant(1000 * time.Second)
+
+const benchJiffy = time.Millisecond
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	return &bench{
+		t: t, now: benchStart, sockets: make(map[uint64]*simSocket), missed: make(map[uint64]bool), memories: make(map[uint64]sock.Memory),
+		e:       New(Config{Jiffy: benchJiffy, Self: 1}),
+		holders: func(uint32) []sock.Owner { return []sock.Owner{{PID: 2, Comm: "leaky"}} },
+	}
+}
+
+// set fills in what every set of rules has.
+func set(list ...rules.Rule) rules.Set {
+	s := rules.Set{Settings: rules.Settings{CPUBudget: 0.01, Limit: rules.Limit{N: 5000, Per: time.Minute}}, Rules: list}
+	s.Protect = []rules.Match{{States: ssfilter.AllStates, Where: port(22)}}
+	return s
+}
+
+func port(p uint16) ssfilter.Expr {
+	return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: p, Last: p})
+}
+
+// killing is a rule that kills what stays in CLOSE_WAIT for ten seconds.
+func killing(name string, change ...func(*rules.Rule)) rules.Rule {
+	r := rules.Rule{
+		Name: name, Enabled: true,
+		Match: []rules.Match{{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second}},
+		Then:  []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1000, Per: time.Minute}, Order: rules.Oldest}},
+	}
+	for _, c := range change {
+		c(&r)
+	}
+	r.Sum = fmt.Sprintf("%+v", r)
+	return r
+}
+
+func dryRun(r *rules.Rule)   { r.DryRun = true }
+func logging(r *rules.Rule)  { r.Then = []rules.Action{{Kind: rules.Log}} }
+func disabled(r *rules.Rule) { r.Enabled = false }
+func limited(n int, per time.Duration) func(*rules.Rule) {
+	return func(r *rules.Rule) { r.Then[0].Limit = rules.Limit{N: n, Per: per} }
+}
+func newest(r *rules.Rule) { r.Then[0].Order = rules.Newest }
+func after(d time.Duration) func(*rules.Rule) {
+	return func(r *rules.Rule) { r.Then[0].After = d }
+}
+func match(m rules.Match) func(*rules.Rule) {
+	return func(r *rules.Rule) { r.Match = []rules.Match{m} }
+}
+func exclude(m rules.Match) func(*rules.Rule) {
+	return func(r *rules.Rule) { r.Exclude = []rules.Match{m} }
+}
+
+// add makes a socket in CLOSE_WAIT that entered it some time before the start.
+func (b *bench) add(cookie uint64, age time.Duration, change ...func(*simSocket)) *simSocket {
+	since := benchStart.Add(-age)
+	s := &simSocket{
+		id: sock.ID{Family: 2, Cookie: cookie, DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, inode: uint32(cookie), uid: 1000,
+		entered: since, progress: since, queued: never, lastAck: since, lastData: since, acked: 1, received: 100, segs: 5,
+	}
+	for _, c := range change {
+		c(s)
+	}
+	b.sockets[cookie] = s
+	return s
+}
+
+func keepsAlive(s *simSocket) { s.keepalive, s.lastAck = time.Second, benchStart }
+
+// step has the engine take in something, and what comes of it.
+func (b *bench) step(in Input) {
+	b.t.Helper()
+	inputs := []Input{in}
+	for n := 0; len(inputs) > 0; n++ {
+		if n > 1000 {
+			b.t.Fatal("the engine is never at rest")
+		}
+		p := b.e.Step(b.now, inputs[0])
+		inputs = append(inputs[1:], b.carryOut(&p)...)
+		b.wake = p.Wake
+		if len(inputs) == 0 && b.wake <= b.now {
+			b.t.Fatalf("told to wake at %s, which is past", b.since(b.wake))
+		}
+	}
+}
+
+func (b *bench) since(at sock.Instant) time.Duration { return at.Sub(benchStart) }
+
+func (b *bench) carryOut(p *Plan) (inputs []Input) {
+	for _, a := range p.Report {
+		b.events = append(b.events, fmt.Sprintf("%v %s %s %s %d", b.since(b.now).Truncate(100*time.Millisecond), a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie))
+	}
+	for _, n := range p.Notes {
+		b.notes = append(b.notes, fmt.Sprintf("%v %s %v", b.since(b.now).Truncate(100*time.Millisecond), n.Text, n.Attrs))
+	}
+	for _, m := range p.Remember {
+		b.memories[m.Cookie] = m
+	}
+	for _, cookie := range p.Forget {
+		delete(b.memories, cookie)
+	}
+	if p.Count {
+		inputs = append(inputs, b.count)
+	}
+	if p.Look != nil {
+		b.looks = append(b.looks, p.Look.Query.States)
+		inputs = append(inputs, b.look(p.Look))
+	}
+	if len(p.Ask) > 0 {
+		b.asks += len(p.Ask)
+		in := Asked{IDs: p.Ask}
+		for _, id := range p.Ask {
+			a := sock.Answer{ID: id, Sent: b.now, Got: b.now}
+			if s := b.sockets[id.Cookie]; s != nil {
+				a.Socket = s.report(b.now, benchJiffy)
+			} else {
+				a.Gone = true
+			}
+			in.Answers = append(in.Answers, a)
+		}
+		inputs = append(inputs, in)
+	}
+	if len(p.Act) > 0 {
+		var in Acted
+		for i := range p.Act {
+			o := Outcome{Act: p.Act[i]}
+			if b.destroy != nil {
+				o = b.destroy(&p.Act[i])
+			} else {
+				delete(b.sockets, p.Act[i].Socket.ID.Cookie)
+			}
+			o.At = b.now
+			in.Outcomes = append(in.Outcomes, o)
+		}
+		inputs = append(inputs, in)
+	}
+	if len(p.Resolve) > 0 {
+		in := Owned{Complete: true, Holders: make(map[uint32][]sock.Owner)}
+		for _, inode := range p.Resolve {
+			if held := b.holders(inode); held != nil {
+				in.Holders[inode] = held
+			}
+		}
+		inputs = append(inputs, in)
+	}
+	return inputs
+}
+
+func (b *bench) look(l *Look) Looked {
+	f := l.Begin(b.now)
+	for cookie, s := range b.sockets {
+		if r := s.report(b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
+			f.Take(&r, b.now)
+		}
+	}
+	return Looked{Finding: f, Sent: b.now, Got: b.now, Cost: b.cost, Err: b.lookErr}
+}
+
+// rule puts rules in force.
+func (b *bench) rule(s rules.Set) {
+	b.t.Helper()
+	b.step(Ruled{Compile(&s)})
+}
+
+// until lets time pass up to an instant after the start.
+func (b *bench) until(d time.Duration) {
+	b.t.Helper()
+	for b.wake <= benchStart.Add(d) {
+		b.now = b.wake
+		b.step(nil)
+	}
+	b.now = benchStart.Add(d)
+}
+
+// want compares all that was reported with one line for each.
+func (b *bench) want(lines ...string) {
+	b.t.Helper()
+	if diff := cmp.Diff(lines, b.events); diff != "" {
+		b.t.Errorf("reported (-want +got):\n%s", diff)
+	}
+}
+
+func (b *bench) noted(part string) (times int) {
+	for _, n := range b.notes {
+		if strings.Contains(n, part) {
+			times++
+		}
+	}
+	return times
+}
+
+// TestDecisions shows what becomes of sockets under given rules, a minute long.
+func TestDecisions(t *testing.T) {
+	verdict := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second, Verdicts: []rules.Verdict{rules.EOFUnread}}
+	idle := rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 10 * time.Second}
+	stalled := rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: 10 * time.Second}
+	ofRoot := rules.Match{States: ssfilter.AllStates, Users: []uint32{0}}
+	established := func(s *simSocket) { s.state = ssfilter.Established }
+	queues := func(at time.Duration) func(*simSocket) {
+		return func(s *simSocket) { s.queued = benchStart.Add(at) }
+	}
+	tests := []struct {
+		name   string
+		rules  []rules.Rule
+		add    func(b *bench)
+		during func(b *bench) // after five seconds
+		want   []string
+	}{
+		{name: "due when first seen", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s r kill done 1"}},
+		{name: "due later", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, 3*time.Second) }, want: []string{"7s r kill done 1"}},
+		{name: "due beyond the horizon", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 50 * time.Second}))},
+			add: func(b *bench) { b.add(1, time.Second) }, want: []string{"49s r kill done 1"}},
+		{name: "keepalives count from first sight", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, time.Minute, keepsAlive) }, want: []string{"10s r kill done 1"}},
+		{name: "after", rules: []rules.Rule{killing("r", after(20*time.Second))},
+			add: func(b *bench) { b.add(1, 3*time.Second) }, want: []string{"27s r kill done 1"}},
+		{name: "closed in time", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, 0) }, during: func(b *bench) { delete(b.sockets, 1) }},
+		{name: "half-closed and sending", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, time.Minute, queues(-time.Minute)) }},
+		{name: "half-closed and acknowledged again", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, 0) },
+			during: func(b *bench) {
+				s := b.sockets[1]
+				s.acked, s.lastAck, s.progress = s.acked+10, b.now, b.now
+			}, want: []string{"15s r kill done 1"}},
+		{name: "idle", rules: []rules.Rule{killing("r", match(idle))},
+			add:  func(b *bench) { b.add(1, 3*time.Second, established); b.add(2, time.Minute, established, queues(0)) },
+			want: []string{"7s r kill done 1"}},
+		{name: "idle, with data on the fast path", rules: []rules.Rule{killing("r", match(idle))},
+			add:    func(b *bench) { b.add(1, 0, established) },
+			during: func(b *bench) { s := b.sockets[1]; s.received, s.lastData = s.received+1, b.now },
+			want:   []string{"15s r kill done 1"}},
+		{name: "stalled counts from when something is queued", rules: []rules.Rule{killing("r", match(stalled))},
+			add:    func(b *bench) { b.add(1, time.Minute, established) },
+			during: func(b *bench) { b.sockets[1].queued = b.now },
+			want:   []string{"16s r kill done 1"}},
+		{name: "stalled, and some of it acknowledged", rules: []rules.Rule{killing("r", match(stalled))},
+			add:    func(b *bench) { b.add(1, time.Minute, established, queues(-time.Minute)) },
+			during: func(b *bench) { s := b.sockets[1]; s.acked, s.lastAck = s.acked+10, b.now },
+			want:   []string{"16s r kill done 1"}},
+		{name: "verdict that comes later", rules: []rules.Rule{killing("r", match(verdict))},
+			add: func(b *bench) { b.add(1, time.Minute) }, during: func(b *bench) { b.sockets[1].rqueue = 1 },
+			want: []string{"6s r kill done 1"}},
+		{name: "unknown owner does not match", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.TimeWait), InStateFor: time.Second, Users: []uint32{0}}))},
+			add: func(b *bench) {
+				b.add(1, 10*time.Second, func(s *simSocket) {
+					s.state, s.mini, s.inode, s.uid, s.expires = ssfilter.TimeWait, true, 0, 0, benchStart.Add(50*time.Second)
+				})
+			}},
+		{name: "unknown owner is not outside of exclude", rules: []rules.Rule{killing("r", exclude(ofRoot), match(rules.Match{States: ssfilter.Of(ssfilter.TimeWait), InStateFor: time.Second}))},
+			add: func(b *bench) {
+				b.add(1, 10*time.Second, func(s *simSocket) {
+					s.state, s.mini, s.inode, s.uid, s.expires = ssfilter.TimeWait, true, 0, 0, benchStart.Add(50*time.Second)
+				})
+			}},
+		{name: "excluded for certain, and for certain not", rules: []rules.Rule{killing("r", exclude(ofRoot))},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.uid = 0 }); b.add(2, time.Minute) }, want: []string{"0s r kill done 2"}},
+		{name: "protected", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.id.DPort = [2]byte{0, 22} }) }},
+		{name: "MPTCP subflow", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.mptcp = true }) }},
+		{name: "in an accept queue", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.inode = 0 }) }},
+		{name: "listening", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.Listening), InStateFor: time.Second}))},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.state = ssfilter.Listening }) }},
+		{name: "held by the kernel", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.holders = func(uint32) []sock.Owner { return nil }; b.add(1, time.Minute) }},
+		{name: "the watchdog's own", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) {
+				b.holders = func(uint32) []sock.Owner { return []sock.Owner{{PID: 7}, {PID: 1}} }
+				b.add(1, time.Minute)
+			}},
+		{name: "orphan that the kernel would leak", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))},
+			add: func(b *bench) {
+				b.step(Able{KillOrphan: "this kernel would leak it"})
+				b.add(1, time.Minute, queues(-time.Minute), func(s *simSocket) { s.state, s.inode = ssfilter.LastAck, 0 })
+			}},
+		{name: "the first rule takes it", rules: []rules.Rule{killing("a"), killing("b")},
+			add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s a kill done 1"}},
+		{name: "a rule whose instant comes first takes it", rules: []rules.Rule{killing("a", after(time.Second)), killing("b")},
+			add: func(b *bench) { b.add(1, 0) }, want: []string{"10s b kill done 1"}},
+		{name: "disabled and dry-run rules take none", rules: []rules.Rule{killing("a", disabled), killing("b", dryRun), killing("c")},
+			add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s b kill would 1", "0s c kill done 1"}},
+		{name: "log once, then nothing", rules: []rules.Rule{killing("r", logging)},
+			add: func(b *bench) { b.add(1, 0) }, want: []string{"10s r log done 1"}},
+		{name: "dry run says it once", rules: []rules.Rule{killing("r", dryRun)},
+			add: func(b *bench) { b.add(1, 0) }, want: []string{"10s r kill would 1"}},
+		{name: "the kernel cannot", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.step(Able{Kill: "no capability"}); b.add(1, time.Minute) }, want: []string{"0s r kill would 1"}},
+		{name: "a survivor is told once", rules: []rules.Rule{killing("a"), killing("b")},
+			add: func(b *bench) {
+				b.add(1, time.Minute)
+				b.destroy = func(a *Action) Outcome { return Outcome{Act: *a} }
+			}, want: []string{"0s a kill unconfirmed 1"}},
+		{name: "gone before the act", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) {
+				b.add(1, time.Minute)
+				b.destroy = func(a *Action) Outcome {
+					delete(b.sockets, 1)
+					return Outcome{Act: *a, Gone: true, Err: sock.ErrGone}
+				}
+			}, want: []string{"0s r kill gone 1"}},
+		{name: "a failed act is tried again, less and less often", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) {
+				b.add(1, time.Minute)
+				b.destroy = func(a *Action) Outcome { return Outcome{Act: *a, Err: errors.New("no memory")} }
+			}, want: []string{"0s r kill failed 1", "1s r kill failed 1", "3s r kill failed 1", "7s r kill failed 1", "15s r kill failed 1", "31s r kill failed 1"}},
+		{name: "a permanent failure switches off", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) {
+				b.add(1, time.Minute)
+				b.add(2, 0)
+				b.destroy = func(a *Action) Outcome {
+					return Outcome{Act: *a, Err: errors.New("operation not permitted"), Never: true}
+				}
+			}, want: []string{"0s r kill failed 1", "1s r kill would 1", "10s r kill would 2"}},
+		{name: "reconnected under the same cookie", rules: []rules.Rule{killing("r")},
+			add: func(b *bench) { b.add(1, 0) },
+			during: func(b *bench) {
+				s := b.sockets[1]
+				s.entered, s.progress, s.lastAck, s.lastData, s.segs = b.now, b.now, b.now, b.now, 7
+			}, want: []string{"15s r kill done 1"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			test.add(b)
+			b.rule(set(test.rules...))
+			if test.during != nil {
+				b.until(5 * time.Second)
+				test.during(b)
+			}
+			b.until(time.Minute)
+			b.want(test.want...)
+		})
+	}
+}
+
+func TestPermanentFailureIsNotedOnce(t *testing.T) {
+	b := newBench(t)
+	for cookie := range uint64(3) {
+		b.add(cookie+1, time.Minute)
+	}
+	b.destroy = func(a *Action) Outcome { return Outcome{Act: *a, Err: errors.New("no capability"), Never: true} }
+	b.rule(set(killing("r")))
+	b.until(time.Minute)
+	if n := b.noted("switched off for good"); n != 1 {
+		t.Errorf("noted %d times: %v", n, b.notes)
+	}
+}
+
+// TestHeld shows in which order a limit lets sockets go on.
+func TestHeld(t *testing.T) {
+	tests := []struct {
+		name   string
+		rules  []rules.Rule
+		during func(b *bench)
+		want   []string
+	}{
+		{name: "oldest", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))}, want: []string{
+			"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "10s r kill done 3", "20s r kill done 2"}},
+		{name: "newest", rules: []rules.Rule{killing("r", limited(1, 10*time.Second), newest)}, want: []string{
+			"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "10s r kill done 2", "20s r kill done 3"}},
+		{name: "one that is in use again", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
+			during: func(b *bench) { s := b.sockets[3]; s.queued = b.now },
+			want: []string{
+				"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "6s r kill changed 3", "10s r kill done 2"}},
+		{name: "one that is gone", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
+			during: func(b *bench) { delete(b.sockets, 3) },
+			want: []string{
+				"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "6s r kill gone 3", "10s r kill done 2"}},
+		{name: "rules that no longer want it", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
+			during: func(b *bench) {
+				b.rule(set(killing("other", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))))
+			},
+			want: []string{
+				"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "5s r kill changed 2", "5s r kill changed 3"}},
+		{name: "an unchanged rule at another place", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
+			during: func(b *bench) {
+				b.rule(set(killing("other", logging, after(time.Hour)), killing("r", limited(1, 10*time.Second))))
+			},
+			want: []string{
+				"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "10s r kill done 3", "20s r kill done 2"}},
+		{name: "a dry run takes nothing from a real rule", rules: []rules.Rule{killing("dry", dryRun, limited(1, 10*time.Second)), killing("r", limited(2, 10*time.Second))}, want: []string{
+			"0s dry kill would 1", "0s dry kill held 2", "0s dry kill held 3", "0s r kill held 3", "0s r kill done 1", "0s r kill done 2", "10s dry kill would 3", "10s r kill done 3"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.add(1, time.Minute)
+			b.add(2, 30*time.Second)
+			b.add(3, 40*time.Second)
+			b.rule(set(test.rules...))
+			if test.during != nil {
+				b.until(5 * time.Second)
+				test.during(b)
+			}
+			b.until(30 * time.Second)
+			b.want(test.want...)
+		})
+	}
+}
+
+func TestHeldIsSummedUpOnceAMinute(t *testing.T) {
+	b := newBench(t)
+	for cookie := range uint64(100) {
+		b.add(cookie+1, time.Minute)
+	}
+	b.rule(set(killing("r", limited(1, 10*time.Second))))
+	b.until(150 * time.Second)
+	if n := b.noted("held back by a limit"); n != 3 {
+		t.Errorf("summed up %d times: %v", n, b.notes)
+	}
+	held := 0
+	for _, e := range b.events {
+		if strings.Contains(e, " held ") {
+			held++
+		}
+	}
+	if held != 99 {
+		t.Errorf("%d were said to be held, want each of 99 once", held)
+	}
+}
+
+func TestAFailedLookChangesNothing(t *testing.T) {
+	b := newBench(t)
+	b.add(1, 0, keepsAlive)
+	b.rule(set(killing("r")))
+	b.until(2 * time.Second)
+	b.lookErr = errors.New("cut short")
+	b.missed[1] = true
+	b.until(9 * time.Second)
+	if b.e.Watched() != 1 {
+		t.Errorf("watched %d sockets, want 1", b.e.Watched())
+	}
+	b.until(15 * time.Second)
+	b.want("10s r kill done 1")
+	if n := b.noted("a look at the socket table failed"); n != 1 {
+		t.Errorf("noted %d times: %v", n, b.notes)
+	}
+}
+
+func TestAbsentIsNotGone(t *testing.T) {
+	b := newBench(t)
+	b.add(1, 0, keepsAlive)
+	b.rule(set(killing("r")))
+	b.until(2 * time.Second)
+	b.missed[1] = true
+	b.until(15 * time.Second)
+	b.want("10s r kill done 1")
+}
+
+func TestALookForOlderRulesIsDropped(t *testing.T) {
+	b := newBench(t)
+	s := b.add(1, time.Minute)
+	old, young := set(killing("old")), set(killing("young", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second})))
+	b.e.Step(b.now, Ruled{Compile(&old)})
+	l := b.e.Step(b.now, Counted{}).Look
+	f := l.Begin(b.now)
+	r := s.report(b.now, benchJiffy)
+	f.Take(&r, b.now)
+	b.e.Step(b.now, Ruled{Compile(&young)})
+	p := b.e.Step(b.now, Looked{Finding: f, Sent: b.now, Got: b.now})
+	if b.e.Watched() != 0 || !p.Count {
+		t.Errorf("watched %d, counts again %v: want none, and a look of the new rules' own", b.e.Watched(), p.Count)
+	}
+}
+
+func TestReloadKeepsWhatWasDone(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Minute)
+	b.rule(set(killing("kept", logging), killing("changed", logging)))
+	b.until(5 * time.Second)
+	b.rule(set(killing("changed", logging, after(time.Second)), killing("kept", logging)))
+	b.until(10 * time.Second)
+	b.want("0s kept log done 1", "0s changed log done 1", "5s changed log done 1")
+}
+
+func TestReloadWhileActing(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Minute)
+	s := set(killing("r"))
+	b.destroy = func(a *Action) Outcome {
+		none := set()
+		b.e.Step(b.now, Ruled{Compile(&none)})
+		delete(b.sockets, 1)
+		return Outcome{Act: *a}
+	}
+	b.rule(s)
+	b.until(time.Second)
+	b.want("0s r kill done 1")
+	if b.e.acting != 0 || b.e.confirming != 0 || b.e.Watched() != 0 {
+		t.Errorf("acting %d, confirming %d, watched %d: want nothing left", b.e.acting, b.e.confirming, b.e.Watched())
+	}
+}
+
+func TestRestored(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(m *sock.Memory, s *simSocket)
+		want   []string
+	}{
+		{"the same connection", func(*sock.Memory, *simSocket) {}, []string{"4s r kill done 1"}},
+		{"progress since", func(_ *sock.Memory, s *simSocket) { s.acked++ }, []string{"10s r kill done 1"}},
+		{"another tuple", func(m *sock.Memory, _ *simSocket) { m.ID++ }, []string{"10s r kill done 1"}},
+		{"another state", func(m *sock.Memory, _ *simSocket) { m.State = ssfilter.Established }, []string{"10s r kill done 1"}},
+		{"counters fell", func(m *sock.Memory, _ *simSocket) { m.Received++ }, []string{"10s r kill done 1"}},
+		{"contradicted by last_data_recv", func(_ *sock.Memory, s *simSocket) { s.lastData = benchStart.Add(-2 * time.Second) }, []string{"10s r kill done 1"}},
+		{"from the future", func(m *sock.Memory, _ *simSocket) { m.Entered, m.Quiet = benchStart+1, benchStart+1 }, []string{"10s r kill done 1"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			s := b.add(1, 6*time.Second, keepsAlive)
+			m := sock.Memory{Cookie: 1, ID: s.id.Sum(), State: s.state, Entered: s.entered, Quiet: s.progress, Acked: s.acked, Received: s.received, SegsIn: s.segs}
+			test.change(&m, s)
+			b.step(Restored{Memories: []sock.Memory{m, {Cookie: 99, State: ssfilter.CloseWait}}})
+			b.rule(set(killing("r")))
+			b.until(time.Minute)
+			b.want(test.want...)
+		})
+	}
+}
+
+// TestRemembered shows that a restart loses no more than moments.
+func TestRemembered(t *testing.T) {
+	b := newBench(t)
+	b.add(1, 0, keepsAlive)
+	b.rule(set(killing("r")))
+	for range 60 {
+		s := b.sockets[1]
+		s.lastAck = b.now
+		s.segs++
+		b.until(b.since(b.now) + 100*time.Millisecond)
+	}
+	var r Restored
+	for _, m := range b.memories {
+		r.Memories = append(r.Memories, m)
+	}
+	if len(r.Memories) != 1 {
+		t.Fatalf("remembered %v, want the one socket", r.Memories)
+	}
+	b.e = New(b.e.config)
+	b.step(r)
+	b.rule(set(killing("r")))
+	b.until(time.Minute)
+	b.want("10s r kill done 1")
+	if len(b.memories) != 0 {
+		t.Errorf("still remembered: %v", b.memories)
+	}
+}
+
+func TestRestoredLimit(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Minute)
+	b.step(Restored{Spent: []sock.Spent{{Rule: sock.RuleSum("r"), N: 3, At: benchStart.Add(-8 * time.Second)}}})
+	b.rule(set(killing("r", limited(3, 20*time.Second))))
+	b.until(time.Minute)
+	b.want("0s r kill held 1", "13s r kill done 1") // and a second for the act that may have been slow
+}
+
+func TestStop(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Minute)
+	b.add(2, 8*time.Second)
+	stopped := false
+	b.destroy = func(a *Action) Outcome {
+		p := b.e.Step(b.now, Stop{})
+		if p.Stopped {
+			t.Error("stopped with an act under way")
+		}
+		delete(b.sockets, 1)
+		return Outcome{Act: *a}
+	}
+	s := set(killing("r"))
+	inputs := []Input{Ruled{Compile(&s)}}
+	for len(inputs) > 0 {
+		p := b.e.Step(b.now, inputs[0])
+		inputs = append(inputs[1:], b.carryOut(&p)...)
+		stopped = stopped || p.Stopped
+	}
+	if !stopped {
+		t.Error("not stopped when the act was confirmed")
+	}
+	b.want("0s r kill done 1")
+	b.now = benchStart.Add(time.Minute)
+	if p := b.e.Step(b.now, nil); p.Count || p.Look != nil || len(p.Ask)+len(p.Act)+len(p.Resolve) > 0 {
+		t.Errorf("something new was begun after the word to stop: %+v", p)
+	}
+}
+
+// TestStopWhileAsking shows that an answer which comes after the word to stop
+// leads to nothing.
+func TestStopWhileAsking(t *testing.T) {
+	b := newBench(t)
+	s := b.add(1, time.Minute)
+	r := set(killing("r"))
+	b.e.Step(b.now, Ruled{Compile(&r)})
+	l := b.e.Step(b.now, Counted{}).Look
+	b.e.Step(b.now, b.look(l))
+	p := b.e.Step(b.now, Owned{Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}, Complete: true})
+	if len(p.Ask) != 1 {
+		t.Fatalf("asked for %v, want the one socket", p.Ask)
+	}
+	if p := b.e.Step(b.now, Stop{}); !p.Stopped {
+		t.Error("not stopped, with nothing but a question under way")
+	}
+	p = b.e.Step(b.now, Asked{IDs: p.Ask, Answers: []sock.Answer{{ID: s.id, Sent: b.now, Got: b.now, Socket: s.report(b.now, benchJiffy)}}})
+	if len(p.Act)+len(p.Report) > 0 {
+		t.Errorf("acts %v, reports %v after the word to stop", p.Act, p.Report)
+	}
+}

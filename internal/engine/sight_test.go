@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// TestLooks counts the looks of a minute, on a table in which nothing matches.
+func TestLooks(t *testing.T) {
+	of := func(bound time.Duration, states ...ssfilter.State) rules.Rule {
+		return killing("of-"+states[0].String(), match(rules.Match{States: ssfilter.Of(states...), InStateFor: bound}))
+	}
+	still := Counted{OK: true, HasInSegs: true, InSegs: 7}
+	timeWaits := Counted{OK: true, HasTimeWait: true, TimeWait: 1, HasInSegs: true}
+	tests := []struct {
+		name  string
+		rules []rules.Rule
+		count Counted
+		cost  time.Duration
+		want  int
+		notes int // that cpu_budget stretches
+	}{
+		{"every gap", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{}, 0, 16, 0}, // at 0, 4, ... 60 s
+		{"no segment arrives", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, still, 0, 6, 0},
+		{"entered by the program", []rules.Rule{of(64*time.Second, ssfilter.LastAck)}, still, 0, 16, 0},
+		{"no timewait socket", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, Counted{OK: true, HasTimeWait: true}, 0, 0, 0},
+		{"no timewait socket, and not only they are asked for", []rules.Rule{of(64*time.Second, ssfilter.TimeWait, ssfilter.CloseWait)}, Counted{OK: true, HasTimeWait: true}, 0, 16, 0},
+		{"a timewait socket", []rules.Rule{of(64*time.Second, ssfilter.TimeWait)}, Counted{OK: true, HasTimeWait: true, TimeWait: 1}, 0, 16, 0},
+		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{InSegs: 7, HasInSegs: true}, 0, 16, 0},
+		{"dear", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, Counted{}, 100 * time.Millisecond, 7, 1},
+		{"hardly stretched", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{}, 60 * time.Millisecond, 11, 0},
+		{"no rule", nil, Counted{}, 0, 0, 0},
+		{"a disabled rule", []rules.Rule{killing("r", disabled)}, Counted{}, 0, 0, 0},
+		{"timewait sockets, and no segment", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, timeWaits, 0, 6, 0},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.count, b.cost = test.count, test.cost
+			b.rule(set(test.rules...))
+			b.until(time.Minute)
+			if len(b.looks) != test.want {
+				t.Errorf("%d looks, want %d", len(b.looks), test.want)
+			}
+			if got := b.noted("less often than the rules want"); got != test.notes {
+				t.Errorf("%d notes on cpu_budget, want %d: %v", got, test.notes, b.notes)
+			}
+		})
+	}
+}
+
+// TestClassesShareLooks shows that rules about few sockets look by themselves,
+// and go along where those about many look anyway.
+func TestClassesShareLooks(t *testing.T) {
+	b := newBench(t)
+	b.rule(set(
+		killing("few", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second})),
+		killing("many", match(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 176 * time.Second})),
+	))
+	b.until(24 * time.Second)
+	few, both := ssfilter.Of(ssfilter.CloseWait), ssfilter.Of(ssfilter.CloseWait, ssfilter.Established)
+	// few are due at 4, 8, 12 s and so on; many at 11 s, which takes them along.
+	want := []ssfilter.StateSet{both, few, few, both, few, few, both}
+	if diff := cmp.Diff(want, b.looks); diff != "" {
+		t.Errorf("looks (-want +got):\n%s", diff)
+	}
+}
+
+// TestASharedLookIsNotChargedToTheFew shows that a cheap look stays frequent
+// beside a dear one.
+func TestASharedLookIsNotChargedToTheFew(t *testing.T) {
+	s := newSight()
+	s.charge(1<<sparse, time.Millisecond)
+	s.charge(1<<sparse|1<<populous, time.Second)
+	if s.cost != [classes]time.Duration{sparse: time.Millisecond, populous: time.Second} {
+		t.Errorf("costs %v", s.cost)
+	}
+}
+
+// TestSkippingEndsInTime shows that what a look left to a later one is found,
+// though no segment arrives any more.
+func TestSkippingEndsInTime(t *testing.T) {
+	b := newBench(t)
+	b.count = Counted{OK: true, HasInSegs: true}
+	b.add(1, 0)
+	b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 160 * time.Second}))))
+	b.until(3 * time.Minute)
+	b.want("2m40s r kill done 1")
+	if n := len(b.looks); n > 4 {
+		t.Errorf("%d looks, most of which could change nothing", n)
+	}
+}
+
+// TestMemoryFollowsNeed shows that sockets which a later look finds again are
+// not kept in mind.
+func TestMemoryFollowsNeed(t *testing.T) {
+	b := newBench(t)
+	for cookie := range uint64(100) {
+		b.add(cookie+1, 0, func(s *simSocket) { s.state = ssfilter.Established })
+	}
+	b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 64 * time.Second}))))
+	if n := b.e.Watched(); n != 0 {
+		t.Errorf("%d watched a minute ahead, want none", n)
+	}
+	b.until(60 * time.Second)
+	if n := b.e.Watched(); n != 100 {
+		t.Errorf("%d watched shortly before, want all", n)
+	}
+	for _, s := range b.sockets { // and now they are in use again
+		s.received, s.lastData, s.progress = s.received+1, b.now, b.now
+	}
+	b.until(80 * time.Second)
+	if n := b.e.Watched(); n != 0 {
+		t.Errorf("%d watched after progress, want none", n)
+	}
+	b.want()
+}
+
+func BenchmarkTake(b *testing.B) {
+	p := set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), Where: port(5432), InStateFor: 5 * time.Minute})))
+	l := &Look{program: Compile(&p), of: 1 << sparse, horizon: benchStart.Add(time.Minute), jiffy: benchJiffy}
+	other := (&simSocket{id: sock.ID{DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, queued: never}).report(benchStart, benchJiffy)
+	young := full(ssfilter.CloseWait)
+	young.Conn = other.Conn
+	young.Dst = endpoint(5432)
+	for _, bench := range []struct {
+		name string
+		s    sock.Socket
+	}{{"no-match", other}, {"beyond-horizon", young}} {
+		b.Run(bench.name, func(b *testing.B) {
+			f := l.Begin(benchStart)
+			b.ReportAllocs()
+			for b.Loop() {
+				f.Take(&bench.s, benchStart)
+			}
+			if len(f.hits) > 0 {
+				b.Fatal("taken")
+			}
+		})
+	}
+}
+
+func endpoint(port uint16) ssfilter.Endpoint {
+	return (&simSocket{id: sock.ID{DPort: [2]byte{byte(port >> 8), byte(port)}}, queued: never}).report(benchStart, benchJiffy).Dst
+}
+
+// BenchmarkAsked is the second word on a full batch of due sockets.
+func BenchmarkAsked(b *testing.B) {
+	s := set(killing("r", limited(1<<30, time.Nanosecond)))
+	s.Settings.Limit = rules.Limit{N: 1 << 30, Per: time.Nanosecond}
+	e := New(Config{Jiffy: benchJiffy, Self: 1})
+	e.Step(benchStart, Ruled{Compile(&s)})
+	in := Asked{}
+	for i := range askBatch {
+		simulated := simSocket{id: sock.ID{Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, inode: 1, queued: never, lastAck: 1, lastData: 1}
+		r := simulated.report(benchStart, benchJiffy)
+		in.Answers = append(in.Answers, sock.Answer{ID: r.ID, Socket: r, Sent: benchStart, Got: benchStart})
+		t := e.observe(&r, benchStart, benchStart)
+		t.owner = &holders{}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, t := range e.tracks {
+			t.phase, t.marks = asked, t.marks[:0]
+		}
+		e.acting = 0
+		if p := e.Step(benchStart, in); len(p.Act) != askBatch {
+			b.Fatalf("%d acts, want %d", len(p.Act), askBatch)
+		}
+		e.budgets.all.underWay = 0
+		e.budgets.own[e.program.rules[0].id].underWay = 0
+	}
+}

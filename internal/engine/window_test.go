@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"pgregory.net/rapid"
+)
+
+// TestWindow holds a window to its promise whatever happens: no stretch of its
+// length ever holds more acts than its limit, counted at the instants at which
+// they were done and not at those of their decision.
+func TestWindow(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := window{limit: rules.Limit{N: rapid.IntRange(1, 5).Draw(t, "n"), Per: time.Duration(rapid.IntRange(1, 50).Draw(t, "per"))}}
+		var now sock.Instant
+		var done, underWay []sock.Instant // of acts; when those under way will be done
+		for range rapid.IntRange(0, 5).Draw(t, "restored") {
+			at := -sock.Instant(rapid.IntRange(0, 60).Draw(t, "at"))
+			w.spend(at)
+			done = append(done, at)
+		}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			now += sock.Instant(rapid.IntRange(0, 20).Draw(t, "pause"))
+			underWay = slices.DeleteFunc(underWay, func(at sock.Instant) bool {
+				if at > now {
+					return false
+				}
+				w.end(now) // the outcome comes in a while after the act
+				return true
+			})
+			switch rapid.IntRange(0, 5).Draw(t, "what") {
+			case 0:
+				w.limit.N = rapid.IntRange(1, 5).Draw(t, "new n")
+				continue
+			case 1:
+				if len(underWay) > 0 { // it came to nothing
+					w.cancel()
+					done = slices.DeleteFunc(done, func(at sock.Instant) bool { return at == underWay[0] })
+					underWay = underWay[1:]
+				}
+				continue
+			}
+			free, frees := w.free(now), w.frees(now)
+			if (free > 0) != (frees <= now) {
+				t.Fatalf("at %d %d are free, and more from %d", now, free, frees)
+			}
+			if free == 0 {
+				if frees == never && len(underWay) == 0 {
+					t.Fatalf("nothing is under way, and nothing will ever be free")
+				}
+				continue
+			}
+			w.begin()
+			at := now + sock.Instant(rapid.IntRange(0, 10).Draw(t, "takes"))
+			underWay = append(underWay, at)
+			slices.Sort(underWay)
+			done = append(done, at)
+			slices.Sort(done)
+			// Every stretch that ends with this act: what was begun under a higher
+			// limit may fill it, what is begun now may not.
+			i, _ := slices.BinarySearch(done, at)
+			for i < len(done)-1 && done[i+1] == at {
+				i++
+			}
+			in := 0
+			for _, d := range done[:i+1] {
+				if at.Sub(d) < w.limit.Per {
+					in++
+				}
+			}
+			if in > w.limit.N {
+				t.Fatalf("%d acts in a stretch of %d up to %d, want at most %d: %v", in, w.limit.Per, at, w.limit.N, done)
+			}
+		}
+	})
+}
+
+// TestWindowFrees shows when the next act may be done.
+func TestWindowFrees(t *testing.T) {
+	tests := []struct {
+		name     string
+		n        int
+		spent    []sock.Instant
+		underWay int
+		want     sock.Instant
+	}{
+		{"empty", 1, nil, 0, 100},
+		{"full", 2, []sock.Instant{95, 98}, 0, 105},
+		{"one has left", 2, []sock.Instant{90, 98}, 0, 100},
+		{"under way", 1, nil, 1, never},
+		{"under way beside others", 2, []sock.Instant{95}, 1, 105},
+		{"limit lowered", 1, []sock.Instant{95, 96, 97}, 0, 107},
+		{"restored from a moment ahead", 1, []sock.Instant{101}, 0, 111},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := window{limit: rules.Limit{N: test.n, Per: 10}, spent: test.spent, underWay: test.underWay}
+			if got := w.frees(100); got != test.want {
+				t.Errorf("frees at %d, want %d", got, test.want)
+			}
+		})
+	}
+}
