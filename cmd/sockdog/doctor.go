@@ -86,7 +86,7 @@ func examine() []examined {
 	if err != nil {
 		return []examined{{What: "socket table", Needed: true, Finding: err.Error(), Cure: "a kernel with CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG (modprobe tcp_diag)"}}
 	}
-	all := []examined{{What: "kernel", OK: true, Finding: fmt.Sprintf("Linux %s, times in steps of %s", h.release, h.jiffy)}}
+	all := []examined{{What: "kernel", OK: true, Finding: fmt.Sprintf("Linux %s, its times may be %s off", h.release, h.precision)}}
 
 	table := examined{What: "socket table", OK: true, Needed: true, Finding: "readable, both families in one walk"}
 	if !h.able.OneWalk {
@@ -120,7 +120,7 @@ func examineOwners() examined {
 	case !found.Complete:
 		x.OK = false
 		x.Finding = "not every process can be read: some holders stay unknown, and are logged as unknown"
-		x.Cure = "CAP_SYS_PTRACE for other users' processes; shareProcessNamespace: true or hostPID: true for those of other containers"
+		x.Cure = "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes; shareProcessNamespace: true or hostPID: true for those of other containers"
 	}
 	return x
 }

@@ -22,12 +22,12 @@ const procRoot = "/proc"
 
 // host is what this kernel and these privileges allow.
 type host struct {
-	now     func() sock.Instant
-	jiffy   time.Duration
-	netns   uint64 // inode
-	release string
-	able    sockdiag.Abilities
-	raised  error // why CAP_NET_ADMIN could not be raised
+	now       func() sock.Instant
+	precision time.Duration
+	netns     uint64 // inode
+	release   string
+	able      sockdiag.Abilities
+	raised    error // why CAP_NET_ADMIN could not be raised
 }
 
 // openHost finds out by trying, on sockets of its own.
@@ -36,7 +36,7 @@ func openHost() (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &host{now: now, jiffy: sockdiag.Jiffy()}
+	h := &host{now: now, precision: sockdiag.Precision()}
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/net", &st); err == nil {
 		h.netns = st.Ino
@@ -72,7 +72,7 @@ func (h *host) openKernel() (daemon.Kernel, error) {
 
 func (h *host) options(log *slog.Logger) daemon.Options {
 	return daemon.Options{
-		Log: log, Now: h.now, Jiffy: h.jiffy, Netns: fmt.Sprint(h.netns),
+		Log: log, Now: h.now, Precision: h.precision, Netns: fmt.Sprint(h.netns),
 		OpenKernel: h.openKernel, OpenKiller: h.openKernel,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {

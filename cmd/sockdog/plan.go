@@ -84,7 +84,7 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 		return err
 	}
 	defer kernel.Close()
-	survey := engine.Survey(engine.Compile(set), h.jiffy)
+	survey := engine.Survey(engine.Compile(set), h.precision)
 	finding := survey.Begin(h.now())
 	if err := kernel.Look(survey.Query, finding.Take); err != nil {
 		return err
@@ -93,7 +93,7 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 	if err != nil {
 		return err
 	}
-	all := engine.Forecasts(finding, engine.Config{Jiffy: h.jiffy, Self: os.Getpid()}, h.engineAble(), restored,
+	all := engine.Forecasts(finding, engine.Config{Precision: h.precision, Self: os.Getpid()}, h.engineAble(), restored,
 		engine.Owned{Holders: found.Owners, Complete: found.Complete}, h.now())
 	slices.SortStableFunc(all, func(a, b engine.Forecast) int { return int(a.In - b.In) })
 	if output == "json" {

@@ -4,6 +4,8 @@ package act
 
 import (
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -54,6 +56,9 @@ func (k *Killer) Do(actions []engine.Action) []engine.Outcome {
 
 func (k *Killer) destroy(actions []engine.Action, outcomes []engine.Outcome) []engine.Outcome {
 	k.intents.Intend(actions)
+	if waited := k.now().Sub(actions[0].Decided); waited > freshFor {
+		return tooLate(actions, waited, k.now(), outcomes)
+	}
 	k.ids = k.ids[:0]
 	for i := range actions {
 		k.ids = append(k.ids, actions[i].Socket.ID)
@@ -66,10 +71,25 @@ func (k *Killer) destroy(actions []engine.Action, outcomes []engine.Outcome) []e
 		if i < len(errs) {
 			o.Err = errs[i]
 			o.Gone = errors.Is(o.Err, sock.ErrGone)
-			o.Never = errors.Is(o.Err, unix.EPERM) || errors.Is(o.Err, unix.EOPNOTSUPP)
+			o.Denied = errors.Is(o.Err, unix.EPERM)
+			o.Never = o.Denied || errors.Is(o.Err, unix.EOPNOTSUPP)
 			o.Unsure = errors.Is(o.Err, sock.ErrUnconfirmed)
 		}
 		outcomes = append(outcomes, o)
+	}
+	return outcomes
+}
+
+// freshFor is how long ago an act may have been decided. The cookie holds the
+// kernel to the socket and not to the connection: one that the program made
+// anew while the disk took its time over the intent would die for the old one.
+const freshFor = 250 * time.Millisecond
+
+// tooLate has everything about the actions asked and decided afresh.
+func tooLate(actions []engine.Action, waited time.Duration, at sock.Instant, outcomes []engine.Outcome) []engine.Outcome {
+	err := fmt.Errorf("not done, as the decision was %v old when its record was written", waited.Round(time.Millisecond))
+	for i := range actions {
+		outcomes = append(outcomes, engine.Outcome{Act: actions[i], Err: err, At: at})
 	}
 	return outcomes
 }

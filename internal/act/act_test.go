@@ -54,7 +54,7 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{"done", []error{nil, nil}, nil, []engine.Outcome{{}, {}}},
 		{"already gone", []error{nil, sock.ErrGone}, nil, []engine.Outcome{{}, {Err: sock.ErrGone, Gone: true}}},
-		{"no capability", []error{unix.EPERM, nil}, nil, []engine.Outcome{{Err: unix.EPERM, Never: true}, {}}},
+		{"no capability", []error{unix.EPERM, nil}, nil, []engine.Outcome{{Err: unix.EPERM, Never: true, Denied: true}, {}}},
 		{"a kernel that cannot", []error{unix.EOPNOTSUPP}, nil, []engine.Outcome{{Err: unix.EOPNOTSUPP, Never: true}}},
 		{"a passing failure", []error{unix.ENOMEM}, nil, []engine.Outcome{{Err: unix.ENOMEM}}},
 		{"an answer lost", []error{nil, sock.ErrUnconfirmed}, broken, []engine.Outcome{{}, {Err: sock.ErrUnconfirmed, Unsure: true}}},

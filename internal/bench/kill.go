@@ -76,7 +76,7 @@ rules:
 		return &tapped{c, tap}, err
 	}
 	err = daemon.Run(ctx, daemon.Options{
-		Log: slog.New(slog.DiscardHandler), Now: now, Jiffy: sockdiag.Jiffy(), Rules: set,
+		Log: slog.New(slog.DiscardHandler), Now: now, Precision: sockdiag.Precision(), Rules: set,
 		OpenKernel: open, OpenKiller: open,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		FindOwners: func(map[uint32]struct{}) (owner.Found, error) {

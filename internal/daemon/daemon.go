@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -48,10 +49,10 @@ type Store interface {
 // Options are the daemon's surroundings. Each Open function is called on the
 // locked thread that alone uses what it returns.
 type Options struct {
-	Log   *slog.Logger
-	Now   func() sock.Instant
-	Jiffy time.Duration
-	Netns string // the inode of the network namespace, for the records
+	Log       *slog.Logger
+	Now       func() sock.Instant
+	Precision time.Duration
+	Netns     string // the inode of the network namespace, for the records
 
 	OpenKernel   func() (Kernel, error) // to look and to ask
 	OpenKiller   func() (Kernel, error) // to destroy
@@ -101,24 +102,25 @@ type Daemon struct {
 type tally struct {
 	rules, done int
 	looked      time.Duration
+	told        int // of done
+	toldAt      sock.Instant
 }
 
 // stopWithin is how long the act under way may take after the daemon is told to
 // stop.
-const stopWithin = 900 * time.Millisecond
+const stopWithin = 700 * time.Millisecond
 
 // Run watches until ctx is done. It returns an error only where it could not
 // begin to.
 func Run(ctx context.Context, o Options) error {
 	d := &Daemon{
 		Options: o,
-		engine:  engine.New(engine.Config{Jiffy: o.Jiffy, Self: os.Getpid()}),
+		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid()}),
 		inputs:  make(chan engine.Input, 8),
-		// The engine has one request of each kind under way at most, and few acts:
-		// no send on these ever waits.
+		// The engine bounds what is under way of each kind: no send on these waits.
 		looks:    make(chan *engine.Look, 1),
 		counts:   make(chan struct{}, 1),
-		asks:     make(chan []sock.ID, 1),
+		asks:     make(chan []sock.ID, engine.MostAskBatches),
 		acts:     make(chan []engine.Action, engine.MostActBatches),
 		resolves: make(chan []uint32, 1),
 	}
@@ -148,6 +150,7 @@ func (d *Daemon) loop(ctx context.Context) {
 		alive = ticker.C
 	}
 	stopping := ctx.Done()
+	var late <-chan time.Time // once it stops
 	for {
 		var in engine.Input
 		select {
@@ -161,14 +164,12 @@ func (d *Daemon) loop(ctx context.Context) {
 			in = nil
 		case <-stopping:
 			d.Notify("STOPPING=1")
-			d.Log.Info("stopping")
+			d.say(slog.LevelInfo, "stopping")
 			stopping = nil
-			deadline := time.AfterFunc(stopWithin, func() { d.inputs <- giveUp{} })
-			defer deadline.Stop()
+			late = time.After(stopWithin)
 			in = engine.Stop{}
-		}
-		if _, ok := in.(giveUp); ok {
-			d.Log.Warn("stopping while an act is under way: its outcome is not known")
+		case <-late:
+			d.say(slog.LevelWarn, "stopping while an act is under way: its outcome is not known")
 			return
 		}
 		now := d.Now()
@@ -178,20 +179,33 @@ func (d *Daemon) loop(ctx context.Context) {
 		if plan.Stopped {
 			return
 		}
-		timer.Reset(plan.Wake.Sub(d.Now()))
+		timer.Reset(min(plan.Wake, d.tell(now)).Sub(d.Now()))
 	}
 }
 
-// giveUp ends a loop whose last act does not end.
-type giveUp struct{ engine.Input }
+// tell keeps the service manager's status line up to date, to the second, and
+// returns when there is more to tell.
+func (d *Daemon) tell(now sock.Instant) sock.Instant {
+	next := d.tally.toldAt.Add(time.Second)
+	switch {
+	case !d.ready || d.tally.done == d.tally.told:
+		return math.MaxInt64
+	case now < next:
+		return next
+	}
+	d.tally.told, d.tally.toldAt = d.tally.done, now
+	d.Notify("STATUS=" + d.status())
+	return math.MaxInt64
+}
+
+// say has a line written to the log, which may block: not here.
+func (d *Daemon) say(level slog.Level, text string, attrs ...slog.Attr) {
+	d.keeper.post(letter{notes: []engine.Note{{Level: level, Text: text, Attrs: attrs}}})
+}
 
 // carryOut hands every part of a plan to who does it.
 func (d *Daemon) carryOut(p engine.Plan) {
-	for _, n := range p.Notes {
-		d.Log.LogAttrs(context.Background(), n.Level, n.Text, n.Attrs...)
-	}
-	d.keeper.keep(p.Remember, p.Forget)
-	d.keeper.record(p.Report)
+	d.keeper.post(letter{notes: p.Notes, report: p.Report, remember: p.Remember, forget: p.Forget})
 	if p.Count {
 		d.counts <- struct{}{}
 	}
@@ -220,7 +234,7 @@ func (d *Daemon) rule(set *rules.Set) {
 	d.tally.rules = len(set.Rules)
 	if d.Able.Kill != "" && destructive(set) && !d.warned {
 		d.warned = true
-		d.Log.Error("sockdog watches, and says what it would do: "+d.Able.Kill, "cure", d.Cure)
+		d.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Able.Kill, slog.String("cure", d.Cure))
 	}
 }
 
@@ -241,12 +255,12 @@ func (d *Daemon) reload(r Reload) {
 	d.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonicUsec()))
 	switch {
 	case r.Err != nil:
-		d.Log.Error("the rules were not reloaded: those in force stay in force", "error", r.Err.Error())
+		d.say(slog.LevelError, "the rules were not reloaded: those in force stay in force", slog.String("error", r.Err.Error()))
 	case r.Again:
-		d.Log.Info("the rules were read again: they say what they said before")
+		d.say(slog.LevelInfo, "the rules were read again: they say what they said before")
 	default:
 		d.rule(r.Rules)
-		d.Log.Info("rules reloaded", "rules", len(r.Rules.Rules))
+		d.say(slog.LevelInfo, "rules reloaded", slog.Int("rules", len(r.Rules.Rules)))
 	}
 	if d.ready {
 		d.Notify("READY=1\nSTATUS=" + d.status())
@@ -264,7 +278,7 @@ func (d *Daemon) noticeLook(in engine.Input) {
 	if !d.ready && looked.Err == nil {
 		d.ready = true
 		d.Notify("READY=1\nSTATUS=" + d.status())
-		d.Log.Info("watching", "rules", d.tally.rules)
+		d.say(slog.LevelInfo, "watching", slog.Int("rules", d.tally.rules))
 	}
 }
 

@@ -32,9 +32,10 @@ type keeper struct {
 
 // letter is a part of a plan on its way to the disk.
 type letter struct {
+	notes    []engine.Note
+	report   []engine.Action
 	remember []sock.Memory
 	forget   []uint64
-	report   []engine.Action
 	at       time.Time
 }
 
@@ -49,30 +50,26 @@ func newKeeper(log *slog.Logger, netns string, j Journal, s Store) *keeper {
 	return k
 }
 
-func (k *keeper) keep(remember []sock.Memory, forget []uint64) {
-	if k.store != nil && len(remember)+len(forget) > 0 {
-		k.post(letter{remember: remember, forget: forget})
-	}
-}
-
-func (k *keeper) record(report []engine.Action) {
-	if len(report) > 0 {
-		k.post(letter{report: report, at: time.Now()})
-	}
-}
-
+// post hands a letter over without waiting.
 func (k *keeper) post(l letter) {
+	if len(l.notes)+len(l.report)+len(l.remember)+len(l.forget) == 0 {
+		return
+	}
+	l.at = time.Now()
 	k.mail.Lock()
 	defer k.mail.Unlock()
 	if len(k.box) >= boxSize {
-		k.lost += len(l.report)
+		k.lost += len(l.report) + len(l.notes)
 		return
 	}
 	k.box = append(k.box, l)
 	k.arrived.Signal()
 }
 
-// close waits until everything posted is written.
+// keeperEnd is how long the log and the disk have to take what is left.
+const keeperEnd = 200 * time.Millisecond
+
+// close waits until everything posted is written, within reason.
 func (k *keeper) close() {
 	k.mail.Lock()
 	k.closed = true
@@ -80,7 +77,7 @@ func (k *keeper) close() {
 	k.mail.Unlock()
 	select {
 	case <-k.done:
-	case <-time.After(stopWithin):
+	case <-time.After(keeperEnd):
 	}
 }
 
@@ -110,10 +107,20 @@ func (k *keeper) write(l *letter) {
 	records := make([]journal.Record, 0, len(l.report))
 	for i := range l.report {
 		records = append(records, k.recordOf(&l.report[i], l.at))
+	}
+	k.save(l, records) // before the log, which may hang
+	for i := range records {
 		if r := &records[i]; r.Result != journal.Held { // one line a minute stands for those
 			k.log.LogAttrs(context.Background(), levelOf(r.Result), r.Action+" "+string(r.Result), r.Attrs()...)
 		}
 	}
+	for _, n := range l.notes {
+		k.log.LogAttrs(context.Background(), n.Level, n.Text, n.Attrs...)
+	}
+}
+
+// save writes what a letter has for the disk.
+func (k *keeper) save(l *letter, records []journal.Record) {
 	k.disk.Lock()
 	defer k.disk.Unlock()
 	if k.journal != nil && len(records) > 0 {

@@ -67,7 +67,7 @@ func (w *world) refused(errno unix.Errno) {
 	for _, s := range []stuck{w.leak(l), w.leak(l), w.leak(l)} {
 		w.result(s.cookie, journal.Would)
 	}
-	if n := w.count("switched off"); n != 1 {
+	if n := w.count("kill is switched off"); n != 1 {
 		w.Errorf("%d lines say that kill is switched off, want 1:\n%s", n, w.log)
 	}
 	if n := w.kills(); n != 1 {
@@ -135,6 +135,7 @@ func TestLookFailsMidway(t *testing.T) {
 	looks := good.Load()
 	w.until("look at them", func() bool { return good.Load() > looks+1 })
 	broken.Store(true)
+	w.until("failed look", func() bool { return failed.Load() > 0 })
 	unseen := w.leak(l)
 	for _, s := range known {
 		w.dies(s, bound)

@@ -17,7 +17,10 @@ import (
 // bound is the time bound of most tests' rules.
 const bound = 2 * time.Second
 
-const leaked = "rules: [{name: leak, match: {state: close-wait, in_state_for: 2s}, then: kill}]\n"
+const (
+	leaked     = "rules: [{name: leak, match: {state: close-wait, in_state_for: 2s}, then: kill}]\n"
+	leakedLong = "rules: [{name: leak, match: {state: close-wait, in_state_for: 4s}, then: kill}]\n"
+)
 
 // Exactly the sockets of the rules die, none before its time.
 func TestWhoDies(t *testing.T) {
@@ -206,9 +209,9 @@ func TestReconnected(t *testing.T) {
 	check(t, s.Bind(netip.AddrPortFrom(nstest.V4, 5433)))
 	check(t, s.Connect(to))
 	server := must(l.Accept())(t)
-	w.watch(often + leaked)
+	w.watch(often + leakedLong)
 	first := w.hangUp(s, server.Close)
-	w.reach(first.since.Add(bound * 3 / 4))
+	w.reach(first.since.Add(bound))
 
 	check(t, s.Disconnect())
 	check(t, s.Connect(to))
@@ -217,7 +220,7 @@ func TestReconnected(t *testing.T) {
 	if second.cookie != first.cookie {
 		t.Fatalf("the socket has cookie %d now, and had %d", second.cookie, first.cookie)
 	}
-	w.dies(second, bound)
+	w.dies(second, 2*bound)
 }
 
 // So does one that has the addresses of one that has ended.
@@ -232,12 +235,12 @@ func TestReusedAddresses(t *testing.T) {
 		check(t, s.Connect(must(l.Local())(t)))
 		return w.hangUp(s, must(l.Accept())(t).Close)
 	}
-	w.watch(often + leaked)
+	w.watch(often + leakedLong)
 	first := connect()
-	w.reach(first.since.Add(bound * 3 / 4))
+	w.reach(first.since.Add(bound))
 	check(t, first.Abort())
 	second := connect()
-	w.dies(second, bound)
+	w.dies(second, 2*bound)
 	if told := w.killed(first.cookie); len(told) > 0 {
 		t.Errorf("the kernel was told to destroy a socket that had ended")
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,16 +112,16 @@ func TestReconnectedWhileDown(t *testing.T) {
 	check(t, s.Keepalive())
 	check(t, s.Bind(netip.AddrPortFrom(nstest.V4, 5433)))
 	closeState := w.openState(dir)
-	stop := w.watch(often + leaked)
+	stop := w.watch(often + leakedLong)
 	first := connect(s)
-	w.reach(first.since.Add(bound * 3 / 4))
+	w.reach(first.since.Add(bound))
 	stop()
 	closeState()
 	check(t, s.Disconnect())
 	second := connect(s)
 	w.openState(dir)
-	w.watch(often + leaked)
-	w.dies(second, bound)
+	w.watch(often + leakedLong)
+	w.dies(second, 2*bound)
 }
 
 // The state directory is full, or read-only: that is said once, and the leak is
@@ -158,6 +159,38 @@ func TestStateDirectoryFails(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Once there is room again, the journal goes on with whole lines, and that is
+// said.
+func TestStateDirectoryRecovers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := smallDisk(w, 16<<10)
+	w.openState(dir)
+	ballast := filepath.Join(dir, "ballast")
+	check(t, fill(ballast))
+	l := w.listen(nstest.V4, 5432)
+	stop := w.watch(often + leaked)
+	w.dies(w.leak(l), bound)
+	check(t, os.Remove(ballast))
+	last := w.leak(l)
+	w.dies(last, bound)
+	stop()
+	for _, what := range []string{"the journal can be written again", "the first-seen store can be written again"} {
+		if n := w.count(what); n != 1 {
+			t.Errorf("%d lines say %q, want 1", n, what)
+		}
+	}
+	var results []journal.Result
+	for _, r := range w.records(dir) {
+		if r.Cookie == last.cookie {
+			results = append(results, r.Result)
+		}
+	}
+	if want := []journal.Result{journal.Intent, journal.Done}; !slices.Equal(results, want) {
+		t.Errorf("the journal has %q of the last kill, want %q", results, want)
 	}
 }
 

@@ -2,6 +2,8 @@ package daemon_test
 
 import (
 	"os"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,17 +20,17 @@ import (
 // records how, and kills nothing more.
 func TestStopWithinBatch(t *testing.T) {
 	t.Parallel()
-	const n = 300
+	const n = 1200 // more than are told at once
 	w := newWorld(t)
 	dir := t.TempDir()
 	w.openState(dir)
 	began, proceed := make(chan struct{}), make(chan struct{})
+	first := sync.OnceFunc(func() {
+		close(began)
+		<-proceed
+	})
 	w.destroy = func(k daemon.Kernel, ids []sock.ID, outcomes []error) ([]error, error) {
-		select {
-		case began <- struct{}{}:
-			<-proceed
-		default: // not the first
-		}
+		first()
 		return k.Destroy(ids, outcomes)
 	}
 	l := w.listen(nstest.V4, 5432)
@@ -36,7 +38,8 @@ func TestStopWithinBatch(t *testing.T) {
 	for i := range leaks {
 		leaks[i] = w.leak(l)
 	}
-	stop := w.watch(often + leaked)
+	w.reach(leaks[n-1].since.Add(bound)) // all are due at once
+	stop := w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 2s}, then: {kill: {limit: 5000/1m}}}]\n")
 	<-began
 	stopped := make(chan time.Duration)
 	go func() { stopped <- stop() }()
@@ -44,23 +47,23 @@ func TestStopWithinBatch(t *testing.T) {
 	close(proceed)
 	t.Logf("stopped within %v", <-stopped)
 
+	// On a busy machine it may take the act longer than it is given.
+	gaveUp := w.count("stopping while an act is under way") > 0
 	told := w.kills()
-	if told == 0 {
-		t.Error("nothing was killed: the test shows nothing")
+	if told == 0 || told == n {
+		t.Errorf("%d of %d sockets were killed, want those that it was about to kill and no more", told, n)
 	}
-	done := 0
 	for _, s := range leaks {
 		switch killed := len(w.killed(s.cookie)) > 0; {
 		case killed != (w.state(s.Socket) == unix.BPF_TCP_CLOSE):
 			t.Errorf("socket in TCP state %d, told to be killed: %v", w.state(s.Socket), killed)
 		case killed:
-			done++
-			if got := w.results(s.cookie); len(got) != 1 || got[0] != "kill done" {
+			if got := w.results(s.cookie); !slices.Equal(got, []string{"kill done"}) && !gaveUp {
 				t.Errorf("a killed socket's results are %q", got)
 			}
 		}
 	}
-	t.Logf("%d of %d sockets were killed", done, n)
+	t.Logf("%d of %d sockets were killed", told, n)
 	intents, outcomes := make(map[uint64]bool), 0
 	for _, r := range w.records(dir) {
 		switch {
@@ -72,7 +75,7 @@ func TestStopWithinBatch(t *testing.T) {
 			t.Errorf("a record that is neither an intent nor its outcome: %+v", r)
 		}
 	}
-	if len(intents) != told || outcomes != told {
+	if len(intents) != told || outcomes != told && !gaveUp {
 		t.Errorf("%d intents and %d outcomes in the journal, want %d of each", len(intents), outcomes, told)
 	}
 }

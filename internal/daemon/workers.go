@@ -106,7 +106,7 @@ func (d *Daemon) look(kernel Kernel, look *engine.Look) engine.Looked {
 	sent := d.Now()
 	finding := look.Begin(sent)
 	err := kernel.Look(look.Query, finding.Take)
-	return engine.Looked{Finding: finding, Sent: sent, Got: d.Now(), Cost: threadTime() - began, Err: err}
+	return engine.Looked{Finding: finding, Sent: sent, Cost: threadTime() - began, Err: err}
 }
 
 // threadTime is the CPU time that the calling thread has used. RUSAGE_THREAD

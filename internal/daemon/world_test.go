@@ -79,7 +79,7 @@ func newWorld(t *testing.T) *world {
 	w.options = daemon.Options{
 		Log:        slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{ReplaceAttr: journal.InSeconds})),
 		Now:        now,
-		Jiffy:      sockdiag.Jiffy(),
+		Precision:  sockdiag.Precision(),
 		Netns:      "4026531840",
 		OpenKernel: w.openKernel,
 		OpenKiller: w.openKernel,

@@ -74,12 +74,12 @@ type bound struct{ safe, early sock.Instant }
 
 // since turns a lower bound on an age into a bound on the instant. The answer
 // was true at some instant between sent and got: counting back from got, and
-// one jiffy less, keeps it a lower bound.
-func since(age time.Duration, known bool, sent, got sock.Instant, jiffy time.Duration) bound {
+// the error of its times less, keeps it a lower bound.
+func since(age time.Duration, known bool, sent, got sock.Instant, precision time.Duration) bound {
 	if !known {
 		return bound{safe: got, early: sent}
 	}
-	return bound{safe: got.Add(-max(0, age-jiffy)), early: sent.Add(-age)}
+	return bound{safe: got.Add(-max(0, age-precision)), early: sent.Add(-age)}
 }
 
 // narrow returns the better of two bounds on the same instant.
@@ -95,12 +95,12 @@ type times struct {
 }
 
 // timesOf bounds the times of a socket by one answer alone.
-func timesOf(s *sock.Socket, sent, got sock.Instant, jiffy time.Duration) times {
+func timesOf(s *sock.Socket, sent, got sock.Instant, precision time.Duration) times {
 	var t times
 	age, ok := kernelAge(s)
-	t.entered = since(age, ok, sent, got, jiffy)
+	t.entered = since(age, ok, sent, got, precision)
 	quiet, ok := kernelQuiet(s)
-	t.quiet = since(quiet, ok, sent, got, jiffy)
+	t.quiet = since(quiet, ok, sent, got, precision)
 	t.queued = never
 	if sending(s) {
 		t.queued = got

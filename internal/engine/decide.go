@@ -190,7 +190,7 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 		switch {
 		case o.Err == nil || o.Unsure:
 			t.budget.end(o.At)
-			t.act = &o.Act
+			t.act, t.unsure = &o.Act, o.Unsure
 			e.confirming++
 			e.wait(t, now)
 		case o.Gone:
@@ -203,7 +203,7 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 			e.say(o.Act, Failed)
 			t.reopen(t.rule, t.action)
 			if o.Never {
-				e.cease(&o.Act, o.Err)
+				e.cease(o)
 			}
 			t.again = now.Add(retryAfter << min(t.failures, mostDoubled))
 			t.failures++
@@ -213,25 +213,34 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 }
 
 // cease switches off an action that failed for good.
-func (e *Engine) cease(a *Action, err error) {
-	off := &e.able.Kill
-	if a.Socket.State == ssfilter.TimeWait && e.able.Kill == "" {
-		off = &e.able.KillTimeWait
-	}
-	if *off != "" {
+func (e *Engine) cease(o *Outcome) {
+	if e.cannot(&o.Act.Socket) != "" {
 		return
 	}
-	*off = err.Error()
-	e.note(slog.LevelError, "switched off for good: it cannot succeed here", slog.String("action", string(a.Kind)), slog.String("reason", err.Error()))
+	off, what := &e.able.Kill, "kill is switched off for good: it cannot succeed here; sockdog doctor says what is missing"
+	if o.Act.Socket.State == ssfilter.TimeWait && !o.Denied {
+		// Only kernels before 6.0 say so, and of this state alone.
+		off, what = &e.able.KillTimeWait, "kill in time-wait is switched off for good: this kernel cannot do it"
+	}
+	*off = "kill is switched off: " + o.Err.Error()
+	e.note(slog.LevelError, what, slog.String("reason", o.Err.Error()))
 }
 
 // confirm takes in what the kernel says of a socket after it was told to destroy it.
 func (e *Engine) confirm(t *track, a *sock.Answer, now sock.Instant) {
 	e.confirming--
-	if a.Gone || !t.sameConnection(&a.Socket, a.Sent) {
+	same := !a.Gone && t.sameConnection(&a.Socket, a.Sent)
+	switch {
+	case a.Gone, !same && !t.unsure:
+		// A program can connect a socket anew that was destroyed under it.
 		e.say(*t.act, Done)
 		e.owners.follow(t, now)
 		e.drop(t, Done, "")
+		return
+	case !same:
+		t.act.Reason += "; the kernel's answer was lost, and the socket has changed since"
+		e.say(*t.act, Unconfirmed)
+		e.drop(t, Changed, "")
 		return
 	}
 	t.act.Reason += "; the kernel still shows it"

@@ -16,8 +16,14 @@ const (
 	// actBacklog is how many acts may be under way before no more sockets are
 	// asked for: what waits longer would be told by a stale answer.
 	actBacklog = 512
+	// MostAskBatches is how many plans with questions can be under way at once:
+	// while the answers to one are decided on, the kernel answers the next.
+	MostAskBatches = 2
 	// MostActBatches is how many plans with acts can be under way at once.
 	MostActBatches = actBacklog
+	// freshFor is how old an answer may be that is acted on. The watchdog may have
+	// been stopped for a while, or its machine; an older answer has it ask again.
+	freshFor = 250 * time.Millisecond
 	// retryAfter is when a question or an act that failed is tried again; for an
 	// act, twice as long each time.
 	retryAfter  = time.Second
@@ -28,8 +34,8 @@ const (
 
 // Config is what does not change while the engine runs.
 type Config struct {
-	Jiffy time.Duration // the resolution of the kernel's times
-	Self  int           // the watchdog's own process
+	Precision time.Duration // how far the kernel's times may be off
+	Self      int           // the watchdog's own process
 }
 
 // Engine holds the state. It is not safe for concurrent use.
@@ -40,7 +46,7 @@ type Engine struct {
 
 	tracks map[uint64]*track // by cookie
 	due    queue             // waiting for an instant
-	asking int               // sockets asked for
+	asking int               // batches asked for
 	deaf   bool              // the last question failed
 	acting int               // acts under way
 
@@ -48,7 +54,7 @@ type Engine struct {
 	stopping   bool
 
 	budgets budgets
-	lines   []line  // by rule: what its limit holds back
+	lines   []line  // two for each rule, see lineOf: what its limit holds back
 	summary summary // of that
 
 	restored map[uint64]sock.Memory
@@ -94,13 +100,13 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 // finish brings to its end what is under way: acts are confirmed, and nothing
 // else is begun.
 func (e *Engine) finish() {
-	if e.asking == 0 {
+	if e.asking < MostAskBatches {
 		for _, t := range e.tracks {
 			if t.act != nil && t.phase == waiting && len(e.plan.Ask) < askBatch {
 				t.ask(&e.plan)
 			}
 		}
-		e.asking = len(e.plan.Ask)
+		e.asked()
 	}
 	e.plan.Look = nil
 	e.plan.Stopped = e.acting+e.confirming == 0
@@ -136,7 +142,7 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 	}
 	e.program = in.Program
 	e.budgets.rule(in.Program)
-	e.lines = make([]line, len(in.Program.rules))
+	e.lines = make([]line, 2*len(in.Program.rules))
 	clear(e.summary.held)
 	for _, t := range e.tracks {
 		kept := t.marks[:0]
@@ -165,7 +171,7 @@ const noRule = -1
 
 // observe takes in what the kernel says of a socket and returns its track.
 func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
-	fresh := timesOf(s, sent, got, e.config.Jiffy)
+	fresh := timesOf(s, sent, got, e.config.Precision)
 	t := e.tracks[s.ID.Cookie]
 	if t != nil && !t.sameConnection(s, sent) {
 		e.drop(t, Changed, "another state or connection than was matched")
@@ -181,7 +187,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 		t.update(s, fresh)
 	}
 	t.got = got
-	t.plain = lasting(s) && fresh.base().Sub(t.base()) <= 2*e.config.Jiffy
+	t.plain = lasting(s) && fresh.base().Sub(t.base()) <= 2*e.config.Precision
 	e.tracks[s.ID.Cookie] = t
 	if m, ok := t.memory(fresh, got); ok {
 		e.plan.Remember = append(e.plan.Remember, m)
@@ -236,7 +242,7 @@ func (e *Engine) wait(t *track, next sock.Instant) {
 }
 
 func (e *Engine) firstDue() sock.Instant {
-	if e.due.empty() || e.asking > 0 || e.acting >= actBacklog {
+	if e.due.empty() || e.asking == MostAskBatches || e.acting >= actBacklog {
 		return never // an answer comes first
 	}
 	return e.due.first().alarm.rank
@@ -244,7 +250,7 @@ func (e *Engine) firstDue() sock.Instant {
 
 // ask has the kernel asked for what is due.
 func (e *Engine) ask(now sock.Instant) {
-	if e.asking > 0 || e.acting >= actBacklog {
+	if e.asking == MostAskBatches || e.acting >= actBacklog {
 		return
 	}
 	for !e.due.empty() && len(e.plan.Ask) < askBatch {
@@ -259,7 +265,14 @@ func (e *Engine) ask(now sock.Instant) {
 		}
 		t.ask(&e.plan)
 	}
-	e.asking = len(e.plan.Ask)
+	e.asked()
+}
+
+// asked counts the plan's questions as under way.
+func (e *Engine) asked() {
+	if len(e.plan.Ask) > 0 {
+		e.asking++
+	}
 }
 
 func (t *track) ask(p *Plan) {
@@ -270,7 +283,7 @@ func (t *track) ask(p *Plan) {
 }
 
 func (in Asked) apply(e *Engine, now sock.Instant) {
-	e.asking = 0
+	e.asking--
 	if in.Err != nil && !e.deaf {
 		e.note(slog.LevelWarn, "the kernel did not answer about single sockets: nothing is concluded from that, they are asked for again", slog.String("error", in.Err.Error()))
 	}
@@ -289,7 +302,7 @@ func (in Asked) apply(e *Engine, now sock.Instant) {
 		case a.Gone:
 			e.drop(t, Gone, "it ended by itself")
 		default:
-			e.consider(e.observe(&a.Socket, a.Sent, a.Got), &a.Socket, now, true)
+			e.consider(e.observe(&a.Socket, a.Sent, a.Got), &a.Socket, now, now.Sub(a.Got) < freshFor)
 		}
 	}
 	for _, id := range in.IDs {
@@ -312,7 +325,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 	t.line.leave()
 	was := t.held
 	t.held, t.blocked, t.of, t.phase = nil, false, 0, waiting
-	next, decided := never, false
+	next, decided, ordered := never, false, false
 	for i := range e.program.rules {
 		r := &e.program.rules[i]
 		if !r.Enabled || !r.candidate(s) {
@@ -322,6 +335,9 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 		for j := range r.Then {
 			if m := t.marked(i, j); m != nil && !m.open {
 				continue
+			}
+			if a := &r.Then[j]; a.Kind.Destructive() && !ordered {
+				t.order, ordered = orderOf(t, a), true
 			}
 			switch stands, at := r.stands(&r.Then[j], t, s, now, exact); {
 			case stands != ripe:

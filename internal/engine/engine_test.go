@@ -44,7 +44,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	return &bench{
 		t: t, now: benchStart, sockets: make(map[uint64]*simSocket), missed: make(map[uint64]bool), memories: make(map[uint64]sock.Memory),
-		e:       New(Config{Jiffy: benchJiffy, Self: 1}),
+		e:       New(Config{Precision: benchJiffy, Self: 1}),
 		holders: func(uint32) []sock.Owner { return []sock.Owner{{PID: 2, Comm: "leaky"}} },
 	}
 }
@@ -193,7 +193,7 @@ func (b *bench) look(l *Look) Looked {
 			f.Take(&r, b.now)
 		}
 	}
-	return Looked{Finding: f, Sent: b.now, Got: b.now, Cost: b.cost, Err: b.lookErr}
+	return Looked{Finding: f, Sent: b.now, Cost: b.cost, Err: b.lookErr}
 }
 
 // rule puts rules in force.
@@ -400,31 +400,31 @@ func TestHeld(t *testing.T) {
 		want   []string
 	}{
 		{name: "oldest", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))}, want: []string{
-			"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "10s r kill done 3", "20s r kill done 2"}},
+			"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "10s r kill done 3", "20s r kill done 2"}},
 		{name: "newest", rules: []rules.Rule{killing("r", limited(1, 10*time.Second), newest)}, want: []string{
-			"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "10s r kill done 2", "20s r kill done 3"}},
+			"0s r kill held 3", "0s r kill held 1", "0s r kill done 2", "10s r kill done 3", "20s r kill done 1"}},
 		{name: "one that is in use again", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
 			during: func(b *bench) { s := b.sockets[3]; s.queued = b.now },
 			want: []string{
-				"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "6s r kill changed 3", "10s r kill done 2"}},
+				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "6s r kill changed 3", "10s r kill done 2"}},
 		{name: "one that is gone", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
 			during: func(b *bench) { delete(b.sockets, 3) },
 			want: []string{
-				"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "6s r kill gone 3", "10s r kill done 2"}},
+				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "6s r kill gone 3", "10s r kill done 2"}},
 		{name: "rules that no longer want it", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
 			during: func(b *bench) {
 				b.rule(set(killing("other", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))))
 			},
 			want: []string{
-				"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "5s r kill changed 2", "5s r kill changed 3"}},
+				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "5s r kill changed 3", "5s r kill changed 2"}},
 		{name: "an unchanged rule at another place", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
 			during: func(b *bench) {
 				b.rule(set(killing("other", logging, after(time.Hour)), killing("r", limited(1, 10*time.Second))))
 			},
 			want: []string{
-				"0s r kill held 2", "0s r kill held 3", "0s r kill done 1", "10s r kill done 3", "20s r kill done 2"}},
+				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "10s r kill done 3", "20s r kill done 2"}},
 		{name: "a dry run takes nothing from a real rule", rules: []rules.Rule{killing("dry", dryRun, limited(1, 10*time.Second)), killing("r", limited(2, 10*time.Second))}, want: []string{
-			"0s dry kill would 1", "0s dry kill held 2", "0s dry kill held 3", "0s r kill held 3", "0s r kill done 1", "0s r kill done 2", "10s dry kill would 3", "10s r kill done 3"}},
+			"0s dry kill would 1", "0s dry kill held 3", "0s dry kill held 2", "0s r kill held 2", "0s r kill done 1", "0s r kill done 3", "10s dry kill would 2", "10s r kill done 2"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -502,7 +502,7 @@ func TestALookForOlderRulesIsDropped(t *testing.T) {
 	r := s.report(b.now, benchJiffy)
 	f.Take(&r, b.now)
 	b.e.Step(b.now, Ruled{Compile(&young)})
-	p := b.e.Step(b.now, Looked{Finding: f, Sent: b.now, Got: b.now})
+	p := b.e.Step(b.now, Looked{Finding: f, Sent: b.now})
 	if b.e.Watched() != 0 || !p.Count {
 		t.Errorf("watched %d, counts again %v: want none, and a look of the new rules' own", b.e.Watched(), p.Count)
 	}

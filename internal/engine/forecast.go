@@ -8,8 +8,8 @@ import (
 )
 
 // Survey is a look for all rules at once that leaves nothing to a later one.
-func Survey(p *Program, jiffy time.Duration) *Look {
-	return &Look{Query: p.query(1<<classes - 1), program: p, of: 1<<classes - 1, horizon: never - 1, jiffy: jiffy}
+func Survey(p *Program, precision time.Duration) *Look {
+	return &Look{Query: p.query(1<<classes - 1), program: p, of: 1<<classes - 1, horizon: never - 1, precision: precision}
 }
 
 // Inodes are those of the sockets found.
@@ -38,8 +38,13 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 	e.Step(now, restored)
 	e.Step(now, Ruled{Program: f.look.program})
 	var all []Forecast
+	seen := make(map[uint64]bool)
 	for i := range f.hits {
 		s := &f.hits[i].Socket
+		if seen[s.ID.Cookie] {
+			continue // a walk of the hash table can come upon a socket twice
+		}
+		seen[s.ID.Cookie] = true
 		t := e.observe(s, f.look.sent, f.hits[i].got)
 		t.owner = &holders{owners: owned.Holders[s.Inode], kernel: s.Inode != 0 && owned.Complete && len(owned.Holders[s.Inode]) == 0}
 		for j := range e.program.rules {
@@ -58,6 +63,8 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, now sock.Instant) Forecast {
 	f := Forecast{Action: e.action(t, s, r, action, now)}
 	switch stands, at := r.stands(&r.Then[action], t, s, now, true); {
+	case stands == later && at == never:
+		f.Not = "something must be queued or acknowledged first"
 	case stands == later:
 		f.In = at.Sub(now)
 	case among(r.Exclude, s) != ssfilter.False:
@@ -81,6 +88,7 @@ func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, now soc
 func Ages(s *sock.Socket) (inState, idle time.Duration, known, exact bool) {
 	inState, known = kernelAge(s)
 	idle, _ = kernelQuiet(s)
-	exact = known && (s.State == ssfilter.TimeWait || s.State == ssfilter.CloseWait && lasting(s))
+	// A retransmitted FIN starts the timer of TIME_WAIT anew.
+	exact = known && s.State == ssfilter.CloseWait && lasting(s)
 	return inState, idle, known, exact
 }

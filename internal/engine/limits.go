@@ -80,13 +80,24 @@ type line struct {
 // next, something else may want it.
 func (e *Engine) hold(t *track, next sock.Instant) {
 	e.wait(t, next)
-	rank := t.entered.safe
-	for _, a := range e.program.rules[t.rule].Then {
-		if a.Kind.Destructive() && a.Order == rules.Newest {
-			rank = -rank
-		}
+	e.lineOf(t).add(&t.line, t.order)
+}
+
+// lineOf is the line that t stands in, or left when its turn came. What is held
+// back in a dry run stands in a line of its own, for it waits for another budget.
+func (e *Engine) lineOf(t *track) *line {
+	if t.held.DryRun {
+		return &e.lines[2*t.rule+1]
 	}
-	e.lines[t.rule].add(&t.line, rank)
+	return &e.lines[2*t.rule]
+}
+
+// orderOf is the place of t among those that an action wants at the same instant.
+func orderOf(t *track, a *rules.Action) sock.Instant {
+	if a.Order == rules.Newest {
+		return -t.entered.safe
+	}
+	return t.entered.safe
 }
 
 // release lets as many held sockets go on as the limits leave room for, in the
@@ -96,7 +107,7 @@ func (e *Engine) release(now sock.Instant) {
 		l := &e.lines[i]
 		for !l.empty() {
 			t := l.first()
-			if l.turns >= e.budgets.of(&e.program.rules[i], t.held.DryRun).free(now) {
+			if l.turns >= e.budgets.of(&e.program.rules[i/2], i%2 == 1).free(now) {
 				break
 			}
 			t.line.leave()
@@ -111,7 +122,7 @@ func (e *Engine) release(now sock.Instant) {
 func (e *Engine) endTurn(t *track) {
 	if t.turn {
 		t.turn = false
-		e.lines[t.rule].turns--
+		e.lineOf(t).turns--
 	}
 }
 
@@ -123,7 +134,7 @@ func (e *Engine) firstFree(now sock.Instant) sock.Instant {
 		if l.empty() || l.turns > 0 {
 			continue // an answer comes first
 		}
-		first = min(first, e.budgets.of(&e.program.rules[i], l.first().held.DryRun).frees(now))
+		first = min(first, e.budgets.of(&e.program.rules[i/2], i%2 == 1).frees(now))
 	}
 	return first
 }
@@ -159,8 +170,8 @@ func (e *Engine) summarize(now sock.Instant) {
 		return
 	}
 	s.at, s.last = never, now
-	for i := range e.lines {
-		waiting := len(e.lines[i].seats)
+	for i := range e.program.rules {
+		waiting := len(e.lines[2*i].seats) + len(e.lines[2*i+1].seats)
 		if waiting == 0 && s.held[i] == 0 {
 			continue
 		}

@@ -15,9 +15,9 @@ type Look struct {
 	of      classSet
 	horizon sock.Instant // what falls due later is left to a later look
 	// known are those of whom an earlier run may know more than the kernel does.
-	known map[uint64]sock.Memory
-	jiffy time.Duration
-	sent  sock.Instant
+	known     map[uint64]sock.Memory
+	precision time.Duration
+	sent      sock.Instant
 }
 
 // Finding is what a whole look found.
@@ -44,7 +44,7 @@ func (l *Look) Begin(sent sock.Instant) *Finding {
 // memory follows what is due, not what there is.
 func (f *Finding) Take(s *sock.Socket, got sock.Instant) {
 	l := f.look
-	t := timesOf(s, l.sent, got, l.jiffy)
+	t := timesOf(s, l.sent, got, l.precision)
 	due := never
 	for i := range l.program.rules {
 		r := &l.program.rules[i]

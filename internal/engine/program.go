@@ -212,7 +212,7 @@ func Verdict(s *sock.Socket) rules.Verdict {
 		return rules.StillSending
 	case s.RQueue == 0:
 		return rules.EOFReadNotClosed
-	case s.RQueue == 1: // the FIN alone: tcp_inq() counts it as one byte
+	case s.RQueue == 1: // the FIN alone: tcp_diag_get_info() counts it as one byte
 		return rules.EOFUnread
 	default:
 		return rules.UnreadData

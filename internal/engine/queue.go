@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"container/heap"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -45,7 +46,7 @@ func (q *byRank) Len() int { return len(q.seats) }
 // Less breaks ties, so that the order does not hang on that of a map.
 func (q *byRank) Less(i, j int) bool {
 	a, b := q.seats[i], q.seats[j]
-	return a.rank < b.rank || a.rank == b.rank && a.track.id.Cookie < b.track.id.Cookie
+	return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.track.order, b.track.order), cmp.Compare(a.track.id.Cookie, b.track.id.Cookie)) < 0
 }
 
 func (q *byRank) Swap(i, j int) {

@@ -110,7 +110,7 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 	clear(s.buried)
 	s.looking = &Look{
 		Query: e.program.query(of), program: e.program, of: of,
-		horizon: e.horizon(of, now), known: maps.Clone(e.restored), jiffy: e.config.Jiffy,
+		horizon: e.horizon(of, now), known: maps.Clone(e.restored), precision: e.config.Precision,
 	}
 	e.plan.Look = s.looking
 }

@@ -123,7 +123,7 @@ func TestMemoryFollowsNeed(t *testing.T) {
 
 func BenchmarkTake(b *testing.B) {
 	p := set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), Where: port(5432), InStateFor: 5 * time.Minute})))
-	l := &Look{program: Compile(&p), of: 1 << sparse, horizon: benchStart.Add(time.Minute), jiffy: benchJiffy}
+	l := &Look{program: Compile(&p), of: 1 << sparse, horizon: benchStart.Add(time.Minute), precision: benchJiffy}
 	other := (&simSocket{id: sock.ID{DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, queued: never}).report(benchStart, benchJiffy)
 	young := full(ssfilter.CloseWait)
 	young.Conn = other.Conn
@@ -153,7 +153,7 @@ func endpoint(port uint16) ssfilter.Endpoint {
 func BenchmarkAsked(b *testing.B) {
 	s := set(killing("r", limited(1<<30, time.Nanosecond)))
 	s.Settings.Limit = rules.Limit{N: 1 << 30, Per: time.Nanosecond}
-	e := New(Config{Jiffy: benchJiffy, Self: 1})
+	e := New(Config{Precision: benchJiffy, Self: 1})
 	e.Step(benchStart, Ruled{Compile(&s)})
 	in := Asked{}
 	for i := range askBatch {

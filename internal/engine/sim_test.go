@@ -253,7 +253,7 @@ func (w *simWorld) run() {
 func (w *simWorld) start() {
 	w.run_++
 	w.acting = 0
-	w.engine = New(Config{Jiffy: w.jiffy, Self: 1})
+	w.engine = New(Config{Precision: w.jiffy, Self: 1})
 	w.step(w.able)
 	var r Restored
 	for _, m := range w.memories {
@@ -522,7 +522,7 @@ func (w *simWorld) look(l *Look) {
 			})
 		}
 		w.schedule(sent.Add(duration+time.Millisecond), true, func() {
-			in := Looked{Finding: f, Sent: sent, Got: w.now, Cost: cost}
+			in := Looked{Finding: f, Sent: sent, Cost: cost}
 			if w.unlucky(20) {
 				in.Err = errors.New("cut short")
 			}

@@ -50,7 +50,6 @@ type Counted struct {
 type Looked struct {
 	Finding *Finding
 	Sent    sock.Instant
-	Got     sock.Instant
 	Cost    time.Duration // of CPU
 	Err     error
 }
@@ -79,7 +78,8 @@ type Outcome struct {
 	Act    Action
 	Err    error // nil: the kernel did it
 	Gone   bool  // there was nothing left to do it to
-	Never  bool  // Err is permanent: the same act will always fail
+	Never  bool  // Err is permanent: the same act on such a socket will always fail
+	Denied bool  // and on every other: the privilege is missing
 	Unsure bool  // the kernel's answer was lost
 	At     sock.Instant
 }

@@ -32,11 +32,13 @@ type track struct {
 	turn    bool    // the limit let it go on: it is asked for afresh
 	blocked bool    // due, and something that may change stands against it
 
+	order        sock.Instant // among those due at the same instant, the lowest comes first
 	rule, action int          // of the act held back or under way
 	budget       budget       // of the act under way
 	failures     int          // of acts on it
 	again        sock.Instant // after a failure: no act before
 	act          *Action      // the kernel was told; to be confirmed
+	unsure       bool         // its answer to that was lost
 	survived     bool         // it was told, and still shows the socket: nothing more is done
 
 	owner    *holders
@@ -73,8 +75,9 @@ type holders struct {
 }
 
 // dataRecvSlack is how far an age may exceed last_data_recv before the two
-// contradict each other: one jiffy, at the longest that Linux has.
-const dataRecvSlack = 10 * time.Millisecond
+// contradict each other: one jiffy, at the longest that Linux has, and as much as
+// the tick that counts it may be late.
+const dataRecvSlack = 20 * time.Millisecond
 
 // sameConnection reports whether s is the connection that the track is about.
 // The cookie names a socket, not a connection: after connect(AF_UNSPEC) and a

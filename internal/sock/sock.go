@@ -38,7 +38,7 @@ const (
 
 // Info is the part of struct tcp_info that sockdog reads. The Last fields are
 // times elapsed at the instant of the answer, with the kernel's resolution of
-// one jiffy.
+// one jiffy, and its tick may be late.
 type Info struct {
 	Has           Has
 	Unacked       uint32 // segments sent and not acknowledged

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -72,7 +71,10 @@ func bytecode(where ssfilter.Expr) []byte {
 	if err != nil {
 		return nil
 	}
-	return nl.NewRtAttr(inetDiagReqBytecode, program).Serialize()
+	// Not nl.RtAttr: it finds out the byte order under no lock, for every thread.
+	attr := native.AppendUint16(nil, uint16(unix.SizeofNlAttr+len(program)))
+	attr = native.AppendUint16(attr, inetDiagReqBytecode)
+	return append(attr, program...) // a program's length is a multiple of 4
 }
 
 // refusal is the kernel's answer to a request whose form it will not have, before
