@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -122,17 +122,14 @@ func list(w io.Writer, states ssfilter.StateSet, output string) error {
 			verdict = "-"
 		}
 		rows = append(rows, []string{
-			strings.ToUpper(s.State.String()), fmt.Sprint(s.RQueue), fmt.Sprint(s.WQueue), s.Src.String(), s.Dst.String(), age(inState), age(idle), verdict,
+			strings.ToUpper(s.State.String()), strconv.Itoa(int(s.RQueue)), strconv.Itoa(int(s.WQueue)), s.Src.String(), s.Dst.String(), age(inState), age(idle), verdict,
 		})
 	})
 	if err != nil {
 		return err
 	}
-	out := bufio.NewWriter(w)
 	if output == "json" {
-		err = printJSON(out, objects)
-	} else {
-		err = printTable(out, []string{"STATE", "RECV-Q", "SEND-Q", "LOCAL", "PEER", "IN-STATE", "IDLE", "VERDICT"}, rows)
+		return printJSON(w, objects)
 	}
-	return errors.Join(err, out.Flush())
+	return printTable(w, []string{"STATE", "RECV-Q", "SEND-Q", "LOCAL", "PEER", "IN-STATE", "IDLE", "VERDICT"}, rows)
 }

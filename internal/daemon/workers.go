@@ -13,12 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// threads are those of the loop, the looker, the asker and the actor.
+const threads = 4
+
 // workersEnd is how long the workers have to end what no act depends on.
 const workersEnd = 50 * time.Millisecond
 
 // startWorkers starts everything that may block, each on a thread of its own:
 // a look that takes 200 ms delays no kill. stop waits for them, within reason.
 func (d *Daemon) startWorkers() (stop func(), err error) {
+	// A worker inside the kernel keeps its processor of the runtime until the
+	// runtime notices; the loop must not wait for that.
+	if runtime.GOMAXPROCS(0) < threads {
+		runtime.GOMAXPROCS(threads)
+	}
 	done := make(chan struct{})
 	var workers sync.WaitGroup
 	var opened []<-chan error
@@ -136,13 +144,16 @@ func (d *Daemon) asker(done <-chan struct{}, send func(engine.Input)) (func(), e
 	}
 	return func() {
 		defer kernel.Close()
-		for {
+		// The engine is done with an answer before it asks that many times more.
+		var answers [engine.MostAskBatches][]sock.Answer
+		for n := 0; ; n = (n + 1) % len(answers) {
 			select {
 			case <-done:
 				return
 			case ids := <-d.asks:
-				answers, err := kernel.Ask(ids, make([]sock.Answer, 0, len(ids)))
-				send(engine.Asked{IDs: ids, Answers: answers, Err: err})
+				var err error
+				answers[n], err = kernel.Ask(ids, answers[n])
+				send(engine.Asked{IDs: ids, Answers: answers[n], Err: err})
 			}
 		}
 	}, nil

@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -118,6 +116,9 @@ func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, now sock.In
 	t.held, t.phase, t.budget = nil, acted, b
 	t.alarm.leave()
 	e.acting++
+	if e.plan.Act == nil {
+		e.plan.Act = make([]Action, 0, e.answers)
+	}
 	e.plan.Act = append(e.plan.Act, a)
 	return true
 }
@@ -138,31 +139,30 @@ func (e *Engine) action(t *track, s *sock.Socket, r *rule, action int, now sock.
 
 // reason says in one line why a rule wants the socket.
 func reason(r *rule, t *track, s *sock.Socket, now sock.Instant) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s for %s", s.State, round(now.Sub(t.entered.safe)))
+	text := s.State.String() + " for " + inMs(now.Sub(t.entered.safe))
 	for i := range r.Match {
 		m := &r.Match[i]
 		if lasts(m, s) != ssfilter.True || atPresent(m, s) != ssfilter.True || now < dueAt(m, t.base(), t.queued) {
 			continue
 		}
 		if m.InStateFor > 0 {
-			fmt.Fprintf(&b, ", allowed %s", m.InStateFor)
+			text += ", allowed " + m.InStateFor.String()
 		}
 		if m.IdleFor > 0 {
-			fmt.Fprintf(&b, ", idle for %s, allowed %s", round(now.Sub(t.quiet.safe)), m.IdleFor)
+			text += ", idle for " + inMs(now.Sub(t.quiet.safe)) + ", allowed " + m.IdleFor.String()
 		}
 		if m.StalledFor > 0 {
-			fmt.Fprintf(&b, ", stalled for %s, allowed %s", round(now.Sub(max(t.quiet.safe, t.queued))), m.StalledFor)
+			text += ", stalled for " + inMs(now.Sub(max(t.quiet.safe, t.queued))) + ", allowed " + m.StalledFor.String()
 		}
 		break
 	}
 	if v := Verdict(s); v != "" {
-		b.WriteString(", " + string(v))
+		text += ", " + string(v)
 	}
-	return b.String()
+	return text
 }
 
-func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+func inMs(d time.Duration) string { return d.Round(time.Millisecond).String() }
 
 // say reports an action that is decided.
 func (e *Engine) say(a Action, result Result) {

@@ -12,10 +12,10 @@ const (
 	// askBatch is how many sockets are asked for at once: enough to make the
 	// system calls cheap, few enough that the first answer is fresh when the
 	// last has come.
-	askBatch = 256
+	askBatch = 512
 	// actBacklog is how many acts may be under way before no more sockets are
 	// asked for: what waits longer would be told by a stale answer.
-	actBacklog = 512
+	actBacklog = 1024
 	// MostAskBatches is how many plans with questions can be under way at once:
 	// while the answers to one are decided on, the kernel answers the next.
 	MostAskBatches = 2
@@ -44,11 +44,12 @@ type Engine struct {
 	program *Program
 	able    Able
 
-	tracks map[uint64]*track // by cookie
-	due    queue             // waiting for an instant
-	asking int               // batches asked for
-	deaf   bool              // the last question failed
-	acting int               // acts under way
+	tracks  map[uint64]*track // by cookie
+	due     queue             // waiting for an instant
+	asking  int               // batches asked for
+	answers int               // in the batch that is being taken in
+	deaf    bool              // the last question failed
+	acting  int               // acts under way
 
 	confirming int // acts that the kernel has done, to be confirmed
 	stopping   bool
@@ -284,6 +285,7 @@ func (t *track) ask(p *Plan) {
 
 func (in Asked) apply(e *Engine, now sock.Instant) {
 	e.asking--
+	e.answers = len(in.Answers)
 	if in.Err != nil && !e.deaf {
 		e.note(slog.LevelWarn, "the kernel did not answer about single sockets: nothing is concluded from that, they are asked for again", slog.String("error", in.Err.Error()))
 	}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"container/heap"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -46,7 +45,14 @@ func (q *byRank) Len() int { return len(q.seats) }
 // Less breaks ties, so that the order does not hang on that of a map.
 func (q *byRank) Less(i, j int) bool {
 	a, b := q.seats[i], q.seats[j]
-	return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.track.order, b.track.order), cmp.Compare(a.track.id.Cookie, b.track.id.Cookie)) < 0
+	switch {
+	case a.rank != b.rank:
+		return a.rank < b.rank
+	case a.track.order != b.track.order:
+		return a.track.order < b.track.order
+	default:
+		return a.track.id.Cookie < b.track.id.Cookie
+	}
 }
 
 func (q *byRank) Swap(i, j int) {
