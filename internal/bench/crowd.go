@@ -63,6 +63,30 @@ func (c *crowd) tell(order string) error {
 	return nil
 }
 
+// when says at which instant each socket of the last drip was left by its peer,
+// by the local endpoint.
+func (c *crowd) when() (map[string]time.Time, error) {
+	if _, err := fmt.Fprintln(c.in, "when 0"); err != nil {
+		return nil, err
+	}
+	left := make(map[string]time.Time)
+	for {
+		line, err := c.out.ReadString('\n')
+		if err != nil {
+			return nil, err
+		}
+		if line == "done\n" {
+			return left, nil
+		}
+		local, at, _ := strings.Cut(strings.TrimSpace(line), " ")
+		ns, err := strconv.ParseInt(at, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("when: %q: %w", line, err)
+		}
+		left[local] = time.Unix(0, ns)
+	}
+}
+
 func (c *crowd) end() {
 	c.in.Close()
 	c.cmd.Wait()
@@ -73,6 +97,7 @@ type holder struct {
 	listener nstest.Socket
 	pairs    []nstest.Pair
 	stuck    []nstest.Socket
+	left     map[netip.AddrPort]time.Time
 }
 
 // hold carries out orders from standard input until that ends.
@@ -126,6 +151,10 @@ func (h *holder) obey(order string, n int) error {
 			return err
 		}
 		go talk(p, time.Duration(n)*time.Second)
+	case "when":
+		for local, at := range h.left {
+			fmt.Println(local, at.UnixNano())
+		}
 	default:
 		return fmt.Errorf("no such order: %s", order)
 	}
@@ -133,11 +162,17 @@ func (h *holder) obey(order string, n int) error {
 }
 
 func (h *holder) leak(n int, every time.Duration) error {
+	h.left = make(map[netip.AddrPort]time.Time)
 	for range n {
 		p, err := nstest.NewPair(h.listener)
 		if err != nil {
 			return err
 		}
+		local, err := p.Client.Local()
+		if err != nil {
+			return err
+		}
+		h.left[local] = time.Now()
 		p.Server.Close()
 		h.stuck = append(h.stuck, p.Client)
 		time.Sleep(every)

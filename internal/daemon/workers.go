@@ -190,10 +190,10 @@ func (d *Daemon) walk(done <-chan struct{}, send func(engine.Input)) {
 			for _, inode := range inodes {
 				wanted[inode] = struct{}{}
 			}
-			began := threadTime()
+			began := d.Now()
 			// Where /proc cannot be walked at all, the holders are unknown.
 			found, err := d.FindOwners(wanted)
-			send(engine.Owned{Holders: found.Owners, Complete: err == nil && found.Complete, Cost: threadTime() - began})
+			send(engine.Owned{Holders: found.Owners, Complete: err == nil && found.Complete, Cost: d.Now().Sub(began)})
 		}
 	}
 }

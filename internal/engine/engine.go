@@ -259,7 +259,7 @@ func (e *Engine) ask(now sock.Instant) {
 		if t.alarm.rank > now {
 			break
 		}
-		e.owners.want(t)
+		e.owners.want(t, t.goal)
 		if t.goal > now {
 			e.wait(t, t.goal)
 			continue
@@ -345,6 +345,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case stands != ripe:
 				next = min(next, max(at, now.Add(leastWait)))
 				t.blocked = t.blocked || stands == stopped
+				t.ahead = t.ahead || at.Sub(now) >= time.Second
 			case e.awaitsOwner(t, now):
 				next = min(next, t.patience)
 			case r.Then[j].Kind == rules.Log:

@@ -15,8 +15,10 @@ const (
 	// ownerPatience is how long a socket that was due when first seen waits for
 	// that walk.
 	ownerPatience = 2 * time.Second
-	// walkShare spaces the walks: they cost no more than a tenth of a core.
-	walkShare = 10
+	// walkShare spaces the walks: they cost no more than a tenth of a core; a
+	// quarter where a socket falls due before the next one would have ended.
+	walkShare   = 10
+	urgentShare = 4
 	// kernelRecheck is when a socket without any holder is looked at again: its
 	// descriptor may have been on its way from one process to another.
 	kernelRecheck = time.Minute
@@ -29,11 +31,13 @@ const (
 
 // owners is who is being looked for.
 type owners struct {
-	wants    []*track
-	asked    []*track // in the walk under way
-	walking  bool
-	nextWalk sock.Instant
-	cost     time.Duration
+	wants   []*track
+	asked   []*track // in the walk under way
+	walking bool
+	urgent  sock.Instant // when the first of wants falls due
+	ended   sock.Instant // the last walk
+	cost    time.Duration
+	partial bool // it could not read every process
 
 	killed    map[uint32]string // inode to rule, of sockets that were killed
 	following map[uint32]string // in the walk under way
@@ -41,14 +45,27 @@ type owners struct {
 }
 
 func newOwners() owners {
-	return owners{followAt: never, killed: make(map[uint32]string)}
+	return owners{urgent: never, followAt: never, killed: make(map[uint32]string)}
 }
 
 func (o *owners) lead() time.Duration { return ownerLead + 2*walkShare*o.cost }
 
-// want has the holders of t looked for, once.
-func (o *owners) want(t *track) {
-	if t.owner != nil || t.wanted || t.inode == 0 {
+// nextWalk is when the next walk may begin.
+func (o *owners) nextWalk() sock.Instant {
+	next := o.ended.Add(walkShare * o.cost)
+	if o.urgent == never || o.partial {
+		return next
+	}
+	return min(next, max(o.ended.Add(urgentShare*o.cost), o.urgent.Add(-ownerLead-2*o.cost)))
+}
+
+// want has the holders of t looked for, once; it falls due at that instant.
+func (o *owners) want(t *track, due sock.Instant) {
+	if t.owner != nil || t.inode == 0 {
+		return
+	}
+	o.urgent = min(o.urgent, due)
+	if t.wanted {
 		return
 	}
 	t.wanted = true
@@ -63,7 +80,12 @@ func (e *Engine) awaitsOwner(t *track, now sock.Instant) bool {
 	if t.owner != nil || t.inode == 0 {
 		return false
 	}
-	e.owners.want(t)
+	e.owners.want(t, now)
+	if e.owners.partial && t.ahead {
+		// No walk here can show that the kernel itself holds a socket. There was
+		// time to find a name for the log, and the act is not late for that.
+		return false
+	}
 	if t.patience == 0 {
 		t.patience = now.Add(ownerPatience + 2*walkShare*e.owners.cost)
 	}
@@ -75,16 +97,16 @@ func (o *owners) wake() sock.Instant {
 	case o.walking:
 		return never
 	case len(o.wants) > 0:
-		return o.nextWalk
+		return o.nextWalk()
 	default:
-		return max(o.nextWalk, o.followAt)
+		return max(o.nextWalk(), o.followAt)
 	}
 }
 
 // resolve starts a walk through /proc for all who are wanted.
 func (e *Engine) resolve(now sock.Instant) {
 	o := &e.owners
-	if o.walking || now < o.nextWalk || len(o.wants) == 0 && now < o.followAt {
+	if o.walking || now < o.nextWalk() || len(o.wants) == 0 && now < o.followAt {
 		return
 	}
 	o.asked, o.wants = o.wants, o.asked[:0]
@@ -99,13 +121,12 @@ func (e *Engine) resolve(now sock.Instant) {
 	}
 	slices.Sort(e.plan.Resolve)
 	e.plan.Resolve = slices.Compact(e.plan.Resolve)
-	o.walking = true
+	o.walking, o.urgent = true, never
 }
 
 func (in Owned) apply(e *Engine, now sock.Instant) {
 	o := &e.owners
-	o.walking, o.cost = false, in.Cost
-	o.nextWalk = now.Add(walkShare * in.Cost)
+	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete
 	for _, t := range o.asked {
 		t.wanted = false
 		held := in.Holders[t.inode]

@@ -43,6 +43,7 @@ type track struct {
 
 	owner    *holders
 	wanted   bool         // its owner is being looked for
+	ahead    bool         // it was known well before it fell due
 	patience sock.Instant // until when to wait for that; 0: not waited for yet
 
 	saved *sock.Memory // what is on disk of it
