@@ -1,0 +1,293 @@
+// Package docs_test holds what is written for users to what the code does: the
+// rules files, the errors, the command lines and the links.
+package docs_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/rules"
+)
+
+const root = ".."
+
+// pages are the files that show rules and commands.
+func pages(t *testing.T) []string {
+	t.Helper()
+	pages, err := filepath.Glob("*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("no pages in docs: %v", err)
+	}
+	return append(pages, filepath.Join(root, "README.md"))
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// block is one block of code in a page.
+type block struct {
+	line   int
+	fenced bool
+	info   string // what stands after the fence
+	text   string
+}
+
+// blocks parts a page into its blocks of code, fenced or indented, and the prose
+// between them.
+func blocks(page string) (all []block, prose string) {
+	var open *block
+	shut := func() {
+		if open != nil {
+			all = append(all, *open)
+		}
+		open = nil
+	}
+	for i, line := range strings.SplitAfter(page, "\n") {
+		info, fence := strings.CutPrefix(line, "```")
+		code, indented := strings.CutPrefix(line, "    ")
+		switch {
+		case open != nil && open.fenced && fence:
+			shut()
+		case open != nil && open.fenced:
+			open.text += line
+		case fence:
+			shut()
+			open = &block{line: i + 1, fenced: true, info: strings.TrimSpace(info)}
+		case indented && open == nil:
+			open = &block{line: i + 1, text: code}
+		case indented:
+			open.text += code
+		default:
+			shut()
+			prose += line
+		}
+	}
+	shut()
+	return all, prose
+}
+
+// A block of yaml is a whole rules file, the entry of one rule (yaml rule), or a
+// file with mistakes (yaml bad), which the next block then shows as check does.
+func TestRules(t *testing.T) {
+	for _, page := range pages(t) {
+		all, _ := blocks(read(t, page))
+		for i, b := range all {
+			text := b.text
+			switch b.info {
+			case "yaml", "yaml bad":
+			case "yaml rule":
+				text = "rules:\n" + text
+			default:
+				continue
+			}
+			_, err := rules.Parse(strings.NewReader(text))
+			if b.info != "yaml bad" {
+				if err != nil {
+					t.Errorf("%s:%d: %v", page, b.line, err)
+				}
+				continue
+			}
+			var problems rules.Problems
+			if !errors.As(err, &problems) || i+1 == len(all) {
+				t.Errorf("%s:%d: %v, and what check prints of it below; want problems, and the same", page, b.line, err)
+				continue
+			}
+			if diff := cmp.Diff(problems.Report("rules.yaml"), all[i+1].text); diff != "" {
+				t.Errorf("%s:%d: what check prints (-code +page):\n%s", page, all[i+1].line, diff)
+			}
+		}
+	}
+}
+
+// The tables of messages quote what the golden files of rules hold.
+func TestMessages(t *testing.T) {
+	var golden strings.Builder
+	paths, err := filepath.Glob(filepath.Join(root, "rules/testdata/*/*.golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		golden.WriteString(read(t, path))
+	}
+	quoted := regexp.MustCompile("^\\| `([^`]*)` \\|")
+	found, inTable := 0, false
+	for line := range strings.Lines(read(t, "rules.md")) {
+		inTable = strings.HasPrefix(line, "| it says |") || inTable && strings.HasPrefix(line, "|")
+		message := quoted.FindStringSubmatch(line)
+		if !inTable || message == nil {
+			continue
+		}
+		found++
+		if !strings.Contains(golden.String(), ": "+message[1]) {
+			t.Errorf("no golden file of rules says %q", message[1])
+		}
+	}
+	if found == 0 {
+		t.Error("no message was found in the page")
+	}
+}
+
+// Every key that is accepted is explained, and so is every one that is not yet.
+func TestKeys(t *testing.T) {
+	page := read(t, "rules.md")
+	explained := regexp.MustCompile("`[^`\n]+`").FindAllString(page, -1)
+	var schema any
+	if err := json.Unmarshal(rules.Schema(), &schema); err != nil {
+		t.Fatal(err)
+	}
+	keys := properties(schema)
+	if !slices.Contains(keys, "in_state_for") {
+		t.Fatalf("in the schema there are only the keys %q", keys)
+	}
+	golden := read(t, filepath.Join(root, "rules/testdata/bad/not-yet.golden"))
+	for _, later := range regexp.MustCompile(`: (\w+)(?:: all)? is not supported yet`).FindAllStringSubmatch(golden, -1) {
+		keys = append(keys, later[1])
+	}
+	for _, key := range keys {
+		if !slices.Contains(explained, "`"+key+"`") {
+			t.Errorf("rules.md does not explain %s", key)
+		}
+	}
+}
+
+// properties lists the names of all properties of a JSON Schema.
+func properties(schema any) []string {
+	var names []string
+	switch s := schema.(type) {
+	case map[string]any:
+		for name, value := range s {
+			if of, ok := value.(map[string]any); ok && name == "properties" {
+				for name := range of {
+					names = append(names, name)
+				}
+			}
+			names = append(names, properties(value)...)
+		}
+	case []any:
+		for _, value := range s {
+			names = append(names, properties(value)...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+var (
+	inline  = regexp.MustCompile("`(sockdog [a-z][^`\n]*)`")
+	atStart = regexp.MustCompile(`(?m)^(?:\$ )?((?:go run \./cmd/)?sockdog [a-z].*)$`)
+)
+
+// commandLines are the command lines of sockdog in a page, without what a shell
+// would take off them.
+func commandLines(page string) [][]string {
+	all, prose := blocks(page)
+	var lines []string
+	for _, found := range inline.FindAllStringSubmatch(prose, -1) {
+		lines = append(lines, found[1])
+	}
+	for _, b := range all {
+		for _, found := range atStart.FindAllStringSubmatch(b.text, -1) {
+			lines = append(lines, found[1])
+		}
+	}
+	var commands [][]string
+	for _, line := range lines {
+		words := strings.Fields(strings.TrimPrefix(line, "go run ./cmd/"))
+		if end := slices.IndexFunc(words, func(w string) bool { return strings.ContainsAny(w, "#>|;&") }); end >= 0 {
+			words = words[:end]
+		}
+		commands = append(commands, words)
+	}
+	return commands
+}
+
+// Every command that is shown exists, and takes the flags that it is shown with.
+func TestCommands(t *testing.T) {
+	sockdog := filepath.Join(t.TempDir(), "sockdog")
+	if out, err := exec.Command("go", "build", "-o", sockdog, root+"/cmd/sockdog").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	found := 0
+	for _, page := range pages(t) {
+		for _, words := range commandLines(read(t, page)) {
+			found++
+			// Flags are parsed before help is printed, and nothing is done.
+			out, err := exec.Command(sockdog, append(words[1:], "--help")...).CombinedOutput()
+			usage := "\n  " + strings.Join(words[:2], " ") + " "
+			if err != nil || !bytes.Contains(out, []byte(usage)) {
+				t.Errorf("%s: %s: %v\n%s", page, strings.Join(words, " "), err, out)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no command line was found in any page")
+	}
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+)
+
+// Every relative link leads to a file that is there, and to a heading in it.
+func TestLinks(t *testing.T) {
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && entry.Name() == ".git":
+			return fs.SkipDir
+		case filepath.Ext(path) != ".md":
+			return nil
+		}
+		_, prose := blocks(read(t, path))
+		for _, found := range link.FindAllStringSubmatch(prose, -1) {
+			if strings.Contains(found[1], "://") {
+				continue
+			}
+			file, anchor, _ := strings.Cut(found[1], "#")
+			to := path
+			if file != "" {
+				to = filepath.Join(filepath.Dir(path), file)
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: the link %s leads nowhere: %v", path, found[1], err)
+			} else if anchor != "" && !slices.Contains(anchors(read(t, to)), anchor) {
+				t.Errorf("%s: the link %s leads to no heading", path, found[1])
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// anchors are the names that GitHub gives to the headings of a page.
+func anchors(page string) []string {
+	_, prose := blocks(page) // a comment in a block looks like a heading
+	dropped := regexp.MustCompile(`[^\w -]`)
+	var names []string
+	for _, found := range heading.FindAllStringSubmatch(prose, -1) {
+		name := dropped.ReplaceAllString(strings.ToLower(found[1]), "")
+		names = append(names, strings.ReplaceAll(name, " ", "-"))
+	}
+	return names
+}

@@ -1,0 +1,124 @@
+// Package kubernetes tests the manifest beside it: that it is locked down as it
+// says, and that its rules are good ones. That its fields are the API's own is
+// checked in CI, against the API's types.
+package kubernetes
+
+import (
+	"os"
+	"path"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules"
+)
+
+type configMap struct {
+	Metadata struct{ Name string }
+	Data     map[string]string
+}
+
+type deployment struct {
+	Spec struct {
+		Template struct {
+			Spec struct {
+				InitContainers []sidecar `yaml:"initContainers"`
+				Volumes        []struct {
+					Name      string
+					ConfigMap struct{ Name string } `yaml:"configMap"`
+				}
+			}
+		}
+	}
+}
+
+type sidecar struct {
+	RestartPolicy   string `yaml:"restartPolicy"`
+	Args            []string
+	SecurityContext map[string]any `yaml:"securityContext"`
+	VolumeMounts    []struct {
+		Name      string
+		MountPath string `yaml:"mountPath"`
+		SubPath   string `yaml:"subPath"`
+	} `yaml:"volumeMounts"`
+}
+
+func read(t *testing.T) (configMap, deployment) {
+	t.Helper()
+	f, err := os.Open("sidecar.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var c configMap
+	var d deployment
+	docs := yaml.NewDecoder(f)
+	if err := docs.Decode(&c); err != nil {
+		t.Fatal(err)
+	}
+	if err := docs.Decode(&d); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(d.Spec.Template.Spec.InitContainers); n != 1 {
+		t.Fatalf("%d init containers; want the sidecar", n)
+	}
+	return c, d
+}
+
+func TestSidecarIsLockedDown(t *testing.T) {
+	_, d := read(t)
+	s := d.Spec.Template.Spec.InitContainers[0]
+	if s.RestartPolicy != "Always" {
+		t.Errorf("restartPolicy %q: only with Always is an init container a sidecar", s.RestartPolicy)
+	}
+	want := map[string]any{
+		"runAsNonRoot":             true,
+		"runAsUser":                65532, // as in the Dockerfile
+		"allowPrivilegeEscalation": false,
+		"readOnlyRootFilesystem":   true,
+		"capabilities":             map[string]any{"drop": []any{"ALL"}, "add": []any{"NET_ADMIN"}},
+		"seccompProfile":           map[string]any{"type": "RuntimeDefault"},
+	}
+	if diff := cmp.Diff(want, s.SecurityContext); diff != "" {
+		t.Errorf("securityContext (-want +got):\n%s", diff)
+	}
+}
+
+// TestRulesReachTheSidecar follows the file of --rules through mount and volume
+// to the ConfigMap, and reads the rules there.
+func TestRulesReachTheSidecar(t *testing.T) {
+	c, d := read(t)
+	pod := d.Spec.Template.Spec
+	s := pod.InitContainers[0]
+
+	var file string
+	for _, arg := range s.Args {
+		if name, ok := strings.CutPrefix(arg, "--rules="); ok {
+			file = name
+		}
+	}
+	var volume string
+	for _, m := range s.VolumeMounts {
+		if m.MountPath != path.Dir(file) {
+			continue
+		}
+		volume = m.Name
+		if m.SubPath != "" {
+			t.Errorf("%s is mounted by subPath, which never sees a change", m.MountPath)
+		}
+	}
+	var source string
+	for _, v := range pod.Volumes {
+		if v.Name == volume {
+			source = v.ConfigMap.Name
+		}
+	}
+	if source != c.Metadata.Name {
+		t.Fatalf("%s comes from volume %q, ConfigMap %q; want ConfigMap %q", file, volume, source, c.Metadata.Name)
+	}
+	if _, err := rules.Parse(strings.NewReader(c.Data[path.Base(file)])); err != nil {
+		t.Errorf("%s:\n%v", path.Base(file), err)
+	}
+}
