@@ -29,7 +29,7 @@ func TestKernelBounds(t *testing.T) {
 	tests := []struct {
 		name       string
 		s          sock.Socket
-		age, quiet time.Duration // seconds
+		age, quiet int // seconds
 		lasting    bool
 	}{
 		{"close-wait", full(ssfilter.CloseWait), 20, 20, true},
@@ -52,8 +52,8 @@ func TestKernelBounds(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			check := func(what string, got time.Duration, known bool, want time.Duration) {
-				if known != (want != unknown) || known && got != want*time.Second {
+			check := func(what string, got time.Duration, known bool, want int) {
+				if known != (want != unknown) || known && got != time.Duration(want)*time.Second {
 					t.Errorf("%s is %v, %v; want %d s", what, got, known, want)
 				}
 			}

@@ -753,20 +753,20 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 		walking = 400 * time.Millisecond
 		asking  = 45 * time.Millisecond
 	)
-	looks := time.Duration(1)
+	looks := 1
 	if !w.calm {
 		looks = 8
 	}
-	found := max(s.changed, w.began).Add(looks*w.gap + looking)
+	found := max(s.changed, w.began).Add(time.Duration(looks)*w.gap + looking)
 	if w.restarted > found {
 		// What observation knew of it outlives a restart, if there was time to tell
 		// that it is worth keeping.
 		if w.restarted.Sub(found) < 12*w.gap || !w.calm {
 			found = w.restarted
 		}
-		found = found.Add(worthKeeping + looks*w.gap + looking)
+		found = found.Add(worthKeeping + time.Duration(looks)*w.gap + looking)
 	}
-	up := w.restarted.Add(looks*w.gap + looking)
+	up := w.restarted.Add(time.Duration(looks)*w.gap + looking)
 	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && due.Sub(max(found, up)) > ownerLead+walking {
 		return due.Add(asking), true
 	}
