@@ -86,6 +86,8 @@ func (p *parser) readAction(a *act) {
 		switch {
 		case known.options == nil:
 			p.report(a.at, "%s", known.refusal)
+		case a.options != nil && isNull(target(a.options)):
+			p.report(a.options, "nothing follows the colon: write - %s alone, or give its options", a.at.Value)
 		case a.options != nil:
 			a.given = readMapping(p, a.options, *known.options, a)
 		}

@@ -68,6 +68,10 @@ type given map[string]*yaml.Node
 
 func (g given) has(name string) bool { return g[name] != nil }
 
+// wrote reports whether the key itself stands there. has is also true of one that
+// was probably meant by a misspelt key, whose value nobody has read.
+func (g given) wrote(name string) bool { return g.has(name) && g[name].Value == name }
+
 // readMapping reads the mapping n by its table. It returns nil where n is none.
 func readMapping[T any](p *parser, n *yaml.Node, t table[T], into *T) given {
 	n = p.resolve(n)

@@ -5,8 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sockdog/sockdog/rules/ssfilter"
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Lint returns what is unwise in a rules file though it may be meant. Where the
@@ -99,7 +100,7 @@ const settled = unconnected | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2 | 1<<s
 
 // lintBounds warns of times that never come.
 func (p *parser) lintBounds(s *selection) {
-	if s.given.has("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= timeWait {
+	if s.given.wrote("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= timeWait {
 		p.report(s.given["in_state_for"], "Linux holds TIME_WAIT for 60s and no longer: this never holds for a time-wait socket")
 	}
 	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
@@ -114,7 +115,7 @@ func (p *parser) lintKill(s *selection) {
 			p.report(s.given[name], "%s is shorter than a keepalive interval (15s in Go): a program or peer that is only slow looks stuck; a minute or more is safer", name)
 		}
 	}
-	if s.given.has("state") && s.States.Has(ssfilter.TimeWait) {
+	if s.given.wrote("state") && s.States.Has(ssfilter.TimeWait) {
 		p.report(s.given["state"], "a time-wait socket holds no descriptor and is gone within 60s: killing it only lets late segments reach the next connection")
 	}
 	if s.InBacklog != nil && *s.InBacklog {
@@ -138,7 +139,7 @@ func (p *parser) lintSysctl(d *draft, a *act) {
 	if a.Kind != "sysctl" || a.options == nil {
 		return
 	}
-	if !slices.ContainsFunc(d.match, func(s *selection) bool { return s.given.has("state") && s.States.Has(ssfilter.TimeWait) }) {
+	if !slices.ContainsFunc(d.match, func(s *selection) bool { return s.given.wrote("state") && s.States.Has(ssfilter.TimeWait) }) {
 		return
 	}
 	if key := findKey(a.options, "net.ipv4.tcp_fin_timeout"); key != nil {

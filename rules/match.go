@@ -12,8 +12,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/sockdog/sockdog/rules/ssfilter"
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // selection is one mapping of match, exclude or protect as it stands in the file.

@@ -4,8 +4,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/sockdog/sockdog/rules/ssfilter"
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // file is a rules file as it stands.

@@ -77,19 +77,16 @@ func TestParse(t *testing.T) {
 				},
 				Exclude: []Match{{States: ssfilter.AllStates, Where: mustExpr(t, "dport = 8080"), Verdicts: []Verdict{StillSending}}},
 				Then:    []Action{{Kind: Log}, {Kind: Kill, After: 10 * time.Minute, Limit: Limit{10, 30 * time.Second}, Order: Newest}},
-				Line:    17,
 			},
 			{
 				Name:  "idle-pool",
 				Match: []Match{{States: ssfilter.Of(ssfilter.Established), Where: mustExpr(t, "dst 192.0.2.0/24"), IdleFor: time.Hour}},
 				Then:  []Action{{Kind: Kill, Limit: Limit{60, time.Minute}, Order: Oldest}},
-				Line:  37,
 			},
 			{
 				Name: "dead-peer", Enabled: true,
 				Match: []Match{{States: allButListening, StalledFor: 5 * time.Minute}},
 				Then:  []Action{{Kind: Log}},
-				Line:  39,
 			},
 		},
 	}
@@ -143,7 +140,7 @@ func TestDefaults(t *testing.T) {
 		},
 		"byte order mark and CRLF": {
 			"\ufeffversion: 1\r\nrules:\r\n  - name: a\r\n    match: {state: close-wait}\r\n",
-			func(s *Set) any { return s.Rules[0].Line }, 3,
+			func(s *Set) any { return s.Rules[0].Name }, "a",
 		},
 		"an operator that begins with ! in quotes": {
 			"rules: [{name: a, match: {filter: '! dport = 22'}}]",

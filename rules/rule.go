@@ -5,8 +5,9 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/sockdog/sockdog/rules/ssfilter"
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // draft is one rule as it stands in the file.
@@ -83,7 +84,7 @@ var ruleName = scalar("a name", schema{"type": "string", "pattern": ruleNames.St
 func (p *parser) checkGroups(d *draft) {
 	for _, name := range []string{"group_by", "until", "for", "cooldown"} {
 		switch {
-		case !d.given.has(name):
+		case !d.given.wrote(name): // a misspelt key has been reported
 		case d.given.has("when"):
 			p.report(d.given[name], "%s is not supported yet", name)
 		case name == "for":
@@ -128,6 +129,9 @@ func (p *parser) checkDestructive(d *draft, a *act) {
 			p.report(s.at, "a rule that does %s must name the states here, such as state: close-wait", a.Kind)
 			continue
 		}
+		if !s.given.wrote("state") {
+			continue // misspelt, and reported: which states were meant is not known
+		}
 		if never := s.States & unconnected; never != 0 {
 			p.report(s.given["state"], "sockets in the state %s are never touched: name only others in a rule that does %s", never, a.Kind)
 			continue
@@ -159,7 +163,6 @@ func (p *parser) checkDestructive(d *draft, a *act) {
 func (d *draft) finish(dryRun bool) Rule {
 	r := d.Rule
 	r.DryRun = r.DryRun || dryRun
-	r.Line = d.head().Line
 	for _, s := range d.match {
 		r.Match = append(r.Match, s.Match)
 	}

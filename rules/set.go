@@ -39,7 +39,6 @@ type Rule struct {
 	Match       []Match // any of
 	Exclude     []Match // any of
 	Then        []Action
-	Line        int    // where its name stands
 	Sum         string // fingerprint of what the rule says; equal means unchanged
 }
 

@@ -8,8 +8,9 @@ import (
 	"os"
 	"strings"
 
-	"github.com/sockdog/sockdog/rules"
 	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/rules"
 )
 
 func checkCommand() *cobra.Command {
@@ -56,17 +57,18 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 	var problems rules.Problems
 	if errors.As(err, &problems) {
 		fmt.Fprint(out, problems.Report(named(file)))
-		return false, nil
-	}
-	if err != nil {
+	} else if err != nil {
 		return false, err
 	}
 	if lint {
-		warnings, err := rules.Lint(bytes.NewReader(text))
-		if err != nil {
-			return false, err
+		warnings, _ := rules.Lint(bytes.NewReader(text)) // its error is Parse's
+		for i := range warnings {
+			warnings[i].Msg = "warning: " + warnings[i].Msg
 		}
 		fmt.Fprint(out, warnings.Report(named(file)))
+	}
+	if problems != nil {
+		return false, nil
 	}
 	fmt.Fprintf(out, "%s: %s, good\n", named(file), count(len(set.Rules), "rule"))
 	return true, nil

@@ -26,7 +26,7 @@ sockdog needs for its main job is missing.`,
 			return doctor(cmd.OutOrStdout(), output)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json`")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
 	return cmd
 }
 
@@ -86,7 +86,7 @@ func examine() []examined {
 	if err != nil {
 		return []examined{{What: "socket table", Needed: true, Finding: err.Error(), Cure: "a kernel with CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG (modprobe tcp_diag)"}}
 	}
-	all := []examined{{What: "kernel", OK: true, Finding: fmt.Sprintf("Linux %s, its times may be %s off", h.release, h.precision)}}
+	all := []examined{{What: "kernel", OK: true, Finding: fmt.Sprintf("Linux %s, ages are known to within %s", h.release, h.precision)}}
 
 	table := examined{What: "socket table", OK: true, Needed: true, Finding: "readable, both families in one walk"}
 	if !h.able.OneWalk {
@@ -98,7 +98,7 @@ func examine() []examined {
 	}
 	timeWait := examined{What: "kill in time-wait", OK: h.able.DestroyTimeWait == nil, Finding: "works"}
 	if !timeWait.OK {
-		timeWait.Finding = h.able.DestroyTimeWait.Error()
+		timeWait.Finding = h.whyTimeWait()
 		if kill.OK {
 			timeWait.Cure = "Linux 6.0 or later; nothing else needs it"
 		}
@@ -113,11 +113,11 @@ func examine() []examined {
 // examineOwners finds out whose descriptors can be read.
 func examineOwners() examined {
 	x := examined{What: "owners", OK: true, Finding: "every process of this host can be read"}
-	found, err := owner.Find(procRoot, nil)
+	holders, err := owner.Find(procRoot, nil)
 	switch {
 	case err != nil:
 		x.OK, x.Finding, x.Cure = false, err.Error(), "mount /proc"
-	case !found.Complete:
+	case !holders.Complete:
 		x.OK = false
 		x.Finding = "not every process can be read: some holders stay unknown, and are logged as unknown"
 		x.Cure = "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes; shareProcessNamespace: true or hostPID: true for those of other containers"

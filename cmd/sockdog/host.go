@@ -89,7 +89,7 @@ func (h *host) engineAble() engine.Able {
 		able.Kill = h.why(h.able.Destroy)
 	}
 	if h.able.DestroyTimeWait != nil {
-		able.KillTimeWait = h.why(h.able.DestroyTimeWait)
+		able.KillTimeWait = h.whyTimeWait()
 	}
 	if !orphansEnd(h.release) {
 		able.KillOrphan = "closed by its program, and kernels before 6.11 would leak it for ever"
@@ -115,9 +115,20 @@ func (h *host) cure() string {
 		return ""
 	case errors.Is(h.able.Destroy, unix.EOPNOTSUPP):
 		return "a kernel built with CONFIG_INET_DIAG_DESTROY=y"
+	case errors.Is(h.able.Destroy, unix.EPERM) && h.raised == nil:
+		return "run it in the user namespace that owns this network namespace: outside the container, or without userns"
 	default:
 		return "run as root, `setcap cap_net_admin+p` on the binary, AmbientCapabilities=CAP_NET_ADMIN in the unit, or NET_ADMIN in the container's capabilities"
 	}
+}
+
+// whyTimeWait is why for the sockets in time-wait: where others can be destroyed,
+// EOPNOTSUPP means that the kernel is older than 6.0, not how it was built.
+func (h *host) whyTimeWait() string {
+	if h.able.Destroy == nil && errors.Is(h.able.DestroyTimeWait, unix.EOPNOTSUPP) {
+		return "this kernel cannot destroy sockets in time-wait: Linux 6.0 and later can"
+	}
+	return h.why(h.able.DestroyTimeWait)
 }
 
 // why puts what the kernel said of a destroy into words.

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +45,7 @@ lower bound, - what only observation could tell.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json`")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
 	return cmd
 }
 
@@ -55,7 +57,10 @@ func statesOf(args []string) (ssfilter.StateSet, error) {
 	var states ssfilter.StateSet
 	for i := 0; i < len(args); i += 2 {
 		if args[i] != "state" {
-			return 0, fmt.Errorf("%q: only \"state NAME\" is supported yet", args[i])
+			if _, err := ssfilter.ParseState(args[i]); err == nil {
+				return 0, fmt.Errorf("%q: write \"state %s\"", args[i], args[i])
+			}
+			return 0, fmt.Errorf("%q: only \"state NAME\" is supported so far", args[i])
 		}
 		if i+1 == len(args) {
 			return 0, errors.New("\"state\" wants the name of one, such as close-wait")
@@ -85,6 +90,12 @@ type listed struct {
 	UID        uint32  `json:"uid"`
 }
 
+// aged is a row of the table, which begins with what is stuck the longest.
+type aged struct {
+	age   time.Duration
+	cells []string
+}
+
 func list(w io.Writer, states ssfilter.StateSet, output string) error {
 	now, err := sock.Clock()
 	if err != nil {
@@ -95,7 +106,7 @@ func list(w io.Writer, states ssfilter.StateSet, output string) error {
 		return err
 	}
 	defer kernel.Close()
-	var rows [][]string
+	var rows []aged
 	var objects []listed
 	err = kernel.Look(sock.Query{States: states}, func(s *sock.Socket, _ sock.Instant) {
 		inState, idle, known, exact := engine.Ages(s)
@@ -121,9 +132,9 @@ func list(w io.Writer, states ssfilter.StateSet, output string) error {
 		if verdict == "" {
 			verdict = "-"
 		}
-		rows = append(rows, []string{
+		rows = append(rows, aged{inState, []string{
 			strings.ToUpper(s.State.String()), strconv.Itoa(int(s.RQueue)), strconv.Itoa(int(s.WQueue)), s.Src.String(), s.Dst.String(), age(inState), age(idle), verdict,
-		})
+		}})
 	})
 	if err != nil {
 		return err
@@ -131,5 +142,10 @@ func list(w io.Writer, states ssfilter.StateSet, output string) error {
 	if output == "json" {
 		return printJSON(w, objects)
 	}
-	return printTable(w, []string{"STATE", "RECV-Q", "SEND-Q", "LOCAL", "PEER", "IN-STATE", "IDLE", "VERDICT"}, rows)
+	slices.SortStableFunc(rows, func(a, b aged) int { return cmp.Compare(b.age, a.age) })
+	cells := make([][]string, len(rows))
+	for i := range rows {
+		cells[i] = rows[i].cells
+	}
+	return printTable(w, []string{"STATE", "RECV-Q", "SEND-Q", "LOCAL", "PEER", "IN-STATE", "IDLE", "VERDICT"}, cells)
 }

@@ -20,6 +20,7 @@ func run(args []string) int {
 		Use:           "sockdog",
 		Short:         "A watchdog for stuck TCP sockets",
 		Long:          "sockdog watches the kernel's socket table, acts on the sockets that its rules\nmatch when they fall due, and logs each action.",
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          knownCommand,
@@ -36,12 +37,12 @@ func run(args []string) int {
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
 	cmd, err := root.ExecuteC()
-	var problem found
+	var bad found
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &problem):
-		if text := problem.Error(); text != "" {
+	case errors.As(err, &bad):
+		if text := bad.Error(); text != "" {
 			fmt.Fprintln(os.Stderr, "sockdog: "+text)
 		}
 		return 1
@@ -60,7 +61,7 @@ func knownCommand(root *cobra.Command, args []string) error {
 		return nil
 	}
 	text := fmt.Sprintf("there is no command %q", args[0])
-	root.SuggestionsMinimumDistance = 2
+	root.SuggestionsMinimumDistance = 1
 	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
 		text += ": did you mean " + strings.Join(near, " or ") + "?"
 	}

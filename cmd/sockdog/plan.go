@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -43,8 +44,8 @@ than the truth. Limits are not counted.`,
 		},
 	}
 	cmd.Flags().StringVar(&file, "rules", "", "`file` of rules; without it the built-in ones")
-	cmd.Flags().StringVar(&stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`directory` of a sockdog's state")
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json`")
+	cmd.Flags().StringVar(&stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
 	return cmd
 }
 
@@ -89,13 +90,13 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 	if err := kernel.Look(survey.Query, finding.Take); err != nil {
 		return err
 	}
-	found, err := owner.Find(procRoot, finding.Inodes())
+	holders, err := owner.Find(procRoot, finding.Inodes())
 	if err != nil {
 		return err
 	}
 	all := engine.Forecasts(finding, engine.Config{Precision: h.precision, Self: os.Getpid()}, h.engineAble(), restored,
-		engine.Owned{Holders: found.Owners, Complete: found.Complete}, h.now())
-	slices.SortStableFunc(all, func(a, b engine.Forecast) int { return int(a.In - b.In) })
+		engine.Owned{Holders: holders.Owners, Complete: holders.Complete}, h.now())
+	slices.SortStableFunc(all, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
 	if output == "json" {
 		var objects []planned
 		for i := range all {
@@ -155,7 +156,7 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast) error {
 		case r.DryRun:
 			mode = ", dry run"
 		}
-		fmt.Fprintf(out, "%s: %d now, %d later, %d left alone%s\n", r.Name, now, later, not, mode)
+		fmt.Fprintf(out, "%s: %d actions now, %d later, %d left alone%s\n", r.Name, now, later, not, mode)
 		if len(rows) > 0 {
 			if err := printTable(out, []string{"  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN"}, rows); err != nil {
 				return err

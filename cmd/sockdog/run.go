@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -47,10 +48,16 @@ and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.
 		},
 	}
 	cmd.Flags().StringVar(&f.rules, "rules", "", "`file` of rules; without it the built-in ones only watch")
-	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "what to do when the rules are bad or missing at the start: `exit|observe`")
-	cmd.Flags().StringVar(&f.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`directory` for the journal and for what must outlive a restart; default: systemd's $STATE_DIRECTORY")
-	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`auto|text|json`; auto is text on a terminal")
+	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "`what` to do when the rules are bad or missing at the start: exit, or observe")
+	cmd.Flags().StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` for the journal and for what must outlive a restart; default: systemd's $STATE_DIRECTORY")
+	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: auto (text on a terminal, else JSON), text or json")
 	return cmd
+}
+
+// stateDirectory is systemd's, the first where the unit names several.
+func stateDirectory() string {
+	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return dir
 }
 
 // newLog makes the log: text for people, JSON for everything else.
@@ -75,6 +82,8 @@ func newLog(out io.Writer, format string) (*slog.Logger, error) {
 func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP) // whose default is to end the process
 	log.Info("starting", "version", version(), "pid", os.Getpid())
 
 	host, err := openHost()
@@ -82,10 +91,8 @@ func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 		return problem(err)
 	}
 	options := host.options(log)
-	hangUp := make(chan os.Signal, 1)
-	signal.Notify(hangUp, syscall.SIGHUP)
 	set, changes, err := f.load(ctx, log, hangUp)
-	if err != nil {
+	if err != nil || set == nil {
 		return err
 	}
 	options.Rules, options.Reload = set, changes
@@ -104,7 +111,6 @@ func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 	if err := daemon.Run(ctx, options); err != nil {
 		return problem(err)
 	}
-	log.Info("stopped")
 	return nil
 }
 
@@ -126,14 +132,14 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 	select {
 	case first = <-watcher.Files():
 	case <-ctx.Done():
-		return nil, nil, problem(ctx.Err())
+		return nil, nil, nil // told to stop before it began
 	}
 	set, err := parse(first)
 	var problems rules.Problems
 	switch {
 	case err == nil:
 	case f.onBadRules == "observe":
-		log.Error("NO RULES ARE IN FORCE: the built-in ones watch and touch nothing until the file is mended", "file", f.rules, "error", err.Error())
+		log.Error("YOUR RULES ARE NOT IN FORCE: the built-in ones watch and touch nothing until the file is mended", "file", f.rules, "error", err.Error())
 		set = rules.Default()
 	case errors.As(err, &problems):
 		fmt.Fprint(os.Stderr, problems.Report(f.rules))
@@ -154,6 +160,7 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 				change := daemon.Reload{Again: file.Err == nil && last.Err == nil && bytes.Equal(file.Data, last.Data)}
 				if change.Rules, change.Err = parse(file); change.Err != nil {
 					change.Again = false
+					change.Err = fmt.Errorf("%s: %w", f.rules, change.Err)
 				}
 				last = file
 				select {

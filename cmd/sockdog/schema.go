@@ -1,8 +1,9 @@
 package main
 
 import (
-	"github.com/sockdog/sockdog/rules"
 	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/rules"
 )
 
 func schemaCommand() *cobra.Command {

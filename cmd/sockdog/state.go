@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 // state is what is kept on disk.
 type state struct {
+	lock     *os.File
 	journal  *journal.Journal
 	store    *seen.Store
 	restored engine.Restored
@@ -28,7 +31,12 @@ func openState(dir string, h *host, log *slog.Logger) (*state, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return &state{}, err
 	}
-	var s state
+	lock, err := lockStateDir(dir)
+	if err != nil {
+		restored, _ := readState(dir, h) // there may be none; what matters is said
+		return &state{restored: restored}, err
+	}
+	s := state{lock: lock}
 	j, interrupted, journalErr := journal.Open(dir, time.Now())
 	if journalErr == nil {
 		s.journal = j
@@ -68,6 +76,9 @@ func readState(dir string, h *host) (engine.Restored, error) {
 		return engine.Restored{}, err
 	}
 	loaded, err := seen.Read(dir, boot, netns, h.now())
+	if _, missing := os.Stat(dir); missing == nil && errors.Is(err, fs.ErrNotExist) {
+		err = nil // nothing was kept there yet
+	}
 	return engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent}, err
 }
 
@@ -102,5 +113,8 @@ func (s *state) close() {
 	}
 	if s.store != nil {
 		s.store.Close()
+	}
+	if s.lock != nil {
+		s.lock.Close() // last: what it guards is closed
 	}
 }

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
-	"golang.org/x/sys/unix"
 )
 
 // Destroyer is the kernel's side of SOCK_DESTROY. It returns one error for each
@@ -89,7 +90,7 @@ const freshFor = 250 * time.Millisecond
 func tooLate(actions []engine.Action, waited time.Duration, at sock.Instant, outcomes []engine.Outcome) []engine.Outcome {
 	err := fmt.Errorf("not done, as the decision was %v old when its record was written", waited.Round(time.Millisecond))
 	for i := range actions {
-		outcomes = append(outcomes, engine.Outcome{Act: actions[i], Err: err, At: at})
+		outcomes = append(outcomes, engine.Outcome{Act: actions[i], Err: err, Stale: true, At: at})
 	}
 	return outcomes
 }

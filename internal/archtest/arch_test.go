@@ -82,13 +82,12 @@ var table = []pkg{
 	},
 	{
 		name: "internal/seen",
-		may:  []string{"internal/sock", "rules/ssfilter", unix},
+		may:  []string{"internal/sock", "rules/ssfilter"},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "a store keeps what it is given: what a record means is the engine's",
 	},
 	{
 		name: "internal/journal",
-		may:  []string{unix},
 		not:  []string{"net"},
 		why:  "the record outlives the program: its form must not follow the types of the moment",
 	},

@@ -23,6 +23,15 @@ type crowd struct {
 	where netip.Addr
 }
 
+// The numbers of those that measurements gather for themselves: each needs a
+// loopback address of its own, far from those that stand by.
+const (
+	lookLeak   = 250
+	killLeak   = 251
+	idleTalker = 252
+	dueLeak    = 253
+)
+
 // gather starts a process that holds n established sockets, both ends counted,
 // on an address of its own, so that no two share a range of ephemeral ports.
 func gather(number, n int) (*crowd, error) {

@@ -56,7 +56,7 @@ func (s *started) end() {
 
 // idle measures what watching costs when there is nothing to do.
 func (b *bench) idle() error {
-	talker, err := gather(252, 0)
+	talker, err := gather(idleTalker, 0)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func resident(pid int) (int64, error) {
 // instants: from the instant before their peer closed, to the time in the log.
 func (b *bench) due() error {
 	const bound = 20 * time.Second
-	leak, err := gather(253, 0)
+	leak, err := gather(dueLeak, 0)
 	if err != nil {
 		return err
 	}

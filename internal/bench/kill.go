@@ -23,7 +23,7 @@ const killed = 9_000
 // socket to the kernel's answer to the last destroy, and to its answer that the
 // last one is gone, against ss -K as a whole.
 func (b *bench) kill() error {
-	leak, err := gather(251, 0)
+	leak, err := gather(killLeak, 0)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ type bench struct {
 	crowd   []*crowd
 }
 
-// perProcess stays below the 20,000 descriptors that a process may hold here.
+// perProcess stays below 20,000, a common limit of descriptors.
 const perProcess = 17_000
 
 func measure(sockets, rounds int, what []string) error {
@@ -97,7 +97,7 @@ func (b *bench) disperse() {
 // look times a look for 1,000 CLOSE_WAIT sockets among all, whole command
 // against whole command, turn by turn.
 func (b *bench) look() error {
-	leak, err := gather(250, 0)
+	leak, err := gather(lookLeak, 0)
 	if err != nil {
 		return err
 	}

@@ -14,29 +14,20 @@ type Has uint8
 
 // One bit for each counter.
 const (
-	HasInUse Has = 1 << iota
-	HasTimeWait
+	HasTimeWait Has = 1 << iota
 	HasInSegs
 )
 
 // Counters are those of one network namespace at one instant.
 type Counters struct {
 	Has      Has
-	InUse    uint64 // full sockets of both families: every state but TIME_WAIT, listeners and orphans too
 	TimeWait uint64 // timewait minisockets of both families: TIME_WAIT, and orphans in FIN_WAIT2
 	InSegs   uint64 // TCP segments that ever arrived; it wraps, so only "the same as before" means anything
 }
 
-// parse takes the texts of sockstat, sockstat6 and snmp. A kernel without IPv6
-// has no sockstat6, and no sockets that it would count.
-func parse(sockstat, sockstat6, snmp []byte) Counters {
+// parse takes the texts of sockstat and snmp.
+func parse(sockstat, snmp []byte) Counters {
 	var c Counters
-	if n, ok := pair(sockstat, "TCP:", "inuse"); ok {
-		n6, ok6 := pair(sockstat6, "TCP6:", "inuse")
-		if ok6 || len(sockstat6) == 0 {
-			c.InUse, c.Has = n+n6, c.Has|HasInUse
-		}
-	}
 	if n, ok := pair(sockstat, "TCP:", "tw"); ok {
 		c.TimeWait, c.Has = n, c.Has|HasTimeWait
 	}

@@ -13,9 +13,6 @@ TCP: inuse 5 orphan 1 tw 2 alloc 6 mem 253
 UDP: inuse 7 mem 0
 FRAG: inuse 0 memory 0
 `
-	sockstat6 = `TCP6: inuse 3
-UDP6: inuse 9
-`
 	snmp = `Ip: Forwarding DefaultTTL InReceives
 Ip: 1 64 3400
 IcmpMsg: InType3 OutType3
@@ -27,34 +24,23 @@ Tcp: 1 200 120000 -1 112 2 0 0 0 3378 3002 0 0 2 0
 
 func TestParse(t *testing.T) {
 	tests := []struct {
-		name                      string
-		sockstat, sockstat6, snmp string
-		want                      Counters
+		name           string
+		sockstat, snmp string
+		want           Counters
 	}{
 		{
 			name:     "a present kernel",
-			sockstat: sockstat, sockstat6: sockstat6, snmp: snmp,
-			want: Counters{Has: HasInUse | HasTimeWait | HasInSegs, InUse: 8, TimeWait: 2, InSegs: 3378},
-		},
-		{
-			name:     "no IPv6",
 			sockstat: sockstat, snmp: snmp,
-			want: Counters{Has: HasInUse | HasTimeWait | HasInSegs, InUse: 5, TimeWait: 2, InSegs: 3378},
-		},
-		{
-			name:     "IPv6 sockets that are not counted bound nothing",
-			sockstat: sockstat, sockstat6: "UDP6: inuse 9\n", snmp: snmp,
 			want: Counters{Has: HasTimeWait | HasInSegs, TimeWait: 2, InSegs: 3378},
 		},
 		{
 			name:     "columns in another order",
 			sockstat: "TCP: tw 4 inuse 1\n", snmp: "Tcp: InSegs CurrEstab\nTcp: 9 1\n",
-			want: Counters{Has: HasInUse | HasTimeWait | HasInSegs, InUse: 1, TimeWait: 4, InSegs: 9},
+			want: Counters{Has: HasTimeWait | HasInSegs, TimeWait: 4, InSegs: 9},
 		},
 		{
 			name:     "fields missing",
 			sockstat: "TCP: inuse 1 orphan\n", snmp: "Tcp: RtoAlgorithm RtoMin\nTcp: 1 200\n",
-			want: Counters{Has: HasInUse, InUse: 1},
 		},
 		{
 			name:     "fewer values than headings",
@@ -72,7 +58,7 @@ func TestParse(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got := parse([]byte(test.sockstat), []byte(test.sockstat6), []byte(test.snmp))
+			got := parse([]byte(test.sockstat), []byte(test.snmp))
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("counters (-want +got):\n%s", diff)
 			}
@@ -83,17 +69,16 @@ func TestParse(t *testing.T) {
 // FuzzParse holds parse to its word on unknown counters: a value that is not
 // announced is zero, and one that is stands in the text.
 func FuzzParse(f *testing.F) {
-	f.Add(sockstat, sockstat6, snmp)
-	f.Add("TCP: inuse 1 tw", "", "Tcp: InSegs\nTcp: \nTcp:")
-	f.Fuzz(func(t *testing.T, sockstat, sockstat6, snmp string) {
-		c := parse([]byte(sockstat), []byte(sockstat6), []byte(snmp))
+	f.Add(sockstat, snmp)
+	f.Add("TCP: inuse 1 tw", "Tcp: InSegs\nTcp: \nTcp:")
+	f.Fuzz(func(t *testing.T, sockstat, snmp string) {
+		c := parse([]byte(sockstat), []byte(snmp))
 		for _, field := range []struct {
 			has   Has
 			value uint64
 			text  string
 			word  string
 		}{
-			{HasInUse, c.InUse, sockstat, "inuse"},
 			{HasTimeWait, c.TimeWait, sockstat, "tw"},
 			{HasInSegs, c.InSegs, snmp, "InSegs"},
 		} {

@@ -1,7 +1,6 @@
 package counters
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -11,7 +10,7 @@ import (
 // Reader reads the counters of the network namespace that it was opened in. It
 // is not for concurrent use.
 type Reader struct {
-	sockstat, sockstat6, snmp *procFile
+	sockstat, snmp *procFile
 }
 
 // Open opens the counters of the calling thread's network namespace: an open
@@ -23,14 +22,10 @@ func Open() (*Reader, error) {
 		file **procFile
 	}{
 		{"sockstat", &r.sockstat},
-		{"sockstat6", &r.sockstat6},
 		{"snmp", &r.snmp},
 	} {
 		var err error
 		*f.file, err = openProc("/proc/thread-self/net/" + f.name)
-		if f.file == &r.sockstat6 && errors.Is(err, os.ErrNotExist) {
-			continue // no IPv6 here
-		}
 		if err != nil {
 			r.Close()
 			return nil, fmt.Errorf("open TCP counters: %w", err)
@@ -41,19 +36,20 @@ func Open() (*Reader, error) {
 
 // Read reads all counters anew.
 func (r *Reader) Read() (Counters, error) {
-	var texts [3][]byte
-	for i, f := range [...]*procFile{r.sockstat, r.sockstat6, r.snmp} {
-		var err error
-		if texts[i], err = f.read(); err != nil {
-			return Counters{}, fmt.Errorf("read TCP counters: %w", err)
-		}
+	sockstat, err := r.sockstat.read()
+	if err != nil {
+		return Counters{}, fmt.Errorf("read TCP counters: %w", err)
 	}
-	return parse(texts[0], texts[1], texts[2]), nil
+	snmp, err := r.snmp.read()
+	if err != nil {
+		return Counters{}, fmt.Errorf("read TCP counters: %w", err)
+	}
+	return parse(sockstat, snmp), nil
 }
 
 // Close closes the files.
 func (r *Reader) Close() {
-	for _, f := range []*procFile{r.sockstat, r.sockstat6, r.snmp} {
+	for _, f := range []*procFile{r.sockstat, r.snmp} {
 		if f != nil {
 			unix.Close(f.fd)
 		}
@@ -76,13 +72,10 @@ func openProc(path string) (*procFile, error) {
 	return &procFile{path: path, fd: fd, buf: make([]byte, 4096)}, nil
 }
 
-// read returns the whole text, valid until the next read; that of a nil file is
-// empty. One call reads all of it: os.File would ask a second time for the end
-// of the file, and have the kernel count everything twice.
+// read returns the whole text, valid until the next read. One call reads all of
+// it: os.File would ask a second time for the end of the file, and have the
+// kernel count everything twice.
 func (f *procFile) read() ([]byte, error) {
-	if f == nil {
-		return nil, nil
-	}
 	for {
 		n, err := unix.Pread(f.fd, f.buf, 0)
 		switch {

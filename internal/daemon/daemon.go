@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/counters"
@@ -82,8 +83,8 @@ type Reload struct {
 	Again bool
 }
 
-// Daemon is the engine among its workers.
-type Daemon struct {
+// watch is the engine among its workers.
+type watch struct {
 	Options
 	engine   *engine.Engine
 	keeper   *keeper
@@ -113,7 +114,7 @@ const stopWithin = 700 * time.Millisecond
 // Run watches until ctx is done. It returns an error only where it could not
 // begin to.
 func Run(ctx context.Context, o Options) error {
-	d := &Daemon{
+	d := &watch{
 		Options: o,
 		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid()}),
 		inputs:  make(chan engine.Input, 8),
@@ -135,11 +136,12 @@ func Run(ctx context.Context, o Options) error {
 	d.carryOut(d.engine.Step(o.Now(), o.Restored))
 	d.rule(o.Rules)
 	d.loop(ctx)
+	d.say(slog.LevelInfo, "stopped")
 	return nil
 }
 
 // loop is the one place where things happen, one after the other.
-func (d *Daemon) loop(ctx context.Context) {
+func (d *watch) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	// A nil channel is never ready: without a watchdog nothing ticks.
@@ -161,7 +163,6 @@ func (d *Daemon) loop(ctx context.Context) {
 			continue
 		case r := <-d.Reload:
 			d.reload(r)
-			in = nil
 		case <-stopping:
 			d.Notify("STOPPING=1")
 			d.say(slog.LevelInfo, "stopping")
@@ -185,7 +186,7 @@ func (d *Daemon) loop(ctx context.Context) {
 
 // tell keeps the service manager's status line up to date, to the second, and
 // returns when there is more to tell.
-func (d *Daemon) tell(now sock.Instant) sock.Instant {
+func (d *watch) tell(now sock.Instant) sock.Instant {
 	next := d.tally.toldAt.Add(time.Second)
 	switch {
 	case !d.ready || d.tally.done == d.tally.told:
@@ -199,12 +200,12 @@ func (d *Daemon) tell(now sock.Instant) sock.Instant {
 }
 
 // say has a line written to the log, which may block: not here.
-func (d *Daemon) say(level slog.Level, text string, attrs ...slog.Attr) {
-	d.keeper.post(letter{notes: []engine.Note{{Level: level, Text: text, Attrs: attrs}}})
+func (d *watch) say(level slog.Level, text string, attrs ...slog.Attr) {
+	d.keeper.say(level, text, attrs...)
 }
 
 // carryOut hands every part of a plan to who does it.
-func (d *Daemon) carryOut(p engine.Plan) {
+func (d *watch) carryOut(p engine.Plan) {
 	d.keeper.post(letter{notes: p.Notes, report: p.Report, remember: p.Remember, forget: p.Forget})
 	if p.Count {
 		d.counts <- struct{}{}
@@ -229,9 +230,12 @@ func (d *Daemon) carryOut(p engine.Plan) {
 }
 
 // rule puts a checked set of rules in force.
-func (d *Daemon) rule(set *rules.Set) {
+func (d *watch) rule(set *rules.Set) {
 	d.carryOut(d.engine.Step(d.Now(), engine.Ruled{Program: engine.Compile(set)}))
 	d.tally.rules = len(set.Rules)
+	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled }) {
+		d.beReady() // there will be no look
+	}
 	if d.Able.Kill != "" && destructive(set) && !d.warned {
 		d.warned = true
 		d.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Able.Kill, slog.String("cure", d.Cure))
@@ -251,11 +255,11 @@ func destructive(set *rules.Set) bool {
 }
 
 // reload puts new rules in force, or keeps the old ones and says why.
-func (d *Daemon) reload(r Reload) {
+func (d *watch) reload(r Reload) {
 	d.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonicUsec()))
 	switch {
 	case r.Err != nil:
-		d.say(slog.LevelError, "the rules were not reloaded: those in force stay in force", slog.String("error", r.Err.Error()))
+		d.say(slog.LevelError, "the rules were not reloaded: those in force stay in force; sockdog check shows the mistakes", slog.String("error", r.Err.Error()))
 	case r.Again:
 		d.say(slog.LevelInfo, "the rules were read again: they say what they said before")
 	default:
@@ -269,20 +273,28 @@ func (d *Daemon) reload(r Reload) {
 
 // noticeLook tells the service manager that the daemon is ready once the table
 // was looked at.
-func (d *Daemon) noticeLook(in engine.Input) {
+func (d *watch) noticeLook(in engine.Input) {
 	looked, ok := in.(engine.Looked)
 	if !ok {
 		return
 	}
 	d.tally.looked = looked.Cost
-	if !d.ready && looked.Err == nil {
-		d.ready = true
-		d.Notify("READY=1\nSTATUS=" + d.status())
-		d.say(slog.LevelInfo, "watching", slog.Int("rules", d.tally.rules))
+	if looked.Err == nil {
+		d.beReady()
 	}
 }
 
-func (d *Daemon) status() string {
+// beReady tells the service manager once that the daemon has begun.
+func (d *watch) beReady() {
+	if d.ready {
+		return
+	}
+	d.ready = true
+	d.Notify("READY=1\nSTATUS=" + d.status())
+	d.say(slog.LevelInfo, "watching", slog.Int("rules", d.tally.rules))
+}
+
+func (d *watch) status() string {
 	return fmt.Sprintf("%d rules, %d sockets watched, %d killed, last look took %s of CPU",
 		d.tally.rules, d.engine.Watched(), d.tally.done, d.tally.looked.Round(10*time.Microsecond))
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ type keeper struct {
 	disk    sync.Mutex // journal and store are used by the actor, too
 	journal Journal
 	store   Store
-	failed  map[string]bool // by what failed: said once
+	failed  map[string]trouble // by what failed
 
 	mail    sync.Mutex
 	arrived *sync.Cond
@@ -44,7 +45,7 @@ type letter struct {
 const boxSize = 4096
 
 func newKeeper(log *slog.Logger, netns string, j Journal, s Store) *keeper {
-	k := &keeper{log: log, netns: netns, journal: j, store: s, failed: make(map[string]bool), done: make(chan struct{})}
+	k := &keeper{log: log, netns: netns, journal: j, store: s, failed: make(map[string]trouble), done: make(chan struct{})}
 	k.arrived = sync.NewCond(&k.mail)
 	go k.run()
 	return k
@@ -59,8 +60,13 @@ func (k *keeper) post(l letter) {
 	k.mail.Lock()
 	defer k.mail.Unlock()
 	if len(k.box) >= boxSize {
-		k.lost += len(l.report) + len(l.notes)
-		return
+		// An outcome closes an intent, and is kept: the limits bound how many come.
+		outcomes := slices.DeleteFunc(slices.Clone(l.report), func(a engine.Action) bool { return a.Seq == 0 })
+		k.lost += len(l.report) - len(outcomes) + len(l.notes)
+		if len(outcomes) == 0 {
+			return
+		}
+		l = letter{report: outcomes, at: l.at}
 	}
 	k.box = append(k.box, l)
 	k.arrived.Signal()
@@ -187,16 +193,35 @@ func spent(actions []engine.Action) []sock.Spent {
 	return sums
 }
 
+// say posts a line for the log, which may hang: not while the disk is held.
+func (k *keeper) say(level slog.Level, text string, attrs ...slog.Attr) {
+	k.post(letter{notes: []engine.Note{{Level: level, Text: text, Attrs: attrs}}})
+}
+
 // check says once that something cannot be written, and once that it can again.
 func (k *keeper) check(what string, err error) {
+	t := k.failed[what]
 	switch {
-	case err != nil && !k.failed[what]:
-		k.log.Error(what+" cannot be written: sockdog goes on, with what it remembers in memory only", "error", err.Error())
-	case err == nil && k.failed[what]:
-		k.log.Info(what + " can be written again")
+	case err != nil && !t.failing && time.Since(t.at) >= troubleEvery:
+		k.say(slog.LevelError, what+" cannot be written: sockdog goes on, with what it remembers in memory only", slog.String("error", err.Error()))
+		t.told, t.at = true, time.Now()
+	case err == nil && t.told:
+		k.say(slog.LevelInfo, what+" can be written again")
+		t.told = false
 	}
-	k.failed[what] = err != nil
+	t.failing = err != nil
+	k.failed[what] = t
 }
+
+// trouble is how it stands with something that could not be written.
+type trouble struct {
+	failing, told bool
+	at            time.Time // when that was said last
+}
+
+// troubleEvery is how often trouble is told of at most: a disk that is full for a
+// large write has room for a small one, over and over.
+const troubleEvery = 10 * time.Minute
 
 func (k *keeper) recordOf(a *engine.Action, at time.Time) journal.Record {
 	s := &a.Socket

@@ -147,6 +147,7 @@ func TestLookFailsMidway(t *testing.T) {
 	}
 	broken.Store(false)
 	w.dies(unseen, bound)
+	w.await("the word that looks succeed", func(l line) bool { return l.Msg == "looks at the socket table succeed again" })
 	if n := w.count("looks at the socket table succeed again"); n != 1 {
 		t.Errorf("%d lines say that looks succeed again, want 1", n)
 	}

@@ -20,7 +20,7 @@ import (
 // records how, and kills nothing more.
 func TestStopWithinBatch(t *testing.T) {
 	t.Parallel()
-	const n = 1200 // more than are told at once
+	const n = 2500 // more than are told at once
 	w := newWorld(t)
 	dir := t.TempDir()
 	w.openState(dir)

@@ -6,11 +6,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockdog/sockdog/internal/act"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
-	"golang.org/x/sys/unix"
 )
 
 // threads are those of the loop, the looker, the asker and the actor.
@@ -21,7 +22,7 @@ const workersEnd = 50 * time.Millisecond
 
 // startWorkers starts everything that may block, each on a thread of its own:
 // a look that takes 200 ms delays no kill. stop waits for them, within reason.
-func (d *Daemon) startWorkers() (stop func(), err error) {
+func (d *watch) startWorkers() (stop func(), err error) {
 	// A worker inside the kernel keeps its processor of the runtime until the
 	// runtime notices; the loop must not wait for that.
 	if runtime.GOMAXPROCS(0) < threads {
@@ -75,7 +76,7 @@ func (d *Daemon) startWorkers() (stop func(), err error) {
 }
 
 // looker reads the counters and the socket table.
-func (d *Daemon) looker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
 	kernel, err := d.OpenKernel()
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ func counted(c counters.Counters, err error) engine.Counted {
 	}
 }
 
-func (d *Daemon) look(kernel Kernel, look *engine.Look) engine.Looked {
+func (d *watch) look(kernel Kernel, look *engine.Look) engine.Looked {
 	began := threadTime()
 	sent := d.Now()
 	finding := look.Begin(sent)
@@ -137,7 +138,7 @@ func monotonicUsec() int64 {
 }
 
 // asker asks for single sockets.
-func (d *Daemon) asker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+func (d *watch) asker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
 	kernel, err := d.OpenKernel()
 	if err != nil {
 		return nil, err
@@ -160,7 +161,7 @@ func (d *Daemon) asker(done <-chan struct{}, send func(engine.Input)) (func(), e
 }
 
 // actor destroys sockets.
-func (d *Daemon) actor(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+func (d *watch) actor(done <-chan struct{}, send func(engine.Input)) (func(), error) {
 	kernel, err := d.OpenKiller()
 	if err != nil {
 		return nil, err
@@ -180,7 +181,7 @@ func (d *Daemon) actor(done <-chan struct{}, send func(engine.Input)) (func(), e
 }
 
 // walk finds the holders of sockets.
-func (d *Daemon) walk(done <-chan struct{}, send func(engine.Input)) {
+func (d *watch) walk(done <-chan struct{}, send func(engine.Input)) {
 	for {
 		select {
 		case <-done:

@@ -37,7 +37,8 @@ const (
 )
 
 // ruleFile is what sockdog is run with.
-var ruleFile = fmt.Sprintf(`rules:
+var ruleFile = fmt.Sprintf(`settings: {cpu_budget: 10%%}
+rules:
   - name: forgotten-connections
     match: {state: close-wait, dport: %d, in_state_for: %v}
     then: [kill]

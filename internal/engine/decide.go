@@ -113,6 +113,9 @@ func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, now sock.In
 		e.say(a, Would)
 		return true
 	}
+	if t.held != nil {
+		e.letGo(t.held, Changed, "a rule after it took the socket")
+	}
 	t.held, t.phase, t.budget = nil, acted, b
 	t.alarm.leave()
 	e.acting++
@@ -162,7 +165,7 @@ func reason(r *rule, t *track, s *sock.Socket, now sock.Instant) string {
 	return text
 }
 
-func inMs(d time.Duration) string { return d.Round(time.Millisecond).String() }
+func inMs(d time.Duration) string { return d.Truncate(time.Millisecond).String() }
 
 // say reports an action that is decided.
 func (e *Engine) say(a Action, result Result) {
@@ -201,15 +204,23 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 			t.budget.cancel()
 			o.Act.Reason += ": " + o.Err.Error()
 			e.say(o.Act, Failed)
-			t.reopen(t.rule, t.action)
 			if o.Never {
 				e.cease(o)
 			}
-			t.again = now.Add(retryAfter << min(t.failures, mostDoubled))
-			t.failures++
-			e.wait(t, t.again)
+			if o.Stale {
+				t.failures = 0 // the disk was slow, and the kernel not asked
+			}
+			e.retry(t, now)
 		}
 	}
+}
+
+// retry has the act on t tried again, after twice as long each time.
+func (e *Engine) retry(t *track, now sock.Instant) {
+	t.reopen(t.rule, t.action)
+	t.again = now.Add(retryAfter << min(t.failures, mostDoubled))
+	t.failures++
+	e.wait(t, t.again)
 }
 
 // cease switches off an action that failed for good.
@@ -245,6 +256,12 @@ func (e *Engine) confirm(t *track, a *sock.Answer, now sock.Instant) {
 	}
 	t.act.Reason += "; the kernel still shows it"
 	e.say(*t.act, Unconfirmed)
-	t.act, t.survived = nil, true
+	t.act = nil
+	if t.unsure {
+		// The kernel destroys within the send, so the request never reached it.
+		e.retry(t, now)
+		return
+	}
+	t.survived = true
 	e.wait(t, never)
 }

@@ -28,6 +28,7 @@ const (
 	// act, twice as long each time.
 	retryAfter  = time.Second
 	mostDoubled = 10
+	stopRetry   = 50 * time.Millisecond // there is no second left
 	// leastWait keeps a socket that is due in no time from being asked for in a loop.
 	leastWait = time.Millisecond
 )
@@ -49,6 +50,7 @@ type Engine struct {
 	asking  int               // batches asked for
 	answers int               // in the batch that is being taken in
 	deaf    bool              // the last question failed
+	asks    spell             // of questions that fail
 	acting  int               // acts under way
 
 	confirming int // acts that the kernel has done, to be confirmed
@@ -86,7 +88,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 		in.apply(e, now)
 	}
 	if e.stopping {
-		e.finish()
+		e.finish(now)
 		return e.plan
 	}
 	e.release(now)
@@ -100,10 +102,15 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 
 // finish brings to its end what is under way: acts are confirmed, and nothing
 // else is begun.
-func (e *Engine) finish() {
+func (e *Engine) finish(now sock.Instant) {
+	e.plan.Wake = never
 	if e.asking < MostAskBatches {
 		for _, t := range e.tracks {
-			if t.act != nil && t.phase == waiting && len(e.plan.Ask) < askBatch {
+			switch {
+			case t.act == nil || t.phase != waiting || len(e.plan.Ask) == askBatch:
+			case e.deaf && t.goal > now:
+				e.plan.Wake = min(e.plan.Wake, t.goal)
+			default:
 				t.ask(&e.plan)
 			}
 		}
@@ -111,7 +118,6 @@ func (e *Engine) finish() {
 	}
 	e.plan.Look = nil
 	e.plan.Stopped = e.acting+e.confirming == 0
-	e.plan.Wake = never
 }
 
 // Watched is how many sockets are kept in mind.
@@ -286,7 +292,7 @@ func (t *track) ask(p *Plan) {
 func (in Asked) apply(e *Engine, now sock.Instant) {
 	e.asking--
 	e.answers = len(in.Answers)
-	if in.Err != nil && !e.deaf {
+	if began, _ := e.asks.note(in.Err != nil); began {
 		e.note(slog.LevelWarn, "the kernel did not answer about single sockets: nothing is concluded from that, they are asked for again", slog.String("error", in.Err.Error()))
 	}
 	e.deaf = in.Err != nil
@@ -317,7 +323,11 @@ func (in Asked) apply(e *Engine, now sock.Instant) {
 
 func (e *Engine) askAgain(t *track, now sock.Instant) {
 	e.endTurn(t)
-	e.wait(t, now.Add(retryAfter))
+	after := retryAfter
+	if e.stopping {
+		after = stopRetry
+	}
+	e.wait(t, now.Add(after))
 }
 
 // consider decides what the rules want of a socket. Only an exact answer about
@@ -351,7 +361,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case r.Then[j].Kind == rules.Log:
 				e.say(e.action(t, s, r, j, now), Done)
 				t.mark(i, j)
-			case t.survived || t.phase == acted || t.held != nil && !t.held.DryRun:
+			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.cannot(s) != ""):
 				// It was told already, or an earlier rule has it.
 			case e.guard(t, s) != "":
 				t.blocked = true
@@ -388,7 +398,7 @@ func (e *Engine) needs(t *track, next, now sock.Instant) bool {
 	switch {
 	case t.of == 0:
 		return false
-	case t.blocked || len(t.marks) > 0:
+	case t.blocked || t.wanted || len(t.marks) > 0:
 		return true
 	case next == never:
 		return false

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -28,11 +29,12 @@ type bench struct {
 	destroy func(*Action) Outcome // nil: the kernel does it
 	holders func(inode uint32) []sock.Owner
 
-	events   []string // what was reported, from benchStart on
-	notes    []string
-	looks    []ssfilter.StateSet
-	asks     int
-	memories map[uint64]sock.Memory
+	events        []string // what was reported, from benchStart on
+	notes         []string
+	looks         []ssfilter.StateSet
+	asks          int
+	memories      map[uint64]sock.Memory
+	slow, partial bool // walks of /proc: that do not end, that were refused a process
 }
 
 // benchStart is when each test begins.
@@ -174,8 +176,8 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		}
 		inputs = append(inputs, in)
 	}
-	if len(p.Resolve) > 0 {
-		in := Owned{Complete: true, Holders: make(map[uint32][]sock.Owner)}
+	if len(p.Resolve) > 0 && !b.slow {
+		in := Owned{Complete: !b.partial, Holders: make(map[uint32][]sock.Owner)}
 		for _, inode := range p.Resolve {
 			if held := b.holders(inode); held != nil {
 				in.Holders[inode] = held
@@ -424,7 +426,7 @@ func TestHeld(t *testing.T) {
 			want: []string{
 				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "10s r kill done 3", "20s r kill done 2"}},
 		{name: "a dry run takes nothing from a real rule", rules: []rules.Rule{killing("dry", dryRun, limited(1, 10*time.Second)), killing("r", limited(2, 10*time.Second))}, want: []string{
-			"0s dry kill would 1", "0s dry kill held 3", "0s dry kill held 2", "0s r kill held 2", "0s r kill done 1", "0s r kill done 3", "10s dry kill would 2", "10s r kill done 2"}},
+			"0s dry kill would 1", "0s dry kill held 3", "0s dry kill changed 3", "0s dry kill held 2", "0s r kill held 2", "0s r kill done 1", "0s r kill done 3", "10s dry kill would 2", "10s r kill done 2"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -650,5 +652,114 @@ func TestStopWhileAsking(t *testing.T) {
 	p = b.e.Step(b.now, Asked{IDs: p.Ask, Answers: []sock.Answer{{ID: s.id, Sent: b.now, Got: b.now, Socket: s.report(b.now, benchJiffy)}}})
 	if len(p.Act)+len(p.Report) > 0 {
 		t.Errorf("acts %v, reports %v after the word to stop", p.Act, p.Report)
+	}
+}
+
+// What the kernel itself holds stays untouched when a later walk is slow, or was
+// refused a process, and when the first one is slow.
+func TestHeldByTheKernel(t *testing.T) {
+	for name, then := range map[string]func(b *bench){
+		"a slow walk":    func(b *bench) { b.slow = true },
+		"a partial walk": func(b *bench) { b.partial = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.holders = func(uint32) []sock.Owner { return nil }
+			b.add(1, time.Minute)
+			b.rule(set(killing("r")))
+			b.until(30 * time.Second)
+			then(b)
+			b.until(3 * time.Minute)
+			b.want()
+		})
+	}
+	t.Run("a slow first walk", func(t *testing.T) {
+		b := newBench(t)
+		b.holders = func(uint32) []sock.Owner { return nil }
+		b.slow = true
+		b.add(1, time.Minute)
+		b.rule(set(killing("r")))
+		b.until(20 * time.Second)
+		b.want()
+	})
+}
+
+// A slow disk has decisions made anew, not put off for longer and longer.
+func TestStaleDecisionsAreMadeAnew(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Minute)
+	n := 0
+	b.destroy = func(a *Action) Outcome {
+		if n++; n <= 4 {
+			return Outcome{Act: *a, Err: errors.New("too old"), Stale: true}
+		}
+		delete(b.sockets, 1)
+		return Outcome{Act: *a}
+	}
+	b.rule(set(killing("r")))
+	b.until(time.Minute)
+	b.want("0s r kill failed 1", "1s r kill failed 1", "2s r kill failed 1", "3s r kill failed 1", "4s r kill done 1")
+}
+
+// Where the answer was lost and the socket is still there, it was not destroyed.
+func TestLostAnswerIsNoOutcome(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Minute)
+	n := 0
+	b.destroy = func(a *Action) Outcome {
+		if n++; n == 1 {
+			return Outcome{Act: *a, Err: sock.ErrUnconfirmed, Unsure: true}
+		}
+		delete(b.sockets, 1)
+		return Outcome{Act: *a}
+	}
+	b.rule(set(killing("r")))
+	b.until(time.Minute)
+	b.want("0s r kill unconfirmed 1", "1s r kill done 1")
+}
+
+// A dry run of two rules decides as the real run would: what the first holds
+// back waits for its limit, and not for the second's.
+func TestDryRunOfTwoRules(t *testing.T) {
+	first := func(dry bool) (said []string) {
+		b := newBench(t)
+		b.add(1, time.Minute)
+		b.add(2, 50*time.Second)
+		b.add(3, 40*time.Second)
+		mode := func(r *rules.Rule) { r.DryRun = dry }
+		b.rule(set(killing("a", mode, limited(1, time.Minute)), killing("b", mode, limited(1, time.Hour))))
+		b.until(10 * time.Minute)
+		for _, e := range b.events {
+			if strings.Contains(e, " a kill ") && !strings.Contains(e, " held ") {
+				said = append(said, strings.NewReplacer(" done ", " ", " would ", " ").Replace(e))
+			}
+		}
+		return said
+	}
+	if diff := cmp.Diff(first(false), first(true)); diff != "" {
+		t.Errorf("what the first rule does, really and in a dry run (-want +got):\n%s", diff)
+	}
+}
+
+// Looks that fail now and then are said once.
+func TestFailingNowAndThenIsSaidOnce(t *testing.T) {
+	var s spell
+	notes := 0
+	for n := range 100 {
+		began, over := s.note(n%2 == 0)
+		if began {
+			notes++
+		}
+		if over {
+			t.Errorf("over after %d tries, every other of which fails", n)
+		}
+	}
+	if notes != 1 {
+		t.Errorf("began %d times, want once", notes)
+	}
+	for n := range overAfter {
+		if _, over := s.note(false); over != (n == overAfter-2) {
+			t.Errorf("over after %d more successes: %v", n+1, over)
+		}
 	}
 }

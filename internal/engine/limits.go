@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -185,4 +186,13 @@ func (e *Engine) summarize(now sock.Instant) {
 	clear(s.held)
 }
 
-func (w *window) limitText() string { return fmt.Sprintf("%d/%s", w.limit.N, w.limit.Per) }
+// limitText is the limit as the rules file says it: 1000/1m, not 1000/1m0s.
+func (w *window) limitText() string {
+	per := w.limit.Per.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(per, zero) {
+			per = per[:len(per)-2]
+		}
+	}
+	return fmt.Sprintf("%d/%s", w.limit.N, per)
+}

@@ -12,9 +12,9 @@ const (
 	// ownerLead is how long before a socket falls due its holders are looked
 	// for: a walk through /proc must not stand between due and done.
 	ownerLead = 5 * time.Second
-	// ownerPatience is how long a socket that was due when first seen waits for
-	// that walk.
-	ownerPatience = 2 * time.Second
+	// ownerPatience is how long a socket that is due waits for a walk that does not
+	// end: it may show that the kernel itself holds the socket.
+	ownerPatience = 30 * time.Second
 	// walkShare spaces the walks: they cost no more than a tenth of a core; a
 	// quarter where a socket falls due before the next one would have ended.
 	walkShare   = 10
@@ -59,9 +59,10 @@ func (o *owners) nextWalk() sock.Instant {
 	return min(next, max(o.ended.Add(urgentShare*o.cost), o.urgent.Add(-ownerLead-2*o.cost)))
 }
 
-// want has the holders of t looked for, once; it falls due at that instant.
+// want has the holders of t looked for, once, and again where the kernel seems to
+// hold it; it falls due at that instant.
 func (o *owners) want(t *track, due sock.Instant) {
-	if t.owner != nil || t.inode == 0 {
+	if t.inode == 0 || t.owner != nil && !(t.owner.kernel && due.Sub(t.owner.at) >= kernelRecheck) {
 		return
 	}
 	o.urgent = min(o.urgent, due)
@@ -74,13 +75,10 @@ func (o *owners) want(t *track, due sock.Instant) {
 
 // awaitsOwner reports whether a decision on t should wait for its holders.
 func (e *Engine) awaitsOwner(t *track, now sock.Instant) bool {
-	if t.owner != nil && t.owner.kernel && now.Sub(t.owner.at) >= kernelRecheck {
-		t.owner, t.patience = nil, 0
-	}
-	if t.owner != nil || t.inode == 0 {
-		return false
-	}
 	e.owners.want(t, now)
+	if t.owner != nil || t.inode == 0 {
+		return false // what the kernel holds stays the kernel's until a holder is seen
+	}
 	if e.owners.partial && t.ahead {
 		// No walk here can show that the kernel itself holds a socket. There was
 		// time to find a name for the log, and the act is not late for that.
@@ -130,7 +128,9 @@ func (in Owned) apply(e *Engine, now sock.Instant) {
 	for _, t := range o.asked {
 		t.wanted = false
 		held := in.Holders[t.inode]
-		t.owner = &holders{owners: held, kernel: t.inode != 0 && len(held) == 0 && in.Complete, at: now}
+		// A walk that was refused a process does not unsay what a whole one said.
+		kernel := t.inode != 0 && len(held) == 0 && (in.Complete || t.owner != nil && t.owner.kernel)
+		t.owner = &holders{owners: held, kernel: kernel, at: now}
 		if t.phase == waiting && t.patience != 0 && t.alarm.in != nil {
 			e.wait(t, now)
 		}
@@ -177,7 +177,7 @@ func (e *Engine) stillOpen(holders map[uint32][]sock.Owner) {
 	}
 	slices.SortFunc(leaks, func(a, b leak) int { return a.pid - b.pid })
 	for _, l := range leaks {
-		e.note(slog.LevelWarn, "the program has not closed the descriptors of killed sockets: only closing them or its end frees those",
+		e.note(slog.LevelWarn, "the program has still not closed the descriptors of sockets killed since this was last looked at: only closing them, or its end, frees those",
 			slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", open[l]))
 	}
 }

@@ -32,7 +32,7 @@ type sight struct {
 	buried    map[uint64]struct{} // gone since it began: it may still show them
 	counted   Counted             // before it
 	looks     uint64
-	failing   bool
+	failing   spell
 	stretched bool
 }
 
@@ -146,8 +146,8 @@ func (s *sight) leave(of classSet, due sock.Instant) {
 // skippable reports whether a look now could change nothing.
 func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
 	s := &e.sight
-	if !in.OK {
-		return false
+	if !in.OK || s.looks == 0 {
+		return false // who waits for the first look is to have it
 	}
 	if in.HasTimeWait && in.TimeWait == 0 && e.program.query(of).States == 1<<ssfilter.TimeWait {
 		return true
@@ -182,10 +182,9 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 	e.sight.charge(l.of, in.Cost)
 	e.space()
 	if in.Err != nil {
-		if !s.failing {
+		if began, _ := s.failing.note(true); began {
 			e.note(slog.LevelWarn, "a look at the socket table failed: nothing is concluded from it, the next one follows", slog.String("error", in.Err.Error()))
 		}
-		s.failing = true
 		for c := range s.next {
 			if l.of.has(class(c)) {
 				s.next[c] = now.Add(s.gap[c])
@@ -193,9 +192,8 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 		}
 		return
 	}
-	if s.failing {
+	if _, over := s.failing.note(false); over {
 		e.note(slog.LevelInfo, "looks at the socket table succeed again")
-		s.failing = false
 	}
 	s.looks++
 	for c := range s.next {
@@ -272,16 +270,41 @@ func (e *Engine) space() {
 	var wanted, gap, cost time.Duration
 	for c := range s.gap {
 		s.gap[c] = max(e.program.gaps[c], e.spacing(class(c)))
-		if e.program.gaps[c] > 0 && s.gap[c] >= 2*e.program.gaps[c] {
+		// What began at twice the wanted interval ends well below it: looks differ.
+		over := s.gap[c] >= 2*e.program.gaps[c] || s.stretched && 2*s.gap[c] >= 3*e.program.gaps[c]
+		if e.program.gaps[c] > 0 && over {
 			stretched, wanted, gap, cost = true, e.program.gaps[c], s.gap[c], s.cost[c]
 		}
 	}
 	if stretched && !s.stretched {
-		e.note(slog.LevelWarn, "new sockets are looked for less often than the rules want, to stay within cpu_budget",
-			slog.Duration("wanted", wanted), slog.Duration("interval", gap), slog.Duration("look_cost", cost))
+		e.note(slog.LevelWarn, "new sockets are looked for less often than the rules want, to stay within cpu_budget: one that falls due sooner than interval may be found late; raise settings.cpu_budget if that matters",
+			slog.Duration("wanted", wanted), slog.Duration("interval", gap.Round(time.Millisecond)), slog.Duration("look_cost", cost.Round(time.Microsecond)))
 	}
 	if !stretched && s.stretched {
 		e.note(slog.LevelInfo, "new sockets are looked for as often as the rules want again")
 	}
 	s.stretched = stretched
+}
+
+// spell is a time in which something fails. It is over after several successes,
+// so that what fails now and then is said once.
+type spell struct {
+	on   bool
+	good int // successes since the last failure
+}
+
+// overAfter is how many successes end a spell.
+const overAfter = 3
+
+// note takes in one more try, and reports whether a spell began or is over.
+func (s *spell) note(failed bool) (began, over bool) {
+	if failed {
+		began = !s.on
+		s.on, s.good = true, 0
+		return began, false
+	}
+	s.good++
+	over = s.on && s.good == overAfter
+	s.on = s.on && !over
+	return false, over
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -28,7 +29,7 @@ func TestLooks(t *testing.T) {
 		{"every gap", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{}, 0, 16, 0}, // at 0, 4, ... 60 s
 		{"no segment arrives", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, still, 0, 6, 0},
 		{"entered by the program", []rules.Rule{of(64*time.Second, ssfilter.LastAck)}, still, 0, 16, 0},
-		{"no timewait socket", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, Counted{OK: true, HasTimeWait: true}, 0, 0, 0},
+		{"no timewait socket, but for the first look", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, Counted{OK: true, HasTimeWait: true}, 0, 1, 0},
 		{"no timewait socket, and not only they are asked for", []rules.Rule{of(64*time.Second, ssfilter.TimeWait, ssfilter.CloseWait)}, Counted{OK: true, HasTimeWait: true}, 0, 16, 0},
 		{"a timewait socket", []rules.Rule{of(64*time.Second, ssfilter.TimeWait)}, Counted{OK: true, HasTimeWait: true, TimeWait: 1}, 0, 16, 0},
 		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{InSegs: 7, HasInSegs: true}, 0, 16, 0},

@@ -81,6 +81,7 @@ type Outcome struct {
 	Never  bool  // Err is permanent: the same act on such a socket will always fail
 	Denied bool  // and on every other: the privilege is missing
 	Unsure bool  // the kernel's answer was lost
+	Stale  bool  // nothing was done, because the decision had grown old
 	At     sock.Instant
 }
 

@@ -5,9 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
-	"pgregory.net/rapid"
 )
 
 // TestWindow holds a window to its promise whatever happens: no stretch of its

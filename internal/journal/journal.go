@@ -13,13 +13,10 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	fileName = "sockdog.jsonl"
-	lockName = "journal.lock"
 
 	maxSize = 16 << 20 // a file that has grown to this is rotated away
 	keep    = 5        // how many such files are kept: fileName.1, the newest, to .5
@@ -32,8 +29,7 @@ const (
 
 // Journal is an open journal, safe for concurrent use.
 type Journal struct {
-	dir  string
-	lock *os.File
+	dir string
 
 	mu      sync.Mutex
 	file    *os.File
@@ -62,7 +58,8 @@ type unsynced struct {
 
 // Open opens the journal in the existing directory dir. Intents that its last
 // writer left without an outcome get one, Interrupted at the instant now; Open
-// returns those outcomes too.
+// returns those outcomes too. The caller sees to it that only one process has
+// the journal open.
 func Open(dir string, now time.Time) (*Journal, []Record, error) {
 	j := &Journal{
 		dir:     dir,
@@ -74,10 +71,8 @@ func Open(dir string, now time.Time) (*Journal, []Record, error) {
 	}
 	interrupted, err := j.start(now)
 	if err != nil {
-		for _, f := range []*os.File{j.file, j.lock} {
-			if f != nil {
-				f.Close()
-			}
+		if j.file != nil {
+			j.file.Close()
 		}
 		return nil, nil, fmt.Errorf("journal: %w", err)
 	}
@@ -86,13 +81,6 @@ func Open(dir string, now time.Time) (*Journal, []Record, error) {
 }
 
 func (j *Journal) start(now time.Time) ([]Record, error) {
-	var err error
-	if j.lock, err = lockFile(filepath.Join(j.dir, lockName)); errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("directory %s is in use by another sockdog: give each a directory of its own", j.dir)
-	}
-	if err != nil {
-		return nil, err
-	}
 	if err := j.create(); err != nil {
 		return nil, err
 	}
@@ -358,22 +346,9 @@ func (j *Journal) Close() error {
 
 	close(j.done)
 	<-j.stopped
-	err = errors.Join(err, j.unsynced.err, j.file.Close(), j.lock.Close())
+	err = errors.Join(err, j.unsynced.err, j.file.Close())
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
-}
-
-// lockFile creates a file and locks it for as long as it is open.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
-	}
-	return f, nil
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
 )
 
 var now = time.Date(2026, 3, 1, 5, 0, 0, 0, time.UTC)
@@ -377,51 +378,18 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-func TestInUse(t *testing.T) {
-	dir := t.TempDir()
-	j, _ := open(t, dir)
-	_, _, err := Open(dir, now)
-	want := "journal: directory " + dir + " is in use by another sockdog: give each a directory of its own"
-	if err == nil || err.Error() != want {
-		t.Fatalf("a second journal: %v\nwant: %s", err, want)
-	}
-	must(t, j.Append([]Record{held(1)}))
-	must(t, j.Close())
-	open(t, dir)
-}
-
 func TestUnwritable(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o500))
 	defer os.Chmod(dir, 0o700)
-	withoutCapabilities(t, func() {
+	nstest.WithoutCapabilities(t, func() {
 		if _, _, err := Open(dir, now); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("a directory that may not be written to: %v", err)
 		}
 	})
 	if _, _, err := Open(filepath.Join(dir, "none"), now); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
-	}
-}
-
-// withoutCapabilities runs f on a thread that may do no more than its user.
-func withoutCapabilities(t *testing.T, f func()) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with its capabilities lost
-		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var none [2]unix.CapUserData
-		if err := unix.Capset(&header, &none[0]); err != nil {
-			done <- err
-			return
-		}
-		f()
-	}()
-	if err := <-done; err != nil {
-		t.Fatal("drop capabilities: ", err)
 	}
 }
 

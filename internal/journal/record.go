@@ -155,7 +155,7 @@ func (r *Record) Attrs() []slog.Attr {
 // keeps "5m12s".
 func InSeconds(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
-		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+		a.Value = slog.Float64Value(float64(a.Value.Duration()) / float64(time.Second))
 	}
 	return a
 }
@@ -176,7 +176,7 @@ func appendNumber(b []byte, name string, n uint64) []byte {
 }
 
 func appendSeconds(b []byte, name string, d time.Duration) []byte {
-	return strconv.AppendFloat(appendKey(b, name), d.Truncate(resolution).Seconds(), 'f', -1, 64)
+	return strconv.AppendFloat(appendKey(b, name), float64(d.Truncate(resolution))/float64(time.Second), 'f', -1, 64)
 }
 
 func appendEndpoint(b []byte, name string, e netip.AddrPort) []byte {

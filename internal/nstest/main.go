@@ -54,7 +54,27 @@ func Isolate(t TB) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal("unshare the network namespace: ", err)
 	}
-	if err := LoopbackUp(); err != nil {
+	if err := loopbackUp(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// WithoutCapabilities runs f on a thread that may do no more than its user.
+func WithoutCapabilities(t TB, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with its capabilities lost
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			done <- err
+			return
+		}
+		f()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal("drop capabilities: ", err)
 	}
 }

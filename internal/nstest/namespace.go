@@ -33,7 +33,7 @@ func Enter() (inside bool, status int, err error) {
 	switch os.Getenv(insideEnv) {
 	case "entering":
 		os.Setenv(insideEnv, "entered")
-		if err := LoopbackUp(); err != nil {
+		if err := loopbackUp(); err != nil {
 			os.Exit(exitUnusable)
 		}
 		return true, 0, nil
@@ -115,9 +115,9 @@ func rerun(attr *syscall.SysProcAttr) (status int, err error) {
 	}
 }
 
-// LoopbackUp brings the loopback interface of the calling thread's network
+// loopbackUp brings the loopback interface of the calling thread's network
 // namespace up: a new namespace has it down.
-func LoopbackUp() error {
+func loopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("bring the loopback interface up: %w", err)

@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -197,7 +196,7 @@ func TestFindRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.Chmod(hidden, 0o700)
-	withoutCapabilities(t, func() {
+	nstest.WithoutCapabilities(t, func() {
 		got, err := Find(root, set([]uint32{100}))
 		if err != nil {
 			t.Fatal(err)
@@ -207,26 +206,6 @@ func TestFindRefused(t *testing.T) {
 			t.Errorf("found (-want +got):\n%s", diff)
 		}
 	})
-}
-
-// withoutCapabilities runs f on a thread that may do no more than its user.
-func withoutCapabilities(t *testing.T, f func()) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with its capabilities lost
-		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var none [2]unix.CapUserData
-		if err := unix.Capset(&header, &none[0]); err != nil {
-			done <- err
-			return
-		}
-		f()
-	}()
-	if err := <-done; err != nil {
-		t.Fatal("drop capabilities: ", err)
-	}
 }
 
 func TestFindNoRoot(t *testing.T) {

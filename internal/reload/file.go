@@ -43,6 +43,9 @@ func readRegular(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("read %s: it is a directory; name the rules file in it", path)
+	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("read %s: not a regular file (%v); name the rules file itself", path, info.Mode().Type())
 	}

@@ -309,7 +309,7 @@ func TestErrors(t *testing.T) {
 		want  string
 	}{
 		{"missing", func(*testing.T, string) {}, "no such file"},
-		{"a directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o755)) }, "not a regular file (d---------)"},
+		{"a directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o755)) }, "it is a directory"},
 		{"a FIFO", func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o644)) }, "not a regular file (p---------)"},
 		{"a link to itself", func(t *testing.T, path string) { must(t, os.Symlink(path, path)) }, "too many levels of symbolic links"},
 		{"a link to nothing", func(t *testing.T, path string) { must(t, os.Symlink("nothing", path)) }, "no such file"},

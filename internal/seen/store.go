@@ -17,15 +17,12 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
 const (
 	fileName = "seen"
 	tempName = "seen.new"
-	lockName = "seen.lock"
 
 	magic = "sockdog1"
 
@@ -38,7 +35,6 @@ const (
 // Store is an open store. It is not for concurrent use.
 type Store struct {
 	dir       string
-	lock      *os.File
 	file      *os.File
 	header    [recordSize]byte
 	size      int64        // of the header and the whole records after it; 0: not even the header
@@ -57,12 +53,15 @@ type Loaded struct {
 // Open opens the store of one boot and one network namespace (its
 // SO_NETNS_COOKIE) in the existing directory dir, and loads what it holds; what
 // another boot or namespace left there is dropped. Where dir cannot be written
-// to, it returns what could be read, beside the error.
+// to, it returns what could be read, beside the error. The caller sees to it
+// that only one process has the store open.
 func Open(dir string, boot BootID, netns uint64, now sock.Instant) (*Store, Loaded, error) {
 	s := newStore(dir, boot, netns, now)
 	loaded, err := s.open()
 	if err != nil {
-		s.Close()
+		if s.file != nil {
+			s.Close()
+		}
 		return nil, loaded, fmt.Errorf("first-seen store: %w", err)
 	}
 	return s, loaded, nil
@@ -92,15 +91,9 @@ func newStore(dir string, boot BootID, netns uint64, now sock.Instant) *Store {
 }
 
 func (s *Store) open() (Loaded, error) {
-	var err error
-	if s.lock, err = lockFile(filepath.Join(s.dir, lockName)); errors.Is(err, unix.EWOULDBLOCK) {
-		return Loaded{}, fmt.Errorf("directory %s is in use by another sockdog: give each a directory of its own", s.dir)
-	}
 	path := filepath.Join(s.dir, fileName)
-	if err == nil {
-		s.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	}
-	if err != nil {
+	var err error
+	if s.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		f, readErr := os.Open(path)
 		if readErr != nil {
 			return Loaded{}, err
@@ -122,19 +115,6 @@ func (s *Store) open() (Loaded, error) {
 		_ = s.compact() // where it fails, the next Open says the same again
 	}
 	return loaded, nil
-}
-
-// lockFile creates a file and locks it for as long as it is open.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
-	}
-	return f, nil
 }
 
 // load reads the records of f that are alive, and returns the size of the part
@@ -251,17 +231,8 @@ func (s *Store) Spend(spent []sock.Spent) error {
 	return s.append(len(spent), func(b []byte, i int) { encodeSpent(b, &spent[i]) })
 }
 
-// Close closes the store, and lets another process open it.
-func (s *Store) Close() error {
-	var err error
-	if s.file != nil {
-		err = s.file.Close()
-	}
-	if s.lock != nil {
-		s.lock.Close()
-	}
-	return err
-}
+// Close closes the store.
+func (s *Store) Close() error { return s.file.Close() }
 
 // append writes n records and, where the file has grown too large for what is
 // alive in it, writes it anew.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -314,56 +314,22 @@ func TestCompactFails(t *testing.T) {
 	diff(t, Loaded{Memories: []sock.Memory{want}}, reload(t, s, now))
 }
 
-func TestInUse(t *testing.T) {
-	dir := t.TempDir()
-	s, _ := open(t, dir, now)
-	must(t, s.Put(tracks(1)))
-	_, _, err := Open(dir, boot, netns, now)
-	want := "first-seen store: directory " + dir + " is in use by another sockdog: give each a directory of its own"
-	if err == nil || err.Error() != want {
-		t.Fatalf("a second store: %v\nwant: %s", err, want)
-	}
-	must(t, s.Put(tracks(2)[1:]))
-	diff(t, Loaded{Memories: tracks(2)}, reload(t, s, now))
-}
-
 // TestReadOnly: what cannot be written to can still be read.
 func TestReadOnly(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir, now)
 	must(t, s.Put(tracks(3)))
 	must(t, s.Close())
-	must(t, os.Remove(filepath.Join(dir, lockName)))
 	must(t, os.Chmod(dir, 0o500))
 	defer os.Chmod(dir, 0o700)
 	must(t, os.Chmod(filepath.Join(dir, fileName), 0o400))
-	withoutCapabilities(t, func() {
+	nstest.WithoutCapabilities(t, func() {
 		s, loaded, err := Open(dir, boot, netns, now)
 		if !errors.Is(err, os.ErrPermission) || s != nil {
 			t.Errorf("opened %v in a read-only directory, error %v", s, err)
 		}
 		diff(t, Loaded{Memories: tracks(3)}, loaded)
 	})
-}
-
-// withoutCapabilities runs f on a thread that may do no more than its user.
-func withoutCapabilities(t *testing.T, f func()) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with its capabilities lost
-		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var none [2]unix.CapUserData
-		if err := unix.Capset(&header, &none[0]); err != nil {
-			done <- err
-			return
-		}
-		f()
-	}()
-	if err := <-done; err != nil {
-		t.Fatal("drop capabilities: ", err)
-	}
 }
 
 func TestNoDirectory(t *testing.T) {

@@ -57,7 +57,6 @@ const (
 	TimerRetransmit = 1
 	TimerKeepalive  = 2
 	TimerTimeWait   = 3
-	TimerProbe      = 4
 )
 
 // Socket is one TCP socket as sock_diag reported it.
