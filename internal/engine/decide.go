@@ -110,6 +110,7 @@ func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, now sock.In
 	b.begin()
 	if a.DryRun {
 		b.end(now)
+		t.would = true
 		e.say(a, Would)
 		return true
 	}

@@ -159,6 +159,7 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 			}
 		}
 		t.marks, t.turn = kept, false
+		t.would = t.would && len(kept) > 0
 		t.line.in = nil // of a queue that is no more
 		if j, ok := moved[t.rule]; ok {
 			t.rule = j
@@ -361,7 +362,8 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case r.Then[j].Kind == rules.Log:
 				e.say(e.action(t, s, r, j, now), Done)
 				t.mark(i, j)
-			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.cannot(s) != ""):
+			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.cannot(s) != ""),
+				t.would && (r.DryRun || e.cannot(s) != ""):
 				// It was told already, or an earlier rule has it.
 			case e.guard(t, s) != "":
 				t.blocked = true

@@ -30,6 +30,7 @@ type track struct {
 	held    *Action // a limit holds this back
 	line    seat    // among those that the limit holds back
 	turn    bool    // the limit let it go on: it is asked for afresh
+	would   bool    // a dry run said so: a real one would have taken it, and no later rule gets it
 	blocked bool    // due, and something that may change stands against it
 
 	order        sock.Instant // among those due at the same instant, the lowest comes first
