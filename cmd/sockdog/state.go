@@ -107,14 +107,26 @@ func (s *state) use(o *daemon.Options) {
 	o.Restored = s.restored
 }
 
+// stateEnd is how long a disk may take to close what is on it: whoever told the
+// daemon to stop does not wait for one that hangs.
+const stateEnd = 50 * time.Millisecond
+
 func (s *state) close() {
-	if s.journal != nil {
-		s.journal.Close()
-	}
-	if s.store != nil {
-		s.store.Close()
-	}
-	if s.lock != nil {
-		s.lock.Close() // last: what it guards is closed
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if s.journal != nil {
+			s.journal.Close()
+		}
+		if s.store != nil {
+			s.store.Close()
+		}
+		if s.lock != nil {
+			s.lock.Close() // last: what it guards is closed
+		}
+	}()
+	select {
+	case <-closed:
+	case <-time.After(stateEnd):
 	}
 }
