@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +25,6 @@ const procRoot = "/proc"
 type host struct {
 	now       func() sock.Instant
 	precision time.Duration
-	netns     uint64 // inode
 	release   string
 	able      sockdiag.Abilities
 	raised    error // why CAP_NET_ADMIN could not be raised
@@ -37,10 +37,6 @@ func openHost() (*host, error) {
 		return nil, err
 	}
 	h := &host{now: now, precision: sockdiag.Precision()}
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/net", &st); err == nil {
-		h.netns = st.Ino
-	}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err == nil {
 		h.release = unix.ByteSliceToString(name.Release[:])
@@ -72,7 +68,7 @@ func (h *host) openKernel() (daemon.Kernel, error) {
 
 func (h *host) options(log *slog.Logger) daemon.Options {
 	return daemon.Options{
-		Log: log, Now: h.now, Precision: h.precision, Netns: fmt.Sprint(h.netns),
+		Log: log, Now: h.now, Precision: h.precision, Netns: netnsName(),
 		OpenKernel: h.openKernel, OpenKiller: h.openKernel,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {
@@ -143,4 +139,14 @@ func (h *host) why(err error) string {
 	default:
 		return err.Error()
 	}
+}
+
+// netnsName is the inode of this network namespace, as lsns(8) and ip-netns(8)
+// show it, or "" where /proc does not tell.
+func netnsName() string {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return ""
+	}
+	return strconv.FormatUint(st.Ino, 10)
 }

@@ -76,18 +76,47 @@ func statesOf(args []string) (ssfilter.StateSet, error) {
 
 // listed is a socket in -o json, under the names that the log uses.
 type listed struct {
-	State      string  `json:"state"`
-	RQueue     uint32  `json:"rqueue"`
-	WQueue     uint32  `json:"wqueue"`
-	Src        string  `json:"src"`
-	Dst        string  `json:"dst"`
-	InStateFor float64 `json:"in_state_for,omitempty"`
-	IdleFor    float64 `json:"idle_for,omitempty"`
-	Bound      bool    `json:"bound"` // the ages are lower bounds
-	Verdict    string  `json:"verdict,omitempty"`
-	Cookie     uint64  `json:"cookie"`
-	Inode      uint32  `json:"inode"`
-	UID        uint32  `json:"uid"`
+	State      string   `json:"state"`
+	RQueue     uint32   `json:"rqueue"`
+	WQueue     uint32   `json:"wqueue"`
+	Src        string   `json:"src"`
+	Dst        string   `json:"dst"`
+	InStateFor *float64 `json:"in_state_for,omitempty"` // absent: only observation could tell
+	IdleFor    *float64 `json:"idle_for,omitempty"`
+	Bound      bool     `json:"bound"` // the ages are lower bounds
+	Verdict    string   `json:"verdict,omitempty"`
+	Netns      string   `json:"netns"`
+	Cookie     uint64   `json:"cookie"`
+	Inode      uint32   `json:"inode"`
+	UID        *uint32  `json:"uid,omitempty"` // of a socket that has an inode
+}
+
+func listedOf(s *sock.Socket, netns string) listed {
+	inState, idle, known, exact := engine.Ages(s)
+	l := listed{
+		State: s.State.String(), RQueue: s.RQueue, WQueue: s.WQueue, Src: s.Src.String(), Dst: s.Dst.String(),
+		Bound: !exact, Verdict: string(engine.Verdict(s)), Netns: netns, Cookie: s.ID.Cookie, Inode: s.Inode, UID: uidOf(s),
+	}
+	if known {
+		l.InStateFor, l.IdleFor = seconds(inState), seconds(idle)
+	}
+	return l
+}
+
+// seconds is a duration as the log has it: never more than it was, to the
+// millisecond.
+func seconds(d time.Duration) *float64 {
+	s := float64(d.Truncate(time.Millisecond)) / float64(time.Second)
+	return &s
+}
+
+// uidOf is nil where the kernel reports uid 0 for want of a better.
+func uidOf(s *sock.Socket) *uint32 {
+	if s.Inode == 0 {
+		return nil
+	}
+	uid := s.UID
+	return &uid
 }
 
 // aged is a row of the table, which begins with what is stuck the longest.
@@ -97,6 +126,7 @@ type aged struct {
 }
 
 func list(w io.Writer, states ssfilter.StateSet, output string) error {
+	netns := netnsName()
 	now, err := sock.Clock()
 	if err != nil {
 		return err
@@ -111,11 +141,7 @@ func list(w io.Writer, states ssfilter.StateSet, output string) error {
 	err = kernel.Look(sock.Query{States: states}, func(s *sock.Socket, _ sock.Instant) {
 		inState, idle, known, exact := engine.Ages(s)
 		if output == "json" {
-			objects = append(objects, listed{
-				State: s.State.String(), RQueue: s.RQueue, WQueue: s.WQueue, Src: s.Src.String(), Dst: s.Dst.String(),
-				InStateFor: inState.Seconds(), IdleFor: idle.Seconds(), Bound: !exact, Verdict: string(engine.Verdict(s)),
-				Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
-			})
+			objects = append(objects, listedOf(s, netns))
 			return
 		}
 		age := func(d time.Duration) string {

@@ -51,22 +51,23 @@ than the truth. Limits are not counted.`,
 
 // planned is a forecast in -o json, under the names that the log uses.
 type planned struct {
-	Rule       string  `json:"rule"`
-	Action     string  `json:"action"`
-	DryRun     bool    `json:"dry_run"`
-	DueIn      float64 `json:"due_in"` // seconds; 0: now
-	Not        string  `json:"not,omitempty"`
-	Reason     string  `json:"reason"`
-	State      string  `json:"state"`
-	Src        string  `json:"src"`
-	Dst        string  `json:"dst"`
-	InStateFor float64 `json:"in_state_for"`
-	IdleFor    float64 `json:"idle_for"`
-	Cookie     uint64  `json:"cookie"`
-	Inode      uint32  `json:"inode"`
-	UID        uint32  `json:"uid"`
-	PID        int     `json:"pid,omitempty"`
-	Comm       string  `json:"comm,omitempty"`
+	Rule       string   `json:"rule"`
+	Action     string   `json:"action"`
+	DryRun     bool     `json:"dry_run"`
+	DueIn      *float64 `json:"due_in"` // seconds; 0: now
+	Not        string   `json:"not,omitempty"`
+	Reason     string   `json:"reason"`
+	State      string   `json:"state"`
+	Src        string   `json:"src"`
+	Dst        string   `json:"dst"`
+	InStateFor *float64 `json:"in_state_for"`
+	IdleFor    *float64 `json:"idle_for"`
+	Netns      string   `json:"netns"`
+	Cookie     uint64   `json:"cookie"`
+	Inode      uint32   `json:"inode"`
+	UID        *uint32  `json:"uid,omitempty"`
+	PID        int      `json:"pid,omitempty"`
+	Comm       string   `json:"comm,omitempty"`
 }
 
 func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
@@ -109,9 +110,10 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 
 func plannedOf(f *engine.Forecast) planned {
 	p := planned{
-		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: max(0, f.In).Seconds(), Not: f.Not, Reason: f.Reason,
+		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
 		State: f.Socket.State.String(), Src: f.Socket.Src.String(), Dst: f.Socket.Dst.String(),
-		InStateFor: f.InStateFor.Seconds(), IdleFor: f.IdleFor.Seconds(), Cookie: f.Socket.ID.Cookie, Inode: f.Socket.Inode, UID: f.Socket.UID,
+		InStateFor: seconds(f.InStateFor), IdleFor: seconds(f.IdleFor),
+		Netns: netnsName(), Cookie: f.Socket.ID.Cookie, Inode: f.Socket.Inode, UID: uidOf(&f.Socket),
 	}
 	if len(f.Owners) > 0 {
 		p.PID, p.Comm = f.Owners[0].PID, f.Owners[0].Comm

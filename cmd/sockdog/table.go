@@ -48,15 +48,15 @@ func printJSON[T any](out io.Writer, objects []T) error {
 	return e.Encode(objects)
 }
 
-// short prints a duration as people say it.
+// short prints a duration as people say it, and never more than it is.
 func short(d time.Duration) string {
 	switch {
 	case d >= time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+		return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s")
 	case d >= time.Minute:
-		return d.Round(time.Second).String()
+		return d.Truncate(time.Second).String()
 	default:
-		return d.Round(10 * time.Millisecond).String()
+		return d.Truncate(10 * time.Millisecond).String()
 	}
 }
 
