@@ -78,7 +78,7 @@ func watch(file string) error {
 	open := func() (daemon.Kernel, error) { return sockdiag.Open(now) }
 	return daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), Now: now, Precision: sockdiag.Precision(),
-		OpenKernel: open, OpenKiller: open,
+		OpenKernel:   open,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {
 			return owner.Find("/proc", inodes)

@@ -69,7 +69,7 @@ func (h *host) openKernel() (daemon.Kernel, error) {
 func (h *host) options(log *slog.Logger) daemon.Options {
 	return daemon.Options{
 		Log: log, Now: h.now, Precision: h.precision, Netns: netnsName(),
-		OpenKernel: h.openKernel, OpenKiller: h.openKernel,
+		OpenKernel:   h.openKernel,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {
 			return owner.Find(procRoot, inodes)

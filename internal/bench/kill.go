@@ -80,7 +80,7 @@ rules:
 	}
 	err = daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.DiscardHandler), Now: now, Precision: sockdiag.Precision(), Rules: set,
-		OpenKernel: open, OpenKiller: open,
+		OpenKernel:   open,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
 			return owner.Found{}, nil // it is no part of what is measured

@@ -55,8 +55,7 @@ type Options struct {
 	Precision time.Duration
 	Netns     string // the inode of the network namespace, for the records
 
-	OpenKernel   func() (Kernel, error) // to look and to ask
-	OpenKiller   func() (Kernel, error) // to destroy
+	OpenKernel   func() (Kernel, error) // to look, to ask and to destroy: one for each
 	OpenCounters func() (Counters, error)
 	FindOwners   func(inodes map[uint32]struct{}) (owner.Found, error)
 

@@ -202,21 +202,20 @@ func (k *keeper) say(level slog.Level, text string, attrs ...slog.Attr) {
 func (k *keeper) check(what string, err error) {
 	t := k.failed[what]
 	switch {
-	case err != nil && !t.failing && time.Since(t.at) >= troubleEvery:
+	case err != nil && !t.told && time.Since(t.at) >= troubleEvery:
 		k.say(slog.LevelError, what+" cannot be written: sockdog goes on, with what it remembers in memory only", slog.String("error", err.Error()))
 		t.told, t.at = true, time.Now()
 	case err == nil && t.told:
 		k.say(slog.LevelInfo, what+" can be written again")
 		t.told = false
 	}
-	t.failing = err != nil
 	k.failed[what] = t
 }
 
 // trouble is how it stands with something that could not be written.
 type trouble struct {
-	failing, told bool
-	at            time.Time // when that was said last
+	told bool
+	at   time.Time // when that was said last
 }
 
 // troubleEvery is how often trouble is told of at most: a disk that is full for a

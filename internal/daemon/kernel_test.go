@@ -21,8 +21,8 @@ import (
 func TestNoCapability(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	open := w.options.OpenKiller
-	w.options.OpenKiller = func() (daemon.Kernel, error) {
+	open := w.options.OpenKernel
+	w.options.OpenKernel = func() (daemon.Kernel, error) {
 		k, err := open()
 		if err == nil {
 			err = dropNetAdmin()

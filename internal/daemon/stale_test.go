@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +15,7 @@ func TestReconnectedWhileDiskHangs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	l := w.listen(nstest.V4, 5432)
-	to := must(l.Local())(t)
-	s := must(nstest.New(nstest.V4, unix.IPPROTO_TCP))(t)
-	w.closeLater(s)
-	check(t, s.Bind(netip.AddrPortFrom(nstest.V4, 5433)))
-	check(t, s.Connect(to))
-	server := must(l.Accept())(t)
+	s, server, to := w.boundPair(l)
 	began, proceed := make(chan struct{}, 100), make(chan struct{})
 	w.options.Journal = hanging(func() {
 		began <- struct{}{}

@@ -162,7 +162,7 @@ func (d *watch) asker(done <-chan struct{}, send func(engine.Input)) (func(), er
 
 // actor destroys sockets.
 func (d *watch) actor(done <-chan struct{}, send func(engine.Input)) (func(), error) {
-	kernel, err := d.OpenKiller()
+	kernel, err := d.OpenKernel()
 	if err != nil {
 		return nil, err
 	}

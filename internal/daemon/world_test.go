@@ -82,7 +82,6 @@ func newWorld(t *testing.T) *world {
 		Precision:  sockdiag.Precision(),
 		Netns:      "4026531840",
 		OpenKernel: w.openKernel,
-		OpenKiller: w.openKernel,
 		OpenCounters: func() (daemon.Counters, error) {
 			if err := w.enter(); err != nil {
 				return nil, err
@@ -476,4 +475,16 @@ func check(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// boundPair connects to a listener from a port of the program's own choice, which
+// a socket keeps when it is connected anew.
+func (w *world) boundPair(l nstest.Socket) (client, server nstest.Socket, to netip.AddrPort) {
+	w.Helper()
+	to = must(l.Local())(w)
+	client = must(nstest.New(nstest.V4, unix.IPPROTO_TCP))(w)
+	w.closeLater(client)
+	check(w, client.Bind(netip.AddrPortFrom(nstest.V4, 5433)))
+	check(w, client.Connect(to))
+	return client, must(l.Accept())(w), to
 }
