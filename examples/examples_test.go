@@ -75,7 +75,7 @@ func watch(file string) error {
 	if err != nil {
 		return err
 	}
-	open := func() (daemon.Kernel, error) { return sockdiag.Open(now) }
+	open := func() (daemon.Kernel, error) { return sockdiag.Open(now, nil) }
 	return daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), Now: now, Precision: sockdiag.Precision(),
 		OpenKernel:   open,

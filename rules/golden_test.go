@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,6 +60,22 @@ func TestParseReportsEveryProblem(t *testing.T) {
 		}
 		golden(t, strings.TrimSuffix(path, ".yaml")+".golden", []byte(problems.Report(filepath.Base(path))))
 	})
+}
+
+// How each filter is understood is how it prints.
+func TestFilters(t *testing.T) {
+	text, err := os.ReadFile("testdata/good/filters.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report strings.Builder
+	for _, r := range mustParse(t, string(text)).Rules {
+		fmt.Fprintf(&report, "%s: %v\n", r.Name, r.Match[0].Where)
+		for _, m := range r.Exclude {
+			fmt.Fprintf(&report, "%s, but: %v\n", r.Name, m.Where)
+		}
+	}
+	golden(t, "testdata/good/filters.golden", []byte(report.String()))
 }
 
 func TestLintWarns(t *testing.T) {

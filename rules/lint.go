@@ -48,7 +48,7 @@ func (p *parser) lint(f *file) {
 		if kill := d.kill(); kill != nil {
 			for _, s := range d.match {
 				p.lintKill(s)
-				p.lintProtected(s, f.protect)
+				p.lintProtected(s, f)
 			}
 			if len(f.rules) <= maxShadow {
 				p.lintShadow(d, kill, f.rules[:i])
@@ -73,14 +73,21 @@ func (d *draft) kill() *act {
 	return nil
 }
 
-// lintProtect warns of a list that leaves the way in unprotected.
+// ssh is the port that is protected by default.
+const ssh = 22
+
+// lintProtect warns of a list that leaves the way in unprotected, unless a rule
+// is about that.
 func (p *parser) lintProtect(f *file) {
-	if !f.given.has("protect") || !slices.ContainsFunc(f.rules, func(d *draft) bool { return d.kill() != nil }) {
+	kills := func(d *draft) bool { return d.kill() != nil }
+	meant := func(d *draft) bool {
+		return kills(d) && slices.ContainsFunc(d.match, func(s *selection) bool { return s.namesSSH() != "" })
+	}
+	if !f.given.has("protect") || !slices.ContainsFunc(f.rules, kills) || slices.ContainsFunc(f.rules, meant) {
 		return
 	}
-	ssh := ssfilter.PortRange{First: 22, Last: 22}
 	for _, side := range []ssfilter.Side{ssfilter.Src, ssfilter.Dst} {
-		session := &selection{Match: Match{States: ssfilter.Of(ssfilter.Established)}, filter: ssfilter.Ports(side, ssh)}
+		session := &selection{Match: Match{States: ssfilter.Of(ssfilter.Established)}, filter: ssfilter.Ports(side, ssfilter.PortRange{First: ssh, Last: ssh})}
 		if !slices.ContainsFunc(f.protect, func(s *selection) bool { return s.covers(session) }) {
 			p.report(f.given["protect"], "this list replaces the default, and ssh is not protected: add \"sport = :22 or dport = :22\"")
 			return
@@ -127,11 +134,32 @@ func (p *parser) lintKill(s *selection) {
 	}
 }
 
-// lintProtected warns of a rule whose sockets are all protected.
-func (p *parser) lintProtected(s *selection, protect []*selection) {
-	if s.given != nil && slices.ContainsFunc(protect, func(o *selection) bool { return o.covers(s) }) {
+// lintProtected warns of a match whose sockets are protected: all of them, or
+// those of ssh, by a rule that the file does not show.
+func (p *parser) lintProtected(s *selection, f *file) {
+	if s.given == nil {
+		return
+	}
+	if key := s.namesSSH(); key != "" && !f.given.has("protect") {
+		p.report(s.given[key], "ssh is protected where the file has no protect of its own, so that no socket of port %d is killed: if they are meant, write protect: [], or a list of what else to spare", ssh)
+		return
+	}
+	if slices.ContainsFunc(f.protect, func(o *selection) bool { return o.covers(s) }) {
 		p.report(s.at, "every socket of this match is protected: the rule kills none")
 	}
+}
+
+// namesSSH is the key that names the port of ssh, and not a range around it, or "".
+func (s *selection) namesSSH() string {
+	switch {
+	case ssfilter.NamesPort(s.filter, ssh):
+		return "filter"
+	case ssfilter.NamesPort(s.sport, ssh):
+		return "sport"
+	case ssfilter.NamesPort(s.dport, ssh):
+		return "dport"
+	}
+	return ""
 }
 
 // lintSysctl warns of the usual false cure for TIME_WAIT.

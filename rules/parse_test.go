@@ -322,13 +322,13 @@ func TestDuration(t *testing.T) {
 		"1d": 24 * time.Hour, "2d12h": 60 * time.Hour, "0.5d": 12 * time.Hour, "366d": longest, "0d5m": 5 * time.Minute,
 	}
 	for text, want := range tests {
-		if got, err := parseDuration(text); err != nil || got != want {
-			t.Errorf("parseDuration(%q) = %v, %v; want %v", text, got, err, want)
+		if got, err := ParseDuration(text); err != nil || got != want {
+			t.Errorf("ParseDuration(%q) = %v, %v; want %v", text, got, err, want)
 		}
 	}
 	for _, text := range []string{"", "d", "d5m", "1dd", "-1d", "+5m", "1d-5m", "366d1ms", "NaNd", "Infd", "0x1d", "1_0d", "99999999999999999999d", ".5s", "5", "0d"} {
-		if got, err := parseDuration(text); err == nil {
-			t.Errorf("parseDuration(%q) = %v, want an error", text, got)
+		if got, err := ParseDuration(text); err == nil {
+			t.Errorf("ParseDuration(%q) = %v, want an error", text, got)
 		}
 	}
 }

@@ -101,10 +101,11 @@ const longest = 366 * 24 * time.Hour
 
 var duration = scalar("a duration", schema{
 	"type": "string", "pattern": `^([0-9]+(\.[0-9]*)?d)?([0-9]*\.?[0-9]*(ns|us|µs|ms|s|m|h))*$`, "examples": []string{"30s", "5m", "2h", "1d"},
-}, parseDuration)
+}, ParseDuration)
 
-// parseDuration reads Go's durations, with days before them.
-func parseDuration(text string) (time.Duration, error) {
+// ParseDuration reads a duration as the rules file has it: in Go's form, with
+// days before it.
+func ParseDuration(text string) (time.Duration, error) {
 	var days float64
 	clock := text
 	if number, rest, ok := strings.Cut(text, "d"); ok {
@@ -160,7 +161,7 @@ func parseRate(text string) (Limit, error) {
 	if slices.Contains([]string{"ms", "s", "m", "h", "d"}, per) {
 		per = "1" + per
 	}
-	d, err := parseDuration(per)
+	d, err := ParseDuration(per)
 	if err != nil {
 		return Limit{}, err
 	}

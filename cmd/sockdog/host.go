@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
@@ -25,6 +26,7 @@ const procRoot = "/proc"
 type host struct {
 	now       func() sock.Instant
 	precision time.Duration
+	cgroups   *cgroup.Tree
 	release   string
 	able      sockdiag.Abilities
 	raised    error // why CAP_NET_ADMIN could not be raised
@@ -36,7 +38,7 @@ func openHost() (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &host{now: now, precision: sockdiag.Precision()}
+	h := &host{now: now, precision: sockdiag.Precision(), cgroups: cgroup.New()}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err == nil {
 		h.release = unix.ByteSliceToString(name.Release[:])
@@ -45,7 +47,7 @@ func openHost() (*host, error) {
 	go func() {
 		runtime.LockOSThread() // never unlocked: the capability ends with the thread
 		h.raised = sockdiag.RaiseNetAdmin()
-		kernel, err := sockdiag.Open(h.now)
+		kernel, err := sockdiag.Open(h.now, h.cgroups)
 		if err == nil {
 			h.able, err = kernel.Probe()
 			kernel.Close()
@@ -63,7 +65,7 @@ func openHost() (*host, error) {
 // see which sockets are MPTCP subflows.
 func (h *host) openKernel() (daemon.Kernel, error) {
 	_ = sockdiag.RaiseNetAdmin() // the probe has told what follows from an error
-	return sockdiag.Open(h.now)
+	return sockdiag.Open(h.now, h.cgroups)
 }
 
 func (h *host) options(log *slog.Logger) daemon.Options {

@@ -91,14 +91,14 @@ type listed struct {
 	UID        *uint32  `json:"uid,omitempty"` // of a socket that has an inode
 }
 
-func listedOf(s *sock.Socket, netns string) listed {
-	inState, idle, known, exact := engine.Ages(s)
+func listedOf(s *sock.Socket, got sock.Instant, netns string) listed {
+	age := engine.AgeOf(s, nil, got, got, sockdiag.Precision())
 	l := listed{
 		State: s.State.String(), RQueue: s.RQueue, WQueue: s.WQueue, Src: s.Src.String(), Dst: s.Dst.String(),
-		Bound: !exact, Verdict: string(engine.Verdict(s)), Netns: netns, Cookie: s.ID.Cookie, Inode: s.Inode, UID: uidOf(s),
+		Bound: !age.Exact, Verdict: string(engine.Verdict(s)), Netns: netns, Cookie: s.ID.Cookie, Inode: s.Inode, UID: uidOf(s),
 	}
-	if known {
-		l.InStateFor, l.IdleFor = seconds(inState), seconds(idle)
+	if age.Known {
+		l.InStateFor, l.IdleFor = seconds(age.InState), seconds(age.Idle)
 	}
 	return l
 }
@@ -131,24 +131,24 @@ func list(w io.Writer, states ssfilter.StateSet, output string) error {
 	if err != nil {
 		return err
 	}
-	kernel, err := sockdiag.Open(now)
+	kernel, err := sockdiag.Open(now, nil)
 	if err != nil {
 		return err
 	}
 	defer kernel.Close()
 	var rows []aged
 	var objects []listed
-	err = kernel.Look(sock.Query{States: states}, func(s *sock.Socket, _ sock.Instant) {
-		inState, idle, known, exact := engine.Ages(s)
+	err = kernel.Look(sock.Query{States: states}, func(s *sock.Socket, got sock.Instant) {
+		bounds := engine.AgeOf(s, nil, got, got, sockdiag.Precision())
 		if output == "json" {
-			objects = append(objects, listedOf(s, netns))
+			objects = append(objects, listedOf(s, got, netns))
 			return
 		}
 		age := func(d time.Duration) string {
 			switch {
-			case !known:
+			case !bounds.Known:
 				return "-"
-			case exact:
+			case bounds.Exact:
 				return short(d)
 			default:
 				return "≥" + short(d)
@@ -158,8 +158,8 @@ func list(w io.Writer, states ssfilter.StateSet, output string) error {
 		if verdict == "" {
 			verdict = "-"
 		}
-		rows = append(rows, aged{inState, []string{
-			strings.ToUpper(s.State.String()), strconv.Itoa(int(s.RQueue)), strconv.Itoa(int(s.WQueue)), s.Src.String(), s.Dst.String(), age(inState), age(idle), verdict,
+		rows = append(rows, aged{bounds.InState, []string{
+			strings.ToUpper(s.State.String()), strconv.Itoa(int(s.RQueue)), strconv.Itoa(int(s.WQueue)), s.Src.String(), s.Dst.String(), age(bounds.InState), age(bounds.Idle), verdict,
 		}})
 	})
 	if err != nil {

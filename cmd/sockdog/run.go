@@ -22,7 +22,7 @@ import (
 )
 
 type runFlags struct {
-	rules, onBadRules, stateDir, logFormat string
+	rules, onBadRules, stateDir, logFormat, logLevel string
 }
 
 func runCommand() *cobra.Command {
@@ -40,7 +40,7 @@ and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.
 			if f.onBadRules != "exit" && f.onBadRules != "observe" {
 				return usage{fmt.Errorf("--on-bad-rules is exit or observe, not %q", f.onBadRules)}
 			}
-			log, err := newLog(cmd.ErrOrStderr(), f.logFormat)
+			log, err := newLog(cmd.ErrOrStderr(), f.logFormat, f.logLevel)
 			if err != nil {
 				return usage{err}
 			}
@@ -51,6 +51,7 @@ and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.
 	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "`what` to do when the rules are bad or missing at the start: exit, or observe")
 	cmd.Flags().StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` for the journal and for what must outlive a restart; default: systemd's $STATE_DIRECTORY")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: auto (text on a terminal, else JSON), text or json")
+	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "`level`: info, or debug, which tells how sockets are matched, too")
 	return cmd
 }
 
@@ -61,7 +62,15 @@ func stateDirectory() string {
 }
 
 // newLog makes the log: text for people, JSON for everything else.
-func newLog(out io.Writer, format string) (*slog.Logger, error) {
+func newLog(out io.Writer, format, level string) (*slog.Logger, error) {
+	options := slog.HandlerOptions{Level: slog.LevelInfo}
+	switch level {
+	case "info":
+	case "debug":
+		options.Level = slog.LevelDebug
+	default:
+		return nil, fmt.Errorf("--log-level is info or debug, not %q", level)
+	}
 	if format == "auto" {
 		format = "json"
 		if f, ok := out.(*os.File); ok && isTerminal(f) {
@@ -70,9 +79,10 @@ func newLog(out io.Writer, format string) (*slog.Logger, error) {
 	}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(out, nil)), nil
+		return slog.New(slog.NewTextHandler(out, &options)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{ReplaceAttr: journal.InSeconds})), nil
+		options.ReplaceAttr = journal.InSeconds
+		return slog.New(slog.NewJSONHandler(out, &options)), nil
 	default:
 		return nil, fmt.Errorf("--log-format is auto, text or json, not %q", format)
 	}

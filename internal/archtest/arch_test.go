@@ -63,8 +63,14 @@ var table = []pkg{
 		why:  "the vocabulary that everything shares may depend on nothing that changes",
 	},
 	{
+		name: "internal/cgroup",
+		may:  []string{unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it names what is mounted, and a mount that is missing is no trouble of its own",
+	},
+	{
 		name: "internal/sockdiag",
-		may:  []string{"internal/sock", "rules/ssfilter", netlink, unix},
+		may:  []string{"internal/cgroup", "internal/sock", "rules/ssfilter", netlink, unix},
 		not:  []string{"log", "log/slog"},
 		why:  "one package speaks netlink, and it knows of no rules: another source of sockets can stand in its place",
 	},
@@ -140,7 +146,7 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/act", "internal/counters", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
+			"internal/act", "internal/cgroup", "internal/counters", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
 			"internal/nstest", "internal/owner", "internal/reload", "internal/seen", "internal/sock", "internal/sockdiag",
 			"rules", "rules/ssfilter", cobra, sdnotify, unix,
 		},

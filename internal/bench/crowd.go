@@ -26,10 +26,12 @@ type crowd struct {
 // The numbers of those that measurements gather for themselves: each needs a
 // loopback address of its own, far from those that stand by.
 const (
-	lookLeak   = 250
-	killLeak   = 251
-	idleTalker = 252
-	dueLeak    = 253
+	listLeak    = 249
+	commandLeak = 248
+	lookLeak    = 250
+	killLeak    = 251
+	idleTalker  = 252
+	dueLeak     = 253
 )
 
 // gather starts a process that holds n established sockets, both ends counted,

@@ -75,7 +75,7 @@ rules:
 	defer stop()
 	tap := &tap{now: now, done: stop}
 	open := func() (daemon.Kernel, error) {
-		c, err := sockdiag.Open(now)
+		c, err := sockdiag.Open(now, nil)
 		return &tapped{c, tap}, err
 	}
 	err = daemon.Run(ctx, daemon.Options{

@@ -25,6 +25,19 @@ type Counters struct {
 	InSegs   uint64 // TCP segments that ever arrived; it wraps, so only "the same as before" means anything
 }
 
+// Host is what the kernel counts for all network namespaces together.
+type Host struct {
+	Orphans     uint64 // full sockets that their programs have closed
+	BufferPages uint64 // of memory, in the buffers of TCP sockets
+}
+
+// parseHost takes the text of sockstat; false: it has not both.
+func parseHost(sockstat []byte) (Host, bool) {
+	orphans, ok := pair(sockstat, "TCP:", "orphan")
+	pages, also := pair(sockstat, "TCP:", "mem")
+	return Host{orphans, pages}, ok && also
+}
+
 // parse takes the texts of sockstat and snmp.
 func parse(sockstat, snmp []byte) Counters {
 	var c Counters

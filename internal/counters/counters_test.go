@@ -91,3 +91,28 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestParseHost(t *testing.T) {
+	type result struct {
+		Host Host
+		OK   bool
+	}
+	tests := []struct {
+		name, sockstat string
+		want           result
+	}{
+		{"a present kernel", sockstat, result{Host{Orphans: 1, BufferPages: 253}, true}},
+		{"no memory", "TCP: inuse 1 orphan 2\n", result{Host{Orphans: 2}, false}},
+		{"another protocol", "UDP: inuse 7 mem 3 orphan 1\n", result{}},
+		{"nothing", "", result{}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var got result
+			got.Host, got.OK = parseHost([]byte(test.sockstat))
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("parseHost (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

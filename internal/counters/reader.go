@@ -47,6 +47,16 @@ func (r *Reader) Read() (Counters, error) {
 	return parse(sockstat, snmp), nil
 }
 
+// ReadHost reads those of the whole host; false: the kernel does not report them.
+func (r *Reader) ReadHost() (Host, bool, error) {
+	sockstat, err := r.sockstat.read()
+	if err != nil {
+		return Host{}, false, fmt.Errorf("read TCP counters: %w", err)
+	}
+	h, ok := parseHost(sockstat)
+	return h, ok, nil
+}
+
 // Close closes the files.
 func (r *Reader) Close() {
 	for _, f := range []*procFile{r.sockstat, r.snmp} {

@@ -24,6 +24,9 @@ import (
 // Kernel is a netlink socket to the socket table, used by one thread.
 type Kernel interface {
 	Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	// InUserSpace says why the last look was not left to the kernel as a whole; ""
+	// if it was.
+	InUserSpace() string
 	Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
 	Destroy(ids []sock.ID, outcomes []error) ([]error, error)
 	Close() error

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"log/slog"
 	"runtime"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // threads are those of the loop, the looker, the asker and the actor.
@@ -89,6 +91,7 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 	return func() {
 		defer kernel.Close()
 		defer counts.Close()
+		told := make(map[ssfilter.StateSet]string)
 		for {
 			select {
 			case <-done:
@@ -96,7 +99,11 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 			case <-d.counts:
 				send(counted(counts.Read()))
 			case look := <-d.looks:
-				send(d.look(kernel, look))
+				in := d.look(kernel, look)
+				send(in)
+				if in.Err == nil {
+					d.tellWhere(told, look.Query.States, kernel.InUserSpace())
+				}
 			}
 		}
 	}, nil
@@ -116,6 +123,20 @@ func (d *watch) look(kernel Kernel, look *engine.Look) engine.Looked {
 	finding := look.Begin(sent)
 	err := kernel.Look(look.Query, finding.Take)
 	return engine.Looked{Finding: finding, Sent: sent, Cost: threadTime() - began, Err: err}
+}
+
+// tellWhere tells where the looks for the sockets in these states are matched, if
+// that has changed: in the kernel, unless there is a reason.
+func (d *watch) tellWhere(told map[ssfilter.StateSet]string, states ssfilter.StateSet, reason string) {
+	if told[states] == reason {
+		return
+	}
+	told[states] = reason
+	if reason == "" {
+		d.say(slog.LevelDebug, "the kernel selects the sockets again", slog.String("states", states.String()))
+		return
+	}
+	d.say(slog.LevelDebug, "the sockets are matched in user space", slog.String("states", states.String()), slog.String("reason", reason))
 }
 
 // threadTime is the CPU time that the calling thread has used. RUSAGE_THREAD

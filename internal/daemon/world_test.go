@@ -102,7 +102,7 @@ func (w *world) openKernel() (daemon.Kernel, error) {
 	if err := w.enter(); err != nil {
 		return nil, err
 	}
-	k, err := sockdiag.Open(w.options.Now)
+	k, err := sockdiag.Open(w.options.Now, nil)
 	return meddler{k, w}, err
 }
 
@@ -444,7 +444,7 @@ func (w *world) chat(from, to nstest.Socket) {
 // sockets that no descriptor of the test stands for.
 func (w *world) cookie(meant func(s *sock.Socket) bool) (cookie uint64) {
 	w.Helper()
-	c := must(sockdiag.Open(w.options.Now))(w)
+	c := must(sockdiag.Open(w.options.Now, nil))(w)
 	defer c.Close()
 	every := sock.Query{States: ssfilter.Connected}
 	w.until("such socket", func() bool {

@@ -21,7 +21,7 @@ func openTable() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := sockdiag.Open(now)
+	kernel, err := sockdiag.Open(now, nil)
 	return &table{now: now, kernel: kernel}, err
 }
 

@@ -48,12 +48,6 @@ func kernelQuiet(s *sock.Socket) (time.Duration, bool) {
 	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), true
 }
 
-// sending reports whether the socket has something left to send or to see
-// acknowledged.
-func sending(s *sock.Socket) bool {
-	return s.WQueue > 0 || s.Info.Unacked > 0 || s.Info.NotSent > 0
-}
-
 // lasting reports whether the kernel's bounds will still be there at a later
 // look. The answer to a keepalive probe of the socket's own resets
 // last_ack_recv; the peer's probes do not. A FIN_WAIT2 socket loses its bounds
@@ -64,7 +58,7 @@ func lasting(s *sock.Socket) bool {
 	}
 	_, age := kernelAge(s)
 	_, quiet := kernelQuiet(s)
-	return age && quiet && (s.State == ssfilter.TimeWait || s.Timer == sock.TimerOff && !sending(s))
+	return age && quiet && (s.State == ssfilter.TimeWait || s.Timer == sock.TimerOff && !InUse(s))
 }
 
 // bound is what is known of an instant in the past. The true one is never later
@@ -102,7 +96,7 @@ func timesOf(s *sock.Socket, sent, got sock.Instant, precision time.Duration) ti
 	quiet, ok := kernelQuiet(s)
 	t.quiet = since(quiet, ok, sent, got, precision)
 	t.queued = never
-	if sending(s) {
+	if InUse(s) {
 		t.queued = got
 	}
 	return t

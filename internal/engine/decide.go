@@ -34,7 +34,7 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, now sock.Instan
 		case now >= met.Add(a.After):
 			due = true
 			// Something left to send is use, unless it is what the rule is about.
-			inUse := a.Kind.Destructive() && sending(s) && m.StalledFor == 0
+			inUse := a.Kind.Destructive() && InUse(s) && m.StalledFor == 0
 			matched = matched || holds == ssfilter.True && atPresent(m, s) == ssfilter.True && !inUse
 		default:
 			// What was seen in a long look is known only roughly: an exact answer
@@ -58,32 +58,7 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, now sock.Instan
 
 // guard says why the socket is not to be touched whatever a rule says, or "".
 func (e *Engine) guard(t *track, s *sock.Socket) string {
-	switch {
-	case s.State == ssfilter.Listening || s.State == ssfilter.Close || s.State == ssfilter.BoundInactive:
-		return "not connected"
-	case among(e.program.protect, s) != ssfilter.False:
-		return "protected"
-	case s.MPTCP:
-		return "an MPTCP subflow"
-	case inBacklog(s):
-		return "in an accept queue"
-	case orphan(s) && e.able.KillOrphan != "":
-		return e.able.KillOrphan
-	case t.owner != nil && t.owner.kernel && s.Inode != 0:
-		return "held by the kernel"
-	case t.owner != nil && t.owner.holds(e.config.Self):
-		return "sockdog's own"
-	default:
-		return ""
-	}
-}
-
-// cannot says why the socket cannot be destroyed here, or "".
-func (e *Engine) cannot(s *sock.Socket) string {
-	if s.State == ssfilter.TimeWait && e.able.KillTimeWait != "" {
-		return e.able.KillTimeWait
-	}
-	return e.able.Kill
+	return Guard(s, e.program.protect, e.able, t.owner, e.config.Self)
 }
 
 // destroy decides on a destructive action whose instant has come, and reports
@@ -91,7 +66,7 @@ func (e *Engine) cannot(s *sock.Socket) string {
 func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, now sock.Instant) bool {
 	r := &e.program.rules[rule]
 	a := e.action(t, s, r, action, now)
-	if why := e.cannot(s); why != "" {
+	if why := e.able.Cannot(s); why != "" {
 		a.Reason += "; " + why
 		a.DryRun = true
 	}
@@ -135,7 +110,7 @@ func (e *Engine) action(t *track, s *sock.Socket, r *rule, action int, now sock.
 		InStateFor: now.Sub(t.entered.safe), IdleFor: now.Sub(t.quiet.safe),
 	}
 	if t.owner != nil {
-		a.Owners = t.owner.owners
+		a.Owners = t.owner.Owners
 	}
 	a.Reason = reason(r, t, s, now)
 	return a
@@ -226,7 +201,7 @@ func (e *Engine) retry(t *track, now sock.Instant) {
 
 // cease switches off an action that failed for good.
 func (e *Engine) cease(o *Outcome) {
-	if e.cannot(&o.Act.Socket) != "" {
+	if e.able.Cannot(&o.Act.Socket) != "" {
 		return
 	}
 	off, what := &e.able.Kill, "kill is switched off for good: it cannot succeed here; sockdog doctor says what is missing"

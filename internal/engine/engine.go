@@ -6,6 +6,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 const (
@@ -125,7 +126,7 @@ func (e *Engine) Watched() int { return len(e.tracks) }
 
 func (in Stop) apply(e *Engine, _ sock.Instant) { e.stopping = true }
 
-func (in Able) apply(e *Engine, _ sock.Instant) { e.able = in }
+func (a Able) apply(e *Engine, _ sock.Instant) { e.able = a }
 
 func (in Restored) apply(e *Engine, now sock.Instant) {
 	e.restored = make(map[uint64]sock.Memory, len(in.Memories))
@@ -140,11 +141,14 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 func (in Ruled) apply(e *Engine, now sock.Instant) {
 	// What was done or said for a rule stays so as long as that says the same.
 	moved := make(map[int]int)
+	named := make(map[string]int, len(in.Program.rules))
+	for j := range in.Program.rules {
+		named[in.Program.rules[j].Name] = j
+	}
 	for i := range e.program.rules {
-		for j := range in.Program.rules {
-			if a, b := &e.program.rules[i], &in.Program.rules[j]; a.Name == b.Name && a.Sum == b.Sum {
-				moved[i] = j
-			}
+		r := &e.program.rules[i]
+		if j, ok := named[r.Name]; ok && in.Program.rules[j].Sum == r.Sum {
+			moved[i] = j
 		}
 	}
 	e.program = in.Program
@@ -177,7 +181,8 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 // noRule stands for a rule that is in force no more.
 const noRule = -1
 
-// observe takes in what the kernel says of a socket and returns its track.
+// observe takes in what the kernel says of a socket and returns its track. It
+// completes the answer with what only looks tell.
 func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	fresh := timesOf(s, sent, got, e.config.Precision)
 	t := e.tracks[s.ID.Cookie]
@@ -194,6 +199,10 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	} else {
 		t.update(s, fresh)
 	}
+	if s.Autobound == ssfilter.Unknown {
+		s.Autobound = t.autobound // it cannot change while the connection lasts
+	}
+	t.autobound = s.Autobound
 	t.got = got
 	t.plain = lasting(s) && fresh.base().Sub(t.base()) <= 2*e.config.Precision
 	e.tracks[s.ID.Cookie] = t
@@ -339,11 +348,13 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 	was := t.held
 	t.held, t.blocked, t.of, t.phase = nil, false, 0, waiting
 	next, decided, ordered := never, false, false
-	for i := range e.program.rules {
-		r := &e.program.rules[i]
-		if !r.Enabled || !r.candidate(s) {
-			continue
+	last := noRule
+	for i := range e.program.index.candidates(s) {
+		if i == last {
+			continue // another match of the same rule
 		}
+		last = i
+		r := &e.program.rules[i]
 		t.of |= 1 << r.class
 		for j := range r.Then {
 			if m := t.marked(i, j); m != nil && !m.open {
@@ -362,8 +373,8 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case r.Then[j].Kind == rules.Log:
 				e.say(e.action(t, s, r, j, now), Done)
 				t.mark(i, j)
-			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.cannot(s) != ""),
-				t.would && (r.DryRun || e.cannot(s) != ""):
+			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.able.Cannot(s) != ""),
+				t.would && (r.DryRun || e.able.Cannot(s) != ""):
 				// It was told already, or an earlier rule has it.
 			case e.guard(t, s) != "":
 				t.blocked = true
@@ -378,6 +389,13 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case !e.stopping:
 				decided = e.destroy(t, s, i, j, now) || decided
 			}
+		}
+	}
+	for _, m := range t.marks {
+		// It is remembered, so that nothing is done twice, while the rule may come to
+		// match again.
+		if r := &e.program.rules[m.rule]; r.volatile && r.Enabled {
+			t.of |= 1 << r.class
 		}
 	}
 	if was != nil && t.held == nil && !decided {

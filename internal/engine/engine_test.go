@@ -107,6 +107,25 @@ func (b *bench) add(cookie uint64, age time.Duration, change ...func(*simSocket)
 	return s
 }
 
+// where is what killing matches, as far as the filter holds.
+func where(filter string) rules.Match {
+	x, err := ssfilter.ParseExpr(filter)
+	if err != nil {
+		panic(err)
+	}
+	return rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second, Where: x}
+}
+
+// reconnect makes of s a new connection from the same port to the same peer, which
+// has closed it at once.
+func (s *simSocket) reconnect(now sock.Instant) {
+	s.entered, s.progress, s.lastAck, s.lastData, s.segs = now, now, now, now, 7
+}
+
+func bindsPort(s *simSocket) { s.bound = true }
+func marked(mark uint32) func(*simSocket) {
+	return func(s *simSocket) { s.mark, s.marked = mark, true }
+}
 func keepsAlive(s *simSocket) { s.keepalive, s.lastAck = time.Second, benchStart }
 
 // step has the engine take in something, and what comes of it.
@@ -191,7 +210,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 func (b *bench) look(l *Look) Looked {
 	f := l.Begin(b.now)
 	for cookie, s := range b.sockets {
-		if r := s.report(b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
+		if r := s.look(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
 			f.Take(&r, b.now)
 		}
 	}
@@ -361,9 +380,52 @@ func TestDecisions(t *testing.T) {
 		{name: "reconnected under the same cookie", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.add(1, 0) },
 			during: func(b *bench) {
-				s := b.sockets[1]
-				s.entered, s.progress, s.lastAck, s.lastData, s.segs = b.now, b.now, b.now, b.now, 7
+				b.sockets[1].reconnect(b.now)
 			}, want: []string{"15s r kill done 1"}},
+		{name: "autobound, which looks alone tell", rules: []rules.Rule{killing("r", match(where("autobound")))},
+			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 1"}},
+		{name: "not autobound", rules: []rules.Rule{killing("r", match(where("not autobound")))},
+			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 2"}},
+		{name: "autobound is asked for by a later rule", rules: []rules.Rule{killing("r", match(where("dport = 80")), after(time.Hour))},
+			add: func(b *bench) { b.add(1, 0, keepsAlive) },
+			during: func(b *bench) {
+				b.rule(set(killing("r", match(where("autobound")))))
+			}, want: []string{"10s r kill done 1"}},
+		{name: "autobound beside a rule for all ports", rules: []rules.Rule{killing("all", logging), killing("r", match(where("autobound")))},
+			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 5*time.Second, bindsPort) }, want: []string{"5s all log done 2", "7s all log done 1", "7s r kill done 1"}},
+		{name: "autobound excludes", rules: []rules.Rule{killing("r", exclude(where("autobound")))},
+			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 2"}},
+		{name: "a new connection is not autobound because the old one was", rules: []rules.Rule{killing("r", match(where("autobound")))},
+			add: func(b *bench) { b.add(1, 0) },
+			during: func(b *bench) {
+				b.sockets[1].reconnect(b.now)
+				b.missed[1] = true
+			}},
+		{name: "a new connection is not bound because the old one was", rules: []rules.Rule{killing("r", match(where("not autobound")))},
+			add: func(b *bench) { b.add(1, 0, bindsPort) },
+			during: func(b *bench) {
+				b.sockets[1].reconnect(b.now)
+				b.missed[1] = true
+			}},
+		{name: "a mark", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
+			add: func(b *bench) { b.add(1, 3*time.Second, marked(5)); b.add(2, 3*time.Second, marked(4)) }, want: []string{"7s r kill done 1"}},
+		{name: "a mark that the kernel does not tell", rules: []rules.Rule{killing("a", match(where("fwmark = 5"))), killing("b", match(where("fwmark != 5")))},
+			add: func(b *bench) { b.add(1, 3*time.Second) }},
+		{name: "a mark that is set in time", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
+			add: func(b *bench) { b.add(1, time.Minute, marked(4)) }, during: func(b *bench) { b.sockets[1].mark = 5 },
+			want: []string{"6s r kill done 1"}},
+		{name: "a mark that is taken away in time", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
+			add: func(b *bench) { b.add(1, 3*time.Second, marked(5)) }, during: func(b *bench) { b.sockets[1].mark = 0 }},
+		{name: "a mark that comes and goes", rules: []rules.Rule{killing("r", match(where("fwmark = 5")), logging)},
+			add: func(b *bench) { b.add(1, time.Minute, marked(5)) }, during: func(b *bench) {
+				for range 5 {
+					b.sockets[1].mark ^= 5
+					b.until(b.since(b.now) + 3*time.Second)
+				}
+			}, want: []string{"0s r log done 1"}},
+		{name: "a mark that excludes until it is taken away", rules: []rules.Rule{killing("r", exclude(where("fwmark = 5")))},
+			add: func(b *bench) { b.add(1, time.Minute, marked(5)) }, during: func(b *bench) { b.sockets[1].mark = 0 },
+			want: []string{"6s r kill done 1"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -377,6 +439,33 @@ func TestDecisions(t *testing.T) {
 			b.until(time.Minute)
 			b.want(test.want...)
 		})
+	}
+}
+
+// What is protected by a condition that only looks tell is so, and the rest is not.
+func TestProtectedIfAutobound(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Minute)
+	b.add(2, time.Minute, bindsPort)
+	s := set(killing("r"))
+	s.Protect = []rules.Match{{States: ssfilter.AllStates, Where: ssfilter.Autobound()}}
+	b.rule(s)
+	b.until(time.Minute)
+	b.want("0s r kill done 2")
+}
+
+func TestForecastsTellOfEachActionOnce(t *testing.T) {
+	either := func(r *rules.Rule) { r.Match = append(r.Match, where("dport = 80")) }
+	s := set(killing("a", either), killing("b", match(where("dport = 443"))), killing("c", either, logging, after(time.Hour)))
+	b := newBench(t)
+	b.add(1, time.Minute)
+	f := b.look(Survey(Compile(&s), benchJiffy)).Finding
+	var got []string
+	for _, f := range Forecasts(f, b.e.config, Able{}, Restored{}, Owned{Complete: true, Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}}, b.now) {
+		got = append(got, fmt.Sprintf("%s %s in %v %s", f.Rule, f.Kind, f.In.Round(time.Second), f.Not))
+	}
+	if diff := cmp.Diff([]string{"a kill in 0s ", "c log in 59m10s "}, got); diff != "" {
+		t.Errorf("forecasts (-want +got):\n%s", diff)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 // Survey is a look for all rules at once that leaves nothing to a later one.
 func Survey(p *Program, precision time.Duration) *Look {
-	return &Look{Query: p.query(1<<classes - 1), program: p, of: 1<<classes - 1, horizon: never - 1, precision: precision}
+	return &Look{Query: p.queries[1<<classes-1], program: p, of: 1<<classes - 1, horizon: never - 1, precision: precision}
 }
 
 // Inodes are those of the sockets found.
@@ -46,12 +46,14 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 		}
 		seen[s.ID.Cookie] = true
 		t := e.observe(s, f.look.sent, f.hits[i].got)
-		t.owner = &holders{owners: owned.Holders[s.Inode], kernel: s.Inode != 0 && owned.Complete && len(owned.Holders[s.Inode]) == 0}
-		for j := range e.program.rules {
-			r := &e.program.rules[j]
-			if !r.Enabled || !r.candidate(s) {
-				continue
+		t.owner = owned.Of(s.Inode)
+		last := noRule
+		for j := range e.program.index.candidates(s) {
+			if j == last {
+				continue // another match of the same rule
 			}
+			last = j
+			r := &e.program.rules[j]
 			for k := range r.Then {
 				all = append(all, e.forecast(t, s, r, k, now))
 			}
@@ -69,26 +71,15 @@ func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, now soc
 		f.In = at.Sub(now)
 	case among(r.Exclude, s) != ssfilter.False:
 		f.Not = "excluded"
-	case stands == stopped && sending(s):
+	case stands == stopped && InUse(s):
 		f.Not = "in use: something is left to send"
 	case stands == stopped:
-		f.Not = "a condition of the rule does not hold"
+		f.Not = "a condition of the rule does not hold, or is not known to"
 	}
 	if f.Not == "" && r.Then[action].Kind.Destructive() {
 		if f.Not = e.guard(t, s); f.Not == "" {
-			f.Not = e.cannot(s)
+			f.Not = e.able.Cannot(s)
 		}
 	}
 	return f
-}
-
-// Ages are the kernel's own lower bounds on how long a socket has been in its
-// state, and on how long it has made no progress. Known is false where the
-// kernel keeps none, Exact where the time in state is no mere bound.
-func Ages(s *sock.Socket) (inState, idle time.Duration, known, exact bool) {
-	inState, known = kernelAge(s)
-	idle, _ = kernelQuiet(s)
-	// A retransmitted FIN starts the timer of TIME_WAIT anew.
-	exact = known && s.State == ssfilter.CloseWait && lasting(s)
-	return inState, idle, known, exact
 }

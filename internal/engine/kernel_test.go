@@ -23,6 +23,10 @@ type simSocket struct {
 	self   bool // the watchdog holds it
 	uid    uint32
 
+	bound  bool // to its local port, by the program
+	mark   uint32
+	marked bool // the kernel tells the mark of a full socket
+
 	entered  sock.Instant // in its state since
 	progress sock.Instant // last progress
 	queued   sock.Instant // something to send since; never: nothing
@@ -74,6 +78,7 @@ func (s *simSocket) report(now sock.Instant, jiffy time.Duration) sock.Socket {
 		r.Timer, r.Expires = sock.TimerTimeWait, max(0, ticks(s.expires).Sub(ticks(now)))
 		return r
 	}
+	r.Mark, r.HasMark = s.mark, s.marked
 	if s.keepalive > 0 {
 		r.Timer, r.Expires = sock.TimerKeepalive, s.keepalive
 	}
@@ -88,6 +93,16 @@ func (s *simSocket) report(now sock.Instant, jiffy time.Duration) sock.Socket {
 	}
 	if s.state == ssfilter.SynSent {
 		r.Info.LastDataRecv, r.Info.LastAckRecv = time.Hour, time.Hour // garbage
+	}
+	return r
+}
+
+// look is what a look shows of the socket: what only bytecode can ask for comes
+// with it where the query asks.
+func (s *simSocket) look(q *sock.Query, now sock.Instant, jiffy time.Duration) sock.Socket {
+	r := s.report(now, jiffy)
+	if ssfilter.AsksAutobound(q.Where) {
+		r.Autobound = ssfilter.TriOf(!s.bound || s.mini) // which has no locks
 	}
 	return r
 }
@@ -177,6 +192,7 @@ func (k *simKernel) open(age time.Duration) *simSocket {
 	case 3:
 		s.uid = 0
 	}
+	s.bound, s.marked, s.mark = k.rng.IntN(3) == 0, k.marks, uint32(k.rng.IntN(3))
 	k.sockets[k.cookies] = s
 	i := k.rng.IntN(len(k.table) + 1)
 	k.table = append(k.table[:i], append([]uint64{k.cookies}, k.table[i:]...)...)
@@ -251,6 +267,14 @@ func (k *simKernel) read(s *simSocket) {
 	})
 }
 
+// remark has the program set the mark now and then.
+func (k *simKernel) remark(s *simSocket) {
+	k.after(s, k.upTo(30*time.Second), func() {
+		s.mark, s.changed = uint32(k.rng.IntN(3)), k.now
+		k.remark(s)
+	})
+}
+
 // age moves the past of a new socket, so that the world does not begin with it.
 func (s *simSocket) age(d time.Duration) {
 	for _, t := range []*sock.Instant{&s.entered, &s.progress, &s.changed, &s.lastAck, &s.lastData} {
@@ -279,6 +303,9 @@ func (k *simKernel) populate(past time.Duration) {
 	if k.rng.IntN(4) == 0 {
 		s.received = uint64(k.rng.IntN(1000)) // and otherwise none
 		s.segs += uint32(k.rng.IntN(10))
+	}
+	if k.rng.IntN(8) == 0 {
+		k.remark(s)
 	}
 	older := k.upTo(past + 1)
 	kind := k.rng.IntN(13)
@@ -337,6 +364,7 @@ func (k *simKernel) populate(past time.Duration) {
 func (k *simKernel) reconnect(s *simSocket) {
 	k.after(s, k.upTo(90*time.Second), func() {
 		s.conn++
+		s.bound = !s.bound // some other way than before
 		s.told, s.rqueue, s.queued = 0, 0, never
 		s.segs = uint32(k.rng.IntN(20))
 		if k.rng.IntN(3) == 0 { // and otherwise the peer says what it said before

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Look is one reading of the socket table for some of the rules. The thread that
@@ -46,15 +45,9 @@ func (f *Finding) Take(s *sock.Socket, got sock.Instant) {
 	l := f.look
 	t := timesOf(s, l.sent, got, l.precision)
 	due := never
-	for i := range l.program.rules {
-		r := &l.program.rules[i]
-		if !r.Enabled || !l.of.has(r.class) {
-			continue
-		}
-		for j := range r.Match {
-			if m := &r.Match[j]; lasts(m, s) != ssfilter.False {
-				due = min(due, dueAt(m, t.earlyBase(), t.queued))
-			}
+	for i, m := range l.program.index.candidates(s) {
+		if l.of.has(l.program.rules[i].class) {
+			due = min(due, dueAt(m, t.earlyBase(), t.queued))
 		}
 	}
 	if due == never {

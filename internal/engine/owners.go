@@ -62,7 +62,7 @@ func (o *owners) nextWalk() sock.Instant {
 // want has the holders of t looked for, once, and again where the kernel seems to
 // hold it; it falls due at that instant.
 func (o *owners) want(t *track, due sock.Instant) {
-	if t.inode == 0 || t.owner != nil && !(t.owner.kernel && due.Sub(t.owner.at) >= kernelRecheck) {
+	if t.inode == 0 || t.owner != nil && !(t.owner.Kernel && due.Sub(t.owner.at) >= kernelRecheck) {
 		return
 	}
 	o.urgent = min(o.urgent, due)
@@ -127,10 +127,11 @@ func (in Owned) apply(e *Engine, now sock.Instant) {
 	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete
 	for _, t := range o.asked {
 		t.wanted = false
-		held := in.Holders[t.inode]
+		held := in.Of(t.inode)
 		// A walk that was refused a process does not unsay what a whole one said.
-		kernel := t.inode != 0 && len(held) == 0 && (in.Complete || t.owner != nil && t.owner.kernel)
-		t.owner = &holders{owners: held, kernel: kernel, at: now}
+		held.Kernel = held.Kernel || t.inode != 0 && len(held.Owners) == 0 && t.owner != nil && t.owner.Kernel
+		held.at = now
+		t.owner = held
 		if t.phase == waiting && t.patience != 0 && t.alarm.in != nil {
 			e.wait(t, now)
 		}
@@ -139,11 +140,6 @@ func (in Owned) apply(e *Engine, now sock.Instant) {
 	o.asked = o.asked[:0]
 	e.stillOpen(in.Holders)
 	o.following = nil
-}
-
-// holds reports whether the process is among the holders.
-func (h *holders) holds(pid int) bool {
-	return slices.ContainsFunc(h.owners, func(o sock.Owner) bool { return o.PID == pid })
 }
 
 // follow remembers a killed socket, to see later whether its program has closed

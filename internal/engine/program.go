@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -14,13 +15,16 @@ type Program struct {
 	settings rules.Settings
 	protect  []rules.Match
 	rules    []rule
-	gaps     [classes]time.Duration // wanted between two looks; 0: no rule in the class
+	index    *index
+	queries  [1 << classes]sock.Query // that answer all enabled rules of the classes
+	gaps     [classes]time.Duration   // wanted between two looks; 0: no rule in the class
 }
 
 type rule struct {
 	rules.Rule
-	class class
-	id    uint64 // sock.RuleSum of its name
+	class    class
+	id       uint64 // sock.RuleSum of its name
+	volatile bool   // what it does not match now it may match later, in the same state
 }
 
 // class divides the rules by what a look for them costs. Established and
@@ -46,7 +50,8 @@ func Compile(set *rules.Set) *Program {
 				c = populous
 			}
 		}
-		p.rules[i] = rule{Rule: r, class: c, id: sock.RuleSum(r.Name)}
+		changes := func(m rules.Match) bool { return ssfilter.Volatile(m.Where) }
+		p.rules[i] = rule{Rule: r, class: c, id: sock.RuleSum(r.Name), volatile: slices.ContainsFunc(r.Match, changes)}
 		if !r.Enabled {
 			continue
 		}
@@ -57,6 +62,10 @@ func Compile(set *rules.Set) *Program {
 		if p.gaps[c] == 0 || gap < p.gaps[c] {
 			p.gaps[c] = gap
 		}
+	}
+	p.index = newIndex(p.rules, indexSize)
+	for of := range p.queries {
+		p.queries[of] = p.query(classSet(of))
 	}
 	return p
 }
@@ -77,10 +86,21 @@ func gapOf(r rules.Rule) time.Duration {
 	return min(max(shortest/16, time.Second), 30*time.Second)
 }
 
+// mostInFull is how many matches a query says in full. They are tried one after
+// the other on each socket, by the kernel and by who reads its answer: of more
+// than that only the ports are asked for, of which any number is one search.
+const mostInFull = 256
+
+// telling holds for every socket. A look that asks for it tells of each whether
+// it is autobound, which no answer says by itself.
+var telling = ssfilter.Not(ssfilter.And(ssfilter.Autobound(), ssfilter.Or()))
+
 // query is the one question that answers all enabled rules of the classes.
 func (p *Program) query(of classSet) sock.Query {
 	var q sock.Query
 	var any []ssfilter.Expr
+	asks := func(m rules.Match) bool { return ssfilter.AsksAutobound(m.Where) }
+	tell := slices.ContainsFunc(p.protect, asks)
 	for i := range p.rules {
 		r := &p.rules[i]
 		if !r.Enabled || !of.has(r.class) {
@@ -90,21 +110,35 @@ func (p *Program) query(of classSet) sock.Query {
 			q.States |= m.States
 			any = append(any, m.Where)
 		}
+		tell = tell || slices.ContainsFunc(r.Match, asks) || slices.ContainsFunc(r.Exclude, asks)
+	}
+	if len(any) > mostInFull {
+		for i, where := range any {
+			if side, ranges, ok := portsOf(where); ok {
+				any[i] = ssfilter.Ports(side, ranges...)
+			}
+		}
 	}
 	q.Where = ssfilter.Or(any...)
+	if tell && !ssfilter.AsksAutobound(q.Where) {
+		q.Where = ssfilter.And(q.Where, telling)
+	}
 	return q
 }
 
 // passive reports whether no socket can begin to match a rule of the classes
 // without a segment arriving: all their states are entered by one, and none
 // asks for data queued towards a peer that has fallen silent, or for what the
-// program does.
+// program does or sets.
 func (p *Program) passive(of classSet) bool {
 	const byProgram = 1<<ssfilter.SynSent | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Close | 1<<ssfilter.Listening | 1<<ssfilter.BoundInactive
 	for i := range p.rules {
 		r := &p.rules[i]
 		if !r.Enabled || !of.has(r.class) {
 			continue
+		}
+		if r.volatile {
+			return false
 		}
 		for _, m := range r.Match {
 			if m.States&byProgram != 0 || m.StalledFor > 0 || m.Unread != nil || m.InBacklog != nil || len(m.Verdicts) > 0 || len(m.Users) > 0 {
@@ -120,8 +154,9 @@ type classSet uint8
 
 func (set classSet) has(c class) bool { return set&(1<<c) != 0 }
 
-// lasts is the part of a match that holds or not for as long as the socket
-// stays in its state.
+// lasts is the part of a match that holds or not for as long as the socket stays
+// in its state, or, where a program sets a mark or a device, until it does: a
+// later look shows that, which passive has not skipped.
 func lasts(m *rules.Match, s *sock.Socket) ssfilter.Tri {
 	if !m.States.Has(s.State) {
 		return ssfilter.False
@@ -155,7 +190,7 @@ func ofUser(users []uint32, s *sock.Socket) ssfilter.Tri {
 func atPresent(m *rules.Match, s *sock.Socket) ssfilter.Tri {
 	ok := m.Unread == nil || m.Unread.Holds(uint64(s.RQueue))
 	ok = ok && (m.InBacklog == nil || *m.InBacklog == inBacklog(s))
-	ok = ok && (m.IdleFor == 0 || !sending(s)) && (m.StalledFor == 0 || sending(s))
+	ok = ok && (m.IdleFor == 0 || !InUse(s)) && (m.StalledFor == 0 || InUse(s))
 	if len(m.Verdicts) > 0 {
 		among := false
 		for _, v := range m.Verdicts {
@@ -173,17 +208,6 @@ func among(matches []rules.Match, s *sock.Socket) ssfilter.Tri {
 		holds = max(holds, min(lasts(&matches[i], s), atPresent(&matches[i], s)))
 	}
 	return holds
-}
-
-// candidate reports whether the socket may come to match the rule in the state
-// it is in.
-func (r *rule) candidate(s *sock.Socket) bool {
-	for i := range r.Match {
-		if lasts(&r.Match[i], s) != ssfilter.False {
-			return true
-		}
-	}
-	return false
 }
 
 // dueAt is the instant at which the time bounds of a match are met: counted from
@@ -208,7 +232,7 @@ func Verdict(s *sock.Socket) rules.Verdict {
 		return ""
 	case inBacklog(s):
 		return rules.InBacklog
-	case sending(s):
+	case InUse(s):
 		return rules.StillSending
 	case s.RQueue == 0:
 		return rules.EOFReadNotClosed
@@ -217,18 +241,6 @@ func Verdict(s *sock.Socket) rules.Verdict {
 	default:
 		return rules.UnreadData
 	}
-}
-
-// inBacklog reports whether the socket waits in an accept queue: it is a full
-// one, and no program has it yet.
-func inBacklog(s *sock.Socket) bool {
-	return s.Inode == 0 && (s.State == ssfilter.Established || s.State == ssfilter.CloseWait || s.State == ssfilter.SynRecv)
-}
-
-// orphan reports whether the program has closed the socket and the kernel
-// carries it on.
-func orphan(s *sock.Socket) bool {
-	return s.Inode == 0 && !s.Minisocket() && !inBacklog(s)
 }
 
 // defaultGap is how often rules without a time bound look for new sockets.

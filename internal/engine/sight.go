@@ -109,7 +109,7 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 	s.counted = in
 	clear(s.buried)
 	s.looking = &Look{
-		Query: e.program.query(of), program: e.program, of: of,
+		Query: e.program.queries[of], program: e.program, of: of,
 		horizon: e.horizon(of, now), known: maps.Clone(e.restored), precision: e.config.Precision,
 	}
 	e.plan.Look = s.looking
@@ -149,7 +149,7 @@ func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
 	if !in.OK || s.looks == 0 {
 		return false // who waits for the first look is to have it
 	}
-	if in.HasTimeWait && in.TimeWait == 0 && e.program.query(of).States == 1<<ssfilter.TimeWait {
+	if in.HasTimeWait && in.TimeWait == 0 && e.program.queries[of].States == 1<<ssfilter.TimeWait {
 		return true
 	}
 	if !in.HasInSegs || !e.program.passive(of) {

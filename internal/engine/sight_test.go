@@ -35,6 +35,8 @@ func TestLooks(t *testing.T) {
 		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{InSegs: 7, HasInSegs: true}, 0, 16, 0},
 		{"dear", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, Counted{}, 100 * time.Millisecond, 7, 1},
 		{"hardly stretched", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{}, 60 * time.Millisecond, 11, 0},
+		{"a mark that the program can set", []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("fwmark = 5").Where}))}, still, 0, 16, 0},
+		{"a device that the program can bind to", []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("dport = 80 and dev != eth0").Where}))}, still, 0, 16, 0},
 		{"no rule", nil, Counted{}, 0, 0, 0},
 		{"a disabled rule", []rules.Rule{killing("r", disabled)}, Counted{}, 0, 0, 0},
 		{"timewait sockets, and no segment", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, timeWaits, 0, 6, 0},
@@ -162,7 +164,7 @@ func BenchmarkAsked(b *testing.B) {
 		r := simulated.report(benchStart, benchJiffy)
 		in.Answers = append(in.Answers, sock.Answer{ID: r.ID, Socket: r, Sent: benchStart, Got: benchStart})
 		t := e.observe(&r, benchStart, benchStart)
-		t.owner = &holders{}
+		t.owner = &Holders{}
 	}
 	b.ReportAllocs()
 	for b.Loop() {

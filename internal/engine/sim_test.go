@@ -97,6 +97,7 @@ type simWorld struct {
 	serial  int
 	jiffy   time.Duration
 	calm    bool // no question and no act ever fails
+	marks   bool // the kernel tells them
 	kernel  simKernel
 	engine  *Engine
 	run_    int // number of the daemon's run
@@ -166,6 +167,7 @@ func newSimWorld(seed uint64) *simWorld {
 	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
 	w.jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.rng.IntN(3)]
 	w.calm = w.rng.IntN(2) == 0
+	w.marks = w.rng.IntN(2) == 0
 	if w.rng.IntN(8) == 0 {
 		w.able.KillTimeWait = "this kernel cannot"
 	}
@@ -323,11 +325,16 @@ func (w *simWorld) rules() *rules.Set {
 		return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: uint16(p), Last: uint16(p)})
 	}
 	set.Protect = []rules.Match{{States: ssfilter.AllStates, Where: port(22)}}
-	for i := range 1 + w.rng.IntN(4) {
+	named := 1 + w.rng.IntN(4)
+	crowd := 0
+	if w.rng.IntN(8) == 0 {
+		crowd = w.rng.IntN(400) // of rules that name a port, most of them none that is in use
+	}
+	for i := range named + crowd {
 		r := rules.Rule{
-			Name:    fmt.Sprintf("rule-%d", w.rng.IntN(3)*10+i),
+			Name:    fmt.Sprintf("rule-%d", w.rng.IntN(3)*1000+i),
 			Enabled: w.rng.IntN(10) > 0, DryRun: w.rng.IntN(4) == 0,
-			Then: []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1 + w.rng.IntN(12), Per: time.Duration(5+10*i) * time.Second}}},
+			Then: []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1 + w.rng.IntN(12), Per: time.Duration(5+10*(i%4)) * time.Second}}},
 		}
 		if w.rng.IntN(2) == 0 {
 			r.Then[0].Order = rules.Newest
@@ -339,10 +346,17 @@ func (w *simWorld) rules() *rules.Set {
 			r.Then[len(r.Then)-1].After = w.upTo(10 * time.Second)
 		}
 		for range 1 + w.rng.IntN(2) {
-			r.Match = append(r.Match, w.match(port))
+			m := w.match(port)
+			if i >= named {
+				m.Where = ssfilter.And(m.Where, w.somePorts())
+			}
+			r.Match = append(r.Match, m)
 		}
 		if w.rng.IntN(4) == 0 {
 			r.Exclude = []rules.Match{{States: ssfilter.AllStates, Where: port(simPorts[w.rng.IntN(4)])}}
+		}
+		if w.rng.IntN(8) == 0 {
+			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Where: where([]string{"autobound", "not autobound", "fwmark = 2"}[w.rng.IntN(3)]).Where})
 		}
 		if w.rng.IntN(8) == 0 {
 			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}})
@@ -350,6 +364,7 @@ func (w *simWorld) rules() *rules.Set {
 		r.Sum = fmt.Sprintf("%+v", r)
 		set.Rules = append(set.Rules, r)
 	}
+	w.rng.Shuffle(len(set.Rules), func(i, j int) { set.Rules[i], set.Rules[j] = set.Rules[j], set.Rules[i] })
 	if w.set != nil && w.rng.IntN(2) == 0 { // some rules stay as they were, at another place
 		set.Settings.Limit = w.set.Settings.Limit
 		kept := w.set.Rules[w.rng.IntN(len(w.set.Rules)):]
@@ -361,6 +376,16 @@ func (w *simWorld) rules() *rules.Set {
 		set.Rules = append(set.Rules, kept...)
 	}
 	return set
+}
+
+// somePorts names ports of either side, among which some are in use.
+func (w *simWorld) somePorts() ssfilter.Expr {
+	if w.rng.IntN(2) == 0 {
+		local := uint16(10000 + w.rng.IntN(60))
+		return ssfilter.Ports(ssfilter.Src, ssfilter.PortRange{First: local, Last: local + uint16(w.rng.IntN(5))})
+	}
+	first := uint16(1 + w.rng.IntN(6000))
+	return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: first, Last: first + uint16(w.rng.IntN(300))})
 }
 
 func (w *simWorld) match(port func(int) ssfilter.Expr) rules.Match {
@@ -379,7 +404,7 @@ func (w *simWorld) match(port func(int) ssfilter.Expr) rules.Match {
 	case 3:
 		m.StalledFor = bound
 	}
-	switch w.rng.IntN(8) {
+	switch w.rng.IntN(12) {
 	case 0:
 		m.Where = port(simPorts[w.rng.IntN(4)])
 	case 1:
@@ -390,6 +415,14 @@ func (w *simWorld) match(port func(int) ssfilter.Expr) rules.Match {
 		m.Unread = &rules.Threshold{Op: rules.LessEqual, Number: 1}
 	case 4:
 		m.Verdicts = []rules.Verdict{rules.EOFReadNotClosed}
+	case 5:
+		m.Where = where("autobound").Where
+	case 6:
+		m.Where = where("not autobound").Where
+	case 7:
+		m.Where = where("fwmark = 1").Where
+	case 8:
+		m.Where = where("fwmark != 0 and not autobound").Where
 	}
 	return m
 }
@@ -510,7 +543,7 @@ func (w *simWorld) look(l *Look) {
 					if w.kernel.taken != taken && (tracked || !w.calm) && w.rng.IntN(10) == 0 {
 						continue
 					}
-					r := s.report(w.now, w.jiffy)
+					r := s.look(&l.Query, w.now, w.jiffy)
 					if l.Query.Where != nil && l.Query.Where.Eval(&r.Conn) == ssfilter.False {
 						continue
 					}
@@ -718,7 +751,12 @@ func (w *simWorld) checkDecision(a *Action) {
 		w.failf("%s takes a socket that is %s: %s", a.Rule, why, s)
 	}
 	kill := &r.Then[len(r.Then)-1]
+	shown.Autobound = ssfilter.TriOf(!s.bound)
 	due := dueSince(r, kill.After, s, &shown)
+	if s.mini {
+		shown.Autobound = ssfilter.True // as looks say since it is one
+		due = min(due, dueSince(r, kill.After, s, &shown))
+	}
 	if due == never {
 		w.failf("%s takes a socket that it does not match: %s", a.Rule, s)
 	} else if w.now < due {
@@ -840,6 +878,7 @@ func (w *simWorld) checkForgotten() {
 	}
 	for _, s := range w.kernel.sockets {
 		shown := s.report(w.now, w.jiffy)
+		shown.Autobound = ssfilter.TriOf(!s.bound || s.mini)
 		if w.taboo(s, &shown) != "" || s.self || s.told > 0 {
 			continue
 		}

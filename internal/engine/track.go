@@ -17,6 +17,7 @@ type track struct {
 	segsIn          uint32
 	retrans         uint8
 	inode           uint32
+	autobound       ssfilter.Tri // as the last look said that asked for it
 	got             sock.Instant // of the last answer
 	plain           bool         // the kernel alone knows its times as well, and will at a later look
 
@@ -42,7 +43,7 @@ type track struct {
 	unsure       bool         // its answer to that was lost
 	survived     bool         // it was told, and still shows the socket: nothing more is done
 
-	owner    *holders
+	owner    *Holders
 	wanted   bool         // its owner is being looked for
 	ahead    bool         // it was known well before it fell due
 	patience sock.Instant // until when to wait for that; 0: not waited for yet
@@ -67,13 +68,6 @@ func newTrack(id sock.ID, state ssfilter.State) *track {
 	t := &track{id: id, state: state}
 	t.alarm.track, t.line.track = t, t
 	return t
-}
-
-// holders are the processes that hold a socket, as far as /proc shows them.
-type holders struct {
-	owners []sock.Owner
-	kernel bool // an inode, and no descriptor in any process
-	at     sock.Instant
 }
 
 // dataRecvSlack is how far an age may exceed last_data_recv before the two

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -104,6 +105,27 @@ func (s Socket) Connect(to netip.AddrPort) error {
 			return fmt.Errorf("connect to %v: %w", to, err)
 		}
 	}
+}
+
+// BeginConnect sends the SYN and does not wait for the answer.
+func (s Socket) BeginConnect(to netip.AddrPort) error {
+	if err := unix.SetNonblock(int(s), true); err != nil {
+		return fmt.Errorf("connect to %v: %w", to, err)
+	}
+	if err := unix.Connect(int(s), sockaddr(to)); !errors.Is(err, unix.EINPROGRESS) {
+		return fmt.Errorf("connect to %v without waiting: %w", to, err)
+	}
+	return nil
+}
+
+// BeginFastOpen sends n bytes with the SYN (RFC 7413), and does not wait for the
+// answer.
+func (s Socket) BeginFastOpen(to netip.AddrPort, n int) error {
+	err := unix.Sendto(int(s), make([]byte, n), unix.MSG_FASTOPEN|unix.MSG_DONTWAIT, sockaddr(to))
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return fmt.Errorf("connect to %v with data: %w", to, err)
+	}
+	return nil
 }
 
 // Disconnect is connect(2) to AF_UNSPEC: the kernel drops the connection, and the
@@ -214,6 +236,28 @@ func (s Socket) Hear() error {
 	return unix.SetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 }
 
+// Mark sets SO_MARK, and sockets that a listener accepts inherit it. It takes
+// CAP_NET_ADMIN or CAP_NET_RAW.
+func (s Socket) Mark(mark uint32) error {
+	if err := unix.SetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+		return fmt.Errorf("mark a socket: %w", err)
+	}
+	return nil
+}
+
+// BindToDevice is SO_BINDTODEVICE.
+func (s Socket) BindToDevice(name string) error {
+	if err := unix.BindToDevice(int(s), name); err != nil {
+		return fmt.Errorf("bind a socket to device %s: %w", name, err)
+	}
+	return nil
+}
+
+// ChoosePortLate has Bind leave the port 0 to Connect: IP_BIND_ADDRESS_NO_PORT.
+func (s Socket) ChoosePortLate() error {
+	return unix.SetsockoptInt(int(s), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
 // Cookie is SO_COOKIE: what sock_diag knows the socket by.
 func (s Socket) Cookie() (uint64, error) {
 	return unix.GetsockoptUint64(int(s), unix.SOL_SOCKET, unix.SO_COOKIE)
@@ -250,11 +294,13 @@ func (s Socket) Await(state uint8) error {
 	}
 }
 
+// sockaddr reads an address, whose zone, if it has one, is the index of a device.
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	zone, _ := strconv.ParseUint(a.Addr().Zone(), 10, 32)
+	return &unix.SockaddrInet6{Port: int(a.Port()), ZoneId: uint32(zone), Addr: a.Addr().As16()}
 }
 
 func addrPort(sa unix.Sockaddr, err error) (netip.AddrPort, error) {
@@ -262,7 +308,11 @@ func addrPort(sa unix.Sockaddr, err error) (netip.AddrPort, error) {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), err
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), err
+		addr := netip.AddrFrom16(sa.Addr)
+		if sa.ZoneId != 0 {
+			addr = addr.WithZone(strconv.FormatUint(uint64(sa.ZoneId), 10))
+		}
+		return netip.AddrPortFrom(addr, uint16(sa.Port)), err
 	default:
 		return netip.AddrPort{}, errors.Join(err, errors.New("not an internet socket"))
 	}

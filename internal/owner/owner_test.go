@@ -139,9 +139,13 @@ func TestFind(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := Find(fakeProc(t, test.processes), set(test.wanted))
+			root := fakeProc(t, test.processes)
+			got, err := Find(root, set(test.wanted))
 			if err != nil {
 				t.Fatal(err)
+			}
+			if readable := Readable(root); readable != test.want.Complete {
+				t.Errorf("readable %v, and the walk complete %v", readable, test.want.Complete)
 			}
 			byPID := cmpopts.SortSlices(func(a, b sock.Owner) bool { return a.PID < b.PID })
 			if diff := cmp.Diff(test.want, got, byPID); diff != "" {

@@ -31,6 +31,7 @@ func (c *Conn) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) 
 	for i := range answers {
 		answers[i] = sock.Answer{ID: ids[i], Err: errUnanswered}
 	}
+	c.names.begin(c.cgroups)
 	for rest := answers; len(rest) > 0; {
 		err := c.ready()
 		if err == nil {
@@ -79,7 +80,7 @@ func (c *Conn) askBatch(answers []sock.Answer) error {
 		a.Sent, a.Got = sent, got
 		switch m.kind {
 		case nl.SOCK_DIAG_BY_FAMILY:
-			if err := decode(&a.Socket, m.data); err != nil {
+			if err := c.read(&a.Socket, m.data); err != nil {
 				return false, err
 			}
 			a.Err = nil

@@ -16,7 +16,7 @@ func BenchmarkDecode(b *testing.B) {
 	var s sock.Socket
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := decode(&s, m.data); err != nil {
+		if _, err := decode(&s, m.data); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -44,7 +44,7 @@ func BenchmarkLook(b *testing.B) {
 	}
 	for name, where := range tests {
 		b.Run(name, func(b *testing.B) {
-			c := openKernel(b)
+			c := openNamed(b)
 			leak, _ := makeLeak(b, c)
 			defer leak.Close()
 			q := sock.Query{States: ssfilter.Of(ssfilter.CloseWait), Where: where}

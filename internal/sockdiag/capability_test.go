@@ -66,7 +66,7 @@ func TestRaiseNetAdmin(t *testing.T) {
 func TestPrivilegeIsTheSenders(t *testing.T) {
 	nstest.Isolate(t)
 	setNetAdmin(t, true, false)
-	c := must(Open(must(sock.Clock())(t)))(t)
+	c := must(Open(must(sock.Clock())(t), nil))(t)
 	defer c.Close()
 	listen(t, nstest.V4)
 	for _, raised := range []bool{false, true} {
@@ -91,7 +91,6 @@ type markSpy struct {
 
 func (s *markSpy) recv(b []byte) (int, error) {
 	n, err := s.link.recv(b)
-	const inetDiagMark = 15
 	if m, _, err := nextMessage(b[:max(n, 0)]); err == nil && len(m.data) > sizeofReply {
 		for rest := m.data[sizeofReply:]; len(rest) > 0; {
 			var kind uint16
@@ -109,7 +108,7 @@ func (s *markSpy) recv(b []byte) (int, error) {
 func TestNestedUserNamespace(t *testing.T) {
 	const inside = "SOCKDIAG_TEST_NESTED"
 	if os.Getenv(inside) != "" {
-		c := must(Open(must(sock.Clock())(t)))(t)
+		c := must(Open(must(sock.Clock())(t), nil))(t)
 		defer c.Close()
 		check(t, RaiseNetAdmin())
 		able := must(c.Probe())(t)

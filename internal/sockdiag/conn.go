@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -28,6 +29,10 @@ type Conn struct {
 	in        []byte // one datagram of the answer
 	socket    sock.Socket
 	perFamily bool // the kernel refuses to dump both families in one walk
+
+	inUserSpace string // why, in the last look
+	cgroups     *cgroup.Tree
+	names       names
 }
 
 // A link carries datagrams to the kernel and back.
@@ -41,17 +46,24 @@ type link interface {
 	// if it was cut off.
 	recv(b []byte) (int, error)
 	close() error
+	// deviceName is the name of the device with that index in the link's network
+	// namespace, "" if there is none; deviceIndex is its reverse.
+	deviceName(index uint32) string
+	deviceIndex(name string) (index uint32, ok bool)
 }
 
 // maxDatagram is the most that netlink_dump puts into one skb.
 const maxDatagram = 32 << 10
 
 // Open opens a Conn in the network namespace of the calling thread. The clock
-// says when an answer came.
-func Open(now func() sock.Instant) (*Conn, error) { return open(now, dialKernel) }
+// says when an answer came; cgroups names the cgroups of sockets, which have no
+// name without it.
+func Open(now func() sock.Instant, cgroups *cgroup.Tree) (*Conn, error) {
+	return open(now, cgroups, dialKernel)
+}
 
-func open(now func() sock.Instant, dial func() (link, error)) (*Conn, error) {
-	c := &Conn{now: now, dial: dial, in: make([]byte, maxDatagram)}
+func open(now func() sock.Instant, cgroups *cgroup.Tree, dial func() (link, error)) (*Conn, error) {
+	c := &Conn{now: now, cgroups: cgroups, dial: dial, in: make([]byte, maxDatagram)}
 	return c, c.ready()
 }
 

@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -37,6 +38,14 @@ func (f *fakeLink) port() uint32 { return fakePort }
 func (f *fakeLink) batch() int   { return 4 }
 func (f *fakeLink) close() error { f.closed = true; return nil }
 
+func (f *fakeLink) deviceName(index uint32) string { return fmt.Sprint("dev", index) }
+
+func (f *fakeLink) deviceIndex(name string) (uint32, bool) {
+	var index uint32
+	n, _ := fmt.Sscanf(name, "dev%d", &index)
+	return index, n == 1
+}
+
 func (f *fakeLink) send(b []byte) error {
 	m, _, err := nextMessage(b)
 	if err != nil {
@@ -70,7 +79,7 @@ func openFake(t testing.TB, answers ...func(kind uint16, seq uint32) []any) (*Co
 	var links []*fakeLink
 	var now sock.Instant
 	clock := func() sock.Instant { now++; return now }
-	c, err := open(clock, func() (link, error) {
+	c, err := open(clock, nil, func() (link, error) {
 		l := &fakeLink{answer: answers[min(len(links), len(answers)-1)]}
 		links = append(links, l)
 		return l, nil
@@ -285,27 +294,95 @@ func TestLookSelectsAgain(t *testing.T) {
 func TestFallbacks(t *testing.T) {
 	const v1, v2 = tcpdiagGetsock, nl.SOCK_DIAG_BY_FAMILY
 	tests := map[string]struct {
-		refuse func(kind uint16, filter bool) unix.Errno
+		where  ssfilter.Expr // nil: dport = :80
+		refuse func(kind uint16, filter []byte) unix.Errno
 		want   []request
 		again  []request // by a second look
+		why    string    // what InUserSpace says
 	}{
 		"none needed": {
-			refuse: func(uint16, bool) unix.Errno { return 0 },
+			refuse: func(uint16, []byte) unix.Errno { return 0 },
 			want:   []request{{v1, 0, true}},
 			again:  []request{{v1, 0, true}},
 		},
 		"no bytecode": {
-			refuse: func(_ uint16, filter bool) unix.Errno {
-				if filter {
+			refuse: noBytecode,
+			want:   []request{{v1, 0, true}, {v1, 0, false}},
+			again:  []request{{v1, 0, true}, {v1, 0, false}},
+			why:    "the kernel refuses the filter: operation not permitted",
+		},
+		"some bytecode": {
+			where: expr(t, "( dport = :80 and fwmark = 5 ) or ( dport = :80 and src 10.0.0.1 )"),
+			refuse: func(_ uint16, filter []byte) unix.Errno {
+				if slices.Contains(operations(filter), markCond) {
 					return unix.EPERM
 				}
 				return 0
 			},
-			want:  []request{{v1, 0, true}, {v1, 0, false}},
-			again: []request{{v1, 0, true}, {v1, 0, false}},
+			want:  []request{{v1, 0, true}, {v1, 0, true}},
+			again: []request{{v1, 0, true}, {v1, 0, true}},
+			why:   "the kernel refuses the filter: operation not permitted",
+		},
+		"too large": {
+			where:  manyPorts,
+			refuse: func(uint16, []byte) unix.Errno { return 0 },
+			want:   []request{{v1, 0, true}},
+			again:  []request{{v1, 0, true}},
+			why:    "the filter is too large for the kernel",
+		},
+		"too large, and no bytecode": {
+			where:  manyPorts,
+			refuse: noBytecode,
+			want:   []request{{v1, 0, true}, {v1, 0, false}},
+			again:  []request{{v1, 0, true}, {v1, 0, false}},
+			why:    "the filter is too large for the kernel",
+		},
+		"too large, and no ports": {
+			where:  ssfilter.Or(manyPorts, expr(t, "src 10.0.0.1")),
+			refuse: func(uint16, []byte) unix.Errno { return 0 },
+			want:   []request{{v1, 0, false}},
+			again:  []request{{v1, 0, false}},
+			why:    "the filter is too large for the kernel",
+		},
+		"autobound": {
+			where:  expr(t, "autobound"),
+			refuse: func(uint16, []byte) unix.Errno { return 0 },
+			want:   []request{{v1, 0, true}, {v1, 0, true}},
+			again:  []request{{v1, 0, true}, {v1, 0, true}},
+		},
+		"autobound, a walk of each family": {
+			where: expr(t, "not autobound"),
+			refuse: func(kind uint16, _ []byte) unix.Errno {
+				if kind == v1 {
+					return unix.EOPNOTSUPP
+				}
+				return 0
+			},
+			want: []request{{v1, 0, true}, {v1, 0, true}, {v1, 0, false},
+				{v2, unix.AF_INET, true}, {v2, unix.AF_INET, true}, {v2, unix.AF_INET6, true}, {v2, unix.AF_INET6, true}},
+			again: []request{{v2, unix.AF_INET, true}, {v2, unix.AF_INET, true}, {v2, unix.AF_INET6, true}, {v2, unix.AF_INET6, true}},
+		},
+		"autobound, and no bytecode": {
+			where:  expr(t, "autobound or dport = :80"),
+			refuse: noBytecode,
+			want:   []request{{v1, 0, true}, {v1, 0, true}, {v1, 0, false}},
+			again:  []request{{v1, 0, true}, {v1, 0, true}, {v1, 0, false}},
+			why:    "the kernel refuses the filter: operation not permitted",
+		},
+		"autobound, and marks that are not to be had": {
+			where: expr(t, "( autobound and fwmark = 5 ) or dport = :80"),
+			refuse: func(_ uint16, filter []byte) unix.Errno {
+				if slices.Contains(operations(filter), markCond) {
+					return unix.EPERM
+				}
+				return 0
+			},
+			want:  []request{{v1, 0, true}, {v1, 0, true}, {v1, 0, true}, {v1, 0, true}},
+			again: []request{{v1, 0, true}, {v1, 0, true}, {v1, 0, true}, {v1, 0, true}},
+			why:   "the kernel refuses the filter: operation not permitted",
 		},
 		"no first form": {
-			refuse: func(kind uint16, _ bool) unix.Errno {
+			refuse: func(kind uint16, _ []byte) unix.Errno {
 				if kind == v1 {
 					return unix.EOPNOTSUPP
 				}
@@ -315,22 +392,26 @@ func TestFallbacks(t *testing.T) {
 			again: []request{{v2, unix.AF_INET, true}, {v2, unix.AF_INET6, true}},
 		},
 		"neither": {
-			refuse: func(kind uint16, filter bool) unix.Errno {
-				if kind == v1 || filter {
+			refuse: func(kind uint16, filter []byte) unix.Errno {
+				if kind == v1 || filter != nil {
 					return unix.EINVAL
 				}
 				return 0
 			},
 			want:  []request{{v1, 0, true}, {v1, 0, false}, {v2, unix.AF_INET, true}, {v2, unix.AF_INET, false}, {v2, unix.AF_INET6, true}, {v2, unix.AF_INET6, false}},
 			again: []request{{v2, unix.AF_INET, true}, {v2, unix.AF_INET, false}, {v2, unix.AF_INET6, true}, {v2, unix.AF_INET6, false}},
+			why:   "the kernel refuses the filter: invalid argument",
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			l := &refusingLink{refuse: tt.refuse}
-			c, err := open(func() sock.Instant { return 1 }, func() (link, error) { return l, nil })
+			c, err := open(func() sock.Instant { return 1 }, nil, func() (link, error) { return l, nil })
 			check(t, err)
-			q := sock.Query{States: closeWaits.States, Where: must(ssfilter.ParseExpr("dport = :80"))(t)}
+			q := sock.Query{States: closeWaits.States, Where: tt.where}
+			if q.Where == nil {
+				q.Where = expr(t, "dport = :80")
+			}
 			for _, want := range [][]request{tt.want, tt.again} {
 				l.requests = nil
 				seen, err := ports(c, q)
@@ -341,6 +422,9 @@ func TestFallbacks(t *testing.T) {
 				if len(seen) == 0 {
 					t.Error("no sockets")
 				}
+				if got := c.InUserSpace(); got != tt.why {
+					t.Errorf("in user space because %q, want %q", got, tt.why)
+				}
 			}
 			if l.closed {
 				t.Error("a refusal is an answer in full, and its link was given up")
@@ -349,8 +433,8 @@ func TestFallbacks(t *testing.T) {
 	}
 
 	t.Run("everything is refused", func(t *testing.T) {
-		l := &refusingLink{refuse: func(uint16, bool) unix.Errno { return unix.EACCES }}
-		c, err := open(func() sock.Instant { return 1 }, func() (link, error) { return l, nil })
+		l := &refusingLink{refuse: func(uint16, []byte) unix.Errno { return unix.EACCES }}
+		c, err := open(func() sock.Instant { return 1 }, nil, func() (link, error) { return l, nil })
 		check(t, err)
 		if _, err := ports(c, closeWaits); !errors.Is(err, unix.EACCES) {
 			t.Errorf("error %v, want %v", err, unix.EACCES)
@@ -359,6 +443,61 @@ func TestFallbacks(t *testing.T) {
 			t.Error("remembered a form that was refused as well")
 		}
 	})
+
+	// Then what the first half told must not count.
+	t.Run("half of an answer is refused", func(t *testing.T) {
+		asked := 0
+		l := &refusingLink{refuse: func(uint16, []byte) unix.Errno {
+			if asked++; asked == 1 {
+				return 0
+			}
+			return unix.EPERM
+		}}
+		c, err := open(func() sock.Instant { return 1 }, nil, func() (link, error) { return l, nil })
+		check(t, err)
+		q := sock.Query{States: closeWaits.States, Where: ssfilter.Autobound()}
+		if seen, err := ports(c, q); err == nil || refused(err) {
+			t.Errorf("%d sockets, error %v, want one that is final", len(seen), err)
+		}
+		if slices.ContainsFunc(l.requests, func(r request) bool { return !r.filter }) {
+			t.Errorf("requests %+v, want none for all sockets", l.requests)
+		}
+	})
+}
+
+// manyPorts is an expression whose program is too large.
+var manyPorts = func() ssfilter.Expr {
+	ranges := []ssfilter.PortRange{{First: 80, Last: 80}}
+	for port := uint16(101); port < 10101; port += 2 {
+		ranges = append(ranges, ssfilter.PortRange{First: port, Last: port})
+	}
+	return ssfilter.Ports(ssfilter.Dst, ranges...)
+}()
+
+func expr(t testing.TB, text string) ssfilter.Expr {
+	t.Helper()
+	return must(ssfilter.ParseExpr(text))(t)
+}
+
+func noBytecode(_ uint16, filter []byte) unix.Errno {
+	if filter != nil {
+		return unix.EPERM
+	}
+	return 0
+}
+
+// markCond is INET_DIAG_BC_MARK_COND.
+const markCond = 10
+
+// operations are the codes of the operations in a filter.
+func operations(filter []byte) (codes []byte) {
+	if len(filter) == 0 {
+		return nil
+	}
+	for program := filter[unix.SizeofNlAttr:]; len(program) > 0; program = program[program[1]:] {
+		codes = append(codes, program[0])
+	}
+	return codes
 }
 
 type request struct {
@@ -370,8 +509,10 @@ type request struct {
 // refusingLink is a kernel that does not know every form of request.
 type refusingLink struct {
 	fakeLink
-	refuse   func(kind uint16, filter bool) unix.Errno
+	refuse   func(kind uint16, filter []byte) unix.Errno
 	requests []request
+
+	attributes [][]byte // of the socket that it answers with
 }
 
 func (l *refusingLink) send(b []byte) error {
@@ -383,12 +524,16 @@ func (l *refusingLink) send(b []byte) error {
 	if m.kind == tcpdiagGetsock {
 		plain = sizeofRequestV1
 	}
-	r := request{m.kind, m.data[0], len(m.data) > plain}
+	var filter []byte
+	if len(m.data) > plain {
+		filter = m.data[plain:]
+	}
+	r := request{m.kind, m.data[0], filter != nil}
 	l.requests = append(l.requests, r)
-	if errno := l.refuse(r.kind, r.filter); errno != 0 {
+	if errno := l.refuse(r.kind, filter); errno != 0 {
 		l.waiting = []any{errorMessage(m.seq, errno)}
 	} else {
-		l.waiting = []any{datagram(socketMessage(m.kind, m.seq, 1), doneMessage(m.seq))}
+		l.waiting = []any{datagram(socketMessage(m.kind, m.seq, 1, l.attributes...), doneMessage(m.seq))}
 	}
 	return nil
 }
@@ -400,6 +545,7 @@ func TestDecode(t *testing.T) {
 				State: ssfilter.CloseWait,
 				Src:   netip.MustParseAddrPort("10.0.0.1:4242"),
 				Dst:   netip.MustParseAddrPort("10.0.0.2:80"),
+				Iface: 7,
 			},
 			ID: *fakeID(4242), Timer: sock.TimerKeepalive, Retrans: 3, Expires: 1500 * time.Millisecond,
 			RQueue: 1, WQueue: 2, UID: 1000, Inode: 99, Info: info,
@@ -421,6 +567,9 @@ func TestDecode(t *testing.T) {
 	all.SegsIn, all.NotSent = 140, 144
 	mptcp := fields(sock.Info{})
 	mptcp.MPTCP = true
+	marked, unmarked := fields(sock.Info{}), fields(sock.Info{})
+	marked.Mark, marked.HasMark = 0x80000001, true
+	unmarked.HasMark = true
 
 	ulp := func(name string) []byte {
 		return attribute(inetDiagULPInfo, slices.Concat(attribute(9, []byte{1}), attribute(inetULPInfoName, []byte(name+"\x00"))))
@@ -430,6 +579,8 @@ func TestDecode(t *testing.T) {
 		want       sock.Socket
 	}{
 		"no attributes":              {nil, fields(sock.Info{})},
+		"mark":                       {[][]byte{attribute(inetDiagMark, native.AppendUint32(nil, 0x80000001))}, marked},
+		"no mark set":                {[][]byte{attribute(inetDiagMark, make([]byte, 4))}, unmarked},
 		"unknown attributes":         {[][]byte{attribute(8, []byte{1}), attribute(4095, make([]byte, 5))}, fields(sock.Info{})},
 		"tcp_info of today":          {[][]byte{attribute(8, []byte{1}), attribute(inetDiagInfo, tcpInfo(232))}, fields(all)},
 		"tcp_info of the future":     {[][]byte{attribute(inetDiagInfo, tcpInfo(1000))}, fields(all)},
@@ -445,12 +596,63 @@ func TestDecode(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			got := sock.Socket{MPTCP: true, Info: all} // what the last one left
+			got.Mark, got.HasMark, got.Device, got.Cgroup = 5, true, "eth0", "/a"
 			b := socketMessage(nl.SOCK_DIAG_BY_FAMILY, 1, 4242, tt.attributes...)
 			m, _, err := nextMessage(b)
 			check(t, err)
-			check(t, decode(&got, m.data))
+			must(decode(&got, m.data))(t)
 			if diff := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 				t.Errorf("socket (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDecodeCgroup(t *testing.T) {
+	tests := map[string]struct {
+		attributes [][]byte
+		want       uint64
+	}{
+		"told":     {[][]byte{attribute(inetDiagCgroupID, native.AppendUint64(nil, 1<<40|5))}, 1<<40 | 5},
+		"not told": {[][]byte{attribute(inetDiagMark, make([]byte, 4))}, 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			m, _, err := nextMessage(socketMessage(nl.SOCK_DIAG_BY_FAMILY, 1, 4242, tt.attributes...))
+			check(t, err)
+			var s sock.Socket
+			if got := must(decode(&s, m.data))(t); got != tt.want {
+				t.Errorf("cgroup %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestDecodeMalformed(t *testing.T) {
+	for name, a := range map[string][]byte{
+		"empty mark":             attribute(inetDiagMark, nil),
+		"mark of three bytes":    attribute(inetDiagMark, make([]byte, 3)),
+		"mark of five bytes":     attribute(inetDiagMark, make([]byte, 5)),
+		"mark and mask":          attribute(inetDiagMark, make([]byte, 8)),
+		"empty cgroup":           attribute(inetDiagCgroupID, nil),
+		"cgroup of seven bytes":  attribute(inetDiagCgroupID, make([]byte, 7)),
+		"cgroup of 32 bits":      attribute(inetDiagCgroupID, make([]byte, 4)),
+		"cgroup of twelve bytes": attribute(inetDiagCgroupID, make([]byte, 12)),
+		"attribute too short":    {3, 0, inetDiagMark, 0},
+		"attribute too long":     {9, 0, inetDiagMark, 0, 1, 2, 3, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, links := openFake(t, func(kind uint16, seq uint32) []any {
+				return []any{datagram(socketMessage(kind, seq, 1, a), doneMessage(seq))}
+			})
+			if seen, err := ports(c, closeWaits); !errors.Is(err, errMalformed) {
+				t.Errorf("look: %v, error %v, want %v", seen, err, errMalformed)
+			}
+			if answers, err := c.Ask(fakeIDs(1), nil); !errors.Is(err, errMalformed) {
+				t.Errorf("ask: %+v, error %v, want %v", answers, err, errMalformed)
+			}
+			if !(*links)[0].closed || !(*links)[1].closed {
+				t.Error("the link of a malformed answer is still open")
 			}
 		})
 	}
@@ -669,7 +871,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(m.data)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var s sock.Socket
-		if decode(&s, b) != nil {
+		if _, err := decode(&s, b); err != nil {
 			return
 		}
 		if diff := cmp.Diff(b[4:52], appendID(nil, &s.ID)); diff != "" {

@@ -110,4 +110,30 @@ func (l *kernelLink) recv(b []byte) (int, error) {
 	}
 }
 
+// deviceName asks by an ioctl on the netlink socket, which hands it down to the
+// devices of its own namespace (netlink_ioctl, since 4.6). It takes no lock that a
+// change of the devices holds.
+func (l *kernelLink) deviceName(index uint32) string {
+	device, err := unix.NewIfreq("")
+	if err != nil {
+		return ""
+	}
+	device.SetUint32(index)
+	if err := unix.IoctlIfreq(l.fd, unix.SIOCGIFNAME, device); err != nil {
+		return "" // ENODEV: it was deleted, and sockets may still be bound to it
+	}
+	return device.Name()
+}
+
+func (l *kernelLink) deviceIndex(name string) (index uint32, ok bool) {
+	device, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, false // longer than the name of a device
+	}
+	if err := unix.IoctlIfreq(l.fd, unix.SIOCGIFINDEX, device); err != nil {
+		return 0, false
+	}
+	return device.Uint32(), true
+}
+
 func (l *kernelLink) close() error { return unix.Close(l.fd) }

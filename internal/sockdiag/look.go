@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -11,16 +12,24 @@ import (
 )
 
 // Look calls each for every socket that the query means: in one of its states,
-// and where the expression is true. The socket is valid during the call
-// only, which must not use the Conn; got is when the kernel's answer was in. A look is whole or an error, and
-// after an error what each was given means nothing.
+// and where the expression holds. The socket is valid during the call only, which
+// must not use the Conn; got is when the kernel's answer was in. A look is whole
+// or an error, and after an error what each was given means nothing.
 //
 // The kernel selects by state and, where it takes the expression, by bytecode, so
-// a socket that is not meant costs the walk of the table alone.
+// a socket that is not meant costs the walk of the table alone. It knows more than
+// it tells: where it took the whole expression, a socket is meant for which Eval
+// says Unknown. Where the expression is matched in user space, Eval must say True.
+//
+// That the kernel chose a socket's port it tells by bytecode only. An expression
+// that asks for it costs two walks, of the sockets that are autobound and of the
+// others, and each is shown with its answer.
 func (c *Conn) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	c.inUserSpace = ""
 	if err := c.ready(); err != nil {
 		return fmt.Errorf("look: %w", err)
 	}
+	c.names.begin(c.cgroups)
 	err := c.look(&q, each)
 	if err == nil {
 		return nil
@@ -30,6 +39,10 @@ func (c *Conn) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) e
 	}
 	return fmt.Errorf("look: %w", err)
 }
+
+// InUserSpace says why the last look was not left to the kernel as a whole but
+// matched in user space; "" if it was left to the kernel.
+func (c *Conn) InUserSpace() string { return c.inUserSpace }
 
 func (c *Conn) look(q *sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
 	if !c.perFamily {
@@ -53,28 +66,84 @@ func (c *Conn) look(q *sock.Query, each func(s *sock.Socket, got sock.Instant)) 
 // walk dumps with the expression in the kernel or, if the kernel will not have
 // it, without.
 func (c *Conn) walk(family uint8, q *sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
-	if filter := bytecode(q.Where); filter != nil {
-		if err := c.dump(family, q, filter, each); !refused(err) {
-			return err
-		}
+	if q.Where == nil {
+		return c.dump(family, &pass{states: q.States, whole: true}, each)
 	}
-	return c.dump(family, q, nil, each)
+	var err error
+	if ssfilter.AsksAutobound(q.Where) {
+		err = c.walkTwice(family, q, each)
+	} else {
+		err = c.walkFiltered(family, q, nil, ssfilter.Unknown, each)
+	}
+	if !unfit(err) {
+		return err
+	}
+	plain := c.dump(family, &pass{states: q.States, where: q.Where}, each)
+	if !refused(plain) {
+		c.inUserSpace = why(err)
+	}
+	return plain
 }
 
-// bytecode is the attribute that makes the kernel evaluate an expression, or nil
-// where there is none or it cannot be said in bytecode.
-func bytecode(where ssfilter.Expr) []byte {
-	if where == nil {
-		return nil
+// walkTwice dumps the sockets that are autobound, and then those that are not.
+func (c *Conn) walkTwice(family uint8, q *sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	autobound := ssfilter.Autobound()
+	if err := c.walkFiltered(family, q, autobound, ssfilter.True, each); err != nil {
+		return err
 	}
-	program, err := ssfilter.Compile(where)
-	if err != nil {
-		return nil
+	err := c.walkFiltered(family, q, ssfilter.Not(autobound), ssfilter.False, each)
+	if unfit(err) { // not to be tried in another way: the first half is told already
+		return fmt.Errorf("the kernel told half of the sockets only: %s", why(err))
 	}
-	// Not nl.RtAttr: it finds out the byte order under no lock, for every thread.
-	attr := native.AppendUint16(nil, uint16(unix.SizeofNlAttr+len(program)))
-	attr = native.AppendUint16(attr, inetDiagReqBytecode)
-	return append(attr, program...) // a program's length is a multiple of 4
+	return err
+}
+
+// walkFiltered dumps one part of the sockets with the expression in the kernel, or
+// with as much of it as fits. An error that is unfit means that nothing was dumped.
+func (c *Conn) walkFiltered(family uint8, q *sock.Query, part ssfilter.Expr, autobound ssfilter.Tri, each func(s *sock.Socket, got sock.Instant)) error {
+	p := pass{states: q.States, where: q.Where, whole: true, autobound: autobound}
+	var err error
+	if p.filter, err = c.bytecode(ssfilter.And(part, q.Where)); err == nil {
+		err = c.dump(family, &p, each)
+	}
+	if !unfit(err) {
+		return err
+	}
+	weaker := ssfilter.And(part, portsOf(q.Where))
+	if weaker == nil {
+		return err
+	}
+	filter, second := c.bytecode(weaker)
+	if second != nil || bytes.Equal(filter, p.filter) {
+		return err
+	}
+	p.filter, p.whole = filter, false
+	if second = c.dump(family, &p, each); unfit(second) {
+		return err
+	}
+	c.inUserSpace = why(err)
+	return second
+}
+
+// A pass is one way to dump.
+type pass struct {
+	states    ssfilter.StateSet
+	where     ssfilter.Expr // nil: every socket
+	filter    []byte        // the attribute that makes the kernel select; nil: none
+	whole     bool          // the kernel selects by all of where
+	autobound ssfilter.Tri  // what filter says of each socket
+}
+
+// means reports whether a socket that the kernel sent is one of those asked for.
+func (p *pass) means(s *sock.Socket) bool {
+	if !p.states.Has(s.State) {
+		return false
+	}
+	if p.where == nil {
+		return true
+	}
+	holds := p.where.Eval(&s.Conn)
+	return holds == ssfilter.True || p.whole && holds == ssfilter.Unknown
 }
 
 // refusal is the kernel's answer to a request whose form it will not have, before
@@ -102,9 +171,9 @@ func refuses(errno unix.Errno) bool {
 }
 
 // dump makes one request and reads the whole answer to it.
-func (c *Conn) dump(family uint8, q *sock.Query, filter []byte, each func(s *sock.Socket, got sock.Instant)) error {
+func (c *Conn) dump(family uint8, p *pass, each func(s *sock.Socket, got sock.Instant)) error {
 	c.seq++
-	c.out = appendDump(c.out[:0], c.seq, family, q.States, filter)
+	c.out = appendDump(c.out[:0], c.seq, family, p.states, p.filter)
 	want := native.Uint16(c.out[4:]) // an answer has the type of its request
 	if err := c.link.send(c.out); err != nil {
 		return fmt.Errorf("ask sock_diag for a dump: %w", err)
@@ -114,10 +183,11 @@ func (c *Conn) dump(family uint8, q *sock.Query, filter []byte, each func(s *soc
 		switch m.kind {
 		case want:
 			begun = true
-			if err := decode(&c.socket, m.data); err != nil {
+			if err := c.read(&c.socket, m.data); err != nil {
 				return false, err
 			}
-			if q.States.Has(c.socket.State) && (q.Where == nil || q.Where.Eval(&c.socket.Conn) == ssfilter.True) {
+			c.socket.Autobound = p.autobound
+			if p.means(&c.socket) {
 				each(&c.socket, got)
 			}
 			return false, nil

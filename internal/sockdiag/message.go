@@ -19,9 +19,11 @@ const (
 
 	inetDiagReqBytecode = 1
 
-	inetDiagInfo    = 2
-	inetDiagULPInfo = 19
-	inetULPInfoName = 1
+	inetDiagInfo     = 2
+	inetDiagMark     = 15 // u32; from a sender with CAP_NET_ADMIN
+	inetDiagULPInfo  = 19
+	inetDiagCgroupID = 21 // u64; of full sockets
+	inetULPInfoName  = 1
 
 	extInfo = 1 << (inetDiagInfo - 1)
 )
@@ -146,14 +148,15 @@ const nlaTypeMask = 1<<14 - 1
 func align4(n int) int { return (n + 3) &^ 3 }
 
 // decode reads a struct inet_diag_msg and its attributes; it skips those that it
-// does not know.
-func decode(s *sock.Socket, b []byte) error {
+// does not know. It returns the id of the socket's cgroup, 0 if the kernel does not
+// tell.
+func decode(s *sock.Socket, b []byte) (cgroup uint64, err error) {
 	if len(b) < sizeofReply {
-		return errMalformed
+		return 0, errMalformed
 	}
 	family := b[0]
 	if family != unix.AF_INET && family != unix.AF_INET6 {
-		return errMalformed
+		return 0, errMalformed
 	}
 	*s = sock.Socket{
 		ID: sock.ID{
@@ -173,16 +176,20 @@ func decode(s *sock.Socket, b []byte) error {
 		UID:     native.Uint32(b[64:]),
 		Inode:   native.Uint32(b[68:]),
 	}
-	s.State = ssfilter.State(b[1])
+	if s.State = ssfilter.State(b[1]); s.State == ssfilter.Close {
+		// Of closed sockets only bound ones are in a table, and the kernel asks for
+		// another state than it tells (inet_diag_dump_icsk).
+		s.State = ssfilter.BoundInactive
+	}
 	s.Src = endpoint(family, &s.ID.Src, s.ID.SPort)
 	s.Dst = endpoint(family, &s.ID.Dst, s.ID.DPort)
+	s.Iface = s.ID.Iface
 
 	for rest := b[sizeofReply:]; len(rest) > 0; {
 		var kind uint16
 		var value []byte
-		var err error
 		if kind, value, rest, err = nextAttribute(rest); err != nil {
-			return err
+			return 0, err
 		}
 		switch kind {
 		case inetDiagInfo:
@@ -190,13 +197,23 @@ func decode(s *sock.Socket, b []byte) error {
 			if s.State != ssfilter.Listening {
 				decodeInfo(&s.Info, value)
 			}
+		case inetDiagMark:
+			if len(value) != 4 {
+				return 0, errMalformed
+			}
+			s.Mark, s.HasMark = native.Uint32(value), true
+		case inetDiagCgroupID:
+			if len(value) != 8 {
+				return 0, errMalformed
+			}
+			cgroup = native.Uint64(value)
 		case inetDiagULPInfo:
 			if s.MPTCP, err = isMPTCP(value); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
-	return nil
+	return cgroup, nil
 }
 
 // endpoint reads an address, an IPv4-mapped one as IPv4.

@@ -11,20 +11,32 @@ import (
 // more than it saves: dump without one and match with Eval.
 var ErrTooLarge = errors.New("filter too large for the kernel: match in user space")
 
+// Names knows the numbers by which the kernel knows devices and cgroups. Where it
+// does not know one, there is none of that name, and no socket is bound to it.
+type Names interface {
+	DeviceIndex(name string) (index uint32, ok bool)
+	CgroupID(path string) (id uint64, ok bool)
+}
+
 // maxProgram is the longest program that Compile makes. A netlink attribute
 // carries four times that, but inet_diag_bc_audit walks the program anew for
 // each of its jumps and at every dump: 16 KiB take it 4 ms, 64 KiB 78 ms.
 const maxProgram = 16 << 10
 
 // Compile turns e into a program for the attribute INET_DIAG_REQ_BYTECODE, in
-// the machine's byte order. With it the kernel selects exactly the sockets for
-// which Eval is True, dual-stack ones included. The program uses only what
-// every kernel with inet_diag knows, and needs no capability. The one error is
-// ErrTooLarge.
+// the machine's byte order. With it the kernel selects the sockets for which Eval
+// is True, dual-stack ones included. For the kernel nothing is Unknown: it knows
+// the marks of all and who chose their ports, and to it a minisocket belongs to no
+// cgroup. The one error is ErrTooLarge.
 //
-// e must not be nil: every socket needs no program.
-func Compile(e Expr) ([]byte, error) {
-	var p program
+// Ports and addresses are known to every kernel with inet_diag, dev from 4.8 on,
+// fwmark from 4.9 on and only with CAP_NET_ADMIN, cgroup from 5.8 on. Any other
+// kernel refuses the program with EINVAL, without that capability with EPERM.
+//
+// e must not be nil: every socket needs no program. Names may be nil where e names
+// neither a device nor a cgroup.
+func Compile(e Expr, names Names) ([]byte, error) {
+	p := program{names: names}
 	reject := p.newLabel()
 	e.compile(&p, reject)
 	if len(p.code) == 0 {
@@ -43,14 +55,18 @@ func Compile(e Expr) ([]byte, error) {
 // Operations of struct inet_diag_bc_op, include/uapi/linux/inet_diag.h.
 // INET_DIAG_BC_S_EQ and D_EQ are left out: they came with 4.16.
 const (
-	opNop   = 0
-	opJump  = 1
-	opSGE   = 2
-	opSLE   = 3
-	opDGE   = 4
-	opDLE   = 5
-	opSCond = 7
-	opDCond = 8
+	opNop    = 0
+	opJump   = 1
+	opSGE    = 2
+	opSLE    = 3
+	opDGE    = 4
+	opDLE    = 5
+	opAuto   = 6
+	opSCond  = 7
+	opDCond  = 8
+	opDevice = 9
+	opMark   = 10
+	opCgroup = 13
 )
 
 // opSize is the size of struct inet_diag_bc_op: code u8, yes u8, no u16.
@@ -66,6 +82,7 @@ const (
 // program is bytecode in the making. An operation that holds goes on to the
 // next one; one that does not jumps forward to a label.
 type program struct {
+	names  Names
 	code   []byte
 	jumps  []jump
 	labels []int // where in code each stands

@@ -18,12 +18,19 @@ type entry struct {
 	family       uint8
 	src, dst     []byte
 	sport, dport uint16
+	iface, mark  uint32
+	cgroup       uint64
+	autobound    bool
 }
 
 // entryOf makes the kernel's view of c; an IPv4 connection can be one of a
 // dual-stack socket.
 func entryOf(c *Conn, dualStack bool) entry {
-	e := entry{family: afInet, src: c.Src.Addr().AsSlice(), dst: c.Dst.Addr().AsSlice(), sport: c.Src.Port(), dport: c.Dst.Port()}
+	e := entry{
+		family: afInet, src: c.Src.Addr().AsSlice(), dst: c.Dst.Addr().AsSlice(), sport: c.Src.Port(), dport: c.Dst.Port(),
+		iface: c.Iface, mark: c.Mark, autobound: c.Autobound == True,
+	}
+	e.cgroup, _ = sampleNames{}.CgroupID(c.Cgroup)
 	if dualStack || c.Src.Addr().Is6() {
 		src, dst := c.Src.Addr().As16(), c.Dst.Addr().As16()
 		e.family, e.src, e.dst = afInet6, src[:], dst[:]
@@ -65,6 +72,14 @@ func run(code []byte, e entry) bool {
 			yes = hostcondAt(op).holds(e.family, e.src, e.sport)
 		case opDCond:
 			yes = hostcondAt(op).holds(e.family, e.dst, e.dport)
+		case opAuto:
+			yes = e.autobound
+		case opDevice:
+			yes = binary.NativeEndian.Uint32(op[4:]) == e.iface
+		case opMark:
+			yes = e.mark&binary.NativeEndian.Uint32(op[8:]) == binary.NativeEndian.Uint32(op[4:])
+		case opCgroup:
+			yes = binary.NativeEndian.Uint64(op[4:]) == e.cgroup
 		}
 		if yes {
 			left -= int(op[1])
@@ -111,7 +126,11 @@ func audit(code []byte) error {
 		op, left := code[at:], len(code)-at
 		size := opSize
 		switch op[0] {
-		case opNop, opJump:
+		case opNop, opJump, opAuto:
+		case opDevice:
+			size += 4
+		case opMark, opCgroup:
+			size += 8
 		case opSGE, opSLE, opDGE, opDLE:
 			size += opSize
 		case opSCond, opDCond:
@@ -142,7 +161,7 @@ func audit(code []byte) error {
 
 // The model must be able to say no, or it proves nothing.
 func TestAuditRefuses(t *testing.T) {
-	good, err := Compile(And(Ports(Src, PortRange{1, 9}), Hosts(Dst, netip.MustParsePrefix("10.0.0.0/8"))))
+	good, err := Compile(And(Ports(Src, PortRange{1, 9}), Hosts(Dst, netip.MustParsePrefix("10.0.0.0/8"))), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +188,7 @@ func TestAuditRefuses(t *testing.T) {
 func TestCompileMatchesEval(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x := drawSample(samplePorts, samplePrefixes).Draw(t, "expr").Expr
-		code, err := Compile(x)
+		code, err := Compile(x, sampleNames{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,6 +226,12 @@ func TestCompileSizes(t *testing.T) {
 		{"one range", Ports(Src, PortRange{5000, 5999}), 16},
 		{"one IPv4 prefix", Hosts(Src, netip.MustParsePrefix("10.0.0.0/8")), 16},
 		{"one IPv6 prefix", Hosts(Src, netip.MustParsePrefix("2001:db8::/32")), 28},
+		{"a device", device{name: "lo"}, 8},
+		{"a device that is not there", device{name: "gone"}, 4},
+		{"a mark", mark{1, 1}, 12},
+		{"a cgroup", cgroup("/a"), 12},
+		{"a cgroup that is not there", cgroup("/gone"), 4},
+		{"autobound", Autobound(), 4},
 		{"100 ports", Ports(Src, singles(100)...), 1992},
 		{"5,000 ports in a row", Ports(Src, PortRange{5000, 9999}), 16},
 		{"the most ports", Ports(Src, singles(819)...), 16372},
@@ -214,7 +239,7 @@ func TestCompileSizes(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			code, err := Compile(tt.expr)
+			code, err := Compile(tt.expr, sampleNames{})
 			if tt.size == 0 {
 				if !errors.Is(err, ErrTooLarge) {
 					t.Fatalf("%d bytes, %v; want ErrTooLarge", len(code), err)
@@ -241,7 +266,7 @@ func BenchmarkCompile(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Compile(x); err != nil {
+		if _, err := Compile(x, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -6,10 +6,17 @@ import "net/netip"
 // IPv4, and a zone is never set: the interface stands beside it.
 type Endpoint = netip.AddrPort
 
-// Conn is what an expression can ask of a socket.
+// Conn is what an expression can ask of a socket. What the kernel does not tell
+// of it, or not to everybody, is unknown and never zero.
 type Conn struct {
-	State    State
-	Src, Dst Endpoint
+	State     State
+	Src, Dst  Endpoint
+	Iface     uint32 // index of the device it is bound to, sk_bound_dev_if; 0: to none
+	Device    string // name of that device at the time; "": not bound, or the name is not known
+	Mark      uint32 // SO_MARK
+	HasMark   bool   // the kernel told the mark, which takes CAP_NET_ADMIN
+	Cgroup    string // path below the cgroup2 root, "/" for the root itself; "": not known
+	Autobound Tri    // the kernel chose its local port
 }
 
 // Side is one end of a connection.

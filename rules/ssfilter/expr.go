@@ -2,11 +2,12 @@ package ssfilter
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 // Expr is an expression over a Conn, immutable once made. ParseExpr, And, Or,
-// Not, Ports and Hosts make them, always in one normal form: lists are flat,
+// Not, Ports, Hosts and Autobound make them, always in one normal form: lists are flat,
 // and conditions on the same ports or addresses are one condition. Where an
 // Expr is nil, it holds for every socket.
 type Expr interface {
@@ -158,6 +159,22 @@ func (list or) Eval(c *Conn) Tri {
 
 func (n not) Eval(c *Conn) Tri { return n.x.Eval(c).Not() }
 
+// contains reports whether x is, or is made of, a condition for which is holds.
+func contains(x Expr, is func(Expr) bool) bool {
+	within := func(x Expr) bool { return contains(x, is) }
+	switch x := x.(type) {
+	case nil:
+		return false
+	case and:
+		return slices.ContainsFunc(x, within)
+	case or:
+		return slices.ContainsFunc(x, within)
+	case not:
+		return within(x.x)
+	}
+	return is(x)
+}
+
 // form is how a printed expression reads: as one word with its value, or as a
 // list that needs parentheses inside any list of another form.
 type form uint8
@@ -188,8 +205,20 @@ func (list or) print(b *strings.Builder, outer form) {
 }
 
 func (n not) print(b *strings.Builder, _ form) {
-	if p, ok := n.x.(ports); ok && len(p.ranges) == 1 && p.ranges[0].First == p.ranges[0].Last {
-		p.printOp(b, "!=", p.ranges[0].First)
+	switch x := n.x.(type) {
+	case ports:
+		if port, ok := x.single(); ok {
+			x.printOp(b, "!=", port)
+			return
+		}
+	case device:
+		x.printOp(b, "!=")
+		return
+	case mark:
+		x.printOp(b, "!=")
+		return
+	case cgroup:
+		x.printOp(b, "!=")
 		return
 	}
 	b.WriteString("not ")

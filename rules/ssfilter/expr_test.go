@@ -2,6 +2,7 @@ package ssfilter
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -11,9 +12,9 @@ import (
 )
 
 func TestEval(t *testing.T) {
-	v4 := Conn{Established, netip.MustParseAddrPort("10.0.0.1:5432"), netip.MustParseAddrPort("192.0.2.7:40000")}
-	v6 := Conn{CloseWait, netip.MustParseAddrPort("[2001:db8::1]:443"), netip.MustParseAddrPort("[2001:db8::2]:65535")}
-	unread := Conn{Established, netip.AddrPortFrom(netip.Addr{}, 22), netip.AddrPortFrom(netip.Addr{}, 23)}
+	v4 := Conn{State: Established, Src: netip.MustParseAddrPort("10.0.0.1:5432"), Dst: netip.MustParseAddrPort("192.0.2.7:40000")}
+	v6 := Conn{State: CloseWait, Src: netip.MustParseAddrPort("[2001:db8::1]:443"), Dst: netip.MustParseAddrPort("[2001:db8::2]:65535")}
+	unread := Conn{State: Established, Src: netip.AddrPortFrom(netip.Addr{}, 22), Dst: netip.AddrPortFrom(netip.Addr{}, 23)}
 	tests := []struct {
 		expr            string
 		v4, v6, unknown Tri
@@ -54,6 +55,77 @@ func TestEval(t *testing.T) {
 		if want := [3]Tri{tt.v4, tt.v6, tt.unknown}; got != want {
 			t.Errorf("%s: got %v, want %v", tt.expr, got, want)
 		}
+	}
+}
+
+func TestEvalFacts(t *testing.T) {
+	bound := Conn{Iface: 2, Device: "eth0", Mark: 0x1f0, HasMark: true, Cgroup: "/a", Autobound: True}
+	free := Conn{HasMark: true, Cgroup: "/", Autobound: False}
+	unread := Conn{Iface: 2}
+	tests := []struct {
+		expr                string
+		bound, free, unread Tri
+	}{
+		{"dev = eth0", True, False, Unknown},
+		{"dev != eth0", False, True, Unknown},
+		{"dev = lo", False, False, Unknown},
+		{"dev = 2", True, False, True},
+		{"dev = 0", False, True, False},
+		{"dev != 0", True, False, True},
+		{"fwmark = 0x1f0", True, False, Unknown},
+		{"fwmark != 0x1f0", False, True, Unknown},
+		{"fwmark = 0", False, True, Unknown},
+		{"fwmark = 0xf0/0xff", True, False, Unknown},
+		{"fwmark = 0x1f0/0xff", False, False, Unknown}, // as in the kernel: no masked mark has that bit
+		{"fwmark = 0/0", True, True, Unknown},
+		{"cgroup = /a", True, False, Unknown},
+		{"cgroup != /a", False, True, Unknown},
+		{"cgroup = /", False, True, Unknown}, // and not what lies below it
+		{"autobound", True, False, Unknown},
+		{"not autobound", False, True, Unknown},
+		{"dev = lo and cgroup = /a", False, False, Unknown},
+		{"dev = 2 or cgroup = /a", True, False, True},
+		{"dev = 0 and cgroup = /a", False, False, False},
+	}
+	for _, tt := range tests {
+		x, err := ParseExpr(tt.expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := [3]Tri{x.Eval(&bound), x.Eval(&free), x.Eval(&unread)}
+		if want := [3]Tri{tt.bound, tt.free, tt.unread}; got != want {
+			t.Errorf("%s: got %v, want %v", tt.expr, got, want)
+		}
+	}
+}
+
+func TestAsked(t *testing.T) {
+	tests := []struct {
+		expr                string
+		autobound, volatile bool
+	}{
+		{"sport = 1 and not ( dst 10/8 or dport = 2 )", false, false},
+		{"cgroup = /a", false, false},
+		{"autobound", true, false},
+		{"sport = 1 and not ( dst 10/8 or not autobound )", true, false},
+		{"dev = lo", false, true},
+		{"sport = 1 or not ( dst 10/8 and dev != 3 )", false, true},
+		{"not fwmark = 1 autobound", true, true},
+	}
+	for _, tt := range tests {
+		x, err := ParseExpr(tt.expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := AsksAutobound(x); got != tt.autobound {
+			t.Errorf("AsksAutobound(%v) = %v", x, got)
+		}
+		if got := Volatile(x); got != tt.volatile {
+			t.Errorf("Volatile(%v) = %v", x, got)
+		}
+	}
+	if AsksAutobound(nil) || Volatile(nil) {
+		t.Error("an expression that asks nothing asks")
 	}
 }
 
@@ -119,13 +191,72 @@ var sampleAddrs = []netip.Addr{
 	netip.MustParseAddr("2001:db8::7"), netip.MustParseAddr("2001:db8:8000::7"), netip.MustParseAddr("ffff::"),
 }
 
-// drawSample makes expressions from the ports and prefixes given.
+// What sampleNames knows, and a name that it does not.
+var (
+	sampleDevices = []string{"", "lo", "eth0", "wg-1.2"}
+	sampleCgroups = []string{"/gone", "/", "/a", `/a/b\x2dc@1:d.slice`}
+	sampleMarks   = []uint32{0, 1, 0xff, 0x1f0, math.MaxUint32}
+)
+
+type sampleNames struct{}
+
+func (sampleNames) DeviceIndex(name string) (uint32, bool) {
+	i := slices.Index(sampleDevices, name)
+	return uint32(i), i > 0
+}
+
+func (sampleNames) CgroupID(path string) (uint64, bool) {
+	i := slices.Index(sampleCgroups, path)
+	return uint64(i) << 33, i > 0
+}
+
+// drawFact makes a condition that is not about ports or addresses.
+func drawFact(t *rapid.T) sample {
+	switch rapid.IntRange(0, 4).Draw(t, "fact") {
+	case 0:
+		name := rapid.SampledFrom(append(sampleDevices[1:], "gone")).Draw(t, "device")
+		return sample{device{name: name}, func(c *Conn) Tri {
+			if c.Iface != 0 && c.Device == "" {
+				return Unknown
+			}
+			return TriOf(c.Iface != 0 && c.Device == name)
+		}}
+	case 1:
+		index := rapid.Uint32Range(0, 4).Draw(t, "index")
+		return sample{device{index: index}, func(c *Conn) Tri { return TriOf(c.Iface == index) }}
+	case 2:
+		m := mark{rapid.SampledFrom(sampleMarks).Draw(t, "value"), rapid.SampledFrom(sampleMarks).Draw(t, "mask")}
+		return sample{m, func(c *Conn) Tri {
+			if !c.HasMark {
+				return Unknown
+			}
+			for bit := range 32 {
+				masked := m.mask>>bit&1 == 1 && c.Mark>>bit&1 == 1
+				if masked != (m.value>>bit&1 == 1) {
+					return False
+				}
+			}
+			return True
+		}}
+	case 3:
+		path := rapid.SampledFrom(sampleCgroups).Draw(t, "cgroup")
+		return sample{cgroup(path), func(c *Conn) Tri {
+			if c.Cgroup == "" {
+				return Unknown
+			}
+			return TriOf(c.Cgroup == path)
+		}}
+	}
+	return sample{Autobound(), func(c *Conn) Tri { return c.Autobound }}
+}
+
+// drawSample makes expressions, with the ports and prefixes given.
 func drawSample(ports []uint16, prefixes []netip.Prefix) *rapid.Generator[sample] {
 	var draw func(t *rapid.T, depth int) sample
 	draw = func(t *rapid.T, depth int) sample {
-		kinds := 5
+		kinds := 6
 		if depth == 0 {
-			kinds = 2
+			kinds = 3
 		}
 		kind := rapid.IntRange(0, kinds-1).Draw(t, "kind")
 		side := rapid.SampledFrom([]Side{Src, Dst}).Draw(t, "side")
@@ -154,6 +285,8 @@ func drawSample(ports []uint16, prefixes []netip.Prefix) *rapid.Generator[sample
 				return TriOf(slices.ContainsFunc(in, func(p netip.Prefix) bool { return p.Contains(addr) }))
 			}}
 		case 2:
+			return drawFact(t)
+		case 3:
 			x := draw(t, depth-1)
 			return sample{Not(x.Expr), func(c *Conn) Tri { return x.means(c).Not() }}
 		}
@@ -163,7 +296,7 @@ func drawSample(ports []uint16, prefixes []netip.Prefix) *rapid.Generator[sample
 			all[i] = draw(t, depth-1)
 			exprs[i] = all[i].Expr
 		}
-		if kind == 3 {
+		if kind == 4 {
 			return sample{And(exprs...), func(c *Conn) Tri {
 				result := True
 				for _, x := range all {
@@ -188,16 +321,43 @@ func drawConn(t *rapid.T) Conn {
 	ports := rapid.SampledFrom(samplePorts)
 	src := addrs.Draw(t, "src")
 	dst := addrs.Filter(func(a netip.Addr) bool { return a.Is4() == src.Is4() }).Draw(t, "dst")
-	return Conn{Established, netip.AddrPortFrom(src, ports.Draw(t, "sport")), netip.AddrPortFrom(dst, ports.Draw(t, "dport"))}
+	c := Conn{
+		State:     Established,
+		Src:       netip.AddrPortFrom(src, ports.Draw(t, "sport")),
+		Dst:       netip.AddrPortFrom(dst, ports.Draw(t, "dport")),
+		Mark:      rapid.SampledFrom(sampleMarks).Draw(t, "mark"),
+		HasMark:   true,
+		Cgroup:    rapid.SampledFrom(sampleCgroups[1:]).Draw(t, "cgroup"),
+		Autobound: TriOf(rapid.Bool().Draw(t, "autobound")),
+	}
+	if name := rapid.SampledFrom(sampleDevices).Draw(t, "device"); name != "" {
+		c.Device = name
+		c.Iface, _ = sampleNames{}.DeviceIndex(name)
+	}
+	return c
+}
+
+// forget makes something of c unknown, as the kernel may leave it.
+func forget(t *rapid.T, c *Conn) {
+	switch rapid.IntRange(0, 9).Draw(t, "unread") {
+	case 0:
+		c.Src = netip.AddrPortFrom(netip.Addr{}, c.Src.Port())
+	case 1:
+		c.Device = ""
+	case 2:
+		c.HasMark = false
+	case 3:
+		c.Cgroup = ""
+	case 4:
+		c.Autobound = Unknown
+	}
 }
 
 func TestNormalFormKeepsTheMeaning(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x := drawSample(samplePorts, samplePrefixes).Draw(t, "expr")
 		c := drawConn(t)
-		if rapid.IntRange(0, 9).Draw(t, "unread") == 0 {
-			c.Src = netip.AddrPortFrom(netip.Addr{}, c.Src.Port())
-		}
+		forget(t, &c)
 		if got, want := x.Eval(&c), x.means(&c); got != want {
 			t.Fatalf("%v of %v: got %v, want %v", x.Expr, c, got, want)
 		}
@@ -217,6 +377,12 @@ func TestParseReadsWhatStringPrints(t *testing.T) {
 	})
 }
 
+// evalConn is one for which no condition ends the evaluation early.
+var evalConn = Conn{
+	State: CloseWait, Src: netip.MustParseAddrPort("192.0.2.1:40000"), Dst: netip.MustParseAddrPort("10.2.3.4:5432"),
+	Iface: 2, Device: "eth0", Mark: 0x1f, HasMark: true, Autobound: False, Cgroup: "/kubepods.slice",
+}
+
 func BenchmarkEval(b *testing.B) {
 	var many []PortRange
 	for port := range uint16(5000) {
@@ -230,12 +396,17 @@ func BenchmarkEval(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := &Conn{CloseWait, netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("10.2.3.4:5432")}
+	facts, err := ParseExpr("dev = eth0 and fwmark = 0x10/0xf0 and not autobound and cgroup = /kubepods.slice")
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := &evalConn
 	for _, bb := range []struct {
 		name string
 		expr Expr
 	}{
 		{"parsed", parsed},
+		{"facts", facts},
 		{"5000 ports", Ports(Dst, many...)},
 		{"1000 prefixes", Hosts(Dst, nets...)},
 	} {
@@ -249,12 +420,16 @@ func BenchmarkEval(b *testing.B) {
 }
 
 func TestEvalDoesNotAllocate(t *testing.T) {
-	x, err := ParseExpr("dst 10.0.0.0/8 and ( dport = 5432 or sport = 443 ) and not src [2001:db8::/32]")
+	x, err := ParseExpr("dst 10.0.0.0/8 and ( dport = 5432 or sport = 443 ) and not src [2001:db8::/32]" +
+		" and dev = eth0 and fwmark = 0x10/0xf0 and not autobound and cgroup = /kubepods.slice")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Conn{CloseWait, netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("10.2.3.4:5432")}
-	if n := testing.AllocsPerRun(100, func() { x.Eval(c) }); n != 0 {
+	c := evalConn
+	if n := testing.AllocsPerRun(100, func() { x.Eval(&c) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+	if x.Eval(&c) != True {
+		t.Error("not every condition was evaluated")
 	}
 }

@@ -101,6 +101,11 @@ func unmap(p netip.Prefix) netip.Prefix {
 	return p
 }
 
+// isHostName reports whether text, which is no address, can be the name of a host.
+func isHostName(text string) bool {
+	return !strings.ContainsAny(text, ":/") && strings.ContainsFunc(text, unicode.IsLetter)
+}
+
 // ParsePrefix reads an address, which becomes a prefix of its full length, or a
 // prefix in CIDR form, whose host bits do not matter. Names of hosts are
 // refused: what they stand for may change between the rule and the act.
@@ -120,7 +125,7 @@ func ParsePrefix(text string) (netip.Prefix, error) {
 	switch {
 	case err == nil:
 		return unmap(p).Masked(), nil
-	case !strings.Contains(text, ":") && strings.ContainsFunc(text, unicode.IsLetter):
+	case isHostName(text):
 		return p, fmt.Errorf("%s is not an address, and host names are not looked up: write the address", quote(text))
 	}
 	return p, fmt.Errorf("%s is not an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32", quote(text))

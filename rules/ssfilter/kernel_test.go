@@ -3,11 +3,16 @@ package ssfilter_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,29 +66,9 @@ func message(kind uint16, body, code []byte) []byte {
 func dump(t testing.TB, fd int, messages ...[]byte) ([]ssfilter.Conn, error) {
 	t.Helper()
 	var conns []ssfilter.Conn
-	buf := make([]byte, 64<<10)
 	for _, msg := range messages {
-		if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-			t.Fatal(err)
-		}
-		for done := false; !done; {
-			n, err := unix.Read(fd, buf)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for rest := buf[:n]; len(rest) > 0; {
-				size := int(binary.NativeEndian.Uint32(rest))
-				body := rest[unix.SizeofNlMsghdr:size]
-				switch binary.NativeEndian.Uint16(rest[4:]) {
-				case unix.NLMSG_DONE:
-					done = true
-				case unix.NLMSG_ERROR:
-					return nil, unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
-				default:
-					conns = append(conns, decode(body))
-				}
-				rest = rest[(size+3)&^3:]
-			}
+		if err := answers(t, fd, msg, func(body []byte) { conns = append(conns, decode(body)) }); err != nil {
+			return nil, err
 		}
 	}
 	slices.SortFunc(conns, func(a, b ssfilter.Conn) int {
@@ -95,6 +80,34 @@ func dump(t testing.TB, fd int, messages ...[]byte) ([]ssfilter.Conn, error) {
 	return conns, nil
 }
 
+// answers sends a request and hands over each struct inet_diag_msg of the answer.
+func answers(t testing.TB, fd int, msg []byte, each func(body []byte)) error {
+	t.Helper()
+	if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(fd, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rest := buf[:n]; len(rest) > 0; {
+			size := int(binary.NativeEndian.Uint32(rest))
+			body := rest[unix.SizeofNlMsghdr:size]
+			switch binary.NativeEndian.Uint16(rest[4:]) {
+			case unix.NLMSG_DONE:
+				return nil
+			case unix.NLMSG_ERROR:
+				return unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+			default:
+				each(body)
+			}
+			rest = rest[(size+3)&^3:]
+		}
+	}
+}
+
 // decode reads a struct inet_diag_msg.
 func decode(msg []byte) ssfilter.Conn {
 	endpoint := func(port, addr []byte) netip.AddrPort {
@@ -104,24 +117,65 @@ func decode(msg []byte) ssfilter.Conn {
 		}
 		return netip.AddrPortFrom(a, binary.BigEndian.Uint16(port))
 	}
-	return ssfilter.Conn{
-		State: ssfilter.State(msg[1]),
-		Src:   endpoint(msg[4:], msg[8:24]),
-		Dst:   endpoint(msg[6:], msg[24:40]),
+	c := ssfilter.Conn{
+		State:  ssfilter.State(msg[1]),
+		Src:    endpoint(msg[4:], msg[8:24]),
+		Dst:    endpoint(msg[6:], msg[24:40]),
+		Iface:  binary.NativeEndian.Uint32(msg[40:]),
+		Cgroup: "/0",
 	}
+	if c.Iface == loopback {
+		c.Device = "lo"
+	}
+	for attrs := msg[72:]; len(attrs) >= unix.SizeofNlAttr; {
+		size := int(binary.NativeEndian.Uint16(attrs))
+		value := attrs[unix.SizeofNlAttr:size]
+		switch binary.NativeEndian.Uint16(attrs[2:]) {
+		case attrMark:
+			c.Mark, c.HasMark = binary.NativeEndian.Uint32(value), true
+		case attrCgroup:
+			c.Cgroup = fmt.Sprintf("/%d", binary.NativeEndian.Uint64(value))
+		}
+		attrs = attrs[min((size+3)&^3, len(attrs)):]
+	}
+	return c
 }
 
-// connections makes listeners and connections of every kind of address.
-func connections(t *testing.T) {
+// Attributes of an answer, from enum INET_DIAG_* of include/uapi/linux/inet_diag.h.
+const (
+	attrMark   = 15
+	attrCgroup = 21
+)
+
+// loopback is the index of lo in every namespace.
+const loopback = 1
+
+// kernelNames knows one device. The path of a cgroup is its number.
+type kernelNames struct{}
+
+func (kernelNames) DeviceIndex(name string) (uint32, bool) { return loopback, name == "lo" }
+
+func (kernelNames) CgroupID(path string) (uint64, bool) {
+	id, err := strconv.ParseUint(path[1:], 10, 64)
+	return id, err == nil
+}
+
+// connections makes listeners and connections of every kind of address, one of
+// them bound to a device, some with marks.
+func connections(t testing.TB) {
 	t.Helper()
 	var plain net.ListenConfig
 	plain.SetMultipathTCP(false)
-	for _, pair := range []struct{ network, listen, from, to string }{
-		{"tcp4", "127.0.0.1:5001", "127.0.0.1:6001", "127.0.0.1:5001"},
-		{"tcp4", "127.0.0.2:5002", "127.0.0.3:6002", "127.0.0.2:5002"},
-		{"tcp6", "[::1]:5003", "[::1]:6003", "[::1]:5003"},
-		{"tcp", "[::]:5004", "127.0.0.1:6004", "127.0.0.4:5004"}, // its server's end is mapped
-		{"tcp", "[::]:5005", "[::1]:6005", "[::1]:5005"},
+	for _, pair := range []struct {
+		network, listen, from, to string
+		device                    string
+		mark                      int
+	}{
+		{"tcp4", "127.0.0.1:5001", "127.0.0.1:6001", "127.0.0.1:5001", "", 0},
+		{"tcp4", "127.0.0.2:5002", "127.0.0.3:6002", "127.0.0.2:5002", "lo", 0},
+		{"tcp6", "[::1]:5003", "[::1]:6003", "[::1]:5003", "", 0x10},
+		{"tcp", "[::]:5004", "127.0.0.1:6004", "127.0.0.4:5004", "", 0x11}, // its server's end is mapped
+		{"tcp", "[::]:5005", "[::1]:6005", "[::1]:5005", "lo", 0x110},
 	} {
 		ln, err := plain.Listen(context.Background(), pair.network, pair.listen)
 		if err != nil {
@@ -129,6 +183,15 @@ func connections(t *testing.T) {
 		}
 		t.Cleanup(func() { ln.Close() })
 		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(pair.from)), Timeout: 10 * time.Second}
+		dialer.Control = func(_, _ string, raw syscall.RawConn) (err error) {
+			raw.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, pair.mark)
+				if err == nil && pair.device != "" {
+					err = unix.BindToDevice(int(fd), pair.device)
+				}
+			})
+			return err
+		}
 		client, err := dialer.Dial("tcp", pair.to)
 		if err != nil {
 			t.Fatal(err)
@@ -139,6 +202,24 @@ func connections(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { server.Close() })
+	}
+}
+
+// setNetAdmin sets or clears CAP_NET_ADMIN among the effective capabilities of
+// this thread, which the test must have locked.
+func setNetAdmin(t testing.TB, effective bool) {
+	t.Helper()
+	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&self, &sets[0]); err != nil {
+		t.Fatal(err)
+	}
+	sets[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+	if effective {
+		sets[0].Effective |= 1 << unix.CAP_NET_ADMIN
+	}
+	if err := unix.Capset(&self, &sets[0]); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -155,12 +236,60 @@ func diagSocket(t testing.TB) int {
 	return fd
 }
 
+// table is every socket of the namespace, by requests without a program.
+func table(t testing.TB, fd int, form int) []ssfilter.Conn {
+	t.Helper()
+	conns, err := dump(t, fd, messages(form, nil)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(conns) != 15 {
+		t.Fatalf("%s: %d sockets, want 5 listeners and 5 connections: %v", requests[form].name, len(conns), conns)
+	}
+	return conns
+}
+
+// messages are the dump requests of one form that take both families together.
+func messages(form int, code []byte) (all [][]byte) {
+	for _, family := range requests[form].families {
+		all = append(all, requests[form].message(family, code))
+	}
+	return all
+}
+
+// selects checks that the kernel accepts the program of x, and selects with it
+// what Eval selects of the table.
+func selects(t *testing.T, fd int, form int, table []ssfilter.Conn, x ssfilter.Expr) {
+	t.Helper()
+	code, err := ssfilter.Compile(x, kernelNames{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := dump(t, fd, messages(form, code)...)
+	if err != nil {
+		t.Fatalf("%v: the kernel says %v", x, os.NewSyscallError("dump", err))
+	}
+	if ssfilter.AsksAutobound(x) {
+		return // no attribute tells it
+	}
+	var want []ssfilter.Conn
+	for _, c := range table {
+		if x.Eval(&c) == ssfilter.True {
+			want = append(want, c)
+		}
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("%v (-Eval +kernel):\n%s", x, diff)
+	}
+}
+
 // The kernel must accept every program and select with it what Eval selects.
 func TestKernelSelectsWhatEvalDoes(t *testing.T) {
-	nstest.Need(t)
+	nstest.Isolate(t)
 	connections(t)
 	fd := diagSocket(t)
 
+	own := table(t, fd, 0)[0].Cgroup
 	exprs := map[string]ssfilter.Expr{}
 	for _, text := range []string{
 		"sport = 5001", "dport = 5001", "sport != 5001", "sport >= 5002 and sport <= 5004", "sport > 65535", "dport = *", "sport = 65535 or sport = 0",
@@ -169,6 +298,10 @@ func TestKernelSelectsWhatEvalDoes(t *testing.T) {
 		"src 127.0.0.0/8", "src 127.0.0.4", "src [::ffff:127.0.0.4]", "dst 127.0.0.0/30", "not src 127.0.0.1", "src [::1]", "src [::]", "dst 0.0.0.0", "src [::1]:5005", "not src 127.0.0.2:5002",
 		"src 127.0.0.1 or src 127.0.0.4 or src [::1]", "( src [::/80] or src 127.0.0.1 ) and not ( dport = 6001 or dst 127.0.0.1 )",
 		"not ( sport = 5001 and dst 127.0.0.1 ) and ( not sport = 5003 or not ( src [::1] and dport = 6003 ) )",
+		"dev = lo", "dev != lo", "dev = 1", "dev = 0", "dev = gone", "dev != gone", "dev = 7",
+		"fwmark = 0", "fwmark = 0x10", "fwmark != 0x10", "fwmark = 0x10/0x10", "fwmark = 0/0x100", "fwmark = 0x11/0x10", "fwmark = 0/0", "fwmark = 0xffffffff",
+		"cgroup = " + own, "cgroup != " + own, "cgroup = /gone", "cgroup != /gone", "cgroup = /0",
+		"dev = lo and not ( fwmark = 0x10/0x10 or sport = 6002 ) and cgroup = " + own,
 	} {
 		x, err := ssfilter.ParseExpr(text)
 		if err != nil {
@@ -182,40 +315,97 @@ func TestKernelSelectsWhatEvalDoes(t *testing.T) {
 	}
 	exprs["the largest program"] = ssfilter.Ports(ssfilter.Src, most...)
 
-	for _, r := range requests {
-		all := func(code []byte) (messages [][]byte) {
-			for _, family := range r.families {
-				messages = append(messages, r.message(family, code))
-			}
-			return messages
+	for form, r := range requests {
+		table := table(t, fd, form)
+		for name, x := range exprs {
+			t.Run(fmt.Sprint(r.name, " ", name), func(t *testing.T) { selects(t, fd, form, table, x) })
 		}
-		table, err := dump(t, fd, all(nil)...)
+	}
+}
+
+// What the kernel says of autobound is told by which sockets it selects.
+func TestAutobound(t *testing.T) {
+	nstest.Isolate(t)
+	connections(t)
+	chosen, err := net.Dial("tcp", "127.0.0.1:5001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer chosen.Close()
+	fd := diagSocket(t)
+	code, err := ssfilter.Compile(ssfilter.And(ssfilter.Autobound(), ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: 5001, Last: 5001})), kernelNames{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := dump(t, fd, messages(0, code)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || got[0].Src.String() != chosen.LocalAddr().String() {
+		t.Errorf("autobound to port 5001: %v, want %v alone", got, chosen.LocalAddr())
+	}
+}
+
+// conditions are what generated programs are made of.
+var conditions = []string{
+	"sport = 5001", "dport != 5001", "sport >= 5002", "dport <= 6003", "sport = 65535", "dport = 0",
+	"src 127.0.0.0/8", "dst 127.0.0.4", "src inet6:*", "dst [::1]", "src [::/80]", "dst 0/0", "src *", "dst [::1]:5005",
+	"dev = lo", "dev != 0", "dev = gone", "fwmark = 0x10/0x10", "fwmark != 0x11", "cgroup = /0", "cgroup != /gone", "autobound",
+}
+
+// generate makes an expression by the choices that data gives.
+func generate(data []byte, depth int) (text string, rest []byte) {
+	if len(data) == 0 || depth == 0 {
+		return conditions[0], data
+	}
+	choice, data := int(data[0]), data[1:]
+	switch choice % 8 {
+	case 0:
+		text, data = generate(data, depth-1)
+		return "not " + text, data
+	case 1, 2:
+		word := []string{" and ", " or "}[choice%2]
+		parts := make([]string, 2+choice/8%4)
+		for i := range parts {
+			parts[i], data = generate(data, depth-1)
+		}
+		return "( " + strings.Join(parts, word) + " )", data
+	}
+	return conditions[choice%len(conditions)], data
+}
+
+// The kernel accepts every program, but one that asks for marks without
+// CAP_NET_ADMIN, which it refuses with EPERM.
+func FuzzCompile(f *testing.F) {
+	for _, seed := range []string{"", "0123456789", "\x01\x02\x00\x0c\x0d\x0e", "\x19\x12\x03\x00\x04\x21\x05\x06\x0f\x07\x10\x11", "\x02\x01\x02\x01\x02\x15\x14\x13\x2b\x2c\x2d\x2e\x2f"} {
+		f.Add([]byte(seed))
+	}
+	nstest.Isolate(f)
+	connections(f)
+	fd := diagSocket(f)
+	conns := table(f, fd, 0)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		text, _ := generate(data, 6)
+		x, err := ssfilter.ParseExpr(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(table) != 15 {
-			t.Fatalf("%s: %d sockets, want 5 listeners and 5 connections: %v", r.name, len(table), table)
+		code, err := ssfilter.Compile(x, kernelNames{})
+		if errors.Is(err, ssfilter.ErrTooLarge) {
+			return
 		}
-		for name, x := range exprs {
-			t.Run(fmt.Sprint(r.name, " ", name), func(t *testing.T) {
-				code, err := ssfilter.Compile(x)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got, err := dump(t, fd, all(code)...)
-				if err != nil {
-					t.Fatalf("%v: the kernel says %v", x, os.NewSyscallError("dump", err))
-				}
-				var want []ssfilter.Conn
-				for _, c := range table {
-					if x.Eval(&c) == ssfilter.True {
-						want = append(want, c)
-					}
-				}
-				if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
-					t.Errorf("%v (-Eval +kernel):\n%s", x, diff)
-				}
-			})
+		selects(t, fd, 0, conns, x)
+
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		setNetAdmin(t, false)
+		defer setNetAdmin(t, true)
+		var want error
+		if strings.Contains(x.String(), "fwmark") {
+			want = unix.EPERM
 		}
-	}
+		if _, err := dump(t, fd, messages(0, code)...); err != want {
+			t.Errorf("%v without CAP_NET_ADMIN: %v, want %v", x, err, want)
+		}
+	})
 }

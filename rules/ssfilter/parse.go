@@ -3,7 +3,6 @@ package ssfilter
 import (
 	"fmt"
 	"math"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,14 +28,40 @@ func (e *SyntaxError) Error() string {
 // ParseExpr reads an expression in the language of ss(8). It differs from ss
 // where ss would guess: "and" beside "or" needs parentheses (ss gives both the
 // same precedence), names of hosts are refused, and so is an IPv6 address
-// without brackets that could end in a port. It also takes "src != ADDRESS", and
-// needs no blanks around operators and parentheses. Its error is a *SyntaxError.
+// without brackets that could end in a port. It also takes "src != ADDRESS" and
+// "dst ADDRESS%DEVICE", and needs no blanks around operators and parentheses. Its
+// error is a *SyntaxError.
 func ParseExpr(text string) (Expr, error) {
-	if len(text) > maxLength {
-		return nil, &SyntaxError{maxLength, fmt.Sprintf("the filter is longer than %d bytes: use lists of ports and addresses, or several rules", maxLength)}
+	p := &parser{text: text, stateKey: true}
+	if err := p.begin(); err != nil {
+		return nil, err
 	}
-	p := &parser{text: text}
+	return p.expr()
+}
+
+// parser reads text from left to right, one token ahead.
+type parser struct {
+	text     string
+	lookup   Lookup // nil: names of hosts are refused
+	stateKey bool   // states have a key of their own, and are no part of the text
+
+	tok   string // "" at the end
+	start int    // where tok begins in text
+	end   int    // where tok ends
+	last  int    // where the token before tok ended
+}
+
+// begin reads the first token.
+func (p *parser) begin() error {
+	if len(p.text) > maxLength {
+		return &SyntaxError{maxLength, fmt.Sprintf("the filter is longer than %d bytes: use lists of ports and addresses, or several rules", maxLength)}
+	}
 	p.next()
+	return nil
+}
+
+// expr reads an expression up to the end.
+func (p *parser) expr() (Expr, error) {
 	x, err := p.list(0)
 	if err != nil {
 		return nil, err
@@ -45,15 +70,6 @@ func ParseExpr(text string) (Expr, error) {
 		return nil, p.errorf("this ) closes nothing: no ( stands before it")
 	}
 	return x, nil
-}
-
-// parser reads text from left to right, one token ahead.
-type parser struct {
-	text  string
-	tok   string // "" at the end
-	start int    // where tok begins in text
-	end   int    // where tok ends
-	last  int    // where the token before tok ended
 }
 
 // marks are the bytes of parentheses and operators.
@@ -107,9 +123,10 @@ func (p *parser) list(depth int) (Expr, error) {
 	var sources []string // of exprs, for the error
 	var first, word string
 	var at int // where word stands
+	expected := "expected " + beginnings
 	for {
 		start := p.start
-		x, err := p.unary(depth)
+		x, err := p.unary(depth, expected)
 		if err != nil {
 			return nil, err
 		}
@@ -124,8 +141,10 @@ func (p *parser) list(depth int) (Expr, error) {
 		var written bool
 		if word, written = junction(p.tok); written {
 			p.next()
+			expected = "expected " + beginnings
 		} else {
 			word = "and"
+			expected = "expected and, or, or the next condition"
 		}
 		if first == "" {
 			first = word
@@ -156,15 +175,16 @@ func mixed(sources []string, first, last string) string {
 		joined, last, sources[n], head, first, sources[n-1], last, sources[n])
 }
 
-// unary = { NOT } ( "(" list ")" | predicate ).
-func (p *parser) unary(depth int) (Expr, error) {
+// unary = { NOT } ( "(" list ")" | predicate ). What was expected where there is
+// neither is told by expected.
+func (p *parser) unary(depth int, expected string) (Expr, error) {
 	if depth > maxDepth {
 		return nil, p.errorf("the filter nests deeper than %d levels", maxDepth)
 	}
 	switch p.tok {
 	case "!", "not":
 		p.next()
-		x, err := p.unary(depth + 1)
+		x, err := p.unary(depth+1, "expected "+beginnings)
 		if err != nil {
 			return nil, err
 		}
@@ -172,6 +192,9 @@ func (p *parser) unary(depth int) (Expr, error) {
 	case "(":
 		open := p.start
 		p.next()
+		if p.tok == ")" {
+			return nil, p.errorf("there is nothing between the ( at byte %d and this )", open+1)
+		}
 		x, err := p.list(depth + 1)
 		if err != nil {
 			return nil, err
@@ -189,42 +212,95 @@ func (p *parser) unary(depth int) (Expr, error) {
 		return p.port(Src)
 	case "dport":
 		return p.port(Dst)
-	case "dev", "fwmark", "cgroup", "autobound":
-		return nil, p.errorf("%s is not supported yet", p.tok)
+	case "dev":
+		return p.equal("the name or index of a device", func(word string) (Expr, error) { return parseDevice(word) })
+	case "fwmark":
+		return p.equal("a mark", func(word string) (Expr, error) { return parseMark(word) })
+	case "cgroup":
+		return p.equal("the path of a cgroup", func(word string) (Expr, error) { return cleanCgroup(word), nil })
+	case "autobound":
+		p.next()
+		if _, ok := comparisons[p.tok]; ok {
+			return nil, p.errorf("autobound takes no value: write autobound or not autobound")
+		}
+		return Autobound(), nil
 	case "state", "exclude", "excl":
-		return nil, p.errorf("%s cannot stand in an expression: use the rule's state key", p.tok)
+		return nil, p.errorf("%s cannot stand in an expression: %s", p.tok, p.stateHint(p.tok+" S"))
 	}
 	if strings.HasPrefix(p.tok, `\`) {
 		return nil, p.errorf(`the backslash is for a shell: write parentheses and operators without it`)
 	}
-	return nil, p.errorf("expected src, dst, sport, dport, not or (, found %s", p.found())
+	return nil, p.errorf("%s, found %s%s", expected, p.found(), p.suggestion())
+}
+
+// stateHint tells where states belong; words are how they are written.
+func (p *parser) stateHint(words string) string {
+	if p.stateKey {
+		return "use the rule's state key"
+	}
+	return "write " + words + " before the first condition"
+}
+
+// predicates are the words that begin a condition, beginnings what else does.
+var (
+	predicates = []string{"src", "dst", "sport", "dport", "dev", "fwmark", "cgroup", "autobound"}
+	beginnings = strings.Join(predicates, ", ") + ", not or ("
+)
+
+// reserved reports whether a word of the language cannot be a value.
+func reserved(tok string) bool {
+	_, joins := junction(tok)
+	_, compares := comparisons[tok]
+	return joins || compares || slices.Contains(predicates, tok) || slices.Contains([]string{"not", "state", "exclude", "excl"}, tok)
+}
+
+// comparisons are the spellings of the operators.
+var comparisons = map[string]string{
+	"=": "=", "==": "=", "eq": "=",
+	"!=": "!=", "ne": "!=", "neq": "!=",
+	">=": ">=", "ge": ">=", "geq": ">=",
+	"<=": "<=", "le": "<=", "leq": "<=",
+	">": ">", "gt": ">",
+	"<": "<", "lt": "<",
 }
 
 // operator reads an optional comparison operator; without one it is "=".
 func (p *parser) operator() string {
-	op := "="
-	switch p.tok {
-	case "=", "==", "eq":
-	case "!=", "ne", "neq":
-		op = "!="
-	case ">=", "ge", "geq":
-		op = ">="
-	case "<=", "le", "leq":
-		op = "<="
-	case ">", "gt":
-		op = ">"
-	case "<", "lt":
-		op = "<"
-	default:
-		return op
+	op, ok := comparisons[p.tok]
+	if !ok {
+		return "="
 	}
 	p.next()
 	return op
 }
 
+// equal = key [ "=" | "!=" ] word, whose word is read by parse.
+func (p *parser) equal(want string, parse func(word string) (Expr, error)) (Expr, error) {
+	key := p.tok
+	p.next()
+	at := p.start
+	op := p.operator()
+	if op != "=" && op != "!=" {
+		return nil, &SyntaxError{at, fmt.Sprintf("%s takes = or !=, and not %s", key, op)}
+	}
+	word, err := p.value(want)
+	if err != nil {
+		return nil, err
+	}
+	x, err := parse(word)
+	if err != nil {
+		return nil, p.errorf("%v", err)
+	}
+	p.next()
+	if op == "!=" {
+		return Not(x), nil
+	}
+	return x, nil
+}
+
 // value returns the present token, which must be a word.
 func (p *parser) value(want string) (string, error) {
-	if p.tok == "" || strings.Contains(marks, p.tok[:1]) {
+	if p.tok == "" || strings.Contains(marks, p.tok[:1]) || reserved(p.tok) {
 		return "", p.errorf("expected %s, found %s", want, p.found())
 	}
 	return p.tok, nil
@@ -250,6 +326,9 @@ func (p *parser) port(side Side) (Expr, error) {
 		port, err := ParsePort(word)
 		if from, to, ok := strings.Cut(word, "-"); err != nil && ok && isNumber(from) && isNumber(to) {
 			return nil, p.errorf("a range of ports is written %s >= %s and %s <= %s", key, clip(from), key, clip(to))
+		}
+		if several := strings.Split(word, ","); err != nil && len(several) > 1 {
+			return nil, p.errorf("several ports are written %s = %s or %s = %s", key, clip(several[0]), key, clip(several[1]))
 		}
 		if err != nil {
 			return nil, p.errorf("%v", err)
@@ -279,110 +358,6 @@ func compared(op string, port uint16) PortRange {
 		return PortRange{0, port - 1}
 	}
 	return PortRange{port, port}
-}
-
-// host = ( "src" | "dst" ) [ "=" | "!=" ] endpoint.
-func (p *parser) host(side Side) (Expr, error) {
-	key := p.tok
-	p.next()
-	at := p.start
-	op := p.operator()
-	if op != "=" && op != "!=" {
-		return nil, &SyntaxError{at, fmt.Sprintf("%s takes = or !=, and not %s: addresses have no order", key, op)}
-	}
-	word, err := p.value("an address")
-	if err != nil {
-		return nil, err
-	}
-	x, err := parseEndpoint(side, word)
-	if err != nil {
-		return nil, p.errorf("%v", err)
-	}
-	p.next()
-	if op == "!=" {
-		return Not(x), nil
-	}
-	return x, nil
-}
-
-// parseEndpoint reads what follows src and dst: an address or prefix, a port
-// after a colon, or both.
-func parseEndpoint(side Side, word string) (Expr, error) {
-	rest, family := word, hosts{side, []netip.Prefix{anyIPv4, anyIPv6}}
-	if kind, after, ok := strings.Cut(word, ":"); ok {
-		switch kind {
-		case "inet":
-			rest, family.prefixes = after, []netip.Prefix{anyIPv4}
-		case "inet6":
-			rest, family.prefixes = after, []netip.Prefix{anyIPv6}
-		case "unix", "link", "netlink", "vsock":
-			return nil, fmt.Errorf("%s: sockets are not TCP sockets: write an address", kind)
-		}
-	}
-	addr, port, err := splitEndpoint(rest)
-	if err != nil {
-		return nil, err
-	}
-	where := Expr(family)
-	if addr != "*" {
-		prefix, err := ParsePrefix(addr)
-		if err != nil {
-			return nil, err
-		}
-		if !family.prefixes[0].Overlaps(prefix) && !family.prefixes[len(family.prefixes)-1].Overlaps(prefix) {
-			return nil, fmt.Errorf("%s is not of the family that %s names", clip(addr), quote(word[:len(word)-len(rest)]))
-		}
-		where = Hosts(side, prefix)
-	}
-	if port == "*" {
-		return where, nil
-	}
-	n, err := ParsePort(port)
-	if err != nil {
-		return nil, err
-	}
-	if addr == "*" && family.all() {
-		return Ports(side, PortRange{n, n}), nil
-	}
-	return And(where, Ports(side, PortRange{n, n})), nil
-}
-
-// splitEndpoint parts an address from a port; "*" stands for the one that is
-// not given.
-func splitEndpoint(word string) (addr, port string, err error) {
-	if inner, ok := strings.CutPrefix(word, "["); ok {
-		addr, rest, ok := strings.Cut(inner, "]")
-		switch {
-		case !ok:
-			return "", "", fmt.Errorf("%s has no ] after its address", quote(word))
-		case rest == "":
-			return addr, "*", nil
-		case rest[0] == ':':
-			return addr, rest[1:], nil
-		}
-		return "", "", fmt.Errorf("expected : and a port after the ] of %s; the length of a prefix stands inside the brackets", quote(word))
-	}
-	// The colon before a port is the last one, but never within a prefix.
-	colon := strings.LastIndexByte(word, ':')
-	if slash := strings.IndexByte(word, '/'); colon < slash {
-		colon = -1
-	}
-	if colon < 0 {
-		return word, "*", nil
-	}
-	addr, port = word[:colon], word[colon+1:]
-	_, notWhole := netip.ParseAddr(word)
-	_, notAddr := netip.ParseAddr(addr)
-	_, notPort := ParsePort(port)
-	switch {
-	case notWhole == nil && notAddr == nil && notPort == nil:
-		return "", "", fmt.Errorf("%s can be read in two ways: write [%s] or [%s]:%s", quote(word), word, addr, port)
-	case notWhole == nil:
-		return word, "*", nil
-	case addr == "":
-		addr = "*"
-	}
-	return addr, port, nil
 }
 
 // quote quotes a piece of the text for an error.

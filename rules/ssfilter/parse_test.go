@@ -2,13 +2,19 @@ package ssfilter
 
 import (
 	"errors"
+	"flag"
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+var update = flag.Bool("update", false, "write the golden files anew")
 
 // The printed form is the one to compare: it tells every tree from every other.
 func TestParseExpr(t *testing.T) {
@@ -66,8 +72,52 @@ func TestParseExpr(t *testing.T) {
 		{"mapped address", "src ::ffff:192.0.2.1", "src 192.0.2.1"},
 		{"mapped prefix", "src [::ffff:10.0.0.0/104]", "src 10.0.0.0/8"},
 		{"prefix around the mapped ones", "src [::/90]", "src [::/90]"},
+		{"prefix of one number", "dst 10/8", "dst 10.0.0.0/8"},
+		{"prefix of two numbers and a port", "dst 10.1/16:22", "dst 10.1.0.0/16 and dport = :22"},
+		{"prefix of nothing", "dst 0/0", "dst 0.0.0.0/0"},
+		{"prefix with a mask", "dst 10.1.2.3/255.255.0.0", "dst 10.1.0.0/16"},
+		{"prefix of one number with a mask", "dst 10/255.0.0.0", "dst 10.0.0.0/8"},
+		{"prefix with the mask of all", "dst 0/0.0.0.0", "dst 0.0.0.0/0"},
+		{"any, as ss spells it too", "src any or src all or src default:22", "src * or sport = :22"},
+		{"any in brackets", "src [*]:22", "sport = :22"},
+		{"IPv6 and service", "src [::1]:http", "src [::1] and sport = :80"},
+		{"zone", "dst fe80::1%eth0", "dst [fe80::1] and dev = eth0"},
+		{"zone and port", "dst fe80::1%eth0:22", "dst [fe80::1] and dport = :22 and dev = eth0"},
+		{"zone in brackets", "dst [fe80::1%3]:22", "dst [fe80::1] and dport = :22 and dev = 3"},
+		{"zone as ss prints it", "src [fe80::1]%eth0:22", "src [fe80::1] and sport = :22 and dev = eth0"},
+		{"zone of IPv4 as ss prints it", "src 127.0.0.1%lo:22", "src 127.0.0.1 and sport = :22 and dev = lo"},
+		{"zone of a prefix", "src fe80::/10%lo", "src [fe80::/10] and dev = lo"},
+		{"zone of any", "src *%lo:22", "sport = :22 and dev = lo"},
+		{"zone alone", "src *%lo", "dev = lo"},
+		{"zone not", "src != 10.0.0.1%lo", "not ( src 10.0.0.1 and dev = lo )"},
 		{"addresses unite", "dst 10.0.0.0/8 or dst 10.1.0.0/16 or dst 192.0.2.1", "dst 10.0.0.0/8 or dst 192.0.2.1"},
 		{"families unite", "dst inet6:* or dst inet:*", "dst *"},
+
+		{"device", "dev = eth0", "dev = eth0"},
+		{"device without operator", "dev wg-1.2", "dev = wg-1.2"},
+		{"device not", "dev!=lo", "dev != lo"},
+		{"not device", "not dev eq lo", "dev != lo"},
+		{"device by index", "dev = 0x1f", "dev = 31"},
+		{"no device", "dev == 0", "dev = 0"},
+		{"device with a dash first", "dev = -1", "dev = -1"},
+		{"mark", "fwmark = 16", "fwmark = 0x10"},
+		{"mark without operator", "fwmark 0xffffffff", "fwmark = 0xffffffff"},
+		{"mark in octal", "fwmark = 010", "fwmark = 0x8"},
+		{"mark not", "fwmark ne 1", "fwmark != 0x1"},
+		{"mark and mask", "fwmark = 0x10/0xf0", "fwmark = 0x10/0xf0"},
+		{"mark and no mask", "fwmark = 1/0xffffffff", "fwmark = 0x1"},
+		{"cgroup", "cgroup = /system.slice/ssh.service", "cgroup = /system.slice/ssh.service"},
+		{"cgroup without operator", `cgroup a\x2db/c:d@1/`, `cgroup = /a\x2db/c:d@1`},
+		{"cgroup not", "cgroup != /", "cgroup != /"},
+		{"cgroup below its mount", "cgroup /sys/fs/cgroup/a", "cgroup = /a"},
+		{"cgroup below its other mount", "cgroup /sys/fs/cgroup/unified/a", "cgroup = /a"},
+		{"cgroup that is the mount", "cgroup /sys/fs/cgroup/", "cgroup = /"},
+		{"cgroup with a longer name", "cgroup /sys/fs/cgroups/a", "cgroup = /sys/fs/cgroups/a"},
+		{"cgroup of that name", "cgroup /unified/a", "cgroup = /unified/a"},
+		{"cgroup with dots", "cgroup ../a/./b//c/..", "cgroup = /a/b"},
+		{"autobound", "autobound", "autobound"},
+		{"not autobound", "!autobound", "not autobound"},
+		{"everything", "(dev lo or fwmark!=1)and not(cgroup=/a||autobound)sport=1", "( dev = lo or fwmark != 0x1 ) and not ( cgroup = /a or autobound ) and sport = :1"},
 
 		{"and", "sport = 1 and dport = 2", "sport = :1 and dport = :2"},
 		{"and by no word", "sport = 1 dport = 2", "sport = :1 and dport = :2"},
@@ -94,77 +144,150 @@ func TestParseExpr(t *testing.T) {
 	}
 }
 
-func TestParseExprErrors(t *testing.T) {
-	tests := []struct {
-		name string
-		text string
-		want SyntaxError
+// Each file holds malformed filters. Under each stand a caret below the place of
+// its error, and what the error says.
+func TestMalformed(t *testing.T) {
+	for _, tt := range []struct {
+		path  string
+		parse func(text string) (any, error)
 	}{
-		{"nothing", "", SyntaxError{0, "expected src, dst, sport, dport, not or (, found the end"}},
-		{"blanks", "  ", SyntaxError{2, "expected src, dst, sport, dport, not or (, found the end"}},
-		{"unknown word", "sport = 1 and prt = 2", SyntaxError{14, `expected src, dst, sport, dport, not or (, found "prt"`}},
-		{"nothing after and", "sport = 1 and", SyntaxError{13, "expected src, dst, sport, dport, not or (, found the end"}},
-		{"nothing before and", "and sport = 1", SyntaxError{0, `expected src, dst, sport, dport, not or (, found "and"`}},
-		{"open parenthesis", "( sport = 1", SyntaxError{11, "expected ) to close the ( at byte 1, found the end"}},
-		{"empty parentheses", "( )", SyntaxError{2, `expected src, dst, sport, dport, not or (, found ")"`}},
-		{"closed twice", "( sport = 1 ) )", SyntaxError{14, "this ) closes nothing: no ( stands before it"}},
-		{"shell's backslash", `\( sport = 1 \)`, SyntaxError{0, "the backslash is for a shell: write parentheses and operators without it"}},
-		{"no port", "sport =", SyntaxError{7, "expected a port, found the end"}},
-		{"operator for port", "sport = = 1", SyntaxError{8, `expected a port, found "="`}},
-		{"port too large", "dport = 65536", SyntaxError{8, "65536 is not a port: ports go from 0 to 65535"}},
-		{"port negative", "dport = -1", SyntaxError{8, `"-1" is not a port: write a number from 0 to 65535 or the name of a service`}},
-		{"port empty", "dport = :", SyntaxError{8, `"" is not a port: write a number from 0 to 65535 or the name of a service`}},
-		{"port unknown", "dport = no-such-service", SyntaxError{8, `"no-such-service" is neither a port number nor a TCP service in /etc/services`}},
-		{"port with underscore", "dport = 1_0", SyntaxError{8, `"1_0" is neither a port number nor a TCP service in /etc/services`}},
-		{"port range", "dport = 5000-5999", SyntaxError{8, "a range of ports is written dport >= 5000 and dport <= 5999"}},
-		{"any port compared", "dport > *", SyntaxError{8, "* stands for every port: it can follow = or !=, and not >"}},
-		{"no address", "src and sport = 1", SyntaxError{4, `"and" is not an address, and host names are not looked up: write the address`}},
-		{"address compared", "src >= 10.0.0.1", SyntaxError{4, "src takes = or !=, and not >=: addresses have no order"}},
-		{"host name", "dst db.example.com", SyntaxError{4, `"db.example.com" is not an address, and host names are not looked up: write the address`}},
-		{"host name and port", "dst db:5432", SyntaxError{4, `"db" is not an address, and host names are not looked up: write the address`}},
-		{"short prefix", "dst 10/8", SyntaxError{4, `"10/8" is not an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32`}},
-		{"prefix too long", "dst 10.0.0.0/33", SyntaxError{4, `"10.0.0.0/33" is not an address or a prefix such as 192.0.2.0/24 or 2001:db8::/32`}},
-		{"port after address", "dst 10.0.0.1:99999", SyntaxError{4, "99999 is not a port: ports go from 0 to 65535"}},
-		{"bracket left open", "dst [::1", SyntaxError{4, `"[::1" has no ] after its address`}},
-		{"prefix length outside", "dst [2001:db8::]/32", SyntaxError{4, `expected : and a port after the ] of "[2001:db8::]/32"; the length of a prefix stands inside the brackets`}},
-		{"address or port", "dst 2001:db8::1:22", SyntaxError{4, `"2001:db8::1:22" can be read in two ways: write [2001:db8::1:22] or [2001:db8::1]:22`}},
-		{"zone", "dst [fe80::1%eth0]", SyntaxError{4, `"fe80::1%eth0" names an interface: write the address without "%eth0"`}},
-		{"wrong family", "dst inet6:192.0.2.1", SyntaxError{4, `192.0.2.1 is not of the family that "inet6:" names`}},
-		{"other family", "dst inet:[::1]", SyntaxError{4, `::1 is not of the family that "inet:" names`}},
-		{"no family of TCP", "src unix:/run/x", SyntaxError{4, "unix: sockets are not TCP sockets: write an address"}},
-		{"dev", "sport = 1 and dev = eth0", SyntaxError{14, "dev is not supported yet"}},
-		{"fwmark", "fwmark = 1", SyntaxError{0, "fwmark is not supported yet"}},
-		{"cgroup", "cgroup = /x", SyntaxError{0, "cgroup is not supported yet"}},
-		{"autobound", "autobound", SyntaxError{0, "autobound is not supported yet"}},
-		{"state", "state close-wait dport = 1", SyntaxError{0, "state cannot stand in an expression: use the rule's state key"}},
-		{"exclude", "exclude listening", SyntaxError{0, "exclude cannot stand in an expression: use the rule's state key"}},
-		{"or before and", "sport = 1 or sport = 2 and dst ::1", SyntaxError{23, "and and or stand side by side: say by parentheses whether you mean" +
-			" ( sport = 1 or sport = 2 ) and dst ::1 (as ss reads it, left to right) or sport = 1 or ( sport = 2 and dst ::1 )"}},
-		{"and before or", "sport=1 && dport=2 && dst ::1 || dst ::2", SyntaxError{30, "and and or stand side by side: say by parentheses whether you mean" +
-			" ( sport=1 and dport=2 and dst ::1 ) or dst ::2 (as ss reads it, left to right) or sport=1 and dport=2 and ( dst ::1 or dst ::2 )"}},
-		{"or before no word", "(sport=1 or sport=2 dst ::1)", SyntaxError{20, "and and or stand side by side: say by parentheses whether you mean" +
-			" ( sport=1 or sport=2 ) and dst ::1 (as ss reads it, left to right) or sport=1 or ( sport=2 and dst ::1 )"}},
-		{"too deep", strings.Repeat("(", 101) + "sport=1" + strings.Repeat(")", 101), SyntaxError{101, "the filter nests deeper than 100 levels"}},
-		{"too many nots", strings.Repeat("!", 60000), SyntaxError{101, "the filter nests deeper than 100 levels"}},
-		{"too long", strings.Repeat(" ", 1<<16+1), SyntaxError{1 << 16, "the filter is longer than 65536 bytes: use lists of ports and addresses, or several rules"}},
-		{"not UTF-8", "\xff\x00", SyntaxError{0, `expected src, dst, sport, dport, not or (, found "\xff\x00"`}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			x, err := ParseExpr(tt.text)
-			var got *SyntaxError
-			if !errors.As(err, &got) {
-				t.Fatalf("ParseExpr(%.80q) = %v, %v; want a SyntaxError", tt.text, x, err)
+		{"testdata/malformed-expressions.golden", func(text string) (any, error) { return ParseExpr(text) }},
+		{"testdata/malformed-filters.golden", func(text string) (any, error) { return ParseFilter(text, lookup) }},
+	} {
+		t.Run(filepath.Base(tt.path), func(t *testing.T) {
+			file, err := os.ReadFile(tt.path)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, *got); diff != "" {
-				t.Errorf("ParseExpr(%.80q) (-want +got):\n%s", tt.text, diff)
+			var got strings.Builder
+			for block := range strings.SplitSeq(string(file), "\n\n") {
+				text, _, _ := strings.Cut(block, "\n")
+				x, err := tt.parse(text)
+				var bad *SyntaxError
+				if !errors.As(err, &bad) {
+					t.Fatalf("%q is read as %v, %v; want a SyntaxError", text, x, err)
+				}
+				fmt.Fprintf(&got, "%s\n%s^\n%s\n\n", text, strings.Repeat(" ", bad.Offset), bad.Msg)
+			}
+			report := strings.TrimSuffix(got.String(), "\n")
+			if *update {
+				if err := os.WriteFile(tt.path, []byte(report), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(file), report); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", tt.path, diff)
 			}
 		})
 	}
 }
 
+// lookup knows two hosts.
+func lookup(host string) ([]netip.Addr, error) {
+	switch host {
+	case "db.example.com":
+		return []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7"), netip.MustParseAddr("::ffff:192.0.2.8")}, nil
+	case "four":
+		return []netip.Addr{netip.MustParseAddr("192.0.2.4")}, nil
+	case "none":
+		return nil, nil
+	}
+	return nil, errors.New("no such host")
+}
+
+// These do not fit a line.
+func TestMalformedAtLength(t *testing.T) {
+	tests := []struct {
+		name string
+		text string
+		want SyntaxError
+	}{
+		{"nothing", "", SyntaxError{0, "expected src, dst, sport, dport, dev, fwmark, cgroup, autobound, not or (, found the end"}},
+		{"blanks", "  ", SyntaxError{2, "expected src, dst, sport, dport, dev, fwmark, cgroup, autobound, not or (, found the end"}},
+		{"lines", "sport = 1\nand\n", SyntaxError{14, "expected src, dst, sport, dport, dev, fwmark, cgroup, autobound, not or (, found the end"}},
+		{"not UTF-8", "\xff\x00", SyntaxError{0, `expected src, dst, sport, dport, dev, fwmark, cgroup, autobound, not or (, found "\xff\x00"`}},
+		{"too deep", strings.Repeat("(", 101) + "sport=1" + strings.Repeat(")", 101), SyntaxError{101, "the filter nests deeper than 100 levels"}},
+		{"too many nots", strings.Repeat("!", 60000), SyntaxError{101, "the filter nests deeper than 100 levels"}},
+		{"too long", strings.Repeat(" ", 1<<16+1), SyntaxError{1 << 16, "the filter is longer than 65536 bytes: use lists of ports and addresses, or several rules"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseExpr(tt.text)
+			if diff := cmp.Diff(error(&tt.want), err); diff != "" {
+				t.Errorf("ParseExpr(%.80q) (-want +got):\n%s", tt.text, diff)
+			}
+			if strings.TrimSpace(tt.text) == "" && len(tt.text) <= maxLength {
+				return // every socket
+			}
+			if _, err := ParseFilter(tt.text, lookup); cmp.Diff(error(&tt.want), err) != "" {
+				t.Errorf("ParseFilter(%.80q): %v", tt.text, err)
+			}
+		})
+	}
+}
+
+func TestParseFilter(t *testing.T) {
+	tests := []struct {
+		name string
+		text string
+		want string
+	}{
+		{"nothing", "", ""},
+		{"blanks", " \n", ""},
+		{"an expression", "dport=22", "dport = :22"},
+		{"a state", "state close-wait", "state close-wait"},
+		{"in the kernel's spelling", "state TCP_CLOSE_WAIT", "state close-wait"},
+		{"in netstat's spelling", "state ESTABLISHED state SYN_RECV", "state established state syn-recv"},
+		{"more states", "state close-wait state time-wait", "state time-wait state close-wait"},
+		{"a group", "state bucket", "state syn-recv state time-wait"},
+		{"all", "state all", "state all"},
+		{"all, and one that is not among them", "state all state bound-inactive", "state all state bound-inactive"},
+		{"excluded from all", "exclude big", "state syn-recv state time-wait"},
+		{"excluded in short", "excl connected", "state closed state listening"},
+		{"excluded from what was named", "state connected exclude big", "state syn-recv state time-wait"},
+		{"excluded and named again", "exclude listening state listening", "state all"},
+		{"nothing but what is named last", "exclude all state close-wait", "state close-wait"},
+		{"states and an expression", "state close-wait exclude time-wait ( dport = 22 or dst 1.1.1.1 )", "state close-wait dport = :22 or dst 1.1.1.1"},
+		{"states and an expression without blanks", "state close-wait(dport=22)", "state close-wait dport = :22"},
+		{"states and not", "state close-wait ! dport = 22", "state close-wait dport != :22"},
+		{"a host", "dst db.example.com", "dst 192.0.2.7 or dst 192.0.2.8 or dst [2001:db8::7]"},
+		{"a host and a port", "dst four:22", "dst 192.0.2.4 and dport = :22"},
+		{"not a host", "state time-wait src != four", "state time-wait not src 192.0.2.4"},
+		{"a host's addresses of a family", "src inet6:db.example.com", "src [2001:db8::7]"},
+		{"a host and a device", "dst four%lo", "dst 192.0.2.4 and dev = lo"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := ParseFilter(tt.text, lookup)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got.String()); diff != "" {
+				t.Errorf("ParseFilter(%q) (-want +got):\n%s", tt.text, diff)
+			}
+			again, err := ParseFilter(got.String(), nil)
+			if err != nil || !reflect.DeepEqual(got, again) {
+				t.Errorf("%q is read as %v, %v", got, again, err)
+			}
+		})
+	}
+}
+
+func TestParseFilterWithoutLookup(t *testing.T) {
+	_, err := ParseFilter("state close-wait dst four", nil)
+	want := &SyntaxError{21, `"four" is not an address, and host names are not looked up: write the address`}
+	if diff := cmp.Diff(error(want), err); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestParseExprNestsAsDeepAsItSays(t *testing.T) {
-	if _, err := ParseExpr(strings.Repeat("(", 100) + "sport=1" + strings.Repeat(")", 100)); err != nil {
+	text := strings.Repeat("(", 100) + "sport=1" + strings.Repeat(")", 100)
+	if _, err := ParseExpr(text); err != nil {
+		t.Error(err)
+	}
+	if _, err := ParseFilter("state all "+text, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -180,42 +303,71 @@ func TestParseExprErrorsStayShort(t *testing.T) {
 	}
 }
 
-func FuzzParseExpr(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"sport = :22 or dport = :22", "( sport >= 5000 and sport <= 5999 ) or dst 10.0.0.0/8:443", "not src inet6:*:22 dport != https",
 		"dst [2001:db8::/32]:0x50", "!(src ::1|src ::ffff:1.2.3.4/100)&&dport<010", "a or b and c", "dst 2001:db8::1:22", "src fe80::1%lo", "((((", "sport > 65535",
+		"dev != lo or dev = 3", "fwmark = 0x10/0xf0", "fwmark 010", "cgroup = /sys/fs/cgroup/unified/a/../b", "not autobound", "dst 10.1/255.255.0.0:22", "src [fe80::1]%eth0:22",
+		"state close-wait exclude time-wait dst four", "excl all state big", "dst db.example.com or src inet6:db.example.com:22", "stat close-wait",
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		x, err := ParseExpr(text)
-		var bad *SyntaxError
-		if err != nil {
-			if !errors.As(err, &bad) || bad.Offset < 0 || bad.Offset > len(text) || bad.Msg == "" {
-				t.Fatalf("%q: error %#v", text, err)
-			}
-			return
+		if x, ok := parseTwice(t, text, func(text string) (any, error) { return ParseExpr(text) }); ok {
+			compileAndRun(t, x.(Expr))
 		}
-		printed := x.String()
-		y, err := ParseExpr(printed)
-		if errors.As(err, &bad) && (strings.Contains(bad.Msg, "nests deeper") || strings.Contains(bad.Msg, "longer than")) {
-			return
-		}
-		if err != nil || !reflect.DeepEqual(x, y) {
-			t.Fatalf("%q printed as %q is read as %v, %v", text, printed, y, err)
-		}
-		code, err := Compile(x)
-		if err == nil {
-			err = audit(code)
-		}
-		if err != nil && err != ErrTooLarge {
-			t.Fatalf("%q: %v", text, err)
-		}
-		for i, src := range sampleAddrs {
-			c := Conn{Established, netip.AddrPortFrom(src, samplePorts[i]), netip.AddrPortFrom(src, samplePorts[i+1])}
-			if err == nil && run(code, entryOf(&c, false)) != (x.Eval(&c) == True) {
-				t.Fatalf("%q: the program and Eval differ on %v", text, c)
-			}
+		x, ok := parseTwice(t, text, func(text string) (any, error) { return ParseFilter(text, lookup) })
+		if ok && x.(Filter).Where != nil {
+			compileAndRun(t, x.(Filter).Where)
 		}
 	})
+}
+
+// parseTwice parses text, and then what it is printed as, which must be the same.
+// Its result is not ok where text is malformed.
+func parseTwice(t *testing.T, text string, parse func(string) (any, error)) (x any, ok bool) {
+	x, err := parse(text)
+	var bad *SyntaxError
+	if err != nil {
+		if !errors.As(err, &bad) || bad.Offset < 0 || bad.Offset > len(text) || bad.Msg == "" || len(bad.Msg) > 1000 {
+			t.Fatalf("%q: error %#v", text, err)
+		}
+		return nil, false
+	}
+	printed := fmt.Sprint(x)
+	y, err := parse(printed)
+	if errors.As(err, &bad) && (strings.Contains(bad.Msg, "nests deeper") || strings.Contains(bad.Msg, "longer than")) {
+		return x, true
+	}
+	if err != nil || !reflect.DeepEqual(x, y) {
+		t.Fatalf("%q printed as %q is read as %v, %v", text, printed, y, err)
+	}
+	return x, true
+}
+
+// compileAndRun holds the program of x to the rules of the kernel, and to Eval.
+func compileAndRun(t *testing.T, x Expr) {
+	code, err := Compile(x, sampleNames{})
+	if err == nil {
+		err = audit(code)
+	}
+	if err == ErrTooLarge {
+		return
+	}
+	if err != nil {
+		t.Fatalf("%v: %v", x, err)
+	}
+	for i, src := range sampleAddrs {
+		c := Conn{
+			State: Established, Src: netip.AddrPortFrom(src, samplePorts[i]), Dst: netip.AddrPortFrom(src, samplePorts[i+1]),
+			Mark: sampleMarks[i%len(sampleMarks)], HasMark: true, Cgroup: sampleCgroups[1+i%3], Autobound: TriOf(i%2 == 0),
+		}
+		if i%3 > 0 {
+			c.Device = sampleDevices[i%3]
+			c.Iface, _ = sampleNames{}.DeviceIndex(c.Device)
+		}
+		if run(code, entryOf(&c, false)) != (x.Eval(&c) == True) {
+			t.Fatalf("%v: the program and Eval differ on %+v", x, c)
+		}
+	}
 }

@@ -44,6 +44,92 @@ func newPorts(side Side, ranges []PortRange) ports {
 	return ports{side, merged}
 }
 
+// single is the one port of p.
+func (p ports) single() (port uint16, ok bool) {
+	if len(p.ranges) != 1 || p.ranges[0].First != p.ranges[0].Last {
+		return 0, false
+	}
+	return p.ranges[0].First, true
+}
+
+// PortsOf returns the ports of that side outside of which x is certainly False.
+// Where ok is false x may hold for any port. The ranges are sorted, and neither
+// touch nor overlap.
+func PortsOf(x Expr, side Side) (ranges []PortRange, ok bool) {
+	p, ok := portsOf(x, side)
+	return slices.Clone(p.ranges), ok
+}
+
+func portsOf(x Expr, side Side) (all ports, ok bool) {
+	switch x := x.(type) {
+	case ports:
+		if len(x.ranges) == 0 {
+			return ports{side: side}, true // it holds for no socket: the side does not matter
+		}
+		if x.side == side {
+			return x, true
+		}
+	case not:
+		if p, isPorts := x.x.(ports); isPorts && p.side == side {
+			return p.complement(), true
+		}
+	case and:
+		for _, y := range x {
+			p, known := portsOf(y, side)
+			switch {
+			case !known:
+			case ok:
+				all = all.intersect(p)
+			default:
+				all, ok = p, true
+			}
+		}
+		return all, ok
+	case or:
+		var ranges []PortRange
+		for _, y := range x {
+			p, known := portsOf(y, side)
+			if !known {
+				return ports{}, false
+			}
+			ranges = append(ranges, p.ranges...)
+		}
+		return newPorts(side, ranges), true
+	}
+	return ports{}, false
+}
+
+// NamesPort reports whether a condition of x is about that very port, as in
+// "dport = 22", and not about a range of ports or about all but that one. Two
+// neighbours, as in "dport = 22 or dport = 23", are a range.
+func NamesPort(x Expr, port uint16) bool {
+	switch x := x.(type) {
+	case ports:
+		return slices.Contains(x.ranges, PortRange{port, port})
+	case and:
+		return slices.ContainsFunc(x, func(x Expr) bool { return NamesPort(x, port) })
+	case or:
+		return slices.ContainsFunc(x, func(x Expr) bool { return NamesPort(x, port) })
+	}
+	return false
+}
+
+// complement holds where p does not.
+func (p ports) complement() ports {
+	var rest []PortRange
+	first := 0
+	for _, r := range p.ranges {
+		if int(r.First) > first {
+			rest = append(rest, PortRange{uint16(first), r.First - 1})
+		}
+		first = int(r.Last) + 1
+	}
+	if first <= math.MaxUint16 {
+		rest = append(rest, PortRange{uint16(first), math.MaxUint16})
+	}
+	return ports{p.side, rest}
+}
+
 func (p ports) intersect(q ports) ports {
 	var common []PortRange
 	for i, j := 0, 0; i < len(p.ranges) && j < len(q.ranges); {
@@ -117,6 +203,9 @@ func ParsePort(text string) (uint16, error) {
 			return 0, fmt.Errorf("%s is not a port: ports go from 0 to %d", clip(text), math.MaxUint16)
 		}
 	}
+	if isDecimal(text) {
+		return 0, fmt.Errorf("%s is not a port: a number that begins with 0 is octal", clip(text))
+	}
 	if text == "" || text[0] == '-' || text[0] == '+' {
 		return 0, fmt.Errorf("%s is not a port: write a number from 0 to %d or the name of a service", quote(text), math.MaxUint16)
 	}
@@ -127,6 +216,10 @@ func ParsePort(text string) (uint16, error) {
 		return 0, fmt.Errorf("%s is neither a port number nor a TCP service in /etc/services", quote(text))
 	}
 	return uint16(n), nil
+}
+
+func isDecimal(text string) bool {
+	return text != "" && strings.Trim(text, "0123456789") == ""
 }
 
 // isNumber reports whether text begins a number as C writes one: strconv's base

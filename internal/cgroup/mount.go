@@ -1,0 +1,31 @@
+package cgroup
+
+import (
+	"bufio"
+	"io"
+	"strings"
+)
+
+// mountPoint finds where cgroup2 is mounted in a file like /proc/self/mountinfo:
+// as a whole if anywhere, else a part of it. It returns "" where it is not.
+func mountPoint(mountinfo io.Reader) string {
+	var point string
+	for lines := bufio.NewScanner(mountinfo); lines.Scan(); {
+		// 41 31 0:38 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw
+		mount, source, _ := strings.Cut(lines.Text(), " - ")
+		fields := strings.Fields(mount)
+		if len(fields) < 5 || !strings.HasPrefix(source, "cgroup2 ") {
+			continue
+		}
+		if root := fields[3]; root == "/" || point == "" {
+			point = unescape.Replace(fields[4])
+			if root == "/" {
+				break
+			}
+		}
+	}
+	return point
+}
+
+// unescape undoes what seq_path does to names.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Guard says why a socket is not to be touched, whatever a rule or a person
+// says, or "". Held is nil where nobody has looked for its holders; self is the
+// watchdog's own process.
+func Guard(s *sock.Socket, protect []rules.Match, able Able, held *Holders, self int) string {
+	switch {
+	case s.State == ssfilter.Listening || s.State == ssfilter.Close || s.State == ssfilter.BoundInactive:
+		return "not connected"
+	case among(protect, s) != ssfilter.False:
+		return "protected"
+	case s.MPTCP:
+		return "an MPTCP subflow"
+	case inBacklog(s):
+		return "in an accept queue"
+	case orphan(s) && able.KillOrphan != "":
+		return able.KillOrphan
+	case held != nil && held.Kernel && s.Inode != 0:
+		return "held by the kernel"
+	case held != nil && held.by(self):
+		return "sockdog's own"
+	default:
+		return ""
+	}
+}
+
+// Cannot says why the socket cannot be destroyed here, or "".
+func (a Able) Cannot(s *sock.Socket) string {
+	if s.State == ssfilter.TimeWait && a.KillTimeWait != "" {
+		return a.KillTimeWait
+	}
+	return a.Kill
+}
+
+// Live reports whether a healthy connection may be in the state of the socket:
+// every state but CLOSE_WAIT, TIME_WAIT, and FIN_WAIT2 after the program has
+// closed its descriptor.
+func Live(s *sock.Socket) bool {
+	switch s.State {
+	case ssfilter.CloseWait, ssfilter.TimeWait:
+		return false
+	case ssfilter.FinWait2:
+		return s.Inode != 0
+	default:
+		return true
+	}
+}
+
+// InUse reports whether the socket has something left to send or to see
+// acknowledged.
+func InUse(s *sock.Socket) bool {
+	return s.WQueue > 0 || s.Info.Unacked > 0 || s.Info.NotSent > 0
+}
+
+// Holders are the processes that hold a socket, as far as /proc shows them.
+type Holders struct {
+	Owners []sock.Owner
+	Kernel bool // an inode, and no descriptor in any process
+	at     sock.Instant
+}
+
+// Of returns the holders of an inode that was asked for.
+func (in *Owned) Of(inode uint32) *Holders {
+	held := in.Holders[inode]
+	return &Holders{Owners: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
+}
+
+// by reports whether the process is among the holders.
+func (h *Holders) by(pid int) bool {
+	return slices.ContainsFunc(h.Owners, func(o sock.Owner) bool { return o.PID == pid })
+}
+
+// inBacklog reports whether the socket waits in an accept queue: it is a full
+// one, and no program has it yet.
+func inBacklog(s *sock.Socket) bool {
+	return s.Inode == 0 && (s.State == ssfilter.Established || s.State == ssfilter.CloseWait || s.State == ssfilter.SynRecv)
+}
+
+// orphan reports whether the program has closed the socket and the kernel
+// carries it on.
+func orphan(s *sock.Socket) bool {
+	return s.Inode == 0 && !s.Minisocket() && !inBacklog(s)
+}

@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"testing"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+func TestGuard(t *testing.T) {
+	const self = 1
+	protect := []rules.Match{{States: ssfilter.AllStates, Where: port(22)}, {States: ssfilter.AllStates, Users: []uint32{7}}}
+	orphaned := func(s *sock.Socket) { s.Inode = 0 }
+	byOthers := &Holders{Owners: []sock.Owner{{PID: 2}}}
+	tests := []struct {
+		name string
+		s    sock.Socket
+		able Able
+		held *Holders
+		want string
+	}{
+		{"a leak", full(ssfilter.CloseWait), Able{}, byOthers, ""},
+		{"nobody has looked for its holders", full(ssfilter.CloseWait), Able{}, nil, ""},
+		{"listening", full(ssfilter.Listening), Able{}, nil, "not connected"},
+		{"closed", full(ssfilter.Close), Able{}, nil, "not connected"},
+		{"bound", full(ssfilter.BoundInactive), Able{}, nil, "not connected"},
+		{"protected by its port", full(ssfilter.CloseWait, func(s *sock.Socket) { s.Dst = endpoint(22) }), Able{}, nil, "protected"},
+		{"protected by its user", full(ssfilter.CloseWait, func(s *sock.Socket) { s.UID = 7 }), Able{}, nil, "protected"},
+		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Able{}, nil, "protected"},
+		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Able{}, nil, "an MPTCP subflow"},
+		{"held by the kernel", full(ssfilter.Established), Able{}, &Holders{Kernel: true}, "held by the kernel"},
+		{"the watchdog's own", full(ssfilter.Established), Able{}, &Holders{Owners: []sock.Owner{{PID: 2}, {PID: self}}}, "sockdog's own"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := Guard(&test.s, protect, test.able, test.held, self); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+	for name, state := range map[string]ssfilter.State{"in an accept queue": ssfilter.CloseWait, "it would leak": ssfilter.LastAck} {
+		t.Run(name, func(t *testing.T) {
+			s := full(state, orphaned)
+			if got := Guard(&s, nil, Able{KillOrphan: "it would leak"}, nil, self); got != name {
+				t.Errorf("got %q, want %q", got, name)
+			}
+		})
+	}
+}
+
+func TestHolders(t *testing.T) {
+	owner := []sock.Owner{{PID: 2}}
+	tests := []struct {
+		name   string
+		owned  Owned
+		inode  uint32
+		kernel bool
+	}{
+		{"held by a process", Owned{Complete: true, Holders: map[uint32][]sock.Owner{5: owner}}, 5, false},
+		{"held by none", Owned{Complete: true}, 5, true},
+		{"held by none that could be read", Owned{}, 5, false},
+		{"no inode", Owned{Complete: true}, 0, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.owned.Of(test.inode).Kernel; got != test.kernel {
+				t.Errorf("held by the kernel %v, want %v", got, test.kernel)
+			}
+		})
+	}
+}
+
+func TestCannot(t *testing.T) {
+	able := Able{Kill: "not permitted", KillTimeWait: "too old"}
+	for state, want := range map[ssfilter.State]string{ssfilter.CloseWait: "not permitted", ssfilter.TimeWait: "too old"} {
+		if s := full(state); able.Cannot(&s) != want {
+			t.Errorf("%s: %q, want %q", state, able.Cannot(&s), want)
+		}
+	}
+	if s := full(ssfilter.TimeWait); (Able{}).Cannot(&s) != "" {
+		t.Error("nothing is in the way, and it cannot")
+	}
+}
+
+func TestLive(t *testing.T) {
+	live := ssfilter.AllStates &^ ssfilter.Of(ssfilter.CloseWait, ssfilter.TimeWait)
+	for _, state := range ssfilter.AllStates.States() {
+		if s := full(state); Live(&s) != live.Has(state) {
+			t.Errorf("%s is live %v", state, Live(&s))
+		}
+	}
+	if s := full(ssfilter.FinWait2, func(s *sock.Socket) { s.Inode = 0 }); Live(&s) {
+		t.Error("fin-wait-2 without an inode is live")
+	}
+}
+
+func TestInUse(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*sock.Socket)
+		want   bool
+	}{
+		{"at rest", func(*sock.Socket) {}, false},
+		{"queued", func(s *sock.Socket) { s.WQueue = 1 }, true},
+		{"not acknowledged", func(s *sock.Socket) { s.Info.Unacked = 1 }, true},
+		{"not sent", func(s *sock.Socket) { s.Info.NotSent = 1 }, true},
+		{"unread", func(s *sock.Socket) { s.RQueue = 1 }, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if s := full(ssfilter.CloseWait, test.change); InUse(&s) != test.want {
+				t.Errorf("in use %v, want %v", InUse(&s), test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,44 @@
+package ssfilter
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// suggestion guesses what was meant by a token that cannot stand where it does.
+func (p *parser) suggestion() string {
+	if _, err := ParseState(p.tok); err == nil {
+		return ", which is a state: " + p.stateHint("state "+clip(p.tok))
+	}
+	if reserved(p.tok) {
+		return ""
+	}
+	meant := func(format string, args ...any) string {
+		return ": did you mean " + fmt.Sprintf(format, args...) + "?"
+	}
+	if key, value, ok := strings.Cut(p.tok, ":"); ok && slices.Contains(predicates, key) {
+		return meant("%s :%s", key, clip(value))
+	}
+	if _, err := ParsePrefix(p.tok); err == nil {
+		return meant("src %s or dst %s", p.tok, p.tok)
+	}
+	if port := strings.TrimPrefix(p.tok, ":"); isNumber(port) {
+		return meant("sport = %s or dport = %s", clip(port), clip(port))
+	}
+	var nearest []string
+	least := min(len(p.tok)/2, 2)
+	for _, word := range append([]string{"and", "or", "not", "state", "exclude"}, predicates...) {
+		d := distance(clip(strings.ToLower(p.tok)), word)
+		if d < least {
+			least, nearest = d, nil
+		}
+		if d == least {
+			nearest = append(nearest, word)
+		}
+	}
+	if len(nearest) == 0 {
+		return ""
+	}
+	return meant("%s", strings.Join(nearest, " or "))
+}
