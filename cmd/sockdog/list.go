@@ -1,77 +1,265 @@
 package main
 
 import (
-	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
-	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/cgroup"
+	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
+// listing is what sockdog list is asked to do.
+type listing struct {
+	selection
+	output, sort, groupBy, stateDir string
+	reverse, summary, bare          bool
+	watch                           time.Duration
+
+	order order
+	keys  []*column // of --group-by
+
+	host   *host
+	kernel daemon.Kernel
+	crowd  crowd
+	grid   *grid
+	sorter *sorter
+}
+
 func listCommand() *cobra.Command {
-	var output string
+	var l listing
 	cmd := &cobra.Command{
-		Use:   "list [state STATE]...",
+		Use:   "list [flags] [state STATE]... [FILTER]",
 		Short: "List sockets with their age and a verdict",
-		Long: `List the TCP sockets of this network namespace: all but listening ones, or those
-in the given states. IN-STATE and IDLE are what the kernel knows now; ≥ marks a
-lower bound, - what only observation could tell.`,
-		Example: "  sockdog list\n  sockdog list state close-wait\n  sockdog list state fin-wait-1 state last-ack -o json",
-		Args: func(_ *cobra.Command, args []string) error {
-			_, err := statesOf(args)
-			return err
-		},
+		Long: `List the TCP sockets of this network namespace that a filter selects, written as
+for ss(8): states, and an expression over src, dst, sport, dport, dev, fwmark,
+cgroup and autobound with and, or, not and parentheses. Where no state is named:
+all but listening ones.
+
+AGE is the time in the present state, IDLE that without progress. ≥ marks a lower
+bound, - what only observation could tell: that of a running sockdog, where its
+state directory is named. VERDICT says why a socket is in CLOSE-WAIT:
+
+  eof-unread           the program never read the end of the stream
+  eof-read-not-closed  it read it, and forgot to close
+  unread-data          there is data that it has not read
+  still-sending        it is half-closed on purpose, and in use
+  in-backlog           the program has stopped accepting
+
+-o wide adds the user, the process ([PID], and how many more hold it), the device
+that it is bound to, the mark, the control group, inode and cookie. What these
+privileges do not show is -: a mark takes CAP_NET_ADMIN, other users' processes
+take CAP_SYS_PTRACE.
+
+--sort takes one of these columns; with - before it, the other way round:
+` + columnNames(sortable) + `.
+--group-by takes some of
+` + columnNames(groupable) + `.`,
+		Example: `  sockdog list state close-wait
+  sockdog list --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )'
+  sockdog list -o wide --sort recv-q dport = https
+  sockdog list --group-by dst,dport state time-wait
+  sockdog list --group-by process,verdict state close-wait
+  sockdog list --watch=5s state close-wait
+  sockdog list --summary`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
+			if d, rest, ok := cutDuration(args); ok && cmd.Flags().Changed("watch") {
+				l.watch, args = d, rest // "--watch 5s", which pflag takes for "--watch" and a filter
 			}
-			states, err := statesOf(args)
-			if err != nil {
+			if err := l.check(cmd); err != nil {
 				return usage{err}
 			}
-			if err := list(cmd.OutOrStdout(), states, output); err != nil {
+			if err := l.parse(args); err != nil {
+				return err
+			}
+			if l.summary && !l.listening {
+				l.all = true // a sum of all but some would be none
+			}
+			if err := l.run(cmd.Context(), cmd.OutOrStdout()); err != nil {
 				return problem(err)
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
+	l.flags(cmd)
+	l.elsewhere(cmd, elsewhere{name: "kill", letter: "K", instead: "write sockdog kill"})
+	f := cmd.Flags()
+	f.StringVarP(&l.output, "output", "o", "table", "`format`: table, wide or json")
+	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as -recv-q")
+	f.BoolVar(&l.reverse, "reverse", false, "sort the other way")
+	f.StringVar(&l.groupBy, "group-by", "", "count by these `columns`, such as dst,dport")
+	f.BoolVarP(&l.summary, "summary", "s", false, "count by state")
+	f.DurationVar(&l.watch, "watch", 0, "again and again, at most so often")
+	f.Lookup("watch").NoOptDefVal = "2s"
+	f.BoolVarP(&l.bare, "no-header", "H", false, "no line of headings")
+	f.StringVar(&l.stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state")
 	return cmd
 }
 
-// statesOf reads "state close-wait state last-ack".
-func statesOf(args []string) (ssfilter.StateSet, error) {
+// cutDuration takes a duration off the front of args: no filter begins with one.
+func cutDuration(args []string) (d time.Duration, rest []string, ok bool) {
 	if len(args) == 0 {
-		return ssfilter.AllStates &^ ssfilter.Of(ssfilter.Listening), nil
+		return 0, nil, false
 	}
-	var states ssfilter.StateSet
-	for i := 0; i < len(args); i += 2 {
-		if args[i] != "state" {
-			if _, err := ssfilter.ParseState(args[i]); err == nil {
-				return 0, fmt.Errorf("%q: write \"state %s\"", args[i], args[i])
-			}
-			return 0, fmt.Errorf("%q: only \"state NAME\" is supported so far", args[i])
+	d, err := time.ParseDuration(args[0])
+	return d, args[1:], err == nil
+}
+
+// check makes sense of the flags together.
+func (l *listing) check(cmd *cobra.Command) (err error) {
+	set := cmd.Flags().Changed
+	switch {
+	case l.output != "table" && l.output != "wide" && l.output != "json":
+		return fmt.Errorf("-o is table, wide or json, not %q (ss's -o shows timers: AGE and IDLE stand in the table)", l.output)
+	case l.summary && (l.groupBy != "" || set("sort") || l.reverse):
+		return errors.New("--summary has an order and groups of its own: leave out --sort, --reverse and --group-by")
+	case l.groupBy != "" && (set("sort") || l.reverse):
+		return errors.New("groups are sorted by their count: leave out --sort and --reverse")
+	case (l.summary || l.groupBy != "") && l.output == "wide":
+		return errors.New("-o wide is for single sockets: leave it out, or --group-by and --summary")
+	case set("watch") && l.watch <= 0:
+		return fmt.Errorf("--watch wants a time, such as 2s, and not %v", l.watch)
+	}
+	if l.order, err = parseOrder(l.sort, l.reverse); err != nil {
+		return err
+	}
+	l.keys, err = parseKeys(l.groupBy)
+	return err
+}
+
+// run looks once, or again and again.
+func (l *listing) run(ctx context.Context, out io.Writer) error {
+	runtime.LockOSThread() // the capability that may be raised is the thread's
+	now, err := sock.Clock()
+	if err != nil {
+		return err
+	}
+	l.host = &host{now: now, precision: sockdiag.Precision(), cgroups: cgroup.New()}
+	if l.kernel, err = l.host.openKernel(); err != nil {
+		return err
+	}
+	defer l.kernel.Close()
+	if l.watch > 0 {
+		return l.again(ctx, out)
+	}
+	if err := l.look(); err != nil {
+		return err
+	}
+	return l.print(out, screenOf(out))
+}
+
+// look fills the crowd with the sockets that are there now, and the grid with
+// their text where that is to be printed.
+func (l *listing) look() error {
+	memories, err := memoriesIn(l.stateDir, l.host)
+	if err != nil {
+		return err
+	}
+	l.crowd.clear()
+	l.grid, l.sorter = newGrid(l.columns(), !l.bare), &sorter{order: l.order}
+	// While the kernel fills its next answer, another thread prepares the last.
+	pages := make(chan []row)
+	var preparing sync.WaitGroup
+	preparing.Go(func() {
+		for page := range pages {
+			l.prepare(page)
+			l.crowd.recycle(page)
 		}
-		if i+1 == len(args) {
-			return 0, errors.New("\"state\" wants the name of one, such as close-wait")
+	})
+	late := func(c *column) bool { return c.late }
+	beside := len(l.grid.columns) > 0 && !slices.ContainsFunc(l.grid.columns, late) && !l.order.by.late
+	sent := l.host.now()
+	err = l.kernel.Look(l.query(), func(s *sock.Socket, got sock.Instant) {
+		l.crowd.add(s, engine.AgeOf(s, memories[s.ID.Cookie], sent, got, l.host.precision))
+		if beside && l.crowd.size%pageRows == 0 {
+			pages <- l.crowd.cut()
 		}
-		set, err := ssfilter.ParseState(args[i+1])
+	})
+	close(pages)
+	preparing.Wait()
+	if err != nil {
+		return err
+	}
+	if l.walks() {
+		found, err := owner.Find(procRoot, l.crowd.inodes())
 		if err != nil {
-			return 0, err
+			return err
 		}
-		states |= set
+		l.crowd.holders = found.Owners
 	}
-	return states, nil
+	if !l.summary && l.groupBy == "" {
+		for _, page := range l.crowd.pages {
+			l.prepare(page)
+		}
+	}
+	return nil
+}
+
+// prepare does with a page of rows what can be done before the last is there.
+func (l *listing) prepare(page []row) {
+	l.sorter.add(&l.crowd, page)
+	if len(l.grid.columns) > 0 {
+		l.grid.add(&l.crowd, page)
+	}
+}
+
+// columns are those of the table, if one is to be printed.
+func (l *listing) columns() []*column {
+	switch {
+	case l.summary, l.groupBy != "", l.output == "json":
+		return nil
+	case l.output == "wide":
+		return wide
+	default:
+		return usual
+	}
+}
+
+// walks reports whether what is asked for takes a walk through /proc.
+func (l *listing) walks() bool {
+	held := func(c *column) bool { return c.held }
+	switch {
+	case l.summary:
+		return false
+	case l.groupBy != "":
+		return slices.ContainsFunc(l.keys, held)
+	default:
+		return l.output != "table" || l.order.by.held
+	}
+}
+
+// print prints what the look found.
+func (l *listing) print(out io.Writer, screen screen) error {
+	switch {
+	case l.summary:
+		return l.printSummary(out)
+	case l.groupBy != "":
+		return l.printGroups(out)
+	}
+	rows := l.sorter.sort()
+	if l.output == "json" {
+		return printObjects(out, func(yield func(listed) bool) {
+			netns := netnsName()
+			for _, i := range rows {
+				if !yield(listedOf(&l.crowd, l.crowd.row(i), netns)) {
+					return
+				}
+			}
+		})
+	}
+	return l.grid.print(out, rows, !l.bare, screen.width)
 }
 
 // listed is a socket in -o json, under the names that the log uses.
@@ -89,16 +277,30 @@ type listed struct {
 	Cookie     uint64   `json:"cookie"`
 	Inode      uint32   `json:"inode"`
 	UID        *uint32  `json:"uid,omitempty"` // of a socket that has an inode
+	PID        int      `json:"pid,omitempty"` // the first that holds it
+	Comm       string   `json:"comm,omitempty"`
+	Dev        string   `json:"dev,omitempty"`
+	Mark       *uint32  `json:"mark,omitempty"` // absent: not known
+	Cgroup     string   `json:"cgroup,omitempty"`
 }
 
-func listedOf(s *sock.Socket, got sock.Instant, netns string) listed {
-	age := engine.AgeOf(s, nil, got, got, sockdiag.Precision())
+func listedOf(c *crowd, r *row, netns string) listed {
 	l := listed{
-		State: s.State.String(), RQueue: s.RQueue, WQueue: s.WQueue, Src: s.Src.String(), Dst: s.Dst.String(),
-		Bound: !age.Exact, Verdict: string(engine.Verdict(s)), Netns: netns, Cookie: s.ID.Cookie, Inode: s.Inode, UID: uidOf(s),
+		State: r.state.String(), RQueue: r.rqueue, WQueue: r.wqueue, Src: r.src.endpoint().String(), Dst: r.dst.endpoint().String(),
+		Bound: !r.exact, Verdict: string(verdicts[r.verdict]), Netns: netns, Cookie: r.cookie, Inode: r.inode,
+		Dev: c.device(r), Cgroup: c.names[r.cgroup],
 	}
-	if age.Known {
-		l.InStateFor, l.IdleFor = seconds(age.InState), seconds(age.Idle)
+	if r.known {
+		l.InStateFor, l.IdleFor = seconds(r.inState), seconds(r.idle)
+	}
+	if r.inode != 0 {
+		l.UID = &r.uid
+	}
+	if r.hasMark {
+		l.Mark = &r.mark
+	}
+	if owners := c.holders[r.inode]; len(owners) > 0 {
+		l.PID, l.Comm = owners[0].PID, owners[0].Comm
 	}
 	return l
 }
@@ -117,61 +319,4 @@ func uidOf(s *sock.Socket) *uint32 {
 	}
 	uid := s.UID
 	return &uid
-}
-
-// aged is a row of the table, which begins with what is stuck the longest.
-type aged struct {
-	age   time.Duration
-	cells []string
-}
-
-func list(w io.Writer, states ssfilter.StateSet, output string) error {
-	netns := netnsName()
-	now, err := sock.Clock()
-	if err != nil {
-		return err
-	}
-	kernel, err := sockdiag.Open(now, nil)
-	if err != nil {
-		return err
-	}
-	defer kernel.Close()
-	var rows []aged
-	var objects []listed
-	err = kernel.Look(sock.Query{States: states}, func(s *sock.Socket, got sock.Instant) {
-		bounds := engine.AgeOf(s, nil, got, got, sockdiag.Precision())
-		if output == "json" {
-			objects = append(objects, listedOf(s, got, netns))
-			return
-		}
-		age := func(d time.Duration) string {
-			switch {
-			case !bounds.Known:
-				return "-"
-			case bounds.Exact:
-				return short(d)
-			default:
-				return "≥" + short(d)
-			}
-		}
-		verdict := string(engine.Verdict(s))
-		if verdict == "" {
-			verdict = "-"
-		}
-		rows = append(rows, aged{bounds.InState, []string{
-			strings.ToUpper(s.State.String()), strconv.Itoa(int(s.RQueue)), strconv.Itoa(int(s.WQueue)), s.Src.String(), s.Dst.String(), age(bounds.InState), age(bounds.Idle), verdict,
-		}})
-	})
-	if err != nil {
-		return err
-	}
-	if output == "json" {
-		return printJSON(w, objects)
-	}
-	slices.SortStableFunc(rows, func(a, b aged) int { return cmp.Compare(b.age, a.age) })
-	cells := make([][]string, len(rows))
-	for i := range rows {
-		cells[i] = rows[i].cells
-	}
-	return printTable(w, []string{"STATE", "RECV-Q", "SEND-Q", "LOCAL", "PEER", "IN-STATE", "IDLE", "VERDICT"}, cells)
 }

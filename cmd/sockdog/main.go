@@ -30,7 +30,7 @@ func run(args []string) int {
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
-	root.AddCommand(runCommand(), checkCommand(), schemaCommand(), planCommand(), listCommand(), doctorCommand(), demoCommand(), versionCommand(), completionCommand())
+	root.AddCommand(runCommand(), checkCommand(), schemaCommand(), planCommand(), listCommand(), killCommand(), doctorCommand(), demoCommand(), versionCommand(), completionCommand())
 	for _, c := range root.Commands() {
 		c.Args = asUsage(c.Args)
 	}
@@ -38,9 +38,13 @@ func run(args []string) int {
 	root.SetArgs(args)
 	cmd, err := root.ExecuteC()
 	var bad found
+	var ended interrupted
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &ended):
+		fmt.Fprintln(os.Stderr, "sockdog:", err)
+		return 128 + int(ended.signal) // as a shell has it
 	case errors.As(err, &bad):
 		if text := bad.Error(); text != "" {
 			fmt.Fprintln(os.Stderr, "sockdog: "+text)

@@ -18,14 +18,15 @@ import (
 	"github.com/sockdog/sockdog/internal/nstest"
 )
 
-// "leak PORT KIND=COUNT..." holds connections to a server on that port, which it
-// is itself, and says "leaking" when they all stand. The kinds are
+// "leak [ADDRESS:]PORT KIND=COUNT..." holds connections to a server on that port,
+// which it is itself, and says "leaking" when they all stand. The kinds are
 //
 //	forgotten    closed by the server, and not by the program
 //	keepalive    forgotten, with keepalives on: the kernel cannot tell for how long
 //	half-closed  closed by the server for its part; the program still sends
 //	in-use       traffic both ways
 //	idle         established, and silent
+//	unaccepted   closed by the client, and not yet accepted by the server; the last kind
 func leak() {
 	if err := makeLeak(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "leak:", err)
@@ -37,11 +38,15 @@ func makeLeak(args []string) error {
 	if len(args) == 0 {
 		return errors.New("which port?")
 	}
-	port, err := strconv.ParseUint(args[0], 10, 16)
+	at := args[0]
+	if !strings.Contains(at, ":") {
+		at = nstest.V4.String() + ":" + at
+	}
+	server, err := netip.ParseAddrPort(at)
 	if err != nil {
 		return err
 	}
-	listener, err := nstest.ListenAt(netip.AddrPortFrom(nstest.V4, uint16(port)), unix.IPPROTO_TCP)
+	listener, err := nstest.ListenAt(server, unix.IPPROTO_TCP)
 	if err != nil {
 		return err
 	}
@@ -53,6 +58,13 @@ func makeLeak(args []string) error {
 			return err
 		}
 		for range n {
+			if kind == "unaccepted" {
+				client, err := nstest.Connect(server)
+				if err := errors.Join(err, client.Close()); err != nil {
+					return err
+				}
+				continue
+			}
 			p, err := nstest.NewPair(listener)
 			if err != nil {
 				return err
@@ -76,8 +88,7 @@ func makeLeak(args []string) error {
 			}
 		}
 	}
-	fmt.Println("leaking")
-	for ; ; time.Sleep(50 * time.Millisecond) {
+	for first := true; ; first = false {
 		for _, p := range append(both, oneWay...) {
 			if err := errors.Join(p.Client.Send(1), p.Server.Receive(1)); err != nil {
 				return fmt.Errorf("a healthy connection failed: %w", err)
@@ -88,6 +99,10 @@ func makeLeak(args []string) error {
 				return fmt.Errorf("a healthy connection failed: %w", err)
 			}
 		}
+		if first {
+			fmt.Println("leaking")
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"regexp"
@@ -82,12 +83,27 @@ const patience = 30 * time.Second
 
 // verbs are what the scripts can do beside what testscript can.
 var verbs = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"address": address,
 	"await":   await,
 	"end":     end,
 	"exits":   exits,
 	"signal":  send,
 	"sockets": sockets,
 	"start":   start,
+}
+
+// "address ADDRESS" gives the loopback interface an IPv4 address more.
+func address(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: address ADDRESS")
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	ts.Check(err)
+	defer unix.Close(fd)
+	alias, err := unix.NewIfreq("lo:1")
+	ts.Check(err)
+	ts.Check(alias.SetInet4Addr(netip.MustParseAddr(args[0]).AsSlice()))
+	ts.Check(unix.IoctlIfreq(fd, unix.SIOCSIFADDR, alias))
 }
 
 // "exits STATUS PROGRAM ARGS..." runs a program that must end with that status.

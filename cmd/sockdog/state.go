@@ -13,6 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/seen"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 )
 
@@ -80,6 +81,23 @@ func readState(dir string, h *host) (engine.Restored, error) {
 		err = nil // nothing was kept there yet
 	}
 	return engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent}, err
+}
+
+// memoriesIn are what a sockdog that may be running knows of the sockets, by
+// cookie; none where no directory is named.
+func memoriesIn(dir string, h *host) (map[uint64]*sock.Memory, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	kept, err := readState(dir, h)
+	if err != nil {
+		return nil, err
+	}
+	memories := make(map[uint64]*sock.Memory, len(kept.Memories))
+	for i := range kept.Memories {
+		memories[kept.Memories[i].Cookie] = &kept.Memories[i]
+	}
+	return memories, nil
 }
 
 // whereabouts tell this boot and network namespace from every other. Kernels

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -10,4 +11,20 @@ import (
 func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
+}
+
+// screen is the size of a terminal, in cells; 0 where there is none, or where it
+// does not tell.
+type screen struct{ width, height int }
+
+func screenOf(out io.Writer) screen {
+	f, ok := out.(*os.File)
+	if !ok {
+		return screen{}
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return screen{}
+	}
+	return screen{int(size.Col), int(size.Row)}
 }

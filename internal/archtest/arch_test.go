@@ -110,6 +110,12 @@ var table = []pkg{
 		why:  "it does what was decided and reconsiders nothing, so it sees no rules and no kernel but through its own interface",
 	},
 	{
+		name: "internal/cull",
+		may:  []string{"internal/engine", "internal/sock", "rules", "rules/ssfilter", unix},
+		not:  []string{"log", "log/slog", "net", "os"},
+		why:  "what a person orders is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
+	},
+	{
 		name: "internal/reload",
 		may:  []string{fsnotify, unix},
 		not:  []string{"log", "log/slog", "net"},
@@ -146,7 +152,7 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/act", "internal/cgroup", "internal/counters", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
+			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
 			"internal/nstest", "internal/owner", "internal/reload", "internal/seen", "internal/sock", "internal/sockdiag",
 			"rules", "rules/ssfilter", cobra, sdnotify, unix,
 		},

@@ -2,7 +2,7 @@
 // private user and network namespace: hundreds of thousands of real sockets on
 // loopback. It prints the table that stands in docs/performance.md.
 //
-//	go run ./internal/bench [-sockets 200000] [look] [kill] [idle] [due]
+//	go run ./internal/bench [-sockets 200000] [look] [list] [kill] [killcommand] [idle] [due]
 package main
 
 import (
@@ -61,7 +61,9 @@ func measure(sockets, rounds int, what []string) error {
 	}
 	defer os.RemoveAll(dir)
 	b := bench{sockdog: filepath.Join(dir, "sockdog"), rounds: rounds}
-	if out, err := exec.Command("go", "build", "-o", b.sockdog, "github.com/sockdog/sockdog/cmd/sockdog").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.sockdog, "github.com/sockdog/sockdog/cmd/sockdog")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build sockdog: %w\n%s", err, out)
 	}
 	defer b.disperse()
@@ -77,7 +79,7 @@ func measure(sockets, rounds int, what []string) error {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"look", b.look}, {"kill", b.kill}, {"idle", b.idle}, {"due", b.due}} {
+	}{{"look", b.look}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}} {
 		if !wants(part.name) {
 			continue
 		}

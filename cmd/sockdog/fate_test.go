@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/cull"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// fates are three that differ in all that a table shows.
+func fates() []*cull.Target {
+	target := func(state ssfilter.State, src, dst string, age engine.Age, result engine.Result, reason string, held ...sock.Owner) *cull.Target {
+		return &cull.Target{
+			Socket: sock.Socket{
+				Conn:  ssfilter.Conn{State: state, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst)},
+				ID:    sock.ID{Cookie: 9},
+				Inode: uint32(len(held)),
+			},
+			Age: age, Result: result, Reason: reason, Held: &engine.Holders{Owners: held},
+		}
+	}
+	return []*cull.Target{
+		target(ssfilter.Established, "10.0.0.1:40000", "10.0.0.2:5432", engine.Age{}, cull.LeftAlone, "may be in use", sock.Owner{PID: 7, Comm: "app"}),
+		target(ssfilter.CloseWait, "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "[::1]:443",
+			engine.Age{InState: 90 * time.Second, Idle: time.Second, Known: true, Exact: true}, engine.Done, "", sock.Owner{PID: 7, Comm: "app"}, sock.Owner{PID: 8, Comm: "app"}),
+		target(ssfilter.TimeWait, "10.0.0.1:1", "10.0.0.2:80", engine.Age{InState: time.Hour, Known: true}, engine.Gone, "it ended by itself"),
+	}
+}
+
+func TestFateTable(t *testing.T) {
+	tests := []struct {
+		name    string
+		table   fateTable
+		targets []*cull.Target
+		want    string
+	}{
+		{"what is left comes last", fateTable{headings: true}, fates(), `
+RESULT       STATE        LOCAL                                           PEER           AGE        WHY
+done         CLOSE-WAIT   [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000  [::1]:443      1m30s      -
+gone         TIME-WAIT    10.0.0.1:1                                      10.0.0.2:80    ≥1h0m      it ended by itself
+left-alone   ESTABLISHED  10.0.0.1:40000                                  10.0.0.2:5432  -          may be in use
+destroyed 1, gone 1, left alone 1
+`},
+		{"wide, without headings", fateTable{holders: true}, fates()[:1], `
+left-alone   ESTABLISHED  10.0.0.1:40000  10.0.0.2:5432  -          app[7]                    may be in use
+destroyed 0, left alone 1
+`},
+		{"nothing", fateTable{headings: true}, nil, "\ndestroyed 0\n"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var out strings.Builder
+			if err := test.table.print(&out, test.targets, sumOf(test.targets, false)); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(strings.TrimPrefix(test.want, "\n"), out.String()); diff != "" {
+				t.Errorf("table (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestFatesJSON(t *testing.T) {
+	var out strings.Builder
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	if err := printFatesJSON(&out, fates()[1:2], false, at); err != nil {
+		t.Fatal(err)
+	}
+	var got []map[string]any
+	if err := json.Unmarshal([]byte(out.String()), &got); err != nil || len(got) != 1 {
+		t.Fatalf("%v in %s", err, out.String())
+	}
+	delete(got[0], "netns") // that of the test
+	want := map[string]any{
+		"time": "2026-01-02T03:04:05.000000006Z", "action": "kill", "result": "done", "dry_run": false, "reason": "",
+		"src": "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "dst": "[::1]:443", "state": "close-wait",
+		"in_state_for": 90.0, "idle_for": 1.0, "cookie": 9.0, "inode": 2.0, "uid": 0.0, "pid": 7.0, "comm": "app",
+	}
+	if diff := cmp.Diff(want, got[0]); diff != "" {
+		t.Errorf("object (-want +got):\n%s", diff)
+	}
+}
+
+func TestLeft(t *testing.T) {
+	targets := append(fates(), fates()[0], &cull.Target{Result: engine.Failed, Reason: errors.ErrUnsupported.Error()}, &cull.Target{})
+	want := []string{"left alone 2: may be in use", "failed 1: unsupported operation"}
+	if diff := cmp.Diff(want, sumOf(targets, false).left()); diff != "" {
+		t.Errorf("what is left (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPrintGroups(t *testing.T) {
+	tests := []struct {
+		keys, output string
+		want         string
+	}{
+		{
+			keys: "dst,dport", output: "table",
+			want: `
+COUNT  DST                                     DPORT  RECV-Q  SEND-Q  OLDEST
+2      10.0.0.2                                5432   2       0       1h30m
+1      2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff  65535  0       0       ≥1m0s
+1      10.0.0.3                                5432   0       0       -
+`,
+		},
+		{
+			keys: "process", output: "table", // what is not known is a group, too
+			want: `
+COUNT  PROCESS  RECV-Q  SEND-Q  OLDEST
+2      -        1       0       ≥5s
+1      java     1       0       1h30m
+1      �[2Jx�   0       0       ≥1m0s
+`,
+		},
+		{
+			keys: "state, uid", output: "json",
+			want: `
+[
+  {
+    "bound": false,
+    "count": 1,
+    "oldest": 5400,
+    "rqueue": 1,
+    "state": "close-wait",
+    "uid": 1000,
+    "wqueue": 0
+  },
+  {
+    "bound": true,
+    "count": 1,
+    "oldest": 60,
+    "rqueue": 0,
+    "state": "established",
+    "uid": 1000,
+    "wqueue": 0
+  },
+  {
+    "bound": false,
+    "count": 1,
+    "oldest": 5,
+    "rqueue": 1,
+    "state": "close-wait",
+    "wqueue": 0
+  },
+  {
+    "bound": true,
+    "count": 1,
+    "rqueue": 0,
+    "state": "syn-sent",
+    "uid": 1000,
+    "wqueue": 0
+  }
+]
+`,
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.keys, func(t *testing.T) {
+			l := listing{output: test.output, crowd: *sightings(t)}
+			var err error
+			if l.keys, err = parseKeys(test.keys); err != nil {
+				t.Fatal(err)
+			}
+			var b strings.Builder
+			if err := l.printGroups(&b); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, "\n"+b.String()); diff != "" {
+				t.Errorf("groups (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,370 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/internal/cull"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// killFlags are the flags of sockdog kill.
+type killFlags struct {
+	selection
+	yes, dryRun, inUse, bare bool
+	olderThan, idle          time.Duration
+	rules, stateDir, output  string
+}
+
+func killCommand() *cobra.Command {
+	var f killFlags
+	cmd := &cobra.Command{
+		Use:   "kill [flags] [state STATE]... [FILTER]",
+		Short: "Destroy sockets by hand, after asking",
+		Long: `Destroy the TCP sockets of this network namespace that a filter selects, written
+as for sockdog list and ss(8): the peer gets a reset, the program an error, and
+the descriptor stays open until the program closes it. What would die is shown
+first, and nothing happens before a yes, or --yes.
+
+Each socket is asked for again just before. One that has ended, changed its state
+or made progress meanwhile is not touched, nor is a new one with its addresses.
+
+Left alone, whatever is said: listening sockets, those in an accept queue, MPTCP
+subflows, what the kernel itself holds, what the file of --rules protects and,
+without one, ssh: port 22 at either end, unless the filter names that port.
+
+Left alone without --in-use: what has something left to send, or has sent
+something within the last second, or made progress within the time of
+--older-than; and in every state but close-wait, time-wait and a closed fin-wait-2,
+where healthy connections are as well, what is not idle for the time of --idle.
+
+Exit status: 0 nothing of what was selected is left, 1 some is, 2 wrong usage.`,
+		Example: `  sockdog kill state close-wait dport = 5432
+  sockdog kill --older-than 10m state close-wait
+  sockdog kill --idle 2d state established dst 10.0.0.0/8
+  sockdog kill --in-use --yes dst 10.1.2.3
+  sockdog kill --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )' --kill`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(args); err != nil {
+				return err
+			}
+			return f.kill(cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f.selection.flags(cmd)
+	flags := cmd.Flags()
+	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would become of each socket, and touch none")
+	flags.Func("older-than", "only what has been in its state for `duration` at least, such as 5m or 2d", duration(&f.olderThan))
+	flags.Func("idle", "only what has nothing queued and made no progress for `duration`; live states too", duration(&f.idle))
+	flags.BoolVar(&f.inUse, "in-use", false, "what is in use, too: for a failover")
+	flags.StringVar(&f.rules, "rules", "", "`file` of rules, whose protect holds")
+	flags.StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state: it knows ages that the kernel does not")
+	flags.StringVarP(&f.output, "output", "o", "table", "`format`: table, wide (with the process) or json")
+	flags.BoolVarP(&f.bare, "no-header", "H", false, "no line of headings")
+	flags.BoolP("kill", "K", true, "as it does anyway; accepted for those who paste from ss")
+	flags.Lookup("kill").Hidden = true
+	return cmd
+}
+
+// duration sets d from a flag.
+func duration(d *time.Duration) func(string) error {
+	return func(text string) (err error) {
+		*d, err = rules.ParseDuration(text)
+		return err
+	}
+}
+
+const (
+	// unconnected are the states that nobody ever touches.
+	unconnected ssfilter.StateSet = 1<<ssfilter.Listening | 1<<ssfilter.Close | 1<<ssfilter.BoundInactive
+	// perhapsDead are those in which a socket may be dead. Of fin-wait-2 only a
+	// socket can tell, by its inode.
+	perhapsDead ssfilter.StateSet = 1<<ssfilter.CloseWait | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2
+	dead        ssfilter.StateSet = 1<<ssfilter.CloseWait | 1<<ssfilter.TimeWait
+)
+
+// check reads the filter and refuses what is too broad to be meant.
+func (f *killFlags) check(args []string) error {
+	if f.output != "table" && f.output != "wide" && f.output != "json" {
+		return usage{fmt.Errorf("-o is table, wide or json, not %q", f.output)}
+	}
+	if err := f.selection.parse(args); err != nil {
+		return err
+	}
+	named, where := f.filter.States, f.filter.Where
+	live := named &^ unconnected &^ perhapsDead
+	switch {
+	case f.listening || named != 0 && named&^unconnected == 0:
+		return usage{errors.New("listening and unconnected sockets are never destroyed: end the program that has them")}
+	case named == 0 && where == nil:
+		return usage{errors.New("kill what? Name a state, a port or an address, such as: sockdog kill state close-wait dport = 5432")}
+	case live != 0 && f.idle == 0 && !f.inUse:
+		return usage{fmt.Errorf("healthy connections are in %s as well: write --idle 1h for those that have been idle that long, or --in-use for all", live)}
+	case named&^unconnected&^dead != 0 && (f.idle > 0 || f.inUse) && where == nil:
+		return usage{fmt.Errorf("healthy connections are in %s as well: name a port, an address or another filter, too", named&^unconnected&^dead)}
+	case f.idle > 0 && f.inUse:
+		return usage{errors.New("--idle spares what is in use, and --in-use does not: write one of them")}
+	case !f.yes && !f.dryRun && !isTerminal(os.Stdin):
+		return usage{errors.New("there is nobody to ask, standard input is no terminal: write --yes, or --dry-run to see what would die")}
+	}
+	return nil
+}
+
+// protection is what is protected: by the file, or else ssh, which gives way where
+// the filter itself names its port.
+func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
+	if f.rules == "" {
+		if ssfilter.NamesPort(f.filter.Where, sshPort) {
+			return nil, nil
+		}
+		return rules.Default().Protect, nil
+	}
+	text, err := readRules(f.rules)
+	if err != nil {
+		return nil, problem(err)
+	}
+	set, err := parseText(stderr, f.rules, text)
+	if err != nil {
+		return nil, err
+	}
+	return set.Protect, nil
+}
+
+const sshPort = 22
+
+// order is what the flags order.
+func (f *killFlags) order(h *host, stderr io.Writer) (*cull.Order, error) {
+	protect, err := f.protection(stderr)
+	if err != nil {
+		return nil, err
+	}
+	memories, err := memoriesIn(f.stateDir, h)
+	if err != nil {
+		return nil, problem(err)
+	}
+	return &cull.Order{
+		Query: f.query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
+		Protect: protect, Able: h.engineAble(), Memories: memories, Precision: h.precision, Self: os.Getpid(),
+	}, nil
+}
+
+// kill looks, shows, asks, destroys and tells.
+func (f *killFlags) kill(stdout, stderr io.Writer) error {
+	// A reader that goes away must not end this in the middle: the sum is still told.
+	signal.Ignore(syscall.SIGPIPE)
+	debug.SetGCPercent(400) // there will be little garbage, and the end is near
+	ctx, stop := untilSignal()
+	defer stop()
+	h, err := openHost()
+	if err != nil {
+		return problem(err)
+	}
+	o, err := f.order(h, stderr)
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread() // never unlocked: it is this thread that may destroy
+	kernel, err := h.openKernel()
+	if err != nil {
+		return problem(err)
+	}
+	defer kernel.Close()
+	targets, young, err := o.Find(kernel, h.now)
+	if err != nil {
+		return problem(err)
+	}
+	if len(targets) == 0 {
+		fmt.Fprintln(stderr, nothing(young))
+	}
+	if err := f.resolve(o, cull.Doomed(targets)); err != nil {
+		return problem(err)
+	}
+	doomed := cull.Doomed(targets)
+	if len(doomed) > 0 && !f.yes && !f.dryRun {
+		if err := show(stderr, doomed); err != nil {
+			return problem(err)
+		}
+		for _, line := range sumOf(targets, f.dryRun).left() {
+			fmt.Fprintln(stderr, line)
+		}
+		if err := confirm(ctx, stderr, os.Stdin, len(doomed)); err != nil {
+			return err
+		}
+	}
+	o.Cull(ctx, doomed, kernel, func() (cull.Kernel, error) { return h.openKernel() })
+	return f.tell(ctx, targets, h, stdout, stderr)
+}
+
+// nothing says that no socket was found.
+func nothing(young int) string {
+	if young > 0 {
+		return fmt.Sprintf("no socket is selected; %s would be without --older-than and --idle", count(young, "more"))
+	}
+	return "no socket is selected"
+}
+
+// resolve finds the holders of those to be destroyed, where it matters: for a
+// person who is asked, where they are printed, and where all of /proc can be read,
+// which shows what the kernel itself holds.
+func (f *killFlags) resolve(o *cull.Order, doomed []*cull.Target) error {
+	inodes := cull.Inodes(doomed)
+	if len(inodes) == 0 {
+		return nil
+	}
+	readable := owner.Readable(procRoot)
+	if !readable && (f.yes || f.dryRun) && f.output == "table" {
+		return nil
+	}
+	found, err := owner.Find(procRoot, inodes)
+	switch {
+	case err == nil:
+		o.Resolve(doomed, engine.Owned{Holders: found.Owners, Complete: found.Complete})
+	case readable:
+		return err
+	}
+	return nil // without /proc nobody knows the holders
+}
+
+// shown is how many rows are shown before the question.
+const shown = 20
+
+// show shows what is to be destroyed, as list does, the oldest first, and where
+// it is too much for a table, to whom it is connected.
+func show(out io.Writer, doomed []*cull.Target) error {
+	slices.SortStableFunc(doomed, func(a, b *cull.Target) int { return cmp.Compare(b.Age.InState, a.Age.InState) })
+	var c crowd
+	c.clear()
+	c.holders = make(map[uint32][]sock.Owner)
+	for _, t := range doomed {
+		c.add(&t.Socket, t.Age)
+		c.holders[t.Socket.Inode] = t.Owners()
+	}
+	columns := append(slices.Clone(usual), holderColumn)
+	g := newGrid(columns, true)
+	g.add(&c, c.pages[0])
+	var rows []int
+	for i := range min(shown, len(doomed)) {
+		rows = append(rows, i)
+	}
+	if err := g.print(out, rows, true, screenOf(out).width); err != nil || len(doomed) <= shown {
+		return err
+	}
+	fmt.Fprintf(out, "... and %d more\n\n", len(doomed)-shown)
+	groups := c.groups(columnsOf("dst", "dport"))
+	var peers [][]string
+	for _, g := range groups[:min(shown, len(groups))] {
+		peers = append(peers, append([]string{strconv.Itoa(g.count)}, g.values...))
+	}
+	err := printTable(out, []string{"COUNT", "DST", "DPORT"}, peers)
+	if more := len(groups) - shown; more > 0 {
+		fmt.Fprintf(out, "... and %d more\n", more)
+	}
+	return err
+}
+
+// confirm asks for a yes.
+func confirm(ctx context.Context, out io.Writer, in io.Reader, n int) error {
+	fmt.Fprintf(out, "destroy %s? [y/N] ", count(n, "socket"))
+	answer := make(chan string, 1)
+	go func() {
+		line, err := bufio.NewReader(in).ReadString('\n')
+		if err != nil {
+			fmt.Fprintln(out) // the end of input is no yes
+		}
+		answer <- line
+	}()
+	select {
+	case line := <-answer:
+		switch strings.ToLower(strings.TrimSpace(line)) {
+		case "y", "yes":
+			return nil
+		}
+		return found{"nothing was destroyed"}
+	case <-ctx.Done():
+		fmt.Fprintln(out)
+		return interruption(ctx, "nothing was destroyed")
+	}
+}
+
+// tell prints what became of each target and the sum, and says what of them is
+// left, and why.
+func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, h *host, stdout, stderr io.Writer) error {
+	s := sumOf(targets, f.dryRun)
+	var err error
+	if f.output == "json" {
+		err = printFatesJSON(stdout, targets, f.dryRun, time.Now())
+	} else {
+		table := fateTable{headings: !f.bare, holders: f.output == "wide"}
+		err = table.print(stdout, targets, s)
+	}
+	text := s.left()
+	if h.cure() != "" && (f.dryRun || s.results[engine.Failed] > 0) {
+		text = append(text, "cure: "+h.cure())
+	}
+	if err != nil {
+		text = append([]string{fmt.Sprintf("not all of it could be told: %v", err), s.String()}, text...)
+	}
+	all := strings.Join(text, "\n")
+	switch {
+	case ctx.Err() != nil:
+		return interruption(ctx, cmp.Or(all, s.String()))
+	case f.dryRun && err == nil:
+		if all != "" {
+			fmt.Fprintln(stderr, all)
+		}
+		return nil
+	case all != "":
+		return found{all}
+	}
+	return nil
+}
+
+// interrupted is the end by a signal.
+type interrupted struct {
+	signal syscall.Signal
+	text   string // what became of the sockets all the same
+}
+
+func (i interrupted) Error() string { return "interrupted: " + i.text }
+
+// interruption is what ended ctx.
+func interruption(ctx context.Context, text string) interrupted {
+	var i interrupted
+	errors.As(context.Cause(ctx), &i)
+	i.text = text
+	return i
+}
+
+// untilSignal returns a context that ends with a signal to end.
+func untilSignal() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		if s, ok := <-signals; ok {
+			cancel(interrupted{signal: s.(syscall.Signal)})
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); close(signals); cancel(nil) }
+}

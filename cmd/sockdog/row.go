@@ -1,0 +1,214 @@
+package main
+
+import (
+	"net/netip"
+	"os/user"
+	"strconv"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// row is a socket as a table keeps it. It has no pointers: of several hundred
+// thousand, the garbage collector then has nothing to read.
+type row struct {
+	src, dst       place
+	cookie         uint64
+	inState, idle  time.Duration // lower bounds, where known
+	rqueue, wqueue uint32
+	uid, inode     uint32 // no inode: the uid means nothing
+	iface, mark    uint32
+	device, cgroup name
+	state          ssfilter.State
+	verdict        verdict
+	known, exact   bool
+	hasMark        bool
+}
+
+// place is an ssfilter.Endpoint without the pointer in a netip.Addr.
+type place struct {
+	addr [16]byte
+	port uint16
+	ipv4 bool
+}
+
+func placeOf(e ssfilter.Endpoint) place {
+	return place{e.Addr().As16(), e.Port(), e.Addr().Is4()}
+}
+
+func (p *place) host() netip.Addr {
+	addr := netip.AddrFrom16(p.addr)
+	if p.ipv4 {
+		return addr.Unmap()
+	}
+	return addr
+}
+
+func (p *place) endpoint() ssfilter.Endpoint { return netip.AddrPortFrom(p.host(), p.port) }
+
+// verdict is an index into verdicts.
+type verdict uint8
+
+var verdicts = [...]rules.Verdict{"", rules.EOFUnread, rules.EOFReadNotClosed, rules.UnreadData, rules.StillSending, rules.InBacklog}
+
+func verdictOf(s *sock.Socket) verdict {
+	v := engine.Verdict(s)
+	for i, known := range verdicts {
+		if v == known {
+			return verdict(i)
+		}
+	}
+	return 0
+}
+
+// name is an index into the names of a crowd; 0 is "".
+type name uint32
+
+// crowd is the sockets of one look, and what is known beside them.
+type crowd struct {
+	pages   [][]row // all but the last one full: a single slice would be copied as it grows
+	size    int     // rows, those of pages that were cut off included
+	spare   chan []row
+	names   []string
+	index   map[string]name
+	holders map[uint32][]sock.Owner // by inode, where they were looked for
+	users   map[uint32]string
+}
+
+// clear forgets the sockets.
+func (c *crowd) clear() {
+	c.pages, c.size, c.holders = nil, 0, nil
+	if c.index == nil {
+		c.spare = make(chan []row, 8)
+		c.names, c.index = []string{""}, map[string]name{"": 0}
+		c.users = make(map[uint32]string)
+	}
+}
+
+// pageRows is how many rows a page holds.
+const pageRows = 4096
+
+// row returns the row with that index, from 0 to size.
+func (c *crowd) row(i int) *row { return &c.pages[i/pageRows][i%pageRows] }
+
+// rows lists them all, by index.
+func (c *crowd) rows(yield func(int, *row) bool) {
+	for i := range c.size {
+		if !yield(i, c.row(i)) {
+			return
+		}
+	}
+}
+
+func (c *crowd) add(s *sock.Socket, age engine.Age) {
+	c.append(row{
+		src: placeOf(s.Src), dst: placeOf(s.Dst), cookie: s.ID.Cookie,
+		inState: age.InState, idle: age.Idle, known: age.Known, exact: age.Exact,
+		rqueue: s.RQueue, wqueue: s.WQueue, uid: s.UID, inode: s.Inode,
+		iface: s.Iface, device: c.name(s.Device), mark: s.Mark, hasMark: s.HasMark, cgroup: c.name(s.Cgroup),
+		state: s.State, verdict: verdictOf(s),
+	})
+}
+
+func (c *crowd) append(r row) {
+	if last := len(c.pages) - 1; last < 0 || len(c.pages[last]) == pageRows {
+		c.pages = append(c.pages, c.page())
+	}
+	last := len(c.pages) - 1
+	c.pages[last] = append(c.pages[last], r)
+	c.size++
+}
+
+// page is an empty one. Memory that was never used is dear: the kernel clears it
+// 4 KiB at a time.
+func (c *crowd) page() []row {
+	select {
+	case page := <-c.spare:
+		return page[:0]
+	default:
+		return make([]row, 0, pageRows)
+	}
+}
+
+// cut takes the last page out of the crowd, for whoever needs its rows once.
+func (c *crowd) cut() []row {
+	last := len(c.pages) - 1
+	page := c.pages[last]
+	c.pages = c.pages[:last]
+	return page
+}
+
+// recycle gives back a page that nobody needs any more.
+func (c *crowd) recycle(page []row) {
+	select {
+	case c.spare <- page:
+	default:
+	}
+}
+
+func (c *crowd) name(text string) name {
+	if text == "" {
+		return 0
+	}
+	n, ok := c.index[text]
+	if !ok {
+		n = name(len(c.names))
+		c.names = append(c.names, text)
+		c.index[text] = n
+	}
+	return n
+}
+
+// inodes are what to find the holders of.
+func (c *crowd) inodes() map[uint32]struct{} {
+	inodes := make(map[uint32]struct{}, c.size)
+	for _, r := range c.rows {
+		if r.inode != 0 {
+			inodes[r.inode] = struct{}{}
+		}
+	}
+	return inodes
+}
+
+// device is what a socket is bound to: by its number where that has no name any
+// more, "" if to nothing.
+func (c *crowd) device(r *row) string {
+	if r.device == 0 && r.iface != 0 {
+		return strconv.FormatUint(uint64(r.iface), 10)
+	}
+	return c.names[r.device]
+}
+
+// user is the name that the owner of a socket has here, or else its number.
+func (c *crowd) user(r *row) string {
+	if r.inode == 0 {
+		return ""
+	}
+	text, ok := c.users[r.uid]
+	if !ok {
+		text = strconv.FormatUint(uint64(r.uid), 10)
+		if u, err := user.LookupId(text); err == nil {
+			text = u.Username
+		}
+		c.users[r.uid] = text
+	}
+	return text
+}
+
+// comm is the name of the first process that holds a socket.
+func (c *crowd) comm(r *row) string {
+	if owners := c.holders[r.inode]; len(owners) > 0 {
+		return owners[0].Comm
+	}
+	return ""
+}
+
+func (c *crowd) pid(r *row) (uint64, bool) {
+	if owners := c.holders[r.inode]; len(owners) > 0 {
+		return uint64(owners[0].PID), true
+	}
+	return 0, false
+}

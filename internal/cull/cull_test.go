@@ -1,0 +1,521 @@
+package cull
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// second is the instant at which the fake kernel answers everything.
+const second = sock.Instant(time.Second)
+
+// clock is one by which a look took that long.
+func clock(look time.Duration) func() sock.Instant {
+	now := second.Add(-look)
+	return func() sock.Instant {
+		defer func() { now = second }()
+		return now
+	}
+}
+
+// A look may be dear, so that single questions confirm the end of a socket, or
+// cheap.
+const dear, cheap = 100 * time.Millisecond, time.Microsecond
+
+// stuck is a socket in CLOSE_WAIT that its program has forgotten an hour ago.
+func stuck(cookie uint64) sock.Socket {
+	const hour = time.Hour
+	return sock.Socket{
+		Conn: ssfilter.Conn{
+			State: ssfilter.CloseWait,
+			Src:   netip.MustParseAddrPort("127.0.0.1:40000"), Dst: netip.MustParseAddrPort("127.0.0.1:5432"),
+		},
+		ID:     sock.ID{Family: unix.AF_INET, SPort: [2]byte{1, 1}, DPort: [2]byte{1, 2}, Cookie: cookie},
+		Inode:  uint32(cookie),
+		RQueue: 1,
+		Info: sock.Info{
+			Has:          ^sock.Has(0),
+			LastDataSent: 2 * hour, LastDataRecv: hour, LastAckRecv: hour,
+			BytesAcked: 100, BytesReceived: 100, SegsIn: 10,
+		},
+	}
+}
+
+func with(s sock.Socket, change func(s *sock.Socket)) sock.Socket {
+	change(&s)
+	return s
+}
+
+// kernel holds sockets, and lets a test stand between two questions.
+type kernel struct {
+	sockets map[uint64]sock.Socket
+	asked   int
+	looks   int
+	lookErr error // from the second on
+	onAsk   func(k *kernel)
+	askErr  func(id sock.ID) error
+	destroy func(k *kernel, id sock.ID) error
+}
+
+func (k *kernel) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	if k.looks++; k.looks > 1 && k.lookErr != nil {
+		return k.lookErr
+	}
+	for _, s := range k.sockets {
+		if q.States.Has(s.State) && (q.Where == nil || q.Where.Eval(&s.Conn) == ssfilter.True) {
+			each(&s, second)
+		}
+	}
+	return nil
+}
+
+func (k *kernel) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+	k.asked++
+	if k.onAsk != nil {
+		k.onAsk(k)
+	}
+	answers = answers[:0]
+	for _, id := range ids {
+		a := sock.Answer{ID: id, Sent: second, Got: second}
+		s, there := k.sockets[id.Cookie]
+		a.Socket, a.Gone = s, !there
+		if k.askErr != nil {
+			a.Err = k.askErr(id)
+		}
+		answers = append(answers, a)
+	}
+	return answers, nil
+}
+
+func (k *kernel) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
+	outcomes = outcomes[:0]
+	for _, id := range ids {
+		if k.destroy != nil {
+			outcomes = append(outcomes, k.destroy(k, id))
+			continue
+		}
+		delete(k.sockets, id.Cookie)
+		outcomes = append(outcomes, nil)
+	}
+	return outcomes, nil
+}
+
+func (k *kernel) Close() error { return nil }
+
+func refuse(errno unix.Errno) func(*kernel, sock.ID) error {
+	return func(*kernel, sock.ID) error { return errno }
+}
+
+// order means every socket but listening ones.
+func order() *Order {
+	return &Order{Query: sock.Query{States: ssfilter.AllStates &^ ssfilter.Of(ssfilter.Listening)}, Precision: 20 * time.Millisecond, Self: 1}
+}
+
+type fate struct {
+	Result engine.Result
+	Reason string
+}
+
+// TestFate has one socket meet its fate.
+func TestFate(t *testing.T) {
+	noAnswer := errors.New("no answer")
+	live := with(stuck(1), func(s *sock.Socket) { s.State = ssfilter.Established })
+	busy := with(stuck(1), func(s *sock.Socket) { s.WQueue = 7 })
+	// It is seen by the first question, the recheck, and changed before the second.
+	change := func(f func(k *kernel)) func(*kernel) {
+		return func(k *kernel) {
+			if k.asked == 1 {
+				f(k)
+			}
+		}
+	}
+	becomes := func(f func(s *sock.Socket)) func(*kernel) {
+		return change(func(k *kernel) { k.sockets[1] = with(k.sockets[1], f) })
+	}
+	tests := []struct {
+		name   string
+		socket sock.Socket
+		order  func(o *Order)
+		kernel func(k *kernel)
+		want   fate
+		byLook fate // where it differs
+	}{
+		{name: "stuck", socket: stuck(1), want: fate{engine.Done, ""}},
+		{name: "dry run", socket: stuck(1), order: func(o *Order) { o.DryRun = true }, want: fate{engine.Would, ""}},
+		{
+			name: "dry run where it could not", socket: stuck(1),
+			order: func(o *Order) { o.DryRun, o.Able.Kill = true, "not permitted" }, want: fate{engine.Would, "not permitted"},
+		},
+		{name: "not permitted", socket: stuck(1), order: func(o *Order) { o.Able.Kill = "not permitted" }, want: fate{engine.Failed, "not permitted"}},
+		{
+			name: "protected", socket: stuck(1),
+			order: func(o *Order) {
+				o.InUse = true
+				o.Protect = []rules.Match{{States: ssfilter.AllStates, Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: 5432, Last: 5432})}}
+			},
+			want: fate{LeftAlone, "protected"},
+		},
+		{
+			name: "in an accept queue", socket: with(stuck(1), func(s *sock.Socket) { s.Inode = 0 }),
+			order: func(o *Order) { o.InUse = true }, want: fate{LeftAlone, "in an accept queue"},
+		},
+		{
+			name: "a subflow", socket: with(stuck(1), func(s *sock.Socket) { s.MPTCP = true }),
+			order: func(o *Order) { o.InUse = true }, want: fate{LeftAlone, "an MPTCP subflow"},
+		},
+		{name: "something to send", socket: busy, want: fate{LeftAlone, "in use: something is left to send"}},
+		{name: "something to send, in a failover", socket: busy, order: func(o *Order) { o.InUse = true }, want: fate{engine.Done, ""}},
+		{
+			name: "half-closed, between two segments",
+			socket: with(stuck(1), func(s *sock.Socket) {
+				s.Info.LastDataSent, s.Info.LastAckRecv = 50*time.Millisecond, 50*time.Millisecond
+			}),
+			want: fate{LeftAlone, "in use: it sent data within the last second"},
+		},
+		{
+			name: "a request just answered, and the answer forgotten",
+			socket: with(stuck(1), func(s *sock.Socket) {
+				s.Info.LastDataSent, s.Info.LastDataRecv, s.Info.LastAckRecv = 60*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+			}),
+			want: fate{engine.Done, ""},
+		},
+		{
+			name: "just connected, and never used",
+			socket: with(stuck(1), func(s *sock.Socket) {
+				s.Info = sock.Info{Has: ^sock.Has(0), BytesAcked: 1}
+			}),
+			want: fate{engine.Done, ""},
+		},
+		{name: "live", socket: live, want: fate{LeftAlone, "may be in use: established is a live state"}},
+		{name: "live, and idle", socket: live, order: func(o *Order) { o.Idle = time.Minute }, want: fate{engine.Done, ""}},
+		{name: "live, in a failover", socket: live, order: func(o *Order) { o.InUse = true }, want: fate{engine.Done, ""}},
+		{
+			name: "old, and seen to be in use", socket: with(stuck(1), func(s *sock.Socket) { s.Info.LastAckRecv = time.Second }),
+			order: func(o *Order) {
+				s := stuck(1)
+				o.OlderThan = time.Minute
+				o.Memories = map[uint64]*sock.Memory{1: {
+					Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: second.Add(-time.Hour), Quiet: second.Add(-time.Second),
+					Acked: 100, Received: 100, SegsIn: 10,
+				}}
+			},
+			want: fate{LeftAlone, "in use: it made progress within 1m0s"},
+		},
+		{name: "it ends before its turn", socket: stuck(1), kernel: func(k *kernel) {
+			k.onAsk = change(func(k *kernel) { delete(k.sockets, 1) })
+		}, want: fate{engine.Gone, "it ended by itself"}},
+		{name: "it ends in its turn", socket: stuck(1), kernel: func(k *kernel) {
+			k.destroy = func(*kernel, sock.ID) error { return sock.ErrGone }
+		}, want: fate{engine.Gone, "it ended by itself"}},
+		{name: "another state", socket: stuck(1), kernel: func(k *kernel) {
+			k.onAsk = becomes(func(s *sock.Socket) { s.State = ssfilter.LastAck })
+		}, want: fate{engine.Changed, "in last-ack by now"}},
+		{name: "connected anew", socket: stuck(1), kernel: func(k *kernel) {
+			k.onAsk = becomes(func(s *sock.Socket) { s.Info.BytesReceived = 0 })
+		}, want: fate{engine.Changed, "another connection by now"}},
+		{
+			name: "another mark", socket: with(stuck(1), func(s *sock.Socket) { s.Mark, s.HasMark = 5, true }),
+			order:  func(o *Order) { o.Query.Where = expr("fwmark = 5") },
+			kernel: func(k *kernel) { k.onAsk = becomes(func(s *sock.Socket) { s.Mark = 6 }) },
+			want:   fate{engine.Changed, "the filter does not mean it any more"},
+		},
+		{name: "progress meanwhile", socket: stuck(1), kernel: func(k *kernel) {
+			k.onAsk = becomes(func(s *sock.Socket) { s.Info.BytesAcked++ })
+		}, want: fate{LeftAlone, "in use: it made progress meanwhile"}},
+		{
+			name: "progress meanwhile, in a failover", socket: stuck(1), order: func(o *Order) { o.InUse = true },
+			kernel: func(k *kernel) { k.onAsk = becomes(func(s *sock.Socket) { s.Info.BytesAcked++ }) },
+			want:   fate{engine.Done, ""},
+		},
+		{name: "something to send by now", socket: stuck(1), kernel: func(k *kernel) {
+			k.onAsk = becomes(func(s *sock.Socket) { s.Info.NotSent = 1 })
+		}, want: fate{LeftAlone, "in use: something is left to send"}},
+		{name: "no answer", socket: stuck(1), kernel: func(k *kernel) {
+			k.askErr = func(sock.ID) error { return noAnswer }
+		}, want: fate{engine.Failed, "asking for it again failed: no answer"}},
+		{name: "the kernel cannot", socket: stuck(1), kernel: func(k *kernel) { k.destroy = refuse(unix.EOPNOTSUPP) }, want: fate{engine.Failed, "operation not supported"}},
+		{name: "still there", socket: stuck(1), kernel: func(k *kernel) {
+			k.destroy = func(*kernel, sock.ID) error { return nil }
+		}, want: fate{engine.Unconfirmed, "the kernel still shows it"}},
+		{name: "destroyed, and connected anew", socket: stuck(1), kernel: func(k *kernel) {
+			k.destroy = func(k *kernel, _ sock.ID) error {
+				k.sockets[1] = with(k.sockets[1], func(s *sock.Socket) { s.State = ssfilter.Established })
+				return nil
+			}
+		}, want: fate{engine.Done, ""}},
+		{name: "destroyed, and no answer", socket: stuck(1), kernel: func(k *kernel) {
+			k.askErr = func(sock.ID) error { // but to the first question
+				if k.asked > 1 {
+					return noAnswer
+				}
+				return nil
+			}
+		}, want: fate{engine.Unconfirmed, "whether it is gone could not be asked: no answer"}, byLook: fate{engine.Done, ""}},
+		{name: "no second look", socket: stuck(1), kernel: func(k *kernel) { k.lookErr = noAnswer }, want: fate{engine.Done, ""}},
+		{name: "no second look, and still there", socket: stuck(1), kernel: func(k *kernel) {
+			k.lookErr = noAnswer
+			k.destroy = func(*kernel, sock.ID) error { return nil }
+		}, want: fate{engine.Unconfirmed, "the kernel still shows it"}},
+		{name: "the answer lost, and gone", socket: stuck(1), kernel: func(k *kernel) {
+			k.destroy = func(k *kernel, id sock.ID) error { delete(k.sockets, id.Cookie); return sock.ErrUnconfirmed }
+		}, want: fate{engine.Done, ""}},
+		{name: "the answer lost, and connected anew", socket: stuck(1), kernel: func(k *kernel) {
+			k.destroy = func(k *kernel, _ sock.ID) error {
+				k.sockets[1] = with(k.sockets[1], func(s *sock.Socket) { s.State = ssfilter.Established })
+				return sock.ErrUnconfirmed
+			}
+		}, want: fate{engine.Unconfirmed, "the kernel's answer was lost"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			meet := func(look time.Duration) fate {
+				k := &kernel{sockets: map[uint64]sock.Socket{1: test.socket}}
+				o := order()
+				if test.order != nil {
+					test.order(o)
+				}
+				if test.kernel != nil {
+					test.kernel(k)
+				}
+				targets := find(t, o, k, look)
+				if len(targets) != 1 {
+					t.Fatalf("%d sockets selected, want 1", len(targets))
+				}
+				o.Cull(t.Context(), Doomed(targets), k, nil)
+				return fate{targets[0].Result, targets[0].Reason}
+			}
+			if diff := cmp.Diff(test.want, meet(dear)); diff != "" {
+				t.Errorf("fate, confirmed by a question (-want +got):\n%s", diff)
+			}
+			want := test.want
+			if test.byLook.Result != "" {
+				want = test.byLook
+			}
+			if diff := cmp.Diff(want, meet(cheap)); diff != "" {
+				t.Errorf("fate, confirmed by a look (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func expr(text string) ssfilter.Expr {
+	x, err := ssfilter.ParseExpr(text)
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
+func find(t *testing.T, o *Order, k Kernel, look time.Duration) []*Target {
+	t.Helper()
+	targets, _, err := o.Find(k, clock(look))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return targets
+}
+
+// TestFind has the bounds on the age select.
+func TestFind(t *testing.T) {
+	socket := with(stuck(1), func(s *sock.Socket) {
+		s.Info.LastAckRecv, s.Info.LastDataRecv = 10*time.Minute, 5*time.Minute
+	})
+	tests := []struct {
+		name   string
+		order  func(o *Order)
+		socket sock.Socket
+		found  bool
+	}{
+		{"no bound", func(o *Order) {}, socket, true},
+		{"old enough", func(o *Order) { o.OlderThan = 9 * time.Minute }, socket, true},
+		{"a kernel's clock that may be late", func(o *Order) { o.OlderThan = 10 * time.Minute }, socket, false},
+		{"idle enough", func(o *Order) { o.Idle = 4 * time.Minute }, socket, true},
+		{"not idle that long", func(o *Order) { o.Idle = 6 * time.Minute }, socket, false},
+		{"something queued is not idle", func(o *Order) { o.Idle = time.Minute }, with(socket, func(s *sock.Socket) { s.WQueue = 1 }), false},
+		{"an age that nobody knows", func(o *Order) { o.OlderThan = time.Minute }, with(socket, func(s *sock.Socket) { s.Info = sock.Info{} }), false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			o := order()
+			test.order(o)
+			targets, young, err := o.Find(&kernel{sockets: map[uint64]sock.Socket{1: test.socket}}, clock(cheap))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := len(targets) == 1; found != test.found || found == (young == 1) {
+				t.Errorf("%d found and %d too young, want found %v", len(targets), young, test.found)
+			}
+		})
+	}
+}
+
+// A look that comes upon a socket twice tells of it once.
+func TestFindOnce(t *testing.T) {
+	targets, _, err := order().Find(twice{&kernel{sockets: map[uint64]sock.Socket{1: stuck(1), 2: stuck(2)}}}, clock(cheap))
+	if err != nil || len(targets) != 2 {
+		t.Errorf("%d targets, %v; want 2", len(targets), err)
+	}
+}
+
+type twice struct{ *kernel }
+
+func (k twice) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	return errors.Join(k.kernel.Look(q, each), k.kernel.Look(q, each))
+}
+
+// A look that failed found nothing, whatever it had found before.
+func TestFindFails(t *testing.T) {
+	targets, _, err := order().Find(broken{&kernel{sockets: map[uint64]sock.Socket{1: stuck(1)}}}, clock(cheap))
+	if err == nil || targets != nil {
+		t.Errorf("%v, %v; want an error alone", targets, err)
+	}
+}
+
+type broken struct{ *kernel }
+
+func (k broken) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	k.kernel.Look(q, each)
+	return errors.New("cut short")
+}
+
+func TestResolve(t *testing.T) {
+	tests := []struct {
+		name  string
+		owned engine.Owned
+		want  fate
+	}{
+		{"held", engine.Owned{Complete: true, Holders: map[uint32][]sock.Owner{1: {{PID: 7}}}}, fate{}},
+		{"held by nobody who can be seen", engine.Owned{}, fate{}},
+		{"held by nobody", engine.Owned{Complete: true}, fate{LeftAlone, "held by the kernel"}},
+		{"our own", engine.Owned{Holders: map[uint32][]sock.Owner{1: {{PID: 1}}}}, fate{LeftAlone, "sockdog's own"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			o := order()
+			o.InUse = true
+			doomed := Doomed(find(t, o, &kernel{sockets: map[uint64]sock.Socket{1: stuck(1)}}, dear))
+			if diff := cmp.Diff(map[uint32]struct{}{1: {}}, Inodes(doomed)); diff != "" {
+				t.Errorf("inodes (-want +got):\n%s", diff)
+			}
+			o.Resolve(doomed, test.owned)
+			if diff := cmp.Diff(test.want, fate{doomed[0].Result, doomed[0].Reason}); diff != "" {
+				t.Errorf("fate (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// crowd is so many sockets, with cookies from 1 on.
+func crowd(n int) map[uint64]sock.Socket {
+	all := make(map[uint64]sock.Socket)
+	for i := range uint64(n) {
+		all[i+1] = stuck(i + 1)
+	}
+	return all
+}
+
+func resultsOf(targets []*Target) map[fate]int {
+	results := make(map[fate]int)
+	for _, t := range targets {
+		results[fate{t.Result, t.Reason}]++
+	}
+	return results
+}
+
+// Where the privilege is missing, one batch finds that out for all.
+func TestDenied(t *testing.T) {
+	tried := 0
+	k := &kernel{sockets: crowd(3 * batch), destroy: func(*kernel, sock.ID) error { tried++; return unix.EPERM }}
+	o := order()
+	targets := find(t, o, k, dear)
+	o.Cull(t.Context(), Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	want := map[fate]int{
+		{engine.Failed, "operation not permitted"}:            batch,
+		{engine.Failed, "not tried: operation not permitted"}: 2 * batch,
+	}
+	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
+		t.Errorf("fates (-want +got):\n%s", diff)
+	}
+	if tried != batch {
+		t.Errorf("%d tried, want %d", tried, batch)
+	}
+}
+
+// Among thousands, a look that cost little is made again, and what it shows is
+// asked for.
+func TestConfirmedByLook(t *testing.T) {
+	const n = 3 * batch
+	k := &kernel{sockets: crowd(n)}
+	k.destroy = func(k *kernel, id sock.ID) error {
+		if id.Cookie != 7 {
+			delete(k.sockets, id.Cookie)
+		}
+		return nil
+	}
+	o := order()
+	targets := find(t, o, k, cheap)
+	o.Cull(t.Context(), Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	want := map[fate]int{{engine.Done, ""}: n - 1, {engine.Unconfirmed, "the kernel still shows it"}: 1}
+	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
+		t.Errorf("fates (-want +got):\n%s", diff)
+	}
+	if k.looks != 2 || k.asked != 4 {
+		t.Errorf("%d looks and %d batches of questions, want 2, and 4: one for each batch and one for what is left", k.looks, k.asked)
+	}
+}
+
+// Without other threads the first does it all.
+func TestNoOtherThread(t *testing.T) {
+	k := &kernel{sockets: crowd(5*batch + 1)}
+	o := order()
+	targets := find(t, o, k, dear)
+	o.Cull(t.Context(), Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	if diff := cmp.Diff(map[fate]int{{engine.Done, ""}: 5*batch + 1}, resultsOf(targets)); diff != "" {
+		t.Errorf("fates (-want +got):\n%s", diff)
+	}
+}
+
+// An interruption ends the batch under way, and lets the rest live.
+func TestInterrupted(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	k := &kernel{sockets: crowd(3 * batch)}
+	k.onAsk = func(k *kernel) {
+		if k.asked == 3 { // the second batch, before it is destroyed
+			stop()
+		}
+	}
+	o := order()
+	targets := find(t, o, k, dear)
+	o.Cull(ctx, Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	want := map[fate]int{{engine.Done, ""}: 2 * batch, {LeftAlone, "interrupted before its turn"}: batch}
+	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
+		t.Errorf("fates (-want +got):\n%s", diff)
+	}
+	if len(k.sockets) != batch {
+		t.Errorf("%d sockets live on, want %d", len(k.sockets), batch)
+	}
+}
+
+// Reasons are told once for all that have them: none may hold what differs from
+// socket to socket.
+func TestReasonsAreGrouped(t *testing.T) {
+	k := &kernel{sockets: map[uint64]sock.Socket{
+		1: with(stuck(1), func(s *sock.Socket) { s.WQueue = 1 }),
+		2: with(stuck(2), func(s *sock.Socket) { s.WQueue = 2 }),
+	}}
+	targets := find(t, order(), k, dear)
+	if len(resultsOf(targets)) != 1 || !strings.Contains(targets[0].Reason, "in use") {
+		t.Errorf("fates %v", resultsOf(targets))
+	}
+}

@@ -1,0 +1,191 @@
+// Package cull destroys the sockets that a person has selected: it finds them,
+// spares those that nobody may touch, asks for each again just before, destroys
+// it, and sees to it that it is gone. Rules have nothing to do with it, and
+// neither has time: what has to wait for its instant is the engine's.
+package cull
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Order is which sockets are to be destroyed, and which of them are spared.
+type Order struct {
+	Query     sock.Query
+	OlderThan time.Duration // in their state for that long at least; 0: not asked
+	Idle      time.Duration // without progress for that long, and nothing queued; 0: not asked
+	InUse     bool          // those in use too
+	DryRun    bool          // say what would become of each, and touch none
+	Protect   []rules.Match
+	Able      engine.Able
+	Memories  map[uint64]*sock.Memory // by cookie: what a watchdog knows beside the kernel
+	Precision time.Duration
+	Self      int // our own process
+
+	lookCost time.Duration // of Find's
+}
+
+// LeftAlone is the result for a socket that was meant and is not touched.
+const LeftAlone engine.Result = "left-alone"
+
+// Target is a socket that an order means, and what becomes of it.
+type Target struct {
+	Socket sock.Socket
+	Age    engine.Age
+	Held   *engine.Holders // nil: nobody has looked
+	Result engine.Result   // empty: it is to be destroyed
+	Reason string
+
+	got sock.Instant
+}
+
+// Owners are the processes that hold the target, as far as anybody has looked.
+func (t *Target) Owners() []sock.Owner {
+	if t.Held == nil {
+		return nil
+	}
+	return t.Held.Owners
+}
+
+// conclude says what became of the target.
+func (t *Target) conclude(r engine.Result, reason string) { t.Result, t.Reason = r, reason }
+
+// Find looks for the sockets that the order means. Young is how many more there
+// would be without its bounds on their age.
+func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, young int, err error) {
+	sent := now()
+	var room []Target // no slice of them all: they would be copied as it grows
+	err = k.Look(o.Query, func(s *sock.Socket, got sock.Instant) {
+		age := engine.AgeOf(s, o.Memories[s.ID.Cookie], sent, got, o.Precision)
+		if age.InState < o.OlderThan || o.Idle > 0 && (age.Idle < o.Idle || engine.InUse(s)) {
+			young++
+			return
+		}
+		if len(room) == cap(room) {
+			room = make([]Target, 0, batch)
+		}
+		room = append(room, Target{Socket: *s, Age: age, got: got})
+		targets = append(targets, &room[len(room)-1])
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	o.lookCost = now().Sub(sent)
+	targets = once(targets)
+	for _, t := range targets {
+		o.judge(t)
+	}
+	return targets, young, nil
+}
+
+// once drops what is there a second time: a walk of the hash table can come upon
+// a socket twice.
+func once(targets []*Target) []*Target {
+	seen := make(map[uint64]struct{}, len(targets))
+	return slices.DeleteFunc(targets, func(t *Target) bool {
+		n := len(seen)
+		seen[t.Socket.ID.Cookie] = struct{}{}
+		return len(seen) == n
+	})
+}
+
+// Doomed are the targets that are to be destroyed.
+func Doomed(targets []*Target) []*Target {
+	doomed := make([]*Target, 0, len(targets))
+	for _, t := range targets {
+		if t.Result == "" {
+			doomed = append(doomed, t)
+		}
+	}
+	return doomed
+}
+
+// Inodes are what to find the holders of.
+func Inodes(doomed []*Target) map[uint32]struct{} {
+	inodes := make(map[uint32]struct{}, len(doomed))
+	for _, t := range doomed {
+		if inode := t.Socket.Inode; inode != 0 {
+			inodes[inode] = struct{}{}
+		}
+	}
+	return inodes
+}
+
+// Resolve takes in who holds the targets, which may spare some.
+func (o *Order) Resolve(doomed []*Target, owned engine.Owned) {
+	for _, t := range doomed {
+		t.Held = owned.Of(t.Socket.Inode)
+		o.judge(t)
+	}
+}
+
+// judge spares a target that must not be touched, or gives up one that cannot be
+// destroyed here.
+func (o *Order) judge(t *Target) {
+	why := o.Able.Cannot(&t.Socket)
+	switch spared := o.spare(&t.Socket, t); {
+	case spared != "":
+		t.conclude(LeftAlone, spared)
+	case why != "" && !o.DryRun:
+		t.conclude(engine.Failed, why)
+	}
+}
+
+// spare says why the target, as it now is, is not to be touched, or "".
+func (o *Order) spare(s *sock.Socket, t *Target) string {
+	why := engine.Guard(s, o.Protect, o.Able, t.Held, o.Self)
+	switch {
+	case why != "" || o.InUse:
+		return why
+	case engine.InUse(s):
+		return "in use: something is left to send"
+	case o.Idle == 0 && engine.Live(s):
+		return fmt.Sprintf("may be in use: %s is a live state", s.State)
+	case stillSending(s):
+		return "in use: it sent data within the last second"
+	case t.Age.Idle < o.OlderThan:
+		return fmt.Sprintf("in use: it made progress within %v", o.OlderThan)
+	default:
+		return ""
+	}
+}
+
+// stillSending reports whether a socket in CLOSE_WAIT has just sent data, after
+// the last that it received: its peer may have closed its own half alone (RFC 9293,
+// 3.6), and between two segments nothing need be queued. Where the last data went
+// out before the last came in, that was before the peer's FIN.
+func stillSending(s *sock.Socket) bool {
+	const all = sock.HasBytesAcked | sock.HasLastDataSent | sock.HasLastDataRecv
+	return s.State == ssfilter.CloseWait && s.Info.Has&all == all &&
+		s.Info.BytesAcked > 1 && // a SYN counts as one; before any data the times count from the connect
+		s.Info.LastDataSent < time.Second && s.Info.LastDataSent <= s.Info.LastDataRecv
+}
+
+// recheck concludes on a target that is not any more what was selected.
+func (o *Order) recheck(t *Target, a *sock.Answer) {
+	same, progress := engine.SameConnection(&t.Socket, t.got, a, o.Precision)
+	switch {
+	case a.Err != nil:
+		t.conclude(engine.Failed, "asking for it again failed: "+a.Err.Error())
+	case a.Gone:
+		t.conclude(engine.Gone, "it ended by itself")
+	case a.Socket.State != t.Socket.State:
+		t.conclude(engine.Changed, fmt.Sprintf("in %s by now", a.Socket.State))
+	case !same:
+		t.conclude(engine.Changed, "another connection by now")
+	case o.Query.Where != nil && o.Query.Where.Eval(&a.Socket.Conn) == ssfilter.False:
+		t.conclude(engine.Changed, "the filter does not mean it any more")
+	case progress && !o.InUse:
+		t.conclude(LeftAlone, "in use: it made progress meanwhile")
+	default:
+		if why := o.spare(&a.Socket, t); why != "" {
+			t.conclude(LeftAlone, why)
+		}
+	}
+}
