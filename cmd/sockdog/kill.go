@@ -76,7 +76,7 @@ Exit status: 0 nothing of what was selected is left, 1 some is, 2 wrong usage.`,
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would become of each socket, and touch none")
 	flags.Func("older-than", "only what has been in its state for `duration` at least, such as 5m or 2d", duration(&f.olderThan))
-	flags.Func("idle", "only what has nothing queued and made no progress for `duration`; live states too", duration(&f.idle))
+	flags.Func("idle", "only what has nothing left to send and made no progress for `duration`; live states too", duration(&f.idle))
 	flags.BoolVar(&f.inUse, "in-use", false, "what is in use, too: for a failover")
 	flags.StringVar(&f.rules, "rules", "", "`file` of rules, whose protect holds")
 	flags.StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state: it knows ages that the kernel does not")
@@ -180,6 +180,9 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	if err != nil {
 		return problem(err)
 	}
+	if err := f.markless(h.raised); err != nil {
+		return found{fmt.Sprintf("%v\ncure: %s", err, h.cure())}
+	}
 	o, err := f.order(h, stderr)
 	if err != nil {
 		return err
@@ -195,7 +198,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		return problem(err)
 	}
 	if len(targets) == 0 {
-		fmt.Fprintln(stderr, nothing(young))
+		fmt.Fprintln(stderr, f.nothing(young))
 	}
 	if err := f.resolve(o, cull.Doomed(targets)); err != nil {
 		return problem(err)
@@ -205,7 +208,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		if err := show(stderr, doomed); err != nil {
 			return problem(err)
 		}
-		for _, line := range sumOf(targets, f.dryRun).left() {
+		for _, line := range f.left(sumOf(targets, f.dryRun)) {
 			fmt.Fprintln(stderr, line)
 		}
 		if err := confirm(ctx, stderr, os.Stdin, len(doomed)); err != nil {
@@ -217,11 +220,18 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 }
 
 // nothing says that no socket was found.
-func nothing(young int) string {
-	if young > 0 {
-		return fmt.Sprintf("no socket is selected; %s would be without --older-than and --idle", count(young, "more"))
+func (f *killFlags) nothing(young int) string {
+	if young == 0 {
+		return "no socket is selected"
 	}
-	return "no socket is selected"
+	var bounds []string
+	if f.olderThan > 0 {
+		bounds = append(bounds, "--older-than")
+	}
+	if f.idle > 0 {
+		bounds = append(bounds, "--idle")
+	}
+	return fmt.Sprintf("no socket is selected; without %s there would be %d", strings.Join(bounds, " and "), young)
 }
 
 // resolve finds the holders of those to be destroyed, where it matters: for a
@@ -318,7 +328,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, h *host, s
 		table := fateTable{headings: !f.bare, holders: f.output == "wide"}
 		err = table.print(stdout, targets, s)
 	}
-	text := s.left()
+	text := f.left(s)
 	if h.cure() != "" && (f.dryRun || s.results[engine.Failed] > 0) {
 		text = append(text, "cure: "+h.cure())
 	}
@@ -338,6 +348,23 @@ func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, h *host, s
 		return found{all}
 	}
 	return nil
+}
+
+// left says of what something is left, why, and what to write where it is meant.
+func (f *killFlags) left(s sum) []string {
+	lines := s.left()
+	protected, live := false, false
+	for r := range s.reasons {
+		protected = protected || r.text == "protected"
+		live = live || strings.HasPrefix(r.text, "may be in use: ")
+	}
+	if protected && f.rules == "" {
+		lines = append(lines, "ssh is protected, port 22 at either end: name that port in the filter if you mean it")
+	}
+	if live {
+		lines = append(lines, "--idle 1h takes those that have been idle that long, --in-use takes all")
+	}
+	return lines
 }
 
 // interrupted is the end by a signal.

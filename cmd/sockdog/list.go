@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +63,8 @@ that it is bound to, the mark, the control group, inode and cookie. What these
 privileges do not show is -: a mark takes CAP_NET_ADMIN, other users' processes
 take CAP_SYS_PTRACE.
 
---sort takes one of these columns; with - before it, the other way round:
+--sort takes one of these columns: the oldest and the most come first, all else
+from the least on; with - before it, the other way round:
 ` + columnNames(sortable) + `.
 --group-by takes some of
 ` + columnNames(groupable) + `.`,
@@ -75,8 +77,13 @@ take CAP_SYS_PTRACE.
   sockdog list --summary`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if d, rest, ok := cutDuration(args); ok && cmd.Flags().Changed("watch") {
-				l.watch, args = d, rest // "--watch 5s", which pflag takes for "--watch" and a filter
+			if cmd.Flags().Changed("watch") && len(args) > 0 && startsNumber(args[0]) {
+				// "--watch 5s", which pflag takes for "--watch" and a filter: none begins
+				// with a number.
+				if err := cmd.Flags().Set("watch", args[0]); err != nil {
+					return usage{err}
+				}
+				args = args[1:]
 			}
 			if err := l.check(cmd); err != nil {
 				return usage{err}
@@ -87,7 +94,7 @@ take CAP_SYS_PTRACE.
 			if l.summary && !l.listening {
 				l.all = true // a sum of all but some would be none
 			}
-			if err := l.run(cmd.Context(), cmd.OutOrStdout()); err != nil {
+			if err := l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()); err != nil {
 				return problem(err)
 			}
 			return nil
@@ -97,24 +104,20 @@ take CAP_SYS_PTRACE.
 	l.elsewhere(cmd, elsewhere{name: "kill", letter: "K", instead: "write sockdog kill"})
 	f := cmd.Flags()
 	f.StringVarP(&l.output, "output", "o", "table", "`format`: table, wide or json")
-	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as -recv-q")
+	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as recv-q")
 	f.BoolVar(&l.reverse, "reverse", false, "sort the other way")
 	f.StringVar(&l.groupBy, "group-by", "", "count by these `columns`, such as dst,dport")
 	f.BoolVarP(&l.summary, "summary", "s", false, "count by state")
-	f.DurationVar(&l.watch, "watch", 0, "again and again, at most so often")
+	f.Func("watch", "again and again, once in a `duration` at most, such as 5s", duration(&l.watch))
 	f.Lookup("watch").NoOptDefVal = "2s"
 	f.BoolVarP(&l.bare, "no-header", "H", false, "no line of headings")
 	f.StringVar(&l.stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state")
 	return cmd
 }
 
-// cutDuration takes a duration off the front of args: no filter begins with one.
-func cutDuration(args []string) (d time.Duration, rest []string, ok bool) {
-	if len(args) == 0 {
-		return 0, nil, false
-	}
-	d, err := time.ParseDuration(args[0])
-	return d, args[1:], err == nil
+// startsNumber reports whether a word begins as a duration does.
+func startsNumber(word string) bool {
+	return word != "" && word[0] >= '0' && word[0] <= '9' && !strings.ContainsAny(word, ":/")
 }
 
 // check makes sense of the flags together.
@@ -129,8 +132,6 @@ func (l *listing) check(cmd *cobra.Command) (err error) {
 		return errors.New("groups are sorted by their count: leave out --sort and --reverse")
 	case (l.summary || l.groupBy != "") && l.output == "wide":
 		return errors.New("-o wide is for single sockets: leave it out, or --group-by and --summary")
-	case set("watch") && l.watch <= 0:
-		return fmt.Errorf("--watch wants a time, such as 2s, and not %v", l.watch)
 	}
 	if l.order, err = parseOrder(l.sort, l.reverse); err != nil {
 		return err
@@ -140,8 +141,11 @@ func (l *listing) check(cmd *cobra.Command) (err error) {
 }
 
 // run looks once, or again and again.
-func (l *listing) run(ctx context.Context, out io.Writer) error {
+func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	runtime.LockOSThread() // the capability that may be raised is the thread's
+	if err := l.markless(sockdiag.RaiseNetAdmin()); err != nil {
+		fmt.Fprintln(stderr, "sockdog:", err)
+	}
 	now, err := sock.Clock()
 	if err != nil {
 		return err

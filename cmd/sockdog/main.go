@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -29,7 +31,15 @@ func run(args []string) int {
 			return usage{errors.New("which command?")}
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		switch {
+		case cmd == root:
+			err = fmt.Errorf("%w: %s", err, likeSs)
+		case strings.HasSuffix(err.Error(), "'o' in -o"):
+			err = fmt.Errorf("%w (ss's -o shows timers: AGE and IDLE stand in the table)", err)
+		}
+		return usage{err}
+	})
 	root.AddCommand(runCommand(), checkCommand(), schemaCommand(), planCommand(), listCommand(), killCommand(), doctorCommand(), demoCommand(), versionCommand(), completionCommand())
 	for _, c := range root.Commands() {
 		c.Args = asUsage(c.Args)
@@ -59,6 +69,9 @@ func run(args []string) int {
 	}
 }
 
+// likeSs is what to tell who writes sockdog where ss stood.
+const likeSs = "what ss takes follows sockdog list or sockdog kill"
+
 // knownCommand finds a word where a command should be, and names the nearest.
 func knownCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
@@ -66,10 +79,24 @@ func knownCommand(root *cobra.Command, args []string) error {
 	}
 	text := fmt.Sprintf("there is no command %q", args[0])
 	root.SuggestionsMinimumDistance = 1
-	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+	switch near := root.SuggestionsFor(args[0]); {
+	case len(near) > 0:
 		text += ": did you mean " + strings.Join(near, " or ") + "?"
+	case beginsFilter(args[0]):
+		text += ": " + likeSs
 	}
 	return usage{errors.New(text)}
+}
+
+// beginsFilter reports whether a filter for ss may begin so. Of some that is wrong
+// the parser says where, but not at the first word.
+func beginsFilter(word string) bool {
+	if _, err := ssfilter.ParseState(word); err == nil {
+		return true
+	}
+	_, err := ssfilter.ParseFilter(word, nil)
+	var syntax *ssfilter.SyntaxError
+	return !errors.As(err, &syntax) || syntax.Offset > 0
 }
 
 func helpCommand() *cobra.Command {

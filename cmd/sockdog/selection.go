@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockdiag"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -109,10 +111,43 @@ func (s *selection) parse(args []string) error {
 		report := rules.Problems{{Line: 1, Column: column, Msg: syntax.Msg, Text: text}}.Report("filter")
 		return usage{errors.New(strings.TrimSuffix(report, "\n"))}
 	}
+	if err == nil {
+		err = known(s.filter.Where)
+	}
 	if err != nil {
 		return usage{err}
 	}
 	return nil
+}
+
+// known complains of a device or a cgroup that is not there, as ss does: with a
+// mistake in its name, "not dev = eht0" would mean every socket.
+func known(where ssfilter.Expr) error {
+	devices, cgroups := ssfilter.Named(where)
+	for _, name := range devices {
+		if !sockdiag.HasDevice(name) {
+			return fmt.Errorf("there is no device %q here: ip link shows which there are", name)
+		}
+	}
+	if len(cgroups) == 0 {
+		return nil
+	}
+	tree := cgroup.New()
+	for _, name := range cgroups {
+		if _, ok := tree.ID(name); !ok {
+			return fmt.Errorf("there is no cgroup %q here: write its path as it follows the 0:: in /proc/PID/cgroup", name)
+		}
+	}
+	return nil
+}
+
+// markless says what follows where the filter asks for marks and err is why the
+// kernel does not tell them.
+func (s *selection) markless(err error) error {
+	if err == nil || !ssfilter.AsksMark(s.filter.Where) {
+		return nil
+	}
+	return fmt.Errorf("the kernel does not tell the mark of a socket: %w. What fwmark alone could tell is not selected", err)
 }
 
 // bareState finds the name of a state where a filter begins, without the word

@@ -39,6 +39,15 @@ func NewDevice(name string) (Device, error) {
 	return device, nil
 }
 
+// AddAltName gives the device one more name, as "ip link property add" does.
+func (d Device) AddAltName(name string) error {
+	names := attribute(unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, attribute(unix.IFLA_ALT_IFNAME, cstring(name)))
+	if err := rtnetlink(unix.RTM_NEWLINKPROP, unix.NLM_F_CREATE|unix.NLM_F_EXCL, append(ifinfomsg(d, 0), names...)); err != nil {
+		return fmt.Errorf("give device %d the name %s: %w", d, name, err)
+	}
+	return nil
+}
+
 // AddAddress gives the device an address, which can be used at once: nobody is
 // asked whether he has it (RFC 4862, 5.4).
 func (d Device) AddAddress(addr netip.Prefix) error {

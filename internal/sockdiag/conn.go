@@ -49,6 +49,8 @@ type link interface {
 	// deviceName is the name of the device with that index in the link's network
 	// namespace, "" if there is none; deviceIndex is its reverse.
 	deviceName(index uint32) string
+	// altNames are the other names of that device, as in ssfilter.Conn.
+	altNames(index uint32) string
 	deviceIndex(name string) (index uint32, ok bool)
 }
 

@@ -40,6 +40,8 @@ func (f *fakeLink) close() error { f.closed = true; return nil }
 
 func (f *fakeLink) deviceName(index uint32) string { return fmt.Sprint("dev", index) }
 
+func (f *fakeLink) altNames(uint32) string { return "" }
+
 func (f *fakeLink) deviceIndex(name string) (uint32, bool) {
 	var index uint32
 	n, _ := fmt.Sscanf(name, "dev%d", &index)

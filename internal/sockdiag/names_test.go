@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,6 +45,8 @@ func TestMarkAndDevice(t *testing.T) {
 			c.perFamily = perFamily
 			const loopback = "lo"
 			veth := must(nstest.NewDevice("dog0"))(t)
+			check(t, veth.AddAltName("enp9s9"))
+			check(t, veth.AddAltName("dog0-again"))
 			check(t, veth.AddAddress(netip.MustParsePrefix("fe80::1/64")))
 			scoped := netip.MustParseAddr("fe80::1").WithZone(fmt.Sprint(uint32(veth)))
 			at := must(listen(t, nstest.V4).Local())(t)
@@ -96,6 +99,10 @@ func TestMarkAndDevice(t *testing.T) {
 				"dev 1":                   {"bound", "minisocket"},
 				"dev dog0":                {"scoped"},
 				"dev dog1":                {},
+				"dev enp9s9":              {"scoped"},
+				"dev dog0-again":          {"scoped"},
+				"dev dog0-":               {},
+				"not dev enp9s9":          {"plain", "marked", "bound", "minisocket"},
 				"not dev lo":              {"plain", "marked", "scoped"},
 				"not dev dog1":            {"plain", "marked", "bound", "scoped", "minisocket"},
 				"dev dog0 or fwmark = 18": {"scoped", "minisocket"},
@@ -114,6 +121,12 @@ func TestMarkAndDevice(t *testing.T) {
 				}
 				if diff := cmp.Diff(want, got, cmp.AllowUnexported(line{})); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", where, diff)
+				}
+				for _, s := range look(t, c, sock.Query{States: ssfilter.Connected}) {
+					name, ok := cookies[s.ID.Cookie]
+					if by := q.Where.Eval(&s.Conn) == ssfilter.True; ok && by != slices.Contains(names, name) {
+						t.Errorf("%s: evaluated for %s it is %v", where, name, by)
+					}
 				}
 				if c.InUserSpace() != "" {
 					t.Errorf("%s: in user space because %s", where, c.InUserSpace())

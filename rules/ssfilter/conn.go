@@ -13,11 +13,16 @@ type Conn struct {
 	Src, Dst  Endpoint
 	Iface     uint32 // index of the device it is bound to, sk_bound_dev_if; 0: to none
 	Device    string // name of that device at the time; "": not bound, or the name is not known
+	AltNames  string // the other names of that device, each between blanks; UnknownNames: not known
 	Mark      uint32 // SO_MARK
 	HasMark   bool   // the kernel told the mark, which takes CAP_NET_ADMIN
 	Cgroup    string // path below the cgroup2 root, "/" for the root itself; "": not known
 	Autobound Tri    // the kernel chose its local port
 }
+
+// UnknownNames stands in Conn.AltNames where the device may have other names. No
+// device has that one: it lacks the blanks.
+const UnknownNames = "?"
 
 // Side is one end of a connection.
 type Side uint8

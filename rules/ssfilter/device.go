@@ -22,8 +22,12 @@ func (d device) Eval(c *Conn) Tri {
 		return False
 	case c.Device == "":
 		return Unknown
+	case c.Device == d.name:
+		return True
+	case c.AltNames == UnknownNames:
+		return Unknown
 	}
-	return TriOf(c.Device == d.name)
+	return TriOf(c.AltNames != "" && strings.Contains(c.AltNames, " "+d.name+" "))
 }
 
 func (d device) String() string { return text(d) }

@@ -20,11 +20,16 @@ func (p *parser) suggestion() string {
 	if key, value, ok := strings.Cut(p.tok, ":"); ok && slices.Contains(predicates, key) {
 		return meant("%s :%s", key, clip(value))
 	}
-	if _, err := ParsePrefix(p.tok); err == nil {
-		return meant("src %s or dst %s", p.tok, p.tok)
-	}
-	if port := strings.TrimPrefix(p.tok, ":"); isNumber(port) {
+	port := strings.TrimPrefix(p.tok, ":")
+	if _, err := ParsePort(port); err == nil && isNumber(port) {
 		return meant("sport = %s or dport = %s", clip(port), clip(port))
+	}
+	if strings.ContainsAny(p.tok, ".:/") {
+		// What is no address by itself may be one with a port or a length. Names are
+		// not looked up for a guess.
+		if _, err := (&parser{}).endpoint(Src, p.tok); err == nil {
+			return meant("src %s or dst %s", clip(p.tok), clip(p.tok))
+		}
 	}
 	var nearest []string
 	least := min(len(p.tok)/2, 2)

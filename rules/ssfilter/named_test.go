@@ -1,0 +1,61 @@
+package ssfilter
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNamed(t *testing.T) {
+	for _, tt := range []struct {
+		text             string
+		devices, cgroups []string
+		mark             bool
+	}{
+		{text: "dport = 22 and dev != 3"},
+		{text: "not dev = eth0 or dst fe80::1%eth1", devices: []string{"eth0", "eth1"}},
+		{text: "dport = 22 and not ( cgroup = a.slice or fwmark = 5 )", cgroups: []string{"/a.slice"}, mark: true},
+	} {
+		x, err := ParseExpr(tt.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		devices, cgroups := Named(x)
+		if diff := cmp.Diff([][]string{tt.devices, tt.cgroups}, [][]string{devices, cgroups}); diff != "" {
+			t.Errorf("Named(%q) (-want +got):\n%s", tt.text, diff)
+		}
+		if got := AsksMark(x); got != tt.mark {
+			t.Errorf("AsksMark(%q) = %v", tt.text, got)
+		}
+	}
+	if devices, cgroups := Named(nil); devices != nil || cgroups != nil || AsksMark(nil) {
+		t.Error("no filter names something")
+	}
+}
+
+// A device has several names, and who knows not all of them cannot say that
+// another one is of another device.
+func TestDeviceNames(t *testing.T) {
+	for _, tt := range []struct {
+		text, altNames string
+		want           Tri
+	}{
+		{"dev = eth0", "", True},
+		{"dev = enp0s3", "", False},
+		{"dev = enp0s3", " enp0s3 ", True},
+		{"dev = enp0s3", " ens3  enp0s3 ", True},
+		{"dev = enp0s", " ens3  enp0s3 ", False},
+		{"not dev = enp0s3", " enp0s3 ", False},
+		{"dev = eth0", UnknownNames, True},
+		{"dev = enp0s3", UnknownNames, Unknown},
+		{"dev = ?", UnknownNames, Unknown},
+	} {
+		x, err := ParseExpr(tt.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Eval(&Conn{Iface: 2, Device: "eth0", AltNames: tt.altNames}); got != tt.want {
+			t.Errorf("%s with the other names %q is %v, want %v", tt.text, tt.altNames, got, tt.want)
+		}
+	}
+}
