@@ -16,7 +16,8 @@ import (
 // narrow: in some thousand sockets most lengths occur.
 type grid struct {
 	columns []*column
-	widths  []int // of the columns, in cells
+	kept    *column // by which the rows are sorted
+	widths  []int   // of the columns, in cells
 	pages   []lines
 	cells   []byte // of the rows of one page, side by side
 	extents []extent
@@ -108,7 +109,11 @@ const gap = 2
 
 // appendCell appends a cell in its column, and ends the line after the last.
 func (l *lines) appendCell(cell []byte, width, column int) {
-	if room := l.widths[column]; width > room {
+	room := l.widths[column]
+	if room == hidden {
+		return
+	}
+	if width > room {
 		l.text, width = appendElided(l.text, cell, room), room
 	} else {
 		l.text = append(l.text, cell...)
@@ -167,16 +172,56 @@ func appendElided(b, cell []byte, width int) []byte {
 	return append(b, string(runes[tail:])...)
 }
 
-// narrow takes from the widest of the columns that can be narrowed until a line
-// fits so many cells; 0 is no bound. An IPv4 address with its port is left whole.
+// dispensable are the columns that a terminal goes without, one after the other,
+// where a line with them would not fit: one that is broken over two, or cut off
+// under --watch, says less.
+var dispensable = []string{"idle", "send-q", "recv-q"}
+
+// hidden is the width of a column that is left out.
+const hidden = -1
+
+// narrow makes the lines fit so many cells; 0 is no bound. It leaves out the
+// middle of what is widest, though of no IPv4 address with its port, then columns,
+// and then that of shorter addresses too. What cannot fit even so keeps its
+// columns.
 func (g *grid) narrow(fit int) {
-	const least = len("255.255.255.255:65535")
+	const whole, least = len("255.255.255.255:65535"), 15
 	if fit == 0 {
 		return
 	}
-	over := gap*(len(g.widths)-1) - fit
+	natural := g.widths
+	for without := range len(dispensable) + 1 {
+		if g.widths = g.leaveOut(natural, without); g.shrink(fit, whole) {
+			return
+		}
+	}
+	if g.shrink(fit, least) {
+		return
+	}
+	g.widths = slices.Clone(natural)
+	g.shrink(fit, whole)
+}
+
+// leaveOut returns widths without the first n of what is dispensable. What the rows
+// are sorted by stays, and so does the last column, which ends the line.
+func (g *grid) leaveOut(widths []int, n int) []int {
+	widths = slices.Clone(widths)
+	for i, c := range g.columns[:len(g.columns)-1] {
+		if c != g.kept && slices.Contains(dispensable[:n], c.name) {
+			widths[i] = hidden
+		}
+	}
+	return widths
+}
+
+// shrink takes from the widest of the columns that can be narrowed, down to least,
+// until a line fits so many cells, and reports whether it does.
+func (g *grid) shrink(fit, least int) bool {
+	over := -gap - fit
 	for _, width := range g.widths {
-		over += width
+		if width != hidden {
+			over += width + gap
+		}
 	}
 	for ; over > 0; over-- {
 		widest := -1
@@ -186,10 +231,11 @@ func (g *grid) narrow(fit int) {
 			}
 		}
 		if widest < 0 {
-			return
+			return false
 		}
 		g.widths[widest]--
 	}
+	return true
 }
 
 // inBlocks writes what each appends for the indices, in their order. Blocks of

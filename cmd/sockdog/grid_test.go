@@ -94,6 +94,16 @@ SYN-SENT     10.0.0.1:40002            10.0.0.3:5432             -
 `,
 		},
 		{
+			name: "one of 80 columns", columns: usual, headings: true, fit: 80,
+			want: `
+STATE        LOCAL                    PEER                     AGE    VERDICT
+CLOSE-WAIT   10.0.0.1:40000           10.0.0.2:5432            1h30m  eof-unread
+ESTABLISHED  [2001:db8:a…eeee:1]:443  [2001:db8:a…ffff]:65535  ≥1m0s  -
+CLOSE-WAIT   10.0.0.1:40001           10.0.0.2:5432            5s     in-backlog
+SYN-SENT     10.0.0.1:40002           10.0.0.3:5432            -      -
+`,
+		},
+		{
 			name: "one that is too narrow for anything", columns: columnsOf("state", "peer"), headings: true, fit: 10,
 			want: `
 STATE        PEER

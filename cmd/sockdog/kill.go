@@ -50,7 +50,9 @@ or made progress meanwhile is not touched, nor is a new one with its addresses.
 
 Left alone, whatever is said: listening sockets, those in an accept queue, MPTCP
 subflows, what the kernel itself holds, what the file of --rules protects and,
-without one, ssh: port 22 at either end, unless the filter names that port.
+without one, ssh: port 22 at either end, unless the filter names it of that end; and
+those of which it cannot be known whether the filter means them, as of a cgroup in
+time-wait.
 
 Left alone without --in-use: what has something left to send, or has sent
 something within the last second, or made progress within the time of
@@ -131,14 +133,19 @@ func (f *killFlags) check(args []string) error {
 	return nil
 }
 
-// protection is what is protected: by the file, or else ssh, which gives way where
-// the filter itself names its port.
+// protection is what is protected: by the file, or else ssh, which gives way at
+// the end of which the filter itself names the port. Who names that of a peer does
+// not mean those who are logged in here.
 func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 	if f.rules == "" {
-		if ssfilter.NamesPort(f.filter.Where, sshPort) {
-			return nil, nil
+		var ssh []rules.Match
+		for _, side := range []ssfilter.Side{ssfilter.Src, ssfilter.Dst} {
+			if !ssfilter.NamesPortOf(f.filter.Where, side, sshPort) {
+				port := ssfilter.Ports(side, ssfilter.PortRange{First: sshPort, Last: sshPort})
+				ssh = append(ssh, rules.Match{States: ssfilter.AllStates, Where: port})
+			}
 		}
-		return rules.Default().Protect, nil
+		return ssh, nil
 	}
 	text, err := readRules(f.rules)
 	if err != nil {
@@ -383,13 +390,15 @@ func interruption(ctx context.Context, text string) interrupted {
 	return i
 }
 
-// untilSignal returns a context that ends with a signal to end.
+// untilSignal returns a context that ends with a signal to end. A second signal
+// ends the process at once, even if nobody reads what it writes.
 func untilSignal() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		if s, ok := <-signals; ok {
+			signal.Stop(signals)
 			cancel(interrupted{signal: s.(syscall.Signal)})
 		}
 	}()

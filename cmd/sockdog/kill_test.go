@@ -86,6 +86,54 @@ func TestKillBrokenPipe(t *testing.T) {
 	}
 }
 
+// What writes to somebody who does not read ends by a second signal.
+func TestSignalledTwice(t *testing.T) {
+	nstest.Need(t)
+	_, filter := leakOf(t, 300)
+	for _, args := range [][]string{{"list", "--watch", filter}, {"kill", "--yes", filter}} {
+		t.Run(args[0], func(t *testing.T) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			defer w.Close()
+			room, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := sockdogCommand(t, args...)
+			cmd.Stdout = w
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			late := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+			for full := 0; full < room; time.Sleep(time.Millisecond) {
+				if full, err = unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				cmd.Wait()
+			}()
+			for running := true; running; {
+				cmd.Process.Signal(syscall.SIGTERM)
+				select {
+				case <-ended:
+					running = false
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+			late.Stop()
+			if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGTERM {
+				t.Errorf("it ended with %v, want SIGTERM", cmd.ProcessState)
+			}
+		})
+	}
+}
+
 // terminal is a pseudo-terminal: the end that a person sits at, and the end of
 // the program.
 func terminal(t *testing.T) (person, program *os.File) {

@@ -58,10 +58,12 @@ state directory is named. VERDICT says why a socket is in CLOSE-WAIT:
   still-sending        it is half-closed on purpose, and in use
   in-backlog           the program has stopped accepting
 
--o wide adds the user, the process ([PID], and how many more hold it), the device
+-o wide adds the number of the user, the process ([PID], and how many more hold it), the device
 that it is bound to, the mark, the control group, inode and cookie. What these
 privileges do not show is -: a mark takes CAP_NET_ADMIN, other users' processes
 take CAP_SYS_PTRACE.
+
+Where the terminal is too narrow, IDLE, SEND-Q and RECV-Q are left out in turn.
 
 --sort takes one of these columns: the oldest and the most come first, all else
 from the least on; with - before it, the other way round:
@@ -173,6 +175,7 @@ func (l *listing) look() error {
 	}
 	l.crowd.clear()
 	l.grid, l.sorter = newGrid(l.columns(), !l.bare), &sorter{order: l.order}
+	l.grid.kept = l.order.by
 	// While the kernel fills its next answer, another thread prepares the last.
 	pages := make(chan []row)
 	var preparing sync.WaitGroup

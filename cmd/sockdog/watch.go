@@ -18,6 +18,7 @@ const watchShare = 20
 func (l *listing) again(ctx context.Context, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends it at once, even if nobody reads what it writes
 	var text bytes.Buffer
 	for first := true; ; first = false {
 		began := time.Now()

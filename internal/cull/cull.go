@@ -3,6 +3,7 @@ package cull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -92,20 +93,40 @@ func (w *work) do(ctx context.Context, h *hand) {
 			}
 			continue
 		}
-		w.recheck(h, targets)
-		told := w.destroy(h, Doomed(targets))
+		told := w.destroy(h, w.recheck(h, targets))
 		if !w.order.lookIsCheaper(len(w.doomed)) {
 			w.order.confirm(h, told)
 		}
 	}
 }
 
-// recheck asks for the targets again, and concludes on those that are not any
-// more what was selected.
-func (w *work) recheck(h *hand, targets []*Target) {
-	for i := range h.ask(targets) {
-		w.order.recheck(targets[i], &h.answers[i])
+// freshFor is how old an answer may be that is acted on. The cookie holds the
+// kernel to the socket and not to its state or its traffic: what happened to it
+// while this process was stopped, or waited for a processor, shows only when it is
+// asked for once more.
+const freshFor = 250 * time.Millisecond
+
+// mostQuestions is how often a batch is asked for where the machine is too slow to
+// act on the answers in time.
+const mostQuestions = 5
+
+// recheck asks for the targets again, concludes on those that are not any more
+// what was selected, and returns the others, of which it knows what they are now.
+func (w *work) recheck(h *hand, targets []*Target) []*Target {
+	for range mostQuestions {
+		asked := w.order.now()
+		for i := range h.ask(targets) {
+			w.order.recheck(targets[i], &h.answers[i])
+		}
+		targets = Doomed(targets)
+		if len(targets) == 0 || w.order.now().Sub(asked) <= freshFor {
+			return targets
+		}
 	}
+	for _, t := range targets {
+		t.conclude(engine.Failed, fmt.Sprintf("not tried: this machine took over %v between the question and the act", freshFor))
+	}
+	return nil
 }
 
 // destroy destroys the targets and returns those that the kernel was told to.

@@ -73,7 +73,7 @@ func (k *kernel) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant))
 		return k.lookErr
 	}
 	for _, s := range k.sockets {
-		if q.States.Has(s.State) && (q.Where == nil || q.Where.Eval(&s.Conn) == ssfilter.True) {
+		if q.States.Has(s.State) && (q.Where == nil || q.Where.Eval(&s.Conn) != ssfilter.False) {
 			each(&s, second)
 		}
 	}
@@ -219,8 +219,26 @@ func TestFate(t *testing.T) {
 			k.destroy = func(*kernel, sock.ID) error { return sock.ErrGone }
 		}, want: fate{engine.Gone, "it ended by itself"}},
 		{name: "another state", socket: stuck(1), kernel: func(k *kernel) {
-			k.onAsk = becomes(func(s *sock.Socket) { s.State = ssfilter.LastAck })
+			k.onAsk = becomes(func(s *sock.Socket) { s.State, s.Inode = ssfilter.LastAck, 0 })
 		}, want: fate{engine.Changed, "in last-ack by now"}},
+		{name: "another state, which is meant as well", socket: live, order: func(o *Order) { o.InUse = true }, kernel: func(k *kernel) {
+			k.onAsk = becomes(func(s *sock.Socket) { s.State = ssfilter.CloseWait })
+		}, want: fate{LeftAlone, "in close-wait by now, which is selected too"}},
+		{name: "another state, of which the age was bounded", socket: stuck(1), order: func(o *Order) { o.OlderThan = time.Minute }, kernel: func(k *kernel) {
+			k.onAsk = becomes(func(s *sock.Socket) { s.State = ssfilter.Closing })
+		}, want: fate{engine.Changed, "in closing by now"}},
+		{
+			// The kernel takes "not" of what it does not know for true.
+			name:   "a filter that the answer leaves open",
+			socket: stuck(1), order: func(o *Order) { o.InUse, o.Query.Where = true, expr("not cgroup = /a") },
+			want: fate{LeftAlone, "whether the filter means it cannot be known"},
+		},
+		{
+			name:   "autobound, which a look alone tells",
+			socket: with(stuck(1), func(s *sock.Socket) { s.Autobound = ssfilter.True }), order: func(o *Order) { o.Query.Where = expr("autobound") },
+			kernel: func(k *kernel) { k.onAsk = becomes(func(s *sock.Socket) { s.Autobound = ssfilter.Unknown }) },
+			want:   fate{engine.Done, ""},
+		},
 		{name: "connected anew", socket: stuck(1), kernel: func(k *kernel) {
 			k.onAsk = becomes(func(s *sock.Socket) { s.Info.BytesReceived = 0 })
 		}, want: fate{engine.Changed, "another connection by now"}},
@@ -504,6 +522,46 @@ func TestInterrupted(t *testing.T) {
 	}
 	if len(k.sockets) != batch {
 		t.Errorf("%d sockets live on, want %d", len(k.sockets), batch)
+	}
+}
+
+// Stopped between the question and the act, as by a SIGSTOP, a cull asks once
+// more before it acts; where it is never in time, it does not act.
+func TestStopped(t *testing.T) {
+	tests := []struct {
+		name  string
+		stops int // after so many questions
+		want  map[fate]int
+	}{
+		{"once", 1, map[fate]int{{engine.Done, ""}: 1, {LeftAlone, "in use: it made progress meanwhile"}: 1}},
+		{"each time", 1000, map[fate]int{
+			{engine.Failed, "not tried: this machine took over 250ms between the question and the act"}: 1,
+			{LeftAlone, "in use: it made progress meanwhile"}:                                           1,
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			now := second
+			k := &kernel{sockets: crowd(2)}
+			o := order()
+			targets, _, err := o.Find(k, func() sock.Instant { return now })
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.lookCost = dear
+			k.onAsk = func(k *kernel) {
+				if k.asked == 2 { // the first was answered before the stop
+					k.sockets[2] = with(k.sockets[2], func(s *sock.Socket) { s.Info.BytesAcked++ })
+				}
+				if k.asked <= test.stops {
+					now = now.Add(time.Minute)
+				}
+			}
+			o.Cull(t.Context(), Doomed(targets), k, nil)
+			if diff := cmp.Diff(test.want, resultsOf(targets)); diff != "" {
+				t.Errorf("fates (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

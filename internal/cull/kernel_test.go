@@ -48,7 +48,7 @@ func TestKernel(t *testing.T) {
 		{
 			name: "closed by its peer", inUse: true,
 			meanwhile: closeServer,
-			result:    engine.Changed, reason: "in close-wait by now", alive: true,
+			result:    cull.LeftAlone, reason: "in close-wait by now, which is selected too", alive: true,
 		},
 		{
 			name:   "half-closed, and sent something",

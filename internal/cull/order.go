@@ -28,7 +28,8 @@ type Order struct {
 	Precision time.Duration
 	Self      int // our own process
 
-	lookCost time.Duration // of Find's
+	now      func() sock.Instant // Find's
+	lookCost time.Duration       // of Find's
 }
 
 // LeftAlone is the result for a socket that was meant and is not touched.
@@ -59,6 +60,7 @@ func (t *Target) conclude(r engine.Result, reason string) { t.Result, t.Reason =
 // Find looks for the sockets that the order means. Young is how many more there
 // would be without its bounds on their age.
 func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, young int, err error) {
+	o.now = now
 	sent := now()
 	var room []Target // no slice of them all: they would be copied as it grows
 	err = k.Look(o.Query, func(s *sock.Socket, got sock.Instant) {
@@ -141,8 +143,12 @@ func (o *Order) judge(t *Target) {
 func (o *Order) spare(s *sock.Socket, t *Target) string {
 	why := engine.Guard(s, o.Protect, o.Able, t.Held, o.Self)
 	switch {
-	case why != "" || o.InUse:
+	case why != "":
 		return why
+	case o.means(s) == ssfilter.Unknown:
+		return "whether the filter means it cannot be known"
+	case o.InUse:
+		return ""
 	case engine.InUse(s):
 		return "in use: something is left to send"
 	case o.Idle == 0 && engine.Live(s):
@@ -154,6 +160,16 @@ func (o *Order) spare(s *sock.Socket, t *Target) string {
 	default:
 		return ""
 	}
+}
+
+// means reports whether the filter holds for a socket, as far as its answer tells:
+// the kernel knows no cgroup of a time-wait socket, and takes "not" of what it does
+// not know for true.
+func (o *Order) means(s *sock.Socket) ssfilter.Tri {
+	if o.Query.Where == nil {
+		return ssfilter.True
+	}
+	return o.Query.Where.Eval(&s.Conn)
 }
 
 // stillSending reports whether a socket in CLOSE_WAIT has just sent data, after
@@ -170,16 +186,19 @@ func stillSending(s *sock.Socket) bool {
 // recheck concludes on a target that is not any more what was selected.
 func (o *Order) recheck(t *Target, a *sock.Answer) {
 	same, progress := engine.SameConnection(&t.Socket, t.got, a, o.Precision)
+	a.Socket.Autobound = t.Socket.Autobound // a look alone tells, and it lasts as long as the connection
 	switch {
 	case a.Err != nil:
 		t.conclude(engine.Failed, "asking for it again failed: "+a.Err.Error())
 	case a.Gone:
 		t.conclude(engine.Gone, "it ended by itself")
+	case o.meansToo(t, a):
+		t.conclude(LeftAlone, fmt.Sprintf("in %s by now, which is selected too", a.Socket.State))
 	case a.Socket.State != t.Socket.State:
 		t.conclude(engine.Changed, fmt.Sprintf("in %s by now", a.Socket.State))
 	case !same:
 		t.conclude(engine.Changed, "another connection by now")
-	case o.Query.Where != nil && o.Query.Where.Eval(&a.Socket.Conn) == ssfilter.False:
+	case o.means(&a.Socket) == ssfilter.False:
 		t.conclude(engine.Changed, "the filter does not mean it any more")
 	case progress && !o.InUse:
 		t.conclude(LeftAlone, "in use: it made progress meanwhile")
@@ -188,4 +207,13 @@ func (o *Order) recheck(t *Target, a *sock.Answer) {
 			t.conclude(LeftAlone, why)
 		}
 	}
+}
+
+// meansToo reports whether the order means the target although it has changed its
+// state: it is not what was shown, and yet some of what was selected is left. What
+// its program has closed meanwhile ends by itself.
+func (o *Order) meansToo(t *Target, a *sock.Answer) bool {
+	s := &a.Socket
+	return s.State != t.Socket.State && s.Inode != 0 && o.Query.States.Has(s.State) &&
+		o.OlderThan == 0 && o.Idle == 0 && o.means(s) != ssfilter.False
 }

@@ -103,13 +103,19 @@ func portsOf(x Expr, side Side) (all ports, ok bool) {
 // "dport = 22", and not about a range of ports or about all but that one. Two
 // neighbours, as in "dport = 22 or dport = 23", are a range.
 func NamesPort(x Expr, port uint16) bool {
+	return NamesPortOf(x, Src, port) || NamesPortOf(x, Dst, port)
+}
+
+// NamesPortOf is NamesPort for the port of one side.
+func NamesPortOf(x Expr, side Side, port uint16) bool {
+	names := func(x Expr) bool { return NamesPortOf(x, side, port) }
 	switch x := x.(type) {
 	case ports:
-		return slices.Contains(x.ranges, PortRange{port, port})
+		return x.side == side && slices.Contains(x.ranges, PortRange{port, port})
 	case and:
-		return slices.ContainsFunc(x, func(x Expr) bool { return NamesPort(x, port) })
+		return slices.ContainsFunc(x, names)
 	case or:
-		return slices.ContainsFunc(x, func(x Expr) bool { return NamesPort(x, port) })
+		return slices.ContainsFunc(x, names)
 	}
 	return false
 }

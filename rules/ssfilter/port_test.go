@@ -97,4 +97,7 @@ func TestNamesPort(t *testing.T) {
 	if NamesPort(nil, 22) {
 		t.Error("every socket has port 22")
 	}
+	if x := Ports(Dst, PortRange{22, 22}); !NamesPortOf(x, Dst, 22) || NamesPortOf(x, Src, 22) {
+		t.Errorf("%s names one side", x)
+	}
 }
