@@ -58,10 +58,10 @@ state directory is named. VERDICT says why a socket is in CLOSE-WAIT:
   still-sending        it is half-closed on purpose, and in use
   in-backlog           the program has stopped accepting
 
--o wide adds the number of the user, the process ([PID], and how many more hold it), the device
-that it is bound to, the mark, the control group, inode and cookie. What these
-privileges do not show is -: a mark takes CAP_NET_ADMIN, other users' processes
-take CAP_SYS_PTRACE.
+-o wide adds the number of the user, the process ([PID], and how many more hold
+it), the device that it is bound to, the mark, the control group, inode and
+cookie. What these privileges do not show is -: a mark takes CAP_NET_ADMIN, other
+users' processes take CAP_SYS_PTRACE.
 
 Where the terminal is too narrow, IDLE, SEND-Q and RECV-Q are left out in turn.
 

@@ -25,7 +25,8 @@ const mostKnown = 1 << 16
 //
 // A Tree may be used by several goroutines. A nil Tree names nothing.
 type Tree struct {
-	root string // the mount point; "": cgroup2 is not mounted
+	root   string // the mount point; "": cgroup2 is not mounted
+	device uint64 // that the hierarchy is: what is mounted in it, or over it, is another
 
 	walking sync.Mutex
 	known   atomic.Pointer[map[uint64]string] // "": has no name; replaced, never changed
@@ -39,11 +40,15 @@ func New() *Tree {
 		return treeAt("")
 	}
 	defer mounts.Close()
-	return treeAt(mountPoint(mounts))
+	return treeAt(mountPoint(mounts, isCgroup2))
 }
 
 func treeAt(root string) *Tree {
 	t := &Tree{root: root}
+	var st unix.Stat_t
+	if unix.Stat(root+"/", &st) == nil {
+		t.device = st.Dev
+	}
 	t.known.Store(&map[uint64]string{})
 	return t
 }
@@ -62,7 +67,7 @@ func (t *Tree) ID(name string) (id uint64, ok bool) {
 // directory reads the id of a cgroup, and whether there is none below it.
 func (t *Tree) directory(name string) (id uint64, leaf, ok bool) {
 	var st unix.Stat_t
-	if err := unix.Lstat(t.root+name, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if err := unix.Lstat(t.root+name, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Dev != t.device {
 		return 0, false, false
 	}
 	// kernfs counts a directory's links as ever: itself, its entry, and one for

@@ -231,6 +231,8 @@ func TestMountPoint(t *testing.T) {
 		"a part":            {"41 31 0:38 /docker/1 /cg rw - cgroup2 cgroup2 rw\n", "/cg"},
 		"a part, and whole": {"40 31 0:38 /docker/1 /cg rw - cgroup2 cgroup2 rw\n" + unified, "/sys/fs/cgroup"},
 		"whole, and a part": {unified + "42 31 0:38 /docker/1 /cg rw - cgroup2 cgroup2 rw\n", "/sys/fs/cgroup"},
+		"covered":           {"40 31 0:38 / /covered rw - cgroup2 cgroup2 rw\n" + unified, "/sys/fs/cgroup"},
+		"covered, alone":    {"40 31 0:38 / /covered rw - cgroup2 cgroup2 rw\n", ""},
 		"version 1 only":    {"32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n", ""},
 		"named like it":     {"32 31 0:29 / /cgroup2 rw - tmpfs cgroup2 rw\n", ""},
 		"cut":               {"41 31 - cgroup2 cgroup2 rw\n41 31 0:38 /", ""},
@@ -238,10 +240,30 @@ func TestMountPoint(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := mountPoint(strings.NewReader(test.text)); got != test.want {
+			seen := func(point string) bool { return point != "/covered" }
+			if got := mountPoint(strings.NewReader(test.text), seen); got != test.want {
 				t.Errorf("mounted at %q, want %q", got, test.want)
 			}
 		})
+	}
+	if isCgroup2(t.TempDir()) {
+		t.Error("what is mounted over cgroup2 is taken for it")
+	}
+}
+
+// The inode numbers of another filesystem are the ids of other cgroups.
+func TestOtherFilesystem(t *testing.T) {
+	tree := treeAt("/")
+	const within = "/proc/1" // no link, as self is
+	if id, ok := tree.ID(within); ok {
+		t.Errorf("%s, which is mounted in the tree, is cgroup %d", within, id)
+	}
+	if _, _, ok := treeAt("/proc").directory("/" + fmt.Sprint(os.Getpid())); !ok {
+		t.Error("there is no device that the tree is on")
+	}
+	tree.device++ // as if something were mounted over all of it
+	if got := named(tree, inode(t, "/")); got != "" {
+		t.Errorf("a directory on another device is called %q", got)
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // threads are those of the loop, the looker, the asker and the actor.
@@ -91,7 +90,7 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 	return func() {
 		defer kernel.Close()
 		defer counts.Close()
-		told := make(map[ssfilter.StateSet]string)
+		told := make(map[int]string)
 		for {
 			select {
 			case <-done:
@@ -102,7 +101,7 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 				in := d.look(kernel, look)
 				send(in)
 				if in.Err == nil {
-					d.tellWhere(told, look.Query.States, kernel.InUserSpace())
+					d.tellWhere(told, look, kernel.InUserSpace())
 				}
 			}
 		}
@@ -125,13 +124,14 @@ func (d *watch) look(kernel Kernel, look *engine.Look) engine.Looked {
 	return engine.Looked{Finding: finding, Sent: sent, Cost: threadTime() - began, Err: err}
 }
 
-// tellWhere tells where the looks for the sockets in these states are matched, if
-// that has changed: in the kernel, unless there is a reason.
-func (d *watch) tellWhere(told map[ssfilter.StateSet]string, states ssfilter.StateSet, reason string) {
-	if told[states] == reason {
+// tellWhere tells where the looks for a part of the rules are matched, if that has
+// changed: in the kernel, unless there is a reason.
+func (d *watch) tellWhere(told map[int]string, look *engine.Look, reason string) {
+	if told[look.Part()] == reason {
 		return
 	}
-	told[states] = reason
+	told[look.Part()] = reason
+	states := look.Query.States
 	if reason == "" {
 		d.say(slog.LevelDebug, "the kernel selects the sockets again", slog.String("states", states.String()))
 		return

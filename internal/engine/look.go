@@ -32,6 +32,9 @@ type hit struct {
 	got sock.Instant
 }
 
+// Part tells looks for some of the rules from looks for others.
+func (l *Look) Part() int { return int(l.of) }
+
 // Begin starts a finding; sent is when the request went out.
 func (l *Look) Begin(sent sock.Instant) *Finding {
 	l.sent = sent

@@ -32,6 +32,7 @@ func (c *Conn) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) 
 		answers[i] = sock.Answer{ID: ids[i], Err: errUnanswered}
 	}
 	c.names.begin(c.cgroups)
+	clear(c.names.others) // what is acted on must be the present truth
 	for rest := answers; len(rest) > 0; {
 		err := c.ready()
 		if err == nil {

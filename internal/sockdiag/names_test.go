@@ -281,3 +281,28 @@ func TestCgroup(t *testing.T) {
 		})
 	}
 }
+
+// A name that a device was given since the last answer counts at once where an
+// act may follow: a rule may exclude it.
+func TestAskKnowsNewNames(t *testing.T) {
+	c := openNamed(t)
+	const loopback = nstest.Device(1)
+	at := must(listen(t, nstest.V4).Local())(t)
+	bound := client(t, at, func(s nstest.Socket) error { return s.BindToDevice("lo") })
+	var ids []sock.ID
+	for _, s := range look(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established)}) {
+		if s.ID.Cookie == must(bound.Cookie())(t) {
+			ids = append(ids, s.ID)
+		}
+	}
+	wan := expr(t, "dev wan")
+	for _, want := range []ssfilter.Tri{ssfilter.False, ssfilter.True} {
+		answers := must(c.Ask(ids, nil))(t)
+		if len(answers) != 1 || wan.Eval(&answers[0].Socket.Conn) != want {
+			t.Errorf("answers %+v, want one for which dev wan is %d", answers, want)
+		}
+		if want == ssfilter.False {
+			check(t, loopback.AddAltName("wan"))
+		}
+	}
+}

@@ -22,7 +22,13 @@ func (g cgroup) String() string { return text(g) }
 
 func (g cgroup) print(b *strings.Builder, _ form) { g.printOp(b, "=") }
 
-func (g cgroup) printOp(b *strings.Builder, op string) { fmt.Fprintf(b, "cgroup %s %s", op, string(g)) }
+func (g cgroup) printOp(b *strings.Builder, op string) {
+	name := string(g)
+	if cleanCgroup(name) != g { // it is called like a mount point
+		name = "/sys/fs/cgroup" + name
+	}
+	fmt.Fprintf(b, "cgroup %s %s", op, name)
+}
 
 func (g cgroup) compile(prog *program, reject label) {
 	id, known := prog.names.CgroupID(string(g))

@@ -2,6 +2,7 @@ package ssfilter
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -57,10 +58,14 @@ func (d device) compile(prog *program, reject label) {
 // parseDevice reads the name of a device or, where it is a number, its index.
 func parseDevice(text string) (device, error) {
 	if isNumber(text) {
-		if n, err := strconv.ParseUint(text, 0, 31); err == nil {
+		n, err := strconv.ParseUint(text, 0, 31)
+		if err == nil {
 			return device{index: uint32(n)}, nil
 		}
-		return device{}, fmt.Errorf("%s is not the index of a device: write a number up to %d, or its name", quote(text), 1<<31-1)
+		if isDecimal(text) || errors.Is(err, strconv.ErrRange) {
+			return device{}, fmt.Errorf("%s is not the index of a device: write a number up to %d, or its name", quote(text), 1<<31-1)
+		}
+		// Names may begin with a digit, as 6in4-wan does.
 	}
 	// As dev_valid_name of the kernel does; 16 is IFNAMSIZ.
 	if text == "" || len(text) >= 16 || text == "." || text == ".." || strings.ContainsAny(text, "/:") {

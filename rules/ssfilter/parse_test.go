@@ -99,6 +99,7 @@ func TestParseExpr(t *testing.T) {
 		{"not device", "not dev eq lo", "dev != lo"},
 		{"device by index", "dev = 0x1f", "dev = 31"},
 		{"no device", "dev == 0", "dev = 0"},
+		{"device with a digit first", "dev 6in4-wan", "dev = 6in4-wan"},
 		{"device with a dash first", "dev = -1", "dev = -1"},
 		{"mark", "fwmark = 16", "fwmark = 0x10"},
 		{"mark without operator", "fwmark 0xffffffff", "fwmark = 0xffffffff"},
@@ -108,6 +109,7 @@ func TestParseExpr(t *testing.T) {
 		{"mark and no mask", "fwmark = 1/0xffffffff", "fwmark = 0x1"},
 		{"cgroup", "cgroup = /system.slice/ssh.service", "cgroup = /system.slice/ssh.service"},
 		{"cgroup without operator", `cgroup a\x2db/c:d@1/`, `cgroup = /a\x2db/c:d@1`},
+		{"cgroup called like a mount point", "cgroup /sys/fs/cgroup/sys/fs/cgroup/a", "cgroup = /sys/fs/cgroup/sys/fs/cgroup/a"},
 		{"cgroup not", "cgroup != /", "cgroup != /"},
 		{"cgroup below its mount", "cgroup /sys/fs/cgroup/a", "cgroup = /a"},
 		{"cgroup below its other mount", "cgroup /sys/fs/cgroup/unified/a", "cgroup = /a"},
@@ -307,7 +309,7 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"sport = :22 or dport = :22", "( sport >= 5000 and sport <= 5999 ) or dst 10.0.0.0/8:443", "not src inet6:*:22 dport != https",
 		"dst [2001:db8::/32]:0x50", "!(src ::1|src ::ffff:1.2.3.4/100)&&dport<010", "a or b and c", "dst 2001:db8::1:22", "src fe80::1%lo", "((((", "sport > 65535",
-		"dev != lo or dev = 3", "fwmark = 0x10/0xf0", "fwmark 010", "cgroup = /sys/fs/cgroup/unified/a/../b", "not autobound", "dst 10.1/255.255.0.0:22", "src [fe80::1]%eth0:22",
+		"dev != lo or dev = 3", "fwmark = 0x10/0xf0", "fwmark 010", "cgroup = /sys/fs/cgroup/unified/a/../b", "cgroup /sys/fs/cgroup/sys/fs/cgroup/a", "dev 6in4-wan", "not autobound", "dst 10.1/255.255.0.0:22", "src [fe80::1]%eth0:22",
 		"state close-wait exclude time-wait dst four", "excl all state big", "dst db.example.com or src inet6:db.example.com:22", "stat close-wait",
 	} {
 		f.Add(seed)
