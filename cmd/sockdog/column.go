@@ -32,6 +32,19 @@ type column struct {
 	ascii   bool // each byte takes one cell
 }
 
+// width is how many cells of a terminal a text of the column takes.
+func (c *column) width(text []byte) int {
+	width := len(text)
+	if !c.ascii {
+		for _, b := range text { // valid UTF-8, of which utf8.RuneCount would make a string
+			if !utf8.RuneStart(b) {
+				width--
+			}
+		}
+	}
+	return width
+}
+
 // sortKey orders by its fields, one after the other: comparing numbers takes a
 // fraction of the time that comparing texts would.
 type sortKey struct {

@@ -1,37 +1,31 @@
 package main
 
 import (
-	"bytes"
+	"encoding/binary"
 	"io"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"unicode/utf8"
 )
 
 // grid prints the rows of a crowd in columns that keep their place. How wide they
-// are shows when the last row is there. The lines are made all the same as the
-// rows come, as wide as the rows until then, and made again if that was too
-// narrow: in some thousand sockets most lengths occur.
+// are shows when the last row is there: until then it keeps the cells.
 type grid struct {
 	columns []*column
 	kept    *column // by which the rows are sorted
 	widths  []int   // of the columns, in cells
-	pages   []lines
-	cells   []byte // of the rows of one page, side by side
-	extents []extent
+	pages   []cells
 }
 
-// lines are those of a page of rows.
-type lines struct {
+// cells are those of a page of rows, one after the other, each behind its length
+// as a varint: of a row that is printed out of turn, all comes with one or two
+// reads of memory.
+type cells struct {
 	text   []byte
-	ends   []uint32 // of each line, after a first 0
-	widths []int
+	begins []uint32 // of the rows
+	widths []int    // of the widest in each column
 }
-
-// extent is how long a cell is, in bytes, and how wide.
-type extent struct{ bytes, width int }
 
 // newGrid makes a grid of columns, as wide as their headings if they are to be.
 func newGrid(columns []*column, headings bool) *grid {
@@ -44,86 +38,107 @@ func newGrid(columns []*column, headings bool) *grid {
 	return g
 }
 
-// add takes the next page of the crowd. It may run beside the look that fills the
-// page after it, where no column is late.
-func (g *grid) add(c *crowd, page []row) {
-	g.cells, g.extents = g.cells[:0], g.extents[:0]
+// cells prints those of a page of the crowd. Several threads may do so at once,
+// and beside the look that fills another page, where no column is late.
+func (g *grid) cells(c *crowd, page []row) cells {
+	const usual = 10 // bytes for a cell
+	p := cells{
+		text:   make([]byte, 0, len(page)*len(g.columns)*usual),
+		begins: make([]uint32, len(page)),
+		widths: make([]int, len(g.columns)),
+	}
 	for i := range page {
+		p.begins[i] = uint32(len(p.text))
 		for k, column := range g.columns {
-			begin := len(g.cells)
-			g.cells = column.print(c, g.cells, &page[i])
-			cell := extent{bytes: len(g.cells) - begin, width: len(g.cells) - begin}
-			if !column.ascii {
-				cell.width = utf8.RuneCount(g.cells[begin:])
+			begin := len(p.text)
+			p.text = column.print(c, append(p.text, 0), &page[i])
+			cell := p.text[begin+1:]
+			p.widths[k] = max(p.widths[k], column.width(cell))
+			if p.text[begin] = byte(len(cell)); len(cell) > 0x7f {
+				p.text = slices.Replace(p.text, begin, begin+1, binary.AppendUvarint(nil, uint64(len(cell)))...)
 			}
-			g.extents = append(g.extents, cell)
-			g.widths[k] = max(g.widths[k], cell.width)
 		}
 	}
-	l := newLines(len(page), g.widths)
-	rest, extents := g.cells, g.extents
-	for range page {
-		for k := range g.columns {
-			l.appendCell(rest[:extents[k].bytes], extents[k].width, k)
-			rest = rest[extents[k].bytes:]
-		}
-		extents = extents[len(g.columns):]
+	return p
+}
+
+// add takes the cells of the next page.
+func (g *grid) add(p cells) {
+	g.pages = append(g.pages, p)
+	for k, width := range p.widths {
+		g.widths[k] = max(g.widths[k], width)
 	}
-	g.pages = append(g.pages, l)
 }
 
 // print prints the rows in that order, and the headings if they are to be, in
 // lines of so many cells at most where that can be; 0 is no bound.
 func (g *grid) print(out io.Writer, rows []int, headings bool, fit int) error {
 	g.narrow(fit)
-	for i := range g.pages {
-		if !slices.Equal(g.pages[i].widths, g.widths) {
-			g.pages[i] = g.pages[i].again(g.widths)
-		}
-	}
 	if headings {
-		l := newLines(1, g.widths)
+		var line []byte
 		for i, c := range g.columns {
-			l.appendCell([]byte(c.head), len(c.head), i)
+			line = g.appendCell(line, []byte(c.head), i)
 		}
-		if _, err := out.Write(l.text); err != nil {
+		if _, err := out.Write(line); err != nil {
 			return err
 		}
 	}
-	return inBlocks(out, rows, func(b []byte, index int) []byte {
-		l, at := &g.pages[index/pageRows], index%pageRows
-		return append(b, l.text[l.ends[at]:l.ends[at+1]]...)
-	})
+	return inBlocks(out, rows, g.appendLines)
 }
 
-func newLines(n int, widths []int) lines {
-	length := 8 // for what takes more than one byte a cell
-	for _, width := range widths {
-		length += width + gap
+// appendLines appends those of some rows.
+func (g *grid) appendLines(b []byte, rows []int) []byte {
+	// The order is not that of the memory: to read a little of each row first lets the
+	// processor fetch many at a time, where the copying would wait for each.
+	var touched byte
+	for _, row := range rows {
+		cells := g.row(row)
+		touched |= cells[0] | cells[min(64, len(cells)-1)]
 	}
-	return lines{text: make([]byte, 0, n*length), ends: make([]uint32, 1, n+1), widths: slices.Clone(widths)}
+	runtime.KeepAlive(touched)
+	for _, row := range rows {
+		rest := g.row(row)
+		for k := range g.columns {
+			end, size := int(rest[0]), 1
+			if end > 0x7f {
+				length, n := binary.Uvarint(rest)
+				end, size = int(length), n
+			}
+			end += size
+			b = g.appendCell(b, rest[size:end], k)
+			rest = rest[end:]
+		}
+	}
+	return b
+}
+
+// row is the cells from that row on.
+func (g *grid) row(row int) []byte {
+	p := &g.pages[row/pageRows]
+	return p.text[p.begins[row%pageRows]:]
 }
 
 // gap is the blanks between two columns.
 const gap = 2
 
 // appendCell appends a cell in its column, and ends the line after the last.
-func (l *lines) appendCell(cell []byte, width, column int) {
-	room := l.widths[column]
-	if room == hidden {
-		return
+func (g *grid) appendCell(b, cell []byte, column int) []byte {
+	room, last := g.widths[column], column == len(g.columns)-1
+	if room != hidden {
+		width := g.columns[column].width(cell)
+		if width > room {
+			b, width = appendElided(b, cell, room), room
+		} else {
+			b = append(b, cell...)
+		}
+		if !last {
+			b = appendBlanks(b, room+gap-width)
+		}
 	}
-	if width > room {
-		l.text, width = appendElided(l.text, cell, room), room
-	} else {
-		l.text = append(l.text, cell...)
+	if last {
+		b = append(b, '\n')
 	}
-	if column < len(l.widths)-1 {
-		l.text = appendBlanks(l.text, l.widths[column]+gap-width)
-		return
-	}
-	l.text = append(l.text, '\n')
-	l.ends = append(l.ends, uint32(len(l.text)))
+	return b
 }
 
 func appendBlanks(b []byte, n int) []byte {
@@ -132,33 +147,6 @@ func appendBlanks(b []byte, n int) []byte {
 		b = append(b, blanks...)
 	}
 	return append(b, blanks[:n]...)
-}
-
-// again makes the lines again in columns of other widths. The cells are found by
-// where they stand.
-func (l *lines) again(widths []int) lines {
-	m := newLines(len(l.ends)-1, widths)
-	for rest := l.text; len(rest) > 0; {
-		for i, width := range l.widths {
-			end := 0
-			if i == len(l.widths)-1 {
-				end = bytes.IndexByte(rest, '\n')
-				width = -1
-			}
-			for ; width > 0; width-- {
-				_, size := utf8.DecodeRune(rest[end:])
-				end += size
-			}
-			cell := bytes.TrimRight(rest[:end], " ")
-			m.appendCell(cell, utf8.RuneCount(cell), i)
-			if i == len(l.widths)-1 {
-				rest = rest[end+1:]
-			} else {
-				rest = rest[end+gap:]
-			}
-		}
-	}
-	return m
 }
 
 // appendElided leaves out the middle: the beginning and the end of an address
@@ -238,10 +226,10 @@ func (g *grid) shrink(fit, least int) bool {
 	return true
 }
 
-// inBlocks writes what each appends for the indices, in their order. Blocks of
+// inBlocks writes what block appends for the indices, in their order. Blocks of
 // them are made by as many threads as there are, while the ones before are
 // written: what was made in another order is read from memory, not from a cache.
-func inBlocks(out io.Writer, indices []int, each func(b []byte, index int) []byte) error {
+func inBlocks(out io.Writer, indices []int, block func(b []byte, indices []int) []byte) error {
 	const size = 2048
 	blocks := slices.Collect(slices.Chunk(indices, size))
 	made := make([]chan []byte, len(blocks))
@@ -262,11 +250,7 @@ func inBlocks(out io.Writer, indices []int, each func(b []byte, index int) []byt
 				if i >= len(blocks) {
 					return
 				}
-				b = b[:0]
-				for _, index := range blocks[i] {
-					b = each(b, index)
-				}
-				made[i] <- b
+				made[i] <- block(b[:0], blocks[i])
 			}
 		})
 	}

@@ -47,7 +47,7 @@ func printed(t *testing.T, c *crowd, columns []*column, headings bool, fit int) 
 	}
 	g := newGrid(columns, headings)
 	for _, page := range c.pages {
-		g.add(c, page)
+		g.add(g.cells(c, page))
 	}
 	var b strings.Builder
 	if err := g.print(&b, sorted(o, c), headings, fit); err != nil {
@@ -135,7 +135,7 @@ func TestGridOfMany(t *testing.T) {
 	}
 	g := newGrid(columnsOf("cookie", "state"), false)
 	for _, page := range c.pages {
-		g.add(c, page)
+		g.add(g.cells(c, page))
 	}
 	var b strings.Builder
 	if err := g.print(&b, rows, false, 0); err != nil {
@@ -156,7 +156,7 @@ func TestGridBrokenPipe(t *testing.T) {
 	c := crowdOf(3 * pageRows)
 	g := newGrid(usual, true)
 	for _, page := range c.pages {
-		g.add(c, page)
+		g.add(g.cells(c, page))
 	}
 	rows := make([]int, c.size)
 	if err := g.print(&brokenPipe{lines: 2}, rows, true, 0); !errors.Is(err, io.ErrClosedPipe) {
@@ -213,7 +213,7 @@ func BenchmarkTable(b *testing.B) {
 		for b.Loop() {
 			g := newGrid(usual, true)
 			for _, page := range c.pages {
-				g.add(c, page)
+				g.add(g.cells(c, page))
 			}
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/socket")
@@ -223,7 +223,7 @@ func BenchmarkTable(b *testing.B) {
 		for b.Loop() {
 			g := newGrid(usual, true)
 			for _, page := range c.pages {
-				g.add(c, page)
+				g.add(g.cells(c, page))
 			}
 			if err := g.print(io.Discard, rows, true, 0); err != nil {
 				b.Fatal(err)

@@ -279,7 +279,7 @@ func show(out io.Writer, doomed []*cull.Target) error {
 	}
 	columns := append(slices.Clone(usual), holderColumn)
 	g := newGrid(columns, true)
-	g.add(&c, c.pages[0])
+	g.add(g.cells(&c, c.pages[0]))
 	var rows []int
 	for i := range min(shown, len(doomed)) {
 		rows = append(rows, i)

@@ -36,6 +36,7 @@ type listing struct {
 	crowd  crowd
 	grid   *grid
 	sorter *sorter
+	adding sync.Mutex // to both, so that a page has the same place in them
 }
 
 func listCommand() *cobra.Command {
@@ -176,26 +177,33 @@ func (l *listing) look() error {
 	l.crowd.clear()
 	l.grid, l.sorter = newGrid(l.columns(), !l.bare), &sorter{order: l.order}
 	l.grid.kept = l.order.by
-	// While the kernel fills its next answer, another thread prepares the last.
-	pages := make(chan []row)
-	var preparing sync.WaitGroup
-	preparing.Go(func() {
-		for page := range pages {
-			l.prepare(page)
-			l.crowd.recycle(page)
-		}
+	sent := l.host.now()
+	ask := looker(func(kernel daemon.Kernel, q sock.Query, c *crowd, full func(page []row)) error {
+		return kernel.Look(q, func(s *sock.Socket, got sock.Instant) {
+			c.add(s, engine.AgeOf(s, memories[s.ID.Cookie], sent, got, l.host.precision))
+			if full != nil && c.size%pageRows == 0 {
+				full(c.cut())
+			}
+		})
 	})
 	late := func(c *column) bool { return c.late }
-	beside := len(l.grid.columns) > 0 && !slices.ContainsFunc(l.grid.columns, late) && !l.order.by.late
-	sent := l.host.now()
-	err = l.kernel.Look(l.query(), func(s *sock.Socket, got sock.Instant) {
-		l.crowd.add(s, engine.AgeOf(s, memories[s.ID.Cookie], sent, got, l.host.precision))
-		if beside && l.crowd.size%pageRows == 0 {
-			pages <- l.crowd.cut()
-		}
-	})
-	close(pages)
-	preparing.Wait()
+	two, worthIt := halves(l.query())
+	switch {
+	case len(l.grid.columns) == 0 || slices.ContainsFunc(l.grid.columns, late) || l.order.by.late:
+		err = ask(l.kernel, l.query(), &l.crowd, nil)
+	case worthIt:
+		err = l.lookInHalves(two, ask)
+	default:
+		// While the kernel fills its next answer, other threads prepare the last.
+		var preparing sync.WaitGroup
+		err = ask(l.kernel, l.query(), &l.crowd, func(page []row) {
+			preparing.Go(func() {
+				l.prepare(&l.crowd, page)
+				l.crowd.recycle(page)
+			})
+		})
+		preparing.Wait()
+	}
 	if err != nil {
 		return err
 	}
@@ -208,18 +216,19 @@ func (l *listing) look() error {
 	}
 	if !l.summary && l.groupBy == "" {
 		for _, page := range l.crowd.pages {
-			l.prepare(page)
+			l.prepare(&l.crowd, page)
 		}
 	}
 	return nil
 }
 
 // prepare does with a page of rows what can be done before the last is there.
-func (l *listing) prepare(page []row) {
-	l.sorter.add(&l.crowd, page)
-	if len(l.grid.columns) > 0 {
-		l.grid.add(&l.crowd, page)
-	}
+func (l *listing) prepare(c *crowd, page []row) {
+	keys, cells := l.sorter.keys(c, page), l.grid.cells(c, page)
+	l.adding.Lock()
+	defer l.adding.Unlock()
+	l.sorter.add(keys)
+	l.grid.add(cells)
 }
 
 // columns are those of the table, if one is to be printed.
@@ -265,6 +274,9 @@ func (l *listing) print(out io.Writer, screen screen) error {
 				}
 			}
 		})
+	}
+	if len(rows) > pageRows {
+		widen(out)
 	}
 	return l.grid.print(out, rows, !l.bare, screen.width)
 }

@@ -34,8 +34,8 @@ type sorter struct {
 // item stands for a row while its place is looked for.
 type item struct{ word, index uint32 }
 
-// add takes the next page of rows.
-func (s *sorter) add(c *crowd, page []row) {
+// keys are those of a page of rows. Several threads may ask for some at once.
+func (s *sorter) keys(c *crowd, page []row) []sortKey {
 	keys := make([]sortKey, len(page))
 	for i := range page {
 		r := &page[i]
@@ -44,6 +44,11 @@ func (s *sorter) add(c *crowd, page []row) {
 			keys[i].age = uint32(min(r.inState.Milliseconds(), math.MaxUint32-1)) + 1
 		}
 	}
+	return keys
+}
+
+// add takes the keys of the next page.
+func (s *sorter) add(keys []sortKey) {
 	s.pages = append(s.pages, keys)
 	first := &s.pages[0][0]
 	for i := range keys {
@@ -67,9 +72,11 @@ func (s *sorter) sort() []int {
 	for _, page := range s.pages {
 		n += len(page)
 	}
-	s.items, s.spare = make([]item, n), make([]item, n)
-	for i := range s.items {
-		s.items[i].index = uint32(i)
+	s.items, s.spare = make([]item, 0, n), make([]item, n)
+	for i, page := range s.pages {
+		for at := range page {
+			s.items = append(s.items, item{index: uint32(i*pageRows + at)})
+		}
 	}
 	var flip uint32
 	if s.down {

@@ -67,7 +67,7 @@ func TestSort(t *testing.T) {
 func sorted(o order, c *crowd) []int {
 	s := sorter{order: o}
 	for _, page := range c.pages {
-		s.add(c, page)
+		s.add(s.keys(c, page))
 	}
 	return s.sort()
 }

@@ -28,3 +28,12 @@ func screenOf(out io.Writer) screen {
 	}
 	return screen{int(size.Col), int(size.Row)}
 }
+
+// widen gives a pipe the most room that anybody may (pipe-max-size), so that who
+// reads it is woken for many lines at once. What is no pipe, or may have no more,
+// stays as it is.
+func widen(out io.Writer) {
+	if f, ok := out.(*os.File); ok {
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, 1<<20)
+	}
+}
