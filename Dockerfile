@@ -19,6 +19,8 @@ RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/sockdog ./cmd/sock
 RUN setcap cap_net_admin+p /out/sockdog
 
 FROM scratch
+# The system's authorities, for receivers of alerts at https:// URLs.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/sockdog /sockdog
 USER 65532:65532
 ENTRYPOINT ["/sockdog"]

@@ -128,7 +128,7 @@ func TestMessages(t *testing.T) {
 	}
 	quoted := regexp.MustCompile("^\\| `([^`]*)` \\|")
 	found, inTable := 0, false
-	for line := range strings.Lines(read(t, "rules.md")) {
+	for line := range strings.Lines(read(t, "rules.md") + read(t, "alerts.md")) {
 		inTable = strings.HasPrefix(line, "| it says |") || inTable && strings.HasPrefix(line, "|")
 		message := quoted.FindStringSubmatch(line)
 		if !inTable || message == nil {
@@ -146,7 +146,7 @@ func TestMessages(t *testing.T) {
 
 // Every key that is accepted is explained, and so is every one that is not yet.
 func TestKeys(t *testing.T) {
-	page := read(t, "rules.md")
+	page := read(t, "rules.md") + read(t, "alerts.md")
 	explained := regexp.MustCompile("`[^`\n]+`").FindAllString(page, -1)
 	var schema any
 	if err := json.Unmarshal(rules.Schema(), &schema); err != nil {
@@ -162,7 +162,7 @@ func TestKeys(t *testing.T) {
 	}
 	for _, key := range keys {
 		if !slices.Contains(explained, "`"+key+"`") {
-			t.Errorf("rules.md does not explain %s", key)
+			t.Errorf("neither rules.md nor alerts.md explains %s", key)
 		}
 	}
 }

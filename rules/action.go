@@ -43,7 +43,7 @@ type action struct {
 var actions = []action{
 	{kind: Kill, options: &killTable},
 	{kind: "shutdown", refusal: "shutdown is not supported yet"},
-	{kind: "alert", refusal: "alert is not supported yet"},
+	{kind: Alert, options: &alertTable},
 	{kind: "exec", refusal: "exec is not supported yet"},
 	{kind: "signal", refusal: "signal is not supported yet, and needs when, a for of at least 1m and group_by: [pid]"},
 	{kind: "sysctl", refusal: "sysctl is not supported yet"},

@@ -35,6 +35,9 @@ func (p *parser) lint(f *file) {
 		p.report(f.settings.given["dry_run"], "dry_run is on for all rules: nothing is touched")
 	}
 	p.lintProtect(f)
+	for _, r := range f.receivers {
+		p.lintReceiver(r)
+	}
 	for i, d := range f.rules {
 		if d.DryRun {
 			p.report(d.given["dry_run"], "dry_run is on: this rule touches nothing")

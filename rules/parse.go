@@ -11,10 +11,11 @@ import (
 
 // file is a rules file as it stands.
 type file struct {
-	given    given
-	settings general
-	protect  []*selection
-	rules    []*draft
+	given     given
+	settings  general
+	protect   []*selection
+	receivers []*address
+	rules     []*draft
 }
 
 var fileTable = table[file]{what: "the file", open: true, keys: []key[file]{
@@ -22,7 +23,7 @@ var fileTable = table[file]{what: "the file", open: true, keys: []key[file]{
 	field("settings", "what holds for all rules", settings, func(f *file) *general { return &f.settings }),
 	field("protect", "sockets that are never acted on; absent: ssh (port 22) both ways, and a list replaces that",
 		listOf(protected), func(f *file) *[]*selection { return &f.protect }),
-	later[file]("receivers"),
+	field("receivers", "where alerts are sent to, by name", receivers, func(f *file) *[]*address { return &f.receivers }),
 	require(field("rules", "the rules, in the order of their priority", listOf(rule), func(f *file) *[]*draft { return &f.rules })),
 }}
 
@@ -114,6 +115,7 @@ func read(r io.Reader) (*parser, *file, error) {
 			f.protect = []*selection{defaultProtect()}
 		}
 		p.checkNames(f.rules)
+		p.checkAlerts(f)
 	}
 	return p, f, nil
 }
@@ -138,6 +140,9 @@ func (f *file) set() *Set {
 	s := &Set{Settings: f.settings.Settings}
 	for _, m := range f.protect {
 		s.Protect = append(s.Protect, m.Match)
+	}
+	for _, r := range f.receivers {
+		s.Receivers = append(s.Receivers, r.Receiver)
 	}
 	for _, d := range f.rules {
 		s.Rules = append(s.Rules, d.finish(f.settings.DryRun))

@@ -43,19 +43,10 @@ var ruleTable = table[draft]{what: "a rule", keys: []key[draft]{
 		anyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match })),
 	field("exclude", "sockets that match and are meant all the same to be left alone",
 		anyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
-	groupKey("group_by"),
-	later[draft]("when"),
-	groupKey("until"),
-	groupKey("for"),
-	groupKey("cooldown"),
+	groupFields[0], groupFields[1], groupFields[2], groupFields[3], groupFields[4],
 	field("then", "what to do, in order; absent: log only", anyOf(then), func(d *draft) *[]act { return &d.then }),
-	later[draft]("labels"),
+	field("labels", "labels of the rule's alerts", labels, func(d *draft) *map[string]string { return &d.Labels }),
 }}
-
-// groupKey is a key that only a rule about groups can have; checkGroups reports it.
-func groupKey(name string) key[draft] {
-	return key[draft]{name: name, read: func(*parser, *yaml.Node, *yaml.Node, *draft) {}}
-}
 
 var rule = value[*draft]{
 	read: func(p *parser, n *yaml.Node) *draft {
@@ -80,21 +71,6 @@ var ruleName = scalar("a name", schema{"type": "string", "pattern": ruleNames.St
 	return text, nil
 })
 
-// checkGroups reports the keys of a rule about groups.
-func (p *parser) checkGroups(d *draft) {
-	for _, name := range []string{"group_by", "until", "for", "cooldown"} {
-		switch {
-		case !d.given.wrote(name): // a misspelt key has been reported
-		case d.given.has("when"):
-			p.report(d.given[name], "%s is not supported yet", name)
-		case name == "for":
-			p.report(d.given[name], "for needs when, a condition on groups of sockets: how long a single socket must be stuck is said in match, by in_state_for, idle_for or stalled_for")
-		default:
-			p.report(d.given[name], "%s needs when: without it the rule is about single sockets, not groups", name)
-		}
-	}
-}
-
 // checkActions holds the rule to what its actions demand of it, and fills in
 // their defaults.
 func (p *parser) checkActions(d *draft) {
@@ -104,7 +80,7 @@ func (p *parser) checkActions(d *draft) {
 		if a.Kind == "" {
 			continue
 		}
-		if seen[a.Kind] {
+		if seen[a.Kind] && a.Kind != Alert {
 			p.report(a.at, "%s stands twice in this rule, and acts once on each connection: remove one", a.Kind)
 		}
 		seen[a.Kind] = true

@@ -11,9 +11,10 @@ import (
 
 // Set is one rules file, checked: nothing in it needs a second look.
 type Set struct {
-	Settings Settings
-	Protect  []Match // any of these is never acted on
-	Rules    []Rule  // in the order of the file, which is their priority
+	Settings  Settings
+	Protect   []Match // any of these is never acted on
+	Receivers []Receiver
+	Rules     []Rule // in the order of the file, which is their priority
 }
 
 // Settings are the file's settings with their defaults filled in.
@@ -30,7 +31,7 @@ type Limit struct {
 	Per time.Duration
 }
 
-// Rule is one rule about single sockets.
+// Rule is one rule: about single sockets or, with When, about groups of them.
 type Rule struct {
 	Name        string
 	Description string
@@ -38,8 +39,16 @@ type Rule struct {
 	DryRun      bool    // its own or the settings'
 	Match       []Match // any of
 	Exclude     []Match // any of
-	Then        []Action
-	Sum         string // fingerprint of what the rule says; equal means unchanged
+
+	GroupBy  []GroupKey // one group for each combination; empty: one group
+	When     []Condition
+	Until    []Condition   // empty: when When no longer holds
+	For      time.Duration // how long When must hold before a group fires
+	Cooldown time.Duration // between firings, for what runs once in each
+	Labels   map[string]string
+
+	Then []Action
+	Sum  string // fingerprint of what the rule says; equal means unchanged
 }
 
 // Match is one mapping of match, exclude or protect: all of it must hold.
@@ -115,8 +124,9 @@ type Kind string
 
 // The actions.
 const (
-	Kill Kind = "kill"
-	Log  Kind = "log"
+	Kill  Kind = "kill"
+	Alert Kind = "alert"
+	Log   Kind = "log"
 )
 
 // Destructive reports whether the action takes something away from a program.
@@ -128,6 +138,8 @@ type Action struct {
 	After time.Duration // beyond the instant at which the socket fell due
 	Limit Limit         // destructive actions only
 	Order Order         // destructive actions only
+
+	Notice *Notice // alert only
 }
 
 // Order is the order in which sockets that a limit holds back get their turn.

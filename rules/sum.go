@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"time"
 )
 
 // sum is a fingerprint of what the rule does and to which sockets. How it is
@@ -33,8 +34,15 @@ func (r Rule) sum() string {
 		Name            string
 		Enabled, DryRun bool
 		Match, Exclude  []match
+		GroupBy         []GroupKey
+		When, Until     []Condition
+		For, Cooldown   time.Duration
+		Labels          map[string]string
 		Then            []Action
-	}{r.Name, r.Enabled, r.DryRun, canonical(r.Match), canonical(r.Exclude), r.Then})
+	}{
+		r.Name, r.Enabled, r.DryRun, canonical(r.Match), canonical(r.Exclude),
+		r.GroupBy, r.When, r.Until, r.For, r.Cooldown, r.Labels, r.Then,
+	})
 	if err != nil {
 		panic(err) // nothing in it but numbers and strings
 	}

@@ -40,7 +40,7 @@ func run(args []string) int {
 		}
 		return usage{err}
 	})
-	root.AddCommand(runCommand(), checkCommand(), schemaCommand(), planCommand(), listCommand(), killCommand(), doctorCommand(), demoCommand(), versionCommand(), completionCommand())
+	root.AddCommand(runCommand(), checkCommand(), schemaCommand(), planCommand(), listCommand(), killCommand(), doctorCommand(), statusCommand(), demoCommand(), versionCommand(), completionCommand())
 	for _, c := range root.Commands() {
 		c.Args = asUsage(c.Args)
 	}

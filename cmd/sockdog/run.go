@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -18,11 +19,14 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/reload"
+	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
 )
 
 type runFlags struct {
 	rules, onBadRules, stateDir, logFormat, logLevel string
+	listen                                           string
+	listenNames                                      []string
 }
 
 func runCommand() *cobra.Command {
@@ -34,11 +38,18 @@ func runCommand() *cobra.Command {
 
 The file of --rules is read again whenever it changes, and on SIGHUP; a file with
 a mistake changes nothing. Without --rules the built-in rules watch and report,
-and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.`,
+and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.
+
+On the address of --listen stand, for reading only: a page that shows how things
+are (/), the same as JSON (/api/v1/status) and for Prometheus (/metrics), and
+/healthz and /readyz.`,
 		Example: "  sockdog run\n  sockdog run --rules /etc/sockdog/rules.yaml --state-dir /var/lib/sockdog",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.onBadRules != "exit" && f.onBadRules != "observe" {
 				return usage{fmt.Errorf("--on-bad-rules is exit or observe, not %q", f.onBadRules)}
+			}
+			if err := checkListen(f.listen); err != nil {
+				return usage{err}
 			}
 			log, err := newLog(cmd.ErrOrStderr(), f.logFormat, f.logLevel)
 			if err != nil {
@@ -50,6 +61,8 @@ and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.
 	cmd.Flags().StringVar(&f.rules, "rules", "", "`file` of rules; without it the built-in ones only watch")
 	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "`what` to do when the rules are bad or missing at the start: exit, or observe")
 	cmd.Flags().StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` for the journal and for what must outlive a restart; default: systemd's $STATE_DIRECTORY")
+	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:9797", "`address` for the page, the metrics and the status; off: none")
+	cmd.Flags().StringSliceVar(&f.listenNames, "listen-name", nil, "`name` that requests may be sent to, beside addresses, localhost and this host's; may be given again")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: auto (text on a terminal, else JSON), text or json")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "`level`: info, or debug, which tells how sockets are matched, too")
 	return cmd
@@ -101,15 +114,22 @@ func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 		return problem(err)
 	}
 	options := host.options(log)
-	set, changes, err := f.load(ctx, log, hangUp)
-	if err != nil || set == nil {
+	options.Version = version()
+	if options.Host, err = os.Hostname(); err != nil {
+		return problem(err)
+	}
+	loaded, err := f.load(ctx, log, hangUp)
+	if err != nil || loaded.set == nil {
 		return err
 	}
-	options.Rules, options.Reload = set, changes
+	options.Rules, options.Reload, options.File = loaded.set, loaded.changes, loaded.file
 	if f.stateDir != "" {
 		state, err := openState(f.stateDir, host, log)
 		if err != nil {
 			log.Error("the state directory cannot be used: sockdog goes on, and forgets everything when it ends", "dir", f.stateDir, "error", err.Error())
+			options.Problems = options.Problems.With(status.Problem{
+				Kind: "state", Text: "the state directory cannot be used, and a restart will forget everything: " + err.Error(), Since: time.Now(),
+			})
 		}
 		defer state.close()
 		state.use(&options)
@@ -118,15 +138,23 @@ func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 	if options.WatchdogEvery, err = sd.SdWatchdogEnabled(false); err != nil {
 		log.Warn("systemd's watchdog is not fed", "error", err.Error())
 	}
+	defer f.serve(ctx, &options)()
 	if err := daemon.Run(ctx, options); err != nil {
 		return problem(err)
 	}
 	return nil
 }
 
+// loaded is what came of the first reading of the rules.
+type loaded struct {
+	set     *rules.Set // nil: told to stop before it began
+	file    status.RulesFile
+	changes <-chan daemon.Reload
+}
+
 // load reads the rules for the first time, and has them read again whenever they
 // change.
-func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.Signal) (*rules.Set, <-chan daemon.Reload, error) {
+func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.Signal) (loaded, error) {
 	if f.rules == "" {
 		log.Info("no --rules: the built-in rules watch and report, and touch nothing")
 		go func() {
@@ -134,7 +162,7 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 				log.Info("SIGHUP: there is no rules file to read again")
 			}
 		}()
-		return rules.Default(), nil, nil
+		return loaded{set: rules.Default()}, nil
 	}
 	watcher := reload.New(f.rules, func(err error) { log.Warn(err.Error()) })
 	go watcher.Run(ctx)
@@ -142,20 +170,21 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 	select {
 	case first = <-watcher.Files():
 	case <-ctx.Done():
-		return nil, nil, nil // told to stop before it began
+		return loaded{}, nil
 	}
 	set, err := parse(first)
+	now := status.RulesFile{Path: f.rules}
 	var problems rules.Problems
 	switch {
 	case err == nil:
 	case f.onBadRules == "observe":
 		log.Error("YOUR RULES ARE NOT IN FORCE: the built-in ones watch and touch nothing until the file is mended", "file", f.rules, "error", err.Error())
-		set = rules.Default()
+		set, now.Error = rules.Default(), err.Error()
 	case errors.As(err, &problems):
 		fmt.Fprint(os.Stderr, problems.Report(f.rules))
-		return nil, nil, fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(len(problems), "problem"))
+		return loaded{}, fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(len(problems), "problem"))
 	default:
-		return nil, nil, fmt.Errorf("%w; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", err)
+		return loaded{}, fmt.Errorf("%w; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", err)
 	}
 	changes := make(chan daemon.Reload)
 	go func() {
@@ -181,7 +210,7 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 			}
 		}
 	}()
-	return set, changes, nil
+	return loaded{set, now, changes}, nil
 }
 
 func parse(f reload.File) (*rules.Set, error) {

@@ -67,7 +67,7 @@ func openStore(dir string, h *host) (*seen.Store, engine.Restored, error) {
 		return nil, engine.Restored{}, err
 	}
 	store, loaded, err := seen.Open(dir, boot, netns, h.now())
-	return store, engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent}, err
+	return store, engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent, Groups: loaded.Groups}, err
 }
 
 // readState reads what a sockdog keeps that may be running.
@@ -80,7 +80,7 @@ func readState(dir string, h *host) (engine.Restored, error) {
 	if _, missing := os.Stat(dir); missing == nil && errors.Is(err, fs.ErrNotExist) {
 		err = nil // nothing was kept there yet
 	}
-	return engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent}, err
+	return engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent, Groups: loaded.Groups}, err
 }
 
 // memoriesIn are what a sockdog that may be running knows of the sockets, by

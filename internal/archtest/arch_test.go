@@ -24,9 +24,12 @@ const (
 
 // The libraries, and why each is here.
 const (
-	cobra    = "github.com/spf13/cobra"                  // commands, completion, help
-	fsnotify = "github.com/fsnotify/fsnotify"            // inotify
-	netlink  = "github.com/vishvananda/netlink/nl"       // netlink sockets in a namespace
+	cobra    = "github.com/spf13/cobra"            // commands, completion, help
+	fsnotify = "github.com/fsnotify/fsnotify"      // inotify
+	netlink  = "github.com/vishvananda/netlink/nl" // netlink sockets in a namespace
+	promBase = "github.com/prometheus/client_golang/prometheus"
+	promGo   = promBase + "/collectors"                  // of the process and the runtime
+	promHTTP = promBase + "/promhttp"                    // the text format, and what else Prometheus asks for
 	sdnotify = "github.com/coreos/go-systemd/v22/daemon" // READY, RELOADING, WATCHDOG
 	unix     = "golang.org/x/sys/unix"                   // system calls
 	yaml     = "gopkg.in/yaml.v3"                        // positions in the rules file
@@ -110,6 +113,35 @@ var table = []pkg{
 		why:  "it does what was decided and reconsiders nothing, so it sees no rules and no kernel but through its own interface",
 	},
 	{
+		name: "internal/status",
+		may:  []string{"internal/journal", "rules/ssfilter"},
+		not:  []string{"context", "log", "log/slog", "net", "net/http", "os", "sync"},
+		why:  "it is made in the loop that must not wait, and read everywhere: values, and nothing that could block",
+	},
+	{
+		name: "internal/status/statustest",
+		may:  []string{"internal/journal", "internal/status"},
+		not:  []string{"net", "net/http"},
+		why:  "a status made up for tests may come from nowhere else",
+	},
+	{
+		name: "internal/metrics",
+		may:  []string{"internal/status", promBase, promGo, promHTTP},
+		not:  []string{"log", "log/slog", "os", "net"},
+		why:  "a scrape shows what was published: it must not be able to ask the kernel for more",
+	},
+	{
+		name: "internal/metrics/metricstest",
+		may:  []string{"internal/metrics", "internal/status", "internal/status/statustest"},
+		why:  "it knows the metrics from a scrape, as those who name them do",
+	},
+	{
+		name: "internal/web",
+		may:  []string{"internal/status"},
+		not:  []string{"os", "os/exec", "log"},
+		why:  "it is where strangers come in: it can read a status, and reach nothing else",
+	},
+	{
 		name: "internal/cull",
 		may:  []string{"internal/engine", "internal/sock", "rules", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog", "net", "os"},
@@ -122,6 +154,22 @@ var table = []pkg{
 		why:  "it delivers bytes; what they say is for rules",
 	},
 	{
+		name: "internal/notify",
+		may:  []string{"rules"},
+		not:  []string{"log"},
+		why:  "it tells receivers how alerts stand; what makes one, and what it says, is decided before",
+	},
+	{
+		name: "internal/notify/notifytest",
+		why:  "it knows a receiver from outside, as whoever is on call does",
+	},
+	{
+		name: "internal/alert",
+		may:  []string{"internal/engine", "rules"},
+		not:  impure,
+		why:  "it puts an alarm into words, purely: what wakes somebody at night is tested without a network",
+	},
+	{
 		name: "internal/nstest",
 		may:  []string{unix},
 		not:  []string{"testing"},
@@ -130,8 +178,8 @@ var table = []pkg{
 	{
 		name: "internal/daemon",
 		may: []string{
-			"internal/act", "internal/counters", "internal/engine", "internal/journal", "internal/owner",
-			"internal/seen", "internal/sock", "rules", "rules/ssfilter", unix,
+			"internal/act", "internal/alert", "internal/counters", "internal/engine", "internal/journal", "internal/notify",
+			"internal/owner", "internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
 		},
 		not: []string{"net", "net/http"},
 		why: "it owns the state and reaches the kernel, the file and the service manager through interfaces it declares itself, so no sockdiag, no reload and no sd_notify",
@@ -153,8 +201,8 @@ var table = []pkg{
 		name: "cmd/sockdog",
 		may: []string{
 			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
-			"internal/nstest", "internal/owner", "internal/reload", "internal/seen", "internal/sock", "internal/sockdiag",
-			"rules", "rules/ssfilter", cobra, sdnotify, unix,
+			"internal/metrics", "internal/nstest", "internal/owner", "internal/reload", "internal/seen", "internal/sock",
+			"internal/sockdiag", "internal/status", "internal/web", "rules", "rules/ssfilter", cobra, sdnotify, unix,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

@@ -1,6 +1,8 @@
 package counters
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 
@@ -10,7 +12,12 @@ import (
 // Reader reads the counters of the network namespace that it was opened in. It
 // is not for concurrent use.
 type Reader struct {
-	sockstat, snmp *procFile
+	sockstat, snmp      *procFile
+	ephemeral, reserved *procFile // nil: not to be had here
+	sockstat6           *procFile // nil: there is no IPv6
+
+	ports     []PortRange // by
+	portsText []byte      // the texts of both
 }
 
 // Open opens the counters of the calling thread's network namespace: an open
@@ -31,6 +38,17 @@ func Open() (*Reader, error) {
 			return nil, fmt.Errorf("open TCP counters: %w", err)
 		}
 	}
+	if sockstat6, err := openProc("/proc/thread-self/net/sockstat6"); err == nil {
+		r.sockstat6 = sockstat6
+	}
+	// Without these, only the ports are not known.
+	const sysctl = "/proc/sys/net/ipv4/"
+	if ephemeral, err := openProc(sysctl + "ip_local_port_range"); err == nil {
+		r.ephemeral = ephemeral
+	}
+	if reserved, err := openProc(sysctl + "ip_local_reserved_ports"); err == nil {
+		r.reserved = reserved
+	}
 	return &r, nil
 }
 
@@ -47,6 +65,52 @@ func (r *Reader) Read() (Counters, error) {
 	return parse(sockstat, snmp), nil
 }
 
+// Ports are the local ports that a connect(2) without a bind(2) may get in the
+// namespace: the ephemeral ones that are not reserved. Its caller does not change
+// them.
+func (r *Reader) Ports() ([]PortRange, error) {
+	if r.ephemeral == nil || r.reserved == nil {
+		return nil, errors.New("read the ephemeral ports: /proc/sys/net/ipv4 cannot be read here")
+	}
+	ephemeral, err := r.ephemeral.read()
+	if err != nil {
+		return nil, fmt.Errorf("read the ephemeral ports: %w", err)
+	}
+	reserved, err := r.reserved.read()
+	if err != nil {
+		return nil, fmt.Errorf("read the reserved ports: %w", err)
+	}
+	known := len(r.portsText) == len(ephemeral)+len(reserved) && bytes.HasPrefix(r.portsText, ephemeral) && bytes.HasSuffix(r.portsText, reserved)
+	if known {
+		return r.ports, nil
+	}
+	ports, ok := parsePorts(ephemeral, reserved)
+	if !ok {
+		return nil, fmt.Errorf("read the ephemeral ports: %q without %q is not understood", ephemeral, reserved)
+	}
+	r.ports, r.portsText = ports, append(append(r.portsText[:0], ephemeral...), reserved...)
+	return ports, nil
+}
+
+// InUse counts the full sockets of both families, listening ones among them; false:
+// the kernel does not report them. Sockets in the states TIME_WAIT and SYN_RECV, and
+// those neither connected nor listening, are not among them.
+func (r *Reader) InUse() (uint64, bool, error) {
+	text, err := r.sockstat.read()
+	if err != nil {
+		return 0, false, fmt.Errorf("read TCP counters: %w", err)
+	}
+	n, ok := pair(text, "TCP:", "inuse")
+	if r.sockstat6 == nil || !ok {
+		return n, ok, nil
+	}
+	if text, err = r.sockstat6.read(); err != nil {
+		return 0, false, fmt.Errorf("read TCP counters: %w", err)
+	}
+	n6, ok := pair(text, "TCP6:", "inuse")
+	return n + n6, ok, nil
+}
+
 // ReadHost reads those of the whole host; false: the kernel does not report them.
 func (r *Reader) ReadHost() (Host, bool, error) {
 	sockstat, err := r.sockstat.read()
@@ -59,7 +123,7 @@ func (r *Reader) ReadHost() (Host, bool, error) {
 
 // Close closes the files.
 func (r *Reader) Close() {
-	for _, f := range []*procFile{r.sockstat, r.snmp} {
+	for _, f := range []*procFile{r.sockstat, r.snmp, r.ephemeral, r.reserved, r.sockstat6} {
 		if f != nil {
 			unix.Close(f.fd)
 		}

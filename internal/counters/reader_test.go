@@ -2,8 +2,11 @@ package counters
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
 )
@@ -143,4 +146,43 @@ func BenchmarkRead(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestInUse counts the full sockets of both families, listeners among them, and no
+// minisocket.
+func TestInUse(t *testing.T) {
+	nstest.Isolate(t)
+	r, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	want := func(n uint64, what string) {
+		t.Helper()
+		if got, ok, err := r.InUse(); got != n || !ok || err != nil {
+			t.Errorf("%s: %d sockets in use, %v, %v; want %d", what, got, ok, err, n)
+		}
+	}
+	want(0, "a fresh namespace")
+	for _, addr := range []netip.Addr{nstest.V4, nstest.V6} {
+		l, err := nstest.ListenAt(netip.AddrPortFrom(addr, 5432), unix.IPPROTO_TCP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := nstest.NewPair(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(3, addr.String()+": a listener and both ends of a connection")
+		for _, s := range []nstest.Socket{p.Client, p.Server} {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want(1, addr.String()+": the connection is in TIME_WAIT")
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(0, "all is closed")
 }

@@ -11,11 +11,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Whoever sets the wall clock moves no deadline: it is read for the date of a
-// record and for nothing else, and every other time comes from sock.Clock. (The
-// reading in that, and one in the keeper, are for their monotonic part.)
+// Whoever sets the wall clock moves no deadline: it is read for the dates of
+// records, of alerts and of what is shown, and every other time comes from
+// sock.Clock. (The reading in that, and one in the keeper, are for their monotonic
+// part.)
 func TestWallClock(t *testing.T) {
 	want := map[string]int{
+		"internal/daemon/board.go: time.Now":  3,
+		"internal/daemon/census.go: time.Now": 1,
+		"internal/daemon/daemon.go: time.Now": 1,
 		"internal/daemon/keeper.go: time.Now": 3,
 		"internal/sock/clock.go: time.Now":    1,
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -35,6 +37,10 @@ type Kernel interface {
 // Counters reads the counters of the network namespace.
 type Counters interface {
 	Read() (counters.Counters, error)
+	// Ports are those that connect(2) chooses from.
+	Ports() ([]counters.PortRange, error)
+	// InUse counts the full sockets; false: that is not known.
+	InUse() (uint64, bool, error)
 	Close()
 }
 
@@ -43,11 +49,12 @@ type Journal interface {
 	Append(records []journal.Record) error
 }
 
-// Store keeps first-seen times and spent limits on disk.
+// Store keeps first-seen times, spent limits and firing groups on disk.
 type Store interface {
 	Put(memories []sock.Memory) error
 	Forget(cookies []uint64) error
 	Spend(spent []sock.Spent) error
+	Keep(groups []sock.Group) error
 }
 
 // Options are the daemon's surroundings. Each Open function is called on the
@@ -57,6 +64,15 @@ type Options struct {
 	Now       func() sock.Instant
 	Precision time.Duration
 	Netns     string // the inode of the network namespace, for the records
+	Host      string // its name
+	Version   string
+
+	// Publish is shown how things stand about once a second, by a value that is not
+	// changed after; it must not wait. nil: nobody wants to know.
+	Publish  func(*status.Status)
+	Page     string           // URL of the page that shows it; empty: none
+	File     status.RulesFile // where Rules come from; with an Error, what it says is not in force
+	Problems status.Problems  // that are known before it begins
 
 	OpenKernel   func() (Kernel, error) // to look, to ask and to destroy: one for each
 	OpenCounters func() (Counters, error)
@@ -90,15 +106,24 @@ type watch struct {
 	Options
 	engine   *engine.Engine
 	keeper   *keeper
+	teller   *teller
+	board    board
 	inputs   chan engine.Input
 	looks    chan *engine.Look
 	counts   chan struct{}
 	asks     chan []sock.ID
 	acts     chan []engine.Action
 	resolves chan []uint32
+	censuses chan struct{}
+	counted  chan census
 	ready    bool
 	warned   bool // that nothing can be killed
 	tally    tally
+	deeds    map[string]deeds // by rule: what was done since the start
+
+	destroys   bool    // a rule in force does
+	budget     float64 // of CPU, for all that the rules want
+	nextCensus sock.Instant
 }
 
 // tally is what the service manager's status line tells.
@@ -108,6 +133,14 @@ type tally struct {
 	told        int // of done
 	toldAt      sock.Instant
 }
+
+// It is published about once a second how things stand; less often where there are
+// thousands of rules, but often enough to show that the loop turns.
+const (
+	showEvery   = time.Second
+	showShare   = 200 // times what it took
+	showAtLeast = 4 * time.Second
+)
 
 // stopWithin is how long the act under way may take after the daemon is told to
 // stop.
@@ -126,16 +159,26 @@ func Run(ctx context.Context, o Options) error {
 		asks:     make(chan []sock.ID, engine.MostAskBatches),
 		acts:     make(chan []engine.Action, engine.MostActBatches),
 		resolves: make(chan []uint32, 1),
+		censuses: make(chan struct{}, 1),
+		counted:  make(chan census),
+		deeds:    make(map[string]deeds),
 	}
+	d.board = newBoard(&o)
 	d.keeper = newKeeper(o.Log, o.Netns, o.Journal, o.Store)
+	d.teller = newTeller(&d.Options, d.keeper.say)
 	stop, err := d.startWorkers()
 	if err != nil {
+		d.teller.close()
+		<-d.teller.done
 		return err
 	}
 	defer stop()
 
 	d.carryOut(d.engine.Step(o.Now(), o.Able))
 	d.carryOut(d.engine.Step(o.Now(), o.Restored))
+	// With the rules come the ends of alerts that were due while nobody watched: the
+	// receivers must be there.
+	d.teller.post(dispatch{rules: o.Rules})
 	d.rule(o.Rules)
 	d.loop(ctx)
 	d.say(slog.LevelInfo, "stopped")
@@ -153,6 +196,12 @@ func (d *watch) loop(ctx context.Context) {
 		defer ticker.Stop()
 		alive = ticker.C
 	}
+	var show <-chan time.Time
+	next := time.NewTimer(0)
+	defer next.Stop()
+	if d.Publish != nil {
+		show = next.C
+	}
 	stopping := ctx.Done()
 	var late <-chan time.Time // once it stops
 	for {
@@ -163,6 +212,15 @@ func (d *watch) loop(ctx context.Context) {
 		case <-alive:
 			d.Notify("WATCHDOG=1\nSTATUS=" + d.status())
 			continue
+		case <-show:
+			began := d.Now()
+			d.publish()
+			d.takeCensus(began)
+			next.Reset(min(max(showEvery, showShare*d.Now().Sub(began)), showAtLeast))
+			continue
+		case c := <-d.counted:
+			d.takeIn(c)
+			continue
 		case r := <-d.Reload:
 			d.reload(r)
 		case <-stopping:
@@ -170,6 +228,7 @@ func (d *watch) loop(ctx context.Context) {
 			d.say(slog.LevelInfo, "stopping")
 			stopping = nil
 			late = time.After(stopWithin)
+			d.teller.close()
 			in = engine.Stop{}
 		case <-late:
 			d.say(slog.LevelWarn, "stopping while an act is under way: its outcome is not known")
@@ -178,11 +237,20 @@ func (d *watch) loop(ctx context.Context) {
 		now := d.Now()
 		plan := d.engine.Step(now, in)
 		d.carryOut(plan)
-		d.noticeLook(in)
+		d.notice(in, now)
 		if plan.Stopped {
+			d.takeLeave(late)
 			return
 		}
 		timer.Reset(min(plan.Wake, d.tell(now)).Sub(d.Now()))
+	}
+}
+
+// takeLeave waits until the receivers were told what was left to say.
+func (d *watch) takeLeave(late <-chan time.Time) {
+	select {
+	case <-d.teller.done:
+	case <-late:
 	}
 }
 
@@ -208,7 +276,10 @@ func (d *watch) say(level slog.Level, text string, attrs ...slog.Attr) {
 
 // carryOut hands every part of a plan to who does it.
 func (d *watch) carryOut(p engine.Plan) {
-	d.keeper.post(letter{notes: p.Notes, report: p.Report, remember: p.Remember, forget: p.Forget})
+	now := d.Now()
+	// What is done to single sockets is told by itself.
+	p.Turns = slices.DeleteFunc(p.Turns, func(t engine.Turn) bool { return len(t.When) == 0 && d.deeds[t.Rule] != nil })
+	d.keeper.post(letter{notes: p.Notes, report: p.Report, remember: p.Remember, forget: p.Forget, turns: p.Turns, groups: p.Groups, now: now})
 	if p.Count {
 		d.counts <- struct{}{}
 	}
@@ -224,24 +295,87 @@ func (d *watch) carryOut(p engine.Plan) {
 	if len(p.Resolve) > 0 {
 		d.resolves <- p.Resolve
 	}
+	at := time.Now()
+	d.account(&p, now, at)
+	d.alarm(&p, now, at)
+}
+
+// account counts what was done, for those who watch.
+func (d *watch) account(p *engine.Plan, now sock.Instant, at time.Time) {
 	for i := range p.Report {
-		if p.Report[i].Result == engine.Done && p.Report[i].Kind.Destructive() {
+		a := &p.Report[i]
+		if !a.Kind.Destructive() {
+			continue
+		}
+		if a.Result == engine.Done {
 			d.tally.done++
 		}
+		if done := d.deeds[a.Rule]; done != nil {
+			done[a.Result]++
+		}
 	}
+	for _, late := range p.Late {
+		d.board.lateness.Observe(late)
+	}
+	// What is held back is only counted, as in the log: a limit would drown what it
+	// lets through.
+	var records []journal.Record
+	for i := len(p.Report) - 1; i >= 0 && len(records) < status.MostActions; i-- {
+		if p.Report[i].Result != engine.Held {
+			records = append(records, d.keeper.recordOf(&p.Report[i], at))
+		}
+	}
+	slices.Reverse(records)
+	for i := range p.Turns {
+		records = append(records, d.keeper.turned(&p.Turns[i], now, at))
+	}
+	d.board.done(records)
+}
+
+// alarm has the receivers told how alarms stand.
+func (d *watch) alarm(p *engine.Plan, now sock.Instant, at time.Time) {
+	if len(p.Alarms) == 0 {
+		return
+	}
+	done := make(map[string]deeds)
+	for i := range p.Alarms {
+		if rule := p.Alarms[i].Rule; done[rule] == nil {
+			done[rule] = maps.Clone(d.deeds[rule])
+		}
+	}
+	d.teller.post(dispatch{alarms: p.Alarms, deeds: done, now: now, at: at})
 }
 
 // rule puts a checked set of rules in force.
 func (d *watch) rule(set *rules.Set) {
-	d.carryOut(d.engine.Step(d.Now(), engine.Ruled{Program: engine.Compile(set)}))
-	d.tally.rules = len(set.Rules)
+	within := *set
+	if d.Publish != nil {
+		within.Settings.CPUBudget *= 1 - censusShare
+	}
+	for i := range set.Rules {
+		if r := &set.Rules[i]; d.deeds[r.Name] == nil && takes(r) {
+			d.deeds[r.Name] = make(deeds)
+		}
+	}
+	// What ends with the old rules is told to their receivers.
+	d.carryOut(d.engine.Step(d.Now(), engine.Ruled{Program: engine.Compile(&within)}))
+	maps.DeleteFunc(d.deeds, func(name string, _ deeds) bool {
+		return !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Name == name && takes(&r) })
+	})
+	d.teller.post(dispatch{rules: set})
+	d.tally.rules, d.destroys, d.budget = len(set.Rules), destructive(set), set.Settings.CPUBudget
 	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled }) {
 		d.beReady() // there will be no look
 	}
-	if d.Able.Kill != "" && destructive(set) && !d.warned {
+	if d.Able.Kill != "" && d.destroys && !d.warned {
 		d.warned = true
 		d.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Able.Kill, slog.String("cure", d.Cure))
 	}
+}
+
+// takes reports whether the rule has an action that takes something away.
+func takes(r *rules.Rule) bool {
+	return slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive() })
 }
 
 // destructive reports whether any rule wants to take something away.
@@ -259,6 +393,7 @@ func destructive(set *rules.Set) bool {
 // reload puts new rules in force, or keeps the old ones and says why.
 func (d *watch) reload(r Reload) {
 	d.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonicUsec()))
+	d.board.loaded(r.Err, r.Again)
 	switch {
 	case r.Err != nil:
 		d.say(slog.LevelError, "the rules were not reloaded: those in force stay in force; sockdog check shows the mistakes", slog.String("error", r.Err.Error()))
@@ -273,16 +408,20 @@ func (d *watch) reload(r Reload) {
 	}
 }
 
-// noticeLook tells the service manager that the daemon is ready once the table
-// was looked at.
-func (d *watch) noticeLook(in engine.Input) {
-	looked, ok := in.(engine.Looked)
-	if !ok {
-		return
-	}
-	d.tally.looked = looked.Cost
-	if looked.Err == nil {
-		d.beReady()
+// notice takes note of what was read. The daemon is ready once it looked at the
+// table, or at the counters where no rule wants more.
+func (d *watch) notice(in engine.Input, now sock.Instant) {
+	switch in := in.(type) {
+	case engine.Looked:
+		d.tally.looked = in.Cost
+		d.board.durations.Observe(now.Sub(in.Sent))
+		if in.Err == nil {
+			d.beReady()
+		}
+	case engine.Counted:
+		if !d.ready && in.OK && d.engine.Overview(now).Wanted == 0 {
+			d.beReady()
+		}
 	}
 }
 
@@ -292,6 +431,9 @@ func (d *watch) beReady() {
 		return
 	}
 	d.ready = true
+	if d.Publish != nil {
+		d.publish()
+	}
 	d.Notify("READY=1\nSTATUS=" + d.status())
 	d.say(slog.LevelInfo, "watching", slog.Int("rules", d.tally.rules))
 }

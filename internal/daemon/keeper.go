@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/alert"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -27,6 +30,7 @@ type keeper struct {
 	arrived *sync.Cond
 	box     []letter
 	lost    int
+	ailing  map[string]bool // what cannot be written
 	closed  bool
 	done    chan struct{}
 }
@@ -37,6 +41,9 @@ type letter struct {
 	report   []engine.Action
 	remember []sock.Memory
 	forget   []uint64
+	turns    []engine.Turn
+	groups   []sock.Group // nil: no change
+	now      sock.Instant
 	at       time.Time
 }
 
@@ -45,7 +52,7 @@ type letter struct {
 const boxSize = 4096
 
 func newKeeper(log *slog.Logger, netns string, j Journal, s Store) *keeper {
-	k := &keeper{log: log, netns: netns, journal: j, store: s, failed: make(map[string]trouble), done: make(chan struct{})}
+	k := &keeper{log: log, netns: netns, journal: j, store: s, failed: make(map[string]trouble), ailing: make(map[string]bool), done: make(chan struct{})}
 	k.arrived = sync.NewCond(&k.mail)
 	go k.run()
 	return k
@@ -53,7 +60,7 @@ func newKeeper(log *slog.Logger, netns string, j Journal, s Store) *keeper {
 
 // post hands a letter over without waiting.
 func (k *keeper) post(l letter) {
-	if len(l.notes)+len(l.report)+len(l.remember)+len(l.forget) == 0 {
+	if len(l.notes)+len(l.report)+len(l.remember)+len(l.forget)+len(l.turns) == 0 && l.groups == nil {
 		return
 	}
 	l.at = time.Now()
@@ -62,7 +69,7 @@ func (k *keeper) post(l letter) {
 	if len(k.box) >= boxSize {
 		// An outcome closes an intent, and is kept: the limits bound how many come.
 		outcomes := slices.DeleteFunc(slices.Clone(l.report), func(a engine.Action) bool { return a.Seq == 0 })
-		k.lost += len(l.report) - len(outcomes) + len(l.notes)
+		k.lost += len(l.report) - len(outcomes) + len(l.notes) + len(l.turns)
 		if len(outcomes) == 0 {
 			return
 		}
@@ -110,9 +117,12 @@ func (k *keeper) run() {
 }
 
 func (k *keeper) write(l *letter) {
-	records := make([]journal.Record, 0, len(l.report))
+	records := make([]journal.Record, 0, len(l.report)+len(l.turns))
 	for i := range l.report {
 		records = append(records, k.recordOf(&l.report[i], l.at))
+	}
+	for i := range l.turns {
+		records = append(records, k.turned(&l.turns[i], l.now, l.at))
 	}
 	k.save(l, records) // before the log, which may hang
 	for i := range records {
@@ -130,13 +140,16 @@ func (k *keeper) save(l *letter, records []journal.Record) {
 	k.disk.Lock()
 	defer k.disk.Unlock()
 	if k.journal != nil && len(records) > 0 {
-		k.check("the journal", k.journal.Append(records))
+		k.check(theJournal, k.journal.Append(records))
 	}
 	if k.store != nil && len(l.remember) > 0 {
-		k.check("the first-seen store", k.store.Put(l.remember))
+		k.check(theStore, k.store.Put(l.remember))
 	}
 	if k.store != nil && len(l.forget) > 0 {
-		k.check("the first-seen store", k.store.Forget(l.forget))
+		k.check(theStore, k.store.Forget(l.forget))
+	}
+	if k.store != nil && l.groups != nil {
+		k.check(theStore, k.store.Keep(l.groups))
 	}
 }
 
@@ -144,7 +157,7 @@ func levelOf(r journal.Result) slog.Level {
 	switch r {
 	case journal.Failed:
 		return slog.LevelError
-	case journal.Unconfirmed, journal.Interrupted:
+	case journal.Unconfirmed, journal.Interrupted, journal.Firing:
 		return slog.LevelWarn
 	default:
 		return slog.LevelInfo
@@ -166,10 +179,10 @@ func (k *keeper) Intend(actions []engine.Action) {
 	k.disk.Lock()
 	defer k.disk.Unlock()
 	if k.store != nil {
-		k.check("the first-seen store", k.store.Spend(spent(actions)))
+		k.check(theStore, k.store.Spend(spent(actions)))
 	}
 	if k.journal != nil {
-		k.check("the journal", k.journal.Append(records))
+		k.check(theJournal, k.journal.Append(records))
 		for i := range actions {
 			actions[i].Seq = records[i].Seq
 		}
@@ -210,6 +223,22 @@ func (k *keeper) check(what string, err error) {
 		t.told = false
 	}
 	k.failed[what] = t
+	k.mail.Lock()
+	defer k.mail.Unlock()
+	k.ailing[what] = t.told
+}
+
+// What is written to.
+const (
+	theJournal = "the journal"
+	theStore   = "the first-seen store"
+)
+
+// ails reports whether something could not be written, and can still not.
+func (k *keeper) ails(what string) bool {
+	k.mail.Lock()
+	defer k.mail.Unlock()
+	return k.ailing[what]
 }
 
 // trouble is how it stands with something that could not be written.
@@ -231,6 +260,29 @@ func (k *keeper) recordOf(a *engine.Action, at time.Time) journal.Record {
 	}
 	if len(a.Owners) > 0 {
 		r.PID, r.Comm = a.Owners[0].PID, a.Owners[0].Comm
+	}
+	return r
+}
+
+// turned puts the turn of a group into a record.
+func (k *keeper) turned(t *engine.Turn, now sock.Instant, at time.Time) journal.Record {
+	r := journal.Record{
+		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun, Netns: k.netns,
+		Group: labelsOf(t.Group), Sockets: t.Count,
+	}
+	if t.From == engine.Firing && t.To == engine.Quiet {
+		r.Result = journal.Resolved
+	}
+	said := make([]string, len(t.When))
+	for i, c := range t.When {
+		said[i] = fmt.Sprintf("%s %s (%s)", c.Metric, alert.Value(&t.Measured, c.Metric), c)
+	}
+	if len(said) == 0 {
+		said = []string{"sockets that are due"}
+	}
+	r.Reason = strings.Join(said, ", ")
+	if t.Since != 0 && t.From != engine.Quiet {
+		r.Reason += ", for " + now.Sub(t.Since).Round(time.Millisecond).String()
 	}
 	return r
 }

@@ -33,7 +33,7 @@ func (w *world) openState(dir string) (closeState func()) {
 	store, loaded, err := seen.Open(dir, boot, must(sockdiag.NetnsCookie())(w), w.options.Now())
 	check(w, err)
 	w.options.Journal, w.options.Store = j, store
-	w.options.Restored = engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent}
+	w.options.Restored = engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent, Groups: loaded.Groups}
 	closeState = func() {
 		j.Close()
 		store.Close()
@@ -201,6 +201,7 @@ func (r refusing) Append([]journal.Record) error { return r.errno }
 func (r refusing) Put([]sock.Memory) error       { return r.errno }
 func (r refusing) Forget([]uint64) error         { return r.errno }
 func (r refusing) Spend([]sock.Spent) error      { return r.errno }
+func (r refusing) Keep([]sock.Group) error       { return r.errno }
 
 // smallDisk returns a directory on a file system of its own.
 func smallDisk(w *world, size int) string {

@@ -13,10 +13,11 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// threads are those of the loop, the looker, the asker and the actor.
-const threads = 4
+// threads are those of the loop, the looker, the asker, the actor and the counter.
+const threads = 5
 
 // workersEnd is how long the workers have to end what no act depends on.
 const workersEnd = 50 * time.Millisecond
@@ -56,6 +57,9 @@ func (d *watch) startWorkers() (stop func(), err error) {
 	start(func() (func(), error) { return d.asker(done, send) })
 	start(func() (func(), error) { return d.actor(done, send) })
 	start(func() (func(), error) { return func() { d.walk(done, send) }, nil })
+	if d.Publish != nil {
+		start(func() (func(), error) { return d.counter(done) })
+	}
 	stopAll := func() {
 		close(done)
 		ended := make(chan struct{})
@@ -96,7 +100,7 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 			case <-done:
 				return
 			case <-d.counts:
-				send(counted(counts.Read()))
+				send(count(counts))
 			case look := <-d.looks:
 				in := d.look(kernel, look)
 				send(in)
@@ -108,12 +112,23 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 	}, nil
 }
 
-func counted(c counters.Counters, err error) engine.Counted {
-	return engine.Counted{
+func count(from Counters) engine.Counted {
+	c, err := from.Read()
+	in := engine.Counted{
 		OK:     err == nil,
 		InSegs: c.InSegs, HasInSegs: c.Has&counters.HasInSegs != 0,
 		TimeWait: c.TimeWait, HasTimeWait: c.Has&counters.HasTimeWait != 0,
 	}
+	// Where they cannot be read, the usage of ports is not known.
+	ports, err := from.Ports()
+	if err != nil {
+		return in
+	}
+	in.Ports = make([]ssfilter.PortRange, len(ports))
+	for i, r := range ports {
+		in.Ports[i] = ssfilter.PortRange(r)
+	}
+	return in
 }
 
 func (d *watch) look(kernel Kernel, look *engine.Look) engine.Looked {

@@ -40,7 +40,7 @@ func startDog() (*dog, error) {
 		return nil, err
 	}
 	file := filepath.Join(dir, "rules.yaml")
-	d := &dog{dir: dir, said: make(chan line), cmd: again("run", "--rules", file, "--state-dir", "", "--log-format", "json")}
+	d := &dog{dir: dir, said: make(chan line), cmd: again("run", "--rules", file, "--state-dir", "", "--listen", "off", "--log-format", "json")}
 	if err := d.start(file); err != nil {
 		os.RemoveAll(dir)
 		return nil, fmt.Errorf("start sockdog: %w", err)

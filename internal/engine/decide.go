@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"fmt"
 	"log/slog"
+	"math"
+	"strconv"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -18,10 +21,11 @@ const (
 	ripe                    // due, matches for certain, exclude for certain not
 )
 
-// stands says how an action of the rule stands towards a socket, and when to ask
-// again where it is not ripe: never, where something must happen first.
-func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, now sock.Instant, exact bool) (standing, sock.Instant) {
-	at, due, matched := never, false, false
+// stands says how an action of the rule stands towards a socket whose group has
+// fired since then, and when to ask again where it is not ripe: never, where
+// something must happen first. Where it is ripe, it says since when.
+func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, fired, now sock.Instant, exact bool) (standing, sock.Instant) {
+	at, since, due, matched := never, never, false, false
 	for i := range r.Match {
 		m := &r.Match[i]
 		holds := lasts(m, s)
@@ -29,17 +33,22 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, now sock.Instan
 			continue
 		}
 		met := dueAt(m, t.base(), t.queued)
+		if met != never {
+			met = max(met, fired)
+		}
 		switch {
 		case met == never:
 		case now >= met.Add(a.After):
 			due = true
 			// Something left to send is use, unless it is what the rule is about.
 			inUse := a.Kind.Destructive() && InUse(s) && m.StalledFor == 0
-			matched = matched || holds == ssfilter.True && atPresent(m, s) == ssfilter.True && !inUse
+			if holds == ssfilter.True && atPresent(m, s) == ssfilter.True && !inUse {
+				matched, since = true, min(since, met.Add(a.After))
+			}
 		default:
 			// What was seen in a long look is known only roughly: an exact answer
 			// at the early instant narrows it.
-			next := dueAt(m, t.earlyBase(), t.queued).Add(a.After)
+			next := max(dueAt(m, t.earlyBase(), t.queued), fired).Add(a.After)
 			if exact && next <= now {
 				next = met.Add(a.After)
 			}
@@ -48,7 +57,7 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, now sock.Instan
 	}
 	switch {
 	case matched && among(r.Exclude, s) == ssfilter.False:
-		return ripe, now
+		return ripe, since
 	case due:
 		return stopped, at
 	default:
@@ -63,9 +72,15 @@ func (e *Engine) guard(t *track, s *sock.Socket) string {
 
 // destroy decides on a destructive action whose instant has come, and reports
 // whether it is done with: told to be done, or said in a dry run.
-func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, now sock.Instant) bool {
+func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, due, now sock.Instant) bool {
 	r := &e.program.rules[rule]
 	a := e.action(t, s, r, action, now)
+	if r.grouped {
+		a.Reason += e.groupReason(rule, s)
+	}
+	if t.ahead && t.marked(rule, action) == nil {
+		a.Due = max(due, e.ruledAt)
+	}
 	if why := e.able.Cannot(s); why != "" {
 		a.Reason += "; " + why
 		a.DryRun = true
@@ -76,6 +91,7 @@ func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, now sock.In
 		if t.marked(rule, action) == nil {
 			t.marks = append(t.marks, mark{rule, action, true})
 			e.say(a, Held)
+			e.heldBack(r, b, now)
 			e.summary.add(rule, now)
 		}
 		t.held = &a
@@ -141,11 +157,27 @@ func reason(r *rule, t *track, s *sock.Socket, now sock.Instant) string {
 	return text
 }
 
+// groupReason says in what the socket's group meets the conditions of its rule,
+// or did when it began to fire.
+func (e *Engine) groupReason(rule int, s *sock.Socket) string {
+	r := &e.program.rules[rule]
+	g := e.groups[rule].groups[groupOf(r.GroupBy, s)]
+	text := ", one of a group with"
+	for i, c := range r.When {
+		if i > 0 {
+			text += " and"
+		}
+		text += fmt.Sprintf(" %s %s%s (fires at %s)", c.Metric, strconv.FormatFloat(math.Round(10*g.Of(c.Metric))/10, 'f', -1, 64), c.Metric.Unit(), c)
+	}
+	return text
+}
+
 func inMs(d time.Duration) string { return d.Truncate(time.Millisecond).String() }
 
 // say reports an action that is decided.
 func (e *Engine) say(a Action, result Result) {
 	a.Result = result
+	e.tally.results[outcome{a.Rule, a.Kind, result}]++
 	e.plan.Report = append(e.plan.Report, a)
 }
 
@@ -169,6 +201,9 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 		switch {
 		case o.Err == nil || o.Unsure:
 			t.budget.end(o.At)
+			if o.Act.Due != 0 {
+				e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(o.Act.Due)))
+			}
 			t.act, t.unsure = &o.Act, o.Unsure
 			e.confirming++
 			e.wait(t, now)

@@ -62,6 +62,14 @@ type Engine struct {
 	summary summary // of that
 
 	restored map[uint64]sock.Memory
+	revived  map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
+
+	groups  []*ruleGroups // by rule; nil: it has none
+	stats   []ruleStats   // by rule, of the last whole look
+	turned  bool          // there is something new to be kept of the groups
+	keptAt  sock.Instant  // when to say anew what there is
+	ruledAt sock.Instant
+	tally   engineTally
 
 	sight  sight
 	owners owners
@@ -79,6 +87,8 @@ func New(config Config) *Engine {
 		sight:   newSight(),
 		owners:  newOwners(),
 		summary: newSummary(),
+		keptAt:  never,
+		tally:   newTally(),
 	}
 }
 
@@ -95,9 +105,11 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.release(now)
 	e.ask(now)
 	e.resolve(now)
+	e.sound(now)
 	e.lookAround(now)
 	e.summarize(now)
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.owners.wake(), e.summary.at)
+	e.keep(now)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.owners.wake(), e.summary.at, e.firstAlarm(), e.keptAt)
 	return e.plan
 }
 
@@ -136,6 +148,10 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 		}
 	}
 	e.budgets.restore(in.Spent)
+	e.revived = make(map[uint64][]sock.Group)
+	for _, g := range in.Groups {
+		e.revived[g.Rule] = append(e.revived[g.Rule], g)
+	}
 }
 
 func (in Ruled) apply(e *Engine, now sock.Instant) {
@@ -151,7 +167,8 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 			moved[i] = j
 		}
 	}
-	e.program = in.Program
+	e.regroup(in.Program, moved, now)
+	e.program, e.ruledAt = in.Program, now
 	e.budgets.rule(in.Program)
 	e.lines = make([]line, 2*len(in.Program.rules))
 	clear(e.summary.held)
@@ -162,7 +179,7 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 				kept = append(kept, mark{j, m.action, m.open})
 			}
 		}
-		t.marks, t.turn = kept, false
+		t.marks, t.turn, t.spared = kept, false, nil
 		t.would = t.would && len(kept) > 0
 		t.line.in = nil // of a queue that is no more
 		if j, ok := moved[t.rule]; ok {
@@ -176,6 +193,39 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 	}
 	e.sight.rule(in.Program, now)
 	e.space()
+}
+
+// regroup carries over what is known of the groups of rules that say what they
+// said, and ends the alarms of all others.
+func (e *Engine) regroup(p *Program, moved map[int]int, now sock.Instant) {
+	groups, stats := make([]*ruleGroups, len(p.rules)), make([]ruleStats, len(p.rules))
+	for i := range stats {
+		stats[i].oldest = never
+	}
+	for i := range e.program.rules {
+		j, ok := moved[i]
+		switch r := &e.program.rules[i]; {
+		case ok:
+			groups[j], stats[j] = e.groups[i], e.stats[i]
+		case e.groups[i] != nil && !r.DryRun:
+			e.silence(e.groups[i], r, now)
+			fallthrough
+		case e.groups[i] != nil:
+			e.turned = true
+		}
+	}
+	for i := range p.rules {
+		r := &p.rules[i]
+		if groups[i] != nil || !r.Enabled || !r.grouped && !r.alerts {
+			continue
+		}
+		groups[i] = newRuleGroups()
+		for _, k := range e.revived[sock.RuleSum(r.Sum)] {
+			groups[i].revive(&k, r, now)
+		}
+	}
+	e.turned = e.turned || len(e.revived) > 0 // some may be of rules that are no more
+	e.groups, e.stats, e.revived = groups, stats, nil
 }
 
 // noRule stands for a rule that is in force no more.
@@ -234,6 +284,7 @@ func (e *Engine) drop(t *track, result Result, why string) {
 	if t.held != nil {
 		e.letGo(t.held, result, why)
 	}
+	e.unalert(t)
 	t.alarm.leave()
 	t.line.leave()
 	delete(e.tracks, t.id.Cookie)
@@ -346,7 +397,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 	e.endTurn(t)
 	t.line.leave()
 	was := t.held
-	t.held, t.blocked, t.of, t.phase = nil, false, 0, waiting
+	t.held, t.blocked, t.aged, t.of, t.phase = nil, false, false, 0, waiting
 	next, decided, ordered := never, false, false
 	last := noRule
 	for i := range e.program.index.candidates(s) {
@@ -356,21 +407,39 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 		last = i
 		r := &e.program.rules[i]
 		t.of |= 1 << r.class
+		fired := sock.Instant(0)
+		if r.grouped {
+			fired = e.fired(i, s)
+			t.aged = t.aged || r.timed && !t.plain
+		}
 		for j := range r.Then {
-			if m := t.marked(i, j); m != nil && !m.open {
+			a := &r.Then[j]
+			if r.grouped && (fired == never || !a.Kind.Destructive()) {
+				continue // what else it does, it does about the group
+			}
+			if m := t.marked(i, j); m != nil && !m.open && a.Kind != rules.Alert {
 				continue
 			}
-			if a := &r.Then[j]; a.Kind.Destructive() && !ordered {
+			if a.Kind.Destructive() && !ordered {
 				t.order, ordered = orderOf(t, a), true
 			}
-			switch stands, at := r.stands(&r.Then[j], t, s, now, exact); {
+			stands, at := r.stands(a, t, s, fired, now, exact)
+			if a.Kind == rules.Alert {
+				e.alert(t, i, j, stands == ripe)
+			}
+			switch {
 			case stands != ripe:
 				next = min(next, max(at, now.Add(leastWait)))
 				t.blocked = t.blocked || stands == stopped
 				t.ahead = t.ahead || at.Sub(now) >= time.Second
+				if stands == stopped && a.Kind.Destructive() && InUse(s) {
+					e.spare(t, r, "in_use")
+				}
+			case a.Kind == rules.Alert:
+				// It is counted for as long as it is due.
 			case e.awaitsOwner(t, now):
 				next = min(next, t.patience)
-			case r.Then[j].Kind == rules.Log:
+			case a.Kind == rules.Log:
 				e.say(e.action(t, s, r, j, now), Done)
 				t.mark(i, j)
 			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.able.Cannot(s) != ""),
@@ -378,6 +447,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 				// It was told already, or an earlier rule has it.
 			case e.guard(t, s) != "":
 				t.blocked = true
+				e.spare(t, r, guarded(e.guard(t, s)))
 			case now < t.again:
 				next = min(next, t.again)
 			case !exact && was != nil && t.rule == i && t.action == j:
@@ -387,7 +457,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 					next = now
 				}
 			case !e.stopping:
-				decided = e.destroy(t, s, i, j, now) || decided
+				decided = e.destroy(t, s, i, j, at, now) || decided
 			}
 		}
 	}
@@ -418,7 +488,7 @@ func (e *Engine) needs(t *track, next, now sock.Instant) bool {
 	switch {
 	case t.of == 0:
 		return false
-	case t.blocked || t.wanted || len(t.marks) > 0:
+	case t.blocked || t.aged || t.wanted || len(t.marks) > 0:
 		return true
 	case next == never:
 		return false

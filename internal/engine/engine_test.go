@@ -33,6 +33,10 @@ type bench struct {
 	notes         []string
 	looks         []ssfilter.StateSet
 	asks          int
+	counts        int
+	alarms        map[string]Alarm // that fire
+	kept          []sock.Group
+	late          []time.Duration
 	memories      map[uint64]sock.Memory
 	slow, partial bool // walks of /proc: that do not end, that were refused a process
 }
@@ -46,7 +50,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	return &bench{
 		t: t, now: benchStart, sockets: make(map[uint64]*simSocket), missed: make(map[uint64]bool), memories: make(map[uint64]sock.Memory),
-		e:       New(Config{Precision: benchJiffy, Self: 1}),
+		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alarm),
 		holders: func(uint32) []sock.Owner { return []sock.Owner{{PID: 2, Comm: "leaky"}} },
 	}
 }
@@ -160,7 +164,10 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	for _, cookie := range p.Forget {
 		delete(b.memories, cookie)
 	}
+	b.late = append(b.late, p.Late...)
+	b.hear(p)
 	if p.Count {
+		b.counts++
 		inputs = append(inputs, b.count)
 	}
 	if p.Look != nil {

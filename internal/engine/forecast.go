@@ -55,6 +55,9 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 			last = j
 			r := &e.program.rules[j]
 			for k := range r.Then {
+				if r.grouped && !r.Then[k].Kind.Destructive() {
+					continue // about the group, and not about the socket
+				}
 				all = append(all, e.forecast(t, s, r, k, now))
 			}
 		}
@@ -64,7 +67,11 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 
 func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, now sock.Instant) Forecast {
 	f := Forecast{Action: e.action(t, s, r, action, now)}
-	switch stands, at := r.stands(&r.Then[action], t, s, now, true); {
+	if r.grouped {
+		f.Not = "its group must fire first"
+		return f
+	}
+	switch stands, at := r.stands(&r.Then[action], t, s, 0, now, true); {
 	case stands == later && at == never:
 		f.Not = "something must be queued or acknowledged first"
 	case stands == later:

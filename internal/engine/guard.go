@@ -8,25 +8,42 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
+// What Guard says, but for what the kernel would do to an orphan.
+const (
+	notConnected = "not connected"
+	protected    = "protected"
+	subflow      = "an MPTCP subflow"
+	unaccepted   = "in an accept queue"
+	kernels      = "held by the kernel"
+	own          = "sockdog's own"
+)
+
+// hindrances are the names under which it is counted how often what kept a rule
+// from acting.
+var hindrances = map[string]string{
+	notConnected: "not_connected", protected: "protected", subflow: "mptcp_subflow",
+	unaccepted: "in_accept_queue", kernels: "held_by_kernel", own: "own",
+}
+
 // Guard says why a socket is not to be touched, whatever a rule or a person
 // says, or "". Held is nil where nobody has looked for its holders; self is the
 // watchdog's own process.
 func Guard(s *sock.Socket, protect []rules.Match, able Able, held *Holders, self int) string {
 	switch {
 	case s.State == ssfilter.Listening || s.State == ssfilter.Close || s.State == ssfilter.BoundInactive:
-		return "not connected"
+		return notConnected
 	case among(protect, s) != ssfilter.False:
-		return "protected"
+		return protected
 	case s.MPTCP:
-		return "an MPTCP subflow"
+		return subflow
 	case inBacklog(s):
-		return "in an accept queue"
+		return unaccepted
 	case orphan(s) && able.KillOrphan != "":
 		return able.KillOrphan
 	case held != nil && held.Kernel && s.Inode != 0:
-		return "held by the kernel"
+		return kernels
 	case held != nil && held.by(self):
-		return "sockdog's own"
+		return own
 	default:
 		return ""
 	}

@@ -14,7 +14,7 @@ import (
 // thousand rules cost little more than the few that mean it. A match that names
 // a port is certainly false at any other.
 type index struct {
-	entries []entry // the matches of the enabled rules, in the order of the file
+	entries []entry // the matches of the rules that looks are made for, in the order of the file
 	byPort  [2]portIndex
 	rest    []int32 // entries to be tried for every socket
 }
@@ -51,7 +51,7 @@ func newIndex(rs []rule, most int) *index {
 	x := &index{}
 	var all []indexed
 	for i := range rs {
-		if !rs[i].Enabled {
+		if !rs[i].sampled() {
 			continue
 		}
 		for j := range rs[i].Match {

@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Look is one reading of the socket table for some of the rules. The thread that
@@ -13,18 +16,31 @@ type Look struct {
 	program *Program
 	of      classSet
 	horizon sock.Instant // what falls due later is left to a later look
-	// known are those of whom an earlier run may know more than the kernel does.
-	known     map[uint64]sock.Memory
+	// known are those of whom observation may know more than the kernel does.
+	known     map[uint64]struct{}
 	precision time.Duration
 	sent      sock.Instant
+	groups    map[int]*groupTally // by rule; nil: nothing is counted, and every group may fire
 }
 
 // Finding is what a whole look found.
 type Finding struct {
 	look *Look
 	hits []hit
-	// later is when the first of those falls due that were left to a later look.
-	later sock.Instant
+	// later is when the first of those falls due that were left to a later look;
+	// ripens is when the first comes to count in a group by its age alone.
+	later, ripens sock.Instant
+
+	stats  []ruleStats // by rule
+	states [16]uint32  // sockets in each state
+	last   [16]uint64  // cookies
+	taken  int
+}
+
+// ruleStats is what a look shows of one rule.
+type ruleStats struct {
+	sockets, candidates uint32       // that match in full, and in all but their age
+	oldest              sock.Instant // when the oldest of those entered its state, at the latest; never: there is none
 }
 
 type hit struct {
@@ -38,28 +54,125 @@ func (l *Look) Part() int { return int(l.of) }
 // Begin starts a finding; sent is when the request went out.
 func (l *Look) Begin(sent sock.Instant) *Finding {
 	l.sent = sent
-	return &Finding{look: l, later: never}
+	f := &Finding{look: l, later: never, ripens: never, stats: make([]ruleStats, len(l.program.rules))}
+	for i := range f.stats {
+		f.stats[i].oldest = never
+	}
+	return f
 }
 
 // Take looks at one socket of the answer. A socket whose age the kernel keeps,
 // and which falls due only beyond the horizon, is left to a later look: so
-// memory follows what is due, not what there is.
+// memory follows what is due, not what there is. What is only counted leaves
+// nothing behind but the count.
 func (f *Finding) Take(s *sock.Socket, got sock.Instant) {
+	if f.again(s.ID.Cookie) {
+		return
+	}
 	l := f.look
+	f.states[int(s.State)%len(f.states)]++
 	t := timesOf(s, l.sent, got, l.precision)
-	due := never
+	due, candidate, ages := never, false, false
 	for i, m := range l.program.index.candidates(s) {
-		if l.of.has(l.program.rules[i].class) {
-			due = min(due, dueAt(m, t.earlyBase(), t.queued))
+		r := &l.program.rules[i]
+		if !l.of.has(r.class) {
+			continue
+		}
+		candidate = true
+		if r.grouped && !l.fires(i, s) {
+			ages = ages || isTimed(m)
+			continue
+		}
+		due = min(due, dueAt(m, t.earlyBase(), t.queued))
+	}
+	for _, i := range l.program.ported {
+		if g := l.groups[i]; g != nil && g.paths != nil && usesPort(g.rule, s) {
+			g.usePort(s)
 		}
 	}
-	if due == never {
+	if !candidate {
 		return
 	}
 	_, known := l.known[s.ID.Cookie]
-	if due <= l.horizon || known || !lasting(s) {
+	watched := known || !lasting(s)
+	switch {
+	case due != never && (due <= l.horizon || watched), ages && watched:
 		f.hits = append(f.hits, hit{*s, got})
-		return
+		return // to be counted by what is known of it
+	case due != never:
+		f.later = min(f.later, due)
 	}
-	f.later = min(f.later, due)
+	f.count(s, &t, got)
+}
+
+// again reports whether the socket is one of the last that were taken. Between
+// two chunks of a hash bucket inet_diag_dump_icsk() lets its lock go, and goes on
+// at a number: by as many as were put at the head of the bucket meanwhile, it
+// comes upon the same sockets again.
+func (f *Finding) again(cookie uint64) bool {
+	for _, c := range f.last {
+		if c == cookie {
+			return true
+		}
+	}
+	f.last[f.taken%len(f.last)] = cookie
+	f.taken++
+	return false
+}
+
+// fires reports whether the socket may be acted on for a rule about groups.
+func (l *Look) fires(rule int, s *sock.Socket) bool {
+	if l.groups == nil {
+		return l.program.rules[rule].destroys
+	}
+	g := l.groups[rule]
+	return g != nil && g.fires(s)
+}
+
+// count counts a socket for the rules that it matches, by what is known of its
+// times. Only who matches for certain counts; protected ones do.
+func (f *Finding) count(s *sock.Socket, t *times, got sock.Instant) {
+	l := f.look
+	last, excluded, candidate, full := noRule, false, false, false
+	for i, m := range l.program.index.candidates(s) {
+		r := &l.program.rules[i]
+		if !l.of.has(r.class) {
+			continue
+		}
+		if i != last {
+			last, candidate, full = i, false, false
+			excluded = among(r.Exclude, s) != ssfilter.False
+		}
+		if excluded || full || min(lasts(m, s), atPresent(m, s)) != ssfilter.True {
+			continue
+		}
+		stats := &f.stats[i]
+		if !candidate {
+			candidate = true
+			stats.candidates++
+			stats.oldest = min(stats.oldest, t.entered.safe)
+		}
+		if dueAt(m, t.base(), t.queued) > got {
+			if r.grouped {
+				f.ripens = min(f.ripens, dueAt(m, t.earlyBase(), t.queued))
+			}
+			continue
+		}
+		full = true
+		stats.sockets++
+		if g := l.groups[i]; g != nil {
+			g.add(s, t.entered.safe)
+		}
+	}
+}
+
+// usesPort reports whether the local port of a socket counts for a rule that
+// measures their usage: its addresses and ports are meant, whatever its state.
+func usesPort(r *rule, s *sock.Socket) bool {
+	if !ssfilter.Connected.Has(s.State) {
+		return false
+	}
+	where := func(m rules.Match) bool { return m.Where == nil || m.Where.Eval(&s.Conn) == ssfilter.True }
+	excluded := func(m rules.Match) bool { return m.Where != nil && m.Where.Eval(&s.Conn) != ssfilter.False }
+	return slices.ContainsFunc(r.Match, where) && !slices.ContainsFunc(r.Exclude, excluded)
 }

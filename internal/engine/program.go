@@ -16,8 +16,10 @@ type Program struct {
 	protect  []rules.Match
 	rules    []rule
 	index    *index
+	ported   []int                    // rules that measure port usage
 	queries  [1 << classes]sock.Query // that answer all enabled rules of the classes
 	gaps     [classes]time.Duration   // wanted between two looks; 0: no rule in the class
+	sample   time.Duration            // wanted between two readings of the counters; 0: no rule needs only those
 }
 
 type rule struct {
@@ -25,6 +27,20 @@ type rule struct {
 	class    class
 	id       uint64 // sock.RuleSum of its name
 	volatile bool   // what it does not match now it may match later, in the same state
+	grouped  bool   // it is about groups
+	total    bool   // a counter alone tells its one group
+	timed    bool   // a match of it has a time bound
+	destroys bool   // it has a destructive action
+	alerts   bool   // it has an alert
+}
+
+// sampled reports whether looks are made for the rule.
+func (r *rule) sampled() bool { return r.Enabled && !r.total }
+
+// measures reports whether a condition of the rule asks for the metric.
+func (r *rule) measures(m rules.Metric) bool {
+	asks := func(c rules.Condition) bool { return c.Metric == m }
+	return slices.ContainsFunc(r.When, asks) || slices.ContainsFunc(r.Until, asks)
 }
 
 // class divides the rules by what a look for them costs. Established and
@@ -51,13 +67,32 @@ func Compile(set *rules.Set) *Program {
 			}
 		}
 		changes := func(m rules.Match) bool { return ssfilter.Volatile(m.Where) }
-		p.rules[i] = rule{Rule: r, class: c, id: sock.RuleSum(r.Name), volatile: slices.ContainsFunc(r.Match, changes)}
+		p.rules[i] = rule{
+			Rule: r, class: c, id: sock.RuleSum(r.Name), volatile: slices.ContainsFunc(r.Match, changes),
+			grouped: len(r.When) > 0, total: isTotal(&r), timed: slices.ContainsFunc(r.Match, func(m rules.Match) bool { return isTimed(&m) }),
+			destroys: slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive() }),
+			alerts:   slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }),
+		}
 		if !r.Enabled {
 			continue
 		}
 		gap := p.settings.Interval
 		if gap == 0 {
 			gap = gapOf(r)
+		}
+		if p.rules[i].total {
+			if p.settings.Interval == 0 {
+				gap = min(gap, totalGap)
+			}
+			if p.sample == 0 || gap < p.sample {
+				p.sample = gap
+			}
+			continue
+		}
+		if p.rules[i].measures(rules.PortUsage) {
+			p.rules[i].class = populous
+			c = populous
+			p.ported = append(p.ported, i)
 		}
 		if p.gaps[c] == 0 || gap < p.gaps[c] {
 			p.gaps[c] = gap
@@ -70,10 +105,35 @@ func Compile(set *rules.Set) *Program {
 	return p
 }
 
+// totalGap is how often a counter is read at least that a rule needs alone: it
+// costs microseconds.
+const totalGap = 5 * time.Second
+
+// isTotal reports whether the counter of timewait sockets tells all that the rule
+// asks. It counts minisockets in FIN_WAIT2, too, which are as little of a
+// program's doing.
+func isTotal(r *rules.Rule) bool {
+	for _, m := range r.Match {
+		if m.States != 1<<ssfilter.TimeWait || m.Where != nil || len(m.Users)+len(m.Verdicts) > 0 || isTimed(&m) || m.Unread != nil || m.InBacklog != nil {
+			return false
+		}
+	}
+	for _, c := range slices.Concat(r.When, r.Until) {
+		if c.Metric != rules.Count {
+			return false
+		}
+	}
+	destroys := slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive() })
+	return len(r.When) > 0 && len(r.GroupBy)+len(r.Exclude) == 0 && !destroys
+}
+
+// isTimed reports whether a match has a time bound.
+func isTimed(m *rules.Match) bool { return max(m.InStateFor, m.IdleFor, m.StalledFor) > 0 }
+
 // gapOf is how often a rule wants new sockets to be looked for: a sixteenth of
 // its shortest time bound, within 1 s and 30 s.
 func gapOf(r rules.Rule) time.Duration {
-	shortest := time.Duration(0)
+	shortest := r.For
 	for _, m := range r.Match {
 		b := max(m.InStateFor, m.IdleFor, m.StalledFor)
 		if b > 0 && (shortest == 0 || b < shortest) {
@@ -103,8 +163,11 @@ func (p *Program) query(of classSet) sock.Query {
 	tell := slices.ContainsFunc(p.protect, asks)
 	for i := range p.rules {
 		r := &p.rules[i]
-		if !r.Enabled || !of.has(r.class) {
+		if !r.sampled() || !of.has(r.class) {
 			continue
+		}
+		if r.measures(rules.PortUsage) {
+			q.States |= ssfilter.Connected // a port is used up in any of them
 		}
 		for _, m := range r.Match {
 			q.States |= m.States
@@ -134,16 +197,50 @@ func (p *Program) passive(of classSet) bool {
 	const byProgram = 1<<ssfilter.SynSent | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Close | 1<<ssfilter.Listening | 1<<ssfilter.BoundInactive
 	for i := range p.rules {
 		r := &p.rules[i]
-		if !r.Enabled || !of.has(r.class) {
+		if !r.sampled() || !of.has(r.class) {
 			continue
 		}
-		if r.volatile {
+		// A condition may come to hold because sockets are gone, which a program can
+		// bring about by itself.
+		fewer := func(c rules.Condition) bool { return c.Op != rules.Greater && c.Op != rules.GreaterEqual }
+		if r.volatile || r.measures(rules.PortUsage) || slices.ContainsFunc(r.When, fewer) {
 			return false
 		}
 		for _, m := range r.Match {
 			if m.States&byProgram != 0 || m.StalledFor > 0 || m.Unread != nil || m.InBacklog != nil || len(m.Verdicts) > 0 || len(m.Users) > 0 {
 				return false
 			}
+		}
+	}
+	return true
+}
+
+// metByNobody reports whether a rule of the classes may be about to fire where
+// there is no socket at all.
+func (p *Program) metByNobody(of classSet) bool {
+	var none Measured
+	for i := range p.rules {
+		if r := &p.rules[i]; r.sampled() && of.has(r.class) && r.grouped && len(r.GroupBy) == 0 && none.all(r.When) {
+			return true
+		}
+	}
+	return false
+}
+
+// unmet reports whether so few timewait sockets leave a condition of every rule
+// of the classes unmet: each is about no other sockets, and wants more of them.
+func (p *Program) unmet(of classSet, timeWaits uint64) bool {
+	wantsMore := func(c rules.Condition) bool {
+		return c.Metric == rules.Count && (c.Op == rules.Greater || c.Op == rules.GreaterEqual) && !c.Holds(float64(timeWaits))
+	}
+	for i := range p.rules {
+		r := &p.rules[i]
+		if !r.sampled() || !of.has(r.class) {
+			continue
+		}
+		others := func(m rules.Match) bool { return m.States != 1<<ssfilter.TimeWait }
+		if slices.ContainsFunc(r.Match, others) || !slices.ContainsFunc(r.When, wantsMore) {
+			return false
 		}
 	}
 	return true

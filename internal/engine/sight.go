@@ -2,10 +2,11 @@ package engine
 
 import (
 	"log/slog"
-	"maps"
+	"math"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -26,31 +27,47 @@ type sight struct {
 	inSegs   [classes]uint64        // before the last whole look
 	baseline [classes]bool          // inSegs was read
 	skips    [classes]int
+	paid     [classes]sock.Instant  // until when the CPU budget has paid for the looks so far
+	dear     [classes]time.Duration // how much further one more look puts that off
+	ripens   [classes]sock.Instant  // when a socket comes to count in a group by its age alone
+	sample   sock.Instant           // when to read the counters for rules that need nothing else
+	asked    sock.Instant           // when the counters were asked for
+	deaf     spell                  // of counters that cannot be read
+	portless spell                  // of ports that are not known
 
 	counting  bool                // the counters are being read
 	looking   *Look               // under way
 	buried    map[uint64]struct{} // gone since it began: it may still show them
 	counted   Counted             // before it
 	looks     uint64
+	failed    uint64
 	failing   spell
 	stretched bool
+
+	states map[ssfilter.State]int // sockets in those states that were looked at as a whole
 }
 
 func newSight() sight {
-	s := sight{buried: make(map[uint64]struct{})}
+	s := sight{buried: make(map[uint64]struct{}), states: make(map[ssfilter.State]int)}
 	for c := range s.next {
-		s.next[c], s.later[c] = never, never
+		s.next[c], s.later[c], s.ripens[c] = never, never, never
 	}
+	s.sample = never
 	return s
 }
 
 // rule has the table looked at at once for new rules.
 func (s *sight) rule(p *Program, now sock.Instant) {
 	for c := range s.next {
-		s.next[c], s.later[c], s.baseline[c] = never, never, false
+		s.next[c], s.later[c], s.ripens[c], s.baseline[c] = never, never, never, false
 		if p.gaps[c] > 0 {
 			s.next[c] = now
 		}
+	}
+	clear(s.states)
+	s.sample = never
+	if p.sample > 0 {
+		s.sample = now
 	}
 }
 
@@ -58,7 +75,7 @@ func (s *sight) wake() sock.Instant {
 	if s.looking != nil || s.counting {
 		return never
 	}
-	wake := never
+	wake := s.sample
 	for _, next := range s.next {
 		wake = min(wake, next)
 	}
@@ -85,7 +102,7 @@ func (s *sight) ripe(now sock.Instant) classSet {
 // that it could change nothing.
 func (e *Engine) lookAround(now sock.Instant) {
 	if now >= e.sight.wake() {
-		e.sight.counting = true
+		e.sight.counting, e.sight.asked = true, now
 		e.plan.Count = true
 	}
 }
@@ -93,11 +110,13 @@ func (e *Engine) lookAround(now sock.Instant) {
 func (in Counted) apply(e *Engine, now sock.Instant) {
 	s := &e.sight
 	s.counting = false
+	e.sampleTotals(in, now)
 	of := s.ripe(now)
 	if of == 0 {
-		return // new rules came meanwhile, and want none
+		return // only the counters were wanted, or new rules came meanwhile
 	}
 	if e.skippable(of, in, now) {
+		e.atMost(of, in)
 		for c := range s.next {
 			if of.has(class(c)) {
 				s.skips[c]++
@@ -110,9 +129,42 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 	clear(s.buried)
 	s.looking = &Look{
 		Query: e.program.queries[of], program: e.program, of: of,
-		horizon: e.horizon(of, now), known: maps.Clone(e.restored), precision: e.config.Precision,
+		horizon: e.horizon(of, now), known: e.known(), precision: e.config.Precision,
+		groups: make(map[int]*groupTally),
+	}
+	asks, portless := false, false
+	for i := range e.program.rules {
+		r := &e.program.rules[i]
+		switch {
+		case !r.grouped || !r.sampled() || !of.has(r.class):
+		case in.Ports == nil && r.measures(rules.PortUsage):
+			asks, portless = true, true // what is not measured changes nothing
+		default:
+			asks = asks || r.measures(rules.PortUsage)
+			s.looking.groups[i] = newGroupTally(r, e.groups[i], in.Ports)
+		}
+	}
+	if !asks {
+		// A look for other rules says nothing of whether the ports are known.
+	} else if began, _ := s.portless.note(portless); began {
+		e.note(slog.LevelWarn, "which local ports there are cannot be read: port_usage is not measured, and nothing is concluded about rules that ask for it")
 	}
 	e.plan.Look = s.looking
+}
+
+// known are the sockets of which an earlier run, or the looks so far, may know
+// more than the kernel does.
+func (e *Engine) known() map[uint64]struct{} {
+	known := make(map[uint64]struct{}, len(e.restored))
+	for cookie := range e.restored {
+		known[cookie] = struct{}{}
+	}
+	for cookie, t := range e.tracks {
+		if t.aged {
+			known[cookie] = struct{}{}
+		}
+	}
+	return known
 }
 
 // horizon is until when what falls due is to be tracked: up to the look after
@@ -146,10 +198,11 @@ func (s *sight) leave(of classSet, due sock.Instant) {
 // skippable reports whether a look now could change nothing.
 func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
 	s := &e.sight
-	if !in.OK || s.looks == 0 {
+	if !in.OK || s.looks == 0 || e.astir(of) {
 		return false // who waits for the first look is to have it
 	}
-	if in.HasTimeWait && in.TimeWait == 0 && e.program.queries[of].States == 1<<ssfilter.TimeWait {
+	nobody := in.TimeWait == 0 && e.program.queries[of].States == 1<<ssfilter.TimeWait && !e.program.metByNobody(of)
+	if in.HasTimeWait && (nobody || e.program.unmet(of, in.TimeWait)) {
 		return true
 	}
 	if !in.HasInSegs || !e.program.passive(of) {
@@ -159,7 +212,7 @@ func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
 		if !of.has(class(c)) {
 			continue
 		}
-		if !s.baseline[c] || s.inSegs[c] != in.InSegs || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(1<<c, now) {
+		if !s.baseline[c] || s.inSegs[c] != in.InSegs || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(1<<c, now) || s.ripens[c] <= now {
 			return false
 		}
 	}
@@ -172,6 +225,41 @@ func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
 	return true
 }
 
+// atMost has nothing shown that is more than the counter of timewait sockets
+// leaves, where looks for such sockets are spared: what the last one found may be
+// long gone.
+func (e *Engine) atMost(of classSet, in Counted) {
+	if !in.HasTimeWait || e.program.queries[of].States != 1<<ssfilter.TimeWait {
+		return
+	}
+	n := uint32(min(in.TimeWait, math.MaxInt32))
+	for i := range e.program.rules {
+		r := &e.program.rules[i]
+		if !r.sampled() || !of.has(r.class) {
+			continue
+		}
+		stats := &e.stats[i]
+		stats.sockets, stats.candidates = min(stats.sockets, n), min(stats.candidates, n)
+		if n == 0 {
+			stats.oldest = never
+		}
+		if rg := e.groups[i]; rg != nil {
+			rg.atMost(r, int(n))
+		}
+	}
+}
+
+// astir reports whether a group of the classes is about to fire, or does: what
+// becomes of it only looks tell.
+func (e *Engine) astir(of classSet) bool {
+	for i := range e.program.rules {
+		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && e.groups[i] != nil && e.groups[i].astir() {
+			return true
+		}
+	}
+	return false
+}
+
 func (in Looked) apply(e *Engine, now sock.Instant) {
 	s := &e.sight
 	l := s.looking
@@ -181,7 +269,9 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 	}
 	e.sight.charge(l.of, in.Cost)
 	e.space()
+	e.pay(l.of, in.Sent)
 	if in.Err != nil {
+		s.failed++
 		if began, _ := s.failing.note(true); began {
 			e.note(slog.LevelWarn, "a look at the socket table failed: nothing is concluded from it, the next one follows", slog.String("error", in.Err.Error()))
 		}
@@ -210,18 +300,29 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 		}
 		s.next[c] = max(now, s.next[c])
 	}
+	seen := make([]*track, len(in.Finding.hits)) // nil: not to be considered
 	for i := range in.Finding.hits {
 		h := &in.Finding.hits[i]
 		if _, gone := s.buried[h.ID.Cookie]; gone {
 			continue
 		}
-		if t := e.tracks[h.ID.Cookie]; t != nil && (t.phase != waiting || t.act != nil || in.Sent < t.got) {
+		t := e.tracks[h.ID.Cookie]
+		if t != nil && (t.phase != waiting || t.act != nil || in.Sent < t.got) {
+			t.look = s.looks // there is an exact answer that may be newer, or there will be
+		} else {
+			t = e.observe(&h.Socket, in.Sent, h.got)
 			t.look = s.looks
-			continue // there is an exact answer that may be newer, or there will be
+			seen[i] = t
 		}
-		t := e.observe(&h.Socket, in.Sent, h.got)
-		t.look = s.looks
-		e.consider(t, &h.Socket, now, false)
+		if t.sameConnection(&h.Socket, in.Sent) {
+			in.Finding.count(&h.Socket, &t.times, h.got)
+		}
+	}
+	e.takeAll(in.Finding, in.Sent, now)
+	for i, t := range seen {
+		if t != nil && e.tracks[t.id.Cookie] == t {
+			e.consider(t, &in.Finding.hits[i].Socket, now, false)
+		}
 	}
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.
@@ -235,6 +336,39 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 			e.plan.Forget = append(e.plan.Forget, cookie)
 		}
 		e.restored = nil
+	}
+}
+
+// takeAll takes in what a whole look counted.
+func (e *Engine) takeAll(f *Finding, sent, now sock.Instant) {
+	s, l := &e.sight, f.look
+	for i := range e.program.rules {
+		r := &e.program.rules[i]
+		if !r.sampled() || !l.of.has(r.class) {
+			continue
+		}
+		e.stats[i] = f.stats[i]
+		if g := l.groups[i]; g != nil {
+			e.take(i, g, sent, now)
+		}
+		rg := e.groups[i]
+		if rg == nil {
+			continue
+		}
+		rg.fresh = true
+		if due := rg.nextFiring(r); due != never {
+			s.next[r.class] = min(s.next[r.class], s.soonest(r.class, max(now, due)))
+		}
+	}
+	for c := range s.ripens {
+		if l.of.has(class(c)) {
+			s.ripens[c] = f.ripens
+		}
+	}
+	if l.Query.Where == nil {
+		for _, state := range l.Query.States.States() {
+			s.states[state] = int(f.states[int(state)%len(f.states)])
+		}
 	}
 }
 
@@ -261,6 +395,28 @@ func (s *sight) charge(of classSet, cost time.Duration) {
 	} else {
 		s.cost[sparse] = cost
 	}
+}
+
+// onCredit is how many looks may be made before the CPU budget has paid for them:
+// one to see that a group fires, and one for its sockets.
+const onCredit = 2
+
+// pay notes until when a look uses up the CPU budget. One for both classes is
+// charged to the populous one.
+func (e *Engine) pay(of classSet, sent sock.Instant) {
+	s, c := &e.sight, sparse
+	if of.has(populous) {
+		c = populous
+	}
+	s.dear[c] = e.spacing(c)
+	s.paid[c] = min(max(s.paid[c], sent), sent.Add(onCredit*s.dear[c])).Add(s.dear[c])
+}
+
+// soonest is when there may be a look that is wanted at that instant and is not one
+// of those that come by themselves: groups that fire one after the other must not
+// have the table looked at without end.
+func (s *sight) soonest(c class, at sock.Instant) sock.Instant {
+	return max(at, s.paid[c].Add(-onCredit*s.dear[c]))
 }
 
 // space spaces the looks so that they stay within the CPU budget.

@@ -139,6 +139,7 @@ func BenchmarkTake(b *testing.B) {
 			f := l.Begin(benchStart)
 			b.ReportAllocs()
 			for b.Loop() {
+				bench.s.ID.Cookie++
 				f.Take(&bench.s, benchStart)
 			}
 			if len(f.hits) > 0 {

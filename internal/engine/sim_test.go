@@ -60,15 +60,15 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *simWorlds, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alarms == 0 || total.Grouped == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
 
 // simTally counts what happened.
 type simTally struct {
-	Steps, Looks, Skips, Asks, Kills, Raced, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects int
-	Latest                                                                                                         time.Duration // of those seen before they fell due
+	Steps, Looks, Skips, Asks, Kills, Raced, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alarms, Grouped int
+	Latest                                                                                                                                 time.Duration // of those seen before they fell due
 }
 
 func (t *simTally) add(u *simTally) {
@@ -86,6 +86,9 @@ func (t *simTally) add(u *simTally) {
 	t.Survivors += u.Survivors
 	t.Punctual += u.Punctual
 	t.Reconnects += u.Reconnects
+	t.Fired += u.Fired
+	t.Alarms += u.Alarms
+	t.Grouped += u.Grouped
 	t.Latest = max(t.Latest, u.Latest)
 }
 
@@ -109,7 +112,10 @@ type simWorld struct {
 
 	memories map[uint64]sock.Memory
 	spent    []sock.Spent
-	acting   sock.Instant // until when the actor is busy
+	groups   []sock.Group
+	firing   map[string]bool // groups, by rule and labels
+	alarms   map[string]bool // that fire
+	acting   sock.Instant    // until when the actor is busy
 
 	seen      map[uint64]*simSeen // what the last exact answer said
 	kills     []simKill
@@ -162,6 +168,7 @@ func newSimWorld(seed uint64) *simWorld {
 	w := &simWorld{
 		rng: newSimRand(seed), now: sock.Instant(1000 * time.Second), wake: never,
 		memories: make(map[uint64]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
+		firing: make(map[string]bool), alarms: make(map[string]bool),
 	}
 	w.now += sock.Instant(w.upTo(time.Second))
 	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
@@ -262,8 +269,54 @@ func (w *simWorld) start() {
 		r.Memories = append(r.Memories, m)
 	}
 	r.Spent = slices.Clone(w.spent)
+	r.Groups = slices.Clone(w.groups)
 	w.step(r)
+	clear(w.firing)
+	for _, g := range w.groups {
+		for i := range w.set.Rules {
+			if rule := &w.set.Rules[i]; g.Rule == sock.RuleSum(rule.Sum) && g.Firing != 0 && g.Ended == 0 {
+				id := groupOfKey(&g.Key)
+				w.firing[groupName(rule.Name, id.labels(rule.GroupBy))] = true
+			}
+		}
+	}
 	w.rule()
+}
+
+func groupName(rule string, labels []Label) string { return fmt.Sprint(rule, labels) }
+
+// hear takes in what is said of groups.
+func (w *simWorld) hear(p *Plan) {
+	for _, t := range p.Turns {
+		w.logf("%s %v %s, count %d", t.Rule, t.Group, t.To, t.Count)
+		w.firing[groupName(t.Rule, t.Group)] = t.To == Firing
+		if t.To == Firing {
+			w.tally.Fired++
+		}
+		r := w.ruleOf(t.Rule)
+		if r == nil || !r.Enabled || t.To == Firing && len(r.When) > 0 && w.now.Sub(t.Since) < r.For {
+			w.failf("%s %v turns %s, which has held since %s", t.Rule, t.Group, t.To, at(t.Since))
+		}
+	}
+	for _, a := range p.Alarms {
+		name := fmt.Sprint(a.Rule, a.Action, a.Group)
+		w.logf("alert %s count %d ended %v", name, a.Count, a.Ended != 0)
+		if a.Ended != 0 {
+			if !w.alarms[name] && w.calm { // else the disk may have missed that it ended before
+				w.failf("an alert that does not fire has ended: %s", name)
+			}
+			delete(w.alarms, name)
+			continue
+		}
+		w.alarms[name] = true
+		w.tally.Alarms++
+		if r := w.ruleOf(a.Rule); r == nil || !r.Enabled || r.DryRun {
+			w.failf("an alert of a rule that sends none: %s", name)
+		}
+	}
+	if p.Groups != nil && !w.unlucky(5) {
+		w.groups = p.Groups
+	}
 }
 
 func (w *simWorld) rule() {
@@ -361,6 +414,12 @@ func (w *simWorld) rules() *rules.Set {
 		if w.rng.IntN(8) == 0 {
 			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}})
 		}
+		if w.rng.IntN(4) == 0 {
+			r.Then = append([]rules.Action{{Kind: rules.Alert, Notice: &rules.Notice{KeepFiringFor: w.upTo(20 * time.Second)}}}, r.Then...)
+		}
+		if w.rng.IntN(4) == 0 {
+			w.group(&r)
+		}
 		r.Sum = fmt.Sprintf("%+v", r)
 		set.Rules = append(set.Rules, r)
 	}
@@ -376,6 +435,32 @@ func (w *simWorld) rules() *rules.Set {
 		set.Rules = append(set.Rules, kept...)
 	}
 	return set
+}
+
+// group makes a rule one about groups.
+func (w *simWorld) group(r *rules.Rule) {
+	n := w.rng.IntN(4)
+	r.When = []rules.Condition{{Metric: rules.Count, Op: rules.Greater, Number: float64(n)}}
+	if w.rng.IntN(4) == 0 {
+		r.When = append(r.When, rules.Condition{Metric: rules.Growth, Op: rules.Greater, Number: 0.2})
+	}
+	if w.rng.IntN(2) == 0 {
+		r.Until = []rules.Condition{{Metric: rules.Count, Op: rules.Less, Number: float64(1 + w.rng.IntN(n+1))}}
+	}
+	if w.rng.IntN(2) == 0 {
+		r.For = w.upTo(15 * time.Second)
+	}
+	for _, key := range []rules.GroupKey{rules.ByDport, rules.ByState, rules.ByUser} {
+		if w.rng.IntN(3) == 0 {
+			r.GroupBy = append(r.GroupBy, key)
+		}
+	}
+	if w.rng.IntN(3) == 0 {
+		for i := range r.Match { // count all, whatever their age, and kill none
+			r.Match[i].InStateFor, r.Match[i].IdleFor, r.Match[i].StalledFor = 0, 0, 0
+		}
+		r.DryRun = true
+	}
 }
 
 // somePorts names ports of either side, among which some are in use.
@@ -431,7 +516,7 @@ func describe(set *rules.Set) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "limit %v interval %v cpu %v", set.Settings.Limit, set.Settings.Interval, set.Settings.CPUBudget)
 	for _, r := range set.Rules {
-		fmt.Fprintf(&b, "\n\t%s enabled=%v dry=%v then %v", r.Name, r.Enabled, r.DryRun, r.Then)
+		fmt.Fprintf(&b, "\n\t%s enabled=%v dry=%v by %v when %v until %v for %v then %v", r.Name, r.Enabled, r.DryRun, r.GroupBy, r.When, r.Until, r.For, r.Then)
 		for _, m := range r.Match {
 			fmt.Fprintf(&b, "\n\t\tmatch %s where %v in_state %v idle %v stalled %v users %v unread %v verdicts %v", m.States, m.Where, m.InStateFor, m.IdleFor, m.StalledFor, m.Users, m.Unread, m.Verdicts)
 		}
@@ -469,6 +554,7 @@ func (w *simWorld) step(in Input) {
 	for c := range w.engine.sight.gap {
 		w.gap = max(w.gap, w.engine.sight.gap[c])
 	}
+	w.hear(&p)
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
@@ -751,6 +837,12 @@ func (w *simWorld) checkDecision(a *Action) {
 		w.failf("%s takes a socket that is %s: %s", a.Rule, why, s)
 	}
 	kill := &r.Then[len(r.Then)-1]
+	if len(r.When) > 0 {
+		w.tally.Grouped++
+		if id := groupOf(r.GroupBy, &a.Socket); !w.firing[groupName(r.Name, id.labels(r.GroupBy))] {
+			w.failf("%s takes a socket whose group does not fire: %s", a.Rule, s)
+		}
+	}
 	shown.Autobound = ssfilter.TriOf(!s.bound)
 	due := dueSince(r, kill.After, s, &shown)
 	if s.mini {
@@ -783,7 +875,7 @@ func (w *simWorld) checkDecision(a *Action) {
 // counts, if the kernel does not. It then waits for its holders to be found, if
 // there was no time for that before.
 func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due sock.Instant) (deadline sock.Instant, punctual bool) {
-	if s.disturbed || s.held {
+	if s.disturbed || s.held || len(r.When) > 0 {
 		return never, false
 	}
 	const (
@@ -884,7 +976,7 @@ func (w *simWorld) checkForgotten() {
 		}
 		for i := range w.set.Rules {
 			r := &w.set.Rules[i]
-			if !r.Enabled || r.DryRun {
+			if !r.Enabled || r.DryRun || len(r.When) > 0 {
 				continue
 			}
 			kill := &r.Then[len(r.Then)-1]

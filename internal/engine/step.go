@@ -9,6 +9,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Input is something that happened. A nil Input means that time has passed.
@@ -26,11 +27,12 @@ type Able struct {
 	KillOrphan   string // the same for sockets that their program has closed
 }
 
-// Restored says what an earlier run remembered of sockets, and which of its
-// actions may still count against a limit.
+// Restored says what an earlier run remembered of sockets and groups, and which
+// of its actions may still count against a limit.
 type Restored struct {
 	Memories []sock.Memory
 	Spent    []sock.Spent
+	Groups   []sock.Group
 }
 
 // Stop says that the daemon is to end: what is under way is brought to its end,
@@ -44,6 +46,7 @@ type Counted struct {
 	HasInSegs   bool
 	TimeWait    uint64 // timewait minisockets in the namespace
 	HasTimeWait bool
+	Ports       []ssfilter.PortRange // that connect(2) chooses from, the reserved ones left out; nil: not known
 }
 
 // Looked says how a look ended. With Err set it failed and nothing of it counts.
@@ -87,17 +90,21 @@ type Outcome struct {
 
 // Plan is what the engine wants done. Each part may be empty.
 type Plan struct {
-	Count    bool          // read the counters
-	Look     *Look         // read the socket table
-	Ask      []sock.ID     // ask for these sockets by name
-	Resolve  []uint32      // find the holders of these inodes
-	Act      []Action      // do these, in this order
-	Report   []Action      // say these: they are decided, and nothing is to be done
-	Remember []sock.Memory // keep these on disk
-	Forget   []uint64      // drop what is kept under these cookies
-	Notes    []Note        // say these to whoever reads the log
-	Stopped  bool          // after Stop: nothing is under way any more
-	Wake     sock.Instant  // call again then, if nothing happens before
+	Count    bool            // read the counters
+	Look     *Look           // read the socket table
+	Ask      []sock.ID       // ask for these sockets by name
+	Resolve  []uint32        // find the holders of these inodes
+	Act      []Action        // do these, in this order
+	Report   []Action        // say these: they are decided, and nothing is to be done
+	Remember []sock.Memory   // keep these on disk
+	Forget   []uint64        // drop what is kept under these cookies
+	Notes    []Note          // say these to whoever reads the log
+	Turns    []Turn          // groups that changed their phase
+	Alarms   []Alarm         // alerts that fire, or have ended
+	Groups   []sock.Group    // keep these on disk, and no others; nil: no change
+	Late     []time.Duration // how long after it fell due each act was done that was seen coming
+	Stopped  bool            // after Stop: nothing is under way any more
+	Wake     sock.Instant    // call again then, if nothing happens before
 }
 
 // Note is a line for the log about the watchdog itself.
@@ -132,6 +139,7 @@ type Action struct {
 	InStateFor time.Duration
 	IdleFor    time.Duration
 	Owners     []sock.Owner
+	Due        sock.Instant // when it fell due, if that was seen coming; 0: it was not
 	Decided    sock.Instant
 	Window     time.Duration // how long a destructive action counts against a limit
 	Seq        uint64        // of the record of its intent, in Outcome and after

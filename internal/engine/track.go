@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -27,12 +28,14 @@ type track struct {
 	alarm seat         // where phase is waiting: when to attend to it; in no queue: when a look sees it
 	goal  sock.Instant // what for: when to ask for it
 
-	marks   []mark  // what was done or said, each at most once per connection
-	held    *Action // a limit holds this back
-	line    seat    // among those that the limit holds back
-	turn    bool    // the limit let it go on: it is asked for afresh
-	would   bool    // a dry run said so: a real one would have taken it, and no later rule gets it
-	blocked bool    // due, and something that may change stands against it
+	marks   []mark      // what was done or said, each at most once per connection
+	held    *Action     // a limit holds this back
+	line    seat        // among those that the limit holds back
+	turn    bool        // the limit let it go on: it is asked for afresh
+	would   bool        // a dry run said so: a real one would have taken it, and no later rule gets it
+	blocked bool        // due, and something that may change stands against it
+	aged    bool        // a rule about groups asks for its age, of which the kernel alone knows less
+	spared  []hindrance // what kept rules from acting on it, each told once
 
 	order        sock.Instant // among those due at the same instant, the lowest comes first
 	rule, action int          // of the act held back or under way
@@ -208,6 +211,11 @@ func (t *track) mark(rule, action int) {
 		return
 	}
 	t.marks = append(t.marks, mark{rule: rule, action: action})
+}
+
+// unmark notes that it is as if the action of a rule had not been done.
+func (t *track) unmark(rule, action int) {
+	t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.rule == rule && m.action == action })
 }
 
 // reopen lets an action of a rule be done again.

@@ -3,8 +3,10 @@ package journal
 import (
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -24,20 +26,31 @@ const (
 	Failed      Result = "failed"      // the reason says why
 	Unconfirmed Result = "unconfirmed" // asked for, and no answer came
 	Interrupted Result = "interrupted" // sockdog ended between intent and outcome
+
+	// Of a group of sockets:
+	Pending  Result = "pending" // its rule's conditions hold, and not yet for long enough
+	Firing   Result = "firing"
+	Resolved Result = "resolved" // it was firing
+	Quiet    Result = "quiet"    // it was pending
 )
 
-// Record is one action on one socket. The names of its fields, here and in the
+// Record is one action on one socket, or the new phase of a group of them, of
+// which there are only Group and Sockets. The names of its fields, here and in the
 // log, are part of what sockdog promises. What is not known is left out: of the
 // owner, and the uid of a socket without an inode, whose 0 means nothing.
 type Record struct {
-	Time       time.Time      `json:"time"`
-	Seq        uint64         `json:"seq"` // joins an intent to its outcome, within one file; 0: neither
-	Rule       string         `json:"rule"`
-	Action     string         `json:"action"`
-	Result     Result         `json:"result"`
-	DryRun     bool           `json:"dry_run"`
-	Reason     string         `json:"reason"`
-	Netns      string         `json:"netns"`
+	Time   time.Time `json:"time"`
+	Seq    uint64    `json:"seq"` // joins an intent to its outcome, within one file; 0: neither
+	Rule   string    `json:"rule"`
+	Action string    `json:"action"`
+	Result Result    `json:"result"`
+	DryRun bool      `json:"dry_run"`
+	Reason string    `json:"reason"`
+	Netns  string    `json:"netns"`
+
+	Group   map[string]string `json:"group"` // nil: it is about a socket; empty: all sockets of the rule
+	Sockets int               `json:"sockets"`
+
 	Src        netip.AddrPort `json:"src"`
 	Dst        netip.AddrPort `json:"dst"`
 	State      string         `json:"state"` // as ss spells it
@@ -76,6 +89,11 @@ func (r *Record) append(b []byte) []byte {
 	b = strconv.AppendBool(appendKey(b, "dry_run"), r.DryRun)
 	b = appendText(b, "reason", r.Reason)
 	b = appendKnown(b, "netns", r.Netns)
+	if r.Group != nil {
+		b = appendGroup(b, r.Group)
+		b = appendNumber(b, "sockets", uint64(r.Sockets))
+		return append(b, '}')
+	}
 	b = appendEndpoint(b, "src", r.Src)
 	b = appendEndpoint(b, "dst", r.Dst)
 	b = appendText(b, "state", r.State)
@@ -130,6 +148,13 @@ func (r *Record) Attrs() []slog.Attr {
 		}
 	}
 	known("netns", r.Netns)
+	if r.Group != nil {
+		var labels []any
+		for _, name := range slices.Sorted(maps.Keys(r.Group)) {
+			labels = append(labels, slog.String(name, r.Group[name]))
+		}
+		return append(attrs, slog.Group("group", labels...), slog.Int("sockets", r.Sockets))
+	}
 	attrs = append(attrs,
 		slog.String("src", plain(r.Src).String()),
 		slog.String("dst", plain(r.Dst).String()),
@@ -182,6 +207,18 @@ func appendSeconds(b []byte, name string, d time.Duration) []byte {
 func appendEndpoint(b []byte, name string, e netip.AddrPort) []byte {
 	b = append(appendKey(b, name), '"')
 	return append(plain(e).AppendTo(b), '"')
+}
+
+func appendGroup(b []byte, labels map[string]string) []byte {
+	b = append(appendKey(b, "group"), '{')
+	for i, name := range slices.Sorted(maps.Keys(labels)) {
+		mark := len(b)
+		b = appendText(b, name, labels[name])
+		if i == 0 {
+			b = slices.Delete(b, mark, mark+1) // the comma
+		}
+	}
+	return append(b, '}')
 }
 
 // appendKnown leaves out what is empty.

@@ -191,3 +191,36 @@ func BenchmarkMarshal(b *testing.B) {
 		buf = full.append(buf[:0])
 	}
 }
+
+// A record about a group has its properties and its size in the place of a
+// socket's, in the journal and in the log.
+func TestGroupRecord(t *testing.T) {
+	r := Record{
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Rule: "flood", Action: "group", Result: Firing, Reason: "count 3 (count > 2)", Netns: "1",
+		Group: map[string]string{"dst": "10.0.0.7", "dport": "5432"}, Sockets: 3,
+	}
+	text, err := r.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"time":"2026-01-02T03:04:05.000000000Z","rule":"flood","action":"group","result":"firing","dry_run":false,` +
+		`"reason":"count 3 (count > 2)","netns":"1","group":{"dport":"5432","dst":"10.0.0.7"},"sockets":3}`
+	if diff := cmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("line (-want +got):\n%s", diff)
+	}
+	var back Record
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(r, back, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("read back (-want +got):\n%s", diff)
+	}
+	r.Group = map[string]string{}
+	if text, _ := r.MarshalJSON(); !strings.Contains(string(text), `"group":{},"sockets":3`) {
+		t.Errorf("a rule's one group is %s", text)
+	}
+	attrs := slog.GroupValue(r.Attrs()...).String()
+	if strings.Contains(attrs, "src") || !strings.Contains(attrs, "sockets=3") {
+		t.Errorf("in the log: %s", attrs)
+	}
+}

@@ -1,6 +1,6 @@
-// Package seen keeps on disk since when sockets have been as they are, and what
-// of the limits is used up, so that a restart neither forgets a leak nor acts
-// early. It stores and decides nothing: whether a track still is the same
+// Package seen keeps on disk since when sockets have been as they are, which
+// groups of them fire, and what of the limits is used up, so that a restart
+// neither forgets a leak nor acts early. It stores and decides nothing: whether a track still is the same
 // connection is for its reader to test.
 //
 // A file serves one boot of one network namespace. Within it the page cache
@@ -47,6 +47,7 @@ type Store struct {
 type Loaded struct {
 	Memories []sock.Memory
 	Spent    []sock.Spent
+	Groups   []sock.Group
 	Damaged  int // records that were torn, had a wrong checksum or lay in the future, and are lost
 }
 
@@ -142,7 +143,14 @@ func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
 			loaded.Spent = append(loaded.Spent, decodeSpent(b))
 		}
 	})
-	return loaded, size, err
+	if err != nil {
+		return Loaded{}, 0, err
+	}
+	var damagedGroups bool
+	if loaded.Groups, damagedGroups = s.loadGroups(); damagedGroups {
+		loaded.Damaged++
+	}
+	return loaded, size, nil
 }
 
 // each calls f for each record of the file that is whole, with the place where

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/metrics"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/web"
+)
+
+// deaf reports whether an address of --listen says that nobody is to listen.
+func deaf(address string) bool { return address == "" || address == "off" }
+
+func checkListen(address string) error {
+	if _, port, err := net.SplitHostPort(address); !deaf(address) && (err != nil || port == "") {
+		return fmt.Errorf("--listen is HOST:PORT or off, not %q", address)
+	}
+	return nil
+}
+
+// serve shows over HTTP what the daemon publishes, until ctx is done; the function
+// that it returns waits for that. Where nobody can listen, the watch goes on.
+func (f *runFlags) serve(ctx context.Context, o *daemon.Options) (wait func()) {
+	if deaf(f.listen) {
+		return func() {}
+	}
+	l, err := net.Listen("tcp", f.listen)
+	if err != nil {
+		o.Log.Warn("nobody listens: there is no page and there are no metrics; --listen names another address, or off", "error", err.Error())
+		return func() {}
+	}
+	var current atomic.Pointer[status.Status]
+	o.Publish = current.Store
+	host, _, _ := net.SplitHostPort(f.listen) // it was checked
+	o.Page = page(l.Addr(), o.Host)
+	handler := web.Handler(current.Load, metrics.Handler(current.Load), append(f.listenNames, host, o.Host)...)
+	o.Log.Info("listening", "address", l.Addr().String())
+	ctx, cancel := context.WithCancel(ctx)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := web.Serve(ctx, l, handler, o.Log); err != nil {
+			o.Log.Error("nobody listens any more: there is no page and there are no metrics until a restart", "error", err.Error())
+		}
+	}()
+	return func() {
+		cancel()
+		<-served
+	}
+}
+
+// page is the URL of the page as others reach it; empty: they cannot.
+func page(at net.Addr, hostname string) string {
+	a, ok := at.(*net.TCPAddr)
+	switch {
+	case !ok || a.IP.IsLoopback():
+		return ""
+	case a.IP.IsUnspecified():
+		return fmt.Sprintf("http://%s/", net.JoinHostPort(hostname, fmt.Sprint(a.Port)))
+	default:
+		return "http://" + a.String() + "/"
+	}
+}

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/status"
+)
+
+func statusCommand() *cobra.Command {
+	var address, output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what a running sockdog holds, does and lacks",
+		Long: `Ask a running sockdog how things stand: its problems, what each rule holds now, the
+groups near their thresholds, sockets by state and the last actions. The exit
+status is 1 if a problem stands.
+
+With -o json it prints what the daemon serves under /api/v1/status.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+				return usage{fmt.Errorf("--address is HOST:PORT, not %q", address)}
+			}
+			return showStatus(cmd.Context(), cmd.OutOrStdout(), address, output)
+		},
+	}
+	cmd.Flags().StringVar(&address, "address", "127.0.0.1:9797", "`address` that the daemon listens on")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
+	return cmd
+}
+
+// showStatus prints the status of the daemon at an address.
+func showStatus(ctx context.Context, out io.Writer, address, output string) error {
+	text, s, err := fetchStatus(ctx, address)
+	if err != nil {
+		return problem(err)
+	}
+	if output == "json" {
+		var indented bytes.Buffer
+		json.Indent(&indented, text, "", "  ") // it was decoded: it is JSON
+		_, err = indented.WriteTo(out)
+	} else {
+		err = printStatus(out, s)
+	}
+	if err != nil {
+		return problem(err)
+	}
+	if len(s.Problems) > 0 {
+		return found{}
+	}
+	return nil
+}
+
+const (
+	statusWithin = 5 * time.Second
+	statusBound  = 16 << 20 // bytes: far more than 10,000 rules
+)
+
+// fetchStatus asks the daemon at an address.
+func fetchStatus(ctx context.Context, address string) ([]byte, *status.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/api/v1/status", nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	// No proxy, and no redirect: it is this address that was asked for.
+	client := http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	answer, err := client.Do(request)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, nil, fmt.Errorf("nothing listens on %s: start sockdog run, or say with --address what its --listen says", address)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, nil, fmt.Errorf("%s did not answer within %v", address, statusWithin)
+	case err != nil:
+		return nil, nil, fmt.Errorf("%w; --address takes what --listen of the daemon says", err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, statusBound))
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("read the status from %s: %w", address, err)
+	case answer.StatusCode == http.StatusServiceUnavailable:
+		return nil, nil, fmt.Errorf("the daemon on %s is not ready to answer: try again in a moment", address)
+	case answer.StatusCode == http.StatusMisdirectedRequest:
+		return nil, nil, fmt.Errorf("the daemon does not answer to the name in %s: use its address", address)
+	}
+	var s status.Status
+	if err := json.Unmarshal(text, &s); answer.StatusCode != http.StatusOK || err != nil || s.Time.IsZero() {
+		return nil, nil, fmt.Errorf("what listens on %s is no sockdog: say with --address what --listen of the daemon says", address)
+	}
+	return text, &s, nil
+}
+
+func printStatus(out io.Writer, s *status.Status) error {
+	w := report{since: func(t time.Time) string { return short(s.Time.Sub(t)) }}
+	w.summary(s)
+	w.rules(s.Rules)
+	w.groups(s.Rules)
+	w.sockets(s.Sockets)
+	w.actions(s.Actions, s.Time)
+	_, err := w.WriteTo(out)
+	return err
+}
+
+// report is a status on its way to a terminal.
+type report struct {
+	bytes.Buffer
+	since func(time.Time) string // how long ago, for the daemon
+}
+
+func (w *report) summary(s *status.Status) {
+	state := "all well"
+	switch {
+	case len(s.Problems) > 0:
+		state = count(len(s.Problems), "problem")
+	case !s.Ready:
+		state = "starting"
+	}
+	fmt.Fprintf(w, "sockdog %s on %s, up %s: %s\n", printable(s.Version), printable(s.Host), w.since(s.Started), state)
+	file := "built in"
+	if s.File.Path != "" {
+		file = printable(s.File.Path)
+	}
+	looks := "none are wanted"
+	if s.Looks.IntervalSeconds > 0 {
+		looks = "every " + short(ofSeconds(s.Looks.IntervalSeconds))
+	}
+	fmt.Fprintf(w, "  rules  %s, in force for %s\n", file, w.since(s.File.Loaded))
+	fmt.Fprintf(w, "  looks  %s, %d done, %d failed\n", looks, s.Looks.OK, s.Looks.Failed)
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "\nPROBLEM  %s (for %s)\n", printable(p.Text), w.since(p.Since))
+		if p.Cure != "" {
+			fmt.Fprintf(w, "         %s\n", printable(p.Cure))
+		}
+	}
+}
+
+func (w *report) rules(all []status.Rule) {
+	var rows [][]string
+	for i := range all {
+		r := &all[i]
+		oldest := "-"
+		if r.OldestSeconds > 0 {
+			oldest = short(ofSeconds(r.OldestSeconds))
+		}
+		rows = append(rows, []string{
+			r.Name, strings.ReplaceAll(string(r.Mode), "_", " "), strconv.Itoa(r.Sockets), strconv.Itoa(r.Candidates), oldest, strconv.Itoa(r.Firing), deeds(r),
+		})
+	}
+	w.table([]string{"RULE", "MODE", "MATCH", "CANDIDATES", "OLDEST", "FIRING", "DONE"}, rows)
+}
+
+// deeds is what a rule has done: "kill: 12 done, 1 gone".
+func deeds(r *status.Rule) string {
+	var lines []string
+	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
+		var some []string
+		for _, result := range status.Results {
+			if n := r.Actions[action][result]; n > 0 {
+				some = append(some, fmt.Sprintf("%d %s", n, result))
+			}
+		}
+		if len(some) > 0 {
+			lines = append(lines, action+": "+strings.Join(some, ", "))
+		}
+	}
+	return cmp.Or(strings.Join(lines, "; "), "-")
+}
+
+func (w *report) groups(all []status.Rule) {
+	var rows [][]string
+	for i := range all {
+		for j := range all[i].Groups {
+			g := &all[i].Groups[j]
+			phase := string(g.Phase)
+			if !g.Since.IsZero() {
+				phase += " for " + w.since(g.Since)
+			}
+			var values []string
+			for _, c := range g.Conditions {
+				values = append(values, fmt.Sprintf("%s %s%s (%s %s%s)", c.Metric, decimal(c.Value), c.Unit, c.Op, decimal(c.Threshold), c.Unit))
+			}
+			rows = append(rows, []string{all[i].Name, g.String(), phase, strings.Join(values, ", ")})
+		}
+	}
+	w.table([]string{"RULE", "GROUP", "PHASE", "VALUE"}, rows)
+}
+
+func (w *report) sockets(all status.Sockets) {
+	var rows [][]string
+	for _, state := range status.States {
+		if n, ok := all[state]; ok {
+			rows = append(rows, []string{strings.ToUpper(state), strconv.FormatUint(n, 10)})
+		}
+	}
+	w.table([]string{"STATE", "SOCKETS"}, rows)
+}
+
+func (w *report) actions(last []journal.Record, now time.Time) {
+	var rows [][]string
+	for i := range last {
+		r := &last[i]
+		src, dst, who := "-", "-", "-"
+		switch {
+		case r.Group != nil:
+			g := status.Group{Labels: r.Group}
+			dst = g.String()
+		case r.Src.IsValid():
+			src, dst = r.Src.String(), r.Dst.String()
+		}
+		if r.PID != 0 {
+			who = fmt.Sprintf("%s[%d]", r.Comm, r.PID)
+		}
+		when := r.Time.Local().Format(time.DateTime)
+		when = strings.TrimPrefix(when, now.Local().Format(time.DateOnly+" ")) // today goes without saying
+		rows = append(rows, []string{when, r.Rule, r.Action, string(r.Result), src, dst, who, r.Reason})
+	}
+	w.table([]string{"TIME", "RULE", "ACTION", "RESULT", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON"}, rows)
+}
+
+// table prints rows after an empty line, and nothing where there are none.
+func (w *report) table(header []string, rows [][]string) {
+	if len(rows) == 0 {
+		return
+	}
+	for _, row := range rows {
+		for i := range row {
+			row[i] = printable(row[i])
+		}
+	}
+	w.WriteByte('\n')
+	printTable(w, header, rows) // a buffer takes everything
+}
+
+// printable keeps what stands in a process's name from governing the terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+func ofSeconds(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+
+func decimal(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/status/statustest"
+	"github.com/sockdog/sockdog/internal/web"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// telling serves a status, and returns the address.
+func telling(t *testing.T, s *status.Status) string {
+	t.Helper()
+	return listening(t, web.Handler(func() *status.Status { return s }, http.NotFoundHandler()))
+}
+
+func listening(t *testing.T, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+func TestStatus(t *testing.T) {
+	local := time.Local
+	time.Local = time.UTC
+	defer func() { time.Local = local }()
+	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	empty := &status.Status{Version: "v0.4.0", Host: "node-7", Time: now, Started: now.Add(-time.Minute), File: status.RulesFile{OK: true, Loaded: now.Add(-time.Minute)}}
+	evil := statustest.Lively(now)
+	evil.Problems, evil.Rules, evil.Sockets = nil, nil, nil
+	evil.Actions = evil.Actions[:1]
+	evil.Actions[0].Time = now.Add(-4 * time.Hour)
+	evil.Actions[0].Comm = "\x1b]0;caught\a\nroot"
+	for _, test := range []struct {
+		name   string
+		status *status.Status
+		bad    bool // exit status 1
+	}{
+		{"lively", statustest.Lively(now), true},
+		{"empty", empty, false},
+		{"escapes", evil, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := showStatus(t.Context(), &out, telling(t, test.status), "table")
+			if bad := errors.As(err, new(found)) && err.Error() == ""; bad != test.bad || err != nil && !bad {
+				t.Errorf("error %v; a problem stands: %v", err, test.bad)
+			}
+			golden := "testdata/status/" + test.name + ".txt"
+			if *update {
+				if err := os.WriteFile(golden, out.Bytes(), 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), out.String()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestStatusJSON(t *testing.T) {
+	s := statustest.Lively(time.Now())
+	s.Problems = nil
+	var out bytes.Buffer
+	if err := showStatus(t.Context(), &out, telling(t, s), "json"); err != nil {
+		t.Fatal(err)
+	}
+	var got status.Status
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s.Sockets, got.Sockets); diff != "" || !strings.HasPrefix(out.String(), "{\n  \"version\"") {
+		t.Errorf("sockets (-want +got):\n%s\n%s", diff, &out)
+	}
+}
+
+func TestStatusErrors(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	answer := func(code int, text string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(code)
+			w.Write([]byte(text))
+		})
+	}
+	for _, test := range []struct{ name, address, want string }{
+		{"nothing listens", nobody.Addr().String(), "nothing listens on 127.0.0.1:"},
+		{"starting", telling(t, nil), "is not ready to answer: try again in a moment"},
+		{"another program", listening(t, http.NotFoundHandler()), "is no sockdog"},
+		{"another JSON", listening(t, answer(http.StatusOK, `{"status":"UP"}`)), "is no sockdog"},
+		{"no JSON", listening(t, answer(http.StatusOK, `<html>`)), "is no sockdog"},
+		{"a redirect", listening(t, http.RedirectHandler("/elsewhere", http.StatusFound)), "is no sockdog"},
+		{"a name of somebody else", listening(t, answer(http.StatusMisdirectedRequest, "")), "use its address"},
+		{"no such host", "sockdog.invalid:1", "--address takes what --listen of the daemon says"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := showStatus(t.Context(), &out, test.address, "table")
+			if !errors.As(err, new(found)) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+			if out.Len() > 0 {
+				t.Errorf("it printed %q", &out)
+			}
+		})
+	}
+}

@@ -1,0 +1,205 @@
+// Package alert says what an alert says: its labels, which identify it, and its
+// annotations, for who is woken by it. It measures nothing, and sends nothing.
+package alert
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// Facts are what is to be told of an alarm beside what the engine says.
+type Facts struct {
+	Instance string    // this host
+	Since    time.Time // the conditions have held since
+	Until    time.Time // they held until then: now, or when the alarm was over or ended
+	Holders  string
+	Done     string
+}
+
+// Labels identify the alarm: the same for as long as it goes on, whatever is
+// measured.
+func Labels(a *engine.Alarm, instance string) map[string]string {
+	labels := map[string]string{}
+	maps.Copy(labels, a.Labels)
+	maps.Copy(labels, a.Notice.Labels)
+	for _, l := range a.Group {
+		labels[l.Name] = l.Value
+	}
+	labels["severity"] = a.Notice.Severity
+	labels["alertname"], labels["instance"] = a.Rule, instance
+	return labels
+}
+
+// Annotations are the texts and the values. An error is that of a template: the
+// text is sockdog's own then.
+func Annotations(a *engine.Alarm, f Facts) (map[string]string, error) {
+	e := event(a, f)
+	said := map[string]string{
+		"count":   strconv.Itoa(a.Count),
+		"since":   f.Since.UTC().Format(time.RFC3339),
+		"holders": e.Holders,
+		"done":    e.Done,
+	}
+	if e.When != "" {
+		said["when"] = e.When
+	}
+	if a.Oldest > 0 {
+		said["oldest"] = whole(a.Oldest)
+	}
+	for _, c := range a.When {
+		if c.Metric != rules.Count {
+			said[string(c.Metric)] = Value(&a.Measured, c.Metric)
+		}
+	}
+	if a.Others > 0 {
+		said["groups"] = strconv.Itoa(a.Others)
+	}
+	var err error
+	render := func(name string, t *rules.Template, own string) {
+		said[name] = own
+		if t == nil {
+			return
+		}
+		text, failed := t.Render(&e)
+		if failed != nil {
+			err = cmp.Or(err, fmt.Errorf("the %s of rule %s: %w", name, a.Rule, failed))
+			return
+		}
+		said[name] = text
+	}
+	render("summary", a.Notice.Summary, summary(a, f))
+	render("description", a.Notice.Description, description(a, f, &e))
+	return said, err
+}
+
+func event(a *engine.Alarm, f Facts) rules.Event {
+	e := rules.Event{
+		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: make(map[string]string, len(a.Group)),
+		Count: a.Count, Growth: a.Growth, PortUsage: a.PortUsage, BacklogUsage: a.BacklogUsage,
+		Since: f.Since.UTC().Truncate(time.Second), Lasted: f.Until.Sub(f.Since).Round(time.Second), Oldest: a.Oldest.Truncate(time.Second),
+		Holders: f.Holders, Done: f.Done,
+	}
+	if a.Ended != 0 {
+		e.Status = "resolved"
+	}
+	for _, l := range a.Group {
+		e.Group[l.Name] = l.Value
+	}
+	when := make([]string, len(a.When))
+	for i, c := range a.When {
+		when[i] = c.String()
+	}
+	e.When = strings.Join(when, " and ")
+	return e
+}
+
+// summary is one line: which rule, how many, towards whom, and where.
+func summary(a *engine.Alarm, f Facts) string {
+	var b strings.Builder
+	b.WriteString(a.Rule + ": ")
+	if a.Ended != 0 {
+		b.WriteString("over: ")
+	}
+	b.WriteString(sockets(a.Count))
+	if a.Count == 0 {
+		b.WriteString(" left") // the alert goes on for a while, lest it flap
+	}
+	b.WriteString(whom(a) + " on " + f.Instance)
+	for _, c := range a.When {
+		if c.Metric != rules.Count {
+			fmt.Fprintf(&b, ", %s %s", c.Metric, Value(&a.Measured, c.Metric))
+		}
+	}
+	return b.String()
+}
+
+// description is what there is to know before one logs in.
+func description(a *engine.Alarm, f Facts, e *rules.Event) string {
+	var b strings.Builder
+	if a.About != "" {
+		b.WriteString(a.About + "\n")
+	}
+	why := "any that is due"
+	if e.When != "" {
+		why = e.When
+	}
+	fmt.Fprintf(&b, "Rule %s (%s): %s%s.\n", a.Rule, why, sockets(a.Count), whom(a))
+	since := f.Since.UTC().Format(time.RFC3339)
+	until := f.Until.UTC().Format(time.RFC3339)
+	switch {
+	case a.Ended != 0:
+		fmt.Fprintf(&b, "It is over: it lasted from %s to %s.", since, until)
+	case a.Over != 0:
+		fmt.Fprintf(&b, "It lasted from %s to %s; the alert goes on for a while, lest it flap.", since, until)
+	default:
+		fmt.Fprintf(&b, "So since %s, for %s.", since, whole(f.Until.Sub(f.Since)))
+	}
+	if a.Oldest > 0 {
+		fmt.Fprintf(&b, " The oldest has been in its state for %s.", whole(a.Oldest))
+	}
+	fmt.Fprintf(&b, "\nHeld by: %s.\nDone about it: %s.", f.Holders, f.Done)
+	return b.String()
+}
+
+// whom says in words what the sockets have in common: " towards 10.0.0.7:5432".
+func whom(a *engine.Alarm) string {
+	if a.Others > 0 {
+		return fmt.Sprintf(" in %d more groups than alert one by one", a.Others)
+	}
+	of := make(map[string]string, len(a.Group))
+	for _, l := range a.Group {
+		of[l.Name] = l.Value
+	}
+	text := ""
+	if state, ok := of["state"]; ok {
+		text += " in " + state
+	}
+	text += end(" from ", of, "src", "sport") + end(" towards ", of, "dst", "dport")
+	if user, ok := of["user"]; ok {
+		text += " of user " + user
+	}
+	return text
+}
+
+// end is one end of connections: an address, a port, both, or nothing.
+func end(word string, of map[string]string, address, port string) string {
+	a, hasAddress := of[address]
+	p, hasPort := of[port]
+	switch {
+	case hasAddress && hasPort && strings.Contains(a, ":"):
+		return word + "[" + a + "]:" + p
+	case hasAddress && hasPort:
+		return word + a + ":" + p
+	case hasAddress:
+		return word + a
+	case hasPort:
+		return word + "port " + p
+	default:
+		return ""
+	}
+}
+
+// Value is what was measured, in its unit.
+func Value(m *engine.Measured, metric rules.Metric) string {
+	return strconv.FormatFloat(math.Round(10*m.Of(metric))/10, 'f', -1, 64) + metric.Unit()
+}
+
+func sockets(n int) string {
+	switch n {
+	case 0:
+		return "no socket"
+	case 1:
+		return "1 socket"
+	}
+	return strconv.Itoa(n) + " sockets"
+}
+
+func whole(d time.Duration) string { return d.Truncate(time.Second).String() }

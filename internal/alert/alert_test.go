@@ -1,0 +1,134 @@
+package alert
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/rules"
+)
+
+var update = flag.Bool("update", false, "write the golden file anew")
+
+// noticed are the rules that the alerts are of, by name.
+func noticed(t *testing.T) map[string]*rules.Rule {
+	t.Helper()
+	set, err := rules.Parse(strings.NewReader(`
+receivers: {oncall: {webhook: {url: "http://oncall"}}}
+rules:
+  - name: plain
+    description: The shop opens a connection for each request.
+    match: {state: time-wait}
+    group_by: [dst, dport]
+    when: count > 20000
+    then: [alert]
+  - name: several
+    match: {state: established}
+    group_by: [src, dst, dport]
+    when: [port_usage > 80%, growth > 10/m]
+    labels: {team: data, tier: rule}
+    then: [{alert: {severity: critical, labels: {area: net}}}]
+  - name: single
+    match: {state: close-wait, in_state_for: 5m}
+    then: [alert, kill]
+  - name: templates
+    match: {state: close-wait}
+    group_by: [state, user]
+    when: count > 2
+    then:
+      - alert: {summary: "{{.Status}}: {{.Count}} {{.Group.state}} of {{.Group.user}} on {{.Instance}}", description: '{{slice .Rule 0 4}}, {{.Lasted}} since {{.Since}}: {{index .Group "state" | len}}{{slice .Holders 0 5}}'}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]*rules.Rule)
+	for i := range set.Rules {
+		all[set.Rules[i].Name] = &set.Rules[i]
+	}
+	return all
+}
+
+// What is read at three in the morning is read here first.
+func TestTexts(t *testing.T) {
+	since := time.Date(2026, 11, 22, 3, 0, 0, 123e6, time.FixedZone("", 0))
+	all := noticed(t)
+	alarm := func(rule string, m engine.Measured, group ...engine.Label) engine.Alarm {
+		r := all[rule]
+		return engine.Alarm{Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Notice: r.Then[0].Notice, Group: group, Measured: m}
+	}
+	ended := func(a engine.Alarm) engine.Alarm {
+		a.Ended = 1
+		return a
+	}
+	lapsing := func(a engine.Alarm) engine.Alarm {
+		a.Over = 1
+		return a
+	}
+	others := func(a engine.Alarm, n int) engine.Alarm {
+		a.Others = n
+		return a
+	}
+	const only = "nothing, the rule only alerts"
+	tests := []struct {
+		name  string
+		alarm engine.Alarm
+		facts Facts
+	}{
+		{"a flood", alarm("plain", engine.Measured{Count: 20001, Oldest: 59900 * time.Millisecond}, engine.Label{Name: "dst", Value: "10.0.0.7"}, engine.Label{Name: "dport", Value: "5432"}), Facts{Holders: "unknown", Done: only}},
+		{"the same, over", ended(alarm("plain", engine.Measured{Count: 12}, engine.Label{Name: "dst", Value: "2001:db8::7"}, engine.Label{Name: "dport", Value: "5432"})), Facts{Holders: "unknown", Done: only}},
+		{"groups beyond the first hundred", others(alarm("plain", engine.Measured{Count: 70000}), 12), Facts{Holders: "unknown", Done: only}},
+		{"several metrics", alarm("several", engine.Measured{Count: 1, Growth: 12.04, PortUsage: float64(float32(83.3))}, engine.Label{Name: "src", Value: "10.0.0.1"}, engine.Label{Name: "dst", Value: "10.0.0.7"}, engine.Label{Name: "dport", Value: "443"}), Facts{Holders: "nginx[12] 1", Done: only}},
+		{"single sockets", alarm("single", engine.Measured{Count: 3, Oldest: 5 * time.Minute}), Facts{Holders: "java[7] 2, unknown 1", Done: "kill: 2 done, by this rule since the alert began"}},
+		{"single sockets, cured", lapsing(alarm("single", engine.Measured{})), Facts{Holders: "java[7] 3", Done: "kill: 3 done, by this rule since the alert began"}},
+		{"templates", alarm("templates", engine.Measured{Count: 3}, engine.Label{Name: "state", Value: "close-wait"}, engine.Label{Name: "user", Value: "33"}), Facts{Holders: "nginx[12] 3", Done: only}},
+		{"a template that fails", alarm("templates", engine.Measured{Count: 3}, engine.Label{Name: "state", Value: "close-wait"}, engine.Label{Name: "user", Value: "33"}), Facts{Holders: "-", Done: only}},
+	}
+	var got strings.Builder
+	for _, test := range tests {
+		test.facts.Instance, test.facts.Since, test.facts.Until = "web-1", since, since.Add(90*time.Second)
+		said, err := Annotations(&test.alarm, test.facts)
+		fmt.Fprintf(&got, "=== %s\n", test.name)
+		for _, texts := range []map[string]string{Labels(&test.alarm, "web-1"), said} {
+			for _, name := range slices.Sorted(maps.Keys(texts)) {
+				fmt.Fprintf(&got, "%s: %s\n", name, strings.ReplaceAll(texts[name], "\n", "\n    "))
+			}
+			fmt.Fprintln(&got)
+		}
+		if err != nil {
+			fmt.Fprintf(&got, "error: %v\n\n", err)
+		}
+	}
+	const golden = "testdata/texts.golden"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatalf("%v; run go test ./internal/alert -update", err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("texts (-want +got):\n%s", diff)
+	}
+}
+
+// A value that changes must not make another alert of it.
+func TestLabelsHoldNoValue(t *testing.T) {
+	r := noticed(t)["several"]
+	a := engine.Alarm{Rule: r.Name, Labels: r.Labels, When: r.When, Notice: r.Then[0].Notice, Measured: engine.Measured{Count: 1}}
+	before := Labels(&a, "web-1")
+	a.Measured, a.Since, a.Started, a.Ended, a.Others = engine.Measured{Count: 2, Growth: 3, PortUsage: 4, Oldest: 5}, 6, 7, 8, 9
+	if diff := cmp.Diff(before, Labels(&a, "web-1")); diff != "" {
+		t.Errorf("labels (-before +after):\n%s", diff)
+	}
+}

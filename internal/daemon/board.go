@@ -1,0 +1,200 @@
+package daemon
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// board is what is shown to the world beside what the engine knows.
+type board struct {
+	started   time.Time
+	file      status.RulesFile
+	problems  status.Problems
+	actions   []journal.Record // the last ones, newest last
+	lateness  status.Histogram
+	durations status.Histogram // of looks
+	sockets   status.Sockets   // replaced, never changed
+	history   status.Recorder
+}
+
+func newBoard(o *Options) board {
+	now := time.Now()
+	b := board{
+		started: now, file: o.File, problems: o.Problems, lateness: status.NewLateness(), durations: status.NewLookDurations(),
+	}
+	b.file.Loaded, b.file.OK = now, b.file.Error == ""
+	if !b.file.OK {
+		b.problems = b.problems.With(badRules(b.file.Error, now))
+	}
+	return b
+}
+
+func badRules(why string, now time.Time) status.Problem {
+	return status.Problem{
+		Kind: "rules", Text: "the rules file is not in force: " + why, Since: now,
+		Cure: "the rules from before stay in force until it is mended; sockdog check shows the mistakes",
+	}
+}
+
+// loaded notes how a reading of the rules file went.
+func (b *board) loaded(err error, again bool) {
+	now := time.Now()
+	if err != nil {
+		b.file.OK, b.file.Error = false, err.Error()
+		b.problems = b.problems.With(badRules(err.Error(), now))
+		return
+	}
+	if !again {
+		b.file.Loaded = now
+	}
+	b.file.OK, b.file.Error = true, ""
+	b.problems = b.problems.Without("rules")
+}
+
+// stands notes whether a problem does.
+func (b *board) stands(is bool, p status.Problem) {
+	if is {
+		b.problems = b.problems.With(p)
+	} else {
+		b.problems = b.problems.Without(p.Kind)
+	}
+}
+
+// done notes what was decided or done.
+func (b *board) done(records []journal.Record) {
+	b.actions = append(b.actions, records...)
+	if over := len(b.actions) - status.MostActions; over > 0 {
+		b.actions = slices.Clone(b.actions[over:])
+	}
+}
+
+// publish shows how things stand.
+func (d *watch) publish() {
+	now, instant := time.Now(), d.Now()
+	wall := func(at sock.Instant) time.Time { return now.Add(-instant.Sub(at)) }
+	o := d.engine.Overview(instant)
+	b := &d.board
+	d.judge(&o, now)
+	s := &status.Status{
+		Version: d.Version, Host: d.Host, Netns: d.Netns,
+		Time: now, Started: b.started, Ready: d.ready,
+		Problems: b.problems, File: b.file, Rules: make([]status.Rule, len(o.Rules)),
+		Sockets: b.sockets, History: b.history.History(now),
+		Actions:        slices.Clone(b.actions),
+		ActionPossible: map[string]bool{string(rules.Kill): o.CannotKill == "", string(rules.Alert): true, string(rules.Log): true},
+		Lateness:       b.lateness.Clone(),
+		Looks: status.Looks{
+			OK: o.Looks, Failed: o.FailedLooks, Duration: b.durations.Clone(),
+			IntervalSeconds: o.Interval.Seconds(), WantedSeconds: o.Wanted.Seconds(),
+		},
+	}
+	slices.Reverse(s.Actions)
+	for i := range o.Rules {
+		s.Rules[i] = ruleStatus(&o.Rules[i], wall)
+	}
+	for _, r := range d.teller.fared() {
+		s.Receivers = append(s.Receivers, status.Receiver{Name: r.Receiver, Sent: r.Sent, Failed: r.Failed, Dropped: r.Dropped})
+	}
+	d.Publish(s)
+}
+
+// judge finds what keeps the daemon from its work.
+func (d *watch) judge(o *engine.Overview, now time.Time) {
+	b := &d.board
+	b.stands(o.CannotKill != "" && d.destroys, status.Problem{
+		Kind: "kill", Text: "nothing can be killed: " + o.CannotKill, Cure: d.Cure, Since: now,
+	})
+	b.stands(o.Failing, status.Problem{
+		Kind: "looks", Text: "looks at the socket table fail: new sockets are not found", Cure: "the log says why", Since: now,
+	})
+	b.stands(o.Stretched, status.Problem{
+		Kind: "interval", Since: now,
+		Text: "new sockets are looked for every " + o.Interval.Round(time.Millisecond).String() + ", and the rules want every " + o.Wanted.String(),
+		Cure: "raise settings.cpu_budget: a look costs " + o.Cost.Round(time.Microsecond).String() + " of CPU",
+	})
+	for _, what := range []string{theJournal, theStore} {
+		b.stands(d.keeper.ails(what), status.Problem{
+			Kind: what, Text: what + " cannot be written: what it would hold is remembered in memory only", Cure: "see whether the disk is full or read-only", Since: now,
+		})
+	}
+	troubles := d.teller.ailing()
+	b.stands(len(troubles) > 0, status.Problem{
+		Kind: "template", Text: "alerts say what sockdog says by itself: " + strings.Join(troubles, "; "), Cure: "mend the template in the rules file", Since: now,
+	})
+	d.judgeReceivers()
+}
+
+// judgeReceivers finds the receivers that take no alerts.
+func (d *watch) judgeReceivers() {
+	const kind = "receiver "
+	down := make(map[string]status.Problem)
+	for _, r := range d.teller.fared() {
+		for _, url := range r.Down {
+			p, several := down[kind+r.Receiver]
+			if !several {
+				p = status.Problem{Kind: kind + r.Receiver, Text: "receiver " + r.Receiver + " does not take alerts:", Cure: "what still fires is told when it takes them again", Since: url.Since}
+			}
+			p.Text += " " + url.URL + ": " + url.Err
+			down[p.Kind] = p
+		}
+	}
+	for _, p := range d.board.problems {
+		if _, is := down[p.Kind]; !is && strings.HasPrefix(p.Kind, kind) {
+			d.board.problems = d.board.problems.Without(p.Kind)
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(down)) {
+		d.board.problems = d.board.problems.With(down[kind])
+	}
+}
+
+func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) status.Rule {
+	s := status.Rule{
+		Name: r.Name, Description: r.Description, Mode: status.Enabled,
+		Sockets: r.Sockets, Candidates: r.Candidates, OldestSeconds: r.Oldest.Seconds(),
+		Firing: r.Firing, Pending: r.Pending, Groups: make([]status.Group, len(r.Groups)),
+		Actions: make(map[string]status.Tally, len(r.Results)), HeldBack: r.HeldBack,
+	}
+	switch {
+	case !r.Enabled:
+		s.Mode = status.Disabled
+	case r.DryRun:
+		s.Mode = status.DryRun
+	}
+	for kind, results := range r.Results {
+		t := make(status.Tally, len(results))
+		for result, n := range results {
+			t[journal.Result(result)] = n
+		}
+		s.Actions[string(kind)] = t
+	}
+	for i := range r.Groups {
+		g := &r.Groups[i]
+		shown := status.Group{Labels: labelsOf(g.Group), Phase: status.Phase(g.Phase), Conditions: make([]status.Condition, len(r.When))}
+		if g.Since != 0 {
+			shown.Since = wall(g.Since)
+		}
+		for j, c := range r.When {
+			shown.Conditions[j] = status.Condition{Metric: string(c.Metric), Op: string(c.Op), Threshold: c.Number, Unit: c.Metric.Unit(), Value: math.Round(10*g.Of(c.Metric)) / 10}
+		}
+		s.Groups[i] = shown
+	}
+	return s
+}
+
+func labelsOf(group []engine.Label) map[string]string {
+	labels := make(map[string]string, len(group))
+	for _, l := range group {
+		labels[l.Name] = l.Value
+	}
+	return labels
+}

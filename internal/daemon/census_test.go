@@ -1,0 +1,76 @@
+package daemon
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// table is a socket table with so many sockets in CLOSE_WAIT.
+type table struct {
+	Kernel
+	stuck, walks int
+	err          error
+}
+
+func (t *table) Look(_ sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	t.walks++
+	for range t.stuck {
+		each(&sock.Socket{Conn: ssfilter.Conn{State: ssfilter.CloseWait}}, 0)
+	}
+	return t.err
+}
+
+// gauges are what the namespace counts.
+type gauges struct {
+	Counters
+	inSegs, timeWait, inUse uint64
+}
+
+func (g *gauges) Read() (counters.Counters, error) {
+	return counters.Counters{Has: counters.HasInSegs | counters.HasTimeWait, InSegs: g.inSegs, TimeWait: g.timeWait}, nil
+}
+
+func (g *gauges) InUse() (uint64, bool, error) { return g.inUse, true, nil }
+
+// A census walks the table only where something may have changed.
+func TestRoll(t *testing.T) {
+	kernel, counts := &table{stuck: 2}, &gauges{inSegs: 10, timeWait: 7, inUse: 5}
+	var r roll
+	count := func(walks int, want map[string]uint64) {
+		t.Helper()
+		got := r.count(kernel, counts)
+		if kernel.walks != walks {
+			t.Errorf("after %d walks, want %d", kernel.walks, walks)
+		}
+		for state, n := range want {
+			if diff := cmp.Diff(n, got[state]); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", state, diff)
+			}
+		}
+		if (got == nil) != (want == nil) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	count(1, map[string]uint64{"close-wait": 2, "time-wait": 7, "established": 3, "last-ack": 0})
+	// No segment arrived: the counters alone are read anew.
+	counts.timeWait, counts.inUse, kernel.stuck = 4, 4, 3
+	for range mostSkips {
+		count(1, map[string]uint64{"close-wait": 2, "time-wait": 4, "established": 2})
+	}
+	count(2, map[string]uint64{"close-wait": 3, "established": 1})
+	counts.inSegs++
+	kernel.stuck = 1
+	count(3, map[string]uint64{"close-wait": 1})
+	// A walk that failed is no zero, and the next count walks again.
+	counts.inSegs++
+	kernel.err = errors.New("cut short")
+	count(4, nil)
+	kernel.err = nil
+	count(5, map[string]uint64{"close-wait": 1})
+}

@@ -1,0 +1,297 @@
+package engine
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// Alarm is an alert that fires, or has ended. It is said again with fresh
+// numbers while it fires, and once when it ends.
+type Alarm struct {
+	Rule     string
+	About    string            // the rule's description
+	Labels   map[string]string // the rule's
+	When     []rules.Condition // the rule's; empty: it is about single sockets
+	Action   int               // which of the rule's
+	Notice   *rules.Notice     // what that says
+	Group    []Label           // in the order of group_by; empty: all sockets of the rule
+	Others   int               // the alarm stands for so many groups that are not told one by one; 0: for Group
+	Measured                   // by the last sample; with Others, Count is that of all of them
+	Inodes   []uint32          // of some of the sockets, to find out who holds them
+	Since    sock.Instant      // the condition has held since
+	Over     sock.Instant      // the group fired until then, and the alarm went on by keep_firing_for; 0: it fires, or ended with its rule
+	Started  sock.Instant      // the alarm fires since
+	Ended    sock.Instant      // it fired until then; 0: it does
+}
+
+// mostAlarms is how many groups of a rule alert one by one.
+const mostAlarms = 100
+
+// mostInodes is how many sockets of a group are named to find out who holds them.
+const mostInodes = 64
+
+// alarm is an alert that was begun.
+type alarm struct {
+	action         int
+	since, started sock.Instant
+	told           bool // by itself, and not among the others
+}
+
+// alert counts the sockets that an alert of a rule about single sockets is for.
+func (e *Engine) alert(t *track, rule, action int, due bool) {
+	switch m := t.marked(rule, action); {
+	case due && m == nil:
+		t.mark(rule, action)
+		e.alerted(rule, action, 1)
+	case !due && m != nil:
+		t.unmark(rule, action)
+		e.alerted(rule, action, -1)
+	}
+}
+
+// alerted counts by the first alert of the rule: they are all for the same sockets.
+func (e *Engine) alerted(rule, action, by int) {
+	r := &e.program.rules[rule]
+	if action != slices.IndexFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }) {
+		return
+	}
+	rg := e.groups[rule]
+	rg.sockets += by
+	rg.fresh = rg.fresh || rg.sockets == 0 || rg.sockets == by
+}
+
+// unalert takes t out of what it was counted for.
+func (e *Engine) unalert(t *track) {
+	for _, m := range t.marks {
+		if e.program.rules[m.rule].Then[m.action].Kind == rules.Alert {
+			e.alerted(m.rule, m.action, -1)
+		}
+	}
+}
+
+// single has the one group of a rule about single sockets fire while any is due.
+func (e *Engine) single(rule int, now sock.Instant) {
+	rg, r := e.groups[rule], &e.program.rules[rule]
+	g := rg.groups[groupID{}]
+	if g == nil {
+		if rg.sockets == 0 {
+			return
+		}
+		g = newGroup()
+		rg.add(groupID{}, g)
+	}
+	from, since := g.phase(), g.holding
+	g.Measured = Measured{Count: rg.sockets}
+	if oldest := e.stats[rule].oldest; rg.sockets > 0 && oldest != never {
+		g.Oldest = now.Sub(oldest)
+	}
+	if rg.sockets > 0 {
+		g.inodes = e.alerting(rule)
+	}
+	switch {
+	case rg.sockets > 0 && g.firing == never:
+		g.holding, g.firing, g.ended = now, now, never
+		since = now
+	case rg.sockets == 0 && g.firing != never:
+		g.holding, g.firing, g.ended = never, never, now
+	default:
+		return
+	}
+	rg.account(from, g.phase())
+	e.turned = true
+	e.turn(r, groupID{}, g, from, since)
+}
+
+// alerting are some of the sockets that a rule about single sockets alerts of.
+func (e *Engine) alerting(rule int) []uint32 {
+	first := slices.IndexFunc(e.program.rules[rule].Then, func(a rules.Action) bool { return a.Kind == rules.Alert })
+	var inodes []uint32
+	for _, t := range e.tracks {
+		if len(inodes) == mostInodes {
+			break
+		}
+		if t.inode != 0 && t.marked(rule, first) != nil {
+			inodes = append(inodes, t.inode)
+		}
+	}
+	return inodes
+}
+
+// sound says which alerts fire now, and which have ended.
+func (e *Engine) sound(now sock.Instant) {
+	for i := range e.program.rules {
+		rg, r := e.groups[i], &e.program.rules[i]
+		if rg == nil || !rg.fresh && now < rg.next {
+			continue
+		}
+		if !r.grouped && rg.fresh {
+			e.single(i, now)
+		}
+		fresh := rg.fresh
+		rg.fresh, rg.next = false, never
+		for j := range r.Then {
+			if r.Then[j].Kind == rules.Alert && !r.DryRun { // a dry run sends nothing
+				e.soundFor(rg, r, j, fresh, now)
+			}
+		}
+	}
+}
+
+// firstAlarm is when the next alert begins or ends by time alone.
+func (e *Engine) firstAlarm() sock.Instant {
+	first := never
+	for _, rg := range e.groups {
+		if rg != nil {
+			first = min(first, rg.next)
+		}
+	}
+	return first
+}
+
+// candidate is an alarm about a group that is not told yet.
+type candidate struct {
+	id groupID
+	g  *group
+	a  *alarm
+}
+
+// earlier orders candidates by when they began to fire.
+func earlier(a, b candidate) int {
+	if a.a.started != b.a.started {
+		return cmp.Compare(a.a.started, b.a.started)
+	}
+	ka, kb := a.id.key(), b.id.key()
+	return bytes.Compare(ka[:], kb[:])
+}
+
+// soundFor says how it stands with one alert of a rule; fresh: there are new
+// numbers to say.
+func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now sock.Instant) {
+	var first []candidate
+	told, others := 0, 0
+	var all Measured // of those that are not told one by one
+	sum := alarm{action: action, since: never, started: now}
+	for id, g := range rg.groups {
+		a := alarmOf(g.alarms, action)
+		if a == nil && g.firing != never {
+			start := g.firing.Add(r.Then[action].After)
+			if start > now {
+				rg.next = min(rg.next, start)
+				continue
+			}
+			g.alarms = append(g.alarms, alarm{action: action, started: start})
+			a = &g.alarms[len(g.alarms)-1]
+		}
+		if a == nil {
+			continue
+		}
+		if g.firing != never {
+			a.since = g.holding
+		} else {
+			end := g.ended.Add(r.Then[action].Notice.KeepFiringFor)
+			if end <= now {
+				if a.told {
+					e.plan.Alarms = append(e.plan.Alarms, a.of(r, id, g, end))
+				}
+				rg.forget(id, g, action)
+				e.turned = true
+				continue
+			}
+			rg.next = min(rg.next, end)
+		}
+		if !a.told {
+			others++
+			all.Count += g.Count
+			all.Oldest = max(all.Oldest, g.Oldest)
+			sum.since = min(sum.since, a.since)
+			first = keepLeast(first, mostAlarms, candidate{id, g, a}, earlier)
+			continue
+		}
+		told++
+		if fresh {
+			e.plan.Alarms = append(e.plan.Alarms, a.of(r, id, g, 0))
+		}
+	}
+	for _, c := range first[:min(mostAlarms-told, len(first))] {
+		c.a.told = true
+		e.tally.results[outcome{r.Name, rules.Alert, Done}]++
+		others--
+		all.Count -= c.g.Count
+		e.plan.Alarms = append(e.plan.Alarms, c.a.of(r, c.id, c.g, 0))
+	}
+	e.soundOthers(rg, r, sum, others, all, fresh)
+}
+
+// soundOthers says how it stands with the groups that are not told one by one.
+func (e *Engine) soundOthers(rg *ruleGroups, r *rule, sum alarm, n int, all Measured, fresh bool) {
+	before := alarmOf(rg.others, sum.action)
+	switch {
+	case n > 0 && before == nil:
+		rg.others = append(rg.others, sum)
+		e.tally.results[outcome{r.Name, rules.Alert, Done}]++
+		e.plan.Alarms = append(e.plan.Alarms, sum.ofOthers(r, n, all, 0))
+	case n > 0:
+		before.since = sum.since
+		if fresh {
+			e.plan.Alarms = append(e.plan.Alarms, before.ofOthers(r, n, all, 0))
+		}
+	case before != nil:
+		e.plan.Alarms = append(e.plan.Alarms, before.ofOthers(r, 1, all, sum.started))
+		rg.others = slices.DeleteFunc(rg.others, func(a alarm) bool { return a.action == sum.action })
+	}
+}
+
+// silence ends the alarms of a rule that is in force no more.
+func (e *Engine) silence(rg *ruleGroups, r *rule, now sock.Instant) {
+	for id, g := range rg.groups {
+		for i := range g.alarms {
+			if g.alarms[i].told {
+				e.plan.Alarms = append(e.plan.Alarms, g.alarms[i].of(r, id, g, now))
+			}
+		}
+	}
+	for i := range rg.others {
+		e.plan.Alarms = append(e.plan.Alarms, rg.others[i].ofOthers(r, 1, Measured{}, now))
+	}
+}
+
+// forget ends an alert about a group, and with it perhaps what there is to
+// remember of that.
+func (rg *ruleGroups) forget(id groupID, g *group, action int) {
+	g.alarms = slices.DeleteFunc(g.alarms, func(a alarm) bool { return a.action == action })
+	if len(g.alarms) == 0 && g.phase() == Quiet && g.Growth == 0 {
+		delete(rg.groups, id)
+	}
+}
+
+func alarmOf(alarms []alarm, action int) *alarm {
+	for i := range alarms {
+		if alarms[i].action == action {
+			return &alarms[i]
+		}
+	}
+	return nil
+}
+
+// of is what the alarm says of a group; ended 0: it fires.
+func (a *alarm) of(r *rule, id groupID, g *group, ended sock.Instant) Alarm {
+	said := Alarm{
+		Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.action, Notice: r.Then[a.action].Notice,
+		Group: id.labels(r.GroupBy), Measured: g.Measured, Inodes: g.inodes, Since: a.since, Started: a.started, Ended: ended,
+	}
+	if g.firing == never && g.ended != never {
+		said.Over = g.ended
+	}
+	return said
+}
+
+// ofOthers is what the alarm says of so many groups.
+func (a *alarm) ofOthers(r *rule, n int, all Measured, ended sock.Instant) Alarm {
+	said := a.of(r, groupID{}, &group{Measured: all}, ended)
+	said.Group, said.Others = nil, n
+	return said
+}

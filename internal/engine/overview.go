@@ -1,0 +1,186 @@
+package engine
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Overview is how things stand, for those who watch the watchdog.
+type Overview struct {
+	Rules []RuleOverview // in the order of the file
+
+	// States counts the sockets of the last whole looks. A state of which they did
+	// not ask for every socket is absent.
+	States map[ssfilter.State]int
+
+	Looks, FailedLooks uint64
+	Interval           time.Duration // between the looks of the rules that want them most often; 0: none are made
+	Wanted             time.Duration // what it would be, had looks no cost
+	Cost               time.Duration // of CPU, of the dearest look
+	Failing            bool          // looks fail
+	Stretched          bool          // Interval is so much above Wanted that it was said
+	CannotKill         string        // why sockets cannot be destroyed; empty: they can
+}
+
+// RuleOverview is what one rule holds.
+type RuleOverview struct {
+	Name, Description string
+	Enabled, DryRun   bool
+
+	Sockets    int           // that match in full, by the last whole look
+	Candidates int           // that match in all but their age
+	Oldest     time.Duration // of those, the longest in its state; 0: there is none
+
+	When            []rules.Condition // empty: the rule is about single sockets
+	Firing, Pending int               // groups
+	Groups          []GroupOverview   // those firing, those pending and then those nearest to it: at most mostShown
+
+	Results  map[rules.Kind]map[Result]uint64 // how many of its actions ended so, since the start
+	HeldBack map[string]uint64                // how often what kept it from acting, since the start
+}
+
+// GroupOverview is how one group stands.
+type GroupOverview struct {
+	Group []Label
+	Phase Phase
+	Since sock.Instant // it has been in its phase since; 0: it is quiet
+	Measured
+}
+
+// mostShown is how many groups of a rule an overview has.
+const mostShown = 20
+
+// engineTally is what is counted since the start, under the names of rules: a
+// reload counts on.
+type engineTally struct {
+	results map[outcome]uint64
+	held    map[hindrance]uint64
+}
+
+type outcome struct {
+	rule   string
+	kind   rules.Kind
+	result Result
+}
+
+// hindrance is what kept a rule from acting.
+type hindrance struct{ rule, reason string }
+
+func newTally() engineTally {
+	return engineTally{results: make(map[outcome]uint64), held: make(map[hindrance]uint64)}
+}
+
+// spare counts what keeps a rule from acting on t, once.
+func (e *Engine) spare(t *track, r *rule, why string) {
+	h := hindrance{r.Name, why}
+	if !slices.Contains(t.spared, h) {
+		t.spared = append(t.spared, h)
+		e.tally.held[h]++
+	}
+}
+
+// guarded is the name under which what Guard says is counted.
+func guarded(why string) string {
+	if name, ok := hindrances[why]; ok {
+		return name
+	}
+	return "orphan"
+}
+
+// heldBack counts that a limit holds back an action of the rule.
+func (e *Engine) heldBack(r *rule, b budget, now sock.Instant) {
+	reason := "limit_of_all_rules"
+	if b.own.free(now) == 0 {
+		reason = "limit"
+	}
+	e.tally.held[hindrance{r.Name, reason}]++
+}
+
+// Overview says how things stand.
+func (e *Engine) Overview(now sock.Instant) Overview {
+	s := &e.sight
+	o := Overview{
+		Rules: make([]RuleOverview, len(e.program.rules)), States: maps.Clone(s.states),
+		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.on, Stretched: s.stretched, CannotKill: e.able.Kill,
+	}
+	for c, wanted := range e.program.gaps {
+		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {
+			o.Wanted, o.Interval = wanted, s.gap[c]
+		}
+	}
+	at := make(map[string]*RuleOverview, len(o.Rules))
+	for i := range o.Rules {
+		r := &e.program.rules[i]
+		o.Rules[i] = RuleOverview{
+			Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
+			Sockets: int(e.stats[i].sockets), Candidates: int(e.stats[i].candidates),
+			Results: make(map[rules.Kind]map[Result]uint64), HeldBack: make(map[string]uint64),
+		}
+		v := &o.Rules[i]
+		at[r.Name] = v
+		if oldest := e.stats[i].oldest; oldest != never {
+			v.Oldest = now.Sub(oldest)
+		}
+		for _, a := range r.Then {
+			v.Results[a.Kind] = make(map[Result]uint64)
+		}
+		if rg := e.groups[i]; rg != nil && r.grouped {
+			v.Firing, v.Pending, v.Groups = rg.in[Firing], rg.in[Pending], rg.shown(r)
+			if r.total && len(v.Groups) > 0 {
+				v.Sockets = v.Groups[0].Count
+				v.Candidates = v.Sockets
+			}
+		} else if rg != nil {
+			v.Firing = rg.in[Firing]
+		}
+	}
+	for k, n := range e.tally.results {
+		if v := at[k.rule]; v != nil && v.Results[k.kind] != nil {
+			v.Results[k.kind][k.result] = n
+		}
+	}
+	for k, n := range e.tally.held {
+		if v := at[k.rule]; v != nil {
+			v.HeldBack[k.reason] = n
+		}
+	}
+	return o
+}
+
+// shown are the groups that an overview has.
+func (rg *ruleGroups) shown(r *rule) []GroupOverview {
+	type member struct {
+		id groupID
+		g  *group
+	}
+	var shown []GroupOverview
+	for _, phase := range []Phase{Firing, Pending} {
+		if rg.in[phase] == 0 {
+			continue
+		}
+		var oldest []member // those that have held for the longest
+		older := func(a, b member) int { return cmp.Compare(a.g.holding, b.g.holding) }
+		for id, g := range rg.groups {
+			if g.phase() == phase && len(shown) < mostShown {
+				oldest = keepLeast(oldest, mostShown-len(shown), member{id, g}, older)
+			}
+		}
+		for _, m := range oldest {
+			since := m.g.holding
+			if phase == Firing {
+				since = m.g.firing
+			}
+			shown = append(shown, GroupOverview{Group: m.id.labels(r.GroupBy), Phase: phase, Since: since, Measured: m.g.Measured})
+		}
+	}
+	for _, n := range rg.nearest[:min(len(rg.nearest), mostShown-len(shown))] {
+		shown = append(shown, GroupOverview{Group: n.id.labels(r.GroupBy), Phase: Quiet, Measured: n.Measured})
+	}
+	return shown
+}

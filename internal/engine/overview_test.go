@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+func TestOverview(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 3, time.Minute)
+	b.add(4, time.Second)
+	b.add(5, time.Minute, toPort(22))
+	b.add(6, time.Minute, func(s *simSocket) { s.inode = 0 })
+	b.add(7, time.Minute, func(s *simSocket) { s.queued = benchStart })
+	b.rule(eachSecond(
+		killing("kill", limited(2, time.Hour)),
+		above(5, func(r *rules.Rule) { r.Name, r.Description, r.For = "above", "Too many.", time.Hour }),
+		above(9, func(r *rules.Rule) { r.Name = "far" }),
+		killing("off", disabled), killing("dry", dryRun, match(where("dport = 9"))),
+	))
+	o := b.e.Overview(b.now)
+	want := []RuleOverview{
+		{Name: "kill", Enabled: true, Sockets: 6, Candidates: 7, Oldest: time.Minute + benchJiffy,
+			Results:  map[rules.Kind]map[Result]uint64{rules.Kill: {Done: 2, Held: 1}},
+			HeldBack: map[string]uint64{"limit": 1, "protected": 1, "in_accept_queue": 1, "in_use": 1}},
+		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, When: []rules.Condition{more(5)}, Pending: 1,
+			Groups: []GroupOverview{
+				{Group: []Label{{"dport", "80"}}, Phase: Pending, Since: benchStart, Measured: Measured{Count: 6}},
+				{Group: []Label{{"dport", "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
+			}},
+		{Name: "far", Enabled: true, Sockets: 7, Candidates: 7, When: []rules.Condition{more(9)},
+			Groups: []GroupOverview{
+				{Group: []Label{{"dport", "80"}}, Phase: Quiet, Measured: Measured{Count: 6}},
+				{Group: []Label{{"dport", "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
+			}},
+		{Name: "off"},
+		{Name: "dry", Enabled: true, DryRun: true},
+	}
+	for i := range o.Rules {
+		r := &o.Rules[i]
+		if i > 0 { // what follows from the others
+			r.Oldest, r.Results, r.HeldBack = 0, nil, nil
+		} else if r.Oldest < time.Minute-2*benchJiffy || r.Oldest > time.Minute {
+			t.Errorf("the oldest is %v old", r.Oldest)
+		} else {
+			r.Oldest = want[0].Oldest
+		}
+		for j := range r.Groups {
+			r.Groups[j].Oldest = 0
+		}
+	}
+	if diff := cmp.Diff(want, o.Rules); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	o.Rules = nil
+	if diff := cmp.Diff(Overview{States: map[ssfilter.State]int{ssfilter.CloseWait: 7}, Looks: 1, Interval: time.Second, Wanted: time.Second}, o); diff != "" {
+		t.Errorf("overview (-want +got):\n%s", diff)
+	}
+	b.lookErr = fmt.Errorf("cut short")
+	b.until(2 * time.Second)
+	if o := b.e.Overview(b.now); o.FailedLooks != 2 || !o.Failing || o.Rules[0].HeldBack["protected"] != 1 || o.Rules[0].Sockets != 6 {
+		t.Errorf("after looks that failed: %+v", o)
+	}
+}
+
+// TestOverviewOfPhases: a group fires since it does, not since its condition holds.
+func TestOverviewOfPhases(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 4, time.Minute)
+	b.rule(eachSecond(above(3)))
+	for _, m := range []struct{ at, want time.Duration }{{5 * time.Second, 0}, {15 * time.Second, 10 * time.Second}} {
+		b.until(m.at)
+		if g := b.e.Overview(b.now).Rules[0].Groups; len(g) != 1 || b.since(g[0].Since) != m.want {
+			t.Errorf("after %v: %+v, want it since %v", m.at, g, m.want)
+		}
+	}
+}
+
+// TestLateness: an act is on time or late where the socket was seen coming, and
+// was held back by nothing.
+func TestLateness(t *testing.T) {
+	b := newBench(t)
+	b.add(1, 3*time.Second)
+	b.add(2, 3*time.Second)  // held back
+	b.add(3, 30*time.Second) // due when first seen, and held back
+	s := set(killing("r", limited(2, time.Minute)))
+	b.step(Ruled{Compile(&s)})
+	b.until(70 * time.Second)
+	if len(b.events) != 4 || len(b.late) != 1 || b.late[0] > 10*time.Millisecond {
+		t.Errorf("late by %v, want the one that was seen coming; %v", b.late, b.events)
+	}
+}
+
+// BenchmarkSample is one sample of a rule about the total of timewait sockets,
+// however many there are: the counters read, and a group's phase.
+func BenchmarkSample(b *testing.B) {
+	reader, err := counters.Open()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer reader.Close()
+	s := set(above(20000, func(r *rules.Rule) {
+		r.Match, r.GroupBy = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}, nil
+	}))
+	e := New(Config{Precision: benchJiffy})
+	now := benchStart
+	p := e.Step(now, Ruled{Compile(&s)})
+	b.ReportAllocs()
+	for b.Loop() {
+		if !p.Count || p.Look != nil {
+			b.Fatalf("%+v: want the counters read, and no look", p)
+		}
+		c, err := reader.Read()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := reader.Ports(); err != nil { // as the daemon does, whatever the rules ask for
+			b.Fatal(err)
+		}
+		p = e.Step(now, Counted{OK: true, TimeWait: c.TimeWait, HasTimeWait: true, InSegs: c.InSegs, HasInSegs: true})
+		now = p.Wake
+		p = e.Step(now, nil)
+	}
+}

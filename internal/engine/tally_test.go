@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// flood makes timewait sockets towards so many peers.
+func flood(n, peers int) []sock.Socket {
+	sockets := make([]sock.Socket, n)
+	src := netip.MustParseAddr("10.1.2.3")
+	for i := range sockets {
+		s, peer := &sockets[i], i%peers
+		s.State, s.ID.Cookie, s.Timer, s.Expires = ssfilter.TimeWait, uint64(i+1), sock.TimerTimeWait, 30*time.Second
+		s.Src = netip.AddrPortFrom(src, uint16(32768+i/peers))
+		s.Dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(peer >> 16), byte(peer >> 8), byte(peer)}), 443)
+	}
+	return sockets
+}
+
+// TestBacklogWithoutLimit: the accept queue of listen(fd, 0) is full with one
+// connection.
+func TestBacklogWithoutLimit(t *testing.T) {
+	s := set(above(0))
+	p := Compile(&s)
+	for _, test := range []struct {
+		queued, limit uint32
+		want          float32
+	}{{0, 0, 0}, {1, 0, 100}, {64, 128, 50}} {
+		counted := newGroupTally(&p.rules[0], newRuleGroups(), nil)
+		listener := sock.Socket{RQueue: test.queued, WQueue: test.limit}
+		listener.State = ssfilter.Listening
+		counted.add(&listener, benchStart)
+		counted.groups.all(func(_ groupID, c *tally) {
+			if c.backlog != test.want {
+				t.Errorf("%d of %d queued is %v%%, want %v%%", test.queued, test.limit, c.backlog, test.want)
+			}
+		})
+	}
+}
+
+// BenchmarkGroup counts 100,000 sockets by address and port of the peer, from the
+// look to the groups' phases. B/op and heap-B are what that takes beyond the look.
+func BenchmarkGroup(b *testing.B) {
+	const many = 100_000
+	for _, peers := range []int{100, 10_000, 100_000} {
+		for _, test := range []struct {
+			name string
+			when []rules.Condition
+		}{
+			{"count", []rules.Condition{{Metric: rules.Count, Op: rules.Greater, Number: 20000}}},
+			{"growth", []rules.Condition{{Metric: rules.Growth, Op: rules.Greater, Number: 20000}}},
+			{"port_usage", []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}},
+		} {
+			b.Run(fmt.Sprintf("%s/%d groups", test.name, peers), func(b *testing.B) {
+				sockets := flood(many, peers)
+				s := set(rules.Rule{
+					Name: "flood", Enabled: true, Match: []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}},
+					GroupBy: []rules.GroupKey{rules.ByDst, rules.ByDport}, When: test.when, For: time.Minute,
+					Then: []rules.Action{{Kind: rules.Log}},
+				})
+				e := New(Config{Precision: benchJiffy})
+				e.Step(benchStart, Ruled{Compile(&s)})
+				ports := []ssfilter.PortRange{{First: 32768, Last: 60999}}
+				b.ReportAllocs()
+				var before, after runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				most := uint64(0)
+				now := benchStart
+				for b.Loop() {
+					p := e.Step(now, Counted{OK: true, Ports: ports})
+					if p.Look == nil {
+						b.Fatal("no look")
+					}
+					f := p.Look.Begin(now)
+					for i := range sockets {
+						f.Take(&sockets[i], now)
+					}
+					e.Step(now, Looked{Finding: f, Sent: now})
+					b.StopTimer()
+					if most == 0 {
+						runtime.ReadMemStats(&after)
+						most = after.HeapAlloc - before.HeapAlloc
+					}
+					if len(f.hits) > 0 || int(e.stats[0].sockets) != many {
+						b.Fatalf("%d counted, %d hits", e.stats[0].sockets, len(f.hits))
+					}
+					now = now.Add(30 * time.Second)
+					e.Step(now, nil)
+					b.StartTimer()
+				}
+				b.ReportMetric(float64(most), "heap-B")
+			})
+		}
+	}
+}

@@ -1,0 +1,801 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/sockdog/sockdog/rules"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// world stands in for all receivers: it remembers what it is sent, and answers
+// as it is told to. Its clock is that of a synctest bubble.
+type world struct {
+	t     *testing.T
+	start time.Time
+	*Notifier
+
+	mu     sync.Mutex
+	sent   []sent
+	answer func(to string) error // nil: all is taken
+}
+
+// sent is one message as it came in.
+type sent struct {
+	at     time.Duration
+	to     string
+	alerts []postableAlert // to an Alertmanager
+	note   notification    // to a webhook
+}
+
+// inBubble runs test with a Notifier in a synctest bubble.
+func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, start: time.Now(), Notifier: newNotifier(Options{Log: quiet, Page: "http://here/"}, usual)}
+		w.post = w.receive
+		defer w.Close(t.Context())
+		test(t, w)
+	})
+}
+
+func (w *world) receive(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
+	w.mu.Lock()
+	answer := w.answer
+	w.mu.Unlock()
+	if answer != nil {
+		if err := answer(to.Text); err != nil {
+			if errors.Is(err, errHang) {
+				select {
+				case <-ctx.Done():
+				case <-time.After(r.Timeout):
+				}
+			}
+			return err
+		}
+	}
+	s := sent{at: time.Since(w.start), to: to.Text}
+	var err error
+	if r.Form == rules.Alertmanager {
+		err = json.Unmarshal(body, &s.alerts)
+	} else {
+		err = json.Unmarshal(body, &s.note)
+	}
+	if err != nil {
+		w.t.Error(err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = append(w.sent, s)
+	return nil
+}
+
+func (w *world) answering(answer func(to string) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answer = answer
+}
+
+// configure makes these the receivers, and lets their senders settle.
+func (w *world) configure(receivers ...rules.Receiver) {
+	w.Reconfigure(receivers)
+	synctest.Wait()
+}
+
+// after lets time pass, and returns what was sent since the last call as lines.
+func (w *world) after(d time.Duration) []string {
+	w.t.Helper()
+	time.Sleep(d)
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var lines []string
+	for _, s := range w.sent {
+		var what []string
+		for _, a := range s.alerts {
+			ends := a.EndsAt.Sub(w.start)
+			what = append(what, fmt.Sprintf("%s from %v to %v", a.Labels["n"], a.StartsAt.Sub(w.start), ends))
+		}
+		for _, a := range s.note.Alerts {
+			what = append(what, a.Labels["n"]+" "+a.Status)
+		}
+		slices.Sort(what)
+		if s.note.Version != "" {
+			what = append([]string{s.note.GroupLabels["alertname"] + " " + s.note.Status}, what...)
+		}
+		lines = append(lines, fmt.Sprintf("%v %s: %s", s.at, s.to, strings.Join(what, ", ")))
+	}
+	w.sent = nil
+	return lines
+}
+
+func (w *world) want(after time.Duration, lines ...string) {
+	w.t.Helper()
+	if diff := cmp.Diff(lines, w.after(after)); diff != "" {
+		w.t.Errorf("sent within %v, at %v (-want +got):\n%s", after, time.Since(w.start), diff)
+	}
+}
+
+func (w *world) results(want ...Result) {
+	w.t.Helper()
+	if diff := cmp.Diff(want, w.Results()); diff != "" {
+		w.t.Errorf("results (-want +got):\n%s", diff)
+	}
+}
+
+func (w *world) fire(receiver string, names ...string) {
+	var alerts []Alert
+	for _, n := range names {
+		alerts = append(alerts, Alert{Labels: labels(n), StartsAt: time.Now()})
+	}
+	w.Set(receiver, alerts...)
+}
+
+func (w *world) end(receiver string, names ...string) {
+	var alerts []Alert
+	for _, n := range names {
+		alerts = append(alerts, Alert{Labels: labels(n), StartsAt: w.start, EndsAt: time.Now()})
+	}
+	w.Set(receiver, alerts...)
+}
+
+// labels are those of the alert of that name, whose first letter is the rule's.
+func labels(name string) map[string]string {
+	return map[string]string{"alertname": name[:1], "n": name}
+}
+
+func to(form rules.Form, name string, urls ...string) rules.Receiver {
+	r := rules.Receiver{Name: name, Form: form, Timeout: 10 * time.Second}
+	for _, u := range urls {
+		r.URLs = append(r.URLs, rules.Source{Text: u})
+	}
+	return r
+}
+
+var (
+	errDown = &failure{text: "down"}
+	errHang = &failure{text: "hang"}
+	errBad  = &failure{text: "bad", final: true}
+)
+
+func TestAlertmanager(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		w.want(10 * time.Second)
+		w.fire("oncall", "a1")
+		time.Sleep(50 * time.Millisecond)
+		w.fire("oncall", "b1")
+		w.want(time.Second, "10.1s am: a1 from 10s to 5m10.1s, b1 from 10.05s to 5m10.1s") // together, at once
+
+		w.want(110*time.Second, // and each minute
+			"1m0s am: a1 from 10s to 6m0s, b1 from 10.05s to 6m0s",
+			"2m0s am: a1 from 10s to 7m0s, b1 from 10.05s to 7m0s",
+		)
+		w.want(29*time.Second - 50*time.Millisecond)
+		w.end("oncall", "a1")
+		w.want(time.Second, "2m30.1s am: a1 from 0s to 2m30s")
+		for m := 3; m <= 17; m++ { // a quarter of an hour
+			w.want(time.Minute, fmt.Sprintf("%[1]dm0s am: a1 from 0s to 2m30s, b1 from 10.05s to %[2]dm0s", m, m+5))
+		}
+		w.want(time.Minute, "18m0s am: b1 from 10.05s to 23m0s")
+
+		w.fire("oncall", "a1") // again, which is news
+		w.want(time.Second, "18m31.1s am: a1 from 18m31s to 23m31.1s")
+		w.results(Result{Receiver: "oncall", Sent: 2 + 2*2 + 1 + 2*15 + 1 + 1})
+	})
+}
+
+func TestChangedAnnotationsAreNoNews(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		w.Set("oncall", Alert{Labels: labels("a1"), StartsAt: w.start, Annotations: map[string]string{"count": "1"}})
+		w.want(time.Second, "100ms am: a1 from 0s to 5m0.1s")
+		w.Set("oncall", Alert{Labels: labels("a1"), StartsAt: w.start, Annotations: map[string]string{"count": "2"}})
+		w.want(58 * time.Second)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := w.sent[0].alerts[0].Annotations["count"]; got != "2" {
+			t.Errorf("count is %s at the next message, want 2", got)
+		}
+	})
+}
+
+func TestClockSetBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		w.Set("oncall", Alert{Labels: labels("a1"), StartsAt: w.start.Add(time.Hour)}, Alert{Labels: labels("a2"), StartsAt: w.start.Add(time.Hour), EndsAt: w.start})
+		w.want(time.Second, "100ms am: a1 from 5m0.1s to 5m0.1s, a2 from 0s to 0s")
+	})
+}
+
+// A dead replica delays no other, and is told what still fires when it is back.
+func TestOneReplicaDown(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am0", "am1"))
+		w.answering(func(to string) error {
+			if to == "am1" {
+				return errHang
+			}
+			return nil
+		})
+		w.fire("oncall", "a1", "a2")
+		w.want(time.Second, "100ms am0: a1 from 0s to 5m0.1s, a2 from 0s to 5m0.1s")
+		w.end("oncall", "a2")
+		w.want(time.Second, "1.1s am0: a2 from 0s to 1s")
+		for m := 1; m <= 15; m++ {
+			w.want(time.Minute, fmt.Sprintf("%[1]dm0s am0: a1 from 0s to %[2]dm0s, a2 from 0s to 1s", m, m+5))
+		}
+		w.fire("oncall", "a3")
+		synctest.Wait()
+		w.want(time.Second, "15m2.1s am0: a3 from 15m2s to 20m2.1s")
+		down := w.Results()[0].Down
+		if len(down) != 1 || down[0].Err != "hang" || time.Since(down[0].Since) < 14*time.Minute {
+			t.Errorf("down: %+v", down)
+		}
+
+		w.answering(nil)
+		lines := w.after(30*time.Second + 10*time.Second)
+		all := strings.Join(lines, "\n")
+		if !strings.Contains(all, "am1: a1 from 0s") || !strings.Contains(all, "a3 from 15m2s") || strings.Contains(all, "a2") {
+			t.Errorf("once it is back: %q; want a1 and a3, of which it has not heard, and not a2, which ended long ago", lines)
+		}
+	})
+}
+
+func TestRetries(t *testing.T) {
+	attempts := func(t *testing.T, w *world, err error, during time.Duration) []time.Duration {
+		var at []time.Duration
+		w.answering(func(string) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			at = append(at, time.Since(w.start))
+			return err
+		})
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		w.fire("oncall", "a1")
+		w.want(during)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return at
+	}
+	tests := map[string]struct {
+		err    error
+		during time.Duration
+		gaps   [][2]time.Duration // least and most
+	}{
+		"longer and longer": {errDown, time.Minute + 50*time.Second, [][2]time.Duration{
+			{500 * time.Millisecond, time.Second}, {time.Second, 2 * time.Second}, {2 * time.Second, 4 * time.Second},
+			{4 * time.Second, 8 * time.Second}, {8 * time.Second, 16 * time.Second}, {15 * time.Second, 30 * time.Second}, {15 * time.Second, 30 * time.Second},
+		}},
+		"as it asks":                {&failure{text: "429", after: 20 * time.Second}, 50 * time.Second, [][2]time.Duration{{20 * time.Second, 20 * time.Second}, {20 * time.Second, 20 * time.Second}}},
+		"but alerts must not lapse": {&failure{text: "429", after: time.Hour}, 3 * time.Minute, [][2]time.Duration{{time.Minute, time.Minute}, {time.Minute, time.Minute}}},
+		"not what it will not take": {errBad, 150 * time.Second, [][2]time.Duration{{59 * time.Second, time.Minute}, {time.Minute, time.Minute}}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				at := attempts(t, w, tt.err, tt.during)
+				if len(at) < len(tt.gaps)+1 {
+					t.Fatalf("attempts at %v, want %d", at, len(tt.gaps)+1)
+				}
+				for i, bounds := range tt.gaps {
+					if gap := at[i+1] - at[i]; gap < bounds[0] || gap > bounds[1] {
+						t.Errorf("gap %d is %v, want %v to %v", i, gap, bounds[0], bounds[1])
+					}
+				}
+				w.results(Result{Receiver: "oncall", Failed: uint64(len(at)), Down: []Down{{URL: "://", Since: w.start.Add(at[0]), Err: tt.err.Error()}}})
+			})
+		})
+	}
+}
+
+func TestWebhook(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		w.fire("chat", "a1", "b1")
+		w.want(time.Second, "100ms hook: a firing, a1 firing", "100ms hook: b firing, b1 firing")
+		w.fire("chat", "a2")
+		w.end("chat", "b1")
+		w.fire("chat", "c1")
+		w.want(time.Second, "1.1s hook: c firing, c1 firing") // a rule that was silent is told at once
+		w.want(59*time.Second, "1m0.1s hook: a firing, a1 firing, a2 firing", "1m0.1s hook: b resolved, b1 resolved")
+		w.want(2 * time.Minute)
+		w.end("chat", "a1")
+		w.want(time.Second, "3m1.1s hook: a firing, a1 resolved, a2 firing")
+		w.want(4*time.Hour, "4h0m1.1s hook: c firing, c1 firing", "4h3m1.1s hook: a firing, a2 firing")
+		w.end("chat", "a2", "c1")
+		w.want(24*time.Hour, "4h3m2.1s hook: c resolved, c1 resolved", "4h4m1.1s hook: a resolved, a2 resolved")
+		if n := len(w.receivers[0].table.byLabels); n != 0 {
+			t.Errorf("%d alerts are still held", n)
+		}
+		w.results(Result{Receiver: "chat", Sent: 12})
+	})
+}
+
+func TestWebhookDown(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		w.fire("chat", "a1", "a2")
+		w.want(time.Second, "100ms hook: a firing, a1 firing, a2 firing")
+		w.answering(func(string) error { return errDown })
+		w.end("chat", "a1")
+		w.fire("chat", "b1", "c1")
+		w.want(time.Hour)
+		w.end("chat", "b1")
+		w.want(time.Minute)
+		w.answering(nil)
+		got := w.after(30 * time.Second)
+		for i := range got {
+			_, got[i], _ = strings.Cut(got[i], " ") // the time is up to chance
+		}
+		// That b fired is told with its end: it may explain what was seen meanwhile.
+		want := []string{"hook: a firing, a1 resolved, a2 firing", "hook: b resolved, b1 resolved", "hook: c firing, c1 firing"}
+		slices.Sort(got) // whose turn it is is up to chance, too
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("once it is back (-want +got):\n%s", diff)
+		}
+		w.want(time.Hour)
+	})
+}
+
+// A rule that comes and goes is told of no more often than each minute.
+func TestWebhookFlaps(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		w.fire("chat", "a1")
+		w.want(time.Minute, "100ms hook: a firing, a1 firing")
+		w.end("chat", "a1")
+		w.want(time.Second, "1m0.1s hook: a resolved, a1 resolved")
+		w.fire("chat", "b1") // when nothing is left of the other rule
+		w.want(time.Second, "1m1.1s hook: b firing, b1 firing")
+		for range 20 {
+			w.fire("chat", "a1")
+			time.Sleep(time.Second)
+			w.end("chat", "a1")
+			time.Sleep(time.Second)
+		}
+		w.want(10 * time.Second)
+		w.fire("chat", "a1")
+		w.want(time.Hour, "2m0.1s hook: a firing, a1 firing")
+	})
+}
+
+// What one URL has heard is not told it again because another has not.
+func TestWebhookOneDown(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook0", "hook1"))
+		w.answering(func(to string) error {
+			if to == "hook1" {
+				return errDown
+			}
+			return nil
+		})
+		w.fire("chat", "a1", "a2")
+		w.want(time.Minute, "100ms hook0: a firing, a1 firing, a2 firing")
+		w.end("chat", "a1")
+		w.want(time.Minute, "1m0.1s hook0: a firing, a1 resolved, a2 firing")
+		w.fire("chat", "a3")
+		w.want(time.Minute, "2m0.1s hook0: a firing, a2 firing, a3 firing")
+	})
+}
+
+// A webhook that takes no message about one rule hears of the others.
+func TestWebhookRefuses(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		first := true
+		w.answering(func(string) error {
+			if first {
+				first = false
+				return errBad
+			}
+			return nil
+		})
+		w.fire("chat", "a1", "b1")
+		w.want(30*time.Second, "100ms hook: b firing, b1 firing")
+		w.want(time.Minute, "1m0.1s hook: a firing, a1 firing")
+	})
+}
+
+// So it does where each try ends as if the receiver were down.
+func TestWebhookFailsOnOneRule(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.post = func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
+			if bytes.Contains(body, []byte(`"alertname":"a"`)) {
+				return errDown
+			}
+			return w.receive(ctx, r, to, body)
+		}
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		w.fire("chat", "a1", "b1", "c1")
+		got := w.after(time.Minute)
+		for i := range got {
+			_, got[i], _ = strings.Cut(got[i], " ") // the time is up to chance
+		}
+		want := []string{"hook: b firing, b1 firing", "hook: c firing, c1 firing"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("of the other rules (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestNotification(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		fired, ended := w.start.Add(-time.Minute), w.start.Add(-time.Second)
+		one := Alert{
+			Labels:      map[string]string{"alertname": "leak", "instance": "host", "dst": "10.0.0.1"},
+			Annotations: map[string]string{"summary": "s", "count": "1"},
+			StartsAt:    fired,
+			EndsAt:      ended,
+		}
+		two := Alert{
+			Labels:      map[string]string{"alertname": "leak", "instance": "host", "dst": "10.0.0.2"},
+			Annotations: map[string]string{"summary": "s", "count": "2"},
+			StartsAt:    fired,
+		}
+		w.Set("chat", one, two)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want := notification{
+			Version:           "4",
+			GroupKey:          `{}:{alertname="leak"}`,
+			Status:            "firing",
+			Receiver:          "chat",
+			GroupLabels:       map[string]string{"alertname": "leak"},
+			CommonLabels:      map[string]string{"alertname": "leak", "instance": "host"},
+			CommonAnnotations: map[string]string{"summary": "s"},
+			ExternalURL:       "http://here/",
+			Alerts: []notifiedAlert{
+				{"firing", two.Labels, two.Annotations, two.StartsAt, time.Time{}, "http://here/", "ce2386572c8c8c3e"},
+				{"resolved", one.Labels, one.Annotations, one.StartsAt, one.EndsAt, "http://here/", "c876601412e92419"},
+			},
+		}
+		if diff := cmp.Diff(want, w.sent[0].note); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestEmptyAnnotationsAreNoNull(t *testing.T) {
+	w := &webhook{}
+	if body := w.message("a", []item{{Alert: Alert{}}}, 0, nil).body; bytes.Contains(body, []byte("null")) {
+		t.Errorf("%s", body)
+	}
+}
+
+// A message holds 500 alerts of a rule, and says how many it leaves out.
+func TestTruncatedNotification(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		for i := range maxBatch + 10 {
+			w.end("chat", fmt.Sprint("a", i))
+		}
+		w.fire("chat", "a-fires")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		n := w.sent[0].note
+		if n.TruncatedAlerts != 11 || len(n.Alerts) != maxBatch || n.Alerts[0].Labels["n"] != "a-fires" {
+			t.Errorf("%d alerts and %d left out, the first %v", len(n.Alerts), n.TruncatedAlerts, n.Alerts[0].Labels)
+		}
+		w.after(0)
+		w.want(time.Hour) // those left out were told of, too
+	})
+}
+
+// Whoever stays after a reload keeps what it holds and knows; whoever goes is
+// told the news.
+func TestReconfigure(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		oncall, chat := to(rules.Alertmanager, "oncall", "am0", "am1"), to(rules.Webhook, "chat", "hook")
+		w.configure(oncall, chat)
+		w.fire("oncall", "a1")
+		w.fire("chat", "a1")
+		got := w.after(time.Second)
+		if len(got) != 3 {
+			t.Fatalf("%q", got)
+		}
+
+		chat.Timeout = 7 * time.Second
+		w.configure(chat, to(rules.Alertmanager, "oncall", "am1", "am2"))
+		w.want(time.Second, "1s am2: a1 from 0s to 5m1s")
+		if got := w.receivers[0].senders[0].config.Load().Timeout; got != chat.Timeout {
+			t.Errorf("the timeout is %v after a reload, want %v", got, chat.Timeout)
+		}
+
+		w.end("oncall", "a1")
+		w.end("chat", "a1")
+		w.configure(to(rules.Alertmanager, "other", "am3"))
+		got = w.after(0)
+		slices.Sort(got)
+		want := []string{"2s am1: a1 from 0s to 2s", "2s am2: a1 from 0s to 2s", "2s hook: a resolved, a1 resolved"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("farewell (-want +got):\n%s", diff)
+		}
+		w.want(time.Hour)
+		w.results(Result{Receiver: "other"})
+
+		// The same name in another form keeps what it holds.
+		w.fire("other", "a1")
+		w.want(time.Second, "1h0m2.1s am3: a1 from 1h0m2s to 1h5m2.1s")
+		w.configure(to(rules.Webhook, "other", "am3"))
+		w.want(time.Second, "1h0m3s am3: a firing, a1 firing")
+
+		w.Set("nobody", Alert{}) // is said in the log
+		w.want(time.Second)
+	})
+}
+
+// A receiver that goes and hangs is left to itself, in time.
+func TestDismissed(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		w.answering(func(string) error { return errHang })
+		w.fire("oncall", "a1")
+		time.Sleep(time.Second)
+		w.Reconfigure(nil)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		start := time.Now()
+		w.work.Wait()
+		if waited := time.Since(start); waited > 0 {
+			t.Errorf("it was there for another %v", waited)
+		}
+	})
+}
+
+func TestClose(t *testing.T) {
+	tests := map[string]struct {
+		answer error
+		within time.Duration
+		want   []string
+	}{
+		"news is told":      {nil, 0, []string{"1h0m0s am: a2 from 1h0m0s to 1h5m0s", "1h0m0s hook: b resolved, b1 resolved"}},
+		"one try":           {errDown, 0, nil},
+		"no use in trying":  {errBad, 0, nil},
+		"hanging receivers": {errHang, 500 * time.Millisecond, nil},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.configure(to(rules.Alertmanager, "oncall", "am"), to(rules.Webhook, "chat", "hook"))
+				w.fire("oncall", "a1")
+				time.Sleep(time.Hour - time.Second)
+				w.fire("chat", "b1")
+				w.after(time.Second)
+				w.answering(func(string) error { return tt.answer })
+				w.fire("oncall", "a2")
+				w.end("chat", "b1")
+				start := time.Now()
+				w.Close(t.Context())
+				if took := time.Since(start); took > tt.within {
+					t.Errorf("it took %v, want no more than %v", took, tt.within)
+				}
+				got := w.after(0)
+				slices.Sort(got)
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				w.Set("oncall", Alert{})
+				w.Reconfigure(nil)
+			})
+		})
+	}
+}
+
+// BenchmarkFlood sets as many alerts as a receiver can hold, all of them new.
+func BenchmarkFlood(b *testing.B) {
+	flood := make([]Alert, maxAlerts)
+	for i := range flood {
+		flood[i] = Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: time.Now()}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		t := newTable()
+		t.set(time.Now(), flood)
+	}
+}
+
+// A receiver that went just before and hangs holds nothing up.
+func TestCloseAfterDismissal(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		w.answering(func(string) error { return errHang })
+		w.fire("oncall", "a1")
+		time.Sleep(time.Second)
+		w.configure()
+		start := time.Now()
+		w.Close(t.Context())
+		if took := time.Since(start); took != usual.farewell {
+			t.Errorf("it took %v, want %v", took, usual.farewell)
+		}
+		w.work.Wait()
+		if took := time.Since(start); took != usual.farewell {
+			t.Errorf("something was left for %v", took)
+		}
+	})
+}
+
+// Ends that everybody has heard make room, and nothing is lost by that.
+func TestRoom(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		for i := range maxAlerts {
+			w.end("oncall", fmt.Sprint("a", i))
+		}
+		w.after(time.Second)
+		w.fire("oncall", "b1")
+		w.want(time.Second, "1.1s am: b1 from 1s to 5m1.1s")
+		if got := w.Results()[0].Dropped; got != 0 {
+			t.Errorf("%d dropped, want none", got)
+		}
+	})
+}
+
+// TestFlood has more alerts than a receiver can hold while it hangs.
+func TestFlood(t *testing.T) {
+	const more = 100
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		w.answering(func(string) error { return errHang })
+		flood := make([]Alert, maxAlerts+more)
+		for i := range flood {
+			flood[i] = Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: w.start}
+		}
+		w.Set("oncall", flood...)
+		w.want(time.Minute)
+		if got := w.Results()[0]; got.Dropped != more || len(got.Down) != 1 || got.Sent != 0 {
+			t.Errorf("results %+v, want %d dropped, and that it is down", got, more)
+		}
+
+		// Ends make room, the oldest first; that nobody heard of them is counted.
+		for i := range flood[:more/2] {
+			w.end("oncall", fmt.Sprint("a", i))
+		}
+		for i := range more / 2 {
+			w.fire("oncall", fmt.Sprint("b", i))
+		}
+		w.fire("oncall", "b-too-many")
+		if got, want := w.Results()[0].Dropped, uint64(more+more/2+1); got != want {
+			t.Errorf("%d dropped, want %d", got, want)
+		}
+		w.answering(nil)
+		lines := w.after(10*time.Second + 30*time.Second)
+		if want := 2 * maxAlerts / maxBatch; len(lines) != want { // what is new, and then the repetition that was put off
+			t.Errorf("%d messages, want %d", len(lines), want)
+		}
+		all := strings.Join(lines, ",")
+		for _, name := range []string{"a50 ", "a9999 ", "b0 ", "b49 "} {
+			if !strings.Contains(all, name) {
+				t.Errorf("%s was not sent", name)
+			}
+		}
+		if strings.Contains(all, "a49 ") || strings.Contains(all, "a10000 ") {
+			t.Error("what was dropped was sent")
+		}
+	})
+}
+
+// TestBelief lets random alerts come and go while receivers fail at random. Once
+// they are well, what each believes is what is so.
+func TestBelief(t *testing.T) {
+	for seed := range uint64(50) {
+		inBubble(t, func(t *testing.T, w *world) {
+			believe(t, w, rand.New(rand.NewPCG(seed, 0)))
+		})
+		if t.Failed() {
+			t.Fatalf("with the seed %d", seed)
+		}
+	}
+}
+
+func believe(t *testing.T, w *world, random *rand.Rand) {
+	config := []rules.Receiver{to(rules.Alertmanager, "oncall", "am0", "am1"), to(rules.Webhook, "chat", "hook0", "hook1")}
+	w.configure(config...)
+	truth := map[string]bool{}
+	health := map[string]error{}
+	for range 100 {
+		switch random.IntN(5) {
+		case 0, 1, 2:
+			name := fmt.Sprintf("%c%d", 'a'+random.IntN(3), random.IntN(3))
+			if truth[name] = !truth[name]; truth[name] {
+				w.fire("oncall", name)
+				w.fire("chat", name)
+			} else {
+				w.end("oncall", name)
+				w.end("chat", name)
+			}
+		case 3:
+			u := []string{"am0", "am1", "hook0", "hook1"}[random.IntN(4)]
+			w.mu.Lock()
+			health[u] = []error{nil, errDown, errHang, errBad}[random.IntN(4)]
+			known := map[string]error{}
+			for u, err := range health {
+				known[u] = err
+			}
+			w.answer = func(to string) error { return known[to] }
+			w.mu.Unlock()
+		case 4:
+			config[random.IntN(2)].Timeout++
+			w.Reconfigure(config)
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(time.Minute))))
+	}
+	w.answering(nil)
+	time.Sleep(6 * time.Minute) // what an Alertmanager has not been told again has lapsed
+	synctest.Wait()
+
+	for _, u := range []string{"am0", "am1", "hook0", "hook1"} {
+		believed := map[string]bool{}
+		for _, s := range w.sent {
+			if s.to != u {
+				continue
+			}
+			for _, a := range s.alerts {
+				believed[a.Labels["n"]] = a.EndsAt.After(time.Now())
+			}
+			for _, a := range s.note.Alerts {
+				believed[a.Labels["n"]] = a.Status == "firing"
+			}
+		}
+		for name, fires := range truth {
+			if believed[name] != fires {
+				t.Errorf("%s believes that %s fires: %v; it is %v", u, name, believed[name], fires)
+			}
+		}
+	}
+}
+
+// TestTogether uses everything at once, for the race detector.
+func TestTogether(t *testing.T) {
+	p := usual
+	p.gather, p.resend, p.keep, p.retry = time.Microsecond, time.Millisecond, 5*time.Millisecond, time.Microsecond
+	n := newNotifier(Options{Log: quiet}, p)
+	n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) error {
+		return []error{nil, errDown, errBad}[rand.IntN(3)]
+	}
+	configs := [][]rules.Receiver{
+		{to(rules.Alertmanager, "a", "1", "2"), to(rules.Webhook, "b", "3")},
+		{to(rules.Webhook, "a", "1"), to(rules.Webhook, "b", "3", "4")},
+		{to(rules.Alertmanager, "a", "2")},
+	}
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			for j := range 200 {
+				switch i {
+				case 0:
+					n.Reconfigure(configs[j%3])
+				case 1:
+					n.Results()
+				default:
+					a := Alert{Labels: labels(fmt.Sprint("a", j%10)), StartsAt: time.Now()}
+					if j%3 == 0 {
+						a.EndsAt = time.Now()
+					}
+					n.Set(string(rune('a'+i%2)), a)
+				}
+				time.Sleep(10 * time.Microsecond)
+			}
+		})
+	}
+	all.Wait()
+	n.Close(t.Context())
+}

@@ -1,0 +1,240 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/rules"
+)
+
+// maxAnswer is how much of an answer is read, and of its header.
+const maxAnswer = 64 << 10
+
+// failure says why a message did not get through. It never repeats a secret, nor
+// what the other side may have echoed of one.
+type failure struct {
+	text  string
+	final bool          // the same again would fail again
+	after time.Duration // the receiver asks to be left alone for so long
+}
+
+func (f *failure) Error() string { return f.text }
+
+// post sends a body of JSON. Files and variables are read, and a connection is
+// made, anew each time: a secret that was replaced is used at once, and at one
+// message a minute a connection kept would more often be stale than of use.
+// Proxies are those of the environment, as everywhere in net/http.
+func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	request, err := newRequest(ctx, r, to, body)
+	if err != nil {
+		return err
+	}
+	trust, err := tlsConfig(r.TLS)
+	if err != nil {
+		return err
+	}
+	// Not through a Client, which would follow redirects.
+	transport := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		TLSClientConfig:        trust,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: maxAnswer,
+	}
+	answer, err := transport.RoundTrip(request)
+	if err != nil {
+		return explain(err, r.Timeout)
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said it all
+	return judge(answer, text, quotable(r))
+}
+
+func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*http.Request, error) {
+	target := to.Text
+	if target == "" {
+		secret, err := read(to)
+		if err != nil {
+			return nil, err
+		}
+		if target, err = r.Form.Target(secret); err != nil {
+			return nil, fmt.Errorf("the URL in %s: %w", place(to), err)
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("the URL in %s is none that can be used", place(to)) // err repeats it
+	}
+	for name, source := range r.Headers {
+		value, err := read(source)
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set(name, value)
+	}
+	if r.Bearer != (rules.Source{}) {
+		token, err := read(r.Bearer)
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	if r.BasicAuth != (rules.BasicAuth{}) {
+		password, err := read(r.BasicAuth.Password)
+		if err != nil {
+			return nil, err
+		}
+		request.SetBasicAuth(r.BasicAuth.Username, password)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if request.Header.Get("User-Agent") == "" {
+		request.Header.Set("User-Agent", "sockdog")
+	}
+	return request, nil
+}
+
+// judge says what an answer means.
+func judge(answer *http.Response, text []byte, quote bool) error {
+	code := answer.StatusCode
+	f := &failure{text: fmt.Sprintf("it answers %d %s", code, http.StatusText(code))}
+	switch {
+	case code/100 == 2:
+		return nil
+	case code/100 == 3:
+		f.final = true
+		f.text += ": redirects are not followed, write the URL that it leads to"
+	case code == http.StatusTooManyRequests || code/100 == 5:
+		f.after = retryAfter(answer.Header.Get("Retry-After"), time.Now())
+	default:
+		f.final = true
+	}
+	if len(text) > 0 && quote {
+		f.text += fmt.Sprintf(": %.200q", bytes.TrimSpace(text))
+	}
+	return f
+}
+
+// retryAfter reads seconds or a date (RFC 9110, 10.2.3); what is neither is 0.
+func retryAfter(text string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(text, 10, 16); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
+
+// quotable reports whether an answer may be repeated: one can echo what it was
+// sent, and the path of a webhook's URL is often a secret.
+func quotable(r *rules.Receiver) bool {
+	open := r.Form == rules.Alertmanager && len(r.Headers) == 0 && r.Bearer == (rules.Source{}) && r.BasicAuth == (rules.BasicAuth{})
+	for _, to := range r.URLs {
+		open = open && to.Text != ""
+	}
+	return open
+}
+
+// explain says what went wrong under way, and what to do about it.
+func explain(err error, timeout time.Duration) error {
+	var (
+		unknown   x509.UnknownAuthorityError
+		wrongName x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		verify    *tls.CertificateVerificationError
+		noTLS     tls.RecordHeaderError
+		lookup    *net.DNSError
+		wait      net.Error
+		op        *net.OpError
+	)
+	var text string
+	switch {
+	case errors.As(err, &lookup):
+		text = "its host name cannot be looked up: " + lookup.Err
+	case errors.As(err, &wait) && wait.Timeout():
+		text = fmt.Sprintf("no answer within %v", timeout)
+	case errors.As(err, &unknown):
+		text = "its certificate is signed by nobody whom this machine trusts: name the certificate of the authority in tls.ca_file"
+	case errors.As(err, &wrongName):
+		text = "its certificate is for another name: is it the right host? If so, write the certificate's name as tls.server_name"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		text = "its certificate has expired, or the clock of this machine is wrong"
+	case errors.As(err, &verify):
+		text = "its certificate is not valid: " + foreign(verify.Err)
+	case errors.As(err, &noTLS):
+		text = "it does not speak TLS: is it an http:// URL?"
+	case errors.As(err, &op):
+		text = op.Op + ": " + foreign(op.Err) // without addresses, whose ports change with each try
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		text = "it hangs up without an answer"
+	default:
+		text = foreign(err)
+	}
+	return &failure{text: text}
+}
+
+// foreign is an error without what it quotes: that comes from the other side.
+func foreign(err error) string {
+	text, _, cut := strings.Cut(err.Error(), "\"")
+	if cut {
+		return strings.TrimRight(text, " :") + " (...)"
+	}
+	return text
+}
+
+// place says where a URL comes from without giving a secret away.
+func place(to rules.Source) string {
+	switch {
+	case to.File != "":
+		return to.File
+	case to.Env != "":
+		return "$" + to.Env
+	}
+	u, err := url.Parse(to.Text)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+func tlsConfig(t rules.TLS) (*tls.Config, error) {
+	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
+	if t.CAFile != "" {
+		pem, err := readFile(t.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate in PEM", t.CAFile)
+		}
+	}
+	if t.CertFile != "" {
+		cert, err := readFile(t.CertFile)
+		if err != nil {
+			return nil, err
+		}
+		key, err := readFile(t.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("%s and %s: %w", t.CertFile, t.KeyFile, err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}

@@ -1,0 +1,444 @@
+package notify
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/rules"
+)
+
+// hush stands in every secret of these tests, and must stand in no error.
+const hush = "hush-hush"
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// serve runs a server until the test ends, without its complaints.
+func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func plain(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := serve(t, handler)
+	s.Start()
+	return s
+}
+
+func TestRequest(t *testing.T) {
+	var got *http.Request
+	var body string
+	s := plain(t, func(_ http.ResponseWriter, r *http.Request) {
+		got = r
+		text, _ := io.ReadAll(r.Body)
+		body = string(text)
+	})
+	t.Setenv("NOTIFY_URL", s.URL+"/from/env?token="+hush)
+	t.Setenv("NOTIFY_TOKEN", " "+hush+"\n")
+	file := write(t, s.URL+"/from/file\n")
+	secret := write(t, hush+"\n")
+
+	tests := map[string]struct {
+		receiver rules.Receiver
+		to       rules.Source
+		path     string
+		headers  map[string]string
+	}{
+		"text": {
+			rules.Receiver{Headers: map[string]rules.Source{"x-team": {Text: "data"}, "user-agent": {Text: "dog"}}},
+			rules.Source{Text: s.URL + "/text"}, "/text", map[string]string{"X-Team": "data", "User-Agent": "dog", "Content-Type": "application/json"},
+		},
+		"file": {
+			rules.Receiver{Headers: map[string]rules.Source{"Authorization": {File: secret}}},
+			rules.Source{File: file}, "/from/file", map[string]string{"Authorization": hush, "User-Agent": "sockdog"},
+		},
+		"environment": {
+			rules.Receiver{Headers: map[string]rules.Source{"X-Token": {Env: "NOTIFY_TOKEN"}}},
+			rules.Source{Env: "NOTIFY_URL"}, "/from/env?token=" + hush, map[string]string{"X-Token": hush},
+		},
+		"bearer": {
+			rules.Receiver{Bearer: rules.Source{File: secret}},
+			rules.Source{Text: s.URL}, "/", map[string]string{"Authorization": "Bearer " + hush},
+		},
+		"basic": {
+			rules.Receiver{BasicAuth: rules.BasicAuth{Username: "me", Password: rules.Source{File: secret}}},
+			rules.Source{Text: s.URL}, "/", map[string]string{"Authorization": "Basic bWU6aHVzaC1odXNo"},
+		},
+		"alertmanager from a file": {
+			rules.Receiver{Form: rules.Alertmanager}, rules.Source{File: file}, "/from/file/api/v2/alerts", nil,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.receiver.Timeout = 10 * time.Second
+			if err := post(t.Context(), &tt.receiver, tt.to, []byte(`[1]`)); err != nil {
+				t.Fatal(err)
+			}
+			if got.Method != http.MethodPost || got.RequestURI != tt.path || body != "[1]" {
+				t.Errorf("%s %s with %q, want POST %s", got.Method, got.RequestURI, body, tt.path)
+			}
+			for name, want := range tt.headers {
+				if v := got.Header.Get(name); v != want {
+					t.Errorf("%s: %q, want %q", name, v, want)
+				}
+			}
+		})
+	}
+
+	// A secret that was replaced is used at once.
+	if err := os.WriteFile(file, []byte(s.URL+"/rotated"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := post(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{File: file}, nil); err != nil || got.RequestURI != "/rotated" {
+		t.Errorf("%v, to %s; want /rotated", err, got.RequestURI)
+	}
+}
+
+// TestSecretsThatFail has sources that cannot be read. Each will be tried again.
+func TestSecretsThatFail(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	large := write(t, "")
+	if err := os.Truncate(large, maxSecret+1); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("NOTIFY_URL", "ftp://"+hush)
+	t.Setenv("NOTIFY_HEADER", hush+"\n\x01")
+	good := rules.Source{Text: "http://127.0.0.1:1/"}
+	header := func(s rules.Source) rules.Receiver {
+		return rules.Receiver{Headers: map[string]rules.Source{"X-Token": s}}
+	}
+	tests := map[string]struct {
+		receiver rules.Receiver
+		to       rules.Source
+		want     string
+	}{
+		"no such file":            {rules.Receiver{}, rules.Source{File: "/nonexistent"}, "open /nonexistent: no such file or directory"},
+		"empty file":              {header(rules.Source{File: write(t, " \n")}), good, "is empty"},
+		"a directory":             {header(rules.Source{File: t.TempDir()}), good, "is not a file that can be read (d---------)"},
+		"a FIFO without a writer": {header(rules.Source{File: fifo}), good, "is not a file that can be read (p---------)"},
+		"a large file":            {header(rules.Source{File: large}), good, "is larger than 1048576 bytes: is it the right file?"},
+		"no such variable":        {rules.Receiver{}, rules.Source{Env: "NOTIFY_NONE"}, "the environment variable NOTIFY_NONE is not set"},
+		"no URL in a variable":    {rules.Receiver{}, rules.Source{Env: "NOTIFY_URL"}, "the URL in $NOTIFY_URL: a receiver's URL begins with http:// or https://"},
+		"no URL in a file":        {rules.Receiver{}, rules.Source{File: write(t, "http://a/"+hush+"\n"+hush)}, "this is not a URL: write one such as http://alertmanager:9093"},
+		"no header":               {header(rules.Source{Env: "NOTIFY_HEADER"}), good, "net/http: invalid header field value for (...)"},
+		"no token":                {rules.Receiver{Bearer: rules.Source{File: "/nonexistent"}}, good, "open /nonexistent: no such file or directory"},
+		"no password":             {rules.Receiver{BasicAuth: rules.BasicAuth{Username: "me", Password: rules.Source{Env: "NOTIFY_NONE"}}}, good, "NOTIFY_NONE is not set"},
+		"no CA file":              {rules.Receiver{TLS: rules.TLS{CAFile: "/nonexistent"}}, good, "open /nonexistent: no such file or directory"},
+		"no CA in the file":       {rules.Receiver{TLS: rules.TLS{CAFile: write(t, hush)}}, good, "holds no certificate in PEM"},
+		"no key":                  {rules.Receiver{TLS: rules.TLS{CertFile: write(t, hush), KeyFile: write(t, hush)}}, good, "failed to find any PEM data"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			tt.receiver.Timeout = 10 * time.Second
+			err := post(t.Context(), &tt.receiver, tt.to, nil)
+			fails(t, err, tt.want, false)
+		})
+	}
+}
+
+// fails holds an error to what it must say, whether it is final, and to say no
+// secret.
+func fails(t *testing.T, err error, want string, final bool) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Fatalf("error %v, want one with %q", err, want)
+	}
+	if strings.Contains(err.Error(), hush) {
+		t.Errorf("the error gives a secret away: %v", err)
+	}
+	var failed *failure
+	if got := errors.As(err, &failed) && failed.final; got != final {
+		t.Errorf("%v: final %v, want %v", err, got, final)
+	}
+}
+
+// TestAnswers has receivers that do not do what they should. All that they say
+// repeats the secret in the URL.
+func TestAnswers(t *testing.T) {
+	tests := map[string]struct {
+		answer http.HandlerFunc
+		want   string
+		final  bool
+	}{
+		"bad request": {func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.RequestURI, http.StatusBadRequest) }, "it answers 400 Bad Request", true},
+		"gone":        {func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "it answers 404 Not Found", true},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/other"+r.RequestURI, http.StatusPermanentRedirect)
+		},
+			"it answers 308 Permanent Redirect: redirects are not followed, write the URL that it leads to", true},
+		"broken":         {func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.RequestURI, http.StatusBadGateway) }, "it answers 502 Bad Gateway", false},
+		"too many":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }, "it answers 429 Too Many Requests", false},
+		"nothing at all": {func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-r.Context().Done() }, "no answer within 200ms", false},
+		"hangs up":       {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "it hangs up without an answer", false},
+		"not HTTP":       {raw("SSH-2.0-%s\r\n"), "malformed HTTP response (...)", false},
+		"endless header": {raw("HTTP/1.1 200 OK\r\nX: %s" + strings.Repeat("x", 2*maxAnswer)), "server response headers exceeded 65536 bytes", false},
+		"half an answer": {raw("HTTP/1.1 200"), "it hangs up without an answer", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := plain(t, tt.answer)
+			err := post(t.Context(), &rules.Receiver{Form: rules.Webhook, Timeout: 200 * time.Millisecond}, rules.Source{Text: s.URL + "/" + hush}, []byte("[]"))
+			fails(t, err, tt.want, tt.final)
+		})
+	}
+}
+
+// raw answers with those bytes, whose %s is the secret, and hangs up.
+func raw(format string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer conn.Close()
+		if strings.Contains(format, "%s") {
+			format = fmt.Sprintf(format, hush)
+		}
+		io.WriteString(conn, format)
+	}
+}
+
+// An Alertmanager that knows no secret may say what it does not like.
+func TestQuoted(t *testing.T) {
+	s := plain(t, func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "start time must be before\x1b[1m end time"+strings.Repeat("!", 1000), http.StatusBadRequest)
+	})
+	r := &rules.Receiver{Form: rules.Alertmanager, Timeout: 10 * time.Second, URLs: []rules.Source{{Text: s.URL}}}
+	err := post(t.Context(), r, r.URLs[0], nil)
+	fails(t, err, `it answers 400 Bad Request: "start time must be before\x1b[1m end time!!!`, true)
+	if len(err.Error()) > 300 {
+		t.Errorf("the error is %d bytes long", len(err.Error()))
+	}
+	r.Headers = map[string]rules.Source{"X-Token": {Text: hush}}
+	if err := post(t.Context(), r, r.URLs[0], nil); err == nil || strings.Contains(err.Error(), "start") {
+		t.Errorf("an answer to a secret is repeated: %v", err)
+	}
+}
+
+// An endless answer is as good as any other, and no more of it is read.
+func TestEndlessAnswer(t *testing.T) {
+	const most = 64 << 20 // above what the kernel buffers
+	written := make(chan int, 1)
+	s := plain(t, func(w http.ResponseWriter, _ *http.Request) {
+		n := 0
+		for n < most {
+			m, err := w.Write(make([]byte, 4096))
+			if n += m; err != nil {
+				break
+			}
+		}
+		written <- n
+	})
+	if err := post(t.Context(), &rules.Receiver{Timeout: time.Minute}, rules.Source{Text: s.URL}, nil); err != nil {
+		t.Error(err)
+	}
+	if n := <-written; n >= most {
+		t.Errorf("%d bytes were taken", n)
+	}
+}
+
+// Nothing stays open behind a message.
+func TestConnectionIsClosed(t *testing.T) {
+	closed := make(chan struct{})
+	s := serve(t, func(http.ResponseWriter, *http.Request) {})
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			close(closed)
+		}
+	}
+	s.Start()
+	if err := post(t.Context(), &rules.Receiver{Timeout: time.Minute}, rules.Source{Text: s.URL}, nil); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("the connection is still open")
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	err = post(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: "http://" + listener.Addr().String()}, nil)
+	fails(t, err, "dial: connect: connection refused", false)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := post(ctx, &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: "http://" + listener.Addr().String()}, nil); err == nil {
+		t.Error("it was sent when it was no longer to be")
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
+	tests := map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-7": 0, "1e9": 0, "99999999999999999999": 0, "soon": 0,
+		"Thu, 02 Jan 2025 03:05:05 GMT": time.Minute, "Thu, 02 Jan 2025 03:04:04 GMT": 0,
+	}
+	for text, want := range tests {
+		if got := retryAfter(text, now); got != want {
+			t.Errorf("retryAfter(%q) = %v, want %v", text, got, want)
+		}
+	}
+}
+
+// authority is one that signs certificates for a test.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// sign makes a certificate for that name and for 127.0.0.1, or an authority.
+func (a *authority) sign(t *testing.T, name string, ends time.Time) (*authority, tls.Certificate) {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: ends, BasicConstraintsValid: true,
+	}
+	key := newKey(t)
+	signer, signerKey := template, key
+	if a == nil {
+		template.IsCA, template.KeyUsage = true, x509.KeyUsageCertSign
+	} else {
+		signer, signerKey = a.cert, a.key
+	}
+	if name == "here" {
+		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, signer, key.Public(), signerKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{cert, key}, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func (a *authority) files(t *testing.T) (cert, key string) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))),
+		write(t, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+}
+
+func TestTLS(t *testing.T) {
+	tomorrow := time.Now().Add(24 * time.Hour)
+	ours, _ := (*authority)(nil).sign(t, "authority", tomorrow)
+	other, _ := (*authority)(nil).sign(t, "authority", tomorrow)
+	ca, _ := ours.files(t)
+	wrongCA, _ := other.files(t)
+	_, here := ours.sign(t, "here", tomorrow)
+	_, elsewhere := ours.sign(t, "elsewhere", tomorrow)
+	_, expired := ours.sign(t, "here", time.Now().Add(-time.Hour))
+	client, _ := ours.sign(t, "client", tomorrow)
+	clientCert, clientKey := client.files(t)
+	clients := x509.NewCertPool()
+	clients.AddCert(ours.cert)
+
+	tests := map[string]struct {
+		server *tls.Config
+		client rules.TLS
+		want   string // "": all is well
+	}{
+		"own authority":         {&tls.Config{Certificates: []tls.Certificate{here}}, rules.TLS{CAFile: ca}, ""},
+		"the system's":          {&tls.Config{Certificates: []tls.Certificate{here}}, rules.TLS{}, "signed by nobody whom this machine trusts: name the certificate of the authority in tls.ca_file"},
+		"another authority":     {&tls.Config{Certificates: []tls.Certificate{here}}, rules.TLS{CAFile: wrongCA}, "signed by nobody whom this machine trusts"},
+		"another name":          {&tls.Config{Certificates: []tls.Certificate{elsewhere}}, rules.TLS{CAFile: ca}, "its certificate is for another name: is it the right host? If so, write the certificate's name as tls.server_name"},
+		"another name, as told": {&tls.Config{Certificates: []tls.Certificate{elsewhere}}, rules.TLS{CAFile: ca, ServerName: "elsewhere"}, ""},
+		"expired":               {&tls.Config{Certificates: []tls.Certificate{expired}}, rules.TLS{CAFile: ca}, "its certificate has expired, or the clock of this machine is wrong"},
+		"anything goes":         {&tls.Config{Certificates: []tls.Certificate{expired}}, rules.TLS{InsecureSkipVerify: true}, ""},
+		"client certificate": {&tls.Config{Certificates: []tls.Certificate{here}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients},
+			rules.TLS{CAFile: ca, CertFile: clientCert, KeyFile: clientKey}, ""},
+		"no client certificate": {&tls.Config{Certificates: []tls.Certificate{here}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients},
+			rules.TLS{CAFile: ca}, "remote error: tls: certificate required"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(http.ResponseWriter, *http.Request) {})
+			s.TLS = tt.server
+			s.StartTLS()
+			err := post(t.Context(), &rules.Receiver{Timeout: 10 * time.Second, TLS: tt.client}, rules.Source{Text: s.URL + "/" + hush}, nil)
+			if tt.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			fails(t, err, tt.want, false)
+		})
+	}
+	t.Run("no TLS", func(t *testing.T) {
+		s := plain(t, func(http.ResponseWriter, *http.Request) {})
+		err := post(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: strings.Replace(s.URL, "http", "https", 1)}, nil)
+		fails(t, err, "it does not speak TLS: is it an http:// URL?", false)
+	})
+}
+
+func TestPlace(t *testing.T) {
+	tests := map[rules.Source]string{
+		{Text: "https://hooks.example.com:444/" + hush + "?a=" + hush}: "https://hooks.example.com:444",
+		{File: "/run/secrets/url"}:                                     "/run/secrets/url",
+		{Env: "CHAT_URL"}:                                              "$CHAT_URL",
+	}
+	got := map[rules.Source]string{}
+	for to := range tests {
+		got[to] = place(to)
+	}
+	if diff := cmp.Diff(tests, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,183 @@
+package notify
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// webhook tells people: of each rule when it begins to fire, when what fires has
+// changed, but not more often than each minute, when it has ended, and while
+// nothing changes every four hours.
+type webhook struct {
+	table    *table
+	pace     pace
+	page     string
+	told     *atomic.Uint64
+	receiver string
+	groups   map[string]*group // by alertname, as Alertmanager groups by default
+	turns    uint64            // how many messages were made
+}
+
+// group is what was told about the alerts of one rule.
+type group struct {
+	told  uint64 // its news up to this number
+	at    time.Time
+	tried time.Time
+	turn  uint64 // when a message about it was made last
+}
+
+// notification is the form that Alertmanager's webhooks send, version 4.
+type notification struct {
+	Version           string            `json:"version"`
+	GroupKey          string            `json:"groupKey"`
+	TruncatedAlerts   int               `json:"truncatedAlerts"`
+	Status            string            `json:"status"`
+	Receiver          string            `json:"receiver"`
+	GroupLabels       map[string]string `json:"groupLabels"`
+	CommonLabels      map[string]string `json:"commonLabels"`
+	CommonAnnotations map[string]string `json:"commonAnnotations"`
+	ExternalURL       string            `json:"externalURL"`
+	Alerts            []notifiedAlert   `json:"alerts"`
+}
+
+type notifiedAlert struct {
+	Status       string            `json:"status"`
+	Labels       map[string]string `json:"labels"`
+	Annotations  map[string]string `json:"annotations"`
+	StartsAt     time.Time         `json:"startsAt"`
+	EndsAt       time.Time         `json:"endsAt"` // zero while it fires
+	GeneratorURL string            `json:"generatorURL"`
+	Fingerprint  string            `json:"fingerprint"`
+}
+
+func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
+	all := w.table.between(now, 0, math.MaxUint64, maxAlerts)
+	var names []string // those with the oldest news first
+	byName := make(map[string][]item)
+	for _, it := range all {
+		name := it.Labels["alertname"]
+		if byName[name] == nil {
+			names = append(names, name)
+		}
+		byName[name] = append(byName[name], it)
+	}
+	maps.DeleteFunc(w.groups, func(name string, g *group) bool {
+		return byName[name] == nil && now.Sub(g.tried) >= w.pace.resend
+	})
+
+	settled := true
+	due := now.Add(w.pace.repeat)
+	var first *group // of those that are due, the one whose turn is the longest ago:
+	var about string // a message that never gets through must not keep the others
+	var upTo uint64
+	for _, name := range names {
+		g := w.groups[name]
+		if g == nil {
+			g = &group{}
+			w.groups[name] = g
+		}
+		items := byName[name]
+		newest := items[len(items)-1].seq
+		when := g.tried.Add(w.pace.resend)
+		switch {
+		case newest > g.told:
+			settled = false
+			if last {
+				when = now
+			}
+		case last || !slices.ContainsFunc(items, func(it item) bool { return it.firing() }):
+			continue
+		case when.Before(g.at.Add(w.pace.repeat)):
+			when = g.at.Add(w.pace.repeat)
+		}
+		if when.After(now) {
+			if when.Before(due) {
+				due = when
+			}
+			continue
+		}
+		if first == nil || g.turn < first.turn {
+			first, about, upTo = g, name, newest
+		}
+	}
+	if first != nil {
+		w.turns++
+		first.turn = w.turns
+		return w.message(about, byName[about], first.told, func(now time.Time, taken bool) {
+			first.tried = now
+			if taken {
+				first.at, first.told = now, upTo
+			}
+		}), now
+	}
+	if settled && len(all) > 0 {
+		w.told.Store(all[len(all)-1].seq)
+	}
+	return nil, due
+}
+
+// message tells of all alerts of a rule that fire, and of those that have ended
+// since it was last told.
+func (w *webhook) message(name string, items []item, told uint64, settle func(time.Time, bool)) *message {
+	items = slices.DeleteFunc(items, func(it item) bool { return !it.firing() && it.seq <= told })
+	slices.SortStableFunc(items, func(a, b item) int { // what fires comes first, and is not cut off
+		if a.firing() != b.firing() {
+			if a.firing() {
+				return -1
+			}
+			return 1
+		}
+		return a.StartsAt.Compare(b.StartsAt)
+	})
+	n := notification{
+		Version:           "4",
+		GroupKey:          fmt.Sprintf("{}:{alertname=%q}", name),
+		TruncatedAlerts:   max(0, len(items)-maxBatch),
+		Status:            status(items[0]),
+		Receiver:          w.receiver,
+		GroupLabels:       map[string]string{"alertname": name},
+		CommonLabels:      copied(items[0].Labels),
+		CommonAnnotations: copied(items[0].Annotations),
+		ExternalURL:       w.page,
+	}
+	for _, it := range items[:min(len(items), maxBatch)] {
+		keepCommon(n.CommonLabels, it.Labels)
+		keepCommon(n.CommonAnnotations, it.Annotations)
+		n.Alerts = append(n.Alerts, notifiedAlert{
+			Status:       status(it),
+			Labels:       copied(it.Labels),
+			Annotations:  copied(it.Annotations),
+			StartsAt:     it.StartsAt,
+			EndsAt:       it.EndsAt,
+			GeneratorURL: w.page,
+			Fingerprint:  fmt.Sprintf("%016x", fingerprint(it.Labels)),
+		})
+	}
+	return &message{body: encode(n), alerts: len(n.Alerts), settle: settle}
+}
+
+func status(it item) string {
+	if it.firing() {
+		return "firing"
+	}
+	return "resolved"
+}
+
+// copied is never nil: to JSON that would be null, which nobody expects here.
+func copied(m map[string]string) map[string]string {
+	c := make(map[string]string, len(m))
+	maps.Copy(c, m)
+	return c
+}
+
+// keepCommon leaves in common what others says too.
+func keepCommon(common, others map[string]string) {
+	maps.DeleteFunc(common, func(name, value string) bool {
+		other, ok := others[name]
+		return !ok || other != value
+	})
+}

@@ -1,0 +1,240 @@
+// Package status is the vocabulary of what the daemon tells of itself: one value,
+// made by its loop and never changed after, which the metrics, the page and the
+// command status all read. It measures nothing, and decides nothing.
+package status
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Status is how things stand at one instant. Its JSON form is what
+// /api/v1/status serves: times are RFC 3339, durations are seconds.
+type Status struct {
+	Version string `json:"version"`
+	Host    string `json:"host"`
+	Netns   string `json:"netns,omitempty"`
+	// Time is when the loop made this value. One that is old means that the loop
+	// does not turn.
+	Time    time.Time `json:"time"`
+	Started time.Time `json:"started"`
+	Ready   bool      `json:"ready"` // rules are in force, and one look is done
+
+	Problems Problems  `json:"problems"`
+	File     RulesFile `json:"rules_file"`
+	Rules    []Rule    `json:"rules"`
+
+	Sockets Sockets  `json:"sockets"`
+	History *History `json:"history"` // nil: nothing was ever read
+
+	Actions        []journal.Record `json:"actions"` // the last ones, newest first: at most MostActions
+	ActionPossible map[string]bool  `json:"action_possible"`
+	Lateness       Histogram        `json:"lateness_seconds"` // of actions, after the instant they fell due
+	Looks          Looks            `json:"looks"`
+	Receivers      []Receiver       `json:"receivers"`
+}
+
+// What a Status holds at most of the things that have no bound of their own.
+const (
+	MostActions = 50
+	MostGroups  = 20 // of one rule
+)
+
+// MarshalJSON writes what has nothing in it as such, and not as null.
+func (s *Status) MarshalJSON() ([]byte, error) {
+	type plain Status
+	p := plain(*s)
+	p.Problems, p.Actions, p.Receivers = list(p.Problems), list(p.Actions), list(p.Receivers)
+	p.Sockets, p.ActionPossible = table(p.Sockets), table(p.ActionPossible)
+	p.Rules = slices.Clone(list(p.Rules))
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		r.Groups, r.Actions, r.HeldBack = list(r.Groups), table(r.Actions), table(r.HeldBack)
+	}
+	return json.Marshal(&p)
+}
+
+func list[S ~[]T, T any](s S) S {
+	if s == nil {
+		return S{}
+	}
+	return s
+}
+
+func table[M ~map[K]V, K comparable, V any](m M) M {
+	if m == nil {
+		return M{}
+	}
+	return m
+}
+
+// RulesFile is the file that the rules come from, and how its last reading went.
+type RulesFile struct {
+	Path   string    `json:"path"` // empty: the built-in rules
+	OK     bool      `json:"ok"`   // what the file says is in force
+	Error  string    `json:"error,omitempty"`
+	Loaded time.Time `json:"loaded"` // when the rules in force were
+}
+
+// Mode is what a rule may do.
+type Mode string
+
+// The modes.
+const (
+	Enabled  Mode = "enabled"
+	DryRun   Mode = "dry_run" // it decides everything, and touches nothing
+	Stopped  Mode = "stopped" // by its canary, until it is reset or changed
+	Disabled Mode = "disabled"
+)
+
+// Rule is what a rule holds now.
+type Rule struct {
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	Mode        Mode   `json:"mode"`
+
+	Sockets       int     `json:"sockets"`        // that match in full
+	Candidates    int     `json:"candidates"`     // that match in all but their age
+	OldestSeconds float64 `json:"oldest_seconds"` // of those, the longest in its state; 0: none
+
+	Firing  int     `json:"firing"`  // groups
+	Pending int     `json:"pending"` // groups
+	Groups  []Group `json:"groups"`  // those firing, then the nearest to it: at most MostGroups
+
+	Actions  map[string]Tally  `json:"actions"`   // by kind: one for each that the rule has
+	HeldBack map[string]uint64 `json:"held_back"` // by one of HeldReasons
+}
+
+// Group is how near a group of sockets is to what its rule waits for.
+type Group struct {
+	Labels     map[string]string `json:"labels"` // by group_by; empty: the rule has one group
+	Phase      Phase             `json:"phase"`
+	Since      time.Time         `json:"since,omitzero"` // of its phase; zero where it is quiet
+	Conditions []Condition       `json:"conditions"`     // all must hold
+}
+
+// Phase is how far a group has come.
+type Phase string
+
+// The phases of a group.
+const (
+	Quiet   Phase = "quiet"
+	Pending Phase = "pending" // its conditions hold, and not yet for long enough
+	Firing  Phase = "firing"
+)
+
+// Condition is one comparison of a rule's when, with the value of now.
+type Condition struct {
+	Metric    string  `json:"metric"`
+	Op        string  `json:"op"`
+	Threshold float64 `json:"threshold"`
+	Unit      string  `json:"unit,omitempty"` // of both numbers: "%", "/m", or none
+	Value     float64 `json:"value"`
+}
+
+// Tally is how many actions had which result; an absent one is 0.
+type Tally map[journal.Result]uint64
+
+// Results are what may become of an action.
+var Results = []journal.Result{
+	journal.Done, journal.Gone, journal.Changed, journal.Held, journal.Would, journal.Failed, journal.Unconfirmed, journal.Interrupted,
+}
+
+// HeldReasons are the keys of Rule.HeldBack: what held an action back. They are the
+// names that the log has for them.
+var HeldReasons = []string{"limit", "limit_of_all_rules"}
+
+// Looks are the readings of the socket table.
+type Looks struct {
+	OK              uint64    `json:"ok"`
+	Failed          uint64    `json:"failed"`
+	Duration        Histogram `json:"duration_seconds"`
+	IntervalSeconds float64   `json:"interval_seconds"` // between looks; 0: none are wanted
+	WantedSeconds   float64   `json:"wanted_seconds"`   // what it would be, had looks no cost
+}
+
+// Receiver is what became of the alerts to one receiver.
+type Receiver struct {
+	Name    string `json:"name"`
+	Sent    uint64 `json:"sent"`
+	Failed  uint64 `json:"failed"`
+	Dropped uint64 `json:"dropped"` // there was no room to keep them
+}
+
+// Sockets is how many sockets there are in each state, under ss's name of it. A
+// state that was not read is absent: that is not zero.
+type Sockets map[string]uint64
+
+// States are the states that are counted, in the order in which to show them:
+// those that sockets get stuck in come first.
+var States = stateNames(
+	ssfilter.CloseWait, ssfilter.TimeWait, ssfilter.Established, ssfilter.FinWait1, ssfilter.FinWait2,
+	ssfilter.LastAck, ssfilter.Closing, ssfilter.SynSent, ssfilter.SynRecv, ssfilter.Listening, ssfilter.Close,
+)
+
+func stateNames(states ...ssfilter.State) []string {
+	names := make([]string, len(states))
+	for i, s := range states {
+		names[i] = s.String()
+	}
+	return names
+}
+
+// Problem is something that keeps sockdog from its work, and that somebody should
+// cure.
+type Problem struct {
+	Kind  string    `json:"kind"` // one word, the same each time
+	Text  string    `json:"text"`
+	Cure  string    `json:"cure,omitempty"`
+	Since time.Time `json:"since"`
+}
+
+// Problems are those that stand, oldest first.
+type Problems []Problem
+
+// With is the problems with p among them. What it says replaces what the one of
+// its kind said, but not since when.
+func (all Problems) With(p Problem) Problems {
+	list := make(Problems, 0, len(all)+1)
+	added := false
+	for _, q := range all {
+		if q.Kind == p.Kind {
+			p.Since, added = q.Since, true
+			q = p
+		}
+		list = append(list, q)
+	}
+	if !added {
+		list = append(list, p)
+	}
+	return list
+}
+
+// Without is the problems but that of a kind.
+func (all Problems) Without(kind string) Problems {
+	list := make(Problems, 0, len(all))
+	for _, p := range all {
+		if p.Kind != kind {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// String is the labels as one reads them: "dport=5432 dst=10.0.0.7".
+func (g *Group) String() string {
+	if len(g.Labels) == 0 {
+		return "all sockets"
+	}
+	words := make([]string, 0, len(g.Labels))
+	for name, value := range g.Labels {
+		words = append(words, name+"="+value)
+	}
+	slices.Sort(words)
+	return strings.Join(words, " ")
+}

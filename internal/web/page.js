@@ -1,0 +1,420 @@
+// The page is made anew from /api/v1/status every few seconds. Everything that came
+// from the network or from a rule becomes text or the value of an attribute, never
+// markup.
+"use strict";
+
+const refreshEvery = 3000; // ms
+const answerWithin = 5000; // ms
+const loopBound = 10; // s: a status older than that means that the loop hangs
+
+// In the order in which to show them; each has a colour of its own in page.css.
+const states = [
+  "close-wait", "time-wait", "established", "fin-wait-1", "fin-wait-2", "last-ack",
+  "closing", "syn-sent", "syn-recv", "listening", "closed",
+];
+
+const resting = new Set(["listening", "closed"]);
+
+let status = null; // the last one that came
+let trouble = ""; // why none came after it
+const pressed = new Map(); // state -> shown or not, where somebody has pressed it
+let pointed = null; // index into the history
+
+// --- Elements ---
+
+function element(namespace, tag, attributes, children) {
+  const e = document.createElementNS(namespace, tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    e.setAttribute(name, value);
+  }
+  e.append(...children.flat(Infinity).filter((c) => c !== null && c !== ""));
+  return e;
+}
+
+const html = (tag, attributes, ...children) => element("http://www.w3.org/1999/xhtml", tag, attributes, children);
+const svg = (tag, attributes, ...children) => element("http://www.w3.org/2000/svg", tag, attributes, children);
+
+// show makes the children of parent what they should be, and leaves alone those
+// that are so already: focus and selected text stay where they are.
+function show(parent, ...wanted) {
+  wanted = wanted.flat(Infinity).filter((c) => c !== null && c !== "").map((c) => (c instanceof Node ? c : document.createTextNode(c)));
+  const present = [...parent.childNodes];
+  wanted.forEach((want, i) => {
+    const have = present[i];
+    if (!have) {
+      parent.append(want);
+    } else if (have.nodeName !== want.nodeName) {
+      have.replaceWith(want);
+    } else if (have.nodeType === Node.TEXT_NODE) {
+      if (have.data !== want.data) have.data = want.data;
+    } else {
+      for (const { name } of [...have.attributes]) {
+        if (!want.hasAttribute(name)) have.removeAttribute(name);
+      }
+      for (const { name, value } of want.attributes) {
+        if (have.getAttribute(name) !== value) have.setAttribute(name, value);
+      }
+      show(have, ...want.childNodes);
+    }
+  });
+  present.slice(wanted.length).forEach((extra) => extra.remove());
+}
+
+const at = (id) => document.getElementById(id);
+
+// --- Words ---
+
+const number = (n) => n.toLocaleString("en-US", { maximumFractionDigits: 1 });
+
+function duration(seconds) {
+  const s = Math.max(0, Math.floor(seconds));
+  const two = (a, unit, b, small) => `${a}${unit}${b ? ` ${b}${small}` : ""}`;
+  if (s >= 86400) return two(Math.floor(s / 86400), "d", Math.floor((s % 86400) / 3600), "h");
+  if (s >= 3600) return two(Math.floor(s / 3600), "h", Math.floor((s % 3600) / 60), "m");
+  if (s >= 60) return two(Math.floor(s / 60), "m", s % 60, "s");
+  return `${s}s`;
+}
+
+// Ages count from the daemon's clock: the browser's may be another.
+const since = (time) => duration((Date.parse(time) - Date.parse(status.time)) / -1000);
+
+function clock(ms) {
+  return new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+}
+
+function moment(time) {
+  const date = new Date(time);
+  const sameDay = date.toDateString() === new Date(status.time).toDateString();
+  const text = date.toLocaleTimeString("en-GB") + (sameDay ? "" : `, ${date.toLocaleDateString("en-CA")}`);
+  return html("time", { datetime: time, title: time }, text);
+}
+
+const plural = (n, one) => `${number(n)} ${one}${n === 1 ? "" : "s"}`;
+const badge = (kind, text) => html("span", { class: `badge ${kind}` }, text);
+
+// --- Header and problems ---
+
+function showHeader() {
+  let [kind, text] = ["bad", trouble];
+  if (!trouble && status) {
+    const n = status.problems.length;
+    [kind, text] = n ? ["bad", plural(n, "problem")] : ["good", "all well"];
+    if (!status.ready) [kind, text] = ["waiting", "starting"];
+  }
+  show(at("verdict"), badge(kind, text || "asking"));
+  document.body.className = trouble ? "stale" : "";
+  if (!status) return;
+  document.title = `${trouble || text} · ${status.host} · sockdog`;
+  const { path, loaded } = status.rules_file;
+  const { looks } = status;
+  show(
+    at("about"),
+    html("strong", {}, status.host),
+    ` · ${status.version} · up ${since(status.started)} · ${plural(status.rules.length, "rule")} ${path ? `of ${path}` : "that are built in"}, `,
+    `in force for ${since(loaded)} · `,
+    looks.interval_seconds ? `looks every ${duration(looks.interval_seconds)}` : "looks at nothing",
+    looks.failed ? `, ${number(looks.failed)} of ${number(looks.failed + looks.ok)} failed` : "",
+  );
+}
+
+function showProblems() {
+  show(at("problems"), status.problems.map((p) => html(
+    "article", { class: "problem" },
+    html("p", {}, html("strong", {}, p.text), html("span", { class: "quiet" }, ` for ${since(p.since)}`)),
+    p.cure ? html("p", {}, p.cure) : null,
+  )));
+}
+
+// --- Rules ---
+
+const modes = { enabled: ["good", "enabled"], dry_run: ["waiting", "dry run"], stopped: ["bad", "stopped"], disabled: ["off", "disabled"] };
+
+function showRules() {
+  show(at("rules"), status.rules.length ? status.rules.map(rule) : html("p", { class: "quiet" }, "There are no rules."));
+}
+
+function rule(r) {
+  const fact = (name, value, kind) => html("div", { class: kind }, html("dt", {}, name), html("dd", {}, value));
+  return html(
+    "article", { class: `rule ${r.mode}`, "data-rule": r.name },
+    html(
+      "div", { class: "what" },
+      html("h3", {}, r.name, " ", badge(...(modes[r.mode] || ["off", r.mode])), r.firing ? badge("bad", `${number(r.firing)} firing`) : null, r.pending ? badge("waiting", `${number(r.pending)} pending`) : null),
+      r.description ? html("p", {}, r.description) : null,
+      html("p", { class: "quiet" }, deeds(r)),
+    ),
+    html(
+      "dl", {},
+      fact("match", number(r.sockets), r.sockets ? "some" : "none"),
+      fact("candidates", number(r.candidates), r.candidates ? "some" : "none"),
+      fact("oldest", r.oldest_seconds ? duration(r.oldest_seconds) : "–", r.oldest_seconds ? "some" : "none"),
+    ),
+    r.groups.length ? html("ul", { class: "groups", "aria-label": `Groups of ${r.name}` }, r.groups.map(group)) : null,
+  );
+}
+
+// deeds is what the rule has done since the daemon started.
+function deeds(r) {
+  const lines = Object.entries(r.actions).map(([action, results]) => {
+    const some = Object.entries(results).filter(([, n]) => n).map(([result, n]) => `${number(n)} ${result}`);
+    return `${action}: ${some.join(", ") || "nothing yet"}`;
+  });
+  return lines.join(" · ");
+}
+
+// about is what the sockets of a group have in common.
+const about = (labels) => Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(" ") || "all sockets";
+
+function group(g) {
+  const labels = about(g.labels);
+  return html(
+    "li", { class: `phase-${g.phase}` },
+    html(
+      "p", {}, html("span", { class: "labels" }, labels), " ",
+      g.phase === "quiet" ? null : badge(g.phase === "firing" ? "bad" : "waiting", `${g.phase} for ${since(g.since)}`),
+    ),
+    g.conditions.map((c) => condition(c, labels)),
+  );
+}
+
+function condition(c, of) {
+  const unit = c.unit || "";
+  const text = `${c.metric} ${number(c.value)}${unit} (${c.op} ${number(c.threshold)}${unit})`;
+  // How much of the way is gone: "less than" is neared from above.
+  const way = c.op.startsWith("<") ? c.threshold / c.value : c.value / c.threshold;
+  const percent = Math.round(100 * Math.min(1, Number.isFinite(way) ? Math.max(0, way) : 1));
+  return html(
+    "div", { class: "condition" },
+    svg(
+      "svg", {
+        class: "bar", viewBox: "0 0 100 1", preserveAspectRatio: "none", role: "meter", "aria-label": `${c.metric} of ${of}`,
+        "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": percent, "aria-valuetext": text,
+      },
+      svg("rect", { width: percent, height: 1 }),
+    ),
+    html("span", {}, text),
+  );
+}
+
+// --- Plots ---
+
+// shown are, unless pressed, the states that had a socket and can be of trouble.
+const shown = (state) => pressed.get(state) ?? (!resting.has(state) && (status.sockets[state] > 0 || series(state).some((n) => n > 0)));
+const series = (state) => status.history?.sockets[state] || [];
+
+function showPlots() {
+  show(at("states"), states.map((state) => {
+    const now = status.sockets[state];
+    return html(
+      "button", { type: "button", "data-state": state, "aria-pressed": shown(state) },
+      html("span", { class: `swatch ${state}`, "aria-hidden": "true" }), `${state} `,
+      html("span", { class: "quiet" }, now === undefined ? "not read" : number(now)),
+    );
+  }));
+  const which = states.filter(shown);
+  show(at("plots"), which.length && status.history
+    ? which.map(plot)
+    : html("p", { class: "quiet" }, which.length ? "Nothing was read yet." : "No socket in any of the states that were read."));
+}
+
+const ground = { height: 172, left: 46, right: 10, top: 24, bottom: 24 };
+
+function plot(state) {
+  const step = status.history.step_seconds;
+  const end = Date.parse(status.history.end);
+  const count = Math.max(2, ...Object.values(status.history.sockets).map((s) => s.length));
+  const points = series(state).length ? series(state) : new Array(count).fill(null);
+  const timeOf = (i) => end - (count - 1 - i) * step * 1000;
+  const width = plotWidth();
+  const peak = Math.max(0, ...points.filter((n) => n !== null));
+  const [top, tick] = scale(peak);
+  const x = (i) => round(ground.left + (i / (count - 1)) * (width - ground.left - ground.right));
+  const y = (n) => round(ground.height - ground.bottom - (n / top) * (ground.height - ground.bottom - ground.top));
+
+  const now = status.sockets[state];
+  const summary = points.every((n) => n === null) ? "never read" : `${now === undefined ? "not read now" : `now ${number(now)}`}, highest ${number(peak)}`;
+  const reading = pointed === null ? summary : `${clock(timeOf(pointed))}: ${points[pointed] == null ? "not read" : number(points[pointed])}`;
+  return html(
+    "figure", { class: state, "data-state": state },
+    html("figcaption", {}, html("span", { class: `swatch ${state}`, "aria-hidden": "true" }), html("strong", {}, state), " ", html("span", { class: "reading" }, reading)),
+    svg(
+      "svg", {
+        viewBox: `0 0 ${width} ${ground.height}`, width, height: ground.height, role: "img", tabindex: 0, "data-count": count,
+        "aria-label": `${state} over the last hour, in sockets: ${summary}. ${pointed === null ? "" : reading}`,
+      },
+      unread(points, step).map(([from, to]) => svg("rect", { class: "unread", x: x(from), y: ground.top, width: round(x(to) - x(from)), height: ground.height - ground.top - ground.bottom })),
+      ticks(top, tick).map((n) => [
+        svg("line", { class: "grid", x1: ground.left, x2: width - ground.right, y1: y(n), y2: y(n) }),
+        svg("text", { x: ground.left - 6, y: y(n) + 4, "text-anchor": "end" }, short(n)),
+      ]),
+      svg("text", { x: 2, y: 10 }, "sockets"),
+      quarters(timeOf(0), timeOf(count - 1)).map((ms) => {
+        const at = x((ms - timeOf(0)) / step / 1000);
+        return [
+          svg("line", { class: "grid", x1: at, x2: at, y1: ground.top, y2: ground.height - ground.bottom }),
+          svg("text", { x: at, y: ground.height - 7, "text-anchor": "middle" }, clock(ms)),
+        ];
+      }),
+      runs(points, step).map((run) => [
+        svg("path", { class: "area", d: `M${x(run[0])} ${y(0)}${run.map((i) => `L${x(i)} ${y(points[i])}`).join("")}L${x(run.at(-1))} ${y(0)}Z` }),
+        // A lone point is a line without a length, which its round ends make a dot.
+        svg("path", { class: "line", d: `M${run.map((i) => `${x(i)} ${y(points[i])}`).join("L")}${run.length === 1 ? "h0" : ""}` }),
+      ]),
+      pointed === null ? null : svg("line", { class: "pointer", x1: x(pointed), x2: x(pointed), y1: ground.top, y2: ground.height - ground.bottom }),
+      pointed === null || points[pointed] == null ? null : svg("circle", { class: "dot", cx: x(pointed), cy: y(points[pointed]), r: 3.5 }),
+    ),
+  );
+}
+
+// plotWidth is what the columns of page.css leave for one plot, without its frame.
+function plotWidth() {
+  const box = at("plots").clientWidth;
+  const columns = Math.max(1, Math.floor((box + 16) / (340 + 16)));
+  return Math.max(200, Math.floor((box + 16) / columns) - 16 - 26);
+}
+
+const round = (n) => Math.round(n * 10) / 10;
+const short = (n) => (n >= 10000 ? `${n / 1000}k` : String(n));
+
+// scale is a round number to end an axis with, and how far its marks are apart.
+function scale(peak) {
+  const step = Math.max(1, peak / 3);
+  const power = 10 ** Math.floor(Math.log10(step));
+  const tick = power * [1, 2, 2.5, 5, 10].find((n) => n * power >= step && Number.isInteger(n * power));
+  return [tick * Math.max(1, Math.ceil(peak / tick)), tick];
+}
+
+function ticks(top, tick) {
+  return Array.from({ length: Math.round(top / tick) + 1 }, (_, i) => i * tick);
+}
+
+// quarters are the quarters of an hour between two instants, not too near the ends.
+function quarters(from, to) {
+  const quarter = 15 * 60 * 1000;
+  const list = [];
+  for (let ms = Math.ceil(from / quarter) * quarter; ms <= to; ms += quarter) {
+    if (ms - from > 60e3 && to - ms > 60e3) list.push(ms);
+  }
+  return list;
+}
+
+// bridged is how many steps may be between two readings of one line: looks may be
+// rarer than the steps of the history, and that is no gap.
+const bridged = (step) => Math.max(60, 2 * status.looks.interval_seconds) / step;
+
+// runs are the indices of the readings that belong to one line.
+function runs(points, step) {
+  const list = [];
+  let last = -Infinity;
+  points.forEach((n, i) => {
+    if (n === null) return;
+    if (i - last > bridged(step)) list.push([]);
+    list.at(-1).push(i);
+    last = i;
+  });
+  return list;
+}
+
+// unread are the stretches in which nothing was read: from, to.
+function unread(points, step) {
+  const lines = runs(points, step);
+  if (!lines.length) return [[0, points.length - 1]];
+  const starts = [0, ...lines.map((run) => run.at(-1))];
+  const ends = [...lines.map((run) => run[0]), points.length - 1];
+  return starts.map((from, i) => [from, ends[i]]).filter(([from, to], i) => to - from > (i && i < lines.length ? 0 : bridged(step)));
+}
+
+// --- Actions ---
+
+function showActions() {
+  if (!status.actions.length) {
+    show(at("actions"), html("p", { class: "quiet" }, "Nothing was done yet."));
+    return;
+  }
+  const good = new Set(["done", "gone", "resolved"]);
+  const bad = new Set(["failed", "firing"]);
+  const cell = (name, ...children) => html("td", { "data-name": name }, ...children);
+  show(at("actions"), html(
+    "table", {},
+    html("thead", {}, html("tr", {}, ["Time", "Rule", "Action", "Connection", "Held by", "Reason"].map((name) => html("th", { scope: "col" }, name)))),
+    html("tbody", {}, status.actions.map((a) => html(
+      "tr", {},
+      cell("Time", moment(a.time)),
+      cell("Rule", a.rule),
+      cell("Action", `${a.action} `, badge(bad.has(a.result) ? "bad" : good.has(a.result) ? "good" : "waiting", a.result)),
+      cell("Connection", a.group ? about(a.group) : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)]),
+      cell("Held by", a.pid ? `${a.comm || ""}[${a.pid}]` : "–"),
+      cell("Reason", a.reason),
+    ))),
+  ));
+}
+
+// --- Life ---
+
+function showAll() {
+  showHeader();
+  if (!status) return;
+  showProblems();
+  showRules();
+  showPlots();
+  showActions();
+}
+
+async function refresh() {
+  try {
+    const answer = await fetch("api/v1/status", { cache: "no-store", signal: AbortSignal.timeout(answerWithin) });
+    if (answer.ok) {
+      status = await answer.json();
+      const hanging = (Date.parse(answer.headers.get("Date")) - Date.parse(status.time)) / 1000;
+      trouble = hanging > loopBound ? `the watch loop has not turned for ${duration(hanging)}` : "";
+    } else {
+      trouble = `the daemon says: ${(await answer.text()).trim() || answer.status}`;
+    }
+  } catch (error) {
+    const asOf = status ? `; what is here is of ${new Date(status.time).toLocaleTimeString("en-GB")}` : "";
+    trouble = `no answer from the daemon${asOf}`;
+    console.warn(error);
+  }
+  showAll();
+}
+
+async function live() {
+  if (!document.hidden) await refresh();
+  setTimeout(live, refreshEvery);
+}
+
+at("states").addEventListener("click", (event) => {
+  const state = event.target.closest("button")?.dataset.state;
+  if (!state) return;
+  pressed.set(state, !shown(state));
+  showPlots();
+});
+
+function point(index) {
+  if (index === pointed) return;
+  pointed = index;
+  showPlots();
+}
+
+at("plots").addEventListener("pointermove", (event) => {
+  const plot = event.target.closest("svg");
+  if (!plot) return;
+  const box = plot.getBoundingClientRect();
+  const share = (event.clientX - box.left - ground.left) / (box.width - ground.left - ground.right);
+  const last = plot.dataset.count - 1;
+  point(Math.min(last, Math.max(0, Math.round(share * last))));
+});
+at("plots").addEventListener("pointerleave", () => point(null));
+at("plots").addEventListener("keydown", (event) => {
+  const plot = event.target.closest("svg");
+  if (!plot) return;
+  const last = plot.dataset.count - 1;
+  const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20, Home: -Infinity, End: Infinity }[event.key];
+  if (event.key === "Escape") point(null);
+  if (step === undefined) return;
+  event.preventDefault();
+  point(Math.min(last, Math.max(0, (pointed ?? last) + step)));
+});
+addEventListener("resize", () => status && showPlots());
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+live();

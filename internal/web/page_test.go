@@ -1,0 +1,158 @@
+package web
+
+import (
+	"flag"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/status/statustest"
+)
+
+var screenshots = flag.String("screenshots", "", "`directory` to write pictures of the page to")
+
+// The namespaces keep the browser to itself: it has a mind to call home.
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+func want(t *testing.T, page string, patterns ...string) {
+	t.Helper()
+	for _, p := range patterns {
+		if !regexp.MustCompile(p).MatchString(page) {
+			t.Errorf("nothing in the page matches %s", p)
+		}
+	}
+	if t.Failed() {
+		t.Log(page)
+	}
+}
+
+func TestPage(t *testing.T) {
+	page := open(t, handler(statustest.Lively(time.Now()))).dom()
+	want(t, page,
+		`<p id="verdict" role="status"><span class="badge bad">2 problems</span>`,
+		`receiver chat: 3 alerts wait`,
+		`postgres-close-wait <span class="badge good">enabled</span>`,
+		`time-wait-flood <span class="badge good">enabled</span><span class="badge bad">1 firing</span><span class="badge waiting">1 pending</span>`,
+		`dead-cache <span class="badge bad">stopped</span>`,
+		`idle-backend <span class="badge waiting">dry run</span>`,
+		`kill: 1,284 done, 31 gone, 12 held`,
+		`aria-valuenow="96" aria-valuetext="port_usage 76\.5% \(&gt; 80%\)"><rect width="96"`,
+		`<span class="badge waiting">pending for 20s</span>`,
+		`java\[4711\]`,
+		// States that had a socket are shown, others can be.
+		`data-state="close-wait" aria-pressed="true"`,
+		`data-state="last-ack" aria-pressed="false"`,
+	)
+	for _, state := range []string{"close-wait", "time-wait", "established"} {
+		figure, _, _ := strings.Cut(page[strings.Index(page, `<figure class="`+state):], "</figure>")
+		lines := regexp.MustCompile(`class="line" d="M([^"]*)"`).FindAllStringSubmatch(figure, -1)
+		points := 0
+		for _, line := range lines {
+			points += strings.Count(line[1], "L") + 1
+		}
+		// The three minutes in which nothing was read part the line.
+		if len(lines) != 2 || points != 240-12 {
+			t.Errorf("%s: %d points in %d lines, want 228 in 2", state, points, len(lines))
+		}
+		want(t, figure, `class="unread"`, `>sockets</text>`, `>\d\d:(00|15|30|45)</text>`)
+	}
+}
+
+// What stands in a rule or a process's name must stay text.
+func TestPageEscapes(t *testing.T) {
+	const trap = `<img src=x onerror="document.title='caught'"><script>document.title='caught'</script>"'>`
+	s := statustest.Lively(time.Now())
+	s.Host, s.File.Path = trap, trap
+	s.Problems[0].Text, s.Problems[0].Cure = trap, trap
+	r := &s.Rules[1]
+	r.Name, r.Description, r.Mode = trap, trap, status.Mode(trap)
+	r.Actions = map[string]status.Tally{trap: {journal.Result(trap): 1}}
+	g := &r.Groups[0]
+	g.Labels, g.Phase = map[string]string{trap: trap}, status.Phase(trap)
+	g.Conditions[0].Metric, g.Conditions[0].Op, g.Conditions[0].Unit = trap, trap, trap
+	a := &s.Actions[0]
+	a.Rule, a.Action, a.Result, a.Reason, a.Comm = trap, trap, journal.Result(trap), trap, trap
+	page := open(t, handler(s)).dom()
+	if strings.Contains(page, "<img") || strings.Count(page, "<script") != 1 {
+		t.Error("a name became markup")
+	}
+	if strings.Contains(page, "<title>caught") {
+		t.Error("a name was run")
+	}
+	if n := strings.Count(page, "&lt;img src=x"); n < 15 {
+		t.Errorf("the names are shown in %d places only", n)
+	}
+	if t.Failed() {
+		t.Log(page)
+	}
+}
+
+func TestPageOfNothing(t *testing.T) {
+	dom := func(s *status.Status) string { return open(t, handler(s)).dom() }
+	want(t, dom(nil), `<span class="badge bad">the daemon says: starting</span>`)
+	want(t, dom(&status.Status{Time: time.Now()}),
+		`<span class="badge waiting">starting</span>`, `There are no rules\.`, `No socket in any of the states that were read\.`, `Nothing was done yet\.`)
+	want(t, dom(&status.Status{Time: time.Now().Add(-time.Minute), Ready: true}), `the watch loop has not turned for`)
+}
+
+// The page keeps up with the daemon, and what one did to it stays.
+func TestPageInUse(t *testing.T) {
+	var now atomic.Pointer[status.Status]
+	now.Store(statustest.Lively(time.Now()))
+	b := open(t, Handler(now.Load, http.NotFoundHandler()))
+	const (
+		plot   = `document.querySelector("figure[data-state=last-ack]")`
+		button = `document.querySelector("button[data-state=last-ack]")`
+		pool   = `document.querySelector("article[data-rule=postgres-close-wait]")`
+	)
+
+	b.await(plot + ` == null`)
+	b.eval(button + `.focus()`)
+	b.press(" ")
+	b.await(plot + ` != null && ` + button + `.ariaPressed == "true"`)
+	b.eval(`document.querySelector("figure[data-state=close-wait] svg").focus()`)
+	b.press("ArrowLeft")
+	b.await(`/^\d\d:\d\d: 44$/.test(document.querySelector("figure[data-state=close-wait] .reading").textContent)`)
+
+	next := statustest.Lively(time.Now())
+	next.Rules[0].Mode, next.Rules[0].Sockets, next.Problems = status.Stopped, 1234, nil
+	now.Store(next)
+	b.await(pool + `.querySelector(".badge").textContent == "stopped" && ` + pool + `.querySelector("dd").textContent == "1,234"`)
+	b.await(`document.querySelector("#verdict").textContent == "all well" && document.querySelector(".problem") == null`)
+	b.await(plot + ` != null && document.activeElement.closest("figure").dataset.state == "close-wait"`)
+
+	b.server.Close()
+	b.await(`document.querySelector("#verdict").textContent.startsWith("no answer from the daemon; what is here is of ")`)
+	b.await(pool + ` != null`)
+}
+
+// TestScreenshots makes the pictures of the docs.
+func TestScreenshots(t *testing.T) {
+	if *screenshots == "" {
+		t.SkipNow()
+	}
+	dir, err := filepath.Abs(*screenshots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, args := range map[string][]string{
+		"page.png":       {"--window-size=1280,2000"},
+		"page-dark.png":  {"--window-size=1280,2000", "--blink-settings=preferredColorScheme=0"},
+		"page-phone.png": {"--window-size=390,4100"},
+	} {
+		server := httptest.NewServer(handler(statustest.Lively(time.Now())))
+		defer server.Close()
+		args = append(args, "--virtual-time-budget=2000", "--screenshot="+filepath.Join(dir, name), server.URL+"/")
+		if out, err := chromium(t, args...).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+// Package web serves what the daemon tells over HTTP: a page, the status as JSON,
+// the metrics, and whether it is alive. It is for reading only, and all that comes
+// in is distrusted.
+package web
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/status"
+)
+
+//go:embed page.html page.js page.css
+var files embed.FS
+
+// Handler serves what current returns, which may be nil at first, and metrics. It
+// answers to every address, to localhost and to these names: what else stands in
+// a Host header may be a trick of DNS to read this from a page of somebody else's.
+func Handler(current func() *status.Status, metrics http.Handler, names ...string) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(current(), time.Now())) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(current())) })
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { serveStatus(w, current()) })
+	mux.Handle("GET /{$}", file("page.html"))
+	mux.Handle("GET /page.js", file("page.js"))
+	mux.Handle("GET /page.css", file("page.css"))
+	return guard(mux, names)
+}
+
+// guard turns away requests that were sent to a name that is not ours, and has
+// browsers take every answer for no more than it is.
+func guard(next http.Handler, names []string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cache-Control", "no-store")
+		if !ours(r.Host, names) {
+			http.Error(w, "sockdog does not answer to the name in this request's Host header: use its address, localhost, or the name that it listens on", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ours reports whether host, with or without a port, is an address or one of our
+// names. A name can be made to point here by whoever owns it; an address cannot.
+// No browser leaves the header out.
+func ours(host string, names []string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), ".")
+	if _, err := netip.ParseAddr(host); err == nil || host == "" || strings.EqualFold(host, "localhost") {
+		return true
+	}
+	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(host, name) })
+}
+
+// loopBound is how old a status may be before the loop that makes one each second
+// is taken to hang.
+const loopBound = 10 * time.Second
+
+// turning says why the watch loop is not known to turn; empty: it does.
+func turning(s *status.Status, now time.Time) string {
+	switch {
+	case s == nil:
+		return "starting"
+	case now.Sub(s.Time) > loopBound:
+		return fmt.Sprintf("the watch loop has not turned for %s", now.Sub(s.Time).Truncate(time.Second))
+	}
+	return ""
+}
+
+// ready says what the daemon is still waiting for; empty: nothing.
+func ready(s *status.Status) string {
+	if s == nil || !s.Ready {
+		return "no rules are in force yet, or the socket table was not read yet"
+	}
+	return ""
+}
+
+func judge(w http.ResponseWriter, why string) {
+	if why != "" {
+		http.Error(w, why, http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(w, "ok")
+}
+
+func serveStatus(w http.ResponseWriter, s *status.Status) {
+	if s == nil {
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+		return
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(append(text, '\n'))
+}
+
+func file(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, name) })
+}

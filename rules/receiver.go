@@ -1,0 +1,379 @@
+package rules
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Receiver is where alerts are sent to, and how.
+type Receiver struct {
+	Name      string
+	Form      Form
+	URLs      []Source          // every one of them gets every alert
+	Headers   map[string]Source // by name, which is as the file spells it
+	Bearer    Source            // the token of an Authorization header; zero: none
+	BasicAuth BasicAuth
+	TLS       TLS
+	Timeout   time.Duration // of a whole request
+}
+
+// Form is what a receiver understands.
+type Form string
+
+// The forms.
+const (
+	Alertmanager Form = "alertmanager" // its API, version 2
+	Webhook      Form = "webhook"      // what Alertmanager sends to webhooks, version 4
+)
+
+// Source is a text, or where to read it each time it is needed: what a file or a
+// variable holds is taken for a secret, and secrets are replaced under way. One
+// of the three is set, or none.
+type Source struct {
+	Text string
+	File string // an absolute path
+	Env  string // the name of an environment variable
+}
+
+// BasicAuth is a name and a password (RFC 7617); the zero value is none.
+type BasicAuth struct {
+	Username string
+	Password Source
+}
+
+// TLS says whom to trust, and who we are. Paths are absolute, and may be empty.
+type TLS struct {
+	CAFile             string // instead of the system's authorities
+	CertFile, KeyFile  string
+	ServerName         string // expected in the certificate instead of the URL's host
+	InsecureSkipVerify bool
+}
+
+// alertsPath is where Alertmanager takes alerts, below its base URL.
+const alertsPath = "/api/v2/alerts"
+
+// Target checks a URL and returns the one to post to. Its errors do not repeat
+// what was written, which may be a secret.
+func (f Form) Target(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Opaque != "" {
+		return "", errors.New("this is not a URL: write one such as http://alertmanager:9093")
+	}
+	port, portErr := strconv.ParseUint(u.Port(), 10, 16)
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", errors.New("a receiver's URL begins with http:// or https://")
+	case u.Hostname() == "":
+		return "", errors.New("this URL names no host: write one such as http://alertmanager:9093")
+	case u.Port() != "" && (portErr != nil || port == 0):
+		return "", errors.New("the port of this URL is out of range: it must be 1 to 65535")
+	case u.User != nil:
+		return "", errors.New("a URL is no place for a password: put user and password into basic_auth")
+	case strings.Contains(text, "#"):
+		return "", errors.New("no server ever sees what follows the #: remove it")
+	case f == Alertmanager && strings.Contains(u.Path, "/api/v1"):
+		return "", errors.New("the API version 1 of Alertmanager is gone: write the base URL, such as http://alertmanager:9093")
+	}
+	if f == Alertmanager && !strings.HasSuffix(u.Path, alertsPath) {
+		u = u.JoinPath(alertsPath)
+	}
+	return u.String(), nil
+}
+
+// address is a receiver as it stands in the file.
+type address struct {
+	Receiver
+	given    given
+	tlsGiven given
+	headers  []header
+}
+
+// header is a header with the place of its name.
+type header struct {
+	at   *yaml.Node
+	name string
+	Source
+}
+
+const (
+	defaultTimeout = 10 * time.Second
+	// A request that took longer than alerts are repeated would never catch up.
+	maxTimeout = time.Minute
+)
+
+// addressTable is the table of the options of a receiver of that form.
+func addressTable(form Form) table[address] {
+	target := scalar("a URL", schema{"type": "string", "pattern": "^https?://"}, func(text string) (Source, error) {
+		u, err := form.Target(text)
+		return Source{Text: u}, err
+	})
+	only := func(s Source) []Source { return []Source{s} }
+	urls := func(a *address) *[]Source { return &a.URLs }
+	return table[address]{what: string(form), keys: []key[address]{
+		field("url", "where alerts are sent", convert(target, only), urls),
+		field("urls", "the same for several: every one gets every alert", anyOf(target), urls),
+		field("url_file", "a file that holds the URL, read each time", convert(fromFile, only), urls),
+		field("url_env", "the environment variable that holds the URL", convert(fromEnv, only), urls),
+		headers("headers", "headers of each request", headerText),
+		headers("header_files", "headers whose values are read from files, each time", fromFile),
+		headers("header_env", "headers whose values are in environment variables", fromEnv),
+		field("bearer_token_file", "a file that holds the token of an Authorization header, read each time",
+			fromFile, func(a *address) *Source { return &a.Bearer }),
+		field("basic_auth", "a user and a password", basicAuth, func(a *address) *BasicAuth { return &a.BasicAuth }),
+		{name: "tls", doc: "whom to trust, and who we are", schema: tlsTable.schema(), read: func(p *parser, _, n *yaml.Node, a *address) {
+			a.tlsGiven = readMapping(p, n, tlsTable, &a.TLS)
+		}},
+		field("timeout", "of a whole request, up to 1m; absent: 10s", timeout, func(a *address) *time.Duration { return &a.Timeout }),
+	}}
+}
+
+var basicAuthTable = table[BasicAuth]{what: "basic_auth", keys: []key[BasicAuth]{
+	require(field("username", "the user", text, func(b *BasicAuth) *string { return &b.Username })),
+	require(field("password_file", "a file that holds the password, read each time", fromFile, func(b *BasicAuth) *Source { return &b.Password })),
+}}
+
+var basicAuth = value[BasicAuth]{
+	read: func(p *parser, n *yaml.Node) BasicAuth {
+		var b BasicAuth
+		readMapping(p, n, basicAuthTable, &b)
+		return b
+	},
+	schema: basicAuthTable.schema(),
+}
+
+var tlsTable = table[TLS]{what: "tls", keys: []key[TLS]{
+	field("ca_file", "certificates of the authorities to trust, in PEM; absent: the system's", path, func(t *TLS) *string { return &t.CAFile }),
+	field("cert_file", "our certificate, in PEM", path, func(t *TLS) *string { return &t.CertFile }),
+	field("key_file", "its key", path, func(t *TLS) *string { return &t.KeyFile }),
+	field("server_name", "the name that the server's certificate must hold; absent: the URL's host", text, func(t *TLS) *string { return &t.ServerName }),
+	field("insecure_skip_verify", "take any certificate: whoever answers gets the alerts and the credentials", boolean, func(t *TLS) *bool { return &t.InsecureSkipVerify }),
+}}
+
+// path is absolute, because nobody remembers where a daemon was started.
+var path = scalar("a path", schema{"type": "string", "pattern": "^/"}, func(text string) (string, error) {
+	if !strings.HasPrefix(text, "/") {
+		// Not repeated: it may be the secret itself, in the wrong place.
+		return "", errors.New("this is not an absolute path: write one that begins with /")
+	}
+	return text, nil
+})
+
+var fromFile = convert(path, func(text string) Source { return Source{File: text} })
+
+var variables = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+var fromEnv = scalar("the name of an environment variable", schema{"type": "string", "pattern": variables.String()}, func(text string) (Source, error) {
+	if !variables.MatchString(text) {
+		return Source{}, errors.New("this is not the name of an environment variable: write one such as CHAT_TOKEN, without a $")
+	}
+	return Source{Env: text}, nil
+})
+
+var timeout = scalar("a duration", duration.schema, func(text string) (time.Duration, error) {
+	d, err := ParseDuration(text)
+	if err == nil && d > maxTimeout {
+		return 0, fmt.Errorf("%s is too long: 1m is the most, because alerts are repeated each minute", text)
+	}
+	return d, err
+})
+
+// The names of headers are tokens (RFC 9110, 5.6.2).
+var headerNames = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+// ownHeaders are those that the request itself decides on.
+var ownHeaders = []string{"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Host", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+
+var headerText = scalar("a header's value", text.schema, func(text string) (Source, error) {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return Source{}, errors.New("a header's value is one line without control characters")
+	}
+	return Source{Text: text}, nil
+})
+
+// headers is a key whose value maps the names of headers to what they hold.
+func headers(name, doc string, holds value[Source]) key[address] {
+	return key[address]{
+		name: name,
+		doc:  doc,
+		read: func(p *parser, _, n *yaml.Node, a *address) {
+			for _, e := range p.named(n, name) {
+				h := header{at: e.key, name: e.key.Value}
+				switch {
+				case !headerNames.MatchString(h.name):
+					p.report(h.at, "%q is not the name of a header", h.name)
+				case slices.ContainsFunc(ownHeaders, func(own string) bool { return strings.EqualFold(own, h.name) }):
+					p.report(h.at, "sockdog sets the header %s itself", h.name)
+				}
+				h.Source = holds.read(p, e.value)
+				a.headers = append(a.headers, h)
+			}
+		},
+		schema: schema{"type": "object", "propertyNames": schema{"pattern": headerNames.String()}, "additionalProperties": holds.schema},
+	}
+}
+
+// named lists the entries of a mapping whose keys the writer chooses.
+func (p *parser) named(n *yaml.Node, what string) []entry {
+	if n = p.resolve(n); n == nil {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		p.report(n, "%s is a mapping of names to values, not %s", what, kindName(n))
+		return nil
+	}
+	seen := map[string]bool{}
+	return slices.DeleteFunc(p.entries(n, 0), func(e entry) bool {
+		again := seen[e.key.Value] // reported, or merged behind the mapping's own
+		seen[e.key.Value] = true
+		return again
+	})
+}
+
+// choice is a receiver of one form.
+type choice struct {
+	alertmanager, webhook *address
+}
+
+var choiceTable = table[choice]{what: "a receiver", keys: []key[choice]{
+	field("alertmanager", "the API, version 2, of one or more Alertmanagers", addressOf(Alertmanager), func(c *choice) **address { return &c.alertmanager }),
+	field("webhook", "a URL that takes what Alertmanager's webhooks send", addressOf(Webhook), func(c *choice) **address { return &c.webhook }),
+}}
+
+func addressOf(form Form) value[*address] {
+	t := addressTable(form)
+	return value[*address]{
+		read: func(p *parser, n *yaml.Node) *address {
+			a := &address{Receiver: Receiver{Form: form, Timeout: defaultTimeout}}
+			if a.given = readMapping(p, n, t, a); a.given != nil {
+				p.checkAddress(a, target(n))
+			}
+			return a
+		},
+		schema: t.schema(),
+	}
+}
+
+// checkAddress holds a receiver to what its options demand of each other.
+func (p *parser) checkAddress(a *address, at *yaml.Node) {
+	ways := []string{"url", "urls", "url_file", "url_env"}
+	where := slices.DeleteFunc(slices.Clone(ways), func(name string) bool { return !a.given.has(name) })
+	switch {
+	case len(where) == 0:
+		p.report(at, "%s needs to know where: write url, urls, url_file or url_env", a.Form)
+	case len(where) > 1:
+		p.report(a.given[where[1]], "%s and %s stand side by side: keep one", where[0], where[1])
+	default:
+		p.checkURLs(a, a.given[where[0]])
+	}
+	p.checkHeaders(a)
+	p.checkTLS(a)
+}
+
+func (p *parser) checkURLs(a *address, at *yaml.Node) {
+	plain := len(a.URLs) > 0
+	for i, u := range a.URLs {
+		if u != (Source{}) && slices.Contains(a.URLs[:i], u) {
+			p.report(at, "a URL stands here twice: remove one")
+			break
+		}
+		plain = plain && strings.HasPrefix(u.Text, "http://")
+	}
+	if plain && a.given.wrote("tls") {
+		p.report(a.given["tls"], "tls is for https, and no URL here begins with https://")
+	}
+}
+
+// checkHeaders refuses a header that is set twice, and turns the list into a map.
+func (p *parser) checkHeaders(a *address) {
+	authorized := ""
+	for _, name := range []string{"bearer_token_file", "basic_auth"} {
+		if !a.given.wrote(name) {
+			continue
+		}
+		if authorized != "" {
+			p.report(a.given[name], "%s and %s both set the header Authorization: keep one", authorized, name)
+		}
+		authorized = name
+	}
+	a.Headers = make(map[string]Source, len(a.headers))
+	for i, h := range a.headers {
+		same := func(other header) bool { return strings.EqualFold(other.name, h.name) }
+		switch {
+		case authorized != "" && strings.EqualFold(h.name, "Authorization"):
+			p.report(h.at, "%s sets the header Authorization: keep one", authorized)
+		case slices.ContainsFunc(a.headers[:i], same):
+			p.report(h.at, "the header %s is set twice: keep one", h.name)
+		}
+		a.Headers[h.name] = h.Source
+	}
+}
+
+func (p *parser) checkTLS(a *address) {
+	switch given := a.tlsGiven; {
+	case given.has("cert_file") && !given.has("key_file"):
+		p.report(given["cert_file"], "cert_file needs key_file: a certificate is of no use without its key")
+	case given.has("key_file") && !given.has("cert_file"):
+		p.report(given["key_file"], "key_file needs cert_file: the certificate that the key belongs to")
+	case a.TLS.InsecureSkipVerify && a.TLS.CAFile != "":
+		p.report(given["insecure_skip_verify"], "with insecure_skip_verify nobody looks at ca_file: remove one")
+	}
+}
+
+// receivers is the mapping from names to receivers, in the order of the file.
+var receivers = value[[]*address]{
+	read: func(p *parser, n *yaml.Node) []*address {
+		var all []*address
+		for _, e := range p.named(n, "receivers") {
+			if !ruleNames.MatchString(e.key.Value) {
+				p.report(e.key, "%q is not a name for a receiver: write up to 100 of a-z, 0-9 and -", e.key.Value)
+			}
+			r := p.readReceiver(e.value)
+			r.Name = e.key.Value
+			all = append(all, r)
+		}
+		return all
+	},
+	schema: schema{
+		"type": "object", "propertyNames": schema{"pattern": ruleNames.String()},
+		"additionalProperties": oneKey(choiceTable.schema()),
+	},
+}
+
+func oneKey(s schema) schema {
+	s["minProperties"], s["maxProperties"] = 1, 1
+	return s
+}
+
+func (p *parser) readReceiver(n *yaml.Node) *address {
+	var c choice
+	given := readMapping(p, n, choiceTable, &c)
+	switch {
+	case given != nil && len(given) == 0 && len(target(n).Content) == 0:
+		p.report(target(n), "a receiver is an alertmanager or a webhook: say which")
+	case c.alertmanager != nil && c.webhook != nil:
+		p.report(given["webhook"], "a receiver is an alertmanager or a webhook, not both: give the webhook a name of its own")
+	}
+	return cmp.Or(c.alertmanager, c.webhook, &address{})
+}
+
+// lintReceiver warns of secrets and trust that are given away.
+func (p *parser) lintReceiver(a *address) {
+	for _, h := range a.headers {
+		if h.Text != "" && strings.EqualFold(h.name, "Authorization") {
+			p.report(h.at, "whoever reads this file reads the secret: name a file in header_files, or a variable in header_env")
+		}
+	}
+	if a.TLS.InsecureSkipVerify {
+		p.report(a.tlsGiven["insecure_skip_verify"], "any certificate is taken: whoever answers gets the alerts and the credentials; ca_file trusts one authority instead")
+	}
+}
