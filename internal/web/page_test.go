@@ -2,8 +2,11 @@ package web
 
 import (
 	"flag"
+	"image/color"
+	"image/png"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -17,7 +20,7 @@ import (
 	"github.com/sockdog/sockdog/internal/status/statustest"
 )
 
-var screenshots = flag.String("screenshots", "", "`directory` to write pictures of the page to")
+var screenshots = flag.String("screenshots", "", "`directory` to keep the pictures of the page in")
 
 // The namespaces keep the browser to itself: it has a mind to call home.
 func TestMain(m *testing.M) { nstest.Main(m) }
@@ -134,14 +137,14 @@ func TestPageInUse(t *testing.T) {
 	b.await(pool + ` != null`)
 }
 
-// TestScreenshots makes the pictures of the docs.
+// The page can be pictured, in light, in the dark and on a phone: it is not blank.
 func TestScreenshots(t *testing.T) {
-	if *screenshots == "" {
-		t.SkipNow()
-	}
-	dir, err := filepath.Abs(*screenshots)
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	if *screenshots != "" {
+		var err error
+		if dir, err = filepath.Abs(*screenshots); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name, args := range map[string][]string{
 		"page.png":       {"--window-size=1280,2000"},
@@ -150,9 +153,35 @@ func TestScreenshots(t *testing.T) {
 	} {
 		server := httptest.NewServer(handler(statustest.Lively(time.Now())))
 		defer server.Close()
-		args = append(args, "--virtual-time-budget=2000", "--screenshot="+filepath.Join(dir, name), server.URL+"/")
+		path := filepath.Join(dir, name)
+		args = append(args, "--virtual-time-budget=2000", "--screenshot="+path, server.URL+"/")
 		if out, err := chromium(t, args...).CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
+			continue
+		}
+		if n := colours(t, path); n < 20 {
+			t.Errorf("%s has %d colours: it is blank, or nearly so", name, n)
 		}
 	}
+}
+
+// colours counts those of a picture.
+func colours(t *testing.T, path string) int {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	picture, err := png.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[color.Color]bool)
+	for y := range picture.Bounds().Dy() {
+		for x := range picture.Bounds().Dx() {
+			seen[picture.At(x, y)] = true
+		}
+	}
+	return len(seen)
 }
