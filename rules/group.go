@@ -73,22 +73,7 @@ type Condition struct {
 }
 
 // Holds reports whether the value of the metric compares as the condition says.
-func (c Condition) Holds(value float64) bool {
-	switch c.Op {
-	case Less:
-		return value < c.Number
-	case LessEqual:
-		return value <= c.Number
-	case Greater:
-		return value > c.Number
-	case GreaterEqual:
-		return value >= c.Number
-	case Equal:
-		return value == c.Number
-	default:
-		return value != c.Number
-	}
-}
+func (c Condition) Holds(value float64) bool { return holds(value, c.Op, c.Number) }
 
 // Unit is what stands after a number of the metric: "/m", "%", or nothing.
 func (m Metric) Unit() string {

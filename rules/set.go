@@ -90,20 +90,22 @@ const (
 )
 
 // Holds reports whether n compares to the threshold's number as its operator says.
-func (t Threshold) Holds(n uint64) bool {
-	switch t.Op {
+func (t Threshold) Holds(n uint64) bool { return holds(n, t.Op, t.Number) }
+
+func holds[N uint64 | float64](n N, op Op, number N) bool {
+	switch op {
 	case Less:
-		return n < t.Number
+		return n < number
 	case LessEqual:
-		return n <= t.Number
+		return n <= number
 	case Greater:
-		return n > t.Number
+		return n > number
 	case GreaterEqual:
-		return n >= t.Number
+		return n >= number
 	case Equal:
-		return n == t.Number
+		return n == number
 	default:
-		return n != t.Number
+		return n != number
 	}
 }
 

@@ -100,18 +100,15 @@ func (w *work) do(ctx context.Context, h *hand) {
 	}
 }
 
-// freshFor is how old an answer may be that is acted on. The cookie holds the
-// kernel to the socket and not to its state or its traffic: what happened to it
-// while this process was stopped, or waited for a processor, shows only when it is
-// asked for once more.
-const freshFor = 250 * time.Millisecond
-
 // mostQuestions is how often a batch is asked for where the machine is too slow to
 // act on the answers in time.
 const mostQuestions = 5
 
 // recheck asks for the targets again, concludes on those that are not any more
 // what was selected, and returns the others, of which it knows what they are now.
+// The cookie holds the kernel to the socket and not to its state or its traffic:
+// what happened to it while this process was stopped, or waited for a processor,
+// shows only when it is asked for once more.
 func (w *work) recheck(h *hand, targets []*Target) []*Target {
 	for range mostQuestions {
 		asked := w.order.now()
@@ -119,12 +116,12 @@ func (w *work) recheck(h *hand, targets []*Target) []*Target {
 			w.order.recheck(targets[i], &h.answers[i])
 		}
 		targets = Doomed(targets)
-		if len(targets) == 0 || w.order.now().Sub(asked) <= freshFor {
+		if len(targets) == 0 || w.order.now().Sub(asked) <= engine.FreshFor {
 			return targets
 		}
 	}
 	for _, t := range targets {
-		t.conclude(engine.Failed, fmt.Sprintf("not tried: this machine took over %v between the question and the act", freshFor))
+		t.conclude(engine.Failed, fmt.Sprintf("not tried: this machine took over %v between the question and the act", engine.FreshFor))
 	}
 	return nil
 }

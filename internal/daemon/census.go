@@ -27,13 +27,8 @@ const oneByOne = ssfilter.AllStates &^ (1<<ssfilter.Established | 1<<ssfilter.Ti
 // counter counts the sockets by state when it is asked to, for those who watch the
 // watchdog.
 func (d *watch) counter(done <-chan struct{}) (func(), error) {
-	kernel, err := d.OpenKernel()
+	kernel, counts, err := d.openReaders()
 	if err != nil {
-		return nil, err
-	}
-	counts, err := d.OpenCounters()
-	if err != nil {
-		kernel.Close()
 		return nil, err
 	}
 	return func() {

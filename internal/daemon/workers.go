@@ -80,15 +80,24 @@ func (d *watch) startWorkers() (stop func(), err error) {
 	return stopAll, nil
 }
 
-// looker reads the counters and the socket table.
-func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+// openReaders opens what tells of the sockets: one by one, and in numbers.
+func (d *watch) openReaders() (Kernel, Counters, error) {
 	kernel, err := d.OpenKernel()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	counts, err := d.OpenCounters()
 	if err != nil {
 		kernel.Close()
+		return nil, nil, err
+	}
+	return kernel, counts, nil
+}
+
+// looker reads the counters and the socket table.
+func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+	kernel, counts, err := d.openReaders()
+	if err != nil {
 		return nil, err
 	}
 	return func() {

@@ -22,9 +22,9 @@ const (
 	MostAskBatches = 2
 	// MostActBatches is how many plans with acts can be under way at once.
 	MostActBatches = actBacklog
-	// freshFor is how old an answer may be that is acted on. The watchdog may have
+	// FreshFor is how old an answer may be that is acted on. The watchdog may have
 	// been stopped for a while, or its machine; an older answer has it ask again.
-	freshFor = 250 * time.Millisecond
+	FreshFor = 250 * time.Millisecond
 	// retryAfter is when a question or an act that failed is tried again; for an
 	// act, twice as long each time.
 	retryAfter  = time.Second
@@ -371,7 +371,7 @@ func (in Asked) apply(e *Engine, now sock.Instant) {
 		case a.Gone:
 			e.drop(t, Gone, "it ended by itself")
 		default:
-			e.consider(e.observe(&a.Socket, a.Sent, a.Got), &a.Socket, now, now.Sub(a.Got) < freshFor)
+			e.consider(e.observe(&a.Socket, a.Sent, a.Got), &a.Socket, now, now.Sub(a.Got) < FreshFor)
 		}
 	}
 	for _, id := range in.IDs {
@@ -399,12 +399,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 	was := t.held
 	t.held, t.blocked, t.aged, t.of, t.phase = nil, false, false, 0, waiting
 	next, decided, ordered := never, false, false
-	last := noRule
-	for i := range e.program.index.candidates(s) {
-		if i == last {
-			continue // another match of the same rule
-		}
-		last = i
+	for i := range e.program.index.rules(s) {
 		r := &e.program.rules[i]
 		t.of |= 1 << r.class
 		fired := sock.Instant(0)

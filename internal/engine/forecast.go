@@ -47,12 +47,7 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 		seen[s.ID.Cookie] = true
 		t := e.observe(s, f.look.sent, f.hits[i].got)
 		t.owner = owned.Of(s.Inode)
-		last := noRule
-		for j := range e.program.index.candidates(s) {
-			if j == last {
-				continue // another match of the same rule
-			}
-			last = j
+		for j := range e.program.index.rules(s) {
 			r := &e.program.rules[j]
 			for k := range r.Then {
 				if r.grouped && !r.Then[k].Kind.Destructive() {

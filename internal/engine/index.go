@@ -182,6 +182,20 @@ func (p *portIndex) at(port uint16) []int32 {
 	return p.entries[p.ends[i]:p.ends[i+1]]
 }
 
+// rules are those of which the socket is a candidate, by their numbers, in the
+// order of the file.
+func (x *index) rules(s *sock.Socket) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		last := noRule
+		for i := range x.candidates(s) {
+			if i != last && !yield(i) {
+				return
+			}
+			last = i // the next may be another match of the same rule
+		}
+	}
+}
+
 // candidates are the matches that the socket may come to meet in the state it is
 // in, in the order of the file, each after the number of its rule.
 func (x *index) candidates(s *sock.Socket) iter.Seq2[int, *rules.Match] {
