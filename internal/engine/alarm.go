@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"cmp"
 	"slices"
 
@@ -76,13 +75,13 @@ func (e *Engine) unalert(t *track) {
 // single has the one group of a rule about single sockets fire while any is due.
 func (e *Engine) single(rule int, now sock.Instant) {
 	rg, r := e.groups[rule], &e.program.rules[rule]
-	g := rg.groups[groupID{}]
+	g := rg.groups[""]
 	if g == nil {
 		if rg.sockets == 0 {
 			return
 		}
 		g = newGroup()
-		rg.add(groupID{}, g)
+		rg.add("", g)
 	}
 	from, since := g.phase(), g.holding
 	g.Measured = Measured{Count: rg.sockets}
@@ -103,7 +102,7 @@ func (e *Engine) single(rule int, now sock.Instant) {
 	}
 	rg.account(from, g.phase())
 	e.turned = true
-	e.turn(r, groupID{}, g, from, since)
+	e.turn(r, "", g, from, since)
 }
 
 // alerting are some of the sockets that a rule about single sockets alerts of.
@@ -164,8 +163,7 @@ func earlier(a, b candidate) int {
 	if a.a.started != b.a.started {
 		return cmp.Compare(a.a.started, b.a.started)
 	}
-	ka, kb := a.id.key(), b.id.key()
-	return bytes.Compare(ka[:], kb[:])
+	return cmp.Compare(a.id, b.id)
 }
 
 // soundFor says how it stands with one alert of a rule; fresh: there are new
@@ -279,10 +277,8 @@ func alarmOf(alarms []alarm, action int) *alarm {
 
 // of is what the alarm says of a group; ended 0: it fires.
 func (a *alarm) of(r *rule, id groupID, g *group, ended sock.Instant) Alarm {
-	said := Alarm{
-		Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.action, Notice: r.Then[a.action].Notice,
-		Group: id.labels(r.GroupBy), Measured: g.Measured, Inodes: g.inodes, Since: a.since, Started: a.started, Ended: ended,
-	}
+	said := a.about(r, g.Measured, ended)
+	said.Group, said.Inodes = id.labels(r.GroupBy), g.inodes
 	if g.firing == never && g.ended != never {
 		said.Over = g.ended
 	}
@@ -291,7 +287,14 @@ func (a *alarm) of(r *rule, id groupID, g *group, ended sock.Instant) Alarm {
 
 // ofOthers is what the alarm says of so many groups.
 func (a *alarm) ofOthers(r *rule, n int, all Measured, ended sock.Instant) Alarm {
-	said := a.of(r, groupID{}, &group{Measured: all}, ended)
-	said.Group, said.Others = nil, n
+	said := a.about(r, all, ended)
+	said.Others = n
 	return said
+}
+
+func (a *alarm) about(r *rule, m Measured, ended sock.Instant) Alarm {
+	return Alarm{
+		Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.action, Notice: r.Then[a.action].Notice,
+		Measured: m, Since: a.since, Started: a.started, Ended: ended,
+	}
 }

@@ -161,7 +161,7 @@ func reason(r *rule, t *track, s *sock.Socket, now sock.Instant) string {
 // or did when it began to fire.
 func (e *Engine) groupReason(rule int, s *sock.Socket) string {
 	r := &e.program.rules[rule]
-	g := e.groups[rule].groups[groupOf(r.GroupBy, s)]
+	g := e.groupOf(rule, s)
 	text := ", one of a group with"
 	for i, c := range r.When {
 		if i > 0 {

@@ -193,10 +193,12 @@ func (g *group) due(r *rules.Rule) sock.Instant {
 // has one, which fires while any socket is due.
 type ruleGroups struct {
 	groups  map[groupID]*group
-	seen    map[uint64]struct{} // cookies at the last whole look, for growth
-	full    spell               // of looks that found more than there is room for
-	in      map[Phase]int       // how many groups are pending, and fire
-	nearest []nearGroup         // of those that were quiet at the last sample: at most mostShown
+	seen    *cookieSet    // at the last whole look, for growth
+	tallied int           // groups that it found
+	paths   int           // and paths, for the usage of ports
+	full    spell         // of looks that found more than there is room for
+	in      map[Phase]int // how many groups are pending, and fire
+	nearest []nearGroup   // of those that were quiet at the last sample: at most mostShown
 
 	sockets int // of a rule about single sockets: how many are due and match
 
@@ -245,18 +247,20 @@ type Turn struct {
 // take takes in what a whole look counted for a rule.
 func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 	rg, r := e.groups[rule], &e.program.rules[rule]
-	t.settle()
 	rg.nearest = rg.nearest[:0]
 	turns := 0
-	t.groups.all(func(id groupID, c *tally) {
-		m := Measured{Count: int(c.count), PortUsage: float64(c.usage), BacklogUsage: float64(c.backlog)}
+	t.groups.all(func(number uint32, key []byte, c *tally) {
+		m := Measured{Count: int(c.count), BacklogUsage: float64(c.backlog)}
 		if c.count > 0 {
 			m.Oldest = got.Sub(c.oldest)
 		}
-		g, known := rg.groups[id]
+		if t.paths != nil {
+			m.PortUsage = 100 * float64(c.ports) / float64(t.paths.all)
+		}
+		g, known := rg.groups[groupID(key)]
 		if !known {
 			if near := m.nearness(r.When); c.fresh == 0 && near < 1 {
-				rg.approach(id, m, near) // and nothing else: of 100,000 groups, most are like that
+				rg.approach(key, m, near) // and nothing else: of 100,000 groups, most are like that
 				return
 			}
 			g = newGroup()
@@ -267,13 +271,17 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 			}
 			m.Growth = g.growing.add(c.fresh, got)
 		}
-		if some := t.inodes[id]; len(some) > 0 {
+		if some := t.inodes[number]; len(some) > 0 {
 			g.inodes = some
 		}
-		if e.sample(rule, id, g, known, m, sent, got, turns < mostTurns) {
+		if e.sample(rule, groupID(key), g, known, m, sent, got, turns < mostTurns) {
 			turns++
 		}
 	})
+	rg.tallied = t.groups.n
+	if t.paths != nil {
+		rg.paths = t.paths.used.n
+	}
 	if t.now != nil {
 		rg.seen = t.now
 	}
@@ -299,7 +307,7 @@ func (e *Engine) sample(rule int, id groupID, g *group, known bool, m Measured, 
 		since = g.holding
 	}
 	if to == Quiet {
-		rg.approach(id, m, m.nearness(r.When))
+		rg.approach([]byte(id), m, m.nearness(r.When))
 	}
 	switch worth := to != Quiet || m.Growth > 0 || len(g.alarms) > 0; {
 	case worth && !known:
@@ -331,8 +339,11 @@ func (e *Engine) turn(r *rule, id groupID, g *group, from Phase, since sock.Inst
 
 // approach keeps a quiet group in mind for an overview if it is among the
 // nearest to firing.
-func (rg *ruleGroups) approach(id groupID, m Measured, near float64) {
-	rg.nearest = keepLeast(rg.nearest, mostShown, nearGroup{id, near, m}, func(a, b nearGroup) int { return cmp.Compare(b.near, a.near) })
+func (rg *ruleGroups) approach(id []byte, m Measured, near float64) {
+	if n := len(rg.nearest); n == mostShown && near <= rg.nearest[n-1].near {
+		return
+	}
+	rg.nearest = keepLeast(rg.nearest, mostShown, nearGroup{groupID(id), near, m}, func(a, b nearGroup) int { return cmp.Compare(b.near, a.near) })
 }
 
 // atMost has the overview show of quiet groups no more sockets than there can be.
@@ -412,12 +423,12 @@ func (e *Engine) sampleTotals(in Counted, now sock.Instant) {
 		}
 		rg := e.groups[i]
 		if known {
-			g, remembered := rg.groups[groupID{}]
+			g, remembered := rg.groups[""]
 			if !remembered {
 				g = newGroup()
 			}
 			rg.nearest = rg.nearest[:0]
-			e.sample(i, groupID{}, g, remembered, Measured{Count: int(in.TimeWait)}, s.asked, now, true)
+			e.sample(i, "", g, remembered, Measured{Count: int(in.TimeWait)}, s.asked, now, true)
 			rg.fresh = true
 		}
 		if due := rg.nextFiring(r); known || due > now {
@@ -428,10 +439,16 @@ func (e *Engine) sampleTotals(in Counted, now sock.Instant) {
 
 // fired is since when the group of a socket fires; never: it does not.
 func (e *Engine) fired(rule int, s *sock.Socket) sock.Instant {
-	if g := e.groups[rule].groups[groupOf(e.program.rules[rule].GroupBy, s)]; g != nil {
+	if g := e.groupOf(rule, s); g != nil {
 		return g.firing
 	}
 	return never
+}
+
+// groupOf is what is remembered of the group of a socket; nil: nothing.
+func (e *Engine) groupOf(rule int, s *sock.Socket) *group {
+	var buf [longestID]byte
+	return e.groups[rule].groups[groupID(appendGroup(buf[:0], e.program.rules[rule].GroupBy, s))]
 }
 
 const (
@@ -517,7 +534,7 @@ func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
 			g.alarms = append(g.alarms, alarm{action: j, since: k.Holding, started: k.Firing.Add(a.After), told: len(rg.groups) < mostAlarms})
 		}
 	}
-	if id := groupOfKey(&k.Key); rg.groups[id] == nil {
+	if id := groupOfKey(&k.Key, r.GroupBy); rg.groups[id] == nil {
 		rg.add(id, g)
 	}
 	rg.next = now // an alert that goes on may have to end before the first look

@@ -275,7 +275,7 @@ func (w *simWorld) start() {
 	for _, g := range w.groups {
 		for i := range w.set.Rules {
 			if rule := &w.set.Rules[i]; g.Rule == sock.RuleSum(rule.Sum) && g.Firing != 0 && g.Ended == 0 {
-				id := groupOfKey(&g.Key)
+				id := groupOfKey(&g.Key, rule.GroupBy)
 				w.firing[groupName(rule.Name, id.labels(rule.GroupBy))] = true
 			}
 		}
@@ -839,7 +839,7 @@ func (w *simWorld) checkDecision(a *Action) {
 	kill := &r.Then[len(r.Then)-1]
 	if len(r.When) > 0 {
 		w.tally.Grouped++
-		if id := groupOf(r.GroupBy, &a.Socket); !w.firing[groupName(r.Name, id.labels(r.GroupBy))] {
+		if id := groupID(appendGroup(nil, r.GroupBy, &a.Socket)); !w.firing[groupName(r.Name, id.labels(r.GroupBy))] {
 			w.failf("%s takes a socket whose group does not fire: %s", a.Rule, s)
 		}
 	}

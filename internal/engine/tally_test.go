@@ -38,7 +38,7 @@ func TestBacklogWithoutLimit(t *testing.T) {
 		listener := sock.Socket{RQueue: test.queued, WQueue: test.limit}
 		listener.State = ssfilter.Listening
 		counted.add(&listener, benchStart)
-		counted.groups.all(func(_ groupID, c *tally) {
+		counted.groups.all(func(_ uint32, _ []byte, c *tally) {
 			if c.backlog != test.want {
 				t.Errorf("%d of %d queued is %v%%, want %v%%", test.queued, test.limit, c.backlog, test.want)
 			}
