@@ -467,26 +467,34 @@ func (e *Engine) keep(now sock.Instant) {
 	if !e.turned && now < e.keptAt {
 		return
 	}
-	told := []sock.Group{} // come first: a restart tells the first ones one by one
-	var others []sock.Group
-	for _, phase := range []Phase{Firing, Pending, Quiet} {
-		for i := range e.program.rules {
-			if e.groups[i] == nil {
+	// Those of which people were told come first: a restart tells the first ones one
+	// by one. Then come those that fire, and last what is of use for a while only.
+	told := []sock.Group{} // nil would be no change
+	var firing, pending, ended []sock.Group
+	for i := range e.program.rules {
+		if e.groups[i] == nil {
+			continue
+		}
+		r := &e.program.rules[i]
+		for id, g := range e.groups[i].groups {
+			list := &ended
+			switch phase := g.phase(); {
+			case slices.ContainsFunc(g.alarms, func(a alarm) bool { return a.told }):
+				list = &told
+			case phase == Firing:
+				list = &firing
+			case phase == Pending:
+				list = &pending
+			case len(g.alarms) == 0:
 				continue
 			}
-			for id, g := range e.groups[i].groups {
-				if g.phase() != phase || phase == Quiet && len(g.alarms) == 0 || len(told)+len(others) >= mostKept {
-					continue
-				}
-				if k := g.kept(&e.program.rules[i], id, now); slices.ContainsFunc(g.alarms, func(a alarm) bool { return a.told }) {
-					told = append(told, k)
-				} else {
-					others = append(others, k)
-				}
+			if len(*list) < mostKept {
+				*list = append(*list, g.kept(r, id, now))
 			}
 		}
 	}
-	kept := append(told, others...)
+	kept := append(append(append(told, firing...), pending...), ended...)
+	kept = kept[:min(len(kept), mostKept)]
 	e.turned, e.keptAt = false, never
 	if len(kept) > 0 {
 		e.keptAt = now.Add(keptEvery)

@@ -58,6 +58,9 @@ func (l *Look) Begin(sent sock.Instant) *Finding {
 	for i := range f.stats {
 		f.stats[i].oldest = never
 	}
+	for _, g := range l.groups {
+		g.begin()
+	}
 	return f
 }
 

@@ -28,6 +28,8 @@ type tally struct {
 // groupTally is what one look counts for one rule about groups.
 type groupTally struct {
 	rule    *rule
+	known   []groupID // that are sampled also where no socket of them is left
+	firing  []groupID // those of them whose sockets are to be acted on
 	groups  table[tally]
 	omitted int // sockets of groups, or paths, beyond maxGroups
 
@@ -56,18 +58,21 @@ type paths struct {
 	all  int // local ports that a connect(2) may get
 }
 
-// newGroupTally counts from zero for what is known of the rule's groups.
+// newGroupTally counts from zero for what is known of the rule's groups. The loop
+// makes it, and leaves what takes long to begin.
 func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTally {
 	t := &groupTally{rule: r, groups: newTable[tally](idWidth(r.GroupBy), maxGroups, rg.tallied), before: rg.seen, ports: ports}
+	if n := len(rg.groups); n > 0 {
+		t.known = make([]groupID, 0, n)
+	}
 	for id, g := range rg.groups {
-		_, c := t.groups.at([]byte(id)) // it is sampled, also where no socket of it is left
-		c.fires = r.destroys && g.firing != never
+		t.known = append(t.known, id)
+		if r.destroys && g.firing != never {
+			t.firing = append(t.firing, id)
+		}
 	}
 	if r.alerts {
 		t.inodes, t.worth = make(map[uint32][]uint32), r.near()
-	}
-	if len(r.GroupBy) == 0 {
-		t.groups.at(nil) // it is there, sockets or not
 	}
 	if r.measures(rules.Growth) {
 		expect := 0
@@ -86,9 +91,22 @@ func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTa
 	return t
 }
 
+// begin makes room for the groups that are known, before others may take it.
+func (t *groupTally) begin() {
+	for _, id := range t.known {
+		t.groups.at([]byte(id))
+	}
+	for _, id := range t.firing {
+		t.groups.get([]byte(id)).fires = true
+	}
+	if len(t.rule.GroupBy) == 0 {
+		t.groups.at(nil) // it is there, sockets or not
+	}
+}
+
 // fires reports whether the socket's group does, and its rule acts on sockets.
 func (t *groupTally) fires(s *sock.Socket) bool {
-	if !t.rule.destroys {
+	if len(t.firing) == 0 {
 		return false
 	}
 	var buf [longestID]byte

@@ -102,3 +102,48 @@ func BenchmarkGroup(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkFiring has 100,000 groups fire at once: how long the loop is taken by
+// what follows from a look, and by beginning the next one.
+func BenchmarkFiring(b *testing.B) {
+	const many = 100_000
+	sockets := flood(many, many)
+	s := set(above(0, func(r *rules.Rule) {
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
+		r.GroupBy, r.For = []rules.GroupKey{rules.ByDst, rules.ByDport}, 0
+	}))
+	var first, again, begin time.Duration
+	looks := 0
+	for b.Loop() {
+		e := New(Config{Precision: benchJiffy})
+		e.Step(benchStart, Ruled{Compile(&s)})
+		now := benchStart
+		for i := range 4 {
+			began := time.Now()
+			p := e.Step(now, Counted{OK: true})
+			if i > 0 {
+				begin += time.Since(began)
+			}
+			f := p.Look.Begin(now)
+			for j := range sockets {
+				f.Take(&sockets[j], now)
+			}
+			began = time.Now()
+			p = e.Step(now, Looked{Finding: f, Sent: now})
+			if took := time.Since(began); i == 0 {
+				first += took
+			} else {
+				again += took
+			}
+			if want := many; e.groups[0].in[Firing] != want || len(p.Alarms) != mostAlarms+1 {
+				b.Fatalf("%d groups fire, %d alarms", e.groups[0].in[Firing], len(p.Alarms))
+			}
+			now = now.Add(30 * time.Second)
+			e.Step(now, nil)
+		}
+		looks++
+	}
+	b.ReportMetric(first.Seconds()*1000/float64(looks), "first-ms")
+	b.ReportMetric(again.Seconds()*1000/float64(3*looks), "again-ms")
+	b.ReportMetric(begin.Seconds()*1000/float64(3*looks), "begin-ms")
+}
