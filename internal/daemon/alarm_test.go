@@ -276,6 +276,35 @@ rules: [{name: leak, match: {state: close-wait}, when: count > 2, until: count <
 	}
 }
 
+// What fires goes on firing over a restart with a file that cannot be read at first.
+func TestAlertOutlivesBadFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	url, next := w.receiver()
+	text := often + fmt.Sprintf(`
+receivers: {chat: {webhook: {url: %q}}}
+rules: [{name: leak, match: {state: close-wait}, when: count > 0, for: 2s, then: alert}]
+`, url)
+	dir := t.TempDir()
+	closeState := w.openState(dir)
+	w.leak(w.listen(nstest.V4, 5432))
+	stop := w.watch(text)
+	next()
+	stop()
+	closeState()
+
+	w.openState(dir)
+	w.options.File = status.RulesFile{Path: "rules.yaml", Error: "bad"}
+	w.watch(often + "rules: [{name: built-in, match: {state: close-wait}, then: log}]\n")
+	w.rules <- daemon.Reload{Rules: w.parse(text)}
+	if m := next(); m.Status != "firing" {
+		t.Errorf("once the file is mended told is %+v", m)
+	}
+	if n := w.count("group firing"); n != 1 {
+		t.Errorf("the group began to fire %d times", n)
+	}
+}
+
 // A rule that killed, and only alerts since a reload, is told of like any that does.
 func TestRuleThatKillsNoMore(t *testing.T) {
 	t.Parallel()

@@ -179,7 +179,7 @@ func Run(ctx context.Context, o Options) error {
 	// With the rules come the ends of alerts that were due while nobody watched: the
 	// receivers must be there.
 	d.teller.post(dispatch{rules: o.Rules})
-	d.rule(o.Rules)
+	d.rule(o.Rules, o.File.Error != "")
 	d.loop(ctx)
 	d.say(slog.LevelInfo, "stopped")
 	return nil
@@ -346,8 +346,9 @@ func (d *watch) alarm(p *engine.Plan, now sock.Instant, at time.Time) {
 	d.teller.post(dispatch{alarms: p.Alarms, deeds: done, now: now, at: at})
 }
 
-// rule puts a checked set of rules in force.
-func (d *watch) rule(set *rules.Set) {
+// rule puts a checked set of rules in force; standIn: in the place of those of a
+// file that could not be read.
+func (d *watch) rule(set *rules.Set, standIn bool) {
 	within := *set
 	if d.Publish != nil {
 		within.Settings.CPUBudget *= 1 - censusShare
@@ -358,7 +359,7 @@ func (d *watch) rule(set *rules.Set) {
 		}
 	}
 	// What ends with the old rules is told to their receivers.
-	d.carryOut(d.engine.Step(d.Now(), engine.Ruled{Program: engine.Compile(&within)}))
+	d.carryOut(d.engine.Step(d.Now(), engine.Ruled{Program: engine.Compile(&within), StandIn: standIn}))
 	maps.DeleteFunc(d.deeds, func(name string, _ deeds) bool {
 		return !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Name == name && takes(&r) })
 	})
@@ -400,7 +401,7 @@ func (d *watch) reload(r Reload) {
 	case r.Again:
 		d.say(slog.LevelInfo, "the rules were read again: they say what they said before")
 	default:
-		d.rule(r.Rules)
+		d.rule(r.Rules, false)
 		d.say(slog.LevelInfo, "rules reloaded", slog.Int("rules", len(r.Rules.Rules)))
 	}
 	if d.ready {

@@ -62,7 +62,9 @@ type Engine struct {
 	summary summary // of that
 
 	restored map[uint64]sock.Memory
+	recalls  int                     // whole looks since there are rules for which to remember
 	revived  map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
+	standIn  bool                    // the rules in force are in the place of others
 
 	groups  []*ruleGroups // by rule; nil: it has none
 	stats   []ruleStats   // by rule, of the last whole look
@@ -167,6 +169,7 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 			moved[i] = j
 		}
 	}
+	e.standIn = in.StandIn
 	e.regroup(in.Program, moved, now)
 	e.program, e.ruledAt = in.Program, now
 	e.budgets.rule(in.Program)
@@ -224,8 +227,11 @@ func (e *Engine) regroup(p *Program, moved map[int]int, now sock.Instant) {
 			groups[i].revive(&k, r, now)
 		}
 	}
-	e.turned = e.turned || len(e.revived) > 0 // some may be of rules that are no more
-	e.groups, e.stats, e.revived = groups, stats, nil
+	e.groups, e.stats = groups, stats
+	if !e.standIn {
+		e.turned = e.turned || len(e.revived) > 0 // some may be of rules that are no more
+		e.revived = nil
+	}
 }
 
 // noRule stands for a rule that is in force no more.

@@ -227,7 +227,7 @@ func (b *bench) look(l *Look) Looked {
 // rule puts rules in force.
 func (b *bench) rule(s rules.Set) {
 	b.t.Helper()
-	b.step(Ruled{Compile(&s)})
+	b.step(Ruled{Program: Compile(&s)})
 }
 
 // until lets time pass up to an instant after the start.
@@ -594,12 +594,12 @@ func TestALookForOlderRulesIsDropped(t *testing.T) {
 	b := newBench(t)
 	s := b.add(1, time.Minute)
 	old, young := set(killing("old")), set(killing("young", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second})))
-	b.e.Step(b.now, Ruled{Compile(&old)})
+	b.e.Step(b.now, Ruled{Program: Compile(&old)})
 	l := b.e.Step(b.now, Counted{}).Look
 	f := l.Begin(b.now)
 	r := s.report(b.now, benchJiffy)
 	f.Take(&r, b.now)
-	b.e.Step(b.now, Ruled{Compile(&young)})
+	b.e.Step(b.now, Ruled{Program: Compile(&young)})
 	p := b.e.Step(b.now, Looked{Finding: f, Sent: b.now})
 	if b.e.Watched() != 0 || !p.Count {
 		t.Errorf("watched %d, counts again %v: want none, and a look of the new rules' own", b.e.Watched(), p.Count)
@@ -622,7 +622,7 @@ func TestReloadWhileActing(t *testing.T) {
 	s := set(killing("r"))
 	b.destroy = func(a *Action) Outcome {
 		none := set()
-		b.e.Step(b.now, Ruled{Compile(&none)})
+		b.e.Step(b.now, Ruled{Program: Compile(&none)})
 		delete(b.sockets, 1)
 		return Outcome{Act: *a}
 	}
@@ -713,7 +713,7 @@ func TestStop(t *testing.T) {
 		return Outcome{Act: *a}
 	}
 	s := set(killing("r"))
-	inputs := []Input{Ruled{Compile(&s)}}
+	inputs := []Input{Ruled{Program: Compile(&s)}}
 	for len(inputs) > 0 {
 		p := b.e.Step(b.now, inputs[0])
 		inputs = append(inputs[1:], b.carryOut(&p)...)
@@ -735,7 +735,7 @@ func TestStopWhileAsking(t *testing.T) {
 	b := newBench(t)
 	s := b.add(1, time.Minute)
 	r := set(killing("r"))
-	b.e.Step(b.now, Ruled{Compile(&r)})
+	b.e.Step(b.now, Ruled{Program: Compile(&r)})
 	l := b.e.Step(b.now, Counted{}).Look
 	b.e.Step(b.now, b.look(l))
 	p := b.e.Step(b.now, Owned{Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}, Complete: true})

@@ -464,7 +464,7 @@ const (
 // keep has what must outlive a restart kept: whatever has changed, and now and
 // then what has not.
 func (e *Engine) keep(now sock.Instant) {
-	if !e.turned && now < e.keptAt {
+	if !e.turned && now < e.keptAt || e.standIn && len(e.revived) > 0 {
 		return
 	}
 	// Those of which people were told come first: a restart tells the first ones one

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -583,6 +584,33 @@ func TestGroupsAndRestart(t *testing.T) {
 	}
 }
 
+// TestStandIn: what an earlier run knew waits for its rules, where the file could
+// not be read at first and others stand in.
+func TestStandIn(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 4, time.Minute)
+	rule := above(3, keepFiring(time.Minute))
+	b.rule(eachSecond(rule))
+	b.until(15 * time.Second)
+
+	again := newBench(t)
+	again.now, again.kept, again.sockets = benchStart.Add(20*time.Second), b.kept, b.sockets
+	again.step(Restored{Groups: b.kept, Memories: []sock.Memory{{Cookie: 77, State: ssfilter.CloseWait}}})
+	watching := eachSecond(above(1, func(r *rules.Rule) { r.Name, r.Then = "built-in", []rules.Action{{Kind: rules.Log}} }))
+	again.step(Ruled{Program: Compile(&watching), StandIn: true})
+	again.until(60 * time.Second)
+	if !cmp.Equal(again.kept, b.kept) || again.e.restored == nil {
+		t.Errorf("while others stand in, kept is %+v, want %+v; %d memories are left", again.kept, b.kept, len(again.e.restored))
+	}
+	again.events = nil
+	again.rule(eachSecond(rule))
+	again.until(80 * time.Second)
+	again.want("1m0s r alert 0 dport=80 count 4")
+	if again.e.restored != nil {
+		t.Error("after so many looks for its rules a connection that none has shown is still remembered")
+	}
+}
+
 // TestGrowthAndRestart: what grew before a restart goes on growing after it, and no
 // longer than if there had been none.
 func TestGrowthAndRestart(t *testing.T) {
@@ -689,7 +717,7 @@ func TestFiringGroupsKeepToTheBudget(t *testing.T) {
 		}))
 		e := New(Config{Precision: benchJiffy})
 		now := benchStart
-		p := e.Step(now, Ruled{Compile(&s)})
+		p := e.Step(now, Ruled{Program: Compile(&s)})
 		busy, fired := time.Duration(0), 0
 		for now < benchStart.Add(lasts) {
 			switch {
@@ -809,7 +837,7 @@ func TestTooManyGroups(t *testing.T) {
 		r.GroupBy, r.When = []rules.GroupKey{rules.ByDst}, []rules.Condition{more(1)}
 	}))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, Ruled{Compile(&s)})
+	e.Step(benchStart, Ruled{Program: Compile(&s)})
 	said := 0
 	for i := range 3 {
 		now := benchStart.Add(time.Duration(i) * time.Second)
@@ -834,7 +862,7 @@ func TestTooManyGroups(t *testing.T) {
 func TestLooksRepeatSockets(t *testing.T) {
 	s := eachSecond(above(3))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, Ruled{Compile(&s)})
+	e.Step(benchStart, Ruled{Program: Compile(&s)})
 	f := e.Step(benchStart, Counted{}).Look.Begin(benchStart)
 	sockets := crowd(20)
 	for i := range sockets {

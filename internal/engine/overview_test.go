@@ -91,7 +91,7 @@ func TestLateness(t *testing.T) {
 	b.add(2, 3*time.Second)  // held back
 	b.add(3, 30*time.Second) // due when first seen, and held back
 	s := set(killing("r", limited(2, time.Minute)))
-	b.step(Ruled{Compile(&s)})
+	b.step(Ruled{Program: Compile(&s)})
 	b.until(70 * time.Second)
 	if len(b.events) != 4 || len(b.late) != 1 || b.late[0] > 10*time.Millisecond {
 		t.Errorf("late by %v, want the one that was seen coming; %v", b.late, b.events)
@@ -111,7 +111,7 @@ func BenchmarkSample(b *testing.B) {
 	}))
 	e := New(Config{Precision: benchJiffy})
 	now := benchStart
-	p := e.Step(now, Ruled{Compile(&s)})
+	p := e.Step(now, Ruled{Program: Compile(&s)})
 	b.ReportAllocs()
 	for b.Loop() {
 		if !p.Count || p.Look != nil {

@@ -331,7 +331,10 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 			e.wait(t, now)
 		}
 	}
-	if s.looks == recallLooks {
+	if e.standIn || len(e.restored) == 0 {
+		return
+	}
+	if e.recalls++; e.recalls == recallLooks {
 		for cookie := range e.restored {
 			e.plan.Forget = append(e.plan.Forget, cookie)
 		}

@@ -158,7 +158,7 @@ func BenchmarkAsked(b *testing.B) {
 	s := set(killing("r", limited(1<<30, time.Nanosecond)))
 	s.Settings.Limit = rules.Limit{N: 1 << 30, Per: time.Nanosecond}
 	e := New(Config{Precision: benchJiffy, Self: 1})
-	e.Step(benchStart, Ruled{Compile(&s)})
+	e.Step(benchStart, Ruled{Program: Compile(&s)})
 	in := Asked{}
 	for i := range askBatch {
 		simulated := simSocket{id: sock.ID{Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, inode: 1, queued: never, lastAck: 1, lastData: 1}

@@ -322,7 +322,7 @@ func (w *simWorld) hear(p *Plan) {
 func (w *simWorld) rule() {
 	w.ruled++
 	w.logf("rules %s", describe(w.set))
-	w.step(Ruled{Compile(w.set)})
+	w.step(Ruled{Program: Compile(w.set)})
 }
 
 func (w *simWorld) reload() {

@@ -18,7 +18,12 @@ type Input interface {
 }
 
 // Ruled says that new rules are in force.
-type Ruled struct{ Program *Program }
+type Ruled struct {
+	Program *Program
+	// StandIn says that they are in the place of rules that could not be read: what
+	// an earlier run knew waits for those.
+	StandIn bool
+}
 
 // Able says what the kernel and the privileges allow.
 type Able struct {

@@ -67,7 +67,7 @@ func BenchmarkGroup(b *testing.B) {
 					Then: []rules.Action{{Kind: rules.Log}},
 				})
 				e := New(Config{Precision: benchJiffy})
-				e.Step(benchStart, Ruled{Compile(&s)})
+				e.Step(benchStart, Ruled{Program: Compile(&s)})
 				ports := []ssfilter.PortRange{{First: 32768, Last: 60999}}
 				b.ReportAllocs()
 				var before, after runtime.MemStats
@@ -116,7 +116,7 @@ func BenchmarkFiring(b *testing.B) {
 	looks := 0
 	for b.Loop() {
 		e := New(Config{Precision: benchJiffy})
-		e.Step(benchStart, Ruled{Compile(&s)})
+		e.Step(benchStart, Ruled{Program: Compile(&s)})
 		now := benchStart
 		for i := range 4 {
 			began := time.Now()
