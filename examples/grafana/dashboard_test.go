@@ -97,3 +97,14 @@ func TestPanels(t *testing.T) {
 		}
 	}
 }
+
+// On a symmetric logarithmic axis that begins at 0 Grafana puts a tick at -1, over
+// the times below it. Mapped to nothing, it is not seen.
+func TestSymlog(t *testing.T) {
+	_, text := read(t)
+	const blank = `"-1": {
+                  "text": "",`
+	if axes, blanks := strings.Count(text, `"symlog"`), strings.Count(text, blank); axes == 0 || axes != blanks {
+		t.Errorf("%d axes are symlog, and %d have no label at -1", axes, blanks)
+	}
+}

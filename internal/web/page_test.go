@@ -18,12 +18,29 @@ import (
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/status/statustest"
+	"github.com/sockdog/sockdog/internal/web/webtest"
 )
 
 var screenshots = flag.String("screenshots", "", "`directory` to keep the pictures of the page in")
 
 // The namespaces keep the browser to itself: it has a mind to call home.
 func TestMain(m *testing.M) { nstest.Main(m) }
+
+// tab is the page in a browser.
+type tab struct {
+	*webtest.Tab
+	server *httptest.Server
+}
+
+// open shows the page that a handler serves.
+func open(t *testing.T, h http.Handler) tab {
+	t.Helper()
+	b := tab{webtest.Open(t), httptest.NewServer(h)}
+	t.Cleanup(b.server.Close)
+	b.Show(b.server.URL + "/")
+	b.Await(`document.querySelector("#verdict .badge") != null`)
+	return b
+}
 
 func want(t *testing.T, page string, patterns ...string) {
 	t.Helper()
@@ -38,7 +55,7 @@ func want(t *testing.T, page string, patterns ...string) {
 }
 
 func TestPage(t *testing.T) {
-	page := open(t, handler(statustest.Lively(time.Now()))).dom()
+	page := open(t, handler(statustest.Lively(time.Now()))).DOM()
 	want(t, page,
 		`<p id="verdict" role="status"><span class="badge bad">2 problems</span>`,
 		`receiver chat: 3 alerts wait`,
@@ -83,7 +100,7 @@ func TestPageEscapes(t *testing.T) {
 	g.Conditions[0].Metric, g.Conditions[0].Op, g.Conditions[0].Unit = trap, trap, trap
 	a := &s.Actions[0]
 	a.Rule, a.Action, a.Result, a.Reason, a.Comm = trap, trap, journal.Result(trap), trap, trap
-	page := open(t, handler(s)).dom()
+	page := open(t, handler(s)).DOM()
 	if strings.Contains(page, "<img") || strings.Count(page, "<script") != 1 {
 		t.Error("a name became markup")
 	}
@@ -99,7 +116,7 @@ func TestPageEscapes(t *testing.T) {
 }
 
 func TestPageOfNothing(t *testing.T) {
-	dom := func(s *status.Status) string { return open(t, handler(s)).dom() }
+	dom := func(s *status.Status) string { return open(t, handler(s)).DOM() }
 	want(t, dom(nil), `<span class="badge bad">the daemon says: starting</span>`)
 	want(t, dom(&status.Status{Time: time.Now()}),
 		`<span class="badge waiting">starting</span>`, `There are no rules\.`, `No socket in any of the states that were read\.`, `Nothing was done yet\.`)
@@ -117,24 +134,24 @@ func TestPageInUse(t *testing.T) {
 		pool   = `document.querySelector("article[data-rule=postgres-close-wait]")`
 	)
 
-	b.await(plot + ` == null`)
-	b.eval(button + `.focus()`)
-	b.press(" ")
-	b.await(plot + ` != null && ` + button + `.ariaPressed == "true"`)
-	b.eval(`document.querySelector("figure[data-state=close-wait] svg").focus()`)
-	b.press("ArrowLeft")
-	b.await(`/^\d\d:\d\d: 44$/.test(document.querySelector("figure[data-state=close-wait] .reading").textContent)`)
+	b.Await(plot + ` == null`)
+	b.Eval(button + `.focus()`)
+	b.Press(" ")
+	b.Await(plot + ` != null && ` + button + `.ariaPressed == "true"`)
+	b.Eval(`document.querySelector("figure[data-state=close-wait] svg").focus()`)
+	b.Press("ArrowLeft")
+	b.Await(`/^\d\d:\d\d: 44$/.test(document.querySelector("figure[data-state=close-wait] .reading").textContent)`)
 
 	next := statustest.Lively(time.Now())
 	next.Rules[0].Mode, next.Rules[0].Sockets, next.Problems = status.Stopped, 1234, nil
 	now.Store(next)
-	b.await(pool + `.querySelector(".badge").textContent == "stopped" && ` + pool + `.querySelector("dd").textContent == "1,234"`)
-	b.await(`document.querySelector("#verdict").textContent == "all well" && document.querySelector(".problem") == null`)
-	b.await(plot + ` != null && document.activeElement.closest("figure").dataset.state == "close-wait"`)
+	b.Await(pool + `.querySelector(".badge").textContent == "stopped" && ` + pool + `.querySelector("dd").textContent == "1,234"`)
+	b.Await(`document.querySelector("#verdict").textContent == "all well" && document.querySelector(".problem") == null`)
+	b.Await(plot + ` != null && document.activeElement.closest("figure").dataset.state == "close-wait"`)
 
 	b.server.Close()
-	b.await(`document.querySelector("#verdict").textContent.startsWith("no answer from the daemon; what is here is of ")`)
-	b.await(pool + ` != null`)
+	b.Await(`document.querySelector("#verdict").textContent.startsWith("no answer from the daemon; what is here is of ")`)
+	b.Await(pool + ` != null`)
 }
 
 // The page can be pictured, in light, in the dark and on a phone: it is not blank.
@@ -155,7 +172,7 @@ func TestScreenshots(t *testing.T) {
 		defer server.Close()
 		path := filepath.Join(dir, name)
 		args = append(args, "--virtual-time-budget=2000", "--screenshot="+path, server.URL+"/")
-		if out, err := chromium(t, args...).CombinedOutput(); err != nil {
+		if out, err := webtest.Chromium(t, args...).CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 			continue
 		}

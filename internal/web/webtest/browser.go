@@ -1,11 +1,11 @@
-package web
+// Package webtest drives a real browser, for the tests of what one shows.
+package webtest
 
 import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"net/http"
-	"net/http/httptest"
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -14,8 +14,8 @@ import (
 	"github.com/sockdog/sockdog/internal/status/statustest"
 )
 
-// chromium is the command of a headless browser that keeps to itself.
-func chromium(t *testing.T, args ...string) *exec.Cmd {
+// Chromium is the command of a headless browser that keeps to itself.
+func Chromium(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	// Not t.TempDir: the browser's helpers write for a moment longer than it lives.
 	dir, err := os.MkdirTemp("", "chromium")
@@ -29,18 +29,18 @@ func chromium(t *testing.T, args ...string) *exec.Cmd {
 	}, args...)...)
 }
 
-// tab is a page in a browser, spoken to in the DevTools protocol over a pipe.
-type tab struct {
+// Tab is a page in a browser, spoken to in the DevTools protocol over a pipe.
+type Tab struct {
 	t       *testing.T
-	server  *httptest.Server // of the page
 	in      *os.File
 	out     *bufio.Reader
 	session string
 	seq     int
 }
 
-// open shows the page that a handler serves.
-func open(t *testing.T, h http.Handler) *tab {
+// Open has a browser with a blank page, until the test ends. The arguments are
+// more of chromium's.
+func Open(t *testing.T, args ...string) *Tab {
 	t.Helper()
 	theirIn, in, err := os.Pipe()
 	if err != nil {
@@ -51,7 +51,7 @@ func open(t *testing.T, h http.Handler) *tab {
 		t.Fatal(err)
 	}
 	var complaints bytes.Buffer
-	browser := chromium(t, "--remote-debugging-pipe")
+	browser := Chromium(t, append(args, "--remote-debugging-pipe")...)
 	browser.Stderr = &complaints
 	browser.ExtraFiles = []*os.File{theirIn, theirOut} // as descriptors 3 and 4
 	if err := browser.Start(); err != nil {
@@ -59,9 +59,8 @@ func open(t *testing.T, h http.Handler) *tab {
 	}
 	theirIn.Close()
 	theirOut.Close()
-	b := &tab{t: t, server: httptest.NewServer(h), in: in, out: bufio.NewReader(out)}
+	b := &Tab{t: t, in: in, out: bufio.NewReader(out)}
 	t.Cleanup(func() {
-		b.server.Close()
 		in.Close() // at which the browser ends
 		out.Close()
 		browser.Wait()
@@ -72,16 +71,21 @@ func open(t *testing.T, h http.Handler) *tab {
 	out.SetReadDeadline(time.Now().Add(time.Minute))
 
 	var made struct{ TargetID, SessionID string }
-	b.call("Target.createTarget", map[string]any{"url": "about:blank"}, &made)
-	b.call("Target.attachToTarget", map[string]any{"targetId": made.TargetID, "flatten": true}, &made)
+	b.Call("Target.createTarget", map[string]any{"url": "about:blank"}, &made)
+	b.Call("Target.attachToTarget", map[string]any{"targetId": made.TargetID, "flatten": true}, &made)
 	b.session = made.SessionID
-	b.call("Page.navigate", map[string]any{"url": b.server.URL + "/"}, nil)
-	b.await(`location.href != "about:blank" && document.querySelector("#verdict .badge") != null`)
 	return b
 }
 
-// call calls a method of the browser, and skips the events before its answer.
-func (b *tab) call(method string, params any, result any) {
+// Show goes to a page.
+func (b *Tab) Show(url string) {
+	b.t.Helper()
+	b.Call("Page.navigate", map[string]any{"url": url}, nil)
+	b.Await(fmt.Sprintf(`location.href == %q`, url))
+}
+
+// Call calls a method of the browser, and skips the events before its answer.
+func (b *Tab) Call(method string, params any, result any) {
 	b.t.Helper()
 	b.seq++
 	message := map[string]any{"id": b.seq, "method": method}
@@ -125,37 +129,37 @@ func (b *tab) call(method string, params any, result any) {
 	}
 }
 
-// eval is what an expression is in the page, as text.
-func (b *tab) eval(expression string) string {
+// Eval is what an expression is in the page, as text.
+func (b *Tab) Eval(expression string) string {
 	b.t.Helper()
 	var answer struct {
 		Result           struct{ Value string }
 		ExceptionDetails *struct{ Exception struct{ Description string } }
 	}
-	b.call("Runtime.evaluate", map[string]any{"expression": "String(" + expression + ")", "returnByValue": true}, &answer)
+	b.Call("Runtime.evaluate", map[string]any{"expression": "String(" + expression + ")", "returnByValue": true}, &answer)
 	if answer.ExceptionDetails != nil {
 		b.t.Fatalf("%s: %s", expression, answer.ExceptionDetails.Exception.Description)
 	}
 	return answer.Result.Value
 }
 
-// await waits until an expression is true in the page.
-func (b *tab) await(expression string) {
+// Await waits until an expression is true in the page.
+func (b *Tab) Await(expression string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); b.eval(expression) != "true"; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); b.Eval(expression) != "true"; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("never: %s\n%s", expression, b.dom())
+			b.t.Fatalf("never: %s\n%s", expression, b.DOM())
 		}
 	}
 }
 
-// dom is the page as it stands.
-func (b *tab) dom() string { return b.eval(`document.documentElement.outerHTML`) }
+// DOM is the page as it stands.
+func (b *Tab) DOM() string { return b.Eval(`document.documentElement.outerHTML`) }
 
-// press has a key pressed, where the focus is.
-func (b *tab) press(key string) {
+// Press has a key pressed, where the focus is.
+func (b *Tab) Press(key string) {
 	b.t.Helper()
 	for _, kind := range []string{"keyDown", "keyUp"} {
-		b.call("Input.dispatchKeyEvent", map[string]any{"type": kind, "key": key, "code": key}, nil)
+		b.Call("Input.dispatchKeyEvent", map[string]any{"type": kind, "key": key, "code": key}, nil)
 	}
 }
