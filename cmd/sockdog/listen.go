@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"sync/atomic"
 
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/metrics"
-	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/web"
 )
 
@@ -33,11 +31,11 @@ func (f *runFlags) serve(ctx context.Context, o *daemon.Options) (wait func()) {
 		o.Log.Warn("nobody listens: there is no page and there are no metrics; --listen names another address, or off", "error", err.Error())
 		return func() {}
 	}
-	var current atomic.Pointer[status.Status]
-	o.Publish = current.Store
+	board := web.NewBoard()
+	o.Board = board
 	host, _, _ := net.SplitHostPort(f.listen) // it was checked
 	o.Page = page(l.Addr(), o.Host)
-	handler := web.Handler(current.Load, metrics.Handler(current.Load), append(f.listenNames, host, o.Host)...)
+	handler := web.Handler(board.Current, metrics.Handler(board.Current), append(f.listenNames, host, o.Host)...)
 	o.Log.Info("listening", "address", l.Addr().String())
 	ctx, cancel := context.WithCancel(ctx)
 	served := make(chan struct{})

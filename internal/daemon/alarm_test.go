@@ -22,15 +22,16 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/web"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // show has the watchdog publish how things stand, and returns what was published
 // last.
 func (w *world) show() func() *status.Status {
-	var current atomic.Pointer[status.Status]
-	w.options.Publish, w.options.Host = current.Store, "shop"
-	return current.Load
+	board := web.NewBoard()
+	w.options.Board, w.options.Host = board, "shop"
+	return board.Current
 }
 
 // flood makes sockets in TIME_WAIT.

@@ -104,7 +104,7 @@ func (d *watch) publish() {
 	for _, r := range d.teller.fared() {
 		s.Receivers = append(s.Receivers, status.Receiver{Name: r.Receiver, Sent: r.Sent, Failed: r.Failed, Dropped: r.Dropped})
 	}
-	d.Publish(s)
+	d.Board.Show(s)
 }
 
 // judge finds what keeps the daemon from its work.

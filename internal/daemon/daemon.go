@@ -57,6 +57,14 @@ type Store interface {
 	Keep(groups []sock.Group) error
 }
 
+// Board is where it is shown how things stand.
+type Board interface {
+	// Show puts up a status, which is not changed after. It must not wait.
+	Show(s *status.Status)
+	// Asked is ready when somebody looks, and what is shown has grown old.
+	Asked() <-chan struct{}
+}
+
 // Options are the daemon's surroundings. Each Open function is called on the
 // locked thread that alone uses what it returns.
 type Options struct {
@@ -67,9 +75,7 @@ type Options struct {
 	Host      string // its name
 	Version   string
 
-	// Publish is shown how things stand about once a second, by a value that is not
-	// changed after; it must not wait. nil: nobody wants to know.
-	Publish  func(*status.Status)
+	Board    Board            // nil: nobody wants to know how things stand
 	Page     string           // URL of the page that shows it; empty: none
 	File     status.RulesFile // where Rules come from; with an Error, what it says is not in force
 	Problems status.Problems  // that are known before it begins
@@ -134,10 +140,11 @@ type tally struct {
 	toldAt      sock.Instant
 }
 
-// It is published about once a second how things stand; less often where there are
-// thousands of rules, but often enough to show that the loop turns.
+// It is shown how things stand when somebody looks, at most once a second and less
+// often where there are thousands of rules; and by itself often enough to tell that
+// the loop turns.
 const (
-	showEvery   = time.Second
+	showAtMost  = time.Second
 	showShare   = 200 // times what it took
 	showAtLeast = 4 * time.Second
 )
@@ -196,11 +203,13 @@ func (d *watch) loop(ctx context.Context) {
 		defer ticker.Stop()
 		alive = ticker.C
 	}
-	var show <-chan time.Time
-	next := time.NewTimer(0)
-	defer next.Stop()
-	if d.Publish != nil {
-		show = next.C
+	show := time.NewTimer(math.MaxInt64)
+	defer show.Stop()
+	var asked <-chan struct{}
+	var mayShow sock.Instant
+	if d.Board != nil {
+		asked = d.Board.Asked()
+		show.Reset(0)
 	}
 	stopping := ctx.Done()
 	var late <-chan time.Time // once it stops
@@ -212,11 +221,15 @@ func (d *watch) loop(ctx context.Context) {
 		case <-alive:
 			d.Notify("WATCHDOG=1\nSTATUS=" + d.status())
 			continue
-		case <-show:
+		case <-asked:
+			show.Reset(mayShow.Sub(d.Now()))
+			continue
+		case <-show.C:
 			began := d.Now()
 			d.publish()
 			d.takeCensus(began)
-			next.Reset(min(max(showEvery, showShare*d.Now().Sub(began)), showAtLeast))
+			mayShow = began.Add(min(max(showAtMost, showShare*d.Now().Sub(began)), showAtLeast))
+			show.Reset(showAtLeast)
 			continue
 		case c := <-d.counted:
 			d.takeIn(c)
@@ -350,7 +363,7 @@ func (d *watch) alarm(p *engine.Plan, now sock.Instant, at time.Time) {
 // file that could not be read.
 func (d *watch) rule(set *rules.Set, standIn bool) {
 	within := *set
-	if d.Publish != nil {
+	if d.Board != nil {
 		within.Settings.CPUBudget *= 1 - censusShare
 	}
 	for i := range set.Rules {
@@ -432,7 +445,7 @@ func (d *watch) beReady() {
 		return
 	}
 	d.ready = true
-	if d.Publish != nil {
+	if d.Board != nil {
 		d.publish()
 	}
 	d.Notify("READY=1\nSTATUS=" + d.status())

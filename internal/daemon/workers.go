@@ -57,7 +57,7 @@ func (d *watch) startWorkers() (stop func(), err error) {
 	start(func() (func(), error) { return d.asker(done, send) })
 	start(func() (func(), error) { return d.actor(done, send) })
 	start(func() (func(), error) { return func() { d.walk(done, send) }, nil })
-	if d.Publish != nil {
+	if d.Board != nil {
 		start(func() (func(), error) { return d.counter(done) })
 	}
 	stopAll := func() {

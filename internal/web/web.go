@@ -67,8 +67,8 @@ func ours(host string, names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(host, name) })
 }
 
-// loopBound is how old a status may be before the loop that makes one each second
-// is taken to hang.
+// loopBound is how old a status may be before the loop that makes one every few
+// seconds is taken to hang.
 const loopBound = 10 * time.Second
 
 // turning says why the watch loop is not known to turn; empty: it does.
