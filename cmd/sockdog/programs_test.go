@@ -26,6 +26,7 @@ import (
 //	half-closed  closed by the server for its part; the program still sends
 //	in-use       traffic both ways
 //	idle         established, and silent
+//	bound        bound to a port of every address, and not connected
 //	unaccepted   closed by the client, and not yet accepted by the server; the last kind
 func leak() {
 	if err := makeLeak(os.Args[1:]); err != nil {
@@ -61,6 +62,13 @@ func makeLeak(args []string) error {
 			if kind == "unaccepted" {
 				client, err := nstest.Connect(server)
 				if err := errors.Join(err, client.Close()); err != nil {
+					return err
+				}
+				continue
+			}
+			if kind == "bound" {
+				s, err := nstest.New(nstest.V4, unix.IPPROTO_TCP)
+				if err := errors.Join(err, s.Bind(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))); err != nil {
 					return err
 				}
 				continue

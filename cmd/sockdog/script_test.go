@@ -90,6 +90,7 @@ var verbs = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"signal":  send,
 	"sockets": sockets,
 	"start":   start,
+	"sysctl":  sysctl,
 }
 
 // "address ADDRESS" gives the loopback interface an IPv4 address more.
@@ -104,6 +105,14 @@ func address(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(alias.SetInet4Addr(netip.MustParseAddr(args[0]).AsSlice()))
 	ts.Check(unix.IoctlIfreq(fd, unix.SIOCSIFADDR, alias))
+}
+
+// "sysctl NAME VALUE..." sets a sysctl of the script's network namespace.
+func sysctl(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: sysctl NAME VALUE...")
+	}
+	ts.Check(nstest.Sysctl(args[0], strings.Join(args[1:], " ")))
 }
 
 // "exits STATUS PROGRAM ARGS..." runs a program that must end with that status.

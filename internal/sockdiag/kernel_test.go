@@ -645,6 +645,49 @@ func TestProbeWithoutLoopback(t *testing.T) {
 	}
 }
 
+// sockdog is started just where the ports are used up.
+func TestProbeWithoutPorts(t *testing.T) {
+	const ports = 10
+	setUp := func(t *testing.T) *Conn {
+		c := openKernel(t)
+		check(t, nstest.Sysctl("net.ipv4.ip_local_port_range", "20000 20009"))
+		return c
+	}
+	t.Run("of 127.0.0.1", func(t *testing.T) {
+		c := setUp(t)
+		server := must(nstest.ListenAt(netip.AddrPortFrom(nstest.V4, 5432), unix.IPPROTO_TCP))(t)
+		defer server.Close()
+		for range ports {
+			p := pair(t, server)
+			check(t, p.Client.CloseWrite())
+			check(t, p.Server.Close())
+			check(t, p.Client.Close()) // in TIME_WAIT
+		}
+		if _, err := bindLoopback(nstest.V4.As4()); !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatalf("bind to 127.0.0.1: %v, want %v", err, unix.EADDRINUSE)
+		}
+		able := must(c.Probe())(t)
+		if want := (Abilities{OneWalk: true}); able != want {
+			t.Errorf("abilities %+v, want %+v", able, want)
+		}
+		if left := len(look(t, c, sock.Query{States: ssfilter.AllStates})); left != ports+1 {
+			t.Errorf("%d sockets after the probe, want %d in TIME_WAIT and a listener", left, ports)
+		}
+	})
+	t.Run("of every address", func(t *testing.T) {
+		c := setUp(t)
+		for range ports {
+			fd := must(unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP))(t)
+			defer unix.Close(fd)
+			check(t, unix.Bind(fd, &unix.SockaddrInet4{}))
+		}
+		able := must(c.Probe())(t)
+		if !able.OneWalk || !errors.Is(able.Destroy, unix.EADDRINUSE) || !errors.Is(able.DestroyTimeWait, unix.EADDRINUSE) {
+			t.Errorf("abilities %+v, want to read, and not to know the rest: %v", able, unix.EADDRINUSE)
+		}
+	})
+}
+
 // The fast path of tcp_rcv_established stamps last_data_recv alone: received data
 // ends idleness by the younger of the two stamps, never by last_ack_recv.
 func TestReceivedDataIsStamped(t *testing.T) {

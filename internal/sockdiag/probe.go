@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +20,9 @@ type Abilities struct {
 	OneWalk bool
 
 	// Destroy is nil where sockets can be destroyed, unix.EPERM without
-	// CAP_NET_ADMIN in the user namespace that owns the network namespace, and
-	// unix.EOPNOTSUPP where the kernel lacks CONFIG_INET_DIAG_DESTROY.
+	// CAP_NET_ADMIN in the user namespace that owns the network namespace,
+	// unix.EOPNOTSUPP where the kernel lacks CONFIG_INET_DIAG_DESTROY, and another
+	// error where there was no socket of our own to try it on.
 	Destroy error
 
 	// DestroyTimeWait is the same for sockets in TIME_WAIT, which kernels before
@@ -27,9 +30,10 @@ type Abilities struct {
 	DestroyTimeWait error
 }
 
-// Probe finds out by doing: it opens sockets of its own on 127.0.0.1, finds them
-// and destroys them, and touches no other. An error means that sock_diag does not
-// work at all. Only the TIME_WAIT part needs the loopback interface to be up.
+// Probe finds out by doing: it opens sockets of its own on a loopback address,
+// finds them and destroys them, and touches no other. An error means that sock_diag
+// does not work at all. Only the TIME_WAIT part needs the loopback interface to be
+// up.
 func (c *Conn) Probe() (Abilities, error) {
 	able, err := c.probe()
 	if err != nil {
@@ -39,8 +43,13 @@ func (c *Conn) Probe() (Abilities, error) {
 }
 
 func (c *Conn) probe() (able Abilities, err error) {
+	listening := sock.Query{States: ssfilter.Of(ssfilter.Listening)}
 	listener, err := listenLoopback()
-	if err != nil {
+	if err != nil { // the socket table may be readable all the same
+		able.Destroy = fmt.Errorf("whether sockets can be destroyed is not known: %w", err)
+		able.DestroyTimeWait = able.Destroy
+		err = c.Look(listening, func(*sock.Socket, sock.Instant) {})
+		able.OneWalk = !c.perFamily
 		return able, err
 	}
 	defer unix.Close(listener)
@@ -53,7 +62,7 @@ func (c *Conn) probe() (able Abilities, err error) {
 		return able, fmt.Errorf("read its cookie: %w", err)
 	}
 	var id sock.ID
-	err = c.Look(sock.Query{States: ssfilter.Of(ssfilter.Listening)}, func(s *sock.Socket, _ sock.Instant) {
+	err = c.Look(listening, func(s *sock.Socket, _ sock.Instant) {
 		if s.ID.Cookie == cookie {
 			id = s.ID
 		}
@@ -72,7 +81,7 @@ func (c *Conn) probe() (able Abilities, err error) {
 	case able.Destroy != nil:
 		able.DestroyTimeWait = able.Destroy
 	case timeWaitErr != nil:
-		able.DestroyTimeWait = fmt.Errorf("not known: %w", timeWaitErr)
+		able.DestroyTimeWait = fmt.Errorf("whether sockets in time-wait can be destroyed is not known: %w", timeWaitErr)
 	default:
 		able.DestroyTimeWait, err = c.destroyOwn(timeWait)
 	}
@@ -95,39 +104,58 @@ func (c *Conn) destroyOwn(id sock.ID) (outcome, err error) {
 	return nil, nil
 }
 
-// listenLoopback opens a listener that only this host can reach. IP_FREEBIND
-// lets it have the address where the loopback interface does not.
+// listenLoopback opens a listener that only this host can reach.
 func listenLoopback() (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := bindLoopback(ownAddress())
 	if err != nil {
-		return -1, fmt.Errorf("open it: %w", err)
+		return -1, err
 	}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1),
-		unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback}),
-		unix.Listen(fd, 1),
-	)
-	if err != nil {
+	if err := unix.Listen(fd, 1); err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("listen on 127.0.0.1: %w", err)
+		return -1, fmt.Errorf("listen on a loopback address: %w", err)
 	}
 	return fd, nil
 }
 
-var loopback = [4]byte{127, 0, 0, 1}
+// ownAddress is one of 127.0.0.0/8 that nobody else is likely to use. A port is
+// taken per address (inet_csk_bind_conflict): the ports of 127.0.0.1 are used up
+// just where a program floods a server on its own host.
+func ownAddress() [4]byte {
+	among := func(n int) byte { return byte(1 + rand.IntN(n)) }
+	return [4]byte{127, among(254), among(254), among(254)} // neither the network's own address nor its broadcast
+}
+
+// bindLoopback opens a socket on any port of addr. IP_FREEBIND lets it have the
+// address where the loopback interface does not.
+func bindLoopback(addr [4]byte) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, fmt.Errorf("open a socket: %w", err)
+	}
+	if err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1); err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("bind a socket to the loopback address %v: %w", netip.AddrFrom4(addr), err)
+	}
+	return fd, nil
+}
 
 // makeTimeWait connects to the listener and closes both ends, the connecting one
 // first, and returns what that leaves in TIME_WAIT.
 func makeTimeWait(listener int) (sock.ID, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	to, err := localAddress(listener)
 	if err != nil {
-		return sock.ID{}, fmt.Errorf("open a socket: %w", err)
+		return sock.ID{}, err
+	}
+	// From the address that it leads to: there are ports left, and a route that
+	// leads elsewhere is refused.
+	fd, err := bindLoopback(to.Addr)
+	if err != nil {
+		return sock.ID{}, err
 	}
 	defer unix.Close(fd)
-	to, err := unix.Getsockname(listener)
-	if err != nil {
-		return sock.ID{}, fmt.Errorf("read the listener's address: %w", err)
-	}
 	patience := unix.NsecToTimeval(time.Second.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err != nil {
 		return sock.ID{}, fmt.Errorf("limit the time to connect: %w", err)
@@ -137,17 +165,17 @@ func makeTimeWait(listener int) (sock.ID, error) {
 		err = unix.Connect(fd, to)
 	}
 	if err != nil {
-		return sock.ID{}, fmt.Errorf("connect to 127.0.0.1 (is the loopback interface up?): %w", err)
+		return sock.ID{}, fmt.Errorf("connect to a loopback address (is the loopback interface up?): %w", err)
 	}
-	from, err := unix.Getsockname(fd)
+	from, err := localAddress(fd)
 	if err != nil {
-		return sock.ID{}, fmt.Errorf("read the socket's address: %w", err)
+		return sock.ID{}, err
 	}
 	id := sock.ID{Family: unix.AF_INET}
-	copy(id.Src[:], loopback[:])
-	copy(id.Dst[:], loopback[:])
-	binary.BigEndian.PutUint16(id.SPort[:], uint16(from.(*unix.SockaddrInet4).Port))
-	binary.BigEndian.PutUint16(id.DPort[:], uint16(to.(*unix.SockaddrInet4).Port))
+	copy(id.Src[:], from.Addr[:])
+	copy(id.Dst[:], to.Addr[:])
+	binary.BigEndian.PutUint16(id.SPort[:], uint16(from.Port))
+	binary.BigEndian.PutUint16(id.DPort[:], uint16(to.Port))
 	if id.Cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
 		return sock.ID{}, fmt.Errorf("read the socket's cookie: %w", err)
 	}
@@ -163,4 +191,12 @@ func makeTimeWait(listener int) (sock.ID, error) {
 	}
 	unix.Close(peer)
 	return id, nil
+}
+
+func localAddress(fd int) (*unix.SockaddrInet4, error) {
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, fmt.Errorf("read the address of a socket: %w", err)
+	}
+	return at.(*unix.SockaddrInet4), nil
 }
