@@ -55,6 +55,8 @@ declare global {
   }
 }
 
+const failed = (error: unknown) => (window.failed ??= String(error));
+
 // registry makes all that a panel sets known to applyFieldOverrides. Grafana's has
 // an editor for each, and checks nothing more.
 function registry({ defaults, overrides }: Panel['fieldConfig']) {
@@ -96,9 +98,14 @@ function Stat({ panel, data, width, height, timeZone }: PanelProps<StatPanel>) {
   );
 }
 
-// mark draws a line where something happened.
-function mark(builder: UPlotConfigBuilder, marks: Marks[]) {
-  builder.addHook('draw', ({ ctx, bbox, valToPos }) => {
+// mark draws a line where something happened. A chart without a scale is blank,
+// whatever its data.
+function mark(builder: UPlotConfigBuilder, title: string, marks: Marks[]) {
+  builder.addHook('draw', ({ ctx, bbox, axes, scales, valToPos }) => {
+    const ranges = axes.map((axis) => scales[axis.scale!]);
+    if (ranges.some(({ min, max }) => !Number.isFinite(min) || !Number.isFinite(max))) {
+      failed(`${title} is blank`);
+    }
     for (const { colour, at } of marks) {
       ctx.save();
       ctx.strokeStyle = colour;
@@ -135,7 +142,7 @@ function Chart({ panel, data, marks, over, timeZone, width, height }: PanelProps
   return (
     <TimeSeries frames={data} timeRange={over} legend={panel.options.legend} {...{ timeZone, width, height }}>
       {(builder) => {
-        mark(builder, marks);
+        mark(builder, panel.title, marks);
         return null;
       }}
     </TimeSeries>
@@ -147,7 +154,14 @@ function Body(props: PanelProps<Panel>): ReactNode {
   if (data.length === 0) {
     return <div className="no-data">{panel.fieldConfig.defaults.noValue ?? 'No data'}</div>;
   }
-  return panel.type === 'stat' ? <Stat {...props} panel={panel} /> : <Chart {...props} panel={panel} />;
+  switch (panel.type) {
+    case 'stat':
+      return <Stat {...props} panel={panel} />;
+    case 'timeseries':
+      return <Chart {...props} panel={panel} />;
+    default:
+      throw new Error(`a panel of the type ${(panel as { type: string }).type} is not drawn here`);
+  }
 }
 
 function size({ gridPos }: Panel, total: number) {
@@ -243,7 +257,6 @@ async function draw() {
 
   // A canvas does not wait for its font.
   await Promise.all(['12px Inter', '500 12px Inter'].map((font) => document.fonts.load(font)));
-  const failed = (error: unknown) => (window.failed = String(error));
   createRoot(document.getElementById('dashboard')!, { onUncaughtError: failed, onCaughtError: failed }).render(
     <View {...{ dashboard, data, marks, over, total }} />
   );
@@ -268,4 +281,4 @@ async function happened({ name, expr, iconColor }: Annotation, list: Variable[],
   return { name, colour: theme.visualization.getColorByName(iconColor), at };
 }
 
-draw().catch((error) => (window.failed = String(error)));
+draw().catch(failed);
