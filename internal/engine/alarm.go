@@ -84,7 +84,7 @@ func (e *Engine) single(rule int, now sock.Instant) {
 		rg.add("", g)
 	}
 	from, since := g.phase(), g.holding
-	g.Measured = Measured{Count: rg.sockets}
+	g.Measured, g.known = Measured{Count: rg.sockets}, now
 	if oldest := e.stats[rule].oldest; rg.sockets > 0 && oldest != never {
 		g.Oldest = now.Sub(oldest)
 	}
@@ -175,7 +175,7 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 	sum := alarm{action: action, since: never, started: now}
 	for id, g := range rg.groups {
 		a := alarmOf(g.alarms, action)
-		if a == nil && g.firing != never {
+		if a == nil && g.firing != never && rg.looked != 0 { // what an earlier run saw may be over
 			start := g.firing.Add(r.Then[action].After)
 			if start > now {
 				rg.next = min(rg.next, start)
@@ -228,6 +228,7 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 func (e *Engine) soundOthers(rg *ruleGroups, r *rule, sum alarm, n int, all Measured, fresh bool) {
 	before := alarmOf(rg.others, sum.action)
 	switch {
+	case n > 0 && before == nil && rg.looked == 0: // begins with the first look
 	case n > 0 && before == nil:
 		rg.others = append(rg.others, sum)
 		e.tally.results[outcome{r.Name, rules.Alert, Done}]++

@@ -410,7 +410,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 		t.of |= 1 << r.class
 		fired := sock.Instant(0)
 		if r.grouped {
-			fired = e.fired(i, s)
+			fired = e.fired(i, s, now)
 			t.aged = t.aged || r.timed && !t.plain
 		}
 		for j := range r.Then {

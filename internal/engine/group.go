@@ -90,9 +90,15 @@ type group struct {
 	inodes  []uint32     // of some of its sockets, by the last look that saw enough of them
 	growing *growth
 	busy    sock.Instant // when it last had a socket
+	known   sock.Instant // when it was last measured, in an earlier run perhaps
+
+	// doubted: it fired when an earlier run ended, too long ago for anything to be
+	// done to its sockets before its condition was shown to hold as for a new one.
+	doubted bool
+	again   sock.Instant // since when that has been shown; never: it has not
 }
 
-func newGroup() *group { return &group{holding: never, firing: never, ended: never} }
+func newGroup() *group { return &group{holding: never, firing: never, ended: never, again: never} }
 
 func (g *group) phase() Phase {
 	switch {
@@ -109,11 +115,22 @@ func (g *group) phase() Phase {
 // oldest slot counts only the part that lies within growthOver: were it dropped as a
 // whole, what grows at an even pace would seem to slow down every growthSlot.
 type growth struct {
-	fresh [growthOver/growthSlot + 1]float32
-	at    sock.Instant // of the last sample
+	fresh   [growthOver/growthSlot + 1]float32
+	at      sock.Instant // of the last sample
+	blindly sock.Instant // nobody watched from then
+	blind   sock.Instant // until then
 }
 
-// add takes in how many a sample saw, and returns how many that makes a minute.
+// leastCounted is how long must have been watched for what was counted to be
+// spread over no more than that.
+const leastCounted = time.Minute
+
+// miss notes that nobody watched since the last sample: what began then is not
+// known, and is not none.
+func (g *growth) miss(now sock.Instant) { g.blindly, g.blind, g.at = g.at, now, now }
+
+// add takes in how many came since the last sample, and returns how many that
+// makes a minute.
 func (g *growth) add(fresh uint32, now sock.Instant) float64 {
 	n := int64(len(g.fresh))
 	first, last := int64(g.at)/int64(growthSlot), int64(now)/int64(growthSlot)
@@ -136,7 +153,8 @@ func (g *growth) add(fresh uint32, now sock.Instant) float64 {
 	}
 	into := now.Sub(sock.Instant(last * int64(growthSlot)))
 	sum -= float64(g.fresh[(last+1)%n]) * float64(into) / float64(growthSlot)
-	return sum / growthOver.Minutes()
+	unknown := g.blind.Sub(max(g.blindly, now.Add(-growthOver)))
+	return sum / max(leastCounted, growthOver-max(0, unknown)).Minutes()
 }
 
 // grown is the growth of a group of which so many sockets were seen for the first
@@ -152,7 +170,7 @@ func grown(fresh uint64, before sock.Instant) *growth {
 // alone: a look that failed neither counts nor resets. Counting from the got of
 // one sample to the sent of another, it never fires early, nor by less than two.
 func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
-	g.Measured = m
+	g.Measured, g.known = m, got
 	if m.Count > 0 {
 		g.busy = got
 	}
@@ -160,9 +178,10 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 	vanished := len(r.GroupBy) > 0 && m.nothing()
 	holds := m.all(r.When) && !vanished
 	if g.firing != never {
+		g.reassure(r, holds, sent, got)
 		over := !holds
 		if len(r.Until) > 0 {
-			over = m.all(r.Until) || vanished
+			over = m.all(r.Until)
 		}
 		if over {
 			g.firing, g.holding, g.ended = never, never, got
@@ -177,7 +196,20 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 		g.holding = got
 	}
 	if r.For == 0 || sent.Sub(g.holding) >= r.For {
-		g.firing, g.ended = got, never
+		g.firing, g.ended, g.doubted = got, never, false
+	}
+}
+
+// reassure ends the doubt whether a group of an earlier run fires.
+func (g *group) reassure(r *rules.Rule, holds bool, sent, got sock.Instant) {
+	switch {
+	case !g.doubted:
+	case !holds:
+		g.again = never
+	case g.again == never && r.For > 0:
+		g.again = got
+	case r.For == 0 || sent.Sub(g.again) >= r.For:
+		g.doubted = false
 	}
 }
 
@@ -193,9 +225,10 @@ func (g *group) due(r *rules.Rule) sock.Instant {
 // has one, which fires while any socket is due.
 type ruleGroups struct {
 	groups  map[groupID]*group
-	seen    *cookieSet    // at the last whole look, for growth
+	looked  sock.Instant  // when the last whole look was in, or the counters; 0: there was none in this run
 	tallied int           // groups that it found
 	paths   int           // and paths, for the usage of ports
+	seen    []*cookieSet  // at the last two, for growth: one may miss what is there
 	full    spell         // of looks that found more than there is room for
 	in      map[Phase]int // how many groups are pending, and fire
 	nearest []nearGroup   // of those that were quiet at the last sample: at most mostShown
@@ -249,9 +282,13 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 	rg, r := e.groups[rule], &e.program.rules[rule]
 	rg.nearest = rg.nearest[:0]
 	turns := 0
+	since := rg.looked // what is new came after
+	if r.onlyTimeWait() {
+		since = max(since, got.Add(-timeWaitLen))
+	}
 	t.groups.all(func(number uint32, key []byte, c *tally) {
 		m := Measured{Count: int(c.count), BacklogUsage: float64(c.backlog)}
-		if c.count > 0 {
+		if c.count > 0 && c.oldest != never {
 			m.Oldest = got.Sub(c.oldest)
 		}
 		if t.paths != nil {
@@ -266,8 +303,15 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 			g = newGroup()
 		}
 		if t.now != nil {
-			if g.growing == nil {
+			switch {
+			case g.growing == nil && rg.looked == 0:
 				g.growing = &growth{at: got}
+			case g.growing == nil:
+				g.growing = &growth{at: since}
+			case rg.looked == 0:
+				g.growing.miss(got)
+			default:
+				g.growing.add(0, max(since, g.growing.at))
 			}
 			m.Growth = g.growing.add(c.fresh, got)
 		}
@@ -283,13 +327,15 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 		rg.paths = t.paths.used.n
 	}
 	if t.now != nil {
-		rg.seen = t.now
+		rg.seen = append([]*cookieSet{t.now}, rg.seen[:min(1, len(rg.seen))]...)
 	}
 	if turns > mostTurns {
 		e.note(slog.LevelWarn, "more groups changed at once than are told one by one", slog.String("rule", r.Name), slog.Int("groups", turns-mostTurns))
 	}
-	shed := rg.shed()
-	if began, _ := rg.full.note(t.omitted > 0 || shed); began {
+	if t.omitted > 0 {
+		rg.shed()
+	}
+	if began, _ := rg.full.note(t.omitted > 0); began {
 		e.note(slog.LevelWarn, "the rule has more groups than are kept count of: those beyond are left out, and those that have been quiet the longest are forgotten; group by fewer keys, or match less",
 			slog.String("rule", r.Name), slog.Int("groups", maxGroups), slog.Int("sockets_left_out", t.omitted))
 	}
@@ -322,6 +368,9 @@ func (e *Engine) sample(rule int, id groupID, g *group, known bool, m Measured, 
 	e.turned = true
 	if said {
 		e.turn(r, id, g, from, since)
+	}
+	if to == Firing && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Log }) {
+		e.tally.results[outcome{r.Name, rules.Log, Done}]++
 	}
 	if to == Firing && r.destroys {
 		next := &e.sight.next[r.class]
@@ -360,12 +409,12 @@ func (rg *ruleGroups) atMost(r *rule, n int) {
 	slices.SortFunc(rg.nearest, func(a, b nearGroup) int { return cmp.Compare(b.near, a.near) })
 }
 
-// shed forgets the quiet groups that have had no socket for the longest, where
-// they leave no room for new ones.
-func (rg *ruleGroups) shed() bool {
+// shed forgets the quiet groups that have had no socket for the longest, to make
+// room for new ones.
+func (rg *ruleGroups) shed() {
 	over := len(rg.groups) - maxGroups*9/10
 	if over <= 0 {
-		return false
+		return
 	}
 	quiet := func(g *group) bool { return g.phase() == Quiet && len(g.alarms) == 0 }
 	var busy []sock.Instant // instants alone: sorting so many groups would hold up the loop
@@ -375,7 +424,7 @@ func (rg *ruleGroups) shed() bool {
 		}
 	}
 	if len(busy) == 0 {
-		return false
+		return
 	}
 	slices.Sort(busy)
 	over = min(over, len(busy))
@@ -391,7 +440,6 @@ func (rg *ruleGroups) shed() bool {
 		}
 		delete(rg.groups, id)
 	}
-	return true
 }
 
 // nextFiring is when the first pending group may fire.
@@ -427,7 +475,7 @@ func (e *Engine) sampleTotals(in Counted, now sock.Instant) {
 			if !remembered {
 				g = newGroup()
 			}
-			rg.nearest = rg.nearest[:0]
+			rg.nearest, rg.looked = rg.nearest[:0], now
 			e.sample(i, "", g, remembered, Measured{Count: int(in.TimeWait)}, s.asked, now, true)
 			rg.fresh = true
 		}
@@ -437,9 +485,15 @@ func (e *Engine) sampleTotals(in Counted, now sock.Instant) {
 	}
 }
 
-// fired is since when the group of a socket fires; never: it does not.
-func (e *Engine) fired(rule int, s *sock.Socket) sock.Instant {
-	if g := e.groupOf(rule, s); g != nil {
+// fired is since when the group of a socket fires, as far as its sockets may be
+// acted on for that; never: it does not. What nobody in this run has seen, or not
+// for long, is not enough to act on.
+func (e *Engine) fired(rule int, s *sock.Socket, now sock.Instant) sock.Instant {
+	rg := e.groups[rule]
+	if rg.looked == 0 || now.Sub(rg.looked) > max(outage, 2*e.sight.gap[e.program.rules[rule].class]) {
+		return never
+	}
+	if g := e.groupOf(rule, s); g != nil && !g.doubted {
 		return g.firing
 	}
 	return never
@@ -457,7 +511,8 @@ const (
 	// keptEvery is how often that is said to be still so.
 	keptEvery = 30 * time.Second
 	// outage is how long nobody may have looked for a condition to have held all the
-	// same, as if looks had failed.
+	// same, as if looks had failed; and for how long what fires is acted on without a
+	// look that shows it.
 	outage = 2 * time.Minute
 )
 
@@ -489,7 +544,7 @@ func (e *Engine) keep(now sock.Instant) {
 				continue
 			}
 			if len(*list) < mostKept {
-				*list = append(*list, g.kept(r, id, now))
+				*list = append(*list, g.kept(r, id))
 			}
 		}
 	}
@@ -503,8 +558,8 @@ func (e *Engine) keep(now sock.Instant) {
 }
 
 // kept is what is kept of a group.
-func (g *group) kept(r *rule, id groupID, now sock.Instant) sock.Group {
-	k := sock.Group{Rule: sock.RuleSum(r.Sum), Key: id.key(), Known: now}
+func (g *group) kept(r *rule, id groupID) sock.Group {
+	k := sock.Group{Rule: sock.RuleSum(r.Sum), Key: id.key(), Known: g.known}
 	switch {
 	case g.firing != never:
 		k.Holding, k.Firing = g.holding, g.firing
@@ -524,11 +579,12 @@ func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
 		return // from a future that never was
 	}
 	g := newGroup()
+	g.known = k.Known
 	switch {
 	case k.Ended != 0:
 		g.ended = k.Ended
 	case k.Firing != 0:
-		g.holding, g.firing = k.Holding, k.Firing
+		g.holding, g.firing, g.doubted = k.Holding, k.Firing, now.Sub(k.Known) > outage
 	case now.Sub(k.Known) <= outage:
 		g.holding = k.Holding
 	default:
@@ -536,9 +592,14 @@ func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
 	}
 	if k.Fresh > 0 && r.measures(rules.Growth) {
 		g.growing = grown(k.Fresh, k.Known)
+		g.Growth = float64(k.Fresh) / growthOver.Minutes() // to be kept again before the first look
 	}
 	for j := range r.Then {
-		if a := &r.Then[j]; a.Kind == rules.Alert && k.Firing != 0 && k.Firing.Add(a.After) <= min(g.ended, k.Known) {
+		a := &r.Then[j]
+		if a.Kind != rules.Alert || k.Firing == 0 || k.Ended != 0 && k.Ended.Add(a.Notice.KeepFiringFor) <= k.Known {
+			continue
+		}
+		if k.Firing.Add(a.After) <= min(g.ended, k.Known) {
 			g.alarms = append(g.alarms, alarm{action: j, since: k.Holding, started: k.Firing.Add(a.After), told: len(rg.groups) < mostAlarms})
 		}
 	}

@@ -137,6 +137,10 @@ func (l *Look) fires(rule int, s *sock.Socket) bool {
 func (f *Finding) count(s *sock.Socket, t *times, got sock.Instant) {
 	l := f.look
 	last, excluded, candidate, full := noRule, false, false, false
+	since := t.entered.safe
+	if s.State == ssfilter.Listening {
+		since = never // of such a socket nothing tells
+	}
 	for i, m := range l.program.index.candidates(s) {
 		r := &l.program.rules[i]
 		if !l.of.has(r.class) {
@@ -146,14 +150,18 @@ func (f *Finding) count(s *sock.Socket, t *times, got sock.Instant) {
 			last, candidate, full = i, false, false
 			excluded = among(r.Exclude, s) != ssfilter.False
 		}
-		if excluded || full || min(lasts(m, s), atPresent(m, s)) != ssfilter.True {
+		stays, g := lasts(m, s), l.groups[i]
+		if g != nil && stays != ssfilter.False {
+			g.recall(s.ID.Cookie)
+		}
+		if excluded || full || min(stays, atPresent(m, s)) != ssfilter.True {
 			continue
 		}
 		stats := &f.stats[i]
 		if !candidate {
 			candidate = true
 			stats.candidates++
-			stats.oldest = min(stats.oldest, t.entered.safe)
+			stats.oldest = min(stats.oldest, since)
 		}
 		if dueAt(m, t.base(), t.queued) > got {
 			if r.grouped {
@@ -163,8 +171,8 @@ func (f *Finding) count(s *sock.Socket, t *times, got sock.Instant) {
 		}
 		full = true
 		stats.sockets++
-		if g := l.groups[i]; g != nil {
-			g.add(s, t.entered.safe)
+		if g != nil {
+			g.add(s, since)
 		}
 	}
 }
@@ -176,6 +184,9 @@ func usesPort(r *rule, s *sock.Socket) bool {
 		return false
 	}
 	where := func(m rules.Match) bool { return m.Where == nil || m.Where.Eval(&s.Conn) == ssfilter.True }
-	excluded := func(m rules.Match) bool { return m.Where != nil && m.Where.Eval(&s.Conn) != ssfilter.False }
+	// What is excluded in one state, or of one user, takes up a port all the same.
+	excluded := func(m rules.Match) bool {
+		return m.States == ssfilter.AllStates && bare(&m) && m.Where != nil && m.Where.Eval(&s.Conn) != ssfilter.False
+	}
 	return slices.ContainsFunc(r.Match, where) && !slices.ContainsFunc(r.Exclude, excluded)
 }

@@ -83,6 +83,25 @@ func TestOverviewOfPhases(t *testing.T) {
 	}
 }
 
+// TestOverviewOfListeners: nothing tells since when a socket listens, and so no age
+// is shown. A group that fires counts as logged, where its rule asks for that.
+func TestOverviewOfListeners(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 4, time.Hour, func(s *simSocket) { s.state = ssfilter.Listening })
+	b.rule(eachSecond(above(3, func(r *rules.Rule) {
+		r.Match, r.For = []rules.Match{{States: ssfilter.Of(ssfilter.Listening)}}, 0
+		r.Then = []rules.Action{{Kind: rules.Log}}
+	})))
+	b.until(30500 * time.Millisecond)
+	r := b.e.Overview(b.now).Rules[0]
+	if r.Sockets != 4 || r.Oldest != 0 || len(r.Groups) != 1 || r.Groups[0].Oldest != 0 {
+		t.Errorf("%+v, want four sockets of unknown age", r)
+	}
+	if diff := cmp.Diff(map[rules.Kind]map[Result]uint64{rules.Log: {Done: 1}}, r.Results); diff != "" {
+		t.Errorf("results (-want +got):\n%s", diff)
+	}
+}
+
 // TestLateness: an act is on time or late where the socket was seen coming, and
 // was held back by nothing.
 func TestLateness(t *testing.T) {

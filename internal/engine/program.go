@@ -68,7 +68,7 @@ func Compile(set *rules.Set) *Program {
 		}
 		changes := func(m rules.Match) bool { return ssfilter.Volatile(m.Where) }
 		p.rules[i] = rule{
-			Rule: r, class: c, id: sock.RuleSum(r.Name), volatile: slices.ContainsFunc(r.Match, changes),
+			Rule: r, class: c, id: sock.RuleSum(r.Name), volatile: slices.ContainsFunc(r.Match, changes) || slices.ContainsFunc(r.Exclude, changes),
 			grouped: len(r.When) > 0, total: isTotal(&r), timed: slices.ContainsFunc(r.Match, func(m rules.Match) bool { return isTimed(&m) }),
 			destroys: slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive() }),
 			alerts:   slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }),
@@ -206,13 +206,30 @@ func (p *Program) passive(of classSet) bool {
 		if r.volatile || r.measures(rules.PortUsage) || slices.ContainsFunc(r.When, fewer) {
 			return false
 		}
-		for _, m := range r.Match {
-			if m.States&byProgram != 0 || m.StalledFor > 0 || m.Unread != nil || m.InBacklog != nil || len(m.Verdicts) > 0 || len(m.Users) > 0 {
+		for i := range r.Match {
+			if m := &r.Match[i]; m.States&byProgram != 0 || m.StalledFor > 0 || !bare(m) {
+				return false
+			}
+		}
+		// What ceases to be excluded begins to match.
+		for i := range r.Exclude {
+			if !bare(&r.Exclude[i]) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// bare reports whether a match asks for nothing that the program does or sets, but
+// for what its filter asks.
+func bare(m *rules.Match) bool {
+	return m.Unread == nil && m.InBacklog == nil && len(m.Verdicts) == 0 && len(m.Users) == 0
+}
+
+// onlyTimeWait reports whether the rule is about no other sockets.
+func (r *rule) onlyTimeWait() bool {
+	return !slices.ContainsFunc(r.Match, func(m rules.Match) bool { return m.States != 1<<ssfilter.TimeWait })
 }
 
 // metByNobody reports whether a rule of the classes may be about to fire where
@@ -238,8 +255,7 @@ func (p *Program) unmet(of classSet, timeWaits uint64) bool {
 		if !r.sampled() || !of.has(r.class) {
 			continue
 		}
-		others := func(m rules.Match) bool { return m.States != 1<<ssfilter.TimeWait }
-		if slices.ContainsFunc(r.Match, others) || !slices.ContainsFunc(r.When, wantsMore) {
+		if !r.onlyTimeWait() || !slices.ContainsFunc(r.When, wantsMore) {
 			return false
 		}
 	}

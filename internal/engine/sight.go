@@ -111,19 +111,18 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 	s := &e.sight
 	s.counting = false
 	e.sampleTotals(in, now)
+	// Each class by itself: one for which a look could change nothing does not cost
+	// what it would beside another.
+	for c := range s.next {
+		if of := classSet(1 << c); s.next[c] <= now && e.skippable(of, in, now) {
+			e.atMost(of, in)
+			s.skips[c]++
+			s.next[c] = now.Add(s.gap[c])
+		}
+	}
 	of := s.ripe(now)
 	if of == 0 {
 		return // only the counters were wanted, or new rules came meanwhile
-	}
-	if e.skippable(of, in, now) {
-		e.atMost(of, in)
-		for c := range s.next {
-			if of.has(class(c)) {
-				s.skips[c]++
-				s.next[c] = now.Add(s.gap[c])
-			}
-		}
-		return
 	}
 	s.counted = in
 	clear(s.buried)
@@ -351,14 +350,17 @@ func (e *Engine) takeAll(f *Finding, sent, now sock.Instant) {
 			continue
 		}
 		e.stats[i] = f.stats[i]
-		if g := l.groups[i]; g != nil {
-			e.take(i, g, sent, now)
+		t, rg := l.groups[i], e.groups[i]
+		if t != nil {
+			e.take(i, t, sent, now)
 		}
-		rg := e.groups[i]
 		if rg == nil {
 			continue
 		}
 		rg.fresh = true
+		if t != nil || !r.grouped {
+			rg.looked = now
+		}
 		if due := rg.nextFiring(r); due != never {
 			s.next[r.class] = min(s.next[r.class], s.soonest(r.class, max(now, due)))
 		}

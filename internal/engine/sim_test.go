@@ -114,6 +114,7 @@ type simWorld struct {
 	spent    []sock.Spent
 	groups   []sock.Group
 	firing   map[string]bool // groups, by rule and labels
+	looked   map[string]bool // for the rule, in this run of the watchdog
 	alarms   map[string]bool // that fire
 	acting   sock.Instant    // until when the actor is busy
 
@@ -168,7 +169,7 @@ func newSimWorld(seed uint64) *simWorld {
 	w := &simWorld{
 		rng: newSimRand(seed), now: sock.Instant(1000 * time.Second), wake: never,
 		memories: make(map[uint64]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
-		firing: make(map[string]bool), alarms: make(map[string]bool),
+		firing: make(map[string]bool), looked: make(map[string]bool), alarms: make(map[string]bool),
 	}
 	w.now += sock.Instant(w.upTo(time.Second))
 	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
@@ -272,6 +273,7 @@ func (w *simWorld) start() {
 	r.Groups = slices.Clone(w.groups)
 	w.step(r)
 	clear(w.firing)
+	clear(w.looked)
 	for _, g := range w.groups {
 		for i := range w.set.Rules {
 			if rule := &w.set.Rules[i]; g.Rule == sock.RuleSum(rule.Sum) && g.Firing != 0 && g.Ended == 0 {
@@ -644,6 +646,12 @@ func (w *simWorld) look(l *Look) {
 			in := Looked{Finding: f, Sent: sent, Cost: cost}
 			if w.unlucky(20) {
 				in.Err = errors.New("cut short")
+			} else {
+				for i := range l.program.rules {
+					if r := &l.program.rules[i]; l.of.has(r.class) {
+						w.looked[r.Name] = true
+					}
+				}
 			}
 			w.step(in)
 		})
@@ -841,6 +849,8 @@ func (w *simWorld) checkDecision(a *Action) {
 		w.tally.Grouped++
 		if id := groupID(appendGroup(nil, r.GroupBy, &a.Socket)); !w.firing[groupName(r.Name, id.labels(r.GroupBy))] {
 			w.failf("%s takes a socket whose group does not fire: %s", a.Rule, s)
+		} else if !w.looked[a.Rule] {
+			w.failf("%s takes a socket for a group that an earlier run saw: %s", a.Rule, s)
 		}
 	}
 	shown.Autobound = ssfilter.TriOf(!s.bound)

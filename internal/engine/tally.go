@@ -44,9 +44,10 @@ type groupTally struct {
 	worth  int
 
 	// Only where a condition asks for it:
-	before, now *cookieSet           // of the look before, nil: there was none; of this one
-	ports       []ssfilter.PortRange // the local ports that a connect(2) may get
-	paths       *paths
+	before []*cookieSet         // of the looks before; empty: there was none
+	now    *cookieSet           // of this one
+	ports  []ssfilter.PortRange // the local ports that a connect(2) may get
+	paths  *paths
 }
 
 // paths counts the local ports that are used up on each path: each connection from
@@ -76,8 +77,8 @@ func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTa
 	}
 	if r.measures(rules.Growth) {
 		expect := 0
-		if rg.seen != nil {
-			expect = rg.seen.n
+		if len(rg.seen) > 0 {
+			expect = rg.seen[0].n
 		}
 		t.now = newCookieSet(expect)
 	}
@@ -141,15 +142,24 @@ func (t *groupTally) add(s *sock.Socket, entered sock.Instant) {
 	if t.inodes != nil && s.Inode != 0 && int(c.count) > t.worth {
 		t.keep(number, s.Inode)
 	}
-	if t.now != nil {
+	if t.now != nil && !t.now.has(s.ID.Cookie) {
 		t.now.add(s.ID.Cookie)
-		if t.before != nil && !t.before.has(s.ID.Cookie) {
-			c.fresh++
-		}
+		c.fresh++
 	}
 	if s.State == ssfilter.Listening {
 		// One of listen(fd, 0) takes one connection (sk_acceptq_is_full).
 		c.backlog = max(c.backlog, 100*float32(s.RQueue)/float32(max(1, s.WQueue)))
+	}
+}
+
+// recall notes of a socket which may match, now or later, that it is not seen for
+// the first time: it was counted before, or there when the first look was made.
+func (t *groupTally) recall(cookie uint64) {
+	if t.now == nil {
+		return
+	}
+	if len(t.before) == 0 || slices.ContainsFunc(t.before, func(c *cookieSet) bool { return c.has(cookie) }) {
+		t.now.add(cookie)
 	}
 }
 

@@ -1,0 +1,347 @@
+package engine
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// TestFiringOfAnEarlierRun: a group that fired three hours ago is no reason to kill
+// before a look of this run has shown it; the first one fails, and the second is for
+// another rule.
+func TestFiringOfAnEarlierRun(t *testing.T) {
+	leak := above(1000, func(r *rules.Rule) {
+		r.Name = "leak"
+		r.Match = []rules.Match{
+			{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute},
+			{States: ssfilter.Of(ssfilter.Established), IdleFor: 5 * time.Minute},
+		}
+		r.For = time.Minute
+		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: time.Hour}, Order: rules.Oldest}}
+	})
+	watch := killing("watch", logging)
+	s := set(leak, watch)
+	before := newBench(t)
+	before.many(1, 1200, 10*time.Minute)
+	before.rule(s)
+	before.until(3 * time.Minute)
+
+	after := newBench(t)
+	after.now = benchStart.Add(3 * time.Hour)
+	after.add(5001, -(3*time.Hour - 10*time.Minute)) // one socket, ten minutes old
+	after.step(Restored{Groups: before.kept})
+	after.lookErr = errors.New("cut short")
+	after.rule(s)
+	after.lookErr = nil
+	after.until(3*time.Hour + 20*time.Second)
+	if after.sockets[5001] == nil {
+		t.Errorf("killed for a group that nobody has seen for three hours: %v", after.events)
+	}
+}
+
+// TestFiringOfAnEarlierRunWithoutPorts: nor where looks succeed, and what the rule
+// measures cannot be measured.
+func TestFiringOfAnEarlierRunWithoutPorts(t *testing.T) {
+	leak := above(0, func(r *rules.Rule) {
+		r.Name = "leak"
+		r.When = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second}}
+		r.For = 10 * time.Second
+		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: time.Hour}, Order: rules.Oldest}}
+	})
+	s := set(leak, killing("watch", logging))
+	before := newBench(t)
+	before.count = Counted{OK: true, Ports: []ssfilter.PortRange{{First: 10000, Last: 10009}}}
+	for i := range uint16(10) {
+		before.add(uint64(i+1), time.Minute, func(s *simSocket) { s.id.SPort = [2]byte{byte((10000 + i) >> 8), byte(10000 + i)} })
+	}
+	before.rule(s)
+	before.until(30 * time.Second)
+	after := newBench(t)
+	after.now = benchStart.Add(3 * time.Hour)
+	after.count = Counted{OK: true}
+	after.add(5001, -(3*time.Hour - time.Minute))
+	after.step(Restored{Groups: before.kept})
+	after.rule(s)
+	after.until(3*time.Hour + 2*time.Minute)
+	if after.sockets[5001] == nil {
+		t.Errorf("killed for port_usage that was last measured three hours ago: %v", after.events)
+	}
+}
+
+// TestFiringAfterADay: what fired a day ago and has not ended since, by until, alerts
+// on, and is acted on again once its condition has held anew.
+func TestFiringAfterADay(t *testing.T) {
+	rule := above(100, kills, func(r *rules.Rule) {
+		r.Until = []rules.Condition{fewer(10)}
+		r.Then[0].Limit = rules.Limit{N: 1, Per: time.Hour}
+	})
+	before := newBench(t)
+	before.many(1, 150, time.Minute)
+	before.rule(eachSecond(rule))
+	before.until(time.Minute)
+	after := newBench(t)
+	after.now = benchStart.Add(24 * time.Hour)
+	after.many(1000, 50, -(24*time.Hour - time.Minute))
+	after.step(Restored{Groups: before.kept})
+	after.rule(eachSecond(rule))
+	after.until(24*time.Hour + 5*time.Second)
+	if len(after.sockets) < 50 {
+		t.Error("50 sockets are half of what the rule fires at, and one was killed a day after that was last seen")
+	}
+	after.many(2000, 60, -(24*time.Hour - time.Minute))
+	after.until(24*time.Hour + 10*time.Second)
+	if len(after.sockets) < 110 {
+		t.Error("killed before the condition has held for long enough again")
+	}
+	after.until(24*time.Hour + 20*time.Second)
+	if len(after.sockets) != 109 {
+		t.Errorf("%d sockets are left of 110, and one may be killed an hour", len(after.sockets))
+	}
+}
+
+// TestKillsOnOldNumbers: while looks for its rule fail for an hour, and those for
+// another succeed, a group that fired before is no reason to kill.
+func TestKillsOnOldNumbers(t *testing.T) {
+	leak := above(1000, func(r *rules.Rule) {
+		r.Name, r.For = "leak", time.Minute
+		r.Match = []rules.Match{
+			{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute},
+			{States: ssfilter.Of(ssfilter.Established), IdleFor: 5 * time.Minute},
+		}
+		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 2000, Per: time.Minute}, Order: rules.Oldest}}
+	})
+	s := set(leak, killing("watch", logging))
+	b := newBench(t)
+	failing := false
+	step := func(in Input) {
+		for inputs := []Input{in}; len(inputs) > 0; {
+			p := b.e.Step(b.now, inputs[0])
+			b.lookErr = nil
+			if failing && p.Look != nil && p.Look.Query.States.Has(ssfilter.Established) {
+				b.lookErr = errors.New("no buffer space")
+			}
+			inputs = append(inputs[1:], b.carryOut(&p)...)
+			b.wake = p.Wake
+			for _, turn := range p.Turns {
+				failing = failing || turn.To == Firing
+			}
+		}
+	}
+	b.many(1, 1200, 10*time.Minute)
+	step(Ruled{Program: Compile(&s)})
+	for b.wake < benchStart.Add(70*time.Minute) {
+		b.now = b.wake
+		step(nil)
+		if b.sockets[5001] == nil && b.since(b.now) > 50*time.Minute && b.since(b.now) < 51*time.Minute {
+			b.add(5001, -b.since(b.now))
+		}
+	}
+	seen, killed := false, 0
+	for _, e := range b.events {
+		seen = seen || strings.HasSuffix(e, "watch log done 5001")
+		if strings.Contains(e, "leak kill done") {
+			killed++
+		}
+	}
+	if b.sockets[5001] == nil || !seen || killed != 1200 {
+		t.Errorf("%d were killed, and the last one was too, or was never due; seen %t", killed, seen)
+	}
+}
+
+// TestPendingOverRestartsWithoutALook: a daemon that is restarted each minute for three
+// hours, and never ends a look, has not seen that a condition held.
+func TestPendingOverRestartsWithoutALook(t *testing.T) {
+	s := eachSecond(above(3, func(r *rules.Rule) { r.For = 2 * time.Hour }))
+	before := newBench(t)
+	before.many(1, 4, time.Minute)
+	before.rule(s)
+	before.until(5 * time.Second)
+	kept, now := before.kept, before.now
+	for range 180 {
+		now = now.Add(time.Minute)
+		e := New(Config{Precision: benchJiffy, Self: 1})
+		e.Step(now, Restored{Groups: kept})
+		if p := e.Step(now, Ruled{Program: Compile(&s)}); p.Groups != nil {
+			kept = p.Groups
+		}
+	}
+	after := newBench(t)
+	after.sockets, after.now = before.sockets, now
+	after.step(Restored{Groups: kept})
+	after.rule(s)
+	after.until(after.since(now) + time.Second)
+	after.want("3h0m5s r pending dport=80 count 4")
+}
+
+// TestUntilOutlivesTheLastSocket: too few towards a backend, and then none at all, is
+// not over until that says so.
+func TestUntilOutlivesTheLastSocket(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 3, time.Minute)
+	b.rule(eachSecond(above(0, func(r *rules.Rule) {
+		r.When, r.Until, r.For = []rules.Condition{fewer(5)}, []rules.Condition{more(50)}, 0
+	})))
+	b.until(5500 * time.Millisecond)
+	clear(b.sockets)
+	b.until(20 * time.Second)
+	b.want("0s r alert 0 dport=80 count 3", "0s r firing dport=80 count 3")
+}
+
+// TestOthersAfterRestart: nothing is begun by what an earlier run saw.
+func TestOthersAfterRestart(t *testing.T) {
+	before := newBench(t)
+	for i := range 130 {
+		before.many(uint64(1+2*i), 2, time.Minute, toPort(byte(i+1)))
+	}
+	s := eachSecond(above(1, func(r *rules.Rule) { r.For = 0 }))
+	before.rule(s)
+	before.until(5 * time.Second)
+	after := newBench(t)
+	after.sockets, after.now = before.sockets, before.now
+	after.e.Step(after.now, Restored{Groups: before.kept})
+	p := after.e.Step(after.now, Ruled{Program: Compile(&s)})
+	for _, a := range p.Alarms {
+		t.Errorf("before the first look: others %d count %d", a.Others, a.Count)
+	}
+}
+
+// TestAlertsThatEndedApart: of two alerts one ended with its group, and the other is
+// kept firing: a restart ends only that one.
+func TestAlertsThatEndedApart(t *testing.T) {
+	rule := above(3, func(r *rules.Rule) {
+		r.Then = []rules.Action{
+			{Kind: rules.Alert, Notice: &rules.Notice{}},
+			{Kind: rules.Alert, Notice: &rules.Notice{Severity: "page", KeepFiringFor: time.Minute}},
+		}
+	})
+	before := newBench(t)
+	before.many(1, 4, time.Minute)
+	before.rule(eachSecond(rule))
+	before.until(15500 * time.Millisecond)
+	delete(before.sockets, 1)
+	before.until(25 * time.Second)
+	after := newBench(t)
+	after.sockets, after.now, after.alarms = before.sockets, before.now, before.alarms
+	after.step(Restored{Groups: before.kept})
+	after.rule(eachSecond(rule))
+	after.until(2 * time.Minute)
+	after.want("1m16s r alert 1 dport=80 ended")
+}
+
+// TestAlmostTooManyGroups: as long as there is room, nothing is forgotten.
+func TestAlmostTooManyGroups(t *testing.T) {
+	s := eachSecond(above(0, growing(100), func(r *rules.Rule) {
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
+		r.GroupBy = []rules.GroupKey{rules.ByDst}
+	}))
+	e := New(Config{Precision: benchJiffy})
+	e.Step(benchStart, Ruled{Program: Compile(&s)})
+	sockets := flood(95_000, 95_000)
+	for i := range 2 {
+		now := benchStart.Add(time.Duration(i) * time.Second)
+		e.Step(now, nil)
+		p := e.Step(now, Counted{})
+		f := p.Look.Begin(now)
+		for j := range sockets {
+			if i > 0 || j == 0 {
+				f.Take(&sockets[j], now)
+			}
+		}
+		for _, n := range e.Step(now, Looked{Finding: f, Sent: now}).Notes {
+			t.Error(n.Text, n.Attrs)
+		}
+	}
+	if n := len(e.groups[0].groups); n < 94_000 {
+		t.Errorf("%d groups of 95,000 are remembered", n)
+	}
+}
+
+// TestPortUsageAndExclude: what is excluded in one state takes up ports in others.
+func TestPortUsageAndExclude(t *testing.T) {
+	b := newBench(t)
+	b.count = Counted{OK: true, Ports: []ssfilter.PortRange{{First: 10000, Last: 10009}}}
+	for i := range uint16(10) {
+		b.add(uint64(i+1), time.Minute, func(s *simSocket) {
+			s.state = ssfilter.Established
+			s.id.SPort = [2]byte{byte((10000 + i) >> 8), byte(10000 + i)}
+		})
+	}
+	b.rule(eachSecond(above(0, func(r *rules.Rule) {
+		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}, 0
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), Where: port(80)}}
+		r.Exclude = []rules.Match{{States: ssfilter.Of(ssfilter.CloseWait), Where: port(80)}}
+	})))
+	b.until(2 * time.Second)
+	b.want("0s r alert 0 dport=80 count 10", "0s r firing dport=80 count 10")
+}
+
+// TestExcludeEndsWithoutASegment: sockets cease to be excluded because the program
+// reads, and the next look shows that.
+func TestExcludeEndsWithoutASegment(t *testing.T) {
+	b := newBench(t)
+	b.count = Counted{OK: true, HasInSegs: true}
+	b.many(1, 4, time.Minute, func(s *simSocket) { s.rqueue = 10 })
+	b.rule(set(above(3, func(r *rules.Rule) {
+		r.For = 10 * time.Minute // looks each 30 s
+		r.Exclude = []rules.Match{{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}}}
+	})))
+	b.until(31 * time.Second)
+	for _, s := range b.sockets {
+		s.rqueue = 1
+	}
+	b.until(10 * time.Minute)
+	if len(b.events) == 0 || b.events[0] != "1m0s r pending dport=80 count 4" {
+		t.Errorf("want pending at 1m0s, at the next look: %v (looks %d)", b.events, len(b.looks))
+	}
+}
+
+// TestCountersBesideAnotherRule: timewait sockets are not looked for while their total
+// is under the threshold, whatever other rules there are.
+func TestCountersBesideAnotherRule(t *testing.T) {
+	byPeer := above(20000, func(r *rules.Rule) {
+		r.Name = "flood"
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
+	})
+	for _, interval := range []time.Duration{0, 15 * time.Second} {
+		b := newBench(t)
+		b.count = Counted{OK: true, HasTimeWait: true, TimeWait: 3}
+		s := set(byPeer, killing("leak", func(r *rules.Rule) { r.Match[0].InStateFor = 5 * time.Minute }))
+		s.Settings.Interval = interval
+		b.rule(s)
+		b.until(10 * time.Minute)
+		n := 0
+		for _, states := range b.looks {
+			if states.Has(ssfilter.TimeWait) {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("interval %v: %d of %d looks asked for timewait sockets, of which there are 3; want the first only", interval, n, len(b.looks))
+		}
+	}
+}
+
+// TestNoSegmentBesideAnotherRule: nor established ones while no segment arrives.
+func TestNoSegmentBesideAnotherRule(t *testing.T) {
+	b := newBench(t)
+	b.count = Counted{OK: true, HasInSegs: true, InSegs: 7}
+	est := above(3, func(r *rules.Rule) { r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established)}} })
+	s := set(est, killing("verdict", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Minute, Verdicts: []rules.Verdict{rules.EOFUnread}})))
+	s.Settings.Interval = 15 * time.Second
+	b.rule(s)
+	b.until(10 * time.Minute)
+	n := 0
+	for _, states := range b.looks {
+		if states.Has(ssfilter.Established) {
+			n++
+		}
+	}
+	if n > 5 {
+		t.Errorf("%d of %d looks asked for established sockets, and no segment came", n, len(b.looks))
+	}
+}

@@ -1,0 +1,210 @@
+package engine
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// growing has a rule fire at once where more sockets than that come in a minute.
+func growing(perMinute float64) func(*rules.Rule) {
+	return func(r *rules.Rule) {
+		r.For, r.When = 0, []rules.Condition{{Metric: rules.Growth, Op: rules.Greater, Number: perMinute}}
+	}
+}
+
+// begun has sockets begin now.
+func (b *bench) begun(s *simSocket) {
+	s.entered, s.progress, s.lastAck, s.lastData = b.now, b.now, b.now, b.now
+}
+
+// TestGrowthOfWhatMatchesAgain: connections that are there all the time, and match
+// now and then, are seen for the first time once.
+func TestGrowthOfWhatMatchesAgain(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 20, time.Minute, func(s *simSocket) { s.state = ssfilter.Established })
+	b.rule(eachSecond(above(0, growing(10), func(r *rules.Rule) {
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), Unread: &rules.Threshold{Op: rules.Greater, Number: 0}}}
+	})))
+	for i := range 40 {
+		b.until(time.Duration(i*15)*time.Second + 500*time.Millisecond)
+		for _, s := range b.sockets {
+			s.rqueue = uint32(i % 2)
+		}
+	}
+	b.want()
+}
+
+// TestGrowthOfAnIdlePool: nor is one new that is idle again.
+func TestGrowthOfAnIdlePool(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 20, time.Hour, func(s *simSocket) { s.state = ssfilter.Established })
+	b.rule(eachSecond(above(0, growing(10), func(r *rules.Rule) {
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), IdleFor: time.Minute}}
+	})))
+	for i := range 20 {
+		b.until(time.Duration(i*90)*time.Second + 500*time.Millisecond)
+		for _, s := range b.sockets {
+			s.acked, s.received, s.lastAck, s.lastData, s.progress = s.acked+1, s.received+1, b.now, b.now, b.now
+		}
+	}
+	b.want()
+}
+
+// TestGrowthOfAnOldLeak: what was there at the start does not grow when only
+// observation, later on, shows how old it is.
+func TestGrowthOfAnOldLeak(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 1000, time.Hour, keepsAlive)
+	b.rule(eachSecond(above(0, growing(10), func(r *rules.Rule) { r.Match[0].InStateFor = 5 * time.Minute })))
+	b.until(20 * time.Minute)
+	b.want()
+}
+
+// TestGrowthOfALeakInTime: what begins after the start counts when it has become
+// old enough, once.
+func TestGrowthOfALeakInTime(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 10, time.Hour)
+	b.rule(eachSecond(above(0, growing(3), func(r *rules.Rule) { r.Match[0].InStateFor = time.Minute })))
+	b.until(30500 * time.Millisecond)
+	b.many(11, 20, 0, b.begun)
+	b.until(4 * time.Minute)
+	b.want("1m31s r alert 0 dport=80 count 30", "1m31s r firing dport=80 count 30")
+}
+
+// TestGrowthAndALookThatMisses: what one look misses is not new to the next.
+func TestGrowthAndALookThatMisses(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 100, time.Minute)
+	b.rule(eachSecond(above(0, growing(0))))
+	for i := range 120 {
+		b.until(time.Duration(i)*time.Second + 500*time.Millisecond)
+		clear(b.missed)
+		if i > 0 {
+			b.missed[uint64(1+i%100)] = true
+		}
+	}
+	b.want()
+}
+
+// TestGrowthWhileLooksFail: 60 sockets that came in half an hour of looks that fail are
+// two a minute, also in a group that nobody has seen before.
+func TestGrowthWhileLooksFail(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 1, time.Minute)
+	b.rule(eachSecond(above(0, growing(5))))
+	b.until(30500 * time.Millisecond)
+	b.lookErr = errors.New("cut short")
+	for i := range 60 {
+		b.until(31*time.Second + time.Duration(i)*30*time.Second)
+		b.many(uint64(11+i), 1, 0, toPort(81), b.begun)
+	}
+	b.lookErr = nil
+	b.until(35 * time.Minute)
+	b.want()
+}
+
+// TestGrowthOfAKnownGroupWhileLooksFail: nor are they more in one that was known.
+func TestGrowthOfAKnownGroupWhileLooksFail(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 1, time.Minute, toPort(81))
+	b.rule(eachSecond(above(0, growing(5))))
+	b.until(10500 * time.Millisecond)
+	b.many(2, 1, time.Minute, toPort(81))
+	b.until(30500 * time.Millisecond)
+	b.lookErr = errors.New("cut short")
+	for i := range 60 {
+		b.until(31*time.Second + time.Duration(i)*30*time.Second)
+		b.many(uint64(11+i), 1, 0, toPort(81), b.begun)
+	}
+	b.lookErr = nil
+	b.until(35 * time.Minute)
+	b.want()
+}
+
+// TestGrowthAfterSparedLooks: timewait sockets are of the last minute, however long
+// the counter has spared looks for them.
+func TestGrowthAfterSparedLooks(t *testing.T) {
+	b := newBench(t)
+	b.count = Counted{OK: true, HasTimeWait: true}
+	tw := func(n int, from uint64) {
+		b.many(from, n, 0, func(s *simSocket) {
+			s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
+		})
+	}
+	reap := func() {
+		for c, s := range b.sockets {
+			if s.expires <= b.now {
+				delete(b.sockets, c)
+			}
+		}
+		b.count.TimeWait = uint64(len(b.sockets))
+	}
+	b.rule(eachSecond(above(0, func(r *rules.Rule) {
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
+		r.For, r.When = 0, []rules.Condition{more(30), {Metric: rules.Growth, Op: rules.Greater, Number: 15}}
+	})))
+	b.until(2 * time.Second)
+	tw(40, 1) // makes the group known, by 8 a minute
+	reap()
+	b.until(5 * time.Second)
+	for at := 6 * time.Second; at < 30*time.Minute; at += time.Second { // few for half an hour
+		b.until(at)
+		reap()
+	}
+	tw(100, 1000) // 100 in a moment are 20 a minute
+	reap()
+	b.until(30*time.Minute + 10*time.Second)
+	if len(b.events) == 0 {
+		t.Errorf("100 sockets first seen within five minutes, and no growth of more than 15/m: %+v", b.e.Overview(b.now).Rules[0].Groups)
+	}
+}
+
+// TestGrowthAndTwoRestarts: what grew is not forgotten by a run that ends before its
+// first look.
+func TestGrowthAndTwoRestarts(t *testing.T) {
+	rule := above(0, growing(1), func(r *rules.Rule) { r.Until = []rules.Condition{{Metric: rules.Growth, Op: rules.Less, Number: 1}} })
+	s := eachSecond(rule)
+	before := newBench(t)
+	before.many(1, 10, time.Minute)
+	before.rule(s)
+	before.until(30500 * time.Millisecond)
+	before.many(11, 20, 0)
+	before.until(60 * time.Second)
+	short := New(Config{Precision: benchJiffy, Self: 1})
+	short.Step(before.now, Restored{Groups: before.kept})
+	p := short.Step(before.now, Ruled{Program: Compile(&s)})
+	after := newBench(t)
+	after.sockets, after.now, after.alarms = before.sockets, before.now, before.alarms
+	after.step(Restored{Groups: p.Groups})
+	after.rule(s)
+	after.until(65 * time.Second)
+	after.want()
+}
+
+// TestSteadyGrowthOverARestart: a leak goes on at an even pace while nobody watches
+// for a while, and so does its alert.
+func TestSteadyGrowthOverARestart(t *testing.T) {
+	s := eachSecond(above(0, growing(15)))
+	before := newBench(t)
+	leak := func(b *bench, from, to int) { // one each 3 s
+		for i := from; i < to; i += 3 {
+			b.until(time.Duration(i) * time.Second)
+			b.many(uint64(1+i), 1, 0, b.begun)
+		}
+	}
+	before.rule(s)
+	leak(before, 1, 900)
+	after := newBench(t)
+	after.sockets, after.alarms = before.sockets, before.alarms
+	after.wake = never
+	leak(after, 900, 990) // nobody looks
+	after.step(Restored{Groups: before.kept})
+	after.rule(s)
+	leak(after, 990, 1800)
+	after.want()
+}
