@@ -69,7 +69,7 @@ const mostDispatches = 256
 
 func newTeller(o *Options, say func(level slog.Level, text string, attrs ...slog.Attr)) *teller {
 	t := &teller{
-		host: o.Host, notifier: notify.New(notify.Options{Log: o.Log, Page: o.Page}), holders: newSurvey(o), say: say,
+		host: o.Host, notifier: notify.New(notify.Options{Say: say, Page: o.Page}), holders: newSurvey(o), say: say,
 		arrived: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 		begun: make(map[string]*begun), failed: make(map[string]bool),
 	}

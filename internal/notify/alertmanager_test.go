@@ -41,7 +41,7 @@ func TestRealAlertmanager(t *testing.T) {
 	am := notifytest.Start(t, hook.URL+"/theirs")
 	p := usual
 	p.resend, p.lapse, p.keep = time.Second, 5*time.Second, 15*time.Second
-	n := newNotifier(Options{Log: quiet, Page: "http://here:9797/"}, p)
+	n := newNotifier(Options{Say: quiet, Page: "http://here:9797/"}, p)
 	defer n.Close(t.Context())
 	n.Reconfigure([]rules.Receiver{
 		to(rules.Alertmanager, "oncall", am.URL+"/api/v2/alerts"),
@@ -121,7 +121,7 @@ func sameTime(a, b string) bool {
 // TestRealAlertmanagerFlood has it take 10,000 alerts, and one that it refuses.
 func TestRealAlertmanagerFlood(t *testing.T) {
 	am := notifytest.Start(t, "http://127.0.0.1:1/")
-	n := newNotifier(Options{Log: quiet}, usual)
+	n := newNotifier(Options{Say: quiet}, usual)
 	defer n.Close(t.Context())
 	n.Reconfigure([]rules.Receiver{to(rules.Alertmanager, "oncall", am.URL+"/api/v2/alerts")})
 	flood := make([]Alert, maxAlerts-1)

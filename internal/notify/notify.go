@@ -25,7 +25,9 @@ func (a *Alert) firing() bool { return a.EndsAt.IsZero() }
 
 // Options are a Notifier's surroundings.
 type Options struct {
-	Log *slog.Logger
+	// Say has a line logged. It must not wait for the log, which may hang: an alert
+	// must not.
+	Say func(level slog.Level, text string, attrs ...slog.Attr)
 	// Page is the URL that alerts name as their origin; empty: none.
 	Page string
 }
@@ -96,14 +98,15 @@ func (n *Notifier) Set(receiver string, alerts ...Alert) {
 	defer n.mu.Unlock()
 	r := n.find(receiver)
 	if r == nil || n.closed {
-		n.Log.Error("an alert has nobody to go to", "receiver", receiver, "alerts", len(alerts))
+		n.Say(slog.LevelError, "an alert has nobody to go to", slog.String("receiver", receiver), slog.Int("alerts", len(alerts)))
 		return
 	}
 	now := time.Now()
 	news, dropped := r.table.set(now, alerts)
 	if dropped > 0 && now.Sub(r.complained) >= n.pace.resend {
 		r.complained = now
-		n.Log.Warn("alerts are dropped: the receiver has as many as it can hold", "receiver", receiver, "dropped", dropped, "held", maxAlerts)
+		n.Say(slog.LevelWarn, "alerts are dropped: the receiver has as many as it can hold",
+			slog.String("receiver", receiver), slog.Uint64("dropped", dropped), slog.Int("held", maxAlerts))
 	}
 	if news {
 		for _, s := range r.senders {

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var quiet = slog.New(slog.DiscardHandler)
+func quiet(slog.Level, string, ...slog.Attr) {}
 
 // world stands in for all receivers: it remembers what it is sent, and answers
 // as it is told to. Its clock is that of a synctest bubble.
@@ -49,7 +49,7 @@ type sent struct {
 func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, start: time.Now(), Notifier: newNotifier(Options{Log: quiet, Page: "http://here/"}, usual)}
+		w := &world{t: t, start: time.Now(), Notifier: newNotifier(Options{Say: quiet, Page: "http://here/"}, usual)}
 		w.post = w.receive
 		defer w.Close(t.Context())
 		test(t, w)
@@ -767,7 +767,7 @@ func believe(t *testing.T, w *world, random *rand.Rand) {
 func TestTogether(t *testing.T) {
 	p := usual
 	p.gather, p.resend, p.keep, p.retry = time.Microsecond, time.Millisecond, 5*time.Millisecond, time.Microsecond
-	n := newNotifier(Options{Log: quiet}, p)
+	n := newNotifier(Options{Say: quiet}, p)
 	n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) error {
 		return []error{nil, errDown, errBad}[rand.IntN(3)]
 	}
@@ -798,4 +798,40 @@ func TestTogether(t *testing.T) {
 	}
 	all.Wait()
 	n.Close(t.Context())
+}
+
+// A log that hangs keeps nothing from being told, whatever there is to log.
+func TestLogHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := usual
+		p.resend, p.retry = 20*time.Millisecond, time.Millisecond
+		hangs, lines := make(chan struct{}), make(chan string, 100)
+		go func() {
+			for range lines {
+				<-hangs
+			}
+		}()
+		n := newNotifier(Options{Say: func(_ slog.Level, text string, _ ...slog.Attr) { lines <- text }}, p)
+		posts := 0
+		n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) error {
+			if posts++; posts == 2 {
+				return errDown
+			}
+			return nil
+		}
+		n.Reconfigure([]rules.Receiver{to(rules.Alertmanager, "oncall", "am")})
+		n.Set("nobody", Alert{Labels: labels("a1")})
+		n.Set("oncall", Alert{Labels: labels("a1"), StartsAt: time.Now()})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if posts < 10 {
+			t.Errorf("%d messages within a second, want one each %v", posts, p.resend)
+		}
+		n.Close(t.Context())
+		if len(lines) != 2 { // and the first, with which it hangs
+			t.Errorf("%d lines wait for the log, want that the receiver was lost, and is back", len(lines))
+		}
+		close(hangs)
+		close(lines)
+	})
 }

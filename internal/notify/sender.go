@@ -20,7 +20,7 @@ type sender struct {
 	courier  courier
 	pace     pace
 	post     func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error
-	log      *slog.Logger
+	tell     func(level slog.Level, text string, attrs ...slog.Attr)
 
 	news    chan struct{}
 	leaving chan struct{}
@@ -55,7 +55,7 @@ func (n *Notifier) newSender(r *receiver, config *rules.Receiver, to rules.Sourc
 		to:       to,
 		pace:     n.pace,
 		post:     n.post,
-		log:      n.Log.With("receiver", r.name, "url", place(to)),
+		tell:     n.Say,
 		news:     make(chan struct{}, 1),
 		leaving:  make(chan struct{}),
 	}
@@ -172,7 +172,7 @@ func (s *sender) note(m *message, err error) {
 		if down != nil {
 			s.down.Store(nil)
 			s.said = ""
-			s.log.Info("the receiver takes alerts again", "after", now.Sub(down.Since).Round(time.Second))
+			s.say(slog.LevelInfo, "the receiver takes alerts again", slog.Duration("after", now.Sub(down.Since).Round(time.Second)))
 		}
 		return
 	}
@@ -184,6 +184,11 @@ func (s *sender) note(m *message, err error) {
 	s.down.Store(next)
 	if next.Err != s.said && (s.said == "" || now.Sub(s.saidAt) >= s.pace.resend) {
 		s.said, s.saidAt = next.Err, now
-		s.log.Warn("the receiver does not take alerts; what still fires is told when it does", "error", next.Err)
+		s.say(slog.LevelWarn, "the receiver does not take alerts; what still fires is told when it does", slog.String("error", next.Err))
 	}
+}
+
+// say has a line about the receiver logged.
+func (s *sender) say(level slog.Level, text string, attr slog.Attr) {
+	s.tell(level, text, slog.String("receiver", s.receiver.name), slog.String("url", place(s.to)), attr)
 }
