@@ -361,26 +361,41 @@ function showAll() {
 }
 
 async function refresh() {
+  const before = status;
+  let answer, text;
   try {
-    const answer = await fetch("api/v1/status", { cache: "no-store", signal: AbortSignal.timeout(answerWithin) });
+    answer = await fetch("api/v1/status", { cache: "no-store", signal: AbortSignal.timeout(answerWithin) });
+    text = await answer.text();
+  } catch (error) {
+    console.warn(error);
+    trouble = `no answer from the daemon${before ? `; what is here is of ${new Date(before.time).toLocaleTimeString("en-GB")}` : ""}`;
+    showAll();
+    return;
+  }
+  try {
     if (answer.ok) {
-      status = await answer.json();
+      status = JSON.parse(text);
       const hanging = (Date.parse(answer.headers.get("Date")) - Date.parse(status.time)) / 1000;
       trouble = hanging > loopBound ? `the watch loop has not turned for ${duration(hanging)}` : "";
     } else {
-      trouble = `the daemon says: ${(await answer.text()).trim() || answer.status}`;
+      trouble = `the daemon says: ${text.trim().slice(0, 200) || answer.status}`;
     }
+    showAll();
   } catch (error) {
-    const asOf = status ? `; what is here is of ${new Date(status.time).toLocaleTimeString("en-GB")}` : "";
-    trouble = `no answer from the daemon${asOf}`;
+    // The daemon was replaced by one of another version, or by something else.
     console.warn(error);
+    status = before;
+    trouble = "the answer is not of this page's version: reload it";
+    showAll();
   }
-  showAll();
 }
 
 async function live() {
-  if (!document.hidden) await refresh();
-  setTimeout(live, refreshEvery);
+  try {
+    if (!document.hidden) await refresh();
+  } finally {
+    setTimeout(live, refreshEvery);
+  }
 }
 
 at("states").addEventListener("click", (event) => {

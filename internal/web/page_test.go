@@ -1,9 +1,11 @@
 package web
 
 import (
+	"encoding/json"
 	"flag"
 	"image/color"
 	"image/png"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -152,6 +154,46 @@ func TestPageInUse(t *testing.T) {
 	b.server.Close()
 	b.Await(`document.querySelector("#verdict").textContent.startsWith("no answer from the daemon; what is here is of ")`)
 	b.Await(pool + ` != null`)
+}
+
+// What the page cannot draw ends nothing: it says so, keeps what it had, and asks
+// again.
+func TestPageOfAnotherVersion(t *testing.T) {
+	lively := func() string {
+		text, err := json.Marshal(statustest.Lively(time.Now()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for name, misfit := range map[string]string{
+		"something else": `{}`,
+		"no object":      `null`,
+		"no JSON":        `<html>`,
+		"without groups": strings.ReplaceAll(lively(), `"groups"`, `"bands"`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var now atomic.Value
+			now.Store(misfit)
+			b := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/api/v1/status" {
+					io.WriteString(w, now.Load().(string))
+					return
+				}
+				handler(nil).ServeHTTP(w, r)
+			}))
+			const (
+				isMisfit = `document.querySelector("#verdict").textContent == "the answer is not of this page's version: reload it" && document.body.className == "stale"`
+				isDrawn  = `document.querySelectorAll("article.rule").length == 6`
+			)
+			b.Await(isMisfit)
+			now.Store(lively())
+			b.Await(`document.querySelector("#verdict").textContent == "2 problems" && document.body.className == "" && ` + isDrawn)
+			now.Store(misfit)
+			b.Await(isMisfit + ` && ` + isDrawn)
+		})
+	}
 }
 
 // The page can be pictured, in light, in the dark and on a phone: it is not blank.
