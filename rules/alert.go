@@ -248,9 +248,9 @@ func (p *parser) checkTwin(d *draft, i int) {
 
 // checkLabels refuses a label that the group has by itself.
 func (p *parser) checkLabels(d *draft, labels map[string]string, at *yaml.Node) {
-	for _, k := range d.GroupBy {
-		if labels[string(k)] != "" {
-			p.report(at, "the label %s is the group's own, by group_by: choose another name", k)
+	for _, k := range d.groupBy {
+		if labels[string(k.value)] != "" {
+			p.report(at, "the label %s is the group's own, by group_by: choose another name", k.value)
 		}
 	}
 }

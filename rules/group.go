@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -53,16 +54,20 @@ const (
 	BacklogUsage Metric = "backlog_usage" // percent of an accept queue's limit in use, on listening sockets; the highest
 )
 
-// metrics say how each is written.
-var metrics = []struct {
-	name Metric
-	unit string // after the number: "", "/m" or "%"
-	most float64
-}{
-	{Count, "", math.MaxUint32},
-	{Growth, "/m", math.MaxUint32},
-	{PortUsage, "%", 100},
-	{BacklogUsage, "%", 1000}, // a queue may hold one more than its limit, and the limit may be 0
+// metric is how one is written: a number, and after it the unit.
+type metric struct {
+	name                   Metric
+	unit                   string
+	most                   float64
+	measure, form, example string
+}
+
+var metrics = []metric{
+	{Count, "", math.MaxUint32, "number of sockets", "digits alone", "count > 20000"},
+	{Growth, "/m", math.MaxUint32, "number of sockets a minute", "a number with /m after it", "growth > 10/m"},
+	{PortUsage, "%", 100, "percentage", "a number with % after it", "port_usage > 80%"},
+	// A queue may hold one more than its limit, and the limit may be 0.
+	{BacklogUsage, "%", 1000, "percentage", "a number with % after it", "backlog_usage > 80%"},
 }
 
 // Condition compares a metric of a group with a number, in the metric's unit.
@@ -90,63 +95,56 @@ func (c Condition) String() string {
 	return fmt.Sprintf("%s %s %s%s", c.Metric, c.Op, strconv.FormatFloat(c.Number, 'f', -1, 64), c.Metric.Unit())
 }
 
-var condition = scalar("a condition", schema{
-	"type": "string", "pattern": `^(count|growth|port_usage|backlog_usage) *(<=|>=|!=|==|<|>|=) *[0-9]+(\.[0-9]+)? *(%|/m)?$`,
+var condition = scalar("a condition such as count > 20000", schema{
+	"type": "string", "pattern": `^(count|growth|port_usage|backlog_usage) *(<=|>=|!=|==|<|>|=) *(0|[1-9][0-9]*)(\.[0-9]+)? *(%|/m)?$`,
 	"examples": []string{"count > 20000", "growth > 10/m", "port_usage > 80%"},
 }, parseCondition)
 
 // parseCondition reads METRIC OP NUMBER, with the metric's unit.
 func parseCondition(text string) (Condition, error) {
-	at := strings.IndexAny(text, "<>=!")
-	if at < 0 {
+	at := strings.IndexAny(text, comparing)
+	name := strings.TrimSpace(text[:max(at, 0)])
+	if at < 0 || name == "" || isNumber(name) || strings.ContainsAny(name, " \t") {
 		return Condition{}, fmt.Errorf("%q is not a condition: write a metric, an operator and a number, such as count > 20000", text)
 	}
-	name, rest := strings.TrimSpace(text[:at]), text[at:]
+	if name == "fd_usage" {
+		return Condition{}, errors.New("fd_usage is not supported yet")
+	}
 	names := make([]string, 0, len(metrics))
 	for _, m := range metrics {
+		if string(m.name) == name {
+			return m.parse(text[at:])
+		}
 		names = append(names, string(m.name))
-		if string(m.name) != name {
-			continue
-		}
-		c := Condition{Metric: m.name}
-		for _, o := range operators {
-			if after, ok := strings.CutPrefix(rest, o.text); ok {
-				c.Op, rest = o.op, strings.TrimSpace(after)
-				break
-			}
-		}
-		if c.Op == "" {
-			return c, fmt.Errorf("%q has no operator: write one of <, <=, >, >=, = and !=", text)
-		}
-		digits, found := strings.CutSuffix(rest, m.unit)
-		digits = strings.TrimSpace(digits)
-		if !found || !isDecimal(digits) {
-			return c, badMeasure(m.name, m.unit, rest)
-		}
-		n, err := strconv.ParseFloat(digits, 64)
-		if err != nil || n > m.most {
-			return c, fmt.Errorf("%s is out of range: %s is at most %.0f%s", rest, m.name, m.most, m.unit)
-		}
-		if m.name == Count && n != math.Trunc(n) {
-			return c, fmt.Errorf("%s is not a whole number of sockets", rest)
-		}
-		c.Number = n
-		return c, nil
 	}
-	if name == "fd_usage" {
-		return Condition{}, fmt.Errorf("fd_usage is not supported yet")
-	}
-	return Condition{}, fmt.Errorf("%s", unknown("metric", name, "a condition", names))
+	return Condition{}, errors.New(unknown("metric", name, "a condition", names))
 }
 
-func badMeasure(m Metric, unit, text string) error {
-	switch unit {
-	case "":
-		return fmt.Errorf("%s is a number of sockets, without a unit: %q is none", m, text)
-	case "%":
-		return fmt.Errorf("%s is a percentage: write a number with %% after it, not %q", m, text)
+// parse reads what follows the metric's name.
+func (m metric) parse(text string) (Condition, error) {
+	op, number, err := cutOperator(text)
+	if err != nil {
+		return Condition{}, err
 	}
-	return fmt.Errorf("%s is sockets a minute: write a number with /m after it, not %q", m, text)
+	if strings.ContainsAny(number, comparing) {
+		return Condition{}, errors.New("this is more than one condition: write a list of them, such as [count > 5, growth > 3/m], which must all hold")
+	}
+	digits, found := strings.CutSuffix(number, m.unit)
+	digits = strings.TrimSpace(digits)
+	switch {
+	case !found || !decimal.MatchString(digits):
+		return Condition{}, fmt.Errorf("%q is no %s: write %s, such as %s", number, m.measure, m.form, m.example)
+	case leadingZero(digits):
+		return Condition{}, errManyWays(digits)
+	}
+	n, err := strconv.ParseFloat(digits, 64)
+	if err != nil || n > m.most {
+		return Condition{}, fmt.Errorf("%s is out of range: %s is at most %.0f%s", number, m.name, m.most, m.unit)
+	}
+	if m.name == Count && n != math.Trunc(n) {
+		return Condition{}, fmt.Errorf("%s is not a whole number of sockets", number)
+	}
+	return Condition{Metric: m.name, Op: op, Number: n}, nil
 }
 
 // span is the values of a metric that conditions allow.
@@ -155,16 +153,17 @@ type span struct {
 	above, below bool // least, or most, is itself outside
 }
 
-// spanOf is where all conditions on a metric hold. One with != counts only where it
-// leaves nothing.
-func spanOf(conditions []Condition, m Metric) span {
-	s := span{most: math.Inf(1)}
+// spanOf is where all conditions on a metric hold that is no less than least. One
+// with != counts only where it leaves nothing.
+func spanOf(conditions []placed[Condition], m Metric, least float64) span {
+	s := span{least: least, most: math.Inf(1)}
 	for _, known := range metrics {
 		if known.name == m {
 			s.most = known.most
 		}
 	}
 	for _, c := range conditions {
+		c := c.value
 		if c.Metric != m || c.Op == NotEqual {
 			continue
 		}
@@ -188,6 +187,7 @@ func spanOf(conditions []Condition, m Metric) span {
 		}
 	}
 	for _, c := range conditions {
+		c := c.value
 		if c.Metric == m && c.Op == NotEqual && s.least == c.Number && s.most == c.Number {
 			s.above = true
 		}
@@ -216,35 +216,64 @@ func (p *parser) checkGroups(d *draft) {
 		return
 	}
 	seen := map[GroupKey]bool{}
-	for _, k := range d.GroupBy {
-		if k != "" && seen[k] {
-			p.report(d.given["group_by"], "group_by names %s twice", k)
+	for _, k := range d.groupBy {
+		if k.value != "" && seen[k.value] {
+			p.report(k.at, "group_by names %s twice: remove one", k.value)
 		}
-		seen[k] = true
+		seen[k.value] = true
 	}
 	for _, m := range metrics {
-		if spanOf(d.When, m.name).empty() {
-			p.report(d.given["when"], "when can never hold: no value of %s satisfies all of it", m.name)
-		}
-		if spanOf(d.Until, m.name).empty() {
-			p.report(d.given["until"], "until can never hold: no value of %s satisfies all of it: the group would fire for ever", m.name)
-		}
+		p.checkHolds(d.when, m.name, d.least(m.name), "when can never hold: no value of %s satisfies %s")
+		p.checkHolds(d.until, m.name, 0, "until can never hold, and the group would fire for ever: no value of %s satisfies %s")
 	}
 	p.checkOverlap(d)
 	p.checkMetrics(d)
 }
 
+// least is the least value of a metric that when is asked about. A group by
+// properties is there while a socket has them, and a while longer where what is
+// measured is not of the sockets of this instant alone.
+func (d *draft) least(m Metric) float64 {
+	beyond := func(c placed[Condition]) bool {
+		return c.value.Metric == "" || c.value.Metric == Growth || c.value.Metric == PortUsage
+	}
+	if m == Count && d.given.has("group_by") && !slices.ContainsFunc(d.when, beyond) {
+		return 1
+	}
+	return 0
+}
+
+// checkHolds reports the first condition on a metric that leaves it no value, by
+// itself or together with those before it.
+func (p *parser) checkHolds(conditions []placed[Condition], m Metric, least float64, format string) {
+	for i, c := range conditions {
+		if c.value.Metric != m || !spanOf(conditions[:i+1], m, least).empty() {
+			continue
+		}
+		switch {
+		case !spanOf(conditions[i:i+1], m, least).empty():
+			p.report(c.at, format, m, "both this and what stands before it")
+		case spanOf(conditions[i:i+1], m, 0).empty():
+			p.report(c.at, format, m, "this")
+		default:
+			p.report(c.at, "when can never hold: a group without sockets is none, so that its count is 1 or more; leave out group_by to hear of too few")
+		}
+		return
+	}
+}
+
 // checkOverlap refuses an until that holds wherever when does: the group would
 // end as soon as it fired.
 func (p *parser) checkOverlap(d *draft) {
-	inside := len(d.Until) > 0
-	for _, c := range d.Until {
-		when, until := spanOf(d.When, c.Metric), spanOf(d.Until, c.Metric)
+	inside := len(d.until) > 0
+	for _, c := range d.until {
+		c := c.value
+		when, until := spanOf(d.when, c.Metric, d.least(c.Metric)), spanOf(d.until, c.Metric, 0)
 		inside = inside && c.Metric != "" && c.Op != NotEqual && !when.empty() && until.least <= when.least && when.most <= until.most &&
 			!(until.above && until.least == when.least && !when.above) && !(until.below && until.most == when.most && !when.below)
 	}
-	for _, c := range d.When {
-		inside = inside && c.Metric != ""
+	for _, c := range d.when {
+		inside = inside && c.value.Metric != ""
 	}
 	if inside {
 		p.report(d.given["until"], "until holds wherever when does: a group would end as soon as it fired; write until for when it is over, such as a lower threshold")
@@ -253,12 +282,12 @@ func (p *parser) checkOverlap(d *draft) {
 
 // checkMetrics holds the match and group_by of a rule to what its metrics can tell.
 func (p *parser) checkMetrics(d *draft) {
-	for _, c := range slices.Concat(d.When, d.Until) {
-		switch c.Metric {
+	for _, c := range slices.Concat(d.when, d.until) {
+		switch c.value.Metric {
 		case PortUsage:
-			for _, k := range d.GroupBy {
-				if k != BySrc && k != ByDst && k != ByDport && k != "" {
-					p.report(d.given["group_by"], "port_usage is about the local ports towards a peer: group by src, dst and dport, not by %s", k)
+			for _, by := range d.groupBy {
+				if k := by.value; k != BySrc && k != ByDst && k != ByDport && k != "" {
+					p.report(by.at, "port_usage is about the local ports towards a peer: group by src, dst and dport, not by %s", k)
 				}
 			}
 		case BacklogUsage:
@@ -273,11 +302,11 @@ func (p *parser) checkMetrics(d *draft) {
 
 var groupFields = []key[draft]{
 	field("group_by", "one group for each combination of these: dst, dport, src, sport, state, user; absent: one group",
-		anyOf(groupKeyOf), func(d *draft) *[]GroupKey { return &d.GroupBy }),
+		anyOf(withPlace(groupKeyOf)), func(d *draft) *[]placed[GroupKey] { return &d.groupBy }),
 	field("when", "conditions on a group, which must all hold: METRIC OP NUMBER, such as count > 20000, growth > 10/m, port_usage > 80%",
-		anyOf(condition), func(d *draft) *[]Condition { return &d.When }),
+		anyOf(withPlace(condition)), func(d *draft) *[]placed[Condition] { return &d.when }),
 	field("until", "when a firing group ends; absent: when it no longer satisfies when",
-		anyOf(condition), func(d *draft) *[]Condition { return &d.Until }),
+		anyOf(withPlace(condition)), func(d *draft) *[]placed[Condition] { return &d.until }),
 	field("for", "how long when must hold before the group fires",
 		duration, func(d *draft) *time.Duration { return &d.For }),
 	field("cooldown", "how long after a firing what runs once per firing does not run again",

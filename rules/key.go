@@ -152,6 +152,28 @@ func convert[V, W any](v value[V], to func(V) W) value[W] {
 	}
 }
 
+// placed is a value and where it stands.
+type placed[V any] struct {
+	value V
+	at    *yaml.Node
+}
+
+func withPlace[V any](v value[V]) value[placed[V]] {
+	return value[placed[V]]{
+		read:   func(p *parser, n *yaml.Node) placed[V] { return placed[V]{v.read(p, n), n} },
+		schema: v.schema,
+	}
+}
+
+// unplaced are the values alone.
+func unplaced[V any](all []placed[V]) []V {
+	var values []V
+	for _, v := range all {
+		values = append(values, v.value)
+	}
+	return values
+}
+
 // anyOf is one value or a list of them.
 func anyOf[V any](one value[V]) value[[]V] {
 	list := listOf(one)

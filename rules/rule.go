@@ -16,6 +16,8 @@ type draft struct {
 	at             *yaml.Node
 	given          given
 	match, exclude []*selection
+	groupBy        []placed[GroupKey]
+	when, until    []placed[Condition]
 	then           []act
 }
 
@@ -139,6 +141,7 @@ func (p *parser) checkDestructive(d *draft, a *act) {
 func (d *draft) finish(dryRun bool) Rule {
 	r := d.Rule
 	r.DryRun = r.DryRun || dryRun
+	r.GroupBy, r.When, r.Until = unplaced(d.groupBy), unplaced(d.when), unplaced(d.until)
 	for _, s := range d.match {
 		r.Match = append(r.Match, s.Match)
 	}

@@ -17,13 +17,14 @@ import (
 func scalar[V any](want string, s schema, parse func(text string) (V, error)) value[V] {
 	return value[V]{
 		read: func(p *parser, n *yaml.Node) V {
-			var v V
+			var none V
 			if n = p.scalar(n, want); n == nil {
-				return v
+				return none
 			}
 			v, err := parse(n.Value)
 			if err != nil {
 				p.report(n, "%v", err)
+				return none // half a value would lead to errors that are none
 			}
 			return v
 		},
@@ -63,8 +64,8 @@ var boolean = value[bool]{
 // number reads a decimal number. What YAML or C would read in another base is
 // refused, not guessed at.
 func number(text string, least, most uint64) (uint64, error) {
-	if len(text) > 1 && text[0] == '0' || strings.Contains(text, "_") {
-		return 0, fmt.Errorf("%q could be read in several ways: write a decimal number without leading zeros and underscores", text)
+	if leadingZero(text) || strings.Contains(text, "_") {
+		return 0, errManyWays(text)
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if errors.Is(err, strconv.ErrRange) || err == nil && (n < least || n > most) {
@@ -74,6 +75,13 @@ func number(text string, least, most uint64) (uint64, error) {
 		return 0, fmt.Errorf("%q is not a decimal number", text)
 	}
 	return n, nil
+}
+
+// leadingZero reports whether a number begins as one of another base may.
+func leadingZero(text string) bool { return len(text) > 1 && text[0] == '0' && text[1] != '.' }
+
+func errManyWays(text string) error {
+	return fmt.Errorf("%q could be read in several ways: write a decimal number without leading zeros and underscores", text)
 }
 
 // isNumber reports whether text begins as a number does, so that an error about
@@ -170,11 +178,14 @@ func parseRate(text string) (Limit, error) {
 
 // percent is a share of a whole, more than none, as a fraction.
 var percent = scalar("a percentage", schema{
-	"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?%$`, "examples": []string{"1%", "0.5%"},
+	"type": "string", "pattern": `^(0|[1-9][0-9]*)(\.[0-9]+)?%$`, "examples": []string{"1%", "0.5%"},
 }, func(text string) (float64, error) {
 	digits, ok := strings.CutSuffix(text, "%")
-	if !isDecimal(digits) {
+	if !decimal.MatchString(digits) {
 		return 0, fmt.Errorf("%q is not a percentage: write one such as 1%% or 0.5%%", text)
+	}
+	if leadingZero(digits) {
+		return 0, errManyWays(digits)
 	}
 	if !ok {
 		return 0, fmt.Errorf("%q has no unit: write %s%%", text, text)
@@ -188,28 +199,38 @@ var percent = scalar("a percentage", schema{
 
 var decimal = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 
-func isDecimal(text string) bool { return decimal.MatchString(text) }
+// operators by how they are written.
+var operators = map[string]Op{
+	"<=": LessEqual, ">=": GreaterEqual, "!=": NotEqual, "==": Equal, "<": Less, ">": Greater, "=": Equal,
+}
 
-// operators are tried in this order: the longer ones first.
-var operators = []struct {
-	text string
-	op   Op
-}{
-	{"<=", LessEqual}, {">=", GreaterEqual}, {"!=", NotEqual}, {"==", Equal},
-	{"<", Less}, {">", Greater}, {"=", Equal},
+// comparing are the characters of operators.
+const comparing = "<>=!"
+
+// cutOperator splits a comparison into its operator and the rest.
+func cutOperator(text string) (Op, string, error) {
+	rest := strings.TrimLeft(text, comparing+" \t")
+	written := strings.TrimSpace(text[:len(text)-len(rest)])
+	if op := operators[written]; op != "" {
+		return op, strings.TrimSpace(rest), nil
+	}
+	meant := strings.NewReplacer("=>", ">=", "=<", "<=", "<>", "!=", " ", "", "\t", "").Replace(written)
+	if operators[meant] == "" {
+		return "", "", fmt.Errorf("%q is no operator: write one of <, <=, >, >=, = and !=", written)
+	}
+	return "", "", fmt.Errorf("%q is no operator: write %s", written, meant)
 }
 
 var threshold = scalar("a comparison", schema{
 	"type": "string", "pattern": `^(<=|>=|!=|==|<|>|=) *[0-9]+$`, "examples": []string{"> 1", "= 0"},
 }, func(text string) (*Threshold, error) {
-	for _, o := range operators {
-		if rest, ok := strings.CutPrefix(text, o.text); ok {
-			n, err := number(strings.TrimSpace(rest), 0, math.MaxUint32)
-			if err != nil {
-				return nil, err
-			}
-			return &Threshold{Op: o.op, Number: n}, nil
+	if strings.IndexAny(text, comparing) == 0 {
+		op, digits, err := cutOperator(text)
+		if err != nil {
+			return nil, err
 		}
+		n, err := number(digits, 0, math.MaxUint32)
+		return &Threshold{Op: op, Number: n}, err
 	}
 	return nil, fmt.Errorf("%q is not a comparison: write an operator and a number in quotes, such as \"> 1\" or \"= 0\"", text)
 })
