@@ -3,6 +3,7 @@ package notify
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -20,6 +21,7 @@ type alertmanager struct {
 
 	repeated uint64    // the repetition under way has come to this number
 	due      time.Time // when the next one begins
+	wasNews  bool      // the last message
 }
 
 // postableAlert is an alert in Alertmanager's API, version 2.
@@ -33,27 +35,52 @@ type postableAlert struct {
 
 func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
 	told := a.told.Load()
-	if news := a.table.between(now, told, math.MaxUint64, maxBatch); len(news) > 0 {
-		upTo := news[len(news)-1].seq
-		return a.message(now, news, func(time.Time, bool) {
-			if a.repeated == told {
-				a.repeated = upTo // what was told just now is not repeated yet
-			}
-			a.told.Store(upTo)
-		}), now
-	}
 	if last {
-		return nil, now
+		return a.news(now, told), now
 	}
 	if a.repeated >= told && !now.Before(a.due) {
 		a.repeated, a.due = 0, now.Add(a.pace.resend)
 	}
-	if items := a.table.between(now, a.repeated, told, maxBatch); len(items) > 0 {
-		upTo := items[len(items)-1].seq
-		return a.message(now, items, func(time.Time, bool) { a.repeated = upTo }), now
+	// By turns: where one message takes longer than the next news, what fires must
+	// not lapse for want of a repetition.
+	ways := []func(time.Time, uint64) *message{a.news, a.repetition}
+	if a.wasNews {
+		slices.Reverse(ways)
 	}
-	a.repeated = told
+	for _, way := range ways {
+		if m := way(now, told); m != nil {
+			return m, now
+		}
+	}
 	return nil, a.due
+}
+
+// news tells what has not been told yet.
+func (a *alertmanager) news(now time.Time, told uint64) *message {
+	items := a.table.between(now, told, math.MaxUint64, maxBatch)
+	if len(items) == 0 {
+		return nil
+	}
+	a.wasNews = true
+	upTo := items[len(items)-1].seq
+	return a.message(now, items, func(time.Time, bool) {
+		if a.repeated == told {
+			a.repeated = upTo // what was told just now is not repeated yet
+		}
+		a.told.Store(upTo)
+	})
+}
+
+// repetition tells what has been told before.
+func (a *alertmanager) repetition(now time.Time, told uint64) *message {
+	items := a.table.between(now, a.repeated, told, maxBatch)
+	if len(items) == 0 {
+		a.repeated = told
+		return nil
+	}
+	a.wasNews = false
+	upTo := items[len(items)-1].seq
+	return a.message(now, items, func(time.Time, bool) { a.repeated = upTo })
 }
 
 func (a *alertmanager) message(now time.Time, items []item, settle func(time.Time, bool)) *message {
