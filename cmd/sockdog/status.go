@@ -174,19 +174,33 @@ func (w *report) rules(all []status.Rule) {
 	w.table([]string{"RULE", "MODE", "MATCH", "CANDIDATES", "OLDEST", "FIRING", "DONE"}, rows)
 }
 
-// deeds is what a rule has done: "kill: 12 done, 1 gone".
+// deeds is what a rule has done, and what it has spared: "kill: 12 done, 1 gone;
+// spared: 30 protected".
 func deeds(r *status.Rule) string {
 	var lines []string
 	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
 		var some []string
 		for _, result := range status.Results {
 			if n := r.Actions[action][result]; n > 0 {
-				some = append(some, fmt.Sprintf("%d %s", n, result))
+				word := string(result)
+				if action == "alert" && result == journal.Done {
+					word = "raised" // whether a receiver took it is told apart
+				}
+				some = append(some, fmt.Sprintf("%d %s", n, word))
 			}
 		}
 		if len(some) > 0 {
 			lines = append(lines, action+": "+strings.Join(some, ", "))
 		}
+	}
+	var spared []string
+	for _, reason := range status.HeldReasons {
+		if n := r.HeldBack[reason]; n > 0 && !status.OfLimit(reason) {
+			spared = append(spared, fmt.Sprintf("%d %s", n, strings.ReplaceAll(reason, "_", " ")))
+		}
+	}
+	if len(spared) > 0 {
+		lines = append(lines, "spared: "+strings.Join(spared, ", "))
 	}
 	return cmp.Or(strings.Join(lines, "; "), "-")
 }

@@ -41,6 +41,8 @@ func TestMetrics(t *testing.T) {
 		`sockdog_actions_total{action="sysctl",result="failed",rule="ports-run-out"} 0`,
 		`sockdog_held_back_total{reason="limit",rule="postgres-close-wait"} 12`,
 		`sockdog_held_back_total{reason="limit_of_all_rules",rule="postgres-close-wait"} 0`,
+		`sockdog_held_back_total{reason="protected",rule="postgres-close-wait"} 30`,
+		`sockdog_held_back_total{reason="mptcp_subflow",rule="dead-cache"} 0`,
 		`sockdog_action_possible{action="kill"} 1`,
 		`sockdog_action_possible{action="shutdown"} 0`,
 		`sockdog_action_lateness_seconds_bucket{le="0.001"} 1`,

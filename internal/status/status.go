@@ -107,7 +107,7 @@ type Rule struct {
 	Groups  []Group `json:"groups"`  // those firing, then the nearest to it: at most MostGroups
 
 	Actions  map[string]Tally  `json:"actions"`   // by kind: one for each that the rule has
-	HeldBack map[string]uint64 `json:"held_back"` // by one of HeldReasons
+	HeldBack map[string]uint64 `json:"held_back"` // by one of HeldReasons; an absent one is 0
 }
 
 // Group is how near a group of sockets is to what its rule waits for.
@@ -137,7 +137,8 @@ type Condition struct {
 	Value     float64 `json:"value"`
 }
 
-// Tally is how many actions had which result; an absent one is 0.
+// Tally is how many actions had which result; an absent one is 0. An alert is done
+// once it is raised: what its receivers make of it, Receiver counts.
 type Tally map[journal.Result]uint64
 
 // Results are what may become of an action.
@@ -145,9 +146,16 @@ var Results = []journal.Result{
 	journal.Done, journal.Gone, journal.Changed, journal.Held, journal.Would, journal.Failed, journal.Unconfirmed, journal.Interrupted,
 }
 
-// HeldReasons are the keys of Rule.HeldBack: what held an action back. They are the
-// names that the log has for them.
-var HeldReasons = []string{"limit", "limit_of_all_rules"}
+// HeldReasons are the keys of Rule.HeldBack. What a limit holds back waits, and is
+// in the tally of its action as held too; what is spared for another reason was
+// never to be touched, and is counted once a connection.
+var HeldReasons = []string{
+	"limit", "limit_of_all_rules",
+	"protected", "in_use", "in_accept_queue", "held_by_kernel", "mptcp_subflow", "not_connected", "orphan", "own",
+}
+
+// OfLimit reports whether one of HeldReasons is a limit.
+func OfLimit(reason string) bool { return strings.HasPrefix(reason, "limit") }
 
 // Looks are the readings of the socket table.
 type Looks struct {

@@ -153,12 +153,17 @@ function rule(r) {
   );
 }
 
-// deeds is what the rule has done since the daemon started.
+// deeds is what the rule has done, and what it has spared, since the daemon started.
 function deeds(r) {
   const lines = Object.entries(r.actions).map(([action, results]) => {
-    const some = Object.entries(results).filter(([, n]) => n).map(([result, n]) => `${number(n)} ${result}`);
+    // Whether a receiver took an alert is told apart.
+    const word = (result) => (action === "alert" && result === "done" ? "raised" : result);
+    const some = Object.entries(results).filter(([, n]) => n).map(([result, n]) => `${number(n)} ${word(result)}`);
     return `${action}: ${some.join(", ") || "nothing yet"}`;
   });
+  // What a limit holds back is among the results.
+  const spared = Object.entries(r.held_back).filter(([reason, n]) => n && !reason.startsWith("limit"));
+  if (spared.length) lines.push(`spared: ${spared.map(([reason, n]) => `${number(n)} ${reason.replaceAll("_", " ")}`).join(", ")}`);
   return lines.join(" · ");
 }
 

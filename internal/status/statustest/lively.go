@@ -65,7 +65,7 @@ func lively(ago func(time.Duration) time.Time) []status.Rule {
 			Name: "postgres-close-wait", Description: "The pool forgets to close what the database has closed", Mode: status.Enabled,
 			Sockets: 3, Candidates: 46, OldestSeconds: 311,
 			Actions:  map[string]status.Tally{"kill": {"done": 1284, "gone": 31, "held": 12}},
-			HeldBack: map[string]uint64{"limit": 12},
+			HeldBack: map[string]uint64{"limit": 12, "protected": 30, "in_use": 2},
 		},
 		{
 			Name: "time-wait-flood", Mode: status.Enabled,
