@@ -48,6 +48,8 @@ type Event struct {
 	Oldest       time.Duration     // of the sockets that match, in its state
 	Holders      string            // who holds them, as far as is known
 	Done         string            // what was done about them
+	Peak         int               // the highest count since it fires
+	Peers        string            // towards whom most of the sockets are, as far as is known
 }
 
 // sample fills every field, to try a template with.
@@ -57,7 +59,7 @@ var sample = Event{
 		string(ByDst): "192.0.2.17", string(ByDport): "5432", string(BySrc): "192.0.2.18", string(BySport): "40000",
 		string(ByState): "close-wait", string(ByUser): "1000",
 	},
-	Count: 2, Growth: 1, PortUsage: 1, BacklogUsage: 1, Since: time.Unix(0, 0), Lasted: time.Minute, Oldest: time.Minute, Holders: "nginx[1]", Done: "nothing",
+	Count: 2, Growth: 1, PortUsage: 1, BacklogUsage: 1, Since: time.Unix(0, 0), Lasted: time.Minute, Oldest: time.Minute, Holders: "nginx[1]", Done: "nothing", Peak: 2, Peers: "192.0.2.17:5432",
 }
 
 // Template is a text/template over an Event that was tried when it was read.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,6 @@ type Facts struct {
 	Since    time.Time // the conditions have held since
 	Until    time.Time // they held until then: now, or when the alarm was over or ended
 	Holders  string
-	Done     string
 }
 
 // Labels identify the alarm: the same for as long as it goes on, whatever is
@@ -44,12 +44,16 @@ func Annotations(a *engine.Alarm, f Facts) (map[string]string, error) {
 	e := event(a, f)
 	said := map[string]string{
 		"count":   strconv.Itoa(a.Count),
+		"peak":    strconv.Itoa(e.Peak),
 		"since":   f.Since.UTC().Format(time.RFC3339),
 		"holders": e.Holders,
 		"done":    e.Done,
 	}
 	if e.When != "" {
 		said["when"] = e.When
+	}
+	if e.Peers != "" {
+		said["peers"] = e.Peers
 	}
 	if a.Oldest > 0 {
 		said["oldest"] = whole(a.Oldest)
@@ -85,7 +89,7 @@ func event(a *engine.Alarm, f Facts) rules.Event {
 		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: make(map[string]string, len(a.Group)),
 		Count: a.Count, Growth: a.Growth, PortUsage: a.PortUsage, BacklogUsage: a.BacklogUsage,
 		Since: f.Since.UTC().Truncate(time.Second), Lasted: f.Until.Sub(f.Since).Round(time.Second), Oldest: a.Oldest.Truncate(time.Second),
-		Holders: f.Holders, Done: f.Done,
+		Holders: f.Holders, Done: done(a), Peak: max(a.Peak, a.Count), Peers: peers(a.Examples),
 	}
 	if a.Ended != 0 {
 		e.Status = "resolved"
@@ -108,11 +112,7 @@ func summary(a *engine.Alarm, f Facts) string {
 	if a.Ended != 0 {
 		b.WriteString("over: ")
 	}
-	b.WriteString(sockets(a.Count))
-	if a.Count == 0 {
-		b.WriteString(" left") // the alert goes on for a while, lest it flap
-	}
-	b.WriteString(whom(a) + " on " + f.Instance)
+	b.WriteString(howMany(a) + whom(a) + " on " + f.Instance)
 	for _, c := range a.When {
 		if c.Metric != rules.Count {
 			fmt.Fprintf(&b, ", %s %s", c.Metric, Value(&a.Measured, c.Metric))
@@ -131,7 +131,7 @@ func description(a *engine.Alarm, f Facts, e *rules.Event) string {
 	if e.When != "" {
 		why = e.When
 	}
-	fmt.Fprintf(&b, "Rule %s (%s): %s%s.\n", a.Rule, why, sockets(a.Count), whom(a))
+	fmt.Fprintf(&b, "Rule %s (%s): %s%s.\n", a.Rule, why, howMany(a), whom(a))
 	since := f.Since.UTC().Format(time.RFC3339)
 	until := f.Until.UTC().Format(time.RFC3339)
 	switch {
@@ -145,8 +145,70 @@ func description(a *engine.Alarm, f Facts, e *rules.Event) string {
 	if a.Oldest > 0 {
 		fmt.Fprintf(&b, " The oldest has been in its state for %s.", whole(a.Oldest))
 	}
-	fmt.Fprintf(&b, "\nHeld by: %s.\nDone about it: %s.", f.Holders, f.Done)
+	fmt.Fprintf(&b, "\nHeld by: %s.\nDone about it: %s.", f.Holders, e.Done)
 	return b.String()
+}
+
+// howMany says how many sockets there are, or were: the alert goes on for a while
+// after the last, lest it flap.
+func howMany(a *engine.Alarm) string {
+	if a.Count == 0 && a.Peak > 0 {
+		return "none left of " + sockets(a.Peak)
+	}
+	return sockets(a.Count)
+}
+
+// done says what was done.
+func done(a *engine.Alarm) string {
+	if !a.Takes {
+		return "nothing, the rule only alerts"
+	}
+	var some []string
+	for _, result := range slices.Sorted(maps.Keys(a.Done)) {
+		if n := a.Done[result]; n > 0 {
+			some = append(some, fmt.Sprintf("%d %s", n, result))
+		}
+	}
+	since := ", since this rule began to fire"
+	if a.DoneFrom == 0 {
+		since = ", since sockdog was started"
+	}
+	if len(some) == 0 {
+		return "nothing yet" + since
+	}
+	return "kill: " + strings.Join(some, ", ") + since
+}
+
+// mostPeers is how many an alert names.
+const mostPeers = 3
+
+// peers are those that most of the examples go to: as address and port, or as
+// addresses alone where those are too many, or the ports mere numbers of clients.
+func peers(examples []engine.Example) string {
+	whole, hosts := make(map[string]int), make(map[string]int)
+	for i := range examples {
+		if p := examples[i].Peer; p.Port() != 0 { // a listener has none
+			whole[p.String()]++
+			hosts[p.Addr().String()]++
+		}
+	}
+	all := whole
+	if len(whole) > mostPeers || len(whole) > len(hosts) && slices.Max(slices.Collect(maps.Values(whole))) == 1 {
+		all = hosts
+	}
+	most := slices.SortedFunc(maps.Keys(all), func(a, b string) int { return cmp.Or(all[b]-all[a], cmp.Compare(a, b)) })
+	if len(most) == 1 {
+		return most[0]
+	}
+	var words []string
+	for _, p := range most[:min(len(most), mostPeers)] {
+		words = append(words, fmt.Sprintf("%s (%d)", p, all[p]))
+	}
+	text := strings.Join(words, ", ")
+	if rest := len(most) - mostPeers; rest > 0 {
+		text += fmt.Sprintf(" and %d more", rest)
+	}
+	return text
 }
 
 // whom says in words what the sockets have in common: " towards 10.0.0.7:5432".
@@ -162,7 +224,12 @@ func whom(a *engine.Alarm) string {
 	if state, ok := of["state"]; ok {
 		text += " in " + state
 	}
-	text += end(" from ", of, "src", "sport") + end(" towards ", of, "dst", "dport")
+	text += end(" from ", of, "src", "sport")
+	if towards := end(" towards ", of, "dst", "dport"); towards != "" {
+		text += towards
+	} else if p := peers(a.Examples); p != "" {
+		text += " towards " + p
+	}
 	if user, ok := of["user"]; ok {
 		text += " of user " + user
 	}

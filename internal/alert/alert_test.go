@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -76,25 +78,40 @@ func TestTexts(t *testing.T) {
 		a.Others = n
 		return a
 	}
-	const only = "nothing, the rule only alerts"
+	examples := func(a engine.Alarm, peers ...string) engine.Alarm {
+		for _, p := range peers {
+			a.Examples = append(a.Examples, engine.Example{Peer: netip.MustParseAddrPort(p)})
+		}
+		return a
+	}
+	killed := func(a engine.Alarm, from sock.Instant, peak int, done map[engine.Result]uint64) engine.Alarm {
+		a.Takes, a.DoneFrom, a.Done, a.Peak = true, from, done, peak
+		return a
+	}
+	const db = "10.0.9.2:5432"
 	tests := []struct {
-		name  string
-		alarm engine.Alarm
-		facts Facts
+		name    string
+		alarm   engine.Alarm
+		holders string
 	}{
-		{"a flood", alarm("plain", engine.Measured{Count: 20001, Oldest: 59900 * time.Millisecond}, engine.Label{Name: "dst", Value: "10.0.0.7"}, engine.Label{Name: "dport", Value: "5432"}), Facts{Holders: "unknown", Done: only}},
-		{"the same, over", ended(alarm("plain", engine.Measured{Count: 12}, engine.Label{Name: "dst", Value: "2001:db8::7"}, engine.Label{Name: "dport", Value: "5432"})), Facts{Holders: "unknown", Done: only}},
-		{"groups beyond the first hundred", others(alarm("plain", engine.Measured{Count: 70000}), 12), Facts{Holders: "unknown", Done: only}},
-		{"several metrics", alarm("several", engine.Measured{Count: 1, Growth: 12.04, PortUsage: float64(float32(83.3))}, engine.Label{Name: "src", Value: "10.0.0.1"}, engine.Label{Name: "dst", Value: "10.0.0.7"}, engine.Label{Name: "dport", Value: "443"}), Facts{Holders: "nginx[12] 1", Done: only}},
-		{"single sockets", alarm("single", engine.Measured{Count: 3, Oldest: 5 * time.Minute}), Facts{Holders: "java[7] 2, unknown 1", Done: "kill: 2 done, by this rule since the alert began"}},
-		{"single sockets, cured", lapsing(alarm("single", engine.Measured{})), Facts{Holders: "java[7] 3", Done: "kill: 3 done, by this rule since the alert began"}},
-		{"templates", alarm("templates", engine.Measured{Count: 3}, engine.Label{Name: "state", Value: "close-wait"}, engine.Label{Name: "user", Value: "33"}), Facts{Holders: "nginx[12] 3", Done: only}},
-		{"a template that fails", alarm("templates", engine.Measured{Count: 3}, engine.Label{Name: "state", Value: "close-wait"}, engine.Label{Name: "user", Value: "33"}), Facts{Holders: "-", Done: only}},
+		{"a flood", alarm("plain", engine.Measured{Count: 20001, Oldest: 59900 * time.Millisecond}, engine.Label{Name: "dst", Value: "10.0.0.7"}, engine.Label{Name: "dport", Value: "5432"}), "unknown"},
+		{"the same, over", ended(alarm("plain", engine.Measured{Count: 12}, engine.Label{Name: "dst", Value: "2001:db8::7"}, engine.Label{Name: "dport", Value: "5432"})), "unknown"},
+		{"groups beyond the first hundred", others(alarm("plain", engine.Measured{Count: 70000}), 12), "unknown"},
+		{"several metrics", alarm("several", engine.Measured{Count: 1, Growth: 12.04, PortUsage: float64(float32(83.3))}, engine.Label{Name: "src", Value: "10.0.0.1"}, engine.Label{Name: "dst", Value: "10.0.0.7"}, engine.Label{Name: "dport", Value: "443"}), "nginx[12] 1"},
+		{"single sockets", examples(killed(alarm("single", engine.Measured{Count: 3, Oldest: 5 * time.Minute}), 1, 3, nil), db, db, db), "java[7] 2, unknown 1"},
+		{"single sockets, cured", examples(killed(lapsing(alarm("single", engine.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Held: 0}), db, db, db), "java[7] 3"},
+		{"single sockets, cured and over", examples(killed(ended(alarm("single", engine.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Gone: 1}), db, db, db), "java[7] 3"},
+		{"after a restart", examples(killed(alarm("single", engine.Measured{Count: 1}), 0, 1, nil), db), "java[7] 1"},
+		{"several peers", examples(alarm("single", engine.Measured{Count: 4}), db, "10.0.9.3:5432", "[2001:db8::7]:443", db), "java[7] 4"},
+		{"many peers", examples(alarm("single", engine.Measured{Count: 6}), db, "10.0.9.2:5433", "10.0.9.3:5432", "10.0.9.4:5432", "10.0.9.5:5432", "10.0.9.6:5432"), "java[7] 6"},
+		{"clients", examples(alarm("single", engine.Measured{Count: 2}), "10.0.9.2:48270", "10.0.9.2:48284"), "nginx[12] 2"},
+		{"listeners", examples(alarm("single", engine.Measured{Count: 1}), "0.0.0.0:0"), "nginx[12] 1"},
+		{"templates", alarm("templates", engine.Measured{Count: 3}, engine.Label{Name: "state", Value: "close-wait"}, engine.Label{Name: "user", Value: "33"}), "nginx[12] 3"},
+		{"a template that fails", alarm("templates", engine.Measured{Count: 3}, engine.Label{Name: "state", Value: "close-wait"}, engine.Label{Name: "user", Value: "33"}), "-"},
 	}
 	var got strings.Builder
 	for _, test := range tests {
-		test.facts.Instance, test.facts.Since, test.facts.Until = "web-1", since, since.Add(90*time.Second)
-		said, err := Annotations(&test.alarm, test.facts)
+		said, err := Annotations(&test.alarm, Facts{Instance: "web-1", Since: since, Until: since.Add(90 * time.Second), Holders: test.holders})
 		fmt.Fprintf(&got, "=== %s\n", test.name)
 		for _, texts := range []map[string]string{Labels(&test.alarm, "web-1"), said} {
 			for _, name := range slices.Sorted(maps.Keys(texts)) {

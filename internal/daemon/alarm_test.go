@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -207,7 +208,7 @@ rules:
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
 	said := m.Alerts[0].Annotations
-	if got, want := said["summary"], "ab: 3 sockets from 127.0.0.1:5432 on shop"; got != want {
+	if got, want := said["summary"], "ab: 3 sockets from 127.0.0.1:5432 towards 127.0.0.1 on shop"; got != want {
 		t.Errorf("summary %q, want %q", got, want)
 	}
 	if want := fmt.Sprintf("[%d] 3", os.Getppid()); !strings.HasSuffix(said["description"], want) {
@@ -303,6 +304,55 @@ rules: [{name: leak, match: {state: close-wait}, when: count > 0, for: 2s, then:
 	}
 	if n := w.count("group firing"); n != 1 {
 		t.Errorf("the group began to fire %d times", n)
+	}
+}
+
+// The only message of an alert about what is killed at once says what there was,
+// towards whom, who holds it, and what was done.
+func TestAlertOfWhatIsKilled(t *testing.T) {
+	t.Parallel()
+	for _, then := range []string{"[kill, alert]", "[alert, kill]"} {
+		t.Run(then, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			url, next := w.receiver()
+			l := w.listen(nstest.V4, 5432)
+			w.watch(often + fmt.Sprintf("receivers: {chat: {webhook: {url: %q}}}\n", url) +
+				"rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: " + then + "}]\n")
+			for range 3 {
+				w.leak(l)
+			}
+			said := next().Alerts[0].Annotations
+			if peak, err := strconv.Atoi(said["peak"]); err != nil || peak < 1 || peak > 3 {
+				t.Errorf("of %q sockets", said["peak"])
+			}
+			if !strings.Contains(said["summary"], " towards 127.0.0.1") || strings.Contains(said["summary"], "no socket") {
+				t.Errorf("summary %q", said["summary"])
+			}
+			if holder := fmt.Sprintf("[%d] ", os.Getppid()); !strings.Contains(said["holders"], holder) {
+				t.Errorf("held by %q, want %q", said["holders"], holder)
+			}
+			w.until("kills", func() bool { return w.kills() == 3 })
+		})
+	}
+}
+
+// An escalation says what was done before it.
+func TestEscalationSaysWhatWasDone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	url, next := w.receiver()
+	l, spared := w.listen(nstest.V4, 5432), w.listen(nstest.V4, 7777)
+	w.watch(often + fmt.Sprintf("receivers: {chat: {webhook: {url: %q}}}", url) + `
+protect: ["sport = :7777"]
+rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, when: count > 2, until: count < 1, then: [kill, {alert: {after: 1500ms}}]}]
+`)
+	for range 3 {
+		w.leak(l)
+		w.leak(spared)
+	}
+	if got, want := next().Alerts[0].Annotations["done"], "kill: 3 done, since this rule began to fire"; got != want {
+		t.Errorf("done %q, want %q", got, want)
 	}
 }
 

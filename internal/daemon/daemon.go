@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"os"
 	"slices"
@@ -125,7 +124,6 @@ type watch struct {
 	ready    bool
 	warned   bool // that nothing can be killed
 	tally    tally
-	deeds    map[string]deeds // by rule: what was done since the start
 
 	destroys   bool    // a rule in force does
 	budget     float64 // of CPU, for all that the rules want
@@ -168,7 +166,6 @@ func Run(ctx context.Context, o Options) error {
 		resolves: make(chan []uint32, 1),
 		censuses: make(chan struct{}, 1),
 		counted:  make(chan census),
-		deeds:    make(map[string]deeds),
 	}
 	d.board = newBoard(&o)
 	d.keeper = newKeeper(o.Log, o.Netns, o.Journal, o.Store)
@@ -291,7 +288,7 @@ func (d *watch) say(level slog.Level, text string, attrs ...slog.Attr) {
 func (d *watch) carryOut(p engine.Plan) {
 	now := d.Now()
 	// What is done to single sockets is told by itself.
-	p.Turns = slices.DeleteFunc(p.Turns, func(t engine.Turn) bool { return len(t.When) == 0 && d.deeds[t.Rule] != nil })
+	p.Turns = slices.DeleteFunc(p.Turns, func(t engine.Turn) bool { return len(t.When) == 0 && t.Takes })
 	d.keeper.post(letter{notes: p.Notes, report: p.Report, remember: p.Remember, forget: p.Forget, turns: p.Turns, groups: p.Groups, now: now})
 	if p.Count {
 		d.counts <- struct{}{}
@@ -323,9 +320,6 @@ func (d *watch) account(p *engine.Plan, now sock.Instant, at time.Time) {
 		if a.Result == engine.Done {
 			d.tally.done++
 		}
-		if done := d.deeds[a.Rule]; done != nil {
-			done[a.Result]++
-		}
 	}
 	for _, late := range p.Late {
 		d.board.lateness.Observe(late)
@@ -347,16 +341,9 @@ func (d *watch) account(p *engine.Plan, now sock.Instant, at time.Time) {
 
 // alarm has the receivers told how alarms stand.
 func (d *watch) alarm(p *engine.Plan, now sock.Instant, at time.Time) {
-	if len(p.Alarms) == 0 {
-		return
+	if len(p.Alarms) > 0 {
+		d.teller.post(dispatch{alarms: p.Alarms, now: now, at: at})
 	}
-	done := make(map[string]deeds)
-	for i := range p.Alarms {
-		if rule := p.Alarms[i].Rule; done[rule] == nil {
-			done[rule] = maps.Clone(d.deeds[rule])
-		}
-	}
-	d.teller.post(dispatch{alarms: p.Alarms, deeds: done, now: now, at: at})
 }
 
 // rule puts a checked set of rules in force; standIn: in the place of those of a
@@ -366,16 +353,8 @@ func (d *watch) rule(set *rules.Set, standIn bool) {
 	if d.Board != nil {
 		within.Settings.CPUBudget *= 1 - censusShare
 	}
-	for i := range set.Rules {
-		if r := &set.Rules[i]; d.deeds[r.Name] == nil && takes(r) {
-			d.deeds[r.Name] = make(deeds)
-		}
-	}
 	// What ends with the old rules is told to their receivers.
 	d.carryOut(d.engine.Step(d.Now(), engine.Ruled{Program: engine.Compile(&within), StandIn: standIn}))
-	maps.DeleteFunc(d.deeds, func(name string, _ deeds) bool {
-		return !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Name == name && takes(&r) })
-	})
 	d.teller.post(dispatch{rules: set})
 	d.tally.rules, d.destroys, d.budget = len(set.Rules), destructive(set), set.Settings.CPUBudget
 	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled }) {
@@ -385,11 +364,6 @@ func (d *watch) rule(set *rules.Set, standIn bool) {
 		d.warned = true
 		d.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Able.Kill, slog.String("cure", d.Cure))
 	}
-}
-
-// takes reports whether the rule has an action that takes something away.
-func takes(r *rules.Rule) bool {
-	return slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive() })
 }
 
 // destructive reports whether any rule wants to take something away.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/owner"
@@ -17,8 +18,8 @@ const (
 	// surveyWait is how long an alert waits for the names of who holds its sockets:
 	// it is to go out within two seconds.
 	surveyWait = time.Second
-	// surveyEvery spaces the walks through /proc for new names, surveyShare keeps
-	// them cheap.
+	// surveyEvery spaces the walks through /proc for the names of who holds new
+	// sockets, surveyShare keeps them cheap.
 	surveyEvery = 30 * time.Second
 	surveyShare = 100
 	// mostSurveyed bounds the memory of past walks.
@@ -35,12 +36,14 @@ type survey struct {
 	walking chan walked  // nil: no walk is under way
 	waited  bool         // for that one in vain
 	next    sock.Instant // when there may be another
+	soon    sock.Instant // and when, for an alarm that is new
 }
 
 // walked is what one walk found.
 type walked struct {
 	asked map[uint32]struct{}
 	found owner.Found
+	err   error // nothing was learnt: what is not known stays so
 	cost  time.Duration
 }
 
@@ -48,24 +51,31 @@ func newSurvey(o *Options) *survey {
 	return &survey{find: o.FindOwners, now: o.Now, known: make(map[uint32][]sock.Owner)}
 }
 
-// look has the holders of these inodes found, where they are not known and a walk
-// is not too much. It waits for a moment.
-func (s *survey) look(inodes []uint32) {
-	unknown := func(inode uint32) bool { _, known := s.known[inode]; return !known }
-	if s.walking == nil && slices.ContainsFunc(inodes, unknown) && s.now() >= s.next {
-		asked := make(map[uint32]struct{}, len(inodes))
-		for _, inode := range inodes {
-			asked[inode] = struct{}{}
+// look has it found who holds what alarms are about, where that is not known and a
+// walk is not too much: begun says that one of them is told for the first time. It
+// waits for a moment.
+func (s *survey) look(alarms []engine.Alarm, begun bool) {
+	asked := make(map[uint32]struct{})
+	unknown := false
+	for i := range alarms {
+		for _, x := range alarms[i].Examples {
+			if x.Owners == nil && x.Inode != 0 {
+				asked[x.Inode] = struct{}{}
+				_, known := s.known[x.Inode]
+				unknown = unknown || !known
+			}
 		}
+	}
+	if s.walking == nil && unknown && (s.now() >= s.next || begun && s.now() >= s.soon) {
 		walking := make(chan walked, 1)
 		s.walking = walking
 		go func() {
 			began := s.now()
-			found, _ := s.find(asked) // where /proc cannot be walked, all are unknown
-			walking <- walked{asked, found, s.now().Sub(began)}
+			found, err := s.find(asked)
+			walking <- walked{asked, found, err, s.now().Sub(began)}
 		}()
 	}
-	if s.walking == nil || len(inodes) == 0 {
+	if s.walking == nil || len(asked) == 0 {
 		return
 	}
 	if s.waited {
@@ -89,7 +99,11 @@ func (s *survey) look(inodes []uint32) {
 
 func (s *survey) take(w walked) {
 	s.walking, s.waited = nil, false
-	s.next = s.now().Add(max(surveyEvery, surveyShare*w.cost))
+	s.soon = s.now().Add(surveyShare * w.cost)
+	s.next = max(s.soon, s.now().Add(surveyEvery))
+	if w.err != nil {
+		return
+	}
 	if len(s.known) > mostSurveyed {
 		clear(s.known)
 	}
@@ -99,14 +113,21 @@ func (s *survey) take(w walked) {
 }
 
 // of names who holds the sockets of an alarm, the first of several that share one,
-// by those that were looked for.
-func (s *survey) of(a *engine.Alarm) string {
+// by those that were looked for; known: it names somebody, or nobody can.
+func (s *survey) of(a *engine.Alarm) (text string, known bool) {
 	held := make(map[sock.Owner]int)
-	looked, unknown := 0, 0
-	for _, inode := range a.Inodes {
-		owners, known := s.known[inode]
+	inodes, looked, unknown := 0, 0, 0
+	for i := range a.Examples {
+		x := &a.Examples[i]
+		owners, asked := x.Owners, x.Owners != nil
+		if !asked && x.Inode != 0 {
+			owners, asked = s.known[x.Inode]
+		}
+		if x.Inode != 0 {
+			inodes++
+		}
 		switch {
-		case !known:
+		case !asked:
 			continue
 		case len(owners) == 0:
 			unknown++
@@ -116,20 +137,24 @@ func (s *survey) of(a *engine.Alarm) string {
 		looked++
 	}
 	if len(held) == 0 {
-		if len(a.Inodes) == 0 {
-			return "unknown, or nobody: what is in time-wait belongs to no process"
+		switch {
+		case a.Nobodys:
+			return "nobody: what is in time-wait belongs to no process", true
+		case a.Others > 0 || len(a.Examples) == 0:
+			return "unknown", false
+		case inodes == 0:
+			return "no process: it has closed them, or not accepted them yet", true
+		case looked == 0:
+			return "not known yet", false
 		}
-		if looked == 0 {
-			return "not known yet"
-		}
-		return "unknown: no process that can be seen here"
+		return "unknown: no process that can be seen here", false
 	}
 	most := slices.SortedFunc(maps.Keys(held), func(a, b sock.Owner) int {
 		return cmp.Or(held[b]-held[a], a.PID-b.PID)
 	})
 	var words []string
 	for _, o := range most[:min(len(most), mostHolders)] {
-		words = append(words, fmt.Sprintf("%s[%d] %d", o.Comm, o.PID, held[o]))
+		words = append(words, fmt.Sprintf("%s[%d] %d", harmless(o.Comm), o.PID, held[o]))
 	}
 	if rest := len(most) - mostHolders; rest > 0 {
 		words = append(words, fmt.Sprintf("%d more processes", rest))
@@ -137,9 +162,20 @@ func (s *survey) of(a *engine.Alarm) string {
 	if unknown > 0 {
 		words = append(words, fmt.Sprintf("unknown %d", unknown))
 	}
-	text := strings.Join(words, ", ")
-	if looked < a.Count {
+	text = strings.Join(words, ", ")
+	if looked < max(a.Count, a.Peak) {
 		text += fmt.Sprintf(" (of %d that were looked at)", looked)
 	}
-	return text
+	return text, true
+}
+
+// harmless is a process's name without what chats take for a link, a mention or a
+// line of its own: a process may give itself any.
+func harmless(comm string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || strings.ContainsRune("<>&|[]()*~`@", r) {
+			return '?'
+		}
+		return r
+	}, comm)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,22 +44,16 @@ type teller struct {
 type dispatch struct {
 	rules  *rules.Set
 	alarms []engine.Alarm
-	deeds  map[string]deeds // by rule
 	now    sock.Instant
 	at     time.Time
 }
-
-// deeds is what was done for a rule so far, by how it ended; nil: the rule does
-// nothing but alert.
-type deeds map[engine.Result]int
 
 // begun is what is remembered of an alarm that fires.
 type begun struct {
 	startsAt time.Time
 	held     sock.Instant // its conditions have, since
 	since    time.Time    // the same by the wall clock, as it was said first
-	before   deeds        // of its rule, when it began
-	holders  string       // by the last sample that had sockets
+	holders  string       // as far as they were ever known
 }
 
 // mostDispatches bounds what waits while a log or a template takes its time. What
@@ -148,11 +141,8 @@ func (t *teller) follow(set *rules.Set) {
 
 // tell tells the receivers how alarms stand.
 func (t *teller) tell(d *dispatch) {
-	var inodes []uint32
-	for i := range d.alarms {
-		inodes = append(inodes, d.alarms[i].Inodes...)
-	}
-	t.holders.look(inodes)
+	isNew := func(a engine.Alarm) bool { return t.begun[identity(&a)] == nil }
+	t.holders.look(d.alarms, slices.ContainsFunc(d.alarms, isNew))
 	alerts := make(map[string][]notify.Alert) // by receiver
 	for i := range d.alarms {
 		a := &d.alarms[i]
@@ -176,17 +166,17 @@ func (t *teller) word(a *engine.Alarm, d *dispatch) notify.Alert {
 	id := identity(a)
 	b := t.begun[id]
 	if b == nil {
-		b = &begun{startsAt: wall(a.Started), before: d.deeds[a.Rule]}
+		b = &begun{startsAt: wall(a.Started)}
 		t.begun[id] = b
 	}
 	said := notify.Alert{Labels: alert.Labels(a, t.host), StartsAt: b.startsAt}
 	if a.Since != b.held {
 		b.held, b.since = a.Since, wall(a.Since)
 	}
-	if a.Count > 0 || b.holders == "" {
-		b.holders = t.holders.of(a)
+	if holders, known := t.holders.of(a); known || b.holders == "" {
+		b.holders = holders
 	}
-	facts := alert.Facts{Instance: t.host, Since: b.since, Until: d.at, Holders: b.holders, Done: d.deeds[a.Rule].since(b.before)}
+	facts := alert.Facts{Instance: t.host, Since: b.since, Until: d.at, Holders: b.holders}
 	if a.Ended != 0 {
 		delete(t.begun, id)
 		said.EndsAt = wall(a.Ended)
@@ -229,21 +219,4 @@ func identity(a *engine.Alarm) string {
 		b.WriteString(" " + l.Name + "=" + strconv.Quote(l.Value))
 	}
 	return b.String()
-}
-
-// since is in words what was done since before.
-func (all deeds) since(before deeds) string {
-	if all == nil {
-		return "nothing, the rule only alerts"
-	}
-	var some []string
-	for _, result := range slices.Sorted(maps.Keys(all)) {
-		if n := all[result] - before[result]; n > 0 {
-			some = append(some, fmt.Sprintf("%d %s", n, result))
-		}
-	}
-	if len(some) == 0 {
-		return "nothing yet"
-	}
-	return "kill: " + strings.Join(some, ", ") + ", by this rule since the alert began"
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,26 +35,6 @@ func TestTellerIsBounded(t *testing.T) {
 	}
 }
 
-func TestDeeds(t *testing.T) {
-	tests := []struct {
-		name        string
-		all, before deeds
-		want        string
-	}{
-		{"a rule that only alerts", nil, nil, "nothing, the rule only alerts"},
-		{"nothing yet", deeds{}, deeds{}, "nothing yet"},
-		{"only before", deeds{engine.Done: 3}, deeds{engine.Done: 3}, "nothing yet"},
-		{"since", deeds{engine.Done: 5, engine.Held: 9, engine.Gone: 1}, deeds{engine.Done: 3, engine.Gone: 1}, "kill: 2 done, 9 held, by this rule since the alert began"},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if got := test.all.since(test.before); got != test.want {
-				t.Errorf("%q, want %q", got, test.want)
-			}
-		})
-	}
-}
-
 // The holders are named by one walk, and the next one waits.
 func TestSurvey(t *testing.T) {
 	now := sock.Instant(time.Hour)
@@ -64,28 +45,96 @@ func TestSurvey(t *testing.T) {
 		walks++
 		return owner.Found{Owners: held}, nil
 	}})
-	expect := func(inodes []uint32, count int, want string) {
+	expect := func(inodes []uint32, count int, begun bool, want string) {
 		t.Helper()
-		s.look(inodes)
-		if got := s.of(&engine.Alarm{Inodes: inodes, Measured: engine.Measured{Count: count}}); got != want {
+		a := about(inodes, count)
+		s.look([]engine.Alarm{a}, begun)
+		if got, _ := s.of(&a); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	expect(nil, 5, "unknown, or nobody: what is in time-wait belongs to no process")
+	expect([]uint32{0, 0}, 5, true, "no process: it has closed them, or not accepted them yet")
 	if walks != 0 {
 		t.Error("a walk for nobody")
 	}
-	expect([]uint32{1, 2, 3, 4}, 4, "java[7] 2, nginx[12] 1, unknown 1")
-	expect([]uint32{1, 2}, 30, "java[7] 2 (of 2 that were looked at)")
-	expect([]uint32{4}, 1, "unknown: no process that can be seen here")
-	expect([]uint32{8}, 1, "not known yet")
+	expect([]uint32{1, 2, 3, 4}, 4, false, "java[7] 2, nginx[12] 1, unknown 1")
+	expect([]uint32{1, 2}, 30, false, "java[7] 2 (of 2 that were looked at)")
+	expect([]uint32{4}, 1, false, "unknown: no process that can be seen here")
+	expect([]uint32{8}, 1, false, "not known yet")
 	if walks != 1 {
 		t.Errorf("%d walks at once", walks)
 	}
-	now = now.Add(surveyEvery)
-	expect([]uint32{1, 2, 3, 5, 6, 7}, 6, "java[7] 2, a[1] 1, b[2] 1, 2 more processes")
+	expect([]uint32{8}, 1, true, "unknown: no process that can be seen here")
 	if walks != 2 {
-		t.Errorf("%d walks after a while, want the second", walks)
+		t.Errorf("%d walks, want one more for an alarm that is new", walks)
+	}
+	now = now.Add(surveyEvery)
+	expect([]uint32{1, 2, 3, 5, 6, 7}, 6, false, "java[7] 2, a[1] 1, b[2] 1, 2 more processes")
+	if walks != 3 {
+		t.Errorf("%d walks after a while, want the third", walks)
+	}
+	nobodys := engine.Alarm{Nobodys: true}
+	if got, _ := s.of(&nobodys); got != "nobody: what is in time-wait belongs to no process" {
+		t.Errorf("of timewait sockets: %q", got)
+	}
+}
+
+// about is an alarm about sockets with these inodes.
+func about(inodes []uint32, count int) engine.Alarm {
+	a := engine.Alarm{Measured: engine.Measured{Count: count}}
+	for _, inode := range inodes {
+		a.Examples = append(a.Examples, engine.Example{Inode: inode})
+	}
+	return a
+}
+
+// What the engine knows of the holders needs no walk, and outlives them.
+func TestSurveyOfWhatIsKnown(t *testing.T) {
+	s := newSurvey(&Options{Now: func() sock.Instant { return 1 }, FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
+		t.Error("a walk for what is known")
+		return owner.Found{}, nil
+	}})
+	a := about([]uint32{1, 2}, 0)
+	a.Peak = 2
+	for i := range a.Examples {
+		a.Examples[i].Owners = []sock.Owner{{PID: 7, Comm: "java"}}
+	}
+	s.look([]engine.Alarm{a}, true)
+	if got, _ := s.of(&a); got != "java[7] 2" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A walk that fails says nothing, and the next one is believed.
+func TestSurveyThatFails(t *testing.T) {
+	now := sock.Instant(time.Hour)
+	walks := 0
+	s := newSurvey(&Options{Now: func() sock.Instant { return now }, FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
+		if walks++; walks == 1 {
+			return owner.Found{}, errors.New("open /proc: too many open files")
+		}
+		return owner.Found{Owners: map[uint32][]sock.Owner{7: {{PID: 42, Comm: "leaky"}}}}, nil
+	}})
+	a := about([]uint32{7}, 1)
+	for _, want := range []string{"not known yet", "leaky[42] 1"} {
+		s.look([]engine.Alarm{a}, false)
+		if got, _ := s.of(&a); got != want {
+			t.Errorf("after %d walks: %q, want %q", walks, got, want)
+		}
+		now = now.Add(surveyEvery)
+	}
+}
+
+// A process may call itself what it likes, and a chat may take that for a mention,
+// a link, or a line of its own.
+func TestHarmless(t *testing.T) {
+	for comm, want := range map[string]string{
+		"kworker/0:1-ev_x": "kworker/0:1-ev_x", "<!channel>\nDone": "?!channel??Done", "<http://x|k>": "?http://x?k?",
+		"[a](b)*c*~d~`e`": "?a??b??c??d??e?", "\u202egnp": "?gnp", "@here": "?here", "größe": "größe",
+	} {
+		if got := harmless(comm); got != want {
+			t.Errorf("%q became %q, want %q", comm, got, want)
+		}
 	}
 }
 
@@ -99,21 +148,21 @@ func TestSurveyThatTakesLong(t *testing.T) {
 			<-ends
 			return owner.Found{Owners: map[uint32][]sock.Owner{1: {{PID: 7, Comm: "java"}}}}, nil
 		}})
+		a := about([]uint32{1}, 1)
 		for range 30 {
-			s.look([]uint32{1})
+			s.look([]engine.Alarm{a}, false)
 		}
 		if took := time.Since(began); took != surveyWait {
 			t.Errorf("30 alerts waited %v for the names, want %v", took, surveyWait)
 		}
-		a := &engine.Alarm{Inodes: []uint32{1}, Measured: engine.Measured{Count: 1}}
-		if got, want := s.of(a), "not known yet"; got != want {
-			t.Errorf("%q, want %q", got, want)
+		if got, known := s.of(&a); got != "not known yet" || known {
+			t.Errorf("%q, and known: %t", got, known)
 		}
 		close(ends)
 		synctest.Wait()
-		s.look([]uint32{1})
-		if got, want := s.of(a), "java[7] 1"; got != want {
-			t.Errorf("%q, want %q", got, want)
+		s.look([]engine.Alarm{a}, false)
+		if got, known := s.of(&a); got != "java[7] 1" || !known {
+			t.Errorf("%q, and known: %t", got, known)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Alarm is an alert that fires, or has ended. It is said again with fresh
@@ -20,7 +21,12 @@ type Alarm struct {
 	Group    []Label           // in the order of group_by; empty: all sockets of the rule
 	Others   int               // the alarm stands for so many groups that are not told one by one; 0: for Group
 	Measured                   // by the last sample; with Others, Count is that of all of them
-	Inodes   []uint32          // of some of the sockets, to find out who holds them
+	Peak     int               // the highest Count since it fires
+	Nobodys  bool              // its sockets belong to no process: they are in TIME_WAIT
+	Examples []Example         // some of the sockets, by the last sample that had any
+	Takes    bool              // the rule takes sockets away
+	Done     map[Result]uint64 // what became of what it would take, since DoneFrom
+	DoneFrom sock.Instant      // when the rule began to fire; 0: that was before this run
 	Since    sock.Instant      // the condition has held since
 	Over     sock.Instant      // the group fired until then, and the alarm went on by keep_firing_for; 0: it fires, or ended with its rule
 	Started  sock.Instant      // the alarm fires since
@@ -30,8 +36,16 @@ type Alarm struct {
 // mostAlarms is how many groups of a rule alert one by one.
 const mostAlarms = 100
 
-// mostInodes is how many sockets of a group are named to find out who holds them.
-const mostInodes = 64
+// Example is one of the sockets that an alarm is about.
+type Example struct {
+	Peer   ssfilter.Endpoint
+	Inode  uint32       // 0: it has none
+	Owners []sock.Owner // as far as the engine knows them
+	cookie uint64
+}
+
+// mostExamples is how many an alarm has.
+const mostExamples = 64
 
 // alarm is an alert that was begun.
 type alarm struct {
@@ -89,11 +103,12 @@ func (e *Engine) single(rule int, now sock.Instant) {
 		g.Oldest = now.Sub(oldest)
 	}
 	if rg.sockets > 0 {
-		g.inodes = e.alerting(rule)
+		g.examples = e.alerting(rule)
+		g.peak = max(g.peak, rg.sockets)
 	}
 	switch {
 	case rg.sockets > 0 && g.firing == never:
-		g.holding, g.firing, g.ended = now, now, never
+		g.holding, g.firing, g.ended, g.peak = now, now, never, rg.sockets
 		since = now
 	case rg.sockets == 0 && g.firing != never:
 		g.holding, g.firing, g.ended = never, never, now
@@ -101,23 +116,61 @@ func (e *Engine) single(rule int, now sock.Instant) {
 		return
 	}
 	rg.account(from, g.phase())
+	e.began(rule, now)
 	e.turned = true
 	e.turn(r, "", g, from, since)
 }
 
-// alerting are some of the sockets that a rule about single sockets alerts of.
-func (e *Engine) alerting(rule int) []uint32 {
-	first := slices.IndexFunc(e.program.rules[rule].Then, func(a rules.Action) bool { return a.Kind == rules.Alert })
-	var inodes []uint32
-	for _, t := range e.tracks {
-		if len(inodes) == mostInodes {
-			break
-		}
-		if t.inode != 0 && t.marked(rule, first) != nil {
-			inodes = append(inodes, t.inode)
+// began notes what the rule had done when it begins to fire.
+func (e *Engine) began(rule int, now sock.Instant) {
+	rg := e.groups[rule]
+	if firing := rg.in[Firing] > 0; firing != rg.firing {
+		rg.firing = firing
+		if firing {
+			rg.began, rg.before = now, e.done(rule)
 		}
 	}
-	return inodes
+}
+
+// done is what became so far of what the rule would take away.
+func (e *Engine) done(rule int) map[Result]uint64 {
+	r := &e.program.rules[rule]
+	if !r.destroys {
+		return nil
+	}
+	done := make(map[Result]uint64)
+	for o, n := range e.tally.results {
+		if o.rule == r.Name && o.kind.Destructive() {
+			done[o.result] += n
+		}
+	}
+	return done
+}
+
+// alerting are some of the sockets that a rule about single sockets alerts of.
+func (e *Engine) alerting(rule int) []Example {
+	first := slices.IndexFunc(e.program.rules[rule].Then, func(a rules.Action) bool { return a.Kind == rules.Alert })
+	var some []Example
+	for cookie, t := range e.tracks {
+		if len(some) == mostExamples {
+			break
+		}
+		if t.marked(rule, first) != nil {
+			some = append(some, Example{Peer: t.id.Peer(), Inode: t.inode, cookie: cookie})
+		}
+	}
+	return some
+}
+
+// identify puts to the examples of a group what the engine knows of who holds
+// them: once they are taken away, nobody may.
+func (e *Engine) identify(g *group) {
+	for i := range g.examples {
+		x := &g.examples[i]
+		if t := e.tracks[x.cookie]; x.Owners == nil && t != nil && t.owner != nil && t.inode == x.Inode {
+			x.Owners = t.owner.Owners
+		}
+	}
 }
 
 // sound says which alerts fire now, and which have ended.
@@ -130,13 +183,28 @@ func (e *Engine) sound(now sock.Instant) {
 		if !r.grouped && rg.fresh {
 			e.single(i, now)
 		}
-		fresh := rg.fresh
+		fresh, told := rg.fresh, len(e.plan.Alarms)
 		rg.fresh, rg.next = false, never
 		for j := range r.Then {
 			if r.Then[j].Kind == rules.Alert && !r.DryRun { // a dry run sends nothing
 				e.soundFor(rg, r, j, fresh, now)
 			}
 		}
+		e.account(i, e.plan.Alarms[told:])
+	}
+}
+
+// account says in alarms what was done.
+func (e *Engine) account(rule int, alarms []Alarm) {
+	if len(alarms) == 0 || !e.program.rules[rule].destroys {
+		return
+	}
+	rg, done := e.groups[rule], e.done(rule)
+	for result, n := range rg.before {
+		done[result] -= n
+	}
+	for i := range alarms {
+		alarms[i].Takes, alarms[i].Done, alarms[i].DoneFrom = true, done, rg.began
 	}
 }
 
@@ -193,7 +261,7 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 			end := g.ended.Add(r.Then[action].Notice.KeepFiringFor)
 			if end <= now {
 				if a.told {
-					e.plan.Alarms = append(e.plan.Alarms, a.of(r, id, g, end))
+					e.tellOf(a, r, id, g, end)
 				}
 				rg.forget(id, g, action)
 				e.turned = true
@@ -211,7 +279,7 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 		}
 		told++
 		if fresh {
-			e.plan.Alarms = append(e.plan.Alarms, a.of(r, id, g, 0))
+			e.tellOf(a, r, id, g, 0)
 		}
 	}
 	for _, c := range first[:min(mostAlarms-told, len(first))] {
@@ -219,7 +287,7 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 		e.tally.results[outcome{r.Name, rules.Alert, Done}]++
 		others--
 		all.Count -= c.g.Count
-		e.plan.Alarms = append(e.plan.Alarms, c.a.of(r, c.id, c.g, 0))
+		e.tellOf(c.a, r, c.id, c.g, 0)
 	}
 	e.soundOthers(rg, r, sum, others, all, fresh)
 }
@@ -249,7 +317,7 @@ func (e *Engine) silence(rg *ruleGroups, r *rule, now sock.Instant) {
 	for id, g := range rg.groups {
 		for i := range g.alarms {
 			if g.alarms[i].told {
-				e.plan.Alarms = append(e.plan.Alarms, g.alarms[i].of(r, id, g, now))
+				e.tellOf(&g.alarms[i], r, id, g, now)
 			}
 		}
 	}
@@ -276,14 +344,15 @@ func alarmOf(alarms []alarm, action int) *alarm {
 	return nil
 }
 
-// of is what the alarm says of a group; ended 0: it fires.
-func (a *alarm) of(r *rule, id groupID, g *group, ended sock.Instant) Alarm {
+// tellOf says how an alarm about a group stands; ended 0: it fires.
+func (e *Engine) tellOf(a *alarm, r *rule, id groupID, g *group, ended sock.Instant) {
+	e.identify(g)
 	said := a.about(r, g.Measured, ended)
-	said.Group, said.Inodes = id.labels(r.GroupBy), g.inodes
+	said.Group, said.Peak, said.Examples = id.labels(r.GroupBy), g.peak, g.examples
 	if g.firing == never && g.ended != never {
 		said.Over = g.ended
 	}
-	return said
+	e.plan.Alarms = append(e.plan.Alarms, said)
 }
 
 // ofOthers is what the alarm says of so many groups.
@@ -296,6 +365,6 @@ func (a *alarm) ofOthers(r *rule, n int, all Measured, ended sock.Instant) Alarm
 func (a *alarm) about(r *rule, m Measured, ended sock.Instant) Alarm {
 	return Alarm{
 		Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.action, Notice: r.Then[a.action].Notice,
-		Measured: m, Since: a.since, Started: a.started, Ended: ended,
+		Measured: m, Nobodys: r.onlyTimeWait(), Since: a.since, Started: a.started, Ended: ended,
 	}
 }

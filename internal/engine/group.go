@@ -83,14 +83,15 @@ func (m *Measured) nearness(conditions []rules.Condition) float64 {
 // it fires, or its growth is counted, or an alert about it goes on.
 type group struct {
 	Measured
-	holding sock.Instant // since when its condition has held; never: it does not
-	firing  sock.Instant // since when it fires; never: it does not
-	ended   sock.Instant // when it last ceased to fire; never: it fires, or never did
-	alarms  []alarm      // that were begun about it
-	inodes  []uint32     // of some of its sockets, by the last look that saw enough of them
-	growing *growth
-	busy    sock.Instant // when it last had a socket
-	known   sock.Instant // when it was last measured, in an earlier run perhaps
+	holding  sock.Instant // since when its condition has held; never: it does not
+	firing   sock.Instant // since when it fires; never: it does not
+	ended    sock.Instant // when it last ceased to fire; never: it fires, or never did
+	alarms   []alarm      // that were begun about it
+	peak     int          // the highest count since it fires
+	examples []Example    // of its sockets, by the last look that had enough of them
+	growing  *growth
+	busy     sock.Instant // when it last had a socket
+	known    sock.Instant // when it was last measured, in an earlier run perhaps
 
 	// doubted: it fired when an earlier run ended, too long ago for anything to be
 	// done to its sockets before its condition was shown to hold as for a new one.
@@ -179,6 +180,7 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 	holds := m.all(r.When) && !vanished
 	if g.firing != never {
 		g.reassure(r, holds, sent, got)
+		g.peak = max(g.peak, m.Count)
 		over := !holds
 		if len(r.Until) > 0 {
 			over = m.all(r.Until)
@@ -196,7 +198,7 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 		g.holding = got
 	}
 	if r.For == 0 || sent.Sub(g.holding) >= r.For {
-		g.firing, g.ended, g.doubted = got, never, false
+		g.firing, g.ended, g.doubted, g.peak = got, never, false, m.Count
 	}
 }
 
@@ -238,6 +240,10 @@ type ruleGroups struct {
 	fresh  bool         // there is something new to alert about
 	next   sock.Instant // when an alarm begins or ends by time alone
 	others []alarm      // about the groups that are not told one by one
+
+	firing bool              // a group does
+	began  sock.Instant      // when the first began to; 0: in an earlier run
+	before map[Result]uint64 // what had been done then
 }
 
 // nearGroup is a quiet group, and how near it is to firing.
@@ -270,6 +276,7 @@ func (rg *ruleGroups) astir() bool { return rg.in[Pending]+rg.in[Firing] > 0 }
 type Turn struct {
 	Rule   string
 	DryRun bool
+	Takes  bool              // the rule takes sockets away
 	When   []rules.Condition // the rule's; empty: it is about single sockets
 	Group  []Label
 	Measured
@@ -315,8 +322,8 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 			}
 			m.Growth = g.growing.add(c.fresh, got)
 		}
-		if some := t.inodes[number]; len(some) > 0 {
-			g.inodes = some
+		if some := t.examples[number]; len(some) > 0 {
+			g.examples = some
 		}
 		if e.sample(rule, groupID(key), g, known, m, sent, got, turns < mostTurns) {
 			turns++
@@ -365,6 +372,7 @@ func (e *Engine) sample(rule int, id groupID, g *group, known bool, m Measured, 
 		return false
 	}
 	rg.account(from, to)
+	e.began(rule, got)
 	e.turned = true
 	if said {
 		e.turn(r, id, g, from, since)
@@ -382,7 +390,7 @@ func (e *Engine) sample(rule int, id groupID, g *group, known bool, m Measured, 
 // turn tells that a group has changed its phase.
 func (e *Engine) turn(r *rule, id groupID, g *group, from Phase, since sock.Instant) {
 	e.plan.Turns = append(e.plan.Turns, Turn{
-		Rule: r.Name, DryRun: r.DryRun, When: r.When, Group: id.labels(r.GroupBy), Measured: g.Measured, From: from, To: g.phase(), Since: since,
+		Rule: r.Name, DryRun: r.DryRun, Takes: r.destroys, When: r.When, Group: id.labels(r.GroupBy), Measured: g.Measured, From: from, To: g.phase(), Since: since,
 	})
 }
 
@@ -606,5 +614,6 @@ func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
 	if id := groupOfKey(&k.Key, r.GroupBy); rg.groups[id] == nil {
 		rg.add(id, g)
 	}
+	rg.firing = rg.in[Firing] > 0
 	rg.next = now // an alert that goes on may have to end before the first look
 }

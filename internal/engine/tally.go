@@ -37,11 +37,12 @@ type groupTally struct {
 	cookie uint64
 	number uint32
 
-	// inodes are some of those that an alert may be about, by the group's number:
-	// nil where the rule has no alert. Groups of fewer sockets than worth are far
-	// from one.
-	inodes map[uint32][]uint32
-	worth  int
+	// examples are of what an alert may be about, by the group's number: nil where
+	// the rule has no alert. Groups of fewer sockets than worth are far from one, and
+	// none of those that have examples has fewer than least.
+	examples map[uint32][]Example
+	worth    int
+	least    uint32
 
 	// Only where a condition asks for it:
 	before []*cookieSet         // of the looks before; empty: there was none
@@ -73,7 +74,7 @@ func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTa
 		}
 	}
 	if r.alerts {
-		t.inodes, t.worth = make(map[uint32][]uint32), r.near()
+		t.examples, t.worth = make(map[uint32][]Example), r.near()
 	}
 	if r.measures(rules.Growth) {
 		expect := 0
@@ -139,8 +140,8 @@ func (t *groupTally) add(s *sock.Socket, entered sock.Instant) {
 		c.oldest = entered
 	}
 	c.count++
-	if t.inodes != nil && s.Inode != 0 && int(c.count) > t.worth {
-		t.keep(number, s.Inode)
+	if t.examples != nil && int(c.count) > t.worth {
+		t.keep(number, c.count, s)
 	}
 	if t.now != nil && !t.now.has(s.ID.Cookie) {
 		t.now.add(s.ID.Cookie)
@@ -163,19 +164,37 @@ func (t *groupTally) recall(cookie uint64) {
 	}
 }
 
-// keep keeps the inode of a socket of the group, of the first few.
-func (t *groupTally) keep(group, inode uint32) {
-	some, known := t.inodes[group]
-	if len(some) < mostInodes && (known || len(t.inodes) < mostAlarms) {
-		t.inodes[group] = append(some, inode)
+// keep keeps a socket of a group as an example, of the largest groups: where there
+// are too many, the smallest gives way.
+func (t *groupTally) keep(group, count uint32, s *sock.Socket) {
+	some, known := t.examples[group]
+	if len(some) == mostExamples {
+		return
 	}
+	if !known && len(t.examples) == mostAlarms {
+		if count <= t.least {
+			return
+		}
+		smallest := uint32(0)
+		t.least = math.MaxUint32
+		for other := range t.examples {
+			if n := t.groups.value(other).count; n < t.least {
+				smallest, t.least = other, n
+			}
+		}
+		if count <= t.least {
+			return
+		}
+		delete(t.examples, smallest)
+	}
+	t.examples[group] = append(some, Example{Peer: s.Dst, Inode: s.Inode, cookie: s.ID.Cookie})
 }
 
 // near is how many sockets are almost as many as the rule fires at.
 func (r *rule) near() int {
 	for _, c := range r.When {
 		if c.Metric == rules.Count && (c.Op == rules.Greater || c.Op == rules.GreaterEqual) {
-			return max(0, int(c.Number)-2*mostInodes)
+			return max(0, int(c.Number)-2*mostExamples)
 		}
 	}
 	return 0

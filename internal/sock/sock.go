@@ -3,6 +3,8 @@
 package sock
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"time"
 
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -18,6 +20,22 @@ type ID struct {
 	Iface        uint32 // sk_bound_dev_if
 	Cookie       uint64
 }
+
+// Local is the address and port on this side, an IPv4-mapped one as IPv4.
+func (id *ID) Local() ssfilter.Endpoint { return endpoint(id.Family, &id.Src, id.SPort) }
+
+// Peer is the address and port on the other side.
+func (id *ID) Peer() ssfilter.Endpoint { return endpoint(id.Family, &id.Dst, id.DPort) }
+
+func endpoint(family uint8, addr *[16]byte, port [2]byte) ssfilter.Endpoint {
+	p := binary.BigEndian.Uint16(port[:])
+	if family == afInet {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(addr[:4])), p)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(*addr).Unmap(), p)
+}
+
+const afInet = 2 // AF_INET
 
 // Has says which fields of an Info the kernel reported. An older kernel's
 // tcp_info is shorter, and a minisocket has none: a missing field is unknown,

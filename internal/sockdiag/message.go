@@ -3,7 +3,6 @@ package sockdiag
 import (
 	"encoding/binary"
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -181,8 +180,7 @@ func decode(s *sock.Socket, b []byte) (cgroup uint64, err error) {
 		// another state than it tells (inet_diag_dump_icsk).
 		s.State = ssfilter.BoundInactive
 	}
-	s.Src = endpoint(family, &s.ID.Src, s.ID.SPort)
-	s.Dst = endpoint(family, &s.ID.Dst, s.ID.DPort)
+	s.Src, s.Dst = s.ID.Local(), s.ID.Peer()
 	s.Iface = s.ID.Iface
 
 	for rest := b[sizeofReply:]; len(rest) > 0; {
@@ -214,15 +212,6 @@ func decode(s *sock.Socket, b []byte) (cgroup uint64, err error) {
 		}
 	}
 	return cgroup, nil
-}
-
-// endpoint reads an address, an IPv4-mapped one as IPv4.
-func endpoint(family uint8, addr *[16]byte, port [2]byte) ssfilter.Endpoint {
-	p := binary.BigEndian.Uint16(port[:])
-	if family == unix.AF_INET {
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(addr[:4])), p)
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(*addr).Unmap(), p)
 }
 
 // expires reads idiag_expires. Kernels before 4.20 report a timer that is late as
