@@ -162,7 +162,7 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 				log.Info("SIGHUP: there is no rules file to read again")
 			}
 		}()
-		return loaded{set: rules.Default()}, nil
+		return loaded{set: rules.Default(), file: status.RulesFile{BuiltIn: true}}, nil
 	}
 	watcher := reload.New(f.rules, func(err error) { log.Warn(err.Error()) })
 	go watcher.Run(ctx)
@@ -172,14 +172,14 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 	case <-ctx.Done():
 		return loaded{}, nil
 	}
-	set, err := parse(first)
+	set, err := f.parse(first)
 	now := status.RulesFile{Path: f.rules}
 	var problems rules.Problems
 	switch {
 	case err == nil:
 	case f.onBadRules == "observe":
 		log.Error("YOUR RULES ARE NOT IN FORCE: the built-in ones watch and touch nothing until the file is mended", "file", f.rules, "error", err.Error())
-		set, now.Error = rules.Default(), err.Error()
+		set, now.BuiltIn, now.Error = rules.Default(), true, daemon.Mistakes(f.rules, err)
 	case errors.As(err, &problems):
 		fmt.Fprint(os.Stderr, problems.Report(f.rules))
 		return loaded{}, fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(len(problems), "problem"))
@@ -197,9 +197,8 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 				watcher.Poke()
 			case file := <-watcher.Files():
 				change := daemon.Reload{Again: file.Err == nil && last.Err == nil && bytes.Equal(file.Data, last.Data)}
-				if change.Rules, change.Err = parse(file); change.Err != nil {
+				if change.Rules, change.Err = f.parse(file); change.Err != nil {
 					change.Again = false
-					change.Err = fmt.Errorf("%s: %w", f.rules, change.Err)
 				}
 				last = file
 				select {
@@ -213,9 +212,14 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 	return loaded{set, now, changes}, nil
 }
 
-func parse(f reload.File) (*rules.Set, error) {
-	if f.Err != nil {
-		return nil, f.Err
+// parse reads a set of rules; an error names the file.
+func (f *runFlags) parse(file reload.File) (*rules.Set, error) {
+	if file.Err != nil {
+		return nil, file.Err
 	}
-	return rules.Parse(bytes.NewReader(f.Data))
+	set, err := rules.Parse(bytes.NewReader(file.Data))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.rules, err)
+	}
+	return set, nil
 }

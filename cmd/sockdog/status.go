@@ -141,9 +141,9 @@ func (w *report) summary(s *status.Status) {
 		state = "starting"
 	}
 	fmt.Fprintf(w, "sockdog %s on %s, up %s: %s\n", printable(s.Version), printable(s.Host), w.since(s.Started), state)
-	file := "built in"
-	if s.File.Path != "" {
-		file = printable(s.File.Path)
+	file := printable(s.File.Path)
+	if s.File.BuiltIn {
+		file = "built in"
 	}
 	looks := "none are wanted"
 	if s.Looks.IntervalSeconds > 0 {
@@ -152,9 +152,12 @@ func (w *report) summary(s *status.Status) {
 	fmt.Fprintf(w, "  rules  %s, in force for %s\n", file, w.since(s.File.Loaded))
 	fmt.Fprintf(w, "  looks  %s, %d done, %d failed\n", looks, s.Looks.OK, s.Looks.Failed)
 	for _, p := range s.Problems {
-		fmt.Fprintf(w, "\nPROBLEM  %s (for %s)\n", printable(p.Text), w.since(p.Since))
+		fmt.Fprintf(w, "\nPROBLEM  for %s\n", w.since(p.Since))
+		for line := range strings.SplitSeq(p.Text, "\n") {
+			fmt.Fprintf(w, "  %s\n", printable(line))
+		}
 		if p.Cure != "" {
-			fmt.Fprintf(w, "         %s\n", printable(p.Cure))
+			fmt.Fprintf(w, "  Cure: %s\n", printable(p.Cure))
 		}
 	}
 }

@@ -40,7 +40,7 @@ func TestStatus(t *testing.T) {
 	time.Local = time.UTC
 	defer func() { time.Local = local }()
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
-	empty := &status.Status{Version: "v0.4.0", Host: "node-7", Time: now, Started: now.Add(-time.Minute), File: status.RulesFile{OK: true, Loaded: now.Add(-time.Minute)}}
+	empty := &status.Status{Version: "v0.4.0", Host: "node-7", Time: now, Started: now.Add(-time.Minute), File: status.RulesFile{BuiltIn: true, OK: true, Loaded: now.Add(-time.Minute)}}
 	evil := statustest.Lively(now)
 	evil.Problems, evil.Rules, evil.Sockets = nil, nil, nil
 	evil.Actions = evil.Actions[:1]

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -33,30 +35,53 @@ func newBoard(o *Options) board {
 	}
 	b.file.Loaded, b.file.OK = now, b.file.Error == ""
 	if !b.file.OK {
-		b.problems = b.problems.With(badRules(b.file.Error, now))
+		b.problems = b.problems.With(badRules(&b.file, now))
 	}
 	return b
 }
 
-func badRules(why string, now time.Time) status.Problem {
-	return status.Problem{
-		Kind: "rules", Text: "the rules file is not in force: " + why, Since: now,
+func badRules(f *status.RulesFile, now time.Time) status.Problem {
+	p := status.Problem{
+		Kind: "rules", Text: "the rules file is not in force: " + f.Error, Since: now,
 		Cure: "the rules from before stay in force until it is mended; sockdog check shows the mistakes",
 	}
+	if f.BuiltIn {
+		p.Cure = "the built-in rules watch and touch nothing until it is mended; sockdog check shows the mistakes"
+	}
+	return p
+}
+
+// mostMistakes is how many are shown: who mends the file has sockdog check.
+const mostMistakes = 3
+
+// Mistakes says what is wrong with a rules file, a mistake a line.
+func Mistakes(path string, err error) string {
+	var all rules.Problems
+	if !errors.As(err, &all) {
+		return err.Error()
+	}
+	var lines []string
+	for _, p := range all[:min(len(all), mostMistakes)] {
+		lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", path, p.Line, p.Column, p.Msg))
+	}
+	if more := len(all) - mostMistakes; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more: sockdog check %s", more, path))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // loaded notes how a reading of the rules file went.
 func (b *board) loaded(err error, again bool) {
 	now := time.Now()
 	if err != nil {
-		b.file.OK, b.file.Error = false, err.Error()
-		b.problems = b.problems.With(badRules(err.Error(), now))
+		b.file.OK, b.file.Error = false, Mistakes(b.file.Path, err)
+		b.problems = b.problems.With(badRules(&b.file, now))
 		return
 	}
 	if !again {
 		b.file.Loaded = now
 	}
-	b.file.OK, b.file.Error = true, ""
+	b.file.BuiltIn, b.file.OK, b.file.Error = false, true, ""
 	b.problems = b.problems.Without("rules")
 }
 

@@ -5,6 +5,7 @@ package metrics
 import (
 	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -52,7 +53,7 @@ var (
 	lookInterval   = desc("look_interval_seconds", "Time between readings of the socket table, stretched by cpu_budget where they cost much.")
 	lookWanted     = desc("look_interval_wanted_seconds", "What the interval would be if readings of the socket table had no cost.")
 	reloadOK       = desc("rules_last_reload_successful", "1 if what the rules file says is in force.")
-	reloadTime     = desc("rules_last_reload_success_timestamp_seconds", "When the rules in force were loaded.")
+	reloadTime     = desc("rules_last_reload_success_timestamp_seconds", "When the rules in force were loaded; 0 while no file was, and the built-in ones are in force.")
 	alerts         = desc("alerts_total", "Alerts by receiver, and by what became of them.", "receiver", "result")
 )
 
@@ -116,13 +117,20 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	gauge(lookInterval, s.Looks.IntervalSeconds)
 	gauge(lookWanted, s.Looks.WantedSeconds)
 	gauge(reloadOK, number(s.File.OK))
-	gauge(reloadTime, float64(s.File.Loaded.UnixMilli())/1000)
+	loaded := 0.0
+	if !s.File.BuiltIn {
+		loaded = seconds(s.File.Loaded)
+	}
+	gauge(reloadTime, loaded)
 	for _, r := range s.Receivers {
 		counter(alerts, r.Sent, r.Name, "sent")
 		counter(alerts, r.Failed, r.Name, "failed")
 		counter(alerts, r.Dropped, r.Name, "dropped")
 	}
 }
+
+// seconds is an instant in seconds since 1970.
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 func number(b bool) float64 {
 	if b {

@@ -82,6 +82,14 @@ func TestUnreadStates(t *testing.T) {
 	}
 }
 
+// The built-in rules were loaded from nowhere.
+func TestBuiltInRules(t *testing.T) {
+	text := metricstest.Scrape(t, &status.Status{File: status.RulesFile{BuiltIn: true, Loaded: time.Now()}})
+	if !strings.Contains(text, "sockdog_rules_last_reload_success_timestamp_seconds 0\n") {
+		t.Errorf("a file was loaded:\n%s", text)
+	}
+}
+
 func TestBeforeTheFirstStatus(t *testing.T) {
 	text := metricstest.Scrape(t, nil)
 	if strings.Contains(text, "sockdog_") || !strings.Contains(text, "process_start_time_seconds") {

@@ -75,10 +75,11 @@ func table[M ~map[K]V, K comparable, V any](m M) M {
 
 // RulesFile is the file that the rules come from, and how its last reading went.
 type RulesFile struct {
-	Path   string    `json:"path"` // empty: the built-in rules
-	OK     bool      `json:"ok"`   // what the file says is in force
-	Error  string    `json:"error,omitempty"`
-	Loaded time.Time `json:"loaded"` // when the rules in force were
+	Path    string    `json:"path"`            // empty: there is none
+	BuiltIn bool      `json:"built_in"`        // the built-in rules are in force, and no file was so far
+	OK      bool      `json:"ok"`              // what the file says is in force, or there is none
+	Error   string    `json:"error,omitempty"` // a mistake a line: the first few
+	Loaded  time.Time `json:"loaded"`          // when the rules in force were
 }
 
 // Mode is what a rule may do.
@@ -197,7 +198,7 @@ func stateNames(states ...ssfilter.State) []string {
 // cure.
 type Problem struct {
 	Kind  string    `json:"kind"` // one word, the same each time
-	Text  string    `json:"text"`
+	Text  string    `json:"text"` // in lines
 	Cure  string    `json:"cure,omitempty"`
 	Since time.Time `json:"since"`
 }

@@ -105,12 +105,12 @@ function showHeader() {
   document.body.className = trouble ? "stale" : "";
   if (!status) return;
   document.title = `${trouble || text} · ${status.host} · sockdog`;
-  const { path, loaded } = status.rules_file;
+  const { path, built_in, loaded } = status.rules_file;
   const { looks } = status;
   show(
     at("about"),
     html("strong", {}, status.host),
-    ` · ${status.version} · up ${since(status.started)} · ${plural(status.rules.length, "rule")} ${path ? `of ${path}` : "that are built in"}, `,
+    ` · ${status.version} · up ${since(status.started)} · ${plural(status.rules.length, "rule")} ${built_in ? "that are built in" : `of ${path}`}, `,
     `in force for ${since(loaded)} · `,
     looks.interval_seconds ? `looks every ${duration(looks.interval_seconds)}` : "looks at nothing",
     looks.failed ? `, ${number(looks.failed)} of ${number(looks.failed + looks.ok)} failed` : "",
@@ -120,7 +120,7 @@ function showHeader() {
 function showProblems() {
   show(at("problems"), status.problems.map((p) => html(
     "article", { class: "problem" },
-    html("p", {}, html("strong", {}, p.text), html("span", { class: "quiet" }, ` for ${since(p.since)}`)),
+    p.text.split("\n").map((line, i) => html("p", {}, html("strong", {}, line), i ? null : html("span", { class: "quiet" }, ` for ${since(p.since)}`))),
     p.cure ? html("p", {}, p.cure) : null,
   )));
 }
