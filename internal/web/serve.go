@@ -14,9 +14,13 @@ import (
 
 // mostConns bounds what readers can cost in descriptors and memory: the watch
 // shares both. Who comes beyond that takes the place of a connection that rests
-// between two requests, lest readers who keep theirs keep out a liveness probe;
-// where none does, they wait, all but one in the kernel's accept queue.
-const mostConns = 64
+// between two requests, or else of one that has asked for nothing for silentFor
+// after it was made, lest those who keep theirs keep out a liveness probe; where
+// there is none, they wait, all but one in the kernel's accept queue.
+const (
+	mostConns = 64
+	silentFor = 100 * time.Millisecond
+)
 
 // Serve answers on l until ctx is done, and then breaks off: nothing that is read
 // here is worth waiting for. It closes l.
@@ -24,7 +28,7 @@ func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.
 	seats := newLimited(l, mostConns)
 	server := &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: 2 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second,
 		// Longer than Prometheus waits between scrapes: the side that closes first
@@ -51,7 +55,14 @@ type limited struct {
 
 	mu     sync.Mutex
 	idle   []net.Conn    // those at rest, the longest first
+	silent []newcomer    // those that have not asked for anything, the oldest first
 	rested chan struct{} // one more is
+}
+
+// newcomer is a connection whose first request has not come.
+type newcomer struct {
+	net.Conn
+	since time.Time
 }
 
 func newLimited(l net.Listener, most int) *limited {
@@ -71,13 +82,15 @@ func (l *limited) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	for {
+		var later <-chan time.Time
 		if len(l.seats) == cap(l.seats) {
-			l.dismiss()
+			later = l.dismiss(time.Now())
 		}
 		select {
 		case l.seats <- struct{}{}:
 			return &seated{conn, sync.OnceFunc(func() { <-l.seats })}, nil
 		case <-l.rested:
+		case <-later:
 		case <-l.closed:
 			conn.Close()
 			return nil, net.ErrClosed
@@ -85,30 +98,42 @@ func (l *limited) Accept() (net.Conn, error) {
 	}
 }
 
-// note keeps in mind which connections are at rest.
+// note keeps in mind which connections are at rest, and which have yet to ask.
 func (l *limited) note(c net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.idle = slices.DeleteFunc(l.idle, func(i net.Conn) bool { return i == c })
-	if state != http.StateIdle {
-		return
-	}
-	l.idle = append(l.idle, c)
-	select {
-	case l.rested <- struct{}{}:
-	default:
+	l.silent = slices.DeleteFunc(l.silent, func(n newcomer) bool { return n.Conn == c })
+	switch state {
+	case http.StateNew:
+		l.silent = append(l.silent, newcomer{c, time.Now()})
+	case http.StateIdle:
+		l.idle = append(l.idle, c)
+		select {
+		case l.rested <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// dismiss closes the connection that has been at rest for the longest, if there
-// is one.
-func (l *limited) dismiss() {
+// dismiss closes the connection that has been at rest for the longest, or else the
+// one that has been silent for the longest. Where that is not for long enough, it
+// returns what is ready once it is.
+func (l *limited) dismiss(now time.Time) (later <-chan time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.idle) > 0 {
+	switch {
+	case len(l.idle) > 0:
 		l.idle[0].Close() // the rest is up to note
 		l.idle = l.idle[1:]
+	case len(l.silent) == 0:
+	case now.Sub(l.silent[0].since) >= silentFor:
+		l.silent[0].Close()
+		l.silent = l.silent[1:]
+	default:
+		return time.After(l.silent[0].since.Add(silentFor).Sub(now))
 	}
+	return nil
 }
 
 func (l *limited) Close() error { return l.close() }

@@ -146,4 +146,25 @@ func TestConnsAtRest(t *testing.T) {
 	}
 }
 
+// Nor do those who connect and say nothing, or half a request.
+func TestSilentConns(t *testing.T) {
+	defer verifyNoLeak(t)
+	address, stop := serve(t, http.NotFoundHandler())
+	for range mostConns {
+		dial(t, address, "")
+		dial(t, address, "GET / HT")
+	}
+	began := time.Now()
+	conn := dial(t, address, request)
+	if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("it was answered after %v", took)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 const request = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
