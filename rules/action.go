@@ -12,6 +12,8 @@ type act struct {
 	at      *yaml.Node // its name
 	given   given
 	options *yaml.Node
+
+	summary, description *message // of an alert
 }
 
 var killTable = table[act]{what: "kill", keys: []key[act]{

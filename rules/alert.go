@@ -2,12 +2,9 @@ package rules
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
-	"text/template"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -30,103 +27,11 @@ type Notice struct {
 // defaultKeepFiringFor is for a rule that also acts.
 const defaultKeepFiringFor = 5 * time.Minute
 
-// Event is what the templates of an alert can say, such as {{.Count}}. Where a
-// rule does not measure something, it is zero.
-type Event struct {
-	Status       string            // "firing" or "resolved"
-	Rule         string            // its name
-	About        string            // its description
-	Instance     string            // this host's name
-	Group        map[string]string // by what the rule groups, such as {{.Group.dst}}
-	When         string            // the rule's conditions, as it says them
-	Count        int               // sockets that match
-	Growth       float64           // sockets a minute
-	PortUsage    float64           // percent
-	BacklogUsage float64           // percent
-	Since        time.Time         // the conditions have held since
-	Lasted       time.Duration     // for so long
-	Oldest       time.Duration     // of the sockets that match, in its state
-	Holders      string            // who holds them, as far as is known
-	Done         string            // what was done about them
-	Peak         int               // the highest count since it fires
-	Peers        string            // towards whom most of the sockets are, as far as is known
-}
-
-// sample fills every field, to try a template with.
-var sample = Event{
-	Status: "firing", Rule: "rule", About: "description", Instance: "host", When: "count > 1",
-	Group: map[string]string{
-		string(ByDst): "192.0.2.17", string(ByDport): "5432", string(BySrc): "192.0.2.18", string(BySport): "40000",
-		string(ByState): "close-wait", string(ByUser): "1000",
-	},
-	Count: 2, Growth: 1, PortUsage: 1, BacklogUsage: 1, Since: time.Unix(0, 0), Lasted: time.Minute, Oldest: time.Minute, Holders: "nginx[1]", Done: "nothing", Peak: 2, Peers: "192.0.2.17:5432",
-}
-
-// Template is a text/template over an Event that was tried when it was read.
-type Template struct {
-	text string
-	*template.Template
-}
-
-// String is the template as the rule has it.
-func (t *Template) String() string { return t.text }
-
-// MarshalText is how a rule's fingerprint knows the template.
-func (t *Template) MarshalText() ([]byte, error) { return []byte(t.text), nil }
-
-// maxRendered bounds what a template may say.
-const maxRendered = 8 << 10
-
-// Render says what the template makes of the event, cut off where it is too long.
-func (t *Template) Render(e *Event) (string, error) {
-	b := bounded{left: maxRendered}
-	err := t.Execute(&b, e)
-	if b.left == 0 {
-		return b.String() + "...", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("the template fails: %s", templateError.ReplaceAllString(err.Error(), ""))
-	}
-	return b.String(), nil
-}
-
-// bounded is a text that takes no more than so many bytes.
-type bounded struct {
-	strings.Builder
-	left int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	n := min(len(p), b.left)
-	b.left -= n
-	b.Builder.Write(p[:n])
-	if n < len(p) {
-		return n, io.ErrShortWrite // ends the execution, whatever it loops over
-	}
-	return n, nil
-}
-
-var templateError = regexp.MustCompile(`^template: :\d+(:\d+)?: ?(executing "" at )?`)
-
-var messageTemplate = scalar("a template", schema{"type": "string", "minLength": 1, "examples": []string{
-	"{{.Count}} sockets towards {{.Group.dst}}, the oldest for {{.Oldest}}",
-}}, func(text string) (*Template, error) {
-	// What no rule can group by is a slip of the pen; what this one does not is empty.
-	parsed, err := template.New("").Option("missingkey=error").Parse(text)
-	if err == nil {
-		err = parsed.Execute(io.Discard, &sample)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the template fails: %s", templateError.ReplaceAllString(err.Error(), ""))
-	}
-	return &Template{text, parsed.Option("missingkey=zero")}, nil
-})
-
 var alertTable = table[act]{what: "alert", keys: []key[act]{
 	field("to", "receivers by name; absent: all of them", anyOf(text), func(a *act) *[]string { return &a.alert().To }),
 	field("severity", "the label severity; absent: warning", labelValue, func(a *act) *string { return &a.alert().Severity }),
-	field("summary", "a template of one line; absent: sockdog's own words", messageTemplate, func(a *act) **Template { return &a.alert().Summary }),
-	field("description", "a template of more than that", messageTemplate, func(a *act) **Template { return &a.alert().Description }),
+	field("summary", "a template of one line; absent: sockdog's own words", messageTemplate, func(a *act) **message { return &a.summary }),
+	field("description", "a template of more than that", messageTemplate, func(a *act) **message { return &a.description }),
 	field("labels", "more labels of the alert; never a measured value", labels, func(a *act) *map[string]string { return &a.alert().Labels }),
 	field("keep_firing_for", "how long the alert goes on after its group has ended; absent: 5m where the rule also acts, else not at all",
 		duration, func(a *act) *time.Duration { return &a.alert().KeepFiringFor }),
@@ -212,6 +117,12 @@ func (p *parser) checkAlert(d *draft, a *act, receivers []string) {
 		p.report(a.given["labels"], "severity is an option beside labels, not one of them")
 	}
 	p.checkLabels(d, notice.Labels, a.given["labels"])
+	if p.checkKeys(d, a.summary); a.summary != nil {
+		notice.Summary = a.summary.Template
+	}
+	if p.checkKeys(d, a.description); a.description != nil {
+		notice.Description = a.description.Template
+	}
 	if a.After > 0 && !d.given.has("when") {
 		p.report(a.given["after"], "after counts from when a group fires: it needs when")
 	}

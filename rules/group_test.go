@@ -92,10 +92,10 @@ func TestRenderIsBounded(t *testing.T) {
 receivers: {a: {webhook: {url: "http://a"}}}
 rules: [{name: a, match: {state: close-wait}, when: count > 1, then: [{alert: {summary: '{{.About}}{{.About}}'}}]}]
 `)
-	e := Event{About: strings.Repeat("x", maxRendered-1)}
+	e := Event{About: strings.Repeat("x", maxMessage-1)}
 	text, err := set.Rules[0].Then[0].Notice.Summary.Render(&e)
-	if len(text) != maxRendered+len("...") || err != nil {
-		t.Errorf("%d bytes, %v; want %d", len(text), err, maxRendered+3)
+	if len(text) != maxMessage+len("...") || err != nil {
+		t.Errorf("%d bytes, %v; want %d", len(text), err, maxMessage+3)
 	}
 }
 

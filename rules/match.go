@@ -184,7 +184,8 @@ var filter = value[ssfilter.Expr]{
 		expr, err := ssfilter.ParseExpr(n.Value)
 		var syntax *ssfilter.SyntaxError
 		if errors.As(err, &syntax) {
-			p.reportAt(n.Line, n.Column+p.within(n, syntax.Offset), "%s", syntax.Msg)
+			line, column := p.within(n, syntax.Offset)
+			p.reportAt(line, column, "%s", syntax.Msg)
 		} else if err != nil {
 			p.report(n, "%v", err)
 		}
@@ -193,28 +194,41 @@ var filter = value[ssfilter.Expr]{
 	schema: schema{"type": "string", "minLength": 1},
 }
 
+// escapes are the usual ones in double quotes.
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`)
+
 var anchor = regexp.MustCompile(`^&\S+\s+`)
 
-// within returns how many characters after the beginning of a scalar's node the
-// byte offset of its value stands in the file, or 0 where the scalar takes
-// several lines or holds escapes before it.
-func (p *parser) within(n *yaml.Node, offset int) int {
+// within returns where the byte offset of a scalar's value stands in the file, or
+// where the scalar does if it is folded, takes several lines in quotes, or holds
+// unusual escapes before it.
+func (p *parser) within(n *yaml.Node, offset int) (line, column int) {
+	before, after := n.Value[:min(offset, len(n.Value))], n.Value[min(offset, len(n.Value)):]
+	if n.Style == yaml.LiteralStyle {
+		line := n.Line + 1 + strings.Count(before, "\n") // the first is that of the |
+		before = before[strings.LastIndex(before, "\n")+1:]
+		after, _, _ = strings.Cut(after, "\n")
+		indent, ok := strings.CutSuffix(p.line(line), before+after)
+		if !ok || strings.Trim(indent, " ") != "" {
+			return n.Line, n.Column
+		}
+		return line, len(indent) + utf8.RuneCountInString(before) + 1
+	}
 	source := p.from(n)
 	skipped := 0
 	if anchored := anchor.FindString(source); anchored != "" {
 		source, skipped = source[len(anchored):], utf8.RuneCountInString(anchored)
 	}
-	before := n.Value[:min(offset, len(n.Value))]
 	switch n.Style {
 	case yaml.SingleQuotedStyle:
 		before = "'" + strings.ReplaceAll(before, "'", "''")
 	case yaml.DoubleQuotedStyle:
-		before = `"` + before
+		before = `"` + escapes.Replace(before)
 	}
 	if !strings.HasPrefix(source, before) {
-		return 0
+		return n.Line, n.Column
 	}
-	return skipped + utf8.RuneCountInString(before)
+	return n.Line, n.Column + skipped + utf8.RuneCountInString(before)
 }
 
 // ports is one or several ports of a side.

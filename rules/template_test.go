@@ -1,0 +1,115 @@
+package rules
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func render(t *testing.T, text string, e Event) string {
+	t.Helper()
+	m, slips := readTemplate(text)
+	if len(slips) > 0 {
+		t.Fatalf("%q: %v", text, slips)
+	}
+	said, err := m.Render(&e)
+	if err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	return said
+}
+
+// What the language can do and an event has is not refused.
+func TestTemplates(t *testing.T) {
+	e := Event{
+		Status: "firing", Rule: "leak", Group: map[string]string{"dst": "192.0.2.1", "dport": "5432"}, Count: 3, PortUsage: 93.06,
+		Since: time.Date(2026, 3, 7, 3, 12, 44, 0, time.UTC), Lasted: 90 * time.Second, Holders: "nginx[1] 2, <b>",
+	}
+	tests := map[string]struct{ text, want string }{
+		"fields":            {"{{.Rule}}: {{.Count}} to {{.Group.dst}} for {{.Lasted}}", "leak: 3 to 192.0.2.1 for 1m30s"},
+		"methods":           {`{{.Since.Format "15:04"}} {{.Since.UTC.Year}} {{.Lasted.Minutes}} {{"15:04" | .Since.Format}}`, "03:12 2026 1.5 03:12"},
+		"printf":            {`{{printf "%.1f%% of %d" .PortUsage .Count}} 100%!`, "93.1% of 3 100%!"},
+		"branches":          {`{{if and (gt .Count 2) (eq .Status "firing")}}many{{else if .Count}}some{{else}}none{{end}}`, "many"},
+		"a guarded slice":   {`{{if gt (len .Holders) 8}}{{slice .Holders 0 8}}{{end}}`, "nginx[1]"},
+		"with":              {`{{with .Group}}{{.dst}}:{{.dport}} {{$.Count}}{{else}}{{.Count}}{{end}}`, "192.0.2.1:5432 3"},
+		"range":             {`{{range $k, $v := .Group}}{{$k}}={{$v}}{{if eq . "x"}}{{break}}{{end}} {{end}}`, "dport=5432 dst=192.0.2.1 "},
+		"range of one name": {`{{range $v := .Group}}{{$v | len}} {{$.Count}} {{end}}`, "4 3 9 3 "},
+		"index":             {`{{index .Group "dst" | len}} {{(index .Group "dst") | print}}`, "9 192.0.2.1"},
+		"variables":         {`{{$x := .Status}}{{if .Count}}{{$x = .Count}}{{end}}{{$x}} {{$.Group.dport}} {{($).Count}}`, "3 5432 3"},
+		"escapes":           {`{{html .Holders}} {{"a b" | urlquery}} {{js "'"}}`, `nginx[1] 2, &lt;b&gt; a+b \'`},
+		"nothing to do":     {"{{/* a comment */}}  plain {{- /* trimmed */ -}}  text", "  plaintext"},
+		"and, or, not":      {`{{or .Done .Holders}} {{not .Count}} {{(or .Group .Group).dst}}`, "nginx[1] 2, <b> false 192.0.2.1"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := render(t, tt.text, e); got != tt.want {
+				t.Errorf("%q says %q, want %q", tt.text, got, tt.want)
+			}
+		})
+	}
+}
+
+// A key of the group that an alert about many groups does not have is empty.
+func TestTemplateWithoutGroup(t *testing.T) {
+	if got := render(t, "to {{.Group.dst}}.", Event{}); got != "to ." {
+		t.Errorf("%q", got)
+	}
+}
+
+// The longest that a template can make its reader wait.
+func TestTemplatesEndSoon(t *testing.T) {
+	group := trials()[0].Group
+	repeat := func(text string) string { return strings.Repeat(text, (maxMessage-100)/len(text)) }
+	longest := strings.Repeat("x", maxMessage)
+	for name, text := range map[string]string{
+		"fields":      repeat("{{.About}}"),
+		"unsaid":      `{{$x := ""}}{{range .Group}}` + repeat(`{{$x = printf "%999d%999d%999d%999d" 1 1 1 1}}`) + "{{end}}",
+		"all of one":  `{{printf "` + repeat("%[1]s") + `" .About}}`,
+		"nested":      strings.Repeat("{{if 1}}", 300) + strings.Repeat("{{end}}", 300),
+		"parentheses": "{{" + strings.Repeat("(", 3000) + "1" + strings.Repeat(")", 3000) + "}}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, slips := readTemplate(text)
+			if len(slips) > 0 {
+				t.Logf("refused: %v", slips)
+				return
+			}
+			began := time.Now()
+			said, err := m.Render(&Event{Group: group, About: longest})
+			if d := time.Since(began); d > time.Second {
+				t.Errorf("%v", d)
+			}
+			if len(said) > maxMessage+len("...") {
+				t.Errorf("it says %d bytes", len(said))
+			}
+			t.Log(time.Since(began), len(said), err)
+		})
+	}
+}
+
+func FuzzTemplate(f *testing.F) {
+	for _, text := range []string{
+		"{{.Count}} to {{.Group.dst}}", "{{.Group | index}}{{slice}}{{index}}", "{{range $k, $v := .Group}}{{$k}}{{else}}{{.Rule}}{{end}}",
+		`{{with $x := .Since}}{{.Year}}{{$x = 3}}{{end}}`, `{{(index .Group "dst").X}}`, "{{nil}}", "{{$}}{{.}}", "{{define \"x\"}}{{end}}", "{{call .Count}}",
+		`{{printf "%*d" 5 5}}`, "{{and}}{{or 1}}", "{{block \"\" .}}{{end}}", "{{range 5}}{{end}}", "{{if $x := 1}}{{$y := 2}}{{else}}{{$y}}{{end}}",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		m, slips := readTemplate(text)
+		if (m == nil) == (len(slips) == 0) {
+			t.Fatalf("%q: %v, %v", text, m, slips)
+		}
+		for _, s := range slips {
+			if s.offset < 0 || s.offset > len(text) {
+				t.Fatalf("%q: %+v", text, s)
+			}
+		}
+		if m == nil {
+			return
+		}
+		if said, err := m.Render(&Event{}); err == nil && len(said) > maxMessage+len("...") {
+			t.Fatalf("%q says %d bytes", text, len(said))
+		}
+	})
+}
