@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// maxBatch bounds one message, to an Alertmanager and about one group to a webhook.
-const maxBatch = 500
+// These bound one message, to an Alertmanager and about one group to a webhook: in
+// alerts, and in bytes but for a single alert.
+const (
+	maxBatch = 500
+	maxBody  = 256 << 10
+)
 
 // alertmanager tells one Alertmanager all news, and again and again all that
 // fires or has just ended: it forgets an alert that nobody repeats.
@@ -22,6 +26,11 @@ type alertmanager struct {
 	repeated uint64    // the repetition under way has come to this number
 	due      time.Time // when the next one begins
 	wasNews  bool      // the last message
+	limit    int       // of the alerts in a message
+
+	left   bool // a single alert did not get through, and nothing has since
+	wanted bool // an extra repetition, for what was left
+	extra  bool // the last repetition was one
 }
 
 // postableAlert is an alert in Alertmanager's API, version 2.
@@ -40,6 +49,7 @@ func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
 	}
 	if a.repeated >= told && !now.Before(a.due) {
 		a.repeated, a.due = 0, now.Add(a.pace.resend)
+		a.extra, a.wanted = a.wanted, false
 	}
 	// By turns: where one message takes longer than the next news, what fires must
 	// not lapse for want of a repetition.
@@ -57,35 +67,72 @@ func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
 
 // news tells what has not been told yet.
 func (a *alertmanager) news(now time.Time, told uint64) *message {
-	items := a.table.between(now, told, math.MaxUint64, maxBatch)
+	items := a.table.between(now, told, math.MaxUint64, maxBatch+1)
 	if len(items) == 0 {
 		return nil
 	}
 	a.wasNews = true
-	upTo := items[len(items)-1].seq
-	return a.message(now, items, func(time.Time, bool) {
-		if a.repeated == told {
-			a.repeated = upTo // what was told just now is not repeated yet
+	body, n := a.batch(now, items)
+	upTo := items[n-1].seq
+	return &message{body: body, alerts: n, settle: func(now time.Time, err *failure) (smaller bool) {
+		over, smaller := a.judge(now, err, n, n < len(items))
+		if over {
+			if a.repeated == told {
+				a.repeated = upTo // what was told just now is not repeated yet
+			}
+			a.told.Store(upTo)
 		}
-		a.told.Store(upTo)
-	})
+		return smaller
+	}}
 }
 
 // repetition tells what has been told before.
 func (a *alertmanager) repetition(now time.Time, told uint64) *message {
-	items := a.table.between(now, a.repeated, told, maxBatch)
+	items := a.table.between(now, a.repeated, told, maxBatch+1)
 	if len(items) == 0 {
 		a.repeated = told
 		return nil
 	}
 	a.wasNews = false
-	upTo := items[len(items)-1].seq
-	return a.message(now, items, func(time.Time, bool) { a.repeated = upTo })
+	body, n := a.batch(now, items)
+	return &message{body: body, alerts: n, settle: func(now time.Time, err *failure) (smaller bool) {
+		over, smaller := a.judge(now, err, n, n < len(items) || !now.Before(a.due))
+		if over {
+			a.repeated = items[n-1].seq
+		}
+		return smaller
+	}}
 }
 
-func (a *alertmanager) message(now time.Time, items []item, settle func(time.Time, bool)) *message {
-	all := make([]postableAlert, 0, len(items))
-	for _, it := range items {
+// judge says what follows from how a message with n alerts fared: whether it is over
+// and done with, or to be told in smaller ones. A single alert that does not get
+// through is left for the next repetition where others wait behind it.
+func (a *alertmanager) judge(now time.Time, err *failure, n int, othersWait bool) (over, smaller bool) {
+	switch {
+	case err == nil:
+		a.limit = min(2*a.limit, maxBatch)
+		// What was left may have been no worse than this, and the receiver away until
+		// now. Once, lest what is worse has all the others repeated without end.
+		if a.left && !a.extra {
+			a.due, a.wanted = now, true
+		}
+		a.left = false
+		return true, false
+	case err.large && n > 1:
+		a.limit = n / 2
+		return false, true
+	case err.large && !err.final && othersWait:
+		a.left = true
+		return true, false
+	default:
+		return err.final, false
+	}
+}
+
+// batch puts the first n of the items into one message.
+func (a *alertmanager) batch(now time.Time, items []item) (body []byte, n int) {
+	body = []byte("[")
+	for _, it := range items[:min(len(items), a.limit)] {
 		p := postableAlert{it.Labels, it.Annotations, it.StartsAt, it.EndsAt, a.page}
 		if it.firing() {
 			p.EndsAt = now.Add(a.pace.lapse)
@@ -93,9 +140,17 @@ func (a *alertmanager) message(now time.Time, items []item, settle func(time.Tim
 		if p.StartsAt.After(p.EndsAt) {
 			p.StartsAt = p.EndsAt // the clock was set back; Alertmanager would refuse it
 		}
-		all = append(all, p)
+		one := encode(p)
+		if n > 0 {
+			if len(body)+len(one) > maxBody {
+				break
+			}
+			body = append(body, ',')
+		}
+		body = append(body, one...)
+		n++
 	}
-	return &message{body: encode(all), alerts: len(all), settle: settle}
+	return append(body, ']'), n
 }
 
 func encode(v any) []byte {

@@ -34,7 +34,8 @@ type world struct {
 
 	mu     sync.Mutex
 	sent   []sent
-	answer func(to string) error // nil: all is taken
+	answer func(to string) error   // nil: all is taken
+	refuse func(body []byte) error // nil: all is taken
 }
 
 // sent is one message as it came in.
@@ -58,8 +59,13 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 
 func (w *world) receive(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
 	w.mu.Lock()
-	answer := w.answer
+	answer, refuse := w.answer, w.refuse
 	w.mu.Unlock()
+	if refuse != nil {
+		if err := refuse(body); err != nil {
+			return err
+		}
+	}
 	if answer != nil {
 		if err := answer(to.Text); err != nil {
 			if errors.Is(err, errHang) {
@@ -170,9 +176,11 @@ func to(form rules.Form, name string, urls ...string) rules.Receiver {
 }
 
 var (
-	errDown = &failure{text: "down"}
-	errHang = &failure{text: "hang"}
-	errBad  = &failure{text: "bad", final: true}
+	errDown     = &failure{text: "down"}
+	errHang     = &failure{text: "hang"}
+	errBad      = &failure{text: "bad", final: true}
+	errHangUp   = &failure{text: "hangs up", large: true}
+	errTooLarge = &failure{text: "too large", final: true, large: true}
 )
 
 func TestAlertmanager(t *testing.T) {
@@ -471,6 +479,176 @@ func TestWebhookFailsOnOneRule(t *testing.T) {
 	})
 }
 
+// refusing has messages fail that are larger than that, or hold one of the alerts.
+func (w *world) refusing(size int, err error, names ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refuse = func(body []byte) error {
+		if len(body) > size || slices.ContainsFunc(names, func(n string) bool { return bytes.Contains(body, []byte(`"n":"`+n+`"`)) }) {
+			return err
+		}
+		return nil
+	}
+}
+
+// fireLarge has n alerts fire with so many bytes each.
+func (w *world) fireLarge(receiver string, n, size int) {
+	for i := range n {
+		w.Set(receiver, Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: time.Now(), Annotations: map[string]string{"description": strings.Repeat("x", size)}})
+	}
+}
+
+// told counts the alerts that were sent to an Alertmanager within d, and the
+// messages.
+func (w *world) told(d time.Duration) (alerts map[string]int, messages int) {
+	time.Sleep(d)
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	alerts = map[string]int{}
+	for _, s := range w.sent {
+		for _, a := range s.alerts {
+			alerts[a.Labels["n"]]++
+		}
+	}
+	messages, w.sent = len(w.sent), nil
+	return alerts, messages
+}
+
+// What is too large for a proxy on the way is told in smaller messages, and in
+// larger ones again where they get through.
+func TestLargeMessages(t *testing.T) {
+	for _, err := range []error{errHangUp, errTooLarge} {
+		t.Run(err.Error(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.refusing(100<<10, err)
+				w.configure(to(rules.Alertmanager, "oncall", "am"))
+				w.fireLarge("oncall", 20, 8<<10)
+				if alerts, messages := w.told(3 * time.Second); len(alerts) != 20 || messages > 3 {
+					t.Errorf("%d alerts were told at once, in %d messages, want 20 in 3", len(alerts), messages)
+				}
+				w.told(57 * time.Second)
+				for range 3 {
+					if alerts, messages := w.told(time.Minute); len(alerts) != 20 || messages > 4 {
+						t.Errorf("%d alerts were repeated, in %d messages, want 20 in 4", len(alerts), messages)
+					}
+				}
+				w.refusing(1<<20, err)
+				w.told(2 * time.Minute)
+				if alerts, messages := w.told(time.Minute); len(alerts) != 20 || messages != 1 {
+					t.Errorf("later %d alerts were repeated, in %d messages, want 20 in one", len(alerts), messages)
+				}
+			})
+		})
+	}
+}
+
+// No message is larger than a quarter of a megabyte but for one alert that is.
+func TestMessagesAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.refusing(maxBody+1, errBad)
+		w.configure(to(rules.Alertmanager, "oncall", "am"), to(rules.Webhook, "chat", "hook"))
+		w.fireLarge("oncall", 100, 8<<10)
+		w.fireLarge("chat", 100, 8<<10)
+		w.want(0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		told := 0
+		for _, s := range w.sent {
+			if told += len(s.alerts); s.to == "hook" && len(s.note.Alerts)+s.note.TruncatedAlerts != 100 {
+				t.Errorf("the webhook was told of %d alerts and %d that are left out, want 100", len(s.note.Alerts), s.note.TruncatedAlerts)
+			}
+		}
+		if told != 100 || len(w.sent) != 5 {
+			t.Errorf("%d alerts told in %d messages, want 100 in four and the webhook's", told, len(w.sent))
+		}
+		w.refusing(1<<20, errBad)
+		w.Reconfigure([]rules.Receiver{to(rules.Alertmanager, "other", "am")})
+		w.told(time.Second)
+		w.fireLarge("other", 1, 512<<10)
+		if alerts, _ := w.told(time.Second); len(alerts) != 1 {
+			t.Error("one that is larger was not told")
+		}
+	})
+}
+
+// An alert that no message gets through with keeps no others, and is tried again
+// each minute.
+func TestOneThatFails(t *testing.T) {
+	for _, err := range []error{errHangUp, errTooLarge} {
+		t.Run(err.Error(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.refusing(1<<20, err, "a7", "a12")
+				w.configure(to(rules.Alertmanager, "oncall", "am"))
+				w.fireLarge("oncall", 20, 10)
+				if alerts, _ := w.told(40 * time.Second); len(alerts) != 18 {
+					t.Errorf("%d alerts were told at first, want 18", len(alerts))
+				}
+				w.told(20 * time.Second)
+				for range 10 {
+					if alerts, messages := w.told(75 * time.Second); len(alerts) != 18 || messages > 30 {
+						t.Errorf("%d alerts were repeated, with %d messages, want 18 with few", len(alerts), messages)
+					}
+				}
+				w.fire("oncall", "b1")
+				if alerts, _ := w.told(2 * time.Second); alerts["b1"] == 0 {
+					t.Error("news was not told at once")
+				}
+				w.refusing(1<<20, nil)
+				if alerts, _ := w.told(time.Minute); len(alerts) != 21 {
+					t.Errorf("%d alerts were told once all get through, want 21", len(alerts))
+				}
+			})
+		})
+	}
+}
+
+// Where a proxy answers for an Alertmanager that is away, all is told as soon as it
+// is back, and nothing has lapsed if that was within four minutes.
+func TestAwayBehindProxy(t *testing.T) {
+	for _, away := range []time.Duration{3 * time.Second, 10 * time.Second, time.Minute, 4 * time.Minute, time.Hour} {
+		t.Run(away.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.configure(to(rules.Alertmanager, "oncall", "am"))
+				w.fireLarge("oncall", 5, 10)
+				w.told(59 * time.Second)
+				w.refusing(0, errHangUp)
+				w.fire("oncall", "b1", "b2", "b3")
+				if alerts, _ := w.told(away); len(alerts) > 0 {
+					t.Error("told while it was away")
+				}
+				w.refusing(1<<20, nil)
+				if alerts, _ := w.told(min(away, 30*time.Second) + 5*time.Second); len(alerts) != 8 {
+					t.Errorf("%d alerts were told when it was back, want 8: %v", len(alerts), alerts)
+				}
+			})
+		})
+	}
+}
+
+// What a webhook finds too large is cut, and that is said.
+func TestWebhookTooLarge(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.refusing(100<<10, errTooLarge)
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		w.fireLarge("chat", 20, 8<<10)
+		w.fire("chat", "b1")
+		w.after(0)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		var said []string
+		for _, s := range w.sent {
+			said = append(said, fmt.Sprintf("%s: %d, and %d left out", s.note.GroupLabels["alertname"], len(s.note.Alerts), s.note.TruncatedAlerts))
+		}
+		slices.Sort(said)
+		if diff := cmp.Diff([]string{"a: 10, and 10 left out", "b: 1, and 0 left out"}, said); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		w.after(0)
+		w.want(time.Hour)
+	})
+}
+
 func TestNotification(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.configure(to(rules.Webhook, "chat", "hook"))
@@ -511,7 +689,7 @@ func TestNotification(t *testing.T) {
 
 func TestEmptyAnnotationsAreNoNull(t *testing.T) {
 	w := &webhook{}
-	if body := w.message("a", []item{{Alert: Alert{}}}, 0, nil).body; bytes.Contains(body, []byte("null")) {
+	if body := encode(w.notification("a", []item{{Alert: Alert{}}}, &group{limit: 1})); bytes.Contains(body, []byte("null")) {
 		t.Errorf("%s", body)
 	}
 }
@@ -760,7 +938,10 @@ func believe(t *testing.T, w *world, random *rand.Rand) {
 		case 3:
 			u := []string{"am0", "am1", "hook0", "hook1"}[random.IntN(4)]
 			w.mu.Lock()
-			health[u] = []error{nil, errDown, errHang, errBad}[random.IntN(4)]
+			health[u] = []error{nil, errDown, errHang, errBad, errHangUp, errTooLarge}[random.IntN(6)]
+			if health[u] == errTooLarge && strings.HasPrefix(u, "hook") {
+				health[u] = nil // what does not fit into its message is not told
+			}
 			known := map[string]error{}
 			for u, err := range health {
 				known[u] = err
@@ -804,7 +985,7 @@ func TestTogether(t *testing.T) {
 	p.gather, p.resend, p.keep, p.retry = time.Microsecond, time.Millisecond, 5*time.Millisecond, time.Microsecond
 	n := newNotifier(Options{Say: quiet}, p)
 	n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) error {
-		return []error{nil, errDown, errBad}[rand.IntN(3)]
+		return []error{nil, errDown, errBad, errHangUp, errTooLarge}[rand.IntN(5)]
 	}
 	configs := [][]rules.Receiver{
 		{to(rules.Alertmanager, "a", "1", "2"), to(rules.Webhook, "b", "3")},

@@ -26,6 +26,7 @@ const maxAnswer = 64 << 10
 type failure struct {
 	text  string
 	final bool          // the same again would fail again
+	large bool          // what was sent may be why, and less of it might get through
 	after time.Duration // the receiver asks to be left alone for so long
 }
 
@@ -116,9 +117,11 @@ func judge(answer *http.Response, text []byte, quote bool) error {
 		f.final = true
 		f.text += ": redirects are not followed, write the URL that it leads to"
 	case code == http.StatusTooManyRequests || code/100 == 5:
+		f.large = code/100 == 5
 		f.after = retryAfter(answer.Header.Get("Retry-After"), time.Now())
 	default:
 		f.final = true
+		f.large = code == http.StatusBadRequest || code == http.StatusRequestEntityTooLarge || code == http.StatusUnprocessableEntity
 	}
 	if len(text) > 0 && quote {
 		f.text += fmt.Sprintf(": %.200q", bytes.TrimSpace(text))
@@ -159,7 +162,10 @@ func explain(err error, timeout time.Duration) error {
 		wait      net.Error
 		op        *net.OpError
 	)
-	var text string
+	var (
+		text  string
+		large bool
+	)
 	switch {
 	case errors.As(err, &lookup):
 		text = "its host name cannot be looked up: " + lookup.Err
@@ -177,12 +183,13 @@ func explain(err error, timeout time.Duration) error {
 		text = "it does not speak TLS: is it an http:// URL?"
 	case errors.As(err, &op):
 		text = op.Op + ": " + foreign(op.Err) // without addresses, whose ports change with each try
+		large = op.Op == "read" || op.Op == "write"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		text = "it hangs up without an answer"
+		text, large = "it hangs up without an answer", true
 	default:
 		text = foreign(err)
 	}
-	return &failure{text: text}
+	return &failure{text: text, large: large}
 }
 
 // foreign is an error without what it quotes: that comes from the other side.

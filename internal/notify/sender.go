@@ -43,8 +43,9 @@ type courier interface {
 type message struct {
 	body   []byte
 	alerts int
-	// settle notes that it was told, or that there is no use in telling it now.
-	settle func(now time.Time, taken bool)
+	// settle notes how it fared; nil: it was told. It reports whether the same is to
+	// be told in smaller messages.
+	settle func(now time.Time, err *failure) (smaller bool)
 }
 
 // newSender starts one.
@@ -62,7 +63,7 @@ func (n *Notifier) newSender(r *receiver, config *rules.Receiver, to rules.Sourc
 	s.config.Store(config)
 	switch s.form {
 	case rules.Alertmanager:
-		s.courier = &alertmanager{table: r.table, pace: n.pace, told: &s.told, page: n.Page, due: time.Now().Add(n.pace.resend)}
+		s.courier = &alertmanager{table: r.table, pace: n.pace, told: &s.told, page: n.Page, due: time.Now().Add(n.pace.resend), limit: maxBatch}
 	case rules.Webhook:
 		s.courier = &webhook{table: r.table, pace: n.pace, told: &s.told, page: n.Page, receiver: r.name, groups: make(map[string]*group)}
 	}
@@ -117,26 +118,31 @@ func (s *sender) run(ctx context.Context) {
 		}
 		s.note(m, err)
 		var failed *failure
+		if err != nil && !errors.As(err, &failed) {
+			failed = &failure{}
+		}
+		smaller := m.settle(time.Now(), failed)
 		switch {
 		case err == nil:
 			retry = s.pace.retry
-			m.settle(time.Now(), true)
 		case last:
 			return
-		case errors.As(err, &failed) && failed.final:
-			retry = s.pace.retry
-			m.settle(time.Now(), false)
+		case failed.final && !failed.large:
+			retry = s.pace.retry // nothing is left of this message
+		case failed.final || smaller:
+			s.back(ctx, s.pace.retry, failed)
 		default:
-			// Half of it is chance, lest all who lost a receiver return at once. A
-			// receiver that asks for more gets that, but alerts must not lapse.
-			wait := retry/2 + rand.N(retry/2+1)
-			if failed != nil {
-				wait = max(wait, min(failed.after, s.pace.resend))
-			}
-			s.pause(ctx, wait)
+			s.back(ctx, retry, failed)
 			retry = min(2*retry, s.pace.maxRetry)
 		}
 	}
+}
+
+// back leaves the receiver alone for a while. Half of it is chance, lest all who
+// lost a receiver return at once. A receiver that asks for more gets that, but
+// alerts must not lapse.
+func (s *sender) back(ctx context.Context, d time.Duration, failed *failure) {
+	s.pause(ctx, max(d/2+rand.N(d/2+1), min(failed.after, s.pace.resend)))
 }
 
 // rest waits until due or until there is news, and then a little for more of it.

@@ -28,6 +28,7 @@ type group struct {
 	at    time.Time
 	tried time.Time
 	turn  uint64 // when a message about it was made last
+	limit int    // of the alerts in a message
 }
 
 // notification is the form that Alertmanager's webhooks send, version 4.
@@ -77,7 +78,7 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 	for _, name := range names {
 		g := w.groups[name]
 		if g == nil {
-			g = &group{}
+			g = &group{limit: maxBatch}
 			w.groups[name] = g
 		}
 		items := byName[name]
@@ -107,12 +108,10 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 	if first != nil {
 		w.turns++
 		first.turn = w.turns
-		return w.message(about, byName[about], first.told, func(now time.Time, taken bool) {
-			first.tried = now
-			if taken {
-				first.at, first.told = now, upTo
-			}
-		}), now
+		n := w.notification(about, byName[about], first)
+		return &message{body: encode(n), alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
+			return first.settle(now, err, upTo, len(n.Alerts))
+		}}, now
 	}
 	if settled && len(all) > 0 {
 		w.told.Store(all[len(all)-1].seq)
@@ -120,10 +119,26 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 	return nil, due
 }
 
-// message tells of all alerts of a rule that fire, and of those that have ended
-// since it was last told.
-func (w *webhook) message(name string, items []item, told uint64, settle func(time.Time, bool)) *message {
-	items = slices.DeleteFunc(items, func(it item) bool { return !it.firing() && it.seq <= told })
+// settle notes how a message fared that told the news up to a number with n alerts.
+// Alerts that a message leaves out are not told later: it is made smaller only where
+// the receiver will not have it otherwise, and not because it is down.
+func (g *group) settle(now time.Time, err *failure, upTo uint64, n int) (smaller bool) {
+	switch {
+	case err == nil:
+		g.tried, g.at, g.told, g.limit = now, now, upTo, min(2*g.limit, maxBatch)
+	case err.final && err.large && n > 1:
+		g.limit = n / 2
+		return true
+	case err.final:
+		g.tried, g.limit = now, maxBatch // its size was not why
+	}
+	return false
+}
+
+// notification tells of all alerts of a rule that fire, and of those that have
+// ended since it was last told.
+func (w *webhook) notification(name string, items []item, g *group) *notification {
+	items = slices.DeleteFunc(items, func(it item) bool { return !it.firing() && it.seq <= g.told })
 	slices.SortStableFunc(items, func(a, b item) int { // what fires comes first, and is not cut off
 		if a.firing() != b.firing() {
 			if a.firing() {
@@ -133,10 +148,9 @@ func (w *webhook) message(name string, items []item, told uint64, settle func(ti
 		}
 		return a.StartsAt.Compare(b.StartsAt)
 	})
-	n := notification{
+	n := &notification{
 		Version:           "4",
 		GroupKey:          fmt.Sprintf("{}:{alertname=%q}", name),
-		TruncatedAlerts:   max(0, len(items)-maxBatch),
 		Status:            status(items[0]),
 		Receiver:          w.receiver,
 		GroupLabels:       map[string]string{"alertname": name},
@@ -144,10 +158,9 @@ func (w *webhook) message(name string, items []item, told uint64, settle func(ti
 		CommonAnnotations: copied(items[0].Annotations),
 		ExternalURL:       w.page,
 	}
-	for _, it := range items[:min(len(items), maxBatch)] {
-		keepCommon(n.CommonLabels, it.Labels)
-		keepCommon(n.CommonAnnotations, it.Annotations)
-		n.Alerts = append(n.Alerts, notifiedAlert{
+	size := len(encode(n))
+	for _, it := range items[:min(len(items), g.limit)] {
+		one := notifiedAlert{
 			Status:       status(it),
 			Labels:       copied(it.Labels),
 			Annotations:  copied(it.Annotations),
@@ -155,9 +168,16 @@ func (w *webhook) message(name string, items []item, told uint64, settle func(ti
 			EndsAt:       it.EndsAt,
 			GeneratorURL: w.page,
 			Fingerprint:  fmt.Sprintf("%016x", fingerprint(it.Labels)),
-		})
+		}
+		if size += len(encode(one)); size > maxBody && len(n.Alerts) > 0 {
+			break
+		}
+		keepCommon(n.CommonLabels, it.Labels)
+		keepCommon(n.CommonAnnotations, it.Annotations)
+		n.Alerts = append(n.Alerts, one)
 	}
-	return &message{body: encode(n), alerts: len(n.Alerts), settle: settle}
+	n.TruncatedAlerts = len(items) - len(n.Alerts)
+	return n
 }
 
 func status(it item) string {
