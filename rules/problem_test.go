@@ -1,8 +1,10 @@
 package rules
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -47,5 +49,39 @@ func TestNearest(t *testing.T) {
 		if got := nearest(written, names); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", written, got, want)
 		}
+	}
+}
+
+// TestExcerptsHideSecrets: whatever is wrong below receivers, no value of theirs is
+// repeated, and the caret stays where the mistake is.
+func TestExcerptsHideSecrets(t *testing.T) {
+	const secret = "s3cr3t"
+	for _, text := range []string{
+		"receivers:\n  chat:\n    webhook:\n      url: https://a\n      bearer_token_file: s3cr3t\n",
+		"receivers: {chat: {webhook: {urlz: \"https://hooks/s3cr3t\", timeout: soon}}}\n",
+		"receivers: {chat: {webhook: {urls: [https://a/s3cr3t, 'https://a/s3cr3t', \"s3cr3t: x\"]}}}\n",
+		"receivers:\n  chat:\n    webhook: {url: \"https://hooks/s3cr3t\n",
+		"receivers:\n  chat:\n    webhook: s3cr3t\n",
+		"receivers:\n  chat: &s3cr3t\n   webhook: *s3cr3t\n",
+		"receivers:\n  chat:\n    webhook:\n      headers: {X: !s3cr3t s3cr3t}\n",
+		"receivers:\n\tchat: s3cr3t\n",
+	} {
+		_, err := Parse(strings.NewReader(text))
+		problems, ok := errors.AsType[Problems](err)
+		if !ok {
+			t.Errorf("%q is not refused: %v", text, err)
+		}
+		for _, p := range problems {
+			if strings.Contains(p.Text, secret) {
+				t.Errorf("%q\nis said to be %s", text, Problems{p}.Report("f"))
+			}
+			if raw := strings.Split(text, "\n")[p.Line-1]; utf8.RuneCountInString(p.Text) != utf8.RuneCountInString(raw) {
+				t.Errorf("%q became %q: the caret would stand elsewhere", raw, p.Text)
+			}
+		}
+	}
+	_, err := Parse(strings.NewReader("receivers:\n  a: {webhook: {url: http://a}}\nrules:\n  - nam: s3cr3t\n"))
+	if problems, _ := errors.AsType[Problems](err); !strings.Contains(problems.Report("f"), secret) {
+		t.Errorf("of a rule all is shown: %v", err)
 	}
 }

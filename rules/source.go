@@ -100,9 +100,43 @@ func (p *parser) reportAt(line, column int, format string, args ...any) {
 		problem.Line = min(max(line, 1), len(p.lines))
 		problem.Text = p.lines[problem.Line-1]
 		problem.Column = min(max(column, 1), utf8.RuneCountInString(problem.Text)+1)
+		if p.below("receivers", problem.Line) {
+			problem.Text = masked(problem.Text)
+		}
 	}
 	p.problems = append(p.problems, problem)
 }
+
+// below reports whether a line is in what a key at the top level holds. The lines
+// tell that also of a text that is no YAML.
+func (p *parser) below(key string, line int) bool {
+	for ; line > 0; line-- {
+		if found := topLevel.FindStringSubmatch(p.line(line)); found != nil {
+			return found[1] == key
+		}
+	}
+	return false
+}
+
+var topLevel = regexp.MustCompile(`^["']?([A-Za-z0-9_-]+)["']?[ \t]*:`)
+
+// masked is a line of receivers with a dot for each character of its values: one may
+// be a secret, and excerpts end in logs. Keys and punctuation stay, and so does the
+// column of every one.
+func masked(line string) string {
+	return token.ReplaceAllStringFunc(line, func(t string) string {
+		if isKey.MatchString(t) {
+			return t
+		}
+		return plain.ReplaceAllString(t, "•")
+	})
+}
+
+var (
+	token = regexp.MustCompile(`"[^"]*"?(:[ \t]|:$)?|'[^']*'?(:[ \t]|:$)?|[^\s{}\[\],]+`)
+	isKey = regexp.MustCompile(`:[ \t]?$|^-$`)
+	plain = regexp.MustCompile(`[^"']`)
+)
 
 // report adds a problem at a node.
 func (p *parser) report(n *yaml.Node, format string, args ...any) {
