@@ -120,7 +120,7 @@ func printStatus(out io.Writer, s *status.Status) error {
 	w.summary(s)
 	w.rules(s.Rules)
 	w.groups(s.Rules)
-	w.sockets(s.Sockets)
+	w.sockets(s)
 	w.actions(s.Actions, s.Time)
 	_, err := w.WriteTo(out)
 	return err
@@ -227,14 +227,18 @@ func (w *report) groups(all []status.Rule) {
 	w.table([]string{"RULE", "GROUP", "PHASE", "VALUE"}, rows)
 }
 
-func (w *report) sockets(all status.Sockets) {
+func (w *report) sockets(s *status.Status) {
+	head := "SOCKETS"
+	if s.Time.Sub(s.SocketsAt) > status.NowFor {
+		head = "SOCKETS, " + w.since(s.SocketsAt) + " AGO"
+	}
 	var rows [][]string
 	for _, state := range status.States {
-		if n, ok := all[state]; ok {
+		if n, ok := s.Sockets[state]; ok {
 			rows = append(rows, []string{strings.ToUpper(state), strconv.FormatUint(n, 10)})
 		}
 	}
-	w.table([]string{"STATE", "SOCKETS"}, rows)
+	w.table([]string{"STATE", head}, rows)
 }
 
 func (w *report) actions(last []journal.Record, now time.Time) {

@@ -41,6 +41,10 @@ func TestStatus(t *testing.T) {
 	defer func() { time.Local = local }()
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 	empty := &status.Status{Version: "v0.4.0", Host: "node-7", Time: now, Started: now.Add(-time.Minute), File: status.RulesFile{BuiltIn: true, OK: true, Loaded: now.Add(-time.Minute)}}
+	large := &status.Status{
+		Version: "v0.4.0", Host: "node-7", Time: now, Started: now.Add(-time.Minute), Ready: true, File: status.RulesFile{Path: "r.yaml", OK: true, Loaded: now.Add(-time.Minute)},
+		Sockets: status.Sockets{"close-wait": 7}, SocketsAt: now.Add(-190 * time.Second), SocketsEverySeconds: 900,
+	}
 	evil := statustest.Lively(now)
 	evil.Problems, evil.Rules, evil.Sockets = nil, nil, nil
 	evil.Actions = evil.Actions[:1]
@@ -53,6 +57,7 @@ func TestStatus(t *testing.T) {
 	}{
 		{"lively", statustest.Lively(now), true},
 		{"empty", empty, false},
+		{"large", large, false},
 		{"escapes", evil, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -24,8 +24,11 @@ type board struct {
 	actions   []journal.Record // the last ones, newest last
 	lateness  status.Histogram
 	durations status.Histogram // of looks
-	sockets   status.Sockets   // replaced, never changed
 	history   status.Recorder
+
+	sockets      status.Sockets // replaced, never changed
+	socketsAt    time.Time
+	socketsEvery time.Duration
 }
 
 func newBoard(o *Options) board {
@@ -113,7 +116,7 @@ func (d *watch) publish() {
 		Version: d.Version, Host: d.Host, Netns: d.Netns,
 		Time: now, Started: b.started, Ready: d.ready,
 		Problems: b.problems, File: b.file, Rules: make([]status.Rule, len(o.Rules)),
-		Sockets: b.sockets, History: b.history.History(now),
+		Sockets: b.sockets, SocketsAt: b.socketsAt, SocketsEverySeconds: b.socketsEvery.Seconds(), History: b.history.History(now),
 		Actions:        slices.Clone(b.actions),
 		ActionPossible: map[string]bool{string(rules.Kill): o.CannotKill == "", string(rules.Alert): true, string(rules.Log): true},
 		Lateness:       b.lateness.Clone(),

@@ -15,8 +15,9 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-// Why a rule leaves a socket alone is shown, under a name that is known.
-func TestSpared(t *testing.T) {
+// Why a rule leaves a socket alone is shown, under a name that is known, and when
+// the sockets were counted.
+func TestShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	current := w.show()
@@ -25,6 +26,10 @@ func TestSpared(t *testing.T) {
 	w.until("a socket that is spared", func() bool {
 		rules := current().Rules
 		return len(rules) == 1 && rules[0].HeldBack["protected"] == 1
+	})
+	w.until("a count of the sockets", func() bool {
+		s := current()
+		return s.Sockets["close-wait"] == 1 && s.Time.Sub(s.SocketsAt) < status.NowFor && s.SocketsEverySeconds == 5
 	})
 	for reason := range current().Rules[0].HeldBack {
 		if !slices.Contains(status.HeldReasons, reason) {

@@ -69,12 +69,20 @@ func (d *watch) takeCensus(now sock.Instant) {
 
 // takeIn takes in a census, and decides when to take the next.
 func (d *watch) takeIn(c census) {
-	d.board.sockets = c.sockets // what was read before is not known to be so any more
+	b := &d.board
+	b.sockets, b.socketsAt = c.sockets, time.Time{} // what was read before is not known to be so any more
+	b.socketsEvery = spacing(c.cost, d.budget)
 	if c.sockets != nil {
-		d.board.history.Record(c.at, c.sockets)
+		b.socketsAt = c.at
+		b.history.Record(c.at, c.sockets)
 		d.publish()
 	}
-	d.nextCensus = d.Now().Add(max(censusEvery, time.Duration(float64(c.cost)/(censusShare*d.budget))))
+	d.nextCensus = d.Now().Add(b.socketsEvery)
+}
+
+// spacing is how long to wait after a census that took so much CPU.
+func spacing(cost time.Duration, budget float64) time.Duration {
+	return max(censusEvery, time.Duration(float64(cost)/(censusShare*budget)))
 }
 
 // roll is what the last walk of the table found.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -37,6 +38,23 @@ func (g *gauges) Read() (counters.Counters, error) {
 }
 
 func (g *gauges) InUse() (uint64, bool, error) { return g.inUse, true, nil }
+
+// Counting costs no more than its share of the budget, however large the table is.
+func TestSpacing(t *testing.T) {
+	for _, test := range []struct {
+		cost   time.Duration
+		budget float64
+		want   time.Duration
+	}{
+		{time.Millisecond, 0.01, censusEvery},
+		{27 * time.Millisecond, 0.01, 90 * time.Second},
+		{27 * time.Millisecond, 0.001, 15 * time.Minute},
+	} {
+		if got := spacing(test.cost, test.budget).Round(time.Millisecond); got != test.want {
+			t.Errorf("%v after a census of %v, of %v of a core; want %v", got, test.cost, test.budget, test.want)
+		}
+	}
+}
 
 // A census walks the table only where something may have changed.
 func TestRoll(t *testing.T) {

@@ -38,6 +38,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	buildInfo      = desc("build_info", "The version of sockdog; always 1.", "version", "goversion")
 	sockets        = desc("sockets", "TCP sockets in each state, where that was read.", "state")
+	socketsAt      = desc("sockets_timestamp_seconds", "When the sockets in each state were counted.")
 	ruleSockets    = desc("rule_sockets", "Sockets that match the rule in full.", "rule")
 	ruleCandidates = desc("rule_candidates", "Sockets that match the rule in all but their age.", "rule")
 	ruleOldest     = desc("rule_oldest_seconds", "The longest that a socket of the rule has been in its state; 0 without any.", "rule")
@@ -65,7 +66,7 @@ type collector struct {
 // Describe tells every metric of Collect, so that a registry can check them.
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		buildInfo, sockets, ruleSockets, ruleCandidates, ruleOldest, ruleFiring, ruleStopped, ruleActs, actions, heldBack,
+		buildInfo, sockets, socketsAt, ruleSockets, ruleCandidates, ruleOldest, ruleFiring, ruleStopped, ruleActs, actions, heldBack,
 		actionPossible, lateness, looks, lookDuration, lookInterval, lookWanted, reloadOK, reloadTime, alerts,
 	} {
 		descs <- d
@@ -89,6 +90,9 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	gauge(buildInfo, 1, s.Version, runtime.Version())
 	for state, n := range s.Sockets {
 		gauge(sockets, float64(n), state)
+	}
+	if !s.SocketsAt.IsZero() {
+		gauge(socketsAt, seconds(s.SocketsAt))
 	}
 	for i := range s.Rules {
 		r := &s.Rules[i]

@@ -26,6 +26,7 @@ func TestMetrics(t *testing.T) {
 		`sockdog_build_info{goversion="go[^"]+",version="v0.4.0"} 1`,
 		`sockdog_sockets{state="close-wait"} 46`,
 		`sockdog_sockets{state="last-ack"} 0`,
+		`sockdog_sockets_timestamp_seconds 1.7778637185e\+09`,
 		`sockdog_rule_sockets{rule="postgres-close-wait"} 3`,
 		`sockdog_rule_candidates{rule="postgres-close-wait"} 46`,
 		`sockdog_rule_oldest_seconds{rule="postgres-close-wait"} 311`,
@@ -76,6 +77,9 @@ func TestUnreadStates(t *testing.T) {
 	text := metricstest.Scrape(t, &status.Status{Sockets: status.Sockets{"close-wait": 0}})
 	if !strings.Contains(text, "sockdog_sockets{state=\"close-wait\"} 0\n") {
 		t.Error("the zero of a state that was read is missing")
+	}
+	if strings.Contains(text, "sockdog_sockets_timestamp_seconds") {
+		t.Error("the time of a count that was not made has a number")
 	}
 	if strings.Contains(text, "time-wait") {
 		t.Error("a state that was not read has a number")

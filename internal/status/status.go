@@ -29,8 +29,10 @@ type Status struct {
 	File     RulesFile `json:"rules_file"`
 	Rules    []Rule    `json:"rules"`
 
-	Sockets Sockets  `json:"sockets"`
-	History *History `json:"history"` // nil: nothing was ever read
+	Sockets             Sockets   `json:"sockets"`
+	SocketsAt           time.Time `json:"sockets_at,omitzero"`   // when they were counted; zero: they could not be
+	SocketsEverySeconds float64   `json:"sockets_every_seconds"` // between two counts, stretched by cpu_budget; 0: there was none
+	History             *History  `json:"history"`               // nil: nothing was ever read
 
 	Actions        []journal.Record `json:"actions"` // the last ones, newest first: at most MostActions
 	ActionPossible map[string]bool  `json:"action_possible"`
@@ -38,6 +40,10 @@ type Status struct {
 	Looks          Looks            `json:"looks"`
 	Receivers      []Receiver       `json:"receivers"`
 }
+
+// NowFor is for how long after it was counted a number of sockets is that of now,
+// for those who read it.
+const NowFor = 10 * time.Second
 
 // What a Status holds at most of the things that have no bound of their own.
 const (

@@ -6,6 +6,7 @@
 const refreshEvery = 3000; // ms
 const answerWithin = 5000; // ms
 const loopBound = 10; // s: a status older than that means that the loop hangs
+const nowFor = 10; // s: sockets that were counted before that are not those of now
 
 // In the order in which to show them; each has a colour of its own in page.css.
 const states = [
@@ -203,6 +204,9 @@ function condition(c, of) {
 
 // --- Plots ---
 
+// counted is when the sockets were: where that is dear, it is not done often.
+const counted = () => (Date.parse(status.time) - Date.parse(status.sockets_at) > nowFor * 1000 ? `${since(status.sockets_at)} ago` : "now");
+
 // shown are, unless pressed, the states that had a socket and can be of trouble.
 const shown = (state) => pressed.get(state) ?? (!resting.has(state) && (status.sockets[state] > 0 || series(state).some((n) => n > 0)));
 const series = (state) => status.history?.sockets[state] || [];
@@ -237,7 +241,7 @@ function plot(state) {
   const y = (n) => round(ground.height - ground.bottom - (n / top) * (ground.height - ground.bottom - ground.top));
 
   const now = status.sockets[state];
-  const summary = points.every((n) => n === null) ? "never read" : `${now === undefined ? "not read now" : `now ${number(now)}`}, highest ${number(peak)}`;
+  const summary = points.every((n) => n === null) ? "never read" : `${now === undefined ? "not read now" : `${counted()} ${number(now)}`}, highest ${number(peak)}`;
   const reading = pointed === null ? summary : `${clock(timeOf(pointed))}: ${points[pointed] == null ? "not read" : number(points[pointed])}`;
   return html(
     "figure", { class: state, "data-state": state },
@@ -303,9 +307,9 @@ function quarters(from, to) {
   return list;
 }
 
-// bridged is how many steps may be between two readings of one line: looks may be
+// bridged is how many steps may be between two readings of one line: they may be
 // rarer than the steps of the history, and that is no gap.
-const bridged = (step) => Math.max(60, 2 * status.looks.interval_seconds) / step;
+const bridged = (step) => Math.max(60, 2 * status.sockets_every_seconds) / step;
 
 // runs are the indices of the readings that belong to one line.
 function runs(points, step) {

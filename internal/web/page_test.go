@@ -89,6 +89,25 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// Where counting is dear the counts are far between, and old: a plot is one line
+// all the same, and does not call them those of now.
+func TestPageOfRareCounts(t *testing.T) {
+	now := time.Now()
+	s := statustest.Lively(now)
+	s.SocketsAt, s.SocketsEverySeconds = now.Add(-190*time.Second), 600
+	var r status.Recorder
+	for at := now.Add(-53 * time.Minute); at.Before(now); at = at.Add(10 * time.Minute) {
+		r.Record(at, status.Sockets{"close-wait": 7})
+	}
+	s.History = r.History(now)
+	page := open(t, handler(s)).DOM()
+	figure, _, _ := strings.Cut(page[strings.Index(page, `<figure class="close-wait`):], "</figure>")
+	if n := strings.Count(figure, `class="line"`); n != 1 || strings.Contains(figure, `class="unread"`) {
+		t.Errorf("%d lines, want one and nothing unread:\n%s", n, figure)
+	}
+	want(t, figure, `>3m 10s ago 46, highest 7<`)
+}
+
 // What stands in a rule or a process's name must stay text.
 func TestPageEscapes(t *testing.T) {
 	const trap = `<img src=x onerror="document.title='caught'"><script>document.title='caught'</script>"'>`

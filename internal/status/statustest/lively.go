@@ -33,7 +33,7 @@ func Lively(now time.Time) *status.Status {
 			Path: "/etc/sockdog/rules.yaml", Error: "12:7: unknown key \"dprot\": did you mean dport?", Loaded: ago(3 * time.Hour),
 		},
 		Rules:   lively(ago),
-		Sockets: socketsAt(now, now),
+		Sockets: socketsAt(now, now), SocketsAt: ago(3 * time.Second), SocketsEverySeconds: 5,
 		History: history(now),
 		Actions: actions(ago),
 		ActionPossible: map[string]bool{
