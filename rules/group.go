@@ -265,6 +265,13 @@ func (p *parser) checkHolds(conditions []placed[Condition], m Metric, least floa
 // checkOverlap refuses an until that holds wherever when does: the group would
 // end as soon as it fired.
 func (p *parser) checkOverlap(d *draft) {
+	if d.untilCovers() {
+		p.report(d.given["until"], "until holds wherever when does: a group would end as soon as it fired; write until for when it is over, such as a lower threshold")
+	}
+}
+
+// untilCovers reports whether until holds wherever when does.
+func (d *draft) untilCovers() bool {
 	inside := len(d.until) > 0
 	for _, c := range d.until {
 		c := c.value
@@ -272,12 +279,19 @@ func (p *parser) checkOverlap(d *draft) {
 		inside = inside && c.Metric != "" && c.Op != NotEqual && !when.empty() && until.least <= when.least && when.most <= until.most &&
 			!(until.above && until.least == when.least && !when.above) && !(until.below && until.most == when.most && !when.below)
 	}
-	for _, c := range d.when {
-		inside = inside && c.value.Metric != ""
-	}
-	if inside {
-		p.report(d.given["until"], "until holds wherever when does: a group would end as soon as it fired; write until for when it is over, such as a lower threshold")
-	}
+	return inside && readable(d.when)
+}
+
+// untilMeets reports whether until can hold while when does.
+func (d *draft) untilMeets() bool {
+	both := slices.Concat(d.when, d.until)
+	apart := func(m metric) bool { return spanOf(both, m.name, d.least(m.name)).empty() }
+	return len(d.when) > 0 && len(d.until) > 0 && readable(both) && !slices.ContainsFunc(metrics, apart)
+}
+
+// readable reports whether all of the conditions could be read.
+func readable(conditions []placed[Condition]) bool {
+	return !slices.ContainsFunc(conditions, func(c placed[Condition]) bool { return c.value.Metric == "" })
 }
 
 // checkMetrics holds the match and group_by of a rule to what its metrics can tell.

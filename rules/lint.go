@@ -45,6 +45,7 @@ func (p *parser) lint(f *file) {
 		for _, s := range d.match {
 			p.lintBounds(s)
 		}
+		p.lintGroups(d)
 		for j := range d.then {
 			p.lintSysctl(d, &d.then[j])
 		}
@@ -115,6 +116,23 @@ func (p *parser) lintBounds(s *selection) {
 	}
 	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
 		p.report(s.given["stalled_for"], "in the state %s nothing is left to send: stalled_for never holds", s.States)
+	}
+}
+
+// lintGroups warns of a group that flaps, of one that is killed for by a single
+// look, and of what has no effect.
+func (p *parser) lintGroups(d *draft) {
+	if !d.given.has("when") {
+		return
+	}
+	if d.untilMeets() && !d.untilCovers() {
+		p.report(d.until[0].at, "until may hold while when does: a group would end and fire again by turns; let until begin where when no longer holds")
+	}
+	if kill := d.kill(); kill != nil && !d.given.has("for") {
+		p.report(kill.at, "without for, a single look makes a group fire, and its sockets are killed at once: a minute or more is safer")
+	}
+	if d.given.wrote("cooldown") {
+		p.report(d.given["cooldown"], "cooldown has no effect: kill, alert and log are nothing that runs once per firing")
 	}
 }
 
@@ -201,7 +219,7 @@ func (p *parser) lintShadow(d *draft, kill *act, earlier []*draft) {
 	}
 	for _, e := range earlier {
 		first := e.kill()
-		if first == nil || e.DryRun || len(e.exclude) > 0 {
+		if first == nil || e.DryRun || len(e.exclude) > 0 || e.given.has("when") { // kills only while a group fires
 			continue
 		}
 		taken := func(s *selection) bool {
