@@ -326,6 +326,27 @@ func TestCountersBesideAnotherRule(t *testing.T) {
 	}
 }
 
+// TestLooksShareADump: rules that look as often as each other look at once, however
+// far apart they began.
+func TestLooksShareADump(t *testing.T) {
+	b := newBench(t)
+	b.count = Counted{OK: true, HasTimeWait: true}
+	flood := above(10, func(r *rules.Rule) {
+		r.Name, r.Match = "flood", []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
+	})
+	b.rule(eachSecond(flood, killing("leak", func(r *rules.Rule) { r.Match[0].InStateFor = time.Minute })))
+	b.until(10600 * time.Millisecond)
+	b.count.TimeWait = 100
+	b.e.sight.next[populous] = b.now // as after a group that fires
+	b.step(nil)
+	b.until(11 * time.Second)
+	before := len(b.looks)
+	b.until(61 * time.Second)
+	if n := len(b.looks) - before; n > 51 {
+		t.Errorf("%d looks in 50 seconds, each for one rule: %v", n, b.looks[before:before+4])
+	}
+}
+
 // TestNoSegmentBesideAnotherRule: nor established ones while no segment arrives.
 func TestNoSegmentBesideAnotherRule(t *testing.T) {
 	b := newBench(t)

@@ -83,8 +83,9 @@ func (s *sight) wake() sock.Instant {
 }
 
 // ripe are the classes that a look now is to be for: those whose time has come.
-// A cheap class whose time has almost come goes along with a dear one; a dear one
-// never goes along with a cheap one.
+// A cheap class goes along with a dear one whose looks are no more frequent than its
+// own, and with any if its time has almost come; a dear one never goes along with a
+// cheap one.
 func (s *sight) ripe(now sock.Instant) classSet {
 	var of classSet
 	for c, next := range s.next {
@@ -92,7 +93,8 @@ func (s *sight) ripe(now sock.Instant) classSet {
 			of |= 1 << c
 		}
 	}
-	if of.has(populous) && s.next[sparse] != never && s.next[sparse].Sub(now) <= s.gap[sparse]/4 {
+	soon := s.gap[populous] >= s.gap[sparse] || s.next[sparse].Sub(now) <= s.gap[sparse]/4
+	if of.has(populous) && s.next[sparse] != never && soon {
 		of |= 1 << sparse
 	}
 	return of
