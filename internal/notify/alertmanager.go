@@ -31,6 +31,10 @@ type alertmanager struct {
 	left   bool // a single alert did not get through, and nothing has since
 	wanted bool // an extra repetition, for what was left
 	extra  bool // the last repetition was one
+
+	silent bool // nothing has been sent since the last repetition began
+	begun  int  // how many repetitions
+	heals  int  // the URL is well once so many are over
 }
 
 // postableAlert is an alert in Alertmanager's API, version 2.
@@ -50,6 +54,8 @@ func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
 	if a.repeated >= told && !now.Before(a.due) {
 		a.repeated, a.due = 0, now.Add(a.pace.resend)
 		a.extra, a.wanted = a.wanted, false
+		a.silent = true
+		a.begun++
 	}
 	// By turns: where one message takes longer than the next news, what fires must
 	// not lapse for want of a repetition.
@@ -59,10 +65,29 @@ func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
 	}
 	for _, way := range ways {
 		if m := way(now, told); m != nil {
+			a.silent = false
 			return m, now
 		}
 	}
+	if a.silent { // whether alerts would be taken is better known before there are any
+		a.silent = false
+		return &message{body: []byte("[]"), settle: func(_ time.Time, err *failure) (smaller bool) {
+			if err != nil {
+				a.heals = a.begun + 1
+			}
+			return false
+		}}, now
+	}
 	return nil, a.due
+}
+
+// well: one whole repetition has got through since something last did not.
+func (a *alertmanager) well() bool {
+	over := a.begun
+	if a.repeated < a.told.Load() {
+		over--
+	}
+	return over >= a.heals
 }
 
 // news tells what has not been told yet.
@@ -97,8 +122,11 @@ func (a *alertmanager) repetition(now time.Time, told uint64) *message {
 	body, n := a.batch(now, items)
 	return &message{body: body, alerts: n, settle: func(now time.Time, err *failure) (smaller bool) {
 		over, smaller := a.judge(now, err, n, n < len(items) || !now.Before(a.due))
-		if over {
+		switch {
+		case over && n < len(items):
 			a.repeated = items[n-1].seq
+		case over:
+			a.repeated = told
 		}
 		return smaller
 	}}
@@ -121,12 +149,14 @@ func (a *alertmanager) judge(now time.Time, err *failure, n int, othersWait bool
 	case err.large && n > 1:
 		a.limit = n / 2
 		return false, true
-	case err.large && !err.final && othersWait:
+	case err.final:
+	case err.large && othersWait:
 		a.left = true
-		return true, false
 	default:
-		return err.final, false
+		return false, false
 	}
+	a.heals = a.begun + 1
+	return true, false
 }
 
 // batch puts the first n of the items into one message.

@@ -48,6 +48,12 @@ func TestRealAlertmanager(t *testing.T) {
 		to(rules.Webhook, "chat", hook.URL+"/ours"),
 	})
 
+	// It takes a message about nothing, which asks whether it would take others.
+	oncall := to(rules.Alertmanager, "oncall", am.URL+"/api/v2/alerts")
+	if err := post(t.Context(), &oncall, oncall.URLs[0], []byte("[]")); err != nil {
+		t.Error(err)
+	}
+
 	started := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
 	alert := Alert{
 		Labels:      map[string]string{"alertname": "time-wait-flood", "instance": "host", "dst": "10.0.0.1", "severity": "warning", "note": "ünï \"quoted\"\n"},

@@ -162,6 +162,7 @@ func (n *Notifier) equip(r *receiver, config *rules.Receiver) {
 				s = n.newSender(r, config, to)
 			} else {
 				s.config.Store(config)
+				s.poke() // to see whether it can be used
 			}
 			senders = append(senders, s)
 		}
@@ -193,7 +194,8 @@ type Result struct {
 	Down                  []Down
 }
 
-// Down is a URL that the last message did not get through to.
+// Down is a URL that does not get all that it is to be told, or cannot be told
+// anything as things stand.
 type Down struct {
 	URL   string // without its path; what says where it is, if it is a secret
 	Since time.Time

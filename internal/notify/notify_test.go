@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ type world struct {
 	*Notifier
 
 	mu     sync.Mutex
+	log    []string
 	sent   []sent
 	answer func(to string) error   // nil: all is taken
 	refuse func(body []byte) error // nil: all is taken
@@ -50,11 +52,45 @@ type sent struct {
 func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, start: time.Now(), Notifier: newNotifier(Options{Say: quiet, Page: "http://here/"}, usual)}
+		w := &world{t: t, start: time.Now(), Notifier: newNotifier(Options{Page: "http://here/"}, usual)}
+		w.Say = w.note
 		w.post = w.receive
 		defer w.Close(t.Context())
 		test(t, w)
 	})
+}
+
+func (w *world) note(level slog.Level, text string, attrs ...slog.Attr) {
+	line := level.String() + " " + text
+	for _, a := range attrs {
+		if a.Key == "error" {
+			line += ": " + a.Value.String()
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.log = append(w.log, line)
+}
+
+// said lets time pass, and holds the log to what was to be said since the last
+// call, and the receivers' state to whether one is down.
+func (w *world) said(after time.Duration, down bool, lines ...string) {
+	w.t.Helper()
+	time.Sleep(after)
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if diff := cmp.Diff(lines, w.log); diff != "" {
+		w.t.Errorf("said within %v, at %v (-want +got):\n%s", after, time.Since(w.start), diff)
+	}
+	w.log = nil
+	is := 0
+	for _, r := range w.Results() {
+		is += len(r.Down)
+	}
+	if is > 1 || (is == 1) != down {
+		w.t.Errorf("at %v %d are down, and one should be: %v", time.Since(w.start), is, down)
+	}
 }
 
 func (w *world) receive(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
@@ -79,6 +115,9 @@ func (w *world) receive(ctx context.Context, r *rules.Receiver, to rules.Source,
 	}
 	s := sent{at: time.Since(w.start), to: to.Text}
 	var err error
+	if string(body) == "[]" {
+		return nil
+	}
 	if r.Form == rules.Alertmanager {
 		err = json.Unmarshal(body, &s.alerts)
 	} else {
@@ -538,6 +577,7 @@ func TestLargeMessages(t *testing.T) {
 				if alerts, messages := w.told(time.Minute); len(alerts) != 20 || messages != 1 {
 					t.Errorf("later %d alerts were repeated, in %d messages, want 20 in one", len(alerts), messages)
 				}
+				w.said(0, false) // nothing was lost by that
 			})
 		})
 	}
@@ -646,6 +686,102 @@ func TestWebhookTooLarge(t *testing.T) {
 		}
 		w.after(0)
 		w.want(time.Hour)
+	})
+}
+
+const lost = "WARN the receiver does not take alerts; what still fires is told when it does: "
+
+// What is amiss on this side is found without an alert: at the start, with a
+// reload, and within a minute.
+func TestUnfit(t *testing.T) {
+	for _, form := range []rules.Form{rules.Alertmanager, rules.Webhook} {
+		t.Run(string(form), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				ca := filepath.Join(t.TempDir(), "ca.pem")
+				config := rules.Receiver{Name: "a", Form: form, Timeout: 10 * time.Second, URLs: []rules.Source{{Env: "NOTIFY_URL"}}}
+				w.post = func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
+					if _, _, err := prepare(ctx, r, to, body); err != nil {
+						return err
+					}
+					return w.receive(ctx, r, to, body)
+				}
+				w.configure(config)
+				w.said(0, true, lost+"the environment variable NOTIFY_URL is not set")
+				w.said(time.Hour, true)
+				t.Setenv("NOTIFY_URL", "http://127.0.0.1:1/")
+				if form == rules.Webhook {
+					w.said(time.Minute, false, "INFO the receiver can be told alerts again")
+				} else {
+					w.said(time.Minute, false, "INFO the receiver takes alerts again") // as one of none has shown
+				}
+
+				config.TLS.CAFile = ca
+				w.configure(config)
+				w.said(200*time.Millisecond, true, lost+"open "+ca+": no such file or directory")
+				config.TLS.CAFile = ""
+				w.configure(config)
+				w.said(200*time.Millisecond, false, "INFO the receiver can be told alerts again")
+				w.said(time.Hour, false)
+			})
+		})
+	}
+}
+
+// An Alertmanager that takes no alerts is found although there are none.
+func TestIdleAlertmanager(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		w.said(time.Hour, false)
+		w.answering(func(string) error { return errDown })
+		w.said(time.Minute, true, lost+"down")
+		w.said(time.Hour, true)
+		w.answering(nil)
+		w.fire("oncall", "a1") // is not kept waiting because nobody was there before
+		w.want(200*time.Millisecond, "2h1m0.1s am: a1 from 2h1m0s to 2h6m0.1s")
+		w.said(2*time.Minute, false, "INFO the receiver takes alerts again")
+		w.end("oncall", "a1")
+		w.after(time.Hour) // nothing is left to repeat
+		w.answering(func(string) error { return errTooLarge })
+		w.said(time.Hour, false) // what refuses a message about nothing is there
+		w.answering(func(string) error { return errBad })
+		w.said(time.Minute, true, lost+"bad")
+		w.answering(nil)
+		w.said(time.Minute, false, "INFO the receiver takes alerts again")
+	})
+}
+
+// What takes some alerts, and not others, is lost once and not each minute.
+func TestHalfLost(t *testing.T) {
+	for _, form := range []rules.Form{rules.Alertmanager, rules.Webhook} {
+		t.Run(string(form), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.refusing(1<<20, errTooLarge, "a1")
+				w.configure(to(form, "a", "url"))
+				w.fire("a", "a1", "b1", "c1")
+				w.said(time.Minute, true, lost+"too large")
+				for range 60 {
+					w.end("a", "c1")
+					w.said(time.Minute, true)
+					w.fire("a", "c1")
+					w.said(time.Minute, true)
+				}
+				w.refusing(1<<20, nil)
+				w.said(2*time.Minute, false, "INFO the receiver takes alerts again")
+			})
+		})
+	}
+}
+
+// A webhook is no longer lost when there is nothing left that it did not take.
+func TestNothingLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		w.fire("chat", "a1")
+		w.after(time.Second)
+		w.answering(func(string) error { return errBad })
+		w.end("chat", "a1")
+		w.said(23*time.Hour, true, lost+"bad")
+		w.said(2*time.Hour, false, "INFO nothing is left to tell the receiver that did not take alerts")
 	})
 }
 

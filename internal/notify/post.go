@@ -39,11 +39,7 @@ func (f *failure) Error() string { return f.text }
 func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	request, err := newRequest(ctx, r, to, body)
-	if err != nil {
-		return err
-	}
-	trust, err := tlsConfig(r.TLS)
+	request, trust, err := prepare(ctx, r, to, body)
 	if err != nil {
 		return err
 	}
@@ -61,6 +57,20 @@ func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) 
 	defer answer.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said it all
 	return judge(answer, text, quotable(r))
+}
+
+// prepare makes what a message needs but a connection: all that can fail of it is
+// amiss on this side.
+func prepare(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*http.Request, *tls.Config, error) {
+	request, err := newRequest(ctx, r, to, body)
+	if err != nil {
+		return nil, nil, err
+	}
+	trust, err := tlsConfig(r.TLS)
+	if err != nil {
+		return nil, nil, err
+	}
+	return request, trust, nil
 }
 
 func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*http.Request, error) {
@@ -117,8 +127,8 @@ func judge(answer *http.Response, text []byte, quote bool) error {
 		f.final = true
 		f.text += ": redirects are not followed, write the URL that it leads to"
 	case code == http.StatusTooManyRequests || code/100 == 5:
-		f.large = code/100 == 5
 		f.after = retryAfter(answer.Header.Get("Retry-After"), time.Now())
+		f.large = code/100 == 5 && f.after == 0
 	default:
 		f.final = true
 		f.large = code == http.StatusBadRequest || code == http.StatusRequestEntityTooLarge || code == http.StatusUnprocessableEntity

@@ -30,6 +30,10 @@ type sender struct {
 	down   atomic.Pointer[Down]
 	said   string // in the log, of what is wrong
 	saidAt time.Time
+
+	checked   *rules.Receiver
+	checkedAt time.Time
+	unfit     bool // it is down for what the check found
 }
 
 // courier knows what one URL is to be told next, and in what form.
@@ -37,9 +41,12 @@ type courier interface {
 	// next returns the message that is due, or nil and when to ask again. At last
 	// all news is due at once, and nothing else.
 	next(now time.Time, last bool) (*message, time.Time)
+	// well reports whether nothing is known that the URL should have been told and
+	// did not take.
+	well() bool
 }
 
-// message is something to tell.
+// message is something to tell. One about no alerts asks whether the URL takes any.
 type message struct {
 	body   []byte
 	alerts int
@@ -109,6 +116,9 @@ func (s *sender) run(ctx context.Context) {
 			if last {
 				return
 			}
+			if again := s.check(ctx); again.Before(due) {
+				due = again
+			}
 			s.rest(ctx, due)
 			continue
 		}
@@ -116,32 +126,36 @@ func (s *sender) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.note(m, err)
+		s.checkedAt = time.Now()
 		var failed *failure
 		if err != nil && !errors.As(err, &failed) {
-			failed = &failure{}
+			failed = &failure{text: err.Error()}
+		}
+		if m.alerts == 0 && failed != nil && failed.final && failed.large {
+			failed = nil // it has no use for a message about nothing, and is there
 		}
 		smaller := m.settle(time.Now(), failed)
+		s.note(m, failed, smaller)
 		switch {
-		case err == nil:
+		case failed == nil:
 			retry = s.pace.retry
 		case last:
 			return
-		case failed.final && !failed.large:
+		case failed.final && !failed.large, m.alerts == 0:
 			retry = s.pace.retry // nothing is left of this message
 		case failed.final || smaller:
-			s.back(ctx, s.pace.retry, failed)
+			s.spare(ctx, s.pace.retry, failed)
 		default:
-			s.back(ctx, retry, failed)
+			s.spare(ctx, retry, failed)
 			retry = min(2*retry, s.pace.maxRetry)
 		}
 	}
 }
 
-// back leaves the receiver alone for a while. Half of it is chance, lest all who
+// spare leaves the receiver alone for a while. Half of it is chance, lest all who
 // lost a receiver return at once. A receiver that asks for more gets that, but
 // alerts must not lapse.
-func (s *sender) back(ctx context.Context, d time.Duration, failed *failure) {
+func (s *sender) spare(ctx context.Context, d time.Duration, failed *failure) {
 	s.pause(ctx, max(d/2+rand.N(d/2+1), min(failed.after, s.pace.resend)))
 }
 
@@ -169,28 +183,67 @@ func (s *sender) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// note counts a message, and says in the log when the receiver is lost or back.
-func (s *sender) note(m *message, err error) {
-	down := s.down.Load()
+// note counts a message, and the receiver as lost or back.
+func (s *sender) note(m *message, failed *failure, smaller bool) {
 	now := time.Now()
-	if err == nil {
+	if failed == nil {
 		s.receiver.sent.Add(uint64(m.alerts))
-		if down != nil {
-			s.down.Store(nil)
-			s.said = ""
-			s.say(slog.LevelInfo, "the receiver takes alerts again", slog.Duration("after", now.Sub(down.Since).Round(time.Second)))
-		}
-		return
+	} else {
+		s.receiver.failed.Add(uint64(m.alerts))
 	}
-	s.receiver.failed.Add(uint64(m.alerts))
-	next := &Down{URL: place(s.to), Since: now, Err: err.Error()}
-	if down != nil {
+	switch {
+	case smaller: // nothing has failed that is not tried otherwise at once
+	case failed != nil:
+		s.unfit = false
+		s.lost(now, failed.text)
+	case s.courier.well():
+		s.back(now, "the receiver takes alerts again")
+	}
+}
+
+// check sees once a minute while there is nothing to tell, and at once after a
+// reload, whether something could be told: what is amiss on this side is found
+// before there is an alert. It returns when it is to be asked again.
+func (s *sender) check(ctx context.Context) time.Time {
+	now := time.Now()
+	if config := s.config.Load(); config != s.checked || now.Sub(s.checkedAt) >= s.pace.resend {
+		s.checked, s.checkedAt = config, now
+		_, _, err := prepare(ctx, config, s.to, nil)
+		switch {
+		case err != nil:
+			s.unfit = true
+			s.lost(now, err.Error())
+		case s.unfit:
+			s.unfit = false
+			s.back(now, "the receiver can be told alerts again")
+		}
+	}
+	if !s.unfit && s.courier.well() {
+		s.back(now, "nothing is left to tell the receiver that did not take alerts")
+	}
+	return s.checkedAt.Add(s.pace.resend)
+}
+
+// lost notes that the receiver is down. The log says so once, and again when the
+// reason is another.
+func (s *sender) lost(now time.Time, text string) {
+	next := &Down{URL: place(s.to), Since: now, Err: text}
+	if down := s.down.Load(); down != nil {
 		next.Since = down.Since
 	}
 	s.down.Store(next)
-	if next.Err != s.said && (s.said == "" || now.Sub(s.saidAt) >= s.pace.resend) {
-		s.said, s.saidAt = next.Err, now
-		s.say(slog.LevelWarn, "the receiver does not take alerts; what still fires is told when it does", slog.String("error", next.Err))
+	if text != s.said && (s.said == "" || now.Sub(s.saidAt) >= s.pace.resend) {
+		s.said, s.saidAt = text, now
+		s.say(slog.LevelWarn, "the receiver does not take alerts; what still fires is told when it does", slog.String("error", text))
+	}
+}
+
+// back notes that the receiver is not down, and says so if it was.
+func (s *sender) back(now time.Time, text string) {
+	if down := s.down.Load(); down != nil {
+		s.down.Store(nil)
+		s.said = ""
+		s.say(slog.LevelInfo, text, slog.Duration("after", now.Sub(down.Since).Round(time.Second)))
 	}
 }
 

@@ -29,6 +29,7 @@ type group struct {
 	tried time.Time
 	turn  uint64 // when a message about it was made last
 	limit int    // of the alerts in a message
+	ails  bool   // the last message about it did not get through
 }
 
 // notification is the form that Alertmanager's webhooks send, version 4.
@@ -119,10 +120,20 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 	return nil, due
 }
 
+func (w *webhook) well() bool {
+	for _, g := range w.groups {
+		if g.ails {
+			return false
+		}
+	}
+	return true
+}
+
 // settle notes how a message fared that told the news up to a number with n alerts.
 // Alerts that a message leaves out are not told later: it is made smaller only where
 // the receiver will not have it otherwise, and not because it is down.
 func (g *group) settle(now time.Time, err *failure, upTo uint64, n int) (smaller bool) {
+	g.ails = err != nil
 	switch {
 	case err == nil:
 		g.tried, g.at, g.told, g.limit = now, now, upTo, min(2*g.limit, maxBatch)
