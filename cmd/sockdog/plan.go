@@ -4,14 +4,19 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 func planCommand() *cobra.Command {
@@ -20,9 +25,11 @@ func planCommand() *cobra.Command {
 		Use:   "plan",
 		Short: "Show what each rule would do now, and to which sockets",
 		Long: `Look once at the socket table and show what each rule would do, to which sockets,
-and when, if nothing changed. Nothing is touched. Ages that only observation knows
-come from the state directory of a running sockdog; without it they are younger
-than the truth. Limits are not counted.`,
+and when, if nothing changed; of a rule about groups, what it fires at, how many
+sockets match now, and the groups that are nearest to firing. Nothing is touched.
+Ages that only observation knows come from the state directory of a running sockdog;
+without it they are younger than the truth. Limits are not counted, and growth takes
+more than one look.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
@@ -105,7 +112,55 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 		}
 		return printJSON(out, objects)
 	}
-	return printPlan(out, set, all)
+	groups, err := groupsNow(set, h, kernel, restored)
+	if err != nil {
+		return err
+	}
+	return printPlan(out, set, all, groups)
+}
+
+// groupsNow says how the rules about groups stand by one look more: that of an
+// engine which has just begun. The result is empty where there are none.
+func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Restored) ([]engine.RuleOverview, error) {
+	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return len(r.When) > 0 }) {
+		return nil, nil
+	}
+	counted, err := countNow()
+	if err != nil {
+		return nil, err
+	}
+	e := engine.New(engine.Config{Precision: h.precision, Self: os.Getpid()})
+	for _, in := range []engine.Input{h.engineAble(), restored, engine.Ruled{Program: engine.Compile(set)}} {
+		e.Step(h.now(), in)
+	}
+	if look := e.Step(h.now(), counted).Look; look != nil {
+		sent := h.now()
+		finding := look.Begin(sent)
+		if err := kernel.Look(look.Query, finding.Take); err != nil {
+			return nil, err
+		}
+		e.Step(h.now(), engine.Looked{Finding: finding, Sent: sent})
+	}
+	return e.Overview(h.now()).Rules, nil
+}
+
+// countNow reads what the engine wants of the counters before a look.
+func countNow() (engine.Counted, error) {
+	reader, err := counters.Open()
+	if err != nil {
+		return engine.Counted{}, err
+	}
+	defer reader.Close()
+	c, err := reader.Read()
+	if err != nil {
+		return engine.Counted{}, err
+	}
+	in := engine.Counted{OK: true, TimeWait: c.TimeWait, HasTimeWait: c.Has&counters.HasTimeWait != 0}
+	ports, err := reader.Ports()
+	for _, r := range ports {
+		in.Ports = append(in.Ports, ssfilter.PortRange(r))
+	}
+	return in, err
 }
 
 func plannedOf(f *engine.Forecast) planned {
@@ -121,7 +176,7 @@ func plannedOf(f *engine.Forecast) planned {
 	return p
 }
 
-func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast) error {
+func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []engine.RuleOverview) error {
 	for i, r := range set.Rules {
 		if i > 0 {
 			fmt.Fprintln(out)
@@ -158,7 +213,11 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast) error {
 		case r.DryRun:
 			mode = ", dry run"
 		}
-		fmt.Fprintf(out, "%s: %d actions now, %d later, %d left alone%s\n", r.Name, now, later, not, mode)
+		if len(r.When) == 0 {
+			fmt.Fprintf(out, "%s: %d actions now, %d later, %d left alone%s\n", r.Name, now, later, not, mode)
+		} else if err := printGroups(out, &r, &groups[i], mode); err != nil {
+			return err
+		}
 		if len(rows) > 0 {
 			if err := printTable(out, []string{"  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN"}, rows); err != nil {
 				return err
@@ -166,4 +225,44 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast) error {
 		}
 	}
 	return nil
+}
+
+// printGroups prints what the rule fires at, and how near its groups are to that.
+func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode string) error {
+	conditions := make([]string, len(r.When))
+	for i, c := range r.When {
+		conditions[i] = c.String()
+	}
+	long := ""
+	if r.For > 0 {
+		long = " for " + short(r.For)
+	}
+	match := fmt.Sprintf("%d sockets match", now.Sockets)
+	if now.Sockets == 1 {
+		match = "1 socket matches"
+	}
+	fmt.Fprintf(out, "%s: fires when %s%s; now %s%s\n", r.Name, strings.Join(conditions, " and "), long, match, mode)
+	var rows [][]string
+	for i := range now.Groups {
+		g := &now.Groups[i]
+		name := make([]string, len(g.Group))
+		for j, l := range g.Group {
+			name[j] = l.Name + "=" + l.Value
+		}
+		var values []string
+		for _, c := range r.When {
+			value := string(c.Metric) + " " + decimal(math.Round(10*g.Of(c.Metric))/10) + c.Metric.Unit()
+			if c.Metric == rules.Growth {
+				value = "growth not known" // by one look
+			}
+			if !slices.Contains(values, value) {
+				values = append(values, value)
+			}
+		}
+		rows = append(rows, []string{"  " + cmp.Or(strings.Join(name, " "), "all sockets"), strings.Join(values, ", "), string(g.Phase)})
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return printTable(out, []string{"  GROUP", "VALUE", "PHASE"}, rows)
 }
