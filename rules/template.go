@@ -217,6 +217,7 @@ const noOthers = "define, block and template have no place in a message: write o
 var (
 	templateError = regexp.MustCompile(`^template: :(\d+)(?::(\d+))?: ?(?:executing "" at )?`)
 	startedAt     = regexp.MustCompile(` started at :\d+$`)
+	longAction    = regexp.MustCompile(`(?s)^<(.{60}).+>: `)
 )
 
 // explainTemplate is what package text/template says, and the byte of the text at
@@ -235,6 +236,7 @@ func explainTemplate(text string, err error) (offset int, msg string) {
 			offset += len(indentation(text[offset:]))
 		}
 	}
+	msg = longAction.ReplaceAllString(msg, "<$1...>: ")
 	switch msg = startedAt.ReplaceAllString(msg, ""); msg {
 	case "unclosed action":
 		msg = "{{ is not closed by }}"
