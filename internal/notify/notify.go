@@ -61,7 +61,7 @@ var usual = pace{
 type Notifier struct {
 	Options
 	pace   pace
-	post   func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error
+	post   func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (ahead time.Duration, err error)
 	cancel context.CancelFunc
 	life   context.Context // ends with the Notifier
 	work   sync.WaitGroup
@@ -194,8 +194,8 @@ type Result struct {
 	Down                  []Down
 }
 
-// Down is a URL that does not get all that it is to be told, or cannot be told
-// anything as things stand.
+// Down is a URL that does not get all that it is to be told, cannot be told anything
+// as things stand, or takes alerts for something else because its clock is not ours.
 type Down struct {
 	URL   string // without its path; what says where it is, if it is a secret
 	Since time.Time

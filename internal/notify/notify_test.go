@@ -35,6 +35,7 @@ type world struct {
 
 	mu     sync.Mutex
 	log    []string
+	ahead  time.Duration // the receivers' clocks
 	sent   []sent
 	answer func(to string) error   // nil: all is taken
 	refuse func(body []byte) error // nil: all is taken
@@ -54,7 +55,7 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, start: time.Now(), Notifier: newNotifier(Options{Page: "http://here/"}, usual)}
 		w.Say = w.note
-		w.post = w.receive
+		w.post = w.take
 		defer w.Close(t.Context())
 		test(t, w)
 	})
@@ -91,6 +92,14 @@ func (w *world) said(after time.Duration, down bool, lines ...string) {
 	if is > 1 || (is == 1) != down {
 		w.t.Errorf("at %v %d are down, and one should be: %v", time.Since(w.start), is, down)
 	}
+}
+
+// take is what happens instead of a post.
+func (w *world) take(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (time.Duration, error) {
+	err := w.receive(ctx, r, to, body)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ahead, err
 }
 
 func (w *world) receive(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
@@ -267,9 +276,54 @@ func TestChangedAnnotationsAreNoNews(t *testing.T) {
 func TestClockSetBack(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.configure(to(rules.Alertmanager, "oncall", "am"))
-		w.Set("oncall", Alert{Labels: labels("a1"), StartsAt: w.start.Add(time.Hour)}, Alert{Labels: labels("a2"), StartsAt: w.start.Add(time.Hour), EndsAt: w.start})
-		w.want(time.Second, "100ms am: a1 from 5m0.1s to 5m0.1s, a2 from 0s to 0s")
+		w.Set("oncall", Alert{Labels: labels("a1"), StartsAt: w.start.Add(time.Hour)}, Alert{Labels: labels("a2"), StartsAt: w.start.Add(time.Hour), EndsAt: w.start},
+			Alert{Labels: labels("a3"), StartsAt: w.start, EndsAt: w.start.Add(time.Hour)})
+		w.want(time.Second, "100ms am: a1 from 5m0.1s to 5m0.1s, a2 from 0s to 0s, a3 from 0s to 100ms")
 	})
+}
+
+// That the clock of an Alertmanager is another is said once, although it never is by
+// the same, and fails no message. A chat is told times by people's reckoning.
+func TestClockOfReceiver(t *testing.T) {
+	const askew = "WARN the receiver takes alerts, and has another time: its clock is "
+	tests := []struct {
+		ahead time.Duration
+		want  string
+	}{
+		{30 * time.Second, ""},
+		{2 * time.Minute, "2m0s ahead of this machine's: there, what fires lapses in 3m0s"},
+		{time.Hour, "1h0m0s ahead of this machine's: to it every alert has ended when it comes"},
+		{-7 * time.Minute, "7m0s behind this machine's: there, what has ended goes on for so long"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.ahead.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.configure(to(rules.Alertmanager, "oncall", "am"), to(rules.Webhook, "chat", "hook"))
+				clock := func(ahead time.Duration) {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					w.ahead = ahead
+				}
+				clock(tt.ahead)
+				w.fire("oncall", "a1")
+				w.fire("chat", "a1")
+				if tt.want == "" {
+					w.said(time.Minute, false)
+					return
+				}
+				w.said(time.Second, true, askew+tt.want)
+				for i := range 20 {
+					clock(tt.ahead + time.Duration(i%3)*time.Second)
+					w.said(time.Minute, true)
+				}
+				if r := w.Results()[0]; r.Failed > 0 || r.Sent < 20 || r.Down[0].Err != "its clock is "+tt.want {
+					t.Errorf("results %+v, want 20 sent and what its clock is", r)
+				}
+				clock(0)
+				w.said(time.Minute, false, "INFO the receiver has the same time again")
+			})
+		})
+	}
 }
 
 // News that comes faster than it can be told keeps nothing from being repeated in
@@ -499,11 +553,11 @@ func TestWebhookRefuses(t *testing.T) {
 // So it does where each try ends as if the receiver were down.
 func TestWebhookFailsOnOneRule(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		w.post = func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
+		w.post = func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (time.Duration, error) {
 			if bytes.Contains(body, []byte(`"alertname":"a"`)) {
-				return errDown
+				return 0, errDown
 			}
-			return w.receive(ctx, r, to, body)
+			return w.take(ctx, r, to, body)
 		}
 		w.configure(to(rules.Webhook, "chat", "hook"))
 		w.fire("chat", "a1", "b1", "c1")
@@ -699,11 +753,11 @@ func TestUnfit(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
 				ca := filepath.Join(t.TempDir(), "ca.pem")
 				config := rules.Receiver{Name: "a", Form: form, Timeout: 10 * time.Second, URLs: []rules.Source{{Env: "NOTIFY_URL"}}}
-				w.post = func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
+				w.post = func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (time.Duration, error) {
 					if _, _, err := prepare(ctx, r, to, body); err != nil {
-						return err
+						return 0, err
 					}
-					return w.receive(ctx, r, to, body)
+					return w.take(ctx, r, to, body)
 				}
 				w.configure(config)
 				w.said(0, true, lost+"the environment variable NOTIFY_URL is not set")
@@ -1120,8 +1174,8 @@ func TestTogether(t *testing.T) {
 	p := usual
 	p.gather, p.resend, p.keep, p.retry = time.Microsecond, time.Millisecond, 5*time.Millisecond, time.Microsecond
 	n := newNotifier(Options{Say: quiet}, p)
-	n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) error {
-		return []error{nil, errDown, errBad, errHangUp, errTooLarge}[rand.IntN(5)]
+	n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) (time.Duration, error) {
+		return 0, []error{nil, errDown, errBad, errHangUp, errTooLarge}[rand.IntN(5)]
 	}
 	configs := [][]rules.Receiver{
 		{to(rules.Alertmanager, "a", "1", "2"), to(rules.Webhook, "b", "3")},
@@ -1165,11 +1219,11 @@ func TestLogHangs(t *testing.T) {
 		}()
 		n := newNotifier(Options{Say: func(_ slog.Level, text string, _ ...slog.Attr) { lines <- text }}, p)
 		posts := 0
-		n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) error {
+		n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) (time.Duration, error) {
 			if posts++; posts == 2 {
-				return errDown
+				return 0, errDown
 			}
-			return nil
+			return 0, nil
 		}
 		n.Reconfigure([]rules.Receiver{to(rules.Alertmanager, "oncall", "am")})
 		n.Set("nobody", Alert{Labels: labels("a1")})

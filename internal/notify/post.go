@@ -35,13 +35,15 @@ func (f *failure) Error() string { return f.text }
 // post sends a body of JSON. Files and variables are read, and a connection is
 // made, anew each time: a secret that was replaced is used at once, and at one
 // message a minute a connection kept would more often be stale than of use.
-// Proxies are those of the environment, as everywhere in net/http.
-func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
+// Proxies are those of the environment, as everywhere in net/http. If the message
+// was taken, ahead is by how much the receiver's clock is ahead of ours, as far as
+// that is certain.
+func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (ahead time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	request, trust, err := prepare(ctx, r, to, body)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// Not through a Client, which would follow redirects.
 	transport := &http.Transport{
@@ -50,13 +52,33 @@ func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) 
 		DisableKeepAlives:      true,
 		MaxResponseHeaderBytes: maxAnswer,
 	}
+	sent := time.Now()
 	answer, err := transport.RoundTrip(request)
 	if err != nil {
-		return explain(err, r.Timeout)
+		return 0, explain(err, r.Timeout)
 	}
 	defer answer.Body.Close()
+	came := time.Now()
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said it all
-	return judge(answer, text, quotable(r))
+	if err := judge(answer, text, quotable(r)); err != nil {
+		return 0, err
+	}
+	return clockAhead(answer.Header.Get("Date"), sent, came), nil
+}
+
+// clockAhead is by how much the clock that wrote a date is ahead of ours, by which it
+// was written between two instants. A date has no fractions of a second.
+func clockAhead(date string, from, to time.Time) time.Duration {
+	at, err := http.ParseTime(date)
+	switch {
+	case err != nil: // RFC 9110, 6.6.1 lets who has no clock leave it out
+		return 0
+	case at.After(to):
+		return at.Sub(to)
+	case at.Add(time.Second).Before(from):
+		return at.Add(time.Second).Sub(from)
+	}
+	return 0
 }
 
 // prepare makes what a message needs but a connection: all that can fail of it is

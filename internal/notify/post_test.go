@@ -41,6 +41,12 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
+// deliver posts, whatever the time is there.
+func deliver(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error {
+	_, err := post(ctx, r, to, body)
+	return err
+}
+
 // serve runs a server until the test ends, without its complaints.
 func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
@@ -103,7 +109,7 @@ func TestRequest(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			tt.receiver.Timeout = 10 * time.Second
-			if err := post(t.Context(), &tt.receiver, tt.to, []byte(`[1]`)); err != nil {
+			if err := deliver(t.Context(), &tt.receiver, tt.to, []byte(`[1]`)); err != nil {
 				t.Fatal(err)
 			}
 			if got.Method != http.MethodPost || got.RequestURI != tt.path || body != "[1]" {
@@ -121,7 +127,7 @@ func TestRequest(t *testing.T) {
 	if err := os.WriteFile(file, []byte(s.URL+"/rotated"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := post(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{File: file}, nil); err != nil || got.RequestURI != "/rotated" {
+	if err := deliver(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{File: file}, nil); err != nil || got.RequestURI != "/rotated" {
 		t.Errorf("%v, to %s; want /rotated", err, got.RequestURI)
 	}
 }
@@ -165,7 +171,7 @@ func TestSecretsThatFail(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			tt.receiver.Timeout = 10 * time.Second
-			err := post(t.Context(), &tt.receiver, tt.to, nil)
+			err := deliver(t.Context(), &tt.receiver, tt.to, nil)
 			fails(t, err, tt.want, false)
 		})
 	}
@@ -213,7 +219,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := plain(t, tt.answer)
-			err := post(t.Context(), &rules.Receiver{Form: rules.Webhook, Timeout: 200 * time.Millisecond}, rules.Source{Text: s.URL + "/" + hush}, []byte("[]"))
+			err := deliver(t.Context(), &rules.Receiver{Form: rules.Webhook, Timeout: 200 * time.Millisecond}, rules.Source{Text: s.URL + "/" + hush}, []byte("[]"))
 			fails(t, err, tt.want, tt.final)
 		})
 	}
@@ -240,13 +246,13 @@ func TestQuoted(t *testing.T) {
 		http.Error(w, "start time must be before\x1b[1m end time"+strings.Repeat("!", 1000), http.StatusBadRequest)
 	})
 	r := &rules.Receiver{Form: rules.Alertmanager, Timeout: 10 * time.Second, URLs: []rules.Source{{Text: s.URL}}}
-	err := post(t.Context(), r, r.URLs[0], nil)
+	err := deliver(t.Context(), r, r.URLs[0], nil)
 	fails(t, err, `it answers 400 Bad Request: "start time must be before\x1b[1m end time!!!`, true)
 	if len(err.Error()) > 300 {
 		t.Errorf("the error is %d bytes long", len(err.Error()))
 	}
 	r.Headers = map[string]rules.Source{"X-Token": {Text: hush}}
-	if err := post(t.Context(), r, r.URLs[0], nil); err == nil || strings.Contains(err.Error(), "start") {
+	if err := deliver(t.Context(), r, r.URLs[0], nil); err == nil || strings.Contains(err.Error(), "start") {
 		t.Errorf("an answer to a secret is repeated: %v", err)
 	}
 }
@@ -265,7 +271,7 @@ func TestEndlessAnswer(t *testing.T) {
 		}
 		written <- n
 	})
-	if err := post(t.Context(), &rules.Receiver{Timeout: time.Minute}, rules.Source{Text: s.URL}, nil); err != nil {
+	if err := deliver(t.Context(), &rules.Receiver{Timeout: time.Minute}, rules.Source{Text: s.URL}, nil); err != nil {
 		t.Error(err)
 	}
 	if n := <-written; n >= most {
@@ -283,7 +289,7 @@ func TestConnectionIsClosed(t *testing.T) {
 		}
 	}
 	s.Start()
-	if err := post(t.Context(), &rules.Receiver{Timeout: time.Minute}, rules.Source{Text: s.URL}, nil); err != nil {
+	if err := deliver(t.Context(), &rules.Receiver{Timeout: time.Minute}, rules.Source{Text: s.URL}, nil); err != nil {
 		t.Error(err)
 	}
 	select {
@@ -299,13 +305,40 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	listener.Close()
-	err = post(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: "http://" + listener.Addr().String()}, nil)
+	err = deliver(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: "http://" + listener.Addr().String()}, nil)
 	fails(t, err, "dial: connect: connection refused", false)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := post(ctx, &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: "http://" + listener.Addr().String()}, nil); err == nil {
+	if err := deliver(ctx, &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: "http://" + listener.Addr().String()}, nil); err == nil {
 		t.Error("it was sent when it was no longer to be")
+	}
+}
+
+// An answer says what time it is there. What the way may have taken is no
+// difference, nor what a date has no digits for.
+func TestClockAhead(t *testing.T) {
+	from := time.Date(2025, 1, 2, 3, 4, 5, 900e6, time.UTC)
+	tests := map[string]time.Duration{
+		"":                              0,
+		"soon":                          0,
+		"Thu, 02 Jan 2025 03:04:05 GMT": 0,
+		"Thu, 02 Jan 2025 03:04:15 GMT": 0,
+		"Thu, 02 Jan 2025 03:05:16 GMT": time.Minute + 100*time.Millisecond,
+		"Thu, 02 Jan 2025 02:04:04 GMT": -time.Hour - 900*time.Millisecond,
+	}
+	for date, want := range tests {
+		if got := clockAhead(date, from, from.Add(10*time.Second)); got != want {
+			t.Errorf("%q is %v ahead, want %v", date, got, want)
+		}
+	}
+
+	s := plain(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+	})
+	ahead, err := post(t.Context(), &rules.Receiver{Timeout: time.Minute}, rules.Source{Text: s.URL}, nil)
+	if err != nil || ahead > -59*time.Minute || ahead < -time.Hour-time.Second {
+		t.Errorf("%v, and its clock is %v ahead, want an hour behind", err, ahead)
 	}
 }
 
@@ -411,7 +444,7 @@ func TestTLS(t *testing.T) {
 			s := serve(t, func(http.ResponseWriter, *http.Request) {})
 			s.TLS = tt.server
 			s.StartTLS()
-			err := post(t.Context(), &rules.Receiver{Timeout: 10 * time.Second, TLS: tt.client}, rules.Source{Text: s.URL + "/" + hush}, nil)
+			err := deliver(t.Context(), &rules.Receiver{Timeout: 10 * time.Second, TLS: tt.client}, rules.Source{Text: s.URL + "/" + hush}, nil)
 			if tt.want == "" {
 				if err != nil {
 					t.Error(err)
@@ -423,7 +456,7 @@ func TestTLS(t *testing.T) {
 	}
 	t.Run("no TLS", func(t *testing.T) {
 		s := plain(t, func(http.ResponseWriter, *http.Request) {})
-		err := post(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: strings.Replace(s.URL, "http", "https", 1)}, nil)
+		err := deliver(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: strings.Replace(s.URL, "http", "https", 1)}, nil)
 		fails(t, err, "it does not speak TLS: is it an http:// URL?", false)
 	})
 }

@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
@@ -19,7 +20,7 @@ type sender struct {
 	config   atomic.Pointer[rules.Receiver]
 	courier  courier
 	pace     pace
-	post     func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) error
+	post     func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (ahead time.Duration, err error)
 	tell     func(level slog.Level, text string, attrs ...slog.Attr)
 
 	news    chan struct{}
@@ -34,6 +35,9 @@ type sender struct {
 	checked   *rules.Receiver
 	checkedAt time.Time
 	unfit     bool // it is down for what the check found
+
+	ahead time.Duration // its clock, of ours
+	askew bool          // it is down for that
 }
 
 // courier knows what one URL is to be told next, and in what form.
@@ -122,7 +126,7 @@ func (s *sender) run(ctx context.Context) {
 			s.rest(ctx, due)
 			continue
 		}
-		err := s.post(ctx, s.config.Load(), s.to, m.body)
+		ahead, err := s.post(ctx, s.config.Load(), s.to, m.body)
 		if ctx.Err() != nil {
 			return
 		}
@@ -135,6 +139,9 @@ func (s *sender) run(ctx context.Context) {
 			failed = nil // it has no use for a message about nothing, and is there
 		}
 		smaller := m.settle(time.Now(), failed)
+		if err == nil && s.form == rules.Alertmanager && (ahead-s.ahead).Abs() > mostSkew/2 {
+			s.ahead = ahead.Round(time.Second) // lest it is another with each message
+		}
 		s.note(m, failed, smaller)
 		switch {
 		case failed == nil:
@@ -194,10 +201,32 @@ func (s *sender) note(m *message, failed *failure, smaller bool) {
 	switch {
 	case smaller: // nothing has failed that is not tried otherwise at once
 	case failed != nil:
-		s.unfit = false
-		s.lost(now, failed.text)
+		s.unfit, s.askew = false, false
+		s.lost(now, notTaken, failed.text)
+	case s.ahead.Abs() > mostSkew:
+		s.unfit, s.askew = false, true
+		s.lost(now, "the receiver takes alerts, and has another time", s.skew())
+	case s.askew:
+		s.askew = false
+		s.back(now, "the receiver has the same time again")
 	case s.courier.well():
 		s.back(now, "the receiver takes alerts again")
+	}
+}
+
+// mostSkew is how far the clock of an Alertmanager may be from ours: it compares
+// the times in alerts with its own.
+const mostSkew = time.Minute
+
+// skew says what follows from the clock of an Alertmanager.
+func (s *sender) skew() string {
+	switch {
+	case s.ahead >= s.pace.lapse:
+		return fmt.Sprintf("its clock is %v ahead of this machine's: to it every alert has ended when it comes", s.ahead)
+	case s.ahead > 0:
+		return fmt.Sprintf("its clock is %v ahead of this machine's: there, what fires lapses in %v", s.ahead, s.pace.lapse-s.ahead)
+	default:
+		return fmt.Sprintf("its clock is %v behind this machine's: there, what has ended goes on for so long", -s.ahead)
 	}
 }
 
@@ -211,30 +240,32 @@ func (s *sender) check(ctx context.Context) time.Time {
 		_, _, err := prepare(ctx, config, s.to, nil)
 		switch {
 		case err != nil:
-			s.unfit = true
-			s.lost(now, err.Error())
+			s.unfit, s.askew = true, false
+			s.lost(now, notTaken, err.Error())
 		case s.unfit:
 			s.unfit = false
 			s.back(now, "the receiver can be told alerts again")
 		}
 	}
-	if !s.unfit && s.courier.well() {
+	if !s.unfit && !s.askew && s.courier.well() {
 		s.back(now, "nothing is left to tell the receiver that did not take alerts")
 	}
 	return s.checkedAt.Add(s.pace.resend)
 }
 
+const notTaken = "the receiver does not take alerts; what still fires is told when it does"
+
 // lost notes that the receiver is down. The log says so once, and again when the
 // reason is another.
-func (s *sender) lost(now time.Time, text string) {
-	next := &Down{URL: place(s.to), Since: now, Err: text}
+func (s *sender) lost(now time.Time, text, reason string) {
+	next := &Down{URL: place(s.to), Since: now, Err: reason}
 	if down := s.down.Load(); down != nil {
 		next.Since = down.Since
 	}
 	s.down.Store(next)
-	if text != s.said && (s.said == "" || now.Sub(s.saidAt) >= s.pace.resend) {
-		s.said, s.saidAt = text, now
-		s.say(slog.LevelWarn, "the receiver does not take alerts; what still fires is told when it does", slog.String("error", text))
+	if reason != s.said && (s.said == "" || now.Sub(s.saidAt) >= s.pace.resend) {
+		s.said, s.saidAt = reason, now
+		s.say(slog.LevelWarn, text, slog.String("error", reason))
 	}
 }
 

@@ -144,9 +144,14 @@ func (t *table) between(now time.Time, after, upTo uint64, n int) []item {
 		if e.seq > upTo || len(items) == n {
 			break
 		}
-		if !e.stale {
-			items = append(items, item{e.Alert, e.seq})
+		if e.stale {
+			continue
 		}
+		it := item{e.Alert, e.seq}
+		if !it.firing() && it.EndsAt.After(now) {
+			it.EndsAt = now // the clock was set back; an end to come would have it fire again
+		}
+		items = append(items, it)
 	}
 	return items
 }
