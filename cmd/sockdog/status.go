@@ -133,14 +133,7 @@ type report struct {
 }
 
 func (w *report) summary(s *status.Status) {
-	state := "all well"
-	switch {
-	case len(s.Problems) > 0:
-		state = count(len(s.Problems), "problem")
-	case !s.Ready:
-		state = "starting"
-	}
-	fmt.Fprintf(w, "sockdog %s on %s, up %s: %s\n", printable(s.Version), printable(s.Host), w.since(s.Started), state)
+	fmt.Fprintf(w, "sockdog %s on %s, up %s: %s\n", printable(s.Version), printable(s.Host), w.since(s.Started), s.Verdict())
 	file := printable(s.File.Path)
 	if s.File.BuiltIn {
 		file = "built in"
@@ -213,6 +206,9 @@ func (w *report) groups(all []status.Rule) {
 	for i := range all {
 		for j := range all[i].Groups {
 			g := &all[i].Groups[j]
+			if !g.Shown() {
+				continue
+			}
 			phase := string(g.Phase)
 			if !g.Since.IsZero() {
 				phase += " for " + w.since(g.Since)

@@ -212,11 +212,29 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 			shown.Since = wall(g.Since)
 		}
 		for j, c := range r.When {
-			shown.Conditions[j] = status.Condition{Metric: string(c.Metric), Op: string(c.Op), Threshold: c.Number, Unit: c.Metric.Unit(), Value: math.Round(10*g.Of(c.Metric)) / 10}
+			value := g.Of(c.Metric)
+			shown.Conditions[j] = status.Condition{
+				Metric: string(c.Metric), Op: string(c.Op), Threshold: c.Number, Unit: c.Metric.Unit(), Value: rounded(value, 10), Near: rounded(nearness(c, value), 100),
+			}
 		}
 		s.Groups[i] = shown
 	}
 	return s
+}
+
+func rounded(x, parts float64) float64 { return math.Round(parts*x) / parts }
+
+// nearness is how much of the way to its threshold a value has gone, from whichever
+// side: 1 where the condition holds.
+func nearness(c rules.Condition, value float64) float64 {
+	switch most := max(value, c.Number); {
+	case c.Holds(value):
+		return 1
+	case most == 0:
+		return 0
+	default:
+		return min(value, c.Number) / most
+	}
 }
 
 func labelsOf(group []engine.Label) map[string]string {

@@ -5,6 +5,7 @@ package status
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -142,6 +143,39 @@ type Condition struct {
 	Threshold float64 `json:"threshold"`
 	Unit      string  `json:"unit,omitempty"` // of both numbers: "%", "/m", or none
 	Value     float64 `json:"value"`
+	Near      float64 `json:"near"` // how much of the way to the threshold is gone: 0 to 1, where it holds
+}
+
+// nearFrom is how near to all its thresholds a quiet group must be to be shown.
+const nearFrom = 0.5
+
+// Shown reports whether a group is worth a line: it is pending or firing, or near it.
+func (g *Group) Shown() bool {
+	far := func(c Condition) bool { return c.Near < nearFrom }
+	return g.Phase != Quiet || !slices.ContainsFunc(g.Conditions, far)
+}
+
+// Verdict is how things stand in a few words.
+func (s *Status) Verdict() string {
+	firing := 0
+	for i := range s.Rules {
+		firing += s.Rules[i].Firing
+	}
+	words := "no problems"
+	switch n := len(s.Problems); {
+	case n == 1:
+		words = "1 problem"
+	case n > 1:
+		words = fmt.Sprint(n, " problems")
+	case !s.Ready:
+		return "starting"
+	case firing == 0:
+		return "all well"
+	}
+	if firing > 0 {
+		words += fmt.Sprint(" · ", firing, " firing")
+	}
+	return words
 }
 
 // Tally is how many actions had which result; an absent one is 0. An alert is done

@@ -74,6 +74,43 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// A group that fires is never well, and one that is far from firing is not shown.
+func TestVerdict(t *testing.T) {
+	problem, firing := Problems{{Kind: "looks"}}, []Rule{{}, {Firing: 2}}
+	for want, s := range map[string]Status{
+		"starting":               {},
+		"all well":               {Ready: true, Rules: []Rule{{}}},
+		"1 problem":              {Problems: problem},
+		"2 problems · 2 firing":  {Ready: true, Problems: append(problem, problem...), Rules: firing},
+		"no problems · 2 firing": {Ready: true, Rules: firing},
+	} {
+		if got := s.Verdict(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestShown(t *testing.T) {
+	at := func(phase Phase, near ...float64) *Group {
+		g := &Group{Phase: phase}
+		for _, n := range near {
+			g.Conditions = append(g.Conditions, Condition{Near: n})
+		}
+		return g
+	}
+	for _, test := range []struct {
+		group *Group
+		want  bool
+	}{
+		{at(Quiet, 0.49), false}, {at(Quiet, 0.5), true}, {at(Quiet, 1, 0.4), false}, {at(Quiet, 1, 0.6), true},
+		{at(Pending, 0.1), true}, {at(Firing, 0.1), true}, // on its way back: until has its own thresholds
+	} {
+		if got := test.group.Shown(); got != test.want {
+			t.Errorf("%+v is shown: %v", test.group, got)
+		}
+	}
+}
+
 func TestGroupString(t *testing.T) {
 	for want, labels := range map[string]map[string]string{
 		"all sockets":            nil,

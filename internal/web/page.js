@@ -19,26 +19,36 @@ const resting = new Set(["listening", "closed"]);
 let status = null; // the last one that came
 let trouble = ""; // why none came after it
 const pressed = new Map(); // state -> shown or not, where somebody has pressed it
+let restingOpen = false; // the rules that hold nothing are unfolded
 let pointed = null; // index into the history
 
 // --- Elements ---
 
+// printable keeps what stands in a process's name from governing the page: U+202E
+// would turn the rest of its line around.
+const printable = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\uFFFD");
+
+const nodes = (children) => children.flat(Infinity).filter((c) => c !== null && c !== "")
+  .map((c) => (c instanceof Node ? c : document.createTextNode(printable(c))));
+
 function element(namespace, tag, attributes, children) {
   const e = document.createElementNS(namespace, tag);
   for (const [name, value] of Object.entries(attributes)) {
-    e.setAttribute(name, value);
+    e.setAttribute(name, printable(value));
   }
-  e.append(...children.flat(Infinity).filter((c) => c !== null && c !== ""));
+  e.append(...nodes(children));
   return e;
 }
 
 const html = (tag, attributes, ...children) => element("http://www.w3.org/1999/xhtml", tag, attributes, children);
+// foreign is text in whatever direction it is written: that of the page goes on.
+const foreign = (text, attributes = {}) => html("bdi", attributes, text || "");
 const svg = (tag, attributes, ...children) => element("http://www.w3.org/2000/svg", tag, attributes, children);
 
 // show makes the children of parent what they should be, and leaves alone those
 // that are so already: focus and selected text stay where they are.
 function show(parent, ...wanted) {
-  wanted = wanted.flat(Infinity).filter((c) => c !== null && c !== "").map((c) => (c instanceof Node ? c : document.createTextNode(c)));
+  wanted = nodes(wanted);
   const present = [...parent.childNodes];
   wanted.forEach((want, i) => {
     const have = present[i];
@@ -68,6 +78,7 @@ const at = (id) => document.getElementById(id);
 const number = (n) => n.toLocaleString("en-US", { maximumFractionDigits: 1 });
 
 function duration(seconds) {
+  if (seconds > 0 && seconds < 1) return `${Math.ceil(1000 * seconds)}ms`;
   const s = Math.max(0, Math.floor(seconds));
   const two = (a, unit, b, small) => `${a}${unit}${b ? ` ${b}${small}` : ""}`;
   if (s >= 86400) return two(Math.floor(s / 86400), "d", Math.floor((s % 86400) / 3600), "h");
@@ -95,34 +106,51 @@ const badge = (kind, text) => html("span", { class: `badge ${kind}` }, text);
 
 // --- Header and problems ---
 
+// verdict is how things stand in a few words, and how bad that is.
+function verdict() {
+  if (trouble || !status) return ["bad", trouble];
+  const problems = status.problems.length;
+  const firing = status.rules.reduce((sum, r) => sum + r.firing, 0);
+  if (!problems && !status.ready) return ["waiting", "starting"];
+  if (!problems && !firing) return ["good", "all well"];
+  return [problems ? "bad" : "waiting", `${problems ? plural(problems, "problem") : "no problems"}${firing ? ` · ${number(firing)} firing` : ""}`];
+}
+
 function showHeader() {
-  let [kind, text] = ["bad", trouble];
-  if (!trouble && status) {
-    const n = status.problems.length;
-    [kind, text] = n ? ["bad", plural(n, "problem")] : ["good", "all well"];
-    if (!status.ready) [kind, text] = ["waiting", "starting"];
-  }
-  show(at("verdict"), badge(kind, text || "asking"));
+  const [kind, text] = verdict();
+  show(at("verdict"), badge(kind, text));
   document.body.className = trouble ? "stale" : "";
   if (!status) return;
-  document.title = `${trouble || text} · ${status.host} · sockdog`;
+  document.title = printable(`${text} · ${status.host} · sockdog`);
   const { path, built_in, loaded } = status.rules_file;
   const { looks } = status;
   show(
     at("about"),
-    html("strong", {}, status.host),
-    ` · ${status.version} · up ${since(status.started)} · ${plural(status.rules.length, "rule")} ${built_in ? "that are built in" : `of ${path}`}, `,
+    html("strong", {}, foreign(status.host)),
+    ` · ${status.version} · up ${since(status.started)} · ${plural(status.rules.length, "rule")} `,
+    built_in ? "that are built in" : ["of ", foreign(path)], ", ",
     `in force for ${since(loaded)} · `,
     looks.interval_seconds ? `looks every ${duration(looks.interval_seconds)}` : "looks at nothing",
     looks.failed ? `, ${number(looks.failed)} of ${number(looks.failed + looks.ok)} failed` : "",
   );
 }
 
+function showParts() {
+  const part = (to, name, n, kind = "") => html("a", { href: `#${to}`, class: kind }, `${name} `, html("b", {}, number(n)));
+  show(
+    at("parts"),
+    part("problems", "Problems", status.problems.length, status.problems.length ? "bad" : ""),
+    part("rules-title", "Rules", status.rules.length),
+    part("sockets-title", "Plots", states.filter(shown).length),
+    part("actions-title", "Actions", status.actions.length),
+  );
+}
+
 function showProblems() {
   show(at("problems"), status.problems.map((p) => html(
     "article", { class: "problem" },
-    p.text.split("\n").map((line, i) => html("p", {}, html("strong", {}, line), i ? null : html("span", { class: "quiet" }, ` for ${since(p.since)}`))),
-    p.cure ? html("p", {}, p.cure) : null,
+    p.text.split("\n").map((line, i) => html("p", {}, i ? foreign(line) : [html("strong", {}, foreign(line)), html("span", { class: "quiet" }, ` for ${since(p.since)}`)])),
+    p.cure ? html("p", {}, foreign(p.cure)) : null,
   )));
 }
 
@@ -130,18 +158,37 @@ function showProblems() {
 
 const modes = { enabled: ["good", "enabled"], dry_run: ["waiting", "dry run"], stopped: ["bad", "stopped"], disabled: ["off", "disabled"] };
 
+// rank is where a rule stands: what fires, or was stopped, comes first.
+function rank(r) {
+  if (r.firing || r.mode === "stopped") return 0;
+  if (r.pending) return 1;
+  return r.sockets || r.candidates ? 2 : 3;
+}
+
+// mostResting is how many rules that hold nothing are shown unfolded.
+const mostResting = 5;
+
 function showRules() {
-  show(at("rules"), status.rules.length ? status.rules.map(rule) : html("p", { class: "quiet" }, "There are no rules."));
+  const ranked = status.rules.toSorted((a, b) => rank(a) - rank(b));
+  const held = ranked.filter((r) => rank(r) < 3);
+  const folds = ranked.length - held.length > mostResting;
+  show(at("rules"), ranked.length ? (folds ? held : ranked).map(rule) : html("p", { class: "quiet" }, "There are no rules."));
+  show(at("resting"), folds ? html(
+    "details", restingOpen ? { open: "" } : {},
+    html("summary", {}, `${plural(ranked.length - held.length, "rule")} that hold nothing`),
+    html("div", { class: "rules" }, ranked.slice(held.length).map(rule)),
+  ) : null);
 }
 
 function rule(r) {
+  const groups = r.groups.filter(near);
   const fact = (name, value, kind) => html("div", { class: kind }, html("dt", {}, name), html("dd", {}, value));
   return html(
     "article", { class: `rule ${r.mode}`, "data-rule": r.name },
     html(
       "div", { class: "what" },
       html("h3", {}, r.name, " ", badge(...(modes[r.mode] || ["off", r.mode])), r.firing ? badge("bad", `${number(r.firing)} firing`) : null, r.pending ? badge("waiting", `${number(r.pending)} pending`) : null),
-      r.description ? html("p", {}, r.description) : null,
+      r.description ? html("p", {}, foreign(r.description)) : null,
       html("p", { class: "quiet" }, deeds(r)),
     ),
     html(
@@ -150,7 +197,7 @@ function rule(r) {
       fact("candidates", number(r.candidates), r.candidates ? "some" : "none"),
       fact("oldest", r.oldest_seconds ? duration(r.oldest_seconds) : "–", r.oldest_seconds ? "some" : "none"),
     ),
-    r.groups.length ? html("ul", { class: "groups", "aria-label": `Groups of ${r.name}` }, r.groups.map(group)) : null,
+    groups.length ? html("ul", { class: "groups", "aria-label": `Groups of ${r.name}` }, groups.map(group)) : null,
   );
 }
 
@@ -171,12 +218,16 @@ function deeds(r) {
 // about is what the sockets of a group have in common.
 const about = (labels) => Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(" ") || "all sockets";
 
+// near is whether a group is worth a line: of those that are quiet, from half of its
+// thresholds on.
+const near = (g) => g.phase !== "quiet" || g.conditions.every((c) => c.near >= 0.5);
+
 function group(g) {
   const labels = about(g.labels);
   return html(
     "li", { class: `phase-${g.phase}` },
     html(
-      "p", {}, html("span", { class: "labels" }, labels), " ",
+      "p", {}, foreign(labels, { class: "labels" }), " ",
       g.phase === "quiet" ? null : badge(g.phase === "firing" ? "bad" : "waiting", `${g.phase} for ${since(g.since)}`),
     ),
     g.conditions.map((c) => condition(c, labels)),
@@ -186,9 +237,7 @@ function group(g) {
 function condition(c, of) {
   const unit = c.unit || "";
   const text = `${c.metric} ${number(c.value)}${unit} (${c.op} ${number(c.threshold)}${unit})`;
-  // How much of the way is gone: "less than" is neared from above.
-  const way = c.op.startsWith("<") ? c.threshold / c.value : c.value / c.threshold;
-  const percent = Math.round(100 * Math.min(1, Number.isFinite(way) ? Math.max(0, way) : 1));
+  const percent = Math.round(100 * c.near);
   return html(
     "div", { class: "condition" },
     svg(
@@ -351,9 +400,9 @@ function showActions() {
       cell("Time", moment(a.time)),
       cell("Rule", a.rule),
       cell("Action", `${a.action} `, badge(bad.has(a.result) ? "bad" : good.has(a.result) ? "good" : "waiting", a.result)),
-      cell("Connection", a.group ? about(a.group) : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)]),
-      cell("Held by", a.pid ? `${a.comm || ""}[${a.pid}]` : "–"),
-      cell("Reason", a.reason),
+      cell("Connection", a.group ? foreign(about(a.group)) : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)]),
+      cell("Held by", a.pid ? [foreign(a.comm), `[${a.pid}]`] : "–"),
+      cell("Reason", foreign(a.reason)),
     ))),
   ));
 }
@@ -363,6 +412,7 @@ function showActions() {
 function showAll() {
   showHeader();
   if (!status) return;
+  showParts();
   showProblems();
   showRules();
   showPlots();
@@ -411,24 +461,32 @@ at("states").addEventListener("click", (event) => {
   const state = event.target.closest("button")?.dataset.state;
   if (!state) return;
   pressed.set(state, !shown(state));
+  showParts();
   showPlots();
 });
 
+// The event does not bubble.
+at("resting").addEventListener("toggle", (event) => { restingOpen = event.target.open; }, true);
+
 function point(index) {
-  if (index === pointed) return;
+  if (index === pointed || !status) return;
   pointed = index;
   showPlots();
 }
 
-at("plots").addEventListener("pointermove", (event) => {
-  const plot = event.target.closest("svg");
-  if (!plot) return;
+function pointAt(event) {
+  const plot = event.target.closest("#plots svg");
+  if (!plot) return point(null);
   const box = plot.getBoundingClientRect();
   const share = (event.clientX - box.left - ground.left) / (box.width - ground.left - ground.right);
   const last = plot.dataset.count - 1;
   point(Math.min(last, Math.max(0, Math.round(share * last))));
-});
-at("plots").addEventListener("pointerleave", () => point(null));
+}
+
+at("plots").addEventListener("pointermove", pointAt);
+document.addEventListener("pointerdown", pointAt);
+// A finger that is lifted leaves, and what it touched is to be read then.
+at("plots").addEventListener("pointerleave", (event) => event.pointerType === "touch" || point(null));
 at("plots").addEventListener("keydown", (event) => {
   const plot = event.target.closest("svg");
   if (!plot) return;
@@ -441,4 +499,5 @@ at("plots").addEventListener("keydown", (event) => {
 });
 addEventListener("resize", () => status && showPlots());
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
+at("verdict").textContent = "Asking…";
 live();

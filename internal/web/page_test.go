@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"image/color"
 	"image/png"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -59,7 +61,7 @@ func want(t *testing.T, page string, patterns ...string) {
 func TestPage(t *testing.T) {
 	page := open(t, handler(statustest.Lively(time.Now()))).DOM()
 	want(t, page,
-		`<p id="verdict" role="status"><span class="badge bad">2 problems</span>`,
+		`<p id="verdict" role="status"><span class="badge bad">2 problems · 1 firing</span>`,
 		`receiver chat: 3 alerts wait`,
 		`postgres-close-wait <span class="badge good">enabled</span>`,
 		`time-wait-flood <span class="badge good">enabled</span><span class="badge bad">1 firing</span><span class="badge waiting">1 pending</span>`,
@@ -69,11 +71,17 @@ func TestPage(t *testing.T) {
 		`alert: 11 raised`,
 		`aria-valuenow="96" aria-valuetext="port_usage 76\.5% \(&gt; 80%\)"><rect width="96"`,
 		`<span class="badge waiting">pending for 20s</span>`,
-		`java\[4711\]`,
+		`<bdi>java</bdi>\[4711\]`,
+		`<a href="#problems" class="bad">Problems <b>2</b></a><a href="#rules-title" class="">Rules <b>6</b></a>`,
+		`>Plots <b>\d</b></a><a href="#actions-title" class="">Actions <b>6</b></a>`,
 		// States that had a socket are shown, others can be.
 		`data-state="close-wait" aria-pressed="true"`,
 		`data-state="last-ack" aria-pressed="false"`,
 	)
+	// A quiet group far from its threshold is not.
+	if strings.Contains(page, "2001:db8::15 ") || strings.Contains(page, "4,102") {
+		t.Error("a group that is far from firing is shown")
+	}
 	for _, state := range []string{"close-wait", "time-wait", "established"} {
 		figure, _, _ := strings.Cut(page[strings.Index(page, `<figure class="`+state):], "</figure>")
 		lines := regexp.MustCompile(`class="line" d="M([^"]*)"`).FindAllStringSubmatch(figure, -1)
@@ -137,11 +145,75 @@ func TestPageEscapes(t *testing.T) {
 	}
 }
 
+// No name governs how the page is read.
+func TestPageDirection(t *testing.T) {
+	s := statustest.Lively(time.Now())
+	s.Host, s.Rules[1].Description, s.Actions[0].Comm = "a\u202eb", "c\u2066d\u2028", "e\u202e\x00f"
+	page := open(t, handler(s)).DOM()
+	want(t, page, "<title>2 problems · 1 firing · a\uFFFDb · sockdog</title>", "<bdi>a\uFFFDb</bdi>", "<bdi>c\uFFFDd\uFFFD</bdi>", `<bdi>e\x{FFFD}\x{FFFD}f</bdi>\[4711\]`)
+}
+
+// On a phone what fires is on the first screens, and a tap reads a plot.
+func TestPageOnPhone(t *testing.T) {
+	var now atomic.Pointer[status.Status]
+	lively := func() *status.Status {
+		s := statustest.Lively(time.Now())
+		resting := make([]status.Rule, 30)
+		for i := range resting {
+			resting[i] = status.Rule{Name: fmt.Sprint("resting-", i), Mode: status.Enabled}
+		}
+		s.Rules = append(resting, s.Rules...)
+		return s
+	}
+	now.Store(lively())
+	b := open(t, Handler(now.Load, http.NotFoundHandler()))
+	b.Call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true}, nil)
+	b.Call("Emulation.setTouchEmulationEnabled", map[string]any{"enabled": true}, nil)
+	const (
+		order  = `[...document.querySelectorAll("#rules > article")].map((r) => r.dataset.rule).join(" ")`
+		folded = `document.querySelector("#resting details")`
+		point  = `document.querySelector("figure[data-state=close-wait] .reading").textContent`
+		plot   = `document.querySelector("figure[data-state=close-wait] svg")`
+	)
+	b.Await(order + ` == "time-wait-flood dead-cache postgres-close-wait ports-run-out idle-backend"`)
+	b.Await(`document.querySelector("[data-rule=time-wait-flood]").getBoundingClientRect().top < 844`)
+	b.Await(folded + `.querySelector("summary").textContent == "31 rules that hold nothing" && !` + folded + `.open`)
+	b.Await(`document.documentElement.scrollWidth == 390`)
+
+	// What was unfolded stays so.
+	b.Eval(folded + `.querySelector("summary").click()`)
+	next := lively()
+	next.Rules[0].Sockets = 1
+	now.Store(next)
+	b.Await(folded + `.querySelector("summary").textContent == "30 rules that hold nothing" && ` + folded + `.open`)
+
+	b.Eval(plot + `.scrollIntoView({block: "center"})`)
+	tap := func(x, y string) {
+		t.Helper()
+		at := map[string]any{}
+		for name, expression := range map[string]string{"x": x, "y": y} {
+			n, err := strconv.ParseFloat(b.Eval(expression), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at[name] = n
+		}
+		b.Call("Input.dispatchTouchEvent", map[string]any{"type": "touchStart", "touchPoints": []any{at}}, nil)
+		b.Call("Input.dispatchTouchEvent", map[string]any{"type": "touchEnd", "touchPoints": []any{}}, nil)
+	}
+	b.Await(`/^now 46, highest 46$/.test(` + point + `)`)
+	tap(plot+`.getBoundingClientRect().right - 12`, plot+`.getBoundingClientRect().top + 80`)
+	b.Await(`/^\d\d:\d\d: \d+$/.test(` + point + `)`)
+	tap("5", plot+`.getBoundingClientRect().top + 80`) // beside it
+	b.Await(`/^now 46, highest 46$/.test(` + point + `)`)
+}
+
 func TestPageOfNothing(t *testing.T) {
 	dom := func(s *status.Status) string { return open(t, handler(s)).DOM() }
 	want(t, dom(nil), `<span class="badge bad">the daemon says: starting</span>`)
 	want(t, dom(&status.Status{Time: time.Now()}),
 		`<span class="badge waiting">starting</span>`, `There are no rules\.`, `No socket in any of the states that were read\.`, `Nothing was done yet\.`)
+	want(t, dom(&status.Status{Time: time.Now(), Ready: true, Host: "h"}), `<title>all well · h · sockdog</title>`, `<span class="badge good">all well</span>`)
 	want(t, dom(&status.Status{Time: time.Now().Add(-time.Minute), Ready: true}), `the watch loop has not turned for`)
 }
 
@@ -168,7 +240,8 @@ func TestPageInUse(t *testing.T) {
 	next.Rules[0].Mode, next.Rules[0].Sockets, next.Problems = status.Stopped, 1234, nil
 	now.Store(next)
 	b.Await(pool + `.querySelector(".badge").textContent == "stopped" && ` + pool + `.querySelector("dd").textContent == "1,234"`)
-	b.Await(`document.querySelector("#verdict").textContent == "all well" && document.querySelector(".problem") == null`)
+	b.Await(`document.querySelector("#verdict .waiting").textContent == "no problems · 1 firing" && document.querySelector(".problem") == null`)
+	b.Await(`document.title == "no problems · 1 firing · shop-7f9c · sockdog"`)
 	b.Await(plot + ` != null && document.activeElement.closest("figure").dataset.state == "close-wait"`)
 
 	b.server.Close()
@@ -209,7 +282,7 @@ func TestPageOfAnotherVersion(t *testing.T) {
 			)
 			b.Await(isMisfit)
 			now.Store(lively())
-			b.Await(`document.querySelector("#verdict").textContent == "2 problems" && document.body.className == "" && ` + isDrawn)
+			b.Await(`document.querySelector("#verdict").textContent == "2 problems · 1 firing" && document.body.className == "" && ` + isDrawn)
 			now.Store(misfit)
 			b.Await(isMisfit + ` && ` + isDrawn)
 		})

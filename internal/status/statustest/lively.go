@@ -57,7 +57,7 @@ func histogram(h status.Histogram, observed ...time.Duration) status.Histogram {
 
 func lively(ago func(time.Duration) time.Time) []status.Rule {
 	above := func(metric string, value, threshold float64, unit string) []status.Condition {
-		return []status.Condition{{Metric: metric, Op: ">", Threshold: threshold, Unit: unit, Value: value}}
+		return []status.Condition{{Metric: metric, Op: ">", Threshold: threshold, Unit: unit, Value: value, Near: min(1, value/threshold)}}
 	}
 	backend := func(dst string) map[string]string { return map[string]string{"dport": "443", "dst": dst} }
 	return []status.Rule{
