@@ -51,6 +51,9 @@ are (/), the same as JSON (/api/v1/status) and for Prometheus (/metrics), and
 			if err := checkListen(f.listen); err != nil {
 				return usage{err}
 			}
+			if err := checkListenNames(f.listenNames); err != nil {
+				return usage{err}
+			}
 			log, err := newLog(cmd.ErrOrStderr(), f.logFormat, f.logLevel)
 			if err != nil {
 				return usage{err}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/web"
 )
 
 func statusCommand() *cobra.Command {
@@ -38,8 +39,8 @@ With -o json it prints what the daemon serves under /api/v1/status.`,
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
-				return usage{fmt.Errorf("--address is HOST:PORT, not %q", address)}
+			if err := checkHostPort("--address", "HOST:PORT", address); err != nil {
+				return usage{err}
 			}
 			return showStatus(cmd.Context(), cmd.OutOrStdout(), address, output)
 		},
@@ -89,28 +90,33 @@ func fetchStatus(ctx context.Context, address string) ([]byte, *status.Status, e
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	stranger := fmt.Errorf("what listens on %s is no sockdog: say with --address what --listen of the daemon says", address)
 	answer, err := client.Do(request)
+	var failed *net.OpError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, nil, fmt.Errorf("nothing listens on %s: start sockdog run, or say with --address what its --listen says", address)
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, nil, fmt.Errorf("%s did not answer within %v", address, statusWithin)
-	case err != nil:
+	case errors.As(err, &failed) && failed.Op == "dial":
 		return nil, nil, fmt.Errorf("%w; --address takes what --listen of the daemon says", err)
+	case err != nil:
+		return nil, nil, stranger // that speaks something else
 	}
 	defer answer.Body.Close()
+	ours := answer.Header.Get("Server") == web.Server
 	text, err := io.ReadAll(io.LimitReader(answer.Body, statusBound))
 	switch {
 	case err != nil:
 		return nil, nil, fmt.Errorf("read the status from %s: %w", address, err)
-	case answer.StatusCode == http.StatusServiceUnavailable:
+	case ours && answer.StatusCode == http.StatusServiceUnavailable:
 		return nil, nil, fmt.Errorf("the daemon on %s is not ready to answer: try again in a moment", address)
-	case answer.StatusCode == http.StatusMisdirectedRequest:
+	case ours && answer.StatusCode == http.StatusMisdirectedRequest:
 		return nil, nil, fmt.Errorf("the daemon does not answer to the name in %s: use its address", address)
 	}
 	var s status.Status
 	if err := json.Unmarshal(text, &s); answer.StatusCode != http.StatusOK || err != nil || s.Time.IsZero() {
-		return nil, nil, fmt.Errorf("what listens on %s is no sockdog: say with --address what --listen of the daemon says", address)
+		return nil, nil, stranger
 	}
 	return text, &s, nil
 }

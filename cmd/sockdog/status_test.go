@@ -35,6 +35,27 @@ func listening(t *testing.T, h http.Handler) string {
 	return server.Listener.Addr().String()
 }
 
+// speaking listens, says something to who connects and hangs up.
+func speaking(t *testing.T, text string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Write([]byte(text))
+			conn.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
 func TestStatus(t *testing.T) {
 	local := time.Local
 	time.Local = time.UTC
@@ -118,7 +139,14 @@ func TestStatusErrors(t *testing.T) {
 		{"another JSON", listening(t, answer(http.StatusOK, `{"status":"UP"}`)), "is no sockdog"},
 		{"no JSON", listening(t, answer(http.StatusOK, `<html>`)), "is no sockdog"},
 		{"a redirect", listening(t, http.RedirectHandler("/elsewhere", http.StatusFound)), "is no sockdog"},
-		{"a name of somebody else", listening(t, answer(http.StatusMisdirectedRequest, "")), "use its address"},
+		{"a foreign 503", listening(t, answer(http.StatusServiceUnavailable, "")), "is no sockdog"},
+		{"a foreign 421", listening(t, answer(http.StatusMisdirectedRequest, "")), "is no sockdog"},
+		{"no HTTP", speaking(t, "SSH-2.0-OpenSSH_9.6\r\n"), "is no sockdog"},
+		{"nothing said", speaking(t, ""), "is no sockdog"},
+		{"a name of somebody else", listening(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Host = "shop.example.com"
+			web.Handler(func() *status.Status { return nil }, http.NotFoundHandler()).ServeHTTP(w, r)
+		})), "use its address"},
 		{"no such host", "sockdog.invalid:1", "--address takes what --listen of the daemon says"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

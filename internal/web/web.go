@@ -20,6 +20,9 @@ import (
 //go:embed page.html page.js page.css
 var files embed.FS
 
+// Server is who answers, in the header of that name.
+const Server = "sockdog"
+
 // Handler serves what current returns, which may be nil at first, and metrics. It
 // answers to every address, to localhost and to these names: what else stands in
 // a Host header may be a trick of DNS to read this from a page of somebody else's.
@@ -40,6 +43,7 @@ func Handler(current func() *status.Status, metrics http.Handler, names ...strin
 func guard(next http.Handler, names []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
+		header.Set("Server", Server)
 		header.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'")
 		header.Set("Cross-Origin-Resource-Policy", "same-origin")
 		header.Set("X-Content-Type-Options", "nosniff")
@@ -64,7 +68,7 @@ func ours(host string, names []string) bool {
 	if _, err := netip.ParseAddr(host); err == nil || host == "" || strings.EqualFold(host, "localhost") {
 		return true
 	}
-	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(host, name) })
+	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(host, strings.TrimSuffix(name, ".")) })
 }
 
 // loopBound is how old a status may be before the loop that makes one every few

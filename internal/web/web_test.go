@@ -79,7 +79,7 @@ func TestHeaders(t *testing.T) {
 	} {
 		answer := ask(h, test.method, test.path, test.host)
 		got := map[string]string{}
-		for _, name := range []string{"Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy", "Cache-Control", "Cross-Origin-Resource-Policy", "Access-Control-Allow-Origin"} {
+		for _, name := range []string{"Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy", "Cache-Control", "Cross-Origin-Resource-Policy", "Access-Control-Allow-Origin", "Server"} {
 			got[name] = answer.Header.Get(name)
 		}
 		want := map[string]string{
@@ -89,6 +89,7 @@ func TestHeaders(t *testing.T) {
 			"Cache-Control":                "no-store",
 			"Cross-Origin-Resource-Policy": "same-origin",
 			"Access-Control-Allow-Origin":  "",
+			"Server":                       "sockdog",
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", test, diff)
@@ -97,7 +98,7 @@ func TestHeaders(t *testing.T) {
 }
 
 func TestHost(t *testing.T) {
-	h := handler(statustest.Lively(time.Now()), "node-7", "node-7.example.com")
+	h := handler(statustest.Lively(time.Now()), "node-7", "node-7.example.com", "shop.example.com.")
 	for host, want := range map[string]int{
 		"127.0.0.1":               200,
 		"127.0.0.1:9797":          200,
@@ -109,6 +110,8 @@ func TestHost(t *testing.T) {
 		"localhost.:9797":         200,
 		"node-7:9797":             200,
 		"NODE-7.example.com":      200,
+		"shop.example.com:9797":   200,
+		"shop.example.com.":       200,
 		"":                        200, // HTTP/1.0, and no browser
 		"example.com":             421,
 		"example.com:9797":        421,
