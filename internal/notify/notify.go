@@ -189,9 +189,12 @@ func (r *receiver) sender(form rules.Form, to rules.Source) *sender {
 type Result struct {
 	Receiver string
 	// Alerts, counted for each URL and each time they are told: handed over, not
-	// handed over, and not taken in because there were too many.
-	Sent, Failed, Dropped uint64
-	Down                  []Down
+	// handed over.
+	Sent, Failed uint64
+	// Alerts that were not taken in because there were too many, each once, and ends
+	// that made room before they were told.
+	Dropped uint64
+	Down    []Down
 }
 
 // Down is a URL that does not get all that it is to be told, cannot be told anything

@@ -1052,6 +1052,93 @@ func TestRoom(t *testing.T) {
 	})
 }
 
+// An alert that finds no room is one, however often it is set.
+func TestDroppedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		flood := make([]Alert, maxAlerts+2)
+		for i := range flood {
+			flood[i] = Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: w.start}
+		}
+		dropped := func(want uint64) {
+			t.Helper()
+			if got := w.Results()[0].Dropped; got != want {
+				t.Errorf("%d dropped, want %d", got, want)
+			}
+		}
+		for range 100 {
+			w.Set("oncall", flood...)
+			time.Sleep(time.Second)
+		}
+		dropped(2)
+		w.end("oncall", fmt.Sprint("a", maxAlerts)) // which nobody has heard of
+		dropped(2)
+		w.fire("oncall", fmt.Sprint("a", maxAlerts))
+		dropped(3)
+
+		w.after(time.Minute)
+		w.end("oncall", "a0")
+		w.after(time.Second)
+		w.Set("oncall", flood[1:]...) // the end makes room for one of them
+		dropped(3)
+		w.Set("oncall", flood[maxAlerts:]...)
+		dropped(3)
+
+		for i := range maxAlerts + 10 { // what is remembered of them is bounded
+			w.fire("oncall", fmt.Sprint("b", i))
+		}
+		dropped(3 + maxAlerts - 1)
+		if n := len(w.receivers[0].table.lost); n != maxAlerts {
+			t.Errorf("%d are remembered, want %d", n, maxAlerts)
+		}
+	})
+}
+
+// What a webhook has been told of one rule makes room although it refuses another.
+func TestToldEndsMakeRoom(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.refusing(1<<20, errBad, "a1")
+		hooks := to(rules.Webhook, "chat", "hook0", "hook1")
+		w.configure(hooks)
+		w.fire("chat", "a1")
+		for i := range 20 {
+			for j := range maxAlerts / 10 {
+				w.fire("chat", fmt.Sprint("b", i, ".", j))
+			}
+			w.after(2 * time.Minute)
+			for j := range maxAlerts / 10 {
+				w.end("chat", fmt.Sprint("b", i, ".", j))
+			}
+			w.after(2 * time.Minute)
+		}
+		if n := len(w.receivers[0].table.byLabels); n != 1 {
+			t.Errorf("%d alerts are held, want the one that is refused", n)
+		}
+		if got := w.Results()[0].Dropped; got != 0 {
+			t.Errorf("%d dropped, want none: all were told", got)
+		}
+
+		// Nor does one wait for a URL that is gone.
+		w.answering(func(to string) error {
+			if to == "hook1" {
+				return errDown
+			}
+			return nil
+		})
+		w.fire("chat", "c1")
+		w.after(2 * time.Minute)
+		w.end("chat", "c1")
+		w.after(2 * time.Minute)
+		if n := len(w.receivers[0].table.byLabels); n != 2 {
+			t.Errorf("%d alerts are held, want the end, too, that one URL has not been told", n)
+		}
+		w.configure(to(rules.Webhook, "chat", "hook0"))
+		if n := len(w.receivers[0].table.byLabels); n != 1 {
+			t.Errorf("%d alerts are held after that URL went, want one", n)
+		}
+	})
+}
+
 // TestFlood has more alerts than a receiver can hold while it hangs.
 func TestFlood(t *testing.T) {
 	const more = 100

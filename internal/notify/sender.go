@@ -27,7 +27,7 @@ type sender struct {
 	leaving chan struct{}
 	cancel  context.CancelFunc
 
-	told   atomic.Uint64 // the news up to this number has been told
+	told   atomic.Uint64 // to an Alertmanager, the news up to this number has been
 	down   atomic.Pointer[Down]
 	said   string // in the log, of what is wrong
 	saidAt time.Time
@@ -76,7 +76,7 @@ func (n *Notifier) newSender(r *receiver, config *rules.Receiver, to rules.Sourc
 	case rules.Alertmanager:
 		s.courier = &alertmanager{table: r.table, pace: n.pace, told: &s.told, page: n.Page, due: time.Now().Add(n.pace.resend), limit: maxBatch}
 	case rules.Webhook:
-		s.courier = &webhook{table: r.table, pace: n.pace, told: &s.told, page: n.Page, receiver: r.name, groups: make(map[string]*group)}
+		s.courier = &webhook{table: r.table, pace: n.pace, sender: s, page: n.Page, receiver: r.name, groups: make(map[string]*group)}
 	}
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(n.life)

@@ -22,6 +22,7 @@ type table struct {
 	news     queue // all entries
 	ended    queue // those of alerts that have ended
 	last     uint64
+	lost     map[string]struct{} // labels of alerts that fire and were dropped, as many as the table holds
 	drops    uint64
 
 	once    bool          // what has ended is told once
@@ -36,11 +37,12 @@ type entry struct {
 	labels string // canonical
 	seq    uint64
 	since  time.Time
+	heard  []*sender // of a webhook, those that have told it; of an end only
 	stale  bool
 }
 
 func newTable() *table {
-	return &table{byLabels: make(map[string]*entry)}
+	return &table{byLabels: make(map[string]*entry), lost: make(map[string]struct{})}
 }
 
 // serve says who is told, and how.
@@ -53,6 +55,7 @@ func (t *table) serve(form rules.Form, p pace, senders []*sender) {
 	t.once, t.keep = false, p.keep
 	if form == rules.Webhook {
 		t.once, t.keep = true, 24*time.Hour
+		t.clear()
 	}
 }
 
@@ -74,15 +77,18 @@ func (t *table) set(now time.Time, alerts []Alert) (news bool, dropped uint64) {
 		} else if len(t.byLabels) >= maxAlerts {
 			// An end that somebody has still to hear is lost with its entry.
 			if t.ended.len() == 0 {
-				dropped++
+				if t.lose(labels, a.firing()) {
+					dropped++
+				}
 				continue
 			}
 			oldest := t.ended.first()
-			if oldest.seq > t.told() {
+			if !t.told(oldest) {
 				dropped++
 			}
 			t.remove(oldest)
 		}
+		delete(t.lost, labels)
 		t.last++
 		e = &entry{Alert: a, labels: labels, seq: t.last, since: now}
 		t.byLabels[labels] = e
@@ -96,6 +102,21 @@ func (t *table) set(now time.Time, alerts []Alert) (news bool, dropped uint64) {
 	return news, dropped
 }
 
+// lose notes that there is no room for an alert. It reports whether that is news: an
+// alert that fires is set again and again.
+func (t *table) lose(labels string, firing bool) bool {
+	_, known := t.lost[labels]
+	switch {
+	case known && !firing:
+		delete(t.lost, labels)
+	case !known && firing && len(t.lost) < maxAlerts:
+		t.lost[labels] = struct{}{}
+	case firing:
+		return false
+	}
+	return !known
+}
+
 func (t *table) remove(e *entry) {
 	delete(t.byLabels, e.labels)
 	e.stale = true
@@ -107,23 +128,41 @@ func (t *table) remove(e *entry) {
 
 // forget removes what has ended and need not be told any more.
 func (t *table) forget(now time.Time) {
-	told := t.told()
-	for t.ended.len() > 0 {
-		e := t.ended.first()
-		if now.Sub(e.since) < t.keep && !(t.once && e.seq <= told) {
-			return
-		}
-		t.remove(e)
+	for t.ended.len() > 0 && now.Sub(t.ended.first().since) >= t.keep {
+		t.remove(t.ended.first())
 	}
 }
 
-// told is the number up to which every sender has told the news.
-func (t *table) told() uint64 {
-	told := t.last
-	for _, s := range t.senders {
-		told = min(told, s.told.Load())
+// told reports whether every sender has told an end.
+func (t *table) told(e *entry) bool {
+	return !slices.ContainsFunc(t.senders, func(s *sender) bool {
+		if t.once {
+			return !slices.Contains(e.heard, s)
+		}
+		return e.seq > s.told.Load()
+	})
+}
+
+// hear notes that a webhook has been told of a rule's ends up to a number. What all
+// have been told is told no more.
+func (t *table) hear(s *sender, rule string, upTo uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.ended.entries {
+		if e.seq <= upTo && e.Labels["alertname"] == rule && !slices.Contains(e.heard, s) {
+			e.heard = append(e.heard, s)
+		}
 	}
-	return told
+	t.clear()
+}
+
+// clear removes the ends that every webhook has told.
+func (t *table) clear() {
+	for _, e := range slices.Clone(t.ended.entries) {
+		if !e.stale && t.told(e) {
+			t.remove(e)
+		}
+	}
 }
 
 // item is an alert with the number of its news.

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +15,7 @@ type webhook struct {
 	table    *table
 	pace     pace
 	page     string
-	told     *atomic.Uint64
+	sender   *sender
 	receiver string
 	groups   map[string]*group // by alertname, as Alertmanager groups by default
 	turns    uint64            // how many messages were made
@@ -57,10 +56,9 @@ type notifiedAlert struct {
 }
 
 func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
-	all := w.table.between(now, 0, math.MaxUint64, maxAlerts)
 	var names []string // those with the oldest news first
 	byName := make(map[string][]item)
-	for _, it := range all {
+	for _, it := range w.table.between(now, 0, math.MaxUint64, maxAlerts) {
 		name := it.Labels["alertname"]
 		if byName[name] == nil {
 			names = append(names, name)
@@ -71,7 +69,6 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 		return byName[name] == nil && now.Sub(g.tried) >= w.pace.resend
 	})
 
-	settled := true
 	due := now.Add(w.pace.repeat)
 	var first *group // of those that are due, the one whose turn is the longest ago:
 	var about string // a message that never gets through must not keep the others
@@ -87,7 +84,6 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 		when := g.tried.Add(w.pace.resend)
 		switch {
 		case newest > g.told:
-			settled = false
 			if last {
 				when = now
 			}
@@ -111,11 +107,11 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 		first.turn = w.turns
 		n := w.notification(about, byName[about], first)
 		return &message{body: encode(n), alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
+			if err == nil {
+				w.table.hear(w.sender, about, upTo)
+			}
 			return first.settle(now, err, upTo, len(n.Alerts))
 		}}, now
-	}
-	if settled && len(all) > 0 {
-		w.told.Store(all[len(all)-1].seq)
 	}
 	return nil, due
 }
