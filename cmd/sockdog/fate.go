@@ -64,28 +64,28 @@ func settled(r engine.Result) bool {
 type fateTable struct {
 	headings bool
 	holders  bool // who holds a socket
-	local    int  // widths of the addresses
-	peer     int
+	fit      int  // cells in a line at most; 0 is no bound
+	widths   []int
 }
 
+// The columns of a fateTable.
 const (
-	resultWidth = len("unconfirmed")
-	stateWidth  = len("ESTABLISHED")
-	ageWidth    = len(">1234h59m")
-	heldWidth   = 15 + len("[4194304]") // TASK_COMM_LEN, and the highest PID
+	fateResult = iota
+	fateState
+	fateLocal
+	fatePeer
+	fateAge
+	fateHeld
+	fateWhy
 )
+
+var fateHeads = []string{"RESULT", "STATE", "LOCAL", "PEER", "AGE", "PROCESS", "WHY"}
 
 // print prints a line for each target and then the sum. Those of which something
 // is left come last: they are what is read.
 func (f *fateTable) print(out io.Writer, targets []*cull.Target, s sum) error {
-	var scratch []byte
-	f.local, f.peer = len("LOCAL"), len("PEER")
 	rows := make([]*cull.Target, 0, len(targets))
 	for _, t := range targets {
-		scratch = t.Socket.Src.AppendTo(scratch[:0])
-		f.local = max(f.local, len(scratch))
-		scratch = t.Socket.Dst.AppendTo(scratch[:0])
-		f.peer = max(f.peer, len(scratch))
 		if settled(t.Result) {
 			rows = append(rows, t)
 		}
@@ -95,10 +95,14 @@ func (f *fateTable) print(out io.Writer, targets []*cull.Target, s sum) error {
 			rows = append(rows, t)
 		}
 	}
+	f.measure(rows)
 	const lineLength = 100 // about
 	b := make([]byte, 0, (len(rows)+2)*lineLength)
 	if f.headings && len(rows) > 0 {
-		b = f.appendHeading(b)
+		for i, head := range fateHeads {
+			begin := len(b)
+			b = f.end(append(b, head...), begin, i)
+		}
 	}
 	for _, t := range rows {
 		b = f.appendLine(b, t)
@@ -108,45 +112,63 @@ func (f *fateTable) print(out io.Writer, targets []*cull.Target, s sum) error {
 	return err
 }
 
-func (f *fateTable) appendHeading(b []byte) []byte {
-	b = appendPadded(b, "RESULT", resultWidth)
-	b = appendPadded(b, "STATE", stateWidth)
-	b = appendPadded(b, "LOCAL", f.local)
-	b = appendPadded(b, "PEER", f.peer)
-	b = appendPadded(b, "AGE", ageWidth)
-	if f.holders {
-		b = appendPadded(b, "PROCESS", heldWidth)
+// measure decides how wide the columns are. A narrow terminal goes without what
+// the sockets were selected by.
+func (f *fateTable) measure(rows []*cull.Target) {
+	const held = 15 + len("[4194304]") // TASK_COMM_LEN, and the highest PID
+	widths := []int{len("unconfirmed"), len("ESTABLISHED"), len("LOCAL"), len("PEER"), len(">1234h59m"), held, len("WHY")}
+	if !f.holders {
+		widths[fateHeld] = hidden
 	}
-	return append(b, "WHY\n"...)
+	var scratch []byte
+	for _, t := range rows {
+		scratch = t.Socket.Src.AppendTo(scratch[:0])
+		widths[fateLocal] = max(widths[fateLocal], len(scratch))
+		scratch = t.Socket.Dst.AppendTo(scratch[:0])
+		widths[fatePeer] = max(widths[fatePeer], len(scratch))
+		widths[fateWhy] = max(widths[fateWhy], utf8.RuneCountInString(t.Reason))
+	}
+	l := layout{narrows: make([]bool, len(widths)), spare: []int{fateState, fateAge}}
+	for _, i := range []int{fateLocal, fatePeer, fateHeld, fateWhy} {
+		l.narrows[i] = true
+	}
+	f.widths = l.fit(widths, f.fit)
 }
 
 // appendLine does without fmt: there may be very many lines.
 func (f *fateTable) appendLine(b []byte, t *cull.Target) []byte {
-	b = appendPadded(b, string(t.Result), resultWidth)
-	b = appendPadded(b, stateHead(t.Socket.State), stateWidth)
 	begin := len(b)
-	b = pad(t.Socket.Src.AppendTo(b), begin, f.local)
+	b = f.end(append(b, t.Result...), begin, fateResult)
 	begin = len(b)
-	b = pad(t.Socket.Dst.AppendTo(b), begin, f.peer)
+	b = f.end(append(b, stateHead(t.Socket.State)...), begin, fateState)
 	begin = len(b)
-	b = pad(appendAge(b, t.Age.InState, t.Age.Known, t.Age.Exact), begin, ageWidth)
+	b = f.end(t.Socket.Src.AppendTo(b), begin, fateLocal)
+	begin = len(b)
+	b = f.end(t.Socket.Dst.AppendTo(b), begin, fatePeer)
+	begin = len(b)
+	b = f.end(appendAge(b, t.Age.InState, t.Age.Known, t.Age.Exact), begin, fateAge)
 	if f.holders {
 		begin = len(b)
-		b = pad(appendHolders(b, t.Owners()), begin, heldWidth)
+		b = f.end(appendHolders(b, t.Owners()), begin, fateHeld)
 	}
-	return append(append(b, cmp.Or(t.Reason, "-")...), '\n')
+	begin = len(b)
+	return f.end(append(b, cmp.Or(t.Reason, "-")...), begin, fateWhy)
 }
 
-func appendPadded(b []byte, text string, width int) []byte {
-	return pad(append(b, text...), len(b), width)
-}
-
-// pad ends the cell that began there with blanks.
-func pad(b []byte, begin, width int) []byte {
-	for n := utf8.RuneCount(b[begin:]); n < width+gap; n++ {
-		b = append(b, ' ')
+// end ends the cell that began there: with blanks, or the line after the last.
+func (f *fateTable) end(b []byte, begin, column int) []byte {
+	width := f.widths[column]
+	if width == hidden {
+		return b[:begin]
 	}
-	return b
+	cells := utf8.RuneCount(b[begin:])
+	if cells > width {
+		b, cells = appendElided(b[:begin], b[begin:], width), width
+	}
+	if column == fateWhy {
+		return append(b, '\n')
+	}
+	return appendBlanks(b, width-cells+gap)
 }
 
 // sum is how many targets came to which result, and for which reasons.

@@ -54,6 +54,13 @@ destroyed 1, gone 1, left alone 1
 left-alone   ESTABLISHED  10.0.0.1:40000  10.0.0.2:5432  -          app[7]                    may be in use
 destroyed 0, left alone 1
 `},
+		{"a narrow terminal", fateTable{headings: true, fit: 80}, fates(), `
+RESULT       LOCAL                  PEER           AGE        WHY
+done         [2001:db8:…fff]:40000  [::1]:443      1m30s      -
+gone         10.0.0.1:1             10.0.0.2:80    ≥1h0m      it ended by itself
+left-alone   10.0.0.1:40000         10.0.0.2:5432  -          may be in use
+destroyed 1, gone 1, left alone 1
+`},
 		{"nothing", fateTable{headings: true}, nil, "\ndestroyed 0\n"},
 	}
 	for _, test := range tests {

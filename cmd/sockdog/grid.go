@@ -73,7 +73,8 @@ func (g *grid) add(p cells) {
 // print prints the rows in that order, and the headings if they are to be, in
 // lines of so many cells at most where that can be; 0 is no bound.
 func (g *grid) print(out io.Writer, rows []int, headings bool, fit int) error {
-	g.narrow(fit)
+	layout := g.layout()
+	g.widths = layout.fit(g.widths, fit)
 	if headings {
 		var line []byte
 		for i, c := range g.columns {
@@ -118,9 +119,6 @@ func (g *grid) row(row int) []byte {
 	return p.text[p.begins[row%pageRows]:]
 }
 
-// gap is the blanks between two columns.
-const gap = 2
-
 // appendCell appends a cell in its column, and ends the line after the last.
 func (g *grid) appendCell(b, cell []byte, column int) []byte {
 	room, last := g.widths[column], column == len(g.columns)-1
@@ -149,81 +147,23 @@ func appendBlanks(b []byte, n int) []byte {
 	return append(b, blanks[:n]...)
 }
 
-// appendElided leaves out the middle: the beginning and the end of an address
-// tell more.
-func appendElided(b, cell []byte, width int) []byte {
-	runes := []rune(string(cell))
-	head := (width - 1) / 2
-	tail := len(runes) - (width - 1 - head)
-	b = append(b, string(runes[:head])...)
-	b = append(b, "…"...)
-	return append(b, string(runes[tail:])...)
-}
-
-// dispensable are the columns that a terminal goes without, one after the other,
-// where a line with them would not fit: one that is broken over two, or cut off
-// under --watch, says less.
+// dispensable are the columns that a narrow terminal goes without.
 var dispensable = []string{"idle", "send-q", "recv-q"}
 
-// hidden is the width of a column that is left out.
-const hidden = -1
-
-// narrow makes the lines fit so many cells; 0 is no bound. It leaves out the
-// middle of what is widest, though of no IPv4 address with its port, then columns,
-// and then that of shorter addresses too. What cannot fit even so keeps its
-// columns.
-func (g *grid) narrow(fit int) {
-	const whole, least = len("255.255.255.255:65535"), 15
-	if fit == 0 {
-		return
+// layout is what the columns can give up. What the rows are sorted by stays, and so
+// does the last column, which ends the line.
+func (g *grid) layout() layout {
+	l := layout{narrows: make([]bool, len(g.columns))}
+	for i, c := range g.columns {
+		l.narrows[i] = c.narrows
 	}
-	natural := g.widths
-	for without := range len(dispensable) + 1 {
-		if g.widths = g.leaveOut(natural, without); g.shrink(fit, whole) {
-			return
+	for _, name := range dispensable {
+		i := slices.IndexFunc(g.columns, func(c *column) bool { return c.name == name })
+		if i >= 0 && i < len(g.columns)-1 && g.columns[i] != g.kept {
+			l.spare = append(l.spare, i)
 		}
 	}
-	if g.shrink(fit, least) {
-		return
-	}
-	g.widths = slices.Clone(natural)
-	g.shrink(fit, whole)
-}
-
-// leaveOut returns widths without the first n of what is dispensable. What the rows
-// are sorted by stays, and so does the last column, which ends the line.
-func (g *grid) leaveOut(widths []int, n int) []int {
-	widths = slices.Clone(widths)
-	for i, c := range g.columns[:len(g.columns)-1] {
-		if c != g.kept && slices.Contains(dispensable[:n], c.name) {
-			widths[i] = hidden
-		}
-	}
-	return widths
-}
-
-// shrink takes from the widest of the columns that can be narrowed, down to least,
-// until a line fits so many cells, and reports whether it does.
-func (g *grid) shrink(fit, least int) bool {
-	over := -gap - fit
-	for _, width := range g.widths {
-		if width != hidden {
-			over += width + gap
-		}
-	}
-	for ; over > 0; over-- {
-		widest := -1
-		for i, c := range g.columns {
-			if c.narrows && g.widths[i] > least && (widest < 0 || g.widths[i] > g.widths[widest]) {
-				widest = i
-			}
-		}
-		if widest < 0 {
-			return false
-		}
-		g.widths[widest]--
-	}
-	return true
+	return l
 }
 
 // inBlocks writes what block appends for the indices, in their order. Blocks of

@@ -77,8 +77,8 @@ func (c *crowd) groups(keys []*column) []*group {
 }
 
 // printGroups prints a line for each group, or an object under the names of the
-// columns.
-func (l *listing) printGroups(out io.Writer) error {
+// columns. A narrow terminal goes without the queues.
+func (l *listing) printGroups(out io.Writer, screen screen) error {
 	groups := l.crowd.groups(l.keys)
 	if l.output == "json" {
 		var objects []map[string]any
@@ -101,7 +101,8 @@ func (l *listing) printGroups(out io.Writer) error {
 		rows = append(rows, append(cells, strconv.FormatUint(g.rqueue, 10), strconv.FormatUint(g.wqueue, 10),
 			string(appendAge(nil, g.oldest, g.known, g.exact))))
 	}
-	return printTable(out, header, rows)
+	queues := len(l.keys) + 1
+	return printTable(out, header, rows, screen.width, queues+1, queues)
 }
 
 // object is the group in -o json; what is not known is absent.

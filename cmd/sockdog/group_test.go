@@ -80,7 +80,7 @@ COUNT  PROCESS  RECV-Q  SEND-Q  OLDEST
 				t.Fatal(err)
 			}
 			var b strings.Builder
-			if err := l.printGroups(&b); err != nil {
+			if err := l.printGroups(&b, screen{}); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.want, "\n"+b.String()); diff != "" {

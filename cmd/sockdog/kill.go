@@ -293,7 +293,7 @@ func show(out io.Writer, doomed []*cull.Target) error {
 	for _, g := range groups[:min(shown, len(groups))] {
 		peers = append(peers, append([]string{strconv.Itoa(g.count)}, g.values...))
 	}
-	err := printTable(out, []string{"COUNT", "DST", "DPORT"}, peers)
+	err := printTable(out, []string{"COUNT", "DST", "DPORT"}, peers, screenOf(out).width)
 	if more := len(groups) - shown; more > 0 {
 		fmt.Fprintf(out, "... and %d more\n", more)
 	}
@@ -332,7 +332,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, h *host, s
 	if f.output == "json" {
 		err = printFatesJSON(stdout, targets, f.dryRun, time.Now())
 	} else {
-		table := fateTable{headings: !f.bare, holders: f.output == "wide"}
+		table := fateTable{headings: !f.bare, holders: f.output == "wide", fit: screenOf(stdout).width}
 		err = table.print(stdout, targets, s)
 	}
 	text := f.left(s)

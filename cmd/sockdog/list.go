@@ -260,9 +260,9 @@ func (l *listing) walks() bool {
 func (l *listing) print(out io.Writer, screen screen) error {
 	switch {
 	case l.summary:
-		return l.printSummary(out)
+		return l.printSummary(out, screen)
 	case l.groupBy != "":
-		return l.printGroups(out)
+		return l.printGroups(out, screen)
 	}
 	rows := l.sorter.sort()
 	if l.output == "json" {

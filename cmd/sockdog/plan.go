@@ -219,7 +219,7 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []en
 			return err
 		}
 		if len(rows) > 0 {
-			if err := printTable(out, []string{"  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN"}, rows); err != nil {
+			if err := printTable(out, []string{"  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN"}, rows, screenOf(out).width, 1, 3); err != nil {
 				return err
 			}
 		}
@@ -264,5 +264,5 @@ func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode st
 	if len(rows) == 0 {
 		return nil
 	}
-	return printTable(out, []string{"  GROUP", "VALUE", "PHASE"}, rows)
+	return printTable(out, []string{"  GROUP", "VALUE", "PHASE"}, rows, screenOf(out).width)
 }

@@ -61,7 +61,7 @@ func showStatus(ctx context.Context, out io.Writer, address, output string) erro
 		json.Indent(&indented, text, "", "  ") // it was decoded: it is JSON
 		_, err = indented.WriteTo(out)
 	} else {
-		err = printStatus(out, s)
+		err = printStatus(out, s, screenOf(out).width)
 	}
 	if err != nil {
 		return problem(err)
@@ -121,8 +121,10 @@ func fetchStatus(ctx context.Context, address string) ([]byte, *status.Status, e
 	return text, &s, nil
 }
 
-func printStatus(out io.Writer, s *status.Status) error {
-	w := report{since: func(t time.Time) string { return short(s.Time.Sub(t)) }}
+// printStatus prints a status in lines of so many cells at most, where that can be;
+// 0 is no bound.
+func printStatus(out io.Writer, s *status.Status, cells int) error {
+	w := report{cells: cells, since: func(t time.Time) string { return short(s.Time.Sub(t)) }}
 	w.summary(s)
 	w.rules(s.Rules)
 	w.groups(s.Rules)
@@ -135,12 +137,24 @@ func printStatus(out io.Writer, s *status.Status) error {
 // report is a status on its way to a terminal.
 type report struct {
 	bytes.Buffer
+	cells int                    // in a line
 	since func(time.Time) string // how long ago, for the daemon
 }
 
+// line prints a text after an indent, and what does not fit on lines that are
+// indented further.
+func (w *report) line(indent, text string) {
+	for i, part := range wrap(printable(text), max(0, w.cells-len(indent)-2)) {
+		if i > 0 {
+			w.WriteString("  ")
+		}
+		fmt.Fprintf(w, "%s%s\n", indent, part)
+	}
+}
+
 func (w *report) summary(s *status.Status) {
-	fmt.Fprintf(w, "sockdog %s on %s, up %s: %s\n", printable(s.Version), printable(s.Host), w.since(s.Started), s.Verdict())
-	file := printable(s.File.Path)
+	w.line("", fmt.Sprintf("sockdog %s on %s, up %s: %s", s.Version, s.Host, w.since(s.Started), s.Verdict()))
+	file := s.File.Path
 	if s.File.BuiltIn {
 		file = "built in"
 	}
@@ -148,15 +162,15 @@ func (w *report) summary(s *status.Status) {
 	if s.Looks.IntervalSeconds > 0 {
 		looks = "every " + short(ofSeconds(s.Looks.IntervalSeconds))
 	}
-	fmt.Fprintf(w, "  rules  %s, in force for %s\n", file, w.since(s.File.Loaded))
-	fmt.Fprintf(w, "  looks  %s, %d done, %d failed\n", looks, s.Looks.OK, s.Looks.Failed)
+	w.line("  ", fmt.Sprintf("rules  %s, in force for %s", file, w.since(s.File.Loaded)))
+	w.line("  ", fmt.Sprintf("looks  %s, %d done, %d failed", looks, s.Looks.OK, s.Looks.Failed))
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "\nPROBLEM  for %s\n", w.since(p.Since))
 		for line := range strings.SplitSeq(p.Text, "\n") {
-			fmt.Fprintf(w, "  %s\n", printable(line))
+			w.line("  ", line)
 		}
 		if p.Cure != "" {
-			fmt.Fprintf(w, "  Cure: %s\n", printable(p.Cure))
+			w.line("  ", "Cure: "+p.Cure)
 		}
 	}
 }
@@ -173,7 +187,7 @@ func (w *report) rules(all []status.Rule) {
 			r.Name, strings.ReplaceAll(string(r.Mode), "_", " "), strconv.Itoa(r.Sockets), strconv.Itoa(r.Candidates), oldest, strconv.Itoa(r.Firing), deeds(r),
 		})
 	}
-	w.table([]string{"RULE", "MODE", "MATCH", "CANDIDATES", "OLDEST", "FIRING", "DONE"}, rows)
+	w.table([]string{"RULE", "MODE", "MATCH", "CANDIDATES", "OLDEST", "FIRING", "DONE"}, rows, 3, 5)
 }
 
 // deeds is what a rule has done, and what it has spared: "kill: 12 done, 1 gone;
@@ -262,11 +276,12 @@ func (w *report) actions(last []journal.Record, now time.Time) {
 		when = strings.TrimPrefix(when, now.Local().Format(time.DateOnly+" ")) // today goes without saying
 		rows = append(rows, []string{when, r.Rule, r.Action, string(r.Result), src, dst, who, r.Reason})
 	}
-	w.table([]string{"TIME", "RULE", "ACTION", "RESULT", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON"}, rows)
+	w.table([]string{"TIME", "RULE", "ACTION", "RESULT", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON"}, rows, 4, 6)
 }
 
-// table prints rows after an empty line, and nothing where there are none.
-func (w *report) table(header []string, rows [][]string) {
+// table prints rows after an empty line, and nothing where there are none. A narrow
+// terminal goes without the columns of spare.
+func (w *report) table(header []string, rows [][]string, spare ...int) {
 	if len(rows) == 0 {
 		return
 	}
@@ -276,7 +291,7 @@ func (w *report) table(header []string, rows [][]string) {
 		}
 	}
 	w.WriteByte('\n')
-	printTable(w, header, rows) // a buffer takes everything
+	printTable(w, header, rows, w.cells, spare...) // a buffer takes everything
 }
 
 // printable keeps what stands in a process's name from governing the terminal.

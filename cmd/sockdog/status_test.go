@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -87,20 +89,47 @@ func TestStatus(t *testing.T) {
 			if bad := errors.As(err, new(found)) && err.Error() == ""; bad != test.bad || err != nil && !bad {
 				t.Errorf("error %v; a problem stands: %v", err, test.bad)
 			}
-			golden := "testdata/status/" + test.name + ".txt"
-			if *update {
-				if err := os.WriteFile(golden, out.Bytes(), 0o666); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), out.String()); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			same(t, "testdata/status/"+test.name+".txt", out.String())
 		})
+	}
+}
+
+// On a terminal no line is broken by it, and nothing of what was done is lost.
+func TestStatusFits(t *testing.T) {
+	local := time.Local
+	time.Local = time.UTC
+	defer func() { time.Local = local }()
+	s := statustest.Lively(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC))
+	s.Problems[1].Text = "the rules file is not in force: /etc/sockdog/rules.yaml:12:7: unknown key \"dprot\": did you mean dport?\n" +
+		"/etc/sockdog/rules.yaml:14:7: unknown state \"close-wiat\": did you mean close-wait?\nand 47 more: sockdog check /etc/sockdog/rules.yaml"
+	for _, cells := range []int{80, 120} {
+		var out strings.Builder
+		if err := printStatus(&out, s, cells); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > cells {
+				t.Errorf("%d cells, of %d: %s", n, cells, line)
+			}
+		}
+		same(t, fmt.Sprintf("testdata/status/lively_%d.txt", cells), out.String())
+	}
+}
+
+// same compares with a golden file, or writes it anew.
+func same(t *testing.T, golden, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

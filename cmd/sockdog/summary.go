@@ -38,7 +38,7 @@ type summarized struct {
 
 // printSummary prints how many sockets there are in each state, and why they are
 // stuck in CLOSE_WAIT.
-func (l *listing) printSummary(out io.Writer) error {
+func (l *listing) printSummary(out io.Writer, screen screen) error {
 	states := make(map[ssfilter.State]*tally)
 	var stuck [len(verdicts)]tally
 	var all tally
@@ -78,7 +78,7 @@ func (l *listing) printSummary(out io.Writer) error {
 	if l.bare {
 		header = nil
 	}
-	if err := printTable(out, header, rows); err != nil || l.bare {
+	if err := printTable(out, header, rows, screen.width); err != nil || l.bare {
 		return err
 	}
 	return printHost(out)

@@ -4,7 +4,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -41,6 +43,75 @@ func TestShortIsTrue(t *testing.T) {
 		}
 		if got := short(d); got != want {
 			t.Errorf("short(%v) = %q, want %q", d, got, want)
+		}
+	})
+}
+
+func TestPrintTable(t *testing.T) {
+	header := []string{"A", "SPARE", "MIDDLE", "LAST"}
+	rows := [][]string{
+		{"1", "spared", "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:1]:443", "a reason that takes more than one line"},
+		{"22", "-", "10.0.0.2:5432", "-"},
+	}
+	for _, test := range []struct {
+		name   string
+		header []string
+		rows   [][]string
+		cells  int
+		want   string
+	}{
+		{"no bound", header, rows, 0, `
+A   SPARE   MIDDLE                                     LAST
+1   spared  [2001:db8:aaaa:bbbb:cccc:dddd:eeee:1]:443  a reason that takes more than one line
+22  -       10.0.0.2:5432                              -
+`},
+		{"no headings", nil, rows[1:], 0, `
+22  -  10.0.0.2:5432  -
+`},
+		{"it fits with less", header, rows, 70, `
+A   SPARE   MIDDLE                        LAST
+1   spared  [2001:db8:aaa…dd:eeee:1]:443  a reason that takes more
+                                          than one line
+22  -       10.0.0.2:5432                 -
+`},
+		{"it fits without", header, rows, 48, `
+A   MIDDLE                 LAST
+1   [2001:db8:…eee:1]:443  a reason that takes
+                           more than one line
+22  10.0.0.2:5432          -
+`},
+		{"it cannot fit", header, rows[1:], 10, `
+A   SPARE  MIDDLE         LAST
+22  -      10.0.0.2:5432  -
+`},
+		{"nothing", nil, nil, 80, "\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var b strings.Builder
+			if err := printTable(&b, test.header, test.rows, test.cells, 1); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, "\n"+b.String()); diff != "" {
+				t.Errorf("table (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestWrap: all words are there, in lines that fit.
+func TestWrap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOf(rapid.StringMatching(`[a-zé]{1,12}`)).Draw(t, "words"), " ")
+		cells := rapid.IntRange(1, 30).Draw(t, "cells")
+		lines := wrap(text, cells)
+		for _, line := range lines {
+			if utf8.RuneCountInString(line) > cells {
+				t.Errorf("%q is longer than %d cells", line, cells)
+			}
+		}
+		squeezed := func(s string) string { return strings.ReplaceAll(s, " ", "") }
+		if got := squeezed(strings.Join(lines, "")); got != squeezed(text) {
+			t.Errorf("%q of %q", got, text)
 		}
 	})
 }

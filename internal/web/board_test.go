@@ -32,7 +32,7 @@ func TestBoard(t *testing.T) {
 			t.Error("the loop is asked for what is fresh")
 		default:
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		took(first, waitFor) // the loop hangs
 		<-b.Asked()
 

@@ -1,0 +1,96 @@
+package main
+
+import "slices"
+
+// gap is the blanks between two columns.
+const gap = 2
+
+// hidden is the width of a column that is left out.
+const hidden = -1
+
+// layout is what the columns of a table can give up on a terminal that is too
+// narrow: a line that is broken over two, or cut off under --watch, says less.
+type layout struct {
+	narrows []bool // by column: its cells do with less
+	spare   []int  // columns to go without, one after the other
+}
+
+// fit returns the widths of columns that are naturally so wide, in lines of so many
+// cells; 0 is no bound. It takes from what is widest, though from no IPv4 address
+// with its port, then leaves out columns, and then takes from shorter addresses
+// too. What cannot fit even so keeps its columns.
+func (l *layout) fit(natural []int, cells int) []int {
+	const whole, least = len("255.255.255.255:65535"), 15
+	widths := slices.Clone(natural)
+	if cells == 0 || l.shrink(widths, cells, whole) {
+		return widths
+	}
+	for n := range l.spare {
+		copy(widths, natural)
+		for _, column := range l.spare[:n+1] {
+			widths[column] = hidden
+		}
+		if l.shrink(widths, cells, whole) {
+			return widths
+		}
+	}
+	if !l.shrink(widths, cells, least) {
+		copy(widths, natural)
+		l.shrink(widths, cells, whole)
+	}
+	return widths
+}
+
+// shrink takes from the widest of the columns that can be narrowed, down to least,
+// until a line fits so many cells, and reports whether it does.
+func (l *layout) shrink(widths []int, cells, least int) bool {
+	over := -gap - cells
+	for _, width := range widths {
+		if width != hidden {
+			over += width + gap
+		}
+	}
+	for ; over > 0; over-- {
+		widest := -1
+		for i, width := range widths {
+			if l.narrows[i] && width > least && (widest < 0 || width > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			return false
+		}
+		widths[widest]--
+	}
+	return true
+}
+
+// appendElided leaves out the middle: the beginning and the end of an address
+// tell more.
+func appendElided(b, cell []byte, width int) []byte {
+	runes := []rune(string(cell))
+	head := (width - 1) / 2
+	tail := len(runes) - (width - 1 - head)
+	b = append(b, string(runes[:head])...)
+	b = append(b, "…"...)
+	return append(b, string(runes[tail:])...)
+}
+
+// wrap parts a text into lines of so many cells, between words where it can; 0 is
+// no bound.
+func wrap(text string, cells int) []string {
+	var lines []string
+	rest := []rune(text)
+	for cells > 0 && len(rest) > cells {
+		end, next := cells, cells
+		for i := cells; i > 0; i-- {
+			if rest[i] == ' ' {
+				end, next = i, i+1
+				break
+			}
+		}
+		lines = append(lines, string(rest[:end]))
+		rest = rest[next:]
+	}
+	return append(lines, string(rest))
+}
