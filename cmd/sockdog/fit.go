@@ -1,6 +1,9 @@
 package main
 
-import "slices"
+import (
+	"slices"
+	"unicode/utf8"
+)
 
 // gap is the blanks between two columns.
 const gap = 2
@@ -79,9 +82,12 @@ func appendElided(b, cell []byte, width int) []byte {
 // wrap parts a text into lines of so many cells, between words where it can; 0 is
 // no bound.
 func wrap(text string, cells int) []string {
+	if cells == 0 || utf8.RuneCountInString(text) <= cells {
+		return []string{text}
+	}
 	var lines []string
 	rest := []rune(text)
-	for cells > 0 && len(rest) > cells {
+	for len(rest) > cells {
 		end, next := cells, cells
 		for i := cells; i > 0; i-- {
 			if rest[i] == ' ' {

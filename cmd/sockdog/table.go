@@ -8,7 +8,6 @@ import (
 	"iter"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -35,17 +34,19 @@ func printTable(out io.Writer, header []string, rows [][]string, cells int, spar
 	l := layout{narrows, spare}
 	widths := l.fit(natural, cells)
 	w := bufio.NewWriter(out)
+	var line []byte
 	for _, row := range rows {
-		var line []byte
+		line = line[:0]
 		for i, cell := range row[:last] {
 			line = appendCell(line, cell, widths[i])
 		}
-		indent := strings.Repeat(" ", utf8.RuneCount(line))
 		for n, part := range wrap(row[last], widths[last]) {
-			if n > 0 {
-				line = append(line[:0], indent...)
+			if n == 1 {
+				line = appendBlanks(line[:0], utf8.RuneCount(line))
 			}
-			w.Write(append(append(line, part...), '\n'))
+			w.Write(line)
+			w.WriteString(part)
+			w.WriteByte('\n')
 		}
 	}
 	return w.Flush()
