@@ -190,12 +190,12 @@ func (e *Engine) sound(now sock.Instant) {
 				e.soundFor(rg, r, j, fresh, now)
 			}
 		}
-		e.account(i, e.plan.Alarms[told:])
+		e.addDone(i, e.plan.Alarms[told:])
 	}
 }
 
-// account says in alarms what was done.
-func (e *Engine) account(rule int, alarms []Alarm) {
+// addDone says in alarms what was done.
+func (e *Engine) addDone(rule int, alarms []Alarm) {
 	if len(alarms) == 0 || !e.program.rules[rule].destroys {
 		return
 	}

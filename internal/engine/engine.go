@@ -213,7 +213,7 @@ func (e *Engine) regroup(p *Program, moved map[int]int, now sock.Instant) {
 		case e.groups[i] != nil && !r.DryRun:
 			told := len(e.plan.Alarms)
 			e.silence(e.groups[i], r, now)
-			e.account(i, e.plan.Alarms[told:])
+			e.addDone(i, e.plan.Alarms[told:])
 			fallthrough
 		case e.groups[i] != nil:
 			e.turned = true

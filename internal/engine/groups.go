@@ -1,0 +1,304 @@
+package engine
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// mostTurns is how many groups of a rule are said one by one that change their
+// phase at once.
+const mostTurns = 100
+
+// ruleGroups are the groups of one rule. A rule about single sockets that alerts
+// has one, which fires while any socket is due.
+type ruleGroups struct {
+	groups  map[groupID]*group
+	looked  sock.Instant  // when the last whole look was in, or the counters; 0: there was none in this run
+	tallied int           // groups that it found
+	paths   int           // and paths, for the usage of ports
+	seen    []*cookieSet  // at the last two, for growth: one may miss what is there
+	full    spell         // of looks that found more than there is room for
+	in      map[Phase]int // how many groups are pending, and fire
+	nearest []nearGroup   // of those that were quiet at the last sample: at most mostShown
+
+	sockets int // of a rule about single sockets: how many are due and match
+
+	fresh  bool         // there is something new to alert about
+	next   sock.Instant // when an alarm begins or ends by time alone
+	others []alarm      // about the groups that are not told one by one
+
+	firing bool              // a group does
+	began  sock.Instant      // when the first began to; 0: in an earlier run
+	before map[Result]uint64 // what had been done then
+}
+
+// nearGroup is a quiet group, and how near it is to firing.
+type nearGroup struct {
+	id   groupID
+	near float64
+	Measured
+}
+
+func newRuleGroups() *ruleGroups {
+	return &ruleGroups{groups: make(map[groupID]*group), in: make(map[Phase]int), next: never}
+}
+
+// add puts a group among those that are remembered.
+func (rg *ruleGroups) add(id groupID, g *group) {
+	rg.groups[id] = g
+	rg.account(Quiet, g.phase())
+}
+
+// account keeps count of the groups in each phase.
+func (rg *ruleGroups) account(from, to Phase) {
+	rg.in[from]--
+	rg.in[to]++
+}
+
+// astir reports whether a group is about to fire, or does.
+func (rg *ruleGroups) astir() bool { return rg.in[Pending]+rg.in[Firing] > 0 }
+
+// A Turn is a group's change from one phase to another.
+type Turn struct {
+	Rule   string
+	DryRun bool
+	Takes  bool              // the rule takes sockets away
+	When   []rules.Condition // the rule's; empty: it is about single sockets
+	Group  []Label
+	Measured
+	From, To Phase
+	Since    sock.Instant // the condition has held since, or did
+}
+
+// take takes in what a whole look counted for a rule.
+func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
+	rg, r := e.groups[rule], &e.program.rules[rule]
+	rg.nearest = rg.nearest[:0]
+	turns := 0
+	since := rg.looked // what is new came after
+	if r.onlyTimeWait() {
+		since = max(since, got.Add(-timeWaitLen))
+	}
+	t.groups.all(func(number uint32, key []byte, c *tally) {
+		m := Measured{Count: int(c.count), BacklogUsage: float64(c.backlog)}
+		if c.count > 0 && c.oldest != never {
+			m.Oldest = got.Sub(c.oldest)
+		}
+		if t.paths != nil {
+			m.PortUsage = 100 * float64(c.ports) / float64(t.paths.all)
+		}
+		g, known := rg.groups[groupID(key)]
+		if !known {
+			if near := m.nearness(r.When); c.fresh == 0 && near < 1 {
+				rg.approach(key, m, near) // and nothing else: of 100,000 groups, most are like that
+				return
+			}
+			g = newGroup()
+		}
+		if t.now != nil {
+			switch {
+			case g.growing == nil && rg.looked == 0:
+				g.growing = &growth{at: got}
+			case g.growing == nil:
+				g.growing = &growth{at: since}
+			case rg.looked == 0:
+				g.growing.miss(got)
+			default:
+				g.growing.add(0, max(since, g.growing.at))
+			}
+			m.Growth = g.growing.add(c.fresh, got)
+		}
+		if some := t.examples[number]; len(some) > 0 {
+			g.examples = some
+		}
+		if e.sample(rule, groupID(key), g, known, m, sent, got, turns < mostTurns) {
+			turns++
+		}
+	})
+	rg.tallied = t.groups.n
+	if t.paths != nil {
+		rg.paths = t.paths.used.n
+	}
+	if t.now != nil {
+		rg.seen = append([]*cookieSet{t.now}, rg.seen[:min(1, len(rg.seen))]...)
+	}
+	if turns > mostTurns {
+		e.note(slog.LevelWarn, "more groups changed at once than are told one by one", slog.String("rule", r.Name), slog.Int("groups", turns-mostTurns))
+	}
+	if t.omitted > 0 {
+		rg.shed()
+	}
+	if began, _ := rg.full.note(t.omitted > 0); began {
+		e.note(slog.LevelWarn, "the rule has more groups than are kept count of: those beyond are left out, and those that have been quiet the longest are forgotten; group by fewer keys, or match less",
+			slog.String("rule", r.Name), slog.Int("groups", maxGroups), slog.Int("sockets_left_out", t.omitted))
+	}
+	rg.fresh = true
+}
+
+// sample has one group take in a sample, and reports whether that changed its
+// phase; known: it is remembered, said: the change is to be told.
+func (e *Engine) sample(rule int, id groupID, g *group, known bool, m Measured, sent, got sock.Instant, said bool) (turned bool) {
+	rg, r := e.groups[rule], &e.program.rules[rule]
+	from, since := g.phase(), g.holding
+	g.sample(&r.Rule, m, sent, got)
+	to := g.phase()
+	if to != Quiet {
+		since = g.holding
+	}
+	if to == Quiet {
+		rg.approach([]byte(id), m, m.nearness(r.When))
+	}
+	switch worth := to != Quiet || m.Growth > 0 || len(g.alarms) > 0; {
+	case worth && !known:
+		rg.groups[id] = g
+	case !worth && known:
+		delete(rg.groups, id)
+	}
+	if from == to {
+		return false
+	}
+	rg.account(from, to)
+	e.began(rule, got)
+	e.turned = true
+	if said {
+		e.turn(r, id, g, from, since)
+	}
+	if to == Firing && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Log }) {
+		e.tally.results[outcome{r.Name, rules.Log, Done}]++
+	}
+	if to == Firing && r.destroys {
+		next := &e.sight.next[r.class]
+		*next = min(*next, e.sight.soonest(r.class, got)) // for its sockets
+	}
+	return true
+}
+
+// turn tells that a group has changed its phase.
+func (e *Engine) turn(r *rule, id groupID, g *group, from Phase, since sock.Instant) {
+	e.plan.Turns = append(e.plan.Turns, Turn{
+		Rule: r.Name, DryRun: r.DryRun, Takes: r.destroys, When: r.When, Group: id.labels(r.GroupBy), Measured: g.Measured, From: from, To: g.phase(), Since: since,
+	})
+}
+
+// approach keeps a quiet group in mind for an overview if it is among the
+// nearest to firing.
+func (rg *ruleGroups) approach(id []byte, m Measured, near float64) {
+	if n := len(rg.nearest); n == mostShown && near <= rg.nearest[n-1].near {
+		return
+	}
+	rg.nearest = keepLeast(rg.nearest, mostShown, nearGroup{groupID(id), near, m}, func(a, b nearGroup) int { return cmp.Compare(b.near, a.near) })
+}
+
+// atMost has the overview show of quiet groups no more sockets than there can be.
+func (rg *ruleGroups) atMost(r *rule, n int) {
+	for i := range rg.nearest {
+		if g := &rg.nearest[i]; g.Count > n {
+			g.Count = n
+			g.near = g.nearness(r.When)
+		}
+	}
+	if n == 0 && len(r.GroupBy) > 0 {
+		rg.nearest = rg.nearest[:0] // it is no group any more
+	}
+	slices.SortFunc(rg.nearest, func(a, b nearGroup) int { return cmp.Compare(b.near, a.near) })
+}
+
+// shed forgets the quiet groups that have had no socket for the longest, to make
+// room for new ones.
+func (rg *ruleGroups) shed() {
+	over := len(rg.groups) - maxGroups*9/10
+	if over <= 0 {
+		return
+	}
+	quiet := func(g *group) bool { return g.phase() == Quiet && len(g.alarms) == 0 }
+	var busy []sock.Instant // instants alone: sorting so many groups would hold up the loop
+	for _, g := range rg.groups {
+		if quiet(g) {
+			busy = append(busy, g.busy)
+		}
+	}
+	if len(busy) == 0 {
+		return
+	}
+	slices.Sort(busy)
+	over = min(over, len(busy))
+	last := busy[over-1]
+	before, _ := slices.BinarySearch(busy, last)
+	ties := over - before // of those that were busy at the last of these instants
+	for id, g := range rg.groups {
+		if !quiet(g) || g.busy > last || g.busy == last && ties == 0 {
+			continue
+		}
+		if g.busy == last {
+			ties--
+		}
+		delete(rg.groups, id)
+	}
+}
+
+// nextFiring is when the first pending group may fire.
+func (rg *ruleGroups) nextFiring(r *rule) sock.Instant {
+	first := never
+	if rg.in[Pending] > 0 {
+		for _, g := range rg.groups {
+			first = min(first, g.due(&r.Rule))
+		}
+	}
+	return first
+}
+
+// sampleTotals takes in what the counters tell of the rules that need nothing else.
+func (e *Engine) sampleTotals(in Counted, now sock.Instant) {
+	s := &e.sight
+	if e.program.sample == 0 {
+		return
+	}
+	known := in.OK && in.HasTimeWait
+	if began, _ := s.deaf.note(!known); began {
+		e.note(slog.LevelWarn, "the counter of timewait sockets cannot be read: nothing is concluded about rules that need only that")
+	}
+	s.sample = now.Add(e.program.sample)
+	for i := range e.program.rules {
+		r := &e.program.rules[i]
+		if !r.Enabled || !r.total {
+			continue
+		}
+		rg := e.groups[i]
+		if known {
+			g, remembered := rg.groups[""]
+			if !remembered {
+				g = newGroup()
+			}
+			rg.nearest, rg.looked = rg.nearest[:0], now
+			e.sample(i, "", g, remembered, Measured{Count: int(in.TimeWait)}, s.asked, now, true)
+			rg.fresh = true
+		}
+		if due := rg.nextFiring(r); known || due > now {
+			s.sample = min(s.sample, max(now, due))
+		}
+	}
+}
+
+// fired is since when the group of a socket fires, as far as its sockets may be
+// acted on for that; never: it does not. What nobody in this run has seen, or not
+// for long, is not enough to act on.
+func (e *Engine) fired(rule int, s *sock.Socket, now sock.Instant) sock.Instant {
+	rg := e.groups[rule]
+	if rg.looked == 0 || now.Sub(rg.looked) > max(outage, 2*e.sight.gap[e.program.rules[rule].class]) {
+		return never
+	}
+	if g := e.groupOf(rule, s); g != nil && !g.doubted {
+		return g.firing
+	}
+	return never
+}
+
+// groupOf is what is remembered of the group of a socket; nil: nothing.
+func (e *Engine) groupOf(rule int, s *sock.Socket) *group {
+	var buf [longestID]byte
+	return e.groups[rule].groups[groupID(appendGroup(buf[:0], e.program.rules[rule].GroupBy, s))]
+}
