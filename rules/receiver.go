@@ -60,7 +60,10 @@ type TLS struct {
 }
 
 // alertsPath is where Alertmanager takes alerts, below its base URL.
-const alertsPath = "/api/v2/alerts"
+const (
+	apiPath    = "/api/v2"
+	alertsPath = apiPath + "/alerts"
+)
 
 // Target checks a URL and returns the one to post to. Its errors do not repeat
 // what was written, which may be a secret.
@@ -84,8 +87,15 @@ func (f Form) Target(text string) (string, error) {
 	case f == Alertmanager && strings.Contains(u.Path, "/api/v1"):
 		return "", errors.New("the API version 1 of Alertmanager is gone: write the base URL, such as http://alertmanager:9093")
 	}
-	if f == Alertmanager && !strings.HasSuffix(u.Path, alertsPath) {
-		u = u.JoinPath(alertsPath)
+	if f == Alertmanager {
+		missing := alertsPath
+		switch path := strings.TrimRight(u.Path, "/"); {
+		case strings.HasSuffix(path, alertsPath):
+			missing = ""
+		case strings.HasSuffix(path, apiPath):
+			missing = strings.TrimPrefix(alertsPath, apiPath)
+		}
+		u = u.JoinPath(missing) // which ends in no slash then: Alertmanager knows none there
 	}
 	return u.String(), nil
 }
