@@ -421,7 +421,7 @@ func TestRetries(t *testing.T) {
 			{4 * time.Second, 8 * time.Second}, {8 * time.Second, 16 * time.Second}, {15 * time.Second, 30 * time.Second}, {15 * time.Second, 30 * time.Second},
 		}},
 		"as it asks":                {&failure{text: "429", after: 20 * time.Second}, 50 * time.Second, [][2]time.Duration{{20 * time.Second, 20 * time.Second}, {20 * time.Second, 20 * time.Second}}},
-		"but alerts must not lapse": {&failure{text: "429", after: time.Hour}, 3 * time.Minute, [][2]time.Duration{{time.Minute, time.Minute}, {time.Minute, time.Minute}}},
+		"but alerts must not lapse": {&failure{text: "429", after: retryAfter("3600", time.Time{})}, 3 * time.Minute, [][2]time.Duration{{time.Minute, time.Minute}, {time.Minute, time.Minute}}},
 		"not what it will not take": {errBad, 150 * time.Second, [][2]time.Duration{{59 * time.Second, time.Minute}, {time.Minute, time.Minute}}},
 	}
 	for name, tt := range tests {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sockdog/sockdog/rules"
 )
@@ -45,25 +46,36 @@ func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) 
 	if err != nil {
 		return 0, err
 	}
-	// Not through a Client, which would follow redirects.
-	transport := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        trust,
-		DisableKeepAlives:      true,
-		MaxResponseHeaderBytes: maxAnswer,
-	}
 	sent := time.Now()
-	answer, err := transport.RoundTrip(request)
+	answer, err := newTransport(trust).RoundTrip(request) // not through a Client, which would follow redirects
 	if err != nil {
 		return 0, explain(err, r.Timeout)
 	}
 	defer answer.Body.Close()
 	came := time.Now()
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said it all
-	if err := judge(answer, text, quotable(r)); err != nil {
-		return 0, err
+	if answer.StatusCode/100 == 2 { // the rest of it is of no use, and may never end
+		return clockAhead(answer.Header.Get("Date"), sent, came), nil
 	}
-	return clockAhead(answer.Header.Get("Date"), sent, came), nil
+	var text []byte
+	if quotable(r) {
+		text, _ = io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said what matters
+	}
+	return 0, judge(answer, text)
+}
+
+func newTransport(trust *tls.Config) *http.Transport {
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+			if answer.StatusCode == http.StatusOK {
+				return nil
+			}
+			return &failure{text: fmt.Sprintf("the proxy answers %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))}
+		},
+		TLSClientConfig:        trust,
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: maxAnswer,
+	}
 }
 
 // clockAhead is by how much the clock that wrote a date is ahead of ours, by which it
@@ -111,14 +123,14 @@ func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []
 		return nil, fmt.Errorf("the URL in %s is none that can be used", place(to)) // err repeats it
 	}
 	for name, source := range r.Headers {
-		value, err := read(source)
+		value, err := readHeader(name, source)
 		if err != nil {
 			return nil, err
 		}
 		request.Header.Set(name, value)
 	}
 	if r.Bearer != (rules.Source{}) {
-		token, err := read(r.Bearer)
+		token, err := readHeader("Authorization", r.Bearer)
 		if err != nil {
 			return nil, err
 		}
@@ -138,13 +150,20 @@ func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []
 	return request, nil
 }
 
-// judge says what an answer means.
-func judge(answer *http.Response, text []byte, quote bool) error {
+// readHeader reads what is to stand in a header.
+func readHeader(name string, from rules.Source) (string, error) {
+	value, err := read(from)
+	if err == nil && strings.ContainsFunc(value, unicode.IsControl) {
+		return "", fmt.Errorf("what %s holds for the header %s has a line break or another control character in it", place(from), name)
+	}
+	return value, err
+}
+
+// judge says what an answer means that is none of success.
+func judge(answer *http.Response, text []byte) error {
 	code := answer.StatusCode
 	f := &failure{text: fmt.Sprintf("it answers %d %s", code, http.StatusText(code))}
 	switch {
-	case code/100 == 2:
-		return nil
 	case code/100 == 3:
 		f.final = true
 		f.text += ": redirects are not followed, write the URL that it leads to"
@@ -155,19 +174,23 @@ func judge(answer *http.Response, text []byte, quote bool) error {
 		f.final = true
 		f.large = code == http.StatusBadRequest || code == http.StatusRequestEntityTooLarge || code == http.StatusUnprocessableEntity
 	}
-	if len(text) > 0 && quote {
+	if len(text) > 0 {
 		f.text += fmt.Sprintf(": %.200q", bytes.TrimSpace(text))
 	}
 	return f
 }
 
+// mostAfter is for how long a receiver is left alone at most: what fires must not
+// lapse.
+const mostAfter = time.Minute
+
 // retryAfter reads seconds or a date (RFC 9110, 10.2.3); what is neither is 0.
 func retryAfter(text string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(text, 10, 16); err == nil {
-		return time.Duration(seconds) * time.Second
+	if seconds, err := strconv.ParseUint(text, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(seconds, uint64(mostAfter/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(text); err == nil {
-		return max(0, at.Sub(now))
+		return min(max(0, at.Sub(now)), mostAfter)
 	}
 	return 0
 }
@@ -199,6 +222,8 @@ func explain(err error, timeout time.Duration) error {
 		large bool
 	)
 	switch {
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		text = "the proxy: " + explain(op.Err, timeout).Error()
 	case errors.As(err, &lookup):
 		text = "its host name cannot be looked up: " + lookup.Err
 	case errors.As(err, &wait) && wait.Timeout():

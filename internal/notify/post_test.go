@@ -17,14 +17,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/rules"
 )
@@ -142,6 +145,7 @@ func TestSecretsThatFail(t *testing.T) {
 	if err := os.Truncate(large, maxSecret+1); err != nil {
 		t.Fatal(err)
 	}
+	lines := write(t, hush+"\n"+hush)
 	t.Setenv("NOTIFY_URL", "ftp://"+hush)
 	t.Setenv("NOTIFY_HEADER", hush+"\n\x01")
 	good := rules.Source{Text: "http://127.0.0.1:1/"}
@@ -161,7 +165,8 @@ func TestSecretsThatFail(t *testing.T) {
 		"no such variable":        {rules.Receiver{}, rules.Source{Env: "NOTIFY_NONE"}, "the environment variable NOTIFY_NONE is not set"},
 		"no URL in a variable":    {rules.Receiver{}, rules.Source{Env: "NOTIFY_URL"}, "the URL in $NOTIFY_URL: a receiver's URL begins with http:// or https://"},
 		"no URL in a file":        {rules.Receiver{}, rules.Source{File: write(t, "http://a/"+hush+"\n"+hush)}, "this is not a URL: write one such as http://alertmanager:9093"},
-		"no header":               {header(rules.Source{Env: "NOTIFY_HEADER"}), good, "net/http: invalid header field value for (...)"},
+		"no header":               {header(rules.Source{Env: "NOTIFY_HEADER"}), good, "what $NOTIFY_HEADER holds for the header X-Token has a line break or another control character in it"},
+		"two lines for a token":   {rules.Receiver{Bearer: rules.Source{File: lines}}, good, "what " + lines + " holds for the header Authorization has a line break"},
 		"no token":                {rules.Receiver{Bearer: rules.Source{File: "/nonexistent"}}, good, "open /nonexistent: no such file or directory"},
 		"no password":             {rules.Receiver{BasicAuth: rules.BasicAuth{Username: "me", Password: rules.Source{Env: "NOTIFY_NONE"}}}, good, "NOTIFY_NONE is not set"},
 		"no CA file":              {rules.Receiver{TLS: rules.TLS{CAFile: "/nonexistent"}}, good, "open /nonexistent: no such file or directory"},
@@ -200,20 +205,34 @@ func TestAnswers(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 		final  bool
+		large  bool
 	}{
-		"bad request": {func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.RequestURI, http.StatusBadRequest) }, "it answers 400 Bad Request", true},
-		"gone":        {func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "it answers 404 Not Found", true},
+		"bad request": {func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.RequestURI, http.StatusBadRequest) }, "it answers 400 Bad Request", true, true},
+		"gone":        {func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "it answers 404 Not Found", true, false},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/other"+r.RequestURI, http.StatusPermanentRedirect)
 		},
-			"it answers 308 Permanent Redirect: redirects are not followed, write the URL that it leads to", true},
-		"broken":         {func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.RequestURI, http.StatusBadGateway) }, "it answers 502 Bad Gateway", false},
-		"too many":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }, "it answers 429 Too Many Requests", false},
-		"nothing at all": {func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-r.Context().Done() }, "no answer within 200ms", false},
-		"hangs up":       {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "it hangs up without an answer", false},
-		"not HTTP":       {raw("SSH-2.0-%s\r\n"), "malformed HTTP response (...)", false},
-		"endless header": {raw("HTTP/1.1 200 OK\r\nX: %s" + strings.Repeat("x", 2*maxAnswer)), "server response headers exceeded 65536 bytes", false},
-		"half an answer": {raw("HTTP/1.1 200"), "it hangs up without an answer", false},
+			"it answers 308 Permanent Redirect: redirects are not followed, write the URL that it leads to", true, false},
+		"broken":         {func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.RequestURI, http.StatusBadGateway) }, "it answers 502 Bad Gateway", false, true},
+		"too many":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }, "it answers 429 Too Many Requests", false, false},
+		"nothing at all": {func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-r.Context().Done() }, "no answer within 200ms", false, false},
+		"hangs up":       {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "it hangs up without an answer", false, true},
+		"not HTTP":       {raw("SSH-2.0-%s\r\n"), "malformed HTTP response (...)", false, false},
+		"endless header": {raw("HTTP/1.1 200 OK\r\nX: %s" + strings.Repeat("x", 2*maxAnswer)), "server response headers exceeded 65536 bytes", false, false},
+		"too large":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestEntityTooLarge) }, "it answers 413 Request Entity Too Large", true, true},
+		"in a while": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "5")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}, "it answers 503 Service Unavailable", false, false},
+		"resets": {func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		}, "read: connection reset by peer", false, true},
+		"half an answer": {raw("HTTP/1.1 200"), "it hangs up without an answer", false, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -221,6 +240,10 @@ func TestAnswers(t *testing.T) {
 			s := plain(t, tt.answer)
 			err := deliver(t.Context(), &rules.Receiver{Form: rules.Webhook, Timeout: 200 * time.Millisecond}, rules.Source{Text: s.URL + "/" + hush}, []byte("[]"))
 			fails(t, err, tt.want, tt.final)
+			var failed *failure
+			if !errors.As(err, &failed) || failed.large != tt.large {
+				t.Errorf("%v: that it was too large is thought possible: %v, want %v", err, !tt.large, tt.large)
+			}
 		})
 	}
 }
@@ -276,6 +299,80 @@ func TestEndlessAnswer(t *testing.T) {
 	}
 	if n := <-written; n >= most {
 		t.Errorf("%d bytes were taken", n)
+	}
+}
+
+// An answer whose body comes by and by keeps nobody waiting.
+func TestSlowAnswer(t *testing.T) {
+	s := plain(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	start := time.Now()
+	if err := deliver(t.Context(), &rules.Receiver{Form: rules.Alertmanager, Timeout: time.Minute}, rules.Source{Text: s.URL}, nil); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// A file that sockdog may not read is named. Root may read any, but for what these
+// two capabilities allow it.
+func TestPermissionDenied(t *testing.T) {
+	secret := write(t, hush)
+	if err := os.Chmod(secret, 0); err != nil {
+		t.Fatal(err)
+	}
+	errs := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and the thread ends with the goroutine
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		if err := unix.Capget(&header, &caps[0]); err != nil {
+			t.Error(err)
+		}
+		caps[0].Effective &^= 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH
+		if err := unix.Capset(&header, &caps[0]); err != nil {
+			t.Error(err)
+		}
+		errs <- deliver(t.Context(), &rules.Receiver{Timeout: time.Minute, Bearer: rules.Source{File: secret}}, rules.Source{Text: "http://127.0.0.1:1/"}, nil)
+	}()
+	fails(t, <-errs, "open "+secret+": permission denied", false)
+}
+
+// What is wrong with a proxy is not said of the receiver.
+func TestProxy(t *testing.T) {
+	refusing := plain(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, r.RequestURI+hush, http.StatusProxyAuthRequired)
+	})
+	proceed := make(chan struct{})
+	hanging := plain(t, func(http.ResponseWriter, *http.Request) { <-proceed })
+	t.Cleanup(func() { close(proceed) }) // net/http gives up on a proxy only after a minute
+	tests := map[string]struct{ proxy, want string }{
+		"no such name": {"http://no..name:3128", "the proxy: its host name cannot be looked up: no such host"},
+		"refuses":      {refusing.URL, "the proxy answers 407 Proxy Authentication Required"},
+		"is not there": {"http://127.0.0.1:1", "the proxy: dial: connect: connection refused"},
+		"hangs":        {hanging.URL, "no answer within 200ms"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			proxy, err := url.Parse(tt.proxy)
+			if err != nil {
+				t.Fatal(err)
+			}
+			transport := newTransport(nil)
+			transport.Proxy = http.ProxyURL(proxy)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://127.0.0.1:1/"+hush, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = transport.RoundTrip(request)
+			fails(t, explain(err, 200*time.Millisecond), tt.want, false)
+		})
 	}
 }
 
@@ -345,7 +442,9 @@ func TestClockAhead(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
 	tests := map[string]time.Duration{
-		"": 0, "7": 7 * time.Second, "-7": 0, "1e9": 0, "99999999999999999999": 0, "soon": 0,
+		"": 0, "7": 7 * time.Second, "-7": 0, "1e9": 0, "soon": 0,
+		"60": time.Minute, "61": time.Minute, "65536": time.Minute, "86400": time.Minute, "99999999999999999999": time.Minute,
+		"Fri, 03 Jan 2025 03:04:05 GMT": time.Minute,
 		"Thu, 02 Jan 2025 03:05:05 GMT": time.Minute, "Thu, 02 Jan 2025 03:04:04 GMT": 0,
 	}
 	for text, want := range tests {
@@ -370,12 +469,13 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// sign makes a certificate for that name and for 127.0.0.1, or an authority.
+// sign makes a certificate, or an authority, for that name; "here" is 127.0.0.1, too.
+// It is valid for 26 hours.
 func (a *authority) sign(t *testing.T, name string, ends time.Time) (*authority, tls.Certificate) {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: ends, BasicConstraintsValid: true,
+		NotBefore: ends.Add(-26 * time.Hour), NotAfter: ends, BasicConstraintsValid: true,
 	}
 	key := newKey(t)
 	signer, signerKey := template, key
@@ -417,6 +517,9 @@ func TestTLS(t *testing.T) {
 	_, here := ours.sign(t, "here", tomorrow)
 	_, elsewhere := ours.sign(t, "elsewhere", tomorrow)
 	_, expired := ours.sign(t, "here", time.Now().Add(-time.Hour))
+	self, selfSigned := (*authority)(nil).sign(t, "here", tomorrow)
+	selfSignedCA, _ := self.files(t)
+	_, early := ours.sign(t, "here", time.Now().Add(48*time.Hour))
 	client, _ := ours.sign(t, "client", tomorrow)
 	clientCert, clientKey := client.files(t)
 	clients := x509.NewCertPool()
@@ -433,6 +536,9 @@ func TestTLS(t *testing.T) {
 		"another name":          {&tls.Config{Certificates: []tls.Certificate{elsewhere}}, rules.TLS{CAFile: ca}, "its certificate is for another name: is it the right host? If so, write the certificate's name as tls.server_name"},
 		"another name, as told": {&tls.Config{Certificates: []tls.Certificate{elsewhere}}, rules.TLS{CAFile: ca, ServerName: "elsewhere"}, ""},
 		"expired":               {&tls.Config{Certificates: []tls.Certificate{expired}}, rules.TLS{CAFile: ca}, "its certificate has expired, or the clock of this machine is wrong"},
+		"not valid yet":         {&tls.Config{Certificates: []tls.Certificate{early}}, rules.TLS{CAFile: ca}, "its certificate has expired, or the clock of this machine is wrong"},
+		"self-signed":           {&tls.Config{Certificates: []tls.Certificate{selfSigned}}, rules.TLS{}, "signed by nobody whom this machine trusts: name the certificate of the authority in tls.ca_file"},
+		"self-signed, as told":  {&tls.Config{Certificates: []tls.Certificate{selfSigned}}, rules.TLS{CAFile: selfSignedCA}, ""},
 		"anything goes":         {&tls.Config{Certificates: []tls.Certificate{expired}}, rules.TLS{InsecureSkipVerify: true}, ""},
 		"client certificate": {&tls.Config{Certificates: []tls.Certificate{here}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients},
 			rules.TLS{CAFile: ca, CertFile: clientCert, KeyFile: clientKey}, ""},

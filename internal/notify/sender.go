@@ -160,10 +160,9 @@ func (s *sender) run(ctx context.Context) {
 }
 
 // spare leaves the receiver alone for a while. Half of it is chance, lest all who
-// lost a receiver return at once. A receiver that asks for more gets that, but
-// alerts must not lapse.
+// lost a receiver return at once. A receiver that asks for more gets that.
 func (s *sender) spare(ctx context.Context, d time.Duration, failed *failure) {
-	s.pause(ctx, max(d/2+rand.N(d/2+1), min(failed.after, s.pace.resend)))
+	s.pause(ctx, max(d/2+rand.N(d/2+1), failed.after))
 }
 
 // rest waits until due or until there is news, and then a little for more of it.
