@@ -69,6 +69,7 @@ func TestPage(t *testing.T) {
 		`idle-backend <span class="badge waiting">dry run</span>`,
 		`kill: 1,284 done, 31 gone, 12 held · spared: 2 in use, 30 protected`,
 		`alert: 11 raised`,
+		`<span class="swatch blank"></span>Grey: nothing was read\.`,
 		`aria-valuenow="96" aria-valuetext="port_usage 76\.5% \(&gt; 80%\)"><rect width="96"`,
 		`<span class="badge waiting">pending for 20s</span>`,
 		`<bdi>java</bdi>\[4711\]`,
@@ -213,7 +214,10 @@ func TestPageOfNothing(t *testing.T) {
 	want(t, dom(nil), `<span class="badge bad">the daemon says: starting</span>`)
 	want(t, dom(&status.Status{Time: time.Now()}),
 		`<span class="badge waiting">starting</span>`, `There are no rules\.`, `No socket in any of the states that were read\.`, `Nothing was done yet\.`)
-	want(t, dom(&status.Status{Time: time.Now(), Ready: true, Host: "h"}), `<title>all well · h · sockdog</title>`, `<span class="badge good">all well</span>`)
+	want(t, dom(&status.Status{
+		Time: time.Now(), Ready: true, Host: "h",
+		File: status.RulesFile{Path: "r.yaml", BuiltIn: true}, Looks: status.Looks{IntervalSeconds: 0.25},
+	}), `<title>all well · h · sockdog</title>`, `<span class="badge good">all well</span>`, ` 0 rules that are built in, in force for `, `looks every 250ms`)
 	want(t, dom(&status.Status{Time: time.Now().Add(-time.Minute), Ready: true}), `the watch loop has not turned for`)
 }
 
@@ -225,6 +229,7 @@ func TestPageInUse(t *testing.T) {
 	const (
 		plot   = `document.querySelector("figure[data-state=last-ack]")`
 		button = `document.querySelector("button[data-state=last-ack]")`
+		header = `getComputedStyle(document.querySelector("header")).position`
 		pool   = `document.querySelector("article[data-rule=postgres-close-wait]")`
 	)
 
@@ -244,9 +249,10 @@ func TestPageInUse(t *testing.T) {
 	b.Await(`document.title == "no problems · 1 firing · shop-7f9c · sockdog"`)
 	b.Await(plot + ` != null && document.activeElement.closest("figure").dataset.state == "close-wait"`)
 
+	b.Await(header + ` == "static"`)
 	b.server.Close()
 	b.Await(`document.querySelector("#verdict").textContent.startsWith("no answer from the daemon; what is here is of ")`)
-	b.Await(pool + ` != null`)
+	b.Await(pool + ` != null && ` + header + ` == "sticky"`)
 }
 
 // What the page cannot draw ends nothing: it says so, keeps what it had, and asks

@@ -206,6 +206,10 @@ func TestPageIsWhole(t *testing.T) {
 				t.Errorf("%s contains %s", name, bad)
 			}
 		}
+		// Without a script, nothing asks.
+		if name == "page.html" && strings.Contains(string(text), "Asking") {
+			t.Error("page.html claims what its script does")
+		}
 		if n := strings.Count(strings.ReplaceAll(string(text), "http://www.w3.org/", ""), "://"); n > 0 {
 			t.Errorf("%s names a foreign address", name)
 		}
