@@ -434,6 +434,8 @@ async function refresh() {
   try {
     if (answer.ok) {
       status = JSON.parse(text);
+      // What a new daemon tells, the page that it serves is made for.
+      if (before && status.version && status.version !== before.version) location.reload();
       const hanging = (Date.parse(answer.headers.get("Date")) - Date.parse(status.time)) / 1000;
       trouble = hanging > loopBound ? `the watch loop has not turned for ${duration(hanging)}` : "";
     } else {

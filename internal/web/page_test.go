@@ -154,6 +154,19 @@ func TestPageDirection(t *testing.T) {
 	want(t, page, "<title>2 problems · 1 firing · a\uFFFDb · sockdog</title>", "<bdi>a\uFFFDb</bdi>", "<bdi>c\uFFFDd\uFFFD</bdi>", `<bdi>e\x{FFFD}\x{FFFD}f</bdi>\[4711\]`)
 }
 
+// A page that outlives its daemon becomes that of the next one.
+func TestPageOfNextVersion(t *testing.T) {
+	var now atomic.Pointer[status.Status]
+	now.Store(statustest.Lively(time.Now()))
+	b := open(t, Handler(now.Load, http.NotFoundHandler()))
+	b.Await(`document.querySelector("#about").textContent.includes("v0.4.0")`)
+	b.Eval(`document.body.dataset.page = "first"`)
+	next := statustest.Lively(time.Now())
+	next.Version = "v0.5.0"
+	now.Store(next)
+	b.Await(`document.body.dataset.page != "first" && document.querySelector("#about")?.textContent.includes("v0.5.0") == true`)
+}
+
 // On a phone what fires is on the first screens, and a tap reads a plot.
 func TestPageOnPhone(t *testing.T) {
 	var now atomic.Pointer[status.Status]
