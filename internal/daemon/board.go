@@ -169,7 +169,7 @@ func (d *watch) judgeReceivers() {
 		for _, url := range r.Down {
 			p, several := down[kind+r.Receiver]
 			if !several {
-				p = status.Problem{Kind: kind + r.Receiver, Text: "receiver " + r.Receiver + " does not take alerts:", Cure: "what still fires is told when it takes them again", Since: url.Since}
+				p = status.Problem{Kind: kind + r.Receiver, Text: "receiver " + r.Receiver + ":", Cure: "what still fires is told when that is mended", Since: url.Since}
 			}
 			p.Text += " " + url.URL + ": " + url.Err
 			down[p.Kind] = p
