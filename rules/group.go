@@ -289,6 +289,11 @@ func (d *draft) untilMeets() bool {
 	return len(d.when) > 0 && len(d.until) > 0 && readable(both) && !slices.ContainsFunc(metrics, apart)
 }
 
+// untilEmpty reports whether until holds where there is no socket.
+func (d *draft) untilEmpty() bool {
+	return !slices.ContainsFunc(d.until, func(c placed[Condition]) bool { return c.value.Metric != "" && !c.value.Holds(0) })
+}
+
 // readable reports whether all of the conditions could be read.
 func readable(conditions []placed[Condition]) bool {
 	return !slices.ContainsFunc(conditions, func(c placed[Condition]) bool { return c.value.Metric == "" })

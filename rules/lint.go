@@ -128,6 +128,9 @@ func (p *parser) lintGroups(d *draft) {
 	if d.untilMeets() && !d.untilCovers() {
 		p.report(d.until[0].at, "until may hold while when does: a group would end and fire again by turns; let until begin where when no longer holds")
 	}
+	if d.given.has("until") && d.given.has("group_by") && !d.untilEmpty() {
+		p.report(d.until[0].at, "until does not hold where no socket is left: a group whose last socket is gone would fire until the rules are changed; leave until out, or choose one that 0 meets")
+	}
 	if kill := d.kill(); kill != nil && !d.given.has("for") {
 		p.report(kill.at, "without for, a single look makes a group fire, and its sockets are killed at once: a minute or more is safer")
 	}

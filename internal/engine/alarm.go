@@ -140,7 +140,7 @@ func (e *Engine) done(rule int) map[Result]uint64 {
 	}
 	done := make(map[Result]uint64)
 	for o, n := range e.tally.results {
-		if o.rule == r.Name && o.kind.Destructive() {
+		if o.rule == r.Name && o.kind.Destructive() && o.result != Held { // which became something else since
 			done[o.result] += n
 		}
 	}
@@ -165,11 +165,18 @@ func (e *Engine) alerting(rule int) []Example {
 // identify puts to the examples of a group what the engine knows of who holds
 // them: once they are taken away, nobody may.
 func (e *Engine) identify(g *group) {
+	own := false
 	for i := range g.examples {
 		x := &g.examples[i]
-		if t := e.tracks[x.cookie]; x.Owners == nil && t != nil && t.owner != nil && t.inode == x.Inode {
-			x.Owners = t.owner.Owners
+		t := e.tracks[x.cookie]
+		if x.Owners != nil || t == nil || t.owner == nil || t.owner.Owners == nil || t.inode != x.Inode {
+			continue
 		}
+		if !own {
+			own = true
+			g.examples = slices.Clone(g.examples) // others read what was told before
+		}
+		g.examples[i].Owners = t.owner.Owners
 	}
 }
 

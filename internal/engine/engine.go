@@ -407,12 +407,17 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 	was := t.held
 	t.held, t.blocked, t.aged, t.of, t.phase = nil, false, false, 0, waiting
 	next, decided, ordered := never, false, false
+	gone := "its rule does not match it any more" // what is said of one that is held no longer
 	for i := range e.program.index.rules(s) {
 		r := &e.program.rules[i]
 		t.of |= 1 << r.class
 		fired := sock.Instant(0)
 		if r.grouped {
-			fired = e.fired(i, s, now)
+			var doubted bool
+			fired, doubted = e.fired(i, s, now)
+			if doubted && was != nil && t.rule == i {
+				gone = "whether its group still fires was not seen for too long"
+			}
 			t.aged = t.aged || r.timed && !t.plain
 		}
 		for j := range r.Then {
@@ -472,7 +477,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 		}
 	}
 	if was != nil && t.held == nil && !decided {
-		e.letGo(was, Changed, "its rule does not match it any more")
+		e.letGo(was, Changed, gone)
 	}
 	switch {
 	case t.phase == acted:

@@ -81,8 +81,9 @@ type group struct {
 	busy     sock.Instant // when it last had a socket
 	known    sock.Instant // when it was last measured, in an earlier run perhaps
 
-	// doubted: it fired when an earlier run ended, too long ago for anything to be
-	// done to its sockets before its condition was shown to hold as for a new one.
+	// doubted: it fires, and nobody had looked for too long, in this run or between it
+	// and the one before, for anything to be done to its sockets before its condition
+	// is shown to hold as for a new one.
 	doubted bool
 	again   sock.Instant // since when that has been shown; never: it has not
 }
@@ -105,7 +106,10 @@ func (g *group) phase() Phase {
 // alone: a look that failed neither counts nor resets. Counting from the got of
 // one sample to the sent of another, it never fires early, nor by less than two.
 func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
-	g.Measured, g.known = m, got
+	g.Measured = m
+	if !g.doubted {
+		g.known = got // else an earlier run knew it, and the next one is to doubt it, too
+	}
 	if m.Count > 0 {
 		g.busy = got
 	}
@@ -120,7 +124,7 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 			over = m.all(r.Until)
 		}
 		if over {
-			g.firing, g.holding, g.ended = never, never, got
+			g.end(got)
 		}
 		return
 	}
@@ -132,7 +136,7 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 		g.holding = got
 	}
 	if r.For == 0 || sent.Sub(g.holding) >= r.For {
-		g.firing, g.ended, g.doubted, g.peak = got, never, false, m.Count
+		g.firing, g.ended, g.peak = got, never, m.Count
 	}
 }
 
@@ -140,6 +144,8 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 func (g *group) reassure(r *rules.Rule, holds bool, sent, got sock.Instant) {
 	switch {
 	case !g.doubted:
+	case g.growing != nil && got.Sub(g.growing.blind) < growthOver:
+		// What an earlier run saw grow shows nothing of what does now.
 	case !holds:
 		g.again = never
 	case g.again == never && r.For > 0:
@@ -147,6 +153,16 @@ func (g *group) reassure(r *rules.Rule, holds bool, sent, got sock.Instant) {
 	case r.For == 0 || sent.Sub(g.again) >= r.For:
 		g.doubted = false
 	}
+}
+
+// end has the group cease to fire.
+func (g *group) end(now sock.Instant) {
+	g.firing, g.holding, g.ended, g.doubted = never, never, now, false
+}
+
+// told reports whether people are told of the group by itself.
+func (g *group) told() bool {
+	return slices.ContainsFunc(g.alarms, func(a alarm) bool { return a.told })
 }
 
 // due is when the group fires if its condition still holds then.

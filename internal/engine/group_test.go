@@ -748,24 +748,36 @@ func TestFiringGroupsKeepToTheBudget(t *testing.T) {
 	}
 }
 
-// TestSheddingIsQuick: to forget the groups that have been quiet the longest keeps
-// the loop, and with it every kill, for a moment only.
-func TestSheddingIsQuick(t *testing.T) {
-	rg := newRuleGroups()
-	for i := range maxGroups {
-		g := newGroup()
-		g.busy = benchStart.Add(time.Duration(i*7919%maxGroups) * time.Millisecond)
-		rg.groups[groupID(strconv.Itoa(i))] = g
-	}
-	began := time.Now()
-	if rg.shed(); len(rg.groups) != maxGroups*9/10 {
-		t.Errorf("%d groups left", len(rg.groups))
-	}
-	t.Logf("it took %v", time.Since(began))
-	for _, g := range rg.groups {
-		if g.busy < benchStart.Add(maxGroups/10*time.Millisecond) {
-			t.Fatalf("one was kept that has been quiet since %v", g.busy.Sub(benchStart))
-		}
+// TestShedding: to make room, the groups go that have been empty for the longest:
+// quiet ones first, then those that fire without a socket. It keeps the loop, and
+// with it every kill, for a moment only.
+func TestShedding(t *testing.T) {
+	for name, fires := range map[string]bool{"quiet": false, "firing": true} {
+		t.Run(name, func(t *testing.T) {
+			e := New(Config{})
+			s := set(above(0))
+			e.Step(benchStart, Ruled{Program: Compile(&s)})
+			rg := e.groups[0]
+			for i := range maxGroups {
+				g := newGroup()
+				g.busy = benchStart.Add(time.Duration(i*7919%maxGroups) * time.Millisecond)
+				if fires {
+					g.holding, g.firing = benchStart, benchStart
+				}
+				rg.add(groupID(strconv.Itoa(i)), g)
+			}
+			began := time.Now()
+			e.shed(0, benchStart.Add(time.Hour))
+			t.Logf("it took %v", time.Since(began))
+			if want := maxGroups * 9 / 10; len(rg.groups) != want || fires && rg.in[Firing] != want {
+				t.Errorf("%d groups left, of which %d fire, want %d", len(rg.groups), rg.in[Firing], want)
+			}
+			for _, g := range rg.groups {
+				if g.busy < benchStart.Add(maxGroups/10*time.Millisecond) {
+					t.Fatalf("one was kept that has been empty since %v", g.busy.Sub(benchStart))
+				}
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -18,6 +19,7 @@ const mostTurns = 100
 type ruleGroups struct {
 	groups  map[groupID]*group
 	looked  sock.Instant  // when the last whole look was in, or the counters; 0: there was none in this run
+	still   sock.Instant  // until when the counters tell that nothing has come since
 	tallied int           // groups that it found
 	paths   int           // and paths, for the usage of ports
 	seen    []*cookieSet  // at the last two, for growth: one may miss what is there
@@ -79,7 +81,8 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 	rg, r := e.groups[rule], &e.program.rules[rule]
 	rg.nearest = rg.nearest[:0]
 	turns := 0
-	since := rg.looked // what is new came after
+	doubted := rg.looked != 0 && sent.Sub(rg.looked) > e.trusted(rule)
+	since := max(rg.looked, rg.still) // what is new came after
 	if r.onlyTimeWait() {
 		since = max(since, got.Add(-timeWaitLen))
 	}
@@ -98,6 +101,9 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 				return
 			}
 			g = newGroup()
+		}
+		if doubted && g.firing != never {
+			g.doubted, g.again = true, never
 		}
 		if t.now != nil {
 			switch {
@@ -130,10 +136,10 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 		e.note(slog.LevelWarn, "more groups changed at once than are told one by one", slog.String("rule", r.Name), slog.Int("groups", turns-mostTurns))
 	}
 	if t.omitted > 0 {
-		rg.shed()
+		e.shed(rule, got)
 	}
 	if began, _ := rg.full.note(t.omitted > 0); began {
-		e.note(slog.LevelWarn, "the rule has more groups than are kept count of: those beyond are left out, and those that have been quiet the longest are forgotten; group by fewer keys, or match less",
+		e.note(slog.LevelWarn, "the rule has more groups than are kept count of: those beyond are left out, and those that have been quiet or empty the longest are forgotten; group by fewer keys, or match less",
 			slog.String("rule", r.Name), slog.Int("groups", maxGroups), slog.Int("sockets_left_out", t.omitted))
 	}
 	rg.fresh = true
@@ -207,37 +213,48 @@ func (rg *ruleGroups) atMost(r *rule, n int) {
 	slices.SortFunc(rg.nearest, func(a, b nearGroup) int { return cmp.Compare(b.near, a.near) })
 }
 
-// shed forgets the quiet groups that have had no socket for the longest, to make
-// room for new ones.
-func (rg *ruleGroups) shed() {
-	over := len(rg.groups) - maxGroups*9/10
-	if over <= 0 {
-		return
-	}
-	quiet := func(g *group) bool { return g.phase() == Quiet && len(g.alarms) == 0 }
-	var busy []sock.Instant // instants alone: sorting so many groups would hold up the loop
-	for _, g := range rg.groups {
-		if quiet(g) {
-			busy = append(busy, g.busy)
-		}
-	}
-	if len(busy) == 0 {
-		return
-	}
-	slices.Sort(busy)
-	over = min(over, len(busy))
-	last := busy[over-1]
-	before, _ := slices.BinarySearch(busy, last)
-	ties := over - before // of those that were busy at the last of these instants
-	for id, g := range rg.groups {
-		if !quiet(g) || g.busy > last || g.busy == last && ties == 0 {
-			continue
-		}
-		if g.busy == last {
-			ties--
-		}
+// shed makes room for new groups: it forgets the quiet ones that have had no socket
+// for the longest, and if those are too few it ends such as fire without any, which
+// their until may never do.
+func (e *Engine) shed(rule int, now sock.Instant) {
+	rg := e.groups[rule]
+	const room = maxGroups * 9 / 10
+	for _, id := range rg.longestEmpty(len(rg.groups)-room, func(g *group) bool { return g.phase() == Quiet && len(g.alarms) == 0 }) {
 		delete(rg.groups, id)
 	}
+	for _, id := range rg.longestEmpty(len(rg.groups)-room, func(g *group) bool { return g.phase() == Firing && g.nothing() }) {
+		g := rg.groups[id]
+		g.end(now)
+		rg.account(Firing, Quiet)
+		e.turned = true
+		if len(g.alarms) == 0 { // else it is forgotten with them
+			delete(rg.groups, id)
+		}
+	}
+	e.began(rule, now)
+}
+
+// longestEmpty are the n groups of a kind that have had no socket for the longest.
+func (rg *ruleGroups) longestEmpty(n int, of func(*group) bool) []groupID {
+	if n <= 0 {
+		return nil
+	}
+	type member struct {
+		busy sock.Instant
+		id   groupID
+	}
+	var all []member
+	for id, g := range rg.groups {
+		if of(g) {
+			all = append(all, member{g.busy, id})
+		}
+	}
+	slices.SortFunc(all, func(a, b member) int { return cmp.Compare(a.busy, b.busy) })
+	ids := make([]groupID, min(n, len(all)))
+	for i := range ids {
+		ids[i] = all[i].id
+	}
+	return ids
 }
 
 // nextFiring is when the first pending group may fire.
@@ -284,17 +301,22 @@ func (e *Engine) sampleTotals(in Counted, now sock.Instant) {
 }
 
 // fired is since when the group of a socket fires, as far as its sockets may be
-// acted on for that; never: it does not. What nobody in this run has seen, or not
-// for long, is not enough to act on.
-func (e *Engine) fired(rule int, s *sock.Socket, now sock.Instant) sock.Instant {
-	rg := e.groups[rule]
-	if rg.looked == 0 || now.Sub(rg.looked) > max(outage, 2*e.sight.gap[e.program.rules[rule].class]) {
-		return never
+// acted on for that; never: it does not, or that is doubted. What nobody in this run
+// has seen, or not for long, is not enough to act on.
+func (e *Engine) fired(rule int, s *sock.Socket, now sock.Instant) (at sock.Instant, doubted bool) {
+	rg, g := e.groups[rule], e.groupOf(rule, s)
+	switch {
+	case g == nil || g.firing == never:
+		return never, false
+	case g.doubted || rg.looked == 0 || now.Sub(rg.looked) > e.trusted(rule):
+		return never, true
 	}
-	if g := e.groupOf(rule, s); g != nil && !g.doubted {
-		return g.firing
-	}
-	return never
+	return g.firing, false
+}
+
+// trusted is for how long after a look what fires is acted on.
+func (e *Engine) trusted(rule int) time.Duration {
+	return max(outage, 2*e.sight.gap[e.program.rules[rule].class])
 }
 
 // groupOf is what is remembered of the group of a socket; nil: nothing.

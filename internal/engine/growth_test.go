@@ -208,3 +208,95 @@ func TestSteadyGrowthOverARestart(t *testing.T) {
 	leak(after, 990, 1800)
 	after.want()
 }
+
+// TestGrowthAfterReloadAndSparedLooks: new rules have a look of their own before any is
+// spared, or all that comes next would seem to have been there.
+func TestGrowthAfterReloadAndSparedLooks(t *testing.T) {
+	for _, reload := range []bool{false, true} {
+		b := newBench(t)
+		b.count = Counted{OK: true, HasTimeWait: true}
+		tw := func(n int, from uint64) {
+			b.many(from, n, 0, func(s *simSocket) {
+				s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
+			})
+		}
+		reap := func() {
+			for c, s := range b.sockets {
+				if s.expires <= b.now {
+					delete(b.sockets, c)
+				}
+			}
+			b.count.TimeWait = uint64(len(b.sockets))
+		}
+		r := above(0, func(r *rules.Rule) {
+			r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
+			r.For, r.When = 0, []rules.Condition{more(30), {Metric: rules.Growth, Op: rules.Greater, Number: 15}}
+		})
+		if reload {
+			b.rule(eachSecond(killing("other")))
+			b.until(500 * time.Millisecond)
+		}
+		b.rule(eachSecond(r))
+		b.until(30 * time.Minute)
+		tw(100, 1000) // 100 in a moment are 20 a minute
+		reap()
+		b.until(30*time.Minute + 10*time.Second)
+		if len(b.events) == 0 {
+			t.Errorf("reload %t: 100 sockets within five minutes, half an hour after the rules were loaded, and no growth > 15/m: %+v", reload, b.e.Overview(b.now).Rules[0].Groups)
+		}
+	}
+}
+
+// TestGrowthAfterLooksSparedBySegments: nothing came while no segment did.
+func TestGrowthAfterLooksSparedBySegments(t *testing.T) {
+	for _, gap := range []time.Duration{15 * time.Second, time.Minute} {
+		b := newBench(t)
+		b.count = Counted{OK: true, HasInSegs: true, InSegs: 1}
+		b.many(1, 3, time.Hour)
+		s := eachSecond(above(0, growing(15)))
+		s.Settings.Interval = gap
+		b.rule(s)
+		b.until(11*gap - gap/2)
+		n := len(b.looks)
+		b.many(1000, 100, 0, b.begun)
+		b.count.InSegs++
+		b.until(11*gap + gap/2)
+		if len(b.events) == 0 {
+			t.Errorf("gap %v (%d looks before): 100 sockets began at once after looks were spared: want 20/m: %+v", gap, n, b.e.Overview(b.now).Rules[0].Groups)
+		}
+	}
+}
+
+// TestGrowthOfAnEarlierRun: what grew before a long pause is no reason to kill after it.
+func TestGrowthOfAnEarlierRun(t *testing.T) {
+	rule := above(0, kills, growing(15), func(r *rules.Rule) {
+		r.Until = []rules.Condition{{Metric: rules.Growth, Op: rules.Less, Number: 1}}
+		r.Match[0].InStateFor = time.Second
+		r.For = 20 * time.Second
+		r.Then[0].Limit = rules.Limit{N: 1000, Per: time.Minute}
+		r.Then[0].After = time.Hour
+	})
+	before := newBench(t)
+	before.rule(eachSecond(rule))
+	for i := range 400 {
+		before.until(time.Duration(i) * time.Second)
+		if i > 1 {
+			before.many(uint64(i), 1, 0, before.begun)
+		}
+	}
+	before.until(400 * time.Second)
+	rule.Then[0].After = 0
+	after := newBench(t)
+	after.sockets = before.sockets
+	after.now = before.now.Add(4 * time.Minute) // and nothing comes
+	after.step(Restored{Groups: before.kept})
+	n := len(after.sockets)
+	after.rule(eachSecond(rule)) // same Sum
+	after.until(400*time.Second + 4*time.Minute + 25*time.Second)
+	for _, e := range after.events[:min(3, len(after.events))] {
+		t.Log(e)
+	}
+	if len(after.sockets) < n {
+		t.Errorf("%d of %d killed; growth is known to be nought for as long as anybody in this run has looked", n-len(after.sockets), n)
+	}
+}

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"math"
-	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -38,7 +37,7 @@ func (e *Engine) keep(now sock.Instant) {
 		for id, g := range e.groups[i].groups {
 			list := &ended
 			switch phase := g.phase(); {
-			case slices.ContainsFunc(g.alarms, func(a alarm) bool { return a.told }):
+			case g.told():
 				list = &told
 			case phase == Firing:
 				list = &firing

@@ -18,6 +18,7 @@ type Program struct {
 	index    *index
 	ported   []int                    // rules that measure port usage
 	queries  [1 << classes]sock.Query // that answer all enabled rules of the classes
+	shares   bool                     // the question for both classes has no more of the many told
 	gaps     [classes]time.Duration   // wanted between two looks; 0: no rule in the class
 	sample   time.Duration            // wanted between two readings of the counters; 0: no rule needs only those
 }
@@ -102,6 +103,10 @@ func Compile(set *rules.Set) *Program {
 	for of := range p.queries {
 		p.queries[of] = p.query(classSet(of))
 	}
+	// The states are asked for apart from the rest: a rule about few states, and any
+	// socket in them, would have all of the many told.
+	many, both := p.queries[1<<populous].Where, p.queries[allClasses].Where
+	p.shares = many == nil || both != nil && both.String() == many.String()
 	return p
 }
 
@@ -266,6 +271,8 @@ func (p *Program) unmet(of classSet, timeWaits uint64) bool {
 type classSet uint8
 
 func (set classSet) has(c class) bool { return set&(1<<c) != 0 }
+
+const allClasses classSet = 1<<classes - 1
 
 // lasts is the part of a match that holds or not for as long as the socket stays
 // in its state, or, where a program sets a mark or a device, until it does: a

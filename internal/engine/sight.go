@@ -43,6 +43,7 @@ type sight struct {
 	failed    uint64
 	failing   spell
 	stretched bool
+	apart     bool // a look for both classes failed, and none for the dear one has succeeded since
 
 	states map[ssfilter.State]int // sockets in those states that were looked at as a whole
 }
@@ -85,13 +86,19 @@ func (s *sight) wake() sock.Instant {
 // ripe are the classes that a look now is to be for: those whose time has come.
 // A cheap class goes along with a dear one whose looks are no more frequent than its
 // own, and with any if its time has almost come; a dear one never goes along with a
-// cheap one.
-func (s *sight) ripe(now sock.Instant) classSet {
+// cheap one. Where the two are better apart, the cheap one comes first.
+func (s *sight) ripe(p *Program, now sock.Instant) classSet {
 	var of classSet
 	for c, next := range s.next {
 		if next <= now {
 			of |= 1 << c
 		}
+	}
+	if s.apart || !p.shares {
+		if of == allClasses {
+			return 1 << sparse
+		}
+		return of
 	}
 	soon := s.gap[populous] >= s.gap[sparse] || s.next[sparse].Sub(now) <= s.gap[sparse]/4
 	if of.has(populous) && s.next[sparse] != never && soon {
@@ -118,11 +125,14 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 	for c := range s.next {
 		if of := classSet(1 << c); s.next[c] <= now && e.skippable(of, in, now) {
 			e.atMost(of, in)
+			if in.HasInSegs && s.baseline[c] && s.inSegs[c] == in.InSegs && e.program.passive(of) {
+				e.still(of, s.asked)
+			}
 			s.skips[c]++
 			s.next[c] = now.Add(s.gap[c])
 		}
 	}
-	of := s.ripe(now)
+	of := s.ripe(e.program, now)
 	if of == 0 {
 		return // only the counters were wanted, or new rules came meanwhile
 	}
@@ -199,7 +209,7 @@ func (s *sight) leave(of classSet, due sock.Instant) {
 // skippable reports whether a look now could change nothing.
 func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
 	s := &e.sight
-	if !in.OK || s.looks == 0 || e.astir(of) {
+	if !in.OK || s.looks == 0 || e.unseen(of) || e.astir(of) {
 		return false // who waits for the first look is to have it
 	}
 	nobody := in.TimeWait == 0 && e.program.queries[of].States == 1<<ssfilter.TimeWait && !e.program.metByNobody(of)
@@ -250,6 +260,25 @@ func (e *Engine) atMost(of classSet, in Counted) {
 	}
 }
 
+// still notes that no segment has come since the last look, and so no socket.
+func (e *Engine) still(of classSet, until sock.Instant) {
+	for i := range e.program.rules {
+		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && e.groups[i] != nil {
+			e.groups[i].still = until
+		}
+	}
+}
+
+// unseen reports whether groups of the classes wait for the first look.
+func (e *Engine) unseen(of classSet) bool {
+	for i := range e.program.rules {
+		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && r.grouped && e.groups[i].looked == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // astir reports whether a group of the classes is about to fire, or does: what
 // becomes of it only looks tell.
 func (e *Engine) astir(of classSet) bool {
@@ -273,6 +302,7 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 	e.pay(l.of, in.Sent)
 	if in.Err != nil {
 		s.failed++
+		s.apart = s.apart || l.of == allClasses
 		if began, _ := s.failing.note(true); began {
 			e.note(slog.LevelWarn, "a look at the socket table failed: nothing is concluded from it, the next one follows", slog.String("error", in.Err.Error()))
 		}
@@ -287,6 +317,7 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 		e.note(slog.LevelInfo, "looks at the socket table succeed again")
 	}
 	s.looks++
+	s.apart = s.apart && !l.of.has(populous)
 	for c := range s.next {
 		if !l.of.has(class(c)) {
 			continue

@@ -28,7 +28,7 @@ type tally struct {
 // groupTally is what one look counts for one rule about groups.
 type groupTally struct {
 	rule    *rule
-	known   []groupID // that are sampled also where no socket of them is left
+	known   []groupID // that are sampled also where no socket of them is left: first those of which people are told, then those that fire or are pending
 	firing  []groupID // those of them whose sockets are to be acted on
 	groups  table[tally]
 	omitted int // sockets of groups, or paths, beyond maxGroups
@@ -38,10 +38,13 @@ type groupTally struct {
 	number uint32
 
 	// examples are of what an alert may be about, by the group's number: nil where
-	// the rule has no alert. Groups of fewer sockets than worth are far from one, and
-	// none of those that have examples has fewer than least.
+	// the rule has no alert. The first so many groups have theirs for certain. Of the
+	// others the largest do: those of fewer sockets than worth are far from an alert,
+	// and none that has any has fewer than least.
 	examples map[uint32][]Example
+	certain  uint32
 	worth    int
+	rivals   int
 	least    uint32
 
 	// Only where a condition asks for it:
@@ -64,15 +67,22 @@ type paths struct {
 // makes it, and leaves what takes long to begin.
 func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTally {
 	t := &groupTally{rule: r, groups: newTable[tally](idWidth(r.GroupBy), maxGroups, rg.tallied), before: rg.seen, ports: ports}
-	if n := len(rg.groups); n > 0 {
-		t.known = make([]groupID, 0, n)
-	}
+	var told, astir, quiet []groupID
 	for id, g := range rg.groups {
-		t.known = append(t.known, id)
+		switch {
+		case g.told():
+			told = append(told, id)
+		case g.phase() != Quiet:
+			astir = append(astir, id)
+		default:
+			quiet = append(quiet, id)
+		}
 		if r.destroys && g.firing != never {
 			t.firing = append(t.firing, id)
 		}
 	}
+	t.known = slices.Concat(told, astir, quiet)
+	t.certain = uint32(min(len(told)+len(astir), mostAlarms))
 	if r.alerts {
 		t.examples, t.worth = make(map[uint32][]Example), r.near()
 	}
@@ -140,7 +150,7 @@ func (t *groupTally) add(s *sock.Socket, entered sock.Instant) {
 		c.oldest = entered
 	}
 	c.count++
-	if t.examples != nil && int(c.count) > t.worth {
+	if t.examples != nil && (number <= t.certain || int(c.count) > t.worth) {
 		t.keep(number, c.count, s)
 	}
 	if t.now != nil && !t.now.has(s.ID.Cookie) {
@@ -168,26 +178,36 @@ func (t *groupTally) recall(cookie uint64) {
 // are too many, the smallest gives way.
 func (t *groupTally) keep(group, count uint32, s *sock.Socket) {
 	some, known := t.examples[group]
-	if len(some) == mostExamples {
+	switch {
+	case len(some) == mostExamples:
+		return
+	case known || group <= t.certain:
+	case t.rivals < mostAlarms:
+		t.rivals++
+	case !t.supersede(count):
 		return
 	}
-	if !known && len(t.examples) == mostAlarms {
-		if count <= t.least {
-			return
-		}
-		smallest := uint32(0)
-		t.least = math.MaxUint32
-		for other := range t.examples {
-			if n := t.groups.value(other).count; n < t.least {
-				smallest, t.least = other, n
-			}
-		}
-		if count <= t.least {
-			return
-		}
-		delete(t.examples, smallest)
-	}
 	t.examples[group] = append(some, Example{Peer: s.Dst, Inode: s.Inode, cookie: s.ID.Cookie})
+}
+
+// supersede takes the examples of the smallest group that has any from it, if that
+// is smaller.
+func (t *groupTally) supersede(count uint32) bool {
+	if count <= t.least {
+		return false
+	}
+	smallest := uint32(0)
+	t.least = math.MaxUint32
+	for group := range t.examples {
+		if n := t.groups.value(group).count; group > t.certain && n < t.least {
+			smallest, t.least = group, n
+		}
+	}
+	if count <= t.least {
+		return false
+	}
+	delete(t.examples, smallest)
+	return true
 }
 
 // near is how many sockets are almost as many as the rule fires at.

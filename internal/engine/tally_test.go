@@ -46,6 +46,26 @@ func TestBacklogWithoutLimit(t *testing.T) {
 	}
 }
 
+// TestOmittedSocketsAreOmitted: a socket of a group that there is no room for is
+// counted nowhere, though its rule asks for its port as well.
+func TestOmittedSocketsAreOmitted(t *testing.T) {
+	s := set(above(0, func(r *rules.Rule) {
+		r.When = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 1}}
+	}))
+	p := Compile(&s)
+	tally := newGroupTally(&p.rules[0], newRuleGroups(), []ssfilter.PortRange{{First: 1, Last: 65535}})
+	tally.groups.most = 1
+	sockets := flood(2, 2)
+	sockets[1].Dst = netip.AddrPortFrom(sockets[1].Dst.Addr(), 444)
+	for i := range sockets {
+		tally.usePort(&sockets[i])
+		tally.add(&sockets[i], benchStart)
+	}
+	if tally.groups.n != 1 || tally.omitted != 2 {
+		t.Errorf("%d groups, %d left out, want 1 and both countings of the other socket", tally.groups.n, tally.omitted)
+	}
+}
+
 // BenchmarkGroup counts 100,000 sockets by address and port of the peer, from the
 // look to the groups' phases. B/op and heap-B are what that takes beyond the look.
 func BenchmarkGroup(b *testing.B) {
