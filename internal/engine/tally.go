@@ -28,7 +28,8 @@ type tally struct {
 // groupTally is what one look counts for one rule about groups.
 type groupTally struct {
 	rule    *rule
-	known   []groupID // that are sampled also where no socket of them is left: first those of which people are told, then those that fire or are pending
+	known   []groupID // that are sampled also where no socket of them is left
+	first   []groupID // those of them that have examples for certain: of which people are told, or soon may be
 	firing  []groupID // those of them whose sockets are to be acted on
 	groups  table[tally]
 	omitted int // sockets of groups, or paths, beyond maxGroups
@@ -38,11 +39,10 @@ type groupTally struct {
 	number uint32
 
 	// examples are of what an alert may be about, by the group's number: nil where
-	// the rule has no alert. The first so many groups have theirs for certain. Of the
-	// others the largest do: those of fewer sockets than worth are far from an alert,
-	// and none that has any has fewer than least.
+	// the rule has no alert. Of the groups that have none for certain the largest do:
+	// those of fewer sockets than worth are far from an alert, and none that has any
+	// has fewer than least.
 	examples map[uint32][]Example
-	certain  uint32
 	worth    int
 	rivals   int
 	least    uint32
@@ -67,22 +67,24 @@ type paths struct {
 // makes it, and leaves what takes long to begin.
 func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTally {
 	t := &groupTally{rule: r, groups: newTable[tally](idWidth(r.GroupBy), maxGroups, rg.tallied), before: rg.seen, ports: ports}
-	var told, astir, quiet []groupID
+	if n := len(rg.groups); n > 0 {
+		t.known = make([]groupID, 0, n)
+	}
+	var astir []groupID
 	for id, g := range rg.groups {
+		t.known = append(t.known, id)
 		switch {
+		case !r.alerts:
 		case g.told():
-			told = append(told, id)
-		case g.phase() != Quiet:
+			t.first = append(t.first, id)
+		case g.phase() != Quiet && len(astir) < mostAlarms:
 			astir = append(astir, id)
-		default:
-			quiet = append(quiet, id)
 		}
 		if r.destroys && g.firing != never {
 			t.firing = append(t.firing, id)
 		}
 	}
-	t.known = slices.Concat(told, astir, quiet)
-	t.certain = uint32(min(len(told)+len(astir), mostAlarms))
+	t.first = append(t.first, astir[:max(0, min(len(astir), mostAlarms-len(t.first)))]...)
 	if r.alerts {
 		t.examples, t.worth = make(map[uint32][]Example), r.near()
 	}
@@ -105,6 +107,9 @@ func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTa
 
 // begin makes room for the groups that are known, before others may take it.
 func (t *groupTally) begin() {
+	for _, id := range t.first {
+		t.groups.at([]byte(id))
+	}
 	for _, id := range t.known {
 		t.groups.at([]byte(id))
 	}
@@ -150,7 +155,7 @@ func (t *groupTally) add(s *sock.Socket, entered sock.Instant) {
 		c.oldest = entered
 	}
 	c.count++
-	if t.examples != nil && (number <= t.certain || int(c.count) > t.worth) {
+	if t.examples != nil && (t.isFirst(number) || int(c.count) > t.worth) {
 		t.keep(number, c.count, s)
 	}
 	if t.now != nil && !t.now.has(s.ID.Cookie) {
@@ -181,7 +186,7 @@ func (t *groupTally) keep(group, count uint32, s *sock.Socket) {
 	switch {
 	case len(some) == mostExamples:
 		return
-	case known || group <= t.certain:
+	case known || t.isFirst(group):
 	case t.rivals < mostAlarms:
 		t.rivals++
 	case !t.supersede(count):
@@ -189,6 +194,9 @@ func (t *groupTally) keep(group, count uint32, s *sock.Socket) {
 	}
 	t.examples[group] = append(some, Example{Peer: s.Dst, Inode: s.Inode, cookie: s.ID.Cookie})
 }
+
+// isFirst reports whether a group has examples for certain.
+func (t *groupTally) isFirst(group uint32) bool { return group <= uint32(len(t.first)) }
 
 // supersede takes the examples of the smallest group that has any from it, if that
 // is smaller.
@@ -199,7 +207,7 @@ func (t *groupTally) supersede(count uint32) bool {
 	smallest := uint32(0)
 	t.least = math.MaxUint32
 	for group := range t.examples {
-		if n := t.groups.value(group).count; group > t.certain && n < t.least {
+		if n := t.groups.value(group).count; !t.isFirst(group) && n < t.least {
 			smallest, t.least = group, n
 		}
 	}
