@@ -119,8 +119,8 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 	return printPlan(out, set, all, groups)
 }
 
-// groupsNow says how the rules about groups stand by one look more: that of an
-// engine which has just begun. The result is empty where there are none.
+// groupsNow says how the rules about groups stand by what an engine looks at first
+// that has just begun. The result is empty where there are none.
 func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Restored) ([]engine.RuleOverview, error) {
 	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return len(r.When) > 0 }) {
 		return nil, nil
@@ -130,16 +130,22 @@ func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Re
 		return nil, err
 	}
 	e := engine.New(engine.Config{Precision: h.precision, Self: os.Getpid()})
+	var plan engine.Plan
 	for _, in := range []engine.Input{h.engineAble(), restored, engine.Ruled{Program: engine.Compile(set)}} {
-		e.Step(h.now(), in)
+		plan = e.Step(h.now(), in)
 	}
-	if look := e.Step(h.now(), counted).Look; look != nil {
+	// Rules about many sockets may be looked for apart from the others.
+	for looks := 0; plan.Count && looks < 2; looks++ {
+		plan = e.Step(h.now(), counted)
+		if plan.Look == nil {
+			break
+		}
 		sent := h.now()
-		finding := look.Begin(sent)
-		if err := kernel.Look(look.Query, finding.Take); err != nil {
+		finding := plan.Look.Begin(sent)
+		if err := kernel.Look(plan.Look.Query, finding.Take); err != nil {
 			return nil, err
 		}
-		e.Step(h.now(), engine.Looked{Finding: finding, Sent: sent})
+		plan = e.Step(h.now(), engine.Looked{Finding: finding, Sent: sent})
 	}
 	return e.Overview(h.now()).Rules, nil
 }

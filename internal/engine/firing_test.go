@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -594,5 +595,20 @@ func TestEscalationAfterRestart(t *testing.T) {
 	e.Step(now, Restored{Groups: before.kept})
 	for _, a := range e.Step(now, Ruled{Program: Compile(&s)}).Alarms {
 		t.Errorf("before the first look: %+v", a)
+	}
+}
+
+// TestLooksTakeTurns: of two classes that are better apart, the one that has been due
+// the longer is looked for first.
+func TestLooksTakeTurns(t *testing.T) {
+	for _, test := range []struct {
+		sparse, populous sock.Instant // due
+		want             classSet
+	}{{5, 5, 1 << sparse}, {5, 4, 1 << populous}, {4, 5, 1 << sparse}, {7, 5, 1 << populous}, {5, 7, 1 << sparse}, {7, 7, 0}} {
+		s := newSight()
+		s.next[sparse], s.next[populous] = test.sparse, test.populous
+		if of := s.ripe(&Program{}, 6); of != test.want {
+			t.Errorf("due at %d and %d, at 6 the look is for %b, want %b", test.sparse, test.populous, of, test.want)
+		}
 	}
 }

@@ -86,7 +86,8 @@ func (s *sight) wake() sock.Instant {
 // ripe are the classes that a look now is to be for: those whose time has come.
 // A cheap class goes along with a dear one whose looks are no more frequent than its
 // own, and with any if its time has almost come; a dear one never goes along with a
-// cheap one. Where the two are better apart, the cheap one comes first.
+// cheap one. Where the two are better apart, the one that has been due the longer
+// comes first, and the cheap one if they have been equally.
 func (s *sight) ripe(p *Program, now sock.Instant) classSet {
 	var of classSet
 	for c, next := range s.next {
@@ -95,10 +96,13 @@ func (s *sight) ripe(p *Program, now sock.Instant) classSet {
 		}
 	}
 	if s.apart || !p.shares {
-		if of == allClasses {
-			return 1 << sparse
+		switch {
+		case of != allClasses:
+			return of
+		case s.next[populous] < s.next[sparse]:
+			return 1 << populous
 		}
-		return of
+		return 1 << sparse
 	}
 	soon := s.gap[populous] >= s.gap[sparse] || s.next[sparse].Sub(now) <= s.gap[sparse]/4
 	if of.has(populous) && s.next[sparse] != never && soon {
