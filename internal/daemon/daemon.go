@@ -394,6 +394,9 @@ func (d *watch) reload(r Reload) {
 	if d.ready {
 		d.Notify("READY=1\nSTATUS=" + d.status())
 	}
+	if d.Board != nil {
+		d.publish() // who has just edited the file looks now
+	}
 }
 
 // notice takes note of what was read. The daemon is ready once it looked at the
