@@ -11,6 +11,23 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
+// oneAnHour limits the first action of a rule so far that what it does is counted
+// with ease.
+func oneAnHour(r *rules.Rule) { r.Then[0].Limit = rules.Limit{N: 1, Per: time.Hour} }
+
+// untilFew has a group fire on long after its condition has ceased to hold.
+func untilFew(r *rules.Rule) { r.Until = []rules.Condition{fewer(10)} }
+
+// tenPorts are all the local ports that there are, and useTenPorts adds a socket on
+// each of them.
+var tenPorts = []ssfilter.PortRange{{First: 10000, Last: 10009}}
+
+func (b *bench) useTenPorts(change ...func(*simSocket)) {
+	for i := range uint16(10) {
+		b.add(uint64(i+1), time.Minute, append(change, func(s *simSocket) { s.id.SPort = [2]byte{byte((10000 + i) >> 8), byte(10000 + i)} })...)
+	}
+}
+
 // TestFiringOfAnEarlierRun: a group that fired three hours ago is no reason to kill
 // before a look of this run has shown it; the first one fails, and the second is for
 // another rule.
@@ -56,10 +73,8 @@ func TestFiringOfAnEarlierRunWithoutPorts(t *testing.T) {
 	})
 	s := set(leak, killing("watch", logging))
 	before := newBench(t)
-	before.count = Counted{OK: true, Ports: []ssfilter.PortRange{{First: 10000, Last: 10009}}}
-	for i := range uint16(10) {
-		before.add(uint64(i+1), time.Minute, func(s *simSocket) { s.id.SPort = [2]byte{byte((10000 + i) >> 8), byte(10000 + i)} })
-	}
+	before.count = Counted{OK: true, Ports: tenPorts}
+	before.useTenPorts()
 	before.rule(s)
 	before.until(30 * time.Second)
 	after := newBench(t)
@@ -77,10 +92,7 @@ func TestFiringOfAnEarlierRunWithoutPorts(t *testing.T) {
 // TestFiringAfterADay: what fired a day ago and has not ended since, by until, alerts
 // on, and is acted on again once its condition has held anew.
 func TestFiringAfterADay(t *testing.T) {
-	rule := above(100, kills, func(r *rules.Rule) {
-		r.Until = []rules.Condition{fewer(10)}
-		r.Then[0].Limit = rules.Limit{N: 1, Per: time.Hour}
-	})
+	rule := above(100, kills, oneAnHour, untilFew)
 	before := newBench(t)
 	before.many(1, 150, time.Minute)
 	before.rule(eachSecond(rule))
@@ -271,13 +283,8 @@ func TestAlmostTooManyGroups(t *testing.T) {
 // TestPortUsageAndExclude: what is excluded in one state takes up ports in others.
 func TestPortUsageAndExclude(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, Ports: []ssfilter.PortRange{{First: 10000, Last: 10009}}}
-	for i := range uint16(10) {
-		b.add(uint64(i+1), time.Minute, func(s *simSocket) {
-			s.state = ssfilter.Established
-			s.id.SPort = [2]byte{byte((10000 + i) >> 8), byte(10000 + i)}
-		})
-	}
+	b.count = Counted{OK: true, Ports: tenPorts}
+	b.useTenPorts(func(s *simSocket) { s.state = ssfilter.Established })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}, 0
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), Where: port(80)}}
@@ -407,10 +414,7 @@ func TestDoubtOverTwoRestarts(t *testing.T) {
 // TestLooksThatFailForHours: what fired before them is acted on again once its
 // condition is shown to hold anew.
 func TestLooksThatFailForHours(t *testing.T) {
-	rule := above(100, kills, func(r *rules.Rule) {
-		r.Until = []rules.Condition{fewer(10)}
-		r.Then[0].Limit = rules.Limit{N: 1, Per: time.Hour}
-	})
+	rule := above(100, kills, oneAnHour, untilFew)
 	b := newBench(t)
 	b.many(1, 150, time.Minute)
 	b.rule(eachSecond(rule))
@@ -543,10 +547,8 @@ func TestFiringWithoutPorts(t *testing.T) {
 		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: time.Hour}, Order: rules.Oldest}}
 	}), killing("watch", logging))
 	before := newBench(t)
-	before.count = Counted{OK: true, Ports: []ssfilter.PortRange{{First: 10000, Last: 10009}}}
-	for i := range uint16(10) {
-		before.add(uint64(i+1), time.Minute, func(s *simSocket) { s.id.SPort = [2]byte{byte((10000 + i) >> 8), byte(10000 + i)} })
-	}
+	before.count = Counted{OK: true, Ports: tenPorts}
+	before.useTenPorts()
 	before.rule(s)
 	before.until(30 * time.Second)
 	if len(before.sockets) != 9 {
