@@ -106,17 +106,7 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 			g.doubted, g.again = true, never
 		}
 		if t.now != nil {
-			switch {
-			case g.growing == nil && rg.looked == 0:
-				g.growing = &growth{at: got}
-			case g.growing == nil:
-				g.growing = &growth{at: since}
-			case rg.looked == 0:
-				g.growing.miss(got)
-			default:
-				g.growing.add(0, max(since, g.growing.at))
-			}
-			m.Growth = g.growing.add(c.fresh, got)
+			m.Growth = rg.grow(g, c.fresh, since, got)
 		}
 		if some := t.examples[number]; len(some) > 0 {
 			g.examples = some
@@ -143,6 +133,22 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 			slog.String("rule", r.Name), slog.Int("groups", maxGroups), slog.Int("sockets_left_out", t.omitted))
 	}
 	rg.fresh = true
+}
+
+// grow takes in how many sockets of a group match for the first time, which came
+// after since, and returns how many a minute that makes.
+func (rg *ruleGroups) grow(g *group, fresh uint32, since, got sock.Instant) float64 {
+	switch {
+	case g.growing == nil && rg.looked == 0:
+		g.growing = &growth{at: got}
+	case g.growing == nil:
+		g.growing = &growth{at: since}
+	case rg.looked == 0:
+		g.growing.miss(got)
+	default:
+		g.growing.add(0, max(since, g.growing.at))
+	}
+	return g.growing.add(fresh, got)
 }
 
 // sample has one group take in a sample, and reports whether that changed its

@@ -21,6 +21,24 @@ func (b *bench) begun(s *simSocket) {
 	s.entered, s.progress, s.lastAck, s.lastData = b.now, b.now, b.now, b.now
 }
 
+// timeWaits adds n timewait sockets that begin now, from the cookie on.
+func (b *bench) timeWaits(cookie uint64, n int) {
+	b.many(cookie, n, 0, func(s *simSocket) {
+		s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
+	})
+	b.count.TimeWait = uint64(len(b.sockets))
+}
+
+// reap has the kernel take the timewait sockets whose minute is over.
+func (b *bench) reap() {
+	for c, s := range b.sockets {
+		if s.expires <= b.now {
+			delete(b.sockets, c)
+		}
+	}
+	b.count.TimeWait = uint64(len(b.sockets))
+}
+
 // TestGrowthOfWhatMatchesAgain: connections that are there all the time, and match
 // now and then, are seen for the first time once.
 func TestGrowthOfWhatMatchesAgain(t *testing.T) {
@@ -121,33 +139,18 @@ func TestGrowthWhileLooksFail(t *testing.T) {
 func TestGrowthAfterSparedLooks(t *testing.T) {
 	b := newBench(t)
 	b.count = Counted{OK: true, HasTimeWait: true}
-	tw := func(n int, from uint64) {
-		b.many(from, n, 0, func(s *simSocket) {
-			s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
-		})
-	}
-	reap := func() {
-		for c, s := range b.sockets {
-			if s.expires <= b.now {
-				delete(b.sockets, c)
-			}
-		}
-		b.count.TimeWait = uint64(len(b.sockets))
-	}
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 		r.For, r.When = 0, []rules.Condition{more(30), {Metric: rules.Growth, Op: rules.Greater, Number: 15}}
 	})))
 	b.until(2 * time.Second)
-	tw(40, 1) // makes the group known, by 8 a minute
-	reap()
+	b.timeWaits(1, 40) // makes the group known, by 8 a minute
 	b.until(5 * time.Second)
 	for at := 6 * time.Second; at < 30*time.Minute; at += time.Second { // few for half an hour
 		b.until(at)
-		reap()
+		b.reap()
 	}
-	tw(100, 1000) // 100 in a moment are 20 a minute
-	reap()
+	b.timeWaits(1000, 100) // 100 in a moment are 20 a minute
 	b.until(30*time.Minute + 10*time.Second)
 	if len(b.events) == 0 {
 		t.Errorf("100 sockets first seen within five minutes, and no growth of more than 15/m: %+v", b.e.Overview(b.now).Rules[0].Groups)
@@ -205,19 +208,6 @@ func TestGrowthAfterReloadAndSparedLooks(t *testing.T) {
 	for _, reload := range []bool{false, true} {
 		b := newBench(t)
 		b.count = Counted{OK: true, HasTimeWait: true}
-		tw := func(n int, from uint64) {
-			b.many(from, n, 0, func(s *simSocket) {
-				s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
-			})
-		}
-		reap := func() {
-			for c, s := range b.sockets {
-				if s.expires <= b.now {
-					delete(b.sockets, c)
-				}
-			}
-			b.count.TimeWait = uint64(len(b.sockets))
-		}
 		r := above(0, func(r *rules.Rule) {
 			r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 			r.For, r.When = 0, []rules.Condition{more(30), {Metric: rules.Growth, Op: rules.Greater, Number: 15}}
@@ -228,8 +218,7 @@ func TestGrowthAfterReloadAndSparedLooks(t *testing.T) {
 		}
 		b.rule(eachSecond(r))
 		b.until(30 * time.Minute)
-		tw(100, 1000) // 100 in a moment are 20 a minute
-		reap()
+		b.timeWaits(1000, 100) // 100 in a moment are 20 a minute
 		b.until(30*time.Minute + 10*time.Second)
 		if len(b.events) == 0 {
 			t.Errorf("reload %t: 100 sockets within five minutes, half an hour after the rules were loaded, and no growth > 15/m: %+v", reload, b.e.Overview(b.now).Rules[0].Groups)
