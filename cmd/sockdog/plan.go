@@ -77,6 +77,38 @@ type planned struct {
 	Comm       string   `json:"comm,omitempty"`
 }
 
+// plannedGroup is how a group stands in -o json, under the names that the log uses.
+type plannedGroup struct {
+	Rule    string            `json:"rule"`
+	Action  string            `json:"action"` // group
+	Result  engine.Phase      `json:"result"`
+	DryRun  bool              `json:"dry_run"`
+	Reason  string            `json:"reason"`
+	Group   map[string]string `json:"group"`
+	Sockets int               `json:"sockets"`
+}
+
+func groupOf(r *engine.RuleOverview, g *engine.GroupOverview) plannedGroup {
+	p := plannedGroup{Rule: r.Name, Action: "group", Result: g.Phase, DryRun: r.DryRun, Group: make(map[string]string), Sockets: g.Count}
+	for _, l := range g.Group {
+		p.Group[l.Name] = l.Value
+	}
+	conditions := make([]string, len(r.When))
+	for i, c := range r.When {
+		conditions[i] = fmt.Sprintf("%s (%s)", valueOf(g, c.Metric), c)
+	}
+	p.Reason = strings.Join(conditions, " and ")
+	return p
+}
+
+// valueOf is what a group measures, as a condition has it.
+func valueOf(g *engine.GroupOverview, m rules.Metric) string {
+	if m == rules.Growth {
+		return "growth not known" // by one look
+	}
+	return string(m) + " " + decimal(math.Round(10*g.Of(m))/10) + m.Unit()
+}
+
 func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 	h, err := openHost()
 	if err != nil {
@@ -105,16 +137,21 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 	all := engine.Forecasts(finding, engine.Config{Precision: h.precision, Self: os.Getpid()}, h.engineAble(), restored,
 		engine.Owned{Holders: holders.Owners, Complete: holders.Complete}, h.now())
 	slices.SortStableFunc(all, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
-	if output == "json" {
-		var objects []planned
-		for i := range all {
-			objects = append(objects, plannedOf(&all[i]))
-		}
-		return printJSON(out, objects)
-	}
 	groups, err := groupsNow(set, h, kernel, restored)
 	if err != nil {
 		return err
+	}
+	if output == "json" {
+		var objects []any
+		for i := range all {
+			objects = append(objects, plannedOf(&all[i]))
+		}
+		for i := range groups {
+			for j := range groups[i].Groups {
+				objects = append(objects, groupOf(&groups[i], &groups[i].Groups[j]))
+			}
+		}
+		return printJSON(out, objects)
 	}
 	return printPlan(out, set, all, groups)
 }
@@ -162,11 +199,11 @@ func countNow() (engine.Counted, error) {
 		return engine.Counted{}, err
 	}
 	in := engine.Counted{OK: true, TimeWait: c.TimeWait, HasTimeWait: c.Has&counters.HasTimeWait != 0}
-	ports, err := reader.Ports()
+	ports, _ := reader.Ports() // without them port_usage is not known, and all else is
 	for _, r := range ports {
 		in.Ports = append(in.Ports, ssfilter.PortRange(r))
 	}
-	return in, err
+	return in, nil
 }
 
 func plannedOf(f *engine.Forecast) planned {
@@ -257,10 +294,7 @@ func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode st
 		}
 		var values []string
 		for _, c := range r.When {
-			value := string(c.Metric) + " " + decimal(math.Round(10*g.Of(c.Metric))/10) + c.Metric.Unit()
-			if c.Metric == rules.Growth {
-				value = "growth not known" // by one look
-			}
+			value := valueOf(g, c.Metric)
 			if !slices.Contains(values, value) {
 				values = append(values, value)
 			}

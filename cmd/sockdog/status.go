@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -245,7 +244,7 @@ func (w *report) groups(all []status.Rule) {
 
 func (w *report) sockets(s *status.Status) {
 	head := "SOCKETS"
-	if s.Time.Sub(s.SocketsAt) > status.NowFor {
+	if !s.SocketsAt.IsZero() && s.Time.Sub(s.SocketsAt) > status.NowFor {
 		head = "SOCKETS, " + w.since(s.SocketsAt) + " AGO"
 	}
 	var rows [][]string
@@ -285,23 +284,8 @@ func (w *report) table(header []string, rows [][]string, spare ...int) {
 	if len(rows) == 0 {
 		return
 	}
-	for _, row := range rows {
-		for i := range row {
-			row[i] = printable(row[i])
-		}
-	}
 	w.WriteByte('\n')
 	printTable(w, header, rows, w.cells, spare...) // a buffer takes everything
-}
-
-// printable keeps what stands in a process's name from governing the terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, text)
 }
 
 func ofSeconds(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }

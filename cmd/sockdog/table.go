@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,7 +17,7 @@ import (
 // 12 ms for a thousand rows, a third of what the whole look costs.) The header may
 // be nil. Lines have so many cells at most, where that can be, 0 is no bound: the
 // last column is wrapped, the middle of others left out, and those of spare
-// altogether, one after the other.
+// altogether, one after the other. What would govern the terminal is replaced.
 func printTable(out io.Writer, header []string, rows [][]string, cells int, spare ...int) error {
 	if header != nil {
 		rows = append([][]string{header}, rows...)
@@ -28,7 +29,8 @@ func printTable(out io.Writer, header []string, rows [][]string, cells int, spar
 	natural, narrows := make([]int, last+1), make([]bool, last+1)
 	for _, row := range rows {
 		for i, cell := range row {
-			natural[i], narrows[i] = max(natural[i], utf8.RuneCountInString(cell)), true
+			row[i] = printable(cell)
+			natural[i], narrows[i] = max(natural[i], utf8.RuneCountInString(row[i])), true
 		}
 	}
 	l := layout{narrows, spare}
@@ -64,6 +66,9 @@ func appendCell(b []byte, cell string, width int) []byte {
 	}
 }
 
+// printable keeps what stands in a process's name from governing the terminal.
+func printable(text string) string { return string(appendPlain(nil, text)) }
+
 // printJSON prints one array of objects.
 func printJSON[T any](out io.Writer, objects []T) error {
 	return printObjects(out, slices.Values(objects))
@@ -73,15 +78,19 @@ func printJSON[T any](out io.Writer, objects []T) error {
 // hundred thousand.
 func printObjects[T any](out io.Writer, objects iter.Seq[T]) error {
 	w := bufio.NewWriter(out)
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetIndent("  ", "  ")
+	encoder.SetEscapeHTML(false) // who reads a condition wants its > to be one
 	separator := "["
 	for o := range objects {
-		text, err := json.MarshalIndent(o, "  ", "  ")
-		if err != nil {
+		text.Reset()
+		if err := encoder.Encode(o); err != nil {
 			return err
 		}
 		w.WriteString(separator)
 		w.WriteString("\n  ")
-		w.Write(text)
+		w.Write(bytes.TrimSuffix(text.Bytes(), []byte("\n")))
 		separator = ","
 	}
 	if separator == "[" {

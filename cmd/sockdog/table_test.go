@@ -115,3 +115,14 @@ func TestWrap(t *testing.T) {
 		}
 	})
 }
+
+// A process may call itself what it likes: no table lets it govern the terminal.
+func TestTablesAreHarmless(t *testing.T) {
+	var out strings.Builder
+	if err := printTable(&out, nil, [][]string{{"a\x1b[31mEVIL\a", "\u202egnp\nkill"}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "a\ufffd[31mEVIL\ufffd  \ufffdgnp\ufffdkill\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
