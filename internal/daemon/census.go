@@ -16,6 +16,8 @@ const (
 	// censusShare is the part of cpu_budget that this may cost: the looks for the
 	// rules have the rest.
 	censusShare = 0.03
+	// rarest bounds how far apart the smallest of budgets puts two.
+	rarest = 24 * time.Hour
 	// mostSkips bounds how long the counters alone are believed, to a minute.
 	mostSkips = 11
 )
@@ -82,7 +84,7 @@ func (d *watch) takeIn(c census) {
 
 // spacing is how long to wait after a census that took so much CPU.
 func spacing(cost time.Duration, budget float64) time.Duration {
-	return max(censusEvery, time.Duration(float64(cost)/(censusShare*budget)))
+	return max(censusEvery, time.Duration(min(float64(cost)/(censusShare*budget), float64(rarest))))
 }
 
 // roll is what the last walk of the table found.

@@ -49,6 +49,7 @@ func TestSpacing(t *testing.T) {
 		{time.Millisecond, 0.01, censusEvery},
 		{27 * time.Millisecond, 0.01, 90 * time.Second},
 		{27 * time.Millisecond, 0.001, 15 * time.Minute},
+		{200 * time.Millisecond, 1e-12, rarest},
 	} {
 		if got := spacing(test.cost, test.budget).Round(time.Millisecond); got != test.want {
 			t.Errorf("%v after a census of %v, of %v of a core; want %v", got, test.cost, test.budget, test.want)

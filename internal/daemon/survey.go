@@ -53,8 +53,8 @@ func newSurvey(o *Options) *survey {
 
 // look has it found who holds what alarms are about, where that is not known and a
 // walk is not too much: begun says that one of them is told for the first time. It
-// waits for a moment.
-func (s *survey) look(alarms []engine.Alarm, begun bool) {
+// waits for a moment, and not once closing is closed.
+func (s *survey) look(alarms []engine.Alarm, begun bool, closing <-chan struct{}) {
 	asked := make(map[uint32]struct{})
 	unknown := false
 	for i := range alarms {
@@ -92,6 +92,7 @@ func (s *survey) look(alarms []engine.Alarm, begun bool) {
 	select {
 	case w := <-s.walking:
 		s.take(w)
+	case <-closing:
 	case <-wait.C:
 		s.waited = true
 	}
@@ -173,7 +174,7 @@ func (s *survey) of(a *engine.Alarm) (text string, known bool) {
 // line of its own: a process may give itself any.
 func harmless(comm string) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || strings.ContainsRune("<>&|[]()*~`@", r) {
+		if !unicode.IsPrint(r) || strings.ContainsRune("<>&|[]()*~`@#:/", r) {
 			return '?'
 		}
 		return r

@@ -142,7 +142,7 @@ func (t *teller) follow(set *rules.Set) {
 // tell tells the receivers how alarms stand.
 func (t *teller) tell(d *dispatch) {
 	isNew := func(a engine.Alarm) bool { return t.begun[identity(&a)] == nil }
-	t.holders.look(d.alarms, slices.ContainsFunc(d.alarms, isNew))
+	t.holders.look(d.alarms, slices.ContainsFunc(d.alarms, isNew), t.closing)
 	alerts := make(map[string][]notify.Alert) // by receiver
 	for i := range d.alarms {
 		a := &d.alarms[i]

@@ -48,7 +48,7 @@ func TestSurvey(t *testing.T) {
 	expect := func(inodes []uint32, count int, begun bool, want string) {
 		t.Helper()
 		a := about(inodes, count)
-		s.look([]engine.Alarm{a}, begun)
+		s.look([]engine.Alarm{a}, begun, nil)
 		if got, _ := s.of(&a); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
@@ -99,7 +99,7 @@ func TestSurveyOfWhatIsKnown(t *testing.T) {
 	for i := range a.Examples {
 		a.Examples[i].Owners = []sock.Owner{{PID: 7, Comm: "java"}}
 	}
-	s.look([]engine.Alarm{a}, true)
+	s.look([]engine.Alarm{a}, true, nil)
 	if got, _ := s.of(&a); got != "java[7] 2" {
 		t.Errorf("%q", got)
 	}
@@ -117,7 +117,7 @@ func TestSurveyThatFails(t *testing.T) {
 	}})
 	a := about([]uint32{7}, 1)
 	for _, want := range []string{"not known yet", "leaky[42] 1"} {
-		s.look([]engine.Alarm{a}, false)
+		s.look([]engine.Alarm{a}, false, nil)
 		if got, _ := s.of(&a); got != want {
 			t.Errorf("after %d walks: %q, want %q", walks, got, want)
 		}
@@ -129,7 +129,7 @@ func TestSurveyThatFails(t *testing.T) {
 // a link, or a line of its own.
 func TestHarmless(t *testing.T) {
 	for comm, want := range map[string]string{
-		"kworker/0:1-ev_x": "kworker/0:1-ev_x", "<!channel>\nDone": "?!channel??Done", "<http://x|k>": "?http://x?k?",
+		"kworker/0:1-ev_x": "kworker?0?1-ev_x", "<!channel>\nDone": "?!channel??Done", "<http://x|k>": "?http???x?k?", "evil.io/x": "evil.io?x", "#general": "?general",
 		"[a](b)*c*~d~`e`": "?a??b??c??d??e?", "\u202egnp": "?gnp", "@here": "?here", "größe": "größe",
 	} {
 		if got := harmless(comm); got != want {
@@ -150,7 +150,7 @@ func TestSurveyThatTakesLong(t *testing.T) {
 		}})
 		a := about([]uint32{1}, 1)
 		for range 30 {
-			s.look([]engine.Alarm{a}, false)
+			s.look([]engine.Alarm{a}, false, nil)
 		}
 		if took := time.Since(began); took != surveyWait {
 			t.Errorf("30 alerts waited %v for the names, want %v", took, surveyWait)
@@ -158,9 +158,17 @@ func TestSurveyThatTakesLong(t *testing.T) {
 		if got, known := s.of(&a); got != "not known yet" || known {
 			t.Errorf("%q, and known: %t", got, known)
 		}
+		closing := make(chan struct{})
+		close(closing)
+		s.waited = false
+		ending := time.Now()
+		s.look([]engine.Alarm{a}, false, closing)
+		if took := time.Since(ending); took > 0 {
+			t.Errorf("told to end, an alert waits %v", took)
+		}
 		close(ends)
 		synctest.Wait()
-		s.look([]engine.Alarm{a}, false)
+		s.look([]engine.Alarm{a}, false, nil)
 		if got, known := s.of(&a); got != "java[7] 1" || !known {
 			t.Errorf("%q, and known: %t", got, known)
 		}
