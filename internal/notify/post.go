@@ -11,8 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -222,7 +224,7 @@ func explain(err error, timeout time.Duration) error {
 		large bool
 	)
 	switch {
-	case errors.As(err, &op) && op.Op == "proxyconnect":
+	case errors.As(err, &op) && (op.Op == "proxyconnect" || op.Op == "socks connect"):
 		text = "the proxy: " + explain(op.Err, timeout).Error()
 	case errors.As(err, &lookup):
 		text = "its host name cannot be looked up: " + lookup.Err
@@ -238,15 +240,26 @@ func explain(err error, timeout time.Duration) error {
 		text = "its certificate is not valid: " + foreign(verify.Err)
 	case errors.As(err, &noTLS):
 		text = "it does not speak TLS: is it an http:// URL?"
-	case errors.As(err, &op):
-		text = op.Op + ": " + foreign(op.Err) // without addresses, whose ports change with each try
-		large = op.Op == "read" || op.Op == "write"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case hungUp(err):
 		text, large = "it hangs up without an answer", true
+	case errors.As(err, &op):
+		for errors.As(op.Err, &op) { // a body is sent by a readfrom, around the write that failed
+		}
+		text = op.Op + ": " + foreign(op.Err) // without addresses, whose ports change with each try
+		large = op.Op == "read" || op.Op == "write" || op.Op == "readfrom"
 	default:
 		text = foreign(err)
 	}
 	return &failure{text: text, large: large}
+}
+
+// hungUp reports whether the other side has closed the connection. Which of these
+// that comes as is up to chance: whether it is seen first by who reads or by who
+// writes, and whether some of the message was not read yet.
+func hungUp(err error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE}, func(end error) bool {
+		return errors.Is(err, end)
+	})
 }
 
 // foreign is an error without what it quotes: that comes from the other side.

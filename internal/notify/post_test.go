@@ -231,7 +231,7 @@ func TestAnswers(t *testing.T) {
 			}
 			conn.(*net.TCPConn).SetLinger(0)
 			conn.Close()
-		}, "read: connection reset by peer", false, true},
+		}, "it hangs up without an answer", false, true},
 		"half an answer": {raw("HTTP/1.1 200"), "it hangs up without an answer", false, true},
 	}
 	for name, tt := range tests {
@@ -245,6 +245,28 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("%v: that it was too large is thought possible: %v, want %v", err, !tt.large, tt.large)
 			}
 		})
+	}
+}
+
+// Whatever a hang-up in the middle of a message looks like from here, it may be for
+// the size of that, and is said in the same words.
+func TestHangsUpOnLarge(t *testing.T) {
+	s := plain(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > 100_000 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	r := &rules.Receiver{Form: rules.Webhook, Timeout: 10 * time.Second}
+	for range 40 {
+		err := deliver(t.Context(), r, rules.Source{Text: s.URL}, make([]byte, 250_000))
+		fails(t, err, "it hangs up without an answer", false)
+		var failed *failure
+		if !errors.As(err, &failed) || !failed.large {
+			t.Errorf("%v: that it was too large is not thought possible", err)
+		}
+	}
+	if err := deliver(t.Context(), r, rules.Source{Text: s.URL}, make([]byte, 100_000)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -350,7 +372,18 @@ func TestProxy(t *testing.T) {
 	proceed := make(chan struct{})
 	hanging := plain(t, func(http.ResponseWriter, *http.Request) { <-proceed })
 	t.Cleanup(func() { close(proceed) }) // net/http gives up on a proxy only after a minute
+	leaving, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { leaving.Close() })
+	go func() {
+		for conn, err := leaving.Accept(); err == nil; conn, err = leaving.Accept() {
+			conn.Close()
+		}
+	}()
 	tests := map[string]struct{ proxy, want string }{
+		"of SOCKS":     {"socks5://" + leaving.Addr().String(), "the proxy: it hangs up without an answer"},
 		"no such name": {"http://no..name:3128", "the proxy: its host name cannot be looked up: no such host"},
 		"refuses":      {refusing.URL, "the proxy answers 407 Proxy Authentication Required"},
 		"is not there": {"http://127.0.0.1:1", "the proxy: dial: connect: connection refused"},
