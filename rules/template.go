@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -119,8 +120,9 @@ var templateFuncs = template.FuncMap{
 	"print":   func(args ...any) (string, error) { return short(fmt.Sprint(args...)) },
 	"println": func(args ...any) (string, error) { return short(fmt.Sprintln(args...)) },
 	"printf": func(format string, args ...any) (string, error) {
-		if wideVerb.MatchString(format) {
-			return "", fmt.Errorf("a width or precision is at most 999, and in digits")
+		// A percent sign that is meant is not where a verb begins.
+		if wideVerb.MatchString(strings.ReplaceAll(format, "%%", "")) {
+			return "", errors.New("a width or precision is at most 999, and in digits")
 		}
 		return short(fmt.Sprintf(format, args...))
 	},
@@ -133,7 +135,7 @@ var wideVerb = regexp.MustCompile(`%[^%a-zA-Z]*([0-9]{4}|\*)`)
 
 func short(text string) (string, error) {
 	if len(text) > maxMessage {
-		return "", fmt.Errorf("a text is at most 8 KiB long")
+		return "", errors.New("a text is at most 8 KiB long")
 	}
 	return text, nil
 }

@@ -29,6 +29,7 @@ func TestTemplates(t *testing.T) {
 		"fields":            {"{{.Rule}}: {{.Count}} to {{.Group.dst}} for {{.Lasted}}", "leak: 3 to 192.0.2.1 for 1m30s"},
 		"methods":           {`{{.Since.Format "15:04"}} {{.Since.UTC.Year}} {{.Lasted.Minutes}} {{"15:04" | .Since.Format}}`, "03:12 2026 1.5 03:12"},
 		"printf":            {`{{printf "%.1f%% of %d" .PortUsage .Count}} 100%!`, "93.1% of 3 100%!"},
+		"percent signs":     {`{{printf "*%.0f%%* of %s" .PortUsage .Group.dst}} {{printf "%.0f%% (2026-11)" .PortUsage}} {{printf "%.1f%% / 1000" .PortUsage}}`, "*93%* of 192.0.2.1 93% (2026-11) 93.1% / 1000"},
 		"branches":          {`{{if and (gt .Count 2) (eq .Status "firing")}}many{{else if .Count}}some{{else}}none{{end}}`, "many"},
 		"a guarded slice":   {`{{if gt (len .Holders) 8}}{{slice .Holders 0 8}}{{end}}`, "nginx[1]"},
 		"with":              {`{{with .Group}}{{.dst}}:{{.dport}} {{$.Count}}{{else}}{{.Count}}{{end}}`, "192.0.2.1:5432 3"},
@@ -46,6 +47,15 @@ func TestTemplates(t *testing.T) {
 				t.Errorf("%q says %q, want %q", tt.text, got, tt.want)
 			}
 		})
+	}
+}
+
+// A width that would be more than the memory is found behind any percent sign.
+func TestWideVerbs(t *testing.T) {
+	for _, format := range []string{"%1000d", "%%%1000d", "%5%%1000d", "%.%%*d", "%[1]*d", "%é%1000d", "%-1000d", "%.1000f"} {
+		if m, slips := readTemplate(`{{printf "` + format + `" 1 1}}`); m != nil || !strings.Contains(slips[0].text, "999") {
+			t.Errorf("%q: %v", format, slips)
+		}
 	}
 }
 
