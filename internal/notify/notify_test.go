@@ -743,6 +743,65 @@ func TestWebhookTooLarge(t *testing.T) {
 	})
 }
 
+// What a proxy before a webhook hangs up on is cut after a while, and then at once,
+// without being said to be lost each time.
+func TestWebhookHangsUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.refusing(100<<10, errHangUp)
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		told := func(d time.Duration, want string) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			var said []string
+			for _, s := range w.sent {
+				said = append(said, fmt.Sprintf("%d, and %d left out", len(s.note.Alerts), s.note.TruncatedAlerts))
+			}
+			w.sent = nil
+			if got := strings.Join(said, "; "); got != want {
+				t.Errorf("at %v it was told of %q, want %q", time.Since(w.start), got, want)
+			}
+		}
+		w.fireLarge("chat", 20, 8<<10)
+		told(10*time.Second, "10, and 10 left out")
+		w.said(0, false, lost+"hangs up", "INFO the receiver takes alerts again")
+		w.fire("chat", "a20")
+		told(time.Minute+5*time.Second, "10, and 11 left out")
+		w.said(0, false)
+		w.refusing(1<<20, errHangUp)
+		w.fire("chat", "a21")
+		told(time.Minute, "22, and 0 left out")
+		told(time.Hour, "")
+	})
+}
+
+// A webhook that was away is told all that fires where that is not much, and of
+// much a part, and all with the next message.
+func TestWebhookWasAway(t *testing.T) {
+	for n, want := range map[int][2]int{15: {15, 16}, 100: {12, 101}} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.refusing(0, errHangUp)
+				w.configure(to(rules.Webhook, "chat", "hook"))
+				w.fireLarge("chat", n, 750)
+				time.Sleep(time.Hour)
+				w.refusing(1<<20, nil)
+				for i, name := range []string{"", "a999"} {
+					if name != "" {
+						w.fire("chat", name)
+					}
+					time.Sleep(time.Minute + time.Second)
+					synctest.Wait()
+					if len(w.sent) != 1 || len(w.sent[0].note.Alerts) < want[i] {
+						t.Fatalf("it was told %d messages, the first of %d alerts, want one of %d", len(w.sent), len(w.sent[0].note.Alerts), want[i])
+					}
+					w.sent = nil
+				}
+			})
+		})
+	}
+}
+
 const lost = "WARN the receiver does not take alerts; what still fires is told when it does: "
 
 // What is amiss on this side is found without an alert: at the start, with a

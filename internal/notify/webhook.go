@@ -29,7 +29,16 @@ type group struct {
 	turn  uint64 // when a message about it was made last
 	limit int    // of the alerts in a message
 	ails  bool   // the last message about it did not get through
+
+	hangUps int // on messages about it, since one got through that was not cut for that
 }
+
+// A receiver that hangs up, or answers 5xx, may be away or find the message too
+// large. That is thought from the third time in a row on, and of no small message.
+const (
+	patience = 3
+	small    = 16 << 10
+)
 
 // notification is the form that Alertmanager's webhooks send, version 4.
 type notification struct {
@@ -106,11 +115,12 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 		w.turns++
 		first.turn = w.turns
 		n := w.notification(about, byName[about], first)
-		return &message{body: encode(n), alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
+		body := encode(n)
+		return &message{body: body, alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
 			if err == nil {
 				w.table.hear(w.sender, about, upTo)
 			}
-			return first.settle(now, err, upTo, len(n.Alerts))
+			return first.settle(now, err, upTo, len(n.Alerts), len(body))
 		}}, now
 	}
 	return nil, due
@@ -125,19 +135,31 @@ func (w *webhook) well() bool {
 	return true
 }
 
-// settle notes how a message fared that told the news up to a number with n alerts.
-// Alerts that a message leaves out are not told later: it is made smaller only where
-// the receiver will not have it otherwise, and not because it is down.
-func (g *group) settle(now time.Time, err *failure, upTo uint64, n int) (smaller bool) {
+// settle notes how a message of that size fared that told the news up to a number
+// with n alerts. Alerts that a message leaves out are not told later: it is made
+// smaller only where the receiver will not have it otherwise, and not because it is
+// down.
+func (g *group) settle(now time.Time, err *failure, upTo uint64, n, size int) (smaller bool) {
 	g.ails = err != nil
+	if err != nil && err.large && !err.final {
+		g.hangUps++
+	}
 	switch {
 	case err == nil:
+		if g.limit == maxBatch {
+			g.hangUps = 0
+		}
 		g.tried, g.at, g.told, g.limit = now, now, upTo, min(2*g.limit, maxBatch)
-	case err.final && err.large && n > 1:
+		if g.hangUps > 0 {
+			g.limit = maxBatch // it may as well have been away until now
+		}
+	case err.large && n > 1 && (err.final || g.hangUps >= patience && size > small):
 		g.limit = n / 2
 		return true
 	case err.final:
 		g.tried, g.limit = now, maxBatch // its size was not why
+	case !err.large:
+		g.limit, g.hangUps = maxBatch, 0 // nor here
 	}
 	return false
 }
