@@ -124,12 +124,20 @@ var templateFuncs = template.FuncMap{
 		if wideVerb.MatchString(strings.ReplaceAll(format, "%%", "")) {
 			return "", errors.New("a width or precision is at most 999, and in digits")
 		}
-		return short(fmt.Sprintf(format, args...))
+		said, err := short(fmt.Sprintf(format, args...))
+		// What the arguments themselves say, such as the name of a process, is not complained of.
+		if bad := badVerb.FindString(said); err == nil && bad != "" && !strings.Contains(fmt.Sprint(args...), "%!") {
+			return "", fmt.Errorf("it says %q: %%d is for whole numbers, %%.0f for others, %%v for everything, and each takes one value", bad)
+		}
+		return said, err
 	},
 	"html":     func(args ...any) (string, error) { return short(template.HTMLEscaper(args...)) },
 	"js":       func(args ...any) (string, error) { return short(template.JSEscaper(args...)) },
 	"urlquery": func(args ...any) (string, error) { return short(template.URLQueryEscaper(args...)) },
 }
+
+// badVerb is what package fmt says of a verb and a value that do not go together.
+var badVerb = regexp.MustCompile(`%!.?\([^)]*\)`)
 
 var wideVerb = regexp.MustCompile(`%[^%a-zA-Z]*([0-9]{4}|\*)`)
 
@@ -204,15 +212,9 @@ func readTemplate(text string) (*message, []slip) {
 			offset, msg := explainTemplate(text, err)
 			return nil, []slip{{offset, "the template fails" + trial.when + ": " + msg}}
 		}
-		if bad := badVerb.FindString(b.String()); bad != "" && !strings.Contains(text, bad) {
-			return nil, []slip{{0, fmt.Sprintf("printf fails and says %q: %%d is for whole numbers, %%.0f for others, %%v for everything, and each takes one value", bad)}}
-		}
 	}
 	return &message{Template: t, keys: c.keys}, nil
 }
-
-// badVerb is what package fmt says of a verb and a value that do not go together.
-var badVerb = regexp.MustCompile(`%!.?\([^)]*\)`)
 
 const noOthers = "define, block and template have no place in a message: write out what it says"
 
@@ -356,30 +358,50 @@ func (c *templateChecker) pipe(n *parse.PipeNode, dot reflect.Type) reflect.Type
 	return of
 }
 
-func (c *templateChecker) commands(n *parse.PipeNode, dot reflect.Type) (of reflect.Type) {
+func (c *templateChecker) commands(n *parse.PipeNode, dot reflect.Type) reflect.Type {
+	var last argument
 	for i, cmd := range n.Cmds {
-		args := make([]reflect.Type, 0, len(cmd.Args))
+		var args []argument
 		for _, arg := range cmd.Args[1:] {
-			args = append(args, c.operand(arg, dot, 0))
+			args = append(args, argument{c.operand(arg, dot, nil), constant(arg)})
 		}
 		if i > 0 {
-			args = append(args, of)
+			args = append(args, last)
 		}
-		if function, ok := cmd.Args[0].(*parse.IdentifierNode); ok {
-			of = c.function(function.Ident, cmd.Args[1:], args)
-		} else {
-			of = c.operand(cmd.Args[0], dot, len(args))
+		last = argument{c.operand(cmd.Args[0], dot, args), constant(cmd.Args[0])}
+	}
+	return last.of
+}
+
+// argument is what a function or a method is given.
+type argument struct {
+	of       reflect.Type // nil: not known
+	constant parse.Node   // nil: it is none
+}
+
+// constant returns the number, text or word that a node is, or nil.
+func constant(n parse.Node) parse.Node {
+	switch n := n.(type) {
+	case *parse.NumberNode, *parse.StringNode, *parse.BoolNode, *parse.NilNode:
+		return n
+	case *parse.PipeNode:
+		if len(n.Decl) == 0 && len(n.Cmds) == 1 && len(n.Cmds[0].Args) == 1 {
+			return constant(n.Cmds[0].Args[0])
 		}
 	}
-	return of
+	return nil
 }
 
 // function returns the type of a function's result.
-func (c *templateChecker) function(name string, nodes []parse.Node, args []reflect.Type) reflect.Type {
+func (c *templateChecker) function(n *parse.IdentifierNode, args []argument) reflect.Type {
+	// A format that is not written out could not be told from a wrong one.
+	if n.Ident != "printf" || len(args) == 0 || args[0].constant != nil || args[0].of != stringType {
+		c.try(int(n.Position()), n.Ident, args)
+	}
 	if len(args) == 0 {
 		return nil
 	}
-	switch name {
+	switch n.Ident {
 	case "print", "printf", "println", "html", "js", "urlquery":
 		return stringType
 	case "not", "eq", "ne", "lt", "le", "gt", "ge":
@@ -387,17 +409,17 @@ func (c *templateChecker) function(name string, nodes []parse.Node, args []refle
 	case "len":
 		return intType
 	case "slice":
-		if args[0] == stringType {
+		if args[0].of == stringType {
 			return stringType
 		}
 	case "and", "or":
-		if !slices.ContainsFunc(args, func(of reflect.Type) bool { return of != args[0] }) {
-			return args[0]
+		if !slices.ContainsFunc(args, func(a argument) bool { return a.of != args[0].of }) {
+			return args[0].of
 		}
 	case "index":
-		if args[0] == groupType {
-			for _, n := range nodes {
-				if key, ok := n.(*parse.StringNode); ok {
+		if args[0].of == groupType {
+			for _, a := range args {
+				if key, ok := a.constant.(*parse.StringNode); ok {
 					c.keys = append(c.keys, slip{int(key.Position()), key.Text})
 				}
 			}
@@ -407,33 +429,123 @@ func (c *templateChecker) function(name string, nodes []parse.Node, args []refle
 	return nil
 }
 
-// operand returns the type of an operand that is given so many arguments.
-func (c *templateChecker) operand(n parse.Node, dot reflect.Type, args int) reflect.Type {
+// try calls a function, or with a dot before its name a method of the first
+// argument. Constants are what they are, and all else is the zero value of its type:
+// what fails with that fails whatever the event is, but for an index that is too high.
+func (c *templateChecker) try(at int, name string, args []argument) {
+	var words []string
+	var values []any
+	for i, a := range args {
+		switch {
+		case a.constant != nil:
+			words = append(words, a.constant.String())
+			continue
+		case a.of == nil:
+			return
+		}
+		switch a.of.Kind() {
+		case reflect.Pointer, reflect.Interface, reflect.Func, reflect.Chan:
+			return // nil is no value to try with
+		}
+		for len(values) <= i {
+			values = append(values, nil)
+		}
+		values[i] = reflect.Zero(a.of).Interface()
+		words = append(words, fmt.Sprintf("(index . %d)", i))
+	}
+	call := append([]string{name}, words...)
+	if strings.HasPrefix(name, ".") {
+		call = append([]string{words[0] + name}, words[1:]...)
+	}
+	t, err := template.New("").Funcs(templateFuncs).Parse("{{" + strings.Join(call, " ") + "}}")
+	if err == nil {
+		err = t.Execute(io.Discard, values)
+	}
+	if err == nil || strings.Contains(err.Error(), "out of range") || strings.Contains(err.Error(), "invalid slice index") {
+		return
+	}
+	msg := callError.ReplaceAllString(err.Error(), "")
+	if better := meant(args); better != "" && strings.Contains(msg, "incompatible types") {
+		msg += ": write " + better
+	}
+	c.slip(at, "%s fails: %s", name, msg)
+}
+
+// callError is what package text/template says before what is wrong with a call.
+var callError = regexp.MustCompile(`(?s)^template: .*?>: (error calling [a-z]+: )?`)
+
+// meant is how the constant of a comparison would be of the kind of what it is
+// compared with, or "".
+func meant(args []argument) string {
+	var with reflect.Kind
+	number, quoted := "", false
+	for _, a := range args {
+		switch n := a.constant.(type) {
+		case *parse.NumberNode:
+			number = n.Text
+		case *parse.StringNode:
+			number, quoted = n.Text, true
+		case nil:
+			with = a.of.Kind()
+		}
+	}
+	switch whole := !strings.Contains(number, "."); {
+	case !decimal.MatchString(number):
+		return ""
+	case with == reflect.String && !quoted:
+		return strconv.Quote(number)
+	case with == reflect.Float64 && whole:
+		return number + ".0"
+	case with == reflect.Float64 && quoted, with == reflect.Int && whole && quoted:
+		return number
+	case with == reflect.Int && !whole:
+		return "a whole number"
+	}
+	return ""
+}
+
+// operand returns the type of an operand that is given arguments.
+func (c *templateChecker) operand(n parse.Node, dot reflect.Type, args []argument) reflect.Type {
+	at, value := int(n.Position()), true
+	var of reflect.Type
 	switch n := n.(type) {
-	case *parse.DotNode:
-		return dot
+	case *parse.IdentifierNode:
+		value, of = false, c.function(n, args)
 	case *parse.FieldNode:
-		at := int(n.Position()) // of the second name, where there are several
-		if len(n.Ident) > 1 {
+		if len(n.Ident) > 1 { // the position is that of the second name
 			at -= len(".") + len(n.Ident[0])
 		}
-		return c.fields(dot, n.Ident, at, args)
+		value, of = false, c.fields(dot, n.Ident, at, args)
 	case *parse.VariableNode:
-		return c.fields(c.variable(n).of, n.Ident[1:], int(n.Position()), args)
+		value, of = len(n.Ident) == 1, c.fields(c.variable(n).of, n.Ident[1:], at, args)
 	case *parse.ChainNode:
-		return c.fields(c.operand(n.Node, dot, 0), n.Field, int(n.Position()), args)
+		value, of = false, c.fields(c.operand(n.Node, dot, nil), n.Field, at, args)
+	case *parse.DotNode:
+		of = dot
 	case *parse.PipeNode:
-		return c.pipe(n, dot)
+		of = c.pipe(n, dot)
 	case *parse.StringNode:
-		return stringType
+		of = stringType
+	case *parse.BoolNode:
+		of = boolType
+	case *parse.NumberNode:
+		of = intType
+		if n.IsComplex && !n.IsFloat {
+			of = reflect.TypeFor[complex128]()
+		} else if strings.ContainsAny(n.Text, ".eEpP") && !strings.ContainsAny(n.Text, "xX'") {
+			of = reflect.TypeFor[float64]()
+		}
 	}
-	return nil
+	if value && len(args) > 0 {
+		c.slip(at, "this is a value, and takes no arguments")
+	}
+	return of
 }
 
 // fields follows names from a value on; the first stands at that byte.
-func (c *templateChecker) fields(of reflect.Type, names []string, at, args int) reflect.Type {
+func (c *templateChecker) fields(of reflect.Type, names []string, at int, args []argument) reflect.Type {
 	for i, name := range names {
-		given := 0
+		var given []argument
 		if i == len(names)-1 {
 			given = args
 		}
@@ -444,7 +556,7 @@ func (c *templateChecker) fields(of reflect.Type, names []string, at, args int) 
 }
 
 // field returns the type of a field, of what is under a key, or of a method's result.
-func (c *templateChecker) field(of reflect.Type, name string, at, args int) reflect.Type {
+func (c *templateChecker) field(of reflect.Type, name string, at int, args []argument) reflect.Type {
 	if of == nil {
 		return nil
 	}
@@ -453,9 +565,10 @@ func (c *templateChecker) field(of reflect.Type, name string, at, args int) refl
 		switch takes := m.NumIn() - 1; { // without the receiver
 		case m.NumOut() != 1 && (m.NumOut() != 2 || m.Out(1) != errorType):
 			c.slip(at, ".%s gives %d results, and a template can take one", name, m.NumOut())
-		case takes != args && !m.IsVariadic():
-			c.slip(at, "the number of arguments of .%s is %d, not %d", name, takes, args)
+		case takes != len(args) && !m.IsVariadic():
+			c.slip(at, "the number of arguments of .%s is %d, not %d", name, takes, len(args))
 		default:
+			c.try(at, "."+name, append([]argument{{of: of}}, args...))
 			return m.Out(0)
 		}
 		return nil
@@ -468,7 +581,7 @@ func (c *templateChecker) field(of reflect.Type, name string, at, args int) refl
 	switch {
 	case !known:
 		c.unknownField(of, name, at)
-	case args > 0:
+	case len(args) > 0:
 		c.slip(at, ".%s takes no arguments", name)
 	case of == groupType:
 		c.keys = append(c.keys, slip{at, name})

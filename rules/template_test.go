@@ -31,6 +31,7 @@ func TestTemplates(t *testing.T) {
 		"printf":            {`{{printf "%.1f%% of %d" .PortUsage .Count}} 100%!`, "93.1% of 3 100%!"},
 		"percent signs":     {`{{printf "*%.0f%%* of %s" .PortUsage .Group.dst}} {{printf "%.0f%% (2026-11)" .PortUsage}} {{printf "%.1f%% / 1000" .PortUsage}}`, "*93%* of 192.0.2.1 93% (2026-11) 93.1% / 1000"},
 		"branches":          {`{{if and (gt .Count 2) (eq .Status "firing")}}many{{else if .Count}}some{{else}}none{{end}}`, "many"},
+		"a slice by values": {`{{if eq .Instance "x"}}{{slice .Holders 2 .Count}}{{slice "abc" 2 .Count}}{{index .Rule 9}}{{end}}`, ""},
 		"a guarded slice":   {`{{if gt (len .Holders) 8}}{{slice .Holders 0 8}}{{end}}`, "nginx[1]"},
 		"with":              {`{{with .Group}}{{.dst}}:{{.dport}} {{$.Count}}{{else}}{{.Count}}{{end}}`, "192.0.2.1:5432 3"},
 		"range":             {`{{range $k, $v := .Group}}{{$k}}={{$v}}{{if eq . "x"}}{{break}}{{end}} {{end}}`, "dport=5432 dst=192.0.2.1 "},
@@ -47,6 +48,86 @@ func TestTemplates(t *testing.T) {
 				t.Errorf("%q says %q, want %q", tt.text, got, tt.want)
 			}
 		})
+	}
+}
+
+// What a branch does that no trial takes is checked too.
+func TestTemplatesFailInNoBranch(t *testing.T) {
+	for text, want := range map[string]string{
+		"gt .PortUsage 95":          "gt fails: incompatible types for comparison: float64 and int: write 95.0",
+		"95 | lt .PortUsage":        "write 95.0",
+		"lt (95) .PortUsage":        "write 95.0",
+		"eq .Group.dport 443":       `write "443"`,
+		"and .Count (gt .Growth 5)": "write 5.0",
+		`eq .Count "5"`:             "write 5",
+		"gt .Count 2.5":             "write a whole number",
+		"gt .Lasted.Minutes 5":      "write 5.0",
+		"lt .Since .Since":          "invalid type for comparison",
+		"eq .Count":                 "missing argument",
+		"eq":                        "wrong number of args for eq",
+		"not":                       "wrong number of args for not",
+		"print not":                 "wrong number of args for not",
+		"and":                       "wrong number of args for and",
+		"not 1 2":                   "wrong number of args for not",
+		"len .Count":                "len of type int",
+		"slice .Count 1":            "can't slice item of type int",
+		"index .Count 1":            "can't index item of type int",
+		"index .Group .Count":       "value has type int; should be string",
+		"call .Rule":                "non-function",
+		".Since.Format 5":           "expected string",
+		".Since.Format .Count":      "expected string",
+		"5 .Count":                  "takes no arguments",
+		"(.Count) 5":                "takes no arguments",
+		"$.Count.X":                 "a value of type int has no .X",
+		"(5).X":                     "a value of type int has no .X",
+		`printf "%d %%" .PortUsage`: `it says "%!d(float64=0)"`,
+		`.Count | printf "%s"`:      `it says "%!s(int=0)"`,
+		`printf "%d of %d" .Count`:  `it says "%!d(MISSING)"`,
+		"printf 5":                  "expected string",
+	} {
+		for _, branch := range []string{`{{if eq .Instance "web-1"}}{{%}}{{end}}`, `{{if or .Count (not .Count)}}{{else}}{{%}}{{end}}`, `{{if and (eq .Rule "x") (%)}}{{end}}`} {
+			m, slips := readTemplate(strings.Replace(branch, "%", text, 1))
+			if m != nil || !strings.Contains(slips[0].text, want) {
+				t.Errorf("%s in %s: %v, want %q", text, branch, slips, want)
+			}
+		}
+	}
+}
+
+// Where the kinds of values are known only when it is said, it is not said wrong.
+func TestRenderFailsWithoutWords(t *testing.T) {
+	m, slips := readTemplate(`{{$x := 1}}{{if eq .Instance "web-1"}}{{$x = .PortUsage}}{{end}}{{printf "%d" $x}} {{printf "%s" .Holders}}`)
+	if len(slips) > 0 {
+		t.Fatal(slips)
+	}
+	if said, err := m.Render(&Event{Instance: "web-1"}); err == nil || !strings.Contains(err.Error(), "%!d(float64=0)") {
+		t.Errorf("it says %q, %v", said, err)
+	}
+	// A process has the name that it likes.
+	if said, err := m.Render(&Event{Holders: "%!d(x)"}); err != nil || said != "1 %!d(x)" {
+		t.Errorf("it says %q, %v", said, err)
+	}
+}
+
+// What people write.
+func TestTemplatesPeopleWrite(t *testing.T) {
+	for _, text := range []string{
+		"{{.Rule}} on {{.Instance}}: {{.Count}} sockets towards {{.Group.dst}}:{{.Group.dport}}",
+		`{{if eq .Status "resolved"}}:white_check_mark: {{.Rule}} is over after {{.Lasted}}, {{.Peak}} at most{{else}}:fire: *{{.Rule}}*: {{.Count}}{{end}}`,
+		`{{printf "*%.0f%%* of the ports towards %s" .PortUsage .Group.dst}} (<https://wiki/ports|runbook>)`,
+		`{{if gt .PortUsage 95.0}}page the network team{{else if gt .PortUsage 80.0}}look soon{{end}}`,
+		`{{with .About}}{{.}} {{end}}{{.When}} since {{.Since.Format "2006-01-02 15:04:05 MST"}}{{with .Done}}, done: {{.}}{{end}}`,
+		`{{if and (eq .Group.dport "5432") (ne .Instance "db-1")}}postgres{{else}}port {{.Group.dport}}{{end}} {{printf "%6.2f/min" .Growth}}`,
+		`{{range $key, $value := .Group}}{{$key}}={{$value | printf "%-15s"}} {{end}}{{if not .Group}}many groups{{end}}`,
+		`{{$who := or .Holders "nobody"}}{{if gt (len $who) 40}}{{slice $who 0 40}}...{{else}}{{$who}}{{end}}`,
+		`{{if gt .Lasted.Hours 1.0}}{{printf "%.1f h" .Lasted.Hours}}{{else}}{{.Lasted.Minutes | printf "%.0f min"}}{{end}} oldest {{.Oldest.Round 1000000000}}`,
+		`{"text": "{{js .Holders}}", "count": {{.Count}}, "at": {{.Since.Unix}}, "night": {{lt .Since.Hour 6}}}`,
+		`https://grafana/d/sockets?var-host={{urlquery .Instance}}&from={{.Since.UnixMilli}}`,
+		`{{if index .Group "user"}}uid {{index .Group "user"}}{{end}} {{html .Peers}} {{print .Count "/" .Peak}} {{printf "%v %q %x" .Oldest .Rule .Count}}`,
+	} {
+		if m, slips := readTemplate(text); m == nil {
+			t.Errorf("%s: %v", text, slips)
+		}
 	}
 }
 
