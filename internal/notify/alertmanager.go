@@ -138,7 +138,9 @@ func (a *alertmanager) repetition(now time.Time, told uint64) *message {
 func (a *alertmanager) judge(now time.Time, err *failure, n int, othersWait bool) (over, smaller bool) {
 	switch {
 	case err == nil:
-		a.limit = min(2*a.limit, maxBatch)
+		if n == a.limit { // by little, lest every other message is too large again
+			a.limit = min(n+n/10+1, maxBatch)
+		}
 		// What was left may have been no worse than this, and the receiver away until
 		// now. Once, lest what is worse has all the others repeated without end.
 		if a.left && !a.extra {

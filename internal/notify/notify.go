@@ -189,7 +189,7 @@ func (r *receiver) sender(form rules.Form, to rules.Source) *sender {
 type Result struct {
 	Receiver string
 	// Alerts, counted for each URL and each time they are told: handed over, not
-	// handed over.
+	// handed over. What is told at once in smaller messages counts with those.
 	Sent, Failed uint64
 	// Alerts that were not taken in because there were too many, each once, and ends
 	// that made room before they were told.

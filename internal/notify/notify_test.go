@@ -620,18 +620,53 @@ func TestLargeMessages(t *testing.T) {
 				if alerts, messages := w.told(3 * time.Second); len(alerts) != 20 || messages > 3 {
 					t.Errorf("%d alerts were told at once, in %d messages, want 20 in 3", len(alerts), messages)
 				}
-				w.told(57 * time.Second)
+				w.told(62 * time.Second)
 				for range 3 {
 					if alerts, messages := w.told(time.Minute); len(alerts) != 20 || messages > 4 {
 						t.Errorf("%d alerts were repeated, in %d messages, want 20 in 4", len(alerts), messages)
 					}
 				}
 				w.refusing(1<<20, err)
-				w.told(2 * time.Minute)
+				w.told(10 * time.Minute)
 				if alerts, messages := w.told(time.Minute); len(alerts) != 20 || messages != 1 {
 					t.Errorf("later %d alerts were repeated, in %d messages, want 20 in one", len(alerts), messages)
 				}
 				w.said(0, false) // nothing was lost by that
+			})
+		})
+	}
+}
+
+// What is too large and told in smaller messages has not failed, and what is found
+// of a limit on the way is not forgotten with the next message.
+func TestLimitIsKept(t *testing.T) {
+	for _, err := range []error{errHangUp, errTooLarge} {
+		t.Run(err.Error(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.refusing(20<<10, err)
+				refused, refuse := 0, w.refuse
+				w.refuse = func(body []byte) error {
+					err := refuse(body)
+					if err != nil {
+						refused++
+					}
+					return err
+				}
+				w.configure(to(rules.Alertmanager, "oncall", "am"))
+				w.fireLarge("oncall", 1000, 200)
+				for range 30 {
+					if alerts, _ := w.told(70 * time.Second); len(alerts) != 1000 {
+						t.Errorf("at %v %d alerts were told, want 1000", time.Since(w.start), len(alerts))
+					}
+				}
+				w.said(0, false)
+				r := w.Results()[0]
+				if r.Failed > 0 {
+					t.Errorf("%d alerts have failed, and none has", r.Failed)
+				}
+				if most := int(r.Sent) / 40 / 6; refused > most { // 40 in a message
+					t.Errorf("%d messages were refused, want %d at most", refused, most)
+				}
 			})
 		})
 	}
@@ -680,7 +715,7 @@ func TestOneThatFails(t *testing.T) {
 				}
 				w.told(20 * time.Second)
 				for range 10 {
-					if alerts, messages := w.told(75 * time.Second); len(alerts) != 18 || messages > 30 {
+					if alerts, messages := w.told(75 * time.Second); len(alerts) != 18 || messages > 45 { // of up to three repetitions
 						t.Errorf("%d alerts were repeated, with %d messages, want 18 with few", len(alerts), messages)
 					}
 				}

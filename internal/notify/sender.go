@@ -192,9 +192,10 @@ func (s *sender) pause(ctx context.Context, d time.Duration) {
 // note counts a message, and the receiver as lost or back.
 func (s *sender) note(m *message, failed *failure, smaller bool) {
 	now := time.Now()
-	if failed == nil {
+	switch {
+	case failed == nil:
 		s.receiver.sent.Add(uint64(m.alerts))
-	} else {
+	case !smaller:
 		s.receiver.failed.Add(uint64(m.alerts))
 	}
 	switch {
