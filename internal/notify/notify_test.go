@@ -326,6 +326,36 @@ func TestClockOfReceiver(t *testing.T) {
 	}
 }
 
+// A clock that goes wrong little by little is seen as soon as one that is wrong at
+// once, and what is said of it stays about right.
+func TestClockDrifts(t *testing.T) {
+	steps := []struct {
+		ahead time.Duration
+		want  string
+	}{
+		{0, ""}, {31, ""}, {59, ""}, {60, "1m0s ahead"}, {61, "1m0s ahead"}, {75, "1m15s ahead"}, {91, "1m31s ahead"},
+		{65, "1m5s ahead"}, {61, "1m5s ahead"}, {59, ""}, {31, ""}, {-31, ""}, {-61, "1m1s behind"}, {-59, ""},
+		{30, ""}, {61, "1m1s ahead"}, {-61, "1m1s behind"}, {0, ""},
+	}
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Alertmanager, "oncall", "am"))
+		for i, step := range steps {
+			w.mu.Lock()
+			w.ahead = step.ahead * time.Second
+			w.mu.Unlock()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			got := ""
+			for _, d := range w.Results()[0].Down {
+				got = d.Err
+			}
+			if !strings.HasPrefix(got, "its clock is "+step.want+" ") && got != step.want {
+				t.Errorf("step %d, %ds: %q, want %q", i, step.ahead, got, step.want)
+			}
+		}
+	})
+}
+
 // News that comes faster than it can be told keeps nothing from being repeated in
 // time.
 func TestSlowReceiver(t *testing.T) {

@@ -36,7 +36,7 @@ type sender struct {
 	checkedAt time.Time
 	unfit     bool // it is down for what the check found
 
-	ahead time.Duration // its clock, of ours
+	ahead time.Duration // its clock, of ours, as it is said
 	askew bool          // it is down for that
 }
 
@@ -139,8 +139,8 @@ func (s *sender) run(ctx context.Context) {
 			failed = nil // it has no use for a message about nothing, and is there
 		}
 		smaller := m.settle(time.Now(), failed)
-		if err == nil && s.form == rules.Alertmanager && (ahead-s.ahead).Abs() > mostSkew/2 {
-			s.ahead = ahead.Round(time.Second) // lest it is another with each message
+		if err == nil && s.form == rules.Alertmanager {
+			s.see(ahead.Round(time.Second))
 		}
 		s.note(m, failed, smaller)
 		switch {
@@ -203,7 +203,7 @@ func (s *sender) note(m *message, failed *failure, smaller bool) {
 	case failed != nil:
 		s.unfit, s.askew = false, false
 		s.lost(now, notTaken, failed.text)
-	case s.ahead.Abs() > mostSkew:
+	case isAskew(s.ahead):
 		s.unfit, s.askew = false, true
 		s.lost(now, "the receiver takes alerts, and has another time", s.skew())
 	case s.askew:
@@ -214,9 +214,17 @@ func (s *sender) note(m *message, failed *failure, smaller bool) {
 	}
 }
 
-// mostSkew is how far the clock of an Alertmanager may be from ours: it compares
-// the times in alerts with its own.
-const mostSkew = time.Minute
+// isAskew reports whether the clock of an Alertmanager is so far from ours that it is
+// to be said: it compares the times in alerts with its own.
+func isAskew(ahead time.Duration) bool { return ahead.Abs() >= time.Minute }
+
+// see notes by how much the clock of an Alertmanager is ahead. A little more or less
+// is none of it, lest something else is said with each message.
+func (s *sender) see(ahead time.Duration) {
+	if isAskew(ahead) != isAskew(s.ahead) || (ahead-s.ahead).Abs() > 10*time.Second {
+		s.ahead = ahead
+	}
+}
 
 // skew says what follows from the clock of an Alertmanager.
 func (s *sender) skew() string {
