@@ -107,7 +107,9 @@ func (p *parser) checkAlert(d *draft, a *act, receivers []string) {
 	notice := a.alert()
 	for _, name := range notice.To {
 		if !slices.Contains(receivers, name) {
-			p.report(a.given.at("to", a.at), "%s", unknown("receiver", name, "receivers", receivers))
+			// A URL in the place of a name is not repeated.
+			named := slices.DeleteFunc(slices.Clone(receivers), func(name string) bool { return !ruleNames.MatchString(name) })
+			p.report(a.given.at("to", a.at), "%s", unknown("receiver", name, "receivers", named))
 		}
 	}
 	if len(receivers) == 0 && !a.given.has("to") {

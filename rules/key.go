@@ -92,7 +92,11 @@ func readMapping[T any](p *parser, n *yaml.Node, t table[T], into *T) given {
 		read[name] = true
 		i := slices.IndexFunc(t.keys, func(k key[T]) bool { return k.name == name })
 		if i < 0 {
-			p.report(e.key, "%s", unknown("key", name, t.what, t.names()))
+			if p.mayQuote(e.key, name) {
+				p.report(e.key, "%s", unknown("key", name, t.what, t.names()))
+			} else {
+				p.report(e.key, "this key is none of %s: there are %s", t.what, strings.Join(t.names(), ", "))
+			}
 			if near := nearest(name, t.names()); !found.has(near) {
 				found[near] = e.key // was meant: that it is missing is no news
 			}

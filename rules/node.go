@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -31,7 +32,11 @@ func (p *parser) check(n *yaml.Node) {
 				continue // reported when the mapping is read
 			}
 			if first := seen[key.Value]; first != nil {
-				p.report(key, "%q stands twice in this mapping, first on line %d: remove one", key.Value, first.Line)
+				name := "this key"
+				if p.mayQuote(key, key.Value) {
+					name = strconv.Quote(key.Value)
+				}
+				p.report(key, "%s stands twice in this mapping, first on line %d: remove one", name, first.Line)
 				continue
 			}
 			seen[key.Value] = key
@@ -71,6 +76,10 @@ func untilBlank(s string) string {
 }
 
 func (p *parser) reportTag(n *yaml.Node, tag string) {
+	if p.hides(n.Line) { // a password may begin like a tag
+		p.report(n, "YAML takes a value that begins with ! for a tag: write it in quotes")
+		return
+	}
 	if n.Kind == yaml.ScalarNode && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 && !strings.HasPrefix(tag, "!!") {
 		p.report(n, "YAML takes %q here for a tag and drops it: write the value in quotes: '%s'", tag, strings.ReplaceAll(tag+" "+n.Value, "'", "''"))
 		return

@@ -108,6 +108,7 @@ func read(r io.Reader) (*parser, *file, error) {
 		return p, f, nil
 	}
 	if root := p.decode(); root != nil {
+		p.hide(root)
 		p.check(root)
 		p.budget += maxAliased
 		f.given = readMapping(p, root, fileTable, f)

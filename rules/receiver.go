@@ -189,10 +189,15 @@ var fromEnv = scalar("the name of an environment variable", schema{"type": "stri
 	return Source{Env: text}, nil
 })
 
+var numbers = regexp.MustCompile(`^[0-9.]+(ms|s|m|h|d)?$`)
+
 var timeout = scalar("a duration", duration.schema, func(text string) (time.Duration, error) {
 	d, err := ParseDuration(text)
 	if err == nil && d > maxTimeout {
 		return 0, fmt.Errorf("%s is too long: 1m is the most, because alerts are repeated each minute", text)
+	}
+	if err != nil && !numbers.MatchString(text) { // the error repeats it
+		return 0, errors.New("this is not a duration: write a number with its unit, such as 10s")
 	}
 	return d, err
 })
@@ -220,7 +225,7 @@ func headers(name, doc string, holds value[Source]) key[address] {
 				h := header{at: e.key, name: e.key.Value}
 				switch {
 				case !headerNames.MatchString(h.name):
-					p.report(h.at, "%q is not the name of a header", h.name)
+					p.report(h.at, "this key is not the name of a header: write letters, digits and -, and the value behind a colon")
 				case slices.ContainsFunc(ownHeaders, func(own string) bool { return strings.EqualFold(own, h.name) }):
 					p.report(h.at, "sockdog sets the header %s itself", h.name)
 				}
@@ -322,7 +327,7 @@ func (p *parser) checkHeaders(a *address) {
 		case authorized != "" && strings.EqualFold(h.name, "Authorization"):
 			p.report(h.at, "%s sets the header Authorization: keep one", authorized)
 		case slices.ContainsFunc(a.headers[:i], same):
-			p.report(h.at, "the header %s is set twice: keep one", h.name)
+			p.report(h.at, "this header is set twice: keep one")
 		}
 		a.Headers[h.name] = h.Source
 	}
@@ -345,7 +350,11 @@ var receivers = value[[]*address]{
 		var all []*address
 		for _, e := range p.named(n, "receivers") {
 			if !ruleNames.MatchString(e.key.Value) {
-				p.report(e.key, "%q is not a name for a receiver: write up to 100 of a-z, 0-9 and -", e.key.Value)
+				name := "this key"
+				if p.mayQuote(e.key, e.key.Value) {
+					name = strconv.Quote(e.key.Value)
+				}
+				p.report(e.key, "%s is not a name for a receiver: write up to 100 of a-z, 0-9 and -", name)
 			}
 			r := p.readReceiver(e.value)
 			r.Name = e.key.Value

@@ -54,7 +54,11 @@ var boolean = value[bool]{
 		case "false", "no", "n", "off":
 			p.report(n, "write false, in small letters and without quotes, for %q", n.Value)
 		default:
-			p.report(n, "%s belongs here, not %q", want, n.Value)
+			if p.mayQuote(n, n.Value) {
+				p.report(n, "%s belongs here, not %q", want, n.Value)
+			} else {
+				p.report(n, "%s belongs here", want)
+			}
 		}
 		return false
 	},

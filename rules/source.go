@@ -34,6 +34,11 @@ type parser struct {
 	// twice, so that only an alias bomb uses it up.
 	budget int
 
+	// hidden are the lines, from 0, in which a secret may stand; nil: the text is not
+	// decoded, or not yet. names are the words that are none.
+	hidden []bool
+	names  map[string]bool
+
 	// offsets are where the characters of the line cached begin: a column counts
 	// characters, and a file may be one line of a megabyte.
 	cached  int
@@ -47,7 +52,14 @@ func newParser(r io.Reader) (*parser, bool, error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("read rules: %w", err)
 	}
-	p := &parser{}
+	p := &parser{names: map[string]bool{"<<": true}}
+	for _, names := range [][]string{
+		fileTable.names(), choiceTable.names(), addressTable(Webhook).names(), basicAuthTable.names(), tlsTable.names(),
+	} {
+		for _, name := range names {
+			p.names[name] = true
+		}
+	}
 	if len(text) > maxBytes {
 		p.reportAt(1, 1, "the file is larger than 1 MiB, the most that is read: write long lists as ranges and networks")
 		return p, false, nil
@@ -100,43 +112,132 @@ func (p *parser) reportAt(line, column int, format string, args ...any) {
 		problem.Line = min(max(line, 1), len(p.lines))
 		problem.Text = p.lines[problem.Line-1]
 		problem.Column = min(max(column, 1), utf8.RuneCountInString(problem.Text)+1)
-		if p.below("receivers", problem.Line) {
-			problem.Text = masked(problem.Text)
+		if p.hides(problem.Line) {
+			problem.Text = p.masked(problem.Text)
 		}
 	}
 	p.problems = append(p.problems, problem)
 }
 
-// below reports whether a line is in what a key at the top level holds. The lines
-// tell that also of a text that is no YAML.
-func (p *parser) below(key string, line int) bool {
-	for ; line > 0; line-- {
-		if found := topLevel.FindStringSubmatch(p.line(line)); found != nil {
-			return found[1] == key
+// open are the keys at the top level whose values are shown in excerpts. All else may
+// be the receivers, or meant to be.
+var open = []string{"version", "settings", "protect", "rules"}
+
+// hide finds the lines of what is not open, of keys that begin with x- those alone that
+// the receivers take something from.
+func (p *parser) hide(root *yaml.Node) {
+	if root.Kind != yaml.MappingNode {
+		return
+	}
+	p.hidden = make([]bool, len(p.lines))
+	taken := map[*yaml.Node]bool{}
+	closed := func(key *yaml.Node) bool {
+		return !slices.Contains(open, key.Value) && !strings.HasPrefix(key.Value, "x-")
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, value := root.Content[i], root.Content[i+1]
+		if closed(key) {
+			aliased(value, taken)
+		}
+		if key.Value == "receivers" {
+			for j, n := range target(value).Content {
+				if j%2 == 0 && ruleNames.MatchString(n.Value) {
+					p.names[n.Value] = true
+				}
+			}
+		}
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key := root.Content[i]
+		if !closed(key) && !within(root.Content[i+1], taken) {
+			continue
+		}
+		end := len(p.lines)
+		if i+2 < len(root.Content) { // the line of the next key too, where something stands before that
+			next := root.Content[i+2]
+			end = next.Line
+			if indentation(p.line(end))+p.from(next) == p.line(end) {
+				end--
+			}
+		}
+		for line := key.Line; line <= end; line++ {
+			p.hidden[line-1] = true
+		}
+	}
+}
+
+// aliased collects what the aliases within a node stand for.
+func aliased(n *yaml.Node, into map[*yaml.Node]bool) {
+	if n.Kind == yaml.AliasNode && !into[n.Alias] {
+		into[n.Alias] = true
+		aliased(n.Alias, into)
+	}
+	for _, c := range n.Content {
+		aliased(c, into)
+	}
+}
+
+// within reports whether one of the nodes is n or stands in it.
+func within(n *yaml.Node, nodes map[*yaml.Node]bool) bool {
+	return nodes[n] || slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return within(c, nodes) })
+}
+
+// hides reports whether a line may hold a secret. Of a text that is no YAML only what
+// is below an open key that begins its line is known to hold none.
+func (p *parser) hides(line int) bool {
+	line = min(max(line, 1), len(p.lines))
+	if p.hidden != nil {
+		return p.hidden[line-1]
+	}
+	begun := slices.IndexFunc(p.lines, func(text string) bool { return !aside.MatchString(text) })
+	if begun >= 0 && !topLevel.MatchString(p.lines[begun]) {
+		return true
+	}
+	for ; line > begun; line-- {
+		switch found := topLevel.FindStringSubmatch(p.line(line)); {
+		case found != nil:
+			return !slices.Contains(open, found[1])
+		case strings.IndexAny(p.line(line), " \t#-]}") != 0 && p.line(line) != "":
+			return true
 		}
 	}
 	return false
 }
 
-var topLevel = regexp.MustCompile(`^["']?([A-Za-z0-9_-]+)["']?[ \t]*:`)
+var (
+	topLevel = regexp.MustCompile(`^["']?([A-Za-z0-9_-]+)["']?[ \t]*:`)
+	aside    = regexp.MustCompile(`^[ \t]*($|#)|^---[ \t]*$`) // what no key need stand before
+)
 
-// masked is a line of receivers with a dot for each character of its values: one may
-// be a secret, and excerpts end in logs. Keys and punctuation stay, and so does the
-// column of every one.
-func masked(line string) string {
+// masked is a line with a dot for each character that is not of a known name, because it
+// may be of a secret, and excerpts end in logs. Punctuation stays, and so does the column
+// of everything.
+func (p *parser) masked(line string) string {
 	return token.ReplaceAllStringFunc(line, func(t string) string {
-		if isKey.MatchString(t) {
+		rest, isKey := strings.CutSuffix(t, ":")
+		if t == "-" || isKey && p.names[strings.Trim(rest, `"'`)] {
 			return t
 		}
-		return plain.ReplaceAllString(t, "•")
+		quote, end := "", t[len(rest):]
+		if rest != "" && strings.ContainsAny(rest[:1], `"'`) {
+			quote, rest = rest[:1], rest[1:]
+			if body, closed := strings.CutSuffix(rest, quote); closed {
+				rest, end = body, quote+end
+			}
+		}
+		return quote + strings.Repeat("•", utf8.RuneCountInString(rest)) + end
 	})
 }
 
-var (
-	token = regexp.MustCompile(`"[^"]*"?(:[ \t]|:$)?|'[^']*'?(:[ \t]|:$)?|[^\s{}\[\],]+`)
-	isKey = regexp.MustCompile(`:[ \t]?$|^-$`)
-	plain = regexp.MustCompile(`[^"']`)
-)
+var token = regexp.MustCompile(`"(?:[^"\\]|\\.)*(?:"|\\?$):?|'[^']*(?:''[^']*)*'?:?|[^\s{}\[\],]+`)
+
+// mayQuote reports whether a message about a node can repeat a name: one that cannot be
+// a URL or a header in the wrong place, or that stands where there are no secrets.
+func (p *parser) mayQuote(n *yaml.Node, name string) bool {
+	return !p.hides(n.Line) || harmless.MatchString(name)
+}
+
+var harmless = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
 
 // report adds a problem at a node.
 func (p *parser) report(n *yaml.Node, format string, args ...any) {
@@ -223,6 +324,9 @@ func (p *parser) reportSyntax(err error, lastRead int) {
 	if anchor := yamlAnchor.FindStringSubmatch(msg); anchor != nil {
 		line = lastRead
 		msg = fmt.Sprintf("no anchor &%s stands before this alias", anchor[1])
+		if p.hides(line) {
+			msg = "its anchor does not stand before this alias: put a value that begins with * in quotes"
+		}
 		if at := strings.Index(p.line(line), "*"+anchor[1]); at >= 0 {
 			p.reportAt(line, utf8.RuneCountInString(p.line(line)[:at])+1, "%s", msg)
 			return
