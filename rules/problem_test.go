@@ -75,7 +75,7 @@ func TestExcerptsHideSecrets(t *testing.T) {
 		"# all\n---\n? receivers\n: {chat: {webhook: {url: s3cr3t}}}\n",
 		"rules: []\n? receivers\n: {chat: {webhook: {url: s3cr3t\n",
 		"receivers: {\nchat: {webhook: {url: s3cr3t\n",
-		"recievers: {chat: {webhook: {url: \"https://s3cr3t\"}}}\nrules: []\n",
+		"receiver: {chat: {webhook: {url: \"https://s3cr3t\"}}}\nrules: []\n",
 		// By an anchor.
 		"x-chat: &chat\n  urls: s3cr3t\nreceivers:\n  chat: {webhook: *chat}\nrules: []\n",
 		"<<: {receivers: {chat: {webhook: {url: s3cr3t}}}}\nrules: []\n",

@@ -16,7 +16,6 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/rules"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 func planCommand() *cobra.Command {
@@ -162,10 +161,12 @@ func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Re
 	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return len(r.When) > 0 }) {
 		return nil, nil
 	}
-	counted, err := countNow()
+	counts, err := counters.Open()
 	if err != nil {
 		return nil, err
 	}
+	defer counts.Close()
+	counted := daemon.Count(counts)
 	e := engine.New(engine.Config{Precision: h.precision, Self: os.Getpid()})
 	var plan engine.Plan
 	for _, in := range []engine.Input{h.engineAble(), restored, engine.Ruled{Program: engine.Compile(set)}} {
@@ -185,25 +186,6 @@ func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Re
 		plan = e.Step(h.now(), engine.Looked{Finding: finding, Sent: sent})
 	}
 	return e.Overview(h.now()).Rules, nil
-}
-
-// countNow reads what the engine wants of the counters before a look.
-func countNow() (engine.Counted, error) {
-	reader, err := counters.Open()
-	if err != nil {
-		return engine.Counted{}, err
-	}
-	defer reader.Close()
-	c, err := reader.Read()
-	if err != nil {
-		return engine.Counted{}, err
-	}
-	in := engine.Counted{OK: true, TimeWait: c.TimeWait, HasTimeWait: c.Has&counters.HasTimeWait != 0}
-	ports, _ := reader.Ports() // without them port_usage is not known, and all else is
-	for _, r := range ports {
-		in.Ports = append(in.Ports, ssfilter.PortRange(r))
-	}
-	return in, nil
 }
 
 func plannedOf(f *engine.Forecast) planned {

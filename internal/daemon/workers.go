@@ -109,7 +109,7 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 			case <-done:
 				return
 			case <-d.counts:
-				send(count(counts))
+				send(Count(counts))
 			case look := <-d.looks:
 				in := d.look(kernel, look)
 				send(in)
@@ -121,7 +121,8 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 	}, nil
 }
 
-func count(from Counters) engine.Counted {
+// Count reads what the engine wants of the counters before a look.
+func Count(from Counters) engine.Counted {
 	c, err := from.Read()
 	in := engine.Counted{
 		OK:     err == nil,

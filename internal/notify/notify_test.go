@@ -330,7 +330,7 @@ func TestClockOfReceiver(t *testing.T) {
 // once, and what is said of it stays about right.
 func TestClockDrifts(t *testing.T) {
 	steps := []struct {
-		ahead time.Duration
+		ahead int // seconds
 		want  string
 	}{
 		{0, ""}, {31, ""}, {59, ""}, {60, "1m0s ahead"}, {61, "1m0s ahead"}, {75, "1m15s ahead"}, {91, "1m31s ahead"},
@@ -341,7 +341,7 @@ func TestClockDrifts(t *testing.T) {
 		w.configure(to(rules.Alertmanager, "oncall", "am"))
 		for i, step := range steps {
 			w.mu.Lock()
-			w.ahead = step.ahead * time.Second
+			w.ahead = time.Duration(step.ahead) * time.Second
 			w.mu.Unlock()
 			time.Sleep(time.Minute)
 			synctest.Wait()
