@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -88,10 +87,7 @@ type plannedGroup struct {
 }
 
 func groupOf(r *engine.RuleOverview, g *engine.GroupOverview) plannedGroup {
-	p := plannedGroup{Rule: r.Name, Action: "group", Result: g.Phase, DryRun: r.DryRun, Group: make(map[string]string), Sockets: g.Count}
-	for _, l := range g.Group {
-		p.Group[l.Name] = l.Value
-	}
+	p := plannedGroup{Rule: r.Name, Action: "group", Result: g.Phase, DryRun: r.DryRun, Group: engine.ByName(g.Group), Sockets: g.Count}
 	conditions := make([]string, len(r.When))
 	for i, c := range r.When {
 		conditions[i] = fmt.Sprintf("%s (%s)", valueOf(g, c.Metric), c)
@@ -105,7 +101,7 @@ func valueOf(g *engine.GroupOverview, m rules.Metric) string {
 	if m == rules.Growth {
 		return "growth not known" // by one look
 	}
-	return string(m) + " " + decimal(math.Round(10*g.Of(m))/10) + m.Unit()
+	return string(m) + " " + g.Text(m)
 }
 
 func plan(out io.Writer, set *rules.Set, stateDir, output string) error {

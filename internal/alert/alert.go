@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,9 +29,7 @@ func Labels(a *engine.Alarm, instance string) map[string]string {
 	labels := map[string]string{}
 	maps.Copy(labels, a.Labels)
 	maps.Copy(labels, a.Notice.Labels)
-	for _, l := range a.Group {
-		labels[l.Name] = l.Value
-	}
+	maps.Copy(labels, engine.ByName(a.Group))
 	labels["severity"] = a.Notice.Severity
 	labels["alertname"], labels["instance"] = a.Rule, instance
 	return labels
@@ -60,7 +57,7 @@ func Annotations(a *engine.Alarm, f Facts) (map[string]string, error) {
 	}
 	for _, c := range a.When {
 		if c.Metric != rules.Count {
-			said[string(c.Metric)] = Value(&a.Measured, c.Metric)
+			said[string(c.Metric)] = a.Text(c.Metric)
 		}
 	}
 	if a.Others > 0 {
@@ -86,16 +83,13 @@ func Annotations(a *engine.Alarm, f Facts) (map[string]string, error) {
 
 func event(a *engine.Alarm, f Facts) rules.Event {
 	e := rules.Event{
-		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: make(map[string]string, len(a.Group)),
+		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: engine.ByName(a.Group),
 		Count: a.Count, Growth: a.Growth, PortUsage: a.PortUsage, BacklogUsage: a.BacklogUsage,
 		Since: f.Since.UTC().Truncate(time.Second), Lasted: f.Until.Sub(f.Since).Round(time.Second), Oldest: a.Oldest.Truncate(time.Second),
 		Holders: f.Holders, Done: done(a), Peak: max(a.Peak, a.Count), Peers: peers(a.Examples),
 	}
 	if a.Ended != 0 {
 		e.Status = "resolved"
-	}
-	for _, l := range a.Group {
-		e.Group[l.Name] = l.Value
 	}
 	when := make([]string, len(a.When))
 	for i, c := range a.When {
@@ -115,7 +109,7 @@ func summary(a *engine.Alarm, f Facts) string {
 	b.WriteString(howMany(a) + whom(a) + " on " + f.Instance)
 	for _, c := range a.When {
 		if c.Metric != rules.Count {
-			fmt.Fprintf(&b, ", %s %s", c.Metric, Value(&a.Measured, c.Metric))
+			fmt.Fprintf(&b, ", %s %s", c.Metric, a.Text(c.Metric))
 		}
 	}
 	return b.String()
@@ -216,10 +210,7 @@ func whom(a *engine.Alarm) string {
 	if a.Others > 0 {
 		return fmt.Sprintf(" in %d more groups than alert one by one", a.Others)
 	}
-	of := make(map[string]string, len(a.Group))
-	for _, l := range a.Group {
-		of[l.Name] = l.Value
-	}
+	of := engine.ByName(a.Group)
 	text := ""
 	if state, ok := of["state"]; ok {
 		text += " in " + state
@@ -252,11 +243,6 @@ func end(word string, of map[string]string, address, port string) string {
 	default:
 		return ""
 	}
-}
-
-// Value is what was measured, in its unit.
-func Value(m *engine.Measured, metric rules.Metric) string {
-	return strconv.FormatFloat(math.Round(10*m.Of(metric))/10, 'f', -1, 64) + metric.Unit()
 }
 
 func sockets(n int) string {

@@ -105,8 +105,11 @@ func (b *board) done(records []journal.Record) {
 	}
 }
 
-// publish shows how things stand.
+// publish shows how things stand, where somebody may want to know.
 func (d *watch) publish() {
+	if d.Board == nil {
+		return
+	}
 	now, instant := time.Now(), d.Now()
 	wall := func(at sock.Instant) time.Time { return now.Add(-instant.Sub(at)) }
 	o := d.engine.Overview(instant)
@@ -207,7 +210,7 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 	}
 	for i := range r.Groups {
 		g := &r.Groups[i]
-		shown := status.Group{Labels: labelsOf(g.Group), Phase: status.Phase(g.Phase), Conditions: make([]status.Condition, len(r.When))}
+		shown := status.Group{Labels: engine.ByName(g.Group), Phase: status.Phase(g.Phase), Conditions: make([]status.Condition, len(r.When))}
 		if g.Since != 0 {
 			shown.Since = wall(g.Since)
 		}
@@ -235,12 +238,4 @@ func nearness(c rules.Condition, value float64) float64 {
 	default:
 		return min(value, c.Number) / most
 	}
-}
-
-func labelsOf(group []engine.Label) map[string]string {
-	labels := make(map[string]string, len(group))
-	for _, l := range group {
-		labels[l.Name] = l.Value
-	}
-	return labels
 }

@@ -394,9 +394,7 @@ func (d *watch) reload(r Reload) {
 	if d.ready {
 		d.Notify("READY=1\nSTATUS=" + d.status())
 	}
-	if d.Board != nil {
-		d.publish() // who has just edited the file looks now
-	}
+	d.publish() // who has just edited the file looks now
 }
 
 // notice takes note of what was read. The daemon is ready once it looked at the
@@ -422,9 +420,7 @@ func (d *watch) beReady() {
 		return
 	}
 	d.ready = true
-	if d.Board != nil {
-		d.publish()
-	}
+	d.publish()
 	d.Notify("READY=1\nSTATUS=" + d.status())
 	d.say(slog.LevelInfo, "watching", slog.Int("rules", d.tally.rules))
 }

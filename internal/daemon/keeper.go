@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/alert"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -268,14 +267,14 @@ func (k *keeper) recordOf(a *engine.Action, at time.Time) journal.Record {
 func (k *keeper) turned(t *engine.Turn, now sock.Instant, at time.Time) journal.Record {
 	r := journal.Record{
 		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun, Netns: k.netns,
-		Group: labelsOf(t.Group), Sockets: t.Count,
+		Group: engine.ByName(t.Group), Sockets: t.Count,
 	}
 	if t.From == engine.Firing && t.To == engine.Quiet {
 		r.Result = journal.Resolved
 	}
 	said := make([]string, len(t.When))
 	for i, c := range t.When {
-		said[i] = fmt.Sprintf("%s %s (%s)", c.Metric, alert.Value(&t.Measured, c.Metric), c)
+		said[i] = fmt.Sprintf("%s %s (%s)", c.Metric, t.Text(c.Metric), c)
 	}
 	if len(said) == 0 {
 		said = []string{"sockets that are due"}

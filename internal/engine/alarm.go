@@ -320,7 +320,8 @@ func (e *Engine) soundOthers(rg *ruleGroups, r *rule, sum alarm, n int, all Meas
 }
 
 // silence ends the alarms of a rule that is in force no more.
-func (e *Engine) silence(rg *ruleGroups, r *rule, now sock.Instant) {
+func (e *Engine) silence(rule int, now sock.Instant) {
+	rg, r, told := e.groups[rule], &e.program.rules[rule], len(e.plan.Alarms)
 	for id, g := range rg.groups {
 		for i := range g.alarms {
 			if g.alarms[i].told {
@@ -331,6 +332,7 @@ func (e *Engine) silence(rg *ruleGroups, r *rule, now sock.Instant) {
 	for i := range rg.others {
 		e.plan.Alarms = append(e.plan.Alarms, rg.others[i].ofOthers(r, 1, Measured{}, now))
 	}
+	e.addDone(rule, e.plan.Alarms[told:])
 }
 
 // forget ends an alert about a group, and with it perhaps what there is to

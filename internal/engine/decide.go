@@ -3,8 +3,6 @@ package engine
 import (
 	"fmt"
 	"log/slog"
-	"math"
-	"strconv"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -167,7 +165,7 @@ func (e *Engine) groupReason(rule int, s *sock.Socket) string {
 		if i > 0 {
 			text += " and"
 		}
-		text += fmt.Sprintf(" %s %s%s (fires at %s)", c.Metric, strconv.FormatFloat(math.Round(10*g.Of(c.Metric))/10, 'f', -1, 64), c.Metric.Unit(), c)
+		text += fmt.Sprintf(" %s %s (fires at %s)", c.Metric, g.Text(c.Metric), c)
 	}
 	return text
 }

@@ -211,9 +211,7 @@ func (e *Engine) regroup(p *Program, moved map[int]int, now sock.Instant) {
 		case ok:
 			groups[j], stats[j] = e.groups[i], e.stats[i]
 		case e.groups[i] != nil && !r.DryRun:
-			told := len(e.plan.Alarms)
-			e.silence(e.groups[i], r, now)
-			e.addDone(i, e.plan.Alarms[told:])
+			e.silence(i, now)
 			fallthrough
 		case e.groups[i] != nil:
 			e.turned = true

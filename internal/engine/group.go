@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -40,6 +42,11 @@ func (m *Measured) Of(metric rules.Metric) float64 {
 	default:
 		return m.BacklogUsage
 	}
+}
+
+// Text is that value, to a tenth and in its unit.
+func (m *Measured) Text(metric rules.Metric) string {
+	return strconv.FormatFloat(math.Round(10*m.Of(metric))/10, 'f', -1, 64) + metric.Unit()
 }
 
 // all reports whether each of the conditions holds.

@@ -86,6 +86,15 @@ func groupOfKey(k *sock.GroupKey, by []rules.GroupKey) groupID { return groupID(
 // A Label is one property of a group.
 type Label struct{ Name, Value string }
 
+// ByName are the properties of a group by their names.
+func ByName(labels []Label) map[string]string {
+	all := make(map[string]string, len(labels))
+	for _, l := range labels {
+		all[l.Name] = l.Value
+	}
+	return all
+}
+
 // labels are the group's properties, in the order of group_by.
 func (id groupID) labels(by []rules.GroupKey) []Label {
 	labels := make([]Label, 0, len(by))

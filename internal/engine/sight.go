@@ -126,15 +126,17 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 	e.sampleTotals(in, now)
 	// Each class by itself: one for which a look could change nothing does not cost
 	// what it would beside another.
-	for c := range s.next {
-		if of := classSet(1 << c); s.next[c] <= now && e.skippable(of, in, now) {
-			e.atMost(of, in)
-			if in.HasInSegs && s.baseline[c] && s.inSegs[c] == in.InSegs && e.program.passive(of) {
-				e.still(of, s.asked)
-			}
-			s.skips[c]++
-			s.next[c] = now.Add(s.gap[c])
+	for c := range classes {
+		still := e.still(c, in)
+		if s.next[c] > now || !e.skippable(c, in, still, now) {
+			continue
 		}
+		e.atMost(1<<c, in)
+		if still {
+			e.nothingCame(1<<c, s.asked)
+		}
+		s.skips[c]++
+		s.next[c] = now.Add(s.gap[c])
 	}
 	of := s.ripe(e.program, now)
 	if of == 0 {
@@ -210,9 +212,16 @@ func (s *sight) leave(of classSet, due sock.Instant) {
 	}
 }
 
-// skippable reports whether a look now could change nothing.
-func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
+// still reports whether no segment has come since the last look for the class, and no
+// socket comes to it without one.
+func (e *Engine) still(c class, in Counted) bool {
 	s := &e.sight
+	return in.HasInSegs && s.baseline[c] && s.inSegs[c] == in.InSegs && e.program.passive(1<<c)
+}
+
+// skippable reports whether a look for the class now could change nothing.
+func (e *Engine) skippable(c class, in Counted, still bool, now sock.Instant) bool {
+	s, of := &e.sight, classSet(1<<c)
 	if !in.OK || s.looks == 0 || e.unseen(of) || e.astir(of) {
 		return false // who waits for the first look is to have it
 	}
@@ -220,16 +229,8 @@ func (e *Engine) skippable(of classSet, in Counted, now sock.Instant) bool {
 	if in.HasTimeWait && (nobody || e.program.unmet(of, in.TimeWait)) {
 		return true
 	}
-	if !in.HasInSegs || !e.program.passive(of) {
+	if !still || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(of, now) || s.ripens[c] <= now {
 		return false
-	}
-	for c := range s.next {
-		if !of.has(class(c)) {
-			continue
-		}
-		if !s.baseline[c] || s.inSegs[c] != in.InSegs || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(1<<c, now) || s.ripens[c] <= now {
-			return false
-		}
 	}
 	// What the program does to a socket that is due shows only in a look.
 	for _, t := range e.tracks {
@@ -264,8 +265,8 @@ func (e *Engine) atMost(of classSet, in Counted) {
 	}
 }
 
-// still notes that no segment has come since the last look, and so no socket.
-func (e *Engine) still(of classSet, until sock.Instant) {
+// nothingCame notes that no segment has come since the last look, and so no socket.
+func (e *Engine) nothingCame(of classSet, until sock.Instant) {
 	for i := range e.program.rules {
 		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && e.groups[i] != nil {
 			e.groups[i].still = until
