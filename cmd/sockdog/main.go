@@ -15,8 +15,12 @@ import (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
+// badConfig is EX_CONFIG of sysexits.h: no restart cures it. It is a status of its
+// own because the Go runtime ends a process that crashes with 2, as wrong usage does.
+const badConfig = 78
+
 // run runs one command line and returns its exit status: 0 good, 1 a problem was
-// found, 2 wrong usage.
+// found, 2 wrong usage, 78 bad rules at the start of the daemon.
 func run(args []string) int {
 	root := &cobra.Command{
 		Use:           "sockdog",
@@ -60,6 +64,9 @@ func run(args []string) int {
 			fmt.Fprintln(os.Stderr, "sockdog: "+text)
 		}
 		return 1
+	case errors.As(err, new(badRules)):
+		fmt.Fprintln(os.Stderr, "sockdog:", err)
+		return badConfig
 	case errors.As(err, new(usage)):
 		fmt.Fprintf(os.Stderr, "sockdog: %v\nTry '%s --help'.\n", err, cmd.CommandPath())
 		return 2
@@ -121,6 +128,9 @@ type usage struct{ error }
 type found struct{ text string }
 
 func (f found) Error() string { return f.text }
+
+// badRules is why the daemon does not start: its rules are bad, or missing.
+type badRules struct{ error }
 
 func problem(err error) error { return found{err.Error()} }
 

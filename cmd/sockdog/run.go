@@ -42,7 +42,11 @@ and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.
 
 On the address of --listen stand, for reading only: a page that shows how things
 are (/), the same as JSON (/api/v1/status) and for Prometheus (/metrics), and
-/healthz and /readyz.`,
+/healthz and /readyz.
+
+Exit status: 0 ended by a signal, 1 a problem of this machine, 2 wrong usage (or a
+crash: Go has no other), 78 bad or missing rules at the start, which no restart
+cures.`,
 		Example: "  sockdog run\n  sockdog run --rules /etc/sockdog/rules.yaml --state-dir /var/lib/sockdog",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.onBadRules != "exit" && f.onBadRules != "observe" {
@@ -185,9 +189,9 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 		set, now.BuiltIn, now.Error = rules.Default(), true, daemon.Mistakes(f.rules, err)
 	case errors.As(err, &problems):
 		fmt.Fprint(os.Stderr, problems.Report(f.rules))
-		return loaded{}, fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(len(problems), "problem"))
+		return loaded{}, badRules{fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(len(problems), "problem"))}
 	default:
-		return loaded{}, fmt.Errorf("%w; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", err)
+		return loaded{}, badRules{fmt.Errorf("%w; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", err)}
 	}
 	changes := make(chan daemon.Reload)
 	go func() {

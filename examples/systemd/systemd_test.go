@@ -5,9 +5,28 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
+
+// A daemon that crashes ends with 2, as Go has it: only the status of bad rules may
+// keep systemd from starting it again.
+func TestOnlyBadRulesStayDown(t *testing.T) {
+	unit, err := os.ReadFile("sockdog.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, line := range strings.Split(string(unit), "\n") {
+		if statuses, ok := strings.CutPrefix(line, "RestartPreventExitStatus="); ok {
+			got = append(got, strings.Fields(statuses)...)
+		}
+	}
+	if want := []string{"78"}; !slices.Equal(got, want) {
+		t.Errorf("RestartPreventExitStatus: %q, want %q", got, want)
+	}
+}
 
 // TestUnit has systemd read the unit. A relaxed option shows in the exposure that
 // systemd-analyze security works out, so that is held as well.
