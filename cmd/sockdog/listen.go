@@ -61,7 +61,9 @@ func (f *runFlags) serve(ctx context.Context, o *daemon.Options) (wait func()) {
 	o.Board = board
 	host, _, _ := net.SplitHostPort(f.listen) // it was checked
 	o.Page = page(l.Addr(), o.Host)
-	handler := web.Handler(board.Current, metrics.Handler(board.Current), append(f.listenNames, host, o.Host)...)
+	ages := web.NewAges(o.Version, origin(), o.Now)
+	o.Ages = ages
+	handler := web.Handler(board.Current, metrics.Handler(board.Current), ages, append(f.listenNames, host, o.Host)...)
 	o.Log.Info("listening", "address", l.Addr().String())
 	ctx, cancel := context.WithCancel(ctx)
 	served := make(chan struct{})

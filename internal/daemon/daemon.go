@@ -75,6 +75,7 @@ type Options struct {
 	Version   string
 
 	Board    Board            // nil: nobody wants to know how things stand
+	Ages     Ages             // nil: nobody wants to know of ages
 	Page     string           // URL of the page that shows it; empty: none
 	File     status.RulesFile // where Rules come from; with an Error, what it says is not in force
 	Problems status.Problems  // that are known before it begins
@@ -230,6 +231,9 @@ func (d *watch) loop(ctx context.Context) {
 			continue
 		case c := <-d.counted:
 			d.takeIn(c)
+			continue
+		case <-d.askedAges():
+			d.showAges()
 			continue
 		case r := <-d.Reload:
 			d.reload(r)

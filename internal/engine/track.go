@@ -174,13 +174,9 @@ const (
 // memory returns what must outlive a restart, or false where the kernel's own
 // bounds will do or the disk has it.
 func (t *track) memory(fresh times, got sock.Instant) (sock.Memory, bool) {
-	m := sock.Memory{
-		Cookie: t.id.Cookie, ID: t.id.Sum(), State: t.state,
-		Entered: t.entered.safe, Quiet: t.quiet.safe,
-		Acked: t.acked, Received: t.received, SegsIn: t.segsIn,
-	}
-	if t.queued != never && got.Sub(t.queued) > worthKeeping {
-		m.Queued = t.queued
+	m := t.observed()
+	if got.Sub(m.Queued) <= worthKeeping {
+		m.Queued = 0
 	}
 	known := fresh.entered.safe.Sub(t.entered.safe) > worthKeeping || fresh.quiet.safe.Sub(t.quiet.safe) > worthKeeping || m.Queued != 0
 	if !known {

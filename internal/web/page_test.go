@@ -158,7 +158,7 @@ func TestPageDirection(t *testing.T) {
 func TestPageOfNextVersion(t *testing.T) {
 	var now atomic.Pointer[status.Status]
 	now.Store(statustest.Lively(time.Now()))
-	b := open(t, Handler(now.Load, http.NotFoundHandler()))
+	b := open(t, Handler(now.Load, http.NotFoundHandler(), noAges))
 	b.Await(`document.querySelector("#about").textContent.includes("v0.4.0")`)
 	b.Eval(`document.body.dataset.page = "first"`)
 	next := statustest.Lively(time.Now())
@@ -180,7 +180,7 @@ func TestPageOnPhone(t *testing.T) {
 		return s
 	}
 	now.Store(lively())
-	b := open(t, Handler(now.Load, http.NotFoundHandler()))
+	b := open(t, Handler(now.Load, http.NotFoundHandler(), noAges))
 	b.Call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true}, nil)
 	b.Call("Emulation.setTouchEmulationEnabled", map[string]any{"enabled": true}, nil)
 	const (
@@ -238,7 +238,7 @@ func TestPageOfNothing(t *testing.T) {
 func TestPageInUse(t *testing.T) {
 	var now atomic.Pointer[status.Status]
 	now.Store(statustest.Lively(time.Now()))
-	b := open(t, Handler(now.Load, http.NotFoundHandler()))
+	b := open(t, Handler(now.Load, http.NotFoundHandler(), noAges))
 	const (
 		plot   = `document.querySelector("figure[data-state=last-ack]")`
 		button = `document.querySelector("button[data-state=last-ack]")`

@@ -23,7 +23,7 @@ func pace() (scrapes int, apart time.Duration) {
 func TestPrometheus(t *testing.T) {
 	scrapes, apart := pace()
 	current := func() *status.Status { return statustest.Lively(time.Now()) }
-	target, stop := serve(t, Handler(current, metrics.Handler(current)))
+	target, stop := serve(t, Handler(current, metrics.Handler(current), noAges))
 	t.Cleanup(func() { stop() }) // after Prometheus
 	prometheus := metricstest.StartPrometheus(t, target, apart)
 	prometheus.Await(t, `count_over_time(up[10m])`, float64(scrapes), time.Duration(scrapes)*apart+time.Minute)

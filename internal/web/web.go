@@ -23,15 +23,16 @@ var files embed.FS
 // Server is who answers, in the header of that name.
 const Server = "sockdog"
 
-// Handler serves what current returns, which may be nil at first, and metrics. It
+// Handler serves what current returns, which may be nil at first, metrics, and ages. It
 // answers to every address, to localhost and to these names: what else stands in
 // a Host header may be a trick of DNS to read this from a page of somebody else's.
-func Handler(current func() *status.Status, metrics http.Handler, names ...string) http.Handler {
+func Handler(current func() *status.Status, metrics, ages http.Handler, names ...string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(current(), time.Now())) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(current())) })
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { serveStatus(w, current()) })
+	mux.Handle("GET "+AgesPath, ages)
 	mux.Handle("GET /{$}", file("page.html"))
 	mux.Handle("GET /page.js", file("page.js"))
 	mux.Handle("GET /page.css", file("page.css"))

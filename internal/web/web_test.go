@@ -14,14 +14,17 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sockdog/sockdog/internal/metrics"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/status/statustest"
 )
 
 func handler(s *status.Status, names ...string) http.Handler {
 	current := func() *status.Status { return s }
-	return Handler(current, metrics.Handler(current), names...)
+	return Handler(current, metrics.Handler(current), noAges, names...)
 }
+
+var noAges = NewAges("v1", Origin{}, func() sock.Instant { return 0 })
 
 func ask(h http.Handler, method, path, host string) *http.Response {
 	request := httptest.NewRequest(method, path, nil)

@@ -1,0 +1,52 @@
+package daemon_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/web"
+)
+
+// What the daemon has observed of a socket that answers keepalives, of whose age
+// the kernel says next to nothing, it tells who asks; of one of which the kernel
+// says it all, it has nothing to tell.
+func TestAgesTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ages := web.NewAges("v1", web.Origin{}, w.options.Now)
+	w.options.Ages = ages
+	told := func() []sock.Memory {
+		answer := httptest.NewRecorder()
+		ages.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, web.AgesPath, nil))
+		if answer.Code != http.StatusOK {
+			return nil
+		}
+		_, memories, err := web.ReadAges(answer.Body.Bytes())
+		check(w, err)
+		return memories
+	}
+	l := w.listen(nstest.V4, 5432)
+	w.leak(l)
+	p := w.pair(l)
+	check(w, p.Client.Keepalive()) // a probe a second
+	s := w.hangUp(p.Client, func() error { return p.Server.Close() })
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 10m}, then: kill}]\n")
+	seen := w.options.Now() // the first look is over
+	w.reach(seen.Add(2500 * time.Millisecond))
+	var all []sock.Memory
+	w.until("answer about ages", func() bool { all = told(); return len(all) > 0 })
+	if len(all) != 1 || all[0].Cookie != s.cookie {
+		t.Fatalf("told of %+v, want of the socket with cookie %d alone", all, s.cookie)
+	}
+	m := &all[0]
+	if m.Entered < s.since || m.Entered > seen || m.Quiet < s.since || m.Quiet > seen {
+		t.Errorf("stuck since %d, seen by %d: told that it was stuck since %d, quiet since %d", s.since, seen, m.Entered, m.Quiet)
+	}
+	w.lives(s, unix.BPF_TCP_CLOSE_WAIT)
+}

@@ -1,0 +1,53 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// What is told of a socket has who takes it in know it as the engine does; and the
+// bound on how many are told counts those that it leaves out.
+func TestObserved(t *testing.T) {
+	b := newBench(t)
+	for cookie := range uint64(5) {
+		b.add(cookie+1, time.Second, keepsAlive)
+	}
+	b.add(9, time.Second) // of which the kernel knows it all
+	b.rule(set(killing("r")))
+	b.until(8 * time.Second)
+	all, left := b.e.Observed(10)
+	if len(all) != 5 || left != 0 {
+		t.Fatalf("told of %+v, and %d left out; want five", all, left)
+	}
+	for _, m := range all {
+		sim := b.sockets[m.Cookie]
+		sim.lastAck = b.now // the last answer to a probe
+		s := sim.report(b.now, benchJiffy)
+		if m.Cookie == 9 || m.ID != s.ID.Sum() || m.State != ssfilter.CloseWait {
+			t.Errorf("told %+v", m)
+		}
+		alone, with := AgeOf(&s, nil, b.now, b.now, benchJiffy), AgeOf(&s, &m, b.now, b.now, benchJiffy)
+		if alone.InState > time.Second || with.InState < 7*time.Second || with.InState > 9*time.Second || with.Exact {
+			t.Errorf("by the kernel %+v, by what is told %+v", alone, with)
+		}
+	}
+	if some, left := b.e.Observed(2); len(some) != 2 || left != 3 {
+		t.Errorf("told of %d, and %d left out; want 2 and 3", len(some), left)
+	}
+}
+
+var observedSink []sock.Memory
+
+// The loop makes the copy, and does nothing else meanwhile.
+func BenchmarkObserved(b *testing.B) {
+	e := New(Config{})
+	for cookie := range uint64(1 << 14) {
+		e.tracks[cookie] = newTrack(sock.ID{Family: 2, Cookie: cookie}, ssfilter.CloseWait)
+	}
+	for b.Loop() {
+		observedSink, _ = e.Observed(1 << 14)
+	}
+}
