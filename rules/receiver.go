@@ -19,12 +19,17 @@ import (
 type Receiver struct {
 	Name      string
 	Form      Form
+	Format    Format            // of a webhook's messages
 	URLs      []Source          // every one of them gets every alert
 	Headers   map[string]Source // by name, which is as the file spells it
 	Bearer    Source            // the token of an Authorization header; zero: none
 	BasicAuth BasicAuth
 	TLS       TLS
 	Timeout   time.Duration // of a whole request
+
+	// RoutingKey is PagerDuty's name for the integration that an event is for, and
+	// all that it takes to send one.
+	RoutingKey Source
 }
 
 // Form is what a receiver understands.
@@ -33,8 +38,25 @@ type Form string
 // The forms.
 const (
 	Alertmanager Form = "alertmanager" // its API, version 2
-	Webhook      Form = "webhook"      // what Alertmanager sends to webhooks, version 4
+	Webhook      Form = "webhook"      // a message for each rule, in a Format
 )
+
+// Format is how the messages of a webhook are written.
+type Format string
+
+// The formats. Internal/notify has the address of the description of each.
+const (
+	FormatAlertmanager Format = "alertmanager" // what Alertmanager sends to webhooks, version 4
+	FormatSlack        Format = "slack"
+	FormatTeams        Format = "teams"
+	FormatPagerDuty    Format = "pagerduty"
+	FormatDiscord      Format = "discord"
+)
+
+var formats = []Format{FormatAlertmanager, FormatSlack, FormatTeams, FormatPagerDuty, FormatDiscord}
+
+// pagerDutyURL is where PagerDuty takes events, but for accounts in Europe.
+const pagerDutyURL = "https://events.pagerduty.com/v2/enqueue"
 
 // Source is a text, or where to read it each time it is needed: what a file or a
 // variable holds is taken for a secret, and secrets are replaced under way. One
@@ -129,7 +151,7 @@ func addressTable(form Form) table[address] {
 	})
 	only := func(s Source) []Source { return []Source{s} }
 	urls := func(a *address) *[]Source { return &a.URLs }
-	return table[address]{what: string(form), keys: []key[address]{
+	t := table[address]{what: string(form), keys: []key[address]{
 		field("url", "where alerts are sent", convert(target, only), urls),
 		field("urls", "the same for several: every one gets every alert", anyOf(target), urls),
 		field("url_file", "a file that holds the URL, read each time", convert(fromFile, only), urls),
@@ -145,6 +167,45 @@ func addressTable(form Form) table[address] {
 		}},
 		field("timeout", "of a whole request, up to 1m; absent: 10s", timeout, func(a *address) *time.Duration { return &a.Timeout }),
 	}}
+	if form == Webhook {
+		t.keys = append(t.keys,
+			field("format", "how messages are written; absent: as Alertmanager's webhooks write them", format, func(a *address) *Format { return &a.Format }),
+			field("routing_key_file", "for the format pagerduty: a file that holds the integration key, read each time",
+				fromFile, func(a *address) *Source { return &a.RoutingKey }),
+			field("routing_key_env", "for the format pagerduty: the environment variable that holds the integration key",
+				fromEnv, func(a *address) *Source { return &a.RoutingKey }),
+		)
+	}
+	return t
+}
+
+// format reads one of the formats. What is none is repeated only where it cannot be a
+// secret in the wrong place.
+var format = value[Format]{
+	read: func(p *parser, n *yaml.Node) Format {
+		if n = p.scalar(n, "a format"); n == nil {
+			return ""
+		}
+		f := Format(n.Value)
+		switch {
+		case slices.Contains(formats, f):
+			return f
+		case p.mayQuote(n, n.Value):
+			p.report(n, "%s", unknown("value", n.Value, "format", formatNames()))
+		default:
+			p.report(n, "this is no format: there are %s", strings.Join(formatNames(), ", "))
+		}
+		return ""
+	},
+	schema: schema{"enum": formatNames()},
+}
+
+func formatNames() []string {
+	var names []string
+	for _, f := range formats {
+		names = append(names, string(f))
+	}
+	return names
 }
 
 var basicAuthTable = table[BasicAuth]{what: "basic_auth", keys: []key[BasicAuth]{
@@ -261,7 +322,7 @@ type choice struct {
 
 var choiceTable = table[choice]{what: "a receiver", keys: []key[choice]{
 	field("alertmanager", "the API, version 2, of one or more Alertmanagers", addressOf(Alertmanager), func(c *choice) **address { return &c.alertmanager }),
-	field("webhook", "a URL that takes what Alertmanager's webhooks send", addressOf(Webhook), func(c *choice) **address { return &c.webhook }),
+	field("webhook", "a URL that takes messages: a chat, a pager, or what reads Alertmanager's webhooks", addressOf(Webhook), func(c *choice) **address { return &c.webhook }),
 }}
 
 func addressOf(form Form) value[*address] {
@@ -283,6 +344,9 @@ func (p *parser) checkAddress(a *address, at *yaml.Node) {
 	ways := []string{"url", "urls", "url_file", "url_env"}
 	where := slices.DeleteFunc(slices.Clone(ways), func(name string) bool { return !a.given.has(name) })
 	switch {
+	case len(where) == 0 && a.Format == FormatPagerDuty:
+		a.URLs = []Source{{Text: pagerDutyURL}}
+	case len(where) == 0 && a.Format == "" && a.given.has("format"): // it may be pagerduty that was meant
 	case len(where) == 0:
 		p.report(at, "%s needs to know where: write url, urls, url_file or url_env", a.Form)
 	case len(where) > 1:
@@ -290,8 +354,27 @@ func (p *parser) checkAddress(a *address, at *yaml.Node) {
 	default:
 		p.checkURLs(a, a.given[where[0]])
 	}
+	p.checkFormat(a)
 	p.checkHeaders(a)
 	p.checkTLS(a)
+}
+
+// checkFormat holds a webhook's routing key to its format.
+func (p *parser) checkFormat(a *address) {
+	if a.Form == Webhook && !a.given.has("format") {
+		a.Format = FormatAlertmanager
+	}
+	inFile, inEnv := a.given["routing_key_file"], a.given["routing_key_env"]
+	switch {
+	case inFile != nil && inEnv != nil:
+		p.report(inEnv, "routing_key_file and routing_key_env stand side by side: keep one")
+	case a.Format == FormatPagerDuty && inFile == nil && inEnv == nil:
+		p.report(a.given["format"], "pagerduty needs the integration key: name a file that holds it as routing_key_file, or a variable as routing_key_env")
+	case a.Format != FormatPagerDuty && a.Format != "":
+		if at := cmp.Or(inFile, inEnv); at != nil {
+			p.report(at, "%s is for the format pagerduty: write format: pagerduty, or remove it", at.Value)
+		}
+	}
 }
 
 func (p *parser) checkURLs(a *address, at *yaml.Node) {

@@ -25,6 +25,9 @@ receivers:
       header_env: {Authorization: CHAT_TOKEN}
   a: {alertmanager: {url_env: ALERTMANAGER, bearer_token_file: /run/token}}
   b: {webhook: {url: "https://hooks.example.com/T0/B0?x=y", basic_auth: {username: me, password_file: /run/password}, tls: {insecure_skip_verify: true}}}
+  slack: {webhook: {format: slack, url_env: SLACK_URL}}
+  pager: {webhook: {format: pagerduty, routing_key_file: /run/secrets/pager}}
+  pager-eu: {webhook: {format: pagerduty, url: "https://events.eu.pagerduty.com/v2/enqueue", routing_key_env: PAGER}}
 rules: []
 `
 	want := []Receiver{
@@ -34,7 +37,7 @@ rules: []
 			TLS:  TLS{CAFile: "/etc/ca.pem", CertFile: "/etc/cert.pem", KeyFile: "/etc/key.pem", ServerName: "alerts"},
 		},
 		{
-			Name: "chat", Form: Webhook, Timeout: 10 * time.Second, URLs: []Source{{File: "/run/secrets/chat-url"}},
+			Name: "chat", Form: Webhook, Format: FormatAlertmanager, Timeout: 10 * time.Second, URLs: []Source{{File: "/run/secrets/chat-url"}},
 			Headers: map[string]Source{"X-Team": {Text: "data"}, "X-Token": {File: "/run/secrets/token"}, "Authorization": {Env: "CHAT_TOKEN"}},
 		},
 		{
@@ -42,8 +45,19 @@ rules: []
 			Headers: map[string]Source{}, Bearer: Source{File: "/run/token"},
 		},
 		{
-			Name: "b", Form: Webhook, Timeout: 10 * time.Second, URLs: []Source{{Text: "https://hooks.example.com/T0/B0?x=y"}},
+			Name: "b", Form: Webhook, Format: FormatAlertmanager, Timeout: 10 * time.Second, URLs: []Source{{Text: "https://hooks.example.com/T0/B0?x=y"}},
 			Headers: map[string]Source{}, BasicAuth: BasicAuth{Username: "me", Password: Source{File: "/run/password"}}, TLS: TLS{InsecureSkipVerify: true},
+		},
+		{
+			Name: "slack", Form: Webhook, Format: FormatSlack, Timeout: 10 * time.Second, URLs: []Source{{Env: "SLACK_URL"}}, Headers: map[string]Source{},
+		},
+		{
+			Name: "pager", Form: Webhook, Format: FormatPagerDuty, Timeout: 10 * time.Second, RoutingKey: Source{File: "/run/secrets/pager"},
+			URLs: []Source{{Text: "https://events.pagerduty.com/v2/enqueue"}}, Headers: map[string]Source{},
+		},
+		{
+			Name: "pager-eu", Form: Webhook, Format: FormatPagerDuty, Timeout: 10 * time.Second, RoutingKey: Source{Env: "PAGER"},
+			URLs: []Source{{Text: "https://events.eu.pagerduty.com/v2/enqueue"}}, Headers: map[string]Source{},
 		},
 	}
 	if diff := cmp.Diff(want, mustParse(t, text).Receivers); diff != "" {

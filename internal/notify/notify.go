@@ -157,7 +157,7 @@ func (n *Notifier) equip(r *receiver, config *rules.Receiver) {
 	var senders []*sender
 	if config != nil {
 		for _, to := range config.URLs {
-			s := r.sender(config.Form, to)
+			s := r.sender(config, to)
 			if s == nil {
 				s = n.newSender(r, config, to)
 			} else {
@@ -176,9 +176,12 @@ func (n *Notifier) equip(r *receiver, config *rules.Receiver) {
 	r.senders = senders
 }
 
-func (r *receiver) sender(form rules.Form, to rules.Source) *sender {
+// sender is the one that tells whom the configuration means by a URL: whoever gets
+// another format, or is reached with another key, may know nothing yet.
+func (r *receiver) sender(config *rules.Receiver, to rules.Source) *sender {
 	for _, s := range r.senders {
-		if s.form == form && s.to == to {
+		was := s.config.Load()
+		if s.to == to && was.Form == config.Form && was.Format == config.Format && was.RoutingKey == config.RoutingKey {
 			return s
 		}
 	}

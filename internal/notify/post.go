@@ -120,6 +120,15 @@ func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []
 			return nil, fmt.Errorf("the URL in %s: %w", place(to), err)
 		}
 	}
+	if r.Format == rules.FormatPagerDuty {
+		key, err := read(r.RoutingKey)
+		if err != nil {
+			return nil, err
+		}
+		if len(body) > 0 {
+			body = withRoutingKey(body, key)
+		}
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("the URL in %s is none that can be used", place(to)) // err repeats it

@@ -76,7 +76,7 @@ func (n *Notifier) newSender(r *receiver, config *rules.Receiver, to rules.Sourc
 	case rules.Alertmanager:
 		s.courier = &alertmanager{table: r.table, pace: n.pace, told: &s.told, page: n.Page, due: time.Now().Add(n.pace.resend), limit: maxBatch}
 	case rules.Webhook:
-		s.courier = &webhook{table: r.table, pace: n.pace, sender: s, page: n.Page, receiver: r.name, groups: make(map[string]*group)}
+		s.courier = &webhook{table: r.table, pace: n.pace, sender: s, page: n.Page, receiver: r.name, format: config.Format, groups: make(map[subject]*group)}
 	}
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(n.life)

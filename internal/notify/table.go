@@ -143,13 +143,13 @@ func (t *table) told(e *entry) bool {
 	})
 }
 
-// hear notes that a webhook has been told of a rule's ends up to a number. What all
-// have been told is told no more.
-func (t *table) hear(s *sender, rule string, upTo uint64) {
+// hear notes that a webhook has been told of the ends up to a number whose labels are
+// those that the message was about. What all have been told is told no more.
+func (t *table) hear(s *sender, upTo uint64, about func(labels map[string]string) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range t.ended.entries {
-		if e.seq <= upTo && e.Labels["alertname"] == rule && !slices.Contains(e.heard, s) {
+		if e.seq <= upTo && about(e.Labels) && !slices.Contains(e.heard, s) {
 			e.heard = append(e.heard, s)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/sockdog/sockdog/rules"
 )
 
 // webhook tells people: of each rule when it begins to fire, when what fires has
@@ -17,11 +19,24 @@ type webhook struct {
 	page     string
 	sender   *sender
 	receiver string
-	groups   map[string]*group // by alertname, as Alertmanager groups by default
-	turns    uint64            // how many messages were made
+	format   rules.Format
+	groups   map[subject]*group
+	turns    uint64 // how many messages were made
 }
 
-// group is what was told about the alerts of one rule.
+// subject is what one message is about: a rule, as Alertmanager groups by default, and
+// where a severity has an incident of its own, one of its severities.
+type subject struct{ rule, severity string }
+
+func (w *webhook) subject(labels map[string]string) subject {
+	s := subject{rule: labels["alertname"]}
+	if w.format == rules.FormatPagerDuty {
+		s.severity = labels["severity"]
+	}
+	return s
+}
+
+// group is what was told about the alerts of one subject.
 type group struct {
 	told  uint64 // its news up to this number
 	at    time.Time
@@ -65,30 +80,30 @@ type notifiedAlert struct {
 }
 
 func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
-	var names []string // those with the oldest news first
-	byName := make(map[string][]item)
+	var subjects []subject // those with the oldest news first
+	alerts := make(map[subject][]item)
 	for _, it := range w.table.between(now, 0, math.MaxUint64, maxAlerts) {
-		name := it.Labels["alertname"]
-		if byName[name] == nil {
-			names = append(names, name)
+		s := w.subject(it.Labels)
+		if alerts[s] == nil {
+			subjects = append(subjects, s)
 		}
-		byName[name] = append(byName[name], it)
+		alerts[s] = append(alerts[s], it)
 	}
-	maps.DeleteFunc(w.groups, func(name string, g *group) bool {
-		return byName[name] == nil && now.Sub(g.tried) >= w.pace.resend
+	maps.DeleteFunc(w.groups, func(s subject, g *group) bool {
+		return alerts[s] == nil && now.Sub(g.tried) >= w.pace.resend
 	})
 
 	due := now.Add(w.pace.repeat)
-	var first *group // of those that are due, the one whose turn is the longest ago:
-	var about string // a message that never gets through must not keep the others
+	var first *group  // of those that are due, the one whose turn is the longest ago:
+	var about subject // a message that never gets through must not keep the others
 	var upTo uint64
-	for _, name := range names {
-		g := w.groups[name]
+	for _, s := range subjects {
+		g := w.groups[s]
 		if g == nil {
 			g = &group{limit: maxBatch}
-			w.groups[name] = g
+			w.groups[s] = g
 		}
-		items := byName[name]
+		items := alerts[s]
 		newest := items[len(items)-1].seq
 		when := g.tried.Add(w.pace.resend)
 		switch {
@@ -108,17 +123,17 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 			continue
 		}
 		if first == nil || g.turn < first.turn {
-			first, about, upTo = g, name, newest
+			first, about, upTo = g, s, newest
 		}
 	}
 	if first != nil {
 		w.turns++
 		first.turn = w.turns
-		n := w.notification(about, byName[about], first)
-		body := encode(n)
+		n := w.notification(about.rule, alerts[about], first)
+		body := inFormat(w.format, n)
 		return &message{body: body, alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
 			if err == nil {
-				w.table.hear(w.sender, about, upTo)
+				w.table.hear(w.sender, upTo, func(labels map[string]string) bool { return w.subject(labels) == about })
 			}
 			return first.settle(now, err, upTo, len(n.Alerts), len(body))
 		}}, now
@@ -209,11 +224,16 @@ func (w *webhook) notification(name string, items []item, g *group) *notificatio
 	return n
 }
 
+const (
+	statusFiring   = "firing"
+	statusResolved = "resolved"
+)
+
 func status(it item) string {
 	if it.firing() {
-		return "firing"
+		return statusFiring
 	}
-	return "resolved"
+	return statusResolved
 }
 
 // copied is never nil: to JSON that would be null, which nobody expects here.

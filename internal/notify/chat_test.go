@@ -1,0 +1,323 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf16"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/sockdog/sockdog/rules"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// chats are the formats that have a schema of their own.
+var chats = []rules.Format{rules.FormatSlack, rules.FormatTeams, rules.FormatPagerDuty, rules.FormatDiscord}
+
+const routingKey = "0123456789abcdefghijklmnopqrstuv"
+
+// chat is a server of one of the services. It takes what the service's published
+// schema and limits allow, and answers as the service does.
+type chat struct {
+	*httptest.Server
+	bodies chan []byte
+}
+
+func newChat(t *testing.T, format rules.Format) *chat {
+	t.Helper()
+	schema, err := jsonschema.NewCompiler().Compile(filepath.Join("testdata", "schema", string(format)+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &chat{bodies: make(chan []byte, 100)}
+	c.Server = plain(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		err := accepts(schema, format, body)
+		switch {
+		case r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json":
+			t.Errorf("%s of %s", r.Method, r.Header.Get("Content-Type"))
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		case err != nil:
+			t.Errorf("%s refuses: %v\n%.2000s", format, err, body)
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, "invalid_payload")
+		case format == rules.FormatSlack:
+			fmt.Fprint(w, "ok")
+		case format == rules.FormatDiscord:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			w.WriteHeader(http.StatusAccepted)
+		}
+		c.bodies <- body
+	})
+	return c
+}
+
+// accepts holds a message to the schema, and to limits that no schema can say.
+func accepts(schema *jsonschema.Schema, format rules.Format, body []byte) error {
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if err := schema.Validate(v); err != nil {
+		return err
+	}
+	most := map[rules.Format]int{rules.FormatTeams: 28 << 10, rules.FormatPagerDuty: 512 << 10}[format]
+	if most > 0 && len(body) > most {
+		return fmt.Errorf("%d bytes", len(body))
+	}
+	switch format {
+	case rules.FormatSlack:
+		if text := v.(map[string]any)["text"].(string); len(text) > 4000 {
+			return fmt.Errorf("%d bytes of text", len(text))
+		}
+	case rules.FormatDiscord:
+		var m discordMessage
+		if err := json.Unmarshal(body, &m); err != nil {
+			return err
+		}
+		for text, most := range map[string]int{m.Content: 2000, m.Embeds[0].Description: 4096} {
+			if n := len(utf16.Encode([]rune(text))); n > most || strings.TrimSpace(text) == "" {
+				return fmt.Errorf("%d characters", n)
+			}
+		}
+	}
+	return nil
+}
+
+// receiver is one of that format that tells the server.
+func (c *chat) receiver(t *testing.T, format rules.Format) rules.Receiver {
+	t.Helper()
+	r := to(rules.Webhook, "chat", c.URL)
+	r.Format = format
+	if format == rules.FormatPagerDuty {
+		r.RoutingKey = rules.Source{File: write(t, routingKey+"\n")}
+	}
+	return r
+}
+
+// leak is an alert as sockdog words it.
+func leak(dst, holders string) Alert {
+	const rule = "postgres-close-wait"
+	what := "3 sockets towards " + dst + ":5432"
+	return Alert{
+		Labels: map[string]string{"alertname": rule, "instance": "web-1", "severity": "warning", "dst": dst},
+		Annotations: map[string]string{
+			"summary": rule + ": " + what + " on web-1",
+			"description": "The shop forgets to close: https://wiki.example.com/shop_leaks?q=a&b.\n" +
+				"Rule " + rule + " (count > 2): " + what + ".\n" +
+				"So since 2026-11-22T03:00:00Z, for 1m30s. The oldest has been in its state for 5m0s.\n" +
+				"Held by: " + holders + ".\nDone about it: kill: 2 done, since this rule began to fire.",
+		},
+		StartsAt: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC),
+	}
+}
+
+func over(a Alert) Alert {
+	a.EndsAt = a.StartsAt.Add(time.Hour)
+	return a
+}
+
+// hostile is what a process, a user or a template could call itself.
+const hostile = "<!channel> <@U012> @everyone @here [free](https://evil.example) ![x](http://evil.example/x.png) *b* _i_ `c` ~s~ ||d|| # h > q \\ & \" \u202eabc\x1b[31m\x00 <at>Jo</at>"
+
+func digests() map[string][]Alert {
+	many := []Alert{over(leak("10.0.0.200", "java[4711] 3"))}
+	for i := range 101 {
+		many = append(many, leak(fmt.Sprintf("10.0.0.%d", i), "java[4711] 3"))
+	}
+	long := leak("10.0.0.7", "java[4711] 3")
+	long.Annotations["summary"] = strings.Repeat("a long summary & ", 500)
+	long.Annotations["description"] = strings.Repeat("a long description <💥> \n", 300)
+	bad := leak("10.0.0.7", hostile)
+	bad.Annotations["summary"] = "one\ntwo " + hostile
+	bad.Labels["instance"] = hostile
+	silent := Alert{Labels: map[string]string{"alertname": "a"}, StartsAt: long.StartsAt}
+	return map[string][]Alert{
+		"firing":   {leak("10.0.0.7", "java[4711] 2, unknown 1")},
+		"resolved": {over(leak("10.0.0.7", "java[4711] 2, unknown 1"))},
+		"mixed":    {leak("10.0.0.7", "java[4711] 3"), leak("10.0.0.8", "java[4711] 3"), over(leak("10.0.0.9", "java[4711] 3"))},
+		"many":     many,
+		"long":     {long},
+		"hostile":  {bad},
+		"silent":   {silent},
+	}
+}
+
+// Every format is what its service takes, whatever an alert says.
+func TestChats(t *testing.T) {
+	for _, format := range chats {
+		for name, alerts := range digests() {
+			t.Run(string(format)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				c := newChat(t, format)
+				n := newNotifier(Options{Say: quiet, Page: "http://web-1:9797/"}, usual)
+				defer n.Close(context.Background())
+				n.Reconfigure([]rules.Receiver{c.receiver(t, format)})
+				n.Set("chat", alerts...)
+				var pretty bytes.Buffer
+				select {
+				case body := <-c.bodies:
+					if err := json.Indent(&pretty, body, "", "  "); err != nil {
+						t.Fatal(err)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatal("nothing comes")
+				}
+				pretty.WriteByte('\n')
+				golden(t, filepath.Join("testdata", "chat", string(format)+"-"+name+".golden"), pretty.Bytes())
+			})
+		}
+	}
+}
+
+func golden(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; run go test ./internal/notify -update", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+// A chat hears of a rule once, and again when something begins or ends: not each
+// minute, however often the numbers change.
+func TestChatsAreToldOnce(t *testing.T) {
+	for _, format := range chats {
+		t.Run(string(format), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				r := to(rules.Webhook, "chat", "hook")
+				r.Format = format
+				w.configure(r)
+				w.fire("chat", "a1")
+				if n := len(w.after(time.Second)); n != 1 {
+					t.Errorf("%d messages at first", n)
+				}
+				for i := range 180 {
+					w.Set("chat", Alert{Labels: labels("a1"), Annotations: map[string]string{"count": fmt.Sprint(i)}, StartsAt: w.start})
+					if n := len(w.after(time.Minute)); n > 0 {
+						t.Fatalf("%d messages after %v", n, time.Since(w.start))
+					}
+				}
+				w.fire("chat", "a2")
+				if n := len(w.after(time.Minute)); n != 1 {
+					t.Errorf("%d messages about what is new", n)
+				}
+				w.end("chat", "a1", "a2")
+				if n := len(w.after(24 * time.Hour)); n != 1 {
+					t.Errorf("%d messages about the end", n)
+				}
+			})
+		})
+	}
+}
+
+// PagerDuty has an incident for each rule and severity, and it ends with the last
+// alert of it.
+func TestIncidents(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		var events []pagerEvent
+		w.post = func(_ context.Context, _ *rules.Receiver, _ rules.Source, body []byte) (time.Duration, error) {
+			var e pagerEvent
+			if err := json.Unmarshal(body, &e); err != nil {
+				t.Error(err)
+			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			events = append(events, e)
+			return 0, nil
+		}
+		after := func(d time.Duration) (got []string) {
+			time.Sleep(d)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, e := range events {
+				line := e.EventAction + " " + e.DedupKey[len(e.DedupKey)-4:]
+				if e.Payload != nil {
+					line += fmt.Sprintf(" %s: %d firing, %d resolved", e.Payload.Severity, e.Payload.CustomDetails.Firing, e.Payload.CustomDetails.Resolved)
+				}
+				got = append(got, line)
+			}
+			events = nil
+			return got
+		}
+		want := func(d time.Duration, lines ...string) {
+			t.Helper()
+			if diff := cmp.Diff(lines, after(d)); diff != "" {
+				t.Errorf("at %v (-want +got):\n%s", time.Since(w.start), diff)
+			}
+		}
+		r := to(rules.Webhook, "chat", "hook")
+		r.Format = rules.FormatPagerDuty
+		w.configure(r)
+		severe := func(severity, dst string, ended bool) Alert {
+			a := leak(dst, "java[1] 1")
+			a.Labels["severity"], a.StartsAt = severity, time.Now()
+			if ended {
+				a.EndsAt = time.Now()
+			}
+			return a
+		}
+		w.Set("chat", severe("warning", "1", false), severe("critical", "1", false), severe("warning", "2", false))
+		want(time.Minute, "trigger d25d warning: 2 firing, 0 resolved", "trigger 8eea critical: 1 firing, 0 resolved")
+		w.Set("chat", severe("critical", "1", true))
+		want(time.Minute, "resolve 8eea")
+		w.Set("chat", severe("warning", "1", true))
+		want(time.Minute, "trigger d25d warning: 1 firing, 1 resolved")
+		w.Set("chat", severe("warning", "2", true))
+		want(24*time.Hour, "resolve d25d")
+		if n := len(w.receivers[0].table.byLabels); n != 0 {
+			t.Errorf("%d alerts are still held", n)
+		}
+	})
+}
+
+func TestPagerSeverity(t *testing.T) {
+	for label, want := range map[string]string{
+		"critical": "critical", "Page": "critical", "WARNING": "warning", "warn": "warning", "info": "info", "error": "error", "sev3": "error", "": "error",
+	} {
+		if got := pagerSeverity(label); got != want {
+			t.Errorf("%q: %q, want %q", label, got, want)
+		}
+	}
+}
+
+// Who gets another format, or another key, is told what fires.
+func TestNewFormatIsNews(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		r := to(rules.Webhook, "chat", "hook")
+		r.Format = rules.FormatSlack
+		w.configure(r)
+		w.fire("chat", "a1")
+		w.want(time.Minute, "100ms hook: ")
+		w.configure(r)
+		w.want(time.Minute)
+		r.Format = rules.FormatPagerDuty
+		w.configure(r)
+		w.want(time.Minute, "2m0s hook: ")
+		r.RoutingKey = rules.Source{File: "/other"}
+		w.configure(r)
+		w.want(time.Minute, "3m0s hook: ")
+	})
+}

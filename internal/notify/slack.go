@@ -1,0 +1,50 @@
+package notify
+
+import "strings"
+
+// mostSlack is how long a text is, in bytes. Slack wants messages of less than 4,000
+// and cuts them at 40,000; Google Chat and Rocket.Chat take 4,096 and 5,000.
+// https://docs.slack.dev/changelog/2018-truncating-really-long-messages
+const mostSlack = 4000
+
+// slackMessage is what incoming webhooks of Slack take, and of chats that take the
+// same: only text, because Google Chat refuses a key that it does not know.
+// https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
+type slackMessage struct {
+	Text string `json:"text"`
+}
+
+func slack(n *notification) []byte {
+	d := compose(n, func(d *digest) bool { return len(slackText(d)) <= mostSlack })
+	return encode(slackMessage{slackText(d)})
+}
+
+func slackText(d *digest) string {
+	lines := []string{"*" + slackEscape(d.title) + "*"}
+	for _, e := range d.entries {
+		lines = append(lines, "• "+slackEscape(e.summary))
+		for _, line := range e.details {
+			lines = append(lines, "  "+slackEscape(line))
+		}
+	}
+	if rest := d.rest(); rest != "" {
+		lines = append(lines, rest)
+	}
+	if d.page != "" {
+		lines = append(lines, slackEscape(d.page))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// slackEscape takes every meaning from a text: with < begin links and mentions, and
+// &, < and > are escaped as entities.
+// https://docs.slack.dev/messaging/formatting-message-text
+// Mattermost mentions whoever stands behind an @, and knows links in Markdown.
+func slackEscape(text string) string {
+	return aroundLinks(text, slackMarkdown.Replace, slackEntities.Replace)
+}
+
+var (
+	slackEntities = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+	slackMarkdown = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "@", "@\u200b", "](", "]\u200b(")
+)
