@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -16,6 +17,47 @@ import (
 type kernel struct {
 	diary  *[]string
 	answer func(ids []sock.ID) ([]error, error)
+}
+
+// Ask finds every socket, but those in gone and those that cannot be asked for.
+func (k kernel) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+	*k.diary = append(*k.diary, fmt.Sprintf("ask for %d from %d on", len(ids), ids[0].Cookie))
+	answers = answers[:0]
+	for _, id := range ids {
+		a := sock.Answer{ID: id, Socket: sock.Socket{ID: id}}
+		switch id.Cookie {
+		case ended:
+			a.Gone = true
+		case silent:
+			a.Err = errSilent
+		}
+		answers = append(answers, a)
+	}
+	return answers, nil
+}
+
+// Sockets to which something happened between the decision and the last question.
+const (
+	ended  = 1001 // it is gone
+	silent = 1002 // the kernel does not answer
+	awake  = 1003 // it came alive
+)
+
+var errSilent = errors.New("no answer")
+
+func killer(k kernel, now sock.Instant) *Killer {
+	return &Killer{
+		Kernel: k, Intents: intents{k.diary}, Now: func() sock.Instant { return now }, Ruled: func() sock.Instant { return 0 },
+		Recheck: func(a *engine.Action, answer *sock.Answer) string {
+			switch {
+			case a.Socket.ID != answer.ID:
+				return "another socket was asked for"
+			case a.Socket.ID.Cookie == awake:
+				return "it came alive"
+			}
+			return ""
+		},
+	}
 }
 
 func (k kernel) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
@@ -64,8 +106,7 @@ func TestOutcomes(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			const now = sock.Instant(42)
 			var diary []string
-			k := New(kernel{&diary, func([]sock.ID) ([]error, error) { return test.answers, test.err }},
-				intents{&diary}, func() sock.Instant { return now })
+			k := killer(kernel{&diary, func([]sock.ID) ([]error, error) { return test.answers, test.err }}, now)
 			got := k.Do(actions(len(test.want)))
 			for i := range test.want {
 				test.want[i].At = now
@@ -74,6 +115,7 @@ func TestOutcomes(t *testing.T) {
 			}
 			compare := cmp.Options{
 				cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) }),
+				cmp.Comparer(func(a, b sock.Answer) bool { return a.ID == b.ID }),
 				cmp.Comparer(func(a, b engine.Action) bool {
 					return a.Socket.ID == b.Socket.ID && a.Seq == b.Seq
 				}),
@@ -85,20 +127,23 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// What a crash would leave in doubt is one batch, and its record comes first.
-func TestIntentsBeforeActs(t *testing.T) {
+// What a crash would leave in doubt is one record, and that comes first. The last
+// question comes after it, about few enough that the answers are fresh.
+func TestOrder(t *testing.T) {
 	var diary []string
-	k := New(kernel{&diary, func(ids []sock.ID) ([]error, error) { return make([]error, len(ids)), nil }},
-		intents{&diary}, func() sock.Instant { return 0 })
-	outcomes := k.Do(actions(2*batch + 1))
-	want := []string{
-		fmt.Sprintf("intend %d from 1 on", batch),
-		fmt.Sprintf("destroy %d from 1 on", batch),
-		fmt.Sprintf("intend %d from %d on", batch, batch+1),
-		fmt.Sprintf("destroy %d from %d on", batch, batch+1),
-		fmt.Sprintf("intend 1 from %d on", 2*batch+1),
-		fmt.Sprintf("destroy 1 from %d on", 2*batch+1),
+	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) { return make([]error, len(ids)), nil }}, 0)
+	outcomes := k.Do(actions(recordBatch + KillBatch + 1))
+	var want []string
+	kills := func(first, n int) {
+		want = append(want, fmt.Sprintf("ask for %d from %d on", n, first), fmt.Sprintf("destroy %d from %d on", n, first))
 	}
+	want = append(want, fmt.Sprintf("intend %d from 1 on", recordBatch))
+	for first := 1; first <= recordBatch; first += KillBatch {
+		kills(first, KillBatch)
+	}
+	want = append(want, fmt.Sprintf("intend %d from %d on", KillBatch+1, recordBatch+1))
+	kills(recordBatch+1, KillBatch)
+	kills(recordBatch+KillBatch+1, 1)
 	if diff := cmp.Diff(want, diary); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -107,7 +152,87 @@ func TestIntentsBeforeActs(t *testing.T) {
 			t.Fatalf("outcome %d is of socket %d with Seq %d", i, o.Act.Socket.ID.Cookie, o.Act.Seq)
 		}
 	}
-	if len(outcomes) != 2*batch+1 {
-		t.Errorf("%d outcomes, want %d", len(outcomes), 2*batch+1)
+	if len(outcomes) != recordBatch+KillBatch+1 {
+		t.Errorf("%d outcomes, want %d", len(outcomes), recordBatch+KillBatch+1)
+	}
+}
+
+// What the last answer shows to be gone, or alive, is not destroyed, nor what
+// cannot be asked for; and each outcome is that of its own action.
+func TestLastAnswer(t *testing.T) {
+	var diary []string
+	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) {
+		errs := make([]error, len(ids))
+		for i := range ids {
+			if ids[i].Cookie == 2 {
+				errs[i] = unix.EPERM
+			}
+		}
+		return errs, nil
+	}}, 42)
+	all := make([]engine.Action, 0, 7)
+	for _, cookie := range []uint64{ended, 1, silent, awake, 2, awake, 3} {
+		all = append(all, engine.Action{Socket: sock.Socket{ID: sock.ID{Cookie: cookie}}})
+	}
+	var got []string
+	for _, o := range k.Do(all) {
+		got = append(got, fmt.Sprintf("%d gone=%v err=%v changed=%q by the answer about %d", o.Act.Socket.ID.Cookie, o.Gone, o.Err, o.Changed, o.Last.ID.Cookie))
+	}
+	want := []string{
+		`1001 gone=true err=the socket was gone already changed="" by the answer about 0`,
+		`1 gone=false err=<nil> changed="" by the answer about 0`,
+		`1002 gone=false err=no answer changed="" by the answer about 0`,
+		`1003 gone=false err=<nil> changed="it came alive" by the answer about 1003`,
+		`2 gone=false err=operation not permitted changed="" by the answer about 0`,
+		`1003 gone=false err=<nil> changed="it came alive" by the answer about 1003`,
+		`3 gone=false err=<nil> changed="" by the answer about 0`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+	wantDiary := []string{"intend 7 from 1001 on", "ask for 7 from 1001 on", "destroy 3 from 1 on"}
+	if diff := cmp.Diff(wantDiary, diary); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What old rules decided is not done once new ones are in force, however long the
+// record of the intent took.
+func TestNewRulesComeFirst(t *testing.T) {
+	var diary []string
+	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) { return make([]error, len(ids)), nil }}, 42)
+	k.Ruled = func() sock.Instant { return 40 }
+	all := actions(2)
+	all[0].Decided, all[1].Decided = 39, 41
+	got := k.Do(all)
+	if got[0].Changed == "" || got[0].Last.ID.Cookie != 1 || got[1].Changed != "" {
+		t.Errorf("outcomes %+v, want the first one only not to be done", got)
+	}
+	if want := "destroy 1 from 2 on"; diary[len(diary)-1] != want {
+		t.Errorf("at the end: %s, want %s", diary[len(diary)-1], want)
+	}
+}
+
+// A process that is held up in the middle of a question asks again, and where it
+// always is, it goes on with the freshest answer that can be had.
+func TestWhileFresh(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		takes []time.Duration // each question; the last, all others too
+		want  int
+	}{
+		{"at once", []time.Duration{0}, 1},
+		{"held up once", []time.Duration{time.Second, 0}, 2},
+		{"always slow", []time.Duration{5 * time.Millisecond}, 4},
+	} {
+		var now sock.Instant
+		asked := 0
+		WhileFresh(func() sock.Instant { return now }, func() {
+			now = now.Add(test.takes[min(asked, len(test.takes)-1)])
+			asked++
+		})
+		if asked != test.want {
+			t.Errorf("%s: asked %d times, want %d", test.name, asked, test.want)
+		}
 	}
 }

@@ -110,7 +110,7 @@ var table = []pkg{
 		name: "internal/act",
 		may:  []string{"internal/engine", "internal/sock", unix},
 		not:  []string{"log", "log/slog"},
-		why:  "it does what was decided and reconsiders nothing, so it sees no rules and no kernel but through its own interface",
+		why:  "it does what was decided, and lets the engine decide it once more by the last answer; so it sees no rules, and no kernel but through its own interface",
 	},
 	{
 		name: "internal/status",
@@ -148,7 +148,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/cull",
-		may:  []string{"internal/engine", "internal/sock", "rules", "rules/ssfilter", unix},
+		may:  []string{"internal/act", "internal/engine", "internal/sock", "rules", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog", "net", "os"},
 		why:  "what a person orders is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
 	},

@@ -3,7 +3,6 @@ package cull
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -11,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/act"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -24,9 +24,8 @@ type Kernel interface {
 }
 
 // batch is how many sockets are asked for, destroyed and asked for again in one
-// go: enough to make the system calls cheap, few enough that between the question
-// and the act less than a millisecond goes by.
-const batch = 128
+// go.
+const batch = act.KillBatch
 
 // mostThreads is how many threads share the work. Nearly all of it is done in the
 // kernel, which lets them.
@@ -100,30 +99,19 @@ func (w *work) do(ctx context.Context, h *hand) {
 	}
 }
 
-// mostQuestions is how often a batch is asked for where the machine is too slow to
-// act on the answers in time.
-const mostQuestions = 5
-
 // recheck asks for the targets again, concludes on those that are not any more
 // what was selected, and returns the others, of which it knows what they are now.
 // The cookie holds the kernel to the socket and not to its state or its traffic:
 // what happened to it while this process was stopped, or waited for a processor,
 // shows only when it is asked for once more.
 func (w *work) recheck(h *hand, targets []*Target) []*Target {
-	for range mostQuestions {
-		asked := w.order.now()
+	act.WhileFresh(w.order.now, func() {
 		for i := range h.ask(targets) {
 			w.order.recheck(targets[i], &h.answers[i])
 		}
 		targets = Doomed(targets)
-		if len(targets) == 0 || w.order.now().Sub(asked) <= engine.FreshFor {
-			return targets
-		}
-	}
-	for _, t := range targets {
-		t.conclude(engine.Failed, fmt.Sprintf("not tried: this machine took over %v between the question and the act", engine.FreshFor))
-	}
-	return nil
+	})
+	return targets
 }
 
 // destroy destroys the targets and returns those that the kernel was told to.

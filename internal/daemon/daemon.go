@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/counters"
@@ -125,6 +126,7 @@ type watch struct {
 	ready    bool
 	warned   bool // that nothing can be killed
 	tally    tally
+	ruled    atomic.Int64 // instant at which the rules in force came: for the actor
 
 	destroys   bool    // a rule in force does
 	budget     float64 // of CPU, for all that the rules want
@@ -357,8 +359,10 @@ func (d *watch) rule(set *rules.Set, standIn bool) {
 	if d.Board != nil {
 		within.Settings.CPUBudget *= 1 - censusShare
 	}
+	now := d.Now()
+	d.ruled.Store(int64(now))
 	// What ends with the old rules is told to their receivers.
-	d.carryOut(d.engine.Step(d.Now(), engine.Ruled{Program: engine.Compile(&within), StandIn: standIn}))
+	d.carryOut(d.engine.Step(now, engine.Ruled{Program: engine.Compile(&within), StandIn: standIn}))
 	d.teller.post(dispatch{rules: set})
 	d.tally.rules, d.destroys, d.budget = len(set.Rules), destructive(set), set.Settings.CPUBudget
 	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled }) {

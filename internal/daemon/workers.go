@@ -212,7 +212,10 @@ func (d *watch) actor(done <-chan struct{}, send func(engine.Input)) (func(), er
 	if err != nil {
 		return nil, err
 	}
-	killer := act.New(kernel, d.keeper, d.Now)
+	killer := act.Killer{
+		Kernel: kernel, Intents: d.keeper, Recheck: (*engine.Action).Recheck, Now: d.Now,
+		Ruled: func() sock.Instant { return sock.Instant(d.ruled.Load()) },
+	}
 	return func() {
 		defer kernel.Close()
 		for {

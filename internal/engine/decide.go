@@ -70,7 +70,7 @@ func (e *Engine) guard(t *track, s *sock.Socket) string {
 
 // destroy decides on a destructive action whose instant has come, and reports
 // whether it is done with: told to be done, or said in a dry run.
-func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, due, now sock.Instant) bool {
+func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, fired, due, now sock.Instant) bool {
 	r := &e.program.rules[rule]
 	a := e.action(t, s, r, action, now)
 	if r.grouped {
@@ -112,6 +112,7 @@ func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, due, now so
 	if e.plan.Act == nil {
 		e.plan.Act = make([]Action, 0, e.answers)
 	}
+	a.basis = e.basisOf(t, r, action, fired)
 	e.plan.Act = append(e.plan.Act, a)
 	return true
 }
@@ -197,6 +198,11 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 		}
 		e.acting--
 		switch {
+		case o.Changed != "":
+			t.budget.cancel()
+			o.Act.Reason = o.Changed
+			e.say(o.Act, Changed)
+			e.reconsider(t, &o.Last, now)
 		case o.Err == nil || o.Unsure:
 			t.budget.end(o.At)
 			if o.Act.Due != 0 {
@@ -216,12 +222,18 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 			if o.Never {
 				e.cease(o)
 			}
-			if o.Stale {
-				t.failures = 0 // the disk was slow, and the kernel not asked
-			}
 			e.retry(t, now)
 		}
 	}
+}
+
+// reconsider begins anew with a socket that an act was not done to, because the
+// last answer about it showed something else than the act was decided on.
+func (e *Engine) reconsider(t *track, last *sock.Answer, now sock.Instant) {
+	t.unmark(t.rule, t.action)
+	t.phase, t.ahead = waiting, false
+	t.again = now.Add(retryAfter) // should the two decisions ever differ without end
+	e.consider(e.observe(&last.Socket, last.Sent, last.Got), &last.Socket, now, true)
 }
 
 // retry has the act on t tried again, after twice as long each time.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 const (
@@ -22,9 +21,6 @@ const (
 	MostAskBatches = 2
 	// MostActBatches is how many plans with acts can be under way at once.
 	MostActBatches = actBacklog
-	// FreshFor is how old an answer may be that is acted on. The watchdog may have
-	// been stopped for a while, or its machine; an older answer has it ask again.
-	FreshFor = 250 * time.Millisecond
 	// retryAfter is when a question or an act that failed is tried again; for an
 	// act, twice as long each time.
 	retryAfter  = time.Second
@@ -243,7 +239,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	fresh := timesOf(s, sent, got, e.config.Precision)
 	t := e.tracks[s.ID.Cookie]
 	if t != nil && !t.sameConnection(s, sent) {
-		e.drop(t, Changed, "another state or connection than was matched")
+		e.drop(t, Changed, changedConnection)
 		t = nil
 	}
 	if t == nil {
@@ -255,9 +251,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	} else {
 		t.update(s, fresh)
 	}
-	if s.Autobound == ssfilter.Unknown {
-		s.Autobound = t.autobound // it cannot change while the connection lasts
-	}
+	t.tellAutobound(s)
 	t.autobound = s.Autobound
 	t.got = got
 	t.plain = lasting(s) && fresh.base().Sub(t.base()) <= 2*e.config.Precision
@@ -377,7 +371,7 @@ func (in Asked) apply(e *Engine, now sock.Instant) {
 		case a.Gone:
 			e.drop(t, Gone, "it ended by itself")
 		default:
-			e.consider(e.observe(&a.Socket, a.Sent, a.Got), &a.Socket, now, now.Sub(a.Got) < FreshFor)
+			e.consider(e.observe(&a.Socket, a.Sent, a.Got), &a.Socket, now, true)
 		}
 	}
 	for _, id := range in.IDs {
@@ -398,14 +392,15 @@ func (e *Engine) askAgain(t *track, now sock.Instant) {
 }
 
 // consider decides what the rules want of a socket. Only an exact answer about
-// it alone is good enough to act on; what a look shows is good enough to ask.
+// it alone is good enough to act on; what a look shows is good enough to ask. How
+// old the answer is does not matter: an act is decided again by a newer one.
 func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool) {
 	e.endTurn(t)
 	t.line.leave()
 	was := t.held
 	t.held, t.blocked, t.aged, t.of, t.phase = nil, false, false, 0, waiting
 	next, decided, ordered := never, false, false
-	gone := "its rule does not match it any more" // what is said of one that is held no longer
+	gone := notMatched // what is said of one that is held no longer
 	for i := range e.program.index.rules(s) {
 		r := &e.program.rules[i]
 		t.of |= 1 << r.class
@@ -463,7 +458,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 					next = now
 				}
 			case !e.stopping:
-				decided = e.destroy(t, s, i, j, at, now) || decided
+				decided = e.destroy(t, s, i, j, fired, at, now) || decided
 			}
 		}
 	}

@@ -49,13 +49,17 @@ func (b *budgets) rule(p *Program) {
 	}
 }
 
-// restoreSlack is how long an act may have taken that an earlier run recorded.
-const restoreSlack = time.Second
+const (
+	// RecordPatience is how long an act waits for the record of its intent.
+	RecordPatience = 5 * time.Second
+	// restoreSlack is how long after the record of its intent began to be written an
+	// act may have been done, in an earlier run.
+	restoreSlack = RecordPatience + time.Second
+)
 
 // restore takes in what an earlier run spent.
 func (b *budgets) restore(spent []sock.Spent) {
 	for _, s := range spent {
-		// The act followed the record of its intent by a moment.
 		at := s.At.Add(restoreSlack)
 		for range s.N {
 			windowOf(b.own, s.Rule).spend(at)

@@ -89,8 +89,11 @@ type Outcome struct {
 	Never  bool  // Err is permanent: the same act on such a socket will always fail
 	Denied bool  // and on every other: the privilege is missing
 	Unsure bool  // the kernel's answer was lost
-	Stale  bool  // nothing was done, because the decision had grown old
-	At     sock.Instant
+	// Changed says why nothing was done, where the last answer before the act showed
+	// something else than it was decided on, or new rules came first.
+	Changed string
+	Last    sock.Answer // with Changed: that answer
+	At      sock.Instant
 }
 
 // Plan is what the engine wants done. Each part may be empty.
@@ -148,4 +151,5 @@ type Action struct {
 	Decided    sock.Instant
 	Window     time.Duration // how long a destructive action counts against a limit
 	Seq        uint64        // of the record of its intent, in Outcome and after
+	basis      *basis        // in Plan.Act: what it was decided on
 }

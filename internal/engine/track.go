@@ -118,6 +118,14 @@ func (t *track) progressed(s *sock.Socket) bool {
 	return s.Info.BytesAcked != t.acked || s.Info.BytesReceived != t.received
 }
 
+// tellAutobound completes an answer with what only looks tell: whether the kernel
+// chose the local port. It cannot change while the connection lasts.
+func (t *track) tellAutobound(s *sock.Socket) {
+	if s.Autobound == ssfilter.Unknown {
+		s.Autobound = t.autobound
+	}
+}
+
 // begin takes over what the first answer about a connection says.
 func (t *track) begin(s *sock.Socket, fresh times) {
 	t.times = fresh

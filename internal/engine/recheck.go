@@ -1,0 +1,66 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// basis is what an act was decided on: enough to decide it again by the last
+// answer about its socket, on the thread that acts. Nothing in it changes.
+type basis struct {
+	rule      *rule
+	action    *rules.Action
+	fired     sock.Instant // as in rule.stands
+	seen      track        // what was known of the connection; in no queue
+	protect   []rules.Match
+	able      Able
+	self      int
+	precision time.Duration
+}
+
+// basisOf returns what an action of the rule on t is decided on.
+func (e *Engine) basisOf(t *track, r *rule, action int, fired sock.Instant) *basis {
+	return &basis{
+		rule: r, action: &r.Then[action], fired: fired, protect: e.program.protect, able: e.able, self: e.config.Self, precision: e.config.Precision,
+		seen: track{
+			id: t.id, state: t.state, times: t.times, owner: t.owner, autobound: t.autobound,
+			counted: t.counted, acked: t.acked, received: t.received, segsIn: t.segsIn, retrans: t.retrans, inode: t.inode,
+		},
+	}
+}
+
+// Recheck decides an act anew by an answer about its socket that is newer than
+// the decision, and says why it must not be done any more, or "". The record of
+// the intent is written between the two, which a slow disk draws out; in that
+// time a socket can come alive, or be connected anew under the same cookie.
+//
+// It may be called from any goroutine. The answer is neither an error nor Gone.
+func (a *Action) Recheck(answer *sock.Answer) (why string) {
+	b := a.basis
+	seen, s := b.seen, answer.Socket
+	if !seen.sameConnection(&s, answer.Sent) {
+		return changedConnection
+	}
+	progressed := seen.progressed(&s)
+	seen.update(&s, timesOf(&s, answer.Sent, answer.Got, b.precision))
+	seen.tellAutobound(&s)
+	if stands, _ := b.rule.stands(b.action, &seen, &s, b.fired, answer.Got, true); stands != ripe {
+		switch {
+		case progressed:
+			return "it made progress meanwhile"
+		case InUse(&s):
+			return "it has something left to send by now"
+		default:
+			return notMatched
+		}
+	}
+	return Guard(&s, b.protect, b.able, seen.owner, b.self)
+}
+
+// Why an action is not done after all.
+const (
+	changedConnection = "another state or connection than was matched"
+	notMatched        = "its rule does not match it any more"
+)
