@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -131,13 +130,7 @@ func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 	}
 	options.Rules, options.Reload, options.File = loaded.set, loaded.changes, loaded.file
 	if f.stateDir != "" {
-		state, err := openState(f.stateDir, host, log)
-		if err != nil {
-			log.Error("the state directory cannot be used: sockdog goes on, and forgets everything when it ends", "dir", f.stateDir, "error", err.Error())
-			options.Problems = options.Problems.With(status.Problem{
-				Kind: "state", Text: "the state directory cannot be used, and a restart will forget everything: " + err.Error(), Since: time.Now(),
-			})
-		}
+		state := openState(f.stateDir, host, log)
 		defer state.close()
 		state.use(&options)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/daemon"
@@ -15,30 +14,32 @@ import (
 	"github.com/sockdog/sockdog/internal/seen"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/statedir"
+	"github.com/sockdog/sockdog/internal/status"
 )
 
 // state is what is kept on disk.
 type state struct {
-	lock     *os.File
+	dir      *statedir.Dir
 	journal  *journal.Journal
 	store    *seen.Store
 	restored engine.Restored
+	problem  *status.Problem // nil: all of it can be used
 }
 
-// openState opens what can be used of a state directory. A part that cannot be
-// is left out, and said; an error means that nothing can be written, and what
-// could be read is there all the same.
-func openState(dir string, h *host, log *slog.Logger) (*state, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return &state{}, err
+// openState opens what can be used of a state directory. What cannot be is left
+// out, and said; what can be read is there all the same.
+func openState(path string, h *host, log *slog.Logger) *state {
+	s := &state{}
+	var err error
+	if s.dir, err = statedir.Open(path); err != nil {
+		s.missing(log, path, "the state directory cannot be used: sockdog goes on, and forgets everything when it ends", err)
+		if s.dir != nil {
+			s.restored, _ = readIn(s.dir, h) // there may be none; what matters is said
+		}
+		return s
 	}
-	lock, err := lockStateDir(dir)
-	if err != nil {
-		restored, _ := readState(dir, h) // there may be none; what matters is said
-		return &state{restored: restored}, err
-	}
-	s := state{lock: lock}
-	j, interrupted, journalErr := journal.Open(dir, time.Now())
+	j, interrupted, journalErr := journal.Open(s.dir, time.Now())
 	if journalErr == nil {
 		s.journal = j
 		for i := range interrupted {
@@ -46,41 +47,70 @@ func openState(dir string, h *host, log *slog.Logger) (*state, error) {
 			log.LogAttrs(context.Background(), slog.LevelWarn, r.Action+" "+string(r.Result), r.Attrs()...)
 		}
 	}
-	var storeErr error
-	s.store, s.restored, storeErr = openStore(dir, h)
+	storeErr := s.openStore(h, log)
 	switch {
 	case journalErr != nil && storeErr != nil:
-		return &s, fmt.Errorf("%w; %w", journalErr, storeErr)
+		s.missing(log, path, "the state directory cannot be used: sockdog goes on, and forgets everything when it ends", fmt.Errorf("%w; %w", journalErr, storeErr))
 	case journalErr != nil:
-		log.Error("the journal cannot be used: what is done is only logged", "error", journalErr.Error())
+		s.missing(log, path, "the journal cannot be used: what is done is only logged", journalErr)
 	case storeErr != nil:
-		log.Error("the first-seen store cannot be used: a restart will forget", "error", storeErr.Error())
+		s.missing(log, path, "the first-seen store cannot be used: a restart will forget", storeErr)
 	}
-	return &s, nil
+	return s
+}
+
+// missing says what of the state cannot be used.
+func (s *state) missing(log *slog.Logger, path, what string, err error) {
+	log.Error(what, "dir", path, "error", err.Error())
+	s.problem = &status.Problem{Kind: "state", Text: what + ": " + err.Error(), Since: time.Now()}
 }
 
 // openStore opens the first-seen store of this boot and network namespace. What
-// can be read of it comes back beside an error, too.
-func openStore(dir string, h *host) (*seen.Store, engine.Restored, error) {
+// can be read of it is used also where it cannot be written to.
+func (s *state) openStore(h *host, log *slog.Logger) error {
 	boot, netns, err := whereabouts()
 	if err != nil {
-		return nil, engine.Restored{}, err
+		return err
 	}
-	store, loaded, err := seen.Open(dir, boot, netns, h.now())
-	return store, engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent, Groups: loaded.Groups}, err
+	store, loaded, err := seen.Open(s.dir, boot, netns, h.now())
+	if err != nil {
+		loaded, _ = seen.Read(s.dir, boot, netns, h.now())
+	}
+	s.store, s.restored = store, restoredFrom(loaded)
+	if loaded.Damaged > 0 {
+		log.Warn("the first-seen store was damaged: some ages and limits are lost", "dir", s.dir.Path(), "lost", loaded.Damaged, "sockets_known", len(loaded.Memories))
+	}
+	return err
+}
+
+func restoredFrom(l seen.Loaded) engine.Restored {
+	return engine.Restored{Memories: l.Memories, Spent: l.Spent, Groups: l.Groups}
 }
 
 // readState reads what a sockdog keeps that may be running.
-func readState(dir string, h *host) (engine.Restored, error) {
+func readState(path string, h *host) (engine.Restored, error) {
+	dir, err := statedir.OpenToRead(path)
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: it is for root, and for the user that sockdog runs as", err)
+	}
+	if err != nil {
+		return engine.Restored{}, err
+	}
+	defer dir.Close()
+	restored, err := readIn(dir, h)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // nothing was kept there yet
+	}
+	return restored, err
+}
+
+func readIn(dir *statedir.Dir, h *host) (engine.Restored, error) {
 	boot, netns, err := whereabouts()
 	if err != nil {
 		return engine.Restored{}, err
 	}
 	loaded, err := seen.Read(dir, boot, netns, h.now())
-	if _, missing := os.Stat(dir); missing == nil && errors.Is(err, fs.ErrNotExist) {
-		err = nil // nothing was kept there yet
-	}
-	return engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent, Groups: loaded.Groups}, err
+	return restoredFrom(loaded), err
 }
 
 // memoriesIn are what a sockdog that may be running knows of the sockets, by
@@ -123,6 +153,9 @@ func (s *state) use(o *daemon.Options) {
 		o.Store = s.store
 	}
 	o.Restored = s.restored
+	if s.problem != nil {
+		o.Problems = o.Problems.With(*s.problem)
+	}
 }
 
 // stateEnd is how long a disk may take to close what is on it: whoever told the
@@ -139,8 +172,8 @@ func (s *state) close() {
 		if s.store != nil {
 			s.store.Close()
 		}
-		if s.lock != nil {
-			s.lock.Close() // last: what it guards is closed
+		if s.dir != nil {
+			s.dir.Close() // last: what its lock guards is closed
 		}
 	}()
 	select {

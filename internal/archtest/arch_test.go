@@ -90,13 +90,20 @@ var table = []pkg{
 		why:  "it answers who holds an inode; who asks, and why, is not its business",
 	},
 	{
+		name: "internal/statedir",
+		may:  []string{unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "what it opens is trusted by all that write with privileges: it opens, checks and knows of no content",
+	},
+	{
 		name: "internal/seen",
-		may:  []string{"internal/sock", "rules/ssfilter"},
+		may:  []string{"internal/sock", "internal/statedir", "rules/ssfilter"},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "a store keeps what it is given: what a record means is the engine's",
 	},
 	{
 		name: "internal/journal",
+		may:  []string{"internal/statedir"},
 		not:  []string{"net"},
 		why:  "the record outlives the program: its form must not follow the types of the moment",
 	},
@@ -207,7 +214,7 @@ var table = []pkg{
 		may: []string{
 			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
 			"internal/metrics", "internal/nstest", "internal/owner", "internal/reload", "internal/seen", "internal/sock",
-			"internal/sockdiag", "internal/status", "internal/web", "rules", "rules/ssfilter", cobra, sdnotify, unix,
+			"internal/sockdiag", "internal/statedir", "internal/status", "internal/web", "rules", "rules/ssfilter", cobra, sdnotify, unix,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

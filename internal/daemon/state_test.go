@@ -21,12 +21,14 @@ import (
 	"github.com/sockdog/sockdog/internal/seen"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/statedir"
 )
 
 // openState opens the journal and the first-seen store in a directory, as a start
 // of the watchdog does. The function that it returns closes them.
-func (w *world) openState(dir string) (closeState func()) {
+func (w *world) openState(path string) (closeState func()) {
 	w.Helper()
+	dir := must(statedir.Open(path))(w)
 	j, _, err := journal.Open(dir, time.Now())
 	check(w, err)
 	boot := must(seen.ReadBootID())(w)
@@ -37,6 +39,7 @@ func (w *world) openState(dir string) (closeState func()) {
 	closeState = func() {
 		j.Close()
 		store.Close()
+		dir.Close()
 	}
 	w.Cleanup(closeState)
 	return closeState

@@ -8,15 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/sockdog/sockdog/internal/statedir"
 )
 
 const (
 	fileName = "sockdog.jsonl"
+	newName  = "sockdog.jsonl.new" // is becoming the file in use
 
 	maxSize = 16 << 20 // a file that has grown to this is rotated away
 	keep    = 5        // how many such files are kept: fileName.1, the newest, to .5
@@ -29,16 +33,16 @@ const (
 
 // Journal is an open journal, safe for concurrent use.
 type Journal struct {
-	dir string
+	dir *statedir.Dir
 
 	mu      sync.Mutex
 	file    *os.File
 	size    int64
 	maxSize int64
-	torn    bool                // the file ends in half a line that could not be cut off
-	seq     uint64              // the last one given away
-	open    map[uint64]struct{} // intents in the file that have no outcome there
-	owed    []Record            // outcomes of such intents that could not be written
+	torn    bool              // the file ends in half a line that could not be cut off
+	seq     uint64            // the last one given away
+	open    map[uint64]Record // intents in the file that have no outcome there
+	owed    []Record          // outcomes of such intents that could not be written
 	buf     []byte
 	closed  bool
 	unsynced
@@ -56,15 +60,14 @@ type unsynced struct {
 	err     error      // of an fsync, until an Append returns it
 }
 
-// Open opens the journal in the existing directory dir. Intents that its last
-// writer left without an outcome get one, Interrupted at the instant now; Open
-// returns those outcomes too. The caller sees to it that only one process has
-// the journal open.
-func Open(dir string, now time.Time) (*Journal, []Record, error) {
+// Open opens the journal in dir. Intents that its last writer left without an
+// outcome get one, Interrupted at the instant now; Open returns those outcomes
+// too.
+func Open(dir *statedir.Dir, now time.Time) (*Journal, []Record, error) {
 	j := &Journal{
 		dir:     dir,
 		maxSize: maxSize,
-		open:    make(map[uint64]struct{}),
+		open:    make(map[uint64]Record),
 		dirty:   make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		stopped: make(chan struct{}),
@@ -81,7 +84,11 @@ func Open(dir string, now time.Time) (*Journal, []Record, error) {
 }
 
 func (j *Journal) start(now time.Time) ([]Record, error) {
-	if err := j.create(); err != nil {
+	if err := j.finishRotation(); err != nil {
+		return nil, err
+	}
+	var err error
+	if j.file, err = j.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE|os.O_APPEND); err != nil {
 		return nil, err
 	}
 	left, err := scan(j.file)
@@ -95,16 +102,19 @@ func (j *Journal) start(now time.Time) ([]Record, error) {
 	j.named = left.size == 0
 	if j.seq == 0 {
 		// A fresh file after a rotation: count on, so that numbers rarely recur.
-		if j.seq, err = lastSeq(j.path(1)); err != nil {
+		if j.seq, err = lastSeq(j.dir); err != nil {
 			return nil, err
 		}
 	}
-	interrupted, err := left.interrupted(j.file, now)
+	intents, err := left.open(j.file)
 	if err != nil {
 		return nil, err
 	}
-	for i := range interrupted {
-		j.open[interrupted[i].Seq] = struct{}{}
+	interrupted := make([]Record, 0, len(intents))
+	for _, r := range intents {
+		j.open[r.Seq] = r
+		r.Time, r.Result, r.Reason = now, Interrupted, "sockdog ended before the outcome was known"
+		interrupted = append(interrupted, r)
 	}
 	j.owed = interrupted
 	_ = j.settle() // on a full disk they stay owed, and the next Append says why
@@ -129,10 +139,7 @@ func (j *Journal) Append(records []Record) error {
 			records[i].Seq = j.seq
 		}
 	}
-	// Only the file in use is searched for open intents, so it keeps them.
-	if j.size >= j.maxSize && len(j.open) == 0 {
-		errs = append(errs, j.rotate())
-	}
+	errs = append(errs, j.follow())
 	err := j.settle()
 	if err == nil {
 		var n int
@@ -172,7 +179,7 @@ func (j *Journal) write(records []Record) (int, error) {
 		n, err := j.writeLines()
 		for _, r := range records[written : written+n] {
 			if r.Result == Intent {
-				j.open[r.Seq] = struct{}{}
+				j.open[r.Seq] = r
 			} else {
 				delete(j.open, r.Seq)
 			}
@@ -226,52 +233,100 @@ func cut(f *os.File, n int) error {
 	return f.Truncate(info.Size() - int64(n))
 }
 
-// rotate begins a new file. The rotated ones move on only as far as the first
-// free name, so that attempts which fail halfway lose none of them.
-func (j *Journal) rotate() error {
-	free := 1
-	for free < keep {
-		_, err := os.Lstat(j.path(free))
-		if errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		free++
+// follow begins a new file where the one in use is full, or stands under its name
+// no more because somebody removed it, or its directory.
+func (j *Journal) follow() error {
+	if err := j.dir.Check(); err != nil {
+		return err // what is written goes on to the file that nobody finds any more
 	}
-	for ; free > 0; free-- {
-		if err := os.Rename(j.path(free-1), j.path(free)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	if j.size < j.maxSize && j.dir.Holds(fileName, j.file) {
+		return nil
 	}
-	old := j.file
-	if err := j.create(); err != nil {
-		return errors.Join(err, os.Rename(j.path(1), j.path(0)))
+	next, size, err := j.carryOver()
+	if err != nil {
+		return err
 	}
-	j.size, j.torn = 0, false
-	j.retired, j.written, j.named = append(j.retired, old), false, true
+	if err := j.rotate(); err != nil {
+		next.Close()
+		j.dir.Remove(newName)
+		return err
+	}
+	j.retired, j.written, j.named = append(j.retired, j.file), false, true
+	j.file, j.size, j.torn = next, size, false
 	j.wake()
 	return nil
 }
 
-// create opens the file in use, and makes it where there is none.
-func (j *Journal) create() error {
-	f, err := os.OpenFile(j.path(0), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640)
+// carryOver makes a new file that begins with the open intents: only the file in
+// use is searched for them after a crash.
+func (j *Journal) carryOver() (*os.File, int64, error) {
+	f, err := j.dir.Create(newName, os.O_APPEND)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	j.file = f
-	return nil
+	var text []byte
+	for _, seq := range slices.Sorted(maps.Keys(j.open)) {
+		r := j.open[seq]
+		text = append(r.append(text), '\n')
+	}
+	if _, err := f.Write(text); err != nil {
+		f.Close()
+		j.dir.Remove(newName)
+		return nil, 0, err
+	}
+	return f, int64(len(text)), nil
 }
 
-// path is the file that was rotated away n times.
-func (j *Journal) path(n int) string {
-	path := filepath.Join(j.dir, fileName)
-	if n > 0 {
-		path += "." + strconv.Itoa(n)
+// rotate moves the file in use away, and puts the new one in its place. The
+// rotated ones move on only as far as the first free name, so that attempts which
+// fail halfway lose none of them.
+func (j *Journal) rotate() error {
+	free := 0
+	for free < keep {
+		taken, err := j.dir.Exists(name(free))
+		if err != nil {
+			return err
+		}
+		if !taken {
+			break
+		}
+		free++
 	}
-	return path
+	for n := free; n > 0; n-- {
+		if err := j.dir.Rename(name(n-1), name(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	err := j.dir.Rename(newName, name(0))
+	if err != nil && free > 0 {
+		err = errors.Join(err, j.dir.Rename(name(1), name(0)))
+	}
+	return err
+}
+
+// finishRotation puts the new file in its place that a crash left beside it.
+func (j *Journal) finishRotation() error {
+	there, err := j.dir.Exists(fileName)
+	switch {
+	case err != nil:
+		return err
+	case there:
+		err = j.dir.Remove(newName) // the rotation had not begun
+	default:
+		err = j.dir.Rename(newName, fileName)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// name is that of the file that was rotated away n times.
+func name(n int) string {
+	if n == 0 {
+		return fileName
+	}
+	return fileName + "." + strconv.Itoa(n)
 }
 
 // wake tells the syncer that there is something to do.
@@ -315,22 +370,13 @@ func (j *Journal) sync() {
 		errs = append(errs, file.Sync())
 	}
 	if work.named {
-		errs = append(errs, syncDir(j.dir))
+		errs = append(errs, j.dir.Sync())
 	}
 	if err := errors.Join(errs...); err != nil {
 		j.mu.Lock()
 		j.unsynced.err = fmt.Errorf("lines may not outlast a power cut: %w", err)
 		j.mu.Unlock()
 	}
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }
 
 // Close writes what is owed, syncs and closes the journal.

@@ -17,11 +17,24 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/statedir"
 )
 
 var now = time.Date(2026, 3, 1, 5, 0, 0, 0, time.UTC)
 
-func open(tb testing.TB, dir string) (*Journal, []Record) {
+// stateDir opens a state directory for the length of a test.
+func stateDir(tb testing.TB, path string) *statedir.Dir {
+	tb.Helper()
+	dir, err := statedir.Open(path)
+	must(tb, err)
+	tb.Cleanup(dir.Close)
+	return dir
+}
+
+// path is where a file of the journal stands that was rotated away n times.
+func (j *Journal) path(n int) string { return filepath.Join(j.dir.Path(), name(n)) }
+
+func open(tb testing.TB, dir *statedir.Dir) (*Journal, []Record) {
 	tb.Helper()
 	j, interrupted, err := Open(dir, now)
 	must(tb, err)
@@ -90,7 +103,7 @@ func diff(t *testing.T, what string, want, got []Record) {
 
 func TestAppend(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	dir := t.TempDir()
+	dir := stateDir(t, t.TempDir())
 	j, interrupted := open(t, dir)
 	diff(t, "interrupted", nil, interrupted)
 	acts := intents(2)
@@ -120,7 +133,7 @@ func TestAppend(t *testing.T) {
 // TestInterrupted ends a journal at every byte of an outcome, as a crash does,
 // and looks for the outcomes that the restart adds.
 func TestInterrupted(t *testing.T) {
-	dir := smallDisk(t, 256<<10) // where an fsync costs nothing
+	dir := stateDir(t, smallDisk(t, 256<<10)) // where an fsync costs nothing
 	j, _ := open(t, dir)
 	acts := intents(2)
 	must(t, j.Append(acts))
@@ -163,7 +176,7 @@ func TestInterrupted(t *testing.T) {
 
 // TestTornIntent: nothing was done on the word of half an intent.
 func TestTornIntent(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t, t.TempDir())
 	j, _ := open(t, dir)
 	must(t, j.Append([]Record{held(1)}))
 	must(t, j.Append(intents(1)))
@@ -180,7 +193,7 @@ func TestTornIntent(t *testing.T) {
 
 // TestStrangeLines: what a person wrote into the file is passed over.
 func TestStrangeLines(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t, t.TempDir())
 	j, _ := open(t, dir)
 	must(t, j.Append(intents(1)))
 	must(t, j.Close())
@@ -198,7 +211,7 @@ func TestStrangeLines(t *testing.T) {
 
 func TestRotate(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	dir := t.TempDir()
+	dir := stateDir(t, t.TempDir())
 	j, _ := open(t, dir)
 	j.maxSize = 1000 // two lines and a bit
 	var all []Record
@@ -227,15 +240,137 @@ func TestRotate(t *testing.T) {
 	fds, err := filepath.Glob("/proc/self/fd/*")
 	must(t, err)
 	for _, fd := range fds {
-		if target, err := os.Readlink(fd); err == nil && strings.HasPrefix(target, dir) {
+		if target, err := os.Readlink(fd); err == nil && strings.HasPrefix(target, dir.Path()+"/"+fileName) {
 			t.Errorf("%s is still open", target)
 		}
 	}
 }
 
+// TestRotateWhileOpen: a file is rotated away with intents that are still open;
+// the next one begins with them, and a crash closes each once.
+func TestRotateWhileOpen(t *testing.T) {
+	dir := stateDir(t, t.TempDir())
+	j, _ := open(t, dir)
+	j.maxSize = 10_000
+	acts := intents(3)
+	must(t, j.Append(acts))
+	for i := range 300 {
+		must(t, j.Append([]Record{held(uint64(100 + i))}))
+	}
+	for n := range keep + 1 {
+		info, err := os.Stat(j.path(n))
+		must(t, err)
+		if info.Size() > 12_000 {
+			t.Errorf("file %d has grown to %d bytes", n, info.Size())
+		}
+	}
+	diff(t, "the newest begins with", acts, read(t, j.path(0))[:3])
+	must(t, j.Append(outcomes(acts)[1:2]))
+	must(t, j.Close())
+
+	var want []Record
+	for _, i := range []int{0, 2} {
+		r := acts[i]
+		r.Time, r.Result, r.Reason = now, Interrupted, "sockdog ended before the outcome was known"
+		want = append(want, r)
+	}
+	j, got := open(t, dir)
+	diff(t, "interrupted", want, got)
+	must(t, j.Close())
+	_, got = open(t, dir)
+	diff(t, "interrupted once more", nil, got)
+}
+
+// TestRotateCrash ends a rotation after each of its steps, as a crash does: no
+// line and no open intent is lost, and none is closed twice.
+func TestRotateCrash(t *testing.T) {
+	for steps := range 5 {
+		dir := stateDir(t, t.TempDir())
+		j, _ := open(t, dir)
+		acts := intents(2)
+		must(t, j.Append(acts))
+		must(t, j.Append(outcomes(acts)[:1]))
+		for i, step := range []func(){
+			func() {
+				f, err := os.Create(filepath.Join(dir.Path(), newName))
+				must(t, err)
+				must(t, f.Close())
+			},
+			func() {
+				f, _, err := j.carryOver()
+				must(t, err)
+				must(t, f.Close())
+			},
+			func() { must(t, os.Rename(j.path(0), j.path(1))) },
+			func() { must(t, os.Rename(filepath.Join(dir.Path(), newName), j.path(0))) },
+		} {
+			if i < steps {
+				step()
+			}
+		}
+		must(t, j.Close())
+		j, got := open(t, dir)
+		if len(got) != 1 || got[0].Seq != acts[1].Seq {
+			t.Errorf("after %d steps these were interrupted: %v", steps, got)
+		}
+		more := intents(1)
+		must(t, j.Append(more))
+		if more[0].Seq != 3 {
+			t.Errorf("after %d steps the next intent is number %d, want 3", steps, more[0].Seq)
+		}
+		must(t, j.Append(outcomes(more)))
+		must(t, j.Close())
+		_, got = open(t, dir)
+		diff(t, "interrupted once more", nil, got)
+		if _, err := os.Stat(filepath.Join(dir.Path(), newName)); !os.IsNotExist(err) {
+			t.Errorf("after %d steps the new file is left beside its place: %v", steps, err)
+		}
+	}
+}
+
+// TestRemoved: a journal, or its whole directory, that somebody removes or moves
+// away goes on in a new file, which begins with the open intents.
+func TestRemoved(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		remove  func(path string) error // of the directory
+		missing bool                    // for good
+	}{
+		{"the file", func(path string) error { return os.Remove(filepath.Join(path, fileName)) }, false},
+		{"the file moved away", func(path string) error {
+			return os.Rename(filepath.Join(path, fileName), filepath.Join(path, "old"))
+		}, false},
+		{"the directory", os.RemoveAll, true},
+		{"the directory, and made again", func(path string) error {
+			return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700))
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := stateDir(t, filepath.Join(t.TempDir(), "state"))
+			j, _ := open(t, dir)
+			acts := intents(2)
+			must(t, j.Append(acts))
+			must(t, j.Append(outcomes(acts)[:1]))
+			must(t, test.remove(dir.Path()))
+			if err := j.Append(nil); (err != nil) != test.missing {
+				t.Errorf("Append: %v", err)
+			}
+			if test.missing {
+				if err := j.Append([]Record{held(1)}); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("Append: %v", err)
+				}
+				must(t, os.Mkdir(dir.Path(), 0o700))
+			}
+			must(t, j.Append([]Record{held(2)}))
+			diff(t, "the file", []Record{acts[1], held(2)}, read(t, j.path(0)))
+			must(t, j.Close())
+		})
+	}
+}
+
 // TestSync waits for the syncer to take up what was written.
 func TestSync(t *testing.T) {
-	j, _ := open(t, t.TempDir())
+	j, _ := open(t, stateDir(t, t.TempDir()))
 	must(t, j.Append([]Record{held(1)}))
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -254,7 +389,7 @@ func TestSync(t *testing.T) {
 
 // TestRotateCountsOn: a restart just after a rotation gives no number twice.
 func TestRotateCountsOn(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t, t.TempDir())
 	j, _ := open(t, dir)
 	j.maxSize = 1
 	acts := intents(3)
@@ -276,12 +411,12 @@ func TestRotateCountsOn(t *testing.T) {
 // TestRotateFails: where no file can be made, attempts to rotate push none over
 // the edge, and lines are still written.
 func TestRotateFails(t *testing.T) {
-	dir := smallDisk(t, 256<<10)
+	dir := stateDir(t, smallDisk(t, 256<<10))
 	j, _ := open(t, dir)
 	j.maxSize = 1
 	must(t, j.Append([]Record{held(1)}))
 	must(t, j.Append([]Record{held(2)}))
-	ballast := func(i int) string { return filepath.Join(dir, fmt.Sprint("ballast", i)) }
+	ballast := func(i int) string { return filepath.Join(dir.Path(), fmt.Sprint("ballast", i)) }
 	files := 0
 	for {
 		err := os.WriteFile(ballast(files), nil, 0o600)
@@ -311,9 +446,9 @@ func TestRotateFails(t *testing.T) {
 // TestFull fills a real file system and makes room again.
 func TestFull(t *testing.T) {
 	const size = 256 << 10
-	dir := smallDisk(t, size)
+	dir := stateDir(t, smallDisk(t, size))
 	j, _ := open(t, dir)
-	ballast := filepath.Join(dir, "ballast")
+	ballast := filepath.Join(dir.Path(), "ballast")
 
 	recorded := intents(100)
 	must(t, j.Append(recorded))
@@ -343,12 +478,12 @@ func TestFull(t *testing.T) {
 
 // TestFullAtOpen: a restart on a full disk loses nothing of what is owed.
 func TestFullAtOpen(t *testing.T) {
-	dir := smallDisk(t, 128<<10)
+	dir := stateDir(t, smallDisk(t, 128<<10))
 	j, _ := open(t, dir)
 	acts := intents(50)
 	must(t, j.Append(acts))
 	must(t, j.Close())
-	ballast := filepath.Join(dir, "ballast")
+	ballast := filepath.Join(dir.Path(), "ballast")
 	fill(t, ballast)
 
 	j, interrupted := open(t, dir)
@@ -380,22 +515,19 @@ func fill(t *testing.T, path string) {
 
 func TestUnwritable(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	dir := t.TempDir()
-	must(t, os.Chmod(dir, 0o500))
-	defer os.Chmod(dir, 0o700)
+	dir := stateDir(t, t.TempDir())
+	must(t, os.Chmod(dir.Path(), 0o500))
+	defer os.Chmod(dir.Path(), 0o700)
 	nstest.WithoutCapabilities(t, func() {
 		if _, _, err := Open(dir, now); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("a directory that may not be written to: %v", err)
 		}
 	})
-	if _, _, err := Open(filepath.Join(dir, "none"), now); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no directory: %v", err)
-	}
 }
 
 // TestTruncated: somebody empties the file to make room.
 func TestTruncated(t *testing.T) {
-	j, _ := open(t, t.TempDir())
+	j, _ := open(t, stateDir(t, t.TempDir()))
 	must(t, j.Append([]Record{held(1), held(2)}))
 	must(t, os.Truncate(j.path(0), 0))
 	must(t, j.Append([]Record{held(3)}))
@@ -404,7 +536,7 @@ func TestTruncated(t *testing.T) {
 
 // TestReadWhileWritten: what a reader finds up to the last line end is whole.
 func TestReadWhileWritten(t *testing.T) {
-	j, _ := open(t, t.TempDir())
+	j, _ := open(t, stateDir(t, t.TempDir()))
 	const batches, batch = 200, 20
 	done := make(chan error)
 	go func() {
@@ -450,7 +582,7 @@ func TestReadWhileWritten(t *testing.T) {
 // BenchmarkAppend writes the intents and outcomes of 9,000 kills, in the
 // batches in which sockets are destroyed.
 func BenchmarkAppend(b *testing.B) {
-	j, _ := open(b, b.TempDir())
+	j, _ := open(b, stateDir(b, b.TempDir()))
 	batch := intents(128)
 	b.ReportAllocs()
 	lines := 0
@@ -471,7 +603,7 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	dir := b.TempDir()
+	dir := stateDir(b, b.TempDir())
 	j, _ := open(b, dir)
 	for j.size < maxSize {
 		acts := intents(128)

@@ -11,7 +11,8 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"time"
+
+	"github.com/sockdog/sockdog/internal/statedir"
 )
 
 // left is what the last writer left in a file.
@@ -81,8 +82,8 @@ func seqOf(line []byte) uint64 {
 	return seq
 }
 
-// interrupted makes the outcomes of the intents that have none.
-func (l left) interrupted(f *os.File, now time.Time) ([]Record, error) {
+// open reads the intents that have no outcome.
+func (l left) open(f *os.File) ([]Record, error) {
 	var records []Record
 	for _, seq := range slices.Sorted(maps.Keys(l.intents)) {
 		where := l.intents[seq]
@@ -94,15 +95,15 @@ func (l left) interrupted(f *os.File, now time.Time) ([]Record, error) {
 		if err := json.Unmarshal(line, &r); err != nil || r.Seq != seq || r.Result != Intent {
 			continue // not a line of ours after all
 		}
-		r.Time, r.Result, r.Reason = now, Interrupted, "sockdog ended before the outcome was known"
 		records = append(records, r)
 	}
 	return records, nil
 }
 
-// lastSeq is the highest Seq in the file at path, 0 where there is none.
-func lastSeq(path string) (uint64, error) {
-	f, err := os.Open(path)
+// lastSeq is the highest Seq in the file that was rotated away last, 0 where there
+// is none.
+func lastSeq(dir *statedir.Dir) (uint64, error) {
+	f, err := dir.OpenFile(name(1), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -41,24 +41,41 @@ func (s *Store) Keep(groups []sock.Group) error {
 		b = le.AppendUint64(b, g.Fresh)
 	}
 	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	temp := filepath.Join(s.dir, groupsTemp)
-	err := os.WriteFile(temp, b, 0o600)
-	if err == nil {
-		err = os.Rename(temp, filepath.Join(s.dir, groupsName))
-	}
-	if err != nil {
-		os.Remove(temp)
+	gone := s.dir.Check()
+	if err := errors.Join(gone, s.replaceGroups(b)); err != nil {
 		return fmt.Errorf("first-seen store: groups: %w", err)
 	}
 	return nil
 }
 
+func (s *Store) replaceGroups(b []byte) error {
+	f, err := s.dir.Create(groupsTemp, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = s.dir.Rename(groupsTemp, groupsName)
+	}
+	if err != nil {
+		s.dir.Remove(groupsTemp)
+	}
+	return err
+}
+
 // loadGroups reads what was kept last in the same boot and namespace; damaged:
 // there is something, and it cannot be read as a whole.
 func (s *Store) loadGroups() (groups []sock.Group, damaged bool) {
-	b, err := os.ReadFile(filepath.Join(s.dir, groupsName))
+	f, err := s.dir.OpenFile(groupsName, os.O_RDONLY)
 	if err != nil {
 		return nil, !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	// One byte more than counts, so that what is too long is seen to be.
+	b, err := io.ReadAll(io.LimitReader(f, recordSize+mostGroups*groupSize+4+1))
+	if err != nil {
+		return nil, true
 	}
 	return s.parseGroups(b)
 }

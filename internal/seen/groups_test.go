@@ -19,7 +19,7 @@ var someGroups = []sock.Group{
 func TestGroups(t *testing.T) {
 	edit := func(change func(b []byte) []byte) func(*testing.T, *Store) {
 		return func(t *testing.T, s *Store) {
-			path := filepath.Join(s.dir, groupsName)
+			path := filepath.Join(s.dir.Path(), groupsName)
 			b, err := os.ReadFile(path)
 			must(t, err)
 			must(t, os.WriteFile(path, change(b), 0o600))
@@ -33,14 +33,14 @@ func TestGroups(t *testing.T) {
 		{"kept", func(t *testing.T, s *Store) {}, Loaded{Groups: someGroups}},
 		{"replaced", func(t *testing.T, s *Store) { must(t, s.Keep(someGroups[1:])) }, Loaded{Groups: someGroups[1:]}},
 		{"none any more", func(t *testing.T, s *Store) { must(t, s.Keep(nil)) }, Loaded{}},
-		{"removed", func(t *testing.T, s *Store) { must(t, os.Remove(filepath.Join(s.dir, groupsName))) }, Loaded{}},
+		{"removed", func(t *testing.T, s *Store) { must(t, os.Remove(filepath.Join(s.dir.Path(), groupsName))) }, Loaded{}},
 		{"torn", edit(func(b []byte) []byte { return b[:len(b)-50] }), Loaded{Damaged: 1}},
 		{"empty", edit(func([]byte) []byte { return nil }), Loaded{Damaged: 1}},
 		{"a bit flipped", edit(func(b []byte) []byte { b[recordSize] ^= 1; return b }), Loaded{Damaged: 1}},
 		{"of another boot", edit(func(b []byte) []byte { b[8] ^= 1; return b }), Loaded{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, _ := open(t, t.TempDir(), now)
+			s, _ := open(t, stateDir(t), now)
 			must(t, s.Keep(someGroups))
 			test.do(t, s)
 			diff(t, test.want, reload(t, s, now))
@@ -50,23 +50,23 @@ func TestGroups(t *testing.T) {
 
 // TestGroupsThatCannotBeKept: the ones before stay, and nothing is left behind.
 func TestGroupsThatCannotBeKept(t *testing.T) {
-	s, _ := open(t, t.TempDir(), now)
+	s, _ := open(t, stateDir(t), now)
 	must(t, s.Keep(someGroups))
 	limitFileSize(t, 100, func() {
 		if err := s.Keep(append(someGroups, someGroups...)); err == nil {
 			t.Error("more was kept than there is room for")
 		}
 	})
-	if _, err := os.Stat(filepath.Join(s.dir, groupsTemp)); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(s.dir.Path(), groupsTemp)); !os.IsNotExist(err) {
 		t.Errorf("the new file is still there: %v", err)
 	}
 	diff(t, Loaded{Groups: someGroups}, reload(t, s, now))
 }
 
 func FuzzParseGroups(f *testing.F) {
-	s := newStore(f.TempDir(), boot, netns, now)
+	s := newStore(stateDir(f), boot, netns, now)
 	must(f, s.Keep(someGroups))
-	b, err := os.ReadFile(filepath.Join(s.dir, groupsName))
+	b, err := os.ReadFile(filepath.Join(s.dir.Path(), groupsName))
 	must(f, err)
 	f.Add(b)
 	f.Add(b[:recordSize+4])

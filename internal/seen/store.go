@@ -1,7 +1,7 @@
 // Package seen keeps on disk since when sockets have been as they are, which
 // groups of them fire, and what of the limits is used up, so that a restart
-// neither forgets a leak nor acts early. It stores and decides nothing: whether a track still is the same
-// connection is for its reader to test.
+// neither forgets a leak nor acts early. It stores and decides nothing: whether a
+// memory still is of the same connection is for its reader to test.
 //
 // A file serves one boot of one network namespace. Within it the page cache
 // outlives the process, and a power cut ends the boot; so nothing is fsynced.
@@ -15,9 +15,9 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/statedir"
 )
 
 const (
@@ -34,7 +34,7 @@ const (
 
 // Store is an open store. It is not for concurrent use.
 type Store struct {
-	dir       string
+	dir       *statedir.Dir
 	file      *os.File
 	header    [recordSize]byte
 	size      int64        // of the header and the whole records after it; 0: not even the header
@@ -48,29 +48,25 @@ type Loaded struct {
 	Memories []sock.Memory
 	Spent    []sock.Spent
 	Groups   []sock.Group
-	Damaged  int // records that were torn, had a wrong checksum or lay in the future, and are lost
+	Damaged  int // what was torn, had a wrong checksum or lay in the future, and is lost: records, the groups, a header
 }
 
 // Open opens the store of one boot and one network namespace (its
-// SO_NETNS_COOKIE) in the existing directory dir, and loads what it holds; what
-// another boot or namespace left there is dropped. Where dir cannot be written
-// to, it returns what could be read, beside the error. The caller sees to it
-// that only one process has the store open.
-func Open(dir string, boot BootID, netns uint64, now sock.Instant) (*Store, Loaded, error) {
+// SO_NETNS_COOKIE) in dir, and loads what it holds; what another boot or
+// namespace left there is dropped.
+func Open(dir *statedir.Dir, boot BootID, netns uint64, now sock.Instant) (*Store, Loaded, error) {
 	s := newStore(dir, boot, netns, now)
 	loaded, err := s.open()
 	if err != nil {
-		if s.file != nil {
-			s.Close()
-		}
-		return nil, loaded, fmt.Errorf("first-seen store: %w", err)
+		s.file.Close() // nil is closed, too
+		return nil, Loaded{}, fmt.Errorf("first-seen store: %w", err)
 	}
 	return s, loaded, nil
 }
 
 // Read loads what a store holds, as Open does, beside the process that writes it.
-func Read(dir string, boot BootID, netns uint64, now sock.Instant) (Loaded, error) {
-	f, err := os.Open(filepath.Join(dir, fileName))
+func Read(dir *statedir.Dir, boot BootID, netns uint64, now sock.Instant) (Loaded, error) {
+	f, err := dir.OpenFile(fileName, os.O_RDONLY)
 	if err != nil {
 		return Loaded{}, fmt.Errorf("first-seen store: %w", err)
 	}
@@ -82,26 +78,27 @@ func Read(dir string, boot BootID, netns uint64, now sock.Instant) (Loaded, erro
 	return loaded, nil
 }
 
-func newStore(dir string, boot BootID, netns uint64, now sock.Instant) *Store {
+func newStore(dir *statedir.Dir, boot BootID, netns uint64, now sock.Instant) *Store {
 	s := &Store{dir: dir, now: now, buf: make([]byte, 0, chunk*recordSize)}
 	copy(s.header[:], magic)
 	copy(s.header[8:], boot[:])
 	binary.LittleEndian.PutUint64(s.header[24:], netns)
-	binary.LittleEndian.PutUint32(s.header[68:], crc32.Checksum(s.header[:68], castagnoli))
+	binary.LittleEndian.PutUint32(s.header[headerSum:], crc32.Checksum(s.header[:headerSum], castagnoli))
 	return s
 }
 
+// headerSum is where the checksum of a header stands.
+const headerSum = recordSize - 4
+
+// sealedHeader reports whether b is the header of some store.
+func sealedHeader(b []byte) bool {
+	return string(b[:len(magic)]) == magic && binary.LittleEndian.Uint32(b[headerSum:]) == crc32.Checksum(b[:headerSum], castagnoli)
+}
+
 func (s *Store) open() (Loaded, error) {
-	path := filepath.Join(s.dir, fileName)
 	var err error
-	if s.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		f, readErr := os.Open(path)
-		if readErr != nil {
-			return Loaded{}, err
-		}
-		defer f.Close()
-		loaded, _, readErr := s.load(f)
-		return loaded, errors.Join(err, readErr)
+	if s.file, err = s.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE); err != nil {
+		return Loaded{}, err
 	}
 	loaded, size, err := s.load(s.file)
 	if err != nil {
@@ -158,8 +155,13 @@ func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
 func (s *Store) each(file io.ReaderAt, f func(at int64, b []byte)) (size int64, damaged int, err error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, 1<<62), 64<<10)
 	b := make([]byte, recordSize)
-	if _, err := io.ReadFull(r, b); err != nil || [recordSize]byte(b) != s.header {
-		return 0, 0, unlessEOF(err)
+	switch n, err := io.ReadFull(r, b); {
+	case unlessEOF(err) != nil:
+		return 0, 0, err
+	case n == 0, sealedHeader(b) && [recordSize]byte(b) != s.header:
+		return 0, 0, nil // nothing yet, or what another boot or namespace left
+	case [recordSize]byte(b) != s.header:
+		return 0, 1, nil
 	}
 	seed := s.seed()
 	for at := int64(recordSize); ; at += recordSize {
@@ -216,7 +218,7 @@ func (last lastOf) alive(at int64, b []byte, now sock.Instant) bool {
 }
 
 // seed is what the checksums of records begin with.
-func (s *Store) seed() uint32 { return binary.LittleEndian.Uint32(s.header[68:]) }
+func (s *Store) seed() uint32 { return binary.LittleEndian.Uint32(s.header[headerSum:]) }
 
 // Put records memories, each in place of what was known of its cookie.
 func (s *Store) Put(memories []sock.Memory) error {
@@ -245,7 +247,8 @@ func (s *Store) Close() error { return s.file.Close() }
 // append writes n records and, where the file has grown too large for what is
 // alive in it, writes it anew.
 func (s *Store) append(n int, encode func(b []byte, i int)) error {
-	if err := s.write(n, encode); err != nil {
+	// Where the file is gone, what is written to it still is for compact to find.
+	if err := errors.Join(s.follow(), s.write(n, encode)); err != nil {
 		return fmt.Errorf("first-seen store: %w", err)
 	}
 	if s.size <= s.compactAt {
@@ -256,6 +259,14 @@ func (s *Store) append(n int, encode func(b []byte, i int)) error {
 		return fmt.Errorf("first-seen store: compact: %w", err)
 	}
 	return nil
+}
+
+// follow puts the file back in its place where somebody removed it.
+func (s *Store) follow() error {
+	if err := s.dir.Check(); err != nil || s.dir.Holds(fileName, s.file) {
+		return err
+	}
+	return s.compact()
 }
 
 // write adds n records to the file. What an error leaves of a chunk is cut off,
@@ -289,8 +300,7 @@ func (s *Store) compact() error {
 	if _, _, err := s.each(s.file, func(at int64, b []byte) { last.note(at, b, s.now) }); err != nil {
 		return err
 	}
-	path := filepath.Join(s.dir, tempName)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := s.dir.Create(tempName, 0)
 	if err != nil {
 		return err
 	}
@@ -307,11 +317,11 @@ func (s *Store) compact() error {
 		err = w.Flush()
 	}
 	if err == nil {
-		err = os.Rename(path, filepath.Join(s.dir, fileName))
+		err = s.dir.Rename(tempName, fileName)
 	}
 	if err != nil {
 		f.Close()
-		os.Remove(path)
+		s.dir.Remove(tempName)
 		return err
 	}
 	s.file.Close()

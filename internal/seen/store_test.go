@@ -17,6 +17,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/statedir"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -45,7 +46,16 @@ func tracks(n int) []sock.Memory {
 	return all
 }
 
-func open(tb testing.TB, dir string, now sock.Instant) (*Store, Loaded) {
+// stateDir opens a state directory for the length of a test.
+func stateDir(tb testing.TB) *statedir.Dir {
+	tb.Helper()
+	dir, err := statedir.Open(tb.TempDir())
+	must(tb, err)
+	tb.Cleanup(dir.Close)
+	return dir
+}
+
+func open(tb testing.TB, dir *statedir.Dir, now sock.Instant) (*Store, Loaded) {
 	tb.Helper()
 	s, loaded, err := Open(dir, boot, netns, now)
 	if err != nil {
@@ -146,7 +156,7 @@ func TestRestart(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s, _ := open(t, t.TempDir(), now)
+			s, _ := open(t, stateDir(t), now)
 			must(t, test.write(s))
 			diff(t, test.want, reload(t, s, now))
 			test.want.Damaged = 0 // was said, and is gone for good
@@ -168,7 +178,7 @@ func TestAnotherWorld(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir := stateDir(t)
 			s, _ := open(t, dir, now)
 			must(t, s.Put(tracks(3)))
 			must(t, s.Close())
@@ -189,11 +199,11 @@ func TestAnotherWorld(t *testing.T) {
 
 // TestTorn ends the file at every byte, as a kill in the middle of a write does.
 func TestTorn(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t)
 	s, _ := open(t, dir, now)
 	must(t, s.Put(tracks(4)))
 	must(t, s.Close())
-	path := filepath.Join(dir, fileName)
+	path := filepath.Join(dir.Path(), fileName)
 	whole, err := os.ReadFile(path)
 	must(t, err)
 
@@ -202,9 +212,9 @@ func TestTorn(t *testing.T) {
 		var want Loaded
 		if size >= recordSize {
 			want.Memories = tracks(size/recordSize - 1)
-			if size%recordSize != 0 {
-				want.Damaged = 1
-			}
+		}
+		if size%recordSize != 0 {
+			want.Damaged = 1
 		}
 		s, loaded, err := Open(dir, boot, netns, now)
 		must(t, err)
@@ -220,7 +230,7 @@ func TestTorn(t *testing.T) {
 // TestFull lets a write end in the middle of a record, as on a full disk, and
 // then gives the space back.
 func TestFull(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t)
 	s, _ := open(t, dir, now)
 	must(t, s.Put(tracks(2)))
 	limitFileSize(t, 4*recordSize+recordSize/2, func() {
@@ -237,7 +247,7 @@ func TestFull(t *testing.T) {
 
 // TestFullFromTheStart: not even the header finds room at first.
 func TestFullFromTheStart(t *testing.T) {
-	s, _ := open(t, t.TempDir(), now)
+	s, _ := open(t, stateDir(t), now)
 	limitFileSize(t, recordSize/2, func() {
 		if err := s.Put(tracks(1)); !errors.Is(err, unix.EFBIG) {
 			t.Errorf("a record that found no room: %v", err)
@@ -261,7 +271,7 @@ func limitFileSize(t *testing.T, size uint64, f func()) {
 }
 
 func TestCompact(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t)
 	s, _ := open(t, dir, now)
 	spent := sock.Spent{Rule: 1, N: 1, At: 5, Expires: now + 1}
 	must(t, s.Spend([]sock.Spent{spent, {Rule: 2, N: 1, At: 5, Expires: 6}}))
@@ -274,7 +284,7 @@ func TestCompact(t *testing.T) {
 		quiet.Quiet = now - 40_000 + sock.Instant(i)
 		must(t, s.Put([]sock.Memory{quiet}))
 		want.Memories[19] = quiet
-		info, err := os.Stat(filepath.Join(dir, fileName))
+		info, err := os.Stat(filepath.Join(dir.Path(), fileName))
 		must(t, err)
 		compacted = compacted || info.Size() < largest
 		largest = max(largest, info.Size())
@@ -286,17 +296,73 @@ func TestCompact(t *testing.T) {
 		t.Errorf("50 tracks took up to %d bytes, want at most %d", largest, bound)
 	}
 	diff(t, want, reload(t, s, now))
-	if _, err := os.Stat(filepath.Join(dir, tempName)); err == nil {
+	if _, err := os.Stat(filepath.Join(dir.Path(), tempName)); err == nil {
 		t.Error("the temporary file is still there")
+	}
+}
+
+// TestHeaderDamaged: what nobody can read any more is not taken for another
+// boot's.
+func TestHeaderDamaged(t *testing.T) {
+	for at := range recordSize {
+		s, _ := open(t, stateDir(t), now)
+		must(t, s.Put(tracks(3)))
+		path := filepath.Join(s.dir.Path(), fileName)
+		text, err := os.ReadFile(path)
+		must(t, err)
+		text[at] ^= 0x10
+		must(t, os.WriteFile(path, text, 0o600))
+		diff(t, Loaded{Damaged: 1}, reload(t, s, now))
+		diff(t, Loaded{}, reload(t, s, now)) // was said, and is gone for good
+	}
+}
+
+// TestRemoved: a file, or its whole directory, that somebody removes or replaces
+// is written anew, with all that was in it.
+func TestRemoved(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		remove  func(path string) error // of the directory
+		missing bool                    // for good
+	}{
+		{"the file", func(path string) error { return os.Remove(filepath.Join(path, fileName)) }, false},
+		{"the file renamed", func(path string) error {
+			return os.Rename(filepath.Join(path, fileName), filepath.Join(path, "old"))
+		}, false},
+		{"the directory", os.RemoveAll, true},
+		{"the directory, and made again", func(path string) error {
+			return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700))
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "state")
+			dir, err := statedir.Open(path)
+			must(t, err)
+			defer dir.Close()
+			s, _ := open(t, dir, now)
+			must(t, s.Put(tracks(3)))
+			must(t, test.remove(path))
+			if err := s.Put(tracks(4)[3:]); (err != nil) != test.missing {
+				t.Errorf("Put: %v", err)
+			}
+			if test.missing {
+				if err := s.Put(nil); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("Put of nothing: %v", err)
+				}
+				must(t, os.Mkdir(path, 0o700))
+				must(t, s.Put(nil))
+			}
+			diff(t, Loaded{Memories: tracks(4)}, reload(t, s, now))
+		})
 	}
 }
 
 // TestCompactFails: what is written stands where the file cannot be written
 // anew.
 func TestCompactFails(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t)
 	s, _ := open(t, dir, now)
-	must(t, os.Mkdir(filepath.Join(dir, tempName), 0o700)) // in the way
+	must(t, os.Mkdir(filepath.Join(dir.Path(), tempName), 0o700)) // in the way
 	failures := 0
 	for i := range 50_000 {
 		quiet := track(1)
@@ -308,7 +374,7 @@ func TestCompactFails(t *testing.T) {
 	if failures == 0 || failures > 5 {
 		t.Errorf("%d of 50,000 writes told of the compaction, want a few", failures)
 	}
-	must(t, os.Remove(filepath.Join(dir, tempName)))
+	must(t, os.Remove(filepath.Join(dir.Path(), tempName)))
 	want := track(1)
 	want.Quiet = 49_999
 	diff(t, Loaded{Memories: []sock.Memory{want}}, reload(t, s, now))
@@ -316,38 +382,32 @@ func TestCompactFails(t *testing.T) {
 
 // TestReadOnly: what cannot be written to can still be read.
 func TestReadOnly(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t)
 	s, _ := open(t, dir, now)
 	must(t, s.Put(tracks(3)))
 	must(t, s.Close())
-	must(t, os.Chmod(dir, 0o500))
-	defer os.Chmod(dir, 0o700)
-	must(t, os.Chmod(filepath.Join(dir, fileName), 0o400))
+	must(t, os.Chmod(dir.Path(), 0o500))
+	defer os.Chmod(dir.Path(), 0o700)
+	must(t, os.Chmod(filepath.Join(dir.Path(), fileName), 0o400))
 	nstest.WithoutCapabilities(t, func() {
-		s, loaded, err := Open(dir, boot, netns, now)
-		if !errors.Is(err, os.ErrPermission) || s != nil {
+		if s, _, err := Open(dir, boot, netns, now); !errors.Is(err, os.ErrPermission) || s != nil {
 			t.Errorf("opened %v in a read-only directory, error %v", s, err)
 		}
+		loaded, err := Read(dir, boot, netns, now)
+		must(t, err)
 		diff(t, Loaded{Memories: tracks(3)}, loaded)
 	})
 }
 
-func TestNoDirectory(t *testing.T) {
-	_, _, err := Open(filepath.Join(t.TempDir(), "none"), boot, netns, now)
-	if !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("opened a store in no directory: %v", err)
-	}
-}
-
 // FuzzLoad damages a file: what is loaded of it was once written.
 func FuzzLoad(f *testing.F) {
-	dir := f.TempDir()
+	dir := stateDir(f)
 	s, _ := open(f, dir, now)
 	must(f, s.Put(tracks(4)))
 	must(f, s.Forget([]uint64{2}))
 	must(f, s.Spend([]sock.Spent{{Rule: 1, N: 2, At: 3, Expires: now + 1}}))
 	must(f, s.Put(tracks(2)[1:]))
-	text, err := os.ReadFile(filepath.Join(dir, fileName))
+	text, err := os.ReadFile(filepath.Join(dir.Path(), fileName))
 	must(f, err)
 
 	f.Add(uint(0), []byte{}, uint(len(text)))
@@ -418,7 +478,7 @@ func BenchmarkPut(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()
-		s, _ := open(b, b.TempDir(), now)
+		s, _ := open(b, stateDir(b), now)
 		b.StartTimer()
 		must(b, s.Put(all))
 		b.StopTimer()
@@ -428,7 +488,7 @@ func BenchmarkPut(b *testing.B) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	dir := b.TempDir()
+	dir := stateDir(b)
 	s, _ := open(b, dir, now)
 	must(b, s.Put(tracks(100_000)))
 	must(b, s.Close())
@@ -443,7 +503,7 @@ func BenchmarkOpen(b *testing.B) {
 }
 
 func BenchmarkCompact(b *testing.B) {
-	s, _ := open(b, b.TempDir(), now)
+	s, _ := open(b, stateDir(b), now)
 	must(b, s.Put(tracks(100_000)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -453,7 +513,7 @@ func BenchmarkCompact(b *testing.B) {
 
 // A reader takes nothing from the process that writes.
 func TestReadBesideTheWriter(t *testing.T) {
-	dir := t.TempDir()
+	dir := stateDir(t)
 	s, _, err := Open(dir, BootID{1}, 2, now)
 	must(t, err)
 	defer s.Close()
@@ -465,7 +525,7 @@ func TestReadBesideTheWriter(t *testing.T) {
 	loaded, err = Read(dir, BootID{1}, 2, now)
 	must(t, err)
 	diff(t, Loaded{Memories: tracks(4)}, loaded)
-	if _, err := Read(t.TempDir(), BootID{1}, 2, now); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Read(stateDir(t), BootID{1}, 2, now); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no store there: %v", err)
 	}
 }

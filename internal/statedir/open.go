@@ -1,0 +1,200 @@
+package statedir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLinks is the kernel's MAXSYMLINKS: no path leads further than that.
+const maxLinks = 40
+
+// openDir opens the directory at path, and makes what is missing of it. It goes
+// there step by step, because a link is followed only where nobody but root and
+// this user can have made it.
+func openDir(path string, create bool) (*os.File, error) {
+	at, err := openAt(unix.AT_FDCWD, root(path), unix.O_PATH)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { unix.Close(at) }()
+	links := 0
+	for rest := strings.Split(path, "/"); len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if name == "" {
+			continue
+		}
+		next, target, err := enter(at, name, create)
+		if target != "" {
+			if links++; links > maxLinks {
+				return nil, &os.PathError{Op: "open", Path: path, Err: unix.ELOOP}
+			}
+			rest = slices.Concat(strings.Split(target, "/"), rest)
+			next, err = openAt(at, root(target), unix.O_PATH)
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		unix.Close(at)
+		at = next
+	}
+	fd, err := openAt(at, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// root is where a path begins.
+func root(path string) string {
+	if filepath.IsAbs(path) {
+		return "/"
+	}
+	return "."
+}
+
+// enter opens what stands under the name, and makes a directory where that is
+// nothing. Of a link it returns the target.
+func enter(at int, name string, create bool) (fd int, target string, err error) {
+	fd, err = openAt(at, name, unix.O_PATH|unix.O_NOFOLLOW)
+	if create && errors.Is(err, fs.ErrNotExist) {
+		if err := unix.Mkdirat(at, name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return -1, "", err
+		}
+		fd, err = openAt(at, name, unix.O_PATH|unix.O_NOFOLLOW)
+	}
+	if err != nil {
+		return -1, "", err
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return fd, "", err
+	}
+	defer unix.Close(fd)
+	if !ours(&stat) {
+		return -1, "", fmt.Errorf("%s is a symbolic link of user %d: it is not followed", name, stat.Uid)
+	}
+	var system unix.Statfs_t
+	if err := unix.Fstatfs(fd, &system); err == nil && system.Type == unix.PROC_SUPER_MAGIC {
+		fd, err := openAt(at, name, unix.O_PATH) // the link is no path: it leads to what is open
+		return fd, "", err
+	}
+	text := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", text)
+	if err != nil {
+		return -1, "", err
+	}
+	return -1, string(text[:n]), nil // never empty
+}
+
+// openIn opens a file in the directory.
+func openIn(dir *os.File, name string, flag int, read bool) (*os.File, error) {
+	path := filepath.Join(dir.Name(), name)
+	// Opening a device may do something, and opening a FIFO waits for its writer.
+	var stat unix.Stat_t
+	err := unix.Fstatat(int(dir.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil {
+		err = proper(&stat)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	fd, err := openAt(int(dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if err := check(dir, fd, read); err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return f, nil
+}
+
+// check checks an open file, and closes it to others.
+func check(dir *os.File, fd int, read bool) error {
+	var stat, parent unix.Stat_t
+	if err := errors.Join(unix.Fstat(fd, &stat), unix.Fstat(int(dir.Fd()), &parent)); err != nil {
+		return err
+	}
+	if err := proper(&stat); err != nil {
+		return err
+	}
+	switch {
+	case !ours(&stat) && (!read || stat.Uid != parent.Uid):
+		return fmt.Errorf("it belongs to user %d: sockdog uses no file of another's", stat.Uid)
+	case read || stat.Mode&0o7777 == 0o600:
+		return nil
+	}
+	if err := unix.Fchmod(fd, 0o600); err != nil && stat.Mode&0o022 != 0 {
+		return fmt.Errorf("others may write to it: %w", err)
+	}
+	return nil
+}
+
+// proper says what is wrong with a file, whosever it is.
+func proper(stat *unix.Stat_t) error {
+	switch {
+	case stat.Mode&unix.S_IFMT == unix.S_IFLNK:
+		return errors.New("it is a symbolic link: sockdog follows none in its state directory")
+	case stat.Mode&unix.S_IFMT != unix.S_IFREG:
+		return errors.New("it is not a regular file")
+	case stat.Nlink > 1:
+		return fmt.Errorf("it has %d names: sockdog uses no file that stands elsewhere, too", stat.Nlink)
+	default:
+		return nil
+	}
+}
+
+// ours reports whether only root and this process's user can have made a file.
+func ours(stat *unix.Stat_t) bool {
+	return stat.Uid == 0 || int(stat.Uid) == os.Geteuid()
+}
+
+// trusted says why the directory is not to be used: whoever may write to it can
+// put what he likes in the place of any file. In a sticky one he can at least
+// not remove ours.
+func trusted(dir *os.File, read bool) error {
+	info, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &stat); err != nil {
+		return &os.PathError{Op: "stat", Path: dir.Name(), Err: err}
+	}
+	mine := int(stat.Uid) == os.Geteuid()
+	switch {
+	case !ours(&stat) && !read:
+		return fmt.Errorf("directory %s belongs to user %d: sockdog keeps no state there", dir.Name(), stat.Uid)
+	case stat.Mode&0o022 != 0 && (stat.Mode&unix.S_ISVTX == 0 || !mine && !read):
+		return fmt.Errorf("others may write to directory %s (%v): name one that is sockdog's alone, such as %s, which it makes",
+			dir.Name(), info.Mode(), filepath.Join(dir.Name(), "sockdog"))
+	default:
+		return nil
+	}
+}
+
+func openAt(at int, name string, flag int) (int, error) {
+	for {
+		fd, err := unix.Openat(at, name, flag|unix.O_CLOEXEC, 0o600)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// pathError names the file in what a system call says.
+func pathError(op string, dir *os.File, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.PathError{Op: op, Path: filepath.Join(dir.Name(), name), Err: err}
+}
