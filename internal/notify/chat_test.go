@@ -321,3 +321,23 @@ func TestNewFormatIsNews(t *testing.T) {
 		w.want(time.Minute, "3m0s hook: ")
 	})
 }
+
+// The log says what a refusal says, once; not again because the refusal has another
+// number each time.
+func TestRefusalIsSaidOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		n := 0
+		say := func(text, answer string) func(string) error {
+			return func(string) error {
+				n++
+				return &failure{text: text, answer: fmt.Sprintf(answer, n), final: true}
+			}
+		}
+		w.configure(to(rules.Webhook, "chat", "hook"))
+		w.answering(say("it answers 400 Bad Request", `{"message": "invalid_payload", "id": "7f%d"}`))
+		w.fire("chat", "a1")
+		w.said(time.Hour, true, lost+`it answers 400 Bad Request: "{\"message\": \"invalid_payload\", \"id\": \"7f1\"}"`)
+		w.answering(say("it answers 400 Bad Request", `{"message": "no_text", "id": "7f%d"}`))
+		w.said(time.Hour, true, lost+fmt.Sprintf(`it answers 400 Bad Request: "{\"message\": \"no_text\", \"id\": \"7f%d\"}"`, n+1))
+	})
+}

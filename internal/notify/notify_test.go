@@ -878,7 +878,7 @@ func TestUnfit(t *testing.T) {
 				ca := filepath.Join(t.TempDir(), "ca.pem")
 				config := rules.Receiver{Name: "a", Form: form, Timeout: 10 * time.Second, URLs: []rules.Source{{Env: "NOTIFY_URL"}}}
 				w.post = func(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (time.Duration, error) {
-					if _, _, err := prepare(ctx, r, to, body); err != nil {
+					if _, err := prepare(ctx, r, to, body); err != nil {
 						return 0, err
 					}
 					return w.take(ctx, r, to, body)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/sockdog/sockdog/rules"
 )
@@ -27,13 +29,19 @@ const maxAnswer = 64 << 10
 // failure says why a message did not get through. It never repeats a secret, nor
 // what the other side may have echoed of one.
 type failure struct {
-	text  string
-	final bool          // the same again would fail again
-	large bool          // what was sent may be why, and less of it might get through
-	after time.Duration // the receiver asks to be left alone for so long
+	text   string
+	answer string        // what the other side said, if anything
+	final  bool          // the same again would fail again
+	large  bool          // what was sent may be why, and less of it might get through
+	after  time.Duration // the receiver asks to be left alone for so long
 }
 
-func (f *failure) Error() string { return f.text }
+func (f *failure) Error() string {
+	if f.answer == "" {
+		return f.text
+	}
+	return fmt.Sprintf("%s: %q", f.text, f.answer)
+}
 
 // post sends a body of JSON. Files and variables are read, and a connection is
 // made, anew each time: a secret that was replaced is used at once, and at one
@@ -44,12 +52,12 @@ func (f *failure) Error() string { return f.text }
 func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (ahead time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	request, trust, err := prepare(ctx, r, to, body)
+	q, err := prepare(ctx, r, to, body)
 	if err != nil {
 		return 0, err
 	}
 	sent := time.Now()
-	answer, err := newTransport(trust).RoundTrip(request) // not through a Client, which would follow redirects
+	answer, err := newTransport(q.trust).RoundTrip(q.Request) // not through a Client, which would follow redirects
 	if err != nil {
 		return 0, explain(err, r.Timeout)
 	}
@@ -58,11 +66,30 @@ func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) 
 	if answer.StatusCode/100 == 2 { // the rest of it is of no use, and may never end
 		return clockAhead(answer.Header.Get("Date"), sent, came), nil
 	}
-	var text []byte
-	if quotable(r) {
-		text, _ = io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said what matters
+	enough := time.AfterFunc(patientFor, func() { answer.Body.Close() })
+	defer enough.Stop()
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said what matters
+	f := judge(answer, text)
+	f.answer = excerpt(hide(string(text), q.secrets))
+	return 0, f
+}
+
+// patientFor is how long the text of a refusal may take.
+const patientFor = 2 * time.Second
+
+// maxExcerpt is how much of a refusal is repeated, in bytes.
+const maxExcerpt = 200
+
+func excerpt(text string) string {
+	text = strings.TrimSpace(text)
+	if len(text) <= maxExcerpt {
+		return text
 	}
-	return 0, judge(answer, text)
+	end := maxExcerpt
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end]
 }
 
 func newTransport(trust *tls.Config) *http.Transport {
@@ -95,21 +122,26 @@ func clockAhead(date string, from, to time.Time) time.Duration {
 	return 0
 }
 
-// prepare makes what a message needs but a connection: all that can fail of it is
-// amiss on this side.
-func prepare(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*http.Request, *tls.Config, error) {
-	request, err := newRequest(ctx, r, to, body)
-	if err != nil {
-		return nil, nil, err
-	}
-	trust, err := tlsConfig(r.TLS)
-	if err != nil {
-		return nil, nil, err
-	}
-	return request, trust, nil
+// request is what a message needs but a connection.
+type request struct {
+	*http.Request
+	trust   *tls.Config
+	secrets []string // that are in it
 }
 
-func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*http.Request, error) {
+// prepare makes a request: all that can fail of it is amiss on this side.
+func prepare(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*request, error) {
+	q, err := newRequest(ctx, r, to, body)
+	if err != nil {
+		return nil, err
+	}
+	if q.trust, err = tlsConfig(r.TLS); err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*request, error) {
 	target := to.Text
 	if target == "" {
 		secret, err := read(to)
@@ -120,16 +152,19 @@ func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []
 			return nil, fmt.Errorf("the URL in %s: %w", place(to), err)
 		}
 	}
+	q := &request{}
 	if r.Format == rules.FormatPagerDuty {
 		key, err := read(r.RoutingKey)
 		if err != nil {
 			return nil, err
 		}
+		q.secrets = append(q.secrets, key)
 		if len(body) > 0 {
 			body = withRoutingKey(body, key)
 		}
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	var err error
+	q.Request, err = http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("the URL in %s is none that can be used", place(to)) // err repeats it
 	}
@@ -138,27 +173,34 @@ func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []
 		if err != nil {
 			return nil, err
 		}
-		request.Header.Set(name, value)
+		q.Header.Set(name, value)
+		q.secrets = append(q.secrets, value)
 	}
 	if r.Bearer != (rules.Source{}) {
 		token, err := readHeader("Authorization", r.Bearer)
 		if err != nil {
 			return nil, err
 		}
-		request.Header.Set("Authorization", "Bearer "+token)
+		q.Header.Set("Authorization", "Bearer "+token)
+		q.secrets = append(q.secrets, token)
 	}
 	if r.BasicAuth != (rules.BasicAuth{}) {
 		password, err := read(r.BasicAuth.Password)
 		if err != nil {
 			return nil, err
 		}
-		request.SetBasicAuth(r.BasicAuth.Username, password)
+		q.SetBasicAuth(r.BasicAuth.Username, password)
+		q.secrets = append(q.secrets, password, strings.TrimPrefix(q.Header.Get("Authorization"), "Basic "))
 	}
-	request.Header.Set("Content-Type", "application/json")
-	if request.Header.Get("User-Agent") == "" {
-		request.Header.Set("User-Agent", "sockdog")
+	// An Alertmanager's URL that stands in the file has no secret in it.
+	if r.Form != rules.Alertmanager || to.Text == "" {
+		q.secrets = append(q.secrets, urlSecrets(q.URL)...)
 	}
-	return request, nil
+	q.Header.Set("Content-Type", "application/json")
+	if q.Header.Get("User-Agent") == "" {
+		q.Header.Set("User-Agent", "sockdog")
+	}
+	return q, nil
 }
 
 // readHeader reads what is to stand in a header.
@@ -171,7 +213,7 @@ func readHeader(name string, from rules.Source) (string, error) {
 }
 
 // judge says what an answer means that is none of success.
-func judge(answer *http.Response, text []byte) error {
+func judge(answer *http.Response, text []byte) *failure {
 	code := answer.StatusCode
 	f := &failure{text: fmt.Sprintf("it answers %d %s", code, http.StatusText(code))}
 	switch {
@@ -179,14 +221,11 @@ func judge(answer *http.Response, text []byte) error {
 		f.final = true
 		f.text += ": redirects are not followed, write the URL that it leads to"
 	case code == http.StatusTooManyRequests || code/100 == 5:
-		f.after = retryAfter(answer.Header.Get("Retry-After"), time.Now())
+		f.after = max(retryAfter(answer.Header.Get("Retry-After"), time.Now()), retryInBody(text))
 		f.large = code/100 == 5 && f.after == 0
 	default:
 		f.final = true
 		f.large = code == http.StatusBadRequest || code == http.StatusRequestEntityTooLarge || code == http.StatusUnprocessableEntity
-	}
-	if len(text) > 0 {
-		f.text += fmt.Sprintf(": %.200q", bytes.TrimSpace(text))
 	}
 	return f
 }
@@ -206,14 +245,17 @@ func retryAfter(text string, now time.Time) time.Duration {
 	return 0
 }
 
-// quotable reports whether an answer may be repeated: one can echo what it was
-// sent, and the path of a webhook's URL is often a secret.
-func quotable(r *rules.Receiver) bool {
-	open := r.Form == rules.Alertmanager && len(r.Headers) == 0 && r.Bearer == (rules.Source{}) && r.BasicAuth == (rules.BasicAuth{})
-	for _, to := range r.URLs {
-		open = open && to.Text != ""
+// retryInBody reads how long Discord asks to be left alone, more exactly than in its
+// header, which has whole seconds.
+// https://docs.discord.com/developers/topics/rate-limits#exceeding-a-rate-limit
+func retryInBody(text []byte) time.Duration {
+	var limit struct {
+		RetryAfter float64 `json:"retry_after"`
 	}
-	return open
+	if json.Unmarshal(text, &limit) != nil || !(limit.RetryAfter > 0) {
+		return 0
+	}
+	return time.Duration(min(limit.RetryAfter, mostAfter.Seconds()) * float64(time.Second))
 }
 
 // explain says what went wrong under way, and what to do about it.

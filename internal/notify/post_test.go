@@ -8,9 +8,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"log"
 	"math/big"
@@ -21,10 +23,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -285,20 +289,129 @@ func raw(format string) http.HandlerFunc {
 	}
 }
 
-// An Alertmanager that knows no secret may say what it does not like.
-func TestQuoted(t *testing.T) {
+// What a refusal says is repeated: its first 200 bytes, without what a terminal would
+// obey.
+func TestRefusalIsQuoted(t *testing.T) {
 	s := plain(t, func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "start time must be before\x1b[1m end time"+strings.Repeat("!", 1000), http.StatusBadRequest)
+		http.Error(w, "start time must be before\x1b[1m\n end time"+strings.Repeat("ö", 1000), http.StatusBadRequest)
 	})
-	r := &rules.Receiver{Form: rules.Alertmanager, Timeout: 10 * time.Second, URLs: []rules.Source{{Text: s.URL}}}
-	err := deliver(t.Context(), r, r.URLs[0], nil)
-	fails(t, err, `it answers 400 Bad Request: "start time must be before\x1b[1m end time!!!`, true)
-	if len(err.Error()) > 300 {
-		t.Errorf("the error is %d bytes long", len(err.Error()))
+	for _, form := range []rules.Form{rules.Alertmanager, rules.Webhook} {
+		r := &rules.Receiver{Form: form, Timeout: 10 * time.Second}
+		err := deliver(t.Context(), r, rules.Source{Text: s.URL}, nil)
+		fails(t, err, `it answers 400 Bad Request: "start time must be before\x1b[1m\n end timeö`, true)
+		if n := len(err.Error()); n > 250 || !utf8.ValidString(err.Error()) || strings.ContainsRune(err.Error(), '\ufffd') {
+			t.Errorf("the error is %d bytes long: %v", n, err)
+		}
 	}
-	r.Headers = map[string]rules.Source{"X-Token": {Text: hush}}
-	if err := deliver(t.Context(), r, r.URLs[0], nil); err == nil || strings.Contains(err.Error(), "start") {
-		t.Errorf("an answer to a secret is repeated: %v", err)
+}
+
+// No secret is repeated, nor a piece of one, however it comes back.
+func TestRefusalGivesNoSecretAway(t *testing.T) {
+	const secret = "B0bb1eK3y/+=xYz&\"quoted\"<9f8e7d6c5b4a>"
+	echoes := map[string]func(r *http.Request, body string) string{
+		"as it came": func(r *http.Request, body string) string { return fmt.Sprint(r.RequestURI, r.Header, body) },
+		"decoded":    func(r *http.Request, body string) string { return fmt.Sprint(r.URL.Path, r.URL.Query(), body) },
+		"in capitals": func(r *http.Request, body string) string {
+			return strings.ToUpper(fmt.Sprint(r.URL.Path, r.Header, body))
+		},
+		"for HTML": func(r *http.Request, body string) string { return html.EscapeString(fmt.Sprint(r.URL, r.Header, body)) },
+		"as JSON":  func(r *http.Request, body string) string { return string(encode([]any{r.URL.Path, r.Header, body})) },
+		"cut off": func(r *http.Request, body string) string {
+			return fmt.Sprintf("%.30s %.90v %.60s", r.URL.Path, r.Header["X-Token"], body)
+		},
+		"around the 200": func(r *http.Request, body string) string {
+			return strings.Repeat(".", 190) + r.URL.Path + fmt.Sprint(r.Header["X-Token"])
+		},
+	}
+	file := rules.Source{File: write(t, secret+"\n")}
+	receivers := map[string]rules.Receiver{
+		"url":         {Form: rules.Webhook},
+		"header":      {Form: rules.Alertmanager, Headers: map[string]rules.Source{"X-Token": file}},
+		"bearer":      {Form: rules.Alertmanager, Bearer: file},
+		"basic":       {Form: rules.Alertmanager, BasicAuth: rules.BasicAuth{Username: "me", Password: file}},
+		"routing key": {Form: rules.Webhook, Format: rules.FormatPagerDuty, RoutingKey: file},
+	}
+	pieces := func(s string) (all []string) {
+		for i := 0; i+window <= len(s); i++ {
+			all = append(all, s[i:i+window])
+		}
+		return all
+	}
+	given := pieces(secret)
+	given = append(given, pieces(base64.StdEncoding.EncodeToString([]byte("me:"+secret)))...)
+	for how, echo := range echoes {
+		s := plain(t, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, "no such hook: ", echo(r, string(body)))
+		})
+		for name, r := range receivers {
+			t.Run(how+"/"+name, func(t *testing.T) {
+				r.Timeout = 10 * time.Second
+				to := rules.Source{Text: s.URL}
+				if name == "url" {
+					to = rules.Source{File: write(t, s.URL+"/services/"+url.PathEscape(secret)+"?token="+url.QueryEscape(secret))}
+				}
+				err := deliver(t.Context(), &r, to, []byte("{}"))
+				fails(t, err, "it answers 400 Bad Request: \"no such hook: ", true)
+				said := strings.ToLower(err.Error())
+				for _, piece := range given {
+					quoted := strconv.Quote(piece)
+					for _, p := range []string{piece, quoted[1 : len(quoted)-1]} {
+						if strings.Contains(said, strings.ToLower(p)) {
+							t.Fatalf("%q of the secret is in %v", piece, err)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// A refusal whose text comes by and by keeps nobody waiting.
+func TestSlowRefusal(t *testing.T) {
+	s := plain(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, "go away")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	start := time.Now()
+	err := deliver(t.Context(), &rules.Receiver{Form: rules.Webhook, Timeout: time.Minute}, rules.Source{Text: s.URL}, nil)
+	fails(t, err, `it answers 403 Forbidden: "go away"`, true)
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// Discord says how long to wait in what it answers.
+func TestRateLimit(t *testing.T) {
+	tests := map[string]struct {
+		header, body string
+		want         time.Duration
+	}{
+		"Slack":                   {"30", "rate_limited", 30 * time.Second},
+		"Discord":                 {"65", `{"message": "You are being rate limited.", "retry_after": 64.57, "global": false}`, time.Minute},
+		"Discord, for an instant": {"", `{"message": "You are being rate limited.", "retry_after": 0.307, "global": false}`, 307 * time.Millisecond},
+		"neither":                 {"", `{"retry_after": "soon"}`, 0},
+		"before now":              {"", `{"retry_after": -3}`, 0},
+		"for ever":                {"", `{"retry_after": 1e300}`, time.Minute},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := plain(t, func(w http.ResponseWriter, _ *http.Request) {
+				if tt.header != "" {
+					w.Header().Set("Retry-After", tt.header)
+				}
+				w.WriteHeader(http.StatusTooManyRequests)
+				fmt.Fprint(w, tt.body)
+			})
+			err := deliver(t.Context(), &rules.Receiver{Form: rules.Webhook, Timeout: 10 * time.Second}, rules.Source{Text: s.URL}, nil)
+			var failed *failure
+			if !errors.As(err, &failed) || failed.after != tt.want || failed.final || failed.large {
+				t.Errorf("%#v, want to wait for %v", err, tt.want)
+			}
+		})
 	}
 }
 

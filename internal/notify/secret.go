@@ -3,8 +3,11 @@ package notify
 import (
 	"bytes"
 	"fmt"
+	"html"
 	"io"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -60,4 +63,93 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d bytes: is it the right file?", path, maxSecret)
 	}
 	return data, nil
+}
+
+// ordinary are parts of paths that no secret is made of.
+var ordinary = []string{
+	"alerts", "channels", "enqueue", "hook", "hooks", "incoming", "integrations", "invoke", "manual", "messages", "notify", "paths",
+	"services", "spaces", "triggers", "webhook", "webhooks", "webhookb2", "workflows",
+}
+
+// urlSecrets are the parts of a URL that may be secret: of its path and its query.
+func urlSecrets(u *url.URL) []string {
+	var secrets []string
+	for part := range strings.SplitSeq(u.Path, "/") {
+		if !slices.Contains(ordinary, strings.ToLower(part)) {
+			secrets = append(secrets, part)
+		}
+	}
+	secrets = append(secrets, u.RawQuery)
+	for _, values := range u.Query() {
+		secrets = append(secrets, values...)
+	}
+	return secrets
+}
+
+const (
+	// A secret shorter than leastSecret is none, and would be found in every text.
+	leastSecret = 4
+	// So much of a secret in one piece gives it away.
+	window = 8
+)
+
+// hide puts dots in the place of every secret in a text, and of every piece of one. Who
+// answers may repeat what was sent in capitals, cut off, or escaped for a URL, for JSON
+// or for HTML.
+func hide(text string, secrets []string) string {
+	short, pieces := map[string]bool{}, map[string]bool{}
+	for _, secret := range secrets {
+		quoted := encode(secret)
+		for _, s := range []string{
+			secret, url.PathEscape(secret), url.QueryEscape(secret), html.EscapeString(secret), string(quoted[1 : len(quoted)-1]),
+			strings.ReplaceAll(secret, "/", `\/`),
+		} {
+			switch s = lower(s); {
+			case len(s) < leastSecret:
+			case len(s) < window:
+				short[s] = true
+			default:
+				for i := range len(s) - window + 1 {
+					pieces[s[i:i+window]] = true
+				}
+			}
+		}
+	}
+	secret := make([]bool, len(text))
+	mark := func(from, to int) {
+		for i := from; i < to; i++ {
+			secret[i] = true
+		}
+	}
+	for i, folded := 0, lower(text); i < len(folded); i++ {
+		if i+window <= len(folded) && pieces[folded[i:i+window]] {
+			mark(i, i+window)
+		}
+		for n := leastSecret; n < window && i+n <= len(folded) && len(short) > 0; n++ {
+			if short[folded[i:i+n]] {
+				mark(i, i+n)
+			}
+		}
+	}
+	var b strings.Builder
+	for i := range len(text) {
+		switch {
+		case !secret[i]:
+			b.WriteByte(text[i])
+		case i == 0 || !secret[i-1]:
+			b.WriteString("•••")
+		}
+	}
+	return b.String()
+}
+
+// lower is a text with the small letters of ASCII, as long as before.
+func lower(text string) string {
+	b := []byte(text)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }

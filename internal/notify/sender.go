@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"regexp"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,7 @@ type sender struct {
 
 	told   atomic.Uint64 // to an Alertmanager, the news up to this number has been
 	down   atomic.Pointer[Down]
-	said   string // in the log, of what is wrong
+	said   string // in the log: the kind of what is wrong
 	saidAt time.Time
 
 	checked   *rules.Receiver
@@ -202,10 +203,10 @@ func (s *sender) note(m *message, failed *failure, smaller bool) {
 	case smaller: // nothing has failed that is not tried otherwise at once
 	case failed != nil:
 		s.unfit, s.askew = false, false
-		s.lost(now, notTaken, failed.text)
+		s.lost(now, notTaken, failed.Error(), failed.text+numbered.ReplaceAllString(failed.answer, ""))
 	case isAskew(s.ahead):
 		s.unfit, s.askew = false, true
-		s.lost(now, "the receiver takes alerts, and has another time", s.skew())
+		s.lost(now, "the receiver takes alerts, and has another time", s.skew(), s.skew())
 	case s.askew:
 		s.askew = false
 		s.back(now, "the receiver has the same time again")
@@ -245,11 +246,11 @@ func (s *sender) check(ctx context.Context) time.Time {
 	now := time.Now()
 	if config := s.config.Load(); config != s.checked || now.Sub(s.checkedAt) >= s.pace.resend {
 		s.checked, s.checkedAt = config, now
-		_, _, err := prepare(ctx, config, s.to, nil)
+		_, err := prepare(ctx, config, s.to, nil)
 		switch {
 		case err != nil:
 			s.unfit, s.askew = true, false
-			s.lost(now, notTaken, err.Error())
+			s.lost(now, notTaken, err.Error(), err.Error())
 		case s.unfit:
 			s.unfit = false
 			s.back(now, "the receiver can be told alerts again")
@@ -264,18 +265,22 @@ func (s *sender) check(ctx context.Context) time.Time {
 const notTaken = "the receiver does not take alerts; what still fires is told when it does"
 
 // lost notes that the receiver is down. The log says so once, and again when the
-// reason is another.
-func (s *sender) lost(now time.Time, text, reason string) {
+// reason is of another kind.
+func (s *sender) lost(now time.Time, text, reason, kind string) {
 	next := &Down{URL: place(s.to), Since: now, Err: reason}
 	if down := s.down.Load(); down != nil {
 		next.Since = down.Since
 	}
 	s.down.Store(next)
-	if reason != s.said && (s.said == "" || now.Sub(s.saidAt) >= s.pace.resend) {
-		s.said, s.saidAt = reason, now
+	if kind != s.said && (s.said == "" || now.Sub(s.saidAt) >= s.pace.resend) {
+		s.said, s.saidAt = kind, now
 		s.say(slog.LevelWarn, text, slog.String("error", reason))
 	}
 }
+
+// numbered are words of an answer that may be other ones each time, such as the
+// number of the request.
+var numbered = regexp.MustCompile(`[0-9A-Za-z_.-]*[0-9][0-9A-Za-z_.-]*`)
 
 // back notes that the receiver is not down, and says so if it was.
 func (s *sender) back(now time.Time, text string) {
