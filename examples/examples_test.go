@@ -83,7 +83,8 @@ func watch(file string) error {
 		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {
 			return owner.Find("/proc", inodes)
 		},
-		Rules: set, Notify: func(string) {},
+		ReadUsage: func(pid int) (owner.Usage, error) { return owner.ReadUsage("/proc", pid) },
+		Rules:     set, Notify: func(string) {},
 	})
 }
 

@@ -76,7 +76,8 @@ func (h *host) options(log *slog.Logger) daemon.Options {
 		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {
 			return owner.Find(procRoot, inodes)
 		},
-		Able: h.engineAble(), Cure: h.cure(),
+		ReadUsage: func(pid int) (owner.Usage, error) { return owner.ReadUsage(procRoot, pid) },
+		Able:      h.engineAble(), Cure: h.cure(),
 	}
 }
 

@@ -157,6 +157,7 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 			Kind: what, Text: what + " cannot be written: what it would hold is remembered in memory only", Cure: "see whether the disk is full or read-only", Since: now,
 		})
 	}
+	b.stands(len(o.Spins) > 0, spinning(o.Spins, now))
 	troubles := d.teller.ailing()
 	b.stands(len(troubles) > 0, status.Problem{
 		Kind: "template", Text: "alerts say what sockdog says by itself: " + strings.Join(troubles, "; "), Cure: "mend the template in the rules file", Since: now,

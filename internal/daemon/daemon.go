@@ -84,6 +84,7 @@ type Options struct {
 	OpenKernel   func() (Kernel, error) // to look, to ask and to destroy: one for each
 	OpenCounters func() (Counters, error)
 	FindOwners   func(inodes map[uint32]struct{}) (owner.Found, error)
+	ReadUsage    func(pid int) (owner.Usage, error)
 
 	Able     engine.Able
 	Cure     string // what to do about Able.Kill
@@ -121,6 +122,7 @@ type watch struct {
 	asks     chan []sock.ID
 	acts     chan []engine.Action
 	resolves chan []uint32
+	samples  chan []engine.Process
 	censuses chan struct{}
 	counted  chan census
 	ready    bool
@@ -167,6 +169,7 @@ func Run(ctx context.Context, o Options) error {
 		asks:     make(chan []sock.ID, engine.MostAskBatches),
 		acts:     make(chan []engine.Action, engine.MostActBatches),
 		resolves: make(chan []uint32, 1),
+		samples:  make(chan []engine.Process, 1),
 		censuses: make(chan struct{}, 1),
 		counted:  make(chan census),
 	}
@@ -310,6 +313,9 @@ func (d *watch) carryOut(p engine.Plan) {
 	}
 	if len(p.Resolve) > 0 {
 		d.resolves <- p.Resolve
+	}
+	if len(p.Sample) > 0 {
+		d.samples <- p.Sample
 	}
 	at := time.Now()
 	d.account(&p, now, at)

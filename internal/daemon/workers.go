@@ -17,6 +17,7 @@ import (
 )
 
 // threads are those of the loop, the looker, the asker, the actor and the counter.
+// The walk through /proc and the reading of CPU usage may wait for one of them.
 const threads = 5
 
 // workersEnd is how long the workers have to end what no act depends on.
@@ -57,6 +58,7 @@ func (d *watch) startWorkers() (stop func(), err error) {
 	start(func() (func(), error) { return d.asker(done, send) })
 	start(func() (func(), error) { return d.actor(done, send) })
 	start(func() (func(), error) { return func() { d.walk(done, send) }, nil })
+	start(func() (func(), error) { return func() { d.sampleUsage(done, send) }, nil })
 	if d.Board != nil {
 		start(func() (func(), error) { return d.counter(done) })
 	}

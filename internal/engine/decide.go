@@ -208,6 +208,7 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 			if o.Act.Due != 0 {
 				e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(o.Act.Due)))
 			}
+			e.wasKilled(t, o.At)
 			t.act, t.unsure = &o.Act, o.Unsure
 			e.confirming++
 			e.wait(t, now)

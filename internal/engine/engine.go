@@ -71,6 +71,7 @@ type Engine struct {
 
 	sight  sight
 	owners owners
+	usages usages
 
 	plan Plan // being made
 }
@@ -84,6 +85,7 @@ func New(config Config) *Engine {
 		budgets: newBudgets(),
 		sight:   newSight(),
 		owners:  newOwners(),
+		usages:  newUsages(),
 		summary: newSummary(),
 		keptAt:  never,
 		tally:   newTally(),
@@ -103,11 +105,12 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.release(now)
 	e.ask(now)
 	e.resolve(now)
+	e.sampleUsage(now)
 	e.sound(now)
 	e.lookAround(now)
 	e.summarize(now)
 	e.keep(now)
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.owners.wake(), e.summary.at, e.firstAlarm(), e.keptAt)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.owners.wake(), e.usages.wake(), e.summary.at, e.firstAlarm(), e.keptAt)
 	return e.plan
 }
 
@@ -169,6 +172,7 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 	e.regroup(in.Program, moved, now)
 	e.program, e.ruledAt = in.Program, now
 	e.budgets.rule(in.Program)
+	e.usages.rule(in.Program)
 	e.lines = make([]line, 2*len(in.Program.rules))
 	clear(e.summary.held)
 	for _, t := range e.tracks {
@@ -449,6 +453,12 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case e.guard(t, s) != "":
 				t.blocked = true
 				e.spare(t, r, guarded(e.guard(t, s)))
+			case e.kills(r, s) && e.spins(t, r):
+				t.blocked = true
+				e.spare(t, r, holderSpins)
+				if was != nil && t.rule == i {
+					gone = "its holder spins since others of its sockets were killed"
+				}
 			case now < t.again:
 				next = min(next, t.again)
 			case !exact && was != nil && t.rule == i && t.action == j:
@@ -457,6 +467,8 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 				if was == nil || !r.DryRun {
 					next = now
 				}
+			case e.kills(r, s) && was == nil && now < e.awaitUsage(t, now):
+				next = min(next, e.awaitUsage(t, now))
 			case !e.stopping:
 				decided = e.destroy(t, s, i, j, fired, at, now) || decided
 			}

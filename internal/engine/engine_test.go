@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,12 +38,21 @@ type bench struct {
 	notes         []string
 	looks         []ssfilter.StateSet
 	asks          int
+	sampled       int // readings of CPU usage
 	counts        int
 	alarms        map[string]Alarm // that fire
 	kept          []sock.Group
 	late          []time.Duration
 	memories      map[uint64]sock.Memory
 	slow, partial bool // walks of /proc: that do not end, that were refused a process
+	programs      map[int]*simProgram
+	world         []worldEvent // what is to happen, in no order
+}
+
+// worldEvent is something that happens whether or not the engine knows.
+type worldEvent struct {
+	at sock.Instant
+	do func()
 }
 
 // benchStart is when each test begins.
@@ -204,6 +214,18 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		}
 		inputs = append(inputs, in)
 	}
+	if len(p.Sample) > 0 {
+		b.sampled += len(p.Sample)
+		var in Sampled
+		for _, p := range p.Sample {
+			u := Usage{Process: p, At: b.now, Gone: true}
+			if s := b.programs[p.PID]; s != nil && s.start == p.Start {
+				u.Gone, u.CPU, u.Lived = false, s.used(b.now), b.now.Sub(0)
+			}
+			in.Usages = append(in.Usages, u)
+		}
+		inputs = append(inputs, in)
+	}
 	return inputs
 }
 
@@ -253,10 +275,31 @@ func (b *bench) rule(s rules.Set) {
 	b.step(Ruled{Program: Compile(&s)})
 }
 
+// later has something happen in the world after a while.
+func (b *bench) later(d time.Duration, do func()) {
+	b.world = append(b.world, worldEvent{b.now.Add(d), do})
+}
+
 // until lets time pass up to an instant after the start.
 func (b *bench) until(d time.Duration) {
 	b.t.Helper()
-	for b.wake <= benchStart.Add(d) {
+	for {
+		next := -1
+		for i := range b.world {
+			if b.world[i].at <= min(b.wake, benchStart.Add(d)) && (next < 0 || b.world[i].at < b.world[next].at) {
+				next = i
+			}
+		}
+		if next >= 0 {
+			event := b.world[next]
+			b.world = slices.Delete(b.world, next, next+1)
+			b.now = max(b.now, event.at)
+			event.do()
+			continue
+		}
+		if b.wake > benchStart.Add(d) {
+			break
+		}
 		b.now = b.wake
 		b.step(nil)
 	}

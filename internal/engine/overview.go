@@ -26,6 +26,7 @@ type Overview struct {
 	Failing            bool          // looks fail
 	Stretched          bool          // Interval is so much above Wanted that it was said
 	CannotKill         string        // why sockets cannot be destroyed; empty: they can
+	Spins              []Spin        // what the kills of rules have done to holders
 }
 
 // RuleOverview is what one rule holds.
@@ -107,7 +108,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.program.rules)), States: maps.Clone(s.states),
-		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.on, Stretched: s.stretched, CannotKill: e.able.Kill,
+		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.on, Stretched: s.stretched, CannotKill: e.able.Kill, Spins: e.spinning(),
 	}
 	for c, wanted := range e.program.gaps {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {

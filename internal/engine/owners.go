@@ -125,6 +125,7 @@ func (e *Engine) resolve(now sock.Instant) {
 func (in Owned) apply(e *Engine, now sock.Instant) {
 	o := &e.owners
 	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete
+	kills := e.killsAny()
 	for _, t := range o.asked {
 		t.wanted = false
 		held := in.Of(t.inode)
@@ -132,6 +133,9 @@ func (in Owned) apply(e *Engine, now sock.Instant) {
 		held.Kernel = held.Kernel || t.inode != 0 && len(held.Owners) == 0 && t.owner != nil && t.owner.Kernel
 		held.at = now
 		t.owner = held
+		if kills {
+			e.usages.watch(held.Owners, now)
+		}
 		if t.phase == waiting && t.patience != 0 && t.alarm.in != nil {
 			e.wait(t, now)
 		}

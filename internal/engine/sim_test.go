@@ -60,15 +60,15 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *simWorlds, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alarms == 0 || total.Grouped == 0 || total.Changed == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alarms == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
 
 // simTally counts what happened.
 type simTally struct {
-	Steps, Looks, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alarms, Grouped int
-	Latest                                                                                                                                   time.Duration // of those seen before they fell due
+	Steps, Looks, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alarms, Grouped, Spins, Spared int
+	Latest                                                                                                                                                  time.Duration // of those seen before they fell due
 }
 
 func (t *simTally) add(u *simTally) {
@@ -89,6 +89,8 @@ func (t *simTally) add(u *simTally) {
 	t.Fired += u.Fired
 	t.Alarms += u.Alarms
 	t.Grouped += u.Grouped
+	t.Spins += u.Spins
+	t.Spared += u.Spared
 	t.Latest = max(t.Latest, u.Latest)
 }
 
@@ -113,10 +115,13 @@ type simWorld struct {
 	memories map[uint64]sock.Memory
 	spent    []sock.Spent
 	groups   []sock.Group
-	firing   map[string]bool // groups, by rule and labels
-	looked   map[string]bool // for the rule, in this run of the watchdog
-	alarms   map[string]bool // that fire
-	acting   sock.Instant    // until when the actor is busy
+	firing   map[string]bool      // groups, by rule and labels
+	looked   map[string]bool      // for the rule, in this run of the watchdog
+	alarms   map[string]bool      // that fire
+	programs [4]simProgram        // by PID
+	spinning bool                 // some kills have a program spin
+	spins    map[int]sock.Instant // until when they do, by PID
+	acting   sock.Instant         // until when the actor is busy
 
 	seen      map[uint64]*simSeen // what the last exact answer said
 	kills     []simKill
@@ -169,13 +174,14 @@ func newSimWorld(seed uint64) *simWorld {
 	w := &simWorld{
 		rng: newSimRand(seed), now: sock.Instant(1000 * time.Second), wake: never,
 		memories: make(map[uint64]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
-		firing: make(map[string]bool), looked: make(map[string]bool), alarms: make(map[string]bool),
+		spins: make(map[int]sock.Instant), firing: make(map[string]bool), looked: make(map[string]bool), alarms: make(map[string]bool),
 	}
 	w.now += sock.Instant(w.upTo(time.Second))
 	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
 	w.jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.rng.IntN(3)]
 	w.calm = w.rng.IntN(2) == 0
 	w.marks = w.rng.IntN(2) == 0
+	w.spinning = w.rng.IntN(4) == 0
 	if w.rng.IntN(8) == 0 {
 		w.able.KillTimeWait = "this kernel cannot"
 	}
@@ -542,6 +548,12 @@ func (w *simWorld) step(in Input) {
 	}
 	for _, n := range p.Notes {
 		w.logf("note %s %v", n.Text, n.Attrs)
+		if strings.Contains(n.Text, "made a program spin") {
+			w.tally.Spared++
+			if len(w.spins) == 0 {
+				w.failf("said that a program spins, and none ever did: %v", n.Attrs)
+			}
+		}
 	}
 	for _, m := range p.Remember {
 		if !w.unlucky(20) {
@@ -560,7 +572,7 @@ func (w *simWorld) step(in Input) {
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
-	if w.stopped && (p.Look != nil || len(p.Act) > 0 || p.Count || len(p.Resolve) > 0) {
+	if w.stopped && (p.Look != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Sample) > 0) {
 		w.failf("something new was begun after the word to stop")
 	}
 	if w.stopped && p.Stopped {
@@ -589,6 +601,9 @@ func (w *simWorld) step(in Input) {
 	}
 	if len(p.Resolve) > 0 {
 		w.resolve(p.Resolve)
+	}
+	if len(p.Sample) > 0 {
+		w.sample(p.Sample)
 	}
 	if w.engine != nil && w.tally.Steps > 100_000 {
 		w.failf("the engine is never at rest: %d steps", w.tally.Steps)
@@ -707,14 +722,44 @@ func (w *simWorld) resolve(inodes []uint32) {
 			if s.inode == 0 || s.kernel || !slices.Contains(inodes, s.inode) {
 				continue
 			}
-			o := sock.Owner{PID: 2, Comm: "leaky"}
-			if s.self {
-				o.PID = 1
-			}
+			o := sock.Owner{PID: w.holder(s), Start: uint64(w.run_ % 2), Comm: "leaky"} // 0: not to be watched
 			in.Holders[s.inode] = []sock.Owner{o}
 		}
 		return in
 	})
+}
+
+// holder is the process that has a socket.
+func (w *simWorld) holder(s *simSocket) int {
+	if s.self {
+		return 1
+	}
+	return 2 + int(s.inode%2)
+}
+
+// sample reads the CPU usage of processes, which now and then cannot be read.
+func (w *simWorld) sample(processes []Process) {
+	w.deliver(w.upTo(50*time.Millisecond), func() Input {
+		var in Sampled
+		for _, p := range processes {
+			s := &w.programs[p.PID%len(w.programs)]
+			u := Usage{Process: p, At: w.now, CPU: s.used(w.now), Lived: w.now.Sub(0), Gone: w.unlucky(100)}
+			if s.cores > 0 && w.now >= w.spins[p.PID] {
+				s.uses(0, w.now)
+			}
+			in.Usages = append(in.Usages, u)
+		}
+		return in
+	})
+}
+
+// killed has the program of a killed socket spin for a while, in some worlds.
+func (w *simWorld) killed(s *simSocket) {
+	if pid := w.holder(s); w.rng.IntN(10) == 0 && w.spinning {
+		w.spins[pid] = w.now.Add(w.upTo(30 * time.Second))
+		w.programs[pid%len(w.programs)].uses(1, w.now)
+		w.tally.Spins++
+	}
 }
 
 // act does what was decided, one batch after the other. The record of the
@@ -790,6 +835,7 @@ func (w *simWorld) destroy(a *Action) Outcome {
 	w.tally.Kills++
 	w.kills = append(w.kills, simKill{a.Rule, w.now})
 	w.checkLimits(a.Rule)
+	w.killed(s)
 	if s.told++; w.unlucky(100) {
 		w.tally.Survivors++
 		s.disturbed = true
@@ -913,6 +959,10 @@ func (w *simWorld) checkTruth(r *rules.Rule, a *Action) (due sock.Instant) {
 // there was no time for that before.
 func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due sock.Instant) (deadline sock.Instant, punctual bool) {
 	if s.disturbed || s.held || len(r.When) > 0 {
+		return never, false
+	}
+	const calmsDown = 2*unwatchAfter + 30*time.Second // and what waited for that is killed with the rest
+	if end, spun := w.spins[w.holder(s)]; spun && s.inode != 0 && w.now < end.Add(calmsDown) {
 		return never, false
 	}
 	const (

@@ -102,6 +102,7 @@ type Plan struct {
 	Look     *Look           // read the socket table
 	Ask      []sock.ID       // ask for these sockets by name
 	Resolve  []uint32        // find the holders of these inodes
+	Sample   []Process       // read the CPU usage of these
 	Act      []Action        // do these, in this order
 	Report   []Action        // say these: they are decided, and nothing is to be done
 	Remember []sock.Memory   // keep these on disk

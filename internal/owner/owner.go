@@ -173,6 +173,9 @@ func describe(fdDir, pid int) sock.Owner {
 	if n, err := unix.Readlinkat(fdDir, "../exe", buf[:]); err == nil {
 		o.Exe = strings.TrimSuffix(path.Base(string(buf[:n])), " (deleted)")
 	}
+	if n, err := readFileAt(fdDir, "../stat", buf[:]); err == nil {
+		o.Start, _ = parseStat(buf[:n]).number(22) // 0: it cannot be told from a later one of its PID
+	}
 	return o
 }
 
@@ -187,14 +190,7 @@ func showsKernelThreads(dir int) bool {
 	if err != nil {
 		return false
 	}
-	// After the command in parentheses, which may hold some of its own: state
-	// ppid pgrp session tty tpgid flags.
-	end := bytes.LastIndexByte(buf[:n], ')')
-	fields := bytes.Fields(buf[end+1 : n])
-	if len(fields) < 7 {
-		return false
-	}
-	flags, err := strconv.ParseUint(string(fields[6]), 10, 32)
+	flags, err := parseStat(buf[:n]).number(9)
 	return err == nil && flags&pfKthread != 0
 }
 

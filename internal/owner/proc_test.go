@@ -3,8 +3,10 @@ package owner
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -33,11 +35,60 @@ func TestFindSelf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	usage, err := ReadUsage("/proc", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := map[uint32][]sock.Owner{
-		held: {{PID: os.Getpid(), Comm: strings.TrimSpace(string(comm)), Exe: filepath.Base(exe)}},
+		held: {{PID: os.Getpid(), Start: usage.Start, Comm: strings.TrimSpace(string(comm)), Exe: filepath.Base(exe)}},
 	}
 	if diff := cmp.Diff(want, got.Owners); diff != "" {
 		t.Errorf("owners (-want +got):\n%s", diff)
+	}
+}
+
+// TestUsageSelf reads what this process has used while it uses more.
+func TestUsageSelf(t *testing.T) {
+	read := func() (Usage, unix.Rusage) {
+		t.Helper()
+		u, err := ReadUsage("/proc", os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+			t.Fatal(err)
+		}
+		return u, r
+	}
+	sum := func(r unix.Rusage) time.Duration { return time.Duration(r.Utime.Nano() + r.Stime.Nano()) }
+	before, then := read()
+	for now := then; sum(now)-sum(then) < 100*time.Millisecond; _, now = read() {
+	}
+	after, now := read()
+	if diff := (sum(now) - sum(then)) - (after.CPU - before.CPU); diff < -3*tick || diff > 3*tick {
+		t.Errorf("used %v by /proc, %v by getrusage(2)", after.CPU-before.CPU, sum(now)-sum(then))
+	}
+	if after.Start != before.Start || after.Start == 0 || after.Lived <= before.Lived || after.Lived < after.CPU/time.Duration(runtime.NumCPU())-tick {
+		t.Errorf("first %+v, then %+v", before, after)
+	}
+}
+
+func TestUsageUnreadable(t *testing.T) {
+	root := fakeProc(t, map[int]process{10: {comm: "x", stat: "10 (x) R 1 2"}, 11: {comm: "x", stat: ""}})
+	for _, pid := range []int{10, 11, 12} {
+		if u, err := ReadUsage(root, pid); err == nil {
+			t.Errorf("process %d: %+v", pid, u)
+		}
+	}
+}
+
+// A process may give itself a name that looks like what follows it.
+func TestUsageOfPretender(t *testing.T) {
+	root := fakeProc(t, map[int]process{10: {comm: "x", stat: "10 (x) R 1 2 3 4 5 6 7 8 9 10 11 12) S 1 2 2 0 -1 2129984 0 0 0 0 70 30 0 0 20 0 1 0 25 0 0\n"}})
+	u, err := ReadUsage(root, 10)
+	if err != nil || u.CPU != time.Second || u.Start != 25 {
+		t.Errorf("%+v, error %v", u, err)
 	}
 }
 

@@ -101,7 +101,8 @@ func (s *Socket) Minisocket() bool {
 
 // Owner is one process that holds a descriptor of a socket.
 type Owner struct {
-	PID  int
-	Comm string // /proc/PID/comm
-	Exe  string // base name of /proc/PID/exe, "" where it cannot be read
+	PID   int
+	Start uint64 // in clock ticks after boot, to tell it from a later one of its PID; 0: not known
+	Comm  string // /proc/PID/comm
+	Exe   string // base name of /proc/PID/exe, "" where it cannot be read
 }

@@ -188,11 +188,11 @@ var Results = []journal.Result{
 }
 
 // HeldReasons are the keys of Rule.HeldBack. What a limit holds back waits, and is
-// in the tally of its action as held too; what is spared for another reason was
-// never to be touched, and is counted once a connection.
+// in the tally of its action as held too; what is spared for another reason waits
+// until that is gone, if it ever is, and is counted once a connection.
 var HeldReasons = []string{
 	"limit", "limit_of_all_rules",
-	"protected", "in_use", "in_accept_queue", "held_by_kernel", "mptcp_subflow", "not_connected", "orphan", "own",
+	"protected", "in_use", "in_accept_queue", "held_by_kernel", "mptcp_subflow", "not_connected", "orphan", "own", "holder_spins",
 }
 
 // OfLimit reports whether one of HeldReasons is a limit.

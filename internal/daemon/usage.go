@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/status"
+)
+
+// sampleUsage reads how much CPU the holders of sockets use. What it waits for, no
+// kill waits for.
+func (d *watch) sampleUsage(done <-chan struct{}, send func(engine.Input)) {
+	for {
+		select {
+		case <-done:
+			return
+		case processes := <-d.samples:
+			in := engine.Sampled{Usages: make([]engine.Usage, len(processes))}
+			for i, p := range processes {
+				u, err := d.ReadUsage(p.PID)
+				in.Usages[i] = engine.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Gone: err != nil || u.Start != p.Start}
+			}
+			send(in)
+		}
+	}
+}
+
+// mostSpins is how many programs that spin are named: one is enough to begin with.
+const mostSpins = 3
+
+// spinning is the problem that kills have set programs spinning.
+func spinning(spins []engine.Spin, now time.Time) status.Problem {
+	var lines []string
+	for _, s := range spins[:min(len(spins), mostSpins)] {
+		lines = append(lines, fmt.Sprintf("%s[%d] uses %.0f%% of a core since rule %s killed sockets of it, and used %.0f%% before: the rule leaves its others alone until it is quiet",
+			harmless(s.Comm), s.PID, 100*s.After, s.Rule, 100*s.Before))
+	}
+	if more := len(spins) - mostSpins; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return status.Problem{
+		Kind: "spin", Text: strings.Join(lines, "\n"), Since: now,
+		Cure: "restart the program, and mend it: it waits for a killed socket, and does not close what poll(2) or epoll(7) reports as broken",
+	}
+}

@@ -1,0 +1,126 @@
+package daemon_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/status"
+)
+
+// spinnerEnv has the test binary be the program that spins.
+const spinnerEnv = "SOCKDOG_TEST_SPINNER"
+
+const spinnerPort = 5432
+
+// spinner is a program that accepts connections and then waits, in a level-triggered
+// epoll, for what never comes from most of them. It does not look at what epoll
+// reports. A line on its standard input has it close what is broken.
+func spinner() {
+	l, err := nstest.ListenAt(netip.AddrPortFrom(nstest.V4, spinnerPort), unix.IPPROTO_TCP)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	poll, err := unix.EpollCreate1(0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println("listening")
+	for range 4 { // the machine of the test may be busy with others
+		go func() {
+			for {
+				unix.EpollWait(poll, make([]unix.EpollEvent, 64), -1)
+			}
+		}()
+	}
+	go func() {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			events := make([]unix.EpollEvent, 64)
+			n, _ := unix.EpollWait(poll, events, 0)
+			for _, e := range events[:n] {
+				unix.Close(int(e.Fd))
+			}
+		}
+		os.Exit(0)
+	}()
+	for {
+		s, err := l.Accept()
+		if errors.Is(err, unix.EAGAIN) {
+			continue // nobody came for a while
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, int(s), &unix.EpollEvent{Events: unix.EPOLLPRI, Fd: int32(s)})
+	}
+}
+
+// A real program begins to spin when a socket of its is killed: the others are left
+// alone, which is said, and are killed once it has closed what is broken.
+func TestSpinningProgram(t *testing.T) {
+	t.Parallel()
+	const n = 16
+	w := newWorld(t)
+	current := w.show()
+	w.options.FindOwners = func(inodes map[uint32]struct{}) (owner.Found, error) { return owner.Find("/proc", inodes) }
+	program := exec.Command("/proc/self/exe")
+	program.Env = append(os.Environ(), spinnerEnv+"=1")
+	program.Stderr = os.Stderr
+	in := must(program.StdinPipe())(t)
+	out := must(program.StdoutPipe())(t)
+	check(t, program.Start())
+	t.Cleanup(func() { in.Close(); program.Wait() })
+	must(bufio.NewReader(out).ReadString('\n'))(t)
+
+	clients := make([]nstest.Socket, n)
+	for i := range clients {
+		clients[i] = must(nstest.Connect(netip.AddrPortFrom(nstest.V4, spinnerPort)))(t)
+	}
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, sport: 5432, in_state_for: 1500ms}, then: [kill]}]\n")
+	for _, c := range clients { // one falls due each second
+		check(t, c.Close())
+		time.Sleep(time.Second)
+	}
+	spins := w.await("that it spins", func(l line) bool { return strings.HasPrefix(l.Msg, "kills made a program spin") })
+	if spins.Level != "ERROR" || spins.Rule != "leak" || spins.PID != program.Process.Pid {
+		t.Errorf("said: %+v, want the process %d", spins, program.Process.Pid)
+	}
+	// A kill that made it spin two seconds later would be another's.
+	killed := w.kills()
+	if killed < 1 || killed > 8 {
+		t.Errorf("%d of %d sockets were killed, one each second, before the rule left the program alone", killed, n)
+	}
+	w.until("the problem and the reason", func() bool {
+		s := current()
+		return hasProblem(s, "spin") && len(s.Rules) == 1 && s.Rules[0].HeldBack["holder_spins"] == n-uint64(killed)
+	})
+	if now := w.kills(); now != killed {
+		t.Errorf("%d more were killed while it spins", now-killed)
+	}
+
+	must(fmt.Fprintln(in, "close"))(t)
+	w.await("that it is quiet", func(l line) bool { return strings.HasPrefix(l.Msg, "the program is quiet again") })
+	w.until("kill of the next one", func() bool { return w.kills() > killed })
+}
+
+func hasProblem(s *status.Status, kind string) bool {
+	for _, p := range s.Problems {
+		if p.Kind == kind {
+			return true
+		}
+	}
+	return false
+}
