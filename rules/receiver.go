@@ -468,8 +468,14 @@ func (p *parser) readReceiver(n *yaml.Node) *address {
 	return cmp.Or(c.alertmanager, c.webhook, &address{})
 }
 
-// lintReceiver warns of secrets and trust that are given away.
+// lintReceiver warns of secrets and trust that are given away, and of messages that
+// will be refused.
 func (p *parser) lintReceiver(a *address) {
+	for _, name := range []string{"url", "urls"} {
+		if a.given.wrote(name) {
+			p.lintURLs(a, a.given[name])
+		}
+	}
 	for _, h := range a.headers {
 		if h.Text != "" && strings.EqualFold(h.name, "Authorization") {
 			p.report(h.at, "whoever reads this file reads the secret: name a file in header_files, or a variable in header_env")
@@ -477,5 +483,24 @@ func (p *parser) lintReceiver(a *address) {
 	}
 	if a.TLS.InsecureSkipVerify {
 		p.report(a.tlsGiven["insecure_skip_verify"], "any certificate is taken: whoever answers gets the alerts and the credentials; ca_file trusts one authority instead")
+	}
+}
+
+// lintURLs warns of what is wrong with one of the URLs, once of each kind.
+func (p *parser) lintURLs(a *address, at *yaml.Node) {
+	misfit, secret := false, false
+	for _, s := range a.URLs {
+		u, err := url.Parse(s.Text)
+		if err != nil {
+			continue // reported
+		}
+		if what := a.Misfit(u); what != "" && !misfit {
+			misfit = true
+			p.report(at, "%s", what)
+		}
+		if holdsSecret(u) && !secret {
+			secret = true
+			p.report(at, "whoever reads this file can post to this URL, which holds a secret: put it into a file that url_file names, or a variable that url_env names")
+		}
 	}
 }

@@ -341,3 +341,28 @@ func TestRefusalIsSaidOnce(t *testing.T) {
 		w.said(time.Hour, true, lost+fmt.Sprintf(`it answers 400 Bad Request: "{\"message\": \"no_text\", \"id\": \"7f%d\"}"`, n+1))
 	})
 }
+
+// A chat whose URL is in a file is known only when that is read: that it will refuse
+// is said before there is an alert, and the reason beside its refusal.
+func TestMisfit(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		r := to(rules.Webhook, "chat")
+		r.Format, r.URLs = rules.FormatAlertmanager, []rules.Source{{File: write(t, "https://hooks.slack.com/services/T0/B0/"+hush)}}
+		w.configure(r)
+		const warning = "WARN the receiver is likely to refuse alerts: this is an address of Slack, which does not take the format alertmanager: write format: slack"
+		w.said(0, false, warning)
+		w.said(time.Hour, false)
+		w.configure(r)
+		w.said(time.Second, false, warning)
+		q, err := prepare(t.Context(), &r, r.URLs[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = refusal(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, []byte("invalid_payload\n"))
+		fails(t, err, `it answers 400 Bad Request; this is an address of Slack, which does not take the format alertmanager: write format: slack: "invalid_payload"`, true)
+
+		r.Format = rules.FormatSlack
+		w.configure(r)
+		w.said(time.Hour, false)
+	})
+}

@@ -64,7 +64,7 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 func (w *world) note(level slog.Level, text string, attrs ...slog.Attr) {
 	line := level.String() + " " + text
 	for _, a := range attrs {
-		if a.Key == "error" {
+		if a.Key == "error" || a.Key == "reason" {
 			line += ": " + a.Value.String()
 		}
 	}

@@ -69,9 +69,17 @@ func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) 
 	enough := time.AfterFunc(patientFor, func() { answer.Body.Close() })
 	defer enough.Stop()
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said what matters
+	return 0, refusal(r, q, answer, text)
+}
+
+// refusal says what an answer means that is none of success, and what it says.
+func refusal(r *rules.Receiver, q *request, answer *http.Response, text []byte) *failure {
 	f := judge(answer, text)
+	if misfit := r.Misfit(q.URL); misfit != "" && f.final {
+		f.text += "; " + misfit
+	}
 	f.answer = excerpt(hide(string(text), q.secrets))
-	return 0, f
+	return f
 }
 
 // patientFor is how long the text of a refusal may take.

@@ -245,8 +245,14 @@ func (s *sender) skew() string {
 func (s *sender) check(ctx context.Context) time.Time {
 	now := time.Now()
 	if config := s.config.Load(); config != s.checked || now.Sub(s.checkedAt) >= s.pace.resend {
+		isNew := config != s.checked
 		s.checked, s.checkedAt = config, now
-		_, err := prepare(ctx, config, s.to, nil)
+		q, err := prepare(ctx, config, s.to, nil)
+		if err == nil && isNew {
+			if misfit := config.Misfit(q.URL); misfit != "" {
+				s.say(slog.LevelWarn, "the receiver is likely to refuse alerts", slog.String("reason", misfit))
+			}
+		}
 		switch {
 		case err != nil:
 			s.unfit, s.askew = true, false
