@@ -6,6 +6,7 @@ package kubernetes
 import (
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,7 +39,14 @@ type sidecar struct {
 	RestartPolicy   string `yaml:"restartPolicy"`
 	Args            []string
 	SecurityContext map[string]any `yaml:"securityContext"`
-	VolumeMounts    []struct {
+	Ports           []struct {
+		Name          string
+		ContainerPort int `yaml:"containerPort"`
+	}
+	LivenessProbe struct {
+		HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
+	} `yaml:"livenessProbe"`
+	VolumeMounts []struct {
 		Name      string
 		MountPath string `yaml:"mountPath"`
 		SubPath   string `yaml:"subPath"`
@@ -86,6 +94,37 @@ func TestSidecarIsLockedDown(t *testing.T) {
 	}
 }
 
+// TestProbeReachesTheSidecar follows the liveness probe to the address of --listen,
+// which must not be one that only the pod itself can reach. That something answers
+// there is seen in CI, with the image.
+func TestProbeReachesTheSidecar(t *testing.T) {
+	_, d := read(t)
+	s := d.Spec.Template.Spec.InitContainers[0]
+	probe := s.LivenessProbe.HTTPGet
+	if probe.Path != "/healthz" {
+		t.Errorf("the liveness probe asks for %q; want /healthz", probe.Path)
+	}
+	port := 0
+	for _, p := range s.Ports {
+		if p.Name == probe.Port {
+			port = p.ContainerPort
+		}
+	}
+	if listen := s.flag("--listen"); port == 0 || listen != ":"+strconv.Itoa(port) {
+		t.Errorf("the probe goes to port %q, %d, and sockdog listens on %q; want the same port on every address", probe.Port, port, listen)
+	}
+}
+
+// flag is the value of a flag, or "".
+func (s *sidecar) flag(name string) string {
+	for _, arg := range s.Args {
+		if value, ok := strings.CutPrefix(arg, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
 // TestRulesReachTheSidecar follows the file of --rules through mount and volume
 // to the ConfigMap, and reads the rules there.
 func TestRulesReachTheSidecar(t *testing.T) {
@@ -93,12 +132,7 @@ func TestRulesReachTheSidecar(t *testing.T) {
 	pod := d.Spec.Template.Spec
 	s := pod.InitContainers[0]
 
-	var file string
-	for _, arg := range s.Args {
-		if name, ok := strings.CutPrefix(arg, "--rules="); ok {
-			file = name
-		}
-	}
+	file := s.flag("--rules")
 	var volume string
 	for _, m := range s.VolumeMounts {
 		if m.MountPath != path.Dir(file) {
