@@ -27,6 +27,7 @@ type fate struct {
 	State      string   `json:"state"`
 	InStateFor *float64 `json:"in_state_for,omitempty"` // absent: only observation could tell
 	IdleFor    *float64 `json:"idle_for,omitempty"`
+	Bound      bool     `json:"bound"` // the ages are lower bounds
 	Cookie     uint64   `json:"cookie"`
 	Inode      uint32   `json:"inode"`
 	UID        *uint32  `json:"uid,omitempty"` // of a socket that has an inode
@@ -42,7 +43,7 @@ func printFatesJSON(out io.Writer, targets []*cull.Target, dryRun bool, at time.
 		f := fate{
 			Time: stamp, Action: string(rules.Kill), Result: string(t.Result), DryRun: dryRun, Reason: t.Reason, Netns: netns,
 			Src: t.Socket.Src.String(), Dst: t.Socket.Dst.String(), State: t.Socket.State.String(),
-			Cookie: t.Socket.ID.Cookie, Inode: t.Socket.Inode, UID: uidOf(&t.Socket),
+			Bound: !t.Age.Exact, Cookie: t.Socket.ID.Cookie, Inode: t.Socket.Inode, UID: uidOf(&t.Socket),
 		}
 		if t.Age.Known {
 			f.InStateFor, f.IdleFor = seconds(t.Age.InState), seconds(t.Age.Idle)

@@ -30,9 +30,10 @@ import (
 // killFlags are the flags of sockdog kill.
 type killFlags struct {
 	selection
+	ageFlags
 	yes, dryRun, inUse, bare bool
 	olderThan, idle          time.Duration
-	rules, stateDir, output  string
+	rules, output            string
 }
 
 func killCommand() *cobra.Command {
@@ -59,7 +60,12 @@ something within the last second, or made progress within the time of
 --older-than; and in every state but close-wait, time-wait and a closed fin-wait-2,
 where healthy connections are as well, what is not idle for the time of --idle.
 
-Exit status: 0 nothing of what was selected is left, 1 some is, 2 wrong usage.`,
+Of a socket that answers keepalives the kernel keeps no more than a lower bound on
+its age. A running sockdog has observed more: it is asked as sockdog list asks it.
+What --older-than or --idle cannot judge even so is left alone, and counted.
+
+Exit status: 0 nothing of what was selected is left, 1 some is or could not be
+judged, 2 wrong usage.`,
 		Example: `  sockdog kill state close-wait dport = 5432
   sockdog kill --older-than 10m state close-wait
   sockdog kill --idle 2d state established dst 10.0.0.0/8
@@ -67,6 +73,9 @@ Exit status: 0 nothing of what was selected is left, 1 some is, 2 wrong usage.`,
   sockdog kill --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )' --kill`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.ageFlags.check(cmd); err != nil {
+				return usage{err}
+			}
 			if err := f.check(args); err != nil {
 				return err
 			}
@@ -74,6 +83,7 @@ Exit status: 0 nothing of what was selected is left, 1 some is, 2 wrong usage.`,
 		},
 	}
 	f.selection.flags(cmd)
+	f.ageFlags.flags(cmd)
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would become of each socket, and touch none")
@@ -81,7 +91,6 @@ Exit status: 0 nothing of what was selected is left, 1 some is, 2 wrong usage.`,
 	flags.Func("idle", "only what has nothing left to send and made no progress for `duration`; live states too", duration(&f.idle))
 	flags.BoolVar(&f.inUse, "in-use", false, "what is in use, too: for a failover")
 	flags.StringVar(&f.rules, "rules", "", "`file` of rules, whose protect holds")
-	flags.StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state: it knows ages that the kernel does not")
 	flags.StringVarP(&f.output, "output", "o", "table", "`format`: table, wide (with the process) or json")
 	flags.BoolVarP(&f.bare, "no-header", "H", false, "no line of headings")
 	flags.BoolP("kill", "K", true, "as it does anyway; accepted for those who paste from ss")
@@ -161,18 +170,14 @@ func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 const sshPort = 22
 
 // order is what the flags order.
-func (f *killFlags) order(h *host, stderr io.Writer) (*cull.Order, error) {
+func (f *killFlags) order(h *host, known *knowledge, stderr io.Writer) (*cull.Order, error) {
 	protect, err := f.protection(stderr)
 	if err != nil {
 		return nil, err
 	}
-	memories, err := memoriesIn(f.stateDir, h)
-	if err != nil {
-		return nil, problem(err)
-	}
 	return &cull.Order{
 		Query: f.query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
-		Protect: protect, Able: h.engineAble(), Memories: memories, Precision: h.precision, Self: os.Getpid(),
+		Protect: protect, Able: h.engineAble(), Memories: known.byCookie(), Precision: h.precision, Self: os.Getpid(),
 	}, nil
 }
 
@@ -190,7 +195,12 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	if err := f.markless(h.raised); err != nil {
 		return found{fmt.Sprintf("%v\ncure: %s", err, h.cure())}
 	}
-	o, err := f.order(h, stderr)
+	known, err := f.ask(ctx, h)
+	if err != nil {
+		return problem(err)
+	}
+	known.warn(stderr)
+	o, err := f.order(h, &known, stderr)
 	if err != nil {
 		return err
 	}
@@ -200,12 +210,13 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		return problem(err)
 	}
 	defer kernel.Close()
-	targets, young, err := o.Find(kernel, h.now)
+	targets, passed, err := o.Find(kernel, h.now)
 	if err != nil {
 		return problem(err)
 	}
+	unjudged := known.unjudged(passed.Unjudged)
 	if len(targets) == 0 {
-		fmt.Fprintln(stderr, f.nothing(young))
+		fmt.Fprintln(stderr, f.nothing(passed))
 	}
 	if err := f.resolve(o, cull.Doomed(targets)); err != nil {
 		return problem(err)
@@ -215,7 +226,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		if err := show(stderr, doomed); err != nil {
 			return problem(err)
 		}
-		for _, line := range f.left(sumOf(targets, f.dryRun)) {
+		for _, line := range append(f.left(sumOf(targets, f.dryRun)), unjudged...) {
 			fmt.Fprintln(stderr, line)
 		}
 		if err := confirm(ctx, stderr, os.Stdin, len(doomed)); err != nil {
@@ -223,12 +234,13 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		}
 	}
 	o.Cull(ctx, doomed, kernel, func() (cull.Kernel, error) { return h.openKernel() })
-	return f.tell(ctx, targets, h, stdout, stderr)
+	return f.tell(ctx, targets, unjudged, h, stdout, stderr)
 }
 
 // nothing says that no socket was found.
-func (f *killFlags) nothing(young int) string {
-	if young == 0 {
+func (f *killFlags) nothing(passed cull.Passed) string {
+	more := passed.Young + passed.Unjudged
+	if more == 0 {
 		return "no socket is selected"
 	}
 	var bounds []string
@@ -238,7 +250,7 @@ func (f *killFlags) nothing(young int) string {
 	if f.idle > 0 {
 		bounds = append(bounds, "--idle")
 	}
-	return fmt.Sprintf("no socket is selected; without %s there would be %d", strings.Join(bounds, " and "), young)
+	return fmt.Sprintf("no socket is selected; without %s there would be %d", strings.Join(bounds, " and "), more)
 }
 
 // resolve finds the holders of those to be destroyed, where it matters: for a
@@ -325,8 +337,8 @@ func confirm(ctx context.Context, out io.Writer, in io.Reader, n int) error {
 }
 
 // tell prints what became of each target and the sum, and says what of them is
-// left, and why.
-func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, h *host, stdout, stderr io.Writer) error {
+// left, and why, and what could not be judged.
+func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, unjudged []string, h *host, stdout, stderr io.Writer) error {
 	s := sumOf(targets, f.dryRun)
 	var err error
 	if f.output == "json" {
@@ -335,7 +347,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, h *host, s
 		table := fateTable{headings: !f.bare, holders: f.output == "wide", fit: screenOf(stdout).width}
 		err = table.print(stdout, targets, s)
 	}
-	text := f.left(s)
+	text := append(f.left(s), unjudged...)
 	if h.cure() != "" && (f.dryRun || s.results[engine.Failed] > 0) {
 		text = append(text, "cure: "+h.cure())
 	}
@@ -346,7 +358,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, h *host, s
 	switch {
 	case ctx.Err() != nil:
 		return interruption(ctx, cmp.Or(all, s.String()))
-	case f.dryRun && err == nil:
+	case f.dryRun && err == nil && len(unjudged) == 0:
 		if all != "" {
 			fmt.Fprintln(stderr, all)
 		}

@@ -24,9 +24,10 @@ import (
 // listing is what sockdog list is asked to do.
 type listing struct {
 	selection
-	output, sort, groupBy, stateDir string
-	reverse, summary, bare          bool
-	watch                           time.Duration
+	ageFlags
+	output, sort, groupBy  string
+	reverse, summary, bare bool
+	watch                  time.Duration
 
 	order order
 	keys  []*column // of --group-by
@@ -37,6 +38,9 @@ type listing struct {
 	grid   *grid
 	sorter *sorter
 	adding sync.Mutex // to both, so that a page has the same place in them
+
+	memories map[uint64]*sock.Memory // what others have observed, by cookie
+	warned   bool
 }
 
 func listCommand() *cobra.Command {
@@ -50,8 +54,10 @@ cgroup and autobound with and, or, not and parentheses. Where no state is named:
 all but listening ones.
 
 AGE is the time in the present state, IDLE that without progress. ≥ marks a lower
-bound, - what only observation could tell: that of a running sockdog, where its
-state directory is named. VERDICT says why a socket is in CLOSE-WAIT:
+bound, which keepalives reset; - is what only observation could tell. A running
+sockdog has observed more: it is asked on the address of --daemon, if it watches
+this namespace and root, you or somebody with CAP_NET_ADMIN runs it, and its
+--state-dir is read. VERDICT says why a socket is in CLOSE-WAIT:
 
   eof-unread           the program never read the end of the stream
   eof-read-not-closed  it read it, and forgot to close
@@ -103,7 +109,8 @@ from the least on; with - before it, the other way round:
 			return nil
 		},
 	}
-	l.flags(cmd)
+	l.selection.flags(cmd)
+	l.ageFlags.flags(cmd)
 	l.elsewhere(cmd, elsewhere{name: "kill", letter: "K", instead: "write sockdog kill"})
 	f := cmd.Flags()
 	f.StringVarP(&l.output, "output", "o", "table", "`format`: table, wide or json")
@@ -114,7 +121,6 @@ from the least on; with - before it, the other way round:
 	f.Func("watch", "again and again, once in a `duration` at most, such as 5s", duration(&l.watch))
 	f.Lookup("watch").NoOptDefVal = "2s"
 	f.BoolVarP(&l.bare, "no-header", "H", false, "no line of headings")
-	f.StringVar(&l.stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state")
 	return cmd
 }
 
@@ -135,6 +141,9 @@ func (l *listing) check(cmd *cobra.Command) (err error) {
 		return errors.New("groups are sorted by their count: leave out --sort and --reverse")
 	case (l.summary || l.groupBy != "") && l.output == "wide":
 		return errors.New("-o wide is for single sockets: leave it out, or --group-by and --summary")
+	}
+	if err := l.ageFlags.check(cmd); err != nil {
+		return err
 	}
 	if l.order, err = parseOrder(l.sort, l.reverse); err != nil {
 		return err
@@ -159,9 +168,9 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	}
 	defer l.kernel.Close()
 	if l.watch > 0 {
-		return l.again(ctx, out)
+		return l.again(ctx, out, stderr)
 	}
-	if err := l.look(); err != nil {
+	if err := l.look(ctx, stderr); err != nil {
 		return err
 	}
 	return l.print(out, screenOf(out))
@@ -169,9 +178,8 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 
 // look fills the crowd with the sockets that are there now, and the grid with
 // their text where that is to be printed.
-func (l *listing) look() error {
-	memories, err := memoriesIn(l.stateDir, l.host)
-	if err != nil {
+func (l *listing) look(ctx context.Context, stderr io.Writer) error {
+	if err := l.askAges(ctx, stderr); err != nil {
 		return err
 	}
 	l.crowd.clear()
@@ -180,13 +188,14 @@ func (l *listing) look() error {
 	sent := l.host.now()
 	ask := looker(func(kernel daemon.Kernel, q sock.Query, c *crowd, full func(page []row)) error {
 		return kernel.Look(q, func(s *sock.Socket, got sock.Instant) {
-			c.add(s, engine.AgeOf(s, memories[s.ID.Cookie], sent, got, l.host.precision))
+			c.add(s, engine.AgeOf(s, l.memories[s.ID.Cookie], sent, got, l.host.precision))
 			if full != nil && c.size%pageRows == 0 {
 				full(c.cut())
 			}
 		})
 	})
 	late := func(c *column) bool { return c.late }
+	var err error
 	two, worthIt := halves(l.query())
 	switch {
 	case len(l.grid.columns) == 0 || slices.ContainsFunc(l.grid.columns, late) || l.order.by.late:
@@ -218,6 +227,22 @@ func (l *listing) look() error {
 		for _, page := range l.crowd.pages {
 			l.prepare(&l.crowd, page)
 		}
+	}
+	return nil
+}
+
+// askAges has others say what they have observed, where ages are to be shown.
+func (l *listing) askAges(ctx context.Context, stderr io.Writer) error {
+	if l.summary || l.groupBy != "" {
+		return nil
+	}
+	known, err := l.ask(ctx, l.host)
+	if err != nil {
+		return err
+	}
+	if l.memories = known.byCookie(); !l.warned {
+		l.warned = true
+		known.warn(stderr)
 	}
 	return nil
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/sockdog/sockdog/internal/web"
 )
 
+// defaultListen is where a daemon listens, and is asked.
+const defaultListen = "127.0.0.1:9797"
+
 // deaf reports whether an address of --listen says that nobody is to listen.
 func deaf(address string) bool { return address == "" || address == "off" }
 

@@ -18,19 +18,24 @@ import (
 )
 
 func planCommand() *cobra.Command {
-	var file, stateDir, output string
+	var file, output string
+	var ages ageFlags
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what each rule would do now, and to which sockets",
 		Long: `Look once at the socket table and show what each rule would do, to which sockets,
 and when, if nothing changed; of a rule about groups, what it fires at, how many
 sockets match now, and the groups that are nearest to firing. Nothing is touched.
-Ages that only observation knows come from the state directory of a running sockdog;
-without it they are younger than the truth. Limits are not counted, and growth takes
-more than one look.`,
+Ages that only observation knows come from a running sockdog, which is asked as
+sockdog list asks it, or its state directory. ≥ marks a lower bound, and ≤ when
+something falls due at the latest. Limits are not counted, and growth takes more
+than one look.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
+			}
+			if err := ages.check(cmd); err != nil {
+				return usage{err}
 			}
 			set := rules.Default()
 			if file != "" {
@@ -42,14 +47,14 @@ more than one look.`,
 					return err
 				}
 			}
-			if err := plan(cmd.OutOrStdout(), set, stateDir, output); err != nil {
+			if err := plan(cmd, set, &ages, output); err != nil {
 				return problem(err)
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&file, "rules", "", "`file` of rules; without it the built-in ones")
-	cmd.Flags().StringVar(&stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state")
+	ages.flags(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
 	return cmd
 }
@@ -67,6 +72,7 @@ type planned struct {
 	Dst        string   `json:"dst"`
 	InStateFor *float64 `json:"in_state_for"`
 	IdleFor    *float64 `json:"idle_for"`
+	Bound      bool     `json:"bound"` // the ages are lower bounds
 	Netns      string   `json:"netns"`
 	Cookie     uint64   `json:"cookie"`
 	Inode      uint32   `json:"inode"`
@@ -104,17 +110,16 @@ func valueOf(g *engine.GroupOverview, m rules.Metric) string {
 	return string(m) + " " + g.Text(m)
 }
 
-func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
+func plan(cmd *cobra.Command, set *rules.Set, ages *ageFlags, output string) error {
 	h, err := openHost()
 	if err != nil {
 		return err
 	}
-	var restored engine.Restored
-	if stateDir != "" {
-		if restored, err = readState(stateDir, h); err != nil {
-			return err
-		}
+	known, err := ages.ask(cmd.Context(), h)
+	if err != nil {
+		return err
 	}
+	known.warn(cmd.ErrOrStderr())
 	kernel, err := h.openKernel()
 	if err != nil {
 		return err
@@ -129,10 +134,10 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 	if err != nil {
 		return err
 	}
-	all := engine.Forecasts(finding, engine.Config{Precision: h.precision, Self: os.Getpid()}, h.engineAble(), restored,
+	all := engine.Forecasts(finding, engine.Config{Precision: h.precision, Self: os.Getpid()}, h.engineAble(), known.Restored,
 		engine.Owned{Holders: holders.Owners, Complete: holders.Complete}, h.now())
 	slices.SortStableFunc(all, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
-	groups, err := groupsNow(set, h, kernel, restored)
+	groups, err := groupsNow(set, h, kernel, known.Restored)
 	if err != nil {
 		return err
 	}
@@ -146,9 +151,16 @@ func plan(out io.Writer, set *rules.Set, stateDir, output string) error {
 				objects = append(objects, groupOf(&groups[i], &groups[i].Groups[j]))
 			}
 		}
-		return printJSON(out, objects)
+		return printJSON(cmd.OutOrStdout(), objects)
 	}
-	return printPlan(out, set, all, groups)
+	if err := printPlan(cmd.OutOrStdout(), set, all, groups); err != nil {
+		return err
+	}
+	bound := slices.ContainsFunc(all, func(f engine.Forecast) bool { return f.Bound })
+	if bound && known.missing != "" && !known.loud {
+		fmt.Fprintf(cmd.ErrOrStderr(), "sockdog: ≥ marks what may be older: %s\n", known.missing)
+	}
+	return nil
 }
 
 // groupsNow says how the rules about groups stand by what an engine looks at first
@@ -188,7 +200,7 @@ func plannedOf(f *engine.Forecast) planned {
 	p := planned{
 		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
 		State: f.Socket.State.String(), Src: f.Socket.Src.String(), Dst: f.Socket.Dst.String(),
-		InStateFor: seconds(f.InStateFor), IdleFor: seconds(f.IdleFor),
+		InStateFor: seconds(f.InStateFor), IdleFor: seconds(f.IdleFor), Bound: f.Bound,
 		Netns: netnsName(), Cookie: f.Socket.ID.Cookie, Inode: f.Socket.Inode, UID: uidOf(&f.Socket),
 	}
 	if len(f.Owners) > 0 {
@@ -217,6 +229,9 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []en
 				not++
 			case f.In > 0:
 				when = "in " + short(f.In)
+				if f.Bound {
+					when = "in ≤" + short(f.In)
+				}
 				later++
 			default:
 				now++

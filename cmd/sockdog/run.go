@@ -67,7 +67,7 @@ cures.`,
 	cmd.Flags().StringVar(&f.rules, "rules", "", "`file` of rules; without it the built-in ones only watch")
 	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "`what` to do when the rules are bad or missing at the start: exit, or observe")
 	cmd.Flags().StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` for the journal and for what must outlive a restart; default: systemd's $STATE_DIRECTORY")
-	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:9797", "`address` for the page, the metrics and the status; off: none")
+	cmd.Flags().StringVar(&f.listen, "listen", defaultListen, "`address` for the page, the metrics and the status; off: none")
 	cmd.Flags().StringSliceVar(&f.listenNames, "listen-name", nil, "`name` that requests may be sent to, beside addresses, localhost and this host's; may be given again")
 	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: auto (text on a terminal, else JSON), text or json")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "`level`: info, or debug, which tells how sockets are matched, too")

@@ -12,7 +12,6 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/seen"
-	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 	"github.com/sockdog/sockdog/internal/statedir"
 	"github.com/sockdog/sockdog/internal/status"
@@ -111,23 +110,6 @@ func readIn(dir *statedir.Dir, h *host) (engine.Restored, error) {
 	}
 	loaded, err := seen.Read(dir, boot, netns, h.now())
 	return restoredFrom(loaded), err
-}
-
-// memoriesIn are what a sockdog that may be running knows of the sockets, by
-// cookie; none where no directory is named.
-func memoriesIn(dir string, h *host) (map[uint64]*sock.Memory, error) {
-	if dir == "" {
-		return nil, nil
-	}
-	kept, err := readState(dir, h)
-	if err != nil {
-		return nil, err
-	}
-	memories := make(map[uint64]*sock.Memory, len(kept.Memories))
-	for i := range kept.Memories {
-		memories[kept.Memories[i].Cookie] = &kept.Memories[i]
-	}
-	return memories, nil
 }
 
 // whereabouts tell this boot and network namespace from every other. Kernels

@@ -44,7 +44,7 @@ With -o json it prints what the daemon serves under /api/v1/status.`,
 			return showStatus(cmd.Context(), cmd.OutOrStdout(), address, output)
 		},
 	}
-	cmd.Flags().StringVar(&address, "address", "127.0.0.1:9797", "`address` that the daemon listens on")
+	cmd.Flags().StringVar(&address, "address", defaultListen, "`address` that the daemon listens on")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
 	return cmd
 }

@@ -15,14 +15,14 @@ import (
 const watchShare = 20
 
 // again looks and prints until a signal ends it.
-func (l *listing) again(ctx context.Context, out io.Writer) error {
+func (l *listing) again(ctx context.Context, out, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second one ends it at once, even if nobody reads what it writes
 	var text bytes.Buffer
 	for first := true; ; first = false {
 		began := time.Now()
-		if err := l.look(); err != nil {
+		if err := l.look(ctx, stderr); err != nil {
 			return err
 		}
 		text.Reset()

@@ -349,30 +349,49 @@ func TestFind(t *testing.T) {
 	socket := with(stuck(1), func(s *sock.Socket) {
 		s.Info.LastAckRecv, s.Info.LastDataRecv = 10*time.Minute, 5*time.Minute
 	})
+	probing := with(socket, func(s *sock.Socket) { s.Timer, s.Info.LastAckRecv = sock.TimerKeepalive, 15*time.Second })
 	tests := []struct {
 		name   string
 		order  func(o *Order)
 		socket sock.Socket
 		found  bool
+		passed Passed
 	}{
-		{"no bound", func(o *Order) {}, socket, true},
-		{"old enough", func(o *Order) { o.OlderThan = 9 * time.Minute }, socket, true},
-		{"a kernel's clock that may be late", func(o *Order) { o.OlderThan = 10 * time.Minute }, socket, false},
-		{"idle enough", func(o *Order) { o.Idle = 4 * time.Minute }, socket, true},
-		{"not idle that long", func(o *Order) { o.Idle = 6 * time.Minute }, socket, false},
-		{"something queued is not idle", func(o *Order) { o.Idle = time.Minute }, with(socket, func(s *sock.Socket) { s.WQueue = 1 }), false},
-		{"an age that nobody knows", func(o *Order) { o.OlderThan = time.Minute }, with(socket, func(s *sock.Socket) { s.Info = sock.Info{} }), false},
+		{"no bound", func(o *Order) {}, socket, true, Passed{}},
+		{"old enough", func(o *Order) { o.OlderThan = 9 * time.Minute }, socket, true, Passed{}},
+		{"a kernel's clock that may be late", func(o *Order) { o.OlderThan = 10 * time.Minute }, socket, false, Passed{Young: 1}},
+		{"idle enough", func(o *Order) { o.Idle = 4 * time.Minute }, socket, true, Passed{}},
+		{"not idle that long", func(o *Order) { o.Idle = 6 * time.Minute }, socket, false, Passed{Young: 1}},
+		{"something queued is not idle", func(o *Order) { o.Idle = time.Minute }, with(socket, func(s *sock.Socket) { s.WQueue = 1 }), false, Passed{Young: 1}},
+		{"an age that nobody knows", func(o *Order) { o.OlderThan = time.Minute }, with(socket, func(s *sock.Socket) { s.Info = sock.Info{} }), false, Passed{Unjudged: 1}},
+		{"keepalives", func(o *Order) { o.OlderThan = 2 * time.Minute }, probing, false, Passed{Unjudged: 1}},
+		{"keepalives, and too young all the same", func(o *Order) { o.OlderThan = 6 * time.Minute }, probing, false, Passed{Young: 1}},
+		{"keepalives, and old enough all the same", func(o *Order) { o.OlderThan = 10 * time.Second }, probing, true, Passed{}},
+		{"keepalives, and idle", func(o *Order) { o.Idle = 2 * time.Minute }, probing, false, Passed{Unjudged: 1}},
+		{"keepalives, and not idle all the same", func(o *Order) { o.Idle = 6 * time.Minute }, probing, false, Passed{Young: 1}},
+		{"keepalives, and not idle, whatever its age", func(o *Order) { o.OlderThan, o.Idle = 2*time.Minute, 6*time.Minute }, probing, false, Passed{Young: 1}},
+		{
+			"keepalives, in an accept queue", func(o *Order) { o.OlderThan = 2 * time.Minute },
+			with(probing, func(s *sock.Socket) { s.Inode = 0 }), false, Passed{Young: 1},
+		},
+		{
+			"in time-wait", func(o *Order) { o.OlderThan = time.Minute },
+			with(probing, func(s *sock.Socket) {
+				s.State, s.Timer, s.Expires, s.Info = ssfilter.TimeWait, sock.TimerTimeWait, 50*time.Second, sock.Info{}
+			}),
+			false, Passed{Young: 1},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			o := order()
 			test.order(o)
-			targets, young, err := o.Find(&kernel{sockets: map[uint64]sock.Socket{1: test.socket}}, clock(cheap))
+			targets, passed, err := o.Find(&kernel{sockets: map[uint64]sock.Socket{1: test.socket}}, clock(cheap))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if found := len(targets) == 1; found != test.found || found == (young == 1) {
-				t.Errorf("%d found and %d too young, want found %v", len(targets), young, test.found)
+			if found := len(targets) == 1; found != test.found || passed != test.passed {
+				t.Errorf("%d found and passed over %+v, want found %v, passed over %+v", len(targets), passed, test.found, test.passed)
 			}
 		})
 	}

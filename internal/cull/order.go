@@ -57,16 +57,26 @@ func (t *Target) Owners() []sock.Owner {
 // conclude says what became of the target.
 func (t *Target) conclude(r engine.Result, reason string) { t.Result, t.Reason = r, reason }
 
-// Find looks for the sockets that the order means. Young is how many more there
-// would be without its bounds on their age.
-func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, young int, err error) {
+// Passed is how many sockets an order passes over for its bounds on their age.
+type Passed struct {
+	Young    int // for certain
+	Unjudged int // what is known of their age is a bound that tells neither
+}
+
+// Find looks for the sockets that the order means.
+func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, passed Passed, err error) {
 	o.now = now
 	sent := now()
 	var room []Target // no slice of them all: they would be copied as it grows
 	err = k.Look(o.Query, func(s *sock.Socket, got sock.Instant) {
 		age := engine.AgeOf(s, o.Memories[s.ID.Cookie], sent, got, o.Precision)
-		if age.InState < o.OlderThan || o.Idle > 0 && (age.Idle < o.Idle || engine.InUse(s)) {
-			young++
+		switch o.oldEnough(s, age) {
+		case ssfilter.True:
+		case ssfilter.Unknown:
+			passed.Unjudged++
+			return
+		default:
+			passed.Young++
 			return
 		}
 		if len(room) == cap(room) {
@@ -76,14 +86,24 @@ func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, youn
 		targets = append(targets, &room[len(room)-1])
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, Passed{}, err
 	}
 	o.lookCost = now().Sub(sent)
 	targets = once(targets)
 	for _, t := range targets {
 		o.judge(t)
 	}
-	return targets, young, nil
+	return targets, passed, nil
+}
+
+// oldEnough says whether a socket meets the bounds on its age. What is never touched
+// does not, where nobody can know.
+func (o *Order) oldEnough(s *sock.Socket, age engine.Age) ssfilter.Tri {
+	enough := min(engine.ForAtLeast(s, age, o.OlderThan), engine.IdleForAtLeast(s, age, o.Idle))
+	if enough == ssfilter.Unknown && engine.Guard(s, o.Protect, o.Able, nil, o.Self) != "" {
+		return ssfilter.False
+	}
+	return enough
 }
 
 // once drops what is there a second time: a walk of the hash table can come upon

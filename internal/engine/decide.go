@@ -127,13 +127,14 @@ func (e *Engine) action(t *track, s *sock.Socket, r *rule, action int, now sock.
 	if t.owner != nil {
 		a.Owners = t.owner.Owners
 	}
-	a.Reason = reason(r, t, s, now)
+	a.Reason = reason(r, t, s, now, "")
 	return a
 }
 
-// reason says in one line why a rule wants the socket.
-func reason(r *rule, t *track, s *sock.Socket, now sock.Instant) string {
-	text := s.State.String() + " for " + inMs(now.Sub(t.entered.safe))
+// reason says in one line why a rule wants the socket; least stands before times
+// that are lower bounds.
+func reason(r *rule, t *track, s *sock.Socket, now sock.Instant, least string) string {
+	text := s.State.String() + " for " + least + inMs(now.Sub(t.entered.safe))
 	for i := range r.Match {
 		m := &r.Match[i]
 		if lasts(m, s) != ssfilter.True || atPresent(m, s) != ssfilter.True || now < dueAt(m, t.base(), t.queued) {
@@ -143,10 +144,10 @@ func reason(r *rule, t *track, s *sock.Socket, now sock.Instant) string {
 			text += ", allowed " + m.InStateFor.String()
 		}
 		if m.IdleFor > 0 {
-			text += ", idle for " + inMs(now.Sub(t.quiet.safe)) + ", allowed " + m.IdleFor.String()
+			text += ", idle for " + least + inMs(now.Sub(t.quiet.safe)) + ", allowed " + m.IdleFor.String()
 		}
 		if m.StalledFor > 0 {
-			text += ", stalled for " + inMs(now.Sub(max(t.quiet.safe, t.queued))) + ", allowed " + m.StalledFor.String()
+			text += ", stalled for " + least + inMs(now.Sub(max(t.quiet.safe, t.queued))) + ", allowed " + m.StalledFor.String()
 		}
 		break
 	}

@@ -26,8 +26,9 @@ func (f *Finding) Inodes() map[uint32]struct{} {
 // Forecast is what one action of a rule would do to a socket if nothing changed.
 type Forecast struct {
 	Action
-	In  time.Duration // until it falls due; 0 or less: it is
-	Not string        // why it would be left alone all the same, or ""
+	In    time.Duration // until it falls due, at the latest; 0 or less: it is
+	Not   string        // why it would be left alone all the same, or ""
+	Bound bool          // its times are lower bounds
 }
 
 // Forecasts says what the rules would do to the sockets of a survey. It counts
@@ -45,6 +46,7 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 			continue // a walk of the hash table can come upon a socket twice
 		}
 		seen[s.ID.Cookie] = true
+		age := e.ageOf(s, f.look.sent, f.hits[i].got)
 		t := e.observe(s, f.look.sent, f.hits[i].got)
 		t.owner = owned.Of(s.Inode)
 		for j := range e.program.index.rules(s) {
@@ -53,15 +55,27 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 				if r.grouped && !r.Then[k].Kind.Destructive() {
 					continue // about the group, and not about the socket
 				}
-				all = append(all, e.forecast(t, s, r, k, now))
+				all = append(all, e.forecast(t, s, r, k, !age.Exact, now))
 			}
 		}
 	}
 	return all
 }
 
-func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, now sock.Instant) Forecast {
-	f := Forecast{Action: e.action(t, s, r, action, now)}
+// ageOf is the age of a socket that was not observed yet.
+func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) Age {
+	m, known := e.restored[s.ID.Cookie]
+	if !known {
+		return AgeOf(s, nil, sent, got, e.config.Precision)
+	}
+	return AgeOf(s, &m, sent, got, e.config.Precision)
+}
+
+func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, bound bool, now sock.Instant) Forecast {
+	f := Forecast{Action: e.action(t, s, r, action, now), Bound: bound}
+	if bound {
+		f.Reason = reason(r, t, s, now, "≥")
+	}
 	if r.grouped {
 		f.Not = "its group must fire first"
 		return f

@@ -30,6 +30,9 @@ func (c *Conn) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) 
 	answers = slices.Grow(answers[:0], len(ids))[:len(ids)]
 	for i := range answers {
 		answers[i] = sock.Answer{ID: ids[i], Err: errUnanswered}
+		if !hasCookie(&ids[i]) {
+			answers[i].Err = errNoCookie
+		}
 	}
 	c.names.begin(c.cgroups)
 	clear(c.names.others) // what is acted on must be the present truth
@@ -54,16 +57,15 @@ func (c *Conn) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) 
 	return answers, nil
 }
 
-// askBatch fills in the answers that one send asks for.
+// askBatch fills in the answers that one send asks for: those that there is nothing
+// in yet.
 func (c *Conn) askBatch(answers []sock.Answer) error {
 	sent, first, waiting := c.now(), c.seq, 0
 	c.out = c.out[:0]
 	for i := range answers {
-		if id := &answers[i].ID; hasCookie(id) {
-			c.out = appendExact(c.out, nl.SOCK_DIAG_BY_FAMILY, first+uint32(i), id)
+		if errors.Is(answers[i].Err, errUnanswered) {
+			c.out = appendExact(c.out, nl.SOCK_DIAG_BY_FAMILY, first+uint32(i), &answers[i].ID)
 			waiting++
-		} else {
-			answers[i].Err = errNoCookie
 		}
 	}
 	c.seq += uint32(len(answers))

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sockdog/sockdog/internal/cgroup"
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/web"
+)
+
+// What listens where a daemon should may be anything: it is believed only if it
+// speaks of this namespace, in this boot, by this clock.
+func TestAskDaemon(t *testing.T) {
+	nstest.Need(t)
+	now, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{now: now, precision: sockdiag.Precision(), cgroups: cgroup.New()}
+	// said is a good answer, changed.
+	said := func(change func(head *web.AgesHead)) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			head := web.AgesHead{Version: "v9", Origin: origin(), ClockNS: now(), LeftOut: 2}
+			change(&head)
+			text, _ := json.Marshal(head)
+			w.Header().Set("Server", web.Server)
+			w.Write(append(bytes.TrimSuffix(text, []byte("}")), `,"sockets":[
+				{"cookie":1,"id":"2","state":"close-wait","entered_ns":3,"quiet_ns":4,"queued_ns":0,"bytes_acked":1,"bytes_received":1,"segs_in":1}]}`...))
+		}
+	}
+	sockdogWith := func(status int, text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Server", web.Server)
+			w.WriteHeader(status)
+			io.WriteString(w, text)
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		answer http.HandlerFunc
+		why    string // in the error; empty: it is believed
+	}{
+		{"a daemon", said(func(*web.AgesHead) {}), ""},
+		{"another boot", said(func(h *web.AgesHead) { h.BootID = "11" }), "another boot"},
+		{"no boot", said(func(h *web.AgesHead) { h.BootID = "" }), "another boot"},
+		{"another namespace", said(func(h *web.AgesHead) { h.Netns = "1" }), "another network namespace"},
+		{"another namespace, whose inode was given anew", said(func(h *web.AgesHead) { h.NetnsCookie++ }), "another network namespace"},
+		{"a clock behind", said(func(h *web.AgesHead) { h.ClockNS -= 1e10 }), "clock"},
+		{"a clock ahead", said(func(h *web.AgesHead) { h.ClockNS += 1e10 }), "clock"},
+		{"an older version", sockdogWith(http.StatusNotFound, "404 page not found"), "of a version that does not tell ages"},
+		{"a newer version", sockdogWith(http.StatusOK, `{"sockets":{}}`), "of another version?"},
+		{"a busy one", sockdogWith(http.StatusServiceUnavailable, "busy"), "too busy"},
+		{"a redirect", sockdogWith(http.StatusFound, ""), "302 Found"},
+		{"half an answer", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Server", web.Server)
+			io.WriteString(w, `{"sockets":[`)
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}, "read the ages"},
+		{"too much", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Server", web.Server)
+			block := bytes.Repeat([]byte(" "), 1<<20)
+			for range agesBound>>20 + 1 {
+				w.Write(block)
+			}
+		}, "more than anybody could know"},
+		{"one that closes", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Connection", "close")
+			said(func(*web.AgesHead) {})(w, r)
+		}, "the sockdog on"},
+		{"another program", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }, "no sockdog"},
+		{"one that hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "did not answer within"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(test.answer)
+			defer server.Close()
+			told, err := askDaemon(context.Background(), server.Listener.Addr().String(), h)
+			switch {
+			case test.why == "" && (err != nil || len(told.memories) != 1 || told.leftOut != 2):
+				t.Errorf("%+v, %v; want it believed", told, err)
+			case test.why != "" && (err == nil || !strings.Contains(err.Error(), test.why) || told.memories != nil):
+				t.Errorf("%+v, %v; want an error with %q", told, err, test.why)
+			}
+		})
+	}
+}
+
+// The kernel knows whether the other end is in this network namespace.
+func TestTrustElsewhere(t *testing.T) {
+	nstest.Need(t)
+	now, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := connTo{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000}, &net.TCPAddr{IP: net.IPv4(10, 9, 8, 7), Port: 9797}}
+	err = trust("10.9.8.7:9797", elsewhere, &host{now: now})
+	if err == nil || !strings.Contains(err.Error(), "not in this network namespace") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// connTo is a connection of which nothing is known but its ends.
+type connTo struct{ local, remote net.Addr }
+
+func (c connTo) LocalAddr() net.Addr  { return c.local }
+func (c connTo) RemoteAddr() net.Addr { return c.remote }
+
+// Who is neither root nor the user who asks is believed only as what could kill
+// these sockets without being believed.
+func TestTrustOwner(t *testing.T) {
+	nstest.Need(t)
+	l, err := nstest.Listen(nstest.V4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	inode, err := l.Inode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		s    sock.Socket
+		why  string
+	}{
+		{"root", sock.Socket{Inode: inode, UID: 0}, ""},
+		{"the user who asks", sock.Socket{Inode: inode, UID: uint32(os.Geteuid())}, ""},
+		{"closed, and so of nobody", sock.Socket{UID: 0}, "closed the connection"},
+		{"somebody else, held by a process of another user", sock.Socket{Inode: inode, UID: 4711}, "user 4711"},
+		{"somebody else, held by nobody who is seen", sock.Socket{Inode: 1, UID: 4711}, "user 4711"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := trustOwner("127.0.0.1:9797", &test.s)
+			if (err == nil) != (test.why == "") || err != nil && !strings.Contains(err.Error(), test.why) {
+				t.Errorf("error %v, want one with %q", err, test.why)
+			}
+		})
+	}
+}
+
+func TestMayKill(t *testing.T) {
+	nstest.Need(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lives := []string{"sh", "-c", "echo there; exec sleep 600"}
+	for _, test := range []struct {
+		name    string
+		program []string
+		uid     uint32
+		may     bool
+	}{
+		{"with the capability", lives, 0, true},
+		{"with the capability, for the socket of another user", lives, 1, false},
+		{"without", append([]string{"bounded"}, lives...), 0, false},
+		{"with that of a user namespace of its own", append([]string{"nested"}, lives...), 0, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cmd := exec.Command(test.program[0], test.program[1:]...)
+			if name := test.program[0]; name != "sh" { // this program has its name
+				cmd = &exec.Cmd{Path: self, Args: test.program}
+			}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { cmd.Process.Kill(); cmd.Wait() }()
+			if _, err := out.Read(make([]byte, 16)); err != nil {
+				t.Fatalf("the program does not run: %v", err)
+			}
+			pid := cmd.Process.Pid
+			if test.program[0] == "nested" {
+				pid = childOf(t, pid)
+			}
+			if got := mayKill(pid, test.uid); got != test.may {
+				t.Errorf("may kill: %v, want %v", got, test.may)
+			}
+		})
+	}
+}
+
+// childOf is the one child of a process.
+func childOf(t *testing.T, pid int) (child int) {
+	t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Sscan(string(text), &child)
+	}
+	return child
+}
