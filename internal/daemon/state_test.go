@@ -83,6 +83,38 @@ func TestRestart(t *testing.T) {
 	w.knownBefore(s, restarted)
 }
 
+// A watchdog that never lives for long still heals on time what keepalives keep
+// young in the kernel's eyes, also where it is killed: then the next one finds
+// what was on disk at that moment.
+func TestShortLives(t *testing.T) {
+	t.Parallel()
+	const lives, life, long = 5, 1400 * time.Millisecond, 7 * time.Second
+	w := newWorld(t)
+	dir := t.TempDir()
+	p := w.pair(w.listen(nstest.V4, 5432))
+	check(t, p.Client.Keepalive())
+	check(t, p.Server.Keepalive())
+	s := w.hangUp(p.Server, p.Client.CloseWrite)
+	for i := range lives {
+		closeState := w.openState(dir)
+		stop := w.watch("rules: [{name: leak, match: {state: close-wait, in_state_for: 7s}, then: kill}]\n")
+		if i == lives-1 {
+			break
+		}
+		w.reach(s.since.Add(time.Duration(i+1) * life))
+		if i%2 == 0 {
+			killed := t.TempDir()
+			check(t, os.CopyFS(filepath.Join(killed, "state"), os.DirFS(dir)))
+			dir = filepath.Join(killed, "state")
+		}
+		stop()
+		closeState()
+	}
+	if late := w.dies(s, long); late > life {
+		t.Errorf("killed %v late", late)
+	}
+}
+
 // knownBefore checks that what happened then did not make the watchdog count the
 // age of a socket with keepalives afresh. Three seconds at least must lie between
 // the beginning and then.

@@ -15,6 +15,10 @@ type Age struct {
 	Exact         bool // InState is no mere bound
 }
 
+// exactWithin is how much more than the kernel observation may know of an age that
+// is told without a bound.
+const exactWithin = time.Second
+
 // AgeOf is the age of a socket at the instant got of an answer, by what the
 // kernel says, its precision less, and by what observation knows of the same
 // connection; m is nil where that is nothing.
@@ -27,7 +31,7 @@ func AgeOf(s *sock.Socket, m *sock.Memory, sent, got sock.Instant, precision tim
 		if seen := remembered(*m, s.ID); seen.sameConnection(s, sent) {
 			seen.update(s, t)
 			// Keepalives that the socket sent once have reset what the kernel counts.
-			exact = exact && t.entered.safe.Sub(seen.entered.safe) <= worthKeeping
+			exact = exact && t.entered.safe.Sub(seen.entered.safe) <= exactWithin
 			t, known = seen.times, true
 		}
 	}

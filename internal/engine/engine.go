@@ -58,7 +58,8 @@ type Engine struct {
 	summary summary // of that
 
 	restored map[uint64]sock.Memory
-	recalls  int                     // whole looks since there are rules for which to remember
+	recalls  [classes]int            // whole looks for each class since there are rules for which to remember
+	moved    ration                  // of what is written to disk of them
 	revived  map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
 	standIn  bool                    // the rules in force are in the place of others
 
@@ -137,7 +138,10 @@ func (e *Engine) finish(now sock.Instant) {
 // Watched is how many sockets are kept in mind.
 func (e *Engine) Watched() int { return len(e.tracks) }
 
-func (in Stop) apply(e *Engine, _ sock.Instant) { e.stopping = true }
+func (in Stop) apply(e *Engine, _ sock.Instant) {
+	e.stopping = true
+	e.persistAll()
+}
 
 func (a Able) apply(e *Engine, _ sock.Instant) { e.able = a }
 
@@ -246,6 +250,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 		e.drop(t, Changed, changedConnection)
 		t = nil
 	}
+	moved := t != nil && t.progressed(s)
 	if t == nil {
 		t = e.recall(s, sent)
 	}
@@ -260,10 +265,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	t.got = got
 	t.plain = lasting(s) && fresh.base().Sub(t.base()) <= 2*e.config.Precision
 	e.tracks[s.ID.Cookie] = t
-	if m, ok := t.memory(fresh, got); ok {
-		e.plan.Remember = append(e.plan.Remember, m)
-		t.saved = &m
-	}
+	e.persist(t, moved)
 	return t
 }
 
@@ -295,7 +297,7 @@ func (e *Engine) drop(t *track, result Result, why string) {
 	if result == Gone || result == Done {
 		e.sight.bury(t.id.Cookie)
 	}
-	if t.saved != nil {
+	if t.stored.any {
 		e.plan.Forget = append(e.plan.Forget, t.id.Cookie)
 	}
 }

@@ -368,15 +368,29 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 			e.wait(t, now)
 		}
 	}
+	e.forgetUnseen(l.of)
+}
+
+// forgetUnseen forgets what an earlier run knew, once looks for all rules have had
+// their chance to show it.
+func (e *Engine) forgetUnseen(of classSet) {
 	if e.standIn || len(e.restored) == 0 {
 		return
 	}
-	if e.recalls++; e.recalls == recallLooks {
-		for cookie := range e.restored {
-			e.plan.Forget = append(e.plan.Forget, cookie)
+	for c := range e.recalls {
+		if of.has(class(c)) {
+			e.recalls[c]++
 		}
-		e.restored = nil
 	}
+	for c, gap := range e.program.gaps {
+		if gap > 0 && e.recalls[c] < recallLooks {
+			return
+		}
+	}
+	for cookie := range e.restored {
+		e.plan.Forget = append(e.plan.Forget, cookie)
+	}
+	e.restored = nil
 }
 
 // takeAll takes in what a whole look counted.

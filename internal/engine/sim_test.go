@@ -975,13 +975,12 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 		looks = 8
 	}
 	found := max(s.changed, w.began).Add(time.Duration(looks)*w.gap + looking)
-	if w.restarted > found {
-		// What observation knew of it outlives a restart, if there was time to tell
-		// that it is worth keeping.
-		if w.restarted.Sub(found) < 12*w.gap || !w.calm {
-			found = w.restarted
-		}
-		found = found.Add(worthKeeping + time.Duration(looks)*w.gap + looking)
+	switch {
+	case w.restarted <= found:
+	case w.calm:
+		found = found.Add(storedWithin) // what was seen once outlives a restart
+	default:
+		found = w.restarted.Add(storedWithin + time.Duration(looks)*w.gap + looking)
 	}
 	up := w.restarted.Add(time.Duration(looks)*w.gap + looking)
 	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && due.Sub(max(found, up)) > ownerLead+walking {

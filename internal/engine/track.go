@@ -51,7 +51,8 @@ type track struct {
 	ahead    bool         // it was known well before it fell due
 	patience sock.Instant // until when to wait for that; 0: not waited for yet
 
-	saved *sock.Memory // what is on disk of it
+	stored stored // what is on disk of it
+	behind bool   // the disk does not have what is known by now
 }
 
 type phase uint8
@@ -144,6 +145,7 @@ func (t *track) update(s *sock.Socket, fresh times) {
 	switch {
 	case t.progressed(s):
 		t.quiet, t.queued = fresh.quiet, fresh.queued
+		t.stored.quiet = never // whatever the disk has is of another time
 	default:
 		t.quiet = t.quiet.narrow(fresh.quiet)
 		// Nothing was acknowledged since, so what was queued then is queued now.
@@ -167,35 +169,8 @@ func remembered(m sock.Memory, id sock.ID) *track {
 	t.times = times{entered: bound{m.Entered, m.Entered}, quiet: bound{m.Quiet, m.Quiet}, queued: queued}
 	t.acked, t.received, t.segsIn = m.Acked, m.Received, m.SegsIn
 	t.counted = t.segsIn > 0
-	t.saved = &m
+	t.stored = stored{true, m.Entered, m.Quiet, m.Queued}
 	return t
-}
-
-const (
-	// worthKeeping is how much more than the kernel observation must know of a
-	// socket before that goes to disk.
-	worthKeeping = time.Second
-	// worthSaving is how far what is on disk may be off.
-	worthSaving = 500 * time.Millisecond
-)
-
-// memory returns what must outlive a restart, or false where the kernel's own
-// bounds will do or the disk has it.
-func (t *track) memory(fresh times, got sock.Instant) (sock.Memory, bool) {
-	m := t.observed()
-	if got.Sub(m.Queued) <= worthKeeping {
-		m.Queued = 0
-	}
-	known := fresh.entered.safe.Sub(t.entered.safe) > worthKeeping || fresh.quiet.safe.Sub(t.quiet.safe) > worthKeeping || m.Queued != 0
-	if !known {
-		return m, false
-	}
-	near := func(a, b sock.Instant) bool { return max(a.Sub(b), b.Sub(a)) <= worthSaving }
-	if t.saved != nil && near(t.saved.Entered, m.Entered) && near(t.saved.Quiet, m.Quiet) && near(t.saved.Queued, m.Queued) &&
-		t.saved.Acked == m.Acked && t.saved.Received == m.Received {
-		return m, false
-	}
-	return m, true
 }
 
 // marked returns what was done or said about an action of a rule.

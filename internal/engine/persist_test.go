@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// restart begins another run with what the one before has on disk.
+func (b *bench) restart(s rules.Set) {
+	b.t.Helper()
+	var r Restored
+	for _, m := range b.memories {
+		r.Memories = append(r.Memories, m)
+	}
+	b.e = New(b.e.config)
+	b.step(r)
+	b.rule(s)
+}
+
+// TestRestartedOften: a watchdog that never lives for longer than half a minute
+// heals a leak of ten minutes on time, though the kernel forgets the ages every 15
+// seconds, and whether it was told to stop or killed.
+func TestRestartedOften(t *testing.T) {
+	const bound, life, down = 10 * time.Minute, 30 * time.Second, time.Second
+	for _, test := range []struct {
+		name   string
+		match  rules.Match
+		change func(s *simSocket)
+		busy   time.Duration // makes progress until then, every 7 s
+	}{
+		{"close-wait with keepalives", rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: bound}, func(*simSocket) {}, 0},
+		{"established and idle, with keepalives", rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: bound}, func(s *simSocket) { s.state = ssfilter.Established }, 0},
+		{"established, and idle after a while", rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: bound}, func(s *simSocket) { s.state = ssfilter.Established }, 3 * time.Minute},
+		{"established and stalled", rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: bound}, func(s *simSocket) { s.state, s.queued = ssfilter.Established, s.entered }, 0},
+		{"a state of which the kernel tells no age", rules.Match{States: ssfilter.Of(ssfilter.LastAck), InStateFor: bound}, func(s *simSocket) { s.state = ssfilter.LastAck }, 0},
+	} {
+		for _, stop := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, told to stop %t", test.name, stop), func(t *testing.T) {
+				b := newBench(t)
+				s := b.add(1, 0, test.change, func(s *simSocket) { s.keepalive = 15 * time.Second })
+				due := bound
+				if test.busy > 0 {
+					due += test.busy / (7 * time.Second) * 7 * time.Second
+				}
+				rule := set(killing("r", match(test.match)))
+				b.rule(rule)
+				for second := time.Duration(1); len(b.events) == 0 && second*time.Second < 2*due; second++ {
+					now := second * time.Second
+					if now%(15*time.Second) == 4*time.Second {
+						s.lastAck = b.now
+						s.segs++
+					}
+					if now <= test.busy && now%(7*time.Second) == 0 {
+						s.lastAck, s.lastData, s.progress = b.now, b.now, b.now
+						s.acked++
+						s.segs++
+					}
+					switch {
+					case now%(life+down) == life:
+						b.wake = never // it is down
+						if stop {
+							b.step(Stop{})
+						}
+					case now%(life+down) == 0:
+						b.restart(rule)
+					}
+					b.until(now)
+				}
+				// Of a socket that moved no more is lost than the time between two scans.
+				late := 2 * time.Second
+				if test.busy > 0 {
+					late = life + 2*time.Second
+				}
+				if len(b.events) == 0 || b.since(b.now) < due || b.since(b.now) > due+late {
+					t.Errorf("reported %v at %v, want a kill after %v", b.events, b.since(b.now), due)
+				}
+			})
+		}
+	}
+}
+
+// TestPersistOnce: what does not change is written once, and what moves all the
+// time is not written all the time.
+func TestPersistOnce(t *testing.T) {
+	const crowd = 10_000
+	for _, test := range []struct {
+		name  string
+		state ssfilter.State
+		moves bool
+		most  int // records in ten minutes
+	}{
+		{"stuck", ssfilter.CloseWait, false, crowd},
+		{"idle", ssfilter.Established, false, crowd},
+		// Scans are half a minute apart.
+		{"busy", ssfilter.Established, true, crowd + 21*mostMoved},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e := New(Config{Precision: benchJiffy, Self: 1})
+			s := set(killing("r", match(rules.Match{States: ssfilter.Of(test.state), IdleFor: 10 * time.Minute})))
+			now, wrote := benchStart, 0
+			sockets := make([]simSocket, crowd)
+			for i := range sockets {
+				sockets[i] = simSocket{
+					id: sock.ID{Family: 2, Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, state: test.state, inode: uint32(i + 1),
+					entered: now, progress: now, queued: never, lastAck: now, lastData: now, keepalive: 15 * time.Second,
+				}
+			}
+			inputs := []Input{Ruled{Program: Compile(&s)}}
+			for now < benchStart.Add(10*time.Minute-time.Second) {
+				var in Input
+				if len(inputs) > 0 {
+					in, inputs = inputs[0], inputs[1:]
+				}
+				p := e.Step(now, in)
+				wrote += len(p.Remember)
+				if p.Count {
+					inputs = append(inputs, Counted{})
+				}
+				if p.Look != nil {
+					f := p.Look.Begin(now)
+					for i := range sockets {
+						s := &sockets[i]
+						s.lastAck, s.segs = now, s.segs+1
+						if test.moves {
+							s.lastData, s.acked = now, s.acked+1
+						}
+						r := s.report(now, benchJiffy)
+						f.Take(&r, now)
+					}
+					inputs = append(inputs, Looked{Finding: f, Sent: now})
+				}
+				if len(inputs) == 0 {
+					now = p.Wake
+				}
+			}
+			if wrote < crowd || wrote > test.most {
+				t.Errorf("%d records were written of %d sockets, want at most %d", wrote, crowd, test.most)
+			}
+			left := len(e.Step(now, Stop{}).Remember)
+			if test.moves && left != crowd-mostMoved {
+				t.Errorf("at the end %d records are written, want those of all that moved since", left)
+			}
+			t.Logf("%d records, and %d at the end", wrote, left)
+		})
+	}
+}
