@@ -159,6 +159,17 @@ func forbidden() {
 	become(err)
 }
 
+// "logsto FIFO PROGRAM ARGS..." runs a program whose standard error is a named
+// pipe, once somebody reads that.
+func logsTo() {
+	fifo, err := os.OpenFile(os.Args[1], os.O_WRONLY, 0)
+	if err == nil {
+		err = unix.Dup2(int(fifo.Fd()), 2)
+	}
+	os.Args = os.Args[1:]
+	become(err)
+}
+
 // become runs the program of the arguments in place of this one.
 func become(err error) {
 	if err == nil {

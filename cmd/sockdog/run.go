@@ -113,6 +113,8 @@ func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 	defer stop()
 	hangUp := make(chan os.Signal, 1)
 	signal.Notify(hangUp, syscall.SIGHUP) // whose default is to end the process
+	// Who reads the log may go away: then a write fails, and does not end the process.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	log.Info("starting", "version", version(), "pid", os.Getpid())
 
 	host, err := openHost()

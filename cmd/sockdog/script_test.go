@@ -33,6 +33,7 @@ func (s scripts) Run() int {
 		"bounded":   bounded,
 		"nested":    nested,
 		"forbidden": forbidden,
+		"logsto":    logsTo,
 	})
 	panic("unreachable")
 }

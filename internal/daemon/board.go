@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"slices"
@@ -97,9 +98,17 @@ func (b *board) stands(is bool, p status.Problem) {
 	}
 }
 
-// done notes what was decided or done.
+// done notes what was decided or done. What is held back is only counted, as in
+// the log: a limit would drown what it lets through.
 func (b *board) done(records []journal.Record) {
-	b.actions = append(b.actions, records...)
+	var last []journal.Record
+	for i := len(records) - 1; i >= 0 && len(last) < status.MostActions; i-- {
+		if records[i].Result != journal.Held {
+			last = append(last, records[i])
+		}
+	}
+	slices.Reverse(last)
+	b.actions = append(b.actions, last...)
 	if over := len(b.actions) - status.MostActions; over > 0 {
 		b.actions = slices.Clone(b.actions[over:])
 	}
@@ -153,16 +162,38 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 		Cure: "raise settings.cpu_budget: a look costs " + o.Cost.Round(time.Microsecond).String() + " of CPU",
 	})
 	for _, what := range []string{theJournal, theStore} {
-		b.stands(d.keeper.ails(what), status.Problem{
+		b.stands(d.recorder.ails(what), status.Problem{
 			Kind: what, Text: what + " cannot be written: what it would hold is remembered in memory only", Cure: "see whether the disk is full or read-only", Since: now,
 		})
 	}
 	b.stands(len(o.Spins) > 0, spinning(o.Spins, now))
+	slow := d.recorder.slow()
+	b.stands(slow != "", status.Problem{Kind: "disk", Text: slow, Cure: "see what the disk of the state directory does, or give --state-dir another", Since: now})
+	d.judgeLog(now)
 	troubles := d.teller.ailing()
 	b.stands(len(troubles) > 0, status.Problem{
 		Kind: "template", Text: "alerts say what sockdog says by itself: " + strings.Join(troubles, "; "), Cure: "mend the template in the rules file", Since: now,
 	})
 	d.judgeReceivers()
+}
+
+// logPatience is how long the reader of the log may take over a line.
+const logPatience = 5 * time.Second
+
+// judgeLog finds whether the log reaches anybody.
+func (d *watch) judgeLog(now time.Time) {
+	lost, err, stalled := d.log.trouble()
+	p := status.Problem{Kind: "log", Cure: "see who reads the log; actions stand on this page, and with --state-dir in the journal", Since: now}
+	switch {
+	case err != nil:
+		if path := (*fs.PathError)(nil); errors.As(err, &path) {
+			err = path.Err // it is standard error, whatever that is called
+		}
+		p.Text = fmt.Sprintf("the log cannot be written: %v; %d lines are lost", err, lost)
+	case stalled >= logPatience:
+		p.Text = fmt.Sprintf("nobody has read the log for %v; %d lines are lost", stalled.Round(time.Second), lost)
+	}
+	d.board.stands(p.Text != "", p)
 }
 
 // judgeReceivers finds the receivers that take no alerts.

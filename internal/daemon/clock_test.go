@@ -13,15 +13,15 @@ import (
 
 // Whoever sets the wall clock moves no deadline: it is read for the dates of
 // records, of alerts and of what is shown, and every other time comes from
-// sock.Clock. (The reading in that, and one in the keeper, are for their monotonic
-// part.)
+// sock.Clock. (The reading in that is for its monotonic part.)
 func TestWallClock(t *testing.T) {
 	want := map[string]int{
-		"internal/daemon/board.go: time.Now":  3,
-		"internal/daemon/census.go: time.Now": 1,
-		"internal/daemon/daemon.go: time.Now": 1,
-		"internal/daemon/keeper.go: time.Now": 3,
-		"internal/sock/clock.go: time.Now":    1,
+		"internal/daemon/board.go: time.Now":    3,
+		"internal/daemon/census.go: time.Now":   1,
+		"internal/daemon/daemon.go: time.Now":   1,
+		"internal/daemon/logqueue.go: time.Now": 1,
+		"internal/daemon/recorder.go: time.Now": 1,
+		"internal/sock/clock.go: time.Now":      1,
 	}
 	banned := map[string]bool{"time.Now": true, "time.Until": true, "time.Unix": true, "unix.CLOCK_REALTIME": true, "unix.Gettimeofday": true, "unix.Time": true}
 	got := make(map[string]int)

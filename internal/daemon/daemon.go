@@ -46,6 +46,9 @@ type Counters interface {
 
 // Journal is the record of all actions on disk.
 type Journal interface {
+	// NextSeq is the Seq of an intent that is about to be appended. It does not wait
+	// for the disk.
+	NextSeq() uint64
 	Append(records []journal.Record) error
 }
 
@@ -113,7 +116,8 @@ type Reload struct {
 type watch struct {
 	Options
 	engine   *engine.Engine
-	keeper   *keeper
+	log      *logQueue
+	recorder *recorder
 	teller   *teller
 	board    board
 	inputs   chan engine.Input
@@ -174,8 +178,9 @@ func Run(ctx context.Context, o Options) error {
 		counted:  make(chan census),
 	}
 	d.board = newBoard(&o)
-	d.keeper = newKeeper(o.Log, o.Netns, o.Journal, o.Store)
-	d.teller = newTeller(&d.Options, d.keeper.say)
+	d.log = newLogQueue(o.Log, o.Now)
+	d.recorder = newRecorder(&d.Options, d.log)
+	d.teller = newTeller(&d.Options, d.log.say)
 	stop, err := d.startWorkers()
 	if err != nil {
 		d.teller.close()
@@ -290,7 +295,7 @@ func (d *watch) tell(now sock.Instant) sock.Instant {
 
 // say has a line written to the log, which may block: not here.
 func (d *watch) say(level slog.Level, text string, attrs ...slog.Attr) {
-	d.keeper.say(level, text, attrs...)
+	d.log.say(level, text, attrs...)
 }
 
 // carryOut hands every part of a plan to who does it.
@@ -298,7 +303,10 @@ func (d *watch) carryOut(p engine.Plan) {
 	now := d.Now()
 	// What is done to single sockets is told by itself.
 	p.Turns = slices.DeleteFunc(p.Turns, func(t engine.Turn) bool { return len(t.When) == 0 && t.Takes })
-	d.keeper.post(letter{notes: p.Notes, report: p.Report, remember: p.Remember, forget: p.Forget, turns: p.Turns, groups: p.Groups, now: now})
+	at := time.Now()
+	records := recordsOf(&p, d.Netns, now, at)
+	d.recorder.add(&p, records)
+	d.log.add(at, p.Notes, records)
 	if p.Count {
 		d.counts <- struct{}{}
 	}
@@ -317,36 +325,19 @@ func (d *watch) carryOut(p engine.Plan) {
 	if len(p.Sample) > 0 {
 		d.samples <- p.Sample
 	}
-	at := time.Now()
-	d.account(&p, now, at)
+	d.account(&p, records)
 	d.alarm(&p, now, at)
 }
 
 // account counts what was done, for those who watch.
-func (d *watch) account(p *engine.Plan, now sock.Instant, at time.Time) {
+func (d *watch) account(p *engine.Plan, records []journal.Record) {
 	for i := range p.Report {
-		a := &p.Report[i]
-		if !a.Kind.Destructive() {
-			continue
-		}
-		if a.Result == engine.Done {
+		if a := &p.Report[i]; a.Kind.Destructive() && a.Result == engine.Done {
 			d.tally.done++
 		}
 	}
 	for _, late := range p.Late {
 		d.board.lateness.Observe(late)
-	}
-	// What is held back is only counted, as in the log: a limit would drown what it
-	// lets through.
-	var records []journal.Record
-	for i := len(p.Report) - 1; i >= 0 && len(records) < status.MostActions; i-- {
-		if p.Report[i].Result != engine.Held {
-			records = append(records, d.keeper.recordOf(&p.Report[i], at))
-		}
-	}
-	slices.Reverse(records)
-	for i := range p.Turns {
-		records = append(records, d.keeper.turned(&p.Turns[i], now, at))
 	}
 	d.board.done(records)
 }

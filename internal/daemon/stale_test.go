@@ -88,3 +88,6 @@ func (s slow) Append(records []journal.Record) error {
 	s(records)
 	return nil
 }
+
+// NextSeq numbers nothing: nothing is kept.
+func (slow) NextSeq() uint64 { return 1 }

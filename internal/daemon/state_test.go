@@ -232,6 +232,7 @@ func TestStateDirectoryRecovers(t *testing.T) {
 // refusing is a state directory that takes nothing.
 type refusing struct{ errno unix.Errno }
 
+func (r refusing) NextSeq() uint64               { return 1 }
 func (r refusing) Append([]journal.Record) error { return r.errno }
 func (r refusing) Put([]sock.Memory) error       { return r.errno }
 func (r refusing) Forget([]uint64) error         { return r.errno }

@@ -70,7 +70,8 @@ func (d *watch) startWorkers() (stop func(), err error) {
 		case <-ended:
 		case <-time.After(workersEnd): // a walk through a large /proc need not end first
 		}
-		d.keeper.close()
+		d.recorder.close() // which may have something to say
+		d.log.close()
 	}
 	for _, ready := range opened {
 		err = errors.Join(err, <-ready)
@@ -215,7 +216,7 @@ func (d *watch) actor(done <-chan struct{}, send func(engine.Input)) (func(), er
 		return nil, err
 	}
 	killer := act.Killer{
-		Kernel: kernel, Intents: d.keeper, Recheck: (*engine.Action).Recheck, Now: d.Now,
+		Kernel: kernel, Intents: d.recorder, Recheck: (*engine.Action).Recheck, Now: d.Now,
 		Ruled: func() sock.Instant { return sock.Instant(d.ruled.Load()) },
 	}
 	return func() {

@@ -368,7 +368,7 @@ func (w *simWorld) stop() {
 			e.do()
 		}
 	}
-	if w.failure == "" && w.stopped && w.calm {
+	if w.failure == "" && w.stopped && w.calm && w.acting < deadline {
 		w.failf("told to stop, and did not: %d acts under way, %d to be confirmed", w.engine.acting, w.engine.confirming)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/statedir"
@@ -40,7 +41,7 @@ type Journal struct {
 	size    int64
 	maxSize int64
 	torn    bool              // the file ends in half a line that could not be cut off
-	seq     uint64            // the last one given away
+	seq     atomic.Uint64     // the last one given away
 	open    map[uint64]Record // intents in the file that have no outcome there
 	owed    []Record          // outcomes of such intents that could not be written
 	buf     []byte
@@ -98,14 +99,16 @@ func (j *Journal) start(now time.Time) ([]Record, error) {
 	if err := j.file.Truncate(left.size); err != nil {
 		return nil, err
 	}
-	j.size, j.seq = left.size, left.seq
+	j.size = left.size
 	j.named = left.size == 0
-	if j.seq == 0 {
+	seq := left.seq
+	if seq == 0 {
 		// A fresh file after a rotation: count on, so that numbers rarely recur.
-		if j.seq, err = lastSeq(j.dir); err != nil {
+		if seq, err = lastSeq(j.dir); err != nil {
 			return nil, err
 		}
 	}
+	j.seq.Store(seq)
 	intents, err := left.open(j.file)
 	if err != nil {
 		return nil, err
@@ -121,8 +124,12 @@ func (j *Journal) start(now time.Time) ([]Record, error) {
 	return interrupted, nil
 }
 
-// Append writes the records, in order. It gives each Intent among them its Seq,
-// for the outcome to carry. After an error the journal is whole and stays
+// NextSeq returns a Seq for an Intent that is about to be appended, and for its
+// outcome to carry. It never waits: not for a disk that hangs under an Append.
+func (j *Journal) NextSeq() uint64 { return j.seq.Add(1) }
+
+// Append writes the records, in order. It gives each Intent among them a Seq, if it
+// has none. After an error the journal is whole and stays
 // usable: what could be written is there, and outcomes of recorded intents are
 // tried again with the next Append.
 func (j *Journal) Append(records []Record) error {
@@ -134,9 +141,8 @@ func (j *Journal) Append(records []Record) error {
 	errs := []error{j.unsynced.err}
 	j.unsynced.err = nil
 	for i := range records {
-		if records[i].Result == Intent {
-			j.seq++
-			records[i].Seq = j.seq
+		if records[i].Result == Intent && records[i].Seq == 0 {
+			records[i].Seq = j.NextSeq()
 		}
 	}
 	errs = append(errs, j.follow())

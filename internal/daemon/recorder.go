@@ -1,0 +1,360 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// recorder writes to the state directory: the journal, and what must outlive a
+// restart. A disk that hangs stops its goroutine and nothing else; only an act
+// waits for the record of its intent, and not for ever.
+type recorder struct {
+	journal Journal // nil: none
+	store   Store   // nil: none
+	netns   string
+	log     *logQueue
+	now     func() sock.Instant
+	done    chan struct{}
+
+	failed map[string]trouble // by what failed
+
+	mu       sync.Mutex
+	arrived  *sync.Cond
+	waiting  batch
+	lost     int             // records that there was no room for, not said yet
+	ailing   map[string]bool // what cannot be written
+	closed   bool
+	writing  sock.Instant // since when a write has been under way; 0: none is
+	slowAt   sock.Instant // when a write that took long ended last
+	saidSlow bool         // the log says that the disk is slow
+}
+
+// batch is what waits to be written. What is remembered of a connection stands in
+// it once, however long the disk takes.
+type batch struct {
+	records  []journal.Record
+	spent    []sock.Spent
+	memories map[uint64]*sock.Memory // by cookie; nil: forget it
+	groups   []sock.Group            // nil: no change
+	recorded []chan struct{}         // closed once all this is written
+}
+
+func (b *batch) empty() bool {
+	return len(b.records)+len(b.spent)+len(b.memories)+len(b.recorded) == 0 && b.groups == nil
+}
+
+const (
+	// mostRecords and mostMemories bound what waits for a disk that hangs: a few
+	// megabytes each. A memory that has no room makes a restart count an age anew.
+	mostRecords  = 10_000
+	mostMemories = 50_000
+	// slowAfter is how long a write may take before that is a problem, and
+	// slowFor how long it stays one.
+	slowAfter = time.Second
+	slowFor   = time.Minute
+)
+
+func newRecorder(o *Options, log *logQueue) *recorder {
+	r := &recorder{
+		journal: o.Journal, store: o.Store, netns: o.Netns, log: log, now: o.Now, done: make(chan struct{}),
+		failed: make(map[string]trouble), ailing: make(map[string]bool),
+	}
+	r.arrived = sync.NewCond(&r.mu)
+	go r.run()
+	return r
+}
+
+// add has a part of a plan written, without waiting.
+func (r *recorder) add(p *engine.Plan, records []journal.Record) {
+	if len(records)+len(p.Remember)+len(p.Forget) == 0 && p.Groups == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.journal != nil {
+		r.addRecords(records)
+	}
+	if r.store != nil {
+		b := &r.waiting
+		for i := range p.Remember {
+			b.remember(p.Remember[i].Cookie, &p.Remember[i])
+		}
+		for _, cookie := range p.Forget {
+			b.remember(cookie, nil)
+		}
+		if p.Groups != nil {
+			b.groups = p.Groups
+		}
+	}
+	r.arrived.Signal()
+}
+
+// addRecords adds what there is room for. An outcome closes an intent that is
+// written, or will be, and has room always: the limits bound how many come.
+func (r *recorder) addRecords(records []journal.Record) {
+	b := &r.waiting
+	for i := range records {
+		if len(b.records) >= mostRecords && records[i].Seq == 0 {
+			r.lost++
+			continue
+		}
+		b.records = append(b.records, records[i])
+	}
+}
+
+func (b *batch) remember(cookie uint64, m *sock.Memory) {
+	if _, known := b.memories[cookie]; !known && len(b.memories) >= mostMemories {
+		return
+	}
+	if b.memories == nil {
+		b.memories = make(map[uint64]*sock.Memory)
+	}
+	b.memories[cookie] = m
+}
+
+// Intend writes the record of acts before they are done. Where the disk refuses,
+// or has not answered for engine.RecordPatience, the acts are done all the same: a
+// full disk must not keep a leak alive. Of what is done while the disk does not
+// answer there is no intent, and the outcome is written when it does again.
+func (r *recorder) Intend(actions []engine.Action) {
+	if r.journal == nil && r.store == nil {
+		return
+	}
+	patience := engine.RecordPatience - r.stalled()
+	if patience <= 0 {
+		return
+	}
+	recorded := make(chan struct{})
+	r.mu.Lock()
+	b := &r.waiting
+	b.recorded = append(b.recorded, recorded)
+	if r.store != nil {
+		b.spent = append(b.spent, spent(actions)...)
+	}
+	if r.journal != nil {
+		now := time.Now()
+		for i := range actions {
+			actions[i].Seq = r.journal.NextSeq()
+			intent := recordOf(&actions[i], r.netns, now)
+			intent.Result = journal.Intent
+			b.records = append(b.records, intent)
+		}
+	}
+	r.arrived.Signal()
+	r.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-recorded:
+	case <-timer.C:
+	}
+}
+
+// spent sums up the actions by rule, in the order of the rules' first.
+func spent(actions []engine.Action) []sock.Spent {
+	var sums []sock.Spent
+	at := make(map[string]int)
+	for i := range actions {
+		a := &actions[i]
+		j, ok := at[a.Rule]
+		if !ok {
+			j = len(sums)
+			at[a.Rule] = j
+			sums = append(sums, sock.Spent{Rule: sock.RuleSum(a.Rule), At: a.Decided, Expires: a.Decided.Add(a.Window)})
+		}
+		sums[j].N++
+	}
+	return sums
+}
+
+// recorderEnd is how long the disk has to take what is left.
+const recorderEnd = 150 * time.Millisecond
+
+// close waits until everything is written, within reason, and says what is not.
+func (r *recorder) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.arrived.Signal()
+	r.mu.Unlock()
+	select {
+	case <-r.done:
+		return
+	case <-time.After(recorderEnd):
+	}
+	r.mu.Lock()
+	n := len(r.waiting.records)
+	r.mu.Unlock()
+	r.log.say(slog.LevelError, "stopping before the state directory has taken all records", slog.Int("records", n), slog.Duration("waited", r.stalled()))
+}
+
+func (r *recorder) run() {
+	defer close(r.done)
+	for {
+		r.mu.Lock()
+		for r.waiting.empty() && !r.closed {
+			r.arrived.Wait()
+		}
+		b, lost := r.waiting, r.lost
+		r.waiting, r.lost = batch{}, 0
+		r.mu.Unlock()
+		if b.empty() {
+			return
+		}
+		r.write(&b)
+		for _, recorded := range b.recorded {
+			close(recorded)
+		}
+		if lost > 0 {
+			r.log.say(slog.LevelError, "records were lost; the state directory took them too slowly", slog.Int("records", lost))
+		}
+	}
+}
+
+func (r *recorder) write(b *batch) {
+	if r.store != nil {
+		r.writeStore(b)
+	}
+	if r.journal != nil && len(b.records) > 0 {
+		r.try(theJournal, func() error { return r.journal.Append(b.records) })
+	}
+}
+
+func (r *recorder) writeStore(b *batch) {
+	if len(b.spent) > 0 {
+		r.try(theStore, func() error { return r.store.Spend(b.spent) })
+	}
+	var memories []sock.Memory
+	var forgotten []uint64
+	for cookie, m := range b.memories {
+		if m != nil {
+			memories = append(memories, *m)
+		} else {
+			forgotten = append(forgotten, cookie)
+		}
+	}
+	if len(memories) > 0 {
+		r.try(theStore, func() error { return r.store.Put(memories) })
+	}
+	if len(forgotten) > 0 {
+		r.try(theStore, func() error { return r.store.Forget(forgotten) })
+	}
+	if b.groups != nil {
+		r.try(theStore, func() error { return r.store.Keep(b.groups) })
+	}
+}
+
+// try makes one write, and says so while it takes long.
+func (r *recorder) try(what string, write func() error) {
+	began := r.now()
+	r.mu.Lock()
+	r.writing = began
+	recovered := r.saidSlow && began.Sub(r.slowAt) >= slowFor
+	r.saidSlow = r.saidSlow && !recovered
+	r.mu.Unlock()
+	if recovered {
+		r.log.say(slog.LevelInfo, "state directory answers in time again")
+	}
+	slow := time.AfterFunc(slowAfter, r.saySlow)
+	hung := time.AfterFunc(engine.RecordPatience, func() {
+		r.log.say(slog.LevelError, "state directory does not answer; kills go on without a record", slog.Duration("waited", engine.RecordPatience))
+	})
+	err := write()
+	slow.Stop()
+	took := r.now().Sub(began)
+	if !hung.Stop() {
+		r.log.say(slog.LevelWarn, "state directory answers again; what was done is written now", slog.Duration("waited", took.Round(time.Millisecond)))
+	}
+	r.mu.Lock()
+	r.writing = 0
+	if took >= slowAfter {
+		r.slowAt = r.now()
+	}
+	r.mu.Unlock()
+	r.check(what, err)
+}
+
+// saySlow says that a write takes long, once until writes have been fast for a
+// while.
+func (r *recorder) saySlow() {
+	r.mu.Lock()
+	said := r.saidSlow
+	r.saidSlow = true
+	r.mu.Unlock()
+	if !said {
+		r.log.say(slog.LevelWarn, "state directory is slow; kills wait for the record of their intent", slog.Duration("waited", slowAfter))
+	}
+}
+
+// stalled is for how long the write under way has been.
+func (r *recorder) stalled() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.writing == 0 {
+		return 0
+	}
+	return r.now().Sub(r.writing)
+}
+
+// slow says how slow the disk is, or "".
+func (r *recorder) slow() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stalled := time.Duration(0)
+	if r.writing != 0 {
+		stalled = r.now().Sub(r.writing)
+	}
+	switch {
+	case stalled >= engine.RecordPatience:
+		return fmt.Sprintf("the state directory has not answered for %v: kills go on, and are recorded when it answers", stalled.Round(time.Second))
+	case stalled >= slowAfter, r.slowAt != 0 && r.now().Sub(r.slowAt) < slowFor:
+		return fmt.Sprintf("the state directory is slow: within the last minute a write took over %v, and kills wait for it", slowAfter)
+	default:
+		return ""
+	}
+}
+
+// check says once that something cannot be written, and once that it can again.
+func (r *recorder) check(what string, err error) {
+	t := r.failed[what]
+	switch {
+	case err != nil && !t.told && (t.at == 0 || r.now().Sub(t.at) >= troubleEvery):
+		r.log.say(slog.LevelError, what+" cannot be written: sockdog goes on, with what it remembers in memory only", slog.String("error", err.Error()))
+		t.told, t.at = true, r.now()
+	case err == nil && t.told:
+		r.log.say(slog.LevelInfo, what+" can be written again")
+		t.told = false
+	}
+	r.failed[what] = t
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ailing[what] = t.told
+}
+
+// What is written to.
+const (
+	theJournal = "the journal"
+	theStore   = "the first-seen store"
+)
+
+// ails reports whether something could not be written, and can still not.
+func (r *recorder) ails(what string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ailing[what]
+}
+
+// trouble is how it stands with something that could not be written.
+type trouble struct {
+	told bool
+	at   sock.Instant // when that was said last
+}
+
+// troubleEvery is how often trouble is told of at most: a disk that is full for a
+// large write has room for a small one, over and over.
+const troubleEvery = 10 * time.Minute

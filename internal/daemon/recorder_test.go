@@ -1,0 +1,327 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// disk is a journal whose writes take as long as they are told.
+type disk struct {
+	mu      sync.Mutex
+	takes   time.Duration
+	hangs   chan struct{} // a write waits until it is closed; nil: none does
+	seq     uint64
+	written []string
+}
+
+func (d *disk) NextSeq() uint64 {
+	d.seq++ // the actor alone asks
+	return d.seq
+}
+
+func (d *disk) Append(records []journal.Record) error {
+	d.mu.Lock()
+	takes, hangs := d.takes, d.hangs
+	d.mu.Unlock()
+	time.Sleep(takes)
+	if hangs != nil {
+		<-hangs
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range records {
+		d.written = append(d.written, fmt.Sprintf("%d %s %d", r.Cookie, r.Result, r.Seq))
+	}
+	return nil
+}
+
+// logged is a log, as one string a line.
+type logged struct {
+	mu    sync.Mutex
+	since time.Time
+	lines []string
+	fails error
+	hangs chan struct{}
+}
+
+func (l *logged) Enabled(context.Context, slog.Level) bool { return true }
+func (l *logged) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *logged) WithGroup(string) slog.Handler            { return l }
+
+func (l *logged) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	hangs, fails := l.hangs, l.fails
+	l.mu.Unlock()
+	if hangs != nil {
+		<-hangs
+	}
+	if fails != nil {
+		return fails
+	}
+	line := fmt.Sprintf("%v %s %s", time.Since(l.since), r.Level, r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "lines" || a.Key == "records" {
+			line += " " + a.String()
+		}
+		return true
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
+	return nil
+}
+
+func (l *logged) set(fails error, hangs chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fails, l.hangs = fails, hangs
+}
+
+// recording is a recorder in a synctest bubble.
+type recording struct {
+	*testing.T
+	*recorder
+	disk *disk
+	log  *logged
+	q    *logQueue
+	next uint64
+}
+
+func record(t *testing.T) *recording {
+	began := time.Now()
+	r := &recording{T: t, disk: &disk{}, log: &logged{since: began}}
+	o := Options{Now: func() sock.Instant { return sock.Instant(time.Hour + time.Since(began)) }, Journal: r.disk}
+	r.q = newLogQueue(slog.New(r.log), o.Now)
+	r.recorder = newRecorder(&o, r.q)
+	return r
+}
+
+// kill records the intent of a kill, as the actor does, and then its outcome. It
+// returns how long the act waited.
+func (r *recording) kill() time.Duration {
+	r.next++
+	began := time.Now()
+	actions := []engine.Action{{Rule: "r", Kind: "kill", Socket: sock.Socket{ID: sock.ID{Cookie: r.next}}}}
+	r.Intend(actions)
+	waited := time.Since(began)
+	r.outcome(actions[0])
+	return waited
+}
+
+func (r *recording) outcome(a engine.Action) {
+	a.Result = engine.Done
+	p := engine.Plan{Report: []engine.Action{a}}
+	records := recordsOf(&p, "", 0, time.Now())
+	r.add(&p, records)
+	r.q.add(time.Now(), nil, records)
+}
+
+// A disk that hangs is told of after a second. After five the acts go on, in memory
+// only; what they did is written when the disk is back.
+func TestDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		if waited := r.kill(); waited != 0 {
+			t.Errorf("an act waits %v for a disk that answers at once", waited)
+		}
+		hang := make(chan struct{})
+		synctest.Wait()
+		r.disk.hangs = hang
+		if waited := r.kill(); waited != engine.RecordPatience {
+			t.Errorf("an act waits %v for a disk that hangs, want %v", waited, engine.RecordPatience)
+		}
+		if text := r.slow(); !strings.Contains(text, "has not answered for 5s") {
+			t.Errorf("told of a disk that hangs: %q", text)
+		}
+		if waited := r.kill(); waited != 0 {
+			t.Errorf("once it hangs, a further act waits %v", waited)
+		}
+		time.Sleep(time.Hour)
+		if text := r.slow(); !strings.Contains(text, "has not answered for 1h0m5s") {
+			t.Errorf("told of it an hour later: %q", text)
+		}
+		r.disk.hangs = nil
+		close(hang)
+		synctest.Wait()
+		if text := r.slow(); !strings.Contains(text, "within the last minute") {
+			t.Errorf("told of a disk that hung until now: %q", text)
+		}
+		time.Sleep(slowFor)
+		if text := r.slow(); text != "" {
+			t.Errorf("told of a disk that has been fast for a minute: %q", text)
+		}
+		r.kill()
+		r.close()
+		r.q.close()
+		want := []string{"1 intent 1", "1 done 1", "2 intent 2", "2 done 2", "3 done 0", "4 intent 3", "4 done 3"}
+		if diff := cmp.Diff(want, r.disk.written); diff != "" {
+			t.Errorf("journal (-want +got):\n%s", diff)
+		}
+		wantLog := []string{
+			"0s INFO kill done",
+			"1s WARN state directory is slow; kills wait for the record of their intent",
+			"5s ERROR state directory does not answer; kills go on without a record",
+			"5s INFO kill done",
+			"5s INFO kill done",
+			"1h0m5s WARN state directory answers again; what was done is written now",
+			"1h1m5s INFO state directory answers in time again",
+			"1h1m5s INFO kill done",
+		}
+		slices.Sort(wantLog) // what is told at the same instant has no order
+		slices.Sort(r.log.lines)
+		if diff := cmp.Diff(wantLog, r.log.lines); diff != "" {
+			t.Errorf("log (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A disk that takes over a second for each write is told of once.
+func TestSlowDiskIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		r.disk.takes = 1500 * time.Millisecond
+		for range 10 {
+			if waited := r.kill(); waited < r.disk.takes || waited > 2*r.disk.takes {
+				t.Errorf("an act waits %v for a write that takes %v", waited, r.disk.takes)
+			}
+			time.Sleep(10 * time.Second)
+			if r.slow() == "" {
+				t.Error("a slow disk is not told of")
+			}
+		}
+		r.close()
+		r.q.close()
+		told := 0
+		for _, l := range r.log.lines {
+			if strings.Contains(l, "state directory") {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("told %d times, want once: %q", told, r.log.lines)
+		}
+		if len(r.disk.written) != 20 {
+			t.Errorf("%d records, want 20", len(r.disk.written))
+		}
+	})
+}
+
+// What a disk that hangs keeps waiting is bounded, and what is lost is counted.
+func TestRecordsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		hang := make(chan struct{})
+		r.disk.hangs = hang
+		r.kill()
+		const more = 5
+		for range mostRecords + more {
+			r.kill()
+		}
+		if n := len(r.waiting.records); n > mostRecords+1 {
+			t.Errorf("%d records wait, want %d at most", n, mostRecords)
+		}
+		r.disk.hangs = nil
+		close(hang)
+		r.close()
+		r.q.close()
+		if want := 2 + mostRecords; len(r.disk.written) != want-1 && len(r.disk.written) != want {
+			t.Errorf("%d records were written, want %d", len(r.disk.written), want)
+		}
+		lost := 2 + mostRecords + more - len(r.disk.written)
+		if want := fmt.Sprintf("records=%d", lost); !strings.Contains(strings.Join(r.log.lines, "\n"), want) {
+			t.Errorf("the log does not say %s: %q", want, r.log.lines[len(r.log.lines)-3:])
+		}
+	})
+}
+
+// A log that nobody reads starves no journal and grows no memory, and what was
+// lost of it is said once somebody reads on.
+func TestBlockedLogStarvesNoJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		hang := make(chan struct{})
+		r.log.set(nil, hang)
+		const kills = 78_000
+		for range kills {
+			if waited := r.kill(); waited != 0 {
+				t.Fatalf("an act waits %v for the log", waited)
+			}
+		}
+		r.close()
+		if len(r.disk.written) != 2*kills {
+			t.Errorf("%d records of %d kills are in the journal", len(r.disk.written), kills)
+		}
+		time.Sleep(logPatience)
+		lost, err, stalled := r.q.trouble()
+		if len(r.q.lines) > mostLines || lost < kills-2*mostLines || err != nil || stalled < logPatience {
+			t.Errorf("%d lines wait, %d are lost, error %v, stalled for %v", len(r.q.lines), lost, err, stalled)
+		}
+		r.log.set(nil, nil)
+		close(hang)
+		r.q.close()
+		n := 0
+		fmt.Sscanf(r.log.lines[1], "5s ERROR log lines were lost; nobody read the log lines=%d", &n)
+		if n != lost || len(r.log.lines) != kills-lost+1 {
+			t.Errorf("%d lines are said to be lost, want %d; %d lines are there", n, lost, len(r.log.lines))
+		}
+	})
+}
+
+// Where the reader of the log is gone, sockdog goes on, and logs again once there
+// is a reader.
+func TestLogResumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		broken := errors.New("broken pipe")
+		r.log.set(broken, nil)
+		r.kill()
+		r.kill()
+		synctest.Wait()
+		if lost, err, _ := r.q.trouble(); lost != 2 || !errors.Is(err, broken) {
+			t.Errorf("lost %d, error %v", lost, err)
+		}
+		r.log.set(nil, nil)
+		r.kill()
+		r.close()
+		r.q.close()
+		want := []string{"0s ERROR log lines were lost; nobody read the log lines=2", "0s INFO kill done"}
+		if diff := cmp.Diff(want, r.log.lines); diff != "" {
+			t.Errorf("log (-want +got):\n%s", diff)
+		}
+		if lost, err, _ := r.q.trouble(); lost != 0 || err != nil {
+			t.Errorf("then lost %d, error %v", lost, err)
+		}
+	})
+}
+
+// Stopped while the disk hangs, the daemon says what is not written.
+func TestStopWhileDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		hang := make(chan struct{})
+		r.disk.hangs = hang
+		r.kill()
+		r.kill()
+		r.close()
+		r.q.close()
+		if last := r.log.lines[len(r.log.lines)-1]; !strings.Contains(last, "stopping before the state directory has taken all records records=2") {
+			t.Errorf("the last line is %q", last)
+		}
+		close(hang)
+		synctest.Wait()
+	})
+}

@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// recordsOf are the records of all that a plan says was decided or done.
+func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []journal.Record {
+	if len(p.Report)+len(p.Turns) == 0 {
+		return nil
+	}
+	records := make([]journal.Record, 0, len(p.Report)+len(p.Turns))
+	for i := range p.Report {
+		records = append(records, recordOf(&p.Report[i], netns, at))
+	}
+	for i := range p.Turns {
+		records = append(records, turned(&p.Turns[i], netns, now, at))
+	}
+	return records
+}
+
+// recordOf puts an action into a record.
+func recordOf(a *engine.Action, netns string, at time.Time) journal.Record {
+	s := &a.Socket
+	r := journal.Record{
+		Time: at, Seq: a.Seq, Rule: a.Rule, Action: string(a.Kind), Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: a.Reason,
+		Netns: netns, Src: s.Src, Dst: s.Dst, State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
+		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
+	}
+	if len(a.Owners) > 0 {
+		r.PID, r.Comm = a.Owners[0].PID, a.Owners[0].Comm
+	}
+	return r
+}
+
+// turned puts the turn of a group into a record.
+func turned(t *engine.Turn, netns string, now sock.Instant, at time.Time) journal.Record {
+	r := journal.Record{
+		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun, Netns: netns,
+		Group: engine.ByName(t.Group), Sockets: t.Count,
+	}
+	if t.From == engine.Firing && t.To == engine.Quiet {
+		r.Result = journal.Resolved
+	}
+	said := make([]string, len(t.When))
+	for i, c := range t.When {
+		said[i] = fmt.Sprintf("%s %s (%s)", c.Metric, t.Text(c.Metric), c)
+	}
+	if len(said) == 0 {
+		said = []string{"sockets that are due"}
+	}
+	r.Reason = strings.Join(said, ", ")
+	if t.Since != 0 && t.From != engine.Quiet {
+		r.Reason += ", for " + now.Sub(t.Since).Round(time.Millisecond).String()
+	}
+	return r
+}
