@@ -28,8 +28,8 @@ type ageFlags struct {
 }
 
 func (f *ageFlags) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.daemon, "daemon", defaultListen, "`address` of a running sockdog: it knows ages that the kernel does not; off: ask none")
-	cmd.Flags().StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state: it tells them too")
+	cmd.Flags().StringVar(&f.daemon, "daemon", defaultListen, "`address` to ask for ages, or off")
+	cmd.Flags().StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state, which tells ages too")
 }
 
 // check checks the flags, once they are parsed.
