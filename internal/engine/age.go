@@ -26,14 +26,20 @@ func AgeOf(s *sock.Socket, m *sock.Memory, sent, got sock.Instant, precision tim
 	t := timesOf(s, sent, got, precision)
 	_, known := kernelAge(s)
 	// A retransmitted FIN starts the timer of TIME_WAIT anew.
-	exact := known && s.State == ssfilter.CloseWait && lasting(s)
+	exact := known && s.State == ssfilter.CloseWait && steady(s)
 	if m != nil && m.Entered <= got && m.Quiet <= got && m.ID == s.ID.Sum() {
-		if seen := remembered(*m, s.ID); seen.sameConnection(s, sent) {
-			seen.update(s, t)
+		seen := remembered(*m, s.ID)
+		if seen.sameConnection(s, sent) {
+			seen.update(s, t, sent, got)
 			// Keepalives that the socket sent once have reset what the kernel counts.
 			exact = exact && t.entered.safe.Sub(seen.entered.safe) <= exactWithin
-			t, known = seen.times, true
+			known = true
+		} else {
+			seen = seen.successor(s)
+			seen.begin(s, t, sent, got)
 		}
+		exact = exact && seen.accepted.safe == 0
+		t = seen.times
 	}
 	return Age{InState: got.Sub(t.entered.safe), Idle: got.Sub(t.quiet.safe), Known: known, Exact: exact}
 }
@@ -46,6 +52,6 @@ func SameConnection(seen *sock.Socket, got sock.Instant, a *sock.Answer, precisi
 		return false, false
 	}
 	t := track{id: seen.ID, state: seen.State}
-	t.begin(seen, timesOf(seen, got, got, precision))
+	t.begin(seen, timesOf(seen, got, got, precision), got, got)
 	return t.sameConnection(&a.Socket, a.Sent), t.progressed(&a.Socket)
 }

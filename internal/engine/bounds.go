@@ -48,11 +48,16 @@ func kernelQuiet(s *sock.Socket) (time.Duration, bool) {
 	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), true
 }
 
-// lasting reports whether the kernel's bounds will still be there at a later
+// lasting reports whether the kernel's bounds will still count at a later look.
+// The time of a socket that waits in an accept queue begins anew when a program
+// accepts it, of which the kernel keeps nothing.
+func lasting(s *sock.Socket) bool { return !inBacklog(s) && steady(s) }
+
+// steady reports whether the kernel's bounds will still be there at a later
 // look. The answer to a keepalive probe of the socket's own resets
 // last_ack_recv; the peer's probes do not. A FIN_WAIT2 socket loses its bounds
 // when the program closes it, and a minisocket takes its place.
-func lasting(s *sock.Socket) bool {
+func steady(s *sock.Socket) bool {
 	if s.State == ssfilter.FinWait2 {
 		return false
 	}
@@ -79,6 +84,11 @@ func since(age time.Duration, known bool, sent, got sock.Instant, precision time
 // narrow returns the better of two bounds on the same instant.
 func (b bound) narrow(c bound) bound {
 	return bound{safe: min(b.safe, c.safe), early: min(b.early, c.early)}
+}
+
+// notBefore returns the bound on the later of two instants.
+func (b bound) notBefore(c bound) bound {
+	return bound{safe: max(b.safe, c.safe), early: max(b.early, c.early)}
 }
 
 // times are when a socket entered its state, last made progress, and began to

@@ -117,7 +117,7 @@ func TestSameConnection(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := full(test.state, func(s *sock.Socket) { s.Retrans = 1 })
 			track := newTrack(s.ID, s.State)
-			track.begin(&s, timesOf(&s, start, start, 0))
+			track.begin(&s, timesOf(&s, start, start, 0), start, start)
 			s.Info.LastDataRecv += 10 * time.Second
 			s.Info.LastAckRecv += 10 * time.Second
 			test.change(&s)

@@ -246,38 +246,45 @@ const noRule = -1
 func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	fresh := timesOf(s, sent, got, e.config.Precision)
 	t := e.tracks[s.ID.Cookie]
-	if t != nil && !t.sameConnection(s, sent) {
-		e.drop(t, Changed, changedConnection)
-		t = nil
-	}
-	moved := t != nil && t.progressed(s)
+	stale, moved := false, false // what is on disk, the counters
 	if t == nil {
-		t = e.recall(s, sent)
+		t = e.recall(&s.ID)
 	}
-	if t == nil {
+	switch {
+	case t == nil:
 		t = newTrack(s.ID, s.State)
-		t.begin(s, fresh)
-	} else {
-		t.update(s, fresh)
+		t.begin(s, fresh, sent, got)
+	case !t.sameConnection(s, sent):
+		next := t.successor(s)
+		stale, t.stored = t.stored.any, stored{}
+		e.drop(t, Changed, changedConnection)
+		t = next
+		t.begin(s, fresh, sent, got)
+	default:
+		moved = t.progressed(s)
+		t.update(s, fresh, sent, got)
 	}
 	t.tellAutobound(s)
 	t.autobound = s.Autobound
 	t.got = got
-	t.plain = lasting(s) && fresh.base().Sub(t.base()) <= 2*e.config.Precision
+	t.plain = lasting(s) && max(fresh.base().Sub(t.base()), t.base().Sub(fresh.base())) <= 2*e.config.Precision
 	e.tracks[s.ID.Cookie] = t
 	e.persist(t, moved)
+	if stale && !t.stored.any {
+		e.plan.Forget = append(e.plan.Forget, t.id.Cookie)
+	}
 	return t
 }
 
-// recall returns what an earlier run knew of the connection, if it is still that.
-func (e *Engine) recall(s *sock.Socket, sent sock.Instant) *track {
-	m, ok := e.restored[s.ID.Cookie]
+// recall returns what an earlier run knew of the socket, or nil.
+func (e *Engine) recall(id *sock.ID) *track {
+	m, ok := e.restored[id.Cookie]
 	if !ok {
 		return nil
 	}
-	delete(e.restored, s.ID.Cookie)
-	if t := remembered(m, s.ID); m.ID == s.ID.Sum() && t.sameConnection(s, sent) {
-		return t
+	delete(e.restored, id.Cookie)
+	if m.ID == id.Sum() {
+		return remembered(m, *id)
 	}
 	e.plan.Forget = append(e.plan.Forget, m.Cookie)
 	return nil

@@ -28,6 +28,8 @@ type simSocket struct {
 	marked bool // the kernel tells the mark of a full socket
 
 	entered  sock.Instant // in its state since
+	accepted sock.Instant // from an accept queue; 0: it never waited in one, or still does
+	shown    simShown     // waiting there
 	progress sock.Instant // last progress
 	queued   sock.Instant // something to send since; never: nothing
 	changed  sock.Instant // last of all changes that matter to a rule
@@ -60,7 +62,12 @@ func at(t sock.Instant) string {
 }
 
 // base is the true instant that time bounds count from.
-func (s *simSocket) base() sock.Instant { return max(s.entered, s.progress) }
+func (s *simSocket) base() sock.Instant { return max(s.entered, s.progress, s.accepted) }
+
+// waits reports whether the socket is in an accept queue.
+func (s *simSocket) waits() bool {
+	return s.inode == 0 && (s.state == ssfilter.Established || s.state == ssfilter.CloseWait)
+}
 
 // report is what the kernel shows of the socket now: elapsed times in jiffies.
 func (s *simSocket) report(now sock.Instant, jiffy time.Duration) sock.Socket {
@@ -267,6 +274,15 @@ func (k *simKernel) read(s *simSocket) {
 	})
 }
 
+// accept has a program take the socket from the accept queue, sooner or later.
+func (k *simKernel) accept(s *simSocket) {
+	k.after(s, k.upTo(90*time.Second), func() {
+		s.inode, s.uid = 1000+uint32(s.id.Cookie), 1000
+		s.accepted, s.changed = k.now, k.now
+		k.read(s)
+	})
+}
+
 // remark has the program set the mark now and then.
 func (k *simKernel) remark(s *simSocket) {
 	k.after(s, k.upTo(30*time.Second), func() {
@@ -308,7 +324,7 @@ func (k *simKernel) populate(past time.Duration) {
 		k.remark(s)
 	}
 	older := k.upTo(past + 1)
-	kind := k.rng.IntN(13)
+	kind := k.rng.IntN(15)
 	switch kind {
 	case 0, 1, 2, 3: // a leak
 		k.enter(s, ssfilter.CloseWait)
@@ -323,6 +339,20 @@ func (k *simKernel) populate(past time.Duration) {
 		k.enter(s, ssfilter.CloseWait)
 		s.inode, s.uid = 0, 0
 		s.age(older)
+		if k.rng.IntN(2) == 0 {
+			k.accept(s)
+		}
+	case 13: // the same, and its peer is patient
+		s.inode, s.uid = 0, 0
+		s.age(older)
+		k.receive(s, k.rng.IntN(3))
+		k.accept(s)
+	case 14: // the same, until its peer closes
+		s.inode, s.uid = 0, 0
+		s.age(older)
+		k.receive(s, k.rng.IntN(3))
+		k.after(s, k.upTo(time.Minute), func() { k.enter(s, ssfilter.CloseWait) })
+		k.accept(s)
 	case 5, 6: // in use, now and then
 		s.age(older)
 		k.send(s, k.rng.IntN(8))

@@ -24,6 +24,7 @@ func (t *track) observed() sock.Memory {
 		Cookie: t.id.Cookie, ID: t.id.Sum(), State: t.state,
 		Entered: t.entered.safe, Quiet: t.quiet.safe,
 		Acked: t.acked, Received: t.received, SegsIn: t.segsIn,
+		Backlog: t.backlog, Accepted: t.accepted.safe != 0,
 	}
 	if t.queued != never {
 		m.Queued = t.queued

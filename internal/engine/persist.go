@@ -19,14 +19,18 @@ const (
 
 // stored is what is on disk of a connection.
 type stored struct {
-	any                    bool
+	any, backlog, accepted bool
 	entered, quiet, queued sock.Instant
+}
+
+func storedOf(m *sock.Memory) stored {
+	return stored{true, m.Backlog, m.Accepted, m.Entered, m.Quiet, m.Queued}
 }
 
 // has reports whether that is as good as m.
 func (s *stored) has(m *sock.Memory) bool {
 	near := func(a, b sock.Instant) bool { return max(a.Sub(b), b.Sub(a)) <= storedWithin }
-	return s.any && near(s.entered, m.Entered) && near(s.quiet, m.Quiet) && near(s.queued, m.Queued)
+	return s.any && s.backlog == m.Backlog && s.accepted == m.Accepted && near(s.entered, m.Entered) && near(s.quiet, m.Quiet) && near(s.queued, m.Queued)
 }
 
 // persist has what is known of t kept on disk, unless it is plain: then the next
@@ -43,7 +47,7 @@ func (e *Engine) persist(t *track, moved bool) {
 }
 
 func (e *Engine) store(t *track, m sock.Memory) {
-	t.stored, t.behind = stored{true, m.Entered, m.Quiet, m.Queued}, false
+	t.stored, t.behind = storedOf(&m), false
 	e.plan.Remember = append(e.plan.Remember, m)
 }
 

@@ -44,7 +44,7 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 		return changedConnection
 	}
 	progressed := seen.progressed(&s)
-	seen.update(&s, timesOf(&s, answer.Sent, answer.Got, b.precision))
+	seen.update(&s, timesOf(&s, answer.Sent, answer.Got, b.precision), answer.Sent, answer.Got)
 	seen.tellAutobound(&s)
 	if stands, _ := b.rule.stands(b.action, &seen, &s, b.fired, answer.Got, true); stands != ripe {
 		switch {

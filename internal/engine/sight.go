@@ -177,7 +177,7 @@ func (e *Engine) known() map[uint64]struct{} {
 		known[cookie] = struct{}{}
 	}
 	for cookie, t := range e.tracks {
-		if t.aged {
+		if t.aged || t.accepted.safe != 0 {
 			known[cookie] = struct{}{}
 		}
 	}
@@ -232,9 +232,10 @@ func (e *Engine) skippable(c class, in Counted, still bool, now sock.Instant) bo
 	if !still || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(of, now) || s.ripens[c] <= now {
 		return false
 	}
-	// What the program does to a socket that is due shows only in a look.
+	// What the program does to a socket that is due, or waits to be accepted, shows
+	// only in a look.
 	for _, t := range e.tracks {
-		if t.blocked && t.of&of != 0 {
+		if (t.blocked || t.backlog) && t.of&of != 0 {
 			return false
 		}
 	}

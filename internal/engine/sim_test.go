@@ -60,7 +60,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *simWorlds, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alarms == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alarms == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -69,6 +69,7 @@ func TestWorlds(t *testing.T) {
 type simTally struct {
 	Steps, Looks, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alarms, Grouped, Spins, Spared int
 	Latest                                                                                                                                                  time.Duration // of those seen before they fell due
+	Accepted                                                                                                                                                int           // acts on what waited in an accept queue
 }
 
 func (t *simTally) add(u *simTally) {
@@ -91,6 +92,7 @@ func (t *simTally) add(u *simTally) {
 	t.Grouped += u.Grouped
 	t.Spins += u.Spins
 	t.Spared += u.Spared
+	t.Accepted += u.Accepted
 	t.Latest = max(t.Latest, u.Latest)
 }
 
@@ -141,6 +143,36 @@ type simWorld struct {
 type simSeen struct {
 	simSocket
 	at sock.Instant
+}
+
+// simShown says that the watchdog was shown a socket waiting in an accept queue,
+// as one that a rule selects.
+type simShown struct {
+	state      ssfilter.State
+	ruled, run int
+}
+
+// knew reports whether the watchdog must know when the socket was accepted, at the
+// earliest: it was shown it waiting, and has selected it ever since.
+func (w *simWorld) knew(s *simSocket) bool {
+	if s.shown.ruled == 0 || w.ruled-s.shown.ruled > 1 || w.ruled > s.shown.ruled && s.state != s.shown.state {
+		return false // between the rules of then and now there may have been none for it
+	}
+	return s.shown.run == w.run_ || w.calm
+}
+
+// show notes that the watchdog is shown a socket by a look for the classes, or by an
+// answer about it alone.
+func (w *simWorld) show(s *simSocket, shown *sock.Socket, of classSet) {
+	for i := range w.engine.program.rules {
+		r := &w.engine.program.rules[i]
+		selects := func(m rules.Match) bool {
+			return lasts(&m, shown) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
+		}
+		if r.Enabled && of.has(r.class) && slices.ContainsFunc(r.Match, selects) {
+			s.shown = simShown{s.state, w.ruled, w.run_}
+		}
+	}
 }
 
 type simKill struct {
@@ -630,6 +662,7 @@ func (w *simWorld) look(l *Look) {
 		sent := w.now
 		f := l.Begin(sent)
 		taken := w.kernel.taken
+		var waiting []func()
 		table := slices.Clone(w.kernel.table)
 		chunks := 1 + w.rng.IntN(5)
 		for c := range chunks {
@@ -650,6 +683,9 @@ func (w *simWorld) look(l *Look) {
 					if l.Query.Where != nil && l.Query.Where.Eval(&r.Conn) == ssfilter.False {
 						continue
 					}
+					if s.waits() {
+						waiting = append(waiting, func() { w.show(s, &r, l.of) })
+					}
 					f.Take(&r, got)
 					if w.rng.IntN(50) == 0 {
 						f.Take(&r, got)
@@ -662,6 +698,11 @@ func (w *simWorld) look(l *Look) {
 			if w.unlucky(20) {
 				in.Err = errors.New("cut short")
 			} else {
+				if l.program == w.engine.program {
+					for _, show := range waiting {
+						show()
+					}
+				}
 				for i := range l.program.rules {
 					if r := &l.program.rules[i]; l.of.has(r.class) {
 						w.looked[r.Name] = true
@@ -704,6 +745,11 @@ func (w *simWorld) ask(ids []sock.ID) {
 					s.disturbed = true
 				default:
 					a.Socket = s.report(w.now, w.jiffy)
+					if s.waits() {
+						known := a.Socket
+						known.Autobound = ssfilter.TriOf(!s.bound) // as a look has said
+						w.show(s, &known, allClasses)
+					}
 					w.seen[id.Cookie] = &simSeen{*s, w.now}
 				}
 				in.Answers = append(in.Answers, a)
@@ -878,11 +924,11 @@ func dueSince(r *rules.Rule, after time.Duration, s *simSocket, shown *sock.Sock
 
 // taboo says why a socket is never to be touched.
 func (w *simWorld) taboo(s *simSocket, shown *sock.Socket) string {
-	orphaned := s.inode == 0 && !s.mini && s.state != ssfilter.CloseWait
+	orphaned := s.inode == 0 && !s.mini && !s.waits()
 	switch {
 	case shown.Dst.Port() == 22:
 		return "protected"
-	case s.inode == 0 && s.state == ssfilter.CloseWait:
+	case s.waits():
 		return "in an accept queue"
 	case s.mptcp, s.inode != 0 && (s.kernel || s.self):
 		return "not for us"
@@ -912,6 +958,9 @@ func (w *simWorld) checkDecision(a *Action) {
 		} else if !w.looked[a.Rule] {
 			w.failf("%s takes a socket for a group that an earlier run saw: %s", a.Rule, s)
 		}
+	}
+	if s.accepted != 0 {
+		w.tally.Accepted++
 	}
 	due := w.checkTruth(r, a)
 	if s.told > 0 && !s.disturbed {
@@ -943,10 +992,16 @@ func (w *simWorld) checkTruth(r *rules.Rule, a *Action) (due sock.Instant) {
 		shown.Autobound = ssfilter.True // as looks say since it is one
 		due = min(due, dueSince(r, kill.After, s, &shown))
 	}
+	earliest := due
+	if s.accepted != 0 && !w.knew(s) {
+		unseen := *s
+		unseen.accepted = 0
+		earliest = dueSince(r, kill.After, &unseen, &shown)
+	}
 	if due == never {
 		w.failf("%s takes a socket that it does not match: %s", a.Rule, s)
-	} else if w.now < due {
-		w.failf("%s takes a socket %v early: %s", a.Rule, due.Sub(w.now), s)
+	} else if w.now < earliest {
+		w.failf("%s takes a socket %v early: %s", a.Rule, earliest.Sub(w.now), s)
 	}
 	return due
 }
@@ -983,7 +1038,7 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 		found = w.restarted.Add(storedWithin + time.Duration(looks)*w.gap + looking)
 	}
 	up := w.restarted.Add(time.Duration(looks)*w.gap + looking)
-	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && due.Sub(max(found, up)) > ownerLead+walking {
+	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && s.accepted == 0 && due.Sub(max(found, up)) > ownerLead+walking {
 		return due.Add(asking), true
 	}
 	bound := due.Sub(max(s.base(), s.queuedAt()))

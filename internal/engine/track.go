@@ -20,6 +20,8 @@ type track struct {
 	inode           uint32
 	autobound       ssfilter.Tri // as the last look said that asked for it
 	got             sock.Instant // of the last answer
+	backlog         bool         // that showed it in an accept queue
+	accepted        bound        // of one that was seen in an accept queue: when a program got it; zero: of any other
 	plain           bool         // the kernel alone knows its times as well, and will at a later look
 
 	of    classSet // classes of the rules it may match
@@ -128,9 +130,10 @@ func (t *track) tellAutobound(s *sock.Socket) {
 }
 
 // begin takes over what the first answer about a connection says.
-func (t *track) begin(s *sock.Socket, fresh times) {
+func (t *track) begin(s *sock.Socket, fresh times, sent, got sock.Instant) {
 	t.times = fresh
 	t.count(s)
+	t.accept(s, sent, got)
 }
 
 // count takes over what a later answer is compared with.
@@ -140,7 +143,7 @@ func (t *track) count(s *sock.Socket) {
 }
 
 // update takes over what a further answer says. fresh is what it says alone.
-func (t *track) update(s *sock.Socket, fresh times) {
+func (t *track) update(s *sock.Socket, fresh times, sent, got sock.Instant) {
 	t.entered = t.entered.narrow(fresh.entered)
 	switch {
 	case t.progressed(s):
@@ -156,6 +159,32 @@ func (t *track) update(s *sock.Socket, fresh times) {
 		}
 	}
 	t.count(s)
+	t.accept(s, sent, got)
+}
+
+// successor is a track of what the socket is now, which was something else. It
+// goes on waiting in an accept queue.
+func (t *track) successor(s *sock.Socket) *track {
+	next := newTrack(s.ID, s.State)
+	if t.id == s.ID {
+		next.backlog, next.accepted = t.backlog, t.accepted
+	}
+	return next
+}
+
+// accept takes in whether the answer shows the socket in an accept queue. A
+// socket's time counts from when a program had it: once an answer shows that one
+// has it, no time before the last answer that showed it waiting counts, and for
+// certain none before this one.
+func (t *track) accept(s *sock.Socket, sent, got sock.Instant) {
+	if inBacklog(s) {
+		t.backlog, t.accepted = true, bound{early: sent}
+		return
+	}
+	if t.backlog {
+		t.backlog, t.accepted.safe = false, got
+	}
+	t.entered, t.quiet = t.entered.notBefore(t.accepted), t.quiet.notBefore(t.accepted)
 }
 
 // remembered makes a track of what an earlier run knew, for an answer to
@@ -169,7 +198,13 @@ func remembered(m sock.Memory, id sock.ID) *track {
 	t.times = times{entered: bound{m.Entered, m.Entered}, quiet: bound{m.Quiet, m.Quiet}, queued: queued}
 	t.acked, t.received, t.segsIn = m.Acked, m.Received, m.SegsIn
 	t.counted = t.segsIn > 0
-	t.stored = stored{true, m.Entered, m.Quiet, m.Queued}
+	switch {
+	case m.Backlog:
+		t.backlog, t.accepted = true, bound{early: m.Entered}
+	case m.Accepted:
+		t.accepted = t.entered
+	}
+	t.stored = storedOf(&m)
 	return t
 }
 

@@ -11,7 +11,8 @@ import (
 // Every record has recordSize bytes, little-endian:
 //
 //	 0 checksum u32, 4 kind u8, 5 state u8, 8 cookie or rule u64
-//	memory: 16 id, 24 entered, 32 quiet, 40 queued, 48 acked, 56 received u64, 64 segs_in u32
+//	memory: 16 id, 24 entered, 32 quiet, 40 queued, 48 acked, 56 received u64, 64 segs_in u32,
+//	        68 flags u8: 1 in an accept queue, 2 accepted from one
 //	spent:  16 n u64, 24 at, 32 expires u64
 const recordSize = 72
 
@@ -19,6 +20,11 @@ const (
 	kindMemory = 1
 	kindForget = 2
 	kindSpent  = 3
+)
+
+const (
+	flagBacklog  = 1
+	flagAccepted = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -48,6 +54,13 @@ func encodeMemory(b []byte, m *sock.Memory) {
 	le.PutUint64(b[48:], m.Acked)
 	le.PutUint64(b[56:], m.Received)
 	le.PutUint32(b[64:], m.SegsIn)
+	b[68] = 0
+	if m.Backlog {
+		b[68] |= flagBacklog
+	}
+	if m.Accepted {
+		b[68] |= flagAccepted
+	}
 }
 
 func decodeMemory(b []byte) sock.Memory {
@@ -62,6 +75,8 @@ func decodeMemory(b []byte) sock.Memory {
 		Acked:    le.Uint64(b[48:]),
 		Received: le.Uint64(b[56:]),
 		SegsIn:   le.Uint32(b[64:]),
+		Backlog:  b[68]&flagBacklog != 0,
+		Accepted: b[68]&flagAccepted != 0,
 	}
 }
 

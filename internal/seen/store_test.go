@@ -35,6 +35,7 @@ func track(i int) sock.Memory {
 		Cookie: uint64(i + 1), ID: ^uint64(i), State: ssfilter.CloseWait,
 		Entered: at, Quiet: at + 1, Queued: at + 2,
 		Acked: uint64(i) << 33, Received: uint64(i) << 34, SegsIn: uint32(i),
+		Backlog: i%3 == 1, Accepted: i%3 == 2,
 	}
 }
 

@@ -19,6 +19,8 @@ type Memory struct {
 	Acked    uint64  // counters of the last answer, to know the connection again by
 	Received uint64
 	SegsIn   uint32
+	Backlog  bool // it was last seen in an accept queue: no time counts before it is accepted
+	Accepted bool // it was seen in one before: no time before Entered and Quiet counts, whatever the kernel says
 }
 
 // Spent is a share of a rule's limit, used up.

@@ -186,6 +186,12 @@ func appendAge(b []byte, m *sock.Memory) []byte {
 	number(`,"bytes_acked":`, m.Acked)
 	number(`,"bytes_received":`, m.Received)
 	number(`,"segs_in":`, uint64(m.SegsIn))
+	if m.Backlog {
+		b = append(b, `,"in_backlog":true`...)
+	}
+	if m.Accepted {
+		b = append(b, `,"accepted":true`...)
+	}
 	return append(b, '}')
 }
 
@@ -204,6 +210,8 @@ func ReadAges(text []byte) (AgesHead, []sock.Memory, error) {
 			Acked    uint64       `json:"bytes_acked"`
 			Received uint64       `json:"bytes_received"`
 			SegsIn   uint32       `json:"segs_in"`
+			Backlog  bool         `json:"in_backlog"`
+			Accepted bool         `json:"accepted"`
 		} `json:"sockets"`
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
@@ -219,6 +227,7 @@ func ReadAges(text []byte) (AgesHead, []sock.Memory, error) {
 		memories = append(memories, sock.Memory{
 			Cookie: s.Cookie, ID: s.ID, State: states.States()[0],
 			Entered: s.Entered, Quiet: s.Quiet, Queued: s.Queued, Acked: s.Acked, Received: s.Received, SegsIn: s.SegsIn,
+			Backlog: s.Backlog, Accepted: s.Accepted,
 		})
 	}
 	return answer.AgesHead, memories, nil

@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// queued puts a socket into an accept queue.
+func queued(s *simSocket) { s.inode = 0 }
+
+// TestAcceptQueue: the time of a socket that was seen in an accept queue counts from
+// when a program has it, which a look each second shows.
+func TestAcceptQueue(t *testing.T) {
+	type moment struct {
+		at time.Duration
+		do func(b *bench, s *simSocket, set rules.Set)
+	}
+	accepted := func(_ *bench, s *simSocket, _ rules.Set) { s.inode = 7 }
+	closed := func(b *bench, s *simSocket, _ rules.Set) {
+		s.state, s.entered, s.lastAck = ssfilter.CloseWait, b.now, b.now
+		s.segs++
+	}
+	restarted := func(b *bench, _ *simSocket, set rules.Set) { b.restart(set) }
+	ruled := func(b *bench, _ *simSocket, set rules.Set) { b.rule(set) }
+	established := func(s *simSocket) { s.state = ssfilter.Established }
+	keepsAlive := func(s *simSocket) { s.keepalive = time.Second }
+	closeWait := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second}
+	idle := rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 10 * time.Second}
+	either := rules.Match{States: ssfilter.Of(ssfilter.Established, ssfilter.CloseWait), IdleFor: 10 * time.Second}
+	slow := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute}
+
+	for _, test := range []struct {
+		name    string
+		match   rules.Match
+		age     time.Duration
+		socket  func(*simSocket)
+		moments []moment
+		want    time.Duration // of the kill, or up to a second later
+	}{
+		{"due while it waits", closeWait, time.Minute, queued, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"accepted before it would be due", closeWait, 0, queued, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"accepted long before it would be due", slow, time.Second, queued, []moment{{100 * time.Second, accepted}}, 400 * time.Second},
+		{"idle in established", idle, 3 * time.Second, func(s *simSocket) { queued(s); established(s) }, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"closed by its peer, and accepted between two looks", either, 3 * time.Second, func(s *simSocket) { queued(s); established(s) }, []moment{{5100 * time.Millisecond, closed}, {5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"with keepalives", closeWait, 3 * time.Second, func(s *simSocket) { queued(s); keepsAlive(s) }, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"accepted, and then restarted", closeWait, 5 * time.Second, queued, []moment{{5500 * time.Millisecond, accepted}, {8 * time.Second, restarted}}, 15 * time.Second},
+		{"restarted, and then accepted", closeWait, 5 * time.Second, queued, []moment{{3 * time.Second, restarted}, {5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"accepted while nobody watched", closeWait, 5 * time.Second, queued, []moment{{5500 * time.Millisecond, accepted}, {5600 * time.Millisecond, restarted}}, 15 * time.Second},
+		{"accepted in another state while nobody watched", either, 5 * time.Second, func(s *simSocket) { queued(s); established(s) }, []moment{{5100 * time.Millisecond, closed}, {5500 * time.Millisecond, accepted}, {5600 * time.Millisecond, restarted}}, 15 * time.Second},
+		{"restarted twice", closeWait, 5 * time.Second, queued, []moment{{5500 * time.Millisecond, accepted}, {8 * time.Second, restarted}, {12 * time.Second, restarted}}, 15 * time.Second},
+		{"new rules", closeWait, 5 * time.Second, queued, []moment{{3 * time.Second, ruled}, {5500 * time.Millisecond, accepted}, {8 * time.Second, ruled}}, 15 * time.Second},
+		{"never seen waiting: the kernel's word", closeWait, 3 * time.Second, nil, nil, 7 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.count = Counted{OK: true, HasInSegs: true} // which stands still
+			s := b.add(7, test.age)
+			if test.socket != nil {
+				test.socket(s)
+			}
+			rules := eachSecond(killing("r", match(test.match)))
+			b.rule(rules)
+			for _, m := range test.moments {
+				b.until(m.at)
+				m.do(b, s, rules)
+			}
+			b.until(test.want - time.Millisecond)
+			if b.sockets[7] == nil {
+				t.Fatalf("killed early: %v", b.events)
+			}
+			b.until(test.want + 1050*time.Millisecond)
+			if b.sockets[7] != nil {
+				t.Fatalf("not killed: %v", b.events)
+			}
+		})
+	}
+}
+
+// TestAcceptQueueInGroups: what a program has just accepted does not count as old in
+// a group either, and is forgotten once the kernel knows as much.
+func TestAcceptQueueInGroups(t *testing.T) {
+	b := newBench(t)
+	b.count = Counted{OK: true, HasInSegs: true}
+	b.many(1, 20, time.Second, queued)
+	b.rule(eachSecond(above(15, lasting10s, func(r *rules.Rule) { r.For = 0 })))
+	b.until(2500 * time.Millisecond)
+	for _, s := range b.sockets {
+		s.inode = uint32(s.id.Cookie)
+	}
+	b.until(12 * time.Second)
+	if len(b.alarms) != 0 {
+		t.Errorf("alarms before any program had the sockets for ten seconds: %v", b.alarms)
+	}
+	if oldest := b.now.Sub(b.e.stats[0].oldest); oldest > 10*time.Second {
+		t.Errorf("the oldest is %v old", oldest)
+	}
+	b.until(14 * time.Second)
+	if len(b.alarms) != 1 {
+		t.Errorf("%d alarms, want one", len(b.alarms))
+	}
+	for _, s := range b.sockets {
+		s.state, s.acked, s.progress, s.lastAck, s.lastData = ssfilter.CloseWait, s.acked+1, b.now, b.now, b.now
+	}
+	b.until(20 * time.Second)
+	if n := b.e.Watched(); n != 0 {
+		t.Errorf("%d sockets are watched of which the kernel knows all", n)
+	}
+}
+
+// TestAgeOfAccepted: what is on disk of an accept queue counts wherever ages are told.
+func TestAgeOfAccepted(t *testing.T) {
+	const got = benchStart
+	s := full(ssfilter.CloseWait)
+	m := sock.Memory{
+		Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: got.Add(-15 * time.Second), Quiet: got.Add(-15 * time.Second),
+		Acked: s.Info.BytesAcked, Received: s.Info.BytesReceived, SegsIn: s.Info.SegsIn,
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*sock.Memory, *sock.Socket)
+		want   Age
+	}{
+		{"never in a queue", func(*sock.Memory, *sock.Socket) {}, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Known: true, Exact: true}},
+		{"in one", func(m *sock.Memory, s *sock.Socket) { m.Backlog, s.Inode = true, 0 }, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Known: true, Exact: true}},
+		{"accepted since", func(m *sock.Memory, _ *sock.Socket) { m.Backlog = true }, Age{Known: true}},
+		{"closed and accepted since", func(m *sock.Memory, _ *sock.Socket) { m.Backlog, m.State = true, ssfilter.Established }, Age{Known: true}},
+		{"accepted", func(m *sock.Memory, _ *sock.Socket) { m.Accepted = true }, Age{InState: 15 * time.Second, Idle: 15 * time.Second, Known: true}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, s := m, s
+			test.change(&m, &s)
+			if age := AgeOf(&s, &m, got, got, 0); age != test.want {
+				t.Errorf("%+v, want %+v", age, test.want)
+			}
+		})
+	}
+}
