@@ -55,7 +55,7 @@ func (f *runFlags) serve(ctx context.Context, o *daemon.Options) (wait func()) {
 	if deaf(f.listen) {
 		return func() {}
 	}
-	l, err := net.Listen("tcp", f.listen)
+	l, err := web.Listen(f.listen)
 	if err != nil {
 		o.Log.Warn("nobody listens: there is no page and there are no metrics; --listen names another address, or off", "error", err.Error())
 		return func() {}
@@ -66,7 +66,7 @@ func (f *runFlags) serve(ctx context.Context, o *daemon.Options) (wait func()) {
 	o.Page = page(l.Addr(), o.Host)
 	ages := web.NewAges(o.Version, origin(), o.Now)
 	o.Ages = ages
-	handler := web.Handler(board.Current, metrics.Handler(board.Current), ages, append(f.listenNames, host, o.Host)...)
+	handler := web.Handler(board, metrics.Handler(board.Current), ages, append(f.listenNames, host, o.Host)...)
 	o.Log.Info("listening", "address", l.Addr().String())
 	ctx, cancel := context.WithCancel(ctx)
 	served := make(chan struct{})

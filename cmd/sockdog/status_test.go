@@ -27,7 +27,11 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // telling serves a status, and returns the address.
 func telling(t *testing.T, s *status.Status) string {
 	t.Helper()
-	return listening(t, web.Handler(func() *status.Status { return s }, http.NotFoundHandler(), http.NotFoundHandler()))
+	board := web.NewBoard()
+	if s != nil {
+		board.Show(s)
+	}
+	return listening(t, web.Handler(board, http.NotFoundHandler(), http.NotFoundHandler()))
 }
 
 func listening(t *testing.T, h http.Handler) string {
@@ -174,7 +178,7 @@ func TestStatusErrors(t *testing.T) {
 		{"nothing said", speaking(t, ""), "is no sockdog"},
 		{"a name of somebody else", listening(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			r.Host = "shop.example.com"
-			web.Handler(func() *status.Status { return nil }, http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(w, r)
+			web.Handler(web.NewBoard(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(w, r)
 		})), "use its address"},
 		{"no such host", "sockdog.invalid:1", "--address takes what --listen of the daemon says"},
 	} {

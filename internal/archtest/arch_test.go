@@ -144,7 +144,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/web",
-		may:  []string{"internal/sock", "internal/status", "rules/ssfilter"},
+		may:  []string{"internal/sock", "internal/status", "rules/ssfilter", unix},
 		not:  []string{"os", "os/exec", "log"},
 		why:  "it is where strangers come in: it can read a status and ages, and reach nothing else",
 	},

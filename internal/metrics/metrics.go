@@ -25,9 +25,7 @@ func Handler(current func() *status.Status) http.Handler {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		// A few kilobytes: compressing them costs more than sending them, and keeps
-		// the compressor's memory.
-		DisableCompression: true,
+		DisableCompression: true, // the server does that, once for all who ask
 	})
 }
 

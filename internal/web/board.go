@@ -24,6 +24,7 @@ type Board struct {
 
 	mu    sync.Mutex
 	shown chan struct{} // closed with the next status; nil: nobody waits for it
+	vain  bool          // somebody has waited for that in vain
 }
 
 // NewBoard makes a board with nothing on it.
@@ -34,6 +35,7 @@ func (b *Board) Show(s *status.Status) {
 	b.last.Store(s)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.vain = false
 	if b.shown != nil {
 		close(b.shown)
 		b.shown = nil
@@ -44,7 +46,7 @@ func (b *Board) Show(s *status.Status) {
 func (b *Board) Asked() <-chan struct{} { return b.asked }
 
 // Current is how things stand, as of a second ago at the most while the daemon's
-// loop turns; nil: it has just begun.
+// loop turns; nil: it has just begun. Where one has waited in vain, no other does.
 func (b *Board) Current() *status.Status {
 	if s := b.fresh(); s != nil {
 		return s
@@ -53,17 +55,23 @@ func (b *Board) Current() *status.Status {
 	if b.shown == nil {
 		b.shown = make(chan struct{})
 	}
-	shown := b.shown
+	shown, vain := b.shown, b.vain
 	b.mu.Unlock()
 	select {
 	case b.asked <- struct{}{}:
 	default: // somebody else has asked
+	}
+	if vain {
+		return b.last.Load()
 	}
 	wait := time.NewTimer(waitFor)
 	defer wait.Stop()
 	select {
 	case <-shown:
 	case <-wait.C:
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.vain = b.shown == shown
 	}
 	return b.last.Load()
 }

@@ -35,6 +35,9 @@ func TestBoard(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		took(first, waitFor) // the loop hangs
 		<-b.Asked()
+		took(first, 0) // and nobody waits for it again
+		<-b.Asked()
+		b.Show(first)
 
 		second := &status.Status{Time: time.Now()}
 		var all sync.WaitGroup

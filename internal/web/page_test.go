@@ -28,7 +28,12 @@ import (
 var screenshots = flag.String("screenshots", "", "`directory` to keep the pictures of the page in")
 
 // The namespaces keep the browser to itself: it has a mind to call home.
-func TestMain(m *testing.M) { nstest.Main(m) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv(attackEnv); address != "" {
+		attack(address, 500)
+	}
+	nstest.Main(m)
+}
 
 // tab is the page in a browser.
 type tab struct {
@@ -156,20 +161,18 @@ func TestPageDirection(t *testing.T) {
 
 // A page that outlives its daemon becomes that of the next one.
 func TestPageOfNextVersion(t *testing.T) {
-	var now atomic.Pointer[status.Status]
-	now.Store(statustest.Lively(time.Now()))
-	b := open(t, Handler(now.Load, http.NotFoundHandler(), noAges))
+	board := showing(statustest.Lively(time.Now()))
+	b := open(t, Handler(board, http.NotFoundHandler(), noAges))
 	b.Await(`document.querySelector("#about").textContent.includes("v0.4.0")`)
 	b.Eval(`document.body.dataset.page = "first"`)
 	next := statustest.Lively(time.Now())
 	next.Version = "v0.5.0"
-	now.Store(next)
+	board.Show(next)
 	b.Await(`document.body.dataset.page != "first" && document.querySelector("#about")?.textContent.includes("v0.5.0") == true`)
 }
 
 // On a phone what fires is on the first screens, and a tap reads a plot.
 func TestPageOnPhone(t *testing.T) {
-	var now atomic.Pointer[status.Status]
 	lively := func() *status.Status {
 		s := statustest.Lively(time.Now())
 		resting := make([]status.Rule, 30)
@@ -179,8 +182,8 @@ func TestPageOnPhone(t *testing.T) {
 		s.Rules = append(resting, s.Rules...)
 		return s
 	}
-	now.Store(lively())
-	b := open(t, Handler(now.Load, http.NotFoundHandler(), noAges))
+	board := showing(lively())
+	b := open(t, Handler(board, http.NotFoundHandler(), noAges))
 	b.Call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true}, nil)
 	b.Call("Emulation.setTouchEmulationEnabled", map[string]any{"enabled": true}, nil)
 	const (
@@ -198,7 +201,7 @@ func TestPageOnPhone(t *testing.T) {
 	b.Eval(folded + `.querySelector("summary").click()`)
 	next := lively()
 	next.Rules[0].Sockets = 1
-	now.Store(next)
+	board.Show(next)
 	b.Await(folded + `.querySelector("summary").textContent == "30 rules that hold nothing" && ` + folded + `.open`)
 
 	b.Eval(plot + `.scrollIntoView({block: "center"})`)
@@ -236,9 +239,8 @@ func TestPageOfNothing(t *testing.T) {
 
 // The page keeps up with the daemon, and what one did to it stays.
 func TestPageInUse(t *testing.T) {
-	var now atomic.Pointer[status.Status]
-	now.Store(statustest.Lively(time.Now()))
-	b := open(t, Handler(now.Load, http.NotFoundHandler(), noAges))
+	board := showing(statustest.Lively(time.Now()))
+	b := open(t, Handler(board, http.NotFoundHandler(), noAges))
 	const (
 		plot   = `document.querySelector("figure[data-state=last-ack]")`
 		button = `document.querySelector("button[data-state=last-ack]")`
@@ -256,7 +258,7 @@ func TestPageInUse(t *testing.T) {
 
 	next := statustest.Lively(time.Now())
 	next.Rules[0].Mode, next.Rules[0].Sockets, next.Problems = status.Stopped, 1234, nil
-	now.Store(next)
+	board.Show(next)
 	b.Await(pool + `.querySelector(".badge").textContent == "stopped" && ` + pool + `.querySelector("dd").textContent == "1,234"`)
 	b.Await(`document.querySelector("#verdict .waiting").textContent == "no problems · 1 firing" && document.querySelector(".problem") == null`)
 	b.Await(`document.title == "no problems · 1 firing · shop-7f9c · sockdog"`)

@@ -7,8 +7,6 @@ import (
 
 	"github.com/sockdog/sockdog/internal/metrics"
 	"github.com/sockdog/sockdog/internal/metrics/metricstest"
-	"github.com/sockdog/sockdog/internal/status"
-	"github.com/sockdog/sockdog/internal/status/statustest"
 )
 
 // pace is how often a real Prometheus must scrape without an error, and how far
@@ -22,8 +20,8 @@ func pace() (scrapes int, apart time.Duration) {
 
 func TestPrometheus(t *testing.T) {
 	scrapes, apart := pace()
-	current := func() *status.Status { return statustest.Lively(time.Now()) }
-	target, stop := serve(t, Handler(current, metrics.Handler(current), noAges))
+	board := looped(t)
+	target, stop := serve(t, Handler(board, metrics.Handler(board.Current), noAges))
 	t.Cleanup(func() { stop() }) // after Prometheus
 	prometheus := metricstest.StartPrometheus(t, target, apart)
 	prometheus.Await(t, `count_over_time(up[10m])`, float64(scrapes), time.Duration(scrapes)*apart+time.Minute)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,88 +10,140 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// mostConns bounds what readers can cost in descriptors and memory: the watch
-// shares both. Who comes beyond that takes the place of a connection that rests
-// between two requests, or else of one that has asked for nothing for silentFor
-// after it was made, lest those who keep theirs keep out a liveness probe; where
-// there is none, they wait, all but one in the kernel's accept queue.
+// Readers share descriptors and memory with the watch, and are not to cost it much.
+// Who connects while maxConns others are connected takes the place of one that rests
+// between two requests, or else of the one that has been at its request for the
+// longest, if that is minTime at least: a client that is slow, or hostile, keeps
+// nobody out. At most maxConns/minTime clients a second get in that way, which bounds
+// what those cost that always come again.
 const (
-	mostConns = 64
-	silentFor = 100 * time.Millisecond
+	maxConns = 256
+	minTime  = 100 * time.Millisecond
 )
+
+// The kernel buffers little for a client, and not for long what it does not read.
+const (
+	bufferSize = 16 << 10
+	unreadFor  = 10 * time.Second
+)
+
+// Listen listens for [Serve]. Multipath TCP is of no use to who reads here, and knows
+// fewer options.
+func Listen(address string) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = errors.Join( // inherited by each connection
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, bufferSize),
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unreadFor.Milliseconds())))
+		})
+		return errors.Join(err, failed)
+	}}
+	config.SetMultipathTCP(false)
+	return config.Listen(context.Background(), "tcp", address)
+}
 
 // Serve answers on l until ctx is done, and then breaks off: nothing that is read
 // here is worth waiting for. It closes l.
 func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
-	seats := newLimited(l, mostConns)
+	limited := newLimitListener(l)
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           refuseBodies(handler),
 		ReadHeaderTimeout: 2 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      10 * time.Second,
+		WriteTimeout:      unreadFor,
 		// Longer than Prometheus waits between scrapes: the side that closes first
 		// is left with the TIME_WAIT socket.
 		IdleTimeout:                  2 * time.Minute,
 		MaxHeaderBytes:               8 << 10,
 		DisableGeneralOptionsHandler: true,
-		ConnState:                    seats.note,
+		ConnState:                    limited.track,
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(seats); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 	}
 	return nil
 }
 
-// limited is a listener with so many connections open at once at most.
-type limited struct {
+// refuseBodies answers to who sends a body, or says that it will, without waiting for
+// it: net/http would, to use the connection again.
+func refuseBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		http.NewResponseController(w).SetReadDeadline(time.Now()) // of what has not come
+		w.Header().Set("Connection", "close")
+		http.Error(w, "sockdog takes no request bodies", http.StatusRequestEntityTooLarge)
+	})
+}
+
+// limitListener is a listener with maxConns connections open at once.
+type limitListener struct {
 	net.Listener
-	seats  chan struct{}
 	closed chan struct{}
 	close  func() error
+	left   chan struct{} // ready when a connection may have ended
 
-	mu     sync.Mutex
-	idle   []net.Conn    // those at rest, the longest first
-	silent []newcomer    // those that have not asked for anything, the oldest first
-	rested chan struct{} // one more is
+	mu      sync.Mutex
+	conns   []*limitedConn
+	waiting bool // there are maxConns, and somebody waits
 }
 
-// newcomer is a connection whose first request has not come.
-type newcomer struct {
+// limitedConn is a connection of a limitListener.
+type limitedConn struct {
 	net.Conn
-	since time.Time
+	of    *limitListener
+	begin sync.Once // to read
+
+	// Under of.mu:
+	phase phase
+	since time.Time // it is in that
 }
 
-func newLimited(l net.Listener, most int) *limited {
+// phase is what a connection is at. The first is the best to give way.
+type phase int
+
+const (
+	idle   phase = iota // between two requests
+	asking              // at a request
+	fresh               // nobody has had the time to read from it
+)
+
+func newLimitListener(l net.Listener) *limitListener {
 	closed := make(chan struct{})
-	return &limited{
+	return &limitListener{
 		Listener: l,
-		seats:    make(chan struct{}, most),
 		closed:   closed,
 		close:    sync.OnceValue(func() error { close(closed); return l.Close() }),
-		rested:   make(chan struct{}, 1),
+		left:     make(chan struct{}, 1),
 	}
 }
 
-func (l *limited) Accept() (net.Conn, error) {
+func (l *limitListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
+	c := &limitedConn{Conn: conn, of: l, phase: fresh}
 	for {
-		var later <-chan time.Time
-		if len(l.seats) == cap(l.seats) {
-			later = l.dismiss(time.Now())
+		wait := l.admit(c, time.Now())
+		if wait <= 0 {
+			return c, nil
 		}
 		select {
-		case l.seats <- struct{}{}:
-			return &seated{conn, sync.OnceFunc(func() { <-l.seats })}, nil
-		case <-l.rested:
-		case <-later:
+		case <-time.After(wait):
+		case <-l.left:
 		case <-l.closed:
 			conn.Close()
 			return nil, net.ErrClosed
@@ -98,53 +151,83 @@ func (l *limited) Accept() (net.Conn, error) {
 	}
 }
 
-// note keeps in mind which connections are at rest, and which have yet to ask.
-func (l *limited) note(c net.Conn, state http.ConnState) {
+// admit adds c to the connections, in the place of another where there is no room.
+// It returns how long to wait for such a place.
+func (l *limitListener) admit(c *limitedConn, now time.Time) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.idle = slices.DeleteFunc(l.idle, func(i net.Conn) bool { return i == c })
-	l.silent = slices.DeleteFunc(l.silent, func(n newcomer) bool { return n.Conn == c })
-	switch state {
-	case http.StateNew:
-		l.silent = append(l.silent, newcomer{c, time.Now()})
-	case http.StateIdle:
-		l.idle = append(l.idle, c)
-		select {
-		case l.rested <- struct{}{}:
-		default:
+	l.waiting = len(l.conns) >= maxConns
+	if l.waiting {
+		worst := slices.MinFunc(l.conns, func(a, b *limitedConn) int {
+			return cmp.Or(cmp.Compare(a.phase, b.phase), a.since.Compare(b.since))
+		})
+		switch wait := minTime - now.Sub(worst.since); {
+		case worst.phase == fresh:
+			return minTime
+		case worst.phase == asking && wait > 0:
+			return wait
 		}
+		l.evict(worst)
 	}
+	c.since = now
+	l.conns = append(l.conns, c)
+	return 0
 }
 
-// dismiss closes the connection that has been at rest for the longest, or else the
-// one that has been silent for the longest. Where that is not for long enough, it
-// returns what is ready once it is.
-func (l *limited) dismiss(now time.Time) (later <-chan time.Time) {
+// track takes note of what a connection is at.
+func (l *limitListener) track(conn net.Conn, state http.ConnState) {
+	c := conn.(*limitedConn)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case len(l.idle) > 0:
-		l.idle[0].Close() // the rest is up to note
-		l.idle = l.idle[1:]
-	case len(l.silent) == 0:
-	case now.Sub(l.silent[0].since) >= silentFor:
-		l.silent[0].Close()
-		l.silent = l.silent[1:]
-	default:
-		return time.After(l.silent[0].since.Add(silentFor).Sub(now))
+	case state == http.StateIdle:
+		c.phase, c.since = idle, time.Now()
+		if l.waiting {
+			l.evict(c)
+		}
+	case state == http.StateActive && c.phase == idle:
+		c.phase, c.since = asking, time.Now()
 	}
-	return nil
 }
 
-func (l *limited) Close() error { return l.close() }
-
-// seated is a connection that gives its seat back when it is closed.
-type seated struct {
-	net.Conn
-	leave func()
+// evict closes a connection for another to take its place.
+func (l *limitListener) evict(c *limitedConn) {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.phase != idle {
+		tcp.SetLinger(0) // what it does not read is not kept for it
+	}
+	c.Conn.Close()
+	l.remove(c)
 }
 
-func (c *seated) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
+func (l *limitListener) remove(c *limitedConn) {
+	i := slices.Index(l.conns, c)
+	if i < 0 {
+		return // it was evicted
+	}
+	l.conns = slices.Delete(l.conns, i, i+1)
+	l.waiting = false
+	select {
+	case l.left <- struct{}{}:
+	default:
+	}
+}
+
+func (l *limitListener) Close() error { return l.close() }
+
+// Read reads, and notes when the first time is.
+func (c *limitedConn) Read(b []byte) (int, error) {
+	c.begin.Do(func() {
+		c.of.mu.Lock()
+		defer c.of.mu.Unlock()
+		c.phase, c.since = asking, time.Now()
+	})
+	return c.Conn.Read(b)
+}
+
+func (c *limitedConn) Close() error {
+	err := c.Conn.Close()
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.of.remove(c)
+	return err
 }

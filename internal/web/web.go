@@ -23,19 +23,20 @@ var files embed.FS
 // Server is who answers, in the header of that name.
 const Server = "sockdog"
 
-// Handler serves what current returns, which may be nil at first, metrics, and ages. It
-// answers to every address, to localhost and to these names: what else stands in
-// a Host header may be a trick of DNS to read this from a page of somebody else's.
-func Handler(current func() *status.Status, metrics, ages http.Handler, names ...string) http.Handler {
+// Handler serves what stands on the board, metrics, and ages. It answers to every
+// address, to localhost and to these names: what else stands in a Host header may be a
+// trick of DNS to read this from a page of somebody else's.
+func Handler(board *Board, metrics, ages http.Handler, names ...string) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metrics)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(current(), time.Now())) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(current())) })
-	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { serveStatus(w, current()) })
+	mux.Handle("GET /metrics", &shared{current: board.Current, next: metrics})
+	mux.Handle("GET /api/v1/status", &shared{current: board.Current, next: statusOf(board)})
+	// A probe has little time, and waits for nothing.
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(board.last.Load(), time.Now())) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(board.last.Load())) })
 	mux.Handle("GET "+AgesPath, ages)
-	mux.Handle("GET /{$}", file("page.html"))
-	mux.Handle("GET /page.js", file("page.js"))
-	mux.Handle("GET /page.css", file("page.css"))
+	mux.Handle("GET /{$}", file("page.html", "text/html"))
+	mux.Handle("GET /page.js", file("page.js", "text/javascript"))
+	mux.Handle("GET /page.css", file("page.css", "text/css"))
 	return guard(mux, names)
 }
 
@@ -62,7 +63,7 @@ func guard(next http.Handler, names []string) http.Handler {
 // names. A name can be made to point here by whoever owns it; an address cannot.
 // No browser leaves the header out.
 func ours(host string, names []string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
+	if name, port, err := net.SplitHostPort(host); err == nil && strings.Trim(port, "0123456789") == "" {
 		host = name
 	}
 	host = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), ".")
@@ -104,20 +105,34 @@ func judge(w http.ResponseWriter, why string) {
 	fmt.Fprintln(w, "ok")
 }
 
-func serveStatus(w http.ResponseWriter, s *status.Status) {
-	if s == nil {
-		http.Error(w, "starting", http.StatusServiceUnavailable)
-		return
-	}
-	text, err := json.Marshal(s)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Write(append(text, '\n'))
+func statusOf(board *Board) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s := board.last.Load()
+		if s == nil {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
+		}
+		text, err := json.Marshal(s)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(append(text, '\n'))
+	})
 }
 
-func file(name string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, name) })
+func file(name, kind string) http.Handler {
+	return &shared{
+		current: func() *status.Status { return nil },
+		next: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			text, err := files.ReadFile(name)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			w.Header().Set("Content-Type", kind+"; charset=utf-8")
+			w.Write(text)
+		}),
+	}
 }

@@ -19,9 +19,37 @@ import (
 	"github.com/sockdog/sockdog/internal/status/statustest"
 )
 
+// handler serves one status; nil: none yet.
 func handler(s *status.Status, names ...string) http.Handler {
-	current := func() *status.Status { return s }
-	return Handler(current, metrics.Handler(current), noAges, names...)
+	board := showing(s)
+	return Handler(board, metrics.Handler(board.Current), noAges, names...)
+}
+
+func showing(s *status.Status) *Board {
+	board := NewBoard()
+	if s != nil {
+		board.Show(s)
+	}
+	return board
+}
+
+// looped is a board on which a daemon's loop shows how things stand.
+func looped(t *testing.T) *Board {
+	board := showing(statustest.Lively(time.Now()))
+	go func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-board.Asked():
+			case <-tick.C:
+			case <-t.Context().Done():
+				return
+			}
+			board.Show(statustest.Lively(time.Now()))
+		}
+	}()
+	return board
 }
 
 var noAges = NewAges("v1", Origin{}, func() sock.Instant { return 0 })
@@ -122,6 +150,10 @@ func TestHost(t *testing.T) {
 		"127.0.0.1.example.com":   421,
 		"node-7.example.com.evil": 421,
 		"127.0.0.1:9797:80":       421,
+		"127.0.0.1:9797.evil.com": 421,
+		"localhost:evil.com":      421,
+		"[::1]:9797.evil.com":     421,
+		"127.0.0.1:":              200,
 		"[::1":                    200, // an address all the same
 		"a b":                     421,
 	} {
