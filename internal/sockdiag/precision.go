@@ -8,7 +8,9 @@ import (
 
 // lateTick is how far jiffies may fall behind the clock. The tick that counts
 // them comes late where interrupts are off for long, or the hypervisor runs
-// somebody else: 7 ms were measured in a virtual machine with HZ=250.
+// somebody else: 7 ms were measured in a virtual machine with HZ=250, and up to 91
+// ms where the guest was starved. To allow for that everywhere would make each
+// kill later by as much.
 const lateTick = 10 * time.Millisecond
 
 // Precision bounds the error of every time that tcp_info gives: one tick of the
