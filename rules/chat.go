@@ -36,6 +36,8 @@ func serviceOf(u *url.URL) service {
 		return service{"Discord", FormatDiscord, true}
 	case under("webhook.office.com") || under("logic.azure.com") || under("api.powerplatform.com"):
 		return service{"Teams", FormatTeams, true}
+	case host == "api.telegram.org":
+		return service{"Telegram", "", true}
 	case host == "events.pagerduty.com" || host == "events.eu.pagerduty.com":
 		return service{"PagerDuty", FormatPagerDuty, false}
 	case under("cloud.mattermost.com") && within("/hooks/"):

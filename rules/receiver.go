@@ -27,6 +27,9 @@ type Receiver struct {
 	TLS       TLS
 	Timeout   time.Duration // of a whole request
 
+	// Body makes the messages of a webhook that has no Format; else nil.
+	Body *Body
+
 	// RoutingKey is PagerDuty's name for the integration that an event is for, and
 	// all that it takes to send one.
 	RoutingKey Source
@@ -170,6 +173,7 @@ func addressTable(form Form) table[address] {
 	if form == Webhook {
 		t.keys = append(t.keys,
 			field("format", "how messages are written; absent: as Alertmanager's webhooks write them", format, func(a *address) *Format { return &a.Format }),
+			field("body", "a template of the JSON to send, in the place of a format", bodyTemplate, func(a *address) **Body { return &a.Body }),
 			field("routing_key_file", "for the format pagerduty: a file that holds the integration key, read each time",
 				fromFile, func(a *address) *Source { return &a.RoutingKey }),
 			field("routing_key_env", "for the format pagerduty: the environment variable that holds the integration key",
@@ -361,7 +365,10 @@ func (p *parser) checkAddress(a *address, at *yaml.Node) {
 
 // checkFormat holds a webhook's routing key to its format.
 func (p *parser) checkFormat(a *address) {
-	if a.Form == Webhook && !a.given.has("format") {
+	switch {
+	case a.given.has("format") && a.given.wrote("body"):
+		p.report(a.given["body"], "format and body both say what a message is: keep one")
+	case a.Form == Webhook && !a.given.has("format") && !a.given.has("body"):
 		a.Format = FormatAlertmanager
 	}
 	inFile, inEnv := a.given["routing_key_file"], a.given["routing_key_env"]
@@ -370,7 +377,7 @@ func (p *parser) checkFormat(a *address) {
 		p.report(inEnv, "routing_key_file and routing_key_env stand side by side: keep one")
 	case a.Format == FormatPagerDuty && inFile == nil && inEnv == nil:
 		p.report(a.given["format"], "pagerduty needs the integration key: name a file that holds it as routing_key_file, or a variable as routing_key_env")
-	case a.Format != FormatPagerDuty && a.Format != "":
+	case a.Format != FormatPagerDuty && (a.Format != "" || !a.given.has("format")):
 		if at := cmp.Or(inFile, inEnv); at != nil {
 			p.report(at, "%s is for the format pagerduty: write format: pagerduty, or remove it", at.Value)
 		}
@@ -427,11 +434,18 @@ func (p *parser) checkTLS(a *address) {
 	}
 }
 
+// maxReceivers bounds what it costs to check the bodies of a file, and to tell them all.
+const maxReceivers = 64
+
 // receivers is the mapping from names to receivers, in the order of the file.
 var receivers = value[[]*address]{
 	read: func(p *parser, n *yaml.Node) []*address {
 		var all []*address
-		for _, e := range p.named(n, "receivers") {
+		for i, e := range p.named(n, "receivers") {
+			if i == maxReceivers {
+				p.report(e.key, "a file has at most %d receivers: one with several urls tells them all", maxReceivers)
+				break
+			}
 			if !ruleNames.MatchString(e.key.Value) {
 				name := "this key"
 				if p.mayQuote(e.key, e.key.Value) {
@@ -446,7 +460,7 @@ var receivers = value[[]*address]{
 		return all
 	},
 	schema: schema{
-		"type": "object", "propertyNames": schema{"pattern": ruleNames.String()},
+		"type": "object", "maxProperties": maxReceivers, "propertyNames": schema{"pattern": ruleNames.String()},
 		"additionalProperties": oneKey(choiceTable.schema()),
 	},
 }

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -99,6 +100,65 @@ func TestTarget(t *testing.T) {
 			t.Errorf("Target(%q) = %q, want an error", text, got)
 		case strings.Contains(err.Error(), "hush"):
 			t.Errorf("Target(%q) gives the secret away: %v", text, err)
+		}
+	}
+}
+
+func TestReceiverWithBody(t *testing.T) {
+	const text = `
+receivers:
+  telegram:
+    webhook:
+      url_file: /run/secrets/telegram-url
+      body: |
+        {"chat_id": -1001, "text": {{.Text}}}
+rules: []
+`
+	r := mustParse(t, text).Receivers[0]
+	if r.Format != "" || r.Body.String() != "{\"chat_id\": -1001, \"text\": {{.Text}}}\n" {
+		t.Errorf("%+v", r)
+	}
+	if err := validate(t, compileSchema(t), []byte(text)); err != nil {
+		t.Errorf("the schema refuses it: %v", err)
+	}
+}
+
+// What a receiver's lint knows of hosts.
+func TestServices(t *testing.T) {
+	tests := map[string]struct {
+		format Format
+		secret bool
+	}{
+		"https://hooks.slack.com/services/T/B/x":                                   {FormatSlack, true},
+		"https://HOOKS.slack.com./services/T/B/x":                                  {FormatSlack, true},
+		"https://hooks.slack.com/triggers/T/1/x":                                   {"", true},
+		"https://hooks.slack.com.example.com/services/T/B/x":                       {"", false},
+		"https://discord.com/api/webhooks/1/x":                                     {FormatDiscord, true},
+		"https://ptb.discord.com/api/v10/webhooks/1/x?wait=true":                   {FormatDiscord, true},
+		"https://discord.com/api/webhooks/1/x/slack":                               {FormatSlack, true},
+		"https://discord.com/api/webhooks/1/x/github":                              {"", true},
+		"https://default1.2.environment.api.powerplatform.com:443/powerautomate/x": {FormatTeams, true},
+		"https://a.webhook.office.com/webhookb2/x":                                 {FormatTeams, true},
+		"https://events.eu.pagerduty.com/v2/enqueue":                               {FormatPagerDuty, false},
+		"https://acme.cloud.mattermost.com/hooks/x":                                {FormatSlack, true},
+		"https://open.rocket.chat/hooks/a/b":                                       {FormatSlack, true},
+		"https://chat.googleapis.com/v1/spaces/A/messages?key=a":                   {FormatSlack, true},
+		"https://example.com/hooks/4z5kw1pbf3yc9xj8r6t7n2m1qa":                     {"", true},
+		"https://example.com/hooks/123e4567-e89b-12d3-a456-426614174000":           {"", true},
+		"https://example.com/?Token=x":                                             {"", true},
+		"https://example.com/?token=":                                              {"", false},
+		"https://example.com/alertmanager-webhook-v2/alerts-2026":                  {"", false},
+		"http://prometheus-msteams.monitoring.svc.cluster.local:2000/alertmanager": {"", false},
+		"http://10.0.0.1:9093/api/v2/alerts":                                       {"", false},
+		"http://alertmanager.example.com/0123456789012345/":                        {"", false},
+	}
+	for text, want := range tests {
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if format, secret := serviceOf(u).format, holdsSecret(u); format != want.format || secret != want.secret {
+			t.Errorf("%s: format %q, secret %v; want %q, %v", text, format, secret, want.format, want.secret)
 		}
 	}
 }

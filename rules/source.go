@@ -34,6 +34,8 @@ type parser struct {
 	// twice, so that only an alias bomb uses it up.
 	budget int
 
+	bodyTries int // of single branches of bodies
+
 	// hidden are the lines, from 0, in which a secret may stand; nil: the text is not
 	// decoded, or not yet. names are the words that are none.
 	hidden []bool

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -9,20 +10,76 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-// inFormat is a notification as a receiver with that format takes it.
-func inFormat(format rules.Format, n *notification) []byte {
-	switch format {
+// inFormat is a notification as the receiver takes it.
+func inFormat(r *rules.Receiver, n *notification) ([]byte, error) {
+	switch r.Format {
 	case rules.FormatSlack:
-		return slack(n)
+		return slack(n), nil
 	case rules.FormatTeams:
-		return teams(n)
+		return teams(n), nil
 	case rules.FormatPagerDuty:
-		return pagerDuty(n)
+		return pagerDuty(n), nil
 	case rules.FormatDiscord:
-		return discord(n)
-	default:
-		return encode(n)
+		return discord(n), nil
 	}
+	if r.Body != nil {
+		return inBody(r.Body, n)
+	}
+	return encode(n), nil
+}
+
+// inBody is a notification in words of the rules file. Where they are too many, it
+// tells of fewer alerts.
+func inBody(b *rules.Body, n *notification) ([]byte, error) {
+	d := compose(n, func(d *digest) bool { return len(d.text()) <= mostText })
+	said := &rules.Notification{
+		Status: n.Status, Receiver: n.Receiver, Rule: n.GroupLabels["alertname"], Instance: n.CommonLabels["instance"],
+		LeftOut: n.TruncatedAlerts, Page: n.ExternalURL, Title: d.title, Text: d.text(),
+	}
+	said.Firing, said.Resolved = n.count()
+	for _, a := range n.Alerts {
+		said.Alerts = append(said.Alerts, rules.NotifiedAlert{
+			Status: a.Status, Severity: a.Labels["severity"], Summary: a.Annotations["summary"], Description: a.Annotations["description"],
+			Labels: a.Labels, Annotations: a.Annotations, StartsAt: a.StartsAt, EndsAt: a.EndsAt,
+		})
+	}
+	for {
+		body, err := b.Render(said)
+		if !errors.Is(err, rules.ErrLongBody) || len(said.Alerts) == 1 {
+			return body, err
+		}
+		half := len(said.Alerts) / 2
+		said.LeftOut += len(said.Alerts) - half
+		said.Alerts = said.Alerts[:half]
+	}
+}
+
+// mostText bounds a digest as one text, in bytes.
+const mostText = 4000
+
+// text is a digest without any markup.
+func (d *digest) text() string {
+	lines := []string{d.title}
+	for _, e := range d.entries {
+		lines = append(lines, e.summary)
+		lines = append(lines, e.details...)
+	}
+	for _, line := range []string{d.rest(), d.page} {
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// count says how many alerts of a notification fire, and how many have ended.
+func (n *notification) count() (firing, over int) {
+	for _, a := range n.Alerts {
+		if a.Status == statusFiring {
+			firing++
+		}
+	}
+	return firing, len(n.Alerts) - firing
 }
 
 // digest is a notification as people read it: a line above, and what there is to say of
@@ -71,14 +128,9 @@ func compose(n *notification, fits func(*digest) bool) *digest {
 
 // title says which rule, where, and how many of its alerts fire or have ended.
 func title(n *notification) string {
-	firing := 0
-	for _, a := range n.Alerts {
-		if a.Status == statusFiring {
-			firing++
-		}
-	}
+	firing, over := n.count()
 	what := fmt.Sprintf("FIRING:%d", firing)
-	switch over := len(n.Alerts) - firing; {
+	switch {
 	case firing == 0:
 		what = fmt.Sprintf("RESOLVED:%d", over)
 	case over > 0:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -365,4 +366,96 @@ func TestMisfit(t *testing.T) {
 		w.configure(r)
 		w.said(time.Hour, false)
 	})
+}
+
+// body is a receiver's, as the rules file has it.
+func body(t *testing.T, text string) *rules.Body {
+	t.Helper()
+	set, err := rules.Parse(strings.NewReader("receivers: {a: {webhook: {url_env: A, body: " + string(encode(text)) + "}}}\nrules: []"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set.Receivers[0].Body
+}
+
+// A body says what the file has it say.
+func TestBody(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		var got []string
+		w.post = func(_ context.Context, _ *rules.Receiver, _ rules.Source, body []byte) (time.Duration, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			got = append(got, string(body))
+			return 0, nil
+		}
+		want := func(lines ...string) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if diff := cmp.Diff(lines, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			got = nil
+		}
+		r := to(rules.Webhook, "chat", "hook")
+		r.Body = body(t, `{"text": {{.Title}}, "of": "{{.Rule}} on {{.Instance}} by {{.Receiver}}, see {{.Page}}", "n": [{{.Firing}}, {{.Resolved}}, {{.LeftOut}}], "status": "{{.Status}}"}`)
+		w.configure(r)
+		w.Set("chat", leak("10.0.0.1", "java[1] 1"), leak("10.0.0.2", "java[1] 1"))
+		want(`{"text":"[FIRING:2] postgres-close-wait on web-1","of":"postgres-close-wait on web-1 by chat, see http://here/","n":[2,0,0],"status":"firing"}`)
+
+		r.Body = body(t, `{{with index .Alerts 0}}{{json .Status}}{{end}}`)
+		w.configure(r) // who has heard of it is not told again
+		want()
+		w.Set("chat", over(leak("10.0.0.1", "java[1] 1")), over(leak("10.0.0.2", "java[1] 1")))
+		want(`"resolved"`)
+
+		r.Body = body(t, `{{.Text}}`)
+		w.configure(r)
+		w.Set("chat", leak("10.0.0.1", "java[1] 1"))
+		want(string(encode("[FIRING:1] postgres-close-wait on web-1\nwarning: postgres-close-wait: 3 sockets towards 10.0.0.1:5432 on web-1\n" +
+			leak("10.0.0.1", "java[1] 1").Annotations["description"] + "\nhttp://here/")))
+	})
+}
+
+// A body that fails with what is to be said is said to, and no message is sent.
+func TestBodyFails(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		r := to(rules.Webhook, "chat", "hook")
+		r.Body = body(t, `{"a": 1{{if eq .Firing 7}}, "b": {{(index .Alerts 9).Status}}{{end}}}`)
+		w.configure(r)
+		var alerts []Alert
+		for i := range 7 {
+			alerts = append(alerts, leak(fmt.Sprint(i), "java[1] 1"))
+		}
+		w.Set("chat", alerts...)
+		w.said(time.Hour, true, lost+"the body fails: <index .Alerts 9>: error calling index: index out of range: 9")
+		w.Set("chat", leak("8", "java[1] 1"))
+		w.said(time.Minute, false, "INFO the receiver takes alerts again")
+		w.results(Result{Receiver: "chat", Sent: 8, Failed: 7 * 60})
+	})
+}
+
+// A body that says too much tells of fewer alerts, and how many it leaves out.
+func TestLongBody(t *testing.T) {
+	n := &notification{Status: statusFiring, GroupLabels: map[string]string{"alertname": "a"}}
+	for i := range 300 {
+		n.Alerts = append(n.Alerts, notifiedAlert{Status: statusFiring, Annotations: map[string]string{"summary": fmt.Sprint(i), "description": strings.Repeat("x", 1<<10)}})
+	}
+	said, err := inBody(body(t, `{"left": {{.LeftOut}}, "alerts": {{.Alerts}}, "again": {{.Alerts}}}`), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Left   int
+		Alerts []any
+	}
+	if err := json.Unmarshal(said, &got); err != nil || got.Left != 263 || len(got.Alerts) != 37 {
+		t.Errorf("%d alerts and %d left out, %v", len(got.Alerts), got.Left, err)
+	}
+	n.Alerts = n.Alerts[:1]
+	n.Alerts[0].Annotations["description"] = strings.Repeat("x", rules.MaxBody)
+	if _, err := inBody(body(t, `{{json .Alerts}}`), n); !errors.Is(err, rules.ErrLongBody) {
+		t.Error(err)
+	}
 }

@@ -177,7 +177,8 @@ func (n *Notifier) equip(r *receiver, config *rules.Receiver) {
 }
 
 // sender is the one that tells whom the configuration means by a URL: whoever gets
-// another format, or is reached with another key, may know nothing yet.
+// another format, or is reached with another key, may know nothing yet. Who gets
+// another body does.
 func (r *receiver) sender(config *rules.Receiver, to rules.Source) *sender {
 	for _, s := range r.senders {
 		was := s.config.Load()

@@ -58,13 +58,11 @@ func pagerDuty(n *notification) []byte {
 		return encode(e)
 	}
 	d := pagerDetails{LeftOut: n.TruncatedAlerts}
+	d.Firing, d.Resolved = n.count()
 	begun := first.StartsAt
 	for _, a := range n.Alerts {
-		if a.Status == statusFiring {
-			d.Firing++
-			begun = slices.MinFunc([]time.Time{begun, a.StartsAt}, time.Time.Compare)
-		} else {
-			d.Resolved++
+		if a.Status == statusFiring && a.StartsAt.Before(begun) {
+			begun = a.StartsAt
 		}
 		d.Alerts = append(d.Alerts, pagerAlert{a.Status, a.Annotations["summary"], a.Annotations["description"], a.Labels})
 	}

@@ -54,6 +54,7 @@ type courier interface {
 // message is something to tell. One about no alerts asks whether the URL takes any.
 type message struct {
 	body   []byte
+	err    error // it could not be made
 	alerts int
 	// settle notes how it fared; nil: it was told. It reports whether the same is to
 	// be told in smaller messages.
@@ -127,7 +128,7 @@ func (s *sender) run(ctx context.Context) {
 			s.rest(ctx, due)
 			continue
 		}
-		ahead, err := s.post(ctx, s.config.Load(), s.to, m.body)
+		ahead, err := s.send(ctx, m)
 		if ctx.Err() != nil {
 			return
 		}
@@ -158,6 +159,14 @@ func (s *sender) run(ctx context.Context) {
 			retry = min(2*retry, s.pace.maxRetry)
 		}
 	}
+}
+
+// send posts a message, if there is one to post.
+func (s *sender) send(ctx context.Context, m *message) (ahead time.Duration, err error) {
+	if m.err != nil {
+		return 0, &failure{text: m.err.Error(), final: true}
+	}
+	return s.post(ctx, s.config.Load(), s.to, m.body)
 }
 
 // spare leaves the receiver alone for a while. Half of it is chance, lest all who

@@ -130,8 +130,8 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 		w.turns++
 		first.turn = w.turns
 		n := w.notification(about.rule, alerts[about], first)
-		body := inFormat(w.format, n)
-		return &message{body: body, alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
+		body, err := inFormat(w.sender.config.Load(), n)
+		return &message{body: body, err: err, alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
 			if err == nil {
 				w.table.hear(w.sender, upTo, func(labels map[string]string) bool { return w.subject(labels) == about })
 			}
