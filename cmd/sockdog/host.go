@@ -77,6 +77,7 @@ func (h *host) options(log *slog.Logger) daemon.Options {
 			return owner.Find(procRoot, inodes)
 		},
 		ReadUsage: func(pid int) (owner.Usage, error) { return owner.ReadUsage(procRoot, pid) },
+		Examine:   func() (owner.Access, error) { return owner.Examine(procRoot) },
 		Able:      h.engineAble(), Cure: h.cure(),
 	}
 }

@@ -163,8 +163,13 @@ func (w *report) summary(s *status.Status) {
 	}
 	w.line("  ", fmt.Sprintf("rules  %s, in force for %s", file, w.since(s.File.Loaded)))
 	w.line("  ", fmt.Sprintf("looks  %s, %d done, %d failed", looks, s.Looks.OK, s.Looks.Failed))
-	for _, p := range s.Problems {
-		fmt.Fprintf(w, "\nPROBLEM  for %s\n", w.since(p.Since))
+	w.notes("PROBLEM", s.Problems)
+	w.notes("NOTE", s.Notes)
+}
+
+func (w *report) notes(kind string, all status.Problems) {
+	for _, p := range all {
+		fmt.Fprintf(w, "\n%s  for %s\n", kind, w.since(p.Since))
 		for line := range strings.SplitSeq(p.Text, "\n") {
 			w.line("  ", line)
 		}

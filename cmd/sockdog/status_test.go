@@ -73,7 +73,7 @@ func TestStatus(t *testing.T) {
 		Sockets: status.Sockets{"close-wait": 7}, SocketsAt: now.Add(-190 * time.Second), SocketsEverySeconds: 900,
 	}
 	evil := statustest.Lively(now)
-	evil.Problems, evil.Rules, evil.Sockets = nil, nil, nil
+	evil.Problems, evil.Notes, evil.Rules, evil.Sockets = nil, nil, nil, nil
 	evil.Actions = evil.Actions[:1]
 	evil.Actions[0].Time = now.Add(-4 * time.Hour)
 	evil.Actions[0].Comm = "\x1b]0;caught\a\nroot"

@@ -22,6 +22,7 @@ type board struct {
 	started   time.Time
 	file      status.RulesFile
 	problems  status.Problems
+	notes     status.Problems
 	actions   []journal.Record // the last ones, newest last
 	lateness  status.Histogram
 	durations status.Histogram // of looks
@@ -127,7 +128,7 @@ func (d *watch) publish() {
 	s := &status.Status{
 		Version: d.Version, Host: d.Host, Netns: d.Netns,
 		Time: now, Started: b.started, Ready: d.ready,
-		Problems: b.problems, File: b.file, Rules: make([]status.Rule, len(o.Rules)),
+		Problems: b.problems, Notes: b.notes, File: b.file, Rules: make([]status.Rule, len(o.Rules)),
 		Sockets: b.sockets, SocketsAt: b.socketsAt, SocketsEverySeconds: b.socketsEvery.Seconds(), History: b.history.History(now),
 		Actions:        slices.Clone(b.actions),
 		ActionPossible: map[string]bool{string(rules.Kill): o.CannotKill == "", string(rules.Alert): true, string(rules.Log): true},

@@ -88,6 +88,7 @@ type Options struct {
 	OpenCounters func() (Counters, error)
 	FindOwners   func(inodes map[uint32]struct{}) (owner.Found, error)
 	ReadUsage    func(pid int) (owner.Usage, error)
+	Examine      func() (owner.Access, error) // whose descriptors can be read; nil: that is not to be told
 
 	Able     engine.Able
 	Cure     string // what to do about Able.Kill
@@ -134,8 +135,10 @@ type watch struct {
 	tally    tally
 	ruled    atomic.Int64 // instant at which the rules in force came: for the actor
 
-	destroys   bool    // a rule in force does
-	budget     float64 // of CPU, for all that the rules want
+	enabled    bool         // a rule in force is
+	unnamed    *unnamedNote // whose sockets have no name, until that is said
+	destroys   bool         // a rule in force does
+	budget     float64      // of CPU, for all that the rules want
 	nextCensus sock.Instant
 }
 
@@ -362,9 +365,11 @@ func (d *watch) rule(set *rules.Set, standIn bool) {
 	d.carryOut(d.engine.Step(now, engine.Ruled{Program: engine.Compile(&within), StandIn: standIn}))
 	d.teller.post(dispatch{rules: set})
 	d.tally.rules, d.destroys, d.budget = len(set.Rules), destructive(set), set.Settings.CPUBudget
-	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled }) {
+	d.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })
+	if !d.enabled {
 		d.beReady() // there will be no look
 	}
+	d.tellAccess()
 	if d.Able.Kill != "" && d.destroys && !d.warned {
 		d.warned = true
 		d.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Able.Kill, slog.String("cure", d.Cure))
@@ -412,6 +417,9 @@ func (d *watch) notice(in engine.Input, now sock.Instant) {
 		if in.Err == nil {
 			d.beReady()
 		}
+	case examined:
+		d.unnamed = in.note
+		d.tellAccess()
 	case engine.Counted:
 		if !d.ready && in.OK && d.engine.Overview(now).Wanted == 0 {
 			d.beReady()

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/status"
@@ -123,4 +124,27 @@ func hasProblem(s *status.Status, kind string) bool {
 		}
 	}
 	return false
+}
+
+// Whose sockets have no name is said once, and only where a rule in force might name
+// them; it is no problem, and stands on the page.
+func TestUnnamedHolders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	current := w.show()
+	w.options.Examine = func() (owner.Access, error) { return owner.Access{Contained: true, Processes: 1}, nil }
+	w.watch(often + "rules: []\n")
+	const said = "who holds sockets cannot be told"
+	if n := w.count(said); n > 0 {
+		t.Errorf("said %d times where no rule wants to know", n)
+	}
+	for range 2 {
+		w.rules <- daemon.Reload{Rules: w.parse(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: kill}]\n")}
+	}
+	w.await("that", func(l line) bool { return strings.HasPrefix(l.Msg, said) && l.Level == "WARN" })
+	w.rules <- daemon.Reload{Rules: w.parse("rules: []")}
+	w.until("note", func() bool { s := current(); return len(s.Notes) == 1 && s.Notes[0].Kind == "holders" })
+	if n := w.count(said); n != 1 || len(current().Problems) > 0 {
+		t.Errorf("said %d times; the problems: %v", n, current().Problems)
+	}
 }

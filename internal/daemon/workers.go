@@ -234,6 +234,9 @@ func (d *watch) actor(done <-chan struct{}, send func(engine.Input)) (func(), er
 
 // walk finds the holders of sockets.
 func (d *watch) walk(done <-chan struct{}, send func(engine.Input)) {
+	if d.Examine != nil {
+		send(d.examine())
+	}
 	for {
 		select {
 		case <-done:

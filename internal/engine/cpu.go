@@ -134,14 +134,14 @@ func (u *usages) watch(owners []sock.Owner, now sock.Instant) {
 }
 
 // awaitUsage is until when the first kills of the holders of t wait, so that it is
-// known how much CPU they use without them. What was known ahead of its time is not
+// known how much CPU they use without them. What was seen before it fell due is not
 // late for that.
 func (e *Engine) awaitUsage(t *track, now sock.Instant) sock.Instant {
 	if t.owner == nil {
 		return 0
 	}
 	e.usages.watch(t.owner.Owners, now)
-	if t.ahead {
+	if t.foreseen {
 		return 0
 	}
 	until := sock.Instant(0)

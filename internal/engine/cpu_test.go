@@ -186,7 +186,8 @@ func TestWaitForUsage(t *testing.T) {
 		want string
 	}{
 		{"due when first seen", time.Minute, "1.2s r kill done 1"},
-		{"seen before it is due", 9900*time.Millisecond - 1500*time.Millisecond, "1.6s r kill done 1"},
+		{"seen well before it is due", 8400 * time.Millisecond, "1.6s r kill done 1"},
+		{"seen just before it is due", 9900 * time.Millisecond, "100ms r kill done 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newPrograms(t, 0.01)

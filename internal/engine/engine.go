@@ -445,6 +445,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case stands != ripe:
 				next = min(next, max(at, now.Add(leastWait)))
 				t.blocked = t.blocked || stands == stopped
+				t.foreseen = t.foreseen || stands == later && at != never
 				t.ahead = t.ahead || at.Sub(now) >= time.Second
 				if stands == stopped && a.Kind.Destructive() && InUse(s) {
 					e.spare(t, r, "in_use")

@@ -122,6 +122,12 @@ func (e *Engine) resolve(now sock.Instant) {
 	o.walking, o.urgent = true, never
 }
 
+func (in Examined) apply(e *Engine, _ sock.Instant) {
+	if e.owners.ended == 0 { // a walk knows better
+		e.owners.partial = !in.Complete
+	}
+}
+
 func (in Owned) apply(e *Engine, now sock.Instant) {
 	o := &e.owners
 	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete

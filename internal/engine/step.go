@@ -76,6 +76,10 @@ type Owned struct {
 	Cost     time.Duration
 }
 
+// Examined says whether a walk can show every process of the host, and all its
+// descriptors.
+type Examined struct{ Complete bool }
+
 // Acted says how the acts ended that a plan asked for.
 type Acted struct {
 	Outcomes []Outcome

@@ -50,7 +50,8 @@ type track struct {
 
 	owner    *Holders
 	wanted   bool         // its owner is being looked for
-	ahead    bool         // it was known well before it fell due
+	foreseen bool         // it was known before it fell due
+	ahead    bool         // and well before that
 	patience sock.Instant // until when to wait for that; 0: not waited for yet
 
 	stored stored // what is on disk of it

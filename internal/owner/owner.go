@@ -9,7 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -64,32 +64,73 @@ func Find(root string, wanted map[uint32]struct{}) (Found, error) {
 	}
 }
 
-// Readable reports whether a walk could be complete: every process of the host is
-// there, and lets its descriptors be read. It looks at one of each, and so costs
-// a fraction of a walk.
-func Readable(root string) bool {
+// Access is whose descriptors can be read.
+type Access struct {
+	AllShown   bool       // every process of the host is shown
+	Contained  bool       // this is a PID namespace of its own: those outside of it can never be shown
+	Privileged bool       // the calling thread has the capabilities that reading takes
+	Processes  int        // that are shown
+	Refused    int        // of these, how many do not let their descriptors be read
+	First      sock.Owner // the first of those
+}
+
+// Complete reports whether a walk can be complete.
+func (a *Access) Complete() bool { return a.AllShown && a.Refused == 0 }
+
+// Examine finds out whose descriptors can be read under root. It looks at one of
+// each process, and so costs a fraction of a walk.
+func Examine(root string) (Access, error) {
 	dir, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return Access{}, fmt.Errorf("examine processes: %w", &os.PathError{Op: "open", Path: root, Err: err})
 	}
 	defer unix.Close(dir)
-	if !showsKernelThreads(dir) {
-		return false
-	}
+	a := Access{AllShown: showsKernelThreads(dir), Contained: contained(dir), Privileged: privileged()}
 	pids, fds := newDirents(), newDirents()
 	pids.reset(dir)
 	for {
 		name, err := pids.next()
-		if name == nil || err != nil {
-			return err == nil
+		if err != nil {
+			return a, fmt.Errorf("examine processes: list %s: %w", root, err)
 		}
-		if _, err := strconv.Atoi(string(name[:len(name)-1])); err != nil {
+		if name == nil {
+			return a, nil
+		}
+		pid, err := strconv.Atoi(string(name[:len(name)-1]))
+		if err != nil {
 			continue // not a process
 		}
-		if unlessGone(readOne(dir, name, fds)) != nil {
-			return false
+		a.Processes++
+		if unlessGone(readOne(dir, name, fds)) == nil {
+			continue
+		}
+		if a.Refused++; a.Refused == 1 {
+			a.First = describe(dir, string(name[:len(name)-1]), pid)
 		}
 	}
+}
+
+// contained reports whether the /proc opened as dir is of another PID namespace than
+// the host's, whose number is the same on every host (PROC_PID_INIT_INO).
+func contained(dir int) bool {
+	var link [64]byte
+	n, err := unix.Readlinkat(dir, "self/ns/pid", link[:])
+	return err == nil && string(link[:n]) != "pid:[4026531836]"
+}
+
+// privileged reports whether the calling thread may read any descriptor of its user
+// namespace.
+func privileged() bool {
+	const both = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&both == both
+}
+
+// Readable reports whether a walk could be complete.
+func Readable(root string) bool {
+	a, err := Examine(root)
+	return err == nil && a.Complete()
 }
 
 // readOne reads where one descriptor of a process leads to. That its directory
@@ -154,7 +195,7 @@ func (w *walk) process(root, pid int) error {
 			continue
 		}
 		if self.PID == 0 {
-			self = describe(dir, pid)
+			self = describe(dir, "..", pid)
 		}
 		if known := w.owners[inode]; len(known) == 0 || known[len(known)-1].PID != pid {
 			w.owners[inode] = append(known, self)
@@ -162,18 +203,19 @@ func (w *walk) process(root, pid int) error {
 	}
 }
 
-// describe names a process. It starts at the process's open fd directory, so
-// that a PID given away meanwhile does not lend its new owner's name.
-func describe(fdDir, pid int) sock.Owner {
+// describe names the process whose directory is at path. Where that starts at the
+// process's open fd directory, a PID given away meanwhile does not lend its new
+// owner's name.
+func describe(dir int, path string, pid int) sock.Owner {
 	o := sock.Owner{PID: pid}
 	var buf [4096]byte
-	if n, err := readFileAt(fdDir, "../comm", buf[:]); err == nil {
+	if n, err := readFileAt(dir, path+"/comm", buf[:]); err == nil {
 		o.Comm = strings.TrimSuffix(string(buf[:n]), "\n")
 	}
-	if n, err := unix.Readlinkat(fdDir, "../exe", buf[:]); err == nil {
-		o.Exe = strings.TrimSuffix(path.Base(string(buf[:n])), " (deleted)")
+	if n, err := unix.Readlinkat(dir, path+"/exe", buf[:]); err == nil {
+		o.Exe = strings.TrimSuffix(filepath.Base(string(buf[:n])), " (deleted)")
 	}
-	if n, err := readFileAt(fdDir, "../stat", buf[:]); err == nil {
+	if n, err := readFileAt(dir, path+"/stat", buf[:]); err == nil {
 		o.Start, _ = parseStat(buf[:n]).number(22) // 0: it cannot be told from a later one of its PID
 	}
 	return o

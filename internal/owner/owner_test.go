@@ -212,6 +212,34 @@ func TestFindRefused(t *testing.T) {
 	})
 }
 
+// What can be read is told apart from what cannot, and the first of these is named.
+func TestExamine(t *testing.T) {
+	root := fakeProc(t, map[int]process{
+		2:  {comm: "kthreadd", stat: kthreadd},
+		10: {comm: "secret", fds: map[string]string{"3": "socket:[100]"}},
+		11: {comm: "open", fds: map[string]string{"3": "socket:[100]"}},
+		12: {},
+	})
+	hidden := filepath.Join(root, "10", "fd")
+	if err := os.Chmod(hidden, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(hidden, 0o700)
+	nstest.WithoutCapabilities(t, func() {
+		got, err := Examine(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Access{AllShown: true, Processes: 4, Refused: 1, First: sock.Owner{PID: 10, Comm: "secret"}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if got.Complete() || Readable(root) {
+			t.Error("taken for complete")
+		}
+	})
+}
+
 func TestFindNoRoot(t *testing.T) {
 	_, err := Find(filepath.Join(t.TempDir(), "none"), set([]uint32{1}))
 	if err == nil {

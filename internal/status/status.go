@@ -27,6 +27,7 @@ type Status struct {
 	Ready   bool      `json:"ready"` // rules are in force, and one look is done
 
 	Problems Problems  `json:"problems"`
+	Notes    Problems  `json:"notes"` // what is worth knowing, and keeps sockdog from nothing that it must do
 	File     RulesFile `json:"rules_file"`
 	Rules    []Rule    `json:"rules"`
 
@@ -56,7 +57,7 @@ const (
 func (s *Status) MarshalJSON() ([]byte, error) {
 	type plain Status
 	p := plain(*s)
-	p.Problems, p.Actions, p.Receivers = list(p.Problems), list(p.Actions), list(p.Receivers)
+	p.Problems, p.Notes, p.Actions, p.Receivers = list(p.Problems), list(p.Notes), list(p.Actions), list(p.Receivers)
 	p.Sockets, p.ActionPossible = table(p.Sockets), table(p.ActionPossible)
 	p.Rules = slices.Clone(list(p.Rules))
 	for i := range p.Rules {

@@ -23,11 +23,11 @@ func TestEmptyJSON(t *testing.T) {
 	}
 	rule := got["rules"].([]any)[0].(map[string]any)
 	empty := map[string]any{
-		"problems": got["problems"], "sockets": got["sockets"], "actions": got["actions"], "action_possible": got["action_possible"],
+		"problems": got["problems"], "notes": got["notes"], "sockets": got["sockets"], "actions": got["actions"], "action_possible": got["action_possible"],
 		"receivers": got["receivers"], "groups": rule["groups"], "rule's actions": rule["actions"], "held_back": rule["held_back"],
 	}
 	want := map[string]any{
-		"problems": []any{}, "sockets": map[string]any{}, "actions": []any{}, "action_possible": map[string]any{},
+		"problems": []any{}, "notes": []any{}, "sockets": map[string]any{}, "actions": []any{}, "action_possible": map[string]any{},
 		"receivers": []any{}, "groups": []any{}, "rule's actions": map[string]any{}, "held_back": map[string]any{},
 	}
 	if diff := cmp.Diff(want, empty); diff != "" {

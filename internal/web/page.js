@@ -147,11 +147,12 @@ function showParts() {
 }
 
 function showProblems() {
-  show(at("problems"), status.problems.map((p) => html(
-    "article", { class: "problem" },
+  const all = [["problem", status.problems], ["note", status.notes]];
+  show(at("problems"), all.flatMap(([kind, list]) => list.map((p) => html(
+    "article", { class: kind },
     p.text.split("\n").map((line, i) => html("p", {}, i ? foreign(line) : [html("strong", {}, foreign(line)), html("span", { class: "quiet" }, ` for ${since(p.since)}`)])),
     p.cure ? html("p", {}, foreign(p.cure)) : null,
-  )));
+  ))));
 }
 
 // --- Rules ---

@@ -29,6 +29,9 @@ func Lively(now time.Time) *status.Status {
 				Cure: "the rules of before stay in force; sockdog check shows the mistakes", Since: ago(95 * time.Second),
 			},
 		},
+		Notes: status.Problems{{
+			Kind: "holders", Text: "the descriptors of 1 of 12 processes cannot be read, of pause[1] for one", Since: ago(26 * time.Hour),
+		}},
 		File: status.RulesFile{
 			Path: "/etc/sockdog/rules.yaml", Error: "12:7: unknown key \"dprot\": did you mean dport?", Loaded: ago(3 * time.Hour),
 		},

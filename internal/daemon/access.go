@@ -1,0 +1,77 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/status"
+)
+
+// examined is whose descriptors can be read, as the engine and the reader want it.
+type examined struct {
+	engine.Examined
+	note *unnamedNote // nil: there is nothing to tell
+}
+
+// unnamedNote says whose sockets have no name.
+type unnamedNote struct {
+	status.Problem
+	few bool // most processes can be read
+}
+
+// examine finds out whose descriptors can be read.
+func (d *watch) examine() examined {
+	access, err := d.Examine()
+	e := examined{Examined: engine.Examined{Complete: err == nil && access.Complete()}}
+	if text, cure := unnamed(&access, err); text != "" {
+		few := err == nil && access.Refused > 0 && 2*access.Refused < access.Processes
+		e.note = &unnamedNote{few: few, Problem: status.Problem{Kind: "holders", Text: text, Cure: cure + "; " + holdersPage}}
+	}
+	return e
+}
+
+// holdersPage has more about that.
+const holdersPage = "docs/watching.md says what that takes"
+
+// unnamed says whose sockets have no name, and what to do about it. Where every
+// process that is shown can be read, and there are others than sockdog, it has
+// nothing to say: whoever shares this network namespace is most likely among them.
+func unnamed(a *owner.Access, err error) (text, cure string) {
+	const then = ": their sockets are logged without a holder, and it goes unseen if a kill makes them spin"
+	privilege := "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or the user and the group of those processes"
+	switch {
+	case err != nil:
+		return "processes cannot be examined: " + err.Error(), "mount /proc"
+	case a.Refused > 0 && a.Privileged:
+		privilege = "no privilege is missing here: a security module guards those processes, or a user namespace"
+		fallthrough
+	case a.Refused > 0:
+		return fmt.Sprintf("the descriptors of %d of %d processes cannot be read, of %s[%d] for one%s", a.Refused, a.Processes, harmless(a.First.Comm), a.First.PID, then), privilege
+	case a.AllShown:
+		return "", ""
+	case !a.Contained:
+		return "/proc is mounted with hidepid, and shows no processes of others" + then, privilege
+	case a.Processes == 1:
+		return "this PID namespace shows no processes but sockdog: sockets are logged without a holder, and it goes unseen if a kill makes one spin", "shareProcessNamespace: true in its pod, hostPID: true on a node, --pid for docker"
+	default:
+		return "", ""
+	}
+}
+
+// tellAccess says once whose sockets have no name, where rules are in force that
+// name some.
+func (d *watch) tellAccess() {
+	n := d.unnamed
+	if n == nil || !d.enabled {
+		return
+	}
+	n.Since = d.board.started
+	d.unnamed, d.board.notes = nil, d.board.notes.With(n.Problem)
+	level := slog.LevelInfo
+	if d.destroys && !n.few {
+		level = slog.LevelWarn
+	}
+	d.say(level, "who holds sockets cannot be told for all processes", slog.String("reason", n.Text), slog.String("cure", n.Cure))
+}
