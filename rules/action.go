@@ -87,7 +87,7 @@ func (p *parser) readAction(a *act) {
 		a.Kind = known.kind
 		switch {
 		case known.options == nil:
-			p.report(a.at, "%s", known.refusal)
+			p.report(a.at, "%s", phrase(known.refusal))
 		case a.options != nil && isNull(target(a.options)):
 			p.report(a.options, "nothing follows the colon: write - %s alone, or give its options", a.at.Value)
 		case a.options != nil:

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -57,7 +58,7 @@ var (
 
 func checkLabelValue(text string) (string, error) {
 	if text == "" || len(text) > 500 {
-		return "", fmt.Errorf("a label's value is 1 to 500 characters long")
+		return "", errorf("a label's value is 1 to 500 characters long")
 	}
 	return text, nil
 }
@@ -83,36 +84,45 @@ var labels = value[map[string]string]{
 
 // checkAlerts checks the alerts of all rules, which may stand before the receivers.
 func (p *parser) checkAlerts(f *file) {
-	var receivers []string
+	known := make(map[string]bool, len(f.receivers))
+	var names []string
 	for _, r := range f.receivers {
-		receivers = append(receivers, r.Name)
+		known[r.Name] = true
+		if ruleNames.MatchString(r.Name) { // a URL in the place of a name is not repeated
+			names = append(names, r.Name)
+		}
 	}
 	for _, d := range f.rules {
 		if d.Labels["severity"] != "" {
 			p.report(d.given["labels"], "the severity is an option of each alert: write it there")
 		}
 		p.checkLabels(d, d.Labels, d.given["labels"])
+		destroys := slices.ContainsFunc(d.then, func(a act) bool { return a.Kind.Destructive() })
+		twins := map[string]*twin{}
 		for i := range d.then {
-			if a := &d.then[i]; a.Kind == Alert {
-				p.checkAlert(d, a, receivers)
-				p.checkTwin(d, i)
+			a := &d.then[i]
+			if a.Kind != Alert {
+				continue
 			}
+			p.checkAlert(d, a, known, names)
+			if destroys && !a.given.has("keep_firing_for") {
+				a.Notice.KeepFiringFor = defaultKeepFiringFor
+			}
+			p.checkTwin(d, a, twins)
 		}
 	}
 }
 
-// checkAlert holds an alert to the receivers that there are, and to labels that
-// no two sources set, and fills in its defaults.
-func (p *parser) checkAlert(d *draft, a *act, receivers []string) {
+// checkAlert holds an alert to the receivers that there are, by all their names and by
+// those to suggest, and to labels that no two sources set, and fills in its defaults.
+func (p *parser) checkAlert(d *draft, a *act, known map[string]bool, names []string) {
 	notice := a.alert()
 	for _, name := range notice.To {
-		if !slices.Contains(receivers, name) {
-			// A URL in the place of a name is not repeated.
-			named := slices.DeleteFunc(slices.Clone(receivers), func(name string) bool { return !ruleNames.MatchString(name) })
-			p.report(a.given.at("to", a.at), "%s", unknown("receiver", name, "receivers", named))
+		if !known[name] {
+			p.report(a.given.at("to", a.at), "%s", unknown("receiver", name, "receivers", names))
 		}
 	}
-	if len(receivers) == 0 && !a.given.has("to") {
+	if len(known) == 0 && !a.given.has("to") {
 		p.report(a.at, "there is nobody to alert: the file has no receivers")
 	}
 	if notice.Labels["severity"] != "" {
@@ -131,33 +141,42 @@ func (p *parser) checkAlert(d *draft, a *act, receivers []string) {
 	if !a.given.has("severity") {
 		notice.Severity = "warning"
 	}
-	if acts := slices.ContainsFunc(d.then, func(a act) bool { return a.Kind.Destructive() }); acts && !a.given.has("keep_firing_for") {
-		notice.KeepFiringFor = defaultKeepFiringFor
-	}
+}
+
+// twin is the alerts of a rule that have the same labels, by where they go.
+type twin struct {
+	any, all *act            // any one of them, and one that goes to all receivers
+	to       map[string]*act // by receiver
 }
 
 // checkTwin refuses an alert that a receiver could not tell from an earlier one of
 // the rule: by their labels they are one alert, with two texts and two ends.
-func (p *parser) checkTwin(d *draft, i int) {
-	a := &d.then[i]
+func (p *parser) checkTwin(d *draft, a *act, twins map[string]*twin) {
 	if a.Notice.Severity == "" {
 		return // it was written, and reported
 	}
-	all := func(n *Notice) map[string]string { // an alert may repeat a label of its rule
-		labels := map[string]string{}
-		maps.Copy(labels, d.Labels)
-		maps.Copy(labels, n.Labels)
-		return labels
+	labels := maps.Clone(a.Notice.Labels) // it may repeat a label of its rule
+	maps.DeleteFunc(labels, func(name, value string) bool { return d.Labels[name] == value })
+	key := fmt.Sprintf("%q %q", a.Notice.Severity, labels) // package fmt prints maps by their keys in order
+	t := twins[key]
+	if t == nil {
+		t = &twin{to: map[string]*act{}}
+		twins[key] = t
 	}
-	for _, b := range d.then[:i] {
-		if b.Kind != Alert || a.Notice.Severity != b.Notice.Severity || !maps.Equal(all(a.Notice), all(b.Notice)) {
-			continue
-		}
-		shared := func(name string) bool { return slices.Contains(b.Notice.To, name) }
-		if len(a.Notice.To) == 0 || len(b.Notice.To) == 0 || slices.ContainsFunc(a.Notice.To, shared) {
-			p.report(a.at, "this alert has the labels of the one on line %d, and both go to one receiver, which could not tell them apart: give it another severity or a label of its own", b.at.Line)
-			return
-		}
+	other := t.all
+	if len(a.Notice.To) == 0 {
+		other = cmp.Or(t.any, other)
+		t.all = cmp.Or(t.all, a)
+	}
+	for _, name := range a.Notice.To {
+		other = cmp.Or(other, t.to[name])
+	}
+	for _, name := range a.Notice.To {
+		t.to[name] = cmp.Or(t.to[name], a)
+	}
+	t.any = cmp.Or(t.any, a)
+	if other != nil {
+		p.report(a.at, "this alert has the labels of the one on line %d, and both go to one receiver, which could not tell them apart: give it another severity or a label of its own", other.at.Line)
 	}
 }
 

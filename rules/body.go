@@ -129,10 +129,14 @@ var bodyTemplate = value[*Body]{
 		if n = p.scalar(n, "a template"); n == nil {
 			return nil
 		}
-		b, slips := p.readBody(n.Value)
+		b, slips := once(p, p.bodies, n.Value, p.readBody)
 		for _, s := range slips {
+			if !p.shows(n) {
+				p.report(n, "a body fails")
+				continue
+			}
 			line, column := p.within(n, s.offset)
-			p.reportAt(line, column, "%s", s.text)
+			p.reportAt(line, column, "%s", phrase(s.text))
 		}
 		return b
 	},

@@ -105,7 +105,7 @@ func parseCondition(text string) (Condition, error) {
 	at := strings.IndexAny(text, comparing)
 	name := strings.TrimSpace(text[:max(at, 0)])
 	if at < 0 || name == "" || isNumber(name) || strings.ContainsAny(name, " \t") {
-		return Condition{}, fmt.Errorf("%q is not a condition: write a metric, an operator and a number, such as count > 20000", text)
+		return Condition{}, errorf("%q is not a condition: write a metric, an operator and a number, such as count > 20000", text)
 	}
 	if name == "fd_usage" {
 		return Condition{}, errors.New("fd_usage is not supported yet")
@@ -117,7 +117,7 @@ func parseCondition(text string) (Condition, error) {
 		}
 		names = append(names, string(m.name))
 	}
-	return Condition{}, errors.New(unknown("metric", name, "a condition", names))
+	return Condition{}, unknown("metric", name, "a condition", names)
 }
 
 // parse reads what follows the metric's name.
@@ -133,16 +133,16 @@ func (m metric) parse(text string) (Condition, error) {
 	digits = strings.TrimSpace(digits)
 	switch {
 	case !found || !decimal.MatchString(digits):
-		return Condition{}, fmt.Errorf("%q is no %s: write %s, such as %s", number, m.measure, m.form, m.example)
+		return Condition{}, errorf("%q is no %s: write %s, such as %s", number, m.measure, m.form, m.example)
 	case leadingZero(digits):
 		return Condition{}, errManyWays(digits)
 	}
 	n, err := strconv.ParseFloat(digits, 64)
 	if err != nil || n > m.most {
-		return Condition{}, fmt.Errorf("%s is out of range: %s is at most %.0f%s", number, m.name, m.most, m.unit)
+		return Condition{}, errorf("%s is out of range: %s is at most %.0f%s", number, m.name, m.most, m.unit)
 	}
 	if m.name == Count && n != math.Trunc(n) {
-		return Condition{}, fmt.Errorf("%s is not a whole number of sockets", number)
+		return Condition{}, errorf("%s is not a whole number of sockets", number)
 	}
 	return Condition{Metric: m.name, Op: op, Number: n}, nil
 }
@@ -203,6 +203,16 @@ func (s span) empty() bool {
 // checkGroups holds a rule about groups to what its keys demand of each other,
 // and a rule about single sockets to having none of them.
 func (p *parser) checkGroups(d *draft) {
+	d.when, d.until = p.few(d.when), p.few(d.until)
+	seen := map[GroupKey]bool{}
+	d.groupBy = slices.DeleteFunc(d.groupBy, func(k placed[GroupKey]) bool {
+		again := seen[k.value]
+		seen[k.value] = true
+		if again && k.value != "" && d.given.has("when") {
+			p.report(k.at, "group_by names %s twice: remove one", k.value)
+		}
+		return again
+	})
 	if !d.given.has("when") {
 		for _, name := range []string{"group_by", "until", "for", "cooldown"} {
 			switch {
@@ -215,19 +225,25 @@ func (p *parser) checkGroups(d *draft) {
 		}
 		return
 	}
-	seen := map[GroupKey]bool{}
-	for _, k := range d.groupBy {
-		if k.value != "" && seen[k.value] {
-			p.report(k.at, "group_by names %s twice: remove one", k.value)
-		}
-		seen[k.value] = true
-	}
 	for _, m := range metrics {
 		p.checkHolds(d.when, m.name, d.least(m.name), "when can never hold: no value of %s satisfies %s")
 		p.checkHolds(d.until, m.name, 0, "until can never hold, and the group would fire for ever: no value of %s satisfies %s")
 	}
 	p.checkOverlap(d)
 	p.checkMetrics(d)
+}
+
+// mostConditions is how many conditions when and until may hold: each is compared with
+// those before it.
+const mostConditions = 16
+
+// few returns the conditions, and reports that there are too many.
+func (p *parser) few(conditions []placed[Condition]) []placed[Condition] {
+	if len(conditions) <= mostConditions {
+		return conditions
+	}
+	p.report(conditions[mostConditions].at, "this is one condition too many: a list holds up to %d", mostConditions)
+	return conditions[:mostConditions]
 }
 
 // least is the least value of a metric that when is asked about. A group by
@@ -301,8 +317,14 @@ func readable(conditions []placed[Condition]) bool {
 
 // checkMetrics holds the match and group_by of a rule to what its metrics can tell.
 func (p *parser) checkMetrics(d *draft) {
+	seen := map[Metric]bool{}
 	for _, c := range slices.Concat(d.when, d.until) {
-		switch c.value.Metric {
+		m := c.value.Metric
+		if seen[m] {
+			continue
+		}
+		seen[m] = true
+		switch m {
 		case PortUsage:
 			for _, by := range d.groupBy {
 				if k := by.value; k != BySrc && k != ByDst && k != ByDport && k != "" {

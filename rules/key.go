@@ -46,7 +46,7 @@ func field[T, V any](name, doc string, v value[V], at func(*T) *V) key[T] {
 }
 
 // refused is a key of the format that is always an error here.
-func refused[T any](name, why string) key[T] {
+func refused[T any](name string, why phrase) key[T] {
 	return key[T]{name: name, read: func(p *parser, key, _ *yaml.Node, _ *T) {
 		p.report(key, "%s %s", name, why)
 	}}
@@ -82,32 +82,37 @@ func readMapping[T any](p *parser, n *yaml.Node, t table[T], into *T) given {
 		p.report(n, "%s is a mapping of keys to values, not %s", t.what, kindName(n))
 		return nil
 	}
-	found := make(given, len(n.Content)/2)
-	read := map[string]bool{}
+	found := make(given, min(len(n.Content)/2, len(t.keys)))
+	read := make(map[string]bool, len(found))
+	names, lost := t.names(), false
 	for _, e := range p.entries(n, 0) {
 		name := e.key.Value
 		if t.open && strings.HasPrefix(name, "x-") || read[name] {
 			continue
 		}
 		read[name] = true
-		i := slices.IndexFunc(t.keys, func(k key[T]) bool { return k.name == name })
-		if i < 0 {
-			if p.mayQuote(e.key, name) {
-				p.report(e.key, "%s", unknown("key", name, t.what, t.names()))
-			} else {
-				p.report(e.key, "this key is none of %s: there are %s", t.what, strings.Join(t.names(), ", "))
-			}
-			if near := nearest(name, t.names()); !found.has(near) {
-				found[near] = e.key // was meant: that it is missing is no news
-			}
+		if i := slices.Index(names, name); i >= 0 {
+			found[name] = e.key
+			t.keys[i].read(p, e.key, e.value, into)
 			continue
 		}
-		found[name] = e.key
-		t.keys[i].read(p, e.key, e.value, into)
+		if !p.shows(e.key) {
+			p.report(e.key, "unknown key")
+			lost = true // which key was meant is not asked for any more
+			continue
+		}
+		if p.mayQuote(e.key, name) {
+			p.report(e.key, "%s", unknown("key", name, phrase(t.what), names))
+		} else {
+			p.report(e.key, "this key is none of %s: there are %s", t.what, list(names))
+		}
+		if near := nearest(name, names); !found.has(near) {
+			found[near] = e.key // was meant: that it is missing is no news
+		}
 	}
 	for _, k := range t.keys {
-		if k.required && !found.has(k.name) {
-			p.report(n, "%s needs the key %q: %s", t.what, k.name, k.doc)
+		if k.required && !found.has(k.name) && !lost {
+			p.report(n, "%s needs the key %q: %s", t.what, k.name, phrase(k.doc))
 		}
 	}
 	return found
@@ -217,19 +222,37 @@ func listOf[V any](one value[V]) value[[]V] {
 	}
 }
 
+// wholes leaves out of a list what could not be read.
+func wholes[V any](list value[[]*V]) value[[]*V] {
+	return convert(list, func(all []*V) []*V {
+		return slices.DeleteFunc(all, func(v *V) bool { return v == nil })
+	})
+}
+
 // unknown says that a name is none of those known, and which is the nearest.
-func unknown(kind, name, where string, known []string) string {
-	near := nearest(name, known)
-	word, _, several := strings.Cut(name, " ")
+func unknown(kind phrase, name string, where phrase, known []string) error {
+	return unknownName{kind, where, name, known}
+}
+
+type unknownName struct {
+	kind, where phrase
+	name        string
+	known       []string
+}
+
+func (u unknownName) Error() string {
+	near := nearest(u.name, u.known)
+	word, _, several := strings.Cut(u.name, " ")
+	said := errorf("unknown %s %q in %s", u.kind, u.name, u.where).Error()
 	switch {
 	case near != "":
-		return fmt.Sprintf("unknown %s %q in %s: did you mean %q?", kind, name, where, near)
-	case several && slices.Contains(known, word):
-		return fmt.Sprintf("unknown %s %q in %s: put a colon after %s", kind, name, where, word)
-	case len(known) == 0:
-		return fmt.Sprintf("unknown %s %q in %s: there is none", kind, name, where)
+		return fmt.Sprintf("%s: did you mean %q?", said, near)
+	case several && slices.Contains(u.known, word):
+		return fmt.Sprintf("%s: put a colon after %s", said, word)
+	case len(u.known) == 0:
+		return said + ": there is none"
 	default:
-		return fmt.Sprintf("unknown %s %q in %s: there are %s", kind, name, where, strings.Join(known, ", "))
+		return fmt.Sprintf("%s: there are %s", said, list(u.known))
 	}
 }
 
@@ -243,11 +266,14 @@ func nearest(written string, names []string) string {
 	written = fold(written)
 	best, least := "", max(1, len(written)/3)+1
 	for _, name := range names {
-		d := distance(written, fold(name))
-		if len(written) >= 3 && strings.HasPrefix(fold(name), written) {
-			d = min(d, 1)
+		folded := fold(name)
+		if len(written) >= 3 && strings.HasPrefix(folded, written) && least > 1 {
+			best, least = name, 1
 		}
-		if d < least {
+		if apart := len(written) - len(folded); apart >= least || -apart >= least {
+			continue
+		}
+		if d := distance(written, folded); d < least {
 			best, least = name, d
 		}
 	}
@@ -257,13 +283,13 @@ func nearest(written string, names []string) string {
 // distance is the number of characters to insert, remove, replace or swap with
 // their neighbour to turn a into b (optimal string alignment).
 func distance(a, b string) int {
-	var before, last []int // two rows and one row ago
-	row := make([]int, len(b)+1)
+	rows := make([]int, 3*(len(b)+1)) // two rows ago, one row ago, and this one
+	before, last, row := rows[:len(b)+1], rows[len(b)+1:2*(len(b)+1)], rows[2*(len(b)+1):]
 	for j := range row {
 		row[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		before, last, row = last, row, make([]int, len(b)+1)
+		before, last, row = last, row, before
 		row[0] = i
 		for j := 1; j <= len(b); j++ {
 			replace := last[j-1]

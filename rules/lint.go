@@ -20,15 +20,15 @@ func Lint(r io.Reader) (warnings Problems, err error) {
 	if problems := p.sorted(); len(problems) > 0 {
 		err = problems
 	}
-	p.problems = nil
+	p.collection = collection{aliases: p.aliases}
 	if f.given != nil {
-		p.lint(f)
+		p.lint(f, err == nil)
 	}
 	return p.sorted(), err
 }
 
-func (p *parser) lint(f *file) {
-	if f.given.has("rules") && len(f.rules) == 0 {
+func (p *parser) lint(f *file, good bool) {
+	if good && len(f.rules) == 0 {
 		p.report(f.given["rules"], "there are no rules: nothing is watched")
 	}
 	if f.settings.DryRun {
@@ -54,15 +54,23 @@ func (p *parser) lint(f *file) {
 				p.lintKill(s)
 				p.lintProtected(s, f)
 			}
-			if len(f.rules) <= maxShadow {
-				p.lintShadow(d, kill, f.rules[:i])
-			}
+			p.lintShadow(d, kill, f.rules[:i])
 		}
+	}
+	if p.pairs > maxPairs {
+		p.report(f.given["rules"], "there are too many rules to compare each with those before it: that one is protected, or has nothing left to do, is not always said")
 	}
 }
 
-// maxShadow is the number of rules above which they are not compared pair by pair.
-const maxShadow = 1000
+// maxPairs is how many pairs of mappings are compared for a file: of protect with those
+// of match, and of one rule with those of the rules before it.
+const maxPairs = 500_000
+
+// compares takes so many comparisons from those that are left.
+func (p *parser) compares(pairs int) bool {
+	p.pairs += pairs
+	return p.pairs <= maxPairs
+}
 
 // kill returns the rule's destructive action, if it has one and is in force.
 func (d *draft) kill() *act {
@@ -91,7 +99,7 @@ func (p *parser) lintProtect(f *file) {
 		return
 	}
 	for _, side := range []ssfilter.Side{ssfilter.Src, ssfilter.Dst} {
-		session := &selection{Match: Match{States: ssfilter.Of(ssfilter.Established)}, filter: ssfilter.Ports(side, ssfilter.PortRange{First: ssh, Last: ssh})}
+		session := &selection{Match: Match{States: ssfilter.Of(ssfilter.Established)}, terms: []ssfilter.Expr{ssfilter.Ports(side, ssfilter.PortRange{First: ssh, Last: ssh})}}
 		if !slices.ContainsFunc(f.protect, func(s *selection) bool { return s.covers(session) }) {
 			p.report(f.given["protect"], "this list replaces the default, and ssh is not protected: add \"sport = :22 or dport = :22\"")
 			return
@@ -168,7 +176,7 @@ func (p *parser) lintProtected(s *selection, f *file) {
 		p.report(s.given[key], "ssh is protected where the file has no protect of its own, so that no socket of port %d is killed: if they are meant, write protect: [], or a list of what else to spare", ssh)
 		return
 	}
-	if slices.ContainsFunc(f.protect, func(o *selection) bool { return o.covers(s) }) {
+	if p.compares(len(f.protect)) && slices.ContainsFunc(f.protect, func(o *selection) bool { return o.covers(s) }) {
 		p.report(s.at, "every socket of this match is protected: the rule kills none")
 	}
 }
@@ -225,9 +233,12 @@ func (p *parser) lintShadow(d *draft, kill *act, earlier []*draft) {
 		if first == nil || e.DryRun || len(e.exclude) > 0 || e.given.has("when") { // kills only while a group fires
 			continue
 		}
+		if !p.compares(len(d.match) * len(e.match)) {
+			return
+		}
 		taken := func(s *selection) bool {
 			return s.given != nil && slices.ContainsFunc(e.match, func(o *selection) bool {
-				return o.covers(s) && o.before(s, kill.After-first.After)
+				return o.before(s, kill.After-first.After) && o.covers(s)
 			})
 		}
 		if !slices.ContainsFunc(d.match, func(s *selection) bool { return !taken(s) }) {
@@ -240,14 +251,16 @@ func (p *parser) lintShadow(d *draft, kill *act, earlier []*draft) {
 // covers reports whether every socket of o is certainly one of s, times apart.
 // It may miss that where the two say the same in different words.
 func (s *selection) covers(o *selection) bool {
-	for _, outer := range s.terms() {
-		implied := func(inner ssfilter.Expr) bool { return ssfilter.Or(outer, inner).String() == outer.String() }
-		if !slices.ContainsFunc(o.terms(), implied) {
+	if o.States&^s.States != 0 {
+		return false
+	}
+	for _, outer := range s.terms {
+		implied := func(inner ssfilter.Expr) bool { return ssfilter.Covers(outer, inner) }
+		if !slices.ContainsFunc(o.terms, implied) {
 			return false
 		}
 	}
-	return o.States&^s.States == 0 &&
-		subset(o.Users, s.Users) &&
+	return subset(o.Users, s.Users) &&
 		subset(o.Verdicts, s.Verdicts) &&
 		(s.Unread == nil || o.Unread != nil && *s.Unread == *o.Unread) &&
 		(s.InBacklog == nil || o.InBacklog != nil && *s.InBacklog == *o.InBacklog)
@@ -258,12 +271,6 @@ func (s *selection) covers(o *selection) bool {
 func (s *selection) before(o *selection, more time.Duration) bool {
 	no := func(mine, other time.Duration) bool { return mine > 0 && (other == 0 || mine > other+more) }
 	return !no(s.InStateFor, o.InStateFor) && !no(s.IdleFor, o.IdleFor) && !no(s.StalledFor, o.StalledFor)
-}
-
-// terms are the expressions of which all must hold.
-func (s *selection) terms() []ssfilter.Expr {
-	all := []ssfilter.Expr{s.filter, s.sport, s.dport, s.src, s.dst}
-	return slices.DeleteFunc(all, func(x ssfilter.Expr) bool { return x == nil })
 }
 
 // subset reports whether the values that few allows are among those of many,

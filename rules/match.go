@@ -2,7 +2,6 @@ package rules
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os/user"
 	"regexp"
@@ -24,6 +23,7 @@ type selection struct {
 	given given
 
 	filter, sport, dport, src, dst ssfilter.Expr
+	terms                          []ssfilter.Expr // those of them that are given
 }
 
 const (
@@ -62,7 +62,7 @@ var (
 		later[selection]("process"),
 		later[selection]("cmdline"),
 		field("user", "the user that owns the socket, by name or number",
-			anyOf(uid), func(s *selection) *[]uint32 { return &s.Users }),
+			anyOf(userID), func(s *selection) *[]uint32 { return &s.Users }),
 		later[selection]("cgroup"),
 		later[selection]("unit"),
 		later[selection]("container"),
@@ -86,7 +86,7 @@ var (
 	// An age is a lower bound. Whether a socket is younger than something is
 	// therefore never certain, and a socket is only acted on where exclude and
 	// protect certainly do not hold.
-	noTime = "cannot stand here: an age is known as \"at least\", so that a younger socket is never certainly outside; put the time into match"
+	noTime phrase = "cannot stand here: an age is known as \"at least\", so that a younger socket is never certainly outside; put the time into match"
 
 	matchTable   = table[selection]{what: "match", keys: slices.Concat(whichKeys, timeKeys)}
 	exclusion    = slices.Concat(whichKeys, refuseAll(timeKeys, noTime))
@@ -94,7 +94,7 @@ var (
 	protectTable = table[selection]{what: "protect", keys: exclusion}
 )
 
-func refuseAll(keys []key[selection], why string) []key[selection] {
+func refuseAll(keys []key[selection], why phrase) []key[selection] {
 	all := make([]key[selection], 0, len(keys))
 	for _, k := range keys {
 		all = append(all, refused[selection](k.name, why))
@@ -108,7 +108,12 @@ func mapping(t table[selection], states ssfilter.StateSet) value[*selection] {
 		read: func(p *parser, n *yaml.Node) *selection {
 			s := &selection{at: n, Match: Match{States: states}}
 			s.given = readMapping(p, n, t, s)
-			s.Where = ssfilter.And(s.filter, s.sport, s.dport, s.src, s.dst)
+			for _, x := range []ssfilter.Expr{s.filter, s.sport, s.dport, s.src, s.dst} {
+				if x != nil {
+					s.terms = append(s.terms, x)
+				}
+			}
+			s.Where = ssfilter.And(s.terms...)
 			p.checkSelection(s)
 			return s
 		},
@@ -134,7 +139,11 @@ var protected = value[*selection]{
 	read: func(p *parser, n *yaml.Node) *selection {
 		if target(n).Kind == yaml.ScalarNode {
 			expr := filter.read(p, n)
-			return &selection{at: n, Match: Match{States: ssfilter.AllStates, Where: expr}, filter: expr}
+			s := &selection{at: n, Match: Match{States: ssfilter.AllStates, Where: expr}, filter: expr}
+			if expr != nil {
+				s.terms = []ssfilter.Expr{expr}
+			}
+			return s
 		}
 		return protection.read(p, n)
 	},
@@ -185,7 +194,7 @@ var filter = value[ssfilter.Expr]{
 		var syntax *ssfilter.SyntaxError
 		if errors.As(err, &syntax) {
 			line, column := p.within(n, syntax.Offset)
-			p.reportAt(line, column, "%s", syntax.Msg)
+			p.reportAt(line, column, "%s", phrase(syntax.Msg))
 		} else if err != nil {
 			p.report(n, "%v", err)
 		}
@@ -196,8 +205,6 @@ var filter = value[ssfilter.Expr]{
 
 // escapes are the usual ones in double quotes.
 var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`)
-
-var anchor = regexp.MustCompile(`^&\S+\s+`)
 
 // within returns where the byte offset of a scalar's value stands in the file, or
 // where the scalar does if it is folded, takes several lines in quotes, or holds
@@ -216,8 +223,9 @@ func (p *parser) within(n *yaml.Node, offset int) (line, column int) {
 	}
 	source := p.from(n)
 	skipped := 0
-	if anchored := anchor.FindString(source); anchored != "" {
-		source, skipped = source[len(anchored):], utf8.RuneCountInString(anchored)
+	if strings.HasPrefix(source, "&") {
+		value := strings.TrimLeft(source[len(anchorName(source)):], " \t")
+		source, skipped = value, len(source)-len(value)
 	}
 	switch n.Style {
 	case yaml.SingleQuotedStyle:
@@ -248,7 +256,7 @@ var portRange = scalar("a port", schema{"anyOf": []schema{
 	{"type": "string", "minLength": 1},
 }}, func(text string) (ssfilter.PortRange, error) {
 	var r ssfilter.PortRange
-	if ends := twoPorts.FindStringSubmatch(text); ends != nil {
+	if ends := twoPorts.FindStringSubmatch(cutTo(text, maxShown)); ends != nil {
 		first, err := number(ends[1], 1, 65535)
 		if err != nil {
 			return r, err
@@ -258,7 +266,7 @@ var portRange = scalar("a port", schema{"anyOf": []schema{
 			return r, err
 		}
 		if first > last {
-			return r, fmt.Errorf("the range %s is empty: write %d-%d", text, last, first)
+			return r, errorf("the range %s is empty: write %d-%d", text, last, first)
 		}
 		return ssfilter.PortRange{First: uint16(first), Last: uint16(last)}, nil
 	}
@@ -267,7 +275,7 @@ var portRange = scalar("a port", schema{"anyOf": []schema{
 		return ssfilter.PortRange{First: uint16(port), Last: uint16(port)}, err
 	}
 	if !serviceName.MatchString(text) {
-		return r, fmt.Errorf("%q is not a port: write a number, a range such as \"5000-5999\" or a service name; comparisons belong into filter", text)
+		return r, errorf("%q is not a port: write a number, a range such as \"5000-5999\" or a service name; comparisons belong into filter", text)
 	}
 	port, err := ssfilter.ParsePort(text)
 	return ssfilter.PortRange{First: port, Last: port}, err
@@ -282,33 +290,68 @@ func hosts(side ssfilter.Side) value[ssfilter.Expr] {
 
 var network = scalar("an address", schema{"type": "string", "minLength": 2}, func(text string) (netip.Prefix, error) {
 	if inner, ok := strings.CutPrefix(text, "["); ok && strings.HasSuffix(inner, "]") {
-		return netip.Prefix{}, fmt.Errorf("write the address without brackets: %s", strings.TrimSuffix(inner, "]"))
+		return netip.Prefix{}, errorf("write the address without brackets: %s", strings.TrimSuffix(inner, "]"))
 	}
 	if end, err := netip.ParseAddrPort(text); err == nil {
-		return netip.Prefix{}, fmt.Errorf("the port has keys of its own: write %s here and %d into sport or dport", end.Addr(), end.Port())
+		return netip.Prefix{}, errorf("the port has keys of its own: write %s here and %d into sport or dport", end.Addr(), end.Port())
 	}
 	prefix, err := ssfilter.ParsePrefix(text)
 	if err != nil {
 		return prefix, err
 	}
 	if written, err := netip.ParsePrefix(text); err == nil && written.Masked().Addr() != written.Addr() {
-		return prefix, fmt.Errorf("%s is an address within a network: write %s for the network or %s for the address", text, prefix, written.Addr())
+		return prefix, errorf("%s is an address within a network: write %s for the network or %s for the address", text, prefix, written.Addr())
 	}
 	return prefix, nil
 })
 
-var uid = scalar("a user", schema{"type": []string{"string", "integer"}}, func(text string) (uint32, error) {
-	if isNumber(text) {
-		n, err := number(text, 0, 1<<32-2) // (uid_t)-1 is no user
-		return uint32(n), err
-	}
-	found, err := user.Lookup(text)
+// maxUsers is how many users are looked up by name for a file. To look one up may
+// mean to ask a directory service.
+const maxUsers = 100
+
+// userID is a user's number. Each name is looked up once for a file.
+var userID = value[uint32]{
+	read: func(p *parser, n *yaml.Node) uint32 {
+		if n = p.scalar(n, "a user"); n == nil {
+			return 0
+		}
+		var id uint32
+		var err error
+		if isNumber(n.Value) {
+			var n64 uint64
+			n64, err = number(n.Value, 0, 1<<32-2) // (uid_t)-1 is no user
+			id = uint32(n64)
+		} else if known, ok := p.users[n.Value]; ok {
+			id, err = known.id, known.err
+		} else if len(p.users) < maxUsers {
+			id, err = lookupUser(n.Value)
+			p.users[n.Value] = lookedUp{id, err}
+		} else {
+			err = errorf("more than %d users are named in this file: write the number of this one", maxUsers)
+		}
+		if err != nil {
+			p.report(n, "%v", err)
+			return 0
+		}
+		return id
+	},
+	schema: schema{"type": []string{"string", "integer"}},
+}
+
+// lookedUp is what the machine said of a user.
+type lookedUp struct {
+	id  uint32
+	err error
+}
+
+func lookupUser(name string) (uint32, error) {
+	found, err := user.Lookup(name)
 	if err != nil {
-		return 0, fmt.Errorf("this machine has no user %q: write the number of the user", text)
+		return 0, errorf("this machine has no user %q: write the number of the user", name)
 	}
 	n, err := strconv.ParseUint(found.Uid, 10, 32)
 	if err != nil {
-		return 0, fmt.Errorf("the user %q has the number %q, which is none: write the number", text, found.Uid)
+		return 0, errorf("the user %q has the number %q, which is none: write the number", name, found.Uid)
 	}
 	return uint32(n), nil
-})
+}

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -18,12 +17,13 @@ const maxMerges = 10
 // check walks the whole document once, aliases not followed, for what YAML would
 // twist without a word, wherever it stands.
 func (p *parser) check(n *yaml.Node) {
-	p.budget++
+	p.budget += cost(n)
 	if tag := p.tag(n); tag != "" {
 		p.reportTag(n, tag)
 		n.Kind = reported
 		return
 	}
+	p.aliases = p.aliases || n.Kind == yaml.AliasNode
 	if n.Kind == yaml.MappingNode {
 		seen := make(map[string]*yaml.Node, len(n.Content)/2)
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -32,11 +32,11 @@ func (p *parser) check(n *yaml.Node) {
 				continue // reported when the mapping is read
 			}
 			if first := seen[key.Value]; first != nil {
-				name := "this key"
+				name := errorf("this key")
 				if p.mayQuote(key, key.Value) {
-					name = strconv.Quote(key.Value)
+					name = errorf("%q", key.Value)
 				}
-				p.report(key, "%s stands twice in this mapping, first on line %d: remove one", name, first.Line)
+				p.report(key, "%v stands twice in this mapping, first on line %d: remove one", name, first.Line)
 				continue
 			}
 			seen[key.Value] = key
@@ -55,8 +55,8 @@ func (p *parser) tag(n *yaml.Node) string {
 	}
 	rest, line := p.from(n), n.Line
 	if strings.HasPrefix(rest, "&") { // an anchor may stand before the tag, even lines before
-		rest = strings.TrimLeft(rest[len(untilBlank(rest)):], " \t")
-		for (rest == "" || rest[0] == '#') && line < len(p.lines) {
+		rest = strings.TrimLeft(rest[len(anchorName(rest)):], " \t")
+		for (rest == "" || rest[0] == '#') && line < p.lineCount() {
 			line++
 			rest = strings.TrimLeft(p.line(line), " \t")
 		}
@@ -67,10 +67,23 @@ func (p *parser) tag(n *yaml.Node) string {
 	return untilBlank(rest)
 }
 
-// untilBlank returns the first word of s.
+// untilBlank returns the first word of s, or as much of it as is ever shown.
 func untilBlank(s string) string {
+	s = s[:min(len(s), maxShown+1)]
 	if end := strings.IndexAny(s, " \t"); end >= 0 {
 		return s[:end]
+	}
+	return s
+}
+
+// anchorName returns the anchor that s begins with, and its &.
+func anchorName(s string) string {
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '_', c == '-', '0' <= c && c <= '9', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z':
+		default:
+			return s[:i]
+		}
 	}
 	return s
 }
@@ -104,7 +117,7 @@ func target(n *yaml.Node) *yaml.Node {
 // is nothing to read, after saying so.
 func (p *parser) resolve(n *yaml.Node) *yaml.Node {
 	n = target(n)
-	if n.Kind == reported || !p.spend(n, 1) {
+	if n.Kind == reported || !p.spend(n, cost(n)) {
 		return nil
 	}
 	if n.Kind == yaml.ScalarNode && isNull(n) {
@@ -121,11 +134,14 @@ func (p *parser) spend(n *yaml.Node, values int) bool {
 	}
 	p.budget -= values
 	if p.budget < 0 {
-		p.report(n, "the aliases of this file repeat more than %d values: write fewer", maxAliased)
+		p.report(n, "the aliases of this file repeat too much: write fewer")
 		return false
 	}
 	return true
 }
+
+// cost is how much of the budget a value takes: more where its text is long.
+func cost(n *yaml.Node) int { return 1 + len(n.Value)/32 }
 
 // scalar returns the node of a scalar. Its Value is the text as written:
 // YAML's own reading of 010, yes or 1e3 is never used.
@@ -157,6 +173,9 @@ type entry struct{ key, value *yaml.Node }
 // entries lists a mapping's keys, merge keys (<<) resolved: what the mapping
 // says itself comes first and wins.
 func (p *parser) entries(n *yaml.Node, depth int) []entry {
+	if !p.spend(n, len(n.Content)/2) {
+		return nil
+	}
 	var own, merged []entry
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := target(n.Content[i]), n.Content[i+1]
@@ -184,9 +203,6 @@ func (p *parser) merge(n *yaml.Node, depth int) []entry {
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
-		if !p.spend(n, len(n.Content)/2) {
-			return nil
-		}
 		return p.entries(n, depth+1)
 	case yaml.SequenceNode:
 		var all []entry

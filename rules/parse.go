@@ -24,7 +24,7 @@ var fileTable = table[file]{what: "the file", open: true, keys: []key[file]{
 	field("protect", "sockets that are never acted on; absent: ssh (port 22) both ways, and a list replaces that",
 		listOf(protected), func(f *file) *[]*selection { return &f.protect }),
 	field("receivers", "where alerts are sent to, by name", receivers, func(f *file) *[]*address { return &f.receivers }),
-	require(field("rules", "the rules, in the order of their priority", listOf(rule), func(f *file) *[]*draft { return &f.rules })),
+	require(field("rules", "the rules, in the order of their priority", wholes(listOf(rule)), func(f *file) *[]*draft { return &f.rules })),
 }}
 
 func readVersion(p *parser, _, n *yaml.Node, _ *file) {
@@ -80,7 +80,7 @@ func defaultProtect() *selection {
 		Match:  Match{States: ssfilter.AllStates},
 		filter: ssfilter.Or(ssfilter.Ports(ssfilter.Src, ssh), ssfilter.Ports(ssfilter.Dst, ssh)),
 	}
-	s.Where = s.filter
+	s.Where, s.terms = s.filter, []ssfilter.Expr{s.filter}
 	return s
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Problem is one thing that is wrong, or unwise, in a rules file.
@@ -12,11 +13,25 @@ type Problem struct {
 	Column int    // from 1, in characters
 	Msg    string // what is wrong and what to write instead
 	Text   string // the line itself
+
+	more int // problems that stand behind this one, the last, and are not told
 }
 
 // Problems are all that was found in one file, in the order of the file. As an
-// error they mean that nothing of the file is in force.
+// error they mean that nothing of the file is in force. Of very many the first are
+// told, and the others counted.
 type Problems []Problem
+
+// Count is the number of all problems.
+func (ps Problems) Count() int { return len(ps) + ps.more() }
+
+// more is the number of those that are not told.
+func (ps Problems) more() int {
+	if len(ps) == 0 {
+		return 0
+	}
+	return ps[len(ps)-1].more
+}
 
 // Error lists the problems on one line, without their excerpts.
 func (ps Problems) Error() string {
@@ -27,6 +42,9 @@ func (ps Problems) Error() string {
 		}
 		fmt.Fprintf(&b, "line %d, column %d: %s", p.Line, p.Column, p.Msg)
 	}
+	if more := ps.more(); more > 0 {
+		fmt.Fprintf(&b, "; and %d more", more)
+	}
 	return b.String()
 }
 
@@ -34,48 +52,67 @@ func (ps Problems) Error() string {
 // the file and a caret below.
 func (ps Problems) Report(file string) string {
 	var b strings.Builder
+	var at cursor
 	for _, p := range ps {
 		fmt.Fprintf(&b, "%s:%d:%d: %s\n", file, p.Line, p.Column, p.Msg)
 		if p.Text != "" {
-			text, caret := excerpt(p.Text, p.Column)
+			at.seek(p.Text, max(p.Column, 1))
+			text, caret := excerpt(p.Text, at.offset)
 			number := fmt.Sprintf("%5d", p.Line)
 			fmt.Fprintf(&b, "%s | %s\n%*s | %s^\n", number, text, len(number), "", strings.Repeat(" ", caret))
 		}
 	}
+	if more := ps.more(); more > 0 {
+		fmt.Fprintf(&b, "%s: and %d more, which are not shown\n", file, more)
+	}
 	return b.String()
 }
 
-// excerptWidth is how many cells of a long line are shown.
+// excerptWidth is how many characters of a long line are shown.
 const excerptWidth = 100
 
-// excerpt cuts a line to what fits a terminal around the column, and returns
-// how many cells stand before it.
-func excerpt(line string, column int) (text string, caret int) {
-	runes := []rune(line)
-	at := min(max(column-1, 0), len(runes))
-
-	from, to := 0, len(runes)
-	if to > excerptWidth {
-		from = max(0, min(at-excerptWidth/2, to-excerptWidth))
-		to = from + excerptWidth
-	}
+// excerpt cuts a line to what fits a terminal around the byte at, and returns how many
+// cells stand before that.
+func excerpt(line string, at int) (text string, caret int) {
+	from, _ := back(line, at, excerptWidth/2)
+	to, missing := ahead(line, from, excerptWidth)
+	from, _ = back(line, from, missing)
 
 	var b strings.Builder
 	if from > 0 {
 		b.WriteRune('…')
 		caret++
 	}
-	for i := from; i < to; i++ {
-		shown := printable(runes[i])
+	for i, r := range line[from:to] {
+		shown := printable(r)
 		b.WriteString(shown)
-		if i < at {
+		if from+i < at {
 			caret += cells(shown)
 		}
 	}
-	if to < len(runes) {
+	if to < len(line) {
 		b.WriteRune('…')
 	}
 	return strings.TrimRight(b.String(), " "), caret
+}
+
+// back returns where the character begins that stands so many before the byte at, and
+// how many there are too few.
+func back(line string, at, characters int) (from, missing int) {
+	for ; characters > 0 && at > 0; characters-- {
+		_, size := utf8.DecodeLastRuneInString(line[:at])
+		at -= size
+	}
+	return at, characters
+}
+
+// ahead is back in the other direction.
+func ahead(line string, at, characters int) (to, missing int) {
+	for ; characters > 0 && at < len(line); characters-- {
+		_, size := utf8.DecodeRuneInString(line[at:])
+		at += size
+	}
+	return at, characters
 }
 
 // printable is r as it may safely reach a terminal: a tab has a fixed width, and

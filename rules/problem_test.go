@@ -14,19 +14,19 @@ func TestReport(t *testing.T) {
 		problem Problem
 		want    string
 	}{
-		"plain":                 {Problem{3, 5, "bad", "abcdefg"}, "f:3:5: bad\n    3 | abcdefg\n      |     ^\n"},
-		"tabs have one width":   {Problem{1, 3, "bad", "\t\tx"}, "f:1:3: bad\n    1 |         x\n      |         ^\n"},
-		"wide characters":       {Problem{1, 3, "bad", "日本x"}, "f:1:3: bad\n    1 | 日本x\n      |     ^\n"},
-		"combining characters":  {Problem{1, 3, "bad", "e\u0301x"}, "f:1:3: bad\n    1 | e\u0301x\n      |  ^\n"},
-		"no terminal sequences": {Problem{1, 5, "bad", "\x1b[1mx"}, "f:1:5: bad\n    1 | \uFFFD[1mx\n      |     ^\n"},
-		"behind the end":        {Problem{1, 3, "bad", "ab"}, "f:1:3: bad\n    1 | ab\n      |   ^\n"},
-		"empty line":            {Problem{7, 1, "bad", ""}, "f:7:1: bad\n"},
+		"plain":                 {Problem{Line: 3, Column: 5, Msg: "bad", Text: "abcdefg"}, "f:3:5: bad\n    3 | abcdefg\n      |     ^\n"},
+		"tabs have one width":   {Problem{Line: 1, Column: 3, Msg: "bad", Text: "\t\tx"}, "f:1:3: bad\n    1 |         x\n      |         ^\n"},
+		"wide characters":       {Problem{Line: 1, Column: 3, Msg: "bad", Text: "日本x"}, "f:1:3: bad\n    1 | 日本x\n      |     ^\n"},
+		"combining characters":  {Problem{Line: 1, Column: 3, Msg: "bad", Text: "e\u0301x"}, "f:1:3: bad\n    1 | e\u0301x\n      |  ^\n"},
+		"no terminal sequences": {Problem{Line: 1, Column: 5, Msg: "bad", Text: "\x1b[1mx"}, "f:1:5: bad\n    1 | \uFFFD[1mx\n      |     ^\n"},
+		"behind the end":        {Problem{Line: 1, Column: 3, Msg: "bad", Text: "ab"}, "f:1:3: bad\n    1 | ab\n      |   ^\n"},
+		"empty line":            {Problem{Line: 7, Column: 1, Msg: "bad", Text: ""}, "f:7:1: bad\n"},
 		"long line, middle": {
-			Problem{1, 201, "bad", strings.Repeat("a", 200) + "X" + strings.Repeat("b", 200)},
+			Problem{Line: 1, Column: 201, Msg: "bad", Text: strings.Repeat("a", 200) + "X" + strings.Repeat("b", 200)},
 			"f:1:201: bad\n    1 | …" + strings.Repeat("a", 50) + "X" + strings.Repeat("b", 49) + "…\n      | " + strings.Repeat(" ", 51) + "^\n",
 		},
 		"long line, end": {
-			Problem{1, 201, "bad", strings.Repeat("a", 200)},
+			Problem{Line: 1, Column: 201, Msg: "bad", Text: strings.Repeat("a", 200)},
 			"f:1:201: bad\n    1 | …" + strings.Repeat("a", 100) + "\n      | " + strings.Repeat(" ", 101) + "^\n",
 		},
 	}

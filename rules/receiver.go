@@ -386,11 +386,13 @@ func (p *parser) checkFormat(a *address) {
 
 func (p *parser) checkURLs(a *address, at *yaml.Node) {
 	plain := len(a.URLs) > 0
-	for i, u := range a.URLs {
-		if u != (Source{}) && slices.Contains(a.URLs[:i], u) {
+	seen := make(map[Source]bool, len(a.URLs))
+	for _, u := range a.URLs {
+		if u != (Source{}) && seen[u] {
 			p.report(at, "a URL stands here twice: remove one")
 			break
 		}
+		seen[u] = true
 		plain = plain && strings.HasPrefix(u.Text, "http://")
 	}
 	if plain && a.given.wrote("tls") {
@@ -411,14 +413,16 @@ func (p *parser) checkHeaders(a *address) {
 		authorized = name
 	}
 	a.Headers = make(map[string]Source, len(a.headers))
-	for i, h := range a.headers {
-		same := func(other header) bool { return strings.EqualFold(other.name, h.name) }
+	seen := make(map[string]bool, len(a.headers))
+	for _, h := range a.headers {
+		name := strings.ToLower(h.name)
 		switch {
 		case authorized != "" && strings.EqualFold(h.name, "Authorization"):
 			p.report(h.at, "%s sets the header Authorization: keep one", authorized)
-		case slices.ContainsFunc(a.headers[:i], same):
+		case seen[name]:
 			p.report(h.at, "this header is set twice: keep one")
 		}
+		seen[name] = true
 		a.Headers[h.name] = h.Source
 	}
 }
@@ -510,7 +514,7 @@ func (p *parser) lintURLs(a *address, at *yaml.Node) {
 		}
 		if what := a.Misfit(u); what != "" && !misfit {
 			misfit = true
-			p.report(at, "%s", what)
+			p.report(at, "%s", phrase(what))
 		}
 		if holdsSecret(u) && !secret {
 			secret = true

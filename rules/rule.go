@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"fmt"
 	"regexp"
 	"time"
 
@@ -52,9 +51,13 @@ var ruleTable = table[draft]{what: "a rule", keys: []key[draft]{
 
 var rule = value[*draft]{
 	read: func(p *parser, n *yaml.Node) *draft {
+		if target(n).Kind != yaml.MappingNode {
+			readMapping(p, n, ruleTable, nil) // reports it
+			return nil
+		}
 		d := &draft{at: n, Rule: Rule{Enabled: true}}
 		if d.given = readMapping(p, n, ruleTable, d); d.given == nil {
-			return d
+			return nil
 		}
 		p.checkGroups(d)
 		p.checkActions(d)
@@ -68,7 +71,7 @@ var ruleNames = regexp.MustCompile(`^[a-z0-9-]{1,100}$`)
 
 var ruleName = scalar("a name", schema{"type": "string", "pattern": ruleNames.String()}, func(text string) (string, error) {
 	if !ruleNames.MatchString(text) {
-		return "", fmt.Errorf("%q is not a name for a rule: write up to 100 of a-z, 0-9 and -", text)
+		return "", errorf("%q is not a name for a rule: write up to 100 of a-z, 0-9 and -", text)
 	}
 	return text, nil
 })

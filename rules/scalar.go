@@ -2,7 +2,6 @@ package rules
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"regexp"
 	"slices"
@@ -73,10 +72,10 @@ func number(text string, least, most uint64) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if errors.Is(err, strconv.ErrRange) || err == nil && (n < least || n > most) {
-		return 0, fmt.Errorf("%s is out of range: it must be %d to %d", text, least, most)
+		return 0, errorf("%s is out of range: it must be %d to %d", text, least, most)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a decimal number", text)
+		return 0, errorf("%q is not a decimal number", text)
 	}
 	return n, nil
 }
@@ -85,7 +84,7 @@ func number(text string, least, most uint64) (uint64, error) {
 func leadingZero(text string) bool { return len(text) > 1 && text[0] == '0' && text[1] != '.' }
 
 func errManyWays(text string) error {
-	return fmt.Errorf("%q could be read in several ways: write a decimal number without leading zeros and underscores", text)
+	return errorf("%q could be read in several ways: write a decimal number without leading zeros and underscores", text)
 }
 
 // isNumber reports whether text begins as a number does, so that an error about
@@ -102,7 +101,7 @@ func oneOf[V ~string](what string, words ...V) value[V] {
 	}
 	return scalar(what, schema{"enum": names}, func(text string) (V, error) {
 		if !slices.Contains(names, text) {
-			return "", errors.New(unknown("value", text, what, names))
+			return "", unknown("value", text, phrase(what), names)
 		}
 		return V(text), nil
 	})
@@ -137,20 +136,20 @@ func ParseDuration(text string) (time.Duration, error) {
 		return 0, badDuration(text)
 	}
 	if days > longest.Hours()/24 || d > longest || time.Duration(days*24*float64(time.Hour))+d > longest {
-		return 0, fmt.Errorf("%s is too long: 366d is the most", text)
+		return 0, errorf("%s is too long: 366d is the most", text)
 	}
 	d += time.Duration(days * 24 * float64(time.Hour))
 	if d < time.Millisecond {
-		return 0, fmt.Errorf("%s is too short: 1ms is the least", text)
+		return 0, errorf("%s is too short: 1ms is the least", text)
 	}
 	return d, nil
 }
 
 func badDuration(text string) error {
 	if _, err := strconv.ParseFloat(text, 64); err == nil && isNumber(text) {
-		return fmt.Errorf("%q has no unit: write %ss for seconds or %sm for minutes", text, text, text)
+		return errorf("%q has no unit: write %ss for seconds or %sm for minutes", text, text, text)
 	}
-	return fmt.Errorf("%q is not a duration: write numbers with units, such as 30s, 5m, 1h30m or 2d", text)
+	return errorf("%q is not a duration: write numbers with units, such as 30s, 5m, 1h30m or 2d", text)
 }
 
 // maxRate bounds a limit, whose every action is remembered for its length.
@@ -164,7 +163,7 @@ var rate = scalar("a rate", schema{
 func parseRate(text string) (Limit, error) {
 	count, per, ok := strings.Cut(text, "/")
 	if !ok {
-		return Limit{}, fmt.Errorf("%q is not a rate: write a number and a duration, such as 1000/1m", text)
+		return Limit{}, errorf("%q is not a rate: write a number and a duration, such as 1000/1m", text)
 	}
 	n, err := number(count, 1, maxRate)
 	if err != nil {
@@ -186,17 +185,17 @@ var percent = scalar("a percentage", schema{
 }, func(text string) (float64, error) {
 	digits, ok := strings.CutSuffix(text, "%")
 	if !decimal.MatchString(digits) {
-		return 0, fmt.Errorf("%q is not a percentage: write one such as 1%% or 0.5%%", text)
+		return 0, errorf("%q is not a percentage: write one such as 1%% or 0.5%%", text)
 	}
 	if leadingZero(digits) {
 		return 0, errManyWays(digits)
 	}
 	if !ok {
-		return 0, fmt.Errorf("%q has no unit: write %s%%", text, text)
+		return 0, errorf("%q has no unit: write %s%%", text, text)
 	}
 	n, err := strconv.ParseFloat(digits, 64)
 	if err != nil || n <= 0 || n > 100 || math.IsNaN(n) {
-		return 0, fmt.Errorf("%s is out of range: it must be more than 0%% and at most 100%%", text)
+		return 0, errorf("%s is out of range: it must be more than 0%% and at most 100%%", text)
 	}
 	return n / 100, nil
 })
@@ -220,9 +219,9 @@ func cutOperator(text string) (Op, string, error) {
 	}
 	meant := strings.NewReplacer("=>", ">=", "=<", "<=", "<>", "!=", " ", "", "\t", "").Replace(written)
 	if operators[meant] == "" {
-		return "", "", fmt.Errorf("%q is no operator: write one of <, <=, >, >=, = and !=", written)
+		return "", "", errorf("%q is no operator: write one of <, <=, >, >=, = and !=", written)
 	}
-	return "", "", fmt.Errorf("%q is no operator: write %s", written, meant)
+	return "", "", errorf("%q is no operator: write %s", written, meant)
 }
 
 var threshold = scalar("a comparison", schema{
@@ -236,5 +235,5 @@ var threshold = scalar("a comparison", schema{
 		n, err := number(digits, 0, math.MaxUint32)
 		return &Threshold{Op: op, Number: n}, err
 	}
-	return nil, fmt.Errorf("%q is not a comparison: write an operator and a number in quotes, such as \"> 1\" or \"= 0\"", text)
+	return nil, errorf("%q is not a comparison: write an operator and a number in quotes, such as \"> 1\" or \"= 0\"", text)
 })

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,20 +17,20 @@ import (
 const (
 	// maxBytes is the size of the largest rules file: what a ConfigMap holds.
 	maxBytes = 1 << 20
-	// maxProblems bounds the report on a file in which everything is wrong.
-	maxProblems = 1000
-	// maxAliased is how many values aliases may add to those that are written out.
-	maxAliased = 100_000
+	// maxValues is about how many values a file may hold, because the decoder makes some
+	// 200 bytes of each.
+	maxValues = 60_000
+	// maxAliased is by how much aliases may add to what is written out.
+	maxAliased = 60_000
 )
 
 // A parser reads one rules file and collects what is wrong with it.
 type parser struct {
-	text     []byte
-	lines    []string
-	problems Problems
+	lines
+	collection
 
-	// budget is how many more values may be read. Without aliases none is read
-	// twice, so that only an alias bomb uses it up.
+	// budget is how many more values may be read, by their cost. Without aliases none is
+	// read twice, so that only an alias bomb uses it up.
 	budget int
 
 	bodyTries int // of single branches of bodies
@@ -41,20 +40,27 @@ type parser struct {
 	hidden []bool
 	names  map[string]bool
 
-	// offsets are where the characters of the line cached begin: a column counts
-	// characters, and a file may be one line of a megabyte.
-	cached  int
-	offsets []int
+	pairs int                 // were compared by lint
+	at    cursor              // where the last node was
+	users map[string]lookedUp // by name
+
+	// The templates that were read, by their text, and the bytes of all.
+	templates    map[string]readOnce[*message]
+	bodies       map[string]readOnce[*Body]
+	templateText int
 }
 
 // newParser reads the text. It reports false where the text is not one that
 // YAML can be trusted with.
 func newParser(r io.Reader) (*parser, bool, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
-	if err != nil {
+	var text strings.Builder
+	if _, err := io.Copy(&text, io.LimitReader(r, maxBytes+1)); err != nil {
 		return nil, false, fmt.Errorf("read rules: %w", err)
 	}
-	p := &parser{names: map[string]bool{"<<": true}}
+	p := &parser{
+		names: map[string]bool{"<<": true}, users: map[string]lookedUp{},
+		templates: map[string]readOnce[*message]{}, bodies: map[string]readOnce[*Body]{},
+	}
 	for _, names := range [][]string{
 		fileTable.names(), choiceTable.names(), addressTable(Webhook).names(), basicAuthTable.names(), tlsTable.names(),
 	} {
@@ -62,63 +68,67 @@ func newParser(r io.Reader) (*parser, bool, error) {
 			p.names[name] = true
 		}
 	}
-	if len(text) > maxBytes {
+	if text.Len() > maxBytes {
 		p.reportAt(1, 1, "the file is larger than 1 MiB, the most that is read: write long lists as ranges and networks")
 		return p, false, nil
 	}
-	p.text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
-	p.lines = strings.Split(string(p.text), "\n")
-	for i, line := range p.lines {
-		p.lines[i] = strings.TrimSuffix(line, "\r")
-	}
-	return p, p.checkCharacters(), nil
+	p.lines = newLines(strings.TrimPrefix(text.String(), "\xef\xbb\xbf"))
+	return p, p.checkCharacters() && p.checkSize(), nil
 }
 
 // checkCharacters reports the first character that has no place in a rules file.
 // What YAML 1.1 takes for an end of line and an editor does not show as one
 // (NEL, LS, PS, a lone CR) could hide a rule in a comment.
 func (p *parser) checkCharacters() bool {
-	for i, line := range p.lines {
-		column := 0
+	for number := 1; number <= p.lineCount(); number++ {
+		line, column := p.line(number), 0
 		for at, r := range line {
 			column++
-			var msg string
 			switch {
+			case r >= ' ' && r <= '~', r == '\t':
 			case r == utf8.RuneError && !strings.HasPrefix(line[at:], "\uFFFD"):
-				msg = fmt.Sprintf("the byte 0x%02x is not UTF-8: save the file as UTF-8 text", line[at])
-			case r == '\t':
-				continue
+				p.reportAt(number, column, "the byte 0x%02x is not UTF-8: save the file as UTF-8 text", line[at])
+				return false
 			case unicode.IsControl(r), r == '\uFEFF', r == '\u2028', r == '\u2029', unicode.Is(unicode.Bidi_Control, r):
-				msg = fmt.Sprintf("the invisible character %U is not allowed here: remove it", r)
-			default:
-				continue
+				p.reportAt(number, column, "the invisible character %U is not allowed here: remove it", r)
+				return false
 			}
-			p.reportAt(i+1, column, "%s", msg)
-			return false
 		}
 	}
 	return true
 }
 
-// reportAt adds a problem, moved into the text where YAML's position lies
-// behind its end.
-func (p *parser) reportAt(line, column int, format string, args ...any) {
-	if len(p.problems) > maxProblems {
-		return
+// checkSize reports a text of too many values before the decoder makes nodes of them.
+func (p *parser) checkSize() bool {
+	if n := countValues(p.text); n > maxValues {
+		p.reportAt(1, 1, "the file holds some %d values, and %d are the most that are read: write long lists as ranges and networks", n, maxValues)
+		return false
 	}
-	problem := Problem{Line: 1, Column: 1, Msg: fmt.Sprintf(format, args...)}
-	if len(p.problems) == maxProblems {
-		problem.Msg = fmt.Sprintf("there are more than %d problems: the others are not shown", maxProblems)
-	}
-	if len(p.lines) > 0 {
-		problem.Line = min(max(line, 1), len(p.lines))
-		problem.Text = p.lines[problem.Line-1]
-		problem.Column = min(max(column, 1), utf8.RuneCountInString(problem.Text)+1)
-		if p.hides(problem.Line) {
-			problem.Text = p.masked(problem.Text)
+	return true
+}
+
+// countValues counts the lines that are not blank, and what parts values within a line,
+// wherever that stands: in a comment too. No text has more than twice as many values.
+func countValues(text string) int {
+	values, begun, last := 0, false, byte('\n')
+	for i := range len(text) {
+		c, next := text[i], byte('\n')
+		if i+1 < len(text) {
+			next = text[i+1]
 		}
+		switch {
+		case c == '\n':
+			begun = false
+		case c == ' ' || c == '\t' || c == '\r':
+		case !begun,
+			c == ',', c == '[', c == '{', c == '#',
+			(c == ':' || c == '-' || c == '?') && (strings.IndexByte(" \t\r\n,[]{}\"'", next) >= 0 || strings.IndexByte("\"']}", last) >= 0):
+			begun = true
+			values++
+		}
+		last = c
 	}
-	p.problems = append(p.problems, problem)
+	return values
 }
 
 // open are the keys at the top level whose values are shown in excerpts. All else may
@@ -131,15 +141,15 @@ func (p *parser) hide(root *yaml.Node) {
 	if root.Kind != yaml.MappingNode {
 		return
 	}
-	p.hidden = make([]bool, len(p.lines))
-	taken := map[*yaml.Node]bool{}
+	p.hidden = make([]bool, p.lineCount())
+	taken, walked := map[*yaml.Node]bool{}, map[*yaml.Node]bool{}
 	closed := func(key *yaml.Node) bool {
 		return !slices.Contains(open, key.Value) && !strings.HasPrefix(key.Value, "x-")
 	}
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
 		if closed(key) {
-			aliased(value, taken)
+			aliased(value, taken, walked)
 		}
 		if key.Value == "receivers" {
 			for j, n := range target(value).Content {
@@ -154,7 +164,7 @@ func (p *parser) hide(root *yaml.Node) {
 		if !closed(key) && !within(root.Content[i+1], taken) {
 			continue
 		}
-		end := len(p.lines)
+		end := p.lineCount()
 		if i+2 < len(root.Content) { // the line of the next key too, where something stands before that
 			next := root.Content[i+2]
 			end = next.Line
@@ -168,14 +178,21 @@ func (p *parser) hide(root *yaml.Node) {
 	}
 }
 
-// aliased collects what the aliases within a node stand for.
-func aliased(n *yaml.Node, into map[*yaml.Node]bool) {
-	if n.Kind == yaml.AliasNode && !into[n.Alias] {
+// aliased collects what the aliases within a node stand for. What has an anchor is
+// walked once.
+func aliased(n *yaml.Node, into, walked map[*yaml.Node]bool) {
+	if n.Kind == yaml.AliasNode {
 		into[n.Alias] = true
-		aliased(n.Alias, into)
+		n = n.Alias
+	}
+	if n.Anchor != "" {
+		if walked[n] {
+			return
+		}
+		walked[n] = true
 	}
 	for _, c := range n.Content {
-		aliased(c, into)
+		aliased(c, into, walked)
 	}
 }
 
@@ -187,15 +204,18 @@ func within(n *yaml.Node, nodes map[*yaml.Node]bool) bool {
 // hides reports whether a line may hold a secret. Of a text that is no YAML only what
 // is below an open key that begins its line is known to hold none.
 func (p *parser) hides(line int) bool {
-	line = min(max(line, 1), len(p.lines))
+	line = min(max(line, 1), p.lineCount())
 	if p.hidden != nil {
 		return p.hidden[line-1]
 	}
-	begun := slices.IndexFunc(p.lines, func(text string) bool { return !aside.MatchString(text) })
-	if begun >= 0 && !topLevel.MatchString(p.lines[begun]) {
+	begun := 1
+	for begun <= p.lineCount() && aside.MatchString(p.line(begun)) {
+		begun++
+	}
+	if begun <= p.lineCount() && !topLevel.MatchString(p.line(begun)) {
 		return true
 	}
-	for ; line > begun; line-- {
+	for ; line >= begun; line-- {
 		switch found := topLevel.FindStringSubmatch(p.line(line)); {
 		case found != nil:
 			return !slices.Contains(open, found[1])
@@ -215,6 +235,14 @@ var (
 // may be of a secret, and excerpts end in logs. Punctuation stays, and so does the column
 // of everything.
 func (p *parser) masked(line string) string {
+	if len(line) > maxMasked {
+		return strings.Map(func(r rune) rune {
+			if strings.ContainsRune(" \t{}[],", r) {
+				return r
+			}
+			return '•'
+		}, line)
+	}
 	return token.ReplaceAllStringFunc(line, func(t string) string {
 		rest, isKey := strings.CutSuffix(t, ":")
 		if t == "-" || isKey && p.names[strings.Trim(rest, `"'`)] {
@@ -231,6 +259,9 @@ func (p *parser) masked(line string) string {
 	})
 }
 
+// maxMasked is how long a line is whose names are looked for.
+const maxMasked = 10_000
+
 var token = regexp.MustCompile(`"(?:[^"\\]|\\.)*(?:"|\\?$):?|'[^']*(?:''[^']*)*'?:?|[^\s{}\[\],]+`)
 
 // mayQuote reports whether a message about a node can repeat a name: one that cannot be
@@ -240,23 +271,6 @@ func (p *parser) mayQuote(n *yaml.Node, name string) bool {
 }
 
 var harmless = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
-
-// report adds a problem at a node.
-func (p *parser) report(n *yaml.Node, format string, args ...any) {
-	p.reportAt(n.Line, n.Column, format, args...)
-}
-
-// sorted returns the problems in the order of the file, each once: what stands
-// behind an anchor is read for every alias.
-func (p *parser) sorted() Problems {
-	slices.SortStableFunc(p.problems, func(a, b Problem) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
-	return slices.Compact(p.problems)
-}
 
 // decode parses the text as one YAML document. It returns nil after a problem.
 func (p *parser) decode() *yaml.Node {
@@ -285,7 +299,7 @@ func (p *parser) decode() *yaml.Node {
 // lineReader hands out one line a call, so that when the decoder gives up the
 // line that it had come to is known.
 type lineReader struct {
-	rest []byte
+	rest string
 	line int
 	part bool // of a line that did not fit is still to be read
 }
@@ -298,7 +312,7 @@ func (r *lineReader) Read(buf []byte) (int, error) {
 		r.line++
 	}
 	line := r.rest
-	if end := bytes.IndexByte(line, '\n'); end >= 0 {
+	if end := strings.IndexByte(line, '\n'); end >= 0 {
 		line = line[:end+1]
 	}
 	n := copy(buf, line)
@@ -306,31 +320,31 @@ func (r *lineReader) Read(buf []byte) (int, error) {
 	return n, nil
 }
 
-var (
-	yamlLine   = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
-	yamlAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
-)
-
 // reportSyntax explains an error of the YAML decoder. Its scanner names the line
 // of the error (none for the first); its parser ("did not find expected ...")
 // names the line before the collection that it was in, and there the line that
 // was read last is nearer.
 func (p *parser) reportSyntax(err error, lastRead int) {
-	found := yamlLine.FindStringSubmatch(err.Error())
-	if found == nil {
+	msg, isYAML := strings.CutPrefix(err.Error(), "yaml: ")
+	if !isYAML {
 		p.reportAt(lastRead, 1, "not YAML: %v", err)
 		return
 	}
-	line, _ := strconv.Atoi(found[1])
-	msg := found[2]
-	if anchor := yamlAnchor.FindStringSubmatch(msg); anchor != nil {
+	line := 0
+	if rest, numbered := strings.CutPrefix(msg, "line "); numbered {
+		number, rest, _ := strings.Cut(rest, ": ")
+		line, _ = strconv.Atoi(number)
+		msg = rest
+	}
+	if anchor, unknown := strings.CutPrefix(msg, "unknown anchor '"); unknown {
+		anchor = strings.TrimSuffix(anchor, "' referenced")
 		line = lastRead
-		msg = fmt.Sprintf("no anchor &%s stands before this alias", anchor[1])
+		msg = errorf("no anchor &%s stands before this alias", anchor).Error()
 		if p.hides(line) {
 			msg = "its anchor does not stand before this alias: put a value that begins with * in quotes"
 		}
-		if at := strings.Index(p.line(line), "*"+anchor[1]); at >= 0 {
-			p.reportAt(line, utf8.RuneCountInString(p.line(line)[:at])+1, "%s", msg)
+		if at := strings.Index(p.line(line), "*"+anchor); at >= 0 {
+			p.reportAt(line, utf8.RuneCountInString(p.line(line)[:at])+1, "%s", phrase(msg))
 			return
 		}
 	} else if strings.HasPrefix(msg, "did not find expected") && !strings.Contains(msg, "comment or line break") {
@@ -339,26 +353,18 @@ func (p *parser) reportSyntax(err error, lastRead int) {
 	if indent := indentation(p.line(lastRead)); strings.Contains(indent, "\t") {
 		line = lastRead
 	}
-	line = min(max(line, 1), len(p.lines))
+	line = min(max(line, 1), p.lineCount())
 	indent := indentation(p.line(line))
 	column := len(indent)
 	if tab := strings.Index(indent, "\t"); tab >= 0 {
 		column = tab
 	}
-	p.reportAt(line, column+1, "%s", explain(msg, indent))
+	p.reportAt(line, column+1, "%s", phrase(explain(msg, indent)))
 }
 
 // indentation returns the blanks at the beginning of a line.
 func indentation(line string) string {
 	return line[:len(line)-len(strings.TrimLeft(line, " \t"))]
-}
-
-// line returns the text of a line.
-func (p *parser) line(number int) string {
-	if number < 1 || number > len(p.lines) {
-		return ""
-	}
-	return p.lines[number-1]
 }
 
 // explain turns what the YAML decoder says into what to do about it.
@@ -394,15 +400,8 @@ func explain(msg, indent string) string {
 // from returns the text of a node's line from where the node begins.
 func (p *parser) from(n *yaml.Node) string {
 	line := p.line(n.Line)
-	if p.cached != n.Line {
-		p.cached = n.Line
-		p.offsets = p.offsets[:0]
-		for at := range line {
-			p.offsets = append(p.offsets, at)
-		}
+	if at, ok := p.at.seek(line, n.Column); ok {
+		return line[at:]
 	}
-	if n.Column < 1 || n.Column > len(p.offsets) {
-		return ""
-	}
-	return line[p.offsets[n.Column-1]:]
+	return ""
 }

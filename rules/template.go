@@ -164,15 +164,21 @@ var messageTemplate = value[*message]{
 		if n = p.scalar(n, "a template"); n == nil {
 			return nil
 		}
-		m, slips := readTemplate(n.Value)
+		m, slips := once(p, p.templates, n.Value, readTemplate)
 		for _, s := range slips {
+			if !p.shows(n) {
+				p.report(n, "a template fails")
+				continue
+			}
 			line, column := p.within(n, s.offset)
-			p.reportAt(line, column, "%s", s.text)
+			p.reportAt(line, column, "%s", phrase(s.text))
 		}
-		if m != nil {
-			m.at = n
+		if m == nil {
+			return nil
 		}
-		return m
+		placed := *m // it may stand elsewhere too
+		placed.at = n
+		return &placed
 	},
 	schema: schema{"type": "string", "minLength": 1, "maxLength": maxMessage, "examples": []string{
 		"{{.Count}} sockets towards {{.Group.dst}}, the oldest for {{.Oldest}}",
@@ -255,6 +261,10 @@ func (p *parser) checkKeys(d *draft, m *message) {
 	}
 	for _, used := range m.keys {
 		if slices.Contains(keys, used.text) {
+			continue
+		}
+		if !p.shows(m.at) {
+			p.report(m.at, "unknown key of .Group")
 			continue
 		}
 		line, column := p.within(m.at, used.offset)

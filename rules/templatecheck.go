@@ -404,7 +404,7 @@ func (c *templateChecker) unknownField(of reflect.Type, name string, at int) {
 	}
 	switch {
 	case of == c.about.root:
-		c.slip(at, "%s", unknown("field", name, c.about.what, names))
+		c.slip(at, "%s", unknown("field", name, phrase(c.about.what), names))
 	case of == alertsType.Elem() && !slices.Contains(names, name):
 		names = nil
 		for _, f := range reflect.VisibleFields(of) {

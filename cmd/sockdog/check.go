@@ -115,7 +115,7 @@ func parseText(out io.Writer, file string, text []byte) (*rules.Set, error) {
 	var problems rules.Problems
 	if errors.As(err, &problems) {
 		fmt.Fprint(out, problems.Report(named(file)))
-		return nil, found{named(file) + ": " + count(len(problems), "problem")}
+		return nil, found{named(file) + ": " + count(problems.Count(), "problem")}
 	}
 	return set, err
 }

@@ -184,7 +184,7 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 		set, now.BuiltIn, now.Error = rules.Default(), true, daemon.Mistakes(f.rules, err)
 	case errors.As(err, &problems):
 		fmt.Fprint(os.Stderr, problems.Report(f.rules))
-		return loaded{}, badRules{fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(len(problems), "problem"))}
+		return loaded{}, badRules{fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(problems.Count(), "problem"))}
 	default:
 		return loaded{}, badRules{fmt.Errorf("%w; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", err)}
 	}

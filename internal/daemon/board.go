@@ -69,7 +69,7 @@ func Mistakes(path string, err error) string {
 	for _, p := range all[:min(len(all), mostMistakes)] {
 		lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", path, p.Line, p.Column, p.Msg))
 	}
-	if more := len(all) - mostMistakes; more > 0 {
+	if more := all.Count() - mostMistakes; more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more: sockdog check %s", more, path))
 	}
 	return strings.Join(lines, "\n")

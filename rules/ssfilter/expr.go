@@ -37,15 +37,26 @@ type (
 // socket.
 func And(exprs ...Expr) Expr {
 	var list and
+	portsAt := [2]int{-1, -1} // those of one side are one condition
+	add := func(x Expr) {
+		if x, ok := x.(ports); ok {
+			if at := portsAt[x.side]; at >= 0 {
+				list[at] = list[at].(ports).intersect(x)
+				return
+			}
+			portsAt[x.side] = len(list)
+		}
+		list = append(list, x)
+	}
 	for _, x := range exprs {
 		switch x := x.(type) {
 		case nil:
 		case and:
 			for _, y := range x {
-				list = list.with(y)
+				add(y)
 			}
 		default:
-			list = list.with(x)
+			add(x)
 		}
 	}
 	switch len(list) {
@@ -55,19 +66,6 @@ func And(exprs ...Expr) Expr {
 		return list[0]
 	}
 	return list
-}
-
-// with adds x, intersecting it with the ports of the same side.
-func (list and) with(x Expr) and {
-	if x, ok := x.(ports); ok {
-		for i, y := range list {
-			if y, ok := y.(ports); ok && y.side == x.side {
-				list[i] = y.intersect(x)
-				return list
-			}
-		}
-	}
-	return append(list, x)
 }
 
 // Or holds where any one of exprs holds; Or() holds for no socket.

@@ -5,10 +5,8 @@
 package ssfilter
 
 import (
-	"cmp"
 	"fmt"
 	"math/bits"
-	"slices"
 	"strings"
 )
 
@@ -140,19 +138,32 @@ func ParseState(name string) (StateSet, error) {
 	if set, ok := spellings[strings.TrimPrefix(squeezed, "tcp")]; ok {
 		return set, nil
 	}
+	return 0, unknownState(name)
+}
+
+// unknownState is an error whose words are put together only where they are read.
+type unknownState string
+
+func (name unknownState) Error() string {
+	squeezed := squeeze(clip(string(name)))
 	words := stateWords()
-	nearest := slices.MinFunc(words, func(a, b string) int {
-		return cmp.Compare(distance(squeezed, squeeze(a)), distance(squeezed, squeeze(b)))
-	})
-	if distance(squeezed, squeeze(nearest)) > len(squeezed)/2 {
-		return 0, fmt.Errorf("unknown state %s: write one of %s", quote(name), strings.Join(words, ", "))
+	nearest, least := "", len(squeezed)/2+1
+	for _, word := range words {
+		if d := distance(squeezed, squeeze(word)); d < least {
+			nearest, least = word, d
+		}
 	}
-	return 0, fmt.Errorf("unknown state %s: did you mean %s?", quote(name), nearest)
+	if nearest == "" {
+		return fmt.Sprintf("unknown state %s: write one of %s", quote(string(name)), strings.Join(words, ", "))
+	}
+	return fmt.Sprintf("unknown state %s: did you mean %s?", quote(string(name)), nearest)
 }
 
 func squeeze(name string) string {
-	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name))
+	return squeezer.Replace(strings.ToLower(name))
 }
+
+var squeezer = strings.NewReplacer("-", "", "_", "")
 
 // stateWords are the names to suggest.
 func stateWords() []string {

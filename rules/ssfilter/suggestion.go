@@ -21,7 +21,9 @@ func (p *parser) suggestion() string {
 		return meant("%s :%s", key, clip(value))
 	}
 	port := strings.TrimPrefix(p.tok, ":")
-	if _, err := ParsePort(port); err == nil && isNumber(port) {
+	if !isNumber(port) {
+		// Names of services are not looked up for a guess.
+	} else if _, err := ParsePort(port); err == nil {
 		return meant("sport = %s or dport = %s", clip(port), clip(port))
 	}
 	if strings.ContainsAny(p.tok, ".:/") {
@@ -33,8 +35,12 @@ func (p *parser) suggestion() string {
 	}
 	var nearest []string
 	least := min(len(p.tok)/2, 2)
+	tok := strings.ToLower(clip(p.tok))
 	for _, word := range append([]string{"and", "or", "not", "state", "exclude"}, predicates...) {
-		d := distance(clip(strings.ToLower(p.tok)), word)
+		if apart := len(tok) - len(word); apart > least || -apart > least {
+			continue
+		}
+		d := distance(tok, word)
 		if d < least {
 			least, nearest = d, nil
 		}

@@ -1,0 +1,176 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// maxProblems is how many problems of a file are told in full. The others are counted.
+const maxProblems = 100
+
+// A collection is what is wrong with a file: the problems that stand first in it, and
+// the number of the others.
+type collection struct {
+	problems []finding
+	limit    *origin // what does not stand before this is only counted; nil: nothing yet
+	more     int     // are only counted
+
+	// Where there are aliases the same is found again and again. What is only counted
+	// is counted once by its place and the form of its message.
+	aliases bool
+	counted map[origin]bool
+}
+
+// finding is a problem at its place as the decoder has it, without its excerpt.
+type finding struct {
+	origin
+	msg string
+}
+
+// origin is where a problem stands, and the form of its message.
+type origin struct {
+	line, column int
+	form         string
+}
+
+func byPlace(a, b origin) int {
+	return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
+}
+
+// shows reports whether a problem at a node would be told in full. Where it would not,
+// nothing need be found out for its words.
+func (c *collection) shows(n *yaml.Node) bool {
+	return c.limit == nil || byPlace(origin{line: n.Line, column: n.Column}, *c.limit) < 0
+}
+
+// report adds a problem at a node.
+func (c *collection) report(n *yaml.Node, format string, args ...any) {
+	c.reportAt(n.Line, n.Column, format, args...)
+}
+
+// reportAt adds a problem.
+func (c *collection) reportAt(line, column int, format string, args ...any) {
+	o := origin{line, column, format}
+	if c.limit != nil && byPlace(o, *c.limit) >= 0 {
+		c.count(o)
+		return
+	}
+	c.problems = append(c.problems, finding{o, errorf(format, args...).Error()})
+	if len(c.problems) == 2*maxProblems {
+		c.cut()
+	}
+}
+
+func (c *collection) count(o origin) {
+	if c.aliases {
+		if c.counted[o] {
+			return
+		}
+		if c.counted == nil {
+			c.counted = map[origin]bool{}
+		}
+		c.counted[o] = true
+	}
+	c.more++
+}
+
+// cut puts the problems in the order of the file, each once, and keeps the first.
+func (c *collection) cut() {
+	slices.SortStableFunc(c.problems, func(a, b finding) int { return byPlace(a.origin, b.origin) })
+	c.problems = slices.Compact(c.problems)
+	if len(c.problems) <= maxProblems {
+		return
+	}
+	for _, f := range c.problems[maxProblems:] {
+		c.count(f.origin)
+	}
+	c.limit = &c.problems[maxProblems].origin
+	c.problems = slices.Clone(c.problems[:maxProblems])
+}
+
+// sorted returns the problems in the order of the file, each moved into the text where
+// YAML's position lies behind its end.
+func (p *parser) sorted() Problems {
+	p.cut()
+	var all Problems
+	var at cursor
+	masked, hidden := "", 0 // the line that was masked last, and its number
+	for _, f := range p.problems {
+		problem := Problem{Line: 1, Column: 1, Msg: f.msg}
+		if lines := p.lineCount(); lines > 0 {
+			problem.Line = min(max(f.line, 1), lines)
+			problem.Text = p.line(problem.Line)
+			at.seek(problem.Text, max(f.column, 1))
+			problem.Column = at.column
+			if p.hides(problem.Line) {
+				if hidden != problem.Line {
+					masked, hidden = p.masked(problem.Text), problem.Line
+				}
+				problem.Text = masked
+			}
+		}
+		all = append(all, problem)
+	}
+	if all = slices.Compact(all); p.more > 0 {
+		all[len(all)-1].more = p.more
+	}
+	return all
+}
+
+// explanation is the words of a problem, put together only where they are shown.
+type explanation struct {
+	format string
+	args   []any
+}
+
+// errorf is fmt.Errorf for what a rules file says: its values may be of any length, and
+// are cut. Text of our own is a phrase.
+func errorf(format string, args ...any) error {
+	if false {
+		_ = fmt.Sprintf(format, args...) // for go vet
+	}
+	return explanation{format, args}
+}
+
+// phrase is a part of a message that is told in full.
+type phrase string
+
+const (
+	maxShown = 100  // bytes of a value that a message repeats
+	maxWords = 1000 // bytes of a message
+)
+
+func (e explanation) Error() string {
+	args := slices.Clone(e.args)
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = cutTo(text, maxShown)
+		}
+	}
+	return cutTo(fmt.Sprintf(e.format, args...), maxWords)
+}
+
+// cutTo shortens a text that is longer than that.
+func cutTo(text string, length int) string {
+	if len(text) <= length {
+		return text
+	}
+	for length > 0 && !utf8.RuneStart(text[length]) {
+		length--
+	}
+	return text[:length] + "..."
+}
+
+// list is words with commas between them, as many as a message takes.
+func list(words []string) phrase {
+	const most = 30
+	if more := len(words) - most; more > 0 {
+		return phrase(fmt.Sprintf("%s and %d more", strings.Join(words[:most], ", "), more))
+	}
+	return phrase(strings.Join(words, ", "))
+}
