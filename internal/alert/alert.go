@@ -152,25 +152,47 @@ func howMany(a *engine.Alarm) string {
 	return sockets(a.Count)
 }
 
-// done says what was done.
+// mostRules is how many other rules an alert names.
+const mostRules = 3
+
+// done says what was done about the sockets, by the rule itself and by others.
 func done(a *engine.Alarm) string {
-	if !a.Takes {
-		return "nothing, the rule only alerts"
+	var by []string
+	if some := results(a.Done); a.Takes && some != "" {
+		by = append(by, "kill: "+some)
 	}
-	var some []string
-	for _, result := range slices.Sorted(maps.Keys(a.Done)) {
-		if n := a.Done[result]; n > 0 {
-			some = append(some, fmt.Sprintf("%d %s", n, result))
-		}
+	names := slices.Sorted(maps.Keys(a.ByOthers))
+	for _, name := range names[:min(len(names), mostRules)] {
+		by = append(by, "kill by rule "+name+": "+results(a.ByOthers[name]))
+	}
+	switch rest := len(names) - mostRules; {
+	case rest == 1:
+		by = append(by, "and by 1 more rule")
+	case rest > 1:
+		by = append(by, fmt.Sprintf("and by %d more rules", rest))
+	}
+	if len(by) == 0 && !a.Takes {
+		return "nothing, the rule only alerts"
 	}
 	since := ", since this rule began to fire"
 	if a.DoneFrom == 0 {
 		since = ", since sockdog was started"
 	}
-	if len(some) == 0 {
+	if len(by) == 0 {
 		return "nothing yet" + since
 	}
-	return "kill: " + strings.Join(some, ", ") + since
+	return strings.Join(by, "; ") + since
+}
+
+// results says how many came out how.
+func results(of map[engine.Result]uint64) string {
+	var some []string
+	for _, result := range slices.Sorted(maps.Keys(of)) {
+		if n := of[result]; n > 0 {
+			some = append(some, fmt.Sprintf("%d %s", n, result))
+		}
+	}
+	return strings.Join(some, ", ")
 }
 
 // mostPeers is how many an alert names.

@@ -88,6 +88,13 @@ func TestTexts(t *testing.T) {
 		a.Takes, a.DoneFrom, a.Done, a.Peak = true, from, done, peak
 		return a
 	}
+	byOthers := func(a engine.Alarm, names ...string) engine.Alarm {
+		a.DoneFrom, a.ByOthers = 1, map[string]map[engine.Result]uint64{}
+		for i, name := range names {
+			a.ByOthers[name] = map[engine.Result]uint64{engine.Done: uint64(i) + 2, engine.Gone: uint64(i)}
+		}
+		return a
+	}
 	const db = "10.0.9.2:5432"
 	tests := []struct {
 		name    string
@@ -102,6 +109,9 @@ func TestTexts(t *testing.T) {
 		{"single sockets, cured", examples(killed(lapsing(alarm("single", engine.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Held: 0}), db, db, db), "java[7] 3"},
 		{"single sockets, cured and over", examples(killed(ended(alarm("single", engine.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Gone: 1}), db, db, db), "java[7] 3"},
 		{"after a restart", examples(killed(alarm("single", engine.Measured{Count: 1}), 0, 1, nil), db), "java[7] 1"},
+		{"killed by another rule", examples(byOthers(lapsing(alarm("plain", engine.Measured{})), "close-wait-kill"), db), "java[7] 1"},
+		{"killed by both", examples(byOthers(killed(alarm("single", engine.Measured{Count: 1}), 1, 3, map[engine.Result]uint64{engine.Done: 2}), "b", "a"), db), "java[7] 1"},
+		{"killed by many rules", examples(byOthers(killed(alarm("single", engine.Measured{Count: 1}), 1, 3, nil), "a", "b", "c", "d", "e"), db), "java[7] 1"},
 		{"several peers", examples(alarm("single", engine.Measured{Count: 4}), db, "10.0.9.3:5432", "[2001:db8::7]:443", db), "java[7] 4"},
 		{"many peers", examples(alarm("single", engine.Measured{Count: 6}), db, "10.0.9.2:5433", "10.0.9.3:5432", "10.0.9.4:5432", "10.0.9.5:5432", "10.0.9.6:5432"), "java[7] 6"},
 		{"clients", examples(alarm("single", engine.Measured{Count: 2}), "10.0.9.2:48270", "10.0.9.2:48284"), "nginx[12] 2"},

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -13,24 +14,25 @@ import (
 // numbers while it fires, and once when it ends.
 type Alarm struct {
 	Rule     string
-	About    string            // the rule's description
-	Labels   map[string]string // the rule's
-	When     []rules.Condition // the rule's; empty: it is about single sockets
-	Action   int               // which of the rule's
-	Notice   *rules.Notice     // what that says
-	Group    []Label           // in the order of group_by; empty: all sockets of the rule
-	Others   int               // the alarm stands for so many groups that are not told one by one; 0: for Group
-	Measured                   // by the last sample; with Others, Count is that of all of them
-	Peak     int               // the highest Count since it fires
-	Nobodys  bool              // its sockets belong to no process: they are in TIME_WAIT
-	Examples []Example         // some of the sockets, by the last sample that had any
-	Takes    bool              // the rule takes sockets away
-	Done     map[Result]uint64 // what became of what it would take, since DoneFrom
-	DoneFrom sock.Instant      // when the rule began to fire; 0: that was before this run
-	Since    sock.Instant      // the condition has held since
-	Over     sock.Instant      // the group fired until then, and the alarm went on by keep_firing_for; 0: it fires, or ended with its rule
-	Started  sock.Instant      // the alarm fires since
-	Ended    sock.Instant      // it fired until then; 0: it does
+	About    string                       // the rule's description
+	Labels   map[string]string            // the rule's
+	When     []rules.Condition            // the rule's; empty: it is about single sockets
+	Action   int                          // which of the rule's
+	Notice   *rules.Notice                // what that says
+	Group    []Label                      // in the order of group_by; empty: all sockets of the rule
+	Others   int                          // the alarm stands for so many groups that are not told one by one; 0: for Group
+	Measured                              // by the last sample; with Others, Count is that of all of them
+	Peak     int                          // the highest Count since it fires
+	Nobodys  bool                         // its sockets belong to no process: they are in TIME_WAIT
+	Examples []Example                    // some of the sockets, by the last sample that had any
+	Takes    bool                         // the rule takes sockets away
+	Done     map[Result]uint64            // what became of what it would take, since DoneFrom
+	ByOthers map[string]map[Result]uint64 // and of what other rules, by name, would of the sockets that it is about
+	DoneFrom sock.Instant                 // when the rule began to fire; 0: that was before this run
+	Since    sock.Instant                 // the condition has held since
+	Over     sock.Instant                 // the group fired until then, and the alarm went on by keep_firing_for; 0: it fires, or ended with its rule
+	Started  sock.Instant                 // the alarm fires since
+	Ended    sock.Instant                 // it fired until then; 0: it does
 }
 
 // mostAlarms is how many groups of a rule alert one by one.
@@ -127,7 +129,7 @@ func (e *Engine) began(rule int, now sock.Instant) {
 	if firing := rg.in[Firing] > 0; firing != rg.firing {
 		rg.firing = firing
 		if firing {
-			rg.began, rg.before = now, e.done(rule)
+			rg.began, rg.before, rg.byOthers = now, e.done(rule), nil
 		}
 	}
 }
@@ -145,6 +147,31 @@ func (e *Engine) done(rule int) map[Result]uint64 {
 		}
 	}
 	return done
+}
+
+// credit counts what a rule did to a socket for the alerts of other rules that are
+// about it, too: whoever reads that it is there wants to know that it is taken care of.
+func (e *Engine) credit(a *Action, result Result) {
+	t := e.tracks[a.Socket.ID.Cookie]
+	if t == nil || !a.Kind.Destructive() || result == Held { // which becomes something else
+		return
+	}
+	for i := range e.program.rules {
+		r, rg := &e.program.rules[i], e.groups[i]
+		if rg == nil || !r.alerts || r.Name == a.Rule {
+			continue
+		}
+		if stands, _ := r.stands(&rules.Action{Kind: rules.Alert}, t, &a.Socket, 0, a.Decided, true); stands != ripe {
+			continue
+		}
+		if rg.byOthers == nil {
+			rg.byOthers = make(map[string]map[Result]uint64)
+		}
+		if rg.byOthers[a.Rule] == nil {
+			rg.byOthers[a.Rule] = make(map[Result]uint64)
+		}
+		rg.byOthers[a.Rule][result]++
+	}
 }
 
 // alerting are some of the sockets that a rule about single sockets alerts of.
@@ -203,15 +230,20 @@ func (e *Engine) sound(now sock.Instant) {
 
 // addDone says in alarms what was done.
 func (e *Engine) addDone(rule int, alarms []Alarm) {
-	if len(alarms) == 0 || !e.program.rules[rule].destroys {
+	if len(alarms) == 0 {
 		return
 	}
 	rg, done := e.groups[rule], e.done(rule)
 	for result, n := range rg.before {
 		done[result] -= n
 	}
+	byOthers := make(map[string]map[Result]uint64, len(rg.byOthers)) // the alarms are read while it goes on
+	for name, results := range rg.byOthers {
+		byOthers[name] = maps.Clone(results)
+	}
 	for i := range alarms {
-		alarms[i].Takes, alarms[i].Done, alarms[i].DoneFrom = true, done, rg.began
+		a := &alarms[i]
+		a.Takes, a.Done, a.ByOthers, a.DoneFrom = e.program.rules[rule].destroys, done, byOthers, rg.began
 	}
 }
 

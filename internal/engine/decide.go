@@ -178,6 +178,7 @@ func inMs(d time.Duration) string { return d.Truncate(time.Millisecond).String()
 func (e *Engine) say(a Action, result Result) {
 	a.Result = result
 	e.tally.results[outcome{a.Rule, a.Kind, result}]++
+	e.credit(&a, result)
 	e.plan.Report = append(e.plan.Report, a)
 }
 

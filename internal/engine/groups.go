@@ -36,6 +36,8 @@ type ruleGroups struct {
 	firing bool              // a group does
 	began  sock.Instant      // when the first began to; 0: in an earlier run
 	before map[Result]uint64 // what had been done then
+
+	byOthers map[string]map[Result]uint64 // what other rules did to its sockets since, by their names
 }
 
 // nearGroup is a quiet group, and how near it is to firing.
