@@ -99,8 +99,8 @@ func (b *board) stands(is bool, p status.Problem) {
 	}
 }
 
-// done notes what was decided or done. What is held back is only counted, as in
-// the log: a limit would drown what it lets through.
+// done notes what was decided or done. What is held back is only counted: it is
+// no action.
 func (b *board) done(records []journal.Record) {
 	var last []journal.Record
 	for i := len(records) - 1; i >= 0 && len(last) < status.MostActions; i-- {
@@ -163,8 +163,10 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 		Cure: "raise settings.cpu_budget: a look costs " + o.Cost.Round(time.Microsecond).String() + " of CPU",
 	})
 	for _, what := range []string{theJournal, theStore} {
-		b.stands(d.recorder.ails(what), status.Problem{
-			Kind: what, Text: what + " cannot be written: what it would hold is remembered in memory only", Cure: "see whether the disk is full or read-only", Since: now,
+		why := d.recorder.ails(what)
+		b.stands(why != "", status.Problem{
+			Kind: what, Text: what + " cannot be written, and what it would hold is in memory only: " + why, Since: now,
+			Cure: "see whether the state directory is there, and its disk full or read-only",
 		})
 	}
 	b.stands(len(o.Spins) > 0, spinning(o.Spins, now))

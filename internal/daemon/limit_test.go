@@ -51,9 +51,9 @@ func TestLimit(t *testing.T) {
 				slices.Reverse(told)
 			}
 			first := slices.Min(told)
-			held := slices.DeleteFunc(slices.Clone(told), func(at sock.Instant) bool { return at == first })
-			if !slices.IsSorted(held) {
-				t.Errorf("held sockets were killed in another order than their rule's: %v", held)
+			later := slices.DeleteFunc(slices.Clone(told), func(at sock.Instant) bool { return at == first })
+			if !slices.IsSorted(later) {
+				t.Errorf("held sockets were killed in another order than their rule's: %v", later)
 			}
 			slices.Sort(told)
 			for i := 2; i < len(told); i++ {
@@ -61,29 +61,28 @@ func TestLimit(t *testing.T) {
 					t.Errorf("three were killed within %v", apart)
 				}
 			}
-			recorded := make(map[uint64]int)
-			for _, r := range w.records(dir) {
-				if r.Result == journal.Held {
-					recorded[r.Cookie]++
-				}
+			var summary []journal.Record
+			w.until("summary in the journal", func() bool {
+				summary = w.held(dir)
+				return len(summary) > 0
+			})
+			if len(summary) != 1 || summary[0].Sockets != 4 || summary[0].Rule != "leak" || summary[0].Cookie != 0 {
+				t.Errorf("summaries in the journal: %+v, want one of 4 sockets", summary)
 			}
-			if len(recorded) != 4 {
-				t.Errorf("%d sockets in the journal were held, want 4", len(recorded))
-			}
-			for _, n := range recorded {
-				if n != 1 {
-					t.Errorf("a held socket has %d lines in the journal, want 1", n)
-				}
-			}
-			summary := w.lines(func(l line) bool { return l.Msg == "held back by a limit" })
-			if len(summary) != 1 || summary[0].Sockets != 4 {
-				t.Errorf("summaries in the log: %+v, want one of 4 sockets", summary)
-			}
-			if told := w.lines(func(l line) bool { return l.Result == "held" }); len(told) > 0 {
-				t.Errorf("%d held sockets are in the log, want them in the journal only", len(told))
+			if told := w.lines(held); len(told) != 1 || told[0].Sockets != 4 {
+				t.Errorf("summaries in the log: %+v, want one of 4 sockets", told)
 			}
 		})
 	}
+}
+
+// held is a line of what a limit holds back.
+func held(l line) bool { return l.Msg == "kill held" }
+
+// held are the summaries in the journal of what limits hold back.
+func (w *world) held(dir string) []journal.Record {
+	w.Helper()
+	return slices.DeleteFunc(w.records(dir), func(r journal.Record) bool { return r.Result != journal.Held })
 }
 
 // Neither a restart nor a reload gives a rule a second helping.
@@ -91,7 +90,6 @@ func TestLimitOutlives(t *testing.T) {
 	t.Parallel()
 	const text = often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: {kill: {limit: 2/1h}}}]\n"
 	const changed = often + "rules: [{name: leak, description: mended, match: {state: close-wait, in_state_for: 1s}, then: {kill: {limit: 2/1h}}}]\n"
-	held := func(l line) bool { return l.Msg == "held back by a limit" }
 	for name, outlive := range map[string]func(w *world, stop func()){
 		"a restart": func(w *world, stop func()) {
 			stop()
@@ -102,6 +100,7 @@ func TestLimitOutlives(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
+			current := w.show()
 			dir := t.TempDir()
 			closeState := w.openState(dir)
 			w.leaks(4)
@@ -112,11 +111,10 @@ func TestLimitOutlives(t *testing.T) {
 				closeState()
 				w.openState(dir)
 			})
-			late := w.leak(w.listen(nstest.V6, 5432))
-			w.until("record that it is held", func() bool {
-				return slices.ContainsFunc(w.records(dir), func(r journal.Record) bool {
-					return r.Cookie == late.cookie && r.Result == journal.Held
-				})
+			w.leak(w.listen(nstest.V6, 5432))
+			w.until("a third socket that is held", func() bool {
+				rules := current().Rules
+				return len(rules) == 1 && rules[0].Actions["kill"][journal.Held] == 3
 			})
 			if n := w.kills(); n != 2 {
 				t.Errorf("%d sockets were killed, want 2", n)
@@ -132,20 +130,19 @@ func TestHeldThenGone(t *testing.T) {
 	dir := t.TempDir()
 	w.openState(dir)
 	all := w.leaks(3)
-	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: {kill: {limit: 1/4s}}}]\n")
-	var held []stuck // in their order
-	w.until("record that two are held", func() bool {
-		held = slices.DeleteFunc(slices.Clone(all), func(s stuck) bool {
-			return !slices.ContainsFunc(w.records(dir), func(r journal.Record) bool {
-				return r.Cookie == s.cookie && r.Result == journal.Held
-			})
-		})
-		return len(held) == 2
-	})
-	check(t, held[0].Close()) // the program closes it after all
-	w.dies(held[1], time.Second)
-	w.result(held[0].cookie, journal.Gone)
-	if told := w.killed(held[0].cookie); len(told) > 0 {
+	stop := w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: {kill: {limit: 1/4s}}}]\n")
+	w.until("summary of two that are held", func() bool { return len(w.held(dir)) > 0 })
+	left := slices.DeleteFunc(slices.Clone(all), func(s stuck) bool { return len(w.killed(s.cookie)) > 0 })
+	if len(left) != 2 || w.held(dir)[0].Waiting != 2 {
+		t.Fatalf("%d are left, and said to be held: %+v", len(left), w.held(dir))
+	}
+	check(t, left[0].Close()) // the program closes it after all
+	w.dies(left[1], time.Second)
+	stop() // and says what there is to say
+	if said := w.held(dir); len(said) != 2 || said[1].LetGo != 1 || said[1].Waiting != 0 {
+		t.Errorf("summaries in the journal: %+v, want a second one, of one that ended by itself", said)
+	}
+	if told := w.killed(left[0].cookie); len(told) > 0 {
 		t.Error("the kernel was told to destroy a socket that had ended")
 	}
 }

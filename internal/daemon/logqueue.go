@@ -50,9 +50,8 @@ func (q *logQueue) say(level slog.Level, text string, attrs ...slog.Attr) {
 	q.add(time.Now(), []engine.Note{{Level: level, Text: text, Attrs: attrs}}, nil)
 }
 
-// add has lines written, without waiting: notes, and one for each record but those
-// of what is held back, for which one line a minute stands. Nobody may change the
-// records after.
+// add has lines written, without waiting: one for each record, and notes. Nobody
+// may change the records after.
 func (q *logQueue) add(at time.Time, notes []engine.Note, records []journal.Record) {
 	if len(notes)+len(records) == 0 {
 		return
@@ -60,9 +59,7 @@ func (q *logQueue) add(at time.Time, notes []engine.Note, records []journal.Reco
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i := range records {
-		if records[i].Result != journal.Held {
-			q.push(logLine{at: at, record: &records[i]})
-		}
+		q.push(logLine{at: records[i].Time, record: &records[i]})
 	}
 	for _, n := range notes {
 		q.push(logLine{at: at, note: n})
@@ -173,7 +170,7 @@ func levelOf(r journal.Result) slog.Level {
 	switch r {
 	case journal.Failed:
 		return slog.LevelError
-	case journal.Unconfirmed, journal.Interrupted, journal.Firing:
+	case journal.Unconfirmed, journal.Interrupted, journal.Firing, journal.Held:
 		return slog.LevelWarn
 	default:
 		return slog.LevelInfo

@@ -27,12 +27,13 @@ type recorder struct {
 	mu       sync.Mutex
 	arrived  *sync.Cond
 	waiting  batch
-	lost     int             // records that there was no room for, not said yet
-	ailing   map[string]bool // what cannot be written
+	lost     int               // records that there was no room for, not said yet
+	ailing   map[string]string // why what cannot be written
 	closed   bool
 	writing  sock.Instant // since when a write has been under way; 0: none is
 	slowAt   sock.Instant // when a write that took long ended last
 	saidSlow bool         // the log says that the disk is slow
+	looking  *time.Timer  // has the directory looked for; nil: there is none
 }
 
 // batch is what waits to be written. What is remembered of a connection stands in
@@ -43,10 +44,11 @@ type batch struct {
 	memories map[uint64]*sock.Memory // by cookie; nil: forget it
 	groups   []sock.Group            // nil: no change
 	recorded []chan struct{}         // closed once all this is written
+	look     bool                    // see whether the directory is still there
 }
 
 func (b *batch) empty() bool {
-	return len(b.records)+len(b.spent)+len(b.memories)+len(b.recorded) == 0 && b.groups == nil
+	return len(b.records)+len(b.spent)+len(b.memories)+len(b.recorded) == 0 && b.groups == nil && !b.look
 }
 
 const (
@@ -58,16 +60,36 @@ const (
 	// slowFor how long it stays one.
 	slowAfter = time.Second
 	slowFor   = time.Minute
+	// lookEvery is how often it is seen whether the directory is still there.
+	lookEvery = 5 * time.Second
 )
 
 func newRecorder(o *Options, log *logQueue) *recorder {
 	r := &recorder{
 		journal: o.Journal, store: o.Store, netns: o.Netns, log: log, now: o.Now, done: make(chan struct{}),
-		failed: make(map[string]trouble), ailing: make(map[string]bool),
+		failed: make(map[string]trouble), ailing: make(map[string]string),
 	}
 	r.arrived = sync.NewCond(&r.mu)
+	if r.journal != nil || r.store != nil {
+		r.mu.Lock() // look may run before the timer has its name
+		r.looking = time.AfterFunc(lookEvery, r.look)
+		r.mu.Unlock()
+	}
 	go r.run()
 	return r
+}
+
+// look has it noticed, also where there is nothing to write, that the directory or
+// a file in it was removed, or is there again.
+func (r *recorder) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.waiting.look = true
+	r.arrived.Signal()
+	r.looking.Reset(lookEvery)
 }
 
 // add has a part of a plan written, without waiting.
@@ -83,10 +105,10 @@ func (r *recorder) add(p *engine.Plan, records []journal.Record) {
 	if r.store != nil {
 		b := &r.waiting
 		for i := range p.Remember {
-			b.remember(p.Remember[i].Cookie, &p.Remember[i])
+			r.remember(p.Remember[i].Cookie, &p.Remember[i])
 		}
 		for _, cookie := range p.Forget {
-			b.remember(cookie, nil)
+			r.remember(cookie, nil)
 		}
 		if p.Groups != nil {
 			b.groups = p.Groups
@@ -108,8 +130,13 @@ func (r *recorder) addRecords(records []journal.Record) {
 	}
 }
 
-func (b *batch) remember(cookie uint64, m *sock.Memory) {
-	if _, known := b.memories[cookie]; !known && len(b.memories) >= mostMemories {
+// remember has a memory written, or with nil a cookie forgotten. A scan can bring
+// a hundred thousand at once, which a disk that answers takes; what hangs over one
+// that does not is bounded.
+func (r *recorder) remember(cookie uint64, m *sock.Memory) {
+	b := &r.waiting
+	hangs := r.writing != 0 && r.now().Sub(r.writing) >= slowAfter
+	if _, known := b.memories[cookie]; !known && hangs && len(b.memories) >= mostMemories {
 		return
 	}
 	if b.memories == nil {
@@ -180,6 +207,9 @@ const recorderEnd = 150 * time.Millisecond
 func (r *recorder) close() {
 	r.mu.Lock()
 	r.closed = true
+	if r.looking != nil {
+		r.looking.Stop()
+	}
 	r.arrived.Signal()
 	r.mu.Unlock()
 	select {
@@ -217,6 +247,12 @@ func (r *recorder) run() {
 }
 
 func (r *recorder) write(b *batch) {
+	if b.look && r.store != nil {
+		r.lookAt(theStore, func() error { return r.store.Put(nil) })
+	}
+	if b.look && r.journal != nil {
+		r.lookAt(theJournal, func() error { return r.journal.Append(nil) })
+	}
 	if r.store != nil {
 		r.writeStore(b)
 	}
@@ -249,8 +285,24 @@ func (r *recorder) writeStore(b *batch) {
 	}
 }
 
-// try makes one write, and says so while it takes long.
-func (r *recorder) try(what string, write func() error) {
+// lookAt writes nothing. That this works says nothing of a disk that is full, so
+// it ends no trouble but what an earlier look has found.
+func (r *recorder) lookAt(what string, look func() error) {
+	err := r.timed(look)
+	if err == nil && !r.failed[what].looked {
+		return
+	}
+	r.check(what, err)
+	t := r.failed[what]
+	t.looked = err != nil
+	r.failed[what] = t
+}
+
+// try makes one write, and says how it went.
+func (r *recorder) try(what string, write func() error) { r.check(what, r.timed(write)) }
+
+// timed makes one write, and says so while it takes long.
+func (r *recorder) timed(write func() error) error {
 	began := r.now()
 	r.mu.Lock()
 	r.writing = began
@@ -276,7 +328,7 @@ func (r *recorder) try(what string, write func() error) {
 		r.slowAt = r.now()
 	}
 	r.mu.Unlock()
-	r.check(what, err)
+	return err
 }
 
 // saySlow says that a write takes long, once until writes have been fast for a
@@ -333,7 +385,10 @@ func (r *recorder) check(what string, err error) {
 	r.failed[what] = t
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ailing[what] = t.told
+	delete(r.ailing, what)
+	if err != nil {
+		r.ailing[what] = err.Error()
+	}
 }
 
 // What is written to.
@@ -342,8 +397,8 @@ const (
 	theStore   = "the first-seen store"
 )
 
-// ails reports whether something could not be written, and can still not.
-func (r *recorder) ails(what string) bool {
+// ails says why something could not be written, if it still cannot.
+func (r *recorder) ails(what string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ailing[what]
@@ -351,8 +406,9 @@ func (r *recorder) ails(what string) bool {
 
 // trouble is how it stands with something that could not be written.
 type trouble struct {
-	told bool
-	at   sock.Instant // when that was said last
+	told   bool
+	at     sock.Instant // when that was said last
+	looked bool         // a look has found it
 }
 
 // troubleEvery is how often trouble is told of at most: a disk that is full for a

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,9 @@ func (d *disk) NextSeq() uint64 {
 }
 
 func (d *disk) Append(records []journal.Record) error {
+	if len(records) == 0 {
+		return nil // it only looks, at what the kernel has in its caches
+	}
 	d.mu.Lock()
 	takes, hangs := d.takes, d.hangs
 	d.mu.Unlock()
@@ -325,3 +329,61 @@ func TestStopWhileDiskHangs(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestTimeOfTheAct: a record has the time of the act, however long the kernel took
+// to confirm it and the disk to take it; what a limit holds back is summed up.
+func TestTimeOfTheAct(t *testing.T) {
+	now, at := sock.Instant(time.Hour), time.Date(2026, 3, 1, 4, 5, 6, 0, time.UTC)
+	p := engine.Plan{
+		Report: []engine.Action{
+			{Rule: "r", Kind: "kill", Result: engine.Done, At: now.Add(-3 * time.Second)},
+			{Rule: "r", Kind: "kill", Result: engine.Would},
+			{Rule: "r", Kind: "kill", Result: engine.Held},
+			{Rule: "r", Kind: "kill", Result: engine.Gone, Waited: true},
+		},
+		Held: []engine.HeldBack{{Rule: "r", Kind: "kill", Began: 3, Left: 2, Waiting: 1, Limit: "1/1m", LimitOfAll: "5000/1m"}},
+	}
+	var got []string
+	for _, r := range recordsOf(&p, "4711", now, at) {
+		got = append(got, fmt.Sprintf("%v %s %d %d %d %s", at.Sub(r.Time), r.Result, r.Sockets, r.LetGo, r.Waiting, r.Reason))
+	}
+	want := []string{"3s done 0 0 0 ", "0s would 0 0 0 ", "0s held 3 2 1 the limits are 1/1m of the rule and 5000/1m of all rules"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("records (-want +got):\n%s", diff)
+	}
+
+	log := &bytes.Buffer{}
+	q := newLogQueue(slog.New(slog.NewTextHandler(log, nil)), func() sock.Instant { return now })
+	q.add(at.Add(time.Minute), nil, []journal.Record{{Time: at, Action: "kill", Result: journal.Done}})
+	q.close()
+	if !strings.HasPrefix(log.String(), "time=2026-03-01T04:05:06") {
+		t.Errorf("the log tells another time than that of the act: %s", log)
+	}
+}
+
+// TestScanBringsMany: a disk that answers takes all that one scan has to remember.
+func TestScanBringsMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		store := &stored{}
+		r.store = store
+		p := engine.Plan{Remember: make([]sock.Memory, 3*mostMemories)}
+		for i := range p.Remember {
+			p.Remember[i].Cookie = uint64(i + 1)
+		}
+		r.add(&p, nil)
+		r.recorder.close()
+		r.q.close()
+		if store.memories != len(p.Remember) {
+			t.Errorf("%d of %d memories were written", store.memories, len(p.Remember))
+		}
+	})
+}
+
+// stored counts what a store is given.
+type stored struct{ memories int }
+
+func (s *stored) Put(memories []sock.Memory) error { s.memories += len(memories); return nil }
+func (s *stored) Forget([]uint64) error            { return nil }
+func (s *stored) Spend([]sock.Spent) error         { return nil }
+func (s *stored) Keep([]sock.Group) error          { return nil }

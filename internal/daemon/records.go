@@ -10,19 +10,38 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// recordsOf are the records of all that a plan says was decided or done.
+// recordsOf are the records of all that a plan says was decided or done. What a
+// limit holds back is only summed up: it would crowd out what it lets through.
 func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []journal.Record {
-	if len(p.Report)+len(p.Turns) == 0 {
+	if len(p.Report)+len(p.Turns)+len(p.Held) == 0 {
 		return nil
 	}
-	records := make([]journal.Record, 0, len(p.Report)+len(p.Turns))
+	records := make([]journal.Record, 0, len(p.Report)+len(p.Turns)+len(p.Held))
 	for i := range p.Report {
-		records = append(records, recordOf(&p.Report[i], netns, at))
+		if a := &p.Report[i]; a.Result != engine.Held && !a.Waited {
+			when := at
+			if a.At != 0 {
+				when = at.Add(-now.Sub(a.At))
+			}
+			records = append(records, recordOf(a, netns, when))
+		}
 	}
 	for i := range p.Turns {
 		records = append(records, turned(&p.Turns[i], netns, now, at))
 	}
+	for i := range p.Held {
+		records = append(records, heldBack(&p.Held[i], netns, at))
+	}
 	return records
+}
+
+// heldBack puts what limits hold back into a record.
+func heldBack(h *engine.HeldBack, netns string, at time.Time) journal.Record {
+	return journal.Record{
+		Time: at, Rule: h.Rule, Action: string(h.Kind), Result: journal.Held, DryRun: h.DryRun, Netns: netns,
+		Reason:  "the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules",
+		Sockets: h.Began, LetGo: h.Left, Waiting: h.Waiting,
+	}
 }
 
 // recordOf puts an action into a record.

@@ -85,7 +85,9 @@ func TestSlowDisk(t *testing.T) {
 type slow func(records []journal.Record)
 
 func (s slow) Append(records []journal.Record) error {
-	s(records)
+	if len(records) > 0 {
+		s(records)
+	}
 	return nil
 }
 

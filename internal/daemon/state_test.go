@@ -197,6 +197,44 @@ func TestStateDirectoryFails(t *testing.T) {
 	}
 }
 
+// A state directory that somebody removes is missed also where there is nothing to
+// write to it. Once it is there again, what belongs in it is written anew.
+func TestStateDirectoryRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	current := w.show()
+	dir := filepath.Join(t.TempDir(), "state")
+	w.openState(dir)
+	p := w.pair(w.listen(nstest.V4, 5432))
+	check(t, p.Server.Keepalive())
+	s := w.hangUp(p.Server, p.Client.CloseWrite)
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1h}, then: kill}]\n")
+	check(t, os.RemoveAll(dir))
+	const gone = "the directory that was opened is gone"
+	problems := func() (n int) {
+		for _, p := range current().Problems {
+			if strings.Contains(p.Text, gone) {
+				n++
+			}
+		}
+		return n
+	}
+	w.until("two problems on the page", func() bool { return problems() == 2 })
+	for _, what := range []string{"the journal cannot be written", "the first-seen store cannot be written"} {
+		if l := w.await(what, func(l line) bool { return strings.HasPrefix(l.Msg, what) }); !strings.Contains(l.Error, gone) {
+			t.Errorf("the log says %+v, want that the directory is gone", l)
+		}
+	}
+	check(t, os.Mkdir(dir, 0o700))
+	w.until("no problem on the page", func() bool { return problems() == 0 })
+	beside := must(statedir.OpenToRead(dir))(t)
+	defer beside.Close()
+	loaded := must(seen.Read(beside, must(seen.ReadBootID())(t), must(sockdiag.NetnsCookie())(t), w.options.Now()))(t)
+	if len(loaded.Memories) != 1 || loaded.Memories[0].Cookie != s.cookie {
+		t.Errorf("the directory made again remembers %+v, want the one socket", loaded.Memories)
+	}
+}
+
 // Once there is room again, the journal goes on with whole lines, and that is
 // said.
 func TestStateDirectoryRecovers(t *testing.T) {

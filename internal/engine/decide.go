@@ -90,7 +90,8 @@ func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, fired, due,
 			t.marks = append(t.marks, mark{rule, action, true})
 			e.say(a, Held)
 			e.heldBack(r, b, now)
-			e.summary.add(rule, now)
+			e.summary.of(a.Rule, a.Kind, a.DryRun).Began++
+			e.summary.soon(now)
 		}
 		t.held = &a
 		return false
@@ -182,12 +183,14 @@ func (e *Engine) say(a Action, result Result) {
 	e.plan.Report = append(e.plan.Report, a)
 }
 
-// letGo closes the record of an action that a limit held back.
+// letGo ends the wait of an action that a limit held back.
 func (e *Engine) letGo(held *Action, result Result, why string) {
 	a := *held
+	a.Waited = true
 	if why != "" {
 		a.Reason = why
 	}
+	e.summary.of(a.Rule, a.Kind, a.DryRun).Left++
 	e.say(a, result)
 }
 
@@ -199,6 +202,7 @@ func (in Acted) apply(e *Engine, now sock.Instant) {
 			continue
 		}
 		e.acting--
+		o.Act.At = o.At
 		switch {
 		case o.Changed != "":
 			t.budget.cancel()

@@ -138,8 +138,9 @@ func (e *Engine) finish(now sock.Instant) {
 // Watched is how many sockets are kept in mind.
 func (e *Engine) Watched() int { return len(e.tracks) }
 
-func (in Stop) apply(e *Engine, _ sock.Instant) {
+func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.stopping = true
+	e.sumUp(now)
 	e.persistAll()
 }
 
@@ -160,6 +161,7 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 }
 
 func (in Ruled) apply(e *Engine, now sock.Instant) {
+	e.sumUp(now) // by the rules that held it back
 	// What was done or said for a rule stays so as long as that says the same.
 	moved := make(map[int]int)
 	named := make(map[string]int, len(in.Program.rules))
@@ -178,7 +180,6 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 	e.budgets.rule(in.Program)
 	e.usages.rule(in.Program)
 	e.lines = make([]line, 2*len(in.Program.rules))
-	clear(e.summary.held)
 	for _, t := range e.tracks {
 		kept := t.marks[:0]
 		for _, m := range t.marks {

@@ -36,6 +36,7 @@ type bench struct {
 
 	events        []string // what was reported, from benchStart on
 	notes         []string
+	held          []saidHeld
 	looks         []ssfilter.StateSet
 	asks          int
 	sampled       int // readings of CPU usage
@@ -53,6 +54,12 @@ type bench struct {
 type worldEvent struct {
 	at sock.Instant
 	do func()
+}
+
+// saidHeld is a summary, and when it was said.
+type saidHeld struct {
+	HeldBack
+	at time.Duration
 }
 
 // benchStart is when each test begins.
@@ -171,6 +178,9 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	}
 	for _, n := range p.Notes {
 		b.notes = append(b.notes, fmt.Sprintf("%v %s %v", b.since(b.now).Truncate(100*time.Millisecond), n.Text, n.Attrs))
+	}
+	for _, h := range p.Held {
+		b.held = append(b.held, saidHeld{h, b.since(b.now)})
 	}
 	for _, m := range p.Remember {
 		b.memories[m.Cookie] = m
@@ -607,24 +617,54 @@ func TestHeld(t *testing.T) {
 	}
 }
 
+// TestHeldIsSummedUpOnceAMinute: by rule, and dry runs apart; what is left to say
+// at a reload and at the end is said then.
 func TestHeldIsSummedUpOnceAMinute(t *testing.T) {
 	b := newBench(t)
 	for cookie := range uint64(100) {
 		b.add(cookie+1, time.Minute)
 	}
-	b.rule(set(killing("r", limited(1, 10*time.Second))))
-	b.until(150 * time.Second)
-	if n := b.noted("held back by a limit"); n != 3 {
-		t.Errorf("summed up %d times: %v", n, b.notes)
-	}
-	held := 0
-	for _, e := range b.events {
-		if strings.Contains(e, " held ") {
-			held++
+	port80 := match(where("dport = 80"))
+	b.rule(set(killing("dry", port80, dryRun, limited(1, 10*time.Second)), killing("r", limited(1, 10*time.Second))))
+	b.until(90 * time.Second)
+	for cookie := range uint64(100) {
+		if cookie%2 == 1 { // the program closes half of what is left
+			delete(b.sockets, cookie+1)
 		}
 	}
-	if held != 99 {
-		t.Errorf("%d were said to be held, want each of 99 once", held)
+	b.until(130 * time.Second)
+	b.rule(set(killing("r", limited(1, 20*time.Second))))
+	b.until(140 * time.Second)
+	b.step(Stop{})
+
+	began, left, waiting := make(map[string]int), make(map[string]int), make(map[string]int)
+	said := make(map[string][]time.Duration)
+	for _, h := range b.held {
+		began[h.Rule] += h.Began
+		left[h.Rule] += h.Left
+		waiting[h.Rule] = h.Waiting
+		if h.Kind != rules.Kill || h.DryRun != (h.Rule == "dry") || h.Limit == "" || h.LimitOfAll != "5000/1m" {
+			t.Errorf("said %+v", h)
+		}
+		said[h.Rule] = append(said[h.Rule], h.at.Truncate(time.Second))
+	}
+	want := map[string][]time.Duration{"dry": {1 * time.Second}, "r": {1 * time.Second, 61 * time.Second, 121 * time.Second, 130 * time.Second, 140 * time.Second}}
+	if diff := cmp.Diff(want, said); diff != "" {
+		t.Errorf("summed up at (-want +got):\n%s", diff)
+	}
+	reported := make(map[string]int)
+	for _, e := range b.events {
+		for _, rule := range []string{"dry", "r"} {
+			if strings.Contains(e, " "+rule+" kill held ") {
+				reported[rule]++
+			}
+		}
+	}
+	if diff := cmp.Diff(reported, began); diff != "" || reported["r"] < 99 {
+		t.Errorf("began to wait (-by socket +summed up):\n%s", diff)
+	}
+	if left["r"] < 40 || waiting["r"] == 0 || waiting["r"] > 50 {
+		t.Errorf("of rule r, %d left the line and %d wait, want half and half", left["r"], waiting["r"])
 	}
 }
 

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
-	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -144,11 +146,30 @@ func (e *Engine) firstFree(now sock.Instant) sock.Instant {
 	return first
 }
 
-// summary counts what the limits began to hold back, for one line a minute.
+// HeldBack sums up what the limits hold back of a rule, or of its dry run.
+type HeldBack struct {
+	Rule              string
+	Kind              rules.Kind
+	DryRun            bool
+	Began             int // sockets that began to wait since this was last said
+	Left              int // of all that waited: that ended by themselves, or are not due any more
+	Waiting           int // sockets that wait now
+	Limit, LimitOfAll string
+}
+
+// summary counts what the limits began to hold back, and what of that came to
+// nothing, for one line a minute.
 type summary struct {
-	at   sock.Instant // when to say it; never: nothing to say
-	last sock.Instant
-	held map[int]int // by rule
+	at     sock.Instant // when to say it; never: nothing to say
+	last   sock.Instant
+	counts map[heldBy]*HeldBack
+}
+
+// heldBy is what a line of a summary is about.
+type heldBy struct {
+	rule string
+	kind rules.Kind
+	dry  bool
 }
 
 const (
@@ -158,11 +179,20 @@ const (
 )
 
 func newSummary() summary {
-	return summary{at: never, last: sock.Instant(-summaryEvery), held: make(map[int]int)}
+	return summary{at: never, last: sock.Instant(-summaryEvery), counts: make(map[heldBy]*HeldBack)}
 }
 
-func (s *summary) add(rule int, now sock.Instant) {
-	s.held[rule]++
+// of returns the count of what a limit holds back.
+func (s *summary) of(rule string, kind rules.Kind, dry bool) *HeldBack {
+	by := heldBy{rule, kind, dry}
+	if s.counts[by] == nil {
+		s.counts[by] = &HeldBack{Rule: rule, Kind: kind, DryRun: dry}
+	}
+	return s.counts[by]
+}
+
+// soon has the summary said, a minute after the last one at the earliest.
+func (s *summary) soon(now sock.Instant) {
 	if s.at == never {
 		s.at = max(now.Add(summarySettle), s.last.Add(summaryEvery))
 	}
@@ -170,24 +200,31 @@ func (s *summary) add(rule int, now sock.Instant) {
 
 // summarize says what the limits hold back, each minute for as long as they do.
 func (e *Engine) summarize(now sock.Instant) {
-	s := &e.summary
-	if now < s.at {
-		return
+	if now >= e.summary.at {
+		e.sumUp(now)
 	}
-	s.at, s.last = never, now
-	for i := range e.program.rules {
-		waiting := len(e.lines[2*i].seats) + len(e.lines[2*i+1].seats)
-		if waiting == 0 && s.held[i] == 0 {
-			continue
-		}
-		r := &e.program.rules[i]
-		e.note(slog.LevelWarn, "held back by a limit", slog.String("rule", r.Name), slog.Int("sockets", s.held[i]),
-			slog.Int("still_waiting", waiting), slog.String("limit", e.budgets.own[r.id].limitText()), slog.String("limit_of_all_rules", e.budgets.all.limitText()))
-		if waiting > 0 {
+}
+
+// sumUp says what the limits hold back, by rule.
+func (e *Engine) sumUp(now sock.Instant) {
+	s := &e.summary
+	s.at = never
+	for i := range e.lines {
+		if l := &e.lines[i]; !l.empty() {
+			a := l.first().held
+			s.of(a.Rule, a.Kind, a.DryRun).Waiting = len(l.seats)
 			s.at = now.Add(summaryEvery)
 		}
 	}
-	clear(s.held)
+	for _, held := range s.counts {
+		s.last = now
+		held.Limit, held.LimitOfAll = windowOf(e.budgets.own, sock.RuleSum(held.Rule)).limitText(), e.budgets.all.limitText()
+		e.plan.Held = append(e.plan.Held, *held)
+	}
+	slices.SortFunc(e.plan.Held, func(a, b HeldBack) int {
+		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Kind, b.Kind), cmp.Compare(strconv.FormatBool(a.DryRun), strconv.FormatBool(b.DryRun)))
+	})
+	clear(s.counts)
 }
 
 // limitText is the limit as the rules file says it: 1000/1m, not 1000/1m0s.

@@ -127,6 +127,7 @@ type simWorld struct {
 
 	seen      map[uint64]*simSeen // what the last exact answer said
 	kills     []simKill
+	done      map[uint64]sock.Instant // when the last act on a socket was, by cookie
 	said      map[string]int
 	began     sock.Instant // of the present rules
 	restarted sock.Instant // the present run began then, if not with the world
@@ -206,7 +207,7 @@ func newSimWorld(seed uint64) *simWorld {
 	w := &simWorld{
 		rng: newSimRand(seed), now: sock.Instant(1000 * time.Second), wake: never,
 		memories: make(map[uint64]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
-		spins: make(map[int]sock.Instant), firing: make(map[string]bool), looked: make(map[string]bool), alarms: make(map[string]bool),
+		spins: make(map[int]sock.Instant), done: make(map[uint64]sock.Instant), firing: make(map[string]bool), looked: make(map[string]bool), alarms: make(map[string]bool),
 	}
 	w.now += sock.Instant(w.upTo(time.Second))
 	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
@@ -832,6 +833,7 @@ func (w *simWorld) act(actions []Action) {
 			done := w.now.Add(w.upTo(time.Millisecond))
 			for i := range outcomes {
 				outcomes[i].At = done
+				w.done[outcomes[i].Act.Socket.ID.Cookie] = done
 			}
 			w.schedule(done, true, func() { w.step(Acted{outcomes}) })
 		})
@@ -1097,6 +1099,9 @@ func (w *simWorld) heard(a *Action) {
 	case Done:
 		if a.Kind == rules.Kill && s != nil && s.conn == 0 {
 			w.failf("said to be done, and it lives: %s", s)
+		}
+		if a.Kind == rules.Kill && a.At != w.done[a.Socket.ID.Cookie] {
+			w.failf("said to be done at %s, and was at %s", at(a.At), at(w.done[a.Socket.ID.Cookie]))
 		}
 		if a.Kind == rules.Kill {
 			return

@@ -111,6 +111,7 @@ type Plan struct {
 	Report   []Action        // say these: they are decided, and nothing is to be done
 	Remember []sock.Memory   // keep these on disk
 	Forget   []uint64        // drop what is kept under these cookies
+	Held     []HeldBack      // say what the limits hold back
 	Notes    []Note          // say these to whoever reads the log
 	Turns    []Turn          // groups that changed their phase
 	Alarms   []Alarm         // alerts that fire, or have ended
@@ -155,6 +156,8 @@ type Action struct {
 	Due        sock.Instant // when it fell due, if that was seen coming; 0: it was not
 	Decided    sock.Instant
 	Window     time.Duration // how long a destructive action counts against a limit
+	Waited     bool          // a limit held it back until it came to nothing
 	Seq        uint64        // of the record of its intent, in Outcome and after
+	At         sock.Instant  // when it was done, or was not; 0: nothing was tried
 	basis      *basis        // in Plan.Act: what it was decided on
 }

@@ -68,10 +68,10 @@ func outcomes(intents []Record) []Record {
 	return records
 }
 
-// held is a record that is neither an intent nor an outcome.
-func held(cookie uint64) Record {
+// would is a record that is neither an intent nor an outcome.
+func would(cookie uint64) Record {
 	r := full
-	r.Seq, r.Result, r.Cookie = 0, Held, cookie
+	r.Seq, r.Result, r.Cookie = 0, Would, cookie
 	return r
 }
 
@@ -111,7 +111,7 @@ func TestAppend(t *testing.T) {
 	if acts[0].Seq != 1 || acts[1].Seq != 2 {
 		t.Errorf("intents are numbered %d and %d, want 1 and 2", acts[0].Seq, acts[1].Seq)
 	}
-	rest := append([]Record{held(9)}, outcomes(acts)...)
+	rest := append([]Record{would(9)}, outcomes(acts)...)
 	must(t, j.Append(rest))
 	must(t, j.Close())
 	must(t, j.Close())
@@ -178,17 +178,17 @@ func TestInterrupted(t *testing.T) {
 func TestTornIntent(t *testing.T) {
 	dir := stateDir(t, t.TempDir())
 	j, _ := open(t, dir)
-	must(t, j.Append([]Record{held(1)}))
+	must(t, j.Append([]Record{would(1)}))
 	must(t, j.Append(intents(1)))
 	must(t, j.Close())
 	info, err := os.Stat(j.path(0))
 	must(t, err)
 	must(t, os.Truncate(j.path(0), info.Size()-1))
 	j, interrupted := open(t, dir)
-	must(t, j.Append([]Record{held(2)}))
+	must(t, j.Append([]Record{would(2)}))
 	must(t, j.Close())
 	diff(t, "interrupted", nil, interrupted)
-	diff(t, "the file", []Record{held(1), held(2)}, read(t, j.path(0)))
+	diff(t, "the file", []Record{would(1), would(2)}, read(t, j.path(0)))
 }
 
 // TestStrangeLines: what a person wrote into the file is passed over.
@@ -219,9 +219,9 @@ func TestRotate(t *testing.T) {
 		acts := intents(1)
 		acts[0].Cookie = uint64(i)
 		must(t, j.Append(acts))
-		must(t, j.Append([]Record{held(100)}))
+		must(t, j.Append([]Record{would(100)}))
 		must(t, j.Append(outcomes(acts)))
-		all = append(all, acts[0], held(100), outcomes(acts)[0])
+		all = append(all, acts[0], would(100), outcomes(acts)[0])
 	}
 	must(t, j.Close())
 
@@ -255,7 +255,7 @@ func TestRotateWhileOpen(t *testing.T) {
 	acts := intents(3)
 	must(t, j.Append(acts))
 	for i := range 300 {
-		must(t, j.Append([]Record{held(uint64(100 + i))}))
+		must(t, j.Append([]Record{would(uint64(100 + i))}))
 	}
 	for n := range keep + 1 {
 		info, err := os.Stat(j.path(n))
@@ -356,13 +356,13 @@ func TestRemoved(t *testing.T) {
 				t.Errorf("Append: %v", err)
 			}
 			if test.missing {
-				if err := j.Append([]Record{held(1)}); !errors.Is(err, os.ErrNotExist) {
+				if err := j.Append([]Record{would(1)}); !errors.Is(err, os.ErrNotExist) {
 					t.Errorf("Append: %v", err)
 				}
 				must(t, os.Mkdir(dir.Path(), 0o700))
 			}
-			must(t, j.Append([]Record{held(2)}))
-			diff(t, "the file", []Record{acts[1], held(2)}, read(t, j.path(0)))
+			must(t, j.Append([]Record{would(2)}))
+			diff(t, "the file", []Record{acts[1], would(2)}, read(t, j.path(0)))
 			must(t, j.Close())
 		})
 	}
@@ -371,7 +371,7 @@ func TestRemoved(t *testing.T) {
 // TestSync waits for the syncer to take up what was written.
 func TestSync(t *testing.T) {
 	j, _ := open(t, stateDir(t, t.TempDir()))
-	must(t, j.Append([]Record{held(1)}))
+	must(t, j.Append([]Record{would(1)}))
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		j.mu.Lock()
@@ -414,8 +414,8 @@ func TestRotateFails(t *testing.T) {
 	dir := stateDir(t, smallDisk(t, 256<<10))
 	j, _ := open(t, dir)
 	j.maxSize = 1
-	must(t, j.Append([]Record{held(1)}))
-	must(t, j.Append([]Record{held(2)}))
+	must(t, j.Append([]Record{would(1)}))
+	must(t, j.Append([]Record{would(2)}))
 	ballast := func(i int) string { return filepath.Join(dir.Path(), fmt.Sprint("ballast", i)) }
 	files := 0
 	for {
@@ -427,20 +427,20 @@ func TestRotateFails(t *testing.T) {
 		files++
 	}
 	for i := range 8 {
-		if err := j.Append([]Record{held(uint64(3 + i))}); !errors.Is(err, unix.ENOSPC) {
+		if err := j.Append([]Record{would(uint64(3 + i))}); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("a rotation without room for a file: %v", err)
 		}
 	}
 	for i := range files {
 		must(t, os.Remove(ballast(i)))
 	}
-	must(t, j.Append([]Record{held(11)}))
+	must(t, j.Append([]Record{would(11)}))
 	must(t, j.Close())
-	diff(t, "the oldest", []Record{held(1)}, read(t, j.path(2)))
+	diff(t, "the oldest", []Record{would(1)}, read(t, j.path(2)))
 	if got := read(t, j.path(1)); len(got) != 9 {
 		t.Errorf("the file that was to be rotated has %d lines, want 9", len(got))
 	}
-	diff(t, "the newest", []Record{held(11)}, read(t, j.path(0)))
+	diff(t, "the newest", []Record{would(11)}, read(t, j.path(0)))
 }
 
 // TestFull fills a real file system and makes room again.
@@ -528,10 +528,10 @@ func TestUnwritable(t *testing.T) {
 // TestTruncated: somebody empties the file to make room.
 func TestTruncated(t *testing.T) {
 	j, _ := open(t, stateDir(t, t.TempDir()))
-	must(t, j.Append([]Record{held(1), held(2)}))
+	must(t, j.Append([]Record{would(1), would(2)}))
 	must(t, os.Truncate(j.path(0), 0))
-	must(t, j.Append([]Record{held(3)}))
-	diff(t, "the file", []Record{held(3)}, read(t, j.path(0)))
+	must(t, j.Append([]Record{would(3)}))
+	diff(t, "the file", []Record{would(3)}, read(t, j.path(0)))
 }
 
 // TestReadWhileWritten: what a reader finds up to the last line end is whole.

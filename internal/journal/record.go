@@ -21,7 +21,7 @@ const (
 	Done        Result = "done"
 	Gone        Result = "gone"        // it was gone already
 	Changed     Result = "changed"     // it is not what was matched any more
-	Held        Result = "held"        // a limit holds it back
+	Held        Result = "held"        // limits hold so many back, by rule and minute
 	Would       Result = "would"       // a dry run
 	Failed      Result = "failed"      // the reason says why
 	Unconfirmed Result = "unconfirmed" // asked for, and no answer came
@@ -34,13 +34,15 @@ const (
 	Quiet    Result = "quiet"    // it was pending
 )
 
-// Record is one action on one socket, or the new phase of a group of them, of
-// which there are only Group and Sockets. The names of its fields, here and in the
-// log, are part of what sockdog promises. What is not known is left out: of the
-// owner, and the uid of a socket without an inode, whose 0 means nothing.
+// Record is one action on one socket; or the new phase of a group of them, of
+// which there are only Group and Sockets; or what limits held back of a rule since
+// that was said last, of which there are only Sockets, LetGo and Waiting. The names
+// of its fields, here and in the log, are part of what sockdog promises. What is
+// not known is left out: of the owner, and the uid of a socket without an inode,
+// whose 0 means nothing.
 type Record struct {
-	Time   time.Time `json:"time"`
-	Seq    uint64    `json:"seq"` // joins an intent to its outcome, within one file; 0: neither
+	Time   time.Time `json:"time"` // of the act, however late it is written
+	Seq    uint64    `json:"seq"`  // joins an intent to its outcome, within one file; 0: neither
 	Rule   string    `json:"rule"`
 	Action string    `json:"action"`
 	Result Result    `json:"result"`
@@ -50,6 +52,8 @@ type Record struct {
 
 	Group   map[string]string `json:"group"` // nil: it is about a socket; empty: all sockets of the rule
 	Sockets int               `json:"sockets"`
+	LetGo   int               `json:"let_go"`        // of those held back: that ended by themselves, or are not due any more
+	Waiting int               `json:"still_waiting"` // that are held back now
 
 	Src        netip.AddrPort `json:"src"`
 	Dst        netip.AddrPort `json:"dst"`
@@ -94,6 +98,12 @@ func (r *Record) append(b []byte) []byte {
 		b = appendNumber(b, "sockets", uint64(r.Sockets))
 		return append(b, '}')
 	}
+	if r.Result == Held {
+		b = appendNumber(b, "sockets", uint64(r.Sockets))
+		b = appendNumber(b, "let_go", uint64(r.LetGo))
+		b = appendNumber(b, "still_waiting", uint64(r.Waiting))
+		return append(b, '}')
+	}
 	b = appendEndpoint(b, "src", r.Src)
 	b = appendEndpoint(b, "dst", r.Dst)
 	b = appendText(b, "state", r.State)
@@ -132,8 +142,8 @@ func duration(seconds float64) time.Duration {
 	return time.Duration(math.Round(seconds * float64(time.Second)))
 }
 
-// Attrs are the fields of the record for a line of the log, but its time and
-// Seq: a log line has a time of its own, and tells no intents.
+// Attrs are the fields of the record for a line of the log, but its time, which
+// is the line's, and Seq: the log tells no intents.
 func (r *Record) Attrs() []slog.Attr {
 	attrs := make([]slog.Attr, 0, 18)
 	attrs = append(attrs,
@@ -154,6 +164,9 @@ func (r *Record) Attrs() []slog.Attr {
 			labels = append(labels, slog.String(name, r.Group[name]))
 		}
 		return append(attrs, slog.Group("group", labels...), slog.Int("sockets", r.Sockets))
+	}
+	if r.Result == Held {
+		return append(attrs, slog.Int("sockets", r.Sockets), slog.Int("let_go", r.LetGo), slog.Int("still_waiting", r.Waiting))
 	}
 	attrs = append(attrs,
 		slog.String("src", plain(r.Src).String()),

@@ -38,16 +38,23 @@ var full = Record{
 // bare is a record of a socket that has no owner.
 var bare = Record{
 	Time: time.Date(2026, 3, 1, 4, 5, 6, 0, time.FixedZone("", 3600)),
-	Rule: "flood", Action: "kill", Result: Held,
+	Rule: "flood", Action: "kill", Result: Would,
 	Src: netip.MustParseAddrPort("[::ffff:127.0.0.1]:80"), Dst: netip.MustParseAddrPort("[fe80::1%eth0]:9"),
 	State: "time-wait", InStateFor: 999_999 * time.Nanosecond, Cookie: 1 << 63,
+}
+
+// summary is what limits held back.
+var summary = Record{
+	Time: time.Date(2026, 3, 1, 4, 6, 6, 0, time.UTC),
+	Rule: "postgres-close-wait", Action: "kill", Result: Held, Reason: "the limits are 60/1m of the rule and 5000/1m of all rules",
+	Sockets: 1500, LetGo: 20, Waiting: 1420,
 }
 
 func TestMarshal(t *testing.T) {
 	root := full
 	root.UID, root.DryRun, root.Comm = 0, false, "a\"b\\c\n\x00\x1f\x7f\u009b\xff<é\u2028"
 	got := []byte{}
-	for _, r := range []Record{full, bare, root} {
+	for _, r := range []Record{full, bare, root, summary} {
 		got = append(r.append(got), '\n')
 	}
 	const golden = "testdata/records.jsonl"
@@ -69,7 +76,7 @@ func TestMarshal(t *testing.T) {
 }
 
 func TestUnmarshal(t *testing.T) {
-	for name, want := range map[string]Record{"full": full, "bare": bare} {
+	for name, want := range map[string]Record{"full": full, "bare": bare, "summary": summary} {
 		t.Run(name, func(t *testing.T) {
 			var got Record
 			if err := json.Unmarshal(want.append(nil), &got); err != nil {
@@ -87,7 +94,7 @@ func TestUnmarshal(t *testing.T) {
 
 // TestNames holds the journal and the log to the same names in the same order.
 func TestNames(t *testing.T) {
-	for name, r := range map[string]Record{"full": full, "bare": bare} {
+	for name, r := range map[string]Record{"full": full, "bare": bare, "summary": summary} {
 		t.Run(name, func(t *testing.T) {
 			var inLog []string
 			for _, attr := range r.Attrs() {
