@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sockdiag"
@@ -95,6 +98,10 @@ func examine() []examined {
 	kill := examined{What: "kill", OK: h.able.Destroy == nil, Needed: true, Finding: "works"}
 	if !kill.OK {
 		kill.Finding, kill.Cure = h.why(h.able.Destroy), h.cure()
+		if errors.Is(h.able.Destroy, unix.EPERM) && errors.Is(h.raised, sockdiag.ErrNotPermitted) {
+			why, _ := readPrivileges().missing()
+			kill.Finding += ": " + why
+		}
 	}
 	timeWait := examined{What: "kill in time-wait", OK: h.able.DestroyTimeWait == nil, Finding: "works"}
 	if !timeWait.OK {
@@ -112,16 +119,39 @@ func examine() []examined {
 
 // examineOwners finds out whose descriptors can be read.
 func examineOwners() examined {
-	x := examined{What: "owners", OK: true, Finding: "every process of this host can be read"}
-	holders, err := owner.Find(procRoot, nil)
-	switch {
-	case err != nil:
-		x.OK, x.Finding, x.Cure = false, err.Error(), "mount /proc"
-	case !holders.Complete:
-		x.OK = false
-		x.Finding = "not every process can be read: some holders stay unknown, and are logged as unknown"
-		x.Cure = "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes; shareProcessNamespace: true or hostPID: true for those of other containers"
+	a, err := owner.Examine(procRoot)
+	if err != nil {
+		return examined{What: "owners", Finding: err.Error(), Cure: "mount /proc"}
 	}
+	return ownersExamined(&a)
+}
+
+// ownersExamined says what of the owners stays unknown, and why.
+func ownersExamined(a *owner.Access) examined {
+	x := examined{What: "owners", OK: a.Complete(), Finding: "every process of this host can be read"}
+	if x.OK {
+		return x
+	}
+	var found, cures []string
+	if a.Refused > 0 {
+		found = append(found, printable(fmt.Sprintf("%d of %d processes cannot be read, the first is %s[%d]", a.Refused, a.Processes, a.First.Comm, a.First.PID)))
+		if a.Privileged {
+			cures = append(cures, "the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it")
+		} else {
+			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes")
+		}
+	}
+	switch {
+	case a.AllShown:
+	case a.Contained:
+		found = append(found, "those outside of this PID namespace are not shown")
+		cures = append(cures, "shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host")
+	default:
+		found = append(found, "some are not shown")
+		cures = append(cures, "mount /proc without hidepid, or CAP_SYS_PTRACE")
+	}
+	x.Finding = strings.Join(found, ", and ") + ": the sockets that those hold have no known holder"
+	x.Cure = strings.Join(cures, "; ")
 	return x
 }
 

@@ -118,7 +118,8 @@ func (h *host) cure() string {
 	case errors.Is(h.able.Destroy, unix.EPERM) && h.raised == nil:
 		return "run it in the user namespace that owns this network namespace: outside the container, or without userns"
 	case errors.Is(h.able.Destroy, unix.EPERM):
-		return "run as root, `setcap cap_net_admin+p` on the binary, AmbientCapabilities=CAP_NET_ADMIN in the unit, or NET_ADMIN in the container's capabilities"
+		_, cure := readPrivileges().missing()
+		return cure
 	case errors.Is(h.able.Destroy, unix.EADDRINUSE):
 		return "free a local port, and start sockdog again: `sockdog list --group-by process state all state bound-inactive` shows who holds how many"
 	default:

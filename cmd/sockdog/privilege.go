@@ -1,0 +1,64 @@
+package main
+
+import (
+	"encoding/binary"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// privileges are what decides whether a process has CAP_NET_ADMIN.
+type privileges struct {
+	root       bool
+	bounded    bool // the bounding set lacks it: nothing can give it
+	noNewPrivs bool // what the program's file grants is not granted
+	nosuid     bool // nor is it on this mount
+	file       bool // the program's file grants it
+}
+
+// readPrivileges reads those of this process. What cannot be read is as if it did
+// not stand in the way.
+func readPrivileges() privileges {
+	p := privileges{root: os.Geteuid() == 0}
+	if text, err := os.ReadFile("/proc/thread-self/status"); err == nil {
+		bounding, err := strconv.ParseUint(statusField(text, "CapBnd"), 16, 64)
+		p.bounded = err == nil && bounding&(1<<unix.CAP_NET_ADMIN) == 0
+		p.noNewPrivs = statusField(text, "NoNewPrivs") == "1"
+	}
+	const self = "/proc/self/exe"
+	var st unix.Statfs_t
+	if unix.Statfs(self, &st) == nil {
+		p.nosuid = st.Flags&unix.ST_NOSUID != 0
+	}
+	var data [24]byte // struct vfs_ns_cap_data: magic_etc, permitted, inheritable, …
+	if n, err := unix.Getxattr(self, "security.capability", data[:]); err == nil && n >= 8 {
+		p.file = binary.LittleEndian.Uint32(data[4:])&(1<<unix.CAP_NET_ADMIN) != 0
+	}
+	return p
+}
+
+// missing says why CAP_NET_ADMIN is missing, and what to do about it.
+func (p privileges) missing() (why, cure string) {
+	const (
+		granted = "NET_ADMIN in the container's capabilities, or AmbientCapabilities=CAP_NET_ADMIN in the unit"
+		started = "let the container runtime or systemd start it with the capability, not a shell within: " + granted
+	)
+	switch {
+	case p.bounded:
+		return "the bounding set lacks it, so neither root nor the program's file can have it",
+			"NET_ADMIN in the container's capabilities, or CAP_NET_ADMIN in CapabilityBoundingSet= of the unit"
+	case p.root:
+		return "root was started without it", granted
+	case p.file && p.noNewPrivs:
+		return "the program's file has the capability, and no_new_privs (NoNewPrivileges=yes, allowPrivilegeEscalation: false) keeps it from being granted", started
+	case p.file && p.nosuid:
+		return "the program's file has the capability, and its file system is mounted nosuid, which keeps it from being granted", "put the program on another file system, or run as root"
+	case p.file:
+		return "the program's file has the capability, and it was not granted all the same", "run as root, or " + granted
+	case p.noNewPrivs:
+		return "the program's file has no capability, and no_new_privs (NoNewPrivileges=yes, allowPrivilegeEscalation: false) would keep one from being granted", started
+	default:
+		return "the program's file has no capability", "run as root, `setcap cap_net_admin+p` on the binary, or " + granted
+	}
+}
