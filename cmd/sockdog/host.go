@@ -78,7 +78,7 @@ func (h *host) options(log *slog.Logger) daemon.Options {
 		},
 		ReadUsage: func(pid int) (owner.Usage, error) { return owner.ReadUsage(procRoot, pid) },
 		Examine:   func() (owner.Access, error) { return owner.Examine(procRoot) },
-		Able:      h.engineAble(), Cure: h.cure(),
+		Able:      h.engineAble(), Cure: h.cure(), MostTracks: boundMemory(),
 	}
 }
 

@@ -162,6 +162,11 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 		Text: "new sockets are looked for every " + o.Interval.Round(time.Millisecond).String() + ", and the rules want every " + o.Wanted.String(),
 		Cure: "raise settings.cpu_budget: a look costs " + o.Cost.Round(time.Microsecond).String() + " of CPU",
 	})
+	b.stands(o.Left > 0, status.Problem{
+		Kind: "memory", Since: now,
+		Text: fmt.Sprintf("%d sockets that rules want are left for later: memory allows %d to be watched, and those are the oldest", o.Left, d.MostTracks),
+		Cure: "raise GOMEMLIMIT, and the memory limit of the container or unit",
+	})
 	for _, what := range []string{theJournal, theStore} {
 		why := d.recorder.ails(what)
 		b.stands(why != "", status.Problem{

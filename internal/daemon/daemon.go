@@ -90,11 +90,13 @@ type Options struct {
 	ReadUsage    func(pid int) (owner.Usage, error)
 	Examine      func() (owner.Access, error) // whose descriptors can be read; nil: that is not to be told
 
-	Able     engine.Able
-	Cure     string // what to do about Able.Kill
-	Restored engine.Restored
-	Journal  Journal // nil: none
-	Store    Store   // nil: none
+	Able engine.Able
+	Cure string // what to do about Able.Kill
+	// MostTracks is as in engine.Config.
+	MostTracks int
+	Restored   engine.Restored
+	Journal    Journal // nil: none
+	Store      Store   // nil: none
 
 	Rules  *rules.Set
 	Reload <-chan Reload // nil: the rules never change
@@ -168,7 +170,7 @@ const stopWithin = 700 * time.Millisecond
 func Run(ctx context.Context, o Options) error {
 	d := &watch{
 		Options: o,
-		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid()}),
+		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), MostTracks: o.MostTracks}),
 		inputs:  make(chan engine.Input, 8),
 		// The engine bounds what is under way of each kind: no send on these waits.
 		looks:    make(chan *engine.Look, 1),

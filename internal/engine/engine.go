@@ -34,6 +34,9 @@ const (
 type Config struct {
 	Precision time.Duration // how far the kernel's times may be off
 	Self      int           // the watchdog's own process
+	// MostTracks bounds how many sockets are kept in mind, and so the memory that
+	// takes; 0: nothing does. It watches the oldest, and the others as room comes.
+	MostTracks int
 }
 
 // Engine holds the state. It is not safe for concurrent use.
@@ -108,6 +111,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.resolve(now)
 	e.sampleUsage(now)
 	e.sound(now)
+	e.fill(now)
 	e.lookAround(now)
 	e.summarize(now)
 	e.keep(now)

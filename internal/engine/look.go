@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"container/heap"
 	"slices"
 	"time"
 
@@ -16,8 +17,12 @@ type Look struct {
 	program *Program
 	of      classSet
 	horizon sock.Instant // what falls due later is left to a later look
-	// known are those of whom observation may know more than the kernel does.
-	known     map[uint64]struct{}
+	// known are those of whom observation may know more than the kernel does; true:
+	// they are tracked.
+	known map[uint64]bool
+	// bounded says that of the others no more than room may be brought: the oldest.
+	bounded   bool
+	room      int
 	precision time.Duration
 	sent      sock.Instant
 	groups    map[int]*groupTally // by rule; nil: nothing is counted, and every group may fire
@@ -25,8 +30,10 @@ type Look struct {
 
 // Finding is what a whole look found.
 type Finding struct {
-	look *Look
-	hits []hit
+	look   *Look
+	hits   []hit
+	oldest byDue // those of hits that are bounded in number
+	left   int   // had no room
 	// later is when the first of those falls due that were left to a later look;
 	// ripens is when the first comes to count in a group by its age alone.
 	later, ripens sock.Instant
@@ -96,16 +103,57 @@ func (f *Finding) Take(s *sock.Socket, got sock.Instant) {
 	if !candidate {
 		return
 	}
-	_, known := l.known[s.ID.Cookie]
+	tracked, known := l.known[s.ID.Cookie]
 	watched := known || !lasting(s)
 	switch {
 	case due != never && (due <= l.horizon || watched), ages && watched:
-		f.hits = append(f.hits, hit{*s, got})
+		f.bring(hit{*s, got}, due, tracked)
 		return // to be counted by what is known of it
 	case due != never:
 		f.later = min(f.later, due)
 	}
 	f.count(s, &t, got)
+}
+
+// bring adds a hit. Where there is no room for one more, the youngest is left to a
+// later look, and counted by what the kernel knows of it.
+func (f *Finding) bring(h hit, due sock.Instant, tracked bool) {
+	switch {
+	case !f.look.bounded || tracked:
+		f.hits = append(f.hits, h)
+		return
+	case len(f.oldest) < f.look.room:
+		f.hits = append(f.hits, h)
+		heap.Push(&f.oldest, dueHit{due, len(f.hits) - 1})
+		return
+	case len(f.oldest) > 0 && due < f.oldest[0].due:
+		at := f.oldest[0].hit
+		f.hits[at], h = h, f.hits[at]
+		f.oldest[0].due = due
+		heap.Fix(&f.oldest, 0)
+	}
+	f.left++
+	t := timesOf(&h.Socket, f.look.sent, h.got, f.look.precision)
+	f.count(&h.Socket, &t, h.got)
+}
+
+// dueHit is where in hits something stands that falls due at an instant.
+type dueHit struct {
+	due sock.Instant
+	hit int
+}
+
+// byDue is a heap, the youngest first: what falls due last.
+type byDue []dueHit
+
+func (q byDue) Len() int           { return len(q) }
+func (q byDue) Less(i, j int) bool { return q[i].due > q[j].due }
+func (q byDue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *byDue) Push(x any)        { *q = append(*q, x.(dueHit)) }
+func (q *byDue) Pop() any {
+	last := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
+	return last
 }
 
 // again reports whether the socket is one of the last that were taken. Between

@@ -25,6 +25,7 @@ type Overview struct {
 	Cost               time.Duration // of CPU, of the dearest look
 	Failing            bool          // looks fail
 	Stretched          bool          // Interval is so much above Wanted that it was said
+	Left               int           // sockets that the last looks had no room for
 	CannotKill         string        // why sockets cannot be destroyed; empty: they can
 	Spins              []Spin        // what the kills of rules have done to holders
 }
@@ -108,7 +109,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.program.rules)), States: maps.Clone(s.states),
-		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.on, Stretched: s.stretched, CannotKill: e.able.Kill, Spins: e.spinning(),
+		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.on, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.able.Kill, Spins: e.spinning(),
 	}
 	for c, wanted := range e.program.gaps {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {

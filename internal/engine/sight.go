@@ -22,6 +22,8 @@ const (
 type sight struct {
 	next     [classes]sock.Instant // never: no rule wants a look
 	later    [classes]sock.Instant // when something falls due that the last look left to a later one
+	left     [classes]int          // sockets that it had no room for
+	crowded  spell                 // of looks without room
 	gap      [classes]time.Duration
 	cost     [classes]time.Duration // of the last look
 	inSegs   [classes]uint64        // before the last whole look
@@ -61,6 +63,7 @@ func newSight() sight {
 func (s *sight) rule(p *Program, now sock.Instant) {
 	for c := range s.next {
 		s.next[c], s.later[c], s.ripens[c], s.baseline[c] = never, never, never, false
+		s.left[c] = 0
 		if p.gaps[c] > 0 {
 			s.next[c] = now
 		}
@@ -147,7 +150,8 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 	s.looking = &Look{
 		Query: e.program.queries[of], program: e.program, of: of,
 		horizon: e.horizon(of, now), known: e.known(), precision: e.config.Precision,
-		groups: make(map[int]*groupTally),
+		groups:  make(map[int]*groupTally),
+		bounded: e.config.MostTracks > 0, room: max(0, e.config.MostTracks-len(e.tracks)),
 	}
 	asks, portless := false, false
 	for i := range e.program.rules {
@@ -170,15 +174,16 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 }
 
 // known are the sockets of which an earlier run, or the looks so far, may know
-// more than the kernel does.
-func (e *Engine) known() map[uint64]struct{} {
-	known := make(map[uint64]struct{}, len(e.restored))
+// more than the kernel does; where their number is bounded all that are tracked,
+// which need no room.
+func (e *Engine) known() map[uint64]bool {
+	known := make(map[uint64]bool, len(e.restored))
 	for cookie := range e.restored {
-		known[cookie] = struct{}{}
+		known[cookie] = false
 	}
 	for cookie, t := range e.tracks {
-		if t.aged || t.accepted.safe != 0 {
-			known[cookie] = struct{}{}
+		if t.aged || t.accepted.safe != 0 || e.config.MostTracks > 0 {
+			known[cookie] = true
 		}
 	}
 	return known
@@ -229,7 +234,7 @@ func (e *Engine) skippable(c class, in Counted, still bool, now sock.Instant) bo
 	if in.HasTimeWait && (nobody || e.program.unmet(of, in.TimeWait)) {
 		return true
 	}
-	if !still || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(of, now) || s.ripens[c] <= now {
+	if !still || s.left[c] > 0 || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(of, now) || s.ripens[c] <= now {
 		return false
 	}
 	// What the program does to a socket that is due, or waits to be accepted, shows
@@ -328,7 +333,7 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 		if !l.of.has(class(c)) {
 			continue
 		}
-		s.later[c] = in.Finding.later
+		s.later[c], s.left[c] = in.Finding.later, in.Finding.left
 		s.inSegs[c], s.baseline[c], s.skips[c] = s.counted.InSegs, s.counted.OK && s.counted.HasInSegs, 0
 		s.next[c] = in.Sent.Add(s.gap[c])
 		if in.Finding.later != never {
@@ -356,6 +361,7 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 			in.Finding.count(&h.Socket, &t.times, h.got)
 		}
 	}
+	e.sayLeft()
 	e.takeAll(in.Finding, in.Sent, now)
 	for i, t := range seen {
 		if t != nil && e.tracks[t.id.Cookie] == t {
@@ -375,7 +381,7 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 // forgetUnseen forgets what an earlier run knew, once looks for all rules have had
 // their chance to show it.
 func (e *Engine) forgetUnseen(of classSet) {
-	if e.standIn || len(e.restored) == 0 {
+	if e.standIn || len(e.restored) == 0 || e.sight.anyLeft() > 0 {
 		return
 	}
 	for c := range e.recalls {
@@ -392,6 +398,41 @@ func (e *Engine) forgetUnseen(of classSet) {
 		e.plan.Forget = append(e.plan.Forget, cookie)
 	}
 	e.restored = nil
+}
+
+// anyLeft is how many sockets the last looks had no room for.
+func (s *sight) anyLeft() (n int) {
+	for _, left := range s.left {
+		n = max(n, left) // one look may have been for all classes
+	}
+	return n
+}
+
+// sayLeft says when there are more sockets to watch than memory allows, and when
+// there are no more.
+func (e *Engine) sayLeft() {
+	left := e.sight.anyLeft()
+	began, over := e.sight.crowded.note(left > 0)
+	if began {
+		e.note(slog.LevelWarn, "too many sockets for the memory limit; the oldest are watched first", slog.Int("watched", e.config.MostTracks), slog.Int("left_for_later", left))
+	}
+	if over {
+		e.note(slog.LevelInfo, "all sockets that rules want are watched again")
+	}
+}
+
+// fill has the table looked at as soon as the CPU budget allows it, once there is
+// room for half as many sockets as there may be.
+func (e *Engine) fill(now sock.Instant) {
+	if len(e.tracks) > e.config.MostTracks/2 {
+		return
+	}
+	s := &e.sight
+	for c := range s.left {
+		if s.left[c] > 0 {
+			s.next[c] = min(s.next[c], s.soonest(class(c), now))
+		}
+	}
 }
 
 // takeAll takes in what a whole look counted.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -179,4 +180,68 @@ func BenchmarkAsked(b *testing.B) {
 		e.budgets.all.underWay = 0
 		e.budgets.own[e.program.rules[0].id].underWay = 0
 	}
+}
+
+// Where memory bounds how many sockets are watched, the oldest come first, and the
+// others as room comes.
+func TestOldestThatFit(t *testing.T) {
+	b := newBench(t)
+	b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 4})
+	b.cost = 10 * time.Microsecond
+	const n = 10
+	for cookie := uint64(1); cookie <= n; cookie++ {
+		b.add(cookie, time.Minute-time.Duration(cookie)*time.Second) // the first is the oldest
+	}
+	b.add(n+1, 0, keepsAlive)
+	b.rule(set(killing("r", limited(2, 5*time.Second))))
+	// Two were killed, which made room for another look.
+	if got := b.e.Overview(b.now); got.Left != n+1-2-4 || got.Rules[0].Candidates != n+1-2 || got.Rules[0].Sockets != n-2 {
+		t.Errorf("%d left for later, of %d candidates and %d full matches", got.Left, got.Rules[0].Candidates, got.Rules[0].Sockets)
+	}
+	most := 0
+	for b.wake <= benchStart.Add(time.Minute) {
+		b.now = b.wake
+		b.step(nil)
+		most = max(most, len(b.e.tracks))
+	}
+	var killed []string
+	for _, e := range b.events {
+		if strings.Contains(e, " done ") {
+			killed = append(killed, e[strings.LastIndex(e, " ")+1:])
+		}
+	}
+	if diff := cmp.Diff([]string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"}, killed); diff != "" {
+		t.Errorf("killed in that order (-want +got):\n%s", diff)
+	}
+	if most > 4 {
+		t.Errorf("%d sockets were watched at once, want 4 at most", most)
+	}
+	if said := b.noted("too many sockets for the memory limit"); said != 1 {
+		t.Errorf("said %d times, want once: %q", said, b.notes)
+	}
+	if b.noted("all sockets that rules want are watched again") != 1 || b.e.Overview(b.now).Left != 0 {
+		t.Errorf("it is not said that there is room again: %q", b.notes)
+	}
+}
+
+// What is watched keeps its place: the ages that only observation knows go on, and
+// nothing that a bounded look leaves out is asked for as if it were gone.
+func TestWatchedKeepTheirPlace(t *testing.T) {
+	b := newBench(t)
+	b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 3})
+	for cookie := uint64(1); cookie <= 3; cookie++ {
+		b.add(cookie, 0, keepsAlive)
+	}
+	b.rule(set(killing("r")))
+	b.until(5 * time.Second)
+	for cookie := uint64(4); cookie <= 6; cookie++ {
+		b.add(cookie, time.Hour, keepsAlive)
+	}
+	asked := b.asks
+	b.until(9 * time.Second)
+	if b.asks != asked {
+		t.Errorf("%d sockets were asked for, before any was due", b.asks-asked)
+	}
+	b.until(time.Minute)
+	b.want("10s r kill done 1", "10s r kill done 2", "10s r kill done 3", "10s r kill done 4", "10s r kill done 5", "10s r kill done 6")
 }
