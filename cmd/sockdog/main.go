@@ -65,7 +65,9 @@ func run(args []string) int {
 		}
 		return 1
 	case errors.As(err, new(badRules)):
-		fmt.Fprintln(os.Stderr, "sockdog:", err)
+		if text := err.Error(); text != "" {
+			fmt.Fprintln(os.Stderr, "sockdog: "+text)
+		}
 		return badConfig
 	case errors.As(err, new(usage)):
 		fmt.Fprintf(os.Stderr, "sockdog: %v\nTry '%s --help'.\n", err, cmd.CommandPath())
@@ -129,8 +131,11 @@ type found struct{ text string }
 
 func (f found) Error() string { return f.text }
 
-// badRules is why the daemon does not start: its rules are bad, or missing.
+// badRules is why the daemon does not start: its rules are bad, or missing. An empty
+// text has been told already.
 type badRules struct{ error }
+
+func (b badRules) Unwrap() error { return b.error }
 
 func problem(err error) error { return found{err.Error()} }
 

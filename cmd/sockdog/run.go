@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockdog/sockdog/internal/daemon"
-	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/reload"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
@@ -57,11 +56,18 @@ cures.`,
 			if err := checkListenNames(f.listenNames); err != nil {
 				return usage{err}
 			}
-			log, err := newLog(cmd.ErrOrStderr(), f.logFormat, f.logLevel)
+			form, err := logForm(cmd.ErrOrStderr(), f.logFormat)
 			if err != nil {
 				return usage{err}
 			}
-			return watch(cmd.Context(), log, f)
+			log, err := newLog(cmd.ErrOrStderr(), form, f.logLevel)
+			if err != nil {
+				return usage{err}
+			}
+			if err := watch(cmd.Context(), log, f); err != nil {
+				return f.tell(err, form, log, cmd.ErrOrStderr())
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&f.rules, "rules", "", "`file` of rules; without it the built-in ones only watch")
@@ -69,7 +75,7 @@ cures.`,
 	cmd.Flags().StringVar(&f.stateDir, "state-dir", stateDirectory(), "`directory` for the journal and for what must outlive a restart; default: systemd's $STATE_DIRECTORY")
 	cmd.Flags().StringVar(&f.listen, "listen", defaultListen, "`address` for the page, the metrics and the status; off: none")
 	cmd.Flags().StringSliceVar(&f.listenNames, "listen-name", nil, "`name` that requests may be sent to, beside addresses, localhost and this host's; may be given again")
-	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: auto (text on a terminal, else JSON), text or json")
+	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: auto (text on a terminal and in systemd's journal, else JSON), text or json")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "`level`: info, or debug, which tells how sockets are matched, too")
 	return cmd
 }
@@ -78,33 +84,6 @@ cures.`,
 func stateDirectory() string {
 	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	return dir
-}
-
-// newLog makes the log: text for people, JSON for everything else.
-func newLog(out io.Writer, format, level string) (*slog.Logger, error) {
-	options := slog.HandlerOptions{Level: slog.LevelInfo}
-	switch level {
-	case "info":
-	case "debug":
-		options.Level = slog.LevelDebug
-	default:
-		return nil, fmt.Errorf("--log-level is info or debug, not %q", level)
-	}
-	if format == "auto" {
-		format = "json"
-		if f, ok := out.(*os.File); ok && isTerminal(f) {
-			format = "text"
-		}
-	}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(out, &options)), nil
-	case "json":
-		options.ReplaceAttr = journal.InSeconds
-		return slog.New(slog.NewJSONHandler(out, &options)), nil
-	default:
-		return nil, fmt.Errorf("--log-format is auto, text or json, not %q", format)
-	}
 }
 
 // watch runs the daemon until a signal ends it.
@@ -135,6 +114,9 @@ func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 		state := openState(f.stateDir, host, log)
 		defer state.close()
 		state.use(&options)
+		if options.Journal != nil || options.Store != nil {
+			options.StateDir = f.stateDir
+		}
 	}
 	options.Notify = func(state string) { sd.SdNotify(false, state) }
 	if options.WatchdogEvery, err = sd.SdWatchdogEnabled(false); err != nil {
@@ -176,17 +158,13 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 	}
 	set, err := f.parse(first)
 	now := status.RulesFile{Path: f.rules}
-	var problems rules.Problems
 	switch {
 	case err == nil:
 	case f.onBadRules == "observe":
-		log.Error("YOUR RULES ARE NOT IN FORCE: the built-in ones watch and touch nothing until the file is mended", "file", f.rules, "error", err.Error())
 		set, now.BuiltIn, now.Error = rules.Default(), true, daemon.Mistakes(f.rules, err)
-	case errors.As(err, &problems):
-		fmt.Fprint(os.Stderr, problems.Report(f.rules))
-		return loaded{}, badRules{fmt.Errorf("%s: %s; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", f.rules, count(problems.Count(), "problem"))}
+		log.Error("YOUR RULES ARE NOT IN FORCE: the built-in ones watch and touch nothing until the file is mended", "file", f.rules, "error", now.Error)
 	default:
-		return loaded{}, badRules{fmt.Errorf("%w; sockdog does not start without good rules (--on-bad-rules observe starts it all the same, and touches nothing)", err)}
+		return loaded{}, badRules{err}
 	}
 	changes := make(chan daemon.Reload)
 	go func() {
@@ -212,6 +190,32 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 		}
 	}()
 	return loaded{set, now, changes}, nil
+}
+
+// tell says why the daemon does not start: to people with an excerpt of each
+// mistake, and to what reads logs in one record.
+func (f *runFlags) tell(err error, form string, log *slog.Logger, out io.Writer) error {
+	const (
+		noRules = "sockdog does not start without good rules"
+		cure    = "--on-bad-rules observe starts it all the same, and touches nothing"
+	)
+	var problems rules.Problems
+	bad := errors.As(err, new(badRules))
+	switch {
+	case bad && form != logText:
+		log.Error(noRules, "file", f.rules, "error", daemon.Mistakes(f.rules, err), "cure", cure)
+		return badRules{errors.New("")}
+	case form != logText:
+		log.Error("sockdog does not start", "error", err.Error())
+		return found{}
+	case errors.As(err, &problems):
+		fmt.Fprint(out, problems.Report(f.rules))
+		return badRules{fmt.Errorf("%s: %s; %s (%s)", f.rules, count(problems.Count(), "problem"), noRules, cure)}
+	case bad:
+		return badRules{fmt.Errorf("%w; %s (%s)", err, noRules, cure)}
+	default:
+		return err
+	}
 }
 
 // parse reads a set of rules; an error names the file.

@@ -47,12 +47,12 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const command = "\nExecStart=/usr/bin/sockdog run "
-	if !strings.Contains(string(unit), command) {
-		t.Fatalf("the unit has no line %q", command)
+	const program = "=/usr/bin/sockdog "
+	if !strings.Contains(string(unit), program) {
+		t.Fatalf("the unit runs no %q", program)
 	}
 	copied := filepath.Join(t.TempDir(), "sockdog.service")
-	text := strings.Replace(string(unit), command, "\nExecStart="+self+" run ", 1)
+	text := strings.ReplaceAll(string(unit), program, "="+self+" ")
 	if err := os.WriteFile(copied, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
@@ -56,23 +57,41 @@ func badRules(f *status.RulesFile, now time.Time) status.Problem {
 	return p
 }
 
-// mostMistakes is how many are shown: who mends the file has sockdog check.
-const mostMistakes = 3
+// What is told of the mistakes in a rules file is bounded: who mends it has sockdog
+// check.
+const (
+	mostMistakes = 3
+	mistakeSize  = 300 // bytes of one
+)
 
-// Mistakes says what is wrong with a rules file, a mistake a line.
+// Mistakes says what is wrong with a rules file, a mistake a line: the first few, and
+// how many there are.
 func Mistakes(path string, err error) string {
 	var all rules.Problems
 	if !errors.As(err, &all) {
-		return err.Error()
+		return cut(err.Error(), mostMistakes*mistakeSize)
 	}
 	var lines []string
 	for _, p := range all[:min(len(all), mostMistakes)] {
-		lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", path, p.Line, p.Column, p.Msg))
+		lines = append(lines, cut(fmt.Sprintf("%s:%d:%d: %s", path, p.Line, p.Column, p.Msg), mistakeSize))
 	}
 	if more := all.Count() - mostMistakes; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more: sockdog check %s", more, path))
+		lines = append(lines, cut(fmt.Sprintf("and %d more: sockdog check %s", more, path), mistakeSize))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// cut shortens a text to so many bytes.
+func cut(text string, size int) string {
+	if len(text) <= size {
+		return text
+	}
+	const more = "…"
+	end := size - len(more)
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + more
 }
 
 // loaded notes how a reading of the rules file went.

@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -82,6 +83,7 @@ type Options struct {
 	Ages     Ages             // nil: nobody wants to know of ages
 	Page     string           // URL of the page that shows it; empty: none
 	File     status.RulesFile // where Rules come from; with an Error, what it says is not in force
+	StateDir string           // where Journal and Store are, for the log; empty: there are none
 	Problems status.Problems  // that are known before it begins
 
 	OpenKernel   func() (Kernel, error) // to look, to ask and to destroy: one for each
@@ -137,6 +139,7 @@ type watch struct {
 	tally    tally
 	ruled    atomic.Int64 // instant at which the rules in force came: for the actor
 
+	set        *rules.Set   // in force
 	enabled    bool         // a rule in force is
 	unnamed    *unnamedNote // whose sockets have no name, until that is said
 	destroys   bool         // a rule in force does
@@ -146,10 +149,10 @@ type watch struct {
 
 // tally is what the service manager's status line tells.
 type tally struct {
-	rules, done int
-	looked      time.Duration
-	told        int // of done
-	toldAt      sock.Instant
+	done   int
+	looked time.Duration
+	told   int // of done
+	toldAt sock.Instant
 }
 
 // It is shown how things stand when somebody looks, at most once a second and less
@@ -366,7 +369,7 @@ func (d *watch) rule(set *rules.Set, standIn bool) {
 	// What ends with the old rules is told to their receivers.
 	d.carryOut(d.engine.Step(now, engine.Ruled{Program: engine.Compile(&within), StandIn: standIn}))
 	d.teller.post(dispatch{rules: set})
-	d.tally.rules, d.destroys, d.budget = len(set.Rules), destructive(set), set.Settings.CPUBudget
+	d.set, d.destroys, d.budget = set, destructive(set), set.Settings.CPUBudget
 	d.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })
 	if !d.enabled {
 		d.beReady() // there will be no look
@@ -396,12 +399,13 @@ func (d *watch) reload(r Reload) {
 	d.board.loaded(r.Err, r.Again)
 	switch {
 	case r.Err != nil:
-		d.say(slog.LevelError, "the rules were not reloaded: those in force stay in force; sockdog check shows the mistakes", slog.String("error", r.Err.Error()))
+		d.say(slog.LevelError, "the rules were not reloaded: those in force stay in force; sockdog check shows the mistakes", slog.String("error", d.board.file.Error))
 	case r.Again:
 		d.say(slog.LevelInfo, "the rules were read again: they say what they said before")
 	default:
+		before := d.set
 		d.rule(r.Rules, false)
-		d.say(slog.LevelInfo, "rules reloaded", slog.Int("rules", len(r.Rules.Rules)))
+		d.say(slog.LevelInfo, "rules reloaded", d.changes(before)...)
 	}
 	if d.ready {
 		d.Notify("READY=1\nSTATUS=" + d.status())
@@ -437,10 +441,16 @@ func (d *watch) beReady() {
 	d.ready = true
 	d.publish()
 	d.Notify("READY=1\nSTATUS=" + d.status())
-	d.say(slog.LevelInfo, "watching", slog.Int("rules", d.tally.rules))
+	d.say(slog.LevelInfo, "watching", d.whatWatches()...)
 }
 
+// status is the service manager's status line.
 func (d *watch) status() string {
-	return fmt.Sprintf("%d rules, %d sockets watched, %d killed, last look took %s of CPU",
-		d.tally.rules, d.engine.Watched(), d.tally.done, d.tally.looked.Round(10*time.Microsecond))
+	text := fmt.Sprintf("%s, %d sockets watched, %d killed, last look took %s of CPU",
+		number(len(d.set.Rules), "rule"), d.engine.Watched(), d.tally.done, d.tally.looked.Round(10*time.Microsecond))
+	if d.board.file.OK {
+		return text
+	}
+	mistake, _, _ := strings.Cut(d.board.file.Error, "\n")
+	return "rules NOT in force: " + mistake + "; " + text
 }

@@ -1,16 +1,22 @@
 package daemon_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/rules"
 )
 
 const (
@@ -48,6 +54,97 @@ func TestReload(t *testing.T) {
 	other = w.hangUp(q.Client, q.Server.CloseWrite)
 	w.dies(w.hangUp(p.Client, p.Server.CloseWrite), 4*time.Second)
 	w.lives(other, unix.BPF_TCP_CLOSE_WAIT)
+}
+
+// What a reload changes is said by name, as far as it does anything, and what touches
+// nothing.
+func TestReloadSaysWhatChanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.options.File, w.options.StateDir = status.RulesFile{Path: "r.yaml"}, "/var/lib/sockdog"
+	rule := func(name, more string) string {
+		return "  - {name: " + name + ", " + more + "match: {state: close-wait, dport: 5432, in_state_for: 5m}, then: kill}\n"
+	}
+	many := ""
+	for i := range 100 {
+		many += rule(fmt.Sprintf("many-%d", i), "dry_run: true, ")
+	}
+	said := func(text string) map[string]any {
+		t.Helper()
+		before := w.count("rules reloaded")
+		w.rules <- daemon.Reload{Rules: w.parse(text)}
+		w.until("the line", func() bool { return w.count("rules reloaded") > before })
+		return w.attrs("rules reloaded")
+	}
+	w.watch("rules:\n" + rule("a", "") + rule("b", "dry_run: true, ") + rule("c", "enabled: false, dry_run: true, "))
+	want := map[string]any{"rules": 3., "file": "r.yaml", "dry_run_rules": "b", "kill_possible": true, "state_dir": "/var/lib/sockdog"}
+	if diff := cmp.Diff(want, w.attrs("watching")); diff != "" {
+		t.Errorf("watching (-want +got):\n%s", diff)
+	}
+	for _, test := range []struct {
+		text string
+		want map[string]any
+	}{
+		{"# b before a, and described\nrules:\n" + rule("b", "description: B, dry_run: true, ") + rule("a", ""), map[string]any{
+			"rules": 2., "removed": "c", "dry_run_rules": "b",
+		}},
+		{"rules:\n" + rule("d", "") + rule("a", "dry_run: true, ") + rule("b", ""), map[string]any{
+			"rules": 3., "added": "d", "changed": "a, b", "dry_run_rules": "a",
+		}},
+		{"settings: {dry_run: true}\nrules:\n" + rule("d", ""), map[string]any{
+			"rules": 1., "changed": "d", "removed": "a, b", "dry_run_rules": "all",
+		}},
+	} {
+		if diff := cmp.Diff(test.want, said(test.text)); diff != "" {
+			t.Errorf("after\n%s(-want +got):\n%s", test.text, diff)
+		}
+	}
+	added := said("rules:\n" + many)["added"].(string)
+	if !strings.HasPrefix(added, "many-0, many-1, ") || !strings.HasSuffix(added, " more") || len(added) > 400 {
+		t.Errorf("of 100 rules it says %q; want the first and how many more", added)
+	}
+}
+
+// attrs are those of the newest line of the log with that message.
+func (w *world) attrs(msg string) map[string]any {
+	w.Helper()
+	var found map[string]any
+	for text := range strings.Lines(w.log.String()) {
+		var l map[string]any
+		check(w, json.Unmarshal([]byte(text), &l))
+		if l["msg"] == msg {
+			found = l
+		}
+	}
+	for _, key := range []string{"time", "level", "msg"} {
+		delete(found, key)
+	}
+	return found
+}
+
+// A reload with many mistakes, or large ones, is one line of bounded length.
+func TestManyMistakesAreOneLine(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.options.File = status.RulesFile{Path: "r.yaml"}
+	w.watch("rules: []")
+	text := "rules:\n"
+	for i := range 900 {
+		text += fmt.Sprintf("  - {name: r%d, match: {state: [\"%s\"]}}\n", i, strings.Repeat("ä\\\"", 200))
+	}
+	_, err := rules.Parse(strings.NewReader(text))
+	w.rules <- daemon.Reload{Err: fmt.Errorf("r.yaml: %w", err)}
+	bad := func(l line) bool { return strings.HasPrefix(l.Msg, "the rules were not reloaded") }
+	w.until("the line", func() bool { return len(w.lines(bad)) == 1 })
+	told := w.lines(bad)[0].Error
+	if whole, _ := json.Marshal(told); len(whole) > 1800 || !strings.HasPrefix(told, "r.yaml:2:") || !strings.HasSuffix(told, "and 897 more: sockdog check r.yaml") {
+		t.Errorf("%d bytes: %s; want the first mistakes and a count", len(whole), whole)
+	}
+	w.rules <- daemon.Reload{Err: errors.New("open " + strings.Repeat("long/", 800))}
+	w.until("the line", func() bool { return len(w.lines(bad)) == 2 })
+	if told := w.lines(bad)[1].Error; len(told) > 1000 || !utf8.ValidString(told) {
+		t.Errorf("an error of %d bytes: %.100s…", len(told), told)
+	}
 }
 
 // Rules with a mistake change nothing.
@@ -97,14 +194,16 @@ func TestNotify(t *testing.T) {
 	}
 	w.options.WatchdogEvery = 100 * time.Millisecond
 	stop := w.watch(often + leaked)
-	hears("READY=1\nSTATUS=1 rules")
+	hears("READY=1\nSTATUS=1 rule,")
 	hears("WATCHDOG=1")
 	w.rules <- daemon.Reload{Rules: w.parse(often + "rules:\n" + another + leakAfter4s)}
 	hears("RELOADING=1\nMONOTONIC_USEC=")
 	hears("READY=1\nSTATUS=2 rules")
 	w.rules <- daemon.Reload{Err: errors.New("bad")}
 	hears("RELOADING=1\nMONOTONIC_USEC=")
-	hears("READY=1\nSTATUS=2 rules")
+	hears("READY=1\nSTATUS=rules NOT in force: bad; 2 rules")
+	w.rules <- daemon.Reload{Rules: w.options.Rules}
+	hears("READY=1\nSTATUS=1 rule,")
 	stop()
 	hears("STOPPING=1")
 }
