@@ -43,7 +43,7 @@ func openState(path string, h *host, log *slog.Logger) *state {
 		s.journal = j
 		for i := range interrupted {
 			r := &interrupted[i]
-			log.LogAttrs(context.Background(), slog.LevelWarn, r.Action+" "+string(r.Result), r.Attrs()...)
+			log.LogAttrs(context.Background(), slog.LevelWarn, r.Words(), r.Attrs()...)
 		}
 	}
 	storeErr := s.openStore(h, log)

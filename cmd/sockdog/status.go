@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,7 +124,7 @@ func fetchStatus(ctx context.Context, address string) ([]byte, *status.Status, e
 func printStatus(out io.Writer, s *status.Status, cells int) error {
 	w := report{cells: cells, since: func(t time.Time) string { return short(s.Time.Sub(t)) }}
 	w.summary(s)
-	w.rules(s.Rules)
+	w.rules(s)
 	w.groups(s.Rules)
 	w.sockets(s)
 	w.actions(s.Actions, s.Time)
@@ -179,38 +178,70 @@ func (w *report) notes(kind string, all status.Problems) {
 	}
 }
 
-func (w *report) rules(all []status.Rule) {
-	var rows [][]string
-	for i := range all {
-		r := &all[i]
-		oldest := "-"
-		if r.OldestSeconds > 0 {
-			oldest = short(ofSeconds(r.OldestSeconds))
+// rules prints what each rule says, holds and has done.
+func (w *report) rules(s *status.Status) {
+	for i := range s.Rules {
+		r := &s.Rules[i]
+		mode := strings.ReplaceAll(string(r.Mode), "_", " ")
+		if action := s.Cannot(r); action != "" {
+			mode = "cannot " + action
 		}
-		rows = append(rows, []string{
-			r.Name, strings.ReplaceAll(string(r.Mode), "_", " "), strconv.Itoa(r.Sockets), strconv.Itoa(r.Candidates), oldest, strconv.Itoa(r.Firing), deeds(r),
-		})
+		w.WriteByte('\n')
+		w.line("", "RULE "+r.Name+"  "+mode)
+		for _, text := range []string{r.Text, holds(r), deeds(r)} {
+			if text != "" {
+				w.line("  ", text)
+			}
+		}
 	}
-	w.table([]string{"RULE", "MODE", "MATCH", "CANDIDATES", "OLDEST", "FIRING", "DONE"}, rows, 3, 5)
+}
+
+// holds is what a rule holds now: "3 match, 70 waiting, first due in 34s, oldest 5m11s".
+func holds(r *status.Rule) string {
+	words := []string{fmt.Sprint(r.Sockets, " match")}
+	if waiting := r.Candidates - r.Sockets; waiting > 0 {
+		words = append(words, fmt.Sprint(waiting, " waiting"))
+		if r.FirstDueSeconds != nil {
+			words = append(words, "first due in "+short(ofSeconds(*r.FirstDueSeconds).Truncate(time.Second)))
+		}
+	}
+	if r.OldestSeconds > 0 {
+		words = append(words, "oldest "+short(ofSeconds(r.OldestSeconds)))
+	}
+	if r.Held > 0 {
+		words = append(words, fmt.Sprint(r.Held, " held back by a limit"))
+	}
+	if r.Firing > 0 {
+		words = append(words, fmt.Sprint(r.Firing, " firing"))
+	}
+	if r.Pending > 0 {
+		words = append(words, fmt.Sprint(r.Pending, " pending"))
+	}
+	return strings.Join(words, ", ")
 }
 
 // deeds is what a rule has done, and what it has spared: "kill: 12 done, 1 gone;
-// spared: 30 protected".
+// would kill 3; spared: 30 protected". What a limit holds back is told as of now.
 func deeds(r *status.Rule) string {
 	var lines []string
 	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
 		var some []string
 		for _, result := range status.Results {
-			if n := r.Actions[action][result]; n > 0 {
-				word := string(result)
-				if action == "alert" && result == journal.Done {
-					word = "raised" // whether a receiver took it is told apart
-				}
-				some = append(some, fmt.Sprintf("%d %s", n, word))
+			n := r.Actions[action][result]
+			if n == 0 || result == journal.Held || result == journal.Would {
+				continue
 			}
+			word := string(result)
+			if action == "alert" && result == journal.Done {
+				word = "raised" // whether a receiver took it is told apart
+			}
+			some = append(some, fmt.Sprintf("%d %s", n, word))
 		}
 		if len(some) > 0 {
 			lines = append(lines, action+": "+strings.Join(some, ", "))
+		}
+		if n := r.Actions[action][journal.Would]; n > 0 {
+			lines = append(lines, fmt.Sprintf("would %s %d", action, n))
 		}
 	}
 	var spared []string
@@ -222,7 +253,7 @@ func deeds(r *status.Rule) string {
 	if len(spared) > 0 {
 		lines = append(lines, "spared: "+strings.Join(spared, ", "))
 	}
-	return cmp.Or(strings.Join(lines, "; "), "-")
+	return strings.Join(lines, "; ")
 }
 
 func (w *report) groups(all []status.Rule) {
@@ -261,8 +292,12 @@ func (w *report) sockets(s *status.Status) {
 	w.table([]string{"STATE", head}, rows)
 }
 
+// mostActions is how many actions are printed: the journal has all.
+const mostActions = 10
+
 func (w *report) actions(last []journal.Record, now time.Time) {
 	var rows [][]string
+	last = last[:min(len(last), mostActions)]
 	for i := range last {
 		r := &last[i]
 		src, dst, who := "-", "-", "-"
@@ -278,9 +313,9 @@ func (w *report) actions(last []journal.Record, now time.Time) {
 		}
 		when := r.Time.Local().Format(time.DateTime)
 		when = strings.TrimPrefix(when, now.Local().Format(time.DateOnly+" ")) // today goes without saying
-		rows = append(rows, []string{when, r.Rule, r.Action, string(r.Result), src, dst, who, r.Reason})
+		rows = append(rows, []string{when, r.Rule, r.Words(), src, dst, who, r.Reason})
 	}
-	w.table([]string{"TIME", "RULE", "ACTION", "RESULT", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON"}, rows, 4, 6)
+	w.table([]string{"TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON"}, rows, 3, 5)
 }
 
 // table prints rows after an empty line, and nothing where there are none. A narrow

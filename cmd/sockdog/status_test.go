@@ -76,6 +76,10 @@ func TestStatus(t *testing.T) {
 	evil.Problems, evil.Notes, evil.Rules, evil.Sockets = nil, nil, nil, nil
 	evil.Actions = evil.Actions[:1]
 	evil.Actions[0].Time = now.Add(-4 * time.Hour)
+	unable := statustest.Lively(now)
+	unable.Problems, unable.Rules, unable.Sockets = nil, unable.Rules[:1], nil
+	unable.ActionPossible["kill"] = false
+	unable.Actions = append(unable.Actions, append(unable.Actions, unable.Actions...)...)
 	evil.Actions[0].Comm = "\x1b]0;caught\a\nroot"
 	for _, test := range []struct {
 		name   string
@@ -86,6 +90,7 @@ func TestStatus(t *testing.T) {
 		{"empty", empty, false},
 		{"large", large, false},
 		{"escapes", evil, false},
+		{"unable", unable, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out bytes.Buffer

@@ -28,6 +28,7 @@ type board struct {
 	lateness  status.Histogram
 	durations status.Histogram // of looks
 	history   status.Recorder
+	texts     map[string]string // of the rules in force, by name
 
 	sockets      status.Sockets // replaced, never changed
 	socketsAt    time.Time
@@ -109,6 +110,21 @@ func (b *board) loaded(err error, again bool) {
 	b.problems = b.problems.Without("rules")
 }
 
+// rule notes what the rules in force say.
+func (b *board) rule(set *rules.Set) {
+	b.texts = make(map[string]string, len(set.Rules))
+	for i := range set.Rules {
+		text := []rune(set.Rules[i].Text())
+		if len(text) > mostText {
+			text = append(text[:mostText-1], '…')
+		}
+		b.texts[set.Rules[i].Name] = string(text)
+	}
+}
+
+// mostText bounds what is shown of a rule, in characters.
+const mostText = 500
+
 // stands notes whether a problem does.
 func (b *board) stands(is bool, p status.Problem) {
 	if is {
@@ -160,6 +176,7 @@ func (d *watch) publish() {
 	slices.Reverse(s.Actions)
 	for i := range o.Rules {
 		s.Rules[i] = ruleStatus(&o.Rules[i], wall)
+		s.Rules[i].Text = b.texts[o.Rules[i].Name]
 	}
 	for _, r := range d.teller.fared() {
 		s.Receivers = append(s.Receivers, status.Receiver{Name: r.Receiver, Sent: r.Sent, Failed: r.Failed, Dropped: r.Dropped})
@@ -250,9 +267,13 @@ func (d *watch) judgeReceivers() {
 func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) status.Rule {
 	s := status.Rule{
 		Name: r.Name, Description: r.Description, Mode: status.Enabled,
-		Sockets: r.Sockets, Candidates: r.Candidates, OldestSeconds: r.Oldest.Seconds(),
+		Sockets: r.Sockets, Candidates: r.Candidates, OldestSeconds: r.Oldest.Seconds(), Held: r.Held,
 		Firing: r.Firing, Pending: r.Pending, Groups: make([]status.Group, len(r.Groups)),
 		Actions: make(map[string]status.Tally, len(r.Results)), HeldBack: r.HeldBack,
+	}
+	if r.FirstDue != engine.Never {
+		seconds := r.FirstDue.Seconds()
+		s.FirstDueSeconds = &seconds
 	}
 	switch {
 	case !r.Enabled:

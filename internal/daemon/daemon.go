@@ -369,6 +369,7 @@ func (d *watch) rule(set *rules.Set, standIn bool) {
 	// What ends with the old rules is told to their receivers.
 	d.carryOut(d.engine.Step(now, engine.Ruled{Program: engine.Compile(&within), StandIn: standIn}))
 	d.teller.post(dispatch{rules: set})
+	d.board.rule(set)
 	d.set, d.destroys, d.budget = set, destructive(set), set.Settings.CPUBudget
 	d.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })
 	if !d.enabled {

@@ -126,7 +126,7 @@ func (q *logQueue) write(l *logLine) {
 	r := slog.NewRecord(l.at, l.note.Level, l.note.Text, 0)
 	r.AddAttrs(l.note.Attrs...)
 	if l.record != nil {
-		r = slog.NewRecord(l.at, levelOf(l.record.Result), l.record.Action+" "+string(l.record.Result), 0)
+		r = slog.NewRecord(l.at, levelOf(l.record.Result), l.record.Words(), 0)
 		r.AddAttrs(l.record.Attrs()...)
 	}
 	if q.hand(r) != nil {

@@ -212,7 +212,7 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 func (e *Engine) regroup(p *Program, moved map[int]int, now sock.Instant) {
 	groups, stats := make([]*ruleGroups, len(p.rules)), make([]ruleStats, len(p.rules))
 	for i := range stats {
-		stats[i].oldest = never
+		stats[i].oldest, stats[i].next = never, never
 	}
 	for i := range e.program.rules {
 		j, ok := moved[i]

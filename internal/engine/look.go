@@ -48,6 +48,7 @@ type Finding struct {
 type ruleStats struct {
 	sockets, candidates uint32       // that match in full, and in all but their age
 	oldest              sock.Instant // when the oldest of those entered its state, at the latest; never: there is none
+	next                sock.Instant // when the first of those comes to match in full; never: none will
 }
 
 type hit struct {
@@ -63,7 +64,7 @@ func (l *Look) Begin(sent sock.Instant) *Finding {
 	l.sent = sent
 	f := &Finding{look: l, later: never, ripens: never, stats: make([]ruleStats, len(l.program.rules))}
 	for i := range f.stats {
-		f.stats[i].oldest = never
+		f.stats[i].oldest, f.stats[i].next = never, never
 	}
 	for _, g := range l.groups {
 		g.begin()
@@ -211,7 +212,8 @@ func (f *Finding) count(s *sock.Socket, t *times, got sock.Instant) {
 			stats.candidates++
 			stats.oldest = min(stats.oldest, since)
 		}
-		if dueAt(m, t.base(), t.queued) > got {
+		if due := dueAt(m, t.base(), t.queued); due > got {
+			stats.next = min(stats.next, due)
 			if r.grouped {
 				f.ripens = min(f.ripens, dueAt(m, t.earlyBase(), t.queued))
 			}

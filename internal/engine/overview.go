@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -30,6 +31,9 @@ type Overview struct {
 	Spins              []Spin        // what the kills of rules have done to holders
 }
 
+// Never is a time that does not pass.
+const Never = time.Duration(math.MaxInt64)
+
 // RuleOverview is what one rule holds.
 type RuleOverview struct {
 	Name, Description string
@@ -38,6 +42,8 @@ type RuleOverview struct {
 	Sockets    int           // that match in full, by the last whole look
 	Candidates int           // that match in all but their age
 	Oldest     time.Duration // of those, the longest in its state; 0: there is none
+	FirstDue   time.Duration // until the first of those matches in full that do not yet; Never: none will
+	Held       int           // that a limit holds back now
 
 	When            []rules.Condition // empty: the rule is about single sockets
 	Firing, Pending int               // groups
@@ -126,6 +132,11 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 		}
 		v := &o.Rules[i]
 		at[r.Name] = v
+		v.Held = len(e.lines[2*i].seats) + len(e.lines[2*i+1].seats)
+		v.FirstDue = Never
+		if next := e.stats[i].next; next != never {
+			v.FirstDue = max(0, next.Sub(now))
+		}
 		if oldest := e.stats[i].oldest; oldest != never {
 			v.Oldest = now.Sub(oldest)
 		}

@@ -27,21 +27,21 @@ func TestOverview(t *testing.T) {
 	))
 	o := b.e.Overview(b.now)
 	want := []RuleOverview{
-		{Name: "kill", Enabled: true, Sockets: 6, Candidates: 7, Oldest: time.Minute + benchJiffy,
+		{Name: "kill", Enabled: true, Sockets: 6, Candidates: 7, Oldest: time.Minute + benchJiffy, FirstDue: 9*time.Second + benchJiffy, Held: 1,
 			Results:  map[rules.Kind]map[Result]uint64{rules.Kill: {Done: 2, Held: 1}},
 			HeldBack: map[string]uint64{"limit": 1, "protected": 1, "in_accept_queue": 1, "in_use": 1}},
-		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, When: []rules.Condition{more(5)}, Pending: 1,
+		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(5)}, Pending: 1,
 			Groups: []GroupOverview{
 				{Group: []Label{{"dport", "80"}}, Phase: Pending, Since: benchStart, Measured: Measured{Count: 6}},
 				{Group: []Label{{"dport", "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
 			}},
-		{Name: "far", Enabled: true, Sockets: 7, Candidates: 7, When: []rules.Condition{more(9)},
+		{Name: "far", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(9)},
 			Groups: []GroupOverview{
 				{Group: []Label{{"dport", "80"}}, Phase: Quiet, Measured: Measured{Count: 6}},
 				{Group: []Label{{"dport", "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
 			}},
-		{Name: "off"},
-		{Name: "dry", Enabled: true, DryRun: true},
+		{Name: "off", FirstDue: Never},
+		{Name: "dry", Enabled: true, DryRun: true, FirstDue: Never},
 	}
 	for i := range o.Rules {
 		r := &o.Rules[i]

@@ -263,7 +263,7 @@ func (e *Engine) atMost(of classSet, in Counted) {
 		stats := &e.stats[i]
 		stats.sockets, stats.candidates = min(stats.sockets, n), min(stats.candidates, n)
 		if n == 0 {
-			stats.oldest = never
+			stats.oldest, stats.next = never, never
 		}
 		if rg := e.groups[i]; rg != nil {
 			rg.atMost(r, int(n))

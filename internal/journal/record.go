@@ -75,6 +75,17 @@ const timeLayout = "2006-01-02T15:04:05.000000000Z07:00"
 // resolution is that of the ages: the kernel counts them in jiffies.
 const resolution = time.Millisecond
 
+// Words says what became of the action as one reads it: "kill done", "would kill".
+func (r *Record) Words() string {
+	switch r.Result {
+	case Would:
+		return "would " + r.Action
+	case Gone, Changed:
+		return string(r.Result) + " before " + r.Action
+	}
+	return r.Action + " " + string(r.Result)
+}
+
 // MarshalJSON is one line of the journal, without its end.
 func (r *Record) MarshalJSON() ([]byte, error) { return r.append(nil), nil }
 

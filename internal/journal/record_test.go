@@ -231,3 +231,17 @@ func TestGroupRecord(t *testing.T) {
 		t.Errorf("in the log: %s", attrs)
 	}
 }
+
+// What a line of the log begins with reads as English, whatever became of it.
+func TestWords(t *testing.T) {
+	for result, want := range map[Result]string{
+		Done: "kill done", Would: "would kill", Held: "kill held", Failed: "kill failed",
+		Gone: "gone before kill", Changed: "changed before kill",
+		Unconfirmed: "kill unconfirmed", Interrupted: "kill interrupted",
+	} {
+		r := Record{Action: "kill", Result: result}
+		if got := r.Words(); got != want {
+			t.Errorf("%s: %q, want %q", result, got, want)
+		}
+	}
+}

@@ -64,6 +64,7 @@ func (s *Series) UnmarshalJSON(text []byte) error {
 type Recorder struct {
 	end   time.Time // when the last step began; zero: nothing was read
 	last  int       // the place of that step in each ring
+	steps int       // that there were: at most historyPoints
 	rings map[string]*[historyPoints]int64
 }
 
@@ -85,7 +86,7 @@ func (r *Recorder) Record(at time.Time, sockets Sockets) {
 // step that was left out.
 func (r *Recorder) advance(at time.Time) {
 	if r.end.IsZero() {
-		r.end, r.rings = at, make(map[string]*[historyPoints]int64)
+		r.end, r.rings, r.steps = at, make(map[string]*[historyPoints]int64), 1
 		return
 	}
 	steps := int64(at.Sub(r.end) / historyStep)
@@ -93,6 +94,7 @@ func (r *Recorder) advance(at time.Time) {
 		return // also where a clock without a monotonic reading was set back
 	}
 	r.end = r.end.Add(time.Duration(steps) * historyStep)
+	r.steps = int(min(int64(r.steps)+steps, int64(historyPoints)))
 	for range min(steps, int64(historyPoints)) {
 		r.last = (r.last + 1) % historyPoints
 		for _, ring := range r.rings {
@@ -109,8 +111,8 @@ func gaps() *[historyPoints]int64 {
 	return &ring
 }
 
-// History is the hour that ends at an instant, as a value of its own; nil where
-// nothing was read.
+// History is the hour that ends at an instant, or what there is of it since the first
+// reading, as a value of its own; nil where nothing was read.
 func (r *Recorder) History(at time.Time) *History {
 	if r.end.IsZero() {
 		return nil
@@ -119,7 +121,7 @@ func (r *Recorder) History(at time.Time) *History {
 	// Of the wall clock, only what it says now counts: it may have been set.
 	h := History{End: at.Add(-at.Sub(r.end)), StepSeconds: historyStep.Seconds(), Sockets: make(map[string]Series, len(r.rings))}
 	for state, ring := range r.rings {
-		h.Sockets[state] = slices.Concat(ring[r.last+1:], ring[:r.last+1])
+		h.Sockets[state] = slices.Concat(ring[r.last+1:], ring[:r.last+1])[historyPoints-r.steps:]
 	}
 	return &h
 }

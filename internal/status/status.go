@@ -6,6 +6,7 @@ package status
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -105,11 +106,16 @@ const (
 type Rule struct {
 	Name        string `json:"name"`
 	Description string `json:"description,omitempty"`
+	Text        string `json:"text"` // what it says, in one line
 	Mode        Mode   `json:"mode"`
 
 	Sockets       int     `json:"sockets"`        // that match in full
 	Candidates    int     `json:"candidates"`     // that match in all but their age
 	OldestSeconds float64 `json:"oldest_seconds"` // of those, the longest in its state; 0: none
+	Held          int     `json:"held"`           // that a limit holds back now
+	// FirstDueSeconds is how long it takes until the first of those falls due that match
+	// in all but their age; nil: none will.
+	FirstDueSeconds *float64 `json:"first_due_seconds,omitempty"`
 
 	Firing  int     `json:"firing"`  // groups
 	Pending int     `json:"pending"` // groups
@@ -125,6 +131,20 @@ type Group struct {
 	Phase      Phase             `json:"phase"`
 	Since      time.Time         `json:"since,omitzero"` // of its phase; zero where it is quiet
 	Conditions []Condition       `json:"conditions"`     // all must hold
+}
+
+// Cannot is an action that a rule in force has, and that the kernel or the privileges
+// do not allow; empty: there is none.
+func (s *Status) Cannot(r *Rule) string {
+	if r.Mode != Enabled {
+		return ""
+	}
+	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
+		if possible, known := s.ActionPossible[action]; known && !possible {
+			return action
+		}
+	}
+	return ""
 }
 
 // Phase is how far a group has come.

@@ -94,12 +94,14 @@ function clock(ms) {
   return new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 }
 
-function moment(time) {
+// timeOfDay has the date with it where that is another than the one of now.
+function timeOfDay(time, now) {
   const date = new Date(time);
-  const sameDay = date.toDateString() === new Date(status.time).toDateString();
-  const text = date.toLocaleTimeString("en-GB") + (sameDay ? "" : `, ${date.toLocaleDateString("en-CA")}`);
-  return html("time", { datetime: time, title: time }, text);
+  const sameDay = date.toDateString() === new Date(now).toDateString();
+  return date.toLocaleTimeString("en-GB") + (sameDay ? "" : `, ${date.toLocaleDateString("en-CA")}`);
 }
+
+const moment = (time) => html("time", { datetime: time, title: time }, timeOfDay(time, status.time));
 
 const plural = (n, one) => `${number(n)} ${one}${n === 1 ? "" : "s"}`;
 const badge = (kind, text) => html("span", { class: `badge ${kind}` }, text);
@@ -142,7 +144,7 @@ function showParts() {
     part("problems", "Problems", status.problems.length, status.problems.length ? "bad" : ""),
     part("rules-title", "Rules", status.rules.length),
     part("sockets-title", "Plots", states.filter(shown).length),
-    part("actions-title", "Actions", status.actions.length),
+    part("actions-title", "Actions", Math.min(mostActions, status.actions.length)),
   );
 }
 
@@ -156,6 +158,10 @@ function showProblems() {
 }
 
 // --- Rules ---
+
+// cannot is an action that a rule in force has and nothing allows: that is worse than
+// its mode.
+const cannot = (r) => (r.mode === "enabled" ? Object.keys(r.actions).find((action) => status.action_possible[action] === false) : undefined);
 
 const modes = { enabled: ["good", "enabled"], dry_run: ["waiting", "dry run"], stopped: ["bad", "stopped"], disabled: ["off", "disabled"] };
 
@@ -188,29 +194,43 @@ function rule(r) {
     "article", { class: `rule ${r.mode}`, "data-rule": r.name },
     html(
       "div", { class: "what" },
-      html("h3", {}, r.name, " ", badge(...(modes[r.mode] || ["off", r.mode])), r.firing ? badge("bad", `${number(r.firing)} firing`) : null, r.pending ? badge("waiting", `${number(r.pending)} pending`) : null),
+      html("h3", {}, r.name, " ", badge(...(cannot(r) ? ["bad", `cannot ${cannot(r)}`] : modes[r.mode] || ["off", r.mode])), r.firing ? badge("bad", `${number(r.firing)} firing`) : null, r.pending ? badge("waiting", `${number(r.pending)} pending`) : null),
       r.description ? html("p", {}, foreign(r.description)) : null,
+      r.text ? html("p", { class: "text" }, foreign(r.text)) : null,
       html("p", { class: "quiet" }, deeds(r)),
     ),
     html(
       "dl", {},
       fact("match", number(r.sockets), r.sockets ? "some" : "none"),
-      fact("candidates", number(r.candidates), r.candidates ? "some" : "none"),
+      fact("waiting", waiting(r), r.candidates > r.sockets ? "some" : "none"),
       fact("oldest", r.oldest_seconds ? duration(r.oldest_seconds) : "–", r.oldest_seconds ? "some" : "none"),
     ),
     groups.length ? html("ul", { class: "groups", "aria-label": `Groups of ${r.name}` }, groups.map(group)) : null,
   );
 }
 
+// waiting is how many sockets match in all but their age, and when the first will.
+function waiting(r) {
+  const n = r.candidates - r.sockets;
+  const due = n > 0 && r.first_due_seconds !== undefined;
+  return [number(Math.max(0, n)), due ? html("small", {}, `first due in ${duration(Math.floor(r.first_due_seconds))}`) : null];
+}
+
+// words are what became of an action as one reads it: "kill done", "would kill".
+const words = (action, result) => ({ would: `would ${action}`, gone: `gone before ${action}`, changed: `changed before ${action}` }[result] || `${action} ${result}`);
+
 // deeds is what the rule has done, and what it has spared, since the daemon started.
 function deeds(r) {
-  const lines = Object.entries(r.actions).map(([action, results]) => {
+  const lines = Object.entries(r.actions).flatMap(([action, { would, held, ...results }]) => {
     // Whether a receiver took an alert is told apart.
     const word = (result) => (action === "alert" && result === "done" ? "raised" : result);
     const some = Object.entries(results).filter(([, n]) => n).map(([result, n]) => `${number(n)} ${word(result)}`);
-    return `${action}: ${some.join(", ") || "nothing yet"}`;
+    return [
+      some.length || !would ? `${action}: ${some.join(", ") || "nothing yet"}` : [],
+      would ? `${words(action, "would")} ${number(would)}` : [],
+    ].flat();
   });
-  // What a limit holds back is among the results.
+  if (r.held) lines.push(`${number(r.held)} held back by a limit`); // now
   const spared = Object.entries(r.held_back).filter(([reason, n]) => n && !reason.startsWith("limit"));
   if (spared.length) lines.push(`spared: ${spared.map(([reason, n]) => `${number(n)} ${reason.replaceAll("_", " ")}`).join(", ")}`);
   return lines.join(" · ");
@@ -282,7 +302,7 @@ function plot(state) {
   const step = status.history.step_seconds;
   const end = Date.parse(status.history.end);
   const count = Math.max(2, ...Object.values(status.history.sockets).map((s) => s.length));
-  const points = series(state).length ? series(state) : new Array(count).fill(null);
+  const points = [...new Array(count - series(state).length).fill(null), ...series(state)];
   const timeOf = (i) => end - (count - 1 - i) * step * 1000;
   const width = plotWidth();
   const peak = Math.max(0, ...points.filter((n) => n !== null));
@@ -307,7 +327,7 @@ function plot(state) {
         svg("text", { x: ground.left - 6, y: y(n) + 4, "text-anchor": "end" }, short(n)),
       ]),
       svg("text", { x: 2, y: 10 }, "sockets"),
-      quarters(timeOf(0), timeOf(count - 1)).map((ms) => {
+      rounded(timeOf(0), timeOf(count - 1)).map((ms) => {
         const at = x((ms - timeOf(0)) / step / 1000);
         return [
           svg("line", { class: "grid", x1: at, x2: at, y1: ground.top, y2: ground.height - ground.bottom }),
@@ -347,12 +367,14 @@ function ticks(top, tick) {
   return Array.from({ length: Math.round(top / tick) + 1 }, (_, i) => i * tick);
 }
 
-// quarters are the quarters of an hour between two instants, not too near the ends.
-function quarters(from, to) {
-  const quarter = 15 * 60 * 1000;
+// rounded are round times between two instants, the quarters of an hour where it is
+// one, not too near the ends.
+function rounded(from, to) {
+  const step = 60e3 * [1, 2, 5, 15].find((minutes) => to - from <= 5 * minutes * 60e3 || minutes === 15);
+  const margin = (to - from) / 60;
   const list = [];
-  for (let ms = Math.ceil(from / quarter) * quarter; ms <= to; ms += quarter) {
-    if (ms - from > 60e3 && to - ms > 60e3) list.push(ms);
+  for (let ms = Math.ceil(from / step) * step; ms <= to; ms += step) {
+    if (ms - from > margin && to - ms > margin) list.push(ms);
   }
   return list;
 }
@@ -385,6 +407,9 @@ function unread(points, step) {
 
 // --- Actions ---
 
+// mostActions is how many are shown: the journal has all.
+const mostActions = 10;
+
 function showActions() {
   if (!status.actions.length) {
     show(at("actions"), html("p", { class: "quiet" }, "Nothing was done yet."));
@@ -396,11 +421,11 @@ function showActions() {
   show(at("actions"), html(
     "table", {},
     html("thead", {}, html("tr", {}, ["Time", "Rule", "Action", "Connection", "Held by", "Reason"].map((name) => html("th", { scope: "col" }, name)))),
-    html("tbody", {}, status.actions.map((a) => html(
+    html("tbody", {}, status.actions.slice(0, mostActions).map((a) => html(
       "tr", {},
       cell("Time", moment(a.time)),
       cell("Rule", a.rule),
-      cell("Action", `${a.action} `, badge(bad.has(a.result) ? "bad" : good.has(a.result) ? "good" : "waiting", a.result)),
+      cell("Action", badge(bad.has(a.result) ? "bad" : good.has(a.result) ? "good" : "waiting", words(a.action, a.result))),
       cell("Connection", a.group ? foreign(about(a.group)) : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)]),
       cell("Held by", a.pid ? [foreign(a.comm), `[${a.pid}]`] : "–"),
       cell("Reason", foreign(a.reason)),
@@ -428,7 +453,7 @@ async function refresh() {
     text = await answer.text();
   } catch (error) {
     console.warn(error);
-    trouble = `no answer from the daemon${before ? `; what is here is of ${new Date(before.time).toLocaleTimeString("en-GB")}` : ""}`;
+    trouble = `no answer from the daemon${before ? `; what is here is of ${timeOfDay(before.time, Date.now())}` : ""}`;
     showAll();
     return;
   }

@@ -72,7 +72,13 @@ func TestPage(t *testing.T) {
 		`time-wait-flood <span class="badge good">enabled</span><span class="badge bad">1 firing</span><span class="badge waiting">1 pending</span>`,
 		`dead-cache <span class="badge bad">stopped</span>`,
 		`idle-backend <span class="badge waiting">dry run</span>`,
-		`kill: 1,284 done, 31 gone, 12 held · spared: 2 in use, 30 protected`,
+		`kill: 1,284 done, 31 gone · 2 held back by a limit · spared: 2 in use, 30 protected`,
+		`<p class="text"><bdi>close-wait, dport = :5432, in_state_for 5m: kill</bdi></p>`,
+		`<dt>waiting</dt><dd>43<small>first due in 34s</small></dd>`,
+		`<dt>waiting</dt><dd>7</dd>`,
+		`would shutdown 5`,
+		`<span class="badge waiting">would shutdown</span>`,
+		`<span class="badge good">gone before kill</span>`,
 		`alert: 11 raised`,
 		`<span class="swatch blank"></span>Grey: nothing was read\.`,
 		`aria-valuenow="96" aria-valuetext="port_usage 76\.5% \(&gt; 80%\)"><rect width="96"`,
@@ -100,6 +106,34 @@ func TestPage(t *testing.T) {
 			t.Errorf("%s: %d points in %d lines, want 228 in 2", state, points, len(lines))
 		}
 		want(t, figure, `class="unread"`, `>sockets</text>`, `>\d\d:(00|15|30|45)</text>`)
+	}
+}
+
+// Since the daemon has just begun, plots begin with it. What it may not do, what is of
+// yesterday and what there is too much of is shown as such.
+func TestPageOfABeginning(t *testing.T) {
+	now := time.Now()
+	s := statustest.Lively(now)
+	s.ActionPossible["kill"] = false
+	s.Actions[1].Time = now.Add(-24 * time.Hour)
+	for len(s.Actions) < 50 {
+		s.Actions = append(s.Actions, s.Actions[0])
+	}
+	var r status.Recorder
+	for at := now.Add(-2 * time.Minute); !at.After(now); at = at.Add(15 * time.Second) {
+		r.Record(at, status.Sockets{"close-wait": 7})
+	}
+	s.History = r.History(now)
+	page := open(t, handler(s)).DOM()
+	figure, _, _ := strings.Cut(page[strings.Index(page, `<figure class="close-wait`):], "</figure>")
+	if n := strings.Count(figure, `class="line"`); n != 1 || strings.Contains(figure, `class="unread"`) || !strings.Contains(figure, `data-count="9"`) {
+		t.Errorf("%d lines, want one of 9 points and nothing before:\n%s", n, figure)
+	}
+	want(t, figure, `>\d\d:\d\d</text>`)
+	want(t, page, `postgres-close-wait <span class="badge bad">cannot kill</span>`, `dead-cache <span class="badge bad">stopped</span>`,
+		now.Add(-24*time.Hour).Format(">15:04:05, 2006-01-02</time>"))
+	if n := strings.Count(page, `<td data-name="Time">`); n != 10 {
+		t.Errorf("%d actions, want 10", n)
 	}
 }
 

@@ -63,15 +63,17 @@ func lively(ago func(time.Duration) time.Time) []status.Rule {
 		return []status.Condition{{Metric: metric, Op: ">", Threshold: threshold, Unit: unit, Value: value, Near: min(1, value/threshold)}}
 	}
 	backend := func(dst string) map[string]string { return map[string]string{"dport": "443", "dst": dst} }
+	firstDue := 34.0
 	return []status.Rule{
 		{
 			Name: "postgres-close-wait", Description: "The pool forgets to close what the database has closed", Mode: status.Enabled,
-			Sockets: 3, Candidates: 46, OldestSeconds: 311,
+			Text:    "close-wait, dport = :5432, in_state_for 5m: kill",
+			Sockets: 3, Candidates: 46, OldestSeconds: 311, Held: 2, FirstDueSeconds: &firstDue,
 			Actions:  map[string]status.Tally{"kill": {"done": 1284, "gone": 31, "held": 12}},
 			HeldBack: map[string]uint64{"limit": 12, "protected": 30, "in_use": 2},
 		},
 		{
-			Name: "time-wait-flood", Mode: status.Enabled,
+			Name: "time-wait-flood", Mode: status.Enabled, Text: "time-wait; when count > 20000 by dst, dport for 1m: alert",
 			Sockets: 27114, Candidates: 27114, OldestSeconds: 59.4, Firing: 1, Pending: 1,
 			Groups: []status.Group{
 				{Labels: backend("10.20.0.14"), Phase: status.Firing, Since: ago(11 * time.Minute), Conditions: above("count", 21304, 20000, "")},
@@ -82,6 +84,7 @@ func lively(ago func(time.Duration) time.Time) []status.Rule {
 		},
 		{
 			Name: "ports-run-out", Description: "Ephemeral ports in use towards one backend", Mode: status.Enabled,
+			Text:    "all sockets; when port_usage > 80% and growth > 10/m by dst: alert, sysctl",
 			Sockets: 912, Candidates: 912, OldestSeconds: 5400,
 			Groups: []status.Group{{
 				Labels: map[string]string{"dst": "10.20.0.14"}, Phase: status.Quiet,
@@ -90,15 +93,15 @@ func lively(ago func(time.Duration) time.Time) []status.Rule {
 			Actions: map[string]status.Tally{"alert": {}, "sysctl": {}},
 		},
 		{
-			Name: "dead-cache", Mode: status.Stopped, Sockets: 18, Candidates: 18, OldestSeconds: 9312,
+			Name: "dead-cache", Mode: status.Stopped, Text: "established, dport = :6379, stalled_for 30m: kill", Sockets: 18, Candidates: 18, OldestSeconds: 9312,
 			Actions:  map[string]status.Tally{"kill": {"done": 1}},
 			HeldBack: map[string]uint64{"limit_of_all_rules": 2},
 		},
 		{
-			Name: "idle-backend", Mode: status.DryRun, Candidates: 7, OldestSeconds: 1210,
+			Name: "idle-backend", Mode: status.DryRun, Text: "established, dport = :8080, idle_for 20m: shutdown", Candidates: 7, OldestSeconds: 1210,
 			Actions: map[string]status.Tally{"shutdown": {"would": 5}},
 		},
-		{Name: "old-rule", Mode: status.Disabled, Actions: map[string]status.Tally{"log": {}}},
+		{Name: "old-rule", Mode: status.Disabled, Text: "syn-sent: log", Actions: map[string]status.Tally{"log": {}}},
 	}
 }
 

@@ -1,0 +1,98 @@
+package rules
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Text is what the rule says in one line: which sockets, for how long, and what is
+// done, such as "close-wait, dport = 5432, in_state_for 5m: kill".
+func (r *Rule) Text() string {
+	text := anyMatch(r.Match)
+	if len(r.Exclude) > 0 {
+		text += "; not " + anyMatch(r.Exclude)
+	}
+	if len(r.When) > 0 {
+		text += "; when " + join(r.When, " and ", Condition.String)
+		if len(r.GroupBy) > 0 {
+			text += " by " + join(r.GroupBy, ", ", func(k GroupKey) string { return string(k) })
+		}
+		if r.For > 0 {
+			text += " for " + plain(r.For)
+		}
+	}
+	return text + ": " + join(r.Then, ", ", func(a Action) string {
+		if a.After > 0 {
+			return string(a.Kind) + " after " + plain(a.After)
+		}
+		return string(a.Kind)
+	})
+}
+
+func anyMatch(all []Match) string {
+	return join(all, " or ", func(m Match) string {
+		if len(all) > 1 {
+			return "(" + m.text() + ")"
+		}
+		return m.text()
+	})
+}
+
+func (m Match) text() string {
+	var words []string
+	switch m.States {
+	case ssfilter.AllStates, ssfilter.AllStates &^ (1 << ssfilter.Listening):
+	default:
+		words = append(words, m.States.String())
+	}
+	if m.Where != nil {
+		words = append(words, m.Where.String())
+	}
+	if len(m.Users) > 0 {
+		words = append(words, "user "+join(m.Users, ",", func(id uint32) string { return strconv.FormatUint(uint64(id), 10) }))
+	}
+	if m.Unread != nil {
+		words = append(words, fmt.Sprintf("unread %s %d", m.Unread.Op, m.Unread.Number))
+	}
+	if m.InBacklog != nil {
+		words = append(words, fmt.Sprint("in_backlog ", *m.InBacklog))
+	}
+	if len(m.Verdicts) > 0 {
+		words = append(words, "verdict "+join(m.Verdicts, ",", func(v Verdict) string { return string(v) }))
+	}
+	for _, bound := range []struct {
+		key string
+		d   time.Duration
+	}{{"in_state_for", m.InStateFor}, {"idle_for", m.IdleFor}, {"stalled_for", m.StalledFor}} {
+		if bound.d > 0 {
+			words = append(words, bound.key+" "+plain(bound.d))
+		}
+	}
+	if len(words) == 0 {
+		return "all sockets"
+	}
+	return strings.Join(words, ", ")
+}
+
+func join[T any](all []T, between string, text func(T) string) string {
+	words := make([]string, len(all))
+	for i, x := range all {
+		words[i] = text(x)
+	}
+	return strings.Join(words, between)
+}
+
+// plain is a duration as one writes it: 5m, not 5m0s.
+func plain(d time.Duration) string {
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-2]
+		}
+	}
+	return text
+}
