@@ -50,7 +50,7 @@ type Metric string
 const (
 	Count        Metric = "count"         // sockets that match
 	Growth       Metric = "growth"        // sockets first seen, per minute, over five minutes
-	PortUsage    Metric = "port_usage"    // percent of the unreserved ephemeral ports in use, in any state, per src, dst and dport; the highest
+	PortUsage    Metric = "port_usage"    // percent of the unreserved ephemeral ports that a further connect(2) could not have, per src, dst and dport; the highest
 	BacklogUsage Metric = "backlog_usage" // percent of an accept queue's limit in use, on listening sockets; the highest
 )
 

@@ -10,17 +10,23 @@ import (
 // PortRange is the ports from First to Last.
 type PortRange struct{ First, Last uint16 }
 
+// Ports are the local ports of a namespace that connect(2) may choose.
+type Ports struct {
+	Ephemeral PortRange   // ip_local_port_range
+	Free      []PortRange // of those, the ones that are not reserved
+}
+
 // parsePorts takes the texts of ip_local_port_range and of
 // ip_local_reserved_ports, and returns the ports that inet_hash_connect() chooses
 // from: those of the one that are not in the other.
-func parsePorts(ephemeral, reserved []byte) ([]PortRange, bool) {
+func parsePorts(ephemeral, reserved []byte) (p Ports, ok bool) {
 	ends := bytes.Fields(ephemeral)
 	if len(ends) != 2 {
-		return nil, false
+		return Ports{}, false
 	}
 	all, ok := portRange(ends[0], ends[1])
 	if !ok {
-		return nil, false
+		return Ports{}, false
 	}
 	var taken []PortRange
 	for text := range bytes.SplitSeq(bytes.TrimSpace(reserved), []byte(",")) {
@@ -33,7 +39,7 @@ func parsePorts(ephemeral, reserved []byte) ([]PortRange, bool) {
 		}
 		r, ok := portRange(first, last)
 		if !ok {
-			return nil, false
+			return Ports{}, false
 		}
 		taken = append(taken, r)
 	}
@@ -49,7 +55,7 @@ func parsePorts(ephemeral, reserved []byte) ([]PortRange, bool) {
 	if next <= int(all.Last) {
 		free = append(free, PortRange{uint16(next), all.Last})
 	}
-	return free, true
+	return Ports{all, free}, true
 }
 
 func portRange(first, last []byte) (PortRange, bool) {

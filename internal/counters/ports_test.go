@@ -32,7 +32,7 @@ func TestParsePorts(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			got, ok := parsePorts([]byte(test.ephemeral), []byte(test.reserved))
-			if diff := cmp.Diff(test.want, got); diff != "" || ok == test.bad {
+			if diff := cmp.Diff(test.want, got.Free); diff != "" || ok == test.bad {
 				t.Errorf("parsePorts (-want +got), ok %t:\n%s", ok, diff)
 			}
 		})
@@ -44,7 +44,7 @@ func FuzzParsePorts(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ephemeral, reserved []byte) {
 		ports, _ := parsePorts(ephemeral, reserved)
 		before := -1
-		for _, r := range ports {
+		for _, r := range ports.Free {
 			if int(r.First) <= before || r.First > r.Last {
 				t.Fatalf("%v is not in order", ports)
 			}
@@ -61,13 +61,14 @@ func TestPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	whole := PortRange{20000, 20100}
 	for _, step := range []struct {
 		file, text string
-		want       []PortRange
+		want       Ports
 	}{
-		{"ip_local_port_range", "20000 20100", []PortRange{{20000, 20100}}},
-		{"ip_local_reserved_ports", "20050-20059", []PortRange{{20000, 20049}, {20060, 20100}}},
-		{"ip_local_reserved_ports", "", []PortRange{{20000, 20100}}},
+		{"ip_local_port_range", "20000 20100", Ports{whole, []PortRange{whole}}},
+		{"ip_local_reserved_ports", "20050-20059", Ports{whole, []PortRange{{20000, 20049}, {20060, 20100}}}},
+		{"ip_local_reserved_ports", "", Ports{whole, []PortRange{whole}}},
 	} {
 		if err := nstest.Sysctl("net.ipv4."+step.file, step.text+"\n"); err != nil {
 			t.Fatal(err)

@@ -16,8 +16,8 @@ type Reader struct {
 	ephemeral, reserved *procFile // nil: not to be had here
 	sockstat6           *procFile // nil: there is no IPv6
 
-	ports     []PortRange // by
-	portsText []byte      // the texts of both
+	ports     Ports  // by
+	portsText []byte // the texts of both
 }
 
 // Open opens the counters of the calling thread's network namespace: an open
@@ -66,19 +66,18 @@ func (r *Reader) Read() (Counters, error) {
 }
 
 // Ports are the local ports that a connect(2) without a bind(2) may get in the
-// namespace: the ephemeral ones that are not reserved. Its caller does not change
-// them.
-func (r *Reader) Ports() ([]PortRange, error) {
+// namespace. Its caller does not change them.
+func (r *Reader) Ports() (Ports, error) {
 	if r.ephemeral == nil || r.reserved == nil {
-		return nil, errors.New("read the ephemeral ports: /proc/sys/net/ipv4 cannot be read here")
+		return Ports{}, errors.New("read the ephemeral ports: /proc/sys/net/ipv4 cannot be read here")
 	}
 	ephemeral, err := r.ephemeral.read()
 	if err != nil {
-		return nil, fmt.Errorf("read the ephemeral ports: %w", err)
+		return Ports{}, fmt.Errorf("read the ephemeral ports: %w", err)
 	}
 	reserved, err := r.reserved.read()
 	if err != nil {
-		return nil, fmt.Errorf("read the reserved ports: %w", err)
+		return Ports{}, fmt.Errorf("read the reserved ports: %w", err)
 	}
 	known := len(r.portsText) == len(ephemeral)+len(reserved) && bytes.HasPrefix(r.portsText, ephemeral) && bytes.HasSuffix(r.portsText, reserved)
 	if known {
@@ -86,7 +85,7 @@ func (r *Reader) Ports() ([]PortRange, error) {
 	}
 	ports, ok := parsePorts(ephemeral, reserved)
 	if !ok {
-		return nil, fmt.Errorf("read the ephemeral ports: %q without %q is not understood", ephemeral, reserved)
+		return Ports{}, fmt.Errorf("read the ephemeral ports: %q without %q is not understood", ephemeral, reserved)
 	}
 	r.ports, r.portsText = ports, append(append(r.portsText[:0], ephemeral...), reserved...)
 	return ports, nil

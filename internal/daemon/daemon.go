@@ -39,7 +39,7 @@ type Kernel interface {
 type Counters interface {
 	Read() (counters.Counters, error)
 	// Ports are those that connect(2) chooses from.
-	Ports() ([]counters.PortRange, error)
+	Ports() (counters.Ports, error)
 	// InUse counts the full sockets; false: that is not known.
 	InUse() (uint64, bool, error)
 	Close()

@@ -137,8 +137,8 @@ func Count(from Counters) engine.Counted {
 	if err != nil {
 		return in
 	}
-	in.Ports = make([]ssfilter.PortRange, len(ports))
-	for i, r := range ports {
+	in.Ephemeral, in.Ports = ssfilter.PortRange(ports.Ephemeral), make([]ssfilter.PortRange, len(ports.Free))
+	for i, r := range ports.Free {
 		in.Ports[i] = ssfilter.PortRange(r)
 	}
 	return in

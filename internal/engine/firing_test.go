@@ -73,7 +73,7 @@ func TestFiringOfAnEarlierRunWithoutPorts(t *testing.T) {
 	})
 	s := set(leak, killing("watch", logging))
 	before := newBench(t)
-	before.count = Counted{OK: true, Ports: tenPorts}
+	before.count = Counted{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
 	before.useTenPorts()
 	before.rule(s)
 	before.until(30 * time.Second)
@@ -283,7 +283,7 @@ func TestAlmostTooManyGroups(t *testing.T) {
 // TestPortUsageAndExclude: what is excluded in one state takes up ports in others.
 func TestPortUsageAndExclude(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, Ports: tenPorts}
+	b.count = Counted{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
 	b.useTenPorts(func(s *simSocket) { s.state = ssfilter.Established })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}, 0
@@ -547,7 +547,7 @@ func TestFiringWithoutPorts(t *testing.T) {
 		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: time.Hour}, Order: rules.Oldest}}
 	}), killing("watch", logging))
 	before := newBench(t)
-	before.count = Counted{OK: true, Ports: tenPorts}
+	before.count = Counted{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
 	before.useTenPorts()
 	before.rule(s)
 	before.until(30 * time.Second)

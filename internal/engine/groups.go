@@ -79,7 +79,7 @@ type Turn struct {
 }
 
 // take takes in what a whole look counted for a rule.
-func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
+func (e *Engine) take(rule int, t *groupTally, ports *portUse, sent, got sock.Instant) {
 	rg, r := e.groups[rule], &e.program.rules[rule]
 	rg.nearest = rg.nearest[:0]
 	turns := 0
@@ -88,13 +88,18 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 	if r.onlyTimeWait() {
 		since = max(since, got.Add(-timeWaitLen))
 	}
+	measures := ports != nil && r.measures(rules.PortUsage)
+	if measures {
+		t.takePorts(ports)
+		rg.paths = ports.paths.n
+	}
 	t.groups.all(func(number uint32, key []byte, c *tally) {
 		m := Measured{Count: int(c.count), BacklogUsage: float64(c.backlog)}
 		if c.count > 0 && c.oldest != never {
 			m.Oldest = got.Sub(c.oldest)
 		}
-		if t.paths != nil {
-			m.PortUsage = 100 * float64(c.ports) / float64(t.paths.all)
+		if measures {
+			m.PortUsage = ports.percent(c.ports)
 		}
 		g, known := rg.groups[groupID(key)]
 		if !known {
@@ -118,9 +123,6 @@ func (e *Engine) take(rule int, t *groupTally, sent, got sock.Instant) {
 		}
 	})
 	rg.tallied = t.groups.n
-	if t.paths != nil {
-		rg.paths = t.paths.used.n
-	}
 	if t.now != nil {
 		rg.seen = append([]*cookieSet{t.now}, rg.seen[:min(1, len(rg.seen))]...)
 	}

@@ -25,6 +25,7 @@ type Look struct {
 	room      int
 	precision time.Duration
 	sent      sock.Instant
+	ports     *portUse            // nil: no rule asks, or they are not known
 	groups    map[int]*groupTally // by rule; nil: nothing is counted, and every group may fire
 }
 
@@ -96,10 +97,8 @@ func (f *Finding) Take(s *sock.Socket, got sock.Instant) {
 		}
 		due = min(due, dueAt(m, t.earlyBase(), t.queued))
 	}
-	for _, i := range l.program.ported {
-		if g := l.groups[i]; g != nil && g.paths != nil && usesPort(g.rule, s) {
-			g.usePort(s)
-		}
+	if l.ports != nil {
+		f.usePort(s)
 	}
 	if !candidate {
 		return
@@ -155,6 +154,20 @@ func (q *byDue) Pop() any {
 	last := (*q)[len(*q)-1]
 	*q = (*q)[:len(*q)-1]
 	return last
+}
+
+// usePort counts the socket's local port, if it is one that connect(2) may choose.
+func (f *Finding) usePort(s *sock.Socket) {
+	path, omitted := f.look.ports.use(s)
+	for _, i := range f.look.program.ported {
+		switch g := f.look.groups[i]; {
+		case g == nil || path == 0 && !omitted || g.hasPath(path) || !usesPort(g.rule, s):
+		case omitted:
+			g.omitted++
+		default:
+			g.usePath(path, s)
+		}
+	}
 }
 
 // again reports whether the socket is one of the last that were taken. Between

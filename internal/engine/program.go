@@ -172,7 +172,9 @@ func (p *Program) query(of classSet) sock.Query {
 			continue
 		}
 		if r.measures(rules.PortUsage) {
-			q.States |= ssfilter.Connected // a port is used up in any of them
+			// A port is used up in any of them, and who bound it tells more of it.
+			q.States |= ssfilter.Connected | ssfilter.Of(ssfilter.Listening, ssfilter.BoundInactive)
+			tell = true
 		}
 		for _, m := range r.Match {
 			q.States |= m.States

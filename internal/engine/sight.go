@@ -154,6 +154,7 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 		bounded: e.config.MostTracks > 0, room: max(0, e.config.MostTracks-len(e.tracks)),
 	}
 	asks, portless := false, false
+	var expect int // paths
 	for i := range e.program.rules {
 		r := &e.program.rules[i]
 		switch {
@@ -162,8 +163,13 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 			asks, portless = true, true // what is not measured changes nothing
 		default:
 			asks = asks || r.measures(rules.PortUsage)
-			s.looking.groups[i] = newGroupTally(r, e.groups[i], in.Ports)
+			expect = max(expect, e.groups[i].paths)
+			s.looking.groups[i] = newGroupTally(r, e.groups[i])
 		}
+	}
+	if asks && !portless {
+		s.looking.ports = newPortUse(in.Ephemeral, in.Ports, expect)
+		s.looking.Query.Where = s.looking.ports.widen(s.looking.Query.Where)
 	}
 	if !asks {
 		// A look for other rules says nothing of whether the ports are known.
@@ -438,6 +444,9 @@ func (e *Engine) fill(now sock.Instant) {
 // takeAll takes in what a whole look counted.
 func (e *Engine) takeAll(f *Finding, sent, now sock.Instant) {
 	s, l := &e.sight, f.look
+	if l.ports != nil {
+		l.ports.finish()
+	}
 	for i := range e.program.rules {
 		r := &e.program.rules[i]
 		if !r.sampled() || !l.of.has(r.class) {
@@ -446,7 +455,7 @@ func (e *Engine) takeAll(f *Finding, sent, now sock.Instant) {
 		e.stats[i] = f.stats[i]
 		t, rg := l.groups[i], e.groups[i]
 		if t != nil {
-			e.take(i, t, sent, now)
+			e.take(i, t, l.ports, sent, now)
 		}
 		if rg == nil {
 			continue

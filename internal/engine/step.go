@@ -51,7 +51,8 @@ type Counted struct {
 	HasInSegs   bool
 	TimeWait    uint64 // timewait minisockets in the namespace
 	HasTimeWait bool
-	Ports       []ssfilter.PortRange // that connect(2) chooses from, the reserved ones left out; nil: not known
+	Ephemeral   ssfilter.PortRange   // ip_local_port_range
+	Ports       []ssfilter.PortRange // of those, the ones that connect(2) chooses from, the reserved ones left out; nil: not known
 }
 
 // Looked says how a look ended. With Err set it failed and nothing of it counts.

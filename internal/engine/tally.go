@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"cmp"
-	"encoding/binary"
 	"math"
 	"slices"
 
@@ -48,25 +46,15 @@ type groupTally struct {
 	least    uint32
 
 	// Only where a condition asks for it:
-	before []*cookieSet         // of the looks before; empty: there was none
-	now    *cookieSet           // of this one
-	ports  []ssfilter.PortRange // the local ports that a connect(2) may get
-	paths  *paths
-}
-
-// paths counts the local ports that are used up on each path: each connection from
-// one address to one address and port needs a port of its own. A path is one
-// within its group, by what of the three group_by does not name.
-type paths struct {
-	by   []rules.GroupKey
-	used table[uint16]
-	all  int // local ports that a connect(2) may get
+	before []*cookieSet // of the looks before; empty: there was none
+	now    *cookieSet   // of this one
+	paths  []uint32     // the group of a path, by the path's number; 0: none
 }
 
 // newGroupTally counts from zero for what is known of the rule's groups. The loop
 // makes it, and leaves what takes long to begin.
-func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTally {
-	t := &groupTally{rule: r, groups: newTable[tally](idWidth(r.GroupBy), maxGroups, rg.tallied), before: rg.seen, ports: ports}
+func newGroupTally(r *rule, rg *ruleGroups) *groupTally {
+	t := &groupTally{rule: r, groups: newTable[tally](idWidth(r.GroupBy), maxGroups, rg.tallied), before: rg.seen}
 	if n := len(rg.groups); n > 0 {
 		t.known = make([]groupID, 0, n)
 	}
@@ -94,13 +82,6 @@ func newGroupTally(r *rule, rg *ruleGroups, ports []ssfilter.PortRange) *groupTa
 			expect = rg.seen[0].n
 		}
 		t.now = newCookieSet(expect)
-	}
-	if r.measures(rules.PortUsage) && len(ports) > 0 {
-		by := slices.DeleteFunc([]rules.GroupKey{rules.BySrc, rules.ByDst, rules.ByDport}, func(k rules.GroupKey) bool { return slices.Contains(r.GroupBy, k) })
-		t.paths = &paths{by: by, used: newTable[uint16](4+idWidth(by), maxGroups, rg.paths)}
-		for _, p := range ports {
-			t.paths.all += int(p.Last) - int(p.First) + 1
-		}
 	}
 	return t
 }
@@ -228,35 +209,31 @@ func (r *rule) near() int {
 	return 0
 }
 
-// usePort counts the local port of a socket, which may be in any state.
-func (t *groupTally) usePort(s *sock.Socket) {
-	port := s.Src.Port()
-	if _, free := slices.BinarySearchFunc(t.ports, port, func(r ssfilter.PortRange, port uint16) int {
-		if r.First <= port && port <= r.Last {
-			return 0
-		}
-		return cmp.Compare(r.First, port)
-	}); !free {
-		return
-	}
+// usePath notes that a path is one of the socket's group.
+func (t *groupTally) usePath(path uint32, s *sock.Socket) {
 	number, c := t.at(s)
 	if c == nil {
 		return
 	}
-	if len(t.paths.by) == 0 {
-		c.ports = oneMore(c.ports)
-		return
+	for len(t.paths) <= int(path) {
+		t.paths = append(t.paths, 0)
 	}
-	var buf [4 + longestID]byte
-	key := appendGroup(binary.NativeEndian.AppendUint32(buf[:0], number), t.paths.by, s)
-	if _, used := t.paths.used.at(key); used != nil {
-		*used = oneMore(*used)
-		c.ports = max(c.ports, *used)
-	} else {
-		t.omitted++
-	}
+	t.paths[path] = number
 }
 
-// oneMore counts a port: there are 65,535. A socket that a look came upon twice may
-// have been counted twice.
-func oneMore(n uint16) uint16 { return min(n, math.MaxUint16-1) + 1 }
+// hasPath reports whether a path is known to be one of a group.
+func (t *groupTally) hasPath(path uint32) bool { return int(path) < len(t.paths) && t.paths[path] != 0 }
+
+// takePorts takes in what the look has counted of local ports.
+func (t *groupTally) takePorts(u *portUse) {
+	if len(t.rule.GroupBy) == 0 {
+		_, c := t.groups.at(nil)
+		c.ports = uint16(u.bound) // of a path without connections no more is used up
+	}
+	for path, group := range t.paths {
+		if group != 0 {
+			c := t.groups.value(group)
+			c.ports = max(c.ports, u.on(uint32(path)))
+		}
+	}
+}

@@ -34,7 +34,7 @@ func TestBacklogWithoutLimit(t *testing.T) {
 		queued, limit uint32
 		want          float32
 	}{{0, 0, 0}, {1, 0, 100}, {64, 128, 50}} {
-		counted := newGroupTally(&p.rules[0], newRuleGroups(), nil)
+		counted := newGroupTally(&p.rules[0], newRuleGroups())
 		listener := sock.Socket{RQueue: test.queued, WQueue: test.limit}
 		listener.State = ssfilter.Listening
 		counted.add(&listener, benchStart)
@@ -53,12 +53,12 @@ func TestOmittedSocketsAreOmitted(t *testing.T) {
 		r.When = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 1}}
 	}))
 	p := Compile(&s)
-	tally := newGroupTally(&p.rules[0], newRuleGroups(), []ssfilter.PortRange{{First: 1, Last: 65535}})
+	tally := newGroupTally(&p.rules[0], newRuleGroups())
 	tally.groups.most = 1
 	sockets := flood(2, 2)
 	sockets[1].Dst = netip.AddrPortFrom(sockets[1].Dst.Addr(), 444)
 	for i := range sockets {
-		tally.usePort(&sockets[i])
+		tally.usePath(uint32(i+1), &sockets[i])
 		tally.add(&sockets[i], benchStart)
 	}
 	if tally.groups.n != 1 || tally.omitted != 2 {
@@ -96,7 +96,7 @@ func BenchmarkGroup(b *testing.B) {
 				most := uint64(0)
 				now := benchStart
 				for b.Loop() {
-					p := e.Step(now, Counted{OK: true, Ports: ports})
+					p := e.Step(now, Counted{OK: true, Ephemeral: ports[0], Ports: ports})
 					if p.Look == nil {
 						b.Fatal("no look")
 					}
