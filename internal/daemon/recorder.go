@@ -22,7 +22,8 @@ type recorder struct {
 	now     func() sock.Instant
 	done    chan struct{}
 
-	failed map[string]trouble // by what failed
+	failed    map[string]trouble      // by what failed
+	unwritten map[uint64]*sock.Memory // what the store did not take, for when it does again
 
 	mu       sync.Mutex
 	arrived  *sync.Cond
@@ -265,23 +266,53 @@ func (r *recorder) writeStore(b *batch) {
 	if len(b.spent) > 0 {
 		r.try(theStore, func() error { return r.store.Spend(b.spent) })
 	}
-	var memories []sock.Memory
+	r.writeMemories(b)
+	if b.groups != nil {
+		r.try(theStore, func() error { return r.store.Keep(b.groups) })
+	}
+}
+
+// writeMemories writes what is to be remembered. It is told once: what a full disk
+// does not take is tried again with every look.
+func (r *recorder) writeMemories(b *batch) {
+	put := make(map[uint64]*sock.Memory, len(b.memories))
+	if b.look && r.unwritten != nil {
+		put, r.unwritten = r.unwritten, nil
+	}
 	var forgotten []uint64
 	for cookie, m := range b.memories {
+		delete(r.unwritten, cookie)
+		delete(put, cookie)
 		if m != nil {
-			memories = append(memories, *m)
+			put[cookie] = m
 		} else {
 			forgotten = append(forgotten, cookie)
 		}
 	}
-	if len(memories) > 0 {
-		r.try(theStore, func() error { return r.store.Put(memories) })
+	if len(put) > 0 {
+		memories := make([]sock.Memory, 0, len(put))
+		for _, m := range put {
+			memories = append(memories, *m)
+		}
+		if !r.try(theStore, func() error { return r.store.Put(memories) }) {
+			r.keepUnwritten(put)
+		}
 	}
 	if len(forgotten) > 0 {
 		r.try(theStore, func() error { return r.store.Forget(forgotten) })
 	}
-	if b.groups != nil {
-		r.try(theStore, func() error { return r.store.Keep(b.groups) })
+}
+
+func (r *recorder) keepUnwritten(memories map[uint64]*sock.Memory) {
+	if r.unwritten == nil {
+		r.unwritten = make(map[uint64]*sock.Memory)
+	}
+	for cookie, m := range memories {
+		if len(r.unwritten) >= mostMemories {
+			return
+		}
+		kept := *m // and not all that came with it
+		r.unwritten[cookie] = &kept
 	}
 }
 
@@ -298,8 +329,12 @@ func (r *recorder) lookAt(what string, look func() error) {
 	r.failed[what] = t
 }
 
-// try makes one write, and says how it went.
-func (r *recorder) try(what string, write func() error) { r.check(what, r.timed(write)) }
+// try makes one write, and reports whether it succeeded.
+func (r *recorder) try(what string, write func() error) bool {
+	err := r.timed(write)
+	r.check(what, err)
+	return err == nil
+}
 
 // timed makes one write, and says so while it takes long.
 func (r *recorder) timed(write func() error) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
@@ -380,10 +381,69 @@ func TestScanBringsMany(t *testing.T) {
 	})
 }
 
-// stored counts what a store is given.
-type stored struct{ memories int }
+// TestFullDiskIsMadeUpFor: what a full disk did not take is there soon after it
+// takes something again, as of then.
+func TestFullDiskIsMadeUpFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		store := &stored{err: unix.ENOSPC}
+		r.store = store
+		remember := func(cookie uint64, quiet sock.Instant) {
+			r.add(&engine.Plan{Remember: []sock.Memory{{Cookie: cookie, Quiet: quiet}}}, nil)
+			synctest.Wait()
+		}
+		remember(1, 1)
+		remember(2, 1)
+		remember(2, 2)
+		remember(3, 1)
+		r.add(&engine.Plan{Forget: []uint64{3}}, nil)
+		time.Sleep(2 * lookEvery)
+		synctest.Wait()
+		if len(store.last) > 0 {
+			t.Errorf("a full disk took %v", store.last)
+		}
+		store.set(nil)
+		remember(4, 1)
+		time.Sleep(2 * lookEvery)
+		synctest.Wait()
+		if diff := cmp.Diff(map[uint64]sock.Instant{1: 1, 2: 2, 4: 1}, store.last); diff != "" {
+			t.Errorf("remembered (-want +got):\n%s", diff)
+		}
+		r.recorder.close()
+		r.q.close()
+	})
+}
 
-func (s *stored) Put(memories []sock.Memory) error { s.memories += len(memories); return nil }
-func (s *stored) Forget([]uint64) error            { return nil }
-func (s *stored) Spend([]sock.Spent) error         { return nil }
-func (s *stored) Keep([]sock.Group) error          { return nil }
+// stored notes what a store is given.
+type stored struct {
+	mu       sync.Mutex
+	err      error
+	memories int
+	last     map[uint64]sock.Instant // of each cookie
+}
+
+func (s *stored) set(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *stored) Put(memories []sock.Memory) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil || len(memories) == 0 {
+		return s.err
+	}
+	s.memories += len(memories)
+	if s.last == nil {
+		s.last = make(map[uint64]sock.Instant)
+	}
+	for i := range memories {
+		s.last[memories[i].Cookie] = memories[i].Quiet
+	}
+	return nil
+}
+
+func (s *stored) Forget([]uint64) error    { return s.err }
+func (s *stored) Spend([]sock.Spent) error { return s.err }
+func (s *stored) Keep([]sock.Group) error  { return s.err }

@@ -145,8 +145,11 @@ func (j *Journal) Append(records []Record) error {
 			records[i].Seq = j.NextSeq()
 		}
 	}
-	errs = append(errs, j.follow())
-	err := j.settle()
+	err := j.follow()
+	if !statedir.Nameless(j.file) {
+		errs = append(errs, err)
+		err = j.settle()
+	}
 	if err == nil {
 		var n int
 		n, err = j.write(records)
@@ -243,7 +246,7 @@ func cut(f *os.File, n int) error {
 // no more because somebody removed it, or its directory.
 func (j *Journal) follow() error {
 	if err := j.dir.Check(); err != nil {
-		return err // what is written goes on to the file that nobody finds any more
+		return err
 	}
 	if j.size < j.maxSize && j.dir.Holds(fileName, j.file) {
 		return nil

@@ -341,6 +341,7 @@ func TestRemoved(t *testing.T) {
 			return os.Rename(filepath.Join(path, fileName), filepath.Join(path, "old"))
 		}, false},
 		{"the directory", os.RemoveAll, true},
+		{"the directory moved away", func(path string) error { return os.Rename(path, path+".old") }, true},
 		{"the directory, and made again", func(path string) error {
 			return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700))
 		}, false},

@@ -247,8 +247,11 @@ func (s *Store) Close() error { return s.file.Close() }
 // append writes n records and, where the file has grown too large for what is
 // alive in it, writes it anew.
 func (s *Store) append(n int, encode func(b []byte, i int)) error {
-	// Where the file is gone, what is written to it still is for compact to find.
-	if err := errors.Join(s.follow(), s.write(n, encode)); err != nil {
+	gone := s.follow()
+	if gone != nil && statedir.Nameless(s.file) {
+		return fmt.Errorf("first-seen store: %w", gone)
+	}
+	if err := errors.Join(gone, s.write(n, encode)); err != nil {
 		return fmt.Errorf("first-seen store: %w", err)
 	}
 	if s.size <= s.compactAt {

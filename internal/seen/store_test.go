@@ -351,7 +351,8 @@ func TestRemoved(t *testing.T) {
 					t.Errorf("Put of nothing: %v", err)
 				}
 				must(t, os.Mkdir(path, 0o700))
-				must(t, s.Put(nil))
+				must(t, s.Put(nil)) // what was in it
+				must(t, s.Put(tracks(4)[3:]))
 			}
 			diff(t, Loaded{Memories: tracks(4)}, reload(t, s, now))
 		})

@@ -171,12 +171,12 @@ func trusted(dir *os.File, read bool) error {
 		return &os.PathError{Op: "stat", Path: dir.Name(), Err: err}
 	}
 	mine := int(stat.Uid) == os.Geteuid()
+	cure := fmt.Sprintf("name one that is sockdog's alone, such as %s, which it makes", filepath.Join(dir.Name(), "sockdog"))
 	switch {
 	case !ours(&stat) && !read:
-		return fmt.Errorf("directory %s belongs to user %d: sockdog keeps no state there", dir.Name(), stat.Uid)
+		return fmt.Errorf("directory %s belongs to user %d: %s", dir.Name(), stat.Uid, cure)
 	case stat.Mode&0o022 != 0 && (stat.Mode&unix.S_ISVTX == 0 || !mine && !read):
-		return fmt.Errorf("others may write to directory %s (%v): name one that is sockdog's alone, such as %s, which it makes",
-			dir.Name(), info.Mode(), filepath.Join(dir.Name(), "sockdog"))
+		return fmt.Errorf("others may write to directory %s (%v): %s", dir.Name(), info.Mode(), cure)
 	default:
 		return nil
 	}

@@ -149,6 +149,13 @@ func holds(dir *os.File, name string, f *os.File) bool {
 	return err == nil && unix.Fstat(int(f.Fd()), &then) == nil && now.Dev == then.Dev && now.Ino == then.Ino
 }
 
+// Nameless reports whether an open file was removed: what is written to it, nobody
+// will ever read.
+func Nameless(f *os.File) bool {
+	var stat unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &stat) == nil && stat.Nlink == 0
+}
+
 // Exists reports whether there is something under the name.
 func (d *Dir) Exists(name string) (bool, error) {
 	d.mu.Lock()
