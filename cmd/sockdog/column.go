@@ -67,7 +67,7 @@ var columns = []*column{
 	numberColumn("dport", "DPORT", func(_ *crowd, r *row) (uint64, bool) { return uint64(r.dst.port), true }),
 	ageColumn("age", "AGE", func(r *row) time.Duration { return r.inState }),
 	ageColumn("idle", "IDLE", func(r *row) time.Duration { return r.idle }),
-	wordColumn("verdict", "VERDICT", func(r *row) string { return string(verdicts[r.verdict]) }),
+	wordColumn("verdict", "VERDICT", (*row).remark),
 	numberColumn("uid", "UID", func(_ *crowd, r *row) (uint64, bool) { return uint64(r.uid), r.inode != 0 }),
 	textColumn("user", "USER", (*crowd).user),
 	heldColumn(textColumn("process", "PROCESS", (*crowd).comm)),

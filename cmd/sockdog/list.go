@@ -65,6 +65,9 @@ this namespace and root, you or somebody with CAP_NET_ADMIN runs it, and its
   still-sending        it is half-closed on purpose, and in use
   in-backlog           the program has stopped accepting
 
+mptcp there marks a subflow of a Multipath TCP connection, in any state: what the
+program holds is that connection, and its state is not the subflow's.
+
 -o wide adds the number of the user, the process ([PID], and how many more hold
 it), the device that it is bound to, the mark, the control group, inode and
 cookie. What these privileges do not show is -: a mark takes CAP_NET_ADMIN, other
@@ -233,7 +236,7 @@ func (l *listing) look(ctx context.Context, stderr io.Writer) error {
 
 // askAges has others say what they have observed, where ages are to be shown.
 func (l *listing) askAges(ctx context.Context, stderr io.Writer) error {
-	if l.summary || l.groupBy != "" {
+	if l.summary {
 		return nil
 	}
 	known, err := l.ask(ctx, l.host)
@@ -317,6 +320,7 @@ type listed struct {
 	IdleFor    *float64 `json:"idle_for,omitempty"`
 	Bound      bool     `json:"bound"` // the ages are lower bounds
 	Verdict    string   `json:"verdict,omitempty"`
+	MPTCP      bool     `json:"mptcp,omitempty"` // a subflow of such a connection
 	Netns      string   `json:"netns"`
 	Cookie     uint64   `json:"cookie"`
 	Inode      uint32   `json:"inode"`
@@ -331,7 +335,7 @@ type listed struct {
 func listedOf(c *crowd, r *row, netns string) listed {
 	l := listed{
 		State: r.state.String(), RQueue: r.rqueue, WQueue: r.wqueue, Src: r.src.endpoint().String(), Dst: r.dst.endpoint().String(),
-		Bound: !r.exact, Verdict: string(verdicts[r.verdict]), Netns: netns, Cookie: r.cookie, Inode: r.inode,
+		Bound: !r.exact, Verdict: string(verdicts[r.verdict]), MPTCP: r.mptcp, Netns: netns, Cookie: r.cookie, Inode: r.inode,
 		Dev: c.device(r), Cgroup: c.names[r.cgroup],
 	}
 	if r.known {

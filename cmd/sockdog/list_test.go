@@ -1,8 +1,13 @@
 package main
 
 import (
+	"encoding/json"
+	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
 )
@@ -51,5 +56,68 @@ func TestListMany(t *testing.T) {
 		if lines := strings.Count(out.String(), "\n"); len(listed) != n || lines != n {
 			t.Errorf("list %v: %d sockets in %d lines, want %d", how, len(listed), lines, n)
 		}
+	}
+}
+
+// A subflow of a Multipath TCP connection is marked in every form, and no other
+// connection is.
+func TestListMPTCP(t *testing.T) {
+	nstest.Need(t)
+	nstest.Isolate(t)
+	l := must(nstest.ListenAt(netip.AddrPortFrom(nstest.V4, 0), unix.IPPROTO_MPTCP))(t)
+	defer l.Close()
+	at := must(l.Local())(t)
+	client := must(nstest.New(nstest.V4, unix.IPPROTO_MPTCP))(t)
+	defer client.Close()
+	noErr(t, client.Connect(at))
+	plain := must(nstest.Connect(at))(t) // which the listener takes as well
+	defer plain.Close()
+	list := func(args ...string) string {
+		t.Helper()
+		cmd := listCommand()
+		var out strings.Builder
+		cmd.SetOut(&out)
+		cmd.SetArgs(append(args, "--daemon=off", "dport", "=", strconv.Itoa(int(at.Port()))))
+		noErr(t, cmd.Execute())
+		return out.String()
+	}
+	subflow, other := must(client.Local())(t).String(), must(plain.Local())(t).String()
+	for line := range strings.Lines(list("-H")) {
+		fields := strings.Fields(line)
+		want := map[string]string{subflow: "mptcp", other: "-"}[fields[3]]
+		if got := fields[len(fields)-1]; got != want {
+			t.Errorf("the verdict on %s is %q, want %q", fields[3], got, want)
+		}
+	}
+	if got := list("-H", "--group-by=verdict"); !strings.Contains(got, "mptcp") || strings.Count(got, "\n") != 2 {
+		t.Errorf("groups:\n%swant one of mptcp, and another", got)
+	}
+	var objects []struct {
+		Src   string
+		MPTCP bool
+	}
+	noErr(t, json.Unmarshal([]byte(list("-o=json")), &objects))
+	for _, o := range objects {
+		if o.MPTCP != (o.Src == subflow) {
+			t.Errorf("%+v", o)
+		}
+	}
+	if len(objects) != 2 {
+		t.Errorf("%d sockets, want 2", len(objects))
+	}
+}
+
+func must[T any](v T, err error) func(t testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		noErr(t, err)
+		return v
+	}
+}
+
+func noErr(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

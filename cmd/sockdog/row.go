@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os/user"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -26,6 +27,7 @@ type row struct {
 	verdict        verdict
 	known, exact   bool
 	hasMark        bool
+	mptcp          bool // a subflow
 }
 
 // place is an ssfilter.Endpoint without the pointer in a netip.Addr.
@@ -53,6 +55,22 @@ func (p *place) endpoint() ssfilter.Endpoint { return netip.AddrPortFrom(p.host(
 type verdict uint8
 
 var verdicts = [...]rules.Verdict{"", rules.EOFUnread, rules.EOFReadNotClosed, rules.UnreadData, rules.StillSending, rules.InBacklog}
+
+// remarks are the verdicts as a table shows them, of what is no MPTCP subflow and of
+// what is one.
+var remarks = func() (words [len(verdicts)][2]string) {
+	for i, v := range verdicts {
+		words[i] = [2]string{string(v), strings.TrimPrefix(string(v)+",mptcp", ",")}
+	}
+	return words
+}()
+
+func (r *row) remark() string {
+	if r.mptcp {
+		return remarks[r.verdict][1]
+	}
+	return remarks[r.verdict][0]
+}
 
 func verdictOf(s *sock.Socket) verdict {
 	v := engine.Verdict(s)
@@ -109,7 +127,7 @@ func (c *crowd) add(s *sock.Socket, age engine.Age) {
 		inState: age.InState, idle: age.Idle, known: age.Known, exact: age.Exact,
 		rqueue: s.RQueue, wqueue: s.WQueue, uid: s.UID, inode: s.Inode,
 		iface: s.Iface, device: c.name(s.Device), mark: s.Mark, hasMark: s.HasMark, cgroup: c.name(s.Cgroup),
-		state: s.State, verdict: verdictOf(s),
+		state: s.State, verdict: verdictOf(s), mptcp: s.MPTCP,
 	})
 }
 

@@ -60,7 +60,7 @@ func (s *selection) flags(cmd *cobra.Command) {
 		{name: "dccp", letter: "d", instead: tcpOnly},
 		{name: "sctp", letter: "S", instead: tcpOnly},
 		{name: "packet", letter: "0", instead: tcpOnly},
-		{name: "mptcp", letter: "M", instead: tcpOnly},
+		{name: "mptcp", letter: "M", instead: "sockdog list shows the subflows of MPTCP connections, marked mptcp; for the connections write ss -M"},
 	} {
 		s.elsewhere(cmd, e)
 	}
