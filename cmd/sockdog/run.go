@@ -123,6 +123,9 @@ func watch(ctx context.Context, log *slog.Logger, f runFlags) error {
 		log.Warn("systemd's watchdog is not fed", "error", err.Error())
 	}
 	defer f.serve(ctx, &options)()
+	if err := dropPrivileges(); err != nil { // once all is open that needs more of them
+		log.Warn("sockdog goes on with all the capabilities that it was given", "error", err.Error())
+	}
 	if err := daemon.Run(ctx, options); err != nil {
 		return problem(err)
 	}

@@ -84,14 +84,15 @@ const patience = 30 * time.Second
 
 // verbs are what the scripts can do beside what testscript can.
 var verbs = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"address": address,
-	"await":   await,
-	"end":     end,
-	"exits":   exits,
-	"signal":  send,
-	"sockets": sockets,
-	"start":   start,
-	"sysctl":  sysctl,
+	"address":      address,
+	"await":        await,
+	"capabilities": capabilities,
+	"end":          end,
+	"exits":        exits,
+	"signal":       send,
+	"sockets":      sockets,
+	"start":        start,
+	"sysctl":       sysctl,
 }
 
 // "address ADDRESS" gives the loopback interface an IPv4 address more.

@@ -28,8 +28,9 @@ const (
 	fsnotify = "github.com/fsnotify/fsnotify"      // inotify
 	netlink  = "github.com/vishvananda/netlink/nl" // netlink sockets in a namespace
 	promBase = "github.com/prometheus/client_golang/prometheus"
-	promGo   = promBase + "/collectors"                  // of the process and the runtime
-	promHTTP = promBase + "/promhttp"                    // the text format, and what else Prometheus asks for
+	promGo   = promBase + "/collectors" // of the process and the runtime
+	promHTTP = promBase + "/promhttp"   // the text format, and what else Prometheus asks for
+	psx      = "kernel.org/pub/linux/libs/security/libcap/psx"
 	sdnotify = "github.com/coreos/go-systemd/v22/daemon" // READY, RELOADING, WATCHDOG
 	unix     = "golang.org/x/sys/unix"                   // system calls
 	yaml     = "gopkg.in/yaml.v3"                        // positions in the rules file
@@ -214,7 +215,7 @@ var table = []pkg{
 		may: []string{
 			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
 			"internal/metrics", "internal/nstest", "internal/owner", "internal/reload", "internal/seen", "internal/sock",
-			"internal/sockdiag", "internal/statedir", "internal/status", "internal/web", "rules", "rules/ssfilter", cobra, sdnotify, unix,
+			"internal/sockdiag", "internal/statedir", "internal/status", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

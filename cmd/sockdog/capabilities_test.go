@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// mostDestroyers is how many threads of the daemon may destroy at most: those that
+// open netlink sockets.
+const mostDestroyers = 4
+
+// "capabilities PROGRAM" checks those of each thread of a program that was started
+// with all of root's.
+func capabilities(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: capabilities PROGRAM")
+	}
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", started(ts, args[0]).Process.Pid))
+	ts.Check(err)
+	destroyers, others := 0, 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		got := make(map[string]uint64)
+		for _, m := range regexp.MustCompile(`(?m)^Cap(\w+):\t(\w+)$`).FindAllStringSubmatch(string(text), -1) {
+			got[m[1]], err = strconv.ParseUint(m[2], 16, 64)
+			ts.Check(err)
+		}
+		want := map[string]uint64{"Bnd": toDestroy | toRead, "Prm": toDestroy | toRead, "Eff": toRead, "Inh": 0, "Amb": 0}
+		if got["Eff"]&toDestroy != 0 {
+			destroyers++
+			want["Eff"] |= toDestroy
+		} else {
+			others++
+		}
+		for set, bits := range want {
+			if got[set] != bits {
+				ts.Fatalf("%s: Cap%s is %x, want %x", file, set, got[set], bits)
+			}
+		}
+	}
+	if destroyers < 1 || destroyers > mostDestroyers || others == 0 {
+		ts.Fatalf("%d of %d threads may destroy, want 1 to %d and some that may not", destroyers, destroyers+others, mostDestroyers)
+	}
+}
