@@ -139,3 +139,28 @@ func TestAgeOfAccepted(t *testing.T) {
 		})
 	}
 }
+
+// TestAcceptQueueWithoutRoom: what waits to be accepted is watched, though the oldest
+// take up all the room there is for others.
+func TestAcceptQueueWithoutRoom(t *testing.T) {
+	b := newBench(t)
+	b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 16})
+	b.many(1, 100, time.Hour)
+	s := b.add(200, 9*time.Second, queued)
+	b.rule(eachSecond(killing("r", limited(1, time.Hour))))
+	b.until(2 * time.Second)
+	if n := b.e.Watched(); n > 16 {
+		t.Errorf("%d sockets are watched, want 16 at most", n)
+	}
+	if b.e.tracks[200] == nil {
+		t.Fatal("the one that waits is not watched")
+	}
+	s.inode = 200
+	clear(b.sockets) // and then there is room
+	b.sockets[200] = s
+	b.rule(eachSecond(killing("r")))
+	b.until(11 * time.Second)
+	if b.sockets[200] == nil {
+		t.Error("killed for the time that it waited")
+	}
+}

@@ -21,20 +21,22 @@ type Look struct {
 	// they are tracked.
 	known map[uint64]bool
 	// bounded says that of the others no more than room may be brought: the oldest.
-	bounded   bool
-	room      int
-	precision time.Duration
-	sent      sock.Instant
-	ports     *portUse            // nil: no rule asks, or they are not known
-	groups    map[int]*groupTally // by rule; nil: nothing is counted, and every group may fire
+	// Beyond that there is a reserve for sockets in accept queues.
+	bounded       bool
+	room, reserve int
+	precision     time.Duration
+	sent          sock.Instant
+	ports         *portUse            // nil: no rule asks, or they are not known
+	groups        map[int]*groupTally // by rule; nil: nothing is counted, and every group may fire
 }
 
 // Finding is what a whole look found.
 type Finding struct {
-	look   *Look
-	hits   []hit
-	oldest byDue // those of hits that are bounded in number
-	left   int   // had no room
+	look    *Look
+	hits    []hit
+	oldest  byDue // those of hits that are bounded in number
+	waiting int   // those that the reserve for accept queues took
+	left    int   // had no room
 	// later is when the first of those falls due that were left to a later look;
 	// ripens is when the first comes to count in a group by its age alone.
 	later, ripens sock.Instant
@@ -121,6 +123,10 @@ func (f *Finding) bring(h hit, due sock.Instant, tracked bool) {
 	switch {
 	case !f.look.bounded || tracked:
 		f.hits = append(f.hits, h)
+		return
+	case inBacklog(&h.Socket) && f.waiting < f.look.reserve:
+		f.hits = append(f.hits, h)
+		f.waiting++
 		return
 	case len(f.oldest) < f.look.room:
 		f.hits = append(f.hits, h)

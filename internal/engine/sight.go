@@ -151,8 +151,9 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 		Query: e.program.queries[of], program: e.program, of: of,
 		horizon: e.horizon(of, now), known: e.known(), precision: e.config.Precision,
 		groups:  make(map[int]*groupTally),
-		bounded: e.config.MostTracks > 0, room: max(0, e.config.MostTracks-len(e.tracks)),
+		bounded: e.config.MostTracks > 0,
 	}
+	s.looking.room, s.looking.reserve = e.room()
 	asks, portless := false, false
 	var expect int // paths
 	for i := range e.program.rules {
@@ -404,6 +405,19 @@ func (e *Engine) forgetUnseen(of classSet) {
 		e.plan.Forget = append(e.plan.Forget, cookie)
 	}
 	e.restored = nil
+}
+
+// backlogShare is the part of the sockets there is room for that is kept for those
+// in accept queues. What waits there and is not watched would look old, later, to
+// whoever has not seen it wait.
+const backlogShare = 8
+
+// room is for how many more sockets there is room, and for how many in accept queues
+// beside those.
+func (e *Engine) room() (any, backlog int) {
+	free := max(0, e.config.MostTracks-len(e.tracks))
+	any = max(0, free-e.config.MostTracks/backlogShare)
+	return any, free - any
 }
 
 // anyLeft is how many sockets the last looks had no room for.
