@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"slices"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -78,9 +79,11 @@ var then = value[act]{
 }
 
 func (p *parser) readAction(a *act) {
-	names := make([]string, 0, len(actions))
+	var accepted []string
 	for _, known := range actions {
-		names = append(names, string(known.kind))
+		if known.options != nil {
+			accepted = append(accepted, string(known.kind))
+		}
 		if string(known.kind) != a.at.Value {
 			continue
 		}
@@ -95,7 +98,13 @@ func (p *parser) readAction(a *act) {
 		}
 		return
 	}
-	p.report(a.at, "%s", unknown("action", a.at.Value, "then", names))
+	for _, known := range actions {
+		if known.options != nil && slices.Contains(known.options.accepted(), a.at.Value) {
+			p.report(a.at, "%s is an option of %s, and no action: write - %s: {%[1]s: ...}", a.at.Value, phrase(known.kind), phrase(known.kind))
+			return
+		}
+	}
+	p.report(a.at, "%s", unknown("action", a.at.Value, "then", accepted))
 }
 
 func thenSchema() schema {

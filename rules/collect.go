@@ -19,6 +19,7 @@ type collection struct {
 	problems []finding
 	limit    *origin // what does not stand before this is only counted; nil: nothing yet
 	more     int     // are only counted
+	reports  int     // that were made, the same ones too
 
 	// Where there are aliases the same is found again and again. What is only counted
 	// is counted once by its place and the form of its message.
@@ -55,6 +56,7 @@ func (c *collection) report(n *yaml.Node, format string, args ...any) {
 
 // reportAt adds a problem.
 func (c *collection) reportAt(line, column int, format string, args ...any) {
+	c.reports++
 	o := origin{line, column, format}
 	if c.limit != nil && byPlace(o, *c.limit) >= 0 {
 		c.count(o)

@@ -127,6 +127,9 @@ func (m metric) parse(text string) (Condition, error) {
 		return Condition{}, err
 	}
 	if strings.ContainsAny(number, comparing) {
+		if strings.Contains(text, " or ") {
+			return Condition{}, errors.New("this is more than one condition, and those of a list must all hold: write a rule for each")
+		}
 		return Condition{}, errors.New("this is more than one condition: write a list of them, such as [count > 5, growth > 3/m], which must all hold")
 	}
 	digits, found := strings.CutSuffix(number, m.unit)
@@ -343,7 +346,7 @@ func (p *parser) checkMetrics(d *draft) {
 
 var groupFields = []key[draft]{
 	field("group_by", "one group for each combination of these: dst, dport, src, sport, state, user; absent: one group",
-		anyOf(withPlace(groupKeyOf)), func(d *draft) *[]placed[GroupKey] { return &d.groupBy }),
+		anyOf(withPlace(single(groupKeyOf))), func(d *draft) *[]placed[GroupKey] { return &d.groupBy }),
 	field("when", "conditions on a group, which must all hold: METRIC OP NUMBER, such as count > 20000, growth > 10/m, port_usage > 80%",
 		anyOf(withPlace(condition)), func(d *draft) *[]placed[Condition] { return &d.when }),
 	field("until", "when a firing group ends; absent: when it no longer satisfies when",

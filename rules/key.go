@@ -2,7 +2,9 @@ package rules
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -101,13 +103,14 @@ func readMapping[T any](p *parser, n *yaml.Node, t table[T], into *T) given {
 			lost = true // which key was meant is not asked for any more
 			continue
 		}
+		unknown := unknownKey{name, phrase(t.what), t.accepted(), names}
 		if p.mayQuote(e.key, name) {
-			p.report(e.key, "%s", unknown("key", name, phrase(t.what), names))
+			p.report(e.key, "%s", unknown)
 		} else {
-			p.report(e.key, "this key is none of %s: there are %s", t.what, list(names))
+			p.report(e.key, "this key is none of %s: there are %s", t.what, list(t.accepted()))
 		}
-		if near := nearest(name, names); !found.has(near) {
-			found[near] = e.key // was meant: that it is missing is no news
+		if near := unknown.near(); len(near) > 0 && !found.has(near[0]) {
+			found[near[0]] = e.key // was meant: that it is missing is no news
 		}
 	}
 	for _, k := range t.keys {
@@ -122,6 +125,17 @@ func (t table[T]) names() []string {
 	names := make([]string, 0, len(t.keys))
 	for _, k := range t.keys {
 		names = append(names, k.name)
+	}
+	return names
+}
+
+// accepted are the names of the keys that may stand in the mapping.
+func (t table[T]) accepted() []string {
+	var names []string
+	for _, k := range t.keys {
+		if k.schema != nil {
+			names = append(names, k.name)
+		}
 	}
 	return names
 }
@@ -201,6 +215,50 @@ func anyOf[V any](one value[V]) value[[]V] {
 	}
 }
 
+// severalOf is anyOf for values that hold no comma.
+func severalOf[V any](one value[V]) value[[]V] { return anyOf(single(one)) }
+
+// single is a value that holds no comma: where several stand in one, it says how to
+// write them.
+func single[V any](one value[V]) value[V] {
+	return value[V]{
+		read: func(p *parser, n *yaml.Node) V {
+			if s := target(n); s.Kind == yaml.ScalarNode {
+				if words := splitWords(s.Value); len(words) > 1 {
+					p.report(s, "%q is taken for one value: write a list, [%s]", s.Value, list(words))
+					var none V
+					return none
+				}
+			}
+			return one.read(p, n)
+		},
+		schema: one.schema,
+	}
+}
+
+var between = regexp.MustCompile(` *(?:,|\||;| or | and ) *`)
+
+// splitWords parts a text at what people write between several values.
+func splitWords(text string) []string {
+	if len(text) > maxShown {
+		return nil
+	}
+	return slices.DeleteFunc(between.Split(text, -1), func(word string) bool { return word == "" })
+}
+
+// dashed reports whether entries of a list are mappings of one key each, and no key twice:
+// what a dash before each key of a mapping makes of it.
+func dashed(entries []*yaml.Node) bool {
+	seen := map[string]bool{}
+	for _, n := range entries {
+		if n.Kind != yaml.MappingNode || len(n.Content) != 2 || seen[n.Content[0].Value] {
+			return false
+		}
+		seen[n.Content[0].Value] = true
+	}
+	return len(entries) > 1
+}
+
 // listOf is a list, which may be empty.
 func listOf[V any](one value[V]) value[[]V] {
 	return value[[]V]{
@@ -241,12 +299,11 @@ type unknownName struct {
 }
 
 func (u unknownName) Error() string {
-	near := nearest(u.name, u.known)
 	word, _, several := strings.Cut(u.name, " ")
 	said := errorf("unknown %s %q in %s", u.kind, u.name, u.where).Error()
-	switch {
-	case near != "":
-		return fmt.Sprintf("%s: did you mean %q?", said, near)
+	switch near := nearest(u.name, u.known); {
+	case len(near) > 0:
+		return fmt.Sprintf("%s: did you mean %s?", said, either(near))
 	case several && slices.Contains(u.known, word):
 		return fmt.Sprintf("%s: put a colon after %s", said, word)
 	case len(u.known) == 0:
@@ -256,25 +313,72 @@ func (u unknownName) Error() string {
 	}
 }
 
-// nearest returns the name that a slip of the hand would turn into what was
-// written, or "" if none is near.
-func nearest(written string, names []string) string {
+// unknownKey is unknownName for a key: some are known, and not accepted yet.
+type unknownKey struct {
+	name            string
+	where           phrase
+	accepted, known []string
+}
+
+func (u unknownKey) Error() string {
+	near := u.near()
+	meant := slices.DeleteFunc(slices.Clone(near), func(name string) bool { return !slices.Contains(u.accepted, name) })
+	switch {
+	case len(meant) > 0:
+		return errorf("unknown key %q in %s: did you mean %s?", u.name, u.where, phrase(either(meant))).Error()
+	case len(near) > 0:
+		return errorf("unknown key %q in %s, and %s is not supported here", u.name, u.where, list(near)).Error()
+	}
+	return unknownName{"key", u.where, u.name, u.accepted}.Error()
+}
+
+// near are the keys that may have been meant, accepted or not.
+func (u unknownKey) near() []string {
+	if sides := synonyms[strings.ToLower(u.name)]; sides != nil && slices.Contains(u.known, sides[0]) {
+		return sides
+	}
+	return nearest(u.name, u.known)
+}
+
+// synonyms are what people call an address.
+var synonyms = map[string][]string{"address": sides, "addr": sides, "ip": sides, "host": sides, "network": sides, "cidr": sides}
+
+var sides = []string{"src", "dst"}
+
+// either is one name in quotes, or several of which one may be meant.
+func either(names []string) string {
+	quoted := make([]string, 0, len(names))
+	for _, name := range names {
+		quoted = append(quoted, strconv.Quote(name))
+	}
+	return strings.Join(quoted, " or ")
+}
+
+// nearest returns the names that a slip of the hand would turn into what was written:
+// those that are equally near, and none where none is near.
+func nearest(written string, names []string) []string {
 	if len(written) > 64 {
-		return ""
+		return nil
 	}
 	fold := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "_")) }
 	written = fold(written)
-	best, least := "", max(1, len(written)/3)+1
+	var best []string
+	least := max(1, len(written)/3)
 	for _, name := range names {
 		folded := fold(name)
-		if len(written) >= 3 && strings.HasPrefix(folded, written) && least > 1 {
-			best, least = name, 1
-		}
-		if apart := len(written) - len(folded); apart >= least || -apart >= least {
+		begins := len(written) >= 3 && strings.HasPrefix(folded, written)
+		if apart := len(written) - len(folded); !begins && (apart > least || -apart > least) {
 			continue
 		}
-		if d := distance(written, folded); d < least {
-			best, least = name, d
+		d := distance(written, folded)
+		if begins {
+			d = min(d, 1)
+		}
+		if d < least {
+			best, least = nil, d
+		}
+		if d == least {
+			best = append(best, name)
 		}
 	}
 	return best

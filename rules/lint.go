@@ -42,13 +42,19 @@ func (p *parser) lint(f *file, good bool) {
 		if d.DryRun {
 			p.report(d.given["dry_run"], "dry_run is on: this rule touches nothing")
 		}
-		for _, s := range d.match {
-			p.lintBounds(s)
-		}
-		p.lintGroups(d)
 		for j := range d.then {
 			p.lintSysctl(d, &d.then[j])
 		}
+		if d.broken {
+			continue // what it means is not known
+		}
+		for _, s := range d.match {
+			p.lintBounds(s)
+		}
+		if d.kill() == nil && d.dashed() {
+			p.report(d.given["match"], dashes)
+		}
+		p.lintGroups(d)
 		if kill := d.kill(); kill != nil {
 			for _, s := range d.match {
 				p.lintKill(s)
@@ -93,9 +99,10 @@ const ssh = 22
 func (p *parser) lintProtect(f *file) {
 	kills := func(d *draft) bool { return d.kill() != nil }
 	meant := func(d *draft) bool {
-		return kills(d) && slices.ContainsFunc(d.match, func(s *selection) bool { return s.namesSSH() != "" })
+		return d.broken || kills(d) && slices.ContainsFunc(d.match, func(s *selection) bool { return s.namesSSH() != "" })
 	}
-	if !f.given.has("protect") || !slices.ContainsFunc(f.rules, kills) || slices.ContainsFunc(f.rules, meant) {
+	broken := func(s *selection) bool { return s.broken }
+	if !f.given.wrote("protect") || slices.ContainsFunc(f.protect, broken) || !slices.ContainsFunc(f.rules, kills) || slices.ContainsFunc(f.rules, meant) {
 		return
 	}
 	for _, side := range []ssfilter.Side{ssfilter.Src, ssfilter.Dst} {
@@ -169,14 +176,11 @@ func (p *parser) lintKill(s *selection) {
 // lintProtected warns of a match whose sockets are protected: all of them, or
 // those of ssh, by a rule that the file does not show.
 func (p *parser) lintProtected(s *selection, f *file) {
-	if s.given == nil {
-		return
-	}
 	if key := s.namesSSH(); key != "" && !f.given.has("protect") {
 		p.report(s.given[key], "ssh is protected where the file has no protect of its own, so that no socket of port %d is killed: if they are meant, write protect: [], or a list of what else to spare", ssh)
 		return
 	}
-	if p.compares(len(f.protect)) && slices.ContainsFunc(f.protect, func(o *selection) bool { return o.covers(s) }) {
+	if p.compares(len(f.protect)) && slices.ContainsFunc(f.protect, func(o *selection) bool { return !o.broken && o.covers(s) }) {
 		p.report(s.at, "every socket of this match is protected: the rule kills none")
 	}
 }
@@ -230,14 +234,14 @@ func (p *parser) lintShadow(d *draft, kill *act, earlier []*draft) {
 	}
 	for _, e := range earlier {
 		first := e.kill()
-		if first == nil || e.DryRun || len(e.exclude) > 0 || e.given.has("when") { // kills only while a group fires
+		if first == nil || e.broken || e.DryRun || len(e.exclude) > 0 || e.given.has("when") { // kills only while a group fires
 			continue
 		}
 		if !p.compares(len(d.match) * len(e.match)) {
 			return
 		}
 		taken := func(s *selection) bool {
-			return s.given != nil && slices.ContainsFunc(e.match, func(o *selection) bool {
+			return slices.ContainsFunc(e.match, func(o *selection) bool {
 				return o.before(s, kill.After-first.After) && o.covers(s)
 			})
 		}

@@ -19,8 +19,9 @@ import (
 // selection is one mapping of match, exclude or protect as it stands in the file.
 type selection struct {
 	Match
-	at    *yaml.Node
-	given given
+	at     *yaml.Node
+	given  given
+	broken bool // something in it could not be read
 
 	filter, sport, dport, src, dst ssfilter.Expr
 	terms                          []ssfilter.Expr // those of them that are given
@@ -31,6 +32,8 @@ const (
 	// them: without an inode such a socket is dead, with one it may receive for
 	// hours, and a rule that names the state names both.
 	dead ssfilter.StateSet = 1<<ssfilter.CloseWait | 1<<ssfilter.TimeWait
+	// passing are live states that no healthy connection stays in for long.
+	passing ssfilter.StateSet = 1<<ssfilter.SynSent | 1<<ssfilter.SynRecv | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Closing
 	// unconnected are the states that no action ever touches.
 	unconnected ssfilter.StateSet = 1<<ssfilter.Listening | 1<<ssfilter.Close | 1<<ssfilter.BoundInactive
 )
@@ -48,9 +51,9 @@ func (s *selection) narrow() bool {
 var (
 	whichKeys = []key[selection]{
 		field("state", "TCP states, in ss's spelling, or its groups (all, connected, synchronized, bucket, big); absent: all but listening",
-			union(anyOf(state)), func(s *selection) *ssfilter.StateSet { return &s.States }),
+			union(severalOf(state)), func(s *selection) *ssfilter.StateSet { return &s.States }),
 		field("filter", "an expression as ss takes it, such as \"dport = 5432 and not dst 10.0.0.0/8\"",
-			either(anyOf(filter)), func(s *selection) *ssfilter.Expr { return &s.filter }),
+			anyExpr(anyOf(filter)), func(s *selection) *ssfilter.Expr { return &s.filter }),
 		field("sport", "local port: a number, a range \"5000-5999\" or a service name",
 			ports(ssfilter.Src), func(s *selection) *ssfilter.Expr { return &s.sport }),
 		field("dport", "the peer's port: a number, a range \"5000-5999\" or a service name",
@@ -62,7 +65,7 @@ var (
 		later[selection]("process"),
 		later[selection]("cmdline"),
 		field("user", "the user that owns the socket, by name or number",
-			anyOf(userID), func(s *selection) *[]uint32 { return &s.Users }),
+			severalOf(userID), func(s *selection) *[]uint32 { return &s.Users }),
 		later[selection]("cgroup"),
 		later[selection]("unit"),
 		later[selection]("container"),
@@ -73,7 +76,7 @@ var (
 		field("in_backlog", "whether the socket waits in an accept queue",
 			pointer(boolean), func(s *selection) **bool { return &s.InBacklog }),
 		field("verdict", "why a socket is in close-wait",
-			anyOf(oneOf("verdict", EOFUnread, EOFReadNotClosed, UnreadData, StillSending, InBacklog)),
+			severalOf(oneOf("verdict", EOFUnread, EOFReadNotClosed, UnreadData, StillSending, InBacklog)),
 			func(s *selection) *[]Verdict { return &s.Verdicts }),
 	}
 
@@ -107,6 +110,7 @@ func mapping(t table[selection], states ssfilter.StateSet) value[*selection] {
 	return value[*selection]{
 		read: func(p *parser, n *yaml.Node) *selection {
 			s := &selection{at: n, Match: Match{States: states}}
+			before := p.reports
 			s.given = readMapping(p, n, t, s)
 			for _, x := range []ssfilter.Expr{s.filter, s.sport, s.dport, s.src, s.dst} {
 				if x != nil {
@@ -114,7 +118,10 @@ func mapping(t table[selection], states ssfilter.StateSet) value[*selection] {
 				}
 			}
 			s.Where = ssfilter.And(s.terms...)
-			p.checkSelection(s)
+			if s.broken = p.reports > before; !s.broken {
+				p.checkSelection(s)
+				s.broken = p.reports > before
+			}
 			return s
 		},
 		schema: t.schema(),
@@ -139,7 +146,7 @@ var protected = value[*selection]{
 	read: func(p *parser, n *yaml.Node) *selection {
 		if target(n).Kind == yaml.ScalarNode {
 			expr := filter.read(p, n)
-			s := &selection{at: n, Match: Match{States: ssfilter.AllStates, Where: expr}, filter: expr}
+			s := &selection{at: n, broken: expr == nil, Match: Match{States: ssfilter.AllStates, Where: expr}, filter: expr}
 			if expr != nil {
 				s.terms = []ssfilter.Expr{expr}
 			}
@@ -174,8 +181,8 @@ func union(sets value[[]ssfilter.StateSet]) value[ssfilter.StateSet] {
 	})
 }
 
-// either makes one expression of several, of which any may hold.
-func either(exprs value[[]ssfilter.Expr]) value[ssfilter.Expr] {
+// anyExpr makes one expression of several, of which any may hold.
+func anyExpr(exprs value[[]ssfilter.Expr]) value[ssfilter.Expr] {
 	return convert(exprs, func(exprs []ssfilter.Expr) ssfilter.Expr { return ssfilter.Or(exprs...) })
 }
 
@@ -241,7 +248,7 @@ func (p *parser) within(n *yaml.Node, offset int) (line, column int) {
 
 // ports is one or several ports of a side.
 func ports(side ssfilter.Side) value[ssfilter.Expr] {
-	return convert(anyOf(portRange), func(ranges []ssfilter.PortRange) ssfilter.Expr {
+	return convert(severalOf(portRange), func(ranges []ssfilter.PortRange) ssfilter.Expr {
 		return ssfilter.Ports(side, ranges...)
 	})
 }
@@ -283,7 +290,7 @@ var portRange = scalar("a port", schema{"anyOf": []schema{
 
 // hosts is one or several addresses or networks of a side.
 func hosts(side ssfilter.Side) value[ssfilter.Expr] {
-	return convert(anyOf(network), func(prefixes []netip.Prefix) ssfilter.Expr {
+	return convert(severalOf(network), func(prefixes []netip.Prefix) ssfilter.Expr {
 		return ssfilter.Hosts(side, prefixes...)
 	})
 }

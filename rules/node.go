@@ -117,7 +117,11 @@ func target(n *yaml.Node) *yaml.Node {
 // is nothing to read, after saying so.
 func (p *parser) resolve(n *yaml.Node) *yaml.Node {
 	n = target(n)
-	if n.Kind == reported || !p.spend(n, cost(n)) {
+	if n.Kind == reported {
+		p.reports++ // again
+		return nil
+	}
+	if !p.spend(n, cost(n)) {
 		return nil
 	}
 	if n.Kind == yaml.ScalarNode && isNull(n) {
@@ -153,6 +157,10 @@ func (p *parser) scalar(n *yaml.Node, want string) *yaml.Node {
 		p.report(n, "%s belongs here, not %s", want, kindName(n))
 		return nil
 	}
+	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 && strings.TrimSpace(n.Value) == "" {
+		p.report(n, "YAML takes this for the beginning of a text of several lines, and none follows: put a value that begins with > or | in quotes, such as \"> 1\"")
+		return nil
+	}
 	return n
 }
 
@@ -181,6 +189,7 @@ func (p *parser) entries(n *yaml.Node, depth int) []entry {
 		key, value := target(n.Content[i]), n.Content[i+1]
 		switch {
 		case key.Kind == reported:
+			p.reports++
 		case key.Kind != yaml.ScalarNode:
 			p.report(key, "a key must be a word, not %s", kindName(key))
 		case key.Tag == "!!merge":

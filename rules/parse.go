@@ -24,7 +24,7 @@ var fileTable = table[file]{what: "the file", open: true, keys: []key[file]{
 	field("protect", "sockets that are never acted on; absent: ssh (port 22) both ways, and a list replaces that",
 		listOf(protected), func(f *file) *[]*selection { return &f.protect }),
 	field("receivers", "where alerts are sent to, by name", receivers, func(f *file) *[]*address { return &f.receivers }),
-	require(field("rules", "the rules, in the order of their priority", wholes(listOf(rule)), func(f *file) *[]*draft { return &f.rules })),
+	require(field("rules", "the rules, in the order of their priority", ruleList, func(f *file) *[]*draft { return &f.rules })),
 }}
 
 func readVersion(p *parser, _, n *yaml.Node, _ *file) {
@@ -70,7 +70,7 @@ func readNamespaces(p *parser, _, n *yaml.Node, _ *general) {
 		p.report(n, "namespaces: all is not supported yet: write self, or remove the key")
 		return
 	}
-	p.report(n, "%s", unknown("value", n.Value, "namespaces", []string{"self", "all"}))
+	p.report(n, "%s", unknown("value", n.Value, "namespaces", []string{"self"}))
 }
 
 // defaultProtect keeps the way in open: ssh, whichever side listens.

@@ -44,9 +44,10 @@ func TestNearest(t *testing.T) {
 	tests := map[string]string{
 		"dprot": "dport", "DPORT": "dport", "d-port": "dport", "state_for": "in_state_for", "in_state": "in_state_for", "instatefor": "in_state_for",
 		"stat": "state", "srcs": "src", "verdicts": "verdict", "x": "", "colour": "", "": "", strings.Repeat("state", 100): "",
+		"port": "sport dport",
 	}
 	for written, want := range tests {
-		if got := nearest(written, names); got != want {
+		if got := strings.Join(nearest(written, names), " "); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", written, got, want)
 		}
 	}

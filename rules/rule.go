@@ -14,6 +14,7 @@ type draft struct {
 	Rule
 	at             *yaml.Node
 	given          given
+	broken         bool // something in it is wrong
 	match, exclude []*selection
 	groupBy        []placed[GroupKey]
 	when, until    []placed[Condition]
@@ -45,7 +46,7 @@ var ruleTable = table[draft]{what: "a rule", keys: []key[draft]{
 	field("exclude", "sockets that match and are meant all the same to be left alone",
 		anyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
 	groupFields[0], groupFields[1], groupFields[2], groupFields[3], groupFields[4],
-	field("then", "what to do, in order; absent: log only", anyOf(then), func(d *draft) *[]act { return &d.then }),
+	field("then", "what to do, in order; absent: log only", severalOf(then), func(d *draft) *[]act { return &d.then }),
 	field("labels", "labels of the rule's alerts", labels, func(d *draft) *map[string]string { return &d.Labels }),
 }}
 
@@ -55,15 +56,29 @@ var rule = value[*draft]{
 			readMapping(p, n, ruleTable, nil) // reports it
 			return nil
 		}
+		before := p.reports
 		d := &draft{at: n, Rule: Rule{Enabled: true}}
 		if d.given = readMapping(p, n, ruleTable, d); d.given == nil {
 			return nil
 		}
 		p.checkGroups(d)
 		p.checkActions(d)
+		d.broken = p.reports > before
 		return d
 	},
 	schema: ruleTable.schema(),
+}
+
+// ruleList is the list of the rules.
+var ruleList = value[[]*draft]{
+	read: func(p *parser, n *yaml.Node) []*draft {
+		if entries := target(n).Content; target(n).Kind == yaml.SequenceNode && dashed(entries) {
+			p.report(entries[1], "each dash begins a rule of its own: write one before the first key of a rule, and the others below that key")
+			return nil
+		}
+		return wholes(listOf(rule)).read(p, n)
+	},
+	schema: listOf(rule).schema,
 }
 
 // ruleNames are bounded so that a name fits a label and a line.
@@ -97,6 +112,10 @@ func (p *parser) checkActions(d *draft) {
 
 // checkDestructive refuses a rule that could take a healthy socket.
 func (p *parser) checkDestructive(d *draft, a *act) {
+	if d.dashed() {
+		p.report(d.given["match"], dashes)
+		return
+	}
 	live := false
 	for _, s := range d.match {
 		if s.given == nil {
@@ -123,7 +142,11 @@ func (p *parser) checkDestructive(d *draft, a *act) {
 		}
 		live = true
 		if timed && !s.given.has("idle_for") && !s.given.has("stalled_for") {
-			p.report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for or stalled_for", healthy)
+			if lasting := healthy &^ passing; lasting != 0 {
+				p.report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for or stalled_for", lasting)
+			} else {
+				p.report(s.given["in_state_for"], "how long a connection is in the state %s does not say whether it moves on: use idle_for or stalled_for", healthy)
+			}
 		}
 		if !s.narrow() {
 			p.report(s.at, "a healthy connection may be in the state %s: a rule that does %s must name a port, an address, an owner or a filter here", healthy, a.Kind)
@@ -139,6 +162,17 @@ func (p *parser) checkDestructive(d *draft, a *act) {
 		a.Order = Oldest
 	}
 }
+
+// dashed reports whether there is a dash before each key of match.
+func (d *draft) dashed() bool {
+	var entries []*yaml.Node
+	for _, s := range d.match {
+		entries = append(entries, s.at)
+	}
+	return dashed(entries)
+}
+
+const dashes = "each dash begins a mapping of its own, any of which may match: remove the dashes before keys that must all hold"
 
 // finish turns a draft without problems into the rule that it says.
 func (d *draft) finish(dryRun bool) Rule {

@@ -232,6 +232,9 @@ var threshold = scalar("a comparison", schema{
 		if err != nil {
 			return nil, err
 		}
+		if bytes := strings.TrimRight(digits, " kKmMgGiIbB"); bytes != digits && decimal.MatchString(bytes) {
+			return nil, errorf("%q is no number of bytes: write the digits alone, such as \"> 1000000\"", digits)
+		}
 		n, err := number(digits, 0, math.MaxUint32)
 		return &Threshold{Op: op, Number: n}, err
 	}

@@ -354,12 +354,48 @@ func (p *parser) reportSyntax(err error, lastRead int) {
 		line = lastRead
 	}
 	line = min(max(line, 1), p.lineCount())
+	if at := badStart(p.line(line)); at >= 0 && (strings.Contains(msg, "cannot start any token") || strings.Contains(msg, "comment or line break")) {
+		p.reportAt(line, utf8.RuneCountInString(p.line(line)[:at])+1, "%s", phrase(explainStart(p.line(line)[at])))
+		return
+	}
 	indent := indentation(p.line(line))
 	column := len(indent)
 	if tab := strings.Index(indent, "\t"); tab >= 0 {
 		column = tab
 	}
 	p.reportAt(line, column+1, "%s", phrase(explain(msg, indent)))
+}
+
+// badStart returns where the first plain value of a line stands that begins with a
+// character which none can begin with, or -1. Each follows what a value follows.
+func badStart(line string) int {
+	quote, begins := byte(0), true
+	for i := range len(line) {
+		switch c := line[i]; {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == ' ' || c == '\t':
+			continue
+		case begins && (c == '"' || c == '\''):
+			quote = c
+		case begins && strings.IndexByte("@`%>|", c) >= 0:
+			return i
+		case begins && c == '#':
+			return -1
+		}
+		begins = quote == 0 && strings.IndexByte("[{,:-?", line[i]) >= 0
+	}
+	return -1
+}
+
+// explainStart says what to do about a value that begins with that character.
+func explainStart(c byte) string {
+	if c == '>' || c == '|' {
+		return "a plain value cannot begin with > or |: put it in quotes, such as \"> 1\""
+	}
+	return "a plain value cannot begin with @, ` or %: put it in quotes"
 }
 
 // indentation returns the blanks at the beginning of a line.
@@ -373,7 +409,7 @@ func explain(msg, indent string) string {
 	case strings.Contains(indent, "\t"):
 		return "the line is indented with a tab: YAML wants spaces"
 	case strings.Contains(msg, "cannot start any token"):
-		return "a plain value cannot begin with @, ` or %: put it in quotes"
+		return explainStart('@')
 	case strings.Contains(msg, "block sequence entries are not allowed"):
 		return "a list cannot begin on the line of its key: put the first \"- \" on a line of its own"
 	case strings.Contains(msg, "unknown escape"):
@@ -383,7 +419,7 @@ func explain(msg, indent string) string {
 	case strings.Contains(msg, "could not find expected ':'"):
 		return "this line is no \"key: value\": a colon is missing, or a quote is not closed"
 	case strings.Contains(msg, "comment or line break"):
-		return "a plain value cannot begin with > or |: put it in quotes"
+		return explainStart('>')
 	case strings.Contains(msg, "expected ',' or"):
 		return "a [ or { before this is not closed, or a comma is missing"
 	case strings.Contains(msg, "unexpected end of stream"):
