@@ -2,7 +2,7 @@
 // private user and network namespace: hundreds of thousands of real sockets on
 // loopback. It prints the table that stands in docs/performance.md.
 //
-//	go run ./internal/bench [-sockets 200000] [look] [list] [kill] [killcommand] [idle] [due]
+//	go run ./internal/bench [-sockets 200000] [look] [list] [kill] [killcommand] [idle] [due] [scrape]
 package main
 
 import (
@@ -21,6 +21,7 @@ import (
 func main() {
 	sockets := flag.Int("sockets", 200_000, "sockets in the table, both ends counted")
 	rounds := flag.Int("rounds", 11, "how often each command is run; the median counts")
+	against := flag.String("against", "", "another build of sockdog, for scrape to measure turn by turn")
 	holder := flag.String("holder", "", "internal: hold sockets on this address")
 	flag.Parse()
 	if *holder != "" {
@@ -33,7 +34,7 @@ func main() {
 	if !inside {
 		os.Exit(status)
 	}
-	exit(measure(*sockets, *rounds, flag.Args()))
+	exit(measure(*sockets, bench{rounds: *rounds, against: *against}, flag.Args()))
 }
 
 func exit(err error) {
@@ -47,6 +48,7 @@ func exit(err error) {
 // bench is one run.
 type bench struct {
 	sockdog string // the command under test
+	against string // another build of it; empty: none
 	rounds  int
 	crowd   []*crowd
 }
@@ -54,13 +56,13 @@ type bench struct {
 // perProcess stays below 20,000, a common limit of descriptors.
 const perProcess = 17_000
 
-func measure(sockets, rounds int, what []string) error {
+func measure(sockets int, b bench, what []string) error {
 	dir, err := os.MkdirTemp("", "sockdog-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := bench{sockdog: filepath.Join(dir, "sockdog"), rounds: rounds}
+	b.sockdog = filepath.Join(dir, "sockdog")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.sockdog, "github.com/sockdog/sockdog/cmd/sockdog")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
 	if out, err := build.CombinedOutput(); err != nil {
@@ -79,7 +81,7 @@ func measure(sockets, rounds int, what []string) error {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"look", b.look}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}} {
+	}{{"look", b.look}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}} {
 		if !wants(part.name) {
 			continue
 		}
