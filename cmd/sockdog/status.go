@@ -201,8 +201,10 @@ func holds(r *status.Rule) string {
 	words := []string{fmt.Sprint(r.Sockets, " match")}
 	if waiting := r.Candidates - r.Sockets; waiting > 0 {
 		words = append(words, fmt.Sprint(waiting, " waiting"))
-		if r.FirstDueSeconds != nil {
-			words = append(words, "first due in "+short(ofSeconds(*r.FirstDueSeconds).Truncate(time.Second)))
+		if due := r.FirstDueSeconds; due != nil && *due < 1 {
+			words = append(words, "first due now")
+		} else if due != nil {
+			words = append(words, "first due in "+short(ofSeconds(*due).Truncate(time.Second)))
 		}
 	}
 	if r.OldestSeconds > 0 {

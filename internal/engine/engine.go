@@ -204,7 +204,7 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 		}
 	}
 	e.sight.rule(in.Program, now)
-	e.space()
+	e.space(0)
 }
 
 // regroup carries over what is known of the groups of rules that say what they

@@ -44,8 +44,9 @@ type sight struct {
 	looks     uint64
 	failed    uint64
 	failing   spell
-	stretched bool
-	apart     bool // a look for both classes failed, and none for the dear one has succeeded since
+	over      [classes]int // looks in a row that were so dear that the interval is far above the wanted one
+	stretched bool         // it was said
+	apart     bool         // a look for both classes failed, and none for the dear one has succeeded since
 
 	states map[ssfilter.State]int // sockets in those states that were looked at as a whole
 }
@@ -316,7 +317,7 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 		return // new rules came meanwhile, and want a look of their own
 	}
 	e.sight.charge(l.of, in.Cost)
-	e.space()
+	e.space(l.of)
 	e.pay(l.of, in.Sent)
 	if in.Err != nil {
 		s.failed++
@@ -541,8 +542,17 @@ func (s *sight) soonest(c class, at sock.Instant) sock.Instant {
 	return max(at, s.paid[c].Add(-onCredit*s.dear[c]))
 }
 
-// space spaces the looks so that they stay within the CPU budget.
-func (e *Engine) space() {
+const (
+	// stretchedAfter is how many dear looks in a row are more than a machine that was
+	// busy during one.
+	stretchedAfter = 3
+	// stretchedFar is how many times the wanted interval is more than that at once.
+	stretchedFar = 10
+)
+
+// space spaces the looks so that they stay within the CPU budget, after one for these
+// classes.
+func (e *Engine) space(of classSet) {
 	s := &e.sight
 	stretched := false
 	var wanted, gap, cost time.Duration
@@ -550,7 +560,13 @@ func (e *Engine) space() {
 		s.gap[c] = max(e.program.gaps[c], e.spacing(class(c)))
 		// What began at twice the wanted interval ends well below it: looks differ.
 		over := s.gap[c] >= 2*e.program.gaps[c] || s.stretched && 2*s.gap[c] >= 3*e.program.gaps[c]
-		if e.program.gaps[c] > 0 && over {
+		switch {
+		case e.program.gaps[c] == 0 || !over:
+			s.over[c] = 0
+		case of.has(class(c)):
+			s.over[c]++
+		}
+		if s.over[c] >= stretchedAfter || s.over[c] > 0 && s.gap[c] >= stretchedFar*e.program.gaps[c] {
 			stretched, wanted, gap, cost = true, e.program.gaps[c], s.gap[c], s.cost[c]
 		}
 	}

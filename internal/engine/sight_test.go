@@ -58,6 +58,41 @@ func TestLooks(t *testing.T) {
 	}
 }
 
+// TestStretched shows that one dear look is no alarm: the machine was busy. Three in a
+// row are, and one that is far too dear is at once.
+func TestStretched(t *testing.T) {
+	const cheap, dear, far = 10 * time.Millisecond, 100 * time.Millisecond, time.Second // 1 s, 10 s and 100 s of budget
+	for name, test := range map[string]struct {
+		costs []time.Duration // of the looks, one after the other
+		said  []bool          // after each
+		notes int
+	}{
+		"the first":           {[]time.Duration{dear, cheap, cheap, cheap}, []bool{false, false, false, false}, 0},
+		"now and then":        {[]time.Duration{cheap, dear, dear, cheap, dear, dear, cheap}, []bool{false, false, false, false, false, false, false}, 0},
+		"three in a row":      {[]time.Duration{dear, dear, dear, dear, cheap}, []bool{false, false, true, true, false}, 1},
+		"far too dear":        {[]time.Duration{far, far}, []bool{true, true}, 1},
+		"and a bit less dear": {[]time.Duration{dear, dear, dear, 70 * time.Millisecond}, []bool{false, false, true, true}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.cost = test.costs[0]
+			b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second}))))
+			for i, said := range test.said {
+				if got := b.e.Overview(b.now).Stretched; got != said || int(b.e.sight.looks) != i+1 {
+					t.Errorf("after look %d: %v, want %v after look %d", b.e.sight.looks, got, said, i+1)
+				}
+				if i+1 < len(test.costs) {
+					b.cost = test.costs[i+1]
+					b.until(b.since(b.e.sight.next[sparse]))
+				}
+			}
+			if got := b.noted("less often than the rules want"); got != test.notes {
+				t.Errorf("%d notes, want %d: %v", got, test.notes, b.notes)
+			}
+		})
+	}
+}
+
 // TestClassesShareLooks shows that rules about few sockets look by themselves,
 // and go along where those about many look anyway.
 func TestClassesShareLooks(t *testing.T) {

@@ -212,8 +212,9 @@ function rule(r) {
 // waiting is how many sockets match in all but their age, and when the first will.
 function waiting(r) {
   const n = r.candidates - r.sockets;
-  const due = n > 0 && r.first_due_seconds !== undefined;
-  return [number(Math.max(0, n)), due ? html("small", {}, `first due in ${duration(Math.floor(r.first_due_seconds))}`) : null];
+  const due = r.first_due_seconds;
+  const when = due < 1 ? "now" : `in ${duration(due)}`;
+  return [number(Math.max(0, n)), n > 0 && due !== undefined ? html("small", {}, `first due ${when}`) : null];
 }
 
 // words are what became of an action as one reads it: "kill done", "would kill".
