@@ -200,6 +200,10 @@ var examples = map[string]struct {
 		w.heal(w.closeWait(5432), unix.BPF_TCP_CLOSE_WAIT)
 		w.heal(w.closeWait(5432), unix.BPF_TCP_CLOSE_WAIT)
 	}},
+	"tell-a-chat.yaml": {meet: func(w *world) {
+		w.keep("towards another port", w.closeWait(5433), unix.BPF_TCP_CLOSE_WAIT)
+		w.heal(w.closeWait(5432), unix.BPF_TCP_CLOSE_WAIT)
+	}},
 	"server-close-wait.yaml": {meet: func(w *world) {
 		address(w.t, "10.0.0.7")
 		departed := func(addr string, port uint16, unread int) nstest.Socket {

@@ -362,9 +362,17 @@ func TestMisfit(t *testing.T) {
 		err = refusal(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, []byte("invalid_payload\n"))
 		fails(t, err, `it answers 400 Bad Request; this is an address of Slack, which does not take the format alertmanager: write format: slack: "invalid_payload"`, true)
 
+		q.URL.Host = "chat.example.com"
+		err = refusal(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, nil)
+		fails(t, err, "it answers 400 Bad Request; a chat has a format of its own, which has to be named", true)
+
 		r.Format = rules.FormatSlack
 		w.configure(r)
 		w.said(time.Hour, false)
+		err = refusal(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, nil)
+		if err.Error() != "it answers 400 Bad Request" {
+			t.Error(err)
+		}
 	})
 }
 

@@ -75,8 +75,12 @@ func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) 
 // refusal says what an answer means that is none of success, and what it says.
 func refusal(r *rules.Receiver, q *request, answer *http.Response, text []byte) *failure {
 	f := judge(answer, text)
-	if misfit := r.Misfit(q.URL); misfit != "" && f.final {
+	misfit := r.Misfit(q.URL)
+	switch {
+	case misfit != "" && f.final:
 		f.text += "; " + misfit
+	case r.Format == rules.FormatAlertmanager && f.final && f.large: // it has no use for what it was sent
+		f.text += "; a chat has a format of its own, which has to be named"
 	}
 	f.answer = excerpt(hide(string(text), q.secrets))
 	return f

@@ -2,13 +2,13 @@ package notify
 
 import "strings"
 
-// mostSlack is how long a text is, in bytes. Slack wants messages of less than 4,000
-// and cuts them at 40,000; Google Chat and Rocket.Chat take 4,096 and 5,000.
+// mostSlack is how long a text is at most, in bytes. Slack asks for less than 4,000, and
+// cuts what has more than 40,000 characters.
 // https://docs.slack.dev/changelog/2018-truncating-really-long-messages
 const mostSlack = 4000
 
 // slackMessage is what incoming webhooks of Slack take, and of chats that take the
-// same: only text, because Google Chat refuses a key that it does not know.
+// same: only text, which all of them know.
 // https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
 type slackMessage struct {
 	Text string `json:"text"`
@@ -40,6 +40,7 @@ func slackText(d *digest) string {
 // &, < and > are escaped as entities.
 // https://docs.slack.dev/messaging/formatting-message-text
 // Mattermost mentions whoever stands behind an @, and knows links in Markdown.
+// https://developers.mattermost.com/integrate/slash-commands/slack
 func slackEscape(text string) string {
 	return aroundLinks(text, slackMarkdown.Replace, slackEntities.Replace)
 }
