@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -50,7 +51,10 @@ func run(args []string) int {
 	}
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
-	cmd, err := root.ExecuteC()
+	cmd, err := root, unknownCommand(root, args)
+	if err == nil {
+		cmd, err = root.ExecuteC()
+	}
 	var bad found
 	var ended interrupted
 	switch {
@@ -80,6 +84,24 @@ func run(args []string) int {
 
 // likeSs is what to tell who writes sockdog where ss stood.
 const likeSs = "what ss takes follows sockdog list or sockdog kill"
+
+// unknownCommand finds a request to tell of a command that there is not: cobra would
+// answer it for sockdog as a whole.
+func unknownCommand(root *cobra.Command, args []string) error {
+	asks := func(arg string) bool { return slices.Contains([]string{"-h", "--help", "-v", "--version"}, arg) }
+	if !slices.ContainsFunc(args, asks) {
+		return nil
+	}
+	root.InitDefaultHelpCmd()
+	word := slices.IndexFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "-") })
+	if word < 0 {
+		return nil
+	}
+	if cmd, _, err := root.Find(args[word:]); err == nil && cmd != root {
+		return nil
+	}
+	return knownCommand(root, args[word:])
+}
 
 // knownCommand finds a word where a command should be, and names the nearest.
 func knownCommand(root *cobra.Command, args []string) error {
