@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/reload"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -66,6 +67,9 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 			warnings[i].Msg = "warning: " + warnings[i].Msg
 		}
 		fmt.Fprint(out, warnings.Report(named(file)))
+		if exposed := reload.Exposed(file); exposed != "" && file != "-" {
+			fmt.Fprintf(out, "%s: warning: others can change the rules, and with them what is killed: %s; %s\n", file, exposed, exposedCure)
+		}
 	}
 	if problems != nil {
 		return false, nil
@@ -87,7 +91,7 @@ func readRules(file string) ([]byte, error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a directory: name the files in it, such as %s/*.yaml", file, strings.TrimSuffix(file, "/"))
+		return nil, fmt.Errorf("%s is a directory: name a rules file in it, such as %s/rules.yaml", file, strings.TrimSuffix(file, "/"))
 	}
 	return io.ReadAll(io.LimitReader(f, enough))
 }

@@ -50,6 +50,9 @@ cures.`,
 			if f.onBadRules != "exit" && f.onBadRules != "observe" {
 				return usage{fmt.Errorf("--on-bad-rules is exit or observe, not %q", f.onBadRules)}
 			}
+			if f.rules == "-" {
+				return usage{errors.New("run reads its rules again whenever they change, and so takes no standard input: write them to a file")}
+			}
 			if err := checkListen(f.listen); err != nil {
 				return usage{err}
 			}
@@ -159,6 +162,7 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 	case <-ctx.Done():
 		return loaded{}, nil
 	}
+	exposed := f.warnExposed(log, "")
 	set, err := f.parse(first)
 	now := status.RulesFile{Path: f.rules}
 	switch {
@@ -184,6 +188,7 @@ func (f *runFlags) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.
 					change.Again = false
 				}
 				last = file
+				exposed = f.warnExposed(log, exposed)
 				select {
 				case changes <- change:
 				case <-ctx.Done():
@@ -220,6 +225,19 @@ func (f *runFlags) tell(err error, form string, log *slog.Logger, out io.Writer)
 		return err
 	}
 }
+
+// warnExposed warns of a rules file that others can change, unless that was said
+// before, and returns what is to say of it.
+func (f *runFlags) warnExposed(log *slog.Logger, said string) string {
+	exposed := reload.Exposed(f.rules)
+	if exposed != "" && exposed != said {
+		log.Warn("others can change the rules, and with them what is killed", "file", f.rules, "why", exposed, "cure", exposedCure)
+	}
+	return exposed
+}
+
+// exposedCure is what to do about a rules file that others can change.
+const exposedCure = "chown it to root and chmod go-w"
 
 // parse reads a set of rules; an error names the file.
 func (f *runFlags) parse(file reload.File) (*rules.Set, error) {

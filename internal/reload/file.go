@@ -44,7 +44,7 @@ func readRegular(path string) ([]byte, error) {
 		return nil, err
 	}
 	if info.IsDir() {
-		return nil, fmt.Errorf("read %s: it is a directory; name the rules file in it", path)
+		return nil, fmt.Errorf("read %s: it is a directory; all rules stand in one file: name that", path)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("read %s: not a regular file (%v); name the rules file itself", path, info.Mode().Type())

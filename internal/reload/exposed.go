@@ -1,0 +1,85 @@
+package reload
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exposed says how others than root and this user can change what the file at path
+// says: they may write to it, or to a directory on the way, in which they can put
+// another in its place. It is "" where they cannot, or where that cannot be seen.
+func Exposed(path string) string {
+	if !filepath.IsAbs(path) {
+		at, err := os.Getwd()
+		if err != nil {
+			return ""
+		}
+		path = at + "/" + path
+	}
+	dir, rest := "/", append([]string{"."}, strings.Split(path, "/")...)
+	sticky := false // dir is one in which each may replace what is his own
+	for links := 0; len(rest) > 0; {
+		name := filepath.Join(dir, rest[0])
+		rest = rest[1:]
+		var stat unix.Stat_t
+		if err := unix.Lstat(name, &stat); err != nil {
+			return ""
+		}
+		switch stat.Mode & unix.S_IFMT {
+		case unix.S_IFLNK:
+			target, err := os.Readlink(name)
+			if links++; err != nil || links > maxLinks {
+				return ""
+			}
+			// A link cannot be written to, but be replaced.
+			if sticky && !ours(stat.Uid) {
+				return fmt.Sprintf("user %d may replace the link %s", stat.Uid, name)
+			}
+			rest = append(strings.Split(target, "/"), rest...)
+			if filepath.IsAbs(target) {
+				dir = "/"
+			}
+		case unix.S_IFDIR:
+			if who := writers(name, &stat); who != "" {
+				return who
+			}
+			dir, sticky = name, stat.Mode&unix.S_ISVTX != 0
+		default:
+			return writers(name, &stat)
+		}
+	}
+	return ""
+}
+
+// writers says which others may write to a file or directory.
+func writers(name string, stat *unix.Stat_t) string {
+	var system unix.Statfs_t
+	if unix.Statfs(name, &system) == nil && system.Flags&unix.ST_RDONLY != 0 {
+		return "" // a ConfigMap, say, whose directory has mode 0777
+	}
+	user, group := uint32(os.Geteuid()), uint32(os.Getegid())
+	mode := fs.FileMode(stat.Mode & 0o777)
+	switch {
+	case !ours(stat.Uid):
+		return fmt.Sprintf("%s belongs to user %d, who may write to it", name, stat.Uid)
+	case stat.Mode&unix.S_ISVTX != 0 && stat.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return "" // others may not replace what is ours
+	case mode&0o002 != 0:
+		return fmt.Sprintf("everybody may write to %s (%v)", name, mode)
+	case mode&0o020 != 0 && stat.Gid != 0 && (stat.Gid != group || group != user): // a group of the user's own has his number
+		return fmt.Sprintf("group %d may write to %s (%v)", stat.Gid, name, mode)
+	default:
+		return ""
+	}
+}
+
+// nobody stands for every user whom this user namespace does not know.
+const nobody = 65534
+
+// ours reports whether a user is root, this one, or cannot be told.
+func ours(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) || uid == nobody }

@@ -1,0 +1,107 @@
+package reload
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Who can change the rules decides what is killed: the file, a directory on the way
+// to it and one behind a link are all looked at.
+func TestExposed(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		make func(dir string) error
+		want string // within what is said; "": nothing is
+	}{
+		{name: "closed"},
+		{"the file", func(dir string) error { return os.Chmod(dir+"/conf.d/rules.yaml", 0o646) }, "everybody may write to DIR/conf.d/rules.yaml (-rw-r--rw-)"},
+		{"its directory", func(dir string) error { return os.Chmod(dir+"/conf.d", 0o777) }, "everybody may write to DIR/conf.d (-rwxrwxrwx)"},
+		{"a directory above", func(dir string) error { return os.Chmod(dir, 0o757) }, "everybody may write to DIR (-rwxr-xrwx)"},
+		{"a sticky directory", func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) }, ""},
+		{"behind a link", func(dir string) error {
+			if err := os.Rename(dir+"/conf.d", dir+"/real"); err != nil {
+				return err
+			}
+			if err := os.Symlink("../"+filepath.Base(dir)+"/real", dir+"/conf.d"); err != nil {
+				return err
+			}
+			return os.Chmod(dir+"/real", 0o777)
+		}, "everybody may write to DIR/real (-rwxrwxrwx)"},
+		{"not there", func(dir string) error { return os.Remove(dir + "/conf.d/rules.yaml") }, ""},
+		{"a loop", func(dir string) error {
+			if err := os.Remove(dir + "/conf.d/rules.yaml"); err != nil {
+				return err
+			}
+			return os.Symlink("rules.yaml", dir+"/conf.d/rules.yaml")
+		}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "etc")
+			for _, name := range []string{dir, dir + "/conf.d"} {
+				if err := os.Mkdir(name, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := dir + "/conf.d/rules.yaml"
+			if err := os.WriteFile(path, []byte("rules: []\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if test.make != nil {
+				if err := test.make(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, want := Exposed(path), strings.ReplaceAll(test.want, "DIR", dir); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestWriters(t *testing.T) {
+	dir := t.TempDir()
+	user, group := uint32(os.Geteuid()), uint32(os.Getegid())
+	for _, test := range []struct {
+		name string
+		stat unix.Stat_t
+		want string
+	}{
+		{"root's", unix.Stat_t{Mode: unix.S_IFREG | 0o644}, ""},
+		{"its own", unix.Stat_t{Mode: unix.S_IFREG | 0o644, Uid: user, Gid: group}, ""},
+		{"the group root's", unix.Stat_t{Mode: unix.S_IFREG | 0o664}, ""},
+		{"another user's", unix.Stat_t{Mode: unix.S_IFREG | 0o600, Uid: user + 1000}, "user"},
+		{"another group's", unix.Stat_t{Mode: unix.S_IFREG | 0o664, Gid: group + 1000}, "group"},
+		{"another group's to read", unix.Stat_t{Mode: unix.S_IFREG | 0o640, Gid: group + 1000}, ""},
+		{"nobody knows whose", unix.Stat_t{Mode: unix.S_IFREG | 0o644, Uid: nobody, Gid: nobody}, ""},
+		{"a sticky directory of another user", unix.Stat_t{Mode: unix.S_IFDIR | unix.S_ISVTX | 0o755, Uid: user + 1000}, "user"},
+		{"a sticky directory", unix.Stat_t{Mode: unix.S_IFDIR | unix.S_ISVTX | 0o777}, ""},
+	} {
+		got := writers(dir, &test.stat)
+		if test.want == "" && got != "" || !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want %q in it", test.name, got, test.want)
+		}
+	}
+}
+
+// A read-only mount, such as that of a ConfigMap, is nobody's to write to.
+func TestReadOnlyIsNotExposed(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	dir := t.TempDir()
+	write(t, dir+"/rules.yaml", "rules: []")
+	must(t, os.Chmod(dir, 0o777))
+	if Exposed(dir+"/rules.yaml") == "" {
+		t.Error("a directory that everybody may write to is not said to be one")
+	}
+	must(t, unix.Mount(dir, dir, "", unix.MS_BIND, ""))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	must(t, unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	if got := Exposed(dir + "/rules.yaml"); got != "" {
+		t.Errorf("read-only: %q", got)
+	}
+}
