@@ -254,7 +254,7 @@ func textKey(text string) sortKey {
 func endpointColumn(name, head string, value func(r *row) *place) *column {
 	return &column{
 		name: name, head: head, shared: true, narrows: true, ascii: true,
-		print: func(_ *crowd, b []byte, r *row) []byte { return value(r).endpoint().AppendTo(b) },
+		print: func(c *crowd, b []byte, r *row) []byte { return c.endpoint(r, value(r)).AppendTo(b) },
 		key: func(_ *crowd, r *row) sortKey {
 			p := value(r)
 			key := p.key()
@@ -267,7 +267,7 @@ func endpointColumn(name, head string, value func(r *row) *place) *column {
 func hostColumn(name, head string, value func(r *row) *place) *column {
 	return &column{
 		name: name, head: head, shared: true, ascii: true,
-		print: func(_ *crowd, b []byte, r *row) []byte { return value(r).host().AppendTo(b) },
+		print: func(c *crowd, b []byte, r *row) []byte { return c.host(r, value(r)).AppendTo(b) },
 		key:   func(_ *crowd, r *row) sortKey { return value(r).key() },
 	}
 }

@@ -42,7 +42,7 @@ func printFatesJSON(out io.Writer, targets []*cull.Target, dryRun bool, at time.
 	for _, t := range targets {
 		f := fate{
 			Time: stamp, Action: string(rules.Kill), Result: string(t.Result), DryRun: dryRun, Reason: t.Reason, Netns: netns,
-			Src: t.Socket.Src.String(), Dst: t.Socket.Dst.String(), State: t.Socket.State.String(),
+			Src: t.Socket.Zoned(t.Socket.Src).String(), Dst: t.Socket.Zoned(t.Socket.Dst).String(), State: t.Socket.State.String(),
 			Bound: !t.Age.Exact, Cookie: t.Socket.ID.Cookie, Inode: t.Socket.Inode, UID: uidOf(&t.Socket),
 		}
 		if t.Age.Known {
@@ -123,9 +123,9 @@ func (f *fateTable) measure(rows []*cull.Target) {
 	}
 	var scratch []byte
 	for _, t := range rows {
-		scratch = t.Socket.Src.AppendTo(scratch[:0])
+		scratch = t.Socket.Zoned(t.Socket.Src).AppendTo(scratch[:0])
 		widths[fateLocal] = max(widths[fateLocal], len(scratch))
-		scratch = t.Socket.Dst.AppendTo(scratch[:0])
+		scratch = t.Socket.Zoned(t.Socket.Dst).AppendTo(scratch[:0])
 		widths[fatePeer] = max(widths[fatePeer], len(scratch))
 		widths[fateWhy] = max(widths[fateWhy], utf8.RuneCountInString(t.Reason))
 	}
@@ -143,9 +143,9 @@ func (f *fateTable) appendLine(b []byte, t *cull.Target) []byte {
 	begin = len(b)
 	b = f.end(append(b, stateHead(t.Socket.State)...), begin, fateState)
 	begin = len(b)
-	b = f.end(t.Socket.Src.AppendTo(b), begin, fateLocal)
+	b = f.end(t.Socket.Zoned(t.Socket.Src).AppendTo(b), begin, fateLocal)
 	begin = len(b)
-	b = f.end(t.Socket.Dst.AppendTo(b), begin, fatePeer)
+	b = f.end(t.Socket.Zoned(t.Socket.Dst).AppendTo(b), begin, fatePeer)
 	begin = len(b)
 	b = f.end(appendAge(b, t.Age.InState, t.Age.Known, t.Age.Exact), begin, fateAge)
 	if f.holders {

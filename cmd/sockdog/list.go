@@ -334,7 +334,7 @@ type listed struct {
 
 func listedOf(c *crowd, r *row, netns string) listed {
 	l := listed{
-		State: r.state.String(), RQueue: r.rqueue, WQueue: r.wqueue, Src: r.src.endpoint().String(), Dst: r.dst.endpoint().String(),
+		State: r.state.String(), RQueue: r.rqueue, WQueue: r.wqueue, Src: c.endpoint(r, &r.src).String(), Dst: c.endpoint(r, &r.dst).String(),
 		Bound: !r.exact, Verdict: string(verdicts[r.verdict]), MPTCP: r.mptcp, Netns: netns, Cookie: r.cookie, Inode: r.inode,
 		Dev: c.device(r), Cgroup: c.names[r.cgroup],
 	}

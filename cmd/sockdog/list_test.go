@@ -121,3 +121,35 @@ func noErr(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// A link-local address has its zone, by the name of the device.
+func TestListZones(t *testing.T) {
+	nstest.Need(t)
+	nstest.Isolate(t)
+	noErr(t, nstest.Loopback.AddAddress(netip.MustParsePrefix("fe80::d06/64")))
+	zoned := netip.MustParseAddr("fe80::d06").WithZone(strconv.Itoa(int(nstest.Loopback)))
+	l := must(nstest.ListenAt(netip.AddrPortFrom(zoned, 5432), unix.IPPROTO_TCP))(t)
+	defer l.Close()
+	p := must(nstest.NewPair(l))(t)
+	defer p.Close()
+	const peer = "[fe80::d06%lo]:5432"
+	for _, args := range [][]string{
+		{"-H"}, {"-o=wide"}, {"-o=json"}, {"--group-by=peer"}, {"-H", "--sort=peer"}, {"-H", "--sort=process"},
+	} {
+		cmd := listCommand()
+		var out strings.Builder
+		cmd.SetOut(&out)
+		cmd.SetArgs(append(args, "--daemon=off", "dport", "=", "5432"))
+		noErr(t, cmd.Execute())
+		if !strings.Contains(out.String(), peer) {
+			t.Errorf("list %v has not %s:\n%s", args, peer, out.String())
+		}
+	}
+	kill := killCommand()
+	var out strings.Builder
+	kill.SetOut(&out)
+	kill.SetArgs([]string{"--dry-run", "--daemon=off", "--idle=1ms", "dport", "=", "5432"})
+	if err := kill.Execute(); !strings.Contains(out.String(), peer) {
+		t.Errorf("kill has not %s: %v\n%s", peer, err, out.String())
+	}
+}

@@ -199,7 +199,7 @@ func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Re
 func plannedOf(f *engine.Forecast) planned {
 	p := planned{
 		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
-		State: f.Socket.State.String(), Src: f.Socket.Src.String(), Dst: f.Socket.Dst.String(),
+		State: f.Socket.State.String(), Src: f.Socket.Zoned(f.Socket.Src).String(), Dst: f.Socket.Zoned(f.Socket.Dst).String(),
 		InStateFor: seconds(f.InStateFor), IdleFor: seconds(f.IdleFor), Bound: f.Bound,
 		Netns: netnsName(), Cookie: f.Socket.ID.Cookie, Inode: f.Socket.Inode, UID: uidOf(&f.Socket),
 	}

@@ -5,6 +5,7 @@ import (
 	"os/user"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -49,8 +50,6 @@ func (p *place) host() netip.Addr {
 	return addr
 }
 
-func (p *place) endpoint() ssfilter.Endpoint { return netip.AddrPortFrom(p.host(), p.port) }
-
 // verdict is an index into verdicts.
 type verdict uint8
 
@@ -92,6 +91,7 @@ type crowd struct {
 	spare   chan []row
 	names   []string
 	index   map[string]name
+	zones   sync.Map                // of link-local addresses, by device: read while a look adds to it
 	holders map[uint32][]sock.Owner // by inode, where they were looked for
 	users   map[uint32]string
 }
@@ -122,6 +122,9 @@ func (c *crowd) rows(yield func(int, *row) bool) {
 }
 
 func (c *crowd) add(s *sock.Socket, age engine.Age) {
+	if s.Iface != 0 && (sock.LinkLocal(s.Src.Addr()) || sock.LinkLocal(s.Dst.Addr())) {
+		c.zones.Store(s.Iface, s.Zone())
+	}
 	c.append(row{
 		src: placeOf(s.Src), dst: placeOf(s.Dst), cookie: s.ID.Cookie,
 		inState: age.InState, idle: age.Idle, known: age.Known, exact: age.Exact,
@@ -189,6 +192,21 @@ func (c *crowd) inodes() map[uint32]struct{} {
 		}
 	}
 	return inodes
+}
+
+// host is an address of a row, with the zone of a link-local one.
+func (c *crowd) host(r *row, p *place) netip.Addr {
+	addr := p.host()
+	if r.iface != 0 && sock.LinkLocal(addr) {
+		if zone, ok := c.zones.Load(r.iface); ok {
+			return addr.WithZone(zone.(string))
+		}
+	}
+	return addr
+}
+
+func (c *crowd) endpoint(r *row, p *place) ssfilter.Endpoint {
+	return netip.AddrPortFrom(c.host(r, p), p.port)
 }
 
 // device is what a socket is bound to: by its number where that has no name any

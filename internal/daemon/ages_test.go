@@ -1,13 +1,17 @@
 package daemon_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/web"
@@ -49,4 +53,20 @@ func TestAgesTold(t *testing.T) {
 		t.Errorf("stuck since %d, seen by %d: told that it was stuck since %d, quiet since %d", s.since, seen, m.Entered, m.Quiet)
 	}
 	w.lives(s, unix.BPF_TCP_CLOSE_WAIT)
+}
+
+// A link-local address is logged with its zone: without it, it is another host on
+// every link.
+func TestZonesLogged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const local = "fe80::d06"
+	check(w, nstest.Loopback.AddAddress(netip.MustParsePrefix(local+"/64")))
+	s := w.leak(w.listen(netip.MustParseAddr(local).WithZone(fmt.Sprint(nstest.Loopback)), 5432))
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: log}]\n")
+	w.result(s.cookie, journal.Done)
+	const src, dst = `"src":"[fe80::d06%lo]:5432"`, `"dst":"[fe80::d06%lo]:`
+	if text := w.log.String(); !strings.Contains(text, src) || !strings.Contains(text, dst) {
+		t.Errorf("the log has not %s and %s:\n%s", src, dst, text)
+	}
 }

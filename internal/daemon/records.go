@@ -49,7 +49,7 @@ func recordOf(a *engine.Action, netns string, at time.Time) journal.Record {
 	s := &a.Socket
 	r := journal.Record{
 		Time: at, Seq: a.Seq, Rule: a.Rule, Action: string(a.Kind), Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: a.Reason,
-		Netns: netns, Src: s.Src, Dst: s.Dst, State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
+		Netns: netns, Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
 		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
 	}
 	if len(a.Owners) > 0 {

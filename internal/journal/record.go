@@ -211,7 +211,7 @@ func InSeconds(_ []string, a slog.Attr) slog.Attr {
 
 // plain is e as it is printed: an IPv4-mapped address as IPv4.
 func plain(e netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(e.Addr().Unmap().WithZone(""), e.Port())
+	return netip.AddrPortFrom(e.Addr().Unmap(), e.Port())
 }
 
 func appendKey(b []byte, name string) []byte {
@@ -229,6 +229,9 @@ func appendSeconds(b []byte, name string, d time.Duration) []byte {
 }
 
 func appendEndpoint(b []byte, name string, e netip.AddrPort) []byte {
+	if e.Addr().Zone() != "" {
+		return appendText(b, name, plain(e).String()) // a zone may hold what JSON escapes
+	}
 	b = append(appendKey(b, name), '"')
 	return append(plain(e).AppendTo(b), '"')
 }

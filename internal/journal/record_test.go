@@ -245,3 +245,16 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+// The zone of an address is a device's name, which may hold what JSON escapes.
+func TestMarshalZone(t *testing.T) {
+	r := bare
+	r.Dst = netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone("a\"\n\\b"), 9)
+	var got Record
+	if err := json.Unmarshal(r.append(nil), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Dst != r.Dst {
+		t.Errorf("read %v, want %v", got.Dst, r.Dst)
+	}
+}

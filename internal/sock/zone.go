@@ -1,0 +1,38 @@
+package sock
+
+import (
+	"net/netip"
+	"strconv"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Zoned is an end of the socket as people read it: a link-local address means
+// another host on every link, and has the zone that it is in (RFC 4007, 11). Where
+// addresses are compared there are no zones: the device stands beside them.
+func (s *Socket) Zoned(e ssfilter.Endpoint) ssfilter.Endpoint {
+	if s.Iface == 0 || !LinkLocal(e.Addr()) {
+		return e
+	}
+	return netip.AddrPortFrom(e.Addr().WithZone(s.Zone()), e.Port())
+}
+
+// LinkLocal reports whether an address needs a zone.
+func LinkLocal(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.IsLinkLocalUnicast() }
+
+// Zone is the name of the device that the socket is bound to, which the kernel does
+// where it uses a link-local address; its number where the device has no name any
+// more, or one that is more than a word.
+func (s *Socket) Zone() string {
+	for i := range len(s.Device) {
+		switch c := s.Device[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == '@':
+		default:
+			return strconv.FormatUint(uint64(s.Iface), 10)
+		}
+	}
+	if s.Device == "" {
+		return strconv.FormatUint(uint64(s.Iface), 10)
+	}
+	return s.Device
+}
