@@ -165,12 +165,14 @@ func (d *watch) publish() {
 		Time: now, Started: b.started, Ready: d.ready,
 		Problems: b.problems, Notes: b.notes, File: b.file, Rules: make([]status.Rule, len(o.Rules)),
 		Sockets: b.sockets, SocketsAt: b.socketsAt, SocketsEverySeconds: b.socketsEvery.Seconds(), History: b.history.History(now),
-		Actions:        slices.Clone(b.actions),
-		ActionPossible: map[string]bool{string(rules.Kill): o.CannotKill == "", string(rules.Alert): true, string(rules.Log): true},
-		Lateness:       b.lateness.Clone(),
+		Actions:             slices.Clone(b.actions),
+		ActionPossible:      map[string]bool{string(rules.Kill): o.CannotKill == "", string(rules.Alert): true, string(rules.Log): true},
+		Lateness:            b.lateness.Clone(),
+		WriteStalledSeconds: stalledSeconds(d.recorder.stalled()),
 		Looks: status.Looks{
 			OK: o.Looks, Failed: o.FailedLooks, Duration: b.durations.Clone(),
 			IntervalSeconds: o.Interval.Seconds(), WantedSeconds: o.Wanted.Seconds(),
+			StalledSeconds: stalledSeconds(d.scan.stalled(instant)),
 		},
 	}
 	slices.Reverse(s.Actions)
@@ -192,6 +194,19 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	})
 	b.stands(o.Failing, status.Problem{
 		Kind: "looks", Text: "looks at the socket table fail: new sockets are not found", Cure: "the log says why", Since: now,
+	})
+	stalled := d.scan.stalled(d.Now())
+	b.stands(stalled >= scanPatience, status.Problem{
+		Kind: "scan", Since: now,
+		Text: "the scan of the socket table has not ended for " + stalled.Round(time.Second).String() + ": new sockets are not found, known ones are attended to",
+		Cure: lockCure,
+	})
+	locked := 0
+	if q := d.questions.Load(); q != nil {
+		locked = q.lockedNow()
+	}
+	b.stands(locked > 0, status.Problem{
+		Kind: "locked", Since: now, Text: fmt.Sprintf("sockets that cannot be asked for, and are left alone: %d; the kernel waits for the programs that hold their locks", locked), Cure: lockCure,
 	})
 	b.stands(o.Stretched, status.Problem{
 		Kind: "interval", Since: now,

@@ -138,6 +138,9 @@ type watch struct {
 	warned   bool // that nothing can be killed
 	tally    tally
 	ruled    atomic.Int64 // instant at which the rules in force came: for the actor
+	scan     scan
+
+	questions atomic.Pointer[questioner] // the asker's
 
 	set        *rules.Set   // in force
 	enabled    bool         // a rule in force is
@@ -274,7 +277,7 @@ func (d *watch) loop(ctx context.Context) {
 			d.takeLeave(late)
 			return
 		}
-		timer.Reset(min(plan.Wake, d.tell(now)).Sub(d.Now()))
+		timer.Reset(min(plan.Wake, d.tell(now), d.sayStalled(now)).Sub(d.Now()))
 	}
 }
 
@@ -319,6 +322,7 @@ func (d *watch) carryOut(p engine.Plan) {
 		d.counts <- struct{}{}
 	}
 	if p.Look != nil {
+		d.scan = scan{sent: now}
 		d.looks <- p.Look
 	}
 	if len(p.Ask) > 0 {
@@ -419,6 +423,7 @@ func (d *watch) reload(r Reload) {
 func (d *watch) notice(in engine.Input, now sock.Instant) {
 	switch in := in.(type) {
 	case engine.Looked:
+		d.scanned(now)
 		d.tally.looked = in.Cost
 		d.board.durations.Observe(now.Sub(in.Sent))
 		if in.Err == nil {

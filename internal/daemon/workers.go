@@ -188,12 +188,13 @@ func monotonicUsec() int64 {
 
 // asker asks for single sockets.
 func (d *watch) asker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
-	kernel, err := d.OpenKernel()
+	questions, err := newQuestioner(d.OpenKernel)
 	if err != nil {
 		return nil, err
 	}
+	d.questions.Store(questions)
 	return func() {
-		defer kernel.Close()
+		defer questions.close()
 		// The engine is done with an answer before it asks that many times more.
 		var answers [engine.MostAskBatches][]sock.Answer
 		for n := 0; ; n = (n + 1) % len(answers) {
@@ -202,7 +203,7 @@ func (d *watch) asker(done <-chan struct{}, send func(engine.Input)) (func(), er
 				return
 			case ids := <-d.asks:
 				var err error
-				answers[n], err = kernel.Ask(ids, answers[n])
+				answers[n], err = questions.Ask(ids, answers[n])
 				send(engine.Asked{IDs: ids, Answers: answers[n], Err: err})
 			}
 		}

@@ -51,6 +51,8 @@ var (
 	lookDuration   = desc("look_duration_seconds", "How long readings of the socket table took.")
 	lookInterval   = desc("look_interval_seconds", "Time between readings of the socket table, stretched by cpu_budget where they cost much.")
 	lookWanted     = desc("look_interval_wanted_seconds", "What the interval would be if readings of the socket table had no cost.")
+	scanStalled    = desc("scan_stalled_seconds", "For how long the reading of the socket table under way has not ended, beyond a second; else 0.")
+	writeStalled   = desc("state_write_stalled_seconds", "For how long a write to the state directory has not ended, beyond a second; else 0.")
 	reloadOK       = desc("rules_last_reload_successful", "1 if what the rules file says is in force.")
 	reloadTime     = desc("rules_last_reload_success_timestamp_seconds", "When the rules in force were loaded; 0 while no file was, and the built-in ones are in force.")
 	alerts         = desc("alerts_total", "Alerts by receiver, and by what became of them.", "receiver", "result")
@@ -65,7 +67,7 @@ type collector struct {
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildInfo, sockets, socketsAt, ruleSockets, ruleCandidates, ruleOldest, ruleFiring, ruleStopped, ruleActs, actions, heldBack,
-		actionPossible, lateness, looks, lookDuration, lookInterval, lookWanted, reloadOK, reloadTime, alerts,
+		actionPossible, lateness, looks, lookDuration, lookInterval, lookWanted, scanStalled, writeStalled, reloadOK, reloadTime, alerts,
 	} {
 		descs <- d
 	}
@@ -118,6 +120,8 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	metrics <- histogram(lookDuration, &s.Looks.Duration)
 	gauge(lookInterval, s.Looks.IntervalSeconds)
 	gauge(lookWanted, s.Looks.WantedSeconds)
+	gauge(scanStalled, s.Looks.StalledSeconds)
+	gauge(writeStalled, s.WriteStalledSeconds)
 	gauge(reloadOK, number(s.File.OK))
 	loaded := 0.0
 	if !s.File.BuiltIn {

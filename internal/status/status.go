@@ -41,7 +41,10 @@ type Status struct {
 	ActionPossible map[string]bool  `json:"action_possible"`
 	Lateness       Histogram        `json:"lateness_seconds"` // of actions, after the instant they fell due
 	Looks          Looks            `json:"looks"`
-	Receivers      []Receiver       `json:"receivers"`
+	// WriteStalledSeconds is for how long a write to the state directory has been under
+	// way, beyond a second; else 0.
+	WriteStalledSeconds float64    `json:"write_stalled_seconds"`
+	Receivers           []Receiver `json:"receivers"`
 }
 
 // NowFor is for how long after it was counted a number of sockets is that of now,
@@ -226,6 +229,7 @@ type Looks struct {
 	Duration        Histogram `json:"duration_seconds"`
 	IntervalSeconds float64   `json:"interval_seconds"` // between looks; 0: none are wanted
 	WantedSeconds   float64   `json:"wanted_seconds"`   // what it would be, had looks no cost
+	StalledSeconds  float64   `json:"stalled_seconds"`  // for how long the one under way has been, beyond a second; else 0
 }
 
 // Receiver is what became of the alerts to one receiver.
