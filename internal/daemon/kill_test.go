@@ -3,11 +3,13 @@ package daemon_test
 import (
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -238,6 +240,50 @@ func TestReusedAddresses(t *testing.T) {
 	w.dies(second, 2*bound)
 	if told := w.killed(first.cookie); len(told) > 0 {
 		t.Errorf("the kernel was told to destroy a socket that had ended")
+	}
+}
+
+// A request whose client half-closes is in close-wait while a busy server has not
+// accepted it. Its time begins when the server does.
+func TestAccepted(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, match string
+		closes      bool
+	}{
+		{"close-wait", "{state: close-wait, sport: 5432, in_state_for: 2s}", true},
+		{"established", "{state: established, sport: 5432, idle_for: 2s}", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			l := w.listen(nstest.V4, 5432)
+			var shown atomic.Int32 // scans that were over while it waited
+			w.look = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+				waits := false
+				defer func() {
+					if waits {
+						shown.Add(1)
+					}
+				}()
+				return k.Look(q, func(s *sock.Socket, got sock.Instant) {
+					waits = waits || s.Inode == 0 && s.Src.Port() == 5432 && s.State != ssfilter.Listening
+					each(s, got)
+				})
+			}
+			w.watch(often + "rules: [{name: r, match: " + test.match + ", then: kill}]\n")
+			client := must(nstest.Connect(must(l.Local())(t)))(t)
+			w.closeLater(client)
+			if test.closes {
+				check(t, client.CloseWrite())
+			}
+			w.reach(w.options.Now().Add(2 * bound))
+			w.until("scan that shows it", func() bool { return shown.Load() > 1 })
+			accepted := w.options.Now()
+			s := must(l.Accept())(t)
+			w.closeLater(s)
+			w.dies(stuck{Socket: s, cookie: must(s.Cookie())(t), since: accepted}, bound)
+		})
 	}
 }
 
