@@ -69,13 +69,12 @@ func (h *host) openKernel() (daemon.Kernel, error) {
 }
 
 func (h *host) options(log *slog.Logger) daemon.Options {
+	holders := owner.NewFinder(procRoot)
 	return daemon.Options{
 		Log: log, Now: h.now, Precision: h.precision, Netns: netnsName(),
 		OpenKernel:   h.openKernel,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {
-			return owner.Find(procRoot, inodes)
-		},
+		FindOwners:   holders.Find, FindNew: holders.FindNew,
 		ReadUsage: func(pid int) (owner.Usage, error) { return owner.ReadUsage(procRoot, pid) },
 		Examine:   func() (owner.Access, error) { return owner.Examine(procRoot) },
 		Able:      h.engineAble(), Cure: h.cure(), MostTracks: boundMemory(),

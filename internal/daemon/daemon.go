@@ -89,6 +89,7 @@ type Options struct {
 	OpenKernel   func() (Kernel, error) // to look, to ask and to destroy: one for each
 	OpenCounters func() (Counters, error)
 	FindOwners   func(inodes map[uint32]struct{}) (owner.Found, error)
+	FindNew      func(inodes map[uint32]struct{}) (owner.Found, error) // as owner.Finder does; nil: there is only the walk
 	ReadUsage    func(pid int) (owner.Usage, error)
 	Examine      func() (owner.Access, error) // whose descriptors can be read; nil: that is not to be told
 
@@ -131,6 +132,7 @@ type watch struct {
 	asks     chan []sock.ID
 	acts     chan []engine.Action
 	resolves chan []uint32
+	reads    chan []uint32
 	samples  chan []engine.Process
 	censuses chan struct{}
 	counted  chan census
@@ -176,7 +178,7 @@ const stopWithin = 700 * time.Millisecond
 func Run(ctx context.Context, o Options) error {
 	d := &watch{
 		Options: o,
-		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), MostTracks: o.MostTracks}),
+		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), UID: uint32(os.Geteuid()), MostTracks: o.MostTracks}),
 		inputs:  make(chan engine.Input, 8),
 		// The engine bounds what is under way of each kind: no send on these waits.
 		looks:    make(chan *engine.Look, 1),
@@ -184,6 +186,7 @@ func Run(ctx context.Context, o Options) error {
 		asks:     make(chan []sock.ID, engine.MostAskBatches),
 		acts:     make(chan []engine.Action, engine.MostActBatches),
 		resolves: make(chan []uint32, 1),
+		reads:    make(chan []uint32, 1),
 		samples:  make(chan []engine.Process, 1),
 		censuses: make(chan struct{}, 1),
 		counted:  make(chan census),
@@ -333,6 +336,9 @@ func (d *watch) carryOut(p engine.Plan) {
 	}
 	if len(p.Resolve) > 0 {
 		d.resolves <- p.Resolve
+	}
+	if len(p.Read) > 0 {
+		d.reads <- p.Read
 	}
 	if len(p.Sample) > 0 {
 		d.samples <- p.Sample

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/status"
@@ -146,5 +149,46 @@ func TestUnnamedHolders(t *testing.T) {
 	w.until("note", func() bool { s := current(); return len(s.Notes) == 1 && s.Notes[0].Kind == "holders" })
 	if n := w.count(said); n != 1 || len(current().Problems) > 0 {
 		t.Errorf("said %d times; the problems: %v", n, current().Problems)
+	}
+}
+
+// A walk through /proc that takes longer than the bound of a rule does not stand
+// between due and done: the sockets are root's, as far as anybody here can tell, and
+// the kernel may hold such.
+func TestSlowWalk(t *testing.T) {
+	t.Parallel()
+	const n, bound = 20, 2 * time.Second
+	w := newWorld(t)
+	finder := owner.NewFinder("/proc")
+	elsewhere := func(found owner.Found, err error) (owner.Found, error) {
+		takeElsewhere(found.Owners)
+		return found, err
+	}
+	w.options.FindNew = func(inodes map[uint32]struct{}) (owner.Found, error) { return elsewhere(finder.FindNew(inodes)) }
+	w.options.FindOwners = func(inodes map[uint32]struct{}) (owner.Found, error) {
+		found, err := elsewhere(finder.Find(inodes))
+		found.Complete = true // as on a host whose processes can all be read
+		for began := time.Now(); time.Since(began) < 300*time.Millisecond; {
+			runtime.Gosched() // its cost is CPU
+		}
+		time.Sleep(3 * time.Second)
+		return found, err
+	}
+	l := w.listen(nstest.V4, 5432)
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 2s}, then: [kill]}]\n")
+	w.result(w.leak(l).cookie, journal.Done) // after the first walk
+	var late []time.Duration
+	made := make([]stuck, n)
+	for i := range made {
+		made[i] = w.leak(l)
+		time.Sleep(200 * time.Millisecond)
+	}
+	for _, s := range made {
+		late = append(late, w.dies(s, bound))
+	}
+	slices.Sort(late)
+	t.Logf("killed after their time: half within %v, all within %v", late[n/2], late[n-1])
+	if late[n-1] > time.Second { // a walk takes three
+		t.Errorf("the last was killed %v after its time", late[n-1])
 	}
 }

@@ -58,6 +58,7 @@ func (d *watch) startWorkers() (stop func(), err error) {
 	start(func() (func(), error) { return d.asker(done, send) })
 	start(func() (func(), error) { return d.actor(done, send) })
 	start(func() (func(), error) { return func() { d.walk(done, send) }, nil })
+	start(func() (func(), error) { return func() { d.readNew(done, send) }, nil })
 	start(func() (func(), error) { return func() { d.sampleUsage(done, send) }, nil })
 	if d.Board != nil {
 		start(func() (func(), error) { return d.counter(done) })
@@ -243,14 +244,37 @@ func (d *watch) walk(done <-chan struct{}, send func(engine.Input)) {
 		case <-done:
 			return
 		case inodes := <-d.resolves:
-			wanted := make(map[uint32]struct{}, len(inodes))
-			for _, inode := range inodes {
-				wanted[inode] = struct{}{}
-			}
-			began := d.Now()
+			began := threadTime()
 			// Where /proc cannot be walked at all, the holders are unknown.
-			found, err := d.FindOwners(wanted)
-			send(engine.Owned{Holders: found.Owners, Complete: err == nil && found.Complete, Cost: d.Now().Sub(began)})
+			found, err := d.FindOwners(set(inodes))
+			send(engine.Owned{Holders: found.Owners, Complete: err == nil && found.Complete, Cost: threadTime() - began})
 		}
 	}
+}
+
+// readNew finds the holders of sockets that are new. It goes on beside a walk.
+func (d *watch) readNew(done <-chan struct{}, send func(engine.Input)) {
+	for {
+		select {
+		case <-done:
+			return
+		case inodes := <-d.reads:
+			began := threadTime()
+			in := engine.Read{Err: errors.ErrUnsupported}
+			if d.FindNew != nil {
+				found, err := d.FindNew(set(inodes))
+				in.Holders, in.Err = found.Owners, err // with which the walk finds them, or nobody does
+			}
+			in.Cost = threadTime() - began
+			send(in)
+		}
+	}
+}
+
+func set(inodes []uint32) map[uint32]struct{} {
+	s := make(map[uint32]struct{}, len(inodes))
+	for _, inode := range inodes {
+		s[inode] = struct{}{}
+	}
+	return s
 }

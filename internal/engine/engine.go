@@ -34,6 +34,7 @@ const (
 type Config struct {
 	Precision time.Duration // how far the kernel's times may be off
 	Self      int           // the watchdog's own process
+	UID       uint32        // and its user
 	// MostTracks bounds how many sockets are kept in mind, and so the memory that
 	// takes; 0: nothing does. It watches the oldest, and the others as room comes.
 	MostTracks int
@@ -457,7 +458,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 				}
 			case a.Kind == rules.Alert:
 				// It is counted for as long as it is due.
-			case e.awaitsOwner(t, now):
+			case e.awaitsOwner(t, s, now):
 				next = min(next, t.patience)
 			case a.Kind == rules.Log:
 				e.say(e.action(t, s, r, j, now), Done)

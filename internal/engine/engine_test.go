@@ -46,6 +46,9 @@ type bench struct {
 	late          []time.Duration
 	memories      map[uint64]sock.Memory
 	slow, partial bool // walks of /proc: that do not end, that were refused a process
+	walkCost      time.Duration
+	walks, reads  int             // of all descriptors, of the new ones
+	reused        map[uint32]bool // sockets behind descriptors that were another's
 	programs      map[int]*simProgram
 	world         []worldEvent // what is to happen, in no order
 }
@@ -216,13 +219,32 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		inputs = append(inputs, in)
 	}
 	if len(p.Resolve) > 0 && !b.slow {
-		in := Owned{Complete: !b.partial, Holders: make(map[uint32][]sock.Owner)}
+		in := Owned{Complete: !b.partial, Cost: b.walkCost, Holders: make(map[uint32][]sock.Owner)}
 		for _, inode := range p.Resolve {
 			if held := b.holders(inode); held != nil {
 				in.Holders[inode] = held
 			}
 		}
-		inputs = append(inputs, in)
+		b.walks++
+		if b.walkCost > 0 {
+			b.later(b.walkCost, func() { b.step(in) })
+		} else {
+			inputs = append(inputs, in)
+		}
+	}
+	if len(p.Read) > 0 && !b.slow {
+		b.reads++
+		in := Read{Cost: b.walkCost / 20, Holders: make(map[uint32][]sock.Owner)}
+		for _, inode := range p.Read {
+			if held := b.holders(inode); held != nil && !b.reused[inode] {
+				in.Holders[inode] = held
+			}
+		}
+		if b.walkCost > 0 {
+			b.later(in.Cost, func() { b.step(in) })
+		} else {
+			inputs = append(inputs, in)
+		}
 	}
 	if len(p.Sample) > 0 {
 		b.sampled += len(p.Sample)
@@ -844,6 +866,7 @@ func TestStopWhileAsking(t *testing.T) {
 	b.e.Step(b.now, Ruled{Program: Compile(&r)})
 	l := b.e.Step(b.now, Counted{}).Look
 	b.e.Step(b.now, b.look(l))
+	b.e.Step(b.now, Read{Err: errors.New("no /proc")})
 	p := b.e.Step(b.now, Owned{Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}, Complete: true})
 	if len(p.Ask) != 1 {
 		t.Fatalf("asked for %v, want the one socket", p.Ask)
@@ -867,7 +890,7 @@ func TestHeldByTheKernel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			b.holders = func(uint32) []sock.Owner { return nil }
-			b.add(1, time.Minute)
+			b.add(1, time.Minute, ofRoot)
 			b.rule(set(killing("r")))
 			b.until(30 * time.Second)
 			then(b)
@@ -879,12 +902,14 @@ func TestHeldByTheKernel(t *testing.T) {
 		b := newBench(t)
 		b.holders = func(uint32) []sock.Owner { return nil }
 		b.slow = true
-		b.add(1, time.Minute)
+		b.add(1, time.Minute, ofRoot)
 		b.rule(set(killing("r")))
 		b.until(20 * time.Second)
 		b.want()
 	})
 }
+
+func ofRoot(s *simSocket) { s.uid = 0 }
 
 // What comes alive between the decision and the act, however long the record of
 // the intent takes, is not destroyed: it counts anew from then on.

@@ -193,9 +193,9 @@ func (k *simKernel) open(age time.Duration) *simSocket {
 	case 0:
 		s.mptcp = true
 	case 1:
-		s.kernel = true
+		s.kernel, s.uid = true, []uint32{0, 65534}[k.rng.IntN(2)]
 	case 2:
-		s.self = true
+		s.self, s.uid = true, simSelf
 	case 3:
 		s.uid = 0
 	}
@@ -278,6 +278,11 @@ func (k *simKernel) read(s *simSocket) {
 func (k *simKernel) accept(s *simSocket) {
 	k.after(s, k.upTo(90*time.Second), func() {
 		s.inode, s.uid = 1000+uint32(s.id.Cookie), 1000
+		if s.self {
+			s.uid = simSelf
+		} else if s.kernel {
+			s.uid = 0
+		}
 		s.accepted, s.changed = k.now, k.now
 		k.read(s)
 	})

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"cmp"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -15,6 +17,14 @@ const (
 	// ownerPatience is how long a socket that is due waits for a walk that does not
 	// end: it may show that the kernel itself holds the socket.
 	ownerPatience = 30 * time.Second
+	// namePatience is how long one waits that was due when it was first seen, where a
+	// walk can show no more than a name for the log. Others do not.
+	namePatience = time.Second
+	// slowWalk is what a walk takes that comes too late for some: the descriptors that
+	// are new, of those who held such sockets before, are read beside it.
+	slowWalk = 50 * time.Millisecond
+	// readPatience is how long a walk waits for the end of that.
+	readPatience = time.Second
 	// walkShare spaces the walks: they cost no more than a tenth of a core; a
 	// quarter where a socket falls due before the next one would have ended.
 	walkShare   = 10
@@ -39,13 +49,21 @@ type owners struct {
 	cost    time.Duration
 	partial bool // it could not read every process
 
+	// Of reading new descriptors.
+	fresh    []*track     // of wants: those for which that was not tried
+	freshDue sock.Instant // when the first of them falls due
+	tried    []*track     // in the reading under way
+	reading  bool
+	readAt   sock.Instant // the end of the last, or its start while it is under way
+	readCost time.Duration
+
 	killed    map[uint32]string // inode to rule, of sockets that were killed
 	following map[uint32]string // in the walk under way
 	followAt  sock.Instant
 }
 
 func newOwners() owners {
-	return owners{urgent: never, followAt: never, killed: make(map[uint32]string)}
+	return owners{urgent: never, freshDue: never, followAt: never, killed: make(map[uint32]string)}
 }
 
 func (o *owners) lead() time.Duration { return ownerLead + 2*walkShare*o.cost }
@@ -53,10 +71,13 @@ func (o *owners) lead() time.Duration { return ownerLead + 2*walkShare*o.cost }
 // nextWalk is when the next walk may begin.
 func (o *owners) nextWalk() sock.Instant {
 	next := o.ended.Add(walkShare * o.cost)
-	if o.urgent == never || o.partial {
-		return next
+	if o.urgent != never && !o.partial {
+		next = min(next, max(o.ended.Add(urgentShare*o.cost), o.urgent.Add(-ownerLead-2*o.cost)))
 	}
-	return min(next, max(o.ended.Add(urgentShare*o.cost), o.urgent.Add(-ownerLead-2*o.cost)))
+	if o.reading { // it may make the walk needless
+		next = max(next, o.readAt.Add(readPatience))
+	}
+	return next
 }
 
 // want has the holders of t looked for, once, and again where the kernel seems to
@@ -71,39 +92,113 @@ func (o *owners) want(t *track, due sock.Instant) {
 	}
 	t.wanted = true
 	o.wants = append(o.wants, t)
+	o.fresh, o.freshDue = append(o.fresh, t), min(o.freshDue, due)
 }
 
 // awaitsOwner reports whether a decision on t should wait for its holders.
-func (e *Engine) awaitsOwner(t *track, now sock.Instant) bool {
-	e.owners.want(t, now)
-	if t.owner != nil || t.inode == 0 {
+func (e *Engine) awaitsOwner(t *track, s *sock.Socket, now sock.Instant) bool {
+	o := &e.owners
+	o.want(t, now)
+	switch {
+	case t.owner != nil || t.inode == 0:
 		return false // what the kernel holds stays the kernel's until a holder is seen
-	}
-	if e.owners.partial && t.ahead {
-		// No walk here can show that the kernel itself holds a socket. There was
-		// time to find a name for the log, and the act is not late for that.
-		return false
-	}
-	if t.patience == 0 {
-		t.patience = now.Add(ownerPatience + 2*walkShare*e.owners.cost)
+	case !o.partial && mayBeKernels(s), s.UID == e.config.UID && !t.notOwn:
+		if t.patience == 0 {
+			t.patience = now.Add(ownerPatience + 2*walkShare*o.cost)
+		}
+	case t.foreseen:
+		return false // there was time to find a name for the log, and the act is not late for that
+	case t.patience == 0:
+		t.patience = now.Add(namePatience)
 	}
 	return now < t.patience
+}
+
+// mayBeKernels reports whether the kernel itself may hold a socket that has an
+// inode. Its own sockets (NFS, NVMe, DRBD) are made by its threads, and what it took
+// over (iSCSI, NBD) by daemons: all are root's, which shows as the overflow user
+// where that has no number here.
+func mayBeKernels(s *sock.Socket) bool {
+	const overflow = 65534
+	return s.UID == 0 || s.UID == overflow
 }
 
 func (o *owners) wake() sock.Instant {
 	switch {
 	case o.walking:
-		return never
+		return o.nextReading()
 	case len(o.wants) > 0:
-		return o.nextWalk()
+		return min(o.nextWalk(), o.nextReading())
 	default:
 		return max(o.nextWalk(), o.followAt)
+	}
+}
+
+// nextReading is when new descriptors are to be read: never, where a walk is fast
+// enough.
+func (o *owners) nextReading() sock.Instant {
+	if o.reading || len(o.fresh) == 0 || o.ended != 0 && o.cost < slowWalk {
+		return never
+	}
+	return max(o.readAt.Add(urgentShare*o.readCost), o.freshDue.Add(-ownerLead))
+}
+
+// read has new descriptors read, for those who would come too late for a walk.
+func (e *Engine) read(now sock.Instant) {
+	o := &e.owners
+	if now < o.nextReading() {
+		return
+	}
+	o.tried, o.fresh, o.freshDue = append(o.tried[:0], o.fresh...), o.fresh[:0], never
+	for _, t := range o.tried {
+		e.plan.Read = append(e.plan.Read, t.inode)
+	}
+	slices.Sort(e.plan.Read)
+	e.plan.Read = slices.Compact(e.plan.Read)
+	o.reading, o.readAt = true, now
+}
+
+func (in Read) apply(e *Engine, now sock.Instant) {
+	o := &e.owners
+	o.reading, o.readAt, o.readCost = false, now, in.Cost
+	kills := e.killsAny()
+	for _, t := range o.tried {
+		held := in.Holders[t.inode]
+		switch {
+		case in.Err != nil:
+		case len(held) > 0:
+			e.found(t, &Holders{Owners: held}, kills, now)
+		default:
+			t.notOwn = true
+			e.heard(t, now)
+		}
+	}
+	clear(o.tried)
+	o.wants = slices.DeleteFunc(o.wants, func(t *track) bool { return !t.wanted })
+}
+
+// found takes in who holds t.
+func (e *Engine) found(t *track, held *Holders, kills bool, now sock.Instant) {
+	t.wanted = false
+	held.at = now
+	t.owner = held
+	if kills {
+		e.usages.watch(held.Owners, now)
+	}
+	e.heard(t, now)
+}
+
+// heard has t asked for anew, if it waits to hear of its holders.
+func (e *Engine) heard(t *track, now sock.Instant) {
+	if t.phase == waiting && t.patience != 0 && t.alarm.in != nil {
+		e.wait(t, now)
 	}
 }
 
 // resolve starts a walk through /proc for all who are wanted.
 func (e *Engine) resolve(now sock.Instant) {
 	o := &e.owners
+	e.read(now)
 	if o.walking || now < o.nextWalk() || len(o.wants) == 0 && now < o.followAt {
 		return
 	}
@@ -120,6 +215,9 @@ func (e *Engine) resolve(now sock.Instant) {
 	slices.Sort(e.plan.Resolve)
 	e.plan.Resolve = slices.Compact(e.plan.Resolve)
 	o.walking, o.urgent = true, never
+	if o.ended != 0 && o.cost < slowWalk {
+		o.fresh, o.freshDue = o.fresh[:0], never // it finds those, too
+	}
 }
 
 func (in Examined) apply(e *Engine, _ sock.Instant) {
@@ -133,18 +231,12 @@ func (in Owned) apply(e *Engine, now sock.Instant) {
 	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete
 	kills := e.killsAny()
 	for _, t := range o.asked {
-		t.wanted = false
 		held := in.Of(t.inode)
-		// A walk that was refused a process does not unsay what a whole one said.
-		held.Kernel = held.Kernel || t.inode != 0 && len(held.Owners) == 0 && t.owner != nil && t.owner.Kernel
-		held.at = now
-		t.owner = held
-		if kills {
-			e.usages.watch(held.Owners, now)
+		if len(held.Owners) == 0 && !held.Kernel && t.owner != nil {
+			// A walk that was refused a process does not unsay what is known.
+			held.Owners, held.Kernel = t.owner.Owners, t.owner.Kernel
 		}
-		if t.phase == waiting && t.patience != 0 && t.alarm.in != nil {
-			e.wait(t, now)
-		}
+		e.found(t, held, kills, now)
 	}
 	clear(o.asked)
 	o.asked = o.asked[:0]
@@ -181,9 +273,16 @@ func (e *Engine) stillOpen(holders map[uint32][]sock.Owner) {
 	for l := range open {
 		leaks = append(leaks, l)
 	}
-	slices.SortFunc(leaks, func(a, b leak) int { return a.pid - b.pid })
+	slices.SortFunc(leaks, func(a, b leak) int { return cmp.Or(a.pid-b.pid, cmp.Compare(a.rule, b.rule)) })
 	for _, l := range leaks {
-		e.note(slog.LevelWarn, "the program has still not closed the descriptors of sockets killed since this was last looked at: only closing them, or its end, frees those",
+		e.note(slog.LevelWarn, fmt.Sprintf("%s[%d] still holds %s of killed sockets", l.comm, l.pid, descriptorsText(open[l])),
 			slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", open[l]))
 	}
+}
+
+func descriptorsText(n int) string {
+	if n == 1 {
+		return "a descriptor"
+	}
+	return fmt.Sprint(n, " descriptors")
 }

@@ -67,9 +67,9 @@ func TestWorlds(t *testing.T) {
 
 // simTally counts what happened.
 type simTally struct {
-	Steps, Looks, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alarms, Grouped, Spins, Spared int
-	Latest                                                                                                                                                  time.Duration // of those seen before they fell due
-	Accepted                                                                                                                                                int           // acts on what waited in an accept queue
+	Steps, Looks, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alarms, Grouped, Reads, Spins, Spared int
+	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
+	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
 }
 
 func (t *simTally) add(u *simTally) {
@@ -90,6 +90,7 @@ func (t *simTally) add(u *simTally) {
 	t.Fired += u.Fired
 	t.Alarms += u.Alarms
 	t.Grouped += u.Grouped
+	t.Reads += u.Reads
 	t.Spins += u.Spins
 	t.Spared += u.Spared
 	t.Accepted += u.Accepted
@@ -121,6 +122,7 @@ type simWorld struct {
 	looked   map[string]bool      // for the rule, in this run of the watchdog
 	alarms   map[string]bool      // that fire
 	programs [4]simProgram        // by PID
+	walking  time.Duration        // through /proc, at the longest
 	spinning bool                 // some kills have a program spin
 	spins    map[int]sock.Instant // until when they do, by PID
 	acting   sock.Instant         // until when the actor is busy
@@ -215,6 +217,7 @@ func newSimWorld(seed uint64) *simWorld {
 	w.calm = w.rng.IntN(2) == 0
 	w.marks = w.rng.IntN(2) == 0
 	w.spinning = w.rng.IntN(4) == 0
+	w.walking = []time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 3 * time.Second}[w.rng.IntN(3)]
 	if w.rng.IntN(8) == 0 {
 		w.able.KillTimeWait = "this kernel cannot"
 	}
@@ -302,7 +305,7 @@ func (w *simWorld) run() {
 func (w *simWorld) start() {
 	w.run_++
 	w.acting = 0
-	w.engine = New(Config{Precision: w.jiffy, Self: 1})
+	w.engine = New(Config{Precision: w.jiffy, Self: 1, UID: simSelf})
 	w.step(w.able)
 	var r Restored
 	for _, m := range w.memories {
@@ -605,7 +608,7 @@ func (w *simWorld) step(in Input) {
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
-	if w.stopped && (p.Look != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Sample) > 0) {
+	if w.stopped && (p.Look != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Read)+len(p.Sample) > 0) {
 		w.failf("something new was begun after the word to stop")
 	}
 	if w.stopped && p.Stopped {
@@ -634,6 +637,9 @@ func (w *simWorld) step(in Input) {
 	}
 	if len(p.Resolve) > 0 {
 		w.resolve(p.Resolve)
+	}
+	if len(p.Read) > 0 {
+		w.read(p.Read)
 	}
 	if len(p.Sample) > 0 {
 		w.sample(p.Sample)
@@ -760,20 +766,42 @@ func (w *simWorld) ask(ids []sock.ID) {
 	})
 }
 
+// simSelf is the watchdog's own user.
+const simSelf = 990
+
 // resolve walks through /proc.
 func (w *simWorld) resolve(inodes []uint32) {
-	cost := w.upTo(20 * time.Millisecond)
+	cost := w.upTo(w.walking)
 	w.deliver(cost+w.upTo(20*time.Millisecond), func() Input {
 		in := Owned{Holders: make(map[uint32][]sock.Owner), Complete: true, Cost: cost}
-		for _, s := range w.kernel.sockets {
-			if s.inode == 0 || s.kernel || !slices.Contains(inodes, s.inode) {
-				continue
-			}
-			o := sock.Owner{PID: w.holder(s), Start: uint64(w.run_ % 2), Comm: "leaky"} // 0: not to be watched
-			in.Holders[s.inode] = []sock.Owner{o}
-		}
+		w.holders(inodes, in.Holders, false)
 		return in
 	})
+}
+
+// read reads the descriptors that are new. It may find any socket, and none.
+func (w *simWorld) read(inodes []uint32) {
+	cost, asked := w.upTo(w.walking/10), slices.Clone(inodes)
+	w.tally.Reads++
+	w.deliver(cost, func() Input {
+		in := Read{Holders: make(map[uint32][]sock.Owner), Cost: cost}
+		if w.unlucky(10) {
+			return Read{Cost: cost, Err: errors.New("no /proc")}
+		}
+		w.holders(slices.DeleteFunc(inodes, func(uint32) bool { return w.rng.IntN(3) == 0 }), in.Holders, false)
+		w.holders(asked, in.Holders, true)
+		return in
+	})
+}
+
+func (w *simWorld) holders(of []uint32, holders map[uint32][]sock.Owner, onlySelf bool) {
+	for _, s := range w.kernel.sockets {
+		if s.inode == 0 || s.kernel || onlySelf && !s.self || !slices.Contains(of, s.inode) {
+			continue
+		}
+		// Where its start is not known, it is not to be watched.
+		holders[s.inode] = []sock.Owner{{PID: w.holder(s), Start: uint64(w.run_ % 2), Comm: "leaky"}}
+	}
 }
 
 // holder is the process that has a socket.
@@ -1024,9 +1052,9 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 	}
 	const (
 		looking = 400 * time.Millisecond
-		walking = 400 * time.Millisecond
 		asking  = 45 * time.Millisecond
 	)
+	walking := 20 * w.walking
 	looks := 1
 	if !w.calm {
 		looks = 8

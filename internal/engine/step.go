@@ -73,8 +73,17 @@ type Asked struct {
 // Owned says which processes hold the asked inodes.
 type Owned struct {
 	Holders  map[uint32][]sock.Owner
-	Complete bool // every process of the host was read
-	Cost     time.Duration
+	Complete bool          // every process of the host was read
+	Holding  int           // how many processes a Read would read
+	Cost     time.Duration // of CPU
+}
+
+// Read says which processes hold the asked inodes by a descriptor that is new since
+// they were last read. What is not found may be anywhere, but not with the watchdog.
+type Read struct {
+	Holders map[uint32][]sock.Owner
+	Cost    time.Duration // of CPU
+	Err     error         // nothing was learnt
 }
 
 // Examined says whether a walk can show every process of the host, and all its
@@ -107,6 +116,7 @@ type Plan struct {
 	Look     *Look           // read the socket table
 	Ask      []sock.ID       // ask for these sockets by name
 	Resolve  []uint32        // find the holders of these inodes
+	Read     []uint32        // find the holders of these, by new descriptors
 	Sample   []Process       // read the CPU usage of these
 	Act      []Action        // do these, in this order
 	Report   []Action        // say these: they are decided, and nothing is to be done

@@ -50,6 +50,7 @@ type track struct {
 
 	owner    *Holders
 	wanted   bool         // its owner is being looked for
+	notOwn   bool         // the watchdog does not hold it
 	foreseen bool         // it was known before it fell due
 	ahead    bool         // and well before that
 	patience sock.Instant // until when to wait for that; 0: not waited for yet

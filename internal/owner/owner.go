@@ -33,13 +33,14 @@ type Found struct {
 // Find walks the descriptors of every process under root, a mounted proc(5),
 // once for all wanted inodes. A process that ends meanwhile is none; one that
 // refuses costs only Complete.
-func Find(root string, wanted map[uint32]struct{}) (Found, error) {
+func Find(root string, wanted map[uint32]struct{}) (Found, error) { return newWalk(wanted).find(root) }
+
+func (w *walk) find(root string) (Found, error) {
 	dir, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Found{}, fmt.Errorf("find socket owners: %w", &os.PathError{Op: "open", Path: root, Err: err})
 	}
 	defer unix.Close(dir)
-	w := walk{wanted: wanted, owners: make(map[uint32][]sock.Owner), fds: newDirents()}
 	pids := newDirents()
 	pids.reset(dir)
 	complete := showsKernelThreads(dir)
@@ -161,6 +162,15 @@ type walk struct {
 	owners map[uint32][]sock.Owner
 	fds    *dirents
 	link   [64]byte // room for "socket:[4294967295]"; other links may be cut
+
+	holders    map[int]*descriptors // to be remembered; nil: nobody wants to know
+	known      map[int]*descriptors // remembered from before
+	onlyNew    bool                 // what led to another socket before is not read again
+	remembered int                  // descriptors, by holders
+}
+
+func newWalk(wanted map[uint32]struct{}) *walk {
+	return &walk{wanted: wanted, owners: make(map[uint32][]sock.Owner), fds: newDirents()}
 }
 
 // process adds pid to the owners of the wanted inodes that it holds.
@@ -170,37 +180,76 @@ func (w *walk) process(root, pid int) error {
 		return unlessGone(err)
 	}
 	defer unix.Close(dir)
+	var has descriptors
+	had := w.known[pid]
+	if had != nil {
+		has.self, has.idle = describe(dir, "..", pid), had.idle
+		if has.self.Start != had.self.Start {
+			had, has.self = nil, sock.Owner{} // its PID was given to another
+		}
+		if !w.onlyNew {
+			has.idle++
+		}
+	}
 	w.fds.reset(dir)
-	var self sock.Owner
 	for {
 		name, err := w.fds.next()
-		if err != nil || name == nil {
+		if err != nil {
 			return unlessGone(err)
+		}
+		if name == nil {
+			break
 		}
 		if name[0] == '.' {
 			continue
 		}
-		n, err := readlinkat(dir, name, w.link[:])
-		if errors.Is(err, unix.ENOENT) {
-			continue // closed meanwhile
-		}
+		fd, err := strconv.Atoi(string(name[:len(name)-1]))
 		if err != nil {
+			return err
+		}
+		if was := had.inode(fd); w.onlyNew && was != 0 {
+			if _, ok := w.wanted[was]; !ok {
+				has.set(fd, was)
+				continue
+			}
+		}
+		if err := w.descriptor(dir, pid, fd, name, &has); err != nil {
 			return unlessGone(err)
 		}
-		inode, ok := socketInode(w.link[:n])
-		if !ok {
-			continue
-		}
-		if _, ok := w.wanted[inode]; !ok {
-			continue
-		}
-		if self.PID == 0 {
-			self = describe(dir, "..", pid)
-		}
-		if known := w.owners[inode]; len(known) == 0 || known[len(known)-1].PID != pid {
-			w.owners[inode] = append(known, self)
-		}
 	}
+	if w.holders != nil && has.self.PID != 0 && has.idle < mostIdle {
+		w.remember(pid, &has)
+	}
+	return nil
+}
+
+// descriptor reads where a descriptor of a process leads.
+func (w *walk) descriptor(dir, pid, fd int, name []byte, has *descriptors) error {
+	n, err := readlinkat(dir, name, w.link[:])
+	if errors.Is(err, unix.ENOENT) {
+		return nil // closed meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	inode, ok := socketInode(w.link[:n])
+	if !ok {
+		return nil
+	}
+	if w.holders != nil {
+		has.set(fd, inode)
+	}
+	if _, ok := w.wanted[inode]; !ok {
+		return nil
+	}
+	if has.self.PID == 0 {
+		has.self = describe(dir, "..", pid)
+	}
+	has.idle = 0
+	if known := w.owners[inode]; len(known) == 0 || known[len(known)-1].PID != pid {
+		w.owners[inode] = append(known, has.self)
+	}
+	return nil
 }
 
 // describe names the process whose directory is at path. Where that starts at the

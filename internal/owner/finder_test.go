@@ -1,0 +1,147 @@
+package owner
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// What is new behind a new descriptor of who held something before is found without
+// a walk, and nothing else is.
+func TestFindNew(t *testing.T) {
+	const start = "10 (leaky) S 1 10 10 0 -1 0 0 0 0 0 5 5 0 0 20 0 1 0 77 0 0\n"
+	root := fakeProc(t, map[int]process{
+		2:  {comm: "kthreadd", stat: kthreadd},
+		10: {comm: "leaky", stat: start, fds: map[string]string{"3": "socket:[100]", "4": "/dev/null", "2000000": "/dev/null"}},
+		11: {comm: "other", fds: map[string]string{"3": "/dev/null"}},
+	})
+	link := func(pid, fd int, to string) {
+		t.Helper()
+		name := filepath.Join(root, strconv.Itoa(pid), "fd", strconv.Itoa(fd))
+		os.Remove(name)
+		if to == "" {
+			return
+		}
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leaky := []sock.Owner{{PID: 10, Start: 77, Comm: "leaky"}}
+	f := NewFinder(root)
+	if _, err := f.FindNew(set([]uint32{100})); err == nil {
+		t.Error("no error where this process is not shown")
+	}
+	self := strconv.Itoa(os.Getpid())
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, self, "fd"), 0o700), os.Symlink(self, filepath.Join(root, "self"))); err != nil {
+		t.Fatal(err)
+	}
+	link(os.Getpid(), 3, "socket:[99]")
+	look := func(what string, find func(map[uint32]struct{}) (Found, error), wanted []uint32, want map[uint32][]sock.Owner) {
+		t.Helper()
+		got, err := find(set(wanted))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.Owners); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	none := map[uint32][]sock.Owner{}
+	look("before a walk", f.FindNew, []uint32{99, 100}, map[uint32][]sock.Owner{99: {{PID: os.Getpid()}}})
+	look("the walk", f.Find, []uint32{100}, map[uint32][]sock.Owner{100: leaky})
+	look("what is not new", f.FindNew, []uint32{100}, map[uint32][]sock.Owner{100: leaky})
+
+	link(10, 5, "socket:[101]")
+	link(10, 2000001, "socket:[102]")
+	link(11, 5, "socket:[103]")
+	link(10, 4, "socket:[104]") // the number was another file's
+	look("new ones", f.FindNew, []uint32{101, 102, 103, 104}, map[uint32][]sock.Owner{101: leaky, 102: leaky, 104: leaky})
+	link(10, 5, "socket:[106]") // the number was another socket's
+	look("behind another socket's number", f.FindNew, []uint32{106}, none)
+	look("what was there, and is no more", f.FindNew, []uint32{101}, none)
+	look("and was looked at in vain", f.FindNew, []uint32{106}, map[uint32][]sock.Owner{106: leaky})
+
+	link(10, 5, "")
+	look("while a number is free", f.FindNew, []uint32{106}, none)
+	link(10, 5, "socket:[105]")
+	look("behind a number that was free", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
+	link(10, 4, "socket:[107]")
+	look("behind another socket's number", f.FindNew, []uint32{107}, none)
+	look("the next walk", f.Find, []uint32{107}, map[uint32][]sock.Owner{107: leaky})
+
+	for range mostIdle - 1 {
+		look("a walk for something else", f.Find, []uint32{1}, none)
+	}
+	look("a walk too many for something else", f.Find, []uint32{1}, none)
+
+	look("the walk", f.Find, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
+	if err := os.WriteFile(filepath.Join(root, "10", "stat"), []byte("10 (next) S 1 10 10 0 -1 0 0 0 0 0 5 5 0 0 20 0 1 0 78 0 0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	look("another process with that PID", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: {{PID: 10, Start: 78, Comm: "leaky"}}})
+	if err := os.RemoveAll(filepath.Join(root, "10")); err != nil {
+		t.Fatal(err)
+	}
+	look("after its end", f.FindNew, []uint32{105}, none)
+}
+
+// TestFindNewSelf finds a socket of this process that it opens after a walk.
+func TestFindNewSelf(t *testing.T) {
+	old := socket(t)
+	defer unix.Close(old)
+	f := NewFinder("/proc")
+	if _, err := f.Find(set([]uint32{inodeOf(t, old)})); err != nil {
+		t.Fatal(err)
+	}
+	added := socket(t)
+	defer unix.Close(added)
+	inode := inodeOf(t, added)
+	got, err := f.FindNew(set([]uint32{inode}))
+	if err != nil || len(got.Owners[inode]) != 1 || got.Owners[inode][0].PID != os.Getpid() {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// BenchmarkFindNew finds one new socket beside as many old ones as this process may
+// have open.
+func BenchmarkFindNew(b *testing.B) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		b.Fatal(err)
+	}
+	n := int(min(limit.Cur, 20_000)) - 64
+	wanted := make(map[uint32]struct{})
+	for i := range n {
+		fd := socket(b)
+		defer unix.Close(fd)
+		if i == 0 {
+			wanted[inodeOf(b, fd)] = struct{}{}
+		}
+	}
+	f := NewFinder("/proc")
+	if _, err := f.Find(wanted); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		fd := socket(b)
+		inode := inodeOf(b, fd)
+		found, err := f.FindNew(map[uint32]struct{}{inode: {}})
+		if err != nil || len(found.Owners) != 1 {
+			b.Fatalf("%+v, %v", found, err)
+		}
+		unix.Close(fd)
+		// Its number is free in the next listing.
+		if _, err := f.FindNew(map[uint32]struct{}{inode: {}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(2*n), "ns/fd")
+}
