@@ -146,9 +146,9 @@ func actions(ago func(time.Duration) time.Time) []journal.Record {
 		Reason: "close-wait for 5m0.01s (at least 5m0s)", Netns: "4026531840", Src: client(40312), Dst: database, State: "close-wait",
 		InStateFor: 5 * time.Minute, IdleFor: 5 * time.Minute, Cookie: 7341, Inode: 918273, UID: 1000, PID: 4711, Comm: "java",
 	}
-	gone, held, would, failed := leaked, leaked, leaked, leaked
+	gone, changed, would, failed := leaked, leaked, leaked, leaked
 	gone.Time, gone.Result, gone.Reason, gone.Src = ago(44*time.Second), journal.Gone, "it ended by itself", client(40310)
-	held.Time, held.Result, held.Reason, held.Src = ago(58*time.Second), journal.Held, "the limit of 1000/1m is used up", client(40308)
+	changed.Time, changed.Result, changed.Reason, changed.Src = ago(58*time.Second), journal.Changed, "it is in use again", client(40308)
 	would.Time, would.Rule, would.Action, would.Result, would.DryRun = ago(4*time.Minute), "idle-backend", "shutdown", journal.Would, true
 	would.Reason, would.State, would.Src = "idle for 20m10s (at least 20m0s)", "established", client(51822)
 	would.Dst = netip.MustParseAddrPort("[2001:db8::15]:8080")
@@ -158,5 +158,5 @@ func actions(ago func(time.Duration) time.Time) []journal.Record {
 		Time: ago(11 * time.Minute), Rule: "time-wait-flood", Action: "group", Result: journal.Firing, Reason: "count 20412 (count > 20000), for 1m0s",
 		Netns: "4026531840", Group: map[string]string{"dst": "10.20.0.14", "dport": "443"}, Sockets: 20412,
 	}
-	return []journal.Record{leaked, gone, held, would, fired, failed}
+	return []journal.Record{leaked, gone, changed, would, fired, failed}
 }
