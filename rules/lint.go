@@ -156,8 +156,9 @@ func (p *parser) lintGroups(d *draft) {
 
 // lintKill warns of a kill that comes too soon, does no good or never comes.
 func (p *parser) lintKill(s *selection) {
+	server := p.lintServer(s)
 	for name, bound := range map[string]time.Duration{"in_state_for": s.InStateFor, "idle_for": s.IdleFor, "stalled_for": s.StalledFor} {
-		if bound > 0 && bound < keepalive {
+		if bound > 0 && bound < keepalive && !server {
 			p.report(s.given[name], "%s is shorter than a keepalive interval (15s in Go): a program or peer that is only slow looks stuck; a minute or more is safer", name)
 		}
 	}
@@ -171,6 +172,28 @@ func (p *parser) lintKill(s *selection) {
 	if i := slices.IndexFunc(s.Verdicts, untouched); i >= 0 {
 		p.report(s.given["verdict"], "a socket with the verdict %s is never killed", s.Verdicts[i])
 	}
+}
+
+// answering is how long a server may take for an answer, as far as anybody can say.
+const answering = 5 * time.Minute
+
+// lintServer warns of a server's sockets in CLOSE_WAIT that are killed while it may be
+// at work, and reports whether it did: a client that has sent its request and closes for
+// sending waits for the answer.
+func (p *parser) lintServer(s *selection) bool {
+	key, bound := "in_state_for", s.InStateFor
+	if s.IdleFor > bound {
+		key, bound = "idle_for", s.IdleFor
+	}
+	if !s.given.wrote("state") || !s.States.Has(ssfilter.CloseWait) || s.StalledFor > 0 || bound == 0 || bound >= answering {
+		return false
+	}
+	_, server := ssfilter.PortsOf(s.Where, ssfilter.Src)
+	anyPeer := s.filter == nil && s.dport == nil && s.dst == nil
+	if server || anyPeer {
+		p.report(s.given[key], "a server may still work on its answer to a client that closed for sending: its request is killed here; choose a time longer than any answer takes, and 5m or more")
+	}
+	return server || anyPeer
 }
 
 // lintProtected warns of a match whose sockets are protected: all of them, or
