@@ -44,13 +44,10 @@ func TestRestartedOften(t *testing.T) {
 				b := newBench(t)
 				s := b.add(1, 0, test.change, func(s *simSocket) { s.keepalive = 15 * time.Second })
 				due := bound
-				if test.busy > 0 {
-					due += test.busy / (7 * time.Second) * 7 * time.Second
-				}
+				due += test.busy.Truncate(7 * time.Second)
 				rule := set(killing("r", match(test.match)))
 				b.rule(rule)
-				for second := time.Duration(1); len(b.events) == 0 && second*time.Second < 2*due; second++ {
-					now := second * time.Second
+				for now := time.Second; len(b.events) == 0 && now < 2*due; now += time.Second {
 					if now%(15*time.Second) == 4*time.Second {
 						s.lastAck = b.now
 						s.segs++
