@@ -188,8 +188,12 @@ func done(a *engine.Alarm) string {
 func results(of map[engine.Result]uint64) string {
 	var some []string
 	for _, result := range slices.Sorted(maps.Keys(of)) {
+		word := string(result)
+		if result == engine.Would {
+			word = "would be done"
+		}
 		if n := of[result]; n > 0 {
-			some = append(some, fmt.Sprintf("%d %s", n, result))
+			some = append(some, fmt.Sprintf("%d %s", n, word))
 		}
 	}
 	return strings.Join(some, ", ")

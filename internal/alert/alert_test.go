@@ -108,6 +108,7 @@ func TestTexts(t *testing.T) {
 		{"single sockets", examples(killed(alarm("single", engine.Measured{Count: 3, Oldest: 5 * time.Minute}), 1, 3, nil), db, db, db), "java[7] 2, unknown 1"},
 		{"single sockets, cured", examples(killed(lapsing(alarm("single", engine.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Held: 0}), db, db, db), "java[7] 3"},
 		{"single sockets, cured and over", examples(killed(ended(alarm("single", engine.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Gone: 1}), db, db, db), "java[7] 3"},
+		{"a dry run", examples(killed(alarm("single", engine.Measured{Count: 3}), 1, 3, map[engine.Result]uint64{engine.Would: 3}), db), "java[7] 1"},
 		{"after a restart", examples(killed(alarm("single", engine.Measured{Count: 1}), 0, 1, nil), db), "java[7] 1"},
 		{"killed by another rule", examples(byOthers(lapsing(alarm("plain", engine.Measured{})), "close-wait-kill"), db), "java[7] 1"},
 		{"killed by both", examples(byOthers(killed(alarm("single", engine.Measured{Count: 1}), 1, 3, map[engine.Result]uint64{engine.Done: 2}), "b", "a"), db), "java[7] 1"},
