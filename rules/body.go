@@ -103,7 +103,7 @@ func toJSON(v any) (rawJSON, error) {
 }
 
 func toText(v any) (string, error) {
-	text := ""
+	var text string
 	switch v := v.(type) {
 	case rawJSON:
 		text = string(v)

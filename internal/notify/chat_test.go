@@ -13,7 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf16"
 
@@ -251,6 +253,7 @@ func TestIncidents(t *testing.T) {
 		}
 		after := func(d time.Duration) (got []string) {
 			time.Sleep(d)
+			synctest.Wait()
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			for _, e := range events {
@@ -327,11 +330,10 @@ func TestNewFormatIsNews(t *testing.T) {
 // number each time.
 func TestRefusalIsSaidOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		n := 0
+		var n atomic.Int64
 		say := func(text, answer string) func(string) error {
 			return func(string) error {
-				n++
-				return &failure{text: text, answer: fmt.Sprintf(answer, n), final: true}
+				return &failure{text: text, answer: fmt.Sprintf(answer, n.Add(1)), final: true}
 			}
 		}
 		w.configure(to(rules.Webhook, "chat", "hook"))
@@ -339,7 +341,7 @@ func TestRefusalIsSaidOnce(t *testing.T) {
 		w.fire("chat", "a1")
 		w.said(time.Hour, true, lost+`it answers 400 Bad Request: "{\"message\": \"invalid_payload\", \"id\": \"7f1\"}"`)
 		w.answering(say("it answers 400 Bad Request", `{"message": "no_text", "id": "7f%d"}`))
-		w.said(time.Hour, true, lost+fmt.Sprintf(`it answers 400 Bad Request: "{\"message\": \"no_text\", \"id\": \"7f%d\"}"`, n+1))
+		w.said(time.Hour, true, lost+fmt.Sprintf(`it answers 400 Bad Request: "{\"message\": \"no_text\", \"id\": \"7f%d\"}"`, n.Load()+1))
 	})
 }
 
@@ -399,6 +401,7 @@ func TestBody(t *testing.T) {
 		want := func(lines ...string) {
 			t.Helper()
 			time.Sleep(time.Minute)
+			synctest.Wait()
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if diff := cmp.Diff(lines, got); diff != "" {
