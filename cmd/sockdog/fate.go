@@ -129,7 +129,7 @@ func (f *fateTable) measure(rows []*cull.Target) {
 		widths[fatePeer] = max(widths[fatePeer], len(scratch))
 		widths[fateWhy] = max(widths[fateWhy], utf8.RuneCountInString(t.Reason))
 	}
-	l := layout{narrows: make([]bool, len(widths)), spare: []int{fateState, fateAge}}
+	l := layout{narrows: make([]bool, len(widths)), spare: []int{fateState, fateAge}, last: []int{fateLocal}}
 	for _, i := range []int{fateLocal, fatePeer, fateHeld, fateWhy} {
 		l.narrows[i] = true
 	}

@@ -16,32 +16,40 @@ const hidden = -1
 type layout struct {
 	narrows []bool // by column: its cells do with less
 	spare   []int  // columns to go without, one after the other
+	last    []int  // those to go without where short addresses do not help either
 }
 
 // fit returns the widths of columns that are naturally so wide, in lines of so many
 // cells; 0 is no bound. It takes from what is widest, though from no IPv4 address
-// with its port, then leaves out columns, and then takes from shorter addresses
-// too. What cannot fit even so keeps its columns.
+// with its port, then leaves out columns, then takes from shorter addresses too, and
+// then leaves out more columns. What cannot fit even so keeps them all.
 func (l *layout) fit(natural []int, cells int) []int {
-	const whole, least = len("255.255.255.255:65535"), 15
+	const whole, least = len("255.255.255.255:65535"), 14
 	widths := slices.Clone(natural)
 	if cells == 0 || l.shrink(widths, cells, whole) {
 		return widths
 	}
 	for n := range l.spare {
-		copy(widths, natural)
-		for _, column := range l.spare[:n+1] {
-			widths[column] = hidden
-		}
-		if l.shrink(widths, cells, whole) {
+		if l.without(widths, natural, l.spare[:n+1]); l.shrink(widths, cells, whole) {
 			return widths
 		}
 	}
-	if !l.shrink(widths, cells, least) {
-		copy(widths, natural)
-		l.shrink(widths, cells, whole)
+	for n := range len(l.last) + 1 {
+		if l.without(widths, natural, slices.Concat(l.spare, l.last[:n])); l.shrink(widths, cells, least) {
+			return widths
+		}
 	}
+	copy(widths, natural)
+	l.shrink(widths, cells, whole)
 	return widths
+}
+
+// without sets the widths to the natural ones, but for columns that are left out.
+func (*layout) without(widths, natural, columns []int) {
+	copy(widths, natural)
+	for _, column := range columns {
+		widths[column] = hidden
+	}
 }
 
 // shrink takes from the widest of the columns that can be narrowed, down to least,

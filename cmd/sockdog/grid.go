@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"runtime"
@@ -13,8 +14,10 @@ import (
 // are shows when the last row is there: until then it keeps the cells.
 type grid struct {
 	columns []*column
-	kept    *column // by which the rows are sorted
-	widths  []int   // of the columns, in cells
+	kept    *column  // by which the rows are sorted
+	same    []string // columns that tell the same of all rows
+	empty   []string // those that tell nothing of any
+	widths  []int    // of the columns, in cells
 	pages   []cells
 }
 
@@ -134,7 +137,7 @@ func (g *grid) appendCell(b, cell []byte, column int) []byte {
 		}
 	}
 	if last {
-		b = append(b, '\n')
+		b = append(bytes.TrimRight(b, " "), '\n') // the last may be hidden
 	}
 	return b
 }
@@ -147,23 +150,34 @@ func appendBlanks(b []byte, n int) []byte {
 	return append(b, blanks[:n]...)
 }
 
-// dispensable are the columns that a narrow terminal goes without.
-var dispensable = []string{"idle", "send-q", "recv-q"}
+// What a narrow terminal goes without, beside what is empty, and, beside what is the
+// same, a very narrow one.
+var (
+	dispensable = []string{"idle", "send-q", "recv-q"}
+	lastOfAll   = []string{"local", "verdict"}
+)
 
-// layout is what the columns can give up. What the rows are sorted by stays, and so
-// does the last column, which ends the line.
+// layout is what the columns can give up. What the rows are sorted by stays.
 func (g *grid) layout() layout {
 	l := layout{narrows: make([]bool, len(g.columns))}
 	for i, c := range g.columns {
 		l.narrows[i] = c.narrows
 	}
-	for _, name := range dispensable {
+	l.spare = g.given(slices.Concat(dispensable, g.empty))
+	l.last = g.given(slices.Concat(g.same, lastOfAll))
+	return l
+}
+
+// given are the places of columns of these names that can be given up.
+func (g *grid) given(names []string) []int {
+	var places []int
+	for _, name := range names {
 		i := slices.IndexFunc(g.columns, func(c *column) bool { return c.name == name })
-		if i >= 0 && i < len(g.columns)-1 && g.columns[i] != g.kept {
-			l.spare = append(l.spare, i)
+		if i >= 0 && g.columns[i] != g.kept {
+			places = append(places, i)
 		}
 	}
-	return l
+	return places
 }
 
 // inBlocks writes what block appends for the indices, in their order. Blocks of

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -101,6 +102,16 @@ CLOSE-WAIT   10.0.0.1:40000           10.0.0.2:5432            1h30m  eof-unread
 ESTABLISHED  [2001:db8:a…eeee:1]:443  [2001:db8:a…ffff]:65535  ≥1m0s  -
 CLOSE-WAIT   10.0.0.1:40001           10.0.0.2:5432            5s     in-backlog
 SYN-SENT     10.0.0.1:40002           10.0.0.3:5432            -      -
+`,
+		},
+		{
+			name: "one of 60 columns", columns: usual, headings: true, fit: 60,
+			want: `
+STATE        PEER                          AGE    VERDICT
+CLOSE-WAIT   10.0.0.2:5432                 1h30m  eof-unread
+ESTABLISHED  [2001:db8:aaa…ee:ffff]:65535  ≥1m0s  -
+CLOSE-WAIT   10.0.0.2:5432                 5s     in-backlog
+SYN-SENT     10.0.0.3:5432                 -      -
 `,
 		},
 		{
@@ -238,4 +249,62 @@ func BenchmarkTable(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/socket")
 	})
+}
+
+// Whatever there is to list, a table of 60 columns holds it: of one state, of all
+// of them, with verdicts and without, by whatever it is sorted.
+func TestGridFits60(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		states []ssfilter.State
+		mptcp  bool
+		want   string // the headings
+	}{
+		{"of one state", []ssfilter.State{ssfilter.CloseWait}, false, "LOCAL PEER AGE VERDICT"},
+		{"of one state without verdicts", []ssfilter.State{ssfilter.Established}, false, "STATE LOCAL PEER AGE"},
+		{"of several without verdicts", []ssfilter.State{ssfilter.Established, ssfilter.SynSent}, false, "STATE LOCAL PEER AGE"},
+		{"of several", []ssfilter.State{ssfilter.Established, ssfilter.CloseWait}, true, "STATE PEER AGE VERDICT"},
+	} {
+		for _, by := range []string{"age", "recv-q", "local", "verdict", "state"} {
+			t.Run(test.name+" by "+by, func(t *testing.T) {
+				var c crowd
+				c.clear()
+				for i := range 6 {
+					s := sock.Socket{Inode: 1, RQueue: uint32(i)}
+					s.State = test.states[i%len(test.states)]
+					s.MPTCP = test.mptcp
+					s.Src = netip.MustParseAddrPort("[2001:db8:aaaa:bbbb:cccc:dddd:eeee:1]:55555")
+					s.Dst = netip.MustParseAddrPort("123.123.123.123:55555")
+					c.add(&s, engine.Age{InState: 12*time.Hour + 59*time.Minute, Idle: time.Hour, Known: true})
+				}
+				o, err := parseOrder(by, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				g := newGrid(usual, true)
+				g.kept = o.by
+				g.same, g.empty = c.dull()
+				for _, page := range c.pages {
+					g.add(g.cells(&c, page))
+				}
+				var b strings.Builder
+				if err := g.print(&b, sorted(o, &c), true, 60); err != nil {
+					t.Fatal(err)
+				}
+				for line := range strings.Lines(b.String()) {
+					line = strings.TrimSuffix(line, "\n")
+					if utf8.RuneCountInString(line) > 60 || strings.HasSuffix(line, " ") {
+						t.Errorf("%d cells: %q", utf8.RuneCountInString(line), line)
+					}
+				}
+				heads, _, _ := strings.Cut(b.String(), "\n")
+				if got := strings.Join(strings.Fields(heads), " "); by == "age" && got != test.want {
+					t.Errorf("columns %q, want %q", got, test.want)
+				}
+				if !strings.Contains(heads, o.by.head) {
+					t.Errorf("sorted by %s, and the columns are %q", by, heads)
+				}
+			})
+		}
+	}
 }

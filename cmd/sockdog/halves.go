@@ -66,6 +66,8 @@ func (l *listing) lookInHalves(two [2]sock.Query, look looker) error {
 	}()
 	err, also := half(l.kernel, 0), <-other
 	l.crowd.size = crowds[0].size + crowds[1].size
+	l.crowd.states = crowds[0].states | crowds[1].states
+	l.crowd.remarks = crowds[0].remarks || crowds[1].remarks
 	if err != nil {
 		return err
 	}

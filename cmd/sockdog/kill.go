@@ -291,6 +291,7 @@ func show(out io.Writer, doomed []*cull.Target) error {
 	}
 	columns := append(slices.Clone(usual), holderColumn)
 	g := newGrid(columns, true)
+	g.same, g.empty = c.dull()
 	g.add(g.cells(&c, c.pages[0]))
 	var rows []int
 	for i := range min(shown, len(doomed)) {

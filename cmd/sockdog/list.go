@@ -73,7 +73,9 @@ it), the device that it is bound to, the mark, the control group, inode and
 cookie. What these privileges do not show is -: a mark takes CAP_NET_ADMIN, other
 users' processes take CAP_SYS_PTRACE.
 
-Where the terminal is too narrow, IDLE, SEND-Q and RECV-Q are left out in turn.
+Where the terminal is too narrow, IDLE, SEND-Q, RECV-Q and an empty VERDICT are left
+out in turn, then addresses are shortened, and then a STATE that all have in common,
+LOCAL and VERDICT are left out: it fits 60 columns.
 
 --sort takes one of these columns: the oldest and the most come first, all else
 from the least on; with - before it, the other way round:
@@ -306,6 +308,7 @@ func (l *listing) print(out io.Writer, screen screen) error {
 	if len(rows) > pageRows {
 		widen(out)
 	}
+	l.grid.same, l.grid.empty = l.crowd.dull()
 	return l.grid.print(out, rows, !l.bare, screen.width)
 }
 

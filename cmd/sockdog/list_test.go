@@ -126,13 +126,14 @@ func noErr(t testing.TB, err error) {
 func TestListZones(t *testing.T) {
 	nstest.Need(t)
 	nstest.Isolate(t)
-	noErr(t, nstest.Loopback.AddAddress(netip.MustParsePrefix("fe80::d06/64")))
-	zoned := netip.MustParseAddr("fe80::d06").WithZone(strconv.Itoa(int(nstest.Loopback)))
+	device := must(nstest.NewDevice("dog0"))(t)
+	noErr(t, device.AddAddress(netip.MustParsePrefix("fe80::d06/64")))
+	zoned := netip.MustParseAddr("fe80::d06").WithZone(strconv.Itoa(int(device)))
 	l := must(nstest.ListenAt(netip.AddrPortFrom(zoned, 5432), unix.IPPROTO_TCP))(t)
 	defer l.Close()
 	p := must(nstest.NewPair(l))(t)
 	defer p.Close()
-	const peer = "[fe80::d06%lo]:5432"
+	const peer = "[fe80::d06%dog0]:5432"
 	for _, args := range [][]string{
 		{"-H"}, {"-o=wide"}, {"-o=json"}, {"--group-by=peer"}, {"-H", "--sort=peer"}, {"-H", "--sort=process"},
 	} {

@@ -88,6 +88,8 @@ type name uint32
 type crowd struct {
 	pages   [][]row // all but the last one full: a single slice would be copied as it grows
 	size    int     // rows, those of pages that were cut off included
+	states  ssfilter.StateSet
+	remarks bool // of any of them there is a verdict
 	spare   chan []row
 	names   []string
 	index   map[string]name
@@ -99,6 +101,7 @@ type crowd struct {
 // clear forgets the sockets.
 func (c *crowd) clear() {
 	c.pages, c.size, c.holders = nil, 0, nil
+	c.states, c.remarks = 0, false
 	if c.index == nil {
 		c.spare = make(chan []row, 8)
 		c.names, c.index = []string{""}, map[string]name{"": 0}
@@ -125,12 +128,15 @@ func (c *crowd) add(s *sock.Socket, age engine.Age) {
 	if s.Iface != 0 && (sock.LinkLocal(s.Src.Addr()) || sock.LinkLocal(s.Dst.Addr())) {
 		c.zones.Store(s.Iface, s.Zone())
 	}
+	verdict := verdictOf(s)
+	c.states |= 1 << s.State
+	c.remarks = c.remarks || verdict != 0 || s.MPTCP
 	c.append(row{
 		src: placeOf(s.Src), dst: placeOf(s.Dst), cookie: s.ID.Cookie,
 		inState: age.InState, idle: age.Idle, known: age.Known, exact: age.Exact,
 		rqueue: s.RQueue, wqueue: s.WQueue, uid: s.UID, inode: s.Inode,
 		iface: s.Iface, device: c.name(s.Device), mark: s.Mark, hasMark: s.HasMark, cgroup: c.name(s.Cgroup),
-		state: s.State, verdict: verdictOf(s), mptcp: s.MPTCP,
+		state: s.State, verdict: verdict, mptcp: s.MPTCP,
 	})
 }
 
@@ -192,6 +198,18 @@ func (c *crowd) inodes() map[uint32]struct{} {
 		}
 	}
 	return inodes
+}
+
+// dull are the columns that tell the same of all these sockets, and those that tell
+// nothing of any.
+func (c *crowd) dull() (same, empty []string) {
+	if len(c.states.States()) < 2 {
+		same = []string{"state"}
+	}
+	if !c.remarks {
+		empty = []string{"verdict"}
+	}
+	return same, empty
 }
 
 // host is an address of a row, with the zone of a link-local one.

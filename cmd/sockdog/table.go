@@ -33,7 +33,7 @@ func printTable(out io.Writer, header []string, rows [][]string, cells int, spar
 			natural[i], narrows[i] = max(natural[i], utf8.RuneCountInString(row[i])), true
 		}
 	}
-	l := layout{narrows, spare}
+	l := layout{narrows: narrows, spare: spare}
 	widths := l.fit(natural, cells)
 	w := bufio.NewWriter(out)
 	var line []byte

@@ -61,11 +61,12 @@ func TestZonesLogged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const local = "fe80::d06"
-	check(w, nstest.Loopback.AddAddress(netip.MustParsePrefix(local+"/64")))
-	s := w.leak(w.listen(netip.MustParseAddr(local).WithZone(fmt.Sprint(nstest.Loopback)), 5432))
+	device := must(nstest.NewDevice("dog0"))(w)
+	check(w, device.AddAddress(netip.MustParsePrefix(local+"/64")))
+	s := w.leak(w.listen(netip.MustParseAddr(local).WithZone(fmt.Sprint(device)), 5432))
 	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: log}]\n")
 	w.result(s.cookie, journal.Done)
-	const src, dst = `"src":"[fe80::d06%lo]:5432"`, `"dst":"[fe80::d06%lo]:`
+	const src, dst = `"src":"[fe80::d06%dog0]:5432"`, `"dst":"[fe80::d06%dog0]:`
 	if text := w.log.String(); !strings.Contains(text, src) || !strings.Contains(text, dst) {
 		t.Errorf("the log has not %s and %s:\n%s", src, dst, text)
 	}
