@@ -82,4 +82,13 @@ func writers(name string, stat *unix.Stat_t) string {
 const nobody = 65534
 
 // ours reports whether a user is root, this one, or cannot be told.
-func ours(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) || uid == nobody }
+func ours(uid uint32) bool {
+	return uid == 0 || uid == uint32(os.Geteuid()) || uid == nobody && !knowsAll()
+}
+
+// knowsAll reports whether this user namespace knows every user.
+func knowsAll() bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	fields := strings.Fields(string(text))
+	return err == nil && len(fields) == 3 && fields[2] == "4294967295"
+}
