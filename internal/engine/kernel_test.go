@@ -292,6 +292,7 @@ func (k *simKernel) accept(s *simSocket) {
 func (k *simKernel) remark(s *simSocket) {
 	k.after(s, k.upTo(30*time.Second), func() {
 		s.mark, s.changed = uint32(k.rng.IntN(3)), k.now
+		s.shown = simShown{} // what is selected by its mark may have been another one before
 		k.remark(s)
 	})
 }
