@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sort"
 	"strings"
 	"unicode"
 
@@ -106,24 +107,38 @@ const mostSummary = 300
 
 var mostDetails = []int{2000, 800, 0}
 
+// mostEntries is of how many alerts people are told, and mostDescribed of how many in
+// detail.
+const (
+	mostEntries   = 150
+	mostDescribed = 50
+)
+
 // compose says as much of the notification as fits: the details of each alert if
 // possible, else only their summaries, at last of as many as there is room for. Those
 // that fire come first, and stay the longest.
 func compose(n *notification, fits func(*digest) bool) *digest {
 	d := &digest{resolved: n.Status == statusResolved, title: title(n), page: n.ExternalURL}
+	some := n.Alerts[:min(len(n.Alerts), mostEntries)]
+	left := n.TruncatedAlerts + len(n.Alerts) - len(some)
 	for _, most := range mostDetails {
-		d.entries, d.more = d.entries[:0], n.TruncatedAlerts
-		for _, a := range n.Alerts {
+		if most > 0 && len(some) > mostDescribed {
+			continue // they would not fit
+		}
+		d.entries, d.more = d.entries[:0], left
+		for _, a := range some {
 			d.entries = append(d.entries, describe(a, most))
 		}
 		if fits(d) {
 			return d
 		}
 	}
-	for len(d.entries) > 0 && !fits(d) {
-		d.entries, d.more = d.entries[:len(d.entries)-1], d.more+1
+	all := d.entries
+	first := func(few int) *digest {
+		d.entries, d.more = all[:few], left+len(all)-few
+		return d
 	}
-	return d
+	return first(sort.Search(len(all), func(few int) bool { return !fits(first(few + 1)) }))
 }
 
 // title says which rule, where, and how many of its alerts fire or have ended.

@@ -470,3 +470,57 @@ func TestLongBody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A chat that refuses is told the same once a minute, and not in smaller messages at
+// once: it would not take one of them, and may shut out who tries.
+func TestRefusingChat(t *testing.T) {
+	for _, format := range chats {
+		inBubble(t, func(t *testing.T, w *world) {
+			r := to(rules.Webhook, "chat", "hook")
+			r.Format = format
+			var tries atomic.Int64
+			w.refuse = func([]byte) error {
+				tries.Add(1)
+				return errTooLarge
+			}
+			w.configure(r)
+			w.fire("chat", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8")
+			w.want(10*time.Minute - time.Second)
+			if n := tries.Load(); n != 10 {
+				t.Errorf("%s: %d tries in ten minutes", format, n)
+			}
+		})
+	}
+}
+
+// Where a wrong path names a megabyte for a secret, a refusal costs no more than that.
+func TestHideIsBounded(t *testing.T) {
+	text := strings.Repeat("a", maxSearched)
+	secret := strings.Repeat("abcdefghij", maxSecret/10)
+	if got := hide(text+secret[:20], []string{secret}); strings.Contains(got, "bcd") {
+		t.Error(got)
+	}
+	allocated := testing.Benchmark(func(b *testing.B) {
+		for b.Loop() {
+			hide(text, []string{secret, strings.Repeat("a", maxSecret)})
+		}
+	}).AllocedBytesPerOp()
+	if allocated > 40<<20 {
+		t.Errorf("%d bytes", allocated)
+	}
+}
+
+func BenchmarkFormats(b *testing.B) {
+	n := &notification{Status: statusFiring, GroupLabels: map[string]string{"alertname": "a"}}
+	for i := range maxBatch {
+		a := leak(fmt.Sprint(i), "java[1] 1")
+		n.Alerts = append(n.Alerts, notifiedAlert{Status: statusFiring, Labels: a.Labels, Annotations: a.Annotations})
+	}
+	for _, format := range chats {
+		b.Run(string(format), func(b *testing.B) {
+			for b.Loop() {
+				inFormat(&rules.Receiver{Format: format}, n)
+			}
+		})
+	}
+}

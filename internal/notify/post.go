@@ -82,15 +82,20 @@ func refusal(r *rules.Receiver, q *request, answer *http.Response, text []byte) 
 	case r.Format == rules.FormatAlertmanager && f.final && f.large: // it has no use for what it was sent
 		f.text += "; a chat has a format of its own, which has to be named"
 	}
-	f.answer = excerpt(hide(string(text), q.secrets))
+	said := strings.TrimSpace(string(text))
+	f.answer = excerpt(hide(said[:min(len(said), maxSearched)], q.secrets))
 	return f
 }
 
 // patientFor is how long the text of a refusal may take.
 const patientFor = 2 * time.Second
 
-// maxExcerpt is how much of a refusal is repeated, in bytes.
-const maxExcerpt = 200
+// maxExcerpt is how much of a refusal is repeated, in bytes, and maxSearched how much is
+// searched for secrets first: one that begins in what is repeated may end behind it.
+const (
+	maxExcerpt  = 200
+	maxSearched = 1 << 10
+)
 
 func excerpt(text string) string {
 	text = strings.TrimSpace(text)

@@ -97,37 +97,35 @@ const (
 // answers may repeat what was sent in capitals, cut off, or escaped for a URL, for JSON
 // or for HTML.
 func hide(text string, secrets []string) string {
-	short, pieces := map[string]bool{}, map[string]bool{}
-	for _, secret := range secrets {
-		quoted := encode(secret)
+	folded := lower(text)
+	at := make(map[string][]int) // where the pieces of the text stand, of each length that is looked for
+	for n := leastSecret; n <= window; n++ {
+		for i := range len(folded) - n + 1 {
+			at[folded[i:i+n]] = append(at[folded[i:i+n]], i)
+		}
+	}
+	secret := make([]bool, len(text))
+	mark := func(piece string) {
+		for _, from := range at[piece] {
+			for i := range piece {
+				secret[from+i] = true
+			}
+		}
+		delete(at, piece) // a secret may be a megabyte of the same
+	}
+	for _, s := range secrets {
+		quoted := encode(s)
 		for _, s := range []string{
-			secret, url.PathEscape(secret), url.QueryEscape(secret), html.EscapeString(secret), string(quoted[1 : len(quoted)-1]),
-			strings.ReplaceAll(secret, "/", `\/`),
+			s, url.PathEscape(s), url.QueryEscape(s), html.EscapeString(s), string(quoted[1 : len(quoted)-1]), strings.ReplaceAll(s, "/", `\/`),
 		} {
 			switch s = lower(s); {
 			case len(s) < leastSecret:
 			case len(s) < window:
-				short[s] = true
+				mark(s)
 			default:
 				for i := range len(s) - window + 1 {
-					pieces[s[i:i+window]] = true
+					mark(s[i : i+window])
 				}
-			}
-		}
-	}
-	secret := make([]bool, len(text))
-	mark := func(from, to int) {
-		for i := from; i < to; i++ {
-			secret[i] = true
-		}
-	}
-	for i, folded := 0, lower(text); i < len(folded); i++ {
-		if i+window <= len(folded) && pieces[folded[i:i+window]] {
-			mark(i, i+window)
-		}
-		for n := leastSecret; n < window && i+n <= len(folded) && len(short) > 0; n++ {
-			if short[folded[i:i+n]] {
-				mark(i, i+n)
 			}
 		}
 	}

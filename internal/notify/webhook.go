@@ -131,11 +131,15 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 		first.turn = w.turns
 		n := w.notification(about.rule, alerts[about], first)
 		body, err := inFormat(w.sender.config.Load(), n)
+		fewer := len(n.Alerts) // can be told, where the message is too large
+		if w.format != "" && w.format != rules.FormatAlertmanager {
+			fewer = 1 // it is as large as the service takes
+		}
 		return &message{body: body, err: err, alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
 			if err == nil {
 				w.table.hear(w.sender, upTo, func(labels map[string]string) bool { return w.subject(labels) == about })
 			}
-			return first.settle(now, err, upTo, len(n.Alerts), len(body))
+			return first.settle(now, err, upTo, fewer, len(body))
 		}}, now
 	}
 	return nil, due
