@@ -29,9 +29,13 @@ func (b *bench) start(bound string) (*started, error) { return b.startOf(b.sockd
 
 // startOf is start with another build of sockdog.
 func (b *bench) startOf(sockdog, bound string) (*started, error) {
+	return b.startWith(sockdog, "rules:\n  - name: bench\n    match: {state: close-wait, in_state_for: "+bound+"}\n    then: [{kill: {limit: 10000/1m}}]\n")
+}
+
+// startWith is start with other rules.
+func (b *bench) startWith(sockdog, rules string) (*started, error) {
 	file := filepath.Join(filepath.Dir(b.sockdog), "rules.yaml")
-	text := "rules:\n  - name: bench\n    match: {state: close-wait, in_state_for: " + bound + "}\n    then: [{kill: {limit: 10000/1m}}]\n"
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
 		return nil, err
 	}
 	s := &started{cmd: exec.Command(sockdog, "run", "--rules", file, "--log-format", "json")}

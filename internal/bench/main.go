@@ -2,7 +2,7 @@
 // private user and network namespace: hundreds of thousands of real sockets on
 // loopback. It prints the table that stands in docs/performance.md.
 //
-//	go run ./internal/bench [-sockets 200000] [look] [list] [kill] [killcommand] [idle] [due] [scrape]
+//	go run ./internal/bench [-sockets 200000] [look] [list] [kill] [killcommand] [idle] [due] [scrape] [wake]
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 func main() {
 	sockets := flag.Int("sockets", 200_000, "sockets in the table, both ends counted")
 	rounds := flag.Int("rounds", 11, "how often each command is run; the median counts")
-	against := flag.String("against", "", "another build of sockdog, for scrape to measure turn by turn")
+	against := flag.String("against", "", "another build of sockdog, for scrape and wake to measure turn by turn")
 	holder := flag.String("holder", "", "internal: hold sockets on this address")
 	flag.Parse()
 	if *holder != "" {
@@ -81,7 +81,7 @@ func measure(sockets int, b bench, what []string) error {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"look", b.look}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}} {
+	}{{"look", b.look}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake}} {
 		if !wants(part.name) {
 			continue
 		}
