@@ -78,10 +78,6 @@ func TestAskDaemon(t *testing.T) {
 				w.Write(block)
 			}
 		}, "more than anybody could know"},
-		{"one that closes", func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Connection", "close")
-			said(func(*web.AgesHead) {})(w, r)
-		}, "the sockdog on"},
 		{"another program", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }, "no sockdog"},
 		{"one that hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "did not answer within"},
 	} {
