@@ -52,15 +52,15 @@ func (b *Board) Current() *status.Status {
 		return s
 	}
 	b.mu.Lock()
-	if b.shown == nil {
+	if b.shown == nil { // nobody else has asked: the loop is told once, however many do
 		b.shown = make(chan struct{})
+		select {
+		case b.asked <- struct{}{}:
+		default:
+		}
 	}
 	shown, vain := b.shown, b.vain
 	b.mu.Unlock()
-	select {
-	case b.asked <- struct{}{}:
-	default: // somebody else has asked
-	}
 	if vain {
 		return b.last.Load()
 	}

@@ -35,8 +35,12 @@ func TestBoard(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		took(first, waitFor) // the loop hangs
 		<-b.Asked()
-		took(first, 0) // and nobody waits for it again
-		<-b.Asked()
+		took(first, 0) // and nobody waits for it again, or asks it
+		select {
+		case <-b.Asked():
+			t.Error("the loop is asked again before it has shown anything")
+		default:
+		}
 		b.Show(first)
 
 		second := &status.Status{Time: time.Now()}
