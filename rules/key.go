@@ -240,7 +240,7 @@ var between = regexp.MustCompile(` *(?:,|\||;| or | and ) *`)
 
 // splitWords parts a text at what people write between several values.
 func splitWords(text string) []string {
-	if len(text) > maxShown {
+	if len(text) > maxShown || !strings.ContainsAny(text, ",|; ") {
 		return nil
 	}
 	return slices.DeleteFunc(between.Split(text, -1), func(word string) bool { return word == "" })

@@ -243,8 +243,15 @@ var largest = map[string]func(most int) string{
 	"anchors":                            fill("x-a: [", numbered("&a%d 1,"), "]\nrules: []\n"),
 	"anchors without blanks":             fill("x-a: [", same("&a[],"), "]\nrules: []\n"),
 	"tags without blanks":                fill("x-a: [", same("!a,"), "]\nrules: []\n"),
-	"aliases of a filter":                fill("x-a: &a \"dport = 1"+strings.Repeat(" or dport = 2", 4600)+"\"\nrules: [{name: a, match: {filter: [", same("*a,"), "]}}]\n"),
-	"aliases of a template":              fill("x-a: &a \""+strings.Repeat("{{printf `%d` .Count}}", 370)+"\"\nreceivers: {c: {webhook: {url: http://a}}}\nrules: [", numbered("{name: a%d,match: {dport: 1},when: count>1,then: {alert: {summary: *a}}},"), "]\n"),
+	"aliases of a rule":                  fill("x-r: &r {name: a, match: {stat: close-wait, dport: 0}, then: [kill]}\nrules: [", same("*r,"), "]\n"),
+	"aliases of a receiver":              fill("x-r: &r {webhook: {url: ftp://a, tls: {cert_file: a}, basic_auth: {user: a}}}\nrules: []\nreceivers:\n", numbered("  r%d: *r\n"), ""),
+	"aliases of labels": fill("x-l: &l {"+times(400, numbered("l%d: a, "))+"z: a}\nreceivers: {c: {webhook: {url: http://a}}}\nrules:\n- name: a\n  match: {dport: 1}\n  when: count > 1\n  then:\n",
+		same("  - alert: {labels: *l}\n"), ""),
+	"templates of wrong keys": fill("receivers: {c: {webhook: {url: http://a}}}\nrules:\n", func(i int) string {
+		return fmt.Sprintf("- {name: a%d, match: {dport: 1}, when: count > 1, then: {alert: {summary: \"%s\"}}}\n", i, strings.Repeat("{{.Group.x}}", 20))
+	}, ""),
+	"aliases of a filter":   fill("x-a: &a \"dport = 1"+strings.Repeat(" or dport = 2", 4600)+"\"\nrules: [{name: a, match: {filter: [", same("*a,"), "]}}]\n"),
+	"aliases of a template": fill("x-a: &a \""+strings.Repeat("{{printf `%d` .Count}}", 370)+"\"\nreceivers: {c: {webhook: {url: http://a}}}\nrules: [", numbered("{name: a%d,match: {dport: 1},when: count>1,then: {alert: {summary: *a}}},"), "]\n"),
 	"anchors, nested, with aliases": fill("receivers: {a: "+times(5000, numbered("&a%d ["))+strings.Repeat("1,", 30000)+strings.Repeat("]", 5000)+", b: [",
 		func(i int) string { return fmt.Sprintf("*a%d,", i%5000) }, "]}\nrules: []\n"),
 	"filters, and": fill("rules:\n", func(i int) string {

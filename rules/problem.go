@@ -74,9 +74,9 @@ const excerptWidth = 100
 // excerpt cuts a line to what fits a terminal around the byte at, and returns how many
 // cells stand before that.
 func excerpt(line string, at int) (text string, caret int) {
-	from, _ := back(line, at, excerptWidth/2)
+	from := back(line, at, excerptWidth/2)
 	to, missing := ahead(line, from, excerptWidth)
-	from, _ = back(line, from, missing)
+	from = back(line, from, missing)
 
 	var b strings.Builder
 	if from > 0 {
@@ -96,17 +96,16 @@ func excerpt(line string, at int) (text string, caret int) {
 	return strings.TrimRight(b.String(), " "), caret
 }
 
-// back returns where the character begins that stands so many before the byte at, and
-// how many there are too few.
-func back(line string, at, characters int) (from, missing int) {
+// back returns where the character begins that stands so many before the byte at.
+func back(line string, at, characters int) int {
 	for ; characters > 0 && at > 0; characters-- {
 		_, size := utf8.DecodeLastRuneInString(line[:at])
 		at -= size
 	}
-	return at, characters
+	return at
 }
 
-// ahead is back in the other direction.
+// ahead is back in the other direction; missing is how many characters there are too few.
 func ahead(line string, at, characters int) (to, missing int) {
 	for ; characters > 0 && at < len(line); characters-- {
 		_, size := utf8.DecodeRuneInString(line[at:])

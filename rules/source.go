@@ -21,7 +21,7 @@ const (
 	// 200 bytes of each.
 	maxValues = 60_000
 	// maxAliased is by how much aliases may add to what is written out.
-	maxAliased = 60_000
+	maxAliased = 40_000
 )
 
 // A parser reads one rules file and collects what is wrong with it.
