@@ -239,7 +239,9 @@ func TestRecordsAreBounded(t *testing.T) {
 		if n := len(r.waiting.records); n > mostRecords+1 {
 			t.Errorf("%d records wait, want %d at most", n, mostRecords)
 		}
+		r.disk.mu.Lock()
 		r.disk.hangs = nil
+		r.disk.mu.Unlock()
 		close(hang)
 		r.close()
 		r.q.close()
