@@ -24,12 +24,16 @@ type Overview struct {
 	Interval           time.Duration // between the looks of the rules that want them most often; 0: none are made
 	Wanted             time.Duration // what it would be, had looks no cost
 	Cost               time.Duration // of CPU, of the dearest look
-	Failing            bool          // looks fail
+	Failing            bool          // looks fail, and not just one did
 	Stretched          bool          // Interval is so much above Wanted that it was said
 	Left               int           // sockets that the last looks had no room for
 	CannotKill         string        // why sockets cannot be destroyed; empty: they can
 	Spins              []Spin        // what the kills of rules have done to holders
 }
+
+// failingAfter is how many looks that failed, one soon after the other, are more than a
+// table that changed too fast during one.
+const failingAfter = 2
 
 // Never is a time that does not pass.
 const Never = time.Duration(math.MaxInt64)
@@ -115,7 +119,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.program.rules)), States: maps.Clone(s.states),
-		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.on, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.able.Kill, Spins: e.spinning(),
+		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.able.Kill, Spins: e.spinning(),
 	}
 	for c, wanted := range e.program.gaps {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {

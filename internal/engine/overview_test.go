@@ -64,6 +64,10 @@ func TestOverview(t *testing.T) {
 		t.Errorf("overview (-want +got):\n%s", diff)
 	}
 	b.lookErr = fmt.Errorf("cut short")
+	b.until(time.Second)
+	if o := b.e.Overview(b.now); o.FailedLooks != 1 || o.Failing {
+		t.Errorf("after one look that failed: %+v", o)
+	}
 	b.until(2 * time.Second)
 	if o := b.e.Overview(b.now); o.FailedLooks != 2 || !o.Failing || o.Rules[0].HeldBack["protected"] != 1 || o.Rules[0].Sockets != 6 {
 		t.Errorf("after looks that failed: %+v", o)

@@ -584,6 +584,7 @@ func (e *Engine) space(of classSet) {
 // so that what fails now and then is said once.
 type spell struct {
 	on   bool
+	bad  int // failures in it
 	good int // successes since the last failure
 }
 
@@ -595,10 +596,13 @@ func (s *spell) note(failed bool) (began, over bool) {
 	if failed {
 		began = !s.on
 		s.on, s.good = true, 0
+		s.bad++
 		return began, false
 	}
 	s.good++
 	over = s.on && s.good == overAfter
-	s.on = s.on && !over
+	if over {
+		s.on, s.bad = false, 0
+	}
 	return false, over
 }
