@@ -239,6 +239,10 @@ func (d *watch) walk(done <-chan struct{}, send func(engine.Input)) {
 	if d.Examine != nil {
 		send(d.examine())
 	}
+	if d.FindNew != nil {
+		// Whoever holds what falls due first is then known before another walk ends.
+		_, _ = d.FindOwners(nil)
+	}
 	for {
 		select {
 		case <-done:

@@ -192,11 +192,11 @@ func (e *Engine) sampleUsage(now sock.Instant) {
 	}
 	slices.SortFunc(e.plan.Sample, func(a, b Process) int { return a.PID - b.PID })
 	u.sampling = len(e.plan.Sample) > 0
-	u.schedule(now)
+	u.schedule()
 }
 
 // schedule sets when to take the next samples.
-func (u *usages) schedule(now sock.Instant) {
+func (u *usages) schedule() {
 	u.next = never
 	for _, h := range u.holders {
 		if h.gone {
@@ -231,7 +231,7 @@ func (in Sampled) apply(e *Engine, now sock.Instant) {
 			e.judge(s.Process, h, now)
 		}
 	}
-	u.schedule(now)
+	u.schedule()
 }
 
 // take adds a sample, and forgets what is too old to matter.
@@ -273,8 +273,8 @@ func (e *Engine) judge(p Process, h *holder, now sock.Instant) {
 	for _, sum := range slices.Sorted(maps.Keys(h.spins)) {
 		s := h.spins[sum]
 		usage, known := h.since(h.last().At.Add(-quietFor))
-		if !known {
-			continue
+		if !known || now.Sub(s.Since) < quietFor {
+			continue // what it used before is no sign that it is over
 		}
 		if s.After = usage; usage >= s.Before+jump/2 {
 			h.spins[sum] = s

@@ -128,6 +128,7 @@ func TestJump(t *testing.T) {
 		{"busy before, and no busier after", 0.9, nil, false},
 		{"quiet before and after", 0.01, nil, false},
 		{"a spin", 0.01, func(b *bench, p *simProgram) { p.uses(0.9, b.now) }, true},
+		{"a spin that only just counts", 0.01, func(b *bench, p *simProgram) { p.uses(0.53, b.now) }, true},
 		{"busy before, and a thread more after", 0.9, func(b *bench, p *simProgram) { p.uses(1.9, b.now) }, true},
 		{"several cores before, and a bit more after", 6.8, func(b *bench, p *simProgram) { p.uses(7.1, b.now) }, false},
 		{"a bit busier", 0.1, func(b *bench, p *simProgram) { p.uses(0.5, b.now) }, false},
@@ -158,6 +159,22 @@ func TestJump(t *testing.T) {
 				t.Errorf("%d of 30 killed, the notes: %v", b.killedOf(1, 30), b.notes)
 			}
 		})
+	}
+}
+
+// A spin is not over because the time before it was quiet.
+func TestSpinLasts(t *testing.T) {
+	for tenth := range 10 {
+		b := newPrograms(t, 0.002)
+		b.spinsWhenKilled(101, 0.51)
+		b.leaks(1, 30, 8*time.Second)
+		b.add(31, 3*time.Second-time.Duration(tenth)*100*time.Millisecond) // with it the sampling begins
+		b.later(6*time.Second, func() { delete(b.sockets, 31) })
+		b.rule(set(killing("r")))
+		b.until(time.Minute)
+		if n := b.noted("quiet again"); n > 0 || b.noted("made a program spin") != 1 {
+			t.Errorf("sampled %d tenths of a second later: said %d times that it is quiet; %v", tenth, n, b.notes)
+		}
 	}
 }
 

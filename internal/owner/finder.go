@@ -3,6 +3,7 @@ package owner
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -11,13 +12,13 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// Finder finds holders again and again. It remembers where the descriptors of the
-// holders led: to list those of a process takes a fraction of what it takes to read
-// each. It is safe for concurrent use.
+// Finder finds holders again and again. It remembers where all descriptors led: to
+// look that up, and to list those of a process, takes a fraction of what it takes to
+// read each. It is safe for concurrent use.
 type Finder struct {
-	root    string
-	mu      sync.Mutex
-	holders map[int]*descriptors // by PID
+	root  string
+	mu    sync.Mutex
+	known map[int]*descriptors // by PID
 }
 
 // NewFinder returns a Finder on root, a mounted proc(5).
@@ -25,13 +26,13 @@ func NewFinder(root string) *Finder { return &Finder{root: root} }
 
 // descriptors are those of a process, as they were read last.
 type descriptors struct {
-	self   sock.Owner
-	idle   int      // walks in a row in which it held nothing that was wanted
-	inodes []uint32 // of sockets, by descriptor; 0: it is none, or was not read
+	self   sock.Owner // of one that has held something in one of the last walks
+	idle   int        // walks in a row in which it held nothing that was wanted
+	inodes []uint32   // of sockets, by descriptor; 0: it is none, or was not read
 }
 
 const (
-	// mostIdle is after how many of those a process is forgotten.
+	// mostIdle is after how many of those a process is no holder any more.
 	mostIdle = 10
 	// highestFD bounds the descriptors that are remembered of a process, and
 	// mostRemembered those of all: what is not remembered is read again.
@@ -61,31 +62,37 @@ func (d *descriptors) inode(fd int) uint32 {
 // Find is the whole walk, as the function Find.
 func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
 	w := newWalk(wanted)
-	w.holders = make(map[int]*descriptors)
-	f.mu.Lock()
-	w.known = f.holders // which nobody changes
-	f.mu.Unlock()
+	w.known, w.remembers = f.recall(), make(map[int]*descriptors)
 	found, err := w.find(f.root)
 	if err != nil {
 		return Found{}, err
 	}
-	delete(w.holders, os.Getpid()) // it is read anew each time
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.holders = w.holders
+	f.remember(w)
 	return found, nil
 }
 
-// FindNew reads only the descriptors that are new since the last call of Find or
-// FindNew and those that led to a wanted socket then, of processes that have held
-// something in one of the last, and of this process all: what it finds is true, and
-// what it does not find may be anywhere else.
+// recall returns what is known, which nobody changes.
+func (f *Finder) recall() map[int]*descriptors {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.known
+}
+
+// remember takes over what a walk has read.
+func (f *Finder) remember(w *walk) {
+	delete(w.remembers, os.Getpid()) // it is read anew each time
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known = w.remembers
+}
+
+// FindNew reads only what led to a wanted socket in the last call of Find or FindNew;
+// of processes that have held something in one of the last also what is new; and of
+// this process all. What it finds is true, and what it does not find may be anywhere
+// else.
 func (f *Finder) FindNew(wanted map[uint32]struct{}) (Found, error) {
 	w := newWalk(wanted)
-	w.onlyNew, w.holders = true, make(map[int]*descriptors)
-	f.mu.Lock()
-	w.known = f.holders
-	f.mu.Unlock()
+	w.onlyNew, w.known, w.remembers = true, f.recall(), make(map[int]*descriptors)
 	dir, err := unix.Open(f.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Found{}, fmt.Errorf("find new sockets: %w", &os.PathError{Op: "open", Path: f.root, Err: err})
@@ -98,18 +105,12 @@ func (f *Finder) FindNew(wanted map[uint32]struct{}) (Found, error) {
 	if err != nil {
 		return Found{}, fmt.Errorf("find new sockets: this process: %w", err)
 	}
-	delete(w.holders, self) // it is read anew each time
 	for pid, had := range w.known {
-		if pid == self {
-			continue
-		}
-		if err := w.process(dir, pid); err != nil {
+		if had.self.PID == 0 && !w.among(had.inodes) || w.process(dir, pid) != nil {
 			w.remember(pid, had)
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.holders = w.holders
+	f.remember(w)
 	return Found{Owners: w.owners}, nil
 }
 
@@ -132,6 +133,11 @@ func itself(dir int) (int, error) {
 // room.
 func (w *walk) remember(pid int, has *descriptors) {
 	if w.remembered += len(has.inodes); w.remembered <= mostRemembered {
-		w.holders[pid] = has
+		w.remembers[pid] = has
 	}
+}
+
+// among reports whether one of the inodes is wanted.
+func (w *walk) among(inodes []uint32) bool {
+	return slices.ContainsFunc(inodes, func(inode uint32) bool { _, ok := w.wanted[inode]; return ok })
 }

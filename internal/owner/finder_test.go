@@ -76,12 +76,17 @@ func TestFindNew(t *testing.T) {
 	look("behind another socket's number", f.FindNew, []uint32{107}, none)
 	look("the next walk", f.Find, []uint32{107}, map[uint32][]sock.Owner{107: leaky})
 
+	// One that holds nothing any more is not read for what is new.
 	for range mostIdle - 1 {
 		look("a walk for something else", f.Find, []uint32{1}, none)
 	}
 	look("a walk too many for something else", f.Find, []uint32{1}, none)
+	link(10, 6, "socket:[108]")
+	look("what is new in one that holds nothing", f.FindNew, []uint32{108}, none)
 
-	look("the walk", f.Find, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
+	// What led to it in the last walk is enough.
+	look("what was there", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
+	look("what is new in one that holds something again", f.FindNew, []uint32{108}, map[uint32][]sock.Owner{108: leaky})
 	if err := os.WriteFile(filepath.Join(root, "10", "stat"), []byte("10 (next) S 1 10 10 0 -1 0 0 0 0 0 5 5 0 0 20 0 1 0 78 0 0\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -163,10 +163,10 @@ type walk struct {
 	fds    *dirents
 	link   [64]byte // room for "socket:[4294967295]"; other links may be cut
 
-	holders    map[int]*descriptors // to be remembered; nil: nobody wants to know
-	known      map[int]*descriptors // remembered from before
+	known      map[int]*descriptors // as they were before
+	remembers  map[int]*descriptors // as they are; nil: nobody wants to know
+	remembered int                  // descriptors in it
 	onlyNew    bool                 // what led to another socket before is not read again
-	remembered int                  // descriptors, by holders
 }
 
 func newWalk(wanted map[uint32]struct{}) *walk {
@@ -182,7 +182,7 @@ func (w *walk) process(root, pid int) error {
 	defer unix.Close(dir)
 	var has descriptors
 	had := w.known[pid]
-	if had != nil {
+	if had != nil && had.self.PID != 0 {
 		has.self, has.idle = describe(dir, "..", pid), had.idle
 		if has.self.Start != had.self.Start {
 			had, has.self = nil, sock.Owner{} // its PID was given to another
@@ -217,7 +217,10 @@ func (w *walk) process(root, pid int) error {
 			return unlessGone(err)
 		}
 	}
-	if w.holders != nil && has.self.PID != 0 && has.idle < mostIdle {
+	if has.idle >= mostIdle {
+		has.self, has.idle = sock.Owner{}, 0
+	}
+	if w.remembers != nil {
 		w.remember(pid, &has)
 	}
 	return nil
@@ -236,7 +239,7 @@ func (w *walk) descriptor(dir, pid, fd int, name []byte, has *descriptors) error
 	if !ok {
 		return nil
 	}
-	if w.holders != nil {
+	if w.remembers != nil {
 		has.set(fd, inode)
 	}
 	if _, ok := w.wanted[inode]; !ok {
