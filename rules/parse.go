@@ -116,9 +116,25 @@ func read(r io.Reader) (*parser, *file, error) {
 			f.protect = []*selection{defaultProtect()}
 		}
 		p.checkNames(f.rules)
+		p.checkURLCount(f)
 		p.checkAlerts(f)
 	}
 	return p, f, nil
+}
+
+// maxURLs is how many URLs the receivers of a file have together. Each costs the daemon
+// some kilobytes and a goroutine.
+const maxURLs = 200
+
+// checkURLCount reports too many URLs.
+func (p *parser) checkURLCount(f *file) {
+	urls := 0
+	for _, r := range f.receivers {
+		urls += len(r.URLs)
+	}
+	if urls > maxURLs {
+		p.report(f.given["receivers"], "the receivers have %d URLs together, and %d are the most: let one of them, such as an Alertmanager, tell the others", urls, maxURLs)
+	}
 }
 
 // checkNames reports a name that two rules have.
