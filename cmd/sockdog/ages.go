@@ -178,9 +178,12 @@ func fetchAges(ctx context.Context, client *http.Client, address string) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	for {
+	busy := fmt.Errorf("the sockdog on %s is too busy to tell ages", address)
+	for said := false; ; said = true {
 		answer, err := client.Do(request)
 		switch {
+		case said && errors.Is(err, context.DeadlineExceeded):
+			return nil, busy
 		case errors.Is(err, syscall.ECONNREFUSED):
 			return nil, fmt.Errorf("nothing listens on %s (%w)", address, syscall.ECONNREFUSED)
 		case errors.Is(err, context.DeadlineExceeded):
@@ -203,7 +206,7 @@ func fetchAges(ctx context.Context, client *http.Client, address string) ([]byte
 			case <-time.After(agesRetry):
 				continue
 			case <-ctx.Done():
-				return nil, fmt.Errorf("the sockdog on %s is too busy to tell ages", address)
+				return nil, busy
 			}
 		case answer.StatusCode != http.StatusOK:
 			return nil, fmt.Errorf("the sockdog on %s tells no ages: %s", address, answer.Status)

@@ -28,6 +28,7 @@ The exit status is 1 if a file has a problem; warnings of --lint do not count.`,
 			}
 			return nil
 		},
+		ValidArgsFunction: rulesFiles,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := false
 			for _, file := range files {

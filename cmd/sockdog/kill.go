@@ -71,7 +71,8 @@ judged, 2 wrong usage.`,
   sockdog kill --idle 2d state established dst 10.0.0.0/8
   sockdog kill --in-use --yes dst 10.1.2.3
   sockdog kill --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )' --kill`,
-		Args: cobra.ArbitraryArgs,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeFilter,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.ageFlags.check(cmd); err != nil {
 				return usage{err}

@@ -89,7 +89,8 @@ from the least on; with - before it, the other way round:
   sockdog list --group-by process,verdict state close-wait
   sockdog list --watch=5s state close-wait
   sockdog list --summary`,
-		Args: cobra.ArbitraryArgs,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeFilter,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("watch") && len(args) > 0 && startsNumber(args[0]) {
 				// "--watch 5s", which pflag takes for "--watch" and a filter: none begins

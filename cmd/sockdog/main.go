@@ -48,6 +48,7 @@ func run(args []string) int {
 	root.AddCommand(runCommand(), checkCommand(), schemaCommand(), planCommand(), listCommand(), killCommand(), doctorCommand(), statusCommand(), demoCommand(), versionCommand(), completionCommand())
 	for _, c := range root.Commands() {
 		c.Args = asUsage(c.Args)
+		completes(c)
 	}
 	root.SetHelpCommand(helpCommand())
 	root.SetArgs(args)
@@ -134,6 +135,15 @@ func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
 		Short: "Print the help of a command",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			for _, c := range cmd.Root().Commands() {
+				if len(args) == 0 && c.IsAvailableCommand() {
+					names = append(names, c.Name()+"\t"+c.Short)
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// flagValues are what may follow a flag, by its name, where that is not a file.
+var flagValues = map[string][]string{
+	"address":      {defaultListen},
+	"daemon":       {defaultListen, "off"},
+	"idle":         {"1m", "10m", "1h", "1d"},
+	"listen":       {defaultListen, ":9797", "off"},
+	"listen-name":  nil,
+	"log-format":   {"auto\ttext on a terminal, else JSON", "text", "json"},
+	"log-level":    {"info", "debug\thow sockets are matched, too"},
+	"older-than":   {"1m", "5m", "10m", "1h"},
+	"on-bad-rules": {"exit\tend with status 78", "observe\twatch with the built-in rules, and touch nothing"},
+	"watch":        {"1s", "2s", "5s", "10s"},
+}
+
+// completes has the shells complete what a command takes: never the names of files,
+// unless it takes files.
+func completes(cmd *cobra.Command) {
+	if cmd.ValidArgsFunction == nil && len(cmd.ValidArgs) == 0 {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	with := func(flag string, complete cobra.CompletionFunc) {
+		if cmd.Flags().Lookup(flag) != nil {
+			_ = cmd.RegisterFlagCompletionFunc(flag, complete) // its error: it has one, or is none
+		}
+	}
+	for flag, values := range flagValues {
+		with(flag, oneOf(values))
+	}
+	with("rules", rulesFiles)
+	with("state-dir", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveFilterDirs
+	})
+	with("sort", completeSort)
+	with("group-by", completeKeys)
+	if f := cmd.Flags().Lookup("output"); f != nil {
+		formats := []string{"table", "json"}
+		if strings.Contains(f.Usage, "wide") {
+			formats = []string{"table", "wide\tmore columns, with the process", "json"}
+		}
+		with("output", oneOf(formats))
+	}
+}
+
+// oneOf completes one of some words, each of which may have a tab and a remark behind
+// it.
+func oneOf(words []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		return begun(words, word), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// begun are the words that begin so. Not every shell looks.
+func begun(words []string, so string) []string {
+	var list []string
+	for _, w := range words {
+		if strings.HasPrefix(w, so) {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+func rulesFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// completeSort completes the name of a column, with a - before it or without.
+func completeSort(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	sign := ""
+	if strings.HasPrefix(word, "-") {
+		sign = "-"
+	}
+	var names []string
+	for _, c := range columns {
+		if sortable(c) {
+			names = append(names, sign+c.name)
+		}
+	}
+	return begun(names, word), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeKeys completes the last of some names of columns.
+func completeKeys(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	before := word[:strings.LastIndexByte(word, ',')+1]
+	named := strings.Split(before, ",")
+	var names []string
+	for _, c := range columns {
+		if groupable(c) && !slices.Contains(named, c.name) {
+			names = append(names, before+c.name)
+		}
+	}
+	return begun(names, word), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+// The words of a filter.
+var (
+	stateNames = func() []string {
+		names := []string{
+			"all", "connected\tall but closed and listening", "synchronized\tconnected, but not syn-sent",
+			"bucket\tsyn-recv and time-wait", "big\tall but syn-recv and time-wait",
+		}
+		for _, s := range append(ssfilter.AllStates.States(), ssfilter.BoundInactive) {
+			names = append(names, s.String())
+		}
+		return names
+	}()
+	conditions = []string{
+		"src\tlocal address", "dst\taddress of the peer", "sport\tlocal port", "dport\tport of the peer", "dev\tdevice", "fwmark", "cgroup",
+		"autobound\tthe kernel chose the local port", "not", "(",
+	}
+	comparisons = []string{"=", "!=", "<", "<=", ">", ">="}
+	equality    = []string{"=", "!="}
+)
+
+// completeFilter completes the next word of a filter, by those before it.
+func completeFilter(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	return begun(nextWords(strings.Fields(strings.Join(args, " "))), word), cobra.ShellCompDirectiveNoFileComp
+}
+
+// nextWords are those that a filter which begins so may go on with, as far as they
+// can be known.
+func nextWords(before []string) []string {
+	word := func(back int) string { // from the end
+		if back > len(before) {
+			return ""
+		}
+		return strings.ToLower(before[len(before)-back])
+	}
+	isState := func(w string) bool { return w == "state" || w == "exclude" || w == "excl" }
+	isOperator := func(w string) bool { return slices.Contains(comparisons, w) || w == "==" }
+	switch last := word(1); {
+	case isState(last):
+		return stateNames
+	case last == "", isState(word(2)):
+		return append([]string{"state\tonly these", "exclude\tall but these"}, conditions...)
+	case slices.Contains([]string{"and", "or", "not", "&&", "&", "||", "|", "!", "("}, last):
+		return conditions
+	case last == "sport", last == "dport":
+		return comparisons
+	case last == "dev", isOperator(last) && word(2) == "dev":
+		names := deviceNames()
+		if last == "dev" {
+			names = append(slices.Clone(equality), names...)
+		}
+		return names
+	case last == "fwmark", last == "cgroup":
+		return equality
+	case last == "src", last == "dst", isOperator(last):
+		return nil // an address, a port, a mark or a path
+	default:
+		return []string{"and", "or", ")"}
+	}
+}
+
+func deviceNames() []string {
+	devices, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(devices))
+	for i := range devices {
+		names[i] = devices[i].Name
+	}
+	return names
+}
