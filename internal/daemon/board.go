@@ -241,7 +241,7 @@ const logPatience = 5 * time.Second
 
 // judgeLog finds whether the log reaches anybody.
 func (d *watch) judgeLog(now time.Time) {
-	lost, err, stalled := d.log.trouble()
+	lost, stalled, err := d.log.trouble()
 	p := status.Problem{Kind: "log", Cure: "see who reads the log; actions stand on this page, and with --state-dir in the journal", Since: now}
 	switch {
 	case err != nil:

@@ -155,15 +155,15 @@ func (q *logQueue) count(lost int) {
 	q.lost += lost
 }
 
-// trouble is how many lines were lost since one was written last, the error of the
-// last, and for how long one has been on its way.
-func (q *logQueue) trouble() (lost int, err error, stalled time.Duration) {
+// trouble is how many lines were lost since one was written last, for how long one
+// has been on its way, and the error of the last.
+func (q *logQueue) trouble() (lost int, stalled time.Duration, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.writing != 0 {
 		stalled = q.now().Sub(q.writing)
 	}
-	return q.lost, q.err, stalled
+	return q.lost, stalled, q.err
 }
 
 func levelOf(r journal.Result) slog.Level {

@@ -273,7 +273,7 @@ func TestBlockedLogStarvesNoJournal(t *testing.T) {
 			t.Errorf("%d records of %d kills are in the journal", len(r.disk.written), kills)
 		}
 		time.Sleep(logPatience)
-		lost, err, stalled := r.q.trouble()
+		lost, stalled, err := r.q.trouble()
 		if len(r.q.lines) > mostLines || lost < kills-2*mostLines || err != nil || stalled < logPatience {
 			t.Errorf("%d lines wait, %d are lost, error %v, stalled for %v", len(r.q.lines), lost, err, stalled)
 		}
@@ -298,7 +298,7 @@ func TestLogResumes(t *testing.T) {
 		r.kill()
 		r.kill()
 		synctest.Wait()
-		if lost, err, _ := r.q.trouble(); lost != 2 || !errors.Is(err, broken) {
+		if lost, _, err := r.q.trouble(); lost != 2 || !errors.Is(err, broken) {
 			t.Errorf("lost %d, error %v", lost, err)
 		}
 		r.log.set(nil, nil)
@@ -309,7 +309,7 @@ func TestLogResumes(t *testing.T) {
 		if diff := cmp.Diff(want, r.log.lines); diff != "" {
 			t.Errorf("log (-want +got):\n%s", diff)
 		}
-		if lost, err, _ := r.q.trouble(); lost != 0 || err != nil {
+		if lost, _, err := r.q.trouble(); lost != 0 || err != nil {
 			t.Errorf("then lost %d, error %v", lost, err)
 		}
 	})

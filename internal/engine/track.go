@@ -186,7 +186,9 @@ func (t *track) accept(s *sock.Socket, sent, got sock.Instant) {
 	if t.backlog {
 		t.backlog, t.accepted.safe = false, got
 	}
-	t.entered, t.quiet = t.entered.notBefore(t.accepted), t.quiet.notBefore(t.accepted)
+	if t.accepted != (bound{}) {
+		t.entered, t.quiet = t.entered.notBefore(t.accepted), t.quiet.notBefore(t.accepted)
+	}
 }
 
 // remembered makes a track of what an earlier run knew, for an answer to
