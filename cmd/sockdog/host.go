@@ -74,7 +74,7 @@ func (h *host) options(log *slog.Logger) daemon.Options {
 		Log: log, Now: h.now, Precision: h.precision, Netns: netnsName(),
 		OpenKernel:   h.openKernel,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		FindOwners:   holders.Find, FindNew: holders.FindNew,
+		FindOwners:   holders.Find, FindNew: holders.FindNew, WalkAt: holders.At,
 		ReadUsage: func(pid int) (owner.Usage, error) { return owner.ReadUsage(procRoot, pid) },
 		Examine:   func() (owner.Access, error) { return owner.Examine(procRoot) },
 		Able:      h.engineAble(), Cure: h.cure(), MostTracks: boundMemory(),

@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/owner"
@@ -74,4 +75,15 @@ func (d *watch) tellAccess() {
 		level = slog.LevelWarn
 	}
 	d.say(level, "who holds sockets cannot be told for all processes", slog.String("reason", n.Text), slog.String("cure", n.Cure))
+}
+
+// hangingWalk is the problem that a walk through /proc does not end.
+func (d *watch) hangingWalk(now time.Time) status.Problem {
+	p := status.Problem{Kind: "walk", Text: "a walk through /proc does not end: who holds new sockets stays unknown", Cure: "end what hangs in the kernel, and restart sockdog", Since: now}
+	if d.WalkAt != nil {
+		if pid := d.WalkAt(); pid != 0 {
+			p.Text += fmt.Sprintf("; it reads the descriptors of process %d", pid)
+		}
+	}
+	return p
 }

@@ -225,6 +225,7 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 			Cure: "see whether the state directory is there, and its disk full or read-only",
 		})
 	}
+	b.stands(o.WalkHangs, d.hangingWalk(now))
 	b.stands(len(o.Spins) > 0, spinning(o.Spins, now))
 	slow := d.recorder.slow()
 	b.stands(slow != "", status.Problem{Kind: "disk", Text: slow, Cure: "see what the disk of the state directory does, or give --state-dir another", Since: now})

@@ -90,6 +90,7 @@ type Options struct {
 	OpenCounters func() (Counters, error)
 	FindOwners   func(inodes map[uint32]struct{}) (owner.Found, error)
 	FindNew      func(inodes map[uint32]struct{}) (owner.Found, error) // as owner.Finder does; nil: there is only the walk
+	WalkAt       func() int                                            // the process that FindOwners reads; nil: that is not known
 	ReadUsage    func(pid int) (owner.Usage, error)
 	Examine      func() (owner.Access, error) // whose descriptors can be read; nil: that is not to be told
 

@@ -28,6 +28,7 @@ type Overview struct {
 	Stretched          bool          // Interval is so much above Wanted that it was said
 	Left               int           // sockets that the last looks had no room for
 	CannotKill         string        // why sockets cannot be destroyed; empty: they can
+	WalkHangs          bool          // a walk through /proc does not end
 	Spins              []Spin        // what the kills of rules have done to holders
 }
 
@@ -119,7 +120,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.program.rules)), States: maps.Clone(s.states),
-		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.able.Kill, Spins: e.spinning(),
+		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.able.Kill, WalkHangs: e.owners.hangs, Spins: e.spinning(),
 	}
 	for c, wanted := range e.program.gaps {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {

@@ -44,6 +44,8 @@ type owners struct {
 	wants   []*track
 	asked   []*track // in the walk under way
 	walking bool
+	began   sock.Instant // the walk under way
+	hangs   bool         // that was said to take too long
 	urgent  sock.Instant // when the first of wants falls due
 	ended   sock.Instant // the last walk
 	cost    time.Duration
@@ -125,6 +127,8 @@ func mayBeKernels(s *sock.Socket) bool {
 
 func (o *owners) wake() sock.Instant {
 	switch {
+	case o.walking && !o.hangs:
+		return min(o.began.Add(ownerPatience), o.nextReading())
 	case o.walking:
 		return o.nextReading()
 	case len(o.wants) > 0:
@@ -199,6 +203,10 @@ func (e *Engine) heard(t *track, now sock.Instant) {
 func (e *Engine) resolve(now sock.Instant) {
 	o := &e.owners
 	e.read(now)
+	if o.walking && !o.hangs && now >= o.began.Add(ownerPatience) {
+		o.hangs = true
+		e.note(slog.LevelError, "a walk through /proc does not end; who holds new sockets stays unknown", slog.Duration("for", now.Sub(o.began)))
+	}
 	if o.walking || now < o.nextWalk() || len(o.wants) == 0 && now < o.followAt {
 		return
 	}
@@ -214,7 +222,7 @@ func (e *Engine) resolve(now sock.Instant) {
 	}
 	slices.Sort(e.plan.Resolve)
 	e.plan.Resolve = slices.Compact(e.plan.Resolve)
-	o.walking, o.urgent = true, never
+	o.walking, o.began, o.urgent = true, now, never
 	if o.ended != 0 && o.cost < slowWalk {
 		o.fresh, o.freshDue = o.fresh[:0], never // it finds those, too
 	}
@@ -228,6 +236,10 @@ func (in Examined) apply(e *Engine, _ sock.Instant) {
 
 func (in Owned) apply(e *Engine, now sock.Instant) {
 	o := &e.owners
+	if o.hangs {
+		o.hangs = false
+		e.note(slog.LevelInfo, "the walk through /proc has ended", slog.Duration("after", now.Sub(o.began)))
+	}
 	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete
 	kills := e.killsAny()
 	for _, t := range o.asked {

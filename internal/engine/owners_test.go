@@ -181,3 +181,23 @@ func TestStillHeld(t *testing.T) {
 		}
 	}
 }
+
+// A walk that does not end is said once, and once that it has.
+func TestWalkHangs(t *testing.T) {
+	b := newBench(t)
+	b.slow = true
+	b.add(1, time.Minute, ofRoot)
+	b.rule(set(killing("r")))
+	b.until(29 * time.Second)
+	if b.e.Overview(b.now).WalkHangs {
+		t.Error("taken for one that hangs after 29 s")
+	}
+	b.until(5 * time.Minute)
+	if b.noted("does not end") != 1 || !b.e.Overview(b.now).WalkHangs {
+		t.Errorf("notes %v, shown %v", b.notes, b.e.Overview(b.now).WalkHangs)
+	}
+	b.step(Owned{Complete: true})
+	if b.noted("has ended") != 1 || b.e.Overview(b.now).WalkHangs {
+		t.Errorf("notes %v, shown %v", b.notes, b.e.Overview(b.now).WalkHangs)
+	}
+}

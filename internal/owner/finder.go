@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -19,7 +20,11 @@ type Finder struct {
 	root  string
 	mu    sync.Mutex
 	known map[int]*descriptors // by PID
+	at    atomic.Int64
 }
+
+// At is the process that Find reads; 0: it is not under way.
+func (f *Finder) At() int { return int(f.at.Load()) }
 
 // NewFinder returns a Finder on root, a mounted proc(5).
 func NewFinder(root string) *Finder { return &Finder{root: root} }
@@ -62,7 +67,8 @@ func (d *descriptors) inode(fd int) uint32 {
 // Find is the whole walk, as the function Find.
 func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
 	w := newWalk(wanted)
-	w.known, w.remembers = f.recall(), make(map[int]*descriptors)
+	w.known, w.remembers, w.at = f.recall(), make(map[int]*descriptors), &f.at
+	defer f.at.Store(0)
 	found, err := w.find(f.root)
 	if err != nil {
 		return Found{}, err

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +57,7 @@ func (w *walk) find(root string) (Found, error) {
 		if err != nil {
 			continue // not a process
 		}
+		w.at.Store(int64(pid))
 		switch err := w.process(dir, pid); {
 		case refused(err):
 			complete = false
@@ -163,6 +165,7 @@ type walk struct {
 	fds    *dirents
 	link   [64]byte // room for "socket:[4294967295]"; other links may be cut
 
+	at         *atomic.Int64        // the process that is read
 	known      map[int]*descriptors // as they were before
 	remembers  map[int]*descriptors // as they are; nil: nobody wants to know
 	remembered int                  // descriptors in it
@@ -170,7 +173,7 @@ type walk struct {
 }
 
 func newWalk(wanted map[uint32]struct{}) *walk {
-	return &walk{wanted: wanted, owners: make(map[uint32][]sock.Owner), fds: newDirents()}
+	return &walk{wanted: wanted, owners: make(map[uint32][]sock.Owner), fds: newDirents(), at: new(atomic.Int64)}
 }
 
 // process adds pid to the owners of the wanted inodes that it holds.
