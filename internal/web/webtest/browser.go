@@ -118,6 +118,8 @@ func (b *Tab) Call(method string, params any, result any) {
 		switch {
 		case answer.ID != b.seq:
 			continue
+		case answer.Error != nil && answer.Error.Message == "Inspected target navigated or closed":
+			return // without an answer: a page that loads itself anew may do that at any time
 		case answer.Error != nil:
 			b.t.Fatalf("%s: %s", method, answer.Error.Message)
 		case result != nil:
@@ -129,7 +131,8 @@ func (b *Tab) Call(method string, params any, result any) {
 	}
 }
 
-// Eval is what an expression is in the page, as text.
+// Eval is what an expression is in the page, as text; empty where the page went
+// meanwhile.
 func (b *Tab) Eval(expression string) string {
 	b.t.Helper()
 	var answer struct {
