@@ -29,6 +29,7 @@ type recorder struct {
 	arrived  *sync.Cond
 	waiting  batch
 	lost     int               // records that there was no room for, not said yet
+	inHand   int               // records of the write under way
 	ailing   map[string]string // why what cannot be written
 	closed   bool
 	writing  sock.Instant // since when a write has been under way; 0: none is
@@ -219,7 +220,7 @@ func (r *recorder) close() {
 	case <-time.After(recorderEnd):
 	}
 	r.mu.Lock()
-	n := len(r.waiting.records)
+	n := r.inHand + len(r.waiting.records)
 	r.mu.Unlock()
 	r.log.say(slog.LevelError, "stopping before the state directory has taken all records", slog.Int("records", n), slog.Duration("waited", r.stalled()))
 }
@@ -232,7 +233,7 @@ func (r *recorder) run() {
 			r.arrived.Wait()
 		}
 		b, lost := r.waiting, r.lost
-		r.waiting, r.lost = batch{}, 0
+		r.waiting, r.lost, r.inHand = batch{}, 0, len(b.records)
 		r.mu.Unlock()
 		if b.empty() {
 			return

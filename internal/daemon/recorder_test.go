@@ -325,7 +325,7 @@ func TestStopWhileDiskHangs(t *testing.T) {
 		r.kill()
 		r.close()
 		r.q.close()
-		if last := r.log.lines[len(r.log.lines)-1]; !strings.Contains(last, "stopping before the state directory has taken all records records=2") {
+		if last := r.log.lines[len(r.log.lines)-1]; !strings.Contains(last, "stopping before the state directory has taken all records records=3") {
 			t.Errorf("the last line is %q", last)
 		}
 		close(hang)
