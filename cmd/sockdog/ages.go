@@ -143,6 +143,9 @@ func askDaemon(ctx context.Context, address string, h *host) (toldAges, error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		var err error
 		conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
+			_ = tcp.SetLinger(0) // who is asked each second must not be left with sockets in TIME_WAIT
+		}
 		return conn, err
 	}}
 	defer transport.CloseIdleConnections() // until then it stays open, and the kernel says whose it is
