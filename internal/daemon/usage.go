@@ -20,7 +20,7 @@ func (d *watch) sampleUsage(done <-chan struct{}, send func(engine.Input)) {
 			in := engine.Sampled{Usages: make([]engine.Usage, len(processes))}
 			for i, p := range processes {
 				u, err := d.ReadUsage(p.PID)
-				in.Usages[i] = engine.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Gone: err != nil || u.Start != p.Start}
+				in.Usages[i] = engine.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Gone: err != nil || u.Start != p.Start}
 			}
 			send(in)
 		}
@@ -34,8 +34,12 @@ const mostSpins = 3
 func spinning(spins []engine.Spin, now time.Time) status.Problem {
 	var lines []string
 	for _, s := range spins[:min(len(spins), mostSpins)] {
-		lines = append(lines, fmt.Sprintf("%s[%d] uses %.0f%% of a core since rule %s killed sockets of it, and used %.0f%% before: the rule leaves its others alone until it is quiet",
-			harmless(s.Comm), s.PID, 100*s.After, s.Rule, 100*s.Before))
+		uses := fmt.Sprintf("uses %.0f%% of a core", 100*s.After)
+		if waits := 100 * s.Waits; waits >= 1 {
+			uses += fmt.Sprintf(", and waits for %.0f%% more,", waits)
+		}
+		lines = append(lines, fmt.Sprintf("%s[%d] %s since rule %s killed sockets of it, and used %.0f%% before: the rule leaves its others alone until it is quiet",
+			harmless(s.Comm), s.PID, uses, s.Rule, 100*s.Before))
 	}
 	if more := len(spins) - mostSpins; more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", more))

@@ -33,6 +33,9 @@ const (
 	// firstSamples is how long it takes to know usage: two samples, and a moment for
 	// the second to arrive.
 	firstSamples = sampleEvery + 200*time.Millisecond
+	// leastShare is the least share of what a process wants that its CPU time is scaled
+	// up from: below it, the ticks that the kernel counts in would decide.
+	leastShare = 0.1
 	// mostWatched bounds how many holders are sampled: for so many it takes a fiftieth
 	// of a core.
 	mostWatched = 1000
@@ -57,7 +60,8 @@ type Usage struct {
 	Process
 	At         sock.Instant
 	CPU, Lived time.Duration
-	Gone       bool // it has ended, or cannot be read
+	Waited     time.Duration // that its threads could have run, and others did; below 0: not known
+	Gone       bool          // it has ended, or cannot be read
 }
 
 // Sampled says what a plan's Sample found.
@@ -70,7 +74,10 @@ type Spin struct {
 	PID           int
 	Comm          string
 	Since         sock.Instant
-	Before, After float64 // cores
+	Before, After float64 // cores that it used
+	Waits         float64 // cores that it would use now, beside those, if it got them
+
+	before load
 }
 
 // usages is what is known of the CPU usage of those whose sockets are killed.
@@ -265,9 +272,10 @@ func (e *Engine) judge(p Process, h *holder, now sock.Instant) {
 			continue
 		}
 		if before, after, jumped := h.jumped(k.at); jumped {
-			h.spins[k.sum] = Spin{Rule: k.rule, PID: p.PID, Comm: h.comm, Since: now, Before: before, After: after}
+			h.spins[k.sum] = Spin{Rule: k.rule, PID: p.PID, Comm: h.comm, Since: now, Before: before.used, After: after.used, Waits: after.waits(), before: before}
 			e.note(slog.LevelError, "kills made a program spin; the rule leaves it alone until it is quiet",
-				slog.String("rule", k.rule), slog.Int("pid", p.PID), slog.String("comm", h.comm), slog.String("cpu_before", percent(before)), slog.String("cpu", percent(after)))
+				slog.String("rule", k.rule), slog.Int("pid", p.PID), slog.String("comm", h.comm),
+				slog.String("cpu_before", percent(before.used)), slog.String("cpu", percent(after.used)), slog.String("cpu_waits", percent(after.waits())))
 		}
 	}
 	for _, sum := range slices.Sorted(maps.Keys(h.spins)) {
@@ -276,13 +284,13 @@ func (e *Engine) judge(p Process, h *holder, now sock.Instant) {
 		if !known || now.Sub(s.Since) < quietFor {
 			continue // what it used before is no sign that it is over
 		}
-		if s.After = usage; usage >= s.Before+jump/2 {
+		if s.After, s.Waits = usage.used, usage.waits(); usage.above(s.before) >= jump/2 {
 			h.spins[sum] = s
 			continue
 		}
 		delete(h.spins, sum)
 		e.note(slog.LevelInfo, "the program is quiet again; the rule goes on killing its sockets",
-			slog.String("rule", s.Rule), slog.Int("pid", p.PID), slog.String("comm", h.comm), slog.String("cpu", percent(usage)))
+			slog.String("rule", s.Rule), slog.Int("pid", p.PID), slog.String("comm", h.comm), slog.String("cpu", percent(usage.used)))
 		e.revalidate(p, now)
 	}
 }
@@ -302,34 +310,63 @@ func (e *Engine) revalidate(p Process, now sock.Instant) {
 
 func (h *holder) last() Usage { return h.samples[len(h.samples)-1] }
 
-// cores is the usage from one sample to another.
-func cores(from, to Usage) float64 { return float64(to.CPU-from.CPU) / float64(to.At.Sub(from.At)) }
+// load is what a process uses of CPU, in cores, and what it wants: that, and what it
+// could have used but for others. Where the machine is busy, or a cgroup has a quota,
+// a program that spins gets less than it wants.
+type load struct{ used, wanted float64 }
+
+// loadBetween is the load from one sample to another.
+func loadBetween(from, to Usage) load {
+	lived := float64(to.At.Sub(from.At))
+	used := float64(to.CPU-from.CPU) / lived
+	if from.Waited < 0 || to.Waited < 0 {
+		return load{used, used}
+	}
+	// Threads that end take with them what they have waited.
+	return load{used, used + max(0, float64(to.Waited-from.Waited)/lived)}
+}
+
+func (l load) waits() float64 { return l.wanted - l.used }
+
+// above is by how many cores more is wanted than before, as far as more is used,
+// too: who only waits for longer does no more than before. What is used counts as if
+// all that is wanted were got.
+func (l load) above(before load) float64 {
+	share := 1.0
+	if l.waits() > 0 {
+		share = max(leastShare, l.used/l.wanted)
+	}
+	return min(l.wanted-before.wanted, (l.used-before.used)/share)
+}
+
+// highest is the higher one in each.
+func (l load) highest(m load) load { return load{max(l.used, m.used), max(l.wanted, m.wanted)} }
 
 // since is the usage from an instant, or a little before it, to the last sample;
 // known is false where that was not sampled yet.
-func (h *holder) since(at sock.Instant) (usage float64, known bool) {
+func (h *holder) since(at sock.Instant) (usage load, known bool) {
 	for i := len(h.samples) - 2; i >= 0; i-- {
 		if h.samples[i].At <= at {
-			return cores(h.samples[i], h.last()), true
+			return loadBetween(h.samples[i], h.last()), true
 		}
 	}
-	return 0, false
+	return load{}, false
 }
 
 // jumped reports whether the usage is so much higher since a kill that it is no
 // accident: for a short time higher than the highest of before, or for a long time
 // higher than the mean of before.
-func (h *holder) jumped(kill sock.Instant) (before, after float64, is bool) {
+func (h *holder) jumped(kill sock.Instant) (before, after load, is bool) {
 	mean, highest := h.before(kill)
 	last := h.last().At
-	if usage, known := h.since(last.Add(-jumpSurely)); known && h.sampledBetween(kill, last.Add(-jumpSurely)) && usage-highest >= jump {
+	if usage, known := h.since(last.Add(-jumpSurely)); known && h.sampledBetween(kill, last.Add(-jumpSurely)) && usage.above(highest) >= jump {
 		return highest, usage, true
 	}
 	if last.Sub(kill) < jumpWithin {
-		return 0, 0, false
+		return load{}, load{}, false
 	}
 	usage, known := h.since(last.Add(-jumpWithin))
-	return mean, usage, known && usage-mean >= jump
+	return mean, usage, known && usage.above(mean) >= jump
 }
 
 // sampledBetween reports whether there is a sample in [from, to].
@@ -339,7 +376,7 @@ func (h *holder) sampledBetween(from, to sock.Instant) bool {
 
 // before is the usage before a kill, and the highest in a second of that. Where it
 // was not sampled for long enough, it is what the process used in all its life.
-func (h *holder) before(kill sock.Instant) (mean, highest float64) {
+func (h *holder) before(kill sock.Instant) (mean, highest load) {
 	var then []Usage
 	for _, s := range h.samples {
 		if kill.Sub(s.At) >= 0 && kill.Sub(s.At) <= jumpWithin+sampleEvery {
@@ -348,15 +385,17 @@ func (h *holder) before(kill sock.Instant) (mean, highest float64) {
 	}
 	if len(then) == 0 || then[len(then)-1].At.Sub(then[0].At) < sampleEvery/2 {
 		first := h.samples[0]
-		mean = float64(first.CPU) / float64(max(first.Lived, sampleEvery))
+		lived := float64(max(first.Lived, sampleEvery))
+		used := float64(first.CPU) / lived
+		mean = load{used, used + float64(max(0, first.Waited))/lived}
 		return mean, mean
 	}
-	mean = cores(then[0], then[len(then)-1])
+	mean = loadBetween(then[0], then[len(then)-1])
 	highest = mean
 	for i := range then {
 		for j := i + 1; j < len(then); j++ {
 			if then[j].At.Sub(then[i].At) >= sampleEvery {
-				highest = max(highest, cores(then[i], then[j]))
+				highest = highest.highest(loadBetween(then[i], then[j]))
 				break
 			}
 		}

@@ -18,15 +18,26 @@ type simProgram struct {
 	cpu   time.Duration // used up to at
 	at    sock.Instant
 	cores float64
+
+	waited time.Duration // up to at
+	waits  float64       // cores that it would use beside those
 }
 
 func (p *simProgram) used(now sock.Instant) time.Duration {
 	return p.cpu + time.Duration(p.cores*float64(now.Sub(p.at)))
 }
 
+func (p *simProgram) waitedUntil(now sock.Instant) time.Duration {
+	return p.waited + time.Duration(p.waits*float64(now.Sub(p.at)))
+}
+
 // uses has the program use so many cores from now on.
-func (p *simProgram) uses(cores float64, now sock.Instant) {
-	p.cpu, p.at, p.cores = p.used(now), now, cores
+func (p *simProgram) uses(cores float64, now sock.Instant) { p.gets(cores, 0, now) }
+
+// gets has the program use so many cores from now on, and wait for some more.
+func (p *simProgram) gets(cores, waits float64, now sock.Instant) {
+	p.cpu, p.waited, p.at = p.used(now), p.waitedUntil(now), now
+	p.cores, p.waits = cores, waits
 }
 
 // newPrograms is a bench on which the sockets up to 100 are those of process 101,
@@ -136,6 +147,13 @@ func TestJump(t *testing.T) {
 			p.uses(1, b.now)
 			b.later(second, func() { p.uses(0.01, b.now) })
 		}, false},
+		{"a spin that gets a third of what it wants", 0.01, func(b *bench, p *simProgram) { p.gets(0.3, 0.6, b.now) }, true},
+		{"a spin of four threads that get a core together", 0.1, func(b *bench, p *simProgram) { p.gets(0.4, 3.6, b.now) }, true},
+		{"a spin under a quota of a tenth of a core", 0.01, func(b *bench, p *simProgram) { p.gets(0.1, 0.9, b.now) }, true},
+		{"no busier, on a machine that is", 0.4, func(b *bench, p *simProgram) { p.gets(0.4, 2, b.now) }, false},
+		{"a bit busier, on a machine that is", 0.4, func(b *bench, p *simProgram) { p.gets(0.45, 1.5, b.now) }, false},
+		{"quiet, on a machine on which it waits for long", 0.01, func(b *bench, p *simProgram) { p.gets(0.03, 2, b.now) }, false},
+		{"less than it wants before and after", 0.01, func(b *bench, p *simProgram) { p.gets(0.3, 0.1, b.now) }, false},
 		{"a spin that begins late", 0.01, func(b *bench, p *simProgram) {
 			b.later(6*second, func() { p.uses(0.9, b.now) })
 		}, true},
@@ -159,6 +177,29 @@ func TestJump(t *testing.T) {
 				t.Errorf("%d of 30 killed, the notes: %v", b.killedOf(1, 30), b.notes)
 			}
 		})
+	}
+}
+
+// A spin is not over because the program gets less CPU than before, and over once it
+// wants no more, however long it waits for that.
+func TestSpinOnBusyMachine(t *testing.T) {
+	b := newPrograms(t, 0.002)
+	b.spinsWhenKilled(101, 0.9)
+	b.leaks(1, 40, 8*time.Second)
+	b.rule(set(killing("r")))
+	b.until(30 * time.Second)
+	b.programs[101].gets(0.1, 0.8, b.now)
+	b.until(60 * time.Second)
+	if n := b.noted("quiet again"); n > 0 || b.noted("made a program spin") != 1 {
+		t.Errorf("said %d times that it is quiet; %v", n, b.notes)
+	}
+	if o := b.e.Overview(b.now); len(o.Spins) != 1 || o.Spins[0].After > 0.11 || o.Spins[0].Waits < 0.79 {
+		t.Errorf("shown: %+v", o.Spins)
+	}
+	b.programs[101].gets(0.01, 0.8, b.now)
+	b.until(70 * time.Second)
+	if b.noted("quiet again") != 1 {
+		t.Errorf("it is not said that it is quiet: %v", b.notes)
 	}
 }
 

@@ -1,10 +1,12 @@
 package owner
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,6 +73,80 @@ func TestUsageSelf(t *testing.T) {
 	}
 	if after.Start != before.Start || after.Start == 0 || after.Lived <= before.Lived || after.Lived < after.CPU/time.Duration(runtime.NumCPU())-tick {
 		t.Errorf("first %+v, then %+v", before, after)
+	}
+}
+
+// What waits for a CPU is seen to: threads that all want the one that there is get a
+// part of it each.
+func TestUsageWaited(t *testing.T) {
+	if before, err := ReadUsage("/proc", os.Getpid()); err != nil || before.Waited == Unknown {
+		t.Skipf("the kernel does not tell how long threads wait: %+v, %v", before, err)
+	}
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Fatal(err)
+	}
+	one := 0
+	for !set.IsSet(one) {
+		one++
+	}
+	set.Zero()
+	set.Set(one)
+	const threads, spell = 3, 300 * time.Millisecond
+	var ready, done, ended sync.WaitGroup
+	begin, end := make(chan struct{}), make(chan struct{})
+	ready.Add(threads)
+	done.Add(threads)
+	for range threads {
+		ended.Go(func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with its affinity
+			if err := unix.SchedSetaffinity(0, &set); err != nil {
+				t.Error(err)
+			}
+			ready.Done()
+			<-begin
+			for began := time.Now(); time.Since(began) < spell; {
+			}
+			done.Done()
+			<-end // what a thread has waited ends with it
+		})
+	}
+	ready.Wait()
+	before, err1 := ReadUsage("/proc", os.Getpid())
+	close(begin)
+	done.Wait()
+	after, err2 := ReadUsage("/proc", os.Getpid())
+	close(end)
+	ended.Wait()
+	if waited := after.Waited - before.Waited; err1 != nil || err2 != nil || waited < spell {
+		t.Errorf("%d threads on one CPU have waited %v within %v: %v, %v", threads, waited, spell, err1, err2)
+	}
+}
+
+// Of a process of very many threads, and on kernels that do not tell, it is not known
+// how long they have waited; a thread that ends meanwhile is nothing unusual.
+func TestUsageWaitedUnknown(t *testing.T) {
+	stat := func(threads int) string {
+		return fmt.Sprintf("10 (x) S 1 2 2 0 -1 2129984 0 0 0 0 70 30 0 0 20 0 %d 0 25 0 0\n", threads)
+	}
+	root := fakeProc(t, map[int]process{10: {comm: "x", stat: stat(2)}, 11: {comm: "x", stat: stat(65)}, 12: {comm: "x", stat: stat(1)}})
+	for path, text := range map[string]string{
+		"10/task/10/schedstat": "1 200 3\n", "10/task/13/schedstat": "4 500 6\n",
+		"11/task/11/schedstat": "1 200 3\n",
+		"12/task/12/stat":      "",
+	} {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for pid, want := range map[int]time.Duration{10: 700, 11: Unknown, 12: Unknown} {
+		if u, err := ReadUsage(root, pid); err != nil || u.Waited != want {
+			t.Errorf("process %d: %+v, %v; want %v waited", pid, u, err, want)
+		}
 	}
 }
 

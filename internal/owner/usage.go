@@ -16,7 +16,17 @@ type Usage struct {
 	Start uint64        // in clock ticks after boot: with its PID, it names one life of a process
 	CPU   time.Duration // of all its threads, those that have ended too
 	Lived time.Duration // since Start
+	// Waited is for how long the threads that there are could have run, while others
+	// did or their cgroup had used up its quota; Unknown: it is not known.
+	Waited time.Duration
 }
+
+// Unknown is a time that nobody knows.
+const Unknown time.Duration = -1
+
+// mostThreads is of how many threads of a process it is read how long they have
+// waited: each takes some microseconds.
+const mostThreads = 64
 
 // tick is the unit of times in /proc/PID/stat: USER_HZ is 100 on every platform
 // that Go runs on.
@@ -34,15 +44,47 @@ func ReadUsage(root string, pid int) (Usage, error) {
 	s := parseStat(buf[:n])
 	user, err1 := s.number(14)
 	system, err2 := s.number(15)
-	start, err3 := s.number(22)
-	if err1 != nil || err2 != nil || err3 != nil {
+	threads, err3 := s.number(20)
+	start, err4 := s.number(22)
+	if err1 != nil || err2 != nil || err3 != nil || err4 != nil {
 		return Usage{}, fmt.Errorf("read CPU usage: %s is not as proc_pid_stat(5) says", path)
 	}
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return Usage{}, os.NewSyscallError("clock_gettime", err)
 	}
-	return Usage{Start: start, CPU: time.Duration(user+system) * tick, Lived: time.Duration(now.Nano()) - time.Duration(start)*tick}, nil
+	waited := Unknown
+	if threads <= mostThreads {
+		waited = readWaited(filepath.Join(root, strconv.Itoa(pid), "task"))
+	}
+	return Usage{Start: start, CPU: time.Duration(user+system) * tick, Lived: time.Duration(now.Nano()) - time.Duration(start)*tick, Waited: waited}, nil
+}
+
+// readWaited adds up how long threads have waited to run, of which the kernel keeps
+// no sum. That of a thread that has just ended does not count.
+func readWaited(dir string) time.Duration {
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return Unknown
+	}
+	var sum time.Duration
+	for _, t := range threads {
+		var buf [128]byte
+		n, err := readFileAt(unix.AT_FDCWD, filepath.Join(dir, t.Name(), "schedstat"), buf[:])
+		if err == unix.ESRCH || err == unix.ENOENT && gone(filepath.Join(dir, t.Name())) {
+			continue
+		}
+		fields := bytes.Fields(buf[:max(n, 0)]) // time run, time waited, times run
+		if err != nil || len(fields) != 3 {
+			return Unknown // as on kernels without CONFIG_SCHED_INFO
+		}
+		waited, err := strconv.ParseInt(string(fields[1]), 10, 64)
+		if err != nil {
+			return Unknown
+		}
+		sum += time.Duration(waited)
+	}
+	return sum
 }
 
 // stat is what stands in /proc/PID/stat after the command, which is in parentheses
@@ -57,4 +99,9 @@ func (s stat) number(field int) (uint64, error) {
 		return 0, strconv.ErrSyntax
 	}
 	return strconv.ParseUint(string(s[field-3]), 10, 64)
+}
+
+func gone(path string) bool {
+	_, err := os.Lstat(path)
+	return os.IsNotExist(err)
 }
