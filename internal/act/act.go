@@ -74,18 +74,23 @@ func (k *Killer) kill(actions []engine.Action, outcomes []engine.Outcome) {
 	for i := range actions {
 		k.ids = append(k.ids, actions[i].Socket.ID)
 	}
-	WhileFresh(k.Now, func() { k.answers, _ = k.Kernel.Ask(k.ids, k.answers) })
-	k.ids = k.ids[:0]
 	var told []int
-	for i := range actions {
-		outcomes[i] = k.judge(&actions[i], &k.answers[i])
-		if outcomes[i].Err == nil && outcomes[i].Changed == "" {
-			told = append(told, i)
-			k.ids = append(k.ids, actions[i].Socket.ID)
+	WhileFresh(k.Now, func() {
+		k.answers, _ = k.Kernel.Ask(k.ids, k.answers)
+		told = told[:0]
+		for i := range actions {
+			outcomes[i] = k.judge(&actions[i], &k.answers[i])
+			if outcomes[i].Err == nil && outcomes[i].Changed == "" {
+				told = append(told, i)
+			}
 		}
-	}
+	})
 	if len(told) == 0 {
 		return
+	}
+	k.ids = k.ids[:0]
+	for _, i := range told {
+		k.ids = append(k.ids, actions[i].Socket.ID)
 	}
 	errs, err := k.Kernel.Destroy(k.ids, k.outcomes[:0])
 	k.outcomes = errs
@@ -122,12 +127,13 @@ func (k *Killer) judge(a *engine.Action, answer *sock.Answer) engine.Outcome {
 	return o
 }
 
-// freshFor is how long the last question may take, at first. Once the process
-// was held up in the middle of it, the answers are old.
+// freshFor is how long the last question and what is decided by its answers may
+// take, at first. Once the process was held up in the middle of that, the answers
+// are old.
 const freshFor = time.Millisecond
 
-// WhileFresh asks, and asks again as long as it took so long that what was
-// answered may no longer be true: the process was stopped, or waited for a
+// WhileFresh asks and decides, and does so again as long as it took so long that
+// what was answered may no longer be true: the process was stopped, or waited for a
 // processor. Each time it allows twice as long, so that on a machine which is
 // always that slow the answers are as fresh as they can be there.
 func WhileFresh(now func() sock.Instant, ask func()) {

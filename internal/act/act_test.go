@@ -213,6 +213,34 @@ func TestNewRulesComeFirst(t *testing.T) {
 	}
 }
 
+// A socket that comes alive while the process is held up between the answer and the
+// act is asked for again, and left alone.
+func TestHeldUpWhileDeciding(t *testing.T) {
+	var diary []string
+	var now sock.Instant
+	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) { return make([]error, len(ids)), nil }}, 0)
+	k.Now = func() sock.Instant { return now }
+	asked := 0
+	k.Recheck = func(a *engine.Action, _ *sock.Answer) string {
+		asked++
+		switch {
+		case asked == 1:
+			now = now.Add(time.Second) // and meanwhile it comes alive
+		case a.Socket.ID.Cookie == 1:
+			return "it came alive"
+		}
+		return ""
+	}
+	got := k.Do(actions(2))
+	if got[0].Changed == "" || got[1].Changed != "" {
+		t.Errorf("outcomes %+v, want the first one only not to be done", got)
+	}
+	want := []string{"intend 2 from 1 on", "ask for 2 from 1 on", "ask for 2 from 1 on", "destroy 1 from 2 on"}
+	if diff := cmp.Diff(want, diary); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // A process that is held up in the middle of a question asks again, and where it
 // always is, it goes on with the freshest answer that can be had.
 func TestWhileFresh(t *testing.T) {
