@@ -15,8 +15,11 @@ const (
 	// waits for the lock of each socket (tcp_get_info), and a program that is stopped
 	// in a page fault while it sends holds that of its own, for ever if it must.
 	askPatience = 5 * time.Second
-	// mostStuck bounds the threads that wait in the kernel for such a lock.
-	mostStuck = 8
+	// mostStuck bounds the threads that wait in the kernel for such a lock, and
+	// mostProbing those of them that find out which sockets are locked: however many
+	// a program holds the locks of, a thread is left to ask for the sockets of others.
+	mostStuck   = 32
+	mostProbing = mostStuck / 2
 )
 
 // questioner asks for single sockets, and waits no longer than its patience. Where
@@ -78,9 +81,12 @@ func (q *questioner) start() (*askThread, error) {
 func (q *questioner) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	free := q.free(ids)
 	if len(free) == len(ids) {
-		return q.ask(&q.thread, ids, answers)
+		return q.ask(&q.thread, mostStuck, ids, answers)
 	}
-	given, err := q.ask(&q.thread, free, nil)
+	given, err := q.ask(&q.thread, mostStuck, free, nil)
+	if err != nil {
+		q.picked = nil // the thread that was left behind goes on to read it
+	}
 	answers = answers[:0]
 	for i := range ids {
 		if len(given) > 0 && given[0].ID == ids[i] {
@@ -110,15 +116,15 @@ func (q *questioner) free(ids []sock.ID) []sock.ID {
 	return q.picked
 }
 
-// ask has a thread ask, which it starts where there is none, and leaves it behind
-// where that does not end.
-func (q *questioner) ask(thread **askThread, ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+// ask has a thread ask, which it starts where there is none and fewer than most are
+// stuck, and leaves it behind where that does not end.
+func (q *questioner) ask(thread **askThread, most int, ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	if *thread == nil {
-		if q.isFull() {
-			return nil, fmt.Errorf("%d threads wait for the kernel already", mostStuck)
+		if q.isFull(most) {
+			return nil, fmt.Errorf("%w: %d threads wait for the kernel already", errFull, most)
 		}
 		var err error
 		if *thread, err = q.start(); err != nil {
@@ -141,10 +147,12 @@ func (q *questioner) ask(thread **askThread, ids []sock.ID, answers []sock.Answe
 	return nil, fmt.Errorf("no answer within %v", q.patience)
 }
 
-func (q *questioner) isFull() bool {
+var errFull = errors.New("not asked")
+
+func (q *questioner) isFull(most int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.stuck >= mostStuck
+	return q.stuck >= most
 }
 
 // leave takes the sockets of a question that does not end for locked, until it has
@@ -167,23 +175,31 @@ func (q *questioner) leave(a *question) {
 		}
 	}()
 	if len(ids) > 1 {
-		go q.probe(ids)
+		go q.probe(ids, a.done)
 	}
 }
 
-// probe asks for sockets one by one and frees those that the kernel tells of.
-func (q *questioner) probe(ids []sock.ID) {
+// probe asks for sockets one by one and frees those that the kernel tells of, until
+// the question has ended that they were in.
+func (q *questioner) probe(ids []sock.ID, ended <-chan struct{}) {
 	var thread *askThread
 	defer func() {
 		if thread != nil {
 			close(thread.questions)
 		}
 	}()
-	for i := range ids {
-		if q.isClosed() {
-			return
-		}
-		if _, err := q.ask(&thread, ids[i:i+1:i+1], nil); err != nil {
+	for i := 0; i < len(ids) && !q.isClosed(); i++ {
+		_, err := q.ask(&thread, mostProbing, ids[i:i+1:i+1], nil)
+		switch {
+		case errors.Is(err, errFull):
+			select {
+			case <-ended:
+				return
+			case <-time.After(q.patience):
+			}
+			i-- // it may be free, and its kill must not wait for all the others
+			continue
+		case err != nil:
 			continue
 		}
 		q.mu.Lock()

@@ -163,3 +163,85 @@ func TestLockedSocketsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// However many sockets a program locks, the others are asked for: at once those that
+// were in no question with them, and those that were as soon as threads are free to
+// tell them apart.
+func TestManyLockedSockets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &lockedTable{locks: make(map[uint64]chan struct{})}
+		var all []uint64
+		for cookie := uint64(1); cookie <= 100; cookie++ {
+			if cookie <= 20 {
+				table.locks[cookie] = make(chan struct{})
+			}
+			all = append(all, cookie)
+		}
+		q, err := newQuestioner(table.kernel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock := func(from, to uint64) {
+			table.mu.Lock()
+			defer table.mu.Unlock()
+			for cookie := from; cookie <= to; cookie++ {
+				close(table.locks[cookie])
+				delete(table.locks, cookie)
+			}
+		}
+		q.Ask(idsOf(all...), nil)
+		for range 200 {
+			if answers, err := q.Ask(idsOf(1000), nil); err != nil || len(answers) != 1 || answers[0].Err != nil {
+				t.Fatalf("asked for a socket that was in no question with them: %v", said(answers, err))
+			}
+			time.Sleep(time.Second)
+		}
+		unlock(2, 20) // the first holds the first question up as before
+		time.Sleep(time.Minute)
+		answers, err := q.Ask(idsOf(all...), nil)
+		locked := 0
+		for _, a := range answers {
+			if a.Err != nil {
+				locked++
+			}
+		}
+		if err != nil || len(answers) != len(all) || locked != 1 {
+			t.Errorf("%d of %d are without an answer, want the one that is locked: %v", locked, len(answers), err)
+		}
+		unlock(1, 1)
+		q.close()
+		synctest.Wait()
+		if table.open != 0 {
+			t.Errorf("%d netlink sockets are left open", table.open)
+		}
+	})
+}
+
+// The thread of a question that does not end goes on to read what it was asked.
+func TestQuestionLeftBehindIsNotWrittenTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &lockedTable{locks: map[uint64]chan struct{}{1: make(chan struct{}), 3: make(chan struct{})}}
+		q, err := newQuestioner(table.kernel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Ask(idsOf(1), nil)
+		q.Ask(idsOf(1, 2, 3, 4), nil) // without the first
+		q.Ask(idsOf(1, 5, 6, 7, 8), nil)
+		close(table.locks[1])
+		close(table.locks[3])
+		synctest.Wait()
+		table.mu.Lock()
+		defer table.mu.Unlock()
+		times := 0
+		for _, cookie := range table.asked {
+			if cookie == "4" {
+				times++
+			}
+		}
+		if times != 2 { // by that thread, and alone
+			t.Errorf("4 was asked for %d times, want twice: %v", times, table.asked)
+		}
+		q.close()
+	})
+}
