@@ -1108,6 +1108,9 @@ func (w *simWorld) heard(a *Action) {
 	conn := 0
 	if seen := w.seen[a.Socket.ID.Cookie]; seen != nil {
 		conn = seen.conn
+		if s != nil && s.conn != conn {
+			conn = -w.tally.Steps // no answer says which of its connections this is about
+		}
 	}
 	keyOf := func(result Result) string {
 		return fmt.Sprintf("%d %d %s %s %s %d.%d %s", w.run_, w.ruled, a.Rule, a.Kind, result, a.Socket.ID.Cookie, conn, a.Socket.State)
