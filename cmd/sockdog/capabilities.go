@@ -18,6 +18,16 @@ const (
 	toRead = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
 )
 
+// kept are the capabilities to read with, of those that are permitted. Containers have
+// CAP_DAC_OVERRIDE and not CAP_DAC_READ_SEARCH, unless told otherwise: there, only the
+// first lets root read what is another user's.
+func kept(permitted uint32) uint32 {
+	if permitted&(1<<unix.CAP_DAC_READ_SEARCH) == 0 {
+		return toRead | 1<<unix.CAP_DAC_OVERRIDE
+	}
+	return toRead
+}
+
 // dropPrivileges takes from every thread the capabilities that the daemon does not
 // work with, of those that it has: root starts it with all of them. What was opened
 // before stays open.
@@ -28,12 +38,13 @@ func dropPrivileges() error {
 		return fmt.Errorf("read the capabilities: %w", err)
 	}
 	has := func(bit int) bool { return sets[bit/32].Effective&(1<<(bit%32)) != 0 }
+	reads := kept(sets[0].Permitted)
 	for bit := 0; has(unix.CAP_SETPCAP); bit++ {
 		bounded, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(bit), 0, 0, 0)
 		if err != nil {
 			break // there are no more
 		}
-		if keep := bit < 32 && (toDestroy|toRead)&(1<<bit) != 0; bounded == 0 || keep {
+		if keep := bit < 32 && (toDestroy|reads)&(1<<bit) != 0; bounded == 0 || keep {
 			continue
 		}
 		if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(bit), 0, 0, 0, 0); errno != 0 {
@@ -41,8 +52,8 @@ func dropPrivileges() error {
 		}
 	}
 	had := sets
-	sets[0].Permitted &= toDestroy | toRead
-	sets[0].Effective &= toRead
+	sets[0].Permitted &= toDestroy | reads
+	sets[0].Effective &= reads
 	sets[0].Inheritable = 0 // an ambient capability is inheritable, and goes with it
 	sets[1] = unix.CapUserData{}
 	if sets == had {

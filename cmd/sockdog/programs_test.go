@@ -120,6 +120,22 @@ func bounded() {
 	become(unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0))
 }
 
+// "contained PROGRAM ARGS..." runs a program with the capabilities that container
+// runtimes leave to root, and CAP_NET_ADMIN.
+func contained() {
+	runtime.LockOSThread()
+	const left = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_KILL |
+		1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_NET_RAW |
+		1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_NET_ADMIN
+	var err error
+	for bit := 0; bit <= unix.CAP_LAST_CAP; bit++ {
+		if left&(1<<bit) == 0 {
+			err = errors.Join(err, unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(bit), 0, 0, 0))
+		}
+	}
+	become(err)
+}
+
 // "nested PROGRAM ARGS..." runs a program in a further user namespace: it has all
 // capabilities there, and none over the network namespace.
 func nested() {

@@ -32,6 +32,7 @@ func (s scripts) Run() int {
 		"leak":      leak,
 		"bounded":   bounded,
 		"nested":    nested,
+		"contained": contained,
 		"forbidden": forbidden,
 		"logsto":    logsTo,
 	})
