@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ type recorder struct {
 
 	failed    map[string]trouble      // by what failed
 	unwritten map[uint64]*sock.Memory // what the store did not take, for when it does again
+	unspent   []sock.Spent            // the same
 
 	mu       sync.Mutex
 	arrived  *sync.Cond
@@ -150,22 +152,24 @@ func (r *recorder) remember(cookie uint64, m *sock.Memory) {
 // Intend writes the record of acts before they are done. Where the disk refuses,
 // or has not answered for engine.RecordPatience, the acts are done all the same: a
 // full disk must not keep a leak alive. Of what is done while the disk does not
-// answer there is no intent, and the outcome is written when it does again.
+// answer there is no intent; the outcome, and what it uses up of the limits, are
+// written when it does again.
 func (r *recorder) Intend(actions []engine.Action) {
 	if r.journal == nil && r.store == nil {
 		return
 	}
 	patience := engine.RecordPatience - r.stalled()
+	r.mu.Lock()
+	b := &r.waiting
+	if r.store != nil {
+		b.spent = r.counting(append(b.spent, spent(actions, r.now())...))
+	}
 	if patience <= 0 {
+		r.mu.Unlock()
 		return
 	}
 	recorded := make(chan struct{})
-	r.mu.Lock()
-	b := &r.waiting
 	b.recorded = append(b.recorded, recorded)
-	if r.store != nil {
-		b.spent = append(b.spent, spent(actions)...)
-	}
 	if r.journal != nil {
 		now := time.Now()
 		for i := range actions {
@@ -185,8 +189,10 @@ func (r *recorder) Intend(actions []engine.Action) {
 	}
 }
 
-// spent sums up the actions by rule, in the order of the rules' first.
-func spent(actions []engine.Action) []sock.Spent {
+// spent sums up the actions by rule, in the order of the rules' first. They count
+// from now on: since they were decided, the disk may have kept them waiting for the
+// records of others.
+func spent(actions []engine.Action, now sock.Instant) []sock.Spent {
 	var sums []sock.Spent
 	at := make(map[string]int)
 	for i := range actions {
@@ -195,11 +201,22 @@ func spent(actions []engine.Action) []sock.Spent {
 		if !ok {
 			j = len(sums)
 			at[a.Rule] = j
-			sums = append(sums, sock.Spent{Rule: sock.RuleSum(a.Rule), At: a.Decided, Expires: a.Decided.Add(a.Window)})
+			sums = append(sums, sock.Spent{Rule: sock.RuleSum(a.Rule), At: now, Expires: now.Add(a.Window)})
 		}
 		sums[j].N++
 	}
 	return sums
+}
+
+// counting drops what counts against no limit any more, where there is so much that
+// a disk does not take it.
+func (r *recorder) counting(all []sock.Spent) []sock.Spent {
+	if len(all) <= mostRecords {
+		return all
+	}
+	now := r.now()
+	all = slices.DeleteFunc(all, func(s sock.Spent) bool { return s.Expires <= now })
+	return all[max(0, len(all)-mostRecords):]
 }
 
 // recorderEnd is how long the disk has to take what is left.
@@ -264,8 +281,11 @@ func (r *recorder) write(b *batch) {
 }
 
 func (r *recorder) writeStore(b *batch) {
-	if len(b.spent) > 0 {
-		r.try(theStore, func() error { return r.store.Spend(b.spent) })
+	if spent := r.counting(append(r.unspent, b.spent...)); len(spent) > 0 {
+		r.unspent = nil
+		if !r.try(theStore, func() error { return r.store.Spend(spent) }) {
+			r.unspent = spent
+		}
 	}
 	r.writeMemories(b)
 	if b.groups != nil {

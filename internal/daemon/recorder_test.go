@@ -416,12 +416,53 @@ func TestFullDiskIsMadeUpFor(t *testing.T) {
 	})
 }
 
+// TestSpentOutlivesTheDisk: what acts use up of the limits is kept, also of those
+// that did not wait for a disk that hung, or that was full; and it counts from when
+// it was recorded, however long before that an act was decided.
+func TestSpentOutlivesTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		store := &stored{}
+		r.store = store
+		intend := func() {
+			now := r.now()
+			r.Intend([]engine.Action{{Rule: "r", Kind: "kill", Decided: now.Add(-30 * time.Second), Window: time.Minute}})
+		}
+		intend()
+		hang := make(chan struct{})
+		r.disk.mu.Lock()
+		r.disk.hangs = hang
+		r.disk.mu.Unlock()
+		intend() // and waits five seconds
+		intend()
+		close(hang)
+		synctest.Wait()
+		store.set(unix.ENOSPC)
+		intend()
+		store.set(nil)
+		time.Sleep(lookEvery)
+		synctest.Wait()
+		r.recorder.close()
+		r.q.close()
+		began := sock.Instant(time.Hour)
+		var want []sock.Spent
+		for _, after := range []time.Duration{0, 0, engine.RecordPatience, engine.RecordPatience} {
+			at := began.Add(after)
+			want = append(want, sock.Spent{Rule: sock.RuleSum("r"), N: 1, At: at, Expires: at.Add(time.Minute)})
+		}
+		if diff := cmp.Diff(want, store.spent); diff != "" {
+			t.Errorf("spent (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // stored notes what a store is given.
 type stored struct {
 	mu       sync.Mutex
 	err      error
 	memories int
 	last     map[uint64]sock.Instant // of each cookie
+	spent    []sock.Spent
 }
 
 func (s *stored) set(err error) {
@@ -446,6 +487,15 @@ func (s *stored) Put(memories []sock.Memory) error {
 	return nil
 }
 
-func (s *stored) Forget([]uint64) error    { return s.err }
-func (s *stored) Spend([]sock.Spent) error { return s.err }
-func (s *stored) Keep([]sock.Group) error  { return s.err }
+func (s *stored) Forget([]uint64) error { return s.err }
+
+func (s *stored) Spend(spent []sock.Spent) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.spent = append(s.spent, spent...)
+	}
+	return s.err
+}
+
+func (s *stored) Keep([]sock.Group) error { return s.err }
