@@ -3,6 +3,7 @@ package rules
 import (
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -78,15 +79,25 @@ func holdsSecret(u *url.URL) bool {
 		}
 	}
 	for part := range strings.SplitSeq(u.Path, "/") {
-		if len(part) >= 16 && random.MatchString(part) && digits(part) >= 3 {
+		if len(part) >= 16 && tokenChars.MatchString(part) && slices.ContainsFunc(strings.FieldsFunc(part, isJoint), random) {
 			return true
 		}
 	}
 	return false
 }
 
-// random is what tokens are made of.
-var random = regexp.MustCompile(`^[A-Za-z0-9_-]*[A-Za-z][A-Za-z0-9_-]*$`)
+// tokenChars are what tokens are made of.
+var tokenChars = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// isJoint reports whether a character joins words.
+func isJoint(r rune) bool { return r == '-' || r == '_' }
+
+// random reports whether a piece looks as if chance had made it: words and years, such
+// as those of eu-central-1-prod-2024, are short, or have no digits.
+func random(piece string) bool {
+	n := digits(piece)
+	return len(piece) >= 8 && n >= 2 && n < len(piece)
+}
 
 func digits(text string) (n int) {
 	for _, c := range text {
