@@ -2,6 +2,7 @@ package engine
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -185,6 +186,10 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 	e.budgets.rule(in.Program)
 	e.usages.rule(in.Program)
 	e.lines = make([]line, 2*len(in.Program.rules))
+	same := make(map[string]bool, len(moved))
+	for _, j := range moved {
+		same[in.Program.rules[j].Name] = true
+	}
 	for _, t := range e.tracks {
 		kept := t.marks[:0]
 		for _, m := range t.marks {
@@ -192,7 +197,8 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 				kept = append(kept, mark{j, m.action, m.open})
 			}
 		}
-		t.marks, t.turn, t.spared = kept, false, nil
+		t.marks, t.turn = kept, false
+		t.spared = slices.DeleteFunc(t.spared, func(h hindrance) bool { return !same[h.rule] })
 		t.would = t.would && len(kept) > 0
 		t.line.in = nil // of a queue that is no more
 		if j, ok := moved[t.rule]; ok {

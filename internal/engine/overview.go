@@ -28,7 +28,7 @@ type Overview struct {
 	Stretched          bool          // Interval is so much above Wanted that it was said
 	Left               int           // sockets that the last looks had no room for
 	CannotKill         string        // why sockets cannot be destroyed; empty: they can
-	WalkHangs          bool          // a walk through /proc does not end
+	WalkHangs          bool          // a walk through /proc takes long
 	Spins              []Spin        // what the kills of rules have done to holders
 }
 

@@ -74,6 +74,23 @@ func TestOverview(t *testing.T) {
 	}
 }
 
+// What a reload leaves as it is counts no connection twice.
+func TestSparedOnceOverReloads(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Minute)
+	s := set(killing("same"), killing("other", newest))
+	s.Protect = []rules.Match{where("dport = 80")}
+	b.rule(s)
+	b.until(time.Second)
+	s.Rules = []rules.Rule{killing("same"), killing("other")}
+	b.rule(s)
+	b.until(2 * time.Minute)
+	o := b.e.Overview(b.now)
+	if same, other := o.Rules[0].HeldBack["protected"], o.Rules[1].HeldBack["protected"]; same != 1 || other != 2 {
+		t.Errorf("protected %d times by the rule that stayed, and %d by the one that changed; want 1 and 2", same, other)
+	}
+}
+
 // TestOverviewOfPhases: a group fires since it does, not since its condition holds.
 func TestOverviewOfPhases(t *testing.T) {
 	b := newBench(t)
