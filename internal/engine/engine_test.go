@@ -574,6 +574,32 @@ func TestForecastsTellOfEachActionOnce(t *testing.T) {
 	}
 }
 
+// Why a socket is left alone is told as it is.
+func TestForecastsSayWhyNot(t *testing.T) {
+	states := ssfilter.Of(ssfilter.CloseWait)
+	stalls := match(rules.Match{States: states, StalledFor: time.Minute})
+	idles := match(rules.Match{States: states, IdleFor: time.Minute})
+	s := set(killing("stalls", stalls, logging), killing("idles", idles, logging))
+	b := newBench(t)
+	b.add(1, time.Hour)
+	b.add(2, time.Hour, func(s *simSocket) { s.queued = benchStart.Add(-time.Second) })
+	f := b.look(Survey(Compile(&s), benchJiffy)).Finding
+	var got []string
+	for _, f := range Forecasts(f, b.e.config, Able{}, Restored{}, Owned{Complete: true}, b.now) {
+		if f.Not != "" {
+			got = append(got, fmt.Sprintf("%s %d: %s", f.Rule, f.Socket.ID.Cookie, f.Not))
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"idles 2: something waits to be sent or acknowledged: it is not idle",
+		"stalls 1: nothing waits to be sent or acknowledged: it has not stalled",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("forecasts (-want +got):\n%s", diff)
+	}
+}
+
 func TestPermanentFailureIsNotedOnce(t *testing.T) {
 	b := newBench(t)
 	for cookie := range uint64(3) {

@@ -81,8 +81,10 @@ func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, bound b
 		return f
 	}
 	switch stands, at := r.stands(&r.Then[action], t, s, 0, now, true); {
+	case stands == later && at == never && t.queued == never:
+		f.Not = "nothing waits to be sent or acknowledged: it has not stalled"
 	case stands == later && at == never:
-		f.Not = "something must be queued or acknowledged first"
+		f.Not = "something waits to be sent or acknowledged: it is not idle"
 	case stands == later:
 		f.In = at.Sub(now)
 	case among(r.Exclude, s) != ssfilter.False:
