@@ -77,12 +77,14 @@ func (d *watch) tellAccess() {
 	d.say(level, "who holds sockets cannot be told for all processes", slog.String("reason", n.Text), slog.String("cure", n.Cure))
 }
 
-// hangingWalk is the problem that a walk through /proc does not end.
+// hangingWalk is the problem that a walk through /proc takes long. That a process
+// hangs in the kernel and that the machine is too busy look alike from here.
 func (d *watch) hangingWalk(now time.Time) status.Problem {
-	p := status.Problem{Kind: "walk", Text: "a walk through /proc does not end: who holds new sockets stays unknown", Cure: "end what hangs in the kernel, and restart sockdog", Since: now}
+	p := status.Problem{Kind: "walk", Text: "a walk through /proc has taken over 30s: who holds new sockets is not known yet", Since: now,
+		Cure: "if it stays at one process, that hangs in the kernel: end it, and restart sockdog; else the machine is short of CPU time"}
 	if d.WalkAt != nil {
 		if pid := d.WalkAt(); pid != 0 {
-			p.Text += fmt.Sprintf("; it reads the descriptors of process %d", pid)
+			p.Text += fmt.Sprintf("; it is at process %d now", pid)
 		}
 	}
 	return p

@@ -205,7 +205,7 @@ func (e *Engine) resolve(now sock.Instant) {
 	e.read(now)
 	if o.walking && !o.hangs && now >= o.began.Add(ownerPatience) {
 		o.hangs = true
-		e.note(slog.LevelError, "a walk through /proc does not end; who holds new sockets stays unknown", slog.Duration("for", now.Sub(o.began)))
+		e.note(slog.LevelError, "a walk through /proc takes long; who holds new sockets is not known yet", slog.Duration("for", now.Sub(o.began)))
 	}
 	if o.walking || now < o.nextWalk() || len(o.wants) == 0 && now < o.followAt {
 		return

@@ -193,7 +193,7 @@ func TestWalkHangs(t *testing.T) {
 		t.Error("taken for one that hangs after 29 s")
 	}
 	b.until(5 * time.Minute)
-	if b.noted("does not end") != 1 || !b.e.Overview(b.now).WalkHangs {
+	if b.noted("takes long") != 1 || !b.e.Overview(b.now).WalkHangs {
 		t.Errorf("notes %v, shown %v", b.notes, b.e.Overview(b.now).WalkHangs)
 	}
 	b.step(Owned{Complete: true})
