@@ -11,7 +11,7 @@ func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:       "completion bash|zsh|fish|powershell",
 		Short:     "Print a completion script for a shell",
-		Long:      "Print the script with which a shell completes sockdog's commands and flags.",
+		Long:      "Print the script with which a shell completes sockdog's commands and flags. That\nfor bash needs the package bash-completion to be installed, and loaded.",
 		Example:   "  source <(sockdog completion bash)",
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		Args: func(_ *cobra.Command, args []string) error {
