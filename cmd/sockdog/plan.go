@@ -250,7 +250,7 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []en
 			mode = ", dry run"
 		}
 		if len(r.When) == 0 {
-			fmt.Fprintf(out, "%s: %d actions now, %d later, %d left alone%s\n", r.Name, now, later, not, mode)
+			fmt.Fprintf(out, "%s: %s now, %d later, %d left alone%s\n", r.Name, count(now, "action"), later, not, mode)
 		} else if err := printGroups(out, &r, &groups[i], mode); err != nil {
 			return err
 		}

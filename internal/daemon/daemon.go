@@ -459,8 +459,8 @@ func (d *watch) beReady() {
 
 // status is the service manager's status line.
 func (d *watch) status() string {
-	text := fmt.Sprintf("%s, %d sockets watched, %d killed, last look took %s of CPU",
-		number(len(d.set.Rules), "rule"), d.engine.Watched(), d.tally.done, d.tally.looked.Round(10*time.Microsecond))
+	text := fmt.Sprintf("%s, %s watched, %d killed, last look took %s of CPU",
+		number(len(d.set.Rules), "rule"), number(d.engine.Watched(), "socket"), d.tally.done, d.tally.looked.Round(10*time.Microsecond))
 	if d.board.file.OK {
 		return text
 	}
