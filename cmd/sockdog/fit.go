@@ -22,9 +22,10 @@ type layout struct {
 // fit returns the widths of columns that are naturally so wide, in lines of so many
 // cells; 0 is no bound. It takes from what is widest, though from no IPv4 address
 // with its port, then leaves out columns, then takes from shorter addresses too, and
-// then leaves out more columns. What cannot fit even so keeps them all.
+// then leaves out more columns, and at the very last takes from what tells the most. What
+// cannot fit even so keeps them all.
 func (l *layout) fit(natural []int, cells int) []int {
-	const whole, least = len("255.255.255.255:65535"), 14
+	const whole, least, last = len("255.255.255.255:65535"), 14, 9
 	widths := slices.Clone(natural)
 	if cells == 0 || l.shrink(widths, cells, whole) {
 		return widths
@@ -38,6 +39,9 @@ func (l *layout) fit(natural []int, cells int) []int {
 		if l.without(widths, natural, slices.Concat(l.spare, l.last[:n])); l.shrink(widths, cells, least) {
 			return widths
 		}
+	}
+	if l.without(widths, natural, slices.Concat(l.spare, l.last)); l.shrink(widths, cells, last) {
+		return widths
 	}
 	copy(widths, natural)
 	l.shrink(widths, cells, whole)

@@ -111,7 +111,7 @@ func TestStatusFits(t *testing.T) {
 	s := statustest.Lively(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC))
 	s.Problems[1].Text = "the rules file is not in force: /etc/sockdog/rules.yaml:12:7: unknown key \"dprot\": did you mean dport?\n" +
 		"/etc/sockdog/rules.yaml:14:7: unknown state \"close-wiat\": did you mean close-wait?\nand 47 more: sockdog check /etc/sockdog/rules.yaml"
-	for _, cells := range []int{80, 120} {
+	for _, cells := range []int{60, 80, 120} {
 		var out strings.Builder
 		if err := printStatus(&out, s, cells); err != nil {
 			t.Fatal(err)
