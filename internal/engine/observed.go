@@ -3,16 +3,20 @@ package engine
 import "github.com/sockdog/sockdog/internal/sock"
 
 // Observed returns what observation knows, beyond what the kernel tells, of so
-// many sockets at most, and of how many more there would be something to tell.
+// many sockets at most, and of how many more there would be something to tell. First
+// come those that were seen in an accept queue: the kernel takes these for older than
+// they are, and all others for younger.
 func (e *Engine) Observed(most int) (memories []sock.Memory, left int) {
 	memories = make([]sock.Memory, 0, min(most, len(e.tracks)))
-	for _, t := range e.tracks {
-		switch {
-		case t.plain:
-		case len(memories) == most:
-			left++
-		default:
-			memories = append(memories, t.observed())
+	for _, queued := range []bool{true, false} {
+		for _, t := range e.tracks {
+			switch {
+			case t.plain, (t.accepted != bound{}) != queued:
+			case len(memories) == most:
+				left++
+			default:
+				memories = append(memories, t.observed())
+			}
 		}
 	}
 	return memories, left

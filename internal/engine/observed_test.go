@@ -39,6 +39,31 @@ func TestObserved(t *testing.T) {
 	}
 }
 
+// Who is told nothing of a socket takes it for as old as the kernel does. That is too
+// old for one that waited in an accept queue, so those are told of first.
+func TestObservedAccepted(t *testing.T) {
+	b := newBench(t)
+	for cookie := range uint64(40) {
+		b.add(cookie+1, time.Second, keepsAlive)
+	}
+	b.add(50, time.Minute, queued)
+	b.add(51, time.Minute, queued)
+	b.rule(set(killing("r")))
+	b.until(4 * time.Second)
+	b.sockets[51].inode = 7
+	b.until(8 * time.Second)
+	told, left := b.e.Observed(2)
+	if len(told) != 2 || told[0].Cookie+told[1].Cookie != 101 || left != 40 {
+		t.Fatalf("told of %+v, and %d left out; want 50 and 51, and 40", told, left)
+	}
+	s := b.sockets[51].report(b.now, benchJiffy)
+	for _, m := range told {
+		if age := AgeOf(&s, &m, b.now, b.now, benchJiffy); m.Cookie == 51 && age.InState > 4*time.Second {
+			t.Errorf("accepted 4 s ago, by what is told %+v", age)
+		}
+	}
+}
+
 var observedSink []sock.Memory
 
 // The loop makes the copy, and does nothing else meanwhile.
