@@ -1160,14 +1160,16 @@ func (w *simWorld) checkForgotten() {
 		if t := w.engine.tracks[s.id.Cookie]; t != nil && t.phase == acted && w.now <= w.acting.Add(time.Millisecond) {
 			continue // the record of the intent takes its time
 		}
+		behind := false // a rule about groups, which may have it and hold it back
 		for i := range w.set.Rules {
 			r := &w.set.Rules[i]
-			if !r.Enabled || r.DryRun || len(r.When) > 0 {
+			if !r.Enabled || r.DryRun {
 				continue
 			}
 			kill := &r.Then[len(r.Then)-1]
 			due := dueSince(r, kill.After, s, &shown)
-			if due == never {
+			behind = behind || len(r.When) > 0 && due != never
+			if due == never || len(r.When) > 0 {
 				continue
 			}
 			if deadline, _ := w.deadline(r, kill, s, due); w.now > deadline {
@@ -1178,7 +1180,7 @@ func (w *simWorld) checkForgotten() {
 			}
 			free := *s
 			free.held = false
-			if deadline, _ := w.deadline(r, kill, &free, due); s.held && w.calm && deadline != never && w.now.Sub(deadline) > 30*time.Second && w.room(r) {
+			if deadline, _ := w.deadline(r, kill, &free, due); s.held && !behind && w.calm && deadline != never && w.now.Sub(deadline) > 30*time.Second && w.room(r) {
 				w.failf("%s holds back a socket that has been due since %s, with room for it: %s", r.Name, at(due), s)
 			}
 			break // the first rule has it, and the others wait

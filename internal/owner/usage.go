@@ -2,6 +2,7 @@ package owner
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,7 +72,7 @@ func readWaited(dir string) time.Duration {
 	for _, t := range threads {
 		var buf [128]byte
 		n, err := readFileAt(unix.AT_FDCWD, filepath.Join(dir, t.Name(), "schedstat"), buf[:])
-		if err == unix.ESRCH || err == unix.ENOENT && gone(filepath.Join(dir, t.Name())) {
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) && gone(filepath.Join(dir, t.Name())) {
 			continue
 		}
 		fields := bytes.Fields(buf[:max(n, 0)]) // time run, time waited, times run
