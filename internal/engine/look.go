@@ -34,9 +34,11 @@ type Look struct {
 type Finding struct {
 	look    *Look
 	hits    []hit
-	oldest  byDue // those of hits that are bounded in number
+	oldest  byDue // those of hits that are bounded in number, and a rule would kill
+	idle    byDue // and those that none would, as they are now
 	waiting int   // those that the reserve for accept queues took
 	left    int   // had no room
+	starved int   // of those: that a rule would kill
 	// later is when the first of those falls due that were left to a later look;
 	// ripens is when the first comes to count in a group by its age alone.
 	later, ripens sock.Instant
@@ -117,8 +119,9 @@ func (f *Finding) Take(s *sock.Socket, got sock.Instant) {
 	f.count(s, &t, got)
 }
 
-// bring adds a hit. Where there is no room for one more, the youngest is left to a
-// later look, and counted by what the kernel knows of it.
+// bring adds a hit. Where there is no room for one more, one that no rule would kill
+// as it is now, and else the youngest, is left to a later look, and counted by what
+// the kernel knows of it.
 func (f *Finding) bring(h hit, due sock.Instant, tracked bool) {
 	switch {
 	case !f.look.bounded || tracked:
@@ -128,17 +131,32 @@ func (f *Finding) bring(h hit, due sock.Instant, tracked bool) {
 		f.hits = append(f.hits, h)
 		f.waiting++
 		return
-	case len(f.oldest) < f.look.room:
+	}
+	doomed := f.look.program.dooms(&h.Socket)
+	like := &f.idle
+	if doomed {
+		like = &f.oldest
+	}
+	switch {
+	case len(f.oldest)+len(f.idle) < f.look.room:
 		f.hits = append(f.hits, h)
-		heap.Push(&f.oldest, dueHit{due, len(f.hits) - 1})
+		heap.Push(like, dueHit{due, len(f.hits) - 1})
 		return
-	case len(f.oldest) > 0 && due < f.oldest[0].due:
-		at := f.oldest[0].hit
+	case doomed && len(f.idle) > 0:
+		at := heap.Pop(&f.idle).(dueHit).hit
 		f.hits[at], h = h, f.hits[at]
-		f.oldest[0].due = due
-		heap.Fix(&f.oldest, 0)
+		heap.Push(like, dueHit{due, at})
+		doomed = false
+	case len(*like) > 0 && due < (*like)[0].due:
+		at := (*like)[0].hit
+		f.hits[at], h = h, f.hits[at]
+		(*like)[0].due = due
+		heap.Fix(like, 0)
 	}
 	f.left++
+	if doomed {
+		f.starved++
+	}
 	t := timesOf(&h.Socket, f.look.sent, h.got, f.look.precision)
 	f.count(&h.Socket, &t, h.got)
 }

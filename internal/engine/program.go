@@ -332,6 +332,21 @@ func among(matches []rules.Match, s *sock.Socket) ssfilter.Tri {
 	return holds
 }
 
+// dooms reports whether a rule would kill the socket once it is due, if it stays as
+// it is; its holders may still spare it.
+func (p *Program) dooms(s *sock.Socket) bool {
+	if s.MPTCP || among(p.protect, s) != ssfilter.False {
+		return false
+	}
+	for i, m := range p.index.candidates(s) {
+		r := &p.rules[i]
+		if r.destroys && !r.DryRun && (m.StalledFor > 0 || !InUse(s)) && min(lasts(m, s), atPresent(m, s)) == ssfilter.True && among(r.Exclude, s) == ssfilter.False {
+			return true
+		}
+	}
+	return false
+}
+
 // dueAt is the instant at which the time bounds of a match are met: counted from
 // the later of entry and progress (base), and from when something was queued. It
 // is never where they cannot be met before something is queued, or acknowledged:

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"cmp"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -376,6 +378,7 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 			e.consider(t, &in.Finding.hits[i].Socket, now, false)
 		}
 	}
+	e.makeRoom(in.Finding.starved)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.
 	for _, t := range e.tracks {
@@ -419,6 +422,28 @@ func (e *Engine) room() (any, backlog int) {
 	free := max(0, e.config.MostTracks-len(e.tracks))
 	any = max(0, free-e.config.MostTracks/backlogShare)
 	return any, free - any
+}
+
+// makeRoom forgets so many sockets to which nothing can be done as they are: what they
+// become, a look shows. There would never be room for others beside those that a
+// program uses for ever, or that a dry run has told of.
+func (e *Engine) makeRoom(n int) {
+	if n == 0 {
+		return
+	}
+	var idle []*track
+	for _, t := range e.tracks {
+		if t.phase == waiting && t.alarm.in == nil && t.act == nil && t.held == nil && !t.backlog && !t.aged && !t.wanted {
+			idle = append(idle, t)
+		}
+	}
+	// What was told of a socket would be told again: that goes last.
+	slices.SortFunc(idle, func(a, b *track) int {
+		return cmp.Or(cmp.Compare(len(a.marks), len(b.marks)), cmp.Compare(b.entered.safe, a.entered.safe), cmp.Compare(a.id.Cookie, b.id.Cookie))
+	})
+	for _, t := range idle[:min(n, len(idle))] {
+		e.drop(t, Changed, "")
+	}
 }
 
 // anyLeft is how many sockets the last looks had no room for.
