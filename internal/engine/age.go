@@ -28,7 +28,7 @@ func AgeOf(s *sock.Socket, m *sock.Memory, sent, got sock.Instant, precision tim
 	// A retransmitted FIN starts the timer of TIME_WAIT anew.
 	exact := known && s.State == ssfilter.CloseWait && steady(s)
 	if m != nil && m.Entered <= got && m.Quiet <= got && m.ID == s.ID.Sum() {
-		seen := remembered(*m, s.ID)
+		seen := remembered(*m, s.ID, sent)
 		if seen.sameConnection(s, sent) {
 			seen.update(s, t, sent, got)
 			// Keepalives that the socket sent once have reset what the kernel counts.

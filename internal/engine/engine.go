@@ -260,7 +260,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	t := e.tracks[s.ID.Cookie]
 	stale, moved := false, false // what is on disk, the counters
 	if t == nil {
-		t = e.recall(&s.ID)
+		t = e.recall(&s.ID, sent)
 	}
 	switch {
 	case t == nil:
@@ -289,14 +289,14 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 }
 
 // recall returns what an earlier run knew of the socket, or nil.
-func (e *Engine) recall(id *sock.ID) *track {
+func (e *Engine) recall(id *sock.ID, sent sock.Instant) *track {
 	m, ok := e.restored[id.Cookie]
 	if !ok {
 		return nil
 	}
 	delete(e.restored, id.Cookie)
 	if m.ID == id.Sum() {
-		return remembered(m, *id)
+		return remembered(m, *id, sent)
 	}
 	e.plan.Forget = append(e.plan.Forget, m.Cookie)
 	return nil

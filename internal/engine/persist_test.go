@@ -146,3 +146,24 @@ func TestPersistOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestConnectedAnewWhileDown: a socket in SYN_SENT that was connected anew from the same
+// port, to the same peer, while nobody watched has not sent its SYN as often as one of
+// the remembered age.
+func TestConnectedAnewWhileDown(t *testing.T) {
+	for _, test := range []struct {
+		retrans uint8
+		want    string
+	}{
+		{3, "1s r kill done 1"}, // after 1, 3 and 7 s
+		{0, "10s r kill done 1"},
+	} {
+		b := newBench(t)
+		s := b.add(1, 9*time.Second, func(s *simSocket) { s.state, s.acked, s.received, s.segs = ssfilter.SynSent, 0, 0, 0 })
+		s.retrans = test.retrans
+		b.step(Restored{Memories: []sock.Memory{{Cookie: 1, ID: s.id.Sum(), State: s.state, Entered: s.entered, Quiet: s.entered}}})
+		b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.SynSent), InStateFor: 10 * time.Second}))))
+		b.until(time.Minute)
+		b.want(test.want)
+	}
+}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math/bits"
 	"slices"
 	"time"
 
@@ -191,9 +192,9 @@ func (t *track) accept(s *sock.Socket, sent, got sock.Instant) {
 	}
 }
 
-// remembered makes a track of what an earlier run knew, for an answer to
-// confirm or refute.
-func remembered(m sock.Memory, id sock.ID) *track {
+// remembered makes a track of what an earlier run knew, for an answer that was asked
+// for at the instant sent to confirm or refute.
+func remembered(m sock.Memory, id sock.ID, sent sock.Instant) *track {
 	queued := m.Queued
 	if queued == 0 {
 		queued = never
@@ -202,6 +203,9 @@ func remembered(m sock.Memory, id sock.ID) *track {
 	t.times = times{entered: bound{m.Entered, m.Entered}, quiet: bound{m.Quiet, m.Quiet}, queued: queued}
 	t.acked, t.received, t.segsIn = m.Acked, m.Received, m.SegsIn
 	t.counted = t.segsIn > 0
+	if m.State == ssfilter.SynSent {
+		t.retrans = retransBy(sent.Sub(m.Entered))
+	}
 	switch {
 	case m.Backlog:
 		t.backlog, t.accepted = true, bound{early: m.Entered}
@@ -210,6 +214,15 @@ func remembered(m sock.Memory, id sock.ID) *track {
 	}
 	t.stored = storedOf(&m)
 	return t
+}
+
+// retransBy is how often a SYN of that age has been sent again at least: after one
+// second, after two more, four more and so on (TCP_TIMEOUT_INIT), or more often
+// (net.ipv4.tcp_syn_linear_timeouts). A timer may be a tenth late. In SYN_SENT nothing
+// else tells a socket that was connected anew while nobody watched.
+func retransBy(age time.Duration) uint8 {
+	seconds := uint64(max(0, age-age/10) / time.Second)
+	return uint8(min(bits.Len64(seconds+1)-1, 6)) // net.ipv4.tcp_syn_retries
 }
 
 // marked returns what was done or said about an action of a rule.
