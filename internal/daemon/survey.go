@@ -141,6 +141,8 @@ func (s *survey) of(a *engine.Alarm) (text string, known bool) {
 		switch {
 		case a.Nobodys:
 			return "nobody: what is in time-wait belongs to no process", true
+		case a.Count == 0 && a.Peak == 0 && a.Others == 0:
+			return "nobody: there is no socket", true
 		case a.Others > 0 || len(a.Examples) == 0:
 			return "unknown", false
 		case inodes == 0:

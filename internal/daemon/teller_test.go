@@ -138,6 +138,15 @@ func TestHarmless(t *testing.T) {
 	}
 }
 
+// Of no socket there is no holder to look for, nor one that is unknown.
+func TestSurveyOfNothing(t *testing.T) {
+	s := newSurvey(&Options{Now: func() sock.Instant { return 0 }})
+	var a engine.Alarm
+	if got, known := s.of(&a); got != "nobody: there is no socket" || !known {
+		t.Errorf("%q, and known: %t", got, known)
+	}
+}
+
 // While a walk through a large /proc takes its time, one alert waits for it and not
 // each that follows.
 func TestSurveyThatTakesLong(t *testing.T) {
