@@ -36,8 +36,8 @@ func slackText(d *digest) string {
 	return strings.Join(lines, "\n")
 }
 
-// slackEscape takes every meaning from a text: with < begin links and mentions, and
-// &, < and > are escaped as entities.
+// slackEscape takes from a text what misleads or alarms: with < begin links and
+// mentions, and &, < and > are escaped as entities. There is no escape for *bold*.
 // https://docs.slack.dev/messaging/formatting-message-text
 // Mattermost mentions whoever stands behind an @, and knows links in Markdown.
 // https://developers.mattermost.com/integrate/slash-commands/slack
