@@ -17,7 +17,7 @@ var flagValues = map[string][]string{
 	"idle":         {"1m", "10m", "1h", "1d"},
 	"listen":       {defaultListen, ":9797", "off"},
 	"listen-name":  nil,
-	"log-format":   {"auto\ttext on a terminal, else JSON", "text", "json"},
+	"log-format":   {"auto\ttext on a terminal and in systemd's journal, else JSON", "text", "json"},
 	"log-level":    {"info", "debug\thow sockets are matched, too"},
 	"older-than":   {"1m", "5m", "10m", "1h"},
 	"on-bad-rules": {"exit\tend with status 78", "observe\twatch with the built-in rules, and touch nothing"},
