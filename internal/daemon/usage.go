@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/status"
@@ -17,10 +21,13 @@ func (d *watch) sampleUsage(done <-chan struct{}, send func(engine.Input)) {
 		case <-done:
 			return
 		case processes := <-d.samples:
-			in := engine.Sampled{Usages: make([]engine.Usage, len(processes))}
-			for i, p := range processes {
+			in := engine.Sampled{Usages: make([]engine.Usage, 0, len(processes))}
+			for _, p := range processes {
 				u, err := d.ReadUsage(p.PID)
-				in.Usages[i] = engine.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Gone: err != nil || u.Start != p.Start}
+				gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || err == nil && u.Start != p.Start
+				if err == nil || gone {
+					in.Usages = append(in.Usages, engine.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Gone: gone})
+				}
 			}
 			send(in)
 		}

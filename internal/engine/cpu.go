@@ -61,10 +61,10 @@ type Usage struct {
 	At         sock.Instant
 	CPU, Lived time.Duration
 	Waited     time.Duration // that its threads could have run, and others did; below 0: not known
-	Gone       bool          // it has ended, or cannot be read
+	Gone       bool          // it has ended
 }
 
-// Sampled says what a plan's Sample found.
+// Sampled says what a plan's Sample found; nothing of those that could not be read.
 type Sampled struct{ Usages []Usage }
 
 // Spin is a holder of sockets that uses much more CPU since a rule had some of them
@@ -195,6 +195,7 @@ func (e *Engine) sampleUsage(now sock.Instant) {
 			delete(u.holders, p)
 		} else if h.due <= now && !h.gone {
 			e.plan.Sample = append(e.plan.Sample, p)
+			h.due = now.Add(sampleEvery)
 		}
 	}
 	slices.SortFunc(e.plan.Sample, func(a, b Process) int { return a.PID - b.PID })

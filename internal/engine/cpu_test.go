@@ -19,6 +19,8 @@ type simProgram struct {
 	at    sock.Instant
 	cores float64
 
+	unreadable bool
+
 	waited time.Duration // up to at
 	waits  float64       // cores that it would use beside those
 }
@@ -200,6 +202,28 @@ func TestSpinOnBusyMachine(t *testing.T) {
 	b.until(70 * time.Second)
 	if b.noted("quiet again") != 1 {
 		t.Errorf("it is not said that it is quiet: %v", b.notes)
+	}
+}
+
+// A spin is not over because its usage cannot be read for a while, as where the host
+// has no file descriptors left.
+func TestSpinUnreadable(t *testing.T) {
+	b := newPrograms(t, 0.002)
+	b.spinsWhenKilled(101, 0.9)
+	b.leaks(1, 40, 8*time.Second)
+	b.rule(set(killing("r")))
+	b.until(30 * time.Second)
+	n := b.killedOf(1, 40)
+	b.programs[101].unreadable = true
+	b.until(45 * time.Second)
+	if b.killedOf(1, 40) != n || len(b.e.Overview(b.now).Spins) != 1 {
+		t.Errorf("%d more killed; shown: %+v", b.killedOf(1, 40)-n, b.e.Overview(b.now).Spins)
+	}
+	b.programs[101].unreadable = false
+	b.programs[101].uses(0.002, b.now)
+	b.until(60 * time.Second)
+	if n := b.killedOf(1, 40); n != 40 {
+		t.Errorf("%d of 40 killed once it was quiet", n)
 	}
 }
 

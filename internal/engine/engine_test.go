@@ -252,6 +252,9 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		for _, p := range p.Sample {
 			u := Usage{Process: p, At: b.now, Gone: true}
 			if s := b.programs[p.PID]; s != nil && s.start == p.Start {
+				if s.unreadable {
+					continue
+				}
 				u.Gone, u.CPU, u.Waited, u.Lived = false, s.used(b.now), s.waitedUntil(b.now), b.now.Sub(0)
 			}
 			in.Usages = append(in.Usages, u)
