@@ -180,9 +180,10 @@ func appendAge(b []byte, m *sock.Memory) []byte {
 	number(`{"cookie":`, m.Cookie)
 	number(`,"id":"`, m.ID) // in a string: who reads it as a floating-point number would round it
 	b = append(append(append(b, `","state":"`...), m.State.String()...), '"')
-	number(`,"entered_ns":`, uint64(m.Entered))
-	number(`,"quiet_ns":`, uint64(m.Quiet))
-	number(`,"queued_ns":`, uint64(m.Queued))
+	instant := func(key string, i sock.Instant) { b = strconv.AppendInt(append(b, key...), int64(i), 10) }
+	instant(`,"entered_ns":`, m.Entered)
+	instant(`,"quiet_ns":`, m.Quiet)
+	instant(`,"queued_ns":`, m.Queued)
 	number(`,"bytes_acked":`, m.Acked)
 	number(`,"bytes_received":`, m.Received)
 	number(`,"segs_in":`, uint64(m.SegsIn))

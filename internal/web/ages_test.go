@@ -42,6 +42,20 @@ func TestAgesAreReadAsTheyAreWritten(t *testing.T) {
 	}
 }
 
+// An age may reach back beyond the clock's zero: the reader leaves out that socket, and
+// takes in the others.
+func TestAgesBeforeTheBoot(t *testing.T) {
+	old := sock.Memory{Cookie: 1, ID: 2, State: ssfilter.CloseWait, Entered: -3, Quiet: -2, SegsIn: 4}
+	var text bytes.Buffer
+	if err := writeAges(&text, &AgesHead{}, append([]sock.Memory{old}, observed...)); err != nil {
+		t.Fatal(err)
+	}
+	_, got, err := ReadAges(text.Bytes())
+	if diff := cmp.Diff(observed, got); err != nil || diff != "" {
+		t.Errorf("%v; read (-want +got):\n%s", err, diff)
+	}
+}
+
 // What another version says may hold more, and what it says too little of is left
 // out: an instant that is missing must not read as the boot.
 func TestReadAgesOfAnotherVersion(t *testing.T) {
