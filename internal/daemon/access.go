@@ -47,7 +47,10 @@ func unnamed(a *owner.Access, err error) (text, cure string) {
 		return "processes cannot be examined: " + err.Error(), "mount /proc"
 	case a.Refused > 0 && a.Privileged:
 		privilege = "no privilege is missing here: a security module guards those processes, or a user namespace"
-		fallthrough
+	}
+	switch {
+	case a.Refused == 1:
+		return fmt.Sprintf("the descriptors of %s[%d] cannot be read: its sockets are logged without a holder, and it goes unseen if a kill makes it spin", harmless(a.First.Comm), a.First.PID), privilege
 	case a.Refused > 0:
 		return fmt.Sprintf("the descriptors of %d of %d processes cannot be read, of %s[%d] for one%s", a.Refused, a.Processes, harmless(a.First.Comm), a.First.PID, then), privilege
 	case a.AllShown:

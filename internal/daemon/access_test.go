@@ -19,7 +19,7 @@ func TestUnnamed(t *testing.T) {
 	}{
 		{"a host", owner.Access{AllShown: true, Processes: 200}, nil, "", ""},
 		{"other users' processes", owner.Access{AllShown: true, Processes: 200, Refused: 190, First: sock.Owner{PID: 1, Comm: "systemd"}}, nil, "190 of 200 processes cannot be read, of systemd[1] for one", "CAP_SYS_PTRACE"},
-		{"a process that guards itself", owner.Access{AllShown: true, Privileged: true, Processes: 200, Refused: 1, First: sock.Owner{PID: 7, Comm: "vault"}}, nil, "vault[7]", "no privilege is missing"},
+		{"a process that guards itself", owner.Access{AllShown: true, Privileged: true, Processes: 200, Refused: 1, First: sock.Owner{PID: 7, Comm: "vault"}}, nil, "the descriptors of vault[7] cannot be read: its sockets", "no privilege is missing"},
 		{"a name that is a trap", owner.Access{Processes: 2, Refused: 1, First: sock.Owner{PID: 7, Comm: "@all\n<x>"}}, nil, "of ?all??x?[7]", "CAP_SYS_PTRACE"},
 		{"a sidecar", owner.Access{Contained: true, Processes: 1}, nil, "no processes but sockdog", "shareProcessNamespace: true"},
 		{"a sidecar that sees its pod", owner.Access{Contained: true, Processes: 12}, nil, "", ""},
