@@ -81,7 +81,11 @@ func readMapping[T any](p *parser, n *yaml.Node, t table[T], into *T) given {
 		return nil
 	}
 	if n.Kind != yaml.MappingNode {
-		p.report(n, "%s is a mapping of keys to values, not %s", t.what, kindName(n))
+		cure := ""
+		if t.open { // the file as a whole
+			cure = ": write the rules below a line \"rules:\""
+		}
+		p.report(n, "%s is a mapping of keys to values, not %s%s", t.what, kindName(n), cure)
 		return nil
 	}
 	found := make(given, min(len(n.Content)/2, len(t.keys)))

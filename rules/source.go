@@ -425,7 +425,7 @@ func explain(msg, indent string) string {
 	case strings.Contains(msg, "unexpected end of stream"):
 		return "a quote is opened and not closed"
 	case strings.Contains(msg, "node content"):
-		return "a value is missing, or begins with a sign that has a meaning in YAML: put it in quotes (within [ ] and { }, an IPv6 address that begins with : too)"
+		return "a [ or { is not closed, a value is missing, or one begins with a sign that has a meaning in YAML: put it in quotes (within [ ] and { }, an IPv6 address that begins with : too)"
 	case strings.HasPrefix(msg, "did not find expected"):
 		return "the indentation does not fit the lines above"
 	default:
