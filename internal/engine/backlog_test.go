@@ -164,3 +164,31 @@ func TestAcceptQueueWithoutRoom(t *testing.T) {
 		t.Error("killed for the time that it waited")
 	}
 }
+
+// TestLongAcceptQueue: what waited to be accepted where there was no room to watch it
+// is not killed for that time, once a program has it and there is room.
+func TestLongAcceptQueue(t *testing.T) {
+	b := newBench(t)
+	b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 16})
+	b.many(1, 100, time.Hour)
+	var waiting []*simSocket
+	for cookie := uint64(201); cookie <= 220; cookie++ {
+		waiting = append(waiting, b.add(cookie, 9*time.Second, queued))
+	}
+	b.rule(eachSecond(killing("r", limited(1, time.Hour))))
+	b.until(2 * time.Second)
+	clear(b.sockets) // then there is room
+	for _, s := range waiting {
+		s.inode = uint32(s.id.Cookie)
+		b.sockets[s.id.Cookie] = s
+	}
+	b.rule(eachSecond(killing("r")))
+	b.until(11 * time.Second)
+	if n := len(b.sockets); n != len(waiting) {
+		t.Errorf("%d of %d were killed for the time that they waited", len(waiting)-n, len(waiting))
+	}
+	b.until(time.Minute)
+	if n := len(b.sockets); n != 0 {
+		t.Errorf("%d are left, want them killed once a program has had them for long", n)
+	}
+}

@@ -265,6 +265,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	switch {
 	case t == nil:
 		t = newTrack(s.ID, s.State)
+		t.backlog = e.sight.waited.has(s.ID.Cookie)
 		t.begin(s, fresh, sent, got)
 	case !t.sameConnection(s, sent):
 		next := t.successor(s)

@@ -24,6 +24,7 @@ type Look struct {
 	// Beyond that there is a reserve for sockets in accept queues.
 	bounded       bool
 	room, reserve int
+	waited        waits // what the last looks left out
 	precision     time.Duration
 	sent          sock.Instant
 	ports         *portUse            // nil: no rule asks, or they are not known
@@ -39,6 +40,9 @@ type Finding struct {
 	waiting int   // those that the reserve for accept queues took
 	left    int   // had no room
 	starved int   // of those: that a rule would kill
+	// waits are the cookies of those without room that were seen in an accept queue,
+	// by this look or an earlier one: no time counts before they are accepted.
+	waits map[uint64]struct{}
 	// later is when the first of those falls due that were left to a later look;
 	// ripens is when the first comes to count in a group by its age alone.
 	later, ripens sock.Instant
@@ -157,8 +161,29 @@ func (f *Finding) bring(h hit, due sock.Instant, tracked bool) {
 	if doomed {
 		f.starved++
 	}
+	if (inBacklog(&h.Socket) || f.look.waited.has(h.ID.Cookie)) && len(f.waits) < mostWaits {
+		if f.waits == nil {
+			f.waits = make(map[uint64]struct{})
+		}
+		f.waits[h.ID.Cookie] = struct{}{}
+	}
 	t := timesOf(&h.Socket, f.look.sent, h.got, f.look.precision)
 	f.count(&h.Socket, &t, h.got)
+}
+
+// mostWaits bounds what is remembered of sockets that are not watched: a few megabytes.
+const mostWaits = 100_000
+
+// waits are cookies, by class: see Finding.waits.
+type waits [classes]map[uint64]struct{}
+
+func (w *waits) has(cookie uint64) bool {
+	for _, cookies := range w {
+		if _, ok := cookies[cookie]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // dueHit is where in hits something stands that falls due at an instant.

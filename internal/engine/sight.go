@@ -25,6 +25,7 @@ type sight struct {
 	next     [classes]sock.Instant // never: no rule wants a look
 	later    [classes]sock.Instant // when something falls due that the last look left to a later one
 	left     [classes]int          // sockets that it had no room for
+	waited   waits                 // of those: that were in an accept queue; a look reads it
 	crowded  spell                 // of looks without room
 	gap      [classes]time.Duration
 	cost     [classes]time.Duration // of the last look
@@ -157,6 +158,7 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 		bounded: e.config.MostTracks > 0,
 	}
 	s.looking.room, s.looking.reserve = e.room()
+	s.looking.waited = s.waited
 	asks, portless := false, false
 	var expect int // paths
 	for i := range e.program.rules {
@@ -190,6 +192,11 @@ func (e *Engine) known() map[uint64]bool {
 	known := make(map[uint64]bool, len(e.restored))
 	for cookie := range e.restored {
 		known[cookie] = false
+	}
+	for _, waited := range e.sight.waited {
+		for cookie := range waited {
+			known[cookie] = false
+		}
 	}
 	for cookie, t := range e.tracks {
 		if t.aged || t.accepted.safe != 0 || e.config.MostTracks > 0 {
@@ -378,6 +385,11 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 			e.consider(t, &in.Finding.hits[i].Socket, now, false)
 		}
 	}
+	for c := range s.waited {
+		if l.of.has(class(c)) {
+			s.waited[c] = in.Finding.waits
+		}
+	}
 	e.makeRoom(in.Finding.starved)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.
@@ -433,7 +445,7 @@ func (e *Engine) makeRoom(n int) {
 	}
 	var idle []*track
 	for _, t := range e.tracks {
-		if t.phase == waiting && t.alarm.in == nil && t.act == nil && t.held == nil && !t.backlog && !t.aged && !t.wanted {
+		if t.phase == waiting && t.alarm.in == nil && t.act == nil && t.held == nil && t.accepted == (bound{}) && !t.aged && !t.wanted {
 			idle = append(idle, t)
 		}
 	}
