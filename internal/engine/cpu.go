@@ -36,8 +36,8 @@ const (
 	// leastShare is the least share of what a process wants that its CPU time is scaled
 	// up from: below it, the ticks that the kernel counts in would decide.
 	leastShare = 0.1
-	// mostWatched bounds how many holders are sampled: for so many it takes a fiftieth
-	// of a core.
+	// mostWatched bounds how many holders are sampled: for so many, of ten threads each,
+	// it takes a twentieth of a core.
 	mostWatched = 1000
 	// unwatchAfter is how long a holder is sampled that has nothing to be killed.
 	unwatchAfter = time.Minute
