@@ -192,7 +192,7 @@ func (s *scene) heard(l line) {
 			}
 		}
 		s.tell("sockdog: %s %s: %s, held by %s[%d], %s", l.Action, l.Result, l.Src, l.Comm, l.PID, l.Reason)
-	case l.Level != "INFO":
+	case l.Level != "INFO" && l.Message != elsewhere:
 		s.tell("sockdog: %s", strings.TrimSpace(l.Message+" "+l.Error))
 	}
 }

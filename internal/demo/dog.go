@@ -16,6 +16,10 @@ import (
 // watching is what sockdog says once it has looked at the socket table.
 const watching = "watching"
 
+// elsewhere is what sockdog says since it may not read the processes outside of the
+// demo's user namespace. It is told nobody here: the one that leaks it may read.
+const elsewhere = "who holds sockets cannot be told for all processes"
+
 // line is one of sockdog's log.
 type line struct {
 	Level, Error           string
