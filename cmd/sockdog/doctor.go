@@ -48,7 +48,7 @@ func doctor(out io.Writer, output string) error {
 	if output == "json" {
 		err = printJSON(out, all)
 	} else {
-		err = printExamined(out, all)
+		err = printExamined(out, all, screenOf(out).width)
 	}
 	if err != nil {
 		return problem(err)
@@ -61,27 +61,26 @@ func doctor(out io.Writer, output string) error {
 	return nil
 }
 
-func printExamined(out io.Writer, all []examined) error {
+func printExamined(out io.Writer, all []examined, cells int) error {
+	var rows [][]string
 	for _, x := range all {
-		mark := "ok  "
+		mark := "ok"
 		switch {
 		case !x.OK && x.Needed:
 			mark = "FAIL"
 		case !x.OK:
 			mark = "warn"
 		}
-		if _, err := fmt.Fprintf(out, "%s  %-20s %s\n", mark, x.What, x.Finding); err != nil {
-			return err
-		}
+		rows = append(rows, []string{mark, x.What, x.Finding})
 		if x.Cure != "" {
 			label := "cure"
 			if x.OK {
 				label = "better"
 			}
-			fmt.Fprintf(out, "      %-20s %s: %s\n", "", label, x.Cure)
+			rows = append(rows, []string{"", "", label + ": " + x.Cure})
 		}
 	}
-	return nil
+	return printTable(out, nil, rows, cells)
 }
 
 func examine() []examined {

@@ -4,9 +4,34 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sock"
 )
+
+// On a terminal no line is broken by it.
+func TestExaminedFits(t *testing.T) {
+	all := []examined{
+		{What: "socket table", OK: true, Finding: "readable, both families in one walk"},
+		{What: "kill", Needed: true, Finding: "kill is not permitted: CAP_NET_ADMIN is missing", Cure: "run as root, or setcap cap_net_admin+p on the binary"},
+	}
+	const want = `
+ok    socket table  readable, both families in one
+                    walk
+FAIL  kill          kill is not permitted:
+                    CAP_NET_ADMIN is missing
+                    cure: run as root, or setcap
+                    cap_net_admin+p on the binary
+`
+	var b strings.Builder
+	if err := printExamined(&b, all, 50); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, "\n"+b.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
 
 // What keeps the capability away decides what to do: setcap is of no use under
 // no_new_privs, and root of none outside of the bounding set.
