@@ -173,7 +173,7 @@ func (w *simWorld) show(s *simSocket, shown *sock.Socket, of classSet) {
 			return lasts(&m, shown) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
 		}
 		if r.Enabled && of.has(r.class) && slices.ContainsFunc(r.Match, selects) {
-			s.shown = simShown{s.state, w.ruled, w.run_}
+			s.shown = simShown{shown.State, w.ruled, w.run_} // it may have another state by now
 		}
 	}
 }
