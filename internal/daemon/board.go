@@ -172,7 +172,7 @@ func (d *watch) publish() {
 		Looks: status.Looks{
 			OK: o.Looks, Failed: o.FailedLooks, Duration: b.durations.Clone(),
 			IntervalSeconds: o.Interval.Seconds(), WantedSeconds: o.Wanted.Seconds(),
-			StalledSeconds: stalledSeconds(d.scan.stalled(instant)),
+			StalledSeconds: stalledSeconds(d.scan.waited(instant)),
 		},
 	}
 	slices.Reverse(s.Actions)
@@ -195,11 +195,15 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	b.stands(o.Failing, status.Problem{
 		Kind: "looks", Text: "looks at the socket table fail: new sockets are not found", Cure: "the log says why", Since: now,
 	})
-	stalled := d.scan.stalled(d.Now())
+	stalled := d.scan.waited(d.Now())
 	b.stands(stalled >= scanPatience, status.Problem{
 		Kind: "scan", Since: now,
 		Text: "the scan of the socket table has not ended for " + stalled.Round(time.Second).String() + ": new sockets are not found, known ones are attended to",
 		Cure: lockCure,
+	})
+	killing := d.kills.waited(d.Now())
+	b.stands(killing >= killPatience, status.Problem{
+		Kind: "act", Since: now, Text: "a kill has not ended for " + killing.Round(time.Second).String() + ": no other is done until it has", Cure: lockCure,
 	})
 	locked := 0
 	if q := d.questions.Load(); q != nil {

@@ -141,7 +141,9 @@ type watch struct {
 	warned   bool // that nothing can be killed
 	tally    tally
 	ruled    atomic.Int64 // instant at which the rules in force came: for the actor
-	scan     scan
+	scan     stall
+	kills    stall
+	plans    int // whose kills are under way
 
 	questions atomic.Pointer[questioner] // the asker's
 
@@ -326,13 +328,14 @@ func (d *watch) carryOut(p engine.Plan) {
 		d.counts <- struct{}{}
 	}
 	if p.Look != nil {
-		d.scan = scan{sent: now}
+		d.scan = stall{since: now}
 		d.looks <- p.Look
 	}
 	if len(p.Ask) > 0 {
 		d.asks <- p.Ask
 	}
 	if len(p.Act) > 0 {
+		d.killing(now)
 		d.acts <- p.Act
 	}
 	if len(p.Resolve) > 0 {
@@ -429,6 +432,8 @@ func (d *watch) reload(r Reload) {
 // table, or at the counters where no rule wants more.
 func (d *watch) notice(in engine.Input, now sock.Instant) {
 	switch in := in.(type) {
+	case engine.Acted:
+		d.killed(now)
 	case engine.Looked:
 		d.scanned(now)
 		d.tally.looked = in.Cost
