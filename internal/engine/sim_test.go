@@ -1062,8 +1062,8 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 	found := max(s.changed, w.began).Add(time.Duration(looks)*w.gap + looking)
 	switch {
 	case w.restarted <= found:
-	case w.calm:
-		found = found.Add(storedWithin) // what was seen once outlives a restart
+	case w.calm && s.state != ssfilter.SynSent:
+		found = found.Add(storedWithin) // what was seen once outlives a restart, unless a SYN says otherwise
 	default:
 		found = w.restarted.Add(storedWithin + time.Duration(looks)*w.gap + looking)
 	}
