@@ -28,15 +28,9 @@ type Intents interface {
 	Intend(actions []engine.Action)
 }
 
-const (
-	// recordBatch is how many intents are recorded in one write: what a crash leaves
-	// in doubt.
-	recordBatch = 128
-	// KillBatch is how many sockets are asked for, and then destroyed, at once. It is
-	// small, since a socket that comes alive between the last answer about it and its
-	// destruction dies all the same.
-	KillBatch = 16
-)
+// recordBatch is how many intents are recorded in one write: what a crash leaves in
+// doubt.
+const recordBatch = 128
 
 // Killer destroys sockets. It is not for concurrent use.
 type Killer struct {
@@ -54,58 +48,41 @@ type Killer struct {
 	outcomes []error
 }
 
-// Do does the actions in their order and returns the outcome of each.
+// Do does the actions in their order and returns the outcome of each. Each socket is
+// asked for and destroyed by itself: one that comes alive between the last answer
+// about it and its destruction dies all the same.
 func (k *Killer) Do(actions []engine.Action) []engine.Outcome {
-	outcomes := make([]engine.Outcome, len(actions))
-	left := outcomes
+	outcomes := make([]engine.Outcome, 0, len(actions))
 	for recorded := range slices.Chunk(actions, recordBatch) {
 		k.Intents.Intend(recorded)
-		for some := range slices.Chunk(recorded, KillBatch) {
-			k.kill(some, left[:len(some)])
-			left = left[len(some):]
+		for i := range recorded {
+			outcomes = append(outcomes, k.kill(&recorded[i]))
 		}
 	}
 	return outcomes
 }
 
-// kill asks for the sockets and destroys those that are still as it was decided.
-func (k *Killer) kill(actions []engine.Action, outcomes []engine.Outcome) {
-	k.ids = k.ids[:0]
-	for i := range actions {
-		k.ids = append(k.ids, actions[i].Socket.ID)
-	}
-	var told []int
+// kill asks for a socket and destroys it, if it is still as it was decided.
+func (k *Killer) kill(a *engine.Action) (o engine.Outcome) {
+	k.ids = append(k.ids[:0], a.Socket.ID)
 	WhileFresh(k.Now, func() {
 		k.answers, _ = k.Kernel.Ask(k.ids, k.answers)
-		told = told[:0]
-		for i := range actions {
-			outcomes[i] = k.judge(&actions[i], &k.answers[i])
-			if outcomes[i].Err == nil && outcomes[i].Changed == "" {
-				told = append(told, i)
-			}
-		}
+		o = k.judge(a, &k.answers[0])
 	})
-	if len(told) == 0 {
-		return
-	}
-	k.ids = k.ids[:0]
-	for _, i := range told {
-		k.ids = append(k.ids, actions[i].Socket.ID)
+	if o.Err != nil || o.Changed != "" {
+		return o
 	}
 	errs, err := k.Kernel.Destroy(k.ids, k.outcomes[:0])
 	k.outcomes = errs
-	at := k.Now()
-	for j, i := range told {
-		o := &outcomes[i]
-		o.At, o.Err, o.Unsure = at, err, true
-		if j < len(errs) {
-			o.Err = errs[j]
-			o.Gone = errors.Is(o.Err, sock.ErrGone)
-			o.Denied = errors.Is(o.Err, unix.EPERM)
-			o.Never = o.Denied || errors.Is(o.Err, unix.EOPNOTSUPP)
-			o.Unsure = errors.Is(o.Err, sock.ErrUnconfirmed)
-		}
+	o.At, o.Err, o.Unsure = k.Now(), err, true
+	if len(errs) > 0 {
+		o.Err = errs[0]
+		o.Gone = errors.Is(o.Err, sock.ErrGone)
+		o.Denied = errors.Is(o.Err, unix.EPERM)
+		o.Never = o.Denied || errors.Is(o.Err, unix.EOPNOTSUPP)
+		o.Unsure = errors.Is(o.Err, sock.ErrUnconfirmed)
 	}
+	return o
 }
 
 // judge is the outcome of an action by the last answer about its socket, without

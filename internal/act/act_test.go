@@ -106,7 +106,12 @@ func TestOutcomes(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			const now = sock.Instant(42)
 			var diary []string
-			k := killer(kernel{&diary, func([]sock.ID) ([]error, error) { return test.answers, test.err }}, now)
+			k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) {
+				if i := int(ids[0].Cookie) - 1; i < len(test.answers) {
+					return test.answers[i : i+1], test.err
+				}
+				return nil, test.err
+			}}, now)
 			got := k.Do(actions(len(test.want)))
 			for i := range test.want {
 				test.want[i].At = now
@@ -128,22 +133,18 @@ func TestOutcomes(t *testing.T) {
 }
 
 // What a crash would leave in doubt is one record, and that comes first. The last
-// question comes after it, about few enough that the answers are fresh.
+// question about a socket comes right before its destruction.
 func TestOrder(t *testing.T) {
 	var diary []string
 	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) { return make([]error, len(ids)), nil }}, 0)
-	outcomes := k.Do(actions(recordBatch + KillBatch + 1))
+	outcomes := k.Do(actions(recordBatch + 2))
 	var want []string
-	kills := func(first, n int) {
-		want = append(want, fmt.Sprintf("ask for %d from %d on", n, first), fmt.Sprintf("destroy %d from %d on", n, first))
+	for _, record := range []struct{ first, n int }{{1, recordBatch}, {recordBatch + 1, 2}} {
+		want = append(want, fmt.Sprintf("intend %d from %d on", record.n, record.first))
+		for cookie := record.first; cookie < record.first+record.n; cookie++ {
+			want = append(want, fmt.Sprintf("ask for 1 from %d on", cookie), fmt.Sprintf("destroy 1 from %d on", cookie))
+		}
 	}
-	want = append(want, fmt.Sprintf("intend %d from 1 on", recordBatch))
-	for first := 1; first <= recordBatch; first += KillBatch {
-		kills(first, KillBatch)
-	}
-	want = append(want, fmt.Sprintf("intend %d from %d on", KillBatch+1, recordBatch+1))
-	kills(recordBatch+1, KillBatch)
-	kills(recordBatch+KillBatch+1, 1)
 	if diff := cmp.Diff(want, diary); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -152,8 +153,8 @@ func TestOrder(t *testing.T) {
 			t.Fatalf("outcome %d is of socket %d with Seq %d", i, o.Act.Socket.ID.Cookie, o.Act.Seq)
 		}
 	}
-	if len(outcomes) != recordBatch+KillBatch+1 {
-		t.Errorf("%d outcomes, want %d", len(outcomes), recordBatch+KillBatch+1)
+	if len(outcomes) != recordBatch+2 {
+		t.Errorf("%d outcomes, want %d", len(outcomes), recordBatch+2)
 	}
 }
 
@@ -190,7 +191,10 @@ func TestLastAnswer(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
-	wantDiary := []string{"intend 7 from 1001 on", "ask for 7 from 1001 on", "destroy 3 from 1 on"}
+	wantDiary := []string{
+		"intend 7 from 1001 on", "ask for 1 from 1001 on", "ask for 1 from 1 on", "destroy 1 from 1 on", "ask for 1 from 1002 on",
+		"ask for 1 from 1003 on", "ask for 1 from 2 on", "destroy 1 from 2 on", "ask for 1 from 1003 on", "ask for 1 from 3 on", "destroy 1 from 3 on",
+	}
 	if diff := cmp.Diff(wantDiary, diary); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -235,7 +239,7 @@ func TestHeldUpWhileDeciding(t *testing.T) {
 	if got[0].Changed == "" || got[1].Changed != "" {
 		t.Errorf("outcomes %+v, want the first one only not to be done", got)
 	}
-	want := []string{"intend 2 from 1 on", "ask for 2 from 1 on", "ask for 2 from 1 on", "destroy 1 from 2 on"}
+	want := []string{"intend 2 from 1 on", "ask for 1 from 1 on", "ask for 1 from 1 on", "ask for 1 from 2 on", "destroy 1 from 2 on"}
 	if diff := cmp.Diff(want, diary); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,9 +24,14 @@ type Kernel interface {
 	Close() error
 }
 
-// batch is how many sockets are asked for, destroyed and asked for again in one
-// go.
-const batch = act.KillBatch
+const (
+	// batch is how many sockets a thread takes at a time, and asks for in one go to
+	// confirm that they are gone.
+	batch = 128
+	// killBatch is how many are asked for, and then destroyed, in one go: few, since
+	// one that comes alive between the two dies all the same.
+	killBatch = 4
+)
 
 // mostThreads is how many threads share the work. Nearly all of it is done in the
 // kernel, which lets them.
@@ -86,13 +92,16 @@ func (w *work) do(ctx context.Context, h *hand) {
 			return
 		}
 		targets := w.doomed[begin:min(end, len(w.doomed))]
-		if w.denied.Load() {
-			for _, t := range targets {
+		var told []*Target
+		for few := range slices.Chunk(targets, killBatch) {
+			if !w.denied.Load() {
+				told = append(told, w.destroy(h, w.recheck(h, few))...)
+				continue
+			}
+			for _, t := range few {
 				t.conclude(engine.Failed, "not tried: "+unix.EPERM.Error())
 			}
-			continue
 		}
-		told := w.destroy(h, w.recheck(h, targets))
 		if !w.order.lookIsCheaper(len(w.doomed)) {
 			w.order.confirm(h, told)
 		}

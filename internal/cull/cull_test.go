@@ -478,14 +478,14 @@ func TestDenied(t *testing.T) {
 	targets := find(t, o, k, dear)
 	o.Cull(t.Context(), Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
 	want := map[fate]int{
-		{engine.Failed, "operation not permitted"}:            batch,
-		{engine.Failed, "not tried: operation not permitted"}: 2 * batch,
+		{engine.Failed, "operation not permitted"}:            killBatch,
+		{engine.Failed, "not tried: operation not permitted"}: 3*batch - killBatch,
 	}
 	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
 		t.Errorf("fates (-want +got):\n%s", diff)
 	}
-	if tried != batch {
-		t.Errorf("%d tried, want %d", tried, batch)
+	if tried != killBatch {
+		t.Errorf("%d tried, want %d", tried, killBatch)
 	}
 }
 
@@ -507,8 +507,8 @@ func TestConfirmedByLook(t *testing.T) {
 	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
 		t.Errorf("fates (-want +got):\n%s", diff)
 	}
-	if k.looks != 2 || k.asked != 4 {
-		t.Errorf("%d looks and %d batches of questions, want 2, and 4: one for each batch and one for what is left", k.looks, k.asked)
+	if k.looks != 2 || k.asked != n/killBatch+1 {
+		t.Errorf("%d looks and %d batches of questions, want 2, and one for each few sockets and one for what is left", k.looks, k.asked)
 	}
 }
 
@@ -528,7 +528,7 @@ func TestInterrupted(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	k := &kernel{sockets: crowd(3 * batch)}
 	k.onAsk = func(k *kernel) {
-		if k.asked == 3 { // the second batch, before it is destroyed
+		if k.asked == batch/killBatch+2 { // the second batch, before any of it is destroyed
 			stop()
 		}
 	}
