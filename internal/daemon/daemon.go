@@ -141,6 +141,7 @@ type watch struct {
 	warned   bool // that nothing can be killed
 	tally    tally
 	ruled    atomic.Int64 // instant at which the rules in force came: for the actor
+	end      sock.Instant // by when to have ended, once told to stop; 0: not told
 	scan     stall
 	kills    stall
 	plans    int // whose kills are under way
@@ -175,6 +176,10 @@ const (
 // stopWithin is how long the act under way may take after the daemon is told to
 // stop.
 const stopWithin = 700 * time.Millisecond
+
+// endWithin is how long everything may take from then on: a log or a disk that
+// hangs has what the act leaves of it.
+const endWithin = 900 * time.Millisecond
 
 // Run watches until ctx is done. It returns an error only where it could not
 // begin to.
@@ -269,6 +274,7 @@ func (d *watch) loop(ctx context.Context) {
 			d.say(slog.LevelInfo, "stopping")
 			stopping = nil
 			late = time.After(stopWithin)
+			d.end = d.Now().Add(endWithin)
 			d.teller.close()
 			in = engine.Stop{}
 		case <-late:

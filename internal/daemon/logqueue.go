@@ -75,18 +75,18 @@ func (q *logQueue) push(l logLine) {
 	q.lines = append(q.lines, l)
 }
 
-// logEnd is how long the log has to take what is left.
+// logEnd is how long the log has to take what is left, at least.
 const logEnd = 100 * time.Millisecond
 
-// close waits until everything is written, within reason.
-func (q *logQueue) close() {
+// close waits until everything is written, for that long at most.
+func (q *logQueue) close(within time.Duration) {
 	q.mu.Lock()
 	q.closed = true
 	q.arrived.Signal()
 	q.mu.Unlock()
 	select {
 	case <-q.done:
-	case <-time.After(logEnd):
+	case <-time.After(within):
 	}
 }
 

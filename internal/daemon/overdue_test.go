@@ -37,7 +37,7 @@ func TestKillsThatDoNotEnd(t *testing.T) {
 		d.killing(at(700))
 		d.killed(at(701))
 		d.sayStalled(at(1000))
-		d.log.close()
+		d.log.close(logEnd)
 		want := []string{"0s ERROR a kill does not end; no other is done", "0s WARN the kill ended; others are done again"}
 		if diff := cmp.Diff(want, log.lines); diff != "" {
 			t.Errorf("log (-want +got):\n%s", diff)

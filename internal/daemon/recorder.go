@@ -219,11 +219,12 @@ func (r *recorder) counting(all []sock.Spent) []sock.Spent {
 	return all[max(0, len(all)-mostRecords):]
 }
 
-// recorderEnd is how long the disk has to take what is left.
+// recorderEnd is how long the disk has to take what is left, at least.
 const recorderEnd = 150 * time.Millisecond
 
-// close waits until everything is written, within reason, and says what is not.
-func (r *recorder) close() {
+// close waits until everything is written, for that long at most, and says what is
+// not.
+func (r *recorder) close(within time.Duration) {
 	r.mu.Lock()
 	r.closed = true
 	if r.looking != nil {
@@ -234,7 +235,7 @@ func (r *recorder) close() {
 	select {
 	case <-r.done:
 		return
-	case <-time.After(recorderEnd):
+	case <-time.After(within):
 	}
 	r.mu.Lock()
 	n := r.inHand + len(r.waiting.records)

@@ -170,8 +170,8 @@ func TestDiskHangs(t *testing.T) {
 			t.Errorf("told of a disk that has been fast for a minute: %q", text)
 		}
 		r.kill()
-		r.close()
-		r.q.close()
+		r.close(recorderEnd)
+		r.q.close(logEnd)
 		want := []string{"1 intent 1", "1 done 1", "2 intent 2", "2 done 2", "3 done 0", "4 intent 3", "4 done 3"}
 		if diff := cmp.Diff(want, r.disk.written); diff != "" {
 			t.Errorf("journal (-want +got):\n%s", diff)
@@ -208,8 +208,8 @@ func TestSlowDiskIsToldOnce(t *testing.T) {
 				t.Error("a slow disk is not told of")
 			}
 		}
-		r.close()
-		r.q.close()
+		r.close(recorderEnd)
+		r.q.close(logEnd)
 		told := 0
 		for _, l := range r.log.lines {
 			if strings.Contains(l, "state directory") {
@@ -243,8 +243,8 @@ func TestRecordsAreBounded(t *testing.T) {
 		r.disk.hangs = nil
 		r.disk.mu.Unlock()
 		close(hang)
-		r.close()
-		r.q.close()
+		r.close(recorderEnd)
+		r.q.close(logEnd)
 		if want := 2 + mostRecords; len(r.disk.written) != want-1 && len(r.disk.written) != want {
 			t.Errorf("%d records were written, want %d", len(r.disk.written), want)
 		}
@@ -268,7 +268,7 @@ func TestBlockedLogStarvesNoJournal(t *testing.T) {
 				t.Fatalf("an act waits %v for the log", waited)
 			}
 		}
-		r.close()
+		r.close(recorderEnd)
 		if len(r.disk.written) != 2*kills {
 			t.Errorf("%d records of %d kills are in the journal", len(r.disk.written), kills)
 		}
@@ -279,7 +279,7 @@ func TestBlockedLogStarvesNoJournal(t *testing.T) {
 		}
 		r.log.set(nil, nil)
 		close(hang)
-		r.q.close()
+		r.q.close(logEnd)
 		n := 0
 		fmt.Sscanf(r.log.lines[1], "5s ERROR log lines were lost; nobody read the log lines=%d", &n)
 		if n != lost || len(r.log.lines) != kills-lost+1 {
@@ -303,8 +303,8 @@ func TestLogResumes(t *testing.T) {
 		}
 		r.log.set(nil, nil)
 		r.kill()
-		r.close()
-		r.q.close()
+		r.close(recorderEnd)
+		r.q.close(logEnd)
 		want := []string{"0s ERROR log lines were lost; nobody read the log lines=2", "0s INFO kill done"}
 		if diff := cmp.Diff(want, r.log.lines); diff != "" {
 			t.Errorf("log (-want +got):\n%s", diff)
@@ -323,8 +323,8 @@ func TestStopWhileDiskHangs(t *testing.T) {
 		r.disk.hangs = hang
 		r.kill()
 		r.kill()
-		r.close()
-		r.q.close()
+		r.close(recorderEnd)
+		r.q.close(logEnd)
 		if last := r.log.lines[len(r.log.lines)-1]; !strings.Contains(last, "stopping before the state directory has taken all records records=3") {
 			t.Errorf("the last line is %q", last)
 		}
@@ -358,7 +358,7 @@ func TestTimeOfTheAct(t *testing.T) {
 	log := &bytes.Buffer{}
 	q := newLogQueue(slog.New(slog.NewTextHandler(log, nil)), func() sock.Instant { return now })
 	q.add(at.Add(time.Minute), nil, []journal.Record{{Time: at, Action: "kill", Result: journal.Done}})
-	q.close()
+	q.close(logEnd)
 	if !strings.HasPrefix(log.String(), "time=2026-03-01T04:05:06") {
 		t.Errorf("the log tells another time than that of the act: %s", log)
 	}
@@ -375,8 +375,8 @@ func TestScanBringsMany(t *testing.T) {
 			p.Remember[i].Cookie = uint64(i + 1)
 		}
 		r.add(&p, nil)
-		r.recorder.close()
-		r.q.close()
+		r.recorder.close(recorderEnd)
+		r.q.close(logEnd)
 		if store.memories != len(p.Remember) {
 			t.Errorf("%d of %d memories were written", store.memories, len(p.Remember))
 		}
@@ -411,8 +411,8 @@ func TestFullDiskIsMadeUpFor(t *testing.T) {
 		if diff := cmp.Diff(map[uint64]sock.Instant{1: 1, 2: 2, 4: 1}, store.last); diff != "" {
 			t.Errorf("remembered (-want +got):\n%s", diff)
 		}
-		r.recorder.close()
-		r.q.close()
+		r.recorder.close(recorderEnd)
+		r.q.close(logEnd)
 	})
 }
 
@@ -442,8 +442,8 @@ func TestSpentOutlivesTheDisk(t *testing.T) {
 		store.set(nil)
 		time.Sleep(lookEvery)
 		synctest.Wait()
-		r.recorder.close()
-		r.q.close()
+		r.recorder.close(recorderEnd)
+		r.q.close(logEnd)
 		began := sock.Instant(time.Hour)
 		var want []sock.Spent
 		for _, after := range []time.Duration{0, 0, engine.RecordPatience, engine.RecordPatience} {

@@ -71,8 +71,10 @@ func (d *watch) startWorkers() (stop func(), err error) {
 		case <-ended:
 		case <-time.After(workersEnd): // a walk through a large /proc need not end first
 		}
-		d.recorder.close() // which may have something to say
-		d.log.close()
+		// The recorder may have something to say, and the log takes what time is left.
+		left := d.end.Sub(d.Now())
+		d.recorder.close(max(recorderEnd, left-logEnd))
+		d.log.close(max(logEnd, d.end.Sub(d.Now())))
 	}
 	for _, ready := range opened {
 		err = errors.Join(err, <-ready)
