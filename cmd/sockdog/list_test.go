@@ -149,7 +149,7 @@ func TestListZones(t *testing.T) {
 	kill := killCommand()
 	var out strings.Builder
 	kill.SetOut(&out)
-	kill.SetArgs([]string{"--dry-run", "--daemon=off", "--idle=1ms", "dport", "=", "5432"})
+	kill.SetArgs([]string{"--dry-run", "--daemon=off", "--in-use", "dport", "=", "5432"})
 	if err := kill.Execute(); !strings.Contains(out.String(), peer) {
 		t.Errorf("kill has not %s: %v\n%s", peer, err, out.String())
 	}
