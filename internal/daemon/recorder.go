@@ -139,7 +139,7 @@ func (r *recorder) addRecords(records []journal.Record) {
 // that does not is bounded.
 func (r *recorder) remember(cookie uint64, m *sock.Memory) {
 	b := &r.waiting
-	hangs := r.writing != 0 && r.now().Sub(r.writing) >= slowAfter
+	hangs := r.writingFor() >= slowAfter
 	if _, known := b.memories[cookie]; !known && hangs && len(b.memories) >= mostMemories {
 		return
 	}
@@ -404,6 +404,11 @@ func (r *recorder) saySlow() {
 func (r *recorder) stalled() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.writingFor()
+}
+
+// writingFor is stalled for who holds mu.
+func (r *recorder) writingFor() time.Duration {
 	if r.writing == 0 {
 		return 0
 	}
@@ -414,10 +419,7 @@ func (r *recorder) stalled() time.Duration {
 func (r *recorder) slow() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	stalled := time.Duration(0)
-	if r.writing != 0 {
-		stalled = r.now().Sub(r.writing)
-	}
+	stalled := r.writingFor()
 	switch {
 	case stalled >= engine.RecordPatience:
 		return fmt.Sprintf("the state directory has not answered for %v: kills go on, and are recorded when it answers", stalled.Round(time.Second))
