@@ -131,11 +131,12 @@ func TestLeavesNothing(t *testing.T) {
 		stop()
 		check(t, s.Close())
 	}
-	if after := descriptors(t); after != before {
-		t.Errorf("%d descriptors are open after three runs, %d before", after, before)
-	}
+	// A worker that was busy when the daemon ended closes what it has as it ends.
 	if err := goleak.Find(goroutines); err != nil {
 		t.Error(err)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors are open after three runs, %d before", after, before)
 	}
 }
 
