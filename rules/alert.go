@@ -12,7 +12,7 @@ import (
 )
 
 // Notice is what an alert action says, and to whom.
-type Notice struct {
+type AlertOptions struct {
 	To       []string // names of receivers; empty: all of them
 	Severity string
 	Labels   map[string]string
@@ -41,11 +41,11 @@ var alertTable = table[act]{what: "alert", keys: []key[act]{
 }}
 
 // alert is the notice that the options of an alert are read into.
-func (a *act) alert() *Notice {
-	if a.Notice == nil {
-		a.Notice = &Notice{}
+func (a *act) alert() *AlertOptions {
+	if a.Alert == nil {
+		a.Alert = &AlertOptions{}
 	}
-	return a.Notice
+	return a.Alert
 }
 
 var (
@@ -106,7 +106,7 @@ func (p *parser) checkAlerts(f *file) {
 			}
 			p.checkAlert(d, a, known, names)
 			if destroys && !a.given.has("keep_firing_for") {
-				a.Notice.KeepFiringFor = defaultKeepFiringFor
+				a.Alert.KeepFiringFor = defaultKeepFiringFor
 			}
 			p.checkTwin(d, a, twins)
 		}
@@ -152,26 +152,26 @@ type twin struct {
 // checkTwin refuses an alert that a receiver could not tell from an earlier one of
 // the rule: by their labels they are one alert, with two texts and two ends.
 func (p *parser) checkTwin(d *draft, a *act, twins map[string]*twin) {
-	if a.Notice.Severity == "" {
+	if a.Alert.Severity == "" {
 		return // it was written, and reported
 	}
-	labels := maps.Clone(a.Notice.Labels) // it may repeat a label of its rule
+	labels := maps.Clone(a.Alert.Labels) // it may repeat a label of its rule
 	maps.DeleteFunc(labels, func(name, value string) bool { return d.Labels[name] == value })
-	key := fmt.Sprintf("%q %q", a.Notice.Severity, labels) // package fmt prints maps by their keys in order
+	key := fmt.Sprintf("%q %q", a.Alert.Severity, labels) // package fmt prints maps by their keys in order
 	t := twins[key]
 	if t == nil {
 		t = &twin{to: map[string]*act{}}
 		twins[key] = t
 	}
 	other := t.all
-	if len(a.Notice.To) == 0 {
+	if len(a.Alert.To) == 0 {
 		other = cmp.Or(t.any, other)
 		t.all = cmp.Or(t.all, a)
 	}
-	for _, name := range a.Notice.To {
+	for _, name := range a.Alert.To {
 		other = cmp.Or(other, t.to[name])
 	}
-	for _, name := range a.Notice.To {
+	for _, name := range a.Alert.To {
 		t.to[name] = cmp.Or(t.to[name], a)
 	}
 	t.any = cmp.Or(t.any, a)

@@ -39,21 +39,21 @@ rules:
 		t.Errorf("for %v, when (-want +got):\n%s", flood.For, diff)
 	}
 	first := flood.Then[0]
-	text, err := first.Notice.Summary.Render(&Event{Count: 3, Group: map[string]string{"dst": "192.0.2.1"}})
+	text, err := first.Alert.Summary.Render(&Event{Count: 3, Group: map[string]string{"dst": "192.0.2.1"}})
 	if want := "3 to 192.0.2.1"; text != want || err != nil || first.After != 5*time.Minute {
 		t.Errorf("after %v: %q, %v; want %q", first.After, text, err, want)
 	}
-	first.Notice.Summary = nil
-	if diff := cmp.Diff(&Notice{To: []string{"oncall"}, Severity: "page", Labels: map[string]string{"area": "net"}}, first.Notice); diff != "" {
+	first.Alert.Summary = nil
+	if diff := cmp.Diff(&AlertOptions{To: []string{"oncall"}, Severity: "page", Labels: map[string]string{"area": "net"}}, first.Alert); diff != "" {
 		t.Errorf("alert (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(&Notice{Severity: "warning"}, flood.Then[1].Notice); diff != "" {
+	if diff := cmp.Diff(&AlertOptions{Severity: "warning"}, flood.Then[1].Alert); diff != "" {
 		t.Errorf("alert by default (-want +got):\n%s", diff)
 	}
 	want := []Condition{{Growth, GreaterEqual, 1.5}, {PortUsage, NotEqual, 80}, {Count, Equal, 7}}
 	if diff := cmp.Diff(want, all.When); diff == "" {
 		for i, keep := range []time.Duration{time.Second, defaultKeepFiringFor} { // because the rule also kills
-			if got := all.Then[1+i].Notice.KeepFiringFor; got != keep {
+			if got := all.Then[1+i].Alert.KeepFiringFor; got != keep {
 				t.Errorf("alert %d is kept firing for %v, want %v", i, got, keep)
 			}
 		}
@@ -93,7 +93,7 @@ receivers: {a: {webhook: {url: "http://a"}}}
 rules: [{name: a, match: {state: close-wait}, when: count > 1, then: [{alert: {summary: '{{.About}}{{.About}}'}}]}]
 `)
 	e := Event{About: strings.Repeat("x", maxMessage-1)}
-	text, err := set.Rules[0].Then[0].Notice.Summary.Render(&e)
+	text, err := set.Rules[0].Then[0].Alert.Summary.Render(&e)
 	if len(text) != maxMessage+len("...") || err != nil {
 		t.Errorf("%d bytes, %v; want %d", len(text), err, maxMessage+3)
 	}

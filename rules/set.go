@@ -141,7 +141,7 @@ type Action struct {
 	Limit Limit         // destructive actions only
 	Order Order         // destructive actions only
 
-	Notice *Notice // alert only
+	Alert *AlertOptions // alert only
 }
 
 // Order is the order in which sockets that a limit holds back get their turn.

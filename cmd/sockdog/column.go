@@ -27,7 +27,7 @@ type column struct {
 	shared  bool // sockets of one group have it in common
 	number  bool // it is one in JSON
 	held    bool // it takes a walk through /proc to know
-	late    bool // it takes names that the crowd keeps, which grow until the look is over
+	late    bool // it takes names that the crowd keeps, which grow until the scan is over
 	narrows bool // on a terminal that is too narrow, its middle is left out
 	ascii   bool // each byte takes one cell
 }

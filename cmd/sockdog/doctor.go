@@ -91,18 +91,18 @@ func examine() []examined {
 	all := []examined{{What: "kernel", OK: true, Finding: fmt.Sprintf("Linux %s, ages are known to within %s", h.release, h.precision)}}
 
 	table := examined{What: "socket table", OK: true, Needed: true, Finding: "readable, both families in one walk"}
-	if !h.able.OneWalk {
+	if !h.capabilities.OneWalk {
 		table.Finding = "readable, one walk for each family: a look costs twice as much"
 	}
-	kill := examined{What: "kill", OK: h.able.Destroy == nil, Needed: true, Finding: "works"}
+	kill := examined{What: "kill", OK: h.capabilities.Destroy == nil, Needed: true, Finding: "works"}
 	if !kill.OK {
-		kill.Finding, kill.Cure = h.why(h.able.Destroy), h.cure()
-		if errors.Is(h.able.Destroy, unix.EPERM) && errors.Is(h.raised, sockdiag.ErrNotPermitted) {
+		kill.Finding, kill.Cure = h.why(h.capabilities.Destroy), h.cure()
+		if errors.Is(h.capabilities.Destroy, unix.EPERM) && errors.Is(h.raised, sockdiag.ErrNotPermitted) {
 			why, _ := readPrivileges().missing()
 			kill.Finding += ": " + why
 		}
 	}
-	timeWait := examined{What: "kill in time-wait", OK: h.able.DestroyTimeWait == nil, Finding: "works"}
+	timeWait := examined{What: "kill in time-wait", OK: h.capabilities.DestroyTimeWait == nil, Finding: "works"}
 	if !timeWait.OK {
 		timeWait.Finding = h.whyTimeWait()
 		if kill.OK {
@@ -162,7 +162,7 @@ func examineCookie() examined {
 	return examined{What: "memory on disk", OK: true, Finding: "possible, with --state-dir"}
 }
 
-// examineTable says what a look walks through.
+// examineTable says what a scan walks through.
 func examineTable() examined {
 	const own = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
 	x := examined{What: "hash table", OK: true, Finding: "a look walks the table of the whole host"}

@@ -42,7 +42,7 @@ func newGrid(columns []*column, headings bool) *grid {
 }
 
 // cells prints those of a page of the crowd. Several threads may do so at once,
-// and beside the look that fills another page, where no column is late.
+// and beside the scan that fills another page, where no column is late.
 func (g *grid) cells(c *crowd, page []row) cells {
 	const usual = 10 // bytes for a cell
 	p := cells{

@@ -31,12 +31,12 @@ func halves(q sock.Query) (two [2]sock.Query, ok bool) {
 }
 
 // looker fills a crowd, and hands over its pages as they are full.
-type looker func(kernel daemon.Kernel, q sock.Query, c *crowd, full func(page []row)) error
+type scanner func(kernel daemon.Kernel, q sock.Query, c *crowd, full func(page []row)) error
 
-// lookInHalves looks at each half on a thread and a netlink socket of its own: most
-// of the time that a look takes is the kernel's, within our calls. What is found is
+// scanInHalves looks at each half on a thread and a netlink socket of its own: most
+// of the time that a scan takes is the kernel's, within our calls. What is found is
 // prepared, and not kept.
-func (l *listing) lookInHalves(two [2]sock.Query, look looker) error {
+func (l *listing) scanInHalves(two [2]sock.Query, scan scanner) error {
 	// A thread gives up its turn while the kernel walks, and takes it up again at once
 	// if there is one to spare.
 	turns := runtime.GOMAXPROCS(0)
@@ -46,7 +46,7 @@ func (l *listing) lookInHalves(two [2]sock.Query, look looker) error {
 	half := func(kernel daemon.Kernel, i int) error {
 		c := &crowds[i]
 		c.clear()
-		err := look(kernel, two[i], c, func(page []row) {
+		err := scan(kernel, two[i], c, func(page []row) {
 			l.prepare(c, page)
 			c.recycle(page)
 		})

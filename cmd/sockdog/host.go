@@ -24,12 +24,12 @@ const procRoot = "/proc"
 
 // host is what this kernel and these privileges allow.
 type host struct {
-	now       func() sock.Instant
-	precision time.Duration
-	cgroups   *cgroup.Tree
-	release   string
-	able      sockdiag.Abilities
-	raised    error // why CAP_NET_ADMIN could not be raised
+	now          func() sock.Instant
+	precision    time.Duration
+	cgroups      *cgroup.Tree
+	release      string
+	capabilities sockdiag.Capabilities
+	raised       error // why CAP_NET_ADMIN could not be raised
 }
 
 // openHost finds out by trying, on sockets of its own.
@@ -49,7 +49,7 @@ func openHost() (*host, error) {
 		h.raised = sockdiag.RaiseNetAdmin()
 		kernel, err := sockdiag.Open(h.now, h.cgroups)
 		if err == nil {
-			h.able, err = kernel.Probe()
+			h.capabilities, err = kernel.Probe()
 			kernel.Close()
 		}
 		probed <- err
@@ -75,25 +75,25 @@ func (h *host) options(log *slog.Logger) daemon.Options {
 		OpenKernel:   h.openKernel,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		FindOwners:   holders.Find, FindNew: holders.FindNew, WalkAt: holders.At,
-		ReadUsage: func(pid int) (owner.Usage, error) { return owner.ReadUsage(procRoot, pid) },
-		Examine:   func() (owner.Access, error) { return owner.Examine(procRoot) },
-		Able:      h.engineAble(), Cure: h.cure(), MostTracks: boundMemory(),
+		ReadUsage:    func(pid int) (owner.Usage, error) { return owner.ReadUsage(procRoot, pid) },
+		Examine:      func() (owner.Access, error) { return owner.Examine(procRoot) },
+		Capabilities: h.engineCapabilities(), Cure: h.cure(), MaxTracks: boundMemory(),
 	}
 }
 
 // engineAble is what the engine must know of the host.
-func (h *host) engineAble() engine.Able {
-	var able engine.Able
-	if h.able.Destroy != nil {
-		able.Kill = h.why(h.able.Destroy)
+func (h *host) engineCapabilities() engine.Capabilities {
+	var capabilities engine.Capabilities
+	if h.capabilities.Destroy != nil {
+		capabilities.Kill = h.why(h.capabilities.Destroy)
 	}
-	if h.able.DestroyTimeWait != nil {
-		able.KillTimeWait = h.whyTimeWait()
+	if h.capabilities.DestroyTimeWait != nil {
+		capabilities.KillTimeWait = h.whyTimeWait()
 	}
 	if !orphansEnd(h.release) {
-		able.KillOrphan = "closed by its program, and kernels before 6.11 would leak it for ever"
+		capabilities.KillOrphan = "closed by its program, and kernels before 6.11 would leak it for ever"
 	}
-	return able
+	return capabilities
 }
 
 // orphansEnd reports whether the kernel frees an orphan that is destroyed:
@@ -110,16 +110,16 @@ func orphansEnd(release string) bool {
 // cure is what to do where sockets cannot be destroyed.
 func (h *host) cure() string {
 	switch {
-	case h.able.Destroy == nil:
+	case h.capabilities.Destroy == nil:
 		return ""
-	case errors.Is(h.able.Destroy, unix.EOPNOTSUPP):
+	case errors.Is(h.capabilities.Destroy, unix.EOPNOTSUPP):
 		return "a kernel built with CONFIG_INET_DIAG_DESTROY=y"
-	case errors.Is(h.able.Destroy, unix.EPERM) && h.raised == nil:
+	case errors.Is(h.capabilities.Destroy, unix.EPERM) && h.raised == nil:
 		return "run it in the user namespace that owns this network namespace: outside the container, or without userns"
-	case errors.Is(h.able.Destroy, unix.EPERM):
+	case errors.Is(h.capabilities.Destroy, unix.EPERM):
 		_, cure := readPrivileges().missing()
 		return cure
-	case errors.Is(h.able.Destroy, unix.EADDRINUSE):
+	case errors.Is(h.capabilities.Destroy, unix.EADDRINUSE):
 		return "free a local port, and start sockdog again: `sockdog list --group-by process state all state bound-inactive` shows who holds how many"
 	default:
 		return "start sockdog again when that is mended"
@@ -129,10 +129,10 @@ func (h *host) cure() string {
 // whyTimeWait is why for the sockets in time-wait: where others can be destroyed,
 // EOPNOTSUPP means that the kernel is older than 6.0, not how it was built.
 func (h *host) whyTimeWait() string {
-	if h.able.Destroy == nil && errors.Is(h.able.DestroyTimeWait, unix.EOPNOTSUPP) {
+	if h.capabilities.Destroy == nil && errors.Is(h.capabilities.DestroyTimeWait, unix.EOPNOTSUPP) {
 		return "this kernel cannot destroy sockets in time-wait: Linux 6.0 and later can"
 	}
-	return h.why(h.able.DestroyTimeWait)
+	return h.why(h.capabilities.DestroyTimeWait)
 }
 
 // why puts what the kernel said of a destroy into words.

@@ -178,7 +178,7 @@ func (f *killFlags) order(h *host, known *knowledge, stderr io.Writer) (*cull.Or
 	}
 	return &cull.Order{
 		Query: f.query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
-		Protect: protect, Able: h.engineAble(), Memories: known.byCookie(), Precision: h.precision, Self: os.Getpid(),
+		Protect: protect, Capabilities: h.engineCapabilities(), Memories: known.byCookie(), Precision: h.precision, Self: os.Getpid(),
 	}, nil
 }
 
@@ -269,7 +269,7 @@ func (f *killFlags) resolve(o *cull.Order, doomed []*cull.Target) error {
 	found, err := owner.Find(procRoot, inodes)
 	switch {
 	case err == nil:
-		o.Resolve(doomed, engine.Owned{Holders: found.Owners, Complete: found.Complete})
+		o.Resolve(doomed, engine.HoldersFound{Holders: found.Owners, Complete: found.Complete})
 	case readable:
 		return err
 	}

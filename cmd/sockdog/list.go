@@ -176,15 +176,15 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if l.watch > 0 {
 		return l.again(ctx, out, stderr)
 	}
-	if err := l.look(ctx, stderr); err != nil {
+	if err := l.scan(ctx, stderr); err != nil {
 		return err
 	}
 	return l.print(out, screenOf(out))
 }
 
-// look fills the crowd with the sockets that are there now, and the grid with
+// scan fills the crowd with the sockets that are there now, and the grid with
 // their text where that is to be printed.
-func (l *listing) look(ctx context.Context, stderr io.Writer) error {
+func (l *listing) scan(ctx context.Context, stderr io.Writer) error {
 	if err := l.askAges(ctx, stderr); err != nil {
 		return err
 	}
@@ -192,8 +192,8 @@ func (l *listing) look(ctx context.Context, stderr io.Writer) error {
 	l.grid, l.sorter = newGrid(l.columns(), !l.bare), &sorter{order: l.order}
 	l.grid.kept = l.order.by
 	sent := l.host.now()
-	ask := looker(func(kernel daemon.Kernel, q sock.Query, c *crowd, full func(page []row)) error {
-		return kernel.Look(q, func(s *sock.Socket, got sock.Instant) {
+	ask := scanner(func(kernel daemon.Kernel, q sock.Query, c *crowd, full func(page []row)) error {
+		return kernel.Scan(q, func(s *sock.Socket, got sock.Instant) {
 			c.add(s, engine.AgeOf(s, l.memories[s.ID.Cookie], sent, got, l.host.precision))
 			if full != nil && c.size%pageRows == 0 {
 				full(c.cut())
@@ -207,7 +207,7 @@ func (l *listing) look(ctx context.Context, stderr io.Writer) error {
 	case len(l.grid.columns) == 0 || slices.ContainsFunc(l.grid.columns, late) || l.order.by.late:
 		err = ask(l.kernel, l.query(), &l.crowd, nil)
 	case worthIt:
-		err = l.lookInHalves(two, ask)
+		err = l.scanInHalves(two, ask)
 	default:
 		// While the kernel fills its next answer, other threads prepare the last.
 		var preparing sync.WaitGroup
@@ -287,7 +287,7 @@ func (l *listing) walks() bool {
 	}
 }
 
-// print prints what the look found.
+// print prints what the scan found.
 func (l *listing) print(out io.Writer, screen screen) error {
 	switch {
 	case l.summary:

@@ -105,7 +105,7 @@ func groupOf(r *engine.RuleOverview, g *engine.GroupOverview) plannedGroup {
 // valueOf is what a group measures, as a condition has it.
 func valueOf(g *engine.GroupOverview, m rules.Metric) string {
 	if m == rules.Growth {
-		return "growth not known" // by one look
+		return "growth not known" // by one scan
 	}
 	return string(m) + " " + g.Text(m)
 }
@@ -125,17 +125,17 @@ func plan(cmd *cobra.Command, set *rules.Set, ages *ageFlags, output string) err
 		return err
 	}
 	defer kernel.Close()
-	survey := engine.Survey(engine.Compile(set), h.precision)
+	survey := engine.ScanAll(engine.Compile(set), h.precision)
 	finding := survey.Begin(h.now())
-	if err := kernel.Look(survey.Query, finding.Take); err != nil {
+	if err := kernel.Scan(survey.Query, finding.Take); err != nil {
 		return err
 	}
 	holders, err := owner.Find(procRoot, finding.Inodes())
 	if err != nil {
 		return err
 	}
-	all := engine.Forecasts(finding, engine.Config{Precision: h.precision, Self: os.Getpid()}, h.engineAble(), known.Restored,
-		engine.Owned{Holders: holders.Owners, Complete: holders.Complete}, h.now())
+	all := engine.Forecasts(finding, engine.Config{Precision: h.precision, Self: os.Getpid()}, h.engineCapabilities(), known.Restored,
+		engine.HoldersFound{Holders: holders.Owners, Complete: holders.Complete}, h.now())
 	slices.SortStableFunc(all, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
 	groups, err := groupsNow(set, h, kernel, known.Restored)
 	if err != nil {
@@ -177,21 +177,21 @@ func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Re
 	counted := daemon.Count(counts)
 	e := engine.New(engine.Config{Precision: h.precision, Self: os.Getpid()})
 	var plan engine.Plan
-	for _, in := range []engine.Input{h.engineAble(), restored, engine.Ruled{Program: engine.Compile(set)}} {
+	for _, in := range []engine.Input{h.engineCapabilities(), restored, engine.RulesChanged{Program: engine.Compile(set)}} {
 		plan = e.Step(h.now(), in)
 	}
 	// Rules about many sockets may be looked for apart from the others.
-	for looks := 0; plan.Count && looks < 2; looks++ {
+	for scans := 0; plan.Count && scans < 2; scans++ {
 		plan = e.Step(h.now(), counted)
-		if plan.Look == nil {
+		if plan.Scan == nil {
 			break
 		}
 		sent := h.now()
-		finding := plan.Look.Begin(sent)
-		if err := kernel.Look(plan.Look.Query, finding.Take); err != nil {
+		finding := plan.Scan.Begin(sent)
+		if err := kernel.Scan(plan.Scan.Query, finding.Take); err != nil {
 			return nil, err
 		}
-		plan = e.Step(h.now(), engine.Looked{Finding: finding, Sent: sent})
+		plan = e.Step(h.now(), engine.ScanDone{Result: finding, Sent: sent})
 	}
 	return e.Overview(h.now()).Rules, nil
 }

@@ -84,7 +84,7 @@ func verdictOf(s *sock.Socket) verdict {
 // name is an index into the names of a crowd; 0 is "".
 type name uint32
 
-// crowd is the sockets of one look, and what is known beside them.
+// crowd is the sockets of one scan, and what is known beside them.
 type crowd struct {
 	pages   [][]row // all but the last one full: a single slice would be copied as it grows
 	size    int     // rows, those of pages that were cut off included
@@ -93,7 +93,7 @@ type crowd struct {
 	spare   chan []row
 	names   []string
 	index   map[string]name
-	zones   sync.Map                // of link-local addresses, by device: read while a look adds to it
+	zones   sync.Map                // of link-local addresses, by device: read while a scan adds to it
 	holders map[uint32][]sock.Owner // by inode, where they were looked for
 	users   map[uint32]string
 }

@@ -77,7 +77,7 @@ type elsewhere struct {
 func (s *selection) elsewhere(cmd *cobra.Command, e elsewhere) {
 	flag := cmd.Flags().VarPF(&e, e.name, e.letter, e.instead)
 	flag.Hidden = true
-	flag.NoOptDefVal = "true" // what ss would take as its value is not looked at
+	flag.NoOptDefVal = "true" // what ss would take as its value is not scanned
 	s.elses = append(s.elses, &e)
 }
 

@@ -156,12 +156,12 @@ func (w *report) summary(s *status.Status) {
 	if s.File.BuiltIn {
 		file = "built in"
 	}
-	looks := "none are wanted"
-	if s.Looks.IntervalSeconds > 0 {
-		looks = "every " + short(ofSeconds(s.Looks.IntervalSeconds))
+	scans := "none are wanted"
+	if s.Scans.IntervalSeconds > 0 {
+		scans = "every " + short(ofSeconds(s.Scans.IntervalSeconds))
 	}
 	w.line("  ", fmt.Sprintf("rules  %s, in force for %s", file, w.since(s.File.Loaded)))
-	w.line("  ", fmt.Sprintf("looks  %s, %d done, %d failed", looks, s.Looks.OK, s.Looks.Failed))
+	w.line("  ", fmt.Sprintf("looks  %s, %d done, %d failed", scans, s.Scans.OK, s.Scans.Failed))
 	w.notes("PROBLEM", s.Problems)
 	w.notes("NOTE", s.Notes)
 }

@@ -84,7 +84,7 @@ func (l *listing) printSummary(out io.Writer, screen screen) error {
 	return printHost(out)
 }
 
-// printHost prints what the kernel counts for the whole host, without a look.
+// printHost prints what the kernel counts for the whole host, without a scan.
 func printHost(out io.Writer) error {
 	reader, err := counters.Open()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // printTable prints rows in columns that keep their place. (text/tabwriter takes
-// 12 ms for a thousand rows, a third of what the whole look costs.) The header may
+// 12 ms for a thousand rows, a third of what the whole scan costs.) The header may
 // be nil. Lines have so many cells at most, where that can be, 0 is no bound: the
 // last column is wrapped, the middle of others left out, and those of spare
 // altogether, one after the other. What would govern the terminal is replaced.

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// watchShare is how many times as long as a look took the next one waits at
-// least: watching must not become the load that it looks for.
+// watchShare is how many times as long as a scan took the next one waits at
+// least: watching must not become the load that it scans for.
 const watchShare = 20
 
-// again looks and prints until a signal ends it.
+// again scans and prints until a signal ends it.
 func (l *listing) again(ctx context.Context, out, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -22,7 +22,7 @@ func (l *listing) again(ctx context.Context, out, stderr io.Writer) error {
 	var text bytes.Buffer
 	for first := true; ; first = false {
 		began := time.Now()
-		if err := l.look(ctx, stderr); err != nil {
+		if err := l.scan(ctx, stderr); err != nil {
 			return err
 		}
 		text.Reset()
@@ -46,7 +46,7 @@ func (l *listing) again(ctx context.Context, out, stderr io.Writer) error {
 	}
 }
 
-// frame is what one look prints: in place of the last on a terminal, below it
+// frame is what one scan prints: in place of the last on a terminal, below it
 // elsewhere.
 func (l *listing) frame(at time.Time, text []byte, screen screen, first bool) []byte {
 	var b bytes.Buffer

@@ -18,7 +18,7 @@ import (
 // one error for each id: nil where the kernel did it, sock.ErrGone,
 // sock.ErrUnconfirmed, or the errno with which it refused.
 type Kernel interface {
-	Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
+	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
 	Destroy(ids []sock.ID, outcomes []error) ([]error, error)
 }
 
@@ -40,7 +40,7 @@ type Killer struct {
 	// done any more, or "".
 	Recheck func(a *engine.Action, answer *sock.Answer) (why string)
 	Now     func() sock.Instant
-	// Ruled is when the present rules came: what was decided before that is not done.
+	// RulesChanged is when the present rules came: what was decided before that is not done.
 	Ruled func() sock.Instant
 
 	ids      []sock.ID
@@ -66,7 +66,7 @@ func (k *Killer) Do(actions []engine.Action) []engine.Outcome {
 func (k *Killer) kill(a *engine.Action) (o engine.Outcome) {
 	k.ids = append(k.ids[:0], a.Socket.ID)
 	WhileFresh(k.Now, func() {
-		k.answers, _ = k.Kernel.Ask(k.ids, k.answers)
+		k.answers, _ = k.Kernel.Lookup(k.ids, k.answers)
 		o = k.judge(a, &k.answers[0])
 	})
 	if o.Err != nil || o.Changed != "" {

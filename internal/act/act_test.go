@@ -20,7 +20,7 @@ type kernel struct {
 }
 
 // Ask finds every socket, but those in gone and those that cannot be asked for.
-func (k kernel) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (k kernel) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	*k.diary = append(*k.diary, fmt.Sprintf("ask for %d from %d on", len(ids), ids[0].Cookie))
 	answers = answers[:0]
 	for _, id := range ids {

@@ -25,19 +25,19 @@ type Facts struct {
 
 // Labels identify the alarm: the same for as long as it goes on, whatever is
 // measured.
-func Labels(a *engine.Alarm, instance string) map[string]string {
+func Labels(a *engine.Alert, instance string) map[string]string {
 	labels := map[string]string{}
 	maps.Copy(labels, a.Labels)
-	maps.Copy(labels, a.Notice.Labels)
+	maps.Copy(labels, a.Options.Labels)
 	maps.Copy(labels, engine.ByName(a.Group))
-	labels["severity"] = a.Notice.Severity
+	labels["severity"] = a.Options.Severity
 	labels["alertname"], labels["instance"] = a.Rule, instance
 	return labels
 }
 
 // Annotations are the texts and the values. An error is that of a template: the
 // text is sockdog's own then.
-func Annotations(a *engine.Alarm, f Facts) (map[string]string, error) {
+func Annotations(a *engine.Alert, f Facts) (map[string]string, error) {
 	e := event(a, f)
 	said := map[string]string{
 		"count":   strconv.Itoa(a.Count),
@@ -76,12 +76,12 @@ func Annotations(a *engine.Alarm, f Facts) (map[string]string, error) {
 		}
 		said[name] = text
 	}
-	render("summary", a.Notice.Summary, summary(a, f))
-	render("description", a.Notice.Description, description(a, f, &e))
+	render("summary", a.Options.Summary, summary(a, f))
+	render("description", a.Options.Description, description(a, f, &e))
 	return said, err
 }
 
-func event(a *engine.Alarm, f Facts) rules.Event {
+func event(a *engine.Alert, f Facts) rules.Event {
 	e := rules.Event{
 		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: engine.ByName(a.Group),
 		Count: a.Count, Growth: a.Growth, PortUsage: a.PortUsage, BacklogUsage: a.BacklogUsage,
@@ -100,7 +100,7 @@ func event(a *engine.Alarm, f Facts) rules.Event {
 }
 
 // summary is one line: which rule, how many, towards whom, and where.
-func summary(a *engine.Alarm, f Facts) string {
+func summary(a *engine.Alert, f Facts) string {
 	var b strings.Builder
 	b.WriteString(a.Rule + ": ")
 	if a.Ended != 0 {
@@ -116,7 +116,7 @@ func summary(a *engine.Alarm, f Facts) string {
 }
 
 // description is what there is to know before one logs in.
-func description(a *engine.Alarm, f Facts, e *rules.Event) string {
+func description(a *engine.Alert, f Facts, e *rules.Event) string {
 	var b strings.Builder
 	if a.About != "" {
 		b.WriteString(a.About + "\n")
@@ -145,7 +145,7 @@ func description(a *engine.Alarm, f Facts, e *rules.Event) string {
 
 // howMany says how many sockets there are, or were: the alert goes on for a while
 // after the last, lest it flap.
-func howMany(a *engine.Alarm) string {
+func howMany(a *engine.Alert) string {
 	if a.Count == 0 && a.Peak > 0 {
 		return "none left of " + sockets(a.Peak)
 	}
@@ -156,7 +156,7 @@ func howMany(a *engine.Alarm) string {
 const mostRules = 3
 
 // done says what was done about the sockets, by the rule itself and by others.
-func done(a *engine.Alarm) string {
+func done(a *engine.Alert) string {
 	var by []string
 	if some := results(a.Done); a.Takes && some != "" {
 		by = append(by, "kill: "+some)
@@ -232,7 +232,7 @@ func peers(examples []engine.Example) string {
 }
 
 // whom says in words what the sockets have in common: " towards 10.0.0.7:5432".
-func whom(a *engine.Alarm) string {
+func whom(a *engine.Alert) string {
 	if a.Others > 0 {
 		return fmt.Sprintf(" in %d more groups than alert one by one", a.Others)
 	}

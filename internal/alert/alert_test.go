@@ -62,33 +62,33 @@ rules:
 func TestTexts(t *testing.T) {
 	since := time.Date(2026, 11, 22, 3, 0, 0, 123e6, time.FixedZone("", 0))
 	all := noticed(t)
-	alarm := func(rule string, m engine.Measured, group ...engine.Label) engine.Alarm {
+	alarm := func(rule string, m engine.Measured, group ...engine.Label) engine.Alert {
 		r := all[rule]
-		return engine.Alarm{Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Notice: r.Then[0].Notice, Group: group, Measured: m}
+		return engine.Alert{Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Group: group, Measured: m}
 	}
-	ended := func(a engine.Alarm) engine.Alarm {
+	ended := func(a engine.Alert) engine.Alert {
 		a.Ended = 1
 		return a
 	}
-	lapsing := func(a engine.Alarm) engine.Alarm {
+	lapsing := func(a engine.Alert) engine.Alert {
 		a.Over = 1
 		return a
 	}
-	others := func(a engine.Alarm, n int) engine.Alarm {
+	others := func(a engine.Alert, n int) engine.Alert {
 		a.Others = n
 		return a
 	}
-	examples := func(a engine.Alarm, peers ...string) engine.Alarm {
+	examples := func(a engine.Alert, peers ...string) engine.Alert {
 		for _, p := range peers {
 			a.Examples = append(a.Examples, engine.Example{Peer: netip.MustParseAddrPort(p)})
 		}
 		return a
 	}
-	killed := func(a engine.Alarm, from sock.Instant, peak int, done map[engine.Result]uint64) engine.Alarm {
+	killed := func(a engine.Alert, from sock.Instant, peak int, done map[engine.Result]uint64) engine.Alert {
 		a.Takes, a.DoneFrom, a.Done, a.Peak = true, from, done, peak
 		return a
 	}
-	byOthers := func(a engine.Alarm, names ...string) engine.Alarm {
+	byOthers := func(a engine.Alert, names ...string) engine.Alert {
 		a.DoneFrom, a.ByOthers = 1, map[string]map[engine.Result]uint64{}
 		for i, name := range names {
 			a.ByOthers[name] = map[engine.Result]uint64{engine.Done: uint64(i) + 2, engine.Gone: uint64(i)}
@@ -98,7 +98,7 @@ func TestTexts(t *testing.T) {
 	const db = "10.0.9.2:5432"
 	tests := []struct {
 		name    string
-		alarm   engine.Alarm
+		alarm   engine.Alert
 		holders string
 	}{
 		{"a flood", alarm("plain", engine.Measured{Count: 20001, Oldest: 59900 * time.Millisecond}, engine.Label{Name: "dst", Value: "10.0.0.7"}, engine.Label{Name: "dport", Value: "5432"}), "unknown"},
@@ -153,7 +153,7 @@ func TestTexts(t *testing.T) {
 // A value that changes must not make another alert of it.
 func TestLabelsHoldNoValue(t *testing.T) {
 	r := noticed(t)["several"]
-	a := engine.Alarm{Rule: r.Name, Labels: r.Labels, When: r.When, Notice: r.Then[0].Notice, Measured: engine.Measured{Count: 1}}
+	a := engine.Alert{Rule: r.Name, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Measured: engine.Measured{Count: 1}}
 	before := Labels(&a, "web-1")
 	a.Measured, a.Since, a.Started, a.Ended, a.Others = engine.Measured{Count: 2, Growth: 3, PortUsage: 4, Oldest: 5}, 6, 7, 8, 9
 	if diff := cmp.Diff(before, Labels(&a, "web-1")); diff != "" {

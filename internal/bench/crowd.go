@@ -28,7 +28,7 @@ type crowd struct {
 const (
 	listLeak    = 249
 	commandLeak = 248
-	lookLeak    = 250
+	scanLeak    = 250
 	killLeak    = 251
 	idleTalker  = 252
 	dueLeak     = 253

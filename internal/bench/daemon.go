@@ -104,7 +104,7 @@ func (b *bench) idle() error {
 }
 
 // cpu is the CPU time of a process by schedstat, in nanoseconds: utime counts in
-// ticks, and most looks fall between two.
+// ticks, and most scans fall between two.
 func cpu(pid int) (time.Duration, error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {

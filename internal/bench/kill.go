@@ -116,13 +116,13 @@ func (t *tapped) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
 	return outcomes, err
 }
 
-func (t *tapped) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (t *tapped) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	t.mu.Lock()
 	if t.first == 0 {
 		t.first = t.now()
 	}
 	t.mu.Unlock()
-	answers, err := t.Kernel.Ask(ids, answers)
+	answers, err := t.Kernel.Lookup(ids, answers)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range answers {

@@ -81,7 +81,7 @@ func measure(sockets int, b bench, what []string) error {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"look", b.look}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake}} {
+	}{{"look", b.scan}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake}} {
 		if !wants(part.name) {
 			continue
 		}
@@ -98,10 +98,10 @@ func (b *bench) disperse() {
 	}
 }
 
-// look times a look for 1,000 CLOSE_WAIT sockets among all, whole command
+// scan times a scan for 1,000 CLOSE_WAIT sockets among all, whole command
 // against whole command, turn by turn.
-func (b *bench) look() error {
-	leak, err := gather(lookLeak, 0)
+func (b *bench) scan() error {
+	leak, err := gather(scanLeak, 0)
 	if err != nil {
 		return err
 	}

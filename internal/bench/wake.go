@@ -129,7 +129,7 @@ func wakeAll() (w woken, err error) {
 		around := time.Duration(rand.Int64N(int64(2*wakeSpan))) - wakeSpan
 		all = append(all, waker{Pair: p, at: time.Now().Add(wakeIdle + around)})
 	}
-	// Each is looked at half a second after it spoke, before it is idle for too long
+	// Each is scanned half a second after it spoke, before it is idle for too long
 	// again.
 	speak := func(i int) { all[i].spoke = all[i].Server.Send(1) == nil }
 	see := func(i int) error {

@@ -18,8 +18,8 @@ import (
 
 // Kernel is what a cull needs of sock_diag. It is for one thread.
 type Kernel interface {
-	Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
-	Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
+	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
 	Destroy(ids []sock.ID, outcomes []error) ([]error, error)
 	Close() error
 }
@@ -44,7 +44,7 @@ const mostThreads = 4
 func (o *Order) Cull(ctx context.Context, doomed []*Target, kernel Kernel, open func() (Kernel, error)) {
 	if o.DryRun {
 		for _, t := range doomed {
-			t.conclude(engine.Would, o.Able.Cannot(&t.Socket))
+			t.conclude(engine.Would, o.Capabilities.Cannot(&t.Socket))
 		}
 		return
 	}
@@ -65,8 +65,8 @@ func (o *Order) Cull(ctx context.Context, doomed []*Target, kernel Kernel, open 
 	h := &hand{kernel: kernel}
 	w.do(ctx, h)
 	more.Wait()
-	if o.lookIsCheaper(len(doomed)) {
-		o.confirmByLook(h, doomed)
+	if o.scanIsCheaper(len(doomed)) {
+		o.confirmByScan(h, doomed)
 	}
 	for _, t := range doomed {
 		if t.Result == "" {
@@ -102,7 +102,7 @@ func (w *work) do(ctx context.Context, h *hand) {
 				t.conclude(engine.Failed, "not tried: "+unix.EPERM.Error())
 			}
 		}
-		if !w.order.lookIsCheaper(len(w.doomed)) {
+		if !w.order.scanIsCheaper(len(w.doomed)) {
 			w.order.confirm(h, told)
 		}
 	}
@@ -161,20 +161,20 @@ func (o *Order) confirm(h *hand, told []*Target) {
 	}
 }
 
-// lookIsCheaper reports whether one more look costs less than to ask for each of
-// n sockets, as it does where the table holds little else: the first look, which
+// lookIsCheaper reports whether one more scan costs less than to ask for each of
+// n sockets, as it does where the table holds little else: the first scan, which
 // had all of them to tell of, took less than that.
-func (o *Order) lookIsCheaper(n int) bool {
+func (o *Order) scanIsCheaper(n int) bool {
 	const question = 3 * time.Microsecond
-	return o.lookCost < time.Duration(n)*question
+	return o.scanCost < time.Duration(n)*question
 }
 
-// confirmByLook looks for what is left. A look beside which nobody kills, and in
+// confirmByLook scans for what is left. A scan beside which nobody kills, and in
 // which a socket is absent that the kernel said to have destroyed, leaves no doubt;
 // what it shows, and what the kernel gave no answer about, is asked for.
-func (o *Order) confirmByLook(h *hand, doomed []*Target) {
+func (o *Order) confirmByScan(h *hand, doomed []*Target) {
 	shown := make(map[uint64]struct{})
-	err := h.kernel.Look(o.Query, func(s *sock.Socket, _ sock.Instant) { shown[s.ID.Cookie] = struct{}{} })
+	err := h.kernel.Scan(o.Query, func(s *sock.Socket, _ sock.Instant) { shown[s.ID.Cookie] = struct{}{} })
 	var doubtful []*Target
 	for _, t := range doomed {
 		_, there := shown[t.Socket.ID.Cookie]
@@ -196,7 +196,7 @@ type hand struct {
 // ask asks for the sockets of the targets. The error of the connection stands in
 // the answers that it cost.
 func (h *hand) ask(targets []*Target) []sock.Answer {
-	h.answers, _ = h.kernel.Ask(h.idsOf(targets), h.answers)
+	h.answers, _ = h.kernel.Lookup(h.idsOf(targets), h.answers)
 	return h.answers
 }
 

@@ -20,16 +20,16 @@ import (
 // second is the instant at which the fake kernel answers everything.
 const second = sock.Instant(time.Second)
 
-// clock is one by which a look took that long.
-func clock(look time.Duration) func() sock.Instant {
-	now := second.Add(-look)
+// clock is one by which a scan took that long.
+func clock(scan time.Duration) func() sock.Instant {
+	now := second.Add(-scan)
 	return func() sock.Instant {
 		defer func() { now = second }()
 		return now
 	}
 }
 
-// A look may be dear, so that single questions confirm the end of a socket, or
+// A scan may be dear, so that single questions confirm the end of a socket, or
 // cheap.
 const dear, cheap = 100 * time.Millisecond, time.Microsecond
 
@@ -61,16 +61,16 @@ func with(s sock.Socket, change func(s *sock.Socket)) sock.Socket {
 type kernel struct {
 	sockets map[uint64]sock.Socket
 	asked   int
-	looks   int
-	lookErr error // from the second on
+	scans   int
+	scanErr error // from the second on
 	onAsk   func(k *kernel)
 	askErr  func(id sock.ID) error
 	destroy func(k *kernel, id sock.ID) error
 }
 
-func (k *kernel) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
-	if k.looks++; k.looks > 1 && k.lookErr != nil {
-		return k.lookErr
+func (k *kernel) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	if k.scans++; k.scans > 1 && k.scanErr != nil {
+		return k.scanErr
 	}
 	for _, s := range k.sockets {
 		if q.States.Has(s.State) && (q.Where == nil || q.Where.Eval(&s.Conn) != ssfilter.False) {
@@ -80,7 +80,7 @@ func (k *kernel) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant))
 	return nil
 }
 
-func (k *kernel) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (k *kernel) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	k.asked++
 	if k.onAsk != nil {
 		k.onAsk(k)
@@ -149,15 +149,15 @@ func TestFate(t *testing.T) {
 		order  func(o *Order)
 		kernel func(k *kernel)
 		want   fate
-		byLook fate // where it differs
+		byScan fate // where it differs
 	}{
 		{name: "stuck", socket: stuck(1), want: fate{engine.Done, ""}},
 		{name: "dry run", socket: stuck(1), order: func(o *Order) { o.DryRun = true }, want: fate{engine.Would, ""}},
 		{
 			name: "dry run where it could not", socket: stuck(1),
-			order: func(o *Order) { o.DryRun, o.Able.Kill = true, "not permitted" }, want: fate{engine.Would, "not permitted"},
+			order: func(o *Order) { o.DryRun, o.Capabilities.Kill = true, "not permitted" }, want: fate{engine.Would, "not permitted"},
 		},
-		{name: "not permitted", socket: stuck(1), order: func(o *Order) { o.Able.Kill = "not permitted" }, want: fate{engine.Failed, "not permitted"}},
+		{name: "not permitted", socket: stuck(1), order: func(o *Order) { o.Capabilities.Kill = "not permitted" }, want: fate{engine.Failed, "not permitted"}},
 		{
 			name: "protected", socket: stuck(1),
 			order: func(o *Order) {
@@ -279,10 +279,10 @@ func TestFate(t *testing.T) {
 				}
 				return nil
 			}
-		}, want: fate{engine.Unconfirmed, "whether it is gone could not be asked: no answer"}, byLook: fate{engine.Done, ""}},
-		{name: "no second look", socket: stuck(1), kernel: func(k *kernel) { k.lookErr = noAnswer }, want: fate{engine.Done, ""}},
+		}, want: fate{engine.Unconfirmed, "whether it is gone could not be asked: no answer"}, byScan: fate{engine.Done, ""}},
+		{name: "no second look", socket: stuck(1), kernel: func(k *kernel) { k.scanErr = noAnswer }, want: fate{engine.Done, ""}},
 		{name: "no second look, and still there", socket: stuck(1), kernel: func(k *kernel) {
-			k.lookErr = noAnswer
+			k.scanErr = noAnswer
 			k.destroy = func(*kernel, sock.ID) error { return nil }
 		}, want: fate{engine.Unconfirmed, "the kernel still shows it"}},
 		{name: "the answer lost, and gone", socket: stuck(1), kernel: func(k *kernel) {
@@ -297,7 +297,7 @@ func TestFate(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			meet := func(look time.Duration) fate {
+			meet := func(scan time.Duration) fate {
 				k := &kernel{sockets: map[uint64]sock.Socket{1: test.socket}}
 				o := order()
 				if test.order != nil {
@@ -306,7 +306,7 @@ func TestFate(t *testing.T) {
 				if test.kernel != nil {
 					test.kernel(k)
 				}
-				targets := find(t, o, k, look)
+				targets := find(t, o, k, scan)
 				if len(targets) != 1 {
 					t.Fatalf("%d sockets selected, want 1", len(targets))
 				}
@@ -317,8 +317,8 @@ func TestFate(t *testing.T) {
 				t.Errorf("fate, confirmed by a question (-want +got):\n%s", diff)
 			}
 			want := test.want
-			if test.byLook.Result != "" {
-				want = test.byLook
+			if test.byScan.Result != "" {
+				want = test.byScan
 			}
 			if diff := cmp.Diff(want, meet(cheap)); diff != "" {
 				t.Errorf("fate, confirmed by a look (-want +got):\n%s", diff)
@@ -335,9 +335,9 @@ func expr(text string) ssfilter.Expr {
 	return x
 }
 
-func find(t *testing.T, o *Order, k Kernel, look time.Duration) []*Target {
+func find(t *testing.T, o *Order, k Kernel, scan time.Duration) []*Target {
 	t.Helper()
-	targets, _, err := o.Find(k, clock(look))
+	targets, _, err := o.Find(k, clock(scan))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,7 +397,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// A look that comes upon a socket twice tells of it once.
+// A scan that comes upon a socket twice tells of it once.
 func TestFindOnce(t *testing.T) {
 	targets, _, err := order().Find(twice{&kernel{sockets: map[uint64]sock.Socket{1: stuck(1), 2: stuck(2)}}}, clock(cheap))
 	if err != nil || len(targets) != 2 {
@@ -407,11 +407,11 @@ func TestFindOnce(t *testing.T) {
 
 type twice struct{ *kernel }
 
-func (k twice) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
-	return errors.Join(k.kernel.Look(q, each), k.kernel.Look(q, each))
+func (k twice) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	return errors.Join(k.kernel.Scan(q, each), k.kernel.Scan(q, each))
 }
 
-// A look that failed found nothing, whatever it had found before.
+// A scan that failed found nothing, whatever it had found before.
 func TestFindFails(t *testing.T) {
 	targets, _, err := order().Find(broken{&kernel{sockets: map[uint64]sock.Socket{1: stuck(1)}}}, clock(cheap))
 	if err == nil || targets != nil {
@@ -421,21 +421,21 @@ func TestFindFails(t *testing.T) {
 
 type broken struct{ *kernel }
 
-func (k broken) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
-	k.kernel.Look(q, each)
+func (k broken) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	k.kernel.Scan(q, each)
 	return errors.New("cut short")
 }
 
 func TestResolve(t *testing.T) {
 	tests := []struct {
 		name  string
-		owned engine.Owned
+		owned engine.HoldersFound
 		want  fate
 	}{
-		{"held", engine.Owned{Complete: true, Holders: map[uint32][]sock.Owner{1: {{PID: 7}}}}, fate{}},
-		{"held by nobody who can be seen", engine.Owned{}, fate{}},
-		{"held by nobody", engine.Owned{Complete: true}, fate{LeftAlone, "held by the kernel"}},
-		{"our own", engine.Owned{Holders: map[uint32][]sock.Owner{1: {{PID: 1}}}}, fate{LeftAlone, "sockdog's own"}},
+		{"held", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Owner{1: {{PID: 7}}}}, fate{}},
+		{"held by nobody who can be seen", engine.HoldersFound{}, fate{}},
+		{"held by nobody", engine.HoldersFound{Complete: true}, fate{LeftAlone, "held by the kernel"}},
+		{"our own", engine.HoldersFound{Holders: map[uint32][]sock.Owner{1: {{PID: 1}}}}, fate{LeftAlone, "sockdog's own"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -489,9 +489,9 @@ func TestDenied(t *testing.T) {
 	}
 }
 
-// Among thousands, a look that cost little is made again, and what it shows is
+// Among thousands, a scan that cost little is made again, and what it shows is
 // asked for.
-func TestConfirmedByLook(t *testing.T) {
+func TestConfirmedByScan(t *testing.T) {
 	const n = 3 * batch
 	k := &kernel{sockets: crowd(n)}
 	k.destroy = func(k *kernel, id sock.ID) error {
@@ -507,8 +507,8 @@ func TestConfirmedByLook(t *testing.T) {
 	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
 		t.Errorf("fates (-want +got):\n%s", diff)
 	}
-	if k.looks != 2 || k.asked != n/killBatch+1 {
-		t.Errorf("%d looks and %d batches of questions, want 2, and one for each few sockets and one for what is left", k.looks, k.asked)
+	if k.scans != 2 || k.asked != n/killBatch+1 {
+		t.Errorf("%d looks and %d batches of questions, want 2, and one for each few sockets and one for what is left", k.scans, k.asked)
 	}
 }
 
@@ -564,7 +564,7 @@ func TestStopped(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o.lookCost = dear
+			o.scanCost = dear
 			k.onAsk = func(k *kernel) {
 				if k.asked == 2 { // the first was answered before the stop
 					k.sockets[2] = with(k.sockets[2], func(s *sock.Socket) { s.Info.BytesAcked++ })

@@ -25,7 +25,7 @@ type target struct {
 	listener nstest.Socket
 }
 
-// TestKernel has a real socket change between the look and the act.
+// TestKernel has a real socket change between the scan and the act.
 func TestKernel(t *testing.T) {
 	tests := []struct {
 		name      string
@@ -172,7 +172,7 @@ func TestThreads(t *testing.T) {
 		t.Errorf("%d destroyed, want %d", done, many)
 	}
 	left := 0
-	check(t, kernel.Look(all, func(*sock.Socket, sock.Instant) { left++ }))
+	check(t, kernel.Scan(all, func(*sock.Socket, sock.Instant) { left++ }))
 	if left != 10 {
 		t.Errorf("%d left, want the 10 of another port", left)
 	}

@@ -17,19 +17,19 @@ import (
 
 // Order is which sockets are to be destroyed, and which of them are spared.
 type Order struct {
-	Query     sock.Query
-	OlderThan time.Duration // in their state for that long at least; 0: not asked
-	Idle      time.Duration // without progress for that long, and nothing queued; 0: not asked
-	InUse     bool          // those in use too
-	DryRun    bool          // say what would become of each, and touch none
-	Protect   []rules.Match
-	Able      engine.Able
-	Memories  map[uint64]*sock.Memory // by cookie: what a watchdog knows beside the kernel
-	Precision time.Duration
-	Self      int // our own process
+	Query        sock.Query
+	OlderThan    time.Duration // in their state for that long at least; 0: not asked
+	Idle         time.Duration // without progress for that long, and nothing queued; 0: not asked
+	InUse        bool          // those in use too
+	DryRun       bool          // say what would become of each, and touch none
+	Protect      []rules.Match
+	Capabilities engine.Capabilities
+	Memories     map[uint64]*sock.Memory // by cookie: what a watchdog knows beside the kernel
+	Precision    time.Duration
+	Self         int // our own process
 
 	now      func() sock.Instant // Find's
-	lookCost time.Duration       // of Find's
+	scanCost time.Duration       // of Find's
 }
 
 // LeftAlone is the result for a socket that was meant and is not touched.
@@ -63,12 +63,12 @@ type Passed struct {
 	Unjudged int // what is known of their age is a bound that tells neither
 }
 
-// Find looks for the sockets that the order means.
+// Find scans for the sockets that the order means.
 func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, passed Passed, err error) {
 	o.now = now
 	sent := now()
 	var room []Target // no slice of them all: they would be copied as it grows
-	err = k.Look(o.Query, func(s *sock.Socket, got sock.Instant) {
+	err = k.Scan(o.Query, func(s *sock.Socket, got sock.Instant) {
 		age := engine.AgeOf(s, o.Memories[s.ID.Cookie], sent, got, o.Precision)
 		switch o.oldEnough(s, age) {
 		case ssfilter.True:
@@ -88,7 +88,7 @@ func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, pass
 	if err != nil {
 		return nil, Passed{}, err
 	}
-	o.lookCost = now().Sub(sent)
+	o.scanCost = now().Sub(sent)
 	targets = once(targets)
 	for _, t := range targets {
 		o.judge(t)
@@ -100,7 +100,7 @@ func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, pass
 // does not, where nobody can know.
 func (o *Order) oldEnough(s *sock.Socket, age engine.Age) ssfilter.Tri {
 	enough := min(engine.ForAtLeast(s, age, o.OlderThan), engine.IdleForAtLeast(s, age, o.Idle))
-	if enough == ssfilter.Unknown && engine.Guard(s, o.Protect, o.Able, nil, o.Self) != "" {
+	if enough == ssfilter.Unknown && engine.Guard(s, o.Protect, o.Capabilities, nil, o.Self) != "" {
 		return ssfilter.False
 	}
 	return enough
@@ -140,7 +140,7 @@ func Inodes(doomed []*Target) map[uint32]struct{} {
 }
 
 // Resolve takes in who holds the targets, which may spare some.
-func (o *Order) Resolve(doomed []*Target, owned engine.Owned) {
+func (o *Order) Resolve(doomed []*Target, owned engine.HoldersFound) {
 	for _, t := range doomed {
 		t.Held = owned.Of(t.Socket.Inode)
 		o.judge(t)
@@ -150,7 +150,7 @@ func (o *Order) Resolve(doomed []*Target, owned engine.Owned) {
 // judge spares a target that must not be touched, or gives up one that cannot be
 // destroyed here.
 func (o *Order) judge(t *Target) {
-	why := o.Able.Cannot(&t.Socket)
+	why := o.Capabilities.Cannot(&t.Socket)
 	switch spared := o.spare(&t.Socket, t); {
 	case spared != "":
 		t.conclude(LeftAlone, spared)
@@ -161,7 +161,7 @@ func (o *Order) judge(t *Target) {
 
 // spare says why the target, as it now is, is not to be touched, or "".
 func (o *Order) spare(s *sock.Socket, t *Target) string {
-	why := engine.Guard(s, o.Protect, o.Able, t.Held, o.Self)
+	why := engine.Guard(s, o.Protect, o.Capabilities, t.Held, o.Self)
 	switch {
 	case why != "":
 		return why
@@ -206,7 +206,7 @@ func stillSending(s *sock.Socket) bool {
 // recheck concludes on a target that is not any more what was selected.
 func (o *Order) recheck(t *Target, a *sock.Answer) {
 	same, progress := engine.SameConnection(&t.Socket, t.got, a, o.Precision)
-	a.Socket.Autobound = t.Socket.Autobound // a look alone tells, and it lasts as long as the connection
+	a.Socket.Autobound = t.Socket.Autobound // a scan alone tells, and it lasts as long as the connection
 	switch {
 	case a.Err != nil:
 		t.conclude(engine.Failed, "asking for it again failed: "+a.Err.Error())

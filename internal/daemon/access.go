@@ -12,7 +12,7 @@ import (
 
 // examined is whose descriptors can be read, as the engine and the reader want it.
 type examined struct {
-	engine.Examined
+	engine.AccessExamined
 	note *unnamedNote // nil: there is nothing to tell
 }
 
@@ -25,7 +25,7 @@ type unnamedNote struct {
 // examine finds out whose descriptors can be read.
 func (d *watch) examine() examined {
 	access, err := d.Examine()
-	e := examined{Examined: engine.Examined{Complete: err == nil && access.Complete()}}
+	e := examined{AccessExamined: engine.AccessExamined{Complete: err == nil && access.Complete()}}
 	if text, cure := unnamed(&access, err); text != "" {
 		few := err == nil && access.Refused > 0 && 2*access.Refused < access.Processes
 		e.note = &unnamedNote{few: few, Problem: status.Problem{Kind: "holders", Text: text, Cure: cure + "; " + holdersPage}}

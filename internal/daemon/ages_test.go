@@ -41,7 +41,7 @@ func TestAgesTold(t *testing.T) {
 	check(w, p.Client.Keepalive()) // a probe a second
 	s := w.hangUp(p.Client, func() error { return p.Server.Close() })
 	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 10m}, then: kill}]\n")
-	seen := w.options.Now() // the first look is over
+	seen := w.options.Now() // the first scan is over
 	w.reach(seen.Add(2500 * time.Millisecond))
 	var all []sock.Memory
 	w.until("answer about ages", func() bool { all = told(); return len(all) > 0 })

@@ -51,7 +51,7 @@ func (w *world) drain() {
 	c := must(sockdiag.Open(w.options.Now, nil))(w)
 	defer c.Close()
 	var ids []sock.ID
-	check(w, c.Look(sock.Query{States: 1 << ssfilter.TimeWait}, func(s *sock.Socket, _ sock.Instant) { ids = append(ids, s.ID) }))
+	check(w, c.Scan(sock.Query{States: 1 << ssfilter.TimeWait}, func(s *sock.Socket, _ sock.Instant) { ids = append(ids, s.ID) }))
 	outcomes := must(c.Destroy(ids, nil))(w)
 	for _, err := range outcomes {
 		if err == unix.EOPNOTSUPP {
@@ -61,19 +61,19 @@ func (w *world) drain() {
 }
 
 // A flood raises an alert in a real Alertmanager, holds it, and resolves it; what
-// is published shows it. It is told by the counters: no look is made.
+// is published shows it. It is told by the counters: no scan is made.
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	const n = 300 // half of them will do: the kernel may use a port again (tcp_tw_reuse)
 	am := notifytest.Start(t, "http://127.0.0.1:1/")
 	w := newWorld(t)
 	current := w.show()
-	var looks atomic.Int32
-	w.look = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	var scans atomic.Int32
+	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if q.States.Has(ssfilter.TimeWait) {
-			looks.Add(1)
+			scans.Add(1)
 		}
-		return k.Look(q, each)
+		return k.Scan(q, each)
 	}
 	l := w.listen(nstest.V4, 8080)
 	w.watch(often + fmt.Sprintf(`
@@ -133,7 +133,7 @@ rules:
 	phase("group resolved")
 	w.until("end of the alert in Alertmanager", func() bool { return len(am.Active(t)) == 0 })
 	w.until("end of it in what is published", func() bool { return current().Rules[0].Firing == 0 })
-	if n := looks.Load(); n > 0 {
+	if n := scans.Load(); n > 0 {
 		t.Errorf("%d looks at sockets in TIME_WAIT, and their counter tells", n)
 	}
 }
@@ -218,8 +218,8 @@ rules:
 		s := current()
 		return len(s.Problems) == 1 && s.Problems[0].Kind == "template"
 	})
-	looks := current().Looks.OK
-	w.until("more samples, which are told too", func() bool { return current().Looks.OK >= looks+2 })
+	scans := current().Scans.OK
+	w.until("more samples, which are told too", func() bool { return current().Scans.OK >= scans+2 })
 	if n := w.count("a template failed"); n != 1 {
 		t.Errorf("that a template failed is said %d times, want once", n)
 	}
@@ -410,11 +410,11 @@ func TestCensusThatFails(t *testing.T) {
 	w := newWorld(t)
 	current := w.show()
 	var broken atomic.Bool
-	w.look = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if broken.Load() {
 			return unix.EPERM
 		}
-		return k.Look(q, each)
+		return k.Scan(q, each)
 	}
 	l := w.listen(nstest.V4, 5432)
 	w.watch("rules: []\n")
@@ -424,7 +424,7 @@ func TestCensusThatFails(t *testing.T) {
 	w.until("end of what it told", func() bool { return len(current().Sockets) == 0 })
 }
 
-// Sockets are counted by state without a look at those in the populous ones.
+// Sockets are counted by state without a scan at those in the populous ones.
 func TestCensus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -444,7 +444,7 @@ func TestCensus(t *testing.T) {
 	defer c.Close()
 	w.until("acknowledged FINs", func() bool {
 		n := 0
-		check(w, c.Look(sock.Query{States: 1 << ssfilter.FinWait1}, func(*sock.Socket, sock.Instant) { n++ }))
+		check(w, c.Scan(sock.Query{States: 1 << ssfilter.FinWait1}, func(*sock.Socket, sock.Instant) { n++ }))
 		return n == 0
 	})
 	w.watch("rules: []\n")
@@ -468,7 +468,7 @@ func TestProblems(t *testing.T) {
 	w := newWorld(t)
 	current := w.show()
 	w.options.File = status.RulesFile{Path: "rules.yaml", Error: "2:3: no"}
-	w.options.Able.Kill, w.options.Cure = "not permitted", "run as root"
+	w.options.Capabilities.Kill, w.options.Cure = "not permitted", "run as root"
 	w.options.Journal = refusing{unix.EROFS}
 	var broken atomic.Bool
 	broken.Store(true)

@@ -26,7 +26,7 @@ type board struct {
 	notes     status.Problems
 	actions   []journal.Record // the last ones, newest last
 	lateness  status.Histogram
-	durations status.Histogram // of looks
+	durations status.Histogram // of scans
 	history   status.Recorder
 	texts     map[string]string // of the rules in force, by name
 
@@ -38,7 +38,7 @@ type board struct {
 func newBoard(o *Options) board {
 	now := time.Now()
 	b := board{
-		started: now, file: o.File, problems: o.Problems, lateness: status.NewLateness(), durations: status.NewLookDurations(),
+		started: now, file: o.File, problems: o.Problems, lateness: status.NewLateness(), durations: status.NewScanDurations(),
 	}
 	b.file.Loaded, b.file.OK = now, b.file.Error == ""
 	if !b.file.OK {
@@ -169,10 +169,10 @@ func (d *watch) publish() {
 		ActionPossible:      map[string]bool{string(rules.Kill): o.CannotKill == "", string(rules.Alert): true, string(rules.Log): true},
 		Lateness:            b.lateness.Clone(),
 		WriteStalledSeconds: stalledSeconds(d.recorder.stalled()),
-		Looks: status.Looks{
-			OK: o.Looks, Failed: o.FailedLooks, Duration: b.durations.Clone(),
+		Scans: status.Scans{
+			OK: o.Scans, Failed: o.FailedScans, Duration: b.durations.Clone(),
 			IntervalSeconds: o.Interval.Seconds(), WantedSeconds: o.Wanted.Seconds(),
-			StalledSeconds: stalledSeconds(d.scan.waited(instant)),
+			StalledSeconds: stalledSeconds(d.scanStall.waited(instant)),
 		},
 	}
 	slices.Reverse(s.Actions)
@@ -195,13 +195,13 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	b.stands(o.Failing, status.Problem{
 		Kind: "looks", Text: "looks at the socket table fail: new sockets are not found", Cure: "the log says why", Since: now,
 	})
-	stalled := d.scan.waited(d.Now())
+	stalled := d.scanStall.waited(d.Now())
 	b.stands(stalled >= scanPatience, status.Problem{
 		Kind: "scan", Since: now,
 		Text: "the scan of the socket table has not ended for " + stalled.Round(time.Second).String() + ": new sockets are not found, known ones are attended to",
 		Cure: lockCure,
 	})
-	killing := d.kills.waited(d.Now())
+	killing := d.killStall.waited(d.Now())
 	b.stands(killing >= killPatience, status.Problem{
 		Kind: "act", Since: now, Text: "a kill has not ended for " + killing.Round(time.Second).String() + ": no other is done until it has", Cure: lockCure,
 	})
@@ -219,7 +219,7 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	})
 	b.stands(o.Left > 0, status.Problem{
 		Kind: "memory", Since: now,
-		Text: fmt.Sprintf("%d sockets that rules want are left for later: memory allows %d to be watched, and those are the oldest", o.Left, d.MostTracks),
+		Text: fmt.Sprintf("%d sockets that rules want are left for later: memory allows %d to be watched, and those are the oldest", o.Left, d.MaxTracks),
 		Cure: "raise GOMEMLIMIT, and the memory limit of the container or unit",
 	})
 	for _, what := range []string{theJournal, theStore} {

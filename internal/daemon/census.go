@@ -13,7 +13,7 @@ import (
 const (
 	// censusEvery is how often sockets are counted by state.
 	censusEvery = 5 * time.Second
-	// censusShare is the part of cpu_budget that this may cost: the looks for the
+	// censusShare is the part of cpu_budget that this may cost: the scans for the
 	// rules have the rest.
 	censusShare = 0.03
 	// rarest bounds how far apart the smallest of budgets puts two.
@@ -22,7 +22,7 @@ const (
 	mostSkips = 11
 )
 
-// oneByOne are the states in which a census looks for sockets one by one. Those in
+// oneByOne are the states in which a census scans for sockets one by one. Those in
 // ESTABLISHED and TIME_WAIT are the many: the counters tell them.
 const oneByOne = ssfilter.AllStates &^ (1<<ssfilter.Established | 1<<ssfilter.TimeWait | 1<<ssfilter.BoundInactive)
 
@@ -105,7 +105,7 @@ func (r *roll) count(kernel Kernel, counts Counters) status.Sockets {
 	if segments && r.known && r.inSegs == c.InSegs && r.skips < mostSkips {
 		r.skips++
 	} else if !r.walk(kernel) {
-		return nil // the looks for the rules fail too, and tell
+		return nil // the scans for the rules fail too, and tell
 	} else {
 		r.inSegs, r.known, r.skips = c.InSegs, segments, 0
 	}
@@ -128,7 +128,7 @@ func (r *roll) count(kernel Kernel, counts Counters) status.Sockets {
 // walk counts the sockets of the states of which there are few.
 func (r *roll) walk(kernel Kernel) bool {
 	*r = roll{}
-	err := kernel.Look(sock.Query{States: oneByOne}, func(s *sock.Socket, _ sock.Instant) {
+	err := kernel.Scan(sock.Query{States: oneByOne}, func(s *sock.Socket, _ sock.Instant) {
 		r.seen[int(s.State)%len(r.seen)]++
 		switch {
 		case s.Minisocket():

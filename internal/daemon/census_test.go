@@ -19,7 +19,7 @@ type table struct {
 	err          error
 }
 
-func (t *table) Look(_ sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+func (t *table) Scan(_ sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
 	t.walks++
 	for range t.stuck {
 		each(&sock.Socket{Conn: ssfilter.Conn{State: ssfilter.CloseWait}}, 0)

@@ -26,11 +26,11 @@ import (
 
 // Kernel is a netlink socket to the socket table, used by one thread.
 type Kernel interface {
-	Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
-	// InUserSpace says why the last look was not left to the kernel as a whole; ""
+	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	// InUserSpace says why the last scan was not left to the kernel as a whole; ""
 	// if it was.
 	InUserSpace() string
-	Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
+	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
 	Destroy(ids []sock.ID, outcomes []error) ([]error, error)
 	Close() error
 }
@@ -94,13 +94,13 @@ type Options struct {
 	ReadUsage    func(pid int) (owner.Usage, error)
 	Examine      func() (owner.Access, error) // whose descriptors can be read; nil: that is not to be told
 
-	Able engine.Able
-	Cure string // what to do about Able.Kill
-	// MostTracks is as in engine.Config.
-	MostTracks int
-	Restored   engine.Restored
-	Journal    Journal // nil: none
-	Store      Store   // nil: none
+	Capabilities engine.Capabilities
+	Cure         string // what to do about Capabilities.Kill
+	// MaxTracks is as in engine.Config.
+	MaxTracks int
+	Restored  engine.Restored
+	Journal   Journal // nil: none
+	Store     Store   // nil: none
 
 	Rules  *rules.Set
 	Reload <-chan Reload // nil: the rules never change
@@ -122,29 +122,29 @@ type Reload struct {
 // watch is the engine among its workers.
 type watch struct {
 	Options
-	engine   *engine.Engine
-	log      *logQueue
-	recorder *recorder
-	teller   *teller
-	board    board
-	inputs   chan engine.Input
-	looks    chan *engine.Look
-	counts   chan struct{}
-	asks     chan []sock.ID
-	acts     chan []engine.Action
-	resolves chan []uint32
-	reads    chan []uint32
-	samples  chan []engine.Process
-	censuses chan struct{}
-	counted  chan census
-	ready    bool
-	warned   bool // that nothing can be killed
-	tally    tally
-	ruled    atomic.Int64 // instant at which the rules in force came: for the actor
-	end      sock.Instant // by when to have ended, once told to stop; 0: not told
-	scan     stall
-	kills    stall
-	plans    int // whose kills are under way
+	engine    *engine.Engine
+	log       *logQueue
+	recorder  *recorder
+	teller    *teller
+	board     board
+	inputs    chan engine.Input
+	scans     chan *engine.Scan
+	counts    chan struct{}
+	asks      chan []sock.ID
+	acts      chan []engine.Action
+	resolves  chan []uint32
+	reads     chan []uint32
+	samples   chan []engine.Process
+	censuses  chan struct{}
+	counted   chan census
+	ready     bool
+	warned    bool // that nothing can be killed
+	tally     tally
+	ruled     atomic.Int64 // instant at which the rules in force came: for the actor
+	end       sock.Instant // by when to have ended, once told to stop; 0: not told
+	scanStall stall
+	killStall stall
+	plans     int // whose kills are under way
 
 	questions atomic.Pointer[questioner] // the asker's
 
@@ -158,10 +158,10 @@ type watch struct {
 
 // tally is what the service manager's status line tells.
 type tally struct {
-	done   int
-	looked time.Duration
-	told   int // of done
-	toldAt sock.Instant
+	done    int
+	scanned time.Duration
+	told    int // of done
+	toldAt  sock.Instant
 }
 
 // It is shown how things stand when somebody looks, at most once a second and less
@@ -186,13 +186,13 @@ const endWithin = 900 * time.Millisecond
 func Run(ctx context.Context, o Options) error {
 	d := &watch{
 		Options: o,
-		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), UID: uint32(os.Geteuid()), MostTracks: o.MostTracks}),
+		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), UID: uint32(os.Geteuid()), MaxTracks: o.MaxTracks}),
 		inputs:  make(chan engine.Input, 8),
 		// The engine bounds what is under way of each kind: no send on these waits.
-		looks:    make(chan *engine.Look, 1),
+		scans:    make(chan *engine.Scan, 1),
 		counts:   make(chan struct{}, 1),
-		asks:     make(chan []sock.ID, engine.MostAskBatches),
-		acts:     make(chan []engine.Action, engine.MostActBatches),
+		asks:     make(chan []sock.ID, engine.MaxLookupBatches),
+		acts:     make(chan []engine.Action, engine.MaxActionBatches),
 		resolves: make(chan []uint32, 1),
 		reads:    make(chan []uint32, 1),
 		samples:  make(chan []engine.Process, 1),
@@ -211,7 +211,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer stop()
 
-	d.carryOut(d.engine.Step(o.Now(), o.Able))
+	d.carryOut(d.engine.Step(o.Now(), o.Capabilities))
 	d.carryOut(d.engine.Step(o.Now(), o.Restored))
 	// With the rules come the ends of alerts that were due while nobody watched: the
 	// receivers must be there.
@@ -325,7 +325,7 @@ func (d *watch) say(level slog.Level, text string, attrs ...slog.Attr) {
 func (d *watch) carryOut(p engine.Plan) {
 	now := d.Now()
 	// What is done to single sockets is told by itself.
-	p.Turns = slices.DeleteFunc(p.Turns, func(t engine.Turn) bool { return len(t.When) == 0 && t.Takes })
+	p.Transitions = slices.DeleteFunc(p.Transitions, func(t engine.Transition) bool { return len(t.When) == 0 && t.Takes })
 	at := time.Now()
 	records := recordsOf(&p, d.Netns, now, at)
 	d.recorder.add(&p, records)
@@ -333,12 +333,12 @@ func (d *watch) carryOut(p engine.Plan) {
 	if p.Count {
 		d.counts <- struct{}{}
 	}
-	if p.Look != nil {
-		d.scan = stall{since: now}
-		d.looks <- p.Look
+	if p.Scan != nil {
+		d.scanStall = stall{since: now}
+		d.scans <- p.Scan
 	}
-	if len(p.Ask) > 0 {
-		d.asks <- p.Ask
+	if len(p.Lookup) > 0 {
+		d.asks <- p.Lookup
 	}
 	if len(p.Act) > 0 {
 		d.killing(now)
@@ -372,14 +372,14 @@ func (d *watch) account(p *engine.Plan, records []journal.Record) {
 
 // alarm has the receivers told how alarms stand.
 func (d *watch) alarm(p *engine.Plan, now sock.Instant, at time.Time) {
-	if len(p.Alarms) > 0 {
-		d.teller.post(dispatch{alarms: p.Alarms, now: now, at: at})
+	if len(p.Alerts) > 0 {
+		d.teller.post(dispatch{alarms: p.Alerts, now: now, at: at})
 	}
 }
 
 // rule puts a checked set of rules in force; standIn: in the place of those of a
 // file that could not be read.
-func (d *watch) rule(set *rules.Set, standIn bool) {
+func (d *watch) rule(set *rules.Set, fallback bool) {
 	within := *set
 	if d.Board != nil {
 		within.Settings.CPUBudget *= 1 - censusShare
@@ -387,18 +387,18 @@ func (d *watch) rule(set *rules.Set, standIn bool) {
 	now := d.Now()
 	d.ruled.Store(int64(now))
 	// What ends with the old rules is told to their receivers.
-	d.carryOut(d.engine.Step(now, engine.Ruled{Program: engine.Compile(&within), StandIn: standIn}))
+	d.carryOut(d.engine.Step(now, engine.RulesChanged{Program: engine.Compile(&within), Fallback: fallback}))
 	d.teller.post(dispatch{rules: set})
 	d.board.rule(set)
 	d.set, d.destroys, d.budget = set, destructive(set), set.Settings.CPUBudget
 	d.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })
 	if !d.enabled {
-		d.beReady() // there will be no look
+		d.beReady() // there will be no scan
 	}
 	d.tellAccess()
-	if d.Able.Kill != "" && d.destroys && !d.warned {
+	if d.Capabilities.Kill != "" && d.destroys && !d.warned {
 		d.warned = true
-		d.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Able.Kill, slog.String("cure", d.Cure))
+		d.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Capabilities.Kill, slog.String("cure", d.Cure))
 	}
 }
 
@@ -434,15 +434,15 @@ func (d *watch) reload(r Reload) {
 	d.publish() // who has just edited the file looks now
 }
 
-// notice takes note of what was read. The daemon is ready once it looked at the
+// notice takes note of what was read. The daemon is ready once it scanned the
 // table, or at the counters where no rule wants more.
 func (d *watch) notice(in engine.Input, now sock.Instant) {
 	switch in := in.(type) {
-	case engine.Acted:
+	case engine.ActionsDone:
 		d.killed(now)
-	case engine.Looked:
+	case engine.ScanDone:
 		d.scanned(now)
-		d.tally.looked = in.Cost
+		d.tally.scanned = in.Cost
 		d.board.durations.Observe(now.Sub(in.Sent))
 		if in.Err == nil {
 			d.beReady()
@@ -450,7 +450,7 @@ func (d *watch) notice(in engine.Input, now sock.Instant) {
 	case examined:
 		d.unnamed = in.note
 		d.tellAccess()
-	case engine.Counted:
+	case engine.CountersRead:
 		if !d.ready && in.OK && d.engine.Overview(now).Wanted == 0 {
 			d.beReady()
 		}
@@ -471,7 +471,7 @@ func (d *watch) beReady() {
 // status is the service manager's status line.
 func (d *watch) status() string {
 	text := fmt.Sprintf("%s, %s watched, %d killed, last look took %s of CPU",
-		number(len(d.set.Rules), "rule"), number(d.engine.Watched(), "socket"), d.tally.done, d.tally.looked.Round(10*time.Microsecond))
+		number(len(d.set.Rules), "rule"), number(d.engine.Watched(), "socket"), d.tally.done, d.tally.scanned.Round(10*time.Microsecond))
 	if d.board.file.OK {
 		return text
 	}

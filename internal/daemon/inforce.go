@@ -16,7 +16,7 @@ func (d *watch) whatWatches() []slog.Attr {
 	}
 	attrs := []slog.Attr{slog.Int("rules", len(d.set.Rules)), slog.String("file", file)}
 	attrs = append(attrs, dryRun(d.set)...)
-	attrs = append(attrs, slog.Bool("kill_possible", d.Able.Kill == ""))
+	attrs = append(attrs, slog.Bool("kill_possible", d.Capabilities.Kill == ""))
 	return append(attrs, slog.String("state_dir", cmp.Or(d.StateDir, "none")))
 }
 

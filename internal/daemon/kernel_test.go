@@ -85,7 +85,7 @@ func (w *world) refused(errno unix.Errno) {
 func TestKnownUnable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.options.Able = engine.Able{Kill: "kill is not permitted"}
+	w.options.Capabilities = engine.Capabilities{Kill: "kill is not permitted"}
 	l := w.listen(nstest.V4, 5432)
 	w.watch(often + leaked)
 	s := w.leak(l)
@@ -98,21 +98,21 @@ func TestKnownUnable(t *testing.T) {
 	}
 }
 
-// A look that fails midway teaches nothing, be it that what it showed was wrong:
+// A scan that fails midway teaches nothing, be it that what it showed was wrong:
 // what is tracked stays so, and what is due dies on time.
-func TestLookFailsMidway(t *testing.T) {
+func TestScanFailsMidway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var broken atomic.Bool
 	var good, failed atomic.Int32
-	w.look = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if !broken.Load() {
 			defer good.Add(1)
-			return k.Look(q, each)
+			return k.Scan(q, each)
 		}
 		defer failed.Add(1)
 		shown := 0
-		err := k.Look(q, func(s *sock.Socket, got sock.Instant) {
+		err := k.Scan(q, func(s *sock.Socket, got sock.Instant) {
 			if shown++; shown > 2 {
 				return
 			}
@@ -132,8 +132,8 @@ func TestLookFailsMidway(t *testing.T) {
 		check(t, p.Server.Keepalive())
 		known = append(known, w.hangUp(p.Server, p.Client.CloseWrite))
 	}
-	looks := good.Load()
-	w.until("look at them", func() bool { return good.Load() > looks+1 })
+	scans := good.Load()
+	w.until("look at them", func() bool { return good.Load() > scans+1 })
 	broken.Store(true)
 	w.until("failed look", func() bool { return failed.Load() > 0 })
 	unseen := w.leak(l)
@@ -154,13 +154,13 @@ func TestLookFailsMidway(t *testing.T) {
 }
 
 // A walk of the hash table can miss a socket that is there all the while.
-func TestMissingFromLook(t *testing.T) {
+func TestMissingFromScan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var missing atomic.Uint64
 	var missed atomic.Int32
-	w.look = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
-		return k.Look(q, func(s *sock.Socket, got sock.Instant) {
+	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+		return k.Scan(q, func(s *sock.Socket, got sock.Instant) {
 			if s.ID.Cookie == missing.Load() {
 				missed.Add(1)
 				return

@@ -259,14 +259,14 @@ func TestAccepted(t *testing.T) {
 			w := newWorld(t)
 			l := w.listen(nstest.V4, 5432)
 			var shown atomic.Int32 // scans that were over while it waited
-			w.look = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+			w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 				waits := false
 				defer func() {
 					if waits {
 						shown.Add(1)
 					}
 				}()
-				return k.Look(q, func(s *sock.Socket, got sock.Instant) {
+				return k.Scan(q, func(s *sock.Socket, got sock.Instant) {
 					waits = waits || s.Inode == 0 && s.Src.Port() == 5432 && s.State != ssfilter.Listening
 					each(s, got)
 				})

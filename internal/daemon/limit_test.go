@@ -40,7 +40,7 @@ func TestLimit(t *testing.T) {
 			dir := t.TempDir()
 			w.openState(dir)
 			all := w.leaks(6)
-			w.reach(all[5].since.Add(time.Second + 50*time.Millisecond)) // all are due at the first look
+			w.reach(all[5].since.Add(time.Second + 50*time.Millisecond)) // all are due at the first scan
 			w.watch(text)
 			var told []sock.Instant
 			for _, s := range all {

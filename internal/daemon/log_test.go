@@ -23,11 +23,11 @@ func TestLogHangs(t *testing.T) {
 		}
 		return w.log.Write(p)
 	}), nil))
-	w.look = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if fails.CompareAndSwap(true, false) {
 			return errors.New("no memory") // something to say
 		}
-		return k.Look(q, each)
+		return k.Scan(q, each)
 	}
 	l := w.listen(nstest.V4, 5432)
 	stop := w.watch(often + leaked)

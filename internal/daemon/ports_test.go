@@ -75,7 +75,7 @@ func portUsage(t *testing.T, dport uint16) float64 {
 	}
 	defer counts.Close()
 	e := engine.New(engine.Config{})
-	e.Step(now, engine.Ruled{Program: engine.Compile(&rules.Set{
+	e.Step(now, engine.RulesChanged{Program: engine.Compile(&rules.Set{
 		Settings: rules.Settings{CPUBudget: 1},
 		Rules: []rules.Rule{{
 			Name: "ports", Enabled: true, When: []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 100}},
@@ -83,12 +83,12 @@ func portUsage(t *testing.T, dport uint16) float64 {
 			Then:  []rules.Action{{Kind: rules.Log}},
 		}},
 	})})
-	look := e.Step(now, Count(counts)).Look
-	finding := look.Begin(now)
-	if err := kernel.Look(look.Query, finding.Take); err != nil {
+	scan := e.Step(now, Count(counts)).Scan
+	finding := scan.Begin(now)
+	if err := kernel.Scan(scan.Query, finding.Take); err != nil {
 		t.Fatal(err)
 	}
-	e.Step(now, engine.Looked{Finding: finding, Sent: now})
+	e.Step(now, engine.ScanDone{Result: finding, Sent: now})
 	return e.Overview(now).Rules[0].Groups[0].PortUsage
 }
 

@@ -69,7 +69,7 @@ func (q *questioner) start() (*askThread, error) {
 		}
 		defer kernel.Close()
 		for a := range t.questions {
-			a.answers, a.err = kernel.Ask(a.ids, a.answers)
+			a.answers, a.err = kernel.Lookup(a.ids, a.answers)
 			close(a.done)
 		}
 	}()
@@ -78,7 +78,7 @@ func (q *questioner) start() (*askThread, error) {
 
 // Ask is Kernel.Ask, with an error where the kernel does not answer in time. A
 // socket that is known to be locked is not asked for: its answer is an error.
-func (q *questioner) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (q *questioner) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	free := q.free(ids)
 	if len(free) == len(ids) {
 		return q.ask(&q.thread, mostStuck, ids, answers)

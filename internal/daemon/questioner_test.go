@@ -23,7 +23,7 @@ type lockedTable struct {
 
 type lockedKernel struct{ *lockedTable }
 
-func (k lockedKernel) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (k lockedKernel) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	answers = answers[:0]
 	for _, id := range ids {
 		k.mu.Lock()
@@ -46,7 +46,7 @@ func (k lockedKernel) Close() error {
 }
 
 func (lockedKernel) InUserSpace() string                                     { return "" }
-func (lockedKernel) Look(sock.Query, func(*sock.Socket, sock.Instant)) error { return nil }
+func (lockedKernel) Scan(sock.Query, func(*sock.Socket, sock.Instant)) error { return nil }
 func (lockedKernel) Destroy(_ []sock.ID, outcomes []error) ([]error, error)  { return outcomes, nil }
 func (t *lockedTable) kernel() (Kernel, error) {
 	t.mu.Lock()
@@ -95,9 +95,9 @@ func TestLockedSocket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		check("while nothing is locked", said(q.Ask(idsOf(1, 2), nil)), "1", "2")
+		check("while nothing is locked", said(q.Lookup(idsOf(1, 2), nil)), "1", "2")
 		began := time.Now()
-		check("with one that is", said(q.Ask(idsOf(1, 2, 3, 4, 5), nil)), "no answer within 5s")
+		check("with one that is", said(q.Lookup(idsOf(1, 2, 3, 4, 5), nil)), "no answer within 5s")
 		if took := time.Since(began); took != askPatience {
 			t.Errorf("it took %v, want %v", took, askPatience)
 		}
@@ -107,8 +107,8 @@ func TestLockedSocket(t *testing.T) {
 			t.Errorf("%d sockets are taken for locked, want 1", n)
 		}
 		began = time.Now()
-		check("once that is known", said(q.Ask(idsOf(5, 3, 1, 6), nil)), "5", "3 locked", "1", "6")
-		check("about it alone", said(q.Ask(idsOf(3), nil)), "3 locked")
+		check("once that is known", said(q.Lookup(idsOf(5, 3, 1, 6), nil)), "5", "3 locked", "1", "6")
+		check("about it alone", said(q.Lookup(idsOf(3), nil)), "3 locked")
 		if took := time.Since(began); took != 0 {
 			t.Errorf("it took %v, want no time", took)
 		}
@@ -117,7 +117,7 @@ func TestLockedSocket(t *testing.T) {
 		delete(table.locks, 3)
 		table.mu.Unlock()
 		synctest.Wait()
-		check("once the lock is free", said(q.Ask(idsOf(1, 3), nil)), "1", "3")
+		check("once the lock is free", said(q.Lookup(idsOf(1, 3), nil)), "1", "3")
 		q.close()
 		synctest.Wait()
 		if table.open != 0 || q.lockedNow() != 0 {
@@ -141,8 +141,8 @@ func TestLockedSocketsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 100 {
-			q.Ask(idsOf(all...), nil)
-			q.Ask(idsOf(1000), nil) // not locked
+			q.Lookup(idsOf(all...), nil)
+			q.Lookup(idsOf(1000), nil) // not locked
 			time.Sleep(time.Second)
 		}
 		if table.open > mostStuck+2 {
@@ -153,7 +153,7 @@ func TestLockedSocketsAreBounded(t *testing.T) {
 		table.mu.Lock()
 		clear(table.locks)
 		table.mu.Unlock()
-		if answers, err := q.Ask(idsOf(all...), nil); err != nil || len(answers) != len(all) || answers[0].Err != nil {
+		if answers, err := q.Lookup(idsOf(all...), nil); err != nil || len(answers) != len(all) || answers[0].Err != nil {
 			t.Errorf("once they are free: %v", said(answers, err))
 		}
 		q.close()
@@ -189,16 +189,16 @@ func TestManyLockedSockets(t *testing.T) {
 				delete(table.locks, cookie)
 			}
 		}
-		q.Ask(idsOf(all...), nil)
+		q.Lookup(idsOf(all...), nil)
 		for range 200 {
-			if answers, err := q.Ask(idsOf(1000), nil); err != nil || len(answers) != 1 || answers[0].Err != nil {
+			if answers, err := q.Lookup(idsOf(1000), nil); err != nil || len(answers) != 1 || answers[0].Err != nil {
 				t.Fatalf("asked for a socket that was in no question with them: %v", said(answers, err))
 			}
 			time.Sleep(time.Second)
 		}
 		unlock(2, 20) // the first holds the first question up as before
 		time.Sleep(time.Minute)
-		answers, err := q.Ask(idsOf(all...), nil)
+		answers, err := q.Lookup(idsOf(all...), nil)
 		locked := 0
 		for _, a := range answers {
 			if a.Err != nil {
@@ -225,9 +225,9 @@ func TestQuestionLeftBehindIsNotWrittenTo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		q.Ask(idsOf(1), nil)
-		q.Ask(idsOf(1, 2, 3, 4), nil) // without the first
-		q.Ask(idsOf(1, 5, 6, 7, 8), nil)
+		q.Lookup(idsOf(1), nil)
+		q.Lookup(idsOf(1, 2, 3, 4), nil) // without the first
+		q.Lookup(idsOf(1, 5, 6, 7, 8), nil)
 		close(table.locks[1])
 		close(table.locks[3])
 		synctest.Wait()

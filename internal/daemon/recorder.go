@@ -37,7 +37,7 @@ type recorder struct {
 	writing  sock.Instant // since when a write has been under way; 0: none is
 	slowAt   sock.Instant // when a write that took long ended last
 	saidSlow bool         // the log says that the disk is slow
-	looking  *time.Timer  // has the directory looked for; nil: there is none
+	scanning *time.Timer  // has the directory looked for; nil: there is none
 }
 
 // batch is what waits to be written. What is remembered of a connection stands in
@@ -48,11 +48,11 @@ type batch struct {
 	memories map[uint64]*sock.Memory // by cookie; nil: forget it
 	groups   []sock.Group            // nil: no change
 	recorded []chan struct{}         // closed once all this is written
-	look     bool                    // see whether the directory is still there
+	scan     bool                    // see whether the directory is still there
 }
 
 func (b *batch) empty() bool {
-	return len(b.records)+len(b.spent)+len(b.memories)+len(b.recorded) == 0 && b.groups == nil && !b.look
+	return len(b.records)+len(b.spent)+len(b.memories)+len(b.recorded) == 0 && b.groups == nil && !b.scan
 }
 
 const (
@@ -65,7 +65,7 @@ const (
 	slowAfter = time.Second
 	slowFor   = time.Minute
 	// lookEvery is how often it is seen whether the directory is still there.
-	lookEvery = 5 * time.Second
+	scanEvery = 5 * time.Second
 )
 
 func newRecorder(o *Options, log *logQueue) *recorder {
@@ -76,7 +76,7 @@ func newRecorder(o *Options, log *logQueue) *recorder {
 	r.arrived = sync.NewCond(&r.mu)
 	if r.journal != nil || r.store != nil {
 		r.mu.Lock() // look may run before the timer has its name
-		r.looking = time.AfterFunc(lookEvery, r.look)
+		r.scanning = time.AfterFunc(scanEvery, r.scan)
 		r.mu.Unlock()
 	}
 	go r.run()
@@ -85,15 +85,15 @@ func newRecorder(o *Options, log *logQueue) *recorder {
 
 // look has it noticed, also where there is nothing to write, that the directory or
 // a file in it was removed, or is there again.
-func (r *recorder) look() {
+func (r *recorder) scan() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return
 	}
-	r.waiting.look = true
+	r.waiting.scan = true
 	r.arrived.Signal()
-	r.looking.Reset(lookEvery)
+	r.scanning.Reset(scanEvery)
 }
 
 // add has a part of a plan written, without waiting.
@@ -227,8 +227,8 @@ const recorderEnd = 150 * time.Millisecond
 func (r *recorder) close(within time.Duration) {
 	r.mu.Lock()
 	r.closed = true
-	if r.looking != nil {
-		r.looking.Stop()
+	if r.scanning != nil {
+		r.scanning.Stop()
 	}
 	r.arrived.Signal()
 	r.mu.Unlock()
@@ -267,11 +267,11 @@ func (r *recorder) run() {
 }
 
 func (r *recorder) write(b *batch) {
-	if b.look && r.store != nil {
-		r.lookAt(theStore, func() error { return r.store.Put(nil) })
+	if b.scan && r.store != nil {
+		r.scanAt(theStore, func() error { return r.store.Put(nil) })
 	}
-	if b.look && r.journal != nil {
-		r.lookAt(theJournal, func() error { return r.journal.Append(nil) })
+	if b.scan && r.journal != nil {
+		r.scanAt(theJournal, func() error { return r.journal.Append(nil) })
 	}
 	if r.store != nil {
 		r.writeStore(b)
@@ -295,10 +295,10 @@ func (r *recorder) writeStore(b *batch) {
 }
 
 // writeMemories writes what is to be remembered. It is told once: what a full disk
-// does not take is tried again with every look.
+// does not take is tried again with every scan.
 func (r *recorder) writeMemories(b *batch) {
 	put := make(map[uint64]*sock.Memory, len(b.memories))
-	if b.look && r.unwritten != nil {
+	if b.scan && r.unwritten != nil {
 		put, r.unwritten = r.unwritten, nil
 	}
 	var forgotten []uint64
@@ -339,15 +339,15 @@ func (r *recorder) keepUnwritten(memories map[uint64]*sock.Memory) {
 }
 
 // lookAt writes nothing. That this works says nothing of a disk that is full, so
-// it ends no trouble but what an earlier look has found.
-func (r *recorder) lookAt(what string, look func() error) {
-	err := r.timed(look)
-	if err == nil && !r.failed[what].looked {
+// it ends no trouble but what an earlier scan has found.
+func (r *recorder) scanAt(what string, scan func() error) {
+	err := r.timed(scan)
+	if err == nil && !r.failed[what].scanned {
 		return
 	}
 	r.check(what, err)
 	t := r.failed[what]
-	t.looked = err != nil
+	t.scanned = err != nil
 	r.failed[what] = t
 }
 
@@ -465,9 +465,9 @@ func (r *recorder) ails(what string) string {
 
 // trouble is how it stands with something that could not be written.
 type trouble struct {
-	told   bool
-	at     sock.Instant // when that was said last
-	looked bool         // a look has found it
+	told    bool
+	at      sock.Instant // when that was said last
+	scanned bool         // a scan has found it
 }
 
 // troubleEvery is how often trouble is told of at most: a disk that is full for a

@@ -37,7 +37,7 @@ func (d *disk) NextSeq() uint64 {
 
 func (d *disk) Append(records []journal.Record) error {
 	if len(records) == 0 {
-		return nil // it only looks, at what the kernel has in its caches
+		return nil // it only scans, at what the kernel has in its caches
 	}
 	d.mu.Lock()
 	takes, hangs := d.takes, d.hangs
@@ -399,14 +399,14 @@ func TestFullDiskIsMadeUpFor(t *testing.T) {
 		remember(2, 2)
 		remember(3, 1)
 		r.add(&engine.Plan{Forget: []uint64{3}}, nil)
-		time.Sleep(2 * lookEvery)
+		time.Sleep(2 * scanEvery)
 		synctest.Wait()
 		if len(store.last) > 0 {
 			t.Errorf("a full disk took %v", store.last)
 		}
 		store.set(nil)
 		remember(4, 1)
-		time.Sleep(2 * lookEvery)
+		time.Sleep(2 * scanEvery)
 		synctest.Wait()
 		if diff := cmp.Diff(map[uint64]sock.Instant{1: 1, 2: 2, 4: 1}, store.last); diff != "" {
 			t.Errorf("remembered (-want +got):\n%s", diff)
@@ -440,7 +440,7 @@ func TestSpentOutlivesTheDisk(t *testing.T) {
 		store.set(unix.ENOSPC)
 		intend()
 		store.set(nil)
-		time.Sleep(lookEvery)
+		time.Sleep(scanEvery)
 		synctest.Wait()
 		r.recorder.close(recorderEnd)
 		r.q.close(logEnd)

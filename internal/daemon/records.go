@@ -13,10 +13,10 @@ import (
 // recordsOf are the records of all that a plan says was decided or done. What a
 // limit holds back is only summed up: it would crowd out what it lets through.
 func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []journal.Record {
-	if len(p.Report)+len(p.Turns)+len(p.Held) == 0 {
+	if len(p.Report)+len(p.Transitions)+len(p.Held) == 0 {
 		return nil
 	}
-	records := make([]journal.Record, 0, len(p.Report)+len(p.Turns)+len(p.Held))
+	records := make([]journal.Record, 0, len(p.Report)+len(p.Transitions)+len(p.Held))
 	for i := range p.Report {
 		if a := &p.Report[i]; a.Result != engine.Held && !a.Waited {
 			when := at
@@ -26,8 +26,8 @@ func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []j
 			records = append(records, recordOf(a, netns, when))
 		}
 	}
-	for i := range p.Turns {
-		records = append(records, turned(&p.Turns[i], netns, now, at))
+	for i := range p.Transitions {
+		records = append(records, turned(&p.Transitions[i], netns, now, at))
 	}
 	for i := range p.Held {
 		records = append(records, heldBack(&p.Held[i], netns, at))
@@ -59,7 +59,7 @@ func recordOf(a *engine.Action, netns string, at time.Time) journal.Record {
 }
 
 // turned puts the turn of a group into a record.
-func turned(t *engine.Turn, netns string, now sock.Instant, at time.Time) journal.Record {
+func turned(t *engine.Transition, netns string, now sock.Instant, at time.Time) journal.Record {
 	r := journal.Record{
 		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun, Netns: netns,
 		Group: engine.ByName(t.Group), Sockets: t.Count,

@@ -48,40 +48,40 @@ func (s *stall) overdue(now sock.Instant, patience time.Duration) (is bool, next
 
 // sayStalled says what does not end, and returns when to see again.
 func (d *watch) sayStalled(now sock.Instant) sock.Instant {
-	scan, nextScan := d.scan.overdue(now, scanPatience)
+	scan, nextScan := d.scanStall.overdue(now, scanPatience)
 	if scan {
-		d.say(slog.LevelError, "scan does not end; new sockets are not found", waited(&d.scan, now), slog.String("cure", lockCure))
+		d.say(slog.LevelError, "scan does not end; new sockets are not found", waited(&d.scanStall, now), slog.String("cure", lockCure))
 	}
-	kills, nextKills := d.kills.overdue(now, killPatience)
+	kills, nextKills := d.killStall.overdue(now, killPatience)
 	if kills {
-		d.say(slog.LevelError, "a kill does not end; no other is done", waited(&d.kills, now), slog.String("cure", lockCure))
+		d.say(slog.LevelError, "a kill does not end; no other is done", waited(&d.killStall, now), slog.String("cure", lockCure))
 	}
 	return min(nextScan, nextKills)
 }
 
 // scanned notes that the scan has ended.
 func (d *watch) scanned(now sock.Instant) {
-	if d.scan.said {
-		d.say(slog.LevelWarn, "scan ended; new sockets are found again", waited(&d.scan, now))
+	if d.scanStall.said {
+		d.say(slog.LevelWarn, "scan ended; new sockets are found again", waited(&d.scanStall, now))
 	}
-	d.scan = stall{}
+	d.scanStall = stall{}
 }
 
 // killing notes that kills are under way, one plan more.
 func (d *watch) killing(now sock.Instant) {
 	if d.plans++; d.plans == 1 {
-		d.kills = stall{since: now}
+		d.killStall = stall{since: now}
 	}
 }
 
 // killed notes that the kills of a plan have ended. Those of the next begin.
 func (d *watch) killed(now sock.Instant) {
-	if d.kills.said {
-		d.say(slog.LevelWarn, "the kill ended; others are done again", waited(&d.kills, now))
+	if d.killStall.said {
+		d.say(slog.LevelWarn, "the kill ended; others are done again", waited(&d.killStall, now))
 	}
-	d.kills = stall{}
+	d.killStall = stall{}
 	if d.plans--; d.plans > 0 {
-		d.kills.since = now
+		d.killStall.since = now
 	}
 }
 

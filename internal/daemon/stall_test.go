@@ -19,11 +19,11 @@ func TestScanDoesNotEnd(t *testing.T) {
 	w := newWorld(t)
 	var hangs atomic.Bool
 	proceed := make(chan struct{})
-	w.look = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if hangs.Load() {
 			<-proceed
 		}
-		return k.Look(q, each)
+		return k.Scan(q, each)
 	}
 	current := w.show()
 	// problem is whether the scan is one now, and for how long it is shown to be stalled.
@@ -32,7 +32,7 @@ func TestScanDoesNotEnd(t *testing.T) {
 		if s == nil {
 			return false, 0
 		}
-		return slices.ContainsFunc(s.Problems, func(p status.Problem) bool { return p.Kind == "scan" }), s.Looks.StalledSeconds
+		return slices.ContainsFunc(s.Problems, func(p status.Problem) bool { return p.Kind == "scan" }), s.Scans.StalledSeconds
 	}
 	l := w.listen(nstest.V4, 5432)
 	s := w.leak(l)

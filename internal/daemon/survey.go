@@ -54,7 +54,7 @@ func newSurvey(o *Options) *survey {
 // look has it found who holds what alarms are about, where that is not known and a
 // walk is not too much: begun says that one of them is told for the first time. It
 // waits for a moment, and not once closing is closed.
-func (s *survey) look(alarms []engine.Alarm, begun bool, closing <-chan struct{}) {
+func (s *survey) scan(alarms []engine.Alert, begun bool, closing <-chan struct{}) {
 	asked := make(map[uint32]struct{})
 	unknown := false
 	for i := range alarms {
@@ -115,9 +115,9 @@ func (s *survey) take(w walked) {
 
 // of names who holds the sockets of an alarm, the first of several that share one,
 // by those that were looked for; known: it names somebody, or nobody can.
-func (s *survey) of(a *engine.Alarm) (text string, known bool) {
+func (s *survey) of(a *engine.Alert) (text string, known bool) {
 	held := make(map[sock.Owner]int)
-	inodes, looked, unknown := 0, 0, 0
+	inodes, scanned, unknown := 0, 0, 0
 	for i := range a.Examples {
 		x := &a.Examples[i]
 		owners, asked := x.Owners, x.Owners != nil
@@ -135,7 +135,7 @@ func (s *survey) of(a *engine.Alarm) (text string, known bool) {
 		default:
 			held[owners[0]]++
 		}
-		looked++
+		scanned++
 	}
 	if len(held) == 0 {
 		switch {
@@ -147,7 +147,7 @@ func (s *survey) of(a *engine.Alarm) (text string, known bool) {
 			return "unknown", false
 		case inodes == 0:
 			return "no process: it has closed them, or not accepted them yet", true
-		case looked == 0:
+		case scanned == 0:
 			return "not known yet", false
 		}
 		return "unknown: no process that can be seen here", false
@@ -166,8 +166,8 @@ func (s *survey) of(a *engine.Alarm) (text string, known bool) {
 		words = append(words, fmt.Sprintf("unknown %d", unknown))
 	}
 	text = strings.Join(words, ", ")
-	if looked < max(a.Count, a.Peak) {
-		text += fmt.Sprintf(" (of %d that were looked at)", looked)
+	if scanned < max(a.Count, a.Peak) {
+		text += fmt.Sprintf(" (of %d that were looked at)", scanned)
 	}
 	return text, true
 }

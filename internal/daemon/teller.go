@@ -43,7 +43,7 @@ type teller struct {
 // from then on.
 type dispatch struct {
 	rules  *rules.Set
-	alarms []engine.Alarm
+	alarms []engine.Alert
 	now    sock.Instant
 	at     time.Time
 }
@@ -74,7 +74,7 @@ func newTeller(o *Options, say func(level slog.Level, text string, attrs ...slog
 func (t *teller) post(d dispatch) {
 	t.mail.Lock()
 	if len(t.box) >= mostDispatches && d.rules == nil {
-		d.alarms = slices.DeleteFunc(slices.Clone(d.alarms), func(a engine.Alarm) bool { return a.Ended == 0 })
+		d.alarms = slices.DeleteFunc(slices.Clone(d.alarms), func(a engine.Alert) bool { return a.Ended == 0 })
 	}
 	if len(d.alarms) > 0 || d.rules != nil {
 		t.box = append(t.box, d)
@@ -141,12 +141,12 @@ func (t *teller) follow(set *rules.Set) {
 
 // tell tells the receivers how alarms stand.
 func (t *teller) tell(d *dispatch) {
-	isNew := func(a engine.Alarm) bool { return t.begun[identity(&a)] == nil }
-	t.holders.look(d.alarms, slices.ContainsFunc(d.alarms, isNew), t.closing)
+	isNew := func(a engine.Alert) bool { return t.begun[identity(&a)] == nil }
+	t.holders.scan(d.alarms, slices.ContainsFunc(d.alarms, isNew), t.closing)
 	alerts := make(map[string][]notify.Alert) // by receiver
 	for i := range d.alarms {
 		a := &d.alarms[i]
-		to := a.Notice.To
+		to := a.Options.To
 		if len(to) == 0 {
 			to = t.receivers
 		}
@@ -161,7 +161,7 @@ func (t *teller) tell(d *dispatch) {
 }
 
 // word puts an alarm into words.
-func (t *teller) word(a *engine.Alarm, d *dispatch) notify.Alert {
+func (t *teller) word(a *engine.Alert, d *dispatch) notify.Alert {
 	wall := func(at sock.Instant) time.Time { return d.at.Add(-d.now.Sub(at)) }
 	id := identity(a)
 	b := t.begun[id]
@@ -212,7 +212,7 @@ func (t *teller) fared() []notify.Result {
 }
 
 // identity tells the alarms of all rules apart.
-func identity(a *engine.Alarm) string {
+func identity(a *engine.Alert) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %d %t", a.Rule, a.Action, a.Others > 0)
 	for _, l := range a.Group {

@@ -18,16 +18,16 @@ import (
 // again; an end is said once, and kept.
 func TestTellerIsBounded(t *testing.T) {
 	teller := &teller{arrived: make(chan struct{}, 1)}
-	fires, over := engine.Alarm{Rule: "a"}, engine.Alarm{Rule: "a", Ended: 1}
+	fires, over := engine.Alert{Rule: "a"}, engine.Alert{Rule: "a", Ended: 1}
 	for range 2 * mostDispatches {
-		teller.post(dispatch{alarms: []engine.Alarm{fires}})
+		teller.post(dispatch{alarms: []engine.Alert{fires}})
 	}
-	teller.post(dispatch{alarms: []engine.Alarm{fires, over, fires}})
+	teller.post(dispatch{alarms: []engine.Alert{fires, over, fires}})
 	teller.post(dispatch{rules: &rules.Set{}})
 	if n := len(teller.box); n != mostDispatches+2 {
 		t.Fatalf("%d dispatches wait, want %d, an end and the rules", n, mostDispatches)
 	}
-	if diff := cmp.Diff([]engine.Alarm{over}, teller.box[mostDispatches].alarms); diff != "" {
+	if diff := cmp.Diff([]engine.Alert{over}, teller.box[mostDispatches].alarms); diff != "" {
 		t.Errorf("after it was full (-want +got):\n%s", diff)
 	}
 	if teller.box[mostDispatches+1].rules == nil {
@@ -48,7 +48,7 @@ func TestSurvey(t *testing.T) {
 	expect := func(inodes []uint32, count int, begun bool, want string) {
 		t.Helper()
 		a := about(inodes, count)
-		s.look([]engine.Alarm{a}, begun, nil)
+		s.scan([]engine.Alert{a}, begun, nil)
 		if got, _ := s.of(&a); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
@@ -73,15 +73,15 @@ func TestSurvey(t *testing.T) {
 	if walks != 3 {
 		t.Errorf("%d walks after a while, want the third", walks)
 	}
-	nobodys := engine.Alarm{Nobodys: true}
+	nobodys := engine.Alert{Nobodys: true}
 	if got, _ := s.of(&nobodys); got != "nobody: what is in time-wait belongs to no process" {
 		t.Errorf("of timewait sockets: %q", got)
 	}
 }
 
 // about is an alarm about sockets with these inodes.
-func about(inodes []uint32, count int) engine.Alarm {
-	a := engine.Alarm{Measured: engine.Measured{Count: count}}
+func about(inodes []uint32, count int) engine.Alert {
+	a := engine.Alert{Measured: engine.Measured{Count: count}}
 	for _, inode := range inodes {
 		a.Examples = append(a.Examples, engine.Example{Inode: inode})
 	}
@@ -99,7 +99,7 @@ func TestSurveyOfWhatIsKnown(t *testing.T) {
 	for i := range a.Examples {
 		a.Examples[i].Owners = []sock.Owner{{PID: 7, Comm: "java"}}
 	}
-	s.look([]engine.Alarm{a}, true, nil)
+	s.scan([]engine.Alert{a}, true, nil)
 	if got, _ := s.of(&a); got != "java[7] 2" {
 		t.Errorf("%q", got)
 	}
@@ -117,7 +117,7 @@ func TestSurveyThatFails(t *testing.T) {
 	}})
 	a := about([]uint32{7}, 1)
 	for _, want := range []string{"not known yet", "leaky[42] 1"} {
-		s.look([]engine.Alarm{a}, false, nil)
+		s.scan([]engine.Alert{a}, false, nil)
 		if got, _ := s.of(&a); got != want {
 			t.Errorf("after %d walks: %q, want %q", walks, got, want)
 		}
@@ -141,7 +141,7 @@ func TestHarmless(t *testing.T) {
 // Of no socket there is no holder to look for, nor one that is unknown.
 func TestSurveyOfNothing(t *testing.T) {
 	s := newSurvey(&Options{Now: func() sock.Instant { return 0 }})
-	var a engine.Alarm
+	var a engine.Alert
 	if got, known := s.of(&a); got != "nobody: there is no socket" || !known {
 		t.Errorf("%q, and known: %t", got, known)
 	}
@@ -159,7 +159,7 @@ func TestSurveyThatTakesLong(t *testing.T) {
 		}})
 		a := about([]uint32{1}, 1)
 		for range 30 {
-			s.look([]engine.Alarm{a}, false, nil)
+			s.scan([]engine.Alert{a}, false, nil)
 		}
 		if took := time.Since(began); took != surveyWait {
 			t.Errorf("30 alerts waited %v for the names, want %v", took, surveyWait)
@@ -171,13 +171,13 @@ func TestSurveyThatTakesLong(t *testing.T) {
 		close(closing)
 		s.waited = false
 		ending := time.Now()
-		s.look([]engine.Alarm{a}, false, closing)
+		s.scan([]engine.Alert{a}, false, closing)
 		if took := time.Since(ending); took > 0 {
 			t.Errorf("told to end, an alert waits %v", took)
 		}
 		close(ends)
 		synctest.Wait()
-		s.look([]engine.Alarm{a}, false, nil)
+		s.scan([]engine.Alert{a}, false, nil)
 		if got, known := s.of(&a); got != "java[7] 1" || !known {
 			t.Errorf("%q, and known: %t", got, known)
 		}

@@ -31,7 +31,7 @@ func TestMatchedInUserSpace(t *testing.T) {
 	l, other := w.listen(nstest.V4, 5432), w.listen(nstest.V4, 5433)
 	w.watch(rule("[" + many.String() + "]"))
 	spared := w.leak(other)
-	for range 2 { // with looks between them
+	for range 2 { // with scans between them
 		w.dies(w.leak(l), bound)
 	}
 	if n := w.count(inUserSpace); n != 1 {

@@ -24,7 +24,7 @@ const threads = 5
 const workersEnd = 50 * time.Millisecond
 
 // startWorkers starts everything that may block, each on a thread of its own:
-// a look that takes 200 ms delays no kill. stop waits for them, within reason.
+// a scan that takes 200 ms delays no kill. stop waits for them, within reason.
 func (d *watch) startWorkers() (stop func(), err error) {
 	// A worker inside the kernel keeps its processor of the runtime until the
 	// runtime notices; the loop must not wait for that.
@@ -38,7 +38,7 @@ func (d *watch) startWorkers() (stop func(), err error) {
 		ready := make(chan error, 1)
 		opened = append(opened, ready)
 		workers.Go(func() {
-			// The cost of a look is counted by thread, and so is the capability to
+			// The cost of a scan is counted by thread, and so is the capability to
 			// destroy; the thread ends with the goroutine.
 			runtime.LockOSThread()
 			work, err := open()
@@ -54,7 +54,7 @@ func (d *watch) startWorkers() (stop func(), err error) {
 		case <-done:
 		}
 	}
-	start(func() (func(), error) { return d.looker(done, send) })
+	start(func() (func(), error) { return d.scanner(done, send) })
 	start(func() (func(), error) { return d.asker(done, send) })
 	start(func() (func(), error) { return d.actor(done, send) })
 	start(func() (func(), error) { return func() { d.walk(done, send) }, nil })
@@ -101,7 +101,7 @@ func (d *watch) openReaders() (Kernel, Counters, error) {
 }
 
 // looker reads the counters and the socket table.
-func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), error) {
+func (d *watch) scanner(done <-chan struct{}, send func(engine.Input)) (func(), error) {
 	kernel, counts, err := d.openReaders()
 	if err != nil {
 		return nil, err
@@ -116,21 +116,21 @@ func (d *watch) looker(done <-chan struct{}, send func(engine.Input)) (func(), e
 				return
 			case <-d.counts:
 				send(Count(counts))
-			case look := <-d.looks:
-				in := d.look(kernel, look)
+			case scan := <-d.scans:
+				in := d.scan(kernel, scan)
 				send(in)
 				if in.Err == nil {
-					d.tellWhere(told, look, kernel.InUserSpace())
+					d.tellWhere(told, scan, kernel.InUserSpace())
 				}
 			}
 		}
 	}, nil
 }
 
-// Count reads what the engine wants of the counters before a look.
-func Count(from Counters) engine.Counted {
+// Count reads what the engine wants of the counters before a scan.
+func Count(from Counters) engine.CountersRead {
 	c, err := from.Read()
-	in := engine.Counted{
+	in := engine.CountersRead{
 		OK:     err == nil,
 		InSegs: c.InSegs, HasInSegs: c.Has&counters.HasInSegs != 0,
 		TimeWait: c.TimeWait, HasTimeWait: c.Has&counters.HasTimeWait != 0,
@@ -147,22 +147,22 @@ func Count(from Counters) engine.Counted {
 	return in
 }
 
-func (d *watch) look(kernel Kernel, look *engine.Look) engine.Looked {
+func (d *watch) scan(kernel Kernel, scan *engine.Scan) engine.ScanDone {
 	began := threadTime()
 	sent := d.Now()
-	finding := look.Begin(sent)
-	err := kernel.Look(look.Query, finding.Take)
-	return engine.Looked{Finding: finding, Sent: sent, Cost: threadTime() - began, Err: err}
+	finding := scan.Begin(sent)
+	err := kernel.Scan(scan.Query, finding.Take)
+	return engine.ScanDone{Result: finding, Sent: sent, Cost: threadTime() - began, Err: err}
 }
 
-// tellWhere tells where the looks for a part of the rules are matched, if that has
+// tellWhere tells where the scans for a part of the rules are matched, if that has
 // changed: in the kernel, unless there is a reason.
-func (d *watch) tellWhere(told map[int]string, look *engine.Look, reason string) {
-	if told[look.Part()] == reason {
+func (d *watch) tellWhere(told map[int]string, scan *engine.Scan, reason string) {
+	if told[scan.Part()] == reason {
 		return
 	}
-	told[look.Part()] = reason
-	states := look.Query.States
+	told[scan.Part()] = reason
+	states := scan.Query.States
 	if reason == "" {
 		d.say(slog.LevelDebug, "the kernel selects the sockets again", slog.String("states", states.String()))
 		return
@@ -171,7 +171,7 @@ func (d *watch) tellWhere(told map[int]string, look *engine.Look, reason string)
 }
 
 // threadTime is the CPU time that the calling thread has used. RUSAGE_THREAD
-// counts in ticks, and reads 0 for most looks.
+// counts in ticks, and reads 0 for most scans.
 func threadTime() time.Duration {
 	var ts unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
@@ -199,15 +199,15 @@ func (d *watch) asker(done <-chan struct{}, send func(engine.Input)) (func(), er
 	return func() {
 		defer questions.close()
 		// The engine is done with an answer before it asks that many times more.
-		var answers [engine.MostAskBatches][]sock.Answer
+		var answers [engine.MaxLookupBatches][]sock.Answer
 		for n := 0; ; n = (n + 1) % len(answers) {
 			select {
 			case <-done:
 				return
 			case ids := <-d.asks:
 				var err error
-				answers[n], err = questions.Ask(ids, answers[n])
-				send(engine.Asked{IDs: ids, Answers: answers[n], Err: err})
+				answers[n], err = questions.Lookup(ids, answers[n])
+				send(engine.LookupDone{IDs: ids, Answers: answers[n], Err: err})
 			}
 		}
 	}, nil
@@ -230,7 +230,7 @@ func (d *watch) actor(done <-chan struct{}, send func(engine.Input)) (func(), er
 			case <-done:
 				return
 			case actions := <-d.acts:
-				send(engine.Acted{Outcomes: killer.Do(actions)})
+				send(engine.ActionsDone{Outcomes: killer.Do(actions)})
 			}
 		}
 	}, nil
@@ -253,7 +253,7 @@ func (d *watch) walk(done <-chan struct{}, send func(engine.Input)) {
 			began := threadTime()
 			// Where /proc cannot be walked at all, the holders are unknown.
 			found, err := d.FindOwners(set(inodes))
-			send(engine.Owned{Holders: found.Owners, Complete: err == nil && found.Complete, Cost: threadTime() - began})
+			send(engine.HoldersFound{Holders: found.Owners, Complete: err == nil && found.Complete, Cost: threadTime() - began})
 		}
 	}
 }
@@ -266,7 +266,7 @@ func (d *watch) readNew(done <-chan struct{}, send func(engine.Input)) {
 			return
 		case inodes := <-d.reads:
 			began := threadTime()
-			in := engine.Read{Err: errors.ErrUnsupported}
+			in := engine.NewHoldersFound{Err: errors.ErrUnsupported}
 			if d.FindNew != nil {
 				found, err := d.FindNew(set(inodes))
 				in.Holders, in.Err = found.Owners, err // with which the walk finds them, or nobody does

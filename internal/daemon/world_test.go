@@ -69,7 +69,7 @@ type world struct {
 	rules   chan daemon.Reload
 
 	// What is done in the place of the kernel, where that is not to be left to it.
-	look    func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error
+	scan    func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error
 	destroy func(k daemon.Kernel, ids []sock.ID, outcomes []error) ([]error, error)
 }
 
@@ -174,11 +174,11 @@ type meddler struct {
 	w *world
 }
 
-func (m meddler) Look(q sock.Query, each func(*sock.Socket, sock.Instant)) error {
-	if m.w.look == nil {
-		return m.Kernel.Look(q, each)
+func (m meddler) Scan(q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	if m.w.scan == nil {
+		return m.Kernel.Scan(q, each)
 	}
-	return m.w.look(m.Kernel, q, each)
+	return m.w.scan(m.Kernel, q, each)
 }
 
 func (m meddler) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
@@ -189,7 +189,7 @@ func (m meddler) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
 	return m.w.destroy(m.Kernel, ids, outcomes)
 }
 
-// often is the head of a file of rules under which looks are made often enough
+// often is the head of a file of rules under which scans are made often enough
 // for a test.
 const often = "settings: {interval: 200ms, cpu_budget: 100%}\n"
 
@@ -207,8 +207,8 @@ func (w *world) parse(text string) *rules.Set {
 func (w *world) watch(text string) (stop func() time.Duration) {
 	w.Helper()
 	w.options.Rules = w.parse(text)
-	looked := func(l line) bool { return l.Msg == "watching" }
-	before := len(w.lines(looked))
+	scanned := func(l line) bool { return l.Msg == "watching" }
+	before := len(w.lines(scanned))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	options := w.options
@@ -225,7 +225,7 @@ func (w *world) watch(text string) (stop func() time.Duration) {
 		return time.Since(began)
 	})
 	w.Cleanup(func() { stop() })
-	w.until("first look", func() bool { return len(w.lines(looked)) > before })
+	w.until("first look", func() bool { return len(w.lines(scanned)) > before })
 	return stop
 }
 
@@ -459,7 +459,7 @@ func (w *world) cookie(meant func(s *sock.Socket) bool) (cookie uint64) {
 	every := sock.Query{States: ssfilter.Connected}
 	w.until("such socket", func() bool {
 		n := 0
-		check(w, c.Look(every, func(s *sock.Socket, _ sock.Instant) {
+		check(w, c.Scan(every, func(s *sock.Socket, _ sock.Instant) {
 			if meant(s) {
 				cookie = s.ID.Cookie
 				n++

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watching is what sockdog says once it has looked at the socket table.
+// watching is what sockdog says once it has scanned the socket table.
 const watching = "watching"
 
 // elsewhere is what sockdog says since it may not read the processes outside of the

@@ -29,7 +29,7 @@ func openTable() (*table, error) {
 func (t *table) identify(conns []*conn) error {
 	ids := make(map[uint16]sock.ID) // by the port of the program's end
 	program := sock.Query{States: ssfilter.Of(ssfilter.Established, ssfilter.CloseWait), Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: address.Port(), Last: address.Port()})}
-	err := t.kernel.Look(program, func(s *sock.Socket, _ sock.Instant) { ids[s.Src.Port()] = s.ID })
+	err := t.kernel.Scan(program, func(s *sock.Socket, _ sock.Instant) { ids[s.Src.Port()] = s.ID })
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (t *table) identify(conns []*conn) error {
 
 // follow asks what became of the connections.
 func (t *table) follow(conns []*conn) (err error) {
-	if t.answers, err = t.kernel.Ask(t.ids, t.answers); err != nil {
+	if t.answers, err = t.kernel.Lookup(t.ids, t.answers); err != nil {
 		return err
 	}
 	for i := range t.answers {

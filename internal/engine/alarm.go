@@ -12,13 +12,13 @@ import (
 
 // Alarm is an alert that fires, or has ended. It is said again with fresh
 // numbers while it fires, and once when it ends.
-type Alarm struct {
+type Alert struct {
 	Rule     string
 	About    string                       // the rule's description
 	Labels   map[string]string            // the rule's
 	When     []rules.Condition            // the rule's; empty: it is about single sockets
 	Action   int                          // which of the rule's
-	Notice   *rules.Notice                // what that says
+	Options  *rules.AlertOptions          // what that says
 	Group    []Label                      // in the order of group_by; empty: all sockets of the rule
 	Others   int                          // the alarm stands for so many groups that are not told one by one; 0: for Group
 	Measured                              // by the last sample; with Others, Count is that of all of them
@@ -217,19 +217,19 @@ func (e *Engine) sound(now sock.Instant) {
 		if !r.grouped && rg.fresh {
 			e.single(i, now)
 		}
-		fresh, told := rg.fresh, len(e.plan.Alarms)
+		fresh, told := rg.fresh, len(e.plan.Alerts)
 		rg.fresh, rg.next = false, never
 		for j := range r.Then {
 			if r.Then[j].Kind == rules.Alert && !r.DryRun { // a dry run sends nothing
 				e.soundFor(rg, r, j, fresh, now)
 			}
 		}
-		e.addDone(i, e.plan.Alarms[told:])
+		e.addDone(i, e.plan.Alerts[told:])
 	}
 }
 
 // addDone says in alarms what was done.
-func (e *Engine) addDone(rule int, alarms []Alarm) {
+func (e *Engine) addDone(rule int, alarms []Alert) {
 	if len(alarms) == 0 {
 		return
 	}
@@ -282,7 +282,7 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 	sum := alarm{action: action, since: never, started: now}
 	for id, g := range rg.groups {
 		a := alarmOf(g.alarms, action)
-		if a == nil && g.firing != never && rg.looked != 0 { // what an earlier run saw may be over
+		if a == nil && g.firing != never && rg.scanned != 0 { // what an earlier run saw may be over
 			start := g.firing.Add(r.Then[action].After)
 			if start > now {
 				rg.next = min(rg.next, start)
@@ -297,7 +297,7 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 		if g.firing != never {
 			a.since = g.holding
 		} else {
-			end := g.ended.Add(r.Then[action].Notice.KeepFiringFor)
+			end := g.ended.Add(r.Then[action].Alert.KeepFiringFor)
 			if end <= now {
 				if a.told {
 					e.tellOf(a, r, id, g, end)
@@ -335,25 +335,25 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 func (e *Engine) soundOthers(rg *ruleGroups, r *rule, sum alarm, n int, all Measured, fresh bool) {
 	before := alarmOf(rg.others, sum.action)
 	switch {
-	case n > 0 && before == nil && rg.looked == 0: // begins with the first look
+	case n > 0 && before == nil && rg.scanned == 0: // begins with the first scan
 	case n > 0 && before == nil:
 		rg.others = append(rg.others, sum)
 		e.tally.results[outcome{r.Name, rules.Alert, Done}]++
-		e.plan.Alarms = append(e.plan.Alarms, sum.ofOthers(r, n, all, 0))
+		e.plan.Alerts = append(e.plan.Alerts, sum.ofOthers(r, n, all, 0))
 	case n > 0:
 		before.since = sum.since
 		if fresh {
-			e.plan.Alarms = append(e.plan.Alarms, before.ofOthers(r, n, all, 0))
+			e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r, n, all, 0))
 		}
 	case before != nil:
-		e.plan.Alarms = append(e.plan.Alarms, before.ofOthers(r, 1, all, sum.started))
+		e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r, 1, all, sum.started))
 		rg.others = slices.DeleteFunc(rg.others, func(a alarm) bool { return a.action == sum.action })
 	}
 }
 
 // silence ends the alarms of a rule that is in force no more.
 func (e *Engine) silence(rule int, now sock.Instant) {
-	rg, r, told := e.groups[rule], &e.program.rules[rule], len(e.plan.Alarms)
+	rg, r, told := e.groups[rule], &e.program.rules[rule], len(e.plan.Alerts)
 	for id, g := range rg.groups {
 		for i := range g.alarms {
 			if g.alarms[i].told {
@@ -362,9 +362,9 @@ func (e *Engine) silence(rule int, now sock.Instant) {
 		}
 	}
 	for i := range rg.others {
-		e.plan.Alarms = append(e.plan.Alarms, rg.others[i].ofOthers(r, 1, Measured{}, now))
+		e.plan.Alerts = append(e.plan.Alerts, rg.others[i].ofOthers(r, 1, Measured{}, now))
 	}
-	e.addDone(rule, e.plan.Alarms[told:])
+	e.addDone(rule, e.plan.Alerts[told:])
 }
 
 // forget ends an alert about a group, and with it perhaps what there is to
@@ -393,19 +393,19 @@ func (e *Engine) tellOf(a *alarm, r *rule, id groupID, g *group, ended sock.Inst
 	if g.firing == never && g.ended != never {
 		said.Over = g.ended
 	}
-	e.plan.Alarms = append(e.plan.Alarms, said)
+	e.plan.Alerts = append(e.plan.Alerts, said)
 }
 
 // ofOthers is what the alarm says of so many groups.
-func (a *alarm) ofOthers(r *rule, n int, all Measured, ended sock.Instant) Alarm {
+func (a *alarm) ofOthers(r *rule, n int, all Measured, ended sock.Instant) Alert {
 	said := a.about(r, all, ended)
 	said.Others = n
 	return said
 }
 
-func (a *alarm) about(r *rule, m Measured, ended sock.Instant) Alarm {
-	return Alarm{
-		Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.action, Notice: r.Then[a.action].Notice,
+func (a *alarm) about(r *rule, m Measured, ended sock.Instant) Alert {
+	return Alert{
+		Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.action, Options: r.Then[a.action].Alert,
 		Measured: m, Nobodys: r.onlyTimeWait(), Since: a.since, Started: a.started, Ended: ended,
 	}
 }

@@ -13,7 +13,7 @@ import (
 func queued(s *simSocket) { s.inode = 0 }
 
 // TestAcceptQueue: the time of a socket that was seen in an accept queue counts from
-// when a program has it, which a look each second shows.
+// when a program has it, which a scan each second shows.
 func TestAcceptQueue(t *testing.T) {
 	type moment struct {
 		at time.Duration
@@ -57,7 +57,7 @@ func TestAcceptQueue(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
-			b.count = Counted{OK: true, HasInSegs: true} // which stands still
+			b.count = CountersRead{OK: true, HasInSegs: true} // which stands still
 			s := b.add(7, test.age)
 			if test.socket != nil {
 				test.socket(s)
@@ -84,7 +84,7 @@ func TestAcceptQueue(t *testing.T) {
 // a group either, and is forgotten once the kernel knows as much.
 func TestAcceptQueueInGroups(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasInSegs: true}
+	b.count = CountersRead{OK: true, HasInSegs: true}
 	b.many(1, 20, time.Second, queued)
 	b.rule(eachSecond(above(15, lasting10s, func(r *rules.Rule) { r.For = 0 })))
 	b.until(2500 * time.Millisecond)
@@ -144,7 +144,7 @@ func TestAgeOfAccepted(t *testing.T) {
 // take up all the room there is for others.
 func TestAcceptQueueWithoutRoom(t *testing.T) {
 	b := newBench(t)
-	b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 16})
+	b.e = New(Config{Precision: benchJiffy, Self: 1, MaxTracks: 16})
 	b.many(1, 100, time.Hour)
 	s := b.add(200, 9*time.Second, queued)
 	b.rule(eachSecond(killing("r", limited(1, time.Hour))))
@@ -169,7 +169,7 @@ func TestAcceptQueueWithoutRoom(t *testing.T) {
 // is not killed for that time, once a program has it and there is room.
 func TestLongAcceptQueue(t *testing.T) {
 	b := newBench(t)
-	b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 16})
+	b.e = New(Config{Precision: benchJiffy, Self: 1, MaxTracks: 16})
 	b.many(1, 100, time.Hour)
 	var waiting []*simSocket
 	for cookie := uint64(201); cookie <= 220; cookie++ {

@@ -48,7 +48,7 @@ func kernelQuiet(s *sock.Socket) (time.Duration, bool) {
 	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), true
 }
 
-// lasting reports whether the kernel's bounds will still count at a later look.
+// lasting reports whether the kernel's bounds will still count at a later scan.
 // The time of a socket that waits in an accept queue begins anew when a program
 // accepts it, of which the kernel keeps nothing.
 func lasting(s *sock.Socket) bool { return !inBacklog(s) && steady(s) }

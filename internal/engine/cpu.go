@@ -299,7 +299,7 @@ func (e *Engine) judge(p Process, h *holder, now sock.Instant) {
 // percent is a usage as top(1) shows it.
 func percent(cores float64) string { return strconv.FormatFloat(100*cores, 'f', 0, 64) + "%" }
 
-// revalidate has everything asked again that a holder has and that waits for a look.
+// revalidate has everything asked again that a holder has and that waits for a scan.
 func (e *Engine) revalidate(p Process, now sock.Instant) {
 	for _, t := range e.tracks {
 		holds := func(o sock.Owner) bool { return o.PID == p.PID && o.Start == p.Start }
@@ -427,9 +427,11 @@ func (u *usages) rule(p *Program) {
 }
 
 // kills reports whether the rule has the socket killed, and not only says so.
-func (e *Engine) kills(r *rule, s *sock.Socket) bool { return !r.DryRun && e.able.Cannot(s) == "" }
+func (e *Engine) kills(r *rule, s *sock.Socket) bool {
+	return !r.DryRun && e.capabilities.Cannot(s) == ""
+}
 
 // killsAny reports whether any rule has anything killed.
 func (e *Engine) killsAny() bool {
-	return e.able.Kill == "" && slices.ContainsFunc(e.program.rules, func(r rule) bool { return r.Enabled && r.destroys && !r.DryRun })
+	return e.capabilities.Kill == "" && slices.ContainsFunc(e.program.rules, func(r rule) bool { return r.Enabled && r.destroys && !r.DryRun })
 }

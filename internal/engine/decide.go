@@ -44,7 +44,7 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, fired, now sock
 				matched, since = true, min(since, met.Add(a.After))
 			}
 		default:
-			// What was seen in a long look is known only roughly: an exact answer
+			// What was seen in a long scan is known only roughly: an exact answer
 			// at the early instant narrows it.
 			next := max(dueAt(m, t.earlyBase(), t.queued), fired).Add(a.After)
 			if exact && next <= now {
@@ -65,7 +65,7 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, fired, now sock
 
 // guard says why the socket is not to be touched whatever a rule says, or "".
 func (e *Engine) guard(t *track, s *sock.Socket) string {
-	return Guard(s, e.program.protect, e.able, t.owner, e.config.Self)
+	return Guard(s, e.program.protect, e.capabilities, t.owner, e.config.Self)
 }
 
 // destroy decides on a destructive action whose instant has come, and reports
@@ -79,7 +79,7 @@ func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, fired, due,
 	if t.ahead && t.marked(rule, action) == nil {
 		a.Due = max(due, e.ruledAt)
 	}
-	if why := e.able.Cannot(s); why != "" {
+	if why := e.capabilities.Cannot(s); why != "" {
 		a.Reason += "; " + why
 		a.DryRun = true
 	}
@@ -194,7 +194,7 @@ func (e *Engine) letGo(held *Action, result Result, why string) {
 	e.say(a, result)
 }
 
-func (in Acted) apply(e *Engine, now sock.Instant) {
+func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 	for i := range in.Outcomes {
 		o := &in.Outcomes[i]
 		t := e.tracks[o.Act.Socket.ID.Cookie]
@@ -253,13 +253,13 @@ func (e *Engine) retry(t *track, now sock.Instant) {
 
 // cease switches off an action that failed for good.
 func (e *Engine) cease(o *Outcome) {
-	if e.able.Cannot(&o.Act.Socket) != "" {
+	if e.capabilities.Cannot(&o.Act.Socket) != "" {
 		return
 	}
-	off, what := &e.able.Kill, "kill is switched off for good: it cannot succeed here; sockdog doctor says what is missing"
+	off, what := &e.capabilities.Kill, "kill is switched off for good: it cannot succeed here; sockdog doctor says what is missing"
 	if o.Act.Socket.State == ssfilter.TimeWait && !o.Denied {
 		// Only kernels before 6.0 say so, and of this state alone.
-		off, what = &e.able.KillTimeWait, "kill in time-wait is switched off for good: this kernel cannot do it"
+		off, what = &e.capabilities.KillTimeWait, "kill in time-wait is switched off for good: this kernel cannot do it"
 	}
 	*off = "kill is switched off: " + o.Err.Error()
 	e.note(slog.LevelError, what, slog.String("reason", o.Err.Error()))

@@ -19,9 +19,9 @@ const (
 	actBacklog = 1024
 	// MostAskBatches is how many plans with questions can be under way at once:
 	// while the answers to one are decided on, the kernel answers the next.
-	MostAskBatches = 2
+	MaxLookupBatches = 2
 	// MostActBatches is how many plans with acts can be under way at once.
-	MostActBatches = actBacklog
+	MaxActionBatches = actBacklog
 	// retryAfter is when a question or an act that failed is tried again; for an
 	// act, twice as long each time.
 	retryAfter  = time.Second
@@ -36,16 +36,16 @@ type Config struct {
 	Precision time.Duration // how far the kernel's times may be off
 	Self      int           // the watchdog's own process
 	UID       uint32        // and its user
-	// MostTracks bounds how many sockets are kept in mind, and so the memory that
+	// MaxTracks bounds how many sockets are kept in mind, and so the memory that
 	// takes; 0: nothing does. It watches the oldest, and the others as room comes.
-	MostTracks int
+	MaxTracks int
 }
 
 // Engine holds the state. It is not safe for concurrent use.
 type Engine struct {
-	config  Config
-	program *Program
-	able    Able
+	config       Config
+	program      *Program
+	capabilities Capabilities
 
 	tracks  map[uint64]*track // by cookie
 	due     queue             // waiting for an instant
@@ -63,13 +63,13 @@ type Engine struct {
 	summary summary // of that
 
 	restored map[uint64]sock.Memory
-	recalls  [classes]int            // whole looks for each class since there are rules for which to remember
+	recalls  [classes]int            // whole scans for each class since there are rules for which to remember
 	moved    ration                  // of what is written to disk of them
 	revived  map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
-	standIn  bool                    // the rules in force are in the place of others
+	fallback bool                    // the rules in force are in the place of others
 
 	groups  []*ruleGroups // by rule; nil: it has none
-	stats   []ruleStats   // by rule, of the last whole look
+	stats   []ruleStats   // by rule, of the last whole scan
 	turned  bool          // there is something new to be kept of the groups
 	keptAt  sock.Instant  // when to say anew what there is
 	ruledAt sock.Instant
@@ -82,7 +82,7 @@ type Engine struct {
 	plan Plan // being made
 }
 
-// New returns an engine without rules: it does nothing until it is Ruled.
+// New returns an engine without rules: it does nothing until it is RulesChanged.
 func New(config Config) *Engine {
 	return &Engine{
 		config:  config,
@@ -114,7 +114,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.sampleUsage(now)
 	e.sound(now)
 	e.fill(now)
-	e.lookAround(now)
+	e.scanAround(now)
 	e.summarize(now)
 	e.keep(now)
 	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.owners.wake(), e.usages.wake(), e.summary.at, e.firstAlarm(), e.keptAt)
@@ -125,10 +125,10 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 // else is begun.
 func (e *Engine) finish(now sock.Instant) {
 	e.plan.Wake = never
-	if e.asking < MostAskBatches {
+	if e.asking < MaxLookupBatches {
 		for _, t := range e.tracks {
 			switch {
-			case t.act == nil || t.phase != waiting || len(e.plan.Ask) == askBatch:
+			case t.act == nil || t.phase != waiting || len(e.plan.Lookup) == askBatch:
 			case e.deaf && t.goal > now:
 				e.plan.Wake = min(e.plan.Wake, t.goal)
 			default:
@@ -137,7 +137,7 @@ func (e *Engine) finish(now sock.Instant) {
 		}
 		e.asked()
 	}
-	e.plan.Look = nil
+	e.plan.Scan = nil
 	e.plan.Stopped = e.acting+e.confirming == 0
 }
 
@@ -150,7 +150,7 @@ func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.persistAll()
 }
 
-func (a Able) apply(e *Engine, _ sock.Instant) { e.able = a }
+func (a Capabilities) apply(e *Engine, _ sock.Instant) { e.capabilities = a }
 
 func (in Restored) apply(e *Engine, now sock.Instant) {
 	e.restored = make(map[uint64]sock.Memory, len(in.Memories))
@@ -166,7 +166,7 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 	}
 }
 
-func (in Ruled) apply(e *Engine, now sock.Instant) {
+func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.sumUp(now) // by the rules that held it back
 	// What was done or said for a rule stays so as long as that says the same.
 	moved := make(map[int]int)
@@ -180,7 +180,7 @@ func (in Ruled) apply(e *Engine, now sock.Instant) {
 			moved[i] = j
 		}
 	}
-	e.standIn = in.StandIn
+	e.fallback = in.Fallback
 	e.regroup(in.Program, moved, now)
 	e.program, e.ruledAt = in.Program, now
 	e.budgets.rule(in.Program)
@@ -244,7 +244,7 @@ func (e *Engine) regroup(p *Program, moved map[int]int, now sock.Instant) {
 		}
 	}
 	e.groups, e.stats = groups, stats
-	if !e.standIn {
+	if !e.fallback {
 		e.turned = e.turned || len(e.revived) > 0 // some may be of rules that are no more
 		e.revived = nil
 	}
@@ -254,7 +254,7 @@ func (e *Engine) regroup(p *Program, moved map[int]int, now sock.Instant) {
 const noRule = -1
 
 // observe takes in what the kernel says of a socket and returns its track. It
-// completes the answer with what only looks tell.
+// completes the answer with what only scans tell.
 func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	fresh := timesOf(s, sent, got, e.config.Precision)
 	t := e.tracks[s.ID.Cookie]
@@ -322,7 +322,7 @@ func (e *Engine) drop(t *track, result Result, why string) {
 	}
 }
 
-// wait has t attended to at next; never: when a look sees it.
+// wait has t attended to at next; never: when a scan sees it.
 func (e *Engine) wait(t *track, next sock.Instant) {
 	t.phase, t.goal = waiting, next
 	t.alarm.leave()
@@ -336,7 +336,7 @@ func (e *Engine) wait(t *track, next sock.Instant) {
 }
 
 func (e *Engine) firstDue() sock.Instant {
-	if e.due.empty() || e.asking == MostAskBatches || e.acting >= actBacklog {
+	if e.due.empty() || e.asking == MaxLookupBatches || e.acting >= actBacklog {
 		return never // an answer comes first
 	}
 	return e.due.first().alarm.rank
@@ -344,10 +344,10 @@ func (e *Engine) firstDue() sock.Instant {
 
 // ask has the kernel asked for what is due.
 func (e *Engine) ask(now sock.Instant) {
-	if e.asking == MostAskBatches || e.acting >= actBacklog {
+	if e.asking == MaxLookupBatches || e.acting >= actBacklog {
 		return
 	}
-	for !e.due.empty() && len(e.plan.Ask) < askBatch {
+	for !e.due.empty() && len(e.plan.Lookup) < askBatch {
 		t := e.due.first()
 		if t.alarm.rank > now {
 			break
@@ -364,7 +364,7 @@ func (e *Engine) ask(now sock.Instant) {
 
 // asked counts the plan's questions as under way.
 func (e *Engine) asked() {
-	if len(e.plan.Ask) > 0 {
+	if len(e.plan.Lookup) > 0 {
 		e.asking++
 	}
 }
@@ -373,10 +373,10 @@ func (t *track) ask(p *Plan) {
 	t.alarm.leave()
 	t.line.leave()
 	t.phase = asked
-	p.Ask = append(p.Ask, t.id)
+	p.Lookup = append(p.Lookup, t.id)
 }
 
-func (in Asked) apply(e *Engine, now sock.Instant) {
+func (in LookupDone) apply(e *Engine, now sock.Instant) {
 	e.asking--
 	e.answers = len(in.Answers)
 	if began, _ := e.asks.note(in.Err != nil); began {
@@ -418,7 +418,7 @@ func (e *Engine) askAgain(t *track, now sock.Instant) {
 }
 
 // consider decides what the rules want of a socket. Only an exact answer about
-// it alone is good enough to act on; what a look shows is good enough to ask. How
+// it alone is good enough to act on; what a scan shows is good enough to ask. How
 // old the answer is does not matter: an act is decided again by a newer one.
 func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool) {
 	e.endTurn(t)
@@ -470,8 +470,8 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case a.Kind == rules.Log:
 				e.say(e.action(t, s, r, j, now), Done)
 				t.mark(i, j)
-			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.able.Cannot(s) != ""),
-				t.would && (r.DryRun || e.able.Cannot(s) != ""):
+			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.capabilities.Cannot(s) != ""),
+				t.would && (r.DryRun || e.capabilities.Cannot(s) != ""):
 				// It was told already, or an earlier rule has it.
 			case e.guard(t, s) != "":
 				t.blocked = true
@@ -518,7 +518,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 	}
 }
 
-// needs reports whether t has to be kept in mind: what a later look will find in
+// needs reports whether t has to be kept in mind: what a later scan will find in
 // time, and know as much of, is left to that.
 func (e *Engine) needs(t *track, next, now sock.Instant) bool {
 	switch {
@@ -528,7 +528,7 @@ func (e *Engine) needs(t *track, next, now sock.Instant) bool {
 		return true
 	case next == never:
 		return false
-	case !t.plain || next <= e.horizon(t.of, now) || e.sight.looking != nil:
+	case !t.plain || next <= e.horizon(t.of, now) || e.sight.scanning != nil:
 		return true
 	}
 	e.sight.leave(t.of, next)

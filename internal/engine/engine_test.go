@@ -23,10 +23,10 @@ type bench struct {
 	now     sock.Instant
 	wake    sock.Instant
 	sockets map[uint64]*simSocket
-	missed  map[uint64]bool // by looks
-	count   Counted
-	cost    time.Duration // of a look
-	lookErr error
+	missed  map[uint64]bool // by scans
+	count   CountersRead
+	cost    time.Duration // of a scan
+	scanErr error
 	destroy func(*Action) Outcome // nil: the kernel does it
 	// beforeLast, if not nil, happens between a decision and the last question
 	// before its act.
@@ -37,11 +37,11 @@ type bench struct {
 	events        []string // what was reported, from benchStart on
 	notes         []string
 	held          []saidHeld
-	looks         []ssfilter.StateSet
+	scans         []ssfilter.StateSet
 	asks          int
 	sampled       int // readings of CPU usage
 	counts        int
-	alarms        map[string]Alarm // that fire
+	alarms        map[string]Alert // that fire
 	kept          []sock.Group
 	late          []time.Duration
 	memories      map[uint64]sock.Memory
@@ -74,7 +74,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	return &bench{
 		t: t, now: benchStart, sockets: make(map[uint64]*simSocket), missed: make(map[uint64]bool), memories: make(map[uint64]sock.Memory),
-		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alarm),
+		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alert),
 		holders: func(uint32) []sock.Owner { return []sock.Owner{{PID: 2, Comm: "leaky"}} },
 	}
 }
@@ -197,20 +197,20 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		b.counts++
 		inputs = append(inputs, b.count)
 	}
-	if p.Look != nil {
-		b.looks = append(b.looks, p.Look.Query.States)
-		inputs = append(inputs, b.look(p.Look))
+	if p.Scan != nil {
+		b.scans = append(b.scans, p.Scan.Query.States)
+		inputs = append(inputs, b.scan(p.Scan))
 	}
-	if len(p.Ask) > 0 {
-		b.asks += len(p.Ask)
-		in := Asked{IDs: p.Ask}
-		for _, id := range p.Ask {
+	if len(p.Lookup) > 0 {
+		b.asks += len(p.Lookup)
+		in := LookupDone{IDs: p.Lookup}
+		for _, id := range p.Lookup {
 			in.Answers = append(in.Answers, b.answer(id, b.now.Add(-b.old)))
 		}
 		inputs = append(inputs, in)
 	}
 	if len(p.Act) > 0 {
-		var in Acted
+		var in ActionsDone
 		for i := range p.Act {
 			o := b.act(&p.Act[i])
 			o.At = b.now
@@ -219,7 +219,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		inputs = append(inputs, in)
 	}
 	if len(p.Resolve) > 0 && !b.slow {
-		in := Owned{Complete: !b.partial, Cost: b.walkCost, Holders: make(map[uint32][]sock.Owner)}
+		in := HoldersFound{Complete: !b.partial, Cost: b.walkCost, Holders: make(map[uint32][]sock.Owner)}
 		for _, inode := range p.Resolve {
 			if held := b.holders(inode); held != nil {
 				in.Holders[inode] = held
@@ -234,7 +234,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	}
 	if len(p.Read) > 0 && !b.slow {
 		b.reads++
-		in := Read{Cost: b.walkCost / 20, Holders: make(map[uint32][]sock.Owner)}
+		in := NewHoldersFound{Cost: b.walkCost / 20, Holders: make(map[uint32][]sock.Owner)}
 		for _, inode := range p.Read {
 			if held := b.holders(inode); held != nil && !b.reused[inode] {
 				in.Holders[inode] = held
@@ -294,20 +294,20 @@ func (b *bench) act(a *Action) Outcome {
 	return Outcome{Act: *a}
 }
 
-func (b *bench) look(l *Look) Looked {
+func (b *bench) scan(l *Scan) ScanDone {
 	f := l.Begin(b.now)
 	for cookie, s := range b.sockets {
-		if r := s.look(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
+		if r := s.scan(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
 			f.Take(&r, b.now)
 		}
 	}
-	return Looked{Finding: f, Sent: b.now, Cost: b.cost, Err: b.lookErr}
+	return ScanDone{Result: f, Sent: b.now, Cost: b.cost, Err: b.scanErr}
 }
 
 // rule puts rules in force.
 func (b *bench) rule(s rules.Set) {
 	b.t.Helper()
-	b.step(Ruled{Program: Compile(&s)})
+	b.step(RulesChanged{Program: Compile(&s)})
 }
 
 // later has something happen in the world after a while.
@@ -444,7 +444,7 @@ func TestDecisions(t *testing.T) {
 			}},
 		{name: "orphan that the kernel would leak", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))},
 			add: func(b *bench) {
-				b.step(Able{KillOrphan: "this kernel would leak it"})
+				b.step(Capabilities{KillOrphan: "this kernel would leak it"})
 				b.add(1, time.Minute, queues(-time.Minute), func(s *simSocket) { s.state, s.inode = ssfilter.LastAck, 0 })
 			}},
 		{name: "the first rule takes it", rules: []rules.Rule{killing("a"), killing("b")},
@@ -458,7 +458,7 @@ func TestDecisions(t *testing.T) {
 		{name: "dry run says it once", rules: []rules.Rule{killing("r", dryRun)},
 			add: func(b *bench) { b.add(1, 0) }, want: []string{"10s r kill would 1"}},
 		{name: "the kernel cannot", rules: []rules.Rule{killing("r")},
-			add: func(b *bench) { b.step(Able{Kill: "no capability"}); b.add(1, time.Minute) }, want: []string{"0s r kill would 1"}},
+			add: func(b *bench) { b.step(Capabilities{Kill: "no capability"}); b.add(1, time.Minute) }, want: []string{"0s r kill would 1"}},
 		{name: "a survivor is told once", rules: []rules.Rule{killing("a"), killing("b")},
 			add: func(b *bench) {
 				b.add(1, time.Minute)
@@ -550,7 +550,7 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-// What is protected by a condition that only looks tell is so, and the rest is not.
+// What is protected by a condition that only scans tell is so, and the rest is not.
 func TestProtectedIfAutobound(t *testing.T) {
 	b := newBench(t)
 	b.add(1, time.Minute)
@@ -567,9 +567,9 @@ func TestForecastsTellOfEachActionOnce(t *testing.T) {
 	s := set(killing("a", either), killing("b", match(where("dport = 443"))), killing("c", either, logging, after(time.Hour)))
 	b := newBench(t)
 	b.add(1, time.Minute)
-	f := b.look(Survey(Compile(&s), benchJiffy)).Finding
+	f := b.scan(ScanAll(Compile(&s), benchJiffy)).Result
 	var got []string
-	for _, f := range Forecasts(f, b.e.config, Able{}, Restored{}, Owned{Complete: true, Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}}, b.now) {
+	for _, f := range Forecasts(f, b.e.config, Capabilities{}, Restored{}, HoldersFound{Complete: true, Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}}, b.now) {
 		got = append(got, fmt.Sprintf("%s %s in %v %s", f.Rule, f.Kind, f.In.Round(time.Second), f.Not))
 	}
 	if diff := cmp.Diff([]string{"a kill in 0s ", "c log in 59m10s "}, got); diff != "" {
@@ -586,9 +586,9 @@ func TestForecastsSayWhyNot(t *testing.T) {
 	b := newBench(t)
 	b.add(1, time.Hour)
 	b.add(2, time.Hour, func(s *simSocket) { s.queued = benchStart.Add(-time.Second) })
-	f := b.look(Survey(Compile(&s), benchJiffy)).Finding
+	f := b.scan(ScanAll(Compile(&s), benchJiffy)).Result
 	var got []string
-	for _, f := range Forecasts(f, b.e.config, Able{}, Restored{}, Owned{Complete: true}, b.now) {
+	for _, f := range Forecasts(f, b.e.config, Capabilities{}, Restored{}, HoldersFound{Complete: true}, b.now) {
 		if f.Not != "" {
 			got = append(got, fmt.Sprintf("%s %d: %s", f.Rule, f.Socket.ID.Cookie, f.Not))
 		}
@@ -719,12 +719,12 @@ func TestHeldIsSummedUpOnceAMinute(t *testing.T) {
 	}
 }
 
-func TestAFailedLookChangesNothing(t *testing.T) {
+func TestAFailedScanChangesNothing(t *testing.T) {
 	b := newBench(t)
 	b.add(1, 0, keepsAlive)
 	b.rule(set(killing("r")))
 	b.until(2 * time.Second)
-	b.lookErr = errors.New("cut short")
+	b.scanErr = errors.New("cut short")
 	b.missed[1] = true
 	b.until(9 * time.Second)
 	if b.e.Watched() != 1 {
@@ -747,17 +747,17 @@ func TestAbsentIsNotGone(t *testing.T) {
 	b.want("10s r kill done 1")
 }
 
-func TestALookForOlderRulesIsDropped(t *testing.T) {
+func TestAScanForOlderRulesIsDropped(t *testing.T) {
 	b := newBench(t)
 	s := b.add(1, time.Minute)
 	old, young := set(killing("old")), set(killing("young", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second})))
-	b.e.Step(b.now, Ruled{Program: Compile(&old)})
-	l := b.e.Step(b.now, Counted{}).Look
+	b.e.Step(b.now, RulesChanged{Program: Compile(&old)})
+	l := b.e.Step(b.now, CountersRead{}).Scan
 	f := l.Begin(b.now)
 	r := s.report(b.now, benchJiffy)
 	f.Take(&r, b.now)
-	b.e.Step(b.now, Ruled{Program: Compile(&young)})
-	p := b.e.Step(b.now, Looked{Finding: f, Sent: b.now})
+	b.e.Step(b.now, RulesChanged{Program: Compile(&young)})
+	p := b.e.Step(b.now, ScanDone{Result: f, Sent: b.now})
 	if b.e.Watched() != 0 || !p.Count {
 		t.Errorf("watched %d, counts again %v: want none, and a look of the new rules' own", b.e.Watched(), p.Count)
 	}
@@ -779,7 +779,7 @@ func TestReloadWhileActing(t *testing.T) {
 	s := set(killing("r"))
 	b.destroy = func(a *Action) Outcome {
 		none := set()
-		b.e.Step(b.now, Ruled{Program: Compile(&none)})
+		b.e.Step(b.now, RulesChanged{Program: Compile(&none)})
 		delete(b.sockets, 1)
 		return Outcome{Act: *a}
 	}
@@ -870,7 +870,7 @@ func TestStop(t *testing.T) {
 		return Outcome{Act: *a}
 	}
 	s := set(killing("r"))
-	inputs := []Input{Ruled{Program: Compile(&s)}}
+	inputs := []Input{RulesChanged{Program: Compile(&s)}}
 	for len(inputs) > 0 {
 		p := b.e.Step(b.now, inputs[0])
 		inputs = append(inputs[1:], b.carryOut(&p)...)
@@ -881,7 +881,7 @@ func TestStop(t *testing.T) {
 	}
 	b.want("0s r kill done 1")
 	b.now = benchStart.Add(time.Minute)
-	if p := b.e.Step(b.now, nil); p.Count || p.Look != nil || len(p.Ask)+len(p.Act)+len(p.Resolve) > 0 {
+	if p := b.e.Step(b.now, nil); p.Count || p.Scan != nil || len(p.Lookup)+len(p.Act)+len(p.Resolve) > 0 {
 		t.Errorf("something new was begun after the word to stop: %+v", p)
 	}
 }
@@ -892,18 +892,18 @@ func TestStopWhileAsking(t *testing.T) {
 	b := newBench(t)
 	s := b.add(1, time.Minute)
 	r := set(killing("r"))
-	b.e.Step(b.now, Ruled{Program: Compile(&r)})
-	l := b.e.Step(b.now, Counted{}).Look
-	b.e.Step(b.now, b.look(l))
-	b.e.Step(b.now, Read{Err: errors.New("no /proc")})
-	p := b.e.Step(b.now, Owned{Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}, Complete: true})
-	if len(p.Ask) != 1 {
-		t.Fatalf("asked for %v, want the one socket", p.Ask)
+	b.e.Step(b.now, RulesChanged{Program: Compile(&r)})
+	l := b.e.Step(b.now, CountersRead{}).Scan
+	b.e.Step(b.now, b.scan(l))
+	b.e.Step(b.now, NewHoldersFound{Err: errors.New("no /proc")})
+	p := b.e.Step(b.now, HoldersFound{Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}, Complete: true})
+	if len(p.Lookup) != 1 {
+		t.Fatalf("asked for %v, want the one socket", p.Lookup)
 	}
 	if p := b.e.Step(b.now, Stop{}); !p.Stopped {
 		t.Error("not stopped, with nothing but a question under way")
 	}
-	p = b.e.Step(b.now, Asked{IDs: p.Ask, Answers: []sock.Answer{{ID: s.id, Sent: b.now, Got: b.now, Socket: s.report(b.now, benchJiffy)}}})
+	p = b.e.Step(b.now, LookupDone{IDs: p.Lookup, Answers: []sock.Answer{{ID: s.id, Sent: b.now, Got: b.now, Socket: s.report(b.now, benchJiffy)}}})
 	if len(p.Act)+len(p.Report) > 0 {
 		t.Errorf("acts %v, reports %v after the word to stop", p.Act, p.Report)
 	}
@@ -1080,7 +1080,7 @@ func TestDryRunOfTwoRules(t *testing.T) {
 	}
 }
 
-// Looks that fail now and then are said once.
+// Scans that fail now and then are said once.
 func TestFailingNowAndThenIsSaidOnce(t *testing.T) {
 	var s spell
 	notes := 0

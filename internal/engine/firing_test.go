@@ -29,7 +29,7 @@ func (b *bench) useTenPorts(change ...func(*simSocket)) {
 }
 
 // TestFiringOfAnEarlierRun: a group that fired three hours ago is no reason to kill
-// before a look of this run has shown it; the first one fails, and the second is for
+// before a scan of this run has shown it; the first one fails, and the second is for
 // another rule.
 func TestFiringOfAnEarlierRun(t *testing.T) {
 	leak := above(1000, func(r *rules.Rule) {
@@ -52,16 +52,16 @@ func TestFiringOfAnEarlierRun(t *testing.T) {
 	after.now = benchStart.Add(3 * time.Hour)
 	after.add(5001, -(3*time.Hour - 10*time.Minute)) // one socket, ten minutes old
 	after.step(Restored{Groups: before.kept})
-	after.lookErr = errors.New("cut short")
+	after.scanErr = errors.New("cut short")
 	after.rule(s)
-	after.lookErr = nil
+	after.scanErr = nil
 	after.until(3*time.Hour + 20*time.Second)
 	if after.sockets[5001] == nil {
 		t.Errorf("killed for a group that nobody has seen for three hours: %v", after.events)
 	}
 }
 
-// TestFiringOfAnEarlierRunWithoutPorts: nor where looks succeed, and what the rule
+// TestFiringOfAnEarlierRunWithoutPorts: nor where scans succeed, and what the rule
 // measures cannot be measured.
 func TestFiringOfAnEarlierRunWithoutPorts(t *testing.T) {
 	leak := above(0, func(r *rules.Rule) {
@@ -73,13 +73,13 @@ func TestFiringOfAnEarlierRunWithoutPorts(t *testing.T) {
 	})
 	s := set(leak, killing("watch", logging))
 	before := newBench(t)
-	before.count = Counted{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
+	before.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
 	before.useTenPorts()
 	before.rule(s)
 	before.until(30 * time.Second)
 	after := newBench(t)
 	after.now = benchStart.Add(3 * time.Hour)
-	after.count = Counted{OK: true}
+	after.count = CountersRead{OK: true}
 	after.add(5001, -(3*time.Hour - time.Minute))
 	after.step(Restored{Groups: before.kept})
 	after.rule(s)
@@ -123,7 +123,7 @@ func TestFiringAfterADay(t *testing.T) {
 	}
 }
 
-// TestKillsOnOldNumbers: while looks for its rule fail for an hour, and those for
+// TestKillsOnOldNumbers: while scans for its rule fail for an hour, and those for
 // another succeed, a group that fired before is no reason to kill.
 func TestKillsOnOldNumbers(t *testing.T) {
 	leak := above(1000, func(r *rules.Rule) {
@@ -140,19 +140,19 @@ func TestKillsOnOldNumbers(t *testing.T) {
 	step := func(in Input) {
 		for inputs := []Input{in}; len(inputs) > 0; {
 			p := b.e.Step(b.now, inputs[0])
-			b.lookErr = nil
-			if failing && p.Look != nil && p.Look.Query.States.Has(ssfilter.Established) {
-				b.lookErr = errors.New("no buffer space")
+			b.scanErr = nil
+			if failing && p.Scan != nil && p.Scan.Query.States.Has(ssfilter.Established) {
+				b.scanErr = errors.New("no buffer space")
 			}
 			inputs = append(inputs[1:], b.carryOut(&p)...)
 			b.wake = p.Wake
-			for _, turn := range p.Turns {
+			for _, turn := range p.Transitions {
 				failing = failing || turn.To == Firing
 			}
 		}
 	}
 	b.many(1, 1200, 10*time.Minute)
-	step(Ruled{Program: Compile(&s)})
+	step(RulesChanged{Program: Compile(&s)})
 	for b.wake < benchStart.Add(70*time.Minute) {
 		b.now = b.wake
 		step(nil)
@@ -173,8 +173,8 @@ func TestKillsOnOldNumbers(t *testing.T) {
 }
 
 // TestPendingOverRestartsWithoutALook: a daemon that is restarted each minute for three
-// hours, and never ends a look, has not seen that a condition held.
-func TestPendingOverRestartsWithoutALook(t *testing.T) {
+// hours, and never ends a scan, has not seen that a condition held.
+func TestPendingOverRestartsWithoutAScan(t *testing.T) {
 	s := eachSecond(above(3, func(r *rules.Rule) { r.For = 2 * time.Hour }))
 	before := newBench(t)
 	before.many(1, 4, time.Minute)
@@ -185,7 +185,7 @@ func TestPendingOverRestartsWithoutALook(t *testing.T) {
 		now = now.Add(time.Minute)
 		e := New(Config{Precision: benchJiffy, Self: 1})
 		e.Step(now, Restored{Groups: kept})
-		if p := e.Step(now, Ruled{Program: Compile(&s)}); p.Groups != nil {
+		if p := e.Step(now, RulesChanged{Program: Compile(&s)}); p.Groups != nil {
 			kept = p.Groups
 		}
 	}
@@ -223,8 +223,8 @@ func TestOthersAfterRestart(t *testing.T) {
 	after := newBench(t)
 	after.sockets, after.now = before.sockets, before.now
 	after.e.Step(after.now, Restored{Groups: before.kept})
-	p := after.e.Step(after.now, Ruled{Program: Compile(&s)})
-	for _, a := range p.Alarms {
+	p := after.e.Step(after.now, RulesChanged{Program: Compile(&s)})
+	for _, a := range p.Alerts {
 		t.Errorf("before the first look: others %d count %d", a.Others, a.Count)
 	}
 }
@@ -234,8 +234,8 @@ func TestOthersAfterRestart(t *testing.T) {
 func TestAlertsThatEndedApart(t *testing.T) {
 	rule := above(3, func(r *rules.Rule) {
 		r.Then = []rules.Action{
-			{Kind: rules.Alert, Notice: &rules.Notice{}},
-			{Kind: rules.Alert, Notice: &rules.Notice{Severity: "page", KeepFiringFor: time.Minute}},
+			{Kind: rules.Alert, Alert: &rules.AlertOptions{}},
+			{Kind: rules.Alert, Alert: &rules.AlertOptions{Severity: "page", KeepFiringFor: time.Minute}},
 		}
 	})
 	before := newBench(t)
@@ -259,19 +259,19 @@ func TestAlmostTooManyGroups(t *testing.T) {
 		r.GroupBy = []rules.GroupKey{rules.ByDst}
 	}))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, Ruled{Program: Compile(&s)})
+	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
 	sockets := flood(95_000, 95_000)
 	for i := range 2 {
 		now := benchStart.Add(time.Duration(i) * time.Second)
 		e.Step(now, nil)
-		p := e.Step(now, Counted{})
-		f := p.Look.Begin(now)
+		p := e.Step(now, CountersRead{})
+		f := p.Scan.Begin(now)
 		for j := range sockets {
 			if i > 0 || j == 0 {
 				f.Take(&sockets[j], now)
 			}
 		}
-		for _, n := range e.Step(now, Looked{Finding: f, Sent: now}).Notes {
+		for _, n := range e.Step(now, ScanDone{Result: f, Sent: now}).Notes {
 			t.Error(n.Text, n.Attrs)
 		}
 	}
@@ -283,7 +283,7 @@ func TestAlmostTooManyGroups(t *testing.T) {
 // TestPortUsageAndExclude: what is excluded in one state takes up ports in others.
 func TestPortUsageAndExclude(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
+	b.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
 	b.useTenPorts(func(s *simSocket) { s.state = ssfilter.Established })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}, 0
@@ -295,10 +295,10 @@ func TestPortUsageAndExclude(t *testing.T) {
 }
 
 // TestExcludeEndsWithoutASegment: sockets cease to be excluded because the program
-// reads, and the next look shows that.
+// reads, and the next scan shows that.
 func TestExcludeEndsWithoutASegment(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasInSegs: true}
+	b.count = CountersRead{OK: true, HasInSegs: true}
 	b.many(1, 4, time.Minute, func(s *simSocket) { s.rqueue = 10 })
 	b.rule(set(above(3, func(r *rules.Rule) {
 		r.For = 10 * time.Minute // looks each 30 s
@@ -310,7 +310,7 @@ func TestExcludeEndsWithoutASegment(t *testing.T) {
 	}
 	b.until(10 * time.Minute)
 	if len(b.events) == 0 || b.events[0] != "1m0s r pending dport=80 count 4" {
-		t.Errorf("want pending at 1m0s, at the next look: %v (looks %d)", b.events, len(b.looks))
+		t.Errorf("want pending at 1m0s, at the next look: %v (looks %d)", b.events, len(b.scans))
 	}
 }
 
@@ -323,28 +323,28 @@ func TestCountersBesideAnotherRule(t *testing.T) {
 	})
 	for _, interval := range []time.Duration{0, 15 * time.Second} {
 		b := newBench(t)
-		b.count = Counted{OK: true, HasTimeWait: true, TimeWait: 3}
+		b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
 		s := set(byPeer, killing("leak", func(r *rules.Rule) { r.Match[0].InStateFor = 5 * time.Minute }))
 		s.Settings.Interval = interval
 		b.rule(s)
 		b.until(10 * time.Minute)
 		n := 0
-		for _, states := range b.looks {
+		for _, states := range b.scans {
 			if states.Has(ssfilter.TimeWait) {
 				n++
 			}
 		}
 		if n != 1 {
-			t.Errorf("interval %v: %d of %d looks asked for timewait sockets, of which there are 3; want the first only", interval, n, len(b.looks))
+			t.Errorf("interval %v: %d of %d looks asked for timewait sockets, of which there are 3; want the first only", interval, n, len(b.scans))
 		}
 	}
 }
 
-// TestLooksShareADump: rules that look as often as each other look at once, however
+// TestScansShareADump: rules that scan as often as each other look at once, however
 // far apart they began.
-func TestLooksShareADump(t *testing.T) {
+func TestScansShareADump(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasTimeWait: true}
+	b.count = CountersRead{OK: true, HasTimeWait: true}
 	flood := above(10, func(r *rules.Rule) {
 		r.Name, r.Match = "flood", []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 	})
@@ -354,30 +354,30 @@ func TestLooksShareADump(t *testing.T) {
 	b.e.sight.next[populous] = b.now // as after a group that fires
 	b.step(nil)
 	b.until(11 * time.Second)
-	before := len(b.looks)
+	before := len(b.scans)
 	b.until(61 * time.Second)
-	if n := len(b.looks) - before; n > 51 {
-		t.Errorf("%d looks in 50 seconds, each for one rule: %v", n, b.looks[before:before+4])
+	if n := len(b.scans) - before; n > 51 {
+		t.Errorf("%d looks in 50 seconds, each for one rule: %v", n, b.scans[before:before+4])
 	}
 }
 
 // TestNoSegmentBesideAnotherRule: nor established ones while no segment arrives.
 func TestNoSegmentBesideAnotherRule(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasInSegs: true, InSegs: 7}
+	b.count = CountersRead{OK: true, HasInSegs: true, InSegs: 7}
 	est := above(3, func(r *rules.Rule) { r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established)}} })
 	s := set(est, killing("verdict", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Minute, Verdicts: []rules.Verdict{rules.EOFUnread}})))
 	s.Settings.Interval = 15 * time.Second
 	b.rule(s)
 	b.until(10 * time.Minute)
 	n := 0
-	for _, states := range b.looks {
+	for _, states := range b.scans {
 		if states.Has(ssfilter.Established) {
 			n++
 		}
 	}
 	if n > 5 {
-		t.Errorf("%d of %d looks asked for established sockets, and no segment came", n, len(b.looks))
+		t.Errorf("%d of %d looks asked for established sockets, and no segment came", n, len(b.scans))
 	}
 }
 
@@ -411,20 +411,20 @@ func TestDoubtOverTwoRestarts(t *testing.T) {
 	}
 }
 
-// TestLooksThatFailForHours: what fired before them is acted on again once its
+// TestScansThatFailForHours: what fired before them is acted on again once its
 // condition is shown to hold anew.
-func TestLooksThatFailForHours(t *testing.T) {
+func TestScansThatFailForHours(t *testing.T) {
 	rule := above(100, kills, oneAnHour, untilFew)
 	b := newBench(t)
 	b.many(1, 150, time.Minute)
 	b.rule(eachSecond(rule))
 	b.until(time.Minute)
-	b.lookErr = errors.New("cut short")
+	b.scanErr = errors.New("cut short")
 	b.until(2 * time.Hour)
 	clear(b.sockets)
 	b.many(1000, 50, -(3*time.Hour - time.Minute))
 	b.until(3 * time.Hour)
-	b.lookErr = nil
+	b.scanErr = nil
 	b.until(3*time.Hour + 5*time.Second)
 	if len(b.sockets) < 50 {
 		t.Errorf("%d of 50: killed at the first good look after three hours; when (count > 100) does not hold", len(b.sockets))
@@ -440,13 +440,13 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		r.When, r.Until, r.For = []rules.Condition{fewer(5)}, []rules.Condition{more(50)}, 0
 	}))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, Ruled{Program: Compile(&s)})
+	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
 	sockets := flood(130_000, 130_000)
 	for i := range 4 {
 		now := benchStart.Add(time.Duration(i) * 10 * time.Minute)
 		e.Step(now, nil)
-		p := e.Step(now, Counted{})
-		f := p.Look.Begin(now)
+		p := e.Step(now, CountersRead{})
+		f := p.Scan.Begin(now)
 		part := sockets[40_000*i:]
 		if i == 3 {
 			part = sockets[120_000:]
@@ -455,8 +455,8 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 			f.Take(&part[j], now)
 		}
 		began := time.Now()
-		p = e.Step(now, Looked{Finding: f, Sent: now})
-		t.Logf("look %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), len(e.groups[0].groups), e.groups[0].in[Firing], len(p.Alarms))
+		p = e.Step(now, ScanDone{Result: f, Sent: now})
+		t.Logf("look %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), len(e.groups[0].groups), e.groups[0].in[Firing], len(p.Alerts))
 		for _, n := range p.Notes {
 			t.Log(n.Text, n.Attrs)
 		}
@@ -467,9 +467,9 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 	}
 }
 
-// TestLooksApart: a rule about any socket in few states is not looked for together with
+// TestScansApart: a rule about any socket in few states is not looked for together with
 // one about some sockets in many: all of the many would be told.
-func TestLooksApart(t *testing.T) {
+func TestScansApart(t *testing.T) {
 	dear := killing("dear", logging, match(rules.Match{States: ssfilter.Of(ssfilter.Established), Where: port(5432), IdleFor: 10 * time.Minute}))
 	cheap := killing("cheap", logging, func(r *rules.Rule) { r.Match[0].InStateFor = 5 * time.Minute })
 	s := set(dear, cheap)
@@ -479,20 +479,20 @@ func TestLooksApart(t *testing.T) {
 		for inputs := []Input{in}; len(inputs) > 0; {
 			pl := b.e.Step(b.now, inputs[0])
 			b.cost = time.Millisecond
-			if pl.Look != nil && pl.Look.Query.States.Has(ssfilter.Established) && pl.Look.Query.Where == nil {
+			if pl.Scan != nil && pl.Scan.Query.States.Has(ssfilter.Established) && pl.Scan.Query.Where == nil {
 				b.cost = 500 * time.Millisecond // 500,000 established sockets are told
 			}
 			inputs = append(inputs[1:], b.carryOut(&pl)...)
 			b.wake = pl.Wake
 		}
 	}
-	step(Ruled{Program: p})
+	step(RulesChanged{Program: p})
 	for b.wake < benchStart.Add(30*time.Minute) {
 		b.now = b.wake
 		step(nil)
 	}
 	both, alone := 0, 0
-	for _, l := range b.looks {
+	for _, l := range b.scans {
 		switch {
 		case l.Has(ssfilter.Established) && l.Has(ssfilter.CloseWait):
 			both++
@@ -508,7 +508,7 @@ func TestLooksApart(t *testing.T) {
 }
 
 // TestDearLooksThatFail: they keep no cheap one from succeeding.
-func TestDearLooksThatFail(t *testing.T) {
+func TestDearScansThatFail(t *testing.T) {
 	b := newBench(t)
 	dear := above(1000, func(r *rules.Rule) {
 		r.Name = "dear"
@@ -519,22 +519,22 @@ func TestDearLooksThatFail(t *testing.T) {
 	step := func(in Input) {
 		for inputs := []Input{in}; len(inputs) > 0; {
 			p := b.e.Step(b.now, inputs[0])
-			b.lookErr = nil
-			if p.Look != nil && p.Look.Query.States.Has(ssfilter.Established) {
-				b.lookErr = errors.New("no answer within 5s")
+			b.scanErr = nil
+			if p.Scan != nil && p.Scan.Query.States.Has(ssfilter.Established) {
+				b.scanErr = errors.New("no answer within 5s")
 			}
 			inputs = append(inputs[1:], b.carryOut(&p)...)
 			b.wake = p.Wake
 		}
 	}
 	b.many(1, 10, time.Minute)
-	step(Ruled{Program: Compile(&s)})
+	step(RulesChanged{Program: Compile(&s)})
 	for b.wake < benchStart.Add(60*time.Minute) {
 		b.now = b.wake
 		step(nil)
 	}
 	if len(b.sockets) > 0 {
-		t.Errorf("%d of 10 leaking sockets are alive after an hour: %d looks, all for both classes", len(b.sockets), len(b.looks))
+		t.Errorf("%d of 10 leaking sockets are alive after an hour: %d looks, all for both classes", len(b.sockets), len(b.scans))
 	}
 }
 
@@ -547,7 +547,7 @@ func TestFiringWithoutPorts(t *testing.T) {
 		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: time.Hour}, Order: rules.Oldest}}
 	}), killing("watch", logging))
 	before := newBench(t)
-	before.count = Counted{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
+	before.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
 	before.useTenPorts()
 	before.rule(s)
 	before.until(30 * time.Second)
@@ -556,7 +556,7 @@ func TestFiringWithoutPorts(t *testing.T) {
 	}
 	after := newBench(t)
 	after.sockets, after.now = before.sockets, benchStart.Add(40*time.Second)
-	after.count = Counted{OK: true}
+	after.count = CountersRead{OK: true}
 	after.step(Restored{Groups: before.kept})
 	after.rule(s)
 	after.until(2 * time.Minute)
@@ -565,11 +565,11 @@ func TestFiringWithoutPorts(t *testing.T) {
 	}
 }
 
-// TestFiringBetweenRareLooks: where the budget puts looks far apart, what fires is
-// acted on all the same: latecomers do not wait for the next look to fall due.
-func TestFiringBetweenRareLooks(t *testing.T) {
+// TestFiringBetweenRareScans: where the budget puts scans far apart, what fires is
+// acted on all the same: latecomers do not wait for the next scan to fall due.
+func TestFiringBetweenRareScans(t *testing.T) {
 	b := newBench(t)
-	b.cost = 4 * time.Second // so that looks are minutes apart
+	b.cost = 4 * time.Second // so that scans are minutes apart
 	b.many(1, 4, time.Hour)
 	b.rule(set(above(3, func(r *rules.Rule) {
 		r.Match[0].InStateFor, r.For = time.Minute, 0
@@ -585,7 +585,7 @@ func TestFiringBetweenRareLooks(t *testing.T) {
 }
 
 // TestEscalationAfterRestart: an escalation whose time came while nobody watched
-// begins with what a look shows.
+// begins with what a scan shows.
 func TestEscalationAfterRestart(t *testing.T) {
 	s := eachSecond(above(3, func(r *rules.Rule) { r.For, r.Then[0].After = 0, 10*time.Second }))
 	before := newBench(t)
@@ -595,14 +595,14 @@ func TestEscalationAfterRestart(t *testing.T) {
 	e := New(Config{Precision: benchJiffy, Self: 1})
 	now := benchStart.Add(20 * time.Second)
 	e.Step(now, Restored{Groups: before.kept})
-	for _, a := range e.Step(now, Ruled{Program: Compile(&s)}).Alarms {
+	for _, a := range e.Step(now, RulesChanged{Program: Compile(&s)}).Alerts {
 		t.Errorf("before the first look: %+v", a)
 	}
 }
 
-// TestLooksTakeTurns: of two classes that are better apart, the one that has been due
+// TestScansTakeTurns: of two classes that are better apart, the one that has been due
 // the longer is looked for first.
-func TestLooksTakeTurns(t *testing.T) {
+func TestScansTakeTurns(t *testing.T) {
 	for _, test := range []struct {
 		sparse, populous sock.Instant // due
 		want             classSet

@@ -7,13 +7,13 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Survey is a look for all rules at once that leaves nothing to a later one.
-func Survey(p *Program, precision time.Duration) *Look {
-	return &Look{Query: p.queries[1<<classes-1], program: p, of: 1<<classes - 1, horizon: never - 1, precision: precision}
+// Survey is a scan for all rules at once that leaves nothing to a later one.
+func ScanAll(p *Program, precision time.Duration) *Scan {
+	return &Scan{Query: p.queries[1<<classes-1], program: p, of: 1<<classes - 1, horizon: never - 1, precision: precision}
 }
 
 // Inodes are those of the sockets found.
-func (f *Finding) Inodes() map[uint32]struct{} {
+func (f *ScanResult) Inodes() map[uint32]struct{} {
 	inodes := make(map[uint32]struct{})
 	for i := range f.hits {
 		if inode := f.hits[i].Inode; inode != 0 {
@@ -33,11 +33,11 @@ type Forecast struct {
 
 // Forecasts says what the rules would do to the sockets of a survey. It counts
 // no limits: those depend on what else falls due meanwhile.
-func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Owned, now sock.Instant) []Forecast {
+func Forecasts(f *ScanResult, config Config, capabilities Capabilities, restored Restored, owned HoldersFound, now sock.Instant) []Forecast {
 	e := New(config)
-	e.Step(now, able)
+	e.Step(now, capabilities)
 	e.Step(now, restored)
-	e.Step(now, Ruled{Program: f.look.program})
+	e.Step(now, RulesChanged{Program: f.scan.program})
 	var all []Forecast
 	seen := make(map[uint64]bool)
 	for i := range f.hits {
@@ -46,8 +46,8 @@ func Forecasts(f *Finding, config Config, able Able, restored Restored, owned Ow
 			continue // a walk of the hash table can come upon a socket twice
 		}
 		seen[s.ID.Cookie] = true
-		age := e.ageOf(s, f.look.sent, f.hits[i].got)
-		t := e.observe(s, f.look.sent, f.hits[i].got)
+		age := e.ageOf(s, f.scan.sent, f.hits[i].got)
+		t := e.observe(s, f.scan.sent, f.hits[i].got)
 		t.owner = owned.Of(s.Inode)
 		for j := range e.program.index.rules(s) {
 			r := &e.program.rules[j]
@@ -96,7 +96,7 @@ func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, bound b
 	}
 	if f.Not == "" && r.Then[action].Kind.Destructive() {
 		if f.Not = e.guard(t, s); f.Not == "" {
-			f.Not = e.able.Cannot(s)
+			f.Not = e.capabilities.Cannot(s)
 		}
 	}
 	return f

@@ -83,7 +83,7 @@ type group struct {
 	ended    sock.Instant // when it last ceased to fire; never: it fires, or never did
 	alarms   []alarm      // that were begun about it
 	peak     int          // the highest count since it fires
-	examples []Example    // of its sockets, by the last look that had enough of them
+	examples []Example    // of its sockets, by the last scan that had enough of them
 	growing  *growth
 	busy     sock.Instant // when it last had a socket
 	known    sock.Instant // when it was last measured, in an earlier run perhaps
@@ -108,9 +108,9 @@ func (g *group) phase() Phase {
 	}
 }
 
-// sample takes in what one whole look, or the counters, say of the group: that
+// sample takes in what one whole scan, or the counters, say of the group: that
 // was so at an instant between sent and got. The group changes its phase by that
-// alone: a look that failed neither counts nor resets. Counting from the got of
+// alone: a scan that failed neither counts nor resets. Counting from the got of
 // one sample to the sent of another, it never fires early, nor by less than two.
 func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 	g.Measured = m

@@ -30,10 +30,10 @@ func (b *bench) hear(p *Plan) {
 		return words
 	}
 	now := b.since(b.now).Truncate(100 * time.Millisecond)
-	for _, t := range p.Turns {
+	for _, t := range p.Transitions {
 		lines = append(lines, fmt.Sprintf("%v %s %s%s count %d", now, t.Rule, t.To, text(t.Group), t.Count))
 	}
-	for _, a := range p.Alarms {
+	for _, a := range p.Alerts {
 		key := fmt.Sprintf("%s alert %d%s", a.Rule, a.Action, text(a.Group))
 		if a.Others > 0 {
 			key += " others"
@@ -67,7 +67,7 @@ func above(n int, change ...func(*rules.Rule)) rules.Rule {
 		Match:   []rules.Match{{States: ssfilter.Of(ssfilter.CloseWait)}},
 		GroupBy: []rules.GroupKey{rules.ByDport},
 		When:    []rules.Condition{more(n)}, For: 10 * time.Second,
-		Then: []rules.Action{{Kind: rules.Alert, Notice: &rules.Notice{}}},
+		Then: []rules.Action{{Kind: rules.Alert, Alert: &rules.AlertOptions{}}},
 	}
 	for _, c := range change {
 		c(&r)
@@ -83,7 +83,7 @@ func fewer(n int) rules.Condition {
 	return rules.Condition{Metric: rules.Count, Op: rules.Less, Number: float64(n)}
 }
 func keepFiring(d time.Duration) func(*rules.Rule) {
-	return func(r *rules.Rule) { r.Then[0].Notice = &rules.Notice{KeepFiringFor: d} }
+	return func(r *rules.Rule) { r.Then[0].Alert = &rules.AlertOptions{KeepFiringFor: d} }
 }
 func lasting10s(r *rules.Rule) { r.Match[0].InStateFor = 10 * time.Second }
 func kills(r *rules.Rule) {
@@ -91,7 +91,7 @@ func kills(r *rules.Rule) {
 	r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1000, Per: time.Minute}, Order: rules.Oldest}}
 }
 
-// eachSecond makes a set that looks each second.
+// eachSecond makes a set that scans each second.
 func eachSecond(list ...rules.Rule) rules.Set {
 	s := set(list...)
 	s.Settings.Interval = time.Second
@@ -128,8 +128,8 @@ func TestGroups(t *testing.T) {
 			b.many(cookie, n, 0, func(s *simSocket) { s.entered, s.progress, s.lastAck, s.lastData = b.now, b.now, b.now, b.now })
 		}
 	}
-	fails := func(b *bench) { b.lookErr = errors.New("cut short") }
-	succeeds := func(b *bench) { b.lookErr = nil }
+	fails := func(b *bench) { b.scanErr = errors.New("cut short") }
+	succeeds := func(b *bench) { b.scanErr = nil }
 	until := func(c ...rules.Condition) func(*rules.Rule) { return func(r *rules.Rule) { r.Until = c } }
 	when := func(c ...rules.Condition) func(*rules.Rule) { return func(r *rules.Rule) { r.When = c } }
 	lasts := func(d time.Duration) func(*rules.Rule) { return func(r *rules.Rule) { r.For = d } }
@@ -197,7 +197,7 @@ func TestGroups(t *testing.T) {
 			want: []string{"0s r firing dport=80 count 4", "3s r kill done 1", "3s r kill done 2", "3s r kill done 3", "3s r kill done 4",
 				"4s r quiet dport=80 count 0"}},
 		{name: "an alert about single sockets", rule: killing("r", func(r *rules.Rule) {
-			r.Then = []rules.Action{{Kind: rules.Alert, Notice: &rules.Notice{KeepFiringFor: 5 * time.Second}}}
+			r.Then = []rules.Action{{Kind: rules.Alert, Alert: &rules.AlertOptions{KeepFiringFor: 5 * time.Second}}}
 		}), moments: []moment{{500 * time.Millisecond, adds(1, 3)}, {20500 * time.Millisecond, remove(1, 2)}, {30500 * time.Millisecond, remove(3, 3)}},
 			want: []string{"10.5s r alert 0 count 3", "10.5s r firing count 3", "31s r quiet count 0", "36s r alert 0 ended"}},
 	}
@@ -220,13 +220,13 @@ func TestGroups(t *testing.T) {
 }
 
 // TestTotal shows that the number of timewait sockets comes from the counters:
-// no look is made.
+// no scan is made.
 func TestTotal(t *testing.T) {
 	total := above(3, func(r *rules.Rule) {
 		r.Match, r.GroupBy = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}, nil
 	})
 	b := newBench(t)
-	b.count = Counted{OK: true, HasTimeWait: true, TimeWait: 3}
+	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
 	b.rule(set(total))
 	b.until(20 * time.Second)
 	b.count.TimeWait = 4
@@ -241,8 +241,8 @@ func TestTotal(t *testing.T) {
 	b.count.TimeWait = 1
 	b.until(2 * time.Minute)
 	b.want("21s r pending count 4", "33s r alert 0 count 4", "33s r firing count 4", "1m1s r alert 0 ended", "1m1s r quiet count 1")
-	if len(b.looks) > 0 || b.counts > 2*60+1 {
-		t.Errorf("%d looks and %d readings of the counters, want no look", len(b.looks), b.counts)
+	if len(b.scans) > 0 || b.counts > 2*60+1 {
+		t.Errorf("%d looks and %d readings of the counters, want no look", len(b.scans), b.counts)
 	}
 	if v := b.e.Overview(b.now).Rules[0]; v.Sockets != 1 || v.Firing != 0 || len(v.Groups) != 1 {
 		t.Errorf("overview %+v", v)
@@ -254,11 +254,11 @@ func TestTotal(t *testing.T) {
 func TestCountersBoundACount(t *testing.T) {
 	byPeer := above(3, func(r *rules.Rule) { r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}} })
 	b := newBench(t)
-	b.count = Counted{OK: true, HasTimeWait: true, TimeWait: 3}
+	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
 	b.rule(eachSecond(byPeer))
 	b.until(100 * time.Second)
-	if len(b.looks) != 1 {
-		t.Fatalf("%d looks under the threshold, want only the first", len(b.looks))
+	if len(b.scans) != 1 {
+		t.Fatalf("%d looks under the threshold, want only the first", len(b.scans))
 	}
 	b.many(1, 4, 0, func(s *simSocket) {
 		s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
@@ -269,21 +269,21 @@ func TestCountersBoundACount(t *testing.T) {
 	b.count.TimeWait = 0
 	b.until(3 * time.Minute)
 	b.want("1m41s r pending dport=80 count 4", "1m51s r alert 0 dport=80 count 4", "1m51s r firing dport=80 count 4", "1m56s r alert 0 dport=80 ended", "1m56s r quiet dport=80 count 0")
-	if n := len(b.looks); n > 18 {
+	if n := len(b.scans); n > 18 {
 		t.Errorf("%d looks, want none once it is over", n)
 	}
 }
 
-// TestGroupsWithoutSegments shows that no look is spared while a group is about
+// TestGroupsWithoutSegments shows that no scan is spared while a group is about
 // to fire, nor where sockets come to count by their age alone.
 func TestGroupsWithoutSegments(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasInSegs: true}
+	b.count = CountersRead{OK: true, HasInSegs: true}
 	b.many(1, 4, 0)
 	b.rule(eachSecond(above(3, func(r *rules.Rule) { r.Match[0].InStateFor = time.Minute })))
 	b.until(90 * time.Second)
 	b.want("1m1s r pending dport=80 count 4", "1m11s r alert 0 dport=80 count 4", "1m11s r firing dport=80 count 4")
-	if n := len(b.looks); n > 40 {
+	if n := len(b.scans); n > 40 {
 		t.Errorf("%d looks, most of which could change nothing", n)
 	}
 }
@@ -315,7 +315,7 @@ func TestGroupsCountByTracks(t *testing.T) {
 // are not reserved, and on every path those that listeners have bound.
 func TestPortUsage(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{
+	b.count = CountersRead{
 		OK: true, Ephemeral: ssfilter.PortRange{First: 10000, Last: 10010},
 		Ports: []ssfilter.PortRange{{First: 10000, Last: 10004}, {First: 10006, Last: 10010}}, // of 11 the last is never chosen
 	}
@@ -354,11 +354,11 @@ func TestPortUsage(t *testing.T) {
 	b.want("5s r alert 0 dport=80 ended", "5s r quiet dport=80 count 7")
 }
 
-// TestPortsThatAreNotKnown: that is said once, also where there are looks for other
+// TestPortsThatAreNotKnown: that is said once, also where there are scans for other
 // rules in between.
 func TestPortsThatAreNotKnown(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true}
+	b.count = CountersRead{OK: true}
 	usage := above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}, time.Hour
 	})
@@ -454,7 +454,7 @@ func TestKilledGroupsDoNotFlap(t *testing.T) {
 	b := newBench(t)
 	b.rule(eachSecond(above(3, kills, func(r *rules.Rule) {
 		r.For = 5 * time.Second
-		r.Then = append(r.Then, rules.Action{Kind: rules.Alert, Notice: &rules.Notice{KeepFiringFor: time.Minute}})
+		r.Then = append(r.Then, rules.Action{Kind: rules.Alert, Alert: &rules.AlertOptions{KeepFiringFor: time.Minute}})
 	})))
 	for i := range 20 {
 		b.many(uint64(1+10*i), 4, 0, func(s *simSocket) { s.entered, s.progress, s.lastAck, s.lastData = b.now, b.now, b.now, b.now })
@@ -603,7 +603,7 @@ func TestStandIn(t *testing.T) {
 	again.now, again.kept, again.sockets = benchStart.Add(20*time.Second), b.kept, b.sockets
 	again.step(Restored{Groups: b.kept, Memories: []sock.Memory{{Cookie: 77, State: ssfilter.CloseWait}}})
 	watching := eachSecond(above(1, func(r *rules.Rule) { r.Name, r.Then = "built-in", []rules.Action{{Kind: rules.Log}} }))
-	again.step(Ruled{Program: Compile(&watching), StandIn: true})
+	again.step(RulesChanged{Program: Compile(&watching), Fallback: true})
 	again.until(60 * time.Second)
 	if !cmp.Equal(again.kept, b.kept) || again.e.restored == nil {
 		t.Errorf("while others stand in, kept is %+v, want %+v; %d memories are left", again.kept, b.kept, len(again.e.restored))
@@ -667,7 +667,7 @@ func TestGrowthIsEven(t *testing.T) {
 // says that there are none.
 func TestNoTimewaitsAtAll(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasTimeWait: true, TimeWait: 4}
+	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 4}
 	b.many(1, 4, 0, func(s *simSocket) {
 		s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
 	})
@@ -682,11 +682,11 @@ func TestNoTimewaitsAtAll(t *testing.T) {
 	b.want("6s r alert 0 count 0", "6s r firing count 0")
 }
 
-// TestSparedLooksShowNothingOld: what the last look found is not shown for ever
+// TestSparedScansShowNothingOld: what the last scan found is not shown for ever
 // where the counter says that it is gone.
-func TestSparedLooksShowNothingOld(t *testing.T) {
+func TestSparedScansShowNothingOld(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasTimeWait: true, TimeWait: 3}
+	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
 	b.many(1, 3, 0, func(s *simSocket) {
 		s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
 	})
@@ -706,13 +706,13 @@ func TestSparedLooksShowNothingOld(t *testing.T) {
 	if v := shown(); v.Sockets+v.Candidates+len(v.Groups) != 0 || v.Oldest != 0 {
 		t.Errorf("none is left, and shown is %+v", v)
 	}
-	if len(b.looks) != 1 {
-		t.Errorf("%d looks, want only the first", len(b.looks))
+	if len(b.scans) != 1 {
+		t.Errorf("%d looks, want only the first", len(b.scans))
 	}
 }
 
 // TestFiringGroupsKeepToTheBudget: that new groups fire all the time does not have
-// the table looked at all the time.
+// the table scanned all the time.
 func TestFiringGroupsKeepToTheBudget(t *testing.T) {
 	const cost, lasts = time.Second, time.Hour
 	for _, held := range []time.Duration{0, 10 * time.Second} {
@@ -723,26 +723,26 @@ func TestFiringGroupsKeepToTheBudget(t *testing.T) {
 		}))
 		e := New(Config{Precision: benchJiffy})
 		now := benchStart
-		p := e.Step(now, Ruled{Program: Compile(&s)})
+		p := e.Step(now, RulesChanged{Program: Compile(&s)})
 		busy, fired := time.Duration(0), 0
 		for now < benchStart.Add(lasts) {
 			switch {
-			case p.Look != nil:
-				f := p.Look.Begin(now)
+			case p.Scan != nil:
+				f := p.Scan.Begin(now)
 				peers := 1 + int(now.Sub(benchStart)/time.Second) // one more each second
 				for _, s := range flood(4*peers, peers) {
 					f.Take(&s, now)
 				}
 				sent := now
 				now, busy = now.Add(cost), busy+cost
-				p = e.Step(now, Looked{Finding: f, Sent: sent, Cost: cost})
+				p = e.Step(now, ScanDone{Result: f, Sent: sent, Cost: cost})
 			case p.Count:
-				p = e.Step(now, Counted{OK: true})
+				p = e.Step(now, CountersRead{OK: true})
 			default:
 				now = max(now.Add(time.Millisecond), p.Wake)
 				p = e.Step(now, nil)
 			}
-			for _, turn := range p.Turns {
+			for _, turn := range p.Transitions {
 				if turn.To == Firing {
 					fired++
 				}
@@ -762,7 +762,7 @@ func TestShedding(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := New(Config{})
 			s := set(above(0))
-			e.Step(benchStart, Ruled{Program: Compile(&s)})
+			e.Step(benchStart, RulesChanged{Program: Compile(&s)})
 			rg := e.groups[0]
 			for i := range maxGroups {
 				g := newGroup()
@@ -807,7 +807,7 @@ func TestPhases(t *testing.T) {
 			got := sent.Add(time.Duration(rng.Int64N(int64(time.Second))))
 			now = got
 			if rng.IntN(5) == 0 {
-				continue // a look that failed
+				continue // a scan that failed
 			}
 			n := rng.IntN(12)
 			if rng.IntN(3) > 0 {
@@ -855,17 +855,17 @@ func TestTooManyGroups(t *testing.T) {
 		r.GroupBy, r.When = []rules.GroupKey{rules.ByDst}, []rules.Condition{more(1)}
 	}))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, Ruled{Program: Compile(&s)})
+	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
 	said := 0
 	for i := range 3 {
 		now := benchStart.Add(time.Duration(i) * time.Second)
 		e.Step(now, nil)
-		p := e.Step(now, Counted{})
-		f := p.Look.Begin(now)
+		p := e.Step(now, CountersRead{})
+		f := p.Scan.Begin(now)
 		for i := range sockets {
 			f.Take(&sockets[i], now)
 		}
-		for _, n := range e.Step(now, Looked{Finding: f, Sent: now}).Notes {
+		for _, n := range e.Step(now, ScanDone{Result: f, Sent: now}).Notes {
 			if strings.Contains(n.Text, "more groups than are kept count of") {
 				said++
 			}
@@ -876,18 +876,18 @@ func TestTooManyGroups(t *testing.T) {
 	}
 }
 
-// TestLooksRepeatSockets: one that a look comes upon twice counts once.
-func TestLooksRepeatSockets(t *testing.T) {
+// TestScansRepeatSockets: one that a scan comes upon twice counts once.
+func TestScansRepeatSockets(t *testing.T) {
 	s := eachSecond(above(3))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, Ruled{Program: Compile(&s)})
-	f := e.Step(benchStart, Counted{}).Look.Begin(benchStart)
+	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+	f := e.Step(benchStart, CountersRead{}).Scan.Begin(benchStart)
 	sockets := crowd(20)
 	for i := range sockets {
 		f.Take(&sockets[i], benchStart)
 		f.Take(&sockets[max(0, i-3)], benchStart)
 	}
-	e.Step(benchStart, Looked{Finding: f, Sent: benchStart})
+	e.Step(benchStart, ScanDone{Result: f, Sent: benchStart})
 	if n := e.Overview(benchStart).Rules[0].Sockets; n != 20 {
 		t.Errorf("%d sockets counted, want 20", n)
 	}

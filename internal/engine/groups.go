@@ -18,12 +18,12 @@ const mostTurns = 100
 // has one, which fires while any socket is due.
 type ruleGroups struct {
 	groups  map[groupID]*group
-	looked  sock.Instant  // when the last whole look was in, or the counters; 0: there was none in this run
+	scanned sock.Instant  // when the last whole scan was in, or the counters; 0: there was none in this run
 	still   sock.Instant  // until when the counters tell that nothing has come since
 	tallied int           // groups that it found
 	paths   int           // and paths, for the usage of ports
 	seen    []*cookieSet  // at the last two, for growth: one may miss what is there
-	full    spell         // of looks that found more than there is room for
+	full    spell         // of scans that found more than there is room for
 	in      map[Phase]int // how many groups are pending, and fire
 	nearest []nearGroup   // of those that were quiet at the last sample: at most mostShown
 
@@ -67,7 +67,7 @@ func (rg *ruleGroups) account(from, to Phase) {
 func (rg *ruleGroups) astir() bool { return rg.in[Pending]+rg.in[Firing] > 0 }
 
 // A Turn is a group's change from one phase to another.
-type Turn struct {
+type Transition struct {
 	Rule   string
 	DryRun bool
 	Takes  bool              // the rule takes sockets away
@@ -78,13 +78,13 @@ type Turn struct {
 	Since    sock.Instant // the condition has held since, or did
 }
 
-// take takes in what a whole look counted for a rule.
+// take takes in what a whole scan counted for a rule.
 func (e *Engine) take(rule int, t *groupTally, ports *portUse, sent, got sock.Instant) {
 	rg, r := e.groups[rule], &e.program.rules[rule]
 	rg.nearest = rg.nearest[:0]
 	turns := 0
-	doubted := rg.looked != 0 && sent.Sub(rg.looked) > e.trusted(rule)
-	since := max(rg.looked, rg.still) // what is new came after
+	doubted := rg.scanned != 0 && sent.Sub(rg.scanned) > e.trusted(rule)
+	since := max(rg.scanned, rg.still) // what is new came after
 	if r.onlyTimeWait() {
 		since = max(since, got.Add(-timeWaitLen))
 	}
@@ -143,11 +143,11 @@ func (e *Engine) take(rule int, t *groupTally, ports *portUse, sent, got sock.In
 // after since, and returns how many a minute that makes.
 func (rg *ruleGroups) grow(g *group, fresh uint32, since, got sock.Instant) float64 {
 	switch {
-	case g.growing == nil && rg.looked == 0:
+	case g.growing == nil && rg.scanned == 0:
 		g.growing = &growth{at: got}
 	case g.growing == nil:
 		g.growing = &growth{at: since}
-	case rg.looked == 0:
+	case rg.scanned == 0:
 		g.growing.miss(got)
 	default:
 		g.growing.add(0, max(since, g.growing.at))
@@ -195,7 +195,7 @@ func (e *Engine) sample(rule int, id groupID, g *group, known bool, m Measured, 
 
 // turn tells that a group has changed its phase.
 func (e *Engine) turn(r *rule, id groupID, g *group, from Phase, since sock.Instant) {
-	e.plan.Turns = append(e.plan.Turns, Turn{
+	e.plan.Transitions = append(e.plan.Transitions, Transition{
 		Rule: r.Name, DryRun: r.DryRun, Takes: r.destroys, When: r.When, Group: id.labels(r.GroupBy), Measured: g.Measured, From: from, To: g.phase(), Since: since,
 	})
 }
@@ -279,7 +279,7 @@ func (rg *ruleGroups) nextFiring(r *rule) sock.Instant {
 }
 
 // sampleTotals takes in what the counters tell of the rules that need nothing else.
-func (e *Engine) sampleTotals(in Counted, now sock.Instant) {
+func (e *Engine) sampleTotals(in CountersRead, now sock.Instant) {
 	s := &e.sight
 	if e.program.sample == 0 {
 		return
@@ -300,7 +300,7 @@ func (e *Engine) sampleTotals(in Counted, now sock.Instant) {
 			if !remembered {
 				g = newGroup()
 			}
-			rg.nearest, rg.looked = rg.nearest[:0], now
+			rg.nearest, rg.scanned = rg.nearest[:0], now
 			e.sample(i, "", g, remembered, Measured{Count: int(in.TimeWait)}, s.asked, now, true)
 			rg.fresh = true
 		}
@@ -318,13 +318,13 @@ func (e *Engine) fired(rule int, s *sock.Socket, now sock.Instant) (at sock.Inst
 	switch {
 	case g == nil || g.firing == never:
 		return never, false
-	case g.doubted || rg.looked == 0 || now.Sub(rg.looked) > e.trusted(rule):
+	case g.doubted || rg.scanned == 0 || now.Sub(rg.scanned) > e.trusted(rule):
 		return never, true
 	}
 	return g.firing, false
 }
 
-// trusted is for how long after a look what fires is acted on.
+// trusted is for how long after a scan what fires is acted on.
 func (e *Engine) trusted(rule int) time.Duration {
 	return max(outage, 2*e.sight.gap[e.program.rules[rule].class])
 }

@@ -94,8 +94,8 @@ func TestGrowthOfALeakInTime(t *testing.T) {
 	b.want("1m31s r alert 0 dport=80 count 30", "1m31s r firing dport=80 count 30")
 }
 
-// TestGrowthAndALookThatMisses: what one look misses is not new to the next.
-func TestGrowthAndALookThatMisses(t *testing.T) {
+// TestGrowthAndALookThatMisses: what one scan misses is not new to the next.
+func TestGrowthAndAScanThatMisses(t *testing.T) {
 	b := newBench(t)
 	b.many(1, 100, time.Minute)
 	b.rule(eachSecond(above(0, growing(0))))
@@ -109,9 +109,9 @@ func TestGrowthAndALookThatMisses(t *testing.T) {
 	b.want()
 }
 
-// TestGrowthWhileLooksFail: 60 sockets that came in half an hour of looks that fail are
+// TestGrowthWhileLooksFail: 60 sockets that came in half an hour of scans that fail are
 // two a minute, in a group that was known, and in one that nobody has seen before.
-func TestGrowthWhileLooksFail(t *testing.T) {
+func TestGrowthWhileScansFail(t *testing.T) {
 	for name, known := range map[string]bool{"known": true, "new": false} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -122,12 +122,12 @@ func TestGrowthWhileLooksFail(t *testing.T) {
 				b.many(2, 1, time.Minute, toPort(81))
 			}
 			b.until(30500 * time.Millisecond)
-			b.lookErr = errors.New("cut short")
+			b.scanErr = errors.New("cut short")
 			for i := range 60 {
 				b.until(31*time.Second + time.Duration(i)*30*time.Second)
 				b.many(uint64(11+i), 1, 0, toPort(81), b.begun)
 			}
-			b.lookErr = nil
+			b.scanErr = nil
 			b.until(35 * time.Minute)
 			b.want()
 		})
@@ -135,10 +135,10 @@ func TestGrowthWhileLooksFail(t *testing.T) {
 }
 
 // TestGrowthAfterSparedLooks: timewait sockets are of the last minute, however long
-// the counter has spared looks for them.
-func TestGrowthAfterSparedLooks(t *testing.T) {
+// the counter has spared scans for them.
+func TestGrowthAfterSparedScans(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasTimeWait: true}
+	b.count = CountersRead{OK: true, HasTimeWait: true}
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 		r.For, r.When = 0, []rules.Condition{more(30), {Metric: rules.Growth, Op: rules.Greater, Number: 15}}
@@ -158,7 +158,7 @@ func TestGrowthAfterSparedLooks(t *testing.T) {
 }
 
 // TestGrowthAndTwoRestarts: what grew is not forgotten by a run that ends before its
-// first look.
+// first scan.
 func TestGrowthAndTwoRestarts(t *testing.T) {
 	rule := above(0, growing(1), func(r *rules.Rule) { r.Until = []rules.Condition{{Metric: rules.Growth, Op: rules.Less, Number: 1}} })
 	s := eachSecond(rule)
@@ -170,7 +170,7 @@ func TestGrowthAndTwoRestarts(t *testing.T) {
 	before.until(60 * time.Second)
 	short := New(Config{Precision: benchJiffy, Self: 1})
 	short.Step(before.now, Restored{Groups: before.kept})
-	p := short.Step(before.now, Ruled{Program: Compile(&s)})
+	p := short.Step(before.now, RulesChanged{Program: Compile(&s)})
 	after := newBench(t)
 	after.sockets, after.now, after.alarms = before.sockets, before.now, before.alarms
 	after.step(Restored{Groups: p.Groups})
@@ -202,12 +202,12 @@ func TestSteadyGrowthOverARestart(t *testing.T) {
 	after.want()
 }
 
-// TestGrowthAfterReloadAndSparedLooks: new rules have a look of their own before any is
+// TestGrowthAfterReloadAndSparedLooks: new rules have a scan of their own before any is
 // spared, or all that comes next would seem to have been there.
-func TestGrowthAfterReloadAndSparedLooks(t *testing.T) {
+func TestGrowthAfterReloadAndSparedScans(t *testing.T) {
 	for _, reload := range []bool{false, true} {
 		b := newBench(t)
-		b.count = Counted{OK: true, HasTimeWait: true}
+		b.count = CountersRead{OK: true, HasTimeWait: true}
 		r := above(0, func(r *rules.Rule) {
 			r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 			r.For, r.When = 0, []rules.Condition{more(30), {Metric: rules.Growth, Op: rules.Greater, Number: 15}}
@@ -227,16 +227,16 @@ func TestGrowthAfterReloadAndSparedLooks(t *testing.T) {
 }
 
 // TestGrowthAfterLooksSparedBySegments: nothing came while no segment did.
-func TestGrowthAfterLooksSparedBySegments(t *testing.T) {
+func TestGrowthAfterScansSparedBySegments(t *testing.T) {
 	for _, gap := range []time.Duration{15 * time.Second, time.Minute} {
 		b := newBench(t)
-		b.count = Counted{OK: true, HasInSegs: true, InSegs: 1}
+		b.count = CountersRead{OK: true, HasInSegs: true, InSegs: 1}
 		b.many(1, 3, time.Hour)
 		s := eachSecond(above(0, growing(15)))
 		s.Settings.Interval = gap
 		b.rule(s)
 		b.until(11*gap - gap/2)
-		n := len(b.looks)
+		n := len(b.scans)
 		b.many(1000, 100, 0, b.begun)
 		b.count.InSegs++
 		b.until(11*gap + gap/2)

@@ -28,7 +28,7 @@ var hindrances = map[string]string{
 // Guard says why a socket is not to be touched, whatever a rule or a person
 // says, or "". Held is nil where nobody has looked for its holders; self is the
 // watchdog's own process.
-func Guard(s *sock.Socket, protect []rules.Match, able Able, held *Holders, self int) string {
+func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, held *Holders, self int) string {
 	switch {
 	case s.State == ssfilter.Listening || s.State == ssfilter.Close || s.State == ssfilter.BoundInactive:
 		return notConnected
@@ -38,8 +38,8 @@ func Guard(s *sock.Socket, protect []rules.Match, able Able, held *Holders, self
 		return subflow
 	case inBacklog(s):
 		return unaccepted
-	case orphan(s) && able.KillOrphan != "":
-		return able.KillOrphan
+	case orphan(s) && capabilities.KillOrphan != "":
+		return capabilities.KillOrphan
 	case held != nil && held.Kernel && s.Inode != 0:
 		return kernels
 	case held != nil && held.by(self):
@@ -50,7 +50,7 @@ func Guard(s *sock.Socket, protect []rules.Match, able Able, held *Holders, self
 }
 
 // Cannot says why the socket cannot be destroyed here, or "".
-func (a Able) Cannot(s *sock.Socket) string {
+func (a Capabilities) Cannot(s *sock.Socket) string {
 	if s.State == ssfilter.TimeWait && a.KillTimeWait != "" {
 		return a.KillTimeWait
 	}
@@ -85,7 +85,7 @@ type Holders struct {
 }
 
 // Of returns the holders of an inode that was asked for.
-func (in *Owned) Of(inode uint32) *Holders {
+func (in *HoldersFound) Of(inode uint32) *Holders {
 	held := in.Holders[inode]
 	return &Holders{Owners: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
 }

@@ -14,27 +14,27 @@ func TestGuard(t *testing.T) {
 	orphaned := func(s *sock.Socket) { s.Inode = 0 }
 	byOthers := &Holders{Owners: []sock.Owner{{PID: 2}}}
 	tests := []struct {
-		name string
-		s    sock.Socket
-		able Able
-		held *Holders
-		want string
+		name         string
+		s            sock.Socket
+		capabilities Capabilities
+		held         *Holders
+		want         string
 	}{
-		{"a leak", full(ssfilter.CloseWait), Able{}, byOthers, ""},
-		{"nobody has looked for its holders", full(ssfilter.CloseWait), Able{}, nil, ""},
-		{"listening", full(ssfilter.Listening), Able{}, nil, "not connected"},
-		{"closed", full(ssfilter.Close), Able{}, nil, "not connected"},
-		{"bound", full(ssfilter.BoundInactive), Able{}, nil, "not connected"},
-		{"protected by its port", full(ssfilter.CloseWait, func(s *sock.Socket) { s.Dst = endpoint(22) }), Able{}, nil, "protected"},
-		{"protected by its user", full(ssfilter.CloseWait, func(s *sock.Socket) { s.UID = 7 }), Able{}, nil, "protected"},
-		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Able{}, nil, "protected"},
-		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Able{}, nil, "an MPTCP subflow"},
-		{"held by the kernel", full(ssfilter.Established), Able{}, &Holders{Kernel: true}, "held by the kernel"},
-		{"the watchdog's own", full(ssfilter.Established), Able{}, &Holders{Owners: []sock.Owner{{PID: 2}, {PID: self}}}, "sockdog's own"},
+		{"a leak", full(ssfilter.CloseWait), Capabilities{}, byOthers, ""},
+		{"nobody has looked for its holders", full(ssfilter.CloseWait), Capabilities{}, nil, ""},
+		{"listening", full(ssfilter.Listening), Capabilities{}, nil, "not connected"},
+		{"closed", full(ssfilter.Close), Capabilities{}, nil, "not connected"},
+		{"bound", full(ssfilter.BoundInactive), Capabilities{}, nil, "not connected"},
+		{"protected by its port", full(ssfilter.CloseWait, func(s *sock.Socket) { s.Dst = endpoint(22) }), Capabilities{}, nil, "protected"},
+		{"protected by its user", full(ssfilter.CloseWait, func(s *sock.Socket) { s.UID = 7 }), Capabilities{}, nil, "protected"},
+		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Capabilities{}, nil, "protected"},
+		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Capabilities{}, nil, "an MPTCP subflow"},
+		{"held by the kernel", full(ssfilter.Established), Capabilities{}, &Holders{Kernel: true}, "held by the kernel"},
+		{"the watchdog's own", full(ssfilter.Established), Capabilities{}, &Holders{Owners: []sock.Owner{{PID: 2}, {PID: self}}}, "sockdog's own"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if got := Guard(&test.s, protect, test.able, test.held, self); got != test.want {
+			if got := Guard(&test.s, protect, test.capabilities, test.held, self); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
@@ -42,7 +42,7 @@ func TestGuard(t *testing.T) {
 	for name, state := range map[string]ssfilter.State{"in an accept queue": ssfilter.CloseWait, "it would leak": ssfilter.LastAck} {
 		t.Run(name, func(t *testing.T) {
 			s := full(state, orphaned)
-			if got := Guard(&s, nil, Able{KillOrphan: "it would leak"}, nil, self); got != name {
+			if got := Guard(&s, nil, Capabilities{KillOrphan: "it would leak"}, nil, self); got != name {
 				t.Errorf("got %q, want %q", got, name)
 			}
 		})
@@ -53,14 +53,14 @@ func TestHolders(t *testing.T) {
 	owner := []sock.Owner{{PID: 2}}
 	tests := []struct {
 		name   string
-		owned  Owned
+		owned  HoldersFound
 		inode  uint32
 		kernel bool
 	}{
-		{"held by a process", Owned{Complete: true, Holders: map[uint32][]sock.Owner{5: owner}}, 5, false},
-		{"held by none", Owned{Complete: true}, 5, true},
-		{"held by none that could be read", Owned{}, 5, false},
-		{"no inode", Owned{Complete: true}, 0, false},
+		{"held by a process", HoldersFound{Complete: true, Holders: map[uint32][]sock.Owner{5: owner}}, 5, false},
+		{"held by none", HoldersFound{Complete: true}, 5, true},
+		{"held by none that could be read", HoldersFound{}, 5, false},
+		{"no inode", HoldersFound{Complete: true}, 0, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -72,13 +72,13 @@ func TestHolders(t *testing.T) {
 }
 
 func TestCannot(t *testing.T) {
-	able := Able{Kill: "not permitted", KillTimeWait: "too old"}
+	capabilities := Capabilities{Kill: "not permitted", KillTimeWait: "too old"}
 	for state, want := range map[ssfilter.State]string{ssfilter.CloseWait: "not permitted", ssfilter.TimeWait: "too old"} {
-		if s := full(state); able.Cannot(&s) != want {
-			t.Errorf("%s: %q, want %q", state, able.Cannot(&s), want)
+		if s := full(state); capabilities.Cannot(&s) != want {
+			t.Errorf("%s: %q, want %q", state, capabilities.Cannot(&s), want)
 		}
 	}
-	if s := full(ssfilter.TimeWait); (Able{}).Cannot(&s) != "" {
+	if s := full(ssfilter.TimeWait); (Capabilities{}).Cannot(&s) != "" {
 		t.Error("nothing is in the way, and it cannot")
 	}
 }

@@ -14,7 +14,7 @@ import (
 // thousand rules cost little more than the few that mean it. A match that names
 // a port is certainly false at any other.
 type index struct {
-	entries []entry // the matches of the rules that looks are made for, in the order of the file
+	entries []entry // the matches of the rules that scans are made for, in the order of the file
 	byPort  [2]portIndex
 	rest    []int32 // entries to be tried for every socket
 }

@@ -126,7 +126,7 @@ func TestIndexIsNoShortcut(t *testing.T) {
 	})
 }
 
-// TestQueryOfManyRules shows that a look for many rules asks for their ports
+// TestQueryOfManyRules shows that a scan for many rules asks for their ports
 // alone, and for all that only the kernel can tell; and that no socket escapes it.
 func TestQueryOfManyRules(t *testing.T) {
 	many := func(n int, more ...ssfilter.Expr) sock.Query {
@@ -201,7 +201,7 @@ func TestIndexIsBounded(t *testing.T) {
 
 func TestMatchingDoesNotAllocate(t *testing.T) {
 	s := set(killing("port", match(where("dport = 5432"))), killing("ports", match(where("dport >= 5000 and sport != 22"))), killing("peer", match(where("dst 10.0.0.0/8"))))
-	f := (&Look{program: Compile(&s), of: 1 << sparse, precision: benchJiffy}).Begin(benchStart)
+	f := (&Scan{program: Compile(&s), of: 1 << sparse, precision: benchJiffy}).Begin(benchStart)
 	found := full(ssfilter.CloseWait)
 	found.Dst = endpoint(5432)
 	if allocs := testing.AllocsPerRun(100, func() { found.ID.Cookie++; f.Take(&found, benchStart) }); allocs > 0 || f.later == never {

@@ -14,15 +14,15 @@ const (
 	// keptEvery is how often that is said to be still so.
 	keptEvery = 30 * time.Second
 	// outage is how long nobody may have looked for a condition to have held all the
-	// same, as if looks had failed; and for how long what fires is acted on without a
-	// look that shows it.
+	// same, as if scans had failed; and for how long what fires is acted on without a
+	// scan that shows it.
 	outage = 2 * time.Minute
 )
 
 // keep has what must outlive a restart kept: whatever has changed, and now and
 // then what has not.
 func (e *Engine) keep(now sock.Instant) {
-	if !e.turned && now < e.keptAt || e.standIn && len(e.revived) > 0 {
+	if !e.turned && now < e.keptAt || e.fallback && len(e.revived) > 0 {
 		return
 	}
 	// Those of which people were told come first: a restart tells the first ones one
@@ -95,11 +95,11 @@ func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
 	}
 	if k.Fresh > 0 && r.measures(rules.Growth) {
 		g.growing = grown(k.Fresh, k.Known)
-		g.Growth = float64(k.Fresh) / growthOver.Minutes() // to be kept again before the first look
+		g.Growth = float64(k.Fresh) / growthOver.Minutes() // to be kept again before the first scan
 	}
 	for j := range r.Then {
 		a := &r.Then[j]
-		if a.Kind != rules.Alert || k.Firing == 0 || k.Ended != 0 && k.Ended.Add(a.Notice.KeepFiringFor) <= k.Known {
+		if a.Kind != rules.Alert || k.Firing == 0 || k.Ended != 0 && k.Ended.Add(a.Alert.KeepFiringFor) <= k.Known {
 			continue
 		}
 		if k.Firing.Add(a.After) <= min(g.ended, k.Known) {
@@ -110,5 +110,5 @@ func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
 		rg.add(id, g)
 	}
 	rg.firing = rg.in[Firing] > 0
-	rg.next = now // an alert that goes on may have to end before the first look
+	rg.next = now // an alert that goes on may have to end before the first scan
 }

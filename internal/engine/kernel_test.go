@@ -104,9 +104,9 @@ func (s *simSocket) report(now sock.Instant, jiffy time.Duration) sock.Socket {
 	return r
 }
 
-// look is what a look shows of the socket: what only bytecode can ask for comes
+// scan is what a scan shows of the socket: what only bytecode can ask for comes
 // with it where the query asks.
-func (s *simSocket) look(q *sock.Query, now sock.Instant, jiffy time.Duration) sock.Socket {
+func (s *simSocket) scan(q *sock.Query, now sock.Instant, jiffy time.Duration) sock.Socket {
 	r := s.report(now, jiffy)
 	if ssfilter.AsksAutobound(q.Where) {
 		r.Autobound = ssfilter.TriOf(!s.bound || s.mini) // which has no locks
@@ -169,8 +169,8 @@ func (k *simKernel) alive(s *simSocket, conn int) bool {
 }
 
 // count is what the counters hold.
-func (k *simKernel) count() Counted {
-	c := Counted{OK: true, InSegs: k.inSegs, HasInSegs: true, HasTimeWait: true}
+func (k *simKernel) count() CountersRead {
+	c := CountersRead{OK: true, InSegs: k.inSegs, HasInSegs: true, HasTimeWait: true}
 	for _, s := range k.sockets {
 		if s.mini {
 			c.TimeWait++

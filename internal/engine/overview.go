@@ -16,23 +16,23 @@ import (
 type Overview struct {
 	Rules []RuleOverview // in the order of the file
 
-	// States counts the sockets of the last whole looks. A state of which they did
+	// States counts the sockets of the last whole scans. A state of which they did
 	// not ask for every socket is absent.
 	States map[ssfilter.State]int
 
-	Looks, FailedLooks uint64
-	Interval           time.Duration // between the looks of the rules that want them most often; 0: none are made
-	Wanted             time.Duration // what it would be, had looks no cost
-	Cost               time.Duration // of CPU, of the dearest look
-	Failing            bool          // looks fail, and not just one did
+	Scans, FailedScans uint64
+	Interval           time.Duration // between the scans of the rules that want them most often; 0: none are made
+	Wanted             time.Duration // what it would be, had scans no cost
+	Cost               time.Duration // of CPU, of the dearest scan
+	Failing            bool          // scans fail, and not just one did
 	Stretched          bool          // Interval is so much above Wanted that it was said
-	Left               int           // sockets that the last looks had no room for
+	Left               int           // sockets that the last scans had no room for
 	CannotKill         string        // why sockets cannot be destroyed; empty: they can
 	WalkHangs          bool          // a walk through /proc takes long
 	Spins              []Spin        // what the kills of rules have done to holders
 }
 
-// failingAfter is how many looks that failed, one soon after the other, are more than a
+// failingAfter is how many scans that failed, one soon after the other, are more than a
 // table that changed too fast during one.
 const failingAfter = 2
 
@@ -44,7 +44,7 @@ type RuleOverview struct {
 	Name, Description string
 	Enabled, DryRun   bool
 
-	Sockets    int           // that match in full, by the last whole look
+	Sockets    int           // that match in full, by the last whole scan
 	Candidates int           // that match in all but their age
 	Oldest     time.Duration // of those, the longest in its state; 0: there is none
 	FirstDue   time.Duration // until the first of those matches in full that do not yet; Never: none will
@@ -120,7 +120,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.program.rules)), States: maps.Clone(s.states),
-		Looks: s.looks, FailedLooks: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.able.Kill, WalkHangs: e.owners.hangs, Spins: e.spinning(),
+		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.capabilities.Kill, WalkHangs: e.owners.hangs, Spins: e.spinning(),
 	}
 	for c, wanted := range e.program.gaps {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {

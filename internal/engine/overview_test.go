@@ -60,16 +60,16 @@ func TestOverview(t *testing.T) {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
 	o.Rules = nil
-	if diff := cmp.Diff(Overview{States: map[ssfilter.State]int{ssfilter.CloseWait: 7}, Looks: 1, Interval: time.Second, Wanted: time.Second}, o); diff != "" {
+	if diff := cmp.Diff(Overview{States: map[ssfilter.State]int{ssfilter.CloseWait: 7}, Scans: 1, Interval: time.Second, Wanted: time.Second}, o); diff != "" {
 		t.Errorf("overview (-want +got):\n%s", diff)
 	}
-	b.lookErr = fmt.Errorf("cut short")
+	b.scanErr = fmt.Errorf("cut short")
 	b.until(time.Second)
-	if o := b.e.Overview(b.now); o.FailedLooks != 1 || o.Failing {
+	if o := b.e.Overview(b.now); o.FailedScans != 1 || o.Failing {
 		t.Errorf("after one look that failed: %+v", o)
 	}
 	b.until(2 * time.Second)
-	if o := b.e.Overview(b.now); o.FailedLooks != 2 || !o.Failing || o.Rules[0].HeldBack["protected"] != 1 || o.Rules[0].Sockets != 6 {
+	if o := b.e.Overview(b.now); o.FailedScans != 2 || !o.Failing || o.Rules[0].HeldBack["protected"] != 1 || o.Rules[0].Sockets != 6 {
 		t.Errorf("after looks that failed: %+v", o)
 	}
 }
@@ -131,7 +131,7 @@ func TestLateness(t *testing.T) {
 	b.add(2, 3*time.Second)  // held back
 	b.add(3, 30*time.Second) // due when first seen, and held back
 	s := set(killing("r", limited(2, time.Minute)))
-	b.step(Ruled{Program: Compile(&s)})
+	b.step(RulesChanged{Program: Compile(&s)})
 	b.until(70 * time.Second)
 	if len(b.events) != 4 || len(b.late) != 1 || b.late[0] > 10*time.Millisecond {
 		t.Errorf("late by %v, want the one that was seen coming; %v", b.late, b.events)
@@ -151,10 +151,10 @@ func BenchmarkSample(b *testing.B) {
 	}))
 	e := New(Config{Precision: benchJiffy})
 	now := benchStart
-	p := e.Step(now, Ruled{Program: Compile(&s)})
+	p := e.Step(now, RulesChanged{Program: Compile(&s)})
 	b.ReportAllocs()
 	for b.Loop() {
-		if !p.Count || p.Look != nil {
+		if !p.Count || p.Scan != nil {
 			b.Fatalf("%+v: want the counters read, and no look", p)
 		}
 		c, err := reader.Read()
@@ -164,7 +164,7 @@ func BenchmarkSample(b *testing.B) {
 		if _, err := reader.Ports(); err != nil { // as the daemon does, whatever the rules ask for
 			b.Fatal(err)
 		}
-		p = e.Step(now, Counted{OK: true, TimeWait: c.TimeWait, HasTimeWait: true, InSegs: c.InSegs, HasInSegs: true})
+		p = e.Step(now, CountersRead{OK: true, TimeWait: c.TimeWait, HasTimeWait: true, InSegs: c.InSegs, HasInSegs: true})
 		now = p.Wake
 		p = e.Step(now, nil)
 	}

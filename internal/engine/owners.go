@@ -29,7 +29,7 @@ const (
 	// quarter where a socket falls due before the next one would have ended.
 	walkShare   = 10
 	urgentShare = 4
-	// kernelRecheck is when a socket without any holder is looked at again: its
+	// kernelRecheck is when a socket without any holder is scanned again: its
 	// descriptor may have been on its way from one process to another.
 	kernelRecheck = time.Minute
 	// followAfter is when to see whether a program has closed the descriptors of
@@ -162,7 +162,7 @@ func (e *Engine) read(now sock.Instant) {
 	o.reading, o.readAt = true, now
 }
 
-func (in Read) apply(e *Engine, now sock.Instant) {
+func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 	o := &e.owners
 	o.reading, o.readAt, o.readCost = false, now, in.Cost
 	kills := e.killsAny()
@@ -228,13 +228,13 @@ func (e *Engine) resolve(now sock.Instant) {
 	}
 }
 
-func (in Examined) apply(e *Engine, _ sock.Instant) {
+func (in AccessExamined) apply(e *Engine, _ sock.Instant) {
 	if e.owners.ended == 0 { // a walk knows better
 		e.owners.partial = !in.Complete
 	}
 }
 
-func (in Owned) apply(e *Engine, now sock.Instant) {
+func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 	o := &e.owners
 	if o.hangs {
 		o.hangs = false

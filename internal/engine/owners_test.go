@@ -103,7 +103,7 @@ func TestKillsBeforeAWalkEnds(t *testing.T) {
 	t.Run("not all may be read", func(t *testing.T) {
 		b := newBench(t)
 		b.walkCost, b.partial = 20*time.Second, true
-		b.step(Examined{})
+		b.step(AccessExamined{})
 		b.appear(1, 30, time.Second, ofRoot2)
 		b.rule(set(brief()))
 		b.until(60 * time.Second)
@@ -133,7 +133,7 @@ func TestSparedUntilAWalkEnds(t *testing.T) {
 			b := newBench(t)
 			b.e = New(Config{Precision: benchJiffy, Self: 1, UID: 990})
 			b.walkCost, b.partial = 5*time.Second, test.partial
-			b.step(Examined{Complete: !test.partial})
+			b.step(AccessExamined{Complete: !test.partial})
 			spared := []uint32{10, 11, 12, 13, 14, 15}
 			b.holders = func(inode uint32) []sock.Owner {
 				if slices.Contains(spared, inode) {
@@ -196,7 +196,7 @@ func TestWalkHangs(t *testing.T) {
 	if b.noted("takes long") != 1 || !b.e.Overview(b.now).WalkHangs {
 		t.Errorf("notes %v, shown %v", b.notes, b.e.Overview(b.now).WalkHangs)
 	}
-	b.step(Owned{Complete: true})
+	b.step(HoldersFound{Complete: true})
 	if b.noted("has ended") != 1 || b.e.Overview(b.now).WalkHangs {
 		t.Errorf("notes %v, shown %v", b.notes, b.e.Overview(b.now).WalkHangs)
 	}

@@ -107,7 +107,7 @@ func TestPersistOnce(t *testing.T) {
 					entered: now, progress: now, queued: never, lastAck: now, lastData: now, keepalive: 15 * time.Second,
 				}
 			}
-			inputs := []Input{Ruled{Program: Compile(&s)}}
+			inputs := []Input{RulesChanged{Program: Compile(&s)}}
 			for now < benchStart.Add(10*time.Minute-time.Second) {
 				var in Input
 				if len(inputs) > 0 {
@@ -116,10 +116,10 @@ func TestPersistOnce(t *testing.T) {
 				p := e.Step(now, in)
 				wrote += len(p.Remember)
 				if p.Count {
-					inputs = append(inputs, Counted{})
+					inputs = append(inputs, CountersRead{})
 				}
-				if p.Look != nil {
-					f := p.Look.Begin(now)
+				if p.Scan != nil {
+					f := p.Scan.Begin(now)
 					for i := range sockets {
 						s := &sockets[i]
 						s.lastAck, s.segs = now, s.segs+1
@@ -129,7 +129,7 @@ func TestPersistOnce(t *testing.T) {
 						r := s.report(now, benchJiffy)
 						f.Take(&r, now)
 					}
-					inputs = append(inputs, Looked{Finding: f, Sent: now})
+					inputs = append(inputs, ScanDone{Result: f, Sent: now})
 				}
 				if len(inputs) == 0 {
 					now = p.Wake

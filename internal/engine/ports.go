@@ -8,7 +8,7 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// portUse counts, in one look, the local ports that a further connect(2) could not
+// portUse counts, in one scan, the local ports that a further connect(2) could not
 // have.
 //
 // A port that connect(2) chose is used up on its path alone: towards other peers it
@@ -190,6 +190,6 @@ func (u *portUse) widen(where ssfilter.Expr) ssfilter.Expr {
 	return ssfilter.Or(where, ssfilter.Ports(ssfilter.Src, ssfilter.PortRange{First: u.low, Last: last}))
 }
 
-// oneMore counts a port: there are 65,535. A socket that a look came upon twice may
+// oneMore counts a port: there are 65,535. A socket that a scan came upon twice may
 // have been counted twice.
 func oneMore(n uint16) uint16 { return min(n, math.MaxUint16-1) + 1 }

@@ -71,13 +71,13 @@ func TestPortUse(t *testing.T) {
 				r.Match, r.For = []rules.Match{{States: ssfilter.Connected}}, 0
 			}))
 			e := New(Config{})
-			e.Step(benchStart, Ruled{Program: Compile(&s)})
-			p := e.Step(benchStart, Counted{OK: true, Ephemeral: twenty, Ports: test.free})
-			f := p.Look.Begin(benchStart)
+			e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+			p := e.Step(benchStart, CountersRead{OK: true, Ephemeral: twenty, Ports: test.free})
+			f := p.Scan.Begin(benchStart)
 			for i := range test.sockets {
 				f.Take(&test.sockets[i], benchStart)
 			}
-			e.Step(benchStart, Looked{Finding: f, Sent: benchStart})
+			e.Step(benchStart, ScanDone{Result: f, Sent: benchStart})
 			want := map[string]float64{"1": test.a, "2": test.b}
 			for _, g := range e.Overview(benchStart).Rules[0].Groups {
 				peer := g.Group[0].Value
@@ -97,7 +97,7 @@ func TestPortUse(t *testing.T) {
 // also while there is no connection to its own.
 func TestPortUseBeyondTheFilter(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
+	b.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
 	b.useTenPorts(bindsPort, func(s *simSocket) { s.state = ssfilter.Established })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.GreaterEqual, Number: 100}}, 0

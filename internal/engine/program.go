@@ -10,7 +10,7 @@ import (
 )
 
 // Program is a rules.Set made ready for matching. It is immutable: the thread
-// that looks and the goroutine that decides share it.
+// that scans and the goroutine that decides share it.
 type Program struct {
 	settings rules.Settings
 	protect  []rules.Match
@@ -19,7 +19,7 @@ type Program struct {
 	ported   []int                    // rules that measure port usage
 	queries  [1 << classes]sock.Query // that answer all enabled rules of the classes
 	shares   bool                     // the question for both classes has no more of the many told
-	gaps     [classes]time.Duration   // wanted between two looks; 0: no rule in the class
+	gaps     [classes]time.Duration   // wanted between two scans; 0: no rule in the class
 	sample   time.Duration            // wanted between two readings of the counters; 0: no rule needs only those
 }
 
@@ -35,7 +35,7 @@ type rule struct {
 	alerts   bool   // it has an alert
 }
 
-// sampled reports whether looks are made for the rule.
+// sampled reports whether scans are made for the rule.
 func (r *rule) sampled() bool { return r.Enabled && !r.total }
 
 // measures reports whether a condition of the rule asks for the metric.
@@ -44,8 +44,8 @@ func (r *rule) measures(m rules.Metric) bool {
 	return slices.ContainsFunc(r.When, asks) || slices.ContainsFunc(r.Until, asks)
 }
 
-// class divides the rules by what a look for them costs. Established and
-// TIME_WAIT sockets are the many; one look for both classes costs as much as
+// class divides the rules by what a scan for them costs. Established and
+// TIME_WAIT sockets are the many; one scan for both classes costs as much as
 // its dearer half, so the cheap one is never made to wait for that.
 type class uint8
 
@@ -156,7 +156,7 @@ func gapOf(r rules.Rule) time.Duration {
 // than that only the ports are asked for, of which any number is one search.
 const mostInFull = 256
 
-// telling holds for every socket. A look that asks for it tells of each whether
+// telling holds for every socket. A scan that asks for it tells of each whether
 // it is autobound, which no answer says by itself.
 var telling = ssfilter.Not(ssfilter.And(ssfilter.Autobound(), ssfilter.Or()))
 
@@ -278,7 +278,7 @@ const allClasses classSet = 1<<classes - 1
 
 // lasts is the part of a match that holds or not for as long as the socket stays
 // in its state, or, where a program sets a mark or a device, until it does: a
-// later look shows that, which passive has not skipped.
+// later scan shows that, which passive has not skipped.
 func lasts(m *rules.Match, s *sock.Socket) ssfilter.Tri {
 	if !m.States.Has(s.State) {
 		return ssfilter.False

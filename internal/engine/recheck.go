@@ -10,20 +10,20 @@ import (
 // basis is what an act was decided on: enough to decide it again by the last
 // answer about its socket, on the thread that acts. Nothing in it changes.
 type basis struct {
-	rule      *rule
-	action    *rules.Action
-	fired     sock.Instant // as in rule.stands
-	seen      track        // what was known of the connection; in no queue
-	protect   []rules.Match
-	able      Able
-	self      int
-	precision time.Duration
+	rule         *rule
+	action       *rules.Action
+	fired        sock.Instant // as in rule.stands
+	seen         track        // what was known of the connection; in no queue
+	protect      []rules.Match
+	capabilities Capabilities
+	self         int
+	precision    time.Duration
 }
 
 // basisOf returns what an action of the rule on t is decided on.
 func (e *Engine) basisOf(t *track, r *rule, action int, fired sock.Instant) *basis {
 	return &basis{
-		rule: r, action: &r.Then[action], fired: fired, protect: e.program.protect, able: e.able, self: e.config.Self, precision: e.config.Precision,
+		rule: r, action: &r.Then[action], fired: fired, protect: e.program.protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
 		seen: track{
 			id: t.id, state: t.state, times: t.times, owner: t.owner, autobound: t.autobound,
 			counted: t.counted, acked: t.acked, received: t.received, segsIn: t.segsIn, retrans: t.retrans, inode: t.inode,
@@ -56,7 +56,7 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 			return notMatched
 		}
 	}
-	return Guard(&s, b.protect, b.able, seen.owner, b.self)
+	return Guard(&s, b.protect, b.capabilities, seen.owner, b.self)
 }
 
 // Why an action is not done after all.

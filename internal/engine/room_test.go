@@ -21,7 +21,7 @@ func TestRoomForWhatCanBeKilled(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
-			b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 16})
+			b.e = New(Config{Precision: benchJiffy, Self: 1, MaxTracks: 16})
 			for cookie := uint64(1); cookie <= 40; cookie++ {
 				b.add(cookie, time.Hour, test.change...)
 			}

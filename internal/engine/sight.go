@@ -15,25 +15,25 @@ import (
 const (
 	// skipsInARow bounds how long the counters alone are believed.
 	skipsInARow = 10
-	// recallLooks is after how many whole looks a connection that an earlier run
+	// recallLooks is after how many whole scans a connection that an earlier run
 	// knew, and none has shown, is forgotten.
-	recallLooks = 10
+	recallScans = 10
 )
 
 // sight decides when to look at the socket table.
 type sight struct {
-	next     [classes]sock.Instant // never: no rule wants a look
-	later    [classes]sock.Instant // when something falls due that the last look left to a later one
+	next     [classes]sock.Instant // never: no rule wants a scan
+	later    [classes]sock.Instant // when something falls due that the last scan left to a later one
 	left     [classes]int          // sockets that it had no room for
-	waited   waits                 // of those: that were in an accept queue; a look reads it
-	crowded  spell                 // of looks without room
+	waited   waits                 // of those: that were in an accept queue; a scan reads it
+	crowded  spell                 // of scans without room
 	gap      [classes]time.Duration
-	cost     [classes]time.Duration // of the last look
-	inSegs   [classes]uint64        // before the last whole look
+	cost     [classes]time.Duration // of the last scan
+	inSegs   [classes]uint64        // before the last whole scan
 	baseline [classes]bool          // inSegs was read
 	skips    [classes]int
-	paid     [classes]sock.Instant  // until when the CPU budget has paid for the looks so far
-	dear     [classes]time.Duration // how much further one more look puts that off
+	paid     [classes]sock.Instant  // until when the CPU budget has paid for the scans so far
+	dear     [classes]time.Duration // how much further one more scan puts that off
 	ripens   [classes]sock.Instant  // when a socket comes to count in a group by its age alone
 	sample   sock.Instant           // when to read the counters for rules that need nothing else
 	asked    sock.Instant           // when the counters were asked for
@@ -41,17 +41,17 @@ type sight struct {
 	portless spell                  // of ports that are not known
 
 	counting  bool                // the counters are being read
-	looking   *Look               // under way
+	scanning  *Scan               // under way
 	buried    map[uint64]struct{} // gone since it began: it may still show them
-	counted   Counted             // before it
-	looks     uint64
+	counted   CountersRead        // before it
+	scans     uint64
 	failed    uint64
 	failing   spell
-	over      [classes]int // looks in a row that were so dear that the interval is far above the wanted one
+	over      [classes]int // scans in a row that were so dear that the interval is far above the wanted one
 	stretched bool         // it was said
-	apart     bool         // a look for both classes failed, and none for the dear one has succeeded since
+	apart     bool         // a scan for both classes failed, and none for the dear one has succeeded since
 
-	states map[ssfilter.State]int // sockets in those states that were looked at as a whole
+	states map[ssfilter.State]int // sockets in those states that were scanned as a whole
 }
 
 func newSight() sight {
@@ -63,7 +63,7 @@ func newSight() sight {
 	return s
 }
 
-// rule has the table looked at at once for new rules.
+// rule has the table scanned at once for new rules.
 func (s *sight) rule(p *Program, now sock.Instant) {
 	for c := range s.next {
 		s.next[c], s.later[c], s.ripens[c], s.baseline[c] = never, never, never, false
@@ -80,7 +80,7 @@ func (s *sight) rule(p *Program, now sock.Instant) {
 }
 
 func (s *sight) wake() sock.Instant {
-	if s.looking != nil || s.counting {
+	if s.scanning != nil || s.counting {
 		return never
 	}
 	wake := s.sample
@@ -90,8 +90,8 @@ func (s *sight) wake() sock.Instant {
 	return wake
 }
 
-// ripe are the classes that a look now is to be for: those whose time has come.
-// A cheap class goes along with a dear one whose looks are no more frequent than its
+// ripe are the classes that a scan now is to be for: those whose time has come.
+// A cheap class goes along with a dear one whose scans are no more frequent than its
 // own, and with any if its time has almost come; a dear one never goes along with a
 // cheap one. Where the two are better apart, the one that has been due the longer
 // comes first, and the cheap one if they have been equally.
@@ -118,20 +118,20 @@ func (s *sight) ripe(p *Program, now sock.Instant) classSet {
 	return of
 }
 
-// lookAround has the counters read where it is time for a look: they may tell
+// lookAround has the counters read where it is time for a scan: they may tell
 // that it could change nothing.
-func (e *Engine) lookAround(now sock.Instant) {
+func (e *Engine) scanAround(now sock.Instant) {
 	if now >= e.sight.wake() {
 		e.sight.counting, e.sight.asked = true, now
 		e.plan.Count = true
 	}
 }
 
-func (in Counted) apply(e *Engine, now sock.Instant) {
+func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	s := &e.sight
 	s.counting = false
 	e.sampleTotals(in, now)
-	// Each class by itself: one for which a look could change nothing does not cost
+	// Each class by itself: one for which a scan could change nothing does not cost
 	// what it would beside another.
 	for c := range classes {
 		still := e.still(c, in)
@@ -151,14 +151,14 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 	}
 	s.counted = in
 	clear(s.buried)
-	s.looking = &Look{
+	s.scanning = &Scan{
 		Query: e.program.queries[of], program: e.program, of: of,
 		horizon: e.horizon(of, now), known: e.known(), precision: e.config.Precision,
 		groups:  make(map[int]*groupTally),
-		bounded: e.config.MostTracks > 0,
+		bounded: e.config.MaxTracks > 0,
 	}
-	s.looking.room, s.looking.reserve = e.room()
-	s.looking.waited = s.waited
+	s.scanning.room, s.scanning.reserve = e.room()
+	s.scanning.waited = s.waited
 	asks, portless := false, false
 	var expect int // paths
 	for i := range e.program.rules {
@@ -170,22 +170,22 @@ func (in Counted) apply(e *Engine, now sock.Instant) {
 		default:
 			asks = asks || r.measures(rules.PortUsage)
 			expect = max(expect, e.groups[i].paths)
-			s.looking.groups[i] = newGroupTally(r, e.groups[i])
+			s.scanning.groups[i] = newGroupTally(r, e.groups[i])
 		}
 	}
 	if asks && !portless {
-		s.looking.ports = newPortUse(in.Ephemeral, in.Ports, expect)
-		s.looking.Query.Where = s.looking.ports.widen(s.looking.Query.Where)
+		s.scanning.ports = newPortUse(in.Ephemeral, in.Ports, expect)
+		s.scanning.Query.Where = s.scanning.ports.widen(s.scanning.Query.Where)
 	}
 	if !asks {
-		// A look for other rules says nothing of whether the ports are known.
+		// A scan for other rules says nothing of whether the ports are known.
 	} else if began, _ := s.portless.note(portless); began {
 		e.note(slog.LevelWarn, "which local ports there are cannot be read: port_usage is not measured, and nothing is concluded about rules that ask for it")
 	}
-	e.plan.Look = s.looking
+	e.plan.Scan = s.scanning
 }
 
-// known are the sockets of which an earlier run, or the looks so far, may know
+// known are the sockets of which an earlier run, or the scans so far, may know
 // more than the kernel does; where their number is bounded all that are tracked,
 // which need no room.
 func (e *Engine) known() map[uint64]bool {
@@ -199,14 +199,14 @@ func (e *Engine) known() map[uint64]bool {
 		}
 	}
 	for cookie, t := range e.tracks {
-		if t.aged || t.accepted.safe != 0 || e.config.MostTracks > 0 {
+		if t.aged || t.accepted.safe != 0 || e.config.MaxTracks > 0 {
 			known[cookie] = true
 		}
 	}
 	return known
 }
 
-// horizon is until when what falls due is to be tracked: up to the look after
+// horizon is until when what falls due is to be tracked: up to the scan after
 // the next, so that one may fail.
 func (e *Engine) horizon(of classSet, now sock.Instant) sock.Instant {
 	gap := time.Duration(0)
@@ -220,12 +220,12 @@ func (e *Engine) horizon(of classSet, now sock.Instant) sock.Instant {
 
 // bury notes that a socket is gone.
 func (s *sight) bury(cookie uint64) {
-	if s.looking != nil {
+	if s.scanning != nil {
 		s.buried[cookie] = struct{}{}
 	}
 }
 
-// leave notes that something which falls due at the instant is left to a later look.
+// leave notes that something which falls due at the instant is left to a later scan.
 func (s *sight) leave(of classSet, due sock.Instant) {
 	for c := range s.later {
 		if of.has(class(c)) {
@@ -234,18 +234,18 @@ func (s *sight) leave(of classSet, due sock.Instant) {
 	}
 }
 
-// still reports whether no segment has come since the last look for the class, and no
+// still reports whether no segment has come since the last scan for the class, and no
 // socket comes to it without one.
-func (e *Engine) still(c class, in Counted) bool {
+func (e *Engine) still(c class, in CountersRead) bool {
 	s := &e.sight
 	return in.HasInSegs && s.baseline[c] && s.inSegs[c] == in.InSegs && e.program.passive(1<<c)
 }
 
-// skippable reports whether a look for the class now could change nothing.
-func (e *Engine) skippable(c class, in Counted, still bool, now sock.Instant) bool {
+// skippable reports whether a scan for the class now could change nothing.
+func (e *Engine) skippable(c class, in CountersRead, still bool, now sock.Instant) bool {
 	s, of := &e.sight, classSet(1<<c)
-	if !in.OK || s.looks == 0 || e.unseen(of) || e.astir(of) {
-		return false // who waits for the first look is to have it
+	if !in.OK || s.scans == 0 || e.unseen(of) || e.astir(of) {
+		return false // who waits for the first scan is to have it
 	}
 	nobody := in.TimeWait == 0 && e.program.queries[of].States == 1<<ssfilter.TimeWait && !e.program.metByNobody(of)
 	if in.HasTimeWait && (nobody || e.program.unmet(of, in.TimeWait)) {
@@ -255,7 +255,7 @@ func (e *Engine) skippable(c class, in Counted, still bool, now sock.Instant) bo
 		return false
 	}
 	// What the program does to a socket that is due, or waits to be accepted, shows
-	// only in a look.
+	// only in a scan.
 	for _, t := range e.tracks {
 		if (t.blocked || t.backlog) && t.of&of != 0 {
 			return false
@@ -265,9 +265,9 @@ func (e *Engine) skippable(c class, in Counted, still bool, now sock.Instant) bo
 }
 
 // atMost has nothing shown that is more than the counter of timewait sockets
-// leaves, where looks for such sockets are spared: what the last one found may be
+// leaves, where scans for such sockets are spared: what the last one found may be
 // long gone.
-func (e *Engine) atMost(of classSet, in Counted) {
+func (e *Engine) atMost(of classSet, in CountersRead) {
 	if !in.HasTimeWait || e.program.queries[of].States != 1<<ssfilter.TimeWait {
 		return
 	}
@@ -288,7 +288,7 @@ func (e *Engine) atMost(of classSet, in Counted) {
 	}
 }
 
-// nothingCame notes that no segment has come since the last look, and so no socket.
+// nothingCame notes that no segment has come since the last scan, and so no socket.
 func (e *Engine) nothingCame(of classSet, until sock.Instant) {
 	for i := range e.program.rules {
 		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && e.groups[i] != nil {
@@ -297,10 +297,10 @@ func (e *Engine) nothingCame(of classSet, until sock.Instant) {
 	}
 }
 
-// unseen reports whether groups of the classes wait for the first look.
+// unseen reports whether groups of the classes wait for the first scan.
 func (e *Engine) unseen(of classSet) bool {
 	for i := range e.program.rules {
-		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && r.grouped && e.groups[i].looked == 0 {
+		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && r.grouped && e.groups[i].scanned == 0 {
 			return true
 		}
 	}
@@ -308,7 +308,7 @@ func (e *Engine) unseen(of classSet) bool {
 }
 
 // astir reports whether a group of the classes is about to fire, or does: what
-// becomes of it only looks tell.
+// becomes of it only scans tell.
 func (e *Engine) astir(of classSet) bool {
 	for i := range e.program.rules {
 		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && e.groups[i] != nil && e.groups[i].astir() {
@@ -318,12 +318,12 @@ func (e *Engine) astir(of classSet) bool {
 	return false
 }
 
-func (in Looked) apply(e *Engine, now sock.Instant) {
+func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	s := &e.sight
-	l := s.looking
-	s.looking = nil
+	l := s.scanning
+	s.scanning = nil
 	if l == nil || l.program != e.program {
-		return // new rules came meanwhile, and want a look of their own
+		return // new rules came meanwhile, and want a scan of their own
 	}
 	e.sight.charge(l.of, in.Cost)
 	e.space(l.of)
@@ -344,67 +344,67 @@ func (in Looked) apply(e *Engine, now sock.Instant) {
 	if _, over := s.failing.note(false); over {
 		e.note(slog.LevelInfo, "looks at the socket table succeed again")
 	}
-	s.looks++
+	s.scans++
 	s.apart = s.apart && !l.of.has(populous)
 	for c := range s.next {
 		if !l.of.has(class(c)) {
 			continue
 		}
-		s.later[c], s.left[c] = in.Finding.later, in.Finding.left
+		s.later[c], s.left[c] = in.Result.later, in.Result.left
 		s.inSegs[c], s.baseline[c], s.skips[c] = s.counted.InSegs, s.counted.OK && s.counted.HasInSegs, 0
 		s.next[c] = in.Sent.Add(s.gap[c])
-		if in.Finding.later != never {
-			// What was left to a later look is not to wait where the budget has just
+		if in.Result.later != never {
+			// What was left to a later scan is not to wait where the budget has just
 			// put that off: the horizon was the old one's.
-			s.next[c] = min(s.next[c], in.Finding.later.Add(-e.owners.lead()))
+			s.next[c] = min(s.next[c], in.Result.later.Add(-e.owners.lead()))
 		}
 		s.next[c] = max(now, s.next[c])
 	}
-	seen := make([]*track, len(in.Finding.hits)) // nil: not to be considered
-	for i := range in.Finding.hits {
-		h := &in.Finding.hits[i]
+	seen := make([]*track, len(in.Result.hits)) // nil: not to be considered
+	for i := range in.Result.hits {
+		h := &in.Result.hits[i]
 		if _, gone := s.buried[h.ID.Cookie]; gone {
 			continue
 		}
 		t := e.tracks[h.ID.Cookie]
 		if t != nil && (t.phase != waiting || t.act != nil || in.Sent < t.got) {
-			t.look = s.looks // there is an exact answer that may be newer, or there will be
+			t.scan = s.scans // there is an exact answer that may be newer, or there will be
 		} else {
 			t = e.observe(&h.Socket, in.Sent, h.got)
-			t.look = s.looks
+			t.scan = s.scans
 			seen[i] = t
 		}
 		if t.sameConnection(&h.Socket, in.Sent) {
-			in.Finding.count(&h.Socket, &t.times, h.got)
+			in.Result.count(&h.Socket, &t.times, h.got)
 		}
 	}
 	e.sayLeft()
-	e.takeAll(in.Finding, in.Sent, now)
+	e.takeAll(in.Result, in.Sent, now)
 	for i, t := range seen {
 		if t != nil && e.tracks[t.id.Cookie] == t {
-			e.consider(t, &in.Finding.hits[i].Socket, now, false)
+			e.consider(t, &in.Result.hits[i].Socket, now, false)
 		}
 	}
 	for c := range s.waited {
 		if l.of.has(class(c)) {
-			s.waited[c] = in.Finding.waits
+			s.waited[c] = in.Result.waits
 		}
 	}
-	e.makeRoom(in.Finding.starved)
+	e.makeRoom(in.Result.starved)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.
 	for _, t := range e.tracks {
-		if t.of&l.of != 0 && t.look != s.looks && t.phase == waiting {
+		if t.of&l.of != 0 && t.scan != s.scans && t.phase == waiting {
 			e.wait(t, now)
 		}
 	}
 	e.forgetUnseen(l.of)
 }
 
-// forgetUnseen forgets what an earlier run knew, once looks for all rules have had
+// forgetUnseen forgets what an earlier run knew, once scans for all rules have had
 // their chance to show it.
 func (e *Engine) forgetUnseen(of classSet) {
-	if e.standIn || len(e.restored) == 0 || e.sight.anyLeft() > 0 {
+	if e.fallback || len(e.restored) == 0 || e.sight.anyLeft() > 0 {
 		return
 	}
 	for c := range e.recalls {
@@ -413,7 +413,7 @@ func (e *Engine) forgetUnseen(of classSet) {
 		}
 	}
 	for c, gap := range e.program.gaps {
-		if gap > 0 && e.recalls[c] < recallLooks {
+		if gap > 0 && e.recalls[c] < recallScans {
 			return
 		}
 	}
@@ -431,13 +431,13 @@ const backlogShare = 8
 // room is for how many more sockets there is room, and for how many in accept queues
 // beside those.
 func (e *Engine) room() (any, backlog int) {
-	free := max(0, e.config.MostTracks-len(e.tracks))
-	any = max(0, free-e.config.MostTracks/backlogShare)
+	free := max(0, e.config.MaxTracks-len(e.tracks))
+	any = max(0, free-e.config.MaxTracks/backlogShare)
 	return any, free - any
 }
 
 // makeRoom forgets so many sockets to which nothing can be done as they are: what they
-// become, a look shows. There would never be room for others beside those that a
+// become, a scan shows. There would never be room for others beside those that a
 // program uses for ever, or that a dry run has told of.
 func (e *Engine) makeRoom(n int) {
 	if n == 0 {
@@ -458,10 +458,10 @@ func (e *Engine) makeRoom(n int) {
 	}
 }
 
-// anyLeft is how many sockets the last looks had no room for.
+// anyLeft is how many sockets the last scans had no room for.
 func (s *sight) anyLeft() (n int) {
 	for _, left := range s.left {
-		n = max(n, left) // one look may have been for all classes
+		n = max(n, left) // one scan may have been for all classes
 	}
 	return n
 }
@@ -472,17 +472,17 @@ func (e *Engine) sayLeft() {
 	left := e.sight.anyLeft()
 	began, over := e.sight.crowded.note(left > 0)
 	if began {
-		e.note(slog.LevelWarn, "too many sockets for the memory limit; the oldest are watched first", slog.Int("watched", e.config.MostTracks), slog.Int("left_for_later", left))
+		e.note(slog.LevelWarn, "too many sockets for the memory limit; the oldest are watched first", slog.Int("watched", e.config.MaxTracks), slog.Int("left_for_later", left))
 	}
 	if over {
 		e.note(slog.LevelInfo, "all sockets that rules want are watched again")
 	}
 }
 
-// fill has the table looked at as soon as the CPU budget allows it, once there is
+// fill has the table scanned as soon as the CPU budget allows it, once there is
 // room for half as many sockets as there may be.
 func (e *Engine) fill(now sock.Instant) {
-	if len(e.tracks) > e.config.MostTracks/2 {
+	if len(e.tracks) > e.config.MaxTracks/2 {
 		return
 	}
 	s := &e.sight
@@ -493,9 +493,9 @@ func (e *Engine) fill(now sock.Instant) {
 	}
 }
 
-// takeAll takes in what a whole look counted.
-func (e *Engine) takeAll(f *Finding, sent, now sock.Instant) {
-	s, l := &e.sight, f.look
+// takeAll takes in what a whole scan counted.
+func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
+	s, l := &e.sight, f.scan
 	if l.ports != nil {
 		l.ports.finish()
 	}
@@ -514,7 +514,7 @@ func (e *Engine) takeAll(f *Finding, sent, now sock.Instant) {
 		}
 		rg.fresh = true
 		if t != nil || !r.grouped {
-			rg.looked = now
+			rg.scanned = now
 		}
 		if due := rg.nextFiring(r); due != never {
 			s.next[r.class] = min(s.next[r.class], s.soonest(r.class, max(now, due)))
@@ -532,7 +532,7 @@ func (e *Engine) takeAll(f *Finding, sent, now sock.Instant) {
 	}
 }
 
-// spacing is how far apart looks for a class must be to stay within the budget,
+// spacing is how far apart scans for a class must be to stay within the budget,
 // of which each class that is looked for has an equal share.
 func (e *Engine) spacing(c class) time.Duration {
 	if e.sight.cost[c] == 0 {
@@ -547,7 +547,7 @@ func (e *Engine) spacing(c class) time.Duration {
 	return time.Duration(float64(e.sight.cost[c]) * float64(shares) / e.program.settings.CPUBudget)
 }
 
-// charge notes what a look cost. One for both classes costs what the populous
+// charge notes what a scan cost. One for both classes costs what the populous
 // one does.
 func (s *sight) charge(of classSet, cost time.Duration) {
 	if of.has(populous) {
@@ -557,11 +557,11 @@ func (s *sight) charge(of classSet, cost time.Duration) {
 	}
 }
 
-// onCredit is how many looks may be made before the CPU budget has paid for them:
+// onCredit is how many scans may be made before the CPU budget has paid for them:
 // one to see that a group fires, and one for its sockets.
 const onCredit = 2
 
-// pay notes until when a look uses up the CPU budget. One for both classes is
+// pay notes until when a scan uses up the CPU budget. One for both classes is
 // charged to the populous one.
 func (e *Engine) pay(of classSet, sent sock.Instant) {
 	s, c := &e.sight, sparse
@@ -572,22 +572,22 @@ func (e *Engine) pay(of classSet, sent sock.Instant) {
 	s.paid[c] = min(max(s.paid[c], sent), sent.Add(onCredit*s.dear[c])).Add(s.dear[c])
 }
 
-// soonest is when there may be a look that is wanted at that instant and is not one
+// soonest is when there may be a scan that is wanted at that instant and is not one
 // of those that come by themselves: groups that fire one after the other must not
-// have the table looked at without end.
+// have the table scanned without end.
 func (s *sight) soonest(c class, at sock.Instant) sock.Instant {
 	return max(at, s.paid[c].Add(-onCredit*s.dear[c]))
 }
 
 const (
-	// stretchedAfter is how many dear looks in a row are more than a machine that was
+	// stretchedAfter is how many dear scans in a row are more than a machine that was
 	// busy during one.
 	stretchedAfter = 3
 	// stretchedFar is how many times the wanted interval is more than that at once.
 	stretchedFar = 10
 )
 
-// space spaces the looks so that they stay within the CPU budget, after one for these
+// space spaces the scans so that they stay within the CPU budget, after one for these
 // classes.
 func (e *Engine) space(of classSet) {
 	s := &e.sight

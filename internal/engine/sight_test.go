@@ -12,34 +12,34 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// TestLooks counts the looks of a minute, on a table in which nothing matches.
-func TestLooks(t *testing.T) {
+// TestScans counts the scans of a minute, on a table in which nothing matches.
+func TestScans(t *testing.T) {
 	of := func(bound time.Duration, states ...ssfilter.State) rules.Rule {
 		return killing("of-"+states[0].String(), match(rules.Match{States: ssfilter.Of(states...), InStateFor: bound}))
 	}
-	still := Counted{OK: true, HasInSegs: true, InSegs: 7}
-	timeWaits := Counted{OK: true, HasTimeWait: true, TimeWait: 1, HasInSegs: true}
+	still := CountersRead{OK: true, HasInSegs: true, InSegs: 7}
+	timeWaits := CountersRead{OK: true, HasTimeWait: true, TimeWait: 1, HasInSegs: true}
 	tests := []struct {
 		name  string
 		rules []rules.Rule
-		count Counted
+		count CountersRead
 		cost  time.Duration
 		want  int
 		notes int // that cpu_budget stretches
 	}{
-		{"every gap", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{}, 0, 16, 0}, // at 0, 4, ... 60 s
+		{"every gap", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{}, 0, 16, 0}, // at 0, 4, ... 60 s
 		{"no segment arrives", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, still, 0, 6, 0},
 		{"entered by the program", []rules.Rule{of(64*time.Second, ssfilter.LastAck)}, still, 0, 16, 0},
-		{"no timewait socket, but for the first look", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, Counted{OK: true, HasTimeWait: true}, 0, 1, 0},
-		{"no timewait socket, and not only they are asked for", []rules.Rule{of(64*time.Second, ssfilter.TimeWait, ssfilter.CloseWait)}, Counted{OK: true, HasTimeWait: true}, 0, 16, 0},
-		{"a timewait socket", []rules.Rule{of(64*time.Second, ssfilter.TimeWait)}, Counted{OK: true, HasTimeWait: true, TimeWait: 1}, 0, 16, 0},
-		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{InSegs: 7, HasInSegs: true}, 0, 16, 0},
-		{"dear", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, Counted{}, 100 * time.Millisecond, 7, 1},
-		{"hardly stretched", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, Counted{}, 60 * time.Millisecond, 11, 0},
+		{"no timewait socket, but for the first look", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, HasTimeWait: true}, 0, 1, 0},
+		{"no timewait socket, and not only they are asked for", []rules.Rule{of(64*time.Second, ssfilter.TimeWait, ssfilter.CloseWait)}, CountersRead{OK: true, HasTimeWait: true}, 0, 16, 0},
+		{"a timewait socket", []rules.Rule{of(64*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, HasTimeWait: true, TimeWait: 1}, 0, 16, 0},
+		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{InSegs: 7, HasInSegs: true}, 0, 16, 0},
+		{"dear", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, CountersRead{}, 100 * time.Millisecond, 7, 1},
+		{"hardly stretched", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{}, 60 * time.Millisecond, 11, 0},
 		{"a mark that the program can set", []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("fwmark = 5").Where}))}, still, 0, 16, 0},
 		{"a device that the program can bind to", []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("dport = 80 and dev != eth0").Where}))}, still, 0, 16, 0},
-		{"no rule", nil, Counted{}, 0, 0, 0},
-		{"a disabled rule", []rules.Rule{killing("r", disabled)}, Counted{}, 0, 0, 0},
+		{"no rule", nil, CountersRead{}, 0, 0, 0},
+		{"a disabled rule", []rules.Rule{killing("r", disabled)}, CountersRead{}, 0, 0, 0},
 		{"timewait sockets, and no segment", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, timeWaits, 0, 6, 0},
 	}
 	for _, test := range tests {
@@ -48,8 +48,8 @@ func TestLooks(t *testing.T) {
 			b.count, b.cost = test.count, test.cost
 			b.rule(set(test.rules...))
 			b.until(time.Minute)
-			if len(b.looks) != test.want {
-				t.Errorf("%d looks, want %d", len(b.looks), test.want)
+			if len(b.scans) != test.want {
+				t.Errorf("%d looks, want %d", len(b.scans), test.want)
 			}
 			if got := b.noted("less often than the rules want"); got != test.notes {
 				t.Errorf("%d notes on cpu_budget, want %d: %v", got, test.notes, b.notes)
@@ -58,12 +58,12 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// TestStretched shows that one dear look is no alarm: the machine was busy. Three in a
+// TestStretched shows that one dear scan is no alarm: the machine was busy. Three in a
 // row are, and one that is far too dear is at once.
 func TestStretched(t *testing.T) {
 	const cheap, dear, far = 10 * time.Millisecond, 100 * time.Millisecond, time.Second // 1 s, 10 s and 100 s of budget
 	for name, test := range map[string]struct {
-		costs []time.Duration // of the looks, one after the other
+		costs []time.Duration // of the scans, one after the other
 		said  []bool          // after each
 		notes int
 	}{
@@ -78,8 +78,8 @@ func TestStretched(t *testing.T) {
 			b.cost = test.costs[0]
 			b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second}))))
 			for i, said := range test.said {
-				if got := b.e.Overview(b.now).Stretched; got != said || int(b.e.sight.looks) != i+1 {
-					t.Errorf("after look %d: %v, want %v after look %d", b.e.sight.looks, got, said, i+1)
+				if got := b.e.Overview(b.now).Stretched; got != said || int(b.e.sight.scans) != i+1 {
+					t.Errorf("after look %d: %v, want %v after look %d", b.e.sight.scans, got, said, i+1)
 				}
 				if i+1 < len(test.costs) {
 					b.cost = test.costs[i+1]
@@ -93,9 +93,9 @@ func TestStretched(t *testing.T) {
 	}
 }
 
-// TestClassesShareLooks shows that rules about few sockets look by themselves,
+// TestClassesShareScans shows that rules about few sockets look by themselves,
 // and go along where those about many look anyway.
-func TestClassesShareLooks(t *testing.T) {
+func TestClassesShareScans(t *testing.T) {
 	b := newBench(t)
 	b.rule(set(
 		killing("few", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second})),
@@ -105,14 +105,14 @@ func TestClassesShareLooks(t *testing.T) {
 	few, both := ssfilter.Of(ssfilter.CloseWait), ssfilter.Of(ssfilter.CloseWait, ssfilter.Established)
 	// few are due at 4, 8, 12 s and so on; many at 11 s, which takes them along.
 	want := []ssfilter.StateSet{both, few, few, both, few, few, both}
-	if diff := cmp.Diff(want, b.looks); diff != "" {
+	if diff := cmp.Diff(want, b.scans); diff != "" {
 		t.Errorf("looks (-want +got):\n%s", diff)
 	}
 }
 
-// TestASharedLookIsNotChargedToTheFew shows that a cheap look stays frequent
+// TestASharedLookIsNotChargedToTheFew shows that a cheap scan stays frequent
 // beside a dear one.
-func TestASharedLookIsNotChargedToTheFew(t *testing.T) {
+func TestASharedScanIsNotChargedToTheFew(t *testing.T) {
 	s := newSight()
 	s.charge(1<<sparse, time.Millisecond)
 	s.charge(1<<sparse|1<<populous, time.Second)
@@ -121,21 +121,21 @@ func TestASharedLookIsNotChargedToTheFew(t *testing.T) {
 	}
 }
 
-// TestSkippingEndsInTime shows that what a look left to a later one is found,
+// TestSkippingEndsInTime shows that what a scan left to a later one is found,
 // though no segment arrives any more.
 func TestSkippingEndsInTime(t *testing.T) {
 	b := newBench(t)
-	b.count = Counted{OK: true, HasInSegs: true}
+	b.count = CountersRead{OK: true, HasInSegs: true}
 	b.add(1, 0)
 	b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 160 * time.Second}))))
 	b.until(3 * time.Minute)
 	b.want("2m40s r kill done 1")
-	if n := len(b.looks); n > 4 {
+	if n := len(b.scans); n > 4 {
 		t.Errorf("%d looks, most of which could change nothing", n)
 	}
 }
 
-// TestMemoryFollowsNeed shows that sockets which a later look finds again are
+// TestMemoryFollowsNeed shows that sockets which a later scan finds again are
 // not kept in mind.
 func TestMemoryFollowsNeed(t *testing.T) {
 	b := newBench(t)
@@ -162,7 +162,7 @@ func TestMemoryFollowsNeed(t *testing.T) {
 
 func BenchmarkTake(b *testing.B) {
 	p := set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), Where: port(5432), InStateFor: 5 * time.Minute})))
-	l := &Look{program: Compile(&p), of: 1 << sparse, horizon: benchStart.Add(time.Minute), precision: benchJiffy}
+	l := &Scan{program: Compile(&p), of: 1 << sparse, horizon: benchStart.Add(time.Minute), precision: benchJiffy}
 	other := (&simSocket{id: sock.ID{DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, queued: never}).report(benchStart, benchJiffy)
 	young := full(ssfilter.CloseWait)
 	young.Conn = other.Conn
@@ -194,8 +194,8 @@ func BenchmarkAsked(b *testing.B) {
 	s := set(killing("r", limited(1<<30, time.Nanosecond)))
 	s.Settings.Limit = rules.Limit{N: 1 << 30, Per: time.Nanosecond}
 	e := New(Config{Precision: benchJiffy, Self: 1})
-	e.Step(benchStart, Ruled{Program: Compile(&s)})
-	in := Asked{}
+	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+	in := LookupDone{}
 	for i := range askBatch {
 		simulated := simSocket{id: sock.ID{Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, inode: 1, queued: never, lastAck: 1, lastData: 1}
 		r := simulated.report(benchStart, benchJiffy)
@@ -221,7 +221,7 @@ func BenchmarkAsked(b *testing.B) {
 // others as room comes.
 func TestOldestThatFit(t *testing.T) {
 	b := newBench(t)
-	b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 4})
+	b.e = New(Config{Precision: benchJiffy, Self: 1, MaxTracks: 4})
 	b.cost = 10 * time.Microsecond
 	const n = 10
 	for cookie := uint64(1); cookie <= n; cookie++ {
@@ -229,7 +229,7 @@ func TestOldestThatFit(t *testing.T) {
 	}
 	b.add(n+1, 0, keepsAlive)
 	b.rule(set(killing("r", limited(2, 5*time.Second))))
-	// Two were killed, which made room for another look.
+	// Two were killed, which made room for another scan.
 	if got := b.e.Overview(b.now); got.Left != n+1-2-4 || got.Rules[0].Candidates != n+1-2 || got.Rules[0].Sockets != n-2 {
 		t.Errorf("%d left for later, of %d candidates and %d full matches", got.Left, got.Rules[0].Candidates, got.Rules[0].Sockets)
 	}
@@ -260,10 +260,10 @@ func TestOldestThatFit(t *testing.T) {
 }
 
 // What is watched keeps its place: the ages that only observation knows go on, and
-// nothing that a bounded look leaves out is asked for as if it were gone.
+// nothing that a bounded scan leaves out is asked for as if it were gone.
 func TestWatchedKeepTheirPlace(t *testing.T) {
 	b := newBench(t)
-	b.e = New(Config{Precision: benchJiffy, Self: 1, MostTracks: 3})
+	b.e = New(Config{Precision: benchJiffy, Self: 1, MaxTracks: 3})
 	for cookie := uint64(1); cookie <= 3; cookie++ {
 		b.add(cookie, 0, keepsAlive)
 	}

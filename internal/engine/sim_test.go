@@ -60,21 +60,21 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *simWorlds, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alarms == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
 
 // simTally counts what happened.
 type simTally struct {
-	Steps, Looks, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alarms, Grouped, Reads, Spins, Spared int
+	Steps, Scans, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alerts, Grouped, Reads, Spins, Spared int
 	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
 }
 
 func (t *simTally) add(u *simTally) {
 	t.Steps += u.Steps
-	t.Looks += u.Looks
+	t.Scans += u.Scans
 	t.Skips += u.Skips
 	t.Asks += u.Asks
 	t.Kills += u.Kills
@@ -88,7 +88,7 @@ func (t *simTally) add(u *simTally) {
 	t.Punctual += u.Punctual
 	t.Reconnects += u.Reconnects
 	t.Fired += u.Fired
-	t.Alarms += u.Alarms
+	t.Alerts += u.Alerts
 	t.Grouped += u.Grouped
 	t.Reads += u.Reads
 	t.Spins += u.Spins
@@ -99,27 +99,27 @@ func (t *simTally) add(u *simTally) {
 
 // simWorld is one random world: a kernel, an engine, and all that lies between.
 type simWorld struct {
-	rng     *rand.Rand
-	now     sock.Instant
-	events  simEvents
-	serial  int
-	jiffy   time.Duration
-	calm    bool // no question and no act ever fails
-	marks   bool // the kernel tells them
-	kernel  simKernel
-	engine  *Engine
-	run_    int // number of the daemon's run
-	ruled   int // number of rule sets so far
-	set     *rules.Set
-	able    Able
-	wake    sock.Instant
-	stopped bool
+	rng          *rand.Rand
+	now          sock.Instant
+	events       simEvents
+	serial       int
+	jiffy        time.Duration
+	calm         bool // no question and no act ever fails
+	marks        bool // the kernel tells them
+	kernel       simKernel
+	engine       *Engine
+	run_         int // number of the daemon's run
+	ruled        int // number of rule sets so far
+	set          *rules.Set
+	capabilities Capabilities
+	wake         sock.Instant
+	stopped      bool
 
 	memories map[uint64]sock.Memory
 	spent    []sock.Spent
 	groups   []sock.Group
 	firing   map[string]bool      // groups, by rule and labels
-	looked   map[string]bool      // for the rule, in this run of the watchdog
+	scanned  map[string]bool      // for the rule, in this run of the watchdog
 	alarms   map[string]bool      // that fire
 	programs [4]simProgram        // by PID
 	walking  time.Duration        // through /proc, at the longest
@@ -164,7 +164,7 @@ func (w *simWorld) knew(s *simSocket) bool {
 	return s.shown.run == w.run_ || w.calm
 }
 
-// show notes that the watchdog is shown a socket by a look for the classes, or by an
+// show notes that the watchdog is shown a socket by a scan for the classes, or by an
 // answer about it alone.
 func (w *simWorld) show(s *simSocket, shown *sock.Socket, of classSet) {
 	for i := range w.engine.program.rules {
@@ -209,7 +209,7 @@ func newSimWorld(seed uint64) *simWorld {
 	w := &simWorld{
 		rng: newSimRand(seed), now: sock.Instant(1000 * time.Second), wake: never,
 		memories: make(map[uint64]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
-		spins: make(map[int]sock.Instant), done: make(map[uint64]sock.Instant), firing: make(map[string]bool), looked: make(map[string]bool), alarms: make(map[string]bool),
+		spins: make(map[int]sock.Instant), done: make(map[uint64]sock.Instant), firing: make(map[string]bool), scanned: make(map[string]bool), alarms: make(map[string]bool),
 	}
 	w.now += sock.Instant(w.upTo(time.Second))
 	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
@@ -219,10 +219,10 @@ func newSimWorld(seed uint64) *simWorld {
 	w.spinning = w.rng.IntN(4) == 0
 	w.walking = []time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 3 * time.Second}[w.rng.IntN(3)]
 	if w.rng.IntN(8) == 0 {
-		w.able.KillTimeWait = "this kernel cannot"
+		w.capabilities.KillTimeWait = "this kernel cannot"
 	}
 	if w.rng.IntN(2) == 0 {
-		w.able.KillOrphan = "this kernel would leak it"
+		w.capabilities.KillOrphan = "this kernel would leak it"
 	}
 	return w
 }
@@ -306,7 +306,7 @@ func (w *simWorld) start() {
 	w.run_++
 	w.acting = 0
 	w.engine = New(Config{Precision: w.jiffy, Self: 1, UID: simSelf})
-	w.step(w.able)
+	w.step(w.capabilities)
 	var r Restored
 	for _, m := range w.memories {
 		r.Memories = append(r.Memories, m)
@@ -315,7 +315,7 @@ func (w *simWorld) start() {
 	r.Groups = slices.Clone(w.groups)
 	w.step(r)
 	clear(w.firing)
-	clear(w.looked)
+	clear(w.scanned)
 	for _, g := range w.groups {
 		for i := range w.set.Rules {
 			if rule := &w.set.Rules[i]; g.Rule == sock.RuleSum(rule.Sum) && g.Firing != 0 && g.Ended == 0 {
@@ -331,7 +331,7 @@ func groupName(rule string, labels []Label) string { return fmt.Sprint(rule, lab
 
 // hear takes in what is said of groups.
 func (w *simWorld) hear(p *Plan) {
-	for _, t := range p.Turns {
+	for _, t := range p.Transitions {
 		w.logf("%s %v %s, count %d", t.Rule, t.Group, t.To, t.Count)
 		w.firing[groupName(t.Rule, t.Group)] = t.To == Firing
 		if t.To == Firing {
@@ -342,7 +342,7 @@ func (w *simWorld) hear(p *Plan) {
 			w.failf("%s %v turns %s, which has held since %s", t.Rule, t.Group, t.To, at(t.Since))
 		}
 	}
-	for _, a := range p.Alarms {
+	for _, a := range p.Alerts {
 		name := fmt.Sprint(a.Rule, a.Action, a.Group)
 		w.logf("alert %s count %d ended %v", name, a.Count, a.Ended != 0)
 		if a.Ended != 0 {
@@ -353,7 +353,7 @@ func (w *simWorld) hear(p *Plan) {
 			continue
 		}
 		w.alarms[name] = true
-		w.tally.Alarms++
+		w.tally.Alerts++
 		if r := w.ruleOf(a.Rule); r == nil || !r.Enabled || r.DryRun {
 			w.failf("an alert of a rule that sends none: %s", name)
 		}
@@ -366,7 +366,7 @@ func (w *simWorld) hear(p *Plan) {
 func (w *simWorld) rule() {
 	w.ruled++
 	w.logf("rules %s", describe(w.set))
-	w.step(Ruled{Program: Compile(w.set)})
+	w.step(RulesChanged{Program: Compile(w.set)})
 }
 
 func (w *simWorld) reload() {
@@ -459,7 +459,7 @@ func (w *simWorld) rules() *rules.Set {
 			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}})
 		}
 		if w.rng.IntN(4) == 0 {
-			r.Then = append([]rules.Action{{Kind: rules.Alert, Notice: &rules.Notice{KeepFiringFor: w.upTo(20 * time.Second)}}}, r.Then...)
+			r.Then = append([]rules.Action{{Kind: rules.Alert, Alert: &rules.AlertOptions{KeepFiringFor: w.upTo(20 * time.Second)}}}, r.Then...)
 		}
 		if w.rng.IntN(4) == 0 {
 			w.group(&r)
@@ -608,29 +608,29 @@ func (w *simWorld) step(in Input) {
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
-	if w.stopped && (p.Look != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Read)+len(p.Sample) > 0) {
+	if w.stopped && (p.Scan != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Read)+len(p.Sample) > 0) {
 		w.failf("something new was begun after the word to stop")
 	}
 	if w.stopped && p.Stopped {
 		w.stopped = false
 	}
-	if _, ok := in.(Counted); ok && p.Look == nil {
+	if _, ok := in.(CountersRead); ok && p.Scan == nil {
 		w.tally.Skips++
 	}
 	if p.Count {
 		w.deliver(w.upTo(time.Millisecond), func() Input {
 			c := w.kernel.count()
 			if w.unlucky(30) {
-				c = Counted{}
+				c = CountersRead{}
 			}
 			return c
 		})
 	}
-	if p.Look != nil {
-		w.look(p.Look)
+	if p.Scan != nil {
+		w.scan(p.Scan)
 	}
-	if len(p.Ask) > 0 {
-		w.ask(p.Ask)
+	if len(p.Lookup) > 0 {
+		w.ask(p.Lookup)
 	}
 	if len(p.Act) > 0 {
 		w.act(p.Act)
@@ -658,10 +658,10 @@ func (w *simWorld) deliver(d time.Duration, answer func() Input) {
 	})
 }
 
-// look walks the table as it changes. Where something is taken out meanwhile, it
+// scan walks the table as it changes. Where something is taken out meanwhile, it
 // may miss what is left.
-func (w *simWorld) look(l *Look) {
-	w.tally.Looks++
+func (w *simWorld) scan(l *Scan) {
+	w.tally.Scans++
 	w.logf("look %s", l.Query.States)
 	duration := w.upTo(300 * time.Millisecond)
 	cost := min(duration, w.upTo(50*time.Millisecond))
@@ -686,7 +686,7 @@ func (w *simWorld) look(l *Look) {
 					if w.kernel.taken != taken && (tracked || !w.calm) && w.rng.IntN(10) == 0 {
 						continue
 					}
-					r := s.look(&l.Query, w.now, w.jiffy)
+					r := s.scan(&l.Query, w.now, w.jiffy)
 					if l.Query.Where != nil && l.Query.Where.Eval(&r.Conn) == ssfilter.False {
 						continue
 					}
@@ -701,7 +701,7 @@ func (w *simWorld) look(l *Look) {
 			})
 		}
 		w.schedule(sent.Add(duration+time.Millisecond), true, func() {
-			in := Looked{Finding: f, Sent: sent, Cost: cost}
+			in := ScanDone{Result: f, Sent: sent, Cost: cost}
 			if w.unlucky(20) {
 				in.Err = errors.New("cut short")
 			} else {
@@ -712,7 +712,7 @@ func (w *simWorld) look(l *Look) {
 				}
 				for i := range l.program.rules {
 					if r := &l.program.rules[i]; l.of.has(r.class) {
-						w.looked[r.Name] = true
+						w.scanned[r.Name] = true
 					}
 				}
 			}
@@ -728,7 +728,7 @@ func (w *simWorld) ask(ids []sock.ID) {
 		w.logf("ask for socket %d", id.Cookie)
 	}
 	w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() {
-		in := Asked{IDs: ids}
+		in := LookupDone{IDs: ids}
 		sent := w.now
 		if w.unlucky(30) {
 			in.Err = errors.New("no answer")
@@ -754,7 +754,7 @@ func (w *simWorld) ask(ids []sock.ID) {
 					a.Socket = s.report(w.now, w.jiffy)
 					if s.waits() {
 						known := a.Socket
-						known.Autobound = ssfilter.TriOf(!s.bound) // as a look has said
+						known.Autobound = ssfilter.TriOf(!s.bound) // as a scan has said
 						w.show(s, &known, allClasses)
 					}
 					w.seen[id.Cookie] = &simSeen{*s, w.now}
@@ -773,7 +773,7 @@ const simSelf = 990
 func (w *simWorld) resolve(inodes []uint32) {
 	cost := w.upTo(w.walking)
 	w.deliver(cost+w.upTo(20*time.Millisecond), func() Input {
-		in := Owned{Holders: make(map[uint32][]sock.Owner), Complete: true, Cost: cost}
+		in := HoldersFound{Holders: make(map[uint32][]sock.Owner), Complete: true, Cost: cost}
 		w.holders(inodes, in.Holders, false)
 		return in
 	})
@@ -784,9 +784,9 @@ func (w *simWorld) read(inodes []uint32) {
 	cost, asked := w.upTo(w.walking/10), slices.Clone(inodes)
 	w.tally.Reads++
 	w.deliver(cost, func() Input {
-		in := Read{Holders: make(map[uint32][]sock.Owner), Cost: cost}
+		in := NewHoldersFound{Holders: make(map[uint32][]sock.Owner), Cost: cost}
 		if w.unlucky(10) {
-			return Read{Cost: cost, Err: errors.New("no /proc")}
+			return NewHoldersFound{Cost: cost, Err: errors.New("no /proc")}
 		}
 		w.holders(slices.DeleteFunc(inodes, func(uint32) bool { return w.rng.IntN(3) == 0 }), in.Holders, false)
 		w.holders(asked, in.Holders, true)
@@ -863,7 +863,7 @@ func (w *simWorld) act(actions []Action) {
 				outcomes[i].At = done
 				w.done[outcomes[i].Act.Socket.ID.Cookie] = done
 			}
-			w.schedule(done, true, func() { w.step(Acted{outcomes}) })
+			w.schedule(done, true, func() { w.step(ActionsDone{outcomes}) })
 		})
 	})
 }
@@ -962,9 +962,9 @@ func (w *simWorld) taboo(s *simSocket, shown *sock.Socket) string {
 		return "in an accept queue"
 	case s.mptcp, s.inode != 0 && (s.kernel || s.self):
 		return "not for us"
-	case s.mini && s.state == ssfilter.TimeWait && w.able.KillTimeWait != "":
+	case s.mini && s.state == ssfilter.TimeWait && w.capabilities.KillTimeWait != "":
 		return "this kernel cannot"
-	case orphaned && w.able.KillOrphan != "":
+	case orphaned && w.capabilities.KillOrphan != "":
 		return "would leak"
 	}
 	return ""
@@ -985,7 +985,7 @@ func (w *simWorld) checkDecision(a *Action) {
 		w.tally.Grouped++
 		if id := groupID(appendGroup(nil, r.GroupBy, &a.Socket)); !w.firing[groupName(r.Name, id.labels(r.GroupBy))] {
 			w.failf("%s takes a socket whose group does not fire: %s", a.Rule, s)
-		} else if !w.looked[a.Rule] {
+		} else if !w.scanned[a.Rule] {
 			w.failf("%s takes a socket for a group that an earlier run saw: %s", a.Rule, s)
 		}
 	}
@@ -1019,7 +1019,7 @@ func (w *simWorld) checkTruth(r *rules.Rule, a *Action) (due sock.Instant) {
 	shown.Autobound = ssfilter.TriOf(!s.bound)
 	due = dueSince(r, kill.After, s, &shown)
 	if s.mini {
-		shown.Autobound = ssfilter.True // as looks say since it is one
+		shown.Autobound = ssfilter.True // as scans say since it is one
 		due = min(due, dueSince(r, kill.After, s, &shown))
 	}
 	earliest := due
@@ -1039,7 +1039,7 @@ func (w *simWorld) checkTruth(r *rules.Rule, a *Action) (due sock.Instant) {
 // deadline is when the engine must have decided to take a socket that has been
 // due since then, and whether it could see it coming.
 //
-// A look shows a change within a gap, unless it fails; from then on the engine
+// A scan shows a change within a gap, unless it fails; from then on the engine
 // counts, if the kernel does not. It then waits for its holders to be found, if
 // there was no time for that before.
 func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due sock.Instant) (deadline sock.Instant, punctual bool) {
@@ -1051,23 +1051,23 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 		return never, false
 	}
 	const (
-		looking = 400 * time.Millisecond
-		asking  = 45 * time.Millisecond
+		scanning = 400 * time.Millisecond
+		asking   = 45 * time.Millisecond
 	)
 	walking := 20 * w.walking
-	looks := 1
+	scans := 1
 	if !w.calm {
-		looks = 8
+		scans = 8
 	}
-	found := max(s.changed, w.began).Add(time.Duration(looks)*w.gap + looking)
+	found := max(s.changed, w.began).Add(time.Duration(scans)*w.gap + scanning)
 	switch {
 	case w.restarted <= found:
 	case w.calm && s.state != ssfilter.SynSent:
 		found = found.Add(storedWithin) // what was seen once outlives a restart, unless a SYN says otherwise
 	default:
-		found = w.restarted.Add(storedWithin + time.Duration(looks)*w.gap + looking)
+		found = w.restarted.Add(storedWithin + time.Duration(scans)*w.gap + scanning)
 	}
-	up := w.restarted.Add(time.Duration(looks)*w.gap + looking)
+	up := w.restarted.Add(time.Duration(scans)*w.gap + scanning)
 	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && s.accepted == 0 && due.Sub(max(found, up)) > ownerLead+walking {
 		return due.Add(asking), true
 	}
@@ -1145,7 +1145,7 @@ func (w *simWorld) heard(a *Action) {
 	}
 }
 
-// checkForgotten looks for sockets that should have been killed long ago, and
+// checkForgotten scans for sockets that should have been killed long ago, and
 // for limits that hold back what they have room for.
 func (w *simWorld) checkForgotten() {
 	if w.engine == nil {

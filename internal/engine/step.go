@@ -17,16 +17,16 @@ type Input interface {
 	apply(e *Engine, now sock.Instant)
 }
 
-// Ruled says that new rules are in force.
-type Ruled struct {
+// RulesChanged says that new rules are in force.
+type RulesChanged struct {
 	Program *Program
 	// StandIn says that they are in the place of rules that could not be read: what
 	// an earlier run knew waits for those.
-	StandIn bool
+	Fallback bool
 }
 
-// Able says what the kernel and the privileges allow.
-type Able struct {
+// Capabilities says what the kernel and the privileges allow.
+type Capabilities struct {
 	Kill         string // why sockets cannot be destroyed; empty: they can
 	KillTimeWait string // the same for TIME_WAIT
 	KillOrphan   string // the same for sockets that their program has closed
@@ -45,7 +45,7 @@ type Restored struct {
 type Stop struct{}
 
 // Counted says what the counters hold, or that they could not be read.
-type Counted struct {
+type CountersRead struct {
 	OK          bool
 	InSegs      uint64 // TCP segments received in the namespace
 	HasInSegs   bool
@@ -55,23 +55,23 @@ type Counted struct {
 	Ports       []ssfilter.PortRange // of those, the ones that connect(2) chooses from, the reserved ones left out; nil: not known
 }
 
-// Looked says how a look ended. With Err set it failed and nothing of it counts.
-type Looked struct {
-	Finding *Finding
-	Sent    sock.Instant
-	Cost    time.Duration // of CPU
-	Err     error
+// ScanDone says how a scan ended. With Err set it failed and nothing of it counts.
+type ScanDone struct {
+	Result *ScanResult
+	Sent   sock.Instant
+	Cost   time.Duration // of CPU
+	Err    error
 }
 
 // Asked says what the kernel answered about single sockets.
-type Asked struct {
+type LookupDone struct {
 	Answers []sock.Answer
 	Err     error // nothing was learnt of those without an answer
 	IDs     []sock.ID
 }
 
 // Owned says which processes hold the asked inodes.
-type Owned struct {
+type HoldersFound struct {
 	Holders  map[uint32][]sock.Owner
 	Complete bool          // every process of the host was read
 	Holding  int           // how many processes a Read would read
@@ -80,7 +80,7 @@ type Owned struct {
 
 // Read says which processes hold the asked inodes by a descriptor that is new since
 // they were last read. What is not found may be anywhere, but not with the watchdog.
-type Read struct {
+type NewHoldersFound struct {
 	Holders map[uint32][]sock.Owner
 	Cost    time.Duration // of CPU
 	Err     error         // nothing was learnt
@@ -88,10 +88,10 @@ type Read struct {
 
 // Examined says whether a walk can show every process of the host, and all its
 // descriptors.
-type Examined struct{ Complete bool }
+type AccessExamined struct{ Complete bool }
 
-// Acted says how the acts ended that a plan asked for.
-type Acted struct {
+// ActionsDone says how the acts ended that a plan asked for.
+type ActionsDone struct {
 	Outcomes []Outcome
 }
 
@@ -112,24 +112,24 @@ type Outcome struct {
 
 // Plan is what the engine wants done. Each part may be empty.
 type Plan struct {
-	Count    bool            // read the counters
-	Look     *Look           // read the socket table
-	Ask      []sock.ID       // ask for these sockets by name
-	Resolve  []uint32        // find the holders of these inodes
-	Read     []uint32        // find the holders of these, by new descriptors
-	Sample   []Process       // read the CPU usage of these
-	Act      []Action        // do these, in this order
-	Report   []Action        // say these: they are decided, and nothing is to be done
-	Remember []sock.Memory   // keep these on disk
-	Forget   []uint64        // drop what is kept under these cookies
-	Held     []HeldBack      // say what the limits hold back
-	Notes    []Note          // say these to whoever reads the log
-	Turns    []Turn          // groups that changed their phase
-	Alarms   []Alarm         // alerts that fire, or have ended
-	Groups   []sock.Group    // keep these on disk, and no others; nil: no change
-	Late     []time.Duration // how long after it fell due each act was done that was seen coming
-	Stopped  bool            // after Stop: nothing is under way any more
-	Wake     sock.Instant    // call again then, if nothing happens before
+	Count       bool            // read the counters
+	Scan        *Scan           // read the socket table
+	Lookup      []sock.ID       // ask for these sockets by name
+	Resolve     []uint32        // find the holders of these inodes
+	Read        []uint32        // find the holders of these, by new descriptors
+	Sample      []Process       // read the CPU usage of these
+	Act         []Action        // do these, in this order
+	Report      []Action        // say these: they are decided, and nothing is to be done
+	Remember    []sock.Memory   // keep these on disk
+	Forget      []uint64        // drop what is kept under these cookies
+	Held        []HeldBack      // say what the limits hold back
+	Notes       []Note          // say these to whoever reads the log
+	Transitions []Transition    // groups that changed their phase
+	Alerts      []Alert         // alerts that fire, or have ended
+	Groups      []sock.Group    // keep these on disk, and no others; nil: no change
+	Late        []time.Duration // how long after it fell due each act was done that was seen coming
+	Stopped     bool            // after Stop: nothing is under way any more
+	Wake        sock.Instant    // call again then, if nothing happens before
 }
 
 // Note is a line for the log about the watchdog itself.

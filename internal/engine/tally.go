@@ -9,21 +9,21 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// maxGroups bounds the groups of a rule. What one look finds beyond is not
+// maxGroups bounds the groups of a rule. What one scan finds beyond is not
 // counted, and that is said.
 const maxGroups = 100_000
 
-// tally is what one look counts of a group.
+// tally is what one scan counts of a group.
 type tally struct {
 	oldest  sock.Instant // when the oldest that matches entered its state, at the latest
 	count   uint32       // sockets that match
-	fresh   uint32       // of those, not there at the look before
+	fresh   uint32       // of those, not there at the scan before
 	backlog float32      // the fullest accept queue, in percent of its limit
 	ports   uint16       // local ports that are used up on the fullest path
 	fires   bool         // the group does, and its rule acts on sockets
 }
 
-// groupTally is what one look counts for one rule about groups.
+// groupTally is what one scan counts for one rule about groups.
 type groupTally struct {
 	rule    *rule
 	known   []groupID // that are sampled also where no socket of them is left
@@ -46,7 +46,7 @@ type groupTally struct {
 	least    uint32
 
 	// Only where a condition asks for it:
-	before []*cookieSet // of the looks before; empty: there was none
+	before []*cookieSet // of the scans before; empty: there was none
 	now    *cookieSet   // of this one
 	paths  []uint32     // the group of a path, by the path's number; 0: none
 }
@@ -150,7 +150,7 @@ func (t *groupTally) add(s *sock.Socket, entered sock.Instant) {
 }
 
 // recall notes of a socket which may match, now or later, that it is not seen for
-// the first time: it was counted before, or there when the first look was made.
+// the first time: it was counted before, or there when the first scan was made.
 func (t *groupTally) recall(cookie uint64) {
 	if t.now == nil {
 		return
@@ -224,7 +224,7 @@ func (t *groupTally) usePath(path uint32, s *sock.Socket) {
 // hasPath reports whether a path is known to be one of a group.
 func (t *groupTally) hasPath(path uint32) bool { return int(path) < len(t.paths) && t.paths[path] != 0 }
 
-// takePorts takes in what the look has counted of local ports.
+// takePorts takes in what the scan has counted of local ports.
 func (t *groupTally) takePorts(u *portUse) {
 	if len(t.rule.GroupBy) == 0 {
 		_, c := t.groups.at(nil)

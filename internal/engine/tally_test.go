@@ -67,7 +67,7 @@ func TestOmittedSocketsAreOmitted(t *testing.T) {
 }
 
 // BenchmarkGroup counts 100,000 sockets by address and port of the peer, from the
-// look to the groups' phases. B/op and heap-B are what that takes beyond the look.
+// look to the groups' phases. B/op and heap-B are what that takes beyond the scan.
 func BenchmarkGroup(b *testing.B) {
 	const many = 100_000
 	for _, peers := range []int{100, 10_000, 100_000} {
@@ -87,7 +87,7 @@ func BenchmarkGroup(b *testing.B) {
 					Then: []rules.Action{{Kind: rules.Log}},
 				})
 				e := New(Config{Precision: benchJiffy})
-				e.Step(benchStart, Ruled{Program: Compile(&s)})
+				e.Step(benchStart, RulesChanged{Program: Compile(&s)})
 				ports := []ssfilter.PortRange{{First: 32768, Last: 60999}}
 				b.ReportAllocs()
 				var before, after runtime.MemStats
@@ -96,15 +96,15 @@ func BenchmarkGroup(b *testing.B) {
 				most := uint64(0)
 				now := benchStart
 				for b.Loop() {
-					p := e.Step(now, Counted{OK: true, Ephemeral: ports[0], Ports: ports})
-					if p.Look == nil {
+					p := e.Step(now, CountersRead{OK: true, Ephemeral: ports[0], Ports: ports})
+					if p.Scan == nil {
 						b.Fatal("no look")
 					}
-					f := p.Look.Begin(now)
+					f := p.Scan.Begin(now)
 					for i := range sockets {
 						f.Take(&sockets[i], now)
 					}
-					e.Step(now, Looked{Finding: f, Sent: now})
+					e.Step(now, ScanDone{Result: f, Sent: now})
 					b.StopTimer()
 					if most == 0 {
 						runtime.ReadMemStats(&after)
@@ -124,7 +124,7 @@ func BenchmarkGroup(b *testing.B) {
 }
 
 // BenchmarkFiring has 100,000 groups fire at once: how long the loop is taken by
-// what follows from a look, and by beginning the next one.
+// what follows from a scan, and by beginning the next one.
 func BenchmarkFiring(b *testing.B) {
 	const many = 100_000
 	sockets := flood(many, many)
@@ -133,37 +133,37 @@ func BenchmarkFiring(b *testing.B) {
 		r.GroupBy, r.For = []rules.GroupKey{rules.ByDst, rules.ByDport}, 0
 	}))
 	var first, again, begin time.Duration
-	looks := 0
+	scans := 0
 	for b.Loop() {
 		e := New(Config{Precision: benchJiffy})
-		e.Step(benchStart, Ruled{Program: Compile(&s)})
+		e.Step(benchStart, RulesChanged{Program: Compile(&s)})
 		now := benchStart
 		for i := range 4 {
 			began := time.Now()
-			p := e.Step(now, Counted{OK: true})
+			p := e.Step(now, CountersRead{OK: true})
 			if i > 0 {
 				begin += time.Since(began)
 			}
-			f := p.Look.Begin(now)
+			f := p.Scan.Begin(now)
 			for j := range sockets {
 				f.Take(&sockets[j], now)
 			}
 			began = time.Now()
-			p = e.Step(now, Looked{Finding: f, Sent: now})
+			p = e.Step(now, ScanDone{Result: f, Sent: now})
 			if took := time.Since(began); i == 0 {
 				first += took
 			} else {
 				again += took
 			}
-			if want := many; e.groups[0].in[Firing] != want || len(p.Alarms) != mostAlarms+1 {
-				b.Fatalf("%d groups fire, %d alarms", e.groups[0].in[Firing], len(p.Alarms))
+			if want := many; e.groups[0].in[Firing] != want || len(p.Alerts) != mostAlarms+1 {
+				b.Fatalf("%d groups fire, %d alarms", e.groups[0].in[Firing], len(p.Alerts))
 			}
 			now = now.Add(30 * time.Second)
 			e.Step(now, nil)
 		}
-		looks++
+		scans++
 	}
-	b.ReportMetric(first.Seconds()*1000/float64(looks), "first-ms")
-	b.ReportMetric(again.Seconds()*1000/float64(3*looks), "again-ms")
-	b.ReportMetric(begin.Seconds()*1000/float64(3*looks), "begin-ms")
+	b.ReportMetric(first.Seconds()*1000/float64(scans), "first-ms")
+	b.ReportMetric(again.Seconds()*1000/float64(3*scans), "again-ms")
+	b.ReportMetric(begin.Seconds()*1000/float64(3*scans), "begin-ms")
 }

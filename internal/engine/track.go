@@ -19,16 +19,16 @@ type track struct {
 	segsIn          uint32
 	retrans         uint8
 	inode           uint32
-	autobound       ssfilter.Tri // as the last look said that asked for it
+	autobound       ssfilter.Tri // as the last scan said that asked for it
 	got             sock.Instant // of the last answer
 	backlog         bool         // that showed it in an accept queue
 	accepted        bound        // of one that was seen in an accept queue: when a program got it; zero: of any other
-	plain           bool         // the kernel alone knows its times as well, and will at a later look
+	plain           bool         // the kernel alone knows its times as well, and will at a later scan
 
 	of    classSet // classes of the rules it may match
-	look  uint64   // number of the look that last saw it
+	scan  uint64   // number of the scan that last saw it
 	phase phase
-	alarm seat         // where phase is waiting: when to attend to it; in no queue: when a look sees it
+	alarm seat         // where phase is waiting: when to attend to it; in no queue: when a scan sees it
 	goal  sock.Instant // what for: when to ask for it
 
 	marks   []mark      // what was done or said, each at most once per connection
@@ -63,7 +63,7 @@ type track struct {
 type phase uint8
 
 const (
-	waiting phase = iota // for its alarm, for a look, or for its turn under a limit
+	waiting phase = iota // for its alarm, for a scan, or for its turn under a limit
 	asked                // the kernel was asked for it
 	acted                // an act on it is under way
 )
@@ -124,7 +124,7 @@ func (t *track) progressed(s *sock.Socket) bool {
 	return s.Info.BytesAcked != t.acked || s.Info.BytesReceived != t.received
 }
 
-// tellAutobound completes an answer with what only looks tell: whether the kernel
+// tellAutobound completes an answer with what only scans tell: whether the kernel
 // chose the local port. It cannot change while the connection lasts.
 func (t *track) tellAutobound(s *sock.Socket) {
 	if s.Autobound == ssfilter.Unknown {

@@ -131,7 +131,7 @@ func TestAppend(t *testing.T) {
 }
 
 // TestInterrupted ends a journal at every byte of an outcome, as a crash does,
-// and looks for the outcomes that the restart adds.
+// and scans for the outcomes that the restart adds.
 func TestInterrupted(t *testing.T) {
 	dir := stateDir(t, smallDisk(t, 256<<10)) // where an fsync costs nothing
 	j, _ := open(t, dir)

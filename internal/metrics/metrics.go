@@ -47,10 +47,10 @@ var (
 	heldBack       = desc("held_back_total", "Actions that a limit held back (limit.*), and connections that were spared, by the reason.", "rule", "reason")
 	actionPossible = desc("action_possible", "1 where the kernel and the privileges allow the action.", "action")
 	lateness       = desc("action_lateness_seconds", "How long after they fell due actions were done, for sockets seen before that.")
-	looks          = desc("looks_total", "Readings of the socket table.", "result")
-	lookDuration   = desc("look_duration_seconds", "How long readings of the socket table took.")
-	lookInterval   = desc("look_interval_seconds", "Time between readings of the socket table, stretched by cpu_budget where they cost much.")
-	lookWanted     = desc("look_interval_wanted_seconds", "What the interval would be if readings of the socket table had no cost.")
+	scans          = desc("looks_total", "Readings of the socket table.", "result")
+	scanDuration   = desc("look_duration_seconds", "How long readings of the socket table took.")
+	scanInterval   = desc("look_interval_seconds", "Time between readings of the socket table, stretched by cpu_budget where they cost much.")
+	scanWanted     = desc("look_interval_wanted_seconds", "What the interval would be if readings of the socket table had no cost.")
 	scanStalled    = desc("scan_stalled_seconds", "For how long the reading of the socket table under way has not ended, beyond a second; else 0.")
 	writeStalled   = desc("state_write_stalled_seconds", "For how long a write to the state directory has not ended, beyond a second; else 0.")
 	reloadOK       = desc("rules_last_reload_successful", "1 if what the rules file says is in force.")
@@ -67,7 +67,7 @@ type collector struct {
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildInfo, sockets, socketsAt, ruleSockets, ruleCandidates, ruleOldest, ruleFiring, ruleStopped, ruleActs, actions, heldBack,
-		actionPossible, lateness, looks, lookDuration, lookInterval, lookWanted, scanStalled, writeStalled, reloadOK, reloadTime, alerts,
+		actionPossible, lateness, scans, scanDuration, scanInterval, scanWanted, scanStalled, writeStalled, reloadOK, reloadTime, alerts,
 	} {
 		descs <- d
 	}
@@ -115,12 +115,12 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 		gauge(actionPossible, number(possible), action)
 	}
 	metrics <- histogram(lateness, &s.Lateness)
-	counter(looks, s.Looks.OK, "ok")
-	counter(looks, s.Looks.Failed, "failed")
-	metrics <- histogram(lookDuration, &s.Looks.Duration)
-	gauge(lookInterval, s.Looks.IntervalSeconds)
-	gauge(lookWanted, s.Looks.WantedSeconds)
-	gauge(scanStalled, s.Looks.StalledSeconds)
+	counter(scans, s.Scans.OK, "ok")
+	counter(scans, s.Scans.Failed, "failed")
+	metrics <- histogram(scanDuration, &s.Scans.Duration)
+	gauge(scanInterval, s.Scans.IntervalSeconds)
+	gauge(scanWanted, s.Scans.WantedSeconds)
+	gauge(scanStalled, s.Scans.StalledSeconds)
 	gauge(writeStalled, s.WriteStalledSeconds)
 	gauge(reloadOK, number(s.File.OK))
 	loaded := 0.0

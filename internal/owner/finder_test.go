@@ -43,7 +43,7 @@ func TestFindNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	link(os.Getpid(), 3, "socket:[99]")
-	look := func(what string, find func(map[uint32]struct{}) (Found, error), wanted []uint32, want map[uint32][]sock.Owner) {
+	scan := func(what string, find func(map[uint32]struct{}) (Found, error), wanted []uint32, want map[uint32][]sock.Owner) {
 		t.Helper()
 		got, err := find(set(wanted))
 		if err != nil {
@@ -54,47 +54,47 @@ func TestFindNew(t *testing.T) {
 		}
 	}
 	none := map[uint32][]sock.Owner{}
-	look("before a walk", f.FindNew, []uint32{99, 100}, map[uint32][]sock.Owner{99: {{PID: os.Getpid()}}})
-	look("the walk", f.Find, []uint32{100}, map[uint32][]sock.Owner{100: leaky})
-	look("what is not new", f.FindNew, []uint32{100}, map[uint32][]sock.Owner{100: leaky})
+	scan("before a walk", f.FindNew, []uint32{99, 100}, map[uint32][]sock.Owner{99: {{PID: os.Getpid()}}})
+	scan("the walk", f.Find, []uint32{100}, map[uint32][]sock.Owner{100: leaky})
+	scan("what is not new", f.FindNew, []uint32{100}, map[uint32][]sock.Owner{100: leaky})
 
 	link(10, 5, "socket:[101]")
 	link(10, 2000001, "socket:[102]")
 	link(11, 5, "socket:[103]")
 	link(10, 4, "socket:[104]") // the number was another file's
-	look("new ones", f.FindNew, []uint32{101, 102, 103, 104}, map[uint32][]sock.Owner{101: leaky, 102: leaky, 104: leaky})
+	scan("new ones", f.FindNew, []uint32{101, 102, 103, 104}, map[uint32][]sock.Owner{101: leaky, 102: leaky, 104: leaky})
 	link(10, 5, "socket:[106]") // the number was another socket's
-	look("behind another socket's number", f.FindNew, []uint32{106}, none)
-	look("what was there, and is no more", f.FindNew, []uint32{101}, none)
-	look("and was looked at in vain", f.FindNew, []uint32{106}, map[uint32][]sock.Owner{106: leaky})
+	scan("behind another socket's number", f.FindNew, []uint32{106}, none)
+	scan("what was there, and is no more", f.FindNew, []uint32{101}, none)
+	scan("and was looked at in vain", f.FindNew, []uint32{106}, map[uint32][]sock.Owner{106: leaky})
 
 	link(10, 5, "")
-	look("while a number is free", f.FindNew, []uint32{106}, none)
+	scan("while a number is free", f.FindNew, []uint32{106}, none)
 	link(10, 5, "socket:[105]")
-	look("behind a number that was free", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
+	scan("behind a number that was free", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
 	link(10, 4, "socket:[107]")
-	look("behind another socket's number", f.FindNew, []uint32{107}, none)
-	look("the next walk", f.Find, []uint32{107}, map[uint32][]sock.Owner{107: leaky})
+	scan("behind another socket's number", f.FindNew, []uint32{107}, none)
+	scan("the next walk", f.Find, []uint32{107}, map[uint32][]sock.Owner{107: leaky})
 
 	// One that holds nothing any more is not read for what is new.
 	for range mostIdle - 1 {
-		look("a walk for something else", f.Find, []uint32{1}, none)
+		scan("a walk for something else", f.Find, []uint32{1}, none)
 	}
-	look("a walk too many for something else", f.Find, []uint32{1}, none)
+	scan("a walk too many for something else", f.Find, []uint32{1}, none)
 	link(10, 6, "socket:[108]")
-	look("what is new in one that holds nothing", f.FindNew, []uint32{108}, none)
+	scan("what is new in one that holds nothing", f.FindNew, []uint32{108}, none)
 
 	// What led to it in the last walk is enough.
-	look("what was there", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
-	look("what is new in one that holds something again", f.FindNew, []uint32{108}, map[uint32][]sock.Owner{108: leaky})
+	scan("what was there", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
+	scan("what is new in one that holds something again", f.FindNew, []uint32{108}, map[uint32][]sock.Owner{108: leaky})
 	if err := os.WriteFile(filepath.Join(root, "10", "stat"), []byte("10 (next) S 1 10 10 0 -1 0 0 0 0 0 5 5 0 0 20 0 1 0 78 0 0\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	look("another process with that PID", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: {{PID: 10, Start: 78, Comm: "leaky"}}})
+	scan("another process with that PID", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: {{PID: 10, Start: 78, Comm: "leaky"}}})
 	if err := os.RemoveAll(filepath.Join(root, "10")); err != nil {
 		t.Fatal(err)
 	}
-	look("after its end", f.FindNew, []uint32{105}, none)
+	scan("after its end", f.FindNew, []uint32{105}, none)
 }
 
 // TestFindNewSelf finds a socket of this process that it opens after a walk.

@@ -16,7 +16,7 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// TestFindSelf looks in the real /proc for sockets of this process.
+// TestFindSelf scans in the real /proc for sockets of this process.
 func TestFindSelf(t *testing.T) {
 	holder := socket(t)
 	defer unix.Close(holder)
@@ -159,7 +159,7 @@ func TestUsageUnreadable(t *testing.T) {
 	}
 }
 
-// A process may give itself a name that looks like what follows it.
+// A process may give itself a name that scans like what follows it.
 func TestUsageOfPretender(t *testing.T) {
 	root := fakeProc(t, map[int]process{10: {comm: "x", stat: "10 (x) R 1 2 3 4 5 6 7 8 9 10 11 12) S 1 2 2 0 -1 2129984 0 0 0 0 70 30 0 0 20 0 1 0 25 0 0\n"}})
 	u, err := ReadUsage(root, 10)

@@ -10,7 +10,7 @@ import (
 )
 
 // Who can change the rules decides what is killed: the file, a directory on the way
-// to it and one behind a link are all looked at.
+// to it and one behind a link are all scanned.
 func TestExposed(t *testing.T) {
 	for _, test := range []struct {
 		name string

@@ -73,7 +73,7 @@ func (w *Watcher) Run(ctx context.Context) {
 	timer := time.NewTimer(slowPoll)
 	defer timer.Stop()
 
-	look := func(deliver bool) {
+	scan := func(deliver bool) {
 		dirty = time.Time{}
 		timer.Reset(slowPoll)
 		err := watch.arm(w.path) // before reading, so that no change falls between
@@ -93,7 +93,7 @@ func (w *Watcher) Run(ctx context.Context) {
 		}
 	}
 
-	look(true)
+	scan(true)
 	for {
 		select {
 		case <-ctx.Done():
@@ -101,7 +101,7 @@ func (w *Watcher) Run(ctx context.Context) {
 		case out <- next:
 			next, out = File{}, nil
 		case <-w.poke:
-			look(true)
+			scan(true)
 		case <-watch.changed:
 			now := time.Now()
 			if dirty.IsZero() {
@@ -109,7 +109,7 @@ func (w *Watcher) Run(ctx context.Context) {
 			}
 			timer.Reset(min(settle, dirty.Add(patience).Sub(now)))
 		case <-timer.C:
-			look(false)
+			scan(false)
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Query is what a look asks for. It names the selection and not how the kernel
+// Query is what a scan asks for. It names the selection and not how the kernel
 // is told, so that another source of sockets can answer it.
 type Query struct {
 	States ssfilter.StateSet

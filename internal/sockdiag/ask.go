@@ -26,7 +26,7 @@ const noCookie = nl.TCPDIAG_NOCOOKIE<<32 | nl.TCPDIAG_NOCOOKIE
 // the cookie: it may be in another state by now, or have been connected
 // elsewhere. The error is that of the connection to the kernel; the answers that
 // it cost carry it too.
-func (c *Conn) Ask(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (c *Conn) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	answers = slices.Grow(answers[:0], len(ids))[:len(ids)]
 	for i := range answers {
 		answers[i] = sock.Answer{ID: ids[i], Err: errUnanswered}

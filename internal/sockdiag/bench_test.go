@@ -30,14 +30,14 @@ func makeLeak(b *testing.B, c *Conn) (*nstest.Leak, []sock.ID) {
 	b.Helper()
 	leak := must(nstest.CloseWait(nstest.V4, nstest.ServerSide, leaked))(b)
 	var ids []sock.ID
-	check(b, c.Look(sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}, func(s *sock.Socket, _ sock.Instant) { ids = append(ids, s.ID) }))
+	check(b, c.Scan(sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}, func(s *sock.Socket, _ sock.Instant) { ids = append(ids, s.ID) }))
 	if len(ids) != leaked {
 		b.Fatalf("%d sockets, want %d", len(ids), leaked)
 	}
 	return leak, ids
 }
 
-func BenchmarkLook(b *testing.B) {
+func BenchmarkScan(b *testing.B) {
 	tests := map[string]ssfilter.Expr{
 		"all match":  nil,
 		"none match": must(ssfilter.ParseExpr("dport = :1"))(b),
@@ -51,7 +51,7 @@ func BenchmarkLook(b *testing.B) {
 			seen := 0
 			b.ReportAllocs()
 			for b.Loop() {
-				check(b, c.Look(q, func(*sock.Socket, sock.Instant) { seen++ }))
+				check(b, c.Scan(q, func(*sock.Socket, sock.Instant) { seen++ }))
 			}
 			b.ReportMetric(float64(seen)/float64(b.N), "sockets/op")
 		})
@@ -65,7 +65,7 @@ func BenchmarkAsk(b *testing.B) {
 	answers := make([]sock.Answer, 0, len(ids))
 	b.ReportAllocs()
 	for b.Loop() {
-		answers = must(c.Ask(ids, answers))(b)
+		answers = must(c.Lookup(ids, answers))(b)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/leaked, "ns/socket")
 }
@@ -82,7 +82,7 @@ func BenchmarkDestroy(b *testing.B) {
 		var err error
 		for len(ids) > 0 {
 			n := min(len(ids), maxBatch)
-			answers = must(c.Ask(ids[:n], answers))(b)
+			answers = must(c.Lookup(ids[:n], answers))(b)
 			if outcomes, err = c.Destroy(ids[:n], outcomes); err != nil || outcomes[0] != nil {
 				b.Fatal(err, outcomes[0])
 			}

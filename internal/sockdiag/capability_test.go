@@ -41,16 +41,16 @@ func TestRaiseNetAdmin(t *testing.T) {
 	if err := destroy(t, c, id); !errors.Is(err, unix.EPERM) {
 		t.Errorf("without the capability: %v, want %v", err, unix.EPERM)
 	}
-	if able := must(c.Probe())(t); !errors.Is(able.Destroy, unix.EPERM) || !errors.Is(able.DestroyTimeWait, unix.EPERM) {
-		t.Errorf("without the capability: %+v, want %v", able, unix.EPERM)
+	if capabilities := must(c.Probe())(t); !errors.Is(capabilities.Destroy, unix.EPERM) || !errors.Is(capabilities.DestroyTimeWait, unix.EPERM) {
+		t.Errorf("without the capability: %+v, want %v", capabilities, unix.EPERM)
 	}
 	if s := only(t, c, ssfilter.CloseWait); s.ID != id {
 		t.Errorf("the socket changed: %+v", s)
 	}
 
 	check(t, RaiseNetAdmin())
-	if able := must(c.Probe())(t); able.Destroy != nil {
-		t.Errorf("raised: %+v, want to destroy", able)
+	if capabilities := must(c.Probe())(t); capabilities.Destroy != nil {
+		t.Errorf("raised: %+v, want to destroy", capabilities)
 	}
 	check(t, RaiseNetAdmin()) // once more does no harm
 	check(t, destroy(t, c, id))
@@ -111,9 +111,9 @@ func TestNestedUserNamespace(t *testing.T) {
 		c := must(Open(must(sock.Clock())(t), nil))(t)
 		defer c.Close()
 		check(t, RaiseNetAdmin())
-		able := must(c.Probe())(t)
-		if want := (Abilities{OneWalk: true, Destroy: unix.EPERM, DestroyTimeWait: unix.EPERM}); able != want {
-			t.Errorf("abilities %+v, want %+v", able, want)
+		capabilities := must(c.Probe())(t)
+		if want := (Capabilities{OneWalk: true, Destroy: unix.EPERM, DestroyTimeWait: unix.EPERM}); capabilities != want {
+			t.Errorf("abilities %+v, want %+v", capabilities, want)
 		}
 		return
 	}

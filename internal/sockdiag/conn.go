@@ -30,7 +30,7 @@ type Conn struct {
 	socket    sock.Socket
 	perFamily bool // the kernel refuses to dump both families in one walk
 
-	inUserSpace string // why, in the last look
+	inUserSpace string // why, in the last scan
 	cgroups     *cgroup.Tree
 	names       names
 }

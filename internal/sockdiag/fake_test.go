@@ -151,11 +151,11 @@ func tcpInfo(size int) []byte {
 var closeWaits = sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}
 
 func ports(c *Conn, q sock.Query) (seen []uint16, err error) {
-	err = c.Look(q, func(s *sock.Socket, _ sock.Instant) { seen = append(seen, s.Src.Port()) })
+	err = c.Scan(q, func(s *sock.Socket, _ sock.Instant) { seen = append(seen, s.Src.Port()) })
 	return seen, err
 }
 
-func TestLookIsWholeOrAnError(t *testing.T) {
+func TestScanIsWholeOrAnError(t *testing.T) {
 	whole := func(kind uint16, seq uint32) []any {
 		return []any{datagram(socketMessage(kind, seq, 1), socketMessage(kind, seq, 2)), datagram(socketMessage(kind, seq, 3), doneMessage(seq))}
 	}
@@ -278,8 +278,8 @@ func TestLookIsWholeOrAnError(t *testing.T) {
 	}
 }
 
-// A kernel whose answer is no selection at all does not widen a look.
-func TestLookSelectsAgain(t *testing.T) {
+// A kernel whose answer is no selection at all does not widen a scan.
+func TestScanSelectsAgain(t *testing.T) {
 	c, _ := openFake(t, func(kind uint16, seq uint32) []any {
 		other := socketMessage(kind, seq, 3)
 		other[unix.NLMSG_HDRLEN+1] = byte(ssfilter.Established)
@@ -299,7 +299,7 @@ func TestFallbacks(t *testing.T) {
 		where  ssfilter.Expr // nil: dport = :80
 		refuse func(kind uint16, filter []byte) unix.Errno
 		want   []request
-		again  []request // by a second look
+		again  []request // by a second scan
 		why    string    // what InUserSpace says
 	}{
 		"none needed": {
@@ -650,7 +650,7 @@ func TestDecodeMalformed(t *testing.T) {
 			if seen, err := ports(c, closeWaits); !errors.Is(err, errMalformed) {
 				t.Errorf("look: %v, error %v, want %v", seen, err, errMalformed)
 			}
-			if answers, err := c.Ask(fakeIDs(1), nil); !errors.Is(err, errMalformed) {
+			if answers, err := c.Lookup(fakeIDs(1), nil); !errors.Is(err, errMalformed) {
 				t.Errorf("ask: %+v, error %v, want %v", answers, err, errMalformed)
 			}
 			if !(*links)[0].closed || !(*links)[1].closed {
@@ -715,7 +715,7 @@ func TestAskOnABadDay(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			c, links := openFake(t, tt.answer, good)
-			answers, err := c.Ask(fakeIDs(4), nil)
+			answers, err := c.Lookup(fakeIDs(4), nil)
 			if !errors.Is(err, tt.err) {
 				t.Fatalf("error %v, want %v", err, tt.err)
 			}
@@ -725,7 +725,7 @@ func TestAskOnABadDay(t *testing.T) {
 			if err != nil && !(*links)[0].closed {
 				t.Error("the link of a failed question is still open")
 			}
-			if answers, err = c.Ask(fakeIDs(4), answers); err != nil || spell(answers, err) != "skgs" {
+			if answers, err = c.Lookup(fakeIDs(4), answers); err != nil || spell(answers, err) != "skgs" {
 				t.Errorf("then: answers %q, error %v", spell(answers, err), err)
 			}
 		})
@@ -739,7 +739,7 @@ func TestAskOnABadDay(t *testing.T) {
 			}
 			return good(kind, seq)
 		})
-		answers, err := c.Ask(fakeIDs(10), nil)
+		answers, err := c.Lookup(fakeIDs(10), nil)
 		if !errors.Is(err, errSilence) || spell(answers, err) != "skgsgeeeee" {
 			t.Errorf("answers %q, error %v", spell(answers, err), err)
 		}
@@ -852,11 +852,11 @@ func FuzzAnswer(f *testing.F) {
 		}
 		answer := func(uint16, uint32) []any { return []any{b} }
 		c, _ := openFake(t, answer)
-		if err := c.Look(sock.Query{States: ssfilter.AllStates}, func(*sock.Socket, sock.Instant) {}); err == nil && !ended {
+		if err := c.Scan(sock.Query{States: ssfilter.AllStates}, func(*sock.Socket, sock.Instant) {}); err == nil && !ended {
 			t.Error("a look without an end is whole")
 		}
 		c, _ = openFake(t, answer)
-		if answers, err := c.Ask(fakeIDs(2), nil); err == nil && (errors.Is(answers[0].Err, errUnanswered) || errors.Is(answers[1].Err, errUnanswered)) {
+		if answers, err := c.Lookup(fakeIDs(2), nil); err == nil && (errors.Is(answers[0].Err, errUnanswered) || errors.Is(answers[1].Err, errUnanswered)) {
 			t.Errorf("no error, and no answer: %+v", answers)
 		}
 		c, _ = openFake(t, answer)

@@ -156,7 +156,7 @@ func TestFiveThousandPorts(t *testing.T) {
 			c.link = s
 			var got []uint16
 			q := sock.Query{States: ssfilter.Of(ssfilter.Established), Where: ssfilter.Ports(ssfilter.Dst, wanted...)}
-			for _, s := range look(t, c, q) {
+			for _, s := range scan(t, c, q) {
 				got = append(got, s.Dst.Port())
 			}
 			slices.Sort(got)
@@ -233,7 +233,7 @@ func TestAutobound(t *testing.T) {
 			for name, tt := range tests {
 				t.Run(name, func(t *testing.T) {
 					got := make(map[string]ssfilter.Tri)
-					check(t, c.Look(sock.Query{States: ssfilter.AllStates, Where: tt.where}, func(s *sock.Socket, _ sock.Instant) {
+					check(t, c.Scan(sock.Query{States: ssfilter.AllStates, Where: tt.where}, func(s *sock.Socket, _ sock.Instant) {
 						name := cookies[s.ID.Cookie]
 						if _, twice := got[name]; twice {
 							t.Errorf("%s is there twice", name)

@@ -68,19 +68,19 @@ func pair(t *testing.T, listener nstest.Socket) nstest.Pair {
 	return must(nstest.NewPair(listener))(t)
 }
 
-func look(t *testing.T, c *Conn, q sock.Query) []sock.Socket {
+func scan(t *testing.T, c *Conn, q sock.Query) []sock.Socket {
 	t.Helper()
 	var seen []sock.Socket
-	check(t, c.Look(q, func(s *sock.Socket, _ sock.Instant) { seen = append(seen, *s) }))
+	check(t, c.Scan(q, func(s *sock.Socket, _ sock.Instant) { seen = append(seen, *s) }))
 	return seen
 }
 
-// only looks until there is one socket in a state, which it returns: a FIN may be
+// only scans until there is one socket in a state, which it returns: a FIN may be
 // acknowledged late.
 func only(t *testing.T, c *Conn, state ssfilter.State) sock.Socket {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		seen := look(t, c, sock.Query{States: ssfilter.Of(state)})
+		seen := scan(t, c, sock.Query{States: ssfilter.Of(state)})
 		switch {
 		case len(seen) == 1:
 			return seen[0]
@@ -92,7 +92,7 @@ func only(t *testing.T, c *Conn, state ssfilter.State) sock.Socket {
 
 func ask(t *testing.T, c *Conn, id sock.ID) sock.Answer {
 	t.Helper()
-	return must(c.Ask([]sock.ID{id}, nil))(t)[0]
+	return must(c.Lookup([]sock.ID{id}, nil))(t)[0]
 }
 
 func destroy(t *testing.T, c *Conn, id sock.ID) error {
@@ -100,7 +100,7 @@ func destroy(t *testing.T, c *Conn, id sock.ID) error {
 	return must(c.Destroy([]sock.ID{id}, nil))(t)[0]
 }
 
-func TestLookBothFamilies(t *testing.T) {
+func TestScanBothFamilies(t *testing.T) {
 	tests := map[string]func(*Conn){
 		"one walk":              func(*Conn) {},
 		"a walk of each family": func(c *Conn) { c.perFamily = true },
@@ -134,7 +134,7 @@ func TestLookBothFamilies(t *testing.T) {
 					want = append(want, l)
 				}
 			}
-			for _, s := range look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}) {
+			for _, s := range scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}) {
 				got = append(got, line{s.ID.Family, s.Src, s.Dst, s.Inode, s.RQueue, s.ID.Cookie})
 				all := sock.HasUnacked | sock.HasLastDataSent | sock.HasLastDataRecv | sock.HasLastAckRecv |
 					sock.HasBytesAcked | sock.HasBytesReceived | sock.HasSegsIn | sock.HasNotSent
@@ -171,7 +171,7 @@ func (s *spy) recv(b []byte) (int, error) {
 	return n, err
 }
 
-func TestLookFiltersInTheKernel(t *testing.T) {
+func TestScanFiltersInTheKernel(t *testing.T) {
 	c := openKernel(t)
 	leak := closeWait(t, nstest.V4, nstest.ClientSide, 10)
 	one := must(leak.Stuck[3].Local())(t)
@@ -179,7 +179,7 @@ func TestLookFiltersInTheKernel(t *testing.T) {
 
 	s := &spy{link: c.link}
 	c.link = s
-	seen := look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait), Where: where})
+	seen := scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait), Where: where})
 	if len(seen) != 1 || seen[0].Src != one {
 		t.Errorf("saw %+v, want the one socket at %v", seen, one)
 	}
@@ -193,7 +193,7 @@ func itoa(port uint16) string {
 }
 
 // An expression whose bytecode is too long for the kernel is evaluated here.
-func TestLookFiltersWithoutTheKernel(t *testing.T) {
+func TestScanFiltersWithoutTheKernel(t *testing.T) {
 	c := openKernel(t)
 	leak := closeWait(t, nstest.V6, nstest.ClientSide, 3)
 	one := must(leak.Stuck[1].Local())(t)
@@ -205,7 +205,7 @@ func TestLookFiltersWithoutTheKernel(t *testing.T) {
 	if _, err := c.bytecode(where); !errors.Is(err, ssfilter.ErrTooLarge) {
 		t.Fatalf("the expression has bytecode: %v", err)
 	}
-	seen := look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait), Where: where})
+	seen := scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait), Where: where})
 	if len(seen) != 1 || seen[0].Src != one {
 		t.Errorf("saw %+v, want the one socket at %v", seen, one)
 	}
@@ -367,7 +367,7 @@ func TestMPTCP(t *testing.T) {
 	defer p.Close()
 
 	subflows, plain := 0, 0
-	for _, s := range look(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established)}) {
+	for _, s := range scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established)}) {
 		if s.MPTCP {
 			subflows++
 		} else {
@@ -384,7 +384,7 @@ func TestDestroy(t *testing.T) {
 	for name, addr := range map[string]netip.Addr{"v4": nstest.V4, "v6": nstest.V6, "mapped": nstest.Mapped} {
 		leak := must(nstest.CloseWait(addr, nstest.ServerSide, 2))(t)
 		cookie := must(leak.Stuck[0].Cookie())(t)
-		for _, s := range look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}) {
+		for _, s := range scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}) {
 			if s.ID.Cookie != cookie {
 				continue
 			}
@@ -395,7 +395,7 @@ func TestDestroy(t *testing.T) {
 				t.Errorf("%s, again: %v, want %v", name, err, sock.ErrGone)
 			}
 		}
-		left := look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait, ssfilter.Listening)})
+		left := scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait, ssfilter.Listening)})
 		if len(left) != 2 {
 			t.Errorf("%s: %d sockets left, want the other one and the listener", name, len(left))
 		}
@@ -429,7 +429,7 @@ func TestDestroyReusedAddresses(t *testing.T) {
 	from, to := must(p.Client.Local())(t), must(l.Local())(t)
 	id := must(p.Client.Cookie())(t)
 	var old sock.ID
-	for _, s := range look(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established)}) {
+	for _, s := range scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established)}) {
 		if s.ID.Cookie == id {
 			old = s.ID
 		}
@@ -497,7 +497,7 @@ func TestDestroyMany(t *testing.T) {
 	c := openKernel(t)
 	closeWait(t, nstest.V4, nstest.ServerSide, n)
 	var ids []sock.ID
-	for _, s := range look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}) {
+	for _, s := range scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}) {
 		ids = append(ids, s.ID)
 	}
 	if len(ids) != n {
@@ -512,11 +512,11 @@ func TestDestroyMany(t *testing.T) {
 	if diff := cmp.Diff(want, outcomes, cmpopts.EquateErrors()); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
-	left := look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)})
+	left := scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)})
 	if len(left) != 11 {
 		t.Errorf("%d sockets left, want 11", len(left))
 	}
-	answers := must(c.Ask(ids, nil))(t)
+	answers := must(c.Lookup(ids, nil))(t)
 	for i, a := range answers {
 		if !a.Gone || a.Err != nil || a.ID != ids[i] {
 			t.Fatalf("answer %d: %+v, want gone", i, a)
@@ -528,13 +528,13 @@ func TestAskMany(t *testing.T) {
 	const n = 300
 	c := openKernel(t)
 	closeWait(t, nstest.V6, nstest.ClientSide, n)
-	seen := look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)})
+	seen := scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)})
 	var ids []sock.ID
 	for _, s := range seen {
 		ids = append(ids, s.ID)
 	}
 	ids[7].Cookie = 0
-	answers := must(c.Ask(ids, nil))(t)
+	answers := must(c.Lookup(ids, nil))(t)
 	for i, a := range answers {
 		switch {
 		case i == 7 && !errors.Is(a.Err, errNoCookie):
@@ -561,7 +561,7 @@ func TestReceiveBufferTooSmall(t *testing.T) {
 		c := openKernel(t)
 		closeWait(t, nstest.V4, nstest.ServerSide, n)
 		var ids []sock.ID
-		for _, s := range look(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}) {
+		for _, s := range scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}) {
 			s.ID.Cookie += 1 << 40 // so that each of them has an answer
 			ids = append(ids, s.ID)
 		}
@@ -576,7 +576,7 @@ func TestReceiveBufferTooSmall(t *testing.T) {
 				t.Fatalf("outcome %d: %v, want %v", i, err, sock.ErrGone)
 			}
 		}
-		for i, a := range must(c.Ask(ids, nil))(t) {
+		for i, a := range must(c.Lookup(ids, nil))(t) {
 			if !a.Gone {
 				t.Fatalf("answer %d: %+v, want gone", i, a)
 			}
@@ -585,7 +585,7 @@ func TestReceiveBufferTooSmall(t *testing.T) {
 	t.Run("unknown to Ask", func(t *testing.T) {
 		c, ids := setUp(t)
 		narrow(t, c)
-		answers, err := c.Ask(ids, nil)
+		answers, err := c.Lookup(ids, nil)
 		if !errors.Is(err, unix.ENOBUFS) {
 			t.Errorf("error %v, want %v", err, unix.ENOBUFS)
 		}
@@ -594,7 +594,7 @@ func TestReceiveBufferTooSmall(t *testing.T) {
 				t.Fatalf("answer %d: %+v, want that error", i, a)
 			}
 		}
-		for i, a := range must(c.Ask(ids, answers))(t) {
+		for i, a := range must(c.Lookup(ids, answers))(t) {
 			if !a.Gone {
 				t.Fatalf("asked again, answer %d: %+v, want gone", i, a)
 			}
@@ -620,12 +620,12 @@ func TestProbe(t *testing.T) {
 	l := listen(t, nstest.V4)
 	p := pair(t, l)
 	defer p.Close()
-	before := len(look(t, c, sock.Query{States: ssfilter.AllStates}))
-	able := must(c.Probe())(t)
-	if want := (Abilities{OneWalk: true}); able != want {
-		t.Errorf("abilities %+v, want %+v", able, want)
+	before := len(scan(t, c, sock.Query{States: ssfilter.AllStates}))
+	capabilities := must(c.Probe())(t)
+	if want := (Capabilities{OneWalk: true}); capabilities != want {
+		t.Errorf("abilities %+v, want %+v", capabilities, want)
 	}
-	if after := len(look(t, c, sock.Query{States: ssfilter.AllStates})); after != before {
+	if after := len(scan(t, c, sock.Query{States: ssfilter.AllStates})); after != before {
 		t.Errorf("%d sockets before the probe, %d after", before, after)
 	}
 }
@@ -639,9 +639,9 @@ func TestProbeWithoutLoopback(t *testing.T) {
 	check(t, unix.IoctlIfreq(fd, unix.SIOCSIFADDR, lo))
 	lo.SetUint16(0) // down
 	check(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
-	able := must(c.Probe())(t)
-	if able.Destroy != nil || able.DestroyTimeWait == nil {
-		t.Errorf("abilities %+v, want to destroy, and not to know of TIME_WAIT", able)
+	capabilities := must(c.Probe())(t)
+	if capabilities.Destroy != nil || capabilities.DestroyTimeWait == nil {
+		t.Errorf("abilities %+v, want to destroy, and not to know of TIME_WAIT", capabilities)
 	}
 }
 
@@ -666,11 +666,11 @@ func TestProbeWithoutPorts(t *testing.T) {
 		if _, err := bindLoopback(nstest.V4.As4()); !errors.Is(err, unix.EADDRINUSE) {
 			t.Fatalf("bind to 127.0.0.1: %v, want %v", err, unix.EADDRINUSE)
 		}
-		able := must(c.Probe())(t)
-		if want := (Abilities{OneWalk: true}); able != want {
-			t.Errorf("abilities %+v, want %+v", able, want)
+		capabilities := must(c.Probe())(t)
+		if want := (Capabilities{OneWalk: true}); capabilities != want {
+			t.Errorf("abilities %+v, want %+v", capabilities, want)
 		}
-		if left := len(look(t, c, sock.Query{States: ssfilter.AllStates})); left != ports+1 {
+		if left := len(scan(t, c, sock.Query{States: ssfilter.AllStates})); left != ports+1 {
 			t.Errorf("%d sockets after the probe, want %d in TIME_WAIT and a listener", left, ports)
 		}
 	})
@@ -681,9 +681,9 @@ func TestProbeWithoutPorts(t *testing.T) {
 			defer unix.Close(fd)
 			check(t, unix.Bind(fd, &unix.SockaddrInet4{}))
 		}
-		able := must(c.Probe())(t)
-		if !able.OneWalk || !errors.Is(able.Destroy, unix.EADDRINUSE) || !errors.Is(able.DestroyTimeWait, unix.EADDRINUSE) {
-			t.Errorf("abilities %+v, want to read, and not to know the rest: %v", able, unix.EADDRINUSE)
+		capabilities := must(c.Probe())(t)
+		if !capabilities.OneWalk || !errors.Is(capabilities.Destroy, unix.EADDRINUSE) || !errors.Is(capabilities.DestroyTimeWait, unix.EADDRINUSE) {
+			t.Errorf("abilities %+v, want to read, and not to know the rest: %v", capabilities, unix.EADDRINUSE)
 		}
 	})
 }
@@ -701,7 +701,7 @@ func TestReceivedDataIsStamped(t *testing.T) {
 		time.Sleep(2 * jiffy) // so that the stamps can differ
 		sent := time.Now()
 		check(t, p.Client.Send(1)) // and never read: then the fast path is open
-		check(t, c.Look(sock.Query{States: ssfilter.Of(ssfilter.Established)}, func(s *sock.Socket, _ sock.Instant) {
+		check(t, c.Scan(sock.Query{States: ssfilter.Of(ssfilter.Established)}, func(s *sock.Socket, _ sock.Instant) {
 			if s.ID.Cookie != cookie {
 				return
 			}

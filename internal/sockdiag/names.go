@@ -7,7 +7,7 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// names knows what the kernel calls by numbers, for the time of one look or one
+// names knows what the kernel calls by numbers, for the time of one scan or one
 // question: devices are deleted and renamed, and cgroups come and go.
 type names struct {
 	cgroups cgroup.Batch
@@ -16,7 +16,7 @@ type names struct {
 }
 
 // otherNames are the alternative names of a device at an instant. They outlive
-// one look: rtnetlink is a slow witness, which waits for whoever changes devices,
+// one scan: rtnetlink is a slow witness, which waits for whoever changes devices,
 // and seldom has news.
 type otherNames struct {
 	of, names string

@@ -113,7 +113,7 @@ func TestMarkAndDevice(t *testing.T) {
 					want[name] = all[name]
 				}
 				q := sock.Query{States: ssfilter.Connected, Where: expr(t, where)}
-				for _, s := range look(t, c, q) {
+				for _, s := range scan(t, c, q) {
 					if name, ok := cookies[s.ID.Cookie]; ok {
 						got[name] = line{s.Iface, s.Device, s.Mark, s.HasMark}
 						ids = append(ids, s.ID)
@@ -122,7 +122,7 @@ func TestMarkAndDevice(t *testing.T) {
 				if diff := cmp.Diff(want, got, cmp.AllowUnexported(line{})); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", where, diff)
 				}
-				for _, s := range look(t, c, sock.Query{States: ssfilter.Connected}) {
+				for _, s := range scan(t, c, sock.Query{States: ssfilter.Connected}) {
 					name, ok := cookies[s.ID.Cookie]
 					if by := q.Where.Eval(&s.Conn) == ssfilter.True; ok && by != slices.Contains(names, name) {
 						t.Errorf("%s: evaluated for %s it is %v", where, name, by)
@@ -132,7 +132,7 @@ func TestMarkAndDevice(t *testing.T) {
 					t.Errorf("%s: in user space because %s", where, c.InUserSpace())
 				}
 			}
-			for _, a := range must(c.Ask(ids, nil))(t) {
+			for _, a := range must(c.Lookup(ids, nil))(t) {
 				s := a.Socket
 				got, want := line{s.Iface, s.Device, s.Mark, s.HasMark}, all[cookies[a.ID.Cookie]]
 				if got != want {
@@ -170,7 +170,7 @@ func TestMarkWithoutCapability(t *testing.T) {
 	}
 	for _, tt := range tests {
 		s.sockets = 0
-		seen := look(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established), Where: expr(t, tt.where)})
+		seen := scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established), Where: expr(t, tt.where)})
 		if len(seen) != tt.seen || s.sockets != tt.sent || c.InUserSpace() != tt.why {
 			t.Errorf("%s: saw %d of %d, in user space because %q, want %d of %d, %q",
 				tt.where, len(seen), s.sockets, c.InUserSpace(), tt.seen, tt.sent, tt.why)
@@ -182,7 +182,7 @@ func TestMarkWithoutCapability(t *testing.T) {
 		}
 	}
 	check(t, RaiseNetAdmin())
-	if seen := look(t, c, sock.Query{States: ssfilter.AllStates, Where: expr(t, "fwmark = 5")}); len(seen) != 21 || c.InUserSpace() != "" {
+	if seen := scan(t, c, sock.Query{States: ssfilter.AllStates, Where: expr(t, "fwmark = 5")}); len(seen) != 21 || c.InUserSpace() != "" {
 		t.Errorf("with the capability %d sockets, in user space because %q, want 21", len(seen), c.InUserSpace())
 	}
 }
@@ -211,7 +211,7 @@ func TestCgroup(t *testing.T) {
 			at := must(listen(t, nstest.V4).Local())(t)
 			plain := func(nstest.Socket) error { return nil }
 			cookies := map[uint64]string{must(client(t, at, plain).Cookie())(t): "home"}
-			look(t, c, sock.Query{States: ssfilter.AllStates}) // the new one is not known yet
+			scan(t, c, sock.Query{States: ssfilter.AllStates}) // the new one is not known yet
 
 			inside, err := home.New(fmt.Sprintf("sockdog-test-%d", os.Getpid()))
 			if err != nil {
@@ -247,7 +247,7 @@ func TestCgroup(t *testing.T) {
 					q.Where = expr(t, where)
 				}
 				got := make(map[string]string)
-				for _, s := range look(t, c, q) {
+				for _, s := range scan(t, c, q) {
 					name, ok := cookies[s.ID.Cookie]
 					if !ok {
 						continue
@@ -290,14 +290,14 @@ func TestAskKnowsNewNames(t *testing.T) {
 	at := must(listen(t, nstest.V4).Local())(t)
 	bound := client(t, at, func(s nstest.Socket) error { return s.BindToDevice("lo") })
 	var ids []sock.ID
-	for _, s := range look(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established)}) {
+	for _, s := range scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established)}) {
 		if s.ID.Cookie == must(bound.Cookie())(t) {
 			ids = append(ids, s.ID)
 		}
 	}
 	wan := expr(t, "dev wan")
 	for _, want := range []ssfilter.Tri{ssfilter.False, ssfilter.True} {
-		answers := must(c.Ask(ids, nil))(t)
+		answers := must(c.Lookup(ids, nil))(t)
 		if len(answers) != 1 || wan.Eval(&answers[0].Socket.Conn) != want {
 			t.Errorf("answers %+v, want one for which dev wan is %d", answers, want)
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 // Abilities is what this kernel lets this thread do in this network namespace.
-type Abilities struct {
+type Capabilities struct {
 	// OneWalk: a dump of both families costs one walk of the socket table.
 	OneWalk bool
 
@@ -34,23 +34,23 @@ type Abilities struct {
 // finds them and destroys them, and touches no other. An error means that sock_diag
 // does not work at all. Only the TIME_WAIT part needs the loopback interface to be
 // up.
-func (c *Conn) Probe() (Abilities, error) {
-	able, err := c.probe()
+func (c *Conn) Probe() (Capabilities, error) {
+	capabilities, err := c.probe()
 	if err != nil {
-		return Abilities{}, fmt.Errorf("probe sock_diag with a socket of our own: %w", err)
+		return Capabilities{}, fmt.Errorf("probe sock_diag with a socket of our own: %w", err)
 	}
-	return able, nil
+	return capabilities, nil
 }
 
-func (c *Conn) probe() (able Abilities, err error) {
+func (c *Conn) probe() (capabilities Capabilities, err error) {
 	listening := sock.Query{States: ssfilter.Of(ssfilter.Listening)}
 	listener, err := listenLoopback()
 	if err != nil { // the socket table may be readable all the same
-		able.Destroy = fmt.Errorf("whether sockets can be destroyed is not known: %w", err)
-		able.DestroyTimeWait = able.Destroy
-		err = c.Look(listening, func(*sock.Socket, sock.Instant) {})
-		able.OneWalk = !c.perFamily
-		return able, err
+		capabilities.Destroy = fmt.Errorf("whether sockets can be destroyed is not known: %w", err)
+		capabilities.DestroyTimeWait = capabilities.Destroy
+		err = c.Scan(listening, func(*sock.Socket, sock.Instant) {})
+		capabilities.OneWalk = !c.perFamily
+		return capabilities, err
 	}
 	defer unix.Close(listener)
 
@@ -59,33 +59,33 @@ func (c *Conn) probe() (able Abilities, err error) {
 
 	cookie, err := unix.GetsockoptUint64(listener, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
-		return able, fmt.Errorf("read its cookie: %w", err)
+		return capabilities, fmt.Errorf("read its cookie: %w", err)
 	}
 	var id sock.ID
-	err = c.Look(listening, func(s *sock.Socket, _ sock.Instant) {
+	err = c.Scan(listening, func(s *sock.Socket, _ sock.Instant) {
 		if s.ID.Cookie == cookie {
 			id = s.ID
 		}
 	})
 	if err != nil {
-		return able, err
+		return capabilities, err
 	}
 	if id.Cookie != cookie {
-		return able, errors.New("the kernel does not show it")
+		return capabilities, errors.New("the kernel does not show it")
 	}
-	able.OneWalk = !c.perFamily
-	if able.Destroy, err = c.destroyOwn(id); err != nil {
-		return able, err
+	capabilities.OneWalk = !c.perFamily
+	if capabilities.Destroy, err = c.destroyOwn(id); err != nil {
+		return capabilities, err
 	}
 	switch {
-	case able.Destroy != nil:
-		able.DestroyTimeWait = able.Destroy
+	case capabilities.Destroy != nil:
+		capabilities.DestroyTimeWait = capabilities.Destroy
 	case timeWaitErr != nil:
-		able.DestroyTimeWait = fmt.Errorf("whether sockets in time-wait can be destroyed is not known: %w", timeWaitErr)
+		capabilities.DestroyTimeWait = fmt.Errorf("whether sockets in time-wait can be destroyed is not known: %w", timeWaitErr)
 	default:
-		able.DestroyTimeWait, err = c.destroyOwn(timeWait)
+		capabilities.DestroyTimeWait, err = c.destroyOwn(timeWait)
 	}
-	return able, err
+	return capabilities, err
 }
 
 // destroyOwn destroys a socket that is our own, be it a listening one.
@@ -94,7 +94,7 @@ func (c *Conn) destroyOwn(id sock.ID) (outcome, err error) {
 	if err := c.destroy([]sock.ID{id}, outcomes); err != nil || outcomes[0] != nil {
 		return outcomes[0], err
 	}
-	answers, err := c.Ask([]sock.ID{id}, nil)
+	answers, err := c.Lookup([]sock.ID{id}, nil)
 	if err != nil {
 		return nil, err
 	}

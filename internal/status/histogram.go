@@ -49,9 +49,9 @@ func NewLateness() Histogram {
 		100*time.Millisecond, 250*time.Millisecond, time.Second, 5*time.Second, 30*time.Second)
 }
 
-// NewLookDurations is for the duration of looks: from the microseconds of a small
+// NewScanDurations is for the duration of scans: from the microseconds of a small
 // table of its own to a walk of the tables of a large host.
-func NewLookDurations() Histogram {
+func NewScanDurations() Histogram {
 	return NewHistogram(100*time.Microsecond, 500*time.Microsecond, time.Millisecond, 5*time.Millisecond, 10*time.Millisecond,
 		25*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond, 250*time.Millisecond, time.Second, 5*time.Second)
 }

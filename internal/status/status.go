@@ -25,7 +25,7 @@ type Status struct {
 	// does not turn.
 	Time    time.Time `json:"time"`
 	Started time.Time `json:"started"`
-	Ready   bool      `json:"ready"` // rules are in force, and one look is done
+	Ready   bool      `json:"ready"` // rules are in force, and one scan is done
 
 	Problems Problems  `json:"problems"`
 	Notes    Problems  `json:"notes"` // what is worth knowing, and keeps sockdog from nothing that it must do
@@ -40,7 +40,7 @@ type Status struct {
 	Actions        []journal.Record `json:"actions"` // the last ones, newest first: at most MostActions
 	ActionPossible map[string]bool  `json:"action_possible"`
 	Lateness       Histogram        `json:"lateness_seconds"` // of actions, after the instant they fell due
-	Looks          Looks            `json:"looks"`
+	Scans          Scans            `json:"looks"`
 	// WriteStalledSeconds is for how long a write to the state directory has been under
 	// way, beyond a second; else 0.
 	WriteStalledSeconds float64    `json:"write_stalled_seconds"`
@@ -222,13 +222,13 @@ var HeldReasons = []string{
 // OfLimit reports whether one of HeldReasons is a limit.
 func OfLimit(reason string) bool { return strings.HasPrefix(reason, "limit") }
 
-// Looks are the readings of the socket table.
-type Looks struct {
+// Scans are the readings of the socket table.
+type Scans struct {
 	OK              uint64    `json:"ok"`
 	Failed          uint64    `json:"failed"`
 	Duration        Histogram `json:"duration_seconds"`
-	IntervalSeconds float64   `json:"interval_seconds"` // between looks; 0: none are wanted
-	WantedSeconds   float64   `json:"wanted_seconds"`   // what it would be, had looks no cost
+	IntervalSeconds float64   `json:"interval_seconds"` // between scans; 0: none are wanted
+	WantedSeconds   float64   `json:"wanted_seconds"`   // what it would be, had scans no cost
 	StalledSeconds  float64   `json:"stalled_seconds"`  // for how long the one under way has been, beyond a second; else 0
 }
 

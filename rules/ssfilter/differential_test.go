@@ -34,7 +34,7 @@ var (
 )
 
 // TestDifferential compares what random filters select from real sockets of every
-// kind: by ss, by bytecode in the kernel, by Eval on a full dump, and by the looks
+// kind: by ss, by bytecode in the kernel, by Eval on a full dump, and by the scans
 // that the commands and the daemon make. The filters know by themselves what they
 // mean, and where and why ss takes them otherwise; nothing else may differ.
 func TestDifferential(t *testing.T) {
@@ -215,7 +215,7 @@ func (d *differential) settle(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		d.ask(t)
-		table := d.look(t)
+		table := d.scan(t)
 		var states ssfilter.StateSet
 		for _, s := range table {
 			states |= ssfilter.Of(s.State)
@@ -240,11 +240,11 @@ func (d *differential) settle(t *testing.T) {
 // everything is the states of all sockets that a program can be asked about.
 const everything = ssfilter.AllStates | 1<<ssfilter.BoundInactive
 
-// look is the whole table, by cookie.
-func (d *differential) look(t *testing.T) map[uint64]*subject {
+// scan is the whole table, by cookie.
+func (d *differential) scan(t *testing.T) map[uint64]*subject {
 	t.Helper()
 	table := make(map[uint64]*subject)
-	err := d.conn.Look(sock.Query{States: everything}, func(s *sock.Socket, _ sock.Instant) {
+	err := d.conn.Scan(sock.Query{States: everything}, func(s *sock.Socket, _ sock.Instant) {
 		know, ok := d.hidden[s.ID.Cookie]
 		if !ok {
 			return // since the kernel was asked for what it hides
@@ -266,7 +266,7 @@ func (d *differential) look(t *testing.T) map[uint64]*subject {
 // still looks again, and returns what is as it was before.
 func (d *differential) still(t *testing.T, before map[uint64]*subject) map[uint64]*subject {
 	t.Helper()
-	d.table = d.look(t)
+	d.table = d.scan(t)
 	same := maps.Clone(d.table)
 	maps.DeleteFunc(same, func(cookie uint64, s *subject) bool {
 		was := before[cookie]
@@ -379,9 +379,9 @@ func (d *differential) compareOnce(t *testing.T, f *filter) string {
 	t.Helper()
 	before := d.table
 	parsed, byKernel, bySS := d.selectWith(t, f.text)
-	byLook := make(map[uint64]bool)
-	err := d.conn.Look(sock.Query{States: parsed.States, Where: parsed.Where}, func(s *sock.Socket, _ sock.Instant) {
-		byLook[s.ID.Cookie] = true
+	byScan := make(map[uint64]bool)
+	err := d.conn.Scan(sock.Query{States: parsed.States, Where: parsed.Where}, func(s *sock.Socket, _ sock.Instant) {
+		byScan[s.ID.Cookie] = true
 	})
 	if err != nil {
 		return err.Error()
@@ -412,7 +412,7 @@ func (d *differential) compareOnce(t *testing.T, f *filter) string {
 		if got := byKernel[cookie]; got != want {
 			return fmt.Sprintf("the kernel says %v of %v", got, s)
 		}
-		if got := byLook[cookie]; got != want {
+		if got := byScan[cookie]; got != want {
 			return fmt.Sprintf("a look says %v of %v", got, s)
 		}
 		if got := eval(&s.known); got != ssfilter.TriOf(want) {

@@ -43,9 +43,9 @@ func Lively(now time.Time) *status.Status {
 			"alert": true, "exec": true, "kill": true, "log": true, "shutdown": false, "signal": true, "sysctl": true,
 		},
 		Lateness: histogram(status.NewLateness(), 400*time.Microsecond, 3*time.Millisecond, 8*time.Millisecond, 14*time.Millisecond),
-		Looks: status.Looks{
+		Scans: status.Scans{
 			OK: 6240, Failed: 2, IntervalSeconds: 15, WantedSeconds: 15,
-			Duration: histogram(status.NewLookDurations(), 3*time.Millisecond, 4*time.Millisecond, 4*time.Millisecond, 33*time.Millisecond),
+			Duration: histogram(status.NewScanDurations(), 3*time.Millisecond, 4*time.Millisecond, 4*time.Millisecond, 33*time.Millisecond),
 		},
 		Receivers: []status.Receiver{{Name: "oncall", Sent: 184}, {Name: "chat", Sent: 12, Failed: 9, Dropped: 1}},
 	}

@@ -10,13 +10,13 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Look is one reading of the socket table for some of the rules. The thread that
-// reads hands it every socket and gives it back, whole, in Looked.
-type Look struct {
+// Scan is one reading of the socket table for some of the rules. The thread that
+// reads hands it every socket and gives it back, whole, in ScanDone.
+type Scan struct {
 	Query   sock.Query
 	program *Program
 	of      classSet
-	horizon sock.Instant // what falls due later is left to a later look
+	horizon sock.Instant // what falls due later is left to a later scan
 	// known are those of whom observation may know more than the kernel does; true:
 	// they are tracked.
 	known map[uint64]bool
@@ -24,16 +24,16 @@ type Look struct {
 	// Beyond that there is a reserve for sockets in accept queues.
 	bounded       bool
 	room, reserve int
-	waited        waits // what the last looks left out
+	waited        waits // what the last scans left out
 	precision     time.Duration
 	sent          sock.Instant
 	ports         *portUse            // nil: no rule asks, or they are not known
 	groups        map[int]*groupTally // by rule; nil: nothing is counted, and every group may fire
 }
 
-// Finding is what a whole look found.
-type Finding struct {
-	look    *Look
+// ScanResult is what a whole scan found.
+type ScanResult struct {
+	scan    *Scan
 	hits    []hit
 	oldest  byDue // those of hits that are bounded in number, and a rule would kill
 	idle    byDue // and those that none would, as they are now
@@ -41,9 +41,9 @@ type Finding struct {
 	left    int   // had no room
 	starved int   // of those: that a rule would kill
 	// waits are the cookies of those without room that were seen in an accept queue,
-	// by this look or an earlier one: no time counts before they are accepted.
+	// by this scan or an earlier one: no time counts before they are accepted.
 	waits map[uint64]struct{}
-	// later is when the first of those falls due that were left to a later look;
+	// later is when the first of those falls due that were left to a later scan;
 	// ripens is when the first comes to count in a group by its age alone.
 	later, ripens sock.Instant
 
@@ -53,7 +53,7 @@ type Finding struct {
 	taken  int
 }
 
-// ruleStats is what a look shows of one rule.
+// ruleStats is what a scan shows of one rule.
 type ruleStats struct {
 	sockets, candidates uint32       // that match in full, and in all but their age
 	oldest              sock.Instant // when the oldest of those entered its state, at the latest; never: there is none
@@ -65,13 +65,13 @@ type hit struct {
 	got sock.Instant
 }
 
-// Part tells looks for some of the rules from looks for others.
-func (l *Look) Part() int { return int(l.of) }
+// Part tells scans for some of the rules from scans for others.
+func (l *Scan) Part() int { return int(l.of) }
 
 // Begin starts a finding; sent is when the request went out.
-func (l *Look) Begin(sent sock.Instant) *Finding {
+func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 	l.sent = sent
-	f := &Finding{look: l, later: never, ripens: never, stats: make([]ruleStats, len(l.program.rules))}
+	f := &ScanResult{scan: l, later: never, ripens: never, stats: make([]ruleStats, len(l.program.rules))}
 	for i := range f.stats {
 		f.stats[i].oldest, f.stats[i].next = never, never
 	}
@@ -82,14 +82,14 @@ func (l *Look) Begin(sent sock.Instant) *Finding {
 }
 
 // Take looks at one socket of the answer. A socket whose age the kernel keeps,
-// and which falls due only beyond the horizon, is left to a later look: so
+// and which falls due only beyond the horizon, is left to a later scan: so
 // memory follows what is due, not what there is. What is only counted leaves
 // nothing behind but the count.
-func (f *Finding) Take(s *sock.Socket, got sock.Instant) {
+func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	if f.again(s.ID.Cookie) {
 		return
 	}
-	l := f.look
+	l := f.scan
 	f.states[int(s.State)%len(f.states)]++
 	t := timesOf(s, l.sent, got, l.precision)
 	due, candidate, ages := never, false, false
@@ -124,25 +124,25 @@ func (f *Finding) Take(s *sock.Socket, got sock.Instant) {
 }
 
 // bring adds a hit. Where there is no room for one more, one that no rule would kill
-// as it is now, and else the youngest, is left to a later look, and counted by what
+// as it is now, and else the youngest, is left to a later scan, and counted by what
 // the kernel knows of it.
-func (f *Finding) bring(h hit, due sock.Instant, tracked bool) {
+func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 	switch {
-	case !f.look.bounded || tracked:
+	case !f.scan.bounded || tracked:
 		f.hits = append(f.hits, h)
 		return
-	case inBacklog(&h.Socket) && f.waiting < f.look.reserve:
+	case inBacklog(&h.Socket) && f.waiting < f.scan.reserve:
 		f.hits = append(f.hits, h)
 		f.waiting++
 		return
 	}
-	doomed := f.look.program.dooms(&h.Socket)
+	doomed := f.scan.program.dooms(&h.Socket)
 	like := &f.idle
 	if doomed {
 		like = &f.oldest
 	}
 	switch {
-	case len(f.oldest)+len(f.idle) < f.look.room:
+	case len(f.oldest)+len(f.idle) < f.scan.room:
 		f.hits = append(f.hits, h)
 		heap.Push(like, dueHit{due, len(f.hits) - 1})
 		return
@@ -161,20 +161,20 @@ func (f *Finding) bring(h hit, due sock.Instant, tracked bool) {
 	if doomed {
 		f.starved++
 	}
-	if (inBacklog(&h.Socket) || f.look.waited.has(h.ID.Cookie)) && len(f.waits) < mostWaits {
+	if (inBacklog(&h.Socket) || f.scan.waited.has(h.ID.Cookie)) && len(f.waits) < mostWaits {
 		if f.waits == nil {
 			f.waits = make(map[uint64]struct{})
 		}
 		f.waits[h.ID.Cookie] = struct{}{}
 	}
-	t := timesOf(&h.Socket, f.look.sent, h.got, f.look.precision)
+	t := timesOf(&h.Socket, f.scan.sent, h.got, f.scan.precision)
 	f.count(&h.Socket, &t, h.got)
 }
 
 // mostWaits bounds what is remembered of sockets that are not watched: a few megabytes.
 const mostWaits = 100_000
 
-// waits are cookies, by class: see Finding.waits.
+// waits are cookies, by class: see ScanResult.waits.
 type waits [classes]map[uint64]struct{}
 
 func (w *waits) has(cookie uint64) bool {
@@ -206,10 +206,10 @@ func (q *byDue) Pop() any {
 }
 
 // usePort counts the socket's local port, if it is one that connect(2) may choose.
-func (f *Finding) usePort(s *sock.Socket) {
-	path, omitted := f.look.ports.use(s)
-	for _, i := range f.look.program.ported {
-		switch g := f.look.groups[i]; {
+func (f *ScanResult) usePort(s *sock.Socket) {
+	path, omitted := f.scan.ports.use(s)
+	for _, i := range f.scan.program.ported {
+		switch g := f.scan.groups[i]; {
 		case g == nil || path == 0 && !omitted || g.hasPath(path) || !usesPort(g.rule, s):
 		case omitted:
 			g.omitted++
@@ -223,7 +223,7 @@ func (f *Finding) usePort(s *sock.Socket) {
 // two chunks of a hash bucket inet_diag_dump_icsk() lets its lock go, and goes on
 // at a number: by as many as were put at the head of the bucket meanwhile, it
 // comes upon the same sockets again.
-func (f *Finding) again(cookie uint64) bool {
+func (f *ScanResult) again(cookie uint64) bool {
 	for _, c := range f.last {
 		if c == cookie {
 			return true
@@ -235,7 +235,7 @@ func (f *Finding) again(cookie uint64) bool {
 }
 
 // fires reports whether the socket may be acted on for a rule about groups.
-func (l *Look) fires(rule int, s *sock.Socket) bool {
+func (l *Scan) fires(rule int, s *sock.Socket) bool {
 	if l.groups == nil {
 		return l.program.rules[rule].destroys
 	}
@@ -245,8 +245,8 @@ func (l *Look) fires(rule int, s *sock.Socket) bool {
 
 // count counts a socket for the rules that it matches, by what is known of its
 // times. Only who matches for certain counts; protected ones do.
-func (f *Finding) count(s *sock.Socket, t *times, got sock.Instant) {
-	l := f.look
+func (f *ScanResult) count(s *sock.Socket, t *times, got sock.Instant) {
+	l := f.scan
 	last, excluded, candidate, full := noRule, false, false, false
 	since := t.entered.safe
 	if s.State == ssfilter.Listening {

@@ -11,9 +11,9 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Look calls each for every socket that the query means: in one of its states,
+// Scan calls each for every socket that the query means: in one of its states,
 // and where the expression holds. The socket is valid during the call only, which
-// must not use the Conn; got is when the kernel's answer was in. A look is whole
+// must not use the Conn; got is when the kernel's answer was in. A scan is whole
 // or an error, and after an error what each was given means nothing.
 //
 // The kernel selects by state and, where it takes the expression, by bytecode, so
@@ -24,13 +24,13 @@ import (
 // That the kernel chose a socket's port it tells by bytecode only. An expression
 // that asks for it costs two walks, of the sockets that are autobound and of the
 // others, and each is shown with its answer.
-func (c *Conn) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+func (c *Conn) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
 	c.inUserSpace = ""
 	if err := c.ready(); err != nil {
 		return fmt.Errorf("look: %w", err)
 	}
 	c.names.begin(c.cgroups)
-	err := c.look(&q, each)
+	err := c.scan(&q, each)
 	if err == nil {
 		return nil
 	}
@@ -40,11 +40,11 @@ func (c *Conn) Look(q sock.Query, each func(s *sock.Socket, got sock.Instant)) e
 	return fmt.Errorf("look: %w", err)
 }
 
-// InUserSpace says why the last look was not left to the kernel as a whole but
+// InUserSpace says why the last scan was not left to the kernel as a whole but
 // matched in user space; "" if it was left to the kernel.
 func (c *Conn) InUserSpace() string { return c.inUserSpace }
 
-func (c *Conn) look(q *sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+func (c *Conn) scan(q *sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
 	if !c.perFamily {
 		// The second form of the request dumps one family only, in a walk of the
 		// whole host's table each.
