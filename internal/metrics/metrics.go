@@ -1,15 +1,15 @@
-// Package metrics shows a status.Status to Prometheus. A scrape reads what the
-// daemon has published and asks nothing of the kernel.
+// Package metrics shows a status.Status, and the process itself, in the text format
+// of Prometheus. It measures nothing: a scrape reads what the daemon has published.
 package metrics
 
 import (
+	"maps"
 	"net/http"
 	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sockdog/sockdog/internal/status"
 )
@@ -17,122 +17,120 @@ import (
 // Handler serves the metrics of what current returns, and those of the process.
 // Where current returns nil, there are only the latter.
 func Handler(current func() *status.Status) http.Handler {
-	// A registry of its own: what a library puts into the global one is not ours.
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(
-		collector{current},
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		DisableCompression: true, // the server does that, once for all who ask
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		var out exposition
+		if s := current(); s != nil {
+			for i := range families {
+				f := &families[i]
+				out.begin("sockdog_"+f.name, f.kind, f.help, f.labels...)
+				f.write(s, &out)
+			}
+		}
+		writeProcess(&out)
+		w.Header().Set("Content-Type", contentType)
+		w.Write(out.text)
 	})
 }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("sockdog_"+name, help, labels, nil)
+// family is a metric of sockdog: all that is known of it stands in one row.
+type family struct {
+	name   string // after sockdog_
+	kind   string
+	help   string
+	labels []string
+	write  func(s *status.Status, out *exposition)
 }
 
-var (
-	buildInfo      = desc("build_info", "The version of sockdog; always 1.", "version", "goversion")
-	sockets        = desc("sockets", "TCP sockets in each state, where that was read.", "state")
-	socketsAt      = desc("sockets_timestamp_seconds", "When the sockets in each state were counted.")
-	ruleSockets    = desc("rule_sockets", "Sockets that match the rule in full.", "rule")
-	ruleCandidates = desc("rule_candidates", "Sockets that match the rule in all but their age.", "rule")
-	ruleOldest     = desc("rule_oldest_seconds", "The longest that a socket of the rule has been in its state; 0 without any.", "rule")
-	ruleFiring     = desc("rule_firing", "Groups of the rule that are firing.", "rule")
-	ruleStopped    = desc("rule_stopped", "1 for a rule that its canary has stopped.", "rule")
-	ruleActs       = desc("rule_acts", "1 for a rule that acts: it is enabled, and neither a dry run nor stopped.", "rule")
-	actions        = desc("actions_total", "Actions, by what became of them; an alert is done once it is raised.", "rule", "action", "result")
-	heldBack       = desc("held_back_total", "Actions that a limit held back (limit.*), and connections that were spared, by the reason.", "rule", "reason")
-	actionPossible = desc("action_possible", "1 where the kernel and the privileges allow the action.", "action")
-	lateness       = desc("action_lateness_seconds", "How long after they fell due actions were done, for sockets seen before that.")
-	scans          = desc("looks_total", "Readings of the socket table.", "result")
-	scanDuration   = desc("look_duration_seconds", "How long readings of the socket table took.")
-	scanInterval   = desc("look_interval_seconds", "Time between readings of the socket table, stretched by cpu_budget where they cost much.")
-	scanWanted     = desc("look_interval_wanted_seconds", "What the interval would be if readings of the socket table had no cost.")
-	scanStalled    = desc("scan_stalled_seconds", "For how long the reading of the socket table under way has not ended, beyond a second; else 0.")
-	writeStalled   = desc("state_write_stalled_seconds", "For how long a write to the state directory has not ended, beyond a second; else 0.")
-	reloadOK       = desc("rules_last_reload_successful", "1 if what the rules file says is in force.")
-	reloadTime     = desc("rules_last_reload_success_timestamp_seconds", "When the rules in force were loaded; 0 while no file was, and the built-in ones are in force.")
-	alerts         = desc("alerts_total", "Alerts by receiver, and by what became of them.", "receiver", "result")
-)
-
-// collector makes the metrics of one Status at each scrape.
-type collector struct {
-	current func() *status.Status
-}
-
-// Describe tells every metric of Collect, so that a registry can check them.
-func (collector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		buildInfo, sockets, socketsAt, ruleSockets, ruleCandidates, ruleOldest, ruleFiring, ruleStopped, ruleActs, actions, heldBack,
-		actionPossible, lateness, scans, scanDuration, scanInterval, scanWanted, scanStalled, writeStalled, reloadOK, reloadTime, alerts,
-	} {
-		descs <- d
-	}
-}
-
-// Collect is every metric of the status of now. What could be counted and was not
-// is 0; what could not be read is absent.
-func (c collector) Collect(metrics chan<- prometheus.Metric) {
-	s := c.current()
-	if s == nil {
-		return
-	}
-	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
-		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
-	}
-	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
-		metrics <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
-	}
-
-	gauge(buildInfo, 1, s.Version, runtime.Version())
-	for state, n := range s.Sockets {
-		gauge(sockets, float64(n), state)
-	}
-	if !s.SocketsAt.IsZero() {
-		gauge(socketsAt, seconds(s.SocketsAt))
-	}
-	for i := range s.Rules {
-		r := &s.Rules[i]
-		gauge(ruleSockets, float64(r.Sockets), r.Name)
-		gauge(ruleCandidates, float64(r.Candidates), r.Name)
-		gauge(ruleOldest, r.OldestSeconds, r.Name)
-		gauge(ruleFiring, float64(r.Firing), r.Name)
-		gauge(ruleStopped, number(r.Mode == status.Stopped), r.Name)
-		gauge(ruleActs, number(r.Mode == status.Enabled), r.Name)
-		for action, tally := range r.Actions {
-			for _, result := range status.Results {
-				counter(actions, tally[result], r.Name, action, string(result))
+// families are all metrics of sockdog. What could be counted and was not is 0; what
+// could not be read is absent.
+var families = []family{
+	{"build_info", gauge, "The version of sockdog; always 1.", []string{"goversion", "version"},
+		func(s *status.Status, out *exposition) { out.sample(1, runtime.Version(), s.Version) }},
+	{"sockets", gauge, "TCP sockets in each state that could be counted.", []string{"state"},
+		func(s *status.Status, out *exposition) {
+			for _, state := range slices.Sorted(maps.Keys(s.Sockets)) {
+				out.sample(float64(s.Sockets[state]), state)
 			}
+		}},
+	{"sockets_timestamp_seconds", gauge, "When the sockets in each state were counted.", nil,
+		func(s *status.Status, out *exposition) {
+			if !s.SocketsAt.IsZero() {
+				out.sample(seconds(s.SocketsAt))
+			}
+		}},
+	ofRule("rule_sockets", "Sockets that match the rule in full.", func(r *status.Rule) float64 { return float64(r.Sockets) }),
+	ofRule("rule_candidates", "Sockets that match the rule in all but their age.", func(r *status.Rule) float64 { return float64(r.Candidates) }),
+	ofRule("rule_oldest_seconds", "How long the oldest socket of the rule has been in its state; 0 without any.", func(r *status.Rule) float64 { return r.OldestSeconds }),
+	ofRule("rule_firing", "Groups of the rule that are firing.", func(r *status.Rule) float64 { return float64(r.Firing) }),
+	ofRule("rule_stopped", "1 for a rule that its canary has stopped.", func(r *status.Rule) float64 { return number(r.Mode == status.Stopped) }),
+	ofRule("rule_acts", "1 for a rule that acts: it is enabled, and neither a dry run nor stopped.", func(r *status.Rule) float64 { return number(r.Mode == status.Enabled) }),
+	{"actions_total", counter, "Actions by result; an alert is done once it is raised.", []string{"action", "result", "rule"},
+		func(s *status.Status, out *exposition) {
+			for i := range s.Rules {
+				r := &s.Rules[i]
+				for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
+					for _, result := range status.Results {
+						out.sample(float64(r.Actions[action][result]), action, string(result), r.Name)
+					}
+				}
+			}
+		}},
+	{"held_back_total", counter, "Actions that a limit held back (limit.*), and connections that were skipped, by reason.", []string{"reason", "rule"},
+		func(s *status.Status, out *exposition) {
+			for i := range s.Rules {
+				for _, reason := range status.HeldReasons {
+					out.sample(float64(s.Rules[i].HeldBack[reason]), reason, s.Rules[i].Name)
+				}
+			}
+		}},
+	{"action_possible", gauge, "1 where the kernel and the privileges allow the action.", []string{"action"},
+		func(s *status.Status, out *exposition) {
+			for _, action := range slices.Sorted(maps.Keys(s.ActionPossible)) {
+				out.sample(number(s.ActionPossible[action]), action)
+			}
+		}},
+	{"action_lateness_seconds", histogram, "How long after their due time actions were done, for sockets seen before it.", nil,
+		func(s *status.Status, out *exposition) { out.histogram(&s.Lateness) }},
+	{"looks_total", counter, "Scans of the socket table.", []string{"result"},
+		func(s *status.Status, out *exposition) {
+			out.sample(float64(s.Scans.OK), "ok")
+			out.sample(float64(s.Scans.Failed), "failed")
+		}},
+	{"look_duration_seconds", histogram, "How long scans of the socket table took.", nil,
+		func(s *status.Status, out *exposition) { out.histogram(&s.Scans.Duration) }},
+	single("look_interval_seconds", "Time between scans, stretched by cpu_budget where they cost much.", func(s *status.Status) float64 { return s.Scans.IntervalSeconds }),
+	single("look_interval_wanted_seconds", "What the interval would be if scans cost nothing.", func(s *status.Status) float64 { return s.Scans.WantedSeconds }),
+	single("scan_stalled_seconds", "How long the present scan has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.Scans.StalledSeconds }),
+	single("state_write_stalled_seconds", "How long a write to the state directory has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.WriteStalledSeconds }),
+	single("rules_last_reload_successful", "1 if what the rules file says is in force.", func(s *status.Status) float64 { return number(s.File.OK) }),
+	single("rules_last_reload_success_timestamp_seconds", "When the rules in force were loaded; 0 while the built-in ones are.", func(s *status.Status) float64 {
+		if s.File.BuiltIn {
+			return 0
 		}
-		for _, reason := range status.HeldReasons {
-			counter(heldBack, r.HeldBack[reason], r.Name, reason)
+		return seconds(s.File.Loaded)
+	}),
+	{"alerts_total", counter, "Alerts by receiver and result.", []string{"receiver", "result"},
+		func(s *status.Status, out *exposition) {
+			for _, r := range s.Receivers {
+				out.sample(float64(r.Sent), r.Name, "sent")
+				out.sample(float64(r.Failed), r.Name, "failed")
+				out.sample(float64(r.Dropped), r.Name, "dropped")
+			}
+		}},
+}
+
+// single is a gauge without labels.
+func single(name, help string, value func(*status.Status) float64) family {
+	return family{name, gauge, help, nil, func(s *status.Status, out *exposition) { out.sample(value(s)) }}
+}
+
+// ofRule is a gauge with a value for each rule.
+func ofRule(name, help string, value func(*status.Rule) float64) family {
+	return family{name, gauge, help, []string{"rule"}, func(s *status.Status, out *exposition) {
+		for i := range s.Rules {
+			out.sample(value(&s.Rules[i]), s.Rules[i].Name)
 		}
-	}
-	for action, possible := range s.ActionPossible {
-		gauge(actionPossible, number(possible), action)
-	}
-	metrics <- histogram(lateness, &s.Lateness)
-	counter(scans, s.Scans.OK, "ok")
-	counter(scans, s.Scans.Failed, "failed")
-	metrics <- histogram(scanDuration, &s.Scans.Duration)
-	gauge(scanInterval, s.Scans.IntervalSeconds)
-	gauge(scanWanted, s.Scans.WantedSeconds)
-	gauge(scanStalled, s.Scans.StalledSeconds)
-	gauge(writeStalled, s.WriteStalledSeconds)
-	gauge(reloadOK, number(s.File.OK))
-	loaded := 0.0
-	if !s.File.BuiltIn {
-		loaded = seconds(s.File.Loaded)
-	}
-	gauge(reloadTime, loaded)
-	for _, r := range s.Receivers {
-		counter(alerts, r.Sent, r.Name, "sent")
-		counter(alerts, r.Failed, r.Name, "failed")
-		counter(alerts, r.Dropped, r.Name, "dropped")
-	}
+	}}
 }
 
 // seconds is an instant in seconds since 1970.
@@ -145,13 +143,69 @@ func number(b bool) float64 {
 	return 0
 }
 
-// histogram is h with its buckets added up, as Prometheus has them.
-func histogram(d *prometheus.Desc, h *status.Histogram) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(h.Bounds))
+// The kinds of metrics, and the format that they are written in.
+const (
+	counter     = "counter"
+	gauge       = "gauge"
+	histogram   = "histogram"
+	summary     = "summary"
+	contentType = "text/plain; version=0.0.4; charset=utf-8"
+)
+
+// exposition is a text of metrics:
+// https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+type exposition struct {
+	text   []byte
+	name   string // of the family under way
+	labels []string
+	header string // written before the first sample
+}
+
+// begin starts a family. One without samples is not shown.
+func (e *exposition) begin(name, kind, help string, labels ...string) {
+	e.name, e.labels = name, labels
+	e.header = "# HELP " + name + " " + help + "\n# TYPE " + name + " " + kind + "\n"
+}
+
+// sample adds one with a value for each label of the family.
+func (e *exposition) sample(value float64, labels ...string) { e.line("", e.labels, labels, value) }
+
+// histogram adds h with its buckets summed up, as Prometheus has them.
+func (e *exposition) histogram(h *status.Histogram) {
+	le := []string{"le"}
 	var below uint64
 	for i, bound := range h.Bounds {
 		below += h.Counts[i]
-		buckets[bound] = below
+		e.line("_bucket", le, []string{format(bound)}, float64(below))
 	}
-	return prometheus.MustNewConstHistogram(d, h.Total(), h.Sum, buckets)
+	e.line("_bucket", le, []string{"+Inf"}, float64(h.Total()))
+	e.line("_sum", nil, nil, h.Sum)
+	e.line("_count", nil, nil, float64(h.Total()))
 }
+
+func (e *exposition) line(suffix string, names, values []string, number float64) {
+	e.add(e.header, e.name, suffix)
+	e.header = ""
+	for i, name := range names {
+		sep := ","
+		if i == 0 {
+			sep = "{"
+		}
+		e.add(sep, name, `="`, escape.Replace(values[i]), `"`)
+	}
+	if len(names) > 0 {
+		e.add("}")
+	}
+	e.add(" ", format(number), "\n")
+}
+
+func (e *exposition) add(parts ...string) {
+	for _, part := range parts {
+		e.text = append(e.text, part...)
+	}
+}
+
+// escape keeps a label's value in its quotes.
+var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+func format(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
