@@ -24,33 +24,19 @@ var killTable = table[act]{what: "kill", keys: []key[act]{
 		oneOf("order", Oldest, Newest), func(a *act) *Order { return &a.Order }),
 	field("after", "act that long after the socket fell due",
 		duration, func(a *act) *time.Duration { return &a.After }),
-	{name: "canary", doc: "kill one first and watch its owner; only off is built", read: readCanary, schema: schema{"const": "off"}},
+	later[act]("canary"),
 }}
-
-// readCanary takes the word off, which asks for nothing.
-func readCanary(p *parser, key, n *yaml.Node, _ *act) {
-	if n = p.resolve(n); n != nil && n.Value != "off" {
-		p.report(key, "canary is not supported yet: write canary: off, or remove it")
-	}
-}
 
 var logTable = table[act]{what: "log"}
 
 // An action is a name that then knows.
 type action struct {
 	kind    Kind
-	options *table[act] // nil: not built
-	refusal string      // where it is not built
+	options *table[act] // nil: the action is not supported yet
 }
 
 var actions = []action{
-	{kind: Kill, options: &killTable},
-	{kind: "shutdown", refusal: "shutdown is not supported yet"},
-	{kind: Alert, options: &alertTable},
-	{kind: "exec", refusal: "exec is not supported yet"},
-	{kind: "signal", refusal: "signal is not supported yet, and needs when, a for of at least 1m and group_by: [pid]"},
-	{kind: "sysctl", refusal: "sysctl is not supported yet"},
-	{kind: Log, options: &logTable},
+	{Kill, &killTable}, {"shutdown", nil}, {Alert, &alertTable}, {"exec", nil}, {"signal", nil}, {"sysctl", nil}, {Log, &logTable},
 }
 
 // then is one entry: the name of an action, or a mapping from it to its options.
@@ -90,7 +76,7 @@ func (p *parser) readAction(a *act) {
 		a.Kind = known.kind
 		switch {
 		case known.options == nil:
-			p.report(a.at, "%s", phrase(known.refusal))
+			p.report(a.at, "%s is not supported yet", a.at.Value)
 		case a.options != nil && isNull(target(a.options)):
 			p.report(a.options, "nothing follows the colon: write - %s alone, or give its options", a.at.Value)
 		case a.options != nil:

@@ -217,7 +217,7 @@ func (p *parser) checkGroups(d *draft) {
 		return again
 	})
 	if !d.given.has("when") {
-		for _, name := range []string{"group_by", "until", "for", "cooldown"} {
+		for _, name := range []string{"group_by", "until", "for"} {
 			switch {
 			case !d.given.wrote(name): // a misspelt key has been reported
 			case name == "for":
@@ -353,6 +353,5 @@ var groupFields = []key[draft]{
 		anyOf(withPlace(condition)), func(d *draft) *[]placed[Condition] { return &d.until }),
 	field("for", "how long when must hold before the group fires",
 		duration, func(d *draft) *time.Duration { return &d.For }),
-	field("cooldown", "how long after a firing what runs once per firing does not run again",
-		duration, func(d *draft) *time.Duration { return &d.Cooldown }),
+	later[draft]("cooldown"),
 }

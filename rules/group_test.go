@@ -28,7 +28,6 @@ rules:
     match: {state: close-wait, in_state_for: 1m}
     when: [growth>=1.5/m, "port_usage != 80 %", count = 7]
     until: count <= 3
-    cooldown: 10m
     then: [kill, {alert: {keep_firing_for: 1s}}, {alert: {severity: page}}]
 `)
 	flood, all := set.Rules[0], set.Rules[1]
@@ -69,7 +68,7 @@ func TestSumOfGroups(t *testing.T) {
 	seen := map[string]string{}
 	for _, rule := range []string{
 		"when: count > 1, then: [alert]", "when: count > 2, then: [alert]", "when: count < 1, then: [alert]", "when: growth > 1/m, then: [alert]",
-		"when: count > 1, for: 1m, then: [alert]", "when: count > 1, until: count < 1, then: [alert]", "when: count > 1, cooldown: 1m, then: [alert]",
+		"when: count > 1, for: 1m, then: [alert]", "when: count > 1, until: count < 1, then: [alert]",
 		"when: count > 1, group_by: dst, then: [alert]", "when: count > 1, labels: {a: b}, then: [alert]",
 		"when: count > 1, then: [{alert: {to: a}}]", "when: count > 1, then: [{alert: {severity: page}}]", "when: count > 1, then: [{alert: {labels: {a: b}}}]",
 		"when: count > 1, then: [{alert: {summary: x}}]", "when: count > 1, then: [{alert: {summary: y}}]", "when: count > 1, then: [{alert: {description: x}}]",

@@ -287,7 +287,6 @@ var largest = map[string]func(most int) string{
 	"directives":                 fill("", same("%A b\n"), "--- \nrules: []\n"),
 	"colons":                     fill("rules: [", same("a:b,"), "]\n"),
 	"keys on lines of their own": fill("rules:\n", same("a\n"), ""),
-	"sysctl":                     fill("rules:\n- name: a\n  match: {state: time-wait}\n  then:\n  - sysctl: {set: ", same("["), strings.Repeat("]", 5)+"}\n"),
 	"keys later":                 fill("rules: [{name: a, match: [", same("{pod: a},"), "]}]\n"),
 	"times in exclude":           fill("rules: [{name: a, match: {dport: 1}, exclude: [", same("{idle_for: 5m},"), "]}]\n"),
 	"kills without time":         fill("rules: [{name: a, then: [kill], match: [", same("{},"), "]}]\n"),

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -41,9 +39,6 @@ func (p *parser) lint(f *file, good bool) {
 	for i, d := range f.rules {
 		if d.DryRun {
 			p.report(d.given["dry_run"], "dry_run is on: this rule touches nothing")
-		}
-		for j := range d.then {
-			p.lintSysctl(d, &d.then[j])
 		}
 		if d.broken {
 			continue // what it means is not known
@@ -134,8 +129,8 @@ func (p *parser) lintBounds(s *selection) {
 	}
 }
 
-// lintGroups warns of a group that flaps, of one that is killed for by a single
-// look, and of what has no effect.
+// lintGroups warns of a group that flaps, and of one that is killed for by a single
+// scan.
 func (p *parser) lintGroups(d *draft) {
 	if !d.given.has("when") {
 		return
@@ -148,9 +143,6 @@ func (p *parser) lintGroups(d *draft) {
 	}
 	if kill := d.kill(); kill != nil && !d.given.has("for") {
 		p.report(kill.at, "without for, a single look makes a group fire, and its sockets are killed at once: a minute or more is safer")
-	}
-	if d.given.wrote("cooldown") {
-		p.report(d.given["cooldown"], "cooldown has no effect: kill, alert and log are nothing that runs once per firing")
 	}
 }
 
@@ -219,35 +211,6 @@ func (s *selection) namesSSH() string {
 		return "dport"
 	}
 	return ""
-}
-
-// lintSysctl warns of the usual false cure for TIME_WAIT.
-func (p *parser) lintSysctl(d *draft, a *act) {
-	if a.Kind != "sysctl" || a.options == nil {
-		return
-	}
-	if !slices.ContainsFunc(d.match, func(s *selection) bool { return s.given.wrote("state") && s.States.Has(ssfilter.TimeWait) }) {
-		return
-	}
-	if key := findKey(a.options, "net.ipv4.tcp_fin_timeout"); key != nil {
-		p.report(key, "tcp_fin_timeout does nothing for TIME_WAIT, which Linux holds for 60s whatever it says: it sets how long an orphan stays in FIN_WAIT2")
-	}
-}
-
-// findKey returns the key of that name in a mapping or one within it.
-func findKey(n *yaml.Node, name string) *yaml.Node {
-	if n.Kind != yaml.MappingNode {
-		return nil
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == name {
-			return n.Content[i]
-		}
-		if found := findKey(n.Content[i+1], name); found != nil {
-			return found
-		}
-	}
-	return nil
 }
 
 // lintShadow warns of a rule that an earlier one leaves nothing to do.

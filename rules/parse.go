@@ -46,7 +46,7 @@ var settingsTable = table[general]{what: "settings", keys: []key[general]{
 		percent, func(g *general) *float64 { return &g.CPUBudget }),
 	field("dry_run", "decide and log everything, touch nothing",
 		boolean, func(g *general) *bool { return &g.DryRun }),
-	{name: "namespaces", doc: "the network namespaces to watch; only self is built", read: readNamespaces, schema: schema{"const": "self"}},
+	refused[general]("namespaces", "is not supported yet: sockdog watches the network namespace that it runs in"),
 	field("limit", "at most so many destructive actions of all rules together; absent: 5000/1m",
 		rate, func(g *general) *Limit { return &g.Limit }),
 }}
@@ -60,17 +60,6 @@ var settings = value[general]{
 		return g
 	},
 	schema: settingsTable.schema(),
-}
-
-func readNamespaces(p *parser, _, n *yaml.Node, _ *general) {
-	if n = p.scalar(n, "self or all"); n == nil || n.Value == "self" {
-		return
-	}
-	if n.Value == "all" {
-		p.report(n, "namespaces: all is not supported yet: write self, or remove the key")
-		return
-	}
-	p.report(n, "%s", unknown("value", n.Value, "namespaces", []string{"self"}))
 }
 
 // defaultProtect keeps the way in open: ssh, whichever side listens.

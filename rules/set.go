@@ -40,12 +40,11 @@ type Rule struct {
 	Match       []Match // any of
 	Exclude     []Match // any of
 
-	GroupBy  []GroupKey // one group for each combination; empty: one group
-	When     []Condition
-	Until    []Condition   // empty: when When no longer holds
-	For      time.Duration // how long When must hold before a group fires
-	Cooldown time.Duration // between firings, for what runs once in each
-	Labels   map[string]string
+	GroupBy []GroupKey // one group for each combination; empty: one group
+	When    []Condition
+	Until   []Condition   // empty: when When no longer holds
+	For     time.Duration // how long When must hold before a group fires
+	Labels  map[string]string
 
 	Then []Action
 	Sum  string // fingerprint of what the rule says; equal means unchanged
