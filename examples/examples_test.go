@@ -25,8 +25,8 @@ import (
 
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/nstest"
-	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 	"github.com/sockdog/sockdog/rules"
@@ -80,10 +80,10 @@ func watch(file string) error {
 		Log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), Now: now, Precision: sockdiag.Precision(),
 		OpenKernel:   open,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		FindOwners: func(inodes map[uint32]struct{}) (owner.Found, error) {
-			return owner.Find("/proc", inodes)
+		FindHolders: func(inodes map[uint32]struct{}) (holders.Found, error) {
+			return holders.Find("/proc", inodes)
 		},
-		ReadUsage: func(pid int) (owner.Usage, error) { return owner.ReadUsage("/proc", pid) },
+		ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		Rules:     set, Notify: func(string) {},
 	})
 }

@@ -235,7 +235,7 @@ func trust(address string, conn ends, h *host) error {
 	case !found:
 		return fmt.Errorf("the sockdog on %s is not in this network namespace", address)
 	}
-	return trustOwner(address, &s)
+	return trustHolder(address, &s)
 }
 
 // ends are those of a connection.

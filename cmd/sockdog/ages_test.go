@@ -118,7 +118,7 @@ func (c connTo) RemoteAddr() net.Addr { return c.remote }
 
 // Who is neither root nor the user who asks is believed only as what could kill
 // these sockets without being believed.
-func TestTrustOwner(t *testing.T) {
+func TestTrustHolder(t *testing.T) {
 	nstest.Need(t)
 	l, err := nstest.Listen(nstest.V4)
 	if err != nil {
@@ -141,7 +141,7 @@ func TestTrustOwner(t *testing.T) {
 		{"somebody else, held by nobody who is seen", sock.Socket{Inode: 1, UID: 4711}, "user 4711"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := trustOwner("127.0.0.1:9797", &test.s)
+			err := trustHolder("127.0.0.1:9797", &test.s)
 			if (err == nil) != (test.why == "") || err != nil && !strings.Contains(err.Error(), test.why) {
 				t.Errorf("error %v, want one with %q", err, test.why)
 			}

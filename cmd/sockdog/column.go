@@ -84,13 +84,13 @@ var holderColumn = &column{head: "PROCESS", narrows: true, held: true, late: tru
 	return appendHolders(b, c.holders[r.inode])
 }}
 
-func appendHolders(b []byte, owners []sock.Owner) []byte {
-	if len(owners) == 0 {
+func appendHolders(b []byte, holders []sock.Holder) []byte {
+	if len(holders) == 0 {
 		return append(b, '-')
 	}
-	b = append(appendPlain(b, owners[0].Comm), '[')
-	b = append(strconv.AppendInt(b, int64(owners[0].PID), 10), ']')
-	if more := len(owners) - 1; more > 0 {
+	b = append(appendPlain(b, holders[0].Comm), '[')
+	b = append(strconv.AppendInt(b, int64(holders[0].PID), 10), ']')
+	if more := len(holders) - 1; more > 0 {
 		b = strconv.AppendInt(append(b, '+'), int64(more), 10)
 	}
 	return b

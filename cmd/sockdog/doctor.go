@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 )
 
@@ -113,20 +113,20 @@ func examine() []examined {
 	if !orphans.OK {
 		orphans.Finding, orphans.Cure = "left alone: this kernel may leak an orphan that is destroyed", "Linux 6.11 or later"
 	}
-	return append(all, table, kill, timeWait, orphans, examineOwners(), examineCookie(), examineTable())
+	return append(all, table, kill, timeWait, orphans, examineHolders(), examineCookie(), examineTable())
 }
 
-// examineOwners finds out whose descriptors can be read.
-func examineOwners() examined {
-	a, err := owner.Examine(procRoot)
+// examineHolders finds out whose descriptors can be read.
+func examineHolders() examined {
+	a, err := holders.Examine(procRoot)
 	if err != nil {
 		return examined{What: "owners", Finding: err.Error(), Cure: "mount /proc"}
 	}
-	return ownersExamined(&a)
+	return holdersExamined(&a)
 }
 
-// ownersExamined says what of the owners stays unknown, and why.
-func ownersExamined(a *owner.Access) examined {
+// holdersExamined says what of the holders stays unknown, and why.
+func holdersExamined(a *holders.Access) examined {
 	x := examined{What: "owners", OK: a.Complete(), Finding: "every process of this host can be read"}
 	if x.OK {
 		return x

@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -60,40 +60,40 @@ func TestMissingPrivilege(t *testing.T) {
 	}
 }
 
-func TestOwnersExamined(t *testing.T) {
-	refusing := owner.Access{AllShown: true, Processes: 20, Refused: 9, First: sock.Owner{PID: 7, Comm: "\x1b[2J"}}
-	change := func(c func(a *owner.Access)) owner.Access {
+func TestHoldersExamined(t *testing.T) {
+	refusing := holders.Access{AllShown: true, Processes: 20, Refused: 9, First: sock.Holder{PID: 7, Comm: "\x1b[2J"}}
+	change := func(c func(a *holders.Access)) holders.Access {
 		a := refusing
 		c(&a)
 		return a
 	}
 	for _, test := range []struct {
 		name          string
-		a             owner.Access
+		a             holders.Access
 		finding, cure string
 	}{
-		{"none resists", owner.Access{AllShown: true, Processes: 20}, "every process of this host can be read", ""},
+		{"none resists", holders.Access{AllShown: true, Processes: 20}, "every process of this host can be read", ""},
 		{
 			"some resist", refusing, "9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder",
 			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes",
 		},
 		{
-			"some resist whatever one may", change(func(a *owner.Access) { a.Privileged = true }),
+			"some resist whatever one may", change(func(a *holders.Access) { a.Privileged = true }),
 			"9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder",
 			"the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it",
 		},
 		{
-			"a container", owner.Access{Contained: true}, "those outside of this PID namespace are not shown: the sockets that those hold have no known holder",
+			"a container", holders.Access{Contained: true}, "those outside of this PID namespace are not shown: the sockets that those hold have no known holder",
 			"shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host",
 		},
 		{
-			"hidden, and some resist", change(func(a *owner.Access) { a.AllShown = false }),
+			"hidden, and some resist", change(func(a *holders.Access) { a.AllShown = false }),
 			"9 of 20 processes cannot be read, the first is �[2J[7], and some are not shown: the sockets that those hold have no known holder",
 			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes; mount /proc without hidepid, or CAP_SYS_PTRACE",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			x := ownersExamined(&test.a)
+			x := holdersExamined(&test.a)
 			if x.OK != (test.cure == "") || x.Finding != test.finding || x.Cure != test.cure {
 				t.Errorf("%+v", x)
 			}

@@ -48,8 +48,8 @@ func printFatesJSON(out io.Writer, targets []*cull.Target, dryRun bool, at time.
 		if t.Age.Known {
 			f.InStateFor, f.IdleFor = seconds(t.Age.InState), seconds(t.Age.Idle)
 		}
-		if owners := t.Owners(); len(owners) > 0 {
-			f.PID, f.Comm = owners[0].PID, owners[0].Comm
+		if holders := t.Holders(); len(holders) > 0 {
+			f.PID, f.Comm = holders[0].PID, holders[0].Comm
 		}
 		fates = append(fates, f)
 	}
@@ -150,7 +150,7 @@ func (f *fateTable) appendLine(b []byte, t *cull.Target) []byte {
 	b = f.end(appendAge(b, t.Age.InState, t.Age.Known, t.Age.Exact), begin, fateAge)
 	if f.holders {
 		begin = len(b)
-		b = f.end(appendHolders(b, t.Owners()), begin, fateHeld)
+		b = f.end(appendHolders(b, t.Holders()), begin, fateHeld)
 	}
 	begin = len(b)
 	return f.end(append(b, cmp.Or(t.Reason, "-")...), begin, fateWhy)

@@ -18,20 +18,20 @@ import (
 
 // fates are three that differ in all that a table shows.
 func fates() []*cull.Target {
-	target := func(state ssfilter.State, src, dst string, age engine.Age, result engine.Result, reason string, held ...sock.Owner) *cull.Target {
+	target := func(state ssfilter.State, src, dst string, age engine.Age, result engine.Result, reason string, held ...sock.Holder) *cull.Target {
 		return &cull.Target{
 			Socket: sock.Socket{
 				Conn:  ssfilter.Conn{State: state, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst)},
 				ID:    sock.ID{Cookie: 9},
 				Inode: uint32(len(held)),
 			},
-			Age: age, Result: result, Reason: reason, Held: &engine.Holders{Owners: held},
+			Age: age, Result: result, Reason: reason, Held: &engine.Holders{Processes: held},
 		}
 	}
 	return []*cull.Target{
-		target(ssfilter.Established, "10.0.0.1:40000", "10.0.0.2:5432", engine.Age{}, cull.LeftAlone, "may be in use", sock.Owner{PID: 7, Comm: "app"}),
+		target(ssfilter.Established, "10.0.0.1:40000", "10.0.0.2:5432", engine.Age{}, cull.LeftAlone, "may be in use", sock.Holder{PID: 7, Comm: "app"}),
 		target(ssfilter.CloseWait, "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "[::1]:443",
-			engine.Age{InState: 90 * time.Second, Idle: time.Second, Known: true, Exact: true}, engine.Done, "", sock.Owner{PID: 7, Comm: "app"}, sock.Owner{PID: 8, Comm: "app"}),
+			engine.Age{InState: 90 * time.Second, Idle: time.Second, Known: true, Exact: true}, engine.Done, "", sock.Holder{PID: 7, Comm: "app"}, sock.Holder{PID: 8, Comm: "app"}),
 		target(ssfilter.TimeWait, "10.0.0.1:1", "10.0.0.2:80", engine.Age{InState: time.Hour, Known: true}, engine.Gone, "it ended by itself"),
 	}
 }

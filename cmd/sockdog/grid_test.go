@@ -35,7 +35,7 @@ func sightings(t *testing.T) *crowd {
 	add(ssfilter.Established, "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:1]:443", "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535", 12, 0,
 		engine.Age{InState: time.Minute, Idle: 1230 * time.Millisecond, Known: true})
 	add(ssfilter.SynSent, "10.0.0.1:40002", "10.0.0.3:5432", 13, 0, engine.Age{})
-	c.holders = map[uint32][]sock.Owner{11: {{PID: 1, Comm: "java"}, {PID: 20, Comm: "java"}}, 12: {{PID: 300, Comm: "\x1b[2Jx\n"}}}
+	c.holders = map[uint32][]sock.Holder{11: {{PID: 1, Comm: "java"}, {PID: 20, Comm: "java"}}, 12: {{PID: 300, Comm: "\x1b[2Jx\n"}}}
 	return &c
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 )
@@ -69,14 +69,14 @@ func (h *host) openKernel() (daemon.Kernel, error) {
 }
 
 func (h *host) options(log *slog.Logger) daemon.Options {
-	holders := owner.NewFinder(procRoot)
+	finder := holders.NewFinder(procRoot)
 	return daemon.Options{
 		Log: log, Now: h.now, Precision: h.precision, Netns: netnsName(),
 		OpenKernel:   h.openKernel,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		FindOwners:   holders.Find, FindNew: holders.FindNew, WalkAt: holders.At,
-		ReadUsage:    func(pid int) (owner.Usage, error) { return owner.ReadUsage(procRoot, pid) },
-		Examine:      func() (owner.Access, error) { return owner.Examine(procRoot) },
+		FindHolders:  finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
+		ReadUsage:    func(pid int) (holders.Usage, error) { return holders.ReadUsage(procRoot, pid) },
+		Examine:      func() (holders.Access, error) { return holders.Examine(procRoot) },
 		Capabilities: h.engineCapabilities(), Cure: h.cure(), MaxTracks: boundMemory(),
 	}
 }

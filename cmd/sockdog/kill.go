@@ -21,7 +21,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/cull"
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -262,14 +262,14 @@ func (f *killFlags) resolve(o *cull.Order, doomed []*cull.Target) error {
 	if len(inodes) == 0 {
 		return nil
 	}
-	readable := owner.Readable(procRoot)
+	readable := holders.Readable(procRoot)
 	if !readable && (f.yes || f.dryRun) && f.output == "table" {
 		return nil
 	}
-	found, err := owner.Find(procRoot, inodes)
+	found, err := holders.Find(procRoot, inodes)
 	switch {
 	case err == nil:
-		o.Resolve(doomed, engine.HoldersFound{Holders: found.Owners, Complete: found.Complete})
+		o.Resolve(doomed, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
 	case readable:
 		return err
 	}
@@ -285,10 +285,10 @@ func show(out io.Writer, doomed []*cull.Target) error {
 	slices.SortStableFunc(doomed, func(a, b *cull.Target) int { return cmp.Compare(b.Age.InState, a.Age.InState) })
 	var c crowd
 	c.clear()
-	c.holders = make(map[uint32][]sock.Owner)
+	c.holders = make(map[uint32][]sock.Holder)
 	for _, t := range doomed {
 		c.add(&t.Socket, t.Age)
-		c.holders[t.Socket.Inode] = t.Owners()
+		c.holders[t.Socket.Inode] = t.Holders()
 	}
 	columns := append(slices.Clone(usual), holderColumn)
 	g := newGrid(columns, true)

@@ -16,7 +16,7 @@ import (
 	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 )
@@ -223,11 +223,11 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	if l.walks() {
-		found, err := owner.Find(procRoot, l.crowd.inodes())
+		found, err := holders.Find(procRoot, l.crowd.inodes())
 		if err != nil {
 			return err
 		}
-		l.crowd.holders = found.Owners
+		l.crowd.holders = found.Holders
 	}
 	if !l.summary && l.groupBy == "" {
 		for _, page := range l.crowd.pages {
@@ -351,8 +351,8 @@ func listedOf(c *crowd, r *row, netns string) listed {
 	if r.hasMark {
 		l.Mark = &r.mark
 	}
-	if owners := c.holders[r.inode]; len(owners) > 0 {
-		l.PID, l.Comm = owners[0].PID, owners[0].Comm
+	if held := c.holders[r.inode]; len(held) > 0 {
+		l.PID, l.Comm = held[0].PID, held[0].Comm
 	}
 	return l
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -130,12 +130,12 @@ func plan(cmd *cobra.Command, set *rules.Set, ages *ageFlags, output string) err
 	if err := kernel.Scan(survey.Query, finding.Take); err != nil {
 		return err
 	}
-	holders, err := owner.Find(procRoot, finding.Inodes())
+	found, err := holders.Find(procRoot, finding.Inodes())
 	if err != nil {
 		return err
 	}
 	all := engine.Forecasts(finding, engine.Config{Precision: h.precision, Self: os.Getpid()}, h.engineCapabilities(), known.Restored,
-		engine.HoldersFound{Holders: holders.Owners, Complete: holders.Complete}, h.now())
+		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}, h.now())
 	slices.SortStableFunc(all, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
 	groups, err := groupsNow(set, h, kernel, known.Restored)
 	if err != nil {
@@ -203,8 +203,8 @@ func plannedOf(f *engine.Forecast) planned {
 		InStateFor: seconds(f.InStateFor), IdleFor: seconds(f.IdleFor), Bound: f.Bound,
 		Netns: netnsName(), Cookie: f.Socket.ID.Cookie, Inode: f.Socket.Inode, UID: uidOf(&f.Socket),
 	}
-	if len(f.Owners) > 0 {
-		p.PID, p.Comm = f.Owners[0].PID, f.Owners[0].Comm
+	if len(f.Holders) > 0 {
+		p.PID, p.Comm = f.Holders[0].PID, f.Holders[0].Comm
 	}
 	return p
 }

@@ -93,8 +93,8 @@ type crowd struct {
 	spare   chan []row
 	names   []string
 	index   map[string]name
-	zones   sync.Map                // of link-local addresses, by device: read while a scan adds to it
-	holders map[uint32][]sock.Owner // by inode, where they were looked for
+	zones   sync.Map                 // of link-local addresses, by device: read while a scan adds to it
+	holders map[uint32][]sock.Holder // by inode, where they were looked for
 	users   map[uint32]string
 }
 
@@ -254,15 +254,15 @@ func (c *crowd) user(r *row) string {
 
 // comm is the name of the first process that holds a socket.
 func (c *crowd) comm(r *row) string {
-	if owners := c.holders[r.inode]; len(owners) > 0 {
-		return owners[0].Comm
+	if held := c.holders[r.inode]; len(held) > 0 {
+		return held[0].Comm
 	}
 	return ""
 }
 
 func (c *crowd) pid(r *row) (uint64, bool) {
-	if owners := c.holders[r.inode]; len(owners) > 0 {
-		return uint64(owners[0].PID), true
+	if held := c.holders[r.inode]; len(held) > 0 {
+		return uint64(held[0].PID), true
 	}
 	return 0, false
 }

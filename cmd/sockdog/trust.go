@@ -10,25 +10,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// trustOwner says whether to believe who holds a socket. Who lies about ages may
+// trustHolder says whether to believe who holds a socket. Who lies about ages may
 // have a person kill what is in use: it must be somebody who needs no person for
 // that, be it root, the user who asks, or a process that could destroy these
 // sockets itself.
-func trustOwner(address string, s *sock.Socket) error {
+func trustHolder(address string, s *sock.Socket) error {
 	switch {
 	case s.Inode == 0:
 		return fmt.Errorf("whose the sockdog on %s is cannot be seen: it has closed the connection", address)
 	case s.UID == 0 || s.UID == uint32(os.Geteuid()):
 		return nil
 	}
-	found, err := owner.Find(procRoot, map[uint32]struct{}{s.Inode: {}})
-	holders := found.Owners[s.Inode]
-	trusted := err == nil && len(holders) > 0
-	for _, o := range holders {
+	found, err := holders.Find(procRoot, map[uint32]struct{}{s.Inode: {}})
+	held := found.Holders[s.Inode]
+	trusted := err == nil && len(held) > 0
+	for _, o := range held {
 		trusted = trusted && mayKill(o.PID, s.UID)
 	}
 	if !trusted {

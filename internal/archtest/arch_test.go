@@ -82,7 +82,7 @@ var table = []pkg{
 		why:  "it reads two files of /proc and judges nothing",
 	},
 	{
-		name: "internal/owner",
+		name: "internal/holders",
 		may:  []string{"internal/sock", unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it answers who holds an inode; who asks, and why, is not its business",
@@ -188,8 +188,8 @@ var table = []pkg{
 	{
 		name: "internal/daemon",
 		may: []string{
-			"internal/act", "internal/alert", "internal/counters", "internal/engine", "internal/journal", "internal/notify",
-			"internal/owner", "internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
+			"internal/act", "internal/alert", "internal/counters", "internal/engine", "internal/holders", "internal/journal", "internal/notify",
+			"internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
 		},
 		not: []string{"net", "net/http"},
 		why: "it owns the state and reaches the kernel, the file and the service manager through interfaces it declares itself, so no sockdiag, no reload and no sd_notify",
@@ -202,7 +202,7 @@ var table = []pkg{
 	{
 		name: "internal/bench",
 		may: []string{
-			"internal/counters", "internal/daemon", "internal/nstest", "internal/owner", "internal/sock", "internal/sockdiag",
+			"internal/counters", "internal/daemon", "internal/holders", "internal/nstest", "internal/sock", "internal/sockdiag",
 			"rules", unix,
 		},
 		why: "it measures the daemon and the command as they are, and reaches into neither",
@@ -211,7 +211,7 @@ var table = []pkg{
 		name: "cmd/sockdog",
 		may: []string{
 			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
-			"internal/metrics", "internal/nstest", "internal/owner", "internal/reload", "internal/seen", "internal/sock",
+			"internal/metrics", "internal/holders", "internal/nstest", "internal/reload", "internal/seen", "internal/sock",
 			"internal/sockdiag", "internal/statedir", "internal/status", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
 		},
 		why: "it wires everything together, through the edges above and not around them",

@@ -11,7 +11,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 	"github.com/sockdog/sockdog/rules"
@@ -82,8 +82,8 @@ rules:
 		Log: slog.New(slog.DiscardHandler), Now: now, Precision: sockdiag.Precision(), Rules: set,
 		OpenKernel:   open,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
-			return owner.Found{}, nil // it is no part of what is measured
+		FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
+			return holders.Found{}, nil // it is no part of what is measured
 		},
 		Notify: func(string) {},
 	})

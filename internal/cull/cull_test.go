@@ -432,10 +432,10 @@ func TestResolve(t *testing.T) {
 		owned engine.HoldersFound
 		want  fate
 	}{
-		{"held", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Owner{1: {{PID: 7}}}}, fate{}},
+		{"held", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 7}}}}, fate{}},
 		{"held by nobody who can be seen", engine.HoldersFound{}, fate{}},
 		{"held by nobody", engine.HoldersFound{Complete: true}, fate{LeftAlone, "held by the kernel"}},
-		{"our own", engine.HoldersFound{Holders: map[uint32][]sock.Owner{1: {{PID: 1}}}}, fate{LeftAlone, "sockdog's own"}},
+		{"our own", engine.HoldersFound{Holders: map[uint32][]sock.Holder{1: {{PID: 1}}}}, fate{LeftAlone, "sockdog's own"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

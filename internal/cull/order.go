@@ -46,12 +46,12 @@ type Target struct {
 	got sock.Instant
 }
 
-// Owners are the processes that hold the target, as far as anybody has looked.
-func (t *Target) Owners() []sock.Owner {
+// Holders are the processes that hold the target, as far as anybody has looked.
+func (t *Target) Holders() []sock.Holder {
 	if t.Held == nil {
 		return nil
 	}
-	return t.Held.Owners
+	return t.Held.Processes
 }
 
 // conclude says what became of the target.

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/status"
 )
 
@@ -39,7 +39,7 @@ const holdersPage = "docs/watching.md says what that takes"
 // unnamed says whose sockets have no name, and what to do about it. Where every
 // process that is shown can be read, and there are others than sockdog, it has
 // nothing to say: whoever shares this network namespace is most likely among them.
-func unnamed(a *owner.Access, err error) (text, cure string) {
+func unnamed(a *holders.Access, err error) (text, cure string) {
 	const then = ": their sockets are logged without a holder, and it goes unseen if a kill makes them spin"
 	privilege := "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or the user and the group of those processes"
 	switch {

@@ -5,27 +5,27 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
 func TestUnnamed(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		access owner.Access
+		access holders.Access
 		err    error
 		text   string // a part of it; empty: nothing is said
 		cure   string
 	}{
-		{"a host", owner.Access{AllShown: true, Processes: 200}, nil, "", ""},
-		{"other users' processes", owner.Access{AllShown: true, Processes: 200, Refused: 190, First: sock.Owner{PID: 1, Comm: "systemd"}}, nil, "190 of 200 processes cannot be read, of systemd[1] for one", "CAP_SYS_PTRACE"},
-		{"a process that guards itself", owner.Access{AllShown: true, Privileged: true, Processes: 200, Refused: 1, First: sock.Owner{PID: 7, Comm: "vault"}}, nil, "the descriptors of vault[7] cannot be read: its sockets", "no privilege is missing"},
-		{"a name that is a trap", owner.Access{Processes: 2, Refused: 1, First: sock.Owner{PID: 7, Comm: "@all\n<x>"}}, nil, "of ?all??x?[7]", "CAP_SYS_PTRACE"},
-		{"a sidecar", owner.Access{Contained: true, Processes: 1}, nil, "no processes but sockdog", "shareProcessNamespace: true"},
-		{"a sidecar that sees its pod", owner.Access{Contained: true, Processes: 12}, nil, "", ""},
-		{"a sidecar that sees its pod, and may not read it", owner.Access{Contained: true, Processes: 12, Refused: 11}, nil, "11 of 12", "CAP_SYS_PTRACE"},
-		{"hidepid", owner.Access{Processes: 1}, nil, "hidepid", "CAP_SYS_PTRACE"},
-		{"no /proc", owner.Access{}, errors.New("no such directory"), "no such directory", "mount /proc"},
+		{"a host", holders.Access{AllShown: true, Processes: 200}, nil, "", ""},
+		{"other users' processes", holders.Access{AllShown: true, Processes: 200, Refused: 190, First: sock.Holder{PID: 1, Comm: "systemd"}}, nil, "190 of 200 processes cannot be read, of systemd[1] for one", "CAP_SYS_PTRACE"},
+		{"a process that guards itself", holders.Access{AllShown: true, Privileged: true, Processes: 200, Refused: 1, First: sock.Holder{PID: 7, Comm: "vault"}}, nil, "the descriptors of vault[7] cannot be read: its sockets", "no privilege is missing"},
+		{"a name that is a trap", holders.Access{Processes: 2, Refused: 1, First: sock.Holder{PID: 7, Comm: "@all\n<x>"}}, nil, "of ?all??x?[7]", "CAP_SYS_PTRACE"},
+		{"a sidecar", holders.Access{Contained: true, Processes: 1}, nil, "no processes but sockdog", "shareProcessNamespace: true"},
+		{"a sidecar that sees its pod", holders.Access{Contained: true, Processes: 12}, nil, "", ""},
+		{"a sidecar that sees its pod, and may not read it", holders.Access{Contained: true, Processes: 12, Refused: 11}, nil, "11 of 12", "CAP_SYS_PTRACE"},
+		{"hidepid", holders.Access{Processes: 1}, nil, "hidepid", "CAP_SYS_PTRACE"},
+		{"no /proc", holders.Access{}, errors.New("no such directory"), "no such directory", "mount /proc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			text, cure := unnamed(&test.access, test.err)

@@ -17,8 +17,8 @@ import (
 
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
-	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
@@ -88,11 +88,11 @@ type Options struct {
 
 	OpenKernel   func() (Kernel, error) // to look, to ask and to destroy: one for each
 	OpenCounters func() (Counters, error)
-	FindOwners   func(inodes map[uint32]struct{}) (owner.Found, error)
-	FindNew      func(inodes map[uint32]struct{}) (owner.Found, error) // as owner.Finder does; nil: there is only the walk
-	WalkAt       func() int                                            // the process that FindOwners reads; nil: that is not known
-	ReadUsage    func(pid int) (owner.Usage, error)
-	Examine      func() (owner.Access, error) // whose descriptors can be read; nil: that is not to be told
+	FindHolders  func(inodes map[uint32]struct{}) (holders.Found, error)
+	FindNew      func(inodes map[uint32]struct{}) (holders.Found, error) // as holders.Finder does; nil: there is only the walk
+	WalkAt       func() int                                              // the process that FindHolders reads; nil: that is not known
+	ReadUsage    func(pid int) (holders.Usage, error)
+	Examine      func() (holders.Access, error) // whose descriptors can be read; nil: that is not to be told
 
 	Capabilities engine.Capabilities
 	Cure         string // what to do about Capabilities.Kill

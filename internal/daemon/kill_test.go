@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/nstest"
-	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -288,12 +288,12 @@ func TestAccepted(t *testing.T) {
 }
 
 // What the watchdog itself holds, and what no process holds, is not touched.
-func TestSparedByOwner(t *testing.T) {
+func TestSparedByHolder(t *testing.T) {
 	t.Parallel()
-	for name, find := range map[string]func(map[uint32]struct{}) (owner.Found, error){
-		"its own": func(inodes map[uint32]struct{}) (owner.Found, error) { return owner.Find("/proc", inodes) },
-		"held by the kernel": func(map[uint32]struct{}) (owner.Found, error) {
-			return owner.Found{Complete: true}, nil
+	for name, find := range map[string]func(map[uint32]struct{}) (holders.Found, error){
+		"its own": func(inodes map[uint32]struct{}) (holders.Found, error) { return holders.Find("/proc", inodes) },
+		"held by the kernel": func(map[uint32]struct{}) (holders.Found, error) {
+			return holders.Found{Complete: true}, nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -301,13 +301,13 @@ func TestSparedByOwner(t *testing.T) {
 			w := newWorld(t)
 			l := w.listen(nstest.V4, 5432)
 			spared := must(w.leak(l).Inode())(t)
-			w.options.FindOwners = func(inodes map[uint32]struct{}) (owner.Found, error) {
+			w.options.FindHolders = func(inodes map[uint32]struct{}) (holders.Found, error) {
 				found, err := findElsewhere(inodes)
 				truth, _ := find(inodes)
 				found.Complete = truth.Complete
-				delete(found.Owners, spared)
-				if holders, ok := truth.Owners[spared]; ok {
-					found.Owners[spared] = holders
+				delete(found.Holders, spared)
+				if holders, ok := truth.Holders[spared]; ok {
+					found.Holders[spared] = holders
 				}
 				return found, err
 			}

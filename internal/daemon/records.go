@@ -52,8 +52,8 @@ func recordOf(a *engine.Action, netns string, at time.Time) journal.Record {
 		Netns: netns, Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
 		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
 	}
-	if len(a.Owners) > 0 {
-		r.PID, r.Comm = a.Owners[0].PID, a.Owners[0].Comm
+	if len(a.Holders) > 0 {
+		r.PID, r.Comm = a.Holders[0].PID, a.Holders[0].Comm
 	}
 	return r
 }

@@ -10,7 +10,7 @@ import (
 	"unicode"
 
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -30,9 +30,9 @@ const (
 
 // survey finds out who holds the sockets that alerts are about.
 type survey struct {
-	find    func(inodes map[uint32]struct{}) (owner.Found, error)
+	find    func(inodes map[uint32]struct{}) (holders.Found, error)
 	now     func() sock.Instant
-	known   map[uint32][]sock.Owner
+	known   map[uint32][]sock.Holder
 	walking chan walked  // nil: no walk is under way
 	waited  bool         // for that one in vain
 	next    sock.Instant // when there may be another
@@ -42,13 +42,13 @@ type survey struct {
 // walked is what one walk found.
 type walked struct {
 	asked map[uint32]struct{}
-	found owner.Found
+	found holders.Found
 	err   error // nothing was learnt: what is not known stays so
 	cost  time.Duration
 }
 
 func newSurvey(o *Options) *survey {
-	return &survey{find: o.FindOwners, now: o.Now, known: make(map[uint32][]sock.Owner)}
+	return &survey{find: o.FindHolders, now: o.Now, known: make(map[uint32][]sock.Holder)}
 }
 
 // look has it found who holds what alarms are about, where that is not known and a
@@ -59,7 +59,7 @@ func (s *survey) scan(alarms []engine.Alert, begun bool, closing <-chan struct{}
 	unknown := false
 	for i := range alarms {
 		for _, x := range alarms[i].Examples {
-			if x.Owners == nil && x.Inode != 0 {
+			if x.Holders == nil && x.Inode != 0 {
 				asked[x.Inode] = struct{}{}
 				_, known := s.known[x.Inode]
 				unknown = unknown || !known
@@ -109,20 +109,20 @@ func (s *survey) take(w walked) {
 		clear(s.known)
 	}
 	for inode := range w.asked {
-		s.known[inode] = w.found.Owners[inode]
+		s.known[inode] = w.found.Holders[inode]
 	}
 }
 
 // of names who holds the sockets of an alarm, the first of several that share one,
 // by those that were looked for; known: it names somebody, or nobody can.
 func (s *survey) of(a *engine.Alert) (text string, known bool) {
-	held := make(map[sock.Owner]int)
+	held := make(map[sock.Holder]int)
 	inodes, scanned, unknown := 0, 0, 0
 	for i := range a.Examples {
 		x := &a.Examples[i]
-		owners, asked := x.Owners, x.Owners != nil
+		holders, asked := x.Holders, x.Holders != nil
 		if !asked && x.Inode != 0 {
-			owners, asked = s.known[x.Inode]
+			holders, asked = s.known[x.Inode]
 		}
 		if x.Inode != 0 {
 			inodes++
@@ -130,10 +130,10 @@ func (s *survey) of(a *engine.Alert) (text string, known bool) {
 		switch {
 		case !asked:
 			continue
-		case len(owners) == 0:
+		case len(holders) == 0:
 			unknown++
 		default:
-			held[owners[0]]++
+			held[holders[0]]++
 		}
 		scanned++
 	}
@@ -152,7 +152,7 @@ func (s *survey) of(a *engine.Alert) (text string, known bool) {
 		}
 		return "unknown: no process that can be seen here", false
 	}
-	most := slices.SortedFunc(maps.Keys(held), func(a, b sock.Owner) int {
+	most := slices.SortedFunc(maps.Keys(held), func(a, b sock.Holder) int {
 		return cmp.Or(held[b]-held[a], a.PID-b.PID)
 	})
 	var words []string

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/owner"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -39,11 +39,11 @@ func TestTellerIsBounded(t *testing.T) {
 func TestSurvey(t *testing.T) {
 	now := sock.Instant(time.Hour)
 	walks := 0
-	java, nginx := sock.Owner{PID: 7, Comm: "java"}, sock.Owner{PID: 12, Comm: "nginx"}
-	held := map[uint32][]sock.Owner{1: {java, nginx}, 2: {java}, 3: {nginx}, 5: {{PID: 1, Comm: "a"}}, 6: {{PID: 2, Comm: "b"}}, 7: {{PID: 3, Comm: "c"}}}
-	s := newSurvey(&Options{Now: func() sock.Instant { return now }, FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
+	java, nginx := sock.Holder{PID: 7, Comm: "java"}, sock.Holder{PID: 12, Comm: "nginx"}
+	held := map[uint32][]sock.Holder{1: {java, nginx}, 2: {java}, 3: {nginx}, 5: {{PID: 1, Comm: "a"}}, 6: {{PID: 2, Comm: "b"}}, 7: {{PID: 3, Comm: "c"}}}
+	s := newSurvey(&Options{Now: func() sock.Instant { return now }, FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 		walks++
-		return owner.Found{Owners: held}, nil
+		return holders.Found{Holders: held}, nil
 	}})
 	expect := func(inodes []uint32, count int, begun bool, want string) {
 		t.Helper()
@@ -90,14 +90,14 @@ func about(inodes []uint32, count int) engine.Alert {
 
 // What the engine knows of the holders needs no walk, and outlives them.
 func TestSurveyOfWhatIsKnown(t *testing.T) {
-	s := newSurvey(&Options{Now: func() sock.Instant { return 1 }, FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
+	s := newSurvey(&Options{Now: func() sock.Instant { return 1 }, FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 		t.Error("a walk for what is known")
-		return owner.Found{}, nil
+		return holders.Found{}, nil
 	}})
 	a := about([]uint32{1, 2}, 0)
 	a.Peak = 2
 	for i := range a.Examples {
-		a.Examples[i].Owners = []sock.Owner{{PID: 7, Comm: "java"}}
+		a.Examples[i].Holders = []sock.Holder{{PID: 7, Comm: "java"}}
 	}
 	s.scan([]engine.Alert{a}, true, nil)
 	if got, _ := s.of(&a); got != "java[7] 2" {
@@ -109,11 +109,11 @@ func TestSurveyOfWhatIsKnown(t *testing.T) {
 func TestSurveyThatFails(t *testing.T) {
 	now := sock.Instant(time.Hour)
 	walks := 0
-	s := newSurvey(&Options{Now: func() sock.Instant { return now }, FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
+	s := newSurvey(&Options{Now: func() sock.Instant { return now }, FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 		if walks++; walks == 1 {
-			return owner.Found{}, errors.New("open /proc: too many open files")
+			return holders.Found{}, errors.New("open /proc: too many open files")
 		}
-		return owner.Found{Owners: map[uint32][]sock.Owner{7: {{PID: 42, Comm: "leaky"}}}}, nil
+		return holders.Found{Holders: map[uint32][]sock.Holder{7: {{PID: 42, Comm: "leaky"}}}}, nil
 	}})
 	a := about([]uint32{7}, 1)
 	for _, want := range []string{"not known yet", "leaky[42] 1"} {
@@ -153,9 +153,9 @@ func TestSurveyThatTakesLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		ends := make(chan struct{})
-		s := newSurvey(&Options{Now: func() sock.Instant { return sock.Instant(time.Since(began)) }, FindOwners: func(map[uint32]struct{}) (owner.Found, error) {
+		s := newSurvey(&Options{Now: func() sock.Instant { return sock.Instant(time.Since(began)) }, FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 			<-ends
-			return owner.Found{Owners: map[uint32][]sock.Owner{1: {{PID: 7, Comm: "java"}}}}, nil
+			return holders.Found{Holders: map[uint32][]sock.Holder{1: {{PID: 7, Comm: "java"}}}}, nil
 		}})
 		a := about([]uint32{1}, 1)
 		for range 30 {

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
-	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/status"
 )
 
@@ -79,7 +79,7 @@ func TestSpinningProgram(t *testing.T) {
 	const n = 16
 	w := newWorld(t)
 	current := w.show()
-	w.options.FindOwners = func(inodes map[uint32]struct{}) (owner.Found, error) { return owner.Find("/proc", inodes) }
+	w.options.FindHolders = func(inodes map[uint32]struct{}) (holders.Found, error) { return holders.Find("/proc", inodes) }
 	program := exec.Command("/proc/self/exe")
 	program.Env = append(os.Environ(), spinnerEnv+"=1")
 	program.Stderr = os.Stderr
@@ -135,7 +135,7 @@ func TestUnnamedHolders(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	current := w.show()
-	w.options.Examine = func() (owner.Access, error) { return owner.Access{Contained: true, Processes: 1}, nil }
+	w.options.Examine = func() (holders.Access, error) { return holders.Access{Contained: true, Processes: 1}, nil }
 	w.watch(often + "rules: []\n")
 	const said = "who holds sockets cannot be told"
 	if n := w.count(said); n > 0 {
@@ -159,13 +159,13 @@ func TestSlowWalk(t *testing.T) {
 	t.Parallel()
 	const n, bound = 20, 2 * time.Second
 	w := newWorld(t)
-	finder := owner.NewFinder("/proc")
-	elsewhere := func(found owner.Found, err error) (owner.Found, error) {
-		takeElsewhere(found.Owners)
+	finder := holders.NewFinder("/proc")
+	elsewhere := func(found holders.Found, err error) (holders.Found, error) {
+		takeElsewhere(found.Holders)
 		return found, err
 	}
-	w.options.FindNew = func(inodes map[uint32]struct{}) (owner.Found, error) { return elsewhere(finder.FindNew(inodes)) }
-	w.options.FindOwners = func(inodes map[uint32]struct{}) (owner.Found, error) {
+	w.options.FindNew = func(inodes map[uint32]struct{}) (holders.Found, error) { return elsewhere(finder.FindNew(inodes)) }
+	w.options.FindHolders = func(inodes map[uint32]struct{}) (holders.Found, error) {
 		found, err := elsewhere(finder.Find(inodes))
 		found.Complete = true // as on a host whose processes can all be read
 		for began := time.Now(); time.Since(began) < 300*time.Millisecond; {

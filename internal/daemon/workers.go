@@ -243,7 +243,7 @@ func (d *watch) walk(done <-chan struct{}, send func(engine.Input)) {
 	}
 	if d.FindNew != nil {
 		// Whoever holds what falls due first is then known before another walk ends.
-		_, _ = d.FindOwners(nil)
+		_, _ = d.FindHolders(nil)
 	}
 	for {
 		select {
@@ -252,8 +252,8 @@ func (d *watch) walk(done <-chan struct{}, send func(engine.Input)) {
 		case inodes := <-d.resolves:
 			began := threadTime()
 			// Where /proc cannot be walked at all, the holders are unknown.
-			found, err := d.FindOwners(set(inodes))
-			send(engine.HoldersFound{Holders: found.Owners, Complete: err == nil && found.Complete, Cost: threadTime() - began})
+			found, err := d.FindHolders(set(inodes))
+			send(engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Cost: threadTime() - began})
 		}
 	}
 }
@@ -269,7 +269,7 @@ func (d *watch) readNew(done <-chan struct{}, send func(engine.Input)) {
 			in := engine.NewHoldersFound{Err: errors.ErrUnsupported}
 			if d.FindNew != nil {
 				found, err := d.FindNew(set(inodes))
-				in.Holders, in.Err = found.Owners, err // with which the walk finds them, or nobody does
+				in.Holders, in.Err = found.Holders, err // with which the walk finds them, or nobody does
 			}
 			in.Cost = threadTime() - began
 			send(in)

@@ -22,9 +22,9 @@ import (
 
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
-	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
 	"github.com/sockdog/sockdog/rules"
@@ -92,10 +92,10 @@ func newWorld(t *testing.T) *world {
 			}
 			return counters.Open()
 		},
-		FindOwners: findElsewhere,
-		ReadUsage:  func(pid int) (owner.Usage, error) { return owner.ReadUsage("/proc", pid) },
-		Reload:     w.rules,
-		Notify:     func(string) {},
+		FindHolders: findElsewhere,
+		ReadUsage:   func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
+		Reload:      w.rules,
+		Notify:      func(string) {},
 	}
 	return w
 }
@@ -113,14 +113,14 @@ func (w *world) openKernel() (daemon.Kernel, error) {
 
 // findElsewhere finds the true holders, and takes the test's parent for the test. Its
 // start is not known: how much CPU the tests use is not to matter.
-func findElsewhere(inodes map[uint32]struct{}) (owner.Found, error) {
-	found, err := owner.Find("/proc", inodes)
-	takeElsewhere(found.Owners)
+func findElsewhere(inodes map[uint32]struct{}) (holders.Found, error) {
+	found, err := holders.Find("/proc", inodes)
+	takeElsewhere(found.Holders)
 	return found, err
 }
 
-func takeElsewhere(owners map[uint32][]sock.Owner) {
-	for _, holders := range owners {
+func takeElsewhere(found map[uint32][]sock.Holder) {
+	for _, holders := range found {
 		for i := range holders {
 			if holders[i].PID == os.Getpid() {
 				holders[i].PID, holders[i].Start = os.Getppid(), 0

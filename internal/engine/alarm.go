@@ -40,10 +40,10 @@ const mostAlarms = 100
 
 // Example is one of the sockets that an alarm is about.
 type Example struct {
-	Peer   ssfilter.Endpoint
-	Inode  uint32       // 0: it has none
-	Owners []sock.Owner // as far as the engine knows them
-	cookie uint64
+	Peer    ssfilter.Endpoint
+	Inode   uint32        // 0: it has none
+	Holders []sock.Holder // as far as the engine knows them
+	cookie  uint64
 }
 
 // mostExamples is how many an alarm has.
@@ -196,14 +196,14 @@ func (e *Engine) identify(g *group) {
 	for i := range g.examples {
 		x := &g.examples[i]
 		t := e.tracks[x.cookie]
-		if x.Owners != nil || t == nil || t.owner == nil || t.owner.Owners == nil || t.inode != x.Inode {
+		if x.Holders != nil || t == nil || t.holders == nil || t.holders.Processes == nil || t.inode != x.Inode {
 			continue
 		}
 		if !own {
 			own = true
 			g.examples = slices.Clone(g.examples) // others read what was told before
 		}
-		g.examples[i].Owners = t.owner.Owners
+		g.examples[i].Holders = t.holders.Processes
 	}
 }
 

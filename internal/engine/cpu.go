@@ -52,7 +52,7 @@ const holderSpins = "holder_spins"
 // Process is one life of a PID.
 type Process struct {
 	PID   int
-	Start uint64 // as in sock.Owner, and never 0
+	Start uint64 // as in sock.Holder, and never 0
 }
 
 // Usage is how much CPU a process had used at an instant.
@@ -109,11 +109,11 @@ func newUsages() usages { return usages{holders: make(map[Process]*holder), next
 
 // of are the holders of t that are watched.
 func (u *usages) of(t *track) []*holder {
-	if t.owner == nil || len(u.holders) == 0 {
+	if t.holders == nil || len(u.holders) == 0 {
 		return nil
 	}
 	var list []*holder
-	for _, o := range t.owner.Owners {
+	for _, o := range t.holders.Processes {
 		if h := u.holders[Process{o.PID, o.Start}]; h != nil {
 			list = append(list, h)
 		}
@@ -122,8 +122,8 @@ func (u *usages) of(t *track) []*holder {
 }
 
 // watch has the holders of a socket sampled that is to be killed.
-func (u *usages) watch(owners []sock.Owner, now sock.Instant) {
-	for _, o := range owners {
+func (u *usages) watch(holders []sock.Holder, now sock.Instant) {
+	for _, o := range holders {
 		if o.Start == 0 {
 			continue
 		}
@@ -144,10 +144,10 @@ func (u *usages) watch(owners []sock.Owner, now sock.Instant) {
 // known how much CPU they use without them. What was seen before it fell due is not
 // late for that.
 func (e *Engine) awaitUsage(t *track, now sock.Instant) sock.Instant {
-	if t.owner == nil {
+	if t.holders == nil {
 		return 0
 	}
-	e.usages.watch(t.owner.Owners, now)
+	e.usages.watch(t.holders.Processes, now)
 	if t.foreseen {
 		return 0
 	}
@@ -167,11 +167,11 @@ func (e *Engine) spins(t *track, r *rule) bool {
 
 // wasKilled notes for the holders of t that it was killed.
 func (e *Engine) wasKilled(t *track, at sock.Instant) {
-	if t.owner == nil || t.rule == noRule {
+	if t.holders == nil || t.rule == noRule {
 		return
 	}
 	r := &e.program.rules[t.rule]
-	e.usages.watch(t.owner.Owners, at)
+	e.usages.watch(t.holders.Processes, at)
 	for _, h := range e.usages.of(t) {
 		if h.gone {
 			continue
@@ -302,8 +302,8 @@ func percent(cores float64) string { return strconv.FormatFloat(100*cores, 'f', 
 // revalidate has everything asked again that a holder has and that waits for a scan.
 func (e *Engine) revalidate(p Process, now sock.Instant) {
 	for _, t := range e.tracks {
-		holds := func(o sock.Owner) bool { return o.PID == p.PID && o.Start == p.Start }
-		if t.blocked && t.phase == waiting && t.held == nil && t.owner != nil && slices.ContainsFunc(t.owner.Owners, holds) {
+		holds := func(o sock.Holder) bool { return o.PID == p.PID && o.Start == p.Start }
+		if t.blocked && t.phase == waiting && t.held == nil && t.holders != nil && slices.ContainsFunc(t.holders.Processes, holds) {
 			e.wait(t, now)
 		}
 	}

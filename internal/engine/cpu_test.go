@@ -52,9 +52,9 @@ func newPrograms(t *testing.T, cores ...float64) *bench {
 	for i, c := range cores {
 		b.programs[101+i] = &simProgram{start: 7, at: 0, cores: c}
 	}
-	b.holders = func(inode uint32) []sock.Owner {
+	b.holders = func(inode uint32) []sock.Holder {
 		pid := 101 + int(inode-1)/100
-		return []sock.Owner{{PID: pid, Start: 7, Comm: fmt.Sprintf("prog%d", pid)}}
+		return []sock.Holder{{PID: pid, Start: 7, Comm: fmt.Sprintf("prog%d", pid)}}
 	}
 	return b
 }
@@ -64,7 +64,7 @@ func (b *bench) spinsWhenKilled(pid int, cores float64) {
 	killed := false
 	b.destroy = func(a *Action) Outcome {
 		delete(b.sockets, a.Socket.ID.Cookie)
-		if a.Owners[0].PID == pid && !killed {
+		if a.Holders[0].PID == pid && !killed {
 			killed = true
 			b.programs[pid].uses(cores, b.now)
 		}
@@ -281,7 +281,7 @@ func TestWaitForUsage(t *testing.T) {
 	}
 	t.Run("of a holder that cannot be told from a later one of its PID", func(t *testing.T) {
 		b := newPrograms(t, 0.01)
-		b.holders = func(uint32) []sock.Owner { return []sock.Owner{{PID: 101}} }
+		b.holders = func(uint32) []sock.Holder { return []sock.Holder{{PID: 101}} }
 		b.add(1, time.Minute)
 		b.rule(set(killing("r")))
 		b.until(10 * time.Second)
@@ -370,8 +370,8 @@ func TestSpinOfOneHolder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newPrograms(t, 0.01, 0.01)
 			ended := false
-			b.holders = func(uint32) []sock.Owner {
-				all := []sock.Owner{{PID: 101, Start: 7, Comm: "parent"}, {PID: 102, Start: 7, Comm: "child"}}
+			b.holders = func(uint32) []sock.Holder {
+				all := []sock.Holder{{PID: 101, Start: 7, Comm: "parent"}, {PID: 102, Start: 7, Comm: "child"}}
 				if ended {
 					all = all[:1]
 				}

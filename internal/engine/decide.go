@@ -65,7 +65,7 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, fired, now sock
 
 // guard says why the socket is not to be touched whatever a rule says, or "".
 func (e *Engine) guard(t *track, s *sock.Socket) string {
-	return Guard(s, e.program.protect, e.capabilities, t.owner, e.config.Self)
+	return Guard(s, e.program.protect, e.capabilities, t.holders, e.config.Self)
 }
 
 // destroy decides on a destructive action whose instant has come, and reports
@@ -125,8 +125,8 @@ func (e *Engine) action(t *track, s *sock.Socket, r *rule, action int, now sock.
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.settings.Limit.Per) + restoreSlack,
 		InStateFor: now.Sub(t.entered.safe), IdleFor: now.Sub(t.quiet.safe),
 	}
-	if t.owner != nil {
-		a.Owners = t.owner.Owners
+	if t.holders != nil {
+		a.Holders = t.holders.Processes
 	}
 	a.Reason = reason(r, t, s, now, "")
 	return a
@@ -273,7 +273,7 @@ func (e *Engine) confirm(t *track, a *sock.Answer, now sock.Instant) {
 	case a.Gone, !same && !t.unsure:
 		// A program can connect a socket anew that was destroyed under it.
 		e.say(*t.act, Done)
-		e.owners.follow(t, now)
+		e.lookups.follow(t, now)
 		e.drop(t, Done, "")
 		return
 	case !same:

@@ -75,9 +75,9 @@ type Engine struct {
 	ruledAt sock.Instant
 	tally   engineTally
 
-	sight  sight
-	owners owners
-	usages usages
+	sight   sight
+	lookups holderLookups
+	usages  usages
 
 	plan Plan // being made
 }
@@ -90,7 +90,7 @@ func New(config Config) *Engine {
 		tracks:  make(map[uint64]*track),
 		budgets: newBudgets(),
 		sight:   newSight(),
-		owners:  newOwners(),
+		lookups: newHolderLookups(),
 		usages:  newUsages(),
 		summary: newSummary(),
 		keptAt:  never,
@@ -117,7 +117,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.scanAround(now)
 	e.summarize(now)
 	e.keep(now)
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.owners.wake(), e.usages.wake(), e.summary.at, e.firstAlarm(), e.keptAt)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.lookups.wake(), e.usages.wake(), e.summary.at, e.firstAlarm(), e.keptAt)
 	return e.plan
 }
 
@@ -329,8 +329,8 @@ func (e *Engine) wait(t *track, next sock.Instant) {
 	if next == never {
 		return
 	}
-	if t.owner == nil && !t.wanted && t.inode != 0 {
-		next = next.Add(-e.owners.lead())
+	if t.holders == nil && !t.wanted && t.inode != 0 {
+		next = next.Add(-e.lookups.lead())
 	}
 	e.due.add(&t.alarm, next)
 }
@@ -352,7 +352,7 @@ func (e *Engine) ask(now sock.Instant) {
 		if t.alarm.rank > now {
 			break
 		}
-		e.owners.want(t, t.goal)
+		e.lookups.want(t, t.goal)
 		if t.goal > now {
 			e.wait(t, t.goal)
 			continue
@@ -465,7 +465,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 				}
 			case a.Kind == rules.Alert:
 				// It is counted for as long as it is due.
-			case e.awaitsOwner(t, s, now):
+			case e.awaitsHolders(t, s, now):
 				next = min(next, t.patience)
 			case a.Kind == rules.Log:
 				e.say(e.action(t, s, r, j, now), Done)

@@ -32,7 +32,7 @@ type bench struct {
 	// before its act.
 	beforeLast func(*simSocket)
 	old        time.Duration // each answer about single sockets is, when it is taken in
-	holders    func(inode uint32) []sock.Owner
+	holders    func(inode uint32) []sock.Holder
 
 	events        []string // what was reported, from benchStart on
 	notes         []string
@@ -75,7 +75,7 @@ func newBench(t *testing.T) *bench {
 	return &bench{
 		t: t, now: benchStart, sockets: make(map[uint64]*simSocket), missed: make(map[uint64]bool), memories: make(map[uint64]sock.Memory),
 		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alert),
-		holders: func(uint32) []sock.Owner { return []sock.Owner{{PID: 2, Comm: "leaky"}} },
+		holders: func(uint32) []sock.Holder { return []sock.Holder{{PID: 2, Comm: "leaky"}} },
 	}
 }
 
@@ -219,7 +219,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		inputs = append(inputs, in)
 	}
 	if len(p.Resolve) > 0 && !b.slow {
-		in := HoldersFound{Complete: !b.partial, Cost: b.walkCost, Holders: make(map[uint32][]sock.Owner)}
+		in := HoldersFound{Complete: !b.partial, Cost: b.walkCost, Holders: make(map[uint32][]sock.Holder)}
 		for _, inode := range p.Resolve {
 			if held := b.holders(inode); held != nil {
 				in.Holders[inode] = held
@@ -234,7 +234,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	}
 	if len(p.Read) > 0 && !b.slow {
 		b.reads++
-		in := NewHoldersFound{Cost: b.walkCost / 20, Holders: make(map[uint32][]sock.Owner)}
+		in := NewHoldersFound{Cost: b.walkCost / 20, Holders: make(map[uint32][]sock.Holder)}
 		for _, inode := range p.Read {
 			if held := b.holders(inode); held != nil && !b.reused[inode] {
 				in.Holders[inode] = held
@@ -436,10 +436,10 @@ func TestDecisions(t *testing.T) {
 		{name: "listening", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.Listening), InStateFor: time.Second}))},
 			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.state = ssfilter.Listening }) }},
 		{name: "held by the kernel", rules: []rules.Rule{killing("r")},
-			add: func(b *bench) { b.holders = func(uint32) []sock.Owner { return nil }; b.add(1, time.Minute) }},
+			add: func(b *bench) { b.holders = func(uint32) []sock.Holder { return nil }; b.add(1, time.Minute) }},
 		{name: "the watchdog's own", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) {
-				b.holders = func(uint32) []sock.Owner { return []sock.Owner{{PID: 7}, {PID: 1}} }
+				b.holders = func(uint32) []sock.Holder { return []sock.Holder{{PID: 7}, {PID: 1}} }
 				b.add(1, time.Minute)
 			}},
 		{name: "orphan that the kernel would leak", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))},
@@ -569,7 +569,7 @@ func TestForecastsTellOfEachActionOnce(t *testing.T) {
 	b.add(1, time.Minute)
 	f := b.scan(ScanAll(Compile(&s), benchJiffy)).Result
 	var got []string
-	for _, f := range Forecasts(f, b.e.config, Capabilities{}, Restored{}, HoldersFound{Complete: true, Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}}, b.now) {
+	for _, f := range Forecasts(f, b.e.config, Capabilities{}, Restored{}, HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 2}}}}, b.now) {
 		got = append(got, fmt.Sprintf("%s %s in %v %s", f.Rule, f.Kind, f.In.Round(time.Second), f.Not))
 	}
 	if diff := cmp.Diff([]string{"a kill in 0s ", "c log in 59m10s "}, got); diff != "" {
@@ -896,7 +896,7 @@ func TestStopWhileAsking(t *testing.T) {
 	l := b.e.Step(b.now, CountersRead{}).Scan
 	b.e.Step(b.now, b.scan(l))
 	b.e.Step(b.now, NewHoldersFound{Err: errors.New("no /proc")})
-	p := b.e.Step(b.now, HoldersFound{Holders: map[uint32][]sock.Owner{1: {{PID: 2}}}, Complete: true})
+	p := b.e.Step(b.now, HoldersFound{Holders: map[uint32][]sock.Holder{1: {{PID: 2}}}, Complete: true})
 	if len(p.Lookup) != 1 {
 		t.Fatalf("asked for %v, want the one socket", p.Lookup)
 	}
@@ -918,7 +918,7 @@ func TestHeldByTheKernel(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			b.holders = func(uint32) []sock.Owner { return nil }
+			b.holders = func(uint32) []sock.Holder { return nil }
 			b.add(1, time.Minute, ofRoot)
 			b.rule(set(killing("r")))
 			b.until(30 * time.Second)
@@ -929,7 +929,7 @@ func TestHeldByTheKernel(t *testing.T) {
 	}
 	t.Run("a slow first walk", func(t *testing.T) {
 		b := newBench(t)
-		b.holders = func(uint32) []sock.Owner { return nil }
+		b.holders = func(uint32) []sock.Holder { return nil }
 		b.slow = true
 		b.add(1, time.Minute, ofRoot)
 		b.rule(set(killing("r")))

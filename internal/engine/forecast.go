@@ -48,7 +48,7 @@ func Forecasts(f *ScanResult, config Config, capabilities Capabilities, restored
 		seen[s.ID.Cookie] = true
 		age := e.ageOf(s, f.scan.sent, f.hits[i].got)
 		t := e.observe(s, f.scan.sent, f.hits[i].got)
-		t.owner = owned.Of(s.Inode)
+		t.holders = owned.Of(s.Inode)
 		for j := range e.program.index.rules(s) {
 			r := &e.program.rules[j]
 			for k := range r.Then {

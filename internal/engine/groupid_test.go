@@ -17,11 +17,11 @@ import (
 func TestGroupIDs(t *testing.T) {
 	s := sock.Socket{Inode: 1, UID: 70000}
 	s.Src, s.Dst, s.State = netip.MustParseAddrPort("[fd00::1]:258"), netip.MustParseAddrPort("10.0.0.2:772"), ssfilter.TimeWait
-	ownerless := s
-	ownerless.Inode, ownerless.UID = 0, 0
+	holderless := s
+	holderless.Inode, holderless.UID = 0, 0
 	properties := []struct {
 		key         rules.GroupKey
-		want, other string // of the one without an owner
+		want, other string // of the one without a holder
 	}{
 		{rules.BySrc, "fd00::1", "fd00::1"},
 		{rules.ByDst, "10.0.0.2", "10.0.0.2"},
@@ -42,7 +42,7 @@ func TestGroupIDs(t *testing.T) {
 			for _, test := range []struct {
 				s    *sock.Socket
 				want []Label
-			}{{&s, want}, {&ownerless, wantOther}} {
+			}{{&s, want}, {&holderless, wantOther}} {
 				id := groupID(appendGroup(nil, by, test.s))
 				if diff := cmp.Diff(append([]Label{}, test.want...), id.labels(by)); diff != "" {
 					t.Errorf("by %v (-want +got):\n%s", by, diff)
@@ -56,7 +56,7 @@ func TestGroupIDs(t *testing.T) {
 }
 
 // TestGroupIDsDiffer: what differs in a property that group_by names is another
-// group, and root's sockets are not those without an owner.
+// group, and root's sockets are not those without a holder.
 func TestGroupIDsDiffer(t *testing.T) {
 	by := []rules.GroupKey{rules.BySrc, rules.ByDst, rules.BySport, rules.ByDport, rules.ByState, rules.ByUser}
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")

@@ -79,20 +79,20 @@ func InUse(s *sock.Socket) bool {
 
 // Holders are the processes that hold a socket, as far as /proc shows them.
 type Holders struct {
-	Owners []sock.Owner
-	Kernel bool // an inode, and no descriptor in any process
-	at     sock.Instant
+	Processes []sock.Holder
+	Kernel    bool // an inode, and no descriptor in any process
+	at        sock.Instant
 }
 
 // Of returns the holders of an inode that was asked for.
 func (in *HoldersFound) Of(inode uint32) *Holders {
 	held := in.Holders[inode]
-	return &Holders{Owners: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
+	return &Holders{Processes: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
 }
 
 // by reports whether the process is among the holders.
 func (h *Holders) by(pid int) bool {
-	return slices.ContainsFunc(h.Owners, func(o sock.Owner) bool { return o.PID == pid })
+	return slices.ContainsFunc(h.Processes, func(o sock.Holder) bool { return o.PID == pid })
 }
 
 // inBacklog reports whether the socket waits in an accept queue: it is a full

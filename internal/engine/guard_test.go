@@ -12,7 +12,7 @@ func TestGuard(t *testing.T) {
 	const self = 1
 	protect := []rules.Match{{States: ssfilter.AllStates, Where: port(22)}, {States: ssfilter.AllStates, Users: []uint32{7}}}
 	orphaned := func(s *sock.Socket) { s.Inode = 0 }
-	byOthers := &Holders{Owners: []sock.Owner{{PID: 2}}}
+	byOthers := &Holders{Processes: []sock.Holder{{PID: 2}}}
 	tests := []struct {
 		name         string
 		s            sock.Socket
@@ -30,7 +30,7 @@ func TestGuard(t *testing.T) {
 		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Capabilities{}, nil, "protected"},
 		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Capabilities{}, nil, "an MPTCP subflow"},
 		{"held by the kernel", full(ssfilter.Established), Capabilities{}, &Holders{Kernel: true}, "held by the kernel"},
-		{"the watchdog's own", full(ssfilter.Established), Capabilities{}, &Holders{Owners: []sock.Owner{{PID: 2}, {PID: self}}}, "sockdog's own"},
+		{"the watchdog's own", full(ssfilter.Established), Capabilities{}, &Holders{Processes: []sock.Holder{{PID: 2}, {PID: self}}}, "sockdog's own"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -50,14 +50,14 @@ func TestGuard(t *testing.T) {
 }
 
 func TestHolders(t *testing.T) {
-	owner := []sock.Owner{{PID: 2}}
+	holder := []sock.Holder{{PID: 2}}
 	tests := []struct {
 		name   string
 		owned  HoldersFound
 		inode  uint32
 		kernel bool
 	}{
-		{"held by a process", HoldersFound{Complete: true, Holders: map[uint32][]sock.Owner{5: owner}}, 5, false},
+		{"held by a process", HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{5: holder}}, 5, false},
 		{"held by none", HoldersFound{Complete: true}, 5, true},
 		{"held by none that could be read", HoldersFound{}, 5, false},
 		{"no inode", HoldersFound{Complete: true}, 0, false},

@@ -25,7 +25,7 @@ func (e *Engine) basisOf(t *track, r *rule, action int, fired sock.Instant) *bas
 	return &basis{
 		rule: r, action: &r.Then[action], fired: fired, protect: e.program.protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
 		seen: track{
-			id: t.id, state: t.state, times: t.times, owner: t.owner, autobound: t.autobound,
+			id: t.id, state: t.state, times: t.times, holders: t.holders, autobound: t.autobound,
 			counted: t.counted, acked: t.acked, received: t.received, segsIn: t.segsIn, retrans: t.retrans, inode: t.inode,
 		},
 	}
@@ -56,7 +56,7 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 			return notMatched
 		}
 	}
-	return Guard(&s, b.protect, b.capabilities, seen.owner, b.self)
+	return Guard(&s, b.protect, b.capabilities, seen.holders, b.self)
 }
 
 // Why an action is not done after all.

@@ -201,7 +201,7 @@ func BenchmarkAsked(b *testing.B) {
 		r := simulated.report(benchStart, benchJiffy)
 		in.Answers = append(in.Answers, sock.Answer{ID: r.ID, Socket: r, Sent: benchStart, Got: benchStart})
 		t := e.observe(&r, benchStart, benchStart)
-		t.owner = &Holders{}
+		t.holders = &Holders{}
 	}
 	b.ReportAllocs()
 	for b.Loop() {

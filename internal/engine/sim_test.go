@@ -773,7 +773,7 @@ const simSelf = 990
 func (w *simWorld) resolve(inodes []uint32) {
 	cost := w.upTo(w.walking)
 	w.deliver(cost+w.upTo(20*time.Millisecond), func() Input {
-		in := HoldersFound{Holders: make(map[uint32][]sock.Owner), Complete: true, Cost: cost}
+		in := HoldersFound{Holders: make(map[uint32][]sock.Holder), Complete: true, Cost: cost}
 		w.holders(inodes, in.Holders, false)
 		return in
 	})
@@ -784,7 +784,7 @@ func (w *simWorld) read(inodes []uint32) {
 	cost, asked := w.upTo(w.walking/10), slices.Clone(inodes)
 	w.tally.Reads++
 	w.deliver(cost, func() Input {
-		in := NewHoldersFound{Holders: make(map[uint32][]sock.Owner), Cost: cost}
+		in := NewHoldersFound{Holders: make(map[uint32][]sock.Holder), Cost: cost}
 		if w.unlucky(10) {
 			return NewHoldersFound{Cost: cost, Err: errors.New("no /proc")}
 		}
@@ -794,13 +794,13 @@ func (w *simWorld) read(inodes []uint32) {
 	})
 }
 
-func (w *simWorld) holders(of []uint32, holders map[uint32][]sock.Owner, onlySelf bool) {
+func (w *simWorld) holders(of []uint32, holders map[uint32][]sock.Holder, onlySelf bool) {
 	for _, s := range w.kernel.sockets {
 		if s.inode == 0 || s.kernel || onlySelf && !s.self || !slices.Contains(of, s.inode) {
 			continue
 		}
 		// Where its start is not known, it is not to be watched.
-		holders[s.inode] = []sock.Owner{{PID: w.holder(s), Start: uint64(w.run_ % 2), Comm: "leaky"}}
+		holders[s.inode] = []sock.Holder{{PID: w.holder(s), Start: uint64(w.run_ % 2), Comm: "leaky"}}
 	}
 }
 
@@ -1068,11 +1068,11 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 		found = w.restarted.Add(storedWithin + time.Duration(scans)*w.gap + scanning)
 	}
 	up := w.restarted.Add(time.Duration(scans)*w.gap + scanning)
-	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && s.accepted == 0 && due.Sub(max(found, up)) > ownerLead+walking {
+	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && s.accepted == 0 && due.Sub(max(found, up)) > holderLead+walking {
 		return due.Add(asking), true
 	}
 	bound := due.Sub(max(s.base(), s.queuedAt()))
-	return max(due, found.Add(bound), found, up).Add(ownerPatience + 2*walking), false
+	return max(due, found.Add(bound), found, up).Add(holderPatience + 2*walking), false
 }
 
 func (s *simSocket) queuedAt() sock.Instant {

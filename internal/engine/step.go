@@ -72,7 +72,7 @@ type LookupDone struct {
 
 // Owned says which processes hold the asked inodes.
 type HoldersFound struct {
-	Holders  map[uint32][]sock.Owner
+	Holders  map[uint32][]sock.Holder
 	Complete bool          // every process of the host was read
 	Holding  int           // how many processes a Read would read
 	Cost     time.Duration // of CPU
@@ -81,7 +81,7 @@ type HoldersFound struct {
 // Read says which processes hold the asked inodes by a descriptor that is new since
 // they were last read. What is not found may be anywhere, but not with the watchdog.
 type NewHoldersFound struct {
-	Holders map[uint32][]sock.Owner
+	Holders map[uint32][]sock.Holder
 	Cost    time.Duration // of CPU
 	Err     error         // nothing was learnt
 }
@@ -163,7 +163,7 @@ type Action struct {
 	Socket     sock.Socket
 	InStateFor time.Duration
 	IdleFor    time.Duration
-	Owners     []sock.Owner
+	Holders    []sock.Holder
 	Due        sock.Instant // when it fell due, if that was seen coming; 0: it was not
 	Decided    sock.Instant
 	Window     time.Duration // how long a destructive action counts against a limit

@@ -49,8 +49,8 @@ type track struct {
 	unsure       bool         // its answer to that was lost
 	survived     bool         // it was told, and still shows the socket: nothing more is done
 
-	owner    *Holders
-	wanted   bool         // its owner is being looked for
+	holders  *Holders
+	wanted   bool         // its holders are being looked for
 	notOwn   bool         // the watchdog does not hold it
 	foreseen bool         // it was known before it fell due
 	ahead    bool         // and well before that

@@ -38,7 +38,7 @@ const (
 // which there are only Group and Sockets; or what limits held back of a rule since
 // that was said last, of which there are only Sockets, LetGo and Waiting. The names
 // of its fields, here and in the log, are part of what sockdog promises. What is
-// not known is left out: of the owner, and the uid of a socket without an inode,
+// not known is left out: of the holder, and the uid of a socket without an inode,
 // whose 0 means nothing.
 type Record struct {
 	Time   time.Time `json:"time"` // of the act, however late it is written

@@ -35,7 +35,7 @@ var full = Record{
 	Cookie: 8193, Inode: 31337, UID: 1000, PID: 4242, Comm: "app", Container: "web", Pod: "shop/web-0",
 }
 
-// bare is a record of a socket that has no owner.
+// bare is a record of a socket that has no holder.
 var bare = Record{
 	Time: time.Date(2026, 3, 1, 4, 5, 6, 0, time.FixedZone("", 3600)),
 	Rule: "flood", Action: "kill", Result: Would,

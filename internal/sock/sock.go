@@ -99,8 +99,8 @@ func (s *Socket) Minisocket() bool {
 	return s.State == ssfilter.TimeWait || s.State == ssfilter.FinWait2 && s.Timer == TimerTimeWait
 }
 
-// Owner is one process that holds a descriptor of a socket.
-type Owner struct {
+// Holder is one process that holds a descriptor of a socket.
+type Holder struct {
 	PID   int
 	Start uint64 // in clock ticks after boot, to tell it from a later one of its PID; 0: not known
 	Comm  string // /proc/PID/comm

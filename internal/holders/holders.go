@@ -1,8 +1,8 @@
-// Package owner finds the processes that hold a socket, by its inode, in a
+// Package holders finds the processes that hold a socket, by its inode, in a
 // /proc directory. It follows file descriptors only: a socket that is in flight
 // in a message, registered with io_uring, or held by a thread with a descriptor
 // table of its own (unshare(CLONE_FILES)) has no holder here.
-package owner
+package holders
 
 import (
 	"bytes"
@@ -21,12 +21,12 @@ import (
 
 // Found is what one walk found.
 type Found struct {
-	// Owners holds the processes that hold a descriptor of each inode; one that
+	// Holders are the processes that hold a descriptor of each inode; one that
 	// nobody was seen to hold is absent.
-	Owners map[uint32][]sock.Owner
+	Holders map[uint32][]sock.Holder
 
 	// Complete says that every process of the host was there and let its
-	// descriptors be read: an inode without an owner is then held by the kernel
+	// descriptors be read: an inode without a holder is then held by the kernel
 	// itself, or on its way between processes.
 	Complete bool
 }
@@ -39,7 +39,7 @@ func Find(root string, wanted map[uint32]struct{}) (Found, error) { return newWa
 func (w *walk) find(root string) (Found, error) {
 	dir, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return Found{}, fmt.Errorf("find socket owners: %w", &os.PathError{Op: "open", Path: root, Err: err})
+		return Found{}, fmt.Errorf("find socket holders: %w", &os.PathError{Op: "open", Path: root, Err: err})
 	}
 	defer unix.Close(dir)
 	pids := newDirents()
@@ -48,10 +48,10 @@ func (w *walk) find(root string) (Found, error) {
 	for {
 		name, err := pids.next()
 		if err != nil {
-			return Found{}, fmt.Errorf("find socket owners: list %s: %w", root, err)
+			return Found{}, fmt.Errorf("find socket holders: list %s: %w", root, err)
 		}
 		if name == nil {
-			return Found{Owners: w.owners, Complete: complete}, nil
+			return Found{Holders: w.holders, Complete: complete}, nil
 		}
 		pid, err := strconv.Atoi(string(name[:len(name)-1]))
 		if err != nil {
@@ -62,19 +62,19 @@ func (w *walk) find(root string) (Found, error) {
 		case refused(err):
 			complete = false
 		case err != nil:
-			return Found{}, fmt.Errorf("find socket owners: %s/%d/fd: %w", root, pid, err)
+			return Found{}, fmt.Errorf("find socket holders: %s/%d/fd: %w", root, pid, err)
 		}
 	}
 }
 
 // Access is whose descriptors can be read.
 type Access struct {
-	AllShown   bool       // every process of the host is shown
-	Contained  bool       // this is a PID namespace of its own: those outside of it can never be shown
-	Privileged bool       // the calling thread has the capabilities that reading takes
-	Processes  int        // that are shown
-	Refused    int        // of these, how many do not let their descriptors be read
-	First      sock.Owner // the first of those
+	AllShown   bool        // every process of the host is shown
+	Contained  bool        // this is a PID namespace of its own: those outside of it can never be shown
+	Privileged bool        // the calling thread has the capabilities that reading takes
+	Processes  int         // that are shown
+	Refused    int         // of these, how many do not let their descriptors be read
+	First      sock.Holder // the first of those
 }
 
 // Complete reports whether a walk can be complete.
@@ -160,10 +160,10 @@ func readOne(root int, pid []byte, fds *dirents) error {
 
 // walk is one walk's memory.
 type walk struct {
-	wanted map[uint32]struct{}
-	owners map[uint32][]sock.Owner
-	fds    *dirents
-	link   [64]byte // room for "socket:[4294967295]"; other links may be cut
+	wanted  map[uint32]struct{}
+	holders map[uint32][]sock.Holder
+	fds     *dirents
+	link    [64]byte // room for "socket:[4294967295]"; other links may be cut
 
 	at         *atomic.Int64        // the process that is read
 	known      map[int]*descriptors // as they were before
@@ -173,10 +173,10 @@ type walk struct {
 }
 
 func newWalk(wanted map[uint32]struct{}) *walk {
-	return &walk{wanted: wanted, owners: make(map[uint32][]sock.Owner), fds: newDirents(), at: new(atomic.Int64)}
+	return &walk{wanted: wanted, holders: make(map[uint32][]sock.Holder), fds: newDirents(), at: new(atomic.Int64)}
 }
 
-// process adds pid to the owners of the wanted inodes that it holds.
+// process adds pid to the holders of the wanted inodes that it holds.
 func (w *walk) process(root, pid int) error {
 	dir, err := unix.Openat(root, strconv.Itoa(pid)+"/fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -188,7 +188,7 @@ func (w *walk) process(root, pid int) error {
 	if had != nil && had.self.PID != 0 {
 		has.self, has.idle = describe(dir, "..", pid), had.idle
 		if has.self.Start != had.self.Start {
-			had, has.self = nil, sock.Owner{} // its PID was given to another
+			had, has.self = nil, sock.Holder{} // its PID was given to another
 		}
 		if !w.onlyNew {
 			has.idle++
@@ -221,7 +221,7 @@ func (w *walk) process(root, pid int) error {
 		}
 	}
 	if has.idle >= mostIdle {
-		has.self, has.idle = sock.Owner{}, 0
+		has.self, has.idle = sock.Holder{}, 0
 	}
 	if w.remembers != nil {
 		w.remember(pid, &has)
@@ -252,17 +252,17 @@ func (w *walk) descriptor(dir, pid, fd int, name []byte, has *descriptors) error
 		has.self = describe(dir, "..", pid)
 	}
 	has.idle = 0
-	if known := w.owners[inode]; len(known) == 0 || known[len(known)-1].PID != pid {
-		w.owners[inode] = append(known, has.self)
+	if known := w.holders[inode]; len(known) == 0 || known[len(known)-1].PID != pid {
+		w.holders[inode] = append(known, has.self)
 	}
 	return nil
 }
 
 // describe names the process whose directory is at path. Where that starts at the
 // process's open fd directory, a PID given away meanwhile does not lend its new
-// owner's name.
-func describe(dir int, path string, pid int) sock.Owner {
-	o := sock.Owner{PID: pid}
+// process's name.
+func describe(dir int, path string, pid int) sock.Holder {
+	o := sock.Holder{PID: pid}
 	var buf [4096]byte
 	if n, err := readFileAt(dir, path+"/comm", buf[:]); err == nil {
 		o.Comm = strings.TrimSuffix(string(buf[:n]), "\n")

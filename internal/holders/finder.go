@@ -1,4 +1,4 @@
-package owner
+package holders
 
 import (
 	"fmt"
@@ -31,9 +31,9 @@ func NewFinder(root string) *Finder { return &Finder{root: root} }
 
 // descriptors are those of a process, as they were read last.
 type descriptors struct {
-	self   sock.Owner // of one that has held something in one of the last walks
-	idle   int        // walks in a row in which it held nothing that was wanted
-	inodes []uint32   // of sockets, by descriptor; 0: it is none, or was not read
+	self   sock.Holder // of one that has held something in one of the last walks
+	idle   int         // walks in a row in which it held nothing that was wanted
+	inodes []uint32    // of sockets, by descriptor; 0: it is none, or was not read
 }
 
 const (
@@ -117,7 +117,7 @@ func (f *Finder) FindNew(wanted map[uint32]struct{}) (Found, error) {
 		}
 	}
 	f.remember(w)
-	return Found{Owners: w.owners}, nil
+	return Found{Holders: w.holders}, nil
 }
 
 // itself is the PID of this process under the /proc opened as dir, if it is there as

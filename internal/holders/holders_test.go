@@ -1,4 +1,4 @@
-package owner
+package holders
 
 import (
 	"fmt"
@@ -73,7 +73,7 @@ func TestFind(t *testing.T) {
 			},
 			wanted: []uint32{100},
 			want: Found{
-				Owners:   map[uint32][]sock.Owner{100: {{PID: 10, Comm: "postgres", Exe: "postgres"}}},
+				Holders:  map[uint32][]sock.Holder{100: {{PID: 10, Comm: "postgres", Exe: "postgres"}}},
 				Complete: true,
 			},
 		},
@@ -86,7 +86,7 @@ func TestFind(t *testing.T) {
 			},
 			wanted: []uint32{4294967295, 8},
 			want: Found{
-				Owners: map[uint32][]sock.Owner{4294967295: {
+				Holders: map[uint32][]sock.Holder{4294967295: {
 					{PID: 10, Comm: "nginx", Exe: "nginx"},
 					{PID: 11, Comm: "nginx: worker", Exe: "nginx"},
 				}},
@@ -101,7 +101,7 @@ func TestFind(t *testing.T) {
 			},
 			wanted: []uint32{100},
 			want: Found{
-				Owners:   map[uint32][]sock.Owner{100: {{PID: 10, Comm: "a\nb"}}},
+				Holders:  map[uint32][]sock.Holder{100: {{PID: 10, Comm: "a\nb"}}},
 				Complete: true,
 			},
 		},
@@ -109,7 +109,7 @@ func TestFind(t *testing.T) {
 			name:      "a process that ends meanwhile",
 			processes: map[int]process{2: {comm: "kthreadd", stat: kthreadd}, 10: {}},
 			wanted:    []uint32{100},
-			want:      Found{Owners: map[uint32][]sock.Owner{}, Complete: true},
+			want:      Found{Holders: map[uint32][]sock.Holder{}, Complete: true},
 		},
 		{
 			name: "another PID namespace",
@@ -117,13 +117,13 @@ func TestFind(t *testing.T) {
 				2: {comm: "x) S 1 2 2 0 -1 2129984", stat: pretend},
 			},
 			wanted: []uint32{100},
-			want:   Found{Owners: map[uint32][]sock.Owner{}},
+			want:   Found{Holders: map[uint32][]sock.Holder{}},
 		},
 		{
 			name:      "processes hidden",
 			processes: map[int]process{10: {comm: "sockdog"}},
 			wanted:    []uint32{100},
-			want:      Found{Owners: map[uint32][]sock.Owner{}},
+			want:      Found{Holders: map[uint32][]sock.Holder{}},
 		},
 		{
 			name: "links that only look like sockets",
@@ -134,7 +134,7 @@ func TestFind(t *testing.T) {
 				}},
 			},
 			wanted: []uint32{100},
-			want:   Found{Owners: map[uint32][]sock.Owner{}, Complete: true},
+			want:   Found{Holders: map[uint32][]sock.Holder{}, Complete: true},
 		},
 	}
 	for _, test := range tests {
@@ -147,7 +147,7 @@ func TestFind(t *testing.T) {
 			if readable := Readable(root); readable != test.want.Complete {
 				t.Errorf("readable %v, and the walk complete %v", readable, test.want.Complete)
 			}
-			byPID := cmpopts.SortSlices(func(a, b sock.Owner) bool { return a.PID < b.PID })
+			byPID := cmpopts.SortSlices(func(a, b sock.Holder) bool { return a.PID < b.PID })
 			if diff := cmp.Diff(test.want, got, byPID); diff != "" {
 				t.Errorf("found (-want +got):\n%s", diff)
 			}
@@ -182,8 +182,8 @@ func TestFindMany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Owners) != len(wanted) || !got.Complete {
-		t.Errorf("found %d of %d sockets, complete %t", len(got.Owners), len(wanted), got.Complete)
+	if len(got.Holders) != len(wanted) || !got.Complete {
+		t.Errorf("found %d of %d sockets, complete %t", len(got.Holders), len(wanted), got.Complete)
 	}
 }
 
@@ -205,7 +205,7 @@ func TestFindRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Found{Owners: map[uint32][]sock.Owner{100: {{PID: 11, Comm: "open"}}}}
+		want := Found{Holders: map[uint32][]sock.Holder{100: {{PID: 11, Comm: "open"}}}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("found (-want +got):\n%s", diff)
 		}
@@ -230,7 +230,7 @@ func TestExamine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Access{AllShown: true, Processes: 4, Refused: 1, First: sock.Owner{PID: 10, Comm: "secret"}}
+		want := Access{AllShown: true, Processes: 4, Refused: 1, First: sock.Holder{PID: 10, Comm: "secret"}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

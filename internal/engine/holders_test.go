@@ -122,12 +122,12 @@ func TestSparedUntilAWalkEnds(t *testing.T) {
 	for name, test := range map[string]struct {
 		uid     uint32
 		partial bool
-		holders []sock.Owner
+		holders []sock.Holder
 	}{
 		"the kernel's":                       {0, false, nil},
 		"the kernel's, seen from within":     {65534, false, nil},
-		"its own":                            {990, false, []sock.Owner{{PID: 1, Comm: "sockdog"}}},
-		"its own, where not all may be read": {990, true, []sock.Owner{{PID: 1, Comm: "sockdog"}}},
+		"its own":                            {990, false, []sock.Holder{{PID: 1, Comm: "sockdog"}}},
+		"its own, where not all may be read": {990, true, []sock.Holder{{PID: 1, Comm: "sockdog"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -135,11 +135,11 @@ func TestSparedUntilAWalkEnds(t *testing.T) {
 			b.walkCost, b.partial = 5*time.Second, test.partial
 			b.step(AccessExamined{Complete: !test.partial})
 			spared := []uint32{10, 11, 12, 13, 14, 15}
-			b.holders = func(inode uint32) []sock.Owner {
+			b.holders = func(inode uint32) []sock.Holder {
 				if slices.Contains(spared, inode) {
 					return test.holders
 				}
-				return []sock.Owner{{PID: 2, Comm: "leaky"}}
+				return []sock.Holder{{PID: 2, Comm: "leaky"}}
 			}
 			b.appear(1, 3, time.Second) // others, so that somebody is known
 			b.appear(10, 15, 12*time.Second, func(s *simSocket) { s.uid = test.uid })
@@ -161,7 +161,7 @@ func TestStillHeld(t *testing.T) {
 	b := newPrograms(t, 0, 0)
 	closed := false
 	holders := b.holders
-	b.holders = func(inode uint32) []sock.Owner {
+	b.holders = func(inode uint32) []sock.Holder {
 		if inode == 3 && closed {
 			return nil
 		}

@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	// ownerLead is how long before a socket falls due its holders are looked
+	// holderLead is how long before a socket falls due its holders are looked
 	// for: a walk through /proc must not stand between due and done.
-	ownerLead = 5 * time.Second
-	// ownerPatience is how long a socket that is due waits for a walk that does not
+	holderLead = 5 * time.Second
+	// holderPatience is how long a socket that is due waits for a walk that does not
 	// end: it may show that the kernel itself holds the socket.
-	ownerPatience = 30 * time.Second
+	holderPatience = 30 * time.Second
 	// namePatience is how long one waits that was due when it was first seen, where a
 	// walk can show no more than a name for the log. Others do not.
 	namePatience = time.Second
@@ -39,8 +39,8 @@ const (
 	followMost = 10_000
 )
 
-// owners is who is being looked for.
-type owners struct {
+// holderLookups is who is being looked for.
+type holderLookups struct {
 	wants   []*track
 	asked   []*track // in the walk under way
 	walking bool
@@ -64,17 +64,17 @@ type owners struct {
 	followAt  sock.Instant
 }
 
-func newOwners() owners {
-	return owners{urgent: never, freshDue: never, followAt: never, killed: make(map[uint32]string)}
+func newHolderLookups() holderLookups {
+	return holderLookups{urgent: never, freshDue: never, followAt: never, killed: make(map[uint32]string)}
 }
 
-func (o *owners) lead() time.Duration { return ownerLead + 2*walkShare*o.cost }
+func (o *holderLookups) lead() time.Duration { return holderLead + 2*walkShare*o.cost }
 
 // nextWalk is when the next walk may begin.
-func (o *owners) nextWalk() sock.Instant {
+func (o *holderLookups) nextWalk() sock.Instant {
 	next := o.ended.Add(walkShare * o.cost)
 	if o.urgent != never && !o.partial {
-		next = min(next, max(o.ended.Add(urgentShare*o.cost), o.urgent.Add(-ownerLead-2*o.cost)))
+		next = min(next, max(o.ended.Add(urgentShare*o.cost), o.urgent.Add(-holderLead-2*o.cost)))
 	}
 	if o.reading { // it may make the walk needless
 		next = max(next, o.readAt.Add(readPatience))
@@ -84,8 +84,8 @@ func (o *owners) nextWalk() sock.Instant {
 
 // want has the holders of t looked for, once, and again where the kernel seems to
 // hold it; it falls due at that instant.
-func (o *owners) want(t *track, due sock.Instant) {
-	if t.inode == 0 || t.owner != nil && !(t.owner.Kernel && due.Sub(t.owner.at) >= kernelRecheck) {
+func (o *holderLookups) want(t *track, due sock.Instant) {
+	if t.inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.at) >= kernelRecheck) {
 		return
 	}
 	o.urgent = min(o.urgent, due)
@@ -97,16 +97,16 @@ func (o *owners) want(t *track, due sock.Instant) {
 	o.fresh, o.freshDue = append(o.fresh, t), min(o.freshDue, due)
 }
 
-// awaitsOwner reports whether a decision on t should wait for its holders.
-func (e *Engine) awaitsOwner(t *track, s *sock.Socket, now sock.Instant) bool {
-	o := &e.owners
+// awaitsHolders reports whether a decision on t should wait for its holders.
+func (e *Engine) awaitsHolders(t *track, s *sock.Socket, now sock.Instant) bool {
+	o := &e.lookups
 	o.want(t, now)
 	switch {
-	case t.owner != nil || t.inode == 0:
+	case t.holders != nil || t.inode == 0:
 		return false // what the kernel holds stays the kernel's until a holder is seen
 	case !o.partial && mayBeKernels(s), s.UID == e.config.UID && !t.notOwn:
 		if t.patience == 0 {
-			t.patience = now.Add(ownerPatience + 2*walkShare*o.cost)
+			t.patience = now.Add(holderPatience + 2*walkShare*o.cost)
 		}
 	case t.foreseen:
 		return false // there was time to find a name for the log, and the act is not late for that
@@ -125,10 +125,10 @@ func mayBeKernels(s *sock.Socket) bool {
 	return s.UID == 0 || s.UID == overflow
 }
 
-func (o *owners) wake() sock.Instant {
+func (o *holderLookups) wake() sock.Instant {
 	switch {
 	case o.walking && !o.hangs:
-		return min(o.began.Add(ownerPatience), o.nextReading())
+		return min(o.began.Add(holderPatience), o.nextReading())
 	case o.walking:
 		return o.nextReading()
 	case len(o.wants) > 0:
@@ -140,16 +140,16 @@ func (o *owners) wake() sock.Instant {
 
 // nextReading is when new descriptors are to be read: never, where a walk is fast
 // enough.
-func (o *owners) nextReading() sock.Instant {
+func (o *holderLookups) nextReading() sock.Instant {
 	if o.reading || len(o.fresh) == 0 || o.ended != 0 && o.cost < slowWalk {
 		return never
 	}
-	return max(o.readAt.Add(urgentShare*o.readCost), o.freshDue.Add(-ownerLead))
+	return max(o.readAt.Add(urgentShare*o.readCost), o.freshDue.Add(-holderLead))
 }
 
 // read has new descriptors read, for those who would come too late for a walk.
 func (e *Engine) read(now sock.Instant) {
-	o := &e.owners
+	o := &e.lookups
 	if now < o.nextReading() {
 		return
 	}
@@ -163,7 +163,7 @@ func (e *Engine) read(now sock.Instant) {
 }
 
 func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
-	o := &e.owners
+	o := &e.lookups
 	o.reading, o.readAt, o.readCost = false, now, in.Cost
 	kills := e.killsAny()
 	for _, t := range o.tried {
@@ -171,7 +171,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 		switch {
 		case in.Err != nil:
 		case len(held) > 0:
-			e.found(t, &Holders{Owners: held}, kills, now)
+			e.found(t, &Holders{Processes: held}, kills, now)
 		default:
 			t.notOwn = true
 			e.heard(t, now)
@@ -185,9 +185,9 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 func (e *Engine) found(t *track, held *Holders, kills bool, now sock.Instant) {
 	t.wanted = false
 	held.at = now
-	t.owner = held
+	t.holders = held
 	if kills {
-		e.usages.watch(held.Owners, now)
+		e.usages.watch(held.Processes, now)
 	}
 	e.heard(t, now)
 }
@@ -201,9 +201,9 @@ func (e *Engine) heard(t *track, now sock.Instant) {
 
 // resolve starts a walk through /proc for all who are wanted.
 func (e *Engine) resolve(now sock.Instant) {
-	o := &e.owners
+	o := &e.lookups
 	e.read(now)
-	if o.walking && !o.hangs && now >= o.began.Add(ownerPatience) {
+	if o.walking && !o.hangs && now >= o.began.Add(holderPatience) {
 		o.hangs = true
 		e.note(slog.LevelError, "a walk through /proc takes long; who holds new sockets is not known yet", slog.Duration("for", now.Sub(o.began)))
 	}
@@ -229,13 +229,13 @@ func (e *Engine) resolve(now sock.Instant) {
 }
 
 func (in AccessExamined) apply(e *Engine, _ sock.Instant) {
-	if e.owners.ended == 0 { // a walk knows better
-		e.owners.partial = !in.Complete
+	if e.lookups.ended == 0 { // a walk knows better
+		e.lookups.partial = !in.Complete
 	}
 }
 
 func (in HoldersFound) apply(e *Engine, now sock.Instant) {
-	o := &e.owners
+	o := &e.lookups
 	if o.hangs {
 		o.hangs = false
 		e.note(slog.LevelInfo, "the walk through /proc has ended", slog.Duration("after", now.Sub(o.began)))
@@ -244,9 +244,9 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 	kills := e.killsAny()
 	for _, t := range o.asked {
 		held := in.Of(t.inode)
-		if len(held.Owners) == 0 && !held.Kernel && t.owner != nil {
+		if len(held.Processes) == 0 && !held.Kernel && t.holders != nil {
 			// A walk that was refused a process does not unsay what is known.
-			held.Owners, held.Kernel = t.owner.Owners, t.owner.Kernel
+			held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel
 		}
 		e.found(t, held, kills, now)
 	}
@@ -258,7 +258,7 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 
 // follow remembers a killed socket, to see later whether its program has closed
 // the descriptor.
-func (o *owners) follow(t *track, now sock.Instant) {
+func (o *holderLookups) follow(t *track, now sock.Instant) {
 	if t.inode == 0 || len(o.killed) >= followMost {
 		return
 	}
@@ -270,13 +270,13 @@ func (o *owners) follow(t *track, now sock.Instant) {
 
 // stillOpen says which programs have not closed the descriptors of sockets that
 // were killed: those still count against their limit of open files.
-func (e *Engine) stillOpen(holders map[uint32][]sock.Owner) {
+func (e *Engine) stillOpen(holders map[uint32][]sock.Holder) {
 	type leak struct {
 		rule, comm string
 		pid        int
 	}
 	open := make(map[leak]int)
-	for inode, rule := range e.owners.following {
+	for inode, rule := range e.lookups.following {
 		for _, h := range holders[inode] {
 			open[leak{rule, h.Comm, h.PID}]++
 		}

@@ -1,4 +1,4 @@
-package owner
+package holders
 
 import (
 	"fmt"
@@ -41,11 +41,11 @@ func TestFindSelf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[uint32][]sock.Owner{
+	want := map[uint32][]sock.Holder{
 		held: {{PID: os.Getpid(), Start: usage.Start, Comm: strings.TrimSpace(string(comm)), Exe: filepath.Base(exe)}},
 	}
-	if diff := cmp.Diff(want, got.Owners); diff != "" {
-		t.Errorf("owners (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, got.Holders); diff != "" {
+		t.Errorf("holders (-want +got):\n%s", diff)
 	}
 }
 
@@ -208,8 +208,8 @@ func BenchmarkFind(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if len(found.Owners) != len(wanted) {
-			b.Fatalf("found %d owners of %d", len(found.Owners), len(wanted))
+		if len(found.Holders) != len(wanted) {
+			b.Fatalf("found %d holders of %d", len(found.Holders), len(wanted))
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/fd")

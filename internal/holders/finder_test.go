@@ -1,4 +1,4 @@
-package owner
+package holders
 
 import (
 	"errors"
@@ -33,7 +33,7 @@ func TestFindNew(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	leaky := []sock.Owner{{PID: 10, Start: 77, Comm: "leaky"}}
+	leaky := []sock.Holder{{PID: 10, Start: 77, Comm: "leaky"}}
 	f := NewFinder(root)
 	if _, err := f.FindNew(set([]uint32{100})); err == nil {
 		t.Error("no error where this process is not shown")
@@ -43,38 +43,38 @@ func TestFindNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	link(os.Getpid(), 3, "socket:[99]")
-	scan := func(what string, find func(map[uint32]struct{}) (Found, error), wanted []uint32, want map[uint32][]sock.Owner) {
+	scan := func(what string, find func(map[uint32]struct{}) (Found, error), wanted []uint32, want map[uint32][]sock.Holder) {
 		t.Helper()
 		got, err := find(set(wanted))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got.Owners); diff != "" {
+		if diff := cmp.Diff(want, got.Holders); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	none := map[uint32][]sock.Owner{}
-	scan("before a walk", f.FindNew, []uint32{99, 100}, map[uint32][]sock.Owner{99: {{PID: os.Getpid()}}})
-	scan("the walk", f.Find, []uint32{100}, map[uint32][]sock.Owner{100: leaky})
-	scan("what is not new", f.FindNew, []uint32{100}, map[uint32][]sock.Owner{100: leaky})
+	none := map[uint32][]sock.Holder{}
+	scan("before a walk", f.FindNew, []uint32{99, 100}, map[uint32][]sock.Holder{99: {{PID: os.Getpid()}}})
+	scan("the walk", f.Find, []uint32{100}, map[uint32][]sock.Holder{100: leaky})
+	scan("what is not new", f.FindNew, []uint32{100}, map[uint32][]sock.Holder{100: leaky})
 
 	link(10, 5, "socket:[101]")
 	link(10, 2000001, "socket:[102]")
 	link(11, 5, "socket:[103]")
 	link(10, 4, "socket:[104]") // the number was another file's
-	scan("new ones", f.FindNew, []uint32{101, 102, 103, 104}, map[uint32][]sock.Owner{101: leaky, 102: leaky, 104: leaky})
+	scan("new ones", f.FindNew, []uint32{101, 102, 103, 104}, map[uint32][]sock.Holder{101: leaky, 102: leaky, 104: leaky})
 	link(10, 5, "socket:[106]") // the number was another socket's
 	scan("behind another socket's number", f.FindNew, []uint32{106}, none)
 	scan("what was there, and is no more", f.FindNew, []uint32{101}, none)
-	scan("and was looked at in vain", f.FindNew, []uint32{106}, map[uint32][]sock.Owner{106: leaky})
+	scan("and was looked at in vain", f.FindNew, []uint32{106}, map[uint32][]sock.Holder{106: leaky})
 
 	link(10, 5, "")
 	scan("while a number is free", f.FindNew, []uint32{106}, none)
 	link(10, 5, "socket:[105]")
-	scan("behind a number that was free", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
+	scan("behind a number that was free", f.FindNew, []uint32{105}, map[uint32][]sock.Holder{105: leaky})
 	link(10, 4, "socket:[107]")
 	scan("behind another socket's number", f.FindNew, []uint32{107}, none)
-	scan("the next walk", f.Find, []uint32{107}, map[uint32][]sock.Owner{107: leaky})
+	scan("the next walk", f.Find, []uint32{107}, map[uint32][]sock.Holder{107: leaky})
 
 	// One that holds nothing any more is not read for what is new.
 	for range mostIdle - 1 {
@@ -85,12 +85,12 @@ func TestFindNew(t *testing.T) {
 	scan("what is new in one that holds nothing", f.FindNew, []uint32{108}, none)
 
 	// What led to it in the last walk is enough.
-	scan("what was there", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: leaky})
-	scan("what is new in one that holds something again", f.FindNew, []uint32{108}, map[uint32][]sock.Owner{108: leaky})
+	scan("what was there", f.FindNew, []uint32{105}, map[uint32][]sock.Holder{105: leaky})
+	scan("what is new in one that holds something again", f.FindNew, []uint32{108}, map[uint32][]sock.Holder{108: leaky})
 	if err := os.WriteFile(filepath.Join(root, "10", "stat"), []byte("10 (next) S 1 10 10 0 -1 0 0 0 0 0 5 5 0 0 20 0 1 0 78 0 0\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	scan("another process with that PID", f.FindNew, []uint32{105}, map[uint32][]sock.Owner{105: {{PID: 10, Start: 78, Comm: "leaky"}}})
+	scan("another process with that PID", f.FindNew, []uint32{105}, map[uint32][]sock.Holder{105: {{PID: 10, Start: 78, Comm: "leaky"}}})
 	if err := os.RemoveAll(filepath.Join(root, "10")); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestFindNewSelf(t *testing.T) {
 	defer unix.Close(added)
 	inode := inodeOf(t, added)
 	got, err := f.FindNew(set([]uint32{inode}))
-	if err != nil || len(got.Owners[inode]) != 1 || got.Owners[inode][0].PID != os.Getpid() {
+	if err != nil || len(got.Holders[inode]) != 1 || got.Holders[inode][0].PID != os.Getpid() {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -139,7 +139,7 @@ func BenchmarkFindNew(b *testing.B) {
 		fd := socket(b)
 		inode := inodeOf(b, fd)
 		found, err := f.FindNew(map[uint32]struct{}{inode: {}})
-		if err != nil || len(found.Owners) != 1 {
+		if err != nil || len(found.Holders) != 1 {
 			b.Fatalf("%+v, %v", found, err)
 		}
 		unix.Close(fd)
