@@ -106,6 +106,12 @@ var table = []pkg{
 		why:  "the record outlives the program: its form must not follow the types of the moment",
 	},
 	{
+		name: "internal/sim",
+		may:  []string{"internal/sock", "rules/ssfilter"},
+		not:  impure,
+		why:  "it is the truth that a watchdog is held to, and so may not know of one",
+	},
+	{
 		name: "internal/engine",
 		may:  []string{"internal/sock", "rules", "rules/ssfilter"},
 		not:  impure,

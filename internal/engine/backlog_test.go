@@ -4,30 +4,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // queued puts a socket into an accept queue.
-func queued(s *simSocket) { s.inode = 0 }
+func queued(s *sim.Socket) { s.Inode = 0 }
 
 // TestAcceptQueue: the time of a socket that was seen in an accept queue counts from
 // when a program has it, which a scan each second shows.
 func TestAcceptQueue(t *testing.T) {
 	type moment struct {
 		at time.Duration
-		do func(b *bench, s *simSocket, set rules.Set)
+		do func(b *bench, s *sim.Socket, set rules.Set)
 	}
-	accepted := func(_ *bench, s *simSocket, _ rules.Set) { s.inode = 7 }
-	closed := func(b *bench, s *simSocket, _ rules.Set) {
-		s.state, s.entered, s.lastAck = ssfilter.CloseWait, b.now, b.now
-		s.segs++
+	accepted := func(_ *bench, s *sim.Socket, _ rules.Set) { s.Inode = 7 }
+	closed := func(b *bench, s *sim.Socket, _ rules.Set) {
+		s.State, s.Entered, s.LastAck = ssfilter.CloseWait, b.now, b.now
+		s.Segs++
 	}
-	restarted := func(b *bench, _ *simSocket, set rules.Set) { b.restart(set) }
-	ruled := func(b *bench, _ *simSocket, set rules.Set) { b.rule(set) }
-	established := func(s *simSocket) { s.state = ssfilter.Established }
-	keepsAlive := func(s *simSocket) { s.keepalive = time.Second }
+	restarted := func(b *bench, _ *sim.Socket, set rules.Set) { b.restart(set) }
+	ruled := func(b *bench, _ *sim.Socket, set rules.Set) { b.rule(set) }
+	established := func(s *sim.Socket) { s.State = ssfilter.Established }
+	keepsAlive := func(s *sim.Socket) { s.Keepalive = time.Second }
 	closeWait := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second}
 	idle := rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 10 * time.Second}
 	either := rules.Match{States: ssfilter.Of(ssfilter.Established, ssfilter.CloseWait), IdleFor: 10 * time.Second}
@@ -37,20 +38,20 @@ func TestAcceptQueue(t *testing.T) {
 		name    string
 		match   rules.Match
 		age     time.Duration
-		socket  func(*simSocket)
+		socket  func(*sim.Socket)
 		moments []moment
 		want    time.Duration // of the kill, or up to a second later
 	}{
 		{"due while it waits", closeWait, time.Minute, queued, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
 		{"accepted before it would be due", closeWait, 0, queued, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
 		{"accepted long before it would be due", slow, time.Second, queued, []moment{{100 * time.Second, accepted}}, 400 * time.Second},
-		{"idle in established", idle, 3 * time.Second, func(s *simSocket) { queued(s); established(s) }, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
-		{"closed by its peer, and accepted between two looks", either, 3 * time.Second, func(s *simSocket) { queued(s); established(s) }, []moment{{5100 * time.Millisecond, closed}, {5500 * time.Millisecond, accepted}}, 15 * time.Second},
-		{"with keepalives", closeWait, 3 * time.Second, func(s *simSocket) { queued(s); keepsAlive(s) }, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"idle in established", idle, 3 * time.Second, func(s *sim.Socket) { queued(s); established(s) }, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"closed by its peer, and accepted between two looks", either, 3 * time.Second, func(s *sim.Socket) { queued(s); established(s) }, []moment{{5100 * time.Millisecond, closed}, {5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"with keepalives", closeWait, 3 * time.Second, func(s *sim.Socket) { queued(s); keepsAlive(s) }, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
 		{"accepted, and then restarted", closeWait, 5 * time.Second, queued, []moment{{5500 * time.Millisecond, accepted}, {8 * time.Second, restarted}}, 15 * time.Second},
 		{"restarted, and then accepted", closeWait, 5 * time.Second, queued, []moment{{3 * time.Second, restarted}, {5500 * time.Millisecond, accepted}}, 15 * time.Second},
 		{"accepted while nobody watched", closeWait, 5 * time.Second, queued, []moment{{5500 * time.Millisecond, accepted}, {5600 * time.Millisecond, restarted}}, 15 * time.Second},
-		{"accepted in another state while nobody watched", either, 5 * time.Second, func(s *simSocket) { queued(s); established(s) }, []moment{{5100 * time.Millisecond, closed}, {5500 * time.Millisecond, accepted}, {5600 * time.Millisecond, restarted}}, 15 * time.Second},
+		{"accepted in another state while nobody watched", either, 5 * time.Second, func(s *sim.Socket) { queued(s); established(s) }, []moment{{5100 * time.Millisecond, closed}, {5500 * time.Millisecond, accepted}, {5600 * time.Millisecond, restarted}}, 15 * time.Second},
 		{"restarted twice", closeWait, 5 * time.Second, queued, []moment{{5500 * time.Millisecond, accepted}, {8 * time.Second, restarted}, {12 * time.Second, restarted}}, 15 * time.Second},
 		{"new rules", closeWait, 5 * time.Second, queued, []moment{{3 * time.Second, ruled}, {5500 * time.Millisecond, accepted}, {8 * time.Second, ruled}}, 15 * time.Second},
 		{"never seen waiting: the kernel's word", closeWait, 3 * time.Second, nil, nil, 7 * time.Second},
@@ -89,7 +90,7 @@ func TestAcceptQueueInGroups(t *testing.T) {
 	b.rule(eachSecond(above(15, lasting10s, func(r *rules.Rule) { r.For = 0 })))
 	b.until(2500 * time.Millisecond)
 	for _, s := range b.sockets {
-		s.inode = uint32(s.id.Cookie)
+		s.Inode = uint32(s.ID.Cookie)
 	}
 	b.until(12 * time.Second)
 	if len(b.alarms) != 0 {
@@ -103,7 +104,7 @@ func TestAcceptQueueInGroups(t *testing.T) {
 		t.Errorf("%d alarms, want one", len(b.alarms))
 	}
 	for _, s := range b.sockets {
-		s.state, s.acked, s.progress, s.lastAck, s.lastData = ssfilter.CloseWait, s.acked+1, b.now, b.now, b.now
+		s.State, s.Acked, s.Progress, s.LastAck, s.LastData = ssfilter.CloseWait, s.Acked+1, b.now, b.now, b.now
 	}
 	b.until(20 * time.Second)
 	if n := b.e.Watched(); n != 0 {
@@ -155,7 +156,7 @@ func TestAcceptQueueWithoutRoom(t *testing.T) {
 	if b.e.tracks[200] == nil {
 		t.Fatal("the one that waits is not watched")
 	}
-	s.inode = 200
+	s.Inode = 200
 	clear(b.sockets) // and then there is room
 	b.sockets[200] = s
 	b.rule(eachSecond(killing("r")))
@@ -171,7 +172,7 @@ func TestLongAcceptQueue(t *testing.T) {
 	b := newBench(t)
 	b.e = New(Config{Precision: benchJiffy, Self: 1, MaxTracks: 16})
 	b.many(1, 100, time.Hour)
-	var waiting []*simSocket
+	var waiting []*sim.Socket
 	for cookie := uint64(201); cookie <= 220; cookie++ {
 		waiting = append(waiting, b.add(cookie, 9*time.Second, queued))
 	}
@@ -179,8 +180,8 @@ func TestLongAcceptQueue(t *testing.T) {
 	b.until(2 * time.Second)
 	clear(b.sockets) // then there is room
 	for _, s := range waiting {
-		s.inode = uint32(s.id.Cookie)
-		b.sockets[s.id.Cookie] = s
+		s.Inode = uint32(s.ID.Cookie)
+		b.sockets[s.ID.Cookie] = s
 	}
 	b.rule(eachSecond(killing("r")))
 	b.until(11 * time.Second)

@@ -7,10 +7,6 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// timeWaitLen is TCP_TIMEWAIT_LEN: how long TIME_WAIT lasts on Linux, whatever
-// net.ipv4.tcp_fin_timeout says.
-const timeWaitLen = 60 * time.Second
-
 // kernelAge is the kernel's own lower bound on the time in the present state,
 // or false where it keeps none.
 //
@@ -26,7 +22,7 @@ func kernelAge(s *sock.Socket) (time.Duration, bool) {
 		}
 		return s.Info.LastAckRecv, true
 	case ssfilter.TimeWait:
-		return max(0, timeWaitLen-s.Expires), true
+		return max(0, sock.TimeWaitLen-s.Expires), true
 	default:
 		return 0, false
 	}

@@ -8,39 +8,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
-
-// simProgram is a process with sockets, and how much CPU it uses.
-type simProgram struct {
-	start uint64
-	cpu   time.Duration // used up to at
-	at    sock.Instant
-	cores float64
-
-	unreadable bool
-
-	waited time.Duration // up to at
-	waits  float64       // cores that it would use beside those
-}
-
-func (p *simProgram) used(now sock.Instant) time.Duration {
-	return p.cpu + time.Duration(p.cores*float64(now.Sub(p.at)))
-}
-
-func (p *simProgram) waitedUntil(now sock.Instant) time.Duration {
-	return p.waited + time.Duration(p.waits*float64(now.Sub(p.at)))
-}
-
-// uses has the program use so many cores from now on.
-func (p *simProgram) uses(cores float64, now sock.Instant) { p.gets(cores, 0, now) }
-
-// gets has the program use so many cores from now on, and wait for some more.
-func (p *simProgram) gets(cores, waits float64, now sock.Instant) {
-	p.cpu, p.waited, p.at = p.used(now), p.waitedUntil(now), now
-	p.cores, p.waits = cores, waits
-}
 
 // newPrograms is a bench on which the sockets up to 100 are those of process 101,
 // those up to 200 of process 102, and so on, each of which uses so many cores, and
@@ -48,9 +19,9 @@ func (p *simProgram) gets(cores, waits float64, now sock.Instant) {
 func newPrograms(t *testing.T, cores ...float64) *bench {
 	t.Helper()
 	b := newBench(t)
-	b.programs = make(map[int]*simProgram)
+	b.programs = make(map[int]*sim.Program)
 	for i, c := range cores {
-		b.programs[101+i] = &simProgram{start: 7, at: 0, cores: c}
+		b.programs[101+i] = &sim.Program{Start: 7, At: 0, Cores: c}
 	}
 	b.holders = func(inode uint32) []sock.Holder {
 		pid := 101 + int(inode-1)/100
@@ -66,7 +37,7 @@ func (b *bench) spinsWhenKilled(pid int, cores float64) {
 		delete(b.sockets, a.Socket.ID.Cookie)
 		if a.Holders[0].PID == pid && !killed {
 			killed = true
-			b.programs[pid].uses(cores, b.now)
+			b.programs[pid].Uses(cores, b.now)
 		}
 		return Outcome{Act: *a}
 	}
@@ -119,7 +90,7 @@ func TestSpinStopsKills(t *testing.T) {
 		t.Errorf("%d sockets counted as held back for that, want those that were not killed", n)
 	}
 
-	b.programs[101].uses(0.002, b.now)
+	b.programs[101].Uses(0.002, b.now)
 	b.until(80 * time.Second)
 	if n := b.killedOf(1, 40); n != 40 {
 		t.Errorf("%d of 40 sockets were killed after the program was quiet again", n)
@@ -135,29 +106,29 @@ func TestJump(t *testing.T) {
 	tests := []struct {
 		name   string
 		before float64
-		after  func(b *bench, p *simProgram) // the first kill, 8 s after the start
+		after  func(b *bench, p *sim.Program) // the first kill, 8 s after the start
 		stops  bool
 	}{
 		{"busy before, and no busier after", 0.9, nil, false},
 		{"quiet before and after", 0.01, nil, false},
-		{"a spin", 0.01, func(b *bench, p *simProgram) { p.uses(0.9, b.now) }, true},
-		{"a spin that only just counts", 0.01, func(b *bench, p *simProgram) { p.uses(0.53, b.now) }, true},
-		{"busy before, and a thread more after", 0.9, func(b *bench, p *simProgram) { p.uses(1.9, b.now) }, true},
-		{"several cores before, and a bit more after", 6.8, func(b *bench, p *simProgram) { p.uses(7.1, b.now) }, false},
-		{"a bit busier", 0.1, func(b *bench, p *simProgram) { p.uses(0.5, b.now) }, false},
-		{"an error handled for a second", 0.01, func(b *bench, p *simProgram) {
-			p.uses(1, b.now)
-			b.later(second, func() { p.uses(0.01, b.now) })
+		{"a spin", 0.01, func(b *bench, p *sim.Program) { p.Uses(0.9, b.now) }, true},
+		{"a spin that only just counts", 0.01, func(b *bench, p *sim.Program) { p.Uses(0.53, b.now) }, true},
+		{"busy before, and a thread more after", 0.9, func(b *bench, p *sim.Program) { p.Uses(1.9, b.now) }, true},
+		{"several cores before, and a bit more after", 6.8, func(b *bench, p *sim.Program) { p.Uses(7.1, b.now) }, false},
+		{"a bit busier", 0.1, func(b *bench, p *sim.Program) { p.Uses(0.5, b.now) }, false},
+		{"an error handled for a second", 0.01, func(b *bench, p *sim.Program) {
+			p.Uses(1, b.now)
+			b.later(second, func() { p.Uses(0.01, b.now) })
 		}, false},
-		{"a spin that gets a third of what it wants", 0.01, func(b *bench, p *simProgram) { p.gets(0.3, 0.6, b.now) }, true},
-		{"a spin of four threads that get a core together", 0.1, func(b *bench, p *simProgram) { p.gets(0.4, 3.6, b.now) }, true},
-		{"a spin under a quota of a tenth of a core", 0.01, func(b *bench, p *simProgram) { p.gets(0.1, 0.9, b.now) }, true},
-		{"no busier, on a machine that is", 0.4, func(b *bench, p *simProgram) { p.gets(0.4, 2, b.now) }, false},
-		{"a bit busier, on a machine that is", 0.4, func(b *bench, p *simProgram) { p.gets(0.45, 1.5, b.now) }, false},
-		{"quiet, on a machine on which it waits for long", 0.01, func(b *bench, p *simProgram) { p.gets(0.03, 2, b.now) }, false},
-		{"less than it wants before and after", 0.01, func(b *bench, p *simProgram) { p.gets(0.3, 0.1, b.now) }, false},
-		{"a spin that begins late", 0.01, func(b *bench, p *simProgram) {
-			b.later(6*second, func() { p.uses(0.9, b.now) })
+		{"a spin that gets a third of what it wants", 0.01, func(b *bench, p *sim.Program) { p.Gets(0.3, 0.6, b.now) }, true},
+		{"a spin of four threads that get a core together", 0.1, func(b *bench, p *sim.Program) { p.Gets(0.4, 3.6, b.now) }, true},
+		{"a spin under a quota of a tenth of a core", 0.01, func(b *bench, p *sim.Program) { p.Gets(0.1, 0.9, b.now) }, true},
+		{"no busier, on a machine that is", 0.4, func(b *bench, p *sim.Program) { p.Gets(0.4, 2, b.now) }, false},
+		{"a bit busier, on a machine that is", 0.4, func(b *bench, p *sim.Program) { p.Gets(0.45, 1.5, b.now) }, false},
+		{"quiet, on a machine on which it waits for long", 0.01, func(b *bench, p *sim.Program) { p.Gets(0.03, 2, b.now) }, false},
+		{"less than it wants before and after", 0.01, func(b *bench, p *sim.Program) { p.Gets(0.3, 0.1, b.now) }, false},
+		{"a spin that begins late", 0.01, func(b *bench, p *sim.Program) {
+			b.later(6*second, func() { p.Uses(0.9, b.now) })
 		}, true},
 	}
 	for _, test := range tests {
@@ -190,7 +161,7 @@ func TestSpinOnBusyMachine(t *testing.T) {
 	b.leaks(1, 40, 8*time.Second)
 	b.rule(set(killing("r")))
 	b.until(30 * time.Second)
-	b.programs[101].gets(0.1, 0.8, b.now)
+	b.programs[101].Gets(0.1, 0.8, b.now)
 	b.until(60 * time.Second)
 	if n := b.noted("quiet again"); n > 0 || b.noted("made a program spin") != 1 {
 		t.Errorf("said %d times that it is quiet; %v", n, b.notes)
@@ -198,7 +169,7 @@ func TestSpinOnBusyMachine(t *testing.T) {
 	if o := b.e.Overview(b.now); len(o.Spins) != 1 || o.Spins[0].After > 0.11 || o.Spins[0].Waits < 0.79 {
 		t.Errorf("shown: %+v", o.Spins)
 	}
-	b.programs[101].gets(0.01, 0.8, b.now)
+	b.programs[101].Gets(0.01, 0.8, b.now)
 	b.until(70 * time.Second)
 	if b.noted("quiet again") != 1 {
 		t.Errorf("it is not said that it is quiet: %v", b.notes)
@@ -214,13 +185,13 @@ func TestSpinUnreadable(t *testing.T) {
 	b.rule(set(killing("r")))
 	b.until(30 * time.Second)
 	n := b.killedOf(1, 40)
-	b.programs[101].unreadable = true
+	b.programs[101].Unreadable = true
 	b.until(45 * time.Second)
 	if b.killedOf(1, 40) != n || len(b.e.Overview(b.now).Spins) != 1 {
 		t.Errorf("%d more killed; shown: %+v", b.killedOf(1, 40)-n, b.e.Overview(b.now).Spins)
 	}
-	b.programs[101].unreadable = false
-	b.programs[101].uses(0.002, b.now)
+	b.programs[101].Unreadable = false
+	b.programs[101].Uses(0.002, b.now)
 	b.until(60 * time.Second)
 	if n := b.killedOf(1, 40); n != 40 {
 		t.Errorf("%d of 40 killed once it was quiet", n)
@@ -249,7 +220,7 @@ func TestPeaksBefore(t *testing.T) {
 	b := newPrograms(t, 0.05)
 	p := b.programs[101]
 	for s := range 30 {
-		b.later(time.Duration(s)*2*time.Second, func() { p.uses([]float64{0.8, 0.05}[s%2], b.now) })
+		b.later(time.Duration(s)*2*time.Second, func() { p.Uses([]float64{0.8, 0.05}[s%2], b.now) })
 	}
 	b.leaks(1, 30, 9*time.Second)
 	b.rule(set(killing("r")))
@@ -326,7 +297,7 @@ func TestSpinWhileHeld(t *testing.T) {
 	if closed != 15 {
 		t.Errorf("%d records of what the limit held were closed, want 15: %v", closed, b.events)
 	}
-	b.programs[101].uses(0, b.now)
+	b.programs[101].Uses(0, b.now)
 	b.until(4 * time.Minute)
 	if n := b.killedOf(1, 20); n != 20 {
 		t.Errorf("%d of 20 killed when it was quiet again", n)
@@ -365,7 +336,7 @@ func TestSpinAndReload(t *testing.T) {
 func TestSpinOfOneHolder(t *testing.T) {
 	for name, end := range map[string]func(b *bench){
 		"ended":      func(b *bench) { delete(b.programs, 102) },
-		"PID reused": func(b *bench) { b.programs[102] = &simProgram{start: 8, cores: 1, at: b.now} },
+		"PID reused": func(b *bench) { b.programs[102] = &sim.Program{Start: 8, Cores: 1, At: b.now} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newPrograms(t, 0.01, 0.01)
@@ -381,7 +352,7 @@ func TestSpinOfOneHolder(t *testing.T) {
 			b.destroy = func(a *Action) Outcome {
 				delete(b.sockets, a.Socket.ID.Cookie)
 				if first {
-					b.programs[102].uses(1, b.now)
+					b.programs[102].Uses(1, b.now)
 				}
 				first = false
 				return Outcome{Act: *a}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -22,7 +23,7 @@ type bench struct {
 	e       *Engine
 	now     sock.Instant
 	wake    sock.Instant
-	sockets map[uint64]*simSocket
+	sockets map[uint64]*sim.Socket
 	missed  map[uint64]bool // by scans
 	count   CountersRead
 	cost    time.Duration // of a scan
@@ -30,7 +31,7 @@ type bench struct {
 	destroy func(*Action) Outcome // nil: the kernel does it
 	// beforeLast, if not nil, happens between a decision and the last question
 	// before its act.
-	beforeLast func(*simSocket)
+	beforeLast func(*sim.Socket)
 	old        time.Duration // each answer about single sockets is, when it is taken in
 	holders    func(inode uint32) []sock.Holder
 
@@ -49,7 +50,7 @@ type bench struct {
 	walkCost      time.Duration
 	walks, reads  int             // of all descriptors, of the new ones
 	reused        map[uint32]bool // sockets behind descriptors that were another's
-	programs      map[int]*simProgram
+	programs      map[int]*sim.Program
 	world         []worldEvent // what is to happen, in no order
 }
 
@@ -73,7 +74,7 @@ const benchJiffy = time.Millisecond
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	return &bench{
-		t: t, now: benchStart, sockets: make(map[uint64]*simSocket), missed: make(map[uint64]bool), memories: make(map[uint64]sock.Memory),
+		t: t, now: benchStart, sockets: make(map[uint64]*sim.Socket), missed: make(map[uint64]bool), memories: make(map[uint64]sock.Memory),
 		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alert),
 		holders: func(uint32) []sock.Holder { return []sock.Holder{{PID: 2, Comm: "leaky"}} },
 	}
@@ -122,11 +123,11 @@ func exclude(m rules.Match) func(*rules.Rule) {
 }
 
 // add makes a socket in CLOSE_WAIT that entered it some time before the start.
-func (b *bench) add(cookie uint64, age time.Duration, change ...func(*simSocket)) *simSocket {
+func (b *bench) add(cookie uint64, age time.Duration, change ...func(*sim.Socket)) *sim.Socket {
 	since := benchStart.Add(-age)
-	s := &simSocket{
-		id: sock.ID{Family: 2, Cookie: cookie, DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, inode: uint32(cookie), uid: 1000,
-		entered: since, progress: since, queued: never, lastAck: since, lastData: since, acked: 1, received: 100, segs: 5,
+	s := &sim.Socket{
+		ID: sock.ID{Family: 2, Cookie: cookie, DPort: [2]byte{0, 80}}, State: ssfilter.CloseWait, Inode: uint32(cookie), UID: 1000,
+		Entered: since, Progress: since, Queued: never, LastAck: since, LastData: since, Acked: 1, Received: 100, Segs: 5,
 	}
 	for _, c := range change {
 		c(s)
@@ -146,15 +147,15 @@ func where(filter string) rules.Match {
 
 // reconnect makes of s a new connection from the same port to the same peer, which
 // has closed it at once.
-func (s *simSocket) reconnect(now sock.Instant) {
-	s.entered, s.progress, s.lastAck, s.lastData, s.segs = now, now, now, now, 7
+func reconnect(s *sim.Socket, now sock.Instant) {
+	s.Entered, s.Progress, s.LastAck, s.LastData, s.Segs = now, now, now, now, 7
 }
 
-func bindsPort(s *simSocket) { s.bound = true }
-func marked(mark uint32) func(*simSocket) {
-	return func(s *simSocket) { s.mark, s.marked = mark, true }
+func bindsPort(s *sim.Socket) { s.Bound = true }
+func marked(mark uint32) func(*sim.Socket) {
+	return func(s *sim.Socket) { s.Mark, s.Marked = mark, true }
 }
-func keepsAlive(s *simSocket) { s.keepalive, s.lastAck = time.Second, benchStart }
+func keepsAlive(s *sim.Socket) { s.Keepalive, s.LastAck = time.Second, benchStart }
 
 // step has the engine take in something, and what comes of it.
 func (b *bench) step(in Input) {
@@ -251,11 +252,11 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		var in Sampled
 		for _, p := range p.Sample {
 			u := Usage{Process: p, At: b.now, Gone: true}
-			if s := b.programs[p.PID]; s != nil && s.start == p.Start {
-				if s.unreadable {
+			if s := b.programs[p.PID]; s != nil && s.Start == p.Start {
+				if s.Unreadable {
 					continue
 				}
-				u.Gone, u.CPU, u.Waited, u.Lived = false, s.used(b.now), s.waitedUntil(b.now), b.now.Sub(0)
+				u.Gone, u.CPU, u.Waited, u.Lived = false, s.Used(b.now), s.WaitedUntil(b.now), b.now.Sub(0)
 			}
 			in.Usages = append(in.Usages, u)
 		}
@@ -268,7 +269,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 func (b *bench) answer(id sock.ID, at sock.Instant) sock.Answer {
 	a := sock.Answer{ID: id, Sent: at, Got: at}
 	if s := b.sockets[id.Cookie]; s != nil {
-		a.Socket = s.report(at, benchJiffy)
+		a.Socket = s.Report(at, benchJiffy)
 	} else {
 		a.Gone = true
 	}
@@ -297,7 +298,7 @@ func (b *bench) act(a *Action) Outcome {
 func (b *bench) scan(l *Scan) ScanDone {
 	f := l.Begin(b.now)
 	for cookie, s := range b.sockets {
-		if r := s.scan(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
+		if r := s.Scan(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
 			f.Take(&r, b.now)
 		}
 	}
@@ -364,9 +365,9 @@ func TestDecisions(t *testing.T) {
 	idle := rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 10 * time.Second}
 	stalled := rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: 10 * time.Second}
 	ofRoot := rules.Match{States: ssfilter.AllStates, Users: []uint32{0}}
-	established := func(s *simSocket) { s.state = ssfilter.Established }
-	queues := func(at time.Duration) func(*simSocket) {
-		return func(s *simSocket) { s.queued = benchStart.Add(at) }
+	established := func(s *sim.Socket) { s.State = ssfilter.Established }
+	queues := func(at time.Duration) func(*sim.Socket) {
+		return func(s *sim.Socket) { s.Queued = benchStart.Add(at) }
 	}
 	tests := []struct {
 		name   string
@@ -393,48 +394,48 @@ func TestDecisions(t *testing.T) {
 			add: func(b *bench) { b.add(1, 0) },
 			during: func(b *bench) {
 				s := b.sockets[1]
-				s.acked, s.lastAck, s.progress = s.acked+10, b.now, b.now
+				s.Acked, s.LastAck, s.Progress = s.Acked+10, b.now, b.now
 			}, want: []string{"15s r kill done 1"}},
 		{name: "idle", rules: []rules.Rule{killing("r", match(idle))},
 			add:  func(b *bench) { b.add(1, 3*time.Second, established); b.add(2, time.Minute, established, queues(0)) },
 			want: []string{"7s r kill done 1"}},
 		{name: "idle, with data on the fast path", rules: []rules.Rule{killing("r", match(idle))},
 			add:    func(b *bench) { b.add(1, 0, established) },
-			during: func(b *bench) { s := b.sockets[1]; s.received, s.lastData = s.received+1, b.now },
+			during: func(b *bench) { s := b.sockets[1]; s.Received, s.LastData = s.Received+1, b.now },
 			want:   []string{"15s r kill done 1"}},
 		{name: "stalled counts from when something is queued", rules: []rules.Rule{killing("r", match(stalled))},
 			add:    func(b *bench) { b.add(1, time.Minute, established) },
-			during: func(b *bench) { b.sockets[1].queued = b.now },
+			during: func(b *bench) { b.sockets[1].Queued = b.now },
 			want:   []string{"16s r kill done 1"}},
 		{name: "stalled, and some of it acknowledged", rules: []rules.Rule{killing("r", match(stalled))},
 			add:    func(b *bench) { b.add(1, time.Minute, established, queues(-time.Minute)) },
-			during: func(b *bench) { s := b.sockets[1]; s.acked, s.lastAck = s.acked+10, b.now },
+			during: func(b *bench) { s := b.sockets[1]; s.Acked, s.LastAck = s.Acked+10, b.now },
 			want:   []string{"16s r kill done 1"}},
 		{name: "verdict that comes later", rules: []rules.Rule{killing("r", match(verdict))},
-			add: func(b *bench) { b.add(1, time.Minute) }, during: func(b *bench) { b.sockets[1].rqueue = 1 },
+			add: func(b *bench) { b.add(1, time.Minute) }, during: func(b *bench) { b.sockets[1].RQueue = 1 },
 			want: []string{"6s r kill done 1"}},
 		{name: "unknown owner does not match", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.TimeWait), InStateFor: time.Second, Users: []uint32{0}}))},
 			add: func(b *bench) {
-				b.add(1, 10*time.Second, func(s *simSocket) {
-					s.state, s.mini, s.inode, s.uid, s.expires = ssfilter.TimeWait, true, 0, 0, benchStart.Add(50*time.Second)
+				b.add(1, 10*time.Second, func(s *sim.Socket) {
+					s.State, s.Mini, s.Inode, s.UID, s.Expires = ssfilter.TimeWait, true, 0, 0, benchStart.Add(50*time.Second)
 				})
 			}},
 		{name: "unknown owner is not outside of exclude", rules: []rules.Rule{killing("r", exclude(ofRoot), match(rules.Match{States: ssfilter.Of(ssfilter.TimeWait), InStateFor: time.Second}))},
 			add: func(b *bench) {
-				b.add(1, 10*time.Second, func(s *simSocket) {
-					s.state, s.mini, s.inode, s.uid, s.expires = ssfilter.TimeWait, true, 0, 0, benchStart.Add(50*time.Second)
+				b.add(1, 10*time.Second, func(s *sim.Socket) {
+					s.State, s.Mini, s.Inode, s.UID, s.Expires = ssfilter.TimeWait, true, 0, 0, benchStart.Add(50*time.Second)
 				})
 			}},
 		{name: "excluded for certain, and for certain not", rules: []rules.Rule{killing("r", exclude(ofRoot))},
-			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.uid = 0 }); b.add(2, time.Minute) }, want: []string{"0s r kill done 2"}},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.UID = 0 }); b.add(2, time.Minute) }, want: []string{"0s r kill done 2"}},
 		{name: "protected", rules: []rules.Rule{killing("r")},
-			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.id.DPort = [2]byte{0, 22} }) }},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.ID.DPort = [2]byte{0, 22} }) }},
 		{name: "MPTCP subflow", rules: []rules.Rule{killing("r")},
-			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.mptcp = true }) }},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.MPTCP = true }) }},
 		{name: "in an accept queue", rules: []rules.Rule{killing("r")},
-			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.inode = 0 }) }},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.Inode = 0 }) }},
 		{name: "listening", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.Listening), InStateFor: time.Second}))},
-			add: func(b *bench) { b.add(1, time.Minute, func(s *simSocket) { s.state = ssfilter.Listening }) }},
+			add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.State = ssfilter.Listening }) }},
 		{name: "held by the kernel", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.holders = func(uint32) []sock.Holder { return nil }; b.add(1, time.Minute) }},
 		{name: "the watchdog's own", rules: []rules.Rule{killing("r")},
@@ -445,7 +446,7 @@ func TestDecisions(t *testing.T) {
 		{name: "orphan that the kernel would leak", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))},
 			add: func(b *bench) {
 				b.step(Capabilities{KillOrphan: "this kernel would leak it"})
-				b.add(1, time.Minute, queues(-time.Minute), func(s *simSocket) { s.state, s.inode = ssfilter.LastAck, 0 })
+				b.add(1, time.Minute, queues(-time.Minute), func(s *sim.Socket) { s.State, s.Inode = ssfilter.LastAck, 0 })
 			}},
 		{name: "the first rule takes it", rules: []rules.Rule{killing("a"), killing("b")},
 			add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s a kill done 1"}},
@@ -488,7 +489,7 @@ func TestDecisions(t *testing.T) {
 		{name: "reconnected under the same cookie", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.add(1, 0) },
 			during: func(b *bench) {
-				b.sockets[1].reconnect(b.now)
+				reconnect(b.sockets[1], b.now)
 			}, want: []string{"15s r kill done 1"}},
 		{name: "autobound, which looks alone tell", rules: []rules.Rule{killing("r", match(where("autobound")))},
 			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 1"}},
@@ -506,13 +507,13 @@ func TestDecisions(t *testing.T) {
 		{name: "a new connection is not autobound because the old one was", rules: []rules.Rule{killing("r", match(where("autobound")))},
 			add: func(b *bench) { b.add(1, 0) },
 			during: func(b *bench) {
-				b.sockets[1].reconnect(b.now)
+				reconnect(b.sockets[1], b.now)
 				b.missed[1] = true
 			}},
 		{name: "a new connection is not bound because the old one was", rules: []rules.Rule{killing("r", match(where("not autobound")))},
 			add: func(b *bench) { b.add(1, 0, bindsPort) },
 			during: func(b *bench) {
-				b.sockets[1].reconnect(b.now)
+				reconnect(b.sockets[1], b.now)
 				b.missed[1] = true
 			}},
 		{name: "a mark", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
@@ -520,19 +521,19 @@ func TestDecisions(t *testing.T) {
 		{name: "a mark that the kernel does not tell", rules: []rules.Rule{killing("a", match(where("fwmark = 5"))), killing("b", match(where("fwmark != 5")))},
 			add: func(b *bench) { b.add(1, 3*time.Second) }},
 		{name: "a mark that is set in time", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
-			add: func(b *bench) { b.add(1, time.Minute, marked(4)) }, during: func(b *bench) { b.sockets[1].mark = 5 },
+			add: func(b *bench) { b.add(1, time.Minute, marked(4)) }, during: func(b *bench) { b.sockets[1].Mark = 5 },
 			want: []string{"6s r kill done 1"}},
 		{name: "a mark that is taken away in time", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
-			add: func(b *bench) { b.add(1, 3*time.Second, marked(5)) }, during: func(b *bench) { b.sockets[1].mark = 0 }},
+			add: func(b *bench) { b.add(1, 3*time.Second, marked(5)) }, during: func(b *bench) { b.sockets[1].Mark = 0 }},
 		{name: "a mark that comes and goes", rules: []rules.Rule{killing("r", match(where("fwmark = 5")), logging)},
 			add: func(b *bench) { b.add(1, time.Minute, marked(5)) }, during: func(b *bench) {
 				for range 5 {
-					b.sockets[1].mark ^= 5
+					b.sockets[1].Mark ^= 5
 					b.until(b.since(b.now) + 3*time.Second)
 				}
 			}, want: []string{"0s r log done 1"}},
 		{name: "a mark that excludes until it is taken away", rules: []rules.Rule{killing("r", exclude(where("fwmark = 5")))},
-			add: func(b *bench) { b.add(1, time.Minute, marked(5)) }, during: func(b *bench) { b.sockets[1].mark = 0 },
+			add: func(b *bench) { b.add(1, time.Minute, marked(5)) }, during: func(b *bench) { b.sockets[1].Mark = 0 },
 			want: []string{"6s r kill done 1"}},
 	}
 	for _, test := range tests {
@@ -585,7 +586,7 @@ func TestForecastsSayWhyNot(t *testing.T) {
 	s := set(killing("stalls", stalls, logging), killing("idles", idles, logging))
 	b := newBench(t)
 	b.add(1, time.Hour)
-	b.add(2, time.Hour, func(s *simSocket) { s.queued = benchStart.Add(-time.Second) })
+	b.add(2, time.Hour, func(s *sim.Socket) { s.Queued = benchStart.Add(-time.Second) })
 	f := b.scan(ScanAll(Compile(&s), benchJiffy)).Result
 	var got []string
 	for _, f := range Forecasts(f, b.e.config, Capabilities{}, Restored{}, HoldersFound{Complete: true}, b.now) {
@@ -629,7 +630,7 @@ func TestHeld(t *testing.T) {
 		{name: "newest", rules: []rules.Rule{killing("r", limited(1, 10*time.Second), newest)}, want: []string{
 			"0s r kill held 3", "0s r kill held 1", "0s r kill done 2", "10s r kill done 3", "20s r kill done 1"}},
 		{name: "one that is in use again", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
-			during: func(b *bench) { s := b.sockets[3]; s.queued = b.now },
+			during: func(b *bench) { s := b.sockets[3]; s.Queued = b.now },
 			want: []string{
 				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "6s r kill changed 3", "10s r kill done 2"}},
 		{name: "one that is gone", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
@@ -754,7 +755,7 @@ func TestAScanForOlderRulesIsDropped(t *testing.T) {
 	b.e.Step(b.now, RulesChanged{Program: Compile(&old)})
 	l := b.e.Step(b.now, CountersRead{}).Scan
 	f := l.Begin(b.now)
-	r := s.report(b.now, benchJiffy)
+	r := s.Report(b.now, benchJiffy)
 	f.Take(&r, b.now)
 	b.e.Step(b.now, RulesChanged{Program: Compile(&young)})
 	p := b.e.Step(b.now, ScanDone{Result: f, Sent: b.now})
@@ -794,22 +795,22 @@ func TestReloadWhileActing(t *testing.T) {
 func TestRestored(t *testing.T) {
 	tests := []struct {
 		name   string
-		change func(m *sock.Memory, s *simSocket)
+		change func(m *sock.Memory, s *sim.Socket)
 		want   []string
 	}{
-		{"the same connection", func(*sock.Memory, *simSocket) {}, []string{"4s r kill done 1"}},
-		{"progress since", func(_ *sock.Memory, s *simSocket) { s.acked++ }, []string{"10s r kill done 1"}},
-		{"another tuple", func(m *sock.Memory, _ *simSocket) { m.ID++ }, []string{"10s r kill done 1"}},
-		{"another state", func(m *sock.Memory, _ *simSocket) { m.State = ssfilter.Established }, []string{"10s r kill done 1"}},
-		{"counters fell", func(m *sock.Memory, _ *simSocket) { m.Received++ }, []string{"10s r kill done 1"}},
-		{"contradicted by last_data_recv", func(_ *sock.Memory, s *simSocket) { s.lastData = benchStart.Add(-2 * time.Second) }, []string{"10s r kill done 1"}},
-		{"from the future", func(m *sock.Memory, _ *simSocket) { m.Entered, m.Quiet = benchStart+1, benchStart+1 }, []string{"10s r kill done 1"}},
+		{"the same connection", func(*sock.Memory, *sim.Socket) {}, []string{"4s r kill done 1"}},
+		{"progress since", func(_ *sock.Memory, s *sim.Socket) { s.Acked++ }, []string{"10s r kill done 1"}},
+		{"another tuple", func(m *sock.Memory, _ *sim.Socket) { m.ID++ }, []string{"10s r kill done 1"}},
+		{"another state", func(m *sock.Memory, _ *sim.Socket) { m.State = ssfilter.Established }, []string{"10s r kill done 1"}},
+		{"counters fell", func(m *sock.Memory, _ *sim.Socket) { m.Received++ }, []string{"10s r kill done 1"}},
+		{"contradicted by last_data_recv", func(_ *sock.Memory, s *sim.Socket) { s.LastData = benchStart.Add(-2 * time.Second) }, []string{"10s r kill done 1"}},
+		{"from the future", func(m *sock.Memory, _ *sim.Socket) { m.Entered, m.Quiet = benchStart+1, benchStart+1 }, []string{"10s r kill done 1"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
 			s := b.add(1, 6*time.Second, keepsAlive)
-			m := sock.Memory{Cookie: 1, ID: s.id.Sum(), State: s.state, Entered: s.entered, Quiet: s.progress, Acked: s.acked, Received: s.received, SegsIn: s.segs}
+			m := sock.Memory{Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Progress, Acked: s.Acked, Received: s.Received, SegsIn: s.Segs}
 			test.change(&m, s)
 			b.step(Restored{Memories: []sock.Memory{m, {Cookie: 99, State: ssfilter.CloseWait}}})
 			b.rule(set(killing("r")))
@@ -826,8 +827,8 @@ func TestRemembered(t *testing.T) {
 	b.rule(set(killing("r")))
 	for range 60 {
 		s := b.sockets[1]
-		s.lastAck = b.now
-		s.segs++
+		s.LastAck = b.now
+		s.Segs++
 		b.until(b.since(b.now) + 100*time.Millisecond)
 	}
 	var r Restored
@@ -903,7 +904,7 @@ func TestStopWhileAsking(t *testing.T) {
 	if p := b.e.Step(b.now, Stop{}); !p.Stopped {
 		t.Error("not stopped, with nothing but a question under way")
 	}
-	p = b.e.Step(b.now, LookupDone{IDs: p.Lookup, Answers: []sock.Answer{{ID: s.id, Sent: b.now, Got: b.now, Socket: s.report(b.now, benchJiffy)}}})
+	p = b.e.Step(b.now, LookupDone{IDs: p.Lookup, Answers: []sock.Answer{{ID: s.ID, Sent: b.now, Got: b.now, Socket: s.Report(b.now, benchJiffy)}}})
 	if len(p.Act)+len(p.Report) > 0 {
 		t.Errorf("acts %v, reports %v after the word to stop", p.Act, p.Report)
 	}
@@ -938,81 +939,81 @@ func TestHeldByTheKernel(t *testing.T) {
 	})
 }
 
-func ofRoot(s *simSocket) { s.uid = 0 }
+func ofRoot(s *sim.Socket) { s.UID = 0 }
 
 // What comes alive between the decision and the act, however long the record of
 // the intent takes, is not destroyed: it counts anew from then on.
 func TestComesAliveBeforeTheAct(t *testing.T) {
 	idle := match(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 10 * time.Second})
-	established := func(s *simSocket) { s.state = ssfilter.Established }
+	established := func(s *sim.Socket) { s.State = ssfilter.Established }
 	for _, test := range []struct {
 		name    string
 		rule    func(*rules.Rule)
-		socket  func(*simSocket)
-		happens func(b *bench, s *simSocket)
+		socket  func(*sim.Socket)
+		happens func(b *bench, s *sim.Socket)
 		want    []string
 	}{
 		{name: "nothing", want: []string{"0s r kill done 1"}},
 		{
 			name: "the peer sends", rule: idle, socket: established,
-			happens: func(b *bench, s *simSocket) {
-				s.received++
-				s.segs++
-				s.progress, s.lastData, s.lastAck = b.now, b.now, b.now
+			happens: func(b *bench, s *sim.Socket) {
+				s.Received++
+				s.Segs++
+				s.Progress, s.LastData, s.LastAck = b.now, b.now, b.now
 			},
 			want: []string{"0s r kill changed 1", "10s r kill done 1"},
 		},
 		{
 			name: "the peer acknowledges", rule: idle, socket: established,
-			happens: func(b *bench, s *simSocket) { s.acked++; s.segs++; s.progress, s.lastAck = b.now, b.now },
+			happens: func(b *bench, s *sim.Socket) { s.Acked++; s.Segs++; s.Progress, s.LastAck = b.now, b.now },
 			want:    []string{"0s r kill changed 1", "10s r kill done 1"},
 		},
 		{
 			name: "the program sends, and nothing is acknowledged", rule: idle, socket: established,
-			happens: func(b *bench, s *simSocket) { s.queued = b.now },
+			happens: func(b *bench, s *sim.Socket) { s.Queued = b.now },
 			want:    []string{"0s r kill changed 1"},
 		},
 		{
 			name:    "connected anew under the same cookie",
-			happens: func(b *bench, s *simSocket) { s.reconnect(b.now); s.received, s.acked = 0, 0 },
+			happens: func(b *bench, s *sim.Socket) { reconnect(s, b.now); s.Received, s.Acked = 0, 0 },
 			want:    []string{"0s r kill changed 1", "10s r kill done 1"},
 		},
 		{
 			name:    "another state",
-			happens: func(b *bench, s *simSocket) { s.state = ssfilter.LastAck },
+			happens: func(b *bench, s *sim.Socket) { s.State = ssfilter.LastAck },
 			want:    []string{"0s r kill changed 1"},
 		},
 		{
 			name:    "the program reads, where the rule asks for unread data",
 			rule:    match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}}),
-			socket:  func(s *simSocket) { s.rqueue = 2 },
-			happens: func(b *bench, s *simSocket) { s.rqueue = 0 },
+			socket:  func(s *sim.Socket) { s.RQueue = 2 },
+			happens: func(b *bench, s *sim.Socket) { s.RQueue = 0 },
 			want:    []string{"0s r kill changed 1"},
 		},
 		{
 			name:    "a mark that excludes it",
 			rule:    exclude(rules.Match{States: ssfilter.AllStates, Where: where("fwmark = 7").Where}),
 			socket:  marked(1),
-			happens: func(b *bench, s *simSocket) { marked(7)(s) },
+			happens: func(b *bench, s *sim.Socket) { marked(7)(s) },
 			want:    []string{"0s r kill changed 1"},
 		},
 		{
 			name: "more is queued on a stalled one", rule: match(rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: 10 * time.Second}),
-			socket:  func(s *simSocket) { s.state, s.queued = ssfilter.Established, benchStart.Add(-time.Minute) },
-			happens: func(b *bench, s *simSocket) { s.segs++ },
+			socket:  func(s *sim.Socket) { s.State, s.Queued = ssfilter.Established, benchStart.Add(-time.Minute) },
+			happens: func(b *bench, s *sim.Socket) { s.Segs++ },
 			want:    []string{"10s r kill done 1"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
-			change := func(s *simSocket) {
+			change := func(s *sim.Socket) {
 				if test.socket != nil {
 					test.socket(s)
 				}
 			}
 			b.add(1, time.Minute, change)
 			happened := false
-			b.beforeLast = func(s *simSocket) {
+			b.beforeLast = func(s *sim.Socket) {
 				if !happened && test.happens != nil {
 					test.happens(b, s)
 				}

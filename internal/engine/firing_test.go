@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -22,9 +23,9 @@ func untilFew(r *rules.Rule) { r.Until = []rules.Condition{fewer(10)} }
 // each of them.
 var tenPorts = []ssfilter.PortRange{{First: 10000, Last: 10009}}
 
-func (b *bench) useTenPorts(change ...func(*simSocket)) {
+func (b *bench) useTenPorts(change ...func(*sim.Socket)) {
 	for i := range uint16(10) {
-		b.add(uint64(i+1), time.Minute, append(change, func(s *simSocket) { s.id.SPort = [2]byte{byte((10000 + i) >> 8), byte(10000 + i)} })...)
+		b.add(uint64(i+1), time.Minute, append(change, func(s *sim.Socket) { s.ID.SPort = [2]byte{byte((10000 + i) >> 8), byte(10000 + i)} })...)
 	}
 }
 
@@ -284,7 +285,7 @@ func TestAlmostTooManyGroups(t *testing.T) {
 func TestPortUsageAndExclude(t *testing.T) {
 	b := newBench(t)
 	b.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
-	b.useTenPorts(func(s *simSocket) { s.state = ssfilter.Established })
+	b.useTenPorts(func(s *sim.Socket) { s.State = ssfilter.Established })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}, 0
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), Where: port(80)}}
@@ -299,14 +300,14 @@ func TestPortUsageAndExclude(t *testing.T) {
 func TestExcludeEndsWithoutASegment(t *testing.T) {
 	b := newBench(t)
 	b.count = CountersRead{OK: true, HasInSegs: true}
-	b.many(1, 4, time.Minute, func(s *simSocket) { s.rqueue = 10 })
+	b.many(1, 4, time.Minute, func(s *sim.Socket) { s.RQueue = 10 })
 	b.rule(set(above(3, func(r *rules.Rule) {
 		r.For = 10 * time.Minute // looks each 30 s
 		r.Exclude = []rules.Match{{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}}}
 	})))
 	b.until(31 * time.Second)
 	for _, s := range b.sockets {
-		s.rqueue = 1
+		s.RQueue = 1
 	}
 	b.until(10 * time.Minute)
 	if len(b.events) == 0 || b.events[0] != "1m0s r pending dport=80 count 4" {

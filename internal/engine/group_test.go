@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -99,14 +100,14 @@ func eachSecond(list ...rules.Rule) rules.Set {
 }
 
 // many adds n sockets from the cookie on.
-func (b *bench) many(cookie uint64, n int, age time.Duration, change ...func(*simSocket)) {
+func (b *bench) many(cookie uint64, n int, age time.Duration, change ...func(*sim.Socket)) {
 	for i := range n {
 		b.add(cookie+uint64(i), age, change...)
 	}
 }
 
-func toPort(port byte) func(*simSocket) {
-	return func(s *simSocket) { s.id.DPort[1] = port }
+func toPort(port byte) func(*sim.Socket) {
+	return func(s *sim.Socket) { s.ID.DPort[1] = port }
 }
 
 // TestGroups shows the phases of groups, their alarms and what is done about
@@ -125,7 +126,7 @@ func TestGroups(t *testing.T) {
 	}
 	adds := func(cookie uint64, n int) func(*bench) {
 		return func(b *bench) {
-			b.many(cookie, n, 0, func(s *simSocket) { s.entered, s.progress, s.lastAck, s.lastData = b.now, b.now, b.now, b.now })
+			b.many(cookie, n, 0, func(s *sim.Socket) { s.Entered, s.Progress, s.LastAck, s.LastData = b.now, b.now, b.now, b.now })
 		}
 	}
 	fails := func(b *bench) { b.scanErr = errors.New("cut short") }
@@ -260,8 +261,8 @@ func TestCountersBoundACount(t *testing.T) {
 	if len(b.scans) != 1 {
 		t.Fatalf("%d looks under the threshold, want only the first", len(b.scans))
 	}
-	b.many(1, 4, 0, func(s *simSocket) {
-		s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
+	b.many(1, 4, 0, func(s *sim.Socket) {
+		s.State, s.Mini, s.Inode, s.Entered, s.Expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
 	})
 	b.count.TimeWait = 4
 	b.until(115 * time.Second)
@@ -292,8 +293,8 @@ func TestGroupsWithoutSegments(t *testing.T) {
 // come to count, and are not asked for to that end.
 func TestGroupsCountByTracks(t *testing.T) {
 	b := newBench(t)
-	b.many(1, 4, time.Minute, func(s *simSocket) {
-		s.state, s.mini, s.inode, s.expires = ssfilter.FinWait2, true, 0, benchStart.Add(time.Hour)
+	b.many(1, 4, time.Minute, func(s *sim.Socket) {
+		s.State, s.Mini, s.Inode, s.Expires = ssfilter.FinWait2, true, 0, benchStart.Add(time.Hour)
 	})
 	b.rule(eachSecond(above(3, func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.FinWait2), InStateFor: 20 * time.Second}}
@@ -319,18 +320,18 @@ func TestPortUsage(t *testing.T) {
 		OK: true, Ephemeral: ssfilter.PortRange{First: 10000, Last: 10010},
 		Ports: []ssfilter.PortRange{{First: 10000, Last: 10004}, {First: 10006, Last: 10010}}, // of 11 the last is never chosen
 	}
-	from := func(port uint16) func(*simSocket) {
-		return func(s *simSocket) { s.id.SPort = [2]byte{byte(port >> 8), byte(port)} }
+	from := func(port uint16) func(*sim.Socket) {
+		return func(s *sim.Socket) { s.ID.SPort = [2]byte{byte(port >> 8), byte(port)} }
 	}
 	for i := range uint16(8) {
 		if i != 2 {
 			b.add(uint64(i+1), time.Minute, from(10000+i)) // 10005 is not one of them
 		}
 	}
-	b.add(3, time.Minute, from(10008), func(s *simSocket) { s.state = ssfilter.Established })
+	b.add(3, time.Minute, from(10008), func(s *sim.Socket) { s.State = ssfilter.Established })
 	b.add(9, time.Minute, from(10008), toPort(81))
 	b.add(10, time.Minute, from(10010), toPort(81))
-	b.add(11, time.Minute, from(10002), func(s *simSocket) { s.state = ssfilter.Listening })
+	b.add(11, time.Minute, from(10002), func(s *sim.Socket) { s.State = ssfilter.Listening })
 	usage := above(0, func(r *rules.Rule) {
 		r.When = []rules.Condition{{Metric: rules.PortUsage, Op: rules.GreaterEqual, Number: 88}}
 		r.For = 0
@@ -378,7 +379,7 @@ func TestGroupsKnowWhatTheKernelForgot(t *testing.T) {
 	b.rule(eachSecond(above(3, func(r *rules.Rule) { r.Match[0].InStateFor, r.For = 20*time.Second, 0 })))
 	b.until(10500 * time.Millisecond)
 	for _, s := range b.sockets {
-		s.keepalive, s.lastAck = 0, b.now // the last answer to a probe
+		s.Keepalive, s.LastAck = 0, b.now // the last answer to a probe
 	}
 	b.until(25 * time.Second)
 	b.want("20s r alert 0 dport=80 count 4", "20s r firing dport=80 count 4")
@@ -457,7 +458,7 @@ func TestKilledGroupsDoNotFlap(t *testing.T) {
 		r.Then = append(r.Then, rules.Action{Kind: rules.Alert, Alert: &rules.AlertOptions{KeepFiringFor: time.Minute}})
 	})))
 	for i := range 20 {
-		b.many(uint64(1+10*i), 4, 0, func(s *simSocket) { s.entered, s.progress, s.lastAck, s.lastData = b.now, b.now, b.now, b.now })
+		b.many(uint64(1+10*i), 4, 0, func(s *sim.Socket) { s.Entered, s.Progress, s.LastAck, s.LastData = b.now, b.now, b.now, b.now })
 		b.until(time.Duration(i+1) * 20 * time.Second)
 	}
 	b.until(20 * time.Minute)
@@ -480,7 +481,7 @@ func TestKilledGroupsDoNotFlap(t *testing.T) {
 // TestBacklogUsage reads the accept queues of listening sockets.
 func TestBacklogUsage(t *testing.T) {
 	b := newBench(t)
-	b.add(1, time.Minute, func(s *simSocket) { s.state, s.rqueue, s.queued = ssfilter.Listening, 95, benchStart })
+	b.add(1, time.Minute, func(s *sim.Socket) { s.State, s.RQueue, s.Queued = ssfilter.Listening, 95, benchStart })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Listening)}}
 		r.GroupBy = []rules.GroupKey{rules.BySport}
@@ -668,8 +669,8 @@ func TestGrowthIsEven(t *testing.T) {
 func TestNoTimewaitsAtAll(t *testing.T) {
 	b := newBench(t)
 	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 4}
-	b.many(1, 4, 0, func(s *simSocket) {
-		s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
+	b.many(1, 4, 0, func(s *sim.Socket) {
+		s.State, s.Mini, s.Inode, s.Entered, s.Expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
 	})
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait), Where: port(80)}}
@@ -687,8 +688,8 @@ func TestNoTimewaitsAtAll(t *testing.T) {
 func TestSparedScansShowNothingOld(t *testing.T) {
 	b := newBench(t)
 	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
-	b.many(1, 3, 0, func(s *simSocket) {
-		s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
+	b.many(1, 3, 0, func(s *sim.Socket) {
+		s.State, s.Mini, s.Inode, s.Entered, s.Expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
 	})
 	b.rule(eachSecond(above(3, func(r *rules.Rule) { r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}} })))
 	b.until(5 * time.Second)

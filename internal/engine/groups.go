@@ -86,7 +86,7 @@ func (e *Engine) take(rule int, t *groupTally, ports *portUse, sent, got sock.In
 	doubted := rg.scanned != 0 && sent.Sub(rg.scanned) > e.trusted(rule)
 	since := max(rg.scanned, rg.still) // what is new came after
 	if r.onlyTimeWait() {
-		since = max(since, got.Add(-timeWaitLen))
+		since = max(since, got.Add(-sock.TimeWaitLen))
 	}
 	measures := ports != nil && r.measures(rules.PortUsage)
 	if measures {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -17,14 +18,14 @@ func growing(perMinute float64) func(*rules.Rule) {
 }
 
 // begun has sockets begin now.
-func (b *bench) begun(s *simSocket) {
-	s.entered, s.progress, s.lastAck, s.lastData = b.now, b.now, b.now, b.now
+func (b *bench) begun(s *sim.Socket) {
+	s.Entered, s.Progress, s.LastAck, s.LastData = b.now, b.now, b.now, b.now
 }
 
 // timeWaits adds n timewait sockets that begin now, from the cookie on.
 func (b *bench) timeWaits(cookie uint64, n int) {
-	b.many(cookie, n, 0, func(s *simSocket) {
-		s.state, s.mini, s.inode, s.entered, s.expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
+	b.many(cookie, n, 0, func(s *sim.Socket) {
+		s.State, s.Mini, s.Inode, s.Entered, s.Expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
 	})
 	b.count.TimeWait = uint64(len(b.sockets))
 }
@@ -32,7 +33,7 @@ func (b *bench) timeWaits(cookie uint64, n int) {
 // reap has the kernel take the timewait sockets whose minute is over.
 func (b *bench) reap() {
 	for c, s := range b.sockets {
-		if s.expires <= b.now {
+		if s.Expires <= b.now {
 			delete(b.sockets, c)
 		}
 	}
@@ -43,14 +44,14 @@ func (b *bench) reap() {
 // now and then, are seen for the first time once.
 func TestGrowthOfWhatMatchesAgain(t *testing.T) {
 	b := newBench(t)
-	b.many(1, 20, time.Minute, func(s *simSocket) { s.state = ssfilter.Established })
+	b.many(1, 20, time.Minute, func(s *sim.Socket) { s.State = ssfilter.Established })
 	b.rule(eachSecond(above(0, growing(10), func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), Unread: &rules.Threshold{Op: rules.Greater, Number: 0}}}
 	})))
 	for i := range 40 {
 		b.until(time.Duration(i*15)*time.Second + 500*time.Millisecond)
 		for _, s := range b.sockets {
-			s.rqueue = uint32(i % 2)
+			s.RQueue = uint32(i % 2)
 		}
 	}
 	b.want()
@@ -59,14 +60,14 @@ func TestGrowthOfWhatMatchesAgain(t *testing.T) {
 // TestGrowthOfAnIdlePool: nor is one new that is idle again.
 func TestGrowthOfAnIdlePool(t *testing.T) {
 	b := newBench(t)
-	b.many(1, 20, time.Hour, func(s *simSocket) { s.state = ssfilter.Established })
+	b.many(1, 20, time.Hour, func(s *sim.Socket) { s.State = ssfilter.Established })
 	b.rule(eachSecond(above(0, growing(10), func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), IdleFor: time.Minute}}
 	})))
 	for i := range 20 {
 		b.until(time.Duration(i*90)*time.Second + 500*time.Millisecond)
 		for _, s := range b.sockets {
-			s.acked, s.received, s.lastAck, s.lastData, s.progress = s.acked+1, s.received+1, b.now, b.now, b.now
+			s.Acked, s.Received, s.LastAck, s.LastData, s.Progress = s.Acked+1, s.Received+1, b.now, b.now, b.now
 		}
 	}
 	b.want()

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -41,7 +42,7 @@ func (b *bench) latest(from, to uint64, first time.Duration) (latest time.Durati
 }
 
 // appear has sockets go into CLOSE_WAIT, one each second.
-func (b *bench) appear(from, to uint64, first time.Duration, change ...func(*simSocket)) {
+func (b *bench) appear(from, to uint64, first time.Duration, change ...func(*sim.Socket)) {
 	for c := from; c <= to; c++ {
 		b.later(first+time.Duration(c-from)*time.Second, func() { b.add(c, -b.since(b.now), change...) })
 	}
@@ -114,7 +115,7 @@ func TestKillsBeforeAWalkEnds(t *testing.T) {
 }
 
 // ofRoot2 has a socket be root's where the watchdog is not.
-func ofRoot2(s *simSocket) { s.uid = 65534 }
+func ofRoot2(s *sim.Socket) { s.UID = 65534 }
 
 // What the kernel may hold, and what may be the watchdog's own, waits for a walk,
 // however slow; reading new descriptors shows nothing of it.
@@ -142,7 +143,7 @@ func TestSparedUntilAWalkEnds(t *testing.T) {
 				return []sock.Holder{{PID: 2, Comm: "leaky"}}
 			}
 			b.appear(1, 3, time.Second) // others, so that somebody is known
-			b.appear(10, 15, 12*time.Second, func(s *simSocket) { s.uid = test.uid })
+			b.appear(10, 15, 12*time.Second, func(s *sim.Socket) { s.UID = test.uid })
 			b.rule(set(brief()))
 			b.until(5 * time.Minute)
 			if n := b.killedOf(10, 15); n > 0 {

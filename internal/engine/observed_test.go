@@ -24,8 +24,8 @@ func TestObserved(t *testing.T) {
 	}
 	for _, m := range all {
 		sim := b.sockets[m.Cookie]
-		sim.lastAck = b.now // the last answer to a probe
-		s := sim.report(b.now, benchJiffy)
+		sim.LastAck = b.now // the last answer to a probe
+		s := sim.Report(b.now, benchJiffy)
 		if m.Cookie == 9 || m.ID != s.ID.Sum() || m.State != ssfilter.CloseWait {
 			t.Errorf("told %+v", m)
 		}
@@ -50,13 +50,13 @@ func TestObservedAccepted(t *testing.T) {
 	b.add(51, time.Minute, queued)
 	b.rule(set(killing("r")))
 	b.until(4 * time.Second)
-	b.sockets[51].inode = 7
+	b.sockets[51].Inode = 7
 	b.until(8 * time.Second)
 	told, left := b.e.Observed(2)
 	if len(told) != 2 || told[0].Cookie+told[1].Cookie != 101 || left != 40 {
 		t.Fatalf("told of %+v, and %d left out; want 50 and 51, and 40", told, left)
 	}
-	s := b.sockets[51].report(b.now, benchJiffy)
+	s := b.sockets[51].Report(b.now, benchJiffy)
 	for _, m := range told {
 		if age := AgeOf(&s, &m, b.now, b.now, benchJiffy); m.Cookie == 51 && age.InState > 4*time.Second {
 			t.Errorf("accepted 4 s ago, by what is told %+v", age)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -17,8 +18,8 @@ func TestOverview(t *testing.T) {
 	b.many(1, 3, time.Minute)
 	b.add(4, time.Second)
 	b.add(5, time.Minute, toPort(22))
-	b.add(6, time.Minute, func(s *simSocket) { s.inode = 0 })
-	b.add(7, time.Minute, func(s *simSocket) { s.queued = benchStart })
+	b.add(6, time.Minute, func(s *sim.Socket) { s.Inode = 0 })
+	b.add(7, time.Minute, func(s *sim.Socket) { s.Queued = benchStart })
 	b.rule(eachSecond(
 		killing("kill", limited(2, time.Hour)),
 		above(5, func(r *rules.Rule) { r.Name, r.Description, r.For = "above", "Too many.", time.Hour }),
@@ -108,7 +109,7 @@ func TestOverviewOfPhases(t *testing.T) {
 // is shown. A group that fires counts as logged, where its rule asks for that.
 func TestOverviewOfListeners(t *testing.T) {
 	b := newBench(t)
-	b.many(1, 4, time.Hour, func(s *simSocket) { s.state = ssfilter.Listening })
+	b.many(1, 4, time.Hour, func(s *sim.Socket) { s.State = ssfilter.Listening })
 	b.rule(eachSecond(above(3, func(r *rules.Rule) {
 		r.Match, r.For = []rules.Match{{States: ssfilter.Of(ssfilter.Listening)}}, 0
 		r.Then = []rules.Action{{Kind: rules.Log}}

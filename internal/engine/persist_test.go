@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -30,32 +31,32 @@ func TestRestartedOften(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		match  rules.Match
-		change func(s *simSocket)
+		change func(s *sim.Socket)
 		busy   time.Duration // makes progress until then, every 7 s
 	}{
-		{"close-wait with keepalives", rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: bound}, func(*simSocket) {}, 0},
-		{"established and idle, with keepalives", rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: bound}, func(s *simSocket) { s.state = ssfilter.Established }, 0},
-		{"established, and idle after a while", rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: bound}, func(s *simSocket) { s.state = ssfilter.Established }, 3 * time.Minute},
-		{"established and stalled", rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: bound}, func(s *simSocket) { s.state, s.queued = ssfilter.Established, s.entered }, 0},
-		{"a state of which the kernel tells no age", rules.Match{States: ssfilter.Of(ssfilter.LastAck), InStateFor: bound}, func(s *simSocket) { s.state = ssfilter.LastAck }, 0},
+		{"close-wait with keepalives", rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: bound}, func(*sim.Socket) {}, 0},
+		{"established and idle, with keepalives", rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: bound}, func(s *sim.Socket) { s.State = ssfilter.Established }, 0},
+		{"established, and idle after a while", rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: bound}, func(s *sim.Socket) { s.State = ssfilter.Established }, 3 * time.Minute},
+		{"established and stalled", rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: bound}, func(s *sim.Socket) { s.State, s.Queued = ssfilter.Established, s.Entered }, 0},
+		{"a state of which the kernel tells no age", rules.Match{States: ssfilter.Of(ssfilter.LastAck), InStateFor: bound}, func(s *sim.Socket) { s.State = ssfilter.LastAck }, 0},
 	} {
 		for _, stop := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, told to stop %t", test.name, stop), func(t *testing.T) {
 				b := newBench(t)
-				s := b.add(1, 0, test.change, func(s *simSocket) { s.keepalive = 15 * time.Second })
+				s := b.add(1, 0, test.change, func(s *sim.Socket) { s.Keepalive = 15 * time.Second })
 				due := bound
 				due += test.busy.Truncate(7 * time.Second)
 				rule := set(killing("r", match(test.match)))
 				b.rule(rule)
 				for now := time.Second; len(b.events) == 0 && now < 2*due; now += time.Second {
 					if now%(15*time.Second) == 4*time.Second {
-						s.lastAck = b.now
-						s.segs++
+						s.LastAck = b.now
+						s.Segs++
 					}
 					if now <= test.busy && now%(7*time.Second) == 0 {
-						s.lastAck, s.lastData, s.progress = b.now, b.now, b.now
-						s.acked++
-						s.segs++
+						s.LastAck, s.LastData, s.Progress = b.now, b.now, b.now
+						s.Acked++
+						s.Segs++
 					}
 					switch {
 					case now%(life+down) == life:
@@ -100,11 +101,11 @@ func TestPersistOnce(t *testing.T) {
 			e := New(Config{Precision: benchJiffy, Self: 1})
 			s := set(killing("r", match(rules.Match{States: ssfilter.Of(test.state), IdleFor: 10 * time.Minute})))
 			now, wrote := benchStart, 0
-			sockets := make([]simSocket, crowd)
+			sockets := make([]sim.Socket, crowd)
 			for i := range sockets {
-				sockets[i] = simSocket{
-					id: sock.ID{Family: 2, Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, state: test.state, inode: uint32(i + 1),
-					entered: now, progress: now, queued: never, lastAck: now, lastData: now, keepalive: 15 * time.Second,
+				sockets[i] = sim.Socket{
+					ID: sock.ID{Family: 2, Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, State: test.state, Inode: uint32(i + 1),
+					Entered: now, Progress: now, Queued: never, LastAck: now, LastData: now, Keepalive: 15 * time.Second,
 				}
 			}
 			inputs := []Input{RulesChanged{Program: Compile(&s)}}
@@ -122,11 +123,11 @@ func TestPersistOnce(t *testing.T) {
 					f := p.Scan.Begin(now)
 					for i := range sockets {
 						s := &sockets[i]
-						s.lastAck, s.segs = now, s.segs+1
+						s.LastAck, s.Segs = now, s.Segs+1
 						if test.moves {
-							s.lastData, s.acked = now, s.acked+1
+							s.LastData, s.Acked = now, s.Acked+1
 						}
-						r := s.report(now, benchJiffy)
+						r := s.Report(now, benchJiffy)
 						f.Take(&r, now)
 					}
 					inputs = append(inputs, ScanDone{Result: f, Sent: now})
@@ -159,9 +160,9 @@ func TestConnectedAnewWhileDown(t *testing.T) {
 		{0, "10s r kill done 1"},
 	} {
 		b := newBench(t)
-		s := b.add(1, 9*time.Second, func(s *simSocket) { s.state, s.acked, s.received, s.segs = ssfilter.SynSent, 0, 0, 0 })
-		s.retrans = test.retrans
-		b.step(Restored{Memories: []sock.Memory{{Cookie: 1, ID: s.id.Sum(), State: s.state, Entered: s.entered, Quiet: s.entered}}})
+		s := b.add(1, 9*time.Second, func(s *sim.Socket) { s.State, s.Acked, s.Received, s.Segs = ssfilter.SynSent, 0, 0, 0 })
+		s.Retrans = test.retrans
+		b.step(Restored{Memories: []sock.Memory{{Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Entered}}})
 		b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.SynSent), InStateFor: 10 * time.Second}))))
 		b.until(time.Minute)
 		b.want(test.want)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -98,7 +99,7 @@ func TestPortUse(t *testing.T) {
 func TestPortUseBeyondTheFilter(t *testing.T) {
 	b := newBench(t)
 	b.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
-	b.useTenPorts(bindsPort, func(s *simSocket) { s.state = ssfilter.Established })
+	b.useTenPorts(bindsPort, func(s *sim.Socket) { s.State = ssfilter.Established })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.GreaterEqual, Number: 100}}, 0
 		r.Match, r.GroupBy = []rules.Match{{States: ssfilter.Of(ssfilter.Established), Where: port(81)}}, nil

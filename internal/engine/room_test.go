@@ -3,21 +3,23 @@ package engine
 import (
 	"testing"
 	"time"
+
+	"github.com/sockdog/sockdog/internal/sim"
 )
 
 // TestRoomForWhatCanBeKilled: where memory bounds how many sockets are watched, those
 // that nothing can be done to leave room for the others.
 func TestRoomForWhatCanBeKilled(t *testing.T) {
-	at := func(port uint8) func(*simSocket) {
-		return func(s *simSocket) { s.id.DPort = [2]byte{0, port} }
+	at := func(port uint8) func(*sim.Socket) {
+		return func(s *sim.Socket) { s.ID.DPort = [2]byte{0, port} }
 	}
 	for _, test := range []struct {
 		name   string
-		change []func(*simSocket)
+		change []func(*sim.Socket)
 	}{
-		{"in use", []func(*simSocket){func(s *simSocket) { s.queued = s.entered }}},
-		{"protected", []func(*simSocket){at(22)}},
-		{"of a dry run", []func(*simSocket){at(81)}},
+		{"in use", []func(*sim.Socket){func(s *sim.Socket) { s.Queued = s.Entered }}},
+		{"protected", []func(*sim.Socket){at(22)}},
+		{"of a dry run", []func(*sim.Socket){at(81)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -140,7 +141,7 @@ func TestSkippingEndsInTime(t *testing.T) {
 func TestMemoryFollowsNeed(t *testing.T) {
 	b := newBench(t)
 	for cookie := range uint64(100) {
-		b.add(cookie+1, 0, func(s *simSocket) { s.state = ssfilter.Established })
+		b.add(cookie+1, 0, func(s *sim.Socket) { s.State = ssfilter.Established })
 	}
 	b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 64 * time.Second}))))
 	if n := b.e.Watched(); n != 0 {
@@ -151,7 +152,7 @@ func TestMemoryFollowsNeed(t *testing.T) {
 		t.Errorf("%d watched shortly before, want all", n)
 	}
 	for _, s := range b.sockets { // and now they are in use again
-		s.received, s.lastData, s.progress = s.received+1, b.now, b.now
+		s.Received, s.LastData, s.Progress = s.Received+1, b.now, b.now
 	}
 	b.until(80 * time.Second)
 	if n := b.e.Watched(); n != 0 {
@@ -163,7 +164,7 @@ func TestMemoryFollowsNeed(t *testing.T) {
 func BenchmarkTake(b *testing.B) {
 	p := set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), Where: port(5432), InStateFor: 5 * time.Minute})))
 	l := &Scan{program: Compile(&p), of: 1 << sparse, horizon: benchStart.Add(time.Minute), precision: benchJiffy}
-	other := (&simSocket{id: sock.ID{DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, queued: never}).report(benchStart, benchJiffy)
+	other := (&sim.Socket{ID: sock.ID{DPort: [2]byte{0, 80}}, State: ssfilter.CloseWait, Queued: never}).Report(benchStart, benchJiffy)
 	young := full(ssfilter.CloseWait)
 	young.Conn = other.Conn
 	young.Dst = endpoint(5432)
@@ -186,7 +187,7 @@ func BenchmarkTake(b *testing.B) {
 }
 
 func endpoint(port uint16) ssfilter.Endpoint {
-	return (&simSocket{id: sock.ID{DPort: [2]byte{byte(port >> 8), byte(port)}}, queued: never}).report(benchStart, benchJiffy).Dst
+	return (&sim.Socket{ID: sock.ID{DPort: [2]byte{byte(port >> 8), byte(port)}}, Queued: never}).Report(benchStart, benchJiffy).Dst
 }
 
 // BenchmarkAsked is the second word on a full batch of due sockets.
@@ -197,8 +198,8 @@ func BenchmarkAsked(b *testing.B) {
 	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
 	in := LookupDone{}
 	for i := range askBatch {
-		simulated := simSocket{id: sock.ID{Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, state: ssfilter.CloseWait, inode: 1, queued: never, lastAck: 1, lastData: 1}
-		r := simulated.report(benchStart, benchJiffy)
+		simulated := sim.Socket{ID: sock.ID{Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, State: ssfilter.CloseWait, Inode: 1, Queued: never, LastAck: 1, LastData: 1}
+		r := simulated.Report(benchStart, benchJiffy)
 		in.Answers = append(in.Answers, sock.Answer{ID: r.ID, Socket: r, Sent: benchStart, Got: benchStart})
 		t := e.observe(&r, benchStart, benchStart)
 		t.holders = &Holders{}

@@ -1,11 +1,9 @@
 package engine
 
 import (
-	"container/heap"
 	"errors"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -99,14 +98,9 @@ func (t *simTally) add(u *simTally) {
 
 // simWorld is one random world: a kernel, an engine, and all that lies between.
 type simWorld struct {
-	rng          *rand.Rand
-	now          sock.Instant
-	events       simEvents
-	serial       int
+	*sim.Kernel
 	jiffy        time.Duration
 	calm         bool // no question and no act ever fails
-	marks        bool // the kernel tells them
-	kernel       simKernel
 	engine       *Engine
 	run_         int // number of the daemon's run
 	ruled        int // number of rule sets so far
@@ -121,12 +115,14 @@ type simWorld struct {
 	firing   map[string]bool      // groups, by rule and labels
 	scanned  map[string]bool      // for the rule, in this run of the watchdog
 	alarms   map[string]bool      // that fire
-	programs [4]simProgram        // by PID
+	programs [4]sim.Program       // by PID
 	walking  time.Duration        // through /proc, at the longest
 	spinning bool                 // some kills have a program spin
 	spins    map[int]sock.Instant // until when they do, by PID
 	acting   sock.Instant         // until when the actor is busy
 
+	shown     map[uint64]simShown
+	held      map[uint64]bool     // a limit held it, by cookie
 	seen      map[uint64]*simSeen // what the last exact answer said
 	kills     []simKill
 	done      map[uint64]sock.Instant // when the last act on a socket was, by cookie
@@ -144,7 +140,7 @@ type simWorld struct {
 
 // simSeen is the truth at the instant of an answer.
 type simSeen struct {
-	simSocket
+	sim.Socket
 	at sock.Instant
 }
 
@@ -153,27 +149,29 @@ type simSeen struct {
 type simShown struct {
 	state      ssfilter.State
 	ruled, run int
+	remarked   int // what is selected by its mark may have been another one before
 }
 
 // knew reports whether the watchdog must know when the socket was accepted, at the
 // earliest: it was shown it waiting, and has selected it ever since.
-func (w *simWorld) knew(s *simSocket) bool {
-	if s.shown.ruled == 0 || w.ruled-s.shown.ruled > 1 || w.ruled > s.shown.ruled && s.state != s.shown.state {
+func (w *simWorld) knew(s *sim.Socket) bool {
+	shown := w.shown[s.ID.Cookie]
+	if shown.ruled == 0 || shown.remarked != s.Remarked || w.ruled-shown.ruled > 1 || w.ruled > shown.ruled && s.State != shown.state {
 		return false // between the rules of then and now there may have been none for it
 	}
-	return s.shown.run == w.run_ || w.calm
+	return shown.run == w.run_ || w.calm
 }
 
 // show notes that the watchdog is shown a socket by a scan for the classes, or by an
 // answer about it alone.
-func (w *simWorld) show(s *simSocket, shown *sock.Socket, of classSet) {
+func (w *simWorld) show(s *sim.Socket, shown *sock.Socket, of classSet) {
 	for i := range w.engine.program.rules {
 		r := &w.engine.program.rules[i]
 		selects := func(m rules.Match) bool {
 			return lasts(&m, shown) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
 		}
 		if r.Enabled && of.has(r.class) && slices.ContainsFunc(r.Match, selects) {
-			s.shown = simShown{shown.State, w.ruled, w.run_} // it may have another state by now
+			w.shown[s.ID.Cookie] = simShown{shown.State, w.ruled, w.run_, s.Remarked} // it may have another state by now
 		}
 	}
 }
@@ -183,99 +181,74 @@ type simKill struct {
 	at   sock.Instant
 }
 
-type simEvent struct {
-	at     sock.Instant
-	serial int
-	daemon bool // ends with the daemon's run
-	run    int
-	do     func()
-}
-
-type simEvents []*simEvent
-
-func (q simEvents) Len() int      { return len(q) }
-func (q simEvents) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q simEvents) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].serial < q[j].serial
-}
-func (q *simEvents) Push(x any) { *q = append(*q, x.(*simEvent)) }
-func (q *simEvents) Pop() any {
-	e := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return e
-}
-
 func newSimWorld(seed uint64) *simWorld {
 	w := &simWorld{
-		rng: newSimRand(seed), now: sock.Instant(1000 * time.Second), wake: never,
+		Kernel: sim.NewKernel(seed, sock.Instant(1000*time.Second)), wake: never,
+		shown: make(map[uint64]simShown), held: make(map[uint64]bool),
 		memories: make(map[uint64]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
 		spins: make(map[int]sock.Instant), done: make(map[uint64]sock.Instant), firing: make(map[string]bool), scanned: make(map[string]bool), alarms: make(map[string]bool),
 	}
-	w.now += sock.Instant(w.upTo(time.Second))
-	w.kernel = simKernel{simWorld: w, sockets: make(map[uint64]*simSocket)}
-	w.jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.rng.IntN(3)]
-	w.calm = w.rng.IntN(2) == 0
-	w.marks = w.rng.IntN(2) == 0
-	w.spinning = w.rng.IntN(4) == 0
-	w.walking = []time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 3 * time.Second}[w.rng.IntN(3)]
-	if w.rng.IntN(8) == 0 {
+	w.Now += sock.Instant(w.UpTo(time.Second))
+	w.jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.Rand.IntN(3)]
+	w.calm = w.Rand.IntN(2) == 0
+	w.TellsMarks = w.Rand.IntN(2) == 0
+	w.spinning = w.Rand.IntN(4) == 0
+	w.walking = []time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 3 * time.Second}[w.Rand.IntN(3)]
+	if w.Rand.IntN(8) == 0 {
 		w.capabilities.KillTimeWait = "this kernel cannot"
 	}
-	if w.rng.IntN(2) == 0 {
+	if w.Rand.IntN(2) == 0 {
 		w.capabilities.KillOrphan = "this kernel would leak it"
 	}
 	return w
 }
 
-// upTo is a random duration in [1ns, d].
-func (w *simWorld) upTo(d time.Duration) time.Duration {
-	return time.Duration(w.rng.Int64N(int64(d))) + 1
-}
-
 // unlucky is true one time in n, where things may go wrong at all.
-func (w *simWorld) unlucky(n int) bool { return !w.calm && w.rng.IntN(n) == 0 }
+func (w *simWorld) unlucky(n int) bool { return !w.calm && w.Rand.IntN(n) == 0 }
 
-func (w *simWorld) schedule(at sock.Instant, daemon bool, do func()) {
-	w.serial++
-	heap.Push(&w.events, &simEvent{at, w.serial, daemon, w.run_, do})
+// schedule has do happen to the daemon of this run.
+func (w *simWorld) schedule(at sock.Instant, do func()) {
+	run := w.run_
+	w.At(at, func() {
+		if run == w.run_ {
+			do()
+		}
+	})
 }
 
 func (w *simWorld) logf(format string, args ...any) {
 	if w.trace != nil {
-		w.trace(at(w.now) + " " + fmt.Sprintf(format, args...))
+		w.trace(sim.Text(w.Now) + " " + fmt.Sprintf(format, args...))
 	}
 }
 
 func (w *simWorld) failf(format string, args ...any) {
 	if w.failure == "" {
-		w.failure = at(w.now) + ": " + fmt.Sprintf(format, args...)
+		w.failure = sim.Text(w.Now) + ": " + fmt.Sprintf(format, args...)
 		w.logf("FAILED %s", w.failure)
 	}
 }
 
 // run lets the world happen.
 func (w *simWorld) run() {
-	end := w.now.Add(time.Minute + w.upTo(3*time.Minute))
-	for range 5 + w.rng.IntN(40) {
-		w.kernel.populate(2 * time.Minute)
+	end := w.Now.Add(time.Minute + w.UpTo(3*time.Minute))
+	for range 5 + w.Rand.IntN(40) {
+		w.Populate(2 * time.Minute)
 	}
-	for range w.rng.IntN(20) {
-		w.schedule(w.now.Add(w.upTo(end.Sub(w.now))), false, func() { w.kernel.populate(0) })
+	for range w.Rand.IntN(20) {
+		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), func() { w.Populate(0) })
 	}
 	w.set = w.rules()
-	w.began = w.now
+	w.began = w.Now
 	w.start()
-	for range w.rng.IntN(3) {
-		w.schedule(w.now.Add(w.upTo(end.Sub(w.now))), false, w.reload)
+	for range w.Rand.IntN(3) {
+		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.reload)
 	}
-	for range w.rng.IntN(3) {
-		w.schedule(w.now.Add(w.upTo(end.Sub(w.now))), false, w.restart)
+	for range w.Rand.IntN(3) {
+		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.restart)
 	}
 	for w.failure == "" {
-		next := never
-		if len(w.events) > 0 {
-			next = w.events[0].at
-		}
+		next := w.Next()
 		if min(next, w.wake) >= end {
 			break
 		}
@@ -284,17 +257,13 @@ func (w *simWorld) run() {
 				w.idle = 0
 			}
 			w.waited = w.wake
-			w.now = w.wake.Add(w.upTo(time.Millisecond))
+			w.Now = w.wake.Add(w.UpTo(time.Millisecond))
 			w.step(nil)
 			continue
 		}
-		e := heap.Pop(&w.events).(*simEvent)
-		w.now = max(w.now, e.at)
-		if !e.daemon || e.run == w.run_ {
-			e.do()
-		}
+		w.Happen()
 	}
-	w.now = max(w.now, end)
+	w.Now = max(w.Now, end)
 	if w.failure == "" {
 		w.checkForgotten()
 		w.stop()
@@ -305,7 +274,7 @@ func (w *simWorld) run() {
 func (w *simWorld) start() {
 	w.run_++
 	w.acting = 0
-	w.engine = New(Config{Precision: w.jiffy, Self: 1, UID: simSelf})
+	w.engine = New(Config{Precision: w.jiffy, Self: 1, UID: sim.SelfUID})
 	w.step(w.capabilities)
 	var r Restored
 	for _, m := range w.memories {
@@ -338,8 +307,8 @@ func (w *simWorld) hear(p *Plan) {
 			w.tally.Fired++
 		}
 		r := w.ruleOf(t.Rule)
-		if r == nil || !r.Enabled || t.To == Firing && len(r.When) > 0 && w.now.Sub(t.Since) < r.For {
-			w.failf("%s %v turns %s, which has held since %s", t.Rule, t.Group, t.To, at(t.Since))
+		if r == nil || !r.Enabled || t.To == Firing && len(r.When) > 0 && w.Now.Sub(t.Since) < r.For {
+			w.failf("%s %v turns %s, which has held since %s", t.Rule, t.Group, t.To, sim.Text(t.Since))
 		}
 	}
 	for _, a := range p.Alerts {
@@ -372,7 +341,7 @@ func (w *simWorld) rule() {
 func (w *simWorld) reload() {
 	w.tally.Reloads++
 	w.set = w.rules()
-	w.began = w.now
+	w.began = w.Now
 	w.rule()
 }
 
@@ -382,8 +351,8 @@ func (w *simWorld) restart() {
 	w.logf("restart")
 	w.wake = never
 	w.run_++
-	w.schedule(w.now.Add(w.upTo(3*time.Second)), false, func() {
-		w.restarted = w.now
+	w.At(w.Now.Add(w.UpTo(3*time.Second)), func() {
+		w.restarted = w.Now
 		w.start()
 	})
 	w.engine = nil
@@ -396,13 +365,9 @@ func (w *simWorld) stop() {
 	}
 	w.stopped = true
 	w.step(Stop{})
-	deadline := w.now.Add(time.Second)
-	for w.failure == "" && w.stopped && len(w.events) > 0 && w.events[0].at < deadline {
-		e := heap.Pop(&w.events).(*simEvent)
-		w.now = max(w.now, e.at)
-		if !e.daemon || e.run == w.run_ {
-			e.do()
-		}
+	deadline := w.Now.Add(time.Second)
+	for w.failure == "" && w.stopped && w.Next() < deadline {
+		w.Happen()
 	}
 	if w.failure == "" && w.stopped && w.calm && w.acting < deadline {
 		w.failf("told to stop, and did not: %d acts under way, %d to be confirmed", w.engine.acting, w.engine.confirming)
@@ -412,65 +377,65 @@ func (w *simWorld) stop() {
 // rules makes a random set. A rule's name stands for its limit's window.
 func (w *simWorld) rules() *rules.Set {
 	set := &rules.Set{Settings: rules.Settings{
-		CPUBudget: []float64{0.005, 0.01, 0.1, 1}[w.rng.IntN(4)],
-		Limit:     rules.Limit{N: 5 + w.rng.IntN(30), Per: 20 * time.Second},
+		CPUBudget: []float64{0.005, 0.01, 0.1, 1}[w.Rand.IntN(4)],
+		Limit:     rules.Limit{N: 5 + w.Rand.IntN(30), Per: 20 * time.Second},
 	}}
-	if w.rng.IntN(3) == 0 {
-		set.Settings.Interval = time.Second + w.upTo(9*time.Second)
+	if w.Rand.IntN(3) == 0 {
+		set.Settings.Interval = time.Second + w.UpTo(9*time.Second)
 	}
 	port := func(p int) ssfilter.Expr {
 		return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: uint16(p), Last: uint16(p)})
 	}
 	set.Protect = []rules.Match{{States: ssfilter.AllStates, Where: port(22)}}
-	named := 1 + w.rng.IntN(4)
+	named := 1 + w.Rand.IntN(4)
 	crowd := 0
-	if w.rng.IntN(8) == 0 {
-		crowd = w.rng.IntN(400) // of rules that name a port, most of them none that is in use
+	if w.Rand.IntN(8) == 0 {
+		crowd = w.Rand.IntN(400) // of rules that name a port, most of them none that is in use
 	}
 	for i := range named + crowd {
 		r := rules.Rule{
-			Name:    fmt.Sprintf("rule-%d", w.rng.IntN(3)*1000+i),
-			Enabled: w.rng.IntN(10) > 0, DryRun: w.rng.IntN(4) == 0,
-			Then: []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1 + w.rng.IntN(12), Per: time.Duration(5+10*(i%4)) * time.Second}}},
+			Name:    fmt.Sprintf("rule-%d", w.Rand.IntN(3)*1000+i),
+			Enabled: w.Rand.IntN(10) > 0, DryRun: w.Rand.IntN(4) == 0,
+			Then: []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1 + w.Rand.IntN(12), Per: time.Duration(5+10*(i%4)) * time.Second}}},
 		}
-		if w.rng.IntN(2) == 0 {
+		if w.Rand.IntN(2) == 0 {
 			r.Then[0].Order = rules.Newest
 		}
-		if w.rng.IntN(3) == 0 {
+		if w.Rand.IntN(3) == 0 {
 			r.Then = append([]rules.Action{{Kind: rules.Log}}, r.Then...)
 		}
-		if w.rng.IntN(4) == 0 {
-			r.Then[len(r.Then)-1].After = w.upTo(10 * time.Second)
+		if w.Rand.IntN(4) == 0 {
+			r.Then[len(r.Then)-1].After = w.UpTo(10 * time.Second)
 		}
-		for range 1 + w.rng.IntN(2) {
+		for range 1 + w.Rand.IntN(2) {
 			m := w.match(port)
 			if i >= named {
 				m.Where = ssfilter.And(m.Where, w.somePorts())
 			}
 			r.Match = append(r.Match, m)
 		}
-		if w.rng.IntN(4) == 0 {
-			r.Exclude = []rules.Match{{States: ssfilter.AllStates, Where: port(simPorts[w.rng.IntN(4)])}}
+		if w.Rand.IntN(4) == 0 {
+			r.Exclude = []rules.Match{{States: ssfilter.AllStates, Where: port(sim.Ports[w.Rand.IntN(4)])}}
 		}
-		if w.rng.IntN(8) == 0 {
-			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Where: where([]string{"autobound", "not autobound", "fwmark = 2"}[w.rng.IntN(3)]).Where})
+		if w.Rand.IntN(8) == 0 {
+			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Where: where([]string{"autobound", "not autobound", "fwmark = 2"}[w.Rand.IntN(3)]).Where})
 		}
-		if w.rng.IntN(8) == 0 {
+		if w.Rand.IntN(8) == 0 {
 			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}})
 		}
-		if w.rng.IntN(4) == 0 {
-			r.Then = append([]rules.Action{{Kind: rules.Alert, Alert: &rules.AlertOptions{KeepFiringFor: w.upTo(20 * time.Second)}}}, r.Then...)
+		if w.Rand.IntN(4) == 0 {
+			r.Then = append([]rules.Action{{Kind: rules.Alert, Alert: &rules.AlertOptions{KeepFiringFor: w.UpTo(20 * time.Second)}}}, r.Then...)
 		}
-		if w.rng.IntN(4) == 0 {
+		if w.Rand.IntN(4) == 0 {
 			w.group(&r)
 		}
 		r.Sum = fmt.Sprintf("%+v", r)
 		set.Rules = append(set.Rules, r)
 	}
-	w.rng.Shuffle(len(set.Rules), func(i, j int) { set.Rules[i], set.Rules[j] = set.Rules[j], set.Rules[i] })
-	if w.set != nil && w.rng.IntN(2) == 0 { // some rules stay as they were, at another place
+	w.Rand.Shuffle(len(set.Rules), func(i, j int) { set.Rules[i], set.Rules[j] = set.Rules[j], set.Rules[i] })
+	if w.set != nil && w.Rand.IntN(2) == 0 { // some rules stay as they were, at another place
 		set.Settings.Limit = w.set.Settings.Limit
-		kept := w.set.Rules[w.rng.IntN(len(w.set.Rules)):]
+		kept := w.set.Rules[w.Rand.IntN(len(w.set.Rules)):]
 		names := make(map[string]bool)
 		for _, r := range kept {
 			names[r.Name] = true
@@ -483,23 +448,23 @@ func (w *simWorld) rules() *rules.Set {
 
 // group makes a rule one about groups.
 func (w *simWorld) group(r *rules.Rule) {
-	n := w.rng.IntN(4)
+	n := w.Rand.IntN(4)
 	r.When = []rules.Condition{{Metric: rules.Count, Op: rules.Greater, Number: float64(n)}}
-	if w.rng.IntN(4) == 0 {
+	if w.Rand.IntN(4) == 0 {
 		r.When = append(r.When, rules.Condition{Metric: rules.Growth, Op: rules.Greater, Number: 0.2})
 	}
-	if w.rng.IntN(2) == 0 {
-		r.Until = []rules.Condition{{Metric: rules.Count, Op: rules.Less, Number: float64(1 + w.rng.IntN(n+1))}}
+	if w.Rand.IntN(2) == 0 {
+		r.Until = []rules.Condition{{Metric: rules.Count, Op: rules.Less, Number: float64(1 + w.Rand.IntN(n+1))}}
 	}
-	if w.rng.IntN(2) == 0 {
-		r.For = w.upTo(15 * time.Second)
+	if w.Rand.IntN(2) == 0 {
+		r.For = w.UpTo(15 * time.Second)
 	}
 	for _, key := range []rules.GroupKey{rules.ByDport, rules.ByState, rules.ByUser} {
-		if w.rng.IntN(3) == 0 {
+		if w.Rand.IntN(3) == 0 {
 			r.GroupBy = append(r.GroupBy, key)
 		}
 	}
-	if w.rng.IntN(3) == 0 {
+	if w.Rand.IntN(3) == 0 {
 		for i := range r.Match { // count all, whatever their age, and kill none
 			r.Match[i].InStateFor, r.Match[i].IdleFor, r.Match[i].StalledFor = 0, 0, 0
 		}
@@ -509,12 +474,12 @@ func (w *simWorld) group(r *rules.Rule) {
 
 // somePorts names ports of either side, among which some are in use.
 func (w *simWorld) somePorts() ssfilter.Expr {
-	if w.rng.IntN(2) == 0 {
-		local := uint16(10000 + w.rng.IntN(60))
-		return ssfilter.Ports(ssfilter.Src, ssfilter.PortRange{First: local, Last: local + uint16(w.rng.IntN(5))})
+	if w.Rand.IntN(2) == 0 {
+		local := uint16(10000 + w.Rand.IntN(60))
+		return ssfilter.Ports(ssfilter.Src, ssfilter.PortRange{First: local, Last: local + uint16(w.Rand.IntN(5))})
 	}
-	first := uint16(1 + w.rng.IntN(6000))
-	return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: first, Last: first + uint16(w.rng.IntN(300))})
+	first := uint16(1 + w.Rand.IntN(6000))
+	return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: first, Last: first + uint16(w.Rand.IntN(300))})
 }
 
 func (w *simWorld) match(port func(int) ssfilter.Expr) rules.Match {
@@ -523,9 +488,9 @@ func (w *simWorld) match(port func(int) ssfilter.Expr) rules.Match {
 		ssfilter.Of(ssfilter.Established), ssfilter.Of(ssfilter.Established, ssfilter.CloseWait),
 		ssfilter.Of(ssfilter.TimeWait), ssfilter.Of(ssfilter.FinWait2), ssfilter.Connected,
 		ssfilter.Of(ssfilter.LastAck, ssfilter.FinWait1, ssfilter.Closing, ssfilter.SynSent),
-	}[w.rng.IntN(9)]}
-	bound := time.Second + w.upTo(50*time.Second)
-	switch w.rng.IntN(4) {
+	}[w.Rand.IntN(9)]}
+	bound := time.Second + w.UpTo(50*time.Second)
+	switch w.Rand.IntN(4) {
 	case 0, 1:
 		m.InStateFor = bound
 	case 2:
@@ -533,11 +498,11 @@ func (w *simWorld) match(port func(int) ssfilter.Expr) rules.Match {
 	case 3:
 		m.StalledFor = bound
 	}
-	switch w.rng.IntN(12) {
+	switch w.Rand.IntN(12) {
 	case 0:
-		m.Where = port(simPorts[w.rng.IntN(4)])
+		m.Where = port(sim.Ports[w.Rand.IntN(4)])
 	case 1:
-		m.Where = ssfilter.Not(port(simPorts[w.rng.IntN(4)]))
+		m.Where = ssfilter.Not(port(sim.Ports[w.Rand.IntN(4)]))
 	case 2:
 		m.Users = []uint32{1000}
 	case 3:
@@ -577,10 +542,10 @@ func (w *simWorld) step(in Input) {
 		return
 	}
 	w.tally.Steps++
-	p := w.engine.Step(w.now, in)
+	p := w.engine.Step(w.Now, in)
 	w.wake = p.Wake
-	if p.Wake <= w.now && !w.stopped {
-		w.failf("told to wake at %s, which is past, after %T", at(p.Wake), in)
+	if p.Wake <= w.Now && !w.stopped {
+		w.failf("told to wake at %s, which is past, after %T", sim.Text(p.Wake), in)
 	}
 	for _, n := range p.Notes {
 		w.logf("note %s %v", n.Text, n.Attrs)
@@ -618,12 +583,11 @@ func (w *simWorld) step(in Input) {
 		w.tally.Skips++
 	}
 	if p.Count {
-		w.deliver(w.upTo(time.Millisecond), func() Input {
-			c := w.kernel.count()
+		w.deliver(w.UpTo(time.Millisecond), func() Input {
 			if w.unlucky(30) {
-				c = CountersRead{}
+				return CountersRead{}
 			}
-			return c
+			return CountersRead{OK: true, InSegs: w.InSegs, HasInSegs: true, TimeWait: w.TimeWaits(), HasTimeWait: true}
 		})
 	}
 	if p.Scan != nil {
@@ -652,9 +616,9 @@ func (w *simWorld) step(in Input) {
 // deliver hands the engine an answer that is made a while from now, and reaches
 // it a little later.
 func (w *simWorld) deliver(d time.Duration, answer func() Input) {
-	w.schedule(w.now.Add(d), true, func() {
+	w.schedule(w.Now.Add(d), func() {
 		in := answer()
-		w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() { w.step(in) })
+		w.schedule(w.Now.Add(w.UpTo(time.Millisecond)), func() { w.step(in) })
 	})
 }
 
@@ -663,44 +627,44 @@ func (w *simWorld) deliver(d time.Duration, answer func() Input) {
 func (w *simWorld) scan(l *Scan) {
 	w.tally.Scans++
 	w.logf("look %s", l.Query.States)
-	duration := w.upTo(300 * time.Millisecond)
-	cost := min(duration, w.upTo(50*time.Millisecond))
-	w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() {
-		sent := w.now
+	duration := w.UpTo(300 * time.Millisecond)
+	cost := min(duration, w.UpTo(50*time.Millisecond))
+	w.schedule(w.Now.Add(w.UpTo(time.Millisecond)), func() {
+		sent := w.Now
 		f := l.Begin(sent)
-		taken := w.kernel.taken
+		taken := w.Taken
 		var waiting []func()
-		table := slices.Clone(w.kernel.table)
-		chunks := 1 + w.rng.IntN(5)
+		table := slices.Clone(w.Table)
+		chunks := 1 + w.Rand.IntN(5)
 		for c := range chunks {
 			part := table[len(table)*c/chunks : len(table)*(c+1)/chunks]
-			w.schedule(sent.Add(duration*time.Duration(c)/time.Duration(chunks)), true, func() {
-				got := w.now.Add(w.upTo(duration / time.Duration(chunks)))
+			w.schedule(sent.Add(duration*time.Duration(c)/time.Duration(chunks)), func() {
+				got := w.Now.Add(w.UpTo(duration / time.Duration(chunks)))
 				for _, cookie := range part {
-					s := w.kernel.sockets[cookie]
-					if s == nil || !l.Query.States.Has(s.state) {
+					s := w.Sockets[cookie]
+					if s == nil || !l.Query.States.Has(s.State) {
 						continue
 					}
 					// Where all is calm, it misses only those that the engine knows.
 					_, tracked := w.engine.tracks[cookie]
-					if w.kernel.taken != taken && (tracked || !w.calm) && w.rng.IntN(10) == 0 {
+					if w.Taken != taken && (tracked || !w.calm) && w.Rand.IntN(10) == 0 {
 						continue
 					}
-					r := s.scan(&l.Query, w.now, w.jiffy)
+					r := s.Scan(&l.Query, w.Now, w.jiffy)
 					if l.Query.Where != nil && l.Query.Where.Eval(&r.Conn) == ssfilter.False {
 						continue
 					}
-					if s.waits() {
+					if s.InAcceptQueue() {
 						waiting = append(waiting, func() { w.show(s, &r, l.of) })
 					}
 					f.Take(&r, got)
-					if w.rng.IntN(50) == 0 {
+					if w.Rand.IntN(50) == 0 {
 						f.Take(&r, got)
 					}
 				}
 			})
 		}
-		w.schedule(sent.Add(duration+time.Millisecond), true, func() {
+		w.schedule(sent.Add(duration+time.Millisecond), func() {
 			in := ScanDone{Result: f, Sent: sent, Cost: cost}
 			if w.unlucky(20) {
 				in.Err = errors.New("cut short")
@@ -727,52 +691,49 @@ func (w *simWorld) ask(ids []sock.ID) {
 	for _, id := range ids {
 		w.logf("ask for socket %d", id.Cookie)
 	}
-	w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() {
+	w.schedule(w.Now.Add(w.UpTo(time.Millisecond)), func() {
 		in := LookupDone{IDs: ids}
-		sent := w.now
+		sent := w.Now
 		if w.unlucky(30) {
 			in.Err = errors.New("no answer")
-			ids = ids[:w.rng.IntN(len(ids))]
+			ids = ids[:w.Rand.IntN(len(ids))]
 		}
-		w.schedule(sent.Add(w.upTo(2*time.Millisecond)), true, func() {
-			got := w.now.Add(w.upTo(2 * time.Millisecond))
+		w.schedule(sent.Add(w.UpTo(2*time.Millisecond)), func() {
+			got := w.Now.Add(w.UpTo(2 * time.Millisecond))
 			for _, id := range in.IDs[len(ids):] {
-				if s := w.kernel.sockets[id.Cookie]; s != nil {
-					s.disturbed = true
+				if s := w.Sockets[id.Cookie]; s != nil {
+					s.Disturbed = true
 				}
 			}
 			for _, id := range ids {
 				a := sock.Answer{ID: id, Sent: sent, Got: got}
-				s := w.kernel.sockets[id.Cookie]
+				s := w.Sockets[id.Cookie]
 				switch {
 				case s == nil:
 					a.Gone = true
 				case w.unlucky(50):
 					a.Err = errors.New("no memory")
-					s.disturbed = true
+					s.Disturbed = true
 				default:
-					a.Socket = s.report(w.now, w.jiffy)
-					if s.waits() {
+					a.Socket = s.Report(w.Now, w.jiffy)
+					if s.InAcceptQueue() {
 						known := a.Socket
-						known.Autobound = ssfilter.TriOf(!s.bound) // as a scan has said
+						known.Autobound = ssfilter.TriOf(!s.Bound) // as a scan has said
 						w.show(s, &known, allClasses)
 					}
-					w.seen[id.Cookie] = &simSeen{*s, w.now}
+					w.seen[id.Cookie] = &simSeen{*s, w.Now}
 				}
 				in.Answers = append(in.Answers, a)
 			}
-			w.schedule(got, true, func() { w.step(in) })
+			w.schedule(got, func() { w.step(in) })
 		})
 	})
 }
 
-// simSelf is the watchdog's own user.
-const simSelf = 990
-
 // resolve walks through /proc.
 func (w *simWorld) resolve(inodes []uint32) {
-	cost := w.upTo(w.walking)
-	w.deliver(cost+w.upTo(20*time.Millisecond), func() Input {
+	cost := w.UpTo(w.walking)
+	w.deliver(cost+w.UpTo(20*time.Millisecond), func() Input {
 		in := HoldersFound{Holders: make(map[uint32][]sock.Holder), Complete: true, Cost: cost}
 		w.holders(inodes, in.Holders, false)
 		return in
@@ -781,46 +742,46 @@ func (w *simWorld) resolve(inodes []uint32) {
 
 // read reads the descriptors that are new. It may find any socket, and none.
 func (w *simWorld) read(inodes []uint32) {
-	cost, asked := w.upTo(w.walking/10), slices.Clone(inodes)
+	cost, asked := w.UpTo(w.walking/10), slices.Clone(inodes)
 	w.tally.Reads++
 	w.deliver(cost, func() Input {
 		in := NewHoldersFound{Holders: make(map[uint32][]sock.Holder), Cost: cost}
 		if w.unlucky(10) {
 			return NewHoldersFound{Cost: cost, Err: errors.New("no /proc")}
 		}
-		w.holders(slices.DeleteFunc(inodes, func(uint32) bool { return w.rng.IntN(3) == 0 }), in.Holders, false)
+		w.holders(slices.DeleteFunc(inodes, func(uint32) bool { return w.Rand.IntN(3) == 0 }), in.Holders, false)
 		w.holders(asked, in.Holders, true)
 		return in
 	})
 }
 
 func (w *simWorld) holders(of []uint32, holders map[uint32][]sock.Holder, onlySelf bool) {
-	for _, s := range w.kernel.sockets {
-		if s.inode == 0 || s.kernel || onlySelf && !s.self || !slices.Contains(of, s.inode) {
+	for _, s := range w.Sockets {
+		if s.Inode == 0 || s.ByKernel || onlySelf && !s.BySelf || !slices.Contains(of, s.Inode) {
 			continue
 		}
 		// Where its start is not known, it is not to be watched.
-		holders[s.inode] = []sock.Holder{{PID: w.holder(s), Start: uint64(w.run_ % 2), Comm: "leaky"}}
+		holders[s.Inode] = []sock.Holder{{PID: w.holder(s), Start: uint64(w.run_ % 2), Comm: "leaky"}}
 	}
 }
 
 // holder is the process that has a socket.
-func (w *simWorld) holder(s *simSocket) int {
-	if s.self {
+func (w *simWorld) holder(s *sim.Socket) int {
+	if s.BySelf {
 		return 1
 	}
-	return 2 + int(s.inode%2)
+	return 2 + int(s.Inode%2)
 }
 
 // sample reads the CPU usage of processes, which now and then cannot be read.
 func (w *simWorld) sample(processes []Process) {
-	w.deliver(w.upTo(50*time.Millisecond), func() Input {
+	w.deliver(w.UpTo(50*time.Millisecond), func() Input {
 		var in Sampled
 		for _, p := range processes {
 			s := &w.programs[p.PID%len(w.programs)]
-			u := Usage{Process: p, At: w.now, CPU: s.used(w.now), Lived: w.now.Sub(0), Gone: w.unlucky(100)}
-			if s.cores > 0 && w.now >= w.spins[p.PID] {
-				s.uses(0, w.now)
+			u := Usage{Process: p, At: w.Now, CPU: s.Used(w.Now), Lived: w.Now.Sub(0), Gone: w.unlucky(100)}
+			if s.Cores > 0 && w.Now >= w.spins[p.PID] {
+				s.Uses(0, w.Now)
 			}
 			in.Usages = append(in.Usages, u)
 		}
@@ -829,10 +790,10 @@ func (w *simWorld) sample(processes []Process) {
 }
 
 // killed has the program of a killed socket spin for a while, in some worlds.
-func (w *simWorld) killed(s *simSocket) {
-	if pid := w.holder(s); w.rng.IntN(10) == 0 && w.spinning {
-		w.spins[pid] = w.now.Add(w.upTo(30 * time.Second))
-		w.programs[pid%len(w.programs)].uses(1, w.now)
+func (w *simWorld) killed(s *sim.Socket) {
+	if pid := w.holder(s); w.Rand.IntN(10) == 0 && w.spinning {
+		w.spins[pid] = w.Now.Add(w.UpTo(30 * time.Second))
+		w.programs[pid%len(w.programs)].Uses(1, w.Now)
 		w.tally.Spins++
 	}
 }
@@ -844,33 +805,33 @@ func (w *simWorld) act(actions []Action) {
 		w.checkDecision(&actions[i])
 	}
 	record := 3 * time.Millisecond
-	if w.rng.IntN(20) == 0 {
+	if w.Rand.IntN(20) == 0 {
 		record = 3 * time.Second // a slow disk
 	}
-	w.acting = max(w.acting, w.now).Add(w.upTo(record))
-	w.schedule(w.acting, true, func() {
+	w.acting = max(w.acting, w.Now).Add(w.UpTo(record))
+	w.schedule(w.acting, func() {
 		for i := range actions {
 			a := &actions[i]
 			w.spent = append(w.spent, sock.Spent{Rule: sock.RuleSum(a.Rule), N: 1, At: a.Decided, Expires: a.Decided.Add(a.Window)})
 		}
-		w.schedule(w.now.Add(w.upTo(time.Millisecond)), true, func() {
+		w.schedule(w.Now.Add(w.UpTo(time.Millisecond)), func() {
 			outcomes := make([]Outcome, len(actions))
 			for i := range actions {
 				outcomes[i] = w.destroy(&actions[i])
 			}
-			done := w.now.Add(w.upTo(time.Millisecond))
+			done := w.Now.Add(w.UpTo(time.Millisecond))
 			for i := range outcomes {
 				outcomes[i].At = done
 				w.done[outcomes[i].Act.Socket.ID.Cookie] = done
 			}
-			w.schedule(done, true, func() { w.step(ActionsDone{outcomes}) })
+			w.schedule(done, func() { w.step(ActionsDone{outcomes}) })
 		})
 	})
 }
 
 func (w *simWorld) destroy(a *Action) Outcome {
 	o := Outcome{Act: *a}
-	s := w.kernel.sockets[a.Socket.ID.Cookie]
+	s := w.Sockets[a.Socket.ID.Cookie]
 	switch {
 	case s == nil:
 		o.Gone, o.Err = true, sock.ErrGone
@@ -878,12 +839,12 @@ func (w *simWorld) destroy(a *Action) Outcome {
 		return o
 	case w.unlucky(40):
 		o.Err = errors.New("no memory")
-		s.disturbed = true
+		s.Disturbed = true
 		return o
 	}
-	last := sock.Answer{ID: s.id, Socket: s.report(w.now, w.jiffy), Sent: w.now, Got: w.now}
-	was := w.seen[s.id.Cookie]
-	w.seen[s.id.Cookie] = &simSeen{*s, w.now}
+	last := sock.Answer{ID: s.ID, Socket: s.Report(w.Now, w.jiffy), Sent: w.Now, Got: w.Now}
+	was := w.seen[s.ID.Cookie]
+	w.seen[s.ID.Cookie] = &simSeen{*s, w.Now}
 	o.Last = last
 	if a.Decided < w.began {
 		o.Changed = "new rules came first"
@@ -891,7 +852,7 @@ func (w *simWorld) destroy(a *Action) Outcome {
 	}
 	if o.Changed = a.Recheck(&last); o.Changed != "" {
 		w.tally.Changed++
-		if s.conn == was.conn && s.changed == was.changed && s.progress == was.progress && s.queued == was.queued {
+		if s.Conn == was.Conn && s.Changed == was.Changed && s.Progress == was.Progress && s.Queued == was.Queued {
 			w.failf("%s is not done, as if something had changed (%s): %s", a.Rule, o.Changed, s)
 		}
 		return o
@@ -900,24 +861,24 @@ func (w *simWorld) destroy(a *Action) Outcome {
 	switch {
 	case w.unlucky(40):
 		o.Unsure, o.Err = true, sock.ErrUnconfirmed
-		s.disturbed = true
-		if w.rng.IntN(2) == 0 {
-			s.told++
-			w.kills = append(w.kills, simKill{a.Rule, w.now})
+		s.Disturbed = true
+		if w.Rand.IntN(2) == 0 {
+			s.Told++
+			w.kills = append(w.kills, simKill{a.Rule, w.Now})
 			return o
 		}
 	}
 	w.logf("killed by %s: %s", a.Rule, s)
 	w.tally.Kills++
-	w.kills = append(w.kills, simKill{a.Rule, w.now})
+	w.kills = append(w.kills, simKill{a.Rule, w.Now})
 	w.checkLimits(a.Rule)
 	w.killed(s)
-	if s.told++; w.unlucky(100) {
+	if s.Told++; w.unlucky(100) {
 		w.tally.Survivors++
-		s.disturbed = true
+		s.Disturbed = true
 		return o
 	}
-	w.kernel.remove(s)
+	w.Remove(s)
 	return o
 }
 
@@ -933,19 +894,19 @@ func (w *simWorld) ruleOf(name string) *rules.Rule {
 
 // dueSince is the true instant since which an action of the rule is due on the
 // socket, as far as time goes, or never.
-func dueSince(r *rules.Rule, after time.Duration, s *simSocket, shown *sock.Socket) sock.Instant {
+func dueSince(r *rules.Rule, after time.Duration, s *sim.Socket, shown *sock.Socket) sock.Instant {
 	due := never
 	if among(r.Exclude, shown) != ssfilter.False {
 		return never
 	}
 	for i := range r.Match {
 		m := &r.Match[i]
-		if min(lasts(m, shown), atPresent(m, shown)) != ssfilter.True || m.StalledFor == 0 && s.queued != never {
+		if min(lasts(m, shown), atPresent(m, shown)) != ssfilter.True || m.StalledFor == 0 && s.Queued != never {
 			continue
 		}
-		since := s.base().Add(max(m.InStateFor, m.IdleFor))
+		since := s.Base().Add(max(m.InStateFor, m.IdleFor))
 		if m.StalledFor > 0 {
-			since = max(s.base(), s.queued).Add(m.StalledFor)
+			since = max(s.Base(), s.Queued).Add(m.StalledFor)
 		}
 		due = min(due, since.Add(after))
 	}
@@ -953,16 +914,16 @@ func dueSince(r *rules.Rule, after time.Duration, s *simSocket, shown *sock.Sock
 }
 
 // taboo says why a socket is never to be touched.
-func (w *simWorld) taboo(s *simSocket, shown *sock.Socket) string {
-	orphaned := s.inode == 0 && !s.mini && !s.waits()
+func (w *simWorld) taboo(s *sim.Socket, shown *sock.Socket) string {
+	orphaned := s.Inode == 0 && !s.Mini && !s.InAcceptQueue()
 	switch {
 	case shown.Dst.Port() == 22:
 		return "protected"
-	case s.waits():
+	case s.InAcceptQueue():
 		return "in an accept queue"
-	case s.mptcp, s.inode != 0 && (s.kernel || s.self):
+	case s.MPTCP, s.Inode != 0 && (s.ByKernel || s.BySelf):
 		return "not for us"
-	case s.mini && s.state == ssfilter.TimeWait && w.capabilities.KillTimeWait != "":
+	case s.Mini && s.State == ssfilter.TimeWait && w.capabilities.KillTimeWait != "":
 		return "this kernel cannot"
 	case orphaned && w.capabilities.KillOrphan != "":
 		return "would leak"
@@ -979,7 +940,7 @@ func (w *simWorld) checkDecision(a *Action) {
 		w.failf("%s takes socket %d without right", a.Rule, a.Socket.ID.Cookie)
 		return
 	}
-	s := &seen.simSocket
+	s := &seen.Socket
 	kill := &r.Then[len(r.Then)-1]
 	if len(r.When) > 0 {
 		w.tally.Grouped++
@@ -989,21 +950,21 @@ func (w *simWorld) checkDecision(a *Action) {
 			w.failf("%s takes a socket for a group that an earlier run saw: %s", a.Rule, s)
 		}
 	}
-	if s.accepted != 0 {
+	if s.Accepted != 0 {
 		w.tally.Accepted++
 	}
 	due := w.checkTruth(r, a)
-	if s.told > 0 && !s.disturbed {
+	if s.Told > 0 && !s.Disturbed {
 		w.failf("%s takes a socket again: %s", a.Rule, s)
 	}
-	if s.conn > 0 {
+	if s.Conn > 0 {
 		w.tally.Reconnects++
 	}
-	if deadline, punctual := w.deadline(r, kill, s, due); w.now > deadline {
-		w.failf("%s takes a socket %v late (due %s): %s", a.Rule, w.now.Sub(deadline), at(due), s)
+	if deadline, punctual := w.deadline(r, kill, s, w.held[s.ID.Cookie], due); w.Now > deadline {
+		w.failf("%s takes a socket %v late (due %s): %s", a.Rule, w.Now.Sub(deadline), sim.Text(due), s)
 	} else if punctual {
 		w.tally.Punctual++
-		w.tally.Latest = max(w.tally.Latest, w.now.Sub(due))
+		w.tally.Latest = max(w.tally.Latest, w.Now.Sub(due))
 	}
 }
 
@@ -1011,27 +972,27 @@ func (w *simWorld) checkDecision(a *Action) {
 // and returns since when it has been due.
 func (w *simWorld) checkTruth(r *rules.Rule, a *Action) (due sock.Instant) {
 	seen := w.seen[a.Socket.ID.Cookie]
-	s, kill := &seen.simSocket, &r.Then[len(r.Then)-1]
-	shown := s.report(seen.at, w.jiffy)
+	s, kill := &seen.Socket, &r.Then[len(r.Then)-1]
+	shown := s.Report(seen.at, w.jiffy)
 	if why := w.taboo(s, &shown); why != "" {
 		w.failf("%s takes a socket that is %s: %s", a.Rule, why, s)
 	}
-	shown.Autobound = ssfilter.TriOf(!s.bound)
+	shown.Autobound = ssfilter.TriOf(!s.Bound)
 	due = dueSince(r, kill.After, s, &shown)
-	if s.mini {
+	if s.Mini {
 		shown.Autobound = ssfilter.True // as scans say since it is one
 		due = min(due, dueSince(r, kill.After, s, &shown))
 	}
 	earliest := due
-	if s.accepted != 0 && !w.knew(s) {
+	if s.Accepted != 0 && !w.knew(s) {
 		unseen := *s
-		unseen.accepted = 0
+		unseen.Accepted = 0
 		earliest = dueSince(r, kill.After, &unseen, &shown)
 	}
 	if due == never {
 		w.failf("%s takes a socket that it does not match: %s", a.Rule, s)
-	} else if w.now < earliest {
-		w.failf("%s takes a socket %v early: %s", a.Rule, earliest.Sub(w.now), s)
+	} else if w.Now < earliest {
+		w.failf("%s takes a socket %v early: %s", a.Rule, earliest.Sub(w.Now), s)
 	}
 	return due
 }
@@ -1042,12 +1003,12 @@ func (w *simWorld) checkTruth(r *rules.Rule, a *Action) (due sock.Instant) {
 // A scan shows a change within a gap, unless it fails; from then on the engine
 // counts, if the kernel does not. It then waits for its holders to be found, if
 // there was no time for that before.
-func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due sock.Instant) (deadline sock.Instant, punctual bool) {
-	if s.disturbed || s.held || len(r.When) > 0 {
+func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, held bool, due sock.Instant) (deadline sock.Instant, punctual bool) {
+	if s.Disturbed || held || len(r.When) > 0 {
 		return never, false
 	}
 	const calmsDown = 2*unwatchAfter + 30*time.Second // and what waited for that is killed with the rest
-	if end, spun := w.spins[w.holder(s)]; spun && s.inode != 0 && w.now < end.Add(calmsDown) {
+	if end, spun := w.spins[w.holder(s)]; spun && s.Inode != 0 && w.Now < end.Add(calmsDown) {
 		return never, false
 	}
 	const (
@@ -1059,27 +1020,28 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *simSocket, due
 	if !w.calm {
 		scans = 8
 	}
-	found := max(s.changed, w.began).Add(time.Duration(scans)*w.gap + scanning)
+	found := max(s.Changed, w.began).Add(time.Duration(scans)*w.gap + scanning)
 	switch {
 	case w.restarted <= found:
-	case w.calm && s.state != ssfilter.SynSent:
+	case w.calm && s.State != ssfilter.SynSent:
 		found = found.Add(storedWithin) // what was seen once outlives a restart, unless a SYN says otherwise
 	default:
 		found = w.restarted.Add(storedWithin + time.Duration(scans)*w.gap + scanning)
 	}
 	up := w.restarted.Add(time.Duration(scans)*w.gap + scanning)
-	if s.state == ssfilter.CloseWait && s.keepalive == 0 && s.queued == never && s.accepted == 0 && due.Sub(max(found, up)) > holderLead+walking {
+	if s.State == ssfilter.CloseWait && s.Keepalive == 0 && s.Queued == never && s.Accepted == 0 && due.Sub(max(found, up)) > holderLead+walking {
 		return due.Add(asking), true
 	}
-	bound := due.Sub(max(s.base(), s.queuedAt()))
+	bound := due.Sub(max(s.Base(), queuedAt(s)))
 	return max(due, found.Add(bound), found, up).Add(holderPatience + 2*walking), false
 }
 
-func (s *simSocket) queuedAt() sock.Instant {
-	if s.queued == never {
+// queuedAt is since when something waits to be sent; 0: nothing does.
+func queuedAt(s *sim.Socket) sock.Instant {
+	if s.Queued == never {
 		return 0
 	}
-	return s.queued
+	return s.Queued
 }
 
 func (w *simWorld) checkLimits(rule string) {
@@ -1089,26 +1051,26 @@ func (w *simWorld) checkLimits(rule string) {
 	}
 	own, all := 0, 0
 	for _, k := range w.kills {
-		if k.rule == rule && w.now.Sub(k.at) < r.Then[len(r.Then)-1].Limit.Per {
+		if k.rule == rule && w.Now.Sub(k.at) < r.Then[len(r.Then)-1].Limit.Per {
 			own++
 		}
-		if w.now.Sub(k.at) < w.set.Settings.Limit.Per {
+		if w.Now.Sub(k.at) < w.set.Settings.Limit.Per {
 			all++
 		}
 	}
-	if w.now.Sub(w.began) > time.Second && (own > r.Then[len(r.Then)-1].Limit.N || all > w.set.Settings.Limit.N) {
+	if w.Now.Sub(w.began) > time.Second && (own > r.Then[len(r.Then)-1].Limit.N || all > w.set.Settings.Limit.N) {
 		w.failf("%s killed %d, all killed %d: beyond a limit", rule, own, all)
 	}
 }
 
 // heard takes in what is reported.
 func (w *simWorld) heard(a *Action) {
-	s := w.kernel.sockets[a.Socket.ID.Cookie]
+	s := w.Sockets[a.Socket.ID.Cookie]
 	w.logf("%s %s %s socket %d: %s", a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie, a.Reason)
 	conn := 0
 	if seen := w.seen[a.Socket.ID.Cookie]; seen != nil {
-		conn = seen.conn
-		if s != nil && s.conn != conn {
+		conn = seen.Conn
+		if s != nil && s.Conn != conn {
 			conn = -w.tally.Steps // no answer says which of its connections this is about
 		}
 	}
@@ -1123,16 +1085,16 @@ func (w *simWorld) heard(a *Action) {
 	case Held:
 		w.tally.Held++
 		if s != nil && !a.DryRun {
-			s.held = true
+			w.held[s.ID.Cookie] = true
 		}
 	case Would:
 		w.tally.Would++
 	case Done:
-		if a.Kind == rules.Kill && s != nil && s.conn == 0 {
+		if a.Kind == rules.Kill && s != nil && s.Conn == 0 {
 			w.failf("said to be done, and it lives: %s", s)
 		}
 		if a.Kind == rules.Kill && a.At != w.done[a.Socket.ID.Cookie] {
-			w.failf("said to be done at %s, and was at %s", at(a.At), at(w.done[a.Socket.ID.Cookie]))
+			w.failf("said to be done at %s, and was at %s", sim.Text(a.At), sim.Text(w.done[a.Socket.ID.Cookie]))
 		}
 		if a.Kind == rules.Kill {
 			return
@@ -1140,7 +1102,7 @@ func (w *simWorld) heard(a *Action) {
 	default:
 		return
 	}
-	if w.said[key]++; w.said[key] > 1 && (s == nil || !s.disturbed || a.Result == Held) {
+	if w.said[key]++; w.said[key] > 1 && (s == nil || !s.Disturbed || a.Result == Held) {
 		w.failf("said twice: %s", key)
 	}
 }
@@ -1151,15 +1113,16 @@ func (w *simWorld) checkForgotten() {
 	if w.engine == nil {
 		return
 	}
-	for _, s := range w.kernel.sockets {
-		shown := s.report(w.now, w.jiffy)
-		shown.Autobound = ssfilter.TriOf(!s.bound || s.mini)
-		if w.taboo(s, &shown) != "" || s.self || s.told > 0 {
+	for _, s := range w.Sockets {
+		shown := s.Report(w.Now, w.jiffy)
+		shown.Autobound = ssfilter.TriOf(!s.Bound || s.Mini)
+		if w.taboo(s, &shown) != "" || s.BySelf || s.Told > 0 {
 			continue
 		}
-		if t := w.engine.tracks[s.id.Cookie]; t != nil && t.phase == acted && w.now <= w.acting.Add(time.Millisecond) {
+		if t := w.engine.tracks[s.ID.Cookie]; t != nil && t.phase == acted && w.Now <= w.acting.Add(time.Millisecond) {
 			continue // the record of the intent takes its time
 		}
+		held := w.held[s.ID.Cookie]
 		behind := false // a rule about groups, which may have it and hold it back
 		for i := range w.set.Rules {
 			r := &w.set.Rules[i]
@@ -1172,16 +1135,14 @@ func (w *simWorld) checkForgotten() {
 			if due == never || len(r.When) > 0 {
 				continue
 			}
-			if deadline, _ := w.deadline(r, kill, s, due); w.now > deadline {
-				w.failf("%s forgot a socket that has been due since %s: %s; track %+v", r.Name, at(due), s, w.engine.tracks[s.id.Cookie])
+			if deadline, _ := w.deadline(r, kill, s, held, due); w.Now > deadline {
+				w.failf("%s forgot a socket that has been due since %s: %s; track %+v", r.Name, sim.Text(due), s, w.engine.tracks[s.ID.Cookie])
 			}
-			if due > w.now {
+			if due > w.Now {
 				continue
 			}
-			free := *s
-			free.held = false
-			if deadline, _ := w.deadline(r, kill, &free, due); s.held && !behind && w.calm && deadline != never && w.now.Sub(deadline) > 30*time.Second && w.room(r) {
-				w.failf("%s holds back a socket that has been due since %s, with room for it: %s", r.Name, at(due), s)
+			if deadline, _ := w.deadline(r, kill, s, false, due); held && !behind && w.calm && deadline != never && w.Now.Sub(deadline) > 30*time.Second && w.room(r) {
+				w.failf("%s holds back a socket that has been due since %s, with room for it: %s", r.Name, sim.Text(due), s)
 			}
 			break // the first rule has it, and the others wait
 		}
@@ -1194,10 +1155,10 @@ func (w *simWorld) room(r *rules.Rule) bool {
 	own, all := 0, 0
 	limit := r.Then[len(r.Then)-1].Limit
 	for _, k := range w.kills {
-		if k.rule == r.Name && w.now.Sub(k.at) < limit.Per+while {
+		if k.rule == r.Name && w.Now.Sub(k.at) < limit.Per+while {
 			own++
 		}
-		if w.now.Sub(k.at) < w.set.Settings.Limit.Per+while {
+		if w.Now.Sub(k.at) < w.set.Settings.Limit.Per+while {
 			all++
 		}
 	}
