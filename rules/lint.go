@@ -142,7 +142,7 @@ func (p *parser) lintGroups(d *draft) {
 		p.report(d.until[0].at, "until does not hold where no socket is left: a group whose last socket is gone would fire until the rules are changed; leave until out, or choose one that 0 meets")
 	}
 	if kill := d.kill(); kill != nil && !d.given.has("for") {
-		p.report(kill.at, "without for, a single look makes a group fire, and its sockets are killed at once: a minute or more is safer")
+		p.report(kill.at, "without for, a single scan makes a group fire, and its sockets are killed at once: a minute or more is safer")
 	}
 }
 

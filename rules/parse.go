@@ -40,9 +40,9 @@ type general struct {
 }
 
 var settingsTable = table[general]{what: "settings", keys: []key[general]{
-	field("interval", "how often new sockets are looked for; absent: by the rules",
+	field("interval", "time between scans for new sockets; absent: by the rules",
 		duration, func(g *general) *time.Duration { return &g.Interval }),
-	field("cpu_budget", "of one core: looks are spaced so that they cost no more; absent: 1%",
+	field("cpu_budget", "of one core: scans are spaced so that they cost no more; absent: 1%",
 		percent, func(g *general) *float64 { return &g.CPUBudget }),
 	field("dry_run", "decide and log everything, touch nothing",
 		boolean, func(g *general) *bool { return &g.DryRun }),

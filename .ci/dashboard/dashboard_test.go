@@ -355,7 +355,7 @@ func check(t *testing.T, d drawn) {
 		"Actions":                        {"postgres-close-wait: kill done": 60},
 		"Held back":                      {"postgres-close-wait: limit": 1},
 		"Alerts":                         {"oncall: sent": 1},
-		"Interval of looks":              {target: 0},
+		"Scan interval":                  {target: 0},
 		"What sockdog costs":             {"CPU of " + target: 0, "memory of " + target: 1 << 20},
 	} {
 		p := d.panel(title)

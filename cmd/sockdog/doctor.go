@@ -92,7 +92,7 @@ func examine() []examined {
 
 	table := examined{What: "socket table", OK: true, Needed: true, Finding: "readable, both families in one walk"}
 	if !h.capabilities.OneWalk {
-		table.Finding = "readable, one walk for each family: a look costs twice as much"
+		table.Finding = "readable, one walk for each family: a scan costs twice as much"
 	}
 	kill := examined{What: "kill", OK: h.capabilities.Destroy == nil, Needed: true, Finding: "works"}
 	if !kill.OK {
@@ -165,9 +165,9 @@ func examineCookie() examined {
 // examineTable says what a scan walks through.
 func examineTable() examined {
 	const own = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
-	x := examined{What: "hash table", OK: true, Finding: "a look walks the table of the whole host"}
+	x := examined{What: "hash table", OK: true, Finding: "a scan walks the table of the whole host"}
 	if _, err := os.Stat(own); err == nil {
-		x.Cure = "a namespace made while net.ipv4.tcp_child_ehash_entries is set, to 1024 for example, has a small table of its own: a look there costs microseconds"
+		x.Cure = "a namespace made while net.ipv4.tcp_child_ehash_entries is set, to 1024 for example, has a small table of its own: a scan there costs microseconds"
 	}
 	return x
 }

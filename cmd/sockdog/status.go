@@ -161,7 +161,7 @@ func (w *report) summary(s *status.Status) {
 		scans = "every " + short(ofSeconds(s.Scans.IntervalSeconds))
 	}
 	w.line("  ", fmt.Sprintf("rules  %s, in force for %s", file, w.since(s.File.Loaded)))
-	w.line("  ", fmt.Sprintf("looks  %s, %d done, %d failed", scans, s.Scans.OK, s.Scans.Failed))
+	w.line("  ", fmt.Sprintf("scans  %s, %d done, %d failed", scans, s.Scans.OK, s.Scans.Failed))
 	w.notes("PROBLEM", s.Problems)
 	w.notes("NOTE", s.Notes)
 }

@@ -2,7 +2,7 @@
 // private user and network namespace: hundreds of thousands of real sockets on
 // loopback. It prints the table that stands in docs/performance.md.
 //
-//	go run ./internal/bench [-sockets 200000] [look] [list] [kill] [killcommand] [idle] [due] [scrape] [wake]
+//	go run ./internal/bench [-sockets 200000] [scan] [list] [kill] [killcommand] [idle] [due] [scrape] [wake]
 package main
 
 import (
@@ -81,7 +81,7 @@ func measure(sockets int, b bench, what []string) error {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"look", b.scan}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake}} {
+	}{{"scan", b.scan}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake}} {
 		if !wants(part.name) {
 			continue
 		}
@@ -115,7 +115,7 @@ func (b *bench) scan() error {
 	if err != nil {
 		return err
 	}
-	row("one look for 1,000 in CLOSE_WAIT, whole command", ours, theirs)
+	row("one scan for 1,000 in CLOSE_WAIT, whole command", ours, theirs)
 	return nil
 }
 

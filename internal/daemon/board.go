@@ -193,7 +193,7 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 		Kind: "kill", Text: "nothing can be killed: " + o.CannotKill, Cure: d.Cure, Since: now,
 	})
 	b.stands(o.Failing, status.Problem{
-		Kind: "looks", Text: "looks at the socket table fail: new sockets are not found", Cure: "the log says why", Since: now,
+		Kind: "scans", Text: "scans of the socket table fail: new sockets are not found", Cure: "the log says why", Since: now,
 	})
 	stalled := d.scanStall.waited(d.Now())
 	b.stands(stalled >= scanPatience, status.Problem{
@@ -214,8 +214,8 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	})
 	b.stands(o.Stretched, status.Problem{
 		Kind: "interval", Since: now,
-		Text: "new sockets are looked for every " + o.Interval.Round(time.Millisecond).String() + ", and the rules want every " + o.Wanted.String(),
-		Cure: "raise settings.cpu_budget: a look costs " + o.Cost.Round(time.Microsecond).String() + " of CPU",
+		Text: "the table is scanned every " + o.Interval.Round(time.Millisecond).String() + ", and the rules want every " + o.Wanted.String(),
+		Cure: "raise settings.cpu_budget: a scan costs " + o.Cost.Round(time.Microsecond).String() + " of CPU",
 	})
 	b.stands(o.Left > 0, status.Problem{
 		Kind: "memory", Since: now,

@@ -470,7 +470,7 @@ func (d *watch) beReady() {
 
 // status is the service manager's status line.
 func (d *watch) status() string {
-	text := fmt.Sprintf("%s, %s watched, %d killed, last look took %s of CPU",
+	text := fmt.Sprintf("%s, %s watched, %d killed, last scan took %s of CPU",
 		number(len(d.set.Rules), "rule"), number(d.engine.Watched(), "socket"), d.tally.done, d.tally.scanned.Round(10*time.Microsecond))
 	if d.board.file.OK {
 		return text

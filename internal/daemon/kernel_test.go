@@ -142,14 +142,14 @@ func TestScanFailsMidway(t *testing.T) {
 	}
 	w.until("further failed looks", func() bool { return failed.Load() > 3 })
 	w.lives(unseen, unix.BPF_TCP_CLOSE_WAIT)
-	if n := w.count("a look at the socket table failed"); n != 1 {
-		t.Errorf("%d lines say that looks fail, want 1", n)
+	if n := w.count("socket table scan failed; retrying"); n != 1 {
+		t.Errorf("%d lines say that scans fail, want 1", n)
 	}
 	broken.Store(false)
 	w.dies(unseen, bound)
-	w.await("the word that looks succeed", func(l line) bool { return l.Msg == "looks at the socket table succeed again" })
-	if n := w.count("looks at the socket table succeed again"); n != 1 {
-		t.Errorf("%d lines say that looks succeed again, want 1", n)
+	w.await("the word that scans succeed", func(l line) bool { return l.Msg == "socket table scans succeed again" })
+	if n := w.count("socket table scans succeed again"); n != 1 {
+		t.Errorf("%d lines say that scans succeed again, want 1", n)
 	}
 }
 

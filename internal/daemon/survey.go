@@ -167,7 +167,7 @@ func (s *survey) of(a *engine.Alert) (text string, known bool) {
 	}
 	text = strings.Join(words, ", ")
 	if scanned < max(a.Count, a.Peak) {
-		text += fmt.Sprintf(" (of %d that were looked at)", scanned)
+		text += fmt.Sprintf(" (of the %d examined)", scanned)
 	}
 	return text, true
 }

@@ -58,7 +58,7 @@ func TestSurvey(t *testing.T) {
 		t.Error("a walk for nobody")
 	}
 	expect([]uint32{1, 2, 3, 4}, 4, false, "java[7] 2, nginx[12] 1, unknown 1")
-	expect([]uint32{1, 2}, 30, false, "java[7] 2 (of 2 that were looked at)")
+	expect([]uint32{1, 2}, 30, false, "java[7] 2 (of the 2 examined)")
 	expect([]uint32{4}, 1, false, "unknown: no process that can be seen here")
 	expect([]uint32{8}, 1, false, "not known yet")
 	if walks != 1 {

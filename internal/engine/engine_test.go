@@ -733,7 +733,7 @@ func TestAFailedScanChangesNothing(t *testing.T) {
 	}
 	b.until(15 * time.Second)
 	b.want("10s r kill done 1")
-	if n := b.noted("a look at the socket table failed"); n != 1 {
+	if n := b.noted("socket table scan failed; retrying"); n != 1 {
 		t.Errorf("noted %d times: %v", n, b.notes)
 	}
 }

@@ -332,7 +332,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		s.failed++
 		s.apart = s.apart || l.of == allClasses
 		if began, _ := s.failing.note(true); began {
-			e.note(slog.LevelWarn, "a look at the socket table failed: nothing is concluded from it, the next one follows", slog.String("error", in.Err.Error()))
+			e.note(slog.LevelWarn, "socket table scan failed; retrying", slog.String("error", in.Err.Error()))
 		}
 		for c := range s.next {
 			if l.of.has(class(c)) {
@@ -342,7 +342,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		return
 	}
 	if _, over := s.failing.note(false); over {
-		e.note(slog.LevelInfo, "looks at the socket table succeed again")
+		e.note(slog.LevelInfo, "socket table scans succeed again")
 	}
 	s.scans++
 	s.apart = s.apart && !l.of.has(populous)
@@ -608,11 +608,11 @@ func (e *Engine) space(of classSet) {
 		}
 	}
 	if stretched && !s.stretched {
-		e.note(slog.LevelWarn, "new sockets are looked for less often than the rules want, to stay within cpu_budget: one that falls due sooner than interval may be found late; raise settings.cpu_budget if that matters",
-			slog.Duration("wanted", wanted), slog.Duration("interval", gap.Round(time.Millisecond)), slog.Duration("look_cost", cost.Round(time.Microsecond)))
+		e.note(slog.LevelWarn, "scan interval stretched by cpu_budget; new sockets may be found late",
+			slog.Duration("wanted", wanted), slog.Duration("interval", gap.Round(time.Millisecond)), slog.Duration("scan_cost", cost.Round(time.Microsecond)))
 	}
 	if !stretched && s.stretched {
-		e.note(slog.LevelInfo, "new sockets are looked for as often as the rules want again")
+		e.note(slog.LevelInfo, "scan interval is as wanted again")
 	}
 	s.stretched = stretched
 }

@@ -52,7 +52,7 @@ func TestScans(t *testing.T) {
 			if len(b.scans) != test.want {
 				t.Errorf("%d looks, want %d", len(b.scans), test.want)
 			}
-			if got := b.noted("less often than the rules want"); got != test.notes {
+			if got := b.noted("scan interval stretched by cpu_budget"); got != test.notes {
 				t.Errorf("%d notes on cpu_budget, want %d: %v", got, test.notes, b.notes)
 			}
 		})
@@ -87,7 +87,7 @@ func TestStretched(t *testing.T) {
 					b.until(b.since(b.e.sight.next[sparse]))
 				}
 			}
-			if got := b.noted("less often than the rules want"); got != test.notes {
+			if got := b.noted("scan interval stretched by cpu_budget"); got != test.notes {
 				t.Errorf("%d notes, want %d: %v", got, test.notes, b.notes)
 			}
 		})

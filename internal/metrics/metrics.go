@@ -91,15 +91,15 @@ var families = []family{
 		}},
 	{"action_lateness_seconds", histogram, "How long after their due time actions were done, for sockets seen before it.", nil,
 		func(s *status.Status, out *exposition) { out.histogram(&s.Lateness) }},
-	{"looks_total", counter, "Scans of the socket table.", []string{"result"},
+	{"scans_total", counter, "Scans of the socket table.", []string{"result"},
 		func(s *status.Status, out *exposition) {
 			out.sample(float64(s.Scans.OK), "ok")
 			out.sample(float64(s.Scans.Failed), "failed")
 		}},
-	{"look_duration_seconds", histogram, "How long scans of the socket table took.", nil,
+	{"scan_duration_seconds", histogram, "How long scans of the socket table took.", nil,
 		func(s *status.Status, out *exposition) { out.histogram(&s.Scans.Duration) }},
-	single("look_interval_seconds", "Time between scans, stretched by cpu_budget where they cost much.", func(s *status.Status) float64 { return s.Scans.IntervalSeconds }),
-	single("look_interval_wanted_seconds", "What the interval would be if scans cost nothing.", func(s *status.Status) float64 { return s.Scans.WantedSeconds }),
+	single("scan_interval_seconds", "Time between scans, stretched by cpu_budget where they cost much.", func(s *status.Status) float64 { return s.Scans.IntervalSeconds }),
+	single("scan_interval_wanted_seconds", "What the interval would be if scans cost nothing.", func(s *status.Status) float64 { return s.Scans.WantedSeconds }),
 	single("scan_stalled_seconds", "How long the present scan has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.Scans.StalledSeconds }),
 	single("state_write_stalled_seconds", "How long a write to the state directory has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.WriteStalledSeconds }),
 	single("rules_last_reload_successful", "1 if what the rules file says is in force.", func(s *status.Status) float64 { return number(s.File.OK) }),

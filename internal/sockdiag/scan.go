@@ -27,7 +27,7 @@ import (
 func (c *Conn) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
 	c.inUserSpace = ""
 	if err := c.ready(); err != nil {
-		return fmt.Errorf("look: %w", err)
+		return fmt.Errorf("scan: %w", err)
 	}
 	c.names.begin(c.cgroups)
 	err := c.scan(&q, each)
@@ -37,7 +37,7 @@ func (c *Conn) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) e
 	if !refused(err) { // a refusal is an answer in full
 		err = c.abandon(err)
 	}
-	return fmt.Errorf("look: %w", err)
+	return fmt.Errorf("scan: %w", err)
 }
 
 // InUserSpace says why the last scan was not left to the kernel as a whole but

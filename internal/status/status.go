@@ -40,7 +40,7 @@ type Status struct {
 	Actions        []journal.Record `json:"actions"` // the last ones, newest first: at most MostActions
 	ActionPossible map[string]bool  `json:"action_possible"`
 	Lateness       Histogram        `json:"lateness_seconds"` // of actions, after the instant they fell due
-	Scans          Scans            `json:"looks"`
+	Scans          Scans            `json:"scans"`
 	// WriteStalledSeconds is for how long a write to the state directory has been under
 	// way, beyond a second; else 0.
 	WriteStalledSeconds float64    `json:"write_stalled_seconds"`

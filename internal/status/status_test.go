@@ -56,17 +56,17 @@ func TestProblems(t *testing.T) {
 	t0 := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 	var none Problems
 	one := none.With(Problem{Kind: "reload", Text: "first", Since: t0})
-	two := one.With(Problem{Kind: "looks", Text: "second", Since: t0.Add(time.Second)})
+	two := one.With(Problem{Kind: "scans", Text: "second", Since: t0.Add(time.Second)})
 	again := two.With(Problem{Kind: "reload", Text: "other words", Since: t0.Add(time.Minute)})
 	for _, test := range []struct {
 		name      string
 		got, want Problems
 	}{
 		{"one", one, Problems{{Kind: "reload", Text: "first", Since: t0}}},
-		{"a second", two, Problems{{Kind: "reload", Text: "first", Since: t0}, {Kind: "looks", Text: "second", Since: t0.Add(time.Second)}}},
-		{"the first still stands", again, Problems{{Kind: "reload", Text: "other words", Since: t0}, {Kind: "looks", Text: "second", Since: t0.Add(time.Second)}}},
-		{"the first is over", again.Without("reload"), Problems{{Kind: "looks", Text: "second", Since: t0.Add(time.Second)}}},
-		{"what does not stand cannot be over", one.Without("looks"), one},
+		{"a second", two, Problems{{Kind: "reload", Text: "first", Since: t0}, {Kind: "scans", Text: "second", Since: t0.Add(time.Second)}}},
+		{"the first still stands", again, Problems{{Kind: "reload", Text: "other words", Since: t0}, {Kind: "scans", Text: "second", Since: t0.Add(time.Second)}}},
+		{"the first is over", again.Without("reload"), Problems{{Kind: "scans", Text: "second", Since: t0.Add(time.Second)}}},
+		{"what does not stand cannot be over", one.Without("scans"), one},
 	} {
 		if diff := cmp.Diff(test.want, test.got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
@@ -76,7 +76,7 @@ func TestProblems(t *testing.T) {
 
 // A group that fires is never well, and one that is far from firing is not shown.
 func TestVerdict(t *testing.T) {
-	problem, firing := Problems{{Kind: "looks"}}, []Rule{{}, {Firing: 2}}
+	problem, firing := Problems{{Kind: "scans"}}, []Rule{{}, {Firing: 2}}
 	for want, s := range map[string]Status{
 		"starting":               {},
 		"all well":               {Ready: true, Rules: []Rule{{}}},

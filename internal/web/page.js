@@ -125,15 +125,15 @@ function showHeader() {
   if (!status) return;
   document.title = printable(`${text} · ${status.host} · sockdog`);
   const { path, built_in, loaded } = status.rules_file;
-  const { looks } = status;
+  const { scans } = status;
   show(
     at("about"),
     html("strong", {}, foreign(status.host)),
     ` · ${status.version} · up ${since(status.started)} · ${plural(status.rules.length, "rule")} `,
     built_in ? "that are built in" : ["of ", foreign(path)], ", ",
     `in force for ${since(loaded)} · `,
-    looks.interval_seconds ? `looks every ${duration(looks.interval_seconds)}` : "looks at nothing",
-    looks.failed ? `, ${number(looks.failed)} of ${number(looks.failed + looks.ok)} failed` : "",
+    scans.interval_seconds ? `scans every ${duration(scans.interval_seconds)}` : "no scans are needed",
+    scans.failed ? `, ${number(scans.failed)} of ${number(scans.failed + scans.ok)} failed` : "",
   );
 }
 

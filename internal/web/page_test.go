@@ -267,7 +267,7 @@ func TestPageOfNothing(t *testing.T) {
 	want(t, dom(&status.Status{
 		Time: time.Now(), Ready: true, Host: "h",
 		File: status.RulesFile{Path: "r.yaml", BuiltIn: true}, Scans: status.Scans{IntervalSeconds: 0.25},
-	}), `<title>all well · h · sockdog</title>`, `<span class="badge good">all well</span>`, ` 0 rules that are built in, in force for `, `looks every 250ms`)
+	}), `<title>all well · h · sockdog</title>`, `<span class="badge good">all well</span>`, ` 0 rules that are built in, in force for `, `scans every 250ms`)
 	want(t, dom(&status.Status{Time: time.Now().Add(-time.Minute), Ready: true}), `the watch loop has not turned for`)
 }
 
