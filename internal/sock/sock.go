@@ -10,16 +10,27 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
+// Key tells a socket from all others of this boot: the kernel gives a cookie to no
+// second socket of a network namespace.
+type Key struct {
+	Netns  uint32 // inode of the network namespace; 0: not known
+	Cookie uint64
+}
+
 // ID is struct inet_diag_sockid with its family: what a request must carry to
-// mean one socket and no other. Addresses and ports are in the kernel's own
-// byte order and are sent back verbatim.
+// mean one socket of a network namespace and no other. Addresses and ports are in
+// the kernel's own byte order and are sent back verbatim.
 type ID struct {
 	Family       uint8 // AF_INET or AF_INET6
 	SPort, DPort [2]byte
 	Src, Dst     [16]byte
 	Iface        uint32 // sk_bound_dev_if
+	Netns        uint32 // as in Key; no part of a request
 	Cookie       uint64
 }
+
+// Key is the socket's key.
+func (id *ID) Key() Key { return Key{id.Netns, id.Cookie} }
 
 // Local is the address and port on this side, an IPv4-mapped one as IPv4.
 func (id *ID) Local() ssfilter.Endpoint { return endpoint(id.Family, &id.Src, id.SPort) }

@@ -39,6 +39,8 @@ type Conn struct {
 type link interface {
 	// port is the address at which the kernel answers.
 	port() uint32
+	// netns is the inode of the network namespace; 0: it is not known.
+	netns() uint32
 	// batch is how many single answers may wait to be read.
 	batch() int
 	send(b []byte) error

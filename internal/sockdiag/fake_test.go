@@ -34,9 +34,10 @@ type fakeLink struct {
 
 var errSilence = errors.New("no answer")
 
-func (f *fakeLink) port() uint32 { return fakePort }
-func (f *fakeLink) batch() int   { return 4 }
-func (f *fakeLink) close() error { f.closed = true; return nil }
+func (f *fakeLink) port() uint32  { return fakePort }
+func (f *fakeLink) netns() uint32 { return 0 }
+func (f *fakeLink) batch() int    { return 4 }
+func (f *fakeLink) close() error  { f.closed = true; return nil }
 
 func (f *fakeLink) deviceName(index uint32) string { return fmt.Sprint("dev", index) }
 

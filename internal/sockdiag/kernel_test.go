@@ -733,6 +733,25 @@ func TestNetnsCookie(t *testing.T) {
 	}
 }
 
+// A socket's key names the network namespace of the Conn that shows it, wherever
+// the caller's thread has gone since.
+func TestKey(t *testing.T) {
+	c := openKernel(t)
+	cookie := must(closeWait(t, nstest.V4, nstest.ServerSide, 1).Stuck[0].Cookie())(t)
+	want := sock.Key{Netns: NetnsInode(), Cookie: cookie}
+	check(t, unix.Unshare(unix.CLONE_NEWNET))
+	if want.Netns == 0 || want.Netns == NetnsInode() {
+		t.Errorf("network namespaces %d and %d, want two different ones", want.Netns, NetnsInode())
+	}
+	s := only(t, c, ssfilter.CloseWait)
+	if got := s.ID.Key(); got != want {
+		t.Errorf("key of the scan %v, want %v", got, want)
+	}
+	if a := ask(t, c, s.ID); a.Socket.ID != s.ID {
+		t.Errorf("asked for %v, answered with %v", s.ID, a.Socket.ID)
+	}
+}
+
 // Nobody but the kernel can answer.
 func TestOnlyTheKernelIsHeard(t *testing.T) {
 	c := openKernel(t)

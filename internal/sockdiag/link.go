@@ -23,7 +23,8 @@ const answerTimeout = 5 * time.Second
 type kernelLink struct {
 	fd     int
 	portID uint32
-	room   int // SO_RCVBUF
+	inode  uint32 // of the network namespace
+	room   int    // SO_RCVBUF
 	kernel *unix.SockaddrNetlink
 }
 
@@ -34,7 +35,7 @@ func dialKernel() (link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a sock_diag socket (the kernel needs CONFIG_INET_DIAG, the sandbox must allow AF_NETLINK): %w", err)
 	}
-	l := &kernelLink{fd: fd, kernel: &unix.SockaddrNetlink{Family: unix.AF_NETLINK}}
+	l := &kernelLink{fd: fd, inode: NetnsInode(), kernel: &unix.SockaddrNetlink{Family: unix.AF_NETLINK}}
 	if err := l.setUp(); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up a sock_diag socket: %w", err), l.close())
 	}
@@ -74,7 +75,8 @@ func (l *kernelLink) setUp() error {
 	return err
 }
 
-func (l *kernelLink) port() uint32 { return l.portID }
+func (l *kernelLink) port() uint32  { return l.portID }
+func (l *kernelLink) netns() uint32 { return l.inode }
 
 const (
 	// maxBatch is the most requests in one send: more gains nothing.

@@ -70,6 +70,7 @@ func (c *Conn) read(s *sock.Socket, b []byte) error {
 	if err != nil {
 		return err
 	}
+	s.ID.Netns = c.link.netns()
 	s.Cgroup = c.names.cgroups.Path(cgroup)
 	if s.Iface != 0 {
 		d := c.device(s.Iface)

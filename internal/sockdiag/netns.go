@@ -21,3 +21,14 @@ func NetnsCookie() (uint64, error) {
 	}
 	return cookie, nil
 }
+
+// NetnsInode is the inode of the calling thread's network namespace, as lsns(8)
+// shows it, or 0 where /proc does not tell. The kernel gives it to another
+// namespace once this one is gone.
+func NetnsInode() uint32 {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return 0
+	}
+	return uint32(st.Ino) // proc_inum is 32 bits wide
+}
