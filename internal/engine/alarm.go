@@ -57,24 +57,23 @@ type alarm struct {
 }
 
 // alert counts the sockets that an alert of a rule about single sockets is for.
-func (e *Engine) alert(t *track, rule, action int, due bool) {
-	switch m := t.marked(rule, action); {
+func (e *Engine) alert(t *track, r *ruleState, action int, due bool) {
+	switch m := t.marked(r, action); {
 	case due && m == nil:
-		t.mark(rule, action)
-		e.alerted(rule, action, 1)
+		t.mark(r, action)
+		r.alerted(action, 1)
 	case !due && m != nil:
-		t.unmark(rule, action)
-		e.alerted(rule, action, -1)
+		t.unmark(r, action)
+		r.alerted(action, -1)
 	}
 }
 
 // alerted counts by the first alert of the rule: they are all for the same sockets.
-func (e *Engine) alerted(rule, action, by int) {
-	r := &e.program.rules[rule]
+func (r *ruleState) alerted(action, by int) {
 	if action != slices.IndexFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }) {
 		return
 	}
-	rg := e.groups[rule]
+	rg := r.groups
 	rg.sockets += by
 	rg.fresh = rg.fresh || rg.sockets == 0 || rg.sockets == by
 }
@@ -82,15 +81,15 @@ func (e *Engine) alerted(rule, action, by int) {
 // unalert takes t out of what it was counted for.
 func (e *Engine) unalert(t *track) {
 	for _, m := range t.marks {
-		if e.program.rules[m.rule].Then[m.action].Kind == rules.Alert {
-			e.alerted(m.rule, m.action, -1)
+		if m.rule.Then[m.action].Kind == rules.Alert {
+			m.rule.alerted(int(m.action), -1)
 		}
 	}
 }
 
 // single has the one group of a rule about single sockets fire while any is due.
-func (e *Engine) single(rule int, now sock.Instant) {
-	rg, r := e.groups[rule], &e.program.rules[rule]
+func (e *Engine) single(r *ruleState, now sock.Instant) {
+	rg := r.groups
 	g := rg.groups[""]
 	if g == nil {
 		if rg.sockets == 0 {
@@ -101,11 +100,11 @@ func (e *Engine) single(rule int, now sock.Instant) {
 	}
 	from, since := g.phase(), g.holding
 	g.Measured, g.known = Measured{Count: rg.sockets}, now
-	if oldest := e.stats[rule].oldest; rg.sockets > 0 && oldest != never {
+	if oldest := r.stats.oldest; rg.sockets > 0 && oldest != never {
 		g.Oldest = now.Sub(oldest)
 	}
 	if rg.sockets > 0 {
-		g.examples = e.alerting(rule)
+		g.examples = e.alerting(r)
 		g.peak = max(g.peak, rg.sockets)
 	}
 	switch {
@@ -118,31 +117,30 @@ func (e *Engine) single(rule int, now sock.Instant) {
 		return
 	}
 	rg.account(from, g.phase())
-	e.began(rule, now)
+	r.began(now)
 	e.turned = true
-	e.turn(r, "", g, from, since)
+	e.turn(r.rule, "", g, from, since)
 }
 
 // began notes what the rule had done when it begins to fire.
-func (e *Engine) began(rule int, now sock.Instant) {
-	rg := e.groups[rule]
+func (r *ruleState) began(now sock.Instant) {
+	rg := r.groups
 	if firing := rg.in[Firing] > 0; firing != rg.firing {
 		rg.firing = firing
 		if firing {
-			rg.began, rg.before, rg.byOthers = now, e.done(rule), nil
+			rg.began, rg.before, rg.byOthers = now, r.done(), nil
 		}
 	}
 }
 
 // done is what became so far of what the rule would take away.
-func (e *Engine) done(rule int) map[Result]uint64 {
-	r := &e.program.rules[rule]
+func (r *ruleState) done() map[Result]uint64 {
 	if !r.destroys {
 		return nil
 	}
 	done := make(map[Result]uint64)
-	for o, n := range e.tally.results {
-		if o.rule == r.Name && o.kind.Destructive() && o.result != Held { // which became something else since
+	for o, n := range r.history.results {
+		if o.kind.Destructive() && o.result != Held { // which became something else since
 			done[o.result] += n
 		}
 	}
@@ -156,9 +154,9 @@ func (e *Engine) credit(a *Action, result Result) {
 	if t == nil || !a.Kind.Destructive() || result == Held { // which becomes something else
 		return
 	}
-	for i := range e.program.rules {
-		r, rg := &e.program.rules[i], e.groups[i]
-		if rg == nil || !r.alerts || r.Name == a.Rule {
+	for _, r := range e.rules {
+		rg := r.groups
+		if rg == nil || !r.alerts || r.history == a.of.history {
 			continue
 		}
 		if stands, _ := r.stands(&rules.Action{Kind: rules.Alert}, t, &a.Socket, 0, a.Decided, true); stands != ripe {
@@ -175,14 +173,14 @@ func (e *Engine) credit(a *Action, result Result) {
 }
 
 // alerting are some of the sockets that a rule about single sockets alerts of.
-func (e *Engine) alerting(rule int) []Example {
-	first := slices.IndexFunc(e.program.rules[rule].Then, func(a rules.Action) bool { return a.Kind == rules.Alert })
+func (e *Engine) alerting(r *ruleState) []Example {
+	first := slices.IndexFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert })
 	var some []Example
 	for cookie, t := range e.tracks {
 		if len(some) == mostExamples {
 			break
 		}
-		if t.marked(rule, first) != nil {
+		if t.marked(r, first) != nil {
 			some = append(some, Example{Peer: t.id.Peer(), Inode: t.inode, cookie: cookie})
 		}
 	}
@@ -209,31 +207,31 @@ func (e *Engine) identify(g *group) {
 
 // sound says which alerts fire now, and which have ended.
 func (e *Engine) sound(now sock.Instant) {
-	for i := range e.program.rules {
-		rg, r := e.groups[i], &e.program.rules[i]
+	for _, r := range e.rules {
+		rg := r.groups
 		if rg == nil || !rg.fresh && now < rg.next {
 			continue
 		}
 		if !r.grouped && rg.fresh {
-			e.single(i, now)
+			e.single(r, now)
 		}
 		fresh, told := rg.fresh, len(e.plan.Alerts)
 		rg.fresh, rg.next = false, never
 		for j := range r.Then {
 			if r.Then[j].Kind == rules.Alert && !r.DryRun { // a dry run sends nothing
-				e.soundFor(rg, r, j, fresh, now)
+				e.soundFor(r, j, fresh, now)
 			}
 		}
-		e.addDone(i, e.plan.Alerts[told:])
+		r.addDone(e.plan.Alerts[told:])
 	}
 }
 
 // addDone says in alarms what was done.
-func (e *Engine) addDone(rule int, alarms []Alert) {
+func (r *ruleState) addDone(alarms []Alert) {
 	if len(alarms) == 0 {
 		return
 	}
-	rg, done := e.groups[rule], e.done(rule)
+	rg, done := r.groups, r.done()
 	for result, n := range rg.before {
 		done[result] -= n
 	}
@@ -243,16 +241,16 @@ func (e *Engine) addDone(rule int, alarms []Alert) {
 	}
 	for i := range alarms {
 		a := &alarms[i]
-		a.Takes, a.Done, a.ByOthers, a.DoneFrom = e.program.rules[rule].destroys, done, byOthers, rg.began
+		a.Takes, a.Done, a.ByOthers, a.DoneFrom = r.destroys, done, byOthers, rg.began
 	}
 }
 
 // firstAlarm is when the next alert begins or ends by time alone.
 func (e *Engine) firstAlarm() sock.Instant {
 	first := never
-	for _, rg := range e.groups {
-		if rg != nil {
-			first = min(first, rg.next)
+	for _, r := range e.rules {
+		if r.groups != nil {
+			first = min(first, r.groups.next)
 		}
 	}
 	return first
@@ -275,7 +273,8 @@ func earlier(a, b candidate) int {
 
 // soundFor says how it stands with one alert of a rule; fresh: there are new
 // numbers to say.
-func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now sock.Instant) {
+func (e *Engine) soundFor(r *ruleState, action int, fresh bool, now sock.Instant) {
+	rg := r.groups
 	var first []candidate
 	told, others := 0, 0
 	var all Measured // of those that are not told one by one
@@ -300,7 +299,7 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 			end := g.ended.Add(r.Then[action].Alert.KeepFiringFor)
 			if end <= now {
 				if a.told {
-					e.tellOf(a, r, id, g, end)
+					e.tellOf(a, r.rule, id, g, end)
 				}
 				rg.forget(id, g, action)
 				e.turned = true
@@ -318,53 +317,54 @@ func (e *Engine) soundFor(rg *ruleGroups, r *rule, action int, fresh bool, now s
 		}
 		told++
 		if fresh {
-			e.tellOf(a, r, id, g, 0)
+			e.tellOf(a, r.rule, id, g, 0)
 		}
 	}
 	for _, c := range first[:min(mostAlarms-told, len(first))] {
 		c.a.told = true
-		e.tally.results[outcome{r.Name, rules.Alert, Done}]++
+		r.history.results[outcome{rules.Alert, Done}]++
 		others--
 		all.Count -= c.g.Count
-		e.tellOf(c.a, r, c.id, c.g, 0)
+		e.tellOf(c.a, r.rule, c.id, c.g, 0)
 	}
-	e.soundOthers(rg, r, sum, others, all, fresh)
+	e.soundOthers(r, sum, others, all, fresh)
 }
 
 // soundOthers says how it stands with the groups that are not told one by one.
-func (e *Engine) soundOthers(rg *ruleGroups, r *rule, sum alarm, n int, all Measured, fresh bool) {
+func (e *Engine) soundOthers(r *ruleState, sum alarm, n int, all Measured, fresh bool) {
+	rg := r.groups
 	before := alarmOf(rg.others, sum.action)
 	switch {
 	case n > 0 && before == nil && rg.scanned == 0: // begins with the first scan
 	case n > 0 && before == nil:
 		rg.others = append(rg.others, sum)
-		e.tally.results[outcome{r.Name, rules.Alert, Done}]++
-		e.plan.Alerts = append(e.plan.Alerts, sum.ofOthers(r, n, all, 0))
+		r.history.results[outcome{rules.Alert, Done}]++
+		e.plan.Alerts = append(e.plan.Alerts, sum.ofOthers(r.rule, n, all, 0))
 	case n > 0:
 		before.since = sum.since
 		if fresh {
-			e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r, n, all, 0))
+			e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r.rule, n, all, 0))
 		}
 	case before != nil:
-		e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r, 1, all, sum.started))
+		e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r.rule, 1, all, sum.started))
 		rg.others = slices.DeleteFunc(rg.others, func(a alarm) bool { return a.action == sum.action })
 	}
 }
 
 // silence ends the alarms of a rule that is in force no more.
-func (e *Engine) silence(rule int, now sock.Instant) {
-	rg, r, told := e.groups[rule], &e.program.rules[rule], len(e.plan.Alerts)
+func (e *Engine) silence(r *ruleState, now sock.Instant) {
+	rg, told := r.groups, len(e.plan.Alerts)
 	for id, g := range rg.groups {
 		for i := range g.alarms {
 			if g.alarms[i].told {
-				e.tellOf(&g.alarms[i], r, id, g, now)
+				e.tellOf(&g.alarms[i], r.rule, id, g, now)
 			}
 		}
 	}
 	for i := range rg.others {
-		e.plan.Alerts = append(e.plan.Alerts, rg.others[i].ofOthers(r, 1, Measured{}, now))
+		e.plan.Alerts = append(e.plan.Alerts, rg.others[i].ofOthers(r.rule, 1, Measured{}, now))
 	}
-	e.addDone(rule, e.plan.Alerts[told:])
+	r.addDone(e.plan.Alerts[told:])
 }
 
 // forget ends an alert about a group, and with it perhaps what there is to

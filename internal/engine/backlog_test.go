@@ -96,7 +96,7 @@ func TestAcceptQueueInGroups(t *testing.T) {
 	if len(b.alarms) != 0 {
 		t.Errorf("alarms before any program had the sockets for ten seconds: %v", b.alarms)
 	}
-	if oldest := b.now.Sub(b.e.stats[0].oldest); oldest > 10*time.Second {
+	if oldest := b.now.Sub(b.e.rules[0].stats.oldest); oldest > 10*time.Second {
 		t.Errorf("the oldest is %v old", oldest)
 	}
 	b.until(14 * time.Second)

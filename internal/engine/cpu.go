@@ -95,14 +95,14 @@ type holder struct {
 	began   sock.Instant // when it was first to be sampled
 	used    sock.Instant // when it was last known to hold such a socket
 	gone    bool
-	kills   []holderKill    // those that a jump may be put down to, oldest first
-	spins   map[string]Spin // by the fingerprint of the rule
+	kills   []holderKill // those that a jump may be put down to, oldest first
+	spins   map[*ruleState]Spin
 }
 
 // holderKill is the first kill of a holder by a rule within a second.
 type holderKill struct {
-	sum, rule string
-	at        sock.Instant
+	rule *ruleState
+	at   sock.Instant
 }
 
 func newUsages() usages { return usages{holders: make(map[Process]*holder), next: never} }
@@ -132,7 +132,7 @@ func (u *usages) watch(holders []sock.Holder, now sock.Instant) {
 			continue
 		}
 		if h == nil {
-			h = &holder{comm: o.Comm, due: now, began: now, spins: make(map[string]Spin)}
+			h = &holder{comm: o.Comm, due: now, began: now, spins: make(map[*ruleState]Spin)}
 			u.holders[Process{o.PID, o.Start}] = h
 			u.next = min(u.next, now)
 		}
@@ -161,25 +161,24 @@ func (e *Engine) awaitUsage(t *track, now sock.Instant) sock.Instant {
 }
 
 // spins reports whether a holder of t spins since the rule had its sockets killed.
-func (e *Engine) spins(t *track, r *rule) bool {
-	return slices.ContainsFunc(e.usages.of(t), func(h *holder) bool { _, is := h.spins[r.Sum]; return is })
+func (e *Engine) spins(t *track, r *ruleState) bool {
+	return slices.ContainsFunc(e.usages.of(t), func(h *holder) bool { _, is := h.spins[r]; return is })
 }
 
 // wasKilled notes for the holders of t that it was killed.
 func (e *Engine) wasKilled(t *track, at sock.Instant) {
-	if t.holders == nil || t.rule == noRule {
+	if t.holders == nil || t.rule.replaced {
 		return
 	}
-	r := &e.program.rules[t.rule]
 	e.usages.watch(t.holders.Processes, at)
 	for _, h := range e.usages.of(t) {
 		if h.gone {
 			continue
 		}
 		h.forgetKills(at)
-		recent := func(k holderKill) bool { return k.sum == r.Sum && at.Sub(k.at) < sampleEvery }
+		recent := func(k holderKill) bool { return k.rule == t.rule && at.Sub(k.at) < sampleEvery }
 		if !slices.ContainsFunc(h.kills, recent) {
-			h.kills = append(h.kills, holderKill{r.Sum, r.Name, at})
+			h.kills = append(h.kills, holderKill{t.rule, at})
 		}
 	}
 }
@@ -263,33 +262,33 @@ func (h *holder) forgetKills(now sock.Instant) {
 
 // judge finds out whether a holder began to spin, or has ended to.
 func (e *Engine) judge(p Process, h *holder, now sock.Instant) {
-	var told []string
+	var told []*ruleState
 	for _, k := range h.kills {
-		if slices.Contains(told, k.sum) {
+		if slices.Contains(told, k.rule) {
 			continue // an earlier kill of the rule says more
 		}
-		told = append(told, k.sum)
-		if _, is := h.spins[k.sum]; is {
+		told = append(told, k.rule)
+		if _, is := h.spins[k.rule]; is {
 			continue
 		}
 		if before, after, jumped := h.jumped(k.at); jumped {
-			h.spins[k.sum] = Spin{Rule: k.rule, PID: p.PID, Comm: h.comm, Since: now, Before: before.used, After: after.used, Waits: after.waits(), before: before}
+			h.spins[k.rule] = Spin{Rule: k.rule.Name, PID: p.PID, Comm: h.comm, Since: now, Before: before.used, After: after.used, Waits: after.waits(), before: before}
 			e.note(slog.LevelError, "kills made a program spin; the rule leaves it alone until it is quiet",
-				slog.String("rule", k.rule), slog.Int("pid", p.PID), slog.String("comm", h.comm),
+				slog.String("rule", k.rule.Name), slog.Int("pid", p.PID), slog.String("comm", h.comm),
 				slog.String("cpu_before", percent(before.used)), slog.String("cpu", percent(after.used)), slog.String("cpu_waits", percent(after.waits())))
 		}
 	}
-	for _, sum := range slices.Sorted(maps.Keys(h.spins)) {
-		s := h.spins[sum]
+	for _, r := range slices.SortedFunc(maps.Keys(h.spins), byName) {
+		s := h.spins[r]
 		usage, known := h.since(h.last().At.Add(-quietFor))
 		if !known || now.Sub(s.Since) < quietFor {
 			continue // what it used before is no sign that it is over
 		}
 		if s.After, s.Waits = usage.used, usage.waits(); usage.above(s.before) >= jump/2 {
-			h.spins[sum] = s
+			h.spins[r] = s
 			continue
 		}
-		delete(h.spins, sum)
+		delete(h.spins, r)
 		e.note(slog.LevelInfo, "the program is quiet again; the rule goes on killing its sockets",
 			slog.String("rule", s.Rule), slog.Int("pid", p.PID), slog.String("comm", h.comm), slog.String("cpu", percent(usage.used)))
 		e.revalidate(p, now)
@@ -414,20 +413,17 @@ func (e *Engine) spinning() []Spin {
 	return list
 }
 
-// rule forgets what is known of rules that are no more, or say something else: who
-// changes a rule wants to see what it does now.
-func (u *usages) rule(p *Program) {
-	gone := func(sum string) bool {
-		return !slices.ContainsFunc(p.rules, func(r rule) bool { return r.Sum == sum })
-	}
+// forgetReplaced forgets what is known of rules that are no more, or say something
+// else: who changes a rule wants to see what it does now.
+func (u *usages) forgetReplaced() {
 	for _, h := range u.holders {
-		h.kills = slices.DeleteFunc(h.kills, func(k holderKill) bool { return gone(k.sum) })
-		maps.DeleteFunc(h.spins, func(sum string, _ Spin) bool { return gone(sum) })
+		h.kills = slices.DeleteFunc(h.kills, func(k holderKill) bool { return k.rule.replaced })
+		maps.DeleteFunc(h.spins, func(r *ruleState, _ Spin) bool { return r.replaced })
 	}
 }
 
 // kills reports whether the rule has the socket killed, and not only says so.
-func (e *Engine) kills(r *rule, s *sock.Socket) bool {
+func (e *Engine) kills(r *ruleState, s *sock.Socket) bool {
 	return !r.DryRun && e.capabilities.Cannot(s) == ""
 }
 

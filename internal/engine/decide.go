@@ -70,33 +70,34 @@ func (e *Engine) guard(t *track, s *sock.Socket) string {
 
 // destroy decides on a destructive action whose instant has come, and reports
 // whether it is done with: told to be done, or said in a dry run.
-func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, fired, due, now sock.Instant) bool {
-	r := &e.program.rules[rule]
+func (e *Engine) destroy(t *track, s *sock.Socket, r *ruleState, action int, fired, due, now sock.Instant) bool {
 	a := e.action(t, s, r, action, now)
 	if r.grouped {
-		a.Reason += e.groupReason(rule, s)
+		a.Reason += e.groupReason(r, s)
 	}
-	if t.ahead && t.marked(rule, action) == nil {
+	if t.ahead && t.marked(r, action) == nil {
 		a.Due = max(due, e.ruledAt)
 	}
 	if why := e.capabilities.Cannot(s); why != "" {
 		a.Reason += "; " + why
 		a.DryRun = true
 	}
-	t.rule, t.action = rule, action
-	b := e.budgets.of(r, a.DryRun)
+	t.rule, t.action = r, action
+	b := e.budget(r, a.DryRun)
 	if b.free(now) == 0 {
-		if t.marked(rule, action) == nil {
-			t.marks = append(t.marks, mark{rule, action, true})
+		if t.marked(r, action) == nil {
+			t.marks = append(t.marks, mark{r, uint32(action), true})
 			e.say(a, Held)
 			e.heldBack(r, b, now)
-			e.summary.of(a.Rule, a.Kind, a.DryRun).Began++
+			h := r.history.throttle(a.DryRun)
+			h.kind = a.Kind
+			h.began++
 			e.summary.soon(now)
 		}
 		t.held = &a
 		return false
 	}
-	t.mark(rule, action)
+	t.mark(r, action)
 	b.begin()
 	if a.DryRun {
 		b.end(now)
@@ -107,28 +108,28 @@ func (e *Engine) destroy(t *track, s *sock.Socket, rule, action int, fired, due,
 	if t.held != nil {
 		e.letGo(t.held, Changed, "a rule after it took the socket")
 	}
-	t.held, t.phase, t.budget = nil, acted, b
+	t.held, t.phase = nil, acted
 	t.alarm.leave()
 	e.acting++
 	if e.plan.Act == nil {
 		e.plan.Act = make([]Action, 0, e.answers)
 	}
-	a.basis = e.basisOf(t, r, action, fired)
+	a.basis = e.basisOf(t, r.rule, action, fired)
 	e.plan.Act = append(e.plan.Act, a)
 	return true
 }
 
 // action describes an action of a rule on a socket.
-func (e *Engine) action(t *track, s *sock.Socket, r *rule, action int, now sock.Instant) Action {
+func (e *Engine) action(t *track, s *sock.Socket, r *ruleState, action int, now sock.Instant) Action {
 	a := Action{
-		Rule: r.Name, Kind: r.Then[action].Kind, DryRun: r.DryRun, Socket: *s,
+		of: r, Rule: r.Name, Kind: r.Then[action].Kind, DryRun: r.DryRun, Socket: *s,
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.settings.Limit.Per) + restoreSlack,
 		InStateFor: now.Sub(t.entered.safe), IdleFor: now.Sub(t.quiet.safe),
 	}
 	if t.holders != nil {
 		a.Holders = t.holders.Processes
 	}
-	a.Reason = reason(r, t, s, now, "")
+	a.Reason = reason(r.rule, t, s, now, "")
 	return a
 }
 
@@ -160,9 +161,8 @@ func reason(r *rule, t *track, s *sock.Socket, now sock.Instant, least string) s
 
 // groupReason says in what the socket's group meets the conditions of its rule,
 // or did when it began to fire.
-func (e *Engine) groupReason(rule int, s *sock.Socket) string {
-	r := &e.program.rules[rule]
-	g := e.groupOf(rule, s)
+func (e *Engine) groupReason(r *ruleState, s *sock.Socket) string {
+	g := r.groupOf(s)
 	text := ", one of a group with"
 	for i, c := range r.When {
 		if i > 0 {
@@ -178,7 +178,7 @@ func inMs(d time.Duration) string { return d.Truncate(time.Millisecond).String()
 // say reports an action that is decided.
 func (e *Engine) say(a Action, result Result) {
 	a.Result = result
-	e.tally.results[outcome{a.Rule, a.Kind, result}]++
+	a.of.history.results[outcome{a.Kind, result}]++
 	e.credit(&a, result)
 	e.plan.Report = append(e.plan.Report, a)
 }
@@ -190,7 +190,9 @@ func (e *Engine) letGo(held *Action, result Result, why string) {
 	if why != "" {
 		a.Reason = why
 	}
-	e.summary.of(a.Rule, a.Kind, a.DryRun).Left++
+	h := a.of.history.throttle(a.DryRun)
+	h.kind = a.Kind
+	h.left++
 	e.say(a, result)
 }
 
@@ -205,12 +207,12 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 		o.Act.At = o.At
 		switch {
 		case o.Changed != "":
-			t.budget.cancel()
+			e.budget(t.rule, false).cancel()
 			o.Act.Reason = o.Changed
 			e.say(o.Act, Changed)
 			e.reconsider(t, &o.Last, now)
 		case o.Err == nil || o.Unsure:
-			t.budget.end(o.At)
+			e.budget(t.rule, false).end(o.At)
 			if o.Act.Due != 0 {
 				e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(o.Act.Due)))
 			}
@@ -219,11 +221,11 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			e.confirming++
 			e.wait(t, now)
 		case o.Gone:
-			t.budget.cancel()
+			e.budget(t.rule, false).cancel()
 			e.say(o.Act, Gone)
 			e.drop(t, Gone, "")
 		default:
-			t.budget.cancel()
+			e.budget(t.rule, false).cancel()
 			o.Act.Reason += ": " + o.Err.Error()
 			e.say(o.Act, Failed)
 			if o.Never {

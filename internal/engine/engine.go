@@ -58,9 +58,10 @@ type Engine struct {
 	confirming int // acts that the kernel has done, to be confirmed
 	stopping   bool
 
-	budgets budgets
-	lines   []line  // two for each rule, see lineOf: what its limit holds back
-	summary summary // of that
+	rules           []*ruleState        // in the order of the file
+	histories       map[uint64]*history // by rule.id, of rules that are away, too
+	limit, dryLimit window              // of all rules together
+	summary         summary             // of what limits hold back
 
 	restored map[uint64]sock.Memory
 	recalls  [classes]int            // whole scans for each class since there are rules for which to remember
@@ -68,12 +69,9 @@ type Engine struct {
 	revived  map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
 	fallback bool                    // the rules in force are in the place of others
 
-	groups  []*ruleGroups // by rule; nil: it has none
-	stats   []ruleStats   // by rule, of the last whole scan
-	turned  bool          // there is something new to be kept of the groups
-	keptAt  sock.Instant  // when to say anew what there is
+	turned  bool         // there is something new to be kept of the groups
+	keptAt  sock.Instant // when to say anew what there is
 	ruledAt sock.Instant
-	tally   engineTally
 
 	sight   sight
 	lookups holderLookups
@@ -85,16 +83,15 @@ type Engine struct {
 // New returns an engine without rules: it does nothing until it is RulesChanged.
 func New(config Config) *Engine {
 	return &Engine{
-		config:  config,
-		program: Compile(&rules.Set{}),
-		tracks:  make(map[uint64]*track),
-		budgets: newBudgets(),
-		sight:   newSight(),
-		lookups: newHolderLookups(),
-		usages:  newUsages(),
-		summary: newSummary(),
-		keptAt:  never,
-		tally:   newTally(),
+		config:    config,
+		program:   Compile(&rules.Set{}),
+		tracks:    make(map[uint64]*track),
+		histories: make(map[uint64]*history),
+		sight:     newSight(),
+		lookups:   newHolderLookups(),
+		usages:    newUsages(),
+		summary:   newSummary(),
+		keptAt:    never,
 	}
 }
 
@@ -159,7 +156,13 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 			e.restored[m.Cookie] = m
 		}
 	}
-	e.budgets.restore(in.Spent)
+	for _, s := range in.Spent {
+		h, at := e.historyOf(s.Rule), s.At.Add(restoreSlack)
+		for range s.N {
+			h.real.spend(at)
+			e.limit.spend(at)
+		}
+	}
 	e.revived = make(map[uint64][]sock.Group)
 	for _, g := range in.Groups {
 		e.revived[g.Rule] = append(e.revived[g.Rule], g)
@@ -168,44 +171,15 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 
 func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.sumUp(now) // by the rules that held it back
-	// What was done or said for a rule stays so as long as that says the same.
-	moved := make(map[int]int)
-	named := make(map[string]int, len(in.Program.rules))
-	for j := range in.Program.rules {
-		named[in.Program.rules[j].Name] = j
-	}
-	for i := range e.program.rules {
-		r := &e.program.rules[i]
-		if j, ok := named[r.Name]; ok && in.Program.rules[j].Sum == r.Sum {
-			moved[i] = j
-		}
-	}
 	e.fallback = in.Fallback
-	e.regroup(in.Program, moved, now)
+	e.replaceRules(in.Program, now)
 	e.program, e.ruledAt = in.Program, now
-	e.budgets.rule(in.Program)
-	e.usages.rule(in.Program)
-	e.lines = make([]line, 2*len(in.Program.rules))
-	same := make(map[string]bool, len(moved))
-	for _, j := range moved {
-		same[in.Program.rules[j].Name] = true
-	}
+	e.usages.forgetReplaced()
 	for _, t := range e.tracks {
-		kept := t.marks[:0]
-		for _, m := range t.marks {
-			if j, ok := moved[m.rule]; ok {
-				kept = append(kept, mark{j, m.action, m.open})
-			}
-		}
-		t.marks, t.turn = kept, false
-		t.spared = slices.DeleteFunc(t.spared, func(h hindrance) bool { return !same[h.rule] })
-		t.would = t.would && len(kept) > 0
+		t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.rule.replaced })
+		t.spared = slices.DeleteFunc(t.spared, func(h hindrance) bool { return h.rule.replaced })
+		t.turn, t.would = false, t.would && len(t.marks) > 0
 		t.line.in = nil // of a queue that is no more
-		if j, ok := moved[t.rule]; ok {
-			t.rule = j
-		} else {
-			t.rule = noRule
-		}
 		if t.phase == waiting {
 			e.wait(t, now)
 		}
@@ -213,45 +187,6 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.sight.rule(in.Program, now)
 	e.space(0)
 }
-
-// regroup carries over what is known of the groups of rules that say what they
-// said, and ends the alarms of all others.
-func (e *Engine) regroup(p *Program, moved map[int]int, now sock.Instant) {
-	groups, stats := make([]*ruleGroups, len(p.rules)), make([]ruleStats, len(p.rules))
-	for i := range stats {
-		stats[i].oldest, stats[i].next = never, never
-	}
-	for i := range e.program.rules {
-		j, ok := moved[i]
-		switch r := &e.program.rules[i]; {
-		case ok:
-			groups[j], stats[j] = e.groups[i], e.stats[i]
-		case e.groups[i] != nil && !r.DryRun:
-			e.silence(i, now)
-			fallthrough
-		case e.groups[i] != nil:
-			e.turned = true
-		}
-	}
-	for i := range p.rules {
-		r := &p.rules[i]
-		if groups[i] != nil || !r.Enabled || !r.grouped && !r.alerts {
-			continue
-		}
-		groups[i] = newRuleGroups()
-		for _, k := range e.revived[sock.RuleSum(r.Sum)] {
-			groups[i].revive(&k, r, now)
-		}
-	}
-	e.groups, e.stats = groups, stats
-	if !e.fallback {
-		e.turned = e.turned || len(e.revived) > 0 // some may be of rules that are no more
-		e.revived = nil
-	}
-}
-
-// noRule stands for a rule that is in force no more.
-const noRule = -1
 
 // observe takes in what the kernel says of a socket and returns its track. It
 // completes the answer with what only scans tell.
@@ -427,14 +362,14 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 	t.held, t.blocked, t.aged, t.of, t.phase = nil, false, false, 0, waiting
 	next, decided, ordered := never, false, false
 	gone := notMatched // what is said of one that is held no longer
-	for i := range e.program.index.rules(s) {
-		r := &e.program.rules[i]
+	for candidate := range e.program.index.rules(s) {
+		r := e.rules[candidate.position]
 		t.of |= 1 << r.class
 		fired := sock.Instant(0)
 		if r.grouped {
 			var doubted bool
-			fired, doubted = e.fired(i, s, now)
-			if doubted && was != nil && t.rule == i {
+			fired, doubted = e.fired(r, s, now)
+			if doubted && was != nil && t.rule == r {
 				gone = "whether its group still fires was not seen for too long"
 			}
 			t.aged = t.aged || r.timed && !t.plain
@@ -444,7 +379,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			if r.grouped && (fired == never || !a.Kind.Destructive()) {
 				continue // what else it does, it does about the group
 			}
-			if m := t.marked(i, j); m != nil && !m.open && a.Kind != rules.Alert {
+			if m := t.marked(r, j); m != nil && !m.open && a.Kind != rules.Alert {
 				continue
 			}
 			if a.Kind.Destructive() && !ordered {
@@ -452,7 +387,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			}
 			stands, at := r.stands(a, t, s, fired, now, exact)
 			if a.Kind == rules.Alert {
-				e.alert(t, i, j, stands == ripe)
+				e.alert(t, r, j, stands == ripe)
 			}
 			switch {
 			case stands != ripe:
@@ -469,7 +404,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 				next = min(next, t.patience)
 			case a.Kind == rules.Log:
 				e.say(e.action(t, s, r, j, now), Done)
-				t.mark(i, j)
+				t.mark(r, j)
 			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.capabilities.Cannot(s) != ""),
 				t.would && (r.DryRun || e.capabilities.Cannot(s) != ""):
 				// It was told already, or an earlier rule has it.
@@ -479,12 +414,12 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case e.kills(r, s) && e.spins(t, r):
 				t.blocked = true
 				e.spare(t, r, holderSpins)
-				if was != nil && t.rule == i {
+				if was != nil && t.rule == r {
 					gone = "its holder spins since others of its sockets were killed"
 				}
 			case now < t.again:
 				next = min(next, t.again)
-			case !exact && was != nil && t.rule == i && t.action == j:
+			case !exact && was != nil && t.rule == r && t.action == j:
 				t.held = was // and waits on
 			case !exact:
 				if was == nil || !r.DryRun {
@@ -493,15 +428,15 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			case e.kills(r, s) && was == nil && now < e.awaitUsage(t, now):
 				next = min(next, e.awaitUsage(t, now))
 			case !e.stopping:
-				decided = e.destroy(t, s, i, j, fired, at, now) || decided
+				decided = e.destroy(t, s, r, j, fired, at, now) || decided
 			}
 		}
 	}
 	for _, m := range t.marks {
 		// It is remembered, so that nothing is done twice, while the rule may come to
 		// match again.
-		if r := &e.program.rules[m.rule]; r.volatile && r.Enabled {
-			t.of |= 1 << r.class
+		if m.rule.volatile && m.rule.Enabled {
+			t.of |= 1 << m.rule.class
 		}
 	}
 	if was != nil && t.held == nil && !decided {

@@ -276,7 +276,7 @@ func TestAlmostTooManyGroups(t *testing.T) {
 			t.Error(n.Text, n.Attrs)
 		}
 	}
-	if n := len(e.groups[0].groups); n < 94_000 {
+	if n := len(e.rules[0].groups.groups); n < 94_000 {
 		t.Errorf("%d groups of 95,000 are remembered", n)
 	}
 }
@@ -457,13 +457,13 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		}
 		began := time.Now()
 		p = e.Step(now, ScanDone{Result: f, Sent: now})
-		t.Logf("look %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), len(e.groups[0].groups), e.groups[0].in[Firing], len(p.Alerts))
+		t.Logf("look %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), len(e.rules[0].groups.groups), e.rules[0].groups.in[Firing], len(p.Alerts))
 		for _, n := range p.Notes {
 			t.Log(n.Text, n.Attrs)
 		}
 	}
 	last := sockets[125_000]
-	if e.groups[0].groups[groupID(appendGroup(nil, e.program.rules[0].GroupBy, &last))] == nil {
+	if e.rules[0].groups.groups[groupID(appendGroup(nil, e.program.rules[0].GroupBy, &last))] == nil {
 		t.Error("a group of one socket, which is there, does not fire: there is no room beside those whose sockets are gone")
 	}
 }

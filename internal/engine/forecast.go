@@ -9,7 +9,7 @@ import (
 
 // Survey is a scan for all rules at once that leaves nothing to a later one.
 func ScanAll(p *Program, precision time.Duration) *Scan {
-	return &Scan{Query: p.queries[1<<classes-1], program: p, of: 1<<classes - 1, horizon: never - 1, precision: precision}
+	return &Scan{Query: p.queries[1<<classes-1], program: p, of: 1<<classes - 1, horizon: never - 1, survey: true, precision: precision}
 }
 
 // Inodes are those of the sockets found.
@@ -49,13 +49,13 @@ func Forecasts(f *ScanResult, config Config, capabilities Capabilities, restored
 		age := e.ageOf(s, f.scan.sent, f.hits[i].got)
 		t := e.observe(s, f.scan.sent, f.hits[i].got)
 		t.holders = owned.Of(s.Inode)
-		for j := range e.program.index.rules(s) {
-			r := &e.program.rules[j]
+		for r := range e.program.index.rules(s) {
+			rs := e.rules[r.position]
 			for k := range r.Then {
 				if r.grouped && !r.Then[k].Kind.Destructive() {
 					continue // about the group, and not about the socket
 				}
-				all = append(all, e.forecast(t, s, r, k, !age.Exact, now))
+				all = append(all, e.forecast(t, s, rs, k, !age.Exact, now))
 			}
 		}
 	}
@@ -71,10 +71,10 @@ func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) Age {
 	return AgeOf(s, &m, sent, got, e.config.Precision)
 }
 
-func (e *Engine) forecast(t *track, s *sock.Socket, r *rule, action int, bound bool, now sock.Instant) Forecast {
+func (e *Engine) forecast(t *track, s *sock.Socket, r *ruleState, action int, bound bool, now sock.Instant) Forecast {
 	f := Forecast{Action: e.action(t, s, r, action, now), Bound: bound}
 	if bound {
-		f.Reason = reason(r, t, s, now, "≥")
+		f.Reason = reason(r.rule, t, s, now, "≥")
 	}
 	if r.grouped {
 		f.Not = "its group must fire first"

@@ -764,7 +764,7 @@ func TestShedding(t *testing.T) {
 			e := New(Config{})
 			s := set(above(0))
 			e.Step(benchStart, RulesChanged{Program: Compile(&s)})
-			rg := e.groups[0]
+			rg := e.rules[0].groups
 			for i := range maxGroups {
 				g := newGroup()
 				g.busy = benchStart.Add(time.Duration(i*7919%maxGroups) * time.Millisecond)
@@ -774,7 +774,7 @@ func TestShedding(t *testing.T) {
 				rg.add(groupID(strconv.Itoa(i)), g)
 			}
 			began := time.Now()
-			e.shed(0, benchStart.Add(time.Hour))
+			e.shed(e.rules[0], benchStart.Add(time.Hour))
 			t.Logf("it took %v", time.Since(began))
 			if want := maxGroups * 9 / 10; len(rg.groups) != want || fires && rg.in[Firing] != want {
 				t.Errorf("%d groups left, of which %d fire, want %d", len(rg.groups), rg.in[Firing], want)
@@ -872,8 +872,8 @@ func TestTooManyGroups(t *testing.T) {
 			}
 		}
 	}
-	if said != 1 || len(e.groups[0].groups) > 0 {
-		t.Errorf("said %d times, want once; %d quiet groups remembered", said, len(e.groups[0].groups))
+	if said != 1 || len(e.rules[0].groups.groups) > 0 {
+		t.Errorf("said %d times, want once; %d quiet groups remembered", said, len(e.rules[0].groups.groups))
 	}
 }
 

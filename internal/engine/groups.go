@@ -79,11 +79,11 @@ type Transition struct {
 }
 
 // take takes in what a whole scan counted for a rule.
-func (e *Engine) take(rule int, t *groupTally, ports *portUse, sent, got sock.Instant) {
-	rg, r := e.groups[rule], &e.program.rules[rule]
+func (e *Engine) take(r *ruleState, t *groupTally, ports *portUse, sent, got sock.Instant) {
+	rg := r.groups
 	rg.nearest = rg.nearest[:0]
 	turns := 0
-	doubted := rg.scanned != 0 && sent.Sub(rg.scanned) > e.trusted(rule)
+	doubted := rg.scanned != 0 && sent.Sub(rg.scanned) > e.trusted(r.class)
 	since := max(rg.scanned, rg.still) // what is new came after
 	if r.onlyTimeWait() {
 		since = max(since, got.Add(-sock.TimeWaitLen))
@@ -118,7 +118,7 @@ func (e *Engine) take(rule int, t *groupTally, ports *portUse, sent, got sock.In
 		if some := t.examples[number]; len(some) > 0 {
 			g.examples = some
 		}
-		if e.sample(rule, groupID(key), g, known, m, sent, got, turns < mostTurns) {
+		if e.sample(r, groupID(key), g, known, m, sent, got, turns < mostTurns) {
 			turns++
 		}
 	})
@@ -130,7 +130,7 @@ func (e *Engine) take(rule int, t *groupTally, ports *portUse, sent, got sock.In
 		e.note(slog.LevelWarn, "more groups changed at once than are told one by one", slog.String("rule", r.Name), slog.Int("groups", turns-mostTurns))
 	}
 	if t.omitted > 0 {
-		e.shed(rule, got)
+		e.shed(r, got)
 	}
 	if began, _ := rg.full.note(t.omitted > 0); began {
 		e.note(slog.LevelWarn, "the rule has more groups than are kept count of: those beyond are left out, and those that have been quiet or empty the longest are forgotten; group by fewer keys, or match less",
@@ -157,8 +157,8 @@ func (rg *ruleGroups) grow(g *group, fresh uint32, since, got sock.Instant) floa
 
 // sample has one group take in a sample, and reports whether that changed its
 // phase; known: it is remembered, said: the change is to be told.
-func (e *Engine) sample(rule int, id groupID, g *group, known bool, m Measured, sent, got sock.Instant, said bool) (turned bool) {
-	rg, r := e.groups[rule], &e.program.rules[rule]
+func (e *Engine) sample(r *ruleState, id groupID, g *group, known bool, m Measured, sent, got sock.Instant, said bool) (turned bool) {
+	rg := r.groups
 	from, since := g.phase(), g.holding
 	g.sample(&r.Rule, m, sent, got)
 	to := g.phase()
@@ -178,13 +178,13 @@ func (e *Engine) sample(rule int, id groupID, g *group, known bool, m Measured, 
 		return false
 	}
 	rg.account(from, to)
-	e.began(rule, got)
+	r.began(got)
 	e.turned = true
 	if said {
-		e.turn(r, id, g, from, since)
+		e.turn(r.rule, id, g, from, since)
 	}
 	if to == Firing && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Log }) {
-		e.tally.results[outcome{r.Name, rules.Log, Done}]++
+		r.history.results[outcome{rules.Log, Done}]++
 	}
 	if to == Firing && r.destroys {
 		next := &e.sight.next[r.class]
@@ -226,8 +226,8 @@ func (rg *ruleGroups) atMost(r *rule, n int) {
 // shed makes room for new groups: it forgets the quiet ones that have had no socket
 // for the longest, and if those are too few it ends such as fire without any, which
 // their until may never do.
-func (e *Engine) shed(rule int, now sock.Instant) {
-	rg := e.groups[rule]
+func (e *Engine) shed(r *ruleState, now sock.Instant) {
+	rg := r.groups
 	const room = maxGroups * 9 / 10
 	for _, id := range rg.longestEmpty(len(rg.groups)-room, func(g *group) bool { return g.phase() == Quiet && len(g.alarms) == 0 }) {
 		delete(rg.groups, id)
@@ -241,7 +241,7 @@ func (e *Engine) shed(rule int, now sock.Instant) {
 			delete(rg.groups, id)
 		}
 	}
-	e.began(rule, now)
+	r.began(now)
 }
 
 // longestEmpty are the n groups of a kind that have had no socket for the longest.
@@ -289,22 +289,21 @@ func (e *Engine) sampleTotals(in CountersRead, now sock.Instant) {
 		e.note(slog.LevelWarn, "the counter of timewait sockets cannot be read: nothing is concluded about rules that need only that")
 	}
 	s.sample = now.Add(e.program.sample)
-	for i := range e.program.rules {
-		r := &e.program.rules[i]
+	for _, r := range e.rules {
 		if !r.Enabled || !r.total {
 			continue
 		}
-		rg := e.groups[i]
+		rg := r.groups
 		if known {
 			g, remembered := rg.groups[""]
 			if !remembered {
 				g = newGroup()
 			}
 			rg.nearest, rg.scanned = rg.nearest[:0], now
-			e.sample(i, "", g, remembered, Measured{Count: int(in.TimeWait)}, s.asked, now, true)
+			e.sample(r, "", g, remembered, Measured{Count: int(in.TimeWait)}, s.asked, now, true)
 			rg.fresh = true
 		}
-		if due := rg.nextFiring(r); known || due > now {
+		if due := rg.nextFiring(r.rule); known || due > now {
 			s.sample = min(s.sample, max(now, due))
 		}
 	}
@@ -313,24 +312,24 @@ func (e *Engine) sampleTotals(in CountersRead, now sock.Instant) {
 // fired is since when the group of a socket fires, as far as its sockets may be
 // acted on for that; never: it does not, or that is doubted. What nobody in this run
 // has seen, or not for long, is not enough to act on.
-func (e *Engine) fired(rule int, s *sock.Socket, now sock.Instant) (at sock.Instant, doubted bool) {
-	rg, g := e.groups[rule], e.groupOf(rule, s)
+func (e *Engine) fired(r *ruleState, s *sock.Socket, now sock.Instant) (at sock.Instant, doubted bool) {
+	rg, g := r.groups, r.groupOf(s)
 	switch {
 	case g == nil || g.firing == never:
 		return never, false
-	case g.doubted || rg.scanned == 0 || now.Sub(rg.scanned) > e.trusted(rule):
+	case g.doubted || rg.scanned == 0 || now.Sub(rg.scanned) > e.trusted(r.class):
 		return never, true
 	}
 	return g.firing, false
 }
 
 // trusted is for how long after a scan what fires is acted on.
-func (e *Engine) trusted(rule int) time.Duration {
-	return max(outage, 2*e.sight.gap[e.program.rules[rule].class])
+func (e *Engine) trusted(c class) time.Duration {
+	return max(outage, 2*e.sight.gap[c])
 }
 
 // groupOf is what is remembered of the group of a socket; nil: nothing.
-func (e *Engine) groupOf(rule int, s *sock.Socket) *group {
+func (r *ruleState) groupOf(s *sock.Socket) *group {
 	var buf [longestID]byte
-	return e.groups[rule].groups[groupID(appendGroup(buf[:0], e.program.rules[rule].GroupBy, s))]
+	return r.groups.groups[groupID(appendGroup(buf[:0], r.GroupBy, s))]
 }

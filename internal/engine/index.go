@@ -21,7 +21,7 @@ type index struct {
 
 type entry struct {
 	match *rules.Match
-	rule  int
+	rule  *rule
 }
 
 // portIndex says for each port which entries are to be tried. Between two
@@ -56,7 +56,7 @@ func newIndex(rs []rule, most int) *index {
 		}
 		for j := range rs[i].Match {
 			n := int32(len(x.entries))
-			x.entries = append(x.entries, entry{&rs[i].Match[j], i})
+			x.entries = append(x.entries, entry{&rs[i].Match[j], &rs[i]})
 			if side, ranges, ok := portsOf(rs[i].Match[j].Where); ok {
 				all = append(all, indexed{entry: n, side: side, ranges: ranges})
 			} else {
@@ -182,24 +182,23 @@ func (p *portIndex) at(port uint16) []int32 {
 	return p.entries[p.ends[i]:p.ends[i+1]]
 }
 
-// rules are those of which the socket is a candidate, by their numbers, in the
-// order of the file.
-func (x *index) rules(s *sock.Socket) iter.Seq[int] {
-	return func(yield func(int) bool) {
-		last := noRule
-		for i := range x.candidates(s) {
-			if i != last && !yield(i) {
+// rules are those of which the socket is a candidate, in the order of the file.
+func (x *index) rules(s *sock.Socket) iter.Seq[*rule] {
+	return func(yield func(*rule) bool) {
+		var last *rule
+		for r := range x.candidates(s) {
+			if r != last && !yield(r) {
 				return
 			}
-			last = i // the next may be another match of the same rule
+			last = r // the next may be another match of the same rule
 		}
 	}
 }
 
 // candidates are the matches that the socket may come to meet in the state it is
-// in, in the order of the file, each after the number of its rule.
-func (x *index) candidates(s *sock.Socket) iter.Seq2[int, *rules.Match] {
-	return func(yield func(int, *rules.Match) bool) {
+// in, in the order of the file, each after its rule.
+func (x *index) candidates(s *sock.Socket) iter.Seq2[*rule, *rules.Match] {
+	return func(yield func(*rule, *rules.Match) bool) {
 		lists := [...][]int32{x.byPort[ssfilter.Dst].at(s.Dst.Port()), x.byPort[ssfilter.Src].at(s.Src.Port()), x.rest}
 		for {
 			first := -1

@@ -21,9 +21,9 @@ import (
 type place struct{ rule, match int }
 
 // placesOf are those that the index tries and finds.
-func placesOf(rs []rule, x *index, s *sock.Socket) (places []place) {
-	for i, m := range x.candidates(s) {
-		places = append(places, place{i, slices.IndexFunc(rs[i].Match, func(o rules.Match) bool { return o.IdleFor == m.IdleFor })})
+func placesOf(x *index, s *sock.Socket) (places []place) {
+	for r, m := range x.candidates(s) {
+		places = append(places, place{r.position, slices.IndexFunc(r.Match, func(o rules.Match) bool { return o.IdleFor == m.IdleFor })})
 	}
 	return places
 }
@@ -116,7 +116,7 @@ func TestIndexIsNoShortcut(t *testing.T) {
 				}
 			}
 			want := oneByOne(p.rules, &s)
-			if diff := cmp.Diff(want, placesOf(p.rules, x, &s), cmp.AllowUnexported(place{})); diff != "" {
+			if diff := cmp.Diff(want, placesOf(x, &s), cmp.AllowUnexported(place{})); diff != "" {
 				t.Fatalf("found for %v (-one by one +by index):\n%s", s.Conn, diff)
 			}
 			if q := p.queries[1<<classes-1]; len(want) > 0 && (!q.States.Has(s.State) || q.Where != nil && q.Where.Eval(&s.Conn) == ssfilter.False) {

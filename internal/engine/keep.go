@@ -29,12 +29,11 @@ func (e *Engine) keep(now sock.Instant) {
 	// by one. Then come those that fire, and last what is of use for a while only.
 	told := []sock.Group{} // nil would be no change
 	var firing, pending, ended []sock.Group
-	for i := range e.program.rules {
-		if e.groups[i] == nil {
+	for _, r := range e.rules {
+		if r.groups == nil {
 			continue
 		}
-		r := &e.program.rules[i]
-		for id, g := range e.groups[i].groups {
+		for id, g := range r.groups.groups {
 			list := &ended
 			switch phase := g.phase(); {
 			case g.told():
@@ -47,7 +46,7 @@ func (e *Engine) keep(now sock.Instant) {
 				continue
 			}
 			if len(*list) < mostKept {
-				*list = append(*list, g.kept(r, id))
+				*list = append(*list, g.kept(r.rule, id))
 			}
 		}
 	}

@@ -12,45 +12,6 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-// budgets are the windows of all rules, by their id. A dry run has windows of
-// its own.
-type budgets struct {
-	all, allDry *window
-	own, ownDry map[uint64]*window
-}
-
-func newBudgets() budgets {
-	return budgets{
-		all: &window{}, allDry: &window{},
-		own: make(map[uint64]*window), ownDry: make(map[uint64]*window),
-	}
-}
-
-// windowOf returns the window of a rule, made where there is none.
-func windowOf(windows map[uint64]*window, id uint64) *window {
-	w := windows[id]
-	if w == nil {
-		w = &window{}
-		windows[id] = w
-	}
-	return w
-}
-
-// rule puts the limits of new rules in force. What is in a window stays there,
-// also while its rule is away: a reload gives no rule a second helping.
-func (b *budgets) rule(p *Program) {
-	b.all.limit, b.allDry.limit = p.settings.Limit, p.settings.Limit
-	for i := range p.rules {
-		r := &p.rules[i]
-		for _, a := range r.Then {
-			if a.Kind.Destructive() {
-				windowOf(b.own, r.id).limit = a.Limit
-				windowOf(b.ownDry, r.id).limit = a.Limit
-			}
-		}
-	}
-}
-
 const (
 	// RecordPatience is how long an act waits for the record of its intent.
 	RecordPatience = 5 * time.Second
@@ -59,44 +20,19 @@ const (
 	restoreSlack = RecordPatience + time.Second
 )
 
-// restore takes in what an earlier run spent.
-func (b *budgets) restore(spent []sock.Spent) {
-	for _, s := range spent {
-		at := s.At.Add(restoreSlack)
-		for range s.N {
-			windowOf(b.own, s.Rule).spend(at)
-			b.all.spend(at)
-		}
-	}
-}
-
-func (b *budgets) of(r *rule, dry bool) budget {
+// budget is what a rule may still do, or its dry run.
+func (e *Engine) budget(r *ruleState, dry bool) budget {
 	if dry {
-		return budget{b.ownDry[r.id], b.allDry}
+		return budget{&r.history.dry.window, &e.dryLimit}
 	}
-	return budget{b.own[r.id], b.all}
-}
-
-// line is what the limit of a rule holds back.
-type line struct {
-	queue
-	turns int // let go on, and not decided yet
+	return budget{&r.history.real.window, &e.limit}
 }
 
 // hold has t wait until the limit that holds it back lets one more go on; at
 // next, something else may want it.
 func (e *Engine) hold(t *track, next sock.Instant) {
 	e.wait(t, next)
-	e.lineOf(t).add(&t.line, t.order)
-}
-
-// lineOf is the line that t stands in, or left when its turn came. What is held
-// back in a dry run stands in a line of its own, for it waits for another budget.
-func (e *Engine) lineOf(t *track) *line {
-	if t.held.DryRun {
-		return &e.lines[2*t.rule+1]
-	}
-	return &e.lines[2*t.rule]
+	t.throttle().add(&t.line, t.order)
 }
 
 // orderOf is the place of t among those that an action wants at the same instant.
@@ -110,17 +46,16 @@ func orderOf(t *track, a *rules.Action) sock.Instant {
 // release lets as many held sockets go on as the limits leave room for, in the
 // rule's order. They are matched afresh before anything is done to them.
 func (e *Engine) release(now sock.Instant) {
-	for i := range e.lines {
-		l := &e.lines[i]
-		for !l.empty() {
-			t := l.first()
-			if l.turns >= e.budgets.of(&e.program.rules[i/2], i%2 == 1).free(now) {
-				break
+	for _, r := range e.rules {
+		for _, dry := range []bool{false, true} {
+			h := r.history.throttle(dry)
+			for !h.empty() && h.released < e.budget(r, dry).free(now) {
+				t := h.first()
+				t.line.leave()
+				e.wait(t, now)
+				t.turn = true
+				h.released++
 			}
-			t.line.leave()
-			e.wait(t, now)
-			t.turn = true
-			l.turns++
 		}
 	}
 }
@@ -129,19 +64,22 @@ func (e *Engine) release(now sock.Instant) {
 func (e *Engine) endTurn(t *track) {
 	if t.turn {
 		t.turn = false
-		e.lineOf(t).turns--
+		t.throttle().released--
 	}
 }
+
+// throttle is what holds t back, or has just let it go on.
+func (t *track) throttle() *throttle { return t.rule.history.throttle(t.held.DryRun) }
 
 // firstFree is when a limit that holds something back leaves room again.
 func (e *Engine) firstFree(now sock.Instant) sock.Instant {
 	first := never
-	for i := range e.lines {
-		l := &e.lines[i]
-		if l.empty() || l.turns > 0 {
-			continue // an answer comes first
+	for _, r := range e.rules {
+		for _, dry := range []bool{false, true} {
+			if h := r.history.throttle(dry); !h.empty() && h.released == 0 { // else an answer comes first
+				first = min(first, e.budget(r, dry).frees(now))
+			}
 		}
-		first = min(first, e.budgets.of(&e.program.rules[i/2], i%2 == 1).frees(now))
 	}
 	return first
 }
@@ -160,16 +98,8 @@ type HeldBack struct {
 // summary counts what the limits began to hold back, and what of that came to
 // nothing, for one line a minute.
 type summary struct {
-	at     sock.Instant // when to say it; never: nothing to say
-	last   sock.Instant
-	counts map[heldBy]*HeldBack
-}
-
-// heldBy is what a line of a summary is about.
-type heldBy struct {
-	rule string
-	kind rules.Kind
-	dry  bool
+	at   sock.Instant // when to say it; never: nothing to say
+	last sock.Instant
 }
 
 const (
@@ -179,16 +109,7 @@ const (
 )
 
 func newSummary() summary {
-	return summary{at: never, last: sock.Instant(-summaryEvery), counts: make(map[heldBy]*HeldBack)}
-}
-
-// of returns the count of what a limit holds back.
-func (s *summary) of(rule string, kind rules.Kind, dry bool) *HeldBack {
-	by := heldBy{rule, kind, dry}
-	if s.counts[by] == nil {
-		s.counts[by] = &HeldBack{Rule: rule, Kind: kind, DryRun: dry}
-	}
-	return s.counts[by]
+	return summary{at: never, last: sock.Instant(-summaryEvery)}
 }
 
 // soon has the summary said, a minute after the last one at the earliest.
@@ -209,22 +130,26 @@ func (e *Engine) summarize(now sock.Instant) {
 func (e *Engine) sumUp(now sock.Instant) {
 	s := &e.summary
 	s.at = never
-	for i := range e.lines {
-		if l := &e.lines[i]; !l.empty() {
-			a := l.first().held
-			s.of(a.Rule, a.Kind, a.DryRun).Waiting = len(l.seats)
-			s.at = now.Add(summaryEvery)
+	for _, h := range e.histories {
+		for _, dry := range []bool{false, true} {
+			t := h.throttle(dry)
+			waiting := len(t.seats)
+			if waiting+t.began+t.left == 0 {
+				continue
+			}
+			if waiting > 0 {
+				s.at = now.Add(summaryEvery)
+			}
+			e.plan.Held = append(e.plan.Held, HeldBack{
+				Rule: h.name, Kind: t.kind, DryRun: dry, Began: t.began, Left: t.left, Waiting: waiting,
+				Limit: h.real.limitText(), LimitOfAll: e.limit.limitText(),
+			})
+			s.last, t.began, t.left = now, 0, 0
 		}
 	}
-	for _, held := range s.counts {
-		s.last = now
-		held.Limit, held.LimitOfAll = windowOf(e.budgets.own, sock.RuleSum(held.Rule)).limitText(), e.budgets.all.limitText()
-		e.plan.Held = append(e.plan.Held, *held)
-	}
 	slices.SortFunc(e.plan.Held, func(a, b HeldBack) int {
-		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Kind, b.Kind), cmp.Compare(strconv.FormatBool(a.DryRun), strconv.FormatBool(b.DryRun)))
+		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(strconv.FormatBool(a.DryRun), strconv.FormatBool(b.DryRun)))
 	})
-	clear(s.counts)
 }
 
 // limitText is the limit as the rules file says it: 1000/1m, not 1000/1m0s.

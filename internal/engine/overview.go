@@ -69,32 +69,18 @@ type GroupOverview struct {
 // mostShown is how many groups of a rule an overview has.
 const mostShown = 20
 
-// engineTally is what is counted since the start, under the names of rules: a
-// reload counts on.
-type engineTally struct {
-	results map[outcome]uint64
-	held    map[hindrance]uint64
-}
-
-type outcome struct {
-	rule   string
-	kind   rules.Kind
-	result Result
-}
-
 // hindrance is what kept a rule from acting.
-type hindrance struct{ rule, reason string }
-
-func newTally() engineTally {
-	return engineTally{results: make(map[outcome]uint64), held: make(map[hindrance]uint64)}
+type hindrance struct {
+	rule   *ruleState
+	reason string
 }
 
 // spare counts what keeps a rule from acting on t, once.
-func (e *Engine) spare(t *track, r *rule, why string) {
-	h := hindrance{r.Name, why}
+func (e *Engine) spare(t *track, r *ruleState, why string) {
+	h := hindrance{r, why}
 	if !slices.Contains(t.spared, h) {
 		t.spared = append(t.spared, h)
-		e.tally.held[h]++
+		r.history.skips[why]++
 	}
 }
 
@@ -107,19 +93,19 @@ func guarded(why string) string {
 }
 
 // heldBack counts that a limit holds back an action of the rule.
-func (e *Engine) heldBack(r *rule, b budget, now sock.Instant) {
+func (e *Engine) heldBack(r *ruleState, b budget, now sock.Instant) {
 	reason := "limit_of_all_rules"
 	if b.own.free(now) == 0 {
 		reason = "limit"
 	}
-	e.tally.held[hindrance{r.Name, reason}]++
+	r.history.skips[reason]++
 }
 
 // Overview says how things stand.
 func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
-		Rules: make([]RuleOverview, len(e.program.rules)), States: maps.Clone(s.states),
+		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(s.states),
 		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.capabilities.Kill, WalkHangs: e.lookups.hangs, Spins: e.spinning(),
 	}
 	for c, wanted := range e.program.gaps {
@@ -127,48 +113,44 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 			o.Wanted, o.Interval = wanted, s.gap[c]
 		}
 	}
-	at := make(map[string]*RuleOverview, len(o.Rules))
-	for i := range o.Rules {
-		r := &e.program.rules[i]
-		o.Rules[i] = RuleOverview{
-			Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
-			Sockets: int(e.stats[i].sockets), Candidates: int(e.stats[i].candidates),
-			Results: make(map[rules.Kind]map[Result]uint64), HeldBack: make(map[string]uint64),
-		}
-		v := &o.Rules[i]
-		at[r.Name] = v
-		v.Held = len(e.lines[2*i].seats) + len(e.lines[2*i+1].seats)
-		v.FirstDue = Never
-		if next := e.stats[i].next; next != never {
-			v.FirstDue = max(0, next.Sub(now))
-		}
-		if oldest := e.stats[i].oldest; oldest != never {
-			v.Oldest = now.Sub(oldest)
-		}
-		for _, a := range r.Then {
-			v.Results[a.Kind] = make(map[Result]uint64)
-		}
-		if rg := e.groups[i]; rg != nil && r.grouped {
-			v.Firing, v.Pending, v.Groups = rg.in[Firing], rg.in[Pending], rg.shown(r)
-			if r.total && len(v.Groups) > 0 {
-				v.Sockets = v.Groups[0].Count
-				v.Candidates = v.Sockets
-			}
-		} else if rg != nil {
-			v.Firing = rg.in[Firing]
-		}
-	}
-	for k, n := range e.tally.results {
-		if v := at[k.rule]; v != nil && v.Results[k.kind] != nil {
-			v.Results[k.kind][k.result] = n
-		}
-	}
-	for k, n := range e.tally.held {
-		if v := at[k.rule]; v != nil {
-			v.HeldBack[k.reason] = n
-		}
+	for i, r := range e.rules {
+		o.Rules[i] = r.overview(now)
 	}
 	return o
+}
+
+// overview is what the rule holds.
+func (r *ruleState) overview(now sock.Instant) RuleOverview {
+	v := RuleOverview{
+		Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
+		Sockets: int(r.stats.sockets), Candidates: int(r.stats.candidates),
+		Held: len(r.history.real.seats) + len(r.history.dry.seats), FirstDue: Never,
+		Results: make(map[rules.Kind]map[Result]uint64), HeldBack: maps.Clone(r.history.skips),
+	}
+	if next := r.stats.next; next != never {
+		v.FirstDue = max(0, next.Sub(now))
+	}
+	if oldest := r.stats.oldest; oldest != never {
+		v.Oldest = now.Sub(oldest)
+	}
+	for _, a := range r.Then {
+		v.Results[a.Kind] = make(map[Result]uint64)
+	}
+	if rg := r.groups; rg != nil && r.grouped {
+		v.Firing, v.Pending, v.Groups = rg.in[Firing], rg.in[Pending], rg.shown(r.rule)
+		if r.total && len(v.Groups) > 0 {
+			v.Sockets = v.Groups[0].Count
+			v.Candidates = v.Sockets
+		}
+	} else if rg != nil {
+		v.Firing = rg.in[Firing]
+	}
+	for o, n := range r.history.results {
+		if v.Results[o.kind] != nil {
+			v.Results[o.kind][o.result] = n
+		}
+	}
+	return v
 }
 
 // shown are the groups that an overview has.

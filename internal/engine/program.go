@@ -16,7 +16,7 @@ type Program struct {
 	protect  []rules.Match
 	rules    []rule
 	index    *index
-	ported   []int                    // rules that measure port usage
+	ported   []*rule                  // that measure port usage
 	queries  [1 << classes]sock.Query // that answer all enabled rules of the classes
 	shares   bool                     // the question for both classes has no more of the many told
 	gaps     [classes]time.Duration   // wanted between two scans; 0: no rule in the class
@@ -25,6 +25,7 @@ type Program struct {
 
 type rule struct {
 	rules.Rule
+	position int // in the file
 	class    class
 	id       uint64 // sock.RuleSum of its name
 	volatile bool   // what it does not match now it may match later, in the same state
@@ -69,7 +70,7 @@ func Compile(set *rules.Set) *Program {
 		}
 		changes := func(m rules.Match) bool { return ssfilter.Volatile(m.Where) }
 		p.rules[i] = rule{
-			Rule: r, class: c, id: sock.RuleSum(r.Name), volatile: slices.ContainsFunc(r.Match, changes) || slices.ContainsFunc(r.Exclude, changes),
+			Rule: r, position: i, class: c, id: sock.RuleSum(r.Name), volatile: slices.ContainsFunc(r.Match, changes) || slices.ContainsFunc(r.Exclude, changes),
 			grouped: len(r.When) > 0, total: isTotal(&r), timed: slices.ContainsFunc(r.Match, func(m rules.Match) bool { return isTimed(&m) }),
 			destroys: slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive() }),
 			alerts:   slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }),
@@ -93,7 +94,7 @@ func Compile(set *rules.Set) *Program {
 		if p.rules[i].measures(rules.PortUsage) {
 			p.rules[i].class = populous
 			c = populous
-			p.ported = append(p.ported, i)
+			p.ported = append(p.ported, &p.rules[i])
 		}
 		if p.gaps[c] == 0 || gap < p.gaps[c] {
 			p.gaps[c] = gap
@@ -338,8 +339,7 @@ func (p *Program) dooms(s *sock.Socket) bool {
 	if s.MPTCP || among(p.protect, s) != ssfilter.False {
 		return false
 	}
-	for i, m := range p.index.candidates(s) {
-		r := &p.rules[i]
+	for r, m := range p.index.candidates(s) {
 		if r.destroys && !r.DryRun && (m.StalledFor > 0 || !InUse(s)) && min(lasts(m, s), atPresent(m, s)) == ssfilter.True && among(r.Exclude, s) == ssfilter.False {
 			return true
 		}

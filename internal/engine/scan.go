@@ -25,10 +25,11 @@ type Scan struct {
 	bounded       bool
 	room, reserve int
 	waited        waits // what the last scans left out
+	survey        bool  // every group may fire, and nothing is counted
 	precision     time.Duration
 	sent          sock.Instant
-	ports         *portUse            // nil: no rule asks, or they are not known
-	groups        map[int]*groupTally // by rule; nil: nothing is counted, and every group may fire
+	ports         *portUse    // nil: no rule asks, or they are not known
+	counts        []ruleCount // of each rule; what it counts for each rule
 }
 
 // ScanResult is what a whole scan found.
@@ -47,10 +48,15 @@ type ScanResult struct {
 	// ripens is when the first comes to count in a group by its age alone.
 	later, ripens sock.Instant
 
-	stats  []ruleStats // by rule
-	states [16]uint32  // sockets in each state
-	last   [16]uint64  // cookies
+	states [16]uint32 // sockets in each state
+	last   [16]uint64 // cookies
 	taken  int
+}
+
+// ruleCount is what a scan counts for one rule.
+type ruleCount struct {
+	stats  ruleStats
+	groups *groupTally // nil: it has none, or they cannot be measured
 }
 
 // ruleStats is what a scan shows of one rule.
@@ -66,19 +72,25 @@ type hit struct {
 }
 
 // Part tells scans for some of the rules from scans for others.
+// noStats is what is shown of a rule before the first scan.
+var noStats = ruleStats{oldest: never, next: never}
+
 func (l *Scan) Part() int { return int(l.of) }
 
 // Begin starts a finding; sent is when the request went out.
 func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 	l.sent = sent
-	f := &ScanResult{scan: l, later: never, ripens: never, stats: make([]ruleStats, len(l.program.rules))}
-	for i := range f.stats {
-		f.stats[i].oldest, f.stats[i].next = never, never
+	if l.counts == nil {
+		l.counts = make([]ruleCount, len(l.program.rules))
 	}
-	for _, g := range l.groups {
-		g.begin()
+	for i := range l.counts {
+		c := &l.counts[i]
+		c.stats = noStats
+		if c.groups != nil {
+			c.groups.begin()
+		}
 	}
-	return f
+	return &ScanResult{scan: l, later: never, ripens: never}
 }
 
 // Take looks at one socket of the answer. A socket whose age the kernel keeps,
@@ -93,13 +105,12 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	f.states[int(s.State)%len(f.states)]++
 	t := timesOf(s, l.sent, got, l.precision)
 	due, candidate, ages := never, false, false
-	for i, m := range l.program.index.candidates(s) {
-		r := &l.program.rules[i]
+	for r, m := range l.program.index.candidates(s) {
 		if !l.of.has(r.class) {
 			continue
 		}
 		candidate = true
-		if r.grouped && !l.fires(i, s) {
+		if r.grouped && !l.fires(r, s) {
 			ages = ages || isTimed(m)
 			continue
 		}
@@ -208,8 +219,8 @@ func (q *byDue) Pop() any {
 // usePort counts the socket's local port, if it is one that connect(2) may choose.
 func (f *ScanResult) usePort(s *sock.Socket) {
 	path, omitted := f.scan.ports.use(s)
-	for _, i := range f.scan.program.ported {
-		switch g := f.scan.groups[i]; {
+	for _, r := range f.scan.program.ported {
+		switch g := f.scan.counts[r.position].groups; {
 		case g == nil || path == 0 && !omitted || g.hasPath(path) || !usesPort(g.rule, s):
 		case omitted:
 			g.omitted++
@@ -235,11 +246,11 @@ func (f *ScanResult) again(cookie uint64) bool {
 }
 
 // fires reports whether the socket may be acted on for a rule about groups.
-func (l *Scan) fires(rule int, s *sock.Socket) bool {
-	if l.groups == nil {
-		return l.program.rules[rule].destroys
+func (l *Scan) fires(r *rule, s *sock.Socket) bool {
+	if l.survey {
+		return r.destroys
 	}
-	g := l.groups[rule]
+	g := l.counts[r.position].groups
 	return g != nil && g.fires(s)
 }
 
@@ -247,28 +258,29 @@ func (l *Scan) fires(rule int, s *sock.Socket) bool {
 // times. Only who matches for certain counts; protected ones do.
 func (f *ScanResult) count(s *sock.Socket, t *times, got sock.Instant) {
 	l := f.scan
-	last, excluded, candidate, full := noRule, false, false, false
+	var last *rule
+	excluded, candidate, full := false, false, false
 	since := t.entered.safe
 	if s.State == ssfilter.Listening {
 		since = never // of such a socket nothing tells
 	}
-	for i, m := range l.program.index.candidates(s) {
-		r := &l.program.rules[i]
+	for r, m := range l.program.index.candidates(s) {
 		if !l.of.has(r.class) {
 			continue
 		}
-		if i != last {
-			last, candidate, full = i, false, false
+		if r != last {
+			last, candidate, full = r, false, false
 			excluded = among(r.Exclude, s) != ssfilter.False
 		}
-		stays, g := lasts(m, s), l.groups[i]
+		count := &l.counts[r.position]
+		stays, g := lasts(m, s), count.groups
 		if g != nil && stays != ssfilter.False {
 			g.recall(s.ID.Cookie)
 		}
 		if excluded || full || min(stays, atPresent(m, s)) != ssfilter.True {
 			continue
 		}
-		stats := &f.stats[i]
+		stats := &count.stats
 		if !candidate {
 			candidate = true
 			stats.candidates++

@@ -154,23 +154,22 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	s.scanning = &Scan{
 		Query: e.program.queries[of], program: e.program, of: of,
 		horizon: e.horizon(of, now), known: e.known(), precision: e.config.Precision,
-		groups:  make(map[int]*groupTally),
+		counts:  make([]ruleCount, len(e.rules)),
 		bounded: e.config.MaxTracks > 0,
 	}
 	s.scanning.room, s.scanning.reserve = e.room()
 	s.scanning.waited = s.waited
 	asks, portless := false, false
 	var expect int // paths
-	for i := range e.program.rules {
-		r := &e.program.rules[i]
+	for i, r := range e.rules {
 		switch {
 		case !r.grouped || !r.sampled() || !of.has(r.class):
 		case in.Ports == nil && r.measures(rules.PortUsage):
 			asks, portless = true, true // what is not measured changes nothing
 		default:
 			asks = asks || r.measures(rules.PortUsage)
-			expect = max(expect, e.groups[i].paths)
-			s.scanning.groups[i] = newGroupTally(r, e.groups[i])
+			expect = max(expect, r.groups.paths)
+			s.scanning.counts[i].groups = newGroupTally(r.rule, r.groups)
 		}
 	}
 	if asks && !portless {
@@ -272,35 +271,34 @@ func (e *Engine) atMost(of classSet, in CountersRead) {
 		return
 	}
 	n := uint32(min(in.TimeWait, math.MaxInt32))
-	for i := range e.program.rules {
-		r := &e.program.rules[i]
+	for _, r := range e.rules {
 		if !r.sampled() || !of.has(r.class) {
 			continue
 		}
-		stats := &e.stats[i]
+		stats := &r.stats
 		stats.sockets, stats.candidates = min(stats.sockets, n), min(stats.candidates, n)
 		if n == 0 {
 			stats.oldest, stats.next = never, never
 		}
-		if rg := e.groups[i]; rg != nil {
-			rg.atMost(r, int(n))
+		if r.groups != nil {
+			r.groups.atMost(r.rule, int(n))
 		}
 	}
 }
 
 // nothingCame notes that no segment has come since the last scan, and so no socket.
 func (e *Engine) nothingCame(of classSet, until sock.Instant) {
-	for i := range e.program.rules {
-		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && e.groups[i] != nil {
-			e.groups[i].still = until
+	for _, r := range e.rules {
+		if r.sampled() && of.has(r.class) && r.groups != nil {
+			r.groups.still = until
 		}
 	}
 }
 
 // unseen reports whether groups of the classes wait for the first scan.
 func (e *Engine) unseen(of classSet) bool {
-	for i := range e.program.rules {
-		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && r.grouped && e.groups[i].scanned == 0 {
+	for _, r := range e.rules {
+		if r.sampled() && of.has(r.class) && r.grouped && r.groups.scanned == 0 {
 			return true
 		}
 	}
@@ -310,8 +308,8 @@ func (e *Engine) unseen(of classSet) bool {
 // astir reports whether a group of the classes is about to fire, or does: what
 // becomes of it only scans tell.
 func (e *Engine) astir(of classSet) bool {
-	for i := range e.program.rules {
-		if r := &e.program.rules[i]; r.sampled() && of.has(r.class) && e.groups[i] != nil && e.groups[i].astir() {
+	for _, r := range e.rules {
+		if r.sampled() && of.has(r.class) && r.groups != nil && r.groups.astir() {
 			return true
 		}
 	}
@@ -499,15 +497,14 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 	if l.ports != nil {
 		l.ports.finish()
 	}
-	for i := range e.program.rules {
-		r := &e.program.rules[i]
+	for i, r := range e.rules {
 		if !r.sampled() || !l.of.has(r.class) {
 			continue
 		}
-		e.stats[i] = f.stats[i]
-		t, rg := l.groups[i], e.groups[i]
+		r.stats = l.counts[i].stats
+		t, rg := l.counts[i].groups, r.groups
 		if t != nil {
-			e.take(i, t, l.ports, sent, now)
+			e.take(r, t, l.ports, sent, now)
 		}
 		if rg == nil {
 			continue
@@ -516,7 +513,7 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 		if t != nil || !r.grouped {
 			rg.scanned = now
 		}
-		if due := rg.nextFiring(r); due != never {
+		if due := rg.nextFiring(r.rule); due != never {
 			s.next[r.class] = min(s.next[r.class], s.soonest(r.class, max(now, due)))
 		}
 	}

@@ -213,8 +213,8 @@ func BenchmarkAsked(b *testing.B) {
 		if p := e.Step(benchStart, in); len(p.Act) != askBatch {
 			b.Fatalf("%d acts, want %d", len(p.Act), askBatch)
 		}
-		e.budgets.all.underWay = 0
-		e.budgets.own[e.program.rules[0].id].underWay = 0
+		e.limit.underWay = 0
+		e.rules[0].history.real.underWay = 0
 	}
 }
 

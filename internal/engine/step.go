@@ -170,5 +170,6 @@ type Action struct {
 	Waited     bool          // a limit held it back until it came to nothing
 	Seq        uint64        // of the record of its intent, in Outcome and after
 	At         sock.Instant  // when it was done, or was not; 0: nothing was tried
-	basis      *basis        // in Plan.Act: what it was decided on
+	of         *ruleState
+	basis      *basis // in Plan.Act: what it was decided on
 }

@@ -110,8 +110,8 @@ func BenchmarkGroup(b *testing.B) {
 						runtime.ReadMemStats(&after)
 						most = after.HeapAlloc - before.HeapAlloc
 					}
-					if len(f.hits) > 0 || int(e.stats[0].sockets) != many {
-						b.Fatalf("%d counted, %d hits", e.stats[0].sockets, len(f.hits))
+					if len(f.hits) > 0 || int(e.rules[0].stats.sockets) != many {
+						b.Fatalf("%d counted, %d hits", e.rules[0].stats.sockets, len(f.hits))
 					}
 					now = now.Add(30 * time.Second)
 					e.Step(now, nil)
@@ -155,8 +155,8 @@ func BenchmarkFiring(b *testing.B) {
 			} else {
 				again += took
 			}
-			if want := many; e.groups[0].in[Firing] != want || len(p.Alerts) != mostAlarms+1 {
-				b.Fatalf("%d groups fire, %d alarms", e.groups[0].in[Firing], len(p.Alerts))
+			if want := many; e.rules[0].groups.in[Firing] != want || len(p.Alerts) != mostAlarms+1 {
+				b.Fatalf("%d groups fire, %d alarms", e.rules[0].groups.in[Firing], len(p.Alerts))
 			}
 			now = now.Add(30 * time.Second)
 			e.Step(now, nil)

@@ -40,14 +40,14 @@ type track struct {
 	aged    bool        // a rule about groups asks for its age, of which the kernel alone knows less
 	spared  []hindrance // what kept rules from acting on it, each told once
 
-	order        sock.Instant // among those due at the same instant, the lowest comes first
-	rule, action int          // of the act held back or under way
-	budget       budget       // of the act under way
-	failures     int          // of acts on it
-	again        sock.Instant // after a failure: no act before
-	act          *Action      // the kernel was told; to be confirmed
-	unsure       bool         // its answer to that was lost
-	survived     bool         // it was told, and still shows the socket: nothing more is done
+	order    sock.Instant // among those due at the same instant, the lowest comes first
+	rule     *ruleState   // of the act held back or under way
+	action   int
+	failures int          // of acts on it
+	again    sock.Instant // after a failure: no act before
+	act      *Action      // the kernel was told; to be confirmed
+	unsure   bool         // its answer to that was lost
+	survived bool         // it was told, and still shows the socket: nothing more is done
 
 	holders  *Holders
 	wanted   bool         // its holders are being looked for
@@ -69,8 +69,9 @@ const (
 )
 
 type mark struct {
-	rule, action int
-	open         bool // it was held back, or failed: still to be done
+	rule   *ruleState
+	action uint32
+	open   bool // it was held back, or failed: still to be done
 }
 
 func newTrack(id sock.ID, state ssfilter.State) *track {
@@ -226,9 +227,9 @@ func retransBy(age time.Duration) uint8 {
 }
 
 // marked returns what was done or said about an action of a rule.
-func (t *track) marked(rule, action int) *mark {
+func (t *track) marked(rule *ruleState, action int) *mark {
 	for i := range t.marks {
-		if t.marks[i].rule == rule && t.marks[i].action == action {
+		if t.marks[i].rule == rule && int(t.marks[i].action) == action {
 			return &t.marks[i]
 		}
 	}
@@ -236,21 +237,21 @@ func (t *track) marked(rule, action int) *mark {
 }
 
 // mark notes that an action of a rule was done.
-func (t *track) mark(rule, action int) {
+func (t *track) mark(rule *ruleState, action int) {
 	if m := t.marked(rule, action); m != nil {
 		m.open = false
 		return
 	}
-	t.marks = append(t.marks, mark{rule: rule, action: action})
+	t.marks = append(t.marks, mark{rule: rule, action: uint32(action)})
 }
 
 // unmark notes that it is as if the action of a rule had not been done.
-func (t *track) unmark(rule, action int) {
-	t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.rule == rule && m.action == action })
+func (t *track) unmark(rule *ruleState, action int) {
+	t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.rule == rule && int(m.action) == action })
 }
 
 // reopen lets an action of a rule be done again.
-func (t *track) reopen(rule, action int) {
+func (t *track) reopen(rule *ruleState, action int) {
 	if m := t.marked(rule, action); m != nil {
 		m.open = true
 	}

@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"cmp"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// ruleState is all that is known of one rule. Whatever concerns a rule points
+// here. A reload keeps the pointer where the rule says what it said; where it
+// does not, the old state is marked as replaced, and nothing but its history is
+// used again.
+type ruleState struct {
+	*rule                // what the rule says
+	history  *history    // what is known by its name
+	groups   *ruleGroups // nil: it has none
+	stats    ruleStats   // of the last whole scan
+	replaced bool
+}
+
+// history is what is known of a rule by its name: it goes on while the rule
+// changes, and while it is away, so that a reload neither resets a counter nor
+// gives a rule a second helping of its limit.
+type history struct {
+	name      string // empty until a rule of that name is in force
+	real, dry throttle
+	results   map[outcome]uint64
+	skips     map[string]uint64 // how often something kept the rule from acting, by what
+}
+
+type outcome struct {
+	kind   rules.Kind
+	result Result
+}
+
+// throttle is the limit of a rule: the window of its actions, and what waits for
+// room in it. A dry run has a throttle of its own.
+type throttle struct {
+	window
+	queue
+	released int // let go on, and not decided yet
+
+	// Since the last summary:
+	kind        rules.Kind
+	began, left int // sockets that began to wait, and that waited and are not acted on
+}
+
+func (h *history) throttle(dry bool) *throttle {
+	if dry {
+		return &h.dry
+	}
+	return &h.real
+}
+
+// historyOf returns what is known under a rule's id, which is new where nothing is.
+func (e *Engine) historyOf(id uint64) *history {
+	h := e.histories[id]
+	if h == nil {
+		h = &history{results: make(map[outcome]uint64), skips: make(map[string]uint64)}
+		e.histories[id] = h
+	}
+	return h
+}
+
+// replaceRules puts the rules of a program in force. What was done, said and
+// found for a rule stays as long as the rule says the same.
+func (e *Engine) replaceRules(p *Program, now sock.Instant) {
+	before := make(map[string]*ruleState, len(e.rules))
+	for _, rs := range e.rules {
+		before[rs.Name] = rs
+	}
+	after := make([]*ruleState, len(p.rules))
+	for i := range p.rules {
+		r := &p.rules[i]
+		rs := before[r.Name]
+		if rs != nil && rs.Sum == r.Sum {
+			delete(before, r.Name)
+			rs.rule = r
+		} else {
+			rs = &ruleState{rule: r, history: e.historyOf(r.id), stats: noStats}
+			rs.history.name = r.Name
+		}
+		after[i] = rs
+		for _, a := range r.Then {
+			if a.Kind.Destructive() {
+				rs.history.real.limit, rs.history.dry.limit = a.Limit, a.Limit
+			}
+		}
+	}
+	for _, rs := range e.rules {
+		if before[rs.Name] == rs {
+			e.retire(rs, now)
+		}
+	}
+	e.rules = after
+	e.limit.limit, e.dryLimit.limit = p.settings.Limit, p.settings.Limit
+	for _, h := range e.histories {
+		h.real.queue, h.real.released, h.dry.queue, h.dry.released = queue{}, 0, queue{}, 0
+	}
+	for _, rs := range e.rules {
+		if rs.groups != nil || !rs.Enabled || !rs.grouped && !rs.alerts {
+			continue
+		}
+		rs.groups = newRuleGroups()
+		for _, k := range e.revived[sock.RuleSum(rs.Sum)] {
+			rs.groups.revive(&k, rs.rule, now)
+		}
+	}
+	if !e.fallback {
+		e.turned = e.turned || len(e.revived) > 0 // some may be of rules that are no more
+		e.revived = nil
+	}
+}
+
+// retire ends the alarms of a rule that is in force no more.
+func (e *Engine) retire(rs *ruleState, now sock.Instant) {
+	rs.replaced = true
+	if rs.groups == nil {
+		return
+	}
+	if !rs.DryRun {
+		e.silence(rs, now)
+	}
+	e.turned = true
+}
+
+func byName(a, b *ruleState) int { return cmp.Compare(a.Name, b.Name) }
