@@ -14,7 +14,7 @@ type act struct {
 	given   given
 	options *yaml.Node
 
-	summary, description *message // of an alert
+	summary, description *yaml.Node // of an alert
 }
 
 var killTable = table[act]{what: "kill", keys: []key[act]{

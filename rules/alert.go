@@ -31,8 +31,8 @@ const defaultKeepFiringFor = 5 * time.Minute
 var alertTable = table[act]{what: "alert", keys: []key[act]{
 	field("to", "receivers by name; absent: all of them", anyOf(text), func(a *act) *[]string { return &a.alert().To }),
 	field("severity", "the label severity; absent: warning", labelValue, func(a *act) *string { return &a.alert().Severity }),
-	field("summary", "a template of one line; absent: sockdog's own words", messageTemplate, func(a *act) **message { return &a.summary }),
-	field("description", "a template of more than that", messageTemplate, func(a *act) **message { return &a.description }),
+	field("summary", "a template of one line; absent: sockdog's own words", templateText, func(a *act) **yaml.Node { return &a.summary }),
+	field("description", "a template of more than that", templateText, func(a *act) **yaml.Node { return &a.description }),
 	field("labels", "more labels of the alert; never a measured value", labels, func(a *act) *map[string]string { return &a.alert().Labels }),
 	field("keep_firing_for", "how long the alert goes on after its group has ended; absent: 5m where the rule also acts, else not at all",
 		duration, func(a *act) *time.Duration { return &a.alert().KeepFiringFor }),
@@ -129,12 +129,7 @@ func (p *parser) checkAlert(d *draft, a *act, known map[string]bool, names []str
 		p.report(a.given["labels"], "severity is an option beside labels, not one of them")
 	}
 	p.checkLabels(d, notice.Labels, a.given["labels"])
-	if p.checkKeys(d, a.summary); a.summary != nil {
-		notice.Summary = a.summary.Template
-	}
-	if p.checkKeys(d, a.description); a.description != nil {
-		notice.Description = a.description.Template
-	}
+	notice.Summary, notice.Description = p.message(d, a.summary), p.message(d, a.description)
 	if a.After > 0 && !d.given.has("when") {
 		p.report(a.given["after"], "after counts from when a group fires: it needs when")
 	}

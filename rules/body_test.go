@@ -8,13 +8,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sockdog/sockdog/rules/internal/templates"
 )
+
+func readBody(text string) (*Body, *templates.Mistake) {
+	tries := maxBodyTries
+	t, wrong := notificationLanguage().ParseJSON(text, &tries)
+	if wrong != nil {
+		return nil, wrong
+	}
+	return &Body{t}, nil
+}
 
 func readyBody(t *testing.T, text string) *Body {
 	t.Helper()
-	b, slips := (&parser{}).readBody(text)
-	if len(slips) > 0 {
-		t.Fatalf("%s: %v", text, slips)
+	b, wrong := readBody(text)
+	if wrong != nil {
+		t.Fatalf("%s: %v", text, wrong)
 	}
 	return b
 }
@@ -78,7 +89,7 @@ func TestBadBodies(t *testing.T) {
 		`[{{range .Alerts}}"{{.Rule}}"{{end}}]`:                          "within range and with, the dot is something else: write $.Rule",
 		`[{{range .Alerts}}{{¦.Status}}{{end}}]`:                         "the body is no JSON where there are several alerts",
 		`{"a": "{{if .Page}}"{{else}}{{end}}`:                            "one branch of this ends within quotes, and the other does not",
-		`["{{range .Alerts}}{{.Status}}"{{end}}]`:                        "each turn of this must close the quotes",
+		`["{{range .Alerts}}{{.Status}}"{{end}}]`:                        "each turn of a range must close the quotes",
 		`["{{range .Alerts}}x", "{{break}}{{end}}"]`:                     "", // closes what it opens
 		`[{{range .Alerts}}"{{break}}"{{end}}]`:                          "each turn of a range must close the quotes",
 		`{"a": "\{{.Text}}"}`:                                            "the backslash before this would escape",
@@ -92,22 +103,22 @@ func TestBadBodies(t *testing.T) {
 		`{{range .Labels}}{{end}}`:                                               `unknown field "Labels" in a body`,
 		`{{range .Alerts}}{{range $.Alerts}}{{end}}{{end}}`:                      "a range has no place within a range",
 		`{{range (index .Alerts 0).Labels}}{{end}}`:                              "range goes over .Alerts and nothing else",
-		`{"a": {{index .Alerts "x"}}}`:                                           "index fails",
+		`{"a": {{index .Alerts "x"}}}`:                                           "cannot index slice/array with type string",
 		`{{template "x"}}`:                                                       "",
 		`{{define "x"}}{{end}}{}`:                                                "define, block and template have no place",
 		"{\"a\": \"¦\x00\"}":                                                     "JSON holds no control characters",
 		`{"a": {{index .Alerts 5}}}`:                                             "out of range",
 	} {
 		t.Run(text, func(t *testing.T) {
-			b, slips := (&parser{}).readBody(strings.Replace(text, "¦", "", 1))
+			_, wrong := readBody(strings.Replace(text, "¦", "", 1))
 			switch {
 			case want == "":
-			case b != nil || len(slips) == 0:
+			case wrong == nil:
 				t.Errorf("it is taken, want %q", want)
-			case !strings.Contains(slips[0].text, want):
-				t.Errorf("%q, want %q", slips[0].text, want)
-			case strings.Contains(text, "¦") && slips[0].offset != strings.Index(text, "¦"):
-				t.Errorf("%q is at %d, want %d", slips[0].text, slips[0].offset, strings.Index(text, "¦"))
+			case !strings.Contains(wrong.Text, want):
+				t.Errorf("%q, want %q", wrong.Text, want)
+			case strings.Contains(text, "¦") && wrong.Offset != strings.Index(text, "¦"):
+				t.Errorf("%q is at %d, want %d", wrong.Text, wrong.Offset, strings.Index(text, "¦"))
 			}
 		})
 	}
@@ -133,7 +144,7 @@ func TestBodyFieldsAreDocumented(t *testing.T) {
 
 // A body is no longer than a message, and takes no longer than that.
 func TestLongBody(t *testing.T) {
-	n := bodyTrials()[0].Notification
+	n := *bodyTrials()[0].Data.(*Notification)
 	for range 500 {
 		n.Alerts = append(n.Alerts, NotifiedAlert{Description: strings.Repeat("x", 8<<10)})
 	}
@@ -146,7 +157,7 @@ func TestLongBody(t *testing.T) {
 
 // What is JSON only with some events is no message with the others.
 func TestBodyThatFails(t *testing.T) {
-	n := bodyTrials()[0].Notification
+	n := *bodyTrials()[0].Data.(*Notification)
 	b := readyBody(t, `{"a": 1{{if eq .Firing 7}}{{if eq .Firing 8}}{{else}}, "b": {{(index .Alerts 1).Status}}{{end}}{{end}}}`)
 	n.Firing = 7
 	if said, err := b.Render(&n); err == nil || !strings.Contains(err.Error(), "the body fails: ") {
@@ -168,7 +179,7 @@ func TestManyConditions(t *testing.T) {
 	var file strings.Builder
 	file.WriteString("receivers:\n")
 	for i := range maxReceivers + 1 {
-		fmt.Fprintf(&file, "  r%d: {webhook: {url_env: A, body: '%s'}}\n", i, body(maxConditions/2))
+		fmt.Fprintf(&file, "  r%d: {webhook: {url_env: A, body: '%s'}}\n", i, body(16))
 	}
 	file.WriteString("rules: []\n")
 	start := time.Now()
@@ -179,8 +190,8 @@ func TestManyConditions(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "a file has at most 64 receivers") {
 		t.Error(err)
 	}
-	if _, slips := (&parser{}).readBody(body(maxConditions)); len(slips) == 0 || !strings.Contains(slips[0].text, "at most 32 conditions, and this has 64") {
-		t.Error(slips)
+	if _, wrong := readBody(body(32)); wrong == nil || !strings.Contains(wrong.Text, "at most 32 conditions, and this has 64") {
+		t.Error(wrong)
 	}
 }
 
@@ -193,20 +204,18 @@ func FuzzBody(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		b, slips := (&parser{}).readBody(text)
-		if (b == nil) != (len(slips) > 0) {
-			t.Fatalf("%v, %v", b, slips)
+		b, wrong := readBody(text)
+		if (b == nil) != (wrong != nil) {
+			t.Fatalf("%v, %v", b, wrong)
 		}
-		for _, s := range slips {
-			if s.offset < 0 || s.offset > len(text) {
-				t.Errorf("%v is not in the text", s)
-			}
+		if wrong != nil && (wrong.Offset < 0 || wrong.Offset > len(text)) {
+			t.Errorf("%v is not in the text", wrong)
 		}
 		if b == nil {
 			return
 		}
 		for _, trial := range bodyTrials() {
-			if said, err := b.Render(&trial.Notification); err != nil || !json.Valid(said) {
+			if said, err := b.Render(trial.Data.(*Notification)); err != nil || !json.Valid(said) {
 				t.Errorf("%s: %s, %v", fmt.Sprintf("%q", text), said, err)
 			}
 		}

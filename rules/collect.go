@@ -2,10 +2,7 @@ package rules
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -122,57 +119,4 @@ func (p *parser) sorted() Problems {
 		all[len(all)-1].more = p.more
 	}
 	return all
-}
-
-// explanation is the words of a problem, put together only where they are shown.
-type explanation struct {
-	format string
-	args   []any
-}
-
-// errorf is fmt.Errorf for what a rules file says: its values may be of any length, and
-// are cut. Text of our own is a phrase.
-func errorf(format string, args ...any) error {
-	if false {
-		_ = fmt.Sprintf(format, args...) // for go vet
-	}
-	return explanation{format, args}
-}
-
-// phrase is a part of a message that is told in full.
-type phrase string
-
-const (
-	maxShown = 100  // bytes of a value that a message repeats
-	maxWords = 1000 // bytes of a message
-)
-
-func (e explanation) Error() string {
-	args := slices.Clone(e.args)
-	for i, arg := range args {
-		if text, ok := arg.(string); ok {
-			args[i] = cutTo(text, maxShown)
-		}
-	}
-	return cutTo(fmt.Sprintf(e.format, args...), maxWords)
-}
-
-// cutTo shortens a text that is longer than that.
-func cutTo(text string, length int) string {
-	if len(text) <= length {
-		return text
-	}
-	for length > 0 && !utf8.RuneStart(text[length]) {
-		length--
-	}
-	return text[:length] + "..."
-}
-
-// list is words with commas between them, as many as a message takes.
-func list(words []string) phrase {
-	const most = 30
-	if more := len(words) - most; more > 0 {
-		return phrase(fmt.Sprintf("%s and %d more", strings.Join(words[:most], ", "), more))
-	}
-	return phrase(strings.Join(words, ", "))
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/rules/internal/templates"
 )
 
 func TestGroups(t *testing.T) {
@@ -91,10 +93,10 @@ func TestRenderIsBounded(t *testing.T) {
 receivers: {a: {webhook: {url: "http://a"}}}
 rules: [{name: a, match: {state: close-wait}, when: count > 1, then: [{alert: {summary: '{{.About}}{{.About}}'}}]}]
 `)
-	e := Event{About: strings.Repeat("x", maxMessage-1)}
+	e := Event{About: strings.Repeat("x", templates.MaxBytes-1)}
 	text, err := set.Rules[0].Then[0].Alert.Summary.Render(&e)
-	if len(text) != maxMessage+len("...") || err != nil {
-		t.Errorf("%d bytes, %v; want %d", len(text), err, maxMessage+3)
+	if len(text) != templates.MaxBytes+len("...") || err != nil {
+		t.Errorf("%d bytes, %v; want %d", len(text), err, templates.MaxBytes+3)
 	}
 }
 

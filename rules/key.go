@@ -1,13 +1,13 @@
 package rules
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // A table names the keys of one mapping of the format. It is what the parser
@@ -291,32 +291,6 @@ func wholes[V any](list value[[]*V]) value[[]*V] {
 	})
 }
 
-// unknown says that a name is none of those known, and which is the nearest.
-func unknown(kind phrase, name string, where phrase, known []string) error {
-	return unknownName{kind, where, name, known}
-}
-
-type unknownName struct {
-	kind, where phrase
-	name        string
-	known       []string
-}
-
-func (u unknownName) Error() string {
-	word, _, several := strings.Cut(u.name, " ")
-	said := errorf("unknown %s %q in %s", u.kind, u.name, u.where).Error()
-	switch near := nearest(u.name, u.known); {
-	case len(near) > 0:
-		return fmt.Sprintf("%s: did you mean %s?", said, either(near))
-	case several && slices.Contains(u.known, word):
-		return fmt.Sprintf("%s: put a colon after %s", said, word)
-	case len(u.known) == 0:
-		return said + ": there is none"
-	default:
-		return fmt.Sprintf("%s: there are %s", said, list(u.known))
-	}
-}
-
 // unknownKey is unknownName for a key: some are known, and not accepted yet.
 type unknownKey struct {
 	name            string
@@ -329,11 +303,11 @@ func (u unknownKey) Error() string {
 	meant := slices.DeleteFunc(slices.Clone(near), func(name string) bool { return !slices.Contains(u.accepted, name) })
 	switch {
 	case len(meant) > 0:
-		return errorf("unknown key %q in %s: did you mean %s?", u.name, u.where, phrase(either(meant))).Error()
+		return errorf("unknown key %q in %s: did you mean %s?", u.name, u.where, phrase(message.Either(meant))).Error()
 	case len(near) > 0:
 		return errorf("unknown key %q in %s, and %s is not supported here", u.name, u.where, list(near)).Error()
 	}
-	return unknownName{"key", u.where, u.name, u.accepted}.Error()
+	return unknown("key", u.name, u.where, u.accepted).Error()
 }
 
 // near are the keys that may have been meant, accepted or not.
@@ -348,67 +322,3 @@ func (u unknownKey) near() []string {
 var synonyms = map[string][]string{"address": sides, "addr": sides, "ip": sides, "host": sides, "network": sides, "cidr": sides}
 
 var sides = []string{"src", "dst"}
-
-// either is one name in quotes, or several of which one may be meant.
-func either(names []string) string {
-	quoted := make([]string, 0, len(names))
-	for _, name := range names {
-		quoted = append(quoted, strconv.Quote(name))
-	}
-	return strings.Join(quoted, " or ")
-}
-
-// nearest returns the names that a slip of the hand would turn into what was written:
-// those that are equally near, and none where none is near.
-func nearest(written string, names []string) []string {
-	if len(written) > 64 {
-		return nil
-	}
-	fold := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "_")) }
-	written = fold(written)
-	var best []string
-	least := max(1, len(written)/3)
-	for _, name := range names {
-		folded := fold(name)
-		begins := len(written) >= 3 && strings.HasPrefix(folded, written)
-		if apart := len(written) - len(folded); !begins && (apart > least || -apart > least) {
-			continue
-		}
-		d := distance(written, folded)
-		if begins {
-			d = min(d, 1)
-		}
-		if d < least {
-			best, least = nil, d
-		}
-		if d == least {
-			best = append(best, name)
-		}
-	}
-	return best
-}
-
-// distance is the number of characters to insert, remove, replace or swap with
-// their neighbour to turn a into b (optimal string alignment).
-func distance(a, b string) int {
-	rows := make([]int, 3*(len(b)+1)) // two rows ago, one row ago, and this one
-	before, last, row := rows[:len(b)+1], rows[len(b)+1:2*(len(b)+1)], rows[2*(len(b)+1):]
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		before, last, row = last, row, before
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			replace := last[j-1]
-			if a[i-1] != b[j-1] {
-				replace++
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, replace)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-	}
-	return row[len(b)]
-}

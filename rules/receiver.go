@@ -131,6 +131,7 @@ type address struct {
 	given    given
 	tlsGiven given
 	headers  []header
+	body     *yaml.Node
 }
 
 // header is a header with the place of its name.
@@ -173,7 +174,7 @@ func addressTable(form Form) table[address] {
 	if form == Webhook {
 		t.keys = append(t.keys,
 			field("format", "how messages are written; absent: as Alertmanager's webhooks write them", format, func(a *address) *Format { return &a.Format }),
-			field("body", "a template of the JSON to send, in the place of a format", bodyTemplate, func(a *address) **Body { return &a.Body }),
+			field("body", "a template of the JSON to send, in the place of a format", bodyText, func(a *address) **yaml.Node { return &a.body }),
 			field("routing_key_file", "for the format pagerduty: a file that holds the integration key, read each time",
 				fromFile, func(a *address) *Source { return &a.RoutingKey }),
 			field("routing_key_env", "for the format pagerduty: the environment variable that holds the integration key",
@@ -359,6 +360,7 @@ func (p *parser) checkAddress(a *address, at *yaml.Node) {
 		p.checkURLs(a, a.given[where[0]])
 	}
 	p.checkFormat(a)
+	a.Body = p.body(a.body)
 	p.checkHeaders(a)
 	p.checkTLS(a)
 }

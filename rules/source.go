@@ -33,8 +33,6 @@ type parser struct {
 	// read twice, so that only an alias bomb uses it up.
 	budget int
 
-	bodyTries int // of single branches of bodies
-
 	// hidden are the lines, from 0, in which a secret may stand; nil: the text is not
 	// decoded, or not yet. names are the words that are none.
 	hidden []bool
@@ -44,10 +42,11 @@ type parser struct {
 	at    cursor              // where the last node was
 	users map[string]lookedUp // by name
 
-	// The templates that were read, by their text, and the bytes of all.
-	templates    map[string]readOnce[*message]
-	bodies       map[string]readOnce[*Body]
+	// The templates that were read, the bytes of all, and how many branches of bodies may
+	// still be tried.
+	templates    map[templateKey]readTemplate
 	templateText int
+	bodyTries    int
 }
 
 // newParser reads the text. It reports false where the text is not one that
@@ -59,7 +58,7 @@ func newParser(r io.Reader) (*parser, bool, error) {
 	}
 	p := &parser{
 		names: map[string]bool{"<<": true}, users: map[string]lookedUp{},
-		templates: map[string]readOnce[*message]{}, bodies: map[string]readOnce[*Body]{},
+		templates: map[templateKey]readTemplate{}, bodyTries: maxBodyTries,
 	}
 	for _, names := range [][]string{
 		fileTable.names(), choiceTable.names(), addressTable(Webhook).names(), basicAuthTable.names(), tlsTable.names(),

@@ -3,16 +3,15 @@ package rules
 import (
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"math"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"text/template"
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/templates"
 )
 
 // Event is what the templates of an alert can say, such as {{.Count}}. Where a
@@ -37,241 +36,147 @@ type Event struct {
 	Peers        string            // towards whom most of the sockets are, as far as is known
 }
 
-// trial is an event to try a template with.
-type trial struct {
-	when string // in words
-	Event
+// Template is a text/template over an Event that was tried when it was read. It
+// says at most 8 KiB, in a time that its length bounds: there is no loop but over
+// the keys of a group.
+type Template struct{ *templates.Template }
+
+// Render says what the template makes of the event, cut off where it is too long.
+func (t *Template) Render(e *Event) (string, error) {
+	said, err := t.Execute(e, templates.MaxBytes)
+	switch {
+	case errors.Is(err, templates.ErrLong):
+		return said + "...", nil
+	case err != nil:
+		return "", fmt.Errorf("the template fails: %w", err)
+	}
+	return said, nil
 }
 
-// trials are events of the usual kind and of the extremes.
-func trials() []trial {
+// groupValues are values of what a rule can group by.
+func groupValues() map[string]string {
+	return map[string]string{
+		string(ByDst): "192.0.2.17", string(ByDport): "5432", string(BySrc): "192.0.2.18", string(BySport): "40000",
+		string(ByState): "close-wait", string(ByUser): "1000",
+	}
+}
+
+// eventTrials are events of the usual kind and of the extremes.
+func eventTrials() []templates.Trial {
 	firing := Event{
-		Status: "firing", Rule: "rule", About: "description", Instance: "host", When: "count > 1",
-		Group: map[string]string{
-			string(ByDst): "192.0.2.17", string(ByDport): "5432", string(BySrc): "192.0.2.18", string(BySport): "40000",
-			string(ByState): "close-wait", string(ByUser): "1000",
-		},
+		Status: "firing", Rule: "rule", About: "description", Instance: "host", When: "count > 1", Group: groupValues(),
 		Count: 2, Growth: 1, PortUsage: 1, BacklogUsage: 1, Since: time.Unix(0, 0).UTC(), Lasted: time.Minute, Oldest: time.Minute, Holders: "nginx[1]", Done: "nothing", Peak: 2, Peers: "192.0.2.17:5432",
 	}
 	least := Event{Status: "firing", Rule: "rule", Instance: "host", Holders: "unknown", Done: "nothing"} // which are never empty
 	most := firing
 	most.Count, most.Peak, most.Growth, most.PortUsage, most.BacklogUsage = math.MaxUint32, math.MaxUint32, math.MaxUint32, 100, 1000
 	most.Lasted, most.Oldest = longest, longest
-	both := func(when string, e Event) []trial {
-		over := e
+	var trials []templates.Trial
+	for _, t := range []struct {
+		when string
+		Event
+	}{{"", firing}, {" where all is 0 or empty", least}, {" where numbers are large", most}} {
+		over := t.Event
 		over.Status = "resolved"
-		return []trial{{when, e}, {when, over}}
+		trials = append(trials, templates.Trial{When: t.when, Data: &t.Event}, templates.Trial{When: t.when, Data: &over})
 	}
-	return slices.Concat(both("", firing), both(" where all is 0 or empty", least), both(" where numbers are large", most))
+	return trials
 }
 
-// Template is a text/template over an Event that was tried when it was read. It
-// says at most 8 KiB, in a time that its length bounds: there is no loop but over
-// the keys of a group.
-type Template struct {
-	text string
-	*template.Template
-}
-
-// String is the template as the rule has it.
-func (t *Template) String() string { return t.text }
-
-// MarshalText is how a rule's fingerprint knows the template.
-func (t *Template) MarshalText() ([]byte, error) { return []byte(t.text), nil }
-
-// maxMessage bounds a template and what it says, in bytes.
-const maxMessage = 8 << 10
-
-// Render says what the template makes of the event, cut off where it is too long.
-func (t *Template) Render(e *Event) (string, error) {
-	b := bounded{left: maxMessage}
-	err := t.Execute(&b, e)
-	if b.left == 0 {
-		return b.String() + "...", nil
+// eventLanguage is what the templates of an alert can say whose rule groups by those
+// keys; nil: by which is not known.
+func eventLanguage(keys []string) *templates.Language {
+	trials := eventTrials()
+	full := *trials[0].Data.(*Event)
+	long := strings.Repeat("x", 100) // a branch may take a part of a text that is long enough
+	full.About, full.Holders, full.Done, full.Peers = long, long, long, long
+	l := &templates.Language{
+		What: "template", Blank: "write what to say, or remove the key for sockdog's own words",
+		Trials: trials, Full: &full, Range: full.Group, Over: ".Group",
 	}
-	if err != nil {
-		_, msg := explainTemplate(t.text, err)
-		return "", fmt.Errorf("the template fails: %s", msg)
-	}
-	return b.String(), nil
-}
-
-// bounded is a text that takes no more than so many bytes.
-type bounded struct {
-	strings.Builder
-	left int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	n := min(len(p), b.left)
-	b.left -= n
-	b.Builder.Write(p[:n])
-	if n < len(p) {
-		return n, io.ErrShortWrite // ends the execution
-	}
-	return n, nil
-}
-
-// templateFuncs stand in for those of the language that make text, which put no
-// bound to it: $x = print $x $x, forty times over, would be more than the memory.
-var templateFuncs = template.FuncMap{
-	"print":   func(args ...any) (string, error) { return short(fmt.Sprint(args...)) },
-	"println": func(args ...any) (string, error) { return short(fmt.Sprintln(args...)) },
-	"printf": func(format string, args ...any) (string, error) {
-		// A percent sign that is meant is not where a verb begins.
-		if wideVerb.MatchString(strings.ReplaceAll(format, "%%", "")) {
-			return "", errors.New("a width or precision is at most 999, and in digits")
-		}
-		said, err := short(fmt.Sprintf(format, args...))
-		// What the arguments themselves say, such as the name of a process, is not complained of.
-		if bad := badVerb.FindString(said); err == nil && bad != "" && !strings.Contains(fmt.Sprint(args...), "%!") {
-			return "", fmt.Errorf("it says %q: %%d is for whole numbers, %%.0f for others, %%v for everything, and each takes one value", bad)
-		}
-		return said, err
-	},
-	"html":     func(args ...any) (string, error) { return short(template.HTMLEscaper(args...)) },
-	"js":       func(args ...any) (string, error) { return short(template.JSEscaper(args...)) },
-	"urlquery": func(args ...any) (string, error) { return short(template.URLQueryEscaper(args...)) },
-}
-
-// badVerb is what package fmt says of a verb and a value that do not go together.
-var badVerb = regexp.MustCompile(`%!.?\([^)]*\)`)
-
-var wideVerb = regexp.MustCompile(`%[^%a-zA-Z]*([0-9]{4}|\*)`)
-
-func short(text string) (string, error) {
-	if len(text) > maxMessage {
-		return "", errors.New("a text is at most 8 KiB long")
-	}
-	return text, nil
-}
-
-// message is a template as it stands in the file.
-type message struct {
-	*Template
-	at   *yaml.Node
-	keys []slip // of .Group, that it names
-}
-
-// slip is something at a byte of a template.
-type slip struct {
-	offset int
-	text   string
-}
-
-var messageTemplate = value[*message]{
-	read: func(p *parser, n *yaml.Node) *message {
-		if n = p.scalar(n, "a template"); n == nil {
-			return nil
-		}
-		m, slips := once(p, p.templates, n.Value, readTemplate)
-		for _, s := range slips {
-			if !p.shows(n) {
-				p.report(n, "a template fails")
-				continue
+	if keys != nil {
+		full.Group = groupValues()
+		maps.DeleteFunc(full.Group, func(key, _ string) bool { return !slices.Contains(keys, key) })
+		l.Key = func(key string) string {
+			if slices.Contains(keys, key) {
+				return ""
 			}
-			line, column := p.within(n, s.offset)
-			p.reportAt(line, column, "%s", phrase(s.text))
+			if groupValues()[key] != "" {
+				return "the rule does not group by " + key + ": add it to group_by, or leave it out here"
+			}
+			return unknown("key", key, ".Group", keys).Error()
 		}
-		if m == nil {
-			return nil
-		}
-		placed := *m // it may stand elsewhere too
-		placed.at = n
-		return &placed
-	},
-	schema: schema{"type": "string", "minLength": 1, "maxLength": maxMessage, "examples": []string{
+	}
+	return l
+}
+
+// templateText is the text of a template, which is tried when what it is for is known.
+var templateText = value[*yaml.Node]{
+	read: func(p *parser, n *yaml.Node) *yaml.Node { return p.scalar(n, "a template") },
+	schema: schema{"type": "string", "minLength": 1, "maxLength": templates.MaxBytes, "examples": []string{
 		"{{.Count}} sockets towards {{.Group.dst}}, the oldest for {{.Oldest}}",
 	}},
 }
 
-// readTemplate returns what is wrong with a template, or else the template.
-func readTemplate(text string) (*message, []slip) {
-	switch {
-	case strings.TrimSpace(text) == "":
-		return nil, []slip{{0, "this says nothing: write what to say, or remove the key for sockdog's own words"}}
-	case len(text) > maxMessage:
-		return nil, []slip{{0, "a template is at most 8 KiB long"}}
+// message reads a template of an alert of the rule.
+func (p *parser) message(d *draft, n *yaml.Node) *Template {
+	if n == nil {
+		return nil
 	}
-	// A key that its rule groups by is empty where an alert is about many groups.
-	parsed, err := template.New("").Option("missingkey=zero").Funcs(templateFuncs).Parse(text)
-	if err != nil {
-		offset, msg := explainTemplate(text, err)
-		return nil, []slip{{offset, "this is no template: " + msg}}
-	}
-	c := checkTemplate(parsed, spoken)
-	if len(c.slips) > 0 {
-		return nil, c.slips
-	}
-	t := &Template{text, parsed}
-	for _, trial := range trials() {
-		b := bounded{left: maxMessage}
-		if err := t.Execute(&b, &trial.Event); err != nil && b.left > 0 {
-			offset, msg := explainTemplate(text, err)
-			return nil, []slip{{offset, "the template fails" + trial.when + ": " + msg}}
-		}
-	}
-	return &message{Template: t, keys: c.keys}, nil
-}
-
-var (
-	templateError = regexp.MustCompile(`^template: :(\d+)(?::(\d+))?: ?(?:executing "" at )?`)
-	startedAt     = regexp.MustCompile(` started at :\d+$`)
-	longAction    = regexp.MustCompile(`(?s)^<(.{60}).+>: `)
-)
-
-// explainTemplate is what package text/template says, and the byte of the text at
-// which it says so: where it knows the line alone, at the beginning of that.
-func explainTemplate(text string, err error) (offset int, msg string) {
-	msg = err.Error()
-	if found := templateError.FindStringSubmatch(msg); found != nil {
-		msg = msg[len(found[0]):]
-		line, _ := strconv.Atoi(found[1])
-		for ; line > 1; line-- {
-			offset += strings.IndexByte(text[offset:], '\n') + 1
-		}
-		if column, err := strconv.Atoi(found[2]); err == nil {
-			offset += column
-		} else {
-			offset += len(indentation(text[offset:]))
-		}
-	}
-	msg = longAction.ReplaceAllString(msg, "<$1...>: ")
-	switch msg = startedAt.ReplaceAllString(msg, ""); msg {
-	case "unclosed action":
-		msg = "{{ is not closed by }}"
-	case "unexpected EOF":
-		msg = "{{end}} is missing"
-	}
-	return offset, msg
-}
-
-// checkKeys refuses a template's key of .Group by which the rule does not group:
-// it would say nothing.
-func (p *parser) checkKeys(d *draft, m *message) {
-	if m == nil || d.given.has("group_by") && !d.given.wrote("group_by") {
-		return
-	}
-	var keys []string
+	keys := []string{}
 	for _, k := range d.groupBy {
-		if k.value == "" {
-			return // reported: what was meant is not known
-		}
 		keys = append(keys, string(k.value))
 	}
-	for _, used := range m.keys {
-		if slices.Contains(keys, used.text) {
-			continue
-		}
-		if !p.shows(m.at) {
-			p.report(m.at, "unknown key of .Group")
-			continue
-		}
-		line, column := p.within(m.at, used.offset)
-		if _, other := trials()[0].Group[used.text]; other {
-			p.reportAt(line, column, "the rule does not group by %s: add it to group_by, or leave it out here", used.text)
-			continue
-		}
-		p.reportAt(line, column, "%s", unknown("key", used.text, ".Group", keys))
+	use := strings.Join(keys, " ")
+	if slices.Contains(keys, "") || d.given.has("group_by") && !d.given.wrote("group_by") {
+		use, keys = "any", nil // reported: what was meant is not known
 	}
+	t := p.once(n, use, func() (*templates.Template, *templates.Mistake) {
+		return eventLanguage(keys).Parse(n.Value)
+	})
+	if t == nil {
+		return nil
+	}
+	return &Template{t}
+}
+
+// maxTemplates is how long the templates of a file may be together, in bytes: each is
+// tried on several events.
+const maxTemplates = 64 << 10
+
+// templateKey is a template, and what it is for.
+type templateKey struct{ use, text string }
+
+// readTemplate is what came of reading a template.
+type readTemplate struct {
+	*templates.Template
+	mistake *templates.Mistake
+}
+
+// once reads a template of the file, and reports what is wrong with it. One that stands
+// there several times for the same use is read once.
+func (p *parser) once(n *yaml.Node, use string, read func() (*templates.Template, *templates.Mistake)) *templates.Template {
+	key := templateKey{use, n.Value}
+	r, known := p.templates[key]
+	if !known {
+		const least = 64 // to try one takes a while however short it is
+		if len(n.Value) <= templates.MaxBytes {
+			p.templateText += max(len(n.Value), least)
+		}
+		if p.templateText > maxTemplates {
+			r.mistake = &templates.Mistake{Text: "the templates of this file are longer than 64 KiB together, each counted once: write fewer or shorter ones"}
+		} else {
+			r.Template, r.mistake = read()
+			p.templates[key] = r
+		}
+	}
+	switch m := r.mistake; {
+	case m == nil:
+	case !p.shows(n):
+		p.report(n, "a template fails")
+	default:
+		line, column := p.within(n, m.Offset)
+		p.reportAt(line, column, "%s", phrase(m.Text))
+	}
+	return r.Template
 }

@@ -4,13 +4,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sockdog/sockdog/rules/internal/templates"
 )
+
+// readEvent reads a template over events of a rule whose keys are not known.
+func readEvent(text string) (*Template, *templates.Mistake) {
+	t, wrong := eventLanguage(nil).Parse(text)
+	if wrong != nil {
+		return nil, wrong
+	}
+	return &Template{t}, nil
+}
 
 func render(t *testing.T, text string, e Event) string {
 	t.Helper()
-	m, slips := readTemplate(text)
-	if len(slips) > 0 {
-		t.Fatalf("%q: %v", text, slips)
+	m, wrong := readEvent(text)
+	if wrong != nil {
+		t.Fatalf("%q: %v", text, wrong)
 	}
 	said, err := m.Render(&e)
 	if err != nil {
@@ -54,14 +65,14 @@ func TestTemplates(t *testing.T) {
 // What a branch does that no trial takes is checked too.
 func TestTemplatesFailInNoBranch(t *testing.T) {
 	for text, want := range map[string]string{
-		"gt .PortUsage 95":          "gt fails: incompatible types for comparison: float64 and int: write 95.0",
-		"95 | lt .PortUsage":        "write 95.0",
-		"lt (95) .PortUsage":        "write 95.0",
-		"eq .Group.dport 443":       `write "443"`,
-		"and .Count (gt .Growth 5)": "write 5.0",
-		`eq .Count "5"`:             "write 5",
-		"gt .Count 2.5":             "write a whole number",
-		"gt .Lasted.Minutes 5":      "write 5.0",
+		"gt .PortUsage 95":          "write 95 beside a whole number",
+		"95 | lt .PortUsage":        "write 95 beside a whole number",
+		"lt (95) .PortUsage":        "write 95 beside a whole number",
+		"eq .Group.dport 443":       "write 95 beside a whole number",
+		"and .Count (gt .Growth 5)": "write 95 beside a whole number",
+		`eq .Count "5"`:             "write 95 beside a whole number",
+		"gt .Count 2.5":             "write 95 beside a whole number",
+		"gt .Lasted.Minutes 5":      "write 95 beside a whole number",
 		"lt .Since .Since":          "invalid type for comparison",
 		"eq .Count":                 "missing argument",
 		"eq":                        "wrong number of args for eq",
@@ -80,15 +91,15 @@ func TestTemplatesFailInNoBranch(t *testing.T) {
 		"(.Count) 5":                "takes no arguments",
 		"$.Count.X":                 "a value of type int has no .X",
 		"(5).X":                     "a value of type int has no .X",
-		`printf "%d %%" .PortUsage`: `it says "%!d(float64=0)"`,
-		`.Count | printf "%s"`:      `it says "%!s(int=0)"`,
+		`printf "%d %%" .PortUsage`: `it says "%!d(float64=1)"`,
+		`.Count | printf "%s"`:      `it says "%!s(int=2)"`,
 		`printf "%d of %d" .Count`:  `it says "%!d(MISSING)"`,
 		"printf 5":                  "expected string",
 	} {
 		for _, branch := range []string{`{{if eq .Instance "web-1"}}{{%}}{{end}}`, `{{if or .Count (not .Count)}}{{else}}{{%}}{{end}}`, `{{if and (eq .Rule "x") (%)}}{{end}}`} {
-			m, slips := readTemplate(strings.Replace(branch, "%", text, 1))
-			if m != nil || !strings.Contains(slips[0].text, want) {
-				t.Errorf("%s in %s: %v, want %q", text, branch, slips, want)
+			_, wrong := readEvent(strings.Replace(branch, "%", text, 1))
+			if wrong == nil || !strings.Contains(wrong.Text, want) {
+				t.Errorf("%s in %s: %v, want %q", text, branch, wrong, want)
 			}
 		}
 	}
@@ -96,11 +107,11 @@ func TestTemplatesFailInNoBranch(t *testing.T) {
 
 // Where the kinds of values are known only when it is said, it is not said wrong.
 func TestRenderFailsWithoutWords(t *testing.T) {
-	m, slips := readTemplate(`{{$x := 1}}{{if eq .Instance "web-1"}}{{$x = .PortUsage}}{{end}}{{printf "%d" $x}} {{printf "%s" .Holders}}`)
-	if len(slips) > 0 {
-		t.Fatal(slips)
+	m, wrong := readEvent(`{{if eq .Instance "web-1"}}{{slice .Rule 999}}{{end}}{{printf "%d %s" 1 .Holders}}`)
+	if wrong != nil {
+		t.Fatal(wrong)
 	}
-	if said, err := m.Render(&Event{Instance: "web-1"}); err == nil || !strings.Contains(err.Error(), "%!d(float64=0)") {
+	if said, err := m.Render(&Event{Instance: "web-1"}); err == nil || !strings.Contains(err.Error(), "the template fails: <slice .Rule 999>") {
 		t.Errorf("it says %q, %v", said, err)
 	}
 	// A process has the name that it likes.
@@ -125,8 +136,8 @@ func TestTemplatesPeopleWrite(t *testing.T) {
 		`https://grafana/d/sockets?var-host={{urlquery .Instance}}&from={{.Since.UnixMilli}}`,
 		`{{if index .Group "user"}}uid {{index .Group "user"}}{{end}} {{html .Peers}} {{print .Count "/" .Peak}} {{printf "%v %q %x" .Oldest .Rule .Count}}`,
 	} {
-		if m, slips := readTemplate(text); m == nil {
-			t.Errorf("%s: %v", text, slips)
+		if _, wrong := readEvent(text); wrong != nil {
+			t.Errorf("%s: %v", text, wrong)
 		}
 	}
 }
@@ -134,8 +145,8 @@ func TestTemplatesPeopleWrite(t *testing.T) {
 // A width that would be more than the memory is found behind any percent sign.
 func TestWideVerbs(t *testing.T) {
 	for _, format := range []string{"%1000d", "%%%1000d", "%5%%1000d", "%.%%*d", "%[1]*d", "%é%1000d", "%-1000d", "%.1000f"} {
-		if m, slips := readTemplate(`{{printf "` + format + `" 1 1}}`); m != nil || !strings.Contains(slips[0].text, "999") {
-			t.Errorf("%q: %v", format, slips)
+		if _, wrong := readEvent(`{{printf "` + format + `" 1 1}}`); wrong == nil || !strings.Contains(wrong.Text, "999") {
+			t.Errorf("%q: %v", format, wrong)
 		}
 	}
 }
@@ -149,9 +160,9 @@ func TestTemplateWithoutGroup(t *testing.T) {
 
 // The longest that a template can make its reader wait.
 func TestTemplatesEndSoon(t *testing.T) {
-	group := trials()[0].Group
-	repeat := func(text string) string { return strings.Repeat(text, (maxMessage-100)/len(text)) }
-	longest := strings.Repeat("x", maxMessage)
+	group := groupValues()
+	repeat := func(text string) string { return strings.Repeat(text, (templates.MaxBytes-100)/len(text)) }
+	longest := strings.Repeat("x", templates.MaxBytes)
 	for name, text := range map[string]string{
 		"fields":      repeat("{{.About}}"),
 		"unsaid":      `{{$x := ""}}{{range .Group}}` + repeat(`{{$x = printf "%999d%999d%999d%999d" 1 1 1 1}}`) + "{{end}}",
@@ -160,11 +171,9 @@ func TestTemplatesEndSoon(t *testing.T) {
 		"parentheses": "{{" + strings.Repeat("(", 3000) + "1" + strings.Repeat(")", 3000) + "}}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, slips := readTemplate(text)
-			for _, s := range slips { // in a line, not with all of its text
-				if len(s.text) > 200 {
-					t.Errorf("refused in %d bytes: %s", len(s.text), s.text)
-				}
+			m, wrong := readEvent(text)
+			if wrong != nil && len(wrong.Text) > 200 { // in a line, not with all of its text
+				t.Errorf("refused in %d bytes: %s", len(wrong.Text), wrong.Text)
 			}
 			if m == nil {
 				return
@@ -174,7 +183,7 @@ func TestTemplatesEndSoon(t *testing.T) {
 			if d := time.Since(began); d > time.Second {
 				t.Errorf("%v", d)
 			}
-			if len(said) > maxMessage+len("...") {
+			if len(said) > templates.MaxBytes+len("...") {
 				t.Errorf("it says %d bytes", len(said))
 			}
 			t.Log(time.Since(began), len(said), err)
@@ -191,19 +200,17 @@ func FuzzTemplate(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		m, slips := readTemplate(text)
-		if (m == nil) == (len(slips) == 0) {
-			t.Fatalf("%q: %v, %v", text, m, slips)
+		m, wrong := readEvent(text)
+		if (m == nil) == (wrong == nil) {
+			t.Fatalf("%q: %v, %v", text, m, wrong)
 		}
-		for _, s := range slips {
-			if s.offset < 0 || s.offset > len(text) {
-				t.Fatalf("%q: %+v", text, s)
-			}
+		if wrong != nil && (wrong.Offset < 0 || wrong.Offset > len(text)) {
+			t.Fatalf("%q: %+v", text, wrong)
 		}
 		if m == nil {
 			return
 		}
-		if said, err := m.Render(&Event{}); err == nil && len(said) > maxMessage+len("...") {
+		if said, err := m.Render(&Event{}); err == nil && len(said) > templates.MaxBytes+len("...") {
 			t.Fatalf("%q says %d bytes", text, len(said))
 		}
 	})

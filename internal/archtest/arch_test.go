@@ -52,8 +52,19 @@ var table = []pkg{
 		why:  "the filter language is public and makes no system call: others compile and evaluate filters with nothing else of ours",
 	},
 	{
+		name: "rules/internal/message",
+		not:  impure,
+		why:  "it puts words together, for whoever reads a text of a user's",
+	},
+	{
+		name: "rules/internal/templates",
+		may:  []string{"rules/internal/message"},
+		not:  []string{"os", "os/exec", "net", "syscall", "log", "log/slog"},
+		why:  "it tries templates on whatever data it is given, and knows no rules file",
+	},
+	{
 		name: "rules",
-		may:  []string{"rules/ssfilter", yaml},
+		may:  []string{"rules/internal/message", "rules/internal/templates", "rules/ssfilter", yaml},
 		not:  []string{"os", "os/exec", "net", "syscall", "log", "log/slog", "sync"},
 		why:  "the rules file is public and read from an io.Reader: checking one needs no Linux, no daemon and no file",
 	},
