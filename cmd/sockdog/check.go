@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockdog/sockdog/internal/reload"
+	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -75,7 +76,7 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 	if problems != nil {
 		return false, nil
 	}
-	fmt.Fprintf(out, "%s: %s, good\n", named(file), count(len(set.Rules), "rule"))
+	fmt.Fprintf(out, "%s: %s, good\n", named(file), term.Count(len(set.Rules), "rule"))
 	return true, nil
 }
 
@@ -105,14 +106,6 @@ func named(file string) string {
 	return file
 }
 
-// count says how many there are of something.
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
 // parseText parses a rules file for a command that needs it good, and prints
 // what is wrong with it.
 func parseText(out io.Writer, file string, text []byte) (*rules.Set, error) {
@@ -120,7 +113,15 @@ func parseText(out io.Writer, file string, text []byte) (*rules.Set, error) {
 	var problems rules.Problems
 	if errors.As(err, &problems) {
 		fmt.Fprint(out, problems.Report(named(file)))
-		return nil, found{named(file) + ": " + count(problems.Count(), "problem")}
+		return nil, found{named(file) + ": " + term.Count(problems.Count(), "problem")}
 	}
 	return set, err
+}
+
+// checkOutput checks the value of -o.
+func checkOutput(format string) error {
+	if format != "table" && format != "json" {
+		return usage{fmt.Errorf("-o is table or json, not %q", format)}
+	}
+	return nil
 }

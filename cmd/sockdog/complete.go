@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -83,10 +84,8 @@ func completeSort(_ *cobra.Command, _ []string, word string) ([]string, cobra.Sh
 		sign = "-"
 	}
 	var names []string
-	for _, c := range columns {
-		if sortable(c) {
-			names = append(names, sign+c.name)
-		}
+	for _, name := range sockettable.Sortable() {
+		names = append(names, sign+name)
 	}
 	return begun(names, word), cobra.ShellCompDirectiveNoFileComp
 }
@@ -96,9 +95,9 @@ func completeKeys(_ *cobra.Command, _ []string, word string) ([]string, cobra.Sh
 	before := word[:strings.LastIndexByte(word, ',')+1]
 	named := strings.Split(before, ",")
 	var names []string
-	for _, c := range columns {
-		if groupable(c) && !slices.Contains(named, c.name) {
-			names = append(names, before+c.name)
+	for _, name := range sockettable.Groupable() {
+		if !slices.Contains(named, name) {
+			names = append(names, before+name)
 		}
 	}
 	return begun(names, word), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace

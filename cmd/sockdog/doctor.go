@@ -12,6 +12,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/term"
 )
 
 func doctorCommand() *cobra.Command {
@@ -46,9 +47,9 @@ func doctor(out io.Writer, output string) error {
 	all := examine()
 	var err error
 	if output == "json" {
-		err = printJSON(out, all)
+		err = term.JSONOf(out, all)
 	} else {
-		err = printExamined(out, all, screenOf(out).width)
+		err = printExamined(out, all, term.ScreenOf(out).Width)
 	}
 	if err != nil {
 		return problem(err)
@@ -62,7 +63,8 @@ func doctor(out io.Writer, output string) error {
 }
 
 func printExamined(out io.Writer, all []examined, cells int) error {
-	var rows [][]string
+	rows := term.NewTable(3, 2*len(all))
+	rows.Layout.Wraps = true
 	for _, x := range all {
 		mark := "ok"
 		switch {
@@ -71,16 +73,16 @@ func printExamined(out io.Writer, all []examined, cells int) error {
 		case !x.OK:
 			mark = "warn"
 		}
-		rows = append(rows, []string{mark, x.What, x.Finding})
+		rows.Row(mark, x.What, x.Finding)
 		if x.Cure != "" {
 			label := "cure"
 			if x.OK {
 				label = "better"
 			}
-			rows = append(rows, []string{"", "", label + ": " + x.Cure})
+			rows.Row("", "", label+": "+x.Cure)
 		}
 	}
-	return printTable(out, nil, rows, cells)
+	return rows.Print(out, cells)
 }
 
 func examine() []examined {
@@ -133,7 +135,7 @@ func holdersExamined(a *holders.Access) examined {
 	}
 	var found, cures []string
 	if a.Refused > 0 {
-		found = append(found, printable(fmt.Sprintf("%d of %d processes cannot be read, the first is %s[%d]", a.Refused, a.Processes, a.First.Comm, a.First.PID)))
+		found = append(found, term.Printable(fmt.Sprintf("%d of %d processes cannot be read, the first is %s[%d]", a.Refused, a.Processes, a.First.Comm, a.First.PID)))
 		if a.Privileged {
 			cures = append(cures, "the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it")
 		} else {

@@ -44,21 +44,21 @@ func TestFateTable(t *testing.T) {
 		want    string
 	}{
 		{"what is left comes last", fateTable{headings: true}, fates(), `
-RESULT       STATE        LOCAL                                           PEER           AGE        WHY
-done         CLOSE-WAIT   [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000  [::1]:443      1m30s      -
-gone         TIME-WAIT    10.0.0.1:1                                      10.0.0.2:80    ≥1h0m      it ended by itself
-left-alone   ESTABLISHED  10.0.0.1:40000                                  10.0.0.2:5432  -          may be in use
+RESULT      STATE        LOCAL                                           PEER           AGE    WHY
+done        CLOSE-WAIT   [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000  [::1]:443      1m30s  -
+gone        TIME-WAIT    10.0.0.1:1                                      10.0.0.2:80    ≥1h0m  it ended by itself
+left-alone  ESTABLISHED  10.0.0.1:40000                                  10.0.0.2:5432  -      may be in use
 destroyed 1, gone 1, left alone 1
 `},
 		{"wide, without headings", fateTable{holders: true}, fates()[:1], `
-left-alone   ESTABLISHED  10.0.0.1:40000  10.0.0.2:5432  -          app[7]                    may be in use
+left-alone  ESTABLISHED  10.0.0.1:40000  10.0.0.2:5432  -  app[7]  may be in use
 destroyed 0, left alone 1
 `},
 		{"a narrow terminal", fateTable{headings: true, fit: 80}, fates(), `
-RESULT       LOCAL                  PEER           AGE        WHY
-done         [2001:db8:…fff]:40000  [::1]:443      1m30s      -
-gone         10.0.0.1:1             10.0.0.2:80    ≥1h0m      it ended by itself
-left-alone   10.0.0.1:40000         10.0.0.2:5432  -          may be in use
+RESULT      LOCAL                       PEER           AGE    WHY
+done        [2001:db8:aa…e:ffff]:40000  [::1]:443      1m30s  -
+gone        10.0.0.1:1                  10.0.0.2:80    ≥1h0m  it ended by itself
+left-alone  10.0.0.1:40000              10.0.0.2:5432  -      may be in use
 destroyed 1, gone 1, left alone 1
 `},
 		{"nothing", fateTable{headings: true}, nil, "\ndestroyed 0\n"},
@@ -69,7 +69,7 @@ destroyed 1, gone 1, left alone 1
 			if err := test.table.print(&out, test.targets, sumOf(test.targets, false)); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(strings.TrimPrefix(test.want, "\n"), out.String()); diff != "" {
+			if diff := cmp.Diff(test.want, "\n"+out.String()); diff != "" {
 				t.Errorf("table (-want +got):\n%s", diff)
 			}
 		})

@@ -11,8 +11,6 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +21,8 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -137,7 +137,7 @@ func (f *killFlags) check(args []string) error {
 		return usage{fmt.Errorf("healthy connections are in %s as well: name a port, an address or another filter, too", named&^unconnected&^dead)}
 	case f.idle > 0 && f.inUse:
 		return usage{errors.New("--idle spares what is in use, and --in-use does not: write one of them")}
-	case !f.yes && !f.dryRun && !isTerminal(os.Stdin):
+	case !f.yes && !f.dryRun && !term.Is(os.Stdin):
 		return usage{errors.New("there is nobody to ask, standard input is no terminal: write --yes, or --dry-run to see what would die")}
 	}
 	return nil
@@ -282,41 +282,24 @@ const shown = 20
 // show shows what is to be destroyed, as list does, the oldest first, and where
 // it is too much for a table, to whom it is connected.
 func show(out io.Writer, doomed []*cull.Target) error {
-	slices.SortStableFunc(doomed, func(a, b *cull.Target) int { return cmp.Compare(b.Age.InState, a.Age.InState) })
-	var c crowd
-	c.clear()
-	c.holders = make(map[uint32][]sock.Holder)
+	table := sockettable.Table{Holders: make(map[uint32][]sock.Holder)}
 	for _, t := range doomed {
-		c.add(&t.Socket, t.Age)
-		c.holders[t.Socket.Inode] = t.Holders()
+		table.Add(&t.Socket, t.Age)
+		table.Holders[t.Socket.Inode] = t.Holders()
 	}
-	columns := append(slices.Clone(usual), holderColumn)
-	g := newGrid(columns, true)
-	g.same, g.empty = c.dull()
-	g.add(g.cells(&c, c.pages[0]))
-	var rows []int
-	for i := range min(shown, len(doomed)) {
-		rows = append(rows, i)
-	}
-	if err := g.print(out, rows, true, screenOf(out).width); err != nil || len(doomed) <= shown {
+	view := sockettable.View{Holders: true, Headings: true, Most: shown, Cells: term.ScreenOf(out).Width}
+	view.Order, _ = sockettable.ParseOrder("age", false)
+	if err := table.Print(out, &view); err != nil || len(doomed) <= shown {
 		return err
 	}
-	fmt.Fprintf(out, "... and %d more\n\n", len(doomed)-shown)
-	groups := c.groups(columnsOf("dst", "dport"))
-	var peers [][]string
-	for _, g := range groups[:min(shown, len(groups))] {
-		peers = append(peers, append([]string{strconv.Itoa(g.count)}, g.values...))
-	}
-	err := printTable(out, []string{"COUNT", "DST", "DPORT"}, peers, screenOf(out).width)
-	if more := len(groups) - shown; more > 0 {
-		fmt.Fprintf(out, "... and %d more\n", more)
-	}
-	return err
+	fmt.Fprintln(out)
+	view.Keys, _ = sockettable.ParseKeys("dst,dport")
+	return table.Print(out, &view)
 }
 
 // confirm asks for a yes.
 func confirm(ctx context.Context, out io.Writer, in io.Reader, n int) error {
-	fmt.Fprintf(out, "destroy %s? [y/N] ", count(n, "socket"))
+	fmt.Fprintf(out, "destroy %s? [y/N] ", term.Count(n, "socket"))
 	answer := make(chan string, 1)
 	go func() {
 		line, err := bufio.NewReader(in).ReadString('\n')
@@ -346,7 +329,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, unjudged [
 	if f.output == "json" {
 		err = printFatesJSON(stdout, targets, f.dryRun, time.Now())
 	} else {
-		table := fateTable{headings: !f.bare, holders: f.output == "wide", fit: screenOf(stdout).width}
+		table := fateTable{headings: !f.bare, holders: f.output == "wide", fit: term.ScreenOf(stdout).Width}
 		err = table.print(stdout, targets, s)
 	}
 	text := append(f.left(s), unjudged...)

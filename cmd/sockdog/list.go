@@ -1,46 +1,44 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"runtime"
-	"slices"
+	"runtime/debug"
 	"strings"
-	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sockdog/sockdog/internal/cgroup"
+	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/term"
 )
 
 // listing is what sockdog list is asked to do.
 type listing struct {
 	selection
 	ageFlags
-	output, sort, groupBy  string
-	reverse, summary, bare bool
-	watch                  time.Duration
-
-	order order
-	keys  []*column // of --group-by
+	output, sort, groupBy string
+	reverse, bare         bool
+	watch                 time.Duration
+	view                  sockettable.View
 
 	host   *host
 	kernel daemon.Kernel
-	crowd  crowd
-	grid   *grid
-	sorter *sorter
-	adding sync.Mutex // to both, so that a page has the same place in them
-
-	memories map[uint64]*sock.Memory // what others have observed, by cookie
-	warned   bool
+	warned bool
 }
 
 func listCommand() *cobra.Command {
@@ -79,9 +77,9 @@ LOCAL and VERDICT are left out: it fits 60 columns.
 
 --sort takes one of these columns: the oldest and the most come first, all else
 from the least on; with - before it, the other way round:
-` + columnNames(sortable) + `.
+` + columnNames(sockettable.Sortable()) + `.
 --group-by takes some of
-` + columnNames(groupable) + `.`,
+` + columnNames(sockettable.Groupable()) + `.`,
 		Example: `  sockdog list state close-wait
   sockdog list --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )'
   sockdog list -o wide --sort recv-q dport = https
@@ -106,7 +104,7 @@ from the least on; with - before it, the other way round:
 			if err := l.parse(args); err != nil {
 				return err
 			}
-			if l.summary && !l.listening {
+			if l.view.Summary && !l.listening {
 				l.all = true // a sum of all but some would be none
 			}
 			if err := l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()); err != nil {
@@ -123,7 +121,7 @@ from the least on; with - before it, the other way round:
 	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as recv-q")
 	f.BoolVar(&l.reverse, "reverse", false, "sort the other way")
 	f.StringVar(&l.groupBy, "group-by", "", "count by these `columns`, such as dst,dport")
-	f.BoolVarP(&l.summary, "summary", "s", false, "count by state")
+	f.BoolVarP(&l.view.Summary, "summary", "s", false, "count by state")
 	f.Func("watch", "again and again, once in a `duration` at most, such as 5s", duration(&l.watch))
 	f.Lookup("watch").NoOptDefVal = "2s"
 	f.BoolVarP(&l.bare, "no-header", "H", false, "no line of headings")
@@ -141,24 +139,48 @@ func (l *listing) check(cmd *cobra.Command) (err error) {
 	switch {
 	case l.output != "table" && l.output != "wide" && l.output != "json":
 		return fmt.Errorf("-o is table, wide or json, not %q (ss's -o shows timers: AGE and IDLE stand in the table)", l.output)
-	case l.summary && (l.groupBy != "" || set("sort") || l.reverse):
+	case l.view.Summary && (l.groupBy != "" || set("sort") || l.reverse):
 		return errors.New("--summary has an order and groups of its own: leave out --sort, --reverse and --group-by")
 	case l.groupBy != "" && (set("sort") || l.reverse):
 		return errors.New("groups are sorted by their count: leave out --sort and --reverse")
-	case (l.summary || l.groupBy != "") && l.output == "wide":
+	case (l.view.Summary || l.groupBy != "") && l.output == "wide":
 		return errors.New("-o wide is for single sockets: leave it out, or --group-by and --summary")
 	}
 	if err := l.ageFlags.check(cmd); err != nil {
 		return err
 	}
-	if l.order, err = parseOrder(l.sort, l.reverse); err != nil {
-		return err
+	l.view.JSON, l.view.Wide, l.view.Headings = l.output == "json", l.output == "wide", !l.bare
+	if l.view.Order, err = sockettable.ParseOrder(l.sort, l.reverse); err != nil {
+		return withNearest(err)
 	}
-	l.keys, err = parseKeys(l.groupBy)
-	return err
+	l.view.Keys, err = sockettable.ParseKeys(l.groupBy)
+	return withNearest(err)
 }
 
-// run looks once, or again and again.
+// withNearest names the column that is nearest to one that there is not, and all.
+func withNearest(err error) error {
+	var unknown *sockettable.UnknownColumn
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	var near cobra.Command // which knows how to suggest a name
+	for _, name := range unknown.Names {
+		near.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	}
+	for near.SuggestionsMinimumDistance = 1; near.SuggestionsMinimumDistance <= 2; near.SuggestionsMinimumDistance++ {
+		if list := near.SuggestionsFor(unknown.Name); len(list) > 0 {
+			return fmt.Errorf("%w: did you mean %s? There are\n%s", err, list[0], columnNames(unknown.Names))
+		}
+	}
+	return fmt.Errorf("%w: there are\n%s", err, columnNames(unknown.Names))
+}
+
+// columnNames lists names of columns, in lines that fit a terminal.
+func columnNames(names []string) string {
+	return strings.Join(term.Wrap(strings.Join(names, ", "), 79), "\n")
+}
+
+// run scans once, or again and again.
 func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	runtime.LockOSThread() // the capability that may be raised is the thread's
 	if err := l.markless(sockdiag.RaiseNetAdmin()); err != nil {
@@ -173,202 +195,102 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 		return err
 	}
 	defer l.kernel.Close()
+	l.view.Netns = netnsName()
 	if l.watch > 0 {
 		return l.again(ctx, out, stderr)
 	}
-	if err := l.scan(ctx, stderr); err != nil {
-		return err
-	}
-	return l.print(out, screenOf(out))
-}
-
-// scan fills the crowd with the sockets that are there now, and the grid with
-// their text where that is to be printed.
-func (l *listing) scan(ctx context.Context, stderr io.Writer) error {
-	if err := l.askAges(ctx, stderr); err != nil {
-		return err
-	}
-	l.crowd.clear()
-	l.grid, l.sorter = newGrid(l.columns(), !l.bare), &sorter{order: l.order}
-	l.grid.kept = l.order.by
-	sent := l.host.now()
-	ask := scanner(func(kernel daemon.Kernel, q sock.Query, c *crowd, full func(page []row)) error {
-		return kernel.Scan(q, func(s *sock.Socket, got sock.Instant) {
-			c.add(s, engine.AgeOf(s, l.memories[s.ID.Cookie], sent, got, l.host.precision))
-			if full != nil && c.size%pageRows == 0 {
-				full(c.cut())
-			}
-		})
-	})
-	late := func(c *column) bool { return c.late }
-	var err error
-	two, worthIt := halves(l.query())
-	switch {
-	case len(l.grid.columns) == 0 || slices.ContainsFunc(l.grid.columns, late) || l.order.by.late:
-		err = ask(l.kernel, l.query(), &l.crowd, nil)
-	case worthIt:
-		err = l.scanInHalves(two, ask)
-	default:
-		// While the kernel fills its next answer, other threads prepare the last.
-		var preparing sync.WaitGroup
-		err = ask(l.kernel, l.query(), &l.crowd, func(page []row) {
-			preparing.Go(func() {
-				l.prepare(&l.crowd, page)
-				l.crowd.recycle(page)
-			})
-		})
-		preparing.Wait()
-	}
+	debug.SetGCPercent(400) // there will be little garbage, and the end is near
+	table, err := l.scan(ctx, stderr)
 	if err != nil {
 		return err
 	}
-	if l.walks() {
-		found, err := holders.Find(procRoot, l.crowd.inodes())
+	return l.print(out, table, term.ScreenOf(out))
+}
+
+// scan returns the sockets that are there now.
+func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Table, error) {
+	var memories map[uint64]*sock.Memory
+	if !l.view.Summary {
+		known, err := l.ask(ctx, l.host)
+		if err != nil {
+			return nil, err
+		}
+		if memories = known.byCookie(); !l.warned {
+			l.warned = true
+			known.warn(stderr)
+		}
+	}
+	var table sockettable.Table
+	sent := l.host.now()
+	err := l.kernel.Scan(l.query(), func(s *sock.Socket, got sock.Instant) {
+		table.Add(s, engine.AgeOf(s, memories[s.ID.Cookie], sent, got, l.host.precision))
+	})
+	if err == nil && l.view.Walks() {
+		var found holders.Found
+		found, err = holders.Find(procRoot, table.Inodes())
+		table.Holders = found.Holders
+	}
+	return &table, err
+}
+
+// print prints what a scan found.
+func (l *listing) print(out io.Writer, table *sockettable.Table, screen term.Screen) error {
+	l.view.Cells = screen.Width
+	if err := table.Print(out, &l.view); err != nil || !l.view.Summary || l.view.JSON || l.bare {
+		return err
+	}
+	return printHost(out)
+}
+
+// printHost prints what the kernel counts for the whole host, without a scan.
+func printHost(out io.Writer) error {
+	reader, err := counters.Open()
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	h, ok, err := reader.ReadHost()
+	if err != nil || !ok {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "\nThe whole host: %s, %d KiB of memory in TCP buffers\n",
+		term.Count(int(h.Orphans), "orphan"), h.BufferPages*uint64(os.Getpagesize()/1024))
+	return err
+}
+
+// watchShare is how many times as long as a scan took the next one waits at
+// least: watching must not become the load that it looks for.
+const watchShare = 20
+
+// again scans and prints until a signal ends it.
+func (l *listing) again(ctx context.Context, out, stderr io.Writer) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends it at once, even if nobody reads what it writes
+	var text bytes.Buffer
+	for first := true; ; first = false {
+		began := time.Now()
+		table, err := l.scan(ctx, stderr)
 		if err != nil {
 			return err
 		}
-		l.crowd.holders = found.Holders
-	}
-	if !l.summary && l.groupBy == "" {
-		for _, page := range l.crowd.pages {
-			l.prepare(&l.crowd, page)
+		text.Reset()
+		screen := term.ScreenOf(out)
+		if err := l.print(&text, table, screen); err != nil {
+			return err
+		}
+		wait := max(l.watch-time.Since(began), watchShare*time.Since(began))
+		frame := text.Bytes()
+		if !l.view.JSON {
+			frame = screen.Frame(began, term.Count(table.Len(), "socket"), frame, first)
+		}
+		if _, err := out.Write(frame); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
 		}
 	}
-	return nil
-}
-
-// askAges has others say what they have observed, where ages are to be shown.
-func (l *listing) askAges(ctx context.Context, stderr io.Writer) error {
-	if l.summary {
-		return nil
-	}
-	known, err := l.ask(ctx, l.host)
-	if err != nil {
-		return err
-	}
-	if l.memories = known.byCookie(); !l.warned {
-		l.warned = true
-		known.warn(stderr)
-	}
-	return nil
-}
-
-// prepare does with a page of rows what can be done before the last is there.
-func (l *listing) prepare(c *crowd, page []row) {
-	keys, cells := l.sorter.keys(c, page), l.grid.cells(c, page)
-	l.adding.Lock()
-	defer l.adding.Unlock()
-	l.sorter.add(keys)
-	l.grid.add(cells)
-}
-
-// columns are those of the table, if one is to be printed.
-func (l *listing) columns() []*column {
-	switch {
-	case l.summary, l.groupBy != "", l.output == "json":
-		return nil
-	case l.output == "wide":
-		return wide
-	default:
-		return usual
-	}
-}
-
-// walks reports whether what is asked for takes a walk through /proc.
-func (l *listing) walks() bool {
-	held := func(c *column) bool { return c.held }
-	switch {
-	case l.summary:
-		return false
-	case l.groupBy != "":
-		return slices.ContainsFunc(l.keys, held)
-	default:
-		return l.output != "table" || l.order.by.held
-	}
-}
-
-// print prints what the scan found.
-func (l *listing) print(out io.Writer, screen screen) error {
-	switch {
-	case l.summary:
-		return l.printSummary(out, screen)
-	case l.groupBy != "":
-		return l.printGroups(out, screen)
-	}
-	rows := l.sorter.sort()
-	if l.output == "json" {
-		return printObjects(out, func(yield func(listed) bool) {
-			netns := netnsName()
-			for _, i := range rows {
-				if !yield(listedOf(&l.crowd, l.crowd.row(i), netns)) {
-					return
-				}
-			}
-		})
-	}
-	if len(rows) > pageRows {
-		widen(out)
-	}
-	l.grid.same, l.grid.empty = l.crowd.dull()
-	return l.grid.print(out, rows, !l.bare, screen.width)
-}
-
-// listed is a socket in -o json, under the names that the log uses.
-type listed struct {
-	State      string   `json:"state"`
-	RQueue     uint32   `json:"rqueue"`
-	WQueue     uint32   `json:"wqueue"`
-	Src        string   `json:"src"`
-	Dst        string   `json:"dst"`
-	InStateFor *float64 `json:"in_state_for,omitempty"` // absent: only observation could tell
-	IdleFor    *float64 `json:"idle_for,omitempty"`
-	Bound      bool     `json:"bound"` // the ages are lower bounds
-	Verdict    string   `json:"verdict,omitempty"`
-	MPTCP      bool     `json:"mptcp,omitempty"` // a subflow of such a connection
-	Netns      string   `json:"netns"`
-	Cookie     uint64   `json:"cookie"`
-	Inode      uint32   `json:"inode"`
-	UID        *uint32  `json:"uid,omitempty"` // of a socket that has an inode
-	PID        int      `json:"pid,omitempty"` // the first that holds it
-	Comm       string   `json:"comm,omitempty"`
-	Dev        string   `json:"dev,omitempty"`
-	Mark       *uint32  `json:"mark,omitempty"` // absent: not known
-	Cgroup     string   `json:"cgroup,omitempty"`
-}
-
-func listedOf(c *crowd, r *row, netns string) listed {
-	l := listed{
-		State: r.state.String(), RQueue: r.rqueue, WQueue: r.wqueue, Src: c.endpoint(r, &r.src).String(), Dst: c.endpoint(r, &r.dst).String(),
-		Bound: !r.exact, Verdict: string(verdicts[r.verdict]), MPTCP: r.mptcp, Netns: netns, Cookie: r.cookie, Inode: r.inode,
-		Dev: c.device(r), Cgroup: c.names[r.cgroup],
-	}
-	if r.known {
-		l.InStateFor, l.IdleFor = seconds(r.inState), seconds(r.idle)
-	}
-	if r.inode != 0 {
-		l.UID = &r.uid
-	}
-	if r.hasMark {
-		l.Mark = &r.mark
-	}
-	if held := c.holders[r.inode]; len(held) > 0 {
-		l.PID, l.Comm = held[0].PID, held[0].Comm
-	}
-	return l
-}
-
-// seconds is a duration as the log has it: never more than it was, to the
-// millisecond.
-func seconds(d time.Duration) *float64 {
-	s := float64(d.Truncate(time.Millisecond)) / float64(time.Second)
-	return &s
-}
-
-// uidOf is nil where the kernel reports uid 0 for want of a better.
-func uidOf(s *sock.Socket) *uint32 {
-	if s.Inode == 0 {
-		return nil
-	}
-	uid := s.UID
-	return &uid
 }

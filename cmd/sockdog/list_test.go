@@ -12,12 +12,12 @@ import (
 	"github.com/sockdog/sockdog/internal/nstest"
 )
 
-// TestListMany lists more sockets than a page holds, so that some are formatted
-// while the kernel still tells of others.
+// TestListMany lists more sockets than one answer of the kernel holds, in several
+// orders and forms.
 func TestListMany(t *testing.T) {
 	nstest.Need(t)
 	nstest.Isolate(t)
-	const n = pageRows + 100
+	const n = 4196
 	leak, err := nstest.CloseWait(nstest.V4, nstest.ClientSide, n)
 	if err != nil {
 		t.Fatal(err)

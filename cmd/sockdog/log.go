@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/term"
 )
 
 // The forms that a log can have.
@@ -33,7 +34,7 @@ func logForm(out io.Writer, format string) (string, error) {
 		return "", fmt.Errorf("--log-format is auto, text or json, not %q", format)
 	case f != nil && isJournal(f):
 		return logJournal, nil
-	case format == logText || f != nil && isTerminal(f):
+	case format == logText || f != nil && term.Is(f):
 		return logText, nil
 	default:
 		return logJSON, nil

@@ -14,6 +14,8 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -61,24 +63,13 @@ than one look.`,
 
 // planned is a forecast in -o json, under the names that the log uses.
 type planned struct {
-	Rule       string   `json:"rule"`
-	Action     string   `json:"action"`
-	DryRun     bool     `json:"dry_run"`
-	DueIn      *float64 `json:"due_in"` // seconds; 0: now
-	Not        string   `json:"not,omitempty"`
-	Reason     string   `json:"reason"`
-	State      string   `json:"state"`
-	Src        string   `json:"src"`
-	Dst        string   `json:"dst"`
-	InStateFor *float64 `json:"in_state_for"`
-	IdleFor    *float64 `json:"idle_for"`
-	Bound      bool     `json:"bound"` // the ages are lower bounds
-	Netns      string   `json:"netns"`
-	Cookie     uint64   `json:"cookie"`
-	Inode      uint32   `json:"inode"`
-	UID        *uint32  `json:"uid,omitempty"`
-	PID        int      `json:"pid,omitempty"`
-	Comm       string   `json:"comm,omitempty"`
+	Rule   string  `json:"rule"`
+	Action string  `json:"action"`
+	DryRun bool    `json:"dry_run"`
+	DueIn  float64 `json:"due_in"` // seconds; 0: now
+	Not    string  `json:"not,omitempty"`
+	Reason string  `json:"reason"`
+	sockettable.Object
 }
 
 // plannedGroup is how a group stands in -o json, under the names that the log uses.
@@ -151,7 +142,7 @@ func plan(cmd *cobra.Command, set *rules.Set, ages *ageFlags, output string) err
 				objects = append(objects, groupOf(&groups[i], &groups[i].Groups[j]))
 			}
 		}
-		return printJSON(cmd.OutOrStdout(), objects)
+		return term.JSONOf(cmd.OutOrStdout(), objects)
 	}
 	if err := printPlan(cmd.OutOrStdout(), set, all, groups); err != nil {
 		return err
@@ -197,16 +188,11 @@ func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Re
 }
 
 func plannedOf(f *engine.Forecast) planned {
-	p := planned{
-		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
-		State: f.Socket.State.String(), Src: f.Socket.Zoned(f.Socket.Src).String(), Dst: f.Socket.Zoned(f.Socket.Dst).String(),
-		InStateFor: seconds(f.InStateFor), IdleFor: seconds(f.IdleFor), Bound: f.Bound,
-		Netns: netnsName(), Cookie: f.Socket.ID.Cookie, Inode: f.Socket.Inode, UID: uidOf(&f.Socket),
+	age := engine.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}
+	return planned{
+		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
+		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders, netnsName()),
 	}
-	if len(f.Holders) > 0 {
-		p.PID, p.Comm = f.Holders[0].PID, f.Holders[0].Comm
-	}
-	return p
 }
 
 func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []engine.RuleOverview) error {
@@ -214,7 +200,8 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []en
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
-		var rows [][]string
+		table := term.TableOf("  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN")
+		table.Layout.Spare = []int{1, 3}
 		now, later, not := 0, 0, 0
 		for j := range all {
 			f := &all[j]
@@ -228,9 +215,9 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []en
 				when = "not: " + f.Not
 				not++
 			case f.In > 0:
-				when = "in " + short(f.In)
+				when = "in " + term.Short(f.In)
 				if f.Bound {
-					when = "in ≤" + short(f.In)
+					when = "in ≤" + term.Short(f.In)
 				}
 				later++
 			default:
@@ -240,7 +227,7 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []en
 			if p.PID != 0 {
 				who = fmt.Sprintf("%s[%d]", p.Comm, p.PID)
 			}
-			rows = append(rows, []string{"  " + p.Action, p.Src, p.Dst, who, p.Reason, when})
+			table.Row("  "+p.Action, p.Src, p.Dst, who, p.Reason, when)
 		}
 		mode := ""
 		switch {
@@ -250,12 +237,12 @@ func printPlan(out io.Writer, set *rules.Set, all []engine.Forecast, groups []en
 			mode = ", dry run"
 		}
 		if len(r.When) == 0 {
-			fmt.Fprintf(out, "%s: %s now, %d later, %d left alone%s\n", r.Name, count(now, "action"), later, not, mode)
+			fmt.Fprintf(out, "%s: %s now, %d later, %d left alone%s\n", r.Name, term.Count(now, "action"), later, not, mode)
 		} else if err := printGroups(out, &r, &groups[i], mode); err != nil {
 			return err
 		}
-		if len(rows) > 0 {
-			if err := printTable(out, []string{"  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN"}, rows, screenOf(out).width, 1, 3); err != nil {
+		if !table.Empty() {
+			if err := table.Print(out, term.ScreenOf(out).Width); err != nil {
 				return err
 			}
 		}
@@ -271,14 +258,14 @@ func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode st
 	}
 	long := ""
 	if r.For > 0 {
-		long = " for " + short(r.For)
+		long = " for " + term.Short(r.For)
 	}
 	match := fmt.Sprintf("%d sockets match", now.Sockets)
 	if now.Sockets == 1 {
 		match = "1 socket matches"
 	}
 	fmt.Fprintf(out, "%s: fires when %s%s; now %s%s\n", r.Name, strings.Join(conditions, " and "), long, match, mode)
-	var rows [][]string
+	table := term.TableOf("  GROUP", "VALUE", "PHASE")
 	for i := range now.Groups {
 		g := &now.Groups[i]
 		name := make([]string, len(g.Group))
@@ -292,10 +279,10 @@ func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode st
 				values = append(values, value)
 			}
 		}
-		rows = append(rows, []string{"  " + cmp.Or(strings.Join(name, " "), "all sockets"), strings.Join(values, ", "), string(g.Phase)})
+		table.Row("  "+cmp.Or(strings.Join(name, " "), "all sockets"), strings.Join(values, ", "), string(g.Phase))
 	}
-	if len(rows) == 0 {
+	if table.Empty() {
 		return nil
 	}
-	return printTable(out, []string{"  GROUP", "VALUE", "PHASE"}, rows, screenOf(out).width)
+	return table.Print(out, term.ScreenOf(out).Width)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/reload"
 	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -218,7 +219,7 @@ func (f *runFlags) tell(err error, form string, log *slog.Logger, out io.Writer)
 		return found{}
 	case errors.As(err, &problems):
 		fmt.Fprint(out, problems.Report(f.rules))
-		return badRules{fmt.Errorf("%s: %s; %s (%s)", f.rules, count(problems.Count(), "problem"), noRules, cure)}
+		return badRules{fmt.Errorf("%s: %s; %s (%s)", f.rules, term.Count(problems.Count(), "problem"), noRules, cure)}
 	case bad:
 		return badRules{fmt.Errorf("%w; %s (%s)", err, noRules, cure)}
 	default:

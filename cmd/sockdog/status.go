@@ -20,6 +20,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/internal/web"
 )
 
@@ -59,7 +60,7 @@ func showStatus(ctx context.Context, out io.Writer, address, output string) erro
 		json.Indent(&indented, text, "", "  ") // it was decoded: it is JSON
 		_, err = indented.WriteTo(out)
 	} else {
-		err = printStatus(out, s, screenOf(out).width)
+		err = printStatus(out, s, term.ScreenOf(out).Width)
 	}
 	if err != nil {
 		return problem(err)
@@ -122,7 +123,7 @@ func fetchStatus(ctx context.Context, address string) ([]byte, *status.Status, e
 // printStatus prints a status in lines of so many cells at most, where that can be;
 // 0 is no bound.
 func printStatus(out io.Writer, s *status.Status, cells int) error {
-	w := report{cells: cells, since: func(t time.Time) string { return short(s.Time.Sub(t)) }}
+	w := report{cells: cells, since: func(t time.Time) string { return term.Short(s.Time.Sub(t)) }}
 	w.summary(s)
 	w.rules(s)
 	w.groups(s.Rules)
@@ -142,7 +143,7 @@ type report struct {
 // line prints a text after an indent, and what does not fit on lines that are
 // indented further.
 func (w *report) line(indent, text string) {
-	for i, part := range wrap(printable(text), max(0, w.cells-len(indent)-2)) {
+	for i, part := range term.Wrap(term.Printable(text), max(0, w.cells-len(indent)-2)) {
 		if i > 0 {
 			w.WriteString("  ")
 		}
@@ -158,7 +159,7 @@ func (w *report) summary(s *status.Status) {
 	}
 	scans := "none are wanted"
 	if s.Scans.IntervalSeconds > 0 {
-		scans = "every " + short(ofSeconds(s.Scans.IntervalSeconds))
+		scans = "every " + term.Short(ofSeconds(s.Scans.IntervalSeconds))
 	}
 	w.line("  ", fmt.Sprintf("rules  %s, in force for %s", file, w.since(s.File.Loaded)))
 	w.line("  ", fmt.Sprintf("scans  %s, %d done, %d failed", scans, s.Scans.OK, s.Scans.Failed))
@@ -204,11 +205,11 @@ func holds(r *status.Rule) string {
 		if due := r.FirstDueSeconds; due != nil && *due < 1 {
 			words = append(words, "first due now")
 		} else if due != nil {
-			words = append(words, "first due in "+short(ofSeconds(*due).Truncate(time.Second)))
+			words = append(words, "first due in "+term.Short(ofSeconds(*due).Truncate(time.Second)))
 		}
 	}
 	if r.OldestSeconds > 0 {
-		words = append(words, "oldest "+short(ofSeconds(r.OldestSeconds)))
+		words = append(words, "oldest "+term.Short(ofSeconds(r.OldestSeconds)))
 	}
 	if r.Held > 0 {
 		words = append(words, fmt.Sprint(r.Held, " held back by a limit"))
@@ -259,7 +260,7 @@ func deeds(r *status.Rule) string {
 }
 
 func (w *report) groups(all []status.Rule) {
-	var rows [][]string
+	table := term.TableOf("RULE", "GROUP", "PHASE", "VALUE")
 	for i := range all {
 		for j := range all[i].Groups {
 			g := &all[i].Groups[j]
@@ -274,10 +275,10 @@ func (w *report) groups(all []status.Rule) {
 			for _, c := range g.Conditions {
 				values = append(values, fmt.Sprintf("%s %s%s (%s %s%s)", c.Metric, decimal(c.Value), c.Unit, c.Op, decimal(c.Threshold), c.Unit))
 			}
-			rows = append(rows, []string{all[i].Name, g.String(), phase, strings.Join(values, ", ")})
+			table.Row(all[i].Name, g.String(), phase, strings.Join(values, ", "))
 		}
 	}
-	w.table([]string{"RULE", "GROUP", "PHASE", "VALUE"}, rows)
+	w.table(table)
 }
 
 func (w *report) sockets(s *status.Status) {
@@ -285,20 +286,21 @@ func (w *report) sockets(s *status.Status) {
 	if !s.SocketsAt.IsZero() && s.Time.Sub(s.SocketsAt) > status.NowFor {
 		head = "SOCKETS, " + w.since(s.SocketsAt) + " AGO"
 	}
-	var rows [][]string
+	table := term.TableOf("STATE", head)
 	for _, state := range status.States {
 		if n, ok := s.Sockets[state]; ok {
-			rows = append(rows, []string{strings.ToUpper(state), strconv.FormatUint(n, 10)})
+			table.Row(strings.ToUpper(state), strconv.FormatUint(n, 10))
 		}
 	}
-	w.table([]string{"STATE", head}, rows)
+	w.table(table)
 }
 
 // mostActions is how many actions are printed: the journal has all.
 const mostActions = 10
 
 func (w *report) actions(last []journal.Record, now time.Time) {
-	var rows [][]string
+	table := term.TableOf("TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON")
+	table.Layout.Spare = []int{3, 5}
 	last = last[:min(len(last), mostActions)]
 	for i := range last {
 		r := &last[i]
@@ -315,19 +317,18 @@ func (w *report) actions(last []journal.Record, now time.Time) {
 		}
 		when := r.Time.Local().Format(time.DateTime)
 		when = strings.TrimPrefix(when, now.Local().Format(time.DateOnly+" ")) // today goes without saying
-		rows = append(rows, []string{when, r.Rule, r.Words(), src, dst, who, r.Reason})
+		table.Row(when, r.Rule, r.Words(), src, dst, who, r.Reason)
 	}
-	w.table([]string{"TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON"}, rows, 3, 5)
+	w.table(table)
 }
 
-// table prints rows after an empty line, and nothing where there are none. A narrow
-// terminal goes without the columns of spare.
-func (w *report) table(header []string, rows [][]string, spare ...int) {
-	if len(rows) == 0 {
+// table prints a table after an empty line, and nothing where it has no rows.
+func (w *report) table(table *term.Table) {
+	if table.Empty() {
 		return
 	}
 	w.WriteByte('\n')
-	printTable(w, header, rows, w.cells, spare...) // a buffer takes everything
+	table.Print(w, w.cells) // a buffer takes everything
 }
 
 func ofSeconds(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }

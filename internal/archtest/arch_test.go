@@ -30,6 +30,8 @@ const (
 	psx      = "kernel.org/pub/linux/libs/security/libcap/psx"
 	sdnotify = "github.com/coreos/go-systemd/v22/daemon" // READY, RELOADING, WATCHDOG
 	unix     = "golang.org/x/sys/unix"                   // system calls
+	xterm    = "golang.org/x/term"                       // whether a file is a terminal, and its size
+	xwidth   = "golang.org/x/text/width"                 // runes that take two cells
 	yaml     = "gopkg.in/yaml.v3"                        // positions in the rules file
 )
 
@@ -169,6 +171,18 @@ var table = []pkg{
 		why:  "it knows a page from outside, as whoever reads it does",
 	},
 	{
+		name: "internal/term",
+		may:  []string{xterm, xwidth},
+		not:  []string{"log", "log/slog", "net", "os/exec"},
+		why:  "it fits text into cells, whatever the text says",
+	},
+	{
+		name: "internal/sockettable",
+		may:  []string{"internal/engine", "internal/sock", "internal/term", "rules", "rules/ssfilter"},
+		not:  []string{"log", "log/slog", "net", "os", "syscall"},
+		why:  "it shows the sockets that it is given: who scans them, and why, is not its business",
+	},
+	{
 		name: "internal/cull",
 		may:  []string{"internal/act", "internal/engine", "internal/sock", "rules", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog", "net", "os"},
@@ -229,7 +243,7 @@ var table = []pkg{
 		may: []string{
 			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
 			"internal/metrics", "internal/holders", "internal/nstest", "internal/reload", "internal/seen", "internal/sock",
-			"internal/sockdiag", "internal/statedir", "internal/status", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
+			"internal/sockdiag", "internal/sockettable", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

@@ -1,4 +1,4 @@
-package main
+package sockettable
 
 import (
 	"strings"
@@ -74,13 +74,13 @@ COUNT  PROCESS  RECV-Q  SEND-Q  OLDEST
 	}
 	for _, test := range tests {
 		t.Run(test.keys, func(t *testing.T) {
-			l := listing{output: test.output, crowd: *sightings(t)}
+			view := View{JSON: test.output == "json", Headings: true}
 			var err error
-			if l.keys, err = parseKeys(test.keys); err != nil {
+			if view.Keys, err = ParseKeys(test.keys); err != nil {
 				t.Fatal(err)
 			}
 			var b strings.Builder
-			if err := l.printGroups(&b, screen{}); err != nil {
+			if err := sightings(t).Print(&b, &view); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.want, "\n"+b.String()); diff != "" {

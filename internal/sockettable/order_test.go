@@ -1,12 +1,12 @@
-package main
+package sockettable
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
-	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -25,14 +25,14 @@ func TestParseOrder(t *testing.T) {
 		{"-local", false, "local", true},
 	}
 	for _, test := range tests {
-		o, err := parseOrder(test.text, test.reverse)
-		if err != nil || o.by.name != test.column || o.down != test.down {
-			t.Errorf("parseOrder(%q, %t) = %s, down %t, %v; want %s, %t", test.text, test.reverse, o.by.name, o.down, err, test.column, test.down)
+		o, err := ParseOrder(test.text, test.reverse)
+		if err != nil || o.By.Name != test.column || o.down != test.down {
+			t.Errorf("ParseOrder(%q, %t) = %s, down %t, %v; want %s, %t", test.text, test.reverse, o.By.Name, o.down, err, test.column, test.down)
 		}
 	}
 	for _, bad := range []string{"", "-", "agee", "cgroup", "age,local", "--age"} {
-		if _, err := parseOrder(bad, false); err == nil {
-			t.Errorf("parseOrder(%q) is no error", bad)
+		if _, err := ParseOrder(bad, false); err == nil {
+			t.Errorf("ParseOrder(%q) is no error", bad)
 		}
 	}
 }
@@ -41,39 +41,22 @@ func TestParseOrder(t *testing.T) {
 // rows.
 func TestSort(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var c crowd
-		c.clear()
-		for _, r := range rapid.SliceOfN(rapid.Custom(drawRow), 0, 50).Draw(t, "rows") {
-			c.append(r)
-		}
-		for _, by := range columns {
-			if !sortable(by) {
-				continue
-			}
+		rows := rapid.SliceOfN(rapid.Custom(drawRow), 0, 50).Draw(t, "rows")
+		for _, by := range columnsOf(Sortable()...) {
 			for _, down := range []bool{false, true} {
-				want := make([]int, c.size)
-				for i := range want {
-					want[i] = i
-				}
-				slices.SortStableFunc(want, func(i, j int) int { return naive(&c, by, down, c.row(i), c.row(j)) })
-				if diff := gocmp.Diff(want, sorted(order{by, down}, &c)); diff != "" {
-					t.Fatalf("by %s, down %t (-want +got):\n%s", by.name, down, diff)
+				table := Table{rows: slices.Clone(rows)}
+				want := slices.Clone(rows)
+				slices.SortStableFunc(want, func(a, b *row) int { return naive(&table, by, down, a, b) })
+				if table.sort(Order{by, down}); !slices.Equal(want, table.rows) {
+					t.Fatalf("by %s, down %t: %v, want %v", by.Name, down, table.rows, want)
 				}
 			}
 		}
 	})
 }
 
-func sorted(o order, c *crowd) []int {
-	s := sorter{order: o}
-	for _, page := range c.pages {
-		s.add(s.keys(c, page))
-	}
-	return s.sort()
-}
-
-func naive(c *crowd, by *column, down bool, a, b *row) int {
-	k, l := by.key(c, a), by.key(c, b)
+func naive(t *Table, by *Column, down bool, a, b *row) int {
+	k, l := by.key(t, a), by.key(t, b)
 	if k.unknown != l.unknown {
 		if k.unknown {
 			return 1
@@ -93,19 +76,20 @@ func naive(c *crowd, by *column, down bool, a, b *row) int {
 	return cmp.Or(order, cmp.Compare(age(b), age(a)))
 }
 
-func drawRow(t *rapid.T) row {
-	r := row{
+func drawRow(t *rapid.T) *row {
+	r := &row{
 		rqueue: rapid.SampledFrom([]uint32{0, 1, 300, 1 << 31}).Draw(t, "rqueue"),
 		wqueue: rapid.Uint32().Draw(t, "wqueue"),
 		inode:  rapid.Uint32Range(0, 3).Draw(t, "inode"),
 		uid:    rapid.SampledFrom([]uint32{0, 33, 1000}).Draw(t, "uid"),
 		cookie: rapid.Uint64().Draw(t, "cookie"),
-		state:  1, verdict: verdict(rapid.IntRange(0, len(verdicts)-1).Draw(t, "verdict")),
+		state:  1, labels: &labels{verdict: rapid.SampledFrom(append(verdicts, "")).Draw(t, "verdict")},
 		known: rapid.Bool().Draw(t, "known"),
 	}
-	r.src = place{port: rapid.Uint16Range(0, 3).Draw(t, "port"), ipv4: true}
-	r.dst.addr[15] = rapid.ByteRange(0, 3).Draw(t, "last byte")
-	r.dst.addr[0] = rapid.ByteRange(0, 1).Draw(t, "first byte")
+	r.src = netip.AddrPortFrom(netip.IPv4Unspecified(), rapid.Uint16Range(0, 3).Draw(t, "port"))
+	r.dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte{
+		0: rapid.ByteRange(0, 1).Draw(t, "first byte"), 15: rapid.ByteRange(0, 3).Draw(t, "last byte"),
+	}), 0)
 	if r.known {
 		r.inState = time.Duration(rapid.Int64Range(0, 5).Draw(t, "age")) * time.Hour
 	}

@@ -1,10 +1,9 @@
-package main
+package term
 
 import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -24,8 +23,8 @@ func TestShort(t *testing.T) {
 		49*time.Hour + 59*time.Second: "49h0m",
 	}
 	for d, want := range tests {
-		if got := short(d); got != want {
-			t.Errorf("short(%v) = %q, want %q", d, got, want)
+		if got := Short(d); got != want {
+			t.Errorf("Short(%v) = %q, want %q", d, got, want)
 		}
 	}
 }
@@ -41,13 +40,13 @@ func TestShortIsTrue(t *testing.T) {
 		case d >= time.Minute:
 			want = d.Truncate(time.Second).String()
 		}
-		if got := short(d); got != want {
-			t.Errorf("short(%v) = %q, want %q", d, got, want)
+		if got := Short(d); got != want {
+			t.Errorf("Short(%v) = %q, want %q", d, got, want)
 		}
 	})
 }
 
-func TestPrintTable(t *testing.T) {
+func TestTable(t *testing.T) {
 	header := []string{"A", "SPARE", "MIDDLE", "LAST"}
 	rows := [][]string{
 		{"1", "spared", "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:1]:443", "a reason that takes more than one line"},
@@ -84,11 +83,20 @@ A   MIDDLE                 LAST
 A   SPARE  MIDDLE         LAST
 22  -      10.0.0.2:5432  -
 `},
+		{"wide runes", nil, [][]string{{"漢字", "e\u0301", "≥5s", "-"}, {"1234", "-", "abc", "-"}}, 0, `
+漢字  é  ≥5s  -
+1234  -  abc  -
+`},
 		{"nothing", nil, nil, 80, "\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var b strings.Builder
-			if err := printTable(&b, test.header, test.rows, test.cells, 1); err != nil {
+			table := NewTable(4, 0)
+			table.Heads, table.Layout = test.header, Layout{Spare: []int{1}, Wraps: true}
+			for _, row := range test.rows {
+				table.Row(row...)
+			}
+			if err := table.Print(&b, test.cells); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.want, "\n"+b.String()); diff != "" {
@@ -101,11 +109,11 @@ A   SPARE  MIDDLE         LAST
 // TestWrap: all words are there, in lines that fit.
 func TestWrap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := strings.Join(rapid.SliceOf(rapid.StringMatching(`[a-zé]{1,12}`)).Draw(t, "words"), " ")
-		cells := rapid.IntRange(1, 30).Draw(t, "cells")
-		lines := wrap(text, cells)
+		text := strings.Join(rapid.SliceOf(rapid.StringMatching(`[a-zé漢]{1,12}`)).Draw(t, "words"), " ")
+		cells := rapid.IntRange(2, 30).Draw(t, "cells")
+		lines := Wrap(text, cells)
 		for _, line := range lines {
-			if utf8.RuneCountInString(line) > cells {
+			if Width(line) > cells {
 				t.Errorf("%q is longer than %d cells", line, cells)
 			}
 		}
@@ -119,7 +127,9 @@ func TestWrap(t *testing.T) {
 // A process may call itself what it likes: no table lets it govern the terminal.
 func TestTablesAreHarmless(t *testing.T) {
 	var out strings.Builder
-	if err := printTable(&out, nil, [][]string{{"a\x1b[31mEVIL\a", "\u202egnp\nkill"}}, 0); err != nil {
+	table := NewTable(2, 0)
+	table.Row("a\x1b[31mEVIL\a", "\u202egnp\nkill")
+	if err := table.Print(&out, 0); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := out.String(), "a\ufffd[31mEVIL\ufffd  \ufffdgnp\ufffdkill\n"; got != want {

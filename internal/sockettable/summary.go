@@ -1,0 +1,76 @@
+package sockettable
+
+import (
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/sockdog/sockdog/internal/term"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// count is a number of sockets, by the family of their addresses.
+type count struct {
+	Total int `json:"count"`
+	IPv4  int `json:"ipv4"`
+	IPv6  int `json:"ipv6"`
+}
+
+func (c *count) add(r *row) {
+	c.Total++
+	if r.src.Addr().Is4() {
+		c.IPv4++
+	} else {
+		c.IPv6++
+	}
+}
+
+// stateCount is a state in -o json.
+type stateCount struct {
+	State string `json:"state"`
+	count
+	Verdicts map[rules.Verdict]int `json:"verdicts,omitempty"`
+}
+
+// verdicts are those there are, in the order in which they are shown.
+var verdicts = []rules.Verdict{rules.EOFUnread, rules.EOFReadNotClosed, rules.UnreadData, rules.StillSending, rules.InBacklog}
+
+// printSummary prints how many sockets there are in each state, and why they are
+// stuck in CLOSE_WAIT.
+func (t *Table) printSummary(out io.Writer, v *View) error {
+	states, stuck := make(map[ssfilter.State]count), make(map[rules.Verdict]count)
+	var all count
+	for _, r := range t.rows {
+		state, verdict := states[r.state], stuck[r.verdict]
+		state.add(r)
+		verdict.add(r)
+		states[r.state], stuck[r.verdict] = state, verdict
+		all.add(r)
+	}
+	var objects []stateCount
+	rows := term.NewTable(4, 0)
+	if v.Headings {
+		rows.Heads = []string{"STATE", "COUNT", "IPV4", "IPV6"}
+	}
+	line := func(name string, c count) {
+		rows.Row(name, strconv.Itoa(c.Total), strconv.Itoa(c.IPv4), strconv.Itoa(c.IPv6))
+	}
+	for _, state := range slices.Sorted(maps.Keys(states)) {
+		o := stateCount{State: state.String(), count: states[state], Verdicts: make(map[rules.Verdict]int)}
+		line(StateHead(state), o.count)
+		for _, verdict := range verdicts {
+			if c, ok := stuck[verdict]; ok && state == ssfilter.CloseWait {
+				o.Verdicts[verdict] = c.Total
+				line("  "+string(verdict), c)
+			}
+		}
+		objects = append(objects, o)
+	}
+	if v.JSON {
+		return term.JSONOf(out, objects)
+	}
+	line("TOTAL", all)
+	return rows.Print(out, v.Cells)
+}

@@ -1,0 +1,132 @@
+package sockettable
+
+import (
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/term"
+)
+
+// View is how a table is shown.
+type View struct {
+	Order    Order
+	Keys     []*Column // to group by
+	Summary  bool      // counts by state alone
+	JSON     bool
+	Wide     bool // more columns of each socket
+	Holders  bool // the usual columns, and who holds each socket
+	Headings bool
+	Most     int    // rows at most; 0: all
+	Cells    int    // in a line; 0: no bound
+	Netns    string // of the sockets
+}
+
+// Walks reports whether the view takes a walk through /proc.
+func (v *View) Walks() bool {
+	held := func(c *Column) bool { return c.Held }
+	switch {
+	case v.Summary:
+		return false
+	case len(v.Keys) > 0:
+		return slices.ContainsFunc(v.Keys, held)
+	default:
+		return v.JSON || v.Order.By.Held || slices.ContainsFunc(v.columns(), held)
+	}
+}
+
+func (v *View) columns() []*Column {
+	switch {
+	case v.Wide:
+		return wide
+	case v.Holders:
+		return append(slices.Clone(usual), holderColumn)
+	default:
+		return usual
+	}
+}
+
+// Print prints the table.
+func (t *Table) Print(out io.Writer, v *View) error {
+	switch {
+	case v.Summary:
+		return t.printSummary(out, v)
+	case len(v.Keys) > 0 && v.JSON:
+		return t.printGroupsJSON(out, v.Keys)
+	case len(v.Keys) > 0:
+		return t.printGroups(out, v)
+	}
+	t.sort(v.Order)
+	if v.JSON {
+		return term.JSON(out, func(yield func(listed) bool) {
+			for _, r := range t.rows {
+				if !yield(t.listed(r, v.Netns)) {
+					return
+				}
+			}
+		})
+	}
+	return t.printSockets(out, v, v.columns())
+}
+
+// printSockets prints a line for each socket.
+func (t *Table) printSockets(out io.Writer, v *View, columns []*Column) error {
+	n := v.most(len(t.rows))
+	rows := term.NewTable(len(columns), n)
+	rows.Layout = t.layout(columns, v.Order.By)
+	if v.Headings {
+		for _, c := range columns {
+			rows.Heads = append(rows.Heads, c.head)
+		}
+	}
+	for _, r := range t.rows[:n] {
+		for _, c := range columns {
+			rows.Add(c.print(t, rows.Buffer(), r))
+		}
+	}
+	return v.print(out, rows, len(t.rows))
+}
+
+// most returns how many of n rows are shown.
+func (v *View) most(n int) int {
+	if v.Most > 0 {
+		return min(n, v.Most)
+	}
+	return n
+}
+
+// print prints the rows, and how many more there are.
+func (v *View) print(out io.Writer, rows *term.Table, n int) error {
+	err := rows.Print(out, v.Cells)
+	if more := n - v.most(n); more > 0 && err == nil {
+		_, err = fmt.Fprintf(out, "... and %d more\n", more)
+	}
+	return err
+}
+
+// layout says what a narrow terminal goes without, beside columns that tell nothing
+// of any socket, and a very narrow one, beside those that tell the same of all. What
+// the rows are sorted by stays.
+func (t *Table) layout(columns []*Column, by *Column) term.Layout {
+	spare, last := []string{"idle", "send-q", "recv-q"}, []string{"local", "verdict"}
+	if !t.remarks {
+		spare = append(spare, "verdict")
+	}
+	if len(t.states.States()) < 2 {
+		last = slices.Insert(last, 0, "state")
+	}
+	places := func(names []string) (places []int) {
+		for _, name := range names {
+			i := slices.IndexFunc(columns, func(c *Column) bool { return c.Name == name })
+			if i >= 0 && columns[i] != by {
+				places = append(places, i)
+			}
+		}
+		return places
+	}
+	l := term.Layout{Spare: places(spare), Last: places(last)}
+	for _, c := range columns {
+		l.Narrows = append(l.Narrows, c.narrows)
+	}
+	return l
+}
