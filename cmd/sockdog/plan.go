@@ -14,6 +14,7 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
@@ -165,27 +166,51 @@ func groupsNow(set *rules.Set, h *host, kernel daemon.Kernel, restored engine.Re
 		return nil, err
 	}
 	defer counts.Close()
-	counted := daemon.Count(counts)
-	e := engine.New(engine.Config{Precision: h.precision, Self: os.Getpid()})
-	var plan engine.Plan
-	for _, in := range []engine.Input{h.engineCapabilities(), restored, engine.RulesChanged{Program: engine.Compile(set)}} {
-		plan = e.Step(h.now(), in)
+	first := &firstScans{kernel: kernel, counts: counts, now: h.now}
+	d := engine.Driver{Engine: engine.New(engine.Config{Precision: h.precision, Self: os.Getpid()}), Now: h.now, Workers: first}
+	d.Start(h.engineCapabilities(), restored)
+	d.Step(engine.RulesChanged{Program: engine.Compile(set)})
+	for len(first.came) > 0 && first.err == nil {
+		in := first.came[0]
+		first.came = first.came[1:]
+		d.Step(in)
 	}
-	// Rules about many sockets may be looked for apart from the others.
-	for scans := 0; plan.Count && scans < 2; scans++ {
-		plan = e.Step(h.now(), counted)
-		if plan.Scan == nil {
-			break
-		}
-		sent := h.now()
-		finding := plan.Scan.Begin(sent)
-		if err := kernel.Scan(plan.Scan.Query, finding.Take); err != nil {
-			return nil, err
-		}
-		plan = e.Step(h.now(), engine.ScanDone{Result: finding, Sent: sent})
-	}
-	return e.Overview(h.now()).Rules, nil
+	return d.Engine.Overview(h.now()).Rules, first.err
 }
+
+// firstScans reads for an engine that has just begun what it wants first, and does
+// nothing else that it wants.
+type firstScans struct {
+	kernel daemon.Kernel
+	counts daemon.Counters
+	now    func() sock.Instant
+	scans  int
+	came   []engine.Input
+	err    error
+}
+
+// Count reads the counters until each class of rules was scanned for.
+func (f *firstScans) Count() {
+	if f.scans < 2 {
+		f.came = append(f.came, daemon.Count(f.counts))
+	}
+}
+
+// Scan reads the socket table.
+func (f *firstScans) Scan(s *engine.Scan) {
+	f.scans++
+	sent := f.now()
+	result := s.Begin(sent)
+	f.err = f.kernel.Scan(s.Query, result.Take)
+	f.came = append(f.came, engine.ScanDone{Result: result, Sent: sent})
+}
+
+func (*firstScans) Record(*engine.Plan)     {}
+func (*firstScans) Lookup([]sock.ID)        {}
+func (*firstScans) Act([]engine.Action)     {}
+func (*firstScans) Resolve([]uint32)        {}
+func (*firstScans) Read([]uint32)           {}
+func (*firstScans) Sample([]engine.Process) {}
 
 func plannedOf(f *engine.Forecast) planned {
 	age := engine.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}

@@ -123,6 +123,7 @@ type Reload struct {
 type watch struct {
 	Options
 	engine    *engine.Engine
+	driver    engine.Driver
 	log       *logQueue
 	recorder  *recorder
 	teller    *teller
@@ -185,10 +186,9 @@ const endWithin = 900 * time.Millisecond
 // begin to.
 func Run(ctx context.Context, o Options) error {
 	d := &watch{
-		Options: o,
-		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), UID: uint32(os.Geteuid()), MaxTracks: o.MaxTracks}),
-		inputs:  make(chan engine.Input, 8),
-		// The engine bounds what is under way of each kind: no send on these waits.
+		Options:  o,
+		engine:   engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), UID: uint32(os.Geteuid()), MaxTracks: o.MaxTracks}),
+		inputs:   make(chan engine.Input, 8),
 		scans:    make(chan *engine.Scan, 1),
 		counts:   make(chan struct{}, 1),
 		asks:     make(chan []sock.ID, engine.MaxLookupBatches),
@@ -199,6 +199,7 @@ func Run(ctx context.Context, o Options) error {
 		censuses: make(chan struct{}, 1),
 		counted:  make(chan census),
 	}
+	d.driver = engine.Driver{Engine: d.engine, Now: o.Now, Workers: d}
 	d.board = newBoard(&o)
 	d.log = newLogQueue(o.Log, o.Now)
 	d.recorder = newRecorder(&d.Options, d.log)
@@ -211,8 +212,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer stop()
 
-	d.carryOut(d.engine.Step(o.Now(), o.Capabilities))
-	d.carryOut(d.engine.Step(o.Now(), o.Restored))
+	d.driver.Start(o.Capabilities, o.Restored)
 	// With the rules come the ends of alerts that were due while nobody watched: the
 	// receivers must be there.
 	d.teller.post(dispatch{rules: o.Rules})
@@ -282,8 +282,7 @@ func (d *watch) loop(ctx context.Context) {
 			return
 		}
 		now := d.Now()
-		plan := d.engine.Step(now, in)
-		d.carryOut(plan)
+		plan := d.driver.Step(in)
 		d.notice(in, now)
 		if plan.Stopped {
 			d.takeLeave(late)
@@ -321,41 +320,47 @@ func (d *watch) say(level slog.Level, text string, attrs ...slog.Attr) {
 	d.log.say(level, text, attrs...)
 }
 
-// carryOut hands every part of a plan to who does it.
-func (d *watch) carryOut(p engine.Plan) {
+// Record has everything written and told that the plan says.
+func (d *watch) Record(p *engine.Plan) {
 	now := d.Now()
 	// What is done to single sockets is told by itself.
 	p.Transitions = slices.DeleteFunc(p.Transitions, func(t engine.Transition) bool { return len(t.When) == 0 && t.Takes })
 	at := time.Now()
-	records := recordsOf(&p, d.Netns, now, at)
-	d.recorder.add(&p, records)
+	records := recordsOf(p, d.Netns, now, at)
+	d.recorder.add(p, records)
 	d.log.add(at, p.Notes, records)
-	if p.Count {
-		d.counts <- struct{}{}
-	}
-	if p.Scan != nil {
-		d.scanStall = stall{since: now}
-		d.scans <- p.Scan
-	}
-	if len(p.Lookup) > 0 {
-		d.asks <- p.Lookup
-	}
-	if len(p.Act) > 0 {
-		d.killing(now)
-		d.acts <- p.Act
-	}
-	if len(p.Resolve) > 0 {
-		d.resolves <- p.Resolve
-	}
-	if len(p.Read) > 0 {
-		d.reads <- p.Read
-	}
-	if len(p.Sample) > 0 {
-		d.samples <- p.Sample
-	}
-	d.account(&p, records)
-	d.alarm(&p, now, at)
+	d.account(p, records)
+	d.alarm(p, now, at)
 }
+
+// The engine bounds what is under way of each kind: no send on these waits.
+
+// Count has the counters read.
+func (d *watch) Count() { d.counts <- struct{}{} }
+
+// Scan has the socket table read.
+func (d *watch) Scan(s *engine.Scan) {
+	d.scanStall = stall{since: d.Now()}
+	d.scans <- s
+}
+
+// Lookup has the kernel asked for single sockets.
+func (d *watch) Lookup(ids []sock.ID) { d.asks <- ids }
+
+// Act has actions done.
+func (d *watch) Act(actions []engine.Action) {
+	d.killing(d.Now())
+	d.acts <- actions
+}
+
+// Resolve has holders found by a walk through /proc.
+func (d *watch) Resolve(inodes []uint32) { d.resolves <- inodes }
+
+// Read has holders found by new descriptors.
+func (d *watch) Read(inodes []uint32) { d.reads <- inodes }
+
+// Sample has the CPU usage of processes read.
+func (d *watch) Sample(processes []engine.Process) { d.samples <- processes }
 
 // account counts what was done, for those who watch.
 func (d *watch) account(p *engine.Plan, records []journal.Record) {
@@ -387,7 +392,7 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	now := d.Now()
 	d.ruled.Store(int64(now))
 	// What ends with the old rules is told to their receivers.
-	d.carryOut(d.engine.Step(now, engine.RulesChanged{Program: engine.Compile(&within), Fallback: fallback}))
+	d.driver.Step(engine.RulesChanged{Program: engine.Compile(&within), Fallback: fallback})
 	d.teller.post(dispatch{rules: set})
 	d.board.rule(set)
 	d.set, d.destroys, d.budget = set, destructive(set), set.Settings.CPUBudget

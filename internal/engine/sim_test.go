@@ -542,11 +542,28 @@ func (w *simWorld) step(in Input) {
 		return
 	}
 	w.tally.Steps++
-	p := w.engine.Step(w.Now, in)
+	d := Driver{Engine: w.engine, Now: func() sock.Instant { return w.Now }, Workers: w}
+	p := d.Step(in)
 	w.wake = p.Wake
 	if p.Wake <= w.Now && !w.stopped {
 		w.failf("told to wake at %s, which is past, after %T", sim.Text(p.Wake), in)
 	}
+	if w.stopped && (p.Scan != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Read)+len(p.Sample) > 0) {
+		w.failf("something new was begun after the word to stop")
+	}
+	if w.stopped && p.Stopped {
+		w.stopped = false
+	}
+	if _, ok := in.(CountersRead); ok && p.Scan == nil {
+		w.tally.Skips++
+	}
+	if w.engine != nil && w.tally.Steps > 100_000 {
+		w.failf("the engine is never at rest: %d steps", w.tally.Steps)
+	}
+}
+
+// Record keeps on disk what is to be kept, and hears what is said.
+func (w *simWorld) Record(p *Plan) {
 	for _, n := range p.Notes {
 		w.logf("note %s %v", n.Text, n.Attrs)
 		if strings.Contains(n.Text, "made a program spin") {
@@ -569,48 +586,20 @@ func (w *simWorld) step(in Input) {
 	for c := range w.engine.sight.gap {
 		w.gap = max(w.gap, w.engine.sight.gap[c])
 	}
-	w.hear(&p)
+	w.hear(p)
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
-	if w.stopped && (p.Scan != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Read)+len(p.Sample) > 0) {
-		w.failf("something new was begun after the word to stop")
-	}
-	if w.stopped && p.Stopped {
-		w.stopped = false
-	}
-	if _, ok := in.(CountersRead); ok && p.Scan == nil {
-		w.tally.Skips++
-	}
-	if p.Count {
-		w.deliver(w.UpTo(time.Millisecond), func() Input {
-			if w.unlucky(30) {
-				return CountersRead{}
-			}
-			return CountersRead{OK: true, InSegs: w.InSegs, HasInSegs: true, TimeWait: w.TimeWaits(), HasTimeWait: true}
-		})
-	}
-	if p.Scan != nil {
-		w.scan(p.Scan)
-	}
-	if len(p.Lookup) > 0 {
-		w.ask(p.Lookup)
-	}
-	if len(p.Act) > 0 {
-		w.act(p.Act)
-	}
-	if len(p.Resolve) > 0 {
-		w.resolve(p.Resolve)
-	}
-	if len(p.Read) > 0 {
-		w.read(p.Read)
-	}
-	if len(p.Sample) > 0 {
-		w.sample(p.Sample)
-	}
-	if w.engine != nil && w.tally.Steps > 100_000 {
-		w.failf("the engine is never at rest: %d steps", w.tally.Steps)
-	}
+}
+
+// Count reads the counters.
+func (w *simWorld) Count() {
+	w.deliver(w.UpTo(time.Millisecond), func() Input {
+		if w.unlucky(30) {
+			return CountersRead{}
+		}
+		return CountersRead{OK: true, InSegs: w.InSegs, HasInSegs: true, TimeWait: w.TimeWaits(), HasTimeWait: true}
+	})
 }
 
 // deliver hands the engine an answer that is made a while from now, and reaches
@@ -622,9 +611,9 @@ func (w *simWorld) deliver(d time.Duration, answer func() Input) {
 	})
 }
 
-// scan walks the table as it changes. Where something is taken out meanwhile, it
+// Scan walks the table as it changes. Where something is taken out meanwhile, it
 // may miss what is left.
-func (w *simWorld) scan(l *Scan) {
+func (w *simWorld) Scan(l *Scan) {
 	w.tally.Scans++
 	w.logf("look %s", l.Query.States)
 	duration := w.UpTo(300 * time.Millisecond)
@@ -685,8 +674,8 @@ func (w *simWorld) scan(l *Scan) {
 	})
 }
 
-// ask answers for single sockets, each at an instant of its own.
-func (w *simWorld) ask(ids []sock.ID) {
+// Lookup answers for single sockets, each at an instant of its own.
+func (w *simWorld) Lookup(ids []sock.ID) {
 	w.tally.Asks += len(ids)
 	for _, id := range ids {
 		w.logf("ask for socket %d", id.Cookie)
@@ -730,8 +719,8 @@ func (w *simWorld) ask(ids []sock.ID) {
 	})
 }
 
-// resolve walks through /proc.
-func (w *simWorld) resolve(inodes []uint32) {
+// Resolve walks through /proc.
+func (w *simWorld) Resolve(inodes []uint32) {
 	cost := w.UpTo(w.walking)
 	w.deliver(cost+w.UpTo(20*time.Millisecond), func() Input {
 		in := HoldersFound{Holders: make(map[uint32][]sock.Holder), Complete: true, Cost: cost}
@@ -740,8 +729,8 @@ func (w *simWorld) resolve(inodes []uint32) {
 	})
 }
 
-// read reads the descriptors that are new. It may find any socket, and none.
-func (w *simWorld) read(inodes []uint32) {
+// Read reads the descriptors that are new. It may find any socket, and none.
+func (w *simWorld) Read(inodes []uint32) {
 	cost, asked := w.UpTo(w.walking/10), slices.Clone(inodes)
 	w.tally.Reads++
 	w.deliver(cost, func() Input {
@@ -773,8 +762,8 @@ func (w *simWorld) holder(s *sim.Socket) int {
 	return 2 + int(s.Inode%2)
 }
 
-// sample reads the CPU usage of processes, which now and then cannot be read.
-func (w *simWorld) sample(processes []Process) {
+// Sample reads the CPU usage of processes, which now and then cannot be read.
+func (w *simWorld) Sample(processes []Process) {
 	w.deliver(w.UpTo(50*time.Millisecond), func() Input {
 		var in Sampled
 		for _, p := range processes {
@@ -798,9 +787,9 @@ func (w *simWorld) killed(s *sim.Socket) {
 	}
 }
 
-// act does what was decided, one batch after the other. The record of the
+// Act does what was decided, one batch after the other. The record of the
 // intent comes first and survives.
-func (w *simWorld) act(actions []Action) {
+func (w *simWorld) Act(actions []Action) {
 	for i := range actions {
 		w.checkDecision(&actions[i])
 	}

@@ -1,0 +1,62 @@
+package engine
+
+import "github.com/sockdog/sockdog/internal/sock"
+
+// Workers do what a plan wants done. None of them waits: what comes of it reaches
+// the driver later, as an input.
+type Workers interface {
+	// Record says and keeps all that the plan wants said and kept. It comes first: the
+	// record of a decision is older than what is done by it.
+	Record(p *Plan)
+
+	Count()                     // read the counters; CountersRead
+	Scan(s *Scan)               // read the socket table; ScanDone
+	Lookup(ids []sock.ID)       // ask for these sockets by name; LookupDone
+	Act(actions []Action)       // do these, in this order; ActionsDone
+	Resolve(inodes []uint32)    // find the holders of these; HoldersFound
+	Read(inodes []uint32)       // find them by new descriptors; NewHoldersFound
+	Sample(processes []Process) // read the CPU usage of these; Sampled
+}
+
+// Driver runs an engine: whatever happens goes in by Step, and each part of the
+// plan that comes out goes to who does it.
+type Driver struct {
+	Engine  *Engine
+	Now     func() sock.Instant
+	Workers Workers
+}
+
+// Start has the engine begin with what is allowed here and what an earlier run knew.
+// Rules come after that.
+func (d *Driver) Start(c Capabilities, r Restored) {
+	d.Step(c)
+	d.Step(r)
+}
+
+// Step has the engine take in something, and hands out what it plans.
+func (d *Driver) Step(in Input) Plan {
+	p := d.Engine.Step(d.Now(), in)
+	d.Workers.Record(&p)
+	if p.Count {
+		d.Workers.Count()
+	}
+	if p.Scan != nil {
+		d.Workers.Scan(p.Scan)
+	}
+	if len(p.Lookup) > 0 {
+		d.Workers.Lookup(p.Lookup)
+	}
+	if len(p.Act) > 0 {
+		d.Workers.Act(p.Act)
+	}
+	if len(p.Resolve) > 0 {
+		d.Workers.Resolve(p.Resolve)
+	}
+	if len(p.Read) > 0 {
+		d.Workers.Read(p.Read)
+	}
+	if len(p.Sample) > 0 {
+		d.Workers.Sample(p.Sample)
+	}
+	return p
+}
