@@ -15,15 +15,26 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-// Facts are what is to be told of an alarm beside what the engine says.
+// Alert is an alert as receivers are sent it. Its labels identify it.
+type Alert struct {
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	StartsAt    time.Time         `json:"startsAt"`
+	EndsAt      time.Time         `json:"endsAt"` // zero while it fires
+}
+
+// Firing reports whether the alert fires.
+func (a *Alert) Firing() bool { return a.EndsAt.IsZero() }
+
+// Facts are what an alert says beside what the engine knows.
 type Facts struct {
 	Instance string    // this host
 	Since    time.Time // the conditions have held since
-	Until    time.Time // they held until then: now, or when the alarm was over or ended
+	Until    time.Time // they held until then: now, or when the alert was over or ended
 	Holders  string
 }
 
-// Labels identify the alarm: the same for as long as it goes on, whatever is
+// Labels identify the alert: the same for as long as it goes on, whatever is
 // measured.
 func Labels(a *engine.Alert, instance string) map[string]string {
 	labels := map[string]string{}

@@ -196,9 +196,9 @@ var table = []pkg{
 	},
 	{
 		name: "internal/notify",
-		may:  []string{"rules"},
+		may:  []string{"internal/alert", "rules"},
 		not:  []string{"log"},
-		why:  "it tells receivers how alerts stand; what makes one, and what it says, is decided before",
+		why:  "it sends alerts to receivers; what makes one, and what it says, is decided before",
 	},
 	{
 		name: "internal/notify/notifytest",

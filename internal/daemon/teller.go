@@ -36,7 +36,7 @@ type teller struct {
 	begun     map[string]*begun // by identity, of the alarms that fire
 	failed    map[string]bool   // rules whose template failed, until there are new rules
 	troubles  atomic.Pointer[[]string]
-	results   atomic.Pointer[[]notify.Result]
+	results   atomic.Pointer[[]notify.Stats]
 }
 
 // dispatch is a part of a plan on its way to the receivers, or the rules to follow
@@ -62,7 +62,7 @@ const mostDispatches = 256
 
 func newTeller(o *Options, say func(level slog.Level, text string, attrs ...slog.Attr)) *teller {
 	t := &teller{
-		host: o.Host, notifier: notify.New(notify.Options{Say: say, Page: o.Page}), holders: newSurvey(o), say: say,
+		host: o.Host, notifier: notify.New(notify.Options{Log: say, Page: o.Page}), holders: newSurvey(o), say: say,
 		arrived: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 		begun: make(map[string]*begun), failed: make(map[string]bool),
 	}
@@ -116,7 +116,7 @@ func (t *teller) run() {
 				t.tell(d)
 			}
 		}
-		results := t.notifier.Results()
+		results := t.notifier.Stats()
 		t.results.Store(&results)
 		if closing {
 			ctx, cancel := context.WithTimeout(context.Background(), farewell)
@@ -143,7 +143,7 @@ func (t *teller) follow(set *rules.Set) {
 func (t *teller) tell(d *dispatch) {
 	isNew := func(a engine.Alert) bool { return t.begun[identity(&a)] == nil }
 	t.holders.scan(d.alarms, slices.ContainsFunc(d.alarms, isNew), t.closing)
-	alerts := make(map[string][]notify.Alert) // by receiver
+	alerts := make(map[string][]alert.Alert) // by receiver
 	for i := range d.alarms {
 		a := &d.alarms[i]
 		to := a.Options.To
@@ -161,7 +161,7 @@ func (t *teller) tell(d *dispatch) {
 }
 
 // word puts an alarm into words.
-func (t *teller) word(a *engine.Alert, d *dispatch) notify.Alert {
+func (t *teller) word(a *engine.Alert, d *dispatch) alert.Alert {
 	wall := func(at sock.Instant) time.Time { return d.at.Add(-d.now.Sub(at)) }
 	id := identity(a)
 	b := t.begun[id]
@@ -169,7 +169,7 @@ func (t *teller) word(a *engine.Alert, d *dispatch) notify.Alert {
 		b = &begun{startsAt: wall(a.Started)}
 		t.begun[id] = b
 	}
-	said := notify.Alert{Labels: alert.Labels(a, t.host), StartsAt: b.startsAt}
+	said := alert.Alert{Labels: alert.Labels(a, t.host), StartsAt: b.startsAt}
 	if a.Since != b.held {
 		b.held, b.since = a.Since, wall(a.Since)
 	}
@@ -204,7 +204,7 @@ func (t *teller) ailing() []string {
 }
 
 // fared is how the receivers fare.
-func (t *teller) fared() []notify.Result {
+func (t *teller) fared() []notify.Stats {
 	if all := t.results.Load(); all != nil {
 		return *all
 	}

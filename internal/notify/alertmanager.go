@@ -4,8 +4,9 @@ import (
 	"encoding/json"
 	"math"
 	"slices"
-	"sync/atomic"
 	"time"
+
+	"github.com/sockdog/sockdog/internal/alert"
 )
 
 // These bound one message, to an Alertmanager and about one group to a webhook: in
@@ -15,65 +16,59 @@ const (
 	maxBody  = 256 << 10
 )
 
-// alertmanager tells one Alertmanager all news, and again and again all that
+// alertmanager sends one Alertmanager every transition, and over and over all that
 // fires or has just ended: it forgets an alert that nobody repeats.
 type alertmanager struct {
-	table *table
-	pace  pace
-	page  string
-	told  *atomic.Uint64
+	*sender
 
 	repeated uint64    // the repetition under way has come to this number
 	due      time.Time // when the next one begins
-	wasNews  bool      // the last message
+	wasNews  bool      // the last message had transitions
 	limit    int       // of the alerts in a message
 
-	left   bool // a single alert did not get through, and nothing has since
-	wanted bool // an extra repetition, for what was left
-	extra  bool // the last repetition was one
+	skipped bool // a single alert did not get through, and nothing has since
+	wanted  bool // an extra repetition, for what was skipped
+	extra   bool // the last repetition was one
 
-	silent bool // nothing has been sent since the last repetition began
-	begun  int  // how many repetitions
-	heals  int  // the URL is well once so many are over
+	idle   bool // nothing has been sent since the last repetition began
+	begun  int  // repetitions
+	needed int  // repetitions that must be over before the URL has caught up
 }
 
 // postableAlert is an alert in Alertmanager's API, version 2.
 type postableAlert struct {
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
-	StartsAt     time.Time         `json:"startsAt"`
-	EndsAt       time.Time         `json:"endsAt"`
-	GeneratorURL string            `json:"generatorURL,omitempty"`
+	alert.Alert
+	GeneratorURL string `json:"generatorURL,omitempty"`
 }
 
 func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
-	told := a.told.Load()
+	sent := a.sentUpTo.Load()
 	if last {
-		return a.news(now, told), now
+		return a.fresh(now, sent), now
 	}
-	if a.repeated >= told && !now.Before(a.due) {
-		a.repeated, a.due = 0, now.Add(a.pace.resend)
+	if a.repeated >= sent && !now.Before(a.due) {
+		a.repeated, a.due = 0, now.Add(a.notifier.pace.resend)
 		a.extra, a.wanted = a.wanted, false
-		a.silent = true
+		a.idle = true
 		a.begun++
 	}
-	// By turns: where one message takes longer than the next news, what fires must
-	// not lapse for want of a repetition.
-	ways := []func(time.Time, uint64) *message{a.news, a.repetition}
+	// By turns: where transitions come faster than they are sent, what fires must not
+	// lapse for want of a repetition.
+	ways := []func(time.Time, uint64) *message{a.fresh, a.repetition}
 	if a.wasNews {
 		slices.Reverse(ways)
 	}
 	for _, way := range ways {
-		if m := way(now, told); m != nil {
-			a.silent = false
+		if m := way(now, sent); m != nil {
+			a.idle = false
 			return m, now
 		}
 	}
-	if a.silent { // whether alerts would be taken is better known before there are any
-		a.silent = false
+	if a.idle { // whether alerts would be taken is better known before there are any
+		a.idle = false
 		return &message{body: []byte("[]"), settle: func(_ time.Time, err *failure) (smaller bool) {
 			if err != nil {
-				a.heals = a.begun + 1
+				a.needed = a.begun + 1
 			}
 			return false
 		}}, now
@@ -81,18 +76,18 @@ func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
 	return nil, a.due
 }
 
-// well: one whole repetition has got through since something last did not.
-func (a *alertmanager) well() bool {
+// caughtUp: one whole repetition has got through since something last did not.
+func (a *alertmanager) caughtUp() bool {
 	over := a.begun
-	if a.repeated < a.told.Load() {
+	if a.repeated < a.sentUpTo.Load() {
 		over--
 	}
-	return over >= a.heals
+	return over >= a.needed
 }
 
-// news tells what has not been told yet.
-func (a *alertmanager) news(now time.Time, told uint64) *message {
-	items := a.table.between(now, told, math.MaxUint64, maxBatch+1)
+// fresh is a message of what has not been sent yet.
+func (a *alertmanager) fresh(now time.Time, sent uint64) *message {
+	items := a.receiver.table.between(now, sent, math.MaxUint64, maxBatch+1)
 	if len(items) == 0 {
 		return nil
 	}
@@ -102,20 +97,20 @@ func (a *alertmanager) news(now time.Time, told uint64) *message {
 	return &message{body: body, alerts: n, settle: func(now time.Time, err *failure) (smaller bool) {
 		over, smaller := a.judge(now, err, n, n < len(items))
 		if over {
-			if a.repeated == told {
-				a.repeated = upTo // what was told just now is not repeated yet
+			if a.repeated == sent {
+				a.repeated = upTo // what was sent just now is not repeated yet
 			}
-			a.told.Store(upTo)
+			a.sentUpTo.Store(upTo)
 		}
 		return smaller
 	}}
 }
 
-// repetition tells what has been told before.
-func (a *alertmanager) repetition(now time.Time, told uint64) *message {
-	items := a.table.between(now, a.repeated, told, maxBatch+1)
+// repetition is a message of what has been sent before.
+func (a *alertmanager) repetition(now time.Time, sent uint64) *message {
+	items := a.receiver.table.between(now, a.repeated, sent, maxBatch+1)
 	if len(items) == 0 {
-		a.repeated = told
+		a.repeated = sent
 		return nil
 	}
 	a.wasNews = false
@@ -126,38 +121,39 @@ func (a *alertmanager) repetition(now time.Time, told uint64) *message {
 		case over && n < len(items):
 			a.repeated = items[n-1].seq
 		case over:
-			a.repeated = told
+			a.repeated = sent
 		}
 		return smaller
 	}}
 }
 
-// judge says what follows from how a message with n alerts fared: whether it is over
-// and done with, or to be told in smaller ones. A single alert that does not get
-// through is left for the next repetition where others wait behind it.
+// judge says what follows from the outcome of a message with n alerts: whether it is
+// done with, or to be sent in smaller ones. A single alert that does not get through
+// is skipped until the next repetition if others wait behind it.
 func (a *alertmanager) judge(now time.Time, err *failure, n int, othersWait bool) (over, smaller bool) {
 	switch {
 	case err == nil:
-		if n == a.limit { // by little, lest every other message is too large again
+		if n == a.limit { // by little, or every other message would be too large again
 			a.limit = min(n+n/10+1, maxBatch)
 		}
-		// What was left may have been no worse than this, and the receiver away until
-		// now. Once, lest what is worse has all the others repeated without end.
-		if a.left && !a.extra {
+		// The receiver may have been away until now, and the skipped alert no worse
+		// than this one. Once: an alert that is worse must not have all the others
+		// repeated without end.
+		if a.skipped && !a.extra {
 			a.due, a.wanted = now, true
 		}
-		a.left = false
+		a.skipped = false
 		return true, false
 	case err.large && n > 1:
 		a.limit = n / 2
 		return false, true
 	case err.final:
 	case err.large && othersWait:
-		a.left = true
+		a.skipped = true
 	default:
 		return false, false
 	}
-	a.heals = a.begun + 1
+	a.needed = a.begun + 1
 	return true, false
 }
 
@@ -165,14 +161,14 @@ func (a *alertmanager) judge(now time.Time, err *failure, n int, othersWait bool
 func (a *alertmanager) batch(now time.Time, items []item) (body []byte, n int) {
 	body = []byte("[")
 	for _, it := range items[:min(len(items), a.limit)] {
-		p := postableAlert{it.Labels, it.Annotations, it.StartsAt, it.EndsAt, a.page}
-		if it.firing() {
-			p.EndsAt = now.Add(a.pace.lapse)
+		p := postableAlert{it.Alert, a.notifier.Page}
+		if it.Firing() {
+			p.EndsAt = now.Add(a.notifier.pace.lapse)
 		}
 		if p.StartsAt.After(p.EndsAt) {
 			p.StartsAt = p.EndsAt // the clock was set back; Alertmanager would refuse it
 		}
-		one := encode(p)
+		one := encode(&p)
 		if n > 0 {
 			if len(body)+len(one) > maxBody {
 				break

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/alert"
 	"github.com/sockdog/sockdog/internal/notify/notifytest"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -41,7 +42,7 @@ func TestRealAlertmanager(t *testing.T) {
 	am := notifytest.Start(t, hook.URL+"/theirs")
 	p := usual
 	p.resend, p.lapse, p.keep = time.Second, 5*time.Second, 15*time.Second
-	n := newNotifier(Options{Say: quiet, Page: "http://here:9797/"}, p)
+	n := newNotifier(Options{Log: quiet, Page: "http://here:9797/"}, p)
 	defer n.Close(t.Context())
 	n.Reconfigure([]rules.Receiver{
 		to(rules.Alertmanager, "oncall", am.URL+"/api/v2/alerts"),
@@ -55,7 +56,7 @@ func TestRealAlertmanager(t *testing.T) {
 	}
 
 	started := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
-	alert := Alert{
+	alert := alert.Alert{
 		Labels:      map[string]string{"alertname": "time-wait-flood", "instance": "host", "dst": "10.0.0.1", "severity": "warning", "note": "ünï \"quoted\"\n"},
 		Annotations: map[string]string{"summary": "20001 sockets"},
 		StartsAt:    started,
@@ -99,7 +100,7 @@ func TestRealAlertmanager(t *testing.T) {
 	if len(told) > 0 {
 		t.Errorf("the alert flapped: %v", <-told)
 	}
-	if sent := n.Results()[0].Sent; sent < 5 {
+	if sent := n.Stats()[0].Sent; sent < 5 {
 		t.Errorf("%d alerts sent, want about 11", sent)
 	}
 
@@ -129,22 +130,22 @@ func TestRealAlertmanagerFlood(t *testing.T) {
 	am := notifytest.Start(t, "http://127.0.0.1:1/")
 	p := usual
 	p.retry = time.Millisecond
-	n := newNotifier(Options{Say: quiet}, p)
+	n := newNotifier(Options{Log: quiet}, p)
 	defer n.Close(t.Context())
 	n.Reconfigure([]rules.Receiver{to(rules.Alertmanager, "oncall", am.URL+"/api/v2/alerts")})
-	flood := make([]Alert, maxAlerts-1)
+	flood := make([]alert.Alert, maxAlerts-1)
 	names := make(map[string]bool)
 	for i := range flood {
-		flood[i] = Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: time.Now()}
+		flood[i] = alert.Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: time.Now()}
 		names[flood[i].Labels["n"]] = true
 	}
-	n.Set("oncall", Alert{Labels: map[string]string{"alertname": "a", "not a name": "b"}, StartsAt: time.Now()})
+	n.Set("oncall", alert.Alert{Labels: map[string]string{"alertname": "a", "not a name": "b"}, StartsAt: time.Now()})
 	n.Set("oncall", flood...)
 	eventually(t, time.Minute, "all is told", func() bool {
-		r := n.Results()[0]
+		r := n.Stats()[0]
 		return r.Sent == maxAlerts-1
 	})
-	if r := n.Results()[0]; r.Failed != 1 || r.Dropped != 0 {
+	if r := n.Stats()[0]; r.Failed != 1 || r.Dropped != 0 {
 		t.Errorf("%+v, want only the one that is refused to fail", r)
 	}
 	for _, a := range am.Active(t) {

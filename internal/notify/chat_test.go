@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/sockdog/sockdog/internal/alert"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -113,10 +114,10 @@ func (c *chat) receiver(t *testing.T, format rules.Format) rules.Receiver {
 }
 
 // leak is an alert as sockdog words it.
-func leak(dst, holders string) Alert {
+func leak(dst, holders string) alert.Alert {
 	const rule = "postgres-close-wait"
 	what := "3 sockets towards " + dst + ":5432"
-	return Alert{
+	return alert.Alert{
 		Labels: map[string]string{"alertname": rule, "instance": "web-1", "severity": "warning", "dst": dst},
 		Annotations: map[string]string{
 			"summary": rule + ": " + what + " on web-1",
@@ -129,7 +130,7 @@ func leak(dst, holders string) Alert {
 	}
 }
 
-func over(a Alert) Alert {
+func over(a alert.Alert) alert.Alert {
 	a.EndsAt = a.StartsAt.Add(time.Hour)
 	return a
 }
@@ -137,8 +138,8 @@ func over(a Alert) Alert {
 // hostile is what a process, a user or a template could call itself.
 const hostile = "<!channel> <@U012> @everyone @here [free](https://evil.example) ![x](http://evil.example/x.png) *b* _i_ `c` ~s~ ||d|| # h > q \\ & \" \u202eabc\x1b[31m\x00 <at>Jo</at>"
 
-func digests() map[string][]Alert {
-	many := []Alert{over(leak("10.0.0.200", "java[4711] 3"))}
+func digests() map[string][]alert.Alert {
+	many := []alert.Alert{over(leak("10.0.0.200", "java[4711] 3"))}
 	for i := range 101 {
 		many = append(many, leak(fmt.Sprintf("10.0.0.%d", i), "java[4711] 3"))
 	}
@@ -148,8 +149,8 @@ func digests() map[string][]Alert {
 	bad := leak("10.0.0.7", hostile)
 	bad.Annotations["summary"] = "one\ntwo " + hostile
 	bad.Labels["instance"] = hostile
-	silent := Alert{Labels: map[string]string{"alertname": "a"}, StartsAt: long.StartsAt}
-	return map[string][]Alert{
+	silent := alert.Alert{Labels: map[string]string{"alertname": "a"}, StartsAt: long.StartsAt}
+	return map[string][]alert.Alert{
 		"firing":   {leak("10.0.0.7", "java[4711] 2, unknown 1")},
 		"resolved": {over(leak("10.0.0.7", "java[4711] 2, unknown 1"))},
 		"mixed":    {leak("10.0.0.7", "java[4711] 3"), leak("10.0.0.8", "java[4711] 3"), over(leak("10.0.0.9", "java[4711] 3"))},
@@ -167,7 +168,7 @@ func TestChats(t *testing.T) {
 			t.Run(string(format)+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				c := newChat(t, format)
-				n := newNotifier(Options{Say: quiet, Page: "http://web-1:9797/"}, usual)
+				n := newNotifier(Options{Log: quiet, Page: "http://web-1:9797/"}, usual)
 				defer n.Close(context.Background())
 				n.Reconfigure([]rules.Receiver{c.receiver(t, format)})
 				n.Set("chat", alerts...)
@@ -218,7 +219,7 @@ func TestChatsAreToldOnce(t *testing.T) {
 					t.Errorf("%d messages at first", n)
 				}
 				for i := range 180 {
-					w.Set("chat", Alert{Labels: labels("a1"), Annotations: map[string]string{"count": fmt.Sprint(i)}, StartsAt: w.start})
+					w.Set("chat", alert.Alert{Labels: labels("a1"), Annotations: map[string]string{"count": fmt.Sprint(i)}, StartsAt: w.start})
 					if n := len(w.after(time.Minute)); n > 0 {
 						t.Fatalf("%d messages after %v", n, time.Since(w.start))
 					}
@@ -275,7 +276,7 @@ func TestIncidents(t *testing.T) {
 		r := to(rules.Webhook, "chat", "hook")
 		r.Format = rules.FormatPagerDuty
 		w.configure(r)
-		severe := func(severity, dst string, ended bool) Alert {
+		severe := func(severity, dst string, ended bool) alert.Alert {
 			a := leak(dst, "java[1] 1")
 			a.Labels["severity"], a.StartsAt = severity, time.Now()
 			if ended {
@@ -352,7 +353,7 @@ func TestMisfit(t *testing.T) {
 		r := to(rules.Webhook, "chat")
 		r.Format, r.URLs = rules.FormatAlertmanager, []rules.Source{{File: write(t, "https://hooks.slack.com/services/T0/B0/"+hush)}}
 		w.configure(r)
-		const warning = "WARN the receiver is likely to refuse alerts: this is an address of Slack, which does not take the format alertmanager: write format: slack"
+		const warning = "WARN receiver is likely to refuse alerts: this is an address of Slack, which does not take the format alertmanager: write format: slack"
 		w.said(0, false, warning)
 		w.said(time.Hour, false)
 		w.configure(r)
@@ -435,15 +436,15 @@ func TestBodyFails(t *testing.T) {
 		r := to(rules.Webhook, "chat", "hook")
 		r.Body = body(t, `{"a": 1{{if eq .Firing 7}}, "b": {{(index .Alerts 9).Status}}{{end}}}`)
 		w.configure(r)
-		var alerts []Alert
+		var alerts []alert.Alert
 		for i := range 7 {
 			alerts = append(alerts, leak(fmt.Sprint(i), "java[1] 1"))
 		}
 		w.Set("chat", alerts...)
 		w.said(time.Hour, true, lost+"the body fails: <index .Alerts 9>: error calling index: index out of range: 9")
 		w.Set("chat", leak("8", "java[1] 1"))
-		w.said(time.Minute, false, "INFO the receiver takes alerts again")
-		w.results(Result{Receiver: "chat", Sent: 8, Failed: 7 * 60})
+		w.said(time.Minute, false, "INFO receiver takes alerts again")
+		w.results(Stats{Receiver: "chat", Sent: 8, Failed: 7 * 60})
 	})
 }
 
@@ -451,7 +452,7 @@ func TestBodyFails(t *testing.T) {
 func TestLongBody(t *testing.T) {
 	n := &notification{Status: statusFiring, GroupLabels: map[string]string{"alertname": "a"}}
 	for i := range 300 {
-		n.Alerts = append(n.Alerts, notifiedAlert{Status: statusFiring, Annotations: map[string]string{"summary": fmt.Sprint(i), "description": strings.Repeat("x", 1<<10)}})
+		n.Alerts = append(n.Alerts, notifiedAlert{Status: statusFiring, Alert: alert.Alert{Annotations: map[string]string{"summary": fmt.Sprint(i), "description": strings.Repeat("x", 1<<10)}}})
 	}
 	said, err := inBody(body(t, `{"left": {{.LeftOut}}, "alerts": {{.Alerts}}, "again": {{.Alerts}}}`), n)
 	if err != nil {
@@ -514,7 +515,7 @@ func BenchmarkFormats(b *testing.B) {
 	n := &notification{Status: statusFiring, GroupLabels: map[string]string{"alertname": "a"}}
 	for i := range maxBatch {
 		a := leak(fmt.Sprint(i), "java[1] 1")
-		n.Alerts = append(n.Alerts, notifiedAlert{Status: statusFiring, Labels: a.Labels, Annotations: a.Annotations})
+		n.Alerts = append(n.Alerts, notifiedAlert{Status: statusFiring, Alert: a})
 	}
 	for _, format := range chats {
 		b.Run(string(format), func(b *testing.B) {

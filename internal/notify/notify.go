@@ -1,6 +1,8 @@
-// Package notify keeps receivers told which alerts fire and which have ended. It
-// keeps states, not messages: a receiver that was away is told what is so when it
-// is back. What makes an alert, and what it says, is not its business.
+// Package notify sends receivers the state of alerts: which fire and which have
+// ended. What makes an alert, and what it says, is decided before.
+//
+// It keeps states, not messages: a receiver that was away gets what holds when it is
+// back.
 package notify
 
 import (
@@ -11,37 +13,28 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/alert"
 	"github.com/sockdog/sockdog/rules"
 )
 
-// Alert is the state of one alert, which its labels identify.
-type Alert struct {
-	Labels, Annotations map[string]string // must not be changed once they are set
-	StartsAt            time.Time
-	EndsAt              time.Time // zero while it fires
-}
-
-func (a *Alert) firing() bool { return a.EndsAt.IsZero() }
-
 // Options are a Notifier's surroundings.
 type Options struct {
-	// Say has a line logged. It must not wait for the log, which may hang: an alert
-	// must not.
-	Say func(level slog.Level, text string, attrs ...slog.Attr)
+	// Log logs a line. It must not wait for the log, which may hang: an alert must not.
+	Log func(level slog.Level, text string, attrs ...slog.Attr)
 	// Page is the URL that alerts name as their origin; empty: none.
 	Page string
 }
 
-// pace is how often things are told.
+// pace is how often and for how long messages are sent.
 type pace struct {
-	gather   time.Duration // news is collected for this long, to go in one message
-	resend   time.Duration // what fires is told again this often, lest it lapse
-	lapse    time.Duration // unless told again, what fires has ended after this
-	keep     time.Duration // what has ended is told again for this long
-	repeat   time.Duration // a webhook is told again this often what still fires
+	gather   time.Duration // transitions are collected for this long, to go in one message
+	resend   time.Duration // Alertmanager is sent firing alerts this often
+	lapse    time.Duration // and takes one for resolved that it was not sent for this long
+	keep     time.Duration // Alertmanager is sent resolved alerts for this long
+	repeat   time.Duration // a webhook is sent firing alerts this often
 	retry    time.Duration // before a message is sent again the first time; it doubles
 	maxRetry time.Duration
-	farewell time.Duration // what is left to say when sockdog ends gets this long
+	shutdown time.Duration // for what is left to send when sockdog ends
 }
 
 var usual = pace{
@@ -52,7 +45,7 @@ var usual = pace{
 	repeat:   4 * time.Hour,
 	retry:    time.Second,
 	maxRetry: 30 * time.Second,
-	farewell: 500 * time.Millisecond,
+	shutdown: 500 * time.Millisecond,
 }
 
 // Notifier sends alerts to receivers, each URL by a goroutine of its own, so that
@@ -77,7 +70,7 @@ type receiver struct {
 	table        *table
 	senders      []*sender // replaced, never changed: one for each URL
 	sent, failed atomic.Uint64
-	complained   time.Time // of a full table
+	warned       time.Time // of a full table
 }
 
 // New returns a Notifier without receivers.
@@ -89,28 +82,29 @@ func newNotifier(o Options, p pace) *Notifier {
 	return n
 }
 
-// Set says how alerts stand for one receiver. One that fires must be set again
-// only when it has changed, and once with EndsAt when it has ended. That it
-// fires or has ended is told at once; changed annotations alone go along with the
-// next message. A full table drops what is new, and counts it.
-func (n *Notifier) Set(receiver string, alerts ...Alert) {
+// Set sets the state of alerts for one receiver. An alert that fires must be set
+// again only when it has changed, and once with EndsAt when it has ended. That it
+// fires or has ended is sent at once; changed annotations alone go along with the
+// next message. A full table drops new alerts, and counts them. The maps of an alert
+// must not change any more.
+func (n *Notifier) Set(receiver string, alerts ...alert.Alert) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.find(receiver)
 	if r == nil || n.closed {
-		n.Say(slog.LevelError, "an alert has nobody to go to", slog.String("receiver", receiver), slog.Int("alerts", len(alerts)))
+		n.Log(slog.LevelError, "alert has no receiver", slog.String("receiver", receiver), slog.Int("alerts", len(alerts)))
 		return
 	}
 	now := time.Now()
 	news, dropped := r.table.set(now, alerts)
-	if dropped > 0 && now.Sub(r.complained) >= n.pace.resend {
-		r.complained = now
-		n.Say(slog.LevelWarn, "alerts are dropped: the receiver has as many as it can hold",
+	if dropped > 0 && now.Sub(r.warned) >= n.pace.resend {
+		r.warned = now
+		n.Log(slog.LevelWarn, "alerts dropped: the receiver holds as many as it can",
 			slog.String("receiver", receiver), slog.Uint64("dropped", dropped), slog.Int("held", maxAlerts))
 	}
 	if news {
 		for _, s := range r.senders {
-			s.poke()
+			s.wake()
 		}
 	}
 }
@@ -124,9 +118,9 @@ func (n *Notifier) find(name string) *receiver {
 }
 
 // Reconfigure makes the receivers those of the rules. One whose name stays keeps
-// its alerts and its counters; a URL that stays is not told again what it knows.
-// One that goes is told the news that it has not heard, if that can be done with
-// one try: what ends with a reload must be set before.
+// its alerts and its counters; a URL that stays is not sent again what it has. One
+// that goes is sent what is new to it, if that can be done with one try: what ends
+// with a reload must be set before.
 func (n *Notifier) Reconfigure(receivers []rules.Receiver) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -162,7 +156,7 @@ func (n *Notifier) equip(r *receiver, config *rules.Receiver) {
 				s = n.newSender(r, config, to)
 			} else {
 				s.config.Store(config)
-				s.poke() // to see whether it can be used
+				s.wake() // to check whether it can be used
 			}
 			senders = append(senders, s)
 		}
@@ -170,15 +164,15 @@ func (n *Notifier) equip(r *receiver, config *rules.Receiver) {
 	}
 	for _, s := range r.senders {
 		if !slices.Contains(senders, s) {
-			s.dismiss(s.config.Load().Timeout)
+			s.stop(s.config.Load().Timeout)
 		}
 	}
 	r.senders = senders
 }
 
-// sender is the one that tells whom the configuration means by a URL: whoever gets
-// another format, or is reached with another key, may know nothing yet. Who gets
-// another body does.
+// sender returns the one that can go on under the configuration: a URL with another
+// format or routing key may lead to somebody who was sent nothing yet. Another body
+// changes nothing of that.
 func (r *receiver) sender(config *rules.Receiver, to rules.Source) *sender {
 	for _, s := range r.senders {
 		was := s.config.Load()
@@ -189,51 +183,51 @@ func (r *receiver) sender(config *rules.Receiver, to rules.Source) *sender {
 	return nil
 }
 
-// Result is how a receiver has fared since it was first configured.
-type Result struct {
+// Stats are the counters of a receiver since it was first configured.
+type Stats struct {
 	Receiver string
-	// Alerts, counted for each URL and each time they are told: handed over, not
-	// handed over. What is told at once in smaller messages counts with those.
+	// Alerts, counted for each URL and each message. A message that is sent again at
+	// once in smaller ones counts with those.
 	Sent, Failed uint64
-	// Alerts that were not taken in because there were too many, each once, and ends
-	// that made room before they were told.
+	// Alerts for which there was no room, each once, and resolved ones that made room
+	// before they were sent.
 	Dropped uint64
 	Down    []Down
 }
 
-// Down is a URL that does not get all that it is to be told, cannot be told anything
-// as things stand, or takes alerts for something else because its clock is not ours.
+// Down is a URL that did not take what it should have been sent, that no request can
+// be made for, or whose clock differs so much that it misreads alerts.
 type Down struct {
 	URL   string // without its path; what says where it is, if it is a secret
 	Since time.Time
 	Err   string
 }
 
-// Results returns how each receiver fares, in the order of the rules file.
-func (n *Notifier) Results() []Result {
+// Stats returns the counters of each receiver, in the order of the rules file.
+func (n *Notifier) Stats() []Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	all := make([]Result, 0, len(n.receivers))
+	all := make([]Stats, 0, len(n.receivers))
 	for _, r := range n.receivers {
-		result := Result{Receiver: r.name, Sent: r.sent.Load(), Failed: r.failed.Load(), Dropped: r.table.dropped()}
+		stats := Stats{Receiver: r.name, Sent: r.sent.Load(), Failed: r.failed.Load(), Dropped: r.table.dropped()}
 		for _, s := range r.senders {
 			if down := s.down.Load(); down != nil {
-				result.Down = append(result.Down, *down)
+				stats.Down = append(stats.Down, *down)
 			}
 		}
-		all = append(all, result)
+		all = append(all, stats)
 	}
 	return all
 }
 
-// Close tells what is new to whoever can be told with one try, within half a
-// second or until ctx is done, and ends. What fires goes on firing: whoever
-// starts sockdog again within five minutes sees no gap.
+// Close sends what is new to each URL with one try, within half a second or until
+// ctx is done, and ends. It resolves nothing: if sockdog starts again within five
+// minutes, no alert has a gap.
 func (n *Notifier) Close(ctx context.Context) {
 	n.mu.Lock()
 	for _, r := range n.receivers {
 		for _, s := range r.senders {
-			s.dismiss(n.pace.farewell)
+			s.stop(n.pace.shutdown)
 		}
 		r.senders = nil
 	}
@@ -248,11 +242,11 @@ func (n *Notifier) Close(ctx context.Context) {
 	select {
 	case <-gone:
 	case <-ctx.Done():
-	case <-time.After(n.pace.farewell):
+	case <-time.After(n.pace.shutdown):
 	}
 	n.cancel()
 	select {
 	case <-gone:
-	case <-time.After(n.pace.farewell / 2): // a secret on a disk that hangs
+	case <-time.After(n.pace.shutdown / 2): // a secret on a disk that hangs
 	}
 }

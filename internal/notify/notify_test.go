@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/sockdog/sockdog/internal/alert"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -54,7 +55,7 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, start: time.Now(), Notifier: newNotifier(Options{Page: "http://here/"}, usual)}
-		w.Say = w.note
+		w.Log = w.note
 		w.post = w.take
 		defer w.Close(t.Context())
 		test(t, w)
@@ -86,7 +87,7 @@ func (w *world) said(after time.Duration, down bool, lines ...string) {
 	}
 	w.log = nil
 	is := 0
-	for _, r := range w.Results() {
+	for _, r := range w.Stats() {
 		is += len(r.Down)
 	}
 	if is > 1 || (is == 1) != down {
@@ -187,25 +188,25 @@ func (w *world) want(after time.Duration, lines ...string) {
 	}
 }
 
-func (w *world) results(want ...Result) {
+func (w *world) results(want ...Stats) {
 	w.t.Helper()
-	if diff := cmp.Diff(want, w.Results()); diff != "" {
+	if diff := cmp.Diff(want, w.Stats()); diff != "" {
 		w.t.Errorf("results (-want +got):\n%s", diff)
 	}
 }
 
 func (w *world) fire(receiver string, names ...string) {
-	var alerts []Alert
+	var alerts []alert.Alert
 	for _, n := range names {
-		alerts = append(alerts, Alert{Labels: labels(n), StartsAt: time.Now()})
+		alerts = append(alerts, alert.Alert{Labels: labels(n), StartsAt: time.Now()})
 	}
 	w.Set(receiver, alerts...)
 }
 
 func (w *world) end(receiver string, names ...string) {
-	var alerts []Alert
+	var alerts []alert.Alert
 	for _, n := range names {
-		alerts = append(alerts, Alert{Labels: labels(n), StartsAt: w.start, EndsAt: time.Now()})
+		alerts = append(alerts, alert.Alert{Labels: labels(n), StartsAt: w.start, EndsAt: time.Now()})
 	}
 	w.Set(receiver, alerts...)
 }
@@ -254,16 +255,16 @@ func TestAlertmanager(t *testing.T) {
 
 		w.fire("oncall", "a1") // again, which is news
 		w.want(time.Second, "18m31.1s am: a1 from 18m31s to 23m31.1s")
-		w.results(Result{Receiver: "oncall", Sent: 2 + 2*2 + 1 + 2*15 + 1 + 1})
+		w.results(Stats{Receiver: "oncall", Sent: 2 + 2*2 + 1 + 2*15 + 1 + 1})
 	})
 }
 
 func TestChangedAnnotationsAreNoNews(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.configure(to(rules.Alertmanager, "oncall", "am"))
-		w.Set("oncall", Alert{Labels: labels("a1"), StartsAt: w.start, Annotations: map[string]string{"count": "1"}})
+		w.Set("oncall", alert.Alert{Labels: labels("a1"), StartsAt: w.start, Annotations: map[string]string{"count": "1"}})
 		w.want(time.Second, "100ms am: a1 from 0s to 5m0.1s")
-		w.Set("oncall", Alert{Labels: labels("a1"), StartsAt: w.start, Annotations: map[string]string{"count": "2"}})
+		w.Set("oncall", alert.Alert{Labels: labels("a1"), StartsAt: w.start, Annotations: map[string]string{"count": "2"}})
 		w.want(58 * time.Second)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
@@ -276,8 +277,8 @@ func TestChangedAnnotationsAreNoNews(t *testing.T) {
 func TestClockSetBack(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.configure(to(rules.Alertmanager, "oncall", "am"))
-		w.Set("oncall", Alert{Labels: labels("a1"), StartsAt: w.start.Add(time.Hour)}, Alert{Labels: labels("a2"), StartsAt: w.start.Add(time.Hour), EndsAt: w.start},
-			Alert{Labels: labels("a3"), StartsAt: w.start, EndsAt: w.start.Add(time.Hour)})
+		w.Set("oncall", alert.Alert{Labels: labels("a1"), StartsAt: w.start.Add(time.Hour)}, alert.Alert{Labels: labels("a2"), StartsAt: w.start.Add(time.Hour), EndsAt: w.start},
+			alert.Alert{Labels: labels("a3"), StartsAt: w.start, EndsAt: w.start.Add(time.Hour)})
 		w.want(time.Second, "100ms am: a1 from 5m0.1s to 5m0.1s, a2 from 0s to 0s, a3 from 0s to 100ms")
 	})
 }
@@ -285,15 +286,15 @@ func TestClockSetBack(t *testing.T) {
 // That the clock of an Alertmanager is another is said once, although it never is by
 // the same, and fails no message. A chat is told times by people's reckoning.
 func TestClockOfReceiver(t *testing.T) {
-	const askew = "WARN the receiver takes alerts, and has another time: its clock is "
+	const askew = "WARN receiver clock differs: its clock is "
 	tests := []struct {
 		ahead time.Duration
 		want  string
 	}{
 		{30 * time.Second, ""},
-		{2 * time.Minute, "2m0s ahead of this machine's: there, what fires lapses in 3m0s"},
-		{time.Hour, "1h0m0s ahead of this machine's: to it every alert has ended when it comes"},
-		{-7 * time.Minute, "7m0s behind this machine's: there, what has ended goes on for so long"},
+		{2 * time.Minute, "2m0s ahead of this machine's: a firing alert lapses there in 3m0s"},
+		{time.Hour, "1h0m0s ahead of this machine's: every alert has ended when it arrives"},
+		{-7 * time.Minute, "7m0s behind this machine's: a resolved alert goes on there for that long"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.ahead.String(), func(t *testing.T) {
@@ -316,11 +317,11 @@ func TestClockOfReceiver(t *testing.T) {
 					clock(tt.ahead + time.Duration(i%3)*time.Second)
 					w.said(time.Minute, true)
 				}
-				if r := w.Results()[0]; r.Failed > 0 || r.Sent < 20 || r.Down[0].Err != "its clock is "+tt.want {
+				if r := w.Stats()[0]; r.Failed > 0 || r.Sent < 20 || r.Down[0].Err != "its clock is "+tt.want {
 					t.Errorf("results %+v, want 20 sent and what its clock is", r)
 				}
 				clock(0)
-				w.said(time.Minute, false, "INFO the receiver has the same time again")
+				w.said(time.Minute, false, "INFO receiver clock agrees again")
 			})
 		})
 	}
@@ -346,7 +347,7 @@ func TestClockDrifts(t *testing.T) {
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			got := ""
-			for _, d := range w.Results()[0].Down {
+			for _, d := range w.Stats()[0].Down {
 				got = d.Err
 			}
 			if !strings.HasPrefix(got, "its clock is "+step.want+" ") && got != step.want {
@@ -411,7 +412,7 @@ func TestOneReplicaDown(t *testing.T) {
 		w.fire("oncall", "a3")
 		synctest.Wait()
 		w.want(time.Second, "15m2.1s am0: a3 from 15m2s to 20m2.1s")
-		down := w.Results()[0].Down
+		down := w.Stats()[0].Down
 		if len(down) != 1 || down[0].Err != "hang" || time.Since(down[0].Since) < 14*time.Minute {
 			t.Errorf("down: %+v", down)
 		}
@@ -466,7 +467,7 @@ func TestRetries(t *testing.T) {
 						t.Errorf("gap %d is %v, want %v to %v", i, gap, bounds[0], bounds[1])
 					}
 				}
-				w.results(Result{Receiver: "oncall", Failed: uint64(len(at)), Down: []Down{{URL: "://", Since: w.start.Add(at[0]), Err: tt.err.Error()}}})
+				w.results(Stats{Receiver: "oncall", Failed: uint64(len(at)), Down: []Down{{URL: "://", Since: w.start.Add(at[0]), Err: tt.err.Error()}}})
 			})
 		})
 	}
@@ -491,7 +492,7 @@ func TestWebhook(t *testing.T) {
 		if n := len(w.receivers[0].table.byLabels); n != 0 {
 			t.Errorf("%d alerts are still held", n)
 		}
-		w.results(Result{Receiver: "chat", Sent: 12})
+		w.results(Stats{Receiver: "chat", Sent: 12})
 	})
 }
 
@@ -617,7 +618,7 @@ func (w *world) refusing(size int, err error, names ...string) {
 // fireLarge has n alerts fire with so many bytes each.
 func (w *world) fireLarge(receiver string, n, size int) {
 	for i := range n {
-		w.Set(receiver, Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: time.Now(), Annotations: map[string]string{"description": strings.Repeat("x", size)}})
+		w.Set(receiver, alert.Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: time.Now(), Annotations: map[string]string{"description": strings.Repeat("x", size)}})
 	}
 }
 
@@ -690,7 +691,7 @@ func TestLimitIsKept(t *testing.T) {
 					}
 				}
 				w.said(0, false)
-				r := w.Results()[0]
+				r := w.Stats()[0]
 				if r.Failed > 0 {
 					t.Errorf("%d alerts have failed, and none has", r.Failed)
 				}
@@ -829,7 +830,7 @@ func TestWebhookHangsUp(t *testing.T) {
 		}
 		w.fireLarge("chat", 20, 8<<10)
 		told(10*time.Second, "10, and 10 left out")
-		w.said(0, false, lost+"hangs up", "INFO the receiver takes alerts again")
+		w.said(0, false, lost+"hangs up", "INFO receiver takes alerts again")
 		w.fire("chat", "a20")
 		told(time.Minute+5*time.Second, "10, and 11 left out")
 		w.said(0, false)
@@ -867,7 +868,7 @@ func TestWebhookWasAway(t *testing.T) {
 	}
 }
 
-const lost = "WARN the receiver does not take alerts; what still fires is told when it does: "
+const lost = "WARN alerts not delivered; firing ones are sent again: "
 
 // What is amiss on this side is found without an alert: at the start, with a
 // reload, and within a minute.
@@ -888,9 +889,9 @@ func TestUnfit(t *testing.T) {
 				w.said(time.Hour, true)
 				t.Setenv("NOTIFY_URL", "http://127.0.0.1:1/")
 				if form == rules.Webhook {
-					w.said(time.Minute, false, "INFO the receiver can be told alerts again")
+					w.said(time.Minute, false, "INFO receiver can be sent alerts again")
 				} else {
-					w.said(time.Minute, false, "INFO the receiver takes alerts again") // as one of none has shown
+					w.said(time.Minute, false, "INFO receiver takes alerts again") // as one of none has shown
 				}
 
 				config.TLS.CAFile = ca
@@ -898,7 +899,7 @@ func TestUnfit(t *testing.T) {
 				w.said(200*time.Millisecond, true, lost+"open "+ca+": no such file or directory")
 				config.TLS.CAFile = ""
 				w.configure(config)
-				w.said(200*time.Millisecond, false, "INFO the receiver can be told alerts again")
+				w.said(200*time.Millisecond, false, "INFO receiver can be sent alerts again")
 				w.said(time.Hour, false)
 			})
 		})
@@ -916,7 +917,7 @@ func TestIdleAlertmanager(t *testing.T) {
 		w.answering(nil)
 		w.fire("oncall", "a1") // is not kept waiting because nobody was there before
 		w.want(200*time.Millisecond, "2h1m0.1s am: a1 from 2h1m0s to 2h6m0.1s")
-		w.said(2*time.Minute, false, "INFO the receiver takes alerts again")
+		w.said(2*time.Minute, false, "INFO receiver takes alerts again")
 		w.end("oncall", "a1")
 		w.after(time.Hour) // nothing is left to repeat
 		w.answering(func(string) error { return errTooLarge })
@@ -924,7 +925,7 @@ func TestIdleAlertmanager(t *testing.T) {
 		w.answering(func(string) error { return errBad })
 		w.said(time.Minute, true, lost+"bad")
 		w.answering(nil)
-		w.said(time.Minute, false, "INFO the receiver takes alerts again")
+		w.said(time.Minute, false, "INFO receiver takes alerts again")
 	})
 }
 
@@ -944,7 +945,7 @@ func TestHalfLost(t *testing.T) {
 					w.said(time.Minute, true)
 				}
 				w.refusing(1<<20, nil)
-				w.said(2*time.Minute, false, "INFO the receiver takes alerts again")
+				w.said(2*time.Minute, false, "INFO receiver takes alerts again")
 			})
 		})
 	}
@@ -959,7 +960,7 @@ func TestNothingLeft(t *testing.T) {
 		w.answering(func(string) error { return errBad })
 		w.end("chat", "a1")
 		w.said(23*time.Hour, true, lost+"bad")
-		w.said(2*time.Hour, false, "INFO nothing is left to tell the receiver that did not take alerts")
+		w.said(2*time.Hour, false, "INFO receiver is no longer down; no alert is left to send")
 	})
 }
 
@@ -967,13 +968,13 @@ func TestNotification(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.configure(to(rules.Webhook, "chat", "hook"))
 		fired, ended := w.start.Add(-time.Minute), w.start.Add(-time.Second)
-		one := Alert{
+		one := alert.Alert{
 			Labels:      map[string]string{"alertname": "leak", "instance": "host", "dst": "10.0.0.1"},
 			Annotations: map[string]string{"summary": "s", "count": "1"},
 			StartsAt:    fired,
 			EndsAt:      ended,
 		}
-		two := Alert{
+		two := alert.Alert{
 			Labels:      map[string]string{"alertname": "leak", "instance": "host", "dst": "10.0.0.2"},
 			Annotations: map[string]string{"summary": "s", "count": "2"},
 			StartsAt:    fired,
@@ -991,8 +992,8 @@ func TestNotification(t *testing.T) {
 			CommonAnnotations: map[string]string{"summary": "s"},
 			ExternalURL:       "http://here/",
 			Alerts: []notifiedAlert{
-				{"firing", two.Labels, two.Annotations, two.StartsAt, time.Time{}, "http://here/", "ce2386572c8c8c3e"},
-				{"resolved", one.Labels, one.Annotations, one.StartsAt, one.EndsAt, "http://here/", "c876601412e92419"},
+				{"firing", two, "http://here/", "ce2386572c8c8c3e"},
+				{"resolved", one, "http://here/", "c876601412e92419"},
 			},
 		}
 		if diff := cmp.Diff(want, w.sent[0].note); diff != "" {
@@ -1002,10 +1003,22 @@ func TestNotification(t *testing.T) {
 }
 
 func TestEmptyAnnotationsAreNoNull(t *testing.T) {
-	w := &webhook{}
-	if body := encode(w.notification("a", []item{{Alert: Alert{}}}, &group{limit: 1})); bytes.Contains(body, []byte("null")) {
-		t.Errorf("%s", body)
-	}
+	inBubble(t, func(t *testing.T, w *world) {
+		w.configure(to(rules.Webhook, "chat", "hook"), to(rules.Alertmanager, "oncall", "am"))
+		for _, receiver := range []string{"chat", "oncall"} {
+			w.Set(receiver, alert.Alert{Labels: labels("a1"), StartsAt: time.Now()})
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for _, s := range w.sent {
+			if s.to == "hook" && (s.note.CommonAnnotations == nil || s.note.Alerts[0].Annotations == nil) || s.to == "am" && s.alerts[0].Annotations == nil {
+				t.Errorf("%+v", s)
+			}
+		}
+		if len(w.sent) != 2 {
+			t.Errorf("%d messages, want 2", len(w.sent))
+		}
+	})
 }
 
 // A message holds 500 alerts of a rule, and says how many it leaves out.
@@ -1057,7 +1070,7 @@ func TestReconfigure(t *testing.T) {
 			t.Errorf("farewell (-want +got):\n%s", diff)
 		}
 		w.want(time.Hour)
-		w.results(Result{Receiver: "other"})
+		w.results(Stats{Receiver: "other"})
 
 		// The same name in another form keeps what it holds.
 		w.fire("other", "a1")
@@ -1065,7 +1078,7 @@ func TestReconfigure(t *testing.T) {
 		w.configure(to(rules.Webhook, "other", "am3"))
 		w.want(time.Second, "1h0m3s am3: a firing, a1 firing")
 
-		w.Set("nobody", Alert{}) // is said in the log
+		w.Set("nobody", alert.Alert{}) // is said in the log
 		w.want(time.Second)
 	})
 }
@@ -1120,7 +1133,7 @@ func TestClose(t *testing.T) {
 				if diff := cmp.Diff(tt.want, got); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}
-				w.Set("oncall", Alert{})
+				w.Set("oncall", alert.Alert{})
 				w.Reconfigure(nil)
 			})
 		})
@@ -1129,9 +1142,9 @@ func TestClose(t *testing.T) {
 
 // BenchmarkFlood sets as many alerts as a receiver can hold, all of them new.
 func BenchmarkFlood(b *testing.B) {
-	flood := make([]Alert, maxAlerts)
+	flood := make([]alert.Alert, maxAlerts)
 	for i := range flood {
-		flood[i] = Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: time.Now()}
+		flood[i] = alert.Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: time.Now()}
 	}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -1150,11 +1163,11 @@ func TestCloseAfterDismissal(t *testing.T) {
 		w.configure()
 		start := time.Now()
 		w.Close(t.Context())
-		if took := time.Since(start); took != usual.farewell {
-			t.Errorf("it took %v, want %v", took, usual.farewell)
+		if took := time.Since(start); took != usual.shutdown {
+			t.Errorf("it took %v, want %v", took, usual.shutdown)
 		}
 		w.work.Wait()
-		if took := time.Since(start); took != usual.farewell {
+		if took := time.Since(start); took != usual.shutdown {
 			t.Errorf("something was left for %v", took)
 		}
 	})
@@ -1170,7 +1183,7 @@ func TestRoom(t *testing.T) {
 		w.after(time.Second)
 		w.fire("oncall", "b1")
 		w.want(time.Second, "1.1s am: b1 from 1s to 5m1.1s")
-		if got := w.Results()[0].Dropped; got != 0 {
+		if got := w.Stats()[0].Dropped; got != 0 {
 			t.Errorf("%d dropped, want none", got)
 		}
 	})
@@ -1180,13 +1193,13 @@ func TestRoom(t *testing.T) {
 func TestDroppedOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.configure(to(rules.Alertmanager, "oncall", "am"))
-		flood := make([]Alert, maxAlerts+2)
+		flood := make([]alert.Alert, maxAlerts+2)
 		for i := range flood {
-			flood[i] = Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: w.start}
+			flood[i] = alert.Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: w.start}
 		}
 		dropped := func(want uint64) {
 			t.Helper()
-			if got := w.Results()[0].Dropped; got != want {
+			if got := w.Stats()[0].Dropped; got != want {
 				t.Errorf("%d dropped, want %d", got, want)
 			}
 		}
@@ -1212,7 +1225,7 @@ func TestDroppedOnce(t *testing.T) {
 			w.fire("oncall", fmt.Sprint("b", i))
 		}
 		dropped(3 + maxAlerts - 1)
-		if n := len(w.receivers[0].table.lost); n != maxAlerts {
+		if n := len(w.receivers[0].table.overflow); n != maxAlerts {
 			t.Errorf("%d are remembered, want %d", n, maxAlerts)
 		}
 	})
@@ -1238,7 +1251,7 @@ func TestToldEndsMakeRoom(t *testing.T) {
 		if n := len(w.receivers[0].table.byLabels); n != 1 {
 			t.Errorf("%d alerts are held, want the one that is refused", n)
 		}
-		if got := w.Results()[0].Dropped; got != 0 {
+		if got := w.Stats()[0].Dropped; got != 0 {
 			t.Errorf("%d dropped, want none: all were told", got)
 		}
 
@@ -1269,13 +1282,13 @@ func TestFlood(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.configure(to(rules.Alertmanager, "oncall", "am"))
 		w.answering(func(string) error { return errHang })
-		flood := make([]Alert, maxAlerts+more)
+		flood := make([]alert.Alert, maxAlerts+more)
 		for i := range flood {
-			flood[i] = Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: w.start}
+			flood[i] = alert.Alert{Labels: labels(fmt.Sprint("a", i)), StartsAt: w.start}
 		}
 		w.Set("oncall", flood...)
 		w.want(time.Minute)
-		if got := w.Results()[0]; got.Dropped != more || len(got.Down) != 1 || got.Sent != 0 {
+		if got := w.Stats()[0]; got.Dropped != more || len(got.Down) != 1 || got.Sent != 0 {
 			t.Errorf("results %+v, want %d dropped, and that it is down", got, more)
 		}
 
@@ -1287,7 +1300,7 @@ func TestFlood(t *testing.T) {
 			w.fire("oncall", fmt.Sprint("b", i))
 		}
 		w.fire("oncall", "b-too-many")
-		if got, want := w.Results()[0].Dropped, uint64(more+more/2+1); got != want {
+		if got, want := w.Stats()[0].Dropped, uint64(more+more/2+1); got != want {
 			t.Errorf("%d dropped, want %d", got, want)
 		}
 		w.answering(nil)
@@ -1384,7 +1397,7 @@ func believe(t *testing.T, w *world, random *rand.Rand) {
 func TestTogether(t *testing.T) {
 	p := usual
 	p.gather, p.resend, p.keep, p.retry = time.Microsecond, time.Millisecond, 5*time.Millisecond, time.Microsecond
-	n := newNotifier(Options{Say: quiet}, p)
+	n := newNotifier(Options{Log: quiet}, p)
 	n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) (time.Duration, error) {
 		return 0, []error{nil, errDown, errBad, errHangUp, errTooLarge}[rand.IntN(5)]
 	}
@@ -1401,9 +1414,9 @@ func TestTogether(t *testing.T) {
 				case 0:
 					n.Reconfigure(configs[j%3])
 				case 1:
-					n.Results()
+					n.Stats()
 				default:
-					a := Alert{Labels: labels(fmt.Sprint("a", j%10)), StartsAt: time.Now()}
+					a := alert.Alert{Labels: labels(fmt.Sprint("a", j%10)), StartsAt: time.Now()}
 					if j%3 == 0 {
 						a.EndsAt = time.Now()
 					}
@@ -1428,7 +1441,7 @@ func TestLogHangs(t *testing.T) {
 				<-hangs
 			}
 		}()
-		n := newNotifier(Options{Say: func(_ slog.Level, text string, _ ...slog.Attr) { lines <- text }}, p)
+		n := newNotifier(Options{Log: func(_ slog.Level, text string, _ ...slog.Attr) { lines <- text }}, p)
 		posts := 0
 		n.post = func(context.Context, *rules.Receiver, rules.Source, []byte) (time.Duration, error) {
 			if posts++; posts == 2 {
@@ -1437,8 +1450,8 @@ func TestLogHangs(t *testing.T) {
 			return 0, nil
 		}
 		n.Reconfigure([]rules.Receiver{to(rules.Alertmanager, "oncall", "am")})
-		n.Set("nobody", Alert{Labels: labels("a1")})
-		n.Set("oncall", Alert{Labels: labels("a1"), StartsAt: time.Now()})
+		n.Set("nobody", alert.Alert{Labels: labels("a1")})
+		n.Set("oncall", alert.Alert{Labels: labels("a1"), StartsAt: time.Now()})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if posts < 10 {

@@ -7,21 +7,18 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/alert"
 	"github.com/sockdog/sockdog/rules"
 )
 
-// webhook tells people: of each rule when it begins to fire, when what fires has
-// changed, but not more often than each minute, when it has ended, and while
-// nothing changes every four hours.
+// webhook sends messages for people: about each rule when it begins to fire, when
+// other alerts of it fire, at most each minute, when it has ended, and every four
+// hours while nothing changes.
 type webhook struct {
-	table    *table
-	pace     pace
-	page     string
-	sender   *sender
-	receiver string
-	format   rules.Format
-	groups   map[subject]*group
-	turns    uint64 // how many messages were made
+	*sender
+	format rules.Format
+	groups map[subject]*group
+	made   uint64 // messages
 }
 
 // subject is what one message is about: a rule, as Alertmanager groups by default, and
@@ -36,20 +33,21 @@ func (w *webhook) subject(labels map[string]string) subject {
 	return s
 }
 
-// group is what was told about the alerts of one subject.
+// group is what was sent about the alerts of one subject.
 type group struct {
-	told  uint64 // its news up to this number
-	at    time.Time
-	tried time.Time
-	turn  uint64 // when a message about it was made last
-	limit int    // of the alerts in a message
-	ails  bool   // the last message about it did not get through
+	sent   uint64 // its transitions up to this number
+	sentAt time.Time
+	tried  time.Time
+	made   uint64 // the number of the last message about it
+	limit  int    // of the alerts in a message
+	failed bool   // the last message about it did not get through
 
 	hangUps int // on messages about it, since one got through that was not cut for that
 }
 
 // A receiver that hangs up, or answers 5xx, may be away or find the message too
-// large. That is thought from the third time in a row on, and of no small message.
+// large. The latter is assumed from the third time in a row on, and not of a small
+// message.
 const (
 	patience = 3
 	small    = 16 << 10
@@ -70,19 +68,16 @@ type notification struct {
 }
 
 type notifiedAlert struct {
-	Status       string            `json:"status"`
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
-	StartsAt     time.Time         `json:"startsAt"`
-	EndsAt       time.Time         `json:"endsAt"` // zero while it fires
-	GeneratorURL string            `json:"generatorURL"`
-	Fingerprint  string            `json:"fingerprint"`
+	Status string `json:"status"`
+	alert.Alert
+	GeneratorURL string `json:"generatorURL"`
+	Fingerprint  string `json:"fingerprint"`
 }
 
 func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
-	var subjects []subject // those with the oldest news first
+	var subjects []subject // those with the oldest transitions first
 	alerts := make(map[subject][]item)
-	for _, it := range w.table.between(now, 0, math.MaxUint64, maxAlerts) {
+	for _, it := range w.receiver.table.between(now, 0, math.MaxUint64, maxAlerts) {
 		s := w.subject(it.Labels)
 		if alerts[s] == nil {
 			subjects = append(subjects, s)
@@ -90,12 +85,12 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 		alerts[s] = append(alerts[s], it)
 	}
 	maps.DeleteFunc(w.groups, func(s subject, g *group) bool {
-		return alerts[s] == nil && now.Sub(g.tried) >= w.pace.resend
+		return alerts[s] == nil && now.Sub(g.tried) >= w.notifier.pace.resend
 	})
 
-	due := now.Add(w.pace.repeat)
-	var first *group  // of those that are due, the one whose turn is the longest ago:
-	var about subject // a message that never gets through must not keep the others
+	due := now.Add(w.notifier.pace.repeat)
+	var first *group  // of those that are due, the one with the oldest message: one that
+	var about subject // never gets through must not keep the others from being sent
 	var upTo uint64
 	for _, s := range subjects {
 		g := w.groups[s]
@@ -105,16 +100,16 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 		}
 		items := alerts[s]
 		newest := items[len(items)-1].seq
-		when := g.tried.Add(w.pace.resend)
+		when := g.tried.Add(w.notifier.pace.resend)
 		switch {
-		case newest > g.told:
+		case newest > g.sent:
 			if last {
 				when = now
 			}
-		case last || !slices.ContainsFunc(items, func(it item) bool { return it.firing() }):
+		case last || !slices.ContainsFunc(items, func(it item) bool { return it.Firing() }):
 			continue
-		case when.Before(g.at.Add(w.pace.repeat)):
-			when = g.at.Add(w.pace.repeat)
+		case when.Before(g.sentAt.Add(w.notifier.pace.repeat)):
+			when = g.sentAt.Add(w.notifier.pace.repeat)
 		}
 		if when.After(now) {
 			if when.Before(due) {
@@ -122,22 +117,22 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 			}
 			continue
 		}
-		if first == nil || g.turn < first.turn {
+		if first == nil || g.made < first.made {
 			first, about, upTo = g, s, newest
 		}
 	}
 	if first != nil {
-		w.turns++
-		first.turn = w.turns
+		w.made++
+		first.made = w.made
 		n := w.notification(about.rule, alerts[about], first)
-		body, err := inFormat(w.sender.config.Load(), n)
-		fewer := len(n.Alerts) // can be told, where the message is too large
+		body, err := inFormat(w.config.Load(), n)
+		fewer := len(n.Alerts) // can be sent, where the message is too large
 		if w.format != "" && w.format != rules.FormatAlertmanager {
 			fewer = 1 // it is as large as the service takes
 		}
 		return &message{body: body, err: err, alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
 			if err == nil {
-				w.table.hear(w.sender, upTo, func(labels map[string]string) bool { return w.subject(labels) == about })
+				w.receiver.table.markSent(w.sender, upTo, func(labels map[string]string) bool { return w.subject(labels) == about })
 			}
 			return first.settle(now, err, upTo, fewer, len(body))
 		}}, now
@@ -145,21 +140,21 @@ func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
 	return nil, due
 }
 
-func (w *webhook) well() bool {
+func (w *webhook) caughtUp() bool {
 	for _, g := range w.groups {
-		if g.ails {
+		if g.failed {
 			return false
 		}
 	}
 	return true
 }
 
-// settle notes how a message of that size fared that told the news up to a number
-// with n alerts. Alerts that a message leaves out are not told later: it is made
-// smaller only where the receiver will not have it otherwise, and not because it is
-// down.
+// settle notes the outcome of a message of n alerts and that size, with the
+// transitions up to a number. Alerts that a message leaves out are not sent later:
+// it is made smaller only for a receiver that refuses a larger one, and not for one
+// that is down.
 func (g *group) settle(now time.Time, err *failure, upTo uint64, n, size int) (smaller bool) {
-	g.ails = err != nil
+	g.failed = err != nil
 	if err != nil && err.large && !err.final {
 		g.hangUps++
 	}
@@ -168,7 +163,7 @@ func (g *group) settle(now time.Time, err *failure, upTo uint64, n, size int) (s
 		if g.limit == maxBatch {
 			g.hangUps = 0
 		}
-		g.tried, g.at, g.told, g.limit = now, now, upTo, min(2*g.limit, maxBatch)
+		g.tried, g.sentAt, g.sent, g.limit = now, now, upTo, min(2*g.limit, maxBatch)
 		if g.hangUps > 0 {
 			g.limit = maxBatch // it may as well have been away until now
 		}
@@ -183,15 +178,15 @@ func (g *group) settle(now time.Time, err *failure, upTo uint64, n, size int) (s
 	return false
 }
 
-// notification tells of all alerts of a rule that fire, and of those that have
-// ended since it was last told.
+// notification is about all alerts of a rule that fire, and those that have ended
+// since the last one.
 func (w *webhook) notification(name string, items []item, g *group) *notification {
-	items = slices.DeleteFunc(items, func(it item) bool { return !it.firing() && it.seq <= g.told })
+	items = slices.DeleteFunc(items, func(it item) bool { return !it.Firing() && it.seq <= g.sent })
 	slices.SortStableFunc(items, func(a, b item) int { // what fires comes first, and is not cut off
-		if a.firing() != b.firing() {
-			if a.firing() {
-				return -1
-			}
+		switch {
+		case a.Firing() && !b.Firing():
+			return -1
+		case b.Firing() && !a.Firing():
 			return 1
 		}
 		return a.StartsAt.Compare(b.StartsAt)
@@ -200,21 +195,18 @@ func (w *webhook) notification(name string, items []item, g *group) *notificatio
 		Version:           "4",
 		GroupKey:          fmt.Sprintf("{}:{alertname=%q}", name),
 		Status:            status(items[0]),
-		Receiver:          w.receiver,
+		Receiver:          w.receiver.name,
 		GroupLabels:       map[string]string{"alertname": name},
-		CommonLabels:      copied(items[0].Labels),
-		CommonAnnotations: copied(items[0].Annotations),
-		ExternalURL:       w.page,
+		CommonLabels:      maps.Clone(items[0].Labels),
+		CommonAnnotations: maps.Clone(items[0].Annotations),
+		ExternalURL:       w.notifier.Page,
 	}
 	size := len(encode(n))
 	for _, it := range items[:min(len(items), g.limit)] {
 		one := notifiedAlert{
 			Status:       status(it),
-			Labels:       copied(it.Labels),
-			Annotations:  copied(it.Annotations),
-			StartsAt:     it.StartsAt,
-			EndsAt:       it.EndsAt,
-			GeneratorURL: w.page,
+			Alert:        it.Alert,
+			GeneratorURL: w.notifier.Page,
 			Fingerprint:  fmt.Sprintf("%016x", fingerprint(it.Labels)),
 		}
 		if size += len(encode(one)); size > maxBody && len(n.Alerts) > 0 {
@@ -234,17 +226,10 @@ const (
 )
 
 func status(it item) string {
-	if it.firing() {
+	if it.Firing() {
 		return statusFiring
 	}
 	return statusResolved
-}
-
-// copied is never nil: to JSON that would be null, which nobody expects here.
-func copied(m map[string]string) map[string]string {
-	c := make(map[string]string, len(m))
-	maps.Copy(c, m)
-	return c
 }
 
 // keepCommon leaves in common what others says too.
