@@ -12,13 +12,14 @@ import (
 
 	"github.com/sockdog/sockdog/internal/cull"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // fates are three that differ in all that a table shows.
 func fates() []*cull.Target {
-	target := func(state ssfilter.State, src, dst string, age engine.Age, result engine.Result, reason string, held ...sock.Holder) *cull.Target {
+	target := func(state ssfilter.State, src, dst string, age track.Age, result engine.Result, reason string, held ...sock.Holder) *cull.Target {
 		return &cull.Target{
 			Socket: sock.Socket{
 				Conn:  ssfilter.Conn{State: state, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst)},
@@ -29,10 +30,10 @@ func fates() []*cull.Target {
 		}
 	}
 	return []*cull.Target{
-		target(ssfilter.Established, "10.0.0.1:40000", "10.0.0.2:5432", engine.Age{}, cull.LeftAlone, "may be in use", sock.Holder{PID: 7, Comm: "app"}),
+		target(ssfilter.Established, "10.0.0.1:40000", "10.0.0.2:5432", track.Age{}, cull.LeftAlone, "may be in use", sock.Holder{PID: 7, Comm: "app"}),
 		target(ssfilter.CloseWait, "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "[::1]:443",
-			engine.Age{InState: 90 * time.Second, Idle: time.Second, Known: true, Exact: true}, engine.Done, "", sock.Holder{PID: 7, Comm: "app"}, sock.Holder{PID: 8, Comm: "app"}),
-		target(ssfilter.TimeWait, "10.0.0.1:1", "10.0.0.2:80", engine.Age{InState: time.Hour, Known: true}, engine.Gone, "it ended by itself"),
+			track.Age{InState: 90 * time.Second, Idle: time.Second, Known: true, Exact: true}, engine.Done, "", sock.Holder{PID: 7, Comm: "app"}, sock.Holder{PID: 8, Comm: "app"}),
+		target(ssfilter.TimeWait, "10.0.0.1:1", "10.0.0.2:80", track.Age{InState: time.Hour, Known: true}, engine.Gone, "it ended by itself"),
 	}
 }
 

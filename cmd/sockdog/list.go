@@ -19,7 +19,7 @@ import (
 	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
-	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockdiag"
@@ -223,7 +223,7 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 	var table sockettable.Table
 	sent := l.host.now()
 	err := l.kernel.Scan(l.query(), func(s *sock.Socket, got sock.Instant) {
-		table.Add(s, engine.AgeOf(s, memories[s.ID.Cookie], sent, got, l.host.precision))
+		table.Add(s, track.AgeOf(s, memories[s.ID.Cookie], sent, got, l.host.precision))
 	})
 	if err == nil && l.view.Walks() {
 		var found holders.Found

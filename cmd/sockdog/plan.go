@@ -13,6 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
@@ -213,7 +214,7 @@ func (*firstScans) Read([]uint32)           {}
 func (*firstScans) Sample([]engine.Process) {}
 
 func plannedOf(f *engine.Forecast) planned {
-	age := engine.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}
+	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}
 	return planned{
 		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
 		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders, netnsName()),

@@ -125,8 +125,14 @@ var table = []pkg{
 		why:  "it is the truth that a watchdog is held to, and so may not know of one",
 	},
 	{
+		name: "internal/engine/track",
+		may:  []string{"internal/sock", "rules/ssfilter"},
+		not:  impure,
+		why:  "what is known of one connection hangs on no rule and on no other connection",
+	},
+	{
 		name: "internal/engine",
-		may:  []string{"internal/sock", "rules", "rules/ssfilter"},
+		may:  []string{"internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
 		not:  impure,
 		why:  "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",
 	},
@@ -178,13 +184,13 @@ var table = []pkg{
 	},
 	{
 		name: "internal/sockettable",
-		may:  []string{"internal/engine", "internal/sock", "internal/term", "rules", "rules/ssfilter"},
+		may:  []string{"internal/engine", "internal/engine/track", "internal/sock", "internal/term", "rules", "rules/ssfilter"},
 		not:  []string{"log", "log/slog", "net", "os", "syscall"},
 		why:  "it shows the sockets that it is given: who scans them, and why, is not its business",
 	},
 	{
 		name: "internal/cull",
-		may:  []string{"internal/act", "internal/engine", "internal/sock", "rules", "rules/ssfilter", unix},
+		may:  []string{"internal/act", "internal/engine", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog", "net", "os"},
 		why:  "what a person orders is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
 	},
@@ -241,7 +247,7 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/journal",
+			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/engine/track", "internal/journal",
 			"internal/metrics", "internal/holders", "internal/nstest", "internal/reload", "internal/seen", "internal/sock",
 			"internal/sockdiag", "internal/sockettable", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
 		},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/act"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -211,7 +212,7 @@ func (h *hand) idsOf(targets []*Target) []sock.ID {
 // conclude takes in what the kernel says of a target after it was told to destroy
 // it.
 func (o *Order) conclude(t *Target, a *sock.Answer) {
-	same, _ := engine.SameConnection(&t.Socket, t.got, a, o.Precision)
+	same, _ := track.SameConnection(&t.Socket, t.got, a, o.Precision)
 	switch {
 	case a.Err != nil:
 		t.conclude(engine.Unconfirmed, "whether it is gone could not be asked: "+a.Err.Error())

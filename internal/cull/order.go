@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -38,7 +39,7 @@ const LeftAlone engine.Result = "left-alone"
 // Target is a socket that an order means, and what becomes of it.
 type Target struct {
 	Socket sock.Socket
-	Age    engine.Age
+	Age    track.Age
 	Held   *engine.Holders // nil: nobody has looked
 	Result engine.Result   // empty: it is to be destroyed
 	Reason string
@@ -69,7 +70,7 @@ func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, pass
 	sent := now()
 	var room []Target // no slice of them all: they would be copied as it grows
 	err = k.Scan(o.Query, func(s *sock.Socket, got sock.Instant) {
-		age := engine.AgeOf(s, o.Memories[s.ID.Cookie], sent, got, o.Precision)
+		age := track.AgeOf(s, o.Memories[s.ID.Cookie], sent, got, o.Precision)
 		switch o.oldEnough(s, age) {
 		case ssfilter.True:
 		case ssfilter.Unknown:
@@ -98,8 +99,8 @@ func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, pass
 
 // oldEnough says whether a socket meets the bounds on its age. What is never touched
 // does not, where nobody can know.
-func (o *Order) oldEnough(s *sock.Socket, age engine.Age) ssfilter.Tri {
-	enough := min(engine.ForAtLeast(s, age, o.OlderThan), engine.IdleForAtLeast(s, age, o.Idle))
+func (o *Order) oldEnough(s *sock.Socket, age track.Age) ssfilter.Tri {
+	enough := min(track.ForAtLeast(s, age, o.OlderThan), track.IdleForAtLeast(s, age, o.Idle))
 	if enough == ssfilter.Unknown && engine.Guard(s, o.Protect, o.Capabilities, nil, o.Self) != "" {
 		return ssfilter.False
 	}
@@ -169,9 +170,9 @@ func (o *Order) spare(s *sock.Socket, t *Target) string {
 		return "whether the filter means it cannot be known"
 	case o.InUse:
 		return ""
-	case engine.InUse(s):
+	case s.InUse():
 		return "in use: something is left to send"
-	case o.Idle == 0 && engine.Live(s):
+	case o.Idle == 0 && s.Live():
 		return fmt.Sprintf("may be in use: %s is a live state", s.State)
 	case stillSending(s):
 		return "in use: it sent data within the last second"
@@ -205,7 +206,7 @@ func stillSending(s *sock.Socket) bool {
 
 // recheck concludes on a target that is not any more what was selected.
 func (o *Order) recheck(t *Target, a *sock.Answer) {
-	same, progress := engine.SameConnection(&t.Socket, t.got, a, o.Precision)
+	same, progress := track.SameConnection(&t.Socket, t.got, a, o.Precision)
 	a.Socket.Autobound = t.Socket.Autobound // a scan alone tells, and it lasts as long as the connection
 	switch {
 	case a.Err != nil:

@@ -57,7 +57,7 @@ type alarm struct {
 }
 
 // alert counts the sockets that an alert of a rule about single sockets is for.
-func (e *Engine) alert(t *track, r *ruleState, action int, due bool) {
+func (e *Engine) alert(t *tracked, r *ruleState, action int, due bool) {
 	switch m := t.marked(r, action); {
 	case due && m == nil:
 		t.mark(r, action)
@@ -79,7 +79,7 @@ func (r *ruleState) alerted(action, by int) {
 }
 
 // unalert takes t out of what it was counted for.
-func (e *Engine) unalert(t *track) {
+func (e *Engine) unalert(t *tracked) {
 	for _, m := range t.marks {
 		if m.rule.Then[m.action].Kind == rules.Alert {
 			m.rule.alerted(int(m.action), -1)
@@ -159,7 +159,7 @@ func (e *Engine) credit(a *Action, result Result) {
 		if rg == nil || !r.alerts || r.history == a.of.history {
 			continue
 		}
-		if stands, _ := r.stands(&rules.Action{Kind: rules.Alert}, t, &a.Socket, 0, a.Decided, true); stands != ripe {
+		if stands, _ := r.stands(&rules.Action{Kind: rules.Alert}, &t.Times, &a.Socket, 0, a.Decided, true); stands != ripe {
 			continue
 		}
 		if rg.byOthers == nil {
@@ -181,7 +181,7 @@ func (e *Engine) alerting(r *ruleState) []Example {
 			break
 		}
 		if t.marked(r, first) != nil {
-			some = append(some, Example{Peer: t.id.Peer(), Inode: t.inode, cookie: cookie})
+			some = append(some, Example{Peer: t.ID.Peer(), Inode: t.Inode, cookie: cookie})
 		}
 	}
 	return some
@@ -194,7 +194,7 @@ func (e *Engine) identify(g *group) {
 	for i := range g.examples {
 		x := &g.examples[i]
 		t := e.tracks[x.cookie]
-		if x.Holders != nil || t == nil || t.holders == nil || t.holders.Processes == nil || t.inode != x.Inode {
+		if x.Holders != nil || t == nil || t.holders == nil || t.holders.Processes == nil || t.Inode != x.Inode {
 			continue
 		}
 		if !own {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sim"
-	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -109,35 +108,6 @@ func TestAcceptQueueInGroups(t *testing.T) {
 	b.until(20 * time.Second)
 	if n := b.e.Watched(); n != 0 {
 		t.Errorf("%d sockets are watched of which the kernel knows all", n)
-	}
-}
-
-// TestAgeOfAccepted: what is on disk of an accept queue counts wherever ages are told.
-func TestAgeOfAccepted(t *testing.T) {
-	const got = benchStart
-	s := full(ssfilter.CloseWait)
-	m := sock.Memory{
-		Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: got.Add(-15 * time.Second), Quiet: got.Add(-15 * time.Second),
-		Acked: s.Info.BytesAcked, Received: s.Info.BytesReceived, SegsIn: s.Info.SegsIn,
-	}
-	for _, test := range []struct {
-		name   string
-		change func(*sock.Memory, *sock.Socket)
-		want   Age
-	}{
-		{"never in a queue", func(*sock.Memory, *sock.Socket) {}, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Known: true, Exact: true}},
-		{"in one", func(m *sock.Memory, s *sock.Socket) { m.Backlog, s.Inode = true, 0 }, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Known: true, Exact: true}},
-		{"accepted since", func(m *sock.Memory, _ *sock.Socket) { m.Backlog = true }, Age{Known: true}},
-		{"closed and accepted since", func(m *sock.Memory, _ *sock.Socket) { m.Backlog, m.State = true, ssfilter.Established }, Age{Known: true}},
-		{"accepted", func(m *sock.Memory, _ *sock.Socket) { m.Accepted = true }, Age{InState: 15 * time.Second, Idle: 15 * time.Second, Known: true}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			m, s := m, s
-			test.change(&m, &s)
-			if age := AgeOf(&s, &m, got, got, 0); age != test.want {
-				t.Errorf("%+v, want %+v", age, test.want)
-			}
-		})
 	}
 }
 

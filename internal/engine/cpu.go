@@ -108,7 +108,7 @@ type holderKill struct {
 func newUsages() usages { return usages{holders: make(map[Process]*holder), next: never} }
 
 // of are the holders of t that are watched.
-func (u *usages) of(t *track) []*holder {
+func (u *usages) of(t *tracked) []*holder {
 	if t.holders == nil || len(u.holders) == 0 {
 		return nil
 	}
@@ -143,7 +143,7 @@ func (u *usages) watch(holders []sock.Holder, now sock.Instant) {
 // awaitUsage is until when the first kills of the holders of t wait, so that it is
 // known how much CPU they use without them. What was seen before it fell due is not
 // late for that.
-func (e *Engine) awaitUsage(t *track, now sock.Instant) sock.Instant {
+func (e *Engine) awaitUsage(t *tracked, now sock.Instant) sock.Instant {
 	if t.holders == nil {
 		return 0
 	}
@@ -161,12 +161,12 @@ func (e *Engine) awaitUsage(t *track, now sock.Instant) sock.Instant {
 }
 
 // spins reports whether a holder of t spins since the rule had its sockets killed.
-func (e *Engine) spins(t *track, r *ruleState) bool {
+func (e *Engine) spins(t *tracked, r *ruleState) bool {
 	return slices.ContainsFunc(e.usages.of(t), func(h *holder) bool { _, is := h.spins[r]; return is })
 }
 
 // wasKilled notes for the holders of t that it was killed.
-func (e *Engine) wasKilled(t *track, at sock.Instant) {
+func (e *Engine) wasKilled(t *tracked, at sock.Instant) {
 	if t.holders == nil || t.rule.replaced {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -22,7 +23,7 @@ const (
 // stands says how an action of the rule stands towards a socket whose group has
 // fired since then, and when to ask again where it is not ripe: never, where
 // something must happen first. Where it is ripe, it says since when.
-func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, fired, now sock.Instant, exact bool) (standing, sock.Instant) {
+func (r *rule) stands(a *rules.Action, t *track.Times, s *sock.Socket, fired, now sock.Instant, exact bool) (standing, sock.Instant) {
 	at, since, due, matched := never, never, false, false
 	for i := range r.Match {
 		m := &r.Match[i]
@@ -30,7 +31,7 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, fired, now sock
 		if holds == ssfilter.False {
 			continue
 		}
-		met := dueAt(m, t.base(), t.queued)
+		met := dueAt(m, t.Base(), t.Queued)
 		if met != never {
 			met = max(met, fired)
 		}
@@ -39,14 +40,14 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, fired, now sock
 		case now >= met.Add(a.After):
 			due = true
 			// Something left to send is use, unless it is what the rule is about.
-			inUse := a.Kind.Destructive() && InUse(s) && m.StalledFor == 0
+			inUse := a.Kind.Destructive() && s.InUse() && m.StalledFor == 0
 			if holds == ssfilter.True && atPresent(m, s) == ssfilter.True && !inUse {
 				matched, since = true, min(since, met.Add(a.After))
 			}
 		default:
 			// What was seen in a long scan is known only roughly: an exact answer
 			// at the early instant narrows it.
-			next := max(dueAt(m, t.earlyBase(), t.queued), fired).Add(a.After)
+			next := max(dueAt(m, t.EarlyBase(), t.Queued), fired).Add(a.After)
 			if exact && next <= now {
 				next = met.Add(a.After)
 			}
@@ -64,13 +65,13 @@ func (r *rule) stands(a *rules.Action, t *track, s *sock.Socket, fired, now sock
 }
 
 // guard says why the socket is not to be touched whatever a rule says, or "".
-func (e *Engine) guard(t *track, s *sock.Socket) string {
+func (e *Engine) guard(t *tracked, s *sock.Socket) string {
 	return Guard(s, e.program.protect, e.capabilities, t.holders, e.config.Self)
 }
 
 // destroy decides on a destructive action whose instant has come, and reports
 // whether it is done with: told to be done, or said in a dry run.
-func (e *Engine) destroy(t *track, s *sock.Socket, r *ruleState, action int, fired, due, now sock.Instant) bool {
+func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, fired, due, now sock.Instant) bool {
 	a := e.action(t, s, r, action, now)
 	if r.grouped {
 		a.Reason += e.groupReason(r, s)
@@ -120,36 +121,36 @@ func (e *Engine) destroy(t *track, s *sock.Socket, r *ruleState, action int, fir
 }
 
 // action describes an action of a rule on a socket.
-func (e *Engine) action(t *track, s *sock.Socket, r *ruleState, action int, now sock.Instant) Action {
+func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, now sock.Instant) Action {
 	a := Action{
 		of: r, Rule: r.Name, Kind: r.Then[action].Kind, DryRun: r.DryRun, Socket: *s,
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.settings.Limit.Per) + restoreSlack,
-		InStateFor: now.Sub(t.entered.safe), IdleFor: now.Sub(t.quiet.safe),
+		InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe),
 	}
 	if t.holders != nil {
 		a.Holders = t.holders.Processes
 	}
-	a.Reason = reason(r.rule, t, s, now, "")
+	a.Reason = reason(r.rule, &t.Times, s, now, "")
 	return a
 }
 
 // reason says in one line why a rule wants the socket; least stands before times
 // that are lower bounds.
-func reason(r *rule, t *track, s *sock.Socket, now sock.Instant, least string) string {
-	text := s.State.String() + " for " + least + inMs(now.Sub(t.entered.safe))
+func reason(r *rule, t *track.Times, s *sock.Socket, now sock.Instant, least string) string {
+	text := s.State.String() + " for " + least + inMs(now.Sub(t.Entered.Safe))
 	for i := range r.Match {
 		m := &r.Match[i]
-		if lasts(m, s) != ssfilter.True || atPresent(m, s) != ssfilter.True || now < dueAt(m, t.base(), t.queued) {
+		if lasts(m, s) != ssfilter.True || atPresent(m, s) != ssfilter.True || now < dueAt(m, t.Base(), t.Queued) {
 			continue
 		}
 		if m.InStateFor > 0 {
 			text += ", allowed " + m.InStateFor.String()
 		}
 		if m.IdleFor > 0 {
-			text += ", idle for " + least + inMs(now.Sub(t.quiet.safe)) + ", allowed " + m.IdleFor.String()
+			text += ", idle for " + least + inMs(now.Sub(t.Quiet.Safe)) + ", allowed " + m.IdleFor.String()
 		}
 		if m.StalledFor > 0 {
-			text += ", stalled for " + least + inMs(now.Sub(max(t.quiet.safe, t.queued))) + ", allowed " + m.StalledFor.String()
+			text += ", stalled for " + least + inMs(now.Sub(max(t.Quiet.Safe, t.Queued))) + ", allowed " + m.StalledFor.String()
 		}
 		break
 	}
@@ -238,7 +239,7 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 
 // reconsider begins anew with a socket that an act was not done to, because the
 // last answer about it showed something else than the act was decided on.
-func (e *Engine) reconsider(t *track, last *sock.Answer, now sock.Instant) {
+func (e *Engine) reconsider(t *tracked, last *sock.Answer, now sock.Instant) {
 	t.unmark(t.rule, t.action)
 	t.phase, t.ahead = waiting, false
 	t.again = now.Add(retryAfter) // should the two decisions ever differ without end
@@ -246,7 +247,7 @@ func (e *Engine) reconsider(t *track, last *sock.Answer, now sock.Instant) {
 }
 
 // retry has the act on t tried again, after twice as long each time.
-func (e *Engine) retry(t *track, now sock.Instant) {
+func (e *Engine) retry(t *tracked, now sock.Instant) {
 	t.reopen(t.rule, t.action)
 	t.again = now.Add(retryAfter << min(t.failures, mostDoubled))
 	t.failures++
@@ -268,9 +269,9 @@ func (e *Engine) cease(o *Outcome) {
 }
 
 // confirm takes in what the kernel says of a socket after it was told to destroy it.
-func (e *Engine) confirm(t *track, a *sock.Answer, now sock.Instant) {
+func (e *Engine) confirm(t *tracked, a *sock.Answer, now sock.Instant) {
 	e.confirming--
-	same := !a.Gone && t.sameConnection(&a.Socket, a.Sent)
+	same := !a.Gone && t.Same(&a.Socket, a.Sent)
 	switch {
 	case a.Gone, !same && !t.unsure:
 		// A program can connect a socket anew that was destroyed under it.

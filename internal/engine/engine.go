@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -47,13 +48,13 @@ type Engine struct {
 	program      *Program
 	capabilities Capabilities
 
-	tracks  map[uint64]*track // by cookie
-	due     queue             // waiting for an instant
-	asking  int               // batches asked for
-	answers int               // in the batch that is being taken in
-	deaf    bool              // the last question failed
-	asks    spell             // of questions that fail
-	acting  int               // acts under way
+	tracks  map[uint64]*tracked // by cookie
+	due     queue               // waiting for an instant
+	asking  int                 // batches asked for
+	answers int                 // in the batch that is being taken in
+	deaf    bool                // the last question failed
+	asks    spell               // of questions that fail
+	acting  int                 // acts under way
 
 	confirming int // acts that the kernel has done, to be confirmed
 	stopping   bool
@@ -85,7 +86,7 @@ func New(config Config) *Engine {
 	return &Engine{
 		config:    config,
 		program:   Compile(&rules.Set{}),
-		tracks:    make(map[uint64]*track),
+		tracks:    make(map[uint64]*tracked),
 		histories: make(map[uint64]*history),
 		sight:     newSight(),
 		lookups:   newHolderLookups(),
@@ -190,8 +191,8 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 
 // observe takes in what the kernel says of a socket and returns its track. It
 // completes the answer with what only scans tell.
-func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
-	fresh := timesOf(s, sent, got, e.config.Precision)
+func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *tracked {
+	fresh := track.TimesOf(s, sent, got, e.config.Precision)
 	t := e.tracks[s.ID.Cookie]
 	stale, moved := false, false // what is on disk, the counters
 	if t == nil {
@@ -199,40 +200,42 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *track {
 	}
 	switch {
 	case t == nil:
-		t = newTrack(s.ID, s.State)
-		t.backlog = e.sight.waited.has(s.ID.Cookie)
-		t.begin(s, fresh, sent, got)
-	case !t.sameConnection(s, sent):
-		next := t.successor(s)
+		c := track.Connection{ID: s.ID, Backlog: e.sight.waited.has(s.ID.Cookie)}
+		t = newTracked(c.Successor(s, fresh, got))
+	case !t.Same(s, sent):
+		next := newTracked(t.Successor(s, fresh, got))
 		stale, t.stored = t.stored.any, stored{}
 		e.drop(t, Changed, changedConnection)
 		t = next
-		t.begin(s, fresh, sent, got)
 	default:
-		moved = t.progressed(s)
-		t.update(s, fresh, sent, got)
+		if moved = t.Progressed(s); moved {
+			t.stored.quiet = never // whatever the disk has is of another time
+		}
+		t.Update(s, fresh, got)
 	}
-	t.tellAutobound(s)
-	t.autobound = s.Autobound
+	t.TellAutobound(s)
+	t.Autobound = s.Autobound
 	t.got = got
-	t.plain = lasting(s) && max(fresh.base().Sub(t.base()), t.base().Sub(fresh.base())) <= 2*e.config.Precision
+	t.plain = track.Lasting(s) && max(fresh.Base().Sub(t.Base()), t.Base().Sub(fresh.Base())) <= 2*e.config.Precision
 	e.tracks[s.ID.Cookie] = t
 	e.persist(t, moved)
 	if stale && !t.stored.any {
-		e.plan.Forget = append(e.plan.Forget, t.id.Cookie)
+		e.plan.Forget = append(e.plan.Forget, t.ID.Cookie)
 	}
 	return t
 }
 
 // recall returns what an earlier run knew of the socket, or nil.
-func (e *Engine) recall(id *sock.ID, sent sock.Instant) *track {
+func (e *Engine) recall(id *sock.ID, sent sock.Instant) *tracked {
 	m, ok := e.restored[id.Cookie]
 	if !ok {
 		return nil
 	}
 	delete(e.restored, id.Cookie)
 	if m.ID == id.Sum() {
-		return remembered(m, *id, sent)
+		t := newTracked(track.Remembered(&m, *id, sent))
+		t.stored = storedOf(&m)
+		return t
 	}
 	e.plan.Forget = append(e.plan.Forget, m.Cookie)
 	return nil
@@ -240,7 +243,7 @@ func (e *Engine) recall(id *sock.ID, sent sock.Instant) *track {
 
 // drop forgets a track; result and why close the record of one that a limit
 // held back.
-func (e *Engine) drop(t *track, result Result, why string) {
+func (e *Engine) drop(t *tracked, result Result, why string) {
 	e.endTurn(t)
 	if t.held != nil {
 		e.letGo(t.held, result, why)
@@ -248,23 +251,23 @@ func (e *Engine) drop(t *track, result Result, why string) {
 	e.unalert(t)
 	t.alarm.leave()
 	t.line.leave()
-	delete(e.tracks, t.id.Cookie)
+	delete(e.tracks, t.ID.Cookie)
 	if result == Gone || result == Done {
-		e.sight.bury(t.id.Cookie)
+		e.sight.bury(t.ID.Cookie)
 	}
 	if t.stored.any {
-		e.plan.Forget = append(e.plan.Forget, t.id.Cookie)
+		e.plan.Forget = append(e.plan.Forget, t.ID.Cookie)
 	}
 }
 
 // wait has t attended to at next; never: when a scan sees it.
-func (e *Engine) wait(t *track, next sock.Instant) {
+func (e *Engine) wait(t *tracked, next sock.Instant) {
 	t.phase, t.goal = waiting, next
 	t.alarm.leave()
 	if next == never {
 		return
 	}
-	if t.holders == nil && !t.wanted && t.inode != 0 {
+	if t.holders == nil && !t.wanted && t.Inode != 0 {
 		next = next.Add(-e.lookups.lead())
 	}
 	e.due.add(&t.alarm, next)
@@ -304,11 +307,11 @@ func (e *Engine) asked() {
 	}
 }
 
-func (t *track) ask(p *Plan) {
+func (t *tracked) ask(p *Plan) {
 	t.alarm.leave()
 	t.line.leave()
 	t.phase = asked
-	p.Lookup = append(p.Lookup, t.id)
+	p.Lookup = append(p.Lookup, t.ID)
 }
 
 func (in LookupDone) apply(e *Engine, now sock.Instant) {
@@ -321,7 +324,7 @@ func (in LookupDone) apply(e *Engine, now sock.Instant) {
 	for i := range in.Answers {
 		a := &in.Answers[i]
 		t := e.tracks[a.ID.Cookie]
-		if t == nil || t.phase != asked || t.id != a.ID {
+		if t == nil || t.phase != asked || t.ID != a.ID {
 			continue
 		}
 		switch {
@@ -343,7 +346,7 @@ func (in LookupDone) apply(e *Engine, now sock.Instant) {
 	}
 }
 
-func (e *Engine) askAgain(t *track, now sock.Instant) {
+func (e *Engine) askAgain(t *tracked, now sock.Instant) {
 	e.endTurn(t)
 	after := retryAfter
 	if e.stopping {
@@ -355,7 +358,7 @@ func (e *Engine) askAgain(t *track, now sock.Instant) {
 // consider decides what the rules want of a socket. Only an exact answer about
 // it alone is good enough to act on; what a scan shows is good enough to ask. How
 // old the answer is does not matter: an act is decided again by a newer one.
-func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool) {
+func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bool) {
 	e.endTurn(t)
 	t.line.leave()
 	was := t.held
@@ -385,7 +388,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 			if a.Kind.Destructive() && !ordered {
 				t.order, ordered = orderOf(t, a), true
 			}
-			stands, at := r.stands(a, t, s, fired, now, exact)
+			stands, at := r.stands(a, &t.Times, s, fired, now, exact)
 			if a.Kind == rules.Alert {
 				e.alert(t, r, j, stands == ripe)
 			}
@@ -395,7 +398,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 				t.blocked = t.blocked || stands == stopped
 				t.foreseen = t.foreseen || stands == later && at != never
 				t.ahead = t.ahead || at.Sub(now) >= time.Second
-				if stands == stopped && a.Kind.Destructive() && InUse(s) {
+				if stands == stopped && a.Kind.Destructive() && s.InUse() {
 					e.spare(t, r, "in_use")
 				}
 			case a.Kind == rules.Alert:
@@ -455,7 +458,7 @@ func (e *Engine) consider(t *track, s *sock.Socket, now sock.Instant, exact bool
 
 // needs reports whether t has to be kept in mind: what a later scan will find in
 // time, and know as much of, is left to that.
-func (e *Engine) needs(t *track, next, now sock.Instant) bool {
+func (e *Engine) needs(t *tracked, next, now sock.Instant) bool {
 	switch {
 	case t.of == 0:
 		return false

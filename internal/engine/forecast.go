@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -63,25 +64,25 @@ func Forecasts(f *ScanResult, config Config, capabilities Capabilities, restored
 }
 
 // ageOf is the age of a socket that was not observed yet.
-func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) Age {
+func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) track.Age {
 	m, known := e.restored[s.ID.Cookie]
 	if !known {
-		return AgeOf(s, nil, sent, got, e.config.Precision)
+		return track.AgeOf(s, nil, sent, got, e.config.Precision)
 	}
-	return AgeOf(s, &m, sent, got, e.config.Precision)
+	return track.AgeOf(s, &m, sent, got, e.config.Precision)
 }
 
-func (e *Engine) forecast(t *track, s *sock.Socket, r *ruleState, action int, bound bool, now sock.Instant) Forecast {
+func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, bound bool, now sock.Instant) Forecast {
 	f := Forecast{Action: e.action(t, s, r, action, now), Bound: bound}
 	if bound {
-		f.Reason = reason(r.rule, t, s, now, "≥")
+		f.Reason = reason(r.rule, &t.Times, s, now, "≥")
 	}
 	if r.grouped {
 		f.Not = "its group must fire first"
 		return f
 	}
-	switch stands, at := r.stands(&r.Then[action], t, s, 0, now, true); {
-	case stands == later && at == never && t.queued == never:
+	switch stands, at := r.stands(&r.Then[action], &t.Times, s, 0, now, true); {
+	case stands == later && at == never && t.Queued == never:
 		f.Not = "nothing waits to be sent or acknowledged: it has not stalled"
 	case stands == later && at == never:
 		f.Not = "something waits to be sent or acknowledged: it is not idle"
@@ -89,7 +90,7 @@ func (e *Engine) forecast(t *track, s *sock.Socket, r *ruleState, action int, bo
 		f.In = at.Sub(now)
 	case among(r.Exclude, s) != ssfilter.False:
 		f.Not = "excluded"
-	case stands == stopped && InUse(s):
+	case stands == stopped && s.InUse():
 		f.Not = "in use: something is left to send"
 	case stands == stopped:
 		f.Not = "a condition of the rule does not hold, or is not known to"

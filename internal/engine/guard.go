@@ -36,9 +36,9 @@ func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, hel
 		return protected
 	case s.MPTCP:
 		return subflow
-	case inBacklog(s):
+	case s.InBacklog():
 		return unaccepted
-	case orphan(s) && capabilities.KillOrphan != "":
+	case s.Orphan() && capabilities.KillOrphan != "":
 		return capabilities.KillOrphan
 	case held != nil && held.Kernel && s.Inode != 0:
 		return kernels
@@ -57,26 +57,6 @@ func (a Capabilities) Cannot(s *sock.Socket) string {
 	return a.Kill
 }
 
-// Live reports whether a healthy connection may be in the state of the socket:
-// every state but CLOSE_WAIT, TIME_WAIT, and FIN_WAIT2 after the program has
-// closed its descriptor.
-func Live(s *sock.Socket) bool {
-	switch s.State {
-	case ssfilter.CloseWait, ssfilter.TimeWait:
-		return false
-	case ssfilter.FinWait2:
-		return s.Inode != 0
-	default:
-		return true
-	}
-}
-
-// InUse reports whether the socket has something left to send or to see
-// acknowledged.
-func InUse(s *sock.Socket) bool {
-	return s.WQueue > 0 || s.Info.Unacked > 0 || s.Info.NotSent > 0
-}
-
 // Holders are the processes that hold a socket, as far as /proc shows them.
 type Holders struct {
 	Processes []sock.Holder
@@ -93,16 +73,4 @@ func (in *HoldersFound) Of(inode uint32) *Holders {
 // by reports whether the process is among the holders.
 func (h *Holders) by(pid int) bool {
 	return slices.ContainsFunc(h.Processes, func(o sock.Holder) bool { return o.PID == pid })
-}
-
-// inBacklog reports whether the socket waits in an accept queue: it is a full
-// one, and no program has it yet.
-func inBacklog(s *sock.Socket) bool {
-	return s.Inode == 0 && (s.State == ssfilter.Established || s.State == ssfilter.CloseWait || s.State == ssfilter.SynRecv)
-}
-
-// orphan reports whether the program has closed the socket and the kernel
-// carries it on.
-func orphan(s *sock.Socket) bool {
-	return s.Inode == 0 && !s.Minisocket() && !inBacklog(s)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"testing"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -83,35 +84,13 @@ func TestCannot(t *testing.T) {
 	}
 }
 
-func TestLive(t *testing.T) {
-	live := ssfilter.AllStates &^ ssfilter.Of(ssfilter.CloseWait, ssfilter.TimeWait)
-	for _, state := range ssfilter.AllStates.States() {
-		if s := full(state); Live(&s) != live.Has(state) {
-			t.Errorf("%s is live %v", state, Live(&s))
-		}
+// full is a socket with every field of tcp_info.
+func full(state ssfilter.State, change ...func(*sock.Socket)) sock.Socket {
+	s := sock.Socket{Conn: ssfilter.Conn{State: state}, ID: sock.ID{Cookie: 1}, Inode: 1, Info: sock.Info{
+		Has: 1<<8 - 1, LastDataRecv: 30 * time.Second, LastAckRecv: 20 * time.Second, BytesAcked: 1, BytesReceived: 100, SegsIn: 5,
+	}}
+	for _, c := range change {
+		c(&s)
 	}
-	if s := full(ssfilter.FinWait2, func(s *sock.Socket) { s.Inode = 0 }); Live(&s) {
-		t.Error("fin-wait-2 without an inode is live")
-	}
-}
-
-func TestInUse(t *testing.T) {
-	tests := []struct {
-		name   string
-		change func(*sock.Socket)
-		want   bool
-	}{
-		{"at rest", func(*sock.Socket) {}, false},
-		{"queued", func(s *sock.Socket) { s.WQueue = 1 }, true},
-		{"not acknowledged", func(s *sock.Socket) { s.Info.Unacked = 1 }, true},
-		{"not sent", func(s *sock.Socket) { s.Info.NotSent = 1 }, true},
-		{"unread", func(s *sock.Socket) { s.RQueue = 1 }, false},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if s := full(ssfilter.CloseWait, test.change); InUse(&s) != test.want {
-				t.Errorf("in use %v, want %v", InUse(&s), test.want)
-			}
-		})
-	}
+	return s
 }

@@ -41,8 +41,8 @@ const (
 
 // holderLookups is who is being looked for.
 type holderLookups struct {
-	wants   []*track
-	asked   []*track // in the walk under way
+	wants   []*tracked
+	asked   []*tracked // in the walk under way
 	walking bool
 	began   sock.Instant // the walk under way
 	hangs   bool         // that was said to take too long
@@ -52,9 +52,9 @@ type holderLookups struct {
 	partial bool // it could not read every process
 
 	// Of reading new descriptors.
-	fresh    []*track     // of wants: those for which that was not tried
+	fresh    []*tracked   // of wants: those for which that was not tried
 	freshDue sock.Instant // when the first of them falls due
-	tried    []*track     // in the reading under way
+	tried    []*tracked   // in the reading under way
 	reading  bool
 	readAt   sock.Instant // the end of the last, or its start while it is under way
 	readCost time.Duration
@@ -84,8 +84,8 @@ func (o *holderLookups) nextWalk() sock.Instant {
 
 // want has the holders of t looked for, once, and again where the kernel seems to
 // hold it; it falls due at that instant.
-func (o *holderLookups) want(t *track, due sock.Instant) {
-	if t.inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.at) >= kernelRecheck) {
+func (o *holderLookups) want(t *tracked, due sock.Instant) {
+	if t.Inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.at) >= kernelRecheck) {
 		return
 	}
 	o.urgent = min(o.urgent, due)
@@ -98,11 +98,11 @@ func (o *holderLookups) want(t *track, due sock.Instant) {
 }
 
 // awaitsHolders reports whether a decision on t should wait for its holders.
-func (e *Engine) awaitsHolders(t *track, s *sock.Socket, now sock.Instant) bool {
+func (e *Engine) awaitsHolders(t *tracked, s *sock.Socket, now sock.Instant) bool {
 	o := &e.lookups
 	o.want(t, now)
 	switch {
-	case t.holders != nil || t.inode == 0:
+	case t.holders != nil || t.Inode == 0:
 		return false // what the kernel holds stays the kernel's until a holder is seen
 	case !o.partial && mayBeKernels(s), s.UID == e.config.UID && !t.notOwn:
 		if t.patience == 0 {
@@ -155,7 +155,7 @@ func (e *Engine) read(now sock.Instant) {
 	}
 	o.tried, o.fresh, o.freshDue = append(o.tried[:0], o.fresh...), o.fresh[:0], never
 	for _, t := range o.tried {
-		e.plan.Read = append(e.plan.Read, t.inode)
+		e.plan.Read = append(e.plan.Read, t.Inode)
 	}
 	slices.Sort(e.plan.Read)
 	e.plan.Read = slices.Compact(e.plan.Read)
@@ -167,7 +167,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 	o.reading, o.readAt, o.readCost = false, now, in.Cost
 	kills := e.killsAny()
 	for _, t := range o.tried {
-		held := in.Holders[t.inode]
+		held := in.Holders[t.Inode]
 		switch {
 		case in.Err != nil:
 		case len(held) > 0:
@@ -178,11 +178,11 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 		}
 	}
 	clear(o.tried)
-	o.wants = slices.DeleteFunc(o.wants, func(t *track) bool { return !t.wanted })
+	o.wants = slices.DeleteFunc(o.wants, func(t *tracked) bool { return !t.wanted })
 }
 
 // found takes in who holds t.
-func (e *Engine) found(t *track, held *Holders, kills bool, now sock.Instant) {
+func (e *Engine) found(t *tracked, held *Holders, kills bool, now sock.Instant) {
 	t.wanted = false
 	held.at = now
 	t.holders = held
@@ -193,7 +193,7 @@ func (e *Engine) found(t *track, held *Holders, kills bool, now sock.Instant) {
 }
 
 // heard has t asked for anew, if it waits to hear of its holders.
-func (e *Engine) heard(t *track, now sock.Instant) {
+func (e *Engine) heard(t *tracked, now sock.Instant) {
 	if t.phase == waiting && t.patience != 0 && t.alarm.in != nil {
 		e.wait(t, now)
 	}
@@ -212,7 +212,7 @@ func (e *Engine) resolve(now sock.Instant) {
 	}
 	o.asked, o.wants = o.wants, o.asked[:0]
 	for _, t := range o.asked {
-		e.plan.Resolve = append(e.plan.Resolve, t.inode)
+		e.plan.Resolve = append(e.plan.Resolve, t.Inode)
 	}
 	if now >= o.followAt {
 		o.following, o.killed, o.followAt = o.killed, make(map[uint32]string), never
@@ -243,7 +243,7 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete
 	kills := e.killsAny()
 	for _, t := range o.asked {
-		held := in.Of(t.inode)
+		held := in.Of(t.Inode)
 		if len(held.Processes) == 0 && !held.Kernel && t.holders != nil {
 			// A walk that was refused a process does not unsay what is known.
 			held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel
@@ -258,11 +258,11 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 
 // follow remembers a killed socket, to see later whether its program has closed
 // the descriptor.
-func (o *holderLookups) follow(t *track, now sock.Instant) {
-	if t.inode == 0 || len(o.killed) >= followMost {
+func (o *holderLookups) follow(t *tracked, now sock.Instant) {
+	if t.Inode == 0 || len(o.killed) >= followMost {
 		return
 	}
-	o.killed[t.inode] = t.act.Rule
+	o.killed[t.Inode] = t.act.Rule
 	if o.followAt == never {
 		o.followAt = now.Add(followAfter)
 	}

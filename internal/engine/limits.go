@@ -30,17 +30,17 @@ func (e *Engine) budget(r *ruleState, dry bool) budget {
 
 // hold has t wait until the limit that holds it back lets one more go on; at
 // next, something else may want it.
-func (e *Engine) hold(t *track, next sock.Instant) {
+func (e *Engine) hold(t *tracked, next sock.Instant) {
 	e.wait(t, next)
 	t.throttle().add(&t.line, t.order)
 }
 
 // orderOf is the place of t among those that an action wants at the same instant.
-func orderOf(t *track, a *rules.Action) sock.Instant {
+func orderOf(t *tracked, a *rules.Action) sock.Instant {
 	if a.Order == rules.Newest {
-		return -t.entered.safe
+		return -t.Entered.Safe
 	}
-	return t.entered.safe
+	return t.Entered.Safe
 }
 
 // release lets as many held sockets go on as the limits leave room for, in the
@@ -61,7 +61,7 @@ func (e *Engine) release(now sock.Instant) {
 }
 
 // endTurn is called when it is clear what becomes of a released socket.
-func (e *Engine) endTurn(t *track) {
+func (e *Engine) endTurn(t *tracked) {
 	if t.turn {
 		t.turn = false
 		t.throttle().released--
@@ -69,7 +69,7 @@ func (e *Engine) endTurn(t *track) {
 }
 
 // throttle is what holds t back, or has just let it go on.
-func (t *track) throttle() *throttle { return t.rule.history.throttle(t.held.DryRun) }
+func (t *tracked) throttle() *throttle { return t.rule.history.throttle(t.held.DryRun) }
 
 // firstFree is when a limit that holds something back leaves room again.
 func (e *Engine) firstFree(now sock.Instant) sock.Instant {

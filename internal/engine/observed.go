@@ -11,27 +11,13 @@ func (e *Engine) Observed(most int) (memories []sock.Memory, left int) {
 	for _, queued := range []bool{true, false} {
 		for _, t := range e.tracks {
 			switch {
-			case t.plain, (t.accepted != bound{}) != queued:
+			case t.plain, (t.Backlog || t.Accepted) != queued:
 			case len(memories) == most:
 				left++
 			default:
-				memories = append(memories, t.observed())
+				memories = append(memories, t.Memory())
 			}
 		}
 	}
 	return memories, left
-}
-
-// observed returns what is known of the connection.
-func (t *track) observed() sock.Memory {
-	m := sock.Memory{
-		Cookie: t.id.Cookie, ID: t.id.Sum(), State: t.state,
-		Entered: t.entered.safe, Quiet: t.quiet.safe,
-		Acked: t.acked, Received: t.received, SegsIn: t.segsIn,
-		Backlog: t.backlog, Accepted: t.accepted.safe != 0,
-	}
-	if t.queued != never {
-		m.Queued = t.queued
-	}
-	return m
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -29,7 +30,7 @@ func TestObserved(t *testing.T) {
 		if m.Cookie == 9 || m.ID != s.ID.Sum() || m.State != ssfilter.CloseWait {
 			t.Errorf("told %+v", m)
 		}
-		alone, with := AgeOf(&s, nil, b.now, b.now, benchJiffy), AgeOf(&s, &m, b.now, b.now, benchJiffy)
+		alone, with := track.AgeOf(&s, nil, b.now, b.now, benchJiffy), track.AgeOf(&s, &m, b.now, b.now, benchJiffy)
 		if alone.InState > time.Second || with.InState < 7*time.Second || with.InState > 9*time.Second || with.Exact {
 			t.Errorf("by the kernel %+v, by what is told %+v", alone, with)
 		}
@@ -58,7 +59,7 @@ func TestObservedAccepted(t *testing.T) {
 	}
 	s := b.sockets[51].Report(b.now, benchJiffy)
 	for _, m := range told {
-		if age := AgeOf(&s, &m, b.now, b.now, benchJiffy); m.Cookie == 51 && age.InState > 4*time.Second {
+		if age := track.AgeOf(&s, &m, b.now, b.now, benchJiffy); m.Cookie == 51 && age.InState > 4*time.Second {
 			t.Errorf("accepted 4 s ago, by what is told %+v", age)
 		}
 	}
@@ -70,7 +71,7 @@ var observedSink []sock.Memory
 func BenchmarkObserved(b *testing.B) {
 	e := New(Config{})
 	for cookie := range uint64(1 << 14) {
-		e.tracks[cookie] = newTrack(sock.ID{Family: 2, Cookie: cookie}, ssfilter.CloseWait)
+		e.tracks[cookie] = newTracked(track.Connection{ID: sock.ID{Family: 2, Cookie: cookie}, State: ssfilter.CloseWait})
 	}
 	for b.Loop() {
 		observedSink, _ = e.Observed(1 << 14)

@@ -76,7 +76,7 @@ type hindrance struct {
 }
 
 // spare counts what keeps a rule from acting on t, once.
-func (e *Engine) spare(t *track, r *ruleState, why string) {
+func (e *Engine) spare(t *tracked, r *ruleState, why string) {
 	h := hindrance{r, why}
 	if !slices.Contains(t.spared, h) {
 		t.spared = append(t.spared, h)

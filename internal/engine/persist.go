@@ -37,8 +37,8 @@ func (s *stored) has(m *sock.Memory) bool {
 // run will learn it from the kernel. What the kernel knows of the others by now
 // may be gone by then, so they are kept from the first answer on. moved says that
 // they made progress since the last one.
-func (e *Engine) persist(t *track, moved bool) {
-	m := t.observed()
+func (e *Engine) persist(t *tracked, moved bool) {
+	m := t.Memory()
 	t.behind = !t.plain && !t.stored.has(&m)
 	if !t.behind || moved && !e.moved.take(t.got) {
 		return
@@ -46,7 +46,7 @@ func (e *Engine) persist(t *track, moved bool) {
 	e.store(t, m)
 }
 
-func (e *Engine) store(t *track, m sock.Memory) {
+func (e *Engine) store(t *tracked, m sock.Memory) {
 	t.stored, t.behind = storedOf(&m), false
 	e.plan.Remember = append(e.plan.Remember, m)
 }
@@ -55,7 +55,7 @@ func (e *Engine) store(t *track, m sock.Memory) {
 func (e *Engine) persistAll() {
 	for _, t := range e.tracks {
 		if t.behind {
-			e.store(t, t.observed())
+			e.store(t, t.Memory())
 		}
 	}
 }

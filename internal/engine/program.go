@@ -312,8 +312,8 @@ func ofUser(users []uint32, s *sock.Socket) ssfilter.Tri {
 // while the socket stays in its state.
 func atPresent(m *rules.Match, s *sock.Socket) ssfilter.Tri {
 	ok := m.Unread == nil || m.Unread.Holds(uint64(s.RQueue))
-	ok = ok && (m.InBacklog == nil || *m.InBacklog == inBacklog(s))
-	ok = ok && (m.IdleFor == 0 || !InUse(s)) && (m.StalledFor == 0 || InUse(s))
+	ok = ok && (m.InBacklog == nil || *m.InBacklog == s.InBacklog())
+	ok = ok && (m.IdleFor == 0 || !s.InUse()) && (m.StalledFor == 0 || s.InUse())
 	if len(m.Verdicts) > 0 {
 		among := false
 		for _, v := range m.Verdicts {
@@ -340,7 +340,7 @@ func (p *Program) dooms(s *sock.Socket) bool {
 		return false
 	}
 	for r, m := range p.index.candidates(s) {
-		if r.destroys && !r.DryRun && (m.StalledFor > 0 || !InUse(s)) && min(lasts(m, s), atPresent(m, s)) == ssfilter.True && among(r.Exclude, s) == ssfilter.False {
+		if r.destroys && !r.DryRun && (m.StalledFor > 0 || !s.InUse()) && min(lasts(m, s), atPresent(m, s)) == ssfilter.True && among(r.Exclude, s) == ssfilter.False {
 			return true
 		}
 	}
@@ -367,9 +367,9 @@ func Verdict(s *sock.Socket) rules.Verdict {
 	switch {
 	case s.State != ssfilter.CloseWait:
 		return ""
-	case inBacklog(s):
+	case s.InBacklog():
 		return rules.InBacklog
-	case InUse(s):
+	case s.InUse():
 		return rules.StillSending
 	case s.RQueue == 0:
 		return rules.EOFReadNotClosed

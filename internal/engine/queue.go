@@ -12,14 +12,14 @@ type queue struct{ seats []*seat }
 // seat is a track's place in a queue. A track has one for each kind of queue
 // that it can stand in.
 type seat struct {
-	track *track
+	track *tracked
 	rank  sock.Instant // the lowest comes first
 	in    *queue       // nil: in none
 	place int
 }
 
-func (q *queue) empty() bool   { return len(q.seats) == 0 }
-func (q *queue) first() *track { return q.seats[0].track }
+func (q *queue) empty() bool     { return len(q.seats) == 0 }
+func (q *queue) first() *tracked { return q.seats[0].track }
 
 // add has s stand in the queue, and in no other.
 func (q *queue) add(s *seat, rank sock.Instant) {
@@ -51,7 +51,7 @@ func (q *byRank) Less(i, j int) bool {
 	case a.track.order != b.track.order:
 		return a.track.order < b.track.order
 	default:
-		return a.track.id.Cookie < b.track.id.Cookie
+		return a.track.ID.Cookie < b.track.ID.Cookie
 	}
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -13,7 +14,8 @@ type basis struct {
 	rule         *rule
 	action       *rules.Action
 	fired        sock.Instant // as in rule.stands
-	seen         track        // what was known of the connection; in no queue
+	seen         track.Connection
+	holders      *Holders
 	protect      []rules.Match
 	capabilities Capabilities
 	self         int
@@ -21,13 +23,10 @@ type basis struct {
 }
 
 // basisOf returns what an action of the rule on t is decided on.
-func (e *Engine) basisOf(t *track, r *rule, action int, fired sock.Instant) *basis {
+func (e *Engine) basisOf(t *tracked, r *rule, action int, fired sock.Instant) *basis {
 	return &basis{
 		rule: r, action: &r.Then[action], fired: fired, protect: e.program.protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
-		seen: track{
-			id: t.id, state: t.state, times: t.times, holders: t.holders, autobound: t.autobound,
-			counted: t.counted, acked: t.acked, received: t.received, segsIn: t.segsIn, retrans: t.retrans, inode: t.inode,
-		},
+		seen: t.Connection, holders: t.holders,
 	}
 }
 
@@ -40,23 +39,23 @@ func (e *Engine) basisOf(t *track, r *rule, action int, fired sock.Instant) *bas
 func (a *Action) Recheck(answer *sock.Answer) (why string) {
 	b := a.basis
 	seen, s := b.seen, answer.Socket
-	if !seen.sameConnection(&s, answer.Sent) {
+	if !seen.Same(&s, answer.Sent) {
 		return changedConnection
 	}
-	progressed := seen.progressed(&s)
-	seen.update(&s, timesOf(&s, answer.Sent, answer.Got, b.precision), answer.Sent, answer.Got)
-	seen.tellAutobound(&s)
-	if stands, _ := b.rule.stands(b.action, &seen, &s, b.fired, answer.Got, true); stands != ripe {
+	progressed := seen.Progressed(&s)
+	seen.Update(&s, track.TimesOf(&s, answer.Sent, answer.Got, b.precision), answer.Got)
+	seen.TellAutobound(&s)
+	if stands, _ := b.rule.stands(b.action, &seen.Times, &s, b.fired, answer.Got, true); stands != ripe {
 		switch {
 		case progressed:
 			return "it made progress meanwhile"
-		case InUse(&s):
+		case s.InUse():
 			return "it has something left to send by now"
 		default:
 			return notMatched
 		}
 	}
-	return Guard(&s, b.protect, b.capabilities, seen.holders, b.self)
+	return Guard(&s, b.protect, b.capabilities, b.holders, b.self)
 }
 
 // Why an action is not done after all.

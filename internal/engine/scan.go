@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -103,7 +104,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	}
 	l := f.scan
 	f.states[int(s.State)%len(f.states)]++
-	t := timesOf(s, l.sent, got, l.precision)
+	t := track.TimesOf(s, l.sent, got, l.precision)
 	due, candidate, ages := never, false, false
 	for r, m := range l.program.index.candidates(s) {
 		if !l.of.has(r.class) {
@@ -114,7 +115,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 			ages = ages || isTimed(m)
 			continue
 		}
-		due = min(due, dueAt(m, t.earlyBase(), t.queued))
+		due = min(due, dueAt(m, t.EarlyBase(), t.Queued))
 	}
 	if l.ports != nil {
 		f.usePort(s)
@@ -123,7 +124,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		return
 	}
 	tracked, known := l.known[s.ID.Cookie]
-	watched := known || !lasting(s)
+	watched := known || !track.Lasting(s)
 	switch {
 	case due != never && (due <= l.horizon || watched), ages && watched:
 		f.bring(hit{*s, got}, due, tracked)
@@ -142,7 +143,7 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 	case !f.scan.bounded || tracked:
 		f.hits = append(f.hits, h)
 		return
-	case inBacklog(&h.Socket) && f.waiting < f.scan.reserve:
+	case h.InBacklog() && f.waiting < f.scan.reserve:
 		f.hits = append(f.hits, h)
 		f.waiting++
 		return
@@ -172,13 +173,13 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 	if doomed {
 		f.starved++
 	}
-	if (inBacklog(&h.Socket) || f.scan.waited.has(h.ID.Cookie)) && len(f.waits) < mostWaits {
+	if (h.InBacklog() || f.scan.waited.has(h.ID.Cookie)) && len(f.waits) < mostWaits {
 		if f.waits == nil {
 			f.waits = make(map[uint64]struct{})
 		}
 		f.waits[h.ID.Cookie] = struct{}{}
 	}
-	t := timesOf(&h.Socket, f.scan.sent, h.got, f.scan.precision)
+	t := track.TimesOf(&h.Socket, f.scan.sent, h.got, f.scan.precision)
 	f.count(&h.Socket, &t, h.got)
 }
 
@@ -256,11 +257,11 @@ func (l *Scan) fires(r *rule, s *sock.Socket) bool {
 
 // count counts a socket for the rules that it matches, by what is known of its
 // times. Only who matches for certain counts; protected ones do.
-func (f *ScanResult) count(s *sock.Socket, t *times, got sock.Instant) {
+func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 	l := f.scan
 	var last *rule
 	excluded, candidate, full := false, false, false
-	since := t.entered.safe
+	since := t.Entered.Safe
 	if s.State == ssfilter.Listening {
 		since = never // of such a socket nothing tells
 	}
@@ -286,10 +287,10 @@ func (f *ScanResult) count(s *sock.Socket, t *times, got sock.Instant) {
 			stats.candidates++
 			stats.oldest = min(stats.oldest, since)
 		}
-		if due := dueAt(m, t.base(), t.queued); due > got {
+		if due := dueAt(m, t.Base(), t.Queued); due > got {
 			stats.next = min(stats.next, due)
 			if r.grouped {
-				f.ripens = min(f.ripens, dueAt(m, t.earlyBase(), t.queued))
+				f.ripens = min(f.ripens, dueAt(m, t.EarlyBase(), t.Queued))
 			}
 			continue
 		}

@@ -198,7 +198,7 @@ func (e *Engine) known() map[uint64]bool {
 		}
 	}
 	for cookie, t := range e.tracks {
-		if t.aged || t.accepted.safe != 0 || e.config.MaxTracks > 0 {
+		if t.aged || t.Accepted || e.config.MaxTracks > 0 {
 			known[cookie] = true
 		}
 	}
@@ -256,7 +256,7 @@ func (e *Engine) skippable(c class, in CountersRead, still bool, now sock.Instan
 	// What the program does to a socket that is due, or waits to be accepted, shows
 	// only in a scan.
 	for _, t := range e.tracks {
-		if (t.blocked || t.backlog) && t.of&of != 0 {
+		if (t.blocked || t.Backlog) && t.of&of != 0 {
 			return false
 		}
 	}
@@ -358,7 +358,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		}
 		s.next[c] = max(now, s.next[c])
 	}
-	seen := make([]*track, len(in.Result.hits)) // nil: not to be considered
+	seen := make([]*tracked, len(in.Result.hits)) // nil: not to be considered
 	for i := range in.Result.hits {
 		h := &in.Result.hits[i]
 		if _, gone := s.buried[h.ID.Cookie]; gone {
@@ -372,14 +372,14 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 			t.scan = s.scans
 			seen[i] = t
 		}
-		if t.sameConnection(&h.Socket, in.Sent) {
-			in.Result.count(&h.Socket, &t.times, h.got)
+		if t.Same(&h.Socket, in.Sent) {
+			in.Result.count(&h.Socket, &t.Times, h.got)
 		}
 	}
 	e.sayLeft()
 	e.takeAll(in.Result, in.Sent, now)
 	for i, t := range seen {
-		if t != nil && e.tracks[t.id.Cookie] == t {
+		if t != nil && e.tracks[t.ID.Cookie] == t {
 			e.consider(t, &in.Result.hits[i].Socket, now, false)
 		}
 	}
@@ -441,15 +441,15 @@ func (e *Engine) makeRoom(n int) {
 	if n == 0 {
 		return
 	}
-	var idle []*track
+	var idle []*tracked
 	for _, t := range e.tracks {
-		if t.phase == waiting && t.alarm.in == nil && t.act == nil && t.held == nil && t.accepted == (bound{}) && !t.aged && !t.wanted {
+		if t.phase == waiting && t.alarm.in == nil && t.act == nil && t.held == nil && !t.Backlog && !t.Accepted && !t.aged && !t.wanted {
 			idle = append(idle, t)
 		}
 	}
 	// What was told of a socket would be told again: that goes last.
-	slices.SortFunc(idle, func(a, b *track) int {
-		return cmp.Or(cmp.Compare(len(a.marks), len(b.marks)), cmp.Compare(b.entered.safe, a.entered.safe), cmp.Compare(a.id.Cookie, b.id.Cookie))
+	slices.SortFunc(idle, func(a, b *tracked) int {
+		return cmp.Or(cmp.Compare(len(a.marks), len(b.marks)), cmp.Compare(b.Entered.Safe, a.Entered.Safe), cmp.Compare(a.ID.Cookie, b.ID.Cookie))
 	})
 	for _, t := range idle[:min(n, len(idle))] {
 		e.drop(t, Changed, "")

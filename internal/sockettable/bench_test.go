@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -24,7 +24,7 @@ func tableOf(n int) *Table {
 		s.Src = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(scattered))
 		s.Dst = netip.AddrPortFrom(netip.AddrFrom4(addr), 5432)
 		age := time.Duration(scattered%1e6) * time.Millisecond
-		t.Add(&s, engine.Age{InState: age, Idle: age, Known: true})
+		t.Add(&s, track.Age{InState: age, Idle: age, Known: true})
 	}
 	return &t
 }

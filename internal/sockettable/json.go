@@ -3,7 +3,7 @@ package sockettable
 import (
 	"time"
 
-	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -25,7 +25,7 @@ type Object struct {
 }
 
 // ObjectOf is a socket that is so old and so held.
-func ObjectOf(s *sock.Socket, age engine.Age, holders []sock.Holder, netns string) Object {
+func ObjectOf(s *sock.Socket, age track.Age, holders []sock.Holder, netns string) Object {
 	l := labelsOf(s)
 	r := rowOf(s, age, &l)
 	return r.object(holders, netns)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -42,7 +43,7 @@ func labelsOf(s *sock.Socket) labels {
 	return l
 }
 
-func rowOf(s *sock.Socket, age engine.Age, l *labels) row {
+func rowOf(s *sock.Socket, age track.Age, l *labels) row {
 	return row{
 		src: s.Zoned(s.Src), dst: s.Zoned(s.Dst), cookie: s.ID.Cookie,
 		inState: age.InState, idle: age.Idle, known: age.Known, exact: age.Exact, labels: l, mptcp: s.MPTCP,
@@ -65,7 +66,7 @@ type Table struct {
 }
 
 // Add adds a socket that is so old.
-func (t *Table) Add(s *sock.Socket, age engine.Age) {
+func (t *Table) Add(s *sock.Socket, age track.Age) {
 	if len(t.room) == 0 {
 		t.room = make([]row, 512)
 	}

@@ -13,7 +13,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
-	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -23,17 +23,17 @@ import (
 func sightings(t *testing.T) *Table {
 	t.Helper()
 	var table Table
-	add := func(state ssfilter.State, src, dst string, inode, rqueue uint32, age engine.Age) {
+	add := func(state ssfilter.State, src, dst string, inode, rqueue uint32, age track.Age) {
 		s := sock.Socket{Inode: inode, RQueue: rqueue, UID: 1000}
 		s.State, s.Src, s.Dst, s.ID.Cookie = state, netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst), 7
 		table.Add(&s, age)
 	}
-	exact := func(d time.Duration) engine.Age { return engine.Age{InState: d, Idle: d, Known: true, Exact: true} }
+	exact := func(d time.Duration) track.Age { return track.Age{InState: d, Idle: d, Known: true, Exact: true} }
 	add(ssfilter.CloseWait, "10.0.0.1:40000", "10.0.0.2:5432", 11, 1, exact(90*time.Minute))
 	add(ssfilter.CloseWait, "10.0.0.1:40001", "10.0.0.2:5432", 0, 1, exact(5*time.Second))
 	add(ssfilter.Established, "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:1]:443", "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535", 12, 0,
-		engine.Age{InState: time.Minute, Idle: 1230 * time.Millisecond, Known: true})
-	add(ssfilter.SynSent, "10.0.0.1:40002", "10.0.0.3:5432", 13, 0, engine.Age{})
+		track.Age{InState: time.Minute, Idle: 1230 * time.Millisecond, Known: true})
+	add(ssfilter.SynSent, "10.0.0.1:40002", "10.0.0.3:5432", 13, 0, track.Age{})
 	table.Holders = map[uint32][]sock.Holder{11: {{PID: 1, Comm: "java"}, {PID: 20, Comm: "java"}}, 12: {{PID: 300, Comm: "\x1b[2Jx\n"}}}
 	return &table
 }
@@ -186,7 +186,7 @@ func TestTableFits60(t *testing.T) {
 					s.MPTCP = test.mptcp
 					s.Src = netip.MustParseAddrPort("[2001:db8:aaaa:bbbb:cccc:dddd:eeee:1]:55555")
 					s.Dst = netip.MustParseAddrPort("123.123.123.123:55555")
-					table.Add(&s, engine.Age{InState: 12*time.Hour + 59*time.Minute, Idle: time.Hour, Known: true})
+					table.Add(&s, track.Age{InState: 12*time.Hour + 59*time.Minute, Idle: time.Hour, Known: true})
 				}
 				o, err := ParseOrder(by, false)
 				if err != nil {

@@ -1,4 +1,4 @@
-package engine
+package track
 
 import (
 	"testing"
@@ -61,7 +61,7 @@ func TestKernelBounds(t *testing.T) {
 			check("age", age, known, test.age)
 			quiet, known := kernelQuiet(&test.s)
 			check("quiet", quiet, known, test.quiet)
-			if got := lasting(&test.s); got != test.lasting {
+			if got := Lasting(&test.s); got != test.lasting {
 				t.Errorf("lasting is %v, want %v", got, test.lasting)
 			}
 		})
@@ -74,11 +74,11 @@ func TestSince(t *testing.T) {
 		name  string
 		age   time.Duration
 		known bool
-		want  bound
+		want  Bound
 	}{
-		{"known", 500, true, bound{safe: 710, early: 500}},
-		{"less than a jiffy", 5, true, bound{safe: 1200, early: 995}},
-		{"unknown", 500, false, bound{safe: 1200, early: 1000}},
+		{"known", 500, true, Bound{Safe: 710, Early: 500}},
+		{"less than a jiffy", 5, true, Bound{Safe: 1200, Early: 995}},
+		{"unknown", 500, false, Bound{Safe: 1200, Early: 1000}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -90,7 +90,6 @@ func TestSince(t *testing.T) {
 }
 
 func TestSameConnection(t *testing.T) {
-	const start = sock.Instant(1000 * time.Second)
 	tests := []struct {
 		name   string
 		state  ssfilter.State
@@ -116,12 +115,11 @@ func TestSameConnection(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := full(test.state, func(s *sock.Socket) { s.Retrans = 1 })
-			track := newTrack(s.ID, s.State)
-			track.begin(&s, timesOf(&s, start, start, 0), start, start)
+			c := Begin(&s, TimesOf(&s, start, start, 0), start)
 			s.Info.LastDataRecv += 10 * time.Second
 			s.Info.LastAckRecv += 10 * time.Second
 			test.change(&s)
-			if got := track.sameConnection(&s, start.Add(10*time.Second)); got != test.want {
+			if got := c.Same(&s, start.Add(10*time.Second)); got != test.want {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})

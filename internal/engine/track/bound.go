@@ -1,4 +1,7 @@
-package engine
+// Package track says what is known of one connection: since when it has been in
+// its state and without progress, and whether an answer is about the same one.
+// It knows of no rules and keeps no set of connections.
+package track
 
 import (
 	"time"
@@ -6,6 +9,13 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
+
+// Never is later than every instant that can come.
+const Never = sock.Instant(1<<63 - 1)
+
+// timeWaitLen is TCP_TIMEWAIT_LEN: how long TIME_WAIT lasts on Linux, whatever
+// net.ipv4.tcp_fin_timeout says.
+const timeWaitLen = 60 * time.Second
 
 // kernelAge is the kernel's own lower bound on the time in the present state,
 // or false where it keeps none.
@@ -22,7 +32,7 @@ func kernelAge(s *sock.Socket) (time.Duration, bool) {
 		}
 		return s.Info.LastAckRecv, true
 	case ssfilter.TimeWait:
-		return max(0, sock.TimeWaitLen-s.Expires), true
+		return max(0, timeWaitLen-s.Expires), true
 	default:
 		return 0, false
 	}
@@ -44,13 +54,13 @@ func kernelQuiet(s *sock.Socket) (time.Duration, bool) {
 	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), true
 }
 
-// lasting reports whether the kernel's bounds will still count at a later scan.
+// Lasting reports whether the kernel's bounds will still count at a later scan.
 // The time of a socket that waits in an accept queue begins anew when a program
 // accepts it, of which the kernel keeps nothing.
-func lasting(s *sock.Socket) bool { return !inBacklog(s) && steady(s) }
+func Lasting(s *sock.Socket) bool { return !s.InBacklog() && steady(s) }
 
 // steady reports whether the kernel's bounds will still be there at a later
-// look. The answer to a keepalive probe of the socket's own resets
+// scan. The answer to a keepalive probe of the socket's own resets
 // last_ack_recv; the peer's probes do not. A FIN_WAIT2 socket loses its bounds
 // when the program closes it, and a minisocket takes its place.
 func steady(s *sock.Socket) bool {
@@ -59,57 +69,58 @@ func steady(s *sock.Socket) bool {
 	}
 	_, age := kernelAge(s)
 	_, quiet := kernelQuiet(s)
-	return age && quiet && (s.State == ssfilter.TimeWait || s.Timer == sock.TimerOff && !InUse(s))
+	return age && quiet && (s.State == ssfilter.TimeWait || s.Timer == sock.TimerOff && !s.InUse())
 }
 
-// bound is what is known of an instant in the past. The true one is never later
-// than safe, so an age counted from safe is never too large; early is the best
+// Bound is what is known of an instant in the past. The true one is never later
+// than Safe, so an age counted from Safe is never too large; Early is the best
 // guess, and says only when to ask again.
-type bound struct{ safe, early sock.Instant }
+type Bound struct{ Safe, Early sock.Instant }
 
 // since turns a lower bound on an age into a bound on the instant. The answer
 // was true at some instant between sent and got: counting back from got, and
 // the error of its times less, keeps it a lower bound.
-func since(age time.Duration, known bool, sent, got sock.Instant, precision time.Duration) bound {
+func since(age time.Duration, known bool, sent, got sock.Instant, precision time.Duration) Bound {
 	if !known {
-		return bound{safe: got, early: sent}
+		return Bound{Safe: got, Early: sent}
 	}
-	return bound{safe: got.Add(-max(0, age-precision)), early: sent.Add(-age)}
+	return Bound{Safe: got.Add(-max(0, age-precision)), Early: sent.Add(-age)}
 }
 
 // narrow returns the better of two bounds on the same instant.
-func (b bound) narrow(c bound) bound {
-	return bound{safe: min(b.safe, c.safe), early: min(b.early, c.early)}
+func (b Bound) narrow(c Bound) Bound {
+	return Bound{Safe: min(b.Safe, c.Safe), Early: min(b.Early, c.Early)}
 }
 
-// notBefore returns the bound on the later of two instants.
-func (b bound) notBefore(c bound) bound {
-	return bound{safe: max(b.safe, c.safe), early: max(b.early, c.early)}
+// notBefore returns the bound on the later of two instants, of which at is one.
+func (b Bound) notBefore(at sock.Instant) Bound {
+	return Bound{Safe: max(b.Safe, at), Early: max(b.Early, at)}
 }
 
-// times are when a socket entered its state, last made progress, and began to
-// have something queued (never: nothing is).
-type times struct {
-	entered, quiet bound
-	queued         sock.Instant
+// Times are when a socket entered its state, last made progress, and began to
+// have something queued (Never: nothing is).
+type Times struct {
+	Entered, Quiet Bound
+	Queued         sock.Instant
 }
 
-// timesOf bounds the times of a socket by one answer alone.
-func timesOf(s *sock.Socket, sent, got sock.Instant, precision time.Duration) times {
-	var t times
+// TimesOf bounds the times of a socket by one answer alone.
+func TimesOf(s *sock.Socket, sent, got sock.Instant, precision time.Duration) Times {
+	var t Times
 	age, ok := kernelAge(s)
-	t.entered = since(age, ok, sent, got, precision)
+	t.Entered = since(age, ok, sent, got, precision)
 	quiet, ok := kernelQuiet(s)
-	t.quiet = since(quiet, ok, sent, got, precision)
-	t.queued = never
-	if InUse(s) {
-		t.queued = got
+	t.Quiet = since(quiet, ok, sent, got, precision)
+	t.Queued = Never
+	if s.InUse() {
+		t.Queued = got
 	}
 	return t
 }
 
-// base is the instant that every time bound counts from: a socket falls due at
+// Base is the instant that every time bound counts from: a socket falls due at
 // the later of its entry into the state and its last progress, plus the bound.
-func (t *times) base() sock.Instant { return max(t.entered.safe, t.quiet.safe) }
+func (t *Times) Base() sock.Instant { return max(t.Entered.Safe, t.Quiet.Safe) }
 
-func (t *times) earlyBase() sock.Instant { return max(t.entered.early, t.quiet.early) }
+// EarlyBase is the best guess at that instant.
+func (t *Times) EarlyBase() sock.Instant { return max(t.Entered.Early, t.Quiet.Early) }

@@ -1,4 +1,4 @@
-package engine
+package track
 
 import (
 	"testing"
@@ -10,8 +10,13 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
+const (
+	start = sock.Instant(1000 * time.Second)
+	jiffy = 10 * time.Millisecond
+)
+
 func TestAgeOf(t *testing.T) {
-	const sent, got, jiffy = benchStart, benchStart + 1000, 10 * time.Millisecond
+	const sent, got = start, start + 1000
 	ago := func(d time.Duration) sock.Instant { return got.Add(-d) }
 	memory := func(s *sock.Socket, change ...func(*sock.Memory)) *sock.Memory {
 		m := &sock.Memory{
@@ -75,13 +80,42 @@ func TestSeenAgain(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := full(test.state)
-			a := sock.Answer{Socket: s, Sent: benchStart.Add(time.Second), Got: benchStart.Add(time.Second)}
+			a := sock.Answer{Socket: s, Sent: start.Add(time.Second), Got: start.Add(time.Second)}
 			a.Socket.Info.LastDataRecv += time.Second
 			a.Socket.Info.LastAckRecv += time.Second
 			test.change(&a)
-			same, progress := SameConnection(&s, benchStart, &a, benchJiffy)
+			same, progress := SameConnection(&s, start, &a, jiffy)
 			if same != test.same || progress != test.progress {
 				t.Errorf("same %v, progress %v; want %v, %v", same, progress, test.same, test.progress)
+			}
+		})
+	}
+}
+
+// TestAgeOfAccepted: what is on disk of an accept queue counts wherever ages are told.
+func TestAgeOfAccepted(t *testing.T) {
+	const got = start
+	s := full(ssfilter.CloseWait)
+	m := sock.Memory{
+		Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: got.Add(-15 * time.Second), Quiet: got.Add(-15 * time.Second),
+		Acked: s.Info.BytesAcked, Received: s.Info.BytesReceived, SegsIn: s.Info.SegsIn,
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*sock.Memory, *sock.Socket)
+		want   Age
+	}{
+		{"never in a queue", func(*sock.Memory, *sock.Socket) {}, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Known: true, Exact: true}},
+		{"in one", func(m *sock.Memory, s *sock.Socket) { m.Backlog, s.Inode = true, 0 }, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Known: true, Exact: true}},
+		{"accepted since", func(m *sock.Memory, _ *sock.Socket) { m.Backlog = true }, Age{Known: true}},
+		{"closed and accepted since", func(m *sock.Memory, _ *sock.Socket) { m.Backlog, m.State = true, ssfilter.Established }, Age{Known: true}},
+		{"accepted", func(m *sock.Memory, _ *sock.Socket) { m.Accepted = true }, Age{InState: 15 * time.Second, Idle: 15 * time.Second, Known: true}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, s := m, s
+			test.change(&m, &s)
+			if age := AgeOf(&s, &m, got, got, 0); age != test.want {
+				t.Errorf("%+v, want %+v", age, test.want)
 			}
 		})
 	}
