@@ -131,8 +131,14 @@ var table = []pkg{
 		why:  "what is known of one connection hangs on no rule and on no other connection",
 	},
 	{
+		name: "internal/engine/limit",
+		may:  []string{"internal/sock", "rules"},
+		not:  impure,
+		why:  "a window counts instants; what it bounds, and what waits for it, is not its business",
+	},
+	{
 		name: "internal/engine",
-		may:  []string{"internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
+		may:  []string{"internal/engine/limit", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
 		not:  impure,
 		why:  "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",
 	},

@@ -85,7 +85,7 @@ func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, f
 	}
 	t.rule, t.action = r, action
 	b := e.budget(r, a.DryRun)
-	if b.free(now) == 0 {
+	if b.Free(now) == 0 {
 		if t.marked(r, action) == nil {
 			t.marks = append(t.marks, mark{r, uint32(action), true})
 			e.say(a, Held)
@@ -99,9 +99,9 @@ func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, f
 		return false
 	}
 	t.mark(r, action)
-	b.begin()
+	b.Begin()
 	if a.DryRun {
-		b.end(now)
+		b.End(now)
 		t.would = true
 		e.say(a, Would)
 		return true
@@ -208,12 +208,12 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 		o.Act.At = o.At
 		switch {
 		case o.Changed != "":
-			e.budget(t.rule, false).cancel()
+			e.budget(t.rule, false).Cancel()
 			o.Act.Reason = o.Changed
 			e.say(o.Act, Changed)
 			e.reconsider(t, &o.Last, now)
 		case o.Err == nil || o.Unsure:
-			e.budget(t.rule, false).end(o.At)
+			e.budget(t.rule, false).End(o.At)
 			if o.Act.Due != 0 {
 				e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(o.Act.Due)))
 			}
@@ -222,11 +222,11 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			e.confirming++
 			e.wait(t, now)
 		case o.Gone:
-			e.budget(t.rule, false).cancel()
+			e.budget(t.rule, false).Cancel()
 			e.say(o.Act, Gone)
 			e.drop(t, Gone, "")
 		default:
-			e.budget(t.rule, false).cancel()
+			e.budget(t.rule, false).Cancel()
 			o.Act.Reason += ": " + o.Err.Error()
 			e.say(o.Act, Failed)
 			if o.Never {

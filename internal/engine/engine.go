@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -31,6 +32,9 @@ const (
 	// leastWait keeps a socket that is due in no time from being asked for in a loop.
 	leastWait = time.Millisecond
 )
+
+// never is later than every instant that can come.
+const never = sock.Never
 
 // Config is what does not change while the engine runs.
 type Config struct {
@@ -61,7 +65,7 @@ type Engine struct {
 
 	rules           []*ruleState        // in the order of the file
 	histories       map[uint64]*history // by rule.id, of rules that are away, too
-	limit, dryLimit window              // of all rules together
+	limit, dryLimit limit.Window        // of all rules together
 	summary         summary             // of what limits hold back
 
 	restored map[uint64]sock.Memory
@@ -160,8 +164,8 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 	for _, s := range in.Spent {
 		h, at := e.historyOf(s.Rule), s.At.Add(restoreSlack)
 		for range s.N {
-			h.real.spend(at)
-			e.limit.spend(at)
+			h.real.Spend(at)
+			e.limit.Spend(at)
 		}
 	}
 	e.revived = make(map[uint64][]sock.Group)

@@ -2,12 +2,11 @@ package engine
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -21,11 +20,11 @@ const (
 )
 
 // budget is what a rule may still do, or its dry run.
-func (e *Engine) budget(r *ruleState, dry bool) budget {
+func (e *Engine) budget(r *ruleState, dry bool) limit.Budget {
 	if dry {
-		return budget{&r.history.dry.window, &e.dryLimit}
+		return limit.Budget{Own: &r.history.dry.Window, All: &e.dryLimit}
 	}
-	return budget{&r.history.real.window, &e.limit}
+	return limit.Budget{Own: &r.history.real.Window, All: &e.limit}
 }
 
 // hold has t wait until the limit that holds it back lets one more go on; at
@@ -49,7 +48,7 @@ func (e *Engine) release(now sock.Instant) {
 	for _, r := range e.rules {
 		for _, dry := range []bool{false, true} {
 			h := r.history.throttle(dry)
-			for !h.empty() && h.released < e.budget(r, dry).free(now) {
+			for !h.empty() && h.released < e.budget(r, dry).Free(now) {
 				t := h.first()
 				t.line.leave()
 				e.wait(t, now)
@@ -77,7 +76,7 @@ func (e *Engine) firstFree(now sock.Instant) sock.Instant {
 	for _, r := range e.rules {
 		for _, dry := range []bool{false, true} {
 			if h := r.history.throttle(dry); !h.empty() && h.released == 0 { // else an answer comes first
-				first = min(first, e.budget(r, dry).frees(now))
+				first = min(first, e.budget(r, dry).FreeAt(now))
 			}
 		}
 	}
@@ -142,7 +141,7 @@ func (e *Engine) sumUp(now sock.Instant) {
 			}
 			e.plan.Held = append(e.plan.Held, HeldBack{
 				Rule: h.name, Kind: t.kind, DryRun: dry, Began: t.began, Left: t.left, Waiting: waiting,
-				Limit: h.real.limitText(), LimitOfAll: e.limit.limitText(),
+				Limit: h.real.Window.String(), LimitOfAll: e.limit.String(),
 			})
 			s.last, t.began, t.left = now, 0, 0
 		}
@@ -150,15 +149,4 @@ func (e *Engine) sumUp(now sock.Instant) {
 	slices.SortFunc(e.plan.Held, func(a, b HeldBack) int {
 		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(strconv.FormatBool(a.DryRun), strconv.FormatBool(b.DryRun)))
 	})
-}
-
-// limitText is the limit as the rules file says it: 1000/1m, not 1000/1m0s.
-func (w *window) limitText() string {
-	per := w.limit.Per.String()
-	for _, zero := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(per, zero) {
-			per = per[:len(per)-2]
-		}
-	}
-	return fmt.Sprintf("%d/%s", w.limit.N, per)
 }

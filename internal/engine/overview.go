@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -93,9 +94,9 @@ func guarded(why string) string {
 }
 
 // heldBack counts that a limit holds back an action of the rule.
-func (e *Engine) heldBack(r *ruleState, b budget, now sock.Instant) {
+func (e *Engine) heldBack(r *ruleState, b limit.Budget, now sock.Instant) {
 	reason := "limit_of_all_rules"
-	if b.own.free(now) == 0 {
+	if b.Own.Free(now) == 0 {
 		reason = "limit"
 	}
 	r.history.skips[reason]++

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 
+	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -37,7 +38,7 @@ type outcome struct {
 // throttle is the limit of a rule: the window of its actions, and what waits for
 // room in it. A dry run has a throttle of its own.
 type throttle struct {
-	window
+	limit.Window
 	queue
 	released int // let go on, and not decided yet
 
@@ -84,7 +85,7 @@ func (e *Engine) replaceRules(p *Program, now sock.Instant) {
 		after[i] = rs
 		for _, a := range r.Then {
 			if a.Kind.Destructive() {
-				rs.history.real.limit, rs.history.dry.limit = a.Limit, a.Limit
+				rs.history.real.Limit, rs.history.dry.Limit = a.Limit, a.Limit
 			}
 		}
 	}
@@ -94,7 +95,7 @@ func (e *Engine) replaceRules(p *Program, now sock.Instant) {
 		}
 	}
 	e.rules = after
-	e.limit.limit, e.dryLimit.limit = p.settings.Limit, p.settings.Limit
+	e.limit.Limit, e.dryLimit.Limit = p.settings.Limit, p.settings.Limit
 	for _, h := range e.histories {
 		h.real.queue, h.real.released, h.dry.queue, h.dry.released = queue{}, 0, queue{}, 0
 	}

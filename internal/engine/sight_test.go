@@ -213,8 +213,9 @@ func BenchmarkAsked(b *testing.B) {
 		if p := e.Step(benchStart, in); len(p.Act) != askBatch {
 			b.Fatalf("%d acts, want %d", len(p.Act), askBatch)
 		}
-		e.limit.underWay = 0
-		e.rules[0].history.real.underWay = 0
+		for range askBatch {
+			e.budget(e.rules[0], false).Cancel()
+		}
 	}
 }
 

@@ -1,12 +1,18 @@
 package sock
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Instant is a reading of CLOCK_MONOTONIC without a time namespace's offset:
 // nanoseconds since the host's boot, suspended time left out. It is what the
 // kernel's jiffies count too, survives a restart of sockdog and is not moved by
 // a change of the wall clock.
 type Instant int64
+
+// Never is an instant that does not come.
+const Never = Instant(math.MaxInt64)
 
 // Add returns the instant d later.
 func (t Instant) Add(d time.Duration) Instant { return t + Instant(d) }

@@ -1,4 +1,4 @@
-package engine
+package limit
 
 import (
 	"slices"
@@ -16,12 +16,13 @@ import (
 // they were done and not at those of their decision.
 func TestWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := window{limit: rules.Limit{N: rapid.IntRange(1, 5).Draw(t, "n"), Per: time.Duration(rapid.IntRange(1, 50).Draw(t, "per"))}}
+		w := Window{Limit: rules.Limit{N: rapid.IntRange(1, 5).Draw(t, "n"), Per: time.Duration(rapid.IntRange(1, 50).Draw(t, "per"))}}
+		b := Budget{Own: &w, All: &Window{Limit: rules.Limit{N: 1000, Per: 1}}}
 		var now sock.Instant
 		var done, underWay []sock.Instant // of acts; when those under way will be done
 		for range rapid.IntRange(0, 5).Draw(t, "restored") {
 			at := -sock.Instant(rapid.IntRange(0, 60).Draw(t, "at"))
-			w.spend(at)
+			w.Spend(at)
 			done = append(done, at)
 		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -30,32 +31,32 @@ func TestWindow(t *testing.T) {
 				if at > now {
 					return false
 				}
-				w.end(now) // the outcome comes in a while after the act
+				b.End(now) // the outcome comes in a while after the act
 				return true
 			})
 			switch rapid.IntRange(0, 5).Draw(t, "what") {
 			case 0:
-				w.limit.N = rapid.IntRange(1, 5).Draw(t, "new n")
+				w.Limit.N = rapid.IntRange(1, 5).Draw(t, "new n")
 				continue
 			case 1:
 				if len(underWay) > 0 { // it came to nothing
-					w.cancel()
+					b.Cancel()
 					done = slices.DeleteFunc(done, func(at sock.Instant) bool { return at == underWay[0] })
 					underWay = underWay[1:]
 				}
 				continue
 			}
-			free, frees := w.free(now), w.frees(now)
+			free, frees := w.Free(now), w.FreeAt(now)
 			if (free > 0) != (frees <= now) {
 				t.Fatalf("at %d %d are free, and more from %d", now, free, frees)
 			}
 			if free == 0 {
-				if frees == never && len(underWay) == 0 {
+				if frees == sock.Never && len(underWay) == 0 {
 					t.Fatalf("nothing is under way, and nothing will ever be free")
 				}
 				continue
 			}
-			w.begin()
+			b.Begin()
 			at := now + sock.Instant(rapid.IntRange(0, 10).Draw(t, "takes"))
 			underWay = append(underWay, at)
 			slices.Sort(underWay)
@@ -69,19 +70,19 @@ func TestWindow(t *testing.T) {
 			}
 			in := 0
 			for _, d := range done[:i+1] {
-				if at.Sub(d) < w.limit.Per {
+				if at.Sub(d) < w.Limit.Per {
 					in++
 				}
 			}
-			if in > w.limit.N {
-				t.Fatalf("%d acts in a stretch of %d up to %d, want at most %d: %v", in, w.limit.Per, at, w.limit.N, done)
+			if in > w.Limit.N {
+				t.Fatalf("%d acts in a stretch of %d up to %d, want at most %d: %v", in, w.Limit.Per, at, w.Limit.N, done)
 			}
 		}
 	})
 }
 
-// TestWindowFrees shows when the next act may be done.
-func TestWindowFrees(t *testing.T) {
+// TestFreeAt shows when the next act may be done.
+func TestFreeAt(t *testing.T) {
 	tests := []struct {
 		name     string
 		n        int
@@ -92,15 +93,15 @@ func TestWindowFrees(t *testing.T) {
 		{"empty", 1, nil, 0, 100},
 		{"full", 2, []sock.Instant{95, 98}, 0, 105},
 		{"one has left", 2, []sock.Instant{90, 98}, 0, 100},
-		{"under way", 1, nil, 1, never},
+		{"under way", 1, nil, 1, sock.Never},
 		{"under way beside others", 2, []sock.Instant{95}, 1, 105},
 		{"limit lowered", 1, []sock.Instant{95, 96, 97}, 0, 107},
 		{"restored from a moment ahead", 1, []sock.Instant{101}, 0, 111},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			w := window{limit: rules.Limit{N: test.n, Per: 10}, spent: test.spent, underWay: test.underWay}
-			if got := w.frees(100); got != test.want {
+			w := Window{Limit: rules.Limit{N: test.n, Per: 10}, spent: test.spent, underWay: test.underWay}
+			if got := w.FreeAt(100); got != test.want {
 				t.Errorf("frees at %d, want %d", got, test.want)
 			}
 		})
