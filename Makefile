@@ -1,0 +1,14 @@
+# What .ci/run is made of. CONTRIBUTING.md says when to run which.
+BENCH ?= Match|Sample|Group|Firing
+PKG   ?= internal/engine
+GOLDEN = ./rules ./rules/ssfilter ./cmd/sockdog ./internal/alert ./internal/journal ./internal/notify
+
+.PHONY: build test race lint bench bench-compare golden ci
+build:         ; CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' ./cmd/sockdog
+test:          ; go test ./...
+race:          ; go test -race -v ./...
+lint:          ; .ci/lint
+bench:         ; go test ./$(PKG) -run '^$$' -bench '$(BENCH)' -benchmem
+bench-compare: ; .ci/bench-compare '$(BASE)' '$(PKG)' '$(BENCH)'
+golden:        ; go test $(GOLDEN) -update
+ci:            ; .ci/run
