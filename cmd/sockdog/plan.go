@@ -13,6 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -206,12 +207,12 @@ func (f *firstScans) Scan(s *engine.Scan) {
 	f.came = append(f.came, engine.ScanDone{Result: result, Sent: sent})
 }
 
-func (*firstScans) Record(*engine.Plan)     {}
-func (*firstScans) Lookup([]sock.ID)        {}
-func (*firstScans) Act([]engine.Action)     {}
-func (*firstScans) Resolve([]uint32)        {}
-func (*firstScans) Read([]uint32)           {}
-func (*firstScans) Sample([]engine.Process) {}
+func (*firstScans) Record(*engine.Plan)   {}
+func (*firstScans) Lookup([]sock.ID)      {}
+func (*firstScans) Act([]engine.Action)   {}
+func (*firstScans) Resolve([]uint32)      {}
+func (*firstScans) Read([]uint32)         {}
+func (*firstScans) Sample([]spin.Process) {}
 
 func plannedOf(f *engine.Forecast) planned {
 	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}

@@ -137,8 +137,14 @@ var table = []pkg{
 		why:  "a window counts instants; what it bounds, and what waits for it, is not its business",
 	},
 	{
+		name: "internal/engine/spin",
+		may:  []string{"internal/sock"},
+		not:  impure,
+		why:  "it judges samples that others take, so that a test needs no process that spins",
+	},
+	{
 		name: "internal/engine",
-		may:  []string{"internal/engine/limit", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
+		may:  []string{"internal/engine/limit", "internal/engine/spin", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
 		not:  impure,
 		why:  "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",
 	},
@@ -231,7 +237,7 @@ var table = []pkg{
 	{
 		name: "internal/daemon",
 		may: []string{
-			"internal/act", "internal/alert", "internal/counters", "internal/engine", "internal/holders", "internal/journal", "internal/notify",
+			"internal/act", "internal/alert", "internal/counters", "internal/engine", "internal/engine/spin", "internal/holders", "internal/journal", "internal/notify",
 			"internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
 		},
 		not: []string{"net", "net/http"},
@@ -253,7 +259,7 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/engine/track", "internal/journal",
+			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/engine/spin", "internal/engine/track", "internal/journal",
 			"internal/metrics", "internal/holders", "internal/nstest", "internal/reload", "internal/seen", "internal/sock",
 			"internal/sockdiag", "internal/sockettable", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
 		},

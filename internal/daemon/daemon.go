@@ -17,6 +17,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -135,7 +136,7 @@ type watch struct {
 	acts      chan []engine.Action
 	resolves  chan []uint32
 	reads     chan []uint32
-	samples   chan []engine.Process
+	samples   chan []spin.Process
 	censuses  chan struct{}
 	counted   chan census
 	ready     bool
@@ -195,7 +196,7 @@ func Run(ctx context.Context, o Options) error {
 		acts:     make(chan []engine.Action, engine.MaxActionBatches),
 		resolves: make(chan []uint32, 1),
 		reads:    make(chan []uint32, 1),
-		samples:  make(chan []engine.Process, 1),
+		samples:  make(chan []spin.Process, 1),
 		censuses: make(chan struct{}, 1),
 		counted:  make(chan census),
 	}
@@ -360,7 +361,7 @@ func (d *watch) Resolve(inodes []uint32) { d.resolves <- inodes }
 func (d *watch) Read(inodes []uint32) { d.reads <- inodes }
 
 // Sample has the CPU usage of processes read.
-func (d *watch) Sample(processes []engine.Process) { d.samples <- processes }
+func (d *watch) Sample(processes []spin.Process) { d.samples <- processes }
 
 // account counts what was done, for those who watch.
 func (d *watch) account(p *engine.Plan, records []journal.Record) {

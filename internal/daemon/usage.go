@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/status"
 )
 
@@ -21,12 +22,12 @@ func (d *watch) sampleUsage(done <-chan struct{}, send func(engine.Input)) {
 		case <-done:
 			return
 		case processes := <-d.samples:
-			in := engine.Sampled{Usages: make([]engine.Usage, 0, len(processes))}
+			in := engine.Sampled{Usages: make([]spin.Usage, 0, len(processes))}
 			for _, p := range processes {
 				u, err := d.ReadUsage(p.PID)
 				gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || err == nil && u.Start != p.Start
 				if err == nil || gone {
-					in.Usages = append(in.Usages, engine.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Gone: gone})
+					in.Usages = append(in.Usages, spin.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Gone: gone})
 				}
 			}
 			send(in)
@@ -38,7 +39,7 @@ func (d *watch) sampleUsage(done <-chan struct{}, send func(engine.Input)) {
 const mostSpins = 3
 
 // spinning is the problem that kills have set programs spinning.
-func spinning(spins []engine.Spin, now time.Time) status.Problem {
+func spinning(spins []spin.Spin, now time.Time) status.Problem {
 	var lines []string
 	for _, s := range spins[:min(len(spins), mostSpins)] {
 		uses := fmt.Sprintf("uses %.0f%% of a core", 100*s.After)

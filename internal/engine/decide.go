@@ -125,10 +125,7 @@ func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, no
 	a := Action{
 		of: r, Rule: r.Name, Kind: r.Then[action].Kind, DryRun: r.DryRun, Socket: *s,
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.settings.Limit.Per) + restoreSlack,
-		InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe),
-	}
-	if t.holders != nil {
-		a.Holders = t.holders.Processes
+		InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe), Holders: t.heldBy(),
 	}
 	a.Reason = reason(r.rule, &t.Times, s, now, "")
 	return a
@@ -217,7 +214,9 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			if o.Act.Due != 0 {
 				e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(o.Act.Due)))
 			}
-			e.wasKilled(t, o.At)
+			if !t.rule.replaced {
+				e.usages.Killed(t.heldBy(), t.rule.spinRule(), o.At)
+			}
 			t.act, t.unsure = &o.Act, o.Unsure
 			e.confirming++
 			e.wait(t, now)

@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/sockdog/sockdog/internal/sock"
+import (
+	"github.com/sockdog/sockdog/internal/engine/spin"
+	"github.com/sockdog/sockdog/internal/sock"
+)
 
 // Workers do what a plan wants done. None of them waits: what comes of it reaches
 // the driver later, as an input.
@@ -9,13 +12,13 @@ type Workers interface {
 	// record of a decision is older than what is done by it.
 	Record(p *Plan)
 
-	Count()                     // read the counters; CountersRead
-	Scan(s *Scan)               // read the socket table; ScanDone
-	Lookup(ids []sock.ID)       // ask for these sockets by name; LookupDone
-	Act(actions []Action)       // do these, in this order; ActionsDone
-	Resolve(inodes []uint32)    // find the holders of these; HoldersFound
-	Read(inodes []uint32)       // find them by new descriptors; NewHoldersFound
-	Sample(processes []Process) // read the CPU usage of these; Sampled
+	Count()                          // read the counters; CountersRead
+	Scan(s *Scan)                    // read the socket table; ScanDone
+	Lookup(ids []sock.ID)            // ask for these sockets by name; LookupDone
+	Act(actions []Action)            // do these, in this order; ActionsDone
+	Resolve(inodes []uint32)         // find the holders of these; HoldersFound
+	Read(inodes []uint32)            // find them by new descriptors; NewHoldersFound
+	Sample(processes []spin.Process) // read the CPU usage of these; Sampled
 }
 
 // Driver runs an engine: whatever happens goes in by Step, and each part of the

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/limit"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -80,7 +81,7 @@ type Engine struct {
 
 	sight   sight
 	lookups holderLookups
-	usages  usages
+	usages  spin.Watcher
 
 	plan Plan // being made
 }
@@ -94,7 +95,7 @@ func New(config Config) *Engine {
 		histories: make(map[uint64]*history),
 		sight:     newSight(),
 		lookups:   newHolderLookups(),
-		usages:    newUsages(),
+		usages:    spin.New(),
 		summary:   newSummary(),
 		keptAt:    never,
 	}
@@ -113,13 +114,13 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.release(now)
 	e.ask(now)
 	e.resolve(now)
-	e.sampleUsage(now)
+	e.plan.Sample = e.usages.Due(now)
 	e.sound(now)
 	e.fill(now)
 	e.scanAround(now)
 	e.summarize(now)
 	e.keep(now)
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.lookups.wake(), e.usages.wake(), e.summary.at, e.firstAlarm(), e.keptAt)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.lookups.wake(), e.usages.Wake(), e.summary.at, e.firstAlarm(), e.keptAt)
 	return e.plan
 }
 
@@ -179,7 +180,9 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.fallback = in.Fallback
 	e.replaceRules(in.Program, now)
 	e.program, e.ruledAt = in.Program, now
-	e.usages.forgetReplaced()
+	e.usages.Retain(func(r spin.Rule) bool {
+		return slices.ContainsFunc(e.rules, func(rs *ruleState) bool { return rs.spinRule() == r })
+	})
 	for _, t := range e.tracks {
 		t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.rule.replaced })
 		t.spared = slices.DeleteFunc(t.spared, func(h hindrance) bool { return h.rule.replaced })
@@ -418,7 +421,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 			case e.guard(t, s) != "":
 				t.blocked = true
 				e.spare(t, r, guarded(e.guard(t, s)))
-			case e.kills(r, s) && e.spins(t, r):
+			case e.kills(r, s) && e.usages.Spins(t.heldBy(), r.spinRule()):
 				t.blocked = true
 				e.spare(t, r, holderSpins)
 				if was != nil && t.rule == r {

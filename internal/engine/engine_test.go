@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -251,7 +252,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		b.sampled += len(p.Sample)
 		var in Sampled
 		for _, p := range p.Sample {
-			u := Usage{Process: p, At: b.now, Gone: true}
+			u := spin.Usage{Process: p, At: b.now, Gone: true}
 			if s := b.programs[p.PID]; s != nil && s.Start == p.Start {
 				if s.Unreadable {
 					continue

@@ -187,7 +187,7 @@ func (e *Engine) found(t *tracked, held *Holders, kills bool, now sock.Instant) 
 	held.at = now
 	t.holders = held
 	if kills {
-		e.usages.watch(held.Processes, now)
+		e.usages.Watch(held.Processes, now)
 	}
 	e.heard(t, now)
 }
@@ -297,4 +297,17 @@ func descriptorsText(n int) string {
 		return "a descriptor"
 	}
 	return fmt.Sprint(n, " descriptors")
+}
+
+// killsAny reports whether any rule has anything killed.
+func (e *Engine) killsAny() bool {
+	return e.capabilities.Kill == "" && slices.ContainsFunc(e.program.rules, func(r rule) bool { return r.Enabled && r.destroys && !r.DryRun })
+}
+
+// heldBy returns the processes that hold the socket, as far as they are known.
+func (t *tracked) heldBy() []sock.Holder {
+	if t.holders == nil {
+		return nil
+	}
+	return t.holders.Processes
 }

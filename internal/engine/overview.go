@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/limit"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -30,7 +31,7 @@ type Overview struct {
 	Left               int           // sockets that the last scans had no room for
 	CannotKill         string        // why sockets cannot be destroyed; empty: they can
 	WalkHangs          bool          // a walk through /proc takes long
-	Spins              []Spin        // what the kills of rules have done to holders
+	Spins              []spin.Spin   // what the kills of rules have done to holders
 }
 
 // failingAfter is how many scans that failed, one soon after the other, are more than a
@@ -107,7 +108,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(s.states),
-		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.capabilities.Kill, WalkHangs: e.lookups.hangs, Spins: e.spinning(),
+		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.capabilities.Kill, WalkHangs: e.lookups.hangs, Spins: e.usages.All(),
 	}
 	for c, wanted := range e.program.gaps {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -763,12 +764,12 @@ func (w *simWorld) holder(s *sim.Socket) int {
 }
 
 // Sample reads the CPU usage of processes, which now and then cannot be read.
-func (w *simWorld) Sample(processes []Process) {
+func (w *simWorld) Sample(processes []spin.Process) {
 	w.deliver(w.UpTo(50*time.Millisecond), func() Input {
 		var in Sampled
 		for _, p := range processes {
 			s := &w.programs[p.PID%len(w.programs)]
-			u := Usage{Process: p, At: w.Now, CPU: s.Used(w.Now), Lived: w.Now.Sub(0), Gone: w.unlucky(100)}
+			u := spin.Usage{Process: p, At: w.Now, CPU: s.Used(w.Now), Lived: w.Now.Sub(0), Gone: w.unlucky(100)}
 			if s.Cores > 0 && w.Now >= w.spins[p.PID] {
 				s.Uses(0, w.Now)
 			}
@@ -996,7 +997,7 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, he
 	if s.Disturbed || held || len(r.When) > 0 {
 		return never, false
 	}
-	const calmsDown = 2*unwatchAfter + 30*time.Second // and what waited for that is killed with the rest
+	const calmsDown = 2*spin.ForgetAfter + 30*time.Second // and what waited for that is killed with the rest
 	if end, spun := w.spins[w.holder(s)]; spun && s.Inode != 0 && w.Now < end.Add(calmsDown) {
 		return never, false
 	}

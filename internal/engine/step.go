@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -117,7 +118,7 @@ type Plan struct {
 	Lookup      []sock.ID       // ask for these sockets by name
 	Resolve     []uint32        // find the holders of these inodes
 	Read        []uint32        // find the holders of these, by new descriptors
-	Sample      []Process       // read the CPU usage of these
+	Sample      []spin.Process  // read the CPU usage of these
 	Act         []Action        // do these, in this order
 	Report      []Action        // say these: they are decided, and nothing is to be done
 	Remember    []sock.Memory   // keep these on disk

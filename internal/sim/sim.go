@@ -4,7 +4,6 @@ package sim
 
 import (
 	"container/heap"
-	"math"
 	"math/rand/v2"
 	"time"
 
@@ -12,7 +11,7 @@ import (
 )
 
 // Never is an instant that does not come.
-const Never = sock.Instant(math.MaxInt64)
+const Never = sock.Never
 
 // NewKernel returns a kernel without sockets, in which all that happens follows
 // from the seed.

@@ -11,7 +11,7 @@ import (
 )
 
 // Never is later than every instant that can come.
-const Never = sock.Instant(1<<63 - 1)
+const Never = sock.Never
 
 // timeWaitLen is TCP_TIMEWAIT_LEN: how long TIME_WAIT lasts on Linux, whatever
 // net.ipv4.tcp_fin_timeout says.

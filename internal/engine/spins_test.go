@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -97,136 +95,6 @@ func TestSpinStopsKills(t *testing.T) {
 	}
 	if len(b.e.Overview(b.now).Spins) != 0 || b.noted("quiet again") != 1 {
 		t.Errorf("it is quiet, and shown is %+v; the notes: %v", b.e.Overview(b.now).Spins, b.notes)
-	}
-}
-
-// What the usage of a program is, and whether a rule goes on killing its sockets.
-func TestJump(t *testing.T) {
-	second := time.Second
-	tests := []struct {
-		name   string
-		before float64
-		after  func(b *bench, p *sim.Program) // the first kill, 8 s after the start
-		stops  bool
-	}{
-		{"busy before, and no busier after", 0.9, nil, false},
-		{"quiet before and after", 0.01, nil, false},
-		{"a spin", 0.01, func(b *bench, p *sim.Program) { p.Uses(0.9, b.now) }, true},
-		{"a spin that only just counts", 0.01, func(b *bench, p *sim.Program) { p.Uses(0.53, b.now) }, true},
-		{"busy before, and a thread more after", 0.9, func(b *bench, p *sim.Program) { p.Uses(1.9, b.now) }, true},
-		{"several cores before, and a bit more after", 6.8, func(b *bench, p *sim.Program) { p.Uses(7.1, b.now) }, false},
-		{"a bit busier", 0.1, func(b *bench, p *sim.Program) { p.Uses(0.5, b.now) }, false},
-		{"an error handled for a second", 0.01, func(b *bench, p *sim.Program) {
-			p.Uses(1, b.now)
-			b.later(second, func() { p.Uses(0.01, b.now) })
-		}, false},
-		{"a spin that gets a third of what it wants", 0.01, func(b *bench, p *sim.Program) { p.Gets(0.3, 0.6, b.now) }, true},
-		{"a spin of four threads that get a core together", 0.1, func(b *bench, p *sim.Program) { p.Gets(0.4, 3.6, b.now) }, true},
-		{"a spin under a quota of a tenth of a core", 0.01, func(b *bench, p *sim.Program) { p.Gets(0.1, 0.9, b.now) }, true},
-		{"no busier, on a machine that is", 0.4, func(b *bench, p *sim.Program) { p.Gets(0.4, 2, b.now) }, false},
-		{"a bit busier, on a machine that is", 0.4, func(b *bench, p *sim.Program) { p.Gets(0.45, 1.5, b.now) }, false},
-		{"quiet, on a machine on which it waits for long", 0.01, func(b *bench, p *sim.Program) { p.Gets(0.03, 2, b.now) }, false},
-		{"less than it wants before and after", 0.01, func(b *bench, p *sim.Program) { p.Gets(0.3, 0.1, b.now) }, false},
-		{"a spin that begins late", 0.01, func(b *bench, p *sim.Program) {
-			b.later(6*second, func() { p.Uses(0.9, b.now) })
-		}, true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			b := newPrograms(t, test.before)
-			first := true
-			b.destroy = func(a *Action) Outcome {
-				delete(b.sockets, a.Socket.ID.Cookie)
-				if first && test.after != nil {
-					test.after(b, b.programs[101])
-				}
-				first = false
-				return Outcome{Act: *a}
-			}
-			b.leaks(1, 30, 8*time.Second)
-			b.rule(set(killing("r")))
-			b.until(60 * time.Second)
-			if stopped := b.killedOf(1, 30) < 30; stopped != test.stops || (b.noted("made a program spin") == 1) != test.stops {
-				t.Errorf("%d of 30 killed, the notes: %v", b.killedOf(1, 30), b.notes)
-			}
-		})
-	}
-}
-
-// A spin is not over because the program gets less CPU than before, and over once it
-// wants no more, however long it waits for that.
-func TestSpinOnBusyMachine(t *testing.T) {
-	b := newPrograms(t, 0.002)
-	b.spinsWhenKilled(101, 0.9)
-	b.leaks(1, 40, 8*time.Second)
-	b.rule(set(killing("r")))
-	b.until(30 * time.Second)
-	b.programs[101].Gets(0.1, 0.8, b.now)
-	b.until(60 * time.Second)
-	if n := b.noted("quiet again"); n > 0 || b.noted("made a program spin") != 1 {
-		t.Errorf("said %d times that it is quiet; %v", n, b.notes)
-	}
-	if o := b.e.Overview(b.now); len(o.Spins) != 1 || o.Spins[0].After > 0.11 || o.Spins[0].Waits < 0.79 {
-		t.Errorf("shown: %+v", o.Spins)
-	}
-	b.programs[101].Gets(0.01, 0.8, b.now)
-	b.until(70 * time.Second)
-	if b.noted("quiet again") != 1 {
-		t.Errorf("it is not said that it is quiet: %v", b.notes)
-	}
-}
-
-// A spin is not over because its usage cannot be read for a while, as where the host
-// has no file descriptors left.
-func TestSpinUnreadable(t *testing.T) {
-	b := newPrograms(t, 0.002)
-	b.spinsWhenKilled(101, 0.9)
-	b.leaks(1, 40, 8*time.Second)
-	b.rule(set(killing("r")))
-	b.until(30 * time.Second)
-	n := b.killedOf(1, 40)
-	b.programs[101].Unreadable = true
-	b.until(45 * time.Second)
-	if b.killedOf(1, 40) != n || len(b.e.Overview(b.now).Spins) != 1 {
-		t.Errorf("%d more killed; shown: %+v", b.killedOf(1, 40)-n, b.e.Overview(b.now).Spins)
-	}
-	b.programs[101].Unreadable = false
-	b.programs[101].Uses(0.002, b.now)
-	b.until(60 * time.Second)
-	if n := b.killedOf(1, 40); n != 40 {
-		t.Errorf("%d of 40 killed once it was quiet", n)
-	}
-}
-
-// A spin is not over because the time before it was quiet.
-func TestSpinLasts(t *testing.T) {
-	for tenth := range 10 {
-		b := newPrograms(t, 0.002)
-		b.spinsWhenKilled(101, 0.51)
-		b.leaks(1, 30, 8*time.Second)
-		b.add(31, 3*time.Second-time.Duration(tenth)*100*time.Millisecond) // with it the sampling begins
-		b.later(6*time.Second, func() { delete(b.sockets, 31) })
-		b.rule(set(killing("r")))
-		b.until(time.Minute)
-		if n := b.noted("quiet again"); n > 0 || b.noted("made a program spin") != 1 {
-			t.Errorf("sampled %d tenths of a second later: said %d times that it is quiet; %v", tenth, n, b.notes)
-		}
-	}
-}
-
-// A program with peaks of its own is not taken for one that spins: the highest of
-// before is what counts for a short time.
-func TestPeaksBefore(t *testing.T) {
-	b := newPrograms(t, 0.05)
-	p := b.programs[101]
-	for s := range 30 {
-		b.later(time.Duration(s)*2*time.Second, func() { p.Uses([]float64{0.8, 0.05}[s%2], b.now) })
-	}
-	b.leaks(1, 30, 9*time.Second)
-	b.rule(set(killing("r")))
-	b.until(50 * time.Second)
-	if n := b.killedOf(1, 30); n != 30 {
-		t.Errorf("%d of 30 killed, the notes: %v", n, b.notes)
 	}
 }
 
@@ -373,25 +241,5 @@ func TestSpinOfOneHolder(t *testing.T) {
 				t.Errorf("%d of 40 killed after it had ended; shown: %+v", n, b.e.Overview(b.now).Spins)
 			}
 		})
-	}
-}
-
-// Nobody is sampled for ever.
-func TestUsageOfTheQuiet(t *testing.T) {
-	b := newPrograms(t, 0.01)
-	b.leaks(1, 5, 8*time.Second)
-	b.rule(set(killing("r")))
-	b.until(30 * time.Second)
-	if b.sampled == 0 {
-		t.Fatal("no sample was taken")
-	}
-	b.until(3 * time.Minute)
-	n := b.sampled
-	b.until(10 * time.Minute)
-	if b.sampled != n || len(b.e.usages.holders) > 0 {
-		t.Errorf("%d more samples, long after the last kill; %d holders", b.sampled-n, len(b.e.usages.holders))
-	}
-	if diff := cmp.Diff(never, b.e.usages.wake()); diff != "" {
-		t.Error(diff)
 	}
 }
