@@ -2,7 +2,6 @@ package rules
 
 import (
 	"slices"
-	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -17,27 +16,12 @@ type act struct {
 	summary, description *yaml.Node // of an alert
 }
 
-var killTable = table[act]{what: "kill", keys: []key[act]{
-	field("limit", "at most so many kills in any stretch of that length; absent: 1000/1m, or 60/1m where the states include a live one",
-		rate, func(a *act) *Limit { return &a.Limit }),
-	field("order", "whose turn it is when the limit holds sockets back; absent: oldest",
-		oneOf("order", Oldest, Newest), func(a *act) *Order { return &a.Order }),
-	field("after", "act that long after the socket fell due",
-		duration, func(a *act) *time.Duration { return &a.After }),
-	later[act]("canary"),
-}}
+// destroys reports whether the action takes something away. One that could not be
+// read does not.
+func (a *act) destroys() bool { return a.Kind != nil && a.Kind.Destructive }
 
-var logTable = table[act]{what: "log"}
-
-// An action is a name that then knows.
-type action struct {
-	kind    Kind
-	options *table[act] // nil: the action is not supported yet
-}
-
-var actions = []action{
-	{Kill, &killTable}, {"shutdown", nil}, {Alert, &alertTable}, {"exec", nil}, {"signal", nil}, {"sysctl", nil}, {Log, &logTable},
-}
+// unsupported are actions of the format that are not built.
+var unsupported = []string{"shutdown", "exec", "signal", "sysctl"}
 
 // then is one entry: the name of an action, or a mapping from it to its options.
 var then = value[act]{
@@ -61,49 +45,45 @@ var then = value[act]{
 		p.readAction(&a)
 		return a
 	},
-	schema: thenSchema(),
+	schema: thenSchema(builtInKinds),
 }
 
 func (p *parser) readAction(a *act) {
-	var accepted []string
-	for _, known := range actions {
-		if known.options != nil {
-			accepted = append(accepted, string(known.kind))
-		}
-		if string(known.kind) != a.at.Value {
+	var names []string
+	for _, k := range p.kinds {
+		names = append(names, k.Name)
+		if k.Name != a.at.Value {
 			continue
 		}
-		a.Kind = known.kind
+		a.Kind = k
 		switch {
-		case known.options == nil:
-			p.report(a.at, "%s is not supported yet", a.at.Value)
 		case a.options != nil && isNull(target(a.options)):
 			p.report(a.options, "nothing follows the colon: write - %s alone, or give its options", a.at.Value)
 		case a.options != nil:
-			a.given = readMapping(p, a.options, *known.options, a)
+			a.given = readMapping(p, a.options, k.options(), a)
 		}
 		return
 	}
-	for _, known := range actions {
-		if known.options != nil && slices.Contains(known.options.accepted(), a.at.Value) {
-			p.report(a.at, "%s is an option of %s, and no action: write - %s: {%[1]s: ...}", a.at.Value, phrase(known.kind), phrase(known.kind))
+	if slices.Contains(unsupported, a.at.Value) {
+		p.report(a.at, "%s is not supported yet", a.at.Value)
+		return
+	}
+	for _, k := range p.kinds {
+		if slices.Contains(k.options().accepted(), a.at.Value) {
+			p.report(a.at, "%s is an option of %s, and no action: write - %s: {%[1]s: ...}", a.at.Value, phrase(k.Name), phrase(k.Name))
 			return
 		}
 	}
-	p.report(a.at, "%s", unknown("action", a.at.Value, "then", accepted))
+	p.report(a.at, "%s", unknown("action", a.at.Value, "then", names))
 }
 
-func thenSchema() schema {
-	var names []Kind
+func thenSchema(kinds []*Kind) schema {
 	withOptions := schema{}
-	for _, known := range actions {
-		if known.options != nil {
-			names = append(names, known.kind)
-			withOptions[string(known.kind)] = known.options.schema()
-		}
+	for _, k := range kinds {
+		withOptions[k.Name] = k.options().schema()
 	}
 	return schema{"anyOf": []schema{
-		{"enum": names},
+		{"enum": kinds},
 		{"type": "object", "properties": withOptions, "additionalProperties": false, "minProperties": 1, "maxProperties": 1},
 	}}
 }

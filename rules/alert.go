@@ -97,7 +97,7 @@ func (p *parser) checkAlerts(f *file) {
 			p.report(d.given["labels"], "the severity is an option of each alert: write it there")
 		}
 		p.checkLabels(d, d.Labels, d.given["labels"])
-		destroys := slices.ContainsFunc(d.then, func(a act) bool { return a.Kind.Destructive() })
+		destroys := slices.ContainsFunc(d.then, func(a act) bool { return a.destroys() })
 		twins := map[string]*twin{}
 		for i := range d.then {
 			a := &d.then[i]

@@ -27,9 +27,9 @@ func (r *Rule) Text() string {
 	}
 	return text + ": " + join(r.Then, ", ", func(a Action) string {
 		if a.After > 0 {
-			return string(a.Kind) + " after " + plain(a.After)
+			return a.Kind.Name + " after " + plain(a.After)
 		}
-		return string(a.Kind)
+		return a.Kind.Name
 	})
 }
 

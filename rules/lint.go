@@ -10,8 +10,8 @@ import (
 
 // Lint returns what is unwise in a rules file though it may be meant. Where the
 // file has problems, they are the error, and the warnings are about the rest.
-func Lint(r io.Reader) (warnings Problems, err error) {
-	p, f, err := read(r)
+func Lint(r io.Reader, more ...*Kind) (warnings Problems, err error) {
+	p, f, err := read(r, more)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (d *draft) kill() *act {
 		return nil
 	}
 	for i := range d.then {
-		if d.then[i].Kind.Destructive() {
+		if d.then[i].destroys() {
 			return &d.then[i]
 		}
 	}

@@ -74,9 +74,10 @@ func defaultProtect() *selection {
 }
 
 // Parse reads a rules file of at most 1 MiB. An error is either that of r or
-// Problems, with everything that is wrong in the file.
-func Parse(r io.Reader) (*Set, error) {
-	p, f, err := read(r)
+// Problems, with everything that is wrong in the file. Rules may name actions of
+// the given kinds beside those that every file may.
+func Parse(r io.Reader, more ...*Kind) (*Set, error) {
+	p, f, err := read(r, more)
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +88,13 @@ func Parse(r io.Reader) (*Set, error) {
 }
 
 // read returns the file as far as it could be read; its problems are the parser's.
-func read(r io.Reader) (*parser, *file, error) {
+func read(r io.Reader, more []*Kind) (*parser, *file, error) {
 	f := &file{settings: defaultSettings}
 	p, ok, err := newParser(r)
 	if err != nil {
 		return nil, nil, err
 	}
+	p.kinds = kindsWith(more)
 	if !ok {
 		return p, f, nil
 	}

@@ -292,7 +292,7 @@ func TestBuiltinRulesTouchNothing(t *testing.T) {
 			t.Errorf("%s is disabled", r.Name)
 		}
 		for _, a := range r.Then {
-			if a.Kind.Destructive() {
+			if a.Kind.Destructive {
 				t.Errorf("%s does %s", r.Name, a.Kind)
 			}
 		}

@@ -94,17 +94,17 @@ var ruleName = scalar("a name", schema{"type": "string", "pattern": ruleNames.St
 // checkActions holds the rule to what its actions demand of it, and fills in
 // their defaults.
 func (p *parser) checkActions(d *draft) {
-	seen := map[Kind]bool{}
+	seen := map[*Kind]bool{}
 	for i := range d.then {
 		a := &d.then[i]
-		if a.Kind == "" {
+		if a.Kind == nil {
 			continue
 		}
 		if seen[a.Kind] && a.Kind != Alert {
 			p.report(a.at, "%s stands twice in this rule, and acts once on each connection: remove one", a.Kind)
 		}
 		seen[a.Kind] = true
-		if a.Kind.Destructive() {
+		if a.destroys() {
 			p.checkDestructive(d, a)
 		}
 	}

@@ -120,27 +120,15 @@ const (
 	InBacklog        Verdict = "in-backlog"    // the program has stopped accepting
 )
 
-// Kind is what an action does.
-type Kind string
-
-// The actions.
-const (
-	Kill  Kind = "kill"
-	Alert Kind = "alert"
-	Log   Kind = "log"
-)
-
-// Destructive reports whether the action takes something away from a program.
-func (k Kind) Destructive() bool { return k == Kill }
-
 // Action is one entry of a rule's then.
 type Action struct {
-	Kind  Kind
+	Kind  *Kind
 	After time.Duration // beyond the instant at which the socket fell due
 	Limit Limit         // destructive actions only
 	Order Order         // destructive actions only
 
-	Alert *AlertOptions // alert only
+	Alert   *AlertOptions  // alert only
+	Options map[string]any `json:",omitempty"` // those of its kind alone, by name
 }
 
 // Order is the order in which sockets that a limit holds back get their turn.

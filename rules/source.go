@@ -28,6 +28,7 @@ const (
 type parser struct {
 	lines
 	collection
+	kinds []*Kind // that then may name
 
 	// budget is how many more values may be read, by their cost. Without aliases none is
 	// read twice, so that only an alias bomb uses it up.

@@ -31,7 +31,7 @@ func printFatesJSON(out io.Writer, targets []*cull.Target, dryRun bool, at time.
 	return term.JSON(out, func(yield func(fate) bool) {
 		for _, t := range targets {
 			if !yield(fate{
-				Time: stamp, Action: string(rules.Kill), Result: string(t.Result), DryRun: dryRun, Reason: t.Reason,
+				Time: stamp, Action: rules.Kill.Name, Result: string(t.Result), DryRun: dryRun, Reason: t.Reason,
 				Object: sockettable.ObjectOf(&t.Socket, t.Age, t.Holders(), netns),
 			}) {
 				return

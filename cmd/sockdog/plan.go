@@ -217,7 +217,7 @@ func (*firstScans) Sample([]spin.Process) {}
 func plannedOf(f *engine.Forecast) planned {
 	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}
 	return planned{
-		Rule: f.Rule, Action: string(f.Kind), DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
+		Rule: f.Rule, Action: f.Kind.Name, DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
 		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders, netnsName()),
 	}
 }

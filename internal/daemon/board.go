@@ -166,7 +166,7 @@ func (d *watch) publish() {
 		Problems: b.problems, Notes: b.notes, File: b.file, Rules: make([]status.Rule, len(o.Rules)),
 		Sockets: b.sockets, SocketsAt: b.socketsAt, SocketsEverySeconds: b.socketsEvery.Seconds(), History: b.history.History(now),
 		Actions:             slices.Clone(b.actions),
-		ActionPossible:      map[string]bool{string(rules.Kill): o.CannotKill == "", string(rules.Alert): true, string(rules.Log): true},
+		ActionPossible:      map[string]bool{rules.Kill.Name: o.CannotKill == "", rules.Alert.Name: true, rules.Log.Name: true},
 		Lateness:            b.lateness.Clone(),
 		WriteStalledSeconds: stalledSeconds(d.recorder.stalled()),
 		Scans: status.Scans{
@@ -306,7 +306,7 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 		for result, n := range results {
 			t[journal.Result(result)] = n
 		}
-		s.Actions[string(kind)] = t
+		s.Actions[kind.Name] = t
 	}
 	for i := range r.Groups {
 		g := &r.Groups[i]

@@ -366,7 +366,7 @@ func (d *watch) Sample(processes []spin.Process) { d.samples <- processes }
 // account counts what was done, for those who watch.
 func (d *watch) account(p *engine.Plan, records []journal.Record) {
 	for i := range p.Report {
-		if a := &p.Report[i]; a.Kind.Destructive() && a.Result == engine.Done {
+		if a := &p.Report[i]; a.Kind.Destructive && a.Result == engine.Done {
 			d.tally.done++
 		}
 	}
@@ -412,7 +412,7 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 func destructive(set *rules.Set) bool {
 	for _, r := range set.Rules {
 		for _, a := range r.Then {
-			if r.Enabled && !r.DryRun && a.Kind.Destructive() {
+			if r.Enabled && !r.DryRun && a.Kind.Destructive {
 				return true
 			}
 		}

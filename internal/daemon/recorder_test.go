@@ -19,6 +19,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // disk is a journal whose writes take as long as they are told.
@@ -120,7 +121,7 @@ func record(t *testing.T) *recording {
 func (r *recording) kill() time.Duration {
 	r.next++
 	began := time.Now()
-	actions := []engine.Action{{Rule: "r", Kind: "kill", Socket: sock.Socket{ID: sock.ID{Cookie: r.next}}}}
+	actions := []engine.Action{{Rule: "r", Kind: rules.Kill, Socket: sock.Socket{ID: sock.ID{Cookie: r.next}}}}
 	r.Intend(actions)
 	waited := time.Since(began)
 	r.outcome(actions[0])
@@ -339,12 +340,12 @@ func TestTimeOfTheAct(t *testing.T) {
 	now, at := sock.Instant(time.Hour), time.Date(2026, 3, 1, 4, 5, 6, 0, time.UTC)
 	p := engine.Plan{
 		Report: []engine.Action{
-			{Rule: "r", Kind: "kill", Result: engine.Done, At: now.Add(-3 * time.Second)},
-			{Rule: "r", Kind: "kill", Result: engine.Would},
-			{Rule: "r", Kind: "kill", Result: engine.Held},
-			{Rule: "r", Kind: "kill", Result: engine.Gone, Waited: true},
+			{Rule: "r", Kind: rules.Kill, Result: engine.Done, At: now.Add(-3 * time.Second)},
+			{Rule: "r", Kind: rules.Kill, Result: engine.Would},
+			{Rule: "r", Kind: rules.Kill, Result: engine.Held},
+			{Rule: "r", Kind: rules.Kill, Result: engine.Gone, Waited: true},
 		},
-		Held: []engine.HeldBack{{Rule: "r", Kind: "kill", Began: 3, Left: 2, Waiting: 1, Limit: "1/1m", LimitOfAll: "5000/1m"}},
+		Held: []engine.HeldBack{{Rule: "r", Kind: rules.Kill, Began: 3, Left: 2, Waiting: 1, Limit: "1/1m", LimitOfAll: "5000/1m"}},
 	}
 	var got []string
 	for _, r := range recordsOf(&p, "4711", now, at) {
@@ -426,7 +427,7 @@ func TestSpentOutlivesTheDisk(t *testing.T) {
 		r.store = store
 		intend := func() {
 			now := r.now()
-			r.Intend([]engine.Action{{Rule: "r", Kind: "kill", Decided: now.Add(-30 * time.Second), Window: time.Minute}})
+			r.Intend([]engine.Action{{Rule: "r", Kind: rules.Kill, Decided: now.Add(-30 * time.Second), Window: time.Minute}})
 		}
 		intend()
 		hang := make(chan struct{})

@@ -38,7 +38,7 @@ func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []j
 // heldBack puts what limits hold back into a record.
 func heldBack(h *engine.HeldBack, netns string, at time.Time) journal.Record {
 	return journal.Record{
-		Time: at, Rule: h.Rule, Action: string(h.Kind), Result: journal.Held, DryRun: h.DryRun, Netns: netns,
+		Time: at, Rule: h.Rule, Action: h.Kind.Name, Result: journal.Held, DryRun: h.DryRun, Netns: netns,
 		Reason:  "the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules",
 		Sockets: h.Began, LetGo: h.Left, Waiting: h.Waiting,
 	}
@@ -48,7 +48,7 @@ func heldBack(h *engine.HeldBack, netns string, at time.Time) journal.Record {
 func recordOf(a *engine.Action, netns string, at time.Time) journal.Record {
 	s := &a.Socket
 	r := journal.Record{
-		Time: at, Seq: a.Seq, Rule: a.Rule, Action: string(a.Kind), Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: a.Reason,
+		Time: at, Seq: a.Seq, Rule: a.Rule, Action: a.Kind.Name, Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: a.Reason,
 		Netns: netns, Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
 		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
 	}

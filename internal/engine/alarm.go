@@ -140,7 +140,7 @@ func (r *ruleState) done() map[Result]uint64 {
 	}
 	done := make(map[Result]uint64)
 	for o, n := range r.history.results {
-		if o.kind.Destructive() && o.result != Held { // which became something else since
+		if o.kind.Destructive && o.result != Held { // which became something else since
 			done[o.result] += n
 		}
 	}
@@ -151,7 +151,7 @@ func (r *ruleState) done() map[Result]uint64 {
 // about it, too: whoever reads that it is there wants to know that it is taken care of.
 func (e *Engine) credit(a *Action, result Result) {
 	t := e.tracks[a.Socket.ID.Cookie]
-	if t == nil || !a.Kind.Destructive() || result == Held { // which becomes something else
+	if t == nil || !a.Kind.Destructive || result == Held { // which becomes something else
 		return
 	}
 	for _, r := range e.rules {

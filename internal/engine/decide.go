@@ -40,7 +40,7 @@ func (r *rule) stands(a *rules.Action, t *track.Times, s *sock.Socket, fired, no
 		case now >= met.Add(a.After):
 			due = true
 			// Something left to send is use, unless it is what the rule is about.
-			inUse := a.Kind.Destructive() && s.InUse() && m.StalledFor == 0
+			inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0
 			if holds == ssfilter.True && atPresent(m, s) == ssfilter.True && !inUse {
 				matched, since = true, min(since, met.Add(a.After))
 			}

@@ -386,13 +386,13 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 		}
 		for j := range r.Then {
 			a := &r.Then[j]
-			if r.grouped && (fired == never || !a.Kind.Destructive()) {
+			if r.grouped && (fired == never || !a.Kind.Destructive) {
 				continue // what else it does, it does about the group
 			}
 			if m := t.marked(r, j); m != nil && !m.open && a.Kind != rules.Alert {
 				continue
 			}
-			if a.Kind.Destructive() && !ordered {
+			if a.Kind.Destructive && !ordered {
 				t.order, ordered = orderOf(t, a), true
 			}
 			stands, at := r.stands(a, &t.Times, s, fired, now, exact)
@@ -405,7 +405,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 				t.blocked = t.blocked || stands == stopped
 				t.foreseen = t.foreseen || stands == later && at != never
 				t.ahead = t.ahead || at.Sub(now) >= time.Second
-				if stands == stopped && a.Kind.Destructive() && s.InUse() {
+				if stands == stopped && a.Kind.Destructive && s.InUse() {
 					e.spare(t, r, "in_use")
 				}
 			case a.Kind == rules.Alert:

@@ -53,7 +53,7 @@ func Forecasts(f *ScanResult, config Config, capabilities Capabilities, restored
 		for r := range e.program.index.rules(s) {
 			rs := e.rules[r.position]
 			for k := range r.Then {
-				if r.grouped && !r.Then[k].Kind.Destructive() {
+				if r.grouped && !r.Then[k].Kind.Destructive {
 					continue // about the group, and not about the socket
 				}
 				all = append(all, e.forecast(t, s, rs, k, !age.Exact, now))
@@ -95,7 +95,7 @@ func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, 
 	case stands == stopped:
 		f.Not = "a condition of the rule does not hold, or is not known to"
 	}
-	if f.Not == "" && r.Then[action].Kind.Destructive() {
+	if f.Not == "" && r.Then[action].Kind.Destructive {
 		if f.Not = e.guard(t, s); f.Not == "" {
 			f.Not = e.capabilities.Cannot(s)
 		}

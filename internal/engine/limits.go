@@ -86,7 +86,7 @@ func (e *Engine) firstFree(now sock.Instant) sock.Instant {
 // HeldBack sums up what the limits hold back of a rule, or of its dry run.
 type HeldBack struct {
 	Rule              string
-	Kind              rules.Kind
+	Kind              *rules.Kind
 	DryRun            bool
 	Began             int // sockets that began to wait since this was last said
 	Left              int // of all that waited: that ended by themselves, or are not due any more

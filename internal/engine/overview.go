@@ -56,8 +56,8 @@ type RuleOverview struct {
 	Firing, Pending int               // groups
 	Groups          []GroupOverview   // those firing, those pending and then those nearest to it: at most mostShown
 
-	Results  map[rules.Kind]map[Result]uint64 // how many of its actions ended so, since the start
-	HeldBack map[string]uint64                // how often what kept it from acting, since the start
+	Results  map[*rules.Kind]map[Result]uint64 // how many of its actions ended so, since the start
+	HeldBack map[string]uint64                 // how often what kept it from acting, since the start
 }
 
 // GroupOverview is how one group stands.
@@ -127,7 +127,7 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
 		Sockets: int(r.stats.sockets), Candidates: int(r.stats.candidates),
 		Held: len(r.history.real.seats) + len(r.history.dry.seats), FirstDue: Never,
-		Results: make(map[rules.Kind]map[Result]uint64), HeldBack: maps.Clone(r.history.skips),
+		Results: make(map[*rules.Kind]map[Result]uint64), HeldBack: maps.Clone(r.history.skips),
 	}
 	if next := r.stats.next; next != never {
 		v.FirstDue = max(0, next.Sub(now))

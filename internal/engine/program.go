@@ -72,7 +72,7 @@ func Compile(set *rules.Set) *Program {
 		p.rules[i] = rule{
 			Rule: r, position: i, class: c, id: sock.RuleSum(r.Name), volatile: slices.ContainsFunc(r.Match, changes) || slices.ContainsFunc(r.Exclude, changes),
 			grouped: len(r.When) > 0, total: isTotal(&r), timed: slices.ContainsFunc(r.Match, func(m rules.Match) bool { return isTimed(&m) }),
-			destroys: slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive() }),
+			destroys: slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive }),
 			alerts:   slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }),
 		}
 		if !r.Enabled {
@@ -129,7 +129,7 @@ func isTotal(r *rules.Rule) bool {
 			return false
 		}
 	}
-	destroys := slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive() })
+	destroys := slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive })
 	return len(r.When) > 0 && len(r.GroupBy)+len(r.Exclude) == 0 && !destroys
 }
 

@@ -31,7 +31,7 @@ type history struct {
 }
 
 type outcome struct {
-	kind   rules.Kind
+	kind   *rules.Kind
 	result Result
 }
 
@@ -43,7 +43,7 @@ type throttle struct {
 	released int // let go on, and not decided yet
 
 	// Since the last summary:
-	kind        rules.Kind
+	kind        *rules.Kind
 	began, left int // sockets that began to wait, and that waited and are not acted on
 }
 
@@ -84,7 +84,7 @@ func (e *Engine) replaceRules(p *Program, now sock.Instant) {
 		}
 		after[i] = rs
 		for _, a := range r.Then {
-			if a.Kind.Destructive() {
+			if a.Kind.Destructive {
 				rs.history.real.Limit, rs.history.dry.Limit = a.Limit, a.Limit
 			}
 		}

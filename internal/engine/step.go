@@ -157,7 +157,7 @@ const (
 // Action is one action of one rule on one socket: to be done, or decided.
 type Action struct {
 	Rule       string
-	Kind       rules.Kind
+	Kind       *rules.Kind
 	Result     Result // empty in Plan.Act
 	DryRun     bool
 	Reason     string
