@@ -1,5 +1,5 @@
-// Package alert says what an alert says: its labels, which identify it, and its
-// annotations, for who is woken by it. It measures nothing, and sends nothing.
+// Package alert words alerts: the labels, which identify one, and the annotations, for
+// whoever is woken by it. It is pure: it measures nothing and sends nothing.
 package alert
 
 import (
@@ -46,8 +46,8 @@ func Labels(a *engine.Alert, instance string) map[string]string {
 	return labels
 }
 
-// Annotations are the texts and the values. An error is that of a template: the
-// text is sockdog's own then.
+// Annotations are the texts and the values. If a template fails, its error is returned
+// and the text is sockdog's own.
 func Annotations(a *engine.Alert, f Facts) (map[string]string, error) {
 	e := event(a, f)
 	said := map[string]string{
@@ -110,12 +110,12 @@ func event(a *engine.Alert, f Facts) rules.Event {
 	return e
 }
 
-// summary is one line: which rule, how many, towards whom, and where.
+// summary is one line: which rule, how many sockets, to which peer, and where.
 func summary(a *engine.Alert, f Facts) string {
 	var b strings.Builder
 	b.WriteString(a.Rule + ": ")
 	if a.Ended != 0 {
-		b.WriteString("over: ")
+		b.WriteString("resolved: ")
 	}
 	b.WriteString(howMany(a) + whom(a) + " on " + f.Instance)
 	for _, c := range a.When {
@@ -126,13 +126,13 @@ func summary(a *engine.Alert, f Facts) string {
 	return b.String()
 }
 
-// description is what there is to know before one logs in.
+// description is what one wants to know before logging in.
 func description(a *engine.Alert, f Facts, e *rules.Event) string {
 	var b strings.Builder
 	if a.About != "" {
 		b.WriteString(a.About + "\n")
 	}
-	why := "any that is due"
+	why := "any due socket"
 	if e.When != "" {
 		why = e.When
 	}
@@ -141,21 +141,21 @@ func description(a *engine.Alert, f Facts, e *rules.Event) string {
 	until := f.Until.UTC().Format(time.RFC3339)
 	switch {
 	case a.Ended != 0:
-		fmt.Fprintf(&b, "It is over: it lasted from %s to %s.", since, until)
+		fmt.Fprintf(&b, "Resolved: it lasted from %s to %s.", since, until)
 	case a.Over != 0:
-		fmt.Fprintf(&b, "It lasted from %s to %s; the alert goes on for a while, lest it flap.", since, until)
+		fmt.Fprintf(&b, "It lasted from %s to %s; keep_firing_for keeps the alert up for a while, so that it does not flap.", since, until)
 	default:
-		fmt.Fprintf(&b, "So since %s, for %s.", since, whole(f.Until.Sub(f.Since)))
+		fmt.Fprintf(&b, "Firing since %s, for %s.", since, whole(f.Until.Sub(f.Since)))
 	}
 	if a.Oldest > 0 {
 		fmt.Fprintf(&b, " The oldest has been in its state for %s.", whole(a.Oldest))
 	}
-	fmt.Fprintf(&b, "\nHeld by: %s.\nDone about it: %s.", f.Holders, e.Done)
+	fmt.Fprintf(&b, "\nHeld by: %s.\nDone so far: %s.", f.Holders, e.Done)
 	return b.String()
 }
 
-// howMany says how many sockets there are, or were: the alert goes on for a while
-// after the last, lest it flap.
+// howMany says how many sockets there are, or how many there were at most: an alert
+// may outlast its last socket, so that it does not flap.
 func howMany(a *engine.Alert) string {
 	if a.Count == 0 && a.Peak > 0 {
 		return "none left of " + sockets(a.Peak)
@@ -183,19 +183,19 @@ func done(a *engine.Alert) string {
 		by = append(by, fmt.Sprintf("and by %d more rules", rest))
 	}
 	if len(by) == 0 && !a.Takes {
-		return "nothing, the rule only alerts"
+		return "nothing: the rule only alerts"
 	}
-	since := ", since this rule began to fire"
+	since := " since the rule began to fire"
 	if a.DoneFrom == 0 {
-		since = ", since sockdog was started"
+		since = " since sockdog started"
 	}
 	if len(by) == 0 {
-		return "nothing yet" + since
+		return "nothing" + since
 	}
-	return strings.Join(by, "; ") + since
+	return strings.Join(by, "; ") + "," + since
 }
 
-// results says how many came out how.
+// results counts outcomes in words: "12 done, 3 gone".
 func results(of map[engine.Result]uint64) string {
 	var some []string
 	for _, result := range slices.Sorted(maps.Keys(of)) {
@@ -242,10 +242,10 @@ func peers(examples []engine.Example) string {
 	return text
 }
 
-// whom says in words what the sockets have in common: " towards 10.0.0.7:5432".
+// whom says what the sockets have in common: " to 10.0.0.7:5432".
 func whom(a *engine.Alert) string {
 	if a.Others > 0 {
-		return fmt.Sprintf(" in %d more groups than alert one by one", a.Others)
+		return fmt.Sprintf(" in %d groups without an alert of their own", a.Others)
 	}
 	of := engine.ByName(a.Group)
 	text := ""
@@ -253,10 +253,10 @@ func whom(a *engine.Alert) string {
 		text += " in " + state
 	}
 	text += end(" from ", of, "src", "sport")
-	if towards := end(" towards ", of, "dst", "dport"); towards != "" {
-		text += towards
+	if to := end(" to ", of, "dst", "dport"); to != "" {
+		text += to
 	} else if p := peers(a.Examples); p != "" {
-		text += " towards " + p
+		text += " to " + p
 	}
 	if user, ok := of["user"]; ok {
 		text += " of user " + user

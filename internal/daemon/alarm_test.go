@@ -208,7 +208,7 @@ rules:
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
 	said := m.Alerts[0].Annotations
-	if got, want := said["summary"], "ab: 3 sockets from 127.0.0.1:5432 towards 127.0.0.1 on shop"; got != want {
+	if got, want := said["summary"], "ab: 3 sockets from 127.0.0.1:5432 to 127.0.0.1 on shop"; got != want {
 		t.Errorf("summary %q, want %q", got, want)
 	}
 	if want := fmt.Sprintf("[%d] 3", os.Getppid()); !strings.HasSuffix(said["description"], want) {
@@ -326,7 +326,7 @@ func TestAlertOfWhatIsKilled(t *testing.T) {
 			if peak, err := strconv.Atoi(said["peak"]); err != nil || peak < 1 || peak > 3 {
 				t.Errorf("of %q sockets", said["peak"])
 			}
-			if !strings.Contains(said["summary"], " towards 127.0.0.1") || strings.Contains(said["summary"], "no socket") {
+			if !strings.Contains(said["summary"], " to 127.0.0.1") || strings.Contains(said["summary"], "no socket") {
 				t.Errorf("summary %q", said["summary"])
 			}
 			if holder := fmt.Sprintf("[%d] ", os.Getppid()); !strings.Contains(said["holders"], holder) {
@@ -351,7 +351,7 @@ rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, when: count >
 		w.leak(l)
 		w.leak(spared)
 	}
-	if got, want := next().Alerts[0].Annotations["done"], "kill: 3 done, since this rule began to fire"; got != want {
+	if got, want := next().Alerts[0].Annotations["done"], "kill: 3 done, since the rule began to fire"; got != want {
 		t.Errorf("done %q, want %q", got, want)
 	}
 }
@@ -369,7 +369,7 @@ func TestRuleThatKillsNoMore(t *testing.T) {
 	w.dies(w.leak(l), time.Second)
 	w.rules <- daemon.Reload{Rules: w.parse(rule("alert"))}
 	w.leak(l)
-	if m := next(); len(m.Alerts) != 1 || m.Alerts[0].Annotations["done"] != "nothing, the rule only alerts" {
+	if m := next(); len(m.Alerts) != 1 || m.Alerts[0].Annotations["done"] != "nothing: the rule only alerts" {
 		t.Errorf("told %+v, and the rule only alerts", m)
 	}
 	w.await("the group in the log", func(l line) bool { return l.Msg == "group firing" })

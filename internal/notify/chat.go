@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -11,7 +12,7 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-// inFormat is a notification as the receiver takes it.
+// inFormat encodes a notification in the format of the receiver.
 func inFormat(r *rules.Receiver, n *notification) ([]byte, error) {
 	switch r.Format {
 	case rules.FormatSlack:
@@ -29,43 +30,50 @@ func inFormat(r *rules.Receiver, n *notification) ([]byte, error) {
 	return encode(n), nil
 }
 
-// inBody is a notification in words of the rules file. Where they are too many, it
-// tells of fewer alerts.
+// inBody encodes a notification by a template of the rules file. If that makes too
+// long a text, it leaves out alerts.
 func inBody(b *rules.Body, n *notification) ([]byte, error) {
-	d := compose(n, func(d *digest) bool { return len(d.text()) <= mostText })
-	said := &rules.Notification{
+	d := compose(n, func(d *digest) bool { return len(plainText(d)) <= mostText })
+	data := &rules.Notification{
 		Status: n.Status, Receiver: n.Receiver, Rule: n.GroupLabels["alertname"], Instance: n.CommonLabels["instance"],
-		LeftOut: n.TruncatedAlerts, Page: n.ExternalURL, Title: d.title, Text: d.text(),
+		LeftOut: n.TruncatedAlerts, Page: n.ExternalURL, Title: d.title, Text: plainText(d),
 	}
-	said.Firing, said.Resolved = n.count()
+	data.Firing, data.Resolved = n.count()
 	for _, a := range n.Alerts {
-		said.Alerts = append(said.Alerts, rules.NotifiedAlert{
+		data.Alerts = append(data.Alerts, rules.NotifiedAlert{
 			Status: a.Status, Severity: a.Labels["severity"], Summary: a.Annotations["summary"], Description: a.Annotations["description"],
 			Labels: a.Labels, Annotations: a.Annotations, StartsAt: a.StartsAt, EndsAt: a.EndsAt,
 		})
 	}
 	for {
-		body, err := b.Render(said)
-		if !errors.Is(err, rules.ErrLongBody) || len(said.Alerts) == 1 {
+		body, err := b.Render(data)
+		if !errors.Is(err, rules.ErrLongBody) || len(data.Alerts) == 1 {
 			return body, err
 		}
-		half := len(said.Alerts) / 2
-		said.LeftOut += len(said.Alerts) - half
-		said.Alerts = said.Alerts[:half]
+		half := len(data.Alerts) / 2
+		data.LeftOut += len(data.Alerts) - half
+		data.Alerts = data.Alerts[:half]
 	}
 }
 
 // mostText bounds a digest as one text, in bytes.
 const mostText = 4000
 
-// text is a digest without any markup.
-func (d *digest) text() string {
-	lines := []string{d.title}
+// plainText is a digest without any markup.
+func plainText(d *digest) string {
+	same := func(line string) string { return line }
+	return d.text([]string{d.title}, same, same, same)
+}
+
+// text returns lines, and after them those of a digest, each put into markup.
+func (d *digest) text(lines []string, summary, detail, page func(string) string) string {
 	for _, e := range d.entries {
-		lines = append(lines, e.summary)
-		lines = append(lines, e.details...)
+		lines = append(lines, summary(e.summary))
+		for _, line := range e.details {
+			lines = append(lines, detail(line))
+		}
 	}
-	for _, line := range []string{d.rest(), d.page} {
+	for _, line := range []string{d.rest(), page(d.page)} {
 		if line != "" {
 			lines = append(lines, line)
 		}
@@ -73,7 +81,7 @@ func (d *digest) text() string {
 	return strings.Join(lines, "\n")
 }
 
-// count says how many alerts of a notification fire, and how many have ended.
+// count returns how many alerts of a notification fire, and how many have ended.
 func (n *notification) count() (firing, over int) {
 	for _, a := range n.Alerts {
 		if a.Status == statusFiring {
@@ -83,21 +91,20 @@ func (n *notification) count() (firing, over int) {
 	return firing, len(n.Alerts) - firing
 }
 
-// digest is a notification as people read it: a line above, and what there is to say of
-// each alert. It is plain text, which every format escapes in its way.
+// digest is a notification as people read it: a title, and a paragraph for each alert.
+// It is plain text, which every format escapes in its way.
 type digest struct {
 	resolved bool // no alert of it fires any more
 	title    string
 	entries  []paragraph
 	more     int    // alerts that it has no room for
-	page     string // where sockdog shows more
+	page     string // the URL where sockdog shows more
 }
 
 // paragraph is what a digest says of one alert.
 type paragraph struct {
-	resolved bool
-	summary  string   // one line
-	details  []string // lines
+	summary string   // one line
+	details []string // lines
 }
 
 // mostSummary and mostDetails bound what is said of one alert, in characters: a
@@ -107,16 +114,15 @@ const mostSummary = 300
 
 var mostDetails = []int{2000, 800, 0}
 
-// mostEntries is of how many alerts people are told, and mostDescribed of how many in
-// detail.
+// mostEntries bounds the alerts of a digest, and mostDescribed those with details.
 const (
 	mostEntries   = 150
 	mostDescribed = 50
 )
 
-// compose says as much of the notification as fits: the details of each alert if
-// possible, else only their summaries, at last of as many as there is room for. Those
-// that fire come first, and stay the longest.
+// compose puts as much of a notification into a digest as fits: all alerts with
+// details, or else only their summaries, and at last as many of those as there is room
+// for. Alerts that fire come first, and are left out last.
 func compose(n *notification, fits func(*digest) bool) *digest {
 	d := &digest{resolved: n.Status == statusResolved, title: title(n), page: n.ExternalURL}
 	some := n.Alerts[:min(len(n.Alerts), mostEntries)]
@@ -141,7 +147,7 @@ func compose(n *notification, fits func(*digest) bool) *digest {
 	return first(sort.Search(len(all), func(few int) bool { return !fits(first(few + 1)) }))
 }
 
-// title says which rule, where, and how many of its alerts fire or have ended.
+// title names the rule, the host, and how many alerts fire or have ended.
 func title(n *notification) string {
 	firing, over := n.count()
 	what := fmt.Sprintf("FIRING:%d", firing)
@@ -159,18 +165,14 @@ func title(n *notification) string {
 }
 
 func describe(a notifiedAlert, most int) paragraph {
-	e := paragraph{resolved: a.Status == statusResolved}
-	word := a.Labels["severity"]
-	if e.resolved {
+	word, summary := a.Labels["severity"], cmp.Or(oneLine(a.Annotations["summary"]), "an alert without a summary")
+	if a.Status == statusResolved {
 		word = "resolved"
 	}
-	if e.summary = oneLine(a.Annotations["summary"]); e.summary == "" {
-		e.summary = "an alert without a summary"
-	}
 	if word != "" {
-		e.summary = oneLine(word) + ": " + e.summary
+		summary = oneLine(word) + ": " + summary
 	}
-	e.summary = cut(e.summary, mostSummary)
+	e := paragraph{summary: cut(summary, mostSummary)}
 	for line := range strings.Lines(cut(a.Annotations["description"], most)) {
 		if line = oneLine(line); line != "" {
 			e.details = append(e.details, line)
@@ -181,10 +183,10 @@ func describe(a notifiedAlert, most int) paragraph {
 
 // rest says how many alerts a digest leaves out, or nothing.
 func (d *digest) rest() string {
-	switch {
-	case d.more == 0:
+	switch d.more {
+	case 0:
 		return ""
-	case d.more == 1:
+	case 1:
 		return "and 1 more alert"
 	}
 	return fmt.Sprintf("and %d more alerts", d.more)

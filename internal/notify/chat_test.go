@@ -116,15 +116,15 @@ func (c *chat) receiver(t *testing.T, format rules.Format) rules.Receiver {
 // leak is an alert as sockdog words it.
 func leak(dst, holders string) alert.Alert {
 	const rule = "postgres-close-wait"
-	what := "3 sockets towards " + dst + ":5432"
+	what := "3 sockets to " + dst + ":5432"
 	return alert.Alert{
 		Labels: map[string]string{"alertname": rule, "instance": "web-1", "severity": "warning", "dst": dst},
 		Annotations: map[string]string{
 			"summary": rule + ": " + what + " on web-1",
 			"description": "The shop forgets to close: https://wiki.example.com/shop_leaks?q=a&b.\n" +
 				"Rule " + rule + " (count > 2): " + what + ".\n" +
-				"So since 2026-11-22T03:00:00Z, for 1m30s. The oldest has been in its state for 5m0s.\n" +
-				"Held by: " + holders + ".\nDone about it: kill: 2 done, since this rule began to fire.",
+				"Firing since 2026-11-22T03:00:00Z, for 1m30s. The oldest has been in its state for 5m0s.\n" +
+				"Held by: " + holders + ".\nDone so far: kill: 2 done, since the rule began to fire.",
 		},
 		StartsAt: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC),
 	}
@@ -425,7 +425,7 @@ func TestBody(t *testing.T) {
 		r.Body = body(t, `{{.Text}}`)
 		w.configure(r)
 		w.Set("chat", leak("10.0.0.1", "java[1] 1"))
-		want(string(encode("[FIRING:1] postgres-close-wait on web-1\nwarning: postgres-close-wait: 3 sockets towards 10.0.0.1:5432 on web-1\n" +
+		want(string(encode("[FIRING:1] postgres-close-wait on web-1\nwarning: postgres-close-wait: 3 sockets to 10.0.0.1:5432 on web-1\n" +
 			leak("10.0.0.1", "java[1] 1").Annotations["description"] + "\nhttp://here/")))
 	})
 }

@@ -51,20 +51,7 @@ func discord(n *notification) []byte {
 }
 
 func discordText(d *digest) string {
-	var lines []string
-	for _, e := range d.entries {
-		lines = append(lines, "**"+discordEscape(e.summary)+"**")
-		for _, line := range e.details {
-			lines = append(lines, discordEscape(line))
-		}
-	}
-	if rest := d.rest(); rest != "" {
-		lines = append(lines, rest)
-	}
-	if d.page != "" {
-		lines = append(lines, discordEscape(d.page))
-	}
-	return strings.Join(lines, "\n")
+	return d.text(nil, func(summary string) string { return "**" + discordEscape(summary) + "**" }, discordEscape, discordEscape)
 }
 
 // discordEscape takes their meaning from the characters of Markdown and of mentions
@@ -73,10 +60,5 @@ func discordEscape(text string) string {
 	return aroundLinks(text, discordMarkdown.Replace, func(link string) string { return link })
 }
 
-var discordMarkdown = func() *strings.Replacer {
-	var pairs []string
-	for _, c := range "\\*_~`|<>[]@#" {
-		pairs = append(pairs, string(c), "\\"+string(c))
-	}
-	return strings.NewReplacer(pairs...)
-}()
+var discordMarkdown = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `_`, `\_`, `~`, `\~`, "`", "\\`", `|`, `\|`,
+	`<`, `\<`, `>`, `\>`, `[`, `\[`, `]`, `\]`, `@`, `\@`, `#`, `\#`)

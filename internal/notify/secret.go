@@ -18,7 +18,7 @@ import (
 // certificates.
 const maxSecret = 1 << 20
 
-// read returns what a source holds. Its errors say where, and never what.
+// read returns what a source holds. Its errors name the source, and never its content.
 func read(s rules.Source) (string, error) {
 	switch {
 	case s.File != "":
@@ -65,7 +65,7 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// ordinary are parts of paths that no secret is made of.
+// ordinary are parts of paths that are never secret.
 var ordinary = []string{
 	"alerts", "channels", "enqueue", "hook", "hooks", "incoming", "integrations", "invoke", "manual", "messages", "notify", "paths",
 	"services", "spaces", "triggers", "webhook", "webhooks", "webhookb2", "workflows",
@@ -93,38 +93,26 @@ const (
 	window = 8
 )
 
-// hide puts dots in the place of every secret in a text, and of every piece of one. Who
-// answers may repeat what was sent in capitals, cut off, or escaped for a URL, for JSON
-// or for HTML.
+// hide puts dots in the place of every secret in a text, and of every piece of one.
+// A receiver may repeat what it was sent in capitals, cut off, or escaped for a URL, for
+// JSON or for HTML.
 func hide(text string, secrets []string) string {
 	folded := lower(text)
-	at := make(map[string][]int) // where the pieces of the text stand, of each length that is looked for
-	for n := leastSecret; n <= window; n++ {
-		for i := range len(folded) - n + 1 {
-			at[folded[i:i+n]] = append(at[folded[i:i+n]], i)
-		}
-	}
 	secret := make([]bool, len(text))
-	mark := func(piece string) {
-		for _, from := range at[piece] {
-			for i := range piece {
-				secret[from+i] = true
-			}
-		}
-		delete(at, piece) // a secret may be a megabyte of the same
-	}
 	for _, s := range secrets {
 		quoted := encode(s)
-		for _, s := range []string{
+		forms := []string{
 			s, url.PathEscape(s), url.QueryEscape(s), html.EscapeString(s), string(quoted[1 : len(quoted)-1]), strings.ReplaceAll(s, "/", `\/`),
-		} {
-			switch s = lower(s); {
-			case len(s) < leastSecret:
-			case len(s) < window:
-				mark(s)
-			default:
-				for i := range len(s) - window + 1 {
-					mark(s[i : i+window])
+		}
+		slices.Sort(forms)
+		for _, s := range slices.Compact(forms) {
+			s = lower(s)
+			n := min(len(s), window)
+			for i := 0; n >= leastSecret && i+n <= len(folded); i++ {
+				if strings.Contains(s, folded[i:i+n]) {
+					for j := range n {
+						secret[i+j] = true
+					}
 				}
 			}
 		}
@@ -141,7 +129,7 @@ func hide(text string, secrets []string) string {
 	return b.String()
 }
 
-// lower is a text with the small letters of ASCII, as long as before.
+// lower lowers the letters of ASCII alone, so that a text keeps its length.
 func lower(text string) string {
 	b := []byte(text)
 	for i, c := range b {

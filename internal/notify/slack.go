@@ -20,20 +20,9 @@ func slack(n *notification) []byte {
 }
 
 func slackText(d *digest) string {
-	lines := []string{"*" + slackEscape(d.title) + "*"}
-	for _, e := range d.entries {
-		lines = append(lines, "• "+slackEscape(e.summary))
-		for _, line := range e.details {
-			lines = append(lines, "  "+slackEscape(line))
-		}
-	}
-	if rest := d.rest(); rest != "" {
-		lines = append(lines, rest)
-	}
-	if d.page != "" {
-		lines = append(lines, slackEscape(d.page))
-	}
-	return strings.Join(lines, "\n")
+	return d.text([]string{"*" + slackEscape(d.title) + "*"},
+		func(summary string) string { return "• " + slackEscape(summary) },
+		func(detail string) string { return "  " + slackEscape(detail) }, slackEscape)
 }
 
 // slackEscape takes from a text what misleads or alarms: with < begin links and
