@@ -70,12 +70,12 @@ func (f *ageFlags) ask(ctx context.Context, h *host) (knowledge, error) {
 		return k, nil
 	}
 	k.asked, k.leftOut = f.daemon, told.leftOut
-	byCookie := make(map[uint64]struct{}, len(told.memories))
+	byKey := make(map[sock.Key]struct{}, len(told.memories))
 	for i := range told.memories {
-		byCookie[told.memories[i].Cookie] = struct{}{}
+		byKey[told.memories[i].Key] = struct{}{}
 	}
 	for _, m := range k.Memories {
-		if _, better := byCookie[m.Cookie]; !better {
+		if _, better := byKey[m.Key]; !better {
 			told.memories = append(told.memories, m)
 		}
 	}
@@ -83,11 +83,11 @@ func (f *ageFlags) ask(ctx context.Context, h *host) (knowledge, error) {
 	return k, nil
 }
 
-// byCookie are the memories, by the cookies of their sockets.
-func (k *knowledge) byCookie() map[uint64]*sock.Memory {
-	memories := make(map[uint64]*sock.Memory, len(k.Memories))
+// byKey are the memories, by the keys of their sockets.
+func (k *knowledge) byKey() map[sock.Key]*sock.Memory {
+	memories := make(map[sock.Key]*sock.Memory, len(k.Memories))
 	for i := range k.Memories {
-		memories[k.Memories[i].Cookie] = &k.Memories[i]
+		memories[k.Memories[i].Key] = &k.Memories[i]
 	}
 	return memories
 }

@@ -178,7 +178,7 @@ func (f *killFlags) order(h *host, known *knowledge, stderr io.Writer) (*cull.Or
 	}
 	return &cull.Order{
 		Query: f.query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
-		Protect: protect, Capabilities: h.engineCapabilities(), Memories: known.byCookie(), Precision: h.precision, Self: os.Getpid(),
+		Protect: protect, Capabilities: h.engineCapabilities(), Memories: known.byKey(), Precision: h.precision, Self: os.Getpid(),
 	}, nil
 }
 

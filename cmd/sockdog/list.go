@@ -209,13 +209,13 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 
 // scan returns the sockets that are there now.
 func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Table, error) {
-	var memories map[uint64]*sock.Memory
+	var memories map[sock.Key]*sock.Memory
 	if !l.view.Summary {
 		known, err := l.ask(ctx, l.host)
 		if err != nil {
 			return nil, err
 		}
-		if memories = known.byCookie(); !l.warned {
+		if memories = known.byKey(); !l.warned {
 			l.warned = true
 			known.warn(stderr)
 		}
@@ -223,7 +223,7 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 	var table sockettable.Table
 	sent := l.host.now()
 	err := l.kernel.Scan(l.query(), func(s *sock.Socket, got sock.Instant) {
-		table.Add(s, track.AgeOf(s, memories[s.ID.Cookie], sent, got, l.host.precision))
+		table.Add(s, track.AgeOf(s, memories[s.ID.Key()], sent, got, l.host.precision))
 	})
 	if err == nil && l.view.Walks() {
 		var found holders.Found

@@ -38,12 +38,15 @@ func openState(path string, h *host, log *slog.Logger) *state {
 		}
 		return s
 	}
-	j, interrupted, journalErr := journal.Open(s.dir, time.Now())
+	j, left, journalErr := journal.Open(s.dir, time.Now())
 	if journalErr == nil {
 		s.journal = j
-		for i := range interrupted {
-			r := &interrupted[i]
+		for i := range left.Interrupted {
+			r := &left.Interrupted[i]
 			log.LogAttrs(context.Background(), slog.LevelWarn, r.Words(), r.Attrs()...)
+		}
+		if left.Newer > 0 {
+			log.Warn("a newer sockdog left intents open; their outcome is not known", "dir", path, "intents", left.Newer)
 		}
 	}
 	storeErr := s.openStore(h, log)
@@ -67,13 +70,16 @@ func (s *state) missing(log *slog.Logger, path, what string, err error) {
 // openStore opens the first-seen store of this boot and network namespace. What
 // can be read of it is used also where it cannot be written to.
 func (s *state) openStore(h *host, log *slog.Logger) error {
-	boot, netns, err := whereabouts()
+	origin, err := originOf()
 	if err != nil {
 		return err
 	}
-	store, loaded, err := seen.Open(s.dir, boot, netns, h.now())
+	store, loaded, err := seen.Open(s.dir, origin, h.now())
 	if err != nil {
-		loaded, _ = seen.Read(s.dir, boot, netns, h.now())
+		loaded, _ = seen.Read(s.dir, origin, h.now())
+	}
+	if len(loaded.SetAside) > 0 {
+		log.Warn("state of a newer sockdog set aside; ages and limits count anew", "dir", s.dir.Path(), "files", loaded.SetAside)
 	}
 	s.store, s.restored = store, restoredFrom(loaded)
 	if loaded.Damaged > 0 {
@@ -104,26 +110,26 @@ func readState(path string, h *host) (engine.Restored, error) {
 }
 
 func readIn(dir *statedir.Dir, h *host) (engine.Restored, error) {
-	boot, netns, err := whereabouts()
+	origin, err := originOf()
 	if err != nil {
 		return engine.Restored{}, err
 	}
-	loaded, err := seen.Read(dir, boot, netns, h.now())
+	loaded, err := seen.Read(dir, origin, h.now())
 	return restoredFrom(loaded), err
 }
 
-// whereabouts tell this boot and network namespace from every other. Kernels
-// before 5.14 have no SO_NETNS_COOKIE: there, nothing can be kept.
-func whereabouts() (seen.BootID, uint64, error) {
+// originOf tells this boot and network namespace from every other. Kernels before
+// 5.14 have no SO_NETNS_COOKIE: there, nothing can be kept.
+func originOf() (seen.Origin, error) {
 	boot, err := seen.ReadBootID()
 	if err != nil {
-		return boot, 0, err
+		return seen.Origin{}, err
 	}
-	netns, err := sockdiag.NetnsCookie()
+	cookie, err := sockdiag.NetnsCookie()
 	if err != nil {
-		return boot, 0, fmt.Errorf("first-seen store: %w", err)
+		return seen.Origin{}, fmt.Errorf("first-seen store: %w", err)
 	}
-	return boot, netns, nil
+	return seen.Origin{Boot: boot, Netns: sockdiag.NetnsInode(), NetnsCookie: cookie}, nil
 }
 
 func (s *state) use(o *daemon.Options) {

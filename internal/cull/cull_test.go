@@ -205,8 +205,8 @@ func TestFate(t *testing.T) {
 			order: func(o *Order) {
 				s := stuck(1)
 				o.OlderThan = time.Minute
-				o.Memories = map[uint64]*sock.Memory{1: {
-					Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: second.Add(-time.Hour), Quiet: second.Add(-time.Second),
+				o.Memories = map[sock.Key]*sock.Memory{{Cookie: 1}: {
+					Key: sock.Key{Cookie: 1}, ID: s.ID.Sum(), State: s.State, Entered: second.Add(-time.Hour), Quiet: second.Add(-time.Second),
 					Acked: 100, Received: 100, SegsIn: 10,
 				}}
 			},

@@ -25,7 +25,7 @@ type Order struct {
 	DryRun       bool          // say what would become of each, and touch none
 	Protect      []rules.Match
 	Capabilities engine.Capabilities
-	Memories     map[uint64]*sock.Memory // by cookie: what a watchdog knows beside the kernel
+	Memories     map[sock.Key]*sock.Memory // what a watchdog knows beside the kernel
 	Precision    time.Duration
 	Self         int // our own process
 
@@ -70,7 +70,7 @@ func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, pass
 	sent := now()
 	var room []Target // no slice of them all: they would be copied as it grows
 	err = k.Scan(o.Query, func(s *sock.Socket, got sock.Instant) {
-		age := track.AgeOf(s, o.Memories[s.ID.Cookie], sent, got, o.Precision)
+		age := track.AgeOf(s, o.Memories[s.ID.Key()], sent, got, o.Precision)
 		switch o.oldEnough(s, age) {
 		case ssfilter.True:
 		case ssfilter.Unknown:

@@ -57,7 +57,7 @@ type Journal interface {
 // Store keeps first-seen times, spent limits and firing groups on disk.
 type Store interface {
 	Put(memories []sock.Memory) error
-	Forget(cookies []uint64) error
+	Forget(keys []sock.Key) error
 	Spend(spent []sock.Spent) error
 	Keep(groups []sock.Group) error
 }

@@ -23,9 +23,9 @@ type recorder struct {
 	now     func() sock.Instant
 	done    chan struct{}
 
-	failed    map[string]trouble      // by what failed
-	unwritten map[uint64]*sock.Memory // what the store did not take, for when it does again
-	unspent   []sock.Spent            // the same
+	failed    map[string]trouble        // by what failed
+	unwritten map[sock.Key]*sock.Memory // what the store did not take, for when it does again
+	unspent   []sock.Spent              // the same
 
 	mu       sync.Mutex
 	arrived  *sync.Cond
@@ -45,10 +45,10 @@ type recorder struct {
 type batch struct {
 	records  []journal.Record
 	spent    []sock.Spent
-	memories map[uint64]*sock.Memory // by cookie; nil: forget it
-	groups   []sock.Group            // nil: no change
-	recorded []chan struct{}         // closed once all this is written
-	scan     bool                    // see whether the directory is still there
+	memories map[sock.Key]*sock.Memory // nil: forget it
+	groups   []sock.Group              // nil: no change
+	recorded []chan struct{}           // closed once all this is written
+	scan     bool                      // see whether the directory is still there
 }
 
 func (b *batch) empty() bool {
@@ -109,10 +109,10 @@ func (r *recorder) add(p *engine.Plan, records []journal.Record) {
 	if r.store != nil {
 		b := &r.waiting
 		for i := range p.Remember {
-			r.remember(p.Remember[i].Cookie, &p.Remember[i])
+			r.remember(p.Remember[i].Key, &p.Remember[i])
 		}
-		for _, cookie := range p.Forget {
-			r.remember(cookie, nil)
+		for _, key := range p.Forget {
+			r.remember(key, nil)
 		}
 		if p.Groups != nil {
 			b.groups = p.Groups
@@ -134,19 +134,19 @@ func (r *recorder) addRecords(records []journal.Record) {
 	}
 }
 
-// remember has a memory written, or with nil a cookie forgotten. A scan can bring
+// remember has a memory written, or with nil a socket forgotten. A scan can bring
 // a hundred thousand at once, which a disk that answers takes; what hangs over one
 // that does not is bounded.
-func (r *recorder) remember(cookie uint64, m *sock.Memory) {
+func (r *recorder) remember(key sock.Key, m *sock.Memory) {
 	b := &r.waiting
 	hangs := r.writingFor() >= slowAfter
-	if _, known := b.memories[cookie]; !known && hangs && len(b.memories) >= mostMemories {
+	if _, known := b.memories[key]; !known && hangs && len(b.memories) >= mostMemories {
 		return
 	}
 	if b.memories == nil {
-		b.memories = make(map[uint64]*sock.Memory)
+		b.memories = make(map[sock.Key]*sock.Memory)
 	}
-	b.memories[cookie] = m
+	b.memories[key] = m
 }
 
 // Intend writes the record of acts before they are done. Where the disk refuses,
@@ -297,18 +297,18 @@ func (r *recorder) writeStore(b *batch) {
 // writeMemories writes what is to be remembered. It is told once: what a full disk
 // does not take is tried again with every scan.
 func (r *recorder) writeMemories(b *batch) {
-	put := make(map[uint64]*sock.Memory, len(b.memories))
+	put := make(map[sock.Key]*sock.Memory, len(b.memories))
 	if b.scan && r.unwritten != nil {
 		put, r.unwritten = r.unwritten, nil
 	}
-	var forgotten []uint64
-	for cookie, m := range b.memories {
-		delete(r.unwritten, cookie)
-		delete(put, cookie)
+	var forgotten []sock.Key
+	for key, m := range b.memories {
+		delete(r.unwritten, key)
+		delete(put, key)
 		if m != nil {
-			put[cookie] = m
+			put[key] = m
 		} else {
-			forgotten = append(forgotten, cookie)
+			forgotten = append(forgotten, key)
 		}
 	}
 	if len(put) > 0 {
@@ -325,16 +325,16 @@ func (r *recorder) writeMemories(b *batch) {
 	}
 }
 
-func (r *recorder) keepUnwritten(memories map[uint64]*sock.Memory) {
+func (r *recorder) keepUnwritten(memories map[sock.Key]*sock.Memory) {
 	if r.unwritten == nil {
-		r.unwritten = make(map[uint64]*sock.Memory)
+		r.unwritten = make(map[sock.Key]*sock.Memory)
 	}
-	for cookie, m := range memories {
+	for key, m := range memories {
 		if len(r.unwritten) >= mostMemories {
 			return
 		}
 		kept := *m // and not all that came with it
-		r.unwritten[cookie] = &kept
+		r.unwritten[key] = &kept
 	}
 }
 

@@ -392,14 +392,14 @@ func TestFullDiskIsMadeUpFor(t *testing.T) {
 		store := &stored{err: unix.ENOSPC}
 		r.store = store
 		remember := func(cookie uint64, quiet sock.Instant) {
-			r.add(&engine.Plan{Remember: []sock.Memory{{Cookie: cookie, Quiet: quiet}}}, nil)
+			r.add(&engine.Plan{Remember: []sock.Memory{{Key: sock.Key{Cookie: cookie}, Quiet: quiet}}}, nil)
 			synctest.Wait()
 		}
 		remember(1, 1)
 		remember(2, 1)
 		remember(2, 2)
 		remember(3, 1)
-		r.add(&engine.Plan{Forget: []uint64{3}}, nil)
+		r.add(&engine.Plan{Forget: []sock.Key{{Cookie: 3}}}, nil)
 		time.Sleep(2 * scanEvery)
 		synctest.Wait()
 		if len(store.last) > 0 {
@@ -488,7 +488,7 @@ func (s *stored) Put(memories []sock.Memory) error {
 	return nil
 }
 
-func (s *stored) Forget([]uint64) error { return s.err }
+func (s *stored) Forget([]sock.Key) error { return s.err }
 
 func (s *stored) Spend(spent []sock.Spent) error {
 	s.mu.Lock()

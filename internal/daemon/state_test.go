@@ -31,8 +31,7 @@ func (w *world) openState(path string) (closeState func()) {
 	dir := must(statedir.Open(path))(w)
 	j, _, err := journal.Open(dir, time.Now())
 	check(w, err)
-	boot := must(seen.ReadBootID())(w)
-	store, loaded, err := seen.Open(dir, boot, must(sockdiag.NetnsCookie())(w), w.options.Now())
+	store, loaded, err := seen.Open(dir, w.origin(), w.options.Now())
 	check(w, err)
 	w.options.Journal, w.options.Store = j, store
 	w.options.Restored = engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent, Groups: loaded.Groups}
@@ -43,6 +42,12 @@ func (w *world) openState(path string) (closeState func()) {
 	}
 	w.Cleanup(closeState)
 	return closeState
+}
+
+// origin is this boot and network namespace.
+func (w *world) origin() seen.Origin {
+	w.Helper()
+	return seen.Origin{Boot: must(seen.ReadBootID())(w), Netns: sockdiag.NetnsInode(), NetnsCookie: must(sockdiag.NetnsCookie())(w)}
 }
 
 // records are what the journal in a directory holds.
@@ -229,7 +234,7 @@ func TestStateDirectoryRemoved(t *testing.T) {
 	w.until("no problem on the page", func() bool { return problems() == 0 })
 	beside := must(statedir.OpenToRead(dir))(t)
 	defer beside.Close()
-	loaded := must(seen.Read(beside, must(seen.ReadBootID())(t), must(sockdiag.NetnsCookie())(t), w.options.Now()))(t)
+	loaded := must(seen.Read(beside, w.origin(), w.options.Now()))(t)
 	if len(loaded.Memories) != 1 || loaded.Memories[0].Cookie != s.cookie {
 		t.Errorf("the directory made again remembers %+v, want the one socket", loaded.Memories)
 	}
@@ -273,7 +278,7 @@ type refusing struct{ errno unix.Errno }
 func (r refusing) NextSeq() uint64               { return 1 }
 func (r refusing) Append([]journal.Record) error { return r.errno }
 func (r refusing) Put([]sock.Memory) error       { return r.errno }
-func (r refusing) Forget([]uint64) error         { return r.errno }
+func (r refusing) Forget([]sock.Key) error       { return r.errno }
 func (r refusing) Spend([]sock.Spent) error      { return r.errno }
 func (r refusing) Keep([]sock.Group) error       { return r.errno }
 

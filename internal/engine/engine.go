@@ -69,7 +69,7 @@ type Engine struct {
 	limit, dryLimit limit.Window        // of all rules together
 	summary         summary             // of what limits hold back
 
-	restored map[uint64]sock.Memory
+	restored map[sock.Key]sock.Memory
 	recalls  [classes]int            // whole scans for each class since there are rules for which to remember
 	moved    ration                  // of what is written to disk of them
 	revived  map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
@@ -156,10 +156,10 @@ func (in Stop) apply(e *Engine, now sock.Instant) {
 func (a Capabilities) apply(e *Engine, _ sock.Instant) { e.capabilities = a }
 
 func (in Restored) apply(e *Engine, now sock.Instant) {
-	e.restored = make(map[uint64]sock.Memory, len(in.Memories))
+	e.restored = make(map[sock.Key]sock.Memory, len(in.Memories))
 	for _, m := range in.Memories {
 		if m.Entered <= now && m.Quiet <= now && m.Queued <= now {
-			e.restored[m.Cookie] = m
+			e.restored[m.Key] = m
 		}
 	}
 	for _, s := range in.Spent {
@@ -227,24 +227,24 @@ func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *tracked {
 	e.tracks[s.ID.Cookie] = t
 	e.persist(t, moved)
 	if stale && !t.stored.any {
-		e.plan.Forget = append(e.plan.Forget, t.ID.Cookie)
+		e.plan.Forget = append(e.plan.Forget, t.ID.Key())
 	}
 	return t
 }
 
 // recall returns what an earlier run knew of the socket, or nil.
 func (e *Engine) recall(id *sock.ID, sent sock.Instant) *tracked {
-	m, ok := e.restored[id.Cookie]
+	m, ok := e.restored[id.Key()]
 	if !ok {
 		return nil
 	}
-	delete(e.restored, id.Cookie)
+	delete(e.restored, id.Key())
 	if m.ID == id.Sum() {
 		t := newTracked(track.Remembered(&m, *id, sent))
 		t.stored = storedOf(&m)
 		return t
 	}
-	e.plan.Forget = append(e.plan.Forget, m.Cookie)
+	e.plan.Forget = append(e.plan.Forget, m.Key)
 	return nil
 }
 
@@ -263,7 +263,7 @@ func (e *Engine) drop(t *tracked, result Result, why string) {
 		e.sight.bury(t.ID.Cookie)
 	}
 	if t.stored.any {
-		e.plan.Forget = append(e.plan.Forget, t.ID.Cookie)
+		e.plan.Forget = append(e.plan.Forget, t.ID.Key())
 	}
 }
 

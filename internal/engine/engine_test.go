@@ -46,7 +46,7 @@ type bench struct {
 	alarms        map[string]Alert // that fire
 	kept          []sock.Group
 	late          []time.Duration
-	memories      map[uint64]sock.Memory
+	memories      map[sock.Key]sock.Memory
 	slow, partial bool // walks of /proc: that do not end, that were refused a process
 	walkCost      time.Duration
 	walks, reads  int             // of all descriptors, of the new ones
@@ -75,7 +75,7 @@ const benchJiffy = time.Millisecond
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	return &bench{
-		t: t, now: benchStart, sockets: make(map[uint64]*sim.Socket), missed: make(map[uint64]bool), memories: make(map[uint64]sock.Memory),
+		t: t, now: benchStart, sockets: make(map[uint64]*sim.Socket), missed: make(map[uint64]bool), memories: make(map[sock.Key]sock.Memory),
 		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alert),
 		holders: func(uint32) []sock.Holder { return []sock.Holder{{PID: 2, Comm: "leaky"}} },
 	}
@@ -188,10 +188,10 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		b.held = append(b.held, saidHeld{h, b.since(b.now)})
 	}
 	for _, m := range p.Remember {
-		b.memories[m.Cookie] = m
+		b.memories[m.Key] = m
 	}
-	for _, cookie := range p.Forget {
-		delete(b.memories, cookie)
+	for _, key := range p.Forget {
+		delete(b.memories, key)
 	}
 	b.late = append(b.late, p.Late...)
 	b.hear(p)
@@ -811,9 +811,9 @@ func TestRestored(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
 			s := b.add(1, 6*time.Second, keepsAlive)
-			m := sock.Memory{Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Progress, Acked: s.Acked, Received: s.Received, SegsIn: s.Segs}
+			m := sock.Memory{Key: sock.Key{Cookie: 1}, ID: s.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Progress, Acked: s.Acked, Received: s.Received, SegsIn: s.Segs}
 			test.change(&m, s)
-			b.step(Restored{Memories: []sock.Memory{m, {Cookie: 99, State: ssfilter.CloseWait}}})
+			b.step(Restored{Memories: []sock.Memory{m, {Key: sock.Key{Cookie: 99}, State: ssfilter.CloseWait}}})
 			b.rule(set(killing("r")))
 			b.until(time.Minute)
 			b.want(test.want...)

@@ -65,7 +65,7 @@ func Forecasts(f *ScanResult, config Config, capabilities Capabilities, restored
 
 // ageOf is the age of a socket that was not observed yet.
 func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) track.Age {
-	m, known := e.restored[s.ID.Cookie]
+	m, known := e.restored[s.ID.Key()]
 	if !known {
 		return track.AgeOf(s, nil, sent, got, e.config.Precision)
 	}

@@ -602,7 +602,7 @@ func TestStandIn(t *testing.T) {
 
 	again := newBench(t)
 	again.now, again.kept, again.sockets = benchStart.Add(20*time.Second), b.kept, b.sockets
-	again.step(Restored{Groups: b.kept, Memories: []sock.Memory{{Cookie: 77, State: ssfilter.CloseWait}}})
+	again.step(Restored{Groups: b.kept, Memories: []sock.Memory{{Key: sock.Key{Cookie: 77}, State: ssfilter.CloseWait}}})
 	watching := eachSecond(above(1, func(r *rules.Rule) { r.Name, r.Then = "built-in", []rules.Action{{Kind: rules.Log}} }))
 	again.step(RulesChanged{Program: Compile(&watching), Fallback: true})
 	again.until(60 * time.Second)

@@ -75,13 +75,16 @@ func appendGroup(id []byte, by []rules.GroupKey, s *sock.Socket) []byte {
 }
 
 // key is the group as it is kept on disk.
-func (id groupID) key() (k sock.GroupKey) {
-	copy(k[:], id)
-	return k
-}
+func (id groupID) key() sock.GroupKey { return sock.GroupKey(id) }
 
-// groupOfKey is the group that was kept for a rule with that group_by.
-func groupOfKey(k *sock.GroupKey, by []rules.GroupKey) groupID { return groupID(k[:idWidth(by)]) }
+// groupOfKey is the group that was kept for a rule with that group_by. An older
+// sockdog kept a longer key; ok is false where it is shorter than any such group's.
+func groupOfKey(k sock.GroupKey, by []rules.GroupKey) (id groupID, ok bool) {
+	if len(k) < idWidth(by) {
+		return "", false
+	}
+	return groupID(k[:idWidth(by)]), true
+}
 
 // A Label is one property of a group.
 type Label struct{ Name, Value string }

@@ -47,8 +47,15 @@ func TestGroupIDs(t *testing.T) {
 				if diff := cmp.Diff(append([]Label{}, test.want...), id.labels(by)); diff != "" {
 					t.Errorf("by %v (-want +got):\n%s", by, diff)
 				}
-				if k := id.key(); groupOfKey(&k, by) != id || len(id) > longestID {
-					t.Errorf("by %v: %x became %x", by, id, groupOfKey(&k, by))
+				for _, key := range []sock.GroupKey{id.key(), id.key() + "\x00\x00"} {
+					if again, ok := groupOfKey(key, by); !ok || again != id || len(id) > longestID {
+						t.Errorf("by %v: %x became %x", by, id, again)
+					}
+				}
+				if len(id) > 0 {
+					if again, ok := groupOfKey(id.key()[1:], by); ok {
+						t.Errorf("by %v: part of a key became %x", by, again)
+					}
 				}
 			}
 		}

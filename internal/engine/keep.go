@@ -105,7 +105,7 @@ func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
 			g.alarms = append(g.alarms, alarm{action: j, since: k.Holding, started: k.Firing.Add(a.After), told: len(rg.groups) < mostAlarms})
 		}
 	}
-	if id := groupOfKey(&k.Key, r.GroupBy); rg.groups[id] == nil {
+	if id, ok := groupOfKey(k.Key, r.GroupBy); ok && rg.groups[id] == nil {
 		rg.add(id, g)
 	}
 	rg.firing = rg.in[Firing] > 0

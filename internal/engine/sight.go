@@ -189,8 +189,8 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 // which need no room.
 func (e *Engine) known() map[uint64]bool {
 	known := make(map[uint64]bool, len(e.restored))
-	for cookie := range e.restored {
-		known[cookie] = false
+	for key := range e.restored {
+		known[key.Cookie] = false
 	}
 	for _, waited := range e.sight.waited {
 		for cookie := range waited {
@@ -415,8 +415,8 @@ func (e *Engine) forgetUnseen(of classSet) {
 			return
 		}
 	}
-	for cookie := range e.restored {
-		e.plan.Forget = append(e.plan.Forget, cookie)
+	for key := range e.restored {
+		e.plan.Forget = append(e.plan.Forget, key)
 	}
 	e.restored = nil
 }

@@ -110,7 +110,7 @@ type simWorld struct {
 	wake         sock.Instant
 	stopped      bool
 
-	memories map[uint64]sock.Memory
+	memories map[sock.Key]sock.Memory
 	spent    []sock.Spent
 	groups   []sock.Group
 	firing   map[string]bool      // groups, by rule and labels
@@ -186,7 +186,7 @@ func newSimWorld(seed uint64) *simWorld {
 	w := &simWorld{
 		Kernel: sim.NewKernel(seed, sock.Instant(1000*time.Second)), wake: never,
 		shown: make(map[uint64]simShown), held: make(map[uint64]bool),
-		memories: make(map[uint64]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
+		memories: make(map[sock.Key]sock.Memory), seen: make(map[uint64]*simSeen), said: make(map[string]int),
 		spins: make(map[int]sock.Instant), done: make(map[uint64]sock.Instant), firing: make(map[string]bool), scanned: make(map[string]bool), alarms: make(map[string]bool),
 	}
 	w.Now += sock.Instant(w.UpTo(time.Second))
@@ -289,7 +289,7 @@ func (w *simWorld) start() {
 	for _, g := range w.groups {
 		for i := range w.set.Rules {
 			if rule := &w.set.Rules[i]; g.Rule == sock.RuleSum(rule.Sum) && g.Firing != 0 && g.Ended == 0 {
-				id := groupOfKey(&g.Key, rule.GroupBy)
+				id, _ := groupOfKey(g.Key, rule.GroupBy)
 				w.firing[groupName(rule.Name, id.labels(rule.GroupBy))] = true
 			}
 		}
@@ -576,12 +576,12 @@ func (w *simWorld) Record(p *Plan) {
 	}
 	for _, m := range p.Remember {
 		if !w.unlucky(20) {
-			w.memories[m.Cookie] = m
+			w.memories[m.Key] = m
 		}
 	}
-	for _, cookie := range p.Forget {
+	for _, key := range p.Forget {
 		if !w.unlucky(20) {
-			delete(w.memories, cookie)
+			delete(w.memories, key)
 		}
 	}
 	for c := range w.engine.sight.gap {

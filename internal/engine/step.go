@@ -122,7 +122,7 @@ type Plan struct {
 	Act         []Action        // do these, in this order
 	Report      []Action        // say these: they are decided, and nothing is to be done
 	Remember    []sock.Memory   // keep these on disk
-	Forget      []uint64        // drop what is kept under these cookies
+	Forget      []sock.Key      // drop what is kept of these sockets
 	Held        []HeldBack      // say what the limits hold back
 	Notes       []Note          // say these to whoever reads the log
 	Transitions []Transition    // groups that changed their phase

@@ -61,10 +61,15 @@ type unsynced struct {
 	err     error      // of an fsync, until an Append returns it
 }
 
+// Left is what the last writer of a journal left without an outcome.
+type Left struct {
+	Interrupted []Record // the outcomes that intents got now
+	Newer       int      // intents of a newer sockdog, which get none
+}
+
 // Open opens the journal in dir. Intents that its last writer left without an
-// outcome get one, Interrupted at the instant now; Open returns those outcomes
-// too.
-func Open(dir *statedir.Dir, now time.Time) (*Journal, []Record, error) {
+// outcome get one, Interrupted at the instant now.
+func Open(dir *statedir.Dir, now time.Time) (*Journal, Left, error) {
 	j := &Journal{
 		dir:     dir,
 		maxSize: maxSize,
@@ -73,31 +78,28 @@ func Open(dir *statedir.Dir, now time.Time) (*Journal, []Record, error) {
 		done:    make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
-	interrupted, err := j.start(now)
+	left, err := j.start(now)
 	if err != nil {
-		if j.file != nil {
-			j.file.Close()
-		}
-		return nil, nil, fmt.Errorf("journal: %w", err)
+		j.file.Close() // nil is closed, too
+		return nil, Left{}, fmt.Errorf("journal: %w", err)
 	}
 	go j.syncer()
-	return j, interrupted, nil
+	return j, left, nil
 }
 
-func (j *Journal) start(now time.Time) ([]Record, error) {
+func (j *Journal) start(now time.Time) (result Left, err error) {
 	if err := j.finishRotation(); err != nil {
-		return nil, err
+		return Left{}, err
 	}
-	var err error
 	if j.file, err = j.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE|os.O_APPEND); err != nil {
-		return nil, err
+		return Left{}, err
 	}
 	left, err := scan(j.file)
 	if err != nil {
-		return nil, err
+		return Left{}, err
 	}
 	if err := j.file.Truncate(left.size); err != nil {
-		return nil, err
+		return Left{}, err
 	}
 	j.size = left.size
 	j.named = left.size == 0
@@ -105,23 +107,22 @@ func (j *Journal) start(now time.Time) ([]Record, error) {
 	if seq == 0 {
 		// A fresh file after a rotation: count on, so that numbers rarely recur.
 		if seq, err = lastSeq(j.dir); err != nil {
-			return nil, err
+			return Left{}, err
 		}
 	}
 	j.seq.Store(seq)
-	intents, err := left.open(j.file)
+	intents, newer, err := left.open(j.file)
 	if err != nil {
-		return nil, err
+		return Left{}, err
 	}
-	interrupted := make([]Record, 0, len(intents))
 	for _, r := range intents {
 		j.open[r.Seq] = r
 		r.Time, r.Result, r.Reason = now, Interrupted, "sockdog ended before the outcome was known"
-		interrupted = append(interrupted, r)
+		j.owed = append(j.owed, r)
 	}
-	j.owed = interrupted
+	result = Left{Interrupted: j.owed, Newer: newer}
 	_ = j.settle() // on a full disk they stay owed, and the next Append says why
-	return interrupted, nil
+	return result, nil
 }
 
 // NextSeq returns a Seq for an Intent that is about to be appended, and for its

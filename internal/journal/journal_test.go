@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,10 +37,10 @@ func (j *Journal) path(n int) string { return filepath.Join(j.dir.Path(), name(n
 
 func open(tb testing.TB, dir *statedir.Dir) (*Journal, []Record) {
 	tb.Helper()
-	j, interrupted, err := Open(dir, now)
+	j, left, err := Open(dir, now)
 	must(tb, err)
 	tb.Cleanup(func() { j.Close() })
-	return j, interrupted
+	return j, left.Interrupted
 }
 
 func must(tb testing.TB, err error) {
@@ -158,20 +159,50 @@ func TestInterrupted(t *testing.T) {
 			r.Time, r.Result, r.Reason = now, Interrupted, "sockdog ended before the outcome was known"
 			want = append(want, r)
 		}
-		again, got, err := Open(dir, now)
-		must(t, err)
+		again, got := open(t, dir)
 		must(t, again.Close())
 		diff(t, "interrupted", want, got)
 		diff(t, "the file", append(append(acts[:2:2], outcomes(acts)[:done]...), want...), read(t, j.path(0)))
 
-		again, got, err = Open(dir, now)
-		must(t, err)
+		again, got = open(t, dir)
 		must(t, again.Close())
 		diff(t, "interrupted once more", nil, got)
 		if t.Failed() {
 			t.Fatalf("the file ended after %d of %d bytes", size, len(whole))
 		}
 	}
+}
+
+// An intent of a sockdog that knew no versions gets its outcome, one of a newer
+// sockdog gets none, and is counted.
+func TestVersions(t *testing.T) {
+	text, err := os.ReadFile("testdata/v1/sockdog.jsonl")
+	must(t, err)
+	dir := stateDir(t, t.TempDir())
+	path := filepath.Join(dir.Path(), fileName)
+	must(t, os.WriteFile(path, text, 0o600))
+	j, interrupted := open(t, dir)
+	if len(interrupted) != 1 || interrupted[0].Seq != 2 || interrupted[0].Cookie != 2 || interrupted[0].Netns != full.Netns || interrupted[0].Result != Interrupted {
+		t.Errorf("interrupted %+v, want the intent of cookie 2", interrupted)
+	}
+	acts := intents(1)
+	must(t, j.Append(acts))
+	must(t, j.Close())
+
+	text, err = os.ReadFile(path)
+	must(t, err)
+	before, after, ok := bytes.Cut(text, []byte(`"version":1}`))
+	if !ok || bytes.Contains(after, []byte("version")) {
+		t.Fatalf("want one version, of the last intent:\n%s", text)
+	}
+	must(t, os.WriteFile(path, slices.Concat(before, []byte(`"version":2}`), after), 0o600))
+	j, left, err := Open(dir, now)
+	must(t, err)
+	if len(left.Interrupted) != 0 || left.Newer != 1 {
+		t.Errorf("left: %+v, want one intent of a newer sockdog", left)
+	}
+	must(t, j.Append(intents(1)))
+	must(t, j.Close())
 }
 
 // TestTornIntent: nothing was done on the word of half an intent.

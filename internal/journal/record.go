@@ -65,9 +65,11 @@ type Record struct {
 	UID        uint32         `json:"uid"`
 	PID        int            `json:"pid"`
 	Comm       string         `json:"comm"`
-	Container  string         `json:"container"`
-	Pod        string         `json:"pod"`
 }
+
+// version is that of an intent, which the next sockdog gives its outcome where there
+// is none. Intents from before there were versions say none, and are the same.
+const version = 1
 
 // timeLayout is RFC 3339 with all nine digits, so that lines sort as text.
 const timeLayout = "2006-01-02T15:04:05.000000000Z07:00"
@@ -129,8 +131,9 @@ func (r *Record) append(b []byte) []byte {
 		b = appendNumber(b, "pid", uint64(r.PID))
 	}
 	b = appendKnown(b, "comm", r.Comm)
-	b = appendKnown(b, "container", r.Container)
-	b = appendKnown(b, "pod", r.Pod)
+	if r.Result == Intent {
+		b = appendNumber(b, "version", version)
+	}
 	return append(b, '}')
 }
 
@@ -194,8 +197,6 @@ func (r *Record) Attrs() []slog.Attr {
 		attrs = append(attrs, slog.Int("pid", r.PID))
 	}
 	known("comm", r.Comm)
-	known("container", r.Container)
-	known("pod", r.Pod)
 	return attrs
 }
 

@@ -82,22 +82,25 @@ func seqOf(line []byte) uint64 {
 	return seq
 }
 
-// open reads the intents that have no outcome.
-func (l left) open(f *os.File) ([]Record, error) {
-	var records []Record
+// open reads the intents that have no outcome, and counts those that a newer
+// sockdog wrote, which it leaves alone.
+func (l left) open(f *os.File) (records []Record, newer int, err error) {
 	for _, seq := range slices.Sorted(maps.Keys(l.intents)) {
 		where := l.intents[seq]
 		line := make([]byte, where.size)
 		if _, err := f.ReadAt(line, where.offset); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		var r Record
-		if err := json.Unmarshal(line, &r); err != nil || r.Seq != seq || r.Result != Intent {
-			continue // not a line of ours after all
+		var written struct{ Version int }
+		switch err := errors.Join(json.Unmarshal(line, &written), json.Unmarshal(line, &r)); {
+		case written.Version > version:
+			newer++
+		case err == nil && r.Seq == seq && r.Result == Intent: // else it is no line of ours after all
+			records = append(records, r)
 		}
-		records = append(records, r)
 	}
-	return records, nil
+	return records, newer, nil
 }
 
 // lastSeq is the highest Seq in the file that was rotated away last, 0 where there

@@ -11,7 +11,7 @@ import (
 )
 
 var someGroups = []sock.Group{
-	{Rule: 1, Key: sock.GroupKey{0: 1, 47: 2}, Holding: 3, Firing: 4, Ended: 5, Known: 6, Fresh: 7},
+	{Rule: 1, Key: "\x01" + sock.GroupKey(make([]byte, 46)) + "\x02", Holding: 3, Firing: 4, Ended: 5, Known: 6, Fresh: 7},
 	{Rule: ^uint64(0), Holding: 7, Known: now},
 }
 
@@ -64,7 +64,7 @@ func TestGroupsThatCannotBeKept(t *testing.T) {
 }
 
 func FuzzParseGroups(f *testing.F) {
-	s := newStore(stateDir(f), boot, netns, now)
+	s := newStore(stateDir(f), origin, now)
 	must(f, s.Keep(someGroups))
 	b, err := os.ReadFile(filepath.Join(s.dir.Path(), groupsName))
 	must(f, err)

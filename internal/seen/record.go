@@ -10,10 +10,12 @@ import (
 
 // Every record has recordSize bytes, little-endian:
 //
-//	 0 checksum u32, 4 kind u8, 5 state u8, 8 cookie or rule u64
+//	 0 checksum u32, 4 kind u8, 5 state u8, 6 flags u8, 8 cookie or rule u64, 68 netns u32
 //	memory: 16 id, 24 entered, 32 quiet, 40 queued, 48 acked, 56 received u64, 64 segs_in u32,
-//	        68 flags u8: 1 in an accept queue, 2 accepted from one
+//	        flags: 1 in an accept queue, 2 accepted from one
 //	spent:  16 n u64, 24 at, 32 expires u64
+//
+// Version 1 had the flags at 68, and no netns.
 const recordSize = 72
 
 const (
@@ -43,10 +45,34 @@ func checksum(b []byte, header uint32) uint32 {
 	return crc32.Update(header, castagnoli, b[4:recordSize])
 }
 
+// upgrade makes a record of version 1 one of now: its socket was in that namespace.
+func upgrade(b []byte, netns uint32) {
+	if b[4] == kindMemory || b[4] == kindForget {
+		b[6] = b[68]
+		binary.LittleEndian.PutUint32(b[68:], netns)
+	}
+}
+
+func encodeKey(b []byte, kind uint8, k sock.Key) {
+	b[4] = kind
+	binary.LittleEndian.PutUint64(b[8:], k.Cookie)
+	binary.LittleEndian.PutUint32(b[68:], k.Netns)
+}
+
+func decodeKey(b []byte) sock.Key {
+	return sock.Key{Netns: binary.LittleEndian.Uint32(b[68:]), Cookie: binary.LittleEndian.Uint64(b[8:])}
+}
+
 func encodeMemory(b []byte, m *sock.Memory) {
-	b[4], b[5] = kindMemory, uint8(m.State)
+	encodeKey(b, kindMemory, m.Key)
+	b[5] = uint8(m.State)
+	if m.Backlog {
+		b[6] |= flagBacklog
+	}
+	if m.Accepted {
+		b[6] |= flagAccepted
+	}
 	le := binary.LittleEndian
-	le.PutUint64(b[8:], m.Cookie)
 	le.PutUint64(b[16:], m.ID)
 	le.PutUint64(b[24:], uint64(m.Entered))
 	le.PutUint64(b[32:], uint64(m.Quiet))
@@ -54,19 +80,12 @@ func encodeMemory(b []byte, m *sock.Memory) {
 	le.PutUint64(b[48:], m.Acked)
 	le.PutUint64(b[56:], m.Received)
 	le.PutUint32(b[64:], m.SegsIn)
-	b[68] = 0
-	if m.Backlog {
-		b[68] |= flagBacklog
-	}
-	if m.Accepted {
-		b[68] |= flagAccepted
-	}
 }
 
 func decodeMemory(b []byte) sock.Memory {
 	le := binary.LittleEndian
 	return sock.Memory{
-		Cookie:   le.Uint64(b[8:]),
+		Key:      decodeKey(b),
 		ID:       le.Uint64(b[16:]),
 		State:    ssfilter.State(b[5]),
 		Entered:  sock.Instant(le.Uint64(b[24:])),
@@ -75,8 +94,8 @@ func decodeMemory(b []byte) sock.Memory {
 		Acked:    le.Uint64(b[48:]),
 		Received: le.Uint64(b[56:]),
 		SegsIn:   le.Uint32(b[64:]),
-		Backlog:  b[68]&flagBacklog != 0,
-		Accepted: b[68]&flagAccepted != 0,
+		Backlog:  b[6]&flagBacklog != 0,
+		Accepted: b[6]&flagAccepted != 0,
 	}
 }
 
@@ -95,13 +114,6 @@ func newest(b []byte) sock.Instant {
 		return 0
 	}
 }
-
-func encodeForget(b []byte, cookie uint64) {
-	b[4] = kindForget
-	binary.LittleEndian.PutUint64(b[8:], cookie)
-}
-
-func decodeForget(b []byte) (cookie uint64) { return binary.LittleEndian.Uint64(b[8:]) }
 
 func encodeSpent(b []byte, s *sock.Spent) {
 	b[4] = kindSpent

@@ -3,8 +3,10 @@
 // neither forgets a leak nor acts early. It stores and decides nothing: whether a
 // memory still is of the same connection is for its reader to test.
 //
-// A file serves one boot of one network namespace. Within it the page cache
-// outlives the process, and a power cut ends the boot; so nothing is fsynced.
+// A file serves one boot, and a sockdog in one network namespace. Within it the
+// page cache outlives the process, and a power cut ends the boot; so nothing is
+// fsynced. A file says the version of its format: one of version 1 is read and
+// written anew, one of a newer sockdog is set aside.
 package seen
 
 import (
@@ -15,6 +17,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/statedir"
@@ -24,7 +27,10 @@ const (
 	fileName = "seen"
 	tempName = "seen.new"
 
-	magic = "sockdog1"
+	asideSuffix = ".newer"
+
+	magic   = "sockdog" // and a digit, the version
+	version = '2'
 
 	// slack is what a file may hold in vain before it is written anew.
 	slack = 1 << 20
@@ -35,27 +41,39 @@ const (
 // Store is an open store. It is not for concurrent use.
 type Store struct {
 	dir       *statedir.Dir
+	origin    Origin
 	file      *os.File
-	header    [recordSize]byte
+	header    header
+	old       bool         // the file that was read last is of version 1
 	size      int64        // of the header and the whole records after it; 0: not even the header
 	compactAt int64        // size from which the file is written anew
 	now       sock.Instant // the latest instant in any record
 	buf       []byte
 }
 
+// Origin is where what a store holds is true.
+type Origin struct {
+	Boot        BootID
+	Netns       uint32 // inode of the network namespace
+	NetnsCookie uint64 // its SO_NETNS_COOKIE, which no other ever has in this boot
+}
+
+// header is what a file begins with.
+type header [recordSize]byte
+
 // Loaded is what a store held.
 type Loaded struct {
 	Memories []sock.Memory
 	Spent    []sock.Spent
 	Groups   []sock.Group
-	Damaged  int // what was torn, had a wrong checksum or lay in the future, and is lost: records, the groups, a header
+	Damaged  int      // what was torn, had a wrong checksum or lay in the future, and is lost: records, the groups, a header
+	SetAside []string // names of files that a newer sockdog wrote, as they are called now
 }
 
-// Open opens the store of one boot and one network namespace (its
-// SO_NETNS_COOKIE) in dir, and loads what it holds; what another boot or
-// namespace left there is dropped.
-func Open(dir *statedir.Dir, boot BootID, netns uint64, now sock.Instant) (*Store, Loaded, error) {
-	s := newStore(dir, boot, netns, now)
+// Open opens the store of an origin in dir, and loads what it holds; what another
+// boot or namespace left there is dropped.
+func Open(dir *statedir.Dir, origin Origin, now sock.Instant) (*Store, Loaded, error) {
+	s := newStore(dir, origin, now)
 	loaded, err := s.open()
 	if err != nil {
 		s.file.Close() // nil is closed, too
@@ -65,34 +83,71 @@ func Open(dir *statedir.Dir, boot BootID, netns uint64, now sock.Instant) (*Stor
 }
 
 // Read loads what a store holds, as Open does, beside the process that writes it.
-func Read(dir *statedir.Dir, boot BootID, netns uint64, now sock.Instant) (Loaded, error) {
+func Read(dir *statedir.Dir, origin Origin, now sock.Instant) (Loaded, error) {
 	f, err := dir.OpenFile(fileName, os.O_RDONLY)
 	if err != nil {
 		return Loaded{}, fmt.Errorf("first-seen store: %w", err)
 	}
 	defer f.Close()
-	loaded, _, err := newStore(dir, boot, netns, now).load(f)
+	loaded, _, err := newStore(dir, origin, now).load(f)
 	if err != nil {
 		return Loaded{}, fmt.Errorf("first-seen store: %w", err)
 	}
 	return loaded, nil
 }
 
-func newStore(dir *statedir.Dir, boot BootID, netns uint64, now sock.Instant) *Store {
-	s := &Store{dir: dir, now: now, buf: make([]byte, 0, chunk*recordSize)}
-	copy(s.header[:], magic)
-	copy(s.header[8:], boot[:])
-	binary.LittleEndian.PutUint64(s.header[24:], netns)
-	binary.LittleEndian.PutUint32(s.header[headerSum:], crc32.Checksum(s.header[:headerSum], castagnoli))
-	return s
+func newStore(dir *statedir.Dir, origin Origin, now sock.Instant) *Store {
+	return &Store{dir: dir, origin: origin, header: origin.header(version), now: now, buf: make([]byte, 0, chunk*recordSize)}
 }
 
 // headerSum is where the checksum of a header stands.
 const headerSum = recordSize - 4
 
-// sealedHeader reports whether b is the header of some store.
-func sealedHeader(b []byte) bool {
-	return string(b[:len(magic)]) == magic && binary.LittleEndian.Uint32(b[headerSum:]) == crc32.Checksum(b[:headerSum], castagnoli)
+func (o *Origin) header(version byte) (h header) {
+	copy(h[:], magic)
+	h[len(magic)] = version
+	copy(h[8:], o.Boot[:])
+	binary.LittleEndian.PutUint64(h[24:], o.NetnsCookie)
+	binary.LittleEndian.PutUint32(h[headerSum:], crc32.Checksum(h[:headerSum], castagnoli))
+	return h
+}
+
+// sum is the checksum of a header, which those of its records begin with.
+func (h *header) sum() uint32 { return binary.LittleEndian.Uint32(h[headerSum:]) }
+
+// sealed reports whether it is the header of some store.
+func (h *header) sealed() bool {
+	return string(h[:len(magic)]) == magic && h.sum() == crc32.Checksum(h[:headerSum], castagnoli)
+}
+
+// errNewer says that a file is to be set aside.
+var errNewer = errors.New("a newer sockdog wrote it")
+
+// newer reports whether a newer sockdog wrote a file that begins like that.
+func newer(b []byte) bool {
+	return len(b) > len(magic) && string(b[:len(magic)]) == magic && b[len(magic)] > version && b[len(magic)] <= '9'
+}
+
+// setAside moves away what a newer sockdog wrote, which may want it again, and
+// returns its new names.
+func (s *Store) setAside() (names []string, err error) {
+	for _, name := range []string{fileName, groupsName} {
+		f, err := s.dir.OpenFile(name, os.O_RDONLY)
+		if err != nil {
+			continue // there is none, or who opens it next says why
+		}
+		begin := make([]byte, len(magic)+1)
+		_, err = f.ReadAt(begin, 0)
+		f.Close()
+		if err != nil || !newer(begin) {
+			continue
+		}
+		if err := s.dir.Rename(name, name+asideSuffix); err != nil {
+			return names, err
+		}
+		names = append(names, name+asideSuffix)
+	}
+	return names, nil
 }
 
 func (s *Store) open() (Loaded, error) {
@@ -100,17 +155,30 @@ func (s *Store) open() (Loaded, error) {
 	if s.file, err = s.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE); err != nil {
 		return Loaded{}, err
 	}
+	aside, err := s.setAside()
+	if err == nil && slices.Contains(aside, fileName+asideSuffix) {
+		s.file.Close()
+		s.file, err = s.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE)
+	}
+	if err != nil {
+		return Loaded{}, err
+	}
 	loaded, size, err := s.load(s.file)
 	if err != nil {
 		return Loaded{}, err
 	}
+	loaded.SetAside = aside
 	if err := s.file.Truncate(size); err != nil {
 		return loaded, err
 	}
 	s.size = size
 	s.compactAt = 2*int64(len(loaded.Memories)+len(loaded.Spent))*recordSize + slack
-	if loaded.Damaged > 0 {
-		_ = s.compact() // where it fails, the next Open says the same again
+	if loaded.Damaged > 0 || s.old {
+		// Where it fails, the next Open says the same again. Nothing can follow the
+		// records of another version.
+		if err := s.compact(); s.old {
+			return loaded, err
+		}
 	}
 	return loaded, nil
 }
@@ -154,28 +222,38 @@ func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
 // it stands. Size is that of the header and all whole records, good or bad.
 func (s *Store) each(file io.ReaderAt, f func(at int64, b []byte)) (size int64, damaged int, err error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, 1<<62), 64<<10)
-	b := make([]byte, recordSize)
-	switch n, err := io.ReadFull(r, b); {
+	var h header
+	n, err := io.ReadFull(r, h[:])
+	s.old = h == s.origin.header('1')
+	switch {
 	case unlessEOF(err) != nil:
 		return 0, 0, err
-	case n == 0, sealedHeader(b) && [recordSize]byte(b) != s.header:
-		return 0, 0, nil // nothing yet, or what another boot or namespace left
-	case [recordSize]byte(b) != s.header:
+	case n == 0:
+		return 0, 0, nil
+	case h == s.header, s.old:
+	case newer(h[:n]):
+		return 0, 0, errNewer
+	case h.sealed():
+		return 0, 0, nil // what another boot or namespace left
+	default:
 		return 0, 1, nil
 	}
-	seed := s.seed()
+	b := make([]byte, recordSize)
 	for at := int64(recordSize); ; at += recordSize {
-		switch n, err := io.ReadFull(r, b); {
+		n, err := io.ReadFull(r, b)
+		switch {
 		case err != nil:
 			if n > 0 {
 				damaged++ // torn off by the end of a process or of the disk
 			}
 			return at, damaged, unlessEOF(err)
-		case sealed(b, seed):
-			f(at, b)
-		default:
+		case !sealed(b, h.sum()):
 			damaged++
+			continue
+		case s.old:
+			upgrade(b, s.origin.Netns)
 		}
+		f(at, b)
 	}
 }
 
@@ -186,19 +264,19 @@ func unlessEOF(err error) error {
 	return err
 }
 
-// lastOf says where the last track of each cookie stands that is not forgotten.
-type lastOf map[uint64]int64
+// lastOf says where the last memory of each socket stands that is not forgotten.
+type lastOf map[sock.Key]int64
 
 func (last lastOf) note(at int64, b []byte, now sock.Instant) {
 	switch b[4] {
 	case kindMemory:
-		if cookie := decodeMemory(b).Cookie; newest(b) <= now {
-			last[cookie] = at
+		if newest(b) <= now {
+			last[decodeKey(b)] = at
 		} else {
-			delete(last, cookie) // from the future: of this socket nothing is certain
+			delete(last, decodeKey(b)) // from the future: of this socket nothing is certain
 		}
 	case kindForget:
-		delete(last, decodeForget(b))
+		delete(last, decodeKey(b))
 	}
 }
 
@@ -207,7 +285,7 @@ func (last lastOf) note(at int64, b []byte, now sock.Instant) {
 func (last lastOf) alive(at int64, b []byte, now sock.Instant) bool {
 	switch b[4] {
 	case kindMemory:
-		place, known := last[decodeMemory(b).Cookie]
+		place, known := last[decodeKey(b)]
 		return known && place == at
 	case kindSpent:
 		spent := decodeSpent(b)
@@ -217,10 +295,7 @@ func (last lastOf) alive(at int64, b []byte, now sock.Instant) bool {
 	}
 }
 
-// seed is what the checksums of records begin with.
-func (s *Store) seed() uint32 { return binary.LittleEndian.Uint32(s.header[headerSum:]) }
-
-// Put records memories, each in place of what was known of its cookie.
+// Put records memories, each in place of what was known of its socket.
 func (s *Store) Put(memories []sock.Memory) error {
 	for i := range memories {
 		s.now = max(s.now, newestOf(&memories[i]))
@@ -228,9 +303,9 @@ func (s *Store) Put(memories []sock.Memory) error {
 	return s.append(len(memories), func(b []byte, i int) { encodeMemory(b, &memories[i]) })
 }
 
-// Forget drops what is known of the cookies.
-func (s *Store) Forget(cookies []uint64) error {
-	return s.append(len(cookies), func(b []byte, i int) { encodeForget(b, cookies[i]) })
+// Forget drops what is known of the sockets.
+func (s *Store) Forget(keys []sock.Key) error {
+	return s.append(len(keys), func(b []byte, i int) { encodeKey(b, kindForget, keys[i]) })
 }
 
 // Spend records what is used up of the limits.
@@ -275,7 +350,6 @@ func (s *Store) follow() error {
 // write adds n records to the file. What an error leaves of a chunk is cut off,
 // or else written over by the next.
 func (s *Store) write(n int, encode func(b []byte, i int)) error {
-	seed := s.seed()
 	for i := 0; i < n; {
 		s.buf = s.buf[:0]
 		if s.size == 0 {
@@ -286,7 +360,7 @@ func (s *Store) write(n int, encode func(b []byte, i int)) error {
 			s.buf = s.buf[:at+recordSize]
 			clear(s.buf[at:])
 			encode(s.buf[at:], i)
-			seal(s.buf[at:], seed)
+			seal(s.buf[at:], s.header.sum())
 		}
 		if _, err := s.file.WriteAt(s.buf, s.size); err != nil {
 			return errors.Join(err, s.file.Truncate(s.size))
@@ -312,6 +386,7 @@ func (s *Store) compact() error {
 	size := int64(recordSize)
 	_, _, err = s.each(s.file, func(at int64, b []byte) {
 		if last.alive(at, b, s.now) {
+			seal(b, s.header.sum())
 			w.Write(b)
 			size += recordSize
 		}

@@ -2,6 +2,7 @@ package seen
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
@@ -21,18 +22,18 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-const (
-	netns = 4711
-	now   = sock.Instant(1e12)
-)
+const now = sock.Instant(1e12)
 
-var boot = BootID{1, 2, 3}
+var origin = Origin{Boot: BootID{1, 2, 3}, Netns: 4026531840, NetnsCookie: 4711}
+
+// keyOf are keys that differ by cookie, and where that is the same by namespace.
+func keyOf(cookie uint64) sock.Key { return sock.Key{Netns: origin.Netns, Cookie: cookie} }
 
 // track is the i-th of many different ones.
 func track(i int) sock.Memory {
 	at := sock.Instant(i) * 1e6
 	return sock.Memory{
-		Cookie: uint64(i + 1), ID: ^uint64(i), State: ssfilter.CloseWait,
+		Key: keyOf(uint64(i + 1)), ID: ^uint64(i), State: ssfilter.CloseWait,
 		Entered: at, Quiet: at + 1, Queued: at + 2,
 		Acked: uint64(i) << 33, Received: uint64(i) << 34, SegsIn: uint32(i),
 		Backlog: i%3 == 1, Accepted: i%3 == 2,
@@ -58,7 +59,7 @@ func stateDir(tb testing.TB) *statedir.Dir {
 
 func open(tb testing.TB, dir *statedir.Dir, now sock.Instant) (*Store, Loaded) {
 	tb.Helper()
-	s, loaded, err := Open(dir, boot, netns, now)
+	s, loaded, err := Open(dir, origin, now)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -84,8 +85,10 @@ func must(tb testing.TB, err error) {
 
 func diff(t *testing.T, want, got Loaded) {
 	t.Helper()
-	byCookie := cmpopts.SortSlices(func(a, b sock.Memory) bool { return a.Cookie < b.Cookie })
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), byCookie); diff != "" {
+	byKey := cmpopts.SortSlices(func(a, b sock.Memory) int {
+		return cmp.Or(cmp.Compare(a.Cookie, b.Cookie), cmp.Compare(a.Netns, b.Netns))
+	})
+	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty(), byKey); diff != "" {
 		t.Errorf("loaded (-want +got):\n%s", diff)
 	}
 }
@@ -123,16 +126,25 @@ func TestRestart(t *testing.T) {
 			want: Loaded{Memories: []sock.Memory{track(0), changed, track(2)}},
 		},
 		{
+			name: "the same cookie in another namespace",
+			write: func(s *Store) error {
+				other := changed
+				other.Netns++
+				return s.Put([]sock.Memory{track(1), other})
+			},
+			want: Loaded{Memories: []sock.Memory{track(1), func() sock.Memory { m := changed; m.Netns++; return m }()}},
+		},
+		{
 			name: "forgotten",
 			write: func(s *Store) error {
-				return errors.Join(s.Put(tracks(3)), s.Forget([]uint64{2, 99}))
+				return errors.Join(s.Put(tracks(3)), s.Forget([]sock.Key{keyOf(2), keyOf(99), {Netns: 1, Cookie: 1}}))
 			},
 			want: Loaded{Memories: []sock.Memory{track(0), track(2)}},
 		},
 		{
 			name: "forgotten and seen again",
 			write: func(s *Store) error {
-				return errors.Join(s.Put(tracks(2)), s.Forget([]uint64{1, 2}), s.Put([]sock.Memory{changed}))
+				return errors.Join(s.Put(tracks(2)), s.Forget([]sock.Key{keyOf(1), keyOf(2)}), s.Put([]sock.Memory{changed}))
 			},
 			want: Loaded{Memories: []sock.Memory{changed}},
 		},
@@ -170,12 +182,11 @@ func TestRestart(t *testing.T) {
 // another namespace.
 func TestAnotherWorld(t *testing.T) {
 	tests := []struct {
-		name  string
-		boot  BootID
-		netns uint64
+		name   string
+		origin Origin
 	}{
-		{"another boot", BootID{9}, netns},
-		{"another namespace", boot, netns + 1},
+		{"another boot", Origin{BootID{9}, origin.Netns, origin.NetnsCookie}},
+		{"another namespace", Origin{origin.Boot, origin.Netns, origin.NetnsCookie + 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -184,13 +195,13 @@ func TestAnotherWorld(t *testing.T) {
 			must(t, s.Put(tracks(3)))
 			must(t, s.Close())
 
-			s, loaded, err := Open(dir, test.boot, test.netns, now)
+			s, loaded, err := Open(dir, test.origin, now)
 			must(t, err)
 			diff(t, Loaded{}, loaded)
 			must(t, s.Put([]sock.Memory{track(7)}))
 			must(t, s.Close())
 
-			s, loaded, err = Open(dir, test.boot, test.netns, now)
+			s, loaded, err = Open(dir, test.origin, now)
 			must(t, err)
 			diff(t, Loaded{Memories: []sock.Memory{track(7)}}, loaded)
 			must(t, s.Close())
@@ -217,7 +228,7 @@ func TestTorn(t *testing.T) {
 		if size%recordSize != 0 {
 			want.Damaged = 1
 		}
-		s, loaded, err := Open(dir, boot, netns, now)
+		s, loaded, err := Open(dir, origin, now)
 		must(t, err)
 		diff(t, want, loaded)
 		must(t, s.Put([]sock.Memory{track(9)}))
@@ -238,7 +249,7 @@ func TestFull(t *testing.T) {
 		if err := s.Put(tracks(10)[2:]); !errors.Is(err, unix.EFBIG) {
 			t.Errorf("a record that found no room: %v", err)
 		}
-		if err := s.Forget([]uint64{1, 2}); !errors.Is(err, unix.EFBIG) {
+		if err := s.Forget([]sock.Key{keyOf(1), keyOf(2)}); !errors.Is(err, unix.EFBIG) {
 			t.Errorf("a record that found no room: %v", err)
 		}
 	})
@@ -277,7 +288,7 @@ func TestCompact(t *testing.T) {
 	spent := sock.Spent{Rule: 1, N: 1, At: 5, Expires: now + 1}
 	must(t, s.Spend([]sock.Spent{spent, {Rule: 2, N: 1, At: 5, Expires: 6}}))
 	must(t, s.Put(tracks(50)))
-	must(t, s.Forget([]uint64{1}))
+	must(t, s.Forget([]sock.Key{keyOf(1)}))
 	want := Loaded{Memories: tracks(50)[1:], Spent: []sock.Spent{spent}}
 	largest, compacted := int64(0), false
 	for i := range 40_000 {
@@ -315,6 +326,102 @@ func TestHeaderDamaged(t *testing.T) {
 		must(t, os.WriteFile(path, text, 0o600))
 		diff(t, Loaded{Damaged: 1}, reload(t, s, now))
 		diff(t, Loaded{}, reload(t, s, now)) // was said, and is gone for good
+	}
+}
+
+// copyState copies files that another sockdog wrote into a state directory.
+func copyState(t *testing.T, from string, change func(text []byte)) *statedir.Dir {
+	t.Helper()
+	dir := stateDir(t)
+	for _, name := range []string{fileName, groupsName} {
+		text, err := os.ReadFile(filepath.Join(from, name))
+		must(t, err)
+		change(text)
+		must(t, os.WriteFile(filepath.Join(dir.Path(), name), text, 0o600))
+	}
+	return dir
+}
+
+// TestVersion1: what the first format had is read, with all of it in this network
+// namespace, and written anew.
+func TestVersion1(t *testing.T) {
+	dir := copyState(t, "testdata/v1", func([]byte) {})
+	padded := slices.Clone(someGroups)
+	for i := range padded {
+		padded[i].Key += sock.GroupKey(make([]byte, oldKey-len(padded[i].Key)))
+	}
+	want := Loaded{
+		Memories: slices.Delete(tracks(7), 3, 4), Groups: padded,
+		Spent: []sock.Spent{{Rule: sock.RuleSum("leak"), N: 3, At: now - 10, Expires: now + 60e9}},
+	}
+	loaded, err := Read(dir, origin, now)
+	must(t, err)
+	diff(t, want, loaded)
+	s, loaded := open(t, dir, now)
+	diff(t, want, loaded)
+	must(t, s.Keep(padded))
+	must(t, s.Forget([]sock.Key{keyOf(1)}))
+	want.Memories = want.Memories[1:]
+	diff(t, want, reload(t, s, now))
+	for _, name := range []string{fileName, groupsName} {
+		text, err := os.ReadFile(filepath.Join(dir.Path(), name))
+		must(t, err)
+		if !bytes.HasPrefix(text, []byte("sockdog2")) {
+			t.Errorf("%s begins with %q", name, text[:8])
+		}
+	}
+}
+
+// TestVersion1OnAFullDisk: where it cannot be written anew it is read, and no store.
+func TestVersion1OnAFullDisk(t *testing.T) {
+	dir := copyState(t, "testdata/v1", func([]byte) {})
+	limitFileSize(t, recordSize, func() {
+		if s, _, err := Open(dir, origin, now); !errors.Is(err, unix.EFBIG) || s != nil {
+			t.Errorf("opened %v, error %v", s, err)
+		}
+		loaded, err := Read(dir, origin, now)
+		must(t, err)
+		if len(loaded.Memories) != 6 {
+			t.Errorf("read %d memories, want 6", len(loaded.Memories))
+		}
+	})
+	if _, loaded := open(t, dir, now); len(loaded.Memories) != 6 || loaded.Damaged > 0 {
+		t.Errorf("loaded %+v, want what stood there before", loaded)
+	}
+}
+
+// TestVersion1OfAnotherBoot is nothing to this one.
+func TestVersion1OfAnotherBoot(t *testing.T) {
+	dir := copyState(t, "testdata/v1", func([]byte) {})
+	other := origin
+	other.Boot[0]++
+	s, loaded, err := Open(dir, other, now)
+	must(t, err)
+	diff(t, Loaded{}, loaded)
+	must(t, s.Close())
+}
+
+// TestNewerVersion: what a newer sockdog wrote is set aside whole, and the store is
+// a new one.
+func TestNewerVersion(t *testing.T) {
+	newer := func(text []byte) { text[len(magic)] = '3' }
+	dir := copyState(t, "testdata/v1", newer)
+	if _, err := Read(dir, origin, now); !errors.Is(err, errNewer) {
+		t.Errorf("read beside a newer sockdog: %v", err)
+	}
+	s, loaded := open(t, dir, now)
+	diff(t, Loaded{SetAside: []string{"seen.newer", "groups.newer"}}, loaded)
+	must(t, s.Put(tracks(2)))
+	diff(t, Loaded{Memories: tracks(2)}, reload(t, s, now))
+	for _, name := range []string{fileName, groupsName} {
+		want, err := os.ReadFile(filepath.Join("testdata/v1", name))
+		must(t, err)
+		newer(want)
+		got, err := os.ReadFile(filepath.Join(dir.Path(), name+".newer"))
+		must(t, err)
+		if !bytes.Equal(want, got) {
+			t.Errorf("%s was not set aside as it was", name)
+		}
 	}
 }
 
@@ -392,10 +499,10 @@ func TestReadOnly(t *testing.T) {
 	defer os.Chmod(dir.Path(), 0o700)
 	must(t, os.Chmod(filepath.Join(dir.Path(), fileName), 0o400))
 	nstest.WithoutCapabilities(t, func() {
-		if s, _, err := Open(dir, boot, netns, now); !errors.Is(err, os.ErrPermission) || s != nil {
+		if s, _, err := Open(dir, origin, now); !errors.Is(err, os.ErrPermission) || s != nil {
 			t.Errorf("opened %v in a read-only directory, error %v", s, err)
 		}
-		loaded, err := Read(dir, boot, netns, now)
+		loaded, err := Read(dir, origin, now)
 		must(t, err)
 		diff(t, Loaded{Memories: tracks(3)}, loaded)
 	})
@@ -406,7 +513,7 @@ func FuzzLoad(f *testing.F) {
 	dir := stateDir(f)
 	s, _ := open(f, dir, now)
 	must(f, s.Put(tracks(4)))
-	must(f, s.Forget([]uint64{2}))
+	must(f, s.Forget([]sock.Key{keyOf(2)}))
 	must(f, s.Spend([]sock.Spent{{Rule: 1, N: 2, At: 3, Expires: now + 1}}))
 	must(f, s.Put(tracks(2)[1:]))
 	text, err := os.ReadFile(filepath.Join(dir.Path(), fileName))
@@ -516,18 +623,18 @@ func BenchmarkCompact(b *testing.B) {
 // A reader takes nothing from the process that writes.
 func TestReadBesideTheWriter(t *testing.T) {
 	dir := stateDir(t)
-	s, _, err := Open(dir, BootID{1}, 2, now)
+	s, _, err := Open(dir, origin, now)
 	must(t, err)
 	defer s.Close()
 	must(t, s.Put(tracks(3)))
-	loaded, err := Read(dir, BootID{1}, 2, now)
+	loaded, err := Read(dir, origin, now)
 	must(t, err)
 	diff(t, Loaded{Memories: tracks(3)}, loaded)
 	must(t, s.Put(tracks(4)))
-	loaded, err = Read(dir, BootID{1}, 2, now)
+	loaded, err = Read(dir, origin, now)
 	must(t, err)
 	diff(t, Loaded{Memories: tracks(4)}, loaded)
-	if _, err := Read(stateDir(t), BootID{1}, 2, now); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Read(stateDir(t), origin, now); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no store there: %v", err)
 	}
 }

@@ -13,4 +13,4 @@ type Group struct {
 }
 
 // GroupKey is a group's properties, in a form that means the same in every run.
-type GroupKey [48]byte
+type GroupKey string

@@ -10,7 +10,7 @@ import (
 // Memory is what observation knows of one connection and the kernel does not:
 // what must outlive a restart.
 type Memory struct {
-	Cookie   uint64 // never 0
+	Key             // the cookie is never 0
 	ID       uint64 // ID.Sum of its identity
 	State    ssfilter.State
 	Entered  Instant // in State since then at the latest

@@ -218,6 +218,7 @@ func ReadAges(text []byte) (AgesHead, []sock.Memory, error) {
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return AgesHead{}, nil, err
 	}
+	netns, _ := strconv.ParseUint(answer.Netns, 10, 32) // 0: not known
 	memories := make([]sock.Memory, 0, len(answer.Sockets))
 	for i := range answer.Sockets {
 		s := &answer.Sockets[i]
@@ -226,7 +227,7 @@ func ReadAges(text []byte) (AgesHead, []sock.Memory, error) {
 			continue
 		}
 		memories = append(memories, sock.Memory{
-			Cookie: s.Cookie, ID: s.ID, State: states.States()[0],
+			Key: sock.Key{Netns: uint32(netns), Cookie: s.Cookie}, ID: s.ID, State: states.States()[0],
 			Entered: s.Entered, Quiet: s.Quiet, Queued: s.Queued, Acked: s.Acked, Received: s.Received, SegsIn: s.SegsIn,
 			Backlog: s.Backlog, Accepted: s.Accepted,
 		})

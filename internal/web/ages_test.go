@@ -18,10 +18,10 @@ import (
 
 var observed = []sock.Memory{
 	{
-		Cookie: 1<<64 - 1, ID: 1<<64 - 2, State: ssfilter.CloseWait, Entered: 1<<63 - 1, Quiet: 1<<62 + 1, Queued: 7,
+		Key: sock.Key{Netns: 4026531840, Cookie: 1<<64 - 1}, ID: 1<<64 - 2, State: ssfilter.CloseWait, Entered: 1<<63 - 1, Quiet: 1<<62 + 1, Queued: 7,
 		Acked: 1<<63 + 1, Received: 1<<64 - 3, SegsIn: 1<<32 - 1,
 	},
-	{Cookie: 2, ID: 3, State: ssfilter.Established, Entered: 4, Quiet: 5, SegsIn: 6},
+	{Key: sock.Key{Netns: 4026531840, Cookie: 2}, ID: 3, State: ssfilter.Established, Entered: 4, Quiet: 5, SegsIn: 6},
 }
 
 // TestAgesAreReadAsTheyAreWritten holds both ends to one form, to the last bit.
@@ -45,9 +45,9 @@ func TestAgesAreReadAsTheyAreWritten(t *testing.T) {
 // An age may reach back beyond the clock's zero: the reader leaves out that socket, and
 // takes in the others.
 func TestAgesBeforeTheBoot(t *testing.T) {
-	old := sock.Memory{Cookie: 1, ID: 2, State: ssfilter.CloseWait, Entered: -3, Quiet: -2, SegsIn: 4}
+	old := sock.Memory{Key: sock.Key{Cookie: 1}, ID: 2, State: ssfilter.CloseWait, Entered: -3, Quiet: -2, SegsIn: 4}
 	var text bytes.Buffer
-	if err := writeAges(&text, &AgesHead{}, append([]sock.Memory{old}, observed...)); err != nil {
+	if err := writeAges(&text, &AgesHead{Origin: Origin{Netns: "4026531840"}}, append([]sock.Memory{old}, observed...)); err != nil {
 		t.Fatal(err)
 	}
 	_, got, err := ReadAges(text.Bytes())

@@ -20,7 +20,7 @@ func TestAgeOf(t *testing.T) {
 	ago := func(d time.Duration) sock.Instant { return got.Add(-d) }
 	memory := func(s *sock.Socket, change ...func(*sock.Memory)) *sock.Memory {
 		m := &sock.Memory{
-			Cookie: s.ID.Cookie, ID: s.ID.Sum(), State: s.State, Entered: ago(29 * time.Second), Quiet: ago(28 * time.Second),
+			Key: s.ID.Key(), ID: s.ID.Sum(), State: s.State, Entered: ago(29 * time.Second), Quiet: ago(28 * time.Second),
 			Acked: s.Info.BytesAcked, Received: s.Info.BytesReceived, SegsIn: s.Info.SegsIn,
 		}
 		for _, c := range change {
@@ -97,7 +97,7 @@ func TestAgeOfAccepted(t *testing.T) {
 	const got = start
 	s := full(ssfilter.CloseWait)
 	m := sock.Memory{
-		Cookie: 1, ID: s.ID.Sum(), State: s.State, Entered: got.Add(-15 * time.Second), Quiet: got.Add(-15 * time.Second),
+		Key: sock.Key{Cookie: 1}, ID: s.ID.Sum(), State: s.State, Entered: got.Add(-15 * time.Second), Quiet: got.Add(-15 * time.Second),
 		Acked: s.Info.BytesAcked, Received: s.Info.BytesReceived, SegsIn: s.Info.SegsIn,
 	}
 	for _, test := range []struct {

@@ -154,7 +154,7 @@ func (c *Connection) accept(s *sock.Socket, got sock.Instant) {
 // a restart.
 func (c *Connection) Memory() sock.Memory {
 	m := sock.Memory{
-		Cookie: c.ID.Cookie, ID: c.ID.Sum(), State: c.State,
+		Key: c.ID.Key(), ID: c.ID.Sum(), State: c.State,
 		Entered: c.Entered.Safe, Quiet: c.Quiet.Safe,
 		Acked: c.Acked, Received: c.Received, SegsIn: c.SegsIn,
 		Backlog: c.Backlog, Accepted: c.Accepted,
