@@ -17,7 +17,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/seen"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/web"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
 )
 
 // procRoot is where the processes are found.

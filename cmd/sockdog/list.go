@@ -22,8 +22,8 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/sockdiag"
 	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/term"
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/seen"
-	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/statedir"
 	"github.com/sockdog/sockdog/internal/status"
 )

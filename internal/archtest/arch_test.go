@@ -83,7 +83,7 @@ var table = []pkg{
 		why:  "it names what is mounted, and a mount that is missing is no trouble of its own",
 	},
 	{
-		name: "internal/sockdiag",
+		name: "internal/source/sockdiag",
 		may:  []string{"internal/cgroup", "internal/sock", "rules/ssfilter", netlink, unix},
 		not:  []string{"log", "log/slog"},
 		why:  "one package speaks netlink, and it knows of no rules: another source of sockets can stand in its place",
@@ -245,13 +245,13 @@ var table = []pkg{
 	},
 	{
 		name: "internal/demo",
-		may:  []string{"internal/nstest", "internal/sock", "internal/sockdiag", "rules", "rules/ssfilter", unix},
+		may:  []string{"internal/nstest", "internal/sock", "internal/source/sockdiag", "rules", "rules/ssfilter", unix},
 		why:  "it runs the real daemon as a program and judges it by the kernel's table, and so may know nothing of how it works",
 	},
 	{
 		name: "internal/bench",
 		may: []string{
-			"internal/counters", "internal/daemon", "internal/holders", "internal/nstest", "internal/sock", "internal/sockdiag",
+			"internal/counters", "internal/daemon", "internal/holders", "internal/nstest", "internal/sock", "internal/source/sockdiag",
 			"rules", unix,
 		},
 		why: "it measures the daemon and the command as they are, and reaches into neither",
@@ -261,7 +261,7 @@ var table = []pkg{
 		may: []string{
 			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/engine/spin", "internal/engine/track", "internal/journal",
 			"internal/metrics", "internal/holders", "internal/nstest", "internal/reload", "internal/seen", "internal/sock",
-			"internal/sockdiag", "internal/sockettable", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
+			"internal/source/sockdiag", "internal/sockettable", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

@@ -21,7 +21,7 @@ import (
 	"github.com/sockdog/sockdog/internal/notify/notifytest"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/web"
 	"github.com/sockdog/sockdog/rules/ssfilter"

@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 

@@ -24,7 +24,7 @@ import (
 	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/sockdiag"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
