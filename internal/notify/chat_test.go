@@ -89,7 +89,10 @@ func accepts(schema *jsonschema.Schema, format rules.Format, body []byte) error 
 			return fmt.Errorf("%d bytes of text", len(text))
 		}
 	case rules.FormatDiscord:
-		var m discordMessage
+		var m struct {
+			Content string
+			Embeds  []struct{ Description string }
+		}
 		if err := json.Unmarshal(body, &m); err != nil {
 			return err
 		}
@@ -237,6 +240,16 @@ func TestChatsAreToldOnce(t *testing.T) {
 	}
 }
 
+// pagerEvent is what of an event TestIncidents reads.
+type pagerEvent struct {
+	EventAction string `json:"event_action"`
+	DedupKey    string `json:"dedup_key"`
+	Payload     *struct {
+		Severity      string
+		CustomDetails struct{ Firing, Resolved int } `json:"custom_details"`
+	}
+}
+
 // PagerDuty has an incident for each rule and severity, and it ends with the last
 // alert of it.
 func TestIncidents(t *testing.T) {
@@ -362,17 +375,17 @@ func TestMisfit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = refusal(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, []byte("invalid_payload\n"))
+		err = refused(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, []byte("invalid_payload\n"))
 		fails(t, err, `it answers 400 Bad Request; this is an address of Slack, which does not take the format alertmanager: write format: slack: "invalid_payload"`, true)
 
 		q.URL.Host = "chat.example.com"
-		err = refusal(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, nil)
+		err = refused(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, nil)
 		fails(t, err, "it answers 400 Bad Request; a chat has a format of its own, which has to be named", true)
 
 		r.Format = rules.FormatSlack
 		w.configure(r)
 		w.said(time.Hour, false)
-		err = refusal(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, nil)
+		err = refused(&r, q, &http.Response{StatusCode: http.StatusBadRequest}, nil)
 		if err.Error() != "it answers 400 Bad Request" {
 			t.Error(err)
 		}

@@ -14,24 +14,6 @@ const (
 	mostDescription = 4096
 )
 
-// discordMessage is what a webhook of Discord takes.
-type discordMessage struct {
-	Content         string         `json:"content"`
-	Embeds          []discordEmbed `json:"embeds"`
-	AllowedMentions discordAllowed `json:"allowed_mentions"`
-}
-
-type discordEmbed struct {
-	Description string `json:"description"`
-	URL         string `json:"url,omitempty"`
-	Color       int    `json:"color"`
-}
-
-// discordAllowed says whom a message may mention: nobody, whatever it says.
-type discordAllowed struct {
-	Parse []string `json:"parse"`
-}
-
 const (
 	discordRed   = 0xe01e5a
 	discordGreen = 0x2eb67d
@@ -43,10 +25,10 @@ func discord(n *notification) []byte {
 	if d.resolved {
 		color = discordGreen
 	}
-	return encode(discordMessage{
-		Content:         "**" + discordEscape(d.title) + "**", // twice 300 characters and some at most, twice if all are escaped
-		Embeds:          []discordEmbed{{Description: discordText(d), Color: color}},
-		AllowedMentions: discordAllowed{Parse: []string{}},
+	return encode(object{
+		"content":          "**" + discordEscape(d.title) + "**", // twice 300 characters and some at most, twice if all are escaped
+		"embeds":           []object{{"description": discordText(d), "color": color}},
+		"allowed_mentions": object{"parse": []string{}}, // nobody is mentioned, whatever the text says
 	})
 }
 

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -26,14 +27,14 @@ import (
 // maxAnswer is how much of an answer is read, and of its header.
 const maxAnswer = 64 << 10
 
-// failure says why a message did not get through. It never repeats a secret, nor
-// what the other side may have echoed of one.
+// failure says why a message did not get through. It never repeats a secret, nor what
+// the receiver may have echoed of one.
 type failure struct {
 	text   string
-	answer string        // what the other side said, if anything
+	answer string        // what the receiver said, if anything
 	final  bool          // the same again would fail again
-	large  bool          // what was sent may be why, and less of it might get through
-	after  time.Duration // the receiver asks to be left alone for so long
+	large  bool          // the size may be why, and a smaller message get through
+	after  time.Duration // the receiver asks for that long a pause
 }
 
 func (f *failure) Error() string {
@@ -43,12 +44,11 @@ func (f *failure) Error() string {
 	return fmt.Sprintf("%s: %q", f.text, f.answer)
 }
 
-// post sends a body of JSON. Files and variables are read, and a connection is
-// made, anew each time: a secret that was replaced is used at once, and at one
-// message a minute a connection kept would more often be stale than of use.
-// Proxies are those of the environment, as everywhere in net/http. If the message
-// was taken, ahead is by how much the receiver's clock is ahead of ours, as far as
-// that is certain.
+// post sends a body of JSON. It reads files and variables, and makes a connection,
+// anew each time: a secret that was replaced is used at once, and at one message a
+// minute a kept connection would be stale more often than of use. Proxies are those of
+// the environment. If the message was taken, ahead is by how much the receiver's clock
+// is certainly ahead of this machine's.
 func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (ahead time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
@@ -69,17 +69,17 @@ func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) 
 	enough := time.AfterFunc(patientFor, func() { answer.Body.Close() })
 	defer enough.Stop()
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said what matters
-	return 0, refusal(r, q, answer, text)
+	return 0, refused(r, q, answer, text)
 }
 
-// refusal says what an answer means that is none of success, and what it says.
-func refusal(r *rules.Receiver, q *request, answer *http.Response, text []byte) *failure {
+// refused says what an answer other than success means, and what it says.
+func refused(r *rules.Receiver, q *request, answer *http.Response, text []byte) *failure {
 	f := judge(answer, text)
 	misfit := r.Misfit(q.URL)
 	switch {
 	case misfit != "" && f.final:
 		f.text += "; " + misfit
-	case r.Format == rules.FormatAlertmanager && f.final && f.large: // it has no use for what it was sent
+	case r.Format == rules.FormatAlertmanager && f.final && f.large: // it cannot read what it was sent
 		f.text += "; a chat has a format of its own, which has to be named"
 	}
 	said := strings.TrimSpace(string(text))
@@ -124,12 +124,12 @@ func newTransport(trust *tls.Config) *http.Transport {
 	}
 }
 
-// clockAhead is by how much the clock that wrote a date is ahead of ours, by which it
-// was written between two instants. A date has no fractions of a second.
+// clockAhead is by how much the clock that wrote a date, between two instants of this
+// machine's, is certainly ahead of it. A date has no fractions of a second.
 func clockAhead(date string, from, to time.Time) time.Duration {
 	at, err := http.ParseTime(date)
 	switch {
-	case err != nil: // RFC 9110, 6.6.1 lets who has no clock leave it out
+	case err != nil: // RFC 9110, 6.6.1: a server without a clock leaves it out
 		return 0
 	case at.After(to):
 		return at.Sub(to)
@@ -139,26 +139,15 @@ func clockAhead(date string, from, to time.Time) time.Duration {
 	return 0
 }
 
-// request is what a message needs but a connection.
+// request is all that a message needs before there is a connection.
 type request struct {
 	*http.Request
 	trust   *tls.Config
 	secrets []string // that are in it
 }
 
-// prepare makes a request: all that can fail of it is amiss on this side.
+// prepare makes a request. What fails here is wrong on this side.
 func prepare(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*request, error) {
-	q, err := newRequest(ctx, r, to, body)
-	if err != nil {
-		return nil, err
-	}
-	if q.trust, err = tlsConfig(r.TLS); err != nil {
-		return nil, err
-	}
-	return q, nil
-}
-
-func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*request, error) {
 	target := to.Text
 	if target == "" {
 		secret, err := read(to)
@@ -217,10 +206,11 @@ func newRequest(ctx context.Context, r *rules.Receiver, to rules.Source, body []
 	if q.Header.Get("User-Agent") == "" {
 		q.Header.Set("User-Agent", "sockdog")
 	}
-	return q, nil
+	q.trust, err = tlsConfig(r.TLS)
+	return q, err
 }
 
-// readHeader reads what is to stand in a header.
+// readHeader reads the value of a header.
 func readHeader(name string, from rules.Source) (string, error) {
 	value, err := read(from)
 	if err == nil && strings.ContainsFunc(value, unicode.IsControl) {
@@ -229,7 +219,7 @@ func readHeader(name string, from rules.Source) (string, error) {
 	return value, err
 }
 
-// judge says what an answer means that is none of success.
+// judge says what an answer other than success means.
 func judge(answer *http.Response, text []byte) *failure {
 	code := answer.StatusCode
 	f := &failure{text: fmt.Sprintf("it answers %d %s", code, http.StatusText(code))}
@@ -247,8 +237,7 @@ func judge(answer *http.Response, text []byte) *failure {
 	return f
 }
 
-// mostAfter is for how long a receiver is left alone at most: what fires must not
-// lapse.
+// mostAfter bounds the pause that a receiver may ask for: what fires must not lapse.
 const mostAfter = time.Minute
 
 // retryAfter reads seconds or a date (RFC 9110, 10.2.3); what is neither is 0.
@@ -262,8 +251,8 @@ func retryAfter(text string, now time.Time) time.Duration {
 	return 0
 }
 
-// retryInBody reads how long Discord asks to be left alone, more exactly than in its
-// header, which has whole seconds.
+// retryInBody reads the pause that Discord asks for, to more than the whole seconds of
+// its header.
 // https://docs.discord.com/developers/topics/rate-limits#exceeding-a-rate-limit
 func retryInBody(text []byte) time.Duration {
 	var limit struct {
@@ -275,7 +264,7 @@ func retryInBody(text []byte) time.Duration {
 	return time.Duration(min(limit.RetryAfter, mostAfter.Seconds()) * float64(time.Second))
 }
 
-// explain says what went wrong under way, and what to do about it.
+// explain says what went wrong on the way, and what to do about it.
 func explain(err error, timeout time.Duration) error {
 	var (
 		unknown   x509.UnknownAuthorityError
@@ -286,8 +275,7 @@ func explain(err error, timeout time.Duration) error {
 		lookup    *net.DNSError
 		wait      net.Error
 		op        *net.OpError
-	)
-	var (
+
 		text  string
 		large bool
 	)
@@ -322,8 +310,8 @@ func explain(err error, timeout time.Duration) error {
 }
 
 // hungUp reports whether the other side has closed the connection. Which of these
-// that comes as is up to chance: whether it is seen first by who reads or by who
-// writes, and whether some of the message was not read yet.
+// errors says so depends on whether the reader or the writer sees it first, and on
+// whether some of the message was not read yet.
 func hungUp(err error) bool {
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE}, func(end error) bool {
 		return errors.Is(err, end)
@@ -333,10 +321,10 @@ func hungUp(err error) bool {
 // foreign is an error without what it quotes: that comes from the other side.
 func foreign(err error) string {
 	text, _, cut := strings.Cut(err.Error(), "\"")
-	if cut {
-		return strings.TrimRight(text, " :") + " (...)"
+	if !cut {
+		return text
 	}
-	return text
+	return strings.TrimRight(text, " :") + " (...)"
 }
 
 // place says where a URL comes from without giving a secret away.
@@ -367,12 +355,9 @@ func tlsConfig(t rules.TLS) (*tls.Config, error) {
 		}
 	}
 	if t.CertFile != "" {
-		cert, err := readFile(t.CertFile)
-		if err != nil {
-			return nil, err
-		}
-		key, err := readFile(t.KeyFile)
-		if err != nil {
+		cert, certErr := readFile(t.CertFile)
+		key, keyErr := readFile(t.KeyFile)
+		if err := cmp.Or(certErr, keyErr); err != nil {
 			return nil, err
 		}
 		pair, err := tls.X509KeyPair(cert, key)

@@ -7,16 +7,12 @@ import "strings"
 // https://docs.slack.dev/changelog/2018-truncating-really-long-messages
 const mostSlack = 4000
 
-// slackMessage is what incoming webhooks of Slack take, and of chats that take the
+// slack is a message as incoming webhooks of Slack take it, and chats that take the
 // same: only text, which all of them know.
 // https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
-type slackMessage struct {
-	Text string `json:"text"`
-}
-
 func slack(n *notification) []byte {
 	d := compose(n, func(d *digest) bool { return len(slackText(d)) <= mostSlack })
-	return encode(slackMessage{slackText(d)})
+	return encode(object{"text": slackText(d)})
 }
 
 func slackText(d *digest) string {
