@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/reload"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
@@ -56,7 +57,7 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	set, err := rules.Parse(bytes.NewReader(text))
+	set, err := rules.Parse(bytes.NewReader(text), action.InRules(action.Kinds())...)
 	var problems rules.Problems
 	if errors.As(err, &problems) {
 		fmt.Fprint(out, problems.Report(named(file)))
@@ -64,7 +65,7 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 		return false, err
 	}
 	if lint {
-		warnings, _ := rules.Lint(bytes.NewReader(text)) // its error is Parse's
+		warnings, _ := rules.Lint(bytes.NewReader(text), action.InRules(action.Kinds())...) // its error is Parse's
 		for i := range warnings {
 			warnings[i].Msg = "warning: " + warnings[i].Msg
 		}
@@ -109,7 +110,7 @@ func named(file string) string {
 // parseText parses a rules file for a command that needs it good, and prints
 // what is wrong with it.
 func parseText(out io.Writer, file string, text []byte) (*rules.Set, error) {
-	set, err := rules.Parse(bytes.NewReader(text))
+	set, err := rules.Parse(bytes.NewReader(text), action.InRules(action.Kinds())...)
 	var problems rules.Problems
 	if errors.As(err, &problems) {
 		fmt.Fprint(out, problems.Report(named(file)))

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
@@ -72,6 +73,7 @@ func (h *host) options(log *slog.Logger) daemon.Options {
 	finder := holders.NewFinder(procRoot)
 	return daemon.Options{
 		Log: log, Now: h.now, Precision: h.precision, Netns: netnsName(),
+		Kinds:        action.Kinds(),
 		OpenKernel:   h.openKernel,
 		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		FindHolders:  finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,

@@ -15,6 +15,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/reload"
 	"github.com/sockdog/sockdog/internal/status"
@@ -245,7 +246,7 @@ func (f *runFlags) parse(file reload.File) (*rules.Set, error) {
 	if file.Err != nil {
 		return nil, file.Err
 	}
-	set, err := rules.Parse(bytes.NewReader(file.Data))
+	set, err := rules.Parse(bytes.NewReader(file.Data), action.InRules(action.Kinds())...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.rules, err)
 	}

@@ -149,10 +149,10 @@ var table = []pkg{
 		why:  "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",
 	},
 	{
-		name: "internal/act",
-		may:  []string{"internal/engine", "internal/sock", unix},
+		name: "internal/action",
+		may:  []string{"internal/engine", "internal/sock", "rules", unix},
 		not:  []string{"log", "log/slog"},
-		why:  "it does what was decided, and lets the engine decide it once more by the last answer; so it sees no rules, and no kernel but through its own interface",
+		why:  "it does what was decided, and lets the engine decide it once more by the last answer; it sees no kernel but through its own interface",
 	},
 	{
 		name: "internal/status",
@@ -202,7 +202,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/cull",
-		may:  []string{"internal/act", "internal/engine", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter", unix},
+		may:  []string{"internal/action", "internal/engine", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog", "net", "os"},
 		why:  "what a person orders is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
 	},
@@ -237,7 +237,7 @@ var table = []pkg{
 	{
 		name: "internal/daemon",
 		may: []string{
-			"internal/act", "internal/alert", "internal/counters", "internal/engine", "internal/engine/spin", "internal/holders", "internal/journal", "internal/notify",
+			"internal/action", "internal/alert", "internal/counters", "internal/engine", "internal/engine/spin", "internal/holders", "internal/journal", "internal/notify",
 			"internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
 		},
 		not: []string{"net", "net/http"},
@@ -259,7 +259,7 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/act", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/engine/spin", "internal/engine/track", "internal/journal",
+			"internal/action", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/engine/spin", "internal/engine/track", "internal/journal",
 			"internal/metrics", "internal/holders", "internal/nstest", "internal/reload", "internal/seen", "internal/sock",
 			"internal/source/sockdiag", "internal/sockettable", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
 		},

@@ -11,10 +11,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/act"
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // Kernel is what a cull needs of sock_diag. It is for one thread.
@@ -45,7 +46,7 @@ const mostThreads = 4
 func (o *Order) Cull(ctx context.Context, doomed []*Target, kernel Kernel, open func() (Kernel, error)) {
 	if o.DryRun {
 		for _, t := range doomed {
-			t.conclude(engine.Would, o.Capabilities.Cannot(&t.Socket))
+			t.conclude(engine.Would, o.Capabilities.Cannot(rules.Kill, &t.Socket))
 		}
 		return
 	}
@@ -115,7 +116,7 @@ func (w *work) do(ctx context.Context, h *hand) {
 // what happened to it while this process was stopped, or waited for a processor,
 // shows only when it is asked for once more.
 func (w *work) recheck(h *hand, targets []*Target) []*Target {
-	act.WhileFresh(w.order.now, func() {
+	action.WhileFresh(w.order.now, func() {
 		for i := range h.ask(targets) {
 			w.order.recheck(targets[i], &h.answers[i])
 		}

@@ -151,7 +151,7 @@ func (o *Order) Resolve(doomed []*Target, owned engine.HoldersFound) {
 // judge spares a target that must not be touched, or gives up one that cannot be
 // destroyed here.
 func (o *Order) judge(t *Target) {
-	why := o.Capabilities.Cannot(&t.Socket)
+	why := o.Capabilities.Cannot(rules.Kill, &t.Socket)
 	switch spared := o.spare(&t.Socket, t); {
 	case spared != "":
 		t.conclude(LeftAlone, spared)

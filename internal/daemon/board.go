@@ -166,7 +166,7 @@ func (d *watch) publish() {
 		Problems: b.problems, Notes: b.notes, File: b.file, Rules: make([]status.Rule, len(o.Rules)),
 		Sockets: b.sockets, SocketsAt: b.socketsAt, SocketsEverySeconds: b.socketsEvery.Seconds(), History: b.history.History(now),
 		Actions:             slices.Clone(b.actions),
-		ActionPossible:      map[string]bool{rules.Kill.Name: o.CannotKill == "", rules.Alert.Name: true, rules.Log.Name: true},
+		ActionPossible:      make(map[string]bool, len(d.Kinds)),
 		Lateness:            b.lateness.Clone(),
 		WriteStalledSeconds: stalledSeconds(d.recorder.stalled()),
 		Scans: status.Scans{
@@ -174,6 +174,9 @@ func (d *watch) publish() {
 			IntervalSeconds: o.Interval.Seconds(), WantedSeconds: o.Wanted.Seconds(),
 			StalledSeconds: stalledSeconds(d.scanStall.waited(instant)),
 		},
+	}
+	for _, k := range d.Kinds {
+		s.ActionPossible[k.Name] = o.Capabilities.CannotAny(k.Kind) == ""
 	}
 	slices.Reverse(s.Actions)
 	for i := range o.Rules {
@@ -189,8 +192,8 @@ func (d *watch) publish() {
 // judge finds what keeps the daemon from its work.
 func (d *watch) judge(o *engine.Overview, now time.Time) {
 	b := &d.board
-	b.stands(o.CannotKill != "" && d.destroys, status.Problem{
-		Kind: "kill", Text: "nothing can be killed: " + o.CannotKill, Cure: d.Cure, Since: now,
+	b.stands(o.Capabilities.Kill != "" && d.destroys, status.Problem{
+		Kind: "kill", Text: "nothing can be killed: " + o.Capabilities.Kill, Cure: d.Cure, Since: now,
 	})
 	b.stands(o.Failing, status.Problem{
 		Kind: "scans", Text: "scans of the socket table fail: new sockets are not found", Cure: "the log says why", Since: now,

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/spin"
@@ -95,6 +96,7 @@ type Options struct {
 	ReadUsage    func(pid int) (holders.Usage, error)
 	Examine      func() (holders.Access, error) // whose descriptors can be read; nil: that is not to be told
 
+	Kinds        []*action.Kind // of actions that rules may name
 	Capabilities engine.Capabilities
 	Cure         string // what to do about Capabilities.Kill
 	// MaxTracks is as in engine.Config.

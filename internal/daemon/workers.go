@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/act"
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -219,7 +219,8 @@ func (d *watch) actor(done <-chan struct{}, send func(engine.Input)) (func(), er
 	if err != nil {
 		return nil, err
 	}
-	killer := act.Killer{
+	executor := action.Executor{
+		Kinds:  d.Kinds,
 		Kernel: kernel, Intents: d.recorder, Recheck: (*engine.Action).Recheck, Now: d.Now,
 		Ruled: func() sock.Instant { return sock.Instant(d.ruled.Load()) },
 	}
@@ -230,7 +231,7 @@ func (d *watch) actor(done <-chan struct{}, send func(engine.Input)) (func(), er
 			case <-done:
 				return
 			case actions := <-d.acts:
-				send(engine.ActionsDone{Outcomes: killer.Do(actions)})
+				send(engine.ActionsDone{Outcomes: executor.Do(actions)})
 			}
 		}
 	}, nil

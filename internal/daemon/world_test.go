@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
@@ -85,6 +86,7 @@ func newWorld(t *testing.T) *world {
 		Now:        now,
 		Precision:  sockdiag.Precision(),
 		Netns:      "4026531840",
+		Kinds:      action.Kinds(),
 		OpenKernel: w.openKernel,
 		OpenCounters: func() (daemon.Counters, error) {
 			if err := w.enter(); err != nil {
@@ -195,7 +197,7 @@ const often = "settings: {interval: 200ms, cpu_budget: 100%}\n"
 
 func (w *world) parse(text string) *rules.Set {
 	w.Helper()
-	set, err := rules.Parse(strings.NewReader(text))
+	set, err := rules.Parse(strings.NewReader(text), action.InRules(w.options.Kinds)...)
 	if err != nil {
 		w.Fatalf("the rules of the test: %v", err)
 	}

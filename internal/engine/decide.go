@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/track"
@@ -79,7 +80,7 @@ func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, f
 	if t.ahead && t.marked(r, action) == nil {
 		a.Due = max(due, e.ruledAt)
 	}
-	if why := e.capabilities.Cannot(s); why != "" {
+	if why := e.capabilities.Cannot(a.Kind, s); why != "" {
 		a.Reason += "; " + why
 		a.DryRun = true
 	}
@@ -123,7 +124,7 @@ func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, f
 // action describes an action of a rule on a socket.
 func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, now sock.Instant) Action {
 	a := Action{
-		of: r, Rule: r.Name, Kind: r.Then[action].Kind, DryRun: r.DryRun, Socket: *s,
+		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, DryRun: r.DryRun, Socket: *s,
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.settings.Limit.Per) + restoreSlack,
 		InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe), Holders: t.heldBy(),
 	}
@@ -255,7 +256,18 @@ func (e *Engine) retry(t *tracked, now sock.Instant) {
 
 // cease switches off an action that failed for good.
 func (e *Engine) cease(o *Outcome) {
-	if e.capabilities.Cannot(&o.Act.Socket) != "" {
+	kind := o.Act.Kind
+	if e.capabilities.Cannot(kind, &o.Act.Socket) != "" {
+		return
+	}
+	if kind != rules.Kill {
+		others := maps.Clone(e.capabilities.Others) // others read what was told before
+		if others == nil {
+			others = make(map[*rules.Kind]string)
+		}
+		others[kind] = kind.Name + " is switched off: " + o.Err.Error()
+		e.capabilities.Others = others
+		e.note(slog.LevelError, kind.Name+" is switched off for good: it cannot succeed here", slog.String("reason", o.Err.Error()))
 		return
 	}
 	off, what := &e.capabilities.Kill, "kill is switched off for good: it cannot succeed here; sockdog doctor says what is missing"

@@ -412,16 +412,16 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 				// It is counted for as long as it is due.
 			case e.awaitsHolders(t, s, now):
 				next = min(next, t.patience)
-			case a.Kind == rules.Log:
+			case !a.Kind.Destructive:
 				e.say(e.action(t, s, r, j, now), Done)
 				t.mark(r, j)
-			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.capabilities.Cannot(s) != ""),
-				t.would && (r.DryRun || e.capabilities.Cannot(s) != ""):
+			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.capabilities.Cannot(a.Kind, s) != ""),
+				t.would && (r.DryRun || e.capabilities.Cannot(a.Kind, s) != ""):
 				// It was told already, or an earlier rule has it.
 			case e.guard(t, s) != "":
 				t.blocked = true
 				e.spare(t, r, guarded(e.guard(t, s)))
-			case e.kills(r, s) && e.usages.Spins(t.heldBy(), r.spinRule()):
+			case e.kills(r, a, s) && e.usages.Spins(t.heldBy(), r.spinRule()):
 				t.blocked = true
 				e.spare(t, r, holderSpins)
 				if was != nil && t.rule == r {
@@ -435,7 +435,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 				if was == nil || !r.DryRun {
 					next = now
 				}
-			case e.kills(r, s) && was == nil && now < e.awaitUsage(t, now):
+			case e.kills(r, a, s) && was == nil && now < e.awaitUsage(t, now):
 				next = min(next, e.awaitUsage(t, now))
 			case !e.stopping:
 				decided = e.destroy(t, s, r, j, fired, at, now) || decided

@@ -97,7 +97,7 @@ func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, 
 	}
 	if f.Not == "" && r.Then[action].Kind.Destructive {
 		if f.Not = e.guard(t, s); f.Not == "" {
-			f.Not = e.capabilities.Cannot(s)
+			f.Not = e.capabilities.Cannot(f.Kind, s)
 		}
 	}
 	return f

@@ -49,10 +49,18 @@ func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, hel
 	}
 }
 
-// Cannot says why the socket cannot be destroyed here, or "".
-func (a Capabilities) Cannot(s *sock.Socket) string {
-	if s.State == ssfilter.TimeWait && a.KillTimeWait != "" {
+// Cannot says why an action of the kind cannot be done to the socket here, or "".
+func (a Capabilities) Cannot(kind *rules.Kind, s *sock.Socket) string {
+	if kind == rules.Kill && s.State == ssfilter.TimeWait && a.KillTimeWait != "" {
 		return a.KillTimeWait
+	}
+	return a.CannotAny(kind)
+}
+
+// CannotAny says why an action of the kind can be done to no socket here, or "".
+func (a Capabilities) CannotAny(kind *rules.Kind) string {
+	if kind != rules.Kill {
+		return a.Others[kind]
 	}
 	return a.Kill
 }

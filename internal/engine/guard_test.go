@@ -75,11 +75,11 @@ func TestHolders(t *testing.T) {
 func TestCannot(t *testing.T) {
 	capabilities := Capabilities{Kill: "not permitted", KillTimeWait: "too old"}
 	for state, want := range map[ssfilter.State]string{ssfilter.CloseWait: "not permitted", ssfilter.TimeWait: "too old"} {
-		if s := full(state); capabilities.Cannot(&s) != want {
-			t.Errorf("%s: %q, want %q", state, capabilities.Cannot(&s), want)
+		if s := full(state); capabilities.Cannot(rules.Kill, &s) != want {
+			t.Errorf("%s: %q, want %q", state, capabilities.Cannot(rules.Kill, &s), want)
 		}
 	}
-	if s := full(ssfilter.TimeWait); (Capabilities{}).Cannot(&s) != "" {
+	if s := full(ssfilter.TimeWait); (Capabilities{}).Cannot(rules.Kill, &s) != "" {
 		t.Error("nothing is in the way, and it cannot")
 	}
 }

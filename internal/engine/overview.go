@@ -29,7 +29,7 @@ type Overview struct {
 	Failing            bool          // scans fail, and not just one did
 	Stretched          bool          // Interval is so much above Wanted that it was said
 	Left               int           // sockets that the last scans had no room for
-	CannotKill         string        // why sockets cannot be destroyed; empty: they can
+	Capabilities       Capabilities  // as it is known by now
 	WalkHangs          bool          // a walk through /proc takes long
 	Spins              []spin.Spin   // what the kills of rules have done to holders
 }
@@ -108,7 +108,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(s.states),
-		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), CannotKill: e.capabilities.Kill, WalkHangs: e.lookups.hangs, Spins: e.usages.All(),
+		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), Capabilities: e.capabilities, WalkHangs: e.lookups.hangs, Spins: e.usages.All(),
 	}
 	for c, wanted := range e.program.gaps {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // holderSpins is the name under which it is counted that a socket is left alone
@@ -56,7 +57,7 @@ func (e *Engine) revalidate(p spin.Process, now sock.Instant) {
 	}
 }
 
-// kills reports whether the rule has the socket killed, and not only says so.
-func (e *Engine) kills(r *ruleState, s *sock.Socket) bool {
-	return !r.DryRun && e.capabilities.Cannot(s) == ""
+// kills reports whether the action takes the socket, and not only says so.
+func (e *Engine) kills(r *ruleState, a *rules.Action, s *sock.Socket) bool {
+	return !r.DryRun && e.capabilities.Cannot(a.Kind, s) == ""
 }

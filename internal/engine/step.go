@@ -31,6 +31,8 @@ type Capabilities struct {
 	Kill         string // why sockets cannot be destroyed; empty: they can
 	KillTimeWait string // the same for TIME_WAIT
 	KillOrphan   string // the same for sockets that their program has closed
+
+	Others map[*rules.Kind]string // the same for other kinds of actions; absent: they can be done
 }
 
 // Restored says what an earlier run remembered of sockets and groups, and which
@@ -161,6 +163,7 @@ type Action struct {
 	Result     Result // empty in Plan.Act
 	DryRun     bool
 	Reason     string
+	Options    map[string]any // the rule's, that no other kind has
 	Socket     sock.Socket
 	InStateFor time.Duration
 	IdleFor    time.Duration

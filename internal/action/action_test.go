@@ -1,4 +1,4 @@
-package act
+package action
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // kernel answers each destroy, and writes down what it was told.
@@ -45,8 +46,9 @@ const (
 
 var errSilent = errors.New("no answer")
 
-func killer(k kernel, now sock.Instant) *Killer {
-	return &Killer{
+func killer(k kernel, now sock.Instant) *Executor {
+	return &Executor{
+		Kinds:  Kinds(),
 		Kernel: k, Intents: intents{k.diary}, Now: func() sock.Instant { return now }, Ruled: func() sock.Instant { return 0 },
 		Recheck: func(a *engine.Action, answer *sock.Answer) string {
 			switch {
@@ -81,7 +83,7 @@ func (i intents) Intend(actions []engine.Action) {
 func actions(n int) []engine.Action {
 	all := make([]engine.Action, n)
 	for i := range all {
-		all[i].Socket.ID.Cookie = uint64(i + 1)
+		all[i].Kind, all[i].Socket.ID.Cookie = rules.Kill, uint64(i+1)
 	}
 	return all
 }
@@ -119,7 +121,7 @@ func TestOutcomes(t *testing.T) {
 				test.want[i].Act.Seq = uint64(1001 + i)
 			}
 			compare := cmp.Options{
-				cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) }),
+				cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) || errors.Is(b, a) }),
 				cmp.Comparer(func(a, b sock.Answer) bool { return a.ID == b.ID }),
 				cmp.Comparer(func(a, b engine.Action) bool {
 					return a.Socket.ID == b.Socket.ID && a.Seq == b.Seq
@@ -173,7 +175,7 @@ func TestLastAnswer(t *testing.T) {
 	}}, 42)
 	all := make([]engine.Action, 0, 7)
 	for _, cookie := range []uint64{ended, 1, silent, awake, 2, awake, 3} {
-		all = append(all, engine.Action{Socket: sock.Socket{ID: sock.ID{Cookie: cookie}}})
+		all = append(all, engine.Action{Kind: rules.Kill, Socket: sock.Socket{ID: sock.ID{Cookie: cookie}}})
 	}
 	var got []string
 	for _, o := range k.Do(all) {

@@ -1,7 +1,7 @@
-// Package act does what was decided: it writes down the intent, asks the kernel
-// for the socket once more, tells it to destroy what is still as it was decided,
-// and says how that went.
-package act
+// Package action is what can be done: one file for each kind of action, a table of
+// them, and the executor, which records the intent, asks the kernel for the socket
+// once more, and does what still stands.
+package action
 
 import (
 	"errors"
@@ -12,7 +12,32 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
+
+// Kind is one kind of action.
+type Kind struct {
+	*rules.Kind // what the rules file knows of it
+
+	// Do does it to one socket. The error is the kernel's; it is sock.ErrGone where
+	// there was no such socket, and sock.ErrUnconfirmed where its answer was lost. That
+	// the socket is gone after a destructive action, the engine sees for itself. Nil:
+	// it is done once it is said.
+	Do func(k Kernel, a *engine.Action) error
+}
+
+// Kinds are the kinds of actions that sockdog knows. A new one is a file of its own
+// and a line here.
+func Kinds() []*Kind { return []*Kind{kill, alert, log} }
+
+// InRules are the kinds as the rules file knows them.
+func InRules(kinds []*Kind) []*rules.Kind {
+	all := make([]*rules.Kind, len(kinds))
+	for i, k := range kinds {
+		all[i] = k.Kind
+	}
+	return all
+}
 
 // Kernel is the kernel's side: the last question, and SOCK_DESTROY, which returns
 // one error for each id: nil where the kernel did it, sock.ErrGone,
@@ -32,8 +57,9 @@ type Intents interface {
 // doubt.
 const recordBatch = 128
 
-// Killer destroys sockets. It is not for concurrent use.
-type Killer struct {
+// Executor does actions. It is not for concurrent use.
+type Executor struct {
+	Kinds   []*Kind
 	Kernel  Kernel
 	Intents Intents
 	// Recheck decides again by the last answer, and says why an action must not be
@@ -43,61 +69,57 @@ type Killer struct {
 	// RulesChanged is when the present rules came: what was decided before that is not done.
 	Ruled func() sock.Instant
 
-	ids      []sock.ID
-	answers  []sock.Answer
-	outcomes []error
+	ids     []sock.ID
+	answers []sock.Answer
 }
 
 // Do does the actions in their order and returns the outcome of each. Each socket is
 // asked for and destroyed by itself: one that comes alive between the last answer
 // about it and its destruction dies all the same.
-func (k *Killer) Do(actions []engine.Action) []engine.Outcome {
+func (x *Executor) Do(actions []engine.Action) []engine.Outcome {
 	outcomes := make([]engine.Outcome, 0, len(actions))
 	for recorded := range slices.Chunk(actions, recordBatch) {
-		k.Intents.Intend(recorded)
+		x.Intents.Intend(recorded)
 		for i := range recorded {
-			outcomes = append(outcomes, k.kill(&recorded[i]))
+			outcomes = append(outcomes, x.do(&recorded[i]))
 		}
 	}
 	return outcomes
 }
 
-// kill asks for a socket and destroys it, if it is still as it was decided.
-func (k *Killer) kill(a *engine.Action) (o engine.Outcome) {
-	k.ids = append(k.ids[:0], a.Socket.ID)
-	WhileFresh(k.Now, func() {
-		k.answers, _ = k.Kernel.Lookup(k.ids, k.answers)
-		o = k.judge(a, &k.answers[0])
+// do asks for a socket and does the action to it, if it is still as it was decided.
+func (x *Executor) do(a *engine.Action) (o engine.Outcome) {
+	x.ids = append(x.ids[:0], a.Socket.ID)
+	WhileFresh(x.Now, func() {
+		x.answers, _ = x.Kernel.Lookup(x.ids, x.answers)
+		o = x.judge(a, &x.answers[0])
 	})
 	if o.Err != nil || o.Changed != "" {
 		return o
 	}
-	errs, err := k.Kernel.Destroy(k.ids, k.outcomes[:0])
-	k.outcomes = errs
-	o.At, o.Err, o.Unsure = k.Now(), err, true
-	if len(errs) > 0 {
-		o.Err = errs[0]
-		o.Gone = errors.Is(o.Err, sock.ErrGone)
-		o.Denied = errors.Is(o.Err, unix.EPERM)
-		o.Never = o.Denied || errors.Is(o.Err, unix.EOPNOTSUPP)
-		o.Unsure = errors.Is(o.Err, sock.ErrUnconfirmed)
-	}
+	kind := x.Kinds[slices.IndexFunc(x.Kinds, func(k *Kind) bool { return k.Kind == a.Kind })]
+	o.Err = kind.Do(x.Kernel, a)
+	o.At = x.Now()
+	o.Gone = errors.Is(o.Err, sock.ErrGone)
+	o.Denied = errors.Is(o.Err, unix.EPERM)
+	o.Never = o.Denied || errors.Is(o.Err, unix.EOPNOTSUPP)
+	o.Unsure = errors.Is(o.Err, sock.ErrUnconfirmed)
 	return o
 }
 
 // judge is the outcome of an action by the last answer about its socket, without
 // Err and Changed where it is to be done.
-func (k *Killer) judge(a *engine.Action, answer *sock.Answer) engine.Outcome {
-	o := engine.Outcome{Act: *a, At: k.Now()}
+func (x *Executor) judge(a *engine.Action, answer *sock.Answer) engine.Outcome {
+	o := engine.Outcome{Act: *a, At: x.Now()}
 	switch {
 	case answer.Err != nil:
 		o.Err = answer.Err // the error of the connection stands in the answers that it cost
 	case answer.Gone:
 		o.Gone, o.Err = true, sock.ErrGone
-	case a.Decided < k.Ruled():
+	case a.Decided < x.Ruled():
 		o.Changed, o.Last = "new rules came first", *answer
 	default:
-		if o.Changed = k.Recheck(a, answer); o.Changed != "" {
+		if o.Changed = x.Recheck(a, answer); o.Changed != "" {
 			o.Last = *answer
 		}
 	}
