@@ -4,13 +4,16 @@ import (
 	"slices"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // act is one entry of then as it stands in the file.
 type act struct {
 	Action
 	at      *yaml.Node // its name
-	given   given
+	given   document.Given
 	options *yaml.Node
 
 	summary, description *yaml.Node // of an alert
@@ -24,66 +27,54 @@ func (a *act) destroys() bool { return a.Kind != nil && a.Kind.Destructive }
 var unsupported = []string{"shutdown", "exec", "signal", "sysctl"}
 
 // then is one entry: the name of an action, or a mapping from it to its options.
-var then = value[act]{
-	read: func(p *parser, n *yaml.Node) act {
-		if n = p.resolve(n); n == nil {
+func then(kinds []*Kind) document.Value[act] {
+	return func(r *document.Reader, n *yaml.Node) act {
+		if n = r.Resolve(n); n == nil {
 			return act{}
 		}
 		a := act{at: n}
 		switch n.Kind {
 		case yaml.SequenceNode:
-			p.report(n, "an action belongs here, not a list within the list")
+			r.Report(n, "an action belongs here, not a list within the list")
 			return a
 		case yaml.MappingNode:
-			entries := p.entries(n, 0)
+			entries := r.Entries(n, 0)
 			if len(entries) != 1 {
-				p.report(n, "an action is one name with its options: begin each with a \"- \" of its own")
+				r.Report(n, "an action is one name with its options: begin each with a \"- \" of its own")
 				return a
 			}
-			a.at, a.options = entries[0].key, entries[0].value
+			a.at, a.options = entries[0].Key, entries[0].Value
 		}
-		p.readAction(&a)
+		readAction(r, &a, kinds)
 		return a
-	},
-	schema: thenSchema(builtInKinds),
+	}
 }
 
-func (p *parser) readAction(a *act) {
+func readAction(r *document.Reader, a *act, kinds []*Kind) {
 	var names []string
-	for _, k := range p.kinds {
+	for _, k := range kinds {
 		names = append(names, k.Name)
 		if k.Name != a.at.Value {
 			continue
 		}
 		a.Kind = k
 		switch {
-		case a.options != nil && isNull(target(a.options)):
-			p.report(a.options, "nothing follows the colon: write - %s alone, or give its options", a.at.Value)
+		case a.options != nil && document.IsNull(document.Target(a.options)):
+			r.Report(a.options, "nothing follows the colon: write - %s alone, or give its options", a.at.Value)
 		case a.options != nil:
-			a.given = readMapping(p, a.options, k.options(), a)
+			a.given = document.ReadMapping(r, a.options, k.options(), a)
 		}
 		return
 	}
 	if slices.Contains(unsupported, a.at.Value) {
-		p.report(a.at, "%s is not supported yet", a.at.Value)
+		r.Report(a.at, "%s is not supported yet", a.at.Value)
 		return
 	}
-	for _, k := range p.kinds {
-		if slices.Contains(k.options().accepted(), a.at.Value) {
-			p.report(a.at, "%s is an option of %s, and no action: write - %s: {%[1]s: ...}", a.at.Value, phrase(k.Name), phrase(k.Name))
+	for _, k := range kinds {
+		if slices.Contains(k.options().Accepted(), a.at.Value) {
+			r.Report(a.at, "%s is an option of %s, and no action: write - %s: {%[1]s: ...}", a.at.Value, k, k)
 			return
 		}
 	}
-	p.report(a.at, "%s", unknown("action", a.at.Value, "then", names))
-}
-
-func thenSchema(kinds []*Kind) schema {
-	withOptions := schema{}
-	for _, k := range kinds {
-		withOptions[k.Name] = k.options().schema()
-	}
-	return schema{"anyOf": []schema{
-		{"enum": kinds},
-		{"type": "object", "properties": withOptions, "additionalProperties": false, "minProperties": 1, "maxProperties": 1},
-	}}
+	r.Report(a.at, "%s", message.Unknown("action", a.at.Value, "then", names))
 }

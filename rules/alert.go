@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // Notice is what an alert action says, and to whom.
@@ -28,16 +30,14 @@ type AlertOptions struct {
 // defaultKeepFiringFor is for a rule that also acts.
 const defaultKeepFiringFor = 5 * time.Minute
 
-var alertTable = table[act]{what: "alert", keys: []key[act]{
-	field("to", "receivers by name; absent: all of them", anyOf(text), func(a *act) *[]string { return &a.alert().To }),
-	field("severity", "the label severity; absent: warning", labelValue, func(a *act) *string { return &a.alert().Severity }),
-	field("summary", "a template of one line; absent: sockdog's own words", templateText, func(a *act) **yaml.Node { return &a.summary }),
-	field("description", "a template of more than that", templateText, func(a *act) **yaml.Node { return &a.description }),
-	field("labels", "more labels of the alert; never a measured value", labels, func(a *act) *map[string]string { return &a.alert().Labels }),
-	field("keep_firing_for", "how long the alert goes on after its group has ended; absent: 5m where the rule also acts, else not at all",
-		duration, func(a *act) *time.Duration { return &a.alert().KeepFiringFor }),
-	field("after", "alert that long after the group fired, if it still does",
-		duration, func(a *act) *time.Duration { return &a.After }),
+var alertTable = document.Table[act]{What: "alert", Keys: []document.Key[act]{
+	document.Field("to", document.AnyOf(document.Text), func(a *act) *[]string { return &a.alert().To }),
+	document.Field("severity", labelValue, func(a *act) *string { return &a.alert().Severity }),
+	document.Field("summary", templateText, func(a *act) **yaml.Node { return &a.summary }),
+	document.Field("description", templateText, func(a *act) **yaml.Node { return &a.description }),
+	document.Field("labels", labels, func(a *act) *map[string]string { return &a.alert().Labels }),
+	document.Field("keep_firing_for", duration, func(a *act) *time.Duration { return &a.alert().KeepFiringFor }),
+	document.Field("after", duration, func(a *act) *time.Duration { return &a.After }),
 }}
 
 // alert is the notice that the options of an alert are read into.
@@ -48,38 +48,26 @@ func (a *act) alert() *AlertOptions {
 	return a.Alert
 }
 
-var (
-	labelNames   = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
-	takenLabels  = []string{"alertname", "instance"}
-	labelValue   = scalar("text", schema{"type": []string{"string", "number", "boolean"}}, checkLabelValue)
-	labelsSchema = schema{"type": "object", "propertyNames": schema{"pattern": labelNames.String()},
-		"additionalProperties": schema{"type": []string{"string", "number", "boolean"}}}
-)
-
-func checkLabelValue(text string) (string, error) {
+var labelValue = document.Scalar("text", func(text string) (string, error) {
 	if text == "" || len(text) > 500 {
-		return "", errorf("a label's value is 1 to 500 characters long")
+		return "", message.Errorf("a label's value is 1 to 500 characters long")
 	}
 	return text, nil
-}
+})
 
 // labels is a mapping from the names of labels to their values.
-var labels = value[map[string]string]{
-	read: func(p *parser, n *yaml.Node) map[string]string {
-		all := map[string]string{}
-		for _, e := range p.named(n, "labels") {
-			name := e.key.Value
-			switch {
-			case !labelNames.MatchString(name):
-				p.report(e.key, "%q is not the name of a label: write letters, digits and _, and no digit first", name)
-			case slices.Contains(takenLabels, name):
-				p.report(e.key, "sockdog sets the label %s itself", name)
-			}
-			all[name] = labelValue.read(p, e.value)
+func labels(r *document.Reader, n *yaml.Node) map[string]string {
+	all := map[string]string{}
+	for _, e := range r.Named(n, "labels") {
+		switch name := e.Key.Value; {
+		case !document.IsIdentifier(name):
+			r.Report(e.Key, "%q is not the name of a label: write letters, digits and _, and no digit first", name)
+		case name == "alertname" || name == "instance":
+			r.Report(e.Key, "sockdog sets the label %s itself", name)
 		}
-		return all
-	},
-	schema: labelsSchema,
+		all[e.Key.Value] = labelValue(r, e.Value)
+	}
+	return all
 }
 
 // checkAlerts checks the alerts of all rules, which may stand before the receivers.
@@ -88,13 +76,13 @@ func (p *parser) checkAlerts(f *file) {
 	var names []string
 	for _, r := range f.receivers {
 		known[r.Name] = true
-		if ruleNames.MatchString(r.Name) { // a URL in the place of a name is not repeated
+		if document.IsName(r.Name) { // a URL in the place of a name is not repeated
 			names = append(names, r.Name)
 		}
 	}
 	for _, d := range f.rules {
 		if d.Labels["severity"] != "" {
-			p.report(d.given["labels"], "the severity is an option of each alert: write it there")
+			p.Report(d.given["labels"], "the severity is an option of each alert: write it there")
 		}
 		p.checkLabels(d, d.Labels, d.given["labels"])
 		destroys := slices.ContainsFunc(d.then, func(a act) bool { return a.destroys() })
@@ -105,7 +93,7 @@ func (p *parser) checkAlerts(f *file) {
 				continue
 			}
 			p.checkAlert(d, a, known, names)
-			if destroys && !a.given.has("keep_firing_for") {
+			if destroys && !a.given.Has("keep_firing_for") {
 				a.Alert.KeepFiringFor = defaultKeepFiringFor
 			}
 			p.checkTwin(d, a, twins)
@@ -119,21 +107,21 @@ func (p *parser) checkAlert(d *draft, a *act, known map[string]bool, names []str
 	notice := a.alert()
 	for _, name := range notice.To {
 		if !known[name] {
-			p.report(a.given.at("to", a.at), "%s", unknown("receiver", name, "receivers", names))
+			p.Report(cmp.Or(a.given["to"], a.at), "%s", message.Unknown("receiver", name, "receivers", names))
 		}
 	}
-	if len(known) == 0 && !a.given.has("to") {
-		p.report(a.at, "there is nobody to alert: the file has no receivers")
+	if len(known) == 0 && !a.given.Has("to") {
+		p.Report(a.at, "there is nobody to alert: the file has no receivers")
 	}
 	if notice.Labels["severity"] != "" {
-		p.report(a.given["labels"], "severity is an option beside labels, not one of them")
+		p.Report(a.given["labels"], "severity is an option beside labels, not one of them")
 	}
 	p.checkLabels(d, notice.Labels, a.given["labels"])
-	notice.Summary, notice.Description = p.message(d, a.summary), p.message(d, a.description)
-	if a.After > 0 && !d.given.has("when") {
-		p.report(a.given["after"], "after counts from when a group fires: it needs when")
+	notice.Summary, notice.Description = p.alertTemplate(d, a.summary), p.alertTemplate(d, a.description)
+	if a.After > 0 && !d.given.Has("when") {
+		p.Report(a.given["after"], "after counts from when a group fires: it needs when")
 	}
-	if !a.given.has("severity") {
+	if !a.given.Has("severity") {
 		notice.Severity = "warning"
 	}
 }
@@ -171,23 +159,15 @@ func (p *parser) checkTwin(d *draft, a *act, twins map[string]*twin) {
 	}
 	t.any = cmp.Or(t.any, a)
 	if other != nil {
-		p.report(a.at, "this alert has the labels of the one on line %d, and both go to one receiver, which could not tell them apart: give it another severity or a label of its own", other.at.Line)
+		p.Report(a.at, "this alert has the labels of the one on line %d, and both go to one receiver, which could not tell them apart: give it another severity or a label of its own", other.at.Line)
 	}
 }
 
 // checkLabels refuses a label that the group has by itself.
 func (p *parser) checkLabels(d *draft, labels map[string]string, at *yaml.Node) {
 	for _, k := range d.groupBy {
-		if labels[string(k.value)] != "" {
-			p.report(at, "the label %s is the group's own, by group_by: choose another name", k.value)
+		if labels[string(k.Value)] != "" {
+			p.Report(at, "the label %s is the group's own, by group_by: choose another name", k.Value)
 		}
 	}
-}
-
-// at is where the key stands, or n where it does not.
-func (g given) at(name string, n *yaml.Node) *yaml.Node {
-	if g.has(name) {
-		return g[name]
-	}
-	return n
 }

@@ -67,14 +67,6 @@ func (b *Body) Render(n *Notification) ([]byte, error) {
 	return compact.Bytes(), nil
 }
 
-// bodyText is the text of a body.
-var bodyText = value[*yaml.Node]{
-	read: templateText.read,
-	schema: schema{"type": "string", "minLength": 1, "maxLength": templates.MaxBytes, "examples": []string{
-		`{"text": {{json .Text}}}`,
-	}},
-}
-
 // body reads the body of a webhook.
 func (p *parser) body(n *yaml.Node) *Body {
 	if n == nil {

@@ -17,3 +17,10 @@ func Default() *Set {
 	}
 	return set
 }
+
+//go:embed schema.json
+var schema string
+
+// Schema returns the JSON Schema (draft 2020-12) of the rules file. It knows names and
+// forms; what the keys of a rule demand of each other only Parse knows.
+func Schema() []byte { return []byte(schema) }

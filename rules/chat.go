@@ -2,9 +2,13 @@ package rules
 
 import (
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // service is one that is known by its host.
@@ -79,15 +83,12 @@ func holdsSecret(u *url.URL) bool {
 		}
 	}
 	for part := range strings.SplitSeq(u.Path, "/") {
-		if len(part) >= 16 && tokenChars.MatchString(part) && slices.ContainsFunc(strings.FieldsFunc(part, isJoint), random) {
+		if len(part) >= 16 && document.Only(part, document.Letters+document.Digits+"_-") && slices.ContainsFunc(strings.FieldsFunc(part, isJoint), random) {
 			return true
 		}
 	}
 	return false
 }
-
-// tokenChars are what tokens are made of.
-var tokenChars = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // isJoint reports whether a character joins words.
 func isJoint(r rune) bool { return r == '-' || r == '_' }
@@ -106,4 +107,41 @@ func digits(text string) (n int) {
 		}
 	}
 	return n
+}
+
+// lintReceiver warns of secrets and trust that are given away, and of messages that
+// will be refused.
+func (p *parser) lintReceiver(a *address) {
+	for _, name := range []string{"url", "urls"} {
+		if a.given.Wrote(name) {
+			p.lintURLs(a, a.given[name])
+		}
+	}
+	for _, h := range a.headers {
+		if h.Text != "" && strings.EqualFold(h.name, "Authorization") {
+			p.Report(h.at, "whoever reads this file reads the secret: name a file in header_files, or a variable in header_env")
+		}
+	}
+	if a.TLS.InsecureSkipVerify {
+		p.Report(a.tlsGiven["insecure_skip_verify"], "any certificate is taken: whoever answers gets the alerts and the credentials; ca_file trusts one authority instead")
+	}
+}
+
+// lintURLs warns of what is wrong with one of the URLs, once of each kind.
+func (p *parser) lintURLs(a *address, at *yaml.Node) {
+	misfit, secret := false, false
+	for _, s := range a.URLs {
+		u, err := url.Parse(s.Text)
+		if err != nil {
+			continue // reported
+		}
+		if what := a.Misfit(u); what != "" && !misfit {
+			misfit = true
+			p.Report(at, "%s", message.Phrase(what))
+		}
+		if holdsSecret(u) && !secret {
+			secret = true
+			p.Report(at, "whoever reads this file can post to this URL, which holds a secret: put it into a file that url_file names, or a variable that url_env names")
+		}
+	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the golden files and the schema anew")
+var update = flag.Bool("update", false, "write the golden files anew")
 
 // golden compares got with the file, or writes it.
 func golden(t *testing.T, path string, got []byte) {

@@ -11,6 +11,8 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -30,17 +32,14 @@ const (
 // laterGroupKeys need to know who holds each socket, or watch other namespaces.
 var laterGroupKeys = []string{"process", "pid", "unit", "container", "pod", "netns"}
 
-var groupKeyWords = oneOf("group_by", ByDst, ByDport, BySrc, BySport, ByState, ByUser)
+var groupKeyWords = document.OneOf("group_by", ByDst, ByDport, BySrc, BySport, ByState, ByUser)
 
-var groupKeyOf = value[GroupKey]{
-	read: func(p *parser, n *yaml.Node) GroupKey {
-		if s := target(n); s.Kind == yaml.ScalarNode && slices.Contains(laterGroupKeys, s.Value) {
-			p.report(n, "group_by: %s is not supported yet", s.Value)
-			return ""
-		}
-		return groupKeyWords.read(p, n)
-	},
-	schema: groupKeyWords.schema,
+func groupKey(r *document.Reader, n *yaml.Node) GroupKey {
+	if s := document.Target(n); s.Kind == yaml.ScalarNode && slices.Contains(laterGroupKeys, s.Value) {
+		r.Report(n, "group_by: %s is not supported yet", s.Value)
+		return ""
+	}
+	return groupKeyWords(r, n)
 }
 
 // Metric is what a condition measures of a group of sockets.
@@ -95,17 +94,14 @@ func (c Condition) String() string {
 	return fmt.Sprintf("%s %s %s%s", c.Metric, c.Op, strconv.FormatFloat(c.Number, 'f', -1, 64), c.Metric.Unit())
 }
 
-var condition = scalar("a condition such as count > 20000", schema{
-	"type": "string", "pattern": `^(count|growth|port_usage|backlog_usage) *(<=|>=|!=|==|<|>|=) *(0|[1-9][0-9]*)(\.[0-9]+)? *(%|/m)?$`,
-	"examples": []string{"count > 20000", "growth > 10/m", "port_usage > 80%"},
-}, parseCondition)
+var condition = document.Scalar("a condition such as count > 20000", parseCondition)
 
 // parseCondition reads METRIC OP NUMBER, with the metric's unit.
 func parseCondition(text string) (Condition, error) {
 	at := strings.IndexAny(text, comparing)
 	name := strings.TrimSpace(text[:max(at, 0)])
-	if at < 0 || name == "" || isNumber(name) || strings.ContainsAny(name, " \t") {
-		return Condition{}, errorf("%q is not a condition: write a metric, an operator and a number, such as count > 20000", text)
+	if at < 0 || name == "" || document.IsNumber(name) || strings.ContainsAny(name, " \t") {
+		return Condition{}, message.Errorf("%q is not a condition: write a metric, an operator and a number, such as count > 20000", text)
 	}
 	if name == "fd_usage" {
 		return Condition{}, errors.New("fd_usage is not supported yet")
@@ -117,7 +113,7 @@ func parseCondition(text string) (Condition, error) {
 		}
 		names = append(names, string(m.name))
 	}
-	return Condition{}, unknown("metric", name, "a condition", names)
+	return Condition{}, message.Unknown("metric", name, "a condition", names)
 }
 
 // parse reads what follows the metric's name.
@@ -135,17 +131,18 @@ func (m metric) parse(text string) (Condition, error) {
 	digits, found := strings.CutSuffix(number, m.unit)
 	digits = strings.TrimSpace(digits)
 	switch {
-	case !found || !decimal.MatchString(digits):
-		return Condition{}, errorf("%q is no %s: write %s, such as %s", number, m.measure, m.form, m.example)
-	case leadingZero(digits):
-		return Condition{}, errManyWays(digits)
+	case !found || !document.IsDecimal(digits):
+		return Condition{}, message.Errorf("%q is no %s: write %s, such as %s", number, m.measure, m.form, m.example)
+	}
+	if err := document.Ambiguous(digits); err != nil {
+		return Condition{}, err
 	}
 	n, err := strconv.ParseFloat(digits, 64)
 	if err != nil || n > m.most {
-		return Condition{}, errorf("%s is out of range: %s is at most %.0f%s", number, m.name, m.most, m.unit)
+		return Condition{}, message.Errorf("%s is out of range: %s is at most %.0f%s", number, m.name, m.most, m.unit)
 	}
 	if m.name == Count && n != math.Trunc(n) {
-		return Condition{}, errorf("%s is not a whole number of sockets", number)
+		return Condition{}, message.Errorf("%s is not a whole number of sockets", number)
 	}
 	return Condition{Metric: m.name, Op: op, Number: n}, nil
 }
@@ -158,7 +155,7 @@ type span struct {
 
 // spanOf is where all conditions on a metric hold that is no less than least. One
 // with != counts only where it leaves nothing.
-func spanOf(conditions []placed[Condition], m Metric, least float64) span {
+func spanOf(conditions []document.Placed[Condition], m Metric, least float64) span {
 	s := span{least: least, most: math.Inf(1)}
 	for _, known := range metrics {
 		if known.name == m {
@@ -166,7 +163,7 @@ func spanOf(conditions []placed[Condition], m Metric, least float64) span {
 		}
 	}
 	for _, c := range conditions {
-		c := c.value
+		c := c.Value
 		if c.Metric != m || c.Op == NotEqual {
 			continue
 		}
@@ -190,7 +187,7 @@ func spanOf(conditions []placed[Condition], m Metric, least float64) span {
 		}
 	}
 	for _, c := range conditions {
-		c := c.value
+		c := c.Value
 		if c.Metric == m && c.Op == NotEqual && s.least == c.Number && s.most == c.Number {
 			s.above = true
 		}
@@ -205,35 +202,35 @@ func (s span) empty() bool {
 
 // checkGroups holds a rule about groups to what its keys demand of each other,
 // and a rule about single sockets to having none of them.
-func (p *parser) checkGroups(d *draft) {
-	d.when, d.until = p.few(d.when), p.few(d.until)
+func checkGroups(r *document.Reader, d *draft) {
+	d.when, d.until = few(r, d.when), few(r, d.until)
 	seen := map[GroupKey]bool{}
-	d.groupBy = slices.DeleteFunc(d.groupBy, func(k placed[GroupKey]) bool {
-		again := seen[k.value]
-		seen[k.value] = true
-		if again && k.value != "" && d.given.has("when") {
-			p.report(k.at, "group_by names %s twice: remove one", k.value)
+	d.groupBy = slices.DeleteFunc(d.groupBy, func(k document.Placed[GroupKey]) bool {
+		again := seen[k.Value]
+		seen[k.Value] = true
+		if again && k.Value != "" && d.given.Has("when") {
+			r.Report(k.At, "group_by names %s twice: remove one", k.Value)
 		}
 		return again
 	})
-	if !d.given.has("when") {
+	if !d.given.Has("when") {
 		for _, name := range []string{"group_by", "until", "for"} {
 			switch {
-			case !d.given.wrote(name): // a misspelt key has been reported
+			case !d.given.Wrote(name): // a misspelt key has been reported
 			case name == "for":
-				p.report(d.given[name], "for needs when, a condition on groups of sockets: how long a single socket must be stuck is said in match, by in_state_for, idle_for or stalled_for")
+				r.Report(d.given[name], "for needs when, a condition on groups of sockets: how long a single socket must be stuck is said in match, by in_state_for, idle_for or stalled_for")
 			default:
-				p.report(d.given[name], "%s needs when: without it the rule is about single sockets, not groups", name)
+				r.Report(d.given[name], "%s needs when: without it the rule is about single sockets, not groups", name)
 			}
 		}
 		return
 	}
 	for _, m := range metrics {
-		p.checkHolds(d.when, m.name, d.least(m.name), "when can never hold: no value of %s satisfies %s")
-		p.checkHolds(d.until, m.name, 0, "until can never hold, and the group would fire for ever: no value of %s satisfies %s")
+		checkHolds(r, d.when, m.name, d.least(m.name), "when can never hold: no value of %s satisfies %s")
+		checkHolds(r, d.until, m.name, 0, "until can never hold, and the group would fire for ever: no value of %s satisfies %s")
 	}
-	p.checkOverlap(d)
-	p.checkMetrics(d)
+	checkOverlap(r, d)
+	checkMetrics(r, d)
 }
 
 // mostConditions is how many conditions when and until may hold: each is compared with
@@ -241,11 +238,11 @@ func (p *parser) checkGroups(d *draft) {
 const mostConditions = 16
 
 // few returns the conditions, and reports that there are too many.
-func (p *parser) few(conditions []placed[Condition]) []placed[Condition] {
+func few(r *document.Reader, conditions []document.Placed[Condition]) []document.Placed[Condition] {
 	if len(conditions) <= mostConditions {
 		return conditions
 	}
-	p.report(conditions[mostConditions].at, "this is one condition too many: a list holds up to %d", mostConditions)
+	r.Report(conditions[mostConditions].At, "this is one condition too many: a list holds up to %d", mostConditions)
 	return conditions[:mostConditions]
 }
 
@@ -253,10 +250,10 @@ func (p *parser) few(conditions []placed[Condition]) []placed[Condition] {
 // properties is there while a socket has them, and a while longer where what is
 // measured is not of the sockets of this instant alone.
 func (d *draft) least(m Metric) float64 {
-	beyond := func(c placed[Condition]) bool {
-		return c.value.Metric == "" || c.value.Metric == Growth || c.value.Metric == PortUsage
+	beyond := func(c document.Placed[Condition]) bool {
+		return c.Value.Metric == "" || c.Value.Metric == Growth || c.Value.Metric == PortUsage
 	}
-	if m == Count && d.given.has("group_by") && !slices.ContainsFunc(d.when, beyond) {
+	if m == Count && d.given.Has("group_by") && !slices.ContainsFunc(d.when, beyond) {
 		return 1
 	}
 	return 0
@@ -264,18 +261,18 @@ func (d *draft) least(m Metric) float64 {
 
 // checkHolds reports the first condition on a metric that leaves it no value, by
 // itself or together with those before it.
-func (p *parser) checkHolds(conditions []placed[Condition], m Metric, least float64, format string) {
+func checkHolds(r *document.Reader, conditions []document.Placed[Condition], m Metric, least float64, format string) {
 	for i, c := range conditions {
-		if c.value.Metric != m || !spanOf(conditions[:i+1], m, least).empty() {
+		if c.Value.Metric != m || !spanOf(conditions[:i+1], m, least).empty() {
 			continue
 		}
 		switch {
 		case !spanOf(conditions[i:i+1], m, least).empty():
-			p.report(c.at, format, m, "both this and what stands before it")
+			r.Report(c.At, format, m, "both this and what stands before it")
 		case spanOf(conditions[i:i+1], m, 0).empty():
-			p.report(c.at, format, m, "this")
+			r.Report(c.At, format, m, "this")
 		default:
-			p.report(c.at, "when can never hold: a group without sockets is none, so that its count is 1 or more; leave out group_by to hear of too few")
+			r.Report(c.At, "when can never hold: a group without sockets is none, so that its count is 1 or more; leave out group_by to hear of too few")
 		}
 		return
 	}
@@ -283,9 +280,9 @@ func (p *parser) checkHolds(conditions []placed[Condition], m Metric, least floa
 
 // checkOverlap refuses an until that holds wherever when does: the group would
 // end as soon as it fired.
-func (p *parser) checkOverlap(d *draft) {
+func checkOverlap(r *document.Reader, d *draft) {
 	if d.untilCovers() {
-		p.report(d.given["until"], "until holds wherever when does: a group would end as soon as it fired; write until for when it is over, such as a lower threshold")
+		r.Report(d.given["until"], "until holds wherever when does: a group would end as soon as it fired; write until for when it is over, such as a lower threshold")
 	}
 }
 
@@ -293,7 +290,7 @@ func (p *parser) checkOverlap(d *draft) {
 func (d *draft) untilCovers() bool {
 	inside := len(d.until) > 0
 	for _, c := range d.until {
-		c := c.value
+		c := c.Value
 		when, until := spanOf(d.when, c.Metric, d.least(c.Metric)), spanOf(d.until, c.Metric, 0)
 		inside = inside && c.Metric != "" && c.Op != NotEqual && !when.empty() && until.least <= when.least && when.most <= until.most &&
 			!(until.above && until.least == when.least && !when.above) && !(until.below && until.most == when.most && !when.below)
@@ -310,19 +307,19 @@ func (d *draft) untilMeets() bool {
 
 // untilEmpty reports whether until holds where there is no socket.
 func (d *draft) untilEmpty() bool {
-	return !slices.ContainsFunc(d.until, func(c placed[Condition]) bool { return c.value.Metric != "" && !c.value.Holds(0) })
+	return !slices.ContainsFunc(d.until, func(c document.Placed[Condition]) bool { return c.Value.Metric != "" && !c.Value.Holds(0) })
 }
 
 // readable reports whether all of the conditions could be read.
-func readable(conditions []placed[Condition]) bool {
-	return !slices.ContainsFunc(conditions, func(c placed[Condition]) bool { return c.value.Metric == "" })
+func readable(conditions []document.Placed[Condition]) bool {
+	return !slices.ContainsFunc(conditions, func(c document.Placed[Condition]) bool { return c.Value.Metric == "" })
 }
 
 // checkMetrics holds the match and group_by of a rule to what its metrics can tell.
-func (p *parser) checkMetrics(d *draft) {
+func checkMetrics(r *document.Reader, d *draft) {
 	seen := map[Metric]bool{}
 	for _, c := range slices.Concat(d.when, d.until) {
-		m := c.value.Metric
+		m := c.Value.Metric
 		if seen[m] {
 			continue
 		}
@@ -330,28 +327,24 @@ func (p *parser) checkMetrics(d *draft) {
 		switch m {
 		case PortUsage:
 			for _, by := range d.groupBy {
-				if k := by.value; k != BySrc && k != ByDst && k != ByDport && k != "" {
-					p.report(by.at, "port_usage is about the local ports towards a peer: group by src, dst and dport, not by %s", k)
+				if k := by.Value; k != BySrc && k != ByDst && k != ByDport && k != "" {
+					r.Report(by.At, "port_usage is about the local ports towards a peer: group by src, dst and dport, not by %s", k)
 				}
 			}
 		case BacklogUsage:
 			for _, s := range d.match {
 				if s.States != 1<<ssfilter.Listening {
-					p.report(s.at, "backlog_usage is about listening sockets: write state: listening here")
+					r.Report(s.at, "backlog_usage is about listening sockets: write state: listening here")
 				}
 			}
 		}
 	}
 }
 
-var groupFields = []key[draft]{
-	field("group_by", "one group for each combination of these: dst, dport, src, sport, state, user; absent: one group",
-		anyOf(withPlace(single(groupKeyOf))), func(d *draft) *[]placed[GroupKey] { return &d.groupBy }),
-	field("when", "conditions on a group, which must all hold: METRIC OP NUMBER, such as count > 20000, growth > 10/m, port_usage > 80%",
-		anyOf(withPlace(condition)), func(d *draft) *[]placed[Condition] { return &d.when }),
-	field("until", "when a firing group ends; absent: when it no longer satisfies when",
-		anyOf(withPlace(condition)), func(d *draft) *[]placed[Condition] { return &d.until }),
-	field("for", "how long when must hold before the group fires",
-		duration, func(d *draft) *time.Duration { return &d.For }),
-	later[draft]("cooldown"),
+var groupFields = []document.Key[draft]{
+	document.Field("group_by", document.AnyOf(document.WithPlace(document.Single(groupKey))), func(d *draft) *[]document.Placed[GroupKey] { return &d.groupBy }),
+	document.Field("when", document.AnyOf(document.WithPlace(condition)), func(d *draft) *[]document.Placed[Condition] { return &d.when }),
+	document.Field("until", document.AnyOf(document.WithPlace(condition)), func(d *draft) *[]document.Placed[Condition] { return &d.until }),
+	document.Field("for", duration, func(d *draft) *time.Duration { return &d.For }),
+	document.Later[draft]("cooldown"),
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/document"
 )
 
 // Kind is one kind of action: its name in then, and what the format holds a rule
@@ -50,35 +52,32 @@ func (k *Kind) String() string { return k.Name }
 func (k *Kind) MarshalText() ([]byte, error) { return []byte(k.Name), nil }
 
 // destructiveKeys are the options of every destructive kind.
-var destructiveKeys = []key[act]{
-	field("limit", "at most so many in any stretch of that length; absent: 1000/1m, or 60/1m where the states include a live one",
-		rate, func(a *act) *Limit { return &a.Limit }),
-	field("order", "whose turn it is when the limit holds sockets back; absent: oldest",
-		oneOf("order", Oldest, Newest), func(a *act) *Order { return &a.Order }),
-	field("after", "act that long after the socket fell due",
-		duration, func(a *act) *time.Duration { return &a.After }),
+var destructiveKeys = []document.Key[act]{
+	document.Field("limit", rate, func(a *act) *Limit { return &a.Limit }),
+	document.Field("order", document.OneOf("order", Oldest, Newest), func(a *act) *Order { return &a.Order }),
+	document.Field("after", duration, func(a *act) *time.Duration { return &a.After }),
 }
 
 // options is the table of what the kind may be given.
-func (k *Kind) options() table[act] {
+func (k *Kind) options() document.Table[act] {
 	if k == Alert {
 		return alertTable
 	}
-	t := table[act]{what: k.Name}
+	t := document.Table[act]{What: k.Name}
 	if k.Destructive {
-		t.keys = append(t.keys, destructiveKeys...)
+		t.Keys = append(t.Keys, destructiveKeys...)
 	}
 	if k == Kill {
-		t.keys = append(t.keys, later[act]("canary"))
+		t.Keys = append(t.Keys, document.Later[act]("canary"))
 	}
 	for _, o := range k.Options {
-		read := scalar(o.Doc, schema{"type": []string{"string", "number", "boolean"}}, o.Read)
-		t.keys = append(t.keys, key[act]{name: o.Name, doc: o.Doc, schema: read.schema, read: func(p *parser, _, n *yaml.Node, a *act) {
+		read := document.Scalar(o.Doc, o.Read)
+		t.Keys = append(t.Keys, document.Func(o.Name, func(r *document.Reader, _, n *yaml.Node, a *act) {
 			if a.Options == nil {
 				a.Options = make(map[string]any)
 			}
-			a.Options[o.Name] = read.read(p, n)
-		}})
+			a.Options[o.Name] = read(r, n)
+		}))
 	}
 	return t
 }

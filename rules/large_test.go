@@ -14,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // shrunk is by how much smaller the files are where the race detector slows everything down.
@@ -24,13 +27,13 @@ var shrunk = 1
 func fill(head string, part func(i int) string, tail string) func(most int) string {
 	return func(most int) string {
 		var b strings.Builder
-		b.Grow(maxBytes)
+		b.Grow(document.MaxBytes)
 		b.WriteString(head)
-		values := countValues(head) + countValues(tail)
+		values := document.CountValues(head) + document.CountValues(tail)
 		for i := 0; ; i++ {
 			next := part(i)
-			values += countValues(next)
-			if b.Len()+len(next)+len(tail) > maxBytes/shrunk || values > most {
+			values += document.CountValues(next)
+			if b.Len()+len(next)+len(tail) > document.MaxBytes/shrunk || values > most {
 				break
 			}
 			b.WriteString(next)
@@ -305,7 +308,7 @@ func judge(text []byte) (problems, warnings Problems, said string) {
 // the decoder takes for a long list, and counts what is allocated: each is of the kind
 // that once took minutes, gigabytes, or said megabytes.
 func TestLargestFilesAreJudged(t *testing.T) {
-	list := []byte("rules: [{name: a, match: {dport: [" + strings.Repeat("1,", maxValues-100) + "]}}]")
+	list := []byte("rules: [{name: a, match: {dport: [" + strings.Repeat("1,", document.MaxValues-100) + "]}}]")
 	judge(list)
 	begun := cpu()
 	judge(list)
@@ -313,7 +316,7 @@ func TestLargestFilesAreJudged(t *testing.T) {
 
 	for name, make := range largest {
 		t.Run(name, func(t *testing.T) {
-			text := []byte(make(maxValues / shrunk))
+			text := []byte(make(document.MaxValues / shrunk))
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			begun := cpu()
@@ -323,11 +326,11 @@ func TestLargestFilesAreJudged(t *testing.T) {
 			if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 128<<20 {
 				t.Errorf("%d bytes are allocated", allocated)
 			}
-			if len(problems) > maxProblems || len(warnings) > maxProblems || len(said) > 200_000 {
+			if len(problems) > document.MaxProblems || len(warnings) > document.MaxProblems || len(said) > 200_000 {
 				t.Errorf("%d problems and %d warnings are told in %d bytes", len(problems), len(warnings), len(said))
 			}
 			for _, p := range append(problems, warnings...) {
-				if len(p.Msg) > maxWords+len("...") {
+				if len(p.Msg) > message.MaxBytes+len("...") {
 					t.Errorf("a message has %d bytes: %s", len(p.Msg), p.Msg)
 				}
 			}
@@ -350,7 +353,7 @@ func TestLargestFilesAreJudged(t *testing.T) {
 // behind it.
 func TestValuesAreCut(t *testing.T) {
 	long := strings.Repeat("x", 900_000)
-	cut := strings.Repeat("x", maxShown) + "..."
+	cut := strings.Repeat("x", message.MaxValue) + "..."
 	for text, want := range map[string]string{
 		"rules: [{name: a, match: {in_state_for: " + long + "}}]": `"` + cut + `" is not a duration: write numbers with units, such as 30s, 5m, 1h30m or 2d`,
 		"rules: [{name: a, match: {verdict: " + long + "}}]":      `unknown value "` + cut + `" in verdict: there are eof-unread, eof-read-not-closed, unread-data, still-sending, in-backlog`,
@@ -376,8 +379,8 @@ func TestFirstProblemsAreTold(t *testing.T) {
 	_, err := Parse(strings.NewReader(text))
 	problems, _ := errors.AsType[Problems](err)
 	// The key once, of each name all but the first, and of each dport two mistakes.
-	if want := 1 + 149 + 69 + 3*70; problems.Count() != want || len(problems) != maxProblems {
-		t.Errorf("%d of %d problems are told, want %d of %d", len(problems), problems.Count(), maxProblems, want)
+	if want := 1 + 149 + 69 + 3*70; problems.Count() != want || len(problems) != document.MaxProblems {
+		t.Errorf("%d of %d problems are told, want %d of %d", len(problems), problems.Count(), document.MaxProblems, want)
 	}
 	for i, p := range problems {
 		if want := max(1, i+3); p.Line != want && i > 0 {
@@ -427,9 +430,9 @@ func cpu() time.Duration {
 // by their values where they would be refused for these.
 func BenchmarkLargest(b *testing.B) {
 	for _, name := range slices.Sorted(maps.Keys(largest)) {
-		for _, most := range []int{math.MaxInt, maxValues} {
+		for _, most := range []int{math.MaxInt, document.MaxValues} {
 			text := []byte(largest[name](most))
-			if most == maxValues && countValues(largest[name](math.MaxInt)) <= maxValues {
+			if most == document.MaxValues && document.CountValues(largest[name](math.MaxInt)) <= document.MaxValues {
 				continue
 			}
 			b.Run(fmt.Sprintf("%s/%dKB", strings.ReplaceAll(name, " ", "_"), len(text)>>10), func(b *testing.B) {

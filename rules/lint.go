@@ -15,22 +15,22 @@ func Lint(r io.Reader, more ...*Kind) (warnings Problems, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if problems := p.sorted(); len(problems) > 0 {
+	if problems := p.Problems(); len(problems) > 0 {
 		err = problems
 	}
-	p.collection = collection{aliases: p.aliases}
+	p.Forget()
 	if f.given != nil {
 		p.lint(f, err == nil)
 	}
-	return p.sorted(), err
+	return p.Problems(), err
 }
 
 func (p *parser) lint(f *file, good bool) {
 	if good && len(f.rules) == 0 {
-		p.report(f.given["rules"], "there are no rules: nothing is watched")
+		p.Report(f.given["rules"], "there are no rules: nothing is watched")
 	}
 	if f.settings.DryRun {
-		p.report(f.settings.given["dry_run"], "dry_run is on for all rules: nothing is touched")
+		p.Report(f.settings.given["dry_run"], "dry_run is on for all rules: nothing is touched")
 	}
 	p.lintProtect(f)
 	for _, r := range f.receivers {
@@ -38,7 +38,7 @@ func (p *parser) lint(f *file, good bool) {
 	}
 	for i, d := range f.rules {
 		if d.DryRun {
-			p.report(d.given["dry_run"], "dry_run is on: this rule touches nothing")
+			p.Report(d.given["dry_run"], "dry_run is on: this rule touches nothing")
 		}
 		if d.broken {
 			continue // what it means is not known
@@ -47,7 +47,7 @@ func (p *parser) lint(f *file, good bool) {
 			p.lintBounds(s)
 		}
 		if d.kill() == nil && d.dashed() {
-			p.report(d.given["match"], dashes)
+			p.Report(d.given["match"], dashes)
 		}
 		p.lintGroups(d)
 		if kill := d.kill(); kill != nil {
@@ -59,7 +59,7 @@ func (p *parser) lint(f *file, good bool) {
 		}
 	}
 	if p.pairs > maxPairs {
-		p.report(f.given["rules"], "there are too many rules to compare each with those before it: that one is protected, or has nothing left to do, is not always said")
+		p.Report(f.given["rules"], "there are too many rules to compare each with those before it: that one is protected, or has nothing left to do, is not always said")
 	}
 }
 
@@ -86,9 +86,6 @@ func (d *draft) kill() *act {
 	return nil
 }
 
-// ssh is the port that is protected by default.
-const ssh = 22
-
 // lintProtect warns of a list that leaves the way in unprotected, unless a rule
 // is about that.
 func (p *parser) lintProtect(f *file) {
@@ -97,13 +94,13 @@ func (p *parser) lintProtect(f *file) {
 		return d.broken || kills(d) && slices.ContainsFunc(d.match, func(s *selection) bool { return s.namesSSH() != "" })
 	}
 	broken := func(s *selection) bool { return s.broken }
-	if !f.given.wrote("protect") || slices.ContainsFunc(f.protect, broken) || !slices.ContainsFunc(f.rules, kills) || slices.ContainsFunc(f.rules, meant) {
+	if !f.given.Wrote("protect") || slices.ContainsFunc(f.protect, broken) || !slices.ContainsFunc(f.rules, kills) || slices.ContainsFunc(f.rules, meant) {
 		return
 	}
 	for _, side := range []ssfilter.Side{ssfilter.Src, ssfilter.Dst} {
-		session := &selection{Match: Match{States: ssfilter.Of(ssfilter.Established)}, terms: []ssfilter.Expr{ssfilter.Ports(side, ssfilter.PortRange{First: ssh, Last: ssh})}}
+		session := &selection{Match: Match{States: ssfilter.Of(ssfilter.Established)}, terms: []ssfilter.Expr{ssfilter.Ports(side, ssh)}}
 		if !slices.ContainsFunc(f.protect, func(s *selection) bool { return s.covers(session) }) {
-			p.report(f.given["protect"], "this list replaces the default, and ssh is not protected: add \"sport = :22 or dport = :22\"")
+			p.Report(f.given["protect"], "this list replaces the default, and ssh is not protected: add \"sport = :22 or dport = :22\"")
 			return
 		}
 	}
@@ -121,28 +118,28 @@ const settled = unconnected | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2 | 1<<s
 
 // lintBounds warns of times that never come.
 func (p *parser) lintBounds(s *selection) {
-	if s.given.wrote("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= timeWait {
-		p.report(s.given["in_state_for"], "Linux holds TIME_WAIT for 60s and no longer: this never holds for a time-wait socket")
+	if s.given.Wrote("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= timeWait {
+		p.Report(s.given["in_state_for"], "Linux holds TIME_WAIT for 60s and no longer: this never holds for a time-wait socket")
 	}
 	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
-		p.report(s.given["stalled_for"], "in the state %s nothing is left to send: stalled_for never holds", s.States)
+		p.Report(s.given["stalled_for"], "in the state %s nothing is left to send: stalled_for never holds", s.States)
 	}
 }
 
 // lintGroups warns of a group that flaps, and of one that is killed for by a single
 // scan.
 func (p *parser) lintGroups(d *draft) {
-	if !d.given.has("when") {
+	if !d.given.Has("when") {
 		return
 	}
 	if d.untilMeets() && !d.untilCovers() {
-		p.report(d.until[0].at, "until may hold while when does: a group would end and fire again by turns; let until begin where when no longer holds")
+		p.Report(d.until[0].At, "until may hold while when does: a group would end and fire again by turns; let until begin where when no longer holds")
 	}
-	if d.given.has("until") && d.given.has("group_by") && !d.untilEmpty() {
-		p.report(d.until[0].at, "until does not hold where no socket is left: a group whose last socket is gone would fire until the rules are changed; leave until out, or choose one that 0 meets")
+	if d.given.Has("until") && d.given.Has("group_by") && !d.untilEmpty() {
+		p.Report(d.until[0].At, "until does not hold where no socket is left: a group whose last socket is gone would fire until the rules are changed; leave until out, or choose one that 0 meets")
 	}
-	if kill := d.kill(); kill != nil && !d.given.has("for") {
-		p.report(kill.at, "without for, a single scan makes a group fire, and its sockets are killed at once: a minute or more is safer")
+	if kill := d.kill(); kill != nil && !d.given.Has("for") {
+		p.Report(kill.at, "without for, a single scan makes a group fire, and its sockets are killed at once: a minute or more is safer")
 	}
 }
 
@@ -151,18 +148,18 @@ func (p *parser) lintKill(s *selection) {
 	server := p.lintServer(s)
 	for name, bound := range map[string]time.Duration{"in_state_for": s.InStateFor, "idle_for": s.IdleFor, "stalled_for": s.StalledFor} {
 		if bound > 0 && bound < keepalive && !server {
-			p.report(s.given[name], "%s is shorter than a keepalive interval (15s in Go): a program or peer that is only slow looks stuck; a minute or more is safer", name)
+			p.Report(s.given[name], "%s is shorter than a keepalive interval (15s in Go): a program or peer that is only slow looks stuck; a minute or more is safer", name)
 		}
 	}
-	if s.given.wrote("state") && s.States.Has(ssfilter.TimeWait) {
-		p.report(s.given["state"], "a time-wait socket holds no descriptor and is gone within 60s: killing it only lets late segments reach the next connection")
+	if s.given.Wrote("state") && s.States.Has(ssfilter.TimeWait) {
+		p.Report(s.given["state"], "a time-wait socket holds no descriptor and is gone within 60s: killing it only lets late segments reach the next connection")
 	}
 	if s.InBacklog != nil && *s.InBacklog {
-		p.report(s.given["in_backlog"], "a socket in an accept queue is never killed: this rule does nothing")
+		p.Report(s.given["in_backlog"], "a socket in an accept queue is never killed: this rule does nothing")
 	}
 	untouched := func(v Verdict) bool { return v == InBacklog || v == StillSending && s.StalledFor == 0 }
 	if i := slices.IndexFunc(s.Verdicts, untouched); i >= 0 {
-		p.report(s.given["verdict"], "a socket with the verdict %s is never killed", s.Verdicts[i])
+		p.Report(s.given["verdict"], "a socket with the verdict %s is never killed", s.Verdicts[i])
 	}
 }
 
@@ -177,13 +174,13 @@ func (p *parser) lintServer(s *selection) bool {
 	if s.IdleFor > bound {
 		key, bound = "idle_for", s.IdleFor
 	}
-	if !s.given.wrote("state") || !s.States.Has(ssfilter.CloseWait) || s.StalledFor > 0 || bound == 0 || bound >= answering {
+	if !s.given.Wrote("state") || !s.States.Has(ssfilter.CloseWait) || s.StalledFor > 0 || bound == 0 || bound >= answering {
 		return false
 	}
 	_, server := ssfilter.PortsOf(s.Where, ssfilter.Src)
 	anyPeer := s.filter == nil && s.dport == nil && s.dst == nil
 	if server || anyPeer {
-		p.report(s.given[key], "a server may still work on its answer to a client that closed for sending: its request is killed here; choose a time longer than any answer takes, and 5m or more")
+		p.Report(s.given[key], "a server may still work on its answer to a client that closed for sending: its request is killed here; choose a time longer than any answer takes, and 5m or more")
 	}
 	return server || anyPeer
 }
@@ -191,23 +188,23 @@ func (p *parser) lintServer(s *selection) bool {
 // lintProtected warns of a match whose sockets are protected: all of them, or
 // those of ssh, by a rule that the file does not show.
 func (p *parser) lintProtected(s *selection, f *file) {
-	if key := s.namesSSH(); key != "" && !f.given.has("protect") {
-		p.report(s.given[key], "ssh is protected where the file has no protect of its own, so that no socket of port %d is killed: if they are meant, write protect: [], or a list of what else to spare", ssh)
+	if key := s.namesSSH(); key != "" && !f.given.Has("protect") {
+		p.Report(s.given[key], "ssh is protected where the file has no protect of its own, so that no socket of port %d is killed: if they are meant, write protect: [], or a list of what else to spare", ssh.First)
 		return
 	}
 	if p.compares(len(f.protect)) && slices.ContainsFunc(f.protect, func(o *selection) bool { return !o.broken && o.covers(s) }) {
-		p.report(s.at, "every socket of this match is protected: the rule kills none")
+		p.Report(s.at, "every socket of this match is protected: the rule kills none")
 	}
 }
 
 // namesSSH is the key that names the port of ssh, and not a range around it, or "".
 func (s *selection) namesSSH() string {
 	switch {
-	case ssfilter.NamesPort(s.filter, ssh):
+	case ssfilter.NamesPort(s.filter, ssh.First):
 		return "filter"
-	case ssfilter.NamesPort(s.sport, ssh):
+	case ssfilter.NamesPort(s.sport, ssh.First):
 		return "sport"
-	case ssfilter.NamesPort(s.dport, ssh):
+	case ssfilter.NamesPort(s.dport, ssh.First):
 		return "dport"
 	}
 	return ""
@@ -220,7 +217,7 @@ func (p *parser) lintShadow(d *draft, kill *act, earlier []*draft) {
 	}
 	for _, e := range earlier {
 		first := e.kill()
-		if first == nil || e.broken || e.DryRun || len(e.exclude) > 0 || e.given.has("when") { // kills only while a group fires
+		if first == nil || e.broken || e.DryRun || len(e.exclude) > 0 || e.given.Has("when") { // kills only while a group fires
 			continue
 		}
 		if !p.compares(len(d.match) * len(e.match)) {
@@ -232,7 +229,7 @@ func (p *parser) lintShadow(d *draft, kill *act, earlier []*draft) {
 			})
 		}
 		if !slices.ContainsFunc(d.match, func(s *selection) bool { return !taken(s) }) {
-			p.report(d.head(), "the rule %q on line %d takes every socket of this one first: put this one before it, or remove it", e.Name, e.head().Line)
+			p.Report(d.head(), "the rule %q on line %d takes every socket of this one first: put this one before it, or remove it", e.Name, e.head().Line)
 			return
 		}
 	}

@@ -2,75 +2,92 @@ package rules
 
 import (
 	"io"
+	"slices"
 	"time"
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/sockdog/sockdog/rules/internal/document"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
+// Problem is one thing that is wrong, or unwise, in a rules file.
+type Problem = document.Problem
+
+// Problems are all that was found in one file, in the order of the file. As an error
+// they mean that nothing of the file is in force.
+type Problems = document.Problems
+
 // file is a rules file as it stands.
 type file struct {
-	given     given
+	given     document.Given
 	settings  general
 	protect   []*selection
 	receivers []*address
 	rules     []*draft
 }
 
-var fileTable = table[file]{what: "the file", open: true, keys: []key[file]{
-	{name: "version", doc: "of the format; may be left out", read: readVersion, schema: schema{"const": 1}},
-	field("settings", "what holds for all rules", settings, func(f *file) *general { return &f.settings }),
-	field("protect", "sockets that are never acted on; absent: ssh (port 22) both ways, and a list replaces that",
-		listOf(protected), func(f *file) *[]*selection { return &f.protect }),
-	field("receivers", "where alerts are sent to, by name", receivers, func(f *file) *[]*address { return &f.receivers }),
-	require(field("rules", "the rules, in the order of their priority", ruleList, func(f *file) *[]*draft { return &f.rules })),
-}}
+// fileTable is the table of a file whose rules may name actions of those kinds.
+func fileTable(kinds []*Kind) document.Table[file] {
+	return document.Table[file]{What: "the file", Root: true, Keys: []document.Key[file]{
+		document.Func("version", readVersion),
+		document.Field("settings", settings, func(f *file) *general { return &f.settings }),
+		document.Field("protect", document.ListOf(protected), func(f *file) *[]*selection { return &f.protect }),
+		document.Field("receivers", receivers, func(f *file) *[]*address { return &f.receivers }),
+		document.Field("rules", ruleList(kinds), func(f *file) *[]*draft { return &f.rules }).Required("the rules, in the order of their priority"),
+	}}
+}
 
-func readVersion(p *parser, _, n *yaml.Node, _ *file) {
-	if n = p.scalar(n, "a number"); n != nil && n.Value != "1" {
-		p.report(n, "version %s of the format is not known: this sockdog reads version 1", n.Value)
+func readVersion(r *document.Reader, _, n *yaml.Node, _ *file) {
+	if n = r.Scalar(n, "a number"); n != nil && n.Value != "1" {
+		r.Report(n, "version %s of the format is not known: this sockdog reads version 1", n.Value)
 	}
 }
 
 // general are the settings as they stand in the file.
 type general struct {
 	Settings
-	given given
+	given document.Given
 }
 
-var settingsTable = table[general]{what: "settings", keys: []key[general]{
-	field("interval", "time between scans for new sockets; absent: by the rules",
-		duration, func(g *general) *time.Duration { return &g.Interval }),
-	field("cpu_budget", "of one core: scans are spaced so that they cost no more; absent: 1%",
-		percent, func(g *general) *float64 { return &g.CPUBudget }),
-	field("dry_run", "decide and log everything, touch nothing",
-		boolean, func(g *general) *bool { return &g.DryRun }),
-	refused[general]("namespaces", "is not supported yet: sockdog watches the network namespace that it runs in"),
-	field("limit", "at most so many destructive actions of all rules together; absent: 5000/1m",
-		rate, func(g *general) *Limit { return &g.Limit }),
+var settingsTable = document.Table[general]{What: "settings", Keys: []document.Key[general]{
+	document.Field("interval", duration, func(g *general) *time.Duration { return &g.Interval }),
+	document.Field("cpu_budget", percent, func(g *general) *float64 { return &g.CPUBudget }),
+	document.Field("dry_run", document.Boolean, func(g *general) *bool { return &g.DryRun }),
+	document.Refused[general]("namespaces", "is not supported yet: sockdog watches the network namespace that it runs in"),
+	document.Field("limit", rate, func(g *general) *Limit { return &g.Limit }),
 }}
 
 var defaultSettings = general{Settings: Settings{CPUBudget: 0.01, Limit: Limit{N: 5000, Per: time.Minute}}}
 
-var settings = value[general]{
-	read: func(p *parser, n *yaml.Node) general {
-		g := defaultSettings
-		g.given = readMapping(p, n, settingsTable, &g)
-		return g
-	},
-	schema: settingsTable.schema(),
+func settings(r *document.Reader, n *yaml.Node) general {
+	g := defaultSettings
+	g.given = document.ReadMapping(r, n, settingsTable, &g)
+	return g
 }
+
+// ssh is the port that is protected by default.
+var ssh = ssfilter.PortRange{First: 22, Last: 22}
 
 // defaultProtect keeps the way in open: ssh, whichever side listens.
 func defaultProtect() *selection {
-	ssh := ssfilter.PortRange{First: 22, Last: 22}
-	s := &selection{
-		Match:  Match{States: ssfilter.AllStates},
-		filter: ssfilter.Or(ssfilter.Ports(ssfilter.Src, ssh), ssfilter.Ports(ssfilter.Dst, ssh)),
-	}
-	s.Where, s.terms = s.filter, []ssfilter.Expr{s.filter}
+	s := &selection{filter: ssfilter.Or(ssfilter.Ports(ssfilter.Src, ssh), ssfilter.Ports(ssfilter.Dst, ssh))}
+	s.States = ssfilter.AllStates
+	s.join()
 	return s
+}
+
+// parser is what reading one rules file takes.
+type parser struct {
+	*document.Reader
+	users map[string]lookedUp // by name
+	pairs int                 // were compared by lint
+
+	// The templates that were read, the bytes of all, and how many branches of bodies may
+	// still be tried.
+	templates    map[templateKey]readTemplate
+	templateText int
+	bodyTries    int
 }
 
 // Parse reads a rules file of at most 1 MiB. An error is either that of r or
@@ -81,7 +98,7 @@ func Parse(r io.Reader, more ...*Kind) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	if problems := p.sorted(); len(problems) > 0 {
+	if problems := p.Problems(); len(problems) > 0 {
 		return nil, problems
 	}
 	return f.set(), nil
@@ -89,43 +106,29 @@ func Parse(r io.Reader, more ...*Kind) (*Set, error) {
 
 // read returns the file as far as it could be read; its problems are the parser's.
 func read(r io.Reader, more []*Kind) (*parser, *file, error) {
-	f := &file{settings: defaultSettings}
-	p, ok, err := newParser(r)
+	table := fileTable(kindsWith(more))
+	reader, root, err := document.Read(r, document.Format{
+		Open:  []string{"version", "settings", "protect", "rules"},
+		Named: "receivers",
+		Words: slices.Concat(table.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	p.kinds = kindsWith(more)
-	if !ok {
+	p := &parser{Reader: reader, users: map[string]lookedUp{}, templates: map[templateKey]readTemplate{}, bodyTries: maxBodyTries}
+	f := &file{settings: defaultSettings}
+	if root == nil {
 		return p, f, nil
 	}
-	if root := p.decode(); root != nil {
-		p.hide(root)
-		p.check(root)
-		p.budget += maxAliased
-		f.given = readMapping(p, root, fileTable, f)
-		if !f.given.has("protect") {
-			f.protect = []*selection{defaultProtect()}
-		}
-		p.checkNames(f.rules)
-		p.checkURLCount(f)
-		p.checkAlerts(f)
+	f.given = document.ReadMapping(reader, root, table, f)
+	if !f.given.Has("protect") {
+		f.protect = []*selection{defaultProtect()}
 	}
+	p.lookUpUsers(f)
+	p.checkNames(f.rules)
+	p.checkReceivers(f)
+	p.checkAlerts(f)
 	return p, f, nil
-}
-
-// maxURLs is how many URLs the receivers of a file have together. Each costs the daemon
-// some kilobytes and a goroutine.
-const maxURLs = 200
-
-// checkURLCount reports too many URLs.
-func (p *parser) checkURLCount(f *file) {
-	urls := 0
-	for _, r := range f.receivers {
-		urls += len(r.URLs)
-	}
-	if urls > maxURLs {
-		p.report(f.given["receivers"], "the receivers have %d URLs together, and %d are the most: let one of them, such as an Alertmanager, tell the others", urls, maxURLs)
-	}
 }
 
 // checkNames reports a name that two rules have.
@@ -136,7 +139,7 @@ func (p *parser) checkNames(drafts []*draft) {
 			continue
 		}
 		if other := first[d.Name]; other != nil {
-			p.report(d.head(), "the name %q is taken by the rule on line %d: every rule needs its own", d.Name, other.head().Line)
+			p.Report(d.head(), "the name %q is taken by the rule on line %d: every rule needs its own", d.Name, other.head().Line)
 			continue
 		}
 		first[d.Name] = d

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/sockdog/sockdog/rules/internal/document"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -182,7 +183,7 @@ func TestParseRefusesWhatIsNoText(t *testing.T) {
 		"byte order mark within":    {"rules: [] # \ufeff\n", 1, 13, "the invisible character U+FEFF"},
 		"not UTF-8":                 {"rules: []\n# é \xe9\n", 2, 5, "the byte 0xe9 is not UTF-8"},
 		"UTF-16":                    {"\xff\xfer\x00", 1, 1, "the byte 0xff is not UTF-8"},
-		"one byte too large":        {"rules: []\n#" + strings.Repeat("x", maxBytes-10), 1, 1, "the file is larger than 1 MiB"},
+		"one byte too large":        {"rules: []\n#" + strings.Repeat("x", document.MaxBytes-10), 1, 1, "the file is larger than 1 MiB"},
 		"replacement character":     {"rulez: [] # \ufffd\n", 1, 1, "unknown key"},
 		"alias to an unknown name":  {"rules: *a", 1, 8, "no anchor &a"},
 		"a list that holds itself":  {"x-a: &a [*a]\nrules: *a", 1, 6, "a rule is a mapping"},
@@ -219,13 +220,13 @@ func TestParseReadsNoMoreThanItTakes(t *testing.T) {
 	if _, err := Parse(&endless); err == nil {
 		t.Error("an endless file was accepted")
 	}
-	if endless.n > 4*maxBytes {
-		t.Errorf("%d bytes were read, want no more than four times %d", endless.n, maxBytes)
+	if endless.n > 4*document.MaxBytes {
+		t.Errorf("%d bytes were read, want no more than four times %d", endless.n, document.MaxBytes)
 	}
 }
 
 func TestParseAtTheLimit(t *testing.T) {
-	mustParse(t, "rules: []\n#"+strings.Repeat("x", maxBytes-11))
+	mustParse(t, "rules: []\n#"+strings.Repeat("x", document.MaxBytes-11))
 }
 
 func TestParsePassesReadErrorsOn(t *testing.T) {
@@ -272,8 +273,8 @@ func TestProblemsAreBounded(t *testing.T) {
 	if !errors.As(err, &problems) {
 		t.Fatal(err)
 	}
-	if len(problems) != maxProblems || problems.Count() != 20_000 {
-		t.Errorf("%d problems of %d, want %d of 20000", len(problems), problems.Count(), maxProblems)
+	if len(problems) != document.MaxProblems || problems.Count() != 20_000 {
+		t.Errorf("%d problems of %d, want %d of 20000", len(problems), problems.Count(), document.MaxProblems)
 	}
 	for said, want := range map[string]string{problems.Error(): "; and 19900 more", problems.Report("f"): "f: and 19900 more, which are not shown\n"} {
 		if !strings.HasSuffix(said, want) {

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 func TestReport(t *testing.T) {
@@ -47,7 +49,7 @@ func TestNearest(t *testing.T) {
 		"port": "sport dport",
 	}
 	for written, want := range tests {
-		if got := strings.Join(nearest(written, names), " "); got != want {
+		if got := strings.Join(message.Nearest(written, names), " "); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", written, got, want)
 		}
 	}

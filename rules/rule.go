@@ -1,11 +1,13 @@
 package rules
 
 import (
-	"regexp"
+	"slices"
 	"time"
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -13,11 +15,11 @@ import (
 type draft struct {
 	Rule
 	at             *yaml.Node
-	given          given
+	given          document.Given
 	broken         bool // something in it is wrong
 	match, exclude []*selection
-	groupBy        []placed[GroupKey]
-	when, until    []placed[Condition]
+	groupBy        []document.Placed[GroupKey]
+	when, until    []document.Placed[Condition]
 	then           []act
 }
 
@@ -36,64 +38,58 @@ var (
 	defaultLiveLimit = Limit{N: 60, Per: time.Minute}
 )
 
-var ruleTable = table[draft]{what: "a rule", keys: []key[draft]{
-	require(field("name", "unique, of a-z, 0-9 and -", ruleName, func(d *draft) *string { return &d.Name })),
-	field("description", "what the rule is for", text, func(d *draft) *string { return &d.Description }),
-	field("enabled", "false: the rule is checked and otherwise ignored", boolean, func(d *draft) *bool { return &d.Enabled }),
-	field("dry_run", "decide and log, but touch nothing", boolean, func(d *draft) *bool { return &d.DryRun }),
-	require(field("match", "the sockets that the rule is about: all keys of a mapping must hold, and any mapping of a list",
-		anyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match })),
-	field("exclude", "sockets that match and are meant all the same to be left alone",
-		anyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
-	groupFields[0], groupFields[1], groupFields[2], groupFields[3], groupFields[4],
-	field("then", "what to do, in order; absent: log only", severalOf(then), func(d *draft) *[]act { return &d.then }),
-	field("labels", "labels of the rule's alerts", labels, func(d *draft) *map[string]string { return &d.Labels }),
-}}
+// ruleTable is the table of a rule that may name actions of those kinds.
+func ruleTable(kinds []*Kind) document.Table[draft] {
+	return document.Table[draft]{What: "a rule", Keys: slices.Concat([]document.Key[draft]{
+		document.Field("name", ruleName, func(d *draft) *string { return &d.Name }).Required("unique, of a-z, 0-9 and -"),
+		document.Field("description", document.Text, func(d *draft) *string { return &d.Description }),
+		document.Field("enabled", document.Boolean, func(d *draft) *bool { return &d.Enabled }),
+		document.Field("dry_run", document.Boolean, func(d *draft) *bool { return &d.DryRun }),
+		document.Field("match", document.AnyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match }).
+			Required("the sockets that the rule is about: all keys of a mapping must hold, and any mapping of a list"),
+		document.Field("exclude", document.AnyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
+	}, groupFields, []document.Key[draft]{
+		document.Field("then", document.SeveralOf(then(kinds)), func(d *draft) *[]act { return &d.then }),
+		document.Field("labels", labels, func(d *draft) *map[string]string { return &d.Labels }),
+	})}
+}
 
-var rule = value[*draft]{
-	read: func(p *parser, n *yaml.Node) *draft {
-		if target(n).Kind != yaml.MappingNode {
-			readMapping(p, n, ruleTable, nil) // reports it
+// ruleList is the list of the rules, without those that could not be read.
+func ruleList(kinds []*Kind) document.Value[[]*draft] {
+	list := document.ListOf(rule(ruleTable(kinds)))
+	return func(r *document.Reader, n *yaml.Node) []*draft {
+		if entries := document.Target(n).Content; document.Target(n).Kind == yaml.SequenceNode && dashed(entries) {
+			r.Report(entries[1], "each dash begins a rule of its own: write one before the first key of a rule, and the others below that key")
 			return nil
 		}
-		before := p.reports
+		return slices.DeleteFunc(list(r, n), func(d *draft) bool { return d == nil })
+	}
+}
+
+func rule(t document.Table[draft]) document.Value[*draft] {
+	return func(r *document.Reader, n *yaml.Node) *draft {
+		before := r.Reports()
 		d := &draft{at: n, Rule: Rule{Enabled: true}}
-		if d.given = readMapping(p, n, ruleTable, d); d.given == nil {
+		if d.given = document.ReadMapping(r, n, t, d); d.given == nil {
 			return nil
 		}
-		p.checkGroups(d)
-		p.checkActions(d)
-		d.broken = p.reports > before
+		checkGroups(r, d)
+		checkActions(r, d)
+		d.broken = r.Reports() > before
 		return d
-	},
-	schema: ruleTable.schema(),
+	}
 }
 
-// ruleList is the list of the rules.
-var ruleList = value[[]*draft]{
-	read: func(p *parser, n *yaml.Node) []*draft {
-		if entries := target(n).Content; target(n).Kind == yaml.SequenceNode && dashed(entries) {
-			p.report(entries[1], "each dash begins a rule of its own: write one before the first key of a rule, and the others below that key")
-			return nil
-		}
-		return wholes(listOf(rule)).read(p, n)
-	},
-	schema: listOf(rule).schema,
-}
-
-// ruleNames are bounded so that a name fits a label and a line.
-var ruleNames = regexp.MustCompile(`^[a-z0-9-]{1,100}$`)
-
-var ruleName = scalar("a name", schema{"type": "string", "pattern": ruleNames.String()}, func(text string) (string, error) {
-	if !ruleNames.MatchString(text) {
-		return "", errorf("%q is not a name for a rule: write up to 100 of a-z, 0-9 and -", text)
+var ruleName = document.Scalar("a name", func(text string) (string, error) {
+	if !document.IsName(text) {
+		return "", message.Errorf("%q is not a name for a rule: write up to 100 of a-z, 0-9 and -", text)
 	}
 	return text, nil
 })
 
 // checkActions holds the rule to what its actions demand of it, and fills in
 // their defaults.
-func (p *parser) checkActions(d *draft) {
+func checkActions(r *document.Reader, d *draft) {
 	seen := map[*Kind]bool{}
 	for i := range d.then {
 		a := &d.then[i]
@@ -101,19 +97,19 @@ func (p *parser) checkActions(d *draft) {
 			continue
 		}
 		if seen[a.Kind] && a.Kind != Alert {
-			p.report(a.at, "%s stands twice in this rule, and acts once on each connection: remove one", a.Kind)
+			r.Report(a.at, "%s stands twice in this rule, and acts once on each connection: remove one", a.Kind)
 		}
 		seen[a.Kind] = true
 		if a.destroys() {
-			p.checkDestructive(d, a)
+			checkDestructive(r, d, a)
 		}
 	}
 }
 
 // checkDestructive refuses a rule that could take a healthy socket.
-func (p *parser) checkDestructive(d *draft, a *act) {
+func checkDestructive(r *document.Reader, d *draft, a *act) {
 	if d.dashed() {
-		p.report(d.given["match"], dashes)
+		r.Report(d.given["match"], dashes)
 		return
 	}
 	live := false
@@ -121,19 +117,19 @@ func (p *parser) checkDestructive(d *draft, a *act) {
 		if s.given == nil {
 			continue
 		}
-		timed := s.given.has("in_state_for") || s.given.has("idle_for") || s.given.has("stalled_for")
+		timed := s.given.Has("in_state_for") || s.given.Has("idle_for") || s.given.Has("stalled_for")
 		if !timed {
-			p.report(s.at, "a rule that does %s must say here how long: add in_state_for, idle_for or stalled_for", a.Kind)
+			r.Report(s.at, "a rule that does %s must say here how long: add in_state_for, idle_for or stalled_for", a.Kind)
 		}
-		if !s.given.has("state") {
-			p.report(s.at, "a rule that does %s must name the states here, such as state: close-wait", a.Kind)
+		if !s.given.Has("state") {
+			r.Report(s.at, "a rule that does %s must name the states here, such as state: close-wait", a.Kind)
 			continue
 		}
-		if !s.given.wrote("state") {
+		if !s.given.Wrote("state") {
 			continue // misspelt, and reported: which states were meant is not known
 		}
 		if never := s.States & unconnected; never != 0 {
-			p.report(s.given["state"], "sockets in the state %s are never touched: name only others in a rule that does %s", never, a.Kind)
+			r.Report(s.given["state"], "sockets in the state %s are never touched: name only others in a rule that does %s", never, a.Kind)
 			continue
 		}
 		healthy := s.States &^ dead
@@ -141,24 +137,24 @@ func (p *parser) checkDestructive(d *draft, a *act) {
 			continue
 		}
 		live = true
-		if timed && !s.given.has("idle_for") && !s.given.has("stalled_for") {
+		if timed && !s.given.Has("idle_for") && !s.given.Has("stalled_for") {
 			if lasting := healthy &^ passing; lasting != 0 {
-				p.report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for or stalled_for", lasting)
+				r.Report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for or stalled_for", lasting)
 			} else {
-				p.report(s.given["in_state_for"], "how long a connection is in the state %s does not say whether it moves on: use idle_for or stalled_for", healthy)
+				r.Report(s.given["in_state_for"], "how long a connection is in the state %s does not say whether it moves on: use idle_for or stalled_for", healthy)
 			}
 		}
 		if !s.narrow() {
-			p.report(s.at, "a healthy connection may be in the state %s: a rule that does %s must name a port, an address, an owner or a filter here", healthy, a.Kind)
+			r.Report(s.at, "a healthy connection may be in the state %s: a rule that does %s must name a port, an address, an owner or a filter here", healthy, a.Kind)
 		}
 	}
-	if !a.given.has("limit") {
+	if !a.given.Has("limit") {
 		a.Limit = defaultLimit
 		if live {
 			a.Limit = defaultLiveLimit
 		}
 	}
-	if !a.given.has("order") {
+	if !a.given.Has("order") {
 		a.Order = Oldest
 	}
 }
@@ -174,11 +170,24 @@ func (d *draft) dashed() bool {
 
 const dashes = "each dash begins a mapping of its own, any of which may match: remove the dashes before keys that must all hold"
 
+// dashed reports whether entries of a list are mappings of one key each, and no key twice:
+// what a dash before each key of a mapping makes of it.
+func dashed(entries []*yaml.Node) bool {
+	seen := map[string]bool{}
+	for _, n := range entries {
+		if n.Kind != yaml.MappingNode || len(n.Content) != 2 || seen[n.Content[0].Value] {
+			return false
+		}
+		seen[n.Content[0].Value] = true
+	}
+	return len(entries) > 1
+}
+
 // finish turns a draft without problems into the rule that it says.
 func (d *draft) finish(dryRun bool) Rule {
 	r := d.Rule
 	r.DryRun = r.DryRun || dryRun
-	r.GroupBy, r.When, r.Until = unplaced(d.groupBy), unplaced(d.when), unplaced(d.until)
+	r.GroupBy, r.When, r.Until = document.Unplaced(d.groupBy), document.Unplaced(d.when), document.Unplaced(d.until)
 	for _, s := range d.match {
 		r.Match = append(r.Match, s.Match)
 	}

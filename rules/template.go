@@ -11,6 +11,8 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
 	"github.com/sockdog/sockdog/rules/internal/templates"
 )
 
@@ -104,31 +106,26 @@ func eventLanguage(keys []string) *templates.Language {
 			if groupValues()[key] != "" {
 				return "the rule does not group by " + key + ": add it to group_by, or leave it out here"
 			}
-			return unknown("key", key, ".Group", keys).Error()
+			return message.Unknown("key", key, ".Group", keys).Error()
 		}
 	}
 	return l
 }
 
 // templateText is the text of a template, which is tried when what it is for is known.
-var templateText = value[*yaml.Node]{
-	read: func(p *parser, n *yaml.Node) *yaml.Node { return p.scalar(n, "a template") },
-	schema: schema{"type": "string", "minLength": 1, "maxLength": templates.MaxBytes, "examples": []string{
-		"{{.Count}} sockets towards {{.Group.dst}}, the oldest for {{.Oldest}}",
-	}},
-}
+func templateText(r *document.Reader, n *yaml.Node) *yaml.Node { return r.Scalar(n, "a template") }
 
-// message reads a template of an alert of the rule.
-func (p *parser) message(d *draft, n *yaml.Node) *Template {
+// alertTemplate reads a template of an alert of the rule.
+func (p *parser) alertTemplate(d *draft, n *yaml.Node) *Template {
 	if n == nil {
 		return nil
 	}
 	keys := []string{}
 	for _, k := range d.groupBy {
-		keys = append(keys, string(k.value))
+		keys = append(keys, string(k.Value))
 	}
 	use := strings.Join(keys, " ")
-	if slices.Contains(keys, "") || d.given.has("group_by") && !d.given.wrote("group_by") {
+	if slices.Contains(keys, "") || d.given.Has("group_by") && !d.given.Wrote("group_by") {
 		use, keys = "any", nil // reported: what was meant is not known
 	}
 	t := p.once(n, use, func() (*templates.Template, *templates.Mistake) {
@@ -172,11 +169,10 @@ func (p *parser) once(n *yaml.Node, use string, read func() (*templates.Template
 	}
 	switch m := r.mistake; {
 	case m == nil:
-	case !p.shows(n):
-		p.report(n, "a template fails")
+	case !p.Shows(n):
+		p.Report(n, "a template fails")
 	default:
-		line, column := p.within(n, m.Offset)
-		p.reportAt(line, column, "%s", phrase(m.Text))
+		p.ReportWithin(n, m.Offset, m.Text)
 	}
 	return r.Template
 }

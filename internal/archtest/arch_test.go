@@ -65,8 +65,14 @@ var table = []pkg{
 		why:  "it tries templates on whatever data it is given, and knows no rules file",
 	},
 	{
+		name: "rules/internal/document",
+		may:  []string{"rules/internal/message", xwidth, yaml},
+		not:  []string{"os", "os/exec", "net", "syscall", "log", "log/slog"},
+		why:  "it reads any YAML document by tables, every value at its place, and knows none of the keys",
+	},
+	{
 		name: "rules",
-		may:  []string{"rules/internal/message", "rules/internal/templates", "rules/ssfilter", yaml},
+		may:  []string{"rules/internal/document", "rules/internal/message", "rules/internal/templates", "rules/ssfilter", yaml},
 		not:  []string{"os", "os/exec", "net", "syscall", "log", "log/slog", "sync"},
 		why:  "the rules file is public and read from an io.Reader: checking one needs no Linux, no daemon and no file",
 	},

@@ -1,10 +1,12 @@
-package rules
+package document
 
 import (
 	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/width"
 )
 
 // Problem is one thing that is wrong, or unwise, in a rules file.
@@ -74,44 +76,30 @@ const excerptWidth = 100
 // excerpt cuts a line to what fits a terminal around the byte at, and returns how many
 // cells stand before that.
 func excerpt(line string, at int) (text string, caret int) {
-	from := back(line, at, excerptWidth/2)
-	to, missing := ahead(line, from, excerptWidth)
-	from = back(line, from, missing)
+	// A line may be long: no character has more than four bytes.
+	first, last := max(0, at-4*excerptWidth), min(len(line), at+4*excerptWidth)
+	for first > 0 && !utf8.RuneStart(line[first]) {
+		first--
+	}
+	before, after := []rune(line[first:at]), []rune(line[at:last])
+	right := min(len(after), max(excerptWidth/2, excerptWidth-len(before)))
+	left := min(len(before), excerptWidth-right)
 
 	var b strings.Builder
-	if from > 0 {
+	if first > 0 || left < len(before) {
 		b.WriteRune('…')
-		caret++
 	}
-	for i, r := range line[from:to] {
-		shown := printable(r)
-		b.WriteString(shown)
-		if from+i < at {
-			caret += cells(shown)
-		}
+	for _, c := range before[len(before)-left:] {
+		b.WriteString(printable(c))
 	}
-	if to < len(line) {
+	caret = cells(b.String())
+	for _, c := range after[:right] {
+		b.WriteString(printable(c))
+	}
+	if last < len(line) || right < len(after) {
 		b.WriteRune('…')
 	}
 	return strings.TrimRight(b.String(), " "), caret
-}
-
-// back returns where the character begins that stands so many before the byte at.
-func back(line string, at, characters int) int {
-	for ; characters > 0 && at > 0; characters-- {
-		_, size := utf8.DecodeLastRuneInString(line[:at])
-		at -= size
-	}
-	return at
-}
-
-// ahead is back in the other direction; missing is how many characters there are too few.
-func ahead(line string, at, characters int) (to, missing int) {
-	for ; characters > 0 && at < len(line); characters-- {
-		_, size := utf8.DecodeRuneInString(line[at:])
-		at += size
-	}
-	return at, characters
 }
 
 // printable is r as it may safely reach a terminal: a tab has a fixed width, and
@@ -127,33 +115,13 @@ func printable(r rune) string {
 	}
 }
 
-// wide are the blocks that terminals draw two cells wide (UAX #11).
-var wide = &unicode.RangeTable{
-	R16: []unicode.Range16{
-		{Lo: 0x1100, Hi: 0x115f, Stride: 1}, // Hangul Jamo
-		{Lo: 0x2e80, Hi: 0x303e, Stride: 1}, // CJK radicals and punctuation
-		{Lo: 0x3041, Hi: 0xa4cf, Stride: 1}, // Kana to Yi
-		{Lo: 0xac00, Hi: 0xd7a3, Stride: 1}, // Hangul
-		{Lo: 0xf900, Hi: 0xfaff, Stride: 1}, // CJK compatibility
-		{Lo: 0xfe30, Hi: 0xfe6f, Stride: 1},
-		{Lo: 0xff00, Hi: 0xff60, Stride: 1}, // full-width forms
-		{Lo: 0xffe0, Hi: 0xffe6, Stride: 1},
-	},
-	R32: []unicode.Range32{
-		{Lo: 0x1f300, Hi: 0x1f64f, Stride: 1}, // pictographs
-		{Lo: 0x1f680, Hi: 0x1f6ff, Stride: 1},
-		{Lo: 0x1f900, Hi: 0x1f9ff, Stride: 1},
-		{Lo: 0x20000, Hi: 0x3fffd, Stride: 1}, // CJK extensions
-	},
-}
-
 // cells is how many terminal cells s takes.
 func cells(s string) int {
 	n := 0
 	for _, r := range s {
-		switch {
+		switch kind := width.LookupRune(r).Kind(); {
 		case unicode.In(r, unicode.Mn, unicode.Me):
-		case unicode.Is(wide, r):
+		case kind == width.EastAsianWide || kind == width.EastAsianFullwidth:
 			n += 2
 		default:
 			n++

@@ -1,22 +1,24 @@
-package rules
+package document
 
 import (
 	"cmp"
 	"slices"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
-// maxProblems is how many problems of a file are told in full. The others are counted.
-const maxProblems = 100
+// MaxProblems is how many problems of a document are told in full. The others are counted.
+const MaxProblems = 100
 
-// A collection is what is wrong with a file: the problems that stand first in it, and
+// A collection is what is wrong with a document: the problems that stand first in it, and
 // the number of the others.
 type collection struct {
 	problems []finding
 	limit    *origin // what does not stand before this is only counted; nil: nothing yet
 	more     int     // are only counted
-	reports  int     // that were made, the same ones too
+	reports  int     // that were made, of the same ones too
 
 	// Where there are aliases the same is found again and again. What is only counted
 	// is counted once by its place and the form of its message.
@@ -40,14 +42,14 @@ func byPlace(a, b origin) int {
 	return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
 }
 
-// shows reports whether a problem at a node would be told in full. Where it would not,
+// Shows reports whether a problem at a node would be told in full. Where it would not,
 // nothing need be found out for its words.
-func (c *collection) shows(n *yaml.Node) bool {
+func (c *collection) Shows(n *yaml.Node) bool {
 	return c.limit == nil || byPlace(origin{line: n.Line, column: n.Column}, *c.limit) < 0
 }
 
-// report adds a problem at a node.
-func (c *collection) report(n *yaml.Node, format string, args ...any) {
+// Report adds a problem at a node.
+func (c *collection) Report(n *yaml.Node, format string, args ...any) {
 	c.reportAt(n.Line, n.Column, format, args...)
 }
 
@@ -59,8 +61,8 @@ func (c *collection) reportAt(line, column int, format string, args ...any) {
 		c.count(o)
 		return
 	}
-	c.problems = append(c.problems, finding{o, errorf(format, args...).Error()})
-	if len(c.problems) == 2*maxProblems {
+	c.problems = append(c.problems, finding{o, message.Errorf(format, args...).Error()})
+	if len(c.problems) == 2*MaxProblems {
 		c.cut()
 	}
 }
@@ -82,41 +84,50 @@ func (c *collection) count(o origin) {
 func (c *collection) cut() {
 	slices.SortStableFunc(c.problems, func(a, b finding) int { return byPlace(a.origin, b.origin) })
 	c.problems = slices.Compact(c.problems)
-	if len(c.problems) <= maxProblems {
+	if len(c.problems) <= MaxProblems {
 		return
 	}
-	for _, f := range c.problems[maxProblems:] {
+	for _, f := range c.problems[MaxProblems:] {
 		c.count(f.origin)
 	}
-	c.limit = &c.problems[maxProblems].origin
-	c.problems = slices.Clone(c.problems[:maxProblems])
+	c.limit = &c.problems[MaxProblems].origin
+	c.problems = slices.Clone(c.problems[:MaxProblems])
 }
 
-// sorted returns the problems in the order of the file, each moved into the text where
-// YAML's position lies behind its end.
-func (p *parser) sorted() Problems {
-	p.cut()
+// Reports is how many problems were reported so far, the same ones too.
+func (c *collection) Reports() int { return c.reports }
+
+// Again notes that a problem which was reported was met once more.
+func (c *collection) Again() { c.reports++ }
+
+// Forget leaves no problem reported.
+func (c *collection) Forget() { *c = collection{aliases: c.aliases} }
+
+// Problems returns what was reported in the order of the document, each moved into the
+// text where YAML's position lies behind its end.
+func (r *Reader) Problems() Problems {
+	r.cut()
 	var all Problems
 	var at cursor
 	masked, hidden := "", 0 // the line that was masked last, and its number
-	for _, f := range p.problems {
+	for _, f := range r.problems {
 		problem := Problem{Line: 1, Column: 1, Msg: f.msg}
-		if lines := p.lineCount(); lines > 0 {
+		if lines := r.lineCount(); lines > 0 {
 			problem.Line = min(max(f.line, 1), lines)
-			problem.Text = p.line(problem.Line)
+			problem.Text = r.line(problem.Line)
 			at.seek(problem.Text, max(f.column, 1))
 			problem.Column = at.column
-			if p.hides(problem.Line) {
+			if r.hides(problem.Line) {
 				if hidden != problem.Line {
-					masked, hidden = p.masked(problem.Text), problem.Line
+					masked, hidden = r.masked(problem.Text), problem.Line
 				}
 				problem.Text = masked
 			}
 		}
 		all = append(all, problem)
 	}
-	if all = slices.Compact(all); p.more > 0 {
-		all[len(all)-1].more = p.more
+	if all = slices.Compact(all); r.more > 0 {
+		all[len(all)-1].more = r.more
 	}
 	return all
 }

@@ -1,0 +1,157 @@
+package document
+
+import (
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/message"
+)
+
+// Table names the keys of one mapping: the mapping is read by it, and what is suggested
+// for an unknown key comes from it.
+type Table[T any] struct {
+	What string // such as "a rule"
+	Keys []Key[T]
+	Root bool // it is the whole document: keys that begin with x- are ignored
+
+	Synonyms map[string][]string // keys by what else they are called
+}
+
+// Key is one key of a mapping that is read into a T.
+type Key[T any] struct {
+	name     string
+	required string // what it says, if it must be given
+	refused  bool   // it is a key of the format that is always an error
+	read     func(r *Reader, key, value *yaml.Node, into *T)
+}
+
+// Value reads one kind of value. What cannot be read is reported, and is the zero value:
+// a document with a problem is refused as a whole.
+type Value[V any] func(r *Reader, n *yaml.Node) V
+
+// Field is a key whose value is stored as it was read.
+func Field[T, V any](name string, v Value[V], at func(*T) *V) Key[T] {
+	return Func(name, func(r *Reader, _, n *yaml.Node, into *T) { *at(into) = v(r, n) })
+}
+
+// Func is a key whose value is read by a function.
+func Func[T any](name string, read func(r *Reader, key, value *yaml.Node, into *T)) Key[T] {
+	return Key[T]{name: name, read: read}
+}
+
+// Refused is a key of the format that is always an error here, and why.
+func Refused[T any](name string, why message.Phrase) Key[T] {
+	k := Func(name, func(r *Reader, key, _ *yaml.Node, _ *T) { r.Report(key, "%s %s", name, why) })
+	k.refused = true
+	return k
+}
+
+// Later is a key of the format whose feature is not there yet.
+func Later[T any](name string) Key[T] { return Refused[T](name, "is not supported yet") }
+
+// Required is the key as one that must be given; doc is what it says.
+func (k Key[T]) Required(doc string) Key[T] {
+	k.required = doc
+	return k
+}
+
+// Given are the keys that stand in a mapping, their values good or not.
+type Given map[string]*yaml.Node
+
+// Has reports whether the key stands there, or was probably meant by a misspelt one.
+func (g Given) Has(name string) bool { return g[name] != nil }
+
+// Wrote reports whether the key itself stands there. Of a misspelt one nobody has read
+// the value.
+func (g Given) Wrote(name string) bool { return g.Has(name) && g[name].Value == name }
+
+// ReadMapping reads the mapping n by its table. It returns nil where n is none.
+func ReadMapping[T any](r *Reader, n *yaml.Node, t Table[T], into *T) Given {
+	n = r.Resolve(n)
+	if n == nil {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		cure := ""
+		if t.Root {
+			cure = ": write the rules below a line \"rules:\""
+		}
+		r.Report(n, "%s is a mapping of keys to values, not %s%s", t.What, KindName(n), cure)
+		return nil
+	}
+	found := make(Given, min(len(n.Content)/2, len(t.Keys)))
+	read := make(map[string]bool, len(found))
+	names, lost := t.Names(), false
+	for _, e := range r.Entries(n, 0) {
+		name := e.Key.Value
+		if t.Root && strings.HasPrefix(name, "x-") || read[name] {
+			continue
+		}
+		read[name] = true
+		if i := slices.Index(names, name); i >= 0 {
+			found[name] = e.Key
+			t.Keys[i].read(r, e.Key, e.Value, into)
+			continue
+		}
+		if !r.Shows(e.Key) {
+			r.Report(e.Key, "unknown key")
+			lost = true // which key was meant is not asked for any more
+			continue
+		}
+		if meant := t.reportUnknown(r, e.Key); meant != "" && !found.Has(meant) {
+			found[meant] = e.Key // that it is missing is no news
+		}
+	}
+	for _, k := range t.Keys {
+		if k.required != "" && !found.Has(k.name) && !lost {
+			r.Report(n, "%s needs the key %q: %s", t.What, k.name, message.Phrase(k.required))
+		}
+	}
+	return found
+}
+
+// reportUnknown reports a key that is none of the mapping's, and returns the one that may
+// have been meant.
+func (t Table[T]) reportUnknown(r *Reader, key *yaml.Node) (meant string) {
+	name, what, accepted := key.Value, message.Phrase(t.What), t.Accepted()
+	near := t.Synonyms[strings.ToLower(name)]
+	if near == nil {
+		near = message.Nearest(name, t.Names())
+	}
+	good := slices.DeleteFunc(slices.Clone(near), func(name string) bool { return !slices.Contains(accepted, name) })
+	switch {
+	case !r.MayQuote(key, name):
+		r.Report(key, "this key is none of %s: there are %s", what, message.List(accepted))
+	case len(good) > 0:
+		r.Report(key, "unknown key %q in %s: did you mean %s?", name, what, message.Either(good))
+	case len(near) > 0:
+		r.Report(key, "unknown key %q in %s, and %s is not supported here", name, what, message.List(near))
+	default:
+		r.Report(key, "%v", message.Unknown("key", name, what, accepted))
+	}
+	if len(near) == 0 {
+		return ""
+	}
+	return near[0]
+}
+
+// Names are the names of all keys.
+func (t Table[T]) Names() []string {
+	names := make([]string, 0, len(t.Keys))
+	for _, k := range t.Keys {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// Accepted are the names of the keys that may stand in the mapping.
+func (t Table[T]) Accepted() (names []string) {
+	for _, k := range t.Keys {
+		if !k.refused {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
