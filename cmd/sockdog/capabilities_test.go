@@ -8,6 +8,14 @@ import (
 	"strconv"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// The capabilities that the daemon works with, as bits: one to destroy with, on a few
+// threads, and those to read with.
+const (
+	toDestroy = 1 << unix.CAP_NET_ADMIN
+	toRead    = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
 )
 
 // mostDestroyers is how many threads of the daemon may destroy at most: those that

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/reload"
+	"github.com/sockdog/sockdog/internal/service"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -71,7 +72,7 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 		}
 		fmt.Fprint(out, warnings.Report(named(file)))
 		if exposed := reload.Exposed(file); exposed != "" && file != "-" {
-			fmt.Fprintf(out, "%s: warning: others can change the rules, and with them what is killed: %s; %s\n", file, exposed, exposedCure)
+			fmt.Fprintf(out, "%s: warning: others can change the rules, and with them what is killed: %s; %s\n", file, exposed, service.ExposedCure)
 		}
 	}
 	if problems != nil {

@@ -7,16 +7,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // flagValues are what may follow a flag, by its name, where that is not a file.
 var flagValues = map[string][]string{
-	"address":      {defaultListen},
-	"daemon":       {defaultListen, "off"},
+	"address":      {client.DefaultAddress},
+	"daemon":       {client.DefaultAddress, "off"},
 	"idle":         {"1m", "10m", "1h", "1d"},
-	"listen":       {defaultListen, ":9797", "off"},
+	"listen":       {client.DefaultAddress, ":9797", "off"},
 	"listen-name":  nil,
 	"log-format":   {"auto\ttext on a terminal and in systemd's journal, else JSON", "text", "json"},
 	"log-level":    {"info", "debug\thow sockets are matched, too"},

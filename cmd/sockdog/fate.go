@@ -26,8 +26,8 @@ type fate struct {
 }
 
 // printFatesJSON prints what became of the targets by that time.
-func printFatesJSON(out io.Writer, targets []*cull.Target, dryRun bool, at time.Time) error {
-	netns, stamp := netnsName(), at.Format(time.RFC3339Nano)
+func printFatesJSON(out io.Writer, targets []*cull.Target, dryRun bool, netns string, at time.Time) error {
+	stamp := at.Format(time.RFC3339Nano)
 	return term.JSON(out, func(yield func(fate) bool) {
 		for _, t := range targets {
 			if !yield(fate{

@@ -80,16 +80,15 @@ destroyed 1, gone 1, left alone 1
 func TestFatesJSON(t *testing.T) {
 	var out strings.Builder
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	if err := printFatesJSON(&out, fates()[1:2], false, at); err != nil {
+	if err := printFatesJSON(&out, fates()[1:2], false, "4026531840", at); err != nil {
 		t.Fatal(err)
 	}
 	var got []map[string]any
 	if err := json.Unmarshal([]byte(out.String()), &got); err != nil || len(got) != 1 {
 		t.Fatalf("%v in %s", err, out.String())
 	}
-	delete(got[0], "netns") // that of the test
 	want := map[string]any{
-		"time": "2026-01-02T03:04:05.000000006Z", "action": "kill", "result": "done", "dry_run": false, "reason": "",
+		"time": "2026-01-02T03:04:05.000000006Z", "action": "kill", "result": "done", "dry_run": false, "reason": "", "netns": "4026531840",
 		"src": "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "dst": "[::1]:443", "state": "close-wait",
 		"in_state_for": 90.0, "idle_for": 1.0, "bound": false, "cookie": 9.0, "inode": 2.0, "uid": 0.0, "pid": 7.0, "comm": "app",
 	}

@@ -17,9 +17,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/cull"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/internal/term"
@@ -171,14 +173,14 @@ func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 const sshPort = 22
 
 // order is what the flags order.
-func (f *killFlags) order(h *host, known *knowledge, stderr io.Writer) (*cull.Order, error) {
+func (f *killFlags) order(h *host.Host, known *client.Ages, stderr io.Writer) (*cull.Order, error) {
 	protect, err := f.protection(stderr)
 	if err != nil {
 		return nil, err
 	}
 	return &cull.Order{
 		Query: f.query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
-		Protect: protect, Capabilities: h.engineCapabilities(), Memories: known.byKey(), Precision: h.precision, Self: os.Getpid(),
+		Protect: protect, Capabilities: h.Capabilities(), Memories: known.ByKey(), Precision: h.Precision, Self: os.Getpid(),
 	}, nil
 }
 
@@ -189,33 +191,33 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	debug.SetGCPercent(400) // there will be little garbage, and the end is near
 	ctx, stop := untilSignal()
 	defer stop()
-	h, err := openHost()
+	h, err := host.Probe()
 	if err != nil {
 		return problem(err)
 	}
-	if err := f.markless(h.raised); err != nil {
-		return found{fmt.Sprintf("%v\ncure: %s", err, h.cure())}
+	if err := f.markless(h.Raised); err != nil {
+		return found{fmt.Sprintf("%v\ncure: %s", err, h.Cure())}
 	}
-	known, err := f.ask(ctx, h)
+	known, err := f.Ask(ctx, h)
 	if err != nil {
 		return problem(err)
 	}
-	known.warn(stderr)
+	known.Warn(stderr)
 	o, err := f.order(h, &known, stderr)
 	if err != nil {
 		return err
 	}
 	runtime.LockOSThread() // never unlocked: it is this thread that may destroy
-	kernel, err := h.openKernel()
+	kernel, err := h.OpenKernel()
 	if err != nil {
 		return problem(err)
 	}
 	defer kernel.Close()
-	targets, passed, err := o.Find(kernel, h.now)
+	targets, passed, err := o.Find(kernel, h.Now)
 	if err != nil {
 		return problem(err)
 	}
-	unjudged := known.unjudged(passed.Unjudged)
+	unjudged := known.Unjudged(passed.Unjudged)
 	if len(targets) == 0 {
 		fmt.Fprintln(stderr, f.nothing(passed))
 	}
@@ -234,7 +236,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	o.Cull(ctx, doomed, kernel, func() (cull.Kernel, error) { return h.openKernel() })
+	o.Cull(ctx, doomed, kernel, func() (cull.Kernel, error) { return h.OpenKernel() })
 	return f.tell(ctx, targets, unjudged, h, stdout, stderr)
 }
 
@@ -262,11 +264,11 @@ func (f *killFlags) resolve(o *cull.Order, doomed []*cull.Target) error {
 	if len(inodes) == 0 {
 		return nil
 	}
-	readable := holders.Readable(procRoot)
+	readable := holders.Readable(host.ProcRoot)
 	if !readable && (f.yes || f.dryRun) && f.output == "table" {
 		return nil
 	}
-	found, err := holders.Find(procRoot, inodes)
+	found, err := holders.Find(host.ProcRoot, inodes)
 	switch {
 	case err == nil:
 		o.Resolve(doomed, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
@@ -323,18 +325,18 @@ func confirm(ctx context.Context, out io.Writer, in io.Reader, n int) error {
 
 // tell prints what became of each target and the sum, and says what of them is
 // left, and why, and what could not be judged.
-func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, unjudged []string, h *host, stdout, stderr io.Writer) error {
+func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, unjudged []string, h *host.Host, stdout, stderr io.Writer) error {
 	s := sumOf(targets, f.dryRun)
 	var err error
 	if f.output == "json" {
-		err = printFatesJSON(stdout, targets, f.dryRun, time.Now())
+		err = printFatesJSON(stdout, targets, f.dryRun, h.Netns, time.Now())
 	} else {
 		table := fateTable{headings: !f.bare, holders: f.output == "wide", fit: term.ScreenOf(stdout).Width}
 		err = table.print(stdout, targets, s)
 	}
 	text := append(f.left(s), unjudged...)
-	if h.cure() != "" && (f.dryRun || s.results[engine.Failed] > 0) {
-		text = append(text, "cure: "+h.cure())
+	if h.Cure() != "" && (f.dryRun || s.results[engine.Failed] > 0) {
+		text = append(text, "cure: "+h.Cure())
 	}
 	if err != nil {
 		text = append([]string{fmt.Sprintf("not all of it could be told: %v", err), s.String()}, text...)

@@ -16,11 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/counters"
-	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
@@ -36,8 +35,8 @@ type listing struct {
 	watch                 time.Duration
 	view                  sockettable.View
 
-	host   *host
-	kernel daemon.Kernel
+	host   *host.Host
+	kernel *sockdiag.Conn
 	warned bool
 }
 
@@ -186,16 +185,15 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if err := l.markless(sockdiag.RaiseNetAdmin()); err != nil {
 		fmt.Fprintln(stderr, "sockdog:", err)
 	}
-	now, err := sock.Clock()
-	if err != nil {
+	var err error
+	if l.host, err = host.New(); err != nil {
 		return err
 	}
-	l.host = &host{now: now, precision: sockdiag.Precision(), cgroups: cgroup.New()}
-	if l.kernel, err = l.host.openKernel(); err != nil {
+	if l.kernel, err = l.host.OpenKernel(); err != nil {
 		return err
 	}
 	defer l.kernel.Close()
-	l.view.Netns = netnsName()
+	l.view.Netns = l.host.Netns
 	if l.watch > 0 {
 		return l.again(ctx, out, stderr)
 	}
@@ -211,23 +209,23 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Table, error) {
 	var memories map[sock.Key]*sock.Memory
 	if !l.view.Summary {
-		known, err := l.ask(ctx, l.host)
+		known, err := l.Ask(ctx, l.host)
 		if err != nil {
 			return nil, err
 		}
-		if memories = known.byKey(); !l.warned {
+		if memories = known.ByKey(); !l.warned {
 			l.warned = true
-			known.warn(stderr)
+			known.Warn(stderr)
 		}
 	}
 	var table sockettable.Table
-	sent := l.host.now()
+	sent := l.host.Now()
 	err := l.kernel.Scan(l.query(), func(s *sock.Socket, got sock.Instant) {
-		table.Add(s, track.AgeOf(s, memories[s.ID.Key()], sent, got, l.host.precision))
+		table.Add(s, track.AgeOf(s, memories[s.ID.Key()], sent, got, l.host.Precision))
 	})
 	if err == nil && l.view.Walks() {
 		var found holders.Found
-		found, err = holders.Find(procRoot, table.Inodes())
+		found, err = holders.Find(host.ProcRoot, table.Inodes())
 		table.Holders = found.Holders
 	}
 	return &table, err

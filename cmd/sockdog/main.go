@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/service"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -69,7 +70,7 @@ func run(args []string) int {
 			fmt.Fprintln(os.Stderr, "sockdog: "+text)
 		}
 		return 1
-	case errors.As(err, new(badRules)):
+	case errors.As(err, new(service.BadRules)):
 		if text := err.Error(); text != "" {
 			fmt.Fprintln(os.Stderr, "sockdog: "+text)
 		}
@@ -164,12 +165,6 @@ type usage struct{ error }
 type found struct{ text string }
 
 func (f found) Error() string { return f.text }
-
-// badRules is why the daemon does not start: its rules are bad, or missing. An empty
-// text has been told already.
-type badRules struct{ error }
-
-func (b badRules) Unwrap() error { return b.error }
 
 func problem(err error) error { return found{err.Error()} }
 

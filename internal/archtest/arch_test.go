@@ -250,6 +250,55 @@ var table = []pkg{
 		why: "it owns the state and reaches the kernel, the file and the service manager through interfaces it declares itself, so no sockdiag, no reload and no sd_notify",
 	},
 	{
+		name: "internal/host",
+		may:  []string{"internal/cgroup", "internal/engine", "internal/sock", "internal/source/sockdiag", psx, unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it says what is possible here, to the daemon and to every command, and does nothing with it",
+	},
+	{
+		name: "internal/state",
+		may:  []string{"internal/engine", "internal/host", "internal/journal", "internal/seen", "internal/source/sockdiag", "internal/statedir", "internal/status"},
+		not:  []string{"net"},
+		why:  "it opens what is kept, and knows neither the daemon that writes it nor the commands that read it",
+	},
+	{
+		name: "internal/service",
+		may: []string{
+			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
+			"internal/reload", "internal/state", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
+		},
+		why: "it opens all that the daemon works with, and so knows all edges: no other package needs to",
+	},
+	{
+		name: "internal/client",
+		may: []string{
+			"internal/engine", "internal/holders", "internal/host", "internal/seen", "internal/sock", "internal/source/sockdiag", "internal/state", "internal/status", "internal/web",
+		},
+		not: []string{"log", "log/slog"},
+		why: "it reads what a daemon says, and doubts it: so it knows the answers of internal/web, and the kernel that tells who gave them",
+	},
+	{
+		name: "internal/statustext",
+		may:  []string{"internal/journal", "internal/status", "internal/term"},
+		not:  []string{"context", "log", "log/slog", "net", "net/http", "os"},
+		why:  "it puts a status into lines, whoever asked for it",
+	},
+	{
+		name: "internal/doctor",
+		may:  []string{"internal/holders", "internal/host", "internal/source/sockdiag", "internal/term"},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it tries out what the others rely on, through the packages that they use",
+	},
+	{
+		name: "internal/plan",
+		may: []string{
+			"internal/counters", "internal/daemon", "internal/engine", "internal/engine/spin", "internal/engine/track", "internal/holders", "internal/host", "internal/sock",
+			"internal/sockettable", "internal/term", "rules",
+		},
+		not: []string{"log", "log/slog", "net"},
+		why: "it runs the engine that the daemon runs, on one scan, and acts on nothing",
+	},
+	{
 		name: "internal/demo",
 		may:  []string{"internal/nstest", "internal/sock", "internal/source/sockdiag", "rules", "rules/ssfilter", unix},
 		why:  "it runs the real daemon as a program and judges it by the kernel's table, and so may know nothing of how it works",
@@ -265,9 +314,9 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/action", "internal/cgroup", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/engine", "internal/engine/spin", "internal/engine/track", "internal/journal",
-			"internal/metrics", "internal/holders", "internal/nstest", "internal/reload", "internal/seen", "internal/sock",
-			"internal/source/sockdiag", "internal/sockettable", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", "rules/ssfilter", cobra, psx, sdnotify, unix,
+			"internal/action", "internal/cgroup", "internal/client", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
+			"internal/engine/track", "internal/holders", "internal/host", "internal/plan", "internal/reload", "internal/service", "internal/sock",
+			"internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"math"
@@ -16,10 +16,10 @@ const (
 	leastTracks = 1000
 )
 
-// boundMemory has the garbage collector keep below the memory limit of the cgroup,
+// BoundMemory has the garbage collector keep below the memory limit of the cgroup,
 // unless GOMEMLIMIT names another, and returns how many sockets fit in it; 0:
 // there is no limit.
-func boundMemory() int {
+func BoundMemory() int {
 	limit := debug.SetMemoryLimit(-1)
 	if limit == math.MaxInt64 {
 		if limit = cgroup.MemoryLimit(); limit == 0 {

@@ -1,40 +1,37 @@
-package main
+package client
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 
-	"github.com/sockdog/sockdog/internal/cgroup"
+	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/web"
 )
+
+func TestMain(m *testing.M) { nstest.Main(m) }
 
 // What listens where a daemon should may be anything: it is believed only if it
 // speaks of this namespace, in this boot, by this clock.
 func TestAskDaemon(t *testing.T) {
 	nstest.Need(t)
-	now, err := sock.Clock()
+	h, err := host.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{now: now, precision: sockdiag.Precision(), cgroups: cgroup.New()}
 	// said is a good answer, changed.
 	said := func(change func(head *web.AgesHead)) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
-			head := web.AgesHead{Version: "v9", Origin: origin(), ClockNS: now(), LeftOut: 2}
+			head := web.AgesHead{Version: "v9", Origin: Origin(h), ClockNS: h.Now(), LeftOut: 2}
 			change(&head)
 			text, _ := json.Marshal(head)
 			w.Header().Set("Server", web.Server)
@@ -70,11 +67,11 @@ func TestAskDaemon(t *testing.T) {
 			io.WriteString(w, `{"sockets":[`)
 			w.(http.Flusher).Flush()
 			panic(http.ErrAbortHandler)
-		}, "read the ages"},
+		}, "was cut short"},
 		{"too much", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Server", web.Server)
 			block := bytes.Repeat([]byte(" "), 1<<20)
-			for range agesBound>>20 + 1 {
+			for range maxAnswer>>20 + 1 {
 				w.Write(block)
 			}
 		}, "more than anybody could know"},
@@ -85,11 +82,11 @@ func TestAskDaemon(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(test.answer)
 			defer server.Close()
-			told, err := askDaemon(context.Background(), server.Listener.Addr().String(), h)
+			told, leftOut, err := askDaemon(context.Background(), server.Listener.Addr().String(), h)
 			switch {
-			case test.why == "" && (err != nil || len(told.memories) != 1 || told.leftOut != 2):
+			case test.why == "" && (err != nil || len(told) != 1 || leftOut != 2):
 				t.Errorf("%+v, %v; want it believed", told, err)
-			case test.why != "" && (err == nil || !strings.Contains(err.Error(), test.why) || told.memories != nil):
+			case test.why != "" && (err == nil || !strings.Contains(err.Error(), test.why) || told != nil):
 				t.Errorf("%+v, %v; want an error with %q", told, err, test.why)
 			}
 		})
@@ -99,12 +96,12 @@ func TestAskDaemon(t *testing.T) {
 // The kernel knows whether the other end is in this network namespace.
 func TestTrustElsewhere(t *testing.T) {
 	nstest.Need(t)
-	now, err := sock.Clock()
+	h, err := host.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	elsewhere := connTo{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000}, &net.TCPAddr{IP: net.IPv4(10, 9, 8, 7), Port: 9797}}
-	err = trust("10.9.8.7:9797", elsewhere, &host{now: now})
+	err = trust("10.9.8.7:9797", elsewhere, h)
 	if err == nil || !strings.Contains(err.Error(), "not in this network namespace") {
 		t.Errorf("error %v", err)
 	}
@@ -147,67 +144,4 @@ func TestTrustHolder(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestMayKill(t *testing.T) {
-	nstest.Need(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	lives := []string{"sh", "-c", "echo there; exec sleep 600"}
-	for _, test := range []struct {
-		name    string
-		program []string
-		uid     uint32
-		may     bool
-	}{
-		{"with the capability", lives, 0, true},
-		{"with the capability, for the socket of another user", lives, 1, false},
-		{"without", append([]string{"bounded"}, lives...), 0, false},
-		{"with that of a user namespace of its own", append([]string{"nested"}, lives...), 0, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			cmd := exec.Command(test.program[0], test.program[1:]...)
-			if name := test.program[0]; name != "sh" { // this program has its name
-				cmd = &exec.Cmd{Path: self, Args: test.program}
-			}
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer func() { cmd.Process.Kill(); cmd.Wait() }()
-			if _, err := out.Read(make([]byte, 16)); err != nil {
-				t.Fatalf("the program does not run: %v", err)
-			}
-			pid := cmd.Process.Pid
-			if test.program[0] == "nested" {
-				pid = childOf(t, pid)
-			}
-			if got := mayKill(pid, test.uid); got != test.may {
-				t.Errorf("may kill: %v, want %v", got, test.may)
-			}
-		})
-	}
-}
-
-// childOf is the one child of a process.
-func childOf(t *testing.T, pid int) (child int) {
-	t.Helper()
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, task := range tasks {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Sscan(string(text), &child)
-	}
-	return child
 }

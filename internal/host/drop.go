@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"fmt"
@@ -28,10 +28,10 @@ func kept(permitted uint32) uint32 {
 	return toRead
 }
 
-// dropPrivileges takes from every thread the capabilities that the daemon does not
+// DropPrivileges takes from every thread the capabilities that the daemon does not
 // work with, of those that it has: root starts it with all of them. What was opened
 // before stays open.
-func dropPrivileges() error {
+func DropPrivileges() error {
 	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // pid 0: each thread itself
 	var sets [2]unix.CapUserData
 	if err := unix.Capget(&self, &sets[0]); err != nil {

@@ -1,4 +1,6 @@
-package main
+// Package state opens what the state directory keeps, the journal and the first-seen
+// store: for the daemon to write, and for commands to read beside it.
+package state
 
 import (
 	"context"
@@ -8,8 +10,8 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/seen"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
@@ -17,30 +19,31 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-// state is what is kept on disk.
-type state struct {
-	dir      *statedir.Dir
-	journal  *journal.Journal
-	store    *seen.Store
-	restored engine.Restored
-	problem  *status.Problem // nil: all of it can be used
+// State is what is kept on disk.
+type State struct {
+	Journal  *journal.Journal // nil: it cannot be used
+	Store    *seen.Store      // nil: it cannot be used
+	Restored engine.Restored
+	Problem  *status.Problem // nil: all of it can be used
+
+	dir *statedir.Dir
 }
 
-// openState opens what can be used of a state directory. What cannot be is left
-// out, and said; what can be read is there all the same.
-func openState(path string, h *host, log *slog.Logger) *state {
-	s := &state{}
+// Open opens what can be used of a state directory. What cannot be is left out,
+// and logged; what can be read is there all the same.
+func Open(path string, h *host.Host, log *slog.Logger) *State {
+	s := &State{}
 	var err error
 	if s.dir, err = statedir.Open(path); err != nil {
 		s.missing(log, path, "the state directory cannot be used: sockdog goes on, and forgets everything when it ends", err)
 		if s.dir != nil {
-			s.restored, _ = readIn(s.dir, h) // there may be none; what matters is said
+			s.Restored, _ = readIn(s.dir, h) // there may be none; what matters is said
 		}
 		return s
 	}
 	j, left, journalErr := journal.Open(s.dir, time.Now())
 	if journalErr == nil {
-		s.journal = j
+		s.Journal = j
 		for i := range left.Interrupted {
 			r := &left.Interrupted[i]
 			log.LogAttrs(context.Background(), slog.LevelWarn, r.Words(), r.Attrs()...)
@@ -62,26 +65,26 @@ func openState(path string, h *host, log *slog.Logger) *state {
 }
 
 // missing says what of the state cannot be used.
-func (s *state) missing(log *slog.Logger, path, what string, err error) {
+func (s *State) missing(log *slog.Logger, path, what string, err error) {
 	log.Error(what, "dir", path, "error", err.Error())
-	s.problem = &status.Problem{Kind: "state", Text: what + ": " + err.Error(), Since: time.Now()}
+	s.Problem = &status.Problem{Kind: "state", Text: what + ": " + err.Error(), Since: time.Now()}
 }
 
 // openStore opens the first-seen store of this boot and network namespace. What
 // can be read of it is used also where it cannot be written to.
-func (s *state) openStore(h *host, log *slog.Logger) error {
+func (s *State) openStore(h *host.Host, log *slog.Logger) error {
 	origin, err := originOf()
 	if err != nil {
 		return err
 	}
-	store, loaded, err := seen.Open(s.dir, origin, h.now())
+	store, loaded, err := seen.Open(s.dir, origin, h.Now())
 	if err != nil {
-		loaded, _ = seen.Read(s.dir, origin, h.now())
+		loaded, _ = seen.Read(s.dir, origin, h.Now())
 	}
 	if len(loaded.SetAside) > 0 {
 		log.Warn("state of a newer sockdog set aside; ages and limits count anew", "dir", s.dir.Path(), "files", loaded.SetAside)
 	}
-	s.store, s.restored = store, restoredFrom(loaded)
+	s.Store, s.Restored = store, restoredFrom(loaded)
 	if loaded.Damaged > 0 {
 		log.Warn("the first-seen store was damaged: some ages and limits are lost", "dir", s.dir.Path(), "lost", loaded.Damaged, "sockets_known", len(loaded.Memories))
 	}
@@ -92,8 +95,8 @@ func restoredFrom(l seen.Loaded) engine.Restored {
 	return engine.Restored{Memories: l.Memories, Spent: l.Spent, Groups: l.Groups}
 }
 
-// readState reads what a sockdog keeps that may be running.
-func readState(path string, h *host) (engine.Restored, error) {
+// Read reads what a sockdog keeps that may be running.
+func Read(path string, h *host.Host) (engine.Restored, error) {
 	dir, err := statedir.OpenToRead(path)
 	if errors.Is(err, fs.ErrPermission) {
 		err = fmt.Errorf("%w: it is for root, and for the user that sockdog runs as", err)
@@ -109,12 +112,12 @@ func readState(path string, h *host) (engine.Restored, error) {
 	return restored, err
 }
 
-func readIn(dir *statedir.Dir, h *host) (engine.Restored, error) {
+func readIn(dir *statedir.Dir, h *host.Host) (engine.Restored, error) {
 	origin, err := originOf()
 	if err != nil {
 		return engine.Restored{}, err
 	}
-	loaded, err := seen.Read(dir, origin, h.now())
+	loaded, err := seen.Read(dir, origin, h.Now())
 	return restoredFrom(loaded), err
 }
 
@@ -132,33 +135,20 @@ func originOf() (seen.Origin, error) {
 	return seen.Origin{Boot: boot, Netns: sockdiag.NetnsInode(), NetnsCookie: cookie}, nil
 }
 
-func (s *state) use(o *daemon.Options) {
-	// A nil pointer in an interface would not be nil.
-	if s.journal != nil {
-		o.Journal = s.journal
-	}
-	if s.store != nil {
-		o.Store = s.store
-	}
-	o.Restored = s.restored
-	if s.problem != nil {
-		o.Problems = o.Problems.With(*s.problem)
-	}
-}
-
-// stateEnd is how long a disk may take to close what is on it: whoever told the
+// closeWithin is how long a disk may take to close what is on it: whoever told the
 // daemon to stop does not wait for one that hangs.
-const stateEnd = 50 * time.Millisecond
+const closeWithin = 50 * time.Millisecond
 
-func (s *state) close() {
+// Close closes it all, as far as the disk lets it in time.
+func (s *State) Close() {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		if s.journal != nil {
-			s.journal.Close()
+		if s.Journal != nil {
+			s.Journal.Close()
 		}
-		if s.store != nil {
-			s.store.Close()
+		if s.Store != nil {
+			s.Store.Close()
 		}
 		if s.dir != nil {
 			s.dir.Close() // last: what its lock guards is closed
@@ -166,6 +156,6 @@ func (s *state) close() {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(stateEnd):
+	case <-time.After(closeWithin):
 	}
 }

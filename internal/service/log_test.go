@@ -1,4 +1,4 @@
-package main
+package service
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ func TestLogForm(t *testing.T) {
 		{name: "a file", format: "auto", want: logJSON},
 		{name: "the journal", format: "auto", stream: true, want: logJournal},
 		{name: "a file, of a service's child", format: "auto", other: true, want: logJSON},
-		{name: "text to a file", format: "text", want: logText},
+		{name: "text to a file", format: "text", want: LogText},
 		{name: "text to the journal", format: "text", stream: true, want: logJournal},
 		{name: "JSON to the journal", format: "json", stream: true, want: logJSON},
 	} {
@@ -39,8 +39,8 @@ func TestLogForm(t *testing.T) {
 				stream = fmt.Sprintf("%d:%d", stat.Dev, stat.Ino+1)
 			}
 			t.Setenv("JOURNAL_STREAM", stream)
-			if got, err := logForm(out, test.format); got != test.want || err != nil {
-				t.Errorf("logForm: %q, %v; want %q", got, err, test.want)
+			if got, err := LogForm(out, test.format); got != test.want || err != nil {
+				t.Errorf("LogForm: %q, %v; want %q", got, err, test.want)
 			}
 		})
 	}
@@ -48,7 +48,7 @@ func TestLogForm(t *testing.T) {
 
 func TestJournalHandler(t *testing.T) {
 	out := logFile(t)
-	log, err := newLog(out, logJournal, "debug")
+	log, err := NewLog(out, logJournal, "debug")
 	if err != nil {
 		t.Fatal(err)
 	}

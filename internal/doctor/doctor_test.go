@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"strings"
@@ -11,10 +11,10 @@ import (
 )
 
 // On a terminal no line is broken by it.
-func TestExaminedFits(t *testing.T) {
-	all := []examined{
-		{What: "socket table", OK: true, Finding: "readable, both families in one walk"},
-		{What: "kill", Needed: true, Finding: "kill is not permitted: CAP_NET_ADMIN is missing", Cure: "run as root, or setcap cap_net_admin+p on the binary"},
+func TestPrintFits(t *testing.T) {
+	all := []Finding{
+		{What: "socket table", OK: true, Text: "readable, both families in one walk"},
+		{What: "kill", Needed: true, Text: "kill is not permitted: CAP_NET_ADMIN is missing", Cure: "run as root, or setcap cap_net_admin+p on the binary"},
 	}
 	const want = `
 ok    socket table  readable, both families in one
@@ -25,38 +25,11 @@ FAIL  kill          kill is not permitted:
                     cap_net_admin+p on the binary
 `
 	var b strings.Builder
-	if err := printExamined(&b, all, 50); err != nil {
+	if err := Print(&b, all, 50); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, "\n"+b.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)
-	}
-}
-
-// What keeps the capability away decides what to do: setcap is of no use under
-// no_new_privs, and root of none outside of the bounding set.
-func TestMissingPrivilege(t *testing.T) {
-	for _, test := range []struct {
-		name      string
-		p         privileges
-		why, cure string
-		notCure   string
-	}{
-		{"nobody gave it", privileges{}, "file has no capability", "setcap", ""},
-		{"no_new_privs, and none on the file", privileges{noNewPrivs: true}, "no_new_privs", "AmbientCapabilities", "setcap"},
-		{"no_new_privs, and one on the file", privileges{noNewPrivs: true, file: true}, "file has the capability, and no_new_privs", "AmbientCapabilities", "setcap"},
-		{"nosuid, and one on the file", privileges{nosuid: true, file: true}, "mounted nosuid", "another file system", "setcap"},
-		{"one on the file, to no effect", privileges{file: true}, "not granted all the same", "run as root", "setcap"},
-		{"outside of the bounding set", privileges{bounded: true, file: true, noNewPrivs: true}, "bounding set", "CapabilityBoundingSet", "setcap"},
-		{"root, outside of the bounding set", privileges{bounded: true, root: true}, "bounding set", "NET_ADMIN in the container", "run as root"},
-		{"root without it", privileges{root: true, noNewPrivs: true}, "root was started without it", "NET_ADMIN in the container", "run as root"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			why, cure := test.p.missing()
-			if !strings.Contains(why, test.why) || !strings.Contains(cure, test.cure) || test.notCure != "" && strings.Contains(cure, test.notCure) {
-				t.Errorf("why %q, cure %q", why, cure)
-			}
-		})
 	}
 }
 
@@ -94,7 +67,7 @@ func TestHoldersExamined(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			x := holdersExamined(&test.a)
-			if x.OK != (test.cure == "") || x.Finding != test.finding || x.Cure != test.cure {
+			if x.OK != (test.cure == "") || x.Text != test.finding || x.Cure != test.cure {
 				t.Errorf("%+v", x)
 			}
 		})

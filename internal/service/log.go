@@ -1,4 +1,4 @@
-package main
+package service
 
 import (
 	"bytes"
@@ -18,24 +18,24 @@ import (
 
 // The forms that a log can have.
 const (
-	logText    = "text"
+	LogText    = "text"
 	logJSON    = "json"
 	logJournal = "journal" // text for systemd's journal
 )
 
-// logForm is the form of a log that goes to out: text for people, and JSON for
+// LogForm is the form of a log that goes to out: text for people, and JSON for
 // everything else but systemd's journal, in which JSON would have no level.
-func logForm(out io.Writer, format string) (string, error) {
+func LogForm(out io.Writer, format string) (string, error) {
 	f, _ := out.(*os.File)
 	switch {
 	case format == logJSON:
 		return logJSON, nil
-	case format != "auto" && format != logText:
+	case format != "auto" && format != LogText:
 		return "", fmt.Errorf("--log-format is auto, text or json, not %q", format)
 	case f != nil && isJournal(f):
 		return logJournal, nil
-	case format == logText || f != nil && term.Is(f):
-		return logText, nil
+	case format == LogText || f != nil && term.Is(f):
+		return LogText, nil
 	default:
 		return logJSON, nil
 	}
@@ -51,8 +51,8 @@ func isJournal(f *os.File) bool {
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
-// newLog makes a log of a form that logForm returned.
-func newLog(out io.Writer, form, level string) (*slog.Logger, error) {
+// NewLog makes a log of a form that LogForm returned.
+func NewLog(out io.Writer, form, level string) (*slog.Logger, error) {
 	options := slog.HandlerOptions{Level: slog.LevelInfo}
 	switch level {
 	case "info":
@@ -62,7 +62,7 @@ func newLog(out io.Writer, form, level string) (*slog.Logger, error) {
 		return nil, fmt.Errorf("--log-level is info or debug, not %q", level)
 	}
 	switch form {
-	case logText:
+	case LogText:
 		return slog.New(slog.NewTextHandler(out, &options)), nil
 	case logJournal:
 		line := new(journalLine)

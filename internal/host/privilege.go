@@ -1,9 +1,12 @@
-package main
+package host
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/binary"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,4 +64,35 @@ func (p privileges) missing() (why, cure string) {
 	default:
 		return "the program's file has no capability", "run as root, `setcap cap_net_admin+p` on the binary, or " + granted
 	}
+}
+
+// MayKill reports whether a process of that user may have CAP_NET_ADMIN in this
+// user namespace.
+func MayKill(pid int, uid uint32) bool {
+	dir := ProcRoot + "/" + strconv.Itoa(pid)
+	ours, err := os.Readlink(ProcRoot + "/self/ns/user")
+	if err != nil {
+		return false
+	}
+	if theirs, err := os.Readlink(dir + "/ns/user"); err != nil || theirs != ours {
+		return false // in a namespace of their own, everybody has every capability
+	}
+	text, err := os.ReadFile(dir + "/status")
+	if err != nil {
+		return false
+	}
+	// "Uid: real effective saved filesystem": the last is what a socket has.
+	user := strings.Fields(statusField(text, "Uid"))
+	permitted, err := strconv.ParseUint(statusField(text, "CapPrm"), 16, 64)
+	return err == nil && permitted&(1<<unix.CAP_NET_ADMIN) != 0 && len(user) == 4 && user[3] == strconv.FormatUint(uint64(uid), 10)
+}
+
+// statusField is a field of /proc/PID/status; empty: there is none.
+func statusField(text []byte, name string) string {
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/internal/client"
+)
+
+// ageFlags say who is asked for ages of which the kernel knows less.
+type ageFlags struct{ client.Observers }
+
+func (f *ageFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.Daemon, "daemon", client.DefaultAddress, "`address` to ask for ages, or off")
+	cmd.Flags().StringVar(&f.StateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state, which tells ages too")
+}
+
+// check checks the flags, once they are parsed.
+func (f *ageFlags) check(cmd *cobra.Command) error {
+	f.Named = cmd.Flags().Changed("daemon")
+	if client.Off(f.Daemon) {
+		return nil
+	}
+	return checkHostPort("--daemon", "HOST:PORT or off", f.Daemon)
+}

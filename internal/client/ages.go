@@ -1,0 +1,215 @@
+package client
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/seen"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
+	"github.com/sockdog/sockdog/internal/state"
+	"github.com/sockdog/sockdog/internal/web"
+)
+
+// Observers are who may have observed more of ages than the kernel keeps.
+type Observers struct {
+	Daemon   string // its address, or off
+	Named    bool   // the user named the daemon
+	StateDir string // of a daemon; empty: none is read
+}
+
+// Ages are what observers know.
+type Ages struct {
+	engine.Restored
+	Missing string // why no daemon told it; empty: one did
+	Loud    bool   // Missing is worth a line by itself
+
+	asked   string // the daemon that told it
+	leftOut int    // sockets that the daemon knows more of, and did not tell
+}
+
+// Ask asks the daemon, and reads the state directory. What the daemon tells counts
+// for more: the directory has what was worth writing.
+func (o *Observers) Ask(ctx context.Context, h *host.Host) (Ages, error) {
+	var a Ages
+	if o.StateDir != "" {
+		var err error
+		if a.Restored, err = state.Read(o.StateDir, h); err != nil {
+			return a, err
+		}
+	}
+	if Off(o.Daemon) {
+		a.Missing = "no daemon was to be asked"
+		return a, nil
+	}
+	told, leftOut, err := askDaemon(ctx, o.Daemon, h)
+	if err != nil {
+		a.Missing, a.Loud = err.Error(), o.Named || !errors.Is(err, syscall.ECONNREFUSED)
+		return a, nil
+	}
+	a.asked, a.leftOut = o.Daemon, leftOut
+	newer := make(map[sock.Key]bool, len(told))
+	for i := range told {
+		newer[told[i].Key] = true
+	}
+	a.Memories = append(slices.DeleteFunc(a.Memories, func(m sock.Memory) bool { return newer[m.Key] }), told...)
+	return a, nil
+}
+
+// ByKey returns what is known of each socket, by its key.
+func (a *Ages) ByKey() map[sock.Key]*sock.Memory {
+	memories := make(map[sock.Key]*sock.Memory, len(a.Memories))
+	for i := range a.Memories {
+		memories[a.Memories[i].Key] = &a.Memories[i]
+	}
+	return memories
+}
+
+// Warn says that no daemon told anything, where that is no matter of course.
+func (a *Ages) Warn(stderr io.Writer) {
+	if a.Loud {
+		fmt.Fprintf(stderr, "sockdog: ages are as the kernel keeps them: %s\n", a.Missing)
+	}
+}
+
+// Unjudged says that n sockets could not be judged, and what to do.
+func (a *Ages) Unjudged(n int) []string {
+	if n == 0 {
+		return nil
+	}
+	why, cure := a.Missing, "a sockdog run whose rules match them observes it: --daemon says where one listens, --state-dir where it keeps that"
+	switch {
+	case a.Missing != "":
+	case a.leftOut > 0:
+		why, cure = fmt.Sprintf("the sockdog on %s tells of no more than %d at once", a.asked, len(a.Memories)), "kill again, when these are gone"
+	default:
+		why = fmt.Sprintf("the sockdog on %s has not observed them for that long", a.asked)
+		cure = "wait: it observes what its rules match, from when they are in force"
+	}
+	return []string{
+		fmt.Sprintf("could not be judged %d: the kernel keeps no more than a lower bound on their age, which keepalives reset; %s", n, why),
+		"cure: " + cure,
+	}
+}
+
+const (
+	agesWithin = 2 * time.Second
+	agesRetry  = 200 * time.Millisecond
+	// clockSlack is how far the daemon's clock may be off ours. They are the same one.
+	clockSlack = time.Second
+)
+
+// askDaemon asks the daemon at an address for what it has observed, and believes it
+// only if it watches this network namespace, in this boot, and is run by somebody
+// who could kill these sockets without it.
+func askDaemon(ctx context.Context, address string, h *host.Host) (memories []sock.Memory, leftOut int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, agesWithin)
+	defer cancel()
+	c, err := dial(ctx, address, agesWithin)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer c.close() // until then the kernel says whose it is
+	sent := h.Now()
+	text, err := fetchAges(ctx, c)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := trust(address, c.tcp, h); err != nil {
+		return nil, 0, err
+	}
+	head, memories, err := web.ReadAges(text)
+	if err != nil {
+		return nil, 0, fmt.Errorf("what the sockdog on %s says of ages cannot be read: %w; is it of another version?", address, err)
+	}
+	ours := Origin(h)
+	switch {
+	case head.BootID == "" || head.BootID != ours.BootID:
+		return nil, 0, fmt.Errorf("the sockdog on %s runs on another host, or in another boot", address)
+	case head.Netns != ours.Netns || head.NetnsCookie != ours.NetnsCookie:
+		return nil, 0, fmt.Errorf("the sockdog on %s watches another network namespace", address)
+	case head.ClockNS < sent.Add(-clockSlack) || head.ClockNS > h.Now().Add(clockSlack):
+		return nil, 0, fmt.Errorf("the clock of the sockdog on %s is not this one", address)
+	}
+	return memories, head.LeftOut, nil
+}
+
+// fetchAges fetches an answer, and asks again while the daemon is busy.
+func fetchAges(ctx context.Context, c *conn) ([]byte, error) {
+	busy := fmt.Errorf("the sockdog on %s is too busy to tell ages", c.address)
+	for retry := false; ; retry = true {
+		text, code, err := c.get(ctx, web.AgesPath)
+		switch {
+		case retry && errors.Is(err, context.DeadlineExceeded):
+			return nil, busy
+		case err != nil:
+			return nil, err
+		case code == http.StatusNotFound:
+			return nil, fmt.Errorf("the sockdog on %s is of a version that does not tell ages", c.address)
+		case code == http.StatusOK:
+			return text, nil
+		case code != http.StatusServiceUnavailable:
+			return nil, fmt.Errorf("the sockdog on %s tells no ages: %d %s", c.address, code, http.StatusText(code))
+		}
+		select {
+		case <-time.After(agesRetry):
+		case <-ctx.Done():
+			return nil, busy
+		}
+	}
+}
+
+// trust finds out from the kernel who answers at the other end of a connection.
+func trust(address string, conn ends, h *host.Host) error {
+	local, peer := endOf(conn.LocalAddr()), endOf(conn.RemoteAddr())
+	diag, err := sockdiag.Open(h.Now, h.Cgroups)
+	if err != nil {
+		return err
+	}
+	defer diag.Close()
+	s, found, err := diag.Find(peer, local)
+	switch {
+	case err != nil:
+		return fmt.Errorf("whose the sockdog on %s is cannot be seen: %w", address, err)
+	case !found:
+		return fmt.Errorf("the sockdog on %s is not in this network namespace", address)
+	}
+	return trustHolder(address, &s)
+}
+
+// ends are those of a connection.
+type ends interface {
+	LocalAddr() net.Addr
+	RemoteAddr() net.Addr
+}
+
+func endOf(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// Origin tells the instants of this boot and network namespace from all others.
+// What cannot be read is empty.
+func Origin(h *host.Host) web.Origin {
+	o := web.Origin{Netns: h.Netns}
+	if boot, err := seen.ReadBootID(); err == nil {
+		o.BootID = hex.EncodeToString(boot[:])
+	}
+	if cookie, err := sockdiag.NetnsCookie(); err == nil {
+		o.NetnsCookie = cookie
+	}
+	return o
+}

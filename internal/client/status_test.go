@@ -1,0 +1,88 @@
+package client
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/web"
+)
+
+// telling serves a status, and returns the address.
+func telling(t *testing.T, s *status.Status) string {
+	t.Helper()
+	board := web.NewBoard()
+	if s != nil {
+		board.Show(s)
+	}
+	return listening(t, web.Handler(board, http.NotFoundHandler(), http.NotFoundHandler()))
+}
+
+func listening(t *testing.T, h http.Handler) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// speaking listens, says something to who connects and hangs up.
+func speaking(t *testing.T, text string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Write([]byte(text))
+			conn.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+func TestStatusErrors(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	answer := func(code int, text string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(code)
+			w.Write([]byte(text))
+		})
+	}
+	for _, test := range []struct{ name, address, want string }{
+		{"nothing listens", nobody.Addr().String(), "nothing listens on 127.0.0.1:"},
+		{"starting", telling(t, nil), "is not ready to answer: try again in a moment"},
+		{"another program", listening(t, http.NotFoundHandler()), "is no sockdog"},
+		{"another JSON", listening(t, answer(http.StatusOK, `{"status":"UP"}`)), "is no sockdog"},
+		{"no JSON", listening(t, answer(http.StatusOK, `<html>`)), "is no sockdog"},
+		{"a redirect", listening(t, http.RedirectHandler("/elsewhere", http.StatusFound)), "is no sockdog"},
+		{"a foreign 503", listening(t, answer(http.StatusServiceUnavailable, "")), "is no sockdog"},
+		{"a foreign 421", listening(t, answer(http.StatusMisdirectedRequest, "")), "is no sockdog"},
+		{"no HTTP", speaking(t, "SSH-2.0-OpenSSH_9.6\r\n"), "is no sockdog"},
+		{"nothing said", speaking(t, ""), "is no sockdog"},
+		{"a name of somebody else", listening(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Host = "shop.example.com"
+			web.Handler(web.NewBoard(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(w, r)
+		})), "use its address"},
+		{"no such host", "sockdog.invalid:1", "--address takes what --listen of the daemon says"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			text, s, err := Status(t.Context(), test.address)
+			if err == nil || !strings.Contains(err.Error(), test.want) || text != nil || s != nil {
+				t.Errorf("%q, error %v, want %q", text, err, test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,137 @@
+// Package doctor finds out what this kernel and these privileges allow, on sockets of its
+// own, and says how to get the rest.
+package doctor
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
+	"github.com/sockdog/sockdog/internal/term"
+)
+
+// Finding is one thing that was tried out.
+type Finding struct {
+	What   string `json:"what"`
+	OK     bool   `json:"ok"`
+	Needed bool   `json:"needed"` // for the main job
+	Text   string `json:"finding"`
+	Cure   string `json:"cure,omitempty"`
+}
+
+// Print prints findings in lines of so many cells at most; 0 is no bound.
+func Print(out io.Writer, all []Finding, cells int) error {
+	rows := term.NewTable(3, 2*len(all))
+	rows.Layout.Wraps = true
+	for _, x := range all {
+		mark := "ok"
+		switch {
+		case !x.OK && x.Needed:
+			mark = "FAIL"
+		case !x.OK:
+			mark = "warn"
+		}
+		rows.Row(mark, x.What, x.Text)
+		if x.Cure != "" {
+			label := "cure"
+			if x.OK {
+				label = "better"
+			}
+			rows.Row("", "", label+": "+x.Cure)
+		}
+	}
+	return rows.Print(out, cells)
+}
+
+// Examine tries everything out.
+func Examine() []Finding {
+	h, err := host.Probe()
+	if err != nil {
+		return []Finding{{What: "socket table", Needed: true, Text: err.Error(), Cure: "a kernel with CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG (modprobe tcp_diag)"}}
+	}
+	all := []Finding{{What: "kernel", OK: true, Text: fmt.Sprintf("Linux %s, ages are known to within %s", h.Release, h.Precision)}}
+
+	table := Finding{What: "socket table", OK: true, Needed: true, Text: "readable, both families in one walk"}
+	if !h.Kernel.OneWalk {
+		table.Text = "readable, one walk for each family: a scan costs twice as much"
+	}
+	kill := Finding{What: "kill", OK: h.Kernel.Destroy == nil, Needed: true, Text: "works"}
+	if !kill.OK {
+		kill.Text, kill.Cure = h.WhyNotKill(), h.Cure()
+		if why := h.WhyNoPrivilege(); why != "" {
+			kill.Text += ": " + why
+		}
+	}
+	timeWait := Finding{What: "kill in time-wait", OK: h.Kernel.DestroyTimeWait == nil, Text: "works"}
+	if !timeWait.OK {
+		timeWait.Text = h.WhyNotTimeWait()
+		if kill.OK {
+			timeWait.Cure = "Linux 6.0 or later; nothing else needs it"
+		}
+	}
+	orphans := Finding{What: "kill of orphans", OK: h.FreesOrphans(), Text: "works (Linux 6.11 or later)"}
+	if !orphans.OK {
+		orphans.Text, orphans.Cure = "left alone: this kernel may leak an orphan that is destroyed", "Linux 6.11 or later"
+	}
+	return append(all, table, kill, timeWait, orphans, examineHolders(), examineCookie(), examineTable())
+}
+
+// examineHolders finds out whose descriptors can be read.
+func examineHolders() Finding {
+	a, err := holders.Examine(host.ProcRoot)
+	if err != nil {
+		return Finding{What: "owners", Text: err.Error(), Cure: "mount /proc"}
+	}
+	return holdersExamined(&a)
+}
+
+// holdersExamined says what of the holders stays unknown, and why.
+func holdersExamined(a *holders.Access) Finding {
+	x := Finding{What: "owners", OK: a.Complete(), Text: "every process of this host can be read"}
+	if x.OK {
+		return x
+	}
+	var found, cures []string
+	if a.Refused > 0 {
+		found = append(found, term.Printable(fmt.Sprintf("%d of %d processes cannot be read, the first is %s[%d]", a.Refused, a.Processes, a.First.Comm, a.First.PID)))
+		if a.Privileged {
+			cures = append(cures, "the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it")
+		} else {
+			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes")
+		}
+	}
+	switch {
+	case a.AllShown:
+	case a.Contained:
+		found = append(found, "those outside of this PID namespace are not shown")
+		cures = append(cures, "shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host")
+	default:
+		found = append(found, "some are not shown")
+		cures = append(cures, "mount /proc without hidepid, or CAP_SYS_PTRACE")
+	}
+	x.Text = strings.Join(found, ", and ") + ": the sockets that those hold have no known holder"
+	x.Cure = strings.Join(cures, "; ")
+	return x
+}
+
+// examineCookie finds out whether first-seen times can be kept on disk.
+func examineCookie() Finding {
+	if _, err := sockdiag.NetnsCookie(); err != nil {
+		return Finding{What: "memory on disk", Text: "a restart forgets how long sockets with keepalives have been stuck: " + err.Error(), Cure: "Linux 5.14 or later"}
+	}
+	return Finding{What: "memory on disk", OK: true, Text: "possible, with --state-dir"}
+}
+
+// examineTable says what a scan walks through.
+func examineTable() Finding {
+	const own = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
+	x := Finding{What: "hash table", OK: true, Text: "a scan walks the table of the whole host"}
+	if _, err := os.Stat(own); err == nil {
+		x.Cure = "a namespace made while net.ipv4.tcp_child_ehash_entries is set, to 1024 for example, has a small table of its own: a scan there costs microseconds"
+	}
+	return x
+}

@@ -1,0 +1,163 @@
+// Package host finds out what this kernel and these privileges allow, says what is
+// missing and what cures it, opens netlink sockets, and drops what is not needed.
+package host
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/cgroup"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
+)
+
+// ProcRoot is where processes are found.
+const ProcRoot = "/proc"
+
+// Host is what this kernel and these privileges allow.
+type Host struct {
+	Now       func() sock.Instant
+	Precision time.Duration // of the ages that the kernel tells
+	Cgroups   *cgroup.Tree
+	Netns     string // inode of this network namespace, as lsns(8) shows it; "": /proc does not tell
+
+	// Probe alone finds out the following.
+	Release string                // of the kernel
+	Kernel  sockdiag.Capabilities // what it does for us
+	Raised  error                 // why CAP_NET_ADMIN could not be raised
+}
+
+// New returns a host that has not been probed.
+func New() (*Host, error) {
+	now, err := sock.Clock()
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{Now: now, Precision: sockdiag.Precision(), Cgroups: cgroup.New()}
+	if inode := sockdiag.NetnsInode(); inode != 0 {
+		h.Netns = strconv.FormatUint(uint64(inode), 10)
+	}
+	return h, nil
+}
+
+// Probe finds out what the host allows by trying, on sockets of its own.
+func Probe() (*Host, error) {
+	h, err := New()
+	if err != nil {
+		return nil, err
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		h.Release = unix.ByteSliceToString(name.Release[:])
+	}
+	probed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the capability ends with the thread
+		h.Raised = sockdiag.RaiseNetAdmin()
+		kernel, err := sockdiag.Open(h.Now, h.Cgroups)
+		if err == nil {
+			h.Kernel, err = kernel.Probe()
+			kernel.Close()
+		}
+		probed <- err
+	}()
+	if err := <-probed; err != nil {
+		return nil, fmt.Errorf("the kernel's socket table cannot be read: %w", err)
+	}
+	return h, nil
+}
+
+// OpenKernel opens a netlink socket for the calling thread, which it gives
+// CAP_NET_ADMIN if anything allows it: to destroy, and on kernels before 6.14 to
+// see which sockets are MPTCP subflows.
+func (h *Host) OpenKernel() (*sockdiag.Conn, error) {
+	_ = sockdiag.RaiseNetAdmin() // the probe has told what follows from an error
+	return sockdiag.Open(h.Now, h.Cgroups)
+}
+
+// Capabilities returns what the engine must know of the host.
+func (h *Host) Capabilities() engine.Capabilities {
+	var capabilities engine.Capabilities
+	if h.Kernel.Destroy != nil {
+		capabilities.Kill = h.WhyNotKill()
+	}
+	if h.Kernel.DestroyTimeWait != nil {
+		capabilities.KillTimeWait = h.WhyNotTimeWait()
+	}
+	if !h.FreesOrphans() {
+		capabilities.KillOrphan = "closed by its program, and kernels before 6.11 would leak it for ever"
+	}
+	return capabilities
+}
+
+// FreesOrphans reports whether the kernel frees an orphan that is destroyed:
+// commit bac76cf89816 (tcp: fix forever orphan socket caused by tcp_abort), in
+// 6.11. It cannot be tried out without leaking one.
+func (h *Host) FreesOrphans() bool {
+	var major, minor int
+	if n, _ := fmt.Sscanf(h.Release, "%d.%d", &major, &minor); n != 2 {
+		return false
+	}
+	return major > 6 || major == 6 && minor >= 11
+}
+
+// Cure says what to do where sockets cannot be destroyed; "": they can.
+func (h *Host) Cure() string {
+	switch err := h.Kernel.Destroy; {
+	case err == nil:
+		return ""
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return "a kernel built with CONFIG_INET_DIAG_DESTROY=y"
+	case errors.Is(err, unix.EPERM) && h.Raised == nil:
+		return "run it in the user namespace that owns this network namespace: outside the container, or without userns"
+	case errors.Is(err, unix.EPERM):
+		_, cure := readPrivileges().missing()
+		return cure
+	case errors.Is(err, unix.EADDRINUSE):
+		return "free a local port, and start sockdog again: `sockdog list --group-by process state all state bound-inactive` shows who holds how many"
+	default:
+		return "start sockdog again when that is mended"
+	}
+}
+
+// WhyNotKill says why sockets cannot be destroyed.
+func (h *Host) WhyNotKill() string { return h.why(h.Kernel.Destroy) }
+
+// WhyNotTimeWait says why sockets in time-wait cannot be: where others can be destroyed,
+// EOPNOTSUPP means that the kernel is older than 6.0, not how it was built.
+func (h *Host) WhyNotTimeWait() string {
+	if h.Kernel.Destroy == nil && errors.Is(h.Kernel.DestroyTimeWait, unix.EOPNOTSUPP) {
+		return "this kernel cannot destroy sockets in time-wait: Linux 6.0 and later can"
+	}
+	return h.why(h.Kernel.DestroyTimeWait)
+}
+
+// why puts what the kernel said of a destroy into words.
+func (h *Host) why(err error) string {
+	switch {
+	case errors.Is(err, unix.EPERM) && h.Raised != nil:
+		return "kill is not permitted: " + h.Raised.Error()
+	case errors.Is(err, unix.EPERM):
+		return "kill is not permitted: CAP_NET_ADMIN does not reach this network namespace, which another user namespace owns"
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return "this kernel cannot destroy sockets: it was built without CONFIG_INET_DIAG_DESTROY"
+	default:
+		return err.Error()
+	}
+}
+
+// WhyNoPrivilege says why the process lacks CAP_NET_ADMIN, which could not be raised;
+// "": that is not why.
+func (h *Host) WhyNoPrivilege() string {
+	if !errors.Is(h.Kernel.Destroy, unix.EPERM) || !errors.Is(h.Raised, sockdiag.ErrNotPermitted) {
+		return ""
+	}
+	why, _ := readPrivileges().missing()
+	return why
+}

@@ -1,0 +1,112 @@
+// Package plan says what each rule would do now, to which sockets and when, if nothing
+// changed: by one scan, without touching anything.
+package plan
+
+import (
+	"cmp"
+	"os"
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/spin"
+	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// Plan is what the rules of a set would do.
+type Plan struct {
+	set     *rules.Set
+	actions []engine.Forecast     // the next first
+	groups  []engine.RuleOverview // of each rule; empty where no rule is about groups
+	netns   string
+}
+
+// Make scans once and plans by what is known from before.
+func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
+	kernel, err := h.OpenKernel()
+	if err != nil {
+		return nil, err
+	}
+	defer kernel.Close()
+	all := engine.ScanAll(engine.Compile(set), h.Precision)
+	result := all.Begin(h.Now())
+	if err := kernel.Scan(all.Query, result.Take); err != nil {
+		return nil, err
+	}
+	found, err := holders.Find(host.ProcRoot, result.Inodes())
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{set: set, netns: h.Netns}
+	p.actions = engine.Forecasts(result, engine.Config{Precision: h.Precision, Self: os.Getpid()}, h.Capabilities(), known,
+		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}, h.Now())
+	slices.SortStableFunc(p.actions, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
+	p.groups, err = groupsNow(set, h, kernel, known)
+	return p, err
+}
+
+// Bound reports whether an age in the plan is a mere lower bound.
+func (p *Plan) Bound() bool {
+	return slices.ContainsFunc(p.actions, func(f engine.Forecast) bool { return f.Bound })
+}
+
+// groupsNow says how the rules about groups stand by what an engine looks at first
+// that has just begun. The result is empty where there are none.
+func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Kernel, restored engine.Restored) ([]engine.RuleOverview, error) {
+	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return len(r.When) > 0 }) {
+		return nil, nil
+	}
+	counts, err := counters.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer counts.Close()
+	first := &firstScans{kernel: kernel, counts: counts, now: h.Now}
+	d := engine.Driver{Engine: engine.New(engine.Config{Precision: h.Precision, Self: os.Getpid()}), Now: h.Now, Workers: first}
+	d.Start(h.Capabilities(), restored)
+	d.Step(engine.RulesChanged{Program: engine.Compile(set)})
+	for len(first.came) > 0 && first.err == nil {
+		in := first.came[0]
+		first.came = first.came[1:]
+		d.Step(in)
+	}
+	return d.Engine.Overview(h.Now()).Rules, first.err
+}
+
+// firstScans reads for an engine that has just begun what it wants first, and does
+// nothing else that it wants.
+type firstScans struct {
+	kernel daemon.Kernel
+	counts daemon.Counters
+	now    func() sock.Instant
+	scans  int
+	came   []engine.Input
+	err    error
+}
+
+// Count reads the counters until each class of rules was scanned for.
+func (f *firstScans) Count() {
+	if f.scans < 2 {
+		f.came = append(f.came, daemon.Count(f.counts))
+	}
+}
+
+// Scan reads the socket table.
+func (f *firstScans) Scan(s *engine.Scan) {
+	f.scans++
+	sent := f.now()
+	result := s.Begin(sent)
+	f.err = f.kernel.Scan(s.Query, result.Take)
+	f.came = append(f.came, engine.ScanDone{Result: result, Sent: sent})
+}
+
+func (*firstScans) Record(*engine.Plan)   {}
+func (*firstScans) Lookup([]sock.ID)      {}
+func (*firstScans) Act([]engine.Action)   {}
+func (*firstScans) Resolve([]uint32)      {}
+func (*firstScans) Read([]uint32)         {}
+func (*firstScans) Sample([]spin.Process) {}

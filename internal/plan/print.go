@@ -1,0 +1,178 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/term"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// planned is a forecast in -o json, under the names that the log uses.
+type planned struct {
+	Rule   string  `json:"rule"`
+	Action string  `json:"action"`
+	DryRun bool    `json:"dry_run"`
+	DueIn  float64 `json:"due_in"` // seconds; 0: now
+	Not    string  `json:"not,omitempty"`
+	Reason string  `json:"reason"`
+	sockettable.Object
+}
+
+// plannedGroup is how a group stands in -o json, under the names that the log uses.
+type plannedGroup struct {
+	Rule    string            `json:"rule"`
+	Action  string            `json:"action"` // group
+	Result  engine.Phase      `json:"result"`
+	DryRun  bool              `json:"dry_run"`
+	Reason  string            `json:"reason"`
+	Group   map[string]string `json:"group"`
+	Sockets int               `json:"sockets"`
+}
+
+func groupOf(r *engine.RuleOverview, g *engine.GroupOverview) plannedGroup {
+	p := plannedGroup{Rule: r.Name, Action: "group", Result: g.Phase, DryRun: r.DryRun, Group: engine.ByName(g.Group), Sockets: g.Count}
+	conditions := make([]string, len(r.When))
+	for i, c := range r.When {
+		conditions[i] = fmt.Sprintf("%s (%s)", valueOf(g, c.Metric), c)
+	}
+	p.Reason = strings.Join(conditions, " and ")
+	return p
+}
+
+// valueOf is what a group measures, as a condition has it.
+func valueOf(g *engine.GroupOverview, m rules.Metric) string {
+	if m == rules.Growth {
+		return "growth not known" // by one scan
+	}
+	return string(m) + " " + g.Text(m)
+}
+
+func plannedOf(f *engine.Forecast, netns string) planned {
+	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}
+	return planned{
+		Rule: f.Rule, Action: f.Kind.Name, DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
+		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders, netns),
+	}
+}
+
+// PrintJSON prints an object for each action and each group.
+func (p *Plan) PrintJSON(out io.Writer) error {
+	var objects []any
+	for i := range p.actions {
+		objects = append(objects, plannedOf(&p.actions[i], p.netns))
+	}
+	for i := range p.groups {
+		for j := range p.groups[i].Groups {
+			objects = append(objects, groupOf(&p.groups[i], &p.groups[i].Groups[j]))
+		}
+	}
+	return term.JSONOf(out, objects)
+}
+
+// Print prints the plan rule by rule, in lines of so many cells at most, where that can
+// be; 0 is no bound.
+func (p *Plan) Print(out io.Writer, cells int) error {
+	for i := range p.set.Rules {
+		r := &p.set.Rules[i]
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		table := term.TableOf("  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN")
+		table.Layout.Spare = []int{1, 3}
+		now, later, not := 0, 0, 0
+		for j := range p.actions {
+			f := &p.actions[j]
+			switch {
+			case f.Rule != r.Name:
+				continue
+			case f.Not != "":
+				not++
+			case f.In > 0:
+				later++
+			default:
+				now++
+			}
+			holder := sockettable.AppendHolders(nil, f.Holders)
+			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), string(holder), f.Reason, when(f))
+		}
+		mode := ""
+		switch {
+		case !r.Enabled:
+			mode = ", disabled"
+		case r.DryRun:
+			mode = ", dry run"
+		}
+		if len(r.When) == 0 {
+			fmt.Fprintf(out, "%s: %s now, %d later, %d left alone%s\n", r.Name, term.Count(now, "action"), later, not, mode)
+		} else if err := printGroups(out, r, &p.groups[i], mode, cells); err != nil {
+			return err
+		}
+		if err := printRows(out, table, cells); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printRows prints a table that has rows.
+func printRows(out io.Writer, table *term.Table, cells int) error {
+	if table.Empty() {
+		return nil
+	}
+	return table.Print(out, cells)
+}
+
+// when says when an action falls due, or why it does not.
+func when(f *engine.Forecast) string {
+	switch {
+	case f.Not != "":
+		return "not: " + f.Not
+	case f.In <= 0:
+		return "now"
+	case f.Bound:
+		return "in ≤" + term.Short(f.In)
+	default:
+		return "in " + term.Short(f.In)
+	}
+}
+
+// printGroups prints what the rule fires at, and how near its groups are to that.
+func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode string, cells int) error {
+	conditions := make([]string, len(r.When))
+	for i, c := range r.When {
+		conditions[i] = c.String()
+	}
+	long := ""
+	if r.For > 0 {
+		long = " for " + term.Short(r.For)
+	}
+	match := fmt.Sprintf("%d sockets match", now.Sockets)
+	if now.Sockets == 1 {
+		match = "1 socket matches"
+	}
+	fmt.Fprintf(out, "%s: fires when %s%s; now %s%s\n", r.Name, strings.Join(conditions, " and "), long, match, mode)
+	table := term.TableOf("  GROUP", "VALUE", "PHASE")
+	for i := range now.Groups {
+		g := &now.Groups[i]
+		name := make([]string, len(g.Group))
+		for j, l := range g.Group {
+			name[j] = l.Name + "=" + l.Value
+		}
+		var values []string
+		for _, c := range r.When {
+			value := valueOf(g, c.Metric)
+			if !slices.Contains(values, value) {
+				values = append(values, value)
+			}
+		}
+		table.Row("  "+cmp.Or(strings.Join(name, " "), "all sockets"), strings.Join(values, ", "), string(g.Phase))
+	}
+	return printRows(out, table, cells)
+}

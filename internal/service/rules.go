@@ -1,0 +1,111 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/sockdog/sockdog/internal/action"
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/reload"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// BadRules is why the daemon does not start: its rules are bad, or missing.
+type BadRules struct{ Err error }
+
+func (b BadRules) Error() string { return b.Err.Error() }
+func (b BadRules) Unwrap() error { return b.Err }
+
+// loaded is what came of the first reading of the rules.
+type loaded struct {
+	set     *rules.Set // nil: told to stop before it began
+	file    status.RulesFile
+	changes <-chan daemon.Reload
+}
+
+// load reads the rules for the first time, and has them read again whenever they
+// change.
+func (c *Config) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.Signal) (loaded, error) {
+	if c.Rules == "" {
+		log.Info("no --rules: the built-in rules watch and report, and touch nothing")
+		go func() {
+			for range hangUp {
+				log.Info("SIGHUP: there is no rules file to read again")
+			}
+		}()
+		return loaded{set: rules.Default(), file: status.RulesFile{BuiltIn: true}}, nil
+	}
+	watcher := reload.New(c.Rules, func(err error) { log.Warn(err.Error()) })
+	go watcher.Run(ctx)
+	var first reload.File
+	select {
+	case first = <-watcher.Files():
+	case <-ctx.Done():
+		return loaded{}, nil
+	}
+	exposed := c.warnExposed(log, "")
+	set, err := c.parse(first)
+	now := status.RulesFile{Path: c.Rules}
+	switch {
+	case err == nil:
+	case c.Observe:
+		set, now.BuiltIn, now.Error = rules.Default(), true, daemon.Mistakes(c.Rules, err)
+		log.Error("YOUR RULES ARE NOT IN FORCE: the built-in ones watch and touch nothing until the file is mended", "file", c.Rules, "error", now.Error)
+	default:
+		return loaded{}, BadRules{err}
+	}
+	changes := make(chan daemon.Reload)
+	go func() {
+		last := first
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangUp:
+				watcher.Poke()
+			case file := <-watcher.Files():
+				change := daemon.Reload{Again: file.Err == nil && last.Err == nil && bytes.Equal(file.Data, last.Data)}
+				if change.Rules, change.Err = c.parse(file); change.Err != nil {
+					change.Again = false
+				}
+				last = file
+				exposed = c.warnExposed(log, exposed)
+				select {
+				case changes <- change:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return loaded{set, now, changes}, nil
+}
+
+// warnExposed warns of a rules file that others can change, unless that was said
+// before, and returns what is to say of it.
+func (c *Config) warnExposed(log *slog.Logger, said string) string {
+	exposed := reload.Exposed(c.Rules)
+	if exposed != "" && exposed != said {
+		log.Warn("others can change the rules, and with them what is killed", "file", c.Rules, "why", exposed, "cure", ExposedCure)
+	}
+	return exposed
+}
+
+// ExposedCure is what to do about a rules file that others can change.
+const ExposedCure = "chown it to root and chmod go-w"
+
+// parse reads a set of rules; an error names the file.
+func (c *Config) parse(file reload.File) (*rules.Set, error) {
+	if file.Err != nil {
+		return nil, file.Err
+	}
+	set, err := rules.Parse(bytes.NewReader(file.Data), action.InRules(action.Kinds())...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Rules, err)
+	}
+	return set, nil
+}

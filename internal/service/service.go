@@ -1,0 +1,100 @@
+// Package service runs the daemon as a service: it opens the log, the rules, the state
+// directory and the listener, and ends them. What is watched and done is the daemon's.
+package service
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/sockdog/sockdog/internal/action"
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/state"
+)
+
+// Config is what the flags of sockdog run say.
+type Config struct {
+	Rules       string // file; empty: the built-in rules
+	Observe     bool   // bad rules at the start do not end it
+	StateDir    string // empty: none
+	Listen      string // address, or off
+	ListenNames []string
+	Version     string
+}
+
+// Run runs the daemon until a signal ends it.
+func Run(ctx context.Context, log *slog.Logger, c Config) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP) // whose default is to end the process
+	// Who reads the log may go away: then a write fails, and does not end the process.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	log.Info("starting", "version", c.Version, "pid", os.Getpid())
+
+	h, err := host.Probe()
+	if err != nil {
+		return err
+	}
+	options := optionsOf(h, log)
+	options.Version = c.Version
+	if options.Host, err = os.Hostname(); err != nil {
+		return err
+	}
+	loaded, err := c.load(ctx, log, hangUp)
+	if err != nil || loaded.set == nil {
+		return err
+	}
+	options.Rules, options.Reload, options.File = loaded.set, loaded.changes, loaded.file
+	if c.StateDir != "" {
+		kept := state.Open(c.StateDir, h, log)
+		defer kept.Close()
+		c.use(kept, &options)
+	}
+	options.Notify = func(state string) { sd.SdNotify(false, state) }
+	if options.WatchdogEvery, err = sd.SdWatchdogEnabled(false); err != nil {
+		log.Warn("systemd's watchdog is not fed", "error", err.Error())
+	}
+	defer c.serve(ctx, h, &options)()
+	if err := host.DropPrivileges(); err != nil { // once all is open that needs more of them
+		log.Warn("sockdog goes on with all the capabilities that it was given", "error", err.Error())
+	}
+	return daemon.Run(ctx, options)
+}
+
+// optionsOf connects the daemon with the host.
+func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
+	finder := holders.NewFinder(host.ProcRoot)
+	return daemon.Options{
+		Log: log, Now: h.Now, Precision: h.Precision, Netns: h.Netns,
+		OpenKernel:   func() (daemon.Kernel, error) { return h.OpenKernel() },
+		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
+		FindHolders:  finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
+		ReadUsage:    func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
+		Examine:      func() (holders.Access, error) { return holders.Examine(host.ProcRoot) },
+		Kinds:        action.Kinds(),
+		Capabilities: h.Capabilities(), Cure: h.Cure(), MaxTracks: host.BoundMemory(),
+	}
+}
+
+// use has the daemon keep its state.
+func (c *Config) use(kept *state.State, o *daemon.Options) {
+	// A nil pointer in an interface would not be nil.
+	if kept.Journal != nil {
+		o.Journal, o.StateDir = kept.Journal, c.StateDir
+	}
+	if kept.Store != nil {
+		o.Store, o.StateDir = kept.Store, c.StateDir
+	}
+	o.Restored = kept.Restored
+	if kept.Problem != nil {
+		o.Problems = o.Problems.With(*kept.Problem)
+	}
+}

@@ -1,0 +1,233 @@
+// Package statustext prints the status of a daemon for people: what it lacks, what each
+// rule holds and has done, the sockets by state and the last actions.
+package statustext
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/term"
+)
+
+// Print prints a status in lines of so many cells at most, where that can be;
+// 0 is no bound.
+func Print(out io.Writer, s *status.Status, cells int) error {
+	w := report{cells: cells, since: func(t time.Time) string { return term.Short(s.Time.Sub(t)) }}
+	w.summary(s)
+	w.rules(s)
+	w.groups(s.Rules)
+	w.sockets(s)
+	w.actions(s.Actions, s.Time)
+	_, err := w.WriteTo(out)
+	return err
+}
+
+// report is a status on its way to a terminal.
+type report struct {
+	bytes.Buffer
+	cells int                    // in a line
+	since func(time.Time) string // how long ago, for the daemon
+}
+
+// line prints a text after an indent, and what does not fit on lines that are
+// indented further.
+func (w *report) line(indent, text string) {
+	for i, part := range term.Wrap(term.Printable(text), max(0, w.cells-len(indent)-2)) {
+		if i > 0 {
+			w.WriteString("  ")
+		}
+		fmt.Fprintf(w, "%s%s\n", indent, part)
+	}
+}
+
+func (w *report) summary(s *status.Status) {
+	w.line("", fmt.Sprintf("sockdog %s on %s, up %s: %s", s.Version, s.Host, w.since(s.Started), s.Verdict()))
+	file := s.File.Path
+	if s.File.BuiltIn {
+		file = "built in"
+	}
+	scans := "none are wanted"
+	if s.Scans.IntervalSeconds > 0 {
+		scans = "every " + term.Short(ofSeconds(s.Scans.IntervalSeconds))
+	}
+	w.line("  ", fmt.Sprintf("rules  %s, in force for %s", file, w.since(s.File.Loaded)))
+	w.line("  ", fmt.Sprintf("scans  %s, %d done, %d failed", scans, s.Scans.OK, s.Scans.Failed))
+	w.notes("PROBLEM", s.Problems)
+	w.notes("NOTE", s.Notes)
+}
+
+func (w *report) notes(kind string, all status.Problems) {
+	for _, p := range all {
+		fmt.Fprintf(w, "\n%s  for %s\n", kind, w.since(p.Since))
+		for line := range strings.SplitSeq(p.Text, "\n") {
+			w.line("  ", line)
+		}
+		if p.Cure != "" {
+			w.line("  ", "Cure: "+p.Cure)
+		}
+	}
+}
+
+// rules prints what each rule says, holds and has done.
+func (w *report) rules(s *status.Status) {
+	for i := range s.Rules {
+		r := &s.Rules[i]
+		mode := strings.ReplaceAll(string(r.Mode), "_", " ")
+		if action := s.Cannot(r); action != "" {
+			mode = "cannot " + action
+		}
+		w.WriteByte('\n')
+		w.line("", "RULE "+r.Name+"  "+mode)
+		for _, text := range []string{r.Text, holds(r), deeds(r)} {
+			if text != "" {
+				w.line("  ", text)
+			}
+		}
+	}
+}
+
+// holds is what a rule holds now: "3 match, 70 waiting, first due in 34s, oldest 5m11s".
+func holds(r *status.Rule) string {
+	words := []string{fmt.Sprint(r.Sockets, " match")}
+	if waiting := r.Candidates - r.Sockets; waiting > 0 {
+		words = append(words, fmt.Sprint(waiting, " waiting"))
+		if due := r.FirstDueSeconds; due != nil && *due < 1 {
+			words = append(words, "first due now")
+		} else if due != nil {
+			words = append(words, "first due in "+term.Short(ofSeconds(*due).Truncate(time.Second)))
+		}
+	}
+	if r.OldestSeconds > 0 {
+		words = append(words, "oldest "+term.Short(ofSeconds(r.OldestSeconds)))
+	}
+	if r.Held > 0 {
+		words = append(words, fmt.Sprint(r.Held, " held back by a limit"))
+	}
+	if r.Firing > 0 {
+		words = append(words, fmt.Sprint(r.Firing, " firing"))
+	}
+	if r.Pending > 0 {
+		words = append(words, fmt.Sprint(r.Pending, " pending"))
+	}
+	return strings.Join(words, ", ")
+}
+
+// deeds is what a rule has done, and what it has spared: "kill: 12 done, 1 gone;
+// would kill 3; spared: 30 protected". What a limit holds back is told as of now.
+func deeds(r *status.Rule) string {
+	var lines []string
+	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
+		var some []string
+		for _, result := range status.Results {
+			n := r.Actions[action][result]
+			if n == 0 || result == journal.Held || result == journal.Would {
+				continue
+			}
+			word := string(result)
+			if action == "alert" && result == journal.Done {
+				word = "raised" // whether a receiver took it is told apart
+			}
+			some = append(some, fmt.Sprintf("%d %s", n, word))
+		}
+		if len(some) > 0 {
+			lines = append(lines, action+": "+strings.Join(some, ", "))
+		}
+		if n := r.Actions[action][journal.Would]; n > 0 {
+			lines = append(lines, fmt.Sprintf("would %s %d", action, n))
+		}
+	}
+	var spared []string
+	for _, reason := range status.HeldReasons {
+		if n := r.HeldBack[reason]; n > 0 && !status.OfLimit(reason) {
+			spared = append(spared, fmt.Sprintf("%d %s", n, strings.ReplaceAll(reason, "_", " ")))
+		}
+	}
+	if len(spared) > 0 {
+		lines = append(lines, "spared: "+strings.Join(spared, ", "))
+	}
+	return strings.Join(lines, "; ")
+}
+
+func (w *report) groups(all []status.Rule) {
+	table := term.TableOf("RULE", "GROUP", "PHASE", "VALUE")
+	for i := range all {
+		for j := range all[i].Groups {
+			g := &all[i].Groups[j]
+			if !g.Shown() {
+				continue
+			}
+			phase := string(g.Phase)
+			if !g.Since.IsZero() {
+				phase += " for " + w.since(g.Since)
+			}
+			var values []string
+			for _, c := range g.Conditions {
+				values = append(values, fmt.Sprintf("%s %s%s (%s %s%s)", c.Metric, decimal(c.Value), c.Unit, c.Op, decimal(c.Threshold), c.Unit))
+			}
+			table.Row(all[i].Name, g.String(), phase, strings.Join(values, ", "))
+		}
+	}
+	w.table(table)
+}
+
+func (w *report) sockets(s *status.Status) {
+	head := "SOCKETS"
+	if !s.SocketsAt.IsZero() && s.Time.Sub(s.SocketsAt) > status.NowFor {
+		head = "SOCKETS, " + w.since(s.SocketsAt) + " AGO"
+	}
+	table := term.TableOf("STATE", head)
+	for _, state := range status.States {
+		if n, ok := s.Sockets[state]; ok {
+			table.Row(strings.ToUpper(state), strconv.FormatUint(n, 10))
+		}
+	}
+	w.table(table)
+}
+
+// mostActions is how many actions are printed: the journal has all.
+const mostActions = 10
+
+func (w *report) actions(last []journal.Record, now time.Time) {
+	table := term.TableOf("TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON")
+	table.Layout.Spare = []int{3, 5}
+	last = last[:min(len(last), mostActions)]
+	for i := range last {
+		r := &last[i]
+		src, dst, who := "-", "-", "-"
+		switch {
+		case r.Group != nil:
+			g := status.Group{Labels: r.Group}
+			dst = g.String()
+		case r.Src.IsValid():
+			src, dst = r.Src.String(), r.Dst.String()
+		}
+		if r.PID != 0 {
+			who = fmt.Sprintf("%s[%d]", r.Comm, r.PID)
+		}
+		when := r.Time.Local().Format(time.DateTime)
+		when = strings.TrimPrefix(when, now.Local().Format(time.DateOnly+" ")) // today goes without saying
+		table.Row(when, r.Rule, r.Words(), src, dst, who, r.Reason)
+	}
+	w.table(table)
+}
+
+// table prints a table after an empty line, and nothing where it has no rows.
+func (w *report) table(table *term.Table) {
+	if table.Empty() {
+		return
+	}
+	w.WriteByte('\n')
+	table.Print(w, w.cells) // a buffer takes everything
+}
+
+func ofSeconds(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+
+func decimal(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }

@@ -1,0 +1,97 @@
+package statustext
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/internal/status/statustest"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestPrint(t *testing.T) {
+	local := time.Local
+	time.Local = time.UTC
+	defer func() { time.Local = local }()
+	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	empty := &status.Status{Version: "v0.4.0", Host: "node-7", Time: now, Started: now.Add(-time.Minute), File: status.RulesFile{BuiltIn: true, OK: true, Loaded: now.Add(-time.Minute)}}
+	large := &status.Status{
+		Version: "v0.4.0", Host: "node-7", Time: now, Started: now.Add(-time.Minute), Ready: true, File: status.RulesFile{Path: "r.yaml", OK: true, Loaded: now.Add(-time.Minute)},
+		Sockets: status.Sockets{"close-wait": 7}, SocketsAt: now.Add(-190 * time.Second), SocketsEverySeconds: 900,
+	}
+	evil := statustest.Lively(now)
+	evil.Problems, evil.Notes, evil.Rules, evil.Sockets = nil, nil, nil, nil
+	evil.Actions = evil.Actions[:1]
+	evil.Actions[0].Time = now.Add(-4 * time.Hour)
+	unable := statustest.Lively(now)
+	unable.Problems, unable.Rules, unable.Sockets = nil, unable.Rules[:1], nil
+	unable.ActionPossible["kill"] = false
+	unable.Actions = append(unable.Actions, append(unable.Actions, unable.Actions...)...)
+	evil.Actions[0].Comm = "\x1b]0;caught\a\nroot"
+	for _, test := range []struct {
+		name   string
+		status *status.Status
+	}{
+		{"lively", statustest.Lively(now)},
+		{"empty", empty},
+		{"large", large},
+		{"escapes", evil},
+		{"unable", unable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := Print(&out, test.status, 0); err != nil {
+				t.Fatal(err)
+			}
+			same(t, "testdata/"+test.name+".txt", out.String())
+		})
+	}
+}
+
+// On a terminal no line is broken by it, and nothing of what was done is lost.
+func TestPrintFits(t *testing.T) {
+	local := time.Local
+	time.Local = time.UTC
+	defer func() { time.Local = local }()
+	s := statustest.Lively(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC))
+	s.Problems[1].Text = "the rules file is not in force: /etc/sockdog/rules.yaml:12:7: unknown key \"dprot\": did you mean dport?\n" +
+		"/etc/sockdog/rules.yaml:14:7: unknown state \"close-wiat\": did you mean close-wait?\nand 47 more: sockdog check /etc/sockdog/rules.yaml"
+	for _, cells := range []int{60, 80, 120} {
+		var out strings.Builder
+		if err := Print(&out, s, cells); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > cells {
+				t.Errorf("%d cells, of %d: %s", n, cells, line)
+			}
+		}
+		same(t, fmt.Sprintf("testdata/lively_%d.txt", cells), out.String())
+	}
+}
+
+// same compares with a golden file, or writes it anew.
+func same(t *testing.T, golden, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
