@@ -220,7 +220,7 @@ rules:
 	})
 	scans := current().Scans.OK
 	w.until("more samples, which are told too", func() bool { return current().Scans.OK >= scans+2 })
-	if n := w.count("a template failed"); n != 1 {
+	if n := w.count("template failed"); n != 1 {
 		t.Errorf("that a template failed is said %d times, want once", n)
 	}
 

@@ -168,7 +168,7 @@ func (d *watch) publish() {
 		Actions:             slices.Clone(b.actions),
 		ActionPossible:      make(map[string]bool, len(d.Kinds)),
 		Lateness:            b.lateness.Clone(),
-		WriteStalledSeconds: stalledSeconds(d.recorder.stalled()),
+		WriteStalledSeconds: stalledSeconds(d.recorder.health.stalled()),
 		Scans: status.Scans{
 			OK: o.Scans, Failed: o.FailedScans, Duration: b.durations.Clone(),
 			IntervalSeconds: o.Interval.Seconds(), WantedSeconds: o.Wanted.Seconds(),
@@ -183,7 +183,7 @@ func (d *watch) publish() {
 		s.Rules[i] = ruleStatus(&o.Rules[i], wall)
 		s.Rules[i].Text = b.texts[o.Rules[i].Name]
 	}
-	for _, r := range d.teller.fared() {
+	for _, r := range d.publisher.notifier.Stats() {
 		s.Receivers = append(s.Receivers, status.Receiver{Name: r.Receiver, Sent: r.Sent, Failed: r.Failed, Dropped: r.Dropped})
 	}
 	d.Board.Show(s)
@@ -226,7 +226,7 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 		Cure: "raise GOMEMLIMIT, and the memory limit of the container or unit",
 	})
 	for _, what := range []string{theJournal, theStore} {
-		why := d.recorder.ails(what)
+		why := d.recorder.health.why(what)
 		b.stands(why != "", status.Problem{
 			Kind: what, Text: what + " cannot be written, and what it would hold is in memory only: " + why, Since: now,
 			Cure: "see whether the state directory is there, and its disk full or read-only",
@@ -234,10 +234,10 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	}
 	b.stands(o.WalkHangs, d.hangingWalk(now))
 	b.stands(len(o.Spins) > 0, spinning(o.Spins, now))
-	slow := d.recorder.slow()
+	slow := d.recorder.health.slow()
 	b.stands(slow != "", status.Problem{Kind: "disk", Text: slow, Cure: "see what the disk of the state directory does, or give --state-dir another", Since: now})
 	d.judgeLog(now)
-	troubles := d.teller.ailing()
+	troubles := d.publisher.failures()
 	b.stands(len(troubles) > 0, status.Problem{
 		Kind: "template", Text: "alerts say what sockdog says by itself: " + strings.Join(troubles, "; "), Cure: "mend the template in the rules file", Since: now,
 	})
@@ -267,7 +267,7 @@ func (d *watch) judgeLog(now time.Time) {
 func (d *watch) judgeReceivers() {
 	const kind = "receiver "
 	down := make(map[string]status.Problem)
-	for _, r := range d.teller.fared() {
+	for _, r := range d.publisher.notifier.Stats() {
 		for _, url := range r.Down {
 			p, several := down[kind+r.Receiver]
 			if !several {

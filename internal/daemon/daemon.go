@@ -129,7 +129,7 @@ type watch struct {
 	driver    engine.Driver
 	log       *logQueue
 	recorder  *recorder
-	teller    *teller
+	publisher *alertPublisher
 	board     board
 	inputs    chan engine.Input
 	scans     chan *engine.Scan
@@ -206,11 +206,11 @@ func Run(ctx context.Context, o Options) error {
 	d.board = newBoard(&o)
 	d.log = newLogQueue(o.Log, o.Now)
 	d.recorder = newRecorder(&d.Options, d.log)
-	d.teller = newTeller(&d.Options, d.log.say)
+	d.publisher = newAlertPublisher(&d.Options, d.log.say)
 	stop, err := d.startWorkers()
 	if err != nil {
-		d.teller.close()
-		<-d.teller.done
+		d.publisher.close()
+		<-d.publisher.ended
 		return err
 	}
 	defer stop()
@@ -218,7 +218,7 @@ func Run(ctx context.Context, o Options) error {
 	d.driver.Start(o.Capabilities, o.Restored)
 	// With the rules come the ends of alerts that were due while nobody watched: the
 	// receivers must be there.
-	d.teller.post(dispatch{rules: o.Rules})
+	d.publisher.publish(update{rules: o.Rules})
 	d.rule(o.Rules, o.File.Error != "")
 	d.loop(ctx)
 	d.say(slog.LevelInfo, "stopped")
@@ -278,7 +278,7 @@ func (d *watch) loop(ctx context.Context) {
 			stopping = nil
 			late = time.After(stopWithin)
 			d.end = d.Now().Add(endWithin)
-			d.teller.close()
+			d.publisher.close()
 			in = engine.Stop{}
 		case <-late:
 			d.say(slog.LevelWarn, "stopping while an act is under way: its outcome is not known")
@@ -298,7 +298,7 @@ func (d *watch) loop(ctx context.Context) {
 // takeLeave waits until the receivers were told what was left to say.
 func (d *watch) takeLeave(late <-chan time.Time) {
 	select {
-	case <-d.teller.done:
+	case <-d.publisher.ended:
 	case <-late:
 	}
 }
@@ -381,7 +381,7 @@ func (d *watch) account(p *engine.Plan, records []journal.Record) {
 // alarm has the receivers told how alarms stand.
 func (d *watch) alarm(p *engine.Plan, now sock.Instant, at time.Time) {
 	if len(p.Alerts) > 0 {
-		d.teller.post(dispatch{alarms: p.Alerts, now: now, at: at})
+		d.publisher.publish(update{alerts: p.Alerts, now: now, at: at})
 	}
 }
 
@@ -396,7 +396,7 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	d.ruled.Store(int64(now))
 	// What ends with the old rules is told to their receivers.
 	d.driver.Step(engine.RulesChanged{Program: engine.Compile(&within), Fallback: fallback})
-	d.teller.post(dispatch{rules: set})
+	d.publisher.publish(update{rules: set})
 	d.board.rule(set)
 	d.set, d.destroys, d.budget = set, destructive(set), set.Settings.CPUBudget
 	d.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })

@@ -1,10 +1,9 @@
 package daemon
 
 import (
-	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -16,43 +15,30 @@ import (
 // restart. A disk that hangs stops its goroutine and nothing else; only an act
 // waits for the record of its intent, and not for ever.
 type recorder struct {
+	queue[batch]
 	journal Journal // nil: none
 	store   Store   // nil: none
-	netns   string
 	log     *logQueue
 	now     func() sock.Instant
-	done    chan struct{}
+	health  diskHealth
 
-	failed    map[string]trouble        // by what failed
 	unwritten map[sock.Key]*sock.Memory // what the store did not take, for when it does again
 	unspent   []sock.Spent              // the same
 
-	mu       sync.Mutex
-	arrived  *sync.Cond
-	waiting  batch
-	lost     int               // records that there was no room for, not said yet
-	inHand   int               // records of the write under way
-	ailing   map[string]string // why what cannot be written
-	closed   bool
-	writing  sock.Instant // since when a write has been under way; 0: none is
-	slowAt   sock.Instant // when a write that took long ended last
-	saidSlow bool         // the log says that the disk is slow
-	scanning *time.Timer  // has the directory looked for; nil: there is none
+	inHand   atomic.Int64 // records of the write under way
+	checking *time.Timer  // has the directory checked; nil: there is none
 }
 
 // batch is what waits to be written. What is remembered of a connection stands in
 // it once, however long the disk takes.
 type batch struct {
 	records  []journal.Record
+	lost     int // records that there was no room for
 	spent    []sock.Spent
 	memories map[sock.Key]*sock.Memory // nil: forget it
 	groups   []sock.Group              // nil: no change
 	recorded []chan struct{}           // closed once all this is written
-	scan     bool                      // see whether the directory is still there
-}
-
-func (b *batch) empty() bool {
-	return len(b.records)+len(b.spent)+len(b.memories)+len(b.recorded) == 0 && b.groups == nil && !b.scan
+	check    bool                      // see whether the directory is still there
 }
 
 const (
@@ -60,74 +46,68 @@ const (
 	// megabytes each. A memory that has no room makes a restart count an age anew.
 	mostRecords  = 10_000
 	mostMemories = 50_000
-	// slowAfter is how long a write may take before that is a problem, and
-	// slowFor how long it stays one.
-	slowAfter = time.Second
-	slowFor   = time.Minute
-	// lookEvery is how often it is seen whether the directory is still there.
-	scanEvery = 5 * time.Second
+	// checkEvery is how often it is seen whether the directory is still there.
+	checkEvery = 5 * time.Second
+	// recorderEnd is how long the disk has to take what is left, at least.
+	recorderEnd = 150 * time.Millisecond
 )
 
 func newRecorder(o *Options, log *logQueue) *recorder {
-	r := &recorder{
-		journal: o.Journal, store: o.Store, netns: o.Netns, log: log, now: o.Now, done: make(chan struct{}),
-		failed: make(map[string]trouble), ailing: make(map[string]string),
-	}
-	r.arrived = sync.NewCond(&r.mu)
+	r := &recorder{journal: o.Journal, store: o.Store, log: log, now: o.Now}
+	r.health.begin(log, o.Now)
+	r.start(r.write)
 	if r.journal != nil || r.store != nil {
-		r.mu.Lock() // look may run before the timer has its name
-		r.scanning = time.AfterFunc(scanEvery, r.scan)
+		r.mu.Lock() // check may run before the timer has its name
+		r.checking = time.AfterFunc(checkEvery, r.check)
 		r.mu.Unlock()
 	}
-	go r.run()
 	return r
 }
 
-// look has it noticed, also where there is nothing to write, that the directory or
+// check has it noticed, also where there is nothing to write, that the directory or
 // a file in it was removed, or is there again.
-func (r *recorder) scan() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return
-	}
-	r.waiting.scan = true
-	r.arrived.Signal()
-	r.scanning.Reset(scanEvery)
+func (r *recorder) check() {
+	r.put(func(b *batch) {
+		b.check = true
+		if !r.closed {
+			r.checking.Reset(checkEvery)
+		}
+	})
 }
 
 // add has a part of a plan written, without waiting.
 func (r *recorder) add(p *engine.Plan, records []journal.Record) {
-	if len(records)+len(p.Remember)+len(p.Forget) == 0 && p.Groups == nil {
+	if r.journal == nil {
+		records = nil
+	}
+	remembers := r.store != nil && (len(p.Remember)+len(p.Forget) > 0 || p.Groups != nil)
+	if len(records) == 0 && !remembers {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.journal != nil {
-		r.addRecords(records)
-	}
-	if r.store != nil {
-		b := &r.waiting
+	hangs := r.health.stalled() >= slowAfter
+	r.put(func(b *batch) {
+		b.addRecords(records)
+		if !remembers {
+			return
+		}
 		for i := range p.Remember {
-			r.remember(p.Remember[i].Key, &p.Remember[i])
+			b.remember(p.Remember[i].Key, &p.Remember[i], hangs)
 		}
 		for _, key := range p.Forget {
-			r.remember(key, nil)
+			b.remember(key, nil, hangs)
 		}
 		if p.Groups != nil {
 			b.groups = p.Groups
 		}
-	}
-	r.arrived.Signal()
+	})
 }
 
 // addRecords adds what there is room for. An outcome closes an intent that is
 // written, or will be, and has room always: the limits bound how many come.
-func (r *recorder) addRecords(records []journal.Record) {
-	b := &r.waiting
+func (b *batch) addRecords(records []journal.Record) {
 	for i := range records {
 		if len(b.records) >= mostRecords && records[i].Seq == 0 {
-			r.lost++
+			b.lost++
 			continue
 		}
 		b.records = append(b.records, records[i])
@@ -137,9 +117,7 @@ func (r *recorder) addRecords(records []journal.Record) {
 // remember has a memory written, or with nil a socket forgotten. A scan can bring
 // a hundred thousand at once, which a disk that answers takes; what hangs over one
 // that does not is bounded.
-func (r *recorder) remember(key sock.Key, m *sock.Memory) {
-	b := &r.waiting
-	hangs := r.writingFor() >= slowAfter
+func (b *batch) remember(key sock.Key, m *sock.Memory, hangs bool) {
 	if _, known := b.memories[key]; !known && hangs && len(b.memories) >= mostMemories {
 		return
 	}
@@ -158,29 +136,30 @@ func (r *recorder) Intend(actions []engine.Action) {
 	if r.journal == nil && r.store == nil {
 		return
 	}
-	patience := engine.RecordPatience - r.stalled()
-	r.mu.Lock()
-	b := &r.waiting
-	if r.store != nil {
-		b.spent = r.counting(append(b.spent, spent(actions, r.now())...))
-	}
-	if patience <= 0 {
-		r.mu.Unlock()
-		return
-	}
+	patience := engine.RecordPatience - r.health.stalled()
 	recorded := make(chan struct{})
-	b.recorded = append(b.recorded, recorded)
-	if r.journal != nil {
+	r.put(func(b *batch) {
+		if r.store != nil {
+			b.spent = r.counting(append(b.spent, spent(actions, r.now())...))
+		}
+		if patience <= 0 {
+			return
+		}
+		b.recorded = append(b.recorded, recorded)
+		if r.journal == nil {
+			return
+		}
 		now := time.Now()
 		for i := range actions {
 			actions[i].Seq = r.journal.NextSeq()
-			intent := recordOf(&actions[i], r.netns, now)
+			intent := recordOf(&actions[i], now)
 			intent.Result = journal.Intent
 			b.records = append(b.records, intent)
 		}
+	})
+	if patience <= 0 {
+		return
 	}
-	r.arrived.Signal()
-	r.mu.Unlock()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -219,86 +198,64 @@ func (r *recorder) counting(all []sock.Spent) []sock.Spent {
 	return all[max(0, len(all)-mostRecords):]
 }
 
-// recorderEnd is how long the disk has to take what is left, at least.
-const recorderEnd = 150 * time.Millisecond
-
 // close waits until everything is written, for that long at most, and says what is
 // not.
 func (r *recorder) close(within time.Duration) {
 	r.mu.Lock()
-	r.closed = true
-	if r.scanning != nil {
-		r.scanning.Stop()
+	if r.checking != nil {
+		r.checking.Stop()
 	}
-	r.arrived.Signal()
 	r.mu.Unlock()
-	select {
-	case <-r.done:
+	if r.queue.close(within) {
 		return
-	case <-time.After(within):
 	}
 	r.mu.Lock()
-	n := r.inHand + len(r.waiting.records)
+	n := int(r.inHand.Load()) + len(r.next.records)
 	r.mu.Unlock()
-	r.log.say(slog.LevelError, "stopping before the state directory has taken all records", slog.Int("records", n), slog.Duration("waited", r.stalled()))
+	r.log.say(slog.LevelError, "stopping before the state directory has taken all records", slog.Int("records", n), slog.Duration("waited", r.health.stalled()))
 }
 
-func (r *recorder) run() {
-	defer close(r.done)
-	for {
-		r.mu.Lock()
-		for r.waiting.empty() && !r.closed {
-			r.arrived.Wait()
-		}
-		b, lost := r.waiting, r.lost
-		r.waiting, r.lost, r.inHand = batch{}, 0, len(b.records)
-		r.mu.Unlock()
-		if b.empty() {
-			return
-		}
-		r.write(&b)
-		for _, recorded := range b.recorded {
-			close(recorded)
-		}
-		if lost > 0 {
-			r.log.say(slog.LevelError, "records were lost; the state directory took them too slowly", slog.Int("records", lost))
-		}
+func (r *recorder) write(b batch) {
+	r.inHand.Store(int64(len(b.records)))
+	if b.check && r.store != nil {
+		r.health.check(theStore, func() error { return r.store.Put(nil) })
 	}
-}
-
-func (r *recorder) write(b *batch) {
-	if b.scan && r.store != nil {
-		r.scanAt(theStore, func() error { return r.store.Put(nil) })
-	}
-	if b.scan && r.journal != nil {
-		r.scanAt(theJournal, func() error { return r.journal.Append(nil) })
+	if b.check && r.journal != nil {
+		r.health.check(theJournal, func() error { return r.journal.Append(nil) })
 	}
 	if r.store != nil {
-		r.writeStore(b)
+		r.writeStore(&b)
 	}
 	if r.journal != nil && len(b.records) > 0 {
-		r.try(theJournal, func() error { return r.journal.Append(b.records) })
+		r.health.write(theJournal, func() error { return r.journal.Append(b.records) })
 	}
+	for _, recorded := range b.recorded {
+		close(recorded)
+	}
+	if b.lost > 0 {
+		r.log.say(slog.LevelError, "records were lost; the state directory took them too slowly", slog.Int("records", b.lost))
+	}
+	r.inHand.Store(0)
 }
 
 func (r *recorder) writeStore(b *batch) {
 	if spent := r.counting(append(r.unspent, b.spent...)); len(spent) > 0 {
 		r.unspent = nil
-		if !r.try(theStore, func() error { return r.store.Spend(spent) }) {
+		if !r.health.write(theStore, func() error { return r.store.Spend(spent) }) {
 			r.unspent = spent
 		}
 	}
 	r.writeMemories(b)
 	if b.groups != nil {
-		r.try(theStore, func() error { return r.store.Keep(b.groups) })
+		r.health.write(theStore, func() error { return r.store.Keep(b.groups) })
 	}
 }
 
 // writeMemories writes what is to be remembered. It is told once: what a full disk
-// does not take is tried again with every scan.
+// does not take is tried again with every check.
 func (r *recorder) writeMemories(b *batch) {
 	put := make(map[sock.Key]*sock.Memory, len(b.memories))
-	if b.scan && r.unwritten != nil {
+	if b.check && r.unwritten != nil {
 		put, r.unwritten = r.unwritten, nil
 	}
 	var forgotten []sock.Key
@@ -316,12 +273,12 @@ func (r *recorder) writeMemories(b *batch) {
 		for _, m := range put {
 			memories = append(memories, *m)
 		}
-		if !r.try(theStore, func() error { return r.store.Put(memories) }) {
+		if !r.health.write(theStore, func() error { return r.store.Put(memories) }) {
 			r.keepUnwritten(put)
 		}
 	}
 	if len(forgotten) > 0 {
-		r.try(theStore, func() error { return r.store.Forget(forgotten) })
+		r.health.write(theStore, func() error { return r.store.Forget(forgotten) })
 	}
 }
 
@@ -337,139 +294,3 @@ func (r *recorder) keepUnwritten(memories map[sock.Key]*sock.Memory) {
 		r.unwritten[key] = &kept
 	}
 }
-
-// lookAt writes nothing. That this works says nothing of a disk that is full, so
-// it ends no trouble but what an earlier scan has found.
-func (r *recorder) scanAt(what string, scan func() error) {
-	err := r.timed(scan)
-	if err == nil && !r.failed[what].scanned {
-		return
-	}
-	r.check(what, err)
-	t := r.failed[what]
-	t.scanned = err != nil
-	r.failed[what] = t
-}
-
-// try makes one write, and reports whether it succeeded.
-func (r *recorder) try(what string, write func() error) bool {
-	err := r.timed(write)
-	r.check(what, err)
-	return err == nil
-}
-
-// timed makes one write, and says so while it takes long.
-func (r *recorder) timed(write func() error) error {
-	began := r.now()
-	r.mu.Lock()
-	r.writing = began
-	recovered := r.saidSlow && began.Sub(r.slowAt) >= slowFor
-	r.saidSlow = r.saidSlow && !recovered
-	r.mu.Unlock()
-	if recovered {
-		r.log.say(slog.LevelInfo, "state directory answers in time again")
-	}
-	slow := time.AfterFunc(slowAfter, r.saySlow)
-	hung := time.AfterFunc(engine.RecordPatience, func() {
-		r.log.say(slog.LevelError, "state directory does not answer; kills go on without a record", slog.Duration("waited", engine.RecordPatience))
-	})
-	err := write()
-	slow.Stop()
-	took := r.now().Sub(began)
-	if !hung.Stop() {
-		r.log.say(slog.LevelWarn, "state directory answers again; what was done is written now", slog.Duration("waited", took.Round(time.Millisecond)))
-	}
-	r.mu.Lock()
-	r.writing = 0
-	if took >= slowAfter {
-		r.slowAt = r.now()
-	}
-	r.mu.Unlock()
-	return err
-}
-
-// saySlow says that a write takes long, once until writes have been fast for a
-// while.
-func (r *recorder) saySlow() {
-	r.mu.Lock()
-	said := r.saidSlow
-	r.saidSlow = true
-	r.mu.Unlock()
-	if !said {
-		r.log.say(slog.LevelWarn, "state directory is slow; kills wait for the record of their intent", slog.Duration("waited", slowAfter))
-	}
-}
-
-// stalled is for how long the write under way has been.
-func (r *recorder) stalled() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.writingFor()
-}
-
-// writingFor is stalled for who holds mu.
-func (r *recorder) writingFor() time.Duration {
-	if r.writing == 0 {
-		return 0
-	}
-	return r.now().Sub(r.writing)
-}
-
-// slow says how slow the disk is, or "".
-func (r *recorder) slow() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	stalled := r.writingFor()
-	switch {
-	case stalled >= engine.RecordPatience:
-		return fmt.Sprintf("the state directory has not answered for %v: kills go on, and are recorded when it answers", stalled.Round(time.Second))
-	case stalled >= slowAfter, r.slowAt != 0 && r.now().Sub(r.slowAt) < slowFor:
-		return fmt.Sprintf("the state directory is slow: within the last minute a write took over %v, and kills wait for it", slowAfter)
-	default:
-		return ""
-	}
-}
-
-// check says once that something cannot be written, and once that it can again.
-func (r *recorder) check(what string, err error) {
-	t := r.failed[what]
-	switch {
-	case err != nil && !t.told && (t.at == 0 || r.now().Sub(t.at) >= troubleEvery):
-		r.log.say(slog.LevelError, what+" cannot be written: sockdog goes on, with what it remembers in memory only", slog.String("error", err.Error()))
-		t.told, t.at = true, r.now()
-	case err == nil && t.told:
-		r.log.say(slog.LevelInfo, what+" can be written again")
-		t.told = false
-	}
-	r.failed[what] = t
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.ailing, what)
-	if err != nil {
-		r.ailing[what] = err.Error()
-	}
-}
-
-// What is written to.
-const (
-	theJournal = "the journal"
-	theStore   = "the first-seen store"
-)
-
-// ails says why something could not be written, if it still cannot.
-func (r *recorder) ails(what string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.ailing[what]
-}
-
-// trouble is how it stands with something that could not be written.
-type trouble struct {
-	told    bool
-	at      sock.Instant // when that was said last
-	scanned bool         // a scan has found it
-}
-
-// troubleEvery is how often trouble is told of at most: a disk that is full for a
-// large write has room for a small one, over and over.
-const troubleEvery = 10 * time.Minute

@@ -150,24 +150,24 @@ func TestDiskHangs(t *testing.T) {
 		if waited := r.kill(); waited != engine.RecordPatience {
 			t.Errorf("an act waits %v for a disk that hangs, want %v", waited, engine.RecordPatience)
 		}
-		if text := r.slow(); !strings.Contains(text, "has not answered for 5s") {
+		if text := r.health.slow(); !strings.Contains(text, "has not answered for 5s") {
 			t.Errorf("told of a disk that hangs: %q", text)
 		}
 		if waited := r.kill(); waited != 0 {
 			t.Errorf("once it hangs, a further act waits %v", waited)
 		}
 		time.Sleep(time.Hour)
-		if text := r.slow(); !strings.Contains(text, "has not answered for 1h0m5s") {
+		if text := r.health.slow(); !strings.Contains(text, "has not answered for 1h0m5s") {
 			t.Errorf("told of it an hour later: %q", text)
 		}
 		r.disk.hangs = nil
 		close(hang)
 		synctest.Wait()
-		if text := r.slow(); !strings.Contains(text, "within the last minute") {
+		if text := r.health.slow(); !strings.Contains(text, "within the last minute") {
 			t.Errorf("told of a disk that hung until now: %q", text)
 		}
 		time.Sleep(slowFor)
-		if text := r.slow(); text != "" {
+		if text := r.health.slow(); text != "" {
 			t.Errorf("told of a disk that has been fast for a minute: %q", text)
 		}
 		r.kill()
@@ -205,7 +205,7 @@ func TestSlowDiskIsToldOnce(t *testing.T) {
 				t.Errorf("an act waits %v for a write that takes %v", waited, r.disk.takes)
 			}
 			time.Sleep(10 * time.Second)
-			if r.slow() == "" {
+			if r.health.slow() == "" {
 				t.Error("a slow disk is not told of")
 			}
 		}
@@ -237,7 +237,7 @@ func TestRecordsAreBounded(t *testing.T) {
 		for range mostRecords + more {
 			r.kill()
 		}
-		if n := len(r.waiting.records); n > mostRecords+1 {
+		if n := len(r.recorder.next.records); n > mostRecords+1 {
 			t.Errorf("%d records wait, want %d at most", n, mostRecords)
 		}
 		r.disk.mu.Lock()
@@ -275,8 +275,8 @@ func TestBlockedLogStarvesNoJournal(t *testing.T) {
 		}
 		time.Sleep(logPatience)
 		lost, stalled, err := r.q.trouble()
-		if len(r.q.lines) > mostLines || lost < kills-2*mostLines || err != nil || stalled < logPatience {
-			t.Errorf("%d lines wait, %d are lost, error %v, stalled for %v", len(r.q.lines), lost, err, stalled)
+		if len(r.q.next) > mostLines || lost < kills-2*mostLines || err != nil || stalled < logPatience {
+			t.Errorf("%d lines wait, %d are lost, error %v, stalled for %v", len(r.q.next), lost, err, stalled)
 		}
 		r.log.set(nil, nil)
 		close(hang)
@@ -400,14 +400,14 @@ func TestFullDiskIsMadeUpFor(t *testing.T) {
 		remember(2, 2)
 		remember(3, 1)
 		r.add(&engine.Plan{Forget: []sock.Key{{Cookie: 3}}}, nil)
-		time.Sleep(2 * scanEvery)
+		time.Sleep(2 * checkEvery)
 		synctest.Wait()
 		if len(store.last) > 0 {
 			t.Errorf("a full disk took %v", store.last)
 		}
 		store.set(nil)
 		remember(4, 1)
-		time.Sleep(2 * scanEvery)
+		time.Sleep(2 * checkEvery)
 		synctest.Wait()
 		if diff := cmp.Diff(map[uint64]sock.Instant{1: 1, 2: 2, 4: 1}, store.last); diff != "" {
 			t.Errorf("remembered (-want +got):\n%s", diff)
@@ -441,7 +441,7 @@ func TestSpentOutlivesTheDisk(t *testing.T) {
 		store.set(unix.ENOSPC)
 		intend()
 		store.set(nil)
-		time.Sleep(scanEvery)
+		time.Sleep(checkEvery)
 		synctest.Wait()
 		r.recorder.close(recorderEnd)
 		r.q.close(logEnd)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -10,8 +11,9 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// recordsOf are the records of all that a plan says was decided or done. What a
-// limit holds back is only summed up: it would crowd out what it lets through.
+// recordsOf returns the records of all that a plan says was decided or done. What a
+// limit holds back is only summed up: it would crowd out what it lets through. Netns
+// is the namespace of what is said of several sockets.
 func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []journal.Record {
 	if len(p.Report)+len(p.Transitions)+len(p.Held) == 0 {
 		return nil
@@ -23,7 +25,7 @@ func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []j
 			if a.At != 0 {
 				when = at.Add(-now.Sub(a.At))
 			}
-			records = append(records, recordOf(a, netns, when))
+			records = append(records, recordOf(a, when))
 		}
 	}
 	for i := range p.Transitions {
@@ -45,11 +47,11 @@ func heldBack(h *engine.HeldBack, netns string, at time.Time) journal.Record {
 }
 
 // recordOf puts an action into a record.
-func recordOf(a *engine.Action, netns string, at time.Time) journal.Record {
+func recordOf(a *engine.Action, at time.Time) journal.Record {
 	s := &a.Socket
 	r := journal.Record{
 		Time: at, Seq: a.Seq, Rule: a.Rule, Action: a.Kind.Name, Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: a.Reason,
-		Netns: netns, Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
+		Netns: netnsName(s.ID.Netns), Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
 		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
 	}
 	if len(a.Holders) > 0 {
@@ -79,4 +81,13 @@ func turned(t *engine.Transition, netns string, now sock.Instant, at time.Time) 
 		r.Reason += ", for " + now.Sub(t.Since).Round(time.Millisecond).String()
 	}
 	return r
+}
+
+// netnsName is how a network namespace is called in records, by its inode, as lsns(8)
+// calls it; "" where that is not known.
+func netnsName(inode uint32) string {
+	if inode == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(inode), 10)
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,21 +17,21 @@ import (
 
 // While nothing can be told, what fires is not piled up, for it will be said
 // again; an end is said once, and kept.
-func TestTellerIsBounded(t *testing.T) {
-	teller := &teller{arrived: make(chan struct{}, 1)}
+func TestUpdatesAreBounded(t *testing.T) {
+	p := alertPublisher{queue: queue[[]update]{arrived: sync.NewCond(new(sync.Mutex))}}
 	fires, over := engine.Alert{Rule: "a"}, engine.Alert{Rule: "a", Ended: 1}
-	for range 2 * mostDispatches {
-		teller.post(dispatch{alarms: []engine.Alert{fires}})
+	for range 2 * mostUpdates {
+		p.publish(update{alerts: []engine.Alert{fires}})
 	}
-	teller.post(dispatch{alarms: []engine.Alert{fires, over, fires}})
-	teller.post(dispatch{rules: &rules.Set{}})
-	if n := len(teller.box); n != mostDispatches+2 {
-		t.Fatalf("%d dispatches wait, want %d, an end and the rules", n, mostDispatches)
+	p.publish(update{alerts: []engine.Alert{fires, over, fires}})
+	p.publish(update{rules: &rules.Set{}})
+	if n := len(p.next); n != mostUpdates+2 {
+		t.Fatalf("%d updates wait, want %d, an end and the rules", n, mostUpdates)
 	}
-	if diff := cmp.Diff([]engine.Alert{over}, teller.box[mostDispatches].alarms); diff != "" {
+	if diff := cmp.Diff([]engine.Alert{over}, p.next[mostUpdates].alerts); diff != "" {
 		t.Errorf("after it was full (-want +got):\n%s", diff)
 	}
-	if teller.box[mostDispatches+1].rules == nil {
+	if p.next[mostUpdates+1].rules == nil {
 		t.Error("the rules were dropped")
 	}
 }

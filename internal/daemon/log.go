@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -11,19 +10,15 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// logQueue writes to the log, whose reader may read no further, or be gone. That
-// stops its goroutine and nothing else; what the queue has no room for is dropped,
-// counted, and said once lines are taken again.
+// logQueue writes to the log, whose reader may read no further, or be gone. What it
+// has no room for is dropped, counted, and said once lines are taken again.
 type logQueue struct {
+	queue[[]logLine]
 	handler slog.Handler
 	now     func() sock.Instant
-	done    chan struct{}
 
-	mu      sync.Mutex
-	arrived *sync.Cond
-	lines   []logLine
-	lost    int // since a line was written last
-	closed  bool
+	// Guarded by mu.
+	lost    int          // lines, since one was written last
 	writing sock.Instant // since when a line has been on its way; 0: none is
 	err     error        // of the last line
 }
@@ -35,13 +30,20 @@ type logLine struct {
 	note   engine.Note
 }
 
-// mostLines bounds what waits for the reader of the log: a few megabytes.
-const mostLines = 4096
+const (
+	// mostLines bounds what waits for the reader of the log: a few megabytes.
+	mostLines = 4096
+	// logEnd is how long the log has to take what is left, at least.
+	logEnd = 100 * time.Millisecond
+)
 
 func newLogQueue(log *slog.Logger, now func() sock.Instant) *logQueue {
-	q := &logQueue{handler: log.Handler(), now: now, done: make(chan struct{})}
-	q.arrived = sync.NewCond(&q.mu)
-	go q.run()
+	q := &logQueue{handler: log.Handler(), now: now}
+	q.start(func(lines []logLine) {
+		for i := range lines {
+			q.write(&lines[i])
+		}
+	})
 	return q
 }
 
@@ -56,57 +58,21 @@ func (q *logQueue) add(at time.Time, notes []engine.Note, records []journal.Reco
 	if len(notes)+len(records) == 0 {
 		return
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for i := range records {
-		q.push(logLine{at: records[i].Time, record: &records[i]})
-	}
-	for _, n := range notes {
-		q.push(logLine{at: at, note: n})
-	}
-	q.arrived.Signal()
-}
-
-func (q *logQueue) push(l logLine) {
-	if len(q.lines) >= mostLines {
-		q.lost++
-		return
-	}
-	q.lines = append(q.lines, l)
-}
-
-// logEnd is how long the log has to take what is left, at least.
-const logEnd = 100 * time.Millisecond
-
-// close waits until everything is written, for that long at most.
-func (q *logQueue) close(within time.Duration) {
-	q.mu.Lock()
-	q.closed = true
-	q.arrived.Signal()
-	q.mu.Unlock()
-	select {
-	case <-q.done:
-	case <-time.After(within):
-	}
-}
-
-func (q *logQueue) run() {
-	defer close(q.done)
-	for {
-		q.mu.Lock()
-		for len(q.lines) == 0 && !q.closed {
-			q.arrived.Wait()
+	q.put(func(lines *[]logLine) {
+		push := func(l logLine) {
+			if len(*lines) < mostLines {
+				*lines = append(*lines, l)
+			} else {
+				q.lost++
+			}
 		}
-		lines := q.lines
-		q.lines = nil
-		q.mu.Unlock()
-		if len(lines) == 0 {
-			return
+		for i := range records {
+			push(logLine{at: records[i].Time, record: &records[i]})
 		}
-		for i := range lines {
-			q.write(&lines[i])
+		for _, n := range notes {
+			push(logLine{at: at, note: n})
 		}
-	}
+	})
 }
 
 // write writes one line, and first how many were lost before it.
@@ -117,11 +83,10 @@ func (q *logQueue) write(l *logLine) {
 	if lost > 0 {
 		r := slog.NewRecord(l.at, slog.LevelError, "log lines were lost; nobody read the log", 0)
 		r.AddAttrs(slog.Int("lines", lost))
-		if q.hand(r) != nil {
-			q.count(1)
+		if !q.hand(r, -lost) {
+			q.lose(1) // l
 			return
 		}
-		q.count(-lost)
 	}
 	r := slog.NewRecord(l.at, l.note.Level, l.note.Text, 0)
 	r.AddAttrs(l.note.Attrs...)
@@ -129,15 +94,22 @@ func (q *logQueue) write(l *logLine) {
 		r = slog.NewRecord(l.at, levelOf(l.record.Result), l.record.Words(), 0)
 		r.AddAttrs(l.record.Attrs()...)
 	}
-	if q.hand(r) != nil {
-		q.count(1)
+	if !q.hand(r, 0) {
+		q.lose(1)
 	}
 }
 
-// hand hands a line to who writes it, which may take for ever.
-func (q *logQueue) hand(r slog.Record) error {
+func (q *logQueue) lose(lines int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lost += lines
+}
+
+// hand hands a line to who writes it, which may take for ever, and reports whether it
+// was taken. Then so many more lines were lost.
+func (q *logQueue) hand(r slog.Record, lost int) bool {
 	if !q.handler.Enabled(context.Background(), r.Level) {
-		return nil
+		return true
 	}
 	q.mu.Lock()
 	q.writing = q.now()
@@ -145,18 +117,14 @@ func (q *logQueue) hand(r slog.Record) error {
 	err := q.handler.Handle(context.Background(), r)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.writing, q.err = 0, err
-	return err
+	if q.writing, q.err = 0, err; err == nil {
+		q.lost += lost
+	}
+	return err == nil
 }
 
-func (q *logQueue) count(lost int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.lost += lost
-}
-
-// trouble is how many lines were lost since one was written last, for how long one
-// has been on its way, and the error of the last.
+// trouble returns how many lines were lost since one was written last, for how long
+// one has been on its way, and the error of the last.
 func (q *logQueue) trouble() (lost int, stalled time.Duration, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -1,0 +1,190 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/alert"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/notify"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// alertPublisher words alerts and keeps the receivers up to date. It does so apart
+// from the loop: a template can take its time.
+type alertPublisher struct {
+	queue[[]update]
+	host     string
+	notifier *notify.Notifier
+	holders  *survey
+	say      func(level slog.Level, text string, attrs ...slog.Attr)
+	closing  chan struct{}
+	ended    chan struct{} // closed once the receivers had their time
+
+	receivers []string
+	firing    map[string]*firing // by identity
+	failed    map[string]bool    // rules whose template failed, until there are new rules
+	troubles  atomic.Pointer[[]string]
+}
+
+// update is a part of a plan on its way to the receivers, or the rules to follow
+// from then on.
+type update struct {
+	rules  *rules.Set
+	alerts []engine.Alert
+	now    sock.Instant
+	at     time.Time
+}
+
+// firing is what is remembered of an alert that fires.
+type firing struct {
+	startsAt time.Time
+	held     sock.Instant // its conditions have, since
+	since    time.Time    // the same by the wall clock, as it was said first
+	holders  string       // as far as they were ever known
+}
+
+const (
+	// mostUpdates bounds what waits while a template takes its time. What fires is
+	// published again at the next sample; only an end is published once.
+	mostUpdates = 256
+	// shutdownTimeout is how long receivers have to take what is left when the daemon
+	// ends.
+	shutdownTimeout = 400 * time.Millisecond
+)
+
+func newAlertPublisher(o *Options, say func(level slog.Level, text string, attrs ...slog.Attr)) *alertPublisher {
+	p := &alertPublisher{
+		host: o.Host, notifier: notify.New(notify.Options{Log: say, Page: o.Page}), holders: newSurvey(o), say: say,
+		closing: make(chan struct{}), ended: make(chan struct{}),
+		firing: make(map[string]*firing), failed: make(map[string]bool),
+	}
+	p.start(func(updates []update) {
+		for i := range updates {
+			if u := &updates[i]; u.rules != nil {
+				p.follow(u.rules)
+			} else {
+				p.send(u)
+			}
+		}
+	})
+	return p
+}
+
+// publish hands over an update without waiting.
+func (p *alertPublisher) publish(u update) {
+	p.put(func(updates *[]update) {
+		if len(*updates) >= mostUpdates && u.rules == nil {
+			u.alerts = slices.DeleteFunc(slices.Clone(u.alerts), func(a engine.Alert) bool { return a.Ended == 0 })
+		}
+		if len(u.alerts) > 0 || u.rules != nil {
+			*updates = append(*updates, u)
+		}
+	})
+}
+
+// close has what is left sent, as far as that can be done in a moment. It does not
+// wait: ended is closed then.
+func (p *alertPublisher) close() {
+	close(p.closing)
+	go func() {
+		defer close(p.ended)
+		p.queue.close(shutdownTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		defer cancel()
+		p.notifier.Close(ctx)
+	}()
+}
+
+// follow makes the receivers those of new rules. What ended with the old ones has
+// been told before.
+func (p *alertPublisher) follow(set *rules.Set) {
+	p.receivers = nil
+	for i := range set.Receivers {
+		p.receivers = append(p.receivers, set.Receivers[i].Name)
+	}
+	p.notifier.Reconfigure(set.Receivers)
+	clear(p.failed)
+	p.troubles.Store(nil)
+}
+
+// send sends the receivers how alerts stand.
+func (p *alertPublisher) send(u *update) {
+	isNew := func(a engine.Alert) bool { return p.firing[identity(&a)] == nil }
+	p.holders.scan(u.alerts, slices.ContainsFunc(u.alerts, isNew), p.closing)
+	alerts := make(map[string][]alert.Alert) // by receiver
+	for i := range u.alerts {
+		a := &u.alerts[i]
+		to := a.Options.To
+		if len(to) == 0 {
+			to = p.receivers
+		}
+		said := p.word(a, u)
+		for _, receiver := range to {
+			alerts[receiver] = append(alerts[receiver], said)
+		}
+	}
+	for receiver, some := range alerts {
+		p.notifier.Set(receiver, some...)
+	}
+}
+
+// word puts an alert into words.
+func (p *alertPublisher) word(a *engine.Alert, u *update) alert.Alert {
+	wall := func(at sock.Instant) time.Time { return u.at.Add(-u.now.Sub(at)) }
+	id := identity(a)
+	b := p.firing[id]
+	if b == nil {
+		b = &firing{startsAt: wall(a.Started)}
+		p.firing[id] = b
+	}
+	said := alert.Alert{Labels: alert.Labels(a, p.host), StartsAt: b.startsAt}
+	if a.Since != b.held {
+		b.held, b.since = a.Since, wall(a.Since)
+	}
+	if holders, known := p.holders.of(a); known || b.holders == "" {
+		b.holders = holders
+	}
+	facts := alert.Facts{Instance: p.host, Since: b.since, Until: u.at, Holders: b.holders}
+	if a.Ended != 0 {
+		delete(p.firing, id)
+		said.EndsAt = wall(a.Ended)
+		facts.Until = said.EndsAt
+	}
+	if a.Over != 0 {
+		facts.Until = wall(a.Over)
+	}
+	var err error
+	if said.Annotations, err = alert.Annotations(a, facts); err != nil && !p.failed[a.Rule] {
+		p.failed[a.Rule] = true
+		p.say(slog.LevelError, "template failed; the alert has the built-in text", slog.String("rule", a.Rule), slog.String("error", err.Error()))
+		troubles := append(slices.Clone(p.failures()), err.Error())
+		p.troubles.Store(&troubles)
+	}
+	return said
+}
+
+// failures are those of the templates of the rules in force.
+func (p *alertPublisher) failures() []string {
+	if all := p.troubles.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// identity tells the alerts of all rules apart.
+func identity(a *engine.Alert) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %d %t", a.Rule, a.Action, a.Others > 0)
+	for _, l := range a.Group {
+		b.WriteString(" " + l.Name + "=" + strconv.Quote(l.Value))
+	}
+	return b.String()
+}
