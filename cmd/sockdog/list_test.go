@@ -128,7 +128,7 @@ func TestListZones(t *testing.T) {
 	nstest.Isolate(t)
 	device := must(nstest.NewDevice("dog0"))(t)
 	noErr(t, device.AddAddress(netip.MustParsePrefix("fe80::d06/64")))
-	zoned := netip.MustParseAddr("fe80::d06").WithZone(strconv.Itoa(int(device)))
+	zoned := netip.MustParseAddr("fe80::d06").WithZone(strconv.Itoa(device.Index()))
 	l := must(nstest.ListenAt(netip.AddrPortFrom(zoned, 5432), unix.IPPROTO_TCP))(t)
 	defer l.Close()
 	p := must(nstest.NewPair(l))(t)

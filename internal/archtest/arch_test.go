@@ -26,6 +26,7 @@ const (
 const (
 	cobra    = "github.com/spf13/cobra"            // commands, completion, help
 	fsnotify = "github.com/fsnotify/fsnotify"      // inotify
+	links    = "github.com/vishvananda/netlink"    // devices and their addresses
 	netlink  = "github.com/vishvananda/netlink/nl" // netlink sockets in a namespace
 	psx      = "kernel.org/pub/linux/libs/security/libcap/psx"
 	sdnotify = "github.com/coreos/go-systemd/v22/daemon" // READY, RELOADING, WATCHDOG
@@ -236,7 +237,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/nstest",
-		may:  []string{unix},
+		may:  []string{links, unix},
 		not:  []string{"testing"},
 		why:  "the demo is built on it too, and is no test",
 	},

@@ -170,7 +170,7 @@ func newDifferential(t *testing.T, seed uint64) *differential {
 		t.Log(err)
 	}
 	nstest.Isolate(t)
-	p, err := nstest.NewPopulation()
+	p, err := newPopulation()
 	if err != nil {
 		t.Fatal(err)
 	}

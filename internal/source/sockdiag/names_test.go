@@ -48,7 +48,7 @@ func TestMarkAndDevice(t *testing.T) {
 			check(t, veth.AddAltName("enp9s9"))
 			check(t, veth.AddAltName("dog0-again"))
 			check(t, veth.AddAddress(netip.MustParsePrefix("fe80::1/64")))
-			scoped := netip.MustParseAddr("fe80::1").WithZone(fmt.Sprint(uint32(veth)))
+			scoped := netip.MustParseAddr("fe80::1").WithZone(fmt.Sprint(uint32(veth.Index())))
 			at := must(listen(t, nstest.V4).Local())(t)
 
 			cookies := make(map[uint64]string)
@@ -84,7 +84,7 @@ func TestMarkAndDevice(t *testing.T) {
 				"plain":      {0, "", 0, true},
 				"marked":     {0, "", 0x80000012, true},
 				"bound":      {1, loopback, 0, true},
-				"scoped":     {uint32(veth), "dog0", 0x10, true},
+				"scoped":     {uint32(veth.Index()), "dog0", 0x10, true},
 				"minisocket": {1, loopback, 0x12, true},
 			}
 			var ids []sock.ID
@@ -286,7 +286,7 @@ func TestCgroup(t *testing.T) {
 // act may follow: a rule may exclude it.
 func TestAskKnowsNewNames(t *testing.T) {
 	c := openNamed(t)
-	const loopback = nstest.Device(1)
+	loopback := nstest.Loopback
 	at := must(listen(t, nstest.V4).Local())(t)
 	bound := client(t, at, func(s nstest.Socket) error { return s.BindToDevice("lo") })
 	var ids []sock.ID

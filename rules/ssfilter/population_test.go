@@ -1,4 +1,4 @@
-package nstest
+package ssfilter_test
 
 import (
 	"errors"
@@ -7,30 +7,35 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
+	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
 )
 
-// Population is some hundred TCP sockets, in every state in which one can be held
+// population is some hundred TCP sockets, in every state in which one can be held
 // for a minute: of IPv4 and IPv6, mapped and scoped, marked, bound to devices,
 // with ports of their own choice and the kernel's, in several cgroups.
-type Population struct {
-	Devices []string // that sockets are bound to, by option or by scope
-	Cgroups []Cgroup // that sockets belong to
-	Lacks   []error  // what this machine does not allow, and is left out
+type population struct {
+	Devices []string        // that sockets are bound to, by option or by scope
+	Cgroups []nstest.Cgroup // that sockets belong to
+	Lacks   []error         // what this machine does not allow, and is left out
 
-	sockets  []Socket
-	own      Cgroup         // where the process was
-	made     []Cgroup       // by this population, the inner one first
-	open     []func() error // scenes that are not over yet
-	fastOpen bool           // can be had
+	sockets  []nstest.Socket
+	own      nstest.Cgroup   // where the process was
+	made     []nstest.Cgroup // by this population, the inner one first
+	open     []func() error  // scenes that are not over yet
+	fastOpen bool            // can be had
 }
 
-// NewPopulation makes one in the namespace of the calling thread, which must be
+// newPopulation makes one in the namespace of the calling thread, which must be
 // fresh (Isolate), and moves this process through cgroups while it does. Of the
 // sockets whose descriptor is closed some are gone after a minute.
-func NewPopulation() (*Population, error) {
-	p := &Population{Devices: []string{"lo"}}
+func newPopulation() (*population, error) {
+	p := &population{Devices: []string{"lo"}}
 	if err := p.fill(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -38,7 +43,7 @@ func NewPopulation() (*Population, error) {
 }
 
 // Close aborts all that has a descriptor, and removes the cgroups.
-func (p *Population) Close() error {
+func (p *population) Close() error {
 	var errs []error
 	for _, s := range p.sockets {
 		errs = append(errs, s.Abort())
@@ -54,14 +59,14 @@ func (p *Population) Close() error {
 }
 
 // lack notes what could not be had, and reports whether it is missing.
-func (p *Population) lack(err error) bool {
+func (p *population) lack(err error) bool {
 	if err != nil {
 		p.Lacks = append(p.Lacks, err)
 	}
 	return err != nil
 }
 
-func (p *Population) keep(s Socket) Socket {
+func (p *population) keep(s nstest.Socket) nstest.Socket {
 	p.sockets = append(p.sockets, s)
 	return s
 }
@@ -71,18 +76,18 @@ const populationDevice = "nstest0"
 
 // addresses gives the namespace more addresses than it had, and lists all. One of
 // IPv6 begins as 127.0.0.1 does: ss compares addresses of different families.
-func (p *Population) addresses() ([]netip.Addr, error) {
+func (p *population) addresses() ([]netip.Addr, error) {
 	for _, more := range []string{"10.1.2.3/32", "2001:db8::1/128", "2001:db8:1::2:3/128", "7f00:1::1/128"} {
-		if err := Loopback.AddAddress(netip.MustParsePrefix(more)); err != nil {
+		if err := nstest.Loopback.AddAddress(netip.MustParsePrefix(more)); err != nil {
 			return nil, err
 		}
 	}
 	addrs := []netip.Addr{
-		V4, netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.1.2.3"), netip.MustParseAddr("10.1.2.3"),
-		V6, netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8:1::2:3"), netip.MustParseAddr("7f00:1::1"),
-		Mapped, netip.MustParseAddr("::ffff:10.1.2.3"),
+		nstest.V4, netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.1.2.3"), netip.MustParseAddr("10.1.2.3"),
+		nstest.V6, netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8:1::2:3"), netip.MustParseAddr("7f00:1::1"),
+		nstest.Mapped, netip.MustParseAddr("::ffff:10.1.2.3"),
 	}
-	device, err := NewDevice(populationDevice)
+	device, err := nstest.NewDevice(populationDevice)
 	if p.lack(err) {
 		return addrs, nil
 	}
@@ -91,12 +96,12 @@ func (p *Population) addresses() ([]netip.Addr, error) {
 		return nil, err
 	}
 	p.Devices = append(p.Devices, populationDevice)
-	return append(addrs, scoped.Addr().WithZone(strconv.Itoa(int(device)))), nil
+	return append(addrs, scoped.Addr().WithZone(strconv.Itoa(device.Index()))), nil
 }
 
 // nest makes two cgroups below the process's own, one in the other.
-func (p *Population) nest() error {
-	own, err := OwnCgroup()
+func (p *population) nest() error {
+	own, err := nstest.OwnCgroup()
 	if err != nil {
 		return err
 	}
@@ -106,7 +111,7 @@ func (p *Population) nest() error {
 		if group, err = group.New(name); err != nil {
 			return err
 		}
-		p.made = append([]Cgroup{group}, p.made...)
+		p.made = append([]nstest.Cgroup{group}, p.made...)
 	}
 	// Each round is in another one, the last in the process's own.
 	p.Cgroups = append(p.made[:2:2], own)
@@ -119,15 +124,15 @@ func (p *Population) nest() error {
 	return nil
 }
 
-func (p *Population) fill() error {
+func (p *population) fill() error {
 	addrs, err := p.addresses()
 	if err != nil {
 		return err
 	}
 	// Clients may send data with the first SYN, listeners take it, without cookies.
-	p.fastOpen = !p.lack(Sysctl("net.ipv4.tcp_fastopen", strconv.Itoa(0x607)))
+	p.fastOpen = !p.lack(nstest.Sysctl("net.ipv4.tcp_fastopen", strconv.Itoa(0x607)))
 	// The ports that sockets choose for themselves, which another must not have.
-	p.lack(Sysctl("net.ipv4.ip_local_reserved_ports", "40000-40999,50000-50999"))
+	p.lack(nstest.Sysctl("net.ipv4.ip_local_reserved_ports", "40000-40999,50000-50999"))
 	p.lack(p.nest())
 	const rounds = 3
 	for round := range rounds {
@@ -163,18 +168,18 @@ func (p *Population) fill() error {
 // A stage is a listener and those who come to it. What options their sockets have
 // goes by their number.
 type stage struct {
-	*Population
+	*population
 	addr     netip.Addr
 	device   string // "": not bound
 	mark     uint32 // of the listener
-	listener Socket
+	listener nstest.Socket
 	at       netip.AddrPort // where it listens
 	client   int
 }
 
 // stage opens the listener of a round on an address.
-func (p *Population) stage(addr netip.Addr, round, i int) (*stage, error) {
-	on := &stage{Population: p, addr: addr, client: 100*round + 7*i}
+func (p *population) stage(addr netip.Addr, round, i int) (*stage, error) {
+	on := &stage{population: p, addr: addr, client: 100*round + 7*i}
 	if round == 1 {
 		on.device, on.mark = "lo", 0x20
 		if addr.Zone() != "" {
@@ -191,8 +196,8 @@ func (p *Population) stage(addr netip.Addr, round, i int) (*stage, error) {
 }
 
 // listen opens a listener on the stage's address.
-func (on *stage) listen(port uint16) (Socket, netip.AddrPort, error) {
-	s, err := New(on.addr, unix.IPPROTO_TCP)
+func (on *stage) listen(port uint16) (nstest.Socket, netip.AddrPort, error) {
+	s, err := nstest.New(on.addr, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, netip.AddrPort{}, err
 	}
@@ -215,8 +220,8 @@ func (on *stage) listen(port uint16) (Socket, netip.AddrPort, error) {
 }
 
 // socket opens a client's socket.
-func (on *stage) socket() (Socket, error) {
-	s, err := New(on.addr, unix.IPPROTO_TCP)
+func (on *stage) socket() (nstest.Socket, error) {
+	s, err := nstest.New(on.addr, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, err
 	}
@@ -235,7 +240,7 @@ func (on *stage) socket() (Socket, error) {
 		}
 	}
 	from := on.addr
-	if from.Unmap().IsLoopback() && from != V6 { // all of 127.0.0.0/8 is this host
+	if from.Unmap().IsLoopback() && from != nstest.V6 { // all of 127.0.0.0/8 is this host
 		b := from.As16()
 		b[14], b[15] = byte(on.client), byte(on.client%3+1)
 		if from = netip.AddrFrom16(b); on.addr.Is4() {
@@ -260,29 +265,29 @@ func (on *stage) socket() (Socket, error) {
 }
 
 // pair connects a client and accepts it.
-func (on *stage) pair() (Pair, error) {
+func (on *stage) pair() (nstest.Pair, error) {
 	client, err := on.socket()
 	if err != nil {
-		return Pair{}, err
+		return nstest.Pair{}, err
 	}
 	if err := client.Connect(on.at); err != nil {
-		return Pair{}, err
+		return nstest.Pair{}, err
 	}
 	server, err := on.listener.Accept()
 	if err != nil {
-		return Pair{}, err
+		return nstest.Pair{}, err
 	}
-	return Pair{client, on.keep(server)}, nil
+	return nstest.Pair{Client: client, Server: on.keep(server)}, nil
 }
 
 // closed is the first half of an orderly close by one end of a new pair.
-func (on *stage) closed(side Side) (active, passive Socket, err error) {
+func (on *stage) closed(side nstest.Side) (active, passive nstest.Socket, err error) {
 	p, err := on.pair()
 	if err != nil {
 		return -1, -1, err
 	}
 	active, passive = p.Client, p.Server
-	if side == ServerSide {
+	if side == nstest.ServerSide {
 		active, passive = passive, active
 	}
 	err = active.CloseWrite()
@@ -296,8 +301,8 @@ func (on *stage) closed(side Side) (active, passive Socket, err error) {
 }
 
 // leave closes a descriptor that is to be no longer.
-func (p *Population) leave(s Socket) error {
-	p.sockets = slices.DeleteFunc(p.sockets, func(kept Socket) bool { return kept == s })
+func (p *population) leave(s nstest.Socket) error {
+	p.sockets = slices.DeleteFunc(p.sockets, func(kept nstest.Socket) bool { return kept == s })
 	return s.Close()
 }
 
@@ -372,11 +377,11 @@ var scenes = []struct {
 		return errors.Join(p.Server.Deafen(), on.leave(p.Client))
 	}},
 	{"fin-wait-2", func(on *stage) error {
-		_, _, err := on.closed(ClientSide)
+		_, _, err := on.closed(nstest.ClientSide)
 		return err
 	}},
 	{"fin-wait-2 without descriptor", func(on *stage) error {
-		active, _, err := on.closed(ServerSide)
+		active, _, err := on.closed(nstest.ServerSide)
 		if err != nil {
 			return err
 		}
@@ -385,14 +390,14 @@ var scenes = []struct {
 		return errors.Join(err, on.leave(active))
 	}},
 	{"fin-wait-2 minisocket", func(on *stage) error {
-		active, _, err := on.closed(ClientSide)
+		active, _, err := on.closed(nstest.ClientSide)
 		if err != nil {
 			return err
 		}
 		return on.leave(active)
 	}},
 	{"time-wait", func(on *stage) error {
-		active, passive, err := on.closed(Side(on.client % 2))
+		active, passive, err := on.closed(nstest.Side(on.client % 2))
 		if err != nil {
 			return err
 		}
@@ -400,11 +405,11 @@ var scenes = []struct {
 		return errors.Join(on.leave(passive), active.Await(unix.BPF_TCP_CLOSE), on.leave(active))
 	}},
 	{"close-wait", func(on *stage) error {
-		_, _, err := on.closed(Side(on.client % 2))
+		_, _, err := on.closed(nstest.Side(on.client % 2))
 		return err
 	}},
 	{"last-ack", func(on *stage) error {
-		active, passive, err := on.closed(Side(on.client % 2))
+		active, passive, err := on.closed(nstest.Side(on.client % 2))
 		if err != nil {
 			return err
 		}
@@ -447,4 +452,51 @@ var scenes = []struct {
 		on.keep(server) // an IPv6 socket
 		return nil
 	}},
+}
+
+// tcpTable lists the states in the namespace's two tables of TCP sockets.
+func tcpTable(t *testing.T) (states []string) {
+	t.Helper()
+	for _, file := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
+		table, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(table)) {
+			if fields := strings.Fields(line); fields[0] != "sl" {
+				states = append(states, fields[3])
+			}
+		}
+	}
+	return states
+}
+
+func TestPopulationIsInEveryState(t *testing.T) {
+	nstest.Isolate(t)
+	p, err := newPopulation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, lack := range p.Lacks {
+		t.Log("left out: ", lack)
+	}
+	// In hexadecimal, as the kernel prints them; 07 is in no table.
+	want := []string{"01", "02", "03", "04", "05", "06", "08", "09", "0A", "0B"}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		states := tcpTable(t)
+		missing := slices.DeleteFunc(slices.Clone(want), func(s string) bool { return slices.Contains(states, s) })
+		if len(missing) == 0 && len(states) >= 200 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d sockets, none in the states %v", len(states), missing)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
