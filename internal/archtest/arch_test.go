@@ -138,6 +138,12 @@ var table = []pkg{
 		why:  "what is known of one connection hangs on no rule and on no other connection",
 	},
 	{
+		name: "internal/engine/match",
+		may:  []string{"internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
+		not:  impure,
+		why:  "whether a rule means a socket hangs on those two, and on nothing that was done before",
+	},
+	{
 		name: "internal/engine/limit",
 		may:  []string{"internal/sock", "rules"},
 		not:  impure,
@@ -151,7 +157,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/engine",
-		may:  []string{"internal/engine/limit", "internal/engine/spin", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
+		may:  []string{"internal/engine/limit", "internal/engine/match", "internal/engine/spin", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
 		not:  impure,
 		why:  "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",
 	},
@@ -203,13 +209,13 @@ var table = []pkg{
 	},
 	{
 		name: "internal/sockettable",
-		may:  []string{"internal/engine", "internal/engine/track", "internal/sock", "internal/term", "rules", "rules/ssfilter"},
+		may:  []string{"internal/engine/match", "internal/engine/track", "internal/sock", "internal/term", "rules", "rules/ssfilter"},
 		not:  []string{"log", "log/slog", "net", "os", "syscall"},
 		why:  "it shows the sockets that it is given: who scans them, and why, is not its business",
 	},
 	{
 		name: "internal/cull",
-		may:  []string{"internal/action", "internal/engine", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter", unix},
+		may:  []string{"internal/action", "internal/engine", "internal/engine/match", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog", "net", "os"},
 		why:  "what a person orders is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
 	},
@@ -244,7 +250,7 @@ var table = []pkg{
 	{
 		name: "internal/daemon",
 		may: []string{
-			"internal/action", "internal/alert", "internal/counters", "internal/engine", "internal/engine/spin", "internal/holders", "internal/journal", "internal/notify",
+			"internal/action", "internal/alert", "internal/counters", "internal/engine", "internal/engine/match", "internal/engine/spin", "internal/holders", "internal/journal", "internal/notify",
 			"internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
 		},
 		not: []string{"net", "net/http"},
@@ -252,7 +258,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/host",
-		may:  []string{"internal/cgroup", "internal/engine", "internal/sock", "internal/source/sockdiag", psx, unix},
+		may:  []string{"internal/cgroup", "internal/engine", "internal/engine/match", "internal/sock", "internal/source/sockdiag", psx, unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it says what is possible here, to the daemon and to every command, and does nothing with it",
 	},
@@ -293,7 +299,7 @@ var table = []pkg{
 	{
 		name: "internal/plan",
 		may: []string{
-			"internal/counters", "internal/daemon", "internal/engine", "internal/engine/spin", "internal/engine/track", "internal/holders", "internal/host", "internal/sock",
+			"internal/counters", "internal/daemon", "internal/engine", "internal/engine/match", "internal/engine/spin", "internal/engine/track", "internal/holders", "internal/host", "internal/sock",
 			"internal/sockettable", "internal/term", "rules",
 		},
 		not: []string{"log", "log/slog", "net"},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -24,7 +25,7 @@ type Order struct {
 	InUse        bool          // those in use too
 	DryRun       bool          // say what would become of each, and touch none
 	Protect      []rules.Match
-	Capabilities engine.Capabilities
+	Capabilities match.Capabilities
 	Memories     map[sock.Key]*sock.Memory // what a watchdog knows beside the kernel
 	Precision    time.Duration
 	Self         int // our own process
@@ -40,8 +41,8 @@ const LeftAlone engine.Result = "left-alone"
 type Target struct {
 	Socket sock.Socket
 	Age    track.Age
-	Held   *engine.Holders // nil: nobody has looked
-	Result engine.Result   // empty: it is to be destroyed
+	Held   *match.Holders // nil: nobody has looked
+	Result engine.Result  // empty: it is to be destroyed
 	Reason string
 
 	got sock.Instant
@@ -101,7 +102,7 @@ func (o *Order) Find(k Kernel, now func() sock.Instant) (targets []*Target, pass
 // does not, where nobody can know.
 func (o *Order) oldEnough(s *sock.Socket, age track.Age) ssfilter.Tri {
 	enough := min(track.ForAtLeast(s, age, o.OlderThan), track.IdleForAtLeast(s, age, o.Idle))
-	if enough == ssfilter.Unknown && engine.Guard(s, o.Protect, o.Capabilities, nil, o.Self) != "" {
+	if enough == ssfilter.Unknown && match.Guard(s, o.Protect, o.Capabilities, nil, o.Self) != "" {
 		return ssfilter.False
 	}
 	return enough
@@ -162,7 +163,7 @@ func (o *Order) judge(t *Target) {
 
 // spare says why the target, as it now is, is not to be touched, or "".
 func (o *Order) spare(s *sock.Socket, t *Target) string {
-	why := engine.Guard(s, o.Protect, o.Capabilities, t.Held, o.Self)
+	why := match.Guard(s, o.Protect, o.Capabilities, t.Held, o.Self)
 	switch {
 	case why != "":
 		return why

@@ -424,7 +424,7 @@ func TestCensusThatFails(t *testing.T) {
 	w.until("end of what it told", func() bool { return len(current().Sockets) == 0 })
 }
 
-// Sockets are counted by state without a scan at those in the populous ones.
+// Sockets are counted by state without a scan at those in the expensive ones.
 func TestCensus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

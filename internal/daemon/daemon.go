@@ -18,6 +18,7 @@ import (
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
@@ -97,7 +98,7 @@ type Options struct {
 	Examine      func() (holders.Access, error) // whose descriptors can be read; nil: that is not to be told
 
 	Kinds        []*action.Kind // of actions that rules may name
-	Capabilities engine.Capabilities
+	Capabilities match.Capabilities
 	Cure         string // what to do about Capabilities.Kill
 	// MaxTracks is as in engine.Config.
 	MaxTracks int
@@ -395,7 +396,7 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	now := d.Now()
 	d.ruled.Store(int64(now))
 	// What ends with the old rules is told to their receivers.
-	d.driver.Step(engine.RulesChanged{Program: engine.Compile(&within), Fallback: fallback})
+	d.driver.Step(engine.RulesChanged{Program: match.Compile(&within), Fallback: fallback})
 	d.publisher.publish(update{rules: set})
 	d.board.rule(set)
 	d.set, d.destroys, d.budget = set, destructive(set), set.Settings.CPUBudget

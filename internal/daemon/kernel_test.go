@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/daemon"
-	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -85,7 +85,7 @@ func (w *world) refused(errno unix.Errno) {
 func TestKnownUnable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.options.Capabilities = engine.Capabilities{Kill: "kill is not permitted"}
+	w.options.Capabilities = match.Capabilities{Kill: "kill is not permitted"}
 	l := w.listen(nstest.V4, 5432)
 	w.watch(often + leaked)
 	s := w.leak(l)

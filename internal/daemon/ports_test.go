@@ -11,6 +11,7 @@ import (
 	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
@@ -75,7 +76,7 @@ func portUsage(t *testing.T, dport uint16) float64 {
 	}
 	defer counts.Close()
 	e := engine.New(engine.Config{})
-	e.Step(now, engine.RulesChanged{Program: engine.Compile(&rules.Set{
+	e.Step(now, engine.RulesChanged{Program: match.Compile(&rules.Set{
 		Settings: rules.Settings{CPUBudget: 1},
 		Rules: []rules.Rule{{
 			Name: "ports", Enabled: true, When: []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 100}},

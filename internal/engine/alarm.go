@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -119,7 +120,7 @@ func (e *Engine) single(r *ruleState, now sock.Instant) {
 	rg.account(from, g.phase())
 	r.began(now)
 	e.turned = true
-	e.turn(r.rule, "", g, from, since)
+	e.turn(r.Rule, "", g, from, since)
 }
 
 // began notes what the rule had done when it begins to fire.
@@ -135,7 +136,7 @@ func (r *ruleState) began(now sock.Instant) {
 
 // done is what became so far of what the rule would take away.
 func (r *ruleState) done() map[Result]uint64 {
-	if !r.destroys {
+	if !r.Destructive {
 		return nil
 	}
 	done := make(map[Result]uint64)
@@ -156,10 +157,10 @@ func (e *Engine) credit(a *Action, result Result) {
 	}
 	for _, r := range e.rules {
 		rg := r.groups
-		if rg == nil || !r.alerts || r.history == a.of.history {
+		if rg == nil || !r.Alerts || r.history == a.of.history {
 			continue
 		}
-		if stands, _ := r.stands(&rules.Action{Kind: rules.Alert}, &t.Times, &a.Socket, 0, a.Decided, true); stands != ripe {
+		if stands, _ := r.Decide(&rules.Action{Kind: rules.Alert}, &t.Times, &a.Socket, 0, a.Decided, true); stands != match.Due {
 			continue
 		}
 		if rg.byOthers == nil {
@@ -212,7 +213,7 @@ func (e *Engine) sound(now sock.Instant) {
 		if rg == nil || !rg.fresh && now < rg.next {
 			continue
 		}
-		if !r.grouped && rg.fresh {
+		if !r.Grouped && rg.fresh {
 			e.single(r, now)
 		}
 		fresh, told := rg.fresh, len(e.plan.Alerts)
@@ -241,7 +242,7 @@ func (r *ruleState) addDone(alarms []Alert) {
 	}
 	for i := range alarms {
 		a := &alarms[i]
-		a.Takes, a.Done, a.ByOthers, a.DoneFrom = r.destroys, done, byOthers, rg.began
+		a.Takes, a.Done, a.ByOthers, a.DoneFrom = r.Destructive, done, byOthers, rg.began
 	}
 }
 
@@ -299,7 +300,7 @@ func (e *Engine) soundFor(r *ruleState, action int, fresh bool, now sock.Instant
 			end := g.ended.Add(r.Then[action].Alert.KeepFiringFor)
 			if end <= now {
 				if a.told {
-					e.tellOf(a, r.rule, id, g, end)
+					e.tellOf(a, r.Rule, id, g, end)
 				}
 				rg.forget(id, g, action)
 				e.turned = true
@@ -317,7 +318,7 @@ func (e *Engine) soundFor(r *ruleState, action int, fresh bool, now sock.Instant
 		}
 		told++
 		if fresh {
-			e.tellOf(a, r.rule, id, g, 0)
+			e.tellOf(a, r.Rule, id, g, 0)
 		}
 	}
 	for _, c := range first[:min(mostAlarms-told, len(first))] {
@@ -325,7 +326,7 @@ func (e *Engine) soundFor(r *ruleState, action int, fresh bool, now sock.Instant
 		r.history.results[outcome{rules.Alert, Done}]++
 		others--
 		all.Count -= c.g.Count
-		e.tellOf(c.a, r.rule, c.id, c.g, 0)
+		e.tellOf(c.a, r.Rule, c.id, c.g, 0)
 	}
 	e.soundOthers(r, sum, others, all, fresh)
 }
@@ -339,14 +340,14 @@ func (e *Engine) soundOthers(r *ruleState, sum alarm, n int, all Measured, fresh
 	case n > 0 && before == nil:
 		rg.others = append(rg.others, sum)
 		r.history.results[outcome{rules.Alert, Done}]++
-		e.plan.Alerts = append(e.plan.Alerts, sum.ofOthers(r.rule, n, all, 0))
+		e.plan.Alerts = append(e.plan.Alerts, sum.ofOthers(r.Rule, n, all, 0))
 	case n > 0:
 		before.since = sum.since
 		if fresh {
-			e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r.rule, n, all, 0))
+			e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r.Rule, n, all, 0))
 		}
 	case before != nil:
-		e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r.rule, 1, all, sum.started))
+		e.plan.Alerts = append(e.plan.Alerts, before.ofOthers(r.Rule, 1, all, sum.started))
 		rg.others = slices.DeleteFunc(rg.others, func(a alarm) bool { return a.action == sum.action })
 	}
 }
@@ -357,12 +358,12 @@ func (e *Engine) silence(r *ruleState, now sock.Instant) {
 	for id, g := range rg.groups {
 		for i := range g.alarms {
 			if g.alarms[i].told {
-				e.tellOf(&g.alarms[i], r.rule, id, g, now)
+				e.tellOf(&g.alarms[i], r.Rule, id, g, now)
 			}
 		}
 	}
 	for i := range rg.others {
-		e.plan.Alerts = append(e.plan.Alerts, rg.others[i].ofOthers(r.rule, 1, Measured{}, now))
+		e.plan.Alerts = append(e.plan.Alerts, rg.others[i].ofOthers(r.Rule, 1, Measured{}, now))
 	}
 	r.addDone(e.plan.Alerts[told:])
 }
@@ -386,7 +387,7 @@ func alarmOf(alarms []alarm, action int) *alarm {
 }
 
 // tellOf says how an alarm about a group stands; ended 0: it fires.
-func (e *Engine) tellOf(a *alarm, r *rule, id groupID, g *group, ended sock.Instant) {
+func (e *Engine) tellOf(a *alarm, r *match.Rule, id groupID, g *group, ended sock.Instant) {
 	e.identify(g)
 	said := a.about(r, g.Measured, ended)
 	said.Group, said.Peak, said.Examples = id.labels(r.GroupBy), g.peak, g.examples
@@ -397,15 +398,15 @@ func (e *Engine) tellOf(a *alarm, r *rule, id groupID, g *group, ended sock.Inst
 }
 
 // ofOthers is what the alarm says of so many groups.
-func (a *alarm) ofOthers(r *rule, n int, all Measured, ended sock.Instant) Alert {
+func (a *alarm) ofOthers(r *match.Rule, n int, all Measured, ended sock.Instant) Alert {
 	said := a.about(r, all, ended)
 	said.Others = n
 	return said
 }
 
-func (a *alarm) about(r *rule, m Measured, ended sock.Instant) Alert {
+func (a *alarm) about(r *match.Rule, m Measured, ended sock.Instant) Alert {
 	return Alert{
 		Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.action, Options: r.Then[a.action].Alert,
-		Measured: m, Nobodys: r.onlyTimeWait(), Since: a.since, Started: a.started, Ended: ended,
+		Measured: m, Nobodys: r.OnlyTimeWait(), Since: a.since, Started: a.started, Ended: ended,
 	}
 }

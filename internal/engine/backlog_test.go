@@ -62,7 +62,7 @@ func TestAcceptQueue(t *testing.T) {
 			if test.socket != nil {
 				test.socket(s)
 			}
-			rules := eachSecond(killing("r", match(test.match)))
+			rules := eachSecond(killing("r", matching(test.match)))
 			b.rule(rules)
 			for _, m := range test.moments {
 				b.until(m.at)

@@ -6,75 +6,23 @@ import (
 	"maps"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// standing is how an action of a rule stands towards a socket.
-type standing uint8
-
-const (
-	later   standing = iota // not due yet
-	stopped                 // due, and not certain to match, or in use
-	ripe                    // due, matches for certain, exclude for certain not
-)
-
-// stands says how an action of the rule stands towards a socket whose group has
-// fired since then, and when to ask again where it is not ripe: never, where
-// something must happen first. Where it is ripe, it says since when.
-func (r *rule) stands(a *rules.Action, t *track.Times, s *sock.Socket, fired, now sock.Instant, exact bool) (standing, sock.Instant) {
-	at, since, due, matched := never, never, false, false
-	for i := range r.Match {
-		m := &r.Match[i]
-		holds := lasts(m, s)
-		if holds == ssfilter.False {
-			continue
-		}
-		met := dueAt(m, t.Base(), t.Queued)
-		if met != never {
-			met = max(met, fired)
-		}
-		switch {
-		case met == never:
-		case now >= met.Add(a.After):
-			due = true
-			// Something left to send is use, unless it is what the rule is about.
-			inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0
-			if holds == ssfilter.True && atPresent(m, s) == ssfilter.True && !inUse {
-				matched, since = true, min(since, met.Add(a.After))
-			}
-		default:
-			// What was seen in a long scan is known only roughly: an exact answer
-			// at the early instant narrows it.
-			next := max(dueAt(m, t.EarlyBase(), t.Queued), fired).Add(a.After)
-			if exact && next <= now {
-				next = met.Add(a.After)
-			}
-			at = min(at, next)
-		}
-	}
-	switch {
-	case matched && among(r.Exclude, s) == ssfilter.False:
-		return ripe, since
-	case due:
-		return stopped, at
-	default:
-		return later, at
-	}
-}
-
 // guard says why the socket is not to be touched whatever a rule says, or "".
 func (e *Engine) guard(t *tracked, s *sock.Socket) string {
-	return Guard(s, e.program.protect, e.capabilities, t.holders, e.config.Self)
+	return match.Guard(s, e.program.Protect, e.capabilities, t.holders, e.config.Self)
 }
 
 // destroy decides on a destructive action whose instant has come, and reports
 // whether it is done with: told to be done, or said in a dry run.
 func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, fired, due, now sock.Instant) bool {
 	a := e.action(t, s, r, action, now)
-	if r.grouped {
+	if r.Grouped {
 		a.Reason += e.groupReason(r, s)
 	}
 	if t.ahead && t.marked(r, action) == nil {
@@ -116,7 +64,7 @@ func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, f
 	if e.plan.Act == nil {
 		e.plan.Act = make([]Action, 0, e.answers)
 	}
-	a.basis = e.basisOf(t, r.rule, action, fired)
+	a.basis = e.basisOf(t, r.Rule, action, fired)
 	e.plan.Act = append(e.plan.Act, a)
 	return true
 }
@@ -125,20 +73,20 @@ func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, f
 func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, now sock.Instant) Action {
 	a := Action{
 		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, DryRun: r.DryRun, Socket: *s,
-		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.settings.Limit.Per) + restoreSlack,
+		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.Settings.Limit.Per) + restoreSlack,
 		InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe), Holders: t.heldBy(),
 	}
-	a.Reason = reason(r.rule, &t.Times, s, now, "")
+	a.Reason = reason(r.Rule, &t.Times, s, now, "")
 	return a
 }
 
 // reason says in one line why a rule wants the socket; least stands before times
 // that are lower bounds.
-func reason(r *rule, t *track.Times, s *sock.Socket, now sock.Instant, least string) string {
+func reason(r *match.Rule, t *track.Times, s *sock.Socket, now sock.Instant, least string) string {
 	text := s.State.String() + " for " + least + inMs(now.Sub(t.Entered.Safe))
 	for i := range r.Match {
 		m := &r.Match[i]
-		if lasts(m, s) != ssfilter.True || atPresent(m, s) != ssfilter.True || now < dueAt(m, t.Base(), t.Queued) {
+		if match.Lasts(m, s) != ssfilter.True || match.AtPresent(m, s) != ssfilter.True || now < match.DueAt(m, t.Base(), t.Queued) {
 			continue
 		}
 		if m.InStateFor > 0 {
@@ -152,7 +100,7 @@ func reason(r *rule, t *track.Times, s *sock.Socket, now sock.Instant, least str
 		}
 		break
 	}
-	if v := Verdict(s); v != "" {
+	if v := match.Verdict(s); v != "" {
 		text += ", " + string(v)
 	}
 	return text

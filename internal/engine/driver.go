@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -31,8 +32,8 @@ type Driver struct {
 
 // Start has the engine begin with what is allowed here and what an earlier run knew.
 // Rules come after that.
-func (d *Driver) Start(c Capabilities, r Restored) {
-	d.Step(c)
+func (d *Driver) Start(c match.Capabilities, r Restored) {
+	d.Step(CapabilitiesChanged{c})
 	d.Step(r)
 }
 

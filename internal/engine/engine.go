@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/limit"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -50,8 +51,8 @@ type Config struct {
 // Engine holds the state. It is not safe for concurrent use.
 type Engine struct {
 	config       Config
-	program      *Program
-	capabilities Capabilities
+	program      *match.Program
+	capabilities match.Capabilities
 
 	tracks  map[uint64]*tracked // by cookie
 	due     queue               // waiting for an instant
@@ -70,7 +71,7 @@ type Engine struct {
 	summary         summary             // of what limits hold back
 
 	restored map[sock.Key]sock.Memory
-	recalls  [classes]int            // whole scans for each class since there are rules for which to remember
+	recalls  [match.NumClasses]int   // whole scans for each class since there are rules for which to remember
 	moved    ration                  // of what is written to disk of them
 	revived  map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
 	fallback bool                    // the rules in force are in the place of others
@@ -90,7 +91,7 @@ type Engine struct {
 func New(config Config) *Engine {
 	return &Engine{
 		config:    config,
-		program:   Compile(&rules.Set{}),
+		program:   match.Compile(&rules.Set{}),
 		tracks:    make(map[uint64]*tracked),
 		histories: make(map[uint64]*history),
 		sight:     newSight(),
@@ -153,7 +154,7 @@ func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.persistAll()
 }
 
-func (a Capabilities) apply(e *Engine, _ sock.Instant) { e.capabilities = a }
+func (in CapabilitiesChanged) apply(e *Engine, _ sock.Instant) { e.capabilities = in.Capabilities }
 
 func (in Restored) apply(e *Engine, now sock.Instant) {
 	e.restored = make(map[sock.Key]sock.Memory, len(in.Memories))
@@ -372,21 +373,21 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	t.held, t.blocked, t.aged, t.of, t.phase = nil, false, false, 0, waiting
 	next, decided, ordered := never, false, false
 	gone := notMatched // what is said of one that is held no longer
-	for candidate := range e.program.index.rules(s) {
-		r := e.rules[candidate.position]
-		t.of |= 1 << r.class
+	for candidate := range e.program.RulesFor(s) {
+		r := e.rules[candidate.Position]
+		t.of |= 1 << r.Class
 		fired := sock.Instant(0)
-		if r.grouped {
+		if r.Grouped {
 			var doubted bool
 			fired, doubted = e.fired(r, s, now)
 			if doubted && was != nil && t.rule == r {
 				gone = "whether its group still fires was not seen for too long"
 			}
-			t.aged = t.aged || r.timed && !t.plain
+			t.aged = t.aged || r.Timed && !t.plain
 		}
 		for j := range r.Then {
 			a := &r.Then[j]
-			if r.grouped && (fired == never || !a.Kind.Destructive) {
+			if r.Grouped && (fired == never || !a.Kind.Destructive) {
 				continue // what else it does, it does about the group
 			}
 			if m := t.marked(r, j); m != nil && !m.open && a.Kind != rules.Alert {
@@ -395,17 +396,17 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 			if a.Kind.Destructive && !ordered {
 				t.order, ordered = orderOf(t, a), true
 			}
-			stands, at := r.stands(a, &t.Times, s, fired, now, exact)
+			stands, at := r.Decide(a, &t.Times, s, fired, now, exact)
 			if a.Kind == rules.Alert {
-				e.alert(t, r, j, stands == ripe)
+				e.alert(t, r, j, stands == match.Due)
 			}
 			switch {
-			case stands != ripe:
+			case stands != match.Due:
 				next = min(next, max(at, now.Add(leastWait)))
-				t.blocked = t.blocked || stands == stopped
-				t.foreseen = t.foreseen || stands == later && at != never
+				t.blocked = t.blocked || stands == match.Blocked
+				t.foreseen = t.foreseen || stands == match.NotDue && at != never
 				t.ahead = t.ahead || at.Sub(now) >= time.Second
-				if stands == stopped && a.Kind.Destructive && s.InUse() {
+				if stands == match.Blocked && a.Kind.Destructive && s.InUse() {
 					e.spare(t, r, "in_use")
 				}
 			case a.Kind == rules.Alert:
@@ -420,7 +421,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 				// It was told already, or an earlier rule has it.
 			case e.guard(t, s) != "":
 				t.blocked = true
-				e.spare(t, r, guarded(e.guard(t, s)))
+				e.spare(t, r, match.SkipName(e.guard(t, s)))
 			case e.kills(r, a, s) && e.usages.Spins(t.heldBy(), r.spinRule()):
 				t.blocked = true
 				e.spare(t, r, holderSpins)
@@ -445,8 +446,8 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	for _, m := range t.marks {
 		// It is remembered, so that nothing is done twice, while the rule may come to
 		// match again.
-		if m.rule.volatile && m.rule.Enabled {
-			t.of |= 1 << m.rule.class
+		if m.rule.Volatile && m.rule.Enabled {
+			t.of |= 1 << m.rule.Class
 		}
 	}
 	if was != nil && t.held == nil && !decided {

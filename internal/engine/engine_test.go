@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -116,7 +117,7 @@ func newest(r *rules.Rule) { r.Then[0].Order = rules.Newest }
 func after(d time.Duration) func(*rules.Rule) {
 	return func(r *rules.Rule) { r.Then[0].After = d }
 }
-func match(m rules.Match) func(*rules.Rule) {
+func matching(m rules.Match) func(*rules.Rule) {
 	return func(r *rules.Rule) { r.Match = []rules.Match{m} }
 }
 func exclude(m rules.Match) func(*rules.Rule) {
@@ -309,7 +310,7 @@ func (b *bench) scan(l *Scan) ScanDone {
 // rule puts rules in force.
 func (b *bench) rule(s rules.Set) {
 	b.t.Helper()
-	b.step(RulesChanged{Program: Compile(&s)})
+	b.step(RulesChanged{Program: match.Compile(&s)})
 }
 
 // later has something happen in the world after a while.
@@ -381,7 +382,7 @@ func TestDecisions(t *testing.T) {
 			add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s r kill done 1"}},
 		{name: "due later", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.add(1, 3*time.Second) }, want: []string{"7s r kill done 1"}},
-		{name: "due beyond the horizon", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 50 * time.Second}))},
+		{name: "due beyond the horizon", rules: []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 50 * time.Second}))},
 			add: func(b *bench) { b.add(1, time.Second) }, want: []string{"49s r kill done 1"}},
 		{name: "keepalives count from first sight", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.add(1, time.Minute, keepsAlive) }, want: []string{"10s r kill done 1"}},
@@ -397,31 +398,31 @@ func TestDecisions(t *testing.T) {
 				s := b.sockets[1]
 				s.Acked, s.LastAck, s.Progress = s.Acked+10, b.now, b.now
 			}, want: []string{"15s r kill done 1"}},
-		{name: "idle", rules: []rules.Rule{killing("r", match(idle))},
+		{name: "idle", rules: []rules.Rule{killing("r", matching(idle))},
 			add:  func(b *bench) { b.add(1, 3*time.Second, established); b.add(2, time.Minute, established, queues(0)) },
 			want: []string{"7s r kill done 1"}},
-		{name: "idle, with data on the fast path", rules: []rules.Rule{killing("r", match(idle))},
+		{name: "idle, with data on the fast path", rules: []rules.Rule{killing("r", matching(idle))},
 			add:    func(b *bench) { b.add(1, 0, established) },
 			during: func(b *bench) { s := b.sockets[1]; s.Received, s.LastData = s.Received+1, b.now },
 			want:   []string{"15s r kill done 1"}},
-		{name: "stalled counts from when something is queued", rules: []rules.Rule{killing("r", match(stalled))},
+		{name: "stalled counts from when something is queued", rules: []rules.Rule{killing("r", matching(stalled))},
 			add:    func(b *bench) { b.add(1, time.Minute, established) },
 			during: func(b *bench) { b.sockets[1].Queued = b.now },
 			want:   []string{"16s r kill done 1"}},
-		{name: "stalled, and some of it acknowledged", rules: []rules.Rule{killing("r", match(stalled))},
+		{name: "stalled, and some of it acknowledged", rules: []rules.Rule{killing("r", matching(stalled))},
 			add:    func(b *bench) { b.add(1, time.Minute, established, queues(-time.Minute)) },
 			during: func(b *bench) { s := b.sockets[1]; s.Acked, s.LastAck = s.Acked+10, b.now },
 			want:   []string{"16s r kill done 1"}},
-		{name: "verdict that comes later", rules: []rules.Rule{killing("r", match(verdict))},
+		{name: "verdict that comes later", rules: []rules.Rule{killing("r", matching(verdict))},
 			add: func(b *bench) { b.add(1, time.Minute) }, during: func(b *bench) { b.sockets[1].RQueue = 1 },
 			want: []string{"6s r kill done 1"}},
-		{name: "unknown owner does not match", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.TimeWait), InStateFor: time.Second, Users: []uint32{0}}))},
+		{name: "unknown owner does not match", rules: []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.TimeWait), InStateFor: time.Second, Users: []uint32{0}}))},
 			add: func(b *bench) {
 				b.add(1, 10*time.Second, func(s *sim.Socket) {
 					s.State, s.Mini, s.Inode, s.UID, s.Expires = ssfilter.TimeWait, true, 0, 0, benchStart.Add(50*time.Second)
 				})
 			}},
-		{name: "unknown owner is not outside of exclude", rules: []rules.Rule{killing("r", exclude(ofRoot), match(rules.Match{States: ssfilter.Of(ssfilter.TimeWait), InStateFor: time.Second}))},
+		{name: "unknown owner is not outside of exclude", rules: []rules.Rule{killing("r", exclude(ofRoot), matching(rules.Match{States: ssfilter.Of(ssfilter.TimeWait), InStateFor: time.Second}))},
 			add: func(b *bench) {
 				b.add(1, 10*time.Second, func(s *sim.Socket) {
 					s.State, s.Mini, s.Inode, s.UID, s.Expires = ssfilter.TimeWait, true, 0, 0, benchStart.Add(50*time.Second)
@@ -435,7 +436,7 @@ func TestDecisions(t *testing.T) {
 			add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.MPTCP = true }) }},
 		{name: "in an accept queue", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.Inode = 0 }) }},
-		{name: "listening", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.Listening), InStateFor: time.Second}))},
+		{name: "listening", rules: []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.Listening), InStateFor: time.Second}))},
 			add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.State = ssfilter.Listening }) }},
 		{name: "held by the kernel", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.holders = func(uint32) []sock.Holder { return nil }; b.add(1, time.Minute) }},
@@ -444,9 +445,9 @@ func TestDecisions(t *testing.T) {
 				b.holders = func(uint32) []sock.Holder { return []sock.Holder{{PID: 7}, {PID: 1}} }
 				b.add(1, time.Minute)
 			}},
-		{name: "orphan that the kernel would leak", rules: []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))},
+		{name: "orphan that the kernel would leak", rules: []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))},
 			add: func(b *bench) {
-				b.step(Capabilities{KillOrphan: "this kernel would leak it"})
+				b.step(CapabilitiesChanged{match.Capabilities{KillOrphan: "this kernel would leak it"}})
 				b.add(1, time.Minute, queues(-time.Minute), func(s *sim.Socket) { s.State, s.Inode = ssfilter.LastAck, 0 })
 			}},
 		{name: "the first rule takes it", rules: []rules.Rule{killing("a"), killing("b")},
@@ -460,7 +461,10 @@ func TestDecisions(t *testing.T) {
 		{name: "dry run says it once", rules: []rules.Rule{killing("r", dryRun)},
 			add: func(b *bench) { b.add(1, 0) }, want: []string{"10s r kill would 1"}},
 		{name: "the kernel cannot", rules: []rules.Rule{killing("r")},
-			add: func(b *bench) { b.step(Capabilities{Kill: "no capability"}); b.add(1, time.Minute) }, want: []string{"0s r kill would 1"}},
+			add: func(b *bench) {
+				b.step(CapabilitiesChanged{match.Capabilities{Kill: "no capability"}})
+				b.add(1, time.Minute)
+			}, want: []string{"0s r kill would 1"}},
 		{name: "a survivor is told once", rules: []rules.Rule{killing("a"), killing("b")},
 			add: func(b *bench) {
 				b.add(1, time.Minute)
@@ -492,41 +496,41 @@ func TestDecisions(t *testing.T) {
 			during: func(b *bench) {
 				reconnect(b.sockets[1], b.now)
 			}, want: []string{"15s r kill done 1"}},
-		{name: "autobound, which looks alone tell", rules: []rules.Rule{killing("r", match(where("autobound")))},
+		{name: "autobound, which looks alone tell", rules: []rules.Rule{killing("r", matching(where("autobound")))},
 			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 1"}},
-		{name: "not autobound", rules: []rules.Rule{killing("r", match(where("not autobound")))},
+		{name: "not autobound", rules: []rules.Rule{killing("r", matching(where("not autobound")))},
 			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 2"}},
-		{name: "autobound is asked for by a later rule", rules: []rules.Rule{killing("r", match(where("dport = 80")), after(time.Hour))},
+		{name: "autobound is asked for by a later rule", rules: []rules.Rule{killing("r", matching(where("dport = 80")), after(time.Hour))},
 			add: func(b *bench) { b.add(1, 0, keepsAlive) },
 			during: func(b *bench) {
-				b.rule(set(killing("r", match(where("autobound")))))
+				b.rule(set(killing("r", matching(where("autobound")))))
 			}, want: []string{"10s r kill done 1"}},
-		{name: "autobound beside a rule for all ports", rules: []rules.Rule{killing("all", logging), killing("r", match(where("autobound")))},
+		{name: "autobound beside a rule for all ports", rules: []rules.Rule{killing("all", logging), killing("r", matching(where("autobound")))},
 			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 5*time.Second, bindsPort) }, want: []string{"5s all log done 2", "7s all log done 1", "7s r kill done 1"}},
 		{name: "autobound excludes", rules: []rules.Rule{killing("r", exclude(where("autobound")))},
 			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 2"}},
-		{name: "a new connection is not autobound because the old one was", rules: []rules.Rule{killing("r", match(where("autobound")))},
+		{name: "a new connection is not autobound because the old one was", rules: []rules.Rule{killing("r", matching(where("autobound")))},
 			add: func(b *bench) { b.add(1, 0) },
 			during: func(b *bench) {
 				reconnect(b.sockets[1], b.now)
 				b.missed[1] = true
 			}},
-		{name: "a new connection is not bound because the old one was", rules: []rules.Rule{killing("r", match(where("not autobound")))},
+		{name: "a new connection is not bound because the old one was", rules: []rules.Rule{killing("r", matching(where("not autobound")))},
 			add: func(b *bench) { b.add(1, 0, bindsPort) },
 			during: func(b *bench) {
 				reconnect(b.sockets[1], b.now)
 				b.missed[1] = true
 			}},
-		{name: "a mark", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
+		{name: "a mark", rules: []rules.Rule{killing("r", matching(where("fwmark = 5")))},
 			add: func(b *bench) { b.add(1, 3*time.Second, marked(5)); b.add(2, 3*time.Second, marked(4)) }, want: []string{"7s r kill done 1"}},
-		{name: "a mark that the kernel does not tell", rules: []rules.Rule{killing("a", match(where("fwmark = 5"))), killing("b", match(where("fwmark != 5")))},
+		{name: "a mark that the kernel does not tell", rules: []rules.Rule{killing("a", matching(where("fwmark = 5"))), killing("b", matching(where("fwmark != 5")))},
 			add: func(b *bench) { b.add(1, 3*time.Second) }},
-		{name: "a mark that is set in time", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
+		{name: "a mark that is set in time", rules: []rules.Rule{killing("r", matching(where("fwmark = 5")))},
 			add: func(b *bench) { b.add(1, time.Minute, marked(4)) }, during: func(b *bench) { b.sockets[1].Mark = 5 },
 			want: []string{"6s r kill done 1"}},
-		{name: "a mark that is taken away in time", rules: []rules.Rule{killing("r", match(where("fwmark = 5")))},
+		{name: "a mark that is taken away in time", rules: []rules.Rule{killing("r", matching(where("fwmark = 5")))},
 			add: func(b *bench) { b.add(1, 3*time.Second, marked(5)) }, during: func(b *bench) { b.sockets[1].Mark = 0 }},
-		{name: "a mark that comes and goes", rules: []rules.Rule{killing("r", match(where("fwmark = 5")), logging)},
+		{name: "a mark that comes and goes", rules: []rules.Rule{killing("r", matching(where("fwmark = 5")), logging)},
 			add: func(b *bench) { b.add(1, time.Minute, marked(5)) }, during: func(b *bench) {
 				for range 5 {
 					b.sockets[1].Mark ^= 5
@@ -566,12 +570,12 @@ func TestProtectedIfAutobound(t *testing.T) {
 
 func TestForecastsTellOfEachActionOnce(t *testing.T) {
 	either := func(r *rules.Rule) { r.Match = append(r.Match, where("dport = 80")) }
-	s := set(killing("a", either), killing("b", match(where("dport = 443"))), killing("c", either, logging, after(time.Hour)))
+	s := set(killing("a", either), killing("b", matching(where("dport = 443"))), killing("c", either, logging, after(time.Hour)))
 	b := newBench(t)
 	b.add(1, time.Minute)
-	f := b.scan(ScanAll(Compile(&s), benchJiffy)).Result
+	f := b.scan(ScanAll(match.Compile(&s), benchJiffy)).Result
 	var got []string
-	for _, f := range Forecasts(f, b.e.config, Capabilities{}, Restored{}, HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 2}}}}, b.now) {
+	for _, f := range Forecasts(f, b.e.config, match.Capabilities{}, Restored{}, HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 2}}}}, b.now) {
 		got = append(got, fmt.Sprintf("%s %s in %v %s", f.Rule, f.Kind, f.In.Round(time.Second), f.Not))
 	}
 	if diff := cmp.Diff([]string{"a kill in 0s ", "c log in 59m10s "}, got); diff != "" {
@@ -582,15 +586,15 @@ func TestForecastsTellOfEachActionOnce(t *testing.T) {
 // Why a socket is left alone is told as it is.
 func TestForecastsSayWhyNot(t *testing.T) {
 	states := ssfilter.Of(ssfilter.CloseWait)
-	stalls := match(rules.Match{States: states, StalledFor: time.Minute})
-	idles := match(rules.Match{States: states, IdleFor: time.Minute})
+	stalls := matching(rules.Match{States: states, StalledFor: time.Minute})
+	idles := matching(rules.Match{States: states, IdleFor: time.Minute})
 	s := set(killing("stalls", stalls, logging), killing("idles", idles, logging))
 	b := newBench(t)
 	b.add(1, time.Hour)
 	b.add(2, time.Hour, func(s *sim.Socket) { s.Queued = benchStart.Add(-time.Second) })
-	f := b.scan(ScanAll(Compile(&s), benchJiffy)).Result
+	f := b.scan(ScanAll(match.Compile(&s), benchJiffy)).Result
 	var got []string
-	for _, f := range Forecasts(f, b.e.config, Capabilities{}, Restored{}, HoldersFound{Complete: true}, b.now) {
+	for _, f := range Forecasts(f, b.e.config, match.Capabilities{}, Restored{}, HoldersFound{Complete: true}, b.now) {
 		if f.Not != "" {
 			got = append(got, fmt.Sprintf("%s %d: %s", f.Rule, f.Socket.ID.Cookie, f.Not))
 		}
@@ -640,7 +644,7 @@ func TestHeld(t *testing.T) {
 				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "6s r kill gone 3", "10s r kill done 2"}},
 		{name: "rules that no longer want it", rules: []rules.Rule{killing("r", limited(1, 10*time.Second))},
 			during: func(b *bench) {
-				b.rule(set(killing("other", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))))
+				b.rule(set(killing("other", matching(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))))
 			},
 			want: []string{
 				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "5s r kill changed 3", "5s r kill changed 2"}},
@@ -677,7 +681,7 @@ func TestHeldIsSummedUpOnceAMinute(t *testing.T) {
 	for cookie := range uint64(100) {
 		b.add(cookie+1, time.Minute)
 	}
-	port80 := match(where("dport = 80"))
+	port80 := matching(where("dport = 80"))
 	b.rule(set(killing("dry", port80, dryRun, limited(1, 10*time.Second)), killing("r", limited(1, 10*time.Second))))
 	b.until(90 * time.Second)
 	for cookie := range uint64(100) {
@@ -752,13 +756,13 @@ func TestAbsentIsNotGone(t *testing.T) {
 func TestAScanForOlderRulesIsDropped(t *testing.T) {
 	b := newBench(t)
 	s := b.add(1, time.Minute)
-	old, young := set(killing("old")), set(killing("young", match(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second})))
-	b.e.Step(b.now, RulesChanged{Program: Compile(&old)})
+	old, young := set(killing("old")), set(killing("young", matching(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second})))
+	b.e.Step(b.now, RulesChanged{Program: match.Compile(&old)})
 	l := b.e.Step(b.now, CountersRead{}).Scan
 	f := l.Begin(b.now)
 	r := s.Report(b.now, benchJiffy)
 	f.Take(&r, b.now)
-	b.e.Step(b.now, RulesChanged{Program: Compile(&young)})
+	b.e.Step(b.now, RulesChanged{Program: match.Compile(&young)})
 	p := b.e.Step(b.now, ScanDone{Result: f, Sent: b.now})
 	if b.e.Watched() != 0 || !p.Count {
 		t.Errorf("watched %d, counts again %v: want none, and a look of the new rules' own", b.e.Watched(), p.Count)
@@ -781,7 +785,7 @@ func TestReloadWhileActing(t *testing.T) {
 	s := set(killing("r"))
 	b.destroy = func(a *Action) Outcome {
 		none := set()
-		b.e.Step(b.now, RulesChanged{Program: Compile(&none)})
+		b.e.Step(b.now, RulesChanged{Program: match.Compile(&none)})
 		delete(b.sockets, 1)
 		return Outcome{Act: *a}
 	}
@@ -872,7 +876,7 @@ func TestStop(t *testing.T) {
 		return Outcome{Act: *a}
 	}
 	s := set(killing("r"))
-	inputs := []Input{RulesChanged{Program: Compile(&s)}}
+	inputs := []Input{RulesChanged{Program: match.Compile(&s)}}
 	for len(inputs) > 0 {
 		p := b.e.Step(b.now, inputs[0])
 		inputs = append(inputs[1:], b.carryOut(&p)...)
@@ -894,7 +898,7 @@ func TestStopWhileAsking(t *testing.T) {
 	b := newBench(t)
 	s := b.add(1, time.Minute)
 	r := set(killing("r"))
-	b.e.Step(b.now, RulesChanged{Program: Compile(&r)})
+	b.e.Step(b.now, RulesChanged{Program: match.Compile(&r)})
 	l := b.e.Step(b.now, CountersRead{}).Scan
 	b.e.Step(b.now, b.scan(l))
 	b.e.Step(b.now, NewHoldersFound{Err: errors.New("no /proc")})
@@ -945,7 +949,7 @@ func ofRoot(s *sim.Socket) { s.UID = 0 }
 // What comes alive between the decision and the act, however long the record of
 // the intent takes, is not destroyed: it counts anew from then on.
 func TestComesAliveBeforeTheAct(t *testing.T) {
-	idle := match(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 10 * time.Second})
+	idle := matching(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 10 * time.Second})
 	established := func(s *sim.Socket) { s.State = ssfilter.Established }
 	for _, test := range []struct {
 		name    string
@@ -986,7 +990,7 @@ func TestComesAliveBeforeTheAct(t *testing.T) {
 		},
 		{
 			name:    "the program reads, where the rule asks for unread data",
-			rule:    match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}}),
+			rule:    matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}}),
 			socket:  func(s *sim.Socket) { s.RQueue = 2 },
 			happens: func(b *bench, s *sim.Socket) { s.RQueue = 0 },
 			want:    []string{"0s r kill changed 1"},
@@ -999,7 +1003,7 @@ func TestComesAliveBeforeTheAct(t *testing.T) {
 			want:    []string{"0s r kill changed 1"},
 		},
 		{
-			name: "more is queued on a stalled one", rule: match(rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: 10 * time.Second}),
+			name: "more is queued on a stalled one", rule: matching(rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: 10 * time.Second}),
 			socket:  func(s *sim.Socket) { s.State, s.Queued = ssfilter.Established, benchStart.Add(-time.Minute) },
 			happens: func(b *bench, s *sim.Socket) { s.Segs++ },
 			want:    []string{"10s r kill done 1"},

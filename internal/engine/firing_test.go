@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -153,7 +154,7 @@ func TestKillsOnOldNumbers(t *testing.T) {
 		}
 	}
 	b.many(1, 1200, 10*time.Minute)
-	step(RulesChanged{Program: Compile(&s)})
+	step(RulesChanged{Program: match.Compile(&s)})
 	for b.wake < benchStart.Add(70*time.Minute) {
 		b.now = b.wake
 		step(nil)
@@ -186,7 +187,7 @@ func TestPendingOverRestartsWithoutAScan(t *testing.T) {
 		now = now.Add(time.Minute)
 		e := New(Config{Precision: benchJiffy, Self: 1})
 		e.Step(now, Restored{Groups: kept})
-		if p := e.Step(now, RulesChanged{Program: Compile(&s)}); p.Groups != nil {
+		if p := e.Step(now, RulesChanged{Program: match.Compile(&s)}); p.Groups != nil {
 			kept = p.Groups
 		}
 	}
@@ -224,7 +225,7 @@ func TestOthersAfterRestart(t *testing.T) {
 	after := newBench(t)
 	after.sockets, after.now = before.sockets, before.now
 	after.e.Step(after.now, Restored{Groups: before.kept})
-	p := after.e.Step(after.now, RulesChanged{Program: Compile(&s)})
+	p := after.e.Step(after.now, RulesChanged{Program: match.Compile(&s)})
 	for _, a := range p.Alerts {
 		t.Errorf("before the first look: others %d count %d", a.Others, a.Count)
 	}
@@ -260,7 +261,7 @@ func TestAlmostTooManyGroups(t *testing.T) {
 		r.GroupBy = []rules.GroupKey{rules.ByDst}
 	}))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+	e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 	sockets := flood(95_000, 95_000)
 	for i := range 2 {
 		now := benchStart.Add(time.Duration(i) * time.Second)
@@ -352,7 +353,7 @@ func TestScansShareADump(t *testing.T) {
 	b.rule(eachSecond(flood, killing("leak", func(r *rules.Rule) { r.Match[0].InStateFor = time.Minute })))
 	b.until(10600 * time.Millisecond)
 	b.count.TimeWait = 100
-	b.e.sight.next[populous] = b.now // as after a group that fires
+	b.e.sight.next[match.Expensive] = b.now // as after a group that fires
 	b.step(nil)
 	b.until(11 * time.Second)
 	before := len(b.scans)
@@ -367,7 +368,7 @@ func TestNoSegmentBesideAnotherRule(t *testing.T) {
 	b := newBench(t)
 	b.count = CountersRead{OK: true, HasInSegs: true, InSegs: 7}
 	est := above(3, func(r *rules.Rule) { r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established)}} })
-	s := set(est, killing("verdict", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Minute, Verdicts: []rules.Verdict{rules.EOFUnread}})))
+	s := set(est, killing("verdict", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Minute, Verdicts: []rules.Verdict{rules.EOFUnread}})))
 	s.Settings.Interval = 15 * time.Second
 	b.rule(s)
 	b.until(10 * time.Minute)
@@ -441,7 +442,7 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		r.When, r.Until, r.For = []rules.Condition{fewer(5)}, []rules.Condition{more(50)}, 0
 	}))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+	e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 	sockets := flood(130_000, 130_000)
 	for i := range 4 {
 		now := benchStart.Add(time.Duration(i) * 10 * time.Minute)
@@ -463,7 +464,7 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		}
 	}
 	last := sockets[125_000]
-	if e.rules[0].groups.groups[groupID(appendGroup(nil, e.program.rules[0].GroupBy, &last))] == nil {
+	if e.rules[0].groups.groups[groupID(appendGroup(nil, e.program.Rules[0].GroupBy, &last))] == nil {
 		t.Error("a group of one socket, which is there, does not fire: there is no room beside those whose sockets are gone")
 	}
 }
@@ -471,10 +472,10 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 // TestScansApart: a rule about any socket in few states is not looked for together with
 // one about some sockets in many: all of the many would be told.
 func TestScansApart(t *testing.T) {
-	dear := killing("dear", logging, match(rules.Match{States: ssfilter.Of(ssfilter.Established), Where: port(5432), IdleFor: 10 * time.Minute}))
+	dear := killing("dear", logging, matching(rules.Match{States: ssfilter.Of(ssfilter.Established), Where: port(5432), IdleFor: 10 * time.Minute}))
 	cheap := killing("cheap", logging, func(r *rules.Rule) { r.Match[0].InStateFor = 5 * time.Minute })
 	s := set(dear, cheap)
-	p := Compile(&s)
+	p := match.Compile(&s)
 	b := newBench(t)
 	step := func(in Input) {
 		for inputs := []Input{in}; len(inputs) > 0; {
@@ -502,9 +503,9 @@ func TestScansApart(t *testing.T) {
 		}
 	}
 	o := b.e.Overview(b.now)
-	t.Logf("%d looks for both, %d for established alone, populous gap %v, notes %v", both, alone, b.e.sight.gap[populous], b.notes)
-	if b.e.sight.gap[populous] > 30*time.Second || o.Stretched {
-		t.Errorf("established sockets to one port are looked for every %v, and the rule wants 30s: %d looks asked for all established sockets because of a rule about CLOSE_WAIT", b.e.sight.gap[populous], both)
+	t.Logf("%d looks for both, %d for established alone, populous gap %v, notes %v", both, alone, b.e.sight.gap[match.Expensive], b.notes)
+	if b.e.sight.gap[match.Expensive] > 30*time.Second || o.Stretched {
+		t.Errorf("established sockets to one port are looked for every %v, and the rule wants 30s: %d looks asked for all established sockets because of a rule about CLOSE_WAIT", b.e.sight.gap[match.Expensive], both)
 	}
 }
 
@@ -529,7 +530,7 @@ func TestDearScansThatFail(t *testing.T) {
 		}
 	}
 	b.many(1, 10, time.Minute)
-	step(RulesChanged{Program: Compile(&s)})
+	step(RulesChanged{Program: match.Compile(&s)})
 	for b.wake < benchStart.Add(60*time.Minute) {
 		b.now = b.wake
 		step(nil)
@@ -578,7 +579,7 @@ func TestFiringBetweenRareScans(t *testing.T) {
 		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: 3 * time.Minute}, Order: rules.Oldest}}
 	})))
 	b.until(12 * time.Minute)
-	if gap := b.e.sight.gap[sparse]; gap < 2*outage {
+	if gap := b.e.sight.gap[match.Cheap]; gap < 2*outage {
 		t.Fatalf("looks are made every %v: too often to show anything", gap)
 	}
 	b.want("0s r firing dport=80 count 4", "0s r kill held 2", "0s r kill held 3", "0s r kill held 4", "0s r kill done 1",
@@ -596,7 +597,7 @@ func TestEscalationAfterRestart(t *testing.T) {
 	e := New(Config{Precision: benchJiffy, Self: 1})
 	now := benchStart.Add(20 * time.Second)
 	e.Step(now, Restored{Groups: before.kept})
-	for _, a := range e.Step(now, RulesChanged{Program: Compile(&s)}).Alerts {
+	for _, a := range e.Step(now, RulesChanged{Program: match.Compile(&s)}).Alerts {
 		t.Errorf("before the first look: %+v", a)
 	}
 }
@@ -606,11 +607,11 @@ func TestEscalationAfterRestart(t *testing.T) {
 func TestScansTakeTurns(t *testing.T) {
 	for _, test := range []struct {
 		sparse, populous sock.Instant // due
-		want             classSet
-	}{{5, 5, 1 << sparse}, {5, 4, 1 << populous}, {4, 5, 1 << sparse}, {7, 5, 1 << populous}, {5, 7, 1 << sparse}, {7, 7, 0}} {
+		want             match.ClassSet
+	}{{5, 5, 1 << match.Cheap}, {5, 4, 1 << match.Expensive}, {4, 5, 1 << match.Cheap}, {7, 5, 1 << match.Expensive}, {5, 7, 1 << match.Cheap}, {7, 7, 0}} {
 		s := newSight()
-		s.next[sparse], s.next[populous] = test.sparse, test.populous
-		if of := s.ripe(&Program{}, 6); of != test.want {
+		s.next[match.Cheap], s.next[match.Expensive] = test.sparse, test.populous
+		if of := s.ripe(&match.Program{}, 6); of != test.want {
 			t.Errorf("due at %d and %d, at 6 the look is for %b, want %b", test.sparse, test.populous, of, test.want)
 		}
 	}

@@ -3,14 +3,15 @@ package engine
 import (
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Survey is a scan for all rules at once that leaves nothing to a later one.
-func ScanAll(p *Program, precision time.Duration) *Scan {
-	return &Scan{Query: p.queries[1<<classes-1], program: p, of: 1<<classes - 1, horizon: never - 1, survey: true, precision: precision}
+func ScanAll(p *match.Program, precision time.Duration) *Scan {
+	return &Scan{Query: p.Queries[1<<match.NumClasses-1], program: p, of: 1<<match.NumClasses - 1, horizon: never - 1, survey: true, precision: precision}
 }
 
 // Inodes are those of the sockets found.
@@ -34,9 +35,9 @@ type Forecast struct {
 
 // Forecasts says what the rules would do to the sockets of a survey. It counts
 // no limits: those depend on what else falls due meanwhile.
-func Forecasts(f *ScanResult, config Config, capabilities Capabilities, restored Restored, owned HoldersFound, now sock.Instant) []Forecast {
+func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, restored Restored, owned HoldersFound, now sock.Instant) []Forecast {
 	e := New(config)
-	e.Step(now, capabilities)
+	e.Step(now, CapabilitiesChanged{capabilities})
 	e.Step(now, restored)
 	e.Step(now, RulesChanged{Program: f.scan.program})
 	var all []Forecast
@@ -50,10 +51,10 @@ func Forecasts(f *ScanResult, config Config, capabilities Capabilities, restored
 		age := e.ageOf(s, f.scan.sent, f.hits[i].got)
 		t := e.observe(s, f.scan.sent, f.hits[i].got)
 		t.holders = owned.Of(s.Inode)
-		for r := range e.program.index.rules(s) {
-			rs := e.rules[r.position]
+		for r := range e.program.RulesFor(s) {
+			rs := e.rules[r.Position]
 			for k := range r.Then {
-				if r.grouped && !r.Then[k].Kind.Destructive {
+				if r.Grouped && !r.Then[k].Kind.Destructive {
 					continue // about the group, and not about the socket
 				}
 				all = append(all, e.forecast(t, s, rs, k, !age.Exact, now))
@@ -75,24 +76,24 @@ func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) track.Age {
 func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, bound bool, now sock.Instant) Forecast {
 	f := Forecast{Action: e.action(t, s, r, action, now), Bound: bound}
 	if bound {
-		f.Reason = reason(r.rule, &t.Times, s, now, "≥")
+		f.Reason = reason(r.Rule, &t.Times, s, now, "≥")
 	}
-	if r.grouped {
+	if r.Grouped {
 		f.Not = "its group must fire first"
 		return f
 	}
-	switch stands, at := r.stands(&r.Then[action], &t.Times, s, 0, now, true); {
-	case stands == later && at == never && t.Queued == never:
+	switch stands, at := r.Decide(&r.Then[action], &t.Times, s, 0, now, true); {
+	case stands == match.NotDue && at == never && t.Queued == never:
 		f.Not = "nothing waits to be sent or acknowledged: it has not stalled"
-	case stands == later && at == never:
+	case stands == match.NotDue && at == never:
 		f.Not = "something waits to be sent or acknowledged: it is not idle"
-	case stands == later:
+	case stands == match.NotDue:
 		f.In = at.Sub(now)
-	case among(r.Exclude, s) != ssfilter.False:
+	case match.Any(r.Exclude, s) != ssfilter.False:
 		f.Not = "excluded"
-	case stands == stopped && s.InUse():
+	case stands == match.Blocked && s.InUse():
 		f.Not = "in use: something is left to send"
-	case stands == stopped:
+	case stands == match.Blocked:
 		f.Not = "a condition of the rule does not hold, or is not known to"
 	}
 	if f.Not == "" && r.Then[action].Kind.Destructive {

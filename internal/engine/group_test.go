@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -604,7 +605,7 @@ func TestStandIn(t *testing.T) {
 	again.now, again.kept, again.sockets = benchStart.Add(20*time.Second), b.kept, b.sockets
 	again.step(Restored{Groups: b.kept, Memories: []sock.Memory{{Key: sock.Key{Cookie: 77}, State: ssfilter.CloseWait}}})
 	watching := eachSecond(above(1, func(r *rules.Rule) { r.Name, r.Then = "built-in", []rules.Action{{Kind: rules.Log}} }))
-	again.step(RulesChanged{Program: Compile(&watching), Fallback: true})
+	again.step(RulesChanged{Program: match.Compile(&watching), Fallback: true})
 	again.until(60 * time.Second)
 	if !cmp.Equal(again.kept, b.kept) || again.e.restored == nil {
 		t.Errorf("while others stand in, kept is %+v, want %+v; %d memories are left", again.kept, b.kept, len(again.e.restored))
@@ -724,7 +725,7 @@ func TestFiringGroupsKeepToTheBudget(t *testing.T) {
 		}))
 		e := New(Config{Precision: benchJiffy})
 		now := benchStart
-		p := e.Step(now, RulesChanged{Program: Compile(&s)})
+		p := e.Step(now, RulesChanged{Program: match.Compile(&s)})
 		busy, fired := time.Duration(0), 0
 		for now < benchStart.Add(lasts) {
 			switch {
@@ -763,7 +764,7 @@ func TestShedding(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := New(Config{})
 			s := set(above(0))
-			e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+			e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 			rg := e.rules[0].groups
 			for i := range maxGroups {
 				g := newGroup()
@@ -856,7 +857,7 @@ func TestTooManyGroups(t *testing.T) {
 		r.GroupBy, r.When = []rules.GroupKey{rules.ByDst}, []rules.Condition{more(1)}
 	}))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+	e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 	said := 0
 	for i := range 3 {
 		now := benchStart.Add(time.Duration(i) * time.Second)
@@ -881,7 +882,7 @@ func TestTooManyGroups(t *testing.T) {
 func TestScansRepeatSockets(t *testing.T) {
 	s := eachSecond(above(3))
 	e := New(Config{Precision: benchJiffy})
-	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+	e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 	f := e.Step(benchStart, CountersRead{}).Scan.Begin(benchStart)
 	sockets := crowd(20)
 	for i := range sockets {

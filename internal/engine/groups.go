@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -83,12 +84,12 @@ func (e *Engine) take(r *ruleState, t *groupTally, ports *portUse, sent, got soc
 	rg := r.groups
 	rg.nearest = rg.nearest[:0]
 	turns := 0
-	doubted := rg.scanned != 0 && sent.Sub(rg.scanned) > e.trusted(r.class)
+	doubted := rg.scanned != 0 && sent.Sub(rg.scanned) > e.trusted(r.Class)
 	since := max(rg.scanned, rg.still) // what is new came after
-	if r.onlyTimeWait() {
+	if r.OnlyTimeWait() {
 		since = max(since, got.Add(-sock.TimeWaitLen))
 	}
-	measures := ports != nil && r.measures(rules.PortUsage)
+	measures := ports != nil && r.Measures(rules.PortUsage)
 	if measures {
 		t.takePorts(ports)
 		rg.paths = ports.paths.n
@@ -160,7 +161,7 @@ func (rg *ruleGroups) grow(g *group, fresh uint32, since, got sock.Instant) floa
 func (e *Engine) sample(r *ruleState, id groupID, g *group, known bool, m Measured, sent, got sock.Instant, said bool) (turned bool) {
 	rg := r.groups
 	from, since := g.phase(), g.holding
-	g.sample(&r.Rule, m, sent, got)
+	g.sample(&r.Rule.Rule, m, sent, got)
 	to := g.phase()
 	if to != Quiet {
 		since = g.holding
@@ -181,22 +182,22 @@ func (e *Engine) sample(r *ruleState, id groupID, g *group, known bool, m Measur
 	r.began(got)
 	e.turned = true
 	if said {
-		e.turn(r.rule, id, g, from, since)
+		e.turn(r.Rule, id, g, from, since)
 	}
 	if to == Firing && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Log }) {
 		r.history.results[outcome{rules.Log, Done}]++
 	}
-	if to == Firing && r.destroys {
-		next := &e.sight.next[r.class]
-		*next = min(*next, e.sight.soonest(r.class, got)) // for its sockets
+	if to == Firing && r.Destructive {
+		next := &e.sight.next[r.Class]
+		*next = min(*next, e.sight.soonest(r.Class, got)) // for its sockets
 	}
 	return true
 }
 
 // turn tells that a group has changed its phase.
-func (e *Engine) turn(r *rule, id groupID, g *group, from Phase, since sock.Instant) {
+func (e *Engine) turn(r *match.Rule, id groupID, g *group, from Phase, since sock.Instant) {
 	e.plan.Transitions = append(e.plan.Transitions, Transition{
-		Rule: r.Name, DryRun: r.DryRun, Takes: r.destroys, When: r.When, Group: id.labels(r.GroupBy), Measured: g.Measured, From: from, To: g.phase(), Since: since,
+		Rule: r.Name, DryRun: r.DryRun, Takes: r.Destructive, When: r.When, Group: id.labels(r.GroupBy), Measured: g.Measured, From: from, To: g.phase(), Since: since,
 	})
 }
 
@@ -210,7 +211,7 @@ func (rg *ruleGroups) approach(id []byte, m Measured, near float64) {
 }
 
 // atMost has the overview show of quiet groups no more sockets than there can be.
-func (rg *ruleGroups) atMost(r *rule, n int) {
+func (rg *ruleGroups) atMost(r *match.Rule, n int) {
 	for i := range rg.nearest {
 		if g := &rg.nearest[i]; g.Count > n {
 			g.Count = n
@@ -268,7 +269,7 @@ func (rg *ruleGroups) longestEmpty(n int, of func(*group) bool) []groupID {
 }
 
 // nextFiring is when the first pending group may fire.
-func (rg *ruleGroups) nextFiring(r *rule) sock.Instant {
+func (rg *ruleGroups) nextFiring(r *match.Rule) sock.Instant {
 	first := never
 	if rg.in[Pending] > 0 {
 		for _, g := range rg.groups {
@@ -281,16 +282,16 @@ func (rg *ruleGroups) nextFiring(r *rule) sock.Instant {
 // sampleTotals takes in what the counters tell of the rules that need nothing else.
 func (e *Engine) sampleTotals(in CountersRead, now sock.Instant) {
 	s := &e.sight
-	if e.program.sample == 0 {
+	if e.program.CounterInterval == 0 {
 		return
 	}
 	known := in.OK && in.HasTimeWait
 	if began, _ := s.deaf.note(!known); began {
 		e.note(slog.LevelWarn, "the counter of timewait sockets cannot be read: nothing is concluded about rules that need only that")
 	}
-	s.sample = now.Add(e.program.sample)
+	s.sample = now.Add(e.program.CounterInterval)
 	for _, r := range e.rules {
-		if !r.Enabled || !r.total {
+		if !r.Enabled || !r.CounterOnly {
 			continue
 		}
 		rg := r.groups
@@ -303,7 +304,7 @@ func (e *Engine) sampleTotals(in CountersRead, now sock.Instant) {
 			e.sample(r, "", g, remembered, Measured{Count: int(in.TimeWait)}, s.asked, now, true)
 			rg.fresh = true
 		}
-		if due := rg.nextFiring(r.rule); known || due > now {
+		if due := rg.nextFiring(r.Rule); known || due > now {
 			s.sample = min(s.sample, max(now, due))
 		}
 	}
@@ -317,14 +318,14 @@ func (e *Engine) fired(r *ruleState, s *sock.Socket, now sock.Instant) (at sock.
 	switch {
 	case g == nil || g.firing == never:
 		return never, false
-	case g.doubted || rg.scanned == 0 || now.Sub(rg.scanned) > e.trusted(r.class):
+	case g.doubted || rg.scanned == 0 || now.Sub(rg.scanned) > e.trusted(r.Class):
 		return never, true
 	}
 	return g.firing, false
 }
 
 // trusted is for how long after a scan what fires is acted on.
-func (e *Engine) trusted(c class) time.Duration {
+func (e *Engine) trusted(c match.Class) time.Duration {
 	return max(outage, 2*e.sight.gap[c])
 }
 

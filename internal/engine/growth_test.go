@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -171,7 +172,7 @@ func TestGrowthAndTwoRestarts(t *testing.T) {
 	before.until(60 * time.Second)
 	short := New(Config{Precision: benchJiffy, Self: 1})
 	short.Step(before.now, Restored{Groups: before.kept})
-	p := short.Step(before.now, RulesChanged{Program: Compile(&s)})
+	p := short.Step(before.now, RulesChanged{Program: match.Compile(&s)})
 	after := newBench(t)
 	after.sockets, after.now, after.alarms = before.sockets, before.now, before.alarms
 	after.step(Restored{Groups: p.Groups})

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -85,7 +86,7 @@ func (o *holderLookups) nextWalk() sock.Instant {
 // want has the holders of t looked for, once, and again where the kernel seems to
 // hold it; it falls due at that instant.
 func (o *holderLookups) want(t *tracked, due sock.Instant) {
-	if t.Inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.at) >= kernelRecheck) {
+	if t.Inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.At) >= kernelRecheck) {
 		return
 	}
 	o.urgent = min(o.urgent, due)
@@ -171,7 +172,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 		switch {
 		case in.Err != nil:
 		case len(held) > 0:
-			e.found(t, &Holders{Processes: held}, kills, now)
+			e.found(t, &match.Holders{Processes: held}, kills, now)
 		default:
 			t.notOwn = true
 			e.heard(t, now)
@@ -182,9 +183,9 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 }
 
 // found takes in who holds t.
-func (e *Engine) found(t *tracked, held *Holders, kills bool, now sock.Instant) {
+func (e *Engine) found(t *tracked, held *match.Holders, kills bool, now sock.Instant) {
 	t.wanted = false
-	held.at = now
+	held.At = now
 	t.holders = held
 	if kills {
 		e.usages.Watch(held.Processes, now)
@@ -301,7 +302,7 @@ func descriptorsText(n int) string {
 
 // killsAny reports whether any rule has anything killed.
 func (e *Engine) killsAny() bool {
-	return e.capabilities.Kill == "" && slices.ContainsFunc(e.program.rules, func(r rule) bool { return r.Enabled && r.destroys && !r.DryRun })
+	return e.capabilities.Kill == "" && slices.ContainsFunc(e.program.Rules, func(r match.Rule) bool { return r.Enabled && r.Destructive && !r.DryRun })
 }
 
 // heldBy returns the processes that hold the socket, as far as they are known.
@@ -310,4 +311,10 @@ func (t *tracked) heldBy() []sock.Holder {
 		return nil
 	}
 	return t.holders.Processes
+}
+
+// Of returns the holders of an inode that was asked for.
+func (in *HoldersFound) Of(inode uint32) *match.Holders {
+	held := in.Holders[inode]
+	return &match.Holders{Processes: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
 }

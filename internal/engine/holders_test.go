@@ -14,7 +14,7 @@ import (
 
 // brief is a rule with a bound that is shorter than a slow walk.
 func brief() rules.Rule {
-	return killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 2 * time.Second}))
+	return killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 2 * time.Second}))
 }
 
 // latest is how long after its bound of two seconds the last of some sockets was
@@ -200,5 +200,27 @@ func TestWalkHangs(t *testing.T) {
 	b.step(HoldersFound{Complete: true})
 	if b.noted("has ended") != 1 || b.e.Overview(b.now).WalkHangs {
 		t.Errorf("notes %v, shown %v", b.notes, b.e.Overview(b.now).WalkHangs)
+	}
+}
+
+func TestHolders(t *testing.T) {
+	holder := []sock.Holder{{PID: 2}}
+	tests := []struct {
+		name   string
+		owned  HoldersFound
+		inode  uint32
+		kernel bool
+	}{
+		{"held by a process", HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{5: holder}}, 5, false},
+		{"held by none", HoldersFound{Complete: true}, 5, true},
+		{"held by none that could be read", HoldersFound{}, 5, false},
+		{"no inode", HoldersFound{Complete: true}, 0, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.owned.Of(test.inode).Kernel; got != test.kernel {
+				t.Errorf("held by the kernel %v, want %v", got, test.kernel)
+			}
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -46,7 +47,7 @@ func (e *Engine) keep(now sock.Instant) {
 				continue
 			}
 			if len(*list) < mostKept {
-				*list = append(*list, g.kept(r.rule, id))
+				*list = append(*list, g.kept(r.Rule, id))
 			}
 		}
 	}
@@ -60,7 +61,7 @@ func (e *Engine) keep(now sock.Instant) {
 }
 
 // kept is what is kept of a group.
-func (g *group) kept(r *rule, id groupID) sock.Group {
+func (g *group) kept(r *match.Rule, id groupID) sock.Group {
 	k := sock.Group{Rule: sock.RuleSum(r.Sum), Key: id.key(), Known: g.known}
 	switch {
 	case g.firing != never:
@@ -76,7 +77,7 @@ func (g *group) kept(r *rule, id groupID) sock.Group {
 }
 
 // revive takes over what an earlier run knew of a group.
-func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
+func (rg *ruleGroups) revive(k *sock.Group, r *match.Rule, now sock.Instant) {
 	if max(k.Holding, k.Firing, k.Ended, k.Known) > now {
 		return // from a future that never was
 	}
@@ -92,7 +93,7 @@ func (rg *ruleGroups) revive(k *sock.Group, r *rule, now sock.Instant) {
 	default:
 		return
 	}
-	if k.Fresh > 0 && r.measures(rules.Growth) {
+	if k.Fresh > 0 && r.Measures(rules.Growth) {
 		g.growing = grown(k.Fresh, k.Known)
 		g.Growth = float64(k.Fresh) / growthOver.Minutes() // to be kept again before the first scan
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/limit"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -23,15 +24,15 @@ type Overview struct {
 	States map[ssfilter.State]int
 
 	Scans, FailedScans uint64
-	Interval           time.Duration // between the scans of the rules that want them most often; 0: none are made
-	Wanted             time.Duration // what it would be, had scans no cost
-	Cost               time.Duration // of CPU, of the dearest scan
-	Failing            bool          // scans fail, and not just one did
-	Stretched          bool          // Interval is so much above Wanted that it was said
-	Left               int           // sockets that the last scans had no room for
-	Capabilities       Capabilities  // as it is known by now
-	WalkHangs          bool          // a walk through /proc takes long
-	Spins              []spin.Spin   // what the kills of rules have done to holders
+	Interval           time.Duration      // between the scans of the rules that want them most often; 0: none are made
+	Wanted             time.Duration      // what it would be, had scans no cost
+	Cost               time.Duration      // of CPU, of the dearest scan
+	Failing            bool               // scans fail, and not just one did
+	Stretched          bool               // Interval is so much above Wanted that it was said
+	Left               int                // sockets that the last scans had no room for
+	Capabilities       match.Capabilities // as it is known by now
+	WalkHangs          bool               // a walk through /proc takes long
+	Spins              []spin.Spin        // what the kills of rules have done to holders
 }
 
 // failingAfter is how many scans that failed, one soon after the other, are more than a
@@ -86,14 +87,6 @@ func (e *Engine) spare(t *tracked, r *ruleState, why string) {
 	}
 }
 
-// guarded is the name under which what Guard says is counted.
-func guarded(why string) string {
-	if name, ok := hindrances[why]; ok {
-		return name
-	}
-	return "orphan"
-}
-
 // heldBack counts that a limit holds back an action of the rule.
 func (e *Engine) heldBack(r *ruleState, b limit.Budget, now sock.Instant) {
 	reason := "limit_of_all_rules"
@@ -110,7 +103,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(s.states),
 		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), Capabilities: e.capabilities, WalkHangs: e.lookups.hangs, Spins: e.usages.All(),
 	}
-	for c, wanted := range e.program.gaps {
+	for c, wanted := range e.program.Intervals {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {
 			o.Wanted, o.Interval = wanted, s.gap[c]
 		}
@@ -138,9 +131,9 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 	for _, a := range r.Then {
 		v.Results[a.Kind] = make(map[Result]uint64)
 	}
-	if rg := r.groups; rg != nil && r.grouped {
-		v.Firing, v.Pending, v.Groups = rg.in[Firing], rg.in[Pending], rg.shown(r.rule)
-		if r.total && len(v.Groups) > 0 {
+	if rg := r.groups; rg != nil && r.Grouped {
+		v.Firing, v.Pending, v.Groups = rg.in[Firing], rg.in[Pending], rg.shown(r.Rule)
+		if r.CounterOnly && len(v.Groups) > 0 {
 			v.Sockets = v.Groups[0].Count
 			v.Candidates = v.Sockets
 		}
@@ -156,7 +149,7 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 }
 
 // shown are the groups that an overview has.
-func (rg *ruleGroups) shown(r *rule) []GroupOverview {
+func (rg *ruleGroups) shown(r *match.Rule) []GroupOverview {
 	type member struct {
 		id groupID
 		g  *group

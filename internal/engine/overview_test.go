@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -24,7 +25,7 @@ func TestOverview(t *testing.T) {
 		killing("kill", limited(2, time.Hour)),
 		above(5, func(r *rules.Rule) { r.Name, r.Description, r.For = "above", "Too many.", time.Hour }),
 		above(9, func(r *rules.Rule) { r.Name = "far" }),
-		killing("off", disabled), killing("dry", dryRun, match(where("dport = 9"))),
+		killing("off", disabled), killing("dry", dryRun, matching(where("dport = 9"))),
 	))
 	o := b.e.Overview(b.now)
 	want := []RuleOverview{
@@ -132,7 +133,7 @@ func TestLateness(t *testing.T) {
 	b.add(2, 3*time.Second)  // held back
 	b.add(3, 30*time.Second) // due when first seen, and held back
 	s := set(killing("r", limited(2, time.Minute)))
-	b.step(RulesChanged{Program: Compile(&s)})
+	b.step(RulesChanged{Program: match.Compile(&s)})
 	b.until(70 * time.Second)
 	if len(b.events) != 4 || len(b.late) != 1 || b.late[0] > 10*time.Millisecond {
 		t.Errorf("late by %v, want the one that was seen coming; %v", b.late, b.events)
@@ -152,7 +153,7 @@ func BenchmarkSample(b *testing.B) {
 	}))
 	e := New(Config{Precision: benchJiffy})
 	now := benchStart
-	p := e.Step(now, RulesChanged{Program: Compile(&s)})
+	p := e.Step(now, RulesChanged{Program: match.Compile(&s)})
 	b.ReportAllocs()
 	for b.Loop() {
 		if !p.Count || p.Scan != nil {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -46,7 +47,7 @@ func TestRestartedOften(t *testing.T) {
 				s := b.add(1, 0, test.change, func(s *sim.Socket) { s.Keepalive = 15 * time.Second })
 				due := bound
 				due += test.busy.Truncate(7 * time.Second)
-				rule := set(killing("r", match(test.match)))
+				rule := set(killing("r", matching(test.match)))
 				b.rule(rule)
 				for now := time.Second; len(b.events) == 0 && now < 2*due; now += time.Second {
 					if now%(15*time.Second) == 4*time.Second {
@@ -99,7 +100,7 @@ func TestPersistOnce(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := New(Config{Precision: benchJiffy, Self: 1})
-			s := set(killing("r", match(rules.Match{States: ssfilter.Of(test.state), IdleFor: 10 * time.Minute})))
+			s := set(killing("r", matching(rules.Match{States: ssfilter.Of(test.state), IdleFor: 10 * time.Minute})))
 			now, wrote := benchStart, 0
 			sockets := make([]sim.Socket, crowd)
 			for i := range sockets {
@@ -108,7 +109,7 @@ func TestPersistOnce(t *testing.T) {
 					Entered: now, Progress: now, Queued: never, LastAck: now, LastData: now, Keepalive: 15 * time.Second,
 				}
 			}
-			inputs := []Input{RulesChanged{Program: Compile(&s)}}
+			inputs := []Input{RulesChanged{Program: match.Compile(&s)}}
 			for now < benchStart.Add(10*time.Minute-time.Second) {
 				var in Input
 				if len(inputs) > 0 {
@@ -163,7 +164,7 @@ func TestConnectedAnewWhileDown(t *testing.T) {
 		s := b.add(1, 9*time.Second, func(s *sim.Socket) { s.State, s.Acked, s.Received, s.Segs = ssfilter.SynSent, 0, 0, 0 })
 		s.Retrans = test.retrans
 		b.step(Restored{Memories: []sock.Memory{{Key: sock.Key{Cookie: 1}, ID: s.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Entered}}})
-		b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.SynSent), InStateFor: 10 * time.Second}))))
+		b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.SynSent), InStateFor: 10 * time.Second}))))
 		b.until(time.Minute)
 		b.want(test.want)
 	}

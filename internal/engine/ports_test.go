@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -72,7 +73,7 @@ func TestPortUse(t *testing.T) {
 				r.Match, r.For = []rules.Match{{States: ssfilter.Connected}}, 0
 			}))
 			e := New(Config{})
-			e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+			e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 			p := e.Step(benchStart, CountersRead{OK: true, Ephemeral: twenty, Ports: test.free})
 			f := p.Scan.Begin(benchStart)
 			for i := range test.sockets {

@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -11,21 +12,21 @@ import (
 // basis is what an act was decided on: enough to decide it again by the last
 // answer about its socket, on the thread that acts. Nothing in it changes.
 type basis struct {
-	rule         *rule
+	rule         *match.Rule
 	action       *rules.Action
 	fired        sock.Instant // as in rule.stands
 	seen         track.Connection
-	holders      *Holders
+	holders      *match.Holders
 	protect      []rules.Match
-	capabilities Capabilities
+	capabilities match.Capabilities
 	self         int
 	precision    time.Duration
 }
 
 // basisOf returns what an action of the rule on t is decided on.
-func (e *Engine) basisOf(t *tracked, r *rule, action int, fired sock.Instant) *basis {
+func (e *Engine) basisOf(t *tracked, r *match.Rule, action int, fired sock.Instant) *basis {
 	return &basis{
-		rule: r, action: &r.Then[action], fired: fired, protect: e.program.protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
+		rule: r, action: &r.Then[action], fired: fired, protect: e.program.Protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
 		seen: t.Connection, holders: t.holders,
 	}
 }
@@ -45,7 +46,7 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 	progressed := seen.Progressed(&s)
 	seen.Update(&s, track.TimesOf(&s, answer.Sent, answer.Got, b.precision), answer.Got)
 	seen.TellAutobound(&s)
-	if stands, _ := b.rule.stands(b.action, &seen.Times, &s, b.fired, answer.Got, true); stands != ripe {
+	if stands, _ := b.rule.Decide(b.action, &seen.Times, &s, b.fired, answer.Got, true); stands != match.Due {
 		switch {
 		case progressed:
 			return "it made progress meanwhile"
@@ -55,7 +56,7 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 			return notMatched
 		}
 	}
-	return Guard(&s, b.protect, b.capabilities, b.holders, b.self)
+	return match.Guard(&s, b.protect, b.capabilities, b.holders, b.self)
 }
 
 // Why an action is not done after all.

@@ -31,7 +31,7 @@ func TestRoomForWhatCanBeKilled(t *testing.T) {
 				b.add(cookie, time.Minute)
 			}
 			dry, wet := where("dport = 81"), where("dport = 80 or dport = 22")
-			b.rule(set(killing("dry", match(dry), dryRun), killing("wet", match(wet))))
+			b.rule(set(killing("dry", matching(dry), dryRun), killing("wet", matching(wet))))
 			b.until(2 * time.Minute)
 			for cookie := uint64(101); cookie <= 105; cookie++ {
 				if b.sockets[cookie] != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/sockdog/sockdog/internal/engine/limit"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -13,11 +14,11 @@ import (
 // does not, the old state is marked as replaced, and nothing but its history is
 // used again.
 type ruleState struct {
-	*rule                // what the rule says
-	history  *history    // what is known by its name
-	groups   *ruleGroups // nil: it has none
-	stats    ruleStats   // of the last whole scan
-	replaced bool
+	*match.Rule             // what the rule says
+	history     *history    // what is known by its name
+	groups      *ruleGroups // nil: it has none
+	stats       ruleStats   // of the last whole scan
+	replaced    bool
 }
 
 // history is what is known of a rule by its name: it goes on while the rule
@@ -66,20 +67,20 @@ func (e *Engine) historyOf(id uint64) *history {
 
 // replaceRules puts the rules of a program in force. What was done, said and
 // found for a rule stays as long as the rule says the same.
-func (e *Engine) replaceRules(p *Program, now sock.Instant) {
+func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 	before := make(map[string]*ruleState, len(e.rules))
 	for _, rs := range e.rules {
 		before[rs.Name] = rs
 	}
-	after := make([]*ruleState, len(p.rules))
-	for i := range p.rules {
-		r := &p.rules[i]
+	after := make([]*ruleState, len(p.Rules))
+	for i := range p.Rules {
+		r := &p.Rules[i]
 		rs := before[r.Name]
 		if rs != nil && rs.Sum == r.Sum {
 			delete(before, r.Name)
-			rs.rule = r
+			rs.Rule = r
 		} else {
-			rs = &ruleState{rule: r, history: e.historyOf(r.id), stats: noStats}
+			rs = &ruleState{Rule: r, history: e.historyOf(r.ID), stats: noStats}
 			rs.history.name = r.Name
 		}
 		after[i] = rs
@@ -95,17 +96,17 @@ func (e *Engine) replaceRules(p *Program, now sock.Instant) {
 		}
 	}
 	e.rules = after
-	e.limit.Limit, e.dryLimit.Limit = p.settings.Limit, p.settings.Limit
+	e.limit.Limit, e.dryLimit.Limit = p.Settings.Limit, p.Settings.Limit
 	for _, h := range e.histories {
 		h.real.queue, h.real.released, h.dry.queue, h.dry.released = queue{}, 0, queue{}, 0
 	}
 	for _, rs := range e.rules {
-		if rs.groups != nil || !rs.Enabled || !rs.grouped && !rs.alerts {
+		if rs.groups != nil || !rs.Enabled || !rs.Grouped && !rs.Alerts {
 			continue
 		}
 		rs.groups = newRuleGroups()
 		for _, k := range e.revived[sock.RuleSum(rs.Sum)] {
-			rs.groups.revive(&k, rs.rule, now)
+			rs.groups.revive(&k, rs.Rule, now)
 		}
 	}
 	if !e.fallback {

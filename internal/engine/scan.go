@@ -2,12 +2,11 @@ package engine
 
 import (
 	"container/heap"
-	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -15,8 +14,8 @@ import (
 // reads hands it every socket and gives it back, whole, in ScanDone.
 type Scan struct {
 	Query   sock.Query
-	program *Program
-	of      classSet
+	program *match.Program
+	of      match.ClassSet
 	horizon sock.Instant // what falls due later is left to a later scan
 	// known are those of whom observation may know more than the kernel does; true:
 	// they are tracked.
@@ -82,7 +81,7 @@ func (l *Scan) Part() int { return int(l.of) }
 func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 	l.sent = sent
 	if l.counts == nil {
-		l.counts = make([]ruleCount, len(l.program.rules))
+		l.counts = make([]ruleCount, len(l.program.Rules))
 	}
 	for i := range l.counts {
 		c := &l.counts[i]
@@ -106,16 +105,16 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	f.states[int(s.State)%len(f.states)]++
 	t := track.TimesOf(s, l.sent, got, l.precision)
 	due, candidate, ages := never, false, false
-	for r, m := range l.program.index.candidates(s) {
-		if !l.of.has(r.class) {
+	for r, m := range l.program.Candidates(s) {
+		if !l.of.Has(r.Class) {
 			continue
 		}
 		candidate = true
-		if r.grouped && !l.fires(r, s) {
-			ages = ages || isTimed(m)
+		if r.Grouped && !l.fires(r, s) {
+			ages = ages || match.IsTimed(m)
 			continue
 		}
-		due = min(due, dueAt(m, t.EarlyBase(), t.Queued))
+		due = min(due, match.DueAt(m, t.EarlyBase(), t.Queued))
 	}
 	if l.ports != nil {
 		f.usePort(s)
@@ -148,7 +147,7 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 		f.waiting++
 		return
 	}
-	doomed := f.scan.program.dooms(&h.Socket)
+	doomed := f.scan.program.WouldKill(&h.Socket)
 	like := &f.idle
 	if doomed {
 		like = &f.oldest
@@ -187,7 +186,7 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 const mostWaits = 100_000
 
 // waits are cookies, by class: see ScanResult.waits.
-type waits [classes]map[uint64]struct{}
+type waits [match.NumClasses]map[uint64]struct{}
 
 func (w *waits) has(cookie uint64) bool {
 	for _, cookies := range w {
@@ -220,9 +219,9 @@ func (q *byDue) Pop() any {
 // usePort counts the socket's local port, if it is one that connect(2) may choose.
 func (f *ScanResult) usePort(s *sock.Socket) {
 	path, omitted := f.scan.ports.use(s)
-	for _, r := range f.scan.program.ported {
-		switch g := f.scan.counts[r.position].groups; {
-		case g == nil || path == 0 && !omitted || g.hasPath(path) || !usesPort(g.rule, s):
+	for _, r := range f.scan.program.MeasurePorts {
+		switch g := f.scan.counts[r.Position].groups; {
+		case g == nil || path == 0 && !omitted || g.hasPath(path) || !g.rule.UsesPort(s):
 		case omitted:
 			g.omitted++
 		default:
@@ -247,11 +246,11 @@ func (f *ScanResult) again(cookie uint64) bool {
 }
 
 // fires reports whether the socket may be acted on for a rule about groups.
-func (l *Scan) fires(r *rule, s *sock.Socket) bool {
+func (l *Scan) fires(r *match.Rule, s *sock.Socket) bool {
 	if l.survey {
-		return r.destroys
+		return r.Destructive
 	}
-	g := l.counts[r.position].groups
+	g := l.counts[r.Position].groups
 	return g != nil && g.fires(s)
 }
 
@@ -259,26 +258,26 @@ func (l *Scan) fires(r *rule, s *sock.Socket) bool {
 // times. Only who matches for certain counts; protected ones do.
 func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 	l := f.scan
-	var last *rule
+	var last *match.Rule
 	excluded, candidate, full := false, false, false
 	since := t.Entered.Safe
 	if s.State == ssfilter.Listening {
 		since = never // of such a socket nothing tells
 	}
-	for r, m := range l.program.index.candidates(s) {
-		if !l.of.has(r.class) {
+	for r, m := range l.program.Candidates(s) {
+		if !l.of.Has(r.Class) {
 			continue
 		}
 		if r != last {
 			last, candidate, full = r, false, false
-			excluded = among(r.Exclude, s) != ssfilter.False
+			excluded = match.Any(r.Exclude, s) != ssfilter.False
 		}
-		count := &l.counts[r.position]
-		stays, g := lasts(m, s), count.groups
+		count := &l.counts[r.Position]
+		stays, g := match.Lasts(m, s), count.groups
 		if g != nil && stays != ssfilter.False {
 			g.recall(s.ID.Cookie)
 		}
-		if excluded || full || min(stays, atPresent(m, s)) != ssfilter.True {
+		if excluded || full || min(stays, match.AtPresent(m, s)) != ssfilter.True {
 			continue
 		}
 		stats := &count.stats
@@ -287,10 +286,10 @@ func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 			stats.candidates++
 			stats.oldest = min(stats.oldest, since)
 		}
-		if due := dueAt(m, t.Base(), t.Queued); due > got {
+		if due := match.DueAt(m, t.Base(), t.Queued); due > got {
 			stats.next = min(stats.next, due)
-			if r.grouped {
-				f.ripens = min(f.ripens, dueAt(m, t.EarlyBase(), t.Queued))
+			if r.Grouped {
+				f.ripens = min(f.ripens, match.DueAt(m, t.EarlyBase(), t.Queued))
 			}
 			continue
 		}
@@ -300,18 +299,4 @@ func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 			g.add(s, since)
 		}
 	}
-}
-
-// usesPort reports whether the local port of a socket counts for a rule that
-// measures their usage: its addresses and ports are meant, whatever its state.
-func usesPort(r *rule, s *sock.Socket) bool {
-	if !ssfilter.Connected.Has(s.State) {
-		return false
-	}
-	where := func(m rules.Match) bool { return m.Where == nil || m.Where.Eval(&s.Conn) == ssfilter.True }
-	// What is excluded in one state, or of one user, takes up a port all the same.
-	excluded := func(m rules.Match) bool {
-		return m.States == ssfilter.AllStates && bare(&m) && m.Where != nil && m.Where.Eval(&s.Conn) != ssfilter.False
-	}
-	return slices.ContainsFunc(r.Match, where) && !slices.ContainsFunc(r.Exclude, excluded)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -22,23 +23,23 @@ const (
 
 // sight decides when to look at the socket table.
 type sight struct {
-	next     [classes]sock.Instant // never: no rule wants a scan
-	later    [classes]sock.Instant // when something falls due that the last scan left to a later one
-	left     [classes]int          // sockets that it had no room for
-	waited   waits                 // of those: that were in an accept queue; a scan reads it
-	crowded  spell                 // of scans without room
-	gap      [classes]time.Duration
-	cost     [classes]time.Duration // of the last scan
-	inSegs   [classes]uint64        // before the last whole scan
-	baseline [classes]bool          // inSegs was read
-	skips    [classes]int
-	paid     [classes]sock.Instant  // until when the CPU budget has paid for the scans so far
-	dear     [classes]time.Duration // how much further one more scan puts that off
-	ripens   [classes]sock.Instant  // when a socket comes to count in a group by its age alone
-	sample   sock.Instant           // when to read the counters for rules that need nothing else
-	asked    sock.Instant           // when the counters were asked for
-	deaf     spell                  // of counters that cannot be read
-	portless spell                  // of ports that are not known
+	next     [match.NumClasses]sock.Instant // never: no rule wants a scan
+	later    [match.NumClasses]sock.Instant // when something falls due that the last scan left to a later one
+	left     [match.NumClasses]int          // sockets that it had no room for
+	waited   waits                          // of those: that were in an accept queue; a scan reads it
+	crowded  spell                          // of scans without room
+	gap      [match.NumClasses]time.Duration
+	cost     [match.NumClasses]time.Duration // of the last scan
+	inSegs   [match.NumClasses]uint64        // before the last whole scan
+	baseline [match.NumClasses]bool          // inSegs was read
+	skips    [match.NumClasses]int
+	paid     [match.NumClasses]sock.Instant  // until when the CPU budget has paid for the scans so far
+	dear     [match.NumClasses]time.Duration // how much further one more scan puts that off
+	ripens   [match.NumClasses]sock.Instant  // when a socket comes to count in a group by its age alone
+	sample   sock.Instant                    // when to read the counters for rules that need nothing else
+	asked    sock.Instant                    // when the counters were asked for
+	deaf     spell                           // of counters that cannot be read
+	portless spell                           // of ports that are not known
 
 	counting  bool                // the counters are being read
 	scanning  *Scan               // under way
@@ -47,9 +48,9 @@ type sight struct {
 	scans     uint64
 	failed    uint64
 	failing   spell
-	over      [classes]int // scans in a row that were so dear that the interval is far above the wanted one
-	stretched bool         // it was said
-	apart     bool         // a scan for both classes failed, and none for the dear one has succeeded since
+	over      [match.NumClasses]int // scans in a row that were so dear that the interval is far above the wanted one
+	stretched bool                  // it was said
+	apart     bool                  // a scan for both classes failed, and none for the dear one has succeeded since
 
 	states map[ssfilter.State]int // sockets in those states that were scanned as a whole
 }
@@ -64,17 +65,17 @@ func newSight() sight {
 }
 
 // rule has the table scanned at once for new rules.
-func (s *sight) rule(p *Program, now sock.Instant) {
+func (s *sight) rule(p *match.Program, now sock.Instant) {
 	for c := range s.next {
 		s.next[c], s.later[c], s.ripens[c], s.baseline[c] = never, never, never, false
 		s.left[c] = 0
-		if p.gaps[c] > 0 {
+		if p.Intervals[c] > 0 {
 			s.next[c] = now
 		}
 	}
 	clear(s.states)
 	s.sample = never
-	if p.sample > 0 {
+	if p.CounterInterval > 0 {
 		s.sample = now
 	}
 }
@@ -95,25 +96,25 @@ func (s *sight) wake() sock.Instant {
 // own, and with any if its time has almost come; a dear one never goes along with a
 // cheap one. Where the two are better apart, the one that has been due the longer
 // comes first, and the cheap one if they have been equally.
-func (s *sight) ripe(p *Program, now sock.Instant) classSet {
-	var of classSet
+func (s *sight) ripe(p *match.Program, now sock.Instant) match.ClassSet {
+	var of match.ClassSet
 	for c, next := range s.next {
 		if next <= now {
 			of |= 1 << c
 		}
 	}
-	if s.apart || !p.shares {
+	if s.apart || !p.ShareQuery {
 		switch {
-		case of != allClasses:
+		case of != match.AllClasses:
 			return of
-		case s.next[populous] < s.next[sparse]:
-			return 1 << populous
+		case s.next[match.Expensive] < s.next[match.Cheap]:
+			return 1 << match.Expensive
 		}
-		return 1 << sparse
+		return 1 << match.Cheap
 	}
-	soon := s.gap[populous] >= s.gap[sparse] || s.next[sparse].Sub(now) <= s.gap[sparse]/4
-	if of.has(populous) && s.next[sparse] != never && soon {
-		of |= 1 << sparse
+	soon := s.gap[match.Expensive] >= s.gap[match.Cheap] || s.next[match.Cheap].Sub(now) <= s.gap[match.Cheap]/4
+	if of.Has(match.Expensive) && s.next[match.Cheap] != never && soon {
+		of |= 1 << match.Cheap
 	}
 	return of
 }
@@ -133,7 +134,7 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	e.sampleTotals(in, now)
 	// Each class by itself: one for which a scan could change nothing does not cost
 	// what it would beside another.
-	for c := range classes {
+	for c := range match.NumClasses {
 		still := e.still(c, in)
 		if s.next[c] > now || !e.skippable(c, in, still, now) {
 			continue
@@ -152,7 +153,7 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	s.counted = in
 	clear(s.buried)
 	s.scanning = &Scan{
-		Query: e.program.queries[of], program: e.program, of: of,
+		Query: e.program.Queries[of], program: e.program, of: of,
 		horizon: e.horizon(of, now), known: e.known(), precision: e.config.Precision,
 		counts:  make([]ruleCount, len(e.rules)),
 		bounded: e.config.MaxTracks > 0,
@@ -163,13 +164,13 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	var expect int // paths
 	for i, r := range e.rules {
 		switch {
-		case !r.grouped || !r.sampled() || !of.has(r.class):
-		case in.Ports == nil && r.measures(rules.PortUsage):
+		case !r.Grouped || !r.Scanned() || !of.Has(r.Class):
+		case in.Ports == nil && r.Measures(rules.PortUsage):
 			asks, portless = true, true // what is not measured changes nothing
 		default:
-			asks = asks || r.measures(rules.PortUsage)
+			asks = asks || r.Measures(rules.PortUsage)
 			expect = max(expect, r.groups.paths)
-			s.scanning.counts[i].groups = newGroupTally(r.rule, r.groups)
+			s.scanning.counts[i].groups = newGroupTally(r.Rule, r.groups)
 		}
 	}
 	if asks && !portless {
@@ -207,10 +208,10 @@ func (e *Engine) known() map[uint64]bool {
 
 // horizon is until when what falls due is to be tracked: up to the scan after
 // the next, so that one may fail.
-func (e *Engine) horizon(of classSet, now sock.Instant) sock.Instant {
+func (e *Engine) horizon(of match.ClassSet, now sock.Instant) sock.Instant {
 	gap := time.Duration(0)
 	for c := range e.sight.gap {
-		if of.has(class(c)) {
+		if of.Has(match.Class(c)) {
 			gap = max(gap, e.sight.gap[c])
 		}
 	}
@@ -225,9 +226,9 @@ func (s *sight) bury(cookie uint64) {
 }
 
 // leave notes that something which falls due at the instant is left to a later scan.
-func (s *sight) leave(of classSet, due sock.Instant) {
+func (s *sight) leave(of match.ClassSet, due sock.Instant) {
 	for c := range s.later {
-		if of.has(class(c)) {
+		if of.Has(match.Class(c)) {
 			s.later[c] = min(s.later[c], due)
 		}
 	}
@@ -235,19 +236,19 @@ func (s *sight) leave(of classSet, due sock.Instant) {
 
 // still reports whether no segment has come since the last scan for the class, and no
 // socket comes to it without one.
-func (e *Engine) still(c class, in CountersRead) bool {
+func (e *Engine) still(c match.Class, in CountersRead) bool {
 	s := &e.sight
-	return in.HasInSegs && s.baseline[c] && s.inSegs[c] == in.InSegs && e.program.passive(1<<c)
+	return in.HasInSegs && s.baseline[c] && s.inSegs[c] == in.InSegs && e.program.Passive(1<<c)
 }
 
 // skippable reports whether a scan for the class now could change nothing.
-func (e *Engine) skippable(c class, in CountersRead, still bool, now sock.Instant) bool {
-	s, of := &e.sight, classSet(1<<c)
+func (e *Engine) skippable(c match.Class, in CountersRead, still bool, now sock.Instant) bool {
+	s, of := &e.sight, match.ClassSet(1<<c)
 	if !in.OK || s.scans == 0 || e.unseen(of) || e.astir(of) {
 		return false // who waits for the first scan is to have it
 	}
-	nobody := in.TimeWait == 0 && e.program.queries[of].States == 1<<ssfilter.TimeWait && !e.program.metByNobody(of)
-	if in.HasTimeWait && (nobody || e.program.unmet(of, in.TimeWait)) {
+	nobody := in.TimeWait == 0 && e.program.Queries[of].States == 1<<ssfilter.TimeWait && !e.program.MetByNobody(of)
+	if in.HasTimeWait && (nobody || e.program.Unmet(of, in.TimeWait)) {
 		return true
 	}
 	if !still || s.left[c] > 0 || s.skips[c] >= skipsInARow || s.later[c] <= e.horizon(of, now) || s.ripens[c] <= now {
@@ -266,13 +267,13 @@ func (e *Engine) skippable(c class, in CountersRead, still bool, now sock.Instan
 // atMost has nothing shown that is more than the counter of timewait sockets
 // leaves, where scans for such sockets are spared: what the last one found may be
 // long gone.
-func (e *Engine) atMost(of classSet, in CountersRead) {
-	if !in.HasTimeWait || e.program.queries[of].States != 1<<ssfilter.TimeWait {
+func (e *Engine) atMost(of match.ClassSet, in CountersRead) {
+	if !in.HasTimeWait || e.program.Queries[of].States != 1<<ssfilter.TimeWait {
 		return
 	}
 	n := uint32(min(in.TimeWait, math.MaxInt32))
 	for _, r := range e.rules {
-		if !r.sampled() || !of.has(r.class) {
+		if !r.Scanned() || !of.Has(r.Class) {
 			continue
 		}
 		stats := &r.stats
@@ -281,24 +282,24 @@ func (e *Engine) atMost(of classSet, in CountersRead) {
 			stats.oldest, stats.next = never, never
 		}
 		if r.groups != nil {
-			r.groups.atMost(r.rule, int(n))
+			r.groups.atMost(r.Rule, int(n))
 		}
 	}
 }
 
 // nothingCame notes that no segment has come since the last scan, and so no socket.
-func (e *Engine) nothingCame(of classSet, until sock.Instant) {
+func (e *Engine) nothingCame(of match.ClassSet, until sock.Instant) {
 	for _, r := range e.rules {
-		if r.sampled() && of.has(r.class) && r.groups != nil {
+		if r.Scanned() && of.Has(r.Class) && r.groups != nil {
 			r.groups.still = until
 		}
 	}
 }
 
 // unseen reports whether groups of the classes wait for the first scan.
-func (e *Engine) unseen(of classSet) bool {
+func (e *Engine) unseen(of match.ClassSet) bool {
 	for _, r := range e.rules {
-		if r.sampled() && of.has(r.class) && r.grouped && r.groups.scanned == 0 {
+		if r.Scanned() && of.Has(r.Class) && r.Grouped && r.groups.scanned == 0 {
 			return true
 		}
 	}
@@ -307,9 +308,9 @@ func (e *Engine) unseen(of classSet) bool {
 
 // astir reports whether a group of the classes is about to fire, or does: what
 // becomes of it only scans tell.
-func (e *Engine) astir(of classSet) bool {
+func (e *Engine) astir(of match.ClassSet) bool {
 	for _, r := range e.rules {
-		if r.sampled() && of.has(r.class) && r.groups != nil && r.groups.astir() {
+		if r.Scanned() && of.Has(r.Class) && r.groups != nil && r.groups.astir() {
 			return true
 		}
 	}
@@ -328,12 +329,12 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.pay(l.of, in.Sent)
 	if in.Err != nil {
 		s.failed++
-		s.apart = s.apart || l.of == allClasses
+		s.apart = s.apart || l.of == match.AllClasses
 		if began, _ := s.failing.note(true); began {
 			e.note(slog.LevelWarn, "socket table scan failed; retrying", slog.String("error", in.Err.Error()))
 		}
 		for c := range s.next {
-			if l.of.has(class(c)) {
+			if l.of.Has(match.Class(c)) {
 				s.next[c] = now.Add(s.gap[c])
 			}
 		}
@@ -343,9 +344,9 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		e.note(slog.LevelInfo, "socket table scans succeed again")
 	}
 	s.scans++
-	s.apart = s.apart && !l.of.has(populous)
+	s.apart = s.apart && !l.of.Has(match.Expensive)
 	for c := range s.next {
-		if !l.of.has(class(c)) {
+		if !l.of.Has(match.Class(c)) {
 			continue
 		}
 		s.later[c], s.left[c] = in.Result.later, in.Result.left
@@ -384,7 +385,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		}
 	}
 	for c := range s.waited {
-		if l.of.has(class(c)) {
+		if l.of.Has(match.Class(c)) {
 			s.waited[c] = in.Result.waits
 		}
 	}
@@ -401,16 +402,16 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 
 // forgetUnseen forgets what an earlier run knew, once scans for all rules have had
 // their chance to show it.
-func (e *Engine) forgetUnseen(of classSet) {
+func (e *Engine) forgetUnseen(of match.ClassSet) {
 	if e.fallback || len(e.restored) == 0 || e.sight.anyLeft() > 0 {
 		return
 	}
 	for c := range e.recalls {
-		if of.has(class(c)) {
+		if of.Has(match.Class(c)) {
 			e.recalls[c]++
 		}
 	}
-	for c, gap := range e.program.gaps {
+	for c, gap := range e.program.Intervals {
 		if gap > 0 && e.recalls[c] < recallScans {
 			return
 		}
@@ -486,7 +487,7 @@ func (e *Engine) fill(now sock.Instant) {
 	s := &e.sight
 	for c := range s.left {
 		if s.left[c] > 0 {
-			s.next[c] = min(s.next[c], s.soonest(class(c), now))
+			s.next[c] = min(s.next[c], s.soonest(match.Class(c), now))
 		}
 	}
 }
@@ -498,7 +499,7 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 		l.ports.finish()
 	}
 	for i, r := range e.rules {
-		if !r.sampled() || !l.of.has(r.class) {
+		if !r.Scanned() || !l.of.Has(r.Class) {
 			continue
 		}
 		r.stats = l.counts[i].stats
@@ -510,15 +511,15 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 			continue
 		}
 		rg.fresh = true
-		if t != nil || !r.grouped {
+		if t != nil || !r.Grouped {
 			rg.scanned = now
 		}
-		if due := rg.nextFiring(r.rule); due != never {
-			s.next[r.class] = min(s.next[r.class], s.soonest(r.class, max(now, due)))
+		if due := rg.nextFiring(r.Rule); due != never {
+			s.next[r.Class] = min(s.next[r.Class], s.soonest(r.Class, max(now, due)))
 		}
 	}
 	for c := range s.ripens {
-		if l.of.has(class(c)) {
+		if l.of.Has(match.Class(c)) {
 			s.ripens[c] = f.ripens
 		}
 	}
@@ -531,26 +532,26 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 
 // spacing is how far apart scans for a class must be to stay within the budget,
 // of which each class that is looked for has an equal share.
-func (e *Engine) spacing(c class) time.Duration {
+func (e *Engine) spacing(c match.Class) time.Duration {
 	if e.sight.cost[c] == 0 {
 		return 0
 	}
 	shares := 0
-	for _, gap := range e.program.gaps {
+	for _, gap := range e.program.Intervals {
 		if gap > 0 {
 			shares++
 		}
 	}
-	return time.Duration(float64(e.sight.cost[c]) * float64(shares) / e.program.settings.CPUBudget)
+	return time.Duration(float64(e.sight.cost[c]) * float64(shares) / e.program.Settings.CPUBudget)
 }
 
-// charge notes what a scan cost. One for both classes costs what the populous
+// charge notes what a scan cost. One for both classes costs what the expensive
 // one does.
-func (s *sight) charge(of classSet, cost time.Duration) {
-	if of.has(populous) {
-		s.cost[populous] = cost
+func (s *sight) charge(of match.ClassSet, cost time.Duration) {
+	if of.Has(match.Expensive) {
+		s.cost[match.Expensive] = cost
 	} else {
-		s.cost[sparse] = cost
+		s.cost[match.Cheap] = cost
 	}
 }
 
@@ -559,11 +560,11 @@ func (s *sight) charge(of classSet, cost time.Duration) {
 const onCredit = 2
 
 // pay notes until when a scan uses up the CPU budget. One for both classes is
-// charged to the populous one.
-func (e *Engine) pay(of classSet, sent sock.Instant) {
-	s, c := &e.sight, sparse
-	if of.has(populous) {
-		c = populous
+// charged to the expensive one.
+func (e *Engine) pay(of match.ClassSet, sent sock.Instant) {
+	s, c := &e.sight, match.Cheap
+	if of.Has(match.Expensive) {
+		c = match.Expensive
 	}
 	s.dear[c] = e.spacing(c)
 	s.paid[c] = min(max(s.paid[c], sent), sent.Add(onCredit*s.dear[c])).Add(s.dear[c])
@@ -572,7 +573,7 @@ func (e *Engine) pay(of classSet, sent sock.Instant) {
 // soonest is when there may be a scan that is wanted at that instant and is not one
 // of those that come by themselves: groups that fire one after the other must not
 // have the table scanned without end.
-func (s *sight) soonest(c class, at sock.Instant) sock.Instant {
+func (s *sight) soonest(c match.Class, at sock.Instant) sock.Instant {
 	return max(at, s.paid[c].Add(-onCredit*s.dear[c]))
 }
 
@@ -586,22 +587,22 @@ const (
 
 // space spaces the scans so that they stay within the CPU budget, after one for these
 // classes.
-func (e *Engine) space(of classSet) {
+func (e *Engine) space(of match.ClassSet) {
 	s := &e.sight
 	stretched := false
 	var wanted, gap, cost time.Duration
 	for c := range s.gap {
-		s.gap[c] = max(e.program.gaps[c], e.spacing(class(c)))
+		s.gap[c] = max(e.program.Intervals[c], e.spacing(match.Class(c)))
 		// What began at twice the wanted interval ends well below it: looks differ.
-		over := s.gap[c] >= 2*e.program.gaps[c] || s.stretched && 2*s.gap[c] >= 3*e.program.gaps[c]
+		over := s.gap[c] >= 2*e.program.Intervals[c] || s.stretched && 2*s.gap[c] >= 3*e.program.Intervals[c]
 		switch {
-		case e.program.gaps[c] == 0 || !over:
+		case e.program.Intervals[c] == 0 || !over:
 			s.over[c] = 0
-		case of.has(class(c)):
+		case of.Has(match.Class(c)):
 			s.over[c]++
 		}
-		if s.over[c] >= stretchedAfter || s.over[c] > 0 && s.gap[c] >= stretchedFar*e.program.gaps[c] {
-			stretched, wanted, gap, cost = true, e.program.gaps[c], s.gap[c], s.cost[c]
+		if s.over[c] >= stretchedAfter || s.over[c] > 0 && s.gap[c] >= stretchedFar*e.program.Intervals[c] {
+			stretched, wanted, gap, cost = true, e.program.Intervals[c], s.gap[c], s.cost[c]
 		}
 	}
 	if stretched && !s.stretched {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -16,7 +17,7 @@ import (
 // TestScans counts the scans of a minute, on a table in which nothing matches.
 func TestScans(t *testing.T) {
 	of := func(bound time.Duration, states ...ssfilter.State) rules.Rule {
-		return killing("of-"+states[0].String(), match(rules.Match{States: ssfilter.Of(states...), InStateFor: bound}))
+		return killing("of-"+states[0].String(), matching(rules.Match{States: ssfilter.Of(states...), InStateFor: bound}))
 	}
 	still := CountersRead{OK: true, HasInSegs: true, InSegs: 7}
 	timeWaits := CountersRead{OK: true, HasTimeWait: true, TimeWait: 1, HasInSegs: true}
@@ -37,8 +38,8 @@ func TestScans(t *testing.T) {
 		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{InSegs: 7, HasInSegs: true}, 0, 16, 0},
 		{"dear", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, CountersRead{}, 100 * time.Millisecond, 7, 1},
 		{"hardly stretched", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{}, 60 * time.Millisecond, 11, 0},
-		{"a mark that the program can set", []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("fwmark = 5").Where}))}, still, 0, 16, 0},
-		{"a device that the program can bind to", []rules.Rule{killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("dport = 80 and dev != eth0").Where}))}, still, 0, 16, 0},
+		{"a mark that the program can set", []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("fwmark = 5").Where}))}, still, 0, 16, 0},
+		{"a device that the program can bind to", []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("dport = 80 and dev != eth0").Where}))}, still, 0, 16, 0},
 		{"no rule", nil, CountersRead{}, 0, 0, 0},
 		{"a disabled rule", []rules.Rule{killing("r", disabled)}, CountersRead{}, 0, 0, 0},
 		{"timewait sockets, and no segment", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, timeWaits, 0, 6, 0},
@@ -77,14 +78,14 @@ func TestStretched(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			b.cost = test.costs[0]
-			b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second}))))
+			b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second}))))
 			for i, said := range test.said {
 				if got := b.e.Overview(b.now).Stretched; got != said || int(b.e.sight.scans) != i+1 {
 					t.Errorf("after look %d: %v, want %v after look %d", b.e.sight.scans, got, said, i+1)
 				}
 				if i+1 < len(test.costs) {
 					b.cost = test.costs[i+1]
-					b.until(b.since(b.e.sight.next[sparse]))
+					b.until(b.since(b.e.sight.next[match.Cheap]))
 				}
 			}
 			if got := b.noted("scan interval stretched by cpu_budget"); got != test.notes {
@@ -99,8 +100,8 @@ func TestStretched(t *testing.T) {
 func TestClassesShareScans(t *testing.T) {
 	b := newBench(t)
 	b.rule(set(
-		killing("few", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second})),
-		killing("many", match(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 176 * time.Second})),
+		killing("few", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second})),
+		killing("many", matching(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 176 * time.Second})),
 	))
 	b.until(24 * time.Second)
 	few, both := ssfilter.Of(ssfilter.CloseWait), ssfilter.Of(ssfilter.CloseWait, ssfilter.Established)
@@ -115,9 +116,9 @@ func TestClassesShareScans(t *testing.T) {
 // beside a dear one.
 func TestASharedScanIsNotChargedToTheFew(t *testing.T) {
 	s := newSight()
-	s.charge(1<<sparse, time.Millisecond)
-	s.charge(1<<sparse|1<<populous, time.Second)
-	if s.cost != [classes]time.Duration{sparse: time.Millisecond, populous: time.Second} {
+	s.charge(1<<match.Cheap, time.Millisecond)
+	s.charge(1<<match.Cheap|1<<match.Expensive, time.Second)
+	if s.cost != [match.NumClasses]time.Duration{match.Cheap: time.Millisecond, match.Expensive: time.Second} {
 		t.Errorf("costs %v", s.cost)
 	}
 }
@@ -128,7 +129,7 @@ func TestSkippingEndsInTime(t *testing.T) {
 	b := newBench(t)
 	b.count = CountersRead{OK: true, HasInSegs: true}
 	b.add(1, 0)
-	b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 160 * time.Second}))))
+	b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 160 * time.Second}))))
 	b.until(3 * time.Minute)
 	b.want("2m40s r kill done 1")
 	if n := len(b.scans); n > 4 {
@@ -143,7 +144,7 @@ func TestMemoryFollowsNeed(t *testing.T) {
 	for cookie := range uint64(100) {
 		b.add(cookie+1, 0, func(s *sim.Socket) { s.State = ssfilter.Established })
 	}
-	b.rule(set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 64 * time.Second}))))
+	b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 64 * time.Second}))))
 	if n := b.e.Watched(); n != 0 {
 		t.Errorf("%d watched a minute ahead, want none", n)
 	}
@@ -162,8 +163,8 @@ func TestMemoryFollowsNeed(t *testing.T) {
 }
 
 func BenchmarkTake(b *testing.B) {
-	p := set(killing("r", match(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), Where: port(5432), InStateFor: 5 * time.Minute})))
-	l := &Scan{program: Compile(&p), of: 1 << sparse, horizon: benchStart.Add(time.Minute), precision: benchJiffy}
+	p := set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), Where: port(5432), InStateFor: 5 * time.Minute})))
+	l := &Scan{program: match.Compile(&p), of: 1 << match.Cheap, horizon: benchStart.Add(time.Minute), precision: benchJiffy}
 	other := (&sim.Socket{ID: sock.ID{DPort: [2]byte{0, 80}}, State: ssfilter.CloseWait, Queued: never}).Report(benchStart, benchJiffy)
 	young := full(ssfilter.CloseWait)
 	young.Conn = other.Conn
@@ -195,14 +196,14 @@ func BenchmarkAsked(b *testing.B) {
 	s := set(killing("r", limited(1<<30, time.Nanosecond)))
 	s.Settings.Limit = rules.Limit{N: 1 << 30, Per: time.Nanosecond}
 	e := New(Config{Precision: benchJiffy, Self: 1})
-	e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+	e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 	in := LookupDone{}
 	for i := range askBatch {
 		simulated := sim.Socket{ID: sock.ID{Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, State: ssfilter.CloseWait, Inode: 1, Queued: never, LastAck: 1, LastData: 1}
 		r := simulated.Report(benchStart, benchJiffy)
 		in.Answers = append(in.Answers, sock.Answer{ID: r.ID, Socket: r, Sent: benchStart, Got: benchStart})
 		t := e.observe(&r, benchStart, benchStart)
-		t.holders = &Holders{}
+		t.holders = &match.Holders{}
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -106,7 +107,7 @@ type simWorld struct {
 	run_         int // number of the daemon's run
 	ruled        int // number of rule sets so far
 	set          *rules.Set
-	capabilities Capabilities
+	capabilities match.Capabilities
 	wake         sock.Instant
 	stopped      bool
 
@@ -165,13 +166,13 @@ func (w *simWorld) knew(s *sim.Socket) bool {
 
 // show notes that the watchdog is shown a socket by a scan for the classes, or by an
 // answer about it alone.
-func (w *simWorld) show(s *sim.Socket, shown *sock.Socket, of classSet) {
-	for i := range w.engine.program.rules {
-		r := &w.engine.program.rules[i]
+func (w *simWorld) show(s *sim.Socket, shown *sock.Socket, of match.ClassSet) {
+	for i := range w.engine.program.Rules {
+		r := &w.engine.program.Rules[i]
 		selects := func(m rules.Match) bool {
-			return lasts(&m, shown) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
+			return match.Lasts(&m, shown) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
 		}
-		if r.Enabled && of.has(r.class) && slices.ContainsFunc(r.Match, selects) {
+		if r.Enabled && of.Has(r.Class) && slices.ContainsFunc(r.Match, selects) {
 			w.shown[s.ID.Cookie] = simShown{shown.State, w.ruled, w.run_, s.Remarked} // it may have another state by now
 		}
 	}
@@ -276,7 +277,7 @@ func (w *simWorld) start() {
 	w.run_++
 	w.acting = 0
 	w.engine = New(Config{Precision: w.jiffy, Self: 1, UID: sim.SelfUID})
-	w.step(w.capabilities)
+	w.step(CapabilitiesChanged{w.capabilities})
 	var r Restored
 	for _, m := range w.memories {
 		r.Memories = append(r.Memories, m)
@@ -336,7 +337,7 @@ func (w *simWorld) hear(p *Plan) {
 func (w *simWorld) rule() {
 	w.ruled++
 	w.logf("rules %s", describe(w.set))
-	w.step(RulesChanged{Program: Compile(w.set)})
+	w.step(RulesChanged{Program: match.Compile(w.set)})
 }
 
 func (w *simWorld) reload() {
@@ -409,7 +410,7 @@ func (w *simWorld) rules() *rules.Set {
 			r.Then[len(r.Then)-1].After = w.UpTo(10 * time.Second)
 		}
 		for range 1 + w.Rand.IntN(2) {
-			m := w.match(port)
+			m := w.matching(port)
 			if i >= named {
 				m.Where = ssfilter.And(m.Where, w.somePorts())
 			}
@@ -483,7 +484,7 @@ func (w *simWorld) somePorts() ssfilter.Expr {
 	return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: first, Last: first + uint16(w.Rand.IntN(300))})
 }
 
-func (w *simWorld) match(port func(int) ssfilter.Expr) rules.Match {
+func (w *simWorld) matching(port func(int) ssfilter.Expr) rules.Match {
 	m := rules.Match{States: []ssfilter.StateSet{
 		ssfilter.Of(ssfilter.CloseWait), ssfilter.Of(ssfilter.CloseWait), ssfilter.Of(ssfilter.CloseWait),
 		ssfilter.Of(ssfilter.Established), ssfilter.Of(ssfilter.Established, ssfilter.CloseWait),
@@ -664,8 +665,8 @@ func (w *simWorld) Scan(l *Scan) {
 						show()
 					}
 				}
-				for i := range l.program.rules {
-					if r := &l.program.rules[i]; l.of.has(r.class) {
+				for i := range l.program.Rules {
+					if r := &l.program.Rules[i]; l.of.Has(r.Class) {
 						w.scanned[r.Name] = true
 					}
 				}
@@ -709,7 +710,7 @@ func (w *simWorld) Lookup(ids []sock.ID) {
 					if s.InAcceptQueue() {
 						known := a.Socket
 						known.Autobound = ssfilter.TriOf(!s.Bound) // as a scan has said
-						w.show(s, &known, allClasses)
+						w.show(s, &known, match.AllClasses)
 					}
 					w.seen[id.Cookie] = &simSeen{*s, w.Now}
 				}
@@ -886,12 +887,12 @@ func (w *simWorld) ruleOf(name string) *rules.Rule {
 // socket, as far as time goes, or never.
 func dueSince(r *rules.Rule, after time.Duration, s *sim.Socket, shown *sock.Socket) sock.Instant {
 	due := never
-	if among(r.Exclude, shown) != ssfilter.False {
+	if match.Any(r.Exclude, shown) != ssfilter.False {
 		return never
 	}
 	for i := range r.Match {
 		m := &r.Match[i]
-		if min(lasts(m, shown), atPresent(m, shown)) != ssfilter.True || m.StalledFor == 0 && s.Queued != never {
+		if min(match.Lasts(m, shown), match.AtPresent(m, shown)) != ssfilter.True || m.StalledFor == 0 && s.Queued != never {
 			continue
 		}
 		since := s.Base().Add(max(m.InStateFor, m.IdleFor))

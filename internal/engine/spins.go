@@ -18,7 +18,7 @@ const holderSpins = "holder_spins"
 type Sampled struct{ Usages []spin.Usage }
 
 // spinRule identifies the rule to who watches its holders.
-func (r *rule) spinRule() spin.Rule { return spin.Rule{Name: r.Name, Sum: r.Sum} }
+func (r *ruleState) spinRule() spin.Rule { return spin.Rule{Name: r.Name, Sum: r.Sum} }
 
 // awaitUsage returns until when the first kills of the holders of t wait, so that it
 // is known how much CPU they use without them. What was seen before it fell due is

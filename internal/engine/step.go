@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -20,20 +21,14 @@ type Input interface {
 
 // RulesChanged says that new rules are in force.
 type RulesChanged struct {
-	Program *Program
+	Program *match.Program
 	// StandIn says that they are in the place of rules that could not be read: what
 	// an earlier run knew waits for those.
 	Fallback bool
 }
 
-// Capabilities says what the kernel and the privileges allow.
-type Capabilities struct {
-	Kill         string // why sockets cannot be destroyed; empty: they can
-	KillTimeWait string // the same for TIME_WAIT
-	KillOrphan   string // the same for sockets that their program has closed
-
-	Others map[*rules.Kind]string // the same for other kinds of actions; absent: they can be done
-}
+// CapabilitiesChanged says what the kernel and the privileges allow.
+type CapabilitiesChanged struct{ match.Capabilities }
 
 // Restored says what an earlier run remembered of sockets and groups, and which
 // of its actions may still count against a limit.

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -25,7 +26,7 @@ type tally struct {
 
 // groupTally is what one scan counts for one rule about groups.
 type groupTally struct {
-	rule    *rule
+	rule    *match.Rule
 	known   []groupID // that are sampled also where no socket of them is left
 	first   []groupID // those of them that have examples for certain: of which people are told, or soon may be
 	firing  []groupID // those of them whose sockets are to be acted on
@@ -53,7 +54,7 @@ type groupTally struct {
 
 // newGroupTally counts from zero for what is known of the rule's groups. The loop
 // makes it, and leaves what takes long to begin.
-func newGroupTally(r *rule, rg *ruleGroups) *groupTally {
+func newGroupTally(r *match.Rule, rg *ruleGroups) *groupTally {
 	t := &groupTally{rule: r, groups: newTable[tally](idWidth(r.GroupBy), maxGroups, rg.tallied), before: rg.seen}
 	if n := len(rg.groups); n > 0 {
 		t.known = make([]groupID, 0, n)
@@ -62,21 +63,21 @@ func newGroupTally(r *rule, rg *ruleGroups) *groupTally {
 	for id, g := range rg.groups {
 		t.known = append(t.known, id)
 		switch {
-		case !r.alerts:
+		case !r.Alerts:
 		case g.told():
 			t.first = append(t.first, id)
 		case g.phase() != Quiet && len(astir) < mostAlarms:
 			astir = append(astir, id)
 		}
-		if r.destroys && g.firing != never {
+		if r.Destructive && g.firing != never {
 			t.firing = append(t.firing, id)
 		}
 	}
 	t.first = append(t.first, astir[:max(0, min(len(astir), mostAlarms-len(t.first)))]...)
-	if r.alerts {
-		t.examples, t.worth = make(map[uint32][]Example), r.near()
+	if r.Alerts {
+		t.examples, t.worth = make(map[uint32][]Example), almost(r)
 	}
-	if r.measures(rules.Growth) {
+	if r.Measures(rules.Growth) {
 		expect := 0
 		if len(rg.seen) > 0 {
 			expect = rg.seen[0].n
@@ -199,8 +200,8 @@ func (t *groupTally) supersede(count uint32) bool {
 	return true
 }
 
-// near is how many sockets are almost as many as the rule fires at.
-func (r *rule) near() int {
+// almost is how many sockets are almost as many as the rule fires at.
+func almost(r *match.Rule) int {
 	for _, c := range r.When {
 		if c.Metric == rules.Count && (c.Op == rules.Greater || c.Op == rules.GreaterEqual) {
 			return max(0, int(c.Number)-2*mostExamples)

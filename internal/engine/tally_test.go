@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -29,12 +30,12 @@ func flood(n, peers int) []sock.Socket {
 // connection.
 func TestBacklogWithoutLimit(t *testing.T) {
 	s := set(above(0))
-	p := Compile(&s)
+	p := match.Compile(&s)
 	for _, test := range []struct {
 		queued, limit uint32
 		want          float32
 	}{{0, 0, 0}, {1, 0, 100}, {64, 128, 50}} {
-		counted := newGroupTally(&p.rules[0], newRuleGroups())
+		counted := newGroupTally(&p.Rules[0], newRuleGroups())
 		listener := sock.Socket{RQueue: test.queued, WQueue: test.limit}
 		listener.State = ssfilter.Listening
 		counted.add(&listener, benchStart)
@@ -52,8 +53,8 @@ func TestOmittedSocketsAreOmitted(t *testing.T) {
 	s := set(above(0, func(r *rules.Rule) {
 		r.When = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 1}}
 	}))
-	p := Compile(&s)
-	tally := newGroupTally(&p.rules[0], newRuleGroups())
+	p := match.Compile(&s)
+	tally := newGroupTally(&p.Rules[0], newRuleGroups())
 	tally.groups.most = 1
 	sockets := flood(2, 2)
 	sockets[1].Dst = netip.AddrPortFrom(sockets[1].Dst.Addr(), 444)
@@ -87,7 +88,7 @@ func BenchmarkGroup(b *testing.B) {
 					Then: []rules.Action{{Kind: rules.Log}},
 				})
 				e := New(Config{Precision: benchJiffy})
-				e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+				e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 				ports := []ssfilter.PortRange{{First: 32768, Last: 60999}}
 				b.ReportAllocs()
 				var before, after runtime.MemStats
@@ -136,7 +137,7 @@ func BenchmarkFiring(b *testing.B) {
 	scans := 0
 	for b.Loop() {
 		e := New(Config{Precision: benchJiffy})
-		e.Step(benchStart, RulesChanged{Program: Compile(&s)})
+		e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 		now := benchStart
 		for i := range 4 {
 			began := time.Now()

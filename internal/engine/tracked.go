@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -14,8 +15,8 @@ type tracked struct {
 	got   sock.Instant // of the last answer
 	plain bool         // the kernel alone knows its times as well, and will at a later scan
 
-	of    classSet // classes of the rules it may match
-	scan  uint64   // number of the scan that last saw it
+	of    match.ClassSet // classes of the rules it may match
+	scan  uint64         // number of the scan that last saw it
 	phase phase
 	alarm seat         // where phase is waiting: when to attend to it; in no queue: when a scan sees it
 	goal  sock.Instant // what for: when to ask for it
@@ -38,7 +39,7 @@ type tracked struct {
 	unsure   bool         // its answer to that was lost
 	survived bool         // it was told, and still shows the socket: nothing more is done
 
-	holders  *Holders
+	holders  *match.Holders
 	wanted   bool         // its holders are being looked for
 	notOwn   bool         // the watchdog does not hold it
 	foreseen bool         // it was known before it fell due

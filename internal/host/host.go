@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/cgroup"
-	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 )
@@ -82,8 +82,8 @@ func (h *Host) OpenKernel() (*sockdiag.Conn, error) {
 }
 
 // Capabilities returns what the engine must know of the host.
-func (h *Host) Capabilities() engine.Capabilities {
-	var capabilities engine.Capabilities
+func (h *Host) Capabilities() match.Capabilities {
+	var capabilities match.Capabilities
 	if h.Kernel.Destroy != nil {
 		capabilities.Kill = h.WhyNotKill()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
@@ -32,7 +33,7 @@ func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
 		return nil, err
 	}
 	defer kernel.Close()
-	all := engine.ScanAll(engine.Compile(set), h.Precision)
+	all := engine.ScanAll(match.Compile(set), h.Precision)
 	result := all.Begin(h.Now())
 	if err := kernel.Scan(all.Query, result.Take); err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Kernel, restored engi
 	first := &firstScans{kernel: kernel, counts: counts, now: h.Now}
 	d := engine.Driver{Engine: engine.New(engine.Config{Precision: h.Precision, Self: os.Getpid()}), Now: h.Now, Workers: first}
 	d.Start(h.Capabilities(), restored)
-	d.Step(engine.RulesChanged{Program: engine.Compile(set)})
+	d.Step(engine.RulesChanged{Program: match.Compile(set)})
 	for len(first.came) > 0 && first.err == nil {
 		in := first.came[0]
 		first.came = first.came[1:]

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -36,7 +36,7 @@ type labels struct {
 }
 
 func labelsOf(s *sock.Socket) labels {
-	l := labels{s.Device, s.Cgroup, engine.Verdict(s)}
+	l := labels{s.Device, s.Cgroup, match.Verdict(s)}
 	if l.device == "" && s.Iface != 0 {
 		l.device = strconv.FormatUint(uint64(s.Iface), 10) // it has no name any more
 	}

@@ -1,4 +1,4 @@
-package engine
+package match
 
 import (
 	"slices"
@@ -32,7 +32,7 @@ func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, hel
 	switch {
 	case s.State == ssfilter.Listening || s.State == ssfilter.Close || s.State == ssfilter.BoundInactive:
 		return notConnected
-	case among(protect, s) != ssfilter.False:
+	case Any(protect, s) != ssfilter.False:
 		return protected
 	case s.MPTCP:
 		return subflow
@@ -42,43 +42,53 @@ func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, hel
 		return capabilities.KillOrphan
 	case held != nil && held.Kernel && s.Inode != 0:
 		return kernels
-	case held != nil && held.by(self):
+	case held != nil && held.By(self):
 		return own
 	default:
 		return ""
 	}
 }
 
+// Capabilities says why the kernel or the privileges do not let sockets be
+// destroyed: all of them, those in TIME_WAIT, or those that their program has
+// closed. Empty: they do.
+type Capabilities struct {
+	Kill, KillTimeWait, KillOrphan string
+	Others                         map[*rules.Kind]string // the same for other kinds of actions; absent: they can be done
+}
+
 // Cannot says why an action of the kind cannot be done to the socket here, or "".
-func (a Capabilities) Cannot(kind *rules.Kind, s *sock.Socket) string {
-	if kind == rules.Kill && s.State == ssfilter.TimeWait && a.KillTimeWait != "" {
-		return a.KillTimeWait
+func (c *Capabilities) Cannot(kind *rules.Kind, s *sock.Socket) string {
+	if kind == rules.Kill && s.State == ssfilter.TimeWait && c.KillTimeWait != "" {
+		return c.KillTimeWait
 	}
-	return a.CannotAny(kind)
+	return c.CannotAny(kind)
 }
 
 // CannotAny says why an action of the kind can be done to no socket here, or "".
-func (a Capabilities) CannotAny(kind *rules.Kind) string {
+func (c *Capabilities) CannotAny(kind *rules.Kind) string {
 	if kind != rules.Kill {
-		return a.Others[kind]
+		return c.Others[kind]
 	}
-	return a.Kill
+	return c.Kill
 }
 
 // Holders are the processes that hold a socket, as far as /proc shows them.
 type Holders struct {
 	Processes []sock.Holder
 	Kernel    bool // an inode, and no descriptor in any process
-	at        sock.Instant
+	At        sock.Instant
 }
 
-// Of returns the holders of an inode that was asked for.
-func (in *HoldersFound) Of(inode uint32) *Holders {
-	held := in.Holders[inode]
-	return &Holders{Processes: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
-}
-
-// by reports whether the process is among the holders.
-func (h *Holders) by(pid int) bool {
+// By reports whether the process is among the holders.
+func (h *Holders) By(pid int) bool {
 	return slices.ContainsFunc(h.Processes, func(o sock.Holder) bool { return o.PID == pid })
+}
+
+// SkipName returns the name under which what Guard says is counted.
+func SkipName(why string) string {
+	if name, ok := hindrances[why]; ok {
+		return name
+	}
+	return "orphan"
 }

@@ -1,6 +1,7 @@
-package engine
+package match
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 
 func TestGuard(t *testing.T) {
 	const self = 1
-	protect := []rules.Match{{States: ssfilter.AllStates, Where: port(22)}, {States: ssfilter.AllStates, Users: []uint32{7}}}
+	protect := []rules.Match{{States: ssfilter.AllStates, Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: 22, Last: 22})}, {States: ssfilter.AllStates, Users: []uint32{7}}}
 	orphaned := func(s *sock.Socket) { s.Inode = 0 }
 	byOthers := &Holders{Processes: []sock.Holder{{PID: 2}}}
 	tests := []struct {
@@ -26,7 +27,7 @@ func TestGuard(t *testing.T) {
 		{"listening", full(ssfilter.Listening), Capabilities{}, nil, "not connected"},
 		{"closed", full(ssfilter.Close), Capabilities{}, nil, "not connected"},
 		{"bound", full(ssfilter.BoundInactive), Capabilities{}, nil, "not connected"},
-		{"protected by its port", full(ssfilter.CloseWait, func(s *sock.Socket) { s.Dst = endpoint(22) }), Capabilities{}, nil, "protected"},
+		{"protected by its port", full(ssfilter.CloseWait, func(s *sock.Socket) { s.Dst = netip.MustParseAddrPort("10.0.0.1:22") }), Capabilities{}, nil, "protected"},
 		{"protected by its user", full(ssfilter.CloseWait, func(s *sock.Socket) { s.UID = 7 }), Capabilities{}, nil, "protected"},
 		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Capabilities{}, nil, "protected"},
 		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Capabilities{}, nil, "an MPTCP subflow"},
@@ -50,28 +51,6 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-func TestHolders(t *testing.T) {
-	holder := []sock.Holder{{PID: 2}}
-	tests := []struct {
-		name   string
-		owned  HoldersFound
-		inode  uint32
-		kernel bool
-	}{
-		{"held by a process", HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{5: holder}}, 5, false},
-		{"held by none", HoldersFound{Complete: true}, 5, true},
-		{"held by none that could be read", HoldersFound{}, 5, false},
-		{"no inode", HoldersFound{Complete: true}, 0, false},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if got := test.owned.Of(test.inode).Kernel; got != test.kernel {
-				t.Errorf("held by the kernel %v, want %v", got, test.kernel)
-			}
-		})
-	}
-}
-
 func TestCannot(t *testing.T) {
 	capabilities := Capabilities{Kill: "not permitted", KillTimeWait: "too old"}
 	for state, want := range map[ssfilter.State]string{ssfilter.CloseWait: "not permitted", ssfilter.TimeWait: "too old"} {
@@ -79,7 +58,7 @@ func TestCannot(t *testing.T) {
 			t.Errorf("%s: %q, want %q", state, capabilities.Cannot(rules.Kill, &s), want)
 		}
 	}
-	if s := full(ssfilter.TimeWait); (Capabilities{}).Cannot(rules.Kill, &s) != "" {
+	if s := full(ssfilter.TimeWait); (&Capabilities{}).Cannot(rules.Kill, &s) != "" {
 		t.Error("nothing is in the way, and it cannot")
 	}
 }

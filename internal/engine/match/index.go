@@ -1,4 +1,4 @@
-package engine
+package match
 
 import (
 	"cmp"
@@ -21,7 +21,7 @@ type index struct {
 
 type entry struct {
 	match *rules.Match
-	rule  *rule
+	rule  *Rule
 }
 
 // portIndex says for each port which entries are to be tried. Between two
@@ -47,11 +47,11 @@ type indexed struct {
 	size   int // how many intervals it stands in
 }
 
-func newIndex(rs []rule, most int) *index {
+func newIndex(rs []Rule, most int) *index {
 	x := &index{}
 	var all []indexed
 	for i := range rs {
-		if !rs[i].sampled() {
+		if !rs[i].Scanned() {
 			continue
 		}
 		for j := range rs[i].Match {
@@ -90,7 +90,7 @@ func newIndex(rs []rule, most int) *index {
 	return x
 }
 
-// portsOf are the ports of one side outside of which an expression is certainly
+// portsOf returns the ports of one side outside of which an expression is certainly
 // false: of the side where they are the fewer.
 func portsOf(x ssfilter.Expr) (side ssfilter.Side, ranges []ssfilter.PortRange, ok bool) {
 	fewest := 0
@@ -107,7 +107,7 @@ func portsOf(x ssfilter.Expr) (side ssfilter.Side, ranges []ssfilter.PortRange, 
 	return side, ranges, ok
 }
 
-// divide has intervals begin and end where the ranges do.
+// divide lets intervals begin and end where the ranges do.
 func (p *portIndex) divide(ranges []ssfilter.PortRange) {
 	for _, r := range ranges {
 		p.starts = append(p.starts, r.First)
@@ -129,7 +129,7 @@ func (p *portIndex) sort() {
 	}
 }
 
-// interval is the number of the interval that a port is in: 0 is the one before
+// interval returns the number of the interval that a port is in: 0 is the one before
 // the first start.
 func (p *portIndex) interval(port uint16) int {
 	low, high := p.pages[port>>8], p.pages[port>>8+1]
@@ -143,7 +143,7 @@ func (p *portIndex) interval(port uint16) int {
 	return int(low)
 }
 
-// intervals is how many of them the ranges cover.
+// intervals returns how many of them the ranges cover.
 func (p *portIndex) intervals(ranges []ssfilter.PortRange) (n int) {
 	for _, r := range ranges {
 		n += p.interval(r.Last) - p.interval(r.First) + 1
@@ -176,17 +176,17 @@ func (p *portIndex) fill(all []indexed) {
 	})
 }
 
-// at are the entries to be tried for a port.
+// at returns the entries to be tried for a port.
 func (p *portIndex) at(port uint16) []int32 {
 	i := p.interval(port)
 	return p.entries[p.ends[i]:p.ends[i+1]]
 }
 
-// rules are those of which the socket is a candidate, in the order of the file.
-func (x *index) rules(s *sock.Socket) iter.Seq[*rule] {
-	return func(yield func(*rule) bool) {
-		var last *rule
-		for r := range x.candidates(s) {
+// RulesFor yields the rules of which the socket is a candidate, in the order of the file.
+func (x *index) RulesFor(s *sock.Socket) iter.Seq[*Rule] {
+	return func(yield func(*Rule) bool) {
+		var last *Rule
+		for r := range x.Candidates(s) {
 			if r != last && !yield(r) {
 				return
 			}
@@ -195,10 +195,10 @@ func (x *index) rules(s *sock.Socket) iter.Seq[*rule] {
 	}
 }
 
-// candidates are the matches that the socket may come to meet in the state it is
+// Candidates yields the matches that the socket may come to meet in the state it is
 // in, in the order of the file, each after its rule.
-func (x *index) candidates(s *sock.Socket) iter.Seq2[*rule, *rules.Match] {
-	return func(yield func(*rule, *rules.Match) bool) {
+func (x *index) Candidates(s *sock.Socket) iter.Seq2[*Rule, *rules.Match] {
+	return func(yield func(*Rule, *rules.Match) bool) {
 		lists := [...][]int32{x.byPort[ssfilter.Dst].at(s.Dst.Port()), x.byPort[ssfilter.Src].at(s.Src.Port()), x.rest}
 		for {
 			first := -1
@@ -212,7 +212,7 @@ func (x *index) candidates(s *sock.Socket) iter.Seq2[*rule, *rules.Match] {
 			}
 			e := &x.entries[lists[first][0]]
 			lists[first] = lists[first][1:]
-			if lasts(e.match, s) != ssfilter.False && !yield(e.rule, e.match) {
+			if Lasts(e.match, s) != ssfilter.False && !yield(e.rule, e.match) {
 				return
 			}
 		}

@@ -1,0 +1,154 @@
+package match
+
+import (
+	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Decision says whether an action of a rule is to be carried out on a socket.
+type Decision uint8
+
+const (
+	NotDue  Decision = iota
+	Blocked          // it is due, and the socket does not match for certain, or is in use
+	Due              // the socket matches for certain, and is for certain not excluded
+)
+
+// Decide says whether an action of the rule is to be carried out on a socket whose
+// group has fired since then. Where it is due, it says since when; where not, it
+// says when to ask again, and Never where something must happen first. exact says
+// that s answers a question about this socket alone.
+func (r *Rule) Decide(a *rules.Action, t *track.Times, s *sock.Socket, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
+	at, since, due, matched := sock.Never, sock.Never, false, false
+	for i := range r.Match {
+		m := &r.Match[i]
+		holds := Lasts(m, s)
+		if holds == ssfilter.False {
+			continue
+		}
+		met := DueAt(m, t.Base(), t.Queued)
+		if met != sock.Never {
+			met = max(met, fired)
+		}
+		switch {
+		case met == sock.Never:
+		case now >= met.Add(a.After):
+			due = true
+			// Something left to send is use, unless it is what the rule is about.
+			inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0
+			if holds == ssfilter.True && AtPresent(m, s) == ssfilter.True && !inUse {
+				matched, since = true, min(since, met.Add(a.After))
+			}
+		default:
+			// What was seen in a long scan is known only roughly: an exact answer
+			// at the early instant narrows it.
+			next := max(DueAt(m, t.EarlyBase(), t.Queued), fired).Add(a.After)
+			if exact && next <= now {
+				next = met.Add(a.After)
+			}
+			at = min(at, next)
+		}
+	}
+	switch {
+	case matched && Any(r.Exclude, s) == ssfilter.False:
+		return Due, since
+	case due:
+		return Blocked, at
+	default:
+		return NotDue, at
+	}
+}
+
+// IsTimed reports whether a match has a time bound.
+func IsTimed(m *rules.Match) bool { return max(m.InStateFor, m.IdleFor, m.StalledFor) > 0 }
+
+// Lasts evaluates the part of a match that holds or not for as long as the socket stays
+// in its state, or, where a program sets a mark or a device, until it does: a
+// later scan shows that, which Passive has not skipped.
+func Lasts(m *rules.Match, s *sock.Socket) ssfilter.Tri {
+	if !m.States.Has(s.State) {
+		return ssfilter.False
+	}
+	holds := ssfilter.True
+	if m.Where != nil {
+		holds = m.Where.Eval(&s.Conn)
+	}
+	if len(m.Users) > 0 {
+		holds = min(holds, ofUser(m.Users, s))
+	}
+	return holds
+}
+
+// ofUser returns Unknown where the kernel reports uid 0 for want of a better: for a
+// minisocket, and for a socket that no descriptor stands for.
+func ofUser(users []uint32, s *sock.Socket) ssfilter.Tri {
+	if s.Inode == 0 {
+		return ssfilter.Unknown
+	}
+	for _, uid := range users {
+		if uid == s.UID {
+			return ssfilter.True
+		}
+	}
+	return ssfilter.False
+}
+
+// AtPresent evaluates the part of a match that the program or its peer can change
+// while the socket stays in its state.
+func AtPresent(m *rules.Match, s *sock.Socket) ssfilter.Tri {
+	ok := m.Unread == nil || m.Unread.Holds(uint64(s.RQueue))
+	ok = ok && (m.InBacklog == nil || *m.InBacklog == s.InBacklog())
+	ok = ok && (m.IdleFor == 0 || !s.InUse()) && (m.StalledFor == 0 || s.InUse())
+	if len(m.Verdicts) > 0 {
+		among := false
+		for _, v := range m.Verdicts {
+			among = among || v == Verdict(s)
+		}
+		ok = ok && among
+	}
+	return ssfilter.TriOf(ok)
+}
+
+// Any reports whether any of the matches holds, time bounds aside.
+func Any(matches []rules.Match, s *sock.Socket) ssfilter.Tri {
+	holds := ssfilter.False
+	for i := range matches {
+		holds = max(holds, min(Lasts(&matches[i], s), AtPresent(&matches[i], s)))
+	}
+	return holds
+}
+
+// DueAt returns the instant at which the time bounds of a match are met: counted from
+// the later of entry and progress (base), and from when something was queued. It
+// is Never where they cannot be met before something is queued, or acknowledged:
+// that will begin the count anew.
+func DueAt(m *rules.Match, base, queued sock.Instant) sock.Instant {
+	switch {
+	case m.StalledFor > 0 && queued == sock.Never, m.IdleFor > 0 && queued != sock.Never:
+		return sock.Never
+	case m.StalledFor > 0:
+		return max(base.Add(m.InStateFor), max(base, queued).Add(m.StalledFor))
+	default:
+		return base.Add(max(m.InStateFor, m.IdleFor))
+	}
+}
+
+// Verdict says why a socket is in CLOSE_WAIT; it is empty in other states.
+func Verdict(s *sock.Socket) rules.Verdict {
+	switch {
+	case s.State != ssfilter.CloseWait:
+		return ""
+	case s.InBacklog():
+		return rules.InBacklog
+	case s.InUse():
+		return rules.StillSending
+	case s.RQueue == 0:
+		return rules.EOFReadNotClosed
+	case s.RQueue == 1: // the FIN alone: tcp_diag_get_info() counts it as one byte
+		return rules.EOFUnread
+	default:
+		return rules.UnreadData
+	}
+}

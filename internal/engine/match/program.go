@@ -1,0 +1,262 @@
+// Package match decides whether a rule means a socket: certainly, perhaps or not,
+// and when that falls due; and which sockets are never touched. It knows of rules
+// and single sockets, and of nothing that was done before.
+package match
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Program is a rules.Set made ready for matching. It is immutable: the thread
+// that scans and the goroutine that decides share it.
+type Program struct {
+	Settings rules.Settings
+	Protect  []rules.Match
+	Rules    []Rule
+	*index
+	MeasurePorts    []*Rule                     // that measure port usage
+	Queries         [1 << NumClasses]sock.Query // that answer all enabled rules of the classes
+	ShareQuery      bool                        // the question for both classes has no more of the many told
+	Intervals       [NumClasses]time.Duration   // wanted between two scans; 0: no rule in the class
+	CounterInterval time.Duration               // wanted between two readings of the counters; 0: no rule needs only those
+}
+
+// Class divides the rules by what a scan for them costs. Established and
+// TIME_WAIT sockets are the many; one scan for both classes costs as much as
+// its more expensive half, so the cheap one is never made to wait for that.
+type Class uint8
+
+const (
+	Cheap Class = iota
+	Expensive
+	NumClasses
+)
+
+const manyStates = 1<<ssfilter.Established | 1<<ssfilter.TimeWait
+
+// Compile makes a Program of a checked set.
+func Compile(set *rules.Set) *Program {
+	p := &Program{Settings: set.Settings, Protect: set.Protect, Rules: make([]Rule, len(set.Rules))}
+	for i, r := range set.Rules {
+		c := Cheap
+		for _, m := range r.Match {
+			if m.States&manyStates != 0 {
+				c = Expensive
+			}
+		}
+		changes := func(m rules.Match) bool { return ssfilter.Volatile(m.Where) }
+		p.Rules[i] = Rule{
+			Rule: r, Position: i, Class: c, ID: sock.RuleSum(r.Name), Volatile: slices.ContainsFunc(r.Match, changes) || slices.ContainsFunc(r.Exclude, changes),
+			Grouped: len(r.When) > 0, CounterOnly: isCounterOnly(&r), Timed: slices.ContainsFunc(r.Match, func(m rules.Match) bool { return IsTimed(&m) }),
+			Destructive: slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive }),
+			Alerts:      slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }),
+		}
+		if !r.Enabled {
+			continue
+		}
+		gap := p.Settings.Interval
+		if gap == 0 {
+			gap = intervalOf(r)
+		}
+		if p.Rules[i].CounterOnly {
+			if p.Settings.Interval == 0 {
+				gap = min(gap, maxCounterInterval)
+			}
+			if p.CounterInterval == 0 || gap < p.CounterInterval {
+				p.CounterInterval = gap
+			}
+			continue
+		}
+		if p.Rules[i].Measures(rules.PortUsage) {
+			p.Rules[i].Class = Expensive
+			c = Expensive
+			p.MeasurePorts = append(p.MeasurePorts, &p.Rules[i])
+		}
+		if p.Intervals[c] == 0 || gap < p.Intervals[c] {
+			p.Intervals[c] = gap
+		}
+	}
+	p.index = newIndex(p.Rules, indexSize)
+	for of := range p.Queries {
+		p.Queries[of] = p.query(ClassSet(of))
+	}
+	// The states are asked for apart from the rest: a rule about few states, and any
+	// socket in them, would have all of the many told.
+	many, both := p.Queries[1<<Expensive].Where, p.Queries[AllClasses].Where
+	p.ShareQuery = many == nil || both != nil && both.String() == many.String()
+	return p
+}
+
+// maxCounterInterval is how often a counter is read at least that a rule needs alone: it
+// costs microseconds.
+const maxCounterInterval = 5 * time.Second
+
+// isCounterOnly reports whether the counter of timewait sockets tells all that the rule
+// asks. It counts minisockets in FIN_WAIT2, too, which are as little of a
+// program's doing.
+func isCounterOnly(r *rules.Rule) bool {
+	for _, m := range r.Match {
+		if m.States != 1<<ssfilter.TimeWait || m.Where != nil || len(m.Users)+len(m.Verdicts) > 0 || IsTimed(&m) || m.Unread != nil || m.InBacklog != nil {
+			return false
+		}
+	}
+	for _, c := range slices.Concat(r.When, r.Until) {
+		if c.Metric != rules.Count {
+			return false
+		}
+	}
+	destroys := slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive })
+	return len(r.When) > 0 && len(r.GroupBy)+len(r.Exclude) == 0 && !destroys
+}
+
+// intervalOf returns how often a rule wants new sockets to be looked for: a sixteenth of
+// its shortest time bound, within 1 s and 30 s.
+func intervalOf(r rules.Rule) time.Duration {
+	shortest := r.For
+	for _, m := range r.Match {
+		b := max(m.InStateFor, m.IdleFor, m.StalledFor)
+		if b > 0 && (shortest == 0 || b < shortest) {
+			shortest = b
+		}
+	}
+	if shortest == 0 {
+		return defaultInterval
+	}
+	return min(max(shortest/16, time.Second), 30*time.Second)
+}
+
+// maxFullMatches is how many matches a query says in full. They are tried one after
+// the other on each socket, by the kernel and by who reads its answer: of more
+// than that only the ports are asked for, of which any number is one search.
+const maxFullMatches = 256
+
+// tellsAutobound holds for every socket. A scan that asks for it tells of each whether
+// it is autobound, which no answer says by itself.
+var tellsAutobound = ssfilter.Not(ssfilter.And(ssfilter.Autobound(), ssfilter.Or()))
+
+// query returns the one question that answers all enabled rules of the classes.
+func (p *Program) query(of ClassSet) sock.Query {
+	var q sock.Query
+	var any []ssfilter.Expr
+	asks := func(m rules.Match) bool { return ssfilter.AsksAutobound(m.Where) }
+	tell := slices.ContainsFunc(p.Protect, asks)
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if !r.Scanned() || !of.Has(r.Class) {
+			continue
+		}
+		if r.Measures(rules.PortUsage) {
+			// A port is used up in any of them, and who bound it tells more of it.
+			q.States |= ssfilter.Connected | ssfilter.Of(ssfilter.Listening, ssfilter.BoundInactive)
+			tell = true
+		}
+		for _, m := range r.Match {
+			q.States |= m.States
+			any = append(any, m.Where)
+		}
+		tell = tell || slices.ContainsFunc(r.Match, asks) || slices.ContainsFunc(r.Exclude, asks)
+	}
+	if len(any) > maxFullMatches {
+		for i, where := range any {
+			if side, ranges, ok := portsOf(where); ok {
+				any[i] = ssfilter.Ports(side, ranges...)
+			}
+		}
+	}
+	q.Where = ssfilter.Or(any...)
+	if tell && !ssfilter.AsksAutobound(q.Where) {
+		q.Where = ssfilter.And(q.Where, tellsAutobound)
+	}
+	return q
+}
+
+// Passive reports whether no socket can begin to match a rule of the classes
+// without a segment arriving: all their states are entered by one, and none
+// asks for data queued towards a peer that has fallen silent, or for what the
+// program does or sets.
+func (p *Program) Passive(of ClassSet) bool {
+	const byProgram = 1<<ssfilter.SynSent | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Close | 1<<ssfilter.Listening | 1<<ssfilter.BoundInactive
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if !r.Scanned() || !of.Has(r.Class) {
+			continue
+		}
+		// A condition may come to hold because sockets are gone, which a program can
+		// bring about by itself.
+		fewer := func(c rules.Condition) bool { return c.Op != rules.Greater && c.Op != rules.GreaterEqual }
+		if r.Volatile || r.Measures(rules.PortUsage) || slices.ContainsFunc(r.When, fewer) {
+			return false
+		}
+		for i := range r.Match {
+			if m := &r.Match[i]; m.States&byProgram != 0 || m.StalledFor > 0 || !bare(m) {
+				return false
+			}
+		}
+		// What ceases to be excluded begins to match.
+		for i := range r.Exclude {
+			if !bare(&r.Exclude[i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// MetByNobody reports whether a rule of the classes may be about to fire where
+// there is no socket at all.
+func (p *Program) MetByNobody(of ClassSet) bool {
+	unmet := func(c rules.Condition) bool { return !c.Holds(0) }
+	for i := range p.Rules {
+		if r := &p.Rules[i]; r.Scanned() && of.Has(r.Class) && r.Grouped && len(r.GroupBy) == 0 && !slices.ContainsFunc(r.When, unmet) {
+			return true
+		}
+	}
+	return false
+}
+
+// Unmet reports whether so few timewait sockets leave a condition of every rule
+// of the classes unmet: each is about no other sockets, and wants more of them.
+func (p *Program) Unmet(of ClassSet, timeWaits uint64) bool {
+	wantsMore := func(c rules.Condition) bool {
+		return c.Metric == rules.Count && (c.Op == rules.Greater || c.Op == rules.GreaterEqual) && !c.Holds(float64(timeWaits))
+	}
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if !r.Scanned() || !of.Has(r.Class) {
+			continue
+		}
+		if !r.OnlyTimeWait() || !slices.ContainsFunc(r.When, wantsMore) {
+			return false
+		}
+	}
+	return true
+}
+
+// ClassSet holds bit 1<<c for each class c.
+type ClassSet uint8
+
+func (set ClassSet) Has(c Class) bool { return set&(1<<c) != 0 }
+
+const AllClasses ClassSet = 1<<NumClasses - 1
+
+// WouldKill reports whether a rule would kill the socket once it is due, if it stays as
+// it is; its holders may still spare it.
+func (p *Program) WouldKill(s *sock.Socket) bool {
+	if s.MPTCP || Any(p.Protect, s) != ssfilter.False {
+		return false
+	}
+	for r, m := range p.index.Candidates(s) {
+		if r.Destructive && !r.DryRun && (m.StalledFor > 0 || !s.InUse()) && min(Lasts(m, s), AtPresent(m, s)) == ssfilter.True && Any(r.Exclude, s) == ssfilter.False {
+			return true
+		}
+	}
+	return false
+}
+
+// defaultInterval is how often rules without a time bound look for new sockets.
+const defaultInterval = 15 * time.Second
