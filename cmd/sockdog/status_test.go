@@ -20,7 +20,7 @@ import (
 // telling serves a status, and returns the address.
 func telling(t *testing.T, s *status.Status) string {
 	t.Helper()
-	board := web.NewBoard()
+	board := web.NewStore()
 	board.Show(s)
 	server := httptest.NewServer(web.Handler(board, http.NotFoundHandler(), http.NotFoundHandler()))
 	t.Cleanup(server.Close)

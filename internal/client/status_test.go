@@ -14,7 +14,7 @@ import (
 // telling serves a status, and returns the address.
 func telling(t *testing.T, s *status.Status) string {
 	t.Helper()
-	board := web.NewBoard()
+	board := web.NewStore()
 	if s != nil {
 		board.Show(s)
 	}
@@ -74,7 +74,7 @@ func TestStatusErrors(t *testing.T) {
 		{"nothing said", speaking(t, ""), "is no sockdog"},
 		{"a name of somebody else", listening(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			r.Host = "shop.example.com"
-			web.Handler(web.NewBoard(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(w, r)
+			web.Handler(web.NewStore(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(w, r)
 		})), "use its address"},
 		{"no such host", "sockdog.invalid:1", "--address takes what --listen of the daemon says"},
 	} {

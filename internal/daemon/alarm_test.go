@@ -30,7 +30,7 @@ import (
 // show has the watchdog publish how things stand, and returns what was published
 // last.
 func (w *world) show() func() *status.Status {
-	board := web.NewBoard()
+	board := web.NewStore()
 	w.options.Board, w.options.Host = board, "shop"
 	return board.Current
 }
@@ -456,7 +456,7 @@ func TestCensus(t *testing.T) {
 	if diff := cmp.Diff(want, current().Sockets); diff != "" {
 		t.Errorf("sockets by state (-want +got):\n%s", diff)
 	}
-	if h := current().History; h == nil || h.Sockets["close-wait"][len(h.Sockets["close-wait"])-1] != 3 {
+	if h := current().History; h == nil || h.Sockets["close-wait"][len(h.Sockets["close-wait"])-1] == nil || *h.Sockets["close-wait"][len(h.Sockets["close-wait"])-1] != 3 {
 		t.Errorf("the history is %+v", h)
 	}
 }

@@ -23,7 +23,7 @@ func (c *Config) serve(ctx context.Context, h *host.Host, o *daemon.Options) (wa
 		o.Log.Warn("nobody listens: there is no page and there are no metrics; --listen names another address, or off", "error", err.Error())
 		return func() {}
 	}
-	board := web.NewBoard()
+	board := web.NewStore()
 	o.Board = board
 	name, _, _ := net.SplitHostPort(c.Listen) // it was checked
 	o.Page = page(l.Addr(), o.Host)

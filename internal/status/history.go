@@ -1,9 +1,7 @@
 package status
 
 import (
-	"encoding/json"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -20,70 +18,39 @@ type History struct {
 	Sockets     map[string]Series `json:"sockets"` // by state; all of one length
 }
 
-// Series is numbers of sockets, oldest first.
-type Series []int64
+// Series is numbers of sockets, oldest first; nil where no scan was made: that is not
+// zero, and null in JSON.
+type Series []*int64
 
-// Gap stands in a Series where no reading was made. It is null in JSON: that is
-// not zero.
-const Gap = -1
-
-// MarshalJSON writes an array of numbers and nulls.
-func (s Series) MarshalJSON() ([]byte, error) {
-	text := make([]byte, 0, 8*len(s)+2)
-	text = append(text, '[')
-	for i, n := range s {
-		if i > 0 {
-			text = append(text, ',')
-		}
-		if n == Gap {
-			text = append(text, "null"...)
-		} else {
-			text = strconv.AppendInt(text, n, 10)
-		}
-	}
-	return append(text, ']'), nil
-}
-
-// UnmarshalJSON reads an array of numbers and nulls.
-func (s *Series) UnmarshalJSON(text []byte) error {
-	var numbers []*int64
-	if err := json.Unmarshal(text, &numbers); err != nil {
-		return err
-	}
-	*s = make(Series, len(numbers))
-	for i, n := range numbers {
-		(*s)[i] = Gap
-		if n != nil {
-			(*s)[i] = *n
-		}
-	}
-	return nil
-}
+// gap is what a ring holds where no scan was made.
+const gap = -1
 
 // Recorder keeps the history, in a ring for each state. The zero value is empty.
 type Recorder struct {
-	end   time.Time // when the last step began; zero: nothing was read
+	end   time.Time // when the last step began; zero: there was no scan
 	last  int       // the place of that step in each ring
 	steps int       // that there were: at most historyPoints
 	rings map[string]*[historyPoints]int64
 }
 
-// Record takes in a reading made at an instant. The last one in a step is its
-// point.
+// Record takes in the result of a scan. The last one in a step is its point.
 func (r *Recorder) Record(at time.Time, sockets Sockets) {
 	r.advance(at)
 	for state, n := range sockets {
 		ring := r.rings[state]
 		if ring == nil {
-			ring = gaps()
+			ring = new([historyPoints]int64)
+			for i := range ring {
+				ring[i] = gap
+			}
 			r.rings[state] = ring
 		}
 		ring[r.last] = int64(n)
 	}
 }
 
-// advance begins a new step where the time has come for one, with gaps for every
-// step that was left out.
+// advance begins a new step if the time has come for one, with gaps for the steps
+// that were left out.
 func (r *Recorder) advance(at time.Time) {
 	if r.end.IsZero() {
 		r.end, r.rings, r.steps = at, make(map[string]*[historyPoints]int64), 1
@@ -98,21 +65,13 @@ func (r *Recorder) advance(at time.Time) {
 	for range min(steps, int64(historyPoints)) {
 		r.last = (r.last + 1) % historyPoints
 		for _, ring := range r.rings {
-			ring[r.last] = Gap
+			ring[r.last] = gap
 		}
 	}
 }
 
-func gaps() *[historyPoints]int64 {
-	var ring [historyPoints]int64
-	for i := range ring {
-		ring[i] = Gap
-	}
-	return &ring
-}
-
-// History is the hour that ends at an instant, or what there is of it since the first
-// reading, as a value of its own; nil where nothing was read.
+// History returns the hour that ends at an instant, or what there is of it since the
+// first scan, as a value of its own; nil if there was no scan.
 func (r *Recorder) History(at time.Time) *History {
 	if r.end.IsZero() {
 		return nil
@@ -121,7 +80,14 @@ func (r *Recorder) History(at time.Time) *History {
 	// Of the wall clock, only what it says now counts: it may have been set.
 	h := History{End: at.Add(-at.Sub(r.end)), StepSeconds: historyStep.Seconds(), Sockets: make(map[string]Series, len(r.rings))}
 	for state, ring := range r.rings {
-		h.Sockets[state] = slices.Concat(ring[r.last+1:], ring[:r.last+1])[historyPoints-r.steps:]
+		points := slices.Concat(ring[r.last+1:], ring[:r.last+1])[historyPoints-r.steps:]
+		series := make(Series, len(points))
+		for i := range points {
+			if points[i] != gap {
+				series[i] = &points[i]
+			}
+		}
+		h.Sockets[state] = series
 	}
 	return &h
 }

@@ -10,6 +10,16 @@ import (
 	"pgregory.net/rapid"
 )
 
+func series(points ...int64) Series {
+	s := make(Series, len(points))
+	for i := range points {
+		if points[i] != gap {
+			s[i] = &points[i]
+		}
+	}
+	return s
+}
+
 var t0 = time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 
 func TestHistory(t *testing.T) {
@@ -26,14 +36,14 @@ func TestHistory(t *testing.T) {
 		want     Series // close-wait's, from the first reading on
 		end      int
 	}{
-		{"one reading", []reading{one(0, 7)}, 0, Series{7}, 0},
-		{"zero is no gap", []reading{one(0, 0)}, 1, Series{0}, 0},
-		{"the last reading of a step counts", []reading{one(0, 7), one(14, 8)}, 14, Series{8}, 0},
-		{"each step has a point", []reading{one(0, 7), one(15, 8), one(30, 9)}, 30, Series{7, 8, 9}, 30},
-		{"a step without a reading", []reading{one(0, 7), one(30, 9)}, 30, Series{7, Gap, 9}, 30},
-		{"no reading for a while", []reading{one(0, 7)}, 50, Series{7, Gap, Gap, Gap}, 45},
-		{"another state was read", []reading{one(0, 7), {15, Sockets{"time-wait": 1}}}, 15, Series{7, Gap}, 15},
-		{"a clock that was set back", []reading{one(60, 7), one(0, 8)}, 0, Series{8}, 60},
+		{"one reading", []reading{one(0, 7)}, 0, series(7), 0},
+		{"zero is no gap", []reading{one(0, 0)}, 1, series(0), 0},
+		{"the last reading of a step counts", []reading{one(0, 7), one(14, 8)}, 14, series(8), 0},
+		{"each step has a point", []reading{one(0, 7), one(15, 8), one(30, 9)}, 30, series(7, 8, 9), 30},
+		{"a step without a reading", []reading{one(0, 7), one(30, 9)}, 30, series(7, gap, 9), 30},
+		{"no reading for a while", []reading{one(0, 7)}, 50, series(7, gap, gap, gap), 45},
+		{"another state was read", []reading{one(0, 7), {15, Sockets{"time-wait": 1}}}, 15, series(7, gap), 15},
+		{"a clock that was set back", []reading{one(60, 7), one(0, 8)}, 0, series(8), 60},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var r Recorder
@@ -87,8 +97,8 @@ func TestHistoryAsPlainList(t *testing.T) {
 		want := make(Series, min(step+1, historyPoints))
 		for i := range want {
 			n, ok := all[step-(len(want)-1-i)]
-			if want[i] = n; !ok {
-				want[i] = Gap
+			if ok {
+				want[i] = &n
 			}
 		}
 		if diff := cmp.Diff(want, r.History(at).Sockets["close-wait"]); diff != "" {
@@ -98,7 +108,7 @@ func TestHistoryAsPlainList(t *testing.T) {
 }
 
 func TestSeriesJSON(t *testing.T) {
-	for text, s := range map[string]Series{`[]`: {}, `[0,null,20000]`: {0, Gap, 20000}, `[null]`: {Gap}} {
+	for text, s := range map[string]Series{`[]`: series(), `[0,null,20000]`: series(0, gap, 20000), `[null]`: series(gap)} {
 		got, err := json.Marshal(s)
 		if err != nil || string(got) != text {
 			t.Errorf("%s, %v, want %s", got, err, text)

@@ -1,6 +1,6 @@
-// Package status is the vocabulary of what the daemon tells of itself: one value,
-// made by its loop and never changed after, which the metrics, the page and the
-// command status all read. It measures nothing, and decides nothing.
+// Package status is the vocabulary in which the daemon reports on itself: one value that
+// its loop makes, and that the metrics, the page and the command status read. It
+// measures nothing and decides nothing.
 package status
 
 import (
@@ -21,8 +21,7 @@ type Status struct {
 	Version string `json:"version"`
 	Host    string `json:"host"`
 	Netns   string `json:"netns,omitempty"`
-	// Time is when the loop made this value. One that is old means that the loop
-	// does not turn.
+	// Time is when the loop made this value. If it is old, the loop hangs.
 	Time    time.Time `json:"time"`
 	Started time.Time `json:"started"`
 	Ready   bool      `json:"ready"` // rules are in force, and one scan is done
@@ -41,23 +40,23 @@ type Status struct {
 	ActionPossible map[string]bool  `json:"action_possible"`
 	Lateness       Histogram        `json:"lateness_seconds"` // of actions, after the instant they fell due
 	Scans          Scans            `json:"scans"`
-	// WriteStalledSeconds is for how long a write to the state directory has been under
-	// way, beyond a second; else 0.
+	// WriteStalledSeconds is how long a write to the state directory has been under way,
+	// beyond a second; else 0.
 	WriteStalledSeconds float64    `json:"write_stalled_seconds"`
 	Receivers           []Receiver `json:"receivers"`
 }
 
-// NowFor is for how long after it was counted a number of sockets is that of now,
-// for those who read it.
+// NowFor is how long after it was counted a number of sockets passes for the present
+// one.
 const NowFor = 10 * time.Second
 
-// What a Status holds at most of the things that have no bound of their own.
+// Bounds of what a Status holds.
 const (
 	MostActions = 50
 	MostGroups  = 20 // of one rule
 )
 
-// MarshalJSON writes what has nothing in it as such, and not as null.
+// MarshalJSON writes empty lists and maps as such, and not as null.
 func (s *Status) MarshalJSON() ([]byte, error) {
 	type plain Status
 	p := plain(*s)
@@ -128,7 +127,7 @@ type Rule struct {
 	HeldBack map[string]uint64 `json:"held_back"` // by one of HeldReasons; an absent one is 0
 }
 
-// Group is how near a group of sockets is to what its rule waits for.
+// Group is a group of sockets, and how near it is to the thresholds of its rule.
 type Group struct {
 	Labels     map[string]string `json:"labels"` // by group_by; empty: the rule has one group
 	Phase      Phase             `json:"phase"`
@@ -173,13 +172,13 @@ type Condition struct {
 // nearFrom is how near to all its thresholds a quiet group must be to be shown.
 const nearFrom = 0.5
 
-// Shown reports whether a group is worth a line: it is pending or firing, or near it.
+// Shown reports whether a group is worth a line: it is pending, firing, or near that.
 func (g *Group) Shown() bool {
 	far := func(c Condition) bool { return c.Near < nearFrom }
 	return g.Phase != Quiet || !slices.ContainsFunc(g.Conditions, far)
 }
 
-// Verdict is how things stand in a few words.
+// Verdict sums the status up in a few words.
 func (s *Status) Verdict() string {
 	firing := 0
 	for i := range s.Rules {
@@ -202,8 +201,8 @@ func (s *Status) Verdict() string {
 	return words
 }
 
-// Tally is how many actions had which result; an absent one is 0. An alert is done
-// once it is raised: what its receivers make of it, Receiver counts.
+// Tally counts actions by result; an absent one is 0. An alert is done once it is
+// raised: Receiver counts what became of it.
 type Tally map[journal.Result]uint64
 
 // Results are what may become of an action.
@@ -211,9 +210,9 @@ var Results = []journal.Result{
 	journal.Done, journal.Gone, journal.Changed, journal.Held, journal.Would, journal.Failed, journal.Unconfirmed, journal.Interrupted,
 }
 
-// HeldReasons are the keys of Rule.HeldBack. What a limit holds back waits, and is
-// in the tally of its action as held too; what is spared for another reason waits
-// until that is gone, if it ever is, and is counted once a connection.
+// HeldReasons are the keys of Rule.HeldBack. What a limit holds back waits, and counts
+// as held in the tally of its action, too; what is skipped for another reason is counted
+// once a connection.
 var HeldReasons = []string{
 	"limit", "limit_of_all_rules",
 	"protected", "in_use", "in_accept_queue", "held_by_kernel", "mptcp_subflow", "not_connected", "orphan", "own", "holder_spins",
@@ -222,14 +221,14 @@ var HeldReasons = []string{
 // OfLimit reports whether one of HeldReasons is a limit.
 func OfLimit(reason string) bool { return strings.HasPrefix(reason, "limit") }
 
-// Scans are the readings of the socket table.
+// Scans sums up the scans of the socket table.
 type Scans struct {
 	OK              uint64    `json:"ok"`
 	Failed          uint64    `json:"failed"`
 	Duration        Histogram `json:"duration_seconds"`
 	IntervalSeconds float64   `json:"interval_seconds"` // between scans; 0: none are wanted
 	WantedSeconds   float64   `json:"wanted_seconds"`   // what it would be, had scans no cost
-	StalledSeconds  float64   `json:"stalled_seconds"`  // for how long the one under way has been, beyond a second; else 0
+	StalledSeconds  float64   `json:"stalled_seconds"`  // how long the present one has been under way, beyond a second; else 0
 }
 
 // Receiver is what became of the alerts to one receiver.
@@ -259,8 +258,7 @@ func stateNames(states ...ssfilter.State) []string {
 	return names
 }
 
-// Problem is something that keeps sockdog from its work, and that somebody should
-// cure.
+// Problem is something that keeps sockdog from its work and has a cure.
 type Problem struct {
 	Kind  string    `json:"kind"` // one word, the same each time
 	Text  string    `json:"text"` // in lines
@@ -268,39 +266,28 @@ type Problem struct {
 	Since time.Time `json:"since"`
 }
 
-// Problems are those that stand, oldest first.
+// Problems are those of now, oldest first.
 type Problems []Problem
 
-// With is the problems with p among them. What it says replaces what the one of
-// its kind said, but not since when.
+// With returns the problems with p in the place of the one of its kind, whose Since it
+// keeps, or at the end.
 func (all Problems) With(p Problem) Problems {
-	list := make(Problems, 0, len(all)+1)
-	added := false
-	for _, q := range all {
-		if q.Kind == p.Kind {
-			p.Since, added = q.Since, true
-			q = p
-		}
-		list = append(list, q)
+	list := slices.Clone(all)
+	i := slices.IndexFunc(list, func(q Problem) bool { return q.Kind == p.Kind })
+	if i < 0 {
+		return append(list, p)
 	}
-	if !added {
-		list = append(list, p)
-	}
+	p.Since = list[i].Since
+	list[i] = p
 	return list
 }
 
-// Without is the problems but that of a kind.
+// Without returns the problems but the one of a kind.
 func (all Problems) Without(kind string) Problems {
-	list := make(Problems, 0, len(all))
-	for _, p := range all {
-		if p.Kind != kind {
-			list = append(list, p)
-		}
-	}
-	return list
+	return slices.DeleteFunc(slices.Clone(all), func(p Problem) bool { return p.Kind == kind })
 }
 
-// String is the labels as one reads them: "dport=5432 dst=10.0.0.7".
+// String returns the labels in one line: "dport=5432 dst=10.0.0.7".
 func (g *Group) String() string {
 	if len(g.Labels) == 0 {
 		return "all sockets"

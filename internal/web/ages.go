@@ -13,11 +13,11 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// AgesPath is where a daemon tells what it has observed of the ages of sockets.
+// AgesPath is where a daemon serves what it has observed of the ages of sockets.
 const AgesPath = "/api/v1/ages"
 
-// Origin is what the instants of ages mean something in: one boot of the host, and
-// one network namespace in it.
+// Origin is where the instants of ages are valid: one boot of the host, and one network
+// namespace in it.
 type Origin struct {
 	BootID      string `json:"boot_id"`
 	Netns       string `json:"netns"`                  // its inode
@@ -29,45 +29,44 @@ type AgesHead struct {
 	Version string `json:"version"`
 	Origin
 	ClockNS sock.Instant `json:"clock_ns"` // of the answer
-	LeftOut int          `json:"left_out"` // sockets of which more is known, beside those that are told
+	LeftOut int          `json:"left_out"` // sockets that are known and not in the answer
 }
 
-// Ages is where the daemon shows what it has observed of the ages of sockets. It is
-// made when somebody asks, and kept for as long as the daemon says.
+// Ages serves what the daemon has observed of the ages of sockets. That is collected
+// when a reader asks, and kept for as long as the daemon says.
 type Ages struct {
 	head  AgesHead
 	now   func() sock.Instant
-	asked chan struct{}
 	seats chan struct{}
 
-	mu    sync.Mutex
-	last  *ages         // nil: there is none that lasts
-	shown chan struct{} // closed with the next; nil: nobody waits for it
+	mu     sync.Mutex
+	demand demand
+	last   *ages // nil: there is none that lasts
 }
 
-// ages is what is told for a while.
+// ages is what is served for a while.
 type ages struct {
 	memories []sock.Memory
 	left     int
-	told     int
+	served   int
 }
 
-// What is told costs some milliseconds and, while it is told, some megabytes where
-// there are tens of thousands of sockets: both are bounded for all who ask.
+// An answer costs some milliseconds and, until it is sent, some megabytes where there
+// are tens of thousands of sockets: both are bounded for all readers.
 const (
-	mostTold  = 8 // times, of one that is shown
-	mostSeats = 3 // answers under way
+	mostServed = 8 // answers from one collection
+	mostSeats  = 3 // answers under way
 )
 
-// NewAges makes an Ages with nothing to show.
+// NewAges makes an Ages with nothing to serve.
 func NewAges(version string, origin Origin, now func() sock.Instant) *Ages {
 	return &Ages{
 		head: AgesHead{Version: version, Origin: origin}, now: now,
-		asked: make(chan struct{}, 1), seats: make(chan struct{}, mostSeats),
+		demand: newDemand(), seats: make(chan struct{}, mostSeats),
 	}
 }
 
-// Show puts up what is known, which is not changed after. It does not wait.
+// Show stores what is known, which must not change after. It does not wait.
 func (a *Ages) Show(memories []sock.Memory, left int, lasts time.Duration) {
 	shown := &ages{memories: memories, left: left}
 	a.mu.Lock()
@@ -80,56 +79,33 @@ func (a *Ages) Show(memories []sock.Memory, left int, lasts time.Duration) {
 			a.last = nil
 		}
 	})
-	if a.shown != nil {
-		close(a.shown)
-		a.shown = nil
-	}
+	a.demand.fulfil()
 }
 
-// Asked is ready when somebody asks, and nothing lasts that was shown.
-func (a *Ages) Asked() <-chan struct{} { return a.asked }
+// Asked is ready when a reader asks and nothing lasts that was shown.
+func (a *Ages) Asked() <-chan struct{} { return a.demand.asked }
 
-// take returns what is to be told to one who asks, or why nothing is.
+// take returns what to serve a reader, or why there is nothing.
 func (a *Ages) take() (*ages, string) {
-	if shown := a.wanted(); shown != nil {
-		wait := time.NewTimer(waitFor)
-		defer wait.Stop()
-		select {
-		case <-shown:
-		case <-wait.C:
-		}
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.last == nil {
+		shown := a.demand.make()
+		a.mu.Unlock()
+		await(shown)
+		a.mu.Lock()
+	}
 	switch {
 	case a.last == nil:
 		return nil, "the watch loop did not answer in time"
-	case a.last.told >= mostTold:
-		return nil, "too many ask: again in a second"
+	case a.last.served >= mostServed:
+		return nil, "too many requests; try again in a second"
 	}
-	a.last.told++
+	a.last.served++
 	return a.last, ""
 }
 
-// wanted asks for something to tell, and returns what is closed when it is there;
-// nil: there is something.
-func (a *Ages) wanted() <-chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.last != nil {
-		return nil
-	}
-	if a.shown == nil {
-		a.shown = make(chan struct{})
-	}
-	select {
-	case a.asked <- struct{}{}:
-	default: // somebody else has asked
-	}
-	return a.shown
-}
-
-// ServeHTTP tells what is known.
+// ServeHTTP serves what is known.
 func (a *Ages) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	busy := func(why string) {
 		w.Header().Set("Retry-After", "1")
@@ -139,7 +115,7 @@ func (a *Ages) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	case a.seats <- struct{}{}:
 		defer func() { <-a.seats }()
 	default:
-		busy("too many ask: again in a second")
+		busy("too many requests; try again in a second")
 		return
 	}
 	known, why := a.take()
@@ -155,7 +131,22 @@ func (a *Ages) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// writeAges writes one object, and holds but a little of it in memory.
+// age is a socket in an answer.
+type age struct {
+	Cookie   uint64       `json:"cookie"`
+	ID       uint64       `json:"id,string"` // a reader with floating-point numbers would round it
+	State    string       `json:"state"`
+	Entered  sock.Instant `json:"entered_ns"`
+	Quiet    sock.Instant `json:"quiet_ns"`
+	Queued   sock.Instant `json:"queued_ns"`
+	Acked    uint64       `json:"bytes_acked"`
+	Received uint64       `json:"bytes_received"`
+	SegsIn   uint32       `json:"segs_in"`
+	Backlog  bool         `json:"in_backlog,omitempty"`
+	Accepted bool         `json:"accepted,omitempty"`
+}
+
+// writeAges writes one object, and holds little of it in memory.
 func writeAges(out io.Writer, head *AgesHead, memories []sock.Memory) error {
 	text, err := json.Marshal(head)
 	if err != nil {
@@ -164,56 +155,29 @@ func writeAges(out io.Writer, head *AgesHead, memories []sock.Memory) error {
 	w := bufio.NewWriterSize(out, 32<<10)
 	w.Write(text[:len(text)-1])
 	w.WriteString(`,"sockets":[`)
+	sockets := json.NewEncoder(w)
 	for i := range memories {
 		if i > 0 {
 			w.WriteByte(',')
 		}
-		w.WriteByte('\n')
-		w.Write(appendAge(w.AvailableBuffer(), &memories[i]))
+		m := &memories[i]
+		err := sockets.Encode(&age{
+			m.Cookie, m.ID, m.State.String(), m.Entered, m.Quiet, m.Queued, m.Acked, m.Received, m.SegsIn, m.Backlog, m.Accepted,
+		})
+		if err != nil {
+			return err
+		}
 	}
 	w.WriteString("\n]}\n")
 	return w.Flush()
 }
 
-func appendAge(b []byte, m *sock.Memory) []byte {
-	number := func(key string, n uint64) { b = strconv.AppendUint(append(b, key...), n, 10) }
-	number(`{"cookie":`, m.Cookie)
-	number(`,"id":"`, m.ID) // in a string: who reads it as a floating-point number would round it
-	b = append(append(append(b, `","state":"`...), m.State.String()...), '"')
-	instant := func(key string, i sock.Instant) { b = strconv.AppendInt(append(b, key...), int64(i), 10) }
-	instant(`,"entered_ns":`, m.Entered)
-	instant(`,"quiet_ns":`, m.Quiet)
-	instant(`,"queued_ns":`, m.Queued)
-	number(`,"bytes_acked":`, m.Acked)
-	number(`,"bytes_received":`, m.Received)
-	number(`,"segs_in":`, uint64(m.SegsIn))
-	if m.Backlog {
-		b = append(b, `,"in_backlog":true`...)
-	}
-	if m.Accepted {
-		b = append(b, `,"accepted":true`...)
-	}
-	return append(b, '}')
-}
-
-// ReadAges reads an answer. A socket of which it does not say what belongs to it is
-// left out, as is one whose state is none: another version may have written it.
+// ReadAges reads an answer. It leaves out a socket whose instants are missing or
+// before the boot, or whose state is unknown: another version may have written it.
 func ReadAges(text []byte) (AgesHead, []sock.Memory, error) {
 	var answer struct {
 		AgesHead
-		Sockets []struct {
-			Cookie   uint64       `json:"cookie"`
-			ID       uint64       `json:"id,string"`
-			State    string       `json:"state"`
-			Entered  sock.Instant `json:"entered_ns"`
-			Quiet    sock.Instant `json:"quiet_ns"`
-			Queued   sock.Instant `json:"queued_ns"`
-			Acked    uint64       `json:"bytes_acked"`
-			Received uint64       `json:"bytes_received"`
-			SegsIn   uint32       `json:"segs_in"`
-			Backlog  bool         `json:"in_backlog"`
-			Accepted bool         `json:"accepted"`
-		} `json:"sockets"`
+		Sockets []age `json:"sockets"`
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return AgesHead{}, nil, err

@@ -102,9 +102,9 @@ func TestAges(t *testing.T) {
 		}
 		<-a.Asked()
 		a.Show(observed, 3, time.Second)
-		for i := range mostTold + 1 {
+		for i := range mostServed + 1 {
 			code, text := get()
-			if want := i < mostTold; (code == http.StatusOK) != want || want && !strings.HasPrefix(text, `{"version":"v1","boot_id":"b","netns":"","clock_ns":11,"left_out":3,"sockets":[`) {
+			if want := i < mostServed; (code == http.StatusOK) != want || want && !strings.HasPrefix(text, `{"version":"v1","boot_id":"b","netns":"","clock_ns":11,"left_out":3,"sockets":[`) {
 				t.Errorf("answer %d: %d %s", i, code, text)
 			}
 		}

@@ -133,8 +133,8 @@ func attack(address string, clients int) {
 // A probe is answered within a second, whoever else is there.
 func TestHostile(t *testing.T) {
 	const span, within = 5 * time.Second, time.Second
-	board := looped(t)
-	address, stop := serve(t, Handler(board, metrics.Handler(board.Current), noAges))
+	store := looped(t)
+	address, stop := serve(t, Handler(store, metrics.Handler(store.Current), noAges))
 	// What they are to take away is places: the CPU is not for sockdog to share out.
 	self, err := os.Executable()
 	if err != nil {

@@ -195,13 +195,13 @@ func TestPageDirection(t *testing.T) {
 
 // A page that outlives its daemon becomes that of the next one.
 func TestPageOfNextVersion(t *testing.T) {
-	board := showing(statustest.Lively(time.Now()))
-	b := open(t, Handler(board, http.NotFoundHandler(), noAges))
+	store := showing(statustest.Lively(time.Now()))
+	b := open(t, Handler(store, http.NotFoundHandler(), noAges))
 	b.Await(`document.querySelector("#about").textContent.includes("v0.4.0")`)
 	b.Eval(`document.body.dataset.page = "first"`)
 	next := statustest.Lively(time.Now())
 	next.Version = "v0.5.0"
-	board.Show(next)
+	store.Show(next)
 	b.Await(`document.body.dataset.page != "first" && document.querySelector("#about")?.textContent.includes("v0.5.0") == true`)
 }
 
@@ -216,8 +216,8 @@ func TestPageOnPhone(t *testing.T) {
 		s.Rules = append(resting, s.Rules...)
 		return s
 	}
-	board := showing(lively())
-	b := open(t, Handler(board, http.NotFoundHandler(), noAges))
+	store := showing(lively())
+	b := open(t, Handler(store, http.NotFoundHandler(), noAges))
 	b.Call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true}, nil)
 	b.Call("Emulation.setTouchEmulationEnabled", map[string]any{"enabled": true}, nil)
 	const (
@@ -235,7 +235,7 @@ func TestPageOnPhone(t *testing.T) {
 	b.Eval(folded + `.querySelector("summary").click()`)
 	next := lively()
 	next.Rules[0].Sockets = 1
-	board.Show(next)
+	store.Show(next)
 	b.Await(folded + `.querySelector("summary").textContent == "30 rules that hold nothing" && ` + folded + `.open`)
 
 	b.Eval(plot + `.scrollIntoView({block: "center"})`)
@@ -273,8 +273,8 @@ func TestPageOfNothing(t *testing.T) {
 
 // The page keeps up with the daemon, and what one did to it stays.
 func TestPageInUse(t *testing.T) {
-	board := showing(statustest.Lively(time.Now()))
-	b := open(t, Handler(board, http.NotFoundHandler(), noAges))
+	store := showing(statustest.Lively(time.Now()))
+	b := open(t, Handler(store, http.NotFoundHandler(), noAges))
 	const (
 		plot   = `document.querySelector("figure[data-state=last-ack]")`
 		button = `document.querySelector("button[data-state=last-ack]")`
@@ -292,7 +292,7 @@ func TestPageInUse(t *testing.T) {
 
 	next := statustest.Lively(time.Now())
 	next.Rules[0].Mode, next.Rules[0].Sockets, next.Problems = status.Stopped, 1234, nil
-	board.Show(next)
+	store.Show(next)
 	b.Await(pool + `.querySelector(".badge").textContent == "stopped" && ` + pool + `.querySelector("dd").textContent == "1,234"`)
 	b.Await(`document.querySelector("#verdict .waiting").textContent == "no problems · 1 firing" && document.querySelector(".problem") == null`)
 	b.Await(`document.title == "no problems · 1 firing · shop-7f9c · sockdog"`)

@@ -20,8 +20,8 @@ func pace() (scrapes int, apart time.Duration) {
 
 func TestPrometheus(t *testing.T) {
 	scrapes, apart := pace()
-	board := looped(t)
-	target, stop := serve(t, Handler(board, metrics.Handler(board.Current), noAges))
+	store := looped(t)
+	target, stop := serve(t, Handler(store, metrics.Handler(store.Current), noAges))
 	t.Cleanup(func() { stop() }) // after Prometheus
 	prometheus := metricstest.StartPrometheus(t, target, apart)
 	prometheus.Await(t, `count_over_time(up[10m])`, float64(scrapes), time.Duration(scrapes)*apart+time.Minute)

@@ -23,16 +23,16 @@ var files embed.FS
 // Server is who answers, in the header of that name.
 const Server = "sockdog"
 
-// Handler serves what stands on the board, metrics, and ages. It answers to every
+// Handler serves what stands in the store, metrics, and ages. It answers to every
 // address, to localhost and to these names: what else stands in a Host header may be a
 // trick of DNS to read this from a page of somebody else's.
-func Handler(board *Board, metrics, ages http.Handler, names ...string) http.Handler {
+func Handler(store *Store, metrics, ages http.Handler, names ...string) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", &shared{current: board.Current, next: metrics})
-	mux.Handle("GET /api/v1/status", &shared{current: board.Current, next: statusOf(board)})
+	mux.Handle("GET /metrics", &shared{current: store.Current, next: metrics})
+	mux.Handle("GET /api/v1/status", &shared{current: store.Current, next: statusOf(store)})
 	// A probe has little time, and waits for nothing.
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(board.last.Load(), time.Now())) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(board.last.Load())) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(store.last.Load(), time.Now())) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(store.last.Load())) })
 	mux.Handle("GET "+AgesPath, ages)
 	mux.Handle("GET /{$}", file("page.html", "text/html"))
 	mux.Handle("GET /page.js", file("page.js", "text/javascript"))
@@ -105,9 +105,9 @@ func judge(w http.ResponseWriter, why string) {
 	fmt.Fprintln(w, "ok")
 }
 
-func statusOf(board *Board) http.Handler {
+func statusOf(store *Store) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s := board.last.Load()
+		s := store.last.Load()
 		if s == nil {
 			http.Error(w, "starting", http.StatusServiceUnavailable)
 			return

@@ -21,35 +21,35 @@ import (
 
 // handler serves one status; nil: none yet.
 func handler(s *status.Status, names ...string) http.Handler {
-	board := showing(s)
-	return Handler(board, metrics.Handler(board.Current), noAges, names...)
+	store := showing(s)
+	return Handler(store, metrics.Handler(store.Current), noAges, names...)
 }
 
-func showing(s *status.Status) *Board {
-	board := NewBoard()
+func showing(s *status.Status) *Store {
+	store := NewStore()
 	if s != nil {
-		board.Show(s)
+		store.Show(s)
 	}
-	return board
+	return store
 }
 
-// looped is a board on which a daemon's loop shows how things stand.
-func looped(t *testing.T) *Board {
-	board := showing(statustest.Lively(time.Now()))
+// looped is a store in which a daemon's loop shows how things stand.
+func looped(t *testing.T) *Store {
+	store := showing(statustest.Lively(time.Now()))
 	go func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
 			select {
-			case <-board.Asked():
+			case <-store.Asked():
 			case <-tick.C:
 			case <-t.Context().Done():
 				return
 			}
-			board.Show(statustest.Lively(time.Now()))
+			store.Show(statustest.Lively(time.Now()))
 		}
 	}()
-	return board
+	return store
 }
 
 var noAges = NewAges("v1", Origin{}, func() sock.Instant { return 0 })

@@ -9,11 +9,11 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-// TestBoard: who looks is shown something fresh, as soon as the loop turns, and
+// TestStore: who looks is shown something fresh, as soon as the loop turns, and
 // what there is where it does not.
-func TestBoard(t *testing.T) {
+func TestStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBoard()
+		b := NewStore()
 		took := func(want *status.Status, at time.Duration) {
 			t.Helper()
 			began := time.Now()
