@@ -32,7 +32,10 @@ const (
 // laterGroupKeys need to know who holds each socket, or watch other namespaces.
 var laterGroupKeys = []string{"process", "pid", "unit", "container", "pod", "netns"}
 
-var groupKeyWords = document.OneOf("group_by", ByDst, ByDport, BySrc, BySport, ByState, ByUser)
+// GroupKeys are all of them.
+var GroupKeys = []GroupKey{ByDst, ByDport, BySrc, BySport, ByState, ByUser}
+
+var groupKeyWords = document.OneOf("group_by", GroupKeys...)
 
 func groupKey(r *document.Reader, n *yaml.Node) GroupKey {
 	if s := document.Target(n); s.Kind == yaml.ScalarNode && slices.Contains(laterGroupKeys, s.Value) {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/cull"
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -27,7 +27,7 @@ func fates() []*cull.Target {
 				ID:    sock.ID{Cookie: 9},
 				Inode: uint32(len(held)),
 			},
-			Age: age, Result: result, Reason: reason, Held: &match.Holders{Processes: held},
+			Age: age, Result: result, Reason: reason, Held: &subject.Holders{Processes: held},
 		}
 	}
 	return []*cull.Target{

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -40,7 +41,7 @@ func Labels(a *engine.Alert, instance string) map[string]string {
 	labels := map[string]string{}
 	maps.Copy(labels, a.Labels)
 	maps.Copy(labels, a.Options.Labels)
-	maps.Copy(labels, engine.ByName(a.Group))
+	maps.Copy(labels, subject.ByName(a.Group))
 	labels["severity"] = a.Options.Severity
 	labels["alertname"], labels["instance"] = a.Rule, instance
 	return labels
@@ -94,7 +95,7 @@ func Annotations(a *engine.Alert, f Facts) (map[string]string, error) {
 
 func event(a *engine.Alert, f Facts) rules.Event {
 	e := rules.Event{
-		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: engine.ByName(a.Group),
+		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: subject.ByName(a.Group),
 		Count: a.Count, Growth: a.Growth, PortUsage: a.PortUsage, BacklogUsage: a.BacklogUsage,
 		Since: f.Since.UTC().Truncate(time.Second), Lasted: f.Until.Sub(f.Since).Round(time.Second), Oldest: a.Oldest.Truncate(time.Second),
 		Holders: f.Holders, Done: done(a), Peak: max(a.Peak, a.Count), Peers: peers(a.Examples),
@@ -247,7 +248,7 @@ func whom(a *engine.Alert) string {
 	if a.Others > 0 {
 		return fmt.Sprintf(" in %d groups without an alert of their own", a.Others)
 	}
-	of := engine.ByName(a.Group)
+	of := subject.ByName(a.Group)
 	text := ""
 	if state, ok := of["state"]; ok {
 		text += " in " + state

@@ -139,7 +139,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/engine/match",
-		may:  []string{"internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
+		may:  []string{"internal/engine/subject", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
 		not:  impure,
 		why:  "whether a rule means a socket hangs on those two, and on nothing that was done before",
 	},
@@ -150,6 +150,12 @@ var table = []pkg{
 		why:  "a window counts instants; what it bounds, and what waits for it, is not its business",
 	},
 	{
+		name: "internal/engine/subject",
+		may:  []string{"internal/sock", "rules", "rules/ssfilter"},
+		not:  impure,
+		why:  "what rules match and group is seen alike by all parts of the engine: it knows none of them",
+	},
+	{
 		name: "internal/engine/spin",
 		may:  []string{"internal/sock"},
 		not:  impure,
@@ -157,9 +163,12 @@ var table = []pkg{
 	},
 	{
 		name: "internal/engine",
-		may:  []string{"internal/engine/limit", "internal/engine/match", "internal/engine/spin", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter"},
-		not:  impure,
-		why:  "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",
+		may: []string{
+			"internal/engine/limit", "internal/engine/match", "internal/engine/spin", "internal/engine/subject", "internal/engine/track", "internal/sock", "rules",
+			"rules/ssfilter",
+		},
+		not: impure,
+		why: "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",
 	},
 	{
 		name: "internal/action",
@@ -215,9 +224,12 @@ var table = []pkg{
 	},
 	{
 		name: "internal/cull",
-		may:  []string{"internal/action", "internal/engine", "internal/engine/match", "internal/engine/track", "internal/sock", "rules", "rules/ssfilter", unix},
-		not:  []string{"log", "log/slog", "net", "os"},
-		why:  "what a person orders is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
+		may: []string{
+			"internal/action", "internal/engine", "internal/engine/match", "internal/engine/subject", "internal/engine/track", "internal/sock", "rules",
+			"rules/ssfilter", unix,
+		},
+		not: []string{"log", "log/slog", "net", "os"},
+		why: "what a person orders is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
 	},
 	{
 		name: "internal/reload",
@@ -237,7 +249,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/alert",
-		may:  []string{"internal/engine", "rules"},
+		may:  []string{"internal/engine", "internal/engine/subject", "rules"},
 		not:  impure,
 		why:  "it puts an alarm into words, purely: what wakes somebody at night is tested without a network",
 	},
@@ -250,8 +262,8 @@ var table = []pkg{
 	{
 		name: "internal/daemon",
 		may: []string{
-			"internal/action", "internal/alert", "internal/counters", "internal/engine", "internal/engine/match", "internal/engine/spin", "internal/holders", "internal/journal", "internal/notify",
-			"internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
+			"internal/action", "internal/alert", "internal/counters", "internal/engine", "internal/engine/match", "internal/engine/spin", "internal/engine/subject",
+			"internal/holders", "internal/journal", "internal/notify", "internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
 		},
 		not: []string{"net", "net/http"},
 		why: "it owns the state and reaches the kernel, the file and the service manager through interfaces it declares itself, so no sockdiag, no reload and no sd_notify",
@@ -299,8 +311,8 @@ var table = []pkg{
 	{
 		name: "internal/plan",
 		may: []string{
-			"internal/counters", "internal/daemon", "internal/engine", "internal/engine/match", "internal/engine/spin", "internal/engine/track", "internal/holders", "internal/host", "internal/sock",
-			"internal/sockettable", "internal/term", "rules",
+			"internal/counters", "internal/daemon", "internal/engine", "internal/engine/match", "internal/engine/spin", "internal/engine/subject",
+			"internal/engine/track", "internal/holders", "internal/host", "internal/sock", "internal/sockettable", "internal/term", "rules",
 		},
 		not: []string{"log", "log/slog", "net"},
 		why: "it runs the engine that the daemon runs, on one scan, and acts on nothing",
@@ -321,9 +333,10 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/action", "internal/cgroup", "internal/client", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
-			"internal/engine/track", "internal/holders", "internal/host", "internal/plan", "internal/reload", "internal/service", "internal/sock",
-			"internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
+			"internal/action", "internal/cgroup", "internal/client", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/doctor",
+			"internal/engine", "internal/engine/subject", "internal/engine/track", "internal/holders", "internal/host", "internal/plan", "internal/reload",
+			"internal/service", "internal/sock", "internal/sockettable", "internal/source/sockdiag", "internal/statustext", "internal/term", "rules",
+			"rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -41,8 +42,8 @@ const LeftAlone engine.Result = "left-alone"
 type Target struct {
 	Socket sock.Socket
 	Age    track.Age
-	Held   *match.Holders // nil: nobody has looked
-	Result engine.Result  // empty: it is to be destroyed
+	Held   *subject.Holders // nil: nobody has looked
+	Result engine.Result    // empty: it is to be destroyed
 	Reason string
 
 	got sock.Instant

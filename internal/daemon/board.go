@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
@@ -313,7 +314,7 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 	}
 	for i := range r.Groups {
 		g := &r.Groups[i]
-		shown := status.Group{Labels: engine.ByName(g.Group), Phase: status.Phase(g.Phase), Conditions: make([]status.Condition, len(r.When))}
+		shown := status.Group{Labels: subject.ByName(g.Group), Phase: status.Phase(g.Phase), Conditions: make([]status.Condition, len(r.When))}
 		if g.Since != 0 {
 			shown.Since = wall(g.Since)
 		}

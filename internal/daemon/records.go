@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -64,7 +65,7 @@ func recordOf(a *engine.Action, at time.Time) journal.Record {
 func turned(t *engine.Transition, netns string, now sock.Instant, at time.Time) journal.Record {
 	r := journal.Record{
 		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun, Netns: netns,
-		Group: engine.ByName(t.Group), Sockets: t.Count,
+		Group: subject.ByName(t.Group), Sockets: t.Count,
 	}
 	if t.From == engine.Firing && t.To == engine.Quiet {
 		r.Result = journal.Resolved

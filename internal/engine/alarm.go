@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -20,7 +21,7 @@ type Alert struct {
 	When     []rules.Condition            // the rule's; empty: it is about single sockets
 	Action   int                          // which of the rule's
 	Options  *rules.AlertOptions          // what that says
-	Group    []Label                      // in the order of group_by; empty: all sockets of the rule
+	Group    []subject.Label              // in the order of group_by; empty: all sockets of the rule
 	Others   int                          // the alarm stands for so many groups that are not told one by one; 0: for Group
 	Measured                              // by the last sample; with Others, Count is that of all of them
 	Peak     int                          // the highest Count since it fires
@@ -390,7 +391,7 @@ func alarmOf(alarms []alarm, action int) *alarm {
 func (e *Engine) tellOf(a *alarm, r *match.Rule, id groupID, g *group, ended sock.Instant) {
 	e.identify(g)
 	said := a.about(r, g.Measured, ended)
-	said.Group, said.Peak, said.Examples = id.labels(r.GroupBy), g.peak, g.examples
+	said.Group, said.Peak, said.Examples = id.labels(r.By), g.peak, g.examples
 	if g.firing == never && g.ended != never {
 		said.Over = g.ended
 	}

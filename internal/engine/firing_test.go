@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -464,7 +465,7 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		}
 	}
 	last := sockets[125_000]
-	if e.rules[0].groups.groups[groupID(appendGroup(nil, e.program.Rules[0].GroupBy, &last))] == nil {
+	if e.rules[0].groups.groups[groupID(e.program.Rules[0].By.Append(nil, subject.Subject{Socket: &last}))] == nil {
 		t.Error("a group of one socket, which is there, does not fire: there is no room beside those whose sockets are gone")
 	}
 }

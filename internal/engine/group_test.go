@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -24,7 +25,7 @@ import (
 // begins and ends.
 func (b *bench) hear(p *Plan) {
 	var lines []string
-	text := func(labels []Label) string {
+	text := func(labels []subject.Label) string {
 		words := ""
 		for _, l := range labels {
 			words += " " + l.Name + "=" + l.Value

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -14,6 +15,15 @@ import (
 // mostTurns is how many groups of a rule are said one by one that change their
 // phase at once.
 const mostTurns = 100
+
+// groupID is a group's properties, as Append of its rule's Key writes them.
+type groupID string
+
+// labels returns the properties of a group, in the order of group_by.
+func (id groupID) labels(by subject.Key) []subject.Label {
+	labels, _ := by.Labels(string(id))
+	return labels
+}
 
 // ruleGroups are the groups of one rule. A rule about single sockets that alerts
 // has one, which fires while any socket is due.
@@ -73,7 +83,7 @@ type Transition struct {
 	DryRun bool
 	Takes  bool              // the rule takes sockets away
 	When   []rules.Condition // the rule's; empty: it is about single sockets
-	Group  []Label
+	Group  []subject.Label
 	Measured
 	From, To Phase
 	Since    sock.Instant // the condition has held since, or did
@@ -197,7 +207,7 @@ func (e *Engine) sample(r *ruleState, id groupID, g *group, known bool, m Measur
 // turn tells that a group has changed its phase.
 func (e *Engine) turn(r *match.Rule, id groupID, g *group, from Phase, since sock.Instant) {
 	e.plan.Transitions = append(e.plan.Transitions, Transition{
-		Rule: r.Name, DryRun: r.DryRun, Takes: r.Destructive, When: r.When, Group: id.labels(r.GroupBy), Measured: g.Measured, From: from, To: g.phase(), Since: since,
+		Rule: r.Name, DryRun: r.DryRun, Takes: r.Destructive, When: r.When, Group: id.labels(r.By), Measured: g.Measured, From: from, To: g.phase(), Since: since,
 	})
 }
 
@@ -331,6 +341,5 @@ func (e *Engine) trusted(c match.Class) time.Duration {
 
 // groupOf is what is remembered of the group of a socket; nil: nothing.
 func (r *ruleState) groupOf(s *sock.Socket) *group {
-	var buf [longestID]byte
-	return r.groups.groups[groupID(appendGroup(buf[:0], r.GroupBy, s))]
+	return r.groups.groups[groupID(r.By.Append(nil, subject.Subject{Socket: s}))]
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -172,7 +173,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 		switch {
 		case in.Err != nil:
 		case len(held) > 0:
-			e.found(t, &match.Holders{Processes: held}, kills, now)
+			e.found(t, &subject.Holders{Processes: held}, kills, now)
 		default:
 			t.notOwn = true
 			e.heard(t, now)
@@ -183,7 +184,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 }
 
 // found takes in who holds t.
-func (e *Engine) found(t *tracked, held *match.Holders, kills bool, now sock.Instant) {
+func (e *Engine) found(t *tracked, held *subject.Holders, kills bool, now sock.Instant) {
 	t.wanted = false
 	held.At = now
 	t.holders = held
@@ -314,7 +315,7 @@ func (t *tracked) heldBy() []sock.Holder {
 }
 
 // Of returns the holders of an inode that was asked for.
-func (in *HoldersFound) Of(inode uint32) *match.Holders {
+func (in *HoldersFound) Of(inode uint32) *subject.Holders {
 	held := in.Holders[inode]
-	return &match.Holders{Processes: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
+	return &subject.Holders{Processes: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
 }

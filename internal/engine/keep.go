@@ -62,7 +62,7 @@ func (e *Engine) keep(now sock.Instant) {
 
 // kept is what is kept of a group.
 func (g *group) kept(r *match.Rule, id groupID) sock.Group {
-	k := sock.Group{Rule: sock.RuleSum(r.Sum), Key: id.key(), Known: g.known}
+	k := sock.Group{Rule: sock.RuleSum(r.Sum), Key: sock.GroupKey(id), Known: g.known}
 	switch {
 	case g.firing != never:
 		k.Holding, k.Firing = g.holding, g.firing
@@ -106,8 +106,8 @@ func (rg *ruleGroups) revive(k *sock.Group, r *match.Rule, now sock.Instant) {
 			g.alarms = append(g.alarms, alarm{action: j, since: k.Holding, started: k.Firing.Add(a.After), told: len(rg.groups) < mostAlarms})
 		}
 	}
-	if id, ok := groupOfKey(k.Key, r.GroupBy); ok && rg.groups[id] == nil {
-		rg.add(id, g)
+	if id, ok := r.By.Trim(string(k.Key)); ok && rg.groups[groupID(id)] == nil {
+		rg.add(groupID(id), g)
 	}
 	rg.firing = rg.in[Firing] > 0
 	rg.next = now // an alert that goes on may have to end before the first scan

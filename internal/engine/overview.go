@@ -10,6 +10,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -63,7 +64,7 @@ type RuleOverview struct {
 
 // GroupOverview is how one group stands.
 type GroupOverview struct {
-	Group []Label
+	Group []subject.Label
 	Phase Phase
 	Since sock.Instant // it has been in its phase since; 0: it is quiet
 	Measured
@@ -171,11 +172,11 @@ func (rg *ruleGroups) shown(r *match.Rule) []GroupOverview {
 			if phase == Firing {
 				since = m.g.firing
 			}
-			shown = append(shown, GroupOverview{Group: m.id.labels(r.GroupBy), Phase: phase, Since: since, Measured: m.g.Measured})
+			shown = append(shown, GroupOverview{Group: m.id.labels(r.By), Phase: phase, Since: since, Measured: m.g.Measured})
 		}
 	}
 	for _, n := range rg.nearest[:min(len(rg.nearest), mostShown-len(shown))] {
-		shown = append(shown, GroupOverview{Group: n.id.labels(r.GroupBy), Phase: Quiet, Measured: n.Measured})
+		shown = append(shown, GroupOverview{Group: n.id.labels(r.By), Phase: Quiet, Measured: n.Measured})
 	}
 	return shown
 }

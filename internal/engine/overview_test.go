@@ -9,6 +9,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -34,13 +35,13 @@ func TestOverview(t *testing.T) {
 			HeldBack: map[string]uint64{"limit": 1, "protected": 1, "in_accept_queue": 1, "in_use": 1}},
 		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(5)}, Pending: 1,
 			Groups: []GroupOverview{
-				{Group: []Label{{"dport", "80"}}, Phase: Pending, Since: benchStart, Measured: Measured{Count: 6}},
-				{Group: []Label{{"dport", "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
+				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: Pending, Since: benchStart, Measured: Measured{Count: 6}},
+				{Group: []subject.Label{{Name: "dport", Value: "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
 			}},
 		{Name: "far", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(9)},
 			Groups: []GroupOverview{
-				{Group: []Label{{"dport", "80"}}, Phase: Quiet, Measured: Measured{Count: 6}},
-				{Group: []Label{{"dport", "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
+				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: Quiet, Measured: Measured{Count: 6}},
+				{Group: []subject.Label{{Name: "dport", Value: "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
 			}},
 		{Name: "off", FirstDue: Never},
 		{Name: "dry", Enabled: true, DryRun: true, FirstDue: Never},

@@ -3,6 +3,7 @@ package engine
 import (
 	"math"
 
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -26,7 +27,8 @@ type portUse struct {
 	ports []portState // from low on
 	all   int         // of those, the ones that connect(2) may choose
 	paths table[pathUse]
-	bound int // ports that are taken on every path; after finish
+	key   []byte // of the path that was asked for last
+	bound int    // ports that are taken on every path; after finish
 }
 
 // portState is what is known of a port: the number of the path of its first
@@ -59,7 +61,7 @@ type pathUse struct {
 }
 
 // pathBy is what makes a path.
-var pathBy = []rules.GroupKey{rules.BySrc, rules.ByDst, rules.ByDport}
+var pathBy = subject.KeyOf([]rules.GroupKey{rules.BySrc, rules.ByDst, rules.ByDport})
 
 // newPortUse counts from zero. Expect is about how many paths there will be.
 func newPortUse(ephemeral ssfilter.PortRange, free []ssfilter.PortRange, expect int) *portUse {
@@ -69,7 +71,7 @@ func newPortUse(ephemeral ssfilter.PortRange, free []ssfilter.PortRange, expect 
 	}
 	u := &portUse{
 		low: ephemeral.First, half: n >> 2 << 1, ports: make([]portState, n),
-		paths: newTable[pathUse](idWidth(pathBy), maxGroups, expect),
+		paths: newTable[pathUse](pathBy.Width(), maxGroups, expect),
 	}
 	for _, r := range free {
 		for i := int(r.First) - int(u.low); i <= int(r.Last)-int(u.low) && i < n; i++ {
@@ -96,8 +98,8 @@ func (u *portUse) use(s *sock.Socket) (path uint32, omitted bool) {
 	if !connected {
 		return 0, false
 	}
-	var buf [longestID]byte
-	path, use := u.paths.at(appendGroup(buf[:0], pathBy, s))
+	u.key = pathBy.Append(u.key[:0], subject.Subject{Socket: s})
+	path, use := u.paths.at(u.key)
 	if use == nil {
 		*p |= several
 		return 0, true

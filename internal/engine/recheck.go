@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -16,7 +17,7 @@ type basis struct {
 	action       *rules.Action
 	fired        sock.Instant // as in rule.stands
 	seen         track.Connection
-	holders      *match.Holders
+	holders      *subject.Holders
 	protect      []rules.Match
 	capabilities match.Capabilities
 	self         int

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -203,7 +204,7 @@ func BenchmarkAsked(b *testing.B) {
 		r := simulated.Report(benchStart, benchJiffy)
 		in.Answers = append(in.Answers, sock.Answer{ID: r.ID, Socket: r, Sent: benchStart, Got: benchStart})
 		t := e.observe(&r, benchStart, benchStart)
-		t.holders = &match.Holders{}
+		t.holders = &subject.Holders{}
 	}
 	b.ReportAllocs()
 	for b.Loop() {

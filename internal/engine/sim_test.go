@@ -14,6 +14,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -290,15 +291,15 @@ func (w *simWorld) start() {
 	for _, g := range w.groups {
 		for i := range w.set.Rules {
 			if rule := &w.set.Rules[i]; g.Rule == sock.RuleSum(rule.Sum) && g.Firing != 0 && g.Ended == 0 {
-				id, _ := groupOfKey(g.Key, rule.GroupBy)
-				w.firing[groupName(rule.Name, id.labels(rule.GroupBy))] = true
+				labels, _ := subject.KeyOf(rule.GroupBy).Labels(string(g.Key))
+				w.firing[groupName(rule.Name, labels)] = true
 			}
 		}
 	}
 	w.rule()
 }
 
-func groupName(rule string, labels []Label) string { return fmt.Sprint(rule, labels) }
+func groupName(rule string, labels []subject.Label) string { return fmt.Sprint(rule, labels) }
 
 // hear takes in what is said of groups.
 func (w *simWorld) hear(p *Plan) {
@@ -935,7 +936,9 @@ func (w *simWorld) checkDecision(a *Action) {
 	kill := &r.Then[len(r.Then)-1]
 	if len(r.When) > 0 {
 		w.tally.Grouped++
-		if id := groupID(appendGroup(nil, r.GroupBy, &a.Socket)); !w.firing[groupName(r.Name, id.labels(r.GroupBy))] {
+		key := subject.KeyOf(r.GroupBy)
+		labels, _ := key.Labels(string(key.Append(nil, subject.Subject{Socket: &a.Socket})))
+		if !w.firing[groupName(r.Name, labels)] {
 			w.failf("%s takes a socket whose group does not fire: %s", a.Rule, s)
 		} else if !w.scanned[a.Rule] {
 			w.failf("%s takes a socket for a group that an earlier run saw: %s", a.Rule, s)

@@ -6,11 +6,11 @@ import (
 	"math/bits"
 )
 
-// table holds values under keys of one width: a hash table with open addressing,
+// table holds values under keys: a hash table with open addressing,
 // and what is in it end to end beside that. A map of Go would take twice the memory
 // for 100,000 entries, and as much again while it grows.
 type table[V any] struct {
-	width, most int // of a key, in bytes; of entries, below 1<<numberBits
+	width, most int // of a key, in bytes, below 0: that varies; of entries, below 1<<numberBits
 	seed        maphash.Seed
 	slots       []slot
 	chunks      []chunk[V]
@@ -20,6 +20,7 @@ type table[V any] struct {
 // chunk holds chunkSize entries, or in the last one fewer.
 type chunk[V any] struct {
 	keys   []byte
+	ends   []uint32 // of the keys, where their width varies
 	values []V
 }
 
@@ -68,11 +69,14 @@ func (t *table[V]) at(key []byte) (number uint32, value *V) {
 		if t.n == 0 {
 			room = 0 // there may never be more than a few
 		}
-		t.chunks = append(t.chunks, chunk[V]{make([]byte, 0, room*t.width), make([]V, 0, room)})
+		t.chunks = append(t.chunks, chunk[V]{keys: make([]byte, 0, room*max(0, t.width)), values: make([]V, 0, room)})
 	}
 	last := &t.chunks[len(t.chunks)-1]
 	var zero V
 	last.keys, last.values = append(last.keys, key...), append(last.values, zero)
+	if t.width < 0 {
+		last.ends = append(last.ends, uint32(len(last.keys)))
+	}
 	t.n++
 	*s = slotOf(hash, t.n)
 	return s.number(), t.value(s.number())
@@ -91,8 +95,15 @@ func (t *table[V]) value(number uint32) *V {
 }
 
 func (t *table[V]) key(number uint32) []byte {
-	at := int((number-1)%chunkSize) * t.width
-	return t.chunks[(number-1)/chunkSize].keys[at : at+t.width]
+	c, i := &t.chunks[(number-1)/chunkSize], int((number-1)%chunkSize)
+	if t.width >= 0 {
+		return c.keys[i*t.width : (i+1)*t.width]
+	}
+	from := uint32(0)
+	if i > 0 {
+		from = c.ends[i-1]
+	}
+	return c.keys[from:c.ends[i]]
 }
 
 // find returns the slot of a key, or the empty one that is to be its.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -36,6 +37,7 @@ type groupTally struct {
 	// The socket whose group was asked for last, which may be asked for again.
 	cookie uint64
 	number uint32
+	key    []byte // of that group
 
 	// examples are of what an alert may be about, by the group's number: nil where
 	// the rule has no alert. Of the groups that have none for certain the largest do:
@@ -55,7 +57,7 @@ type groupTally struct {
 // newGroupTally counts from zero for what is known of the rule's groups. The loop
 // makes it, and leaves what takes long to begin.
 func newGroupTally(r *match.Rule, rg *ruleGroups) *groupTally {
-	t := &groupTally{rule: r, groups: newTable[tally](idWidth(r.GroupBy), maxGroups, rg.tallied), before: rg.seen}
+	t := &groupTally{rule: r, groups: newTable[tally](r.By.Width(), maxGroups, rg.tallied), before: rg.seen}
 	if n := len(rg.groups); n > 0 {
 		t.known = make([]groupID, 0, n)
 	}
@@ -108,8 +110,8 @@ func (t *groupTally) fires(s *sock.Socket) bool {
 	if len(t.firing) == 0 {
 		return false
 	}
-	var buf [longestID]byte
-	c := t.groups.get(appendGroup(buf[:0], t.rule.GroupBy, s))
+	t.key = t.rule.By.Append(t.key[:0], subject.Subject{Socket: s})
+	c := t.groups.get(t.key)
 	return c != nil && c.fires
 }
 
@@ -118,8 +120,8 @@ func (t *groupTally) at(s *sock.Socket) (number uint32, c *tally) {
 	if s.ID.Cookie == t.cookie && t.number > 0 {
 		return t.number, t.groups.value(t.number)
 	}
-	var buf [longestID]byte
-	number, c = t.groups.at(appendGroup(buf[:0], t.rule.GroupBy, s))
+	t.key = t.rule.By.Append(t.key[:0], subject.Subject{Socket: s})
+	number, c = t.groups.at(t.key)
 	t.cookie, t.number = s.ID.Cookie, number
 	if c == nil {
 		t.omitted++

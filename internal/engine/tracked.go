@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -39,7 +40,7 @@ type tracked struct {
 	unsure   bool         // its answer to that was lost
 	survived bool         // it was told, and still shows the socket: nothing more is done
 
-	holders  *match.Holders
+	holders  *subject.Holders
 	wanted   bool         // its holders are being looked for
 	notOwn   bool         // the watchdog does not hold it
 	foreseen bool         // it was known before it fell due

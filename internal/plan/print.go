@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/internal/term"
@@ -37,7 +38,7 @@ type plannedGroup struct {
 }
 
 func groupOf(r *engine.RuleOverview, g *engine.GroupOverview) plannedGroup {
-	p := plannedGroup{Rule: r.Name, Action: "group", Result: g.Phase, DryRun: r.DryRun, Group: engine.ByName(g.Group), Sockets: g.Count}
+	p := plannedGroup{Rule: r.Name, Action: "group", Result: g.Phase, DryRun: r.DryRun, Group: subject.ByName(g.Group), Sockets: g.Count}
 	conditions := make([]string, len(r.When))
 	for i, c := range r.When {
 		conditions[i] = fmt.Sprintf("%s (%s)", valueOf(g, c.Metric), c)

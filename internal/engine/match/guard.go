@@ -1,8 +1,7 @@
 package match
 
 import (
-	"slices"
-
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -28,7 +27,7 @@ var hindrances = map[string]string{
 // Guard says why a socket is not to be touched, whatever a rule or a person
 // says, or "". Held is nil where nobody has looked for its holders; self is the
 // watchdog's own process.
-func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, held *Holders, self int) string {
+func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, held *subject.Holders, self int) string {
 	switch {
 	case s.State == ssfilter.Listening || s.State == ssfilter.Close || s.State == ssfilter.BoundInactive:
 		return notConnected
@@ -71,18 +70,6 @@ func (c *Capabilities) CannotAny(kind *rules.Kind) string {
 		return c.Others[kind]
 	}
 	return c.Kill
-}
-
-// Holders are the processes that hold a socket, as far as /proc shows them.
-type Holders struct {
-	Processes []sock.Holder
-	Kernel    bool // an inode, and no descriptor in any process
-	At        sock.Instant
-}
-
-// By reports whether the process is among the holders.
-func (h *Holders) By(pid int) bool {
-	return slices.ContainsFunc(h.Processes, func(o sock.Holder) bool { return o.PID == pid })
 }
 
 // SkipName returns the name under which what Guard says is counted.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -14,12 +15,12 @@ func TestGuard(t *testing.T) {
 	const self = 1
 	protect := []rules.Match{{States: ssfilter.AllStates, Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: 22, Last: 22})}, {States: ssfilter.AllStates, Users: []uint32{7}}}
 	orphaned := func(s *sock.Socket) { s.Inode = 0 }
-	byOthers := &Holders{Processes: []sock.Holder{{PID: 2}}}
+	byOthers := &subject.Holders{Processes: []sock.Holder{{PID: 2}}}
 	tests := []struct {
 		name         string
 		s            sock.Socket
 		capabilities Capabilities
-		held         *Holders
+		held         *subject.Holders
 		want         string
 	}{
 		{"a leak", full(ssfilter.CloseWait), Capabilities{}, byOthers, ""},
@@ -31,8 +32,8 @@ func TestGuard(t *testing.T) {
 		{"protected by its user", full(ssfilter.CloseWait, func(s *sock.Socket) { s.UID = 7 }), Capabilities{}, nil, "protected"},
 		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Capabilities{}, nil, "protected"},
 		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Capabilities{}, nil, "an MPTCP subflow"},
-		{"held by the kernel", full(ssfilter.Established), Capabilities{}, &Holders{Kernel: true}, "held by the kernel"},
-		{"the watchdog's own", full(ssfilter.Established), Capabilities{}, &Holders{Processes: []sock.Holder{{PID: 2}, {PID: self}}}, "sockdog's own"},
+		{"held by the kernel", full(ssfilter.Established), Capabilities{}, &subject.Holders{Kernel: true}, "held by the kernel"},
+		{"the watchdog's own", full(ssfilter.Established), Capabilities{}, &subject.Holders{Processes: []sock.Holder{{PID: 2}, {PID: self}}}, "sockdog's own"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -51,7 +52,7 @@ func Compile(set *rules.Set) *Program {
 		}
 		changes := func(m rules.Match) bool { return ssfilter.Volatile(m.Where) }
 		p.Rules[i] = Rule{
-			Rule: r, Position: i, Class: c, ID: sock.RuleSum(r.Name), Volatile: slices.ContainsFunc(r.Match, changes) || slices.ContainsFunc(r.Exclude, changes),
+			Rule: r, Position: i, By: subject.KeyOf(r.GroupBy), Class: c, ID: sock.RuleSum(r.Name), Volatile: slices.ContainsFunc(r.Match, changes) || slices.ContainsFunc(r.Exclude, changes),
 			Grouped: len(r.When) > 0, CounterOnly: isCounterOnly(&r), Timed: slices.ContainsFunc(r.Match, func(m rules.Match) bool { return IsTimed(&m) }),
 			Destructive: slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive }),
 			Alerts:      slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }),

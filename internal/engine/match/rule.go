@@ -3,6 +3,7 @@ package match
 import (
 	"slices"
 
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -11,7 +12,8 @@ import (
 // Rule is one rule and what follows from it.
 type Rule struct {
 	rules.Rule
-	Position    int // in the file
+	Position    int         // in the file
+	By          subject.Key // what group_by names
 	Class       Class
 	ID          uint64 // sock.RuleSum of its name
 	Volatile    bool   // what it does not match now it may match later, in the same state

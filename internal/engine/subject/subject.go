@@ -1,0 +1,183 @@
+// Package subject is what rules match and group: a socket and who holds it, and the
+// properties of the two. A property by which sockets can be grouped is a row of its table.
+package subject
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Subject is a socket and who holds it.
+type Subject struct {
+	*sock.Socket
+	Holders *Holders // nil: nobody has looked
+}
+
+// Holders are the processes that hold a socket, as far as /proc shows them.
+type Holders struct {
+	Processes []sock.Holder
+	Kernel    bool         // the socket has an inode, and no process a descriptor of it
+	At        sock.Instant // when that was found out
+}
+
+// By reports whether the process is among the holders.
+func (h *Holders) By(pid int) bool {
+	return slices.ContainsFunc(h.Processes, func(p sock.Holder) bool { return p.PID == pid })
+}
+
+// Property is something that a subject has, and by which rules group.
+type Property struct {
+	Name         rules.GroupKey
+	NeedsHolders bool // it can be told only of a subject whose holders are known
+	Width        int  // of a value in bytes; 0: that varies, up to longestValue
+	// Append appends the value, in a form that means the same in every run.
+	Append func(b []byte, s Subject) []byte
+	// Text is such a value as people read it.
+	Text func(value []byte) string
+}
+
+// longestValue is the length of a value of varying width: what is longer is cut.
+const longestValue = math.MaxUint8
+
+// Properties are all that there are.
+var Properties = []Property{
+	{Name: rules.BySrc, Width: 16, Append: func(b []byte, s Subject) []byte { return appendAddr(b, s.Src) }, Text: addrText},
+	{Name: rules.ByDst, Width: 16, Append: func(b []byte, s Subject) []byte { return appendAddr(b, s.Dst) }, Text: addrText},
+	{Name: rules.BySport, Width: 2, Append: func(b []byte, s Subject) []byte { return be.AppendUint16(b, s.Src.Port()) }, Text: portText},
+	{Name: rules.ByDport, Width: 2, Append: func(b []byte, s Subject) []byte { return be.AppendUint16(b, s.Dst.Port()) }, Text: portText},
+	{Name: rules.ByState, Width: 1, Append: func(b []byte, s Subject) []byte { return append(b, byte(s.State)) }, Text: stateText},
+	{Name: rules.ByUser, Width: 4, Append: appendUser, Text: userText},
+}
+
+var be = binary.BigEndian
+
+func appendAddr(b []byte, e ssfilter.Endpoint) []byte {
+	a := e.Addr().As16() // an IPv4 address is mapped
+	return append(b, a[:]...)
+}
+
+func addrText(value []byte) string { return netip.AddrFrom16([16]byte(value)).Unmap().String() }
+
+func portText(value []byte) string { return strconv.Itoa(int(be.Uint16(value))) }
+
+func stateText(value []byte) string { return ssfilter.State(value[0]).String() }
+
+// nobody stands for the user of a socket that has none: a minisocket, or one in
+// an accept queue. As a uid it is invalid (uid_valid).
+const nobody = math.MaxUint32
+
+func appendUser(b []byte, s Subject) []byte {
+	user := s.UID
+	if s.Inode == 0 {
+		user = nobody
+	}
+	return be.AppendUint32(b, user)
+}
+
+func userText(value []byte) string {
+	if user := be.Uint32(value); user != nobody {
+		return strconv.FormatUint(uint64(user), 10)
+	}
+	return "unknown"
+}
+
+// Key is the properties by which a rule groups. The values of a subject, end to end
+// and in that order, tell its group from others: they take little room, for there may
+// be 100,000 groups.
+type Key []Property
+
+// KeyOf returns the properties of these names.
+func KeyOf(names []rules.GroupKey) Key {
+	key := make(Key, 0, len(names))
+	for _, name := range names {
+		i := slices.IndexFunc(Properties, func(p Property) bool { return p.Name == name })
+		if i < 0 {
+			panic(fmt.Sprintf("no property %q: the rules accept what is not in the table", name))
+		}
+		key = append(key, Properties[i])
+	}
+	return key
+}
+
+// Width returns how long the values are together, or -1: that varies.
+func (k Key) Width() (n int) {
+	for i := range k {
+		if k[i].Width == 0 {
+			return -1
+		}
+		n += k[i].Width
+	}
+	return n
+}
+
+// NeedsHolders reports whether the key is only known of a subject whose holders are.
+func (k Key) NeedsHolders() bool {
+	return slices.ContainsFunc(k, func(p Property) bool { return p.NeedsHolders })
+}
+
+// Append appends the values of the subject.
+func (k Key) Append(b []byte, s Subject) []byte {
+	for i := range k {
+		p := &k[i]
+		if p.Width > 0 {
+			b = p.Append(b, s)
+			continue
+		}
+		at := len(b)
+		b = p.Append(append(b, 0), s)
+		b = b[:min(len(b), at+1+longestValue)]
+		b[at] = byte(len(b) - at - 1)
+	}
+	return b
+}
+
+// Trim returns values that were kept on disk, without what an older sockdog filled
+// them up with; ok is false where they are another key's.
+func (k Key) Trim(values string) (trimmed string, ok bool) {
+	if width := k.Width(); width >= 0 {
+		values = values[:min(len(values), width)]
+	}
+	_, ok = k.Labels(values)
+	return values, ok
+}
+
+// Label is a property of a group and its value.
+type Label struct{ Name, Value string }
+
+// ByName are labels by their names.
+func ByName(labels []Label) map[string]string {
+	all := make(map[string]string, len(labels))
+	for _, l := range labels {
+		all[l.Name] = l.Value
+	}
+	return all
+}
+
+// Labels reads what Append has written; ok is false where that was another key.
+func (k Key) Labels(values string) (labels []Label, ok bool) {
+	labels, rest := make([]Label, 0, len(k)), []byte(values)
+	for i := range k {
+		p := &k[i]
+		width := p.Width
+		if width == 0 {
+			if len(rest) == 0 {
+				return nil, false
+			}
+			width, rest = int(rest[0]), rest[1:]
+		}
+		if len(rest) < width {
+			return nil, false
+		}
+		labels = append(labels, Label{Name: string(p.Name), Value: p.Text(rest[:width])})
+		rest = rest[width:]
+	}
+	return labels, len(rest) == 0
+}

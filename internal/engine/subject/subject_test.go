@@ -1,0 +1,132 @@
+package subject_test
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// The rules accept the properties that are in the table, and no others.
+func TestProperties(t *testing.T) {
+	var names []rules.GroupKey
+	for _, p := range subject.Properties {
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	if diff := cmp.Diff(slices.Sorted(slices.Values(rules.GroupKeys)), names); diff != "" {
+		t.Errorf("(-accepted +in the table):\n%s", diff)
+	}
+}
+
+// A group has the properties of its sockets, in any order that group_by may name
+// them, and what is kept of it names the same one again.
+func TestKey(t *testing.T) {
+	cgroup := subject.Property{
+		Name:   "cgroup", // of a value of varying width, which takes holders to tell
+		Append: func(b []byte, s subject.Subject) []byte { return append(b, s.Holders.Processes[0].Comm...) },
+		Text:   func(value []byte) string { return string(value) },
+	}
+	s := sock.Socket{Inode: 1, UID: 70000}
+	s.Src, s.Dst, s.State = netip.MustParseAddrPort("[fd00::1]:258"), netip.MustParseAddrPort("10.0.0.2:772"), ssfilter.TimeWait
+	holderless := s
+	holderless.Inode, holderless.UID = 0, 0
+	long := strings.Repeat("x", 300)
+	one, other := subject.Holders{Processes: []sock.Holder{{Comm: "a.service"}}}, subject.Holders{Processes: []sock.Holder{{Comm: long}}}
+	properties := []struct {
+		property    subject.Property
+		want, other string // of the one without a holder
+	}{
+		{property(rules.BySrc), "fd00::1", "fd00::1"},
+		{property(rules.ByDst), "10.0.0.2", "10.0.0.2"},
+		{property(rules.BySport), "258", "258"},
+		{cgroup, "a.service", long[:255]},
+		{property(rules.ByDport), "772", "772"},
+		{property(rules.ByState), "time-wait", "time-wait"},
+		{property(rules.ByUser), "70000", "unknown"},
+	}
+	for first := range properties {
+		for n := range len(properties) + 1 {
+			var by subject.Key
+			want, wantOther := []subject.Label{}, []subject.Label{}
+			for i := range n {
+				p := properties[(first+i)%len(properties)]
+				by = append(by, p.property)
+				name := string(p.property.Name)
+				want, wantOther = append(want, subject.Label{Name: name, Value: p.want}), append(wantOther, subject.Label{Name: name, Value: p.other})
+			}
+			for _, test := range []struct {
+				s    subject.Subject
+				want []subject.Label
+			}{{subject.Subject{Socket: &s, Holders: &one}, want}, {subject.Subject{Socket: &holderless, Holders: &other}, wantOther}} {
+				values := string(by.Append(nil, test.s))
+				got, ok := by.Labels(values)
+				if diff := cmp.Diff(test.want, got); diff != "" || !ok {
+					t.Errorf("by %v: %t (-want +got):\n%s", test.want, ok, diff)
+				}
+				if width := by.Width(); width >= 0 && width != len(values) {
+					t.Errorf("by %v: %d bytes, said to be %d", test.want, len(values), width)
+				}
+				if _, ok := by.Labels(values + "x"); ok {
+					t.Errorf("by %v: one byte too many is read", test.want)
+				}
+				if by.Width() < 0 {
+					continue
+				}
+				// An older sockdog filled them up.
+				if again, ok := by.Trim(values + "\x00\x00"); !ok || again != values {
+					t.Errorf("by %v: %x became %x", test.want, values, again)
+				}
+				if len(values) > 0 {
+					if again, ok := by.Trim(values[1:]); ok {
+						t.Errorf("by %v: part of the values became %x", test.want, again)
+					}
+				}
+			}
+		}
+	}
+}
+
+func property(name rules.GroupKey) subject.Property { return subject.KeyOf([]rules.GroupKey{name})[0] }
+
+// What differs in a property that group_by names is another group, and root's sockets
+// are not those without a holder.
+func TestKeysDiffer(t *testing.T) {
+	by := subject.KeyOf([]rules.GroupKey{rules.BySrc, rules.ByDst, rules.BySport, rules.ByDport, rules.ByState, rules.ByUser})
+	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	seen := make(map[string]string)
+	for i := range 1 << 6 {
+		bit := func(n int) bool { return i>>n&1 == 1 }
+		pick := func(n int) netip.AddrPort {
+			addr, port := a, uint16(1)
+			if bit(n) {
+				addr = b
+			}
+			if bit(n + 1) {
+				port = 2
+			}
+			return netip.AddrPortFrom(addr, port)
+		}
+		s := sock.Socket{}
+		s.Src, s.Dst, s.State = pick(0), pick(2), ssfilter.CloseWait
+		if bit(4) {
+			s.State = ssfilter.Established
+		}
+		if bit(5) {
+			s.Inode = 1
+		}
+		id := string(by.Append(nil, subject.Subject{Socket: &s}))
+		if other, taken := seen[id]; taken {
+			t.Errorf("%b and %s are one group", i, other)
+		}
+		seen[id] = strconv.FormatInt(int64(i), 2)
+	}
+}
