@@ -18,12 +18,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockdog/sockdog/internal/client"
-	"github.com/sockdog/sockdog/internal/cull"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
-	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/manualkill"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -173,12 +171,12 @@ func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 const sshPort = 22
 
 // order is what the flags order.
-func (f *killFlags) order(h *host.Host, known *client.Ages, stderr io.Writer) (*cull.Order, error) {
+func (f *killFlags) order(h *host.Host, known *client.Ages, stderr io.Writer) (*manualkill.Request, error) {
 	protect, err := f.protection(stderr)
 	if err != nil {
 		return nil, err
 	}
-	return &cull.Order{
+	return &manualkill.Request{
 		Query: f.query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
 		Protect: protect, Capabilities: h.Capabilities(), Memories: known.ByKey(), Precision: h.Precision, Self: os.Getpid(),
 	}, nil
@@ -221,27 +219,27 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	if len(targets) == 0 {
 		fmt.Fprintln(stderr, f.nothing(passed))
 	}
-	if err := f.resolve(o, cull.Doomed(targets)); err != nil {
+	if err := f.resolve(o, manualkill.Pending(targets)); err != nil {
 		return problem(err)
 	}
-	doomed := cull.Doomed(targets)
-	if len(doomed) > 0 && !f.yes && !f.dryRun {
-		if err := show(stderr, doomed); err != nil {
+	pending := manualkill.Pending(targets)
+	if len(pending) > 0 && !f.yes && !f.dryRun {
+		if err := manualkill.Show(stderr, pending, term.ScreenOf(stderr).Width); err != nil {
 			return problem(err)
 		}
-		for _, line := range append(f.left(sumOf(targets, f.dryRun)), unjudged...) {
+		for _, line := range append(manualkill.SumOf(targets, f.dryRun).Left(f.rules == ""), unjudged...) {
 			fmt.Fprintln(stderr, line)
 		}
-		if err := confirm(ctx, stderr, os.Stdin, len(doomed)); err != nil {
+		if err := confirm(ctx, stderr, os.Stdin, len(pending)); err != nil {
 			return err
 		}
 	}
-	o.Cull(ctx, doomed, kernel, func() (cull.Kernel, error) { return h.OpenKernel() })
+	o.Destroy(ctx, pending, kernel, func() (manualkill.Kernel, error) { return h.OpenKernel() })
 	return f.tell(ctx, targets, unjudged, h, stdout, stderr)
 }
 
 // nothing says that no socket was found.
-func (f *killFlags) nothing(passed cull.Passed) string {
+func (f *killFlags) nothing(passed manualkill.Passed) string {
 	more := passed.Young + passed.Unjudged
 	if more == 0 {
 		return "no socket is selected"
@@ -259,8 +257,8 @@ func (f *killFlags) nothing(passed cull.Passed) string {
 // resolve finds the holders of those to be destroyed, where it matters: for a
 // person who is asked, where they are printed, and where all of /proc can be read,
 // which shows what the kernel itself holds.
-func (f *killFlags) resolve(o *cull.Order, doomed []*cull.Target) error {
-	inodes := cull.Inodes(doomed)
+func (f *killFlags) resolve(o *manualkill.Request, pending []*manualkill.Target) error {
+	inodes := manualkill.Inodes(pending)
 	if len(inodes) == 0 {
 		return nil
 	}
@@ -271,32 +269,11 @@ func (f *killFlags) resolve(o *cull.Order, doomed []*cull.Target) error {
 	found, err := holders.Find(host.ProcRoot, inodes)
 	switch {
 	case err == nil:
-		o.Resolve(doomed, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
+		o.Resolve(pending, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
 	case readable:
 		return err
 	}
 	return nil // without /proc nobody knows the holders
-}
-
-// shown is how many rows are shown before the question.
-const shown = 20
-
-// show shows what is to be destroyed, as list does, the oldest first, and where
-// it is too much for a table, to whom it is connected.
-func show(out io.Writer, doomed []*cull.Target) error {
-	table := sockettable.Table{Holders: make(map[uint32][]sock.Holder)}
-	for _, t := range doomed {
-		table.Add(&t.Socket, t.Age)
-		table.Holders[t.Socket.Inode] = t.Holders()
-	}
-	view := sockettable.View{Holders: true, Headings: true, Most: shown, Cells: term.ScreenOf(out).Width}
-	view.Order, _ = sockettable.ParseOrder("age", false)
-	if err := table.Print(out, &view); err != nil || len(doomed) <= shown {
-		return err
-	}
-	fmt.Fprintln(out)
-	view.Keys, _ = sockettable.ParseKeys("dst,dport")
-	return table.Print(out, &view)
 }
 
 // confirm asks for a yes.
@@ -325,26 +302,28 @@ func confirm(ctx context.Context, out io.Writer, in io.Reader, n int) error {
 
 // tell prints what became of each target and the sum, and says what of them is
 // left, and why, and what could not be judged.
-func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, unjudged []string, h *host.Host, stdout, stderr io.Writer) error {
-	s := sumOf(targets, f.dryRun)
+func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unjudged []string, h *host.Host, stdout, stderr io.Writer) error {
+	sum := manualkill.SumOf(targets, f.dryRun)
 	var err error
 	if f.output == "json" {
-		err = printFatesJSON(stdout, targets, f.dryRun, h.Netns, time.Now())
+		err = manualkill.PrintJSON(stdout, targets, f.dryRun, h.Netns, time.Now())
 	} else {
-		table := fateTable{headings: !f.bare, holders: f.output == "wide", fit: term.ScreenOf(stdout).Width}
-		err = table.print(stdout, targets, s)
+		view := manualkill.View{Headings: !f.bare, Holders: f.output == "wide", Cells: term.ScreenOf(stdout).Width}
+		if err = view.Print(stdout, targets); err == nil {
+			_, err = fmt.Fprintln(stdout, sum)
+		}
 	}
-	text := append(f.left(s), unjudged...)
-	if h.Cure() != "" && (f.dryRun || s.results[engine.Failed] > 0) {
+	text := append(sum.Left(f.rules == ""), unjudged...)
+	if h.Cure() != "" && (f.dryRun || sum.Failed()) {
 		text = append(text, "cure: "+h.Cure())
 	}
 	if err != nil {
-		text = append([]string{fmt.Sprintf("not all of it could be told: %v", err), s.String()}, text...)
+		text = append([]string{fmt.Sprintf("not all of it could be told: %v", err), sum.String()}, text...)
 	}
 	all := strings.Join(text, "\n")
 	switch {
 	case ctx.Err() != nil:
-		return interruption(ctx, cmp.Or(all, s.String()))
+		return interruption(ctx, cmp.Or(all, sum.String()))
 	case f.dryRun && err == nil && len(unjudged) == 0:
 		if all != "" {
 			fmt.Fprintln(stderr, all)
@@ -354,23 +333,6 @@ func (f *killFlags) tell(ctx context.Context, targets []*cull.Target, unjudged [
 		return found{all}
 	}
 	return nil
-}
-
-// left says of what something is left, why, and what to write where it is meant.
-func (f *killFlags) left(s sum) []string {
-	lines := s.left()
-	protected, live := false, false
-	for r := range s.reasons {
-		protected = protected || r.text == "protected"
-		live = live || strings.HasPrefix(r.text, "may be in use: ")
-	}
-	if protected && f.rules == "" {
-		lines = append(lines, "ssh is protected, port 22 at either end: name that port in the filter if you mean it")
-	}
-	if live {
-		lines = append(lines, "--idle 1h takes those that have been idle that long, --in-use takes all")
-	}
-	return lines
 }
 
 // interrupted is the end by a signal.

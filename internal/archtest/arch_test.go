@@ -223,13 +223,13 @@ var table = []pkg{
 		why:  "it shows the sockets that it is given: who scans them, and why, is not its business",
 	},
 	{
-		name: "internal/cull",
+		name: "internal/manualkill",
 		may: []string{
-			"internal/action", "internal/engine", "internal/engine/match", "internal/engine/subject", "internal/engine/track", "internal/sock", "rules",
-			"rules/ssfilter", unix,
+			"internal/action", "internal/engine", "internal/engine/match", "internal/engine/subject", "internal/engine/track", "internal/sock", "internal/sockettable",
+			"internal/term", "rules", "rules/ssfilter", unix,
 		},
 		not: []string{"log", "log/slog", "net", "os"},
-		why: "what a person orders is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
+		why: "what a person asks for is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
 	},
 	{
 		name: "internal/reload",
@@ -333,10 +333,9 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/action", "internal/cgroup", "internal/client", "internal/counters", "internal/cull", "internal/daemon", "internal/demo", "internal/doctor",
-			"internal/engine", "internal/engine/subject", "internal/engine/track", "internal/holders", "internal/host", "internal/plan", "internal/reload",
-			"internal/service", "internal/sock", "internal/sockettable", "internal/source/sockdiag", "internal/statustext", "internal/term", "rules",
-			"rules/ssfilter", cobra,
+			"internal/action", "internal/cgroup", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
+			"internal/engine/track", "internal/holders", "internal/host", "internal/manualkill", "internal/plan", "internal/reload", "internal/service", "internal/sock",
+			"internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

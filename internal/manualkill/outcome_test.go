@@ -1,4 +1,4 @@
-package main
+package manualkill
 
 import (
 	"encoding/json"
@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sockdog/sockdog/internal/cull"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
@@ -18,10 +17,10 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// fates are three that differ in all that a table shows.
-func fates() []*cull.Target {
-	target := func(state ssfilter.State, src, dst string, age track.Age, result engine.Result, reason string, held ...sock.Holder) *cull.Target {
-		return &cull.Target{
+// outcomes are three that differ in all that a table shows.
+func outcomes() []*Target {
+	target := func(state ssfilter.State, src, dst string, age track.Age, result engine.Result, reason string, held ...sock.Holder) *Target {
+		return &Target{
 			Socket: sock.Socket{
 				Conn:  ssfilter.Conn{State: state, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst)},
 				ID:    sock.ID{Cookie: 9},
@@ -30,47 +29,48 @@ func fates() []*cull.Target {
 			Age: age, Result: result, Reason: reason, Held: &subject.Holders{Processes: held},
 		}
 	}
-	return []*cull.Target{
-		target(ssfilter.Established, "10.0.0.1:40000", "10.0.0.2:5432", track.Age{}, cull.LeftAlone, "may be in use", sock.Holder{PID: 7, Comm: "app"}),
+	return []*Target{
+		target(ssfilter.Established, "10.0.0.1:40000", "10.0.0.2:5432", track.Age{}, LeftAlone, "may be in use", sock.Holder{PID: 7, Comm: "app"}),
 		target(ssfilter.CloseWait, "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "[::1]:443",
 			track.Age{InState: 90 * time.Second, Idle: time.Second, Known: true, Exact: true}, engine.Done, "", sock.Holder{PID: 7, Comm: "app"}, sock.Holder{PID: 8, Comm: "app"}),
 		target(ssfilter.TimeWait, "10.0.0.1:1", "10.0.0.2:80", track.Age{InState: time.Hour, Known: true}, engine.Gone, "it ended by itself"),
 	}
 }
 
-func TestFateTable(t *testing.T) {
+func TestPrint(t *testing.T) {
 	tests := []struct {
 		name    string
-		table   fateTable
-		targets []*cull.Target
+		view    View
+		targets []*Target
 		want    string
 	}{
-		{"what is left comes last", fateTable{headings: true}, fates(), `
+		{"what is left comes last", View{Headings: true}, outcomes(), `
 RESULT      STATE        LOCAL                                           PEER           AGE    WHY
 done        CLOSE-WAIT   [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000  [::1]:443      1m30s  -
 gone        TIME-WAIT    10.0.0.1:1                                      10.0.0.2:80    ≥1h0m  it ended by itself
 left-alone  ESTABLISHED  10.0.0.1:40000                                  10.0.0.2:5432  -      may be in use
 destroyed 1, gone 1, left alone 1
 `},
-		{"wide, without headings", fateTable{holders: true}, fates()[:1], `
+		{"wide, without headings", View{Holders: true}, outcomes()[:1], `
 left-alone  ESTABLISHED  10.0.0.1:40000  10.0.0.2:5432  -  app[7]  may be in use
 destroyed 0, left alone 1
 `},
-		{"a narrow terminal", fateTable{headings: true, fit: 80}, fates(), `
+		{"a narrow terminal", View{Headings: true, Cells: 80}, outcomes(), `
 RESULT      LOCAL                       PEER           AGE    WHY
 done        [2001:db8:aa…e:ffff]:40000  [::1]:443      1m30s  -
 gone        10.0.0.1:1                  10.0.0.2:80    ≥1h0m  it ended by itself
 left-alone  10.0.0.1:40000              10.0.0.2:5432  -      may be in use
 destroyed 1, gone 1, left alone 1
 `},
-		{"nothing", fateTable{headings: true}, nil, "\ndestroyed 0\n"},
+		{"nothing", View{Headings: true}, nil, "\ndestroyed 0\n"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var out strings.Builder
-			if err := test.table.print(&out, test.targets, sumOf(test.targets, false)); err != nil {
+			if err := test.view.Print(&out, test.targets); err != nil {
 				t.Fatal(err)
 			}
+			out.WriteString(SumOf(test.targets, false).String() + "\n")
 			if diff := cmp.Diff(test.want, "\n"+out.String()); diff != "" {
 				t.Errorf("table (-want +got):\n%s", diff)
 			}
@@ -78,10 +78,10 @@ destroyed 1, gone 1, left alone 1
 	}
 }
 
-func TestFatesJSON(t *testing.T) {
+func TestPrintJSON(t *testing.T) {
 	var out strings.Builder
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	if err := printFatesJSON(&out, fates()[1:2], false, "4026531840", at); err != nil {
+	if err := PrintJSON(&out, outcomes()[1:2], false, "4026531840", at); err != nil {
 		t.Fatal(err)
 	}
 	var got []map[string]any
@@ -99,9 +99,9 @@ func TestFatesJSON(t *testing.T) {
 }
 
 func TestLeft(t *testing.T) {
-	targets := append(fates(), fates()[0], &cull.Target{Result: engine.Failed, Reason: errors.ErrUnsupported.Error()}, &cull.Target{})
+	targets := append(outcomes(), outcomes()[0], &Target{Result: engine.Failed, Reason: errors.ErrUnsupported.Error()}, &Target{})
 	want := []string{"left alone 2: may be in use", "failed 1: unsupported operation"}
-	if diff := cmp.Diff(want, sumOf(targets, false).left()); diff != "" {
+	if diff := cmp.Diff(want, SumOf(targets, false).Left(true)); diff != "" {
 		t.Errorf("what is left (-want +got):\n%s", diff)
 	}
 }

@@ -1,4 +1,4 @@
-package cull
+package manualkill
 
 import (
 	"context"
@@ -20,18 +20,8 @@ import (
 // second is the instant at which the fake kernel answers everything.
 const second = sock.Instant(time.Second)
 
-// clock is one by which a scan took that long.
-func clock(scan time.Duration) func() sock.Instant {
-	now := second.Add(-scan)
-	return func() sock.Instant {
-		defer func() { now = second }()
-		return now
-	}
-}
-
-// A scan may be dear, so that single questions confirm the end of a socket, or
-// cheap.
-const dear, cheap = 100 * time.Millisecond, time.Microsecond
+// clock stands still: the answers are fresh.
+func clock() sock.Instant { return second }
 
 // stuck is a socket in CLOSE_WAIT that its program has forgotten an hour ago.
 func stuck(cookie uint64) sock.Socket {
@@ -62,16 +52,13 @@ type kernel struct {
 	sockets map[uint64]sock.Socket
 	asked   int
 	scans   int
-	scanErr error // from the second on
 	onAsk   func(k *kernel)
 	askErr  func(id sock.ID) error
 	destroy func(k *kernel, id sock.ID) error
 }
 
 func (k *kernel) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
-	if k.scans++; k.scans > 1 && k.scanErr != nil {
-		return k.scanErr
-	}
+	k.scans++
 	for _, s := range k.sockets {
 		if q.States.Has(s.State) && (q.Where == nil || q.Where.Eval(&s.Conn) != ssfilter.False) {
 			each(&s, second)
@@ -117,18 +104,18 @@ func refuse(errno unix.Errno) func(*kernel, sock.ID) error {
 	return func(*kernel, sock.ID) error { return errno }
 }
 
-// order means every socket but listening ones.
-func order() *Order {
-	return &Order{Query: sock.Query{States: ssfilter.AllStates &^ ssfilter.Of(ssfilter.Listening)}, Precision: 20 * time.Millisecond, Self: 1}
+// request means every socket but listening ones.
+func request() *Request {
+	return &Request{Query: sock.Query{States: ssfilter.AllStates &^ ssfilter.Of(ssfilter.Listening)}, Precision: 20 * time.Millisecond, Self: 1}
 }
 
-type fate struct {
+type conclusion struct {
 	Result engine.Result
 	Reason string
 }
 
-// TestFate has one socket meet its fate.
-func TestFate(t *testing.T) {
+// TestOutcome has one socket come to its outcome.
+func TestOutcome(t *testing.T) {
 	noAnswer := errors.New("no answer")
 	live := with(stuck(1), func(s *sock.Socket) { s.State = ssfilter.Established })
 	busy := with(stuck(1), func(s *sock.Socket) { s.WQueue = 7 })
@@ -146,63 +133,62 @@ func TestFate(t *testing.T) {
 	tests := []struct {
 		name   string
 		socket sock.Socket
-		order  func(o *Order)
+		order  func(o *Request)
 		kernel func(k *kernel)
-		want   fate
-		byScan fate // where it differs
+		want   conclusion
 	}{
-		{name: "stuck", socket: stuck(1), want: fate{engine.Done, ""}},
-		{name: "dry run", socket: stuck(1), order: func(o *Order) { o.DryRun = true }, want: fate{engine.Would, ""}},
+		{name: "stuck", socket: stuck(1), want: conclusion{engine.Done, ""}},
+		{name: "dry run", socket: stuck(1), order: func(o *Request) { o.DryRun = true }, want: conclusion{engine.Would, ""}},
 		{
 			name: "dry run where it could not", socket: stuck(1),
-			order: func(o *Order) { o.DryRun, o.Capabilities.Kill = true, "not permitted" }, want: fate{engine.Would, "not permitted"},
+			order: func(o *Request) { o.DryRun, o.Capabilities.Kill = true, "not permitted" }, want: conclusion{engine.Would, "not permitted"},
 		},
-		{name: "not permitted", socket: stuck(1), order: func(o *Order) { o.Capabilities.Kill = "not permitted" }, want: fate{engine.Failed, "not permitted"}},
+		{name: "not permitted", socket: stuck(1), order: func(o *Request) { o.Capabilities.Kill = "not permitted" }, want: conclusion{engine.Failed, "not permitted"}},
 		{
 			name: "protected", socket: stuck(1),
-			order: func(o *Order) {
+			order: func(o *Request) {
 				o.InUse = true
 				o.Protect = []rules.Match{{States: ssfilter.AllStates, Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: 5432, Last: 5432})}}
 			},
-			want: fate{LeftAlone, "protected"},
+			want: conclusion{LeftAlone, "protected"},
 		},
 		{
 			name: "in an accept queue", socket: with(stuck(1), func(s *sock.Socket) { s.Inode = 0 }),
-			order: func(o *Order) { o.InUse = true }, want: fate{LeftAlone, "in an accept queue"},
+			order: func(o *Request) { o.InUse = true }, want: conclusion{LeftAlone, "in an accept queue"},
 		},
 		{
 			name: "a subflow", socket: with(stuck(1), func(s *sock.Socket) { s.MPTCP = true }),
-			order: func(o *Order) { o.InUse = true }, want: fate{LeftAlone, "an MPTCP subflow"},
+			order: func(o *Request) { o.InUse = true }, want: conclusion{LeftAlone, "an MPTCP subflow"},
 		},
-		{name: "something to send", socket: busy, want: fate{LeftAlone, "in use: something is left to send"}},
-		{name: "something to send, in a failover", socket: busy, order: func(o *Order) { o.InUse = true }, want: fate{engine.Done, ""}},
+		{name: "something to send", socket: busy, want: conclusion{LeftAlone, "in use: something is left to send"}},
+		{name: "something to send, in a failover", socket: busy, order: func(o *Request) { o.InUse = true }, want: conclusion{engine.Done, ""}},
 		{
 			name: "half-closed, between two segments",
 			socket: with(stuck(1), func(s *sock.Socket) {
 				s.Info.LastDataSent, s.Info.LastAckRecv = 50*time.Millisecond, 50*time.Millisecond
 			}),
-			want: fate{LeftAlone, "in use: it sent data within the last second"},
+			want: conclusion{LeftAlone, "in use: it sent data within the last second"},
 		},
 		{
 			name: "a request just answered, and the answer forgotten",
 			socket: with(stuck(1), func(s *sock.Socket) {
 				s.Info.LastDataSent, s.Info.LastDataRecv, s.Info.LastAckRecv = 60*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
 			}),
-			want: fate{engine.Done, ""},
+			want: conclusion{engine.Done, ""},
 		},
 		{
 			name: "just connected, and never used",
 			socket: with(stuck(1), func(s *sock.Socket) {
 				s.Info = sock.Info{Has: ^sock.Has(0), BytesAcked: 1}
 			}),
-			want: fate{engine.Done, ""},
+			want: conclusion{engine.Done, ""},
 		},
-		{name: "live", socket: live, want: fate{LeftAlone, "may be in use: established is a live state"}},
-		{name: "live, and idle", socket: live, order: func(o *Order) { o.Idle = time.Minute }, want: fate{engine.Done, ""}},
-		{name: "live, in a failover", socket: live, order: func(o *Order) { o.InUse = true }, want: fate{engine.Done, ""}},
+		{name: "live", socket: live, want: conclusion{LeftAlone, "may be in use: established is a live state"}},
+		{name: "live, and idle", socket: live, order: func(o *Request) { o.Idle = time.Minute }, want: conclusion{engine.Done, ""}},
+		{name: "live, in a failover", socket: live, order: func(o *Request) { o.InUse = true }, want: conclusion{engine.Done, ""}},
 		{
 			name: "old, and seen to be in use", socket: with(stuck(1), func(s *sock.Socket) { s.Info.LastAckRecv = time.Second }),
-			order: func(o *Order) {
+			order: func(o *Request) {
 				s := stuck(1)
 				o.OlderThan = time.Minute
 				o.Memories = map[sock.Key]*sock.Memory{{Cookie: 1}: {
@@ -210,68 +196,68 @@ func TestFate(t *testing.T) {
 					Acked: 100, Received: 100, SegsIn: 10,
 				}}
 			},
-			want: fate{LeftAlone, "in use: it made progress within 1m0s"},
+			want: conclusion{LeftAlone, "in use: it made progress within 1m0s"},
 		},
 		{name: "it ends before its turn", socket: stuck(1), kernel: func(k *kernel) {
 			k.onAsk = change(func(k *kernel) { delete(k.sockets, 1) })
-		}, want: fate{engine.Gone, "it ended by itself"}},
+		}, want: conclusion{engine.Gone, "it ended by itself"}},
 		{name: "it ends in its turn", socket: stuck(1), kernel: func(k *kernel) {
 			k.destroy = func(*kernel, sock.ID) error { return sock.ErrGone }
-		}, want: fate{engine.Gone, "it ended by itself"}},
+		}, want: conclusion{engine.Gone, "it ended by itself"}},
 		{name: "another state", socket: stuck(1), kernel: func(k *kernel) {
 			k.onAsk = becomes(func(s *sock.Socket) { s.State, s.Inode = ssfilter.LastAck, 0 })
-		}, want: fate{engine.Changed, "in last-ack by now"}},
-		{name: "another state, which is meant as well", socket: live, order: func(o *Order) { o.InUse = true }, kernel: func(k *kernel) {
+		}, want: conclusion{engine.Changed, "in last-ack by now"}},
+		{name: "another state, which is meant as well", socket: live, order: func(o *Request) { o.InUse = true }, kernel: func(k *kernel) {
 			k.onAsk = becomes(func(s *sock.Socket) { s.State = ssfilter.CloseWait })
-		}, want: fate{LeftAlone, "in close-wait by now, which is selected too"}},
-		{name: "another state, of which the age was bounded", socket: stuck(1), order: func(o *Order) { o.OlderThan = time.Minute }, kernel: func(k *kernel) {
+		}, want: conclusion{LeftAlone, "in close-wait by now, which is selected too"}},
+		{name: "another state, of which the age was bounded", socket: stuck(1), order: func(o *Request) { o.OlderThan = time.Minute }, kernel: func(k *kernel) {
 			k.onAsk = becomes(func(s *sock.Socket) { s.State = ssfilter.Closing })
-		}, want: fate{engine.Changed, "in closing by now"}},
+		}, want: conclusion{engine.Changed, "in closing by now"}},
 		{
 			// The kernel takes "not" of what it does not know for true.
 			name:   "a filter that the answer leaves open",
-			socket: stuck(1), order: func(o *Order) { o.InUse, o.Query.Where = true, expr("not cgroup = /a") },
-			want: fate{LeftAlone, "whether the filter means it cannot be known"},
+			socket: stuck(1), order: func(o *Request) { o.InUse, o.Query.Where = true, expr("not cgroup = /a") },
+			want: conclusion{LeftAlone, "whether the filter means it cannot be known"},
 		},
 		{
 			name:   "autobound, which a look alone tells",
-			socket: with(stuck(1), func(s *sock.Socket) { s.Autobound = ssfilter.True }), order: func(o *Order) { o.Query.Where = expr("autobound") },
+			socket: with(stuck(1), func(s *sock.Socket) { s.Autobound = ssfilter.True }), order: func(o *Request) { o.Query.Where = expr("autobound") },
 			kernel: func(k *kernel) { k.onAsk = becomes(func(s *sock.Socket) { s.Autobound = ssfilter.Unknown }) },
-			want:   fate{engine.Done, ""},
+			want:   conclusion{engine.Done, ""},
 		},
 		{name: "connected anew", socket: stuck(1), kernel: func(k *kernel) {
 			k.onAsk = becomes(func(s *sock.Socket) { s.Info.BytesReceived = 0 })
-		}, want: fate{engine.Changed, "another connection by now"}},
+		}, want: conclusion{engine.Changed, "another connection by now"}},
 		{
 			name: "another mark", socket: with(stuck(1), func(s *sock.Socket) { s.Mark, s.HasMark = 5, true }),
-			order:  func(o *Order) { o.Query.Where = expr("fwmark = 5") },
+			order:  func(o *Request) { o.Query.Where = expr("fwmark = 5") },
 			kernel: func(k *kernel) { k.onAsk = becomes(func(s *sock.Socket) { s.Mark = 6 }) },
-			want:   fate{engine.Changed, "the filter does not mean it any more"},
+			want:   conclusion{engine.Changed, "the filter does not mean it any more"},
 		},
 		{name: "progress meanwhile", socket: stuck(1), kernel: func(k *kernel) {
 			k.onAsk = becomes(func(s *sock.Socket) { s.Info.BytesAcked++ })
-		}, want: fate{LeftAlone, "in use: it made progress meanwhile"}},
+		}, want: conclusion{LeftAlone, "in use: it made progress meanwhile"}},
 		{
-			name: "progress meanwhile, in a failover", socket: stuck(1), order: func(o *Order) { o.InUse = true },
+			name: "progress meanwhile, in a failover", socket: stuck(1), order: func(o *Request) { o.InUse = true },
 			kernel: func(k *kernel) { k.onAsk = becomes(func(s *sock.Socket) { s.Info.BytesAcked++ }) },
-			want:   fate{engine.Done, ""},
+			want:   conclusion{engine.Done, ""},
 		},
 		{name: "something to send by now", socket: stuck(1), kernel: func(k *kernel) {
 			k.onAsk = becomes(func(s *sock.Socket) { s.Info.NotSent = 1 })
-		}, want: fate{LeftAlone, "in use: something is left to send"}},
+		}, want: conclusion{LeftAlone, "in use: something is left to send"}},
 		{name: "no answer", socket: stuck(1), kernel: func(k *kernel) {
 			k.askErr = func(sock.ID) error { return noAnswer }
-		}, want: fate{engine.Failed, "asking for it again failed: no answer"}},
-		{name: "the kernel cannot", socket: stuck(1), kernel: func(k *kernel) { k.destroy = refuse(unix.EOPNOTSUPP) }, want: fate{engine.Failed, "operation not supported"}},
+		}, want: conclusion{engine.Failed, "asking for it again failed: no answer"}},
+		{name: "the kernel cannot", socket: stuck(1), kernel: func(k *kernel) { k.destroy = refuse(unix.EOPNOTSUPP) }, want: conclusion{engine.Failed, "operation not supported"}},
 		{name: "still there", socket: stuck(1), kernel: func(k *kernel) {
 			k.destroy = func(*kernel, sock.ID) error { return nil }
-		}, want: fate{engine.Unconfirmed, "the kernel still shows it"}},
+		}, want: conclusion{engine.Unconfirmed, "the kernel still shows it"}},
 		{name: "destroyed, and connected anew", socket: stuck(1), kernel: func(k *kernel) {
 			k.destroy = func(k *kernel, _ sock.ID) error {
 				k.sockets[1] = with(k.sockets[1], func(s *sock.Socket) { s.State = ssfilter.Established })
 				return nil
 			}
-		}, want: fate{engine.Done, ""}},
+		}, want: conclusion{engine.Done, ""}},
 		{name: "destroyed, and no answer", socket: stuck(1), kernel: func(k *kernel) {
 			k.askErr = func(sock.ID) error { // but to the first question
 				if k.asked > 1 {
@@ -279,49 +265,37 @@ func TestFate(t *testing.T) {
 				}
 				return nil
 			}
-		}, want: fate{engine.Unconfirmed, "whether it is gone could not be asked: no answer"}, byScan: fate{engine.Done, ""}},
-		{name: "no second look", socket: stuck(1), kernel: func(k *kernel) { k.scanErr = noAnswer }, want: fate{engine.Done, ""}},
-		{name: "no second look, and still there", socket: stuck(1), kernel: func(k *kernel) {
-			k.scanErr = noAnswer
+		}, want: conclusion{engine.Unconfirmed, "whether it is gone could not be asked: no answer"}},
+		{name: "still there", socket: stuck(1), kernel: func(k *kernel) {
 			k.destroy = func(*kernel, sock.ID) error { return nil }
-		}, want: fate{engine.Unconfirmed, "the kernel still shows it"}},
+		}, want: conclusion{engine.Unconfirmed, "the kernel still shows it"}},
 		{name: "the answer lost, and gone", socket: stuck(1), kernel: func(k *kernel) {
 			k.destroy = func(k *kernel, id sock.ID) error { delete(k.sockets, id.Cookie); return sock.ErrUnconfirmed }
-		}, want: fate{engine.Done, ""}},
+		}, want: conclusion{engine.Done, ""}},
 		{name: "the answer lost, and connected anew", socket: stuck(1), kernel: func(k *kernel) {
 			k.destroy = func(k *kernel, _ sock.ID) error {
 				k.sockets[1] = with(k.sockets[1], func(s *sock.Socket) { s.State = ssfilter.Established })
 				return sock.ErrUnconfirmed
 			}
-		}, want: fate{engine.Unconfirmed, "the kernel's answer was lost"}},
+		}, want: conclusion{engine.Unconfirmed, "the kernel's answer was lost"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			meet := func(scan time.Duration) fate {
-				k := &kernel{sockets: map[uint64]sock.Socket{1: test.socket}}
-				o := order()
-				if test.order != nil {
-					test.order(o)
-				}
-				if test.kernel != nil {
-					test.kernel(k)
-				}
-				targets := find(t, o, k, scan)
-				if len(targets) != 1 {
-					t.Fatalf("%d sockets selected, want 1", len(targets))
-				}
-				o.Cull(t.Context(), Doomed(targets), k, nil)
-				return fate{targets[0].Result, targets[0].Reason}
+			k := &kernel{sockets: map[uint64]sock.Socket{1: test.socket}}
+			o := request()
+			if test.order != nil {
+				test.order(o)
 			}
-			if diff := cmp.Diff(test.want, meet(dear)); diff != "" {
-				t.Errorf("fate, confirmed by a question (-want +got):\n%s", diff)
+			if test.kernel != nil {
+				test.kernel(k)
 			}
-			want := test.want
-			if test.byScan.Result != "" {
-				want = test.byScan
+			targets := find(t, o, k)
+			if len(targets) != 1 {
+				t.Fatalf("%d sockets selected, want 1", len(targets))
 			}
-			if diff := cmp.Diff(want, meet(cheap)); diff != "" {
-				t.Errorf("fate, confirmed by a look (-want +got):\n%s", diff)
+			o.Destroy(t.Context(), Pending(targets), k, nil)
+			if diff := cmp.Diff(test.want, conclusion{targets[0].Result, targets[0].Reason}); diff != "" {
+				t.Errorf("outcome (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -335,9 +309,9 @@ func expr(text string) ssfilter.Expr {
 	return x
 }
 
-func find(t *testing.T, o *Order, k Kernel, scan time.Duration) []*Target {
+func find(t *testing.T, o *Request, k Kernel) []*Target {
 	t.Helper()
-	targets, _, err := o.Find(k, clock(scan))
+	targets, _, err := o.Find(k, clock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,30 +326,30 @@ func TestFind(t *testing.T) {
 	probing := with(socket, func(s *sock.Socket) { s.Timer, s.Info.LastAckRecv = sock.TimerKeepalive, 15*time.Second })
 	tests := []struct {
 		name   string
-		order  func(o *Order)
+		order  func(o *Request)
 		socket sock.Socket
 		found  bool
 		passed Passed
 	}{
-		{"no bound", func(o *Order) {}, socket, true, Passed{}},
-		{"old enough", func(o *Order) { o.OlderThan = 9 * time.Minute }, socket, true, Passed{}},
-		{"a kernel's clock that may be late", func(o *Order) { o.OlderThan = 10 * time.Minute }, socket, false, Passed{Young: 1}},
-		{"idle enough", func(o *Order) { o.Idle = 4 * time.Minute }, socket, true, Passed{}},
-		{"not idle that long", func(o *Order) { o.Idle = 6 * time.Minute }, socket, false, Passed{Young: 1}},
-		{"something queued is not idle", func(o *Order) { o.Idle = time.Minute }, with(socket, func(s *sock.Socket) { s.WQueue = 1 }), false, Passed{Young: 1}},
-		{"an age that nobody knows", func(o *Order) { o.OlderThan = time.Minute }, with(socket, func(s *sock.Socket) { s.Info = sock.Info{} }), false, Passed{Unjudged: 1}},
-		{"keepalives", func(o *Order) { o.OlderThan = 2 * time.Minute }, probing, false, Passed{Unjudged: 1}},
-		{"keepalives, and too young all the same", func(o *Order) { o.OlderThan = 6 * time.Minute }, probing, false, Passed{Young: 1}},
-		{"keepalives, and old enough all the same", func(o *Order) { o.OlderThan = 10 * time.Second }, probing, true, Passed{}},
-		{"keepalives, and idle", func(o *Order) { o.Idle = 2 * time.Minute }, probing, false, Passed{Unjudged: 1}},
-		{"keepalives, and not idle all the same", func(o *Order) { o.Idle = 6 * time.Minute }, probing, false, Passed{Young: 1}},
-		{"keepalives, and not idle, whatever its age", func(o *Order) { o.OlderThan, o.Idle = 2*time.Minute, 6*time.Minute }, probing, false, Passed{Young: 1}},
+		{"no bound", func(o *Request) {}, socket, true, Passed{}},
+		{"old enough", func(o *Request) { o.OlderThan = 9 * time.Minute }, socket, true, Passed{}},
+		{"a kernel's clock that may be late", func(o *Request) { o.OlderThan = 10 * time.Minute }, socket, false, Passed{Young: 1}},
+		{"idle enough", func(o *Request) { o.Idle = 4 * time.Minute }, socket, true, Passed{}},
+		{"not idle that long", func(o *Request) { o.Idle = 6 * time.Minute }, socket, false, Passed{Young: 1}},
+		{"something queued is not idle", func(o *Request) { o.Idle = time.Minute }, with(socket, func(s *sock.Socket) { s.WQueue = 1 }), false, Passed{Young: 1}},
+		{"an age that nobody knows", func(o *Request) { o.OlderThan = time.Minute }, with(socket, func(s *sock.Socket) { s.Info = sock.Info{} }), false, Passed{Unjudged: 1}},
+		{"keepalives", func(o *Request) { o.OlderThan = 2 * time.Minute }, probing, false, Passed{Unjudged: 1}},
+		{"keepalives, and too young all the same", func(o *Request) { o.OlderThan = 6 * time.Minute }, probing, false, Passed{Young: 1}},
+		{"keepalives, and old enough all the same", func(o *Request) { o.OlderThan = 10 * time.Second }, probing, true, Passed{}},
+		{"keepalives, and idle", func(o *Request) { o.Idle = 2 * time.Minute }, probing, false, Passed{Unjudged: 1}},
+		{"keepalives, and not idle all the same", func(o *Request) { o.Idle = 6 * time.Minute }, probing, false, Passed{Young: 1}},
+		{"keepalives, and not idle, whatever its age", func(o *Request) { o.OlderThan, o.Idle = 2*time.Minute, 6*time.Minute }, probing, false, Passed{Young: 1}},
 		{
-			"keepalives, in an accept queue", func(o *Order) { o.OlderThan = 2 * time.Minute },
+			"keepalives, in an accept queue", func(o *Request) { o.OlderThan = 2 * time.Minute },
 			with(probing, func(s *sock.Socket) { s.Inode = 0 }), false, Passed{Young: 1},
 		},
 		{
-			"in time-wait", func(o *Order) { o.OlderThan = time.Minute },
+			"in time-wait", func(o *Request) { o.OlderThan = time.Minute },
 			with(probing, func(s *sock.Socket) {
 				s.State, s.Timer, s.Expires, s.Info = ssfilter.TimeWait, sock.TimerTimeWait, 50*time.Second, sock.Info{}
 			}),
@@ -384,9 +358,9 @@ func TestFind(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			o := order()
+			o := request()
 			test.order(o)
-			targets, passed, err := o.Find(&kernel{sockets: map[uint64]sock.Socket{1: test.socket}}, clock(cheap))
+			targets, passed, err := o.Find(&kernel{sockets: map[uint64]sock.Socket{1: test.socket}}, clock)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -399,7 +373,7 @@ func TestFind(t *testing.T) {
 
 // A scan that comes upon a socket twice tells of it once.
 func TestFindOnce(t *testing.T) {
-	targets, _, err := order().Find(twice{&kernel{sockets: map[uint64]sock.Socket{1: stuck(1), 2: stuck(2)}}}, clock(cheap))
+	targets, _, err := request().Find(twice{&kernel{sockets: map[uint64]sock.Socket{1: stuck(1), 2: stuck(2)}}}, clock)
 	if err != nil || len(targets) != 2 {
 		t.Errorf("%d targets, %v; want 2", len(targets), err)
 	}
@@ -413,7 +387,7 @@ func (k twice) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) e
 
 // A scan that failed found nothing, whatever it had found before.
 func TestFindFails(t *testing.T) {
-	targets, _, err := order().Find(broken{&kernel{sockets: map[uint64]sock.Socket{1: stuck(1)}}}, clock(cheap))
+	targets, _, err := request().Find(broken{&kernel{sockets: map[uint64]sock.Socket{1: stuck(1)}}}, clock)
 	if err == nil || targets != nil {
 		t.Errorf("%v, %v; want an error alone", targets, err)
 	}
@@ -430,31 +404,31 @@ func TestResolve(t *testing.T) {
 	tests := []struct {
 		name  string
 		owned engine.HoldersFound
-		want  fate
+		want  conclusion
 	}{
-		{"held", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 7}}}}, fate{}},
-		{"held by nobody who can be seen", engine.HoldersFound{}, fate{}},
-		{"held by nobody", engine.HoldersFound{Complete: true}, fate{LeftAlone, "held by the kernel"}},
-		{"our own", engine.HoldersFound{Holders: map[uint32][]sock.Holder{1: {{PID: 1}}}}, fate{LeftAlone, "sockdog's own"}},
+		{"held", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 7}}}}, conclusion{}},
+		{"held by nobody who can be seen", engine.HoldersFound{}, conclusion{}},
+		{"held by nobody", engine.HoldersFound{Complete: true}, conclusion{LeftAlone, "held by the kernel"}},
+		{"our own", engine.HoldersFound{Holders: map[uint32][]sock.Holder{1: {{PID: 1}}}}, conclusion{LeftAlone, "sockdog's own"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			o := order()
+			o := request()
 			o.InUse = true
-			doomed := Doomed(find(t, o, &kernel{sockets: map[uint64]sock.Socket{1: stuck(1)}}, dear))
-			if diff := cmp.Diff(map[uint32]struct{}{1: {}}, Inodes(doomed)); diff != "" {
+			pending := Pending(find(t, o, &kernel{sockets: map[uint64]sock.Socket{1: stuck(1)}}))
+			if diff := cmp.Diff(map[uint32]struct{}{1: {}}, Inodes(pending)); diff != "" {
 				t.Errorf("inodes (-want +got):\n%s", diff)
 			}
-			o.Resolve(doomed, test.owned)
-			if diff := cmp.Diff(test.want, fate{doomed[0].Result, doomed[0].Reason}); diff != "" {
-				t.Errorf("fate (-want +got):\n%s", diff)
+			o.Resolve(pending, test.owned)
+			if diff := cmp.Diff(test.want, conclusion{pending[0].Result, pending[0].Reason}); diff != "" {
+				t.Errorf("outcome (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// crowd is so many sockets, with cookies from 1 on.
-func crowd(n int) map[uint64]sock.Socket {
+// many is so many sockets, with cookies from 1 on.
+func many(n int) map[uint64]sock.Socket {
 	all := make(map[uint64]sock.Socket)
 	for i := range uint64(n) {
 		all[i+1] = stuck(i + 1)
@@ -462,10 +436,10 @@ func crowd(n int) map[uint64]sock.Socket {
 	return all
 }
 
-func resultsOf(targets []*Target) map[fate]int {
-	results := make(map[fate]int)
+func resultsOf(targets []*Target) map[conclusion]int {
+	results := make(map[conclusion]int)
 	for _, t := range targets {
-		results[fate{t.Result, t.Reason}]++
+		results[conclusion{t.Result, t.Reason}]++
 	}
 	return results
 }
@@ -473,98 +447,96 @@ func resultsOf(targets []*Target) map[fate]int {
 // Where the privilege is missing, one batch finds that out for all.
 func TestDenied(t *testing.T) {
 	tried := 0
-	k := &kernel{sockets: crowd(3 * batch), destroy: func(*kernel, sock.ID) error { tried++; return unix.EPERM }}
-	o := order()
-	targets := find(t, o, k, dear)
-	o.Cull(t.Context(), Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
-	want := map[fate]int{
+	k := &kernel{sockets: many(3 * batch), destroy: func(*kernel, sock.ID) error { tried++; return unix.EPERM }}
+	o := request()
+	targets := find(t, o, k)
+	o.Destroy(t.Context(), Pending(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	want := map[conclusion]int{
 		{engine.Failed, "operation not permitted"}:            killBatch,
 		{engine.Failed, "not tried: operation not permitted"}: 3*batch - killBatch,
 	}
 	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
-		t.Errorf("fates (-want +got):\n%s", diff)
+		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 	if tried != killBatch {
 		t.Errorf("%d tried, want %d", tried, killBatch)
 	}
 }
 
-// Among thousands, a scan that cost little is made again, and what it shows is
-// asked for.
-func TestConfirmedByScan(t *testing.T) {
+// What the kernel still shows is not confirmed, and the others of its batch are.
+func TestConfirmed(t *testing.T) {
 	const n = 3 * batch
-	k := &kernel{sockets: crowd(n)}
+	k := &kernel{sockets: many(n)}
 	k.destroy = func(k *kernel, id sock.ID) error {
 		if id.Cookie != 7 {
 			delete(k.sockets, id.Cookie)
 		}
 		return nil
 	}
-	o := order()
-	targets := find(t, o, k, cheap)
-	o.Cull(t.Context(), Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
-	want := map[fate]int{{engine.Done, ""}: n - 1, {engine.Unconfirmed, "the kernel still shows it"}: 1}
+	o := request()
+	targets := find(t, o, k)
+	o.Destroy(t.Context(), Pending(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	want := map[conclusion]int{{engine.Done, ""}: n - 1, {engine.Unconfirmed, "the kernel still shows it"}: 1}
 	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
-		t.Errorf("fates (-want +got):\n%s", diff)
+		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
-	if k.scans != 2 || k.asked != n/killBatch+1 {
-		t.Errorf("%d looks and %d batches of questions, want 2, and one for each few sockets and one for what is left", k.scans, k.asked)
+	if k.scans != 1 || k.asked != n/killBatch+n/batch {
+		t.Errorf("%d scans and %d lookups, want 1, one for each few sockets and one for each batch", k.scans, k.asked)
 	}
 }
 
 // Without other threads the first does it all.
 func TestNoOtherThread(t *testing.T) {
-	k := &kernel{sockets: crowd(5*batch + 1)}
-	o := order()
-	targets := find(t, o, k, dear)
-	o.Cull(t.Context(), Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
-	if diff := cmp.Diff(map[fate]int{{engine.Done, ""}: 5*batch + 1}, resultsOf(targets)); diff != "" {
-		t.Errorf("fates (-want +got):\n%s", diff)
+	k := &kernel{sockets: many(5*batch + 1)}
+	o := request()
+	targets := find(t, o, k)
+	o.Destroy(t.Context(), Pending(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	if diff := cmp.Diff(map[conclusion]int{{engine.Done, ""}: 5*batch + 1}, resultsOf(targets)); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 }
 
 // An interruption ends the batch under way, and lets the rest live.
 func TestInterrupted(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	k := &kernel{sockets: crowd(3 * batch)}
+	k := &kernel{sockets: many(3 * batch)}
 	k.onAsk = func(k *kernel) {
 		if k.asked == batch/killBatch+2 { // the second batch, before any of it is destroyed
 			stop()
 		}
 	}
-	o := order()
-	targets := find(t, o, k, dear)
-	o.Cull(ctx, Doomed(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
-	want := map[fate]int{{engine.Done, ""}: 2 * batch, {LeftAlone, "interrupted before its turn"}: batch}
+	o := request()
+	targets := find(t, o, k)
+	o.Destroy(ctx, Pending(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	want := map[conclusion]int{{engine.Done, ""}: 2 * batch, {LeftAlone, "interrupted before its turn"}: batch}
 	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
-		t.Errorf("fates (-want +got):\n%s", diff)
+		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 	if len(k.sockets) != batch {
 		t.Errorf("%d sockets live on, want %d", len(k.sockets), batch)
 	}
 }
 
-// Stopped between the question and the act, as by a SIGSTOP, a cull asks once
+// Stopped between the question and the act, as by a SIGSTOP, a manual kill asks once
 // more before it acts; where it always is, it acts on the freshest answer there is.
 func TestStopped(t *testing.T) {
 	tests := []struct {
 		name  string
 		stops int // after so many questions
-		want  map[fate]int
+		want  map[conclusion]int
 	}{
-		{"once", 1, map[fate]int{{engine.Done, ""}: 1, {LeftAlone, "in use: it made progress meanwhile"}: 1}},
-		{"each time", 1000, map[fate]int{{engine.Done, ""}: 1, {LeftAlone, "in use: it made progress meanwhile"}: 1}},
+		{"once", 1, map[conclusion]int{{engine.Done, ""}: 1, {LeftAlone, "in use: it made progress meanwhile"}: 1}},
+		{"each time", 1000, map[conclusion]int{{engine.Done, ""}: 1, {LeftAlone, "in use: it made progress meanwhile"}: 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			now := second
-			k := &kernel{sockets: crowd(2)}
-			o := order()
+			k := &kernel{sockets: many(2)}
+			o := request()
 			targets, _, err := o.Find(k, func() sock.Instant { return now })
 			if err != nil {
 				t.Fatal(err)
 			}
-			o.scanCost = dear
 			k.onAsk = func(k *kernel) {
 				if k.asked == 2 { // the first was answered before the stop
 					k.sockets[2] = with(k.sockets[2], func(s *sock.Socket) { s.Info.BytesAcked++ })
@@ -573,9 +545,9 @@ func TestStopped(t *testing.T) {
 					now = now.Add(time.Minute)
 				}
 			}
-			o.Cull(t.Context(), Doomed(targets), k, nil)
+			o.Destroy(t.Context(), Pending(targets), k, nil)
 			if diff := cmp.Diff(test.want, resultsOf(targets)); diff != "" {
-				t.Errorf("fates (-want +got):\n%s", diff)
+				t.Errorf("outcomes (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -588,8 +560,8 @@ func TestReasonsAreGrouped(t *testing.T) {
 		1: with(stuck(1), func(s *sock.Socket) { s.WQueue = 1 }),
 		2: with(stuck(2), func(s *sock.Socket) { s.WQueue = 2 }),
 	}}
-	targets := find(t, order(), k, dear)
+	targets := find(t, request(), k)
 	if len(resultsOf(targets)) != 1 || !strings.Contains(targets[0].Reason, "in use") {
-		t.Errorf("fates %v", resultsOf(targets))
+		t.Errorf("outcomes %v", resultsOf(targets))
 	}
 }

@@ -1,4 +1,4 @@
-package cull_test
+package manualkill_test
 
 import (
 	"runtime"
@@ -9,8 +9,8 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/cull"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/manualkill"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
@@ -48,7 +48,7 @@ func TestKernel(t *testing.T) {
 		{
 			name: "closed by its peer", inUse: true,
 			meanwhile: closeServer,
-			result:    cull.LeftAlone, reason: "in close-wait by now, which is selected too", alive: true,
+			result:    manualkill.LeftAlone, reason: "in close-wait by now, which is selected too", alive: true,
 		},
 		{
 			name:   "half-closed, and sent something",
@@ -56,7 +56,7 @@ func TestKernel(t *testing.T) {
 			meanwhile: func(c target) error {
 				return first(c.Client.Send(100), c.Server.Receive(100), unqueued(c.Client))
 			},
-			result: cull.LeftAlone, reason: "in use: it made progress meanwhile", alive: true,
+			result: manualkill.LeftAlone, reason: "in use: it made progress meanwhile", alive: true,
 		},
 		{
 			// The same socket, with the same cookie, addresses and state.
@@ -112,7 +112,7 @@ func TestKernel(t *testing.T) {
 			now := must(sock.Clock())(t)
 			kernel := must(sockdiag.Open(now, nil))(t)
 			defer kernel.Close()
-			o := &cull.Order{
+			o := &manualkill.Request{
 				Query:     sock.Query{States: ssfilter.Of(ssfilter.Established, ssfilter.CloseWait), Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: at.Port(), Last: at.Port()})},
 				InUse:     test.inUse,
 				Precision: sockdiag.Precision(),
@@ -125,7 +125,7 @@ func TestKernel(t *testing.T) {
 			if test.meanwhile != nil {
 				check(t, test.meanwhile(c))
 			}
-			o.Cull(t.Context(), cull.Doomed(targets), kernel, nil)
+			o.Destroy(t.Context(), manualkill.Pending(targets), kernel, nil)
 			got := []string{string(targets[0].Result), targets[0].Reason}
 			if diff := cmp.Diff([]string{string(test.result), test.reason}, got); diff != "" {
 				t.Errorf("fate (-want +got):\n%s", diff)
@@ -153,15 +153,15 @@ func TestThreads(t *testing.T) {
 	port := must(leak.Stuck[0].Remote())(t).Port()
 
 	now := must(sock.Clock())(t)
-	open := func() (cull.Kernel, error) { return sockdiag.Open(now, nil) }
+	open := func() (manualkill.Kernel, error) { return sockdiag.Open(now, nil) }
 	kernel := must(open())(t)
 	defer kernel.Close()
 	all := sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}
-	o := &cull.Order{Query: all, Precision: sockdiag.Precision()}
+	o := &manualkill.Request{Query: all, Precision: sockdiag.Precision()}
 	o.Query.Where = ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: port, Last: port})
 	targets, _, err := o.Find(kernel, now)
 	check(t, err)
-	o.Cull(t.Context(), cull.Doomed(targets), kernel, open)
+	o.Destroy(t.Context(), manualkill.Pending(targets), kernel, open)
 	done := 0
 	for _, target := range targets {
 		if target.Result == engine.Done {

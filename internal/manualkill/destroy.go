@@ -1,0 +1,187 @@
+package manualkill
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/action"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// Kernel is what a manual kill needs of sock_diag. It is for one thread.
+type Kernel interface {
+	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
+	Destroy(ids []sock.ID, outcomes []error) ([]error, error)
+	Close() error
+}
+
+const (
+	// batch is how many sockets a thread takes at a time, and looks up in one go to
+	// confirm that they are gone.
+	batch = 128
+	// killBatch is how many are looked up, and then destroyed, in one go: few, since
+	// one that comes alive between the two dies all the same.
+	killBatch = 4
+	// maxThreads is how many threads share the work. Nearly all of it is done in the
+	// kernel, which lets them.
+	maxThreads = 4
+)
+
+// Destroy destroys the targets. Each is looked up again by its cookie just before,
+// and after it nothing of it may be left. The calling thread with its kernel does
+// it, and some more that each open their own. When ctx ends, the batches under
+// way are brought to their end and nothing else is begun.
+func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Kernel, open func() (Kernel, error)) {
+	if r.DryRun {
+		for _, t := range targets {
+			t.conclude(engine.Would, r.Capabilities.Cannot(rules.Kill, &t.Socket))
+		}
+		return
+	}
+	w := work{request: r, targets: targets}
+	var more sync.WaitGroup
+	batches := (len(targets) + batch - 1) / batch
+	for range min(maxThreads, runtime.GOMAXPROCS(0), batches) - 1 {
+		more.Go(func() {
+			runtime.LockOSThread() // never unlocked: the capability ends with the thread
+			kernel, err := open()
+			if err != nil {
+				return // the others do it all
+			}
+			defer kernel.Close()
+			w.do(ctx, &worker{work: &w, kernel: kernel})
+		})
+	}
+	w.do(ctx, &worker{work: &w, kernel: kernel})
+	more.Wait()
+	for _, t := range Pending(targets) {
+		t.conclude(LeftAlone, "interrupted before its turn")
+	}
+}
+
+// work is what is to be done, shared by those who do it.
+type work struct {
+	request *Request
+	targets []*Target
+	taken   atomic.Int64 // of targets
+	denied  atomic.Bool  // the privilege is missing: no further try
+}
+
+// worker is one thread, and the memory that it reuses.
+type worker struct {
+	*work
+	kernel   Kernel
+	ids      []sock.ID
+	answers  []sock.Answer
+	outcomes []error
+}
+
+// do takes batches until none is left.
+func (w *work) do(ctx context.Context, by *worker) {
+	for ctx.Err() == nil {
+		end := int(w.taken.Add(batch))
+		begin := end - batch
+		if begin >= len(w.targets) {
+			return
+		}
+		var told []*Target
+		for few := range slices.Chunk(w.targets[begin:min(end, len(w.targets))], killBatch) {
+			if !w.denied.Load() {
+				told = append(told, by.destroy(by.recheck(few))...)
+				continue
+			}
+			for _, t := range few {
+				t.conclude(engine.Failed, "not tried: "+unix.EPERM.Error())
+			}
+		}
+		by.confirm(told)
+	}
+}
+
+// recheck looks the targets up again, concludes on those that are not any more
+// what was selected, and returns the others, of which it knows what they are now.
+// The cookie holds the kernel to the socket and not to its state or its traffic:
+// what happened to it while this process was stopped, or waited for a processor,
+// shows only when it is looked up once more.
+func (w *worker) recheck(targets []*Target) []*Target {
+	action.WhileFresh(w.request.now, func() {
+		for i := range w.lookup(targets) {
+			w.request.recheck(targets[i], &w.answers[i])
+		}
+		targets = Pending(targets)
+	})
+	return targets
+}
+
+// destroy destroys the targets and returns those that the kernel was told to.
+func (w *worker) destroy(targets []*Target) (told []*Target) {
+	if len(targets) == 0 {
+		return nil
+	}
+	// The error of the connection stands in the outcomes that it cost.
+	w.outcomes, _ = w.kernel.Destroy(w.idsOf(targets), w.outcomes)
+	for i, t := range targets {
+		switch err := w.outcomes[i]; {
+		case err == nil:
+			t.conclude(engine.Done, "")
+			told = append(told, t)
+		case errors.Is(err, sock.ErrUnconfirmed):
+			t.conclude(engine.Unconfirmed, "the kernel's answer was lost")
+			told = append(told, t)
+		case errors.Is(err, sock.ErrGone):
+			t.conclude(engine.Gone, "it ended by itself")
+		default:
+			if errors.Is(err, unix.EPERM) {
+				w.denied.Store(true)
+			}
+			t.conclude(engine.Failed, err.Error())
+		}
+	}
+	return told
+}
+
+// confirm looks whether anything is left of the targets. A program can connect a socket
+// anew that was destroyed under it: then done it is, and where the answer was lost it
+// stays unconfirmed.
+func (w *worker) confirm(told []*Target) {
+	if len(told) == 0 {
+		return
+	}
+	for i, a := range w.lookup(told) {
+		t := told[i]
+		same, _ := track.SameConnection(&t.Socket, t.got, &a, w.request.Precision)
+		switch {
+		case a.Err != nil:
+			t.conclude(engine.Unconfirmed, "whether it is gone could not be asked: "+a.Err.Error())
+		case a.Gone:
+			t.conclude(engine.Done, "")
+		case same:
+			t.conclude(engine.Unconfirmed, "the kernel still shows it")
+		}
+	}
+}
+
+// lookup looks up the sockets of the targets. The error of the connection stands in
+// the answers that it cost.
+func (w *worker) lookup(targets []*Target) []sock.Answer {
+	w.answers, _ = w.kernel.Lookup(w.idsOf(targets), w.answers)
+	return w.answers
+}
+
+func (w *worker) idsOf(targets []*Target) []sock.ID {
+	w.ids = w.ids[:0]
+	for _, t := range targets {
+		w.ids = append(w.ids, t.Socket.ID)
+	}
+	return w.ids
+}

@@ -1,0 +1,183 @@
+package manualkill
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/term"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// outcome is what became of a socket in -o json, under the names that the log uses.
+type outcome struct {
+	Time   string `json:"time"`
+	Action string `json:"action"`
+	Result string `json:"result"`
+	DryRun bool   `json:"dry_run"`
+	Reason string `json:"reason"`
+	sockettable.Object
+}
+
+// PrintJSON prints what became of the targets by that time.
+func PrintJSON(out io.Writer, targets []*Target, dryRun bool, netns string, at time.Time) error {
+	stamp := at.Format(time.RFC3339Nano)
+	return term.JSON(out, func(yield func(outcome) bool) {
+		for _, t := range targets {
+			object := sockettable.ObjectOf(&t.Socket, t.Age, t.Holders(), netns)
+			if !yield(outcome{stamp, rules.Kill.Name, string(t.Result), dryRun, t.Reason, object}) {
+				return
+			}
+		}
+	})
+}
+
+// settled reports whether nothing is left of what was selected.
+func settled(r engine.Result) bool {
+	return r == engine.Done || r == engine.Gone || r == engine.Changed
+}
+
+// View is how what became of the targets is shown.
+type View struct {
+	Headings bool
+	Holders  bool // who holds each socket
+	Cells    int  // in a line at most; 0 is no bound
+}
+
+// Print prints a line for each target. Those of which something is left come last: they
+// are what is read. A narrow terminal goes without what the sockets were selected by.
+func (v *View) Print(out io.Writer, targets []*Target) error {
+	heads := []string{"RESULT", "STATE", "LOCAL", "PEER", "AGE", "PROCESS", "WHY"}
+	const state, local, age, process = 1, 2, 4, 5
+	if !v.Holders {
+		heads = slices.Delete(heads, process, process+1)
+	}
+	table := term.NewTable(len(heads), len(targets))
+	table.Layout = term.Layout{Narrows: make([]bool, len(heads)), Spare: []int{state, age}, Last: []int{local}}
+	for i := range heads {
+		table.Layout.Narrows[i] = i >= local && i != age
+	}
+	if v.Headings && len(targets) > 0 {
+		table.Heads = heads
+	}
+	for _, left := range []bool{false, true} {
+		for _, t := range targets {
+			if settled(t.Result) == left {
+				continue
+			}
+			table.Row(string(t.Result), sockettable.StateHead(t.Socket.State))
+			table.Add(t.Socket.Zoned(t.Socket.Src).AppendTo(table.Buffer()))
+			table.Add(t.Socket.Zoned(t.Socket.Dst).AppendTo(table.Buffer()))
+			table.Add(sockettable.AppendAge(table.Buffer(), t.Age.InState, t.Age.Known, t.Age.Exact))
+			if v.Holders {
+				table.Add(sockettable.AppendHolders(table.Buffer(), t.Holders()))
+			}
+			table.Row(cmp.Or(t.Reason, "-"))
+		}
+	}
+	return table.Print(out, v.Cells)
+}
+
+// Show prints what is to be destroyed, as a list does, the oldest first, and where it is
+// too much for a table, to whom it is connected.
+func Show(out io.Writer, targets []*Target, cells int) error {
+	const most = 20
+	table := sockettable.Table{Holders: make(map[uint32][]sock.Holder)}
+	for _, t := range targets {
+		table.Add(&t.Socket, t.Age)
+		table.Holders[t.Socket.Inode] = t.Holders()
+	}
+	view := sockettable.View{Holders: true, Headings: true, Most: most, Cells: cells}
+	view.Order, _ = sockettable.ParseOrder("age", false)
+	if err := table.Print(out, &view); err != nil || len(targets) <= most {
+		return err
+	}
+	fmt.Fprintln(out)
+	view.Keys, _ = sockettable.ParseKeys("dst,dport")
+	return table.Print(out, &view)
+}
+
+// Sum is how many targets came to which result, and for which reasons.
+type Sum struct {
+	dryRun  bool
+	results map[engine.Result]int
+	reasons map[reason]int
+}
+
+type reason struct {
+	result engine.Result
+	text   string
+}
+
+// SumOf counts those that something has become of.
+func SumOf(targets []*Target, dryRun bool) Sum {
+	s := Sum{dryRun, make(map[engine.Result]int), make(map[reason]int)}
+	for _, t := range targets {
+		if t.Result == "" {
+			continue
+		}
+		s.results[t.Result]++
+		if t.Reason != "" {
+			s.reasons[reason{t.Result, t.Reason}]++
+		}
+	}
+	return s
+}
+
+// words are what a sum calls the results.
+var words = map[engine.Result]string{
+	engine.Done: "destroyed", engine.Would: "would destroy", engine.Gone: "gone", engine.Changed: "changed",
+	LeftAlone: "left alone", engine.Unconfirmed: "unconfirmed", engine.Failed: "failed",
+}
+
+// String is the sum in one line: "destroyed 9000, gone 3, left alone 2".
+func (s Sum) String() string {
+	var parts []string
+	aim := engine.Done
+	if s.dryRun {
+		aim = engine.Would
+	}
+	for _, r := range []engine.Result{engine.Done, engine.Would, engine.Gone, engine.Changed, LeftAlone, engine.Unconfirmed, engine.Failed} {
+		if n := s.results[r]; n > 0 || r == aim {
+			parts = append(parts, fmt.Sprintf("%s %d", words[r], n))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Failed reports whether a socket could not be destroyed.
+func (s Sum) Failed() bool { return s.results[engine.Failed] > 0 }
+
+// Left says of what something is left, and why, the most first, and what to write where
+// it is meant. By default ssh is protected.
+func (s Sum) Left(byDefault bool) []string {
+	var reasons []reason
+	protected, live := false, false
+	for r := range s.reasons {
+		if !settled(r.result) {
+			reasons = append(reasons, r)
+		}
+		protected = protected || r.text == "protected"
+		live = live || strings.HasPrefix(r.text, liveReason)
+	}
+	slices.SortFunc(reasons, func(a, b reason) int {
+		return cmp.Or(cmp.Compare(s.reasons[b], s.reasons[a]), cmp.Compare(a.result, b.result), cmp.Compare(a.text, b.text))
+	})
+	lines := make([]string, 0, len(reasons)+2)
+	for _, r := range reasons {
+		lines = append(lines, fmt.Sprintf("%s %d: %s", words[r.result], s.reasons[r], r.text))
+	}
+	if protected && byDefault {
+		lines = append(lines, "ssh is protected, port 22 at either end: name that port in the filter if you mean it")
+	}
+	if live {
+		lines = append(lines, "--idle 1h takes those that have been idle that long, --in-use takes all")
+	}
+	return lines
+}
