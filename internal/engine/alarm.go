@@ -45,7 +45,7 @@ type Example struct {
 	Peer    ssfilter.Endpoint
 	Inode   uint32        // 0: it has none
 	Holders []sock.Holder // as far as the engine knows them
-	cookie  uint64
+	key     sock.Key
 }
 
 // mostExamples is how many an alarm has.
@@ -60,12 +60,12 @@ type alarm struct {
 
 // alert counts the sockets that an alert of a rule about single sockets is for.
 func (e *Engine) alert(t *tracked, r *ruleState, action int, due bool) {
-	switch m := t.marked(r, action); {
+	switch m := e.marked(t, r, action); {
 	case due && m == nil:
-		t.mark(r, action)
+		e.mark(t, r, action, false)
 		r.alerted(action, 1)
 	case !due && m != nil:
-		t.unmark(r, action)
+		e.unmark(t, r, action)
 		r.alerted(action, -1)
 	}
 }
@@ -82,9 +82,9 @@ func (r *ruleState) alerted(action, by int) {
 
 // unalert takes t out of what it was counted for.
 func (e *Engine) unalert(t *tracked) {
-	for _, m := range t.marks {
+	for _, m := range e.recordOf(t).marks {
 		if m.rule.Then[m.action].Kind == rules.Alert {
-			m.rule.alerted(int(m.action), -1)
+			m.rule.alerted(m.action, -1)
 		}
 	}
 }
@@ -152,16 +152,17 @@ func (r *ruleState) done() map[Result]uint64 {
 // credit counts what a rule did to a socket for the alerts of other rules that are
 // about it, too: whoever reads that it is there wants to know that it is taken care of.
 func (e *Engine) credit(a *Action, result Result) {
-	t := e.tracks[a.Socket.ID.Cookie]
+	t := e.tracks.get(a.Socket.ID.Key())
 	if t == nil || !a.Kind.Destructive || result == Held { // which becomes something else
 		return
 	}
+	times := t.Times()
 	for _, r := range e.rules {
 		rg := r.groups
 		if rg == nil || !r.Alerts || r.history == a.of.history {
 			continue
 		}
-		if stands, _ := r.Decide(&rules.Action{Kind: rules.Alert}, &t.Times, &a.Socket, 0, a.Decided, true); stands != match.Due {
+		if stands, _ := r.Decide(&rules.Action{Kind: rules.Alert}, &times, &a.Socket, 0, a.Decided, true); stands != match.Due {
 			continue
 		}
 		if rg.byOthers == nil {
@@ -178,12 +179,13 @@ func (e *Engine) credit(a *Action, result Result) {
 func (e *Engine) alerting(r *ruleState) []Example {
 	first := slices.IndexFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert })
 	var some []Example
-	for cookie, t := range e.tracks {
+	for t := range e.tracks.all() {
 		if len(some) == mostExamples {
 			break
 		}
-		if t.marked(r, first) != nil {
-			some = append(some, Example{Peer: t.ID.Peer(), Inode: t.Inode, cookie: cookie})
+		if e.marked(t, r, first) != nil {
+			id := e.tracks.id(t)
+			some = append(some, Example{Peer: id.Peer(), Inode: t.Inode, key: e.tracks.key(t)})
 		}
 	}
 	return some
@@ -195,7 +197,7 @@ func (e *Engine) identify(g *group) {
 	own := false
 	for i := range g.examples {
 		x := &g.examples[i]
-		t := e.tracks[x.cookie]
+		t := e.tracks.get(x.key)
 		if x.Holders != nil || t == nil || t.holders == nil || t.holders.Processes == nil || t.Inode != x.Inode {
 			continue
 		}

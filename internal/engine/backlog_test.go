@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -123,7 +124,7 @@ func TestAcceptQueueWithoutRoom(t *testing.T) {
 	if n := b.e.Watched(); n > 16 {
 		t.Errorf("%d sockets are watched, want 16 at most", n)
 	}
-	if b.e.tracks[200] == nil {
+	if b.e.tracks.get(sock.Key{Cookie: 200}) == nil {
 		t.Fatal("the one that waits is not watched")
 	}
 	s.Inode = 200

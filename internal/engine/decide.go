@@ -18,25 +18,25 @@ func (e *Engine) guard(t *tracked, s *sock.Socket) string {
 	return match.Guard(s, e.program.Protect, e.capabilities, t.holders, e.config.Self)
 }
 
-// destroy decides on a destructive action whose instant has come, and reports
-// whether it is done with: told to be done, or said in a dry run.
-func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, fired, due, now sock.Instant) bool {
+// destroy decides on a destructive action whose instant has come.
+func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instant) {
+	e, t, s, now := c.e, c.t, c.s, c.now
 	a := e.action(t, s, r, action, now)
 	if r.Grouped {
 		a.Reason += e.groupReason(r, s)
 	}
-	if t.ahead && t.marked(r, action) == nil {
+	m := e.marked(t, r, action)
+	if t.is(ahead) && m == nil {
 		a.Due = max(due, e.ruledAt)
 	}
 	if why := e.capabilities.Cannot(a.Kind, s); why != "" {
 		a.Reason += "; " + why
 		a.DryRun = true
 	}
-	t.rule, t.action = r, action
 	b := e.budget(r, a.DryRun)
 	if b.Free(now) == 0 {
-		if t.marked(r, action) == nil {
-			t.marks = append(t.marks, mark{r, uint32(action), true})
+		if m == nil {
+			e.mark(t, r, action, true)
 			e.say(a, Held)
 			e.heldBack(r, b, now)
 			h := r.history.throttle(a.DryRun)
@@ -44,39 +44,41 @@ func (e *Engine) destroy(t *tracked, s *sock.Socket, r *ruleState, action int, f
 			h.began++
 			e.summary.soon(now)
 		}
-		t.held = &a
-		return false
+		c.held = held{rule: r, action: action, dry: a.DryRun, uid: s.UID, device: s.Device}
+		return
 	}
-	t.mark(r, action)
+	e.mark(t, r, action, false)
+	c.decided = true
 	b.Begin()
 	if a.DryRun {
 		b.End(now)
-		t.would = true
+		t.set(would, true)
 		e.say(a, Would)
-		return true
+		return
 	}
-	if t.held != nil {
-		e.letGo(t.held, Changed, "a rule after it took the socket")
+	if c.held.rule != nil {
+		e.letGo(t, c.held, s, Changed, "a rule after it took the socket", now)
 	}
-	t.held, t.phase = nil, acted
-	t.alarm.leave()
+	c.held, t.phase = held{}, acted
+	attempt := e.attempt(t)
+	attempt.rule, attempt.action = r, action
 	e.acting++
 	if e.plan.Act == nil {
 		e.plan.Act = make([]Action, 0, e.answers)
 	}
 	a.basis = e.basisOf(t, r.Rule, action, fired)
 	e.plan.Act = append(e.plan.Act, a)
-	return true
 }
 
 // action describes an action of a rule on a socket.
 func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, now sock.Instant) Action {
+	times := t.Times()
 	a := Action{
 		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, DryRun: r.DryRun, Socket: *s,
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.Settings.Limit.Per) + restoreSlack,
-		InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe), Holders: t.heldBy(),
+		InStateFor: now.Sub(times.Entered.Safe), IdleFor: now.Sub(times.Quiet.Safe), Holders: t.heldBy(),
 	}
-	a.Reason = reason(r.Rule, &t.Times, s, now, "")
+	a.Reason = reason(r.Rule, &times, s, now, "")
 	return a
 }
 
@@ -130,51 +132,60 @@ func (e *Engine) say(a Action, result Result) {
 	e.plan.Report = append(e.plan.Report, a)
 }
 
-// letGo ends the wait of an action that a limit held back.
-func (e *Engine) letGo(held *Action, result Result, why string) {
-	a := *held
-	a.Waited = true
-	if why != "" {
-		a.Reason = why
-	}
-	h := a.of.history.throttle(a.DryRun)
-	h.kind = a.Kind
-	h.left++
+// letGo ends the wait of what a limit held back of t, which s shows.
+func (e *Engine) letGo(t *tracked, h held, s *sock.Socket, result Result, why string, now sock.Instant) {
+	a := e.action(t, s, h.rule, h.action, now)
+	a.DryRun, a.Waited, a.Reason = h.dry, true, why
+	throttle := h.rule.history.throttle(h.dry)
+	throttle.kind = a.Kind
+	throttle.left++
 	e.say(a, result)
+}
+
+// lastKnown is what is known of the socket of t where no answer shows it.
+func (e *Engine) lastKnown(t *tracked, h *held) sock.Socket {
+	c := e.tracks.connection(t)
+	return sock.Socket{
+		Conn: ssfilter.Conn{State: c.State, Src: c.ID.Local(), Dst: c.ID.Peer(), Iface: c.ID.Iface, Device: h.device, Autobound: c.Autobound},
+		ID:   c.ID, Inode: c.Inode, UID: h.uid, Retrans: c.Retrans,
+	}
 }
 
 func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 	for i := range in.Outcomes {
 		o := &in.Outcomes[i]
-		t := e.tracks[o.Act.Socket.ID.Cookie]
+		t := e.tracks.get(o.Act.Socket.ID.Key())
 		if t == nil || t.phase != acted {
 			continue
 		}
 		e.acting--
 		o.Act.At = o.At
+		attempt := e.attempt(t)
+		budget := e.budget(attempt.rule, false)
 		switch {
 		case o.Changed != "":
-			e.budget(t.rule, false).Cancel()
+			budget.Cancel()
 			o.Act.Reason = o.Changed
 			e.say(o.Act, Changed)
 			e.reconsider(t, &o.Last, now)
 		case o.Err == nil || o.Unsure:
-			e.budget(t.rule, false).End(o.At)
+			budget.End(o.At)
 			if o.Act.Due != 0 {
 				e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(o.Act.Due)))
 			}
-			if !t.rule.replaced {
-				e.usages.Killed(t.heldBy(), t.rule.spinRule(), o.At)
+			if !attempt.rule.replaced {
+				e.usages.Killed(t.heldBy(), attempt.rule.spinRule(), o.At)
 			}
-			t.act, t.unsure = &o.Act, o.Unsure
+			told := o.Act // without the others of its batch
+			attempt.told, attempt.unsure = &told, o.Unsure
 			e.confirming++
 			e.wait(t, now)
 		case o.Gone:
-			e.budget(t.rule, false).Cancel()
+			budget.Cancel()
 			e.say(o.Act, Gone)
-			e.drop(t, Gone, "")
+			e.drop(t, Gone, "", now)
 		default:
-			e.budget(t.rule, false).Cancel()
+			budget.Cancel()
 			o.Act.Reason += ": " + o.Err.Error()
 			e.say(o.Act, Failed)
 			if o.Never {
@@ -185,21 +196,34 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 	}
 }
 
+// noActBefore is until when t is left alone after an act on it failed.
+func (e *Engine) noActBefore(t *tracked) sock.Instant {
+	if !t.is(tried) {
+		return 0
+	}
+	return e.attempts[e.tracks.key(t)].again
+}
+
 // reconsider begins anew with a socket that an act was not done to, because the
 // last answer about it showed something else than the act was decided on.
 func (e *Engine) reconsider(t *tracked, last *sock.Answer, now sock.Instant) {
-	t.unmark(t.rule, t.action)
-	t.phase, t.ahead = waiting, false
-	t.again = now.Add(retryAfter) // should the two decisions ever differ without end
-	e.consider(e.observe(&last.Socket, last.Sent, last.Got), &last.Socket, now, true)
+	a := e.attempt(t)
+	e.unmark(t, a.rule, a.action)
+	t.phase = waiting
+	t.set(ahead, false)
+	a.again = now.Add(retryAfter) // should the two decisions ever differ without end
+	e.decideOn(last, now)
 }
 
 // retry has the act on t tried again, after twice as long each time.
 func (e *Engine) retry(t *tracked, now sock.Instant) {
-	t.reopen(t.rule, t.action)
-	t.again = now.Add(retryAfter << min(t.failures, mostDoubled))
-	t.failures++
-	e.wait(t, t.again)
+	a := e.attempt(t)
+	if e.marked(t, a.rule, a.action) != nil {
+		e.mark(t, a.rule, a.action, true)
+	}
+	a.again = now.Add(retryAfter << min(a.failures, mostDoubled))
+	a.failures++
+	e.wait(t, a.again)
 }
 
 // cease switches off an action that failed for good.
@@ -228,30 +252,31 @@ func (e *Engine) cease(o *Outcome) {
 }
 
 // confirm takes in what the kernel says of a socket after it was told to destroy it.
-func (e *Engine) confirm(t *tracked, a *sock.Answer, now sock.Instant) {
+func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
 	e.confirming--
-	same := !a.Gone && t.Same(&a.Socket, a.Sent)
+	a, c := e.attempt(t), e.tracks.connection(t)
+	told, same := a.told, !answer.Gone && c.Same(&answer.Socket, answer.Sent)
 	switch {
-	case a.Gone, !same && !t.unsure:
+	case answer.Gone, !same && !a.unsure:
 		// A program can connect a socket anew that was destroyed under it.
-		e.say(*t.act, Done)
-		e.lookups.follow(t, now)
-		e.drop(t, Done, "")
+		e.say(*told, Done)
+		e.lookups.follow(t, told.Rule, now)
+		e.drop(t, Done, "", now)
 		return
 	case !same:
-		t.act.Reason += "; the kernel's answer was lost, and the socket has changed since"
-		e.say(*t.act, Unconfirmed)
-		e.drop(t, Changed, "")
+		told.Reason += "; the kernel's answer was lost, and the socket has changed since"
+		e.say(*told, Unconfirmed)
+		e.drop(t, Changed, "", now)
 		return
 	}
-	t.act.Reason += "; the kernel still shows it"
-	e.say(*t.act, Unconfirmed)
-	t.act = nil
-	if t.unsure {
+	told.Reason += "; the kernel still shows it"
+	e.say(*told, Unconfirmed)
+	a.told = nil
+	if a.unsure {
 		// The kernel destroys within the send, so the request never reached it.
 		e.retry(t, now)
 		return
 	}
-	t.survived = true
+	t.set(survived, true)
 	e.wait(t, never)
 }

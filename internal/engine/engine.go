@@ -2,6 +2,7 @@ package engine
 
 import (
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
@@ -54,13 +55,15 @@ type Engine struct {
 	program      *match.Program
 	capabilities match.Capabilities
 
-	tracks  map[uint64]*tracked // by cookie
-	due     queue               // waiting for an instant
-	asking  int                 // batches asked for
-	answers int                 // in the batch that is being taken in
-	deaf    bool                // the last question failed
-	asks    spell               // of questions that fail
-	acting  int                 // acts under way
+	tracks   tracks
+	attempts map[sock.Key]*attempt // acts under way, and what failed, by cookie
+	records  records
+	due      queue // waiting for an instant
+	asking   int   // batches asked for
+	answers  int   // in the batch that is being taken in
+	deaf     bool  // the last question failed
+	asks     spell // of questions that fail
+	acting   int   // acts under way
 
 	confirming int // acts that the kernel has done, to be confirmed
 	stopping   bool
@@ -89,10 +92,12 @@ type Engine struct {
 
 // New returns an engine without rules: it does nothing until it is RulesChanged.
 func New(config Config) *Engine {
-	return &Engine{
+	e := &Engine{
 		config:    config,
 		program:   match.Compile(&rules.Set{}),
-		tracks:    make(map[uint64]*tracked),
+		tracks:    newTracks(),
+		attempts:  make(map[sock.Key]*attempt),
+		records:   newRecords(),
 		histories: make(map[uint64]*history),
 		sight:     newSight(),
 		lookups:   newHolderLookups(),
@@ -100,6 +105,8 @@ func New(config Config) *Engine {
 		summary:   newSummary(),
 		keptAt:    never,
 	}
+	e.due = queue{of: &e.tracks, kind: dueQueue}
+	return e
 }
 
 // Step takes in what happened and returns what is to be done.
@@ -121,6 +128,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.scanAround(now)
 	e.summarize(now)
 	e.keep(now)
+	e.tidyRecords()
 	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.lookups.wake(), e.usages.Wake(), e.summary.at, e.firstAlarm(), e.keptAt)
 	return e.plan
 }
@@ -130,13 +138,14 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 func (e *Engine) finish(now sock.Instant) {
 	e.plan.Wake = never
 	if e.asking < MaxLookupBatches {
-		for _, t := range e.tracks {
+		for key, a := range e.attempts {
+			t := e.tracks.get(key)
 			switch {
-			case t.act == nil || t.phase != waiting || len(e.plan.Lookup) == askBatch:
-			case e.deaf && t.goal > now:
-				e.plan.Wake = min(e.plan.Wake, t.goal)
+			case a.told == nil || t.phase != waiting || len(e.plan.Lookup) == askBatch:
+			case e.deaf && t.due != 0 && t.askAt() > now:
+				e.plan.Wake = min(e.plan.Wake, t.askAt())
 			default:
-				t.ask(&e.plan)
+				e.askFor(t)
 			}
 		}
 		e.asked()
@@ -146,7 +155,7 @@ func (e *Engine) finish(now sock.Instant) {
 }
 
 // Watched is how many sockets are kept in mind.
-func (e *Engine) Watched() int { return len(e.tracks) }
+func (e *Engine) Watched() int { return e.tracks.n }
 
 func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.stopping = true
@@ -184,11 +193,11 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.usages.Retain(func(r spin.Rule) bool {
 		return slices.ContainsFunc(e.rules, func(rs *ruleState) bool { return rs.spinRule() == r })
 	})
-	for _, t := range e.tracks {
-		t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.rule.replaced })
-		t.spared = slices.DeleteFunc(t.spared, func(h hindrance) bool { return h.rule.replaced })
-		t.turn, t.would = false, t.would && len(t.marks) > 0
-		t.line.in = nil // of a queue that is no more
+	e.renewRecords()
+	for t := range e.tracks.all() {
+		t.set(would, t.is(would) && len(e.recordOf(t).marks) > 0)
+		t.set(released, false)
+		t.turn = 0 // in a queue that is no more
 		if t.phase == waiting {
 			e.wait(t, now)
 		}
@@ -197,95 +206,108 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.space(0)
 }
 
-// observe takes in what the kernel says of a socket and returns its track. It
-// completes the answer with what only scans tell.
-func (e *Engine) observe(s *sock.Socket, sent, got sock.Instant) *tracked {
+// observe takes in what the kernel says of a socket. What it returns is in no queue.
+// It completes the answer with what only scans tell.
+func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 	fresh := track.TimesOf(s, sent, got, e.config.Precision)
-	t := e.tracks[s.ID.Cookie]
-	stale, moved := false, false // what is on disk, the counters
-	if t == nil {
-		t = e.recall(&s.ID, sent)
+	var c, before track.Connection
+	t := e.tracks.get(s.ID.Key())
+	known, onDisk := t != nil, t != nil && t.is(stored)
+	if known {
+		before = e.tracks.connection(t)
+	} else if known = e.recall(s, sent, &before); known {
+		onDisk = true
 	}
+	same, moved := known && before.Same(s, sent), false
 	switch {
-	case t == nil:
-		c := track.Connection{ID: s.ID, Backlog: e.sight.waited.has(s.ID.Cookie)}
-		t = newTracked(c.Successor(s, fresh, got))
-	case !t.Same(s, sent):
-		next := newTracked(t.Successor(s, fresh, got))
-		stale, t.stored = t.stored.any, stored{}
-		e.drop(t, Changed, changedConnection)
-		t = next
-	default:
-		if moved = t.Progressed(s); moved {
-			t.stored.quiet = never // whatever the disk has is of another time
+	case same:
+		c, moved = before, before.Progressed(s)
+		c.Update(s, fresh, got)
+	case known:
+		c = before.Successor(s, fresh, got)
+		if t != nil {
+			t.set(stored, false) // that is forgotten below
+			e.drop(t, Changed, changedConnection, now)
+			t = nil
 		}
-		t.Update(s, fresh, got)
+	default:
+		before = track.Connection{ID: s.ID, Backlog: e.sight.waited.has(s.ID.Key())}
+		c = before.Successor(s, fresh, got)
 	}
-	t.TellAutobound(s)
-	t.Autobound = s.Autobound
-	t.got = got
-	t.plain = track.Lasting(s) && max(fresh.Base().Sub(t.Base()), t.Base().Sub(fresh.Base())) <= 2*e.config.Precision
-	e.tracks[s.ID.Cookie] = t
-	e.persist(t, moved)
-	if stale && !t.stored.any {
-		e.plan.Forget = append(e.plan.Forget, t.ID.Key())
+	c.TellAutobound(s)
+	c.Autobound = s.Autobound
+	if t == nil {
+		t = e.tracks.add(&c)
+		t.set(stored, onDisk && same)
+	} else {
+		e.due.leave(t)
+		e.leaveTurn(t)
+		t.Packed = c.Pack()
+	}
+	t.set(plain, track.Lasting(s) && max(fresh.Base().Sub(c.Base()), c.Base().Sub(fresh.Base())) <= 2*e.config.Precision)
+	e.persist(t, &c, &before, moved, got)
+	if onDisk && !t.is(stored) {
+		e.plan.Forget = append(e.plan.Forget, s.ID.Key())
 	}
 	return t
 }
 
-// recall returns what an earlier run knew of the socket, or nil.
-func (e *Engine) recall(id *sock.ID, sent sock.Instant) *tracked {
-	m, ok := e.restored[id.Key()]
+// recall reports whether an earlier run knew the socket, and what.
+func (e *Engine) recall(s *sock.Socket, sent sock.Instant, c *track.Connection) bool {
+	m, ok := e.restored[s.ID.Key()]
 	if !ok {
-		return nil
+		return false
 	}
-	delete(e.restored, id.Key())
-	if m.ID == id.Sum() {
-		t := newTracked(track.Remembered(&m, *id, sent))
-		t.stored = storedOf(&m)
-		return t
+	delete(e.restored, s.ID.Key())
+	if m.ID != s.ID.Sum() {
+		e.plan.Forget = append(e.plan.Forget, m.Key)
+		return false
 	}
-	e.plan.Forget = append(e.plan.Forget, m.Key)
-	return nil
+	*c = track.Remembered(&m, s.ID, sent)
+	return true
 }
 
 // drop forgets a track; result and why close the record of one that a limit
 // held back.
-func (e *Engine) drop(t *tracked, result Result, why string) {
+func (e *Engine) drop(t *tracked, result Result, why string, now sock.Instant) {
 	e.endTurn(t)
-	if t.held != nil {
-		e.letGo(t.held, result, why)
+	e.leaveTurn(t)
+	if h := e.recordOf(t).held; h.rule != nil {
+		s := e.lastKnown(t, &h)
+		e.letGo(t, h, &s, result, why, now)
 	}
 	e.unalert(t)
-	t.alarm.leave()
-	t.line.leave()
-	delete(e.tracks, t.ID.Cookie)
+	e.due.leave(t)
+	key := e.tracks.key(t)
 	if result == Gone || result == Done {
-		e.sight.bury(t.ID.Cookie)
+		e.sight.bury(key)
 	}
-	if t.stored.any {
-		e.plan.Forget = append(e.plan.Forget, t.ID.Key())
+	if t.is(stored) {
+		e.plan.Forget = append(e.plan.Forget, key)
 	}
+	delete(e.attempts, key)
+	e.tracks.remove(t)
 }
 
 // wait has t attended to at next; never: when a scan sees it.
 func (e *Engine) wait(t *tracked, next sock.Instant) {
-	t.phase, t.goal = waiting, next
-	t.alarm.leave()
+	e.due.leave(t)
+	t.phase, t.rank, t.lead = waiting, next, 0
 	if next == never {
 		return
 	}
-	if t.holders == nil && !t.wanted && t.Inode != 0 {
-		next = next.Add(-e.lookups.lead())
+	if t.holders == nil && !t.is(wanted) && t.Inode != 0 {
+		t.lead = uint16(min(e.lookups.lead()/leadUnit, math.MaxUint16))
+		t.rank = next.Add(-time.Duration(t.lead) * leadUnit)
 	}
-	e.due.add(&t.alarm, next)
+	e.due.add(t)
 }
 
 func (e *Engine) firstDue() sock.Instant {
 	if e.due.empty() || e.asking == MaxLookupBatches || e.acting >= actBacklog {
 		return never // an answer comes first
 	}
-	return e.due.first().alarm.rank
+	return e.due.first().rank
 }
 
 // ask has the kernel asked for what is due.
@@ -295,15 +317,16 @@ func (e *Engine) ask(now sock.Instant) {
 	}
 	for !e.due.empty() && len(e.plan.Lookup) < askBatch {
 		t := e.due.first()
-		if t.alarm.rank > now {
+		if t.rank > now {
 			break
 		}
-		e.lookups.want(t, t.goal)
-		if t.goal > now {
-			e.wait(t, t.goal)
+		at := t.askAt()
+		e.lookups.want(t, e.tracks.key(t), at)
+		if at > now {
+			e.wait(t, at)
 			continue
 		}
-		t.ask(&e.plan)
+		e.askFor(t)
 	}
 	e.asked()
 }
@@ -315,11 +338,11 @@ func (e *Engine) asked() {
 	}
 }
 
-func (t *tracked) ask(p *Plan) {
-	t.alarm.leave()
-	t.line.leave()
+func (e *Engine) askFor(t *tracked) {
+	e.due.leave(t)
+	e.leaveTurn(t)
 	t.phase = asked
-	p.Lookup = append(p.Lookup, t.ID)
+	e.plan.Lookup = append(e.plan.Lookup, e.tracks.id(t))
 }
 
 func (in LookupDone) apply(e *Engine, now sock.Instant) {
@@ -331,24 +354,24 @@ func (in LookupDone) apply(e *Engine, now sock.Instant) {
 	e.deaf = in.Err != nil
 	for i := range in.Answers {
 		a := &in.Answers[i]
-		t := e.tracks[a.ID.Cookie]
-		if t == nil || t.phase != asked || t.ID != a.ID {
+		t := e.tracks.get(a.ID.Key())
+		if t == nil || t.phase != asked || e.tracks.id(t) != a.ID {
 			continue
 		}
 		switch {
 		case a.Err != nil:
 			e.askAgain(t, now)
-		case t.act != nil:
+		case e.told(t) != nil:
 			e.confirm(t, a, now)
 		case a.Gone:
-			e.drop(t, Gone, "it ended by itself")
+			e.drop(t, Gone, "it ended by itself", now)
 		default:
-			e.consider(e.observe(&a.Socket, a.Sent, a.Got), &a.Socket, now, true)
+			e.decideOn(a, now)
 		}
 	}
 	for _, id := range in.IDs {
 		// What a failed batch left without an answer.
-		if t := e.tracks[id.Cookie]; t != nil && t.phase == asked {
+		if t := e.tracks.get(id.Key()); t != nil && t.phase == asked {
 			e.askAgain(t, now)
 		}
 	}
@@ -361,124 +384,6 @@ func (e *Engine) askAgain(t *tracked, now sock.Instant) {
 		after = stopRetry
 	}
 	e.wait(t, now.Add(after))
-}
-
-// consider decides what the rules want of a socket. Only an exact answer about
-// it alone is good enough to act on; what a scan shows is good enough to ask. How
-// old the answer is does not matter: an act is decided again by a newer one.
-func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bool) {
-	e.endTurn(t)
-	t.line.leave()
-	was := t.held
-	t.held, t.blocked, t.aged, t.of, t.phase = nil, false, false, 0, waiting
-	next, decided, ordered := never, false, false
-	gone := notMatched // what is said of one that is held no longer
-	for candidate := range e.program.RulesFor(s) {
-		r := e.rules[candidate.Position]
-		t.of |= 1 << r.Class
-		fired := sock.Instant(0)
-		if r.Grouped {
-			var doubted bool
-			fired, doubted = e.fired(r, s, now)
-			if doubted && was != nil && t.rule == r {
-				gone = "whether its group still fires was not seen for too long"
-			}
-			t.aged = t.aged || r.Timed && !t.plain
-		}
-		for j := range r.Then {
-			a := &r.Then[j]
-			if r.Grouped && (fired == never || !a.Kind.Destructive) {
-				continue // what else it does, it does about the group
-			}
-			if m := t.marked(r, j); m != nil && !m.open && a.Kind != rules.Alert {
-				continue
-			}
-			if a.Kind.Destructive && !ordered {
-				t.order, ordered = orderOf(t, a), true
-			}
-			stands, at := r.Decide(a, &t.Times, s, fired, now, exact)
-			if a.Kind == rules.Alert {
-				e.alert(t, r, j, stands == match.Due)
-			}
-			switch {
-			case stands != match.Due:
-				next = min(next, max(at, now.Add(leastWait)))
-				t.blocked = t.blocked || stands == match.Blocked
-				t.foreseen = t.foreseen || stands == match.NotDue && at != never
-				t.ahead = t.ahead || at.Sub(now) >= time.Second
-				if stands == match.Blocked && a.Kind.Destructive && s.InUse() {
-					e.spare(t, r, "in_use")
-				}
-			case a.Kind == rules.Alert:
-				// It is counted for as long as it is due.
-			case e.awaitsHolders(t, s, now):
-				next = min(next, t.patience)
-			case !a.Kind.Destructive:
-				e.say(e.action(t, s, r, j, now), Done)
-				t.mark(r, j)
-			case t.survived || t.phase == acted || t.held != nil && (!t.held.DryRun || r.DryRun || e.capabilities.Cannot(a.Kind, s) != ""),
-				t.would && (r.DryRun || e.capabilities.Cannot(a.Kind, s) != ""):
-				// It was told already, or an earlier rule has it.
-			case e.guard(t, s) != "":
-				t.blocked = true
-				e.spare(t, r, match.SkipName(e.guard(t, s)))
-			case e.kills(r, a, s) && e.usages.Spins(t.heldBy(), r.spinRule()):
-				t.blocked = true
-				e.spare(t, r, holderSpins)
-				if was != nil && t.rule == r {
-					gone = "its holder spins since others of its sockets were killed"
-				}
-			case now < t.again:
-				next = min(next, t.again)
-			case !exact && was != nil && t.rule == r && t.action == j:
-				t.held = was // and waits on
-			case !exact:
-				if was == nil || !r.DryRun {
-					next = now
-				}
-			case e.kills(r, a, s) && was == nil && now < e.awaitUsage(t, now):
-				next = min(next, e.awaitUsage(t, now))
-			case !e.stopping:
-				decided = e.destroy(t, s, r, j, fired, at, now) || decided
-			}
-		}
-	}
-	for _, m := range t.marks {
-		// It is remembered, so that nothing is done twice, while the rule may come to
-		// match again.
-		if m.rule.Volatile && m.rule.Enabled {
-			t.of |= 1 << m.rule.Class
-		}
-	}
-	if was != nil && t.held == nil && !decided {
-		e.letGo(was, Changed, gone)
-	}
-	switch {
-	case t.phase == acted:
-	case t.held != nil:
-		e.hold(t, next)
-	case e.needs(t, next, now):
-		e.wait(t, next)
-	default:
-		e.drop(t, Changed, "")
-	}
-}
-
-// needs reports whether t has to be kept in mind: what a later scan will find in
-// time, and know as much of, is left to that.
-func (e *Engine) needs(t *tracked, next, now sock.Instant) bool {
-	switch {
-	case t.of == 0:
-		return false
-	case t.blocked || t.aged || t.wanted || len(t.marks) > 0:
-		return true
-	case next == never:
-		return false
-	case !t.plain || next <= e.horizon(t.of, now) || e.sight.scanning != nil:
-		return true
-	}
-	e.sight.leave(t.of, next)
-	return false
 }
 
 func (e *Engine) note(level slog.Level, text string, attrs ...slog.Attr) {

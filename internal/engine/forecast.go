@@ -49,7 +49,7 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 		}
 		seen[s.ID.Cookie] = true
 		age := e.ageOf(s, f.scan.sent, f.hits[i].got)
-		t := e.observe(s, f.scan.sent, f.hits[i].got)
+		t := e.observe(s, f.scan.sent, f.hits[i].got, now)
 		t.holders = owned.Of(s.Inode)
 		for r := range e.program.RulesFor(s) {
 			rs := e.rules[r.Position]
@@ -74,16 +74,17 @@ func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) track.Age {
 }
 
 func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, bound bool, now sock.Instant) Forecast {
+	times := t.Times()
 	f := Forecast{Action: e.action(t, s, r, action, now), Bound: bound}
 	if bound {
-		f.Reason = reason(r.Rule, &t.Times, s, now, "≥")
+		f.Reason = reason(r.Rule, &times, s, now, "≥")
 	}
 	if r.Grouped {
 		f.Not = "its group must fire first"
 		return f
 	}
-	switch stands, at := r.Decide(&r.Then[action], &t.Times, s, 0, now, true); {
-	case stands == match.NotDue && at == never && t.Queued == never:
+	switch stands, at := r.Decide(&r.Then[action], &times, s, 0, now, true); {
+	case stands == match.NotDue && at == never && times.Queued == never:
 		f.Not = "nothing waits to be sent or acknowledged: it has not stalled"
 	case stands == match.NotDue && at == never:
 		f.Not = "something waits to be sent or acknowledged: it is not idle"

@@ -43,8 +43,8 @@ const (
 
 // holderLookups is who is being looked for.
 type holderLookups struct {
-	wants   []*tracked
-	asked   []*tracked // in the walk under way
+	wants   []sock.Key
+	asked   []sock.Key // in the walk under way
 	walking bool
 	began   sock.Instant // the walk under way
 	hangs   bool         // that was said to take too long
@@ -54,9 +54,9 @@ type holderLookups struct {
 	partial bool // it could not read every process
 
 	// Of reading new descriptors.
-	fresh    []*tracked   // of wants: those for which that was not tried
+	fresh    []sock.Key   // of wants: those for which that was not tried
 	freshDue sock.Instant // when the first of them falls due
-	tried    []*tracked   // in the reading under way
+	tried    []sock.Key   // in the reading under way
 	reading  bool
 	readAt   sock.Instant // the end of the last, or its start while it is under way
 	readCost time.Duration
@@ -86,36 +86,33 @@ func (o *holderLookups) nextWalk() sock.Instant {
 
 // want has the holders of t looked for, once, and again where the kernel seems to
 // hold it; it falls due at that instant.
-func (o *holderLookups) want(t *tracked, due sock.Instant) {
+func (o *holderLookups) want(t *tracked, key sock.Key, due sock.Instant) {
 	if t.Inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.At) >= kernelRecheck) {
 		return
 	}
 	o.urgent = min(o.urgent, due)
-	if t.wanted {
+	if t.is(wanted) {
 		return
 	}
-	t.wanted = true
-	o.wants = append(o.wants, t)
-	o.fresh, o.freshDue = append(o.fresh, t), min(o.freshDue, due)
+	t.set(wanted, true)
+	o.wants = append(o.wants, key)
+	o.fresh, o.freshDue = append(o.fresh, key), min(o.freshDue, due)
 }
 
-// awaitsHolders reports whether a decision on t should wait for its holders.
-func (e *Engine) awaitsHolders(t *tracked, s *sock.Socket, now sock.Instant) bool {
+// awaitHolders is until when a decision on t waits for its holders; 0: it does not.
+func (e *Engine) awaitHolders(t *tracked, s *sock.Socket, now sock.Instant) sock.Instant {
 	o := &e.lookups
-	o.want(t, now)
+	o.want(t, s.ID.Key(), now)
 	switch {
 	case t.holders != nil || t.Inode == 0:
-		return false // what the kernel holds stays the kernel's until a holder is seen
-	case !o.partial && mayBeKernels(s), s.UID == e.config.UID && !t.notOwn:
-		if t.patience == 0 {
-			t.patience = now.Add(holderPatience + 2*walkShare*o.cost)
-		}
-	case t.foreseen:
-		return false // there was time to find a name for the log, and the act is not late for that
-	case t.patience == 0:
-		t.patience = now.Add(namePatience)
+		return 0 // what the kernel holds stays the kernel's until a holder is seen
+	case !o.partial && mayBeKernels(s), s.UID == e.config.UID && !t.is(notOwn):
+		return t.await(now.Add(holderPatience+2*walkShare*o.cost), now)
+	case t.is(foreseen):
+		return 0 // there was time to find a name for the log, and the act is not late for that
+	default:
+		return t.await(now.Add(namePatience), now)
 	}
-	return now < t.patience
 }
 
 // mayBeKernels reports whether the kernel itself may hold a socket that has an
@@ -155,37 +152,71 @@ func (e *Engine) read(now sock.Instant) {
 	if now < o.nextReading() {
 		return
 	}
-	o.tried, o.fresh, o.freshDue = append(o.tried[:0], o.fresh...), o.fresh[:0], never
-	for _, t := range o.tried {
-		e.plan.Read = append(e.plan.Read, t.Inode)
-	}
-	slices.Sort(e.plan.Read)
-	e.plan.Read = slices.Compact(e.plan.Read)
+	o.tried, o.fresh, o.freshDue = o.fresh, nil, never
+	e.plan.Read = e.inodes(o.tried)
 	o.reading, o.readAt = true, now
+}
+
+// inodes are those of the connections of which there is still one, each once.
+func (e *Engine) inodes(keys []sock.Key) []uint32 {
+	inodes := make([]uint32, 0, len(keys))
+	for _, key := range keys {
+		if t := e.tracks.get(key); t != nil && t.is(wanted) {
+			inodes = append(inodes, t.Inode)
+		}
+	}
+	slices.Sort(inodes)
+	return slices.Compact(inodes)
 }
 
 func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 	o := &e.lookups
 	o.reading, o.readAt, o.readCost = false, now, in.Cost
 	kills := e.killsAny()
-	for _, t := range o.tried {
+	for _, key := range o.tried {
+		t := e.tracks.get(key)
+		if t == nil || !t.is(wanted) {
+			continue // another has its place
+		}
 		held := in.Holders[t.Inode]
 		switch {
 		case in.Err != nil:
 		case len(held) > 0:
 			e.found(t, &subject.Holders{Processes: held}, kills, now)
 		default:
-			t.notOwn = true
+			t.set(notOwn, true)
 			e.heard(t, now)
 		}
 	}
-	clear(o.tried)
-	o.wants = slices.DeleteFunc(o.wants, func(t *tracked) bool { return !t.wanted })
+	o.tried = nil
+	o.wants = slices.DeleteFunc(o.wants, func(key sock.Key) bool {
+		t := e.tracks.get(key)
+		return t == nil || !t.is(wanted)
+	})
+}
+
+// sharedHolders are the holders that one walk found, by the first process: a program
+// that leaks holds thousands of sockets.
+type sharedHolders map[sock.Holder][]*subject.Holders
+
+// of returns holders that are the same as h.
+func (s sharedHolders) of(h *subject.Holders) *subject.Holders {
+	var first sock.Holder
+	if len(h.Processes) > 0 {
+		first = h.Processes[0]
+	}
+	for _, known := range s[first] {
+		if known.Kernel == h.Kernel && slices.Equal(known.Processes, h.Processes) {
+			return known
+		}
+	}
+	s[first] = append(s[first], h)
+	return h
 }
 
 // found takes in who holds t.
 func (e *Engine) found(t *tracked, held *subject.Holders, kills bool, now sock.Instant) {
-	t.wanted = false
+	t.set(wanted, false)
 	held.At = now
 	t.holders = held
 	if kills {
@@ -196,7 +227,7 @@ func (e *Engine) found(t *tracked, held *subject.Holders, kills bool, now sock.I
 
 // heard has t asked for anew, if it waits to hear of its holders.
 func (e *Engine) heard(t *tracked, now sock.Instant) {
-	if t.phase == waiting && t.patience != 0 && t.alarm.in != nil {
+	if t.phase == waiting && t.patience != 0 && t.due != 0 {
 		e.wait(t, now)
 	}
 }
@@ -212,10 +243,8 @@ func (e *Engine) resolve(now sock.Instant) {
 	if o.walking || now < o.nextWalk() || len(o.wants) == 0 && now < o.followAt {
 		return
 	}
-	o.asked, o.wants = o.wants, o.asked[:0]
-	for _, t := range o.asked {
-		e.plan.Resolve = append(e.plan.Resolve, t.Inode)
-	}
+	o.asked, o.wants = o.wants, nil
+	e.plan.Resolve = e.inodes(o.asked)
 	if now >= o.followAt {
 		o.following, o.killed, o.followAt = o.killed, make(map[uint32]string), never
 		for inode := range o.following {
@@ -226,7 +255,7 @@ func (e *Engine) resolve(now sock.Instant) {
 	e.plan.Resolve = slices.Compact(e.plan.Resolve)
 	o.walking, o.began, o.urgent = true, now, never
 	if o.ended != 0 && o.cost < slowWalk {
-		o.fresh, o.freshDue = o.fresh[:0], never // it finds those, too
+		o.fresh, o.freshDue = nil, never // it finds those, too
 	}
 }
 
@@ -243,28 +272,31 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 		e.note(slog.LevelInfo, "the walk through /proc has ended", slog.Duration("after", now.Sub(o.began)))
 	}
 	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete
-	kills := e.killsAny()
-	for _, t := range o.asked {
+	kills, shared := e.killsAny(), make(sharedHolders)
+	for _, key := range o.asked {
+		t := e.tracks.get(key)
+		if t == nil || !t.is(wanted) {
+			continue // another has its place
+		}
 		held := in.Of(t.Inode)
 		if len(held.Processes) == 0 && !held.Kernel && t.holders != nil {
 			// A walk that was refused a process does not unsay what is known.
 			held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel
 		}
-		e.found(t, held, kills, now)
+		e.found(t, shared.of(held), kills, now)
 	}
-	clear(o.asked)
-	o.asked = o.asked[:0]
+	o.asked = nil
 	e.stillOpen(in.Holders)
 	o.following = nil
 }
 
 // follow remembers a killed socket, to see later whether its program has closed
 // the descriptor.
-func (o *holderLookups) follow(t *tracked, now sock.Instant) {
+func (o *holderLookups) follow(t *tracked, rule string, now sock.Instant) {
 	if t.Inode == 0 || len(o.killed) >= followMost {
 		return
 	}
-	o.killed[t.Inode] = t.act.Rule
+	o.killed[t.Inode] = rule
 	if o.followAt == never {
 		o.followAt = now.Add(followAfter)
 	}

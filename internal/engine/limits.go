@@ -31,15 +31,7 @@ func (e *Engine) budget(r *ruleState, dry bool) limit.Budget {
 // next, something else may want it.
 func (e *Engine) hold(t *tracked, next sock.Instant) {
 	e.wait(t, next)
-	t.throttle().add(&t.line, t.order)
-}
-
-// orderOf is the place of t among those that an action wants at the same instant.
-func orderOf(t *tracked, a *rules.Action) sock.Instant {
-	if a.Order == rules.Newest {
-		return -t.Entered.Safe
-	}
-	return t.Entered.Safe
+	e.throttle(t).add(t)
 }
 
 // release lets as many held sockets go on as the limits leave room for, in the
@@ -50,9 +42,9 @@ func (e *Engine) release(now sock.Instant) {
 			h := r.history.throttle(dry)
 			for !h.empty() && h.released < e.budget(r, dry).Free(now) {
 				t := h.first()
-				t.line.leave()
+				h.leave(t)
 				e.wait(t, now)
-				t.turn = true
+				t.set(released, true)
 				h.released++
 			}
 		}
@@ -61,14 +53,24 @@ func (e *Engine) release(now sock.Instant) {
 
 // endTurn is called when it is clear what becomes of a released socket.
 func (e *Engine) endTurn(t *tracked) {
-	if t.turn {
-		t.turn = false
-		t.throttle().released--
+	if t.is(released) {
+		t.set(released, false)
+		e.throttle(t).released--
+	}
+}
+
+// leaveTurn takes t out of what a limit holds back.
+func (e *Engine) leaveTurn(t *tracked) {
+	if t.turn != 0 {
+		e.throttle(t).leave(t)
 	}
 }
 
 // throttle is what holds t back, or has just let it go on.
-func (t *tracked) throttle() *throttle { return t.rule.history.throttle(t.held.DryRun) }
+func (e *Engine) throttle(t *tracked) *throttle {
+	h := &e.recordOf(t).held
+	return h.rule.history.throttle(h.dry)
+}
 
 // firstFree is when a limit that holds something back leaves room again.
 func (e *Engine) firstFree(now sock.Instant) sock.Instant {
@@ -132,7 +134,7 @@ func (e *Engine) sumUp(now sock.Instant) {
 	for _, h := range e.histories {
 		for _, dry := range []bool{false, true} {
 			t := h.throttle(dry)
-			waiting := len(t.seats)
+			waiting := len(t.numbers)
 			if waiting+t.began+t.left == 0 {
 				continue
 			}

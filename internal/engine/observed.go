@@ -7,15 +7,16 @@ import "github.com/sockdog/sockdog/internal/sock"
 // come those that were seen in an accept queue: the kernel takes these for older than
 // they are, and all others for younger.
 func (e *Engine) Observed(most int) (memories []sock.Memory, left int) {
-	memories = make([]sock.Memory, 0, min(most, len(e.tracks)))
+	memories = make([]sock.Memory, 0, min(most, e.tracks.n))
 	for _, queued := range []bool{true, false} {
-		for _, t := range e.tracks {
+		for t := range e.tracks.all() {
 			switch {
-			case t.plain, (t.Backlog || t.Accepted) != queued:
+			case t.is(plain), (t.Backlog() || t.Accepted()) != queued:
 			case len(memories) == most:
 				left++
 			default:
-				memories = append(memories, t.Memory())
+				c := e.tracks.connection(t)
+				memories = append(memories, c.Memory())
 			}
 		}
 	}

@@ -70,8 +70,8 @@ var observedSink []sock.Memory
 // The loop makes the copy, and does nothing else meanwhile.
 func BenchmarkObserved(b *testing.B) {
 	e := New(Config{})
-	for cookie := range uint64(1 << 14) {
-		e.tracks[cookie] = newTracked(track.Connection{ID: sock.ID{Family: 2, Cookie: cookie}, State: ssfilter.CloseWait})
+	for i := range uint64(1 << 14) {
+		e.tracks.add(&track.Connection{ID: sock.ID{Family: 2, Cookie: i + 1}, State: ssfilter.CloseWait})
 	}
 	for b.Loop() {
 		observedSink, _ = e.Observed(1 << 14)

@@ -73,21 +73,6 @@ type GroupOverview struct {
 // mostShown is how many groups of a rule an overview has.
 const mostShown = 20
 
-// hindrance is what kept a rule from acting.
-type hindrance struct {
-	rule   *ruleState
-	reason string
-}
-
-// spare counts what keeps a rule from acting on t, once.
-func (e *Engine) spare(t *tracked, r *ruleState, why string) {
-	h := hindrance{r, why}
-	if !slices.Contains(t.spared, h) {
-		t.spared = append(t.spared, h)
-		r.history.skips[why]++
-	}
-}
-
 // heldBack counts that a limit holds back an action of the rule.
 func (e *Engine) heldBack(r *ruleState, b limit.Budget, now sock.Instant) {
 	reason := "limit_of_all_rules"
@@ -120,7 +105,7 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 	v := RuleOverview{
 		Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
 		Sockets: int(r.stats.sockets), Candidates: int(r.stats.candidates),
-		Held: len(r.history.real.seats) + len(r.history.dry.seats), FirstDue: Never,
+		Held: len(r.history.real.numbers) + len(r.history.dry.numbers), FirstDue: Never,
 		Results: make(map[*rules.Kind]map[Result]uint64), HeldBack: maps.Clone(r.history.skips),
 	}
 	if next := r.stats.next; next != never {

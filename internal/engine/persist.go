@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -17,45 +18,38 @@ const (
 	movedEvery = 2 * time.Second
 )
 
-// stored is what is on disk of a connection.
-type stored struct {
-	any, backlog, accepted bool
-	entered, quiet, queued sock.Instant
-}
-
-func storedOf(m *sock.Memory) stored {
-	return stored{true, m.Backlog, m.Accepted, m.Entered, m.Quiet, m.Queued}
-}
-
-// has reports whether that is as good as m.
-func (s *stored) has(m *sock.Memory) bool {
-	near := func(a, b sock.Instant) bool { return max(a.Sub(b), b.Sub(a)) <= storedWithin }
-	return s.any && s.backlog == m.Backlog && s.accepted == m.Accepted && near(s.entered, m.Entered) && near(s.quiet, m.Quiet) && near(s.queued, m.Queued)
+// near reports whether what is known of a connection by a and by b differs by no more
+// than what is on disk may be off.
+func near(a, b *track.Connection) bool {
+	close := func(a, b sock.Instant) bool { return max(a.Sub(b), b.Sub(a)) <= storedWithin }
+	return a.Backlog == b.Backlog && a.Accepted == b.Accepted && close(a.Entered.Safe, b.Entered.Safe) && close(a.Quiet.Safe, b.Quiet.Safe) &&
+		(a.Queued == b.Queued || a.Queued != never && b.Queued != never && close(a.Queued, b.Queued))
 }
 
 // persist has what is known of t kept on disk, unless it is plain: then the next
 // run will learn it from the kernel. What the kernel knows of the others by now
-// may be gone by then, so they are kept from the first answer on. moved says that
-// they made progress since the last one.
-func (e *Engine) persist(t *tracked, moved bool) {
-	m := t.Memory()
-	t.behind = !t.plain && !t.stored.has(&m)
-	if !t.behind || moved && !e.moved.take(t.got) {
+// may be gone by then, so they are kept from the first answer on. Before is what was
+// known before the answer; moved says that it made progress since.
+func (e *Engine) persist(t *tracked, c, before *track.Connection, moved bool, got sock.Instant) {
+	t.set(behind, !t.is(stored) || t.is(behind) || moved || !near(c, before))
+	if t.is(plain) || !t.is(behind) || moved && !e.moved.take(got) {
 		return
 	}
-	e.store(t, m)
+	e.store(t, c)
 }
 
-func (e *Engine) store(t *tracked, m sock.Memory) {
-	t.stored, t.behind = storedOf(&m), false
-	e.plan.Remember = append(e.plan.Remember, m)
+func (e *Engine) store(t *tracked, c *track.Connection) {
+	t.set(stored, true)
+	t.set(behind, false)
+	e.plan.Remember = append(e.plan.Remember, c.Memory())
 }
 
 // persistAll has everything kept on disk that is not there yet.
 func (e *Engine) persistAll() {
-	for _, t := range e.tracks {
-		if t.behind {
-			e.store(t, t.Memory())
+	for t := range e.tracks.all() {
+		if t.is(behind) && !t.is(plain) {
+			c := e.tracks.connection(t)
+			e.store(t, &c)
 		}
 	}
 }

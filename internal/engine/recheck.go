@@ -28,7 +28,7 @@ type basis struct {
 func (e *Engine) basisOf(t *tracked, r *match.Rule, action int, fired sock.Instant) *basis {
 	return &basis{
 		rule: r, action: &r.Then[action], fired: fired, protect: e.program.Protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
-		seen: t.Connection, holders: t.holders,
+		seen: e.tracks.connection(t), holders: t.holders,
 	}
 }
 

@@ -55,11 +55,14 @@ func (h *history) throttle(dry bool) *throttle {
 	return &h.real
 }
 
+// newTurns is an empty queue of what a limit holds back.
+func (e *Engine) newTurns() queue { return queue{of: &e.tracks, kind: waitQueue} }
+
 // historyOf returns what is known under a rule's id, which is new where nothing is.
 func (e *Engine) historyOf(id uint64) *history {
 	h := e.histories[id]
 	if h == nil {
-		h = &history{results: make(map[outcome]uint64), skips: make(map[string]uint64)}
+		h = &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(map[outcome]uint64), skips: make(map[string]uint64)}
 		e.histories[id] = h
 	}
 	return h
@@ -98,7 +101,7 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 	e.rules = after
 	e.limit.Limit, e.dryLimit.Limit = p.Settings.Limit, p.Settings.Limit
 	for _, h := range e.histories {
-		h.real.queue, h.real.released, h.dry.queue, h.dry.released = queue{}, 0, queue{}, 0
+		h.real.queue, h.real.released, h.dry.queue, h.dry.released = e.newTurns(), 0, e.newTurns(), 0
 	}
 	for _, rs := range e.rules {
 		if rs.groups != nil || !rs.Enabled || !rs.Grouped && !rs.Alerts {

@@ -19,7 +19,7 @@ type Scan struct {
 	horizon sock.Instant // what falls due later is left to a later scan
 	// known are those of whom observation may know more than the kernel does; true:
 	// they are tracked.
-	known map[uint64]bool
+	known map[sock.Key]bool
 	// bounded says that of the others no more than room may be brought: the oldest.
 	// Beyond that there is a reserve for sockets in accept queues.
 	bounded       bool
@@ -41,9 +41,9 @@ type ScanResult struct {
 	waiting int   // those that the reserve for accept queues took
 	left    int   // had no room
 	starved int   // of those: that a rule would kill
-	// waits are the cookies of those without room that were seen in an accept queue,
+	// waits are the keys of those without room that were seen in an accept queue,
 	// by this scan or an earlier one: no time counts before they are accepted.
-	waits map[uint64]struct{}
+	waits map[sock.Key]struct{}
 	// later is when the first of those falls due that were left to a later scan;
 	// ripens is when the first comes to count in a group by its age alone.
 	later, ripens sock.Instant
@@ -122,7 +122,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	if !candidate {
 		return
 	}
-	tracked, known := l.known[s.ID.Cookie]
+	tracked, known := l.known[s.ID.Key()]
 	watched := known || !track.Lasting(s)
 	switch {
 	case due != never && (due <= l.horizon || watched), ages && watched:
@@ -172,11 +172,11 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 	if doomed {
 		f.starved++
 	}
-	if (h.InBacklog() || f.scan.waited.has(h.ID.Cookie)) && len(f.waits) < mostWaits {
+	if (h.InBacklog() || f.scan.waited.has(h.ID.Key())) && len(f.waits) < mostWaits {
 		if f.waits == nil {
-			f.waits = make(map[uint64]struct{})
+			f.waits = make(map[sock.Key]struct{})
 		}
-		f.waits[h.ID.Cookie] = struct{}{}
+		f.waits[h.ID.Key()] = struct{}{}
 	}
 	t := track.TimesOf(&h.Socket, f.scan.sent, h.got, f.scan.precision)
 	f.count(&h.Socket, &t, h.got)
@@ -185,12 +185,12 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 // mostWaits bounds what is remembered of sockets that are not watched: a few megabytes.
 const mostWaits = 100_000
 
-// waits are cookies, by class: see ScanResult.waits.
-type waits [match.NumClasses]map[uint64]struct{}
+// waits are keys, by class: see ScanResult.waits.
+type waits [match.NumClasses]map[sock.Key]struct{}
 
-func (w *waits) has(cookie uint64) bool {
-	for _, cookies := range w {
-		if _, ok := cookies[cookie]; ok {
+func (w *waits) has(key sock.Key) bool {
+	for _, keys := range w {
+		if _, ok := keys[key]; ok {
 			return true
 		}
 	}

@@ -41,10 +41,10 @@ type sight struct {
 	deaf     spell                           // of counters that cannot be read
 	portless spell                           // of ports that are not known
 
-	counting  bool                // the counters are being read
-	scanning  *Scan               // under way
-	buried    map[uint64]struct{} // gone since it began: it may still show them
-	counted   CountersRead        // before it
+	counting  bool                  // the counters are being read
+	scanning  *Scan                 // under way
+	buried    map[sock.Key]struct{} // gone since it began: it may still show them
+	counted   CountersRead          // before it
 	scans     uint64
 	failed    uint64
 	failing   spell
@@ -56,7 +56,7 @@ type sight struct {
 }
 
 func newSight() sight {
-	s := sight{buried: make(map[uint64]struct{}), states: make(map[ssfilter.State]int)}
+	s := sight{buried: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
 	for c := range s.next {
 		s.next[c], s.later[c], s.ripens[c] = never, never, never
 	}
@@ -188,19 +188,20 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 // known are the sockets of which an earlier run, or the scans so far, may know
 // more than the kernel does; where their number is bounded all that are tracked,
 // which need no room.
-func (e *Engine) known() map[uint64]bool {
-	known := make(map[uint64]bool, len(e.restored))
+func (e *Engine) known() map[sock.Key]bool {
+	known := make(map[sock.Key]bool, len(e.restored))
 	for key := range e.restored {
-		known[key.Cookie] = false
+		known[key] = false
 	}
 	for _, waited := range e.sight.waited {
-		for cookie := range waited {
-			known[cookie] = false
+		for key := range waited {
+			known[key] = false
 		}
 	}
-	for cookie, t := range e.tracks {
-		if t.aged || t.Accepted || e.config.MaxTracks > 0 {
-			known[cookie] = true
+	for t := range e.tracks.all() {
+		t.set(seen, false)
+		if t.is(aged) || t.Accepted() || e.config.MaxTracks > 0 {
+			known[e.tracks.key(t)] = true
 		}
 	}
 	return known
@@ -219,9 +220,9 @@ func (e *Engine) horizon(of match.ClassSet, now sock.Instant) sock.Instant {
 }
 
 // bury notes that a socket is gone.
-func (s *sight) bury(cookie uint64) {
+func (s *sight) bury(key sock.Key) {
 	if s.scanning != nil {
-		s.buried[cookie] = struct{}{}
+		s.buried[key] = struct{}{}
 	}
 }
 
@@ -256,8 +257,8 @@ func (e *Engine) skippable(c match.Class, in CountersRead, still bool, now sock.
 	}
 	// What the program does to a socket that is due, or waits to be accepted, shows
 	// only in a scan.
-	for _, t := range e.tracks {
-		if (t.blocked || t.Backlog) && t.of&of != 0 {
+	for t := range e.tracks.all() {
+		if (t.is(blocked) || t.Backlog()) && t.of&of != 0 {
 			return false
 		}
 	}
@@ -359,29 +360,13 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		}
 		s.next[c] = max(now, s.next[c])
 	}
-	seen := make([]*tracked, len(in.Result.hits)) // nil: not to be considered
-	for i := range in.Result.hits {
-		h := &in.Result.hits[i]
-		if _, gone := s.buried[h.ID.Cookie]; gone {
-			continue
-		}
-		t := e.tracks[h.ID.Cookie]
-		if t != nil && (t.phase != waiting || t.act != nil || in.Sent < t.got) {
-			t.scan = s.scans // there is an exact answer that may be newer, or there will be
-		} else {
-			t = e.observe(&h.Socket, in.Sent, h.got)
-			t.scan = s.scans
-			seen[i] = t
-		}
-		if t.Same(&h.Socket, in.Sent) {
-			in.Result.count(&h.Socket, &t.Times, h.got)
-		}
-	}
+	observed := e.observeAll(in.Result, in.Sent, now)
 	e.sayLeft()
 	e.takeAll(in.Result, in.Sent, now)
-	for i, t := range seen {
-		if t != nil && e.tracks[t.ID.Cookie] == t {
-			e.consider(t, &in.Result.hits[i].Socket, now, false)
+	for i := range in.Result.hits {
+		h := &in.Result.hits[i]
+		if t := e.tracks.get(h.ID.Key()); t != nil && observed[i] {
+			e.consider(t, &h.Socket, now, false)
 		}
 	}
 	for c := range s.waited {
@@ -389,15 +374,38 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 			s.waited[c] = in.Result.waits
 		}
 	}
-	e.makeRoom(in.Result.starved)
+	e.makeRoom(in.Result.starved, now)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.
-	for _, t := range e.tracks {
-		if t.of&l.of != 0 && t.scan != s.scans && t.phase == waiting {
+	for t := range e.tracks.all() {
+		if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {
 			e.wait(t, now)
 		}
 	}
 	e.forgetUnseen(l.of)
+}
+
+// observeAll takes in what a whole scan shows, and returns which of it is not told
+// better by an answer about the socket alone, or is soon to be. It counts what it
+// takes in.
+func (e *Engine) observeAll(f *ScanResult, sent, now sock.Instant) (observed []bool) {
+	observed = make([]bool, len(f.hits))
+	for i := range f.hits {
+		h := &f.hits[i]
+		if _, gone := e.sight.buried[h.ID.Key()]; gone {
+			continue
+		}
+		t := e.tracks.get(h.ID.Key())
+		if t == nil || t.phase == waiting && !t.is(seen) && e.told(t) == nil {
+			t = e.observe(&h.Socket, sent, h.got, now)
+			observed[i] = true
+		}
+		t.set(seen, true)
+		if c := e.tracks.connection(t); c.Same(&h.Socket, sent) {
+			f.count(&h.Socket, &c.Times, h.got)
+		}
+	}
+	return observed
 }
 
 // forgetUnseen forgets what an earlier run knew, once scans for all rules have had
@@ -430,7 +438,7 @@ const backlogShare = 8
 // room is for how many more sockets there is room, and for how many in accept queues
 // beside those.
 func (e *Engine) room() (any, backlog int) {
-	free := max(0, e.config.MaxTracks-len(e.tracks))
+	free := max(0, e.config.MaxTracks-e.tracks.n)
 	any = max(0, free-e.config.MaxTracks/backlogShare)
 	return any, free - any
 }
@@ -438,22 +446,23 @@ func (e *Engine) room() (any, backlog int) {
 // makeRoom forgets so many sockets to which nothing can be done as they are: what they
 // become, a scan shows. There would never be room for others beside those that a
 // program uses for ever, or that a dry run has told of.
-func (e *Engine) makeRoom(n int) {
+func (e *Engine) makeRoom(n int, now sock.Instant) {
 	if n == 0 {
 		return
 	}
 	var idle []*tracked
-	for _, t := range e.tracks {
-		if t.phase == waiting && t.alarm.in == nil && t.act == nil && t.held == nil && !t.Backlog && !t.Accepted && !t.aged && !t.wanted {
+	for t := range e.tracks.all() {
+		idleNow := t.phase == waiting && t.due == 0 && e.recordOf(t).held.rule == nil && e.told(t) == nil
+		if idleNow && !t.Backlog() && !t.Accepted() && !t.is(aged|wanted) {
 			idle = append(idle, t)
 		}
 	}
 	// What was told of a socket would be told again: that goes last.
 	slices.SortFunc(idle, func(a, b *tracked) int {
-		return cmp.Or(cmp.Compare(len(a.marks), len(b.marks)), cmp.Compare(b.Entered.Safe, a.Entered.Safe), cmp.Compare(a.ID.Cookie, b.ID.Cookie))
+		return cmp.Or(cmp.Compare(len(e.recordOf(a).marks), len(e.recordOf(b).marks)), cmp.Compare(b.Entered(), a.Entered()), cmp.Compare(a.Cookie, b.Cookie))
 	})
 	for _, t := range idle[:min(n, len(idle))] {
-		e.drop(t, Changed, "")
+		e.drop(t, Changed, "", now)
 	}
 }
 
@@ -481,7 +490,7 @@ func (e *Engine) sayLeft() {
 // fill has the table scanned as soon as the CPU budget allows it, once there is
 // room for half as many sockets as there may be.
 func (e *Engine) fill(now sock.Instant) {
-	if len(e.tracks) > e.config.MaxTracks/2 {
+	if e.tracks.n > e.config.MaxTracks/2 {
 		return
 	}
 	s := &e.sight

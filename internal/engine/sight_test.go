@@ -203,13 +203,13 @@ func BenchmarkAsked(b *testing.B) {
 		simulated := sim.Socket{ID: sock.ID{Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, State: ssfilter.CloseWait, Inode: 1, Queued: never, LastAck: 1, LastData: 1}
 		r := simulated.Report(benchStart, benchJiffy)
 		in.Answers = append(in.Answers, sock.Answer{ID: r.ID, Socket: r, Sent: benchStart, Got: benchStart})
-		t := e.observe(&r, benchStart, benchStart)
+		t := e.observe(&r, benchStart, benchStart, benchStart)
 		t.holders = &subject.Holders{}
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, t := range e.tracks {
-			t.phase, t.marks = asked, t.marks[:0]
+		for t := range e.tracks.all() {
+			t.phase, t.record = asked, 0
 		}
 		e.acting = 0
 		if p := e.Step(benchStart, in); len(p.Act) != askBatch {
@@ -241,7 +241,7 @@ func TestOldestThatFit(t *testing.T) {
 	for b.wake <= benchStart.Add(time.Minute) {
 		b.now = b.wake
 		b.step(nil)
-		most = max(most, len(b.e.tracks))
+		most = max(most, b.e.tracks.n)
 	}
 	var killed []string
 	for _, e := range b.events {

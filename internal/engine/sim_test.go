@@ -638,7 +638,7 @@ func (w *simWorld) Scan(l *Scan) {
 						continue
 					}
 					// Where all is calm, it misses only those that the engine knows.
-					_, tracked := w.engine.tracks[cookie]
+					tracked := w.engine.tracks.get(sock.Key{Cookie: cookie}) != nil
 					if w.Taken != taken && (tracked || !w.calm) && w.Rand.IntN(10) == 0 {
 						continue
 					}
@@ -1113,7 +1113,7 @@ func (w *simWorld) checkForgotten() {
 		if w.taboo(s, &shown) != "" || s.BySelf || s.Told > 0 {
 			continue
 		}
-		if t := w.engine.tracks[s.ID.Cookie]; t != nil && t.phase == acted && w.Now <= w.acting.Add(time.Millisecond) {
+		if t := w.engine.tracks.get(s.ID.Key()); t != nil && t.phase == acted && w.Now <= w.acting.Add(time.Millisecond) {
 			continue // the record of the intent takes its time
 		}
 		held := w.held[s.ID.Cookie]
@@ -1130,7 +1130,7 @@ func (w *simWorld) checkForgotten() {
 				continue
 			}
 			if deadline, _ := w.deadline(r, kill, s, held, due); w.Now > deadline {
-				w.failf("%s forgot a socket that has been due since %s: %s; track %+v", r.Name, sim.Text(due), s, w.engine.tracks[s.ID.Cookie])
+				w.failf("%s forgot a socket that has been due since %s: %s; track %+v", r.Name, sim.Text(due), s, w.engine.tracks.get(s.ID.Key()))
 			}
 			if due > w.Now {
 				continue

@@ -7,7 +7,6 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/rules"
 )
 
 // holderSpins is the name under which it is counted that a socket is left alone
@@ -25,7 +24,7 @@ func (r *ruleState) spinRule() spin.Rule { return spin.Rule{Name: r.Name, Sum: r
 // not late for that.
 func (e *Engine) awaitUsage(t *tracked, now sock.Instant) sock.Instant {
 	e.usages.Watch(t.heldBy(), now)
-	if t.foreseen {
+	if t.is(foreseen) {
 		return 0
 	}
 	return e.usages.KnownAt(t.heldBy())
@@ -50,14 +49,9 @@ func percent(cores float64) string { return strconv.FormatFloat(100*cores, 'f', 
 // revalidate has everything asked again that a process holds and that waits for a scan.
 func (e *Engine) revalidate(p spin.Process, now sock.Instant) {
 	holds := func(h sock.Holder) bool { return h.PID == p.PID && h.Start == p.Start }
-	for _, t := range e.tracks {
-		if t.blocked && t.phase == waiting && t.held == nil && slices.ContainsFunc(t.heldBy(), holds) {
+	for t := range e.tracks.all() {
+		if t.is(blocked) && t.phase == waiting && e.recordOf(t).held.rule == nil && slices.ContainsFunc(t.heldBy(), holds) {
 			e.wait(t, now)
 		}
 	}
-}
-
-// kills reports whether the action takes the socket, and not only says so.
-func (e *Engine) kills(r *ruleState, a *rules.Action, s *sock.Socket) bool {
-	return !r.DryRun && e.capabilities.Cannot(a.Kind, s) == ""
 }

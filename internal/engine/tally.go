@@ -176,7 +176,7 @@ func (t *groupTally) keep(group, count uint32, s *sock.Socket) {
 	case !t.supersede(count):
 		return
 	}
-	t.examples[group] = append(some, Example{Peer: s.Zoned(s.Dst), Inode: s.Inode, cookie: s.ID.Cookie})
+	t.examples[group] = append(some, Example{Peer: s.Zoned(s.Dst), Inode: s.Inode, key: s.ID.Key()})
 }
 
 // isFirst reports whether a group has examples for certain.

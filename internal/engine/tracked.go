@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"slices"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
@@ -10,94 +10,114 @@ import (
 )
 
 // tracked is a connection that is kept in mind: what was observed of it, and what
-// is pending.
+// is pending. It is 144 bytes, and there may be hundreds of thousands: what only a
+// few have stands elsewhere, see attempt, and what many share stands once, see
+// history.
 type tracked struct {
-	track.Connection
-	got   sock.Instant // of the last answer
-	plain bool         // the kernel alone knows its times as well, and will at a later scan
-
-	of    match.ClassSet // classes of the rules it may match
-	scan  uint64         // number of the scan that last saw it
-	phase phase
-	alarm seat         // where phase is waiting: when to attend to it; in no queue: when a scan sees it
-	goal  sock.Instant // what for: when to ask for it
-
-	marks   []mark      // what was done or said, each at most once per connection
-	held    *Action     // a limit holds this back
-	line    seat        // among those that the limit holds back
-	turn    bool        // the limit let it go on: it is asked for afresh
-	would   bool        // a dry run said so: a real one would have taken it, and no later rule gets it
-	blocked bool        // due, and something that may change stands against it
-	aged    bool        // a rule about groups asks for its age, of which the kernel alone knows less
-	spared  []hindrance // what kept rules from acting on it, each told once
-
-	order    sock.Instant // among those due at the same instant, the lowest comes first
-	rule     *ruleState   // of the act held back or under way
-	action   int
-	failures int          // of acts on it
-	again    sock.Instant // after a failure: no act before
-	act      *Action      // the kernel was told; to be confirmed
-	unsure   bool         // its answer to that was lost
-	survived bool         // it was told, and still shows the socket: nothing more is done
-
-	holders  *subject.Holders
-	wanted   bool         // its holders are being looked for
-	notOwn   bool         // the watchdog does not hold it
-	foreseen bool         // it was known before it fell due
-	ahead    bool         // and well before that
-	patience sock.Instant // until when to wait for that; 0: not waited for yet
-
-	stored stored // what is on disk of it
-	behind bool   // the disk does not have what is known by now
+	track.Packed
+	holders  *subject.Holders // nil: not known
+	rank     sock.Instant     // in the due queue: when to attend to it
+	lead     uint16           // by how much that is before it is to be asked for, see leadUnit
+	netns    uint16           // see tracks
+	due      uint32           // place in the due queue; 0: in none, a scan sees it
+	turn     uint32           // place among those that a limit holds back; 0: in none
+	record   uint32           // number of what was done and said about it
+	patience uint32           // until when to wait for its holders, see await
+	phase    phase
+	of       match.ClassSet // classes of the rules it may match
+	flags    flags
 }
 
 type phase uint8
 
 const (
-	waiting phase = iota // for its alarm, for a scan, or for its turn under a limit
+	waiting phase = iota // in the due queue, for a scan, or for its turn under a limit
 	asked                // the kernel was asked for it
 	acted                // an act on it is under way
 )
 
-type mark struct {
-	rule   *ruleState
-	action uint32
-	open   bool // it was held back, or failed: still to be done
-}
+// flags are what is true of a tracked connection.
+type flags uint16
 
-func newTracked(c track.Connection) *tracked {
-	t := &tracked{Connection: c}
-	t.alarm.track, t.line.track = t, t
-	return t
-}
+const (
+	plain       flags = 1 << iota // the kernel alone knows its times as well, and will at a later scan
+	stored                        // something of it is on disk
+	behind                        // the disk does not have what is known by now
+	seen                          // the scan under way showed it, or an answer about it alone came since that was asked for
+	newestFirst                   // the action that it falls due for takes the newest first
+	released                      // the limit let it go on: it is asked for afresh
+	would                         // a dry run said so: a real one would have taken it, and no later rule gets it
+	blocked                       // due, and something that may change stands against it
+	aged                          // a rule about groups asks for its age, of which the kernel alone knows less
+	survived                      // it was acted on, and the kernel still shows it: nothing more is done
+	wanted                        // its holders are being looked for
+	notOwn                        // the watchdog does not hold it
+	foreseen                      // it was known before it fell due
+	ahead                         // and well before that
+	tried                         // there is an attempt
+)
 
-// marked returns what was done or said about an action of a rule.
-func (t *tracked) marked(rule *ruleState, action int) *mark {
-	for i := range t.marks {
-		if t.marks[i].rule == rule && int(t.marks[i].action) == action {
-			return &t.marks[i]
-		}
+func (t *tracked) is(f flags) bool { return t.flags&f != 0 }
+
+func (t *tracked) set(f flags, is bool) {
+	t.flags &^= f
+	if is {
+		t.flags |= f
 	}
-	return nil
 }
 
-// mark notes that an action of a rule was done.
-func (t *tracked) mark(rule *ruleState, action int) {
-	if m := t.marked(rule, action); m != nil {
-		m.open = false
-		return
+// askAt is when the kernel is to be asked for t, which waits in the due queue.
+func (t *tracked) askAt() sock.Instant { return t.rank.Add(time.Duration(t.lead) * leadUnit) }
+
+// leadUnit is what tracked.lead counts in: up to ten minutes.
+const leadUnit = 10 * time.Millisecond
+
+// await has the decision on t wait until then, for its holders to be found, unless
+// it has waited, and returns until when.
+func (t *tracked) await(until, now sock.Instant) sock.Instant {
+	const over = 1 // of t.patience: it has waited; 0: not yet; else: milliseconds, which wrap around
+	inMs := func(at sock.Instant) uint32 { return uint32(at / sock.Instant(time.Millisecond)) }
+	switch t.patience {
+	case over:
+		return 0
+	case 0:
+		t.patience = max(inMs(until+sock.Instant(time.Millisecond)-1), over+1)
 	}
-	t.marks = append(t.marks, mark{rule: rule, action: uint32(action)})
-}
-
-// unmark notes that it is as if the action of a rule had not been done.
-func (t *tracked) unmark(rule *ruleState, action int) {
-	t.marks = slices.DeleteFunc(t.marks, func(m mark) bool { return m.rule == rule && int(m.action) == action })
-}
-
-// reopen lets an action of a rule be done again.
-func (t *tracked) reopen(rule *ruleState, action int) {
-	if m := t.marked(rule, action); m != nil {
-		m.open = true
+	left := time.Duration(int32(t.patience-inMs(now))) * time.Millisecond
+	if until := (now - now%sock.Instant(time.Millisecond)).Add(left); now < until {
+		return until
 	}
+	t.patience = over
+	return 0
+}
+
+// attempt is what is known of an act on a connection, while it is under way and
+// after.
+type attempt struct {
+	rule     *ruleState
+	action   int
+	failures int
+	again    sock.Instant // after a failure: no act before
+	told     *Action      // the kernel was told; to be confirmed
+	unsure   bool         // its answer to that was lost
+}
+
+// attempt is the one on t, made where there is none.
+func (e *Engine) attempt(t *tracked) *attempt {
+	key := e.tracks.key(t)
+	a := e.attempts[key]
+	if a == nil {
+		a = &attempt{}
+		e.attempts[key] = a
+		t.set(tried, true)
+	}
+	return a
+}
+
+// told is the act on t that is to be confirmed, or nil.
+func (e *Engine) told(t *tracked) *Action {
+	if !t.is(tried) {
+		return nil
+	}
+	return e.attempts[e.tracks.key(t)].told
 }

@@ -1,0 +1,183 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// decideOn takes in an answer about one socket alone, and decides what the rules
+// want of it.
+func (e *Engine) decideOn(a *sock.Answer, now sock.Instant) {
+	t := e.observe(&a.Socket, a.Sent, a.Got, now)
+	t.set(seen, e.sight.scanning != nil)
+	e.consider(t, &a.Socket, now, true)
+}
+
+// consideration is what the rules are found to want of a socket.
+type consideration struct {
+	e       *Engine
+	t       *tracked
+	s       *sock.Socket
+	times   track.Times
+	now     sock.Instant
+	exact   bool         // the answer is about the socket alone
+	was     held         // what a limit held back so far
+	held    held         // what it holds back from now on
+	next    sock.Instant // when to ask again
+	decided bool         // an act was told to be done, or said in a dry run
+	ordered bool         // the order among those that are due at the same instant is known
+	gone    string       // what is said of what is held no longer
+}
+
+// consider decides what the rules want of a socket. Only an exact answer about
+// it alone is good enough to act on; what a scan shows is good enough to ask. How
+// old the answer is does not matter: an act is decided again by a newer one.
+func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bool) {
+	e.endTurn(t)
+	e.leaveTurn(t)
+	c := consideration{e: e, t: t, s: s, times: t.Times(), now: now, exact: exact, was: e.recordOf(t).held, next: never, gone: notMatched}
+	t.of, t.phase = 0, waiting
+	t.set(blocked|aged, false)
+	for candidate := range e.program.RulesFor(s) {
+		c.rule(e.rules[candidate.Position])
+	}
+	for _, m := range e.recordOf(t).marks {
+		// It is remembered, so that nothing is done twice, while the rule may come to
+		// match again.
+		if m.rule.Volatile && m.rule.Enabled {
+			t.of |= 1 << m.rule.Class
+		}
+	}
+	if c.was.rule != nil && c.held.rule == nil && !c.decided {
+		e.letGo(t, c.was, s, Changed, c.gone, now)
+	}
+	e.setHeld(t, c.held)
+	switch {
+	case t.phase == acted:
+	case c.held.rule != nil:
+		e.hold(t, c.next)
+	case e.needs(t, c.next, now):
+		e.wait(t, c.next)
+	default:
+		e.drop(t, Changed, "", now)
+	}
+}
+
+// rule considers one rule.
+func (c *consideration) rule(r *ruleState) {
+	e, t := c.e, c.t
+	t.of |= 1 << r.Class
+	fired := sock.Instant(0)
+	if r.Grouped {
+		var doubted bool
+		fired, doubted = e.fired(r, c.s, c.now)
+		if doubted && c.was.rule == r {
+			c.gone = "whether its group still fires was not seen for too long"
+		}
+		t.set(aged, t.is(aged) || r.Timed && !t.is(plain))
+	}
+	for j := range r.Then {
+		a := &r.Then[j]
+		if r.Grouped && (fired == never || !a.Kind.Destructive) {
+			continue // what else it does, it does about the group
+		}
+		if m := e.marked(t, r, j); m != nil && !m.open && a.Kind != rules.Alert {
+			continue
+		}
+		if a.Kind.Destructive && !c.ordered {
+			t.set(newestFirst, a.Order == rules.Newest)
+			c.ordered = true
+		}
+		stands, at := r.Decide(a, &c.times, c.s, fired, c.now, c.exact)
+		if a.Kind == rules.Alert {
+			e.alert(t, r, j, stands == match.Due) // it is counted for as long as it is due
+		}
+		switch {
+		case stands != match.Due:
+			c.notDue(r, a, stands, at)
+		case a.Kind != rules.Alert:
+			c.due(r, j, fired, at)
+		}
+	}
+}
+
+// notDue considers an action whose instant has not come, or against which something
+// stands.
+func (c *consideration) notDue(r *ruleState, a *rules.Action, stands match.Decision, at sock.Instant) {
+	t := c.t
+	c.next = min(c.next, max(at, c.now.Add(leastWait)))
+	t.set(blocked, t.is(blocked) || stands == match.Blocked)
+	t.set(foreseen, t.is(foreseen) || stands == match.NotDue && at != never)
+	t.set(ahead, t.is(ahead) || at.Sub(c.now) >= time.Second)
+	if stands == match.Blocked && a.Kind.Destructive && c.s.InUse() {
+		c.e.skip(t, r, "in_use")
+	}
+}
+
+// due considers an action on the socket itself, whose instant came then.
+func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
+	e, t, s, now := c.e, c.t, c.s, c.now
+	if until := e.awaitHolders(t, s, now); until != 0 {
+		c.next = min(c.next, until)
+		return
+	}
+	kind := r.Then[action].Kind
+	if !kind.Destructive {
+		e.say(e.action(t, s, r, action, now), Done)
+		e.mark(t, r, action, false)
+		return
+	}
+	onlySays := r.DryRun || e.capabilities.Cannot(kind, s) != ""
+	why := ""
+	switch {
+	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.dry || onlySays), t.is(would) && onlySays:
+		return // it was told already, or an earlier rule has it
+	case e.guard(t, s) != "":
+		why = match.SkipName(e.guard(t, s))
+	case !onlySays && e.usages.Spins(t.heldBy(), r.spinRule()):
+		why = holderSpins
+		if c.was.rule == r {
+			c.gone = "its holder spins since others of its sockets were killed"
+		}
+	}
+	if why != "" {
+		t.set(blocked, true)
+		e.skip(t, r, why)
+		return
+	}
+	switch again := e.noActBefore(t); {
+	case now < again:
+		c.next = min(c.next, again)
+	case !c.exact && c.was.rule == r && c.was.action == action:
+		c.held = c.was // and waits on
+	case !c.exact:
+		if c.was.rule == nil || !r.DryRun {
+			c.next = now
+		}
+	case !onlySays && c.was.rule == nil && now < e.awaitUsage(t, now):
+		c.next = min(c.next, e.awaitUsage(t, now))
+	case !e.stopping:
+		c.destroy(r, action, fired, at)
+	}
+}
+
+// needs reports whether t has to be kept in mind: what a later scan will find in
+// time, and know as much of, is left to that.
+func (e *Engine) needs(t *tracked, next, now sock.Instant) bool {
+	switch {
+	case t.of == 0:
+		return false
+	case t.is(blocked|aged|wanted) || len(e.recordOf(t).marks) > 0:
+		return true
+	case next == never:
+		return false
+	case !t.is(plain) || next <= e.horizon(t.of, now) || e.sight.scanning != nil:
+		return true
+	}
+	e.sight.leave(t.of, next)
+	return false
+}
