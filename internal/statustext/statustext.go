@@ -120,8 +120,8 @@ func holds(r *status.Rule) string {
 	return strings.Join(words, ", ")
 }
 
-// deeds is what a rule has done, and what it has spared: "kill: 12 done, 1 gone;
-// would kill 3; spared: 30 protected". What a limit holds back is told as of now.
+// deeds is what a rule has done, and what it has skipped: "kill: 12 done, 1 gone;
+// would kill 3; skipped: 30 protected". What a limit holds back is told as of now.
 func deeds(r *status.Rule) string {
 	var lines []string
 	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
@@ -144,14 +144,14 @@ func deeds(r *status.Rule) string {
 			lines = append(lines, fmt.Sprintf("would %s %d", action, n))
 		}
 	}
-	var spared []string
+	var skipped []string
 	for _, reason := range status.HeldReasons {
 		if n := r.HeldBack[reason]; n > 0 && !status.OfLimit(reason) {
-			spared = append(spared, fmt.Sprintf("%d %s", n, strings.ReplaceAll(reason, "_", " ")))
+			skipped = append(skipped, fmt.Sprintf("%d %s", n, strings.ReplaceAll(reason, "_", " ")))
 		}
 	}
-	if len(spared) > 0 {
-		lines = append(lines, "spared: "+strings.Join(spared, ", "))
+	if len(skipped) > 0 {
+		lines = append(lines, "skipped: "+strings.Join(skipped, ", "))
 	}
 	return strings.Join(lines, "; ")
 }

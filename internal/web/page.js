@@ -1,14 +1,13 @@
-// The page is made anew from /api/v1/status every few seconds. Everything that came
-// from the network or from a rule becomes text or the value of an attribute, never
-// markup.
+// The page renders /api/v1/status every few seconds. What came from the network or from
+// a rule becomes text or the value of an attribute, never markup.
 "use strict";
 
 const refreshEvery = 3000; // ms
 const answerWithin = 5000; // ms
-const loopBound = 10; // s: a status older than that means that the loop hangs
-const nowFor = 10; // s: sockets that were counted before that are not those of now
+const loopBound = 10; // s: if the status is older than that, the loop hangs
+const nowFor = 10; // s: older counts of sockets are shown with their age
 
-// In the order in which to show them; each has a colour of its own in page.css.
+// In the order in which they are shown; each has its colour in page.css.
 const states = [
   "close-wait", "time-wait", "established", "fin-wait-1", "fin-wait-2", "last-ack",
   "closing", "syn-sent", "syn-recv", "listening", "closed",
@@ -16,16 +15,16 @@ const states = [
 
 const resting = new Set(["listening", "closed"]);
 
-let status = null; // the last one that came
-let trouble = ""; // why none came after it
-const pressed = new Map(); // state -> shown or not, where somebody has pressed it
-let restingOpen = false; // the rules that hold nothing are unfolded
+let status = null; // the last one received
+let trouble = ""; // why none was received after it
+const pressed = new Map(); // state -> shown or not, if its button was pressed
+let restingOpen = false; // the rules that match nothing are unfolded
 let pointed = null; // index into the history
 
 // --- Elements ---
 
-// printable keeps what stands in a process's name from governing the page: U+202E
-// would turn the rest of its line around.
+// printable takes the characters out of a text that change how the page reads: U+202E in
+// the name of a process would turn the rest of its line around.
 const printable = (text) => String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\uFFFD");
 
 const nodes = (children) => children.flat(Infinity).filter((c) => c !== null && c !== "")
@@ -41,12 +40,12 @@ function element(namespace, tag, attributes, children) {
 }
 
 const html = (tag, attributes, ...children) => element("http://www.w3.org/1999/xhtml", tag, attributes, children);
-// foreign is text in whatever direction it is written: that of the page goes on.
+// foreign isolates a text whose direction of writing is not known.
 const foreign = (text, attributes = {}) => html("bdi", attributes, text || "");
 const svg = (tag, attributes, ...children) => element("http://www.w3.org/2000/svg", tag, attributes, children);
 
-// show makes the children of parent what they should be, and leaves alone those
-// that are so already: focus and selected text stay where they are.
+// show gives parent the wanted children and leaves alone those that are right already:
+// focus and selected text stay where they are.
 function show(parent, ...wanted) {
   wanted = nodes(wanted);
   const present = [...parent.childNodes];
@@ -87,14 +86,14 @@ function duration(seconds) {
   return `${s}s`;
 }
 
-// Ages count from the daemon's clock: the browser's may be another.
+// Ages count by the daemon's clock, from which the browser's may differ.
 const since = (time) => duration((Date.parse(time) - Date.parse(status.time)) / -1000);
 
 function clock(ms) {
   return new Date(ms).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 }
 
-// timeOfDay has the date with it where that is another than the one of now.
+// timeOfDay includes the date if that is not today's.
 function timeOfDay(time, now) {
   const date = new Date(time);
   const sameDay = date.toDateString() === new Date(now).toDateString();
@@ -108,7 +107,7 @@ const badge = (kind, text) => html("span", { class: `badge ${kind}` }, text);
 
 // --- Header and problems ---
 
-// verdict is how things stand in a few words, and how bad that is.
+// verdict sums the status up in a few words, and says how bad it is.
 function verdict() {
   if (trouble || !status) return ["bad", trouble];
   const problems = status.problems.length;
@@ -129,8 +128,8 @@ function showHeader() {
   show(
     at("about"),
     html("strong", {}, foreign(status.host)),
-    ` · ${status.version} · up ${since(status.started)} · ${plural(status.rules.length, "rule")} `,
-    built_in ? "that are built in" : ["of ", foreign(path)], ", ",
+    ` · ${status.version} · up ${since(status.started)} · `,
+    built_in ? plural(status.rules.length, "built-in rule") : [`${plural(status.rules.length, "rule")} of `, foreign(path)], ", ",
     `in force for ${since(loaded)} · `,
     scans.interval_seconds ? `scans every ${duration(scans.interval_seconds)}` : "no scans are needed",
     scans.failed ? `, ${number(scans.failed)} of ${number(scans.failed + scans.ok)} failed` : "",
@@ -159,20 +158,20 @@ function showProblems() {
 
 // --- Rules ---
 
-// cannot is an action that a rule in force has and nothing allows: that is worse than
-// its mode.
+// cannot is an action of an enabled rule that the kernel or the privileges do not allow:
+// that matters more than the mode.
 const cannot = (r) => (r.mode === "enabled" ? Object.keys(r.actions).find((action) => status.action_possible[action] === false) : undefined);
 
 const modes = { enabled: ["good", "enabled"], dry_run: ["waiting", "dry run"], stopped: ["bad", "stopped"], disabled: ["off", "disabled"] };
 
-// rank is where a rule stands: what fires, or was stopped, comes first.
+// rank sorts the rules: those that fire or were stopped come first.
 function rank(r) {
   if (r.firing || r.mode === "stopped") return 0;
   if (r.pending) return 1;
   return r.sockets || r.candidates ? 2 : 3;
 }
 
-// mostResting is how many rules that hold nothing are shown unfolded.
+// mostResting is how many rules that match nothing are shown unfolded.
 const mostResting = 5;
 
 function showRules() {
@@ -182,7 +181,7 @@ function showRules() {
   show(at("rules"), ranked.length ? (folds ? held : ranked).map(rule) : html("p", { class: "quiet" }, "There are no rules."));
   show(at("resting"), folds ? html(
     "details", restingOpen ? { open: "" } : {},
-    html("summary", {}, `${plural(ranked.length - held.length, "rule")} that hold nothing`),
+    html("summary", {}, `${plural(ranked.length - held.length, "rule")} that match nothing`),
     html("div", { class: "rules" }, ranked.slice(held.length).map(rule)),
   ) : null);
 }
@@ -197,7 +196,7 @@ function rule(r) {
       html("h3", {}, r.name, " ", badge(...(cannot(r) ? ["bad", `cannot ${cannot(r)}`] : modes[r.mode] || ["off", r.mode])), r.firing ? badge("bad", `${number(r.firing)} firing`) : null, r.pending ? badge("waiting", `${number(r.pending)} pending`) : null),
       r.description ? html("p", {}, foreign(r.description)) : null,
       r.text ? html("p", { class: "text" }, foreign(r.text)) : null,
-      html("p", { class: "quiet" }, deeds(r)),
+      html("p", { class: "quiet" }, results(r)),
     ),
     html(
       "dl", {},
@@ -209,7 +208,7 @@ function rule(r) {
   );
 }
 
-// waiting is how many sockets match in all but their age, and when the first will.
+// waiting is how many sockets match in all but their age, and when the first falls due.
 function waiting(r) {
   const n = r.candidates - r.sockets;
   const due = r.first_due_seconds;
@@ -217,31 +216,31 @@ function waiting(r) {
   return [number(Math.max(0, n)), n > 0 && due !== undefined ? html("small", {}, `first due ${when}`) : null];
 }
 
-// words are what became of an action as one reads it: "kill done", "would kill".
+// words are the action and its result: "kill done", "would kill".
 const words = (action, result) => ({ would: `would ${action}`, gone: `gone before ${action}`, changed: `changed before ${action}` }[result] || `${action} ${result}`);
 
-// deeds is what the rule has done, and what it has spared, since the daemon started.
-function deeds(r) {
-  const lines = Object.entries(r.actions).flatMap(([action, { would, held, ...results }]) => {
-    // Whether a receiver took an alert is told apart.
+// results counts what the rule has done and skipped since the daemon started.
+function results(r) {
+  const lines = Object.entries(r.actions).flatMap(([action, { would, held, ...others }]) => {
+    // Whether receivers took an alert is counted apart.
     const word = (result) => (action === "alert" && result === "done" ? "raised" : result);
-    const some = Object.entries(results).filter(([, n]) => n).map(([result, n]) => `${number(n)} ${word(result)}`);
+    const some = Object.entries(others).filter(([, n]) => n).map(([result, n]) => `${number(n)} ${word(result)}`);
     return [
-      some.length || !would ? `${action}: ${some.join(", ") || "nothing yet"}` : [],
+      some.length || !would ? `${action}: ${some.join(", ") || "none yet"}` : [],
       would ? `${words(action, "would")} ${number(would)}` : [],
     ].flat();
   });
   if (r.held) lines.push(`${number(r.held)} held back by a limit`); // now
-  const spared = Object.entries(r.held_back).filter(([reason, n]) => n && !reason.startsWith("limit"));
-  if (spared.length) lines.push(`spared: ${spared.map(([reason, n]) => `${number(n)} ${reason.replaceAll("_", " ")}`).join(", ")}`);
+  const skipped = Object.entries(r.held_back).filter(([reason, n]) => n && !reason.startsWith("limit"));
+  if (skipped.length) lines.push(`skipped: ${skipped.map(([reason, n]) => `${number(n)} ${reason.replaceAll("_", " ")}`).join(", ")}`);
   return lines.join(" · ");
 }
 
 // about is what the sockets of a group have in common.
 const about = (labels) => Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(" ") || "all sockets";
 
-// near is whether a group is worth a line: of those that are quiet, from half of its
-// thresholds on.
+// near tells whether a group is worth a line: a quiet one if it has come half of the way
+// to all thresholds.
 const near = (g) => g.phase !== "quiet" || g.conditions.every((c) => c.near >= 0.5);
 
 function group(g) {
@@ -273,139 +272,6 @@ function condition(c, of) {
   );
 }
 
-// --- Plots ---
-
-// counted is when the sockets were: where that is dear, it is not done often.
-const counted = () => (Date.parse(status.time) - Date.parse(status.sockets_at) > nowFor * 1000 ? `${since(status.sockets_at)} ago` : "now");
-
-// shown are, unless pressed, the states that had a socket and can be of trouble.
-const shown = (state) => pressed.get(state) ?? (!resting.has(state) && (status.sockets[state] > 0 || series(state).some((n) => n > 0)));
-const series = (state) => status.history?.sockets[state] || [];
-
-function showPlots() {
-  show(at("states"), states.map((state) => {
-    const now = status.sockets[state];
-    return html(
-      "button", { type: "button", "data-state": state, "aria-pressed": shown(state) },
-      html("span", { class: `swatch ${state}`, "aria-hidden": "true" }), `${state} `,
-      html("span", { class: "quiet" }, now === undefined ? "not read" : number(now)),
-    );
-  }));
-  const which = states.filter(shown);
-  show(at("plots"), which.length && status.history
-    ? which.map(plot)
-    : html("p", { class: "quiet" }, which.length ? "Nothing was read yet." : "No socket in any of the states that were read."));
-}
-
-const ground = { height: 172, left: 46, right: 10, top: 24, bottom: 24 };
-
-function plot(state) {
-  const step = status.history.step_seconds;
-  const end = Date.parse(status.history.end);
-  const count = Math.max(2, ...Object.values(status.history.sockets).map((s) => s.length));
-  const points = [...new Array(count - series(state).length).fill(null), ...series(state)];
-  const timeOf = (i) => end - (count - 1 - i) * step * 1000;
-  const width = plotWidth();
-  const peak = Math.max(0, ...points.filter((n) => n !== null));
-  const [top, tick] = scale(peak);
-  const x = (i) => round(ground.left + (i / (count - 1)) * (width - ground.left - ground.right));
-  const y = (n) => round(ground.height - ground.bottom - (n / top) * (ground.height - ground.bottom - ground.top));
-
-  const now = status.sockets[state];
-  const summary = points.every((n) => n === null) ? "never read" : `${now === undefined ? "not read now" : `${counted()} ${number(now)}`}, highest ${number(peak)}`;
-  const reading = pointed === null ? summary : `${clock(timeOf(pointed))}: ${points[pointed] == null ? "not read" : number(points[pointed])}`;
-  return html(
-    "figure", { class: state, "data-state": state },
-    html("figcaption", {}, html("span", { class: `swatch ${state}`, "aria-hidden": "true" }), html("strong", {}, state), " ", html("span", { class: "reading" }, reading)),
-    svg(
-      "svg", {
-        viewBox: `0 0 ${width} ${ground.height}`, width, height: ground.height, role: "img", tabindex: 0, "data-count": count,
-        "aria-label": `${state} over the last hour, in sockets: ${summary}. ${pointed === null ? "" : reading}`,
-      },
-      unread(points, step).map(([from, to]) => svg("rect", { class: "unread", x: x(from), y: ground.top, width: round(x(to) - x(from)), height: ground.height - ground.top - ground.bottom })),
-      ticks(top, tick).map((n) => [
-        svg("line", { class: "grid", x1: ground.left, x2: width - ground.right, y1: y(n), y2: y(n) }),
-        svg("text", { x: ground.left - 6, y: y(n) + 4, "text-anchor": "end" }, short(n)),
-      ]),
-      svg("text", { x: 2, y: 10 }, "sockets"),
-      rounded(timeOf(0), timeOf(count - 1)).map((ms) => {
-        const at = x((ms - timeOf(0)) / step / 1000);
-        return [
-          svg("line", { class: "grid", x1: at, x2: at, y1: ground.top, y2: ground.height - ground.bottom }),
-          svg("text", { x: at, y: ground.height - 7, "text-anchor": "middle" }, clock(ms)),
-        ];
-      }),
-      runs(points, step).map((run) => [
-        svg("path", { class: "area", d: `M${x(run[0])} ${y(0)}${run.map((i) => `L${x(i)} ${y(points[i])}`).join("")}L${x(run.at(-1))} ${y(0)}Z` }),
-        // A lone point is a line without a length, which its round ends make a dot.
-        svg("path", { class: "line", d: `M${run.map((i) => `${x(i)} ${y(points[i])}`).join("L")}${run.length === 1 ? "h0" : ""}` }),
-      ]),
-      pointed === null ? null : svg("line", { class: "pointer", x1: x(pointed), x2: x(pointed), y1: ground.top, y2: ground.height - ground.bottom }),
-      pointed === null || points[pointed] == null ? null : svg("circle", { class: "dot", cx: x(pointed), cy: y(points[pointed]), r: 3.5 }),
-    ),
-  );
-}
-
-// plotWidth is what the columns of page.css leave for one plot, without its frame.
-function plotWidth() {
-  const box = at("plots").clientWidth;
-  const columns = Math.max(1, Math.floor((box + 16) / (340 + 16)));
-  return Math.max(200, Math.floor((box + 16) / columns) - 16 - 26);
-}
-
-const round = (n) => Math.round(n * 10) / 10;
-const short = (n) => (n >= 10000 ? `${n / 1000}k` : String(n));
-
-// scale is a round number to end an axis with, and how far its marks are apart.
-function scale(peak) {
-  const step = Math.max(1, peak / 3);
-  const power = 10 ** Math.floor(Math.log10(step));
-  const tick = power * [1, 2, 2.5, 5, 10].find((n) => n * power >= step && Number.isInteger(n * power));
-  return [tick * Math.max(1, Math.ceil(peak / tick)), tick];
-}
-
-function ticks(top, tick) {
-  return Array.from({ length: Math.round(top / tick) + 1 }, (_, i) => i * tick);
-}
-
-// rounded are round times between two instants, the quarters of an hour where it is
-// one, not too near the ends.
-function rounded(from, to) {
-  const step = 60e3 * [1, 2, 5, 15].find((minutes) => to - from <= 5 * minutes * 60e3 || minutes === 15);
-  const margin = (to - from) / 60;
-  const list = [];
-  for (let ms = Math.ceil(from / step) * step; ms <= to; ms += step) {
-    if (ms - from > margin && to - ms > margin) list.push(ms);
-  }
-  return list;
-}
-
-// bridged is how many steps may be between two readings of one line: they may be
-// rarer than the steps of the history, and that is no gap.
-const bridged = (step) => Math.max(60, 2 * status.sockets_every_seconds) / step;
-
-// runs are the indices of the readings that belong to one line.
-function runs(points, step) {
-  const list = [];
-  let last = -Infinity;
-  points.forEach((n, i) => {
-    if (n === null) return;
-    if (i - last > bridged(step)) list.push([]);
-    list.at(-1).push(i);
-    last = i;
-  });
-  return list;
-}
-
-// unread are the stretches in which nothing was read: from, to.
-function unread(points, step) {
-  const lines = runs(points, step);
-  if (!lines.length) return [[0, points.length - 1]];
-  const starts = [0, ...lines.map((run) => run.at(-1))];
-  const ends = [...lines.map((run) => run[0]), points.length - 1];
-  return starts.map((from, i) => [from, ends[i]]).filter(([from, to], i) => to - from > (i && i < lines.length ? 0 : bridged(step)));
-}
-
 // --- Actions ---
 
 // mostActions is how many are shown: the journal has all.
@@ -413,7 +279,7 @@ const mostActions = 10;
 
 function showActions() {
   if (!status.actions.length) {
-    show(at("actions"), html("p", { class: "quiet" }, "Nothing was done yet."));
+    show(at("actions"), html("p", { class: "quiet" }, "No actions yet."));
     return;
   }
   const good = new Set(["done", "gone", "resolved"]);
@@ -434,7 +300,7 @@ function showActions() {
   ));
 }
 
-// --- Life ---
+// --- Refresh ---
 
 function showAll() {
   showHeader();
@@ -454,14 +320,14 @@ async function refresh() {
     text = await answer.text();
   } catch (error) {
     console.warn(error);
-    trouble = `no answer from the daemon${before ? `; what is here is of ${timeOfDay(before.time, Date.now())}` : ""}`;
+    trouble = `no answer from the daemon${before ? `; this page is of ${timeOfDay(before.time, Date.now())}` : ""}`;
     showAll();
     return;
   }
   try {
     if (answer.ok) {
       status = JSON.parse(text);
-      // What a new daemon tells, the page that it serves is made for.
+      // A new daemon serves a page of its own version.
       if (before && status.version && status.version !== before.version) location.reload();
       const hanging = (Date.parse(answer.headers.get("Date")) - Date.parse(status.time)) / 1000;
       trouble = hanging > loopBound ? `the watch loop has not turned for ${duration(hanging)}` : "";
@@ -473,7 +339,7 @@ async function refresh() {
     // The daemon was replaced by one of another version, or by something else.
     console.warn(error);
     status = before;
-    trouble = "the answer is not of this page's version: reload it";
+    trouble = "the daemon has another version than this page: reload it";
     showAll();
   }
 }
@@ -514,7 +380,7 @@ function pointAt(event) {
 
 at("plots").addEventListener("pointermove", pointAt);
 document.addEventListener("pointerdown", pointAt);
-// A finger that is lifted leaves, and what it touched is to be read then.
+// A finger leaves when it is lifted, and its reading must stay.
 at("plots").addEventListener("pointerleave", (event) => event.pointerType === "touch" || point(null));
 at("plots").addEventListener("keydown", (event) => {
   const plot = event.target.closest("svg");
@@ -528,5 +394,5 @@ at("plots").addEventListener("keydown", (event) => {
 });
 addEventListener("resize", () => status && showPlots());
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
-at("verdict").textContent = "Asking…";
+at("verdict").textContent = "Loading…";
 live();

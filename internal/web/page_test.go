@@ -72,7 +72,7 @@ func TestPage(t *testing.T) {
 		`time-wait-flood <span class="badge good">enabled</span><span class="badge bad">1 firing</span><span class="badge waiting">1 pending</span>`,
 		`dead-cache <span class="badge bad">stopped</span>`,
 		`idle-backend <span class="badge waiting">dry run</span>`,
-		`kill: 1,284 done, 31 gone · 2 held back by a limit · spared: 2 in use, 30 protected`,
+		`kill: 1,284 done, 31 gone · 2 held back by a limit · skipped: 2 in use, 30 protected`,
 		`<p class="text"><bdi>close-wait, dport = :5432, in_state_for 5m: kill</bdi></p>`,
 		`<dt>waiting</dt><dd>43<small>first due in 34s</small></dd>`,
 		`<dt>waiting</dt><dd>7</dd>`,
@@ -80,7 +80,7 @@ func TestPage(t *testing.T) {
 		`<span class="badge waiting">would shutdown</span>`,
 		`<span class="badge good">gone before kill</span>`,
 		`alert: 11 raised`,
-		`<span class="swatch blank"></span>Grey: nothing was read\.`,
+		`<span class="swatch blank"></span>Grey: not counted\.`,
 		`aria-valuenow="96" aria-valuetext="port_usage 76\.5% \(&gt; 80%\)"><rect width="96"`,
 		`<span class="badge waiting">pending for 20s</span>`,
 		`<bdi>java</bdi>\[4711\]`,
@@ -228,7 +228,7 @@ func TestPageOnPhone(t *testing.T) {
 	)
 	b.Await(order + ` == "time-wait-flood dead-cache postgres-close-wait ports-run-out idle-backend"`)
 	b.Await(`document.querySelector("[data-rule=time-wait-flood]").getBoundingClientRect().top < 844`)
-	b.Await(folded + `.querySelector("summary").textContent == "31 rules that hold nothing" && !` + folded + `.open`)
+	b.Await(folded + `.querySelector("summary").textContent == "31 rules that match nothing" && !` + folded + `.open`)
 	b.Await(`document.documentElement.scrollWidth == 390`)
 
 	// What was unfolded stays so.
@@ -236,7 +236,7 @@ func TestPageOnPhone(t *testing.T) {
 	next := lively()
 	next.Rules[0].Sockets = 1
 	store.Show(next)
-	b.Await(folded + `.querySelector("summary").textContent == "30 rules that hold nothing" && ` + folded + `.open`)
+	b.Await(folded + `.querySelector("summary").textContent == "30 rules that match nothing" && ` + folded + `.open`)
 
 	b.Eval(plot + `.scrollIntoView({block: "center"})`)
 	tap := func(x, y string) {
@@ -263,11 +263,11 @@ func TestPageOfNothing(t *testing.T) {
 	dom := func(s *status.Status) string { return open(t, handler(s)).DOM() }
 	want(t, dom(nil), `<span class="badge bad">the daemon says: starting</span>`)
 	want(t, dom(&status.Status{Time: time.Now()}),
-		`<span class="badge waiting">starting</span>`, `There are no rules\.`, `No socket in any of the states that were read\.`, `Nothing was done yet\.`)
+		`<span class="badge waiting">starting</span>`, `There are no rules\.`, `No sockets in any state that was counted\.`, `No actions yet\.`)
 	want(t, dom(&status.Status{
 		Time: time.Now(), Ready: true, Host: "h",
 		File: status.RulesFile{Path: "r.yaml", BuiltIn: true}, Scans: status.Scans{IntervalSeconds: 0.25},
-	}), `<title>all well · h · sockdog</title>`, `<span class="badge good">all well</span>`, ` 0 rules that are built in, in force for `, `scans every 250ms`)
+	}), `<title>all well · h · sockdog</title>`, `<span class="badge good">all well</span>`, ` 0 built-in rules, in force for `, `scans every 250ms`)
 	want(t, dom(&status.Status{Time: time.Now().Add(-time.Minute), Ready: true}), `the watch loop has not turned for`)
 }
 
@@ -300,7 +300,7 @@ func TestPageInUse(t *testing.T) {
 
 	b.Await(header + ` == "static"`)
 	b.server.Close()
-	b.Await(`document.querySelector("#verdict").textContent.startsWith("no answer from the daemon; what is here is of ")`)
+	b.Await(`document.querySelector("#verdict").textContent.startsWith("no answer from the daemon; this page is of ")`)
 	b.Await(pool + ` != null && ` + header + ` == "sticky"`)
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-//go:embed page.html page.js page.css
+//go:embed page.html page.js plots.js page.css
 var files embed.FS
 
 // Server is who answers, in the header of that name.
@@ -36,6 +36,7 @@ func Handler(store *Store, metrics, ages http.Handler, names ...string) http.Han
 	mux.Handle("GET "+AgesPath, ages)
 	mux.Handle("GET /{$}", file("page.html", "text/html"))
 	mux.Handle("GET /page.js", file("page.js", "text/javascript"))
+	mux.Handle("GET /plots.js", file("plots.js", "text/javascript"))
 	mux.Handle("GET /page.css", file("page.css", "text/css"))
 	return guard(mux, names)
 }

@@ -67,9 +67,10 @@ func TestPaths(t *testing.T) {
 	for path, kind := range map[string]string{
 		"/":              "text/html; charset=utf-8",
 		"/page.js":       "text/javascript; charset=utf-8",
+		"/plots.js":      "text/javascript; charset=utf-8",
 		"/page.css":      "text/css; charset=utf-8",
 		"/api/v1/status": "application/json",
-		"/metrics":       "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
+		"/metrics":       "text/plain; version=0.0.4; charset=utf-8",
 		"/healthz":       "text/plain; charset=utf-8",
 		"/readyz":        "text/plain; charset=utf-8",
 	} {
@@ -231,7 +232,7 @@ func TestPageStates(t *testing.T) {
 
 // The page takes nothing from elsewhere, and no markup but its own.
 func TestPageIsWhole(t *testing.T) {
-	for _, name := range []string{"page.html", "page.js", "page.css"} {
+	for _, name := range []string{"page.html", "page.js", "plots.js", "page.css"} {
 		text, err := files.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -242,7 +243,7 @@ func TestPageIsWhole(t *testing.T) {
 			}
 		}
 		// Without a script, nothing asks.
-		if name == "page.html" && strings.Contains(string(text), "Asking") {
+		if name == "page.html" && strings.Contains(string(text), "Loading") {
 			t.Error("page.html claims what its script does")
 		}
 		if n := strings.Count(strings.ReplaceAll(string(text), "http://www.w3.org/", ""), "://"); n > 0 {
