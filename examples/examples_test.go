@@ -75,16 +75,20 @@ func watch(file string) error {
 	if err != nil {
 		return err
 	}
-	open := func() (daemon.Kernel, error) { return sockdiag.Open(now, nil) }
+	open := func() (*sockdiag.Conn, error) { return sockdiag.Open(now, nil) }
 	return daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), Now: now, Precision: sockdiag.Precision(),
-		OpenKernel:   open,
-		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		FindHolders: func(inodes map[uint32]struct{}) (holders.Found, error) {
-			return holders.Find("/proc", inodes)
+		Namespaces: []daemon.Namespace{{
+			Source:       daemon.SourceOf(open),
+			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
+		}},
+		Holders: daemon.Holders{
+			FindHolders: func(inodes map[uint32]struct{}) (holders.Found, error) {
+				return holders.Find("/proc", inodes)
+			},
+			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		},
-		ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
-		Rules:     set, Notify: func(string) {},
+		Rules: set, ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
 	})
 }
 

@@ -284,7 +284,7 @@ var table = []pkg{
 		name: "internal/service",
 		may: []string{
 			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
-			"internal/reload", "internal/state", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
+			"internal/reload", "internal/source/sockdiag", "internal/state", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
 		},
 		why: "it opens all that the daemon works with, and so knows all edges: no other package needs to",
 	},

@@ -74,18 +74,20 @@ rules:
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	tap := &tap{now: now, done: stop}
-	open := func() (daemon.Kernel, error) {
+	open := func() (*tapped, error) {
 		c, err := sockdiag.Open(now, nil)
 		return &tapped{c, tap}, err
 	}
 	err = daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.DiscardHandler), Now: now, Precision: sockdiag.Precision(), Rules: set,
-		OpenKernel:   open,
-		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
+		Namespaces: []daemon.Namespace{{
+			Source:       daemon.SourceOf(open),
+			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
+		}},
+		Holders: daemon.Holders{FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 			return holders.Found{}, nil // it is no part of what is measured
-		},
-		Notify: func(string) {},
+		}},
+		ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
 	})
 	if err == nil && tap.gone < killed {
 		err = fmt.Errorf("only %d of %d were killed within a minute", tap.gone, killed)
@@ -104,12 +106,12 @@ type tap struct {
 }
 
 type tapped struct {
-	daemon.Kernel
+	*sockdiag.Conn
 	*tap
 }
 
 func (t *tapped) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
-	outcomes, err := t.Kernel.Destroy(ids, outcomes)
+	outcomes, err := t.Conn.Destroy(ids, outcomes)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.told = t.now()
@@ -122,7 +124,7 @@ func (t *tapped) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, er
 		t.first = t.now()
 	}
 	t.mu.Unlock()
-	answers, err := t.Kernel.Lookup(ids, answers)
+	answers, err := t.Conn.Lookup(ids, answers)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range answers {

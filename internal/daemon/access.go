@@ -68,16 +68,16 @@ func unnamed(a *holders.Access, err error) (text, cure string) {
 // name some.
 func (d *watch) tellAccess() {
 	n := d.unnamed
-	if n == nil || !d.enabled {
+	if n == nil || !d.rules.enabled {
 		return
 	}
-	n.Since = d.board.started
-	d.unnamed, d.board.notes = nil, d.board.notes.With(n.Problem)
+	n.Since = d.shown.started
+	d.unnamed, d.shown.notes = nil, d.shown.notes.With(n.Problem)
 	level := slog.LevelInfo
-	if d.destroys && !n.few {
+	if d.rules.destroys && !n.few {
 		level = slog.LevelWarn
 	}
-	d.say(level, "who holds sockets cannot be told for all processes", slog.String("reason", n.Text), slog.String("cure", n.Cure))
+	d.log.say(level, "who holds sockets cannot be told for all processes", slog.String("reason", n.Text), slog.String("cure", n.Cure))
 }
 
 // hangingWalk is the problem that a walk through /proc takes long. That a process

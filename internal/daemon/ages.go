@@ -20,14 +20,6 @@ type Ages interface {
 // mostAges bounds what is shown: it is copied in the loop, and 72 bytes each.
 const mostAges = 1 << 14
 
-// askedAges is ready when somebody asks for ages.
-func (d *watch) askedAges() <-chan struct{} {
-	if d.Ages == nil {
-		return nil
-	}
-	return d.Ages.Asked()
-}
-
 // showAges shows what is known of ages, to who has asked.
 func (d *watch) showAges() {
 	began := d.Now()

@@ -69,7 +69,7 @@ func TestFlood(t *testing.T) {
 	w := newWorld(t)
 	current := w.show()
 	var scans atomic.Int32
-	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if q.States.Has(ssfilter.TimeWait) {
 			scans.Add(1)
 		}
@@ -410,7 +410,7 @@ func TestCensusThatFails(t *testing.T) {
 	w := newWorld(t)
 	current := w.show()
 	var broken atomic.Bool
-	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if broken.Load() {
 			return unix.EPERM
 		}

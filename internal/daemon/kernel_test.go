@@ -21,14 +21,13 @@ import (
 func TestNoCapability(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	open := w.options.OpenKernel
-	w.options.OpenKernel = func() (daemon.Kernel, error) {
-		k, err := open()
+	w.options.Namespaces[0].Source = daemon.SourceOf(func() (kernel, error) {
+		k, err := w.openKernel()
 		if err == nil {
 			err = dropNetAdmin()
 		}
 		return k, err
-	}
+	})
 	w.refused(unix.EPERM)
 }
 
@@ -47,7 +46,7 @@ func dropNetAdmin() error {
 func TestKernelCannotDestroy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.destroy = func(_ daemon.Kernel, ids []sock.ID, _ []error) ([]error, error) {
+	w.destroy = func(_ kernel, ids []sock.ID, _ []error) ([]error, error) {
 		return slices.Repeat([]error{unix.EOPNOTSUPP}, len(ids)), nil
 	}
 	w.refused(unix.EOPNOTSUPP)
@@ -105,7 +104,7 @@ func TestScanFailsMidway(t *testing.T) {
 	w := newWorld(t)
 	var broken atomic.Bool
 	var good, failed atomic.Int32
-	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if !broken.Load() {
 			defer good.Add(1)
 			return k.Scan(q, each)
@@ -159,7 +158,7 @@ func TestMissingFromScan(t *testing.T) {
 	w := newWorld(t)
 	var missing atomic.Uint64
 	var missed atomic.Int32
-	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		return k.Scan(q, func(s *sock.Socket, got sock.Instant) {
 			if s.ID.Cookie == missing.Load() {
 				missed.Add(1)
@@ -191,7 +190,7 @@ func TestGoneAtTheLastMoment(t *testing.T) {
 			p := w.pair(l)
 			from, to := must(p.Client.Local())(t), must(l.Local())(t)
 			var next nstest.Socket
-			w.destroy = func(k daemon.Kernel, ids []sock.ID, outcomes []error) ([]error, error) {
+			w.destroy = func(k kernel, ids []sock.ID, outcomes []error) ([]error, error) {
 				err := p.Client.Abort()
 				if again {
 					var e error
@@ -223,7 +222,7 @@ func TestGoneAtTheLastMoment(t *testing.T) {
 func TestKernelDoesNot(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.destroy = func(_ daemon.Kernel, ids []sock.ID, _ []error) ([]error, error) {
+	w.destroy = func(_ kernel, ids []sock.ID, _ []error) ([]error, error) {
 		return make([]error, len(ids)), nil
 	}
 	l := w.listen(nstest.V4, 5432)
@@ -240,7 +239,7 @@ func TestKernelDoesNot(t *testing.T) {
 func TestAnswerLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.destroy = func(k daemon.Kernel, ids []sock.ID, outcomes []error) ([]error, error) {
+	w.destroy = func(k kernel, ids []sock.ID, outcomes []error) ([]error, error) {
 		_, err := k.Destroy(ids, outcomes)
 		return slices.Repeat([]error{sock.ErrUnconfirmed}, len(ids)), errors.Join(err, errors.New("no answer"))
 	}

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -259,7 +258,7 @@ func TestAccepted(t *testing.T) {
 			w := newWorld(t)
 			l := w.listen(nstest.V4, 5432)
 			var shown atomic.Int32 // scans that were over while it waited
-			w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+			w.scan = func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 				waits := false
 				defer func() {
 					if waits {

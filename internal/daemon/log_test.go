@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -23,7 +22,7 @@ func TestLogHangs(t *testing.T) {
 		}
 		return w.log.Write(p)
 	}), nil))
-	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if fails.CompareAndSwap(true, false) {
 			return errors.New("no memory") // something to say
 		}

@@ -42,10 +42,10 @@ func TestSurvey(t *testing.T) {
 	walks := 0
 	java, nginx := sock.Holder{PID: 7, Comm: "java"}, sock.Holder{PID: 12, Comm: "nginx"}
 	held := map[uint32][]sock.Holder{1: {java, nginx}, 2: {java}, 3: {nginx}, 5: {{PID: 1, Comm: "a"}}, 6: {{PID: 2, Comm: "b"}}, 7: {{PID: 3, Comm: "c"}}}
-	s := newSurvey(&Options{Now: func() sock.Instant { return now }, FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
+	s := newSurvey(&Options{Now: func() sock.Instant { return now }, Holders: Holders{FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 		walks++
 		return holders.Found{Holders: held}, nil
-	}})
+	}}})
 	expect := func(inodes []uint32, count int, begun bool, want string) {
 		t.Helper()
 		a := about(inodes, count)
@@ -91,10 +91,10 @@ func about(inodes []uint32, count int) engine.Alert {
 
 // What the engine knows of the holders needs no walk, and outlives them.
 func TestSurveyOfWhatIsKnown(t *testing.T) {
-	s := newSurvey(&Options{Now: func() sock.Instant { return 1 }, FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
+	s := newSurvey(&Options{Now: func() sock.Instant { return 1 }, Holders: Holders{FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 		t.Error("a walk for what is known")
 		return holders.Found{}, nil
-	}})
+	}}})
 	a := about([]uint32{1, 2}, 0)
 	a.Peak = 2
 	for i := range a.Examples {
@@ -110,12 +110,12 @@ func TestSurveyOfWhatIsKnown(t *testing.T) {
 func TestSurveyThatFails(t *testing.T) {
 	now := sock.Instant(time.Hour)
 	walks := 0
-	s := newSurvey(&Options{Now: func() sock.Instant { return now }, FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
+	s := newSurvey(&Options{Now: func() sock.Instant { return now }, Holders: Holders{FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 		if walks++; walks == 1 {
 			return holders.Found{}, errors.New("open /proc: too many open files")
 		}
 		return holders.Found{Holders: map[uint32][]sock.Holder{7: {{PID: 42, Comm: "leaky"}}}}, nil
-	}})
+	}}})
 	a := about([]uint32{7}, 1)
 	for _, want := range []string{"not known yet", "leaky[42] 1"} {
 		s.scan([]engine.Alert{a}, false, nil)
@@ -154,10 +154,10 @@ func TestSurveyThatTakesLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		ends := make(chan struct{})
-		s := newSurvey(&Options{Now: func() sock.Instant { return sock.Instant(time.Since(began)) }, FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
+		s := newSurvey(&Options{Now: func() sock.Instant { return sock.Instant(time.Since(began)) }, Holders: Holders{FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
 			<-ends
 			return holders.Found{Holders: map[uint32][]sock.Holder{1: {{PID: 7, Comm: "java"}}}}, nil
-		}})
+		}}})
 		a := about([]uint32{1}, 1)
 		for range 30 {
 			s.scan([]engine.Alert{a}, false, nil)

@@ -110,7 +110,7 @@ type recording struct {
 func record(t *testing.T) *recording {
 	began := time.Now()
 	r := &recording{T: t, disk: &disk{}, log: &logged{since: began}}
-	o := Options{Now: func() sock.Instant { return sock.Instant(time.Hour + time.Since(began)) }, Journal: r.disk}
+	o := Options{Now: func() sock.Instant { return sock.Instant(time.Hour + time.Since(began)) }, State: State{Journal: r.disk}}
 	r.q = newLogQueue(slog.New(r.log), o.Now)
 	r.recorder = newRecorder(&o, r.q)
 	return r
@@ -131,7 +131,7 @@ func (r *recording) kill() time.Duration {
 func (r *recording) outcome(a engine.Action) {
 	a.Result = engine.Done
 	p := engine.Plan{Report: []engine.Action{a}}
-	records := recordsOf(&p, "", 0, time.Now())
+	records := recordsOf(&p, 0, 0, time.Now())
 	r.add(&p, records)
 	r.q.add(time.Now(), nil, records)
 }
@@ -348,7 +348,7 @@ func TestTimeOfTheAct(t *testing.T) {
 		Held: []engine.HeldBack{{Rule: "r", Kind: rules.Kill, Began: 3, Left: 2, Waiting: 1, Limit: "1/1m", LimitOfAll: "5000/1m"}},
 	}
 	var got []string
-	for _, r := range recordsOf(&p, "4711", now, at) {
+	for _, r := range recordsOf(&p, 4711, now, at) {
 		got = append(got, fmt.Sprintf("%v %s %d %d %d %s", at.Sub(r.Time), r.Result, r.Sockets, r.LetGo, r.Waiting, r.Reason))
 	}
 	want := []string{"3s done 0 0 0 ", "0s would 0 0 0 ", "0s held 3 2 1 the limits are 1/1m of the rule and 5000/1m of all rules"}

@@ -13,12 +13,13 @@ import (
 )
 
 // recordsOf returns the records of all that a plan says was decided or done. What a
-// limit holds back is only summed up: it would crowd out what it lets through. Netns
-// is the namespace of what is said of several sockets.
-func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []journal.Record {
+// limit holds back is only summed up: it would crowd out what it lets through. Inode
+// is that of the namespace which several sockets are in.
+func recordsOf(p *engine.Plan, inode uint32, now sock.Instant, at time.Time) []journal.Record {
 	if len(p.Report)+len(p.Transitions)+len(p.Held) == 0 {
 		return nil
 	}
+	netns := netnsName(inode)
 	records := make([]journal.Record, 0, len(p.Report)+len(p.Transitions)+len(p.Held))
 	for i := range p.Report {
 		if a := &p.Report[i]; a.Result != engine.Held && !a.Waited {
@@ -30,16 +31,16 @@ func recordsOf(p *engine.Plan, netns string, now sock.Instant, at time.Time) []j
 		}
 	}
 	for i := range p.Transitions {
-		records = append(records, turned(&p.Transitions[i], netns, now, at))
+		records = append(records, transitionOf(&p.Transitions[i], netns, now, at))
 	}
 	for i := range p.Held {
-		records = append(records, heldBack(&p.Held[i], netns, at))
+		records = append(records, heldBackOf(&p.Held[i], netns, at))
 	}
 	return records
 }
 
-// heldBack puts what limits hold back into a record.
-func heldBack(h *engine.HeldBack, netns string, at time.Time) journal.Record {
+// heldBackOf puts what limits hold back into a record.
+func heldBackOf(h *engine.HeldBack, netns string, at time.Time) journal.Record {
 	return journal.Record{
 		Time: at, Rule: h.Rule, Action: h.Kind.Name, Result: journal.Held, DryRun: h.DryRun, Netns: netns,
 		Reason:  "the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules",
@@ -61,8 +62,8 @@ func recordOf(a *engine.Action, at time.Time) journal.Record {
 	return r
 }
 
-// turned puts the turn of a group into a record.
-func turned(t *engine.Transition, netns string, now sock.Instant, at time.Time) journal.Record {
+// transitionOf puts the transition of a group into a record.
+func transitionOf(t *engine.Transition, netns string, now sock.Instant, at time.Time) journal.Record {
 	r := journal.Record{
 		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun, Netns: netns,
 		Group: subject.ByName(t.Group), Sockets: t.Count,

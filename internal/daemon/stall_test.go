@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
@@ -19,7 +18,7 @@ func TestScanDoesNotEnd(t *testing.T) {
 	w := newWorld(t)
 	var hangs atomic.Bool
 	proceed := make(chan struct{})
-	w.scan = func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	w.scan = func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 		if hangs.Load() {
 			<-proceed
 		}

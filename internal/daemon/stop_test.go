@@ -10,7 +10,6 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -29,7 +28,7 @@ func TestStopWithinBatch(t *testing.T) {
 		close(began)
 		<-proceed
 	})
-	w.destroy = func(k daemon.Kernel, ids []sock.ID, outcomes []error) ([]error, error) {
+	w.destroy = func(k kernel, ids []sock.ID, outcomes []error) ([]error, error) {
 		first()
 		return k.Destroy(ids, outcomes)
 	}
@@ -86,7 +85,7 @@ func TestStopWithActThatHangs(t *testing.T) {
 	t.Parallel()
 	for name, hang := range map[string]func(w *world, wait func()){
 		"kernel": func(w *world, wait func()) {
-			w.destroy = func(k daemon.Kernel, ids []sock.ID, outcomes []error) ([]error, error) {
+			w.destroy = func(k kernel, ids []sock.ID, outcomes []error) ([]error, error) {
 				wait()
 				return k.Destroy(ids, outcomes)
 			}

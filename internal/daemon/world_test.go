@@ -70,8 +70,8 @@ type world struct {
 	rules   chan daemon.Reload
 
 	// What is done in the place of the kernel, where that is not to be left to it.
-	scan    func(k daemon.Kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error
-	destroy func(k daemon.Kernel, ids []sock.ID, outcomes []error) ([]error, error)
+	scan    func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error
+	destroy func(k kernel, ids []sock.ID, outcomes []error) ([]error, error)
 }
 
 func newWorld(t *testing.T) *world {
@@ -82,22 +82,26 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { unix.Close(w.netns) })
 	now := must(sock.Clock())(t)
 	w.options = daemon.Options{
-		Log:        slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{ReplaceAttr: journal.InSeconds})),
-		Now:        now,
-		Precision:  sockdiag.Precision(),
-		Netns:      "4026531840",
-		Kinds:      action.Kinds(),
-		OpenKernel: w.openKernel,
-		OpenCounters: func() (daemon.Counters, error) {
-			if err := w.enter(); err != nil {
-				return nil, err
-			}
-			return counters.Open()
+		Log:       slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{ReplaceAttr: journal.InSeconds})),
+		Now:       now,
+		Precision: sockdiag.Precision(),
+		Kinds:     action.Kinds(),
+		Namespaces: []daemon.Namespace{{
+			Inode:  sockdiag.NetnsInode(),
+			Source: daemon.SourceOf(w.openKernel),
+			OpenCounters: func() (daemon.Counters, error) {
+				if err := w.enter(); err != nil {
+					return nil, err
+				}
+				return counters.Open()
+			},
+		}},
+		Holders: daemon.Holders{
+			FindHolders: findElsewhere,
+			ReadUsage:   func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		},
-		FindHolders: findElsewhere,
-		ReadUsage:   func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
-		Reload:      w.rules,
-		Notify:      func(string) {},
+		Reload:         w.rules,
+		ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
 	}
 	return w
 }
@@ -105,7 +109,7 @@ func newWorld(t *testing.T) *world {
 // enter takes the calling thread, which is locked, into the test's namespace.
 func (w *world) enter() error { return unix.Setns(w.netns, unix.CLONE_NEWNET) }
 
-func (w *world) openKernel() (daemon.Kernel, error) {
+func (w *world) openKernel() (kernel, error) {
 	if err := w.enter(); err != nil {
 		return nil, err
 	}
@@ -170,25 +174,31 @@ func (w *world) kills() int {
 	return n
 }
 
+// kernel is all that a watchdog wants of the kernel.
+type kernel interface {
+	daemon.Scanner
+	daemon.Destroyer
+}
+
 // meddler is a kernel that does not always do as it is told.
 type meddler struct {
-	daemon.Kernel
+	kernel
 	w *world
 }
 
 func (m meddler) Scan(q sock.Query, each func(*sock.Socket, sock.Instant)) error {
 	if m.w.scan == nil {
-		return m.Kernel.Scan(q, each)
+		return m.kernel.Scan(q, each)
 	}
-	return m.w.scan(m.Kernel, q, each)
+	return m.w.scan(m.kernel, q, each)
 }
 
 func (m meddler) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
 	m.w.told.note(ids, m.w.options.Now())
 	if m.w.destroy == nil {
-		return m.Kernel.Destroy(ids, outcomes)
+		return m.kernel.Destroy(ids, outcomes)
 	}
-	return m.w.destroy(m.Kernel, ids, outcomes)
+	return m.w.destroy(m.kernel, ids, outcomes)
 }
 
 // often is the head of a file of rules under which scans are made often enough

@@ -57,7 +57,7 @@ func (p *Plan) Bound() bool {
 
 // groupsNow says how the rules about groups stand by what an engine looks at first
 // that has just begun. The result is empty where there are none.
-func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Kernel, restored engine.Restored) ([]engine.RuleOverview, error) {
+func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Scanner, restored engine.Restored) ([]engine.RuleOverview, error) {
 	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return len(r.When) > 0 }) {
 		return nil, nil
 	}
@@ -81,7 +81,7 @@ func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Kernel, restored engi
 // firstScans reads for an engine that has just begun what it wants first, and does
 // nothing else that it wants.
 type firstScans struct {
-	kernel daemon.Kernel
+	kernel daemon.Scanner
 	counts daemon.Counters
 	now    func() sock.Instant
 	scans  int

@@ -16,6 +16,7 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/state"
 )
 
@@ -73,12 +74,17 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 	finder := holders.NewFinder(host.ProcRoot)
 	return daemon.Options{
-		Log: log, Now: h.Now, Precision: h.Precision, Netns: h.Netns,
-		OpenKernel:   func() (daemon.Kernel, error) { return h.OpenKernel() },
-		OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		FindHolders:  finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
-		ReadUsage:    func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
-		Examine:      func() (holders.Access, error) { return holders.Examine(host.ProcRoot) },
+		Log: log, Now: h.Now, Precision: h.Precision,
+		Namespaces: []daemon.Namespace{{
+			Inode:        sockdiag.NetnsInode(),
+			Source:       daemon.SourceOf(h.OpenKernel),
+			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
+		}},
+		Holders: daemon.Holders{
+			FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
+			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
+			Examine:   func() (holders.Access, error) { return holders.Examine(host.ProcRoot) },
+		},
 		Kinds:        action.Kinds(),
 		Capabilities: h.Capabilities(), Cure: h.Cure(), MaxTracks: host.BoundMemory(),
 	}

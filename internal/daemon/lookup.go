@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// askPatience is how long the kernel may take over a batch of questions. It
+	// lookupPatience is how long the kernel may take over a batch of questions. It
 	// waits for the lock of each socket (tcp_get_info), and a program that is stopped
 	// in a page fault while it sends holds that of its own, for ever if it must.
-	askPatience = 5 * time.Second
+	lookupPatience = 5 * time.Second
 	// mostStuck bounds the threads that wait in the kernel for such a lock, and
 	// mostProbing those of them that find out which sockets are locked: however many
 	// a program holds the locks of, a thread is left to ask for the sockets of others.
@@ -22,23 +22,23 @@ const (
 	mostProbing = mostStuck / 2
 )
 
-// questioner asks for single sockets, and waits no longer than its patience. Where
+// patientLookup asks for single sockets, and waits no longer than its patience. Where
 // a question does not end, its thread is left behind, and the sockets in it are
 // asked for one by one, so that only those that are locked stay without an answer.
-type questioner struct {
-	open     func() (Kernel, error)
+type patientLookup struct {
+	open     func() (Lookup, error)
 	patience time.Duration
-	thread   *askThread // nil: to be started
+	thread   *lookupThread // nil: to be started
 	picked   []sock.ID
 
 	mu     sync.Mutex
-	locked map[uint64]struct{} // cookies of sockets that are not asked for
-	stuck  int                 // threads whose question has not ended
+	locked map[sock.Key]struct{} // sockets that are not asked for
+	stuck  int                   // threads whose question has not ended
 	closed bool
 }
 
-// askThread is a thread that asks, with a kernel of its own.
-type askThread struct {
+// lookupThread is a thread that asks, with a connection of its own.
+type lookupThread struct {
 	questions chan *question // closed: the thread ends
 }
 
@@ -49,43 +49,43 @@ type question struct {
 	done    chan struct{}
 }
 
-func newQuestioner(open func() (Kernel, error)) (*questioner, error) {
-	q := &questioner{open: open, patience: askPatience, locked: make(map[uint64]struct{})}
+func newPatientLookup(open func() (Lookup, error)) (*patientLookup, error) {
+	l := &patientLookup{open: open, patience: lookupPatience, locked: make(map[sock.Key]struct{})}
 	var err error
-	q.thread, err = q.start()
-	return q, err
+	l.thread, err = l.start()
+	return l, err
 }
 
 // start starts a thread.
-func (q *questioner) start() (*askThread, error) {
-	t := &askThread{questions: make(chan *question, 1)}
+func (l *patientLookup) start() (*lookupThread, error) {
+	t := &lookupThread{questions: make(chan *question, 1)}
 	opened := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // as for every worker
-		kernel, err := q.open()
+		lookup, err := l.open()
 		opened <- err
 		if err != nil {
 			return
 		}
-		defer kernel.Close()
+		defer lookup.Close()
 		for a := range t.questions {
-			a.answers, a.err = kernel.Lookup(a.ids, a.answers)
+			a.answers, a.err = lookup.Lookup(a.ids, a.answers)
 			close(a.done)
 		}
 	}()
 	return t, <-opened
 }
 
-// Ask is Kernel.Ask, with an error where the kernel does not answer in time. A
+// Lookup is that of the interface, with an error where the kernel does not answer in time. A
 // socket that is known to be locked is not asked for: its answer is an error.
-func (q *questioner) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
-	free := q.free(ids)
+func (l *patientLookup) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+	free := l.free(ids)
 	if len(free) == len(ids) {
-		return q.ask(&q.thread, mostStuck, ids, answers)
+		return l.ask(&l.thread, mostStuck, ids, answers)
 	}
-	given, err := q.ask(&q.thread, mostStuck, free, nil)
+	given, err := l.ask(&l.thread, mostStuck, free, nil)
 	if err != nil {
-		q.picked = nil // the thread that was left behind goes on to read it
+		l.picked = nil // the thread that was left behind goes on to read it
 	}
 	answers = answers[:0]
 	for i := range ids {
@@ -101,40 +101,40 @@ func (q *questioner) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer
 var errLocked = errors.New("the kernel waits for the program that holds the socket's lock")
 
 // free are those of ids that are not known to be locked.
-func (q *questioner) free(ids []sock.ID) []sock.ID {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.locked) == 0 {
+func (l *patientLookup) free(ids []sock.ID) []sock.ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.locked) == 0 {
 		return ids
 	}
-	q.picked = q.picked[:0]
+	l.picked = l.picked[:0]
 	for i := range ids {
-		if _, locked := q.locked[ids[i].Cookie]; !locked {
-			q.picked = append(q.picked, ids[i])
+		if _, locked := l.locked[ids[i].Key()]; !locked {
+			l.picked = append(l.picked, ids[i])
 		}
 	}
-	return q.picked
+	return l.picked
 }
 
 // ask has a thread ask, which it starts where there is none and fewer than most are
 // stuck, and leaves it behind where that does not end.
-func (q *questioner) ask(thread **askThread, most int, ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (l *patientLookup) ask(thread **lookupThread, most int, ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	if *thread == nil {
-		if q.isFull(most) {
+		if l.isFull(most) {
 			return nil, fmt.Errorf("%w: %d threads wait for the kernel already", errFull, most)
 		}
 		var err error
-		if *thread, err = q.start(); err != nil {
+		if *thread, err = l.start(); err != nil {
 			*thread = nil
 			return nil, err
 		}
 	}
 	a := &question{ids: ids, answers: answers, done: make(chan struct{})}
 	(*thread).questions <- a
-	timer := time.NewTimer(q.patience)
+	timer := time.NewTimer(l.patience)
 	defer timer.Stop()
 	select {
 	case <-a.done:
@@ -143,90 +143,90 @@ func (q *questioner) ask(thread **askThread, most int, ids []sock.ID, answers []
 	}
 	close((*thread).questions)
 	*thread = nil
-	q.leave(a)
-	return nil, fmt.Errorf("no answer within %v", q.patience)
+	l.leave(a)
+	return nil, fmt.Errorf("no answer within %v", l.patience)
 }
 
 var errFull = errors.New("not asked")
 
-func (q *questioner) isFull(most int) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.stuck >= most
+func (l *patientLookup) isFull(most int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stuck >= most
 }
 
 // leave takes the sockets of a question that does not end for locked, until it has
 // ended after all; those of several are tried one by one.
-func (q *questioner) leave(a *question) {
+func (l *patientLookup) leave(a *question) {
 	ids := append([]sock.ID(nil), a.ids...) // the caller's memory goes on to be used
-	q.mu.Lock()
-	q.stuck++
+	l.mu.Lock()
+	l.stuck++
 	for i := range ids {
-		q.locked[ids[i].Cookie] = struct{}{}
+		l.locked[ids[i].Key()] = struct{}{}
 	}
-	q.mu.Unlock()
+	l.mu.Unlock()
 	go func() {
 		<-a.done
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.stuck--
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.stuck--
 		for i := range ids {
-			delete(q.locked, ids[i].Cookie)
+			delete(l.locked, ids[i].Key())
 		}
 	}()
 	if len(ids) > 1 {
-		go q.probe(ids, a.done)
+		go l.probe(ids, a.done)
 	}
 }
 
 // probe asks for sockets one by one and frees those that the kernel tells of, until
 // the question has ended that they were in.
-func (q *questioner) probe(ids []sock.ID, ended <-chan struct{}) {
-	var thread *askThread
+func (l *patientLookup) probe(ids []sock.ID, ended <-chan struct{}) {
+	var thread *lookupThread
 	defer func() {
 		if thread != nil {
 			close(thread.questions)
 		}
 	}()
-	for i := 0; i < len(ids) && !q.isClosed(); i++ {
-		_, err := q.ask(&thread, mostProbing, ids[i:i+1:i+1], nil)
+	for i := 0; i < len(ids) && !l.isClosed(); i++ {
+		_, err := l.ask(&thread, mostProbing, ids[i:i+1:i+1], nil)
 		switch {
 		case errors.Is(err, errFull):
 			select {
 			case <-ended:
 				return
-			case <-time.After(q.patience):
+			case <-time.After(l.patience):
 			}
 			i-- // it may be free, and its kill must not wait for all the others
 			continue
 		case err != nil:
 			continue
 		}
-		q.mu.Lock()
-		delete(q.locked, ids[i].Cookie)
-		q.mu.Unlock()
+		l.mu.Lock()
+		delete(l.locked, ids[i].Key())
+		l.mu.Unlock()
 	}
 }
 
-func (q *questioner) isClosed() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.closed
+func (l *patientLookup) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // lockedNow is how many sockets cannot be asked for.
-func (q *questioner) lockedNow() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.locked)
+func (l *patientLookup) lockedNow() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.locked)
 }
 
 // close ends the thread that asks; one that was left behind ends with its question.
-func (q *questioner) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.mu.Unlock()
-	if q.thread != nil {
-		close(q.thread.questions)
+func (l *patientLookup) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	if l.thread != nil {
+		close(l.thread.questions)
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 // table is a socket table with so many sockets in CLOSE_WAIT.
 type table struct {
-	Kernel
+	Scanner
 	stuck, walks int
 	err          error
 }
@@ -46,21 +46,21 @@ func TestSpacing(t *testing.T) {
 		budget float64
 		want   time.Duration
 	}{
-		{time.Millisecond, 0.01, censusEvery},
+		{time.Millisecond, 0.01, stateCountEvery},
 		{27 * time.Millisecond, 0.01, 90 * time.Second},
 		{27 * time.Millisecond, 0.001, 15 * time.Minute},
 		{200 * time.Millisecond, 1e-12, rarest},
 	} {
 		if got := spacing(test.cost, test.budget).Round(time.Millisecond); got != test.want {
-			t.Errorf("%v after a census of %v, of %v of a core; want %v", got, test.cost, test.budget, test.want)
+			t.Errorf("%v after a count that took %v, of %v of a core; want %v", got, test.cost, test.budget, test.want)
 		}
 	}
 }
 
-// A census walks the table only where something may have changed.
-func TestRoll(t *testing.T) {
+// A state count scans the table only where something may have changed.
+func TestTableCount(t *testing.T) {
 	kernel, counts := &table{stuck: 2}, &gauges{inSegs: 10, timeWait: 7, inUse: 5}
-	var r roll
+	var r tableCount
 	count := func(walks int, want map[string]uint64) {
 		t.Helper()
 		got := r.count(kernel, counts)

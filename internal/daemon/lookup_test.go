@@ -45,10 +45,7 @@ func (k lockedKernel) Close() error {
 	return nil
 }
 
-func (lockedKernel) InUserSpace() string                                     { return "" }
-func (lockedKernel) Scan(sock.Query, func(*sock.Socket, sock.Instant)) error { return nil }
-func (lockedKernel) Destroy(_ []sock.ID, outcomes []error) ([]error, error)  { return outcomes, nil }
-func (t *lockedTable) kernel() (Kernel, error) {
+func (t *lockedTable) kernel() (Lookup, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open++
@@ -85,7 +82,7 @@ func said(answers []sock.Answer, err error) []string {
 func TestLockedSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := &lockedTable{locks: map[uint64]chan struct{}{3: make(chan struct{})}}
-		q, err := newQuestioner(table.kernel)
+		q, err := newPatientLookup(table.kernel)
 		check := func(what string, got []string, want ...string) {
 			t.Helper()
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -98,10 +95,10 @@ func TestLockedSocket(t *testing.T) {
 		check("while nothing is locked", said(q.Lookup(idsOf(1, 2), nil)), "1", "2")
 		began := time.Now()
 		check("with one that is", said(q.Lookup(idsOf(1, 2, 3, 4, 5), nil)), "no answer within 5s")
-		if took := time.Since(began); took != askPatience {
-			t.Errorf("it took %v, want %v", took, askPatience)
+		if took := time.Since(began); took != lookupPatience {
+			t.Errorf("it took %v, want %v", took, lookupPatience)
 		}
-		time.Sleep(askPatience) // the probe finds out which
+		time.Sleep(lookupPatience) // the probe finds out which
 		synctest.Wait()
 		if n := q.lockedNow(); n != 1 {
 			t.Errorf("%d sockets are taken for locked, want 1", n)
@@ -136,7 +133,7 @@ func TestLockedSocketsAreBounded(t *testing.T) {
 			table.locks[cookie] = lock
 			all = append(all, cookie)
 		}
-		q, err := newQuestioner(table.kernel)
+		q, err := newPatientLookup(table.kernel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +174,7 @@ func TestManyLockedSockets(t *testing.T) {
 			}
 			all = append(all, cookie)
 		}
-		q, err := newQuestioner(table.kernel)
+		q, err := newPatientLookup(table.kernel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,7 +218,7 @@ func TestManyLockedSockets(t *testing.T) {
 func TestQuestionLeftBehindIsNotWrittenTo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := &lockedTable{locks: map[uint64]chan struct{}{1: make(chan struct{}), 3: make(chan struct{})}}
-		q, err := newQuestioner(table.kernel)
+		q, err := newPatientLookup(table.kernel)
 		if err != nil {
 			t.Fatal(err)
 		}

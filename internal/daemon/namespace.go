@@ -1,0 +1,214 @@
+package daemon
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/action"
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// namespace is a network namespace among the workers that read it: one that scans,
+// one that asks for single sockets, one that acts on them, one that counts them.
+type namespace struct {
+	Namespace
+	scans   chan *engine.Scan // nil: only the counters are wanted
+	lookups chan []sock.ID
+	actions chan []engine.Action
+
+	scanStall   stall
+	actionStall stall
+	plans       int // whose actions are under way
+
+	lookup atomic.Pointer[patientLookup] // nil: it is not open yet
+	states stateCounts
+}
+
+func newNamespace(n Namespace) *namespace {
+	return &namespace{
+		Namespace: n,
+		// The engine bounds what is under way of each kind: no send on these waits.
+		scans:   make(chan *engine.Scan, 2),
+		lookups: make(chan []sock.ID, engine.MaxLookupBatches),
+		actions: make(chan []engine.Action, engine.MaxActionBatches),
+		states:  stateCounts{wanted: make(chan struct{}, 1)},
+	}
+}
+
+// startNamespace starts the workers of a namespace.
+func (d *watch) startNamespace(n *namespace, w *workers) {
+	w.start(func() (func(), error) { return d.scanner(n, w) })
+	w.start(func() (func(), error) { return d.asker(n, w) })
+	w.start(func() (func(), error) { return d.actor(n, w) })
+	if d.Board != nil {
+		w.start(func() (func(), error) { return n.stateCounter(w, d.counted) })
+	}
+}
+
+// openReaders opens what tells of the sockets: one by one, and in numbers.
+func (n *Namespace) openReaders() (Scanner, Counters, error) {
+	scanner, err := n.OpenScanner()
+	if err != nil {
+		return nil, nil, err
+	}
+	counts, err := n.OpenCounters()
+	if err != nil {
+		scanner.Close()
+		return nil, nil, err
+	}
+	return scanner, counts, nil
+}
+
+// scanner reads the counters and the socket table.
+func (d *watch) scanner(n *namespace, w *workers) (func(), error) {
+	scanner, counts, err := n.openReaders()
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		defer scanner.Close()
+		defer counts.Close()
+		told := make(map[int]string)
+		serve(w, n.scans, func(scan *engine.Scan) {
+			if scan == nil {
+				w.send(Count(counts))
+				return
+			}
+			in := d.scan(scanner, scan)
+			w.send(in)
+			if in.Err == nil {
+				d.tellWhere(told, scan, scanner.InUserSpace())
+			}
+		})
+	}, nil
+}
+
+// Count reads what the engine wants of the counters before a scan.
+func Count(from Counters) engine.CountersRead {
+	c, err := from.Read()
+	in := engine.CountersRead{
+		OK:     err == nil,
+		InSegs: c.InSegs, HasInSegs: c.Has&counters.HasInSegs != 0,
+		TimeWait: c.TimeWait, HasTimeWait: c.Has&counters.HasTimeWait != 0,
+	}
+	// Where they cannot be read, the usage of ports is not known.
+	ports, err := from.Ports()
+	if err != nil {
+		return in
+	}
+	in.Ephemeral, in.Ports = ssfilter.PortRange(ports.Ephemeral), make([]ssfilter.PortRange, len(ports.Free))
+	for i, r := range ports.Free {
+		in.Ports[i] = ssfilter.PortRange(r)
+	}
+	return in
+}
+
+func (d *watch) scan(scanner Scanner, scan *engine.Scan) engine.ScanDone {
+	began := threadTime()
+	sent := d.Now()
+	result := scan.Begin(sent)
+	err := scanner.Scan(scan.Query, result.Take)
+	return engine.ScanDone{Result: result, Sent: sent, Cost: threadTime() - began, Err: err}
+}
+
+// tellWhere tells where the scans for a part of the rules are matched, if that has
+// changed: in the kernel, unless there is a reason.
+func (d *watch) tellWhere(told map[int]string, scan *engine.Scan, reason string) {
+	if told[scan.Part()] == reason {
+		return
+	}
+	told[scan.Part()] = reason
+	attrs := []slog.Attr{slog.String("states", scan.Query.States.String())}
+	if reason == "" {
+		d.log.say(slog.LevelDebug, "the kernel selects the sockets again", attrs...)
+		return
+	}
+	d.log.say(slog.LevelDebug, "the sockets are matched in user space", append(attrs, slog.String("reason", reason))...)
+}
+
+// asker asks for single sockets.
+func (d *watch) asker(n *namespace, w *workers) (func(), error) {
+	lookup, err := newPatientLookup(n.OpenLookup)
+	if err != nil {
+		return nil, err
+	}
+	n.lookup.Store(lookup)
+	return func() {
+		defer lookup.close()
+		// The engine is done with an answer before it asks that many times more.
+		var answers [engine.MaxLookupBatches][]sock.Answer
+		i := 0
+		serve(w, n.lookups, func(ids []sock.ID) {
+			var err error
+			answers[i], err = lookup.Lookup(ids, answers[i])
+			w.send(engine.LookupDone{IDs: ids, Answers: answers[i], Err: err})
+			i = (i + 1) % len(answers)
+		})
+	}, nil
+}
+
+// actor acts on sockets.
+func (d *watch) actor(n *namespace, w *workers) (func(), error) {
+	destroyer, err := n.OpenDestroyer()
+	if err != nil {
+		return nil, err
+	}
+	executor := action.Executor{
+		Kinds:  d.Kinds,
+		Kernel: destroyer, Intents: d.recorder, Recheck: (*engine.Action).Recheck, Now: d.Now,
+		Ruled: func() sock.Instant { return sock.Instant(d.ruled.Load()) },
+	}
+	return func() {
+		defer destroyer.Close()
+		serve(w, n.actions, func(actions []engine.Action) {
+			w.send(engine.ActionsDone{Outcomes: executor.Do(actions)})
+		})
+	}, nil
+}
+
+// stallsAt says what of the workers does not end, and returns when to see again.
+func (d *watch) sayStalled(n *namespace, now sock.Instant) sock.Instant {
+	scan, nextScan := n.scanStall.overdue(now, scanPatience)
+	if scan {
+		d.log.say(slog.LevelError, "scan does not end; new sockets are not found", waited(&n.scanStall, now), slog.String("cure", lockCure))
+	}
+	action, nextAction := n.actionStall.overdue(now, actionPatience)
+	if action {
+		d.log.say(slog.LevelError, "a kill does not end; no other is done", waited(&n.actionStall, now), slog.String("cure", lockCure))
+	}
+	return min(nextScan, nextAction)
+}
+
+// scanEnded notes that the scan has ended.
+func (d *watch) scanEnded(n *namespace, now sock.Instant) {
+	if n.scanStall.said {
+		d.log.say(slog.LevelWarn, "scan ended; new sockets are found again", waited(&n.scanStall, now))
+	}
+	n.scanStall = stall{}
+}
+
+// acting notes that the actions of one plan more are under way.
+func (n *namespace) acting(now sock.Instant) {
+	if n.plans++; n.plans == 1 {
+		n.actionStall = stall{since: now}
+	}
+}
+
+// acted notes that the actions of a plan have ended. Those of the next begin.
+func (d *watch) acted(n *namespace, now sock.Instant) {
+	if n.actionStall.said {
+		d.log.say(slog.LevelWarn, "the kill ended; others are done again", waited(&n.actionStall, now))
+	}
+	n.actionStall = stall{}
+	if n.plans--; n.plans > 0 {
+		n.actionStall.since = now
+	}
+}
+
+func waited(s *stall, now sock.Instant) slog.Attr {
+	return slog.Duration("waited", s.waited(now).Round(time.Millisecond))
+}

@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/action"
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// Options are the daemon's surroundings.
+type Options struct {
+	Log       *slog.Logger
+	Now       func() sock.Instant
+	Precision time.Duration
+	Host      string // its name
+	Version   string
+
+	Namespaces []Namespace // whose sockets are watched: one, today
+	Holders
+
+	Kinds        []*action.Kind // of actions that rules may name
+	Capabilities match.Capabilities
+	Cure         string // what to do about Capabilities.Kill
+	MaxTracks    int    // as in engine.Config
+
+	Rules  *rules.Set
+	File   status.RulesFile // where Rules come from; with an Error, what it says is not in force
+	Reload <-chan Reload    // nil: the rules never change
+
+	Board    Board           // nil: nobody wants to know how things stand
+	Ages     Ages            // nil: nobody wants to know of ages
+	Page     string          // URL of the page that shows it; empty: none
+	Problems status.Problems // that are known before it begins
+
+	State
+	ServiceManager
+}
+
+// Namespace is a network namespace, and how it is read. Each Open function is called
+// on the locked thread that alone uses what it returns.
+type Namespace struct {
+	Inode uint32 // 0: not known
+	Source
+	OpenCounters func() (Counters, error)
+}
+
+// Source is where the sockets of a namespace come from.
+type Source struct {
+	OpenScanner   func() (Scanner, error)
+	OpenLookup    func() (Lookup, error)
+	OpenDestroyer func() (Destroyer, error)
+}
+
+// SourceOf returns the source of which each connection can do everything.
+func SourceOf[C interface {
+	Scanner
+	Destroyer
+}](open func() (C, error)) Source {
+	return Source{
+		OpenScanner:   func() (Scanner, error) { return open() },
+		OpenLookup:    func() (Lookup, error) { return open() },
+		OpenDestroyer: func() (Destroyer, error) { return open() },
+	}
+}
+
+// Scanner reads the socket table. A scan is whole, or an error.
+type Scanner interface {
+	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	// InUserSpace says why the last scan was not left to the kernel as a whole; ""
+	// if it was.
+	InUserSpace() string
+	Close() error
+}
+
+// Lookup asks for single sockets.
+type Lookup interface {
+	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
+	Close() error
+}
+
+// Destroyer asks for a socket once more, and destroys it.
+type Destroyer interface {
+	action.Kernel
+	Close() error
+}
+
+// Counters reads the counters of the network namespace.
+type Counters interface {
+	Read() (counters.Counters, error)
+	// Ports are those that connect(2) chooses from.
+	Ports() (counters.Ports, error)
+	// InUse counts the full sockets; false: that is not known.
+	InUse() (uint64, bool, error)
+	Close()
+}
+
+// Holders is how it is found out who holds sockets.
+type Holders struct {
+	FindHolders func(inodes map[uint32]struct{}) (holders.Found, error)
+	FindNew     func(inodes map[uint32]struct{}) (holders.Found, error) // as holders.Finder does; nil: there is only the walk
+	WalkAt      func() int                                              // the process that FindHolders reads; nil: that is not known
+	ReadUsage   func(pid int) (holders.Usage, error)
+	Examine     func() (holders.Access, error) // whose descriptors can be read; nil: that is not to be told
+}
+
+// State is what outlives the daemon.
+type State struct {
+	StateDir string // where it is, for the log; empty: there is none
+	Journal  Journal
+	Store    Store
+	Restored engine.Restored
+}
+
+// Journal is the record of all actions on disk.
+type Journal interface {
+	// NextSeq is the Seq of an intent that is about to be appended. It does not wait
+	// for the disk.
+	NextSeq() uint64
+	Append(records []journal.Record) error
+}
+
+// Store keeps first-seen times, spent limits and firing groups on disk.
+type Store interface {
+	Put(memories []sock.Memory) error
+	Forget(keys []sock.Key) error
+	Spend(spent []sock.Spent) error
+	Keep(groups []sock.Group) error
+}
+
+// Board is where it is shown how things stand.
+type Board interface {
+	// Show puts up a status, which is not changed after. It must not wait.
+	Show(s *status.Status)
+	// Asked is ready when somebody looks, and what is shown has grown old.
+	Asked() <-chan struct{}
+}
+
+// ServiceManager is told how the daemon does (sd_notify(3)).
+type ServiceManager struct {
+	Notify        func(state string)
+	WatchdogEvery time.Duration // how often it wants a sign of life; 0: never
+}
+
+// Reload is a new set of rules, checked, or why there is none.
+type Reload struct {
+	Rules *rules.Set
+	Err   error
+	// Again says that somebody asked and the file says what it said before.
+	Again bool
+}

@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// inForce are the rules in force.
+type inForce struct {
+	set      *rules.Set
+	enabled  bool // one of them is
+	destroys bool // one of them takes something away
+	warned   bool // that nothing can be killed
+}
+
+// rule puts a checked set of rules in force; fallback: in the place of those of a
+// file that could not be read.
+func (d *watch) rule(set *rules.Set, fallback bool) {
+	within := *set
+	if d.Board != nil {
+		within.Settings.CPUBudget *= 1 - stateCountShare
+	}
+	d.ruled.Store(int64(d.Now()))
+	// What ends with the old rules is told to their receivers.
+	d.driver.Step(engine.RulesChanged{Program: match.Compile(&within), Fallback: fallback})
+	d.publisher.publish(update{rules: set})
+	d.shown.rule(set)
+	f := &d.rules
+	f.set, f.destroys = set, destructive(set)
+	f.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })
+	if !f.enabled {
+		d.beReady() // there will be no scan
+	}
+	d.tellAccess()
+	if d.Capabilities.Kill != "" && f.destroys && !f.warned {
+		f.warned = true
+		d.log.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Capabilities.Kill, slog.String("cure", d.Cure))
+	}
+}
+
+// destructive reports whether any rule wants to take something away.
+func destructive(set *rules.Set) bool {
+	return slices.ContainsFunc(set.Rules, func(r rules.Rule) bool {
+		return r.Enabled && !r.DryRun && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive })
+	})
+}
+
+// reload puts new rules in force, or keeps the old ones and says why.
+func (d *watch) reload(r Reload) {
+	d.reloading()
+	d.shown.loaded(r.Err, r.Again)
+	switch {
+	case r.Err != nil:
+		d.log.say(slog.LevelError, "the rules were not reloaded: those in force stay in force; sockdog check shows the mistakes", slog.String("error", d.shown.file.Error))
+	case r.Again:
+		d.log.say(slog.LevelInfo, "the rules were read again: they say what they said before")
+	default:
+		before := d.rules.set
+		d.rule(r.Rules, false)
+		d.log.say(slog.LevelInfo, "rules reloaded", d.changes(before)...)
+	}
+	if d.service.ready {
+		d.Notify("READY=1\nSTATUS=" + d.statusLine())
+	}
+	d.publish() // who has just edited the file looks now
+}
+
+// whatWatches says what is in force once the daemon watches.
+func (d *watch) whatWatches() []slog.Attr {
+	file := d.shown.file.Path
+	if d.shown.file.BuiltIn {
+		file = "built in"
+	}
+	attrs := []slog.Attr{slog.Int("rules", len(d.rules.set.Rules)), slog.String("file", file)}
+	attrs = append(attrs, dryRun(d.rules.set)...)
+	attrs = append(attrs, slog.Bool("kill_possible", d.Capabilities.Kill == ""))
+	return append(attrs, slog.String("state_dir", cmp.Or(d.StateDir, "none")))
+}
+
+// changes says what a reload has changed, by name: what a rule does, and not how it
+// is written.
+func (d *watch) changes(before *rules.Set) []slog.Attr {
+	was := make(map[string]string, len(before.Rules))
+	for _, r := range before.Rules {
+		was[r.Name] = r.Sum
+	}
+	var added, changed, removed []string
+	for _, r := range d.rules.set.Rules {
+		switch sum, is := was[r.Name]; {
+		case !is:
+			added = append(added, r.Name)
+		case sum != r.Sum:
+			changed = append(changed, r.Name)
+		}
+		delete(was, r.Name)
+	}
+	for _, r := range before.Rules {
+		if _, left := was[r.Name]; left {
+			removed = append(removed, r.Name)
+		}
+	}
+	attrs := []slog.Attr{slog.Int("rules", len(d.rules.set.Rules))}
+	attrs = append(attrs, names("added", added)...)
+	attrs = append(attrs, names("removed", removed)...)
+	attrs = append(attrs, names("changed", changed)...)
+	return append(attrs, dryRun(d.rules.set)...)
+}
+
+// dryRun names the rules that touch nothing, "all" where those are all.
+func dryRun(set *rules.Set) []slog.Attr {
+	var dry []string
+	enabled := 0
+	for _, r := range set.Rules {
+		if !r.Enabled {
+			continue
+		}
+		if enabled++; r.DryRun {
+			dry = append(dry, r.Name)
+		}
+	}
+	if len(dry) > 0 && len(dry) == enabled {
+		dry = []string{"all"}
+	}
+	return names("dry_run_rules", dry)
+}
+
+// namesSize is how many bytes of names there are in one attribute.
+const namesSize = 300
+
+// names lists names, as many as there is room for; of none there is no attribute.
+func names(key string, all []string) []slog.Attr {
+	if len(all) == 0 {
+		return nil
+	}
+	text := all[0]
+	for i, name := range all[1:] {
+		if len(text)+len(name) > namesSize {
+			text += fmt.Sprintf(" and %d more", len(all)-1-i)
+			break
+		}
+		text += ", " + name
+	}
+	return []slog.Attr{slog.String(key, text)}
+}
+
+// number says how many there are of something.
+func number(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

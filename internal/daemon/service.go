@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// service is what the service manager's status line tells.
+type service struct {
+	ready   bool
+	done    int // destructive actions
+	scanned time.Duration
+	told    int // of done
+	toldAt  sock.Instant
+}
+
+// tell keeps the service manager's status line up to date, to the second, and
+// returns when there is more to tell.
+func (d *watch) tell(now sock.Instant) sock.Instant {
+	s := &d.service
+	next := s.toldAt.Add(time.Second)
+	switch {
+	case !s.ready || s.done == s.told:
+		return math.MaxInt64
+	case now < next:
+		return next
+	}
+	s.told, s.toldAt = s.done, now
+	d.Notify("STATUS=" + d.statusLine())
+	return math.MaxInt64
+}
+
+// beReady tells the service manager once that the daemon has begun.
+func (d *watch) beReady() {
+	if d.service.ready {
+		return
+	}
+	d.service.ready = true
+	d.publish()
+	d.Notify("READY=1\nSTATUS=" + d.statusLine())
+	d.log.say(slog.LevelInfo, "watching", d.whatWatches()...)
+}
+
+// statusLine is the service manager's.
+func (d *watch) statusLine() string {
+	text := fmt.Sprintf("%s, %s watched, %d killed, last scan took %s of CPU",
+		number(len(d.rules.set.Rules), "rule"), number(d.engine.Watched(), "socket"), d.service.done, d.service.scanned.Round(10*time.Microsecond))
+	if d.shown.file.OK {
+		return text
+	}
+	mistake, _, _ := strings.Cut(d.shown.file.Error, "\n")
+	return "rules NOT in force: " + mistake + "; " + text
+}
+
+// reloading tells the service manager that the rules are read again.
+func (d *watch) reloading() {
+	d.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", clock(unix.CLOCK_MONOTONIC).Microseconds()))
+}

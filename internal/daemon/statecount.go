@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"math"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+const (
+	// stateCountEvery is how often sockets are counted by state.
+	stateCountEvery = 5 * time.Second
+	// stateCountShare is the part of cpu_budget that this may cost: the scans for the
+	// rules have the rest.
+	stateCountShare = 0.03
+	// rarest bounds how far apart the smallest of budgets puts two.
+	rarest = 24 * time.Hour
+	// mostSkips bounds how long the counters alone are believed, to a minute.
+	mostSkips = 11
+)
+
+// oneByOne are the states in which a state count scans for sockets one by one. Those in
+// ESTABLISHED and TIME_WAIT are the many: the counters tell them.
+const oneByOne = ssfilter.AllStates &^ (1<<ssfilter.Established | 1<<ssfilter.TimeWait | 1<<ssfilter.BoundInactive)
+
+// stateCounts are the counts of the sockets of a namespace by state, for those who
+// watch the watchdog.
+type stateCounts struct {
+	wanted chan struct{}
+	next   sock.Instant // when to count again
+}
+
+// stateCount is how many sockets there were in each state.
+type stateCount struct {
+	of      *namespace
+	sockets status.Sockets // nil: they could not be counted
+	at      time.Time
+	cost    time.Duration // of CPU
+}
+
+// stateCounter counts the sockets by state when it is asked to.
+func (n *namespace) stateCounter(w *workers, counted chan<- stateCount) (func(), error) {
+	scanner, counts, err := n.openReaders()
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		defer scanner.Close()
+		defer counts.Close()
+		var last tableCount
+		serve(w, n.states.wanted, func(struct{}) {
+			began := threadTime()
+			sockets := last.count(scanner, counts)
+			select {
+			case counted <- stateCount{n, sockets, time.Now(), threadTime() - began}:
+			case <-w.done:
+			}
+		})
+	}, nil
+}
+
+// countStates has the sockets counted where it is time for that.
+func (d *watch) countStates(now sock.Instant) {
+	for _, n := range d.namespaces {
+		if now >= n.states.next {
+			n.states.next = math.MaxInt64 // until this one is done
+			n.states.wanted <- struct{}{}
+		}
+	}
+}
+
+// statesCounted takes in a count, and decides when to make the next.
+func (d *watch) statesCounted(c stateCount) {
+	s := &d.shown
+	s.socketsEvery = spacing(c.cost, d.rules.set.Settings.CPUBudget)
+	c.of.states.next = d.Now().Add(s.socketsEvery)
+	s.sockets, s.socketsAt = c.sockets, time.Time{} // what was counted before is not known to be so any more
+	if c.sockets != nil {
+		s.socketsAt = c.at
+		s.history.Record(c.at, c.sockets)
+		d.publish()
+	}
+}
+
+// spacing returns how long to wait after a state count that took so much CPU.
+func spacing(cost time.Duration, budget float64) time.Duration {
+	return max(stateCountEvery, time.Duration(min(float64(cost)/(stateCountShare*budget), float64(rarest))))
+}
+
+// tableCount is what the last scan of the table found.
+type tableCount struct {
+	states            [16]uint64
+	full, minisockets uint64
+	inSegs            uint64 // before it
+	known             bool   // inSegs was read, and the scan succeeded
+	skips             int    // since
+}
+
+// count counts once. What could not be read is absent. Where no segment has
+// arrived since the last scan, there is none: only what programs close by
+// themselves goes unnoticed, and for a minute at most.
+func (t *tableCount) count(scanner Scanner, counts Counters) status.Sockets {
+	c, err := counts.Read()
+	segments := err == nil && c.Has&counters.HasInSegs != 0
+	if segments && t.known && t.inSegs == c.InSegs && t.skips < mostSkips {
+		t.skips++
+	} else if !t.scan(scanner) {
+		return nil // the scans for the rules fail too, and tell
+	} else {
+		t.inSegs, t.known, t.skips = c.InSegs, segments, 0
+	}
+	sockets := make(status.Sockets)
+	for _, state := range oneByOne.States() {
+		sockets[state.String()] = t.states[state]
+	}
+	// Each is read at another instant than the table: the difference is never
+	// negative in truth.
+	less := func(a, b uint64) uint64 { return a - min(a, b) }
+	if err == nil && c.Has&counters.HasTimeWait != 0 {
+		sockets[ssfilter.TimeWait.String()] = less(c.TimeWait, t.minisockets)
+	}
+	if inUse, ok, err := counts.InUse(); err == nil && ok {
+		sockets[ssfilter.Established.String()] = less(inUse, t.full)
+	}
+	return sockets
+}
+
+// scan counts the sockets of the states of which there are few.
+func (t *tableCount) scan(scanner Scanner) bool {
+	*t = tableCount{}
+	err := scanner.Scan(sock.Query{States: oneByOne}, func(s *sock.Socket, _ sock.Instant) {
+		t.states[int(s.State)%len(t.states)]++
+		switch {
+		case s.Minisocket():
+			t.minisockets++
+		case s.State != ssfilter.SynRecv && s.State != ssfilter.Close:
+			t.full++
+		}
+	})
+	return err == nil
+}

@@ -1,0 +1,184 @@
+package daemon
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// statusStore is what is shown to the world beside what the engine knows.
+type statusStore struct {
+	started   time.Time
+	file      status.RulesFile
+	problems  status.Problems
+	notes     status.Problems
+	actions   []journal.Record // the last ones, newest last
+	lateness  status.Histogram
+	durations status.Histogram // of scans
+	history   status.Recorder
+	texts     map[string]string // of the rules in force, by name
+
+	sockets      status.Sockets // replaced, never changed
+	socketsAt    time.Time
+	socketsEvery time.Duration
+}
+
+func newStatusStore(o *Options) statusStore {
+	now := time.Now()
+	b := statusStore{
+		started: now, file: o.File, problems: o.Problems, lateness: status.NewLateness(), durations: status.NewScanDurations(),
+	}
+	b.file.Loaded, b.file.OK = now, b.file.Error == ""
+	if !b.file.OK {
+		b.problems = b.problems.With(badRules(&b.file, now))
+	}
+	return b
+}
+
+// loaded notes how a reading of the rules file went.
+func (s *statusStore) loaded(err error, again bool) {
+	now := time.Now()
+	if err != nil {
+		s.file.OK, s.file.Error = false, Mistakes(s.file.Path, err)
+		s.problems = s.problems.With(badRules(&s.file, now))
+		return
+	}
+	if !again {
+		s.file.Loaded = now
+	}
+	s.file.BuiltIn, s.file.OK, s.file.Error = false, true, ""
+	s.problems = s.problems.Without("rules")
+}
+
+// rule notes what the rules in force say.
+func (s *statusStore) rule(set *rules.Set) {
+	s.texts = make(map[string]string, len(set.Rules))
+	for i := range set.Rules {
+		text := []rune(set.Rules[i].Text())
+		if len(text) > mostText {
+			text = append(text[:mostText-1], '…')
+		}
+		s.texts[set.Rules[i].Name] = string(text)
+	}
+}
+
+// mostText bounds what is shown of a rule, in characters.
+const mostText = 500
+
+// done notes what was decided or done. What is held back is only counted: it is
+// no action.
+func (s *statusStore) done(records []journal.Record) {
+	var last []journal.Record
+	for i := len(records) - 1; i >= 0 && len(last) < status.MostActions; i-- {
+		if records[i].Result != journal.Held {
+			last = append(last, records[i])
+		}
+	}
+	slices.Reverse(last)
+	s.actions = append(s.actions, last...)
+	if over := len(s.actions) - status.MostActions; over > 0 {
+		s.actions = slices.Clone(s.actions[over:])
+	}
+}
+
+// publish shows how things stand, where somebody may want to know.
+func (d *watch) publish() {
+	if d.Board == nil {
+		return
+	}
+	now, instant := time.Now(), d.Now()
+	wall := func(at sock.Instant) time.Time { return now.Add(-instant.Sub(at)) }
+	o := d.engine.Overview(instant)
+	shown := &d.shown
+	d.judge(&o, now)
+	s := &status.Status{
+		Version: d.Version, Host: d.Host, Netns: netnsName(d.namespaces[0].Inode),
+		Time: now, Started: shown.started, Ready: d.service.ready,
+		Problems: shown.problems, Notes: shown.notes, File: shown.file, Rules: make([]status.Rule, len(o.Rules)),
+		Sockets: shown.sockets, SocketsAt: shown.socketsAt, SocketsEverySeconds: shown.socketsEvery.Seconds(), History: shown.history.History(now),
+		Actions:             slices.Clone(shown.actions),
+		ActionPossible:      make(map[string]bool, len(d.Kinds)),
+		Lateness:            shown.lateness.Clone(),
+		WriteStalledSeconds: stalledSeconds(d.recorder.health.stalled()),
+		Scans: status.Scans{
+			OK: o.Scans, Failed: o.FailedScans, Duration: shown.durations.Clone(),
+			IntervalSeconds: o.Interval.Seconds(), WantedSeconds: o.Wanted.Seconds(),
+			StalledSeconds: stalledSeconds(d.namespaces[0].scanStall.waited(instant)),
+		},
+	}
+	for _, k := range d.Kinds {
+		s.ActionPossible[k.Name] = o.Capabilities.CannotAny(k.Kind) == ""
+	}
+	slices.Reverse(s.Actions)
+	for i := range o.Rules {
+		s.Rules[i] = ruleStatus(&o.Rules[i], wall)
+		s.Rules[i].Text = shown.texts[o.Rules[i].Name]
+	}
+	for _, r := range d.publisher.notifier.Stats() {
+		s.Receivers = append(s.Receivers, status.Receiver{Name: r.Receiver, Sent: r.Sent, Failed: r.Failed, Dropped: r.Dropped})
+	}
+	d.Board.Show(s)
+}
+
+func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) status.Rule {
+	s := status.Rule{
+		Name: r.Name, Description: r.Description, Mode: status.Enabled,
+		Sockets: r.Sockets, Candidates: r.Candidates, OldestSeconds: r.Oldest.Seconds(), Held: r.Held,
+		Firing: r.Firing, Pending: r.Pending, Groups: make([]status.Group, len(r.Groups)),
+		Actions: make(map[string]status.Tally, len(r.Results)), HeldBack: r.HeldBack,
+	}
+	if r.FirstDue != engine.Never {
+		seconds := r.FirstDue.Seconds()
+		s.FirstDueSeconds = &seconds
+	}
+	switch {
+	case !r.Enabled:
+		s.Mode = status.Disabled
+	case r.DryRun:
+		s.Mode = status.DryRun
+	}
+	for kind, results := range r.Results {
+		t := make(status.Tally, len(results))
+		for result, n := range results {
+			t[journal.Result(result)] = n
+		}
+		s.Actions[kind.Name] = t
+	}
+	for i := range r.Groups {
+		g := &r.Groups[i]
+		shown := status.Group{Labels: subject.ByName(g.Group), Phase: status.Phase(g.Phase), Conditions: make([]status.Condition, len(r.When))}
+		if g.Since != 0 {
+			shown.Since = wall(g.Since)
+		}
+		for j, c := range r.When {
+			value := g.Of(c.Metric)
+			shown.Conditions[j] = status.Condition{
+				Metric: string(c.Metric), Op: string(c.Op), Threshold: c.Number, Unit: c.Metric.Unit(), Value: rounded(value, 10), Near: rounded(nearness(c, value), 100),
+			}
+		}
+		s.Groups[i] = shown
+	}
+	return s
+}
+
+func rounded(x, parts float64) float64 { return math.Round(parts*x) / parts }
+
+// nearness is how much of the way to its threshold a value has gone, from whichever
+// side: 1 where the condition holds.
+func nearness(c rules.Condition, value float64) float64 {
+	switch most := max(value, c.Number); {
+	case c.Holds(value):
+		return 1
+	case most == 0:
+		return 0
+	default:
+		return min(value, c.Number) / most
+	}
+}
