@@ -156,6 +156,12 @@ var table = []pkg{
 		why:  "what rules match and group is seen alike by all parts of the engine: it knows none of them",
 	},
 	{
+		name: "internal/engine/walk",
+		may:  []string{"internal/sock"},
+		not:  impure,
+		why:  "it decides when to walk, and knows neither /proc nor why a holder is wanted",
+	},
+	{
 		name: "internal/engine/spin",
 		may:  []string{"internal/sock"},
 		not:  impure,
@@ -164,8 +170,8 @@ var table = []pkg{
 	{
 		name: "internal/engine",
 		may: []string{
-			"internal/engine/limit", "internal/engine/match", "internal/engine/spin", "internal/engine/subject", "internal/engine/track", "internal/sock", "rules",
-			"rules/ssfilter",
+			"internal/engine/limit", "internal/engine/match", "internal/engine/spin", "internal/engine/subject", "internal/engine/track", "internal/engine/walk",
+			"internal/sock", "rules", "rules/ssfilter",
 		},
 		not: impure,
 		why: "it decides, purely: no clock, no file, no goroutine, or the simulation proves nothing",

@@ -260,7 +260,7 @@ func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
 	case answer.Gone, !same && !a.unsure:
 		// A program can connect a socket anew that was destroyed under it.
 		e.say(*told, Done)
-		e.lookups.follow(t, told.Rule, now)
+		e.killed.add(t.Inode, told.Rule, now)
 		e.drop(t, Done, "", now)
 		return
 	case !same:

@@ -10,6 +10,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/engine/walk"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -83,9 +84,10 @@ type Engine struct {
 	keptAt  sock.Instant // when to say anew what there is
 	ruledAt sock.Instant
 
-	sight   sight
-	lookups holderLookups
-	usages  spin.Watcher
+	sight  sight
+	walks  walk.Schedule
+	killed killed
+	usages spin.Watcher
 
 	plan Plan // being made
 }
@@ -100,7 +102,7 @@ func New(config Config) *Engine {
 		records:   newRecords(),
 		histories: make(map[uint64]*history),
 		sight:     newSight(),
-		lookups:   newHolderLookups(),
+		walks:     walk.New(),
 		usages:    spin.New(),
 		summary:   newSummary(),
 		keptAt:    never,
@@ -121,7 +123,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	}
 	e.release(now)
 	e.ask(now)
-	e.resolve(now)
+	e.findHolders(now)
 	e.plan.Sample = e.usages.Due(now)
 	e.sound(now)
 	e.fill(now)
@@ -129,7 +131,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.summarize(now)
 	e.keep(now)
 	e.tidyRecords()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.lookups.wake(), e.usages.Wake(), e.summary.at, e.firstAlarm(), e.keptAt)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.walks.Wake(), e.killed.wake(), e.usages.Wake(), e.summary.at, e.firstAlarm(), e.keptAt)
 	return e.plan
 }
 
@@ -297,7 +299,7 @@ func (e *Engine) wait(t *tracked, next sock.Instant) {
 		return
 	}
 	if t.holders == nil && !t.is(wanted) && t.Inode != 0 {
-		t.lead = uint16(min(e.lookups.lead()/leadUnit, math.MaxUint16))
+		t.lead = uint16(min(e.walks.Lead()/leadUnit, math.MaxUint16))
 		t.rank = next.Add(-time.Duration(t.lead) * leadUnit)
 	}
 	e.due.add(t)
@@ -321,7 +323,7 @@ func (e *Engine) ask(now sock.Instant) {
 			break
 		}
 		at := t.askAt()
-		e.lookups.want(t, e.tracks.key(t), at)
+		e.wantHolders(t, e.tracks.key(t), at)
 		if at > now {
 			e.wait(t, at)
 			continue

@@ -9,105 +9,79 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/engine/walk"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
 const (
-	// holderLead is how long before a socket falls due its holders are looked
-	// for: a walk through /proc must not stand between due and done.
-	holderLead = 5 * time.Second
-	// holderPatience is how long a socket that is due waits for a walk that does not
-	// end: it may show that the kernel itself holds the socket.
-	holderPatience = 30 * time.Second
-	// namePatience is how long one waits that was due when it was first seen, where a
-	// walk can show no more than a name for the log. Others do not.
+	// namePatience is how long a socket waits that was due when it was first seen, where
+	// a walk can show no more than a name for the log. Others do not.
 	namePatience = time.Second
-	// slowWalk is what a walk takes that comes too late for some: the descriptors that
-	// are new, of those who held such sockets before, are read beside it.
-	slowWalk = 50 * time.Millisecond
-	// readPatience is how long a walk waits for the end of that.
-	readPatience = time.Second
-	// walkShare spaces the walks: they cost no more than a tenth of a core; a
-	// quarter where a socket falls due before the next one would have ended.
-	walkShare   = 10
-	urgentShare = 4
-	// kernelRecheck is when a socket without any holder is scanned again: its
+	// kernelRecheck is when a socket without any holder is looked up again: its
 	// descriptor may have been on its way from one process to another.
 	kernelRecheck = time.Minute
-	// followAfter is when to see whether a program has closed the descriptors of
+	// leakedAfter is when to see whether a program has closed the descriptors of
 	// its killed sockets.
-	followAfter = 10 * time.Second
-	// followMost bounds the memory of that.
-	followMost = 10_000
+	leakedAfter = 10 * time.Second
+	// maxKilled bounds the memory of that.
+	maxKilled = 10_000
 )
 
-// holderLookups is who is being looked for.
-type holderLookups struct {
-	wants   []sock.Key
-	asked   []sock.Key // in the walk under way
-	walking bool
-	began   sock.Instant // the walk under way
-	hangs   bool         // that was said to take too long
-	urgent  sock.Instant // when the first of wants falls due
-	ended   sock.Instant // the last walk
-	cost    time.Duration
-	partial bool // it could not read every process
-
-	// Of reading new descriptors.
-	fresh    []sock.Key   // of wants: those for which that was not tried
-	freshDue sock.Instant // when the first of them falls due
-	tried    []sock.Key   // in the reading under way
-	reading  bool
-	readAt   sock.Instant // the end of the last, or its start while it is under way
-	readCost time.Duration
-
-	killed    map[uint32]string // inode to rule, of sockets that were killed
-	following map[uint32]string // in the walk under way
-	followAt  sock.Instant
+// HoldersFound says which processes hold the asked inodes.
+type HoldersFound struct {
+	Holders  map[uint32][]sock.Holder
+	Complete bool          // every process of the host was read
+	Cost     time.Duration // of CPU
 }
 
-func newHolderLookups() holderLookups {
-	return holderLookups{urgent: never, freshDue: never, followAt: never, killed: make(map[uint32]string)}
+// NewHoldersFound says which processes hold the asked inodes by a descriptor that is
+// new since they were last read. What is not found may be anywhere, but not with the
+// watchdog.
+type NewHoldersFound struct {
+	Holders map[uint32][]sock.Holder
+	Cost    time.Duration // of CPU
+	Err     error         // nothing was learnt
 }
 
-func (o *holderLookups) lead() time.Duration { return holderLead + 2*walkShare*o.cost }
+// AccessExamined says whether a walk can show every process of the host, and all its
+// descriptors.
+type AccessExamined struct{ Complete bool }
 
-// nextWalk is when the next walk may begin.
-func (o *holderLookups) nextWalk() sock.Instant {
-	next := o.ended.Add(walkShare * o.cost)
-	if o.urgent != never && !o.partial {
-		next = min(next, max(o.ended.Add(urgentShare*o.cost), o.urgent.Add(-holderLead-2*o.cost)))
-	}
-	if o.reading { // it may make the walk needless
-		next = max(next, o.readAt.Add(readPatience))
-	}
-	return next
+// Of returns the holders of an inode that was asked for.
+func (in *HoldersFound) Of(inode uint32) *subject.Holders {
+	held := in.Holders[inode]
+	return &subject.Holders{Processes: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
 }
 
-// want has the holders of t looked for, once, and again where the kernel seems to
-// hold it; it falls due at that instant.
-func (o *holderLookups) want(t *tracked, key sock.Key, due sock.Instant) {
-	if t.Inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.At) >= kernelRecheck) {
-		return
+// heldBy returns the processes that hold the socket, as far as they are known.
+func (t *tracked) heldBy() []sock.Holder {
+	if t.holders == nil {
+		return nil
 	}
-	o.urgent = min(o.urgent, due)
-	if t.is(wanted) {
-		return
-	}
-	t.set(wanted, true)
-	o.wants = append(o.wants, key)
-	o.fresh, o.freshDue = append(o.fresh, key), min(o.freshDue, due)
+	return t.holders.Processes
 }
 
-// awaitHolders is until when a decision on t waits for its holders; 0: it does not.
+// wantHolders has the holders of t looked for, once, and again where the kernel seems
+// to hold it; it falls due at that instant.
+func (e *Engine) wantHolders(t *tracked, key sock.Key, due sock.Instant) {
+	switch {
+	case t.Inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.At) >= kernelRecheck):
+	case t.is(wanted):
+		e.walks.Hasten(due)
+	default:
+		t.set(wanted, true)
+		e.walks.Want(walk.Want{Cookie: key.Cookie, Netns: key.Netns, Inode: t.Inode}, due)
+	}
+}
+
+// awaitHolders returns until when a decision on t waits for its holders; 0: it does not.
 func (e *Engine) awaitHolders(t *tracked, s *sock.Socket, now sock.Instant) sock.Instant {
-	o := &e.lookups
-	o.want(t, s.ID.Key(), now)
+	e.wantHolders(t, s.ID.Key(), now)
 	switch {
 	case t.holders != nil || t.Inode == 0:
 		return 0 // what the kernel holds stays the kernel's until a holder is seen
-	case !o.partial && mayBeKernels(s), s.UID == e.config.UID && !t.is(notOwn):
-		return t.await(now.Add(holderPatience+2*walkShare*o.cost), now)
+	case e.walks.Complete() && mayBeKernels(s), s.UID == e.config.UID && !t.is(notOwn):
+		return t.await(now.Add(e.walks.Patience()), now)
 	case t.is(foreseen):
 		return 0 // there was time to find a name for the log, and the act is not late for that
 	default:
@@ -124,75 +98,83 @@ func mayBeKernels(s *sock.Socket) bool {
 	return s.UID == 0 || s.UID == overflow
 }
 
-func (o *holderLookups) wake() sock.Instant {
-	switch {
-	case o.walking && !o.hangs:
-		return min(o.began.Add(holderPatience), o.nextReading())
-	case o.walking:
-		return o.nextReading()
-	case len(o.wants) > 0:
-		return min(o.nextWalk(), o.nextReading())
-	default:
-		return max(o.nextWalk(), o.followAt)
+// findHolders begins to look for the holders that are wanted.
+func (e *Engine) findHolders(now sock.Instant) {
+	for inode := range e.killed.due(now) {
+		e.walks.Want(walk.Want{Inode: inode}, never)
+	}
+	hung := e.walks.Hangs()
+	e.plan.Resolve, e.plan.Read = e.walks.Begin(now)
+	if e.walks.Hangs() && !hung {
+		e.note(slog.LevelError, "a walk through /proc takes long; holders of new sockets are unknown", slog.Duration("for", e.walks.Took(now)))
 	}
 }
 
-// nextReading is when new descriptors are to be read: never, where a walk is fast
-// enough.
-func (o *holderLookups) nextReading() sock.Instant {
-	if o.reading || len(o.fresh) == 0 || o.ended != 0 && o.cost < slowWalk {
-		return never
-	}
-	return max(o.readAt.Add(urgentShare*o.readCost), o.freshDue.Add(-holderLead))
-}
-
-// read has new descriptors read, for those who would come too late for a walk.
-func (e *Engine) read(now sock.Instant) {
-	o := &e.lookups
-	if now < o.nextReading() {
-		return
-	}
-	o.tried, o.fresh, o.freshDue = o.fresh, nil, never
-	e.plan.Read = e.inodes(o.tried)
-	o.reading, o.readAt = true, now
-}
-
-// inodes are those of the connections of which there is still one, each once.
-func (e *Engine) inodes(keys []sock.Key) []uint32 {
-	inodes := make([]uint32, 0, len(keys))
-	for _, key := range keys {
-		if t := e.tracks.get(key); t != nil && t.is(wanted) {
-			inodes = append(inodes, t.Inode)
-		}
-	}
-	slices.Sort(inodes)
-	return slices.Compact(inodes)
-}
+func (in AccessExamined) apply(e *Engine, _ sock.Instant) { e.walks.Examined(in.Complete) }
 
 func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
-	o := &e.lookups
-	o.reading, o.readAt, o.readCost = false, now, in.Cost
-	kills := e.killsAny()
-	for _, key := range o.tried {
-		t := e.tracks.get(key)
-		if t == nil || !t.is(wanted) {
-			continue // another has its place
-		}
-		held := in.Holders[t.Inode]
-		switch {
-		case in.Err != nil:
+	kills, shared := e.killsAny(), make(sharedHolders)
+	for _, w := range e.walks.Read(in.Cost, now) {
+		t := e.trackOf(w)
+		switch held := in.Holders[w.Inode]; {
+		case in.Err != nil || t == nil || !t.is(wanted):
 		case len(held) > 0:
-			e.found(t, &subject.Holders{Processes: held}, kills, now)
+			e.foundHolders(t, shared.of(&subject.Holders{Processes: held}), kills, now)
 		default:
 			t.set(notOwn, true)
-			e.heard(t, now)
+			e.decideSoon(t, now)
 		}
 	}
-	o.tried = nil
-	o.wants = slices.DeleteFunc(o.wants, func(key sock.Key) bool {
-		t := e.tracks.get(key)
-		return t == nil || !t.is(wanted)
+	e.walks.Forget(func(w walk.Want) bool {
+		t := e.trackOf(w)
+		return w.Cookie != 0 && (t == nil || !t.is(wanted))
 	})
+}
+
+func (in HoldersFound) apply(e *Engine, now sock.Instant) {
+	if e.walks.Hangs() {
+		e.note(slog.LevelInfo, "the walk through /proc has ended", slog.Duration("after", e.walks.Took(now)))
+	}
+	kills, shared := e.killsAny(), make(sharedHolders)
+	for _, w := range e.walks.Walked(in.Complete, in.Cost, now) {
+		t, held := e.trackOf(w), in.Of(w.Inode)
+		if t == nil {
+			e.killed.found(w.Inode, held.Processes)
+			continue
+		}
+		if len(held.Processes) == 0 && !held.Kernel && t.holders != nil {
+			// A walk that was refused a process does not unsay what is known.
+			held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel
+		}
+		e.foundHolders(t, shared.of(held), kills, now)
+	}
+	for _, l := range e.killed.leaks() {
+		text := "a descriptor"
+		if l.n > 1 {
+			text = fmt.Sprint(l.n, " descriptors")
+		}
+		e.note(slog.LevelWarn, fmt.Sprintf("%s[%d] still holds %s of killed sockets", l.comm, l.pid, text),
+			slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", l.n))
+	}
+}
+
+// trackOf returns the track of the socket whose holders were wanted; nil: it is gone,
+// or another.
+func (e *Engine) trackOf(w walk.Want) *tracked {
+	if t := e.tracks.get(w.Key()); t != nil && t.Inode == w.Inode {
+		return t
+	}
+	return nil
+}
+
+// foundHolders takes in who holds t; kills: some rule has sockets killed.
+func (e *Engine) foundHolders(t *tracked, held *subject.Holders, kills bool, now sock.Instant) {
+	t.set(wanted, false)
+	t.holders, held.At = held, now
+	if kills {
+		e.usages.Watch(held.Processes, now)
+	}
+	e.decideSoon(t, now)
 }
 
 // sharedHolders are the holders that one walk found, by the first process: a program
@@ -214,123 +196,11 @@ func (s sharedHolders) of(h *subject.Holders) *subject.Holders {
 	return h
 }
 
-// found takes in who holds t.
-func (e *Engine) found(t *tracked, held *subject.Holders, kills bool, now sock.Instant) {
-	t.set(wanted, false)
-	held.At = now
-	t.holders = held
-	if kills {
-		e.usages.Watch(held.Processes, now)
-	}
-	e.heard(t, now)
-}
-
-// heard has t asked for anew, if it waits to hear of its holders.
-func (e *Engine) heard(t *tracked, now sock.Instant) {
+// decideSoon has t asked for anew, if it waits to hear of its holders.
+func (e *Engine) decideSoon(t *tracked, now sock.Instant) {
 	if t.phase == waiting && t.patience != 0 && t.due != 0 {
 		e.wait(t, now)
 	}
-}
-
-// resolve starts a walk through /proc for all who are wanted.
-func (e *Engine) resolve(now sock.Instant) {
-	o := &e.lookups
-	e.read(now)
-	if o.walking && !o.hangs && now >= o.began.Add(holderPatience) {
-		o.hangs = true
-		e.note(slog.LevelError, "a walk through /proc takes long; who holds new sockets is not known yet", slog.Duration("for", now.Sub(o.began)))
-	}
-	if o.walking || now < o.nextWalk() || len(o.wants) == 0 && now < o.followAt {
-		return
-	}
-	o.asked, o.wants = o.wants, nil
-	e.plan.Resolve = e.inodes(o.asked)
-	if now >= o.followAt {
-		o.following, o.killed, o.followAt = o.killed, make(map[uint32]string), never
-		for inode := range o.following {
-			e.plan.Resolve = append(e.plan.Resolve, inode)
-		}
-	}
-	slices.Sort(e.plan.Resolve)
-	e.plan.Resolve = slices.Compact(e.plan.Resolve)
-	o.walking, o.began, o.urgent = true, now, never
-	if o.ended != 0 && o.cost < slowWalk {
-		o.fresh, o.freshDue = nil, never // it finds those, too
-	}
-}
-
-func (in AccessExamined) apply(e *Engine, _ sock.Instant) {
-	if e.lookups.ended == 0 { // a walk knows better
-		e.lookups.partial = !in.Complete
-	}
-}
-
-func (in HoldersFound) apply(e *Engine, now sock.Instant) {
-	o := &e.lookups
-	if o.hangs {
-		o.hangs = false
-		e.note(slog.LevelInfo, "the walk through /proc has ended", slog.Duration("after", now.Sub(o.began)))
-	}
-	o.walking, o.cost, o.ended, o.partial = false, in.Cost, now, !in.Complete
-	kills, shared := e.killsAny(), make(sharedHolders)
-	for _, key := range o.asked {
-		t := e.tracks.get(key)
-		if t == nil || !t.is(wanted) {
-			continue // another has its place
-		}
-		held := in.Of(t.Inode)
-		if len(held.Processes) == 0 && !held.Kernel && t.holders != nil {
-			// A walk that was refused a process does not unsay what is known.
-			held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel
-		}
-		e.found(t, shared.of(held), kills, now)
-	}
-	o.asked = nil
-	e.stillOpen(in.Holders)
-	o.following = nil
-}
-
-// follow remembers a killed socket, to see later whether its program has closed
-// the descriptor.
-func (o *holderLookups) follow(t *tracked, rule string, now sock.Instant) {
-	if t.Inode == 0 || len(o.killed) >= followMost {
-		return
-	}
-	o.killed[t.Inode] = rule
-	if o.followAt == never {
-		o.followAt = now.Add(followAfter)
-	}
-}
-
-// stillOpen says which programs have not closed the descriptors of sockets that
-// were killed: those still count against their limit of open files.
-func (e *Engine) stillOpen(holders map[uint32][]sock.Holder) {
-	type leak struct {
-		rule, comm string
-		pid        int
-	}
-	open := make(map[leak]int)
-	for inode, rule := range e.lookups.following {
-		for _, h := range holders[inode] {
-			open[leak{rule, h.Comm, h.PID}]++
-		}
-	}
-	leaks := make([]leak, 0, len(open))
-	for l := range open {
-		leaks = append(leaks, l)
-	}
-	slices.SortFunc(leaks, func(a, b leak) int { return cmp.Or(a.pid-b.pid, cmp.Compare(a.rule, b.rule)) })
-	for _, l := range leaks {
-		e.note(slog.LevelWarn, fmt.Sprintf("%s[%d] still holds %s of killed sockets", l.comm, l.pid, descriptorsText(open[l])),
-			slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", open[l]))
-	}
-}
-
-func descriptorsText(n int) string {
-	if n == 1 {
-		return "a descriptor"
-	}
-	return fmt.Sprint(n, " descriptors")
 }
 
 // killsAny reports whether any rule has anything killed.
@@ -338,16 +208,69 @@ func (e *Engine) killsAny() bool {
 	return e.capabilities.Kill == "" && slices.ContainsFunc(e.program.Rules, func(r match.Rule) bool { return r.Enabled && r.Destructive && !r.DryRun })
 }
 
-// heldBy returns the processes that hold the socket, as far as they are known.
-func (t *tracked) heldBy() []sock.Holder {
-	if t.holders == nil {
-		return nil
-	}
-	return t.holders.Processes
+// killed is what is known of killed sockets whose programs may not have closed the
+// descriptors: those still count against their limit of open files.
+type killed struct {
+	fresh map[uint32]string // inodes of those that are to be looked for, and the rule
+	at    sock.Instant      // when to do so
+	asked map[uint32]string // those that are looked for
+	open  map[leak]int      // descriptors that were found
 }
 
-// Of returns the holders of an inode that was asked for.
-func (in *HoldersFound) Of(inode uint32) *subject.Holders {
-	held := in.Holders[inode]
-	return &subject.Holders{Processes: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
+// leak is a program that holds descriptors of sockets that were killed for a rule.
+type leak struct {
+	rule, comm string
+	pid        int
+}
+
+func (k *killed) add(inode uint32, rule string, now sock.Instant) {
+	if inode == 0 || len(k.fresh) >= maxKilled {
+		return
+	}
+	if len(k.fresh) == 0 {
+		k.fresh, k.at = make(map[uint32]string), now.Add(leakedAfter)
+	}
+	k.fresh[inode] = rule
+}
+
+// wake returns when due has something to return.
+func (k *killed) wake() sock.Instant {
+	if len(k.fresh) == 0 || len(k.asked) > 0 {
+		return never
+	}
+	return k.at
+}
+
+// due returns the inodes that are to be looked for now.
+func (k *killed) due(now sock.Instant) map[uint32]string {
+	if now < k.wake() {
+		return nil
+	}
+	k.asked, k.fresh, k.open = k.fresh, nil, make(map[leak]int)
+	return k.asked
+}
+
+// found takes in who still holds an inode.
+func (k *killed) found(inode uint32, processes []sock.Holder) {
+	if rule, ok := k.asked[inode]; ok {
+		delete(k.asked, inode)
+		for _, p := range processes {
+			k.open[leak{rule, p.Comm, p.PID}]++
+		}
+	}
+}
+
+// leaks returns who holds what was found, and forgets it.
+func (k *killed) leaks() (leaks []countedLeak) {
+	for l, n := range k.open {
+		leaks = append(leaks, countedLeak{l, n})
+	}
+	clear(k.open)
+	slices.SortFunc(leaks, func(a, b countedLeak) int { return cmp.Or(a.pid-b.pid, cmp.Compare(a.rule, b.rule)) })
+	return leaks
+}
+
+type countedLeak struct {
+	leak
+	n int
 }

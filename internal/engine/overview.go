@@ -87,7 +87,7 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	s := &e.sight
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(s.states),
-		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), Capabilities: e.capabilities, WalkHangs: e.lookups.hangs, Spins: e.usages.All(),
+		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), Capabilities: e.capabilities, WalkHangs: e.walks.Hangs(), Spins: e.usages.All(),
 	}
 	for c, wanted := range e.program.Intervals {
 		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {

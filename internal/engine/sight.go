@@ -216,7 +216,7 @@ func (e *Engine) horizon(of match.ClassSet, now sock.Instant) sock.Instant {
 			gap = max(gap, e.sight.gap[c])
 		}
 	}
-	return now.Add(2*gap + e.lookups.lead())
+	return now.Add(2*gap + e.walks.Lead())
 }
 
 // bury notes that a socket is gone.
@@ -356,7 +356,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		if in.Result.later != never {
 			// What was left to a later scan is not to wait where the budget has just
 			// put that off: the horizon was the old one's.
-			s.next[c] = min(s.next[c], in.Result.later.Add(-e.lookups.lead()))
+			s.next[c] = min(s.next[c], in.Result.later.Add(-e.walks.Lead()))
 		}
 		s.next[c] = max(now, s.next[c])
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/engine/walk"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -1009,7 +1010,7 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, he
 		scanning = 400 * time.Millisecond
 		asking   = 45 * time.Millisecond
 	)
-	walking := 20 * w.walking
+	walking, walks := 20*w.walking, walk.New()
 	scans := 1
 	if !w.calm {
 		scans = 8
@@ -1023,11 +1024,11 @@ func (w *simWorld) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, he
 		found = w.restarted.Add(storedWithin + time.Duration(scans)*w.gap + scanning)
 	}
 	up := w.restarted.Add(time.Duration(scans)*w.gap + scanning)
-	if s.State == ssfilter.CloseWait && s.Keepalive == 0 && s.Queued == never && s.Accepted == 0 && due.Sub(max(found, up)) > holderLead+walking {
+	if s.State == ssfilter.CloseWait && s.Keepalive == 0 && s.Queued == never && s.Accepted == 0 && due.Sub(max(found, up)) > walks.Lead()+walking {
 		return due.Add(asking), true
 	}
 	bound := due.Sub(max(s.Base(), queuedAt(s)))
-	return max(due, found.Add(bound), found, up).Add(holderPatience + 2*walking), false
+	return max(due, found.Add(bound), found, up).Add(walks.Patience() + 2*walking), false
 }
 
 // queuedAt is since when something waits to be sent; 0: nothing does.

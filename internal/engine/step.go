@@ -68,26 +68,6 @@ type LookupDone struct {
 	IDs     []sock.ID
 }
 
-// Owned says which processes hold the asked inodes.
-type HoldersFound struct {
-	Holders  map[uint32][]sock.Holder
-	Complete bool          // every process of the host was read
-	Holding  int           // how many processes a Read would read
-	Cost     time.Duration // of CPU
-}
-
-// Read says which processes hold the asked inodes by a descriptor that is new since
-// they were last read. What is not found may be anywhere, but not with the watchdog.
-type NewHoldersFound struct {
-	Holders map[uint32][]sock.Holder
-	Cost    time.Duration // of CPU
-	Err     error         // nothing was learnt
-}
-
-// Examined says whether a walk can show every process of the host, and all its
-// descriptors.
-type AccessExamined struct{ Complete bool }
-
 // ActionsDone says how the acts ended that a plan asked for.
 type ActionsDone struct {
 	Outcomes []Outcome
