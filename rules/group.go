@@ -82,15 +82,17 @@ type Condition struct {
 // Holds reports whether the value of the metric compares as the condition says.
 func (c Condition) Holds(value float64) bool { return holds(value, c.Op, c.Number) }
 
-// Unit is what stands after a number of the metric: "/m", "%", or nothing.
-func (m Metric) Unit() string {
-	for _, known := range metrics {
-		if known.name == m {
-			return known.unit
-		}
+// metricOf returns how a metric is written; the zero value for none.
+func metricOf(name Metric) metric {
+	i := slices.IndexFunc(metrics, func(m metric) bool { return m.name == name })
+	if i < 0 {
+		return metric{}
 	}
-	return ""
+	return metrics[i]
 }
+
+// Unit is what stands after a number of the metric: "/m", "%", or nothing.
+func (m Metric) Unit() string { return metricOf(m).unit }
 
 // String is the condition as a rule says it.
 func (c Condition) String() string {
@@ -109,11 +111,11 @@ func parseCondition(text string) (Condition, error) {
 	if name == "fd_usage" {
 		return Condition{}, errors.New("fd_usage is not supported yet")
 	}
-	names := make([]string, 0, len(metrics))
+	if m := metricOf(Metric(name)); m.name != "" {
+		return m.parse(text[at:])
+	}
+	var names []string
 	for _, m := range metrics {
-		if string(m.name) == name {
-			return m.parse(text[at:])
-		}
 		names = append(names, string(m.name))
 	}
 	return Condition{}, message.Unknown("metric", name, "a condition", names)
@@ -133,8 +135,7 @@ func (m metric) parse(text string) (Condition, error) {
 	}
 	digits, found := strings.CutSuffix(number, m.unit)
 	digits = strings.TrimSpace(digits)
-	switch {
-	case !found || !document.IsDecimal(digits):
+	if !found || !document.IsDecimal(digits) {
 		return Condition{}, message.Errorf("%q is no %s: write %s, such as %s", number, m.measure, m.form, m.example)
 	}
 	if err := document.Ambiguous(digits); err != nil {
@@ -150,57 +151,34 @@ func (m metric) parse(text string) (Condition, error) {
 	return Condition{Metric: m.name, Op: op, Number: n}, nil
 }
 
-// span is the values of a metric that conditions allow.
-type span struct {
-	least, most  float64
-	above, below bool // least, or most, is itself outside
-}
-
-// spanOf is where all conditions on a metric hold that is no less than least. One
-// with != counts only where it leaves nothing.
-func spanOf(conditions []document.Placed[Condition], m Metric, least float64) span {
-	s := span{least: least, most: math.Inf(1)}
-	for _, known := range metrics {
-		if known.name == m {
-			s.most = known.most
-		}
-	}
+// values are values of a metric from least on, of each kind that conditions tell apart:
+// what holds of these holds of all.
+func (m metric) values(least float64, conditions []document.Placed[Condition]) []float64 {
+	all := []float64{least, m.most}
 	for _, c := range conditions {
-		c := c.Value
-		if c.Metric != m || c.Op == NotEqual {
+		if c.Value.Metric != m.name {
 			continue
 		}
-		if c.Op == Greater || c.Op == GreaterEqual || c.Op == Equal {
-			if c.Number > s.least || c.Number == s.least && c.Op == Greater {
-				s.least, s.above = c.Number, c.Op == Greater
-			}
+		n := c.Value.Number
+		below, above := math.Nextafter(n, -1), math.Nextafter(n, math.Inf(1))
+		if m.name == Count { // whole numbers
+			below, above = n-1, n+1
 		}
-		if c.Op == Less || c.Op == LessEqual || c.Op == Equal {
-			if c.Number < s.most || c.Number == s.most && c.Op == Less {
-				s.most, s.below = c.Number, c.Op == Less
-			}
-		}
+		all = append(all, below, n, above)
 	}
-	if m == Count { // whole numbers
-		if s.above {
-			s.least, s.above = s.least+1, false
-		}
-		if s.below {
-			s.most, s.below = s.most-1, false
-		}
-	}
-	for _, c := range conditions {
-		c := c.Value
-		if c.Metric == m && c.Op == NotEqual && s.least == c.Number && s.most == c.Number {
-			s.above = true
-		}
-	}
-	return s
+	return slices.DeleteFunc(all, func(v float64) bool { return v < least || v > m.most })
 }
 
-// empty reports whether no value is in the span.
-func (s span) empty() bool {
-	return s.least > s.most || s.least == s.most && (s.above || s.below)
+// holdAll reports whether a value of the metric meets those conditions that are about it.
+func (m metric) holdAll(conditions []document.Placed[Condition], value float64) bool {
+	return !slices.ContainsFunc(conditions, func(c document.Placed[Condition]) bool {
+		return c.Value.Metric == m.name && !c.Value.Holds(value)
+	})
+}
+
+// canHold reports whether a value of the metric, no less than least, meets the conditions.
+func (m metric) canHold(least float64, conditions []document.Placed[Condition]) bool {
+	return slices.ContainsFunc(m.values(least, conditions), func(v float64) bool { return m.holdAll(conditions, v) })
 }
 
 // checkGroups holds a rule about groups to what its keys demand of each other,
@@ -229,10 +207,12 @@ func checkGroups(r *document.Reader, d *draft) {
 		return
 	}
 	for _, m := range metrics {
-		checkHolds(r, d.when, m.name, d.least(m.name), "when can never hold: no value of %s satisfies %s")
-		checkHolds(r, d.until, m.name, 0, "until can never hold, and the group would fire for ever: no value of %s satisfies %s")
+		checkHolds(r, d.when, m, d.least(m.name), "when can never hold: no value of %s satisfies %s")
+		checkHolds(r, d.until, m, 0, "until can never hold, and the group would fire for ever: no value of %s satisfies %s")
 	}
-	checkOverlap(r, d)
+	if d.untilCovers() {
+		r.Report(d.given["until"], "until holds wherever when does: a group would end as soon as it fired; write until for when it is over, such as a lower threshold")
+	}
 	checkMetrics(r, d)
 }
 
@@ -264,47 +244,44 @@ func (d *draft) least(m Metric) float64 {
 
 // checkHolds reports the first condition on a metric that leaves it no value, by
 // itself or together with those before it.
-func checkHolds(r *document.Reader, conditions []document.Placed[Condition], m Metric, least float64, format string) {
-	for i, c := range conditions {
-		if c.Value.Metric != m || !spanOf(conditions[:i+1], m, least).empty() {
-			continue
-		}
-		switch {
-		case !spanOf(conditions[i:i+1], m, least).empty():
-			r.Report(c.At, format, m, "both this and what stands before it")
-		case spanOf(conditions[i:i+1], m, 0).empty():
-			r.Report(c.At, format, m, "this")
-		default:
-			r.Report(c.At, "when can never hold: a group without sockets is none, so that its count is 1 or more; leave out group_by to hear of too few")
-		}
+func checkHolds(r *document.Reader, conditions []document.Placed[Condition], m metric, least float64, format string) {
+	if m.canHold(least, conditions) {
 		return
 	}
-}
-
-// checkOverlap refuses an until that holds wherever when does: the group would
-// end as soon as it fired.
-func checkOverlap(r *document.Reader, d *draft) {
-	if d.untilCovers() {
-		r.Report(d.given["until"], "until holds wherever when does: a group would end as soon as it fired; write until for when it is over, such as a lower threshold")
+	i := 0
+	for m.canHold(least, conditions[:i+1]) {
+		i++
+	}
+	switch at, alone := conditions[i].At, conditions[i:i+1]; {
+	case m.canHold(least, alone):
+		r.Report(at, format, m.name, "both this and what stands before it")
+	case !m.canHold(0, alone):
+		r.Report(at, format, m.name, "this")
+	default:
+		r.Report(at, "when can never hold: a group without sockets is none, so that its count is 1 or more; leave out group_by to hear of too few")
 	}
 }
 
-// untilCovers reports whether until holds wherever when does.
+// untilCovers reports whether until holds wherever when does: then a group would end as
+// soon as it fired.
 func (d *draft) untilCovers() bool {
-	inside := len(d.until) > 0
-	for _, c := range d.until {
-		c := c.Value
-		when, until := spanOf(d.when, c.Metric, d.least(c.Metric)), spanOf(d.until, c.Metric, 0)
-		inside = inside && c.Metric != "" && c.Op != NotEqual && !when.empty() && until.least <= when.least && when.most <= until.most &&
-			!(until.above && until.least == when.least && !when.above) && !(until.below && until.most == when.most && !when.below)
+	if len(d.until) == 0 || !readable(d.when) || !readable(d.until) {
+		return false
 	}
-	return inside && readable(d.when)
+	for _, c := range d.until {
+		m, least := metricOf(c.Value.Metric), d.least(c.Value.Metric)
+		escapes := func(v float64) bool { return m.holdAll(d.when, v) && !m.holdAll(d.until, v) }
+		if c.Value.Op == NotEqual || !m.canHold(least, d.when) || slices.ContainsFunc(m.values(least, slices.Concat(d.when, d.until)), escapes) {
+			return false
+		}
+	}
+	return true
 }
 
 // untilMeets reports whether until can hold while when does.
 func (d *draft) untilMeets() bool {
 	both := slices.Concat(d.when, d.until)
-	apart := func(m metric) bool { return spanOf(both, m.name, d.least(m.name)).empty() }
+	apart := func(m metric) bool { return !m.canHold(d.least(m.name), both) }
 	return len(d.when) > 0 && len(d.until) > 0 && readable(both) && !slices.ContainsFunc(metrics, apart)
 }
 
