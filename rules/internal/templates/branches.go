@@ -26,31 +26,41 @@ func (c *checker) list(list *parse.ListNode, inRange bool) {
 		return
 	}
 	for _, n := range list.Nodes {
-		switch n := n.(type) {
+		switch action := n.(type) {
 		case *parse.ActionNode:
-			c.pipe(n.Pipe)
-		case *parse.IfNode:
-			c.branch(&n.BranchNode, inRange)
-		case *parse.WithNode:
-			c.branch(&n.BranchNode, inRange)
-		case *parse.RangeNode:
-			if inRange {
-				c.refuse(n, "a range has no place within a range")
-			}
-			call(n.Pipe, rangeOver, n.Pos, c.tree)
-			c.pipe(n.Pipe)
-			c.list(n.List, true)
-			c.list(n.ElseList, inRange)
+			c.pipe(action.Pipe)
 		case *parse.TemplateNode:
 			c.refuse(n, noOthers)
 		}
+		b := branching(n)
+		if b == nil {
+			continue
+		}
+		loops := b.NodeType == parse.NodeRange
+		if loops && inRange {
+			c.refuse(n, "a range has no place within a range")
+		}
+		if loops {
+			call(b.Pipe, rangeOver, b.Pos, c.tree)
+		}
+		c.pipe(b.Pipe)
+		c.list(b.List, inRange || loops)
+		c.list(b.ElseList, inRange)
 	}
 }
 
-func (c *checker) branch(n *parse.BranchNode, inRange bool) {
-	c.pipe(n.Pipe)
-	c.list(n.List, inRange)
-	c.list(n.ElseList, inRange)
+// branching returns the condition of an if, with or range, and its branches; nil for any
+// other node.
+func branching(n parse.Node) *parse.BranchNode {
+	switch n := n.(type) {
+	case *parse.IfNode:
+		return &n.BranchNode
+	case *parse.WithNode:
+		return &n.BranchNode
+	case *parse.RangeNode:
+		return &n.BranchNode
+	}
+	return nil
 }
 
 // pipe refuses an index by a key that a mapping lacks: the function says nothing of it.
@@ -86,7 +96,7 @@ func call(pipe *parse.PipeNode, name string, at parse.Pos, tree *parse.Tree) {
 // other, and evaluates all that and and or are given.
 func everyBranch(t *template.Template, funcs template.FuncMap, strict bool) *template.Template {
 	tree := t.Tree.Copy()
-	flatten(tree, tree.Root)
+	tree.Root.Nodes = flatten(tree, tree.Root)
 	funcs = maps.Clone(funcs)
 	funcs["and"], funcs["or"] = eager(false), eager(true)
 	funcs[only] = func(v reflect.Value) reflect.Value {
@@ -118,42 +128,40 @@ func eager(until bool) func(v reflect.Value, more ...reflect.Value) reflect.Valu
 	}
 }
 
-// flatten replaces each branching by its branches.
-func flatten(tree *parse.Tree, list *parse.ListNode) {
+// flatten replaces each branching by its branches, each behind the condition.
+func flatten(tree *parse.Tree, list *parse.ListNode) []parse.Node {
 	if list == nil {
-		return
+		return nil
 	}
 	var nodes []parse.Node
 	for _, n := range list.Nodes {
-		switch n := n.(type) {
-		case *parse.ActionNode:
+		if n.Type() == parse.NodeAction {
 			nodes = append(nodes, n)
-		case *parse.IfNode:
-			nodes = append(nodes, scope(tree, n.Pipe, n.List), scope(tree, n.Pipe, n.ElseList))
-		case *parse.WithNode:
-			each := n.Pipe.CopyPipe()
-			call(each, only, n.Pos, tree)
-			nodes = append(nodes, loop(tree, n.BranchNode, each), scope(tree, n.Pipe, n.ElseList))
-		case *parse.RangeNode:
-			nodes = append(nodes, loop(tree, n.BranchNode, n.Pipe), scope(tree, n.Pipe, n.ElseList))
 		}
+		b := branching(n)
+		if b == nil {
+			continue
+		}
+		then := flatten(tree, b.List)
+		first := scope(b, then)
+		if b.NodeType != parse.NodeIf { // then sees another dot
+			over := b.Pipe.CopyPipe()
+			if b.NodeType == parse.NodeWith {
+				call(over, only, b.Pos, tree)
+			}
+			each := &parse.ListNode{NodeType: parse.NodeList, Nodes: then}
+			first = &parse.RangeNode{BranchNode: parse.BranchNode{NodeType: parse.NodeRange, Pos: b.Pos, Pipe: over, List: each}}
+		}
+		nodes = append(nodes, first, scope(b, flatten(tree, b.ElseList)))
 	}
-	list.Nodes = nodes
+	return nodes
 }
 
-// scope evaluates a condition, and then a branch that sees its variables.
-func scope(tree *parse.Tree, pipe *parse.PipeNode, list *parse.ListNode) parse.Node {
-	flatten(tree, list)
-	said := &parse.ListNode{NodeType: parse.NodeList, Nodes: []parse.Node{&parse.ActionNode{NodeType: parse.NodeAction, Pos: pipe.Pos, Pipe: pipe}}}
-	if list != nil {
-		said.Nodes = append(said.Nodes, list.Nodes...)
-	}
-	return &parse.IfNode{BranchNode: parse.BranchNode{NodeType: parse.NodeIf, Pos: pipe.Pos, Pipe: constant(true), List: said}}
-}
-
-func loop(tree *parse.Tree, n parse.BranchNode, over *parse.PipeNode) parse.Node {
-	flatten(tree, n.List)
-	return &parse.RangeNode{BranchNode: parse.BranchNode{NodeType: parse.NodeRange, Pos: n.Pos, Pipe: over, List: n.List}}
+// scope evaluates a condition, and then nodes that see its variables.
+func scope(b *parse.BranchNode, nodes []parse.Node) parse.Node {
+	condition := &parse.ActionNode{NodeType: parse.NodeAction, Pos: b.Pos, Pipe: b.Pipe}
+	list := &parse.ListNode{NodeType: parse.NodeList, Nodes: append([]parse.Node{condition}, nodes...)}
+	return &parse.IfNode{BranchNode: parse.BranchNode{NodeType: parse.NodeIf, Pos: b.Pos, Pipe: constant(true), List: list}}
 }
 
 // constant is a condition that holds, or does not.

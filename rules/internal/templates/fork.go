@@ -79,7 +79,6 @@ type watched struct {
 // branch is one way to go at a condition.
 type branch struct {
 	*parse.BranchNode
-	kind    parse.NodeType
 	then    bool
 	written bool // it is not an else that is left out
 	within  int  // the branch that it is in; -1: none
@@ -87,7 +86,7 @@ type branch struct {
 
 // forceable reports whether a constant condition takes the branch.
 func (b branch) forceable() bool {
-	return b.kind == parse.NodeIf && b.written || b.kind == parse.NodeWith && b.written && !b.then
+	return b.written && (b.NodeType == parse.NodeIf || b.NodeType == parse.NodeWith && !b.then)
 }
 
 // watch copies a template. Where force is a branch, the conditions on the way to it are
@@ -97,7 +96,7 @@ func (l *Language) watch(t *Template, force int) *watched {
 	w := &watched{}
 	w.list(tree.Root, -1)
 	for i := force; i >= 0; i = w.branches[i].within {
-		if b := w.branches[i]; b.kind == parse.NodeIf || b.kind == parse.NodeWith && !b.then {
+		if b := w.branches[i]; b.NodeType == parse.NodeIf || b.NodeType == parse.NodeWith && !b.then {
 			b.Pipe = constant(b.then)
 		}
 	}
@@ -111,24 +110,19 @@ func (w *watched) list(list *parse.ListNode, within int) {
 	var nodes []parse.Node
 	for _, n := range list.Nodes {
 		nodes = append(nodes, mark("at %d", n.Position()), n)
-		switch n := n.(type) {
-		case *parse.IfNode:
-			w.fork(&n.BranchNode, n.NodeType, within)
-		case *parse.WithNode:
-			w.fork(&n.BranchNode, n.NodeType, within)
-		case *parse.RangeNode:
-			w.fork(&n.BranchNode, n.NodeType, within)
+		if b := branching(n); b != nil {
+			w.fork(b, within)
 		}
 	}
 	list.Nodes = nodes
 }
 
-func (w *watched) fork(n *parse.BranchNode, kind parse.NodeType, within int) {
+func (w *watched) fork(n *parse.BranchNode, within int) {
 	then, written := len(w.branches), n.ElseList != nil
 	if !written {
 		n.ElseList = &parse.ListNode{NodeType: parse.NodeList}
 	}
-	w.branches = append(w.branches, branch{n, kind, true, true, within}, branch{n, kind, false, written, within})
+	w.branches = append(w.branches, branch{n, true, true, within}, branch{n, false, written, within})
 	for i, list := range []*parse.ListNode{n.List, n.ElseList} {
 		w.list(list, then+i)
 		list.Nodes = append([]parse.Node{mark("in %d", then+i)}, list.Nodes...)

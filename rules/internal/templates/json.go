@@ -97,20 +97,21 @@ func (e *escaper) list(list *parse.ListNode) {
 			e.text(n)
 		case *parse.ActionNode:
 			e.action(n)
-		case *parse.IfNode:
-			e.branches(&n.BranchNode)
-		case *parse.WithNode:
-			e.branches(&n.BranchNode)
-		case *parse.RangeNode:
-			outside := e.looped
-			e.looped = e.within
-			e.turn(n, n.List)
-			e.looped = outside
-			e.turn(n, n.ElseList)
 		case *parse.BreakNode, *parse.ContinueNode:
 			if e.within != e.looped || e.escaped {
 				e.refuse(n, unevenRange)
 			}
+		}
+		switch b := branching(n); {
+		case b == nil:
+		case b.NodeType == parse.NodeRange:
+			outside := e.looped
+			e.looped = e.within
+			e.turn(b, b.List)
+			e.looped = outside
+			e.turn(b, b.ElseList)
+		default:
+			e.branches(b)
 		}
 	}
 }
@@ -159,7 +160,7 @@ func (e *escaper) branches(n *parse.BranchNode) {
 const unevenRange = "each turn of a range must close the quotes that it opens"
 
 // turn ends as it begins.
-func (e *escaper) turn(n *parse.RangeNode, list *parse.ListNode) {
+func (e *escaper) turn(n parse.Node, list *parse.ListNode) {
 	before := *e
 	e.list(list)
 	if e.within != before.within || e.escaped {
