@@ -40,7 +40,7 @@ func then(kinds []*Kind) document.Value[act] {
 		case yaml.MappingNode:
 			entries := r.Entries(n, 0)
 			if len(entries) != 1 {
-				r.Report(n, "an action is one name with its options: begin each with a \"- \" of its own")
+				r.Report(n, "an action is one name with its options: begin each with \"- \"")
 				return a
 			}
 			a.at, a.options = entries[0].Key, entries[0].Value
@@ -72,7 +72,7 @@ func readAction(r *document.Reader, a *act, kinds []*Kind) {
 	}
 	for _, k := range kinds {
 		if slices.Contains(k.options().Accepted(), a.at.Value) {
-			r.Report(a.at, "%s is an option of %s, and no action: write - %s: {%[1]s: ...}", a.at.Value, k, k)
+			r.Report(a.at, "%s is an option of %s, not an action: write - %s: {%[1]s: ...}", a.at.Value, k, k)
 			return
 		}
 	}

@@ -50,7 +50,7 @@ func (a *act) alert() *AlertOptions {
 
 var labelValue = document.Scalar("text", func(text string) (string, error) {
 	if text == "" || len(text) > 500 {
-		return "", message.Errorf("a label's value is 1 to 500 characters long")
+		return "", message.Errorf("a label's value has 1 to 500 characters")
 	}
 	return text, nil
 })
@@ -61,7 +61,7 @@ func labels(r *document.Reader, n *yaml.Node) map[string]string {
 	for _, e := range r.Named(n, "labels") {
 		switch name := e.Key.Value; {
 		case !document.IsIdentifier(name):
-			r.Report(e.Key, "%q is not the name of a label: write letters, digits and _, and no digit first", name)
+			r.Report(e.Key, "%q is not the name of a label: use letters, digits and _, and no digit first", name)
 		case name == "alertname" || name == "instance":
 			r.Report(e.Key, "sockdog sets the label %s itself", name)
 		}
@@ -111,10 +111,10 @@ func (p *parser) checkAlert(d *draft, a *act, known map[string]bool, names []str
 		}
 	}
 	if len(known) == 0 && !a.given.Has("to") {
-		p.Report(a.at, "there is nobody to alert: the file has no receivers")
+		p.Report(a.at, "nobody would get this alert: the file has no receivers")
 	}
 	if notice.Labels["severity"] != "" {
-		p.Report(a.given["labels"], "severity is an option beside labels, not one of them")
+		p.Report(a.given["labels"], "severity is an option of the alert, not a label: move it out of labels")
 	}
 	p.checkLabels(d, notice.Labels, a.given["labels"])
 	notice.Summary, notice.Description = p.alertTemplate(d, a.summary), p.alertTemplate(d, a.description)
@@ -159,7 +159,7 @@ func (p *parser) checkTwin(d *draft, a *act, twins map[string]*twin) {
 	}
 	t.any = cmp.Or(t.any, a)
 	if other != nil {
-		p.Report(a.at, "this alert has the labels of the one on line %d, and both go to one receiver, which could not tell them apart: give it another severity or a label of its own", other.at.Line)
+		p.Report(a.at, "a receiver cannot tell this alert from the one on line %d, which has the same labels: give it another severity or label", other.at.Line)
 	}
 }
 
@@ -167,7 +167,7 @@ func (p *parser) checkTwin(d *draft, a *act, twins map[string]*twin) {
 func (p *parser) checkLabels(d *draft, labels map[string]string, at *yaml.Node) {
 	for _, k := range d.groupBy {
 		if labels[string(k.Value)] != "" {
-			p.Report(at, "the label %s is the group's own, by group_by: choose another name", k.Value)
+			p.Report(at, "group_by sets the label %s itself: choose another name", k.Value)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (b *Body) Render(n *Notification) ([]byte, error) {
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, []byte(said)); err != nil {
-		return nil, fmt.Errorf("the body is no JSON: %w", err)
+		return nil, fmt.Errorf("the body is not JSON: %w", err)
 	}
 	return compact.Bytes(), nil
 }

@@ -61,7 +61,7 @@ func (r *Receiver) Misfit(u *url.URL) string {
 	case s.format == "" || s.format == r.Format:
 		return ""
 	case r.Form == Alertmanager:
-		return "this is an address of " + s.name + " and of no Alertmanager: write a webhook with format: " + string(s.format)
+		return "this is an address of " + s.name + ", not of an Alertmanager: write a webhook with format: " + string(s.format)
 	case r.Format == "":
 		return ""
 	}
@@ -119,11 +119,11 @@ func (p *parser) lintReceiver(a *address) {
 	}
 	for _, h := range a.headers {
 		if h.Text != "" && strings.EqualFold(h.name, "Authorization") {
-			p.Report(h.at, "whoever reads this file reads the secret: name a file in header_files, or a variable in header_env")
+			p.Report(h.at, "everyone who reads this file sees the secret: use header_files or header_env")
 		}
 	}
 	if a.TLS.InsecureSkipVerify {
-		p.Report(a.tlsGiven["insecure_skip_verify"], "any certificate is taken: whoever answers gets the alerts and the credentials; ca_file trusts one authority instead")
+		p.Report(a.tlsGiven["insecure_skip_verify"], "any certificate is accepted: whoever answers gets the alerts and the credentials; use ca_file to trust one authority")
 	}
 }
 
@@ -141,7 +141,7 @@ func (p *parser) lintURLs(a *address, at *yaml.Node) {
 		}
 		if holdsSecret(u) && !secret {
 			secret = true
-			p.Report(at, "whoever reads this file can post to this URL, which holds a secret: put it into a file that url_file names, or a variable that url_env names")
+			p.Report(at, "this URL holds a secret, and everyone who reads this file can post to it: use url_file or url_env")
 		}
 	}
 }

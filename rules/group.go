@@ -136,7 +136,7 @@ func (m metric) parse(text string) (Condition, error) {
 	digits, found := strings.CutSuffix(number, m.unit)
 	digits = strings.TrimSpace(digits)
 	if !found || !document.IsDecimal(digits) {
-		return Condition{}, message.Errorf("%q is no %s: write %s, such as %s", number, m.measure, m.form, m.example)
+		return Condition{}, message.Errorf("%q is not a %s: write %s, such as %s", number, m.measure, m.form, m.example)
 	}
 	if err := document.Ambiguous(digits); err != nil {
 		return Condition{}, err
@@ -199,7 +199,7 @@ func checkGroups(r *document.Reader, d *draft) {
 			switch {
 			case !d.given.Wrote(name): // a misspelt key has been reported
 			case name == "for":
-				r.Report(d.given[name], "for needs when, a condition on groups of sockets: how long a single socket must be stuck is said in match, by in_state_for, idle_for or stalled_for")
+				r.Report(d.given[name], "for needs when, a condition on groups of sockets: for single sockets, put in_state_for, idle_for or stalled_for into match")
 			default:
 				r.Report(d.given[name], "%s needs when: without it the rule is about single sockets, not groups", name)
 			}
@@ -208,10 +208,10 @@ func checkGroups(r *document.Reader, d *draft) {
 	}
 	for _, m := range metrics {
 		checkHolds(r, d.when, m, d.least(m.name), "when can never hold: no value of %s satisfies %s")
-		checkHolds(r, d.until, m, 0, "until can never hold, and the group would fire for ever: no value of %s satisfies %s")
+		checkHolds(r, d.until, m, 0, "until can never hold, and the group would fire forever: no value of %s satisfies %s")
 	}
 	if d.untilCovers() {
-		r.Report(d.given["until"], "until holds wherever when does: a group would end as soon as it fired; write until for when it is over, such as a lower threshold")
+		r.Report(d.given["until"], "until holds whenever when does: a group would end as soon as it fires; choose a lower threshold, say")
 	}
 	checkMetrics(r, d)
 }
@@ -254,11 +254,11 @@ func checkHolds(r *document.Reader, conditions []document.Placed[Condition], m m
 	}
 	switch at, alone := conditions[i].At, conditions[i:i+1]; {
 	case m.canHold(least, alone):
-		r.Report(at, format, m.name, "both this and what stands before it")
+		r.Report(at, format, m.name, "both this and the conditions before it")
 	case !m.canHold(0, alone):
 		r.Report(at, format, m.name, "this")
 	default:
-		r.Report(at, "when can never hold: a group without sockets is none, so that its count is 1 or more; leave out group_by to hear of too few")
+		r.Report(at, "when can never hold: a group of group_by has at least one socket; leave group_by out to watch for too few")
 	}
 }
 

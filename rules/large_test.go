@@ -356,11 +356,11 @@ func TestValuesAreCut(t *testing.T) {
 	cut := strings.Repeat("x", message.MaxValue) + "..."
 	for text, want := range map[string]string{
 		"rules: [{name: a, match: {in_state_for: " + long + "}}]": `"` + cut + `" is not a duration: write numbers with units, such as 30s, 5m, 1h30m or 2d`,
-		"rules: [{name: a, match: {verdict: " + long + "}}]":      `unknown value "` + cut + `" in verdict: there are eof-unread, eof-read-not-closed, unread-data, still-sending, in-backlog`,
+		"rules: [{name: a, match: {verdict: " + long + "}}]":      `unknown value "` + cut + `" in verdict: choose one of eof-unread, eof-read-not-closed, unread-data, still-sending, in-backlog`,
 		"rules: [{name: " + long + ", match: {dport: 1}}]":        `"` + cut + `" is not a name for a rule: write up to 100 of a-z, 0-9 and -`,
-		"version: " + long + "\nrules: []":                        "version " + cut + " of the format is not known: this sockdog reads version 1",
+		"version: " + long + "\nrules: []":                        "unknown format version " + cut + ": this sockdog reads version 1",
 		"rules: [{name: a, match: {in_backlog: " + long + "}}]":   `true or false belongs here, not "` + cut + `"`,
-		"rules: *" + long: "no anchor &" + cut + " stands before this alias",
+		"rules: *" + long: "this alias has no anchor &" + cut + " before it",
 	} {
 		_, err := Parse(strings.NewReader(text))
 		problems, _ := errors.AsType[Problems](err)

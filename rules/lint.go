@@ -59,7 +59,7 @@ func (p *parser) lint(f *file, good bool) {
 		}
 	}
 	if p.pairs > maxPairs {
-		p.Report(f.given["rules"], "there are too many rules to compare each with those before it: that one is protected, or has nothing left to do, is not always said")
+		p.Report(f.given["rules"], "there are too many rules to compare with each other: warnings about protected and shadowed rules may be missing")
 	}
 }
 
@@ -119,7 +119,7 @@ const settled = unconnected | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2 | 1<<s
 // lintBounds warns of times that never come.
 func (p *parser) lintBounds(s *selection) {
 	if s.given.Wrote("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= timeWait {
-		p.Report(s.given["in_state_for"], "Linux holds TIME_WAIT for 60s and no longer: this never holds for a time-wait socket")
+		p.Report(s.given["in_state_for"], "Linux keeps TIME_WAIT for 60s: this never holds for a time-wait socket")
 	}
 	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
 		p.Report(s.given["stalled_for"], "in the state %s nothing is left to send: stalled_for never holds", s.States)
@@ -133,10 +133,10 @@ func (p *parser) lintGroups(d *draft) {
 		return
 	}
 	if d.untilMeets() && !d.untilCovers() {
-		p.Report(d.until[0].At, "until may hold while when does: a group would end and fire again by turns; let until begin where when no longer holds")
+		p.Report(d.until[0].At, "until may hold while when does: a group would keep ending and firing again; let until begin where when ends")
 	}
 	if d.given.Has("until") && d.given.Has("group_by") && !d.untilEmpty() {
-		p.Report(d.until[0].At, "until does not hold where no socket is left: a group whose last socket is gone would fire until the rules are changed; leave until out, or choose one that 0 meets")
+		p.Report(d.until[0].At, "until does not hold without sockets: a group whose last socket is gone would fire until the rules change; leave until out, or let it hold for 0")
 	}
 	if kill := d.kill(); kill != nil && !d.given.Has("for") {
 		p.Report(kill.at, "without for, a single scan makes a group fire, and its sockets are killed at once: a minute or more is safer")
@@ -180,7 +180,7 @@ func (p *parser) lintServer(s *selection) bool {
 	_, server := ssfilter.PortsOf(s.Where, ssfilter.Src)
 	anyPeer := s.filter == nil && s.dport == nil && s.dst == nil
 	if server || anyPeer {
-		p.Report(s.given[key], "a server may still work on its answer to a client that closed for sending: its request is killed here; choose a time longer than any answer takes, and 5m or more")
+		p.Report(s.given[key], "a server may still be answering a client that closed for sending, and this kills the request: choose a time longer than any answer takes, and 5m or more")
 	}
 	return server || anyPeer
 }
@@ -189,7 +189,7 @@ func (p *parser) lintServer(s *selection) bool {
 // those of ssh, by a rule that the file does not show.
 func (p *parser) lintProtected(s *selection, f *file) {
 	if key := s.namesSSH(); key != "" && !f.given.Has("protect") {
-		p.Report(s.given[key], "ssh is protected where the file has no protect of its own, so that no socket of port %d is killed: if they are meant, write protect: [], or a list of what else to spare", ssh.First)
+		p.Report(s.given[key], "a file without protect protects ssh, so no socket of port %d is killed: if you mean those, write protect: [], or a list of what else to protect", ssh.First)
 		return
 	}
 	if p.compares(len(f.protect)) && slices.ContainsFunc(f.protect, func(o *selection) bool { return !o.broken && o.covers(s) }) {

@@ -125,10 +125,10 @@ func mapping(t document.Table[selection], states ssfilter.StateSet) document.Val
 // checkSelection reports a mapping that can never hold, or always does.
 func checkSelection(r *document.Reader, s *selection) {
 	if s.given != nil && len(s.given) == 0 {
-		r.Report(s.at, "an empty mapping holds for every socket: name a state, a port or an address")
+		r.Report(s.at, "an empty mapping matches every socket: name a state, a port or an address")
 	}
 	if s.IdleFor > 0 && s.StalledFor > 0 {
-		r.Report(s.given["stalled_for"], "stalled_for and idle_for never hold together: one wants data queued, the other none")
+		r.Report(s.given["stalled_for"], "stalled_for and idle_for never hold together: one needs queued data, the other none")
 	}
 	if len(s.Verdicts) > 0 && s.States != 0 && !s.States.Has(ssfilter.CloseWait) {
 		r.Report(s.given["verdict"], "a verdict is about close-wait, which the states of this mapping leave out")
@@ -202,7 +202,7 @@ var portRange = document.Scalar("a port", func(text string) (none ssfilter.PortR
 		return ssfilter.PortRange{First: uint16(first), Last: uint16(last)}, nil
 	}
 	if !document.Only(text, document.Letters+document.Digits+"._+-") || !document.Only(text[:1], document.Letters) {
-		return none, message.Errorf("%q is not a port: write a number, a range such as \"5000-5999\" or a service name; comparisons belong into filter", text)
+		return none, message.Errorf("%q is not a port: write a number, a range such as \"5000-5999\" or a service name; comparisons belong in filter", text)
 	}
 	port, err := ssfilter.ParsePort(text)
 	return ssfilter.PortRange{First: port, Last: port}, err
@@ -220,7 +220,7 @@ var network = document.Scalar("an address", func(text string) (netip.Prefix, err
 		return netip.Prefix{}, message.Errorf("write the address without brackets: %s", strings.TrimSuffix(inner, "]"))
 	}
 	if end, err := netip.ParseAddrPort(text); err == nil {
-		return netip.Prefix{}, message.Errorf("the port has keys of its own: write %s here and %d into sport or dport", end.Addr(), end.Port())
+		return netip.Prefix{}, message.Errorf("the port has its own keys: write %s here and %d in sport or dport", end.Addr(), end.Port())
 	}
 	prefix, err := ssfilter.ParsePrefix(text)
 	if err != nil {
@@ -295,7 +295,7 @@ func lookUpUser(name string) (uint32, error) {
 	}
 	n, err := strconv.ParseUint(found.Uid, 10, 32)
 	if err != nil {
-		return 0, message.Errorf("the user %q has the number %q, which is none: write the number", name, found.Uid)
+		return 0, message.Errorf("the user %q has the invalid number %q: write the number", name, found.Uid)
 	}
 	return uint32(n), nil
 }

@@ -40,7 +40,7 @@ func fileTable(kinds []*Kind) document.Table[file] {
 
 func readVersion(r *document.Reader, _, n *yaml.Node, _ *file) {
 	if n = r.Scalar(n, "a number"); n != nil && n.Value != "1" {
-		r.Report(n, "version %s of the format is not known: this sockdog reads version 1", n.Value)
+		r.Report(n, "unknown format version %s: this sockdog reads version 1", n.Value)
 	}
 }
 

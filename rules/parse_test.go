@@ -185,7 +185,7 @@ func TestParseRefusesWhatIsNoText(t *testing.T) {
 		"UTF-16":                    {"\xff\xfer\x00", 1, 1, "the byte 0xff is not UTF-8"},
 		"one byte too large":        {"rules: []\n#" + strings.Repeat("x", document.MaxBytes-10), 1, 1, "the file is larger than 1 MiB"},
 		"replacement character":     {"rulez: [] # \ufffd\n", 1, 1, "unknown key"},
-		"alias to an unknown name":  {"rules: *a", 1, 8, "no anchor &a"},
+		"alias to an unknown name":  {"rules: *a", 1, 8, "this alias has no anchor &a"},
 		"a list that holds itself":  {"x-a: &a [*a]\nrules: *a", 1, 6, "a rule is a mapping"},
 		"a mapping that is its key": {"x-a: &a {*a : 1}\nrules: [*a]", 1, 6, "a key must be a word"},
 	}

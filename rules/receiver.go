@@ -99,11 +99,11 @@ func (f Form) Target(text string) (string, error) {
 	case u.Port() != "" && (portErr != nil || port == 0):
 		return "", errors.New("the port of this URL is out of range: it must be 1 to 65535")
 	case u.User != nil:
-		return "", errors.New("a URL is no place for a password: put user and password into basic_auth")
+		return "", errors.New("a URL must not hold a password: put user and password into basic_auth")
 	case strings.Contains(text, "#"):
 		return "", errors.New("no server ever sees what follows the #: remove it")
 	case f == Alertmanager && strings.Contains(u.Path, "/api/v1"):
-		return "", errors.New("the API version 1 of Alertmanager is gone: write the base URL, such as http://alertmanager:9093")
+		return "", errors.New("version 1 of Alertmanager's API is gone: write the base URL, such as http://alertmanager:9093")
 	}
 	if f == Alertmanager {
 		missing := alertsPath

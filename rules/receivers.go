@@ -86,7 +86,7 @@ func format(r *document.Reader, n *yaml.Node) Format {
 	case r.MayQuote(n, n.Value):
 		r.Report(n, "%s", message.Unknown("value", n.Value, "format", names))
 	default:
-		r.Report(n, "this is no format: there are %s", message.List(names))
+		r.Report(n, "this is not a format: choose one of %s", message.List(names))
 	}
 	return ""
 }
@@ -130,7 +130,7 @@ var fromEnv = document.Scalar("the name of an environment variable", func(text s
 var timeout = document.Scalar("a duration", func(text string) (time.Duration, error) {
 	d, err := ParseDuration(text)
 	if err == nil && d > maxTimeout {
-		return 0, fmt.Errorf("%s is too long: 1m is the most, because alerts are repeated each minute", text)
+		return 0, fmt.Errorf("%s is too long: the maximum is 1m, because alerts are repeated each minute", text)
 	}
 	if err != nil && !document.Only(strings.TrimRight(text, "dhms"), document.Digits+".") { // the error repeats it
 		return 0, errors.New("this is not a duration: write a number with its unit, such as 10s")
@@ -195,9 +195,9 @@ func checkAddress(r *document.Reader, a *address, at *yaml.Node) {
 		a.URLs = []Source{{Text: pagerDutyURL}}
 	case len(where) == 0 && a.Format == "" && a.given.Has("format"): // it may be pagerduty that was meant
 	case len(where) == 0:
-		r.Report(at, "%s needs to know where: write url, urls, url_file or url_env", a.Form)
+		r.Report(at, "%s needs an address: write url, urls, url_file or url_env", a.Form)
 	case len(where) > 1:
-		r.Report(a.given[where[1]], "%s and %s stand side by side: keep one", where[0], where[1])
+		r.Report(a.given[where[1]], "%s and %s exclude each other: keep one", where[0], where[1])
 	default:
 		checkURLs(r, a, a.given[where[0]])
 	}
@@ -217,9 +217,9 @@ func checkFormat(r *document.Reader, a *address) {
 	inFile, inEnv := a.given["routing_key_file"], a.given["routing_key_env"]
 	switch {
 	case inFile != nil && inEnv != nil:
-		r.Report(inEnv, "routing_key_file and routing_key_env stand side by side: keep one")
+		r.Report(inEnv, "routing_key_file and routing_key_env exclude each other: keep one")
 	case a.Format == FormatPagerDuty && inFile == nil && inEnv == nil:
-		r.Report(a.given["format"], "pagerduty needs the integration key: name a file that holds it as routing_key_file, or a variable as routing_key_env")
+		r.Report(a.given["format"], "pagerduty needs the integration key: write routing_key_file or routing_key_env")
 	case a.Format != FormatPagerDuty && (a.Format != "" || !a.given.Has("format")):
 		if at := cmp.Or(inFile, inEnv); at != nil {
 			r.Report(at, "%s is for the format pagerduty: write format: pagerduty, or remove it", at.Value)
@@ -232,7 +232,7 @@ func checkURLs(r *document.Reader, a *address, at *yaml.Node) {
 	seen := make(map[Source]bool, len(a.URLs))
 	for _, u := range a.URLs {
 		if u != (Source{}) && seen[u] {
-			r.Report(at, "a URL stands here twice: remove one")
+			r.Report(at, "a URL appears here twice: remove one")
 			break
 		}
 		seen[u] = true
@@ -277,7 +277,7 @@ func checkTLS(r *document.Reader, a *address) {
 	case given.Has("key_file") && !given.Has("cert_file"):
 		r.Report(given["key_file"], "key_file needs cert_file: the certificate that the key belongs to")
 	case a.TLS.InsecureSkipVerify && a.TLS.CAFile != "":
-		r.Report(given["insecure_skip_verify"], "with insecure_skip_verify nobody looks at ca_file: remove one")
+		r.Report(given["insecure_skip_verify"], "insecure_skip_verify ignores ca_file: remove one")
 	}
 }
 
@@ -288,7 +288,7 @@ const maxReceivers = 64
 func receivers(r *document.Reader, n *yaml.Node) (all []*address) {
 	for i, e := range r.Named(n, "receivers") {
 		if i == maxReceivers {
-			r.Report(e.Key, "a file has at most %d receivers: one with several urls tells them all", maxReceivers)
+			r.Report(e.Key, "a file has at most %d receivers: one can have several urls", maxReceivers)
 			break
 		}
 		if !document.IsName(e.Key.Value) {
@@ -329,6 +329,6 @@ func (p *parser) checkReceivers(f *file) {
 		a.Body = p.body(a.body)
 	}
 	if urls > maxURLs {
-		p.Report(f.given["receivers"], "the receivers have %d URLs together, and %d are the most: let one of them, such as an Alertmanager, tell the others", urls, maxURLs)
+		p.Report(f.given["receivers"], "the receivers have %d URLs together, and the maximum is %d: let one of them, such as an Alertmanager, notify the others", urls, maxURLs)
 	}
 }

@@ -97,7 +97,7 @@ func checkActions(r *document.Reader, d *draft) {
 			continue
 		}
 		if seen[a.Kind] && a.Kind != Alert {
-			r.Report(a.at, "%s stands twice in this rule, and acts once on each connection: remove one", a.Kind)
+			r.Report(a.at, "%s appears twice in this rule, but acts once on each connection: remove one", a.Kind)
 		}
 		seen[a.Kind] = true
 		if a.destroys() {
@@ -119,17 +119,17 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 		}
 		timed := s.given.Has("in_state_for") || s.given.Has("idle_for") || s.given.Has("stalled_for")
 		if !timed {
-			r.Report(s.at, "a rule that does %s must say here how long: add in_state_for, idle_for or stalled_for", a.Kind)
+			r.Report(s.at, "a rule with %s must say here how long: add in_state_for, idle_for or stalled_for", a.Kind)
 		}
 		if !s.given.Has("state") {
-			r.Report(s.at, "a rule that does %s must name the states here, such as state: close-wait", a.Kind)
+			r.Report(s.at, "a rule with %s must name the states here, such as state: close-wait", a.Kind)
 			continue
 		}
 		if !s.given.Wrote("state") {
 			continue // misspelt, and reported: which states were meant is not known
 		}
 		if never := s.States & unconnected; never != 0 {
-			r.Report(s.given["state"], "sockets in the state %s are never touched: name only others in a rule that does %s", never, a.Kind)
+			r.Report(s.given["state"], "sockets in the state %s are never touched: name only others in a rule with %s", never, a.Kind)
 			continue
 		}
 		healthy := s.States &^ dead
@@ -141,11 +141,11 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 			if lasting := healthy &^ passing; lasting != 0 {
 				r.Report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for or stalled_for", lasting)
 			} else {
-				r.Report(s.given["in_state_for"], "how long a connection is in the state %s does not say whether it moves on: use idle_for or stalled_for", healthy)
+				r.Report(s.given["in_state_for"], "the time in the state %s does not show whether the connection makes progress: use idle_for or stalled_for", healthy)
 			}
 		}
 		if !s.narrow() {
-			r.Report(s.at, "a healthy connection may be in the state %s: a rule that does %s must name a port, an address, an owner or a filter here", healthy, a.Kind)
+			r.Report(s.at, "a healthy connection may be in the state %s: a rule with %s must name a port, an address, an owner or a filter here", healthy, a.Kind)
 		}
 	}
 	if !a.given.Has("limit") {

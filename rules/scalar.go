@@ -38,11 +38,11 @@ func ParseDuration(text string) (time.Duration, error) {
 		return 0, badDuration(text)
 	}
 	if days > longest.Hours()/24 || d > longest || time.Duration(days*24*float64(time.Hour))+d > longest {
-		return 0, message.Errorf("%s is too long: 366d is the most", text)
+		return 0, message.Errorf("%s is too long: the maximum is 366d", text)
 	}
 	d += time.Duration(days * 24 * float64(time.Hour))
 	if d < time.Millisecond {
-		return 0, message.Errorf("%s is too short: 1ms is the least", text)
+		return 0, message.Errorf("%s is too short: the minimum is 1ms", text)
 	}
 	return d, nil
 }
@@ -115,9 +115,9 @@ func cutOperator(text string) (Op, string, error) {
 	}
 	meant := strings.NewReplacer("=>", ">=", "=<", "<=", "<>", "!=", " ", "", "\t", "").Replace(written)
 	if operators[meant] == "" {
-		return "", "", message.Errorf("%q is no operator: write one of <, <=, >, >=, = and !=", written)
+		return "", "", message.Errorf("%q is not an operator: write one of <, <=, >, >=, = and !=", written)
 	}
-	return "", "", message.Errorf("%q is no operator: write %s", written, meant)
+	return "", "", message.Errorf("%q is not an operator: write %s", written, meant)
 }
 
 var threshold = document.Scalar("a comparison", func(text string) (*Threshold, error) {
@@ -127,7 +127,7 @@ var threshold = document.Scalar("a comparison", func(text string) (*Threshold, e
 			return nil, err
 		}
 		if bytes := strings.TrimRight(digits, " kKmMgGiIbB"); bytes != digits && document.IsDecimal(bytes) {
-			return nil, message.Errorf("%q is no number of bytes: write the digits alone, such as \"> 1000000\"", digits)
+			return nil, message.Errorf("%q is not a number of bytes: write digits alone, such as \"> 1000000\"", digits)
 		}
 		n, err := document.Number(digits, 0, math.MaxUint32)
 		return &Threshold{Op: op, Number: n}, err

@@ -91,9 +91,9 @@ func TestTemplatesFailInNoBranch(t *testing.T) {
 		"(.Count) 5":                "takes no arguments",
 		"$.Count.X":                 "a value of type int has no .X",
 		"(5).X":                     "a value of type int has no .X",
-		`printf "%d %%" .PortUsage`: `it says "%!d(float64=1)"`,
-		`.Count | printf "%s"`:      `it says "%!s(int=2)"`,
-		`printf "%d of %d" .Count`:  `it says "%!d(MISSING)"`,
+		`printf "%d %%" .PortUsage`: `it prints "%!d(float64=1)"`,
+		`.Count | printf "%s"`:      `it prints "%!s(int=2)"`,
+		`printf "%d of %d" .Count`:  `it prints "%!d(MISSING)"`,
 		"printf 5":                  "expected string",
 	} {
 		for _, branch := range []string{`{{if eq .Instance "web-1"}}{{%}}{{end}}`, `{{if or .Count (not .Count)}}{{else}}{{%}}{{end}}`, `{{if and (eq .Rule "x") (%)}}{{end}}`} {

@@ -67,7 +67,7 @@ func (p *parser) expr() (Expr, error) {
 		return nil, err
 	}
 	if p.tok == ")" {
-		return nil, p.errorf("this ) closes nothing: no ( stands before it")
+		return nil, p.errorf("this ) has no ( before it")
 	}
 	return x, nil
 }
@@ -170,7 +170,7 @@ func mixed(sources []string, first, last string) string {
 		head = sources[0] + " " + first + " ..."
 		joined = head + " " + first + " " + sources[n-1]
 	}
-	return fmt.Sprintf("and and or stand side by side: say by parentheses whether you mean"+
+	return fmt.Sprintf("and and or are mixed: use parentheses to say whether you mean"+
 		" ( %s ) %s %s (as ss reads it, left to right) or %s %s ( %s %s %s )",
 		joined, last, sources[n], head, first, sources[n-1], last, sources[n])
 }

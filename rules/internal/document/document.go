@@ -59,7 +59,7 @@ func Read(text io.Reader, format Format) (*Reader, *yaml.Node, error) {
 		r.words[word] = true
 	}
 	if b.Len() > MaxBytes {
-		r.reportAt(1, 1, "the file is larger than 1 MiB, the most that is read: write long lists as ranges and networks")
+		r.reportAt(1, 1, "the file is larger than 1 MiB, the maximum: write long lists as ranges and networks")
 		return r, nil, nil
 	}
 	r.lines = newLines(strings.TrimPrefix(b.String(), "\xef\xbb\xbf"))
@@ -101,7 +101,7 @@ func (r *Reader) checkCharacters() bool {
 func (r *Reader) checkSize() bool {
 	n := CountValues(r.text)
 	if n > MaxValues {
-		r.reportAt(1, 1, "the file holds some %d values, and %d are the most that are read: write long lists as ranges and networks", n, MaxValues)
+		r.reportAt(1, 1, "the file holds about %d values, and the maximum is %d: write long lists as ranges and networks", n, MaxValues)
 	}
 	return n <= MaxValues
 }

@@ -39,7 +39,7 @@ func (r *Reader) check(n *yaml.Node) {
 				if r.MayQuote(key, key.Value) {
 					name = message.Errorf("%q", key.Value)
 				}
-				r.Report(key, "%v stands twice in this mapping, first on line %d: remove one", name, first.Line)
+				r.Report(key, "%v appears twice in this mapping, first on line %d: remove one", name, first.Line)
 				continue
 			}
 			seen[key.Value] = key
@@ -93,11 +93,11 @@ func anchorName(s string) string {
 
 func (r *Reader) reportTag(n *yaml.Node, tag string) {
 	if r.hides(n.Line) { // a password may begin like a tag
-		r.Report(n, "YAML takes a value that begins with ! for a tag: write it in quotes")
+		r.Report(n, "YAML reads a value that begins with ! as a tag: put it in quotes")
 		return
 	}
 	if n.Kind == yaml.ScalarNode && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 && !strings.HasPrefix(tag, "!!") {
-		r.Report(n, "YAML takes %q here for a tag and drops it: write the value in quotes: '%s'", tag, strings.ReplaceAll(tag+" "+n.Value, "'", "''"))
+		r.Report(n, "YAML reads %q as a tag and drops it: write the value in quotes: '%s'", tag, strings.ReplaceAll(tag+" "+n.Value, "'", "''"))
 		return
 	}
 	r.Report(n, "the YAML tag %q has no meaning here: remove it", tag)
@@ -141,7 +141,7 @@ func (r *Reader) spend(n *yaml.Node, values int) bool {
 	}
 	r.budget -= values
 	if r.budget < 0 {
-		r.Report(n, "the aliases of this file repeat too much: write fewer")
+		r.Report(n, "the aliases of this file expand to too much: use fewer")
 		return false
 	}
 	return true
@@ -161,7 +161,7 @@ func (r *Reader) Scalar(n *yaml.Node, want string) *yaml.Node {
 		return nil
 	}
 	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 && strings.TrimSpace(n.Value) == "" {
-		r.Report(n, "YAML takes this for the beginning of a text of several lines, and none follows: put a value that begins with > or | in quotes, such as \"> 1\"")
+		r.Report(n, "YAML reads this as the start of a text of several lines, and none follows: put a value that begins with > or | in quotes, such as \"> 1\"")
 		return nil
 	}
 	return n

@@ -79,9 +79,9 @@ func (r *Reader) reportSyntax(err error, lastRead int) {
 	if anchor, unknown := strings.CutPrefix(msg, "unknown anchor '"); unknown {
 		anchor = strings.TrimSuffix(anchor, "' referenced")
 		line = lastRead
-		msg = message.Errorf("no anchor &%s stands before this alias", anchor).Error()
+		msg = message.Errorf("this alias has no anchor &%s before it", anchor).Error()
 		if r.hides(line) {
-			msg = "its anchor does not stand before this alias: put a value that begins with * in quotes"
+			msg = "this alias has no anchor before it: put a value that begins with * in quotes"
 		}
 		if at := strings.Index(r.line(line), "*"+anchor); at >= 0 {
 			r.reportAt(line, utf8.RuneCountInString(r.line(line)[:at])+1, "%s", message.Phrase(msg))
@@ -155,9 +155,9 @@ func explain(msg, indent string) string {
 	case strings.Contains(msg, "unknown escape"):
 		return "in double quotes a backslash must be written twice; in single quotes it stands for itself"
 	case strings.Contains(msg, "mapping values are not allowed"):
-		return "a key stands where none can be: check the indentation, and put a value that holds \": \" in quotes"
+		return "a key cannot be here: check the indentation, and put a value that holds \": \" in quotes"
 	case strings.Contains(msg, "could not find expected ':'"):
-		return "this line is no \"key: value\": a colon is missing, or a quote is not closed"
+		return "this line is not \"key: value\": a colon is missing, or a quote is not closed"
 	case strings.Contains(msg, "comment or line break"):
 		return explainStart('>')
 	case strings.Contains(msg, "expected ',' or"):

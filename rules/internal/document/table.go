@@ -123,7 +123,7 @@ func (t Table[T]) reportUnknown(r *Reader, key *yaml.Node) (meant string) {
 	good := slices.DeleteFunc(slices.Clone(near), func(name string) bool { return !slices.Contains(accepted, name) })
 	switch {
 	case !r.MayQuote(key, name):
-		r.Report(key, "this key is none of %s: there are %s", what, message.List(accepted))
+		r.Report(key, "this is not a key of %s: choose one of %s", what, message.List(accepted))
 	case len(good) > 0:
 		r.Report(key, "unknown key %q in %s: did you mean %s?", name, what, message.Either(good))
 	case len(near) > 0:

@@ -145,7 +145,7 @@ func Single[V any](one Value[V]) Value[V] {
 	return func(r *Reader, n *yaml.Node) V {
 		if s := Target(n); s.Kind == yaml.ScalarNode {
 			if words := splitWords(s.Value); len(words) > 1 {
-				r.Report(s, "%q is taken for one value: write a list, [%s]", s.Value, message.List(words))
+				r.Report(s, "%q reads as one value: write a list, [%s]", s.Value, message.List(words))
 				var none V
 				return none
 			}

@@ -28,9 +28,9 @@ func (u unknown) Error() string {
 	case several && slices.Contains(u.known, word):
 		return said + ": put a colon after " + word
 	case len(u.known) == 0:
-		return said + ": there is none"
+		return said + ": there are none"
 	default:
-		return fmt.Sprintf("%s: there are %s", said, List(u.known))
+		return fmt.Sprintf("%s: choose one of %s", said, List(u.known))
 	}
 }
 

@@ -38,7 +38,7 @@ func (c *checker) list(list *parse.ListNode, inRange bool) {
 		}
 		loops := b.NodeType == parse.NodeRange
 		if loops && inRange {
-			c.refuse(n, "a range has no place within a range")
+			c.refuse(n, "a range is not allowed inside a range")
 		}
 		if loops {
 			call(b.Pipe, rangeOver, b.Pos, c.tree)

@@ -26,7 +26,7 @@ var (
 	longAction   = lazy(`(?s)^<(.{60}).+>: `)
 	unknownField = lazy(`can't evaluate field (\S+) in type (.+)$`)
 	missingKey   = lazy(`map has no entry for key "(.+)"$`)
-	ranges       = lazy(`(?s)^.*(range goes over .+)$`)
+	ranges       = lazy(`(?s)^.*(range is allowed over .+)$`)
 	calling      = lazy(`>: error calling \w+: `)
 	notCallable  = lazy(`can't give argument to non-function .*$`)
 )
@@ -91,7 +91,7 @@ func (l *Language) unknownField(name, of string) string {
 	case of == each.String() && each.Kind() == reflect.Struct && !slices.Contains(known, name):
 		return message.Unknown("field", name, "an alert", fields(each)).Error()
 	case slices.Contains(known, name):
-		return "within range and with, the dot is something else: write $." + name
+		return "inside range and with, the dot is another value: write $." + name
 	}
 	switch of {
 	case "string":

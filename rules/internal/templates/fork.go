@@ -186,5 +186,5 @@ func (l *Language) check(out *output, when, text string) *Mistake {
 			offset = min(offset, out.from[i+1].template)
 		}
 	}
-	return &Mistake{offset, "the " + l.What + " is no JSON" + when + ": " + err.Error()}
+	return &Mistake{offset, "the " + l.What + " is not JSON" + when + ": " + err.Error()}
 }

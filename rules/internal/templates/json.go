@@ -37,7 +37,7 @@ func toText(v any) (string, error) {
 	case written, string, bool, int, float64:
 		text = fmt.Sprint(v)
 	default:
-		return "", errors.New("a text holds no mapping and no list: write json before it, or leave the quotes out")
+		return "", errors.New("quotes cannot hold a mapping or a list: write json before it, or leave the quotes out")
 	}
 	quoted, err := json.Marshal(text)
 	if err != nil {
@@ -153,11 +153,11 @@ func (e *escaper) branches(n *parse.BranchNode) {
 	e.within, e.escaped, e.opened = before.within, before.escaped, before.opened
 	e.list(n.ElseList)
 	if e.within != after.within || e.escaped != after.escaped {
-		e.refuse(n, "one branch of this ends within quotes, and the other does not")
+		e.refuse(n, "one branch of this ends inside quotes, and the other does not")
 	}
 }
 
-const unevenRange = "each turn of a range must close the quotes that it opens"
+const unevenRange = "each iteration of range must close the quotes that it opens"
 
 // turn ends as it begins.
 func (e *escaper) turn(n parse.Node, list *parse.ListNode) {

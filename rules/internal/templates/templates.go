@@ -104,7 +104,7 @@ func (l *Language) Parse(text string) (*Template, *Mistake) {
 func (l *Language) parse(text string, more template.FuncMap) (*Template, *Mistake) {
 	switch {
 	case strings.TrimSpace(text) == "":
-		return nil, &Mistake{0, "this says nothing: " + l.Blank}
+		return nil, &Mistake{0, "this is empty: " + l.Blank}
 	case len(text) > MaxBytes:
 		return nil, &Mistake{0, "a " + l.What + " is at most 8 KiB long"}
 	}
@@ -114,7 +114,7 @@ func (l *Language) parse(text string, more template.FuncMap) (*Template, *Mistak
 	t, err := template.New("").Option("missingkey=zero").Funcs(funcs).Parse(text)
 	if err != nil {
 		m := explain(text, err)
-		m.Text = "this is no template: " + m.Text
+		m.Text = "this is not a template: " + m.Text
 		return nil, m
 	}
 	c := checker{Language: l, tree: t.Tree}
@@ -132,7 +132,7 @@ func (l *Language) parse(text string, more template.FuncMap) (*Template, *Mistak
 	return &Template{text, t}, nil
 }
 
-const noOthers = "define, block and template have no place here: write out what they say"
+const noOthers = "define, block and template are not allowed here: write their text out"
 
 // outOfRange reports whether a template failed for want of a long enough value, against
 // which a branch may have a condition.
@@ -152,7 +152,7 @@ func (l *Language) funcs() template.FuncMap {
 		"urlquery": func(args ...any) (string, error) { return short(template.URLQueryEscaper(args...)) },
 		rangeOver: func(v reflect.Value) (reflect.Value, error) {
 			if v.Type() != reflect.TypeOf(l.Range) {
-				return v, fmt.Errorf("range goes over %s and nothing else", l.Over)
+				return v, fmt.Errorf("range is allowed over %s alone", l.Over)
 			}
 			return v, nil
 		},
@@ -170,7 +170,7 @@ func printf(format string, args ...any) (string, error) {
 	said, err := short(fmt.Sprintf(format, args...))
 	// What the arguments themselves say, such as the name of a process, is not complained of.
 	if bad := badVerb().FindString(said); err == nil && bad != "" && !strings.Contains(fmt.Sprint(args...), "%!") {
-		return "", fmt.Errorf("it says %q: %%d is for whole numbers, %%.0f for others, %%v for everything, and each takes one value", bad)
+		return "", fmt.Errorf("it prints %q: %%d is for whole numbers, %%.0f for others, %%v for everything, and each takes one value", bad)
 	}
 	return said, err
 }
