@@ -141,7 +141,7 @@ func (s *Schedule) Wake() sock.Instant {
 // reading new descriptors. Each is under way until Walked, or Read, is called.
 func (s *Schedule) Begin(now sock.Instant) (walk, read []uint32) {
 	if now >= s.nextReading() {
-		s.tried, s.fresh, s.freshDue = s.fresh, s.tried[:0], sock.Never
+		s.tried, s.fresh, s.freshDue = s.fresh, nil, sock.Never
 		s.reading, s.readAt = true, now
 		read = inodes(s.tried)
 	}
@@ -149,10 +149,10 @@ func (s *Schedule) Begin(now sock.Instant) (walk, read []uint32) {
 	if s.walking || len(s.wants) == 0 || now < s.nextWalk() {
 		return nil, read
 	}
-	s.asked, s.wants = s.wants, s.asked[:0]
+	s.asked, s.wants = s.wants, nil
 	s.walking, s.began, s.hurried, s.urgent = true, now, s.urgent != sock.Never, sock.Never
 	if s.fast() {
-		s.fresh, s.freshDue = s.fresh[:0], sock.Never // it finds those, too
+		s.fresh, s.freshDue = nil, sock.Never // it finds those, too
 	}
 	return inodes(s.asked), read
 }
@@ -167,21 +167,23 @@ func inodes(of []Want) []uint32 {
 }
 
 // Walked says that the walk has ended, whether it could read every process, and what
-// CPU time it took. It returns what it was for, until the next Begin.
-func (s *Schedule) Walked(complete bool, cost time.Duration, now sock.Instant) []Want {
+// CPU time it took. It returns what it was for.
+func (s *Schedule) Walked(complete bool, cost time.Duration, now sock.Instant) (asked []Want) {
 	s.ended = now
 	if s.hurried {
 		s.hurriedEnded = now
 	}
 	s.walking, s.hangs, s.walked, s.complete, s.cost = false, false, true, complete, cost
-	return s.asked
+	asked, s.asked = s.asked, nil
+	return asked
 }
 
 // Read says that new descriptors were read, and what CPU time that took. It returns
-// for what, until the next Begin.
-func (s *Schedule) Read(cost time.Duration, now sock.Instant) []Want {
+// for what.
+func (s *Schedule) Read(cost time.Duration, now sock.Instant) (tried []Want) {
 	s.reading, s.readAt, s.readCost = false, now, cost
-	return s.tried
+	tried, s.tried = s.tried, nil
+	return tried
 }
 
 // Forget drops what is no longer wanted of the next walk.
