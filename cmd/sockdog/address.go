@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
-	"regexp"
+	"strings"
 
 	"github.com/sockdog/sockdog/internal/client"
 )
@@ -28,12 +28,10 @@ func checkHostPort(flag, form, address string) error {
 	return nil
 }
 
-// hostName is what stands in a Host header before the port.
-var hostName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
-
 func checkListenNames(names []string) error {
+	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-" // in a Host header, before the port
 	for _, name := range names {
-		if !hostName.MatchString(name) {
+		if name == "" || strings.Trim(name, allowed) != "" {
 			return fmt.Errorf("--listen-name is the name of a host without a port, not %q", name)
 		}
 	}

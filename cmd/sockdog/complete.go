@@ -106,16 +106,10 @@ func completeKeys(_ *cobra.Command, _ []string, word string) ([]string, cobra.Sh
 
 // The words of a filter.
 var (
-	stateNames = func() []string {
-		names := []string{
-			"all", "connected\tall but closed and listening", "synchronized\tconnected, but not syn-sent",
-			"bucket\tsyn-recv and time-wait", "big\tall but syn-recv and time-wait",
-		}
-		for _, s := range append(ssfilter.AllStates.States(), ssfilter.BoundInactive) {
-			names = append(names, s.String())
-		}
-		return names
-	}()
+	stateGroups = []string{
+		"all", "connected\tall but closed and listening", "synchronized\tconnected, but not syn-sent",
+		"bucket\tsyn-recv and time-wait", "big\tall but syn-recv and time-wait",
+	}
 	conditions = []string{
 		"src\tlocal address", "dst\taddress of the peer", "sport\tlocal port", "dport\tport of the peer", "dev\tdevice", "fwmark", "cgroup",
 		"autobound\tthe kernel chose the local port", "not", "(",
@@ -142,7 +136,11 @@ func nextWords(before []string) []string {
 	isOperator := func(w string) bool { return slices.Contains(comparisons, w) || w == "==" }
 	switch last := word(1); {
 	case isState(last):
-		return stateNames
+		names := slices.Clone(stateGroups)
+		for _, s := range append(ssfilter.AllStates.States(), ssfilter.BoundInactive) {
+			names = append(names, s.String())
+		}
+		return names
 	case last == "", isState(word(2)):
 		return append([]string{"state\tonly these", "exclude\tall but these"}, conditions...)
 	case slices.Contains([]string{"and", "or", "not", "&&", "&", "||", "|", "!", "("}, last):

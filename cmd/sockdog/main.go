@@ -21,9 +21,15 @@ func main() { os.Exit(run(os.Args[1:])) }
 // own because the Go runtime ends a process that crashes with 2, as wrong usage does.
 const badConfig = 78
 
-// run runs one command line and returns its exit status: 0 good, 1 a problem was
-// found, 2 wrong usage, 78 bad rules at the start of the daemon.
-func run(args []string) int {
+// commands are the constructors of all commands, by their names.
+var commands = map[string]func() *cobra.Command{
+	"run": runCommand, "check": checkCommand, "schema": schemaCommand, "plan": planCommand, "list": listCommand, "kill": killCommand,
+	"doctor": doctorCommand, "status": statusCommand, "demo": demoCommand, "version": versionCommand, "completion": completionCommand,
+}
+
+// newRoot returns the command of all commands, of which it has the one that args name:
+// to make the others takes as long as many a command itself.
+func newRoot(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "sockdog",
 		Short:         "A watchdog for stuck TCP sockets",
@@ -46,42 +52,52 @@ func run(args []string) int {
 		}
 		return usage{err}
 	})
-	root.AddCommand(runCommand(), checkCommand(), schemaCommand(), planCommand(), listCommand(), killCommand(), doctorCommand(), statusCommand(), demoCommand(), versionCommand(), completionCommand())
+	first := append(args, "")[0]
+	if one := commands[first]; one != nil {
+		root.AddCommand(one())
+	} else {
+		for _, command := range commands {
+			root.AddCommand(command())
+		}
+	}
 	for _, c := range root.Commands() {
 		c.Args = asUsage(c.Args)
-		completes(c)
+		if first == cobra.ShellCompRequestCmd || first == cobra.ShellCompNoDescRequestCmd {
+			completes(c)
+		}
 	}
 	root.SetHelpCommand(helpCommand())
+	root.CompletionOptions.DisableDefaultCmd = true // ours is among the commands
 	root.SetArgs(args)
+	return root
+}
+
+// run runs one command line and returns its exit status: 0 good, 1 a problem was
+// found, 2 wrong usage, 78 bad rules at the start of the daemon.
+func run(args []string) int {
+	root := newRoot(args)
 	cmd, err := root, unknownCommand(root, args)
 	if err == nil {
 		cmd, err = root.ExecuteC()
 	}
-	var bad found
+	if err == nil {
+		return 0
+	}
+	if text := err.Error(); text != "" { // else it has been told
+		fmt.Fprintln(os.Stderr, "sockdog: "+text)
+	}
 	var ended interrupted
 	switch {
-	case err == nil:
-		return 0
 	case errors.As(err, &ended):
-		fmt.Fprintln(os.Stderr, "sockdog:", err)
 		return 128 + int(ended.signal) // as a shell has it
-	case errors.As(err, &bad):
-		if text := bad.Error(); text != "" {
-			fmt.Fprintln(os.Stderr, "sockdog: "+text)
-		}
+	case errors.As(err, new(found)):
 		return 1
 	case errors.As(err, new(service.BadRules)):
-		if text := err.Error(); text != "" {
-			fmt.Fprintln(os.Stderr, "sockdog: "+text)
-		}
 		return badConfig
 	case errors.As(err, new(usage)):
-		fmt.Fprintf(os.Stderr, "sockdog: %v\nTry '%s --help'.\n", err, cmd.CommandPath())
-		return 2
-	default:
-		fmt.Fprintln(os.Stderr, "sockdog:", err)
-		return 2
+		fmt.Fprintf(os.Stderr, "Try '%s --help'.\n", cmd.CommandPath())
 	}
+	return 2
 }
 
 // likeSs is what to tell who writes sockdog where ss stood.

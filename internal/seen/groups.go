@@ -44,7 +44,7 @@ func (s *Store) Keep(groups []sock.Group) error {
 		b = le.AppendUint16(b, uint16(len(g.Key)))
 		b = append(b, g.Key...)
 	}
-	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli()))
 	gone := s.dir.Check()
 	if err := errors.Join(gone, s.replaceGroups(b)); err != nil {
 		return fmt.Errorf("first-seen store: groups: %w", err)
@@ -94,7 +94,7 @@ func (s *Store) parseGroups(b []byte) (groups []sock.Group, damaged bool) {
 	switch {
 	case h != s.header && !old:
 		return nil, false // of another boot or namespace
-	case le.Uint32(sum) != crc32.Checksum(b[:len(b)-4], castagnoli):
+	case le.Uint32(sum) != crc32.Checksum(b[:len(b)-4], castagnoli()):
 		return nil, true
 	case old:
 		records = upgradeGroups(records)

@@ -29,7 +29,8 @@ const (
 	flagAccepted = 2
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli is made when it is first needed: that takes as long as many a command.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 // seal writes the checksum of a record. It begins with the header's, so that a
 // record of another boot or namespace never passes.
@@ -42,7 +43,7 @@ func sealed(b []byte, header uint32) bool {
 }
 
 func checksum(b []byte, header uint32) uint32 {
-	return crc32.Update(header, castagnoli, b[4:recordSize])
+	return crc32.Update(header, castagnoli(), b[4:recordSize])
 }
 
 // upgrade makes a record of version 1 one of now: its socket was in that namespace.

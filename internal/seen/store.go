@@ -108,7 +108,7 @@ func (o *Origin) header(version byte) (h header) {
 	h[len(magic)] = version
 	copy(h[8:], o.Boot[:])
 	binary.LittleEndian.PutUint64(h[24:], o.NetnsCookie)
-	binary.LittleEndian.PutUint32(h[headerSum:], crc32.Checksum(h[:headerSum], castagnoli))
+	binary.LittleEndian.PutUint32(h[headerSum:], crc32.Checksum(h[:headerSum], castagnoli()))
 	return h
 }
 
@@ -117,7 +117,7 @@ func (h *header) sum() uint32 { return binary.LittleEndian.Uint32(h[headerSum:])
 
 // sealed reports whether it is the header of some store.
 func (h *header) sealed() bool {
-	return string(h[:len(magic)]) == magic && h.sum() == crc32.Checksum(h[:headerSum], castagnoli)
+	return string(h[:len(magic)]) == magic && h.sum() == crc32.Checksum(h[:headerSum], castagnoli())
 }
 
 // errNewer says that a file is to be set aside.
