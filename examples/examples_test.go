@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
@@ -88,7 +89,7 @@ func watch(file string) error {
 			},
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		},
-		Rules: set, ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
+		Kinds: action.Kinds(), Rules: set, ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
 	})
 }
 

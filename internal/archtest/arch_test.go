@@ -331,7 +331,7 @@ var table = []pkg{
 	{
 		name: "internal/bench",
 		may: []string{
-			"internal/counters", "internal/daemon", "internal/holders", "internal/nstest", "internal/sock", "internal/source/sockdiag",
+			"internal/action", "internal/counters", "internal/daemon", "internal/holders", "internal/nstest", "internal/sock", "internal/source/sockdiag",
 			"rules", unix,
 		},
 		why: "it measures the daemon and the command as they are, and reaches into neither",

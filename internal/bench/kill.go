@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
@@ -79,7 +80,7 @@ rules:
 		return &tapped{c, tap}, err
 	}
 	err = daemon.Run(ctx, daemon.Options{
-		Log: slog.New(slog.DiscardHandler), Now: now, Precision: sockdiag.Precision(), Rules: set,
+		Log: slog.New(slog.DiscardHandler), Now: now, Precision: sockdiag.Precision(), Kinds: action.Kinds(), Rules: set,
 		Namespaces: []daemon.Namespace{{
 			Source:       daemon.SourceOf(open),
 			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
