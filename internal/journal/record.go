@@ -91,48 +91,20 @@ func (r *Record) Words() string {
 // MarshalJSON is one line of the journal, without its end.
 func (r *Record) MarshalJSON() ([]byte, error) { return r.append(nil), nil }
 
-// append is MarshalJSON without garbage: an intent is written before the act,
-// so every microsecond here is one in which a socket is not being killed.
+// append is MarshalJSON with little garbage: an intent is written before the act, so
+// every microsecond here is one in which a socket is not being killed.
 func (r *Record) append(b []byte) []byte {
 	b = append(b, `{"time":"`...)
 	b = r.Time.UTC().AppendFormat(b, timeLayout)
 	b = append(b, '"')
 	if r.Seq != 0 {
-		b = appendNumber(b, "seq", r.Seq)
+		b = appendAttr(b, slog.Uint64("seq", r.Seq))
 	}
-	b = appendText(b, "rule", r.Rule)
-	b = appendText(b, "action", r.Action)
-	b = appendText(b, "result", string(r.Result))
-	b = strconv.AppendBool(appendKey(b, "dry_run"), r.DryRun)
-	b = appendText(b, "reason", r.Reason)
-	b = appendKnown(b, "netns", r.Netns)
-	if r.Group != nil {
-		b = appendGroup(b, r.Group)
-		b = appendNumber(b, "sockets", uint64(r.Sockets))
-		return append(b, '}')
+	for _, a := range r.Attrs() {
+		b = appendAttr(b, a)
 	}
-	if r.Result == Held {
-		b = appendNumber(b, "sockets", uint64(r.Sockets))
-		b = appendNumber(b, "let_go", uint64(r.LetGo))
-		b = appendNumber(b, "still_waiting", uint64(r.Waiting))
-		return append(b, '}')
-	}
-	b = appendEndpoint(b, "src", r.Src)
-	b = appendEndpoint(b, "dst", r.Dst)
-	b = appendText(b, "state", r.State)
-	b = appendSeconds(b, "in_state_for", r.InStateFor)
-	b = appendSeconds(b, "idle_for", r.IdleFor)
-	b = appendNumber(b, "cookie", r.Cookie)
-	b = appendNumber(b, "inode", uint64(r.Inode))
-	if r.Inode != 0 {
-		b = appendNumber(b, "uid", uint64(r.UID))
-	}
-	if r.PID != 0 {
-		b = appendNumber(b, "pid", uint64(r.PID))
-	}
-	b = appendKnown(b, "comm", r.Comm)
 	if r.Result == Intent {
-		b = appendNumber(b, "version", version)
+		b = appendAttr(b, slog.Int("version", version))
 	}
 	return append(b, '}')
 }
@@ -156,8 +128,8 @@ func duration(seconds float64) time.Duration {
 	return time.Duration(math.Round(seconds * float64(time.Second)))
 }
 
-// Attrs are the fields of the record for a line of the log, but its time, which
-// is the line's, and Seq: the log tells no intents.
+// Attrs returns the fields of the record for a line of the log: all but its time,
+// which is the line's, and Seq, for the log tells no intents.
 func (r *Record) Attrs() []slog.Attr {
 	attrs := make([]slog.Attr, 0, 18)
 	attrs = append(attrs,
@@ -166,20 +138,17 @@ func (r *Record) Attrs() []slog.Attr {
 		slog.String("result", string(r.Result)),
 		slog.Bool("dry_run", r.DryRun),
 		slog.String("reason", r.Reason))
-	known := func(name, value string) {
-		if value != "" {
-			attrs = append(attrs, slog.String(name, value))
-		}
+	if r.Netns != "" {
+		attrs = append(attrs, slog.String("netns", r.Netns))
 	}
-	known("netns", r.Netns)
-	if r.Group != nil {
+	switch {
+	case r.Group != nil:
 		var labels []any
 		for _, name := range slices.Sorted(maps.Keys(r.Group)) {
 			labels = append(labels, slog.String(name, r.Group[name]))
 		}
 		return append(attrs, slog.Group("group", labels...), slog.Int("sockets", r.Sockets))
-	}
-	if r.Result == Held {
+	case r.Result == Held:
 		return append(attrs, slog.Int("sockets", r.Sockets), slog.Int("let_go", r.LetGo), slog.Int("still_waiting", r.Waiting))
 	}
 	attrs = append(attrs,
@@ -196,7 +165,9 @@ func (r *Record) Attrs() []slog.Attr {
 	if r.PID != 0 {
 		attrs = append(attrs, slog.Int("pid", r.PID))
 	}
-	known("comm", r.Comm)
+	if r.Comm != "" {
+		attrs = append(attrs, slog.String("comm", r.Comm))
+	}
 	return attrs
 }
 
@@ -205,7 +176,7 @@ func (r *Record) Attrs() []slog.Attr {
 // keeps "5m12s".
 func InSeconds(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
-		a.Value = slog.Float64Value(float64(a.Value.Duration()) / float64(time.Second))
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
 	}
 	return a
 }
@@ -215,52 +186,37 @@ func plain(e netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(e.Addr().Unmap(), e.Port())
 }
 
-func appendKey(b []byte, name string) []byte {
-	b = append(b, ',', '"')
-	b = append(b, name...)
-	return append(b, '"', ':')
-}
-
-func appendNumber(b []byte, name string, n uint64) []byte {
-	return strconv.AppendUint(appendKey(b, name), n, 10)
-}
-
-func appendSeconds(b []byte, name string, d time.Duration) []byte {
-	return strconv.AppendFloat(appendKey(b, name), float64(d.Truncate(resolution))/float64(time.Second), 'f', -1, 64)
-}
-
-func appendEndpoint(b []byte, name string, e netip.AddrPort) []byte {
-	if e.Addr().Zone() != "" {
-		return appendText(b, name, plain(e).String()) // a zone may hold what JSON escapes
+// appendAttr appends a key and its value, after a comma unless it is the first of an
+// object. Durations are numbers of seconds.
+func appendAttr(b []byte, a slog.Attr) []byte {
+	if b[len(b)-1] != '{' {
+		b = append(b, ',')
 	}
-	b = append(appendKey(b, name), '"')
-	return append(plain(e).AppendTo(b), '"')
-}
-
-func appendGroup(b []byte, labels map[string]string) []byte {
-	b = append(appendKey(b, "group"), '{')
-	for i, name := range slices.Sorted(maps.Keys(labels)) {
-		mark := len(b)
-		b = appendText(b, name, labels[name])
-		if i == 0 {
-			b = slices.Delete(b, mark, mark+1) // the comma
+	b = append(appendText(b, a.Key), ':')
+	switch v := a.Value; v.Kind() {
+	case slog.KindBool:
+		return strconv.AppendBool(b, v.Bool())
+	case slog.KindInt64:
+		return strconv.AppendInt(b, v.Int64(), 10)
+	case slog.KindUint64:
+		return strconv.AppendUint(b, v.Uint64(), 10)
+	case slog.KindDuration:
+		return strconv.AppendFloat(b, v.Duration().Seconds(), 'f', -1, 64)
+	case slog.KindGroup:
+		b = append(b, '{')
+		for _, member := range v.Group() {
+			b = appendAttr(b, member)
 		}
+		return append(b, '}')
+	default:
+		return appendText(b, v.String())
 	}
-	return append(b, '}')
-}
-
-// appendKnown leaves out what is empty.
-func appendKnown(b []byte, name, text string) []byte {
-	if text == "" {
-		return b
-	}
-	return appendText(b, name, text)
 }
 
 // appendText quotes text as RFC 8259, section 7, asks. A command's name can
 // hold any bytes; what is not UTF-8 becomes U+FFFD.
-func appendText(b []byte, name, text string) []byte {
-	b = append(appendKey(b, name), '"')
+func appendText(b []byte, text string) []byte {
+	b = append(b, '"')
 	for _, r := range text {
 		switch {
 		case r == '"' || r == '\\':
