@@ -39,12 +39,11 @@ func InRules(kinds []*Kind) []*rules.Kind {
 	return all
 }
 
-// Kernel is the kernel's side: the last question, and SOCK_DESTROY, which returns
-// one error for each id: nil where the kernel did it, sock.ErrGone,
-// sock.ErrUnconfirmed, or the errno with which it refused.
+// Kernel is the kernel's side: the last question, and SOCK_DESTROY, whose error is
+// sock.ErrGone, sock.ErrUnconfirmed, or the errno with which the kernel refused.
 type Kernel interface {
 	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
-	Destroy(ids []sock.ID, outcomes []error) ([]error, error)
+	Destroy(id sock.ID) error
 }
 
 // Intents keeps the record of what is about to be done, and gives each action

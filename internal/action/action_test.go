@@ -17,7 +17,7 @@ import (
 // kernel answers each destroy, and writes down what it was told.
 type kernel struct {
 	diary  *[]string
-	answer func(ids []sock.ID) ([]error, error)
+	answer func(id sock.ID) error
 }
 
 // Ask finds every socket, but those in gone and those that cannot be asked for.
@@ -62,10 +62,9 @@ func killer(k kernel, now sock.Instant) *Executor {
 	}
 }
 
-func (k kernel) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
-	*k.diary = append(*k.diary, fmt.Sprintf("destroy %d from %d on", len(ids), ids[0].Cookie))
-	answers, err := k.answer(ids)
-	return append(outcomes[:0], answers...), err
+func (k kernel) Destroy(id sock.ID) error {
+	*k.diary = append(*k.diary, fmt.Sprintf("destroy %d", id.Cookie))
+	return k.answer(id)
 }
 
 // intents writes down what is to be done, and numbers it.
@@ -93,27 +92,21 @@ func TestOutcomes(t *testing.T) {
 	tests := []struct {
 		name    string
 		answers []error
-		err     error
 		want    []engine.Outcome // beside Act and At
 	}{
-		{"done", []error{nil, nil}, nil, []engine.Outcome{{}, {}}},
-		{"already gone", []error{nil, sock.ErrGone}, nil, []engine.Outcome{{}, {Err: sock.ErrGone, Gone: true}}},
-		{"no capability", []error{unix.EPERM, nil}, nil, []engine.Outcome{{Err: unix.EPERM, Never: true, Denied: true}, {}}},
-		{"a kernel that cannot", []error{unix.EOPNOTSUPP}, nil, []engine.Outcome{{Err: unix.EOPNOTSUPP, Never: true}}},
-		{"a passing failure", []error{unix.ENOMEM}, nil, []engine.Outcome{{Err: unix.ENOMEM}}},
-		{"an answer lost", []error{nil, sock.ErrUnconfirmed}, broken, []engine.Outcome{{}, {Err: sock.ErrUnconfirmed, Unsure: true}}},
-		{"told, and then cut off", []error{nil}, broken, []engine.Outcome{{}, {Err: broken, Unsure: true}}},
+		{"done", []error{nil, nil}, []engine.Outcome{{}, {}}},
+		{"already gone", []error{nil, sock.ErrGone}, []engine.Outcome{{}, {Err: sock.ErrGone, Gone: true}}},
+		{"no capability", []error{unix.EPERM, nil}, []engine.Outcome{{Err: unix.EPERM, Never: true, Denied: true}, {}}},
+		{"a kernel that cannot", []error{unix.EOPNOTSUPP}, []engine.Outcome{{Err: unix.EOPNOTSUPP, Never: true}}},
+		{"a passing failure", []error{unix.ENOMEM}, []engine.Outcome{{Err: unix.ENOMEM}}},
+		{"an answer lost", []error{nil, sock.ErrUnconfirmed}, []engine.Outcome{{}, {Err: sock.ErrUnconfirmed, Unsure: true}}},
+		{"told, and then cut off", []error{nil, errors.Join(sock.ErrUnconfirmed, broken)}, []engine.Outcome{{}, {Err: broken, Unsure: true}}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			const now = sock.Instant(42)
 			var diary []string
-			k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) {
-				if i := int(ids[0].Cookie) - 1; i < len(test.answers) {
-					return test.answers[i : i+1], test.err
-				}
-				return nil, test.err
-			}}, now)
+			k := killer(kernel{&diary, func(id sock.ID) error { return test.answers[id.Cookie-1] }}, now)
 			got := k.Do(actions(len(test.want)))
 			for i := range test.want {
 				test.want[i].At = now
@@ -138,13 +131,13 @@ func TestOutcomes(t *testing.T) {
 // question about a socket comes right before its destruction.
 func TestOrder(t *testing.T) {
 	var diary []string
-	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) { return make([]error, len(ids)), nil }}, 0)
+	k := killer(kernel{&diary, func(sock.ID) error { return nil }}, 0)
 	outcomes := k.Do(actions(recordBatch + 2))
 	var want []string
 	for _, record := range []struct{ first, n int }{{1, recordBatch}, {recordBatch + 1, 2}} {
 		want = append(want, fmt.Sprintf("intend %d from %d on", record.n, record.first))
 		for cookie := record.first; cookie < record.first+record.n; cookie++ {
-			want = append(want, fmt.Sprintf("ask for 1 from %d on", cookie), fmt.Sprintf("destroy 1 from %d on", cookie))
+			want = append(want, fmt.Sprintf("ask for 1 from %d on", cookie), fmt.Sprintf("destroy %d", cookie))
 		}
 	}
 	if diff := cmp.Diff(want, diary); diff != "" {
@@ -164,14 +157,11 @@ func TestOrder(t *testing.T) {
 // cannot be asked for; and each outcome is that of its own action.
 func TestLastAnswer(t *testing.T) {
 	var diary []string
-	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) {
-		errs := make([]error, len(ids))
-		for i := range ids {
-			if ids[i].Cookie == 2 {
-				errs[i] = unix.EPERM
-			}
+	k := killer(kernel{&diary, func(id sock.ID) error {
+		if id.Cookie == 2 {
+			return unix.EPERM
 		}
-		return errs, nil
+		return nil
 	}}, 42)
 	all := make([]engine.Action, 0, 7)
 	for _, cookie := range []uint64{ended, 1, silent, awake, 2, awake, 3} {
@@ -194,8 +184,8 @@ func TestLastAnswer(t *testing.T) {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 	wantDiary := []string{
-		"intend 7 from 1001 on", "ask for 1 from 1001 on", "ask for 1 from 1 on", "destroy 1 from 1 on", "ask for 1 from 1002 on",
-		"ask for 1 from 1003 on", "ask for 1 from 2 on", "destroy 1 from 2 on", "ask for 1 from 1003 on", "ask for 1 from 3 on", "destroy 1 from 3 on",
+		"intend 7 from 1001 on", "ask for 1 from 1001 on", "ask for 1 from 1 on", "destroy 1", "ask for 1 from 1002 on",
+		"ask for 1 from 1003 on", "ask for 1 from 2 on", "destroy 2", "ask for 1 from 1003 on", "ask for 1 from 3 on", "destroy 3",
 	}
 	if diff := cmp.Diff(wantDiary, diary); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -206,7 +196,7 @@ func TestLastAnswer(t *testing.T) {
 // record of the intent took.
 func TestNewRulesComeFirst(t *testing.T) {
 	var diary []string
-	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) { return make([]error, len(ids)), nil }}, 42)
+	k := killer(kernel{&diary, func(sock.ID) error { return nil }}, 42)
 	k.Ruled = func() sock.Instant { return 40 }
 	all := actions(2)
 	all[0].Decided, all[1].Decided = 39, 41
@@ -214,7 +204,7 @@ func TestNewRulesComeFirst(t *testing.T) {
 	if got[0].Changed == "" || got[0].Last.ID.Cookie != 1 || got[1].Changed != "" {
 		t.Errorf("outcomes %+v, want the first one only not to be done", got)
 	}
-	if want := "destroy 1 from 2 on"; diary[len(diary)-1] != want {
+	if want := "destroy 2"; diary[len(diary)-1] != want {
 		t.Errorf("at the end: %s, want %s", diary[len(diary)-1], want)
 	}
 }
@@ -224,7 +214,7 @@ func TestNewRulesComeFirst(t *testing.T) {
 func TestHeldUpWhileDeciding(t *testing.T) {
 	var diary []string
 	var now sock.Instant
-	k := killer(kernel{&diary, func(ids []sock.ID) ([]error, error) { return make([]error, len(ids)), nil }}, 0)
+	k := killer(kernel{&diary, func(sock.ID) error { return nil }}, 0)
 	k.Now = func() sock.Instant { return now }
 	asked := 0
 	k.Recheck = func(a *engine.Action, _ *sock.Answer) string {
@@ -241,7 +231,7 @@ func TestHeldUpWhileDeciding(t *testing.T) {
 	if got[0].Changed == "" || got[1].Changed != "" {
 		t.Errorf("outcomes %+v, want the first one only not to be done", got)
 	}
-	want := []string{"intend 2 from 1 on", "ask for 1 from 1 on", "ask for 1 from 1 on", "ask for 1 from 2 on", "destroy 1 from 2 on"}
+	want := []string{"intend 2 from 1 on", "ask for 1 from 1 on", "ask for 1 from 1 on", "ask for 1 from 2 on", "destroy 2"}
 	if diff := cmp.Diff(want, diary); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -1,10 +1,7 @@
 package action
 
 import (
-	"errors"
-
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -12,11 +9,5 @@ import (
 // system call (tcp_abort).
 var kill = &Kind{
 	Kind: rules.Kill,
-	Do: func(k Kernel, a *engine.Action) error {
-		outcomes, err := k.Destroy([]sock.ID{a.Socket.ID}, nil)
-		if len(outcomes) > 0 {
-			return outcomes[0]
-		}
-		return errors.Join(sock.ErrUnconfirmed, err) // the connection to the kernel broke
-	},
+	Do:   func(k Kernel, a *engine.Action) error { return k.Destroy(a.Socket.ID) },
 }

@@ -111,12 +111,12 @@ type tapped struct {
 	*tap
 }
 
-func (t *tapped) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
-	outcomes, err := t.Conn.Destroy(ids, outcomes)
+func (t *tapped) Destroy(id sock.ID) error {
+	err := t.Conn.Destroy(id)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.told = t.now()
-	return outcomes, err
+	return err
 }
 
 func (t *tapped) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {

@@ -15,7 +15,6 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/metrics/metricstest"
 	"github.com/sockdog/sockdog/internal/nstest"
-	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -34,8 +33,7 @@ func TestActionOfAnotherKind(t *testing.T) {
 		}}}},
 		Do: func(k action.Kernel, a *engine.Action) error {
 			tones <- a.Options["tone"]
-			outcomes, err := k.Destroy([]sock.ID{a.Socket.ID}, nil)
-			return errors.Join(append(outcomes, err)...)
+			return k.Destroy(a.Socket.ID)
 		},
 	}
 	w.options.Kinds = append(action.Kinds(), nudge)

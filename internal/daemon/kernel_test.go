@@ -2,7 +2,6 @@ package daemon_test
 
 import (
 	"errors"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,9 +45,7 @@ func dropNetAdmin() error {
 func TestKernelCannotDestroy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.destroy = func(_ kernel, ids []sock.ID, _ []error) ([]error, error) {
-		return slices.Repeat([]error{unix.EOPNOTSUPP}, len(ids)), nil
-	}
+	w.destroy = func(kernel, sock.ID) error { return unix.EOPNOTSUPP }
 	w.refused(unix.EOPNOTSUPP)
 }
 
@@ -190,7 +187,7 @@ func TestGoneAtTheLastMoment(t *testing.T) {
 			p := w.pair(l)
 			from, to := must(p.Client.Local())(t), must(l.Local())(t)
 			var next nstest.Socket
-			w.destroy = func(k kernel, ids []sock.ID, outcomes []error) ([]error, error) {
+			w.destroy = func(k kernel, id sock.ID) error {
 				err := p.Client.Abort()
 				if again {
 					var e error
@@ -198,9 +195,9 @@ func TestGoneAtTheLastMoment(t *testing.T) {
 					err = errors.Join(err, e, next.Bind(from), next.Connect(to))
 				}
 				if err != nil {
-					return nil, err
+					return err
 				}
-				return k.Destroy(ids, outcomes)
+				return k.Destroy(id)
 			}
 			w.watch(often + leaked)
 			s := w.hangUp(p.Client, p.Server.Close)
@@ -222,9 +219,7 @@ func TestGoneAtTheLastMoment(t *testing.T) {
 func TestKernelDoesNot(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.destroy = func(_ kernel, ids []sock.ID, _ []error) ([]error, error) {
-		return make([]error, len(ids)), nil
-	}
+	w.destroy = func(kernel, sock.ID) error { return nil }
 	l := w.listen(nstest.V4, 5432)
 	w.watch(often + leaked)
 	s := w.leak(l)
@@ -239,9 +234,8 @@ func TestKernelDoesNot(t *testing.T) {
 func TestAnswerLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.destroy = func(k kernel, ids []sock.ID, outcomes []error) ([]error, error) {
-		_, err := k.Destroy(ids, outcomes)
-		return slices.Repeat([]error{sock.ErrUnconfirmed}, len(ids)), errors.Join(err, errors.New("no answer"))
+	w.destroy = func(k kernel, id sock.ID) error {
+		return errors.Join(sock.ErrUnconfirmed, k.Destroy(id), errors.New("no answer"))
 	}
 	l := w.listen(nstest.V4, 5432)
 	w.watch(often + leaked)

@@ -28,9 +28,9 @@ func TestStopWithinBatch(t *testing.T) {
 		close(began)
 		<-proceed
 	})
-	w.destroy = func(k kernel, ids []sock.ID, outcomes []error) ([]error, error) {
+	w.destroy = func(k kernel, id sock.ID) error {
 		first()
-		return k.Destroy(ids, outcomes)
+		return k.Destroy(id)
 	}
 	l := w.listen(nstest.V4, 5432)
 	leaks := make([]stuck, n)
@@ -85,9 +85,9 @@ func TestStopWithActThatHangs(t *testing.T) {
 	t.Parallel()
 	for name, hang := range map[string]func(w *world, wait func()){
 		"kernel": func(w *world, wait func()) {
-			w.destroy = func(k kernel, ids []sock.ID, outcomes []error) ([]error, error) {
+			w.destroy = func(k kernel, id sock.ID) error {
 				wait()
-				return k.Destroy(ids, outcomes)
+				return k.Destroy(id)
 			}
 		},
 		"disk": func(w *world, wait func()) { w.options.Journal = hanging(wait) },

@@ -71,7 +71,7 @@ type world struct {
 
 	// What is done in the place of the kernel, where that is not to be left to it.
 	scan    func(k kernel, q sock.Query, each func(*sock.Socket, sock.Instant)) error
-	destroy func(k kernel, ids []sock.ID, outcomes []error) ([]error, error)
+	destroy func(k kernel, id sock.ID) error
 }
 
 func newWorld(t *testing.T) *world {
@@ -148,12 +148,10 @@ type told struct {
 	at map[uint64][]sock.Instant
 }
 
-func (t *told) note(ids []sock.ID, now sock.Instant) {
+func (t *told) note(id sock.ID, now sock.Instant) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range ids {
-		t.at[ids[i].Cookie] = append(t.at[ids[i].Cookie], now)
-	}
+	t.at[id.Cookie] = append(t.at[id.Cookie], now)
 }
 
 // killed is when the kernel was told to destroy a socket.
@@ -193,12 +191,12 @@ func (m meddler) Scan(q sock.Query, each func(*sock.Socket, sock.Instant)) error
 	return m.w.scan(m.kernel, q, each)
 }
 
-func (m meddler) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
-	m.w.told.note(ids, m.w.options.Now())
+func (m meddler) Destroy(id sock.ID) error {
+	m.w.told.note(id, m.w.options.Now())
 	if m.w.destroy == nil {
-		return m.kernel.Destroy(ids, outcomes)
+		return m.kernel.Destroy(id)
 	}
-	return m.w.destroy(m.kernel, ids, outcomes)
+	return m.w.destroy(m.kernel, id)
 }
 
 // often is the head of a file of rules under which scans are made often enough

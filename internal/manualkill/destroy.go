@@ -21,7 +21,7 @@ import (
 type Kernel interface {
 	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
 	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
-	Destroy(ids []sock.ID, outcomes []error) ([]error, error)
+	Destroy(id sock.ID) error
 	Close() error
 }
 
@@ -80,10 +80,9 @@ type work struct {
 // worker is one thread, and the memory that it reuses.
 type worker struct {
 	*work
-	kernel   Kernel
-	ids      []sock.ID
-	answers  []sock.Answer
-	outcomes []error
+	kernel  Kernel
+	ids     []sock.ID
+	answers []sock.Answer
 }
 
 // do takes batches until none is left.
@@ -125,13 +124,8 @@ func (w *worker) recheck(targets []*Target) []*Target {
 
 // destroy destroys the targets and returns those that the kernel was told to.
 func (w *worker) destroy(targets []*Target) (told []*Target) {
-	if len(targets) == 0 {
-		return nil
-	}
-	// The error of the connection stands in the outcomes that it cost.
-	w.outcomes, _ = w.kernel.Destroy(w.idsOf(targets), w.outcomes)
-	for i, t := range targets {
-		switch err := w.outcomes[i]; {
+	for _, t := range targets {
+		switch err := w.kernel.Destroy(t.Socket.ID); {
 		case err == nil:
 			t.conclude(engine.Done, "")
 			told = append(told, t)

@@ -85,17 +85,12 @@ func (k *kernel) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, er
 	return answers, nil
 }
 
-func (k *kernel) Destroy(ids []sock.ID, outcomes []error) ([]error, error) {
-	outcomes = outcomes[:0]
-	for _, id := range ids {
-		if k.destroy != nil {
-			outcomes = append(outcomes, k.destroy(k, id))
-			continue
-		}
-		delete(k.sockets, id.Cookie)
-		outcomes = append(outcomes, nil)
+func (k *kernel) Destroy(id sock.ID) error {
+	if k.destroy != nil {
+		return k.destroy(k, id)
 	}
-	return outcomes, nil
+	delete(k.sockets, id.Cookie)
+	return nil
 }
 
 func (k *kernel) Close() error { return nil }

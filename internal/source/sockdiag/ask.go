@@ -60,11 +60,11 @@ func (c *Conn) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, erro
 // askBatch fills in the answers that one send asks for: those that there is nothing
 // in yet.
 func (c *Conn) askBatch(answers []sock.Answer) error {
-	sent, first, waiting := c.now(), c.seq, 0
+	sent, first, waiting := c.now(), c.seq+1, 0
 	c.out = c.out[:0]
 	for i := range answers {
 		if errors.Is(answers[i].Err, errUnanswered) {
-			c.out = appendExact(c.out, nl.SOCK_DIAG_BY_FAMILY, first+uint32(i), &answers[i].ID)
+			c.out = appendExact(c.out, nl.SOCK_DIAG_BY_FAMILY, 0, first+uint32(i), &answers[i].ID)
 			waiting++
 		}
 	}

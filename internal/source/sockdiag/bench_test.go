@@ -74,19 +74,14 @@ func BenchmarkAsk(b *testing.B) {
 func BenchmarkDestroy(b *testing.B) {
 	c := openKernel(b)
 	b.ReportAllocs()
-	answers, outcomes := make([]sock.Answer, 0, leaked), make([]error, 0, leaked)
+	answers := make([]sock.Answer, 0, 1)
 	for range b.N {
 		b.StopTimer()
 		leak, ids := makeLeak(b, c)
 		b.StartTimer()
-		var err error
-		for len(ids) > 0 {
-			n := min(len(ids), maxBatch)
-			answers = must(c.Lookup(ids[:n], answers))(b)
-			if outcomes, err = c.Destroy(ids[:n], outcomes); err != nil || outcomes[0] != nil {
-				b.Fatal(err, outcomes[0])
-			}
-			ids = ids[n:]
+		for i := range ids {
+			answers = must(c.Lookup(ids[i:i+1], answers))(b)
+			check(b, c.Destroy(ids[i]))
 		}
 		b.StopTimer()
 		check(b, leak.Close())

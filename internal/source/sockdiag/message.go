@@ -56,8 +56,8 @@ func appendDump(b []byte, seq uint32, family uint8, states ssfilter.StateSet, fi
 
 // appendExact appends a request about one socket: SOCK_DIAG_BY_FAMILY asks for
 // it, SOCK_DESTROY destroys it.
-func appendExact(b []byte, kind uint16, seq uint32, id *sock.ID) []byte {
-	b = appendHeader(b, kind, unix.NLM_F_REQUEST, seq, sizeofRequestV2)
+func appendExact(b []byte, kind, flags uint16, seq uint32, id *sock.ID) []byte {
+	b = appendHeader(b, kind, unix.NLM_F_REQUEST|flags, seq, sizeofRequestV2)
 	return appendBody(b, id.Family, ^ssfilter.StateSet(0), id)
 }
 

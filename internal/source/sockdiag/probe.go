@@ -90,9 +90,10 @@ func (c *Conn) probe() (capabilities Capabilities, err error) {
 
 // destroyOwn destroys a socket that is our own, be it a listening one.
 func (c *Conn) destroyOwn(id sock.ID) (outcome, err error) {
-	outcomes := []error{errNotSent}
-	if err := c.destroy([]sock.ID{id}, outcomes); err != nil || outcomes[0] != nil {
-		return outcomes[0], err
+	if outcome := c.destroy(&id); errors.Is(outcome, sock.ErrUnconfirmed) {
+		return nil, outcome
+	} else if outcome != nil {
+		return outcome, nil
 	}
 	answers, err := c.Lookup([]sock.ID{id}, nil)
 	if err != nil {
