@@ -2,7 +2,6 @@ package nstest
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,25 +16,16 @@ type Cgroup string
 
 // OwnCgroup is the one that this process belongs to.
 func OwnCgroup() (Cgroup, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		return "", fmt.Errorf("find cgroup2: %w", err)
+		return "", err
 	}
-	memberships, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", fmt.Errorf("find the own cgroup: %w", err)
-	}
-	var below string
-	for line := range strings.Lines(string(memberships)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			below = path
-		}
-	}
-	for line := range strings.Lines(string(mounts)) {
-		// See proc_pid_mountinfo(5): the type comes after the first hyphen.
-		mount, kind, _ := strings.Cut(line, " - ")
-		if fields := strings.Fields(mount); strings.HasPrefix(kind, "cgroup2 ") && len(fields) > 4 && below != "" {
-			return Cgroup(filepath.Join(fields[4], below)), nil
+	_, name, _ := strings.Cut("\n"+string(text), "\n0::")
+	name, _, _ = strings.Cut(name, "\n")
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var fs unix.Statfs_t
+		if unix.Statfs(root, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+			return Cgroup(filepath.Join(root, name)), nil
 		}
 	}
 	return "", errors.New("find the own cgroup: cgroup2 is not mounted")
@@ -43,31 +33,22 @@ func OwnCgroup() (Cgroup, error) {
 
 // New makes a cgroup below g. It takes the right to write there.
 func (g Cgroup) New(name string) (Cgroup, error) {
-	below := Cgroup(filepath.Join(string(g), name))
-	if err := os.Mkdir(string(below), 0o755); err != nil {
-		return "", fmt.Errorf("make a cgroup: %w", err)
-	}
-	return below, nil
+	below := filepath.Join(string(g), name)
+	return Cgroup(below), os.Mkdir(below, 0o755)
 }
 
 // Enter moves this process into g: what it opens from now on belongs there.
 func (g Cgroup) Enter() error {
-	procs := filepath.Join(string(g), "cgroup.procs")
-	if err := os.WriteFile(procs, []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
-		return fmt.Errorf("enter a cgroup: %w", err)
-	}
-	return nil
+	return os.WriteFile(filepath.Join(string(g), "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
 }
 
 // Remove removes g, which the process must have left. Its sockets keep its id.
 func (g Cgroup) Remove() error {
-	deadline := time.Now().Add(patience)
-	for {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		// A thread that is about to end does not move any more (cgroup_migrate_add_task).
 		err := os.Remove(string(g))
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(time.Millisecond)
 	}
 }

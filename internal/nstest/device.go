@@ -1,7 +1,7 @@
 package nstest
 
 import (
-	"fmt"
+	"errors"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -19,30 +19,17 @@ var Loopback = Device{&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "lo", In
 func NewDevice(name string) (Device, error) {
 	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-peer"}
 	if err := netlink.LinkAdd(pair); err != nil {
-		return Device{}, fmt.Errorf("make the veth device %s: %w", name, err)
+		return Device{}, err
 	}
-	for _, end := range []string{pair.PeerName, name} {
-		link, err := netlink.LinkByName(end)
-		if err != nil {
-			return Device{}, fmt.Errorf("find device %s: %w", end, err)
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return Device{}, fmt.Errorf("bring device %s up: %w", end, err)
-		}
-	}
-	return Device{pair}, nil
+	peer := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: pair.PeerName}}
+	return Device{pair}, errors.Join(netlink.LinkSetUp(peer), netlink.LinkSetUp(pair))
 }
 
 // Index is the number that the kernel knows the device by.
 func (d Device) Index() int { return d.Attrs().Index }
 
 // AddAltName gives the device one more name, as "ip link property add" does.
-func (d Device) AddAltName(name string) error {
-	if err := netlink.LinkAddAltName(d, name); err != nil {
-		return fmt.Errorf("give device %d the name %s: %w", d.Index(), name, err)
-	}
-	return nil
-}
+func (d Device) AddAltName(name string) error { return netlink.LinkAddAltName(d, name) }
 
 // AddAddress gives the device an address, which can be used at once: nobody is
 // asked whether he has it (RFC 4862, 5.4).
@@ -52,8 +39,5 @@ func (d Device) AddAddress(addr netip.Prefix) error {
 		return err
 	}
 	a.Flags = unix.IFA_F_NODAD
-	if err := netlink.AddrReplace(d, a); err != nil {
-		return fmt.Errorf("add address %v to device %d: %w", addr, d.Index(), err)
-	}
-	return nil
+	return netlink.AddrReplace(d, a)
 }

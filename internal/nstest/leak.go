@@ -23,11 +23,8 @@ func NewPair(listener Socket) (Pair, error) {
 		return Pair{}, err
 	}
 	server, err := listener.Accept()
-	if err != nil {
-		client.Close()
-		return Pair{}, err
-	}
-	return Pair{Client: client, Server: server}, nil
+	_, err = client.orClose(err)
+	return Pair{Client: client, Server: server}, err
 }
 
 // Close closes both ends.
@@ -51,16 +48,19 @@ type Leak struct {
 // CloseWait makes n sockets in CLOSE_WAIT on a loopback address, accepted ones or
 // connected ones: their peers have been closed, and nobody has read the end of the
 // stream.
-func CloseWait(addr netip.Addr, side Side, n int) (*Leak, error) {
-	listener, err := Listen(addr)
-	if err != nil {
+func CloseWait(addr netip.Addr, side Side, n int) (_ *Leak, err error) {
+	leak := &Leak{}
+	if leak.listener, err = Listen(addr); err != nil {
 		return nil, err
 	}
-	leak := &Leak{listener: listener}
-	for range n {
-		p, err := NewPair(listener)
+	defer func() {
 		if err != nil {
 			leak.Close()
+		}
+	}()
+	for range n {
+		p, err := NewPair(leak.listener)
+		if err != nil {
 			return nil, err
 		}
 		stuck, peer := p.Client, p.Server
@@ -68,14 +68,7 @@ func CloseWait(addr netip.Addr, side Side, n int) (*Leak, error) {
 			stuck, peer = p.Server, p.Client
 		}
 		leak.Stuck = append(leak.Stuck, stuck)
-		if err := peer.Close(); err != nil {
-			leak.Close()
-			return nil, err
-		}
-	}
-	for _, s := range leak.Stuck {
-		if err := s.Await(unix.BPF_TCP_CLOSE_WAIT); err != nil {
-			leak.Close()
+		if err := errors.Join(peer.Close(), stuck.Await(unix.BPF_TCP_CLOSE_WAIT)); err != nil {
 			return nil, err
 		}
 	}

@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,28 +42,16 @@ func Enter() (inside bool, status int, err error) {
 	case "entered":
 		return true, 0, nil
 	}
-
-	status, err = rerun(private())
-	if err != nil && os.Geteuid() == 0 {
-		var second error
-		if status, second = rerun(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}); second == nil {
-			return false, status, nil
-		}
-		if second.Error() != err.Error() {
-			err = fmt.Errorf("%w; without a user namespace: %w", err, second)
-		}
-	}
-	return false, status, err
-}
-
-// private asks for new user and network namespaces, the caller being root in
-// the former.
-func private() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{
+	// The caller is root in the new user namespace.
+	status, err = rerun(&syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	})
+	if err != nil && os.Geteuid() == 0 {
+		status, err = rerun(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
 	}
+	return false, status, err
 }
 
 // rerun runs the program once more, under attr.
@@ -84,34 +74,28 @@ func rerun(attr *syscall.SysProcAttr) (status int, err error) {
 	// What stops the first run stops the second.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
+	defer close(signals)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("make a private namespace (see sysctl user.max_user_namespaces, or be root): %w", err)
 	}
-	done := make(chan struct{})
-	defer close(done)
 	go func() {
-		for {
-			select {
-			case sig := <-signals:
-				cmd.Process.Signal(sig) // an error means that it has ended
-			case <-done:
-				return
-			}
+		for sig := range signals {
+			cmd.Process.Signal(sig) // an error means that it has ended
 		}
 	}()
 
 	err = cmd.Wait()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit) && exit.ExitCode() == exitUnusable:
-		return 0, errors.New("the new network namespace may not be used: this system restricts unprivileged user namespaces")
-	case errors.As(err, &exit) && exit.ExitCode() < 0:
-		return 128 + int(exit.Sys().(syscall.WaitStatus).Signal()), nil
-	case errors.As(err, &exit):
-		return exit.ExitCode(), nil
-	default:
+	if _, ended := errors.AsType[*exec.ExitError](err); !ended {
 		return 0, err
+	}
+	switch wait := cmd.ProcessState.Sys().(syscall.WaitStatus); {
+	case wait.Signaled():
+		return 128 + int(wait.Signal()), nil
+	case wait.ExitStatus() == exitUnusable:
+		return 0, errors.New("the new network namespace may not be used: this system restricts unprivileged user namespaces")
+	default:
+		return wait.ExitStatus(), nil
 	}
 }
 
@@ -120,16 +104,91 @@ func rerun(attr *syscall.SysProcAttr) (status int, err error) {
 func loopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("bring the loopback interface up: %w", err)
+		return err
 	}
 	defer unix.Close(fd)
 	lo, err := unix.NewIfreq("lo")
 	if err != nil {
-		return fmt.Errorf("bring the loopback interface up: %w", err)
+		return err
 	}
 	lo.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
-		return fmt.Errorf("bring the loopback interface up: %w", err)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+}
+
+// Sysctl sets a sysctl of the calling thread's network namespace, such as
+// net.ipv4.tcp_fin_timeout.
+func Sysctl(name, value string) error {
+	return os.WriteFile(filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/")), []byte(value), 0)
+}
+
+// unavailable says why the tests of this process have no namespace of their own.
+var unavailable error
+
+// Main is the body of a TestMain: it runs the tests in private namespaces. Where
+// there are none to be had it runs them all the same, and those that call Need
+// are skipped.
+func Main(m interface{ Run() int }) {
+	inside, status, err := Enter()
+	if err == nil && !inside {
+		os.Exit(status)
 	}
-	return nil
+	unavailable = err
+	os.Exit(m.Run())
+}
+
+// TB is the part of testing.TB that this package uses; it does not import
+// testing, so that the demo can use the rest of it.
+type TB interface {
+	Helper()
+	Fatal(args ...any)
+	Skip(args ...any)
+}
+
+// Need skips a test that cannot do without private namespaces where there are
+// none. With CI=true it fails instead: there, a test that did not run is a defect.
+func Need(t TB) {
+	t.Helper()
+	if unavailable == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("needs a network namespace of its own: ", unavailable)
+	}
+	t.Skip("needs a network namespace of its own: ", unavailable)
+}
+
+// Isolate gives the calling test a fresh network namespace, so that it can run
+// in parallel with others. The test's goroutine is locked to a thread that ends
+// with it. Sockets that other goroutines open belong to the old namespace, and
+// only /proc/thread-self shows the new one.
+func Isolate(t TB) {
+	t.Helper()
+	Need(t)
+	runtime.LockOSThread() // never unlocked: the thread must not be reused
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal("unshare the network namespace: ", err)
+	}
+	if err := loopbackUp(); err != nil {
+		t.Fatal("bring the loopback interface up: ", err)
+	}
+}
+
+// WithoutCapabilities runs f on a thread that may do no more than its user.
+func WithoutCapabilities(t TB, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		defer close(done)      // also where f ends the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with its capabilities lost
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			done <- err
+			return
+		}
+		f()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal("drop capabilities: ", err)
+	}
 }

@@ -1,6 +1,7 @@
 package nstest
 
 import (
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -135,8 +136,8 @@ func TestCloseWait(t *testing.T) {
 			if local.Addr() != addr {
 				t.Errorf("%s side %d: local address %v, want %v", name, side, local.Addr(), addr)
 			}
-			if err := leak.Stuck[0].ReadEOF(); err != nil {
-				t.Errorf("%s side %d: %v", name, side, err)
+			if err := leak.Stuck[0].Receive(1); err != io.EOF {
+				t.Errorf("%s side %d: %v, want the end of the stream", name, side, err)
 			}
 			if err := leak.Close(); err != nil {
 				t.Errorf("%s side %d: close: %v", name, side, err)

@@ -3,6 +3,7 @@ package nstest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"time"
@@ -36,17 +37,20 @@ func New(addr netip.Addr, protocol int) (Socket, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open a TCP socket: %w", err)
 	}
-	s := Socket(fd)
 	// Nothing here may hang a test for ever.
 	wait := unix.NsecToTimeval(patience.Nanoseconds())
-	err = errors.Join(
+	return Socket(fd).orClose(errors.Join(
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-	)
+	))
+}
+
+// orClose closes the socket where setting it up failed.
+func (s Socket) orClose(err error) (Socket, error) {
 	if err != nil {
-		s.Close()
-		return -1, fmt.Errorf("set up a TCP socket: %w", err)
+		unix.Close(int(s))
+		return -1, err
 	}
 	return s, nil
 }
@@ -62,15 +66,10 @@ func ListenAt(at netip.AddrPort, protocol int) (Socket, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := s.Bind(at); err != nil {
-		s.Close()
-		return -1, err
+	if err = s.Bind(at); err == nil {
+		err = unix.Listen(int(s), 4096)
 	}
-	if err := unix.Listen(int(s), 4096); err != nil {
-		s.Close()
-		return -1, fmt.Errorf("listen on %v: %w", at, err)
-	}
-	return s, nil
+	return s.orClose(err)
 }
 
 // Connect opens a connection to an address and a port.
@@ -79,51 +78,42 @@ func Connect(to netip.AddrPort) (Socket, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := s.Connect(to); err != nil {
-		s.Close()
-		return -1, err
-	}
-	return s, nil
+	return s.orClose(s.Connect(to))
 }
 
 // Bind gives the socket its local address.
 func (s Socket) Bind(at netip.AddrPort) error {
-	if err := unix.Bind(int(s), sockaddr(at)); err != nil {
+	if err := unix.Bind(int(s), Sockaddr(at)); err != nil {
 		return fmt.Errorf("bind to %v: %w", at, err)
 	}
 	return nil
 }
 
-// Connect connects the socket.
-func (s Socket) Connect(to netip.AddrPort) error {
+// ignoringEINTR makes a system call again until no signal interrupts it.
+func ignoringEINTR(call func() error) error {
 	for {
-		// Interrupted, and called again, connect(2) goes on waiting on Linux.
-		switch err := unix.Connect(int(s), sockaddr(to)); {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("connect to %v: %w", to, err)
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
+}
+
+// Connect connects the socket.
+func (s Socket) Connect(to netip.AddrPort) error {
+	// Interrupted, and called again, connect(2) goes on waiting on Linux.
+	if err := ignoringEINTR(func() error { return unix.Connect(int(s), Sockaddr(to)) }); err != nil {
+		return fmt.Errorf("connect to %v: %w", to, err)
+	}
+	return nil
 }
 
 // BeginConnect sends the SYN and does not wait for the answer.
 func (s Socket) BeginConnect(to netip.AddrPort) error {
 	if err := unix.SetNonblock(int(s), true); err != nil {
-		return fmt.Errorf("connect to %v: %w", to, err)
+		return err
 	}
-	if err := unix.Connect(int(s), sockaddr(to)); !errors.Is(err, unix.EINPROGRESS) {
+	if err := unix.Connect(int(s), Sockaddr(to)); !errors.Is(err, unix.EINPROGRESS) {
 		return fmt.Errorf("connect to %v without waiting: %w", to, err)
-	}
-	return nil
-}
-
-// BeginFastOpen sends n bytes with the SYN (RFC 7413), and does not wait for the
-// answer.
-func (s Socket) BeginFastOpen(to netip.AddrPort, n int) error {
-	err := unix.Sendto(int(s), make([]byte, n), unix.MSG_FASTOPEN|unix.MSG_DONTWAIT, sockaddr(to))
-	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
-		return fmt.Errorf("connect to %v with data: %w", to, err)
 	}
 	return nil
 }
@@ -140,16 +130,13 @@ func (s Socket) Disconnect() error {
 }
 
 // Accept takes the next connection from a listener's queue.
-func (s Socket) Accept() (Socket, error) {
-	for {
+func (s Socket) Accept() (accepted Socket, err error) {
+	err = ignoringEINTR(func() error {
 		fd, _, err := unix.Accept4(int(s), unix.SOCK_CLOEXEC)
-		switch {
-		case err == nil:
-			return Socket(fd), nil
-		case !errors.Is(err, unix.EINTR):
-			return -1, fmt.Errorf("accept: %w", err)
-		}
-	}
+		accepted = Socket(fd)
+		return err
+	})
+	return accepted, err
 }
 
 // Close closes the descriptor.
@@ -177,39 +164,21 @@ func (s Socket) Send(n int) error {
 	return nil
 }
 
-// Receive reads until it has n bytes.
+// Receive reads n bytes; at the end of the stream it returns io.EOF.
 func (s Socket) Receive(n int) error {
-	buf := make([]byte, min(n, 1<<16))
-	for n > 0 {
-		got, err := unix.Read(int(s), buf[:min(n, len(buf))])
+	for buf := make([]byte, n); len(buf) > 0; {
+		got, err := unix.Read(int(s), buf)
 		switch {
 		case errors.Is(err, unix.EINTR):
+			continue
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		case got == 0:
-			return errors.New("receive: end of stream")
-		default:
-			n -= got
+			return io.EOF
 		}
+		buf = buf[got:]
 	}
 	return nil
-}
-
-// ReadEOF reads the end of the stream, and nothing before it.
-func (s Socket) ReadEOF() error {
-	for {
-		var buf [1]byte
-		n, err := unix.Read(int(s), buf[:])
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return fmt.Errorf("read the end of the stream: %w", err)
-		case n > 0:
-			return errors.New("read the end of the stream: there is data before it")
-		default:
-			return nil
-		}
-	}
 }
 
 // Keepalive turns keepalive probes on, the first after one second without
@@ -239,19 +208,11 @@ func (s Socket) Hear() error {
 // Mark sets SO_MARK, and sockets that a listener accepts inherit it. It takes
 // CAP_NET_ADMIN or CAP_NET_RAW.
 func (s Socket) Mark(mark uint32) error {
-	if err := unix.SetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
-		return fmt.Errorf("mark a socket: %w", err)
-	}
-	return nil
+	return unix.SetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
 }
 
 // BindToDevice is SO_BINDTODEVICE.
-func (s Socket) BindToDevice(name string) error {
-	if err := unix.BindToDevice(int(s), name); err != nil {
-		return fmt.Errorf("bind a socket to device %s: %w", name, err)
-	}
-	return nil
-}
+func (s Socket) BindToDevice(name string) error { return unix.BindToDevice(int(s), name) }
 
 // ChoosePortLate has Bind leave the port 0 to Connect: IP_BIND_ADDRESS_NO_PORT.
 func (s Socket) ChoosePortLate() error {
@@ -279,8 +240,7 @@ func (s Socket) Remote() (netip.AddrPort, error) { return addrPort(unix.Getpeern
 // Await waits until the socket is in a TCP state, by the kernel's number
 // (BPF_TCP_ESTABLISHED and so on in package unix).
 func (s Socket) Await(state uint8) error {
-	deadline := time.Now().Add(patience)
-	for {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		info, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
 		switch {
 		case err != nil:
@@ -290,12 +250,11 @@ func (s Socket) Await(state uint8) error {
 		case time.Now().After(deadline):
 			return fmt.Errorf("socket still in TCP state %d, not in %d, after %v", info.State, state, patience)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
-// sockaddr reads an address, whose zone, if it has one, is the index of a device.
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
+// Sockaddr reads an address, whose zone, if it has one, is the index of a device.
+func Sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}

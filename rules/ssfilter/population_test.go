@@ -360,7 +360,15 @@ var scenes = []struct {
 		if err != nil {
 			return err
 		}
-		return errors.Join(s.Deafen(), s.BeginFastOpen(at, 100))
+		if err := s.Deafen(); err != nil {
+			return err
+		}
+		// The data goes with the SYN (RFC 7413).
+		err = unix.Sendto(int(s), make([]byte, 100), unix.MSG_FASTOPEN|unix.MSG_DONTWAIT, nstest.Sockaddr(at))
+		if errors.Is(err, unix.EINPROGRESS) {
+			err = nil
+		}
+		return err
 	}},
 	{"fin-wait-1", func(on *stage) error {
 		p, err := on.pair()
