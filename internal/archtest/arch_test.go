@@ -97,7 +97,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/counters",
-		may:  []string{unix},
+		may:  []string{"rules/ssfilter", unix},
 		not:  []string{"log", "log/slog"},
 		why:  "it reads two files of /proc and judges nothing",
 	},

@@ -53,17 +53,13 @@ func parse(sockstat, snmp []byte) Counters {
 // pair finds the number after key in the line that label begins, as
 // sockstat_seq_show writes it: "TCP: inuse 5 orphan 0 tw 2 ...".
 func pair(text []byte, label, key string) (uint64, bool) {
-	line, _, ok := labelled(text, label)
-	for ok {
-		var name, value []byte
-		name, line = word(line)
-		value, line = word(line)
-		if len(value) == 0 {
-			break
+	line, _ := labelled(text, label)
+	next := false
+	for field := range bytes.FieldsSeq(line) {
+		if next {
+			return number(field)
 		}
-		if string(name) == key {
-			return number(value)
-		}
+		next = string(field) == key
 	}
 	return 0, false
 }
@@ -72,46 +68,34 @@ func pair(text []byte, label, key string) (uint64, bool) {
 // begins, as snmp_seq_show writes them. Headings were added over the years, so
 // the place of a column says nothing.
 func column(text []byte, label, key string) (uint64, bool) {
-	heads, rest, ok := labelled(text, label)
-	if !ok {
-		return 0, false
-	}
-	values, _, ok := labelled(rest, label)
-	for ok {
-		var head, value []byte
-		head, heads = word(heads)
-		value, values = word(values)
-		if len(head) == 0 || len(value) == 0 {
+	heads, rest := labelled(text, label)
+	values, _ := labelled(rest, label)
+	at, found := 0, false
+	for head := range bytes.FieldsSeq(heads) {
+		if found = string(head) == key; found {
 			break
 		}
-		if string(head) == key {
+		at++
+	}
+	for value := range bytes.FieldsSeq(values) {
+		if at == 0 && found {
 			return number(value)
 		}
+		at--
 	}
 	return 0, false
 }
 
 // labelled returns what follows label in the first line that begins with it,
 // and the text after that line.
-func labelled(text []byte, label string) (line, rest []byte, ok bool) {
+func labelled(text []byte, label string) (line, rest []byte) {
 	for len(text) > 0 {
-		line, text, _ = bytes.Cut(text, newline)
+		line, text, _ = bytes.Cut(text, []byte("\n"))
 		if after, found := bytes.CutPrefix(line, []byte(label)); found {
-			return after, text, true
+			return after, text
 		}
 	}
-	return nil, nil, false
-}
-
-var newline = []byte{'\n'}
-
-// word cuts the first word off line; it is empty at the end of the line.
-func word(line []byte) (first, rest []byte) {
-	line = bytes.TrimLeft(line, " ")
-	if end := bytes.IndexByte(line, ' '); end >= 0 {
-		return line[:end], line[end:]
-	}
-	return line, nil
+	return nil, nil
 }
 
 func number(digits []byte) (uint64, bool) {

@@ -2,18 +2,15 @@ package counters
 
 import (
 	"bytes"
-	"cmp"
-	"slices"
 	"strconv"
-)
 
-// PortRange is the ports from First to Last.
-type PortRange struct{ First, Last uint16 }
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
 
 // Ports are the local ports of a namespace that connect(2) may choose.
 type Ports struct {
-	Ephemeral PortRange   // ip_local_port_range
-	Free      []PortRange // of those, the ones that are not reserved
+	Ephemeral ssfilter.PortRange   // ip_local_port_range
+	Free      []ssfilter.PortRange // of those, the ones that are not reserved
 }
 
 // parsePorts takes the texts of ip_local_port_range and of
@@ -28,7 +25,7 @@ func parsePorts(ephemeral, reserved []byte) (p Ports, ok bool) {
 	if !ok {
 		return Ports{}, false
 	}
-	var taken []PortRange
+	var taken [1 << 16]bool
 	for text := range bytes.SplitSeq(bytes.TrimSpace(reserved), []byte(",")) {
 		if len(text) == 0 {
 			continue // none is
@@ -41,28 +38,28 @@ func parsePorts(ephemeral, reserved []byte) (p Ports, ok bool) {
 		if !ok {
 			return Ports{}, false
 		}
-		taken = append(taken, r)
-	}
-	slices.SortFunc(taken, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
-	free := []PortRange{}
-	next := int(all.First) // the first port that nothing is known of yet
-	for _, r := range taken {
-		if end := min(int(r.First)-1, int(all.Last)); next <= end {
-			free = append(free, PortRange{uint16(next), uint16(end)})
+		for port := int(r.First); port <= int(r.Last); port++ {
+			taken[port] = true
 		}
-		next = max(next, int(r.Last)+1)
 	}
-	if next <= int(all.Last) {
-		free = append(free, PortRange{uint16(next), all.Last})
+	free := []ssfilter.PortRange{}
+	for port := int(all.First); port <= int(all.Last); port++ {
+		switch n := len(free); {
+		case taken[port]:
+		case n > 0 && int(free[n-1].Last) == port-1:
+			free[n-1].Last++
+		default:
+			free = append(free, ssfilter.PortRange{First: uint16(port), Last: uint16(port)})
+		}
 	}
 	return Ports{all, free}, true
 }
 
-func portRange(first, last []byte) (PortRange, bool) {
+func portRange(first, last []byte) (ssfilter.PortRange, bool) {
 	low, err := strconv.ParseUint(string(first), 10, 16)
 	if err != nil {
-		return PortRange{}, false
+		return ssfilter.PortRange{}, false
 	}
 	high, err := strconv.ParseUint(string(last), 10, 16)
-	return PortRange{uint16(low), uint16(high)}, err == nil && low <= high
+	return ssfilter.PortRange{First: uint16(low), Last: uint16(high)}, err == nil && low <= high
 }

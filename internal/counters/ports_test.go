@@ -6,23 +6,28 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
+
+type spans = []ssfilter.PortRange
+
+func span(first, last uint16) ssfilter.PortRange { return ssfilter.PortRange{First: first, Last: last} }
 
 func TestParsePorts(t *testing.T) {
 	tests := []struct {
 		name                string
 		ephemeral, reserved string
-		want                []PortRange
+		want                spans
 		bad                 bool
 	}{
-		{name: "none reserved", ephemeral: "32768\t60999\n", reserved: "\n", want: []PortRange{{32768, 60999}}},
-		{name: "some in the middle", ephemeral: "32768\t60999\n", reserved: "40000,50000-50009\n", want: []PortRange{{32768, 39999}, {40001, 49999}, {50010, 60999}}},
-		{name: "at both ends, and beyond", ephemeral: "1000\t2000\n", reserved: "1-1000,1999-3000\n", want: []PortRange{{1001, 1998}}},
-		{name: "outside", ephemeral: "1000\t2000\n", reserved: "80,999,2001\n", want: []PortRange{{1000, 2000}}},
-		{name: "all of them", ephemeral: "1000\t2000\n", reserved: "1-65535\n", want: []PortRange{}},
-		{name: "up to the last port", ephemeral: "65000\t65535\n", reserved: "65535\n", want: []PortRange{{65000, 65534}}},
-		{name: "one port", ephemeral: "65535\t65535\n", want: []PortRange{{65535, 65535}}},
-		{name: "overlapping", ephemeral: "10\t20\n", reserved: "14-16,12-15", want: []PortRange{{10, 11}, {17, 20}}},
+		{name: "none reserved", ephemeral: "32768\t60999\n", reserved: "\n", want: spans{span(32768, 60999)}},
+		{name: "some in the middle", ephemeral: "32768\t60999\n", reserved: "40000,50000-50009\n", want: spans{span(32768, 39999), span(40001, 49999), span(50010, 60999)}},
+		{name: "at both ends, and beyond", ephemeral: "1000\t2000\n", reserved: "1-1000,1999-3000\n", want: spans{span(1001, 1998)}},
+		{name: "outside", ephemeral: "1000\t2000\n", reserved: "80,999,2001\n", want: spans{span(1000, 2000)}},
+		{name: "all of them", ephemeral: "1000\t2000\n", reserved: "1-65535\n", want: spans{}},
+		{name: "up to the last port", ephemeral: "65000\t65535\n", reserved: "65535\n", want: spans{span(65000, 65534)}},
+		{name: "one port", ephemeral: "65535\t65535\n", want: spans{span(65535, 65535)}},
+		{name: "overlapping", ephemeral: "10\t20\n", reserved: "14-16,12-15", want: spans{span(10, 11), span(17, 20)}},
 		{name: "the wrong way round", ephemeral: "2000\t1000\n", bad: true},
 		{name: "one end", ephemeral: "2000\n", bad: true},
 		{name: "no number", ephemeral: "1000\t2000\n", reserved: "x", bad: true},
@@ -61,14 +66,14 @@ func TestPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	whole := PortRange{20000, 20100}
+	whole := span(20000, 20100)
 	for _, step := range []struct {
 		file, text string
 		want       Ports
 	}{
-		{"ip_local_port_range", "20000 20100", Ports{whole, []PortRange{whole}}},
-		{"ip_local_reserved_ports", "20050-20059", Ports{whole, []PortRange{{20000, 20049}, {20060, 20100}}}},
-		{"ip_local_reserved_ports", "", Ports{whole, []PortRange{whole}}},
+		{"ip_local_port_range", "20000 20100", Ports{whole, spans{whole}}},
+		{"ip_local_reserved_ports", "20050-20059", Ports{whole, spans{span(20000, 20049), span(20060, 20100)}}},
+		{"ip_local_reserved_ports", "", Ports{whole, spans{whole}}},
 	} {
 		if err := nstest.Sysctl("net.ipv4."+step.file, step.text+"\n"); err != nil {
 			t.Fatal(err)

@@ -12,9 +12,9 @@ import (
 // Reader reads the counters of the network namespace that it was opened in. It
 // is not for concurrent use.
 type Reader struct {
-	sockstat, snmp      *procFile
-	ephemeral, reserved *procFile // nil: not to be had here
-	sockstat6           *procFile // nil: there is no IPv6
+	sockstat, snmp      procFile
+	sockstat6           procFile // cannot be read where there is no IPv6
+	ephemeral, reserved procFile // without these, only the ports are not known
 
 	ports     Ports  // by
 	portsText []byte // the texts of both
@@ -23,44 +23,27 @@ type Reader struct {
 // Open opens the counters of the calling thread's network namespace: an open
 // file keeps to it, whichever thread reads it later.
 func Open() (*Reader, error) {
-	var r Reader
-	for _, f := range []struct {
-		name string
-		file **procFile
-	}{
-		{"sockstat", &r.sockstat},
-		{"snmp", &r.snmp},
-	} {
-		var err error
-		*f.file, err = openProc("/proc/thread-self/net/" + f.name)
-		if err != nil {
-			r.Close()
-			return nil, fmt.Errorf("open TCP counters: %w", err)
-		}
+	const net, sysctl = "/proc/thread-self/net/", "/proc/sys/net/ipv4/"
+	r := &Reader{
+		sockstat: openProc(net + "sockstat"), snmp: openProc(net + "snmp"), sockstat6: openProc(net + "sockstat6"),
+		ephemeral: openProc(sysctl + "ip_local_port_range"), reserved: openProc(sysctl + "ip_local_reserved_ports"),
 	}
-	if sockstat6, err := openProc("/proc/thread-self/net/sockstat6"); err == nil {
-		r.sockstat6 = sockstat6
+	if err := errors.Join(r.sockstat.err, r.snmp.err); err != nil {
+		r.Close()
+		return nil, err
 	}
-	// Without these, only the ports are not known.
-	const sysctl = "/proc/sys/net/ipv4/"
-	if ephemeral, err := openProc(sysctl + "ip_local_port_range"); err == nil {
-		r.ephemeral = ephemeral
-	}
-	if reserved, err := openProc(sysctl + "ip_local_reserved_ports"); err == nil {
-		r.reserved = reserved
-	}
-	return &r, nil
+	return r, nil
 }
 
 // Read reads all counters anew.
 func (r *Reader) Read() (Counters, error) {
 	sockstat, err := r.sockstat.read()
 	if err != nil {
-		return Counters{}, fmt.Errorf("read TCP counters: %w", err)
+		return Counters{}, err
 	}
 	snmp, err := r.snmp.read()
 	if err != nil {
-		return Counters{}, fmt.Errorf("read TCP counters: %w", err)
+		return Counters{}, err
 	}
 	return parse(sockstat, snmp), nil
 }
@@ -68,16 +51,13 @@ func (r *Reader) Read() (Counters, error) {
 // Ports are the local ports that a connect(2) without a bind(2) may get in the
 // namespace. Its caller does not change them.
 func (r *Reader) Ports() (Ports, error) {
-	if r.ephemeral == nil || r.reserved == nil {
-		return Ports{}, errors.New("read the ephemeral ports: /proc/sys/net/ipv4 cannot be read here")
-	}
 	ephemeral, err := r.ephemeral.read()
 	if err != nil {
-		return Ports{}, fmt.Errorf("read the ephemeral ports: %w", err)
+		return Ports{}, err
 	}
 	reserved, err := r.reserved.read()
 	if err != nil {
-		return Ports{}, fmt.Errorf("read the reserved ports: %w", err)
+		return Ports{}, err
 	}
 	known := len(r.portsText) == len(ephemeral)+len(reserved) && bytes.HasPrefix(r.portsText, ephemeral) && bytes.HasSuffix(r.portsText, reserved)
 	if known {
@@ -97,14 +77,14 @@ func (r *Reader) Ports() (Ports, error) {
 func (r *Reader) InUse() (uint64, bool, error) {
 	text, err := r.sockstat.read()
 	if err != nil {
-		return 0, false, fmt.Errorf("read TCP counters: %w", err)
+		return 0, false, err
 	}
 	n, ok := pair(text, "TCP:", "inuse")
-	if r.sockstat6 == nil || !ok {
+	if r.sockstat6.err != nil || !ok {
 		return n, ok, nil
 	}
 	if text, err = r.sockstat6.read(); err != nil {
-		return 0, false, fmt.Errorf("read TCP counters: %w", err)
+		return 0, false, err
 	}
 	n6, ok := pair(text, "TCP6:", "inuse")
 	return n + n6, ok, nil
@@ -113,48 +93,43 @@ func (r *Reader) InUse() (uint64, bool, error) {
 // ReadHost reads those of the whole host; false: the kernel does not report them.
 func (r *Reader) ReadHost() (Host, bool, error) {
 	sockstat, err := r.sockstat.read()
-	if err != nil {
-		return Host{}, false, fmt.Errorf("read TCP counters: %w", err)
-	}
 	h, ok := parseHost(sockstat)
-	return h, ok, nil
+	return h, ok, err
 }
 
 // Close closes the files.
 func (r *Reader) Close() {
-	for _, f := range []*procFile{r.sockstat, r.snmp, r.ephemeral, r.reserved, r.sockstat6} {
-		if f != nil {
-			unix.Close(f.fd)
-		}
+	for _, f := range []procFile{r.sockstat, r.snmp, r.sockstat6, r.ephemeral, r.reserved} {
+		f.Close() // nil is closed, too
 	}
 }
 
 // procFile is a file that the kernel writes anew for each read from its start
 // (seq_read_iter).
 type procFile struct {
-	path string
-	fd   int
-	buf  []byte
+	*os.File
+	err error // of opening it
+	buf []byte
 }
 
-func openProc(path string) (*procFile, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return &procFile{path: path, fd: fd, buf: make([]byte, 4096)}, nil
+func openProc(path string) procFile {
+	f, err := os.Open(path)
+	return procFile{f, err, make([]byte, 4096)}
 }
 
 // read returns the whole text, valid until the next read. One call reads all of
 // it: os.File would ask a second time for the end of the file, and have the
 // kernel count everything twice.
 func (f *procFile) read() ([]byte, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
 	for {
-		n, err := unix.Pread(f.fd, f.buf, 0)
+		n, err := unix.Pread(int(f.Fd()), f.buf, 0)
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
-			return nil, &os.PathError{Op: "read", Path: f.path, Err: err}
+			return nil, &os.PathError{Op: "read", Path: f.Name(), Err: err}
 		case n < len(f.buf):
 			return f.buf[:n], nil
 		default:

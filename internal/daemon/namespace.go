@@ -9,7 +9,6 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // namespace is a network namespace among the workers that read it: one that scans,
@@ -100,10 +99,7 @@ func Count(from Counters) engine.CountersRead {
 	if err != nil {
 		return in
 	}
-	in.Ephemeral, in.Ports = ssfilter.PortRange(ports.Ephemeral), make([]ssfilter.PortRange, len(ports.Free))
-	for i, r := range ports.Free {
-		in.Ports[i] = ssfilter.PortRange(r)
-	}
+	in.Ephemeral, in.Ports = ports.Ephemeral, ports.Free
 	return in
 }
 
