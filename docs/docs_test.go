@@ -129,7 +129,7 @@ func TestMessages(t *testing.T) {
 	quoted := regexp.MustCompile("^\\| `([^`]*)` \\|")
 	found, inTable := 0, false
 	for line := range strings.Lines(read(t, "rules.md") + read(t, "alerts.md")) {
-		inTable = strings.HasPrefix(line, "| it says |") || inTable && strings.HasPrefix(line, "|")
+		inTable = strings.HasPrefix(line, "| message |") || inTable && strings.HasPrefix(line, "|")
 		message := quoted.FindStringSubmatch(line)
 		if !inTable || message == nil {
 			continue
