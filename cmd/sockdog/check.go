@@ -58,7 +58,8 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	set, err := rules.Parse(bytes.NewReader(text), action.InRules(action.Kinds())...)
+	kinds := action.InRules(action.Kinds())
+	set, err := rules.Parse(bytes.NewReader(text), kinds...)
 	var problems rules.Problems
 	if errors.As(err, &problems) {
 		fmt.Fprint(out, problems.Report(named(file)))
@@ -66,7 +67,7 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 		return false, err
 	}
 	if lint {
-		warnings, _ := rules.Lint(bytes.NewReader(text), action.InRules(action.Kinds())...) // its error is Parse's
+		warnings, _ := rules.Lint(bytes.NewReader(text), kinds...) // its error is Parse's
 		for i := range warnings {
 			warnings[i].Msg = "warning: " + warnings[i].Msg
 		}
@@ -108,9 +109,13 @@ func named(file string) string {
 	return file
 }
 
-// parseText parses a rules file for a command that needs it good, and prints
-// what is wrong with it.
-func parseText(out io.Writer, file string, text []byte) (*rules.Set, error) {
+// loadRules loads a rules file for a command that needs it good, and prints what is
+// wrong with it.
+func loadRules(out io.Writer, file string) (*rules.Set, error) {
+	text, err := readRules(file)
+	if err != nil {
+		return nil, problem(err)
+	}
 	set, err := rules.Parse(bytes.NewReader(text), action.InRules(action.Kinds())...)
 	var problems rules.Problems
 	if errors.As(err, &problems) {
@@ -118,12 +123,4 @@ func parseText(out io.Writer, file string, text []byte) (*rules.Set, error) {
 		return nil, found{named(file) + ": " + term.Count(problems.Count(), "problem")}
 	}
 	return set, err
-}
-
-// checkOutput checks the value of -o.
-func checkOutput(format string) error {
-	if format != "table" && format != "json" {
-		return usage{fmt.Errorf("-o is table or json, not %q", format)}
-	}
-	return nil
 }

@@ -32,10 +32,7 @@ the kernel's own word.`,
 		Short:  "The program that leaks",
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := demo.Shop(cmd.InOrStdin()); err != nil {
-				return problem(err)
-			}
-			return nil
+			return problem(demo.Shop(cmd.InOrStdin()))
 		},
 	})
 	return cmd

@@ -18,7 +18,7 @@ func doctorCommand() *cobra.Command {
 print the cure for what is missing. The exit status is 1 if something that
 sockdog needs for its main job is missing.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
+			if err := checkFormat(output, "table", "json"); err != nil {
 				return err
 			}
 			return examine(cmd.OutOrStdout(), output)

@@ -75,7 +75,7 @@ judged, 2 wrong usage.`,
 		ValidArgsFunction: completeFilter,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.ageFlags.check(cmd); err != nil {
-				return usage{err}
+				return err
 			}
 			if err := f.check(args); err != nil {
 				return err
@@ -118,8 +118,8 @@ const (
 
 // check reads the filter and refuses what is too broad to be meant.
 func (f *killFlags) check(args []string) error {
-	if f.output != "table" && f.output != "wide" && f.output != "json" {
-		return usage{fmt.Errorf("-o is table, wide or json, not %q", f.output)}
+	if err := checkFormat(f.output, "table", "wide", "json"); err != nil {
+		return err
 	}
 	if err := f.selection.parse(args); err != nil {
 		return err
@@ -157,11 +157,7 @@ func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 		}
 		return ssh, nil
 	}
-	text, err := readRules(f.rules)
-	if err != nil {
-		return nil, problem(err)
-	}
-	set, err := parseText(stderr, f.rules, text)
+	set, err := loadRules(stderr, f.rules)
 	if err != nil {
 		return nil, err
 	}

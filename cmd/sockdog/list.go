@@ -106,10 +106,7 @@ from the least on; with - before it, the other way round:
 			if l.view.Summary && !l.listening {
 				l.all = true // a sum of all but some would be none
 			}
-			if err := l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()); err != nil {
-				return problem(err)
-			}
-			return nil
+			return problem(l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()))
 		},
 	}
 	l.selection.flags(cmd)

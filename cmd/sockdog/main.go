@@ -61,7 +61,7 @@ func newRoot(args []string) *cobra.Command {
 		}
 	}
 	for _, c := range root.Commands() {
-		c.Args = asUsage(c.Args)
+		c.Args = checked(c.Args)
 		if first == cobra.ShellCompRequestCmd || first == cobra.ShellCompNoDescRequestCmd {
 			completes(c)
 		}
@@ -182,20 +182,41 @@ type found struct{ text string }
 
 func (f found) Error() string { return f.text }
 
-func problem(err error) error { return found{err.Error()} }
+// problem makes an error, if it is one, a problem that was found.
+func problem(err error) error {
+	if err == nil {
+		return nil
+	}
+	return found{err.Error()}
+}
 
-// asUsage makes wrong arguments a usage error; a command without a check of its
-// own takes none.
-func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
+// asUsage makes an error, if it is one, one of usage.
+func asUsage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usage{err}
+}
+
+// checked makes wrong arguments a usage error; a command without a check of its own
+// takes none.
+func checked(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case check != nil:
-			if err := check(cmd, args); err != nil {
-				return usage{err}
-			}
+			return asUsage(check(cmd, args))
 		case len(args) > 0:
 			return usage{fmt.Errorf("%s takes no arguments, and was given %q", cmd.Name(), args[0])}
 		}
 		return nil
 	}
+}
+
+// checkFormat checks the value of -o.
+func checkFormat(format string, formats ...string) error {
+	if slices.Contains(formats, format) {
+		return nil
+	}
+	last := len(formats) - 1
+	return usage{fmt.Errorf("-o is %s or %s, not %q", strings.Join(formats[:last], ", "), formats[last], format)}
 }

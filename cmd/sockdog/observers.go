@@ -20,5 +20,5 @@ func (f *ageFlags) check(cmd *cobra.Command) error {
 	if client.Off(f.Daemon) {
 		return nil
 	}
-	return checkHostPort("--daemon", "HOST:PORT or off", f.Daemon)
+	return asUsage(checkHostPort("--daemon", "HOST:PORT or off", f.Daemon))
 }

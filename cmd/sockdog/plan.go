@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -25,26 +26,17 @@ sockdog list asks it, or its state directory. ≥ marks a lower bound, and ≤ w
 something falls due at the latest. Limits are not counted, and growth takes more
 than one look.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
+			if err := errors.Join(checkFormat(output, "table", "json"), ages.check(cmd)); err != nil {
 				return err
-			}
-			if err := ages.check(cmd); err != nil {
-				return usage{err}
 			}
 			set := rules.Default()
 			if file != "" {
-				text, err := readRules(file)
-				if err != nil {
-					return problem(err)
-				}
-				if set, err = parseText(cmd.ErrOrStderr(), file, text); err != nil {
+				var err error
+				if set, err = loadRules(cmd.ErrOrStderr(), file); err != nil {
 					return err
 				}
 			}
-			if err := printPlan(cmd, set, &ages, output); err != nil {
-				return problem(err)
-			}
-			return nil
+			return problem(printPlan(cmd, set, &ages, output))
 		},
 	}
 	cmd.Flags().StringVar(&file, "rules", "", "`file` of rules; without it the built-in ones")

@@ -23,7 +23,7 @@ type selection struct {
 	ipv4, ipv6, all, listening bool
 
 	filter ssfilter.Filter
-	elses  []*elsewhere
+	used   *elsewhere // the first flag of ss that is none here
 }
 
 // flags adds those of ss that select, and answers the others with what to write
@@ -67,37 +67,29 @@ func (s *selection) flags(cmd *cobra.Command) {
 }
 
 // elsewhere is a flag of ss that is none here.
-type elsewhere struct {
-	name, letter string
-	instead      string
-	used         bool
-}
+type elsewhere struct{ name, letter, instead string }
 
-// elsewhere adds a flag that parse answers with what to write instead.
+// elsewhere adds a flag that parse answers with what to write instead: an error here
+// would be wrapped in words about a bad value.
 func (s *selection) elsewhere(cmd *cobra.Command, e elsewhere) {
-	flag := cmd.Flags().VarPF(&e, e.name, e.letter, e.instead)
-	flag.Hidden = true
-	flag.NoOptDefVal = "true" // what ss would take as its value is not scanned
-	s.elses = append(s.elses, &e)
+	cmd.Flags().BoolFuncP(e.name, e.letter, e.instead, func(string) error {
+		if s.used == nil {
+			s.used = &e
+		}
+		return nil
+	})
+	cmd.Flags().Lookup(e.name).Hidden = true
 }
-
-// Set implements pflag.Value. Its error would be wrapped in words about a bad
-// value, so parse complains instead.
-func (e *elsewhere) Set(string) error { e.used = true; return nil }
-func (e *elsewhere) String() string   { return "" }
-func (e *elsewhere) Type() string     { return "bool" }
 
 // parse reads the filter, which may stand in one argument or in many. Its error
 // is one of usage.
 func (s *selection) parse(args []string) error {
-	for _, e := range s.elses {
-		if e.used {
-			written := "--" + e.name
-			if e.letter != "" {
-				written = "-" + e.letter + ", " + written
-			}
-			return usage{fmt.Errorf("%s: %s", written, e.instead)}
+	if e := s.used; e != nil {
+		written := "--" + e.name
+		if e.letter != "" {
+			written = "-" + e.letter + ", " + written
 		}
+		return usage{fmt.Errorf("%s: %s", written, e.instead)}
 	}
 	text := strings.NewReplacer("\n", " ", "\t", " ").Replace(strings.Join(args, " "))
 	if word := bareState(text); word != "" {
@@ -114,10 +106,7 @@ func (s *selection) parse(args []string) error {
 	if err == nil {
 		err = known(s.filter.Where)
 	}
-	if err != nil {
-		return usage{err}
-	}
-	return nil
+	return asUsage(err)
 }
 
 // known complains of a device or a cgroup that is not there, as ss does: with a
@@ -186,12 +175,12 @@ func (s *selection) query() sock.Query {
 			q.States = ssfilter.AllStates &^ listening
 		}
 	}
-	switch {
-	case s.ipv4 == s.ipv6:
-	case s.ipv4:
-		q.Where = ssfilter.And(ssfilter.Hosts(ssfilter.Src, netip.PrefixFrom(netip.IPv4Unspecified(), 0)), q.Where)
-	default:
-		q.Where = ssfilter.And(ssfilter.Hosts(ssfilter.Src, netip.PrefixFrom(netip.IPv6Unspecified(), 0)), q.Where)
+	if s.ipv4 != s.ipv6 {
+		every := netip.IPv4Unspecified()
+		if s.ipv6 {
+			every = netip.IPv6Unspecified()
+		}
+		q.Where = ssfilter.And(ssfilter.Hosts(ssfilter.Src, netip.PrefixFrom(every, 0)), q.Where)
 	}
 	return q
 }

@@ -24,11 +24,11 @@ status is 1 if a problem stands.
 
 With -o json it prints what the daemon serves under /api/v1/status.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
+			if err := checkFormat(output, "table", "json"); err != nil {
 				return err
 			}
-			if err := checkHostPort("--address", "HOST:PORT", address); err != nil {
-				return usage{err}
+			if err := asUsage(checkHostPort("--address", "HOST:PORT", address)); err != nil {
+				return err
 			}
 			return showStatus(cmd.Context(), cmd.OutOrStdout(), address, output)
 		},

@@ -2,13 +2,10 @@ package service
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -65,60 +62,29 @@ func NewLog(out io.Writer, form, level string) (*slog.Logger, error) {
 	case LogText:
 		return slog.New(slog.NewTextHandler(out, &options)), nil
 	case logJournal:
-		line := new(journalLine)
-		line.out = out
-		return slog.New(journalHandler{slog.NewTextHandler(&line.text, &options), line}), nil
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{} // the time is the journal's own
+			}
+			return a
+		}
+		return slog.New(slog.NewTextHandler(prioritized{out}, &options)), nil
 	default:
 		options.ReplaceAttr = journal.InSeconds
 		return slog.New(slog.NewJSONHandler(out, &options)), nil
 	}
 }
 
-// journalHandler writes text with the priorities of sd-daemon(3), by which
-// journalctl -p selects. The time is the journal's own.
-type journalHandler struct {
-	slog.Handler // writes to line.text
-	line         *journalLine
-}
+// prioritized writes lines with the priorities of sd-daemon(3) before them, by which
+// journalctl -p selects. Each line begins with its level, and is one write.
+type prioritized struct{ out io.Writer }
 
-// journalLine is the line that is being written.
-type journalLine struct {
-	sync.Mutex
-	out  io.Writer
-	text bytes.Buffer
-}
-
-func (h journalHandler) Handle(ctx context.Context, r slog.Record) error {
-	h.line.Lock()
-	defer h.line.Unlock()
-	h.line.text.Reset()
-	fmt.Fprintf(&h.line.text, "<%d>", priority(r.Level))
-	r.Time = time.Time{}
-	if err := h.Handler.Handle(ctx, r); err != nil {
-		return err
+func (p prioritized) Write(line []byte) (int, error) {
+	level, _, _ := bytes.Cut(bytes.TrimPrefix(line, []byte("level=")), []byte(" "))
+	priority, known := map[string]int{"ERROR": 3, "WARN": 4, "INFO": 6}[string(level)]
+	if !known {
+		priority = 7
 	}
-	_, err := h.line.out.Write(h.line.text.Bytes())
-	return err
-}
-
-func (h journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return journalHandler{h.Handler.WithAttrs(attrs), h.line}
-}
-
-func (h journalHandler) WithGroup(name string) slog.Handler {
-	return journalHandler{h.Handler.WithGroup(name), h.line}
-}
-
-// priority is syslog's of a level.
-func priority(level slog.Level) int {
-	switch {
-	case level >= slog.LevelError:
-		return 3
-	case level >= slog.LevelWarn:
-		return 4
-	case level >= slog.LevelInfo:
-		return 6
-	default:
-		return 7
-	}
+	_, err := p.out.Write(fmt.Appendf(nil, "<%d>%s", priority, line))
+	return len(line), err
 }

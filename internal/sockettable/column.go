@@ -38,7 +38,7 @@ type sortKey struct {
 
 // columns are those that have a name.
 var columns = []*Column{
-	wordColumn("state", func(r *row) string { return StateHead(r.state) }),
+	textColumn("state", func(_ *Table, r *row) string { return StateHead(r.state) }),
 	queueColumn("recv-q", func(r *row) uint32 { return r.rqueue }),
 	queueColumn("send-q", func(r *row) uint32 { return r.wqueue }),
 	endpointColumn("local", func(r *row) netip.AddrPort { return r.src }),
@@ -49,14 +49,14 @@ var columns = []*Column{
 	numberColumn("dport", func(_ *Table, r *row) (uint64, bool) { return uint64(r.dst.Port()), true }),
 	ageColumn("age", func(r *row) time.Duration { return r.inState }),
 	ageColumn("idle", func(r *row) time.Duration { return r.idle }),
-	wordColumn("verdict", (*row).remark),
+	textColumn("verdict", func(_ *Table, r *row) string { return r.remark() }),
 	numberColumn("uid", func(_ *Table, r *row) (uint64, bool) { return uint64(r.uid), r.inode != 0 }),
 	textColumn("user", (*Table).user),
 	heldColumn(textColumn("process", (*Table).comm)),
 	heldColumn(numberColumn("pid", (*Table).pid)),
 	textColumn("dev", func(_ *Table, r *row) string { return r.device }),
-	markColumn("mark"),
-	pathColumn("cgroup", func(_ *Table, r *row) string { return r.cgroup }),
+	markColumn(),
+	cgroupColumn(),
 	ownColumn(numberColumn("inode", func(_ *Table, r *row) (uint64, bool) { return uint64(r.inode), r.inode != 0 })),
 	ownColumn(numberColumn("cookie", func(_ *Table, r *row) (uint64, bool) { return r.cookie, true })),
 }
@@ -126,11 +126,9 @@ type UnknownColumn struct {
 
 func (e *UnknownColumn) Error() string { return fmt.Sprintf("cannot %s %q", e.What, e.Name) }
 
-func headOf(name string) string { return strings.ToUpper(name) }
-
 func queueColumn(name string, value func(r *row) uint32) *Column {
 	return &Column{
-		Name: name, head: headOf(name), high: true, number: true,
+		Name: name, head: strings.ToUpper(name), high: true, number: true,
 		print: func(_ *Table, b []byte, r *row) []byte { return strconv.AppendUint(b, uint64(value(r)), 10) },
 		key:   func(_ *Table, r *row) sortKey { return sortKey{lo: uint64(value(r))} },
 	}
@@ -139,7 +137,7 @@ func queueColumn(name string, value func(r *row) uint32) *Column {
 // numberColumn is one of numbers that identify something.
 func numberColumn(name string, value func(t *Table, r *row) (n uint64, known bool)) *Column {
 	return &Column{
-		Name: name, head: headOf(name), shared: true, number: true,
+		Name: name, head: strings.ToUpper(name), shared: true, number: true,
 		print: func(t *Table, b []byte, r *row) []byte {
 			n, known := value(t, r)
 			if !known {
@@ -155,8 +153,8 @@ func numberColumn(name string, value func(t *Table, r *row) (n uint64, known boo
 }
 
 // markColumn prints as ss does: people choose marks by their bits.
-func markColumn(name string) *Column {
-	c := numberColumn(name, func(_ *Table, r *row) (uint64, bool) { return uint64(r.mark), r.hasMark })
+func markColumn() *Column {
+	c := numberColumn("mark", func(_ *Table, r *row) (uint64, bool) { return uint64(r.mark), r.hasMark })
 	c.print = func(_ *Table, b []byte, r *row) []byte {
 		if !r.hasMark {
 			return append(b, '-')
@@ -166,14 +164,10 @@ func markColumn(name string) *Column {
 	return c
 }
 
-// wordColumn is one of words of our own.
-func wordColumn(name string, value func(r *row) string) *Column {
-	return textColumn(name, func(_ *Table, r *row) string { return value(r) })
-}
-
+// textColumn is one of words and names.
 func textColumn(name string, value func(t *Table, r *row) string) *Column {
 	return &Column{
-		Name: name, head: headOf(name), shared: true,
+		Name: name, head: strings.ToUpper(name), shared: true,
 		print: func(t *Table, b []byte, r *row) []byte {
 			if text := value(t, r); text != "" {
 				return append(b, text...)
@@ -184,9 +178,9 @@ func textColumn(name string, value func(t *Table, r *row) string) *Column {
 	}
 }
 
-// pathColumn is one of texts that are too long for a sortKey.
-func pathColumn(name string, value func(t *Table, r *row) string) *Column {
-	c := textColumn(name, value)
+// cgroupColumn is one of texts that are too long for a sortKey.
+func cgroupColumn() *Column {
+	c := textColumn("cgroup", func(_ *Table, r *row) string { return r.cgroup })
 	c.key, c.narrows = nil, true
 	return c
 }
@@ -201,32 +195,28 @@ func textKey(text string) sortKey {
 
 func endpointColumn(name string, value func(r *row) netip.AddrPort) *Column {
 	return &Column{
-		Name: name, head: headOf(name), shared: true, narrows: true,
+		Name: name, head: strings.ToUpper(name), shared: true, narrows: true,
 		print: func(_ *Table, b []byte, r *row) []byte { return value(r).AppendTo(b) },
-		key: func(_ *Table, r *row) sortKey {
-			key := addrKey(value(r).Addr())
-			key.port = value(r).Port()
-			return key
-		},
+		key:   func(_ *Table, r *row) sortKey { return addrKey(value(r).Addr(), value(r).Port()) },
 	}
 }
 
 func hostColumn(name string, value func(r *row) netip.AddrPort) *Column {
 	return &Column{
-		Name: name, head: headOf(name), shared: true,
+		Name: name, head: strings.ToUpper(name), shared: true,
 		print: func(_ *Table, b []byte, r *row) []byte { return value(r).Addr().AppendTo(b) },
-		key:   func(_ *Table, r *row) sortKey { return addrKey(value(r).Addr()) },
+		key:   func(_ *Table, r *row) sortKey { return addrKey(value(r).Addr(), 0) },
 	}
 }
 
-func addrKey(addr netip.Addr) sortKey {
+func addrKey(addr netip.Addr, port uint16) sortKey {
 	bytes := addr.As16()
-	return sortKey{hi: binary.BigEndian.Uint64(bytes[:]), lo: binary.BigEndian.Uint64(bytes[8:])}
+	return sortKey{hi: binary.BigEndian.Uint64(bytes[:]), lo: binary.BigEndian.Uint64(bytes[8:]), port: port}
 }
 
 func ageColumn(name string, value func(r *row) time.Duration) *Column {
 	return &Column{
-		Name: name, head: headOf(name), high: true,
+		Name: name, head: strings.ToUpper(name), high: true,
 		print: func(_ *Table, b []byte, r *row) []byte { return AppendAge(b, value(r), r.known, r.exact) },
 		key:   func(_ *Table, r *row) sortKey { return sortKey{unknown: !r.known, lo: uint64(value(r).Milliseconds())} },
 	}
