@@ -29,7 +29,7 @@ import (
 
 // killFlags are the flags of sockdog kill.
 type killFlags struct {
-	selection
+	selectionFlags
 	ageFlags
 	yes, dryRun, inUse, bare bool
 	olderThan, idle          time.Duration
@@ -83,7 +83,7 @@ judged, 2 wrong usage.`,
 			return f.kill(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	f.selection.flags(cmd)
+	f.selectionFlags.flags(cmd)
 	f.ageFlags.flags(cmd)
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
@@ -121,13 +121,13 @@ func (f *killFlags) check(args []string) error {
 	if err := checkFormat(f.output, "table", "wide", "json"); err != nil {
 		return err
 	}
-	if err := f.selection.parse(args); err != nil {
+	if err := f.parse(args); err != nil {
 		return err
 	}
-	named, where := f.filter.States, f.filter.Where
+	named, where := f.Filter.States, f.Filter.Where
 	live := named &^ unconnected &^ perhapsDead
 	switch {
-	case f.listening || named != 0 && named&^unconnected == 0:
+	case f.Listening || named != 0 && named&^unconnected == 0:
 		return usage{errors.New("listening and unconnected sockets are never destroyed: end the program that has them")}
 	case named == 0 && where == nil:
 		return usage{errors.New("kill what? Name a state, a port or an address, such as: sockdog kill state close-wait dport = 5432")}
@@ -150,7 +150,7 @@ func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 	if f.rules == "" {
 		var ssh []rules.Match
 		for _, side := range []ssfilter.Side{ssfilter.Src, ssfilter.Dst} {
-			if !ssfilter.NamesPortOf(f.filter.Where, side, sshPort) {
+			if !ssfilter.NamesPortOf(f.Filter.Where, side, sshPort) {
 				port := ssfilter.Ports(side, ssfilter.PortRange{First: sshPort, Last: sshPort})
 				ssh = append(ssh, rules.Match{States: ssfilter.AllStates, Where: port})
 			}
@@ -173,7 +173,7 @@ func (f *killFlags) order(h *host.Host, known *client.Ages, stderr io.Writer) (*
 		return nil, err
 	}
 	return &manualkill.Request{
-		Query: f.query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
+		Query: f.Query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
 		Protect: protect, Capabilities: h.Capabilities(), Memories: known.ByKey(), Precision: h.Precision, Self: os.Getpid(),
 	}, nil
 }
@@ -189,7 +189,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	if err != nil {
 		return problem(err)
 	}
-	if err := f.markless(h.Raised); err != nil {
+	if err := f.Markless(h.Raised); err != nil {
 		return found{fmt.Sprintf("%v\ncure: %s", err, h.Cure())}
 	}
 	known, err := f.Ask(ctx, h)

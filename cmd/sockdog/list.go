@@ -28,7 +28,7 @@ import (
 
 // listing is what sockdog list is asked to do.
 type listing struct {
-	selection
+	selectionFlags
 	ageFlags
 	output, sort, groupBy string
 	reverse, bare         bool
@@ -103,13 +103,13 @@ from the least on; with - before it, the other way round:
 			if err := l.parse(args); err != nil {
 				return err
 			}
-			if l.view.Summary && !l.listening {
-				l.all = true // a sum of all but some would be none
+			if l.view.Summary && !l.Listening {
+				l.All = true // a sum of all but some would be none
 			}
 			return problem(l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()))
 		},
 	}
-	l.selection.flags(cmd)
+	l.selectionFlags.flags(cmd)
 	l.ageFlags.flags(cmd)
 	l.elsewhere(cmd, elsewhere{name: "kill", letter: "K", instead: "write sockdog kill"})
 	f := cmd.Flags()
@@ -179,7 +179,7 @@ func columnNames(names []string) string {
 // run scans once, or again and again.
 func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	runtime.LockOSThread() // the capability that may be raised is the thread's
-	if err := l.markless(sockdiag.RaiseNetAdmin()); err != nil {
+	if err := l.Markless(sockdiag.RaiseNetAdmin()); err != nil {
 		fmt.Fprintln(stderr, "sockdog:", err)
 	}
 	var err error
@@ -217,7 +217,7 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 	}
 	var table sockettable.Table
 	sent := l.host.Now()
-	err := l.kernel.Scan(l.query(), func(s *sock.Socket, got sock.Instant) {
+	err := l.kernel.Scan(l.Query(), func(s *sock.Socket, got sock.Instant) {
 		table.Add(s, track.AgeOf(s, memories[s.ID.Key()], sent, got, l.host.Precision))
 	})
 	if err == nil && l.view.Walks() {

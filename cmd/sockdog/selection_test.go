@@ -29,14 +29,14 @@ func TestSelection(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			var s selection
+			var s selectionFlags
 			cmd := &cobra.Command{Use: "test", RunE: func(_ *cobra.Command, args []string) error { return s.parse(args) }}
 			s.flags(cmd)
 			cmd.SetArgs(append([]string{}, test.args...))
 			if err := cmd.Execute(); err != nil {
 				t.Fatal(err)
 			}
-			q := s.query()
+			q := s.Query()
 			where := ""
 			if q.Where != nil {
 				where = q.Where.String()

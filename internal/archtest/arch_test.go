@@ -229,6 +229,12 @@ var table = []pkg{
 		why:  "it shows the sockets that it is given: who scans them, and why, is not its business",
 	},
 	{
+		name: "internal/selection",
+		may:  []string{"internal/cgroup", "internal/sock", "internal/source/sockdiag", "rules", "rules/ssfilter"},
+		not:  []string{"log", "log/slog", "os"},
+		why:  "it says what a person means, for whatever command, and looks up only what a filter names",
+	},
+	{
 		name: "internal/manualkill",
 		may: []string{
 			"internal/action", "internal/engine", "internal/engine/match", "internal/engine/subject", "internal/engine/track", "internal/sock", "internal/sockettable",
@@ -339,8 +345,8 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/action", "internal/cgroup", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
-			"internal/engine/track", "internal/holders", "internal/host", "internal/manualkill", "internal/plan", "internal/reload", "internal/service", "internal/sock",
+			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
+			"internal/engine/track", "internal/holders", "internal/host", "internal/manualkill", "internal/plan", "internal/reload", "internal/selection", "internal/service", "internal/sock",
 			"internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
