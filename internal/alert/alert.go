@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -72,8 +73,8 @@ func Annotations(a *engine.Alert, f Facts) (map[string]string, error) {
 			said[string(c.Metric)] = a.Text(c.Metric)
 		}
 	}
-	if a.Others > 0 {
-		said["groups"] = strconv.Itoa(a.Others)
+	if a.Overflow > 0 {
+		said["groups"] = strconv.Itoa(a.Overflow)
 	}
 	var err error
 	render := func(name string, t *rules.Template, own string) {
@@ -216,7 +217,7 @@ const mostPeers = 3
 
 // peers are those that most of the examples go to: as address and port, or as
 // addresses alone where those are too many, or the ports mere numbers of clients.
-func peers(examples []engine.Example) string {
+func peers(examples []group.Example) string {
 	whole, hosts := make(map[string]int), make(map[string]int)
 	for i := range examples {
 		if p := examples[i].Peer; p.Port() != 0 { // a listener has none
@@ -245,8 +246,8 @@ func peers(examples []engine.Example) string {
 
 // whom says what the sockets have in common: " to 10.0.0.7:5432".
 func whom(a *engine.Alert) string {
-	if a.Others > 0 {
-		return fmt.Sprintf(" in %d groups without an alert of their own", a.Others)
+	if a.Overflow > 0 {
+		return fmt.Sprintf(" in %d groups without an alert of their own", a.Overflow)
 	}
 	of := subject.ByName(a.Group)
 	text := ""

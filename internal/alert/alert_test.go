@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -63,7 +64,7 @@ rules:
 func TestTexts(t *testing.T) {
 	since := time.Date(2026, 11, 22, 3, 0, 0, 123e6, time.FixedZone("", 0))
 	all := noticed(t)
-	alarm := func(rule string, m engine.Measured, group ...subject.Label) engine.Alert {
+	alarm := func(rule string, m group.Measured, group ...subject.Label) engine.Alert {
 		r := all[rule]
 		return engine.Alert{Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Group: group, Measured: m}
 	}
@@ -76,12 +77,12 @@ func TestTexts(t *testing.T) {
 		return a
 	}
 	others := func(a engine.Alert, n int) engine.Alert {
-		a.Others = n
+		a.Overflow = n
 		return a
 	}
 	examples := func(a engine.Alert, peers ...string) engine.Alert {
 		for _, p := range peers {
-			a.Examples = append(a.Examples, engine.Example{Peer: netip.MustParseAddrPort(p)})
+			a.Examples = append(a.Examples, group.Example{Peer: netip.MustParseAddrPort(p)})
 		}
 		return a
 	}
@@ -102,24 +103,24 @@ func TestTexts(t *testing.T) {
 		alarm   engine.Alert
 		holders string
 	}{
-		{"a flood", alarm("plain", engine.Measured{Count: 20001, Oldest: 59900 * time.Millisecond}, subject.Label{Name: "dst", Value: "10.0.0.7"}, subject.Label{Name: "dport", Value: "5432"}), "unknown"},
-		{"the same, over", ended(alarm("plain", engine.Measured{Count: 12}, subject.Label{Name: "dst", Value: "2001:db8::7"}, subject.Label{Name: "dport", Value: "5432"})), "unknown"},
-		{"groups beyond the first hundred", others(alarm("plain", engine.Measured{Count: 70000}), 12), "unknown"},
-		{"several metrics", alarm("several", engine.Measured{Count: 1, Growth: 12.04, PortUsage: float64(float32(83.3))}, subject.Label{Name: "src", Value: "10.0.0.1"}, subject.Label{Name: "dst", Value: "10.0.0.7"}, subject.Label{Name: "dport", Value: "443"}), "nginx[12] 1"},
-		{"single sockets", examples(killed(alarm("single", engine.Measured{Count: 3, Oldest: 5 * time.Minute}), 1, 3, nil), db, db, db), "java[7] 2, unknown 1"},
-		{"single sockets, cured", examples(killed(lapsing(alarm("single", engine.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Held: 0}), db, db, db), "java[7] 3"},
-		{"single sockets, cured and over", examples(killed(ended(alarm("single", engine.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Gone: 1}), db, db, db), "java[7] 3"},
-		{"a dry run", examples(killed(alarm("single", engine.Measured{Count: 3}), 1, 3, map[engine.Result]uint64{engine.Would: 3}), db), "java[7] 1"},
-		{"after a restart", examples(killed(alarm("single", engine.Measured{Count: 1}), 0, 1, nil), db), "java[7] 1"},
-		{"killed by another rule", examples(byOthers(lapsing(alarm("plain", engine.Measured{})), "close-wait-kill"), db), "java[7] 1"},
-		{"killed by both", examples(byOthers(killed(alarm("single", engine.Measured{Count: 1}), 1, 3, map[engine.Result]uint64{engine.Done: 2}), "b", "a"), db), "java[7] 1"},
-		{"killed by many rules", examples(byOthers(killed(alarm("single", engine.Measured{Count: 1}), 1, 3, nil), "a", "b", "c", "d", "e"), db), "java[7] 1"},
-		{"several peers", examples(alarm("single", engine.Measured{Count: 4}), db, "10.0.9.3:5432", "[2001:db8::7]:443", db), "java[7] 4"},
-		{"many peers", examples(alarm("single", engine.Measured{Count: 6}), db, "10.0.9.2:5433", "10.0.9.3:5432", "10.0.9.4:5432", "10.0.9.5:5432", "10.0.9.6:5432"), "java[7] 6"},
-		{"clients", examples(alarm("single", engine.Measured{Count: 2}), "10.0.9.2:48270", "10.0.9.2:48284"), "nginx[12] 2"},
-		{"listeners", examples(alarm("single", engine.Measured{Count: 1}), "0.0.0.0:0"), "nginx[12] 1"},
-		{"templates", alarm("templates", engine.Measured{Count: 3}, subject.Label{Name: "state", Value: "close-wait"}, subject.Label{Name: "user", Value: "33"}), "nginx[12] 3"},
-		{"a template that fails", alarm("templates", engine.Measured{Count: 3}, subject.Label{Name: "state", Value: "close-wait"}, subject.Label{Name: "user", Value: "33"}), "-"},
+		{"a flood", alarm("plain", group.Measured{Count: 20001, Oldest: 59900 * time.Millisecond}, subject.Label{Name: "dst", Value: "10.0.0.7"}, subject.Label{Name: "dport", Value: "5432"}), "unknown"},
+		{"the same, over", ended(alarm("plain", group.Measured{Count: 12}, subject.Label{Name: "dst", Value: "2001:db8::7"}, subject.Label{Name: "dport", Value: "5432"})), "unknown"},
+		{"groups beyond the first hundred", others(alarm("plain", group.Measured{Count: 70000}), 12), "unknown"},
+		{"several metrics", alarm("several", group.Measured{Count: 1, Growth: 12.04, PortUsage: float64(float32(83.3))}, subject.Label{Name: "src", Value: "10.0.0.1"}, subject.Label{Name: "dst", Value: "10.0.0.7"}, subject.Label{Name: "dport", Value: "443"}), "nginx[12] 1"},
+		{"single sockets", examples(killed(alarm("single", group.Measured{Count: 3, Oldest: 5 * time.Minute}), 1, 3, nil), db, db, db), "java[7] 2, unknown 1"},
+		{"single sockets, cured", examples(killed(lapsing(alarm("single", group.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Held: 0}), db, db, db), "java[7] 3"},
+		{"single sockets, cured and over", examples(killed(ended(alarm("single", group.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Gone: 1}), db, db, db), "java[7] 3"},
+		{"a dry run", examples(killed(alarm("single", group.Measured{Count: 3}), 1, 3, map[engine.Result]uint64{engine.Would: 3}), db), "java[7] 1"},
+		{"after a restart", examples(killed(alarm("single", group.Measured{Count: 1}), 0, 1, nil), db), "java[7] 1"},
+		{"killed by another rule", examples(byOthers(lapsing(alarm("plain", group.Measured{})), "close-wait-kill"), db), "java[7] 1"},
+		{"killed by both", examples(byOthers(killed(alarm("single", group.Measured{Count: 1}), 1, 3, map[engine.Result]uint64{engine.Done: 2}), "b", "a"), db), "java[7] 1"},
+		{"killed by many rules", examples(byOthers(killed(alarm("single", group.Measured{Count: 1}), 1, 3, nil), "a", "b", "c", "d", "e"), db), "java[7] 1"},
+		{"several peers", examples(alarm("single", group.Measured{Count: 4}), db, "10.0.9.3:5432", "[2001:db8::7]:443", db), "java[7] 4"},
+		{"many peers", examples(alarm("single", group.Measured{Count: 6}), db, "10.0.9.2:5433", "10.0.9.3:5432", "10.0.9.4:5432", "10.0.9.5:5432", "10.0.9.6:5432"), "java[7] 6"},
+		{"clients", examples(alarm("single", group.Measured{Count: 2}), "10.0.9.2:48270", "10.0.9.2:48284"), "nginx[12] 2"},
+		{"listeners", examples(alarm("single", group.Measured{Count: 1}), "0.0.0.0:0"), "nginx[12] 1"},
+		{"templates", alarm("templates", group.Measured{Count: 3}, subject.Label{Name: "state", Value: "close-wait"}, subject.Label{Name: "user", Value: "33"}), "nginx[12] 3"},
+		{"a template that fails", alarm("templates", group.Measured{Count: 3}, subject.Label{Name: "state", Value: "close-wait"}, subject.Label{Name: "user", Value: "33"}), "-"},
 	}
 	var got strings.Builder
 	for _, test := range tests {
@@ -154,9 +155,9 @@ func TestTexts(t *testing.T) {
 // A value that changes must not make another alert of it.
 func TestLabelsHoldNoValue(t *testing.T) {
 	r := noticed(t)["several"]
-	a := engine.Alert{Rule: r.Name, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Measured: engine.Measured{Count: 1}}
+	a := engine.Alert{Rule: r.Name, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Measured: group.Measured{Count: 1}}
 	before := Labels(&a, "web-1")
-	a.Measured, a.Since, a.Started, a.Ended, a.Others = engine.Measured{Count: 2, Growth: 3, PortUsage: 4, Oldest: 5}, 6, 7, 8, 9
+	a.Measured, a.Since, a.Started, a.Ended, a.Overflow = group.Measured{Count: 2, Growth: 3, PortUsage: 4, Oldest: 5}, 6, 7, 8, 9
 	if diff := cmp.Diff(before, Labels(&a, "web-1")); diff != "" {
 		t.Errorf("labels (-before +after):\n%s", diff)
 	}

@@ -182,7 +182,7 @@ func (p *alertPublisher) failures() []string {
 // identity tells the alerts of all rules apart.
 func identity(a *engine.Alert) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %d %t", a.Rule, a.Action, a.Others > 0)
+	fmt.Fprintf(&b, "%s %d %t", a.Rule, a.Action, a.Overflow > 0)
 	for _, l := range a.Group {
 		b.WriteString(" " + l.Name + "=" + strconv.Quote(l.Value))
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -82,9 +83,9 @@ func TestSurvey(t *testing.T) {
 
 // about is an alarm about sockets with these inodes.
 func about(inodes []uint32, count int) engine.Alert {
-	a := engine.Alert{Measured: engine.Measured{Count: count}}
+	a := engine.Alert{Measured: group.Measured{Count: count}}
 	for _, inode := range inodes {
-		a.Examples = append(a.Examples, engine.Example{Inode: inode})
+		a.Examples = append(a.Examples, group.Example{Inode: inode})
 	}
 	return a
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -68,7 +69,7 @@ func transitionOf(t *engine.Transition, netns string, now sock.Instant, at time.
 		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun, Netns: netns,
 		Group: subject.ByName(t.Group), Sockets: t.Count,
 	}
-	if t.From == engine.Firing && t.To == engine.Quiet {
+	if t.From == group.Firing && t.To == group.Quiet {
 		r.Result = journal.Resolved
 	}
 	said := make([]string, len(t.When))
@@ -79,7 +80,7 @@ func transitionOf(t *engine.Transition, netns string, now sock.Instant, at time.
 		said = []string{"sockets that are due"}
 	}
 	r.Reason = strings.Join(said, ", ")
-	if t.Since != 0 && t.From != engine.Quiet {
+	if t.Since != 0 && t.From != group.Quiet {
 		r.Reason += ", for " + now.Sub(t.Since).Round(time.Millisecond).String()
 	}
 	return r

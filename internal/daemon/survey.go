@@ -141,9 +141,9 @@ func (s *survey) of(a *engine.Alert) (text string, known bool) {
 		switch {
 		case a.Nobodys:
 			return "nobody: what is in time-wait belongs to no process", true
-		case a.Count == 0 && a.Peak == 0 && a.Others == 0:
+		case a.Count == 0 && a.Peak == 0 && a.Overflow == 0:
 			return "nobody: there is no socket", true
-		case a.Others > 0 || len(a.Examples) == 0:
+		case a.Overflow > 0 || len(a.Examples) == 0:
 			return "unknown", false
 		case inodes == 0:
 			return "no process: it has closed them, or not accepted them yet", true

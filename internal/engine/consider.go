@@ -74,7 +74,7 @@ func (c *consideration) rule(r *ruleState) {
 	fired := sock.Instant(0)
 	if r.Grouped {
 		var doubted bool
-		fired, doubted = e.fired(r, c.s, c.now)
+		fired, doubted = r.groups.FiringSince(c.s, c.now, e.trusted(r.Class))
 		if doubted && c.was.rule == r {
 			c.gone = "whether its group still fires was not seen for too long"
 		}
@@ -94,7 +94,7 @@ func (c *consideration) rule(r *ruleState) {
 		}
 		stands, at := r.Decide(a, &c.times, c.s, fired, c.now, c.exact)
 		if a.Kind == rules.Alert {
-			e.alert(t, r, j, stands == match.Due) // it is counted for as long as it is due
+			e.setDue(t, r, j, stands == match.Due) // it is counted for as long as it is due
 		}
 		switch {
 		case stands != match.Due:

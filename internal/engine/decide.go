@@ -111,7 +111,7 @@ func reason(r *match.Rule, t *track.Times, s *sock.Socket, now sock.Instant, lea
 // groupReason says in what the socket's group meets the conditions of its rule,
 // or did when it began to fire.
 func (e *Engine) groupReason(r *ruleState, s *sock.Socket) string {
-	g := r.groupOf(s)
+	g := r.groups.Of(s)
 	text := ", one of a group with"
 	for i, c := range r.When {
 		if i > 0 {

@@ -125,13 +125,13 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.ask(now)
 	e.findHolders(now)
 	e.plan.Sample = e.usages.Due(now)
-	e.sound(now)
+	e.updateAlerts(now)
 	e.fill(now)
 	e.scanAround(now)
 	e.summarize(now)
-	e.keep(now)
+	e.keepGroups(now)
 	e.tidyRecords()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.walks.Wake(), e.killed.wake(), e.usages.Wake(), e.summary.at, e.firstAlarm(), e.keptAt)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.walks.Wake(), e.killed.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt)
 	return e.plan
 }
 
@@ -278,7 +278,7 @@ func (e *Engine) drop(t *tracked, result Result, why string, now sock.Instant) {
 		s := e.lastKnown(t, &h)
 		e.letGo(t, h, &s, result, why, now)
 	}
-	e.unalert(t)
+	e.unsetDue(t)
 	e.due.leave(t)
 	key := e.tracks.key(t)
 	if result == Gone || result == Done {

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
-	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -150,7 +150,7 @@ func TestKillsOnOldNumbers(t *testing.T) {
 			inputs = append(inputs[1:], b.carryOut(&p)...)
 			b.wake = p.Wake
 			for _, turn := range p.Transitions {
-				failing = failing || turn.To == Firing
+				failing = failing || turn.To == group.Firing
 			}
 		}
 	}
@@ -228,7 +228,7 @@ func TestOthersAfterRestart(t *testing.T) {
 	after.e.Step(after.now, Restored{Groups: before.kept})
 	p := after.e.Step(after.now, RulesChanged{Program: match.Compile(&s)})
 	for _, a := range p.Alerts {
-		t.Errorf("before the first look: others %d count %d", a.Others, a.Count)
+		t.Errorf("before the first look: others %d count %d", a.Overflow, a.Count)
 	}
 }
 
@@ -278,7 +278,7 @@ func TestAlmostTooManyGroups(t *testing.T) {
 			t.Error(n.Text, n.Attrs)
 		}
 	}
-	if n := len(e.rules[0].groups.groups); n < 94_000 {
+	if n := remembered(e.rules[0].groups); n < 94_000 {
 		t.Errorf("%d groups of 95,000 are remembered", n)
 	}
 }
@@ -459,13 +459,13 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		}
 		began := time.Now()
 		p = e.Step(now, ScanDone{Result: f, Sent: now})
-		t.Logf("look %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), len(e.rules[0].groups.groups), e.rules[0].groups.in[Firing], len(p.Alerts))
+		t.Logf("look %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), remembered(e.rules[0].groups), e.rules[0].groups.Firing(), len(p.Alerts))
 		for _, n := range p.Notes {
 			t.Log(n.Text, n.Attrs)
 		}
 	}
 	last := sockets[125_000]
-	if e.rules[0].groups.groups[groupID(e.program.Rules[0].By.Append(nil, subject.Subject{Socket: &last}))] == nil {
+	if e.rules[0].groups.Of(&last) == nil {
 		t.Error("a group of one socket, which is there, does not fire: there is no room beside those whose sockets are gone")
 	}
 }
@@ -580,7 +580,7 @@ func TestFiringBetweenRareScans(t *testing.T) {
 		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: 3 * time.Minute}, Order: rules.Oldest}}
 	})))
 	b.until(12 * time.Minute)
-	if gap := b.e.sight.gap[match.Cheap]; gap < 2*outage {
+	if gap := b.e.sight.gap[match.Cheap]; gap < 2*group.Outage {
 		t.Fatalf("looks are made every %v: too often to show anything", gap)
 	}
 	b.want("0s r firing dport=80 count 4", "0s r kill held 2", "0s r kill held 3", "0s r kill held 4", "0s r kill done 1",

@@ -4,15 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
@@ -38,7 +37,7 @@ func (b *bench) hear(p *Plan) {
 	}
 	for _, a := range p.Alerts {
 		key := fmt.Sprintf("%s alert %d%s", a.Rule, a.Action, text(a.Group))
-		if a.Others > 0 {
+		if a.Overflow > 0 {
 			key += " others"
 		}
 		_, fires := b.alarms[key]
@@ -411,7 +410,7 @@ func TestGroupReason(t *testing.T) {
 // before a restart do after it.
 func TestRestartTellsTheSame(t *testing.T) {
 	before := newBench(t)
-	for port := range 2 * mostAlarms {
+	for port := range 2 * group.MaxAlerts {
 		before.many(uint64(10*port+1), 1, time.Minute, toPort(byte(port)))
 	}
 	s := eachSecond(above(0, func(r *rules.Rule) { r.For = 0 }))
@@ -423,8 +422,8 @@ func TestRestartTellsTheSame(t *testing.T) {
 	after.rule(s)
 	after.until(10 * time.Second)
 	told := slices.Sorted(maps.Keys(before.alarms))
-	if len(told) != mostAlarms+1 { // and the summary
-		t.Errorf("%d alarms, want %d", len(told), mostAlarms+1)
+	if len(told) != group.MaxAlerts+1 { // and the summary
+		t.Errorf("%d alarms, want %d", len(told), group.MaxAlerts+1)
 	}
 	if diff := cmp.Diff(told, slices.Sorted(maps.Keys(after.alarms))); diff != "" {
 		t.Errorf("alarms (-before +after):\n%s", diff)
@@ -504,7 +503,7 @@ func TestManyGroupsAlertAsOne(t *testing.T) {
 		b.many(uint64(1+2*i), 2, time.Minute, toPort(byte(i+1)))
 	}
 	b.rule(eachSecond(above(1, func(r *rules.Rule) { r.For = 0 })))
-	if a := b.alarms["r alert 0 others"]; len(b.alarms) != 101 || a.Others != 30 || a.Count != 60 {
+	if a := b.alarms["r alert 0 others"]; len(b.alarms) != 101 || a.Overflow != 30 || a.Count != 60 {
 		t.Fatalf("%d alarms, and for the others %+v; want 101, one of them for 30 groups", len(b.alarms), a)
 	}
 	if n := b.noted("more groups changed at once"); n != 1 {
@@ -645,27 +644,6 @@ func TestGrowthAndRestart(t *testing.T) {
 	}
 }
 
-// TestGrowthIsEven: what grows at an even pace is measured so, whenever it is
-// sampled.
-func TestGrowthIsEven(t *testing.T) {
-	const pace = 42 // a minute
-	for _, every := range []time.Duration{time.Second, 7 * time.Second, 30 * time.Second, 41 * time.Second} {
-		g := &growth{at: benchStart}
-		seen := uint32(0)
-		for at := time.Duration(0); at < 20*time.Minute; at += every {
-			all := uint32(pace * at.Minutes())
-			got := g.add(all-seen, benchStart.Add(at))
-			seen = all
-			if at > 6*time.Minute && (got < pace-0.5 || got > pace+0.5) {
-				t.Errorf("each %v: after %v it grows by %.1f a minute, want %d", every, at, got, pace)
-			}
-		}
-		if got := g.add(0, benchStart.Add(time.Hour)); got != 0 {
-			t.Errorf("each %v: %.1f a minute long after", every, got)
-		}
-	}
-}
-
 // TestNoTimewaitsAtAll: a rule that wants few of them is looked for where the counter
 // says that there are none.
 func TestNoTimewaitsAtAll(t *testing.T) {
@@ -746,7 +724,7 @@ func TestFiringGroupsKeepToTheBudget(t *testing.T) {
 				p = e.Step(now, nil)
 			}
 			for _, turn := range p.Transitions {
-				if turn.To == Firing {
+				if turn.To == group.Firing {
 					fired++
 				}
 			}
@@ -757,102 +735,10 @@ func TestFiringGroupsKeepToTheBudget(t *testing.T) {
 	}
 }
 
-// TestShedding: to make room, the groups go that have been empty for the longest:
-// quiet ones first, then those that fire without a socket. It keeps the loop, and
-// with it every kill, for a moment only.
-func TestShedding(t *testing.T) {
-	for name, fires := range map[string]bool{"quiet": false, "firing": true} {
-		t.Run(name, func(t *testing.T) {
-			e := New(Config{})
-			s := set(above(0))
-			e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
-			rg := e.rules[0].groups
-			for i := range maxGroups {
-				g := newGroup()
-				g.busy = benchStart.Add(time.Duration(i*7919%maxGroups) * time.Millisecond)
-				if fires {
-					g.holding, g.firing = benchStart, benchStart
-				}
-				rg.add(groupID(strconv.Itoa(i)), g)
-			}
-			began := time.Now()
-			e.shed(e.rules[0], benchStart.Add(time.Hour))
-			t.Logf("it took %v", time.Since(began))
-			if want := maxGroups * 9 / 10; len(rg.groups) != want || fires && rg.in[Firing] != want {
-				t.Errorf("%d groups left, of which %d fire, want %d", len(rg.groups), rg.in[Firing], want)
-			}
-			for _, g := range rg.groups {
-				if g.busy < benchStart.Add(maxGroups/10*time.Millisecond) {
-					t.Fatalf("one was kept that has been empty since %v", g.busy.Sub(benchStart))
-				}
-			}
-		})
-	}
-}
-
-// TestPhases holds the phases to what they mean, over random samples: a group
-// fires when its condition has been shown to hold, by every good sample, from the
-// end of one to the beginning of another that is as much later as the rule says.
-func TestPhases(t *testing.T) {
-	rng := rand.New(rand.NewPCG(5, 6))
-	fired := 0
-	for range 20_000 {
-		r := rules.Rule{GroupBy: []rules.GroupKey{rules.ByDst}, When: []rules.Condition{more(5)}, For: time.Duration(rng.IntN(20)) * time.Second}
-		if rng.IntN(2) == 0 {
-			r.Until = []rules.Condition{fewer(1 + rng.IntN(5))}
-		}
-		g := newGroup()
-		now := benchStart
-		held := never // the end of the first sample of those in a row that showed it
-		var story strings.Builder
-		for range 20 {
-			sent := now.Add(time.Duration(rng.Int64N(int64(5 * time.Second))))
-			got := sent.Add(time.Duration(rng.Int64N(int64(time.Second))))
-			now = got
-			if rng.IntN(5) == 0 {
-				continue // a scan that failed
-			}
-			n := rng.IntN(12)
-			if rng.IntN(3) > 0 {
-				n = 6 + rng.IntN(3)
-			}
-			was := g.phase()
-			g.sample(&r, Measured{Count: n}, sent, got)
-			fmt.Fprintf(&story, "%v..%v: %d: %s\n", sent.Sub(benchStart), got.Sub(benchStart), n, g.phase())
-			want := Quiet
-			switch {
-			case was == Firing && len(r.Until) > 0 && n > 0 && !r.Until[0].Holds(float64(n)):
-				want = Firing
-			case was == Firing && (len(r.Until) > 0 || n <= 5):
-				held = never
-			case was == Firing:
-				want = Firing
-			case n <= 5:
-				held = never
-			default:
-				if held == never {
-					held = got
-				}
-				want = Pending
-				if r.For == 0 || sent.Sub(held) >= r.For {
-					want = Firing
-					fired++
-				}
-			}
-			if g.phase() != want {
-				t.Fatalf("for %v until %v: %s, want %s:\n%s", r.For, r.Until, g.phase(), want, story.String())
-			}
-		}
-	}
-	if fired < 1000 {
-		t.Errorf("%d groups fired: too few to show anything", fired)
-	}
-}
-
 // TestTooManyGroups shows that what is beyond the bound is left out, and that
 // this is said once.
 func TestTooManyGroups(t *testing.T) {
-	sockets := flood(maxGroups+7, maxGroups+7)
+	sockets := flood(group.MaxGroups+7, group.MaxGroups+7)
 	s := eachSecond(above(0, func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 		r.GroupBy, r.When = []rules.GroupKey{rules.ByDst}, []rules.Condition{more(1)}
@@ -874,8 +760,8 @@ func TestTooManyGroups(t *testing.T) {
 			}
 		}
 	}
-	if said != 1 || len(e.rules[0].groups.groups) > 0 {
-		t.Errorf("said %d times, want once; %d quiet groups remembered", said, len(e.rules[0].groups.groups))
+	if said != 1 || remembered(e.rules[0].groups) > 0 {
+		t.Errorf("said %d times, want once; %d quiet groups remembered", said, remembered(e.rules[0].groups))
 	}
 }
 

@@ -1,16 +1,15 @@
 package engine
 
 import (
-	"cmp"
 	"maps"
 	"math"
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
-	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -56,22 +55,11 @@ type RuleOverview struct {
 
 	When            []rules.Condition // empty: the rule is about single sockets
 	Firing, Pending int               // groups
-	Groups          []GroupOverview   // those firing, those pending and then those nearest to it: at most mostShown
+	Groups          []group.Overview  // those firing, those pending and then those nearest to it: at most 20
 
 	Results  map[*rules.Kind]map[Result]uint64 // how many of its actions ended so, since the start
 	HeldBack map[string]uint64                 // how often what kept it from acting, since the start
 }
-
-// GroupOverview is how one group stands.
-type GroupOverview struct {
-	Group []subject.Label
-	Phase Phase
-	Since sock.Instant // it has been in its phase since; 0: it is quiet
-	Measured
-}
-
-// mostShown is how many groups of a rule an overview has.
-const mostShown = 20
 
 // heldBack counts that a limit holds back an action of the rule.
 func (e *Engine) heldBack(r *ruleState, b limit.Budget, now sock.Instant) {
@@ -118,13 +106,13 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		v.Results[a.Kind] = make(map[Result]uint64)
 	}
 	if rg := r.groups; rg != nil && r.Grouped {
-		v.Firing, v.Pending, v.Groups = rg.in[Firing], rg.in[Pending], rg.shown(r.Rule)
+		v.Firing, v.Pending, v.Groups = rg.Firing(), rg.Pending(), rg.Overview()
 		if r.CounterOnly && len(v.Groups) > 0 {
 			v.Sockets = v.Groups[0].Count
 			v.Candidates = v.Sockets
 		}
 	} else if rg != nil {
-		v.Firing = rg.in[Firing]
+		v.Firing = rg.Firing()
 	}
 	for o, n := range r.history.results {
 		if v.Results[o.kind] != nil {
@@ -132,36 +120,4 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		}
 	}
 	return v
-}
-
-// shown are the groups that an overview has.
-func (rg *ruleGroups) shown(r *match.Rule) []GroupOverview {
-	type member struct {
-		id groupID
-		g  *group
-	}
-	var shown []GroupOverview
-	for _, phase := range []Phase{Firing, Pending} {
-		if rg.in[phase] == 0 {
-			continue
-		}
-		var oldest []member // those that have held for the longest
-		older := func(a, b member) int { return cmp.Compare(a.g.holding, b.g.holding) }
-		for id, g := range rg.groups {
-			if g.phase() == phase && len(shown) < mostShown {
-				oldest = keepLeast(oldest, mostShown-len(shown), member{id, g}, older)
-			}
-		}
-		for _, m := range oldest {
-			since := m.g.holding
-			if phase == Firing {
-				since = m.g.firing
-			}
-			shown = append(shown, GroupOverview{Group: m.id.labels(r.By), Phase: phase, Since: since, Measured: m.g.Measured})
-		}
-	}
-	for _, n := range rg.nearest[:min(len(rg.nearest), mostShown-len(shown))] {
-		shown = append(shown, GroupOverview{Group: n.id.labels(r.By), Phase: Quiet, Measured: n.Measured})
-	}
-	return shown
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
@@ -34,14 +35,14 @@ func TestOverview(t *testing.T) {
 			Results:  map[*rules.Kind]map[Result]uint64{rules.Kill: {Done: 2, Held: 1}},
 			HeldBack: map[string]uint64{"limit": 1, "protected": 1, "in_accept_queue": 1, "in_use": 1}},
 		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(5)}, Pending: 1,
-			Groups: []GroupOverview{
-				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: Pending, Since: benchStart, Measured: Measured{Count: 6}},
-				{Group: []subject.Label{{Name: "dport", Value: "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
+			Groups: []group.Overview{
+				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: group.Pending, Since: benchStart, Measured: group.Measured{Count: 6}},
+				{Group: []subject.Label{{Name: "dport", Value: "22"}}, Phase: group.Quiet, Measured: group.Measured{Count: 1}},
 			}},
 		{Name: "far", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(9)},
-			Groups: []GroupOverview{
-				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: Quiet, Measured: Measured{Count: 6}},
-				{Group: []subject.Label{{Name: "dport", Value: "22"}}, Phase: Quiet, Measured: Measured{Count: 1}},
+			Groups: []group.Overview{
+				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: group.Quiet, Measured: group.Measured{Count: 6}},
+				{Group: []subject.Label{{Name: "dport", Value: "22"}}, Phase: group.Quiet, Measured: group.Measured{Count: 1}},
 			}},
 		{Name: "off", FirstDue: Never},
 		{Name: "dry", Enabled: true, DryRun: true, FirstDue: Never},

@@ -111,24 +111,3 @@ func TestPortUseBeyondTheFilter(t *testing.T) {
 		t.Errorf("%d sockets of others are watched", n)
 	}
 }
-
-// TestPortUseWithoutRoom: what there is no room for counts nowhere, and that is said
-// of the rules that it would count for.
-func TestPortUseWithoutRoom(t *testing.T) {
-	u := newPortUse(tenPorts[0], tenPorts, 0)
-	u.paths.most = 1
-	sockets := flood(2, 2)
-	for i := range sockets {
-		sockets[i].Src = netip.AddrPortFrom(sockets[i].Src.Addr(), 10000)
-	}
-	if path, omitted := u.use(&sockets[0]); path == 0 || omitted {
-		t.Error("the first path is left out")
-	}
-	if path, omitted := u.use(&sockets[1]); path != 0 || !omitted {
-		t.Error("there is room for a second path")
-	}
-	u.finish()
-	if n := u.on(1); n != 1 {
-		t.Errorf("%d ports are used up, want 1", n)
-	}
-}

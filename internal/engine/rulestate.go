@@ -3,6 +3,8 @@ package engine
 import (
 	"cmp"
 
+	"github.com/sockdog/sockdog/internal/engine/alerting"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -14,10 +16,14 @@ import (
 // does not, the old state is marked as replaced, and nothing but its history is
 // used again.
 type ruleState struct {
-	*match.Rule             // what the rule says
-	history     *history    // what is known by its name
-	groups      *ruleGroups // nil: it has none
-	stats       ruleStats   // of the last whole scan
+	*match.Rule                 // what the rule says
+	history     *history        // what is known by its name
+	groups      *group.Set      // nil: it has none
+	alerts      *alerting.State // about those
+	due         int             // sockets that are due and match, of a rule about single sockets that alerts
+	firing      firing
+	full        spell     // of scans that found more groups than there is room for
+	stats       ruleStats // of the last whole scan
 	replaced    bool
 }
 
@@ -82,6 +88,10 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		if rs != nil && rs.Sum == r.Sum {
 			delete(before, r.Name)
 			rs.Rule = r
+			if rs.groups != nil {
+				rs.groups.Recompiled(r)
+				rs.alerts.Recompiled(r)
+			}
 		} else {
 			rs = &ruleState{Rule: r, history: e.historyOf(r.ID), stats: noStats}
 			rs.history.name = r.Name
@@ -107,10 +117,15 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		if rs.groups != nil || !rs.Enabled || !rs.Grouped && !rs.Alerts {
 			continue
 		}
-		rs.groups = newRuleGroups()
+		rs.groups = group.NewSet(rs.Rule)
+		next := never
 		for _, k := range e.revived[sock.RuleSum(rs.Sum)] {
-			rs.groups.revive(&k, rs.Rule, now)
+			if rs.groups.Restore(&k, now) {
+				next = now
+			}
 		}
+		rs.alerts = alerting.New(rs.Rule, rs.groups, next)
+		rs.firing.on = rs.groups.Firing() > 0
 	}
 	if !e.fallback {
 		e.turned = e.turned || len(e.revived) > 0 // some may be of rules that are no more
@@ -125,7 +140,7 @@ func (e *Engine) retire(rs *ruleState, now sock.Instant) {
 		return
 	}
 	if !rs.DryRun {
-		e.silence(rs, now)
+		e.resolveAlerts(rs, now)
 	}
 	e.turned = true
 }

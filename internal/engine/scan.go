@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -28,8 +29,8 @@ type Scan struct {
 	survey        bool  // every group may fire, and nothing is counted
 	precision     time.Duration
 	sent          sock.Instant
-	ports         *portUse    // nil: no rule asks, or they are not known
-	counts        []ruleCount // of each rule; what it counts for each rule
+	ports         *group.Ports // nil: no rule asks, or they are not known
+	counts        []ruleCount  // of each rule; what it counts for each rule
 }
 
 // ScanResult is what a whole scan found.
@@ -56,7 +57,7 @@ type ScanResult struct {
 // ruleCount is what a scan counts for one rule.
 type ruleCount struct {
 	stats  ruleStats
-	groups *groupTally // nil: it has none, or they cannot be measured
+	groups *group.Tally // nil: it has none, or they cannot be measured
 }
 
 // ruleStats is what a scan shows of one rule.
@@ -87,7 +88,7 @@ func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 		c := &l.counts[i]
 		c.stats = noStats
 		if c.groups != nil {
-			c.groups.begin()
+			c.groups.Begin()
 		}
 	}
 	return &ScanResult{scan: l, later: never, ripens: never}
@@ -218,14 +219,10 @@ func (q *byDue) Pop() any {
 
 // usePort counts the socket's local port, if it is one that connect(2) may choose.
 func (f *ScanResult) usePort(s *sock.Socket) {
-	path, omitted := f.scan.ports.use(s)
+	path, omitted := f.scan.ports.Use(s)
 	for _, r := range f.scan.program.MeasurePorts {
-		switch g := f.scan.counts[r.Position].groups; {
-		case g == nil || path == 0 && !omitted || g.hasPath(path) || !g.rule.UsesPort(s):
-		case omitted:
-			g.omitted++
-		default:
-			g.usePath(path, s)
+		if g := f.scan.counts[r.Position].groups; g != nil {
+			g.UsePort(path, omitted, s)
 		}
 	}
 }
@@ -251,7 +248,7 @@ func (l *Scan) fires(r *match.Rule, s *sock.Socket) bool {
 		return r.Destructive
 	}
 	g := l.counts[r.Position].groups
-	return g != nil && g.fires(s)
+	return g != nil && g.Fires(s)
 }
 
 // count counts a socket for the rules that it matches, by what is known of its
@@ -275,7 +272,7 @@ func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 		count := &l.counts[r.Position]
 		stays, g := match.Lasts(m, s), count.groups
 		if g != nil && stays != ssfilter.False {
-			g.recall(s.ID.Cookie)
+			g.SeenBefore(s.ID.Cookie)
 		}
 		if excluded || full || min(stays, match.AtPresent(m, s)) != ssfilter.True {
 			continue
@@ -296,7 +293,7 @@ func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 		full = true
 		stats.sockets++
 		if g != nil {
-			g.add(s, since)
+			g.Add(s, since)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -45,4 +46,12 @@ func full(state ssfilter.State, change ...func(*sock.Socket)) sock.Socket {
 		c(&s)
 	}
 	return s
+}
+
+// remembered returns how many groups are.
+func remembered(groups *group.Set) (n int) {
+	for range groups.All() {
+		n++
+	}
+	return n
 }

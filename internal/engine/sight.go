@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -131,7 +132,7 @@ func (e *Engine) scanAround(now sock.Instant) {
 func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	s := &e.sight
 	s.counting = false
-	e.sampleTotals(in, now)
+	e.takeCounts(in, now)
 	// Each class by itself: one for which a scan could change nothing does not cost
 	// what it would beside another.
 	for c := range match.NumClasses {
@@ -169,13 +170,13 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 			asks, portless = true, true // what is not measured changes nothing
 		default:
 			asks = asks || r.Measures(rules.PortUsage)
-			expect = max(expect, r.groups.paths)
-			s.scanning.counts[i].groups = newGroupTally(r.Rule, r.groups)
+			expect = max(expect, r.groups.Paths())
+			s.scanning.counts[i].groups = r.groups.Tally()
 		}
 	}
 	if asks && !portless {
-		s.scanning.ports = newPortUse(in.Ephemeral, in.Ports, expect)
-		s.scanning.Query.Where = s.scanning.ports.widen(s.scanning.Query.Where)
+		s.scanning.ports = group.NewPorts(in.Ephemeral, in.Ports, expect)
+		s.scanning.Query.Where = s.scanning.ports.Widen(s.scanning.Query.Where)
 	}
 	if !asks {
 		// A scan for other rules says nothing of whether the ports are known.
@@ -283,7 +284,7 @@ func (e *Engine) atMost(of match.ClassSet, in CountersRead) {
 			stats.oldest, stats.next = never, never
 		}
 		if r.groups != nil {
-			r.groups.atMost(r.Rule, int(n))
+			r.groups.AtMost(int(n))
 		}
 	}
 }
@@ -292,7 +293,7 @@ func (e *Engine) atMost(of match.ClassSet, in CountersRead) {
 func (e *Engine) nothingCame(of match.ClassSet, until sock.Instant) {
 	for _, r := range e.rules {
 		if r.Scanned() && of.Has(r.Class) && r.groups != nil {
-			r.groups.still = until
+			r.groups.NothingCame(until)
 		}
 	}
 }
@@ -300,7 +301,7 @@ func (e *Engine) nothingCame(of match.ClassSet, until sock.Instant) {
 // unseen reports whether groups of the classes wait for the first scan.
 func (e *Engine) unseen(of match.ClassSet) bool {
 	for _, r := range e.rules {
-		if r.Scanned() && of.Has(r.Class) && r.Grouped && r.groups.scanned == 0 {
+		if r.Scanned() && of.Has(r.Class) && r.Grouped && r.groups.NeverScanned() {
 			return true
 		}
 	}
@@ -311,7 +312,7 @@ func (e *Engine) unseen(of match.ClassSet) bool {
 // becomes of it only scans tell.
 func (e *Engine) astir(of match.ClassSet) bool {
 	for _, r := range e.rules {
-		if r.Scanned() && of.Has(r.Class) && r.groups != nil && r.groups.astir() {
+		if r.Scanned() && of.Has(r.Class) && r.groups != nil && r.groups.Active() {
 			return true
 		}
 	}
@@ -505,7 +506,7 @@ func (e *Engine) fill(now sock.Instant) {
 func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 	s, l := &e.sight, f.scan
 	if l.ports != nil {
-		l.ports.finish()
+		l.ports.Finish()
 	}
 	for i, r := range e.rules {
 		if !r.Scanned() || !l.of.Has(r.Class) {
@@ -514,16 +515,16 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 		r.stats = l.counts[i].stats
 		t, rg := l.counts[i].groups, r.groups
 		if t != nil {
-			e.take(r, t, l.ports, sent, now)
+			e.takeGroups(r, t, l.ports, sent, now)
 		}
 		if rg == nil {
 			continue
 		}
-		rg.fresh = true
-		if t != nil || !r.Grouped {
-			rg.scanned = now
+		r.alerts.Sampled()
+		if !r.Grouped {
+			rg.Scanned(now)
 		}
-		if due := rg.nextFiring(r.Rule); due != never {
+		if due := rg.NextFiring(); due != never {
 			s.next[r.Class] = min(s.next[r.Class], s.soonest(r.Class, max(now, due)))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/subject"
@@ -306,12 +307,12 @@ func groupName(rule string, labels []subject.Label) string { return fmt.Sprint(r
 func (w *simWorld) hear(p *Plan) {
 	for _, t := range p.Transitions {
 		w.logf("%s %v %s, count %d", t.Rule, t.Group, t.To, t.Count)
-		w.firing[groupName(t.Rule, t.Group)] = t.To == Firing
-		if t.To == Firing {
+		w.firing[groupName(t.Rule, t.Group)] = t.To == group.Firing
+		if t.To == group.Firing {
 			w.tally.Fired++
 		}
 		r := w.ruleOf(t.Rule)
-		if r == nil || !r.Enabled || t.To == Firing && len(r.When) > 0 && w.Now.Sub(t.Since) < r.For {
+		if r == nil || !r.Enabled || t.To == group.Firing && len(r.When) > 0 && w.Now.Sub(t.Since) < r.For {
 			w.failf("%s %v turns %s, which has held since %s", t.Rule, t.Group, t.To, sim.Text(t.Since))
 		}
 	}

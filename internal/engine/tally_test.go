@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -24,47 +25,6 @@ func flood(n, peers int) []sock.Socket {
 		s.Dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(peer >> 16), byte(peer >> 8), byte(peer)}), 443)
 	}
 	return sockets
-}
-
-// TestBacklogWithoutLimit: the accept queue of listen(fd, 0) is full with one
-// connection.
-func TestBacklogWithoutLimit(t *testing.T) {
-	s := set(above(0))
-	p := match.Compile(&s)
-	for _, test := range []struct {
-		queued, limit uint32
-		want          float32
-	}{{0, 0, 0}, {1, 0, 100}, {64, 128, 50}} {
-		counted := newGroupTally(&p.Rules[0], newRuleGroups())
-		listener := sock.Socket{RQueue: test.queued, WQueue: test.limit}
-		listener.State = ssfilter.Listening
-		counted.add(&listener, benchStart)
-		counted.groups.all(func(_ uint32, _ []byte, c *tally) {
-			if c.backlog != test.want {
-				t.Errorf("%d of %d queued is %v%%, want %v%%", test.queued, test.limit, c.backlog, test.want)
-			}
-		})
-	}
-}
-
-// TestOmittedSocketsAreOmitted: a socket of a group that there is no room for is
-// counted nowhere, though its rule asks for its port as well.
-func TestOmittedSocketsAreOmitted(t *testing.T) {
-	s := set(above(0, func(r *rules.Rule) {
-		r.When = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 1}}
-	}))
-	p := match.Compile(&s)
-	tally := newGroupTally(&p.Rules[0], newRuleGroups())
-	tally.groups.most = 1
-	sockets := flood(2, 2)
-	sockets[1].Dst = netip.AddrPortFrom(sockets[1].Dst.Addr(), 444)
-	for i := range sockets {
-		tally.usePath(uint32(i+1), &sockets[i])
-		tally.add(&sockets[i], benchStart)
-	}
-	if tally.groups.n != 1 || tally.omitted != 2 {
-		t.Errorf("%d groups, %d left out, want 1 and both countings of the other socket", tally.groups.n, tally.omitted)
-	}
 }
 
 // BenchmarkGroup counts 100,000 sockets by address and port of the peer, from the
@@ -156,8 +116,8 @@ func BenchmarkFiring(b *testing.B) {
 			} else {
 				again += took
 			}
-			if want := many; e.rules[0].groups.in[Firing] != want || len(p.Alerts) != mostAlarms+1 {
-				b.Fatalf("%d groups fire, %d alarms", e.rules[0].groups.in[Firing], len(p.Alerts))
+			if want := many; e.rules[0].groups.Firing() != want || len(p.Alerts) != group.MaxAlerts+1 {
+				b.Fatalf("%d groups fire, %d alarms", e.rules[0].groups.Firing(), len(p.Alerts))
 			}
 			now = now.Add(30 * time.Second)
 			e.Step(now, nil)

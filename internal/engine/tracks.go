@@ -33,6 +33,12 @@ type trackedNetns struct {
 	n     int
 }
 
+// chunkSize is how many connections a chunk has room for.
+const chunkSize = 1 << 10
+
+// slotsFor is how many slots so many connections take.
+func slotsFor(n int) int { return max(1<<4, 1<<bits.Len(uint(5*n/4))) }
+
 func newTracks() tracks { return tracks{slots: make([]uint32, slotsFor(0))} }
 
 // slot is where the number of a key stands, or is to stand.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sockettable"
@@ -30,14 +31,14 @@ type planned struct {
 type plannedGroup struct {
 	Rule    string            `json:"rule"`
 	Action  string            `json:"action"` // group
-	Result  engine.Phase      `json:"result"`
+	Result  group.Phase       `json:"result"`
 	DryRun  bool              `json:"dry_run"`
 	Reason  string            `json:"reason"`
 	Group   map[string]string `json:"group"`
 	Sockets int               `json:"sockets"`
 }
 
-func groupOf(r *engine.RuleOverview, g *engine.GroupOverview) plannedGroup {
+func groupOf(r *engine.RuleOverview, g *group.Overview) plannedGroup {
 	p := plannedGroup{Rule: r.Name, Action: "group", Result: g.Phase, DryRun: r.DryRun, Group: subject.ByName(g.Group), Sockets: g.Count}
 	conditions := make([]string, len(r.When))
 	for i, c := range r.When {
@@ -48,7 +49,7 @@ func groupOf(r *engine.RuleOverview, g *engine.GroupOverview) plannedGroup {
 }
 
 // valueOf is what a group measures, as a condition has it.
-func valueOf(g *engine.GroupOverview, m rules.Metric) string {
+func valueOf(g *group.Overview, m rules.Metric) string {
 	if m == rules.Growth {
 		return "growth not known" // by one scan
 	}

@@ -1,4 +1,4 @@
-package engine
+package group
 
 import (
 	"bytes"
@@ -31,7 +31,7 @@ const chunkSize = 1 << 10
 // see that it is another. 0: empty.
 type slot uint32
 
-// numberBits are enough for maxGroups.
+// numberBits are enough for MaxGroups.
 const numberBits = 17
 
 func (s slot) number() uint32 { return uint32(s & (1<<numberBits - 1)) }

@@ -1,4 +1,4 @@
-package engine
+package group
 
 import (
 	"encoding/binary"
@@ -15,7 +15,7 @@ func TestTable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	for _, test := range []struct{ width, kinds, expect int }{{0, 1, 0}, {1, 256, 0}, {2, 5000, 0}, {3, 5000, 5000}, {41, 5000, 100_000}} {
 		t.Run(fmt.Sprintf("%d bytes, %d expected", test.width, test.expect), func(t *testing.T) {
-			table, want := newTable[int](test.width, maxGroups, test.expect), make(map[string]int)
+			table, want := newTable[int](test.width, MaxGroups, test.expect), make(map[string]int)
 			numbers := make(map[string]uint32)
 			key := make([]byte, test.width)
 			for range 30_000 {

@@ -1,4 +1,4 @@
-package engine
+package group
 
 import (
 	"math"
@@ -11,10 +11,6 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// maxGroups bounds the groups of a rule. What one scan finds beyond is not
-// counted, and that is said.
-const maxGroups = 100_000
-
 // tally is what one scan counts of a group.
 type tally struct {
 	oldest  sock.Instant // when the oldest that matches entered its state, at the latest
@@ -25,19 +21,19 @@ type tally struct {
 	fires   bool         // the group does, and its rule acts on sockets
 }
 
-// groupTally is what one scan counts for one rule about groups.
-type groupTally struct {
+// Tally is what one scan counts for one rule about groups.
+type Tally struct {
 	rule    *match.Rule
-	known   []groupID // that are sampled also where no socket of them is left
-	first   []groupID // those of them that have examples for certain: of which people are told, or soon may be
-	firing  []groupID // those of them whose sockets are to be acted on
+	key     []byte // of the last socket
+	known   []Key  // that are sampled also where no socket of them is left
+	first   []Key  // those of them that have examples for certain: of which people are told, or soon may be
+	firing  []Key  // those of them whose sockets are to be acted on
 	groups  table[tally]
-	omitted int // sockets of groups, or paths, beyond maxGroups
+	omitted int // sockets of groups, or paths, beyond MaxGroups
 
 	// The socket whose group was asked for last, which may be asked for again.
 	cookie uint64
 	number uint32
-	key    []byte // of that group
 
 	// examples are of what an alert may be about, by the group's number: nil where
 	// the rule has no alert. Of the groups that have none for certain the largest do:
@@ -54,28 +50,29 @@ type groupTally struct {
 	paths  []uint32     // the group of a path, by the path's number; 0: none
 }
 
-// newGroupTally counts from zero for what is known of the rule's groups. The loop
-// makes it, and leaves what takes long to begin.
-func newGroupTally(r *match.Rule, rg *ruleGroups) *groupTally {
-	t := &groupTally{rule: r, groups: newTable[tally](r.By.Width(), maxGroups, rg.tallied), before: rg.seen}
+// Tally counts from zero for what is known of the rule's groups. The loop makes it,
+// and leaves what takes long to Begin.
+func (rg *Set) Tally() *Tally {
+	r := rg.rule
+	t := &Tally{rule: r, groups: newTable[tally](r.By.Width(), MaxGroups, rg.tallied), before: rg.seen}
 	if n := len(rg.groups); n > 0 {
-		t.known = make([]groupID, 0, n)
+		t.known = make([]Key, 0, n)
 	}
-	var astir []groupID
+	var active []Key
 	for id, g := range rg.groups {
 		t.known = append(t.known, id)
 		switch {
 		case !r.Alerts:
-		case g.told():
+		case g.Sent():
 			t.first = append(t.first, id)
-		case g.phase() != Quiet && len(astir) < mostAlarms:
-			astir = append(astir, id)
+		case g.Phase() != Quiet && len(active) < MaxAlerts:
+			active = append(active, id)
 		}
-		if r.Destructive && g.firing != never {
+		if r.Destructive && g.Firing != sock.Never {
 			t.firing = append(t.firing, id)
 		}
 	}
-	t.first = append(t.first, astir[:max(0, min(len(astir), mostAlarms-len(t.first)))]...)
+	t.first = append(t.first, active[:max(0, min(len(active), MaxAlerts-len(t.first)))]...)
 	if r.Alerts {
 		t.examples, t.worth = make(map[uint32][]Example), almost(r)
 	}
@@ -89,8 +86,8 @@ func newGroupTally(r *match.Rule, rg *ruleGroups) *groupTally {
 	return t
 }
 
-// begin makes room for the groups that are known, before others may take it.
-func (t *groupTally) begin() {
+// Begin makes room for the groups that are known, before others may take it.
+func (t *Tally) Begin() {
 	for _, id := range t.first {
 		t.groups.at([]byte(id))
 	}
@@ -105,8 +102,8 @@ func (t *groupTally) begin() {
 	}
 }
 
-// fires reports whether the socket's group does, and its rule acts on sockets.
-func (t *groupTally) fires(s *sock.Socket) bool {
+// Fires reports whether the socket's group does, and its rule acts on sockets.
+func (t *Tally) Fires(s *sock.Socket) bool {
 	if len(t.firing) == 0 {
 		return false
 	}
@@ -116,7 +113,7 @@ func (t *groupTally) fires(s *sock.Socket) bool {
 }
 
 // at is the tally of the socket's group; nil: there are too many groups.
-func (t *groupTally) at(s *sock.Socket) (number uint32, c *tally) {
+func (t *Tally) at(s *sock.Socket) (number uint32, c *tally) {
 	if s.ID.Cookie == t.cookie && t.number > 0 {
 		return t.number, t.groups.value(t.number)
 	}
@@ -129,8 +126,8 @@ func (t *groupTally) at(s *sock.Socket) (number uint32, c *tally) {
 	return number, c
 }
 
-// add counts a socket that matches, and has been in its state since entered.
-func (t *groupTally) add(s *sock.Socket, entered sock.Instant) {
+// Add counts a socket that matches, and has been in its state since entered.
+func (t *Tally) Add(s *sock.Socket, entered sock.Instant) {
 	number, c := t.at(s)
 	if c == nil {
 		return
@@ -152,9 +149,9 @@ func (t *groupTally) add(s *sock.Socket, entered sock.Instant) {
 	}
 }
 
-// recall notes of a socket which may match, now or later, that it is not seen for
+// SeenBefore notes of a socket which may match, now or later, that it is not seen for
 // the first time: it was counted before, or there when the first scan was made.
-func (t *groupTally) recall(cookie uint64) {
+func (t *Tally) SeenBefore(cookie uint64) {
 	if t.now == nil {
 		return
 	}
@@ -165,26 +162,26 @@ func (t *groupTally) recall(cookie uint64) {
 
 // keep keeps a socket of a group as an example, of the largest groups: where there
 // are too many, the smallest gives way.
-func (t *groupTally) keep(group, count uint32, s *sock.Socket) {
+func (t *Tally) keep(group, count uint32, s *sock.Socket) {
 	some, known := t.examples[group]
 	switch {
-	case len(some) == mostExamples:
+	case len(some) == MaxExamples:
 		return
 	case known || t.isFirst(group):
-	case t.rivals < mostAlarms:
+	case t.rivals < MaxAlerts:
 		t.rivals++
 	case !t.supersede(count):
 		return
 	}
-	t.examples[group] = append(some, Example{Peer: s.Zoned(s.Dst), Inode: s.Inode, key: s.ID.Key()})
+	t.examples[group] = append(some, Example{Peer: s.Zoned(s.Dst), Inode: s.Inode, Key: s.ID.Key()})
 }
 
 // isFirst reports whether a group has examples for certain.
-func (t *groupTally) isFirst(group uint32) bool { return group <= uint32(len(t.first)) }
+func (t *Tally) isFirst(group uint32) bool { return group <= uint32(len(t.first)) }
 
 // supersede takes the examples of the smallest group that has any from it, if that
 // is smaller.
-func (t *groupTally) supersede(count uint32) bool {
+func (t *Tally) supersede(count uint32) bool {
 	if count <= t.least {
 		return false
 	}
@@ -206,14 +203,25 @@ func (t *groupTally) supersede(count uint32) bool {
 func almost(r *match.Rule) int {
 	for _, c := range r.When {
 		if c.Metric == rules.Count && (c.Op == rules.Greater || c.Op == rules.GreaterEqual) {
-			return max(0, int(c.Number)-2*mostExamples)
+			return max(0, int(c.Number)-2*MaxExamples)
 		}
 	}
 	return 0
 }
 
+// UsePort notes that a path, as Ports.Use returned it, is one of the socket's group.
+func (t *Tally) UsePort(path uint32, omitted bool, s *sock.Socket) {
+	switch {
+	case path == 0 && !omitted || t.hasPath(path) || !t.rule.UsesPort(s):
+	case omitted:
+		t.omitted++
+	default:
+		t.usePath(path, s)
+	}
+}
+
 // usePath notes that a path is one of the socket's group.
-func (t *groupTally) usePath(path uint32, s *sock.Socket) {
+func (t *Tally) usePath(path uint32, s *sock.Socket) {
 	number, c := t.at(s)
 	if c == nil {
 		return
@@ -225,10 +233,10 @@ func (t *groupTally) usePath(path uint32, s *sock.Socket) {
 }
 
 // hasPath reports whether a path is known to be one of a group.
-func (t *groupTally) hasPath(path uint32) bool { return int(path) < len(t.paths) && t.paths[path] != 0 }
+func (t *Tally) hasPath(path uint32) bool { return int(path) < len(t.paths) && t.paths[path] != 0 }
 
 // takePorts takes in what the scan has counted of local ports.
-func (t *groupTally) takePorts(u *portUse) {
+func (t *Tally) takePorts(u *Ports) {
 	if len(t.rule.GroupBy) == 0 {
 		_, c := t.groups.at(nil)
 		c.ports = uint16(u.bound) // of a path without connections no more is used up

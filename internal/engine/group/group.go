@@ -1,4 +1,4 @@
-package engine
+package group
 
 import (
 	"math"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Phase is how a group stands towards its rule.
@@ -74,34 +75,52 @@ func (m *Measured) nearness(conditions []rules.Condition) float64 {
 	return near
 }
 
-// group is one group of a rule that is worth remembering: its condition holds or
+// Group is one group of a rule that is worth remembering: its condition holds or
 // it fires, or its growth is counted, or an alert about it goes on.
-type group struct {
+type Group struct {
 	Measured
-	holding  sock.Instant // since when its condition has held; never: it does not
-	firing   sock.Instant // since when it fires; never: it does not
-	ended    sock.Instant // when it last ceased to fire; never: it fires, or never did
-	alarms   []alarm      // that were begun about it
-	peak     int          // the highest count since it fires
-	examples []Example    // of its sockets, by the last scan that had enough of them
+	Holding  sock.Instant // since when its condition has held; Never: it does not
+	Firing   sock.Instant // since when it fires; Never: it does not
+	Ended    sock.Instant // when it last ceased to fire; Never: it fires, or never did
+	Alerts   []Alert      // that have begun about it
+	Peak     int          // the highest count since it fires
+	Examples []Example    // of its sockets, by the last scan that had enough of them
 	growing  *growth
 	busy     sock.Instant // when it last had a socket
 	known    sock.Instant // when it was last measured, in an earlier run perhaps
 
-	// doubted: it fires, and nobody had looked for too long, in this run or between it
-	// and the one before, for anything to be done to its sockets before its condition
-	// is shown to hold as for a new one.
-	doubted bool
-	again   sock.Instant // since when that has been shown; never: it has not
+	// stale says that the group fires, and that no scan was made for too long, in this
+	// run or between it and the one before: nothing is done to its sockets before its
+	// condition is shown to hold as for a new one.
+	stale      bool
+	shownAgain sock.Instant // since when that has been shown; Never: it has not
 }
 
-func newGroup() *group { return &group{holding: never, firing: never, ended: never, again: never} }
+// Alert is what is remembered of an alert about a group.
+type Alert struct {
+	Action         int // which of the rule's
+	Since, Started sock.Instant
+	Sent           bool // by itself, and not among the overflow
+}
 
-func (g *group) phase() Phase {
+// Example is one of the sockets of a group.
+type Example struct {
+	Peer    ssfilter.Endpoint
+	Inode   uint32        // 0: it has none
+	Holders []sock.Holder // as far as the engine knows them
+	Key     sock.Key
+}
+
+func newGroup() *Group {
+	return &Group{Holding: sock.Never, Firing: sock.Never, Ended: sock.Never, shownAgain: sock.Never}
+}
+
+// Phase returns how the group stands.
+func (g *Group) Phase() Phase {
 	switch {
-	case g.firing != never:
+	case g.Firing != sock.Never:
 		return Firing
-	case g.holding != never:
+	case g.Holding != sock.Never:
 		return Pending
 	default:
 		return Quiet
@@ -112,9 +131,9 @@ func (g *group) phase() Phase {
 // was so at an instant between sent and got. The group changes its phase by that
 // alone: a scan that failed neither counts nor resets. Counting from the got of
 // one sample to the sent of another, it never fires early, nor by less than two.
-func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
+func (g *Group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 	g.Measured = m
-	if !g.doubted {
+	if !g.stale {
 		g.known = got // else an earlier run knew it, and the next one is to doubt it, too
 	}
 	if m.Count > 0 {
@@ -123,9 +142,9 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 	// A group by properties is there as long as a socket has them.
 	vanished := len(r.GroupBy) > 0 && m.nothing()
 	holds := m.all(r.When) && !vanished
-	if g.firing != never {
-		g.reassure(r, holds, sent, got)
-		g.peak = max(g.peak, m.Count)
+	if g.Firing != sock.Never {
+		g.revalidate(r, holds, sent, got)
+		g.Peak = max(g.Peak, m.Count)
 		over := !holds
 		if len(r.Until) > 0 {
 			over = m.all(r.Until)
@@ -136,46 +155,46 @@ func (g *group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 		return
 	}
 	if !holds {
-		g.holding = never
+		g.Holding = sock.Never
 		return
 	}
-	if g.holding == never {
-		g.holding = got
+	if g.Holding == sock.Never {
+		g.Holding = got
 	}
-	if r.For == 0 || sent.Sub(g.holding) >= r.For {
-		g.firing, g.ended, g.peak = got, never, m.Count
+	if r.For == 0 || sent.Sub(g.Holding) >= r.For {
+		g.Firing, g.Ended, g.Peak = got, sock.Never, m.Count
 	}
 }
 
-// reassure ends the doubt whether a group of an earlier run fires.
-func (g *group) reassure(r *rules.Rule, holds bool, sent, got sock.Instant) {
+// revalidate finds out whether a stale group fires.
+func (g *Group) revalidate(r *rules.Rule, holds bool, sent, got sock.Instant) {
 	switch {
-	case !g.doubted:
+	case !g.stale:
 	case g.growing != nil && got.Sub(g.growing.blind) < growthOver:
 		// What an earlier run saw grow shows nothing of what does now.
 	case !holds:
-		g.again = never
-	case g.again == never && r.For > 0:
-		g.again = got
-	case r.For == 0 || sent.Sub(g.again) >= r.For:
-		g.doubted = false
+		g.shownAgain = sock.Never
+	case g.shownAgain == sock.Never && r.For > 0:
+		g.shownAgain = got
+	case r.For == 0 || sent.Sub(g.shownAgain) >= r.For:
+		g.stale = false
 	}
 }
 
 // end has the group cease to fire.
-func (g *group) end(now sock.Instant) {
-	g.firing, g.holding, g.ended, g.doubted = never, never, now, false
+func (g *Group) end(now sock.Instant) {
+	g.Firing, g.Holding, g.Ended, g.stale = sock.Never, sock.Never, now, false
 }
 
-// told reports whether people are told of the group by itself.
-func (g *group) told() bool {
-	return slices.ContainsFunc(g.alarms, func(a alarm) bool { return a.told })
+// Sent reports whether an alert is sent about the group by itself.
+func (g *Group) Sent() bool {
+	return slices.ContainsFunc(g.Alerts, func(a Alert) bool { return a.Sent })
 }
 
 // due is when the group fires if its condition still holds then.
-func (g *group) due(r *rules.Rule) sock.Instant {
-	if g.phase() != Pending {
-		return never
+func (g *Group) due(r *rules.Rule) sock.Instant {
+	if g.Phase() != Pending {
+		return sock.Never
 	}
-	return g.holding.Add(r.For)
+	return g.Holding.Add(r.For)
 }

@@ -1,4 +1,4 @@
-package engine
+package group
 
 import (
 	"math"
@@ -9,7 +9,7 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// portUse counts, in one scan, the local ports that a further connect(2) could not
+// Ports counts, in one scan, the local ports that a further connect(2) could not
 // have.
 //
 // A port that connect(2) chose is used up on its path alone: towards other peers it
@@ -21,14 +21,14 @@ import (
 // range's first parity for as long as there are any on the path, and bind(2) takes
 // the other first (inet_csk_find_open_port), for the very reason that the two should
 // not get into each other's way.
-type portUse struct {
+type Ports struct {
 	low   uint16
 	half  int         // how many of the ports bind(2) tries first for a socket with SO_REUSEADDR
 	ports []portState // from low on
 	all   int         // of those, the ones that connect(2) may choose
 	paths table[pathUse]
-	key   []byte // of the path that was asked for last
-	bound int    // ports that are taken on every path; after finish
+	key   []byte // of the last path
+	bound int    // ports that are taken on every path; after Finish
 }
 
 // portState is what is known of a port: the number of the path of its first
@@ -63,15 +63,15 @@ type pathUse struct {
 // pathBy is what makes a path.
 var pathBy = subject.KeyOf([]rules.GroupKey{rules.BySrc, rules.ByDst, rules.ByDport})
 
-// newPortUse counts from zero. Expect is about how many paths there will be.
-func newPortUse(ephemeral ssfilter.PortRange, free []ssfilter.PortRange, expect int) *portUse {
+// NewPorts counts from zero. Expect is about how many paths there will be.
+func NewPorts(ephemeral ssfilter.PortRange, free []ssfilter.PortRange, expect int) *Ports {
 	n := int(ephemeral.Last) - int(ephemeral.First) + 1
 	if n > 1 {
 		n &^= 1 // of an odd number, the last one is never chosen
 	}
-	u := &portUse{
+	u := &Ports{
 		low: ephemeral.First, half: n >> 2 << 1, ports: make([]portState, n),
-		paths: newTable[pathUse](pathBy.Width(), maxGroups, expect),
+		paths: newTable[pathUse](pathBy.Width(), MaxGroups, expect),
 	}
 	for _, r := range free {
 		for i := int(r.First) - int(u.low); i <= int(r.Last)-int(u.low) && i < n; i++ {
@@ -82,9 +82,9 @@ func newPortUse(ephemeral ssfilter.PortRange, free []ssfilter.PortRange, expect 
 	return u
 }
 
-// use counts a socket, and returns the number of its path; 0: it uses none of the
+// Use counts a socket, and returns the number of its path; 0: it uses none of the
 // ports, or there is no room for its path, and then omitted.
-func (u *portUse) use(s *sock.Socket) (path uint32, omitted bool) {
+func (u *Ports) Use(s *sock.Socket) (path uint32, omitted bool) {
 	i := int(s.Src.Port()) - int(u.low)
 	if i < 0 || i >= len(u.ports) || u.ports[i]&chooses == 0 {
 		return 0, false
@@ -119,8 +119,8 @@ func (u *portUse) use(s *sock.Socket) (path uint32, omitted bool) {
 	return path, false
 }
 
-// finish finds out which ports are bound, when all sockets are counted.
-func (u *portUse) finish() {
+// Finish finds out which ports are bound, when all sockets are counted.
+func (u *Ports) Finish() {
 	var preferred, taken int // of the parity that connect(2) prefers: all, and those that are bound for certain
 	var others [2]int        // of the other parity in either half, those that nobody uses
 	for i, p := range u.ports {
@@ -154,7 +154,7 @@ func (u *portUse) finish() {
 	}
 }
 
-func (u *portUse) halfOf(i int) int {
+func (u *Ports) halfOf(i int) int {
 	if i < u.half {
 		return 0
 	}
@@ -162,29 +162,29 @@ func (u *portUse) halfOf(i int) int {
 }
 
 // bind counts a port as taken on every path, and no more on its own.
-func (u *portUse) bind(i int) {
+func (u *Ports) bind(i int) {
 	u.bound++
 	if path := uint32(u.ports[i] & pathOf); path != 0 {
 		u.paths.value(path).shared++
 	}
 }
 
-// on is how many ports are used up on a path; after finish.
-func (u *portUse) on(path uint32) uint16 {
+// on is how many ports are used up on a path; after Finish.
+func (u *Ports) on(path uint32) uint16 {
 	use := u.paths.value(path)
 	return uint16(min(int(use.used)-int(use.shared)+u.bound, u.all))
 }
 
 // percent is a share of the ports.
-func (u *portUse) percent(n uint16) float64 {
+func (u *Ports) percent(n uint16) float64 {
 	if u.all == 0 {
 		return 0
 	}
 	return 100 * float64(n) / float64(u.all)
 }
 
-// widen makes a question tell of every socket on one of the ports.
-func (u *portUse) widen(where ssfilter.Expr) ssfilter.Expr {
+// Widen makes a question tell of every socket on one of the ports.
+func (u *Ports) Widen(where ssfilter.Expr) ssfilter.Expr {
 	if where == nil || len(u.ports) == 0 {
 		return where
 	}

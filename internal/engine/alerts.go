@@ -1,0 +1,237 @@
+package engine
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine/alerting"
+	"github.com/sockdog/sockdog/internal/engine/group"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// Alert is an alert that fires, or has ended. It is said again with fresh
+// numbers while it fires, and once when it ends.
+type Alert struct {
+	Rule           string
+	About          string                       // the rule's description
+	Labels         map[string]string            // the rule's
+	When           []rules.Condition            // the rule's; empty: it is about single sockets
+	Action         int                          // which of the rule's
+	Options        *rules.AlertOptions          // what that says
+	Group          []subject.Label              // in the order of group_by; empty: all sockets of the rule
+	Overflow       int                          // the alert stands for so many groups that do not alert one by one; 0: for Group
+	group.Measured                              // by the last sample; with Overflow, Count is that of all of them
+	Peak           int                          // the highest Count since it fires
+	Nobodys        bool                         // its sockets belong to no process: they are in TIME_WAIT
+	Examples       []group.Example              // some of the sockets, by the last sample that had any
+	Takes          bool                         // the rule takes sockets away
+	Done           map[Result]uint64            // what became of what it would take, since DoneFrom
+	ByOthers       map[string]map[Result]uint64 // and of what other rules, by name, would of the sockets that it is about
+	DoneFrom       sock.Instant                 // when the rule began to fire; 0: that was before this run
+	Since          sock.Instant                 // the condition has held since
+	Over           sock.Instant                 // the group fired until then, and the alert went on by keep_firing_for; 0: it fires, or ended with its rule
+	Started        sock.Instant                 // the alert fires since
+	Ended          sock.Instant                 // it fired until then; 0: it does
+}
+
+// firing is what was done since a rule fires.
+type firing struct {
+	on       bool
+	since    sock.Instant                 // 0: in an earlier run
+	before   map[Result]uint64            // what had been done then
+	byOthers map[string]map[Result]uint64 // what other rules did to its sockets since, by their names
+}
+
+// setDue counts a socket that the alerts of a rule about single sockets are for, or
+// no more.
+func (e *Engine) setDue(t *tracked, r *ruleState, action int, due bool) {
+	switch m := e.marked(t, r, action); {
+	case due && m == nil:
+		e.mark(t, r, action, false)
+		r.countDue(action, 1)
+	case !due && m != nil:
+		e.unmark(t, r, action)
+		r.countDue(action, -1)
+	}
+}
+
+// firstAlert returns the first alert of the rule: they are all for the same sockets.
+func (r *ruleState) firstAlert() int {
+	return slices.IndexFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert })
+}
+
+// countDue counts by the first alert of the rule.
+func (r *ruleState) countDue(action, by int) {
+	if action != r.firstAlert() {
+		return
+	}
+	r.due += by
+	if r.due == 0 || r.due == by {
+		r.alerts.Sampled()
+	}
+}
+
+// unsetDue takes t out of what it was counted for.
+func (e *Engine) unsetDue(t *tracked) {
+	for _, m := range e.recordOf(t).marks {
+		if m.rule.Then[m.action].Kind == rules.Alert {
+			m.rule.countDue(m.action, -1)
+		}
+	}
+}
+
+// takeDue has the one group of a rule about single sockets fire while any is due.
+func (e *Engine) takeDue(r *ruleState, now sock.Instant) {
+	var oldest time.Duration
+	var examples []group.Example
+	if r.due > 0 {
+		if r.stats.oldest != never {
+			oldest = now.Sub(r.stats.oldest)
+		}
+		examples = e.examplesOf(r)
+	}
+	e.changed(r, r.groups.TakeDue(r.due, oldest, examples, now), now)
+}
+
+// examplesOf returns some of the sockets that a rule about single sockets alerts of.
+func (e *Engine) examplesOf(r *ruleState) (some []group.Example) {
+	first := r.firstAlert()
+	for t := range e.tracks.all() {
+		if len(some) == group.MaxExamples {
+			break
+		}
+		if e.marked(t, r, first) != nil {
+			id := e.tracks.id(t)
+			some = append(some, group.Example{Peer: id.Peer(), Inode: t.Inode, Key: e.tracks.key(t)})
+		}
+	}
+	return some
+}
+
+// identify puts to the examples of a group what the engine knows of who holds
+// them: once they are taken away, nobody may.
+func (e *Engine) identify(g *group.Group) {
+	own := false
+	for i := range g.Examples {
+		x := &g.Examples[i]
+		t := e.tracks.get(x.Key)
+		if x.Holders != nil || t == nil || t.heldBy() == nil || t.Inode != x.Inode {
+			continue
+		}
+		if !own {
+			own = true
+			g.Examples = slices.Clone(g.Examples) // others read what was said before
+		}
+		g.Examples[i].Holders = t.heldBy()
+	}
+}
+
+// noteFiring notes what the rule had done when it begins to fire.
+func (r *ruleState) noteFiring(now sock.Instant) {
+	if on := r.groups.Firing() > 0; on != r.firing.on {
+		r.firing.on = on
+		if on {
+			r.firing = firing{on: true, since: now, before: r.done()}
+		}
+	}
+}
+
+// done returns what became so far of what the rule would take away.
+func (r *ruleState) done() map[Result]uint64 {
+	if !r.Destructive {
+		return nil
+	}
+	done := make(map[Result]uint64)
+	for o, n := range r.history.results {
+		if o.kind.Destructive && o.result != Held { // which became something else since
+			done[o.result] += n
+		}
+	}
+	return done
+}
+
+// credit counts what a rule did to a socket for the alerts of other rules that are
+// about it, too: whoever reads that it is there wants to know that it is taken care of.
+func (e *Engine) credit(a *Action, result Result) {
+	t := e.tracks.get(a.Socket.ID.Key())
+	if t == nil || !a.Kind.Destructive || result == Held { // which becomes something else
+		return
+	}
+	times := t.Times()
+	for _, r := range e.rules {
+		if r.groups == nil || !r.Alerts || r.history == a.of.history {
+			continue
+		}
+		if decision, _ := r.Decide(&rules.Action{Kind: rules.Alert}, &times, &a.Socket, 0, a.Decided, true); decision != match.Due {
+			continue
+		}
+		if r.firing.byOthers == nil {
+			r.firing.byOthers = make(map[string]map[Result]uint64)
+		}
+		if r.firing.byOthers[a.Rule] == nil {
+			r.firing.byOthers[a.Rule] = make(map[Result]uint64)
+		}
+		r.firing.byOthers[a.Rule][result]++
+	}
+}
+
+// updateAlerts says which alerts fire now, and which have ended.
+func (e *Engine) updateAlerts(now sock.Instant) {
+	for _, r := range e.rules {
+		if r.groups == nil || !r.alerts.Pending(now) {
+			continue
+		}
+		if !r.Grouped && r.alerts.Fresh() {
+			e.takeDue(r, now)
+		}
+		u := r.alerts.Update(now, e.identify)
+		if u.Began > 0 {
+			r.history.results[outcome{rules.Alert, Done}] += uint64(u.Began)
+		}
+		e.turned = e.turned || u.Ended
+		e.sayAlerts(r, u.Alerts)
+	}
+}
+
+// resolveAlerts ends the alerts of a rule that is in force no more.
+func (e *Engine) resolveAlerts(r *ruleState, now sock.Instant) {
+	e.sayAlerts(r, r.alerts.Resolve(now, e.identify))
+}
+
+// sayAlerts says how alerts of a rule stand, and what was done meanwhile.
+func (e *Engine) sayAlerts(r *ruleState, alerts []alerting.Alert) {
+	if len(alerts) == 0 {
+		return
+	}
+	done := r.done()
+	for result, n := range r.firing.before {
+		done[result] -= n
+	}
+	byOthers := make(map[string]map[Result]uint64, len(r.firing.byOthers)) // the alerts are read while it goes on
+	for name, results := range r.firing.byOthers {
+		byOthers[name] = maps.Clone(results)
+	}
+	for _, a := range alerts {
+		e.plan.Alerts = append(e.plan.Alerts, Alert{
+			Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.Action, Options: r.Then[a.Action].Alert,
+			Group: a.Group, Overflow: a.Overflow, Measured: a.Measured, Peak: a.Peak, Examples: a.Examples, Nobodys: r.OnlyTimeWait(),
+			Since: a.Since, Over: a.Over, Started: a.Started, Ended: a.Ended,
+			Takes: r.Destructive, Done: done, ByOthers: byOthers, DoneFrom: r.firing.since,
+		})
+	}
+}
+
+// nextAlert returns when the next alert begins or ends by time alone.
+func (e *Engine) nextAlert() sock.Instant {
+	first := never
+	for _, r := range e.rules {
+		if r.groups != nil {
+			first = min(first, r.alerts.Next())
+		}
+	}
+	return first
+}
