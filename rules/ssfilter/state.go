@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // State is a TCP state in the kernel's numbering (include/net/tcp_states.h).
@@ -145,25 +147,16 @@ func ParseState(name string) (StateSet, error) {
 type unknownState string
 
 func (name unknownState) Error() string {
-	squeezed := squeeze(clip(string(name)))
 	words := stateWords()
-	nearest, least := "", len(squeezed)/2+1
-	for _, word := range words {
-		if d := distance(squeezed, squeeze(word)); d < least {
-			nearest, least = word, d
-		}
+	if near := message.Nearest(clip(string(name)), words); len(near) > 0 {
+		return fmt.Sprintf("unknown state %s: did you mean %s?", quote(string(name)), strings.Join(near, " or "))
 	}
-	if nearest == "" {
-		return fmt.Sprintf("unknown state %s: write one of %s", quote(string(name)), strings.Join(words, ", "))
-	}
-	return fmt.Sprintf("unknown state %s: did you mean %s?", quote(string(name)), nearest)
+	return fmt.Sprintf("unknown state %s: write one of %s", quote(string(name)), strings.Join(words, ", "))
 }
 
 func squeeze(name string) string {
-	return squeezer.Replace(strings.ToLower(name))
+	return strings.ReplaceAll(strings.ReplaceAll(strings.ToLower(name), "-", ""), "_", "")
 }
-
-var squeezer = strings.NewReplacer("-", "", "_", "")
 
 // stateWords are the names to suggest.
 func stateWords() []string {
@@ -172,25 +165,4 @@ func stateWords() []string {
 		words = append(words, s.String())
 	}
 	return append(words, "all", "connected", "synchronized", "bucket", "big")
-}
-
-// distance is the number of bytes to insert, delete or replace to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -59,7 +59,7 @@ func TestParseStateNamesTheNearest(t *testing.T) {
 	tests := []struct{ name, want string }{
 		{"close-wiat", `unknown state "close-wiat": did you mean close-wait?`},
 		{"CLOSEWAITS", `unknown state "CLOSEWAITS": did you mean close-wait?`},
-		{"fin-wait", `unknown state "fin-wait": did you mean fin-wait-1?`},
+		{"fin-wait", `unknown state "fin-wait": did you mean fin-wait-1 or fin-wait-2?`},
 		{"new-syn-recv", `unknown state "new-syn-recv": did you mean syn-recv?`},
 		{"zombie", `unknown state "zombie": write one of established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, time-wait, closed, close-wait, last-ack, listening, closing, bound-inactive, all, connected, synchronized, bucket, big`},
 		{"", `unknown state "": write one of established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, time-wait, closed, close-wait, last-ack, listening, closing, bound-inactive, all, connected, synchronized, bucket, big`},

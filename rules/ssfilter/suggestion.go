@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // suggestion guesses what was meant by a token that cannot stand where it does.
@@ -33,21 +35,7 @@ func (p *parser) suggestion() string {
 			return meant("src %s or dst %s", clip(p.tok), clip(p.tok))
 		}
 	}
-	var nearest []string
-	least := min(len(p.tok)/2, 2)
-	tok := strings.ToLower(clip(p.tok))
-	for _, word := range append([]string{"and", "or", "not", "state", "exclude"}, predicates...) {
-		if apart := len(tok) - len(word); apart > least || -apart > least {
-			continue
-		}
-		d := distance(tok, word)
-		if d < least {
-			least, nearest = d, nil
-		}
-		if d == least {
-			nearest = append(nearest, word)
-		}
-	}
+	nearest := message.Nearest(clip(p.tok), append([]string{"and", "or", "not", "state", "exclude"}, predicates...))
 	if len(nearest) == 0 {
 		return ""
 	}

@@ -55,12 +55,12 @@ func Nearest(written string, names []string) []string {
 	least := max(1, len(written)/3)
 	for _, name := range names {
 		folded := fold(name)
-		begins := len(written) >= 3 && strings.HasPrefix(folded, written)
-		if apart := len(written) - len(folded); !begins && (apart > least || -apart > least) {
+		part := len(written) >= 3 && (strings.HasPrefix(folded, written) || strings.HasSuffix(folded, written))
+		if apart := len(written) - len(folded); !part && (apart > least || -apart > least) {
 			continue
 		}
 		d := distance(written, folded)
-		if begins {
+		if part {
 			d = min(d, 1)
 		}
 		if d < least {
