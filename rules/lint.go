@@ -106,19 +106,15 @@ func (p *parser) lintProtect(f *file) {
 	}
 }
 
-const (
-	// timeWait is TCP_TIMEWAIT_LEN, which no sysctl changes.
-	timeWait = time.Minute
-	// keepalive is how often Go's net package probes a peer (net.KeepAliveConfig).
-	keepalive = 15 * time.Second
-)
+// keepalive is how often Go's net package probes a peer (net.KeepAliveConfig).
+const keepalive = 15 * time.Second
 
 // settled are the states in which everything that was sent is acknowledged.
-const settled = unconnected | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2 | 1<<ssfilter.SynRecv
+const settled = ssfilter.Unconnected | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2 | 1<<ssfilter.SynRecv
 
 // lintBounds warns of times that never come.
 func (p *parser) lintBounds(s *selection) {
-	if s.given.Wrote("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= timeWait {
+	if s.given.Wrote("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= ssfilter.TimeWaitLen {
 		p.Report(s.given["in_state_for"], "Linux keeps TIME_WAIT for 60s: this never holds for a time-wait socket")
 	}
 	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
@@ -189,7 +185,7 @@ func (p *parser) lintServer(s *selection) bool {
 // those of ssh, by a rule that the file does not show.
 func (p *parser) lintProtected(s *selection, f *file) {
 	if key := s.namesSSH(); key != "" && !f.given.Has("protect") {
-		p.Report(s.given[key], "a file without protect protects ssh, so no socket of port %d is killed: if you mean those, write protect: [], or a list of what else to protect", ssh.First)
+		p.Report(s.given[key], "a file without protect protects ssh, so no socket of port %d is killed: if you mean those, write protect: [], or a list of what else to protect", SSHPort)
 		return
 	}
 	if p.compares(len(f.protect)) && slices.ContainsFunc(f.protect, func(o *selection) bool { return !o.broken && o.covers(s) }) {
@@ -200,11 +196,11 @@ func (p *parser) lintProtected(s *selection, f *file) {
 // namesSSH is the key that names the port of ssh, and not a range around it, or "".
 func (s *selection) namesSSH() string {
 	switch {
-	case ssfilter.NamesPort(s.filter, ssh.First):
+	case ssfilter.NamesPort(s.filter, SSHPort):
 		return "filter"
-	case ssfilter.NamesPort(s.sport, ssh.First):
+	case ssfilter.NamesPort(s.sport, SSHPort):
 		return "sport"
-	case ssfilter.NamesPort(s.dport, ssh.First):
+	case ssfilter.NamesPort(s.dport, SSHPort):
 		return "dport"
 	}
 	return ""

@@ -38,16 +38,8 @@ func (s *selection) join() {
 	s.Where = ssfilter.And(s.terms...)
 }
 
-const (
-	// dead are the states in which no socket is live. fin-wait-2 is not among
-	// them: without an inode such a socket is dead, with one it may receive for
-	// hours, and a rule that names the state names both.
-	dead ssfilter.StateSet = 1<<ssfilter.CloseWait | 1<<ssfilter.TimeWait
-	// passing are live states that no healthy connection stays in for long.
-	passing ssfilter.StateSet = 1<<ssfilter.SynSent | 1<<ssfilter.SynRecv | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Closing
-	// unconnected are the states that no action ever touches.
-	unconnected ssfilter.StateSet = 1<<ssfilter.Listening | 1<<ssfilter.Close | 1<<ssfilter.BoundInactive
-)
+// passing are live states that no healthy connection stays in for long.
+const passing ssfilter.StateSet = 1<<ssfilter.SynSent | 1<<ssfilter.SynRecv | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Closing
 
 // narrow reports whether the mapping names a port, an address, an owner or a filter.
 func (s *selection) narrow() bool {

@@ -66,8 +66,10 @@ func settings(r *document.Reader, n *yaml.Node) general {
 	return g
 }
 
-// ssh is the port that is protected by default.
-var ssh = ssfilter.PortRange{First: 22, Last: 22}
+// SSHPort is the port that is protected by default.
+const SSHPort = 22
+
+var ssh = ssfilter.PortRange{First: SSHPort, Last: SSHPort}
 
 // defaultProtect keeps the way in open: ssh, whichever side listens.
 func defaultProtect() *selection {

@@ -128,11 +128,11 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 		if !s.given.Wrote("state") {
 			continue // misspelt, and reported: which states were meant is not known
 		}
-		if never := s.States & unconnected; never != 0 {
+		if never := s.States & ssfilter.Unconnected; never != 0 {
 			r.Report(s.given["state"], "sockets in the state %s are never touched: name only others in a rule with %s", never, a.Kind)
 			continue
 		}
-		healthy := s.States &^ dead
+		healthy := s.States &^ ssfilter.Dead // a rule that names fin-wait-2 names both kinds
 		if healthy == 0 {
 			continue
 		}

@@ -107,14 +107,9 @@ func duration(d *time.Duration) func(string) error {
 	}
 }
 
-const (
-	// unconnected are the states that nobody ever touches.
-	unconnected ssfilter.StateSet = 1<<ssfilter.Listening | 1<<ssfilter.Close | 1<<ssfilter.BoundInactive
-	// perhapsDead are those in which a socket may be dead. Of fin-wait-2 only a
-	// socket can tell, by its inode.
-	perhapsDead ssfilter.StateSet = 1<<ssfilter.CloseWait | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2
-	dead        ssfilter.StateSet = 1<<ssfilter.CloseWait | 1<<ssfilter.TimeWait
-)
+// perhapsDead are the states in which a socket may be dead. Of fin-wait-2 only a socket
+// can tell, by its inode.
+const perhapsDead = ssfilter.Dead | 1<<ssfilter.FinWait2
 
 // check reads the filter and refuses what is too broad to be meant.
 func (f *killFlags) check(args []string) error {
@@ -125,16 +120,16 @@ func (f *killFlags) check(args []string) error {
 		return err
 	}
 	named, where := f.Filter.States, f.Filter.Where
-	live := named &^ unconnected &^ perhapsDead
+	live := named &^ ssfilter.Unconnected &^ perhapsDead
 	switch {
-	case f.Listening || named != 0 && named&^unconnected == 0:
+	case f.Listening || named != 0 && named&^ssfilter.Unconnected == 0:
 		return usage{errors.New("listening and unconnected sockets are never destroyed: end the program that has them")}
 	case named == 0 && where == nil:
 		return usage{errors.New("kill what? Name a state, a port or an address, such as: sockdog kill state close-wait dport = 5432")}
 	case live != 0 && f.idle == 0 && !f.inUse:
 		return usage{fmt.Errorf("healthy connections are in %s as well: write --idle 1h for those that have been idle that long, or --in-use for all", live)}
-	case named&^unconnected&^dead != 0 && (f.idle > 0 || f.inUse) && where == nil:
-		return usage{fmt.Errorf("healthy connections are in %s as well: name a port, an address or another filter, too", named&^unconnected&^dead)}
+	case named&^ssfilter.Unconnected&^ssfilter.Dead != 0 && (f.idle > 0 || f.inUse) && where == nil:
+		return usage{fmt.Errorf("healthy connections are in %s as well: name a port, an address or another filter, too", named&^ssfilter.Unconnected&^ssfilter.Dead)}
 	case f.idle > 0 && f.inUse:
 		return usage{errors.New("--idle spares what is in use, and --in-use does not: write one of them")}
 	case !f.yes && !f.dryRun && !term.Is(os.Stdin):
@@ -150,8 +145,8 @@ func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 	if f.rules == "" {
 		var ssh []rules.Match
 		for _, side := range []ssfilter.Side{ssfilter.Src, ssfilter.Dst} {
-			if !ssfilter.NamesPortOf(f.Filter.Where, side, sshPort) {
-				port := ssfilter.Ports(side, ssfilter.PortRange{First: sshPort, Last: sshPort})
+			if !ssfilter.NamesPortOf(f.Filter.Where, side, rules.SSHPort) {
+				port := ssfilter.Ports(side, ssfilter.PortRange{First: rules.SSHPort, Last: rules.SSHPort})
 				ssh = append(ssh, rules.Match{States: ssfilter.AllStates, Where: port})
 			}
 		}
@@ -163,8 +158,6 @@ func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 	}
 	return set.Protect, nil
 }
-
-const sshPort = 22
 
 // order is what the flags order.
 func (f *killFlags) order(h *host.Host, known *client.Ages, stderr io.Writer) (*manualkill.Request, error) {

@@ -103,9 +103,8 @@ type Socket struct {
 	Info    Info
 }
 
-// TimeWaitLen is TCP_TIMEWAIT_LEN: how long TIME_WAIT lasts on Linux, whatever
-// net.ipv4.tcp_fin_timeout says.
-const TimeWaitLen = 60 * time.Second
+// TimeWaitLen is how long TIME_WAIT lasts.
+const TimeWaitLen = ssfilter.TimeWaitLen
 
 // Minisocket reports whether the kernel holds a timewait socket rather than a
 // full one: TIME_WAIT and, under timer 3, FIN_WAIT2. These report uid 0 and

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+	"time"
 
 	"github.com/sockdog/sockdog/rules/internal/message"
 )
@@ -69,6 +70,19 @@ const (
 	Bucket       StateSet = 1<<SynRecv | 1<<TimeWait
 	Big                   = AllStates &^ Bucket
 )
+
+// Classes of states, by what is to be feared from a kill.
+const (
+	// Unconnected are the states of sockets that have no connection to destroy.
+	Unconnected StateSet = 1<<Listening | 1<<Close | 1<<BoundInactive
+	// Dead are the states in which no connection is live. Fin-wait-2 is not among them:
+	// without an inode such a socket is dead, with one it may receive for hours.
+	Dead StateSet = 1<<CloseWait | 1<<TimeWait
+)
+
+// TimeWaitLen is TCP_TIMEWAIT_LEN: how long TIME_WAIT lasts on Linux, whatever
+// net.ipv4.tcp_fin_timeout says.
+const TimeWaitLen = 60 * time.Second
 
 // Of returns the set of the given states.
 func Of(states ...State) StateSet {

@@ -13,10 +13,6 @@ import (
 // Never is later than every instant that can come.
 const Never = sock.Never
 
-// timeWaitLen is TCP_TIMEWAIT_LEN: how long TIME_WAIT lasts on Linux, whatever
-// net.ipv4.tcp_fin_timeout says.
-const timeWaitLen = 60 * time.Second
-
 // kernelAge is the kernel's own lower bound on the time in the present state,
 // or false where it keeps none.
 //
@@ -32,7 +28,7 @@ func kernelAge(s *sock.Socket) (time.Duration, bool) {
 		}
 		return s.Info.LastAckRecv, true
 	case ssfilter.TimeWait:
-		return max(0, timeWaitLen-s.Expires), true
+		return max(0, sock.TimeWaitLen-s.Expires), true
 	default:
 		return 0, false
 	}
