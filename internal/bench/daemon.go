@@ -24,17 +24,10 @@ type started struct {
 	log *bufio.Scanner
 }
 
-// start runs sockdog with one rule and waits until it watches.
-func (b *bench) start(bound string) (*started, error) { return b.startOf(b.sockdog, bound) }
-
-// startOf is start with another build of sockdog.
-func (b *bench) startOf(sockdog, bound string) (*started, error) {
-	return b.startWith(sockdog, "rules:\n  - name: bench\n    match: {state: close-wait, in_state_for: "+bound+"}\n    then: [{kill: {limit: 10000/1m}}]\n")
-}
-
-// startWith is start with other rules.
-func (b *bench) startWith(sockdog, rules string) (*started, error) {
+// start runs a build of sockdog with one rule and waits until it watches.
+func (b *bench) start(sockdog, settings, match string) (*started, error) {
 	file := filepath.Join(filepath.Dir(b.sockdog), "rules.yaml")
+	rules := "settings: {" + settings + "}\nrules:\n  - name: bench\n    match: {" + match + "}\n    then: [{kill: {limit: 10000/1m}}]\n"
 	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
 		return nil, err
 	}
@@ -58,82 +51,71 @@ func (b *bench) startWith(sockdog, rules string) (*started, error) {
 
 func (s *started) end() {
 	s.cmd.Process.Signal(unix.SIGTERM)
-	for s.log.Scan() {
-	}
+	s.drain()
 	s.cmd.Wait()
 }
 
-// idle measures what watching costs when there is nothing to do.
-func (b *bench) idle() error {
-	talker, err := gather(idleTalker, 0)
-	if err != nil {
-		return err
+// drain reads what is left of the log, until it ends.
+func (s *started) drain() {
+	for s.log.Scan() {
 	}
-	defer talker.end()
-	s, err := b.start("5m")
-	if err != nil {
-		return err
-	}
-	defer s.end()
-	const span = time.Minute
-	for _, traffic := range []bool{false, true} {
-		name := "without traffic"
-		if traffic {
-			name = "with traffic"
-			if err := talker.tell(fmt.Sprint("talk ", int(span.Seconds())+5)); err != nil {
-				return err
-			}
-		}
-		before, err := cpu(s.cmd.Process.Pid)
-		if err != nil {
-			return err
-		}
-		time.Sleep(span)
-		after, err := cpu(s.cmd.Process.Pid)
-		if err != nil {
-			return err
-		}
-		rss, err := resident(s.cmd.Process.Pid)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("| `sockdog run`, a 5 m rule, nothing to do, over a minute %s | %.3f %% of a core, %.1f MB resident | | |\n",
-			name, 100*(after-before).Seconds()/span.Seconds(), float64(rss)/1e6)
-	}
-	return nil
 }
 
-// cpu is the CPU time of a process by schedstat, in nanoseconds: utime counts in
-// ticks, and most scans fall between two.
-func cpu(pid int) (time.Duration, error) {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	if err != nil {
-		return 0, err
-	}
-	var sum time.Duration
-	for _, task := range tasks {
-		text, err := os.ReadFile(task)
-		if err != nil {
-			continue // the thread has ended
-		}
-		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += time.Duration(ns)
-	}
-	return sum, nil
+// cpu is the CPU time that it has used: clock_getcpuclockid(3), because utime counts
+// in ticks, and most scans fall between two.
+func (s *started) cpu() (time.Duration, error) {
+	var used unix.Timespec
+	err := unix.ClockGettime(int32(^s.cmd.Process.Pid<<3|2), &used)
+	return time.Duration(used.Nano()), err
 }
 
 // resident is VmRSS in bytes.
-func resident(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+func (s *started) resident() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	_, rest, _ := strings.Cut(string(text), "VmRSS:")
 	kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 	return kb * 1024, err
+}
+
+// idle measures what watching costs when there is nothing to do.
+func (b *bench) idle() error {
+	talker, err := b.holder()
+	if err != nil {
+		return err
+	}
+	defer talker.end()
+	s, err := b.start(b.sockdog, "", "state: close-wait, in_state_for: 5m")
+	if err != nil {
+		return err
+	}
+	defer s.end()
+	const span = time.Minute
+	for _, traffic := range []string{"without", "with"} {
+		if traffic == "with" {
+			if err := talker.Call("Holder.Talk", span+5*time.Second, nil); err != nil {
+				return err
+			}
+		}
+		before, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		time.Sleep(span)
+		after, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		rss, err := s.resident()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("| `sockdog run`, a 5 m rule, nothing to do, over a minute %s traffic | %.3f %% of a core, %.1f MB resident | | |\n",
+			traffic, 100*(after-before).Seconds()/span.Seconds(), float64(rss)/1e6)
+	}
+	return nil
 }
 
 // due measures how late 1,000 sockets die that fall due at 1,000 different
@@ -157,15 +139,15 @@ type lateness struct {
 
 // lateness lets 1,000 sockets fall due one after the other while beside runs: from the
 // instant before their peer closed, to the time in the log.
-func (b *bench) lateness(sockdog string, bound time.Duration, beside func(context.Context)) (lateness, error) {
-	leak, err := gather(dueLeak, 0)
+func (b *bench) lateness(sockdog string, bound time.Duration, beside func(context.Context)) (l lateness, err error) {
+	leak, err := b.holder()
 	if err != nil {
-		return lateness{}, err
+		return l, err
 	}
 	defer leak.end()
-	s, err := b.startOf(sockdog, bound.String())
+	s, err := b.start(sockdog, "", fmt.Sprint("state: close-wait, in_state_for: ", bound))
 	if err != nil {
-		return lateness{}, err
+		return l, err
 	}
 	defer s.end()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -174,18 +156,14 @@ func (b *bench) lateness(sockdog string, bound time.Duration, beside func(contex
 	defer cancel()
 	others.Go(func() { beside(ctx) })
 	began := time.Now()
-	before, err := cpu(s.cmd.Process.Pid)
+	before, err := s.cpu()
 	if err != nil {
-		return lateness{}, err
+		return l, err
 	}
-	if err := leak.tell("drip 10000"); err != nil {
-		return lateness{}, err
+	var left map[string]time.Time
+	if err := leak.Call("Holder.Drip", 10*time.Millisecond, &left); err != nil {
+		return l, err
 	}
-	left, err := leak.when()
-	if err != nil {
-		return lateness{}, err
-	}
-	var l lateness
 	var late []time.Duration
 	for len(late) < len(left) && s.log.Scan() {
 		var line struct {
@@ -202,9 +180,9 @@ func (b *bench) lateness(sockdog string, bound time.Duration, beside func(contex
 		late = append(late, over)
 	}
 	if len(late) < len(left) {
-		return lateness{}, fmt.Errorf("only %d of %d were killed", len(late), len(left))
+		return l, fmt.Errorf("only %d of %d were killed", len(late), len(left))
 	}
-	after, err := cpu(s.cmd.Process.Pid)
+	after, err := s.cpu()
 	l.cores = (after - before).Seconds() / time.Since(began).Seconds()
 	slices.Sort(late)
 	l.half, l.most, l.all = late[len(late)/2], late[len(late)*99/100], late[len(late)-1]

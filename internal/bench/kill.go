@@ -24,24 +24,20 @@ const killed = 9_000
 // socket to the kernel's answer to the last destroy, and to its answer that the
 // last one is gone, against ss -K as a whole.
 func (b *bench) kill() error {
-	leak, err := gather(killLeak, 0)
+	leak, err := b.leaking(killed)
 	if err != nil {
 		return err
 	}
 	defer leak.end()
 	var ours, withConfirmation, theirs []float64
 	for range b.rounds {
-		if err := leak.tell(fmt.Sprint("leak ", killed)); err != nil {
-			return err
-		}
 		told, confirmed, err := killWithDaemon()
 		if err != nil {
 			return err
 		}
 		ours = append(ours, killed/told.Seconds())
 		withConfirmation = append(withConfirmation, killed/confirmed.Seconds())
-
-		if err := leak.tell(fmt.Sprint("leak ", killed)); err != nil {
+		if err := leak.Call("Holder.Leak", killed, nil); err != nil {
 			return err
 		}
 		began := time.Now()
@@ -49,6 +45,9 @@ func (b *bench) kill() error {
 			return fmt.Errorf("ss -K: %w", err)
 		}
 		theirs = append(theirs, killed/time.Since(began).Seconds())
+		if err := leak.Call("Holder.Leak", killed, nil); err != nil {
+			return err
+		}
 	}
 	o, c, t := median(ours), median(withConfirmation), median(theirs)
 	fmt.Printf("| destroying %d in CLOSE_WAIT, each rechecked | %.0f a second | %.0f a second | %.2f |\n", killed, o, t, o/t)

@@ -5,26 +5,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// perSecond is how many scrapes there are beside the kills.
-const perSecond = 500
-
 // scrape measures how late sockets die with nobody scraping and with many, and what
-// that costs, with this build of sockdog and with another turn by turn.
+// that costs.
 func (b *bench) scrape() error {
-	builds := []string{b.sockdog}
-	fmt.Printf("\n| 1,000 falling due, the median of %d runs: lateness of 50, 99 and all of 100 at most, CPU | this build |", b.rounds)
-	if b.against != "" {
-		builds = append(builds, b.against)
-		fmt.Printf(" %s |", filepath.Base(b.against))
-	}
-	fmt.Println("\n|---" + strings.Repeat("|---", len(builds)) + "|")
+	builds := b.builds(fmt.Sprintf("1,000 falling due, the median of %d runs: lateness of 50, 99 and all of 100 at most, CPU", b.rounds))
 	took := make(map[string][]lateness)
 	var scrapes []int64
 	for range b.rounds {
@@ -55,50 +44,40 @@ func (b *bench) scrape() error {
 		}
 		fmt.Print("| ", what)
 		for _, build := range builds {
-			fmt.Print(" | ", medians(took[fmt.Sprint(build, scraped)]))
+			all := took[fmt.Sprint(build, scraped)]
+			of := func(value func(lateness) float64) float64 {
+				values := make([]float64, len(all))
+				for i, l := range all {
+					values[i] = value(l)
+				}
+				return median(values)
+			}
+			fmt.Printf(" | %.1f ms, %.1f ms, %.1f ms, %.1f %% of a core",
+				of(func(l lateness) float64 { return ms(l.half) }), of(func(l lateness) float64 { return ms(l.most) }),
+				of(func(l lateness) float64 { return ms(l.all) }), 100*of(func(l lateness) float64 { return l.cores }))
 		}
 		fmt.Println(" |")
 	}
 	return nil
 }
 
-func medians(all []lateness) string {
-	of := func(value func(lateness) float64) float64 {
-		values := make([]float64, len(all))
-		for i, l := range all {
-			values[i] = value(l)
-		}
-		return median(values)
-	}
-	return fmt.Sprintf("%.1f ms, %.1f ms, %.1f ms, %.1f %% of a core",
-		of(func(l lateness) float64 { return ms(l.half) }), of(func(l lateness) float64 { return ms(l.most) }),
-		of(func(l lateness) float64 { return ms(l.all) }), 100*of(func(l lateness) float64 { return l.cores }))
-}
-
-// scrapeUntil scrapes perSecond times a second as Prometheus does, and counts the
-// answers. Who scrapes waits for one before the next.
+// scrapeUntil scrapes 500 times a second as Prometheus does, and counts the answers.
+// Who scrapes waits for one before the next.
 func scrapeUntil(ctx context.Context, n *atomic.Int64) {
-	const scrapers = 50
+	const scrapers, every = 50, 100 * time.Millisecond
 	client := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: scrapers, DisableCompression: true}}
 	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9797/metrics", nil)
+	if err != nil {
+		panic(err) // not with this URL
+	}
+	request.Header.Set("Accept-Encoding", "gzip")
 	var all sync.WaitGroup
 	defer all.Wait()
 	for range scrapers {
 		all.Go(func() {
-			tick := time.NewTicker(scrapers * time.Second / perSecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-				}
-				request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9797/metrics", nil)
-				if err != nil {
-					return
-				}
-				request.Header.Set("Accept-Encoding", "gzip")
-				answer, err := client.Do(request)
+			for tick := time.Tick(every); ctx.Err() == nil; <-tick {
+				answer, err := client.Do(request.Clone(ctx))
 				if err != nil {
 					continue
 				}
