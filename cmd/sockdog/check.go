@@ -22,12 +22,13 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE...",
 		Short: "Check rules files",
-		Long: `Check rules files and print every problem with its place. "-" is standard input.
-The exit status is 1 if a file has a problem; warnings of --lint do not count.`,
+		Long: `Check rules files and print every problem with its line and column. "-" reads
+standard input. The exit status is 1 if a file has a problem; warnings of --lint do
+not count.`,
 		Example: "  sockdog check /etc/sockdog/rules.yaml\n  sockdog check --lint rules/*.yaml",
 		Args: func(_ *cobra.Command, files []string) error {
 			if len(files) == 0 {
-				return errors.New("check wants at least one file, or - for standard input")
+				return errors.New("check needs at least one file, or - for standard input")
 			}
 			return nil
 		},
@@ -47,7 +48,7 @@ The exit status is 1 if a file has a problem; warnings of --lint do not count.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&lint, "lint", false, "warn of what is allowed and unwise")
+	cmd.Flags().BoolVar(&lint, "lint", false, "warn about what is allowed but unwise")
 	return cmd
 }
 

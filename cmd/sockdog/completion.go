@@ -11,12 +11,12 @@ func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:       "completion bash|zsh|fish|powershell",
 		Short:     "Print a completion script for a shell",
-		Long:      "Print the script with which a shell completes sockdog's commands and flags. That\nfor bash needs the package bash-completion to be installed, and loaded.",
+		Long:      "Print the script with which a shell completes the commands and flags of sockdog. The\none for bash needs the package bash-completion.",
 		Example:   "  source <(sockdog completion bash)",
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return errors.New("completion wants the name of one shell: bash, zsh, fish or powershell")
+				return errors.New("completion needs the name of one shell: bash, zsh, fish or powershell")
 			}
 			return nil
 		},

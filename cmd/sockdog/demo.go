@@ -9,12 +9,11 @@ import (
 func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Make a leak in a private namespace, and heal it",
-		Long: `Start a program that leaks connections to its database, in a user and network
-namespace of its own, run sockdog on it, and tell what happens as it happens. It
-takes about seven seconds, needs no root, and touches nothing outside. The exit
-status is 0 only if exactly the leaked sockets are gone, none before its time, by
-the kernel's own word.`,
+		Short: "Make a leak in a private namespace and heal it",
+		Long: `Start a program that leaks connections to its database in a private user and network
+namespace, run sockdog on it, and tell what happens. This takes about seven seconds,
+needs no root and touches nothing outside. The exit status is 0 only if the kernel's
+table shows that exactly the leaked sockets are gone, and none before its time.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			healed, err := demo.Run(cmd.Context(), cmd.OutOrStdout())
 			switch {

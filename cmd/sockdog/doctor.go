@@ -13,10 +13,10 @@ func doctorCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what this kernel and these privileges allow, and how to get the rest",
-		Long: `Try out, on sockets of its own, what this kernel and these privileges allow, and
-print the cure for what is missing. The exit status is 1 if something that
-sockdog needs for its main job is missing.`,
+		Short: "Show what this kernel and these privileges allow, and how to get the rest",
+		Long: `Find out, on sockets of its own, what this kernel and these privileges allow, and
+print a cure for what is missing. The exit status is 1 if something is missing that
+sockdog needs for its main job.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkFormat(output, "table", "json"); err != nil {
 				return err

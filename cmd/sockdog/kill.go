@@ -41,31 +41,32 @@ func killCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kill [flags] [state STATE]... [FILTER]",
 		Short: "Destroy sockets by hand, after asking",
-		Long: `Destroy the TCP sockets of this network namespace that a filter selects, written
-as for sockdog list and ss(8): the peer gets a reset, the program an error, and
-the descriptor stays open until the program closes it. What would die is shown
-first, and nothing happens before a yes, or --yes.
+		Long: `Destroy the TCP sockets of this network namespace that match a filter, written as for
+sockdog list and ss(8). The peer gets a reset, the program an error, and the
+descriptor stays open until the program closes it. The sockets are shown first, and
+nothing happens until you answer yes, or with --yes.
 
-Each socket is asked for again just before. One that has ended, changed its state
-or made progress meanwhile is not touched, nor is a new one with its addresses.
+Each socket is looked up again just before it is destroyed. One that has ended, changed
+its state or made progress meanwhile is not touched, nor is a new one with the same
+addresses.
 
-Left alone, whatever is said: listening sockets, those in an accept queue, MPTCP
-subflows, what the kernel itself holds, what the file of --rules protects and,
-without one, ssh: port 22 at either end, unless the filter names it of that end; and
-those of which it cannot be known whether the filter means them, as of a cgroup in
+Never destroyed: listening sockets, sockets in an accept queue, MPTCP subflows, sockets
+that the kernel itself holds, and sockets that the rules of --rules protect. Without
+--rules, ssh is protected: port 22 at either end, unless the filter names it for that
+end. So are sockets for which the filter cannot be decided, such as a cgroup in
 time-wait.
 
-Left alone without --in-use: what has something left to send, or has sent
-something within the last second, or made progress within the time of
---older-than; and in every state but close-wait, time-wait and a closed fin-wait-2,
-where healthy connections are as well, what is not idle for the time of --idle.
+Destroyed with --in-use only: sockets with data left to send, those that sent data
+within the last second or made progress within the time of --older-than. In every
+state but close-wait, time-wait and a closed fin-wait-2 healthy connections exist too:
+there, sockets must be idle for the time of --idle.
 
-Of a socket that answers keepalives the kernel keeps no more than a lower bound on
-its age. A running sockdog has observed more: it is asked as sockdog list asks it.
-What --older-than or --idle cannot judge even so is left alone, and counted.
+For a socket that answers keepalives, the kernel keeps only a lower bound on its age. A
+running sockdog has observed more, and is asked as by sockdog list. Sockets that
+--older-than or --idle cannot judge even so are left alone, and counted.
 
-Exit status: 0 nothing of what was selected is left, 1 some is or could not be
-judged, 2 wrong usage.`,
+Exit status: 0 no selected socket is left; 1 some are left or could not be judged;
+2 wrong usage.`,
 		Example: `  sockdog kill state close-wait dport = 5432
   sockdog kill --older-than 10m state close-wait
   sockdog kill --idle 2d state established dst 10.0.0.0/8
@@ -86,14 +87,14 @@ judged, 2 wrong usage.`,
 	f.selectionFlags.flags(cmd)
 	f.ageFlags.flags(cmd)
 	flags := cmd.Flags()
-	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would become of each socket, and touch none")
-	flags.Func("older-than", "only what has been in its state for `duration` at least, such as 5m or 2d", duration(&f.olderThan))
-	flags.Func("idle", "only what has nothing left to send and made no progress for `duration`; live states too", duration(&f.idle))
-	flags.BoolVar(&f.inUse, "in-use", false, "what is in use, too: for a failover")
-	flags.StringVar(&f.rules, "rules", "", "`file` of rules, whose protect holds")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask first")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would happen to each socket, and touch none")
+	flags.Func("older-than", "only sockets in their state for at least `duration`, such as 5m or 2d", duration(&f.olderThan))
+	flags.Func("idle", "only sockets with nothing left to send and no progress for `duration`; allows live states", duration(&f.idle))
+	flags.BoolVar(&f.inUse, "in-use", false, "sockets in use, too: for a failover")
+	flags.StringVar(&f.rules, "rules", "", "rules `file` whose protect list applies")
 	flags.StringVarP(&f.output, "output", "o", "table", "`format`: table, wide (with the process) or json")
-	flags.BoolVarP(&f.bare, "no-header", "H", false, "no line of headings")
+	flags.BoolVarP(&f.bare, "no-header", "H", false, "print no line of headings")
 	flags.BoolP("kill", "K", true, "as it does anyway; accepted for those who paste from ss")
 	flags.Lookup("kill").Hidden = true
 	return cmd
@@ -127,13 +128,13 @@ func (f *killFlags) check(args []string) error {
 	case named == 0 && where == nil:
 		return usage{errors.New("kill what? Name a state, a port or an address, such as: sockdog kill state close-wait dport = 5432")}
 	case live != 0 && f.idle == 0 && !f.inUse:
-		return usage{fmt.Errorf("healthy connections are in %s as well: write --idle 1h for those that have been idle that long, or --in-use for all", live)}
+		return usage{fmt.Errorf("healthy connections are in %s, too: add --idle 1h for those idle that long, or --in-use for all", live)}
 	case named&^ssfilter.Unconnected&^ssfilter.Dead != 0 && (f.idle > 0 || f.inUse) && where == nil:
-		return usage{fmt.Errorf("healthy connections are in %s as well: name a port, an address or another filter, too", named&^ssfilter.Unconnected&^ssfilter.Dead)}
+		return usage{fmt.Errorf("healthy connections are in %s, too: also name a port, an address or another filter", named&^ssfilter.Unconnected&^ssfilter.Dead)}
 	case f.idle > 0 && f.inUse:
-		return usage{errors.New("--idle spares what is in use, and --in-use does not: write one of them")}
+		return usage{errors.New("--idle spares sockets in use, and --in-use does not: use one of them")}
 	case !f.yes && !f.dryRun && !term.Is(os.Stdin):
-		return usage{errors.New("there is nobody to ask, standard input is no terminal: write --yes, or --dry-run to see what would die")}
+		return usage{errors.New("cannot ask, because standard input is no terminal: add --yes, or --dry-run to see what would be destroyed")}
 	}
 	return nil
 }
@@ -240,7 +241,7 @@ func (f *killFlags) nothing(passed manualkill.Passed) string {
 	if f.idle > 0 {
 		bounds = append(bounds, "--idle")
 	}
-	return fmt.Sprintf("no socket is selected; without %s there would be %d", strings.Join(bounds, " and "), more)
+	return fmt.Sprintf("no socket is selected; without %s, %d would be", strings.Join(bounds, " and "), more)
 }
 
 // resolve finds the holders of those to be destroyed, where it matters: for a
@@ -307,7 +308,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unju
 		text = append(text, "cure: "+h.Cure())
 	}
 	if err != nil {
-		text = append([]string{fmt.Sprintf("not all of it could be told: %v", err), sum.String()}, text...)
+		text = append([]string{fmt.Sprintf("not everything could be printed: %v", err), sum.String()}, text...)
 	}
 	all := strings.Join(text, "\n")
 	switch {

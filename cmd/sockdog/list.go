@@ -45,39 +45,38 @@ func listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [flags] [state STATE]... [FILTER]",
 		Short: "List sockets with their age and a verdict",
-		Long: `List the TCP sockets of this network namespace that a filter selects, written as
-for ss(8): states, and an expression over src, dst, sport, dport, dev, fwmark,
-cgroup and autobound with and, or, not and parentheses. Where no state is named:
-all but listening ones.
+		Long: `List the TCP sockets of this network namespace that match a filter. It is written as
+for ss(8): states, then an expression over src, dst, sport, dport, dev, fwmark, cgroup
+and autobound, with and, or, not and parentheses. If no state is named, all sockets
+but listening ones are listed.
 
-AGE is the time in the present state, IDLE that without progress. ≥ marks a lower
-bound, which keepalives reset; - is what only observation could tell. A running
-sockdog has observed more: it is asked on the address of --daemon, if it watches
-this namespace and root, you or somebody with CAP_NET_ADMIN runs it, and its
---state-dir is read. VERDICT says why a socket is in CLOSE-WAIT:
+AGE is the time in the present state, IDLE the time without progress. ≥ marks a lower
+bound, which keepalives reset; - means that only observation could tell. So a running
+sockdog is asked on the address of --daemon, if it watches this namespace and is run by
+root, by you or by somebody with CAP_NET_ADMIN; and its --state-dir is read. VERDICT
+says why a socket is in CLOSE-WAIT:
 
   eof-unread           the program never read the end of the stream
-  eof-read-not-closed  it read it, and forgot to close
-  unread-data          there is data that it has not read
-  still-sending        it is half-closed on purpose, and in use
+  eof-read-not-closed  the program read it, and forgot to close
+  unread-data          there is data that the program has not read
+  still-sending        the connection is half-closed on purpose, and in use
   in-backlog           the program has stopped accepting
 
-mptcp there marks a subflow of a Multipath TCP connection, in any state: what the
-program holds is that connection, and its state is not the subflow's.
+In the same column mptcp marks a subflow of a Multipath TCP connection, in any state.
+The program holds that connection, whose state is not that of the subflow.
 
--o wide adds the number of the user, the process ([PID], and how many more hold
-it), the device that it is bound to, the mark, the control group, inode and
-cookie. What these privileges do not show is -: a mark takes CAP_NET_ADMIN, other
-users' processes take CAP_SYS_PTRACE.
+-o wide adds the user id, the process ([PID], and how many more hold the socket), the
+bound device, mark, control group, inode and cookie. What your privileges do not show
+is -: a mark takes CAP_NET_ADMIN, processes of other users take CAP_SYS_PTRACE.
 
-Where the terminal is too narrow, IDLE, SEND-Q, RECV-Q and an empty VERDICT are left
-out in turn, then addresses are shortened, and then a STATE that all have in common,
-LOCAL and VERDICT are left out: it fits 60 columns.
+On a narrow terminal IDLE, SEND-Q, RECV-Q and an empty VERDICT are left out in turn,
+then addresses are shortened, then a STATE common to all, LOCAL and VERDICT are left
+out: the table fits 60 columns.
 
---sort takes one of these columns: the oldest and the most come first, all else
-from the least on; with - before it, the other way round:
+--sort takes one of these columns. Ages and queues sort from the highest, all others
+from the lowest; a - before the name reverses that:
 ` + columnNames(sockettable.Sortable()) + `.
---group-by takes some of
+--group-by takes one or more of
 ` + columnNames(sockettable.Groupable()) + `.`,
 		Example: `  sockdog list state close-wait
   sockdog list --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )'
@@ -115,12 +114,12 @@ from the least on; with - before it, the other way round:
 	f := cmd.Flags()
 	f.StringVarP(&l.output, "output", "o", "table", "`format`: table, wide or json")
 	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as recv-q")
-	f.BoolVar(&l.reverse, "reverse", false, "sort the other way")
-	f.StringVar(&l.groupBy, "group-by", "", "count by these `columns`, such as dst,dport")
-	f.BoolVarP(&l.view.Summary, "summary", "s", false, "count by state")
-	f.Func("watch", "again and again, once in a `duration` at most, such as 5s", duration(&l.watch))
+	f.BoolVar(&l.reverse, "reverse", false, "reverse the order")
+	f.StringVar(&l.groupBy, "group-by", "", "count sockets by `columns`, such as dst,dport")
+	f.BoolVarP(&l.view.Summary, "summary", "s", false, "count sockets by state")
+	f.Func("watch", "repeat, at most once every `duration`, such as 5s", duration(&l.watch))
 	f.Lookup("watch").NoOptDefVal = "2s"
-	f.BoolVarP(&l.bare, "no-header", "H", false, "no line of headings")
+	f.BoolVarP(&l.bare, "no-header", "H", false, "print no line of headings")
 	return cmd
 }
 

@@ -33,7 +33,7 @@ func newRoot(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "sockdog",
 		Short:         "A watchdog for stuck TCP sockets",
-		Long:          "sockdog watches the kernel's socket table, acts on the sockets that its rules\nmatch when they fall due, and logs each action.",
+		Long:          "sockdog watches the kernel's socket table, acts on sockets that match its rules as\nsoon as they fall due, and logs every action.",
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -206,7 +206,7 @@ func checked(check cobra.PositionalArgs) cobra.PositionalArgs {
 		case check != nil:
 			return asUsage(check(cmd, args))
 		case len(args) > 0:
-			return usage{fmt.Errorf("%s takes no arguments, and was given %q", cmd.Name(), args[0])}
+			return usage{fmt.Errorf("%s takes no arguments, but was given %q", cmd.Name(), args[0])}
 		}
 		return nil
 	}

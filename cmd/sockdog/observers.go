@@ -11,7 +11,7 @@ type ageFlags struct{ client.Observers }
 
 func (f *ageFlags) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.Daemon, "daemon", client.DefaultAddress, "`address` to ask for ages, or off")
-	cmd.Flags().StringVar(&f.StateDir, "state-dir", stateDirectory(), "`directory` of a sockdog's state, which tells ages too")
+	cmd.Flags().StringVar(&f.StateDir, "state-dir", stateDirectory(), "state `directory` of a sockdog, which also has ages")
 }
 
 // check checks the flags, once they are parsed.

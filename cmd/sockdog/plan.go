@@ -18,13 +18,14 @@ func planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what each rule would do now, and to which sockets",
-		Long: `Look once at the socket table and show what each rule would do, to which sockets,
-and when, if nothing changed; of a rule about groups, what it fires at, how many
-sockets match now, and the groups that are nearest to firing. Nothing is touched.
-Ages that only observation knows come from a running sockdog, which is asked as
-sockdog list asks it, or its state directory. ≥ marks a lower bound, and ≤ when
-something falls due at the latest. Limits are not counted, and growth takes more
-than one look.`,
+		Long: `Scan the socket table once and show what each rule would do, to which sockets and
+when, if nothing changed. For a rule about groups: its condition, how many sockets
+match now, and the groups that are closest to firing. Nothing is touched.
+
+Where the kernel does not tell an age, a running sockdog or its state directory is
+asked, as by sockdog list. ≥ marks a lower bound; ≤ marks the latest instant at which
+an action falls due. Limits are not taken into account, and growth cannot be known
+from one scan.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(checkFormat(output, "table", "json"), ages.check(cmd)); err != nil {
 				return err
@@ -39,7 +40,7 @@ than one look.`,
 			return problem(printPlan(cmd, set, &ages, output))
 		},
 	}
-	cmd.Flags().StringVar(&file, "rules", "", "`file` of rules; without it the built-in ones")
+	cmd.Flags().StringVar(&file, "rules", "", "rules `file`; without it the built-in rules")
 	ages.flags(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
 	return cmd

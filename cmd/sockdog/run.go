@@ -26,27 +26,25 @@ func runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Watch, and act by the rules",
-		Long: `Watch the socket table of this network namespace and act by the rules.
+		Short: "Watch the socket table and apply the rules",
+		Long: `Watch the socket table of this network namespace and apply the rules.
 
-The file of --rules is read again whenever it changes, and on SIGHUP; a file with
-a mistake changes nothing. Without --rules the built-in rules watch and report,
-and touch nothing. SIGTERM and SIGINT finish the act under way, within a second.
+The rules file is read again whenever it changes and on SIGHUP. A file with an error
+changes nothing. Without --rules, the built-in rules watch and report, and never act.
+On SIGTERM or SIGINT the daemon finishes the current action and ends within a second.
 
-On the address of --listen stand, for reading only: a page that shows how things
-are (/), the same as JSON (/api/v1/status) and for Prometheus (/metrics), and
-/healthz and /readyz.
+The address of --listen serves, read-only: a status page (/), the same as JSON
+(/api/v1/status), metrics for Prometheus (/metrics), /healthz and /readyz.
 
-Exit status: 0 ended by a signal, 1 a problem of this machine, 2 wrong usage (or a
-crash: Go has no other), 78 bad or missing rules at the start, which no restart
-cures.`,
+Exit status: 0 ended by a signal; 1 a problem on this machine; 2 wrong usage, or a
+crash; 78 bad or missing rules at the start, which no restart cures.`,
 		Example: "  sockdog run\n  sockdog run --rules /etc/sockdog/rules.yaml --state-dir /var/lib/sockdog",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.onBadRules != "exit" && f.onBadRules != "observe" {
 				return usage{fmt.Errorf("--on-bad-rules is exit or observe, not %q", f.onBadRules)}
 			}
 			if f.Rules == "-" {
-				return usage{errors.New("run reads its rules again whenever they change, and so takes no standard input: write them to a file")}
+				return usage{errors.New("run reads its rules again whenever they change, so it takes no standard input: write them to a file")}
 			}
 			if err := checkListen(f.Listen); err != nil {
 				return usage{err}
@@ -69,13 +67,13 @@ cures.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&f.Rules, "rules", "", "`file` of rules; without it the built-in ones only watch")
-	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "`what` to do when the rules are bad or missing at the start: exit, or observe")
-	cmd.Flags().StringVar(&f.StateDir, "state-dir", stateDirectory(), "`directory` for the journal and for what must outlive a restart; default: systemd's $STATE_DIRECTORY")
-	cmd.Flags().StringVar(&f.Listen, "listen", client.DefaultAddress, "`address` for the page, the metrics and the status; off: none")
-	cmd.Flags().StringSliceVar(&f.ListenNames, "listen-name", nil, "`name` that requests may be sent to, beside addresses, localhost and this host's; may be given again")
-	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: auto (text on a terminal and in systemd's journal, else JSON), text or json")
-	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "`level`: info, or debug, which tells how sockets are matched, too")
+	cmd.Flags().StringVar(&f.Rules, "rules", "", "rules `file`; without it the built-in rules only watch")
+	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "`what` to do if the rules are bad or missing at the start: exit or observe")
+	cmd.Flags().StringVar(&f.StateDir, "state-dir", stateDirectory(), "`directory` for the journal and for state that outlives a restart; default: $STATE_DIRECTORY, which systemd sets")
+	cmd.Flags().StringVar(&f.Listen, "listen", client.DefaultAddress, "`address` that serves the page, metrics and status, or off")
+	cmd.Flags().StringSliceVar(&f.ListenNames, "listen-name", nil, "host `name` to accept in requests beside addresses, localhost and the host's own name; repeatable")
+	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: text, json, or auto: text on a terminal and in the systemd journal, else JSON")
+	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "`level`: info, or debug, which also logs how sockets are matched")
 	return cmd
 }
 

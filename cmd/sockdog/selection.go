@@ -20,7 +20,7 @@ func (s *selectionFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVarP(&s.IPv4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&s.IPv6, "ipv6", "6", false, "IPv6 only; an IPv4-mapped address is IPv4")
-	f.BoolVarP(&s.All, "all", "a", false, "listening sockets too")
+	f.BoolVarP(&s.All, "all", "a", false, "listening sockets, too")
 	f.BoolVarP(&s.Listening, "listening", "l", false, "listening sockets only")
 	for _, same := range []struct{ name, letter string }{{"tcp", "t"}, {"numeric", "n"}, {"oneline", "O"}} {
 		f.BoolP(same.name, same.letter, true, "as it is anyway; accepted for those who paste from ss")

@@ -17,12 +17,12 @@ func statusCommand() *cobra.Command {
 	var address, output string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what a running sockdog holds, does and lacks",
-		Long: `Ask a running sockdog how things stand: its problems, what each rule holds now, the
-groups near their thresholds, sockets by state and the last actions. The exit
-status is 1 if a problem stands.
+		Short: "Show the status of a running sockdog",
+		Long: `Ask a running sockdog for its status: problems, what each rule matches now, groups
+close to their thresholds, sockets by state and the last actions. The exit status is
+1 if there is a problem.
 
-With -o json it prints what the daemon serves under /api/v1/status.`,
+-o json prints what the daemon serves under /api/v1/status.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkFormat(output, "table", "json"); err != nil {
 				return err

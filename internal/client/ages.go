@@ -79,7 +79,7 @@ func (a *Ages) ByKey() map[sock.Key]*sock.Memory {
 // Warn says that no daemon told anything, where that is no matter of course.
 func (a *Ages) Warn(stderr io.Writer) {
 	if a.Loud {
-		fmt.Fprintf(stderr, "sockdog: ages are as the kernel keeps them: %s\n", a.Missing)
+		fmt.Fprintf(stderr, "sockdog: ages are those that the kernel keeps: %s\n", a.Missing)
 	}
 }
 
@@ -92,13 +92,13 @@ func (a *Ages) Unjudged(n int) []string {
 	switch {
 	case a.Missing != "":
 	case a.leftOut > 0:
-		why, cure = fmt.Sprintf("the sockdog on %s tells of no more than %d at once", a.asked, len(a.Memories)), "kill again, when these are gone"
+		why, cure = fmt.Sprintf("the sockdog on %s tells of at most %d at once", a.asked, len(a.Memories)), "kill again, when these are gone"
 	default:
 		why = fmt.Sprintf("the sockdog on %s has not observed them for that long", a.asked)
 		cure = "wait: it observes what its rules match, from when they are in force"
 	}
 	return []string{
-		fmt.Sprintf("could not be judged %d: the kernel keeps no more than a lower bound on their age, which keepalives reset; %s", n, why),
+		fmt.Sprintf("could not be judged %d: the kernel keeps only a lower bound on their age, which keepalives reset; %s", n, why),
 		"cure: " + cure,
 	}
 }
@@ -131,7 +131,7 @@ func askDaemon(ctx context.Context, address string, h *host.Host) (memories []so
 	}
 	head, memories, err := web.ReadAges(text)
 	if err != nil {
-		return nil, 0, fmt.Errorf("what the sockdog on %s says of ages cannot be read: %w; is it of another version?", address, err)
+		return nil, 0, fmt.Errorf("the ages from the sockdog on %s cannot be read: %w; is it another version?", address, err)
 	}
 	ours := Origin(h)
 	switch {
@@ -140,7 +140,7 @@ func askDaemon(ctx context.Context, address string, h *host.Host) (memories []so
 	case head.Netns != ours.Netns || head.NetnsCookie != ours.NetnsCookie:
 		return nil, 0, fmt.Errorf("the sockdog on %s watches another network namespace", address)
 	case head.ClockNS < sent.Add(-clockSlack) || head.ClockNS > h.Now().Add(clockSlack):
-		return nil, 0, fmt.Errorf("the clock of the sockdog on %s is not this one", address)
+		return nil, 0, fmt.Errorf("the sockdog on %s uses another clock", address)
 	}
 	return memories, head.LeftOut, nil
 }
@@ -156,7 +156,7 @@ func fetchAges(ctx context.Context, c *conn) ([]byte, error) {
 		case err != nil:
 			return nil, err
 		case code == http.StatusNotFound:
-			return nil, fmt.Errorf("the sockdog on %s is of a version that does not tell ages", c.address)
+			return nil, fmt.Errorf("the sockdog on %s is too old to tell ages", c.address)
 		case code == http.StatusOK:
 			return text, nil
 		case code != http.StatusServiceUnavailable:
@@ -181,7 +181,7 @@ func trust(address string, conn ends, h *host.Host) error {
 	s, found, err := diag.Find(peer, local)
 	switch {
 	case err != nil:
-		return fmt.Errorf("whose the sockdog on %s is cannot be seen: %w", address, err)
+		return fmt.Errorf("cannot find out who runs the sockdog on %s: %w", address, err)
 	case !found:
 		return fmt.Errorf("the sockdog on %s is not in this network namespace", address)
 	}

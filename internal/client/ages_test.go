@@ -58,8 +58,8 @@ func TestAskDaemon(t *testing.T) {
 		{"another namespace, whose inode was given anew", said(func(h *web.AgesHead) { h.NetnsCookie++ }), "another network namespace"},
 		{"a clock behind", said(func(h *web.AgesHead) { h.ClockNS -= 1e10 }), "clock"},
 		{"a clock ahead", said(func(h *web.AgesHead) { h.ClockNS += 1e10 }), "clock"},
-		{"an older version", sockdogWith(http.StatusNotFound, "404 page not found"), "of a version that does not tell ages"},
-		{"a newer version", sockdogWith(http.StatusOK, `{"sockets":{}}`), "of another version?"},
+		{"an older version", sockdogWith(http.StatusNotFound, "404 page not found"), "too old to tell ages"},
+		{"a newer version", sockdogWith(http.StatusOK, `{"sockets":{}}`), "another version?"},
 		{"a busy one", sockdogWith(http.StatusServiceUnavailable, "busy"), "too busy"},
 		{"a redirect", sockdogWith(http.StatusFound, ""), "302 Found"},
 		{"half an answer", func(w http.ResponseWriter, _ *http.Request) {
@@ -74,7 +74,7 @@ func TestAskDaemon(t *testing.T) {
 			for range maxAnswer>>20 + 1 {
 				w.Write(block)
 			}
-		}, "more than anybody could know"},
+		}, "impossibly long"},
 		{"another program", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }, "no sockdog"},
 		{"one that hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "did not answer within"},
 	} {

@@ -105,7 +105,7 @@ func (c *conn) get(ctx context.Context, path string) (text []byte, code int, err
 	case err != nil:
 		return nil, 0, fmt.Errorf("the answer of the sockdog on %s was cut short: %w", c.address, err)
 	case len(text) > maxAnswer:
-		return nil, 0, fmt.Errorf("the sockdog on %s tells more than anybody could know", c.address)
+		return nil, 0, fmt.Errorf("the sockdog on %s sent an impossibly long answer", c.address)
 	case answer.StatusCode == http.StatusMisdirectedRequest:
 		return nil, 0, fmt.Errorf("the daemon does not answer to the name in %s: use its address", c.address)
 	}

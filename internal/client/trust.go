@@ -16,7 +16,7 @@ import (
 func trustHolder(address string, s *sock.Socket) error {
 	switch {
 	case s.Inode == 0:
-		return fmt.Errorf("whose the sockdog on %s is cannot be seen: it has closed the connection", address)
+		return fmt.Errorf("cannot find out who runs the sockdog on %s: it has closed the connection", address)
 	case s.UID == 0 || s.UID == uint32(os.Geteuid()):
 		return nil
 	}
@@ -27,7 +27,7 @@ func trustHolder(address string, s *sock.Socket) error {
 		trusted = trusted && host.MayKill(o.PID, s.UID)
 	}
 	if !trusted {
-		return fmt.Errorf("what listens on %s belongs to user %d, who is neither root nor you, and is not seen to hold CAP_NET_ADMIN: what it says of ages is not believed (root can see more)", address, s.UID)
+		return fmt.Errorf("the ages from %s are not believed: user %d runs what listens there, is neither root nor you, and is not seen to have CAP_NET_ADMIN (root can see more)", address, s.UID)
 	}
 	return nil
 }

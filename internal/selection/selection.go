@@ -72,7 +72,7 @@ func (s *Selection) Markless(err error) error {
 	if err == nil || !ssfilter.AsksMark(s.Filter.Where) {
 		return nil
 	}
-	return fmt.Errorf("the kernel does not tell the mark of a socket: %w. What fwmark alone could tell is not selected", err)
+	return fmt.Errorf("the kernel does not tell the mark of a socket: %w. Sockets that only fwmark could select are left out", err)
 }
 
 // bareState finds the name of a state where a filter begins, without the word

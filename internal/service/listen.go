@@ -20,7 +20,7 @@ func (c *Config) serve(ctx context.Context, h *host.Host, o *daemon.Options) (wa
 	}
 	l, err := web.Listen(c.Listen)
 	if err != nil {
-		o.Log.Warn("nobody listens: there is no page and there are no metrics; --listen names another address, or off", "error", err.Error())
+		o.Log.Warn("cannot listen; there is no page and no metrics", "error", err.Error(), "cure", "--listen takes another address, or off")
 		return func() {}
 	}
 	board := web.NewStore()
@@ -36,7 +36,7 @@ func (c *Config) serve(ctx context.Context, h *host.Host, o *daemon.Options) (wa
 	go func() {
 		defer close(served)
 		if err := web.Serve(ctx, l, handler, o.Log); err != nil {
-			o.Log.Error("nobody listens any more: there is no page and there are no metrics until a restart", "error", err.Error())
+			o.Log.Error("listening ended; there is no page and no metrics until a restart", "error", err.Error())
 		}
 	}()
 	return func() {

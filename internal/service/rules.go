@@ -34,7 +34,7 @@ func (c *Config) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.Si
 		log.Info("no --rules: the built-in rules watch and report, and touch nothing")
 		go func() {
 			for range hangUp {
-				log.Info("SIGHUP: there is no rules file to read again")
+				log.Info("SIGHUP ignored: there is no rules file")
 			}
 		}()
 		return loaded{set: rules.Default(), file: status.RulesFile{BuiltIn: true}}, nil

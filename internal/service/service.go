@@ -61,11 +61,11 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 	}
 	options.Notify = func(state string) { sd.SdNotify(false, state) }
 	if options.WatchdogEvery, err = sd.SdWatchdogEnabled(false); err != nil {
-		log.Warn("systemd's watchdog is not fed", "error", err.Error())
+		log.Warn("the systemd watchdog is not fed", "error", err.Error())
 	}
 	defer c.serve(ctx, h, &options)()
 	if err := host.DropPrivileges(); err != nil { // once all is open that needs more of them
-		log.Warn("sockdog goes on with all the capabilities that it was given", "error", err.Error())
+		log.Warn("capabilities cannot be dropped; sockdog keeps all of them", "error", err.Error())
 	}
 	return daemon.Run(ctx, options)
 }

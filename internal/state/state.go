@@ -35,7 +35,7 @@ func Open(path string, h *host.Host, log *slog.Logger) *State {
 	s := &State{}
 	var err error
 	if s.dir, err = statedir.Open(path); err != nil {
-		s.missing(log, path, "the state directory cannot be used: sockdog goes on, and forgets everything when it ends", err)
+		s.missing(log, path, "the state directory cannot be used; everything is forgotten at the end", err)
 		if s.dir != nil {
 			s.Restored, _ = readIn(s.dir, h) // there may be none; what matters is said
 		}
@@ -55,11 +55,11 @@ func Open(path string, h *host.Host, log *slog.Logger) *State {
 	storeErr := s.openStore(h, log)
 	switch {
 	case journalErr != nil && storeErr != nil:
-		s.missing(log, path, "the state directory cannot be used: sockdog goes on, and forgets everything when it ends", fmt.Errorf("%w; %w", journalErr, storeErr))
+		s.missing(log, path, "the state directory cannot be used; everything is forgotten at the end", fmt.Errorf("%w; %w", journalErr, storeErr))
 	case journalErr != nil:
-		s.missing(log, path, "the journal cannot be used: what is done is only logged", journalErr)
+		s.missing(log, path, "the journal cannot be used; actions are only logged", journalErr)
 	case storeErr != nil:
-		s.missing(log, path, "the first-seen store cannot be used: a restart will forget", storeErr)
+		s.missing(log, path, "the first-seen store cannot be used; a restart forgets ages and limits", storeErr)
 	}
 	return s
 }
@@ -86,7 +86,7 @@ func (s *State) openStore(h *host.Host, log *slog.Logger) error {
 	}
 	s.Store, s.Restored = store, restoredFrom(loaded)
 	if loaded.Damaged > 0 {
-		log.Warn("the first-seen store was damaged: some ages and limits are lost", "dir", s.dir.Path(), "lost", loaded.Damaged, "sockets_known", len(loaded.Memories))
+		log.Warn("the first-seen store was damaged; some ages and limits are lost", "dir", s.dir.Path(), "lost", loaded.Damaged, "sockets_known", len(loaded.Memories))
 	}
 	return err
 }
@@ -99,7 +99,7 @@ func restoredFrom(l seen.Loaded) engine.Restored {
 func Read(path string, h *host.Host) (engine.Restored, error) {
 	dir, err := statedir.OpenToRead(path)
 	if errors.Is(err, fs.ErrPermission) {
-		err = fmt.Errorf("%w: it is for root, and for the user that sockdog runs as", err)
+		err = fmt.Errorf("%w: only root and the user that sockdog runs as may read it", err)
 	}
 	if err != nil {
 		return engine.Restored{}, err
