@@ -133,6 +133,12 @@ var table = []pkg{
 		why:  "it is the truth that a watchdog is held to, and so may not know of one",
 	},
 	{
+		name: "internal/sim/world",
+		may:  []string{"internal/engine", "internal/engine/match", "internal/engine/spin", "internal/sim", "internal/sock", "rules", "rules/ssfilter"},
+		not:  impure,
+		why:  "it carries out plans in simulated time: what really happens may not come in",
+	},
+	{
 		name: "internal/engine/track",
 		may:  []string{"internal/sock", "rules/ssfilter"},
 		not:  impure,

@@ -159,6 +159,12 @@ func (e *Engine) finish(now sock.Instant) {
 // Watched is how many sockets are kept in mind.
 func (e *Engine) Watched() int { return e.tracks.n }
 
+// Watches reports whether the socket is among them.
+func (e *Engine) Watches(key sock.Key) bool { return e.tracks.get(key) != nil }
+
+// ScanIntervals are those of each class of rules; 0: there are none.
+func (e *Engine) ScanIntervals() []time.Duration { return e.sight.gap[:] }
+
 func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.stopping = true
 	e.sumUp(now)

@@ -78,6 +78,19 @@ var noStats = ruleStats{oldest: never, next: never}
 
 func (l *Scan) Part() int { return int(l.of) }
 
+// Program is what the scan was planned by.
+func (l *Scan) Program() *match.Program { return l.program }
+
+// Rules are those that it is for.
+func (l *Scan) Rules() (all []*match.Rule) {
+	for i := range l.program.Rules {
+		if r := &l.program.Rules[i]; l.of.Has(r.Class) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
 // Begin starts a finding; sent is when the request went out.
 func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 	l.sent = sent

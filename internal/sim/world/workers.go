@@ -1,0 +1,296 @@
+package world
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/spin"
+	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// workers carry out a plan, which follows from in.
+type workers struct {
+	*World
+	in engine.Input
+}
+
+// Record keeps on disk what is to be kept.
+func (w workers) Record(p *engine.Plan) {
+	for _, m := range p.Remember {
+		if !w.unlucky(20) {
+			w.disk.memories[m.Key] = m
+		}
+	}
+	for _, key := range p.Forget {
+		if !w.unlucky(20) {
+			delete(w.disk.memories, key)
+		}
+	}
+	if p.Groups != nil && !w.unlucky(5) {
+		w.disk.groups = p.Groups
+	}
+	w.Observer.Planned(w.in, p)
+}
+
+// deliver hands the engine an answer that is made a while from now, and reaches
+// it a little later.
+func (w workers) deliver(d time.Duration, answer func() engine.Input) {
+	w.later(w.Now.Add(d), func() {
+		in := answer()
+		w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() { w.step(in) })
+	})
+}
+
+// Count reads the counters.
+func (w workers) Count() {
+	w.deliver(w.UpTo(time.Millisecond), func() engine.Input {
+		if w.unlucky(30) {
+			return engine.CountersRead{}
+		}
+		return engine.CountersRead{OK: true, InSegs: w.InSegs, HasInSegs: true, TimeWait: w.TimeWaits(), HasTimeWait: true}
+	})
+}
+
+// Scan walks the table as it changes. Where something is taken out meanwhile, it
+// may miss what is left.
+func (w workers) Scan(l *engine.Scan) {
+	w.Logf("scan %s", l.Query.States)
+	duration := w.UpTo(300 * time.Millisecond)
+	cost := min(duration, w.UpTo(50*time.Millisecond))
+	w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() {
+		sent, taken, result := w.Now, w.Taken, l.Begin(w.Now)
+		table := slices.Clone(w.Table)
+		var waiting []func()
+		chunks := 1 + w.Rand.IntN(5)
+		for c := range chunks {
+			part := table[len(table)*c/chunks : len(table)*(c+1)/chunks]
+			w.later(sent.Add(duration*time.Duration(c)/time.Duration(chunks)), func() {
+				got := w.Now.Add(w.UpTo(duration / time.Duration(chunks)))
+				for _, cookie := range part {
+					s := w.Sockets[cookie]
+					if s == nil || !l.Query.States.Has(s.State) {
+						continue
+					}
+					// Where all is calm, it misses only those that the engine knows.
+					if w.Taken != taken && (w.Engine.Watches(s.ID.Key()) || !w.Calm) && w.Rand.IntN(10) == 0 {
+						continue
+					}
+					shown := s.Scan(&l.Query, w.Now, w.Jiffy)
+					if l.Query.Where != nil && l.Query.Where.Eval(&shown.Conn) == ssfilter.False {
+						continue
+					}
+					if s.InAcceptQueue() {
+						waiting = append(waiting, func() { w.Observer.Waits(s, &shown, l.Rules()) })
+					}
+					result.Take(&shown, got)
+					if w.Rand.IntN(50) == 0 {
+						result.Take(&shown, got)
+					}
+				}
+			})
+		}
+		w.later(sent.Add(duration+time.Millisecond), func() {
+			in := engine.ScanDone{Result: result, Sent: sent, Cost: cost}
+			if w.unlucky(20) {
+				in.Err = errors.New("cut short")
+			} else {
+				if l.Program() == w.program {
+					for _, show := range waiting {
+						show()
+					}
+				}
+				w.Observer.Scanned(l)
+			}
+			w.step(in)
+		})
+	})
+}
+
+// Lookup answers for single sockets, each at an instant of its own.
+func (w workers) Lookup(ids []sock.ID) {
+	w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() {
+		in, sent := engine.LookupDone{IDs: ids}, w.Now
+		if w.unlucky(30) {
+			in.Err = errors.New("no answer")
+			ids = ids[:w.Rand.IntN(len(ids))]
+		}
+		w.later(sent.Add(w.UpTo(2*time.Millisecond)), func() {
+			got := w.Now.Add(w.UpTo(2 * time.Millisecond))
+			for _, id := range in.IDs[len(ids):] {
+				if s := w.Sockets[id.Cookie]; s != nil {
+					s.Disturbed = true
+				}
+			}
+			for _, id := range ids {
+				in.Answers = append(in.Answers, w.answer(id, sent, got))
+			}
+			w.later(got, func() { w.step(in) })
+		})
+	})
+}
+
+// answer is what the kernel says of one socket.
+func (w workers) answer(id sock.ID, sent, got sock.Instant) sock.Answer {
+	a := sock.Answer{ID: id, Sent: sent, Got: got}
+	s := w.Sockets[id.Cookie]
+	switch {
+	case s == nil:
+		a.Gone = true
+	case w.unlucky(50):
+		a.Err = errors.New("no memory")
+		s.Disturbed = true
+	default:
+		a.Socket = s.Report(w.Now, w.Jiffy)
+		if s.InAcceptQueue() {
+			known := a.Socket
+			known.Autobound = ssfilter.TriOf(!s.Bound) // as a scan has said
+			var all []*match.Rule
+			for i := range w.program.Rules {
+				all = append(all, &w.program.Rules[i])
+			}
+			w.Observer.Waits(s, &known, all)
+		}
+		w.Observer.Answered(s)
+	}
+	return a
+}
+
+// Act does what was decided, one batch after the other. The record of the
+// intent comes first and survives.
+func (w workers) Act(actions []engine.Action) {
+	record := 3 * time.Millisecond
+	if w.Rand.IntN(20) == 0 {
+		record = 3 * time.Second // a slow disk
+	}
+	w.Busy = max(w.Busy, w.Now).Add(w.UpTo(record))
+	w.later(w.Busy, func() {
+		for i := range actions {
+			a := &actions[i]
+			w.disk.spent = append(w.disk.spent, sock.Spent{Rule: sock.RuleSum(a.Rule), N: 1, At: a.Decided, Expires: a.Decided.Add(a.Window)})
+		}
+		w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() {
+			in := engine.ActionsDone{Outcomes: make([]engine.Outcome, len(actions))}
+			for i := range actions {
+				in.Outcomes[i] = w.act(&actions[i])
+			}
+			done := w.Now.Add(w.UpTo(time.Millisecond))
+			for i := range in.Outcomes {
+				o := &in.Outcomes[i]
+				o.At = done
+				w.Observer.Acted(o, w.Sockets[o.Act.Socket.ID.Cookie])
+			}
+			w.later(done, func() { w.step(in) })
+		})
+	})
+}
+
+func (w workers) act(a *engine.Action) engine.Outcome {
+	o := engine.Outcome{Act: *a}
+	s := w.Sockets[a.Socket.ID.Cookie]
+	switch {
+	case s == nil:
+		o.Gone, o.Err = true, sock.ErrGone
+		return o
+	case w.unlucky(40):
+		o.Err = errors.New("no memory")
+		s.Disturbed = true
+		return o
+	}
+	o.Last = sock.Answer{ID: s.ID, Socket: s.Report(w.Now, w.Jiffy), Sent: w.Now, Got: w.Now}
+	if a.Decided < w.Ruled {
+		o.Changed = "new rules came first"
+	} else {
+		o.Changed = a.Recheck(&o.Last)
+	}
+	w.Observer.Acts(&o, s)
+	if o.Changed != "" {
+		return o
+	}
+	if w.unlucky(40) {
+		o.Unsure, o.Err = true, sock.ErrUnconfirmed
+		s.Disturbed = true
+		if w.Rand.IntN(2) == 0 {
+			s.Told++
+			return o
+		}
+	}
+	w.spin(s)
+	if s.Told++; w.unlucky(100) {
+		s.Disturbed = true
+		return o
+	}
+	w.Remove(s)
+	return o
+}
+
+// spin has the program of a killed socket spin for a while, in some worlds.
+func (w workers) spin(s *sim.Socket) {
+	if pid := Holder(s); w.Rand.IntN(10) == 0 && w.Spinning {
+		w.Spins[pid] = w.Now.Add(w.UpTo(30 * time.Second))
+		w.programs[pid%len(w.programs)].Uses(1, w.Now)
+	}
+}
+
+// Sample reads the CPU usage of processes, which now and then cannot be read.
+func (w workers) Sample(processes []spin.Process) {
+	w.deliver(w.UpTo(50*time.Millisecond), func() engine.Input {
+		var in engine.Sampled
+		for _, p := range processes {
+			s := &w.programs[p.PID%len(w.programs)]
+			u := spin.Usage{Process: p, At: w.Now, CPU: s.Used(w.Now), Lived: w.Now.Sub(0), Gone: w.unlucky(100)}
+			if s.Cores > 0 && w.Now >= w.Spins[p.PID] {
+				s.Uses(0, w.Now)
+			}
+			in.Usages = append(in.Usages, u)
+		}
+		return in
+	})
+}
+
+// Resolve walks through /proc.
+func (w workers) Resolve(inodes []uint32) {
+	cost := w.UpTo(w.Walking)
+	w.deliver(cost+w.UpTo(20*time.Millisecond), func() engine.Input {
+		return engine.HoldersFound{Holders: w.holders(inodes, nil), Complete: true, Cost: cost}
+	})
+}
+
+// Read reads the descriptors that are new. It may find any socket, and none; those of
+// the watchdog it finds.
+func (w workers) Read(inodes []uint32) {
+	cost := w.UpTo(w.Walking / 10)
+	w.deliver(cost, func() engine.Input {
+		if w.unlucky(10) {
+			return engine.NewHoldersFound{Cost: cost, Err: errors.New("no /proc")}
+		}
+		found := slices.DeleteFunc(slices.Clone(inodes), func(uint32) bool { return w.Rand.IntN(3) == 0 })
+		return engine.NewHoldersFound{Holders: w.holders(found, inodes), Cost: cost}
+	})
+}
+
+// holders are the processes that hold sockets with the inodes, or own ones that the
+// watchdog has.
+func (w workers) holders(inodes, own []uint32) map[uint32][]sock.Holder {
+	holders := make(map[uint32][]sock.Holder)
+	for _, s := range w.Sockets {
+		if s.Inode == 0 || s.ByKernel || !slices.Contains(inodes, s.Inode) && !(s.BySelf && slices.Contains(own, s.Inode)) {
+			continue
+		}
+		// Where its start is not known, it is not to be watched.
+		holders[s.Inode] = []sock.Holder{{PID: Holder(s), Start: uint64(w.Run % 2), Comm: "leaky"}}
+	}
+	return holders
+}
+
+// Holder is the process that has a socket.
+func Holder(s *sim.Socket) int {
+	if s.BySelf {
+		return 1
+	}
+	return 2 + int(s.Inode%2)
+}

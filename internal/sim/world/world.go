@@ -1,0 +1,186 @@
+// Package world lets an engine watch a simulated kernel in simulated time, through
+// workers that take their time and fail now and then, and a disk that outlives it.
+package world
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// World is a kernel, an engine, and all that lies between.
+type World struct {
+	*sim.Kernel
+	Conditions
+	Observer Observer
+	Trace    func(line string) // nil: nobody reads along
+
+	Engine *engine.Engine // nil: it is down
+	Run    int            // number of the engine's run
+	Rules  *rules.Set     // in force
+	Ruled  sock.Instant   // they have been since
+	Busy   sock.Instant   // an act is under way until then
+	Spins  map[int]sock.Instant
+
+	program  *match.Program
+	disk     disk
+	programs [4]sim.Program // by PID
+	wake     sock.Instant
+	stopping bool
+}
+
+// Conditions are what a world is like.
+type Conditions struct {
+	Jiffy        time.Duration
+	Calm         bool          // no question and no act ever fails
+	Spinning     bool          // some kills have a program spin
+	Walking      time.Duration // a walk through /proc, at the longest
+	Capabilities match.Capabilities
+}
+
+// Observer sees what happens as it happens.
+type Observer interface {
+	// Planned comes with each plan, before it is carried out, and what it follows from.
+	Planned(in engine.Input, p *engine.Plan)
+	// Waits comes with a socket in an accept queue that the watchdog is shown for rules.
+	Waits(s *sim.Socket, shown *sock.Socket, to []*match.Rule)
+	// Scanned comes with each scan that was whole.
+	Scanned(s *engine.Scan)
+	// Answered comes with each exact answer.
+	Answered(s *sim.Socket)
+	// Acts comes with a socket right before it is killed, or is not because of what has
+	// Changed; Acted with what came of it all, where s is nil if the socket is gone.
+	Acts(o *engine.Outcome, s *sim.Socket)
+	Acted(o *engine.Outcome, s *sim.Socket)
+}
+
+// disk is what one run of the engine leaves to the next.
+type disk struct {
+	memories map[sock.Key]sock.Memory
+	spent    []sock.Spent
+	groups   []sock.Group
+}
+
+// New returns the world of a seed, in which nothing has begun.
+func New(seed uint64) *World {
+	w := &World{Kernel: sim.NewKernel(seed, sock.Instant(1000*time.Second)), Spins: make(map[int]sock.Instant), wake: sock.Never}
+	w.disk.memories = make(map[sock.Key]sock.Memory)
+	w.Now += sock.Instant(w.UpTo(time.Second))
+	w.Jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.Rand.IntN(3)]
+	w.Calm = w.Rand.IntN(2) == 0
+	w.TellsMarks = w.Rand.IntN(2) == 0
+	w.Spinning = w.Rand.IntN(4) == 0
+	w.Walking = []time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 3 * time.Second}[w.Rand.IntN(3)]
+	if w.Rand.IntN(8) == 0 {
+		w.Capabilities.KillTimeWait = "this kernel cannot"
+	}
+	if w.Rand.IntN(2) == 0 {
+		w.Capabilities.KillOrphan = "this kernel would leak it"
+	}
+	return w
+}
+
+// Logf writes a line to the trace.
+func (w *World) Logf(format string, args ...any) {
+	if w.Trace != nil {
+		w.Trace(sim.Text(w.Now) + " " + fmt.Sprintf(format, args...))
+	}
+}
+
+// Until lets the world happen up to an instant, or until it is to halt.
+func (w *World) Until(end sock.Instant, halt func() bool) {
+	for !halt() {
+		next := w.Next()
+		if min(next, w.wake) >= end {
+			break
+		}
+		if w.wake < next {
+			w.Now = w.wake.Add(w.UpTo(time.Millisecond))
+			w.step(nil)
+			continue
+		}
+		w.Happen()
+	}
+	w.Now = max(w.Now, end)
+}
+
+// Start begins a run of the engine with what is on disk, under the rules in force.
+func (w *World) Start(set *rules.Set) {
+	w.Run++
+	w.Busy = 0
+	w.Engine = engine.New(engine.Config{Precision: w.Jiffy, Self: 1, UID: sim.SelfUID})
+	var r engine.Restored
+	for _, m := range w.disk.memories {
+		r.Memories = append(r.Memories, m)
+	}
+	r.Spent, r.Groups = slices.Clone(w.disk.spent), slices.Clone(w.disk.groups)
+	w.step(engine.CapabilitiesChanged{Capabilities: w.Capabilities})
+	w.step(r)
+	w.rule(set)
+}
+
+// Reload puts other rules in force.
+func (w *World) Reload(set *rules.Set) {
+	w.Ruled = w.Now
+	if w.Engine == nil {
+		w.Rules = set
+		return
+	}
+	w.rule(set)
+}
+
+func (w *World) rule(set *rules.Set) {
+	w.Rules, w.program = set, match.Compile(set)
+	w.step(engine.RulesChanged{Program: w.program})
+}
+
+// Crash ends the run of the engine at once: what it had under way is lost.
+func (w *World) Crash() {
+	w.Logf("crash")
+	w.Engine, w.wake = nil, sock.Never
+	w.Run++
+}
+
+// Stop ends the run of the engine in order, and reports whether it has ended within a
+// second.
+func (w *World) Stop() (ended bool) {
+	w.stopping = true
+	w.step(engine.Stop{})
+	for deadline := w.Now.Add(time.Second); w.stopping && w.Next() < deadline; {
+		w.Happen()
+	}
+	return !w.stopping
+}
+
+// Stopping reports whether the engine was told to stop, and has not ended.
+func (w *World) Stopping() bool { return w.stopping }
+
+// Groups are those on disk.
+func (w *World) Groups() []sock.Group { return w.disk.groups }
+
+// unlucky is true one time in n, where things may go wrong at all.
+func (w *World) unlucky(n int) bool { return !w.Calm && w.Rand.IntN(n) == 0 }
+
+// later has do happen, if the engine still has the same run then.
+func (w *World) later(at sock.Instant, do func()) {
+	run := w.Run
+	w.At(at, func() {
+		if run == w.Run {
+			do()
+		}
+	})
+}
+
+// step has the engine take in something, and carries out what it plans.
+func (w *World) step(in engine.Input) {
+	d := engine.Driver{Engine: w.Engine, Now: func() sock.Instant { return w.Now }, Workers: workers{w, in}}
+	p := d.Step(in)
+	w.wake = p.Wake
+	w.stopping = w.stopping && !p.Stopped
+}
