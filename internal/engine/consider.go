@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -30,6 +32,7 @@ type consideration struct {
 	next    sock.Instant // when to ask again
 	decided bool         // an act was told to be done, or said in a dry run
 	ordered bool         // the order among those that are due at the same instant is known
+	stale   bool         // whether its group fires is to be seen again
 	gone    string       // what is said of what is held no longer
 }
 
@@ -60,10 +63,31 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	case t.phase == acted:
 	case c.held.rule != nil:
 		e.hold(t, c.next)
+		c.fingerprint()
 	case e.needs(t, c.next, now):
 		e.wait(t, c.next)
+		c.fingerprint()
 	default:
 		e.drop(t, Changed, "", now)
+	}
+}
+
+// fingerprint has a scan that shows the socket as it is now bring nothing. What the kernel does
+// not know of it, or what stands against it, only an answer can tell.
+func (c *consideration) fingerprint() {
+	if c.t.is(plain) && !c.t.is(blocked|aged) && !c.stale {
+		c.t.Print = track.Fingerprint(c.e.seed, c.s)
+	}
+}
+
+// forgetFingerprints has the next scans bring everything again where a group has begun
+// to fire, whose sockets are to be acted on.
+func (e *Engine) forgetFingerprints() {
+	begins := func(t Transition) bool { return t.Takes && t.To == group.Firing }
+	if slices.ContainsFunc(e.plan.Transitions, begins) {
+		for t := range e.tracks.all() {
+			t.Print = 0
+		}
 	}
 }
 
@@ -79,6 +103,7 @@ func (c *consideration) rule(r *ruleState) {
 			c.gone = "whether its group still fires was not seen for too long"
 		}
 		t.set(aged, t.is(aged) || r.Timed && !t.is(plain))
+		c.stale = c.stale || doubted
 	}
 	for j := range r.Then {
 		a := &r.Then[j]

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"hash/maphash"
 	"log/slog"
 	"math"
 	"slices"
@@ -59,12 +60,13 @@ type Engine struct {
 	tracks   tracks
 	attempts map[sock.Key]*attempt // acts under way, and what failed, by cookie
 	records  records
-	due      queue // waiting for an instant
-	asking   int   // batches asked for
-	answers  int   // in the batch that is being taken in
-	deaf     bool  // the last question failed
-	asks     spell // of questions that fail
-	acting   int   // acts under way
+	seed     maphash.Seed // of fingerprints
+	due      queue        // waiting for an instant
+	asking   int          // batches asked for
+	answers  int          // in the batch that is being taken in
+	deaf     bool         // the last question failed
+	asks     spell        // of questions that fail
+	acting   int          // acts under way
 
 	confirming int // acts that the kernel has done, to be confirmed
 	stopping   bool
@@ -100,6 +102,7 @@ func New(config Config) *Engine {
 		tracks:    newTracks(),
 		attempts:  make(map[sock.Key]*attempt),
 		records:   newRecords(),
+		seed:      maphash.MakeSeed(),
 		histories: make(map[uint64]*history),
 		sight:     newSight(),
 		walks:     walk.New(),
@@ -131,6 +134,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.summarize(now)
 	e.keepGroups(now)
 	e.tidyRecords()
+	e.forgetFingerprints()
 	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.walks.Wake(), e.killed.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt)
 	return e.plan
 }
@@ -206,6 +210,7 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 		t.set(would, t.is(would) && len(e.recordOf(t).marks) > 0)
 		t.set(released, false)
 		t.turn = 0 // in a queue that is no more
+		t.Print = 0
 		if t.phase == waiting {
 			e.wait(t, now)
 		}

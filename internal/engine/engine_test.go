@@ -815,7 +815,8 @@ func TestRestored(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
 			s := b.add(1, 6*time.Second, keepsAlive)
-			m := sock.Memory{Key: sock.Key{Cookie: 1}, ID: s.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Progress, Acked: s.Acked, Received: s.Received, SegsIn: s.Segs}
+			shown := s.Report(b.now, benchJiffy)
+			m := sock.Memory{Key: sock.Key{Cookie: 1}, ID: shown.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Progress, Acked: s.Acked, Received: s.Received, SegsIn: s.Segs}
 			test.change(&m, s)
 			b.step(Restored{Memories: []sock.Memory{m, {Key: sock.Key{Cookie: 99}, State: ssfilter.CloseWait}}})
 			b.rule(set(killing("r")))

@@ -17,8 +17,8 @@ func ScanAll(p *match.Program, precision time.Duration) *Scan {
 // Inodes are those of the sockets found.
 func (f *ScanResult) Inodes() map[uint32]struct{} {
 	inodes := make(map[uint32]struct{})
-	for i := range f.hits {
-		if inode := f.hits[i].Inode; inode != 0 {
+	for i := range f.hits.n {
+		if inode := f.hits.at(i).inode; inode != 0 {
 			inodes[inode] = struct{}{}
 		}
 	}
@@ -42,14 +42,16 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 	e.Step(now, RulesChanged{Program: f.scan.program})
 	var all []Forecast
 	seen := make(map[uint64]bool)
-	for i := range f.hits {
-		s := &f.hits[i].Socket
+	for i := range f.hits.n {
+		h := f.hits.at(i)
+		shown := f.hits.socket(h)
+		s := &shown
 		if seen[s.ID.Cookie] {
 			continue // a walk of the hash table can come upon a socket twice
 		}
 		seen[s.ID.Cookie] = true
-		age := e.ageOf(s, f.scan.sent, f.hits[i].got)
-		t := e.observe(s, f.scan.sent, f.hits[i].got, now)
+		age := e.ageOf(s, f.scan.sent, h.got)
+		t := e.observe(s, f.scan.sent, h.got, now)
 		t.holders = owned.Of(s.Inode)
 		for r := range e.program.RulesFor(s) {
 			rs := e.rules[r.Position]

@@ -163,7 +163,8 @@ func TestConnectedAnewWhileDown(t *testing.T) {
 		b := newBench(t)
 		s := b.add(1, 9*time.Second, func(s *sim.Socket) { s.State, s.Acked, s.Received, s.Segs = ssfilter.SynSent, 0, 0, 0 })
 		s.Retrans = test.retrans
-		b.step(Restored{Memories: []sock.Memory{{Key: sock.Key{Cookie: 1}, ID: s.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Entered}}})
+		shown := s.Report(b.now, benchJiffy)
+		b.step(Restored{Memories: []sock.Memory{{Key: sock.Key{Cookie: 1}, ID: shown.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Entered}}})
 		b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.SynSent), InStateFor: 10 * time.Second}))))
 		b.until(time.Minute)
 		b.want(test.want)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"container/heap"
+	"hash/maphash"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/group"
@@ -18,9 +19,8 @@ type Scan struct {
 	program *match.Program
 	of      match.ClassSet
 	horizon sock.Instant // what falls due later is left to a later scan
-	// known are those of whom observation may know more than the kernel does; true:
-	// they are tracked.
-	known map[sock.Key]bool
+	known   known
+	seed    maphash.Seed // of fingerprints
 	// bounded says that of the others no more than room may be brought: the oldest.
 	// Beyond that there is a reserve for sockets in accept queues.
 	bounded       bool
@@ -36,7 +36,7 @@ type Scan struct {
 // ScanResult is what a whole scan found.
 type ScanResult struct {
 	scan    *Scan
-	hits    []hit
+	hits    hits
 	oldest  byDue // those of hits that are bounded in number, and a rule would kill
 	idle    byDue // and those that none would, as they are now
 	waiting int   // those that the reserve for accept queues took
@@ -67,15 +67,10 @@ type ruleStats struct {
 	next                sock.Instant // when the first of those comes to match in full; never: none will
 }
 
-type hit struct {
-	sock.Socket
-	got sock.Instant
-}
-
-// Part tells scans for some of the rules from scans for others.
 // noStats is what is shown of a rule before the first scan.
 var noStats = ruleStats{oldest: never, next: never}
 
+// Part tells scans for some of the rules from scans for others.
 func (l *Scan) Part() int { return int(l.of) }
 
 // Program is what the scan was planned by.
@@ -136,14 +131,20 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	if !candidate {
 		return
 	}
-	tracked, known := l.known[s.ID.Key()]
+	at, print, known := l.known.get(s.ID.Cookie)
 	watched := known || !track.Lasting(s)
 	switch {
-	case due != never && (due <= l.horizon || watched), ages && watched:
-		f.bring(hit{*s, got}, due, tracked)
-		return // to be counted by what is known of it
-	case due != never:
-		f.later = min(f.later, due)
+	case due == never && !ages, due > l.horizon && !watched:
+		if due != never {
+			f.later = min(f.later, due)
+		}
+	case due <= l.horizon && print > knownNow && print == track.Fingerprint(l.seed, s):
+		l.known.shown[at/64] |= 1 << (at % 64)
+	default:
+		f.bring(f.hits.pack(s, got, known), due, known && print != knownBefore)
+		if known {
+			return // to be counted by what is known of it
+		}
 	}
 	f.count(s, &t, got)
 }
@@ -152,48 +153,55 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 // as it is now, and else the youngest, is left to a later scan, and counted by what
 // the kernel knows of it.
 func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
+	s := f.hits.socket(&h)
 	switch {
 	case !f.scan.bounded || tracked:
-		f.hits = append(f.hits, h)
+		f.hits.add(h)
 		return
-	case h.InBacklog() && f.waiting < f.scan.reserve:
-		f.hits = append(f.hits, h)
+	case s.InBacklog() && f.waiting < f.scan.reserve:
+		f.hits.add(h)
 		f.waiting++
 		return
 	}
-	doomed := f.scan.program.WouldKill(&h.Socket)
+	doomed := f.scan.program.WouldKill(&s)
 	like := &f.idle
 	if doomed {
 		like = &f.oldest
 	}
 	switch {
 	case len(f.oldest)+len(f.idle) < f.scan.room:
-		f.hits = append(f.hits, h)
-		heap.Push(like, dueHit{due, len(f.hits) - 1})
+		heap.Push(like, dueHit{due, f.hits.add(h)})
 		return
 	case doomed && len(f.idle) > 0:
 		at := heap.Pop(&f.idle).(dueHit).hit
-		f.hits[at], h = h, f.hits[at]
+		h = f.hits.swap(at, h)
 		heap.Push(like, dueHit{due, at})
 		doomed = false
 	case len(*like) > 0 && due < (*like)[0].due:
-		at := (*like)[0].hit
-		f.hits[at], h = h, f.hits[at]
+		h = f.hits.swap((*like)[0].hit, h)
 		(*like)[0].due = due
 		heap.Fix(like, 0)
 	}
+	f.leave(&h, doomed)
+}
+
+// leave leaves a socket without room to a later scan.
+func (f *ScanResult) leave(h *hit, doomed bool) {
 	f.left++
 	if doomed {
 		f.starved++
 	}
-	if (h.InBacklog() || f.scan.waited.has(h.ID.Key())) && len(f.waits) < mostWaits {
+	s := f.hits.socket(h)
+	if (s.InBacklog() || f.scan.waited.has(s.ID.Key())) && len(f.waits) < mostWaits {
 		if f.waits == nil {
 			f.waits = make(map[sock.Key]struct{})
 		}
-		f.waits[h.ID.Key()] = struct{}{}
+		f.waits[s.ID.Key()] = struct{}{}
 	}
-	t := track.TimesOf(&h.Socket, f.scan.sent, h.got, f.scan.precision)
-	f.count(&h.Socket, &t, h.got)
+	if h.known {
+		t := track.TimesOf(&s, f.scan.sent, h.got, f.scan.precision)
+		f.count(&s, &t, h.got)
+	}
 }
 
 // mostWaits bounds what is remembered of sockets that are not watched: a few megabytes.

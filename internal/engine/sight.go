@@ -155,7 +155,7 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	clear(s.buried)
 	s.scanning = &Scan{
 		Query: e.program.Queries[of], program: e.program, of: of,
-		horizon: e.horizon(of, now), known: e.known(), precision: e.config.Precision,
+		horizon: e.horizon(of, now), known: e.known(), seed: e.seed, precision: e.config.Precision,
 		counts:  make([]ruleCount, len(e.rules)),
 		bounded: e.config.MaxTracks > 0,
 	}
@@ -186,26 +186,27 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	e.plan.Scan = s.scanning
 }
 
-// known are the sockets of which an earlier run, or the scans so far, may know
-// more than the kernel does; where their number is bounded all that are tracked,
-// which need no room.
-func (e *Engine) known() map[sock.Key]bool {
-	known := make(map[sock.Key]bool, len(e.restored))
+// known are the sockets that are tracked, and those of which an earlier run, or the
+// scans so far, may know more than the kernel does.
+func (e *Engine) known() known {
+	n := e.tracks.n + len(e.restored)
+	for _, waited := range e.sight.waited {
+		n += len(waited)
+	}
+	k := newKnown(n)
 	for key := range e.restored {
-		known[key] = false
+		k.add(key.Cookie, knownBefore)
 	}
 	for _, waited := range e.sight.waited {
 		for key := range waited {
-			known[key] = false
+			k.add(key.Cookie, knownBefore)
 		}
 	}
 	for t := range e.tracks.all() {
 		t.set(seen, false)
-		if t.is(aged) || t.Accepted() || e.config.MaxTracks > 0 {
-			known[e.tracks.key(t)] = true
-		}
+		k.add(t.Cookie, max(t.Print, knownNow))
 	}
-	return known
+	return k
 }
 
 // horizon is until when what falls due is to be tracked: up to the scan after
@@ -225,6 +226,12 @@ func (s *sight) bury(key sock.Key) {
 	if s.scanning != nil {
 		s.buried[key] = struct{}{}
 	}
+}
+
+// isBuried reports whether a socket is gone since the scan began.
+func (e *Engine) isBuried(key sock.Key) bool {
+	_, gone := e.sight.buried[key]
+	return gone
 }
 
 // leave notes that something which falls due at the instant is left to a later scan.
@@ -361,15 +368,11 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		}
 		s.next[c] = max(now, s.next[c])
 	}
-	observed := e.observeAll(in.Result, in.Sent, now)
+	e.markShown(&l.known)
+	e.observeKnown(in.Result, in.Sent, now)
 	e.sayLeft()
 	e.takeAll(in.Result, in.Sent, now)
-	for i := range in.Result.hits {
-		h := &in.Result.hits[i]
-		if t := e.tracks.get(h.ID.Key()); t != nil && observed[i] {
-			e.consider(t, &h.Socket, now, false)
-		}
-	}
+	e.considerAll(in.Result, in.Sent, now)
 	for c := range s.waited {
 		if l.of.Has(match.Class(c)) {
 			s.waited[c] = in.Result.waits
@@ -386,27 +389,61 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.forgetUnseen(l.of)
 }
 
-// observeAll takes in what a whole scan shows, and returns which of it is not told
-// better by an answer about the socket alone, or is soon to be. It counts what it
-// takes in.
-func (e *Engine) observeAll(f *ScanResult, sent, now sock.Instant) (observed []bool) {
-	observed = make([]bool, len(f.hits))
-	for i := range f.hits {
-		h := &f.hits[i]
-		if _, gone := e.sight.buried[h.ID.Key()]; gone {
-			continue
-		}
-		t := e.tracks.get(h.ID.Key())
-		if t == nil || t.phase == waiting && !t.is(seen) && e.told(t) == nil {
-			t = e.observe(&h.Socket, sent, h.got, now)
-			observed[i] = true
-		}
-		t.set(seen, true)
-		if c := e.tracks.connection(t); c.Same(&h.Socket, sent) {
-			f.count(&h.Socket, &c.Times, h.got)
+// markShown marks what the scan showed as it was.
+func (e *Engine) markShown(k *known) {
+	for t := range e.tracks.all() {
+		if at, print, _ := k.get(t.Cookie); print > knownNow && k.shown[at/64]&(1<<(at%64)) != 0 {
+			t.set(seen, true)
 		}
 	}
-	return observed
+}
+
+// observeKnown takes in what a whole scan shows of sockets of which something was
+// known, where no answer about the socket alone tells it better, or soon will; and
+// counts them.
+func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
+	for i := range f.hits.n {
+		h := f.hits.at(i)
+		if !h.known {
+			continue
+		}
+		h.known = false
+		if e.isBuried(f.hits.key(h)) {
+			continue
+		}
+		s := f.hits.socket(h)
+		t := e.tracks.get(s.ID.Key())
+		if t == nil || t.phase == waiting && !t.is(seen) && e.told(t) == nil {
+			t = e.observe(&s, sent, h.got, now)
+			h.known = true
+		}
+		t.set(seen, true)
+		if c := e.tracks.connection(t); c.Same(&s, sent) {
+			f.count(&s, &c.Times, h.got)
+		}
+	}
+}
+
+// considerAll decides on what a whole scan brought, and observes what was not known
+// before.
+func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
+	for i := range f.hits.n {
+		h := f.hits.at(i)
+		s := f.hits.socket(h)
+		switch t := e.tracks.get(s.ID.Key()); {
+		case t != nil && h.known:
+			c := e.tracks.connection(t)
+			c.TellAutobound(&s)
+			e.consider(t, &s, now, false)
+		case t == nil && !e.isBuried(s.ID.Key()):
+			t = e.observe(&s, sent, h.got, now)
+			t.set(seen, true)
+			e.consider(t, &s, now, false)
+		}
+		if i%hitChunk == hitChunk-1 {
+			f.hits.chunks[i/hitChunk] = nil // there may be many more
+		}
+	}
 }
 
 // forgetUnseen forgets what an earlier run knew, once scans for all rules have had

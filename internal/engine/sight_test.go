@@ -181,7 +181,7 @@ func BenchmarkTake(b *testing.B) {
 				bench.s.ID.Cookie++
 				f.Take(&bench.s, benchStart)
 			}
-			if len(f.hits) > 0 {
+			if f.hits.n > 0 {
 				b.Fatal("taken")
 			}
 		})

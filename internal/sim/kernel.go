@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -71,13 +70,12 @@ func (s *Socket) InAcceptQueue() bool {
 func (s *Socket) Report(now sock.Instant, jiffy time.Duration) sock.Socket {
 	ticks := func(t sock.Instant) sock.Instant { return t - t%sock.Instant(jiffy) }
 	elapsed := func(t sock.Instant) time.Duration { return ticks(now).Sub(ticks(t)) }
+	id := s.ID
+	const inet = 2 // AF_INET
+	id.Family, id.Src, id.Dst = inet, [16]byte{10, 0, 0, 1}, [16]byte{10, 0, 0, 2}
 	r := sock.Socket{
-		Conn: ssfilter.Conn{
-			State: s.State,
-			Src:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), binary.BigEndian.Uint16(s.ID.SPort[:])),
-			Dst:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 2}), binary.BigEndian.Uint16(s.ID.DPort[:])),
-		},
-		ID: s.ID, MPTCP: s.MPTCP, Inode: s.Inode, UID: s.UID, RQueue: s.RQueue, Retrans: s.Retrans,
+		Conn: ssfilter.Conn{State: s.State, Src: id.Local(), Dst: id.Peer()},
+		ID:   id, MPTCP: s.MPTCP, Inode: s.Inode, UID: s.UID, RQueue: s.RQueue, Retrans: s.Retrans,
 	}
 	if s.Mini {
 		r.Timer, r.Expires = sock.TimerTimeWait, max(0, ticks(s.Expires).Sub(ticks(now)))
