@@ -1,6 +1,11 @@
+// Package holders finds the processes that hold a socket, by its inode, in a
+// /proc directory. It follows file descriptors only: a socket that is in flight
+// in a message, registered with io_uring, or held by a thread with a descriptor
+// table of its own (unshare(CLONE_FILES)) has no holder here.
 package holders
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -13,6 +18,25 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
+// Found is what one walk found.
+type Found struct {
+	// Holders are the processes that hold a descriptor of each inode; one that
+	// nobody was seen to hold is absent.
+	Holders map[uint32][]sock.Holder
+
+	// Complete says that every process of the host was there and let its
+	// descriptors be read: an inode without a holder is then held by the kernel
+	// itself, or on its way between processes.
+	Complete bool
+}
+
+// Find walks the descriptors of every process under root, a mounted proc(5),
+// once for all wanted inodes. A process that ends meanwhile is none; one that
+// refuses costs only Complete.
+func Find(root string, wanted map[uint32]struct{}) (Found, error) {
+	return NewFinder(root).Find(wanted)
+}
+
 // Finder finds holders again and again. It remembers where all descriptors led: to
 // look that up, and to list those of a process, takes a fraction of what it takes to
 // read each. It is safe for concurrent use.
@@ -23,11 +47,21 @@ type Finder struct {
 	at    atomic.Int64
 }
 
+// NewFinder returns a Finder on root, a mounted proc(5).
+func NewFinder(root string) *Finder { return &Finder{root: root} }
+
 // At is the process that Find reads; 0: it is not under way.
 func (f *Finder) At() int { return int(f.at.Load()) }
 
-// NewFinder returns a Finder on root, a mounted proc(5).
-func NewFinder(root string) *Finder { return &Finder{root: root} }
+const (
+	// maxIdle is after how many walks a process that held nothing that was wanted is
+	// no holder any more.
+	maxIdle = 10
+	// maxFD bounds the descriptors that are remembered of a process, and
+	// maxRemembered those of all: what is not remembered is read again.
+	maxFD         = 1 << 20
+	maxRemembered = 1 << 20
+)
 
 // descriptors are those of a process, as they were read last.
 type descriptors struct {
@@ -36,18 +70,9 @@ type descriptors struct {
 	inodes []uint32    // of sockets, by descriptor; 0: it is none, or was not read
 }
 
-const (
-	// mostIdle is after how many of those a process is no holder any more.
-	mostIdle = 10
-	// highestFD bounds the descriptors that are remembered of a process, and
-	// mostRemembered those of all: what is not remembered is read again.
-	highestFD      = 1 << 20
-	mostRemembered = 1 << 20
-)
-
 // set notes the inode of a descriptor.
 func (d *descriptors) set(fd int, inode uint32) {
-	if inode == 0 || fd >= highestFD {
+	if inode == 0 || fd >= maxFD {
 		return
 	}
 	if fd >= len(d.inodes) {
@@ -66,30 +91,19 @@ func (d *descriptors) inode(fd int) uint32 {
 
 // Find is the whole walk, as the function Find.
 func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
-	w := newWalk(wanted)
-	w.known, w.remembers, w.at = f.recall(), make(map[int]*descriptors), &f.at
 	defer f.at.Store(0)
-	found, err := w.find(f.root)
-	if err != nil {
-		return Found{}, err
-	}
-	f.remember(w)
-	return found, nil
-}
-
-// recall returns what is known, which nobody changes.
-func (f *Finder) recall() map[int]*descriptors {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.known
-}
-
-// remember takes over what a walk has read.
-func (f *Finder) remember(w *walk) {
-	delete(w.remembers, os.Getpid()) // it is read anew each time
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.known = w.remembers
+	return f.walk(wanted, false, func(w *walk) error {
+		w.found.Complete = showsKernelThreads(w.root)
+		return new(lister).eachNumber(w.root, func(pid int, _ []byte) error {
+			f.at.Store(int64(pid))
+			err := w.process(pid)
+			if refused(err) {
+				w.found.Complete = false
+				return nil
+			}
+			return err
+		})
+	})
 }
 
 // FindNew reads only what led to a wanted socket in the last call of Find or FindNew;
@@ -97,27 +111,42 @@ func (f *Finder) remember(w *walk) {
 // this process all. What it finds is true, and what it does not find may be anywhere
 // else.
 func (f *Finder) FindNew(wanted map[uint32]struct{}) (Found, error) {
-	w := newWalk(wanted)
-	w.onlyNew, w.known, w.remembers = true, f.recall(), make(map[int]*descriptors)
-	dir, err := unix.Open(f.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return Found{}, fmt.Errorf("find new sockets: %w", &os.PathError{Op: "open", Path: f.root, Err: err})
-	}
-	defer unix.Close(dir)
-	self, err := itself(dir)
-	if err == nil {
-		err = w.process(dir, self)
-	}
-	if err != nil {
-		return Found{}, fmt.Errorf("find new sockets: this process: %w", err)
-	}
-	for pid, had := range w.known {
-		if had.self.PID == 0 && !w.among(had.inodes) || w.process(dir, pid) != nil {
-			w.remember(pid, had)
+	return f.walk(wanted, true, func(w *walk) error {
+		self, err := itself(w.root)
+		if err == nil {
+			err = w.process(self)
 		}
+		if err != nil {
+			return fmt.Errorf("this process: %w", err)
+		}
+		for pid, had := range w.known {
+			if had.self.PID == 0 && !w.wantsAny(had.inodes) || w.process(pid) != nil {
+				w.remember(pid, had)
+			}
+		}
+		return nil
+	})
+}
+
+// walk has what is wanted looked for, and remembers what was read.
+func (f *Finder) walk(wanted map[uint32]struct{}, onlyNew bool, find func(*walk) error) (Found, error) {
+	root, err := openDir(unix.AT_FDCWD, f.root)
+	if err != nil {
+		return Found{}, fmt.Errorf("find socket holders: %w", err)
 	}
-	f.remember(w)
-	return Found{Holders: w.holders}, nil
+	defer unix.Close(root)
+	w := &walk{root: root, wanted: wanted, onlyNew: onlyNew, found: Found{Holders: make(map[uint32][]sock.Holder)}, remembered: make(map[int]*descriptors)}
+	f.mu.Lock()
+	w.known = f.known // which nobody changes
+	f.mu.Unlock()
+	if err := find(w); err != nil {
+		return Found{}, fmt.Errorf("find socket holders in %s: %w", f.root, err)
+	}
+	delete(w.remembered, os.Getpid()) // it is read anew each time
+	f.mu.Lock()
+	f.known = w.remembered
+	f.mu.Unlock()
+	return w.found, nil
 }
 
 // itself is the PID of this process under the /proc opened as dir, if it is there as
@@ -135,15 +164,96 @@ func itself(dir int) (int, error) {
 	return self, unix.Faccessat(dir, "self/fd", unix.X_OK, 0)
 }
 
+// walk is one walk's memory.
+type walk struct {
+	root    int // /proc
+	wanted  map[uint32]struct{}
+	onlyNew bool // what led to another socket before is not read again
+	found   Found
+	fds     lister
+	link    [64]byte // room for "socket:[4294967295]"; other links may be cut
+
+	known      map[int]*descriptors // as they were before
+	remembered map[int]*descriptors // as they are
+	inodes     int                  // in those
+}
+
 // remember keeps the descriptors of a process for later walks, as far as there is
 // room.
 func (w *walk) remember(pid int, has *descriptors) {
-	if w.remembered += len(has.inodes); w.remembered <= mostRemembered {
-		w.remembers[pid] = has
+	if w.inodes += len(has.inodes); w.inodes <= maxRemembered {
+		w.remembered[pid] = has
 	}
 }
 
-// among reports whether one of the inodes is wanted.
-func (w *walk) among(inodes []uint32) bool {
-	return slices.ContainsFunc(inodes, func(inode uint32) bool { _, ok := w.wanted[inode]; return ok })
+func (w *walk) wants(inode uint32) bool {
+	_, ok := w.wanted[inode]
+	return ok
+}
+
+func (w *walk) wantsAny(inodes []uint32) bool { return slices.ContainsFunc(inodes, w.wants) }
+
+// process adds pid to the holders of the wanted inodes that it holds.
+func (w *walk) process(pid int) error {
+	dir, err := openDir(w.root, strconv.Itoa(pid)+"/fd")
+	if err != nil {
+		return unlessGone(err)
+	}
+	defer unix.Close(dir)
+	var has descriptors
+	had := w.known[pid]
+	if had != nil && had.self.PID != 0 {
+		has.self, has.idle = describe(dir, "..", pid), had.idle
+		if has.self.Start != had.self.Start {
+			had, has.self = nil, sock.Holder{} // its PID was given to another
+		}
+		if !w.onlyNew {
+			has.idle++
+		}
+	}
+	err = w.fds.eachNumber(dir, func(fd int, name []byte) error {
+		if was := had.inode(fd); w.onlyNew && was != 0 && !w.wants(was) {
+			has.set(fd, was)
+			return nil
+		}
+		return w.descriptor(dir, pid, fd, name, &has)
+	})
+	if err != nil {
+		if err = unlessGone(err); err != nil {
+			err = fmt.Errorf("process %d: %w", pid, err)
+		}
+		return err
+	}
+	if has.idle >= maxIdle {
+		has.self, has.idle = sock.Holder{}, 0
+	}
+	w.remember(pid, &has)
+	return nil
+}
+
+// descriptor reads where a descriptor of a process leads.
+func (w *walk) descriptor(dir, pid, fd int, name []byte, has *descriptors) error {
+	n, err := readlinkat(dir, name, w.link[:])
+	if errors.Is(err, unix.ENOENT) {
+		return nil // closed meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	inode, ok := socketInode(w.link[:n])
+	if !ok {
+		return nil
+	}
+	has.set(fd, inode)
+	if !w.wants(inode) {
+		return nil
+	}
+	if has.self.PID == 0 {
+		has.self = describe(dir, "..", pid)
+	}
+	has.idle = 0
+	if known := w.found.Holders[inode]; len(known) == 0 || known[len(known)-1].PID != pid {
+		w.found.Holders[inode] = append(known, has.self)
+	}
+	return nil
 }

@@ -77,7 +77,7 @@ func TestFindNew(t *testing.T) {
 	scan("the next walk", f.Find, []uint32{107}, map[uint32][]sock.Holder{107: leaky})
 
 	// One that holds nothing any more is not read for what is new.
-	for range mostIdle - 1 {
+	for range maxIdle - 1 {
 		scan("a walk for something else", f.Find, []uint32{1}, none)
 	}
 	scan("a walk too many for something else", f.Find, []uint32{1}, none)

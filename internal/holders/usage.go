@@ -37,12 +37,10 @@ const tick = 10 * time.Millisecond
 // privilege.
 func ReadUsage(root string, pid int) (Usage, error) {
 	path := filepath.Join(root, strconv.Itoa(pid), "stat")
-	var buf [1024]byte
-	n, err := readFileAt(unix.AT_FDCWD, path, buf[:])
+	s, err := readStat(unix.AT_FDCWD, path)
 	if err != nil {
 		return Usage{}, &os.PathError{Op: "read", Path: path, Err: err}
 	}
-	s := parseStat(buf[:n])
 	user, err1 := s.number(14)
 	system, err2 := s.number(15)
 	threads, err3 := s.number(20)
@@ -71,11 +69,11 @@ func readWaited(dir string) time.Duration {
 	var sum time.Duration
 	for _, t := range threads {
 		var buf [128]byte
-		n, err := readFileAt(unix.AT_FDCWD, filepath.Join(dir, t.Name(), "schedstat"), buf[:])
+		text, err := readFileAt(unix.AT_FDCWD, filepath.Join(dir, t.Name(), "schedstat"), buf[:])
 		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) && gone(filepath.Join(dir, t.Name())) {
 			continue
 		}
-		fields := bytes.Fields(buf[:max(n, 0)]) // time run, time waited, times run
+		fields := bytes.Fields(text) // time run, time waited, times run
 		if err != nil || len(fields) != 3 {
 			return Unknown // as on kernels without CONFIG_SCHED_INFO
 		}
@@ -86,20 +84,6 @@ func readWaited(dir string) time.Duration {
 		sum += time.Duration(waited)
 	}
 	return sum
-}
-
-// stat is what stands in /proc/PID/stat after the command, which is in parentheses
-// and may hold some of its own: the third field and those that follow.
-type stat [][]byte
-
-func parseStat(line []byte) stat { return bytes.Fields(line[bytes.LastIndexByte(line, ')')+1:]) }
-
-// number is a field as proc_pid_stat(5) counts them.
-func (s stat) number(field int) (uint64, error) {
-	if field-3 >= len(s) {
-		return 0, strconv.ErrSyntax
-	}
-	return strconv.ParseUint(string(s[field-3]), 10, 64)
 }
 
 func gone(path string) bool {
