@@ -13,7 +13,7 @@ import (
 	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
-// Notice is what an alert action says, and to whom.
+// AlertOptions are what an alert action says, and to whom.
 type AlertOptions struct {
 	To       []string // names of receivers; empty: all of them
 	Severity string

@@ -68,6 +68,10 @@ func ruleList(kinds []*Kind) document.Value[[]*draft] {
 
 func rule(t document.Table[draft]) document.Value[*draft] {
 	return func(r *document.Reader, n *yaml.Node) *draft {
+		if document.Target(n).Kind != yaml.MappingNode {
+			document.ReadMapping(r, n, t, nil) // reports it
+			return nil
+		}
 		before := r.Reports()
 		d := &draft{at: n, Rule: Rule{Enabled: true}}
 		if d.given = document.ReadMapping(r, n, t, d); d.given == nil {

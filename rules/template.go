@@ -167,11 +167,7 @@ func (p *parser) once(n *yaml.Node, use string, read func() (*templates.Template
 			p.templates[key] = r
 		}
 	}
-	switch m := r.mistake; {
-	case m == nil:
-	case !p.Shows(n):
-		p.Report(n, "a template fails")
-	default:
+	if m := r.mistake; m != nil {
 		p.ReportWithin(n, m.Offset, m.Text)
 	}
 	return r.Template

@@ -143,9 +143,16 @@ func (r *Reader) from(n *yaml.Node) string {
 // or where the scalar stands if that is folded, takes several lines in quotes, or holds
 // unusual escapes before it.
 func (r *Reader) ReportWithin(n *yaml.Node, offset int, msg string) {
+	if !r.Shows(n) {
+		r.Report(n, "a mistake within")
+		return
+	}
 	line, column := r.within(n, offset)
 	r.reportAt(line, column, "%s", message.Phrase(msg))
 }
+
+// escapes are the usual ones in double quotes.
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`)
 
 func (r *Reader) within(n *yaml.Node, offset int) (line, column int) {
 	before, after := n.Value[:min(offset, len(n.Value))], n.Value[min(offset, len(n.Value)):]
@@ -168,8 +175,8 @@ func (r *Reader) within(n *yaml.Node, offset int) (line, column int) {
 	switch n.Style {
 	case yaml.SingleQuotedStyle:
 		before = "'" + strings.ReplaceAll(before, "'", "''")
-	case yaml.DoubleQuotedStyle: // with the usual escapes
-		before = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(before)
+	case yaml.DoubleQuotedStyle:
+		before = `"` + escapes.Replace(before)
 	}
 	if !strings.HasPrefix(source, before) {
 		return n.Line, n.Column

@@ -159,14 +159,16 @@ func splitWords(text string) (words []string) {
 	if len(text) > message.MaxValue || !strings.ContainsAny(text, ",|; ") {
 		return nil
 	}
-	text = strings.NewReplacer("|", ",", ";", ",", " or ", ",", " and ", ",").Replace(text)
-	for word := range strings.SplitSeq(text, ",") {
+	for word := range strings.SplitSeq(between.Replace(text), ",") {
 		if word = strings.Trim(word, " "); word != "" {
 			words = append(words, word)
 		}
 	}
 	return words
 }
+
+// between makes commas of what people write between several values.
+var between = strings.NewReplacer("|", ",", ";", ",", " or ", ",", " and ", ",")
 
 // Characters that names are made of.
 const (
