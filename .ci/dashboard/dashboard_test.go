@@ -23,11 +23,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/metrics/metricstest"
-	"github.com/sockdog/sockdog/internal/notify/notifytest"
 	"github.com/sockdog/sockdog/internal/nstest"
-	"github.com/sockdog/sockdog/internal/status/statustest"
-	"github.com/sockdog/sockdog/internal/web/webtest"
+	"github.com/sockdog/sockdog/internal/realtest"
 )
 
 const (
@@ -64,8 +61,8 @@ func TestDashboard(t *testing.T) {
 	if _, err := os.Stat("dist/index.html"); err != nil {
 		t.Fatal("run .ci/dashboard/run, which makes it: ", err)
 	}
-	statustest.Need(t, "chromium")
-	am := notifytest.Start(t, "http://127.0.0.1:1/")
+	realtest.Need(t, "chromium")
+	am := realtest.StartAlertmanager(t, "http://127.0.0.1:1/")
 	file := filepath.Join(t.TempDir(), "rules.yaml")
 	write := func(limit string) {
 		if err := os.WriteFile(file, fmt.Appendf(nil, rules, am.URL, small*3/4, limit), 0o600); err != nil {
@@ -74,7 +71,7 @@ func TestDashboard(t *testing.T) {
 	}
 	write("20/10s")
 	run(t, file)
-	p := metricstest.StartPrometheus(t, target, scrape)
+	p := realtest.StartPrometheus(t, target, scrape)
 	p.Await(t, `sum(sockdog_sockets)`, 1, 20*time.Second)
 	from := time.Now()
 	s := &scene{T: t, raiseLimit: func() { write("100/10s") }}
@@ -148,7 +145,7 @@ func (s *scene) keep(socket nstest.Socket) nstest.Socket {
 
 // play has twelve connections in use, a leak of one a second and one of sixty at
 // once, and two floods: the first is over in the end, the second is not.
-func (s *scene) play(p *metricstest.Prometheus, am *notifytest.Alertmanager) {
+func (s *scene) play(p realtest.Prometheus, am realtest.Alertmanager) {
 	s.Cleanup(func() {
 		for _, socket := range s.kept {
 			socket.Close()
@@ -229,7 +226,7 @@ func (s *scene) leaking(l nstest.Socket) (stop func()) {
 }
 
 // awaitFiring waits until so many groups are firing, and notes when.
-func (s *scene) awaitFiring(p *metricstest.Prometheus, n string) {
+func (s *scene) awaitFiring(p realtest.Prometheus, n string) {
 	s.Helper()
 	p.Await(s.T, "sum(sockdog_rule_firing) == "+n, 0, time.Minute)
 	time.Sleep(2 * scrape) // until queries that end on a whole second see it
@@ -241,7 +238,7 @@ func (s *scene) awaitFiring(p *metricstest.Prometheus, n string) {
 
 // display is the app in a browser.
 type display struct {
-	*webtest.Tab
+	*realtest.Tab
 	t   *testing.T
 	url string
 }
@@ -268,7 +265,7 @@ func (d drawn) panel(title string) panel {
 }
 
 // open serves the app, the dashboard and Prometheus at one address.
-func open(t *testing.T, p *metricstest.Prometheus) display {
+func open(t *testing.T, p realtest.Prometheus) display {
 	t.Helper()
 	api, err := url.Parse(p.URL)
 	if err != nil {
@@ -283,7 +280,7 @@ func open(t *testing.T, p *metricstest.Prometheus) display {
 		http.ServeFile(w, r, root+"/examples/grafana/dashboard.json")
 	})
 	server := httptest.NewServer(mux)
-	d := display{webtest.Open(t), t, server.URL}
+	d := display{realtest.OpenTab(t), t, server.URL}
 	t.Cleanup(server.Close)
 	d.resize(900)
 	return d

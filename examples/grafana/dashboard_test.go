@@ -12,7 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/sockdog/sockdog/internal/metrics/metricstest"
-	"github.com/sockdog/sockdog/internal/status/statustest"
+	"github.com/sockdog/sockdog/internal/realtest"
 )
 
 type target struct{ Expr, RefID string }
@@ -49,7 +49,7 @@ func TestMetrics(t *testing.T) {
 // promtool reads every expression, as that of a recording rule.
 func TestExpressions(t *testing.T) {
 	d, _ := read(t)
-	promtool := statustest.Need(t, "promtool")
+	promtool := realtest.Need(t, "promtool")
 	targets := d.Annotations.List
 	for _, p := range d.Panels {
 		targets = append(targets, p.Targets...)

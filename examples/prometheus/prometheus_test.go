@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"github.com/sockdog/sockdog/internal/metrics/metricstest"
-	"github.com/sockdog/sockdog/internal/status/statustest"
+	"github.com/sockdog/sockdog/internal/realtest"
 )
 
 const rules = "sockdog.rules.yml"
 
 func TestPromtool(t *testing.T) {
-	promtool := statustest.Need(t, "promtool")
+	promtool := realtest.Need(t, "promtool")
 	for _, args := range [][]string{{"check", "rules", rules}, {"test", "rules", "sockdog.rules.test.yml"}} {
 		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)

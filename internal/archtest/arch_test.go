@@ -231,11 +231,6 @@ var table = []pkg{
 		why:  "it is where strangers come in: it can read a status and ages, and reach nothing else",
 	},
 	{
-		name: "internal/web/webtest",
-		may:  []string{"internal/status/statustest"},
-		why:  "it knows a page from outside, as whoever reads it does",
-	},
-	{
 		name: "internal/term",
 		may:  []string{xterm, xwidth},
 		not:  []string{"log", "log/slog", "net", "os/exec"},
@@ -275,14 +270,14 @@ var table = []pkg{
 		why:  "it sends alerts to receivers; what makes one, and what it says, is decided before",
 	},
 	{
-		name: "internal/notify/notifytest",
-		why:  "it knows a receiver from outside, as whoever is on call does",
-	},
-	{
 		name: "internal/alert",
 		may:  []string{"internal/engine", "internal/engine/group", "internal/engine/subject", "rules"},
 		not:  impure,
 		why:  "it puts an alarm into words, purely: what wakes somebody at night is tested without a network",
+	},
+	{
+		name: "internal/realtest",
+		why:  "it knows what stands around sockdog from outside, as whoever runs it does",
 	},
 	{
 		name: "internal/nstest",

@@ -18,8 +18,8 @@ import (
 
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/metrics/metricstest"
-	"github.com/sockdog/sockdog/internal/notify/notifytest"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/realtest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/status"
@@ -64,7 +64,7 @@ func (w *world) drain() {
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	const n = 300 // half of them will do: the kernel may use a port again (tcp_tw_reuse)
-	am := notifytest.Start(t, "http://127.0.0.1:1/")
+	am := realtest.StartAlertmanager(t, "http://127.0.0.1:1/")
 	w := newWorld(t)
 	current := w.show()
 	var scans atomic.Int32

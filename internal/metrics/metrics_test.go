@@ -13,6 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/metrics"
 	"github.com/sockdog/sockdog/internal/metrics/metricstest"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/realtest"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/status/statustest"
 )
@@ -102,7 +103,7 @@ func TestBeforeTheFirstStatus(t *testing.T) {
 }
 
 func TestPromtool(t *testing.T) {
-	promtool := statustest.Need(t, "promtool")
+	promtool := realtest.Need(t, "promtool")
 	for name, s := range map[string]*status.Status{
 		"lively": statustest.Lively(time.Now()),
 		"empty":  {},

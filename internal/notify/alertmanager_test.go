@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/alert"
-	"github.com/sockdog/sockdog/internal/notify/notifytest"
+	"github.com/sockdog/sockdog/internal/realtest"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -39,7 +39,7 @@ func TestRealAlertmanager(t *testing.T) {
 		}
 		told <- body
 	})
-	am := notifytest.Start(t, hook.URL+"/theirs")
+	am := realtest.StartAlertmanager(t, hook.URL+"/theirs")
 	p := usual
 	p.resend, p.lapse, p.keep = time.Second, 5*time.Second, 15*time.Second
 	n := newNotifier(Options{Log: quiet, Page: "http://here:9797/"}, p)
@@ -64,7 +64,7 @@ func TestRealAlertmanager(t *testing.T) {
 	n.Set("oncall", alert)
 	took := eventually(t, 2*time.Second, "it shows the alert", func() bool { return len(am.Active(t)) == 1 })
 	t.Logf("it showed the alert after %v", took)
-	want := notifytest.Alert{
+	want := realtest.Alert{
 		Labels: alert.Labels, Annotations: alert.Annotations, StartsAt: started,
 		Fingerprint: fmt.Sprintf("%016x", fingerprint(alert.Labels)), GeneratorURL: "http://here:9797/",
 	}
@@ -127,7 +127,7 @@ func sameTime(a, b string) bool {
 
 // TestRealAlertmanagerFlood has it take 10,000 alerts, and one that it refuses.
 func TestRealAlertmanagerFlood(t *testing.T) {
-	am := notifytest.Start(t, "http://127.0.0.1:1/")
+	am := realtest.StartAlertmanager(t, "http://127.0.0.1:1/")
 	p := usual
 	p.retry = time.Millisecond
 	n := newNotifier(Options{Log: quiet}, p)

@@ -20,9 +20,9 @@ import (
 
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/realtest"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/status/statustest"
-	"github.com/sockdog/sockdog/internal/web/webtest"
 )
 
 var screenshots = flag.String("screenshots", "", "`directory` to keep the pictures of the page in")
@@ -37,14 +37,14 @@ func TestMain(m *testing.M) {
 
 // tab is the page in a browser.
 type tab struct {
-	*webtest.Tab
+	*realtest.Tab
 	server *httptest.Server
 }
 
 // open shows the page that a handler serves.
 func open(t *testing.T, h http.Handler) tab {
 	t.Helper()
-	b := tab{webtest.Open(t), httptest.NewServer(h)}
+	b := tab{realtest.OpenTab(t), httptest.NewServer(h)}
 	t.Cleanup(b.server.Close)
 	b.Show(b.server.URL + "/")
 	b.Await(`document.querySelector("#verdict .badge") != null`)
@@ -362,7 +362,7 @@ func TestScreenshots(t *testing.T) {
 		defer server.Close()
 		path := filepath.Join(dir, name)
 		args = append(args, "--virtual-time-budget=2000", "--screenshot="+path, server.URL+"/")
-		if out, err := webtest.Chromium(t, args...).CombinedOutput(); err != nil {
+		if out, err := realtest.Chromium(t, args...).CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 			continue
 		}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/metrics"
-	"github.com/sockdog/sockdog/internal/metrics/metricstest"
+	"github.com/sockdog/sockdog/internal/realtest"
 )
 
 // pace is how often a real Prometheus must scrape without an error, and how far
@@ -23,7 +23,7 @@ func TestPrometheus(t *testing.T) {
 	store := looped(t)
 	target, stop := serve(t, Handler(store, metrics.Handler(store.Current), noAges))
 	t.Cleanup(func() { stop() }) // after Prometheus
-	prometheus := metricstest.StartPrometheus(t, target, apart)
+	prometheus := realtest.StartPrometheus(t, target, apart)
 	prometheus.Await(t, `count_over_time(up[10m])`, float64(scrapes), time.Duration(scrapes)*apart+time.Minute)
 	for expression, want := range map[string]float64{
 		`min_over_time(up[10m])`:                                        1,

@@ -1,5 +1,4 @@
-// Package webtest drives a real browser, for the tests of what one shows.
-package webtest
+package realtest
 
 import (
 	"bufio"
@@ -10,8 +9,6 @@ import (
 	"os/exec"
 	"testing"
 	"time"
-
-	"github.com/sockdog/sockdog/internal/status/statustest"
 )
 
 // Chromium is the command of a headless browser that keeps to itself.
@@ -23,7 +20,7 @@ func Chromium(t *testing.T, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return exec.CommandContext(t.Context(), statustest.Need(t, "chromium"), append([]string{
+	return exec.CommandContext(t.Context(), Need(t, "chromium"), append([]string{
 		"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--hide-scrollbars",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir=" + dir,
 	}, args...)...)
@@ -38,9 +35,9 @@ type Tab struct {
 	seq     int
 }
 
-// Open has a browser with a blank page, until the test ends. The arguments are
+// OpenTab has a browser with a blank page, until the test ends. The arguments are
 // more of chromium's.
-func Open(t *testing.T, args ...string) *Tab {
+func OpenTab(t *testing.T, args ...string) *Tab {
 	t.Helper()
 	theirIn, in, err := os.Pipe()
 	if err != nil {

@@ -1,0 +1,103 @@
+// Package realtest runs real programs, for the tests of what works with them: a
+// Prometheus, an Alertmanager, a browser.
+package realtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Need finds a program by any of its names, and skips the test where it is missing.
+// With CI=true it fails instead: there, a test that did not run is a defect.
+func Need(t testing.TB, names ...string) string {
+	t.Helper()
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("needs a program: ", names)
+	}
+	t.Skip("needs a program: ", names)
+	return ""
+}
+
+// client leaves no connection behind.
+var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+
+// server is the URL of a program that was started.
+type server string
+
+// serve runs a program on loopback until the test ends, and returns when it is ready.
+func serve(t testing.TB, program, config string, args ...string) server {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "config.yml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var address string
+	var output bytes.Buffer
+	var cmd *exec.Cmd
+	started := make(chan error)
+	// On a thread of the process's own network namespace, which the one of the test
+	// may have left.
+	go func() {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			started <- err
+			return
+		}
+		address = listener.Addr().String()
+		listener.Close()
+		cmd = exec.Command(program, append(args, "--config.file=config.yml", "--web.listen-address="+address)...)
+		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &output, &output
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		started <- cmd.Start()
+	}()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", program, &output)
+		}
+	})
+	s := server("http://" + address)
+	const patience = 30 * time.Second
+	for deadline := time.Now().Add(patience); !s.ready(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is not ready after %v", program, patience)
+		}
+	}
+	return s
+}
+
+func (s server) ready() bool {
+	answer, err := client.Get(string(s) + "/-/ready")
+	if err != nil {
+		return false
+	}
+	answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
+}
+
+// get asks the API.
+func (s server) get(path string, into any) error {
+	answer, err := client.Get(string(s) + path)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	return json.NewDecoder(answer.Body).Decode(into)
+}
