@@ -36,12 +36,7 @@ type killFlags struct {
 	rules, output            string
 }
 
-func killCommand() *cobra.Command {
-	var f killFlags
-	cmd := &cobra.Command{
-		Use:   "kill [flags] [state STATE]... [FILTER]",
-		Short: "Destroy sockets by hand, after asking",
-		Long: `Destroy the TCP sockets of this network namespace that match a filter, written as for
+const killLong = `Destroy the TCP sockets of this network namespace that match a filter, written as for
 sockdog list and ss(8). The peer gets a reset, the program an error, and the
 descriptor stays open until the program closes it. The sockets are shown first, and
 nothing happens until you answer yes, or with --yes.
@@ -66,7 +61,14 @@ running sockdog has observed more, and is asked as by sockdog list. Sockets that
 --older-than or --idle cannot judge even so are left alone, and counted.
 
 Exit status: 0 no selected socket is left; 1 some are left or could not be judged;
-2 wrong usage.`,
+2 wrong usage.`
+
+func killCommand() *cobra.Command {
+	var f killFlags
+	cmd := &cobra.Command{
+		Use:   "kill [flags] [state STATE]... [FILTER]",
+		Short: "Destroy sockets by hand, after asking",
+		Long:  killLong,
 		Example: `  sockdog kill state close-wait dport = 5432
   sockdog kill --older-than 10m state close-wait
   sockdog kill --idle 2d state established dst 10.0.0.0/8

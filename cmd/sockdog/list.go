@@ -40,12 +40,7 @@ type listing struct {
 	warned bool
 }
 
-func listCommand() *cobra.Command {
-	var l listing
-	cmd := &cobra.Command{
-		Use:   "list [flags] [state STATE]... [FILTER]",
-		Short: "List sockets with their age and a verdict",
-		Long: `List the TCP sockets of this network namespace that match a filter. It is written as
+const listLong = `List the TCP sockets of this network namespace that match a filter. It is written as
 for ss(8): states, then an expression over src, dst, sport, dport, dev, fwmark, cgroup
 and autobound, with and, or, not and parentheses. If no state is named, all sockets
 but listening ones are listed.
@@ -75,9 +70,14 @@ out: the table fits 60 columns.
 
 --sort takes one of these columns. Ages and queues sort from the highest, all others
 from the lowest; a - before the name reverses that:
-` + columnNames(sockettable.Sortable()) + `.
---group-by takes one or more of
-` + columnNames(sockettable.Groupable()) + `.`,
+`
+
+func listCommand() *cobra.Command {
+	var l listing
+	cmd := &cobra.Command{
+		Use:   "list [flags] [state STATE]... [FILTER]",
+		Short: "List sockets with their age and a verdict",
+		Long:  listLong + columnNames(sockettable.Sortable()) + ".\n--group-by takes one or more of\n" + columnNames(sockettable.Groupable()) + ".",
 		Example: `  sockdog list state close-wait
   sockdog list --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )'
   sockdog list -o wide --sort recv-q dport = https

@@ -59,10 +59,10 @@ func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Kernel,
 				return // the others do it all
 			}
 			defer kernel.Close()
-			w.do(ctx, &worker{work: &w, kernel: kernel})
+			(&worker{work: &w, kernel: kernel}).do(ctx)
 		})
 	}
-	w.do(ctx, &worker{work: &w, kernel: kernel})
+	(&worker{work: &w, kernel: kernel}).do(ctx)
 	more.Wait()
 	for _, t := range Pending(targets) {
 		t.conclude(LeftAlone, "interrupted before its turn")
@@ -86,7 +86,7 @@ type worker struct {
 }
 
 // do takes batches until none is left.
-func (w *work) do(ctx context.Context, by *worker) {
+func (w *worker) do(ctx context.Context) {
 	for ctx.Err() == nil {
 		end := int(w.taken.Add(batch))
 		begin := end - batch
@@ -96,14 +96,13 @@ func (w *work) do(ctx context.Context, by *worker) {
 		var told []*Target
 		for few := range slices.Chunk(w.targets[begin:min(end, len(w.targets))], killBatch) {
 			if !w.denied.Load() {
-				told = append(told, by.destroy(by.recheck(few))...)
-				continue
+				told = append(told, w.destroy(w.recheck(few))...)
 			}
-			for _, t := range few {
+			for _, t := range Pending(few) {
 				t.conclude(engine.Failed, "not tried: "+unix.EPERM.Error())
 			}
 		}
-		by.confirm(told)
+		w.confirm(told)
 	}
 }
 

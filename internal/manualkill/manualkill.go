@@ -4,6 +4,7 @@ package manualkill
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -38,14 +39,14 @@ const LeftAlone engine.Result = "left-alone"
 type Target struct {
 	Socket sock.Socket
 	Age    track.Age
-	Held   *subject.Holders // nil: nobody has looked
+	Held   *subject.Holders // nil: not looked up
 	Result engine.Result    // empty: it is to be destroyed
 	Reason string
 
 	got sock.Instant
 }
 
-// Holders are the processes that hold the target, as far as anybody has looked.
+// Holders returns the processes that hold the target, as far as they were looked up.
 func (t *Target) Holders() []sock.Holder {
 	if t.Held == nil {
 		return nil
@@ -53,7 +54,6 @@ func (t *Target) Holders() []sock.Holder {
 	return t.Held.Processes
 }
 
-// conclude says what became of the target.
 func (t *Target) conclude(r engine.Result, reason string) { t.Result, t.Reason = r, reason }
 
 // Passed is how many sockets a request passes over for its bounds on their age.
@@ -97,18 +97,12 @@ func (r *Request) oldEnough(s *sock.Socket, age track.Age) ssfilter.Tri {
 	return enough
 }
 
-// Pending are the targets that are to be destroyed.
+// Pending returns the targets that are to be destroyed.
 func Pending(targets []*Target) []*Target {
-	pending := make([]*Target, 0, len(targets))
-	for _, t := range targets {
-		if t.Result == "" {
-			pending = append(pending, t)
-		}
-	}
-	return pending
+	return slices.DeleteFunc(slices.Clone(targets), func(t *Target) bool { return t.Result != "" })
 }
 
-// Inodes are what to find the holders of.
+// Inodes returns those of the targets, whose holders are to be found.
 func Inodes(targets []*Target) map[uint32]struct{} {
 	inodes := make(map[uint32]struct{}, len(targets))
 	for _, t := range targets {
@@ -212,9 +206,9 @@ func (r *Request) recheck(t *Target, a *sock.Answer) {
 	}
 }
 
-// meansToo reports whether the request means the target although it has changed its
-// state: it is not what was shown, and yet some of what was selected is left. What
-// its program has closed meanwhile ends by itself.
+// meansToo reports whether the request selects the target in its new state, too: it is not
+// what was shown, and yet something selected is left. What its program has closed
+// meanwhile ends by itself.
 func (r *Request) meansToo(t *Target, a *sock.Answer) bool {
 	s := &a.Socket
 	return s.State != t.Socket.State && s.Inode != 0 && r.Query.States.Has(s.State) &&
