@@ -5,30 +5,47 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
 
+// startup times what every command costs before it does anything.
+func (b *bench) startup() error {
+	source := filepath.Join(filepath.Dir(b.sockdog), "empty.go")
+	empty := strings.TrimSuffix(source, ".go")
+	if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o600); err != nil {
+		return err
+	}
+	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", empty, source).CombinedOutput(); err != nil {
+		return fmt.Errorf("build an empty program: %w\n%s", err, out)
+	}
+	if err := b.compare("`sockdog version`, beside an empty Go program", 0, 0, "version", empty); err != nil {
+		return err
+	}
+	return b.compare("`list state close-wait`, of which there is none", 0, 0, "list state close-wait", "ss -Htni state close-wait")
+}
+
 func (b *bench) scan() error {
-	return b.compare("one scan for 1,000 in CLOSE_WAIT, whole command", 1000, 0, "list state close-wait", "-Htni state close-wait")
+	return b.compare("one scan for 1,000 in CLOSE_WAIT, whole command", 1000, 0, "list state close-wait", "ss -Htni state close-wait")
 }
 
 func (b *bench) list() error {
-	err := b.compare("`list state close-wait`, 1,000 of them", 1000, 0, "list state close-wait", "-tn state close-wait")
+	err := b.compare("`list state close-wait`, 1,000 of them", 1000, 0, "list state close-wait", "ss -tn state close-wait")
 	if err != nil {
 		return err
 	}
-	return b.compare("`list --all`", 1000, 0, "list --all", "-tan")
+	return b.compare("`list --all`", 1000, 0, "list --all", "ss -tan")
 }
 
 // killCommand holds sockdog to tell of every socket; ss, which kills while it reads
 // the table, sometimes passes one over.
 func (b *bench) killCommand() error {
 	what := fmt.Sprintf("`sockdog kill` of %d in CLOSE_WAIT, each rechecked and confirmed, whole command", killed)
-	return b.compare(what, killed, killed+2, "kill --yes state close-wait", "-KHtn state close-wait") // a header, and the sum
+	return b.compare(what, killed, killed+2, "kill --yes state close-wait", "ss -KHtn state close-wait") // a header, and the sum
 }
 
-// compare times a command of sockdog and one of ss, whole, in turn, each into a pipe
+// compare times a command of sockdog and another, whole, in turn, each into a pipe
 // that is read, with so many sockets in CLOSE_WAIT before each. Lines is how many
 // sockdog must print, unless it is 0.
 func (b *bench) compare(what string, leaked, lines int, ours, theirs string) error {
@@ -39,7 +56,7 @@ func (b *bench) compare(what string, leaked, lines int, ours, theirs string) err
 	defer leak.end()
 	var took [2][]time.Duration
 	for range b.rounds {
-		for i, command := range []string{b.sockdog + " " + ours, "ss " + theirs} {
+		for i, command := range []string{b.sockdog + " " + ours, theirs} {
 			if err := leak.Call("Holder.Leak", leaked, nil); err != nil {
 				return err
 			}

@@ -2,7 +2,7 @@
 // private user and network namespace: hundreds of thousands of real sockets on
 // loopback. It prints the table that stands in docs/performance.md.
 //
-//	go run ./internal/bench [-sockets 200000] [scan] [list] [kill] [killcommand] [idle] [due] [scrape] [wake]
+//	go run ./internal/bench [-sockets 200000] [startup] [scan] [list] [kill] [killcommand] [idle] [due] [scrape] [wake]
 package main
 
 import (
@@ -79,7 +79,7 @@ func (b *bench) measure(sockets int, what []string) error {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"scan", b.scan}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake}} {
+	}{{"startup", b.startup}, {"scan", b.scan}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake}} {
 		if len(what) > 0 && !slices.Contains(what, part.name) {
 			continue
 		}
