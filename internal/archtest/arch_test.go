@@ -92,7 +92,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/source/sockdiag",
-		may:  []string{"internal/cgroup", "internal/sock", "rules/ssfilter", netlink, unix},
+		may:  []string{"internal/cgroup", "internal/sock", "rules/ssfilter", links, netlink, unix},
 		not:  []string{"log", "log/slog"},
 		why:  "one package speaks netlink, and it knows of no rules: another source of sockets can stand in its place",
 	},

@@ -667,7 +667,9 @@ func TestProbeWithoutPorts(t *testing.T) {
 			check(t, p.Server.Close())
 			check(t, p.Client.Close()) // in TIME_WAIT
 		}
-		if _, err := bindLoopback(nstest.V4.As4()); !errors.Is(err, unix.EADDRINUSE) {
+		s := must(nstest.New(nstest.V4, unix.IPPROTO_TCP))(t)
+		defer s.Close()
+		if err := s.Bind(netip.AddrPortFrom(nstest.V4, 0)); !errors.Is(err, unix.EADDRINUSE) {
 			t.Fatalf("bind to 127.0.0.1: %v, want %v", err, unix.EADDRINUSE)
 		}
 		capabilities := must(c.Probe())(t)

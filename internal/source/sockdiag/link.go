@@ -3,11 +3,10 @@ package sockdiag
 import (
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 	"unsafe"
 
-	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -145,64 +144,23 @@ func (l *kernelLink) deviceIndex(name string) (index uint32, ok bool) {
 // altNames asks rtnetlink, on a socket of its own in the calling thread's network
 // namespace, which is that of the link: nothing else tells them.
 func (l *kernelLink) altNames(index uint32) string {
-	names, err := linkProperties(index)
+	rtnetlink, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return ssfilter.UnknownNames
 	}
-	return names
-}
-
-// linkProperties reads the names that "ip link property add" gave to a device
-// (IFLA_ALT_IFNAME, since 5.5), each between blanks, which no name has.
-func linkProperties(index uint32) (string, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	defer rtnetlink.Close()
+	if err := rtnetlink.SetSocketTimeout(answerTimeout); err != nil {
+		return ssfilter.UnknownNames
+	}
+	device, err := rtnetlink.LinkByIndex(int(index))
 	if err != nil {
-		return "", err
-	}
-	defer unix.Close(fd)
-	timeout := unix.NsecToTimeval(answerTimeout.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		return "", err
-	}
-	request := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	about := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	about.Index = int32(index)
-	request.AddData(about)
-	if err := unix.Sendto(fd, request.Serialize(), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return "", err
-	}
-	answer := make([]byte, maxDatagram)
-	n, _, err := unix.Recvfrom(fd, answer, 0)
-	if err != nil {
-		return "", err
-	}
-	messages, err := syscall.ParseNetlinkMessage(answer[:n])
-	if err != nil {
-		return "", err
-	}
-	if len(messages) != 1 || messages[0].Header.Type != unix.RTM_NEWLINK || len(messages[0].Data) < unix.SizeofIfInfomsg {
-		return "", errors.New("the kernel does not tell of the device")
-	}
-	attributes, err := nl.ParseRouteAttr(messages[0].Data[unix.SizeofIfInfomsg:])
-	if err != nil {
-		return "", err
+		return ssfilter.UnknownNames
 	}
 	var names string
-	for _, a := range attributes {
-		if a.Attr.Type&^unix.NLA_F_NESTED != unix.IFLA_PROP_LIST {
-			continue
-		}
-		properties, err := nl.ParseRouteAttr(a.Value)
-		if err != nil {
-			return "", err
-		}
-		for _, p := range properties {
-			if p.Attr.Type == unix.IFLA_ALT_IFNAME {
-				names += " " + unix.ByteSliceToString(p.Value) + " "
-			}
-		}
+	for _, name := range device.Attrs().AltNames {
+		names += " " + name + " " // no name has a blank
 	}
-	return names, nil
+	return names
 }
 
 func (l *kernelLink) close() error { return unix.Close(l.fd) }

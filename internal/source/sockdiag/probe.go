@@ -1,11 +1,13 @@
 package sockdiag
 
 import (
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,12 +54,12 @@ func (c *Conn) probe() (capabilities Capabilities, err error) {
 		capabilities.OneWalk = !c.perFamily
 		return capabilities, err
 	}
-	defer unix.Close(listener)
+	defer listener.Close()
 
 	// While there is a listener to connect to.
 	timeWait, timeWaitErr := makeTimeWait(listener)
 
-	cookie, err := unix.GetsockoptUint64(listener, unix.SOL_SOCKET, unix.SO_COOKIE)
+	cookie, err := cookieOf(listener)
 	if err != nil {
 		return capabilities, fmt.Errorf("read its cookie: %w", err)
 	}
@@ -105,99 +107,67 @@ func (c *Conn) destroyOwn(id sock.ID) (outcome, err error) {
 	return nil, nil
 }
 
-// listenLoopback opens a listener that only this host can reach.
-func listenLoopback() (int, error) {
-	fd, err := bindLoopback(ownAddress())
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.Listen(fd, 1); err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("listen on a loopback address: %w", err)
-	}
-	return fd, nil
-}
-
 // ownAddress is one of 127.0.0.0/8 that nobody else is likely to use. A port is
 // taken per address (inet_csk_bind_conflict): the ports of 127.0.0.1 are used up
 // just where a program floods a server on its own host.
-func ownAddress() [4]byte {
+func ownAddress() netip.Addr {
 	among := func(n int) byte { return byte(1 + rand.IntN(n)) }
-	return [4]byte{127, among(254), among(254), among(254)} // neither the network's own address nor its broadcast
+	return netip.AddrFrom4([4]byte{127, among(254), among(254), among(254)}) // neither the network's own address nor its broadcast
 }
 
-// bindLoopback opens a socket on any port of addr. IP_FREEBIND lets it have the
-// address where the loopback interface does not.
-func bindLoopback(addr [4]byte) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+// freeBind lets a socket have an address where the loopback interface does not.
+func freeBind(_, _ string, c syscall.RawConn) error {
+	var err error
+	return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1) }), err)
+}
+
+// listenLoopback opens a listener that only this host can reach.
+func listenLoopback() (*net.TCPListener, error) {
+	config := net.ListenConfig{Control: freeBind}
+	config.SetMultipathTCP(false)
+	l, err := config.Listen(context.Background(), "tcp4", netip.AddrPortFrom(ownAddress(), 0).String())
 	if err != nil {
-		return -1, fmt.Errorf("open a socket: %w", err)
+		return nil, fmt.Errorf("listen on a loopback address: %w", err)
 	}
-	if err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1); err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr})
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("bind a socket to the loopback address %v: %w", netip.AddrFrom4(addr), err)
-	}
-	return fd, nil
+	return l.(*net.TCPListener), nil
 }
 
 // makeTimeWait connects to the listener and closes both ends, the connecting one
 // first, and returns what that leaves in TIME_WAIT.
-func makeTimeWait(listener int) (sock.ID, error) {
-	to, err := localAddress(listener)
-	if err != nil {
-		return sock.ID{}, err
-	}
+func makeTimeWait(listener *net.TCPListener) (sock.ID, error) {
+	to := listener.Addr().(*net.TCPAddr)
 	// From the address that it leads to: there are ports left, and a route that
 	// leads elsewhere is refused.
-	fd, err := bindLoopback(to.Addr)
-	if err != nil {
-		return sock.ID{}, err
-	}
-	defer unix.Close(fd)
-	patience := unix.NsecToTimeval(time.Second.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err != nil {
-		return sock.ID{}, fmt.Errorf("limit the time to connect: %w", err)
-	}
-	err = unix.EINTR
-	for errors.Is(err, unix.EINTR) { // a socket with SO_SNDTIMEO is not restarted; asked again it goes on
-		err = unix.Connect(fd, to)
-	}
+	dialer := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: to.IP}, Control: freeBind}
+	c, err := dialer.Dial("tcp4", to.String())
 	if err != nil {
 		return sock.ID{}, fmt.Errorf("connect to a loopback address (is the loopback interface up?): %w", err)
 	}
-	from, err := localAddress(fd)
-	if err != nil {
-		return sock.ID{}, err
-	}
-	id := sock.ID{Family: unix.AF_INET}
-	copy(id.Src[:], from.Addr[:])
-	copy(id.Dst[:], to.Addr[:])
-	binary.BigEndian.PutUint16(id.SPort[:], uint16(from.Port))
-	binary.BigEndian.PutUint16(id.DPort[:], uint16(to.Port))
-	if id.Cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
+	defer c.Close()
+	conn := c.(*net.TCPConn)
+	id := idOf(conn.LocalAddr().(*net.TCPAddr).AddrPort(), to.AddrPort())
+	if id.Cookie, err = cookieOf(conn); err != nil {
 		return sock.ID{}, fmt.Errorf("read the socket's cookie: %w", err)
 	}
-
 	// The connecting end closes first, so that the TIME_WAIT is its own. It enters
 	// that state with the peer's FIN, its descriptor open or not (tcp_fin).
-	if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
+	if err := conn.CloseWrite(); err != nil {
 		return sock.ID{}, fmt.Errorf("close the connection: %w", err)
 	}
-	peer, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	peer, err := listener.Accept()
 	if err != nil {
 		return sock.ID{}, fmt.Errorf("accept the connection: %w", err)
 	}
-	unix.Close(peer)
+	peer.Close()
 	return id, nil
 }
 
-func localAddress(fd int) (*unix.SockaddrInet4, error) {
-	at, err := unix.Getsockname(fd)
+func cookieOf(s syscall.Conn) (cookie uint64, err error) {
+	c, err := s.SyscallConn()
 	if err != nil {
-		return nil, fmt.Errorf("read the address of a socket: %w", err)
+		return 0, err
 	}
-	return at.(*unix.SockaddrInet4), nil
+	var failed error
+	err = c.Control(func(fd uintptr) { cookie, failed = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) })
+	return cookie, errors.Join(err, failed)
 }
