@@ -6,24 +6,9 @@ package counters
 import (
 	"bytes"
 	"strconv"
+
+	"github.com/sockdog/sockdog/internal/sock"
 )
-
-// Has says which counters the kernel reported: a missing one is unknown, never
-// zero.
-type Has uint8
-
-// One bit for each counter.
-const (
-	HasTimeWait Has = 1 << iota
-	HasInSegs
-)
-
-// Counters are those of one network namespace at one instant.
-type Counters struct {
-	Has      Has
-	TimeWait uint64 // timewait minisockets of both families: TIME_WAIT, and orphans in FIN_WAIT2
-	InSegs   uint64 // TCP segments that ever arrived; it wraps, so only "the same as before" means anything
-}
 
 // Host is what the kernel counts for all network namespaces together.
 type Host struct {
@@ -39,27 +24,28 @@ func parseHost(sockstat []byte) (Host, bool) {
 }
 
 // parse takes the texts of sockstat and snmp.
-func parse(sockstat, snmp []byte) Counters {
-	var c Counters
-	if n, ok := pair(sockstat, "TCP:", "tw"); ok {
-		c.TimeWait, c.Has = n, c.Has|HasTimeWait
-	}
-	if n, ok := column(snmp, "Tcp:", "InSegs"); ok {
-		c.InSegs, c.Has = n, c.Has|HasInSegs
-	}
+func parse(sockstat, snmp []byte) (c sock.Counters) {
+	c.TimeWait, c.HasTimeWait = pair(sockstat, "TCP:", "tw")
+	c.InSegs, c.HasInSegs = column(snmp, "Tcp:", "InSegs")
 	return c
 }
 
 // pair finds the number after key in the line that label begins, as
 // sockstat_seq_show writes it: "TCP: inuse 5 orphan 0 tw 2 ...".
 func pair(text []byte, label, key string) (uint64, bool) {
-	line, _ := labelled(text, label)
-	next := false
-	for field := range bytes.FieldsSeq(line) {
-		if next {
-			return number(field)
+	for line := range bytes.Lines(text) {
+		rest, ok := bytes.CutPrefix(line, []byte(label))
+		if !ok {
+			continue
 		}
-		next = string(field) == key
+		found := false
+		for word := range bytes.FieldsSeq(rest) {
+			if found {
+				return number(word)
+			}
+			found = string(word) == key
+		}
+		break
 	}
 	return 0, false
 }
@@ -68,37 +54,34 @@ func pair(text []byte, label, key string) (uint64, bool) {
 // begins, as snmp_seq_show writes them. Headings were added over the years, so
 // the place of a column says nothing.
 func column(text []byte, label, key string) (uint64, bool) {
-	heads, rest := labelled(text, label)
-	values, _ := labelled(rest, label)
-	at, found := 0, false
-	for head := range bytes.FieldsSeq(heads) {
-		if found = string(head) == key; found {
+	place := -1
+	for line := range bytes.Lines(text) {
+		rest, ok := bytes.CutPrefix(line, []byte(label))
+		if !ok {
+			continue
+		}
+		i, headings := 0, place < 0
+		for word := range bytes.FieldsSeq(rest) {
+			switch {
+			case !headings && i == place:
+				return number(word)
+			case headings && string(word) == key:
+				place = i
+			}
+			i++
+		}
+		if !headings || place < 0 {
 			break
 		}
-		at++
-	}
-	for value := range bytes.FieldsSeq(values) {
-		if at == 0 && found {
-			return number(value)
-		}
-		at--
 	}
 	return 0, false
 }
 
-// labelled returns what follows label in the first line that begins with it,
-// and the text after that line.
-func labelled(text []byte, label string) (line, rest []byte) {
-	for len(text) > 0 {
-		line, text, _ = bytes.Cut(text, []byte("\n"))
-		if after, found := bytes.CutPrefix(line, []byte(label)); found {
-			return after, text
-		}
-	}
-	return nil, nil
-}
-
+// number reads digits; what is none is 0, and not known.
 func number(digits []byte) (uint64, bool) {
 	n, err := strconv.ParseUint(string(digits), 10, 64)
-	return n, err == nil
+	if err != nil {
+		return 0, false
+	}
+	return n, true
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 const (
@@ -26,17 +28,17 @@ func TestParse(t *testing.T) {
 	tests := []struct {
 		name           string
 		sockstat, snmp string
-		want           Counters
+		want           sock.Counters
 	}{
 		{
 			name:     "a present kernel",
 			sockstat: sockstat, snmp: snmp,
-			want: Counters{Has: HasTimeWait | HasInSegs, TimeWait: 2, InSegs: 3378},
+			want: sock.Counters{HasTimeWait: true, HasInSegs: true, TimeWait: 2, InSegs: 3378},
 		},
 		{
 			name:     "columns in another order",
 			sockstat: "TCP: tw 4 inuse 1\n", snmp: "Tcp: InSegs CurrEstab\nTcp: 9 1\n",
-			want: Counters{Has: HasTimeWait | HasInSegs, TimeWait: 4, InSegs: 9},
+			want: sock.Counters{HasTimeWait: true, HasInSegs: true, TimeWait: 4, InSegs: 9},
 		},
 		{
 			name:     "fields missing",
@@ -74,18 +76,18 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, sockstat, snmp string) {
 		c := parse([]byte(sockstat), []byte(snmp))
 		for _, field := range []struct {
-			has   Has
+			has   bool
 			value uint64
 			text  string
 			word  string
 		}{
-			{HasTimeWait, c.TimeWait, sockstat, "tw"},
-			{HasInSegs, c.InSegs, snmp, "InSegs"},
+			{c.HasTimeWait, c.TimeWait, sockstat, "tw"},
+			{c.HasInSegs, c.InSegs, snmp, "InSegs"},
 		} {
-			if c.Has&field.has == 0 && field.value != 0 {
+			if !field.has && field.value != 0 {
 				t.Errorf("%s is %d and unknown", field.word, field.value)
 			}
-			if c.Has&field.has != 0 && !strings.Contains(field.text, field.word) {
+			if field.has && !strings.Contains(field.text, field.word) {
 				t.Errorf("%s is known without a word of it", field.word)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // Reader reads the counters of the network namespace that it was opened in. It
@@ -36,14 +38,14 @@ func Open() (*Reader, error) {
 }
 
 // Read reads all counters anew.
-func (r *Reader) Read() (Counters, error) {
+func (r *Reader) Read() (sock.Counters, error) {
 	sockstat, err := r.sockstat.read()
 	if err != nil {
-		return Counters{}, err
+		return sock.Counters{}, err
 	}
 	snmp, err := r.snmp.read()
 	if err != nil {
-		return Counters{}, err
+		return sock.Counters{}, err
 	}
 	return parse(sockstat, snmp), nil
 }

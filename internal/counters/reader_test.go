@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 func TestMain(m *testing.M) { nstest.Main(m) }
@@ -22,7 +23,7 @@ func TestReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	read := func() Counters {
+	read := func() sock.Counters {
 		t.Helper()
 		c, err := r.Read()
 		if err != nil {
@@ -32,7 +33,7 @@ func TestReader(t *testing.T) {
 	}
 
 	before := read()
-	if want := (Counters{Has: HasTimeWait | HasInSegs}); before != want {
+	if want := (sock.Counters{HasTimeWait: true, HasInSegs: true}); before != want {
 		t.Fatalf("a fresh namespace counts %+v, want %+v", before, want)
 	}
 	if again := read(); again != before {

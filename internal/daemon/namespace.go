@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/action"
-	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -89,17 +88,11 @@ func (d *watch) scanner(n *namespace, w *workers) (func(), error) {
 // Count reads what the engine wants of the counters before a scan.
 func Count(from Counters) engine.CountersRead {
 	c, err := from.Read()
-	in := engine.CountersRead{
-		OK:     err == nil,
-		InSegs: c.InSegs, HasInSegs: c.Has&counters.HasInSegs != 0,
-		TimeWait: c.TimeWait, HasTimeWait: c.Has&counters.HasTimeWait != 0,
-	}
+	in := engine.CountersRead{OK: err == nil, Counters: c}
 	// Where they cannot be read, the usage of ports is not known.
-	ports, err := from.Ports()
-	if err != nil {
-		return in
+	if ports, err := from.Ports(); err == nil {
+		in.Ephemeral, in.Ports = ports.Ephemeral, ports.Free
 	}
-	in.Ephemeral, in.Ports = ports.Ephemeral, ports.Free
 	return in
 }
 

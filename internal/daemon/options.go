@@ -94,7 +94,7 @@ type Destroyer interface {
 
 // Counters reads the counters of the network namespace.
 type Counters interface {
-	Read() (counters.Counters, error)
+	Read() (sock.Counters, error)
 	// Ports are those that connect(2) chooses from.
 	Ports() (counters.Ports, error)
 	// InUse counts the full sockets; false: that is not known.

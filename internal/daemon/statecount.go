@@ -4,7 +4,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -94,9 +93,8 @@ func spacing(cost time.Duration, budget float64) time.Duration {
 type tableCount struct {
 	states            [16]uint64
 	full, minisockets uint64
-	inSegs            uint64 // before it
-	known             bool   // inSegs was read, and the scan succeeded
-	skips             int    // since
+	before            sock.Counters // nothing, where the scan failed
+	skips             int           // since
 }
 
 // count counts once. What could not be read is absent. Where no segment has
@@ -104,13 +102,12 @@ type tableCount struct {
 // themselves goes unnoticed, and for a minute at most.
 func (t *tableCount) count(scanner Scanner, counts Counters) status.Sockets {
 	c, err := counts.Read()
-	segments := err == nil && c.Has&counters.HasInSegs != 0
-	if segments && t.known && t.inSegs == c.InSegs && t.skips < mostSkips {
+	if c.Still(&t.before) && t.skips < mostSkips {
 		t.skips++
 	} else if !t.scan(scanner) {
 		return nil // the scans for the rules fail too, and tell
 	} else {
-		t.inSegs, t.known, t.skips = c.InSegs, segments, 0
+		t.before = c
 	}
 	sockets := make(status.Sockets)
 	for _, state := range oneByOne.States() {
@@ -119,7 +116,7 @@ func (t *tableCount) count(scanner Scanner, counts Counters) status.Sockets {
 	// Each is read at another instant than the table: the difference is never
 	// negative in truth.
 	less := func(a, b uint64) uint64 { return a - min(a, b) }
-	if err == nil && c.Has&counters.HasTimeWait != 0 {
+	if err == nil && c.HasTimeWait {
 		sockets[ssfilter.TimeWait.String()] = less(c.TimeWait, t.minisockets)
 	}
 	if inUse, ok, err := counts.InUse(); err == nil && ok {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -33,8 +32,8 @@ type gauges struct {
 	inSegs, timeWait, inUse uint64
 }
 
-func (g *gauges) Read() (counters.Counters, error) {
-	return counters.Counters{Has: counters.HasInSegs | counters.HasTimeWait, InSegs: g.inSegs, TimeWait: g.timeWait}, nil
+func (g *gauges) Read() (sock.Counters, error) {
+	return sock.Counters{HasInSegs: true, HasTimeWait: true, InSegs: g.inSegs, TimeWait: g.timeWait}, nil
 }
 
 func (g *gauges) InUse() (uint64, bool, error) { return g.inUse, true, nil }

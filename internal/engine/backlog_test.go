@@ -58,7 +58,7 @@ func TestAcceptQueue(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
-			b.count = CountersRead{OK: true, HasInSegs: true} // which stands still
+			b.count = CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true}} // which stands still
 			s := b.add(7, test.age)
 			if test.socket != nil {
 				test.socket(s)
@@ -85,7 +85,7 @@ func TestAcceptQueue(t *testing.T) {
 // a group either, and is forgotten once the kernel knows as much.
 func TestAcceptQueueInGroups(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasInSegs: true}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true}}
 	b.many(1, 20, time.Second, queued)
 	b.rule(eachSecond(above(15, lasting10s, func(r *rules.Rule) { r.For = 0 })))
 	b.until(2500 * time.Millisecond)

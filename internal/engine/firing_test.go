@@ -301,7 +301,7 @@ func TestPortUsageAndExclude(t *testing.T) {
 // reads, and the next scan shows that.
 func TestExcludeEndsWithoutASegment(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasInSegs: true}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true}}
 	b.many(1, 4, time.Minute, func(s *sim.Socket) { s.RQueue = 10 })
 	b.rule(set(above(3, func(r *rules.Rule) {
 		r.For = 10 * time.Minute // looks each 30 s
@@ -326,7 +326,7 @@ func TestCountersBesideAnotherRule(t *testing.T) {
 	})
 	for _, interval := range []time.Duration{0, 15 * time.Second} {
 		b := newBench(t)
-		b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
+		b.count = CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true, TimeWait: 3}}
 		s := set(byPeer, killing("leak", func(r *rules.Rule) { r.Match[0].InStateFor = 5 * time.Minute }))
 		s.Settings.Interval = interval
 		b.rule(s)
@@ -347,7 +347,7 @@ func TestCountersBesideAnotherRule(t *testing.T) {
 // far apart they began.
 func TestScansShareADump(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasTimeWait: true}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true}}
 	flood := above(10, func(r *rules.Rule) {
 		r.Name, r.Match = "flood", []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 	})
@@ -367,7 +367,7 @@ func TestScansShareADump(t *testing.T) {
 // TestNoSegmentBesideAnotherRule: nor established ones while no segment arrives.
 func TestNoSegmentBesideAnotherRule(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasInSegs: true, InSegs: 7}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true, InSegs: 7}}
 	est := above(3, func(r *rules.Rule) { r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established)}} })
 	s := set(est, killing("verdict", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Minute, Verdicts: []rules.Verdict{rules.EOFUnread}})))
 	s.Settings.Interval = 15 * time.Second

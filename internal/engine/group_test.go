@@ -228,7 +228,7 @@ func TestTotal(t *testing.T) {
 		r.Match, r.GroupBy = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}, nil
 	})
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true, TimeWait: 3}}
 	b.rule(set(total))
 	b.until(20 * time.Second)
 	b.count.TimeWait = 4
@@ -256,7 +256,7 @@ func TestTotal(t *testing.T) {
 func TestCountersBoundACount(t *testing.T) {
 	byPeer := above(3, func(r *rules.Rule) { r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}} })
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true, TimeWait: 3}}
 	b.rule(eachSecond(byPeer))
 	b.until(100 * time.Second)
 	if len(b.scans) != 1 {
@@ -280,7 +280,7 @@ func TestCountersBoundACount(t *testing.T) {
 // to fire, nor where sockets come to count by their age alone.
 func TestGroupsWithoutSegments(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasInSegs: true}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true}}
 	b.many(1, 4, 0)
 	b.rule(eachSecond(above(3, func(r *rules.Rule) { r.Match[0].InStateFor = time.Minute })))
 	b.until(90 * time.Second)
@@ -648,7 +648,7 @@ func TestGrowthAndRestart(t *testing.T) {
 // says that there are none.
 func TestNoTimewaitsAtAll(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 4}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true, TimeWait: 4}}
 	b.many(1, 4, 0, func(s *sim.Socket) {
 		s.State, s.Mini, s.Inode, s.Entered, s.Expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
 	})
@@ -667,7 +667,7 @@ func TestNoTimewaitsAtAll(t *testing.T) {
 // where the counter says that it is gone.
 func TestSparedScansShowNothingOld(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasTimeWait: true, TimeWait: 3}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true, TimeWait: 3}}
 	b.many(1, 3, 0, func(s *sim.Socket) {
 		s.State, s.Mini, s.Inode, s.Entered, s.Expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
 	})

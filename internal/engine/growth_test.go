@@ -7,6 +7,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -140,7 +141,7 @@ func TestGrowthWhileScansFail(t *testing.T) {
 // the counter has spared scans for them.
 func TestGrowthAfterSparedScans(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasTimeWait: true}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true}}
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 		r.For, r.When = 0, []rules.Condition{more(30), {Metric: rules.Growth, Op: rules.Greater, Number: 15}}
@@ -209,7 +210,7 @@ func TestSteadyGrowthOverARestart(t *testing.T) {
 func TestGrowthAfterReloadAndSparedScans(t *testing.T) {
 	for _, reload := range []bool{false, true} {
 		b := newBench(t)
-		b.count = CountersRead{OK: true, HasTimeWait: true}
+		b.count = CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true}}
 		r := above(0, func(r *rules.Rule) {
 			r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.TimeWait)}}
 			r.For, r.When = 0, []rules.Condition{more(30), {Metric: rules.Growth, Op: rules.Greater, Number: 15}}
@@ -232,7 +233,7 @@ func TestGrowthAfterReloadAndSparedScans(t *testing.T) {
 func TestGrowthAfterScansSparedBySegments(t *testing.T) {
 	for _, gap := range []time.Duration{15 * time.Second, time.Minute} {
 		b := newBench(t)
-		b.count = CountersRead{OK: true, HasInSegs: true, InSegs: 1}
+		b.count = CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true, InSegs: 1}}
 		b.many(1, 3, time.Hour)
 		s := eachSecond(above(0, growing(15)))
 		s.Settings.Interval = gap

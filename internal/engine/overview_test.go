@@ -12,6 +12,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -168,7 +169,7 @@ func BenchmarkSample(b *testing.B) {
 		if _, err := reader.Ports(); err != nil { // as the daemon does, whatever the rules ask for
 			b.Fatal(err)
 		}
-		p = e.Step(now, CountersRead{OK: true, TimeWait: c.TimeWait, HasTimeWait: true, InSegs: c.InSegs, HasInSegs: true})
+		p = e.Step(now, CountersRead{OK: true, Counters: sock.Counters{TimeWait: c.TimeWait, HasTimeWait: true, InSegs: c.InSegs, HasInSegs: true}})
 		now = p.Wake
 		p = e.Step(now, nil)
 	}

@@ -31,8 +31,7 @@ type sight struct {
 	crowded  spell                          // of scans without room
 	gap      [match.NumClasses]time.Duration
 	cost     [match.NumClasses]time.Duration // of the last scan
-	inSegs   [match.NumClasses]uint64        // before the last whole scan
-	baseline [match.NumClasses]bool          // inSegs was read
+	before   [match.NumClasses]sock.Counters // before the last whole scan; nothing, where they could not be read
 	skips    [match.NumClasses]int
 	paid     [match.NumClasses]sock.Instant  // until when the CPU budget has paid for the scans so far
 	dear     [match.NumClasses]time.Duration // how much further one more scan puts that off
@@ -68,7 +67,7 @@ func newSight() sight {
 // rule has the table scanned at once for new rules.
 func (s *sight) rule(p *match.Program, now sock.Instant) {
 	for c := range s.next {
-		s.next[c], s.later[c], s.ripens[c], s.baseline[c] = never, never, never, false
+		s.next[c], s.later[c], s.ripens[c], s.before[c] = never, never, never, sock.Counters{}
 		s.left[c] = 0
 		if p.Intervals[c] > 0 {
 			s.next[c] = now
@@ -247,7 +246,7 @@ func (s *sight) leave(of match.ClassSet, due sock.Instant) {
 // socket comes to it without one.
 func (e *Engine) still(c match.Class, in CountersRead) bool {
 	s := &e.sight
-	return in.HasInSegs && s.baseline[c] && s.inSegs[c] == in.InSegs && e.program.Passive(1<<c)
+	return in.Still(&s.before[c]) && e.program.Passive(1<<c)
 }
 
 // skippable reports whether a scan for the class now could change nothing.
@@ -359,7 +358,10 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 			continue
 		}
 		s.later[c], s.left[c] = in.Result.later, in.Result.left
-		s.inSegs[c], s.baseline[c], s.skips[c] = s.counted.InSegs, s.counted.OK && s.counted.HasInSegs, 0
+		s.before[c], s.skips[c] = sock.Counters{}, 0
+		if s.counted.OK {
+			s.before[c] = s.counted.Counters
+		}
 		s.next[c] = in.Sent.Add(s.gap[c])
 		if in.Result.later != never {
 			// What was left to a later scan is not to wait where the budget has just

@@ -20,8 +20,8 @@ func TestScans(t *testing.T) {
 	of := func(bound time.Duration, states ...ssfilter.State) rules.Rule {
 		return killing("of-"+states[0].String(), matching(rules.Match{States: ssfilter.Of(states...), InStateFor: bound}))
 	}
-	still := CountersRead{OK: true, HasInSegs: true, InSegs: 7}
-	timeWaits := CountersRead{OK: true, HasTimeWait: true, TimeWait: 1, HasInSegs: true}
+	still := CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true, InSegs: 7}}
+	timeWaits := CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true, TimeWait: 1, HasInSegs: true}}
 	tests := []struct {
 		name  string
 		rules []rules.Rule
@@ -33,10 +33,10 @@ func TestScans(t *testing.T) {
 		{"every gap", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{}, 0, 16, 0}, // at 0, 4, ... 60 s
 		{"no segment arrives", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, still, 0, 6, 0},
 		{"entered by the program", []rules.Rule{of(64*time.Second, ssfilter.LastAck)}, still, 0, 16, 0},
-		{"no timewait socket, but for the first look", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, HasTimeWait: true}, 0, 1, 0},
-		{"no timewait socket, and not only they are asked for", []rules.Rule{of(64*time.Second, ssfilter.TimeWait, ssfilter.CloseWait)}, CountersRead{OK: true, HasTimeWait: true}, 0, 16, 0},
-		{"a timewait socket", []rules.Rule{of(64*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, HasTimeWait: true, TimeWait: 1}, 0, 16, 0},
-		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{InSegs: 7, HasInSegs: true}, 0, 16, 0},
+		{"no timewait socket, but for the first look", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true}}, 0, 1, 0},
+		{"no timewait socket, and not only they are asked for", []rules.Rule{of(64*time.Second, ssfilter.TimeWait, ssfilter.CloseWait)}, CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true}}, 0, 16, 0},
+		{"a timewait socket", []rules.Rule{of(64*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true, TimeWait: 1}}, 0, 16, 0},
+		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{Counters: sock.Counters{InSegs: 7, HasInSegs: true}}, 0, 16, 0},
 		{"dear", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, CountersRead{}, 100 * time.Millisecond, 7, 1},
 		{"hardly stretched", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{}, 60 * time.Millisecond, 11, 0},
 		{"a mark that the program can set", []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("fwmark = 5").Where}))}, still, 0, 16, 0},
@@ -128,7 +128,7 @@ func TestASharedScanIsNotChargedToTheFew(t *testing.T) {
 // though no segment arrives any more.
 func TestSkippingEndsInTime(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, HasInSegs: true}
+	b.count = CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true}}
 	b.add(1, 0)
 	b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 160 * time.Second}))))
 	b.until(3 * time.Minute)

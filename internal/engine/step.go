@@ -44,13 +44,10 @@ type Stop struct{}
 
 // Counted says what the counters hold, or that they could not be read.
 type CountersRead struct {
-	OK          bool
-	InSegs      uint64 // TCP segments received in the namespace
-	HasInSegs   bool
-	TimeWait    uint64 // timewait minisockets in the namespace
-	HasTimeWait bool
-	Ephemeral   ssfilter.PortRange   // ip_local_port_range
-	Ports       []ssfilter.PortRange // of those, the ones that connect(2) chooses from, the reserved ones left out; nil: not known
+	OK bool
+	sock.Counters
+	Ephemeral ssfilter.PortRange   // ip_local_port_range
+	Ports     []ssfilter.PortRange // of those, the ones that connect(2) chooses from, the reserved ones left out; nil: not known
 }
 
 // ScanDone says how a scan ended. With Err set it failed and nothing of it counts.

@@ -52,7 +52,7 @@ func (w workers) Count() {
 		if w.unlucky(30) {
 			return engine.CountersRead{}
 		}
-		return engine.CountersRead{OK: true, InSegs: w.InSegs, HasInSegs: true, TimeWait: w.TimeWaits(), HasTimeWait: true}
+		return engine.CountersRead{OK: true, Counters: sock.Counters{InSegs: w.InSegs, HasInSegs: true, TimeWait: w.TimeWaits(), HasTimeWait: true}}
 	})
 }
 

@@ -1,0 +1,15 @@
+package sock
+
+// Counters are what a network namespace counts of its TCP sockets, at one instant.
+type Counters struct {
+	HasTimeWait, HasInSegs bool // the kernel reports it
+
+	TimeWait uint64 // timewait minisockets of both families: TIME_WAIT, and orphans in FIN_WAIT2
+	InSegs   uint64 // segments that ever arrived; it wraps, so only "the same as before" means anything
+}
+
+// Still reports whether it is certain that no segment has arrived since the counters
+// were read before: a scan could find nothing new but what programs do by themselves.
+func (c *Counters) Still(before *Counters) bool {
+	return c.HasInSegs && before.HasInSegs && c.InSegs == before.InSegs
+}
