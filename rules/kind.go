@@ -68,7 +68,7 @@ func (k *Kind) options() document.Table[act] {
 		t.Keys = append(t.Keys, destructiveKeys...)
 	}
 	if k == Kill {
-		t.Keys = append(t.Keys, document.Later[act]("canary"))
+		t.Keys = append(t.Keys, document.Later[act]("canary")...)
 	}
 	for _, o := range k.Options {
 		read := document.Scalar(o.Doc, o.Read)

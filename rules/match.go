@@ -52,26 +52,19 @@ func (s *selection) narrow() bool {
 // Keys that say which sockets, and keys that say how long; match takes both,
 // exclude and protect only the former.
 var (
-	whichKeys = []document.Key[selection]{
+	whichKeys = append(document.Later[selection]("process", "cmdline", "cgroup", "unit", "container", "pod", "netns"),
 		document.Field("state", union(document.SeveralOf(state)), func(s *selection) *ssfilter.StateSet { return &s.States }),
 		document.Field("filter", document.Convert(document.AnyOf(filter), anyExpr), func(s *selection) *ssfilter.Expr { return &s.filter }),
 		document.Field("sport", ports(ssfilter.Src), func(s *selection) *ssfilter.Expr { return &s.sport }),
 		document.Field("dport", ports(ssfilter.Dst), func(s *selection) *ssfilter.Expr { return &s.dport }),
 		document.Field("src", hosts(ssfilter.Src), func(s *selection) *ssfilter.Expr { return &s.src }),
 		document.Field("dst", hosts(ssfilter.Dst), func(s *selection) *ssfilter.Expr { return &s.dst }),
-		document.Later[selection]("process"),
-		document.Later[selection]("cmdline"),
 		document.Field("user", document.SeveralOf(userText), func(s *selection) *[]*yaml.Node { return &s.users }),
-		document.Later[selection]("cgroup"),
-		document.Later[selection]("unit"),
-		document.Later[selection]("container"),
-		document.Later[selection]("pod"),
-		document.Later[selection]("netns"),
 		document.Field("unread", threshold, func(s *selection) **Threshold { return &s.Unread }),
 		document.Field("in_backlog", document.Convert(document.Boolean, func(b bool) *bool { return &b }), func(s *selection) **bool { return &s.InBacklog }),
 		document.Field("verdict", document.SeveralOf(document.OneOf("verdict", EOFUnread, EOFReadNotClosed, UnreadData, StillSending, InBacklog)),
 			func(s *selection) *[]Verdict { return &s.Verdicts }),
-	}
+	)
 
 	timeKeys = []document.Key[selection]{
 		document.Field("in_state_for", duration, func(s *selection) *time.Duration { return &s.InStateFor }),

@@ -5,55 +5,7 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
-
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/sockdog/sockdog/rules/internal/message"
 )
-
-func TestReport(t *testing.T) {
-	tests := map[string]struct {
-		problem Problem
-		want    string
-	}{
-		"plain":                 {Problem{Line: 3, Column: 5, Msg: "bad", Text: "abcdefg"}, "f:3:5: bad\n    3 | abcdefg\n      |     ^\n"},
-		"tabs have one width":   {Problem{Line: 1, Column: 3, Msg: "bad", Text: "\t\tx"}, "f:1:3: bad\n    1 |         x\n      |         ^\n"},
-		"wide characters":       {Problem{Line: 1, Column: 3, Msg: "bad", Text: "日本x"}, "f:1:3: bad\n    1 | 日本x\n      |     ^\n"},
-		"combining characters":  {Problem{Line: 1, Column: 3, Msg: "bad", Text: "e\u0301x"}, "f:1:3: bad\n    1 | e\u0301x\n      |  ^\n"},
-		"no terminal sequences": {Problem{Line: 1, Column: 5, Msg: "bad", Text: "\x1b[1mx"}, "f:1:5: bad\n    1 | \uFFFD[1mx\n      |     ^\n"},
-		"behind the end":        {Problem{Line: 1, Column: 3, Msg: "bad", Text: "ab"}, "f:1:3: bad\n    1 | ab\n      |   ^\n"},
-		"empty line":            {Problem{Line: 7, Column: 1, Msg: "bad", Text: ""}, "f:7:1: bad\n"},
-		"long line, middle": {
-			Problem{Line: 1, Column: 201, Msg: "bad", Text: strings.Repeat("a", 200) + "X" + strings.Repeat("b", 200)},
-			"f:1:201: bad\n    1 | …" + strings.Repeat("a", 50) + "X" + strings.Repeat("b", 49) + "…\n      | " + strings.Repeat(" ", 51) + "^\n",
-		},
-		"long line, end": {
-			Problem{Line: 1, Column: 201, Msg: "bad", Text: strings.Repeat("a", 200)},
-			"f:1:201: bad\n    1 | …" + strings.Repeat("a", 100) + "\n      | " + strings.Repeat(" ", 101) + "^\n",
-		},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, Problems{tt.problem}.Report("f")); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestNearest(t *testing.T) {
-	names := []string{"state", "sport", "dport", "src", "dst", "in_state_for", "idle_for", "verdict"}
-	tests := map[string]string{
-		"dprot": "dport", "DPORT": "dport", "d-port": "dport", "state_for": "in_state_for", "in_state": "in_state_for", "instatefor": "in_state_for",
-		"stat": "state", "srcs": "src", "verdicts": "verdict", "x": "", "colour": "", "": "", strings.Repeat("state", 100): "",
-		"port": "sport dport",
-	}
-	for written, want := range tests {
-		if got := strings.Join(message.Nearest(written, names), " "); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", written, got, want)
-		}
-	}
-}
 
 // TestExcerptsHideSecrets: whatever is wrong below receivers, no value of theirs is
 // repeated, and the caret stays where the mistake is.

@@ -48,8 +48,13 @@ func Refused[T any](name string, why message.Phrase) Key[T] {
 	return k
 }
 
-// Later is a key of the format whose feature is not there yet.
-func Later[T any](name string) Key[T] { return Refused[T](name, "is not supported yet") }
+// Later are keys of the format whose features are not there yet.
+func Later[T any](names ...string) (keys []Key[T]) {
+	for _, name := range names {
+		keys = append(keys, Refused[T](name, "is not supported yet"))
+	}
+	return keys
+}
 
 // Required is the key as one that must be given; doc is what it says.
 func (k Key[T]) Required(doc string) Key[T] {
