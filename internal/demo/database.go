@@ -2,27 +2,43 @@ package demo
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// database is the far end of the connections.
+// address is the database's: the namespace is empty, so the port is free.
+var address = netip.AddrPortFrom(nstest.V4, 5432)
+
+// database is the far end of the connections, and knows from the kernel's socket
+// table what becomes of the near one.
 type database struct {
 	listener nstest.Socket
 	conns    []*conn
 	serving  sync.WaitGroup
+
+	now     func() sock.Instant
+	kernel  *sockdiag.Conn
+	ids     []sock.ID // of the conns
+	answers []sock.Answer
 }
 
-func openDatabase() (*database, error) {
-	listener, err := nstest.ListenAt(address, unix.IPPROTO_TCP)
-	if err != nil {
+func openDatabase() (d *database, err error) {
+	d = &database{}
+	if d.now, err = sock.Clock(); err != nil {
 		return nil, err
 	}
-	return &database{listener: listener}, nil
+	if d.kernel, err = sockdiag.Open(d.now, nil); err != nil {
+		return nil, err
+	}
+	d.listener, err = nstest.ListenAt(address, unix.IPPROTO_TCP)
+	return d, err
 }
 
 // welcome accepts the program's connections, and serves those that it uses.
@@ -38,45 +54,73 @@ func (d *database) welcome() error {
 		case i < forgotten:
 		case i < forgotten+busy:
 			c.role = inUse
-			d.serving.Go(func() { answer(peer) })
+			d.serving.Go(func() {
+				for peer.Receive(1) == nil && peer.Send(1) == nil {
+				}
+			})
 		default:
 			c.role = upload
 			if err := peer.CloseWrite(); err != nil {
 				return fmt.Errorf("half-close a connection: %w", err)
 			}
-			d.serving.Go(func() { take(peer) })
+			d.serving.Go(func() {
+				for peer.Receive(1) == nil {
+				}
+			})
+		}
+	}
+	return d.identify()
+}
+
+// identify finds the program's ends of all connections.
+func (d *database) identify() error {
+	ids := make(map[uint16]sock.ID) // by the port of the program's end
+	program := sock.Query{States: ssfilter.Of(ssfilter.Established, ssfilter.CloseWait), Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: address.Port(), Last: address.Port()})}
+	err := d.kernel.Scan(program, func(s *sock.Socket, _ sock.Instant) { ids[s.Src.Port()] = s.ID })
+	if err != nil {
+		return err
+	}
+	for _, c := range d.conns {
+		if c.at, err = c.peer.Remote(); err != nil {
+			return err
+		}
+		id, ok := ids[c.at.Port()]
+		if !ok {
+			return fmt.Errorf("the kernel does not show the connection from %v", c.at)
+		}
+		c.id = id
+		d.ids = append(d.ids, id)
+	}
+	return nil
+}
+
+// leave closes the connections of a round, which the program will have forgotten.
+func (d *database) leave(round int) error {
+	for _, c := range d.conns[(round-1)*perRound : round*perRound] {
+		c.closed = d.now()
+		if err := c.peer.Close(); err != nil {
+			return fmt.Errorf("close a connection of the database: %w", err)
 		}
 	}
 	return nil
 }
 
-// answer serves queries until the connection ends.
-func answer(peer nstest.Socket) {
-	for peer.Receive(1) == nil && peer.Send(1) == nil {
+// follow asks the kernel what became of the connections.
+func (d *database) follow() (err error) {
+	if d.answers, err = d.kernel.Lookup(d.ids, d.answers); err != nil {
+		return err
 	}
-}
-
-// take reads until the connection ends.
-func take(peer nstest.Socket) {
-	for peer.Receive(1) == nil {
-	}
-}
-
-// closeSome closes the next connections that the program will have forgotten.
-func (d *database) closeSome(now func() sock.Instant) error {
-	left := perRound
-	for _, c := range d.conns {
-		if left == 0 {
-			break
+	for i := range d.answers {
+		c, a := d.conns[i], &d.answers[i]
+		switch {
+		case a.Err != nil:
+			return fmt.Errorf("ask for the connection from %v: %w", c.at, a.Err)
+		case !a.Gone:
+			c.state = a.Socket.State
+			c.bytes = a.Socket.Info.BytesAcked + a.Socket.Info.BytesReceived
+		case c.gone == 0:
+			c.gone = a.Got
 		}
-		if c.role != forgot || c.closed != 0 {
-			continue
-		}
-		c.closed = now()
-		if err := c.peer.Close(); err != nil {
-			return fmt.Errorf("close a connection of the database: %w", err)
-		}
-		left--
 	}
 	return nil
 }
@@ -90,4 +134,5 @@ func (d *database) close() {
 		}
 	}
 	d.listener.Close()
+	d.kernel.Close()
 }

@@ -36,14 +36,6 @@ const (
 	patience = 14 * time.Second
 )
 
-// ruleFile is what sockdog is run with.
-var ruleFile = fmt.Sprintf(`settings: {cpu_budget: 10%%}
-rules:
-  - name: forgotten-connections
-    match: {state: close-wait, dport: %d, in_state_for: %v}
-    then: [kill]
-`, address.Port(), bound)
-
 const toAllow = `the demo needs a network namespace of its own. One of these allows it:
   - run it as root
   - as an ordinary user: sysctl -w user.max_user_namespaces=10000
@@ -71,9 +63,7 @@ func Run(ctx context.Context, out io.Writer) (healed bool, err error) {
 	defer runtime.UnlockOSThread()
 
 	s := &scene{story: story{out: out, began: time.Now()}}
-	err = s.play(ctx)
-	s.close()
-	if err != nil {
+	if err := s.play(ctx); err != nil {
 		return false, err
 	}
 	return s.ending(s.database.conns), nil
@@ -83,108 +73,95 @@ func Run(ctx context.Context, out io.Writer) (healed bool, err error) {
 type scene struct {
 	story
 	database *database
-	shop     *exec.Cmd
 	dog      *dog
-	table    *table
-	rounds   int // in which the database closed connections
+	said     <-chan line      // the log; nil: it has ended
+	round    <-chan time.Time // when the database closes connections; nil: not now
+	rounds   int              // in which it did
 }
 
+// play leaves nothing behind, wherever it ends.
 func (s *scene) play(ctx context.Context) (err error) {
 	s.opening()
-	if s.table, err = openTable(); err != nil {
-		return err
-	}
 	if s.database, err = openDatabase(); err != nil {
 		return err
 	}
-	if s.shop, err = startShop(); err != nil {
-		return err
+	defer s.database.close()
+	shop, err := startShop()
+	if err != nil {
+		return fmt.Errorf("start %s: %w", shopName, err)
 	}
+	defer func() {
+		shop.Process.Kill()
+		shop.Wait() // it was killed: that is no news
+	}()
 	if err := s.database.welcome(); err != nil {
 		return fmt.Errorf("%s did not open its connections: %w", shopName, err)
 	}
-	if err := s.table.identify(s.database.conns); err != nil {
-		return err
-	}
-	s.tell("%s[%d] has %d connections to its database: %d idle, %d in use, and %d on which", shopName, s.shop.Process.Pid, len(s.database.conns), forgotten, busy, uploads)
+	s.tell("%s[%d] has %d connections to its database: %d idle, %d in use, and %d on which", shopName, shop.Process.Pid, len(s.database.conns), forgotten, busy, uploads)
 	s.more("the database has said all that it will say, and the program still sends")
 	if s.dog, err = startDog(); err != nil {
+		return fmt.Errorf("start sockdog: %w", err)
+	}
+	defer s.dog.close()
+	s.said = s.dog.said
+	if err := s.watch(ctx, s.settled); err != nil {
 		return err
 	}
-	if err := s.watch(ctx); err != nil {
-		return err
-	}
+	s.said = nil
 	if err := s.dog.stop(); err != nil {
 		return fmt.Errorf("sockdog was told to stop: %w", err)
 	}
 	s.tell("sockdog is told to stop, and has")
-	return s.prove(ctx)
+
+	// The program is to use its healthy connections once more.
+	for _, c := range s.database.conns {
+		c.before = c.bytes
+	}
+	giveUp := s.database.now().Add(grace) // the ending says what is wrong
+	return s.watch(ctx, func() bool {
+		wrong := func(c *conn) bool { return c.role != forgot && c.problem() != "" }
+		return s.database.now() >= giveUp || !slices.ContainsFunc(s.database.conns, wrong)
+	})
 }
 
-// watch lets the database close its connections, and follows what comes of it.
-func (s *scene) watch(ctx context.Context) error {
-	var round <-chan time.Time // nil until sockdog watches
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
+// watch lets the database close its connections, and follows what comes of it until
+// done.
+func (s *scene) watch(ctx context.Context, done func() bool) error {
+	for tick := time.Tick(watchEvery); ; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case line, ok := <-s.dog.said:
+		case line, ok := <-s.said:
 			if !ok {
 				return fmt.Errorf("sockdog ended in the middle of it: %w", s.dog.wait())
 			}
-			if line.Message == watching {
-				s.tell("sockdog[%d] watches", s.dog.pid())
-				round = time.After(pause / 4)
-			}
 			s.heard(line)
-		case <-round:
-			round = nil
+		case <-s.round:
+			s.round = nil
 			if s.rounds++; s.rounds*perRound < forgotten {
-				round = time.After(pause)
+				s.round = time.After(pause)
 			}
-			if err := s.database.closeSome(s.table.now); err != nil {
+			if err := s.database.leave(s.rounds); err != nil {
 				return err
 			}
 			s.tell("the database closes %d idle ones, and %s forgets to", perRound, shopName)
-		case <-tick.C:
-			if err := s.table.follow(s.database.conns); err != nil {
+		case <-tick:
+			if err := s.database.follow(); err != nil {
 				return err
 			}
-			if s.settled() {
+			if done() {
 				return nil
 			}
 		}
 	}
 }
 
-// prove waits until the program has used its healthy connections once more.
-func (s *scene) prove(ctx context.Context) error {
-	for _, c := range s.database.conns {
-		c.before = c.bytes
-	}
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for giveUp := s.table.now().Add(grace); s.table.now() < giveUp; {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-		if err := s.table.follow(s.database.conns); err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(s.database.conns, func(c *conn) bool { return c.role != forgot && c.problem() != "" }) {
-			return nil
-		}
-	}
-	return nil // the ending says what is wrong
-}
-
 // heard takes in a line of sockdog's log.
 func (s *scene) heard(l line) {
 	switch {
+	case l.Message == watching:
+		s.tell("sockdog[%d] watches", s.dog.cmd.Process.Pid)
+		s.round = time.After(pause / 4)
 	case l.Action != "":
 		for _, c := range s.database.conns {
 			if c.id.Cookie == l.Cookie && l.Action == "kill" && l.Result == "done" {
@@ -200,32 +177,10 @@ func (s *scene) heard(l line) {
 // settled reports whether nothing more is to come: every forgotten socket is
 // gone and sockdog has said so, or it is past all hope.
 func (s *scene) settled() bool {
-	for _, c := range s.database.conns {
-		if c.role != forgot {
-			continue
-		}
-		if c.closed == 0 || (c.gone == 0 || !c.killed) && s.table.now() < c.due().Add(grace) {
-			return false
-		}
-	}
-	return true
-}
-
-// close leaves nothing behind, wherever the play ended.
-func (s *scene) close() {
-	if s.dog != nil {
-		s.dog.close()
-	}
-	if s.shop != nil {
-		s.shop.Process.Kill()
-		s.shop.Wait() // it was killed: that is no news
-	}
-	if s.database != nil {
-		s.database.close()
-	}
-	if s.table != nil {
-		s.table.close()
-	}
+	return !slices.ContainsFunc(s.database.conns, func(c *conn) bool {
+		open := c.gone == 0 || !c.killed
+		return c.role == forgot && (c.closed == 0 || open && s.database.now() < c.due().Add(grace))
+	})
 }
 
 // again is a command that runs this program again, whatever has become of its

@@ -13,6 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ruleFile is what sockdog is run with.
+var ruleFile = fmt.Sprintf(`settings: {cpu_budget: 10%%}
+rules:
+  - name: forgotten-connections
+    match: {state: close-wait, dport: %d, in_state_for: %v}
+    then: [kill]
+`, address.Port(), bound)
+
 // watching is what sockdog says once it has scanned the socket table.
 const watching = "watching"
 
@@ -45,37 +53,27 @@ func startDog() (*dog, error) {
 	}
 	file := filepath.Join(dir, "rules.yaml")
 	d := &dog{dir: dir, said: make(chan line), cmd: again("run", "--rules", file, "--state-dir", "", "--listen", "off", "--log-format", "json")}
-	if err := d.start(file); err != nil {
-		os.RemoveAll(dir)
-		return nil, fmt.Errorf("start sockdog: %w", err)
-	}
-	return d, nil
-}
-
-func (d *dog) start(file string) error {
-	if err := os.WriteFile(file, []byte(ruleFile), 0o600); err != nil {
-		return err
-	}
 	log, err := d.cmd.StderrPipe()
-	if err != nil {
-		return err
+	if err == nil {
+		err = os.WriteFile(file, []byte(ruleFile), 0o600)
 	}
-	if err := d.cmd.Start(); err != nil {
-		return err
+	if err == nil {
+		err = d.cmd.Start()
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
 	}
 	go func() {
 		defer close(d.said)
-		lines := bufio.NewScanner(log)
-		for lines.Scan() {
+		for lines := bufio.NewScanner(log); lines.Scan(); {
 			l := line{Level: "RAW", Message: lines.Text()} // where it is no JSON
 			json.Unmarshal(lines.Bytes(), &l)
 			d.said <- l
 		}
 	}()
-	return nil
+	return d, nil
 }
-
-func (d *dog) pid() int { return d.cmd.Process.Pid }
 
 // wait returns how it ended; it has to have closed its log.
 func (d *dog) wait() error {

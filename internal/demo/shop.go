@@ -3,16 +3,12 @@ package demo
 import (
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"os/exec"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/nstest"
 )
-
-// address is the database's: the namespace is empty, so the port is free.
-var address = netip.AddrPortFrom(nstest.V4, 5432)
 
 // shopName is what the program is called in /proc/PID/comm.
 const shopName = "leaky-shop"
@@ -47,22 +43,18 @@ func Shop(in io.Reader) error {
 		io.Copy(io.Discard, in) // an error is an end, too
 		close(ended)
 	}()
-	tick := time.NewTicker(workEvery)
-	defer tick.Stop()
-	for {
+	for tick := time.Tick(workEvery); ; {
 		select {
 		case <-ended:
 			return nil
-		case <-tick.C:
+		case <-tick:
 		}
 		for i, c := range conns[forgotten:] {
-			if err := c.Send(1); err != nil {
-				return fmt.Errorf("%s: a healthy connection failed: %w", shopName, err)
+			err := c.Send(1)
+			if err == nil && i < busy {
+				err = c.Receive(1)
 			}
-			if i >= busy {
-				continue
-			}
-			if err := c.Receive(1); err != nil {
+			if err != nil {
 				return fmt.Errorf("%s: a healthy connection failed: %w", shopName, err)
 			}
 		}
@@ -75,8 +67,5 @@ func startShop() (*exec.Cmd, error) {
 	if _, err := cmd.StdinPipe(); err != nil { // it ends with us
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", shopName, err)
-	}
-	return cmd, nil
+	return cmd, cmd.Start()
 }
