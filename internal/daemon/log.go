@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -27,7 +26,7 @@ type logQueue struct {
 type logLine struct {
 	at     time.Time
 	record *journal.Record // nil: note
-	note   engine.Note
+	note   note
 }
 
 const (
@@ -49,12 +48,12 @@ func newLogQueue(log *slog.Logger, now func() sock.Instant) *logQueue {
 
 // say adds a note.
 func (q *logQueue) say(level slog.Level, text string, attrs ...slog.Attr) {
-	q.add(time.Now(), []engine.Note{{Level: level, Text: text, Attrs: attrs}}, nil)
+	q.add(time.Now(), []note{{level, text, attrs}}, nil)
 }
 
 // add has lines written, without waiting: one for each record, and notes. Nobody
 // may change the records after.
-func (q *logQueue) add(at time.Time, notes []engine.Note, records []journal.Record) {
+func (q *logQueue) add(at time.Time, notes []note, records []journal.Record) {
 	if len(notes)+len(records) == 0 {
 		return
 	}
@@ -88,8 +87,8 @@ func (q *logQueue) write(l *logLine) {
 			return
 		}
 	}
-	r := slog.NewRecord(l.at, l.note.Level, l.note.Text, 0)
-	r.AddAttrs(l.note.Attrs...)
+	r := slog.NewRecord(l.at, l.note.level, l.note.text, 0)
+	r.AddAttrs(l.note.attrs...)
 	if l.record != nil {
 		r = slog.NewRecord(l.at, levelOf(l.record.Result), l.record.Words(), 0)
 		r.AddAttrs(l.record.Attrs()...)

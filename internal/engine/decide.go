@@ -239,16 +239,16 @@ func (e *Engine) cease(o *Outcome) {
 		}
 		others[kind] = kind.Name + " is switched off: " + o.Err.Error()
 		e.capabilities.Others = others
-		e.note(slog.LevelError, kind.Name+" is switched off for good: it cannot succeed here", slog.String("reason", o.Err.Error()))
+		e.note(ActionOff, slog.String("action", kind.Name), slog.String("reason", o.Err.Error()))
 		return
 	}
-	off, what := &e.capabilities.Kill, "kill is switched off for good: it cannot succeed here; sockdog doctor says what is missing"
+	off, what := &e.capabilities.Kill, KillOff
 	if o.Act.Socket.State == ssfilter.TimeWait && !o.Denied {
 		// Only kernels before 6.0 say so, and of this state alone.
-		off, what = &e.capabilities.KillTimeWait, "kill in time-wait is switched off for good: this kernel cannot do it"
+		off, what = &e.capabilities.KillTimeWait, KillTimeWaitOff
 	}
 	*off = "kill is switched off: " + o.Err.Error()
-	e.note(slog.LevelError, what, slog.String("reason", o.Err.Error()))
+	e.note(what, slog.String("reason", o.Err.Error()))
 }
 
 // confirm takes in what the kernel says of a socket after it was told to destroy it.

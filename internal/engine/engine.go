@@ -362,7 +362,7 @@ func (in LookupDone) apply(e *Engine, now sock.Instant) {
 	e.asking--
 	e.answers = len(in.Answers)
 	if began, _ := e.asks.note(in.Err != nil); began {
-		e.note(slog.LevelWarn, "the kernel did not answer about single sockets: nothing is concluded from that, they are asked for again", slog.String("error", in.Err.Error()))
+		e.note(LookupFailed, slog.String("error", in.Err.Error()))
 	}
 	e.deaf = in.Err != nil
 	for i := range in.Answers {
@@ -397,8 +397,4 @@ func (e *Engine) askAgain(t *tracked, now sock.Instant) {
 		after = stopRetry
 	}
 	e.wait(t, now.Add(after))
-}
-
-func (e *Engine) note(level slog.Level, text string, attrs ...slog.Attr) {
-	e.plan.Notes = append(e.plan.Notes, Note{level, text, attrs})
 }

@@ -183,7 +183,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		b.events = append(b.events, fmt.Sprintf("%v %s %s %s %d", b.since(b.now).Truncate(100*time.Millisecond), a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie))
 	}
 	for _, n := range p.Notes {
-		b.notes = append(b.notes, fmt.Sprintf("%v %s %v", b.since(b.now).Truncate(100*time.Millisecond), n.Text, n.Attrs))
+		b.notes = append(b.notes, fmt.Sprintf("%v %s %v", b.since(b.now).Truncate(100*time.Millisecond), n.Kind, n.Values))
 	}
 	for _, h := range p.Held {
 		b.held = append(b.held, saidHeld{h, b.since(b.now)})
@@ -352,9 +352,10 @@ func (b *bench) want(lines ...string) {
 	}
 }
 
-func (b *bench) noted(part string) (times int) {
+// noted returns how often something of the kind was noted, with these values.
+func (b *bench) noted(kind NoteKind, values ...string) (times int) {
 	for _, n := range b.notes {
-		if strings.Contains(n, part) {
+		if strings.Contains(n, " "+string(kind)+" ") && !slices.ContainsFunc(values, func(v string) bool { return !strings.Contains(n, v) }) {
 			times++
 		}
 	}
@@ -617,7 +618,7 @@ func TestPermanentFailureIsNotedOnce(t *testing.T) {
 	b.destroy = func(a *Action) Outcome { return Outcome{Act: *a, Err: errors.New("no capability"), Never: true} }
 	b.rule(set(killing("r")))
 	b.until(time.Minute)
-	if n := b.noted("switched off for good"); n != 1 {
+	if n := b.noted(KillOff); n != 1 {
 		t.Errorf("noted %d times: %v", n, b.notes)
 	}
 }
@@ -738,7 +739,7 @@ func TestAFailedScanChangesNothing(t *testing.T) {
 	}
 	b.until(15 * time.Second)
 	b.want("10s r kill done 1")
-	if n := b.noted("socket table scan failed; retrying"); n != 1 {
+	if n := b.noted(ScanFailed); n != 1 {
 		t.Errorf("noted %d times: %v", n, b.notes)
 	}
 }

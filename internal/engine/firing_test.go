@@ -275,7 +275,7 @@ func TestAlmostTooManyGroups(t *testing.T) {
 			}
 		}
 		for _, n := range e.Step(now, ScanDone{Result: f, Sent: now}).Notes {
-			t.Error(n.Text, n.Attrs)
+			t.Error(n.Kind, n.Values)
 		}
 	}
 	if n := remembered(e.rules[0].groups); n < 94_000 {
@@ -461,7 +461,7 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		p = e.Step(now, ScanDone{Result: f, Sent: now})
 		t.Logf("look %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), remembered(e.rules[0].groups), e.rules[0].groups.Firing(), len(p.Alerts))
 		for _, n := range p.Notes {
-			t.Log(n.Text, n.Attrs)
+			t.Log(n.Kind, n.Values)
 		}
 	}
 	last := sockets[125_000]

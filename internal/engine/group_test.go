@@ -348,7 +348,7 @@ func TestPortUsage(t *testing.T) {
 	b.count.Ports, b.events = nil, nil
 	b.until(4 * time.Second)
 	b.want() // what is not measured changes nothing
-	if n := b.noted("which local ports there are"); n != 1 {
+	if n := b.noted(PortsUnknown); n != 1 {
 		t.Errorf("%d notes that the ports are not known", n)
 	}
 	b.count.Ports = ports
@@ -367,7 +367,7 @@ func TestPortsThatAreNotKnown(t *testing.T) {
 	other := above(3, func(r *rules.Rule) { r.Name = "other" })
 	b.rule(set(usage, other)) // looked for each 30 s, and each second
 	b.until(10 * time.Minute)
-	if n := b.noted("which local ports there are"); n != 1 {
+	if n := b.noted(PortsUnknown); n != 1 {
 		t.Errorf("said %d times that the ports are not known, want once", n)
 	}
 }
@@ -506,7 +506,7 @@ func TestManyGroupsAlertAsOne(t *testing.T) {
 	if a := b.alarms["r alert 0 others"]; len(b.alarms) != 101 || a.Overflow != 30 || a.Count != 60 {
 		t.Fatalf("%d alarms, and for the others %+v; want 101, one of them for 30 groups", len(b.alarms), a)
 	}
-	if n := b.noted("more groups changed at once"); n != 1 {
+	if n := b.noted(MoreTransitions); n != 1 {
 		t.Errorf("%d notes on the groups that were not told one by one", n)
 	}
 	for c := range b.sockets {
@@ -755,7 +755,7 @@ func TestTooManyGroups(t *testing.T) {
 			f.Take(&sockets[i], now)
 		}
 		for _, n := range e.Step(now, ScanDone{Result: f, Sent: now}).Notes {
-			if strings.Contains(n.Text, "more groups than are kept count of") {
+			if n.Kind == TooManyGroups {
 				said++
 			}
 		}

@@ -31,7 +31,7 @@ func (e *Engine) changed(r *ruleState, c group.Changes, now sock.Instant) {
 		e.plan.Transitions = append(e.plan.Transitions, Transition{Rule: r.Name, DryRun: r.DryRun, Takes: r.Destructive, When: r.When, Transition: t})
 	}
 	if c.Untold > 0 {
-		e.note(slog.LevelWarn, "more groups changed at once than are told one by one", slog.String("rule", r.Name), slog.Int("groups", c.Untold))
+		e.note(MoreTransitions, slog.String("rule", r.Name), slog.Int("groups", c.Untold))
 	}
 	if c.Fired == 0 || !r.Grouped {
 		return
@@ -50,7 +50,7 @@ func (e *Engine) takeGroups(r *ruleState, t *group.Tally, ports *group.Ports, se
 	c := r.groups.Take(t, ports, sent, got, e.trusted(r.Class))
 	e.changed(r, c, got)
 	if began, _ := r.full.note(c.Omitted > 0); began {
-		e.note(slog.LevelWarn, "the rule has more groups than are kept count of: those beyond are left out, and those that have been quiet or empty the longest are forgotten; group by fewer keys, or match less",
+		e.note(TooManyGroups,
 			slog.String("rule", r.Name), slog.Int("groups", group.MaxGroups), slog.Int("sockets_left_out", c.Omitted))
 	}
 }
@@ -63,7 +63,7 @@ func (e *Engine) takeCounts(in CountersRead, now sock.Instant) {
 	}
 	known := in.OK && in.HasTimeWait
 	if began, _ := s.deaf.note(!known); began {
-		e.note(slog.LevelWarn, "the counter of timewait sockets cannot be read: nothing is concluded about rules that need only that")
+		e.note(NoTimeWaitCount)
 	}
 	s.sample = now.Add(e.program.CounterInterval)
 	for _, r := range e.rules {

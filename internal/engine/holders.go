@@ -2,7 +2,6 @@ package engine
 
 import (
 	"cmp"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -106,7 +105,7 @@ func (e *Engine) findHolders(now sock.Instant) {
 	hung := e.walks.Hangs()
 	e.plan.Resolve, e.plan.Read = e.walks.Begin(now)
 	if e.walks.Hangs() && !hung {
-		e.note(slog.LevelError, "a walk through /proc takes long; holders of new sockets are unknown", slog.Duration("for", e.walks.Took(now)))
+		e.note(WalkHangs, slog.Duration("for", e.walks.Took(now)))
 	}
 }
 
@@ -133,7 +132,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 
 func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 	if e.walks.Hangs() {
-		e.note(slog.LevelInfo, "the walk through /proc has ended", slog.Duration("after", e.walks.Took(now)))
+		e.note(WalkEnded, slog.Duration("after", e.walks.Took(now)))
 	}
 	kills, shared := e.killsAny(), make(sharedHolders)
 	for _, w := range e.walks.Walked(in.Complete, in.Cost, now) {
@@ -149,12 +148,7 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 		e.foundHolders(t, shared.of(held), kills, now)
 	}
 	for _, l := range e.killed.leaks() {
-		text := "a descriptor"
-		if l.n > 1 {
-			text = fmt.Sprint(l.n, " descriptors")
-		}
-		e.note(slog.LevelWarn, fmt.Sprintf("%s[%d] still holds %s of killed sockets", l.comm, l.pid, text),
-			slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", l.n))
+		e.note(StillOpen, slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", l.n))
 	}
 }
 

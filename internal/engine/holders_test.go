@@ -176,9 +176,9 @@ func TestStillHeld(t *testing.T) {
 	b.until(5 * time.Second)
 	closed = true
 	b.until(30 * time.Second)
-	for text, n := range map[string]int{"prog101[101] still holds 5 descriptors of killed sockets": 1, "prog102[102] still holds a descriptor of killed sockets": 1, "still holds": 2} {
-		if b.noted(text) != n {
-			t.Errorf("noted %d times, want %d: %s; all: %v", b.noted(text), n, text, b.notes)
+	for values, n := range map[string]int{"pid=101 comm=prog101 descriptors=5]": 1, "pid=102 comm=prog102 descriptors=1]": 1, "": 2} {
+		if b.noted(StillOpen, values) != n {
+			t.Errorf("noted %d times, want %d: %s; all: %v", b.noted(StillOpen, values), n, values, b.notes)
 		}
 	}
 }
@@ -194,11 +194,11 @@ func TestWalkHangs(t *testing.T) {
 		t.Error("taken for one that hangs after 29 s")
 	}
 	b.until(5 * time.Minute)
-	if b.noted("takes long") != 1 || !b.e.Overview(b.now).WalkHangs {
+	if b.noted(WalkHangs) != 1 || !b.e.Overview(b.now).WalkHangs {
 		t.Errorf("notes %v, shown %v", b.notes, b.e.Overview(b.now).WalkHangs)
 	}
 	b.step(HoldersFound{Complete: true})
-	if b.noted("has ended") != 1 || b.e.Overview(b.now).WalkHangs {
+	if b.noted(WalkEnded) != 1 || b.e.Overview(b.now).WalkHangs {
 		t.Errorf("notes %v, shown %v", b.notes, b.e.Overview(b.now).WalkHangs)
 	}
 }

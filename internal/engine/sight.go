@@ -180,7 +180,7 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	if !asks {
 		// A scan for other rules says nothing of whether the ports are known.
 	} else if began, _ := s.portless.note(portless); began {
-		e.note(slog.LevelWarn, "which local ports there are cannot be read: port_usage is not measured, and nothing is concluded about rules that ask for it")
+		e.note(PortsUnknown)
 	}
 	e.plan.Scan = s.scanning
 }
@@ -339,7 +339,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		s.failed++
 		s.apart = s.apart || l.of == match.AllClasses
 		if began, _ := s.failing.note(true); began {
-			e.note(slog.LevelWarn, "socket table scan failed; retrying", slog.String("error", in.Err.Error()))
+			e.note(ScanFailed, slog.String("error", in.Err.Error()))
 		}
 		for c := range s.next {
 			if l.of.Has(match.Class(c)) {
@@ -349,7 +349,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		return
 	}
 	if _, over := s.failing.note(false); over {
-		e.note(slog.LevelInfo, "socket table scans succeed again")
+		e.note(ScansSucceed)
 	}
 	s.scans++
 	s.apart = s.apart && !l.of.Has(match.Expensive)
@@ -520,10 +520,10 @@ func (e *Engine) sayLeft() {
 	left := e.sight.anyLeft()
 	began, over := e.sight.crowded.note(left > 0)
 	if began {
-		e.note(slog.LevelWarn, "too many sockets for the memory limit; the oldest are watched first", slog.Int("watched", e.config.MaxTracks), slog.Int("left_for_later", left))
+		e.note(TooManySockets, slog.Int("watched", e.config.MaxTracks), slog.Int("left_for_later", left))
 	}
 	if over {
-		e.note(slog.LevelInfo, "all sockets that rules want are watched again")
+		e.note(AllSocketsFit)
 	}
 }
 
@@ -655,11 +655,11 @@ func (e *Engine) space(of match.ClassSet) {
 		}
 	}
 	if stretched && !s.stretched {
-		e.note(slog.LevelWarn, "scan interval stretched by cpu_budget; new sockets may be found late",
+		e.note(IntervalStretch,
 			slog.Duration("wanted", wanted), slog.Duration("interval", gap.Round(time.Millisecond)), slog.Duration("scan_cost", cost.Round(time.Microsecond)))
 	}
 	if !stretched && s.stretched {
-		e.note(slog.LevelInfo, "scan interval is as wanted again")
+		e.note(IntervalAsWanted)
 	}
 	s.stretched = stretched
 }

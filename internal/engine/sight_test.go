@@ -54,7 +54,7 @@ func TestScans(t *testing.T) {
 			if len(b.scans) != test.want {
 				t.Errorf("%d looks, want %d", len(b.scans), test.want)
 			}
-			if got := b.noted("scan interval stretched by cpu_budget"); got != test.notes {
+			if got := b.noted(IntervalStretch); got != test.notes {
 				t.Errorf("%d notes on cpu_budget, want %d: %v", got, test.notes, b.notes)
 			}
 		})
@@ -89,7 +89,7 @@ func TestStretched(t *testing.T) {
 					b.until(b.since(b.e.sight.next[match.Cheap]))
 				}
 			}
-			if got := b.noted("scan interval stretched by cpu_budget"); got != test.notes {
+			if got := b.noted(IntervalStretch); got != test.notes {
 				t.Errorf("%d notes, want %d: %v", got, test.notes, b.notes)
 			}
 		})
@@ -255,10 +255,10 @@ func TestOldestThatFit(t *testing.T) {
 	if most > 4 {
 		t.Errorf("%d sockets were watched at once, want 4 at most", most)
 	}
-	if said := b.noted("too many sockets for the memory limit"); said != 1 {
+	if said := b.noted(TooManySockets); said != 1 {
 		t.Errorf("said %d times, want once: %q", said, b.notes)
 	}
-	if b.noted("all sockets that rules want are watched again") != 1 || b.e.Overview(b.now).Left != 0 {
+	if b.noted(AllSocketsFit) != 1 || b.e.Overview(b.now).Left != 0 {
 		t.Errorf("it is not said that there is room again: %q", b.notes)
 	}
 }

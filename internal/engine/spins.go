@@ -34,10 +34,10 @@ func (in Sampled) apply(e *Engine, now sock.Instant) {
 	for _, c := range e.usages.Take(in.Usages, now) {
 		attrs := []slog.Attr{slog.String("rule", c.Rule), slog.Int("pid", c.PID), slog.String("comm", c.Comm), slog.String("cpu", percent(c.After))}
 		if c.Over {
-			e.note(slog.LevelInfo, "the program is quiet again; the rule goes on killing its sockets", attrs...)
+			e.note(SpinOver, attrs...)
 			e.revalidate(c.Process, now)
 		} else {
-			e.note(slog.LevelError, "kills made a program spin; the rule leaves it alone until it is quiet",
+			e.note(SpinBegan,
 				append(attrs, slog.String("cpu_before", percent(c.Before)), slog.String("cpu_waits", percent(c.Waits)))...)
 		}
 	}

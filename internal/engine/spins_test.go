@@ -77,7 +77,7 @@ func TestSpinStopsKills(t *testing.T) {
 	if n := b.killedOf(101, 140); n != 40 {
 		t.Errorf("%d of 40 sockets of the other program were killed", n)
 	}
-	if n := b.noted("made a program spin"); n != 1 {
+	if n := b.noted(SpinBegan); n != 1 {
 		t.Errorf("said %d times that it spins: %v", n, b.notes)
 	}
 	o := b.e.Overview(b.now)
@@ -93,7 +93,7 @@ func TestSpinStopsKills(t *testing.T) {
 	if n := b.killedOf(1, 40); n != 40 {
 		t.Errorf("%d of 40 sockets were killed after the program was quiet again", n)
 	}
-	if len(b.e.Overview(b.now).Spins) != 0 || b.noted("quiet again") != 1 {
+	if len(b.e.Overview(b.now).Spins) != 0 || b.noted(SpinOver) != 1 {
 		t.Errorf("it is quiet, and shown is %+v; the notes: %v", b.e.Overview(b.now).Spins, b.notes)
 	}
 }

@@ -4,7 +4,6 @@
 package engine
 
 import (
-	"log/slog"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
@@ -105,13 +104,6 @@ type Plan struct {
 	Late        []time.Duration // how long after it fell due each act was done that was seen coming
 	Stopped     bool            // after Stop: nothing is under way any more
 	Wake        sock.Instant    // call again then, if nothing happens before
-}
-
-// Note is a line for the log about the watchdog itself.
-type Note struct {
-	Level slog.Level
-	Text  string
-	Attrs []slog.Attr
 }
 
 // Result is how an action ended, as the log and the journal name it.

@@ -457,11 +457,11 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 		w.Logf("ask for socket %d", id.Cookie)
 	}
 	for _, n := range p.Notes {
-		w.Logf("note %s %v", n.Text, n.Attrs)
-		if strings.Contains(n.Text, "made a program spin") {
+		w.Logf("note %s %v", n.Kind, n.Values)
+		if n.Kind == engine.SpinBegan {
 			w.tally.Spared++
 			if len(w.Spins) == 0 {
-				w.failf("said that a program spins, and none ever did: %v", n.Attrs)
+				w.failf("said that a program spins, and none ever did: %v", n.Values)
 			}
 		}
 	}

@@ -1,0 +1,162 @@
+// Command mutants breaks the engine on purpose, in one place at a time, and runs its
+// tests on that: each mutant is a mistake that would kill what must live, or let live
+// what must not, and has to be caught. It fails if one is missed, or no longer fits
+// the code.
+//
+//	go run ./.ci/mutants           all of them: a quarter of an hour on two cores
+//	go run ./.ci/mutants limit     those whose names contain that
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// mutant is a small edit of the engine's code: the text stands in exactly one place.
+type mutant struct{ name, from, to string }
+
+var mutants = []mutant{
+	// Ages and identity.
+	{"no jiffy is subtracted from an age", "got.Add(-max(0, age-precision))", "got.Add(-age)"},
+	{"ages count from sent instead of got", "Bound{Safe: got.Add(-max(0, age-precision))", "Bound{Safe: sent.Add(-max(0, age-precision))"},
+	{"a cookie alone identifies a connection", "if s.ID != c.ID || s.State != c.State {\n\t\treturn false\n\t}\n\thas :=", "if s.ID != c.ID || s.State != c.State {\n\t\treturn false\n\t}\n\tif s != nil {\n\t\treturn true\n\t}\n\thas :="},
+	{"progress does not begin idleness anew", "c.Quiet, c.Queued = fresh.Quiet, fresh.Queued", "c.Queued = fresh.Queued"},
+	{"time in an accept queue counts", "c.Entered = c.Entered.notBefore(got)", "_ = got"},
+	{"a stall counts from the last progress", "max(base, queued).Add(m.StalledFor)", "base.Add(m.StalledFor)"},
+	{"an action comes before its time", "case now >= met.Add(a.After):", "case now >= met.Add(a.After).Add(-time.Second):"},
+
+	// What must not be touched.
+	{"protect is ignored", "case Any(protect, s) != ssfilter.False:", "case false:"},
+	{"unknown is taken for not protected", "case Any(protect, s) != ssfilter.False:", "case Any(protect, s) == ssfilter.True:"},
+	{"exclude is ignored", "case matched && Any(r.Exclude, s) == ssfilter.False:", "case matched:"},
+	{"a match that is unknown is taken for one", "if holds == ssfilter.True && AtPresent(m, s) == ssfilter.True && !inUse {", "if AtPresent(m, s) == ssfilter.True && !inUse {"},
+	{"use is ignored", "inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0", "inUse := false"},
+	{"accept queues are not spared", "case s.InBacklog():\n\t\treturn unaccepted", "case false:\n\t\treturn unaccepted"},
+	{"MPTCP subflows are not spared", "case s.MPTCP:\n\t\treturn subflow", "case false:\n\t\treturn subflow"},
+	{"sockets of the kernel are not spared", "case held != nil && held.Kernel && s.Inode != 0:", "case false:"},
+	{"sockets of sockdog are not spared", "case held != nil && held.By(self):", "case false:"},
+
+	// Deciding and acting.
+	{"nothing is decided again right before the act", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n\tif s.State != 0 {\n\t\treturn \"\"\n\t}\n"},
+	{"a dry run acts", "if a.DryRun {\n\t\tb.End(now)", "if a.DryRun && now < 0 {\n\t\tb.End(now)"},
+	{"an action is done again", "m != nil && !m.open && a.Kind != rules.Alert", "m != nil && !m.open && a.Kind != rules.Alert && a.Kind.Destructive"},
+	{"a failed scan counts as an empty one", "s.next[c] = now.Add(s.gap[c])\n\t\t\t}\n\t\t}\n\t\treturn\n\t}", "s.next[c] = now.Add(s.gap[c])\n\t\t\t}\n\t\t}\n\t\tin.Result = &ScanResult{scan: l, later: never, ripens: never}\n\t}"},
+	{"what a scan does not show is gone", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.wait(t, now)", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.drop(t, Gone, \"\", now)"},
+	{"scans are skipped although groups are active", "|| e.astir(of) {\n\t\treturn false", "{\n\t\treturn false"},
+
+	// Limits.
+	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-len(w.spent))", "max(0, w.Limit.N+1-w.underWay-len(w.spent))"},
+	{"the limit of all rules is ignored", "return min(b.Own.Free(now), b.All.Free(now))", "return b.Own.Free(now)"},
+	{"actions under way do not count", "\tb.Own.underWay++\n\tb.All.underWay++\n", "\tb.Own.underWay--\n\tb.Own.underWay++\n"},
+	{"what is held has no order", "t.set(newestFirst, a.Order == rules.Newest)", "t.set(newestFirst, a.Order != rules.Newest)"},
+	{"a reload forgets limits", "history: e.historyOf(r.ID)", "history: &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(map[outcome]uint64), skips: make(map[string]uint64)}"},
+	{"a restart forgets limits", "h.real.Spend(at)\n\t\t\te.limit.Spend(at)", "_, _ = h, at"},
+
+	// Groups and alerts.
+	{"growth is counted twice", "c.fresh++", "c.fresh += 2"},
+	{"for is not waited out", "if r.For == 0 || sent.Sub(g.Holding) >= r.For {", "if r.For >= 0 {"},
+	{"for is counted from the question", "g.Holding = got", "g.Holding = sent"},
+	{"until is ignored", "over = m.all(r.Until)", "over = !holds"},
+	{"a stale group is acted on", "case g.stale || rg.scanned == 0 || now.Sub(rg.scanned) > trusted:", "case false:"},
+	{"keep_firing_for is ignored", "end := g.Ended.Add(st.rule.Then[action].Alert.KeepFiringFor)", "end := g.Ended"},
+}
+
+func main() {
+	wanted := strings.Join(os.Args[1:], " ")
+	if err := run(wanted); err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+func run(wanted string) error {
+	dir, err := os.MkdirTemp("", "mutants")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if out, err := exec.Command("sh", "-c", `git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$0" 2>/dev/null; test -f "$0/go.mod"`, dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("copying the tree, from its top: %w: %s", err, out)
+	}
+	if passed, out := test(dir); !passed {
+		return fmt.Errorf("the tests fail on the code as it is:\n%s", out)
+	}
+	bad, tried := 0, 0
+	for _, m := range mutants {
+		if !strings.Contains(m.name, wanted) {
+			continue
+		}
+		tried++
+		began := time.Now()
+		verdict, err := try(dir, m)
+		if err != nil {
+			verdict = err.Error()
+		}
+		if verdict != "caught" {
+			bad++
+		}
+		fmt.Printf("%-52s %s (%.0fs)\n", m.name, verdict, time.Since(began).Seconds())
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of %d were not caught", bad, tried)
+	}
+	fmt.Printf("all %d caught\n", tried)
+	return nil
+}
+
+// try tests one mutant, and leaves the code as it was.
+func try(dir string, m mutant) (verdict string, err error) {
+	file, code, err := find(dir, m.from)
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(file, bytes.Replace(code, []byte(m.from), []byte(m.to), 1), 0o644); err != nil {
+		return "", err
+	}
+	defer func() {
+		if back := os.WriteFile(file, code, 0o644); err == nil {
+			err = back
+		}
+	}()
+	passed, out := test(dir)
+	switch {
+	case passed:
+		return "MISSED", nil
+	case strings.Contains(out, "[build failed]") || strings.Contains(out, "[setup failed]"):
+		return "DOES NOT BUILD:\n" + out, nil
+	default:
+		return "caught", nil
+	}
+}
+
+// find returns the one file of the engine that has the text.
+func find(dir, text string) (file string, code []byte, err error) {
+	places := 0
+	err = filepath.WalkDir(filepath.Join(dir, "internal/engine"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if n := bytes.Count(b, []byte(text)); n > 0 {
+			places, file, code = places+n, path, b
+		}
+		return err
+	})
+	if err == nil && places != 1 {
+		err = fmt.Errorf("DOES NOT FIT: the code to change stands in %d places", places)
+	}
+	return file, code, err
+}
+
+func test(dir string) (passed bool, output string) {
+	cmd := exec.Command("go", "test", "-failfast", "-vet=off", "./internal/engine/...", "./internal/sim/...")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	return err == nil, string(out)
+}

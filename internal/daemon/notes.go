@@ -1,0 +1,47 @@
+package daemon
+
+import (
+	"log/slog"
+
+	"github.com/sockdog/sockdog/internal/engine"
+)
+
+// note is a line for the log about sockdog itself.
+type note struct {
+	level slog.Level
+	text  string
+	attrs []slog.Attr
+}
+
+// notes are what the engine's notes say to people.
+var notes = map[engine.NoteKind]note{
+	engine.ScanFailed:       {level: slog.LevelWarn, text: "socket table scan failed; retrying"},
+	engine.ScansSucceed:     {level: slog.LevelInfo, text: "socket table scans succeed again"},
+	engine.LookupFailed:     {level: slog.LevelWarn, text: "socket lookup failed; retrying"},
+	engine.IntervalStretch:  {level: slog.LevelWarn, text: "scan interval stretched by cpu_budget; new sockets may be found late"},
+	engine.IntervalAsWanted: {level: slog.LevelInfo, text: "scan interval is as wanted again"},
+	engine.TooManySockets:   {level: slog.LevelWarn, text: "too many sockets for the memory limit; the oldest are watched first"},
+	engine.AllSocketsFit:    {level: slog.LevelInfo, text: "all sockets that rules want are watched again"},
+	engine.TooManyGroups:    {level: slog.LevelWarn, text: "the rule has too many groups; sockets beyond are not counted"},
+	engine.MoreTransitions:  {level: slog.LevelWarn, text: "more groups changed at once than are logged one by one"},
+	engine.NoTimeWaitCount:  {level: slog.LevelWarn, text: "counter of timewait sockets unreadable; rules that need it wait"},
+	engine.PortsUnknown:     {level: slog.LevelWarn, text: "local port range unreadable; rules on port_usage wait"},
+	engine.WalkHangs:        {level: slog.LevelError, text: "a walk through /proc takes long; holders of new sockets are unknown"},
+	engine.WalkEnded:        {level: slog.LevelInfo, text: "the walk through /proc has ended"},
+	engine.StillOpen:        {level: slog.LevelWarn, text: "the program still holds descriptors of killed sockets"},
+	engine.SpinBegan:        {level: slog.LevelError, text: "kills made a program spin; the rule leaves it alone for now"},
+	engine.SpinOver:         {level: slog.LevelInfo, text: "the program is quiet again; the rule goes on killing its sockets"},
+	engine.ActionOff:        {level: slog.LevelError, text: "the action is switched off for good: it cannot succeed here"},
+	engine.KillOff:          {level: slog.LevelError, text: "kill is switched off for good; sockdog doctor says why"},
+	engine.KillTimeWaitOff:  {level: slog.LevelError, text: "kill in time-wait is switched off for good: this kernel cannot"},
+}
+
+// notesOf puts what the engine notes into words.
+func notesOf(said []engine.Note) []note {
+	lines := make([]note, len(said))
+	for i, n := range said {
+		lines[i] = notes[n.Kind]
+		lines[i].attrs = n.Values
+	}
+	return lines
+}
