@@ -178,15 +178,16 @@ func TestTemplatesEndSoon(t *testing.T) {
 			if m == nil {
 				return
 			}
-			began := time.Now()
+			began := cpu() // what a busy machine takes from it does not count
 			said, err := m.Render(&Event{Group: group, About: longest})
-			if d := time.Since(began); d > time.Second {
-				t.Errorf("%v", d)
+			took := cpu() - began
+			if took > time.Second {
+				t.Errorf("%v of CPU time", took)
 			}
 			if len(said) > templates.MaxBytes+len("...") {
 				t.Errorf("it says %d bytes", len(said))
 			}
-			t.Log(time.Since(began), len(said), err)
+			t.Log(took, len(said), err)
 		})
 	}
 }

@@ -53,7 +53,7 @@ func (o *Observers) Ask(ctx context.Context, h *host.Host) (Ages, error) {
 		a.Missing = "no daemon was to be asked"
 		return a, nil
 	}
-	told, leftOut, err := askDaemon(ctx, o.Daemon, h)
+	told, leftOut, err := askDaemon(ctx, o.Daemon, h, agesWithin)
 	if err != nil {
 		a.Missing, a.Loud = err.Error(), o.Named || !errors.Is(err, syscall.ECONNREFUSED)
 		return a, nil
@@ -113,10 +113,10 @@ const (
 // askDaemon asks the daemon at an address for what it has observed, and believes it
 // only if it watches this network namespace, in this boot, and is run by somebody
 // who could kill these sockets without it.
-func askDaemon(ctx context.Context, address string, h *host.Host) (memories []sock.Memory, leftOut int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, agesWithin)
+func askDaemon(ctx context.Context, address string, h *host.Host, within time.Duration) (memories []sock.Memory, leftOut int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	c, err := dial(ctx, address, agesWithin)
+	c, err := dial(ctx, address, within)
 	if err != nil {
 		return nil, 0, err
 	}

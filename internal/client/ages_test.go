@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/nstest"
@@ -82,7 +83,14 @@ func TestAskDaemon(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(test.answer)
 			defer server.Close()
-			told, leftOut, err := askDaemon(context.Background(), server.Listener.Addr().String(), h)
+			within := time.Minute
+			switch test.why {
+			case "did not answer within":
+				within = 100 * time.Millisecond
+			case "too busy": // it is asked again until then
+				within = agesWithin
+			}
+			told, leftOut, err := askDaemon(context.Background(), server.Listener.Addr().String(), h, within)
 			switch {
 			case test.why == "" && (err != nil || len(told) != 1 || leftOut != 2):
 				t.Errorf("%+v, %v; want it believed", told, err)
