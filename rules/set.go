@@ -9,7 +9,7 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Set is one rules file, checked: nothing in it needs a second look.
+// Set is one rules file, checked: nothing in it needs another check.
 type Set struct {
 	Settings  Settings
 	Protect   []Match // any of these is never acted on

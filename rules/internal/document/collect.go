@@ -9,7 +9,7 @@ import (
 	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
-// MaxProblems is how many problems of a document are told in full. The others are counted.
+// MaxProblems is how many problems of a document are shown. The others are counted.
 const MaxProblems = 100
 
 // A collection is what is wrong with a document: the problems that stand first in it, and
@@ -42,7 +42,7 @@ func byPlace(a, b origin) int {
 	return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
 }
 
-// Shows reports whether a problem at a node would be told in full. Where it would not,
+// Shows reports whether a problem at a node would be shown. Where it would not,
 // nothing need be found out for its words.
 func (c *collection) Shows(n *yaml.Node) bool {
 	return c.limit == nil || byPlace(origin{line: n.Line, column: n.Column}, *c.limit) < 0

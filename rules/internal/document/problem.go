@@ -16,18 +16,18 @@ type Problem struct {
 	Msg    string // what is wrong and what to write instead
 	Text   string // the line itself
 
-	more int // problems that stand behind this one, the last, and are not told
+	more int // problems that stand behind this one, the last, and are not shown
 }
 
 // Problems are all that was found in one file, in the order of the file. As an
 // error they mean that nothing of the file is in force. Of very many the first are
-// told, and the others counted.
+// shown, and the others counted.
 type Problems []Problem
 
 // Count is the number of all problems.
 func (ps Problems) Count() int { return len(ps) + ps.more() }
 
-// more is the number of those that are not told.
+// more is the number of those that are not shown.
 func (ps Problems) more() int {
 	if len(ps) == 0 {
 		return 0
