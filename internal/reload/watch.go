@@ -115,21 +115,14 @@ func (w *watch) add(name string) error {
 // the lock that Add, Remove and Close wait for.
 func (w *watch) pump() {
 	defer close(w.done)
-	events, errs := w.inotify.Events, w.inotify.Errors
-	for events != nil || errs != nil {
+	for {
 		var open bool
 		select {
-		case _, open = <-events:
-			if !open {
-				events = nil
-			}
-		case _, open = <-errs:
-			if !open {
-				errs = nil
-			}
+		case _, open = <-w.inotify.Events:
+		case _, open = <-w.inotify.Errors:
 		}
 		if !open {
-			continue
+			return // Close has closed both
 		}
 		select {
 		case w.changed <- struct{}{}:

@@ -1,9 +1,9 @@
 package sock
 
 import (
-	"bufio"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,24 +30,19 @@ func Clock() (func() Instant, error) {
 // timensOffset reads the offset of CLOCK_MONOTONIC; a kernel without time
 // namespaces has no such file, and no offset.
 func timensOffset(path string) (time.Duration, error) {
-	f, err := os.Open(path)
+	text, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("time namespace offset: %w", err)
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
+	for line := range strings.Lines(string(text)) {
 		var clock string
 		var sec, nsec int64
-		if n, _ := fmt.Sscan(lines.Text(), &clock, &sec, &nsec); n == 3 && (clock == "monotonic" || clock == "1") {
+		if n, _ := fmt.Sscan(line, &clock, &sec, &nsec); n == 3 && (clock == "monotonic" || clock == "1") {
 			return time.Duration(sec)*time.Second + time.Duration(nsec), nil
 		}
-	}
-	if err := lines.Err(); err != nil {
-		return 0, fmt.Errorf("time namespace offset: %w", err)
 	}
 	return 0, nil
 }

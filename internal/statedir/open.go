@@ -19,9 +19,17 @@ const maxLinks = 40
 // there step by step, because a link is followed only where nobody but root and
 // this user can have made it.
 func openDir(path string, create bool) (*os.File, error) {
-	at, err := openAt(unix.AT_FDCWD, root(path), unix.O_PATH)
+	fd, err := walk(path, create)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func walk(path string, create bool) (fd int, err error) {
+	at, err := openAt(unix.AT_FDCWD, root(path), unix.O_PATH)
+	if err != nil {
+		return -1, err
 	}
 	defer func() { unix.Close(at) }()
 	links := 0
@@ -34,22 +42,18 @@ func openDir(path string, create bool) (*os.File, error) {
 		next, target, err := enter(at, name, create)
 		if target != "" {
 			if links++; links > maxLinks {
-				return nil, &os.PathError{Op: "open", Path: path, Err: unix.ELOOP}
+				return -1, unix.ELOOP
 			}
 			rest = slices.Concat(strings.Split(target, "/"), rest)
 			next, err = openAt(at, root(target), unix.O_PATH)
 		}
 		if err != nil {
-			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+			return -1, err
 		}
 		unix.Close(at)
 		at = next
 	}
-	fd, err := openAt(at, ".", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
+	return openAt(at, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 }
 
 // root is where a path begins.
@@ -96,7 +100,6 @@ func enter(at int, name string, create bool) (fd int, target string, err error) 
 
 // openIn opens a file in the directory.
 func openIn(dir *os.File, name string, flag int, read bool) (*os.File, error) {
-	path := filepath.Join(dir.Name(), name)
 	// Opening a device may do something, and opening a FIFO waits for its writer.
 	var stat unix.Stat_t
 	err := unix.Fstatat(int(dir.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
@@ -104,18 +107,17 @@ func openIn(dir *os.File, name string, flag int, read bool) (*os.File, error) {
 		err = proper(&stat)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, pathError("open", dir, name, err)
 	}
 	fd, err := openAt(int(dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, pathError("open", dir, name, err)
 	}
-	f := os.NewFile(uintptr(fd), path)
 	if err := check(dir, fd, read); err != nil {
-		f.Close()
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		unix.Close(fd)
+		return nil, pathError("open", dir, name, err)
 	}
-	return f, nil
+	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
 }
 
 // check checks an open file, and closes it to others.
