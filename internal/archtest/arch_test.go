@@ -258,14 +258,19 @@ var table = []pkg{
 		why: "what a person asks for is held to the engine's own safety rules, and done through an interface to the kernel, so that a test can stand in its place",
 	},
 	{
+		name: "internal/readfile",
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it hands over bytes; what is in them, and who waits for them, is not its business",
+	},
+	{
 		name: "internal/reload",
-		may:  []string{fsnotify, unix},
+		may:  []string{"internal/readfile", fsnotify, unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it delivers bytes; what they say is for rules",
 	},
 	{
 		name: "internal/notify",
-		may:  []string{"internal/alert", "rules"},
+		may:  []string{"internal/alert", "internal/readfile", "rules"},
 		not:  []string{"log"},
 		why:  "it sends alerts to receivers; what makes one, and what it says, is decided before",
 	},

@@ -23,6 +23,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/sockdog/sockdog/internal/alert"
+	"github.com/sockdog/sockdog/internal/readfile"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -510,13 +511,13 @@ func TestRefusingChat(t *testing.T) {
 // Where a wrong path names a megabyte for a secret, a refusal costs no more than that.
 func TestHideIsBounded(t *testing.T) {
 	text := strings.Repeat("a", maxSearched)
-	secret := strings.Repeat("abcdefghij", maxSecret/10)
+	secret := strings.Repeat("abcdefghij", readfile.Most/10)
 	if got := hide(text+secret[:20], []string{secret}); strings.Contains(got, "bcd") {
 		t.Error(got)
 	}
 	allocated := testing.Benchmark(func(b *testing.B) {
 		for b.Loop() {
-			hide(text, []string{secret, strings.Repeat("a", maxSecret)})
+			hide(text, []string{secret, strings.Repeat("a", readfile.Most)})
 		}
 	}).AllocedBytesPerOp()
 	if allocated > 40<<20 {

@@ -21,6 +21,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/sockdog/sockdog/internal/readfile"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -345,7 +346,7 @@ func place(to rules.Source) string {
 func tlsConfig(t rules.TLS) (*tls.Config, error) {
 	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
 	if t.CAFile != "" {
-		pem, err := readFile(t.CAFile)
+		pem, err := readfile.Regular(t.CAFile)
 		if err != nil {
 			return nil, err
 		}
@@ -355,8 +356,8 @@ func tlsConfig(t rules.TLS) (*tls.Config, error) {
 		}
 	}
 	if t.CertFile != "" {
-		cert, certErr := readFile(t.CertFile)
-		key, keyErr := readFile(t.KeyFile)
+		cert, certErr := readfile.Regular(t.CertFile)
+		key, keyErr := readfile.Regular(t.KeyFile)
 		if err := cmp.Or(certErr, keyErr); err != nil {
 			return nil, err
 		}

@@ -33,6 +33,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/readfile"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -146,7 +147,7 @@ func TestSecretsThatFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	large := write(t, "")
-	if err := os.Truncate(large, maxSecret+1); err != nil {
+	if err := os.Truncate(large, readfile.Most+1); err != nil {
 		t.Fatal(err)
 	}
 	lines := write(t, hush+"\n"+hush)
@@ -163,9 +164,9 @@ func TestSecretsThatFail(t *testing.T) {
 	}{
 		"no such file":            {rules.Receiver{}, rules.Source{File: "/nonexistent"}, "open /nonexistent: no such file or directory"},
 		"empty file":              {header(rules.Source{File: write(t, " \n")}), good, "is empty"},
-		"a directory":             {header(rules.Source{File: t.TempDir()}), good, "is not a file that can be read (d---------)"},
-		"a FIFO without a writer": {header(rules.Source{File: fifo}), good, "is not a file that can be read (p---------)"},
-		"a large file":            {header(rules.Source{File: large}), good, "is larger than 1048576 bytes: is it the right file?"},
+		"a directory":             {header(rules.Source{File: t.TempDir()}), good, "is not a regular file (d---------)"},
+		"a FIFO without a writer": {header(rules.Source{File: fifo}), good, "is not a regular file (p---------)"},
+		"a large file":            {header(rules.Source{File: large}), good, "is larger than 1048576 bytes; is it the right file?"},
 		"no such variable":        {rules.Receiver{}, rules.Source{Env: "NOTIFY_NONE"}, "the environment variable NOTIFY_NONE is not set"},
 		"no URL in a variable":    {rules.Receiver{}, rules.Source{Env: "NOTIFY_URL"}, "the URL in $NOTIFY_URL: a receiver's URL begins with http:// or https://"},
 		"no URL in a file":        {rules.Receiver{}, rules.Source{File: write(t, "http://a/"+hush+"\n"+hush)}, "this is not a URL: write one such as http://alertmanager:9093"},

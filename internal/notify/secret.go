@@ -4,25 +4,20 @@ import (
 	"bytes"
 	"fmt"
 	"html"
-	"io"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 
+	"github.com/sockdog/sockdog/internal/readfile"
 	"github.com/sockdog/sockdog/rules"
 )
-
-// maxSecret bounds what a wrong path can cost: it is far above any bundle of
-// certificates.
-const maxSecret = 1 << 20
 
 // read returns what a source holds. Its errors name the source, and never its content.
 func read(s rules.Source) (string, error) {
 	switch {
 	case s.File != "":
-		data, err := readFile(s.File)
+		data, err := readfile.Regular(s.File)
 		if err != nil {
 			return "", err
 		}
@@ -39,30 +34,6 @@ func read(s rules.Source) (string, error) {
 	default:
 		return s.Text, nil
 	}
-}
-
-func readFile(path string) ([]byte, error) {
-	// Without O_NONBLOCK, opening a FIFO waits for its writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file that can be read (%v)", path, info.Mode().Type())
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxSecret {
-		return nil, fmt.Errorf("%s is larger than %d bytes: is it the right file?", path, maxSecret)
-	}
-	return data, nil
 }
 
 // ordinary are parts of paths that are never secret.

@@ -16,6 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/readfile"
 )
 
 // deadline is how long a test waits for what must come. It is short of slowPoll,
@@ -314,7 +316,7 @@ func TestErrors(t *testing.T) {
 		{"a link to itself", func(t *testing.T, path string) { must(t, os.Symlink(path, path)) }, "too many levels of symbolic links"},
 		{"a link to nothing", func(t *testing.T, path string) { must(t, os.Symlink("nothing", path)) }, "no such file"},
 		{"too large", func(t *testing.T, path string) {
-			must(t, os.WriteFile(path, bytes.Repeat([]byte("#"), maxSize+1), 0o644))
+			must(t, os.WriteFile(path, bytes.Repeat([]byte("#"), readfile.Most+1), 0o644))
 		}, "larger than 1048576 bytes"},
 	}
 	for _, test := range tests {
@@ -345,7 +347,7 @@ func TestErrors(t *testing.T) {
 
 func TestLargestFile(t *testing.T) {
 	path := t.TempDir() + "/rules.yaml"
-	data := strings.Repeat("#", maxSize)
+	data := strings.Repeat("#", readfile.Most)
 	write(t, path, data)
 	want(t, watching(t, path), data)
 }
