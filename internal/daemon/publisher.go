@@ -23,9 +23,7 @@ type alertPublisher struct {
 	queue[[]update]
 	host     string
 	notifier *notify.Notifier
-	holders  *survey
 	say      func(level slog.Level, text string, attrs ...slog.Attr)
-	closing  chan struct{}
 	ended    chan struct{} // closed once the receivers had their time
 
 	receivers []string
@@ -62,8 +60,8 @@ const (
 
 func newAlertPublisher(o *Options, say func(level slog.Level, text string, attrs ...slog.Attr)) *alertPublisher {
 	p := &alertPublisher{
-		host: o.Host, notifier: notify.New(notify.Options{Log: say, Page: o.Page}), holders: newSurvey(o), say: say,
-		closing: make(chan struct{}), ended: make(chan struct{}),
+		host: o.Host, notifier: notify.New(notify.Options{Log: say, Page: o.Page}), say: say,
+		ended:  make(chan struct{}),
 		firing: make(map[string]*firing), failed: make(map[string]bool),
 	}
 	p.start(func(updates []update) {
@@ -93,7 +91,6 @@ func (p *alertPublisher) publish(u update) {
 // close has what is left sent, as far as that can be done in a moment. It does not
 // wait: ended is closed then.
 func (p *alertPublisher) close() {
-	close(p.closing)
 	go func() {
 		defer close(p.ended)
 		p.queue.close(shutdownTimeout)
@@ -117,8 +114,6 @@ func (p *alertPublisher) follow(set *rules.Set) {
 
 // send sends the receivers how alerts stand.
 func (p *alertPublisher) send(u *update) {
-	isNew := func(a engine.Alert) bool { return p.firing[identity(&a)] == nil }
-	p.holders.scan(u.alerts, slices.ContainsFunc(u.alerts, isNew), p.closing)
 	alerts := make(map[string][]alert.Alert) // by receiver
 	for i := range u.alerts {
 		a := &u.alerts[i]
@@ -149,7 +144,7 @@ func (p *alertPublisher) word(a *engine.Alert, u *update) alert.Alert {
 	if a.Since != b.held {
 		b.held, b.since = a.Since, wall(a.Since)
 	}
-	if holders, known := p.holders.of(a); known || b.holders == "" {
+	if holders, known := heldBy(a); known || b.holders == "" {
 		b.holders = holders
 	}
 	facts := alert.Facts{Instance: p.host, Since: b.since, Until: u.at, Holders: b.holders}

@@ -120,7 +120,7 @@ func (d *watch) walk(w *workers) {
 		began := threadTime()
 		// Where /proc cannot be walked at all, the holders are unknown.
 		found, err := d.FindHolders(set(inodes))
-		w.send(engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Cost: threadTime() - began})
+		w.send(engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Cost: threadTime() - began, Err: err})
 	})
 }
 

@@ -36,6 +36,7 @@ type Alert struct {
 	Over           sock.Instant                 // the group fired until then, and the alert went on by keep_firing_for; 0: it fires, or ended with its rule
 	Started        sock.Instant                 // the alert fires since
 	Ended          sock.Instant                 // it fired until then; 0: it does
+	New            bool                         // it is said for the first time
 }
 
 // firing is what was done since a rule fires.
@@ -219,7 +220,7 @@ func (e *Engine) sayAlerts(r *ruleState, alerts []alerting.Alert) {
 		e.plan.Alerts = append(e.plan.Alerts, Alert{
 			Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.Action, Options: r.Then[a.Action].Alert,
 			Group: a.Group, Overflow: a.Overflow, Measured: a.Measured, Peak: a.Peak, Examples: a.Examples, Nobodys: r.OnlyTimeWait(),
-			Since: a.Since, Over: a.Over, Started: a.Started, Ended: a.Ended,
+			Since: a.Since, Over: a.Over, Started: a.Started, Ended: a.Ended, New: a.New,
 			Takes: r.Destructive, Done: done, ByOthers: byOthers, DoneFrom: r.firing.since,
 		})
 	}

@@ -88,6 +88,7 @@ type Engine struct {
 
 	sight  sight
 	walks  walk.Schedule
+	names  names
 	killed killed
 	usages spin.Watcher
 
@@ -106,6 +107,7 @@ func New(config Config) *Engine {
 		histories: make(map[uint64]*history),
 		sight:     newSight(),
 		walks:     walk.New(),
+		names:     newNames(),
 		usages:    spin.New(),
 		summary:   newSummary(),
 		keptAt:    never,
@@ -126,16 +128,17 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	}
 	e.release(now)
 	e.ask(now)
-	e.findHolders(now)
 	e.plan.Sample = e.usages.Due(now)
 	e.updateAlerts(now)
+	e.plan.Alerts = e.names.take(e.plan.Alerts, func(w walk.Want) { e.walks.Want(w, never) }, now)
+	e.findHolders(now)
 	e.fill(now)
 	e.scanAround(now)
 	e.summarize(now)
 	e.keepGroups(now)
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.walks.Wake(), e.killed.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt)
 	return e.plan
 }
 
@@ -143,6 +146,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 // else is begun.
 func (e *Engine) finish(now sock.Instant) {
 	e.plan.Wake = never
+	e.plan.Alerts = append(e.names.release(), e.plan.Alerts...)
 	if e.asking < MaxLookupBatches {
 		for key, a := range e.attempts {
 			t := e.tracks.get(key)

@@ -37,7 +37,11 @@ type bench struct {
 	old        time.Duration // each answer about single sockets is, when it is taken in
 	holders    func(inode uint32) []sock.Holder
 
-	events        []string // what was reported, from benchStart on
+	events []string // what was reported, from benchStart on
+	heard  struct { // the events that plans said last of groups and alerts
+		at       sock.Instant
+		from, to int
+	}
 	notes         []string
 	held          []saidHeld
 	scans         []ssfilter.StateSet

@@ -54,8 +54,13 @@ func (b *bench) hear(p *Plan) {
 		}
 		b.alarms[key] = a
 	}
-	slices.Sort(lines)
+	// An alert may wait for the names of holders, which come in the same instant here.
+	if b.heard.at != b.now || b.heard.to != len(b.events) {
+		b.heard.from = len(b.events)
+	}
 	b.events = append(b.events, lines...)
+	slices.Sort(b.events[b.heard.from:])
+	b.heard.at, b.heard.to = b.now, len(b.events)
 	if p.Groups != nil {
 		b.kept = p.Groups
 	}

@@ -31,6 +31,7 @@ type HoldersFound struct {
 	Holders  map[uint32][]sock.Holder
 	Complete bool          // every process of the host was read
 	Cost     time.Duration // of CPU
+	Err      error         // nothing was learnt
 }
 
 // NewHoldersFound says which processes hold the asked inodes by a descriptor that is
@@ -126,7 +127,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 	}
 	e.walks.Forget(func(w walk.Want) bool {
 		t := e.trackOf(w)
-		return w.Cookie != 0 && (t == nil || !t.is(wanted))
+		return w.Cookie != 0 && !e.names.asked[w.Key()] && (t == nil || !t.is(wanted))
 	})
 }
 
@@ -135,7 +136,9 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 		e.note(WalkEnded, slog.Duration("after", e.walks.Took(now)))
 	}
 	kills, shared := e.killsAny(), make(sharedHolders)
-	for _, w := range e.walks.Walked(in.Complete, in.Cost, now) {
+	wants := e.walks.Walked(in.Complete, in.Cost, now)
+	e.names.walked(wants, &in, now)
+	for _, w := range wants {
 		t, held := e.trackOf(w), in.Of(w.Inode)
 		if t == nil {
 			e.killed.found(w.Inode, held.Processes)

@@ -25,6 +25,7 @@ type Alert struct {
 	Over           sock.Instant // the group fired until then, and the alert went on by keep_firing_for; 0: it fires, or ended with its rule
 	Started        sock.Instant // the alert fires since
 	Ended          sock.Instant // it fired until then; 0: it fires
+	New            bool         // it is said for the first time
 }
 
 // State is what is remembered of the alerts of one rule, beside what its groups
@@ -140,6 +141,7 @@ func (st *State) update(u *Update, action int, fresh bool, now sock.Instant, ide
 		overflow--
 		all.Count -= c.g.Count
 		say(c.key, c.g, c.a, 0)
+		u.Alerts[len(u.Alerts)-1].New = true
 	}
 	st.updateOverflow(u, sum, overflow, all, fresh)
 }
