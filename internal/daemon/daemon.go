@@ -5,6 +5,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math"
@@ -104,16 +105,11 @@ func Run(ctx context.Context, o Options) error {
 func (d *watch) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	// A nil channel is never ready: without a watchdog nothing ticks.
-	var alive <-chan time.Time
-	if d.WatchdogEvery > 0 {
-		ticker := time.NewTicker(d.WatchdogEvery / 2)
-		defer ticker.Stop()
-		alive = ticker.C
-	}
+	alive := time.NewTicker(cmp.Or(d.WatchdogEvery/2, math.MaxInt64))
+	defer alive.Stop()
 	show := time.NewTimer(math.MaxInt64)
 	defer show.Stop()
-	var asked, askedAges <-chan struct{}
+	var asked, askedAges <-chan struct{} // nil: never ready
 	if d.Board != nil {
 		asked = d.Board.Asked()
 		show.Reset(0)
@@ -129,7 +125,7 @@ func (d *watch) loop(ctx context.Context) {
 		select {
 		case in = <-d.inputs:
 		case <-timer.C:
-		case <-alive:
+		case <-alive.C:
 			d.Notify("WATCHDOG=1\nSTATUS=" + d.statusLine())
 			continue
 		case <-asked:

@@ -14,7 +14,6 @@ import (
 
 const (
 	groupsName = "groups"
-	groupsTemp = "groups.new"
 
 	// groupSize is that of a record without its key, little-endian:
 	//
@@ -46,26 +45,15 @@ func (s *Store) Keep(groups []sock.Group) error {
 	}
 	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli()))
 	gone := s.dir.Check()
-	if err := errors.Join(gone, s.replaceGroups(b)); err != nil {
+	f, err := s.dir.Replace(groupsName, func(f *os.File) error {
+		_, err := f.Write(b)
+		return err
+	})
+	f.Close() // nil is closed, too
+	if err := errors.Join(gone, err); err != nil {
 		return fmt.Errorf("first-seen store: groups: %w", err)
 	}
 	return nil
-}
-
-func (s *Store) replaceGroups(b []byte) error {
-	f, err := s.dir.Create(groupsTemp, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = s.dir.Rename(groupsTemp, groupsName)
-	}
-	if err != nil {
-		s.dir.Remove(groupsTemp)
-	}
-	return err
 }
 
 // loadGroups reads what was kept last in the same boot and namespace; damaged:

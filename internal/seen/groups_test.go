@@ -57,7 +57,7 @@ func TestGroupsThatCannotBeKept(t *testing.T) {
 			t.Error("more was kept than there is room for")
 		}
 	})
-	if _, err := os.Stat(filepath.Join(s.dir.Path(), groupsTemp)); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(s.dir.Path(), groupsName+".new")); !os.IsNotExist(err) {
 		t.Errorf("the new file is still there: %v", err)
 	}
 	diff(t, Loaded{Groups: someGroups}, reload(t, s, now))

@@ -100,17 +100,14 @@ func decodeMemory(b []byte) sock.Memory {
 	}
 }
 
-// newestOf is the latest instant in m.
-func newestOf(m *sock.Memory) sock.Instant { return max(m.Entered, m.Quiet, m.Queued) }
-
-// newest is the latest instant in a record at which something had happened.
+// newest returns the latest instant in a record at which something had happened.
 func newest(b []byte) sock.Instant {
+	at := func(offset int) sock.Instant { return sock.Instant(binary.LittleEndian.Uint64(b[offset:])) }
 	switch b[4] {
 	case kindMemory:
-		m := decodeMemory(b)
-		return newestOf(&m)
+		return max(at(24), at(32), at(40))
 	case kindSpent:
-		return decodeSpent(b).At
+		return at(24)
 	default:
 		return 0
 	}

@@ -25,7 +25,6 @@ import (
 
 const (
 	fileName = "seen"
-	tempName = "seen.new"
 
 	asideSuffix = ".newer"
 
@@ -297,9 +296,6 @@ func (last lastOf) alive(at int64, b []byte, now sock.Instant) bool {
 
 // Put records memories, each in place of what was known of its socket.
 func (s *Store) Put(memories []sock.Memory) error {
-	for i := range memories {
-		s.now = max(s.now, newestOf(&memories[i]))
-	}
 	return s.append(len(memories), func(b []byte, i int) { encodeMemory(b, &memories[i]) })
 }
 
@@ -310,9 +306,6 @@ func (s *Store) Forget(keys []sock.Key) error {
 
 // Spend records what is used up of the limits.
 func (s *Store) Spend(spent []sock.Spent) error {
-	for i := range spent {
-		s.now = max(s.now, spent[i].At)
-	}
 	return s.append(len(spent), func(b []byte, i int) { encodeSpent(b, &spent[i]) })
 }
 
@@ -360,6 +353,7 @@ func (s *Store) write(n int, encode func(b []byte, i int)) error {
 			s.buf = s.buf[:at+recordSize]
 			clear(s.buf[at:])
 			encode(s.buf[at:], i)
+			s.now = max(s.now, newest(s.buf[at:]))
 			seal(s.buf[at:], s.header.sum())
 		}
 		if _, err := s.file.WriteAt(s.buf, s.size); err != nil {
@@ -377,29 +371,20 @@ func (s *Store) compact() error {
 	if _, _, err := s.each(s.file, func(at int64, b []byte) { last.note(at, b, s.now) }); err != nil {
 		return err
 	}
-	f, err := s.dir.Create(tempName, 0)
-	if err != nil {
-		return err
-	}
-	w := bufio.NewWriterSize(f, 64<<10) // keeps its first error for Flush
-	w.Write(s.header[:])
 	size := int64(recordSize)
-	_, _, err = s.each(s.file, func(at int64, b []byte) {
-		if last.alive(at, b, s.now) {
-			seal(b, s.header.sum())
-			w.Write(b)
-			size += recordSize
-		}
+	f, err := s.dir.Replace(fileName, func(f *os.File) error {
+		w := bufio.NewWriterSize(f, 64<<10) // keeps its first error for Flush
+		w.Write(s.header[:])
+		_, _, err := s.each(s.file, func(at int64, b []byte) {
+			if last.alive(at, b, s.now) {
+				seal(b, s.header.sum())
+				w.Write(b)
+				size += recordSize
+			}
+		})
+		return errors.Join(err, w.Flush())
 	})
-	if err == nil {
-		err = w.Flush()
-	}
-	if err == nil {
-		err = s.dir.Rename(tempName, fileName)
-	}
 	if err != nil {
-		f.Close()
-		s.dir.Remove(tempName)
 		return err
 	}
 	s.file.Close()

@@ -308,7 +308,7 @@ func TestCompact(t *testing.T) {
 		t.Errorf("50 tracks took up to %d bytes, want at most %d", largest, bound)
 	}
 	diff(t, want, reload(t, s, now))
-	if _, err := os.Stat(filepath.Join(dir.Path(), tempName)); err == nil {
+	if _, err := os.Stat(filepath.Join(dir.Path(), fileName+".new")); err == nil {
 		t.Error("the temporary file is still there")
 	}
 }
@@ -471,7 +471,7 @@ func TestRemoved(t *testing.T) {
 func TestCompactFails(t *testing.T) {
 	dir := stateDir(t)
 	s, _ := open(t, dir, now)
-	must(t, os.Mkdir(filepath.Join(dir.Path(), tempName), 0o700)) // in the way
+	must(t, os.Mkdir(filepath.Join(dir.Path(), fileName+".new"), 0o700)) // in the way
 	failures := 0
 	for i := range 50_000 {
 		quiet := track(1)
@@ -483,7 +483,7 @@ func TestCompactFails(t *testing.T) {
 	if failures == 0 || failures > 5 {
 		t.Errorf("%d of 50,000 writes told of the compaction, want a few", failures)
 	}
-	must(t, os.Remove(filepath.Join(dir.Path(), tempName)))
+	must(t, os.Remove(filepath.Join(dir.Path(), fileName+".new")))
 	want := track(1)
 	want.Quiet = 49_999
 	diff(t, Loaded{Memories: []sock.Memory{want}}, reload(t, s, now))

@@ -136,6 +136,25 @@ func (d *Dir) Create(name string, flag int) (*os.File, error) {
 	return openIn(d.dir, name, os.O_RDWR|os.O_CREATE|os.O_EXCL|flag, d.read)
 }
 
+// Replace puts a new file in the place of the one under the name, once write has
+// filled it, and returns it open. Until then, and after an error, the old one stands.
+func (d *Dir) Replace(name string, write func(f *os.File) error) (*os.File, error) {
+	temp := name + ".new"
+	f, err := d.Create(temp, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err = write(f); err == nil {
+		err = d.Rename(temp, name)
+	}
+	if err != nil {
+		f.Close()
+		d.Remove(temp)
+		return nil, err
+	}
+	return f, nil
+}
+
 // Holds reports whether the open file still stands under the name.
 func (d *Dir) Holds(name string, f *os.File) bool {
 	d.mu.Lock()

@@ -182,11 +182,14 @@ func decode(s *sock.Socket, b []byte) (cgroup uint64, err error) {
 	}
 	s.Src, s.Dst = s.ID.Local(), s.ID.Peer()
 	s.Iface = s.ID.Iface
+	return decodeAttributes(s, b[sizeofReply:])
+}
 
-	for rest := b[sizeofReply:]; len(rest) > 0; {
+func decodeAttributes(s *sock.Socket, b []byte) (cgroup uint64, err error) {
+	for len(b) > 0 {
 		var kind uint16
 		var value []byte
-		if kind, value, rest, err = nextAttribute(rest); err != nil {
+		if kind, value, b, err = nextAttribute(b); err != nil {
 			return 0, err
 		}
 		switch kind {
