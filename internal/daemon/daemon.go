@@ -148,7 +148,7 @@ func (d *watch) loop(ctx context.Context) {
 			d.beginStop()
 			in = engine.Stop{}
 		case <-late:
-			d.log.say(slog.LevelWarn, "stopping while an act is under way: its outcome is not known")
+			d.log.say(slog.LevelWarn, "stopping while an action is under way; its outcome is unknown")
 			return
 		}
 		if plan := d.step(in); plan.Stopped {

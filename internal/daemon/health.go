@@ -148,7 +148,7 @@ func (h *diskHealth) tell(what string, err error) {
 	t := h.failed[what]
 	switch {
 	case err != nil && !t.told && (t.at == 0 || h.now().Sub(t.at) >= troubleEvery):
-		h.log.say(slog.LevelError, what+" cannot be written: sockdog goes on, with what it remembers in memory only", slog.String("error", err.Error()))
+		h.log.say(slog.LevelError, what+" cannot be written; sockdog goes on without it", slog.String("error", err.Error()))
 		t.told, t.at = true, h.now()
 	case err == nil && t.told:
 		h.log.say(slog.LevelInfo, what+" can be written again")

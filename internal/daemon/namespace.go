@@ -167,7 +167,7 @@ func (d *watch) sayStalled(n *namespace, now sock.Instant) sock.Instant {
 	}
 	action, nextAction := n.actionStall.overdue(now, actionPatience)
 	if action {
-		d.log.say(slog.LevelError, "a kill does not end; no other is done", waited(&n.actionStall, now), slog.String("cure", lockCure))
+		d.log.say(slog.LevelError, "kill does not end; no other kill is made", waited(&n.actionStall, now), slog.String("cure", lockCure))
 	}
 	return min(nextScan, nextAction)
 }
@@ -190,7 +190,7 @@ func (n *namespace) acting(now sock.Instant) {
 // acted notes that the actions of a plan have ended. Those of the next begin.
 func (d *watch) acted(n *namespace, now sock.Instant) {
 	if n.actionStall.said {
-		d.log.say(slog.LevelWarn, "the kill ended; others are done again", waited(&n.actionStall, now))
+		d.log.say(slog.LevelWarn, "kill ended; others are made again", waited(&n.actionStall, now))
 	}
 	n.actionStall = stall{}
 	if n.plans--; n.plans > 0 {

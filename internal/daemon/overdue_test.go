@@ -39,7 +39,7 @@ func TestKillsThatDoNotEnd(t *testing.T) {
 		d.acted(n, at(701))
 		d.sayStalled(n, at(1000))
 		d.log.close(logEnd)
-		want := []string{"0s ERROR a kill does not end; no other is done", "0s WARN the kill ended; others are done again"}
+		want := []string{"0s ERROR kill does not end; no other kill is made", "0s WARN kill ended; others are made again"}
 		if diff := cmp.Diff(want, log.lines); diff != "" {
 			t.Errorf("log (-want +got):\n%s", diff)
 		}

@@ -31,6 +31,12 @@ type disk struct {
 	written []string
 }
 
+func (d *disk) set(hangs chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hangs = hangs
+}
+
 func (d *disk) NextSeq() uint64 {
 	d.seq++ // the actor alone asks
 	return d.seq
@@ -146,7 +152,7 @@ func TestDiskHangs(t *testing.T) {
 		}
 		hang := make(chan struct{})
 		synctest.Wait()
-		r.disk.hangs = hang
+		r.disk.set(hang)
 		if waited := r.kill(); waited != engine.RecordPatience {
 			t.Errorf("an act waits %v for a disk that hangs, want %v", waited, engine.RecordPatience)
 		}
@@ -160,7 +166,7 @@ func TestDiskHangs(t *testing.T) {
 		if text := r.health.slow(); !strings.Contains(text, "has not answered for 1h0m5s") {
 			t.Errorf("told of it an hour later: %q", text)
 		}
-		r.disk.hangs = nil
+		r.disk.set(nil)
 		close(hang)
 		synctest.Wait()
 		if text := r.health.slow(); !strings.Contains(text, "within the last minute") {
@@ -231,7 +237,7 @@ func TestRecordsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := record(t)
 		hang := make(chan struct{})
-		r.disk.hangs = hang
+		r.disk.set(hang)
 		r.kill()
 		const more = 5
 		for range mostRecords + more {
@@ -240,9 +246,7 @@ func TestRecordsAreBounded(t *testing.T) {
 		if n := len(r.recorder.next.records); n > mostRecords+1 {
 			t.Errorf("%d records wait, want %d at most", n, mostRecords)
 		}
-		r.disk.mu.Lock()
-		r.disk.hangs = nil
-		r.disk.mu.Unlock()
+		r.disk.set(nil)
 		close(hang)
 		r.close(recorderEnd)
 		r.q.close(logEnd)
@@ -321,7 +325,7 @@ func TestStopWhileDiskHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := record(t)
 		hang := make(chan struct{})
-		r.disk.hangs = hang
+		r.disk.set(hang)
 		r.kill()
 		r.kill()
 		r.close(recorderEnd)
@@ -431,9 +435,7 @@ func TestSpentOutlivesTheDisk(t *testing.T) {
 		}
 		intend()
 		hang := make(chan struct{})
-		r.disk.mu.Lock()
-		r.disk.hangs = hang
-		r.disk.mu.Unlock()
+		r.disk.set(hang)
 		intend() // and waits five seconds
 		intend()
 		close(hang)

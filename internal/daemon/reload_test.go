@@ -134,7 +134,7 @@ func TestManyMistakesAreOneLine(t *testing.T) {
 	}
 	_, err := rules.Parse(strings.NewReader(text))
 	w.rules <- daemon.Reload{Err: fmt.Errorf("r.yaml: %w", err)}
-	bad := func(l line) bool { return strings.HasPrefix(l.Msg, "the rules were not reloaded") }
+	bad := func(l line) bool { return strings.HasPrefix(l.Msg, "rules not reloaded") }
 	w.until("the line", func() bool { return len(w.lines(bad)) == 1 })
 	told := w.lines(bad)[0].Error
 	if whole, _ := json.Marshal(told); len(whole) > 1800 || !strings.HasPrefix(told, "r.yaml:2:") || !strings.HasSuffix(told, "and 897 more: sockdog check r.yaml") {
@@ -161,7 +161,7 @@ func TestBadReload(t *testing.T) {
 	w.rules <- daemon.Reload{Rules: w.options.Rules, Again: true}
 	w.dies(s, 4*time.Second)
 	w.knownBefore(s, reloaded)
-	bad := w.lines(func(l line) bool { return strings.HasPrefix(l.Msg, "the rules were not reloaded") })
+	bad := w.lines(func(l line) bool { return strings.HasPrefix(l.Msg, "rules not reloaded") })
 	if len(bad) != 1 || bad[0].Level != "ERROR" || !strings.Contains(bad[0].Error, "unknown key: mach") {
 		t.Errorf("lines about the bad rules: %+v, want one error that says what is wrong", bad)
 	}

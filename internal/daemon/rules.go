@@ -40,7 +40,7 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	d.tellAccess()
 	if d.Capabilities.Kill != "" && f.destroys && !f.warned {
 		f.warned = true
-		d.log.say(slog.LevelError, "sockdog watches, and says what it would do: "+d.Capabilities.Kill, slog.String("cure", d.Cure))
+		d.log.say(slog.LevelError, "nothing can be killed; sockdog watches and reports", slog.String("reason", d.Capabilities.Kill), slog.String("cure", d.Cure))
 	}
 }
 
@@ -57,9 +57,9 @@ func (d *watch) reload(r Reload) {
 	d.shown.loaded(r.Err, r.Again)
 	switch {
 	case r.Err != nil:
-		d.log.say(slog.LevelError, "the rules were not reloaded: those in force stay in force; sockdog check shows the mistakes", slog.String("error", d.shown.file.Error))
+		d.log.say(slog.LevelError, "rules not reloaded; those in force stay in force", slog.String("error", d.shown.file.Error), slog.String("cure", "sockdog check shows the mistakes"))
 	case r.Again:
-		d.log.say(slog.LevelInfo, "the rules were read again: they say what they said before")
+		d.log.say(slog.LevelInfo, "rules read again; nothing has changed")
 	default:
 		before := d.rules.set
 		d.rule(r.Rules, false)

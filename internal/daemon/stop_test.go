@@ -44,10 +44,12 @@ func TestStopWithinBatch(t *testing.T) {
 	go func() { stopped <- stop() }()
 	w.await("the word that it stops", func(l line) bool { return l.Msg == "stopping" })
 	close(proceed)
-	t.Logf("stopped within %v", <-stopped)
+	took := <-stopped
+	t.Logf("stopped within %v", took)
 
-	// On a busy machine it may take the act longer than it is given.
-	gaveUp := w.count("stopping while an act is under way") > 0
+	// On a busy machine the action, the disk or the log may take longer than they are
+	// given: then outcomes may be missing, and the word of that, too.
+	gaveUp := took >= 700*time.Millisecond
 	told := w.kills()
 	if told == 0 || told == n {
 		t.Errorf("%d of %d sockets were killed, want those that it was about to kill and no more", told, n)

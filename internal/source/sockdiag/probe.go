@@ -127,9 +127,17 @@ func listenLoopback() (*net.TCPListener, error) {
 	config.SetMultipathTCP(false)
 	l, err := config.Listen(context.Background(), "tcp4", netip.AddrPortFrom(ownAddress(), 0).String())
 	if err != nil {
-		return nil, fmt.Errorf("listen on a loopback address: %w", err)
+		return nil, fmt.Errorf("listen on a loopback address: %w", cause(err))
 	}
 	return l.(*net.TCPListener), nil
+}
+
+// cause returns what package net says of an error beside the addresses.
+func cause(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }
 
 // makeTimeWait connects to the listener and closes both ends, the connecting one
@@ -141,7 +149,7 @@ func makeTimeWait(listener *net.TCPListener) (sock.ID, error) {
 	dialer := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: to.IP}, Control: freeBind}
 	c, err := dialer.Dial("tcp4", to.String())
 	if err != nil {
-		return sock.ID{}, fmt.Errorf("connect to a loopback address (is the loopback interface up?): %w", err)
+		return sock.ID{}, fmt.Errorf("connect to a loopback address (is the loopback interface up?): %w", cause(err))
 	}
 	defer c.Close()
 	conn := c.(*net.TCPConn)
