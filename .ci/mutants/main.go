@@ -29,7 +29,7 @@ var mutants = []mutant{
 	{"progress does not begin idleness anew", "c.Quiet, c.Queued = fresh.Quiet, fresh.Queued", "c.Queued = fresh.Queued"},
 	{"time in an accept queue counts", "c.Entered = c.Entered.notBefore(got)", "_ = got"},
 	{"a stall counts from the last progress", "max(base, queued).Add(m.StalledFor)", "base.Add(m.StalledFor)"},
-	{"an action comes before its time", "case now >= met.Add(a.After):", "case now >= met.Add(a.After).Add(-time.Second):"},
+	{"an action comes before its time", "case now >= met.Add(a.After):", "case now >= met.Add(a.After-1e9):"},
 
 	// What must not be touched.
 	{"protect is ignored", "case Any(protect, s) != ssfilter.False:", "case false:"},
