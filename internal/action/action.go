@@ -5,6 +5,7 @@ package action
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -96,8 +97,12 @@ func (x *Executor) do(a *engine.Action) (o engine.Outcome) {
 	if o.Err != nil || o.Changed != "" {
 		return o
 	}
-	kind := x.Kinds[slices.IndexFunc(x.Kinds, func(k *Kind) bool { return k.Kind == a.Kind })]
-	o.Err = kind.Do(x.Kernel, a)
+	i := slices.IndexFunc(x.Kinds, func(k *Kind) bool { return k.Kind == a.Kind })
+	if i < 0 {
+		o.Err, o.Never = fmt.Errorf("nothing here does %s", a.Kind), true
+		return o
+	}
+	o.Err = x.Kinds[i].Do(x.Kernel, a)
 	o.At = x.Now()
 	o.Gone = errors.Is(o.Err, sock.ErrGone)
 	o.Denied = errors.Is(o.Err, unix.EPERM)

@@ -127,6 +127,16 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// An action of a kind that is not in the table is not done, and not tried again.
+func TestUnknownKind(t *testing.T) {
+	var diary []string
+	k := killer(kernel{&diary, nil}, 0)
+	k.Kinds = nil
+	if o := k.Do(actions(1))[0]; !o.Never || o.Err == nil || o.Err.Error() != "nothing here does kill" {
+		t.Errorf("outcome %+v", o)
+	}
+}
+
 // What a crash would leave in doubt is one record, and that comes first. The last
 // question about a socket comes right before its destruction.
 func TestOrder(t *testing.T) {
