@@ -16,25 +16,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Readers share descriptors and memory with the watch, and are not to cost it much.
-// Who connects while maxConns others are connected takes the place of one that rests
-// between two requests, or else of the one that has been at its request for the
-// longest, if that is minTime at least: a client that is slow, or hostile, keeps
-// nobody out. At most maxConns/minTime clients a second get in that way, which bounds
-// what those cost that always come again.
+// Clients share descriptors and memory with the watch, and must not cost it much. A
+// client that connects while maxConns others are connected takes the place of an idle
+// one, or else of the one with the longest request, if that has had minTime: a slow or
+// hostile client keeps no other out. At most maxConns/minTime clients a second get in
+// that way, which bounds the cost of those that connect again and again.
 const (
 	maxConns = 256
 	minTime  = 100 * time.Millisecond
 )
 
-// The kernel buffers little for a client, and not for long what it does not read.
+// The kernel buffers little for a client, and drops one that does not read.
 const (
 	bufferSize = 16 << 10
 	unreadFor  = 10 * time.Second
 )
 
-// Listen listens for [Serve]. Multipath TCP is of no use to who reads here, and knows
-// fewer options.
+// Listen listens for [Serve]. Multipath TCP is of no use here, and has fewer options.
 func Listen(address string) (net.Listener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var failed error
@@ -50,8 +48,8 @@ func Listen(address string) (net.Listener, error) {
 	return config.Listen(context.Background(), "tcp", address)
 }
 
-// Serve answers on l until ctx is done, and then breaks off: nothing that is read
-// here is worth waiting for. It closes l.
+// Serve serves on l until ctx is done, and then drops all connections: no answer is
+// worth waiting for. It closes l.
 func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
 	limited := newLimitListener(l)
 	server := &http.Server{
@@ -59,8 +57,8 @@ func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.
 		ReadHeaderTimeout: 2 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      unreadFor,
-		// Longer than Prometheus waits between scrapes: the side that closes first
-		// is left with the TIME_WAIT socket.
+		// Longer than Prometheus waits between scrapes: the side that closes first keeps
+		// the TIME_WAIT socket.
 		IdleTimeout:                  2 * time.Minute,
 		MaxHeaderBytes:               8 << 10,
 		DisableGeneralOptionsHandler: true,
@@ -74,8 +72,8 @@ func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.
 	return nil
 }
 
-// refuseBodies answers to who sends a body, or says that it will, without waiting for
-// it: net/http would, to use the connection again.
+// refuseBodies refuses requests with a body before it arrives: net/http would read it,
+// to use the connection again.
 func refuseBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 {
@@ -93,11 +91,11 @@ type limitListener struct {
 	net.Listener
 	closed chan struct{}
 	close  func() error
-	left   chan struct{} // ready when a connection may have ended
+	left   chan struct{} // ready when a connection has ended
 
 	mu      sync.Mutex
 	conns   []*limitedConn
-	waiting bool // there are maxConns, and somebody waits
+	waiting bool // there are maxConns, and a client waits
 }
 
 // limitedConn is a connection of a limitListener.
@@ -111,13 +109,13 @@ type limitedConn struct {
 	since time.Time // it is in that
 }
 
-// phase is what a connection is at. The first is the best to give way.
+// phase is what a connection does. The first is the first to be evicted.
 type phase int
 
 const (
 	idle   phase = iota // between two requests
-	asking              // at a request
-	fresh               // nobody has had the time to read from it
+	asking              // a request
+	fresh               // the server has not read from it yet
 )
 
 func newLimitListener(l net.Listener) *limitListener {
@@ -151,8 +149,8 @@ func (l *limitListener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit adds c to the connections, in the place of another where there is no room.
-// It returns how long to wait for such a place.
+// admit adds c to the connections, in the place of another if there is no room. It
+// returns how long to wait if no other may be evicted yet.
 func (l *limitListener) admit(c *limitedConn, now time.Time) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -174,7 +172,7 @@ func (l *limitListener) admit(c *limitedConn, now time.Time) (wait time.Duration
 	return 0
 }
 
-// track takes note of what a connection is at.
+// track notes the phase of a connection.
 func (l *limitListener) track(conn net.Conn, state http.ConnState) {
 	c := conn.(*limitedConn)
 	l.mu.Lock()
@@ -193,7 +191,7 @@ func (l *limitListener) track(conn net.Conn, state http.ConnState) {
 // evict closes a connection for another to take its place.
 func (l *limitListener) evict(c *limitedConn) {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.phase != idle {
-		tcp.SetLinger(0) // what it does not read is not kept for it
+		tcp.SetLinger(0) // the kernel must not keep what the client does not read
 	}
 	c.Conn.Close()
 	l.remove(c)
@@ -214,7 +212,7 @@ func (l *limitListener) remove(c *limitedConn) {
 
 func (l *limitListener) Close() error { return l.close() }
 
-// Read reads, and notes when the first time is.
+// Read reads, and notes that the request has begun.
 func (c *limitedConn) Read(b []byte) (int, error) {
 	c.begin.Do(func() {
 		c.of.mu.Lock()

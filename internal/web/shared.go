@@ -14,9 +14,9 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-// shared has next answer once for each status, or once a second while that stays the
-// same, and gives everybody that answer: however many ask, they cost next to nothing.
-// Of what they ask for, only the path reaches next.
+// shared serves one answer of next to all clients: it renders a status once, or once a
+// second while that stays the same, however many clients ask. Of a request, only the
+// path reaches next.
 type shared struct {
 	current func() *status.Status
 	next    http.Handler
@@ -52,7 +52,7 @@ func (h *shared) answer(s *status.Status, path string) *answer {
 	return a
 }
 
-// answer is one for many, and the [http.ResponseWriter] that takes it in.
+// answer is an answer for many clients, and the [http.ResponseWriter] that records it.
 type answer struct {
 	of     *status.Status
 	at     time.Time
@@ -74,7 +74,7 @@ func zip(text []byte) []byte {
 	return b.Bytes()
 }
 
-// takesGzip reports whether a client says so.
+// takesGzip reports whether a client accepts gzip.
 func takesGzip(r *http.Request) bool {
 	for coding := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
 		name, weight, _ := strings.Cut(strings.ReplaceAll(coding, " ", ""), ";")

@@ -1,6 +1,5 @@
-// Package web serves what the daemon tells over HTTP: a page, the status as JSON,
-// the metrics, and whether it is alive. It is for reading only, and all that comes
-// in is distrusted.
+// Package web serves the daemon's status over HTTP: a page, JSON, metrics and probes. It
+// is read-only, and trusts nothing that comes in.
 package web
 
 import (
@@ -20,17 +19,17 @@ import (
 //go:embed page.html page.js plots.js page.css
 var files embed.FS
 
-// Server is who answers, in the header of that name.
+// Server is the value of the header of that name.
 const Server = "sockdog"
 
-// Handler serves what stands in the store, metrics, and ages. It answers to every
-// address, to localhost and to these names: what else stands in a Host header may be a
-// trick of DNS to read this from a page of somebody else's.
+// Handler serves the status in the store, metrics and ages. It answers to every address,
+// to localhost and to these names: another name in a Host header may be a foreign page
+// that reads this through DNS rebinding.
 func Handler(store *Store, metrics, ages http.Handler, names ...string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", &shared{current: store.Current, next: metrics})
 	mux.Handle("GET /api/v1/status", &shared{current: store.Current, next: statusOf(store)})
-	// A probe has little time, and waits for nothing.
+	// Probes have little time: they do not wait for a fresh status.
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(store.last.Load(), time.Now())) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(store.last.Load())) })
 	mux.Handle("GET "+AgesPath, ages)
@@ -41,8 +40,8 @@ func Handler(store *Store, metrics, ages http.Handler, names ...string) http.Han
 	return guard(mux, names)
 }
 
-// guard turns away requests that were sent to a name that is not ours, and has
-// browsers take every answer for no more than it is.
+// guard refuses requests for a name that is not ours, and sets the headers that keep
+// browsers from misusing an answer.
 func guard(next http.Handler, names []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -74,11 +73,11 @@ func ours(host string, names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(host, strings.TrimSuffix(name, ".")) })
 }
 
-// loopBound is how old a status may be before the loop that makes one every few
-// seconds is taken to hang.
+// loopBound is how old a status may be before the loop, which makes one every few
+// seconds, counts as hanging.
 const loopBound = 10 * time.Second
 
-// turning says why the watch loop is not known to turn; empty: it does.
+// turning says why the watch loop may not turn; empty: it does.
 func turning(s *status.Status, now time.Time) string {
 	switch {
 	case s == nil:
