@@ -67,6 +67,8 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	case e.needs(t, c.next, now):
 		e.wait(t, c.next)
 		c.fingerprint()
+	case t.of != 0 && !t.is(plain) && (c.next != never || t.is(aged)):
+		e.makeFar(t, c.next)
 	default:
 		e.drop(t, Changed, "", now)
 	}
@@ -190,17 +192,19 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	}
 }
 
-// needs reports whether t has to be kept in mind: what a later scan will find in
-// time, and know as much of, is left to that.
+// needs reports whether something is pending on t, or soon will be: what a later scan
+// will find in time, and know as much of, is left to that.
 func (e *Engine) needs(t *tracked, next, now sock.Instant) bool {
 	switch {
 	case t.of == 0:
 		return false
-	case t.is(blocked|aged|wanted) || len(e.recordOf(t).marks) > 0:
+	case t.is(blocked|wanted) || len(e.recordOf(t).marks) > 0:
 		return true
-	case next == never:
+	case next == never && !t.is(aged):
 		return false
-	case !t.is(plain) || next <= e.horizon(t.of, now) || e.sight.scanning != nil:
+	case next <= e.horizon(t.of, now) || e.sight.scanning != nil:
+		return true
+	case !t.is(plain) && (t.record != 0 || t.is(tried|survived) || !canBeFar(&t.Packed)):
 		return true
 	}
 	e.sight.leave(t.of, next)

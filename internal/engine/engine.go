@@ -58,6 +58,7 @@ type Engine struct {
 	capabilities match.Capabilities
 
 	tracks   tracks
+	far      tracks                // apart from those, see farShown
 	attempts map[sock.Key]*attempt // acts under way, and what failed, by cookie
 	records  records
 	seed     maphash.Seed // of fingerprints
@@ -76,11 +77,11 @@ type Engine struct {
 	limit, dryLimit limit.Window        // of all rules together
 	summary         summary             // of what limits hold back
 
-	restored map[sock.Key]sock.Memory
-	recalls  [match.NumClasses]int   // whole scans for each class since there are rules for which to remember
-	moved    ration                  // of what is written to disk of them
-	revived  map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
-	fallback bool                    // the rules in force are in the place of others
+	restored       map[sock.Key]sock.Memory
+	recalls        [match.NumClasses]int   // whole scans for each class since there are rules for which to remember
+	moved, written ration                  // of what is written to disk of them: where it made progress, and else
+	revived        map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
+	fallback       bool                    // the rules in force are in the place of others
 
 	turned  bool         // there is something new to be kept of the groups
 	keptAt  sock.Instant // when to say anew what there is
@@ -101,6 +102,7 @@ func New(config Config) *Engine {
 		config:    config,
 		program:   match.Compile(&rules.Set{}),
 		tracks:    newTracks(),
+		far:       newTracks(),
 		attempts:  make(map[sock.Key]*attempt),
 		records:   newRecords(),
 		seed:      maphash.MakeSeed(),
@@ -165,10 +167,12 @@ func (e *Engine) finish(now sock.Instant) {
 }
 
 // Watched is how many sockets are kept in mind.
-func (e *Engine) Watched() int { return e.tracks.n }
+func (e *Engine) Watched() int { return e.tracks.n + e.far.n }
 
 // Watches reports whether the socket is among them.
-func (e *Engine) Watches(key sock.Key) bool { return e.tracks.get(key) != nil }
+func (e *Engine) Watches(key sock.Key) bool {
+	return e.tracks.get(key) != nil || e.far.get(key) != nil
+}
 
 // ScanIntervals are those of each class of rules; 0: there are none.
 func (e *Engine) ScanIntervals() []time.Duration { return e.sight.gap[:] }
@@ -219,6 +223,9 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 			e.wait(t, now)
 		}
 	}
+	if e.sight.scanning == nil {
+		e.makeAllNear(now)
+	}
 	e.sight.rule(in.Program, now)
 	e.space(0)
 }
@@ -229,6 +236,11 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 	fresh := track.TimesOf(s, sent, got, e.config.Precision)
 	var c, before track.Connection
 	t := e.tracks.get(s.ID.Key())
+	if t == nil {
+		if f := e.far.get(s.ID.Key()); f != nil {
+			t = e.makeNear(f)
+		}
+	}
 	known, onDisk := t != nil, t != nil && t.is(stored)
 	if known {
 		before = e.tracks.connection(t)
@@ -261,12 +273,18 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 		e.leaveTurn(t)
 		t.Packed = c.Pack()
 	}
-	t.set(plain, track.Lasting(s) && max(fresh.Base().Sub(c.Base()), c.Base().Sub(fresh.Base())) <= 2*e.config.Precision)
+	t.set(plain, isPlain(s, &fresh, &c.Times, e.config.Precision))
 	e.persist(t, &c, &before, moved, got)
 	if onDisk && !t.is(stored) {
 		e.plan.Forget = append(e.plan.Forget, s.ID.Key())
 	}
 	return t
+}
+
+// isPlain reports whether the kernel alone, by fresh, knows the times of a socket as
+// well, and will at a later scan.
+func isPlain(s *sock.Socket, fresh, known *track.Times, precision time.Duration) bool {
+	return track.Lasting(s) && max(fresh.Base().Sub(known.Base()), known.Base().Sub(fresh.Base())) <= 2*precision
 }
 
 // recall reports whether an earlier run knew the socket, and what.

@@ -7,16 +7,18 @@ import "github.com/sockdog/sockdog/internal/sock"
 // come those that were seen in an accept queue: the kernel takes these for older than
 // they are, and all others for younger.
 func (e *Engine) Observed(most int) (memories []sock.Memory, left int) {
-	memories = make([]sock.Memory, 0, min(most, e.tracks.n))
+	memories = make([]sock.Memory, 0, min(most, e.Watched()))
 	for _, queued := range []bool{true, false} {
-		for t := range e.tracks.all() {
-			switch {
-			case t.is(plain), (t.Backlog() || t.Accepted()) != queued:
-			case len(memories) == most:
-				left++
-			default:
-				c := e.tracks.connection(t)
-				memories = append(memories, c.Memory())
+		for _, x := range []*tracks{&e.tracks, &e.far} {
+			for t := range x.all() {
+				switch {
+				case t.is(plain), (t.Backlog() || t.Accepted()) != queued:
+				case len(memories) == most:
+					left++
+				default:
+					c := x.connection(t)
+					memories = append(memories, c.Memory())
+				}
 			}
 		}
 	}

@@ -14,8 +14,11 @@ const (
 	// written to disk within movedEvery. There may be a hundred thousand, and of each
 	// no more is lost than has been quiet since: it is written when it is seen again
 	// and has not moved, or when the daemon stops.
-	mostMoved  = 1000
-	movedEvery = 2 * time.Second
+	mostMoved = 1000
+	// mostWritten is how many others are: a hundred thousand at once would take more
+	// memory than to know them.
+	mostWritten = 20_000
+	movedEvery  = 2 * time.Second
 )
 
 // near reports whether what is known of a connection by a and by b differs by no more
@@ -32,7 +35,7 @@ func near(a, b *track.Connection) bool {
 // known before the answer; moved says that it made progress since.
 func (e *Engine) persist(t *tracked, c, before *track.Connection, moved bool, got sock.Instant) {
 	t.set(behind, !t.is(stored) || t.is(behind) || moved || !near(c, before))
-	if t.is(plain) || !t.is(behind) || moved && !e.moved.take(got) {
+	if t.is(plain) || !t.is(behind) || moved && !e.moved.take(got, mostMoved) || !moved && !e.written.take(got, mostWritten) {
 		return
 	}
 	e.store(t, c)
@@ -46,10 +49,12 @@ func (e *Engine) store(t *tracked, c *track.Connection) {
 
 // persistAll has everything kept on disk that is not there yet.
 func (e *Engine) persistAll() {
-	for t := range e.tracks.all() {
-		if t.is(behind) && !t.is(plain) {
-			c := e.tracks.connection(t)
-			e.store(t, &c)
+	for _, x := range []*tracks{&e.tracks, &e.far} {
+		for t := range x.all() {
+			if t.is(behind) && !t.is(plain) {
+				c := x.connection(t)
+				e.plan.Remember = append(e.plan.Remember, c.Memory())
+			}
 		}
 	}
 }
@@ -60,11 +65,11 @@ type ration struct {
 	taken int
 }
 
-// take reports whether there may be one more of what moves.
-func (r *ration) take(now sock.Instant) bool {
+// take reports whether there may be one more, of so many.
+func (r *ration) take(now sock.Instant, most int) bool {
 	if now >= r.until {
 		*r = ration{until: now.Add(movedEvery)}
 	}
 	r.taken++
-	return r.taken <= mostMoved
+	return r.taken <= most
 }

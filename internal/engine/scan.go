@@ -20,6 +20,7 @@ type Scan struct {
 	of      match.ClassSet
 	horizon sock.Instant // what falls due later is left to a later scan
 	known   known
+	far     *tracks      // which it compares itself; nil: there are none
 	seed    maphash.Seed // of fingerprints
 	// bounded says that of the others no more than room may be brought: the oldest.
 	// Beyond that there is a reserve for sockets in accept queues.
@@ -37,6 +38,7 @@ type Scan struct {
 type ScanResult struct {
 	scan    *Scan
 	hits    hits
+	far     farShown
 	oldest  byDue // those of hits that are bounded in number, and a rule would kill
 	idle    byDue // and those that none would, as they are now
 	waiting int   // those that the reserve for accept queues took
@@ -99,7 +101,7 @@ func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 			c.groups.Begin()
 		}
 	}
-	return &ScanResult{scan: l, later: never, ripens: never}
+	return &ScanResult{scan: l, later: never, ripens: never, far: farShown{fresh: newTracks()}}
 }
 
 // Take looks at one socket of the answer. A socket whose age the kernel keeps,
@@ -113,8 +115,13 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	l := f.scan
 	f.states[int(s.State)%len(f.states)]++
 	t := track.TimesOf(s, l.sent, got, l.precision)
-	due, candidate, ages := never, false, false
+	fresh, far := t, l.farOf(s, t, got)
+	if far.same {
+		t = far.c.Times
+	}
+	due, candidate, ages, of := never, false, false, match.ClassSet(0)
 	for r, m := range l.program.Candidates(s) {
+		of |= 1 << r.Class
 		if !l.of.Has(r.Class) {
 			continue
 		}
@@ -131,6 +138,16 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	if !candidate {
 		return
 	}
+	if far.t != nil {
+		if far.same && due > l.horizon && !s.InUse() && f.keepFar(&far, s, &fresh, due != never || ages) {
+			f.later = min(f.later, due)
+			f.count(s, &t, got)
+		} else {
+			f.far.show(l.far.number(far.t))
+			f.bring(f.hits.pack(s, got, true), due, true)
+		}
+		return
+	}
 	at, print, known := l.known.get(s.ID.Cookie)
 	watched := known || !track.Lasting(s)
 	switch {
@@ -140,6 +157,8 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		}
 	case due <= l.horizon && print > knownNow && print == track.Fingerprint(l.seed, s):
 		l.known.shown[at/64] |= 1 << (at % 64)
+	case !known && of&^l.of == 0 && due > l.horizon && f.beginFar(s, fresh, got, due, of):
+		f.later = min(f.later, due)
 	default:
 		f.bring(f.hits.pack(s, got, known), due, known && print != knownBefore)
 		if known {
@@ -169,7 +188,7 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 		like = &f.oldest
 	}
 	switch {
-	case len(f.oldest)+len(f.idle) < f.scan.room:
+	case len(f.oldest)+len(f.idle)+f.far.fresh.n < f.scan.room:
 		heap.Push(like, dueHit{due, f.hits.add(h)})
 		return
 	case doomed && len(f.idle) > 0:

@@ -154,7 +154,7 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	clear(s.buried)
 	s.scanning = &Scan{
 		Query: e.program.Queries[of], program: e.program, of: of,
-		horizon: e.horizon(of, now), known: e.known(), seed: e.seed, precision: e.config.Precision,
+		horizon: e.horizon(of, now), known: e.known(), far: &e.far, seed: e.seed, precision: e.config.Precision,
 		counts:  make([]ruleCount, len(e.rules)),
 		bounded: e.config.MaxTracks > 0,
 	}
@@ -330,6 +330,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	l := s.scanning
 	s.scanning = nil
 	if l == nil || l.program != e.program {
+		e.makeAllNear(now)
 		return // new rules came meanwhile, and want a scan of their own
 	}
 	e.sight.charge(l.of, in.Cost)
@@ -337,6 +338,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.pay(l.of, in.Sent)
 	if in.Err != nil {
 		s.failed++
+		e.makeDueNear(now)
 		s.apart = s.apart || l.of == match.AllClasses
 		if began, _ := s.failing.note(true); began {
 			e.note(ScanFailed, slog.String("error", in.Err.Error()))
@@ -370,7 +372,9 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 		}
 		s.next[c] = max(now, s.next[c])
 	}
+	e.takeFar(in.Result, now)
 	e.markShown(&l.known)
+	in.Result.oldest, in.Result.idle = nil, nil // which take up room
 	e.observeKnown(in.Result, in.Sent, now)
 	e.sayLeft()
 	e.takeAll(in.Result, in.Sent, now)
@@ -478,7 +482,7 @@ const backlogShare = 8
 // room is for how many more sockets there is room, and for how many in accept queues
 // beside those.
 func (e *Engine) room() (any, backlog int) {
-	free := max(0, e.config.MaxTracks-e.tracks.n)
+	free := max(0, e.config.MaxTracks-e.Watched())
 	any = max(0, free-e.config.MaxTracks/backlogShare)
 	return any, free - any
 }
@@ -530,7 +534,7 @@ func (e *Engine) sayLeft() {
 // fill has the table scanned as soon as the CPU budget allows it, once there is
 // room for half as many sockets as there may be.
 func (e *Engine) fill(now sock.Instant) {
-	if e.tracks.n > e.config.MaxTracks/2 {
+	if e.Watched() > e.config.MaxTracks/2 {
 		return
 	}
 	s := &e.sight

@@ -193,13 +193,24 @@ func (x *tracks) resize(slots int) {
 // looked at may be removed.
 func (x *tracks) all() iter.Seq[*tracked] {
 	return func(yield func(*tracked) bool) {
+		for _, t := range x.numbered() {
+			if !yield(t) {
+				return
+			}
+		}
+	}
+}
+
+// numbered are the connections and their numbers.
+func (x *tracks) numbered() iter.Seq2[uint32, *tracked] {
+	return func(yield func(uint32, *tracked) bool) {
 		for i := range x.chunks {
 			c := x.chunks[i].tracks
 			if c == nil {
 				continue
 			}
 			for j := range c {
-				if c[j].Cookie != 0 && !yield(&c[j]) {
+				if c[j].Cookie != 0 && !yield(uint32(i*chunkSize+j), &c[j]) {
 					return
 				}
 			}

@@ -10,8 +10,8 @@ import (
 const (
 	// baseMemory is what the daemon takes without any socket, and trackMemory what
 	// each one that it watches may add: both measured, and rounded up.
-	baseMemory  = 20 << 20
-	trackMemory = 2 << 10
+	baseMemory  = 12 << 20
+	trackMemory = 160
 	// leastTracks is how many it watches however little memory there is.
 	leastTracks = 1000
 )

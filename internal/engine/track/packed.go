@@ -97,6 +97,9 @@ func (p *Packed) State() ssfilter.State { return ssfilter.State(p.state) }
 // Backlog reports whether the last answer showed it in an accept queue.
 func (p *Packed) Backlog() bool { return p.bits&packedBacklog != 0 }
 
+// InUse reports whether the last answer showed something left to send.
+func (p *Packed) InUse() bool { return p.queued != notQueued }
+
 // Accepted reports whether it was seen in one before.
 func (p *Packed) Accepted() bool { return p.bits&packedAccepted != 0 }
 

@@ -1,0 +1,236 @@
+package engine
+
+import (
+	"iter"
+
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Connections of which observation knows more than the kernel (healthy ones with
+// keepalives, mostly), and that do not fall due for long, are kept apart: nothing is
+// pending on them, and the thread that scans compares them with what it is shown, so
+// that a scan brings hardly any of them. As it reads them, none is added, changed or
+// taken away while a scan is under way.
+
+// farChange is what a scan makes of a far connection.
+type farChange struct {
+	track.Delta
+	number uint32
+}
+
+// farCount is how many segments a far connection got.
+type farCount struct{ number, segsIn uint32 }
+
+// farShown is what a scan shows of far connections. Those that it brings fall due
+// before long, or have become another connection, and are none any more.
+type farShown struct {
+	shown   []uint64        // bit n%64 of n/64: the one of the number n was shown
+	changed pile[farChange] // of those
+	counted pile[farCount]  // and of those that only got segments
+	over    []uint32        // numbers of those of which nothing is to be known any more
+	fresh   tracks          // those of which nothing was known before
+}
+
+func (f *farShown) show(number uint32) {
+	for int(number/64) >= len(f.shown) {
+		f.shown = append(f.shown, 0)
+	}
+	f.shown[number/64] |= 1 << (number % 64)
+}
+
+func (f *farShown) isShown(number uint32) bool {
+	return int(number/64) < len(f.shown) && f.shown[number/64]&(1<<(number%64)) != 0
+}
+
+// farSocket is a socket that a scan shows, of a far connection.
+type farSocket struct {
+	t    *tracked
+	c    track.Connection // by this answer, too
+	same bool             // it is still that connection
+}
+
+// farOf finds the far connection of a socket, if there is one, and completes the
+// answer.
+func (l *Scan) farOf(s *sock.Socket, fresh track.Times, got sock.Instant) (f farSocket) {
+	if l.far == nil {
+		return f
+	}
+	if f.t = l.far.get(s.ID.Key()); f.t == nil {
+		return f
+	}
+	f.c = l.far.connection(f.t)
+	if f.same = f.c.Same(s, l.sent); f.same {
+		f.c.Update(s, fresh, got)
+		f.c.TellAutobound(s)
+	}
+	return f
+}
+
+// keepFar notes what a scan shows of a far connection that is none of a rule before
+// long, and reports whether it is to stay one. Wanted: a rule may want it then.
+func (f *ScanResult) keepFar(far *farSocket, s *sock.Socket, fresh *track.Times, wanted bool) bool {
+	number := f.scan.far.number(far.t)
+	f.far.show(number)
+	all := far.t.of&^f.scan.of == 0 // that is, of the rules it may match
+	if all && (!wanted || isPlain(s, fresh, &far.c.Times, f.scan.precision)) {
+		f.far.over = append(f.far.over, number)
+		return true
+	}
+	p := far.c.Pack()
+	d, ok := far.t.Packed.Delta(&p)
+	if !ok {
+		return false
+	}
+	was, _ := far.t.Packed.Delta(&far.t.Packed)
+	segsIn, only := d.OnlySegments(was)
+	switch {
+	case d == was:
+	case only:
+		f.far.counted.add(farCount{number, segsIn})
+	default:
+		f.far.changed.add(farChange{d, number})
+	}
+	return true
+}
+
+// beginFar makes a far connection of a socket of which nothing is known yet, which
+// falls due at that instant, and reports whether there is room for it.
+func (f *ScanResult) beginFar(s *sock.Socket, fresh track.Times, got, due sock.Instant, of match.ClassSet) bool {
+	c := track.Begin(s, fresh, got)
+	c.Autobound = s.Autobound
+	p := c.Pack()
+	if !canBeFar(&p) || f.scan.far == nil || f.scan.bounded && f.far.fresh.n+len(f.oldest)+len(f.idle) >= f.scan.room {
+		return false
+	}
+	t := f.far.fresh.add(&c)
+	t.rank, t.of = due, of
+	return true
+}
+
+// canBeFar reports whether a scan tells all that is to be known of the connection.
+func canBeFar(c *track.Packed) bool {
+	return !c.Backlog() && !c.InUse() && c.State() != ssfilter.SynSent
+}
+
+// makeFar keeps a connection apart that falls due at next.
+func (e *Engine) makeFar(t *tracked, next sock.Instant) {
+	c := e.tracks.connection(t)
+	f := e.far.add(&c)
+	f.rank, f.of, f.flags = next, t.of, t.flags&(stored|behind)
+	t.set(stored, false) // it is not forgotten
+	e.drop(t, Changed, "", 0)
+}
+
+// makeNear has something pending on a far connection again.
+func (e *Engine) makeNear(f *tracked) *tracked {
+	c, of, flags := e.far.connection(f), f.of, f.flags
+	e.far.remove(f)
+	t := e.tracks.add(&c)
+	t.of, t.flags = of, flags
+	return t
+}
+
+// makeAllNear has all far connections asked for.
+func (e *Engine) makeAllNear(now sock.Instant) {
+	for f := range e.far.all() {
+		e.wait(e.makeNear(f), now)
+	}
+}
+
+// makeDueNear has the far connections waited for that fall due before the scan after
+// the next, as one has failed.
+func (e *Engine) makeDueNear(now sock.Instant) {
+	for f := range e.far.all() {
+		if due := f.rank; due <= e.horizon(f.of, now) {
+			e.wait(e.makeNear(f), due)
+		}
+	}
+}
+
+// takeFar takes in what a whole scan shows of far connections. Those of its classes
+// that it does not show are asked for: absent is not gone.
+func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
+	far := &r.far
+	for change := range far.counted.all() {
+		f := e.far.at(change.number)
+		d, _ := f.Packed.Delta(&f.Packed)
+		d = d.WithSegments(change.segsIn)
+		f.Apply(&d)
+	}
+	for change := range far.changed.all() {
+		f := e.far.at(change.number)
+		before := e.far.connection(f)
+		f.Apply(&change.Delta)
+		c := e.far.connection(f)
+		e.persist(f, &c, &before, before.Acked != c.Acked || before.Received != c.Received, now)
+		f.set(seen, true)
+	}
+	for _, number := range far.over {
+		e.forgetFar(e.far.at(number))
+	}
+	for number, f := range e.far.numbered() {
+		switch {
+		case f.is(seen):
+			f.set(seen, false)
+		case far.isShown(number):
+			if f.is(behind) { // and has not changed since the last scan
+				c := e.far.connection(f)
+				e.persist(f, &c, &c, false, now)
+			}
+		case f.of&r.scan.of != 0:
+			e.wait(e.makeNear(f), now)
+		}
+	}
+	e.addFar(&far.fresh, now)
+}
+
+// addFar adds what a scan shows of far connections for the first time.
+func (e *Engine) addFar(fresh *tracks, now sock.Instant) {
+	if e.far.n == 0 {
+		e.far = *fresh
+		fresh = &e.far
+	}
+	for f := range fresh.all() {
+		c, rank, of := fresh.connection(f), f.rank, f.of
+		if fresh != &e.far {
+			f = e.far.add(&c)
+			f.rank, f.of = rank, of
+		}
+		e.persist(f, &c, &track.Connection{}, false, now)
+	}
+}
+
+func (e *Engine) forgetFar(f *tracked) {
+	if f.is(stored) {
+		e.plan.Forget = append(e.plan.Forget, e.far.key(f))
+	}
+	e.far.remove(f)
+}
+
+// pile is a list that grows without being copied.
+type pile[T any] struct{ chunks [][]T }
+
+const pileChunk = 1 << 10
+
+func (p *pile[T]) add(v T) {
+	if n := len(p.chunks); n == 0 || len(p.chunks[n-1]) == pileChunk {
+		p.chunks = append(p.chunks, make([]T, 0, pileChunk))
+	}
+	last := &p.chunks[len(p.chunks)-1]
+	*last = append(*last, v)
+}
+
+func (p *pile[T]) all() iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		for _, chunk := range p.chunks {
+			for i := range chunk {
+				if !yield(&chunk[i]) {
+					return
+				}
+			}
+		}
+	}
+}

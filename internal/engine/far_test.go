@@ -1,0 +1,76 @@
+package engine
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// idle10m wants connections that are idle for ten minutes.
+func idle10m() rules.Rule {
+	return killing("idle", match10m)
+}
+
+func match10m(r *rules.Rule) {
+	r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), Where: where("dport = 80").Where, IdleFor: 10 * time.Minute}}
+}
+
+// probing is an established connection whose keepalives have just been answered.
+func (b *bench) probing(cookie uint64, age time.Duration) *sim.Socket {
+	return b.add(cookie, age, func(s *sim.Socket) {
+		s.State = ssfilter.Established
+		s.Keepalive, s.LastAck = time.Second, benchStart
+	})
+}
+
+// TestFarConnections: healthy connections with keepalives, of which observation knows
+// more than the kernel, are kept apart until they come near their instant, and are
+// then killed on time; what has made progress is not, and what is gone is forgotten.
+func TestFarConnections(t *testing.T) {
+	b := newBench(t)
+	for cookie := uint64(1); cookie <= 4; cookie++ {
+		b.probing(cookie, 0)
+	}
+	b.rule(set(idle10m()))
+	answer := func(s *sim.Socket) { s.Segs, s.LastAck = s.Segs+1, b.now } // a probe's
+	for at := 15 * time.Second; at < 9*time.Minute; at += 15 * time.Second {
+		b.later(at, func() {
+			for _, s := range b.sockets {
+				answer(s)
+			}
+		})
+	}
+	b.until(5 * time.Minute)
+	if b.e.far.n != 4 || b.e.tracks.n != 0 {
+		t.Fatalf("%d are far, %d near; want 4 and none", b.e.far.n, b.e.tracks.n)
+	}
+	if known, _ := b.e.Observed(10); len(known) != 4 || b.now.Sub(known[0].Quiet) < 4*time.Minute {
+		t.Errorf("told of %+v, want four that have been quiet since the start", known)
+	}
+	b.sockets[2].Acked++
+	b.sockets[2].Progress, b.sockets[2].LastData = b.now, b.now
+	delete(b.sockets, 3)
+	b.sockets[4].Segs, b.sockets[4].Acked, b.sockets[4].Progress, b.sockets[4].LastData = 1, 0, b.now, b.now // connected anew
+	b.until(9 * time.Minute)
+	if b.e.Watched() != 3 {
+		t.Errorf("%d are watched, want three: one is gone", b.e.Watched())
+	}
+	b.until(20 * time.Minute) // the scan at 5m30s showed what happened, and the kernel no more of it
+	b.want("10m0s idle kill done 1", "15m30s idle kill done 2", "15m30s idle kill done 4")
+}
+
+// TestFarConnectionsWithoutScans: one that is far is near in time all the same where
+// scans fail.
+func TestFarConnectionsWithoutScans(t *testing.T) {
+	b := newBench(t)
+	b.probing(1, 0)
+	b.rule(set(idle10m()))
+	b.until(5 * time.Minute)
+	b.scanErr = errors.New("no buffer space")
+	b.until(11 * time.Minute)
+	b.want("10m0s idle kill done 1")
+}

@@ -1,0 +1,40 @@
+package track
+
+import "github.com/sockdog/sockdog/internal/sock"
+
+// Delta is what a further answer says of a Packed that is not in use: what it adds in
+// time, and what it counted.
+type Delta struct {
+	entered, quiet           sock.Instant
+	acked, received          uint64
+	segsIn                   uint32
+	earlyEntered, earlyQuiet uint16
+}
+
+// Delta returns what p becomes q by, or false where that takes more.
+func (p *Packed) Delta(q *Packed) (d Delta, ok bool) {
+	d = Delta{q.entered, q.quiet, q.acked, q.received, q.segsIn, q.earlyEntered, q.earlyQuiet}
+	was := *p
+	was.Apply(&d)
+	was.Print = q.Print
+	return d, was == *q
+}
+
+// OnlySegments reports whether d and was differ in the segments that came in alone,
+// which the answer to a keepalive probe is, and how many those are by d.
+func (d Delta) OnlySegments(was Delta) (segsIn uint32, only bool) {
+	was.segsIn = d.segsIn
+	return d.segsIn, d == was
+}
+
+// WithSegments returns d with so many segments.
+func (d Delta) WithSegments(segsIn uint32) Delta {
+	d.segsIn = segsIn
+	return d
+}
+
+// Apply makes of p what a Delta was taken from.
+func (p *Packed) Apply(d *Delta) {
+	p.entered, p.quiet, p.acked, p.received = d.entered, d.quiet, d.acked, d.received
+	p.segsIn, p.earlyEntered, p.earlyQuiet = d.segsIn, d.earlyEntered, d.earlyQuiet
+}
