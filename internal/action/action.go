@@ -67,7 +67,7 @@ type Executor struct {
 	Recheck func(a *engine.Action, answer *sock.Answer) (why string)
 	Now     func() sock.Instant
 	// RulesChanged is when the present rules came: what was decided before that is not done.
-	Ruled func() sock.Instant
+	RulesChanged func() sock.Instant
 
 	ids     []sock.ID
 	answers []sock.Answer
@@ -120,7 +120,7 @@ func (x *Executor) judge(a *engine.Action, answer *sock.Answer) engine.Outcome {
 		o.Err = answer.Err // the error of the connection stands in the answers that it cost
 	case answer.Gone:
 		o.Gone, o.Err = true, sock.ErrGone
-	case a.Decided < x.Ruled():
+	case a.Decided < x.RulesChanged():
 		o.Changed, o.Last = "new rules came first", *answer
 	default:
 		if o.Changed = x.Recheck(a, answer); o.Changed != "" {

@@ -49,7 +49,7 @@ var errSilent = errors.New("no answer")
 func killer(k kernel, now sock.Instant) *Executor {
 	return &Executor{
 		Kinds:  Kinds(),
-		Kernel: k, Intents: intents{k.diary}, Now: func() sock.Instant { return now }, Ruled: func() sock.Instant { return 0 },
+		Kernel: k, Intents: intents{k.diary}, Now: func() sock.Instant { return now }, RulesChanged: func() sock.Instant { return 0 },
 		Recheck: func(a *engine.Action, answer *sock.Answer) string {
 			switch {
 			case a.Socket.ID != answer.ID:
@@ -207,7 +207,7 @@ func TestLastAnswer(t *testing.T) {
 func TestNewRulesComeFirst(t *testing.T) {
 	var diary []string
 	k := killer(kernel{&diary, func(sock.ID) error { return nil }}, 42)
-	k.Ruled = func() sock.Instant { return 40 }
+	k.RulesChanged = func() sock.Instant { return 40 }
 	all := actions(2)
 	all[0].Decided, all[1].Decided = 39, 41
 	got := k.Do(all)

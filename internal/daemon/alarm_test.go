@@ -31,7 +31,7 @@ import (
 // last.
 func (w *world) show() func() *status.Status {
 	board := web.NewStore()
-	w.options.Board, w.options.Host = board, "shop"
+	w.options.StatusStore, w.options.Host = board, "shop"
 	return board.Current
 }
 

@@ -36,12 +36,12 @@ type watch struct {
 	reads      chan []uint32
 	samples    chan []spin.Process
 
-	rules   inForce
-	ruled   atomic.Int64 // instant at which the rules in force came: for the actor
-	shown   statusStore
-	service service
-	unnamed *unnamedNote // whose sockets have no name, until that is said
-	end     sock.Instant // by when to have ended, once told to stop; 0: not told
+	rules        inForce
+	rulesChanged atomic.Int64 // instant at which the rules in force came: for who acts
+	shown        statusFacts
+	service      service
+	unnamed      *unnamedNote // whose sockets have no name, until that is said
+	end          sock.Instant // by when to have ended, once told to stop; 0: not told
 }
 
 // It is shown how things stand when somebody looks, at most once a second and less
@@ -69,7 +69,7 @@ func Run(ctx context.Context, o Options) error {
 		Options: o,
 		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), UID: uint32(os.Geteuid()), MaxTracks: o.MaxTracks}),
 		inputs:  make(chan engine.Input, 8),
-		shown:   newStatusStore(&o),
+		shown:   newStatusFacts(&o),
 		counted: make(chan stateCount),
 		// The engine bounds what is under way of each kind: no send on these waits.
 		resolves: make(chan []uint32, 1),
@@ -110,8 +110,8 @@ func (d *watch) loop(ctx context.Context) {
 	show := time.NewTimer(math.MaxInt64)
 	defer show.Stop()
 	var asked, askedAges <-chan struct{} // nil: never ready
-	if d.Board != nil {
-		asked = d.Board.Asked()
+	if d.StatusStore != nil {
+		asked = d.StatusStore.Asked()
 		show.Reset(0)
 	}
 	if d.Ages != nil {

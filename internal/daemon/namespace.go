@@ -39,11 +39,11 @@ func newNamespace(n Namespace) *namespace {
 
 // startNamespace starts the workers of a namespace.
 func (d *watch) startNamespace(n *namespace, w *workers) {
-	w.start(func() (func(), error) { return d.scanner(n, w) })
-	w.start(func() (func(), error) { return d.asker(n, w) })
-	w.start(func() (func(), error) { return d.actor(n, w) })
-	if d.Board != nil {
-		w.start(func() (func(), error) { return n.stateCounter(w, d.counted) })
+	w.start(func() (func(), error) { return d.scanWorker(n, w) })
+	w.start(func() (func(), error) { return d.lookupWorker(n, w) })
+	w.start(func() (func(), error) { return d.actionWorker(n, w) })
+	if d.StatusStore != nil {
+		w.start(func() (func(), error) { return n.stateWorker(w, d.counted) })
 	}
 }
 
@@ -61,8 +61,8 @@ func (n *Namespace) openReaders() (Scanner, Counters, error) {
 	return scanner, counts, nil
 }
 
-// scanner reads the counters and the socket table.
-func (d *watch) scanner(n *namespace, w *workers) (func(), error) {
+// scanWorker reads the counters and the socket table.
+func (d *watch) scanWorker(n *namespace, w *workers) (func(), error) {
 	scanner, counts, err := n.openReaders()
 	if err != nil {
 		return nil, err
@@ -119,8 +119,8 @@ func (d *watch) tellWhere(told map[int]string, scan *engine.Scan, reason string)
 	d.log.say(slog.LevelDebug, "the sockets are matched in user space", append(attrs, slog.String("reason", reason))...)
 }
 
-// asker asks for single sockets.
-func (d *watch) asker(n *namespace, w *workers) (func(), error) {
+// lookupWorker asks for single sockets.
+func (d *watch) lookupWorker(n *namespace, w *workers) (func(), error) {
 	lookup, err := newPatientLookup(n.OpenLookup)
 	if err != nil {
 		return nil, err
@@ -140,8 +140,8 @@ func (d *watch) asker(n *namespace, w *workers) (func(), error) {
 	}, nil
 }
 
-// actor acts on sockets.
-func (d *watch) actor(n *namespace, w *workers) (func(), error) {
+// actionWorker acts on sockets.
+func (d *watch) actionWorker(n *namespace, w *workers) (func(), error) {
 	destroyer, err := n.OpenDestroyer()
 	if err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (d *watch) actor(n *namespace, w *workers) (func(), error) {
 	executor := action.Executor{
 		Kinds:  d.Kinds,
 		Kernel: destroyer, Intents: d.recorder, Recheck: (*engine.Action).Recheck, Now: d.Now,
-		Ruled: func() sock.Instant { return sock.Instant(d.ruled.Load()) },
+		RulesChanged: func() sock.Instant { return sock.Instant(d.rulesChanged.Load()) },
 	}
 	return func() {
 		defer destroyer.Close()
@@ -159,7 +159,7 @@ func (d *watch) actor(n *namespace, w *workers) (func(), error) {
 	}, nil
 }
 
-// stallsAt says what of the workers does not end, and returns when to see again.
+// sayStalled says what of the workers does not end, and returns when to see again.
 func (d *watch) sayStalled(n *namespace, now sock.Instant) sock.Instant {
 	scan, nextScan := n.scanStall.overdue(now, scanPatience)
 	if scan {

@@ -35,10 +35,10 @@ type Options struct {
 	File   status.RulesFile // where Rules come from; with an Error, what it says is not in force
 	Reload <-chan Reload    // nil: the rules never change
 
-	Board    Board           // nil: nobody wants to know how things stand
-	Ages     Ages            // nil: nobody wants to know of ages
-	Page     string          // URL of the page that shows it; empty: none
-	Problems status.Problems // that are known before it begins
+	StatusStore StatusStore     // nil: nobody wants to know how things stand
+	Ages        Ages            // nil: nobody wants to know of ages
+	Page        string          // URL of the page that shows it; empty: none
+	Problems    status.Problems // that are known before it begins
 
 	State
 	ServiceManager
@@ -135,8 +135,8 @@ type Store interface {
 	Keep(groups []sock.Group) error
 }
 
-// Board is where it is shown how things stand.
-type Board interface {
+// StatusStore is where it is shown how things stand.
+type StatusStore interface {
 	// Show puts up a status, which is not changed after. It must not wait.
 	Show(s *status.Status)
 	// Asked is ready when somebody looks, and what is shown has grown old.

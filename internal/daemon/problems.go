@@ -110,7 +110,7 @@ func (d *watch) judgeReceivers() {
 }
 
 // stands notes whether a problem does.
-func (s *statusStore) stands(is bool, p status.Problem) {
+func (s *statusFacts) stands(is bool, p status.Problem) {
 	if is {
 		s.problems = s.problems.With(p)
 	} else {

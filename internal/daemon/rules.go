@@ -23,10 +23,10 @@ type inForce struct {
 // file that could not be read.
 func (d *watch) rule(set *rules.Set, fallback bool) {
 	within := *set
-	if d.Board != nil {
+	if d.StatusStore != nil {
 		within.Settings.CPUBudget *= 1 - stateCountShare
 	}
-	d.ruled.Store(int64(d.Now()))
+	d.rulesChanged.Store(int64(d.Now()))
 	// What ends with the old rules is told to their receivers.
 	d.driver.Step(engine.RulesChanged{Program: match.Compile(&within), Fallback: fallback})
 	d.publisher.publish(update{rules: set})

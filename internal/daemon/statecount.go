@@ -40,8 +40,8 @@ type stateCount struct {
 	cost    time.Duration // of CPU
 }
 
-// stateCounter counts the sockets by state when it is asked to.
-func (n *namespace) stateCounter(w *workers, counted chan<- stateCount) (func(), error) {
+// stateWorker counts the sockets by state when it is asked to.
+func (n *namespace) stateWorker(w *workers, counted chan<- stateCount) (func(), error) {
 	scanner, counts, err := n.openReaders()
 	if err != nil {
 		return nil, err

@@ -13,8 +13,8 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-// statusStore is what is shown to the world beside what the engine knows.
-type statusStore struct {
+// statusFacts is what is shown to the world beside what the engine knows.
+type statusFacts struct {
 	started   time.Time
 	file      status.RulesFile
 	problems  status.Problems
@@ -30,9 +30,9 @@ type statusStore struct {
 	socketsEvery time.Duration
 }
 
-func newStatusStore(o *Options) statusStore {
+func newStatusFacts(o *Options) statusFacts {
 	now := time.Now()
-	b := statusStore{
+	b := statusFacts{
 		started: now, file: o.File, problems: o.Problems, lateness: status.NewLateness(), durations: status.NewScanDurations(),
 	}
 	b.file.Loaded, b.file.OK = now, b.file.Error == ""
@@ -43,7 +43,7 @@ func newStatusStore(o *Options) statusStore {
 }
 
 // loaded notes how a reading of the rules file went.
-func (s *statusStore) loaded(err error, again bool) {
+func (s *statusFacts) loaded(err error, again bool) {
 	now := time.Now()
 	if err != nil {
 		s.file.OK, s.file.Error = false, Mistakes(s.file.Path, err)
@@ -58,7 +58,7 @@ func (s *statusStore) loaded(err error, again bool) {
 }
 
 // rule notes what the rules in force say.
-func (s *statusStore) rule(set *rules.Set) {
+func (s *statusFacts) rule(set *rules.Set) {
 	s.texts = make(map[string]string, len(set.Rules))
 	for i := range set.Rules {
 		text := []rune(set.Rules[i].Text())
@@ -74,7 +74,7 @@ const mostText = 500
 
 // done notes what was decided or done. What is held back is only counted: it is
 // no action.
-func (s *statusStore) done(records []journal.Record) {
+func (s *statusFacts) done(records []journal.Record) {
 	var last []journal.Record
 	for i := len(records) - 1; i >= 0 && len(last) < status.MostActions; i-- {
 		if records[i].Result != journal.Held {
@@ -90,7 +90,7 @@ func (s *statusStore) done(records []journal.Record) {
 
 // publish shows how things stand, where somebody may want to know.
 func (d *watch) publish() {
-	if d.Board == nil {
+	if d.StatusStore == nil {
 		return
 	}
 	now, instant := time.Now(), d.Now()
@@ -124,7 +124,7 @@ func (d *watch) publish() {
 	for _, r := range d.publisher.notifier.Stats() {
 		s.Receivers = append(s.Receivers, status.Receiver{Name: r.Receiver, Sent: r.Sent, Failed: r.Failed, Dropped: r.Dropped})
 	}
-	d.Board.Show(s)
+	d.StatusStore.Show(s)
 }
 
 func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) status.Rule {

@@ -24,7 +24,7 @@ func (c *Config) serve(ctx context.Context, h *host.Host, o *daemon.Options) (wa
 		return func() {}
 	}
 	board := web.NewStore()
-	o.Board = board
+	o.StatusStore = board
 	name, _, _ := net.SplitHostPort(c.Listen) // it was checked
 	o.Page = page(l.Addr(), o.Host)
 	ages := web.NewAges(o.Version, client.Origin(h), o.Now)
