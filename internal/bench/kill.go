@@ -99,7 +99,8 @@ rules:
 type tap struct {
 	now         func() sock.Instant
 	done        func()
-	mu          sync.Mutex
+	begin       sync.Once
+	mu          sync.Mutex // of what follows
 	first, last sock.Instant
 	told        sock.Instant // when the kernel answered to the last destroy
 	gone        int
@@ -119,11 +120,7 @@ func (t *tapped) Destroy(id sock.ID) error {
 }
 
 func (t *tapped) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
-	t.mu.Lock()
-	if t.first == 0 {
-		t.first = t.now()
-	}
-	t.mu.Unlock()
+	t.begin.Do(func() { t.first = t.now() })
 	answers, err := t.Conn.Lookup(ids, answers)
 	t.mu.Lock()
 	defer t.mu.Unlock()

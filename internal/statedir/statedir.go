@@ -112,8 +112,8 @@ func (d *Dir) takeAgain() error {
 
 // named reports whether the path still names the open directory.
 func (d *Dir) named() bool {
-	var now, then unix.Stat_t
-	return unix.Stat(d.path, &now) == nil && unix.Fstat(int(d.dir.Fd()), &then) == nil && now.Dev == then.Dev && now.Ino == then.Ino
+	var now unix.Stat_t
+	return unix.Stat(d.path, &now) == nil && is(&now, d.dir)
 }
 
 // Path is where the directory was opened.
@@ -163,9 +163,14 @@ func (d *Dir) Holds(name string, f *os.File) bool {
 }
 
 func holds(dir *os.File, name string, f *os.File) bool {
-	var now, then unix.Stat_t
-	err := unix.Fstatat(int(dir.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && unix.Fstat(int(f.Fd()), &then) == nil && now.Dev == then.Dev && now.Ino == then.Ino
+	var now unix.Stat_t
+	return unix.Fstatat(int(dir.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && is(&now, f)
+}
+
+// is reports whether that is the open file.
+func is(now *unix.Stat_t, f *os.File) bool {
+	var then unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &then) == nil && now.Dev == then.Dev && now.Ino == then.Ino
 }
 
 // Nameless reports whether an open file was removed: what is written to it, nobody
