@@ -116,20 +116,16 @@ const (
 func askDaemon(ctx context.Context, address string, h *host.Host, within time.Duration) (memories []sock.Memory, leftOut int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	c, err := dial(ctx, address, within)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer c.close() // until then the kernel says whose it is
 	sent := h.Now()
-	text, err := fetchAges(ctx, c)
+	told, err := fetchAges(ctx, address, within)
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := trust(address, c.tcp, h); err != nil {
+	defer told.conn.Close() // until then the kernel says whose it is
+	if err := trust(address, told.conn, h); err != nil {
 		return nil, 0, err
 	}
-	head, memories, err := web.ReadAges(text)
+	head, memories, err := web.ReadAges(told.text)
 	if err != nil {
 		return nil, 0, fmt.Errorf("the ages from the sockdog on %s cannot be read: %w; is it another version?", address, err)
 	}
@@ -146,21 +142,25 @@ func askDaemon(ctx context.Context, address string, h *host.Host, within time.Du
 }
 
 // fetchAges fetches an answer, and asks again while the daemon is busy.
-func fetchAges(ctx context.Context, c *conn) ([]byte, error) {
-	busy := fmt.Errorf("the sockdog on %s is too busy to tell ages", c.address)
+func fetchAges(ctx context.Context, address string, within time.Duration) (*answer, error) {
+	busy := fmt.Errorf("the sockdog on %s is too busy to tell ages", address)
 	for retry := false; ; retry = true {
-		text, code, err := c.get(ctx, web.AgesPath)
+		a, err := ask(ctx, address, web.AgesPath, within)
 		switch {
 		case retry && errors.Is(err, context.DeadlineExceeded):
 			return nil, busy
 		case err != nil:
 			return nil, err
-		case code == http.StatusNotFound:
-			return nil, fmt.Errorf("the sockdog on %s is too old to tell ages", c.address)
-		case code == http.StatusOK:
-			return text, nil
-		case code != http.StatusServiceUnavailable:
-			return nil, fmt.Errorf("the sockdog on %s tells no ages: %d %s", c.address, code, http.StatusText(code))
+		case a.code == http.StatusOK:
+			return a, nil
+		}
+		a.conn.Close()
+		switch a.code {
+		case http.StatusServiceUnavailable:
+		case http.StatusNotFound:
+			return nil, fmt.Errorf("the sockdog on %s is too old to tell ages", address)
+		default:
+			return nil, fmt.Errorf("the sockdog on %s tells no ages: %d %s", address, a.code, http.StatusText(a.code))
 		}
 		select {
 		case <-time.After(agesRetry):

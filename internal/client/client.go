@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,45 +27,83 @@ func Off(address string) bool { return address == "" || address == "off" }
 // maxAnswer is the size in bytes of an answer: far more than a daemon tells.
 const maxAnswer = 16 << 20
 
-// conn is a connection to what listens on an address.
-type conn struct {
-	address string
-	within  time.Duration // the time for all that is asked
-	tcp     net.Conn
-	http    http.Client
+// answer is what listens on an address said, and the connection that it said it on.
+type answer struct {
+	text []byte
+	code int
+	conn net.Conn
 }
 
-// dial connects to an address. No proxy and no redirect are followed: it is this
-// address that is to be asked.
-func dial(ctx context.Context, address string, within time.Duration) (*conn, error) {
-	c := &conn{address: address, within: within}
-	fresh := true
-	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		if fresh {
-			fresh = false
-			return c.tcp, nil
-		}
-		return c.connect(ctx)
-	}}
-	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	_, err := c.connect(ctx)
+// ask fetches what sockdog has under a path. No proxy and no redirect are followed: it is
+// this address that is to be asked. Who asks closes the connection.
+func ask(ctx context.Context, address, path string, within time.Duration) (*answer, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, why(err, address, within)
+	}
+	_ = conn.(*net.TCPConn).SetLinger(0) // who is asked each second must not be left with sockets in TIME_WAIT
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	a := &answer{conn: conn}
+	if err := a.read(address, path); err != nil {
+		conn.Close()
+		return nil, why(err, address, within)
+	}
+	return a, nil
+}
+
+func (a *answer) read(address, path string) error {
+	stranger := fmt.Errorf("what listens on %s is no sockdog", address)
+	request, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return err
+	}
+	if err := request.Write(a.conn); err != nil {
+		return orTimeout(err, stranger)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(a.conn, 2*maxAnswer)), request)
+	if err != nil {
+		return orTimeout(err, stranger) // that speaks something else
+	}
+	defer response.Body.Close()
+	if response.Header.Get("Server") != web.Server {
+		return stranger
+	}
+	a.code = response.StatusCode
+	a.text, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return orTimeout(err, fmt.Errorf("the answer of the sockdog on %s was cut short: %w", address, err))
+	case len(a.text) > maxAnswer:
+		return fmt.Errorf("the sockdog on %s sent an impossibly long answer", address)
+	case a.code == http.StatusMisdirectedRequest:
+		return fmt.Errorf("the daemon does not answer to the name in %s: use its address", address)
+	}
+	return nil
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// orTimeout is what an error means, unless it is that time is up.
+func orTimeout(err, meaning error) error {
+	if isTimeout(err) {
+		return err
+	}
+	return meaning
+}
+
+// why puts into words why an address could not be asked.
+func why(err error, address string, within time.Duration) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("nothing listens on %s%w", address, silent{err})
-	case err != nil:
-		return nil, c.why(err)
+		return fmt.Errorf("nothing listens on %s%w", address, silent{err})
+	case isTimeout(err):
+		return fmt.Errorf("%s did not answer within %v%w", address, within, silent{context.DeadlineExceeded})
 	}
-	return c, nil
-}
-
-func (c *conn) connect(ctx context.Context) (net.Conn, error) {
-	tcp, err := new(net.Dialer).DialContext(ctx, "tcp", c.address)
-	if err != nil {
-		return nil, err
-	}
-	_ = tcp.(*net.TCPConn).SetLinger(0) // who is asked each second must not be left with sockets in TIME_WAIT
-	c.tcp = tcp
-	return tcp, nil
+	return err
 }
 
 // silent is an error that has been put into words.
@@ -73,72 +112,27 @@ type silent struct{ error }
 func (silent) Error() string   { return "" }
 func (s silent) Unwrap() error { return s.error }
 
-func (c *conn) close() { c.tcp.Close() }
-
-// why puts into words why an address could not be asked.
-func (c *conn) why(err error) error {
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s did not answer within %v%w", c.address, c.within, silent{context.DeadlineExceeded})
-	}
-	return err
-}
-
-// get fetches what sockdog has under a path.
-func (c *conn) get(ctx context.Context, path string) (text []byte, code int, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.address+path, nil)
-	if err != nil {
-		return nil, 0, err
-	}
-	answer, err := c.http.Do(request)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, 0, c.why(err)
-	} else if err != nil {
-		return nil, 0, c.stranger() // that speaks something else
-	}
-	defer answer.Body.Close()
-	if answer.Header.Get("Server") != web.Server {
-		return nil, 0, c.stranger()
-	}
-	text, err = io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, 0, fmt.Errorf("the answer of the sockdog on %s was cut short: %w", c.address, err)
-	case len(text) > maxAnswer:
-		return nil, 0, fmt.Errorf("the sockdog on %s sent an impossibly long answer", c.address)
-	case answer.StatusCode == http.StatusMisdirectedRequest:
-		return nil, 0, fmt.Errorf("the daemon does not answer to the name in %s: use its address", c.address)
-	}
-	return text, answer.StatusCode, nil
-}
-
-func (c *conn) stranger() error { return fmt.Errorf("what listens on %s is no sockdog", c.address) }
-
 // Status asks the daemon at an address for its status, and returns it as it came, too.
 func Status(ctx context.Context, address string) ([]byte, *status.Status, error) {
 	const within = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	c, err := dial(ctx, address, within)
+	a, err := ask(ctx, address, "/api/v1/status", within)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, nil, fmt.Errorf("%w: start sockdog run, or say with --address what its --listen says", err)
 	case err != nil:
 		return nil, nil, hinted(err)
 	}
-	defer c.close()
-	text, code, err := c.get(ctx, "/api/v1/status")
-	switch {
-	case err != nil:
-		return nil, nil, hinted(err)
-	case code == http.StatusServiceUnavailable:
+	a.conn.Close()
+	if a.code == http.StatusServiceUnavailable {
 		return nil, nil, fmt.Errorf("the daemon on %s is not ready to answer: try again in a moment", address)
 	}
 	var s status.Status
-	if err := json.Unmarshal(text, &s); code != http.StatusOK || err != nil || s.Time.IsZero() {
-		return nil, nil, hinted(c.stranger())
+	if err := json.Unmarshal(a.text, &s); a.code != http.StatusOK || err != nil || s.Time.IsZero() {
+		return nil, nil, hinted(fmt.Errorf("what listens on %s is no sockdog", address))
 	}
-	return text, &s, nil
+	return a.text, &s, nil
 }
 
 // hinted adds what to say instead of a wrong address.
