@@ -171,7 +171,7 @@ func TestPageEscapes(t *testing.T) {
 	a := &s.Actions[0]
 	a.Rule, a.Action, a.Result, a.Reason, a.Comm = trap, trap, journal.Result(trap), trap, trap
 	page := open(t, handler(s)).DOM()
-	if strings.Contains(page, "<img") || strings.Count(page, "<script") != 1 {
+	if strings.Contains(page, "<img") || strings.Count(page, "<script") != 2 {
 		t.Error("a name became markup")
 	}
 	if strings.Contains(page, "<title>caught") {
@@ -332,7 +332,7 @@ func TestPageOfAnotherVersion(t *testing.T) {
 				handler(nil).ServeHTTP(w, r)
 			}))
 			const (
-				isMisfit = `document.querySelector("#verdict").textContent == "the answer is not of this page's version: reload it" && document.body.className == "stale"`
+				isMisfit = `document.querySelector("#verdict").textContent == "the daemon has another version than this page: reload it" && document.body.className == "stale"`
 				isDrawn  = `document.querySelectorAll("article.rule").length == 6`
 			)
 			b.Await(isMisfit)
