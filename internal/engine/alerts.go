@@ -167,7 +167,7 @@ func (e *Engine) credit(a *Action, result Result) {
 		if r.groups == nil || !r.Alerts || r.history == a.of.history {
 			continue
 		}
-		if decision, _ := r.Decide(&rules.Action{Kind: rules.Alert}, &times, &a.Socket, 0, a.Decided, true); decision != match.Due {
+		if decision, _ := r.Decide(&rules.Action{Kind: rules.Alert}, &times, t.subject(&a.Socket), 0, a.Decided, true); decision != match.Due {
 			continue
 		}
 		if r.firing.byOthers == nil {

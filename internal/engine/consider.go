@@ -45,7 +45,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	c := consideration{e: e, t: t, s: s, times: t.Times(), now: now, exact: exact, was: e.recordOf(t).held, next: never, gone: notMatched}
 	t.of, t.phase = 0, waiting
 	t.set(blocked|aged, false)
-	for candidate := range e.program.RulesFor(s) {
+	for candidate := range e.program.RulesFor(t.subject(s)) {
 		c.rule(e.rules[candidate.Position])
 	}
 	for _, m := range e.recordOf(t).marks {
@@ -119,7 +119,7 @@ func (c *consideration) rule(r *ruleState) {
 			t.set(newestFirst, a.Order == rules.Newest)
 			c.ordered = true
 		}
-		stands, at := r.Decide(a, &c.times, c.s, fired, c.now, c.exact)
+		stands, at := r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.exact)
 		if a.Kind == rules.Alert {
 			e.setDue(t, r, j, stands == match.Due) // it is counted for as long as it is due
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -15,7 +16,7 @@ import (
 
 // guard says why the socket is not to be touched whatever a rule says, or "".
 func (e *Engine) guard(t *tracked, s *sock.Socket) string {
-	return match.Guard(s, e.program.Protect, e.capabilities, t.holders, e.config.Self)
+	return match.Guard(t.subject(s), e.program.Protect, e.capabilities, e.config.Self)
 }
 
 // destroy decides on a destructive action whose instant has come.
@@ -88,7 +89,7 @@ func reason(r *match.Rule, t *track.Times, s *sock.Socket, now sock.Instant, lea
 	text := s.State.String() + " for " + least + inMs(now.Sub(t.Entered.Safe))
 	for i := range r.Match {
 		m := &r.Match[i]
-		if match.Lasts(m, s) != ssfilter.True || match.AtPresent(m, s) != ssfilter.True || now < match.DueAt(m, t.Base(), t.Queued) {
+		if match.Lasts(m, subject.Of(s)) != ssfilter.True || match.AtPresent(m, subject.Of(s)) != ssfilter.True || now < match.DueAt(m, t.Base(), t.Queued) {
 			continue
 		}
 		if m.InStateFor > 0 {

@@ -53,7 +53,7 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 		age := e.ageOf(s, f.scan.sent, h.got)
 		t := e.observe(s, f.scan.sent, h.got, now)
 		t.holders = owned.Of(s.Inode)
-		for r := range e.program.RulesFor(s) {
+		for r := range e.program.RulesFor(t.subject(s)) {
 			rs := e.rules[r.Position]
 			for k := range r.Then {
 				if r.Grouped && !r.Then[k].Kind.Destructive {
@@ -85,14 +85,14 @@ func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, 
 		f.Not = "its group must fire first"
 		return f
 	}
-	switch stands, at := r.Decide(&r.Then[action], &times, s, 0, now, true); {
+	switch stands, at := r.Decide(&r.Then[action], &times, t.subject(s), 0, now, true); {
 	case stands == match.NotDue && at == never && times.Queued == never:
 		f.Not = "nothing waits to be sent or acknowledged: it has not stalled"
 	case stands == match.NotDue && at == never:
 		f.Not = "something waits to be sent or acknowledged: it is not idle"
 	case stands == match.NotDue:
 		f.In = at.Sub(now)
-	case match.Any(r.Exclude, s) != ssfilter.False:
+	case match.Any(r.Exclude, t.subject(s)) != ssfilter.False:
 		f.Not = "excluded"
 	case stands == match.Blocked && s.InUse():
 		f.Not = "in use: something is left to send"

@@ -61,6 +61,11 @@ func (t *tracked) heldBy() []sock.Holder {
 	return t.holders.Processes
 }
 
+// subject returns what rules match: an answer about t, and who holds it.
+func (t *tracked) subject(s *sock.Socket) subject.Subject {
+	return subject.Subject{Socket: s, Holders: t.holders}
+}
+
 // wantHolders has the holders of t looked for, once, and again where the kernel seems
 // to hold it; it falls due at that instant.
 func (e *Engine) wantHolders(t *tracked, key sock.Key, due sock.Instant) {

@@ -47,7 +47,8 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 	progressed := seen.Progressed(&s)
 	seen.Update(&s, track.TimesOf(&s, answer.Sent, answer.Got, b.precision), answer.Got)
 	seen.TellAutobound(&s)
-	if stands, _ := b.rule.Decide(b.action, &seen.Times, &s, b.fired, answer.Got, true); stands != match.Due {
+	sub := subject.Subject{Socket: &s, Holders: b.holders}
+	if stands, _ := b.rule.Decide(b.action, &seen.Times, sub, b.fired, answer.Got, true); stands != match.Due {
 		switch {
 		case progressed:
 			return "it made progress meanwhile"
@@ -57,7 +58,7 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 			return notMatched
 		}
 	}
-	return match.Guard(&s, b.protect, b.capabilities, b.holders, b.self)
+	return match.Guard(sub, b.protect, b.capabilities, b.self)
 }
 
 // Why an action is not done after all.

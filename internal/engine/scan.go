@@ -7,6 +7,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -120,7 +121,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		t = far.c.Times
 	}
 	due, candidate, ages, of := never, false, false, match.ClassSet(0)
-	for r, m := range l.program.Candidates(s) {
+	for r, m := range l.program.Candidates(subject.Of(s)) {
 		of |= 1 << r.Class
 		if !l.of.Has(r.Class) {
 			continue
@@ -182,7 +183,7 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 		f.waiting++
 		return
 	}
-	doomed := f.scan.program.WouldKill(&s)
+	doomed := f.scan.program.WouldKill(subject.Of(&s))
 	like := &f.idle
 	if doomed {
 		like = &f.oldest
@@ -301,20 +302,20 @@ func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 	if s.State == ssfilter.Listening {
 		since = never // of such a socket nothing tells
 	}
-	for r, m := range l.program.Candidates(s) {
+	for r, m := range l.program.Candidates(subject.Of(s)) {
 		if !l.of.Has(r.Class) {
 			continue
 		}
 		if r != last {
 			last, candidate, full = r, false, false
-			excluded = match.Any(r.Exclude, s) != ssfilter.False
+			excluded = match.Any(r.Exclude, subject.Of(s)) != ssfilter.False
 		}
 		count := &l.counts[r.Position]
-		stays, g := match.Lasts(m, s), count.groups
+		stays, g := match.Lasts(m, subject.Of(s)), count.groups
 		if g != nil && stays != ssfilter.False {
 			g.SeenBefore(s.ID.Cookie)
 		}
-		if excluded || full || min(stays, match.AtPresent(m, s)) != ssfilter.True {
+		if excluded || full || min(stays, match.AtPresent(m, subject.Of(s))) != ssfilter.True {
 			continue
 		}
 		stats := &count.stats

@@ -91,7 +91,7 @@ func (r *Request) Find(k Kernel, now func() sock.Instant) (targets []*Target, pa
 // does not, where nobody can know.
 func (r *Request) oldEnough(s *sock.Socket, age track.Age) ssfilter.Tri {
 	enough := min(track.ForAtLeast(s, age, r.OlderThan), track.IdleForAtLeast(s, age, r.Idle))
-	if enough == ssfilter.Unknown && match.Guard(s, r.Protect, r.Capabilities, nil, r.Self) != "" {
+	if enough == ssfilter.Unknown && match.Guard(subject.Of(s), r.Protect, r.Capabilities, r.Self) != "" {
 		return ssfilter.False
 	}
 	return enough
@@ -138,7 +138,7 @@ const liveReason = "may be in use: "
 
 // spare says why the target, as it now is, is not to be touched, or "".
 func (r *Request) spare(s *sock.Socket, t *Target) string {
-	why := match.Guard(s, r.Protect, r.Capabilities, t.Held, r.Self)
+	why := match.Guard(subject.Subject{Socket: s, Holders: t.Held}, r.Protect, r.Capabilities, r.Self)
 	switch {
 	case why != "":
 		return why

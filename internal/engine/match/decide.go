@@ -1,6 +1,7 @@
 package match
 
 import (
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -20,7 +21,7 @@ const (
 // group has fired since then. Where it is due, it says since when; where not, it
 // says when to ask again, and Never where something must happen first. exact says
 // that s answers a question about this socket alone.
-func (r *Rule) Decide(a *rules.Action, t *track.Times, s *sock.Socket, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
+func (r *Rule) Decide(a *rules.Action, t *track.Times, s subject.Subject, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
 	at, since, due, matched := sock.Never, sock.Never, false, false
 	for i := range r.Match {
 		m := &r.Match[i]
@@ -67,7 +68,7 @@ func IsTimed(m *rules.Match) bool { return max(m.InStateFor, m.IdleFor, m.Stalle
 // Lasts evaluates the part of a match that holds or not for as long as the socket stays
 // in its state, or, where a program sets a mark or a device, until it does: a
 // later scan shows that, which Passive has not skipped.
-func Lasts(m *rules.Match, s *sock.Socket) ssfilter.Tri {
+func Lasts(m *rules.Match, s subject.Subject) ssfilter.Tri {
 	if !m.States.Has(s.State) {
 		return ssfilter.False
 	}
@@ -76,7 +77,7 @@ func Lasts(m *rules.Match, s *sock.Socket) ssfilter.Tri {
 		holds = m.Where.Eval(&s.Conn)
 	}
 	if len(m.Users) > 0 {
-		holds = min(holds, ofUser(m.Users, s))
+		holds = min(holds, ofUser(m.Users, s.Socket))
 	}
 	return holds
 }
@@ -97,14 +98,14 @@ func ofUser(users []uint32, s *sock.Socket) ssfilter.Tri {
 
 // AtPresent evaluates the part of a match that the program or its peer can change
 // while the socket stays in its state.
-func AtPresent(m *rules.Match, s *sock.Socket) ssfilter.Tri {
+func AtPresent(m *rules.Match, s subject.Subject) ssfilter.Tri {
 	ok := m.Unread == nil || m.Unread.Holds(uint64(s.RQueue))
 	ok = ok && (m.InBacklog == nil || *m.InBacklog == s.InBacklog())
 	ok = ok && (m.IdleFor == 0 || !s.InUse()) && (m.StalledFor == 0 || s.InUse())
 	if len(m.Verdicts) > 0 {
 		among := false
 		for _, v := range m.Verdicts {
-			among = among || v == Verdict(s)
+			among = among || v == Verdict(s.Socket)
 		}
 		ok = ok && among
 	}
@@ -112,7 +113,7 @@ func AtPresent(m *rules.Match, s *sock.Socket) ssfilter.Tri {
 }
 
 // Any reports whether any of the matches holds, time bounds aside.
-func Any(matches []rules.Match, s *sock.Socket) ssfilter.Tri {
+func Any(matches []rules.Match, s subject.Subject) ssfilter.Tri {
 	holds := ssfilter.False
 	for i := range matches {
 		holds = max(holds, min(Lasts(&matches[i], s), AtPresent(&matches[i], s)))

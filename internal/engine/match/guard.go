@@ -25,9 +25,8 @@ var hindrances = map[string]string{
 }
 
 // Guard says why a socket is not to be touched, whatever a rule or a person
-// says, or "". Held is nil where nobody has looked for its holders; self is the
-// watchdog's own process.
-func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, held *subject.Holders, self int) string {
+// says, or "". self is the watchdog's own process.
+func Guard(s subject.Subject, protect []rules.Match, capabilities Capabilities, self int) string {
 	switch {
 	case s.State == ssfilter.Listening || s.State == ssfilter.Close || s.State == ssfilter.BoundInactive:
 		return notConnected
@@ -39,9 +38,9 @@ func Guard(s *sock.Socket, protect []rules.Match, capabilities Capabilities, hel
 		return unaccepted
 	case s.Orphan() && capabilities.KillOrphan != "":
 		return capabilities.KillOrphan
-	case held != nil && held.Kernel && s.Inode != 0:
+	case s.Holders != nil && s.Holders.Kernel && s.Inode != 0:
 		return kernels
-	case held != nil && held.By(self):
+	case s.Holders != nil && s.Holders.By(self):
 		return own
 	default:
 		return ""

@@ -37,7 +37,7 @@ func TestGuard(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if got := Guard(&test.s, protect, test.capabilities, test.held, self); got != test.want {
+			if got := Guard(subject.Subject{Socket: &test.s, Holders: test.held}, protect, test.capabilities, self); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
@@ -45,7 +45,7 @@ func TestGuard(t *testing.T) {
 	for name, state := range map[string]ssfilter.State{"in an accept queue": ssfilter.CloseWait, "it would leak": ssfilter.LastAck} {
 		t.Run(name, func(t *testing.T) {
 			s := full(state, orphaned)
-			if got := Guard(&s, nil, Capabilities{KillOrphan: "it would leak"}, nil, self); got != name {
+			if got := Guard(subject.Of(&s), nil, Capabilities{KillOrphan: "it would leak"}, self); got != name {
 				t.Errorf("got %q, want %q", got, name)
 			}
 		})

@@ -5,7 +5,7 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -183,7 +183,7 @@ func (p *portIndex) at(port uint16) []int32 {
 }
 
 // RulesFor yields the rules of which the socket is a candidate, in the order of the file.
-func (x *index) RulesFor(s *sock.Socket) iter.Seq[*Rule] {
+func (x *index) RulesFor(s subject.Subject) iter.Seq[*Rule] {
 	return func(yield func(*Rule) bool) {
 		var last *Rule
 		for r := range x.Candidates(s) {
@@ -197,7 +197,7 @@ func (x *index) RulesFor(s *sock.Socket) iter.Seq[*Rule] {
 
 // Candidates yields the matches that the socket may come to meet in the state it is
 // in, in the order of the file, each after its rule.
-func (x *index) Candidates(s *sock.Socket) iter.Seq2[*Rule, *rules.Match] {
+func (x *index) Candidates(s subject.Subject) iter.Seq2[*Rule, *rules.Match] {
 	return func(yield func(*Rule, *rules.Match) bool) {
 		lists := [...][]int32{x.byPort[ssfilter.Dst].at(s.Dst.Port()), x.byPort[ssfilter.Src].at(s.Src.Port()), x.rest}
 		for {

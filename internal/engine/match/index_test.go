@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -22,7 +23,7 @@ type place struct{ rule, match int }
 
 // placesOf are those that the index tries and finds.
 func placesOf(x *index, s *sock.Socket) (places []place) {
-	for r, m := range x.Candidates(s) {
+	for r, m := range x.Candidates(subject.Of(s)) {
 		places = append(places, place{r.Position, slices.IndexFunc(r.Match, func(o rules.Match) bool { return o.IdleFor == m.IdleFor })})
 	}
 	return places
@@ -32,7 +33,7 @@ func placesOf(x *index, s *sock.Socket) (places []place) {
 func oneByOne(rs []Rule, s *sock.Socket) (places []place) {
 	for i := range rs {
 		for j := range rs[i].Match {
-			if rs[i].Enabled && Lasts(&rs[i].Match[j], s) != ssfilter.False {
+			if rs[i].Enabled && Lasts(&rs[i].Match[j], subject.Of(s)) != ssfilter.False {
 				places = append(places, place{i, j})
 			}
 		}
@@ -258,7 +259,7 @@ func BenchmarkMatch(b *testing.B) {
 			found := 0
 			for b.Loop() {
 				for i := range sockets {
-					for range p.index.Candidates(&sockets[i]) {
+					for range p.index.Candidates(subject.Of(&sockets[i])) {
 						found++
 					}
 				}
@@ -273,7 +274,7 @@ func BenchmarkMatch(b *testing.B) {
 					for j := range p.Rules {
 						r := &p.Rules[j]
 						for k := range r.Match {
-							if r.Enabled && Lasts(&r.Match[k], &sockets[i]) != ssfilter.False {
+							if r.Enabled && Lasts(&r.Match[k], subject.Of(&sockets[i])) != ssfilter.False {
 								found++
 							}
 						}

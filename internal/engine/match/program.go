@@ -247,7 +247,7 @@ const AllClasses ClassSet = 1<<NumClasses - 1
 
 // WouldKill reports whether a rule would kill the socket once it is due, if it stays as
 // it is; its holders may still spare it.
-func (p *Program) WouldKill(s *sock.Socket) bool {
+func (p *Program) WouldKill(s subject.Subject) bool {
 	if s.MPTCP || Any(p.Protect, s) != ssfilter.False {
 		return false
 	}

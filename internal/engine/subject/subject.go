@@ -21,6 +21,9 @@ type Subject struct {
 	Holders *Holders // nil: nobody has looked
 }
 
+// Of returns a socket for whose holders nobody has looked.
+func Of(s *sock.Socket) Subject { return Subject{Socket: s} }
+
 // Holders are the processes that hold a socket, as far as /proc shows them.
 type Holders struct {
 	Processes []sock.Holder

@@ -479,7 +479,7 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 // Waits notes that the watchdog is shown a socket in an accept queue.
 func (w *judge) Waits(s *sim.Socket, shown *sock.Socket, to []*match.Rule) {
 	selects := func(m rules.Match) bool {
-		return match.Lasts(&m, shown) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
+		return match.Lasts(&m, subject.Of(shown)) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
 	}
 	for _, r := range to {
 		if r.Enabled && slices.ContainsFunc(r.Match, selects) {
@@ -561,12 +561,12 @@ func (w *judge) ruleOf(name string) *rules.Rule {
 // socket, as far as time goes, or never.
 func dueSince(r *rules.Rule, after time.Duration, s *sim.Socket, shown *sock.Socket) sock.Instant {
 	due := sim.Never
-	if match.Any(r.Exclude, shown) != ssfilter.False {
+	if match.Any(r.Exclude, subject.Of(shown)) != ssfilter.False {
 		return sim.Never
 	}
 	for i := range r.Match {
 		m := &r.Match[i]
-		if min(match.Lasts(m, shown), match.AtPresent(m, shown)) != ssfilter.True || m.StalledFor == 0 && s.Queued != sim.Never {
+		if min(match.Lasts(m, subject.Of(shown)), match.AtPresent(m, subject.Of(shown))) != ssfilter.True || m.StalledFor == 0 && s.Queued != sim.Never {
 			continue
 		}
 		since := s.Base().Add(max(m.InStateFor, m.IdleFor))
