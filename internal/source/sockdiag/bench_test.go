@@ -58,7 +58,7 @@ func BenchmarkScan(b *testing.B) {
 	}
 }
 
-func BenchmarkAsk(b *testing.B) {
+func BenchmarkLookup(b *testing.B) {
 	c := openKernel(b)
 	leak, ids := makeLeak(b, c)
 	defer leak.Close()

@@ -113,7 +113,7 @@ func TestNestedUserNamespace(t *testing.T) {
 		check(t, RaiseNetAdmin())
 		capabilities := must(c.Probe())(t)
 		if want := (Capabilities{OneWalk: true, Destroy: unix.EPERM, DestroyTimeWait: unix.EPERM}); capabilities != want {
-			t.Errorf("abilities %+v, want %+v", capabilities, want)
+			t.Errorf("capabilities %+v, want %+v", capabilities, want)
 		}
 		return
 	}

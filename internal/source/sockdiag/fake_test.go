@@ -268,7 +268,7 @@ func TestScanIsWholeOrAnError(t *testing.T) {
 					t.Error("the link of a failed look is still open")
 				}
 				if seen, err = ports(c, closeWaits); err != nil {
-					t.Fatalf("the next look: %v", err)
+					t.Fatalf("the next scan: %v", err)
 				}
 			}
 			if diff := cmp.Diff([]uint16{1, 2, 3}, seen); diff != "" {
@@ -648,7 +648,7 @@ func TestDecodeMalformed(t *testing.T) {
 				return []any{datagram(socketMessage(kind, seq, 1, a), doneMessage(seq))}
 			})
 			if seen, err := ports(c, closeWaits); !errors.Is(err, errMalformed) {
-				t.Errorf("look: %v, error %v, want %v", seen, err, errMalformed)
+				t.Errorf("scan: %v, error %v, want %v", seen, err, errMalformed)
 			}
 			if answers, err := c.Lookup(fakeIDs(1), nil); !errors.Is(err, errMalformed) {
 				t.Errorf("ask: %+v, error %v, want %v", answers, err, errMalformed)
@@ -681,7 +681,7 @@ func fakeIDs(n int) []sock.ID {
 	return ids
 }
 
-func TestAskOnABadDay(t *testing.T) {
+func TestLookupOnABadDay(t *testing.T) {
 	good := func(kind uint16, seq uint32) []any {
 		return []any{
 			errorMessage(seq+2, unix.ENOENT),
@@ -845,7 +845,7 @@ func FuzzAnswer(f *testing.F) {
 		answer := func(uint16, uint32) []any { return []any{b} }
 		c, _ := openFake(t, answer)
 		if err := c.Scan(sock.Query{States: ssfilter.AllStates}, func(*sock.Socket, sock.Instant) {}); err == nil && !ended {
-			t.Error("a look without an end is whole")
+			t.Error("a scan without an end is whole")
 		}
 		c, _ = openFake(t, answer)
 		if answers, err := c.Lookup(fakeIDs(2), nil); err == nil && (errors.Is(answers[0].Err, errUnanswered) || errors.Is(answers[1].Err, errUnanswered)) {

@@ -20,7 +20,7 @@ func (c *Conn) Find(local, peer netip.AddrPort) (sock.Socket, bool, error) {
 	err := c.ready()
 	answer := []sock.Answer{{ID: id, Err: errUnanswered}}
 	if err == nil {
-		if err = c.askBatch(answer); err != nil {
+		if err = c.lookupBatch(answer); err != nil {
 			err = c.abandon(err)
 		}
 	}

@@ -261,7 +261,7 @@ func TestTimeWait(t *testing.T) {
 
 			s := only(t, c, ssfilter.TimeWait)
 			if !s.Minisocket() || s.Src != src || s.ID.Cookie != cookie || s.Inode != 0 || s.Info.Has != 0 {
-				t.Errorf("look: %+v, want a minisocket at %v with cookie %d", s, src, cookie)
+				t.Errorf("scan: %+v, want a minisocket at %v with cookie %d", s, src, cookie)
 			}
 			if s.Expires <= 50*time.Second || s.Expires > 60*time.Second {
 				t.Errorf("expires in %v, want just under a minute", s.Expires)
@@ -532,7 +532,7 @@ func TestDestroyMany(t *testing.T) {
 	}
 }
 
-func TestAskMany(t *testing.T) {
+func TestLookupMany(t *testing.T) {
 	const n = 300
 	c := openKernel(t)
 	closeWait(t, nstest.V6, nstest.ClientSide, n)
@@ -590,7 +590,7 @@ func TestReceiveBufferTooSmall(t *testing.T) {
 			}
 		}
 	})
-	t.Run("unknown to Ask", func(t *testing.T) {
+	t.Run("unknown to Lookup", func(t *testing.T) {
 		c, ids := setUp(t)
 		narrow(t, c)
 		answers, err := c.Lookup(ids, nil)
@@ -627,7 +627,7 @@ func TestProbe(t *testing.T) {
 	before := len(scan(t, c, sock.Query{States: ssfilter.AllStates}))
 	capabilities := must(c.Probe())(t)
 	if want := (Capabilities{OneWalk: true}); capabilities != want {
-		t.Errorf("abilities %+v, want %+v", capabilities, want)
+		t.Errorf("capabilities %+v, want %+v", capabilities, want)
 	}
 	if after := len(scan(t, c, sock.Query{States: ssfilter.AllStates})); after != before {
 		t.Errorf("%d sockets before the probe, %d after", before, after)
@@ -645,7 +645,7 @@ func TestProbeWithoutLoopback(t *testing.T) {
 	check(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
 	capabilities := must(c.Probe())(t)
 	if capabilities.Destroy != nil || capabilities.DestroyTimeWait == nil {
-		t.Errorf("abilities %+v, want to destroy, and not to know of TIME_WAIT", capabilities)
+		t.Errorf("capabilities %+v, want to destroy, and not to know of TIME_WAIT", capabilities)
 	}
 }
 
@@ -674,7 +674,7 @@ func TestProbeWithoutPorts(t *testing.T) {
 		}
 		capabilities := must(c.Probe())(t)
 		if want := (Capabilities{OneWalk: true}); capabilities != want {
-			t.Errorf("abilities %+v, want %+v", capabilities, want)
+			t.Errorf("capabilities %+v, want %+v", capabilities, want)
 		}
 		if left := len(scan(t, c, sock.Query{States: ssfilter.AllStates})); left != ports+1 {
 			t.Errorf("%d sockets after the probe, want %d in TIME_WAIT and a listener", left, ports)
@@ -689,7 +689,7 @@ func TestProbeWithoutPorts(t *testing.T) {
 		}
 		capabilities := must(c.Probe())(t)
 		if !capabilities.OneWalk || !errors.Is(capabilities.Destroy, unix.EADDRINUSE) || !errors.Is(capabilities.DestroyTimeWait, unix.EADDRINUSE) {
-			t.Errorf("abilities %+v, want to read, and not to know the rest: %v", capabilities, unix.EADDRINUSE)
+			t.Errorf("capabilities %+v, want to read, and not to know the rest: %v", capabilities, unix.EADDRINUSE)
 		}
 	})
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Abilities is what this kernel lets this thread do in this network namespace.
+// Capabilities is what this kernel lets this thread do in this network namespace.
 type Capabilities struct {
 	// OneWalk: a dump of both families costs one walk of the socket table.
 	OneWalk bool

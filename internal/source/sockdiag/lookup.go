@@ -21,7 +21,7 @@ var errNoCookie = errors.New("the socket's cookie is not known")
 // noCookie is INET_DIAG_NOCOOKIE in both halves.
 const noCookie = nl.TCPDIAG_NOCOOKIE<<32 | nl.TCPDIAG_NOCOOKIE
 
-// Ask asks for single sockets and returns one answer for each ID, in their order,
+// Lookup asks for single sockets and returns one answer for each ID, in their order,
 // in the memory of answers if there is enough. An answer's socket is the one with
 // the cookie: it may be in another state by now, or have been connected
 // elsewhere. The error is that of the connection to the kernel; the answers that
@@ -40,7 +40,7 @@ func (c *Conn) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, erro
 		err := c.ready()
 		if err == nil {
 			n := min(c.link.batch(), len(rest))
-			if err = c.askBatch(rest[:n]); err == nil {
+			if err = c.lookupBatch(rest[:n]); err == nil {
 				rest = rest[n:]
 				continue
 			}
@@ -57,9 +57,9 @@ func (c *Conn) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, erro
 	return answers, nil
 }
 
-// askBatch fills in the answers that one send asks for: those that there is nothing
+// lookupBatch fills in the answers that one send asks for: those that there is nothing
 // in yet.
-func (c *Conn) askBatch(answers []sock.Answer) error {
+func (c *Conn) lookupBatch(answers []sock.Answer) error {
 	sent, first, waiting := c.now(), c.seq+1, 0
 	c.out = c.out[:0]
 	for i := range answers {
