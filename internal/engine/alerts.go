@@ -193,7 +193,7 @@ func (e *Engine) updateAlerts(now sock.Instant) {
 		if u.Began > 0 {
 			r.history.results[outcome{rules.Alert, Done}] += uint64(u.Began)
 		}
-		e.turned = e.turned || u.Ended
+		e.groupsChanged = e.groupsChanged || u.Ended
 		e.sayAlerts(r, u.Alerts)
 	}
 }

@@ -99,13 +99,13 @@ func (c *consideration) rule(r *ruleState) {
 	t.of |= 1 << r.Class
 	fired := sock.Instant(0)
 	if r.Grouped {
-		var doubted bool
-		fired, doubted = r.groups.FiringSince(c.s, c.now, e.trusted(r.Class))
-		if doubted && c.was.rule == r {
+		var stale bool
+		fired, stale = r.groups.FiringSince(c.s, c.now, e.trusted(r.Class))
+		if stale && c.was.rule == r {
 			c.gone = "whether its group still fires was not seen for too long"
 		}
 		t.set(aged, t.is(aged) || r.Timed && !t.is(plain))
-		c.stale = c.stale || doubted
+		c.stale = c.stale || stale
 	}
 	for j := range r.Then {
 		a := &r.Then[j]
@@ -119,13 +119,13 @@ func (c *consideration) rule(r *ruleState) {
 			t.set(newestFirst, a.Order == rules.Newest)
 			c.ordered = true
 		}
-		stands, at := r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.exact)
+		decision, at := r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.exact)
 		if a.Kind == rules.Alert {
-			e.setDue(t, r, j, stands == match.Due) // it is counted for as long as it is due
+			e.setDue(t, r, j, decision == match.Due) // it is counted for as long as it is due
 		}
 		switch {
-		case stands != match.Due:
-			c.notDue(r, a, stands, at)
+		case decision != match.Due:
+			c.notDue(r, a, decision, at)
 		case a.Kind != rules.Alert:
 			c.due(r, j, fired, at)
 		}
@@ -134,13 +134,13 @@ func (c *consideration) rule(r *ruleState) {
 
 // notDue considers an action whose instant has not come, or against which something
 // stands.
-func (c *consideration) notDue(r *ruleState, a *rules.Action, stands match.Decision, at sock.Instant) {
+func (c *consideration) notDue(r *ruleState, a *rules.Action, decision match.Decision, at sock.Instant) {
 	t := c.t
 	c.next = min(c.next, max(at, c.now.Add(leastWait)))
-	t.set(blocked, t.is(blocked) || stands == match.Blocked)
-	t.set(foreseen, t.is(foreseen) || stands == match.NotDue && at != never)
+	t.set(blocked, t.is(blocked) || decision == match.Blocked)
+	t.set(foreseen, t.is(foreseen) || decision == match.NotDue && at != never)
 	t.set(ahead, t.is(ahead) || at.Sub(c.now) >= time.Second)
-	if stands == match.Blocked && a.Kind.Destructive && c.s.InUse() {
+	if decision == match.Blocked && a.Kind.Destructive && c.s.InUse() {
 		c.e.skip(t, r, "in_use")
 	}
 }

@@ -39,7 +39,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 		if m == nil {
 			e.mark(t, r, action, true)
 			e.say(a, Held)
-			e.heldBack(r, b, now)
+			e.countHeld(r, b, now)
 			h := r.history.throttle(a.DryRun)
 			h.kind = a.Kind
 			h.began++

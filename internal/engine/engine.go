@@ -61,13 +61,13 @@ type Engine struct {
 	far      tracks                // apart from those, see farShown
 	attempts map[sock.Key]*attempt // acts under way, and what failed, by cookie
 	records  records
-	seed     maphash.Seed // of fingerprints
-	due      queue        // waiting for an instant
-	asking   int          // batches asked for
-	answers  int          // in the batch that is being taken in
-	deaf     bool         // the last question failed
-	asks     spell        // of questions that fail
-	acting   int          // acts under way
+	seed     maphash.Seed  // of fingerprints
+	due      queue         // waiting for an instant
+	asking   int           // batches asked for
+	answers  int           // in the batch that is being taken in
+	deaf     bool          // the last question failed
+	asks     failureStreak // of questions that fail
+	acting   int           // acts under way
 
 	confirming int // acts that the kernel has done, to be confirmed
 	stopping   bool
@@ -80,12 +80,12 @@ type Engine struct {
 	restored       map[sock.Key]sock.Memory
 	recalls        [match.NumClasses]int   // whole scans for each class since there are rules for which to remember
 	moved, written ration                  // of what is written to disk of them: where it made progress, and else
-	revived        map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
+	keptBefore     map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
 	fallback       bool                    // the rules in force are in the place of others
 
-	turned  bool         // there is something new to be kept of the groups
-	keptAt  sock.Instant // when to say anew what there is
-	ruledAt sock.Instant
+	groupsChanged bool         // there is something new to be kept of the groups
+	keptAt        sock.Instant // when to say anew what there is
+	ruledAt       sock.Instant
 
 	sight  sight
 	walks  walk.Schedule
@@ -179,7 +179,7 @@ func (e *Engine) ScanIntervals() []time.Duration { return e.sight.gap[:] }
 
 func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.stopping = true
-	e.sumUp(now)
+	e.sumUpHeld(now)
 	e.persistAll()
 }
 
@@ -199,14 +199,14 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 			e.limit.Spend(at)
 		}
 	}
-	e.revived = make(map[uint64][]sock.Group)
+	e.keptBefore = make(map[uint64][]sock.Group)
 	for _, g := range in.Groups {
-		e.revived[g.Rule] = append(e.revived[g.Rule], g)
+		e.keptBefore[g.Rule] = append(e.keptBefore[g.Rule], g)
 	}
 }
 
 func (in RulesChanged) apply(e *Engine, now sock.Instant) {
-	e.sumUp(now) // by the rules that held it back
+	e.sumUpHeld(now) // by the rules that held it back
 	e.fallback = in.Fallback
 	e.replaceRules(in.Program, now)
 	e.program, e.ruledAt = in.Program, now

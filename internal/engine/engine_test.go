@@ -1094,7 +1094,7 @@ func TestDryRunOfTwoRules(t *testing.T) {
 
 // Scans that fail now and then are said once.
 func TestFailingNowAndThenIsSaidOnce(t *testing.T) {
-	var s spell
+	var s failureStreak
 	notes := 0
 	for n := range 100 {
 		began, over := s.note(n%2 == 0)

@@ -9,7 +9,7 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Survey is a scan for all rules at once that leaves nothing to a later one.
+// ScanAll returns a scan for all rules at once that leaves nothing to a later one.
 func ScanAll(p *match.Program, precision time.Duration) *Scan {
 	return &Scan{Query: p.Queries[1<<match.NumClasses-1], program: p, of: 1<<match.NumClasses - 1, horizon: never - 1, survey: true, precision: precision}
 }
@@ -85,18 +85,18 @@ func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, 
 		f.Not = "its group must fire first"
 		return f
 	}
-	switch stands, at := r.Decide(&r.Then[action], &times, t.subject(s), 0, now, true); {
-	case stands == match.NotDue && at == never && times.Queued == never:
+	switch decision, at := r.Decide(&r.Then[action], &times, t.subject(s), 0, now, true); {
+	case decision == match.NotDue && at == never && times.Queued == never:
 		f.Not = "nothing waits to be sent or acknowledged: it has not stalled"
-	case stands == match.NotDue && at == never:
+	case decision == match.NotDue && at == never:
 		f.Not = "something waits to be sent or acknowledged: it is not idle"
-	case stands == match.NotDue:
+	case decision == match.NotDue:
 		f.In = at.Sub(now)
 	case match.Any(r.Exclude, t.subject(s)) != ssfilter.False:
 		f.Not = "excluded"
-	case stands == match.Blocked && s.InUse():
+	case decision == match.Blocked && s.InUse():
 		f.Not = "in use: something is left to send"
-	case stands == match.Blocked:
+	case decision == match.Blocked:
 		f.Not = "a condition of the rule does not hold, or is not known to"
 	}
 	if f.Not == "" && r.Then[action].Kind.Destructive {

@@ -123,12 +123,12 @@ func (s *summary) soon(now sock.Instant) {
 // summarize says what the limits hold back, each minute for as long as they do.
 func (e *Engine) summarize(now sock.Instant) {
 	if now >= e.summary.at {
-		e.sumUp(now)
+		e.sumUpHeld(now)
 	}
 }
 
-// sumUp says what the limits hold back, by rule.
-func (e *Engine) sumUp(now sock.Instant) {
+// sumUpHeld says what the limits hold back, by rule.
+func (e *Engine) sumUpHeld(now sock.Instant) {
 	s := &e.summary
 	s.at = never
 	for _, h := range e.histories {

@@ -61,8 +61,8 @@ type RuleOverview struct {
 	HeldBack map[string]uint64                 // how often what kept it from acting, since the start
 }
 
-// heldBack counts that a limit holds back an action of the rule.
-func (e *Engine) heldBack(r *ruleState, b limit.Budget, now sock.Instant) {
+// countHeld counts that a limit holds back an action of the rule.
+func (e *Engine) countHeld(r *ruleState, b limit.Budget, now sock.Instant) {
 	reason := "limit_of_all_rules"
 	if b.Own.Free(now) == 0 {
 		reason = "limit"

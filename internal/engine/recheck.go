@@ -15,7 +15,7 @@ import (
 type basis struct {
 	rule         *match.Rule
 	action       *rules.Action
-	fired        sock.Instant // as in rule.stands
+	fired        sock.Instant // as in match.Rule.Decide
 	seen         track.Connection
 	holders      *subject.Holders
 	protect      []rules.Match
@@ -48,7 +48,7 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 	seen.Update(&s, track.TimesOf(&s, answer.Sent, answer.Got, b.precision), answer.Got)
 	seen.TellAutobound(&s)
 	sub := subject.Subject{Socket: &s, Holders: b.holders}
-	if stands, _ := b.rule.Decide(b.action, &seen.Times, sub, b.fired, answer.Got, true); stands != match.Due {
+	if decision, _ := b.rule.Decide(b.action, &seen.Times, sub, b.fired, answer.Got, true); decision != match.Due {
 		switch {
 		case progressed:
 			return "it made progress meanwhile"

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"cmp"
-
 	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/limit"
@@ -22,8 +20,8 @@ type ruleState struct {
 	alerts      *alerting.State // about those
 	due         int             // sockets that are due and match, of a rule about single sockets that alerts
 	firing      firing
-	full        spell     // of scans that found more groups than there is room for
-	stats       ruleStats // of the last whole scan
+	full        failureStreak // of scans that found more groups than there is room for
+	stats       ruleStats     // of the last whole scan
 	replaced    bool
 }
 
@@ -119,7 +117,7 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		}
 		rs.groups = group.NewSet(rs.Rule)
 		next := never
-		for _, k := range e.revived[sock.RuleSum(rs.Sum)] {
+		for _, k := range e.keptBefore[sock.RuleSum(rs.Sum)] {
 			if rs.groups.Restore(&k, now) {
 				next = now
 			}
@@ -128,8 +126,8 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		rs.firing.on = rs.groups.Firing() > 0
 	}
 	if !e.fallback {
-		e.turned = e.turned || len(e.revived) > 0 // some may be of rules that are no more
-		e.revived = nil
+		e.groupsChanged = e.groupsChanged || len(e.keptBefore) > 0 // some may be of rules that are no more
+		e.keptBefore = nil
 	}
 }
 
@@ -142,7 +140,5 @@ func (e *Engine) retire(rs *ruleState, now sock.Instant) {
 	if !rs.DryRun {
 		e.resolveAlerts(rs, now)
 	}
-	e.turned = true
+	e.groupsChanged = true
 }
-
-func byName(a, b *ruleState) int { return cmp.Compare(a.Name, b.Name) }

@@ -28,7 +28,7 @@ type sight struct {
 	later    [match.NumClasses]sock.Instant // when something falls due that the last scan left to a later one
 	left     [match.NumClasses]int          // sockets that it had no room for
 	waited   waits                          // of those: that were in an accept queue; a scan reads it
-	crowded  spell                          // of scans without room
+	crowded  failureStreak                  // of scans without room
 	gap      [match.NumClasses]time.Duration
 	cost     [match.NumClasses]time.Duration // of the last scan
 	before   [match.NumClasses]sock.Counters // before the last whole scan; nothing, where they could not be read
@@ -38,8 +38,8 @@ type sight struct {
 	ripens   [match.NumClasses]sock.Instant  // when a socket comes to count in a group by its age alone
 	sample   sock.Instant                    // when to read the counters for rules that need nothing else
 	asked    sock.Instant                    // when the counters were asked for
-	deaf     spell                           // of counters that cannot be read
-	portless spell                           // of ports that are not known
+	deaf     failureStreak                   // of counters that cannot be read
+	portless failureStreak                   // of ports that are not known
 
 	counting  bool                  // the counters are being read
 	scanning  *Scan                 // under way
@@ -47,7 +47,7 @@ type sight struct {
 	counted   CountersRead          // before it
 	scans     uint64
 	failed    uint64
-	failing   spell
+	failing   failureStreak
 	over      [match.NumClasses]int // scans in a row that were so dear that the interval is far above the wanted one
 	stretched bool                  // it was said
 	apart     bool                  // a scan for both classes failed, and none for the dear one has succeeded since
@@ -252,7 +252,7 @@ func (e *Engine) still(c match.Class, in CountersRead) bool {
 // skippable reports whether a scan for the class now could change nothing.
 func (e *Engine) skippable(c match.Class, in CountersRead, still bool, now sock.Instant) bool {
 	s, of := &e.sight, match.ClassSet(1<<c)
-	if !in.OK || s.scans == 0 || e.unseen(of) || e.astir(of) {
+	if !in.OK || s.scans == 0 || e.neverScanned(of) || e.hasActiveGroups(of) {
 		return false // who waits for the first scan is to have it
 	}
 	nobody := in.TimeWait == 0 && e.program.Queries[of].States == 1<<ssfilter.TimeWait && !e.program.MetByNobody(of)
@@ -304,8 +304,8 @@ func (e *Engine) nothingCame(of match.ClassSet, until sock.Instant) {
 	}
 }
 
-// unseen reports whether groups of the classes wait for the first scan.
-func (e *Engine) unseen(of match.ClassSet) bool {
+// neverScanned reports whether groups of the classes wait for the first scan.
+func (e *Engine) neverScanned(of match.ClassSet) bool {
 	for _, r := range e.rules {
 		if r.Scanned() && of.Has(r.Class) && r.Grouped && r.groups.NeverScanned() {
 			return true
@@ -314,9 +314,9 @@ func (e *Engine) unseen(of match.ClassSet) bool {
 	return false
 }
 
-// astir reports whether a group of the classes is about to fire, or does: what
+// hasActiveGroups reports whether a group of the classes is about to fire, or does: what
 // becomes of it only scans tell.
-func (e *Engine) astir(of match.ClassSet) bool {
+func (e *Engine) hasActiveGroups(of match.ClassSet) bool {
 	for _, r := range e.rules {
 		if r.Scanned() && of.Has(r.Class) && r.groups != nil && r.groups.Active() {
 			return true
@@ -668,19 +668,19 @@ func (e *Engine) space(of match.ClassSet) {
 	s.stretched = stretched
 }
 
-// spell is a time in which something fails. It is over after several successes,
+// failureStreak is a time in which something fails. It is over after several successes,
 // so that what fails now and then is said once.
-type spell struct {
+type failureStreak struct {
 	on   bool
 	bad  int // failures in it
 	good int // successes since the last failure
 }
 
-// overAfter is how many successes end a spell.
+// overAfter is how many successes end a streak.
 const overAfter = 3
 
-// note takes in one more try, and reports whether a spell began or is over.
-func (s *spell) note(failed bool) (began, over bool) {
+// took takes in one more try, and reports whether a streak began or is over.
+func (s *failureStreak) note(failed bool) (began, over bool) {
 	if failed {
 		began = !s.on
 		s.on, s.good = true, 0

@@ -21,7 +21,7 @@ type Input interface {
 // RulesChanged says that new rules are in force.
 type RulesChanged struct {
 	Program *match.Program
-	// StandIn says that they are in the place of rules that could not be read: what
+	// Fallback says that they are in the place of rules that could not be read: what
 	// an earlier run knew waits for those.
 	Fallback bool
 }
@@ -41,7 +41,7 @@ type Restored struct {
 // and nothing new is begun.
 type Stop struct{}
 
-// Counted says what the counters hold, or that they could not be read.
+// CountersRead says what the counters hold, or that they could not be read.
 type CountersRead struct {
 	OK bool
 	sock.Counters
@@ -57,7 +57,7 @@ type ScanDone struct {
 	Err    error
 }
 
-// Asked says what the kernel answered about single sockets.
+// LookupDone says what the kernel answered about single sockets.
 type LookupDone struct {
 	Answers []sock.Answer
 	Err     error // nothing was learnt of those without an answer
