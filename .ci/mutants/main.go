@@ -5,10 +5,12 @@
 //
 //	go run ./.ci/mutants           all of them: a quarter of an hour on two cores
 //	go run ./.ci/mutants limit     those whose names contain that
+//	go run ./.ci/mutants -fit      only whether each still fits the code: seconds
 package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -39,8 +41,8 @@ var mutants = []mutant{
 	{"use is ignored", "inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0", "inUse := false"},
 	{"accept queues are not spared", "case s.InBacklog():\n\t\treturn unaccepted", "case false:\n\t\treturn unaccepted"},
 	{"MPTCP subflows are not spared", "case s.MPTCP:\n\t\treturn subflow", "case false:\n\t\treturn subflow"},
-	{"sockets of the kernel are not spared", "case held != nil && held.Kernel && s.Inode != 0:", "case false:"},
-	{"sockets of sockdog are not spared", "case held != nil && held.By(self):", "case false:"},
+	{"sockets of the kernel are not spared", "case s.Holders != nil && s.Holders.Kernel && s.Inode != 0:", "case false:"},
+	{"sockets of sockdog are not spared", "case s.Holders != nil && s.Holders.By(self):", "case false:"},
 
 	// Deciding and acting.
 	{"nothing is decided again right before the act", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n\tif s.State != 0 {\n\t\treturn \"\"\n\t}\n"},
@@ -48,7 +50,7 @@ var mutants = []mutant{
 	{"an action is done again", "m != nil && !m.open && a.Kind != rules.Alert", "m != nil && !m.open && a.Kind != rules.Alert && a.Kind.Destructive"},
 	{"a failed scan counts as an empty one", "s.next[c] = now.Add(s.gap[c])\n\t\t\t}\n\t\t}\n\t\treturn\n\t}", "s.next[c] = now.Add(s.gap[c])\n\t\t\t}\n\t\t}\n\t\tin.Result = &ScanResult{scan: l, later: never, ripens: never}\n\t}"},
 	{"what a scan does not show is gone", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.wait(t, now)", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.drop(t, Gone, \"\", now)"},
-	{"scans are skipped although groups are active", "|| e.astir(of) {\n\t\treturn false", "{\n\t\treturn false"},
+	{"scans are skipped although groups are active", "|| e.hasActiveGroups(of) {\n\t\treturn false", "{\n\t\treturn false"},
 
 	// Limits.
 	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-len(w.spent))", "max(0, w.Limit.N+1-w.underWay-len(w.spent))"},
@@ -69,10 +71,24 @@ var mutants = []mutant{
 
 func main() {
 	wanted := strings.Join(os.Args[1:], " ")
-	if err := run(wanted); err != nil {
+	do := run
+	if wanted == "-fit" {
+		do = fit
+	}
+	if err := do(wanted); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
+}
+
+// fit looks for the code that each mutant changes.
+func fit(string) (err error) {
+	for _, m := range mutants {
+		if _, _, bad := find(".", m.from); bad != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", m.name, bad))
+		}
+	}
+	return err
 }
 
 func run(wanted string) error {
