@@ -71,7 +71,7 @@ func readOne(root int, pid string, fds *lister) error {
 		}
 		return read
 	})
-	if err == read {
+	if errors.Is(err, read) {
 		return nil
 	}
 	return err

@@ -187,9 +187,9 @@ func TestSpinUnreadable(t *testing.T) {
 
 // A spin is not over because the time before it was quiet.
 func TestSpinLasts(t *testing.T) {
-	for tenth := range time.Duration(10) {
+	for tenth := range 10 {
 		w := newWorld(0.002)
-		w.later(2*second+tenth*second/10, func() { w.w.Watch(held, w.now) })
+		w.later(2*second+time.Duration(tenth)*second/10, func() { w.w.Watch(held, w.now) })
 		w.leaks(8*second, 38*second, func() { w.gets(0.51, 0) })
 		w.until(time.Minute)
 		if w.begun != 1 || w.ended != 0 {
@@ -203,8 +203,8 @@ func TestSpinLasts(t *testing.T) {
 func TestPeaksBefore(t *testing.T) {
 	w := newWorld(0.05)
 	w.w.Watch(held, w.now)
-	for s := range time.Duration(30) {
-		w.later(s*2*second+1, func() { w.gets([]float64{0.8, 0.05}[s%2], 0) })
+	for s := range 30 {
+		w.later(time.Duration(s)*2*second+1, func() { w.gets([]float64{0.8, 0.05}[s%2], 0) })
 	}
 	w.leaks(9*second, 39*second, nil)
 	w.until(50 * second)

@@ -39,7 +39,7 @@ func (h *Holders) By(pid int) bool {
 // Property is something that a subject has, and by which rules group.
 type Property struct {
 	Name         rules.GroupKey
-	NeedsHolders bool // it can be told only of a subject whose holders are known
+	NeedsHolders bool // where those are not known, the value is empty, or zero
 	Width        int  // of a value in bytes; 0: that varies, up to longestValue
 	// Append appends the value, in a form that means the same in every run.
 	Append func(b []byte, s Subject) []byte
@@ -121,16 +121,15 @@ func (k Key) Width() (n int) {
 	return n
 }
 
-// NeedsHolders reports whether the key is only known of a subject whose holders are.
-func (k Key) NeedsHolders() bool {
-	return slices.ContainsFunc(k, func(p Property) bool { return p.NeedsHolders })
-}
-
 // Append appends the values of the subject.
 func (k Key) Append(b []byte, s Subject) []byte {
 	for i := range k {
 		p := &k[i]
-		if p.Width > 0 {
+		switch {
+		case p.NeedsHolders && s.Holders == nil:
+			b = append(b, make([]byte, max(1, p.Width))...)
+			continue
+		case p.Width > 0:
 			b = p.Append(b, s)
 			continue
 		}

@@ -1,6 +1,7 @@
 package subject_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -31,7 +32,7 @@ func TestProperties(t *testing.T) {
 // them, and what is kept of it names the same one again.
 func TestKey(t *testing.T) {
 	cgroup := subject.Property{
-		Name:   "cgroup", // of a value of varying width, which takes holders to tell
+		Name: "cgroup", NeedsHolders: true, // and of a value of varying width
 		Append: func(b []byte, s subject.Subject) []byte { return append(b, s.Holders.Processes[0].Comm...) },
 		Text:   func(value []byte) string { return string(value) },
 	}
@@ -92,6 +93,20 @@ func TestKey(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Without holders, what needs them is unknown, and the rest is not.
+func TestKeyWithoutHolders(t *testing.T) {
+	asked := func([]byte, subject.Subject) []byte { panic("asked without holders") }
+	text := func(value []byte) string { return fmt.Sprintf("%x", value) }
+	by := subject.Key{{Name: "unit", NeedsHolders: true, Append: asked, Text: text}, {Name: "pid", NeedsHolders: true, Width: 4, Append: asked, Text: text}, property(rules.ByState)}
+	s := sock.Socket{}
+	s.State = ssfilter.CloseWait
+	got, ok := by.Labels(string(by.Append(nil, subject.Of(&s))))
+	want := []subject.Label{{Name: "unit", Value: ""}, {Name: "pid", Value: "00000000"}, {Name: "state", Value: "close-wait"}}
+	if diff := cmp.Diff(want, got); diff != "" || !ok {
+		t.Errorf("%t (-want +got):\n%s", ok, diff)
 	}
 }
 
