@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -155,9 +156,11 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 		}
 		e.foundHolders(t, shared.of(held), kills, now)
 	}
-	for _, l := range e.killed.leaks() {
-		e.note(StillOpen, slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", l.n))
+	byPID := func(a, b leak) int { return cmp.Or(a.pid-b.pid, cmp.Compare(a.rule, b.rule)) }
+	for _, l := range slices.SortedFunc(maps.Keys(e.killed.open), byPID) {
+		e.note(StillOpen, slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", e.killed.open[l]))
 	}
+	clear(e.killed.open)
 }
 
 // trackOf returns the track of the socket whose holders were wanted; nil: it is gone,
@@ -260,19 +263,4 @@ func (k *killed) found(inode uint32, processes []sock.Holder) {
 			k.open[leak{rule, p.Comm, p.PID}]++
 		}
 	}
-}
-
-// leaks returns who holds what was found, and forgets it.
-func (k *killed) leaks() (leaks []countedLeak) {
-	for l, n := range k.open {
-		leaks = append(leaks, countedLeak{l, n})
-	}
-	clear(k.open)
-	slices.SortFunc(leaks, func(a, b countedLeak) int { return cmp.Or(a.pid-b.pid, cmp.Compare(a.rule, b.rule)) })
-	return leaks
-}
-
-type countedLeak struct {
-	leak
-	n int
 }
