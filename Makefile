@@ -8,7 +8,7 @@ build:         ; CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' ./cmd/sockdog
 test:          ; go test ./...
 race:          ; go test -race -v ./...
 lint:          ; .ci/lint
-bench:         ; go test ./$(PKG) -run '^$$' -bench '$(BENCH)' -benchmem
+bench:         ; go test ./$(PKG)/... -run '^$$' -bench '$(BENCH)' -benchmem
 bench-compare: ; .ci/bench-compare '$(BASE)' '$(PKG)' '$(BENCH)'
 golden:        ; go test $(GOLDEN) -update
 ci:            ; .ci/run
