@@ -85,10 +85,10 @@ func (f *ScanResult) keepFar(far *farSocket, s *sock.Socket, fresh *track.Times,
 		return false
 	}
 	was, _ := far.t.Packed.Delta(&far.t.Packed)
-	segsIn, only := d.OnlySegments(was)
+	segsIn, only := d.OnlySegments(was, 2*f.scan.precision)
 	switch {
-	case d == was:
-	case only:
+	case only && d.SameSegments(was):
+	case only: // what it is known the better by is not worth the memory
 		f.far.counted.add(farCount{number, segsIn})
 	default:
 		f.far.changed.add(farChange{d, number})

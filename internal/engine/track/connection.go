@@ -19,8 +19,8 @@ type Connection struct {
 	// What the last answer said, to compare the next one with:
 	Acked, Received uint64
 	SegsIn          uint32
-	Retrans         uint8
-	Counted         bool // it had counters
+	Retrans         uint8 // in SYN_SENT
+	Counted         bool  // it had counters
 	Inode           uint32
 	Autobound       ssfilter.Tri // as the last scan said that asked for it
 }
@@ -94,7 +94,10 @@ func (c *Connection) TellAutobound(s *sock.Socket) {
 // note takes over what a later answer is compared with.
 func (c *Connection) note(s *sock.Socket) {
 	c.Counted = s.Info.Has&(sock.HasBytesAcked|sock.HasBytesReceived) != 0
-	c.Acked, c.Received, c.SegsIn, c.Retrans, c.Inode = s.Info.BytesAcked, s.Info.BytesReceived, s.Info.SegsIn, s.Retrans, s.Inode
+	c.Acked, c.Received, c.SegsIn, c.Inode = s.Info.BytesAcked, s.Info.BytesReceived, s.Info.SegsIn, s.Inode
+	if s.State == ssfilter.SynSent { // in other states it counts the probes of keepalives, too
+		c.Retrans = s.Retrans
+	}
 }
 
 // Update takes over what a further answer about the same connection says. Fresh is

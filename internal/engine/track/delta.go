@@ -1,6 +1,10 @@
 package track
 
-import "github.com/sockdog/sockdog/internal/sock"
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
 
 // Delta is what a further answer says of a Packed that is not in use: what it adds in
 // time, and what it counted.
@@ -20,12 +24,17 @@ func (p *Packed) Delta(q *Packed) (d Delta, ok bool) {
 	return d, was == *q
 }
 
-// OnlySegments reports whether d and was differ in the segments that came in alone,
-// which the answer to a keepalive probe is, and how many those are by d.
-func (d Delta) OnlySegments(was Delta) (segsIn uint32, only bool) {
-	was.segsIn = d.segsIn
-	return d.segsIn, d == was
+// OnlySegments reports whether d differs from was in the segments that came in alone,
+// which the answer to a keepalive probe is, or in times that are earlier by no more
+// than within; and how many segments those are by d.
+func (d Delta) OnlySegments(was Delta, within time.Duration) (segsIn uint32, only bool) {
+	near := func(was, is sock.Instant) bool { return is <= was && was.Sub(is) <= within }
+	same := d.acked == was.acked && d.received == was.received && near(was.entered, d.entered) && near(was.quiet, d.quiet)
+	return d.segsIn, same
 }
+
+// SameSegments reports whether no more segments came in.
+func (d Delta) SameSegments(was Delta) bool { return d.segsIn == was.segsIn }
 
 // WithSegments returns d with so many segments.
 func (d Delta) WithSegments(segsIn uint32) Delta {
