@@ -45,46 +45,49 @@ func (f *farShown) isShown(number uint32) bool {
 	return int(number/64) < len(f.shown) && f.shown[number/64]&(1<<(number%64)) != 0
 }
 
-// farSocket is a socket that a scan shows, of a far connection.
-type farSocket struct {
-	t    *tracked
-	c    track.Connection // by this answer, too
-	same bool             // it is still that connection
-}
-
-// farOf finds the far connection of a socket, if there is one, and completes the
-// answer.
-func (l *Scan) farOf(s *sock.Socket, fresh track.Times, got sock.Instant) (f farSocket) {
-	if l.far == nil {
-		return f
+// takeFar looks at a socket of a far connection. What of it may matter to a rule before
+// long is brought.
+func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, got sock.Instant) {
+	l := f.scan
+	c := l.far.connection(far)
+	same, times := c.Same(s, l.sent), fresh
+	if same {
+		c.Update(s, fresh, got)
+		c.TellAutobound(s)
+		times = c.Times
 	}
-	if f.t = l.far.get(s.ID.Key()); f.t == nil {
-		return f
+	due, of, ages := f.dueBy(s, &times)
+	if l.ports != nil {
+		f.usePort(s)
 	}
-	f.c = l.far.connection(f.t)
-	if f.same = f.c.Same(s, l.sent); f.same {
-		f.c.Update(s, fresh, got)
-		f.c.TellAutobound(s)
+	if of&l.of == 0 {
+		return
 	}
-	return f
+	if same && due > l.horizon && !s.InUse() && f.keepFar(far, &c, s, &fresh, due != never || ages) {
+		f.later = min(f.later, due)
+		f.count(s, &times, got)
+		return
+	}
+	f.far.show(l.far.number(far))
+	f.bring(f.hits.pack(s, got, true), due, true)
 }
 
 // keepFar notes what a scan shows of a far connection that is none of a rule before
 // long, and reports whether it is to stay one. Wanted: a rule may want it then.
-func (f *ScanResult) keepFar(far *farSocket, s *sock.Socket, fresh *track.Times, wanted bool) bool {
-	number := f.scan.far.number(far.t)
+func (f *ScanResult) keepFar(far *tracked, c *track.Connection, s *sock.Socket, fresh *track.Times, wanted bool) bool {
+	number := f.scan.far.number(far)
 	f.far.show(number)
-	all := far.t.of&^f.scan.of == 0 // that is, of the rules it may match
-	if all && (!wanted || isPlain(s, fresh, &far.c.Times, f.scan.precision)) {
+	all := far.of&^f.scan.of == 0 // that is, of the rules it may match
+	if all && (!wanted || isPlain(s, fresh, &c.Times, f.scan.precision)) {
 		f.far.over = append(f.far.over, number)
 		return true
 	}
-	p := far.c.Pack()
-	d, ok := far.t.Packed.Delta(&p)
+	p := c.Pack()
+	d, ok := far.Packed.Delta(&p)
 	if !ok {
 		return false
 	}
-	was, _ := far.t.Packed.Delta(&far.t.Packed)
+	was, _ := far.Packed.Delta(&far.Packed)
 	segsIn, only := d.OnlySegments(was, 2*f.scan.precision)
 	switch {
 	case only && d.SameSegments(was):

@@ -116,37 +116,17 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	l := f.scan
 	f.states[int(s.State)%len(f.states)]++
 	t := track.TimesOf(s, l.sent, got, l.precision)
-	fresh, far := t, l.farOf(s, t, got)
-	if far.same {
-		t = far.c.Times
-	}
-	due, candidate, ages, of := never, false, false, match.ClassSet(0)
-	for r, m := range l.program.Candidates(subject.Of(s)) {
-		of |= 1 << r.Class
-		if !l.of.Has(r.Class) {
-			continue
+	if l.far != nil && l.far.n > 0 {
+		if far := l.far.get(s.ID.Key()); far != nil {
+			f.takeFar(far, s, t, got)
+			return
 		}
-		candidate = true
-		if r.Grouped && !l.fires(r, s) {
-			ages = ages || match.IsTimed(m)
-			continue
-		}
-		due = min(due, match.DueAt(m, t.EarlyBase(), t.Queued))
 	}
+	due, of, ages := f.dueBy(s, &t)
 	if l.ports != nil {
 		f.usePort(s)
 	}
-	if !candidate {
-		return
-	}
-	if far.t != nil {
-		if far.same && due > l.horizon && !s.InUse() && f.keepFar(&far, s, &fresh, due != never || ages) {
-			f.later = min(f.later, due)
-			f.count(s, &t, got)
-		} else {
-			f.far.show(l.far.number(far.t))
-			f.bring(f.hits.pack(s, got, true), due, true)
-		}
+	if of&l.of == 0 {
 		return
 	}
 	at, print, known := l.known.get(s.ID.Cookie)
@@ -158,7 +138,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		}
 	case due <= l.horizon && print > knownNow && print == track.Fingerprint(l.seed, s):
 		l.known.shown[at/64] |= 1 << (at % 64)
-	case !known && of&^l.of == 0 && due > l.horizon && f.beginFar(s, fresh, got, due, of):
+	case !known && of&^l.of == 0 && due > l.horizon && f.beginFar(s, t, got, due, of):
 		f.later = min(f.later, due)
 	default:
 		f.bring(f.hits.pack(s, got, known), due, known && print != knownBefore)
@@ -167,6 +147,25 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		}
 	}
 	f.count(s, &t, got)
+}
+
+// dueBy is when a rule first wants something of a socket, as far as time goes, and the
+// classes of the rules that it may match; ages: a rule about groups asks for its age.
+func (f *ScanResult) dueBy(s *sock.Socket, t *track.Times) (due sock.Instant, of match.ClassSet, ages bool) {
+	l := f.scan
+	due = never
+	for r, m := range l.program.Candidates(subject.Of(s)) {
+		of |= 1 << r.Class
+		if !l.of.Has(r.Class) {
+			continue
+		}
+		if r.Grouped && !l.fires(r, s) {
+			ages = ages || match.IsTimed(m)
+			continue
+		}
+		due = min(due, match.DueAt(m, t.EarlyBase(), t.Queued))
+	}
+	return due, of, ages
 }
 
 // bring adds a hit. Where there is no room for one more, one that no rule would kill
