@@ -65,9 +65,10 @@ const (
 
 // descriptors are those of a process, as they were read last.
 type descriptors struct {
-	self   sock.Holder // of one that has held something in one of the last walks
-	idle   int         // walks in a row in which it held nothing that was wanted
-	inodes []uint32    // of sockets, by descriptor; 0: it is none, or was not read
+	self   sock.Holder   // of one that has held something in one of the last walks
+	alone  []sock.Holder // that one, of all the sockets that it alone holds
+	idle   int           // walks in a row in which it held nothing that was wanted
+	inodes []uint32      // of sockets, by descriptor; 0: it is none, or was not read
 }
 
 // set notes the inode of a descriptor.
@@ -252,7 +253,13 @@ func (w *walk) descriptor(dir, pid, fd int, name []byte, has *descriptors) error
 		has.self = describe(dir, "..", pid)
 	}
 	has.idle = 0
-	if known := w.found.Holders[inode]; len(known) == 0 || known[len(known)-1].PID != pid {
+	switch known := w.found.Holders[inode]; {
+	case len(known) == 0:
+		if len(has.alone) == 0 || has.alone[0] != has.self {
+			has.alone = []sock.Holder{has.self}
+		}
+		w.found.Holders[inode] = has.alone[:1:1]
+	case known[len(known)-1].PID != pid:
 		w.found.Holders[inode] = append(known, has.self)
 	}
 	return nil
