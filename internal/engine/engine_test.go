@@ -27,6 +27,7 @@ type bench struct {
 	wake    sock.Instant
 	sockets map[uint64]*sim.Socket
 	missed  map[uint64]bool // by scans
+	twice   bool            // scans show everything twice
 	count   CountersRead
 	cost    time.Duration // of a scan
 	scanErr error
@@ -303,10 +304,16 @@ func (b *bench) act(a *Action) Outcome {
 
 func (b *bench) scan(l *Scan) ScanDone {
 	f := l.Begin(b.now)
-	for cookie, s := range b.sockets {
-		if r := s.Scan(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
-			f.Take(&r, b.now)
+	take := func() {
+		for cookie, s := range b.sockets {
+			if r := s.Scan(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
+				f.Take(&r, b.now)
+			}
 		}
+	}
+	take()
+	if b.twice {
+		take()
 	}
 	return ScanDone{Result: f, Sent: b.now, Cost: b.cost, Err: b.scanErr}
 }

@@ -49,6 +49,10 @@ func (f *farShown) isShown(number uint32) bool {
 // long is brought.
 func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, got sock.Instant) {
 	l := f.scan
+	number := l.far.number(far)
+	if f.far.isShown(number) {
+		return // the walk came upon it before, see again
+	}
 	c := l.far.connection(far)
 	same, times := c.Same(s, l.sent), fresh
 	if same {
@@ -63,19 +67,18 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 	if of&l.of == 0 {
 		return
 	}
-	if same && due > l.horizon && !s.InUse() && f.keepFar(far, &c, s, &fresh, due != never || ages) {
+	if same && due > l.horizon && !s.InUse() && f.keepFar(number, far, &c, s, &fresh, due != never || ages) {
 		f.later = min(f.later, due)
 		f.count(s, &times, got)
 		return
 	}
-	f.far.show(l.far.number(far))
+	f.far.show(number)
 	f.bring(f.hits.pack(s, got, true), due, true)
 }
 
 // keepFar notes what a scan shows of a far connection that is none of a rule before
 // long, and reports whether it is to stay one. Wanted: a rule may want it then.
-func (f *ScanResult) keepFar(far *tracked, c *track.Connection, s *sock.Socket, fresh *track.Times, wanted bool) bool {
-	number := f.scan.far.number(far)
+func (f *ScanResult) keepFar(number uint32, far *tracked, c *track.Connection, s *sock.Socket, fresh *track.Times, wanted bool) bool {
 	f.far.show(number)
 	all := far.of&^f.scan.of == 0 // that is, of the rules it may match
 	if all && (!wanted || isPlain(s, fresh, &c.Times, f.scan.precision)) {
@@ -107,6 +110,9 @@ func (f *ScanResult) beginFar(s *sock.Socket, fresh track.Times, got, due sock.I
 	p := c.Pack()
 	if !canBeFar(&p) || f.scan.far == nil || f.scan.bounded && f.far.fresh.n+len(f.oldest)+len(f.idle) >= f.scan.room {
 		return false
+	}
+	if f.far.fresh.get(s.ID.Key()) != nil {
+		return true // the walk came upon it before, see again
 	}
 	t := f.far.fresh.add(&c)
 	t.rank, t.of = due, of

@@ -74,3 +74,36 @@ func TestFarConnectionsWithoutScans(t *testing.T) {
 	b.until(11 * time.Minute)
 	b.want("10m0s idle kill done 1")
 }
+
+// TestFarConnectionsTwice: a scan of a table that is put into meanwhile can come upon
+// many sockets again, and nothing comes of that.
+func TestFarConnectionsTwice(t *testing.T) {
+	b := newBench(t)
+	b.twice = true
+	const n = 100
+	for cookie := uint64(1); cookie <= n; cookie++ {
+		b.probing(cookie, 0)
+	}
+	b.rule(set(idle10m()))
+	b.until(time.Minute)
+	if b.e.far.n != n || b.e.tracks.n != 0 {
+		t.Fatalf("%d are far, %d near; want %d and none", b.e.far.n, b.e.tracks.n, n)
+	}
+	for cookie := uint64(n + 1); cookie <= 2*n; cookie++ { // others beside them
+		b.probing(cookie, 0)
+	}
+	b.until(2 * time.Minute)
+	for _, s := range b.sockets { // of which the kernel knows as much from now on
+		s.Keepalive = 0
+		s.Acked++
+		s.Progress, s.LastData, s.LastAck = b.now, b.now, b.now
+	}
+	b.until(3 * time.Minute)
+	if b.e.far.n+b.e.tracks.n != 0 {
+		t.Errorf("%d are far, %d near; want none", b.e.far.n, b.e.tracks.n)
+	}
+	b.until(13 * time.Minute)
+	if len(b.sockets) != 0 {
+		t.Errorf("%d are still there", len(b.sockets))
+	}
+}
