@@ -131,8 +131,10 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.release(now)
 	e.ask(now)
 	e.plan.Sample = e.usages.Due(now)
+	before := e.plan.Alerts // of the rules that were in force before, whose receivers they are for
+	e.plan.Alerts = nil
 	e.updateAlerts(now)
-	e.plan.Alerts = e.names.take(e.plan.Alerts, func(w walk.Want) { e.walks.Want(w, never) }, now)
+	e.plan.Alerts = append(before, e.names.take(e.plan.Alerts, func(w walk.Want) { e.walks.Want(w, never) }, now)...)
 	e.findHolders(now)
 	e.fill(now)
 	e.scanAround(now)
@@ -207,6 +209,7 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 
 func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.sumUpHeld(now) // by the rules that held it back
+	e.plan.Alerts = e.names.release()
 	e.fallback = in.Fallback
 	e.replaceRules(in.Program, now)
 	e.program, e.ruledAt = in.Program, now

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/group"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/walk"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // naming is names with a walk that takes a while.
@@ -148,6 +150,12 @@ func TestNamesOfALongWalk(t *testing.T) {
 
 	e := New(Config{})
 	want := func(walk.Want) {}
+	if out := e.names.take([]Alert{about(true, 1)}, want, 1); out != nil {
+		t.Errorf("went out without names: %+v", out)
+	}
+	if p := e.Step(1, RulesChanged{Program: match.Compile(&rules.Set{})}); len(p.Alerts) != 1 {
+		t.Errorf("%d alerts went out to the receivers of the old rules, want the one that waits", len(p.Alerts))
+	}
 	if out := e.names.take([]Alert{about(true, 1)}, want, 1); out != nil {
 		t.Errorf("went out without names: %+v", out)
 	}

@@ -219,7 +219,9 @@ func (w *judge) start() {
 func groupName(rule string, labels []subject.Label) string { return fmt.Sprint(rule, labels) }
 
 // hear takes in what is said of groups.
-func (w *judge) hear(p *engine.Plan) {
+func (w *judge) hear(in engine.Input, p *engine.Plan) {
+	_, reloaded := in.(engine.RulesChanged) // with which the last of the old rules are told
+
 	for _, t := range p.Transitions {
 		w.Logf("%s %v %s, count %d", t.Rule, t.Group, t.To, t.Count)
 		w.firing[groupName(t.Rule, t.Group)] = t.To == group.Firing
@@ -243,7 +245,7 @@ func (w *judge) hear(p *engine.Plan) {
 		}
 		w.alerts[name] = true
 		w.tally.Alerts++
-		if r := w.ruleOf(a.Rule); r == nil || !r.Enabled || r.DryRun {
+		if r := w.ruleOf(a.Rule); !reloaded && (r == nil || !r.Enabled || r.DryRun) {
 			w.failf("an alert of a rule that sends none: %s", name)
 		}
 	}
@@ -466,7 +468,7 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 		}
 	}
 	w.gap = max(w.gap, slices.Max(w.Engine.ScanIntervals()))
-	w.hear(p)
+	w.hear(in, p)
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
