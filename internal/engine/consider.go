@@ -1,10 +1,8 @@
 package engine
 
 import (
-	"slices"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -85,12 +83,12 @@ func (c *consideration) fingerprint() {
 // forgetFingerprints has the next scans bring everything again where a group has begun
 // to fire, whose sockets are to be acted on.
 func (e *Engine) forgetFingerprints() {
-	begins := func(t Transition) bool { return t.Takes && t.To == group.Firing }
-	if slices.ContainsFunc(e.plan.Transitions, begins) {
+	if e.newFiring {
 		for t := range e.tracks.all() {
 			t.Print = 0
 		}
 	}
+	e.newFiring = false
 }
 
 // rule considers one rule.

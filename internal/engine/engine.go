@@ -84,6 +84,7 @@ type Engine struct {
 	fallback       bool                    // the rules in force are in the place of others
 
 	groupsChanged bool         // there is something new to be kept of the groups
+	newFiring     bool         // a group has begun to fire, whose sockets are to be acted on
 	keptAt        sock.Instant // when to say anew what there is
 	ruledAt       sock.Instant
 

@@ -786,3 +786,30 @@ func TestScansRepeatSockets(t *testing.T) {
 		t.Errorf("%d sockets counted, want 20", n)
 	}
 }
+
+// TestFiringBeyondTheTold: where more groups change at once than are told one by one,
+// the sockets of one that begins to fire are killed all the same.
+func TestFiringBeyondTheTold(t *testing.T) {
+	on := func(port int) func(*sim.Socket) {
+		return func(s *sim.Socket) { s.ID.SPort = [2]byte{byte(port >> 8), byte(port)} }
+	}
+	leak := above(0, func(r *rules.Rule) {
+		r.Name, r.For, r.GroupBy = "leak", 30*time.Second, []rules.GroupKey{rules.BySport}
+		kills(r)
+	})
+	b := newBench(t)
+	b.add(1, time.Minute, on(1))
+	b.rule(eachSecond(leak, killing("watch", logging)))
+	b.until(5 * time.Second)
+	for cookie := uint64(2); cookie <= 2000; cookie++ {
+		b.add(cookie, -5*time.Second, on(int(cookie)))
+	}
+	b.until(29*time.Second + 500*time.Millisecond)
+	for cookie := uint64(2); cookie <= 2000; cookie++ {
+		delete(b.sockets, cookie)
+	}
+	b.until(time.Minute)
+	if b.sockets[1] != nil {
+		t.Error("the socket of the group that fires is still there")
+	}
+}

@@ -40,6 +40,7 @@ func (e *Engine) changed(r *ruleState, c group.Changes, now sock.Instant) {
 		r.history.results[outcome{rules.Log, Done}] += uint64(c.Fired)
 	}
 	if r.Destructive {
+		e.newFiring = true
 		next := &e.sight.next[r.Class]
 		*next = min(*next, e.sight.soonest(r.Class, now)) // for its sockets
 	}
