@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"container/heap"
 	"iter"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
@@ -108,14 +109,20 @@ func (f *ScanResult) beginFar(s *sock.Socket, fresh track.Times, got, due sock.I
 	c := track.Begin(s, fresh, got)
 	c.Autobound = s.Autobound
 	p := c.Pack()
-	if !canBeFar(&p) || f.scan.far == nil || f.scan.bounded && f.far.fresh.n+len(f.oldest)+len(f.idle) >= f.scan.room {
+	if !canBeFar(&p) || f.scan.far == nil {
 		return false
 	}
 	if f.far.fresh.get(s.ID.Key()) != nil {
 		return true // the walk came upon it before, see again
 	}
+	if !f.hasRoom() {
+		return false
+	}
 	t := f.far.fresh.add(&c)
 	t.rank, t.of = due, of
+	if f.scan.bounded { // one that falls due before may displace it
+		heap.Push(f.like(s), dueHit{due, ^int(f.far.fresh.number(t))})
+	}
 	return true
 }
 

@@ -40,7 +40,7 @@ type ScanResult struct {
 	scan    *Scan
 	hits    hits
 	far     farShown
-	oldest  byDue // those of hits that are bounded in number, and a rule would kill
+	oldest  byDue // those of hits and fresh far ones that are bounded in number, and a rule would kill
 	idle    byDue // and those that none would, as they are now
 	waiting int   // those that the reserve for accept queues took
 	left    int   // had no room
@@ -182,34 +182,60 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 		f.waiting++
 		return
 	}
-	doomed := f.scan.program.WouldKill(subject.Of(&s))
-	like := &f.idle
-	if doomed {
-		like = &f.oldest
-	}
+	like := f.like(&s)
+	doomed := like == &f.oldest
 	switch {
-	case len(f.oldest)+len(f.idle)+f.far.fresh.n < f.scan.room:
+	case f.hasRoom():
 		heap.Push(like, dueHit{due, f.hits.add(h)})
-		return
 	case doomed && len(f.idle) > 0:
-		at := heap.Pop(&f.idle).(dueHit).hit
-		h = f.hits.swap(at, h)
-		heap.Push(like, dueHit{due, at})
-		doomed = false
+		f.displace(&f.idle, like, h, due)
 	case len(*like) > 0 && due < (*like)[0].due:
-		h = f.hits.swap((*like)[0].hit, h)
-		(*like)[0].due = due
-		heap.Fix(like, 0)
+		f.displace(like, like, h, due)
+	default:
+		f.leave(&h, doomed)
 	}
-	f.leave(&h, doomed)
 }
 
-// leave leaves a socket without room to a later scan.
-func (f *ScanResult) leave(h *hit, doomed bool) {
+// like is the list of those that are bounded in number to which a socket belongs.
+func (f *ScanResult) like(s *sock.Socket) *byDue {
+	if f.scan.program.WouldKill(subject.Of(s)) {
+		return &f.oldest
+	}
+	return &f.idle
+}
+
+// hasRoom reports whether there is room for one more socket.
+func (f *ScanResult) hasRoom() bool {
+	return !f.scan.bounded || len(f.oldest)+len(f.idle) < f.scan.room
+}
+
+// displace adds a hit to some in the place of the youngest of others, which is left to
+// a later scan.
+func (f *ScanResult) displace(others, some *byDue, h hit, due sock.Instant) {
+	doomed := others == &f.oldest
+	was := heap.Pop(others).(dueHit)
+	if was.hit < 0 {
+		heap.Push(some, dueHit{due, f.hits.add(h)})
+		f.far.fresh.remove(f.far.fresh.at(uint32(^was.hit)))
+		f.countLeft(doomed)
+		return
+	}
+	heap.Push(some, dueHit{due, was.hit})
+	left := f.hits.swap(was.hit, h)
+	f.leave(&left, doomed)
+}
+
+// countLeft counts a socket that is left to a later scan.
+func (f *ScanResult) countLeft(doomed bool) {
 	f.left++
 	if doomed {
 		f.starved++
 	}
+}
+
+// leave leaves a socket without room to a later scan.
+func (f *ScanResult) leave(h *hit, doomed bool) {
+	f.countLeft(doomed)
 	s := f.hits.socket(h)
 	if (s.InBacklog() || f.scan.waited.has(s.ID.Key())) && len(f.waits) < mostWaits {
 		if f.waits == nil {
@@ -238,7 +264,8 @@ func (w *waits) has(key sock.Key) bool {
 	return false
 }
 
-// dueHit is where in hits something stands that falls due at an instant.
+// dueHit is where in hits something stands that falls due at an instant; below 0: ^hit
+// is its number among the fresh far connections.
 type dueHit struct {
 	due sock.Instant
 	hit int
