@@ -88,11 +88,11 @@ type Engine struct {
 	keptAt        sock.Instant // when to say anew what there is
 	ruledAt       sock.Instant
 
-	sight  sight
-	walks  walk.Schedule
-	names  names
-	killed killed
-	usages spin.Watcher
+	schedule schedule
+	walks    walk.Schedule
+	names    names
+	killed   killed
+	usages   spin.Watcher
 
 	plan Plan // being made
 }
@@ -108,7 +108,7 @@ func New(config Config) *Engine {
 		records:   newRecords(),
 		seed:      maphash.MakeSeed(),
 		histories: make(map[uint64]*history),
-		sight:     newSight(),
+		schedule:  newSchedule(),
 		walks:     walk.New(),
 		names:     newNames(),
 		usages:    spin.New(),
@@ -143,7 +143,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.keepGroups(now)
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.sight.wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt)
 	return e.plan
 }
 
@@ -178,7 +178,7 @@ func (e *Engine) Watches(key sock.Key) bool {
 }
 
 // ScanIntervals are those of each class of rules; 0: there are none.
-func (e *Engine) ScanIntervals() []time.Duration { return e.sight.gap[:] }
+func (e *Engine) ScanIntervals() []time.Duration { return e.schedule.gap[:] }
 
 func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.stopping = true
@@ -227,10 +227,10 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 			e.wait(t, now)
 		}
 	}
-	if e.sight.scanning == nil {
+	if e.schedule.scanning == nil {
 		e.makeAllNear(now)
 	}
-	e.sight.rule(in.Program, now)
+	e.schedule.rule(in.Program, now)
 	e.space(0)
 }
 
@@ -264,7 +264,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 			t = nil
 		}
 	default:
-		before = track.Connection{ID: s.ID, Backlog: e.sight.waited.has(s.ID.Key())}
+		before = track.Connection{ID: s.ID, Backlog: e.schedule.waited.has(s.ID.Key())}
 		c = before.Successor(s, fresh, got)
 	}
 	c.TellAutobound(s)
@@ -319,7 +319,7 @@ func (e *Engine) drop(t *tracked, result Result, why string, now sock.Instant) {
 	e.due.leave(t)
 	key := e.tracks.key(t)
 	if result == Gone || result == Done {
-		e.sight.bury(key)
+		e.schedule.bury(key)
 	}
 	if t.is(stored) {
 		e.plan.Forget = append(e.plan.Forget, key)

@@ -41,8 +41,8 @@ func (e *Engine) changed(r *ruleState, c group.Changes, now sock.Instant) {
 	}
 	if r.Destructive {
 		e.newFiring = true
-		next := &e.sight.next[r.Class]
-		*next = min(*next, e.sight.soonest(r.Class, now)) // for its sockets
+		next := &e.schedule.next[r.Class]
+		*next = min(*next, e.schedule.soonest(r.Class, now)) // for its sockets
 	}
 }
 
@@ -58,7 +58,7 @@ func (e *Engine) takeGroups(r *ruleState, t *group.Tally, ports *group.Ports, se
 
 // takeCounts takes in what the counters tell of the rules that need nothing else.
 func (e *Engine) takeCounts(in CountersRead, now sock.Instant) {
-	s := &e.sight
+	s := &e.schedule
 	if e.program.CounterInterval == 0 {
 		return
 	}
@@ -82,7 +82,7 @@ func (e *Engine) takeCounts(in CountersRead, now sock.Instant) {
 }
 
 // trusted returns for how long after a scan what fires is acted on.
-func (e *Engine) trusted(c match.Class) time.Duration { return max(group.Outage, 2*e.sight.gap[c]) }
+func (e *Engine) trusted(c match.Class) time.Duration { return max(group.Outage, 2*e.schedule.gap[c]) }
 
 const (
 	// maxKept bounds what is kept on disk of the groups of all rules.

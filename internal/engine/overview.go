@@ -72,7 +72,7 @@ func (e *Engine) countHeld(r *ruleState, b limit.Budget, now sock.Instant) {
 
 // Overview says how things stand.
 func (e *Engine) Overview(now sock.Instant) Overview {
-	s := &e.sight
+	s := &e.schedule
 	o := Overview{
 		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(s.states),
 		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), Capabilities: e.capabilities, WalkHangs: e.walks.Hangs(), Spins: e.usages.All(),

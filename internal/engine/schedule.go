@@ -1,10 +1,8 @@
 package engine
 
 import (
-	"cmp"
 	"log/slog"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/group"
@@ -17,13 +15,13 @@ import (
 const (
 	// skipsInARow bounds how long the counters alone are believed.
 	skipsInARow = 10
-	// recallLooks is after how many whole scans a connection that an earlier run
+	// recallScans is after how many whole scans a connection that an earlier run
 	// knew, and none has shown, is forgotten.
 	recallScans = 10
 )
 
-// sight decides when to look at the socket table.
-type sight struct {
+// schedule decides when to look at the socket table.
+type schedule struct {
 	next     [match.NumClasses]sock.Instant // never: no rule wants a scan
 	later    [match.NumClasses]sock.Instant // when something falls due that the last scan left to a later one
 	left     [match.NumClasses]int          // sockets that it had no room for
@@ -55,8 +53,8 @@ type sight struct {
 	states map[ssfilter.State]int // sockets in those states that were scanned as a whole
 }
 
-func newSight() sight {
-	s := sight{buried: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
+func newSchedule() schedule {
+	s := schedule{buried: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
 	for c := range s.next {
 		s.next[c], s.later[c], s.ripens[c] = never, never, never
 	}
@@ -65,7 +63,7 @@ func newSight() sight {
 }
 
 // rule has the table scanned at once for new rules.
-func (s *sight) rule(p *match.Program, now sock.Instant) {
+func (s *schedule) rule(p *match.Program, now sock.Instant) {
 	for c := range s.next {
 		s.next[c], s.later[c], s.ripens[c], s.before[c] = never, never, never, sock.Counters{}
 		s.left[c] = 0
@@ -80,7 +78,7 @@ func (s *sight) rule(p *match.Program, now sock.Instant) {
 	}
 }
 
-func (s *sight) wake() sock.Instant {
+func (s *schedule) wake() sock.Instant {
 	if s.scanning != nil || s.counting {
 		return never
 	}
@@ -91,12 +89,12 @@ func (s *sight) wake() sock.Instant {
 	return wake
 }
 
-// ripe are the classes that a scan now is to be for: those whose time has come.
+// dueClasses are the classes that a scan now is to be for: those whose time has come.
 // A cheap class goes along with a dear one whose scans are no more frequent than its
 // own, and with any if its time has almost come; a dear one never goes along with a
 // cheap one. Where the two are better apart, the one that has been due the longer
 // comes first, and the cheap one if they have been equally.
-func (s *sight) ripe(p *match.Program, now sock.Instant) match.ClassSet {
+func (s *schedule) dueClasses(p *match.Program, now sock.Instant) match.ClassSet {
 	var of match.ClassSet
 	for c, next := range s.next {
 		if next <= now {
@@ -119,17 +117,17 @@ func (s *sight) ripe(p *match.Program, now sock.Instant) match.ClassSet {
 	return of
 }
 
-// lookAround has the counters read where it is time for a scan: they may tell
+// scanAround has the counters read where it is time for a scan: they may tell
 // that it could change nothing.
 func (e *Engine) scanAround(now sock.Instant) {
-	if now >= e.sight.wake() {
-		e.sight.counting, e.sight.asked = true, now
+	if now >= e.schedule.wake() {
+		e.schedule.counting, e.schedule.asked = true, now
 		e.plan.Count = true
 	}
 }
 
 func (in CountersRead) apply(e *Engine, now sock.Instant) {
-	s := &e.sight
+	s := &e.schedule
 	s.counting = false
 	e.takeCounts(in, now)
 	// Each class by itself: one for which a scan could change nothing does not cost
@@ -146,7 +144,7 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 		s.skips[c]++
 		s.next[c] = now.Add(s.gap[c])
 	}
-	of := s.ripe(e.program, now)
+	of := s.dueClasses(e.program, now)
 	if of == 0 {
 		return // only the counters were wanted, or new rules came meanwhile
 	}
@@ -189,14 +187,14 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 // scans so far, may know more than the kernel does.
 func (e *Engine) known() known {
 	n := e.tracks.n + len(e.restored)
-	for _, waited := range e.sight.waited {
+	for _, waited := range e.schedule.waited {
 		n += len(waited)
 	}
 	k := newKnown(n)
 	for key := range e.restored {
 		k.add(key.Cookie, knownBefore)
 	}
-	for _, waited := range e.sight.waited {
+	for _, waited := range e.schedule.waited {
 		for key := range waited {
 			k.add(key.Cookie, knownBefore)
 		}
@@ -212,16 +210,16 @@ func (e *Engine) known() known {
 // the next, so that one may fail.
 func (e *Engine) horizon(of match.ClassSet, now sock.Instant) sock.Instant {
 	gap := time.Duration(0)
-	for c := range e.sight.gap {
+	for c := range e.schedule.gap {
 		if of.Has(match.Class(c)) {
-			gap = max(gap, e.sight.gap[c])
+			gap = max(gap, e.schedule.gap[c])
 		}
 	}
 	return now.Add(2*gap + e.walks.Lead())
 }
 
 // bury notes that a socket is gone.
-func (s *sight) bury(key sock.Key) {
+func (s *schedule) bury(key sock.Key) {
 	if s.scanning != nil {
 		s.buried[key] = struct{}{}
 	}
@@ -229,12 +227,12 @@ func (s *sight) bury(key sock.Key) {
 
 // isBuried reports whether a socket is gone since the scan began.
 func (e *Engine) isBuried(key sock.Key) bool {
-	_, gone := e.sight.buried[key]
+	_, gone := e.schedule.buried[key]
 	return gone
 }
 
 // leave notes that something which falls due at the instant is left to a later scan.
-func (s *sight) leave(of match.ClassSet, due sock.Instant) {
+func (s *schedule) leave(of match.ClassSet, due sock.Instant) {
 	for c := range s.later {
 		if of.Has(match.Class(c)) {
 			s.later[c] = min(s.later[c], due)
@@ -245,13 +243,13 @@ func (s *sight) leave(of match.ClassSet, due sock.Instant) {
 // still reports whether no segment has come since the last scan for the class, and no
 // socket comes to it without one.
 func (e *Engine) still(c match.Class, in CountersRead) bool {
-	s := &e.sight
+	s := &e.schedule
 	return in.Still(&s.before[c]) && e.program.Passive(1<<c)
 }
 
 // skippable reports whether a scan for the class now could change nothing.
 func (e *Engine) skippable(c match.Class, in CountersRead, still bool, now sock.Instant) bool {
-	s, of := &e.sight, match.ClassSet(1<<c)
+	s, of := &e.schedule, match.ClassSet(1<<c)
 	if !in.OK || s.scans == 0 || e.neverScanned(of) || e.hasActiveGroups(of) {
 		return false // who waits for the first scan is to have it
 	}
@@ -325,219 +323,13 @@ func (e *Engine) hasActiveGroups(of match.ClassSet) bool {
 	return false
 }
 
-func (in ScanDone) apply(e *Engine, now sock.Instant) {
-	s := &e.sight
-	l := s.scanning
-	s.scanning = nil
-	if l == nil || l.program != e.program {
-		e.makeAllNear(now)
-		return // new rules came meanwhile, and want a scan of their own
-	}
-	e.sight.charge(l.of, in.Cost)
-	e.space(l.of)
-	e.pay(l.of, in.Sent)
-	if in.Err != nil {
-		s.failed++
-		e.makeDueNear(now)
-		s.apart = s.apart || l.of == match.AllClasses
-		if began, _ := s.failing.note(true); began {
-			e.note(ScanFailed, slog.String("error", in.Err.Error()))
-		}
-		for c := range s.next {
-			if l.of.Has(match.Class(c)) {
-				s.next[c] = now.Add(s.gap[c])
-			}
-		}
-		return
-	}
-	if _, over := s.failing.note(false); over {
-		e.note(ScansSucceed)
-	}
-	s.scans++
-	s.apart = s.apart && !l.of.Has(match.Expensive)
-	for c := range s.next {
-		if !l.of.Has(match.Class(c)) {
-			continue
-		}
-		s.later[c], s.left[c] = in.Result.later, in.Result.left
-		s.before[c], s.skips[c] = sock.Counters{}, 0
-		if s.counted.OK {
-			s.before[c] = s.counted.Counters
-		}
-		s.next[c] = in.Sent.Add(s.gap[c])
-		if in.Result.later != never {
-			// What was left to a later scan is not to wait where the budget has just
-			// put that off: the horizon was the old one's.
-			s.next[c] = min(s.next[c], in.Result.later.Add(-e.walks.Lead()))
-		}
-		s.next[c] = max(now, s.next[c])
-	}
-	e.takeFar(in.Result, now)
-	e.markShown(&l.known)
-	in.Result.oldest, in.Result.idle = nil, nil // which take up room
-	e.observeKnown(in.Result, in.Sent, now)
-	e.sayLeft()
-	e.takeAll(in.Result, in.Sent, now)
-	e.considerAll(in.Result, in.Sent, now)
-	for c := range s.waited {
-		if l.of.Has(match.Class(c)) {
-			s.waited[c] = in.Result.waits
-		}
-	}
-	e.makeRoom(in.Result.starved, now)
-	// Absent is not gone: a walk of the hash table beside kills can miss the
-	// survivors. Only the kernel's word on the one socket ends its track.
-	for t := range e.tracks.all() {
-		if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {
-			e.wait(t, now)
-		}
-	}
-	e.forgetUnseen(l.of)
-}
-
-// markShown marks what the scan showed as it was.
-func (e *Engine) markShown(k *known) {
-	for t := range e.tracks.all() {
-		if at, print, _ := k.get(t.Cookie); print > knownNow && k.shown[at/64]&(1<<(at%64)) != 0 {
-			t.set(seen, true)
-		}
-	}
-}
-
-// observeKnown takes in what a whole scan shows of sockets of which something was
-// known, where no answer about the socket alone tells it better, or soon will; and
-// counts them.
-func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
-	for i := range f.hits.n {
-		h := f.hits.at(i)
-		if !h.known {
-			continue
-		}
-		h.known = false
-		if e.isBuried(f.hits.key(h)) {
-			continue
-		}
-		s := f.hits.socket(h)
-		t := e.tracks.get(s.ID.Key())
-		if t == nil || t.phase == waiting && !t.is(seen) && e.told(t) == nil {
-			t = e.observe(&s, sent, h.got, now)
-			h.known = true
-		}
-		t.set(seen, true)
-		if c := e.tracks.connection(t); c.Same(&s, sent) {
-			f.count(&s, &c.Times, h.got)
-		}
-	}
-}
-
-// considerAll decides on what a whole scan brought, and observes what was not known
-// before.
-func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
-	for i := range f.hits.n {
-		h := f.hits.at(i)
-		s := f.hits.socket(h)
-		switch t := e.tracks.get(s.ID.Key()); {
-		case t != nil && h.known:
-			c := e.tracks.connection(t)
-			c.TellAutobound(&s)
-			e.consider(t, &s, now, false)
-		case t == nil && !e.isBuried(s.ID.Key()):
-			t = e.observe(&s, sent, h.got, now)
-			t.set(seen, true)
-			e.consider(t, &s, now, false)
-		}
-		if i%hitChunk == hitChunk-1 {
-			f.hits.chunks[i/hitChunk] = nil // there may be many more
-		}
-	}
-}
-
-// forgetUnseen forgets what an earlier run knew, once scans for all rules have had
-// their chance to show it.
-func (e *Engine) forgetUnseen(of match.ClassSet) {
-	if e.fallback || len(e.restored) == 0 || e.sight.anyLeft() > 0 {
-		return
-	}
-	for c := range e.recalls {
-		if of.Has(match.Class(c)) {
-			e.recalls[c]++
-		}
-	}
-	for c, gap := range e.program.Intervals {
-		if gap > 0 && e.recalls[c] < recallScans {
-			return
-		}
-	}
-	for key := range e.restored {
-		e.plan.Forget = append(e.plan.Forget, key)
-	}
-	e.restored = nil
-}
-
-// backlogShare is the part of the sockets there is room for that is kept for those
-// in accept queues. What waits there and is not watched would look old, later, to
-// whoever has not seen it wait.
-const backlogShare = 8
-
-// room is for how many more sockets there is room, and for how many in accept queues
-// beside those.
-func (e *Engine) room() (any, backlog int) {
-	free := max(0, e.config.MaxTracks-e.Watched())
-	any = max(0, free-e.config.MaxTracks/backlogShare)
-	return any, free - any
-}
-
-// makeRoom forgets so many sockets to which nothing can be done as they are: what they
-// become, a scan shows. There would never be room for others beside those that a
-// program uses for ever, or that a dry run has told of.
-func (e *Engine) makeRoom(n int, now sock.Instant) {
-	if n == 0 {
-		return
-	}
-	var idle []*tracked
-	for t := range e.tracks.all() {
-		idleNow := t.phase == waiting && t.due == 0 && e.recordOf(t).held.rule == nil && e.told(t) == nil
-		if idleNow && !t.Backlog() && !t.Accepted() && !t.is(aged|wanted) {
-			idle = append(idle, t)
-		}
-	}
-	// What was told of a socket would be told again: that goes last.
-	slices.SortFunc(idle, func(a, b *tracked) int {
-		return cmp.Or(cmp.Compare(len(e.recordOf(a).marks), len(e.recordOf(b).marks)), cmp.Compare(b.Entered(), a.Entered()), cmp.Compare(a.Cookie, b.Cookie))
-	})
-	for _, t := range idle[:min(n, len(idle))] {
-		e.drop(t, Changed, "", now)
-	}
-}
-
-// anyLeft is how many sockets the last scans had no room for.
-func (s *sight) anyLeft() (n int) {
-	for _, left := range s.left {
-		n = max(n, left) // one scan may have been for all classes
-	}
-	return n
-}
-
-// sayLeft says when there are more sockets to watch than memory allows, and when
-// there are no more.
-func (e *Engine) sayLeft() {
-	left := e.sight.anyLeft()
-	began, over := e.sight.crowded.note(left > 0)
-	if began {
-		e.note(TooManySockets, slog.Int("watched", e.config.MaxTracks), slog.Int("left_for_later", left))
-	}
-	if over {
-		e.note(AllSocketsFit)
-	}
-}
-
 // fill has the table scanned as soon as the CPU budget allows it, once there is
 // room for half as many sockets as there may be.
 func (e *Engine) fill(now sock.Instant) {
 	if e.Watched() > e.config.MaxTracks/2 {
 		return
 	}
-	s := &e.sight
+	s := &e.schedule
 	for c := range s.left {
 		if s.left[c] > 0 {
 			s.next[c] = min(s.next[c], s.soonest(match.Class(c), now))
@@ -545,48 +337,10 @@ func (e *Engine) fill(now sock.Instant) {
 	}
 }
 
-// takeAll takes in what a whole scan counted.
-func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
-	s, l := &e.sight, f.scan
-	if l.ports != nil {
-		l.ports.Finish()
-	}
-	for i, r := range e.rules {
-		if !r.Scanned() || !l.of.Has(r.Class) {
-			continue
-		}
-		r.stats = l.counts[i].stats
-		t, rg := l.counts[i].groups, r.groups
-		if t != nil {
-			e.takeGroups(r, t, l.ports, sent, now)
-		}
-		if rg == nil {
-			continue
-		}
-		r.alerts.Sampled()
-		if !r.Grouped {
-			rg.Scanned(now)
-		}
-		if due := rg.NextFiring(); due != never {
-			s.next[r.Class] = min(s.next[r.Class], s.soonest(r.Class, max(now, due)))
-		}
-	}
-	for c := range s.ripens {
-		if l.of.Has(match.Class(c)) {
-			s.ripens[c] = f.ripens
-		}
-	}
-	if l.Query.Where == nil {
-		for _, state := range l.Query.States.States() {
-			s.states[state] = int(f.states[int(state)%len(f.states)])
-		}
-	}
-}
-
 // spacing is how far apart scans for a class must be to stay within the budget,
 // of which each class that is looked for has an equal share.
 func (e *Engine) spacing(c match.Class) time.Duration {
-	if e.sight.cost[c] == 0 {
+	if e.schedule.cost[c] == 0 {
 		return 0
 	}
 	shares := 0
@@ -595,12 +349,12 @@ func (e *Engine) spacing(c match.Class) time.Duration {
 			shares++
 		}
 	}
-	return time.Duration(float64(e.sight.cost[c]) * float64(shares) / e.program.Settings.CPUBudget)
+	return time.Duration(float64(e.schedule.cost[c]) * float64(shares) / e.program.Settings.CPUBudget)
 }
 
 // charge notes what a scan cost. One for both classes costs what the expensive
 // one does.
-func (s *sight) charge(of match.ClassSet, cost time.Duration) {
+func (s *schedule) charge(of match.ClassSet, cost time.Duration) {
 	if of.Has(match.Expensive) {
 		s.cost[match.Expensive] = cost
 	} else {
@@ -615,7 +369,7 @@ const onCredit = 2
 // pay notes until when a scan uses up the CPU budget. One for both classes is
 // charged to the expensive one.
 func (e *Engine) pay(of match.ClassSet, sent sock.Instant) {
-	s, c := &e.sight, match.Cheap
+	s, c := &e.schedule, match.Cheap
 	if of.Has(match.Expensive) {
 		c = match.Expensive
 	}
@@ -626,7 +380,7 @@ func (e *Engine) pay(of match.ClassSet, sent sock.Instant) {
 // soonest is when there may be a scan that is wanted at that instant and is not one
 // of those that come by themselves: groups that fire one after the other must not
 // have the table scanned without end.
-func (s *sight) soonest(c match.Class, at sock.Instant) sock.Instant {
+func (s *schedule) soonest(c match.Class, at sock.Instant) sock.Instant {
 	return max(at, s.paid[c].Add(-onCredit*s.dear[c]))
 }
 
@@ -641,7 +395,7 @@ const (
 // space spaces the scans so that they stay within the CPU budget, after one for these
 // classes.
 func (e *Engine) space(of match.ClassSet) {
-	s := &e.sight
+	s := &e.schedule
 	stretched := false
 	var wanted, gap, cost time.Duration
 	for c := range s.gap {
@@ -679,7 +433,7 @@ type failureStreak struct {
 // overAfter is how many successes end a streak.
 const overAfter = 3
 
-// took takes in one more try, and reports whether a streak began or is over.
+// note takes in one more try, and reports whether a streak began or is over.
 func (s *failureStreak) note(failed bool) (began, over bool) {
 	if failed {
 		began = !s.on

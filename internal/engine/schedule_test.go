@@ -81,12 +81,12 @@ func TestStretched(t *testing.T) {
 			b.cost = test.costs[0]
 			b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second}))))
 			for i, said := range test.said {
-				if got := b.e.Overview(b.now).Stretched; got != said || int(b.e.sight.scans) != i+1 {
-					t.Errorf("after look %d: %v, want %v after look %d", b.e.sight.scans, got, said, i+1)
+				if got := b.e.Overview(b.now).Stretched; got != said || int(b.e.schedule.scans) != i+1 {
+					t.Errorf("after look %d: %v, want %v after look %d", b.e.schedule.scans, got, said, i+1)
 				}
 				if i+1 < len(test.costs) {
 					b.cost = test.costs[i+1]
-					b.until(b.since(b.e.sight.next[match.Cheap]))
+					b.until(b.since(b.e.schedule.next[match.Cheap]))
 				}
 			}
 			if got := b.noted(IntervalStretch); got != test.notes {
@@ -116,7 +116,7 @@ func TestClassesShareScans(t *testing.T) {
 // TestASharedLookIsNotChargedToTheFew shows that a cheap scan stays frequent
 // beside a dear one.
 func TestASharedScanIsNotChargedToTheFew(t *testing.T) {
-	s := newSight()
+	s := newSchedule()
 	s.charge(1<<match.Cheap, time.Millisecond)
 	s.charge(1<<match.Cheap|1<<match.Expensive, time.Second)
 	if s.cost != [match.NumClasses]time.Duration{match.Cheap: time.Millisecond, match.Expensive: time.Second} {

@@ -1,0 +1,260 @@
+package engine
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+func (in ScanDone) apply(e *Engine, now sock.Instant) {
+	s := &e.schedule
+	l := s.scanning
+	s.scanning = nil
+	if l == nil || l.program != e.program {
+		e.makeAllNear(now)
+		return // new rules came meanwhile, and want a scan of their own
+	}
+	e.schedule.charge(l.of, in.Cost)
+	e.space(l.of)
+	e.pay(l.of, in.Sent)
+	if in.Err != nil {
+		e.scanFailed(l.of, in.Err, now)
+		return
+	}
+	if _, over := s.failing.note(false); over {
+		e.note(ScansSucceed)
+	}
+	s.scans++
+	s.apart = s.apart && !l.of.Has(match.Expensive)
+	for c := range s.next {
+		if !l.of.Has(match.Class(c)) {
+			continue
+		}
+		s.later[c], s.left[c] = in.Result.later, in.Result.left
+		s.before[c], s.skips[c] = sock.Counters{}, 0
+		if s.counted.OK {
+			s.before[c] = s.counted.Counters
+		}
+		s.next[c] = in.Sent.Add(s.gap[c])
+		if in.Result.later != never {
+			// What was left to a later scan is not to wait where the budget has just
+			// put that off: the horizon was the old one's.
+			s.next[c] = min(s.next[c], in.Result.later.Add(-e.walks.Lead()))
+		}
+		s.next[c] = max(now, s.next[c])
+	}
+	e.takeFar(in.Result, now)
+	e.markShown(&l.known)
+	in.Result.oldest, in.Result.idle = nil, nil // which take up room
+	e.observeKnown(in.Result, in.Sent, now)
+	e.sayLeft()
+	e.takeAll(in.Result, in.Sent, now)
+	e.considerAll(in.Result, in.Sent, now)
+	for c := range s.waited {
+		if l.of.Has(match.Class(c)) {
+			s.waited[c] = in.Result.waits
+		}
+	}
+	e.makeRoom(in.Result.starved, now)
+	// Absent is not gone: a walk of the hash table beside kills can miss the
+	// survivors. Only the kernel's word on the one socket ends its track.
+	for t := range e.tracks.all() {
+		if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {
+			e.wait(t, now)
+		}
+	}
+	e.forgetUnseen(l.of)
+}
+
+// scanFailed notes that a scan told nothing.
+func (e *Engine) scanFailed(of match.ClassSet, err error, now sock.Instant) {
+	s := &e.schedule
+	s.failed++
+	e.makeDueNear(now)
+	s.apart = s.apart || of == match.AllClasses
+	if began, _ := s.failing.note(true); began {
+		e.note(ScanFailed, slog.String("error", err.Error()))
+	}
+	for c := range s.next {
+		if of.Has(match.Class(c)) {
+			s.next[c] = now.Add(s.gap[c])
+		}
+	}
+}
+
+// markShown marks what the scan showed as it was.
+func (e *Engine) markShown(k *known) {
+	for t := range e.tracks.all() {
+		if at, print, _ := k.get(t.Cookie); print > knownNow && k.shown[at/64]&(1<<(at%64)) != 0 {
+			t.set(seen, true)
+		}
+	}
+}
+
+// observeKnown takes in what a whole scan shows of sockets of which something was
+// known, where no answer about the socket alone tells it better, or soon will; and
+// counts them.
+func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
+	for i := range f.hits.n {
+		h := f.hits.at(i)
+		if !h.known {
+			continue
+		}
+		h.known = false
+		if e.isBuried(f.hits.key(h)) {
+			continue
+		}
+		s := f.hits.socket(h)
+		t := e.tracks.get(s.ID.Key())
+		if t == nil || t.phase == waiting && !t.is(seen) && e.told(t) == nil {
+			t = e.observe(&s, sent, h.got, now)
+			h.known = true
+		}
+		t.set(seen, true)
+		if c := e.tracks.connection(t); c.Same(&s, sent) {
+			f.count(&s, &c.Times, h.got)
+		}
+	}
+}
+
+// considerAll decides on what a whole scan brought, and observes what was not known
+// before.
+func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
+	for i := range f.hits.n {
+		h := f.hits.at(i)
+		s := f.hits.socket(h)
+		switch t := e.tracks.get(s.ID.Key()); {
+		case t != nil && h.known:
+			c := e.tracks.connection(t)
+			c.TellAutobound(&s)
+			e.consider(t, &s, now, false)
+		case t == nil && !e.isBuried(s.ID.Key()):
+			t = e.observe(&s, sent, h.got, now)
+			t.set(seen, true)
+			e.consider(t, &s, now, false)
+		}
+		if i%hitChunk == hitChunk-1 {
+			f.hits.chunks[i/hitChunk] = nil // there may be many more
+		}
+	}
+}
+
+// forgetUnseen forgets what an earlier run knew, once scans for all rules have had
+// their chance to show it.
+func (e *Engine) forgetUnseen(of match.ClassSet) {
+	if e.fallback || len(e.restored) == 0 || e.schedule.anyLeft() > 0 {
+		return
+	}
+	for c := range e.recalls {
+		if of.Has(match.Class(c)) {
+			e.recalls[c]++
+		}
+	}
+	for c, gap := range e.program.Intervals {
+		if gap > 0 && e.recalls[c] < recallScans {
+			return
+		}
+	}
+	for key := range e.restored {
+		e.plan.Forget = append(e.plan.Forget, key)
+	}
+	e.restored = nil
+}
+
+// backlogShare is the part of the sockets there is room for that is kept for those
+// in accept queues. What waits there and is not watched would look old, later, to
+// whoever has not seen it wait.
+const backlogShare = 8
+
+// room is for how many more sockets there is room, and for how many in accept queues
+// beside those.
+func (e *Engine) room() (any, backlog int) {
+	free := max(0, e.config.MaxTracks-e.Watched())
+	any = max(0, free-e.config.MaxTracks/backlogShare)
+	return any, free - any
+}
+
+// makeRoom forgets so many sockets to which nothing can be done as they are: what they
+// become, a scan shows. There would never be room for others beside those that a
+// program uses for ever, or that a dry run has told of.
+func (e *Engine) makeRoom(n int, now sock.Instant) {
+	if n == 0 {
+		return
+	}
+	var idle []*tracked
+	for t := range e.tracks.all() {
+		idleNow := t.phase == waiting && t.due == 0 && e.recordOf(t).held.rule == nil && e.told(t) == nil
+		if idleNow && !t.Backlog() && !t.Accepted() && !t.is(aged|wanted) {
+			idle = append(idle, t)
+		}
+	}
+	// What was told of a socket would be told again: that goes last.
+	slices.SortFunc(idle, func(a, b *tracked) int {
+		return cmp.Or(cmp.Compare(len(e.recordOf(a).marks), len(e.recordOf(b).marks)), cmp.Compare(b.Entered(), a.Entered()), cmp.Compare(a.Cookie, b.Cookie))
+	})
+	for _, t := range idle[:min(n, len(idle))] {
+		e.drop(t, Changed, "", now)
+	}
+}
+
+// anyLeft is how many sockets the last scans had no room for.
+func (s *schedule) anyLeft() (n int) {
+	for _, left := range s.left {
+		n = max(n, left) // one scan may have been for all classes
+	}
+	return n
+}
+
+// sayLeft says when there are more sockets to watch than memory allows, and when
+// there are no more.
+func (e *Engine) sayLeft() {
+	left := e.schedule.anyLeft()
+	began, over := e.schedule.crowded.note(left > 0)
+	if began {
+		e.note(TooManySockets, slog.Int("watched", e.config.MaxTracks), slog.Int("left_for_later", left))
+	}
+	if over {
+		e.note(AllSocketsFit)
+	}
+}
+
+// takeAll takes in what a whole scan counted.
+func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
+	s, l := &e.schedule, f.scan
+	if l.ports != nil {
+		l.ports.Finish()
+	}
+	for i, r := range e.rules {
+		if !r.Scanned() || !l.of.Has(r.Class) {
+			continue
+		}
+		r.stats = l.counts[i].stats
+		t, rg := l.counts[i].groups, r.groups
+		if t != nil {
+			e.takeGroups(r, t, l.ports, sent, now)
+		}
+		if rg == nil {
+			continue
+		}
+		r.alerts.Sampled()
+		if !r.Grouped {
+			rg.Scanned(now)
+		}
+		if due := rg.NextFiring(); due != never {
+			s.next[r.Class] = min(s.next[r.Class], s.soonest(r.Class, max(now, due)))
+		}
+	}
+	for c := range s.ripens {
+		if l.of.Has(match.Class(c)) {
+			s.ripens[c] = f.ripens
+		}
+	}
+	if l.Query.Where == nil {
+		for _, state := range l.Query.States.States() {
+			s.states[state] = int(f.states[int(state)%len(f.states)])
+		}
+	}
+}
