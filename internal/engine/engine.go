@@ -129,6 +129,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 		e.finish(now)
 		return e.plan
 	}
+	e.copyDue(now)
 	e.release(now)
 	e.ask(now)
 	e.plan.Sample = e.usages.Due(now)
@@ -143,7 +144,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.keepGroups(now)
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt, e.copyAt())
 	return e.plan
 }
 

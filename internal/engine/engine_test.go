@@ -31,7 +31,9 @@ type bench struct {
 	count   CountersRead
 	cost    time.Duration // of a scan
 	scanErr error
-	destroy func(*Action) Outcome // nil: the kernel does it
+	// scanTime is how long scans take that are begun now.
+	scanTime time.Duration
+	destroy  func(*Action) Outcome // nil: the kernel does it
 	// beforeLast, if not nil, happens between a decision and the last question
 	// before its act.
 	beforeLast func(*sim.Socket)
@@ -207,7 +209,11 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	}
 	if p.Scan != nil {
 		b.scans = append(b.scans, p.Scan.Query.States)
-		inputs = append(inputs, b.scan(p.Scan))
+		if in := b.scan(p.Scan); b.scanTime > 0 {
+			b.later(b.scanTime, func() { b.step(in) })
+		} else {
+			inputs = append(inputs, in)
+		}
 	}
 	if len(p.Lookup) > 0 {
 		b.asks += len(p.Lookup)

@@ -3,6 +3,7 @@ package engine
 import (
 	"container/heap"
 	"iter"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
@@ -142,15 +143,64 @@ func (e *Engine) makeFar(t *tracked, next sock.Instant) {
 
 // makeNear has something pending on a far connection again.
 func (e *Engine) makeNear(f *tracked) *tracked {
-	c, of, flags := e.far.connection(f), f.of, f.flags
+	t := e.copyNear(f)
 	e.far.remove(f)
-	t := e.tracks.add(&c)
-	t.of, t.flags = of, flags
 	return t
+}
+
+// copyNear does so and leaves the far connection where it is, for a scan that reads it.
+func (e *Engine) copyNear(f *tracked) *tracked {
+	c := e.far.connection(f)
+	t := e.tracks.add(&c)
+	t.of, t.flags = f.of, f.flags
+	f.flags = copied
+	return t
+}
+
+// scanPatience is how long far connections wait for a scan under way, which may not
+// end: less than it leaves time before any of them falls due.
+const scanPatience = 5 * time.Second
+
+// copyDue has the far connections waited for that fall due before long, while a scan is
+// under way that takes long; by new rules, that are all.
+func (e *Engine) copyDue(now sock.Instant) {
+	if now < e.copyAt() {
+		return
+	}
+	e.schedule.overdue = now.Add(scanPatience)
+	replaced := e.schedule.scanning.program != e.program
+	for f := range e.far.all() {
+		switch {
+		case f.is(copied):
+		case replaced:
+			e.wait(e.copyNear(f), now)
+		case f.rank <= e.horizon(f.of, now):
+			e.wait(e.copyNear(f), f.rank)
+		}
+	}
+}
+
+// copyAt is when copyDue has something to do.
+func (e *Engine) copyAt() sock.Instant {
+	if e.schedule.scanning == nil || e.far.n == 0 {
+		return never
+	}
+	return e.schedule.overdue
+}
+
+// forgetCopied takes away the far connections that are tracked as well, once no scan
+// reads them.
+func (e *Engine) forgetCopied() {
+	for f := range e.far.all() {
+		if f.is(copied) {
+			e.far.remove(f)
+		}
+	}
 }
 
 // makeAllNear has all far connections asked for.
 func (e *Engine) makeAllNear(now sock.Instant) {
+	e.forgetCopied()
 	for f := range e.far.all() {
 		e.wait(e.makeNear(f), now)
 	}
@@ -159,6 +209,7 @@ func (e *Engine) makeAllNear(now sock.Instant) {
 // makeDueNear has the far connections waited for that fall due before the scan after
 // the next, as one has failed.
 func (e *Engine) makeDueNear(now sock.Instant) {
+	e.forgetCopied()
 	for f := range e.far.all() {
 		if due := f.rank; due <= e.horizon(f.of, now) {
 			e.wait(e.makeNear(f), due)
@@ -172,12 +223,18 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 	far := &r.far
 	for change := range far.counted.all() {
 		f := e.far.at(change.number)
+		if f.is(copied) {
+			continue
+		}
 		d, _ := f.Packed.Delta(&f.Packed)
 		d = d.WithSegments(change.segsIn)
 		f.Apply(&d)
 	}
 	for change := range far.changed.all() {
 		f := e.far.at(change.number)
+		if f.is(copied) {
+			continue
+		}
 		before := e.far.connection(f)
 		f.Apply(&change.Delta)
 		c := e.far.connection(f)
@@ -185,10 +242,14 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 		f.set(seen, true)
 	}
 	for _, number := range far.over {
-		e.forgetFar(e.far.at(number))
+		if f := e.far.at(number); !f.is(copied) {
+			e.forgetFar(f)
+		}
 	}
 	for number, f := range e.far.numbered() {
 		switch {
+		case f.is(copied):
+			e.far.remove(f)
 		case f.is(seen):
 			f.set(seen, false)
 		case far.isShown(number):

@@ -107,3 +107,29 @@ func TestFarConnectionsTwice(t *testing.T) {
 		t.Errorf("%d are still there", len(b.sockets))
 	}
 }
+
+// TestFarConnectionsBesideAScan: one that is far is near in time all the same where a
+// scan does not end, and is one connection again once it has.
+func TestFarConnectionsBesideAScan(t *testing.T) {
+	for _, scanErr := range []error{nil, errors.New("no buffer space")} {
+		b := newBench(t)
+		b.probing(1, 0)
+		b.probing(2, 0)
+		b.probing(3, -8*time.Minute)
+		b.rule(set(idle10m()))
+		b.until(8 * time.Minute)
+		b.later(90*time.Second, func() { b.sockets[2].Acked, b.sockets[2].Progress, b.sockets[2].LastData = 2, b.now, b.now })
+		b.scanErr, b.scanTime = scanErr, 3*time.Minute
+		b.until(8*time.Minute + 59*time.Second)
+		if b.e.far.n != 3 || b.e.schedule.scanning == nil {
+			t.Fatalf("%d are far; want three, and a scan that goes on", b.e.far.n)
+		}
+		b.scanErr, b.scanTime = nil, 0
+		b.until(11 * time.Minute)
+		b.want("10m0s idle kill done 1")
+		b.until(25 * time.Minute)
+		if n := b.e.Watched(); n != 0 || len(b.sockets) != 0 {
+			t.Errorf("%d are watched, %d are there; want none: %v", n, len(b.sockets), b.events)
+		}
+	}
+}

@@ -12,7 +12,7 @@ func (e *Engine) Observed(most int) (memories []sock.Memory, left int) {
 		for _, x := range []*tracks{&e.tracks, &e.far} {
 			for t := range x.all() {
 				switch {
-				case t.is(plain), (t.Backlog() || t.Accepted()) != queued:
+				case t.is(plain | copied), (t.Backlog() || t.Accepted()) != queued:
 				case len(memories) == most:
 					left++
 				default:

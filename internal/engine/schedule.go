@@ -43,6 +43,7 @@ type schedule struct {
 	scanning  *Scan                 // under way
 	buried    map[sock.Key]struct{} // gone since it began: it may still show them
 	counted   CountersRead          // before it
+	overdue   sock.Instant          // when it takes long
 	scans     uint64
 	failed    uint64
 	failing   failureStreak
@@ -148,7 +149,7 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 	if of == 0 {
 		return // only the counters were wanted, or new rules came meanwhile
 	}
-	s.counted = in
+	s.counted, s.overdue = in, now.Add(scanPatience)
 	clear(s.buried)
 	s.scanning = &Scan{
 		Query: e.program.Queries[of], program: e.program, of: of,

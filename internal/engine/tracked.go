@@ -55,6 +55,7 @@ const (
 	foreseen                      // it was known before it fell due
 	ahead                         // and well before that
 	tried                         // there is an attempt
+	copied                        // far: it is tracked as well, beside a scan that takes long
 )
 
 func (t *tracked) is(f flags) bool { return t.flags&f != 0 }
