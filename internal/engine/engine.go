@@ -249,8 +249,8 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 	known, onDisk := t != nil, t != nil && t.is(stored)
 	if known {
 		before = e.tracks.connection(t)
-	} else if known = e.recall(s, sent, &before); known {
-		onDisk = true
+	} else {
+		known, onDisk = e.recall(s, sent, &before)
 	}
 	same, moved := known && before.Same(s, sent), false
 	switch {
@@ -292,19 +292,15 @@ func isPlain(s *sock.Socket, fresh, known *track.Times, precision time.Duration)
 	return track.Lasting(s) && max(fresh.Base().Sub(known.Base()), known.Base().Sub(fresh.Base())) <= 2*precision
 }
 
-// recall reports whether an earlier run knew the socket, and what.
-func (e *Engine) recall(s *sock.Socket, sent sock.Instant, c *track.Connection) bool {
-	m, ok := e.restored[s.ID.Key()]
-	if !ok {
-		return false
-	}
+// recall reports whether an earlier run knew the socket, and what, and whether the disk
+// has something of it.
+func (e *Engine) recall(s *sock.Socket, sent sock.Instant, c *track.Connection) (known, onDisk bool) {
+	m, onDisk := e.restored[s.ID.Key()]
 	delete(e.restored, s.ID.Key())
-	if m.ID != s.ID.Sum() {
-		e.plan.Forget = append(e.plan.Forget, m.Key)
-		return false
+	if known = onDisk && m.ID == s.ID.Sum(); known {
+		*c = track.Remembered(&m, s.ID, sent)
 	}
-	*c = track.Remembered(&m, s.ID, sent)
-	return true
+	return known, onDisk
 }
 
 // drop forgets a track; result and why close the record of one that a limit

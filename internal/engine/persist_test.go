@@ -170,3 +170,21 @@ func TestConnectedAnewWhileDown(t *testing.T) {
 		b.want(test.want)
 	}
 }
+
+// TestConnectedElsewhereWhileDown: what is on disk of a socket that was connected
+// elsewhere meanwhile makes room for what it is now.
+func TestConnectedElsewhereWhileDown(t *testing.T) {
+	b := newBench(t)
+	s := b.add(1, 0, keepsAlive)
+	b.rule(set(killing("r")))
+	b.until(time.Second)
+	if len(b.memories) != 1 {
+		t.Fatalf("remembered %v, want the one socket", b.memories)
+	}
+	s.ID.SPort = [2]byte{0, 9}
+	reconnect(s, b.now)
+	b.restart(set(killing("r")))
+	if m := b.memories[s.ID.Key()]; m.SegsIn != s.Segs {
+		t.Errorf("remembered %+v, want what it is now", m)
+	}
+}
