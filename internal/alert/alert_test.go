@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -66,7 +67,7 @@ func TestTexts(t *testing.T) {
 	all := noticed(t)
 	alarm := func(rule string, m group.Measured, group ...subject.Label) engine.Alert {
 		r := all[rule]
-		return engine.Alert{Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Group: group, Measured: m}
+		return engine.Alert{Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Alert: alerting.Alert{Group: group, Measured: m}}
 	}
 	ended := func(a engine.Alert) engine.Alert {
 		a.Ended = 1
@@ -155,7 +156,7 @@ func TestTexts(t *testing.T) {
 // A value that changes must not make another alert of it.
 func TestLabelsHoldNoValue(t *testing.T) {
 	r := noticed(t)["several"]
-	a := engine.Alert{Rule: r.Name, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Measured: group.Measured{Count: 1}}
+	a := engine.Alert{Rule: r.Name, Labels: r.Labels, When: r.When, Options: r.Then[0].Alert, Alert: alerting.Alert{Measured: group.Measured{Count: 1}}}
 	before := Labels(&a, "web-1")
 	a.Measured, a.Since, a.Started, a.Ended, a.Overflow = group.Measured{Count: 2, Growth: 3, PortUsage: 4, Oldest: 5}, 6, 7, 8, 9
 	if diff := cmp.Diff(before, Labels(&a, "web-1")); diff != "" {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -17,7 +18,7 @@ import (
 // again; an end is said once, and kept.
 func TestUpdatesAreBounded(t *testing.T) {
 	p := alertPublisher{queue: queue[[]update]{arrived: sync.NewCond(new(sync.Mutex))}}
-	fires, over := engine.Alert{Rule: "a"}, engine.Alert{Rule: "a", Ended: 1}
+	fires, over := engine.Alert{Rule: "a"}, engine.Alert{Rule: "a", Alert: alerting.Alert{Ended: 1}}
 	for range 2 * mostUpdates {
 		p.publish(update{alerts: []engine.Alert{fires}})
 	}
@@ -72,7 +73,7 @@ func TestHeldBy(t *testing.T) {
 
 // about is an alarm about sockets with these inodes.
 func about(inodes []uint32, count int) engine.Alert {
-	a := engine.Alert{Measured: group.Measured{Count: count}}
+	a := engine.Alert{Alert: alerting.Alert{Measured: group.Measured{Count: count}}}
 	for _, inode := range inodes {
 		a.Examples = append(a.Examples, group.Example{Inode: inode})
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
-	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -16,27 +15,17 @@ import (
 // Alert is an alert that fires, or has ended. It is said again with fresh
 // numbers while it fires, and once when it ends.
 type Alert struct {
-	Rule           string
-	About          string                       // the rule's description
-	Labels         map[string]string            // the rule's
-	When           []rules.Condition            // the rule's; empty: it is about single sockets
-	Action         int                          // which of the rule's
-	Options        *rules.AlertOptions          // what that says
-	Group          []subject.Label              // in the order of group_by; empty: all sockets of the rule
-	Overflow       int                          // the alert stands for so many groups that do not alert one by one; 0: for Group
-	group.Measured                              // by the last sample; with Overflow, Count is that of all of them
-	Peak           int                          // the highest Count since it fires
-	Nobodys        bool                         // its sockets belong to no process: they are in TIME_WAIT
-	Examples       []group.Example              // some of the sockets, by the last sample that had any
-	Takes          bool                         // the rule takes sockets away
-	Done           map[Result]uint64            // what became of what it would take, since DoneFrom
-	ByOthers       map[string]map[Result]uint64 // and of what other rules, by name, would of the sockets that it is about
-	DoneFrom       sock.Instant                 // when the rule began to fire; 0: that was before this run
-	Since          sock.Instant                 // the condition has held since
-	Over           sock.Instant                 // the group fired until then, and the alert went on by keep_firing_for; 0: it fires, or ended with its rule
-	Started        sock.Instant                 // the alert fires since
-	Ended          sock.Instant                 // it fired until then; 0: it does
-	New            bool                         // it is said for the first time
+	alerting.Alert
+	Rule     string
+	About    string                       // the rule's description
+	Labels   map[string]string            // the rule's
+	When     []rules.Condition            // the rule's; empty: it is about single sockets
+	Options  *rules.AlertOptions          // what the action says
+	Nobodys  bool                         // its sockets belong to no process: they are in TIME_WAIT
+	Takes    bool                         // the rule takes sockets away
+	Done     map[Result]uint64            // what became of what it would take, since DoneFrom
+	ByOthers map[string]map[Result]uint64 // and of what other rules, by name, would of the sockets that it is about
+	DoneFrom sock.Instant                 // when the rule began to fire; 0: that was before this run
 }
 
 // firing is what was done since a rule fires.
@@ -218,10 +207,8 @@ func (e *Engine) sayAlerts(r *ruleState, alerts []alerting.Alert) {
 	}
 	for _, a := range alerts {
 		e.plan.Alerts = append(e.plan.Alerts, Alert{
-			Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Action: a.Action, Options: r.Then[a.Action].Alert,
-			Group: a.Group, Overflow: a.Overflow, Measured: a.Measured, Peak: a.Peak, Examples: a.Examples, Nobodys: r.OnlyTimeWait(),
-			Since: a.Since, Over: a.Over, Started: a.Started, Ended: a.Ended, New: a.New,
-			Takes: r.Destructive, Done: done, ByOthers: byOthers, DoneFrom: r.firing.since,
+			Alert: a, Rule: r.Name, About: r.Description, Labels: r.Labels, When: r.When, Options: r.Then[a.Action].Alert,
+			Nobodys: r.OnlyTimeWait(), Takes: r.Destructive, Done: done, ByOthers: byOthers, DoneFrom: r.firing.since,
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/walk"
@@ -30,7 +31,7 @@ func newNaming(t *testing.T) *naming {
 
 // about is an alert about sockets with these inodes, and cookies.
 func about(isNew bool, inodes ...uint32) Alert {
-	a := Alert{New: isNew}
+	a := Alert{Alert: alerting.Alert{New: isNew}}
 	for _, inode := range inodes {
 		a.Examples = append(a.Examples, group.Example{Inode: inode, Key: sock.Key{Cookie: uint64(inode)}})
 	}
