@@ -316,7 +316,7 @@ func (e *Engine) drop(t *tracked, result Result, why string, now sock.Instant) {
 	e.due.leave(t)
 	key := e.tracks.key(t)
 	if result == Gone || result == Done {
-		e.schedule.bury(key)
+		e.schedule.noteGone(key)
 	}
 	if t.is(stored) {
 		e.plan.Forget = append(e.plan.Forget, key)

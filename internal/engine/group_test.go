@@ -776,7 +776,7 @@ func TestScansRepeatSockets(t *testing.T) {
 	e := New(Config{Precision: benchJiffy})
 	e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
 	f := e.Step(benchStart, CountersRead{}).Scan.Begin(benchStart)
-	sockets := crowd(20)
+	sockets := closeWaits(20)
 	for i := range sockets {
 		f.Take(&sockets[i], benchStart)
 		f.Take(&sockets[max(0, i-3)], benchStart)

@@ -86,23 +86,23 @@ func TestRestartedOften(t *testing.T) {
 // TestPersistOnce: what does not change is written once, and what moves all the
 // time is not written all the time.
 func TestPersistOnce(t *testing.T) {
-	const crowd = 10_000
+	const total = 10_000
 	for _, test := range []struct {
 		name  string
 		state ssfilter.State
 		moves bool
 		most  int // records in ten minutes
 	}{
-		{"stuck", ssfilter.CloseWait, false, crowd},
-		{"idle", ssfilter.Established, false, crowd},
+		{"stuck", ssfilter.CloseWait, false, total},
+		{"idle", ssfilter.Established, false, total},
 		// Scans are half a minute apart.
-		{"busy", ssfilter.Established, true, crowd + 21*mostMoved},
+		{"busy", ssfilter.Established, true, total + 21*mostMoved},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := New(Config{Precision: benchJiffy, Self: 1})
 			s := set(killing("r", matching(rules.Match{States: ssfilter.Of(test.state), IdleFor: 10 * time.Minute})))
 			now, wrote := benchStart, 0
-			sockets := make([]sim.Socket, crowd)
+			sockets := make([]sim.Socket, total)
 			for i := range sockets {
 				sockets[i] = sim.Socket{
 					ID: sock.ID{Family: 2, Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, State: test.state, Inode: uint32(i + 1),
@@ -137,11 +137,11 @@ func TestPersistOnce(t *testing.T) {
 					now = p.Wake
 				}
 			}
-			if wrote < crowd || wrote > test.most {
-				t.Errorf("%d records were written of %d sockets, want at most %d", wrote, crowd, test.most)
+			if wrote < total || wrote > test.most {
+				t.Errorf("%d records were written of %d sockets, want at most %d", wrote, total, test.most)
 			}
 			left := len(e.Step(now, Stop{}).Remember)
-			if test.moves && left != crowd-mostMoved {
+			if test.moves && left != total-mostMoved {
 				t.Errorf("at the end %d records are written, want those of all that moved since", left)
 			}
 			t.Logf("%d records, and %d at the end", wrote, left)

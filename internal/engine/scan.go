@@ -183,16 +183,16 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 		return
 	}
 	like := f.like(&s)
-	doomed := like == &f.oldest
+	killable := like == &f.oldest
 	switch {
 	case f.hasRoom():
 		heap.Push(like, dueHit{due, f.hits.add(h)})
-	case doomed && len(f.idle) > 0:
+	case killable && len(f.idle) > 0:
 		f.displace(&f.idle, like, h, due)
 	case len(*like) > 0 && due < (*like)[0].due:
 		f.displace(like, like, h, due)
 	default:
-		f.leave(&h, doomed)
+		f.leave(&h, killable)
 	}
 }
 
@@ -212,30 +212,30 @@ func (f *ScanResult) hasRoom() bool {
 // displace adds a hit to some in the place of the youngest of others, which is left to
 // a later scan.
 func (f *ScanResult) displace(others, some *byDue, h hit, due sock.Instant) {
-	doomed := others == &f.oldest
+	killable := others == &f.oldest
 	was := heap.Pop(others).(dueHit)
 	if was.hit < 0 {
 		heap.Push(some, dueHit{due, f.hits.add(h)})
 		f.far.fresh.remove(f.far.fresh.at(uint32(^was.hit)))
-		f.countLeft(doomed)
+		f.countLeft(killable)
 		return
 	}
 	heap.Push(some, dueHit{due, was.hit})
 	left := f.hits.swap(was.hit, h)
-	f.leave(&left, doomed)
+	f.leave(&left, killable)
 }
 
 // countLeft counts a socket that is left to a later scan.
-func (f *ScanResult) countLeft(doomed bool) {
+func (f *ScanResult) countLeft(killable bool) {
 	f.left++
-	if doomed {
+	if killable {
 		f.starved++
 	}
 }
 
 // leave leaves a socket without room to a later scan.
-func (f *ScanResult) leave(h *hit, doomed bool) {
-	f.countLeft(doomed)
+func (f *ScanResult) leave(h *hit, killable bool) {
+	f.countLeft(killable)
 	s := f.hits.socket(h)
 	if (s.InBacklog() || f.scan.waited.has(s.ID.Key())) && len(f.waits) < mostWaits {
 		if f.waits == nil {

@@ -22,8 +22,8 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// crowd makes sockets in CLOSE_WAIT with random ports.
-func crowd(n int) []sock.Socket {
+// closeWaits makes sockets in CLOSE_WAIT with random ports.
+func closeWaits(n int) []sock.Socket {
 	rng := rand.New(rand.NewPCG(1, 2))
 	sockets := make([]sock.Socket, n)
 	addr := netip.MustParseAddr("10.1.2.3")

@@ -104,7 +104,7 @@ func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 			continue
 		}
 		h.known = false
-		if e.isBuried(f.hits.key(h)) {
+		if e.isGone(f.hits.key(h)) {
 			continue
 		}
 		s := f.hits.socket(h)
@@ -131,7 +131,7 @@ func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
 			c := e.tracks.connection(t)
 			c.TellAutobound(&s)
 			e.consider(t, &s, now, false)
-		case t == nil && !e.isBuried(s.ID.Key()):
+		case t == nil && !e.isGone(s.ID.Key()):
 			t = e.observe(&s, sent, h.got, now)
 			t.set(seen, true)
 			e.consider(t, &s, now, false)

@@ -41,7 +41,7 @@ type schedule struct {
 
 	counting  bool                  // the counters are being read
 	scanning  *Scan                 // under way
-	buried    map[sock.Key]struct{} // gone since it began: it may still show them
+	gone      map[sock.Key]struct{} // gone since it began: it may still show them
 	counted   CountersRead          // before it
 	overdue   sock.Instant          // when it takes long
 	scans     uint64
@@ -55,7 +55,7 @@ type schedule struct {
 }
 
 func newSchedule() schedule {
-	s := schedule{buried: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
+	s := schedule{gone: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
 	for c := range s.next {
 		s.next[c], s.later[c], s.ripens[c] = never, never, never
 	}
@@ -150,7 +150,7 @@ func (in CountersRead) apply(e *Engine, now sock.Instant) {
 		return // only the counters were wanted, or new rules came meanwhile
 	}
 	s.counted, s.overdue = in, now.Add(scanPatience)
-	clear(s.buried)
+	clear(s.gone)
 	s.scanning = &Scan{
 		Query: e.program.Queries[of], program: e.program, of: of,
 		horizon: e.horizon(of, now), known: e.known(), far: &e.far, seed: e.seed, precision: e.config.Precision,
@@ -219,16 +219,16 @@ func (e *Engine) horizon(of match.ClassSet, now sock.Instant) sock.Instant {
 	return now.Add(2*gap + e.walks.Lead())
 }
 
-// bury notes that a socket is gone.
-func (s *schedule) bury(key sock.Key) {
+// noteGone notes that a socket is gone.
+func (s *schedule) noteGone(key sock.Key) {
 	if s.scanning != nil {
-		s.buried[key] = struct{}{}
+		s.gone[key] = struct{}{}
 	}
 }
 
-// isBuried reports whether a socket is gone since the scan began.
-func (e *Engine) isBuried(key sock.Key) bool {
-	_, gone := e.schedule.buried[key]
+// isGone reports whether a socket is gone since the scan began.
+func (e *Engine) isGone(key sock.Key) bool {
+	_, gone := e.schedule.gone[key]
 	return gone
 }
 

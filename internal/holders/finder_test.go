@@ -117,19 +117,7 @@ func TestFindNewSelf(t *testing.T) {
 // BenchmarkFindNew finds one new socket beside as many old ones as this process may
 // have open.
 func BenchmarkFindNew(b *testing.B) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		b.Fatal(err)
-	}
-	n := int(min(limit.Cur, 20_000)) - 64
-	wanted := make(map[uint32]struct{})
-	for i := range n {
-		fd := socket(b)
-		defer unix.Close(fd)
-		if i == 0 {
-			wanted[inodeOf(b, fd)] = struct{}{}
-		}
-	}
+	n, wanted := openMany(b, 1)
 	f := NewFinder("/proc")
 	if _, err := f.Find(wanted); err != nil {
 		b.Fatal(err)

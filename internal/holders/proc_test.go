@@ -92,7 +92,7 @@ func TestUsageWaited(t *testing.T) {
 	}
 	set.Zero()
 	set.Set(one)
-	const threads, spell = 3, 300 * time.Millisecond
+	const threads, period = 3, 300 * time.Millisecond
 	var ready, done, ended sync.WaitGroup
 	begin, end := make(chan struct{}), make(chan struct{})
 	ready.Add(threads)
@@ -105,7 +105,7 @@ func TestUsageWaited(t *testing.T) {
 			}
 			ready.Done()
 			<-begin
-			for began := time.Now(); time.Since(began) < spell; {
+			for began := time.Now(); time.Since(began) < period; {
 			}
 			done.Done()
 			<-end // what a thread has waited ends with it
@@ -118,8 +118,8 @@ func TestUsageWaited(t *testing.T) {
 	after, err2 := ReadUsage("/proc", os.Getpid())
 	close(end)
 	ended.Wait()
-	if waited := after.Waited - before.Waited; err1 != nil || err2 != nil || waited < spell {
-		t.Errorf("%d threads on one CPU have waited %v within %v: %v, %v", threads, waited, spell, err1, err2)
+	if waited := after.Waited - before.Waited; err1 != nil || err2 != nil || waited < period {
+		t.Errorf("%d threads on one CPU have waited %v within %v: %v, %v", threads, waited, period, err1, err2)
 	}
 }
 
@@ -186,22 +186,28 @@ func inodeOf(tb testing.TB, fd int) uint32 {
 	return uint32(st.Ino)
 }
 
-// BenchmarkFind walks the real /proc with as many sockets as this process may
-// have open.
-func BenchmarkFind(b *testing.B) {
+// openMany opens as many sockets as this process may have, until the benchmark has
+// ended, and returns how many, and the inodes of the first.
+func openMany(b *testing.B, first int) (n int, inodes map[uint32]struct{}) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		b.Fatal(err)
 	}
-	n := int(min(limit.Cur, 20_000)) - 64
-	wanted := make(map[uint32]struct{})
+	n, inodes = int(min(limit.Cur, 20_000))-64, make(map[uint32]struct{})
 	for i := range n {
 		fd := socket(b)
-		defer unix.Close(fd)
-		if i < 1000 {
-			wanted[inodeOf(b, fd)] = struct{}{}
+		b.Cleanup(func() { unix.Close(fd) })
+		if i < first {
+			inodes[inodeOf(b, fd)] = struct{}{}
 		}
 	}
+	return n, inodes
+}
+
+// BenchmarkFind walks the real /proc with as many sockets as this process may
+// have open.
+func BenchmarkFind(b *testing.B) {
+	n, wanted := openMany(b, 1000)
 	b.ReportAllocs()
 	for b.Loop() {
 		found, err := Find("/proc", wanted)

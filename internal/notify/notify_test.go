@@ -286,7 +286,7 @@ func TestClockSetBack(t *testing.T) {
 // That the clock of an Alertmanager is another is said once, although it never is by
 // the same, and fails no message. A chat is told times by people's reckoning.
 func TestClockOfReceiver(t *testing.T) {
-	const askew = "WARN receiver clock differs: its clock is "
+	const clockDiffers = "WARN receiver clock differs: its clock is "
 	tests := []struct {
 		ahead time.Duration
 		want  string
@@ -312,7 +312,7 @@ func TestClockOfReceiver(t *testing.T) {
 					w.said(time.Minute, false)
 					return
 				}
-				w.said(time.Second, true, askew+tt.want)
+				w.said(time.Second, true, clockDiffers+tt.want)
 				for i := range 20 {
 					clock(tt.ahead + time.Duration(i%3)*time.Second)
 					w.said(time.Minute, true)

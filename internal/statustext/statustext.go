@@ -86,7 +86,7 @@ func (w *report) rules(s *status.Status) {
 		}
 		w.WriteByte('\n')
 		w.line("", "RULE "+r.Name+"  "+mode)
-		for _, text := range []string{r.Text, holds(r), deeds(r)} {
+		for _, text := range []string{r.Text, holds(r), outcomes(r)} {
 			if text != "" {
 				w.line("  ", text)
 			}
@@ -120,9 +120,9 @@ func holds(r *status.Rule) string {
 	return strings.Join(words, ", ")
 }
 
-// deeds is what a rule has done, and what it has skipped: "kill: 12 done, 1 gone;
+// outcomes is what a rule has done, and what it has skipped: "kill: 12 done, 1 gone;
 // would kill 3; skipped: 30 protected". What a limit holds back is told as of now.
-func deeds(r *status.Rule) string {
+func outcomes(r *status.Rule) string {
 	var lines []string
 	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
 		var some []string

@@ -201,8 +201,8 @@ func TestIndexIsBounded(t *testing.T) {
 	}
 }
 
-// crowd makes sockets in CLOSE_WAIT with random ports.
-func crowd(n int) []sock.Socket {
+// closeWaits makes sockets in CLOSE_WAIT with random ports.
+func closeWaits(n int) []sock.Socket {
 	rng := rand.New(rand.NewPCG(1, 2))
 	sockets := make([]sock.Socket, n)
 	addr := netip.MustParseAddr("10.1.2.3")
@@ -219,7 +219,7 @@ func crowd(n int) []sock.Socket {
 // BenchmarkMatch matches 100,000 sockets against rules, by index and one by one.
 func BenchmarkMatch(b *testing.B) {
 	const many = 100_000
-	sockets := crowd(many)
+	sockets := closeWaits(many)
 	rng := rand.New(rand.NewPCG(3, 4))
 	somePort := func() ssfilter.PortRange {
 		port := uint16(1 + rng.IntN(20000))

@@ -286,11 +286,11 @@ func (w *judge) rules() *rules.Set {
 	}
 	set.Protect = []rules.Match{{States: ssfilter.AllStates, Where: port(22)}}
 	named := 1 + w.Rand.IntN(4)
-	crowd := 0
+	total := 0
 	if w.Rand.IntN(8) == 0 {
-		crowd = w.Rand.IntN(400) // of rules that name a port, most of them none that is in use
+		total = w.Rand.IntN(400) // of rules that name a port, most of them none that is in use
 	}
-	for i := range named + crowd {
+	for i := range named + total {
 		r := rules.Rule{
 			Name:    fmt.Sprintf("rule-%d", w.Rand.IntN(3)*1000+i),
 			Enabled: w.Rand.IntN(10) > 0, DryRun: w.Rand.IntN(4) == 0,
