@@ -16,8 +16,11 @@ type tracks struct {
 	slots  []uint32 // number+1; 0: empty. A power of two, at most four fifths of them in use
 	chunks []trackChunk
 	roomy  []uint32 // chunks with room
-	n      int
-	netns  []trackedNetns // of the connections, which have its place here
+	// spare is the last chunk that was emptied, for the next that is needed: many
+	// connections are added only to be removed at once.
+	spare trackChunk
+	n     int
+	netns []trackedNetns // of the connections, which have its place here
 }
 
 // trackChunk has room for chunkSize connections.
@@ -116,6 +119,9 @@ func (x *tracks) place() (number uint32, t *tracked) {
 	chunk := x.roomy[len(x.roomy)-1]
 	c := &x.chunks[chunk]
 	if c.tracks == nil {
+		*c, x.spare = x.spare, trackChunk{}
+	}
+	if c.tracks == nil {
 		c.tracks, c.free = new([chunkSize]tracked), 1
 		for i := range c.tracks {
 			c.tracks[i].due = uint32(i + 2)
@@ -159,7 +165,7 @@ func (x *tracks) remove(t *tracked) {
 	*t = tracked{}
 	t.due, c.free = uint32(c.free), int(number%chunkSize)+1
 	if c.used--; c.used == 0 {
-		c.tracks = nil
+		x.spare, *c = *c, trackChunk{}
 	}
 	if len(x.slots) > 8*slotsFor(x.n) {
 		x.resize(len(x.slots) / 4)

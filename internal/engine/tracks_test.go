@@ -65,3 +65,13 @@ func TestTracks(t *testing.T) {
 		t.Errorf("%d slots of a table of %d", len(x.slots), x.n)
 	}
 }
+
+// TestTracksInPassing: one that is added only to be removed takes no memory anew.
+func TestTracksInPassing(t *testing.T) {
+	x := newTracks()
+	c := track.Connection{ID: sock.ID{Cookie: 1}}
+	x.remove(x.add(&c))
+	if n := testing.AllocsPerRun(100, func() { x.remove(x.add(&c)) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
