@@ -22,30 +22,22 @@ type History struct {
 // zero, and null in JSON.
 type Series []*int64
 
-// gap is what a ring holds where no scan was made.
-const gap = -1
-
-// Recorder keeps the history, in a ring for each state. The zero value is empty.
+// Recorder keeps the history. The zero value is empty.
 type Recorder struct {
-	end   time.Time // when the last step began; zero: there was no scan
-	last  int       // the place of that step in each ring
-	steps int       // that there were: at most historyPoints
-	rings map[string]*[historyPoints]int64
+	end     time.Time // when the last step began; zero: there was no scan
+	steps   int       // that there were: at most historyPoints
+	sockets map[string]Series
 }
 
 // Record takes in the result of a scan. The last one in a step is its point.
 func (r *Recorder) Record(at time.Time, sockets Sockets) {
 	r.advance(at)
 	for state, n := range sockets {
-		ring := r.rings[state]
-		if ring == nil {
-			ring = new([historyPoints]int64)
-			for i := range ring {
-				ring[i] = gap
-			}
-			r.rings[state] = ring
+		if r.sockets[state] == nil {
+			r.sockets[state] = make(Series, r.steps)
 		}
-		ring[r.last] = int64(n)
+		point := int64(n)
+		r.sockets[state][r.steps-1] = &point
 	}
 }
 
@@ -53,20 +45,19 @@ func (r *Recorder) Record(at time.Time, sockets Sockets) {
 // that were left out.
 func (r *Recorder) advance(at time.Time) {
 	if r.end.IsZero() {
-		r.end, r.rings, r.steps = at, make(map[string]*[historyPoints]int64), 1
+		r.end, r.sockets, r.steps = at, make(map[string]Series), 1
 		return
 	}
-	steps := int64(at.Sub(r.end) / historyStep)
+	steps := at.Sub(r.end) / historyStep
 	if steps <= 0 {
 		return // also where a clock without a monotonic reading was set back
 	}
-	r.end = r.end.Add(time.Duration(steps) * historyStep)
-	r.steps = int(min(int64(r.steps)+steps, int64(historyPoints)))
-	for range min(steps, int64(historyPoints)) {
-		r.last = (r.last + 1) % historyPoints
-		for _, ring := range r.rings {
-			ring[r.last] = gap
-		}
+	r.end = r.end.Add(steps * historyStep)
+	gaps := make(Series, min(int64(steps), int64(historyPoints)))
+	r.steps = min(r.steps+len(gaps), historyPoints)
+	for state, series := range r.sockets {
+		series = append(series, gaps...)
+		r.sockets[state] = series[len(series)-r.steps:]
 	}
 }
 
@@ -78,16 +69,9 @@ func (r *Recorder) History(at time.Time) *History {
 	}
 	r.advance(at)
 	// Of the wall clock, only what it says now counts: it may have been set.
-	h := History{End: at.Add(-at.Sub(r.end)), StepSeconds: historyStep.Seconds(), Sockets: make(map[string]Series, len(r.rings))}
-	for state, ring := range r.rings {
-		points := slices.Concat(ring[r.last+1:], ring[:r.last+1])[historyPoints-r.steps:]
-		series := make(Series, len(points))
-		for i := range points {
-			if points[i] != gap {
-				series[i] = &points[i]
-			}
-		}
-		h.Sockets[state] = series
+	h := History{End: at.Add(-at.Sub(r.end)), StepSeconds: historyStep.Seconds(), Sockets: make(map[string]Series, len(r.sockets))}
+	for state, series := range r.sockets {
+		h.Sockets[state] = slices.Clone(series)
 	}
 	return &h
 }

@@ -10,6 +10,9 @@ import (
 	"pgregory.net/rapid"
 )
 
+// gap stands for a step without a scan.
+const gap = -1
+
 func series(points ...int64) Series {
 	s := make(Series, len(points))
 	for i := range points {
@@ -81,7 +84,7 @@ func TestHistoryStands(t *testing.T) {
 	}
 }
 
-// The ring agrees with all the readings ever made.
+// The history agrees with all the readings ever made.
 func TestHistoryAsPlainList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var r Recorder
