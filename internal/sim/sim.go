@@ -3,8 +3,8 @@
 package sim
 
 import (
-	"container/heap"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -27,15 +27,25 @@ func (k *Kernel) UpTo(d time.Duration) time.Duration {
 // Clock is simulated time, and what is to happen in it.
 type Clock struct {
 	Now    sock.Instant
-	events events
-	serial int
+	events []event // the next first
+}
+
+type event struct {
+	at sock.Instant
+	do func()
 }
 
 // At has do happen at an instant. What is to happen at the same one happens in the
 // order in which it was asked for.
 func (c *Clock) At(at sock.Instant, do func()) {
-	c.serial++
-	heap.Push(&c.events, event{at, c.serial, do})
+	later := func(e event, at sock.Instant) int {
+		if e.at > at {
+			return 1
+		}
+		return -1
+	}
+	i, _ := slices.BinarySearchFunc(c.events, at, later)
+	c.events = slices.Insert(c.events, i, event{at, do})
 }
 
 // Next is when the next thing is to happen, or Never.
@@ -48,27 +58,8 @@ func (c *Clock) Next() sock.Instant {
 
 // Happen has time move on to the next thing, and lets it happen.
 func (c *Clock) Happen() {
-	e := heap.Pop(&c.events).(event)
+	e := c.events[0]
+	c.events = slices.Delete(c.events, 0, 1)
 	c.Now = max(c.Now, e.at)
 	e.do()
-}
-
-type event struct {
-	at     sock.Instant
-	serial int
-	do     func()
-}
-
-type events []event
-
-func (q events) Len() int      { return len(q) }
-func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q events) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].serial < q[j].serial
-}
-func (q *events) Push(x any) { *q = append(*q, x.(event)) }
-func (q *events) Pop() any {
-	e := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return e
 }

@@ -14,6 +14,9 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
+// SelfUID is the watchdog's own user.
+const SelfUID = 990
+
 // World is a kernel, an engine, and all that lies between.
 type World struct {
 	*sim.Kernel
@@ -114,7 +117,7 @@ func (w *World) Until(end sock.Instant, halt func() bool) {
 func (w *World) Start(set *rules.Set) {
 	w.Run++
 	w.Busy = 0
-	w.Engine = engine.New(engine.Config{Precision: w.Jiffy, Self: 1, UID: sim.SelfUID})
+	w.Engine = engine.New(engine.Config{Precision: w.Jiffy, Self: 1, UID: SelfUID})
 	var r engine.Restored
 	for _, m := range w.disk.memories {
 		r.Memories = append(r.Memories, m)

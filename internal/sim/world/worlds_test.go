@@ -175,10 +175,10 @@ func (w *judge) failf(format string, args ...any) {
 func (w *judge) run() {
 	end := w.Now.Add(time.Minute + w.UpTo(3*time.Minute))
 	for range 5 + w.Rand.IntN(40) {
-		w.Populate(2 * time.Minute)
+		population{w.Kernel}.add(2 * time.Minute)
 	}
 	for range w.Rand.IntN(20) {
-		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), func() { w.Populate(0) })
+		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), func() { population{w.Kernel}.add(0) })
 	}
 	w.Reload(w.rules())
 	w.start()
@@ -313,7 +313,7 @@ func (w *judge) rules() *rules.Set {
 			r.Match = append(r.Match, m)
 		}
 		if w.Rand.IntN(4) == 0 {
-			r.Exclude = []rules.Match{{States: ssfilter.AllStates, Where: port(sim.Ports[w.Rand.IntN(4)])}}
+			r.Exclude = []rules.Match{{States: ssfilter.AllStates, Where: port(ports[w.Rand.IntN(4)])}}
 		}
 		if w.Rand.IntN(8) == 0 {
 			r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Where: where([]string{"autobound", "not autobound", "fwmark = 2"}[w.Rand.IntN(3)])})
@@ -398,9 +398,9 @@ func (w *judge) matching(port func(int) ssfilter.Expr) rules.Match {
 	}
 	switch w.Rand.IntN(12) {
 	case 0:
-		m.Where = port(sim.Ports[w.Rand.IntN(4)])
+		m.Where = port(ports[w.Rand.IntN(4)])
 	case 1:
-		m.Where = ssfilter.Not(port(sim.Ports[w.Rand.IntN(4)]))
+		m.Where = ssfilter.Not(port(ports[w.Rand.IntN(4)]))
 	case 2:
 		m.Users = []uint32{1000}
 	case 3:
