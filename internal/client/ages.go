@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -206,7 +205,7 @@ func endOf(a net.Addr) netip.AddrPort {
 func Origin(h *host.Host) web.Origin {
 	o := web.Origin{Netns: h.Netns}
 	if boot, err := seen.ReadBootID(); err == nil {
-		o.BootID = hex.EncodeToString(boot[:])
+		o.BootID = boot
 	}
 	if cookie, err := sockdiag.NetnsCookie(); err == nil {
 		o.NetnsCookie = cookie

@@ -47,7 +47,7 @@ func (w *world) openState(path string) (closeState func()) {
 // origin is this boot and network namespace.
 func (w *world) origin() seen.Origin {
 	w.Helper()
-	return seen.Origin{Boot: must(seen.ReadBootID())(w), Netns: sockdiag.NetnsInode(), NetnsCookie: must(sockdiag.NetnsCookie())(w)}
+	return seen.Origin{Boot: must(seen.ReadBootID())(w), NetnsCookie: must(sockdiag.NetnsCookie())(w)}
 }
 
 // records are what the journal in a directory holds.

@@ -71,17 +71,17 @@ func FuzzParseGroups(f *testing.F) {
 	f.Add(b)
 	f.Add(b[:recordSize+4])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		groups, damaged := s.parseGroups(b)
-		if damaged && groups != nil {
+		groups, err := s.parseGroups(b)
+		if err != nil && groups != nil {
 			t.Fatalf("damaged, and %d groups", len(groups))
 		}
 		if groups == nil {
 			return
 		}
 		must(t, s.Keep(groups))
-		again, damaged := s.loadGroups()
-		if diff := cmp.Diff(groups, again); diff != "" || damaged {
-			t.Errorf("kept, and loaded (-kept +loaded), damaged %t:\n%s", damaged, diff)
+		again, err := s.loadGroups()
+		if diff := cmp.Diff(groups, again); diff != "" || err != nil {
+			t.Errorf("kept, and loaded (-kept +loaded), error %v:\n%s", err, diff)
 		}
 	})
 }

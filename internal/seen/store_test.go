@@ -3,7 +3,9 @@ package seen
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
+	"flag"
 	"io/fs"
 	"os"
 	"os/signal"
@@ -24,10 +26,12 @@ import (
 
 const now = sock.Instant(1e12)
 
-var origin = Origin{Boot: BootID{1, 2, 3}, Netns: 4026531840, NetnsCookie: 4711}
+const netns = 4026531840
+
+var origin = Origin{Boot: "01020300000000000000000000000000", NetnsCookie: 4711}
 
 // keyOf are keys that differ by cookie, and where that is the same by namespace.
-func keyOf(cookie uint64) sock.Key { return sock.Key{Netns: origin.Netns, Cookie: cookie} }
+func keyOf(cookie uint64) sock.Key { return sock.Key{Netns: netns, Cookie: cookie} }
 
 // track is the i-th of many different ones.
 func track(i int) sock.Memory {
@@ -185,8 +189,8 @@ func TestAnotherWorld(t *testing.T) {
 		name   string
 		origin Origin
 	}{
-		{"another boot", Origin{BootID{9}, origin.Netns, origin.NetnsCookie}},
-		{"another namespace", Origin{origin.Boot, origin.Netns, origin.NetnsCookie + 1}},
+		{"another boot", Origin{"09000000000000000000000000000000", origin.NetnsCookie}},
+		{"another namespace", Origin{origin.Boot, origin.NetnsCookie + 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -330,11 +334,11 @@ func TestHeaderDamaged(t *testing.T) {
 }
 
 // copyState copies files that another sockdog wrote into a state directory.
-func copyState(t *testing.T, from string, change func(text []byte)) *statedir.Dir {
+func copyState(t *testing.T, change func(text []byte)) *statedir.Dir {
 	t.Helper()
 	dir := stateDir(t)
 	for _, name := range []string{fileName, groupsName} {
-		text, err := os.ReadFile(filepath.Join(from, name))
+		text, err := os.ReadFile(filepath.Join("testdata/v1", name))
 		must(t, err)
 		change(text)
 		must(t, os.WriteFile(filepath.Join(dir.Path(), name), text, 0o600))
@@ -342,87 +346,88 @@ func copyState(t *testing.T, from string, change func(text []byte)) *statedir.Di
 	return dir
 }
 
-// TestVersion1: what the first format had is read, with all of it in this network
-// namespace, and written anew.
-func TestVersion1(t *testing.T) {
-	dir := copyState(t, "testdata/v1", func([]byte) {})
-	padded := slices.Clone(someGroups)
-	for i := range padded {
-		padded[i].Key += sock.GroupKey(make([]byte, oldKey-len(padded[i].Key)))
+// TestFormat: what the present version wrote once is read as it was meant, and written
+// as it was.
+func TestFormat(t *testing.T) {
+	if size := valueAt + binary.Size(sock.Memory{}); size != recordSize {
+		t.Errorf("a memory takes %d bytes of %d", size, recordSize)
 	}
+	s, _ := open(t, stateDir(t), now)
 	want := Loaded{
-		Memories: slices.Delete(tracks(7), 3, 4), Groups: padded,
+		Memories: slices.Delete(tracks(7), 3, 4), Groups: someGroups,
 		Spent: []sock.Spent{{Rule: sock.RuleSum("leak"), N: 3, At: now - 10, Expires: now + 60e9}},
 	}
-	loaded, err := Read(dir, origin, now)
-	must(t, err)
-	diff(t, want, loaded)
-	s, loaded := open(t, dir, now)
-	diff(t, want, loaded)
-	must(t, s.Keep(padded))
-	must(t, s.Forget([]sock.Key{keyOf(1)}))
-	want.Memories = want.Memories[1:]
+	must(t, errors.Join(s.Put(tracks(7)), s.Forget([]sock.Key{keyOf(4)}), s.Spend(want.Spent), s.Keep(want.Groups)))
 	diff(t, want, reload(t, s, now))
 	for _, name := range []string{fileName, groupsName} {
-		text, err := os.ReadFile(filepath.Join(dir.Path(), name))
+		got, err := os.ReadFile(filepath.Join(s.dir.Path(), name))
 		must(t, err)
-		if !bytes.HasPrefix(text, []byte("sockdog2")) {
-			t.Errorf("%s begins with %q", name, text[:8])
+		golden := filepath.Join("testdata/v"+string(version), name)
+		if *update {
+			must(t, errors.Join(os.MkdirAll(filepath.Dir(golden), 0o755), os.WriteFile(golden, got, 0o644)))
+		}
+		want, err := os.ReadFile(golden)
+		must(t, err)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s is written otherwise than before: that takes a new version", name)
 		}
 	}
 }
 
-// TestVersion1OnAFullDisk: where it cannot be written anew it is read, and no store.
-func TestVersion1OnAFullDisk(t *testing.T) {
-	dir := copyState(t, "testdata/v1", func([]byte) {})
+var update = flag.Bool("update", false, "write the files anew that a version is known by")
+
+// TestOtherVersion: what another version of sockdog wrote is set aside whole, also by
+// a reader of another boot, and the store is a new one.
+func TestOtherVersion(t *testing.T) {
+	otherBoot := origin
+	otherBoot.Boot = "09000000000000000000000000000000"
+	for _, test := range []struct {
+		name    string
+		version byte
+		origin  Origin
+	}{
+		{"older", '1', origin}, {"older, of another boot", '1', otherBoot}, {"newer", '4', origin},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			change := func(text []byte) { text[len(magic)] = test.version }
+			dir := copyState(t, change)
+			if _, err := Read(dir, test.origin, now); !errors.Is(err, errOtherVersion) {
+				t.Errorf("read beside another sockdog: %v", err)
+			}
+			s, loaded, err := Open(dir, test.origin, now)
+			must(t, err)
+			defer s.Close()
+			aside := []string{"seen.v" + string(test.version), "groups.v" + string(test.version)}
+			diff(t, Loaded{SetAside: aside}, loaded)
+			must(t, s.Put(tracks(2)))
+			must(t, s.Keep(someGroups))
+			loaded, err = Read(dir, test.origin, now)
+			must(t, err)
+			diff(t, Loaded{Memories: tracks(2), Groups: someGroups}, loaded)
+			for i, name := range []string{fileName, groupsName} {
+				want, err := os.ReadFile(filepath.Join("testdata/v1", name))
+				must(t, err)
+				change(want)
+				got, err := os.ReadFile(filepath.Join(dir.Path(), aside[i]))
+				must(t, err)
+				if !bytes.Equal(want, got) {
+					t.Errorf("%s was not set aside as it was", name)
+				}
+			}
+		})
+	}
+}
+
+// TestOtherVersionOnAFullDisk: it is set aside all the same.
+func TestOtherVersionOnAFullDisk(t *testing.T) {
+	dir := copyState(t, func([]byte) {})
 	limitFileSize(t, recordSize, func() {
-		if s, _, err := Open(dir, origin, now); !errors.Is(err, unix.EFBIG) || s != nil {
-			t.Errorf("opened %v, error %v", s, err)
-		}
-		loaded, err := Read(dir, origin, now)
-		must(t, err)
-		if len(loaded.Memories) != 6 {
-			t.Errorf("read %d memories, want 6", len(loaded.Memories))
+		s, loaded := open(t, dir, now)
+		diff(t, Loaded{SetAside: []string{"seen.v1", "groups.v1"}}, loaded)
+		if err := s.Put(tracks(1)); !errors.Is(err, unix.EFBIG) {
+			t.Errorf("a record that found no room: %v", err)
 		}
 	})
-	if _, loaded := open(t, dir, now); len(loaded.Memories) != 6 || loaded.Damaged > 0 {
-		t.Errorf("loaded %+v, want what stood there before", loaded)
-	}
-}
-
-// TestVersion1OfAnotherBoot is nothing to this one.
-func TestVersion1OfAnotherBoot(t *testing.T) {
-	dir := copyState(t, "testdata/v1", func([]byte) {})
-	other := origin
-	other.Boot[0]++
-	s, loaded, err := Open(dir, other, now)
-	must(t, err)
-	diff(t, Loaded{}, loaded)
-	must(t, s.Close())
-}
-
-// TestNewerVersion: what a newer sockdog wrote is set aside whole, and the store is
-// a new one.
-func TestNewerVersion(t *testing.T) {
-	newer := func(text []byte) { text[len(magic)] = '3' }
-	dir := copyState(t, "testdata/v1", newer)
-	if _, err := Read(dir, origin, now); !errors.Is(err, errNewer) {
-		t.Errorf("read beside a newer sockdog: %v", err)
-	}
-	s, loaded := open(t, dir, now)
-	diff(t, Loaded{SetAside: []string{"seen.newer", "groups.newer"}}, loaded)
-	must(t, s.Put(tracks(2)))
-	diff(t, Loaded{Memories: tracks(2)}, reload(t, s, now))
-	for _, name := range []string{fileName, groupsName} {
-		want, err := os.ReadFile(filepath.Join("testdata/v1", name))
-		must(t, err)
-		newer(want)
-		got, err := os.ReadFile(filepath.Join(dir.Path(), name+".newer"))
-		must(t, err)
-		if !bytes.Equal(want, got) {
-			t.Errorf("%s was not set aside as it was", name)
-		}
-	}
 }
 
 // TestRemoved: a file, or its whole directory, that somebody removes or replaces
@@ -552,25 +557,25 @@ func FuzzLoad(f *testing.F) {
 func TestReadBootID(t *testing.T) {
 	id, err := ReadBootID()
 	must(t, err)
-	if again, err := ReadBootID(); err != nil || again != id || id == (BootID{}) {
-		t.Errorf("boot id %x, then %x, error %v", id, again, err)
+	if again, err := ReadBootID(); err != nil || again != id || id == "" {
+		t.Errorf("boot id %s, then %s, error %v", id, again, err)
 	}
 }
 
 func TestParseBootID(t *testing.T) {
 	tests := []struct {
 		text string
-		want BootID
+		want string
 		err  string
 	}{
-		{"00010203-0405-0607-0809-0a0b0c0d0e0f\n", BootID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, ""},
-		{"00010203", BootID{}, `"00010203" is not a UUID`},
-		{"0001020304050607080900000000000x", BootID{}, `"0001020304050607080900000000000x" is not a UUID`},
+		{"00010203-0405-0607-0809-0a0b0c0d0e0f\n", "000102030405060708090a0b0c0d0e0f", ""},
+		{"00010203", "", `"00010203" is not a UUID`},
+		{"0001020304050607080900000000000x", "", `"0001020304050607080900000000000x" is not a UUID`},
 	}
 	for _, test := range tests {
 		got, err := parseBootID(test.text)
 		if text := errorText(err); got != test.want && err == nil || text != test.err {
-			t.Errorf("parseBootID(%q) = %x, %q, want %x, %q", test.text, got, text, test.want, test.err)
+			t.Errorf("parseBootID(%q) = %q, %q, want %q, %q", test.text, got, text, test.want, test.err)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func (s *State) openStore(h *host.Host, log *slog.Logger) error {
 		loaded, _ = seen.Read(s.dir, origin, h.Now())
 	}
 	if len(loaded.SetAside) > 0 {
-		log.Warn("state of a newer sockdog set aside; ages and limits count anew", "dir", s.dir.Path(), "files", loaded.SetAside)
+		log.Warn("state of another version of sockdog set aside; ages and limits count anew", "dir", s.dir.Path(), "files", loaded.SetAside)
 	}
 	s.Store, s.Restored = store, restoredFrom(loaded)
 	if loaded.Damaged > 0 {
@@ -132,7 +132,7 @@ func originOf() (seen.Origin, error) {
 	if err != nil {
 		return seen.Origin{}, fmt.Errorf("first-seen store: %w", err)
 	}
-	return seen.Origin{Boot: boot, Netns: sockdiag.NetnsInode(), NetnsCookie: cookie}, nil
+	return seen.Origin{Boot: boot, NetnsCookie: cookie}, nil
 }
 
 // closeWithin is how long a disk may take to close what is on it: whoever told the
