@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -51,7 +52,7 @@ func Listen(address string) (net.Listener, error) {
 // Serve serves on l until ctx is done, and then drops all connections: no answer is
 // worth waiting for. It closes l.
 func Serve(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
-	limited := newLimitListener(l)
+	limited := &limitListener{Listener: l, done: ctx.Done(), conns: make(map[net.Conn]*phase)}
 	server := &http.Server{
 		Handler:           refuseBodies(handler),
 		ReadHeaderTimeout: 2 * time.Second,
@@ -89,143 +90,79 @@ func refuseBodies(next http.Handler) http.Handler {
 // limitListener is a listener with maxConns connections open at once.
 type limitListener struct {
 	net.Listener
-	closed chan struct{}
-	close  func() error
-	left   chan struct{} // ready when a connection has ended
+	done <-chan struct{} // Accept waits no longer
 
-	mu      sync.Mutex
-	conns   []*limitedConn
-	waiting bool // there are maxConns, and a client waits
+	mu    sync.Mutex
+	conns map[net.Conn]*phase
 }
 
-// limitedConn is a connection of a limitListener.
-type limitedConn struct {
-	net.Conn
-	of    *limitListener
-	begin sync.Once // to read
-
-	// Under of.mu:
-	phase phase
-	since time.Time // it is in that
+// phase is what a connection does.
+type phase struct {
+	doing int
+	since time.Time
 }
-
-// phase is what a connection does. The first is the first to be evicted.
-type phase int
 
 const (
-	idle   phase = iota // between two requests
-	asking              // a request
-	fresh               // the server has not read from it yet
+	idle   = iota // it is between two requests, and is the first to be evicted
+	asking        // a request
 )
 
-func newLimitListener(l net.Listener) *limitListener {
-	closed := make(chan struct{})
-	return &limitListener{
-		Listener: l,
-		closed:   closed,
-		close:    sync.OnceValue(func() error { close(closed); return l.Close() }),
-		left:     make(chan struct{}, 1),
-	}
-}
+// retryAdmit is how often a client that waits looks for a place.
+const retryAdmit = 5 * time.Millisecond
 
 func (l *limitListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &limitedConn{Conn: conn, of: l, phase: fresh}
-	for {
-		wait := l.admit(c, time.Now())
-		if wait <= 0 {
-			return c, nil
-		}
+	for !l.admit(conn, time.Now()) {
 		select {
-		case <-time.After(wait):
-		case <-l.left:
-		case <-l.closed:
+		case <-time.After(retryAdmit):
+		case <-l.done:
 			conn.Close()
 			return nil, net.ErrClosed
 		}
 	}
+	return conn, nil
 }
 
-// admit adds c to the connections, in the place of another if there is no room. It
-// returns how long to wait if no other may be evicted yet.
-func (l *limitListener) admit(c *limitedConn, now time.Time) (wait time.Duration) {
+// admit adds a connection, in the place of another if there is no room, and reports
+// whether it could.
+func (l *limitListener) admit(conn net.Conn, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waiting = len(l.conns) >= maxConns
-	if l.waiting {
-		worst := slices.MinFunc(l.conns, func(a, b *limitedConn) int {
-			return cmp.Or(cmp.Compare(a.phase, b.phase), a.since.Compare(b.since))
+	if len(l.conns) >= maxConns {
+		worst := slices.MinFunc(slices.Collect(maps.Keys(l.conns)), func(a, b net.Conn) int {
+			p, q := l.conns[a], l.conns[b]
+			return cmp.Or(cmp.Compare(p.doing, q.doing), p.since.Compare(q.since))
 		})
-		switch wait := minTime - now.Sub(worst.since); {
-		case worst.phase == fresh:
-			return minTime
-		case worst.phase == asking && wait > 0:
-			return wait
+		if p := l.conns[worst]; p.doing == asking {
+			if now.Sub(p.since) < minTime {
+				return false
+			}
+			if tcp, ok := worst.(*net.TCPConn); ok {
+				tcp.SetLinger(0) // the kernel must not keep what the client does not read
+			}
 		}
-		l.evict(worst)
+		worst.Close()
+		delete(l.conns, worst)
 	}
-	c.since = now
-	l.conns = append(l.conns, c)
-	return 0
+	l.conns[conn] = &phase{asking, now}
+	return true
 }
 
-// track notes the phase of a connection.
+// track notes what a connection does.
 func (l *limitListener) track(conn net.Conn, state http.ConnState) {
-	c := conn.(*limitedConn)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	p := l.conns[conn]
 	switch {
+	case p == nil: // it was evicted
+	case state == http.StateClosed:
+		delete(l.conns, conn)
 	case state == http.StateIdle:
-		c.phase, c.since = idle, time.Now()
-		if l.waiting {
-			l.evict(c)
-		}
-	case state == http.StateActive && c.phase == idle:
-		c.phase, c.since = asking, time.Now()
+		p.doing, p.since = idle, time.Now()
+	case state == http.StateActive && p.doing == idle:
+		p.doing, p.since = asking, time.Now()
 	}
-}
-
-// evict closes a connection for another to take its place.
-func (l *limitListener) evict(c *limitedConn) {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.phase != idle {
-		tcp.SetLinger(0) // the kernel must not keep what the client does not read
-	}
-	c.Conn.Close()
-	l.remove(c)
-}
-
-func (l *limitListener) remove(c *limitedConn) {
-	i := slices.Index(l.conns, c)
-	if i < 0 {
-		return // it was evicted
-	}
-	l.conns = slices.Delete(l.conns, i, i+1)
-	l.waiting = false
-	select {
-	case l.left <- struct{}{}:
-	default:
-	}
-}
-
-func (l *limitListener) Close() error { return l.close() }
-
-// Read reads, and notes that the request has begun.
-func (c *limitedConn) Read(b []byte) (int, error) {
-	c.begin.Do(func() {
-		c.of.mu.Lock()
-		defer c.of.mu.Unlock()
-		c.phase, c.since = asking, time.Now()
-	})
-	return c.Conn.Read(b)
-}
-
-func (c *limitedConn) Close() error {
-	err := c.Conn.Close()
-	c.of.mu.Lock()
-	defer c.of.mu.Unlock()
-	c.of.remove(c)
-	return err
 }

@@ -34,9 +34,9 @@ func Handler(store *Store, metrics, ages http.Handler, names ...string) http.Han
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(store.last.Load())) })
 	mux.Handle("GET "+AgesPath, ages)
 	mux.Handle("GET /{$}", file("page.html", "text/html"))
-	mux.Handle("GET /page.js", file("page.js", "text/javascript"))
-	mux.Handle("GET /plots.js", file("plots.js", "text/javascript"))
-	mux.Handle("GET /page.css", file("page.css", "text/css"))
+	for name, kind := range map[string]string{"page.js": "text/javascript", "plots.js": "text/javascript", "page.css": "text/css"} {
+		mux.Handle("GET /"+name, file(name, kind))
+	}
 	return guard(mux, names)
 }
 
@@ -126,11 +126,7 @@ func file(name, kind string) http.Handler {
 	return &shared{
 		current: func() *status.Status { return nil },
 		next: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			text, err := files.ReadFile(name)
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusInternalServerError)
-				return
-			}
+			text, _ := files.ReadFile(name) // it is embedded
 			w.Header().Set("Content-Type", kind+"; charset=utf-8")
 			w.Write(text)
 		}),
