@@ -48,9 +48,9 @@ var mutants = []mutant{
 	{"nothing is decided again right before the act", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n\tif s.State != 0 {\n\t\treturn \"\"\n\t}\n"},
 	{"a dry run acts", "if a.DryRun {\n\t\tb.End(now)", "if a.DryRun && now < 0 {\n\t\tb.End(now)"},
 	{"an action is done again", "m != nil && !m.open && a.Kind != rules.Alert", "m != nil && !m.open && a.Kind != rules.Alert && a.Kind.Destructive"},
-	{"a failed scan counts as an empty one", "e.scanFailed(l.of, in.Err, now)\n\t\treturn\n", "e.scanFailed(l.of, in.Err, now)\n\t\tin.Result = &ScanResult{scan: l, later: never, ripens: never}\n"},
+	{"a failed scan counts as an empty one", "e.scanFailed(l.of, in.Err, now)\n\t\treturn\n", "e.scanFailed(l.of, in.Err, now)\n\t\tin.Result = &ScanResult{scan: l, later: never, nextMature: never}\n"},
 	{"what a scan does not show is gone", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.wait(t, now)", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.drop(t, Gone, \"\", now)"},
-	{"scans are skipped although groups are active", "|| e.hasActiveGroups(of) {\n\t\treturn false", "{\n\t\treturn false"},
+	{"scans are skipped although groups are active", "finds == schedule.Anything || e.groupsWait(c) ||", "finds == schedule.Anything ||"},
 
 	// Limits.
 	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-len(w.spent))", "max(0, w.Limit.N+1-w.underWay-len(w.spent))"},

@@ -175,6 +175,12 @@ var table = []pkg{
 		why:  "what rules match and group is seen alike by all parts of the engine: it knows none of them",
 	},
 	{
+		name: "internal/engine/schedule",
+		may:  []string{"internal/engine/match", "internal/sock", "rules/ssfilter"},
+		not:  impure,
+		why:  "it decides when to scan, and knows neither sockets nor what rules found",
+	},
+	{
 		name: "internal/engine/walk",
 		may:  []string{"internal/sock"},
 		not:  impure,
@@ -189,7 +195,7 @@ var table = []pkg{
 	{
 		name: "internal/engine",
 		may: []string{
-			"internal/engine/alerting", "internal/engine/group", "internal/engine/limit", "internal/engine/match", "internal/engine/spin", "internal/engine/subject", "internal/engine/track", "internal/engine/walk",
+			"internal/engine/alerting", "internal/engine/group", "internal/engine/limit", "internal/engine/match", "internal/engine/schedule", "internal/engine/spin", "internal/engine/subject", "internal/engine/track", "internal/engine/walk",
 			"internal/sock", "rules", "rules/ssfilter",
 		},
 		not: impure,

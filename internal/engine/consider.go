@@ -13,7 +13,7 @@ import (
 // want of it.
 func (e *Engine) decideOn(a *sock.Answer, now sock.Instant) {
 	t := e.observe(&a.Socket, a.Sent, a.Got, now)
-	t.set(seen, e.schedule.scanning != nil)
+	t.set(seen, e.scans.running != nil)
 	e.consider(t, &a.Socket, now, true)
 }
 
@@ -200,11 +200,11 @@ func (e *Engine) needs(t *tracked, next, now sock.Instant) bool {
 		return true
 	case next == never && !t.is(aged):
 		return false
-	case next <= e.horizon(t.of, now) || e.schedule.scanning != nil:
+	case next <= e.lookahead(t.of, now) || e.scans.running != nil:
 		return true
 	case !t.is(plain) && (t.record != 0 || t.is(tried|survived) || !canBeFar(&t.Packed)):
 		return true
 	}
-	e.schedule.leave(t.of, next)
+	e.schedule.Leave(t.of, next)
 	return false
 }

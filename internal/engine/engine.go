@@ -9,6 +9,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/schedule"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/engine/walk"
@@ -88,7 +89,8 @@ type Engine struct {
 	keptAt        sock.Instant // when to say anew what there is
 	ruledAt       sock.Instant
 
-	schedule schedule
+	schedule schedule.Schedule
+	scans    scans
 	walks    walk.Schedule
 	names    names
 	killed   killed
@@ -108,7 +110,8 @@ func New(config Config) *Engine {
 		records:   newRecords(),
 		seed:      maphash.MakeSeed(),
 		histories: make(map[uint64]*history),
-		schedule:  newSchedule(),
+		schedule:  schedule.New(),
+		scans:     newScans(),
 		walks:     walk.New(),
 		names:     newNames(),
 		usages:    spin.New(),
@@ -138,13 +141,15 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.updateAlerts(now)
 	e.plan.Alerts = append(before, e.names.take(e.plan.Alerts, func(w walk.Want) { e.walks.Want(w, never) }, now)...)
 	e.findHolders(now)
-	e.fill(now)
-	e.scanAround(now)
+	if e.Watched() <= e.config.MaxTracks/2 { // room for half as many as there may be
+		e.schedule.Fill(now)
+	}
+	e.plan.Count = e.schedule.Count(now)
 	e.summarize(now)
 	e.keepGroups(now)
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt, e.copyAt())
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt, e.copyAt())
 	return e.plan
 }
 
@@ -178,8 +183,8 @@ func (e *Engine) Watches(key sock.Key) bool {
 	return e.tracks.get(key) != nil || e.far.get(key) != nil
 }
 
-// ScanIntervals are those of each class of rules; 0: there are none.
-func (e *Engine) ScanIntervals() []time.Duration { return e.schedule.gap[:] }
+// ScanInterval is the one for a class of rules; 0: there are no scans.
+func (e *Engine) ScanInterval(c match.Class) time.Duration { return e.schedule.Interval(c) }
 
 func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.stopping = true
@@ -228,11 +233,11 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 			e.wait(t, now)
 		}
 	}
-	if e.schedule.scanning == nil {
+	if e.scans.running == nil {
 		e.makeAllNear(now)
 	}
-	e.schedule.rule(in.Program, now)
-	e.space(0)
+	clear(e.scans.states)
+	e.noteStretch(e.schedule.ChangeRules(in.Program, now))
 }
 
 // observe takes in what the kernel says of a socket. What it returns is in no queue.
@@ -265,7 +270,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 			t = nil
 		}
 	default:
-		before = track.Connection{ID: s.ID, Backlog: e.schedule.waited.has(s.ID.Key())}
+		before = track.Connection{ID: s.ID, Backlog: e.scans.waited.has(s.ID.Key())}
 		c = before.Successor(s, fresh, got)
 	}
 	c.TellAutobound(s)
@@ -316,7 +321,7 @@ func (e *Engine) drop(t *tracked, result Result, why string, now sock.Instant) {
 	e.due.leave(t)
 	key := e.tracks.key(t)
 	if result == Gone || result == Done {
-		e.schedule.noteGone(key)
+		e.scans.noteGone(key)
 	}
 	if t.is(stored) {
 		e.plan.Forget = append(e.plan.Forget, key)

@@ -69,7 +69,7 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 	if of&l.of == 0 {
 		return
 	}
-	if same && due > l.horizon && !s.InUse() && f.keepFar(number, far, &c, s, &fresh, due != never || ages) {
+	if same && due > l.lookahead && !s.InUse() && f.keepFar(number, far, &c, s, &fresh, due != never || ages) {
 		f.later = min(f.later, due)
 		f.count(s, &times, got)
 		return
@@ -167,14 +167,14 @@ func (e *Engine) copyDue(now sock.Instant) {
 	if now < e.copyAt() {
 		return
 	}
-	e.schedule.overdue = now.Add(scanPatience)
-	replaced := e.schedule.scanning.program != e.program
+	e.scans.overdue = now.Add(scanPatience)
+	replaced := e.scans.running.program != e.program
 	for f := range e.far.all() {
 		switch {
 		case f.is(copied):
 		case replaced:
 			e.wait(e.copyNear(f), now)
-		case f.rank <= e.horizon(f.of, now):
+		case f.rank <= e.lookahead(f.of, now):
 			e.wait(e.copyNear(f), f.rank)
 		}
 	}
@@ -182,10 +182,10 @@ func (e *Engine) copyDue(now sock.Instant) {
 
 // copyAt is when copyDue has something to do.
 func (e *Engine) copyAt() sock.Instant {
-	if e.schedule.scanning == nil || e.far.n == 0 {
+	if e.scans.running == nil || e.far.n == 0 {
 		return never
 	}
-	return e.schedule.overdue
+	return e.scans.overdue
 }
 
 // forgetCopied takes away the far connections that are tracked as well, once no scan
@@ -211,7 +211,7 @@ func (e *Engine) makeAllNear(now sock.Instant) {
 func (e *Engine) makeDueNear(now sock.Instant) {
 	e.forgetCopied()
 	for f := range e.far.all() {
-		if due := f.rank; due <= e.horizon(f.of, now) {
+		if due := f.rank; due <= e.lookahead(f.of, now) {
 			e.wait(e.makeNear(f), due)
 		}
 	}

@@ -121,7 +121,7 @@ func TestFarConnectionsBesideAScan(t *testing.T) {
 		b.later(90*time.Second, func() { b.sockets[2].Acked, b.sockets[2].Progress, b.sockets[2].LastData = 2, b.now, b.now })
 		b.scanErr, b.scanTime = scanErr, 3*time.Minute
 		b.until(8*time.Minute + 59*time.Second)
-		if b.e.far.n != 3 || b.e.schedule.scanning == nil {
+		if b.e.far.n != 3 || b.e.scans.running == nil {
 			t.Fatalf("%d are far; want three, and a scan that goes on", b.e.far.n)
 		}
 		b.scanErr, b.scanTime = nil, 0

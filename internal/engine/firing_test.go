@@ -354,7 +354,7 @@ func TestScansShareADump(t *testing.T) {
 	b.rule(eachSecond(flood, killing("leak", func(r *rules.Rule) { r.Match[0].InStateFor = time.Minute })))
 	b.until(10600 * time.Millisecond)
 	b.count.TimeWait = 100
-	b.e.schedule.next[match.Expensive] = b.now // as after a group that fires
+	b.e.schedule.Hasten(match.Expensive, b.now) // as after a group that fires
 	b.step(nil)
 	b.until(11 * time.Second)
 	before := len(b.scans)
@@ -504,9 +504,9 @@ func TestScansApart(t *testing.T) {
 		}
 	}
 	o := b.e.Overview(b.now)
-	t.Logf("%d looks for both, %d for established alone, populous gap %v, notes %v", both, alone, b.e.schedule.gap[match.Expensive], b.notes)
-	if b.e.schedule.gap[match.Expensive] > 30*time.Second || o.Stretched {
-		t.Errorf("established sockets to one port are looked for every %v, and the rule wants 30s: %d looks asked for all established sockets because of a rule about CLOSE_WAIT", b.e.schedule.gap[match.Expensive], both)
+	t.Logf("%d looks for both, %d for established alone, populous gap %v, notes %v", both, alone, b.e.schedule.Interval(match.Expensive), b.notes)
+	if b.e.schedule.Interval(match.Expensive) > 30*time.Second || o.Stretched {
+		t.Errorf("established sockets to one port are looked for every %v, and the rule wants 30s: %d looks asked for all established sockets because of a rule about CLOSE_WAIT", b.e.schedule.Interval(match.Expensive), both)
 	}
 }
 
@@ -580,7 +580,7 @@ func TestFiringBetweenRareScans(t *testing.T) {
 		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: 3 * time.Minute}, Order: rules.Oldest}}
 	})))
 	b.until(12 * time.Minute)
-	if gap := b.e.schedule.gap[match.Cheap]; gap < 2*group.Outage {
+	if gap := b.e.schedule.Interval(match.Cheap); gap < 2*group.Outage {
 		t.Fatalf("looks are made every %v: too often to show anything", gap)
 	}
 	b.want("0s r firing dport=80 count 4", "0s r kill held 2", "0s r kill held 3", "0s r kill held 4", "0s r kill done 1",
@@ -600,20 +600,5 @@ func TestEscalationAfterRestart(t *testing.T) {
 	e.Step(now, Restored{Groups: before.kept})
 	for _, a := range e.Step(now, RulesChanged{Program: match.Compile(&s)}).Alerts {
 		t.Errorf("before the first look: %+v", a)
-	}
-}
-
-// TestScansTakeTurns: of two classes that are better apart, the one that has been due
-// the longer is looked for first.
-func TestScansTakeTurns(t *testing.T) {
-	for _, test := range []struct {
-		sparse, populous sock.Instant // due
-		want             match.ClassSet
-	}{{5, 5, 1 << match.Cheap}, {5, 4, 1 << match.Expensive}, {4, 5, 1 << match.Cheap}, {7, 5, 1 << match.Expensive}, {5, 7, 1 << match.Cheap}, {7, 7, 0}} {
-		s := newSchedule()
-		s.next[match.Cheap], s.next[match.Expensive] = test.sparse, test.populous
-		if of := s.dueClasses(&match.Program{}, 6); of != test.want {
-			t.Errorf("due at %d and %d, at 6 the look is for %b, want %b", test.sparse, test.populous, of, test.want)
-		}
 	}
 }

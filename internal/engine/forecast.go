@@ -11,7 +11,7 @@ import (
 
 // ScanAll returns a scan for all rules at once that leaves nothing to a later one.
 func ScanAll(p *match.Program, precision time.Duration) *Scan {
-	return &Scan{Query: p.Queries[1<<match.NumClasses-1], program: p, of: 1<<match.NumClasses - 1, horizon: never - 1, survey: true, precision: precision}
+	return &Scan{Query: p.Queries[1<<match.NumClasses-1], program: p, of: 1<<match.NumClasses - 1, lookahead: never - 1, survey: true, precision: precision}
 }
 
 // Inodes are those of the sockets found.

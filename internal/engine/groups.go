@@ -41,8 +41,7 @@ func (e *Engine) changed(r *ruleState, c group.Changes, now sock.Instant) {
 	}
 	if r.Destructive {
 		e.newFiring = true
-		next := &e.schedule.next[r.Class]
-		*next = min(*next, e.schedule.soonest(r.Class, now)) // for its sockets
+		e.schedule.Hasten(r.Class, now) // for its sockets
 	}
 }
 
@@ -57,32 +56,34 @@ func (e *Engine) takeGroups(r *ruleState, t *group.Tally, ports *group.Ports, se
 }
 
 // takeCounts takes in what the counters tell of the rules that need nothing else.
-func (e *Engine) takeCounts(in CountersRead, now sock.Instant) {
-	s := &e.schedule
+func (e *Engine) takeCounts(in CountersRead, asked, now sock.Instant) {
 	if e.program.CounterInterval == 0 {
 		return
 	}
 	known := in.OK && in.HasTimeWait
-	if began, _ := s.deaf.note(!known); began {
+	if began, _ := e.scans.uncounted.note(!known); began {
 		e.note(NoTimeWaitCount)
 	}
-	s.sample = now.Add(e.program.CounterInterval)
+	next := now.Add(e.program.CounterInterval)
 	for _, r := range e.rules {
 		if !r.Enabled || !r.CounterOnly {
 			continue
 		}
 		if known {
-			e.changed(r, r.groups.TakeCount(int(in.TimeWait), s.asked, now), now)
+			e.changed(r, r.groups.TakeCount(int(in.TimeWait), asked, now), now)
 			r.alerts.Sampled()
 		}
 		if due := r.groups.NextFiring(); known || due > now {
-			s.sample = min(s.sample, max(now, due))
+			next = min(next, max(now, due))
 		}
 	}
+	e.schedule.SampleAt(next)
 }
 
 // trusted returns for how long after a scan what fires is acted on.
-func (e *Engine) trusted(c match.Class) time.Duration { return max(group.Outage, 2*e.schedule.gap[c]) }
+func (e *Engine) trusted(c match.Class) time.Duration {
+	return max(group.Outage, 2*e.schedule.Interval(c))
+}
 
 const (
 	// maxKept bounds what is kept on disk of the groups of all rules.

@@ -65,7 +65,7 @@ func TestScanBringsWhatChanged(t *testing.T) {
 		t.Fatalf("%d are held, want 3", held)
 	}
 	scanned := func() *ScanResult {
-		l := &Scan{program: b.e.program, of: match.AllClasses, horizon: b.e.horizon(match.AllClasses, b.now), known: b.e.known(), seed: b.e.seed, precision: benchJiffy}
+		l := &Scan{program: b.e.program, of: match.AllClasses, lookahead: b.e.lookahead(match.AllClasses, b.now), known: b.e.known(), seed: b.e.seed, precision: benchJiffy}
 		f := l.Begin(b.now)
 		for _, s := range b.sockets {
 			shown := s.Report(b.now, benchJiffy)

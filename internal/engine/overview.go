@@ -3,12 +3,12 @@ package engine
 import (
 	"maps"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/schedule"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -23,16 +23,11 @@ type Overview struct {
 	// not ask for every socket is absent.
 	States map[ssfilter.State]int
 
-	Scans, FailedScans uint64
-	Interval           time.Duration      // between the scans of the rules that want them most often; 0: none are made
-	Wanted             time.Duration      // what it would be, had scans no cost
-	Cost               time.Duration      // of CPU, of the dearest scan
-	Failing            bool               // scans fail, and not just one did
-	Stretched          bool               // Interval is so much above Wanted that it was said
-	Left               int                // sockets that the last scans had no room for
-	Capabilities       match.Capabilities // as it is known by now
-	WalkHangs          bool               // a walk through /proc takes long
-	Spins              []spin.Spin        // what the kills of rules have done to holders
+	schedule.Overview
+	Failing      bool               // scans fail, and not just one did
+	Capabilities match.Capabilities // as it is known by now
+	WalkHangs    bool               // a walk through /proc takes long
+	Spins        []spin.Spin        // what the kills of rules have done to holders
 }
 
 // failingAfter is how many scans that failed, one soon after the other, are more than a
@@ -72,15 +67,9 @@ func (e *Engine) countHeld(r *ruleState, b limit.Budget, now sock.Instant) {
 
 // Overview says how things stand.
 func (e *Engine) Overview(now sock.Instant) Overview {
-	s := &e.schedule
 	o := Overview{
-		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(s.states),
-		Scans: s.scans, FailedScans: s.failed, Cost: slices.Max(s.cost[:]), Failing: s.failing.bad >= failingAfter, Stretched: s.stretched, Left: s.anyLeft(), Capabilities: e.capabilities, WalkHangs: e.walks.Hangs(), Spins: e.usages.All(),
-	}
-	for c, wanted := range e.program.Intervals {
-		if wanted > 0 && (o.Wanted == 0 || s.gap[c] < o.Interval) {
-			o.Wanted, o.Interval = wanted, s.gap[c]
-		}
+		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(e.scans.states), Overview: e.schedule.Overview(),
+		Failing: e.scans.failing.bad >= failingAfter, Capabilities: e.capabilities, WalkHangs: e.walks.Hangs(), Spins: e.usages.All(),
 	}
 	for i, r := range e.rules {
 		o.Rules[i] = r.overview(now)

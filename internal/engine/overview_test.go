@@ -10,6 +10,7 @@ import (
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/schedule"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -65,7 +66,7 @@ func TestOverview(t *testing.T) {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
 	o.Rules = nil
-	if diff := cmp.Diff(Overview{States: map[ssfilter.State]int{ssfilter.CloseWait: 7}, Scans: 1, Interval: time.Second, Wanted: time.Second}, o); diff != "" {
+	if diff := cmp.Diff(Overview{States: map[ssfilter.State]int{ssfilter.CloseWait: 7}, Overview: schedule.Overview{Scans: 1, Interval: time.Second, Wanted: time.Second}}, o); diff != "" {
 		t.Errorf("overview (-want +got):\n%s", diff)
 	}
 	b.scanErr = fmt.Errorf("cut short")

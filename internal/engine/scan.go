@@ -16,13 +16,13 @@ import (
 // Scan is one reading of the socket table for some of the rules. The thread that
 // reads hands it every socket and gives it back, whole, in ScanDone.
 type Scan struct {
-	Query   sock.Query
-	program *match.Program
-	of      match.ClassSet
-	horizon sock.Instant // what falls due later is left to a later scan
-	known   known
-	far     *tracks      // which it compares itself; nil: there are none
-	seed    maphash.Seed // of fingerprints
+	Query     sock.Query
+	program   *match.Program
+	of        match.ClassSet
+	lookahead sock.Instant // what falls due later is left to a later scan
+	known     known
+	far       *tracks      // which it compares itself; nil: there are none
+	seed      maphash.Seed // of fingerprints
 	// bounded says that of the others no more than room may be brought: the oldest.
 	// Beyond that there is a reserve for sockets in accept queues.
 	bounded       bool
@@ -49,8 +49,8 @@ type ScanResult struct {
 	// by this scan or an earlier one: no time counts before they are accepted.
 	waits map[sock.Key]struct{}
 	// later is when the first of those falls due that were left to a later scan;
-	// ripens is when the first comes to count in a group by its age alone.
-	later, ripens sock.Instant
+	// nextMature is when the first comes to count in a group by its age alone.
+	later, nextMature sock.Instant
 
 	states [16]uint32 // sockets in each state
 	last   [16]uint64 // cookies
@@ -102,11 +102,11 @@ func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 			c.groups.Begin()
 		}
 	}
-	return &ScanResult{scan: l, later: never, ripens: never, far: farShown{fresh: newTracks()}}
+	return &ScanResult{scan: l, later: never, nextMature: never, far: farShown{fresh: newTracks()}}
 }
 
 // Take looks at one socket of the answer. A socket whose age the kernel keeps,
-// and which falls due only beyond the horizon, is left to a later scan: so
+// and which falls due only beyond the lookahead, is left to a later scan: so
 // memory follows what is due, not what there is. What is only counted leaves
 // nothing behind but the count.
 func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
@@ -132,13 +132,13 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	at, print, known := l.known.get(s.ID.Cookie)
 	watched := known || !track.Lasting(s)
 	switch {
-	case due == never && !ages, due > l.horizon && !watched:
+	case due == never && !ages, due > l.lookahead && !watched:
 		if due != never {
 			f.later = min(f.later, due)
 		}
-	case due <= l.horizon && print > knownNow && print == track.Fingerprint(l.seed, s):
+	case due <= l.lookahead && print > knownNow && print == track.Fingerprint(l.seed, s):
 		l.known.shown[at/64] |= 1 << (at % 64)
-	case !known && of&^l.of == 0 && due > l.horizon && f.beginFar(s, t, got, due, of):
+	case !known && of&^l.of == 0 && due > l.lookahead && f.beginFar(s, t, got, due, of):
 		f.later = min(f.later, due)
 	default:
 		f.bring(f.hits.pack(s, got, known), due, known && print != knownBefore)
@@ -353,7 +353,7 @@ func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 		if due := match.DueAt(m, t.Base(), t.Queued); due > got {
 			stats.next = min(stats.next, due)
 			if r.Grouped {
-				f.ripens = min(f.ripens, match.DueAt(m, t.EarlyBase(), t.Queued))
+				f.nextMature = min(f.nextMature, match.DueAt(m, t.EarlyBase(), t.Queued))
 			}
 			continue
 		}

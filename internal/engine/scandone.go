@@ -10,55 +10,36 @@ import (
 )
 
 func (in ScanDone) apply(e *Engine, now sock.Instant) {
-	s := &e.schedule
-	l := s.scanning
-	s.scanning = nil
+	l := e.scans.running
+	e.scans.running = nil
 	if l == nil || l.program != e.program {
+		e.schedule.Dropped()
 		e.makeAllNear(now)
 		return // new rules came meanwhile, and want a scan of their own
 	}
-	e.schedule.charge(l.of, in.Cost)
-	e.space(l.of)
-	e.pay(l.of, in.Sent)
+	e.noteStretch(e.schedule.Ended(l.of, in.Sent, in.Cost))
 	if in.Err != nil {
 		e.scanFailed(l.of, in.Err, now)
 		return
 	}
-	if _, over := s.failing.note(false); over {
+	if _, over := e.scans.failing.note(false); over {
 		e.note(ScansSucceed)
 	}
-	s.scans++
-	s.apart = s.apart && !l.of.Has(match.Expensive)
-	for c := range s.next {
-		if !l.of.Has(match.Class(c)) {
-			continue
-		}
-		s.later[c], s.left[c] = in.Result.later, in.Result.left
-		s.before[c], s.skips[c] = sock.Counters{}, 0
-		if s.counted.OK {
-			s.before[c] = s.counted.Counters
-		}
-		s.next[c] = in.Sent.Add(s.gap[c])
-		if in.Result.later != never {
-			// What was left to a later scan is not to wait where the budget has just
-			// put that off: the horizon was the old one's.
-			s.next[c] = min(s.next[c], in.Result.later.Add(-e.walks.Lead()))
-		}
-		s.next[c] = max(now, s.next[c])
-	}
-	e.takeFar(in.Result, now)
+	f := in.Result
+	e.schedule.Succeeded(l.of, in.Sent, f.later, f.left, e.walks.Lead(), now)
+	e.takeFar(f, now)
 	e.markShown(&l.known)
-	in.Result.oldest, in.Result.idle = nil, nil // which take up room
-	e.observeKnown(in.Result, in.Sent, now)
+	f.oldest, f.idle = nil, nil // which take up room
+	e.observeKnown(f, in.Sent, now)
 	e.sayLeft()
-	e.takeAll(in.Result, in.Sent, now)
-	e.considerAll(in.Result, in.Sent, now)
-	for c := range s.waited {
+	e.takeAll(f, in.Sent, now)
+	e.considerAll(f, in.Sent, now)
+	for c := range e.scans.waited {
 		if l.of.Has(match.Class(c)) {
-			s.waited[c] = in.Result.waits
+			e.scans.waited[c] = f.waits
 		}
 	}
-	e.makeRoom(in.Result.starved, now)
+	e.makeRoom(f.starved, now)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.
 	for t := range e.tracks.all() {
@@ -71,17 +52,10 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 
 // scanFailed notes that a scan told nothing.
 func (e *Engine) scanFailed(of match.ClassSet, err error, now sock.Instant) {
-	s := &e.schedule
-	s.failed++
 	e.makeDueNear(now)
-	s.apart = s.apart || of == match.AllClasses
-	if began, _ := s.failing.note(true); began {
+	e.schedule.Failed(of, now)
+	if began, _ := e.scans.failing.note(true); began {
 		e.note(ScanFailed, slog.String("error", err.Error()))
-	}
-	for c := range s.next {
-		if of.Has(match.Class(c)) {
-			s.next[c] = now.Add(s.gap[c])
-		}
 	}
 }
 
@@ -104,7 +78,7 @@ func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 			continue
 		}
 		h.known = false
-		if e.isGone(f.hits.key(h)) {
+		if e.scans.isGone(f.hits.key(h)) {
 			continue
 		}
 		s := f.hits.socket(h)
@@ -131,7 +105,7 @@ func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
 			c := e.tracks.connection(t)
 			c.TellAutobound(&s)
 			e.consider(t, &s, now, false)
-		case t == nil && !e.isGone(s.ID.Key()):
+		case t == nil && !e.scans.isGone(s.ID.Key()):
 			t = e.observe(&s, sent, h.got, now)
 			t.set(seen, true)
 			e.consider(t, &s, now, false)
@@ -142,10 +116,14 @@ func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
 	}
 }
 
+// recallScans is after how many whole scans a connection that an earlier run knew, and
+// none has shown, is forgotten.
+const recallScans = 10
+
 // forgetUnseen forgets what an earlier run knew, once scans for all rules have had
 // their chance to show it.
 func (e *Engine) forgetUnseen(of match.ClassSet) {
-	if e.fallback || len(e.restored) == 0 || e.schedule.anyLeft() > 0 {
+	if e.fallback || len(e.restored) == 0 || e.schedule.Left() > 0 {
 		return
 	}
 	for c := range e.recalls {
@@ -200,19 +178,11 @@ func (e *Engine) makeRoom(n int, now sock.Instant) {
 	}
 }
 
-// anyLeft is how many sockets the last scans had no room for.
-func (s *schedule) anyLeft() (n int) {
-	for _, left := range s.left {
-		n = max(n, left) // one scan may have been for all classes
-	}
-	return n
-}
-
 // sayLeft says when there are more sockets to watch than memory allows, and when
 // there are no more.
 func (e *Engine) sayLeft() {
-	left := e.schedule.anyLeft()
-	began, over := e.schedule.crowded.note(left > 0)
+	left := e.schedule.Left()
+	began, over := e.scans.crowded.note(left > 0)
 	if began {
 		e.note(TooManySockets, slog.Int("watched", e.config.MaxTracks), slog.Int("left_for_later", left))
 	}
@@ -223,7 +193,7 @@ func (e *Engine) sayLeft() {
 
 // takeAll takes in what a whole scan counted.
 func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
-	s, l := &e.schedule, f.scan
+	l := f.scan
 	if l.ports != nil {
 		l.ports.Finish()
 	}
@@ -244,17 +214,13 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 			rg.Scanned(now)
 		}
 		if due := rg.NextFiring(); due != never {
-			s.next[r.Class] = min(s.next[r.Class], s.soonest(r.Class, max(now, due)))
+			e.schedule.Hasten(r.Class, max(now, due))
 		}
 	}
-	for c := range s.ripens {
-		if l.of.Has(match.Class(c)) {
-			s.ripens[c] = f.ripens
-		}
-	}
+	e.schedule.Matures(l.of, f.nextMature)
 	if l.Query.Where == nil {
 		for _, state := range l.Query.States.States() {
-			s.states[state] = int(f.states[int(state)%len(f.states)])
+			e.scans.states[state] = int(f.states[int(state)%len(f.states)])
 		}
 	}
 }

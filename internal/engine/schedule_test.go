@@ -81,12 +81,12 @@ func TestStretched(t *testing.T) {
 			b.cost = test.costs[0]
 			b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second}))))
 			for i, said := range test.said {
-				if got := b.e.Overview(b.now).Stretched; got != said || int(b.e.schedule.scans) != i+1 {
-					t.Errorf("after look %d: %v, want %v after look %d", b.e.schedule.scans, got, said, i+1)
+				if got := b.e.Overview(b.now); got.Stretched != said || int(got.Scans) != i+1 {
+					t.Errorf("after scan %d: %v, want %v after scan %d", got.Scans, got.Stretched, said, i+1)
 				}
 				if i+1 < len(test.costs) {
 					b.cost = test.costs[i+1]
-					b.until(b.since(b.e.schedule.next[match.Cheap]))
+					b.until(b.since(b.e.schedule.Wake()))
 				}
 			}
 			if got := b.noted(IntervalStretch); got != test.notes {
@@ -110,17 +110,6 @@ func TestClassesShareScans(t *testing.T) {
 	want := []ssfilter.StateSet{both, few, few, both, few, few, both}
 	if diff := cmp.Diff(want, b.scans); diff != "" {
 		t.Errorf("looks (-want +got):\n%s", diff)
-	}
-}
-
-// TestASharedLookIsNotChargedToTheFew shows that a cheap scan stays frequent
-// beside a dear one.
-func TestASharedScanIsNotChargedToTheFew(t *testing.T) {
-	s := newSchedule()
-	s.charge(1<<match.Cheap, time.Millisecond)
-	s.charge(1<<match.Cheap|1<<match.Expensive, time.Second)
-	if s.cost != [match.NumClasses]time.Duration{match.Cheap: time.Millisecond, match.Expensive: time.Second} {
-		t.Errorf("costs %v", s.cost)
 	}
 }
 
@@ -165,7 +154,7 @@ func TestMemoryFollowsNeed(t *testing.T) {
 
 func BenchmarkTake(b *testing.B) {
 	p := set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), Where: port(5432), InStateFor: 5 * time.Minute})))
-	l := &Scan{program: match.Compile(&p), of: 1 << match.Cheap, horizon: benchStart.Add(time.Minute), precision: benchJiffy}
+	l := &Scan{program: match.Compile(&p), of: 1 << match.Cheap, lookahead: benchStart.Add(time.Minute), precision: benchJiffy}
 	other := (&sim.Socket{ID: sock.ID{DPort: [2]byte{0, 80}}, State: ssfilter.CloseWait, Queued: never}).Report(benchStart, benchJiffy)
 	young := full(ssfilter.CloseWait)
 	young.Conn = other.Conn

@@ -468,7 +468,7 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 			}
 		}
 	}
-	w.gap = max(w.gap, slices.Max(w.Engine.ScanIntervals()))
+	w.gap = max(w.gap, w.Engine.ScanInterval(match.Cheap), w.Engine.ScanInterval(match.Expensive))
 	w.hear(in, p)
 	for i := range p.Report {
 		w.heard(&p.Report[i])

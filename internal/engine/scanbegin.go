@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine/group"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/schedule"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// scans are the scan under way, and what the last ones showed.
+type scans struct {
+	running *Scan                  // nil: none is
+	overdue sock.Instant           // when it takes long
+	gone    map[sock.Key]struct{}  // gone since it began: it may still show them
+	waited  waits                  // left out for want of room, that were in an accept queue; a scan reads it
+	states  map[ssfilter.State]int // sockets in those states that were scanned as a whole
+
+	failing, crowded, portless, uncounted failureStreak
+}
+
+func newScans() scans {
+	return scans{gone: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
+}
+
+// noteGone notes that a socket is gone.
+func (s *scans) noteGone(key sock.Key) {
+	if s.running != nil {
+		s.gone[key] = struct{}{}
+	}
+}
+
+// isGone reports whether a socket is gone since the scan began.
+func (s *scans) isGone(key sock.Key) bool {
+	_, gone := s.gone[key]
+	return gone
+}
+
+func (in CountersRead) apply(e *Engine, now sock.Instant) {
+	asked := e.schedule.Counted()
+	e.takeCounts(in, asked, now)
+	if in.OK {
+		e.skipScans(in.Counters, asked, now)
+	}
+	of := e.schedule.Due(now)
+	if of == 0 {
+		return // only the counters were wanted, or new rules came meanwhile
+	}
+	counters := in.Counters
+	if !in.OK {
+		counters = sock.Counters{}
+	}
+	e.schedule.Begin(counters)
+	e.beginScan(of, in, now)
+}
+
+// skipScans has those scans not made that could change nothing. Each class is judged by
+// itself: one for which a scan could change nothing does not cost what it would beside
+// another.
+func (e *Engine) skipScans(counters sock.Counters, asked, now sock.Instant) {
+	for c := range match.NumClasses {
+		finds := e.schedule.CanFind(c, counters, now, e.lookahead(1<<c, now))
+		if finds == schedule.Anything || e.groupsWait(c) || finds == schedule.Departures && e.waitsForProgram(c) {
+			continue
+		}
+		still := e.schedule.Still(c, counters)
+		for _, r := range e.rules {
+			if !r.Scanned() || r.Class != c {
+				continue
+			}
+			if counters.HasTimeWait && e.schedule.OnlyTimeWait(c) {
+				r.atMost(uint32(min(counters.TimeWait, math.MaxInt32)))
+			}
+			if still && r.groups != nil {
+				r.groups.NothingCame(asked)
+			}
+		}
+		e.schedule.Skip(c, now)
+	}
+}
+
+// groupsWait reports whether groups of the class wait for the first scan, or one is about
+// to fire, or does: what becomes of it only scans tell.
+func (e *Engine) groupsWait(c match.Class) bool {
+	for _, r := range e.rules {
+		if r.Scanned() && r.Class == c && r.groups != nil && (r.groups.Active() || r.Grouped && r.groups.NeverScanned()) {
+			return true
+		}
+	}
+	return false
+}
+
+// waitsForProgram reports whether something is tracked for the class of which only a scan
+// shows what its program does to it: it is due, or waits to be accepted.
+func (e *Engine) waitsForProgram(c match.Class) bool {
+	for t := range e.tracks.all() {
+		if (t.is(blocked) || t.Backlog()) && t.of.Has(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// atMost has no more shown than the counter of timewait sockets leaves: what the last scan
+// for them found may be long gone.
+func (r *ruleState) atMost(n uint32) {
+	stats := &r.stats
+	stats.sockets, stats.candidates = min(stats.sockets, n), min(stats.candidates, n)
+	if n == 0 {
+		stats.oldest, stats.next = never, never
+	}
+	if r.groups != nil {
+		r.groups.AtMost(int(n))
+	}
+}
+
+// beginScan has the table scanned for rules of the classes.
+func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant) {
+	l := &Scan{
+		Query: e.program.Queries[of], program: e.program, of: of,
+		lookahead: e.lookahead(of, now), known: e.known(), far: &e.far, seed: e.seed, precision: e.config.Precision,
+		counts: make([]ruleCount, len(e.rules)), waited: e.scans.waited,
+		bounded: e.config.MaxTracks > 0,
+	}
+	l.room, l.reserve = e.room()
+	asks, portless := false, false
+	var expect int // paths
+	for i, r := range e.rules {
+		switch {
+		case !r.Grouped || !r.Scanned() || !of.Has(r.Class):
+		case in.Ports == nil && r.Measures(rules.PortUsage):
+			asks, portless = true, true // what is not measured changes nothing
+		default:
+			asks = asks || r.Measures(rules.PortUsage)
+			expect = max(expect, r.groups.Paths())
+			l.counts[i].groups = r.groups.Tally()
+		}
+	}
+	if asks && !portless {
+		l.ports = group.NewPorts(in.Ephemeral, in.Ports, expect)
+		l.Query.Where = l.ports.Widen(l.Query.Where)
+	}
+	if asks { // another scan says nothing of whether the ports are known
+		if began, _ := e.scans.portless.note(portless); began {
+			e.note(PortsUnknown)
+		}
+	}
+	clear(e.scans.gone)
+	e.scans.running, e.scans.overdue = l, now.Add(scanPatience)
+	e.plan.Scan = l
+}
+
+// known returns the sockets that are tracked, and those of which an earlier run, or the
+// scans so far, may know more than the kernel does.
+func (e *Engine) known() known {
+	n := e.tracks.n + len(e.restored)
+	for _, waited := range e.scans.waited {
+		n += len(waited)
+	}
+	k := newKnown(n)
+	for key := range e.restored {
+		k.add(key.Cookie, knownBefore)
+	}
+	for _, waited := range e.scans.waited {
+		for key := range waited {
+			k.add(key.Cookie, knownBefore)
+		}
+	}
+	for t := range e.tracks.all() {
+		t.set(seen, false)
+		k.add(t.Cookie, max(t.Print, knownNow))
+	}
+	return k
+}
+
+// lookahead returns until when what falls due is to be tracked.
+func (e *Engine) lookahead(of match.ClassSet, now sock.Instant) sock.Instant {
+	return now.Add(e.schedule.Lookahead(of) + e.walks.Lead())
+}
+
+// noteStretch says where cpu_budget has the scans far apart, and no more.
+func (e *Engine) noteStretch(s schedule.Stretch) {
+	if s.Began {
+		e.note(IntervalStretch,
+			slog.Duration("wanted", s.Wanted), slog.Duration("interval", s.Interval.Round(time.Millisecond)), slog.Duration("scan_cost", s.Cost.Round(time.Microsecond)))
+	}
+	if s.Over {
+		e.note(IntervalAsWanted)
+	}
+}
