@@ -182,7 +182,7 @@ func (e *Engine) updateAlerts(now sock.Instant) {
 		if u.Began > 0 {
 			r.history.results[outcome{rules.Alert, Done}] += uint64(u.Began)
 		}
-		e.groupsChanged = e.groupsChanged || u.Ended
+		e.disk.groupsChanged = e.disk.groupsChanged || u.Ended
 		e.sayAlerts(r, u.Alerts)
 	}
 }

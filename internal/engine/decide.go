@@ -63,9 +63,9 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	c.held, t.phase = held{}, acted
 	attempt := e.attempt(t)
 	attempt.rule, attempt.action = r, action
-	e.acting++
+	e.acts.underWay++
 	if e.plan.Act == nil {
-		e.plan.Act = make([]Action, 0, e.answers)
+		e.plan.Act = make([]Action, 0, e.lookups.answers)
 	}
 	a.basis = e.basisOf(t, r.Rule, action, fired)
 	e.plan.Act = append(e.plan.Act, a)
@@ -159,7 +159,7 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 		if t == nil || t.phase != acted {
 			continue
 		}
-		e.acting--
+		e.acts.underWay--
 		o.Act.At = o.At
 		attempt := e.attempt(t)
 		budget := e.budget(attempt.rule, false)
@@ -179,7 +179,7 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			}
 			told := o.Act // without the others of its batch
 			attempt.told, attempt.unsure = &told, o.Unsure
-			e.confirming++
+			e.acts.unconfirmed++
 			e.wait(t, now)
 		case o.Gone:
 			budget.Cancel()
@@ -254,7 +254,7 @@ func (e *Engine) cease(o *Outcome) {
 
 // confirm takes in what the kernel says of a socket after it was told to destroy it.
 func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
-	e.confirming--
+	e.acts.unconfirmed--
 	a, c := e.attempt(t), e.tracks.connection(t)
 	told, same := a.told, !answer.Gone && c.Same(&answer.Socket, answer.Sent)
 	switch {

@@ -52,42 +52,19 @@ type Config struct {
 	MaxTracks int
 }
 
-// Engine holds the state. It is not safe for concurrent use.
+// Engine holds the state, each part with who has it. It is not safe for concurrent use.
 type Engine struct {
 	config       Config
-	program      *match.Program
 	capabilities match.Capabilities
+	inForce
+	budgets
+	earlier earlier
 
-	tracks   tracks
-	far      tracks                // apart from those, see farShown
-	attempts map[sock.Key]*attempt // acts under way, and what failed, by cookie
-	records  records
-	seed     maphash.Seed  // of fingerprints
-	due      queue         // waiting for an instant
-	asking   int           // batches asked for
-	answers  int           // in the batch that is being taken in
-	deaf     bool          // the last question failed
-	asks     failureStreak // of questions that fail
-	acting   int           // acts under way
-
-	confirming int // acts that the kernel has done, to be confirmed
-	stopping   bool
-
-	rules           []*ruleState        // in the order of the file
-	histories       map[uint64]*history // by rule.id, of rules that are away, too
-	limit, dryLimit limit.Window        // of all rules together
-	summary         summary             // of what limits hold back
-
-	restored       map[sock.Key]sock.Memory
-	recalls        [match.NumClasses]int   // whole scans for each class since there are rules for which to remember
-	moved, written ration                  // of what is written to disk of them: where it made progress, and else
-	keptBefore     map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
-	fallback       bool                    // the rules in force are in the place of others
-
-	groupsChanged bool         // there is something new to be kept of the groups
-	newFiring     bool         // a group has begun to fire, whose sockets are to be acted on
-	keptAt        sock.Instant // when to say anew what there is
-	ruledAt       sock.Instant
+	sockets
+	lookups   lookups
+	acts      acts
+	newFiring bool // a group has begun to fire, whose sockets are to be acted on
+	stopping  bool
 
 	schedule schedule.Schedule
 	scans    scans
@@ -95,28 +72,72 @@ type Engine struct {
 	names    names
 	killed   killed
 	usages   spin.Watcher
+	disk     disk
 
 	plan Plan // being made
+}
+
+// inForce are the rules, and what is known of each.
+type inForce struct {
+	program   *match.Program
+	rules     []*ruleState        // in the order of the file
+	histories map[uint64]*history // by rule.id, of rules that are away, too
+	fallback  bool                // the rules in force are in the place of others
+	ruledAt   sock.Instant
+}
+
+// budgets are the limits of all rules together.
+type budgets struct {
+	limit, dryLimit limit.Window
+	summary         summary // of what limits hold back
+}
+
+// earlier is what an earlier run knew, until this one has taken it in.
+type earlier struct {
+	memories map[sock.Key]sock.Memory
+	scans    [match.NumClasses]int   // whole ones for each class since there are rules for which to remember
+	groups   map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
+}
+
+// sockets are those that are kept in mind.
+type sockets struct {
+	tracks   tracks
+	far      tracks // apart from those, see farShown
+	records  records
+	attempts map[sock.Key]*attempt // acts under way, and what failed
+	due      queue                 // waiting for an instant
+	seed     maphash.Seed          // of fingerprints
+}
+
+// lookups are the questions about single sockets.
+type lookups struct {
+	underWay int           // batches
+	answers  int           // in the batch that is being taken in
+	failing  bool          // the last one did
+	streak   failureStreak // of those that fail
+}
+
+// acts count what is being done to sockets.
+type acts struct {
+	underWay    int
+	unconfirmed int // the kernel has done them
 }
 
 // New returns an engine without rules: it does nothing until it is RulesChanged.
 func New(config Config) *Engine {
 	e := &Engine{
-		config:    config,
-		program:   match.Compile(&rules.Set{}),
-		tracks:    newTracks(),
-		far:       newTracks(),
-		attempts:  make(map[sock.Key]*attempt),
-		records:   newRecords(),
-		seed:      maphash.MakeSeed(),
-		histories: make(map[uint64]*history),
-		schedule:  schedule.New(),
-		scans:     newScans(),
-		walks:     walk.New(),
-		names:     newNames(),
-		usages:    spin.New(),
-		summary:   newSummary(),
-		keptAt:    never,
+		config:  config,
+		inForce: inForce{program: match.Compile(&rules.Set{}), histories: make(map[uint64]*history)},
+		budgets: budgets{summary: newSummary()},
+		sockets: sockets{
+			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), seed: maphash.MakeSeed(),
+		},
+		schedule: schedule.New(),
+		scans:    newScans(),
+		walks:    walk.New(),
+		names:    newNames(),
+		usages:   spin.New(),
+		disk:     disk{groupsAt: never},
 	}
 	e.due = queue{of: &e.tracks, kind: dueQueue}
 	return e
@@ -149,7 +170,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.keepGroups(now)
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.keptAt, e.copyAt())
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.disk.groupsAt, e.copyAt())
 	return e.plan
 }
 
@@ -158,12 +179,12 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 func (e *Engine) finish(now sock.Instant) {
 	e.plan.Wake = never
 	e.plan.Alerts = append(e.names.release(), e.plan.Alerts...)
-	if e.asking < MaxLookupBatches {
+	if e.lookups.underWay < MaxLookupBatches {
 		for key, a := range e.attempts {
 			t := e.tracks.get(key)
 			switch {
 			case a.told == nil || t.phase != waiting || len(e.plan.Lookup) == askBatch:
-			case e.deaf && t.due != 0 && t.askAt() > now:
+			case e.lookups.failing && t.due != 0 && t.askAt() > now:
 				e.plan.Wake = min(e.plan.Wake, t.askAt())
 			default:
 				e.askFor(t)
@@ -172,7 +193,7 @@ func (e *Engine) finish(now sock.Instant) {
 		e.asked()
 	}
 	e.plan.Scan = nil
-	e.plan.Stopped = e.acting+e.confirming == 0
+	e.plan.Stopped = e.acts.underWay+e.acts.unconfirmed == 0
 }
 
 // Watched is how many sockets are kept in mind.
@@ -195,10 +216,10 @@ func (in Stop) apply(e *Engine, now sock.Instant) {
 func (in CapabilitiesChanged) apply(e *Engine, _ sock.Instant) { e.capabilities = in.Capabilities }
 
 func (in Restored) apply(e *Engine, now sock.Instant) {
-	e.restored = make(map[sock.Key]sock.Memory, len(in.Memories))
+	e.earlier.memories = make(map[sock.Key]sock.Memory, len(in.Memories))
 	for _, m := range in.Memories {
 		if m.Entered <= now && m.Quiet <= now && m.Queued <= now {
-			e.restored[m.Key] = m
+			e.earlier.memories[m.Key] = m
 		}
 	}
 	for _, s := range in.Spent {
@@ -208,9 +229,9 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 			e.limit.Spend(at)
 		}
 	}
-	e.keptBefore = make(map[uint64][]sock.Group)
+	e.earlier.groups = make(map[uint64][]sock.Group)
 	for _, g := range in.Groups {
-		e.keptBefore[g.Rule] = append(e.keptBefore[g.Rule], g)
+		e.earlier.groups[g.Rule] = append(e.earlier.groups[g.Rule], g)
 	}
 }
 
@@ -300,8 +321,8 @@ func isPlain(s *sock.Socket, fresh, known *track.Times, precision time.Duration)
 // recall reports whether an earlier run knew the socket, and what, and whether the disk
 // has something of it.
 func (e *Engine) recall(s *sock.Socket, sent sock.Instant, c *track.Connection) (known, onDisk bool) {
-	m, onDisk := e.restored[s.ID.Key()]
-	delete(e.restored, s.ID.Key())
+	m, onDisk := e.earlier.memories[s.ID.Key()]
+	delete(e.earlier.memories, s.ID.Key())
 	if known = onDisk && m.ID == s.ID.Sum(); known {
 		*c = track.Remembered(&m, s.ID, sent)
 	}
@@ -345,7 +366,7 @@ func (e *Engine) wait(t *tracked, next sock.Instant) {
 }
 
 func (e *Engine) firstDue() sock.Instant {
-	if e.due.empty() || e.asking == MaxLookupBatches || e.acting >= actBacklog {
+	if e.due.empty() || e.lookups.underWay == MaxLookupBatches || e.acts.underWay >= actBacklog {
 		return never // an answer comes first
 	}
 	return e.due.first().rank
@@ -353,7 +374,7 @@ func (e *Engine) firstDue() sock.Instant {
 
 // ask has the kernel asked for what is due.
 func (e *Engine) ask(now sock.Instant) {
-	if e.asking == MaxLookupBatches || e.acting >= actBacklog {
+	if e.lookups.underWay == MaxLookupBatches || e.acts.underWay >= actBacklog {
 		return
 	}
 	for !e.due.empty() && len(e.plan.Lookup) < askBatch {
@@ -375,7 +396,7 @@ func (e *Engine) ask(now sock.Instant) {
 // asked counts the plan's questions as under way.
 func (e *Engine) asked() {
 	if len(e.plan.Lookup) > 0 {
-		e.asking++
+		e.lookups.underWay++
 	}
 }
 
@@ -387,12 +408,12 @@ func (e *Engine) askFor(t *tracked) {
 }
 
 func (in LookupDone) apply(e *Engine, now sock.Instant) {
-	e.asking--
-	e.answers = len(in.Answers)
-	if began, _ := e.asks.note(in.Err != nil); began {
+	e.lookups.underWay--
+	e.lookups.answers = len(in.Answers)
+	if began, _ := e.lookups.streak.note(in.Err != nil); began {
 		e.note(LookupFailed, slog.String("error", in.Err.Error()))
 	}
-	e.deaf = in.Err != nil
+	e.lookups.failing = in.Err != nil
 	for i := range in.Answers {
 		a := &in.Answers[i]
 		t := e.tracks.get(a.ID.Key())

@@ -810,8 +810,8 @@ func TestReloadWhileActing(t *testing.T) {
 	b.rule(s)
 	b.until(time.Second)
 	b.want("0s r kill done 1")
-	if b.e.acting != 0 || b.e.confirming != 0 || b.e.Watched() != 0 {
-		t.Errorf("acting %d, confirming %d, watched %d: want nothing left", b.e.acting, b.e.confirming, b.e.Watched())
+	if b.e.acts.underWay != 0 || b.e.acts.unconfirmed != 0 || b.e.Watched() != 0 {
+		t.Errorf("acting %d, confirming %d, watched %d: want nothing left", b.e.acts.underWay, b.e.acts.unconfirmed, b.e.Watched())
 	}
 }
 

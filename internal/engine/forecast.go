@@ -68,7 +68,7 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 
 // ageOf is the age of a socket that was not observed yet.
 func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) track.Age {
-	m, known := e.restored[s.ID.Key()]
+	m, known := e.earlier.memories[s.ID.Key()]
 	if !known {
 		return track.AgeOf(s, nil, sent, got, e.config.Precision)
 	}

@@ -612,14 +612,14 @@ func TestStandIn(t *testing.T) {
 	watching := eachSecond(above(1, func(r *rules.Rule) { r.Name, r.Then = "built-in", []rules.Action{{Kind: rules.Log}} }))
 	again.step(RulesChanged{Program: match.Compile(&watching), Fallback: true})
 	again.until(60 * time.Second)
-	if !cmp.Equal(again.kept, b.kept) || again.e.restored == nil {
-		t.Errorf("while others stand in, kept is %+v, want %+v; %d memories are left", again.kept, b.kept, len(again.e.restored))
+	if !cmp.Equal(again.kept, b.kept) || again.e.earlier.memories == nil {
+		t.Errorf("while others stand in, kept is %+v, want %+v; %d memories are left", again.kept, b.kept, len(again.e.earlier.memories))
 	}
 	again.events = nil
 	again.rule(eachSecond(rule))
 	again.until(80 * time.Second)
 	again.want("1m0s r alert 0 dport=80 count 4")
-	if again.e.restored != nil {
+	if again.e.earlier.memories != nil {
 		t.Error("after so many looks for its rules a connection that none has shown is still remembered")
 	}
 }

@@ -26,7 +26,7 @@ func (e *Engine) changed(r *ruleState, c group.Changes, now sock.Instant) {
 		return
 	}
 	r.noteFiring(now)
-	e.groupsChanged = true
+	e.disk.groupsChanged = true
 	for _, t := range c.Transitions {
 		e.plan.Transitions = append(e.plan.Transitions, Transition{Rule: r.Name, DryRun: r.DryRun, Takes: r.Destructive, When: r.When, Transition: t})
 	}
@@ -95,7 +95,7 @@ const (
 // keepGroups has what must outlive a restart kept: whatever has changed, and now and
 // then what has not.
 func (e *Engine) keepGroups(now sock.Instant) {
-	if !e.groupsChanged && now < e.keptAt || e.fallback && len(e.keptBefore) > 0 {
+	if !e.disk.groupsChanged && now < e.disk.groupsAt || e.fallback && len(e.earlier.groups) > 0 {
 		return
 	}
 	// Those of which people were told come first: a restart tells the first ones one
@@ -125,9 +125,9 @@ func (e *Engine) keepGroups(now sock.Instant) {
 	}
 	kept := append(append(append(sent, firing...), pending...), ended...)
 	kept = kept[:min(len(kept), maxKept)]
-	e.groupsChanged, e.keptAt = false, never
+	e.disk.groupsChanged, e.disk.groupsAt = false, never
 	if len(kept) > 0 {
-		e.keptAt = now.Add(keptEvery)
+		e.disk.groupsAt = now.Add(keptEvery)
 	}
 	e.plan.Groups = kept
 }

@@ -21,6 +21,13 @@ const (
 	movedEvery  = 2 * time.Second
 )
 
+// disk is what was written, and what is to be.
+type disk struct {
+	moved, written ration       // of sockets: that made progress, and others
+	groupsChanged  bool         // there is something new to be kept of the groups
+	groupsAt       sock.Instant // when to say anew what there is
+}
+
 // near reports whether what is known of a connection by a and by b differs by no more
 // than what is on disk may be off.
 func near(a, b *track.Connection) bool {
@@ -35,7 +42,7 @@ func near(a, b *track.Connection) bool {
 // known before the answer; moved says that it made progress since.
 func (e *Engine) persist(t *tracked, c, before *track.Connection, moved bool, got sock.Instant) {
 	t.set(behind, !t.is(stored) || t.is(behind) || moved || !near(c, before))
-	if t.is(plain) || !t.is(behind) || moved && !e.moved.take(got, mostMoved) || !moved && !e.written.take(got, mostWritten) {
+	if t.is(plain) || !t.is(behind) || moved && !e.disk.moved.take(got, mostMoved) || !moved && !e.disk.written.take(got, mostWritten) {
 		return
 	}
 	e.store(t, c)

@@ -117,7 +117,7 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		}
 		rs.groups = group.NewSet(rs.Rule)
 		next := never
-		for _, k := range e.keptBefore[sock.RuleSum(rs.Sum)] {
+		for _, k := range e.earlier.groups[sock.RuleSum(rs.Sum)] {
 			if rs.groups.Restore(&k, now) {
 				next = now
 			}
@@ -126,8 +126,8 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		rs.firing.on = rs.groups.Firing() > 0
 	}
 	if !e.fallback {
-		e.groupsChanged = e.groupsChanged || len(e.keptBefore) > 0 // some may be of rules that are no more
-		e.keptBefore = nil
+		e.disk.groupsChanged = e.disk.groupsChanged || len(e.earlier.groups) > 0 // some may be of rules that are no more
+		e.earlier.groups = nil
 	}
 }
 
@@ -140,5 +140,5 @@ func (e *Engine) retire(rs *ruleState, now sock.Instant) {
 	if !rs.DryRun {
 		e.resolveAlerts(rs, now)
 	}
-	e.groupsChanged = true
+	e.disk.groupsChanged = true
 }

@@ -158,12 +158,12 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 // known returns the sockets that are tracked, and those of which an earlier run, or the
 // scans so far, may know more than the kernel does.
 func (e *Engine) known() known {
-	n := e.tracks.n + len(e.restored)
+	n := e.tracks.n + len(e.earlier.memories)
 	for _, waited := range e.scans.waited {
 		n += len(waited)
 	}
 	k := newKnown(n)
-	for key := range e.restored {
+	for key := range e.earlier.memories {
 		k.add(key.Cookie, knownBefore)
 	}
 	for _, waited := range e.scans.waited {

@@ -123,23 +123,23 @@ const recallScans = 10
 // forgetUnseen forgets what an earlier run knew, once scans for all rules have had
 // their chance to show it.
 func (e *Engine) forgetUnseen(of match.ClassSet) {
-	if e.fallback || len(e.restored) == 0 || e.schedule.Left() > 0 {
+	if e.fallback || len(e.earlier.memories) == 0 || e.schedule.Left() > 0 {
 		return
 	}
-	for c := range e.recalls {
+	for c := range e.earlier.scans {
 		if of.Has(match.Class(c)) {
-			e.recalls[c]++
+			e.earlier.scans[c]++
 		}
 	}
 	for c, gap := range e.program.Intervals {
-		if gap > 0 && e.recalls[c] < recallScans {
+		if gap > 0 && e.earlier.scans[c] < recallScans {
 			return
 		}
 	}
-	for key := range e.restored {
+	for key := range e.earlier.memories {
 		e.plan.Forget = append(e.plan.Forget, key)
 	}
-	e.restored = nil
+	e.earlier.memories = nil
 }
 
 // backlogShare is the part of the sockets there is room for that is kept for those

@@ -200,7 +200,7 @@ func BenchmarkAsked(b *testing.B) {
 		for t := range e.tracks.all() {
 			t.phase, t.record = asked, 0
 		}
-		e.acting = 0
+		e.acts.underWay = 0
 		if p := e.Step(benchStart, in); len(p.Act) != askBatch {
 			b.Fatalf("%d acts, want %d", len(p.Act), askBatch)
 		}
