@@ -1,6 +1,10 @@
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/spf13/cobra"
+)
 
 func TestCheckListen(t *testing.T) {
 	tests := map[string]bool{
@@ -9,8 +13,11 @@ func TestCheckListen(t *testing.T) {
 		"9797":            false, "127.0.0.1:99999": false, "127.0.0.1:-1": false, ":nothing": false, "127.0.0.1": false, "127.0.0.1:": false, "on": false,
 	}
 	for address, good := range tests {
-		if err := checkListen(address); (err == nil) != good {
-			t.Errorf("checkListen(%q) = %v", address, err)
+		var text string
+		cmd := &cobra.Command{}
+		addressFlag(cmd, &text, "listen", "", "off")
+		if err := cmd.Flags().Set("listen", address); (err == nil) != good {
+			t.Errorf("--listen %q: %v", address, err)
 		}
 	}
 }

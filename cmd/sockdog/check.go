@@ -32,7 +32,9 @@ not count.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: rulesFiles,
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return rulesFiles, cobra.ShellCompDirectiveFilterFileExt
+		},
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := false
 			for _, file := range files {
@@ -43,7 +45,7 @@ not count.`,
 				bad = bad || !ok
 			}
 			if bad {
-				return found{}
+				return errPrinted
 			}
 			return nil
 		},
@@ -115,13 +117,13 @@ func named(file string) string {
 func loadRules(out io.Writer, file string) (*rules.Set, error) {
 	text, err := readRules(file)
 	if err != nil {
-		return nil, problem(err)
+		return nil, err
 	}
 	set, err := rules.Parse(bytes.NewReader(text), action.InRules(action.Kinds())...)
 	var problems rules.Problems
 	if errors.As(err, &problems) {
 		fmt.Fprint(out, problems.Report(named(file)))
-		return nil, found{named(file) + ": " + term.Count(problems.Count(), "problem")}
+		return nil, fmt.Errorf("%s: %s", named(file), term.Count(problems.Count(), "problem"))
 	}
 	return set, err
 }

@@ -16,14 +16,10 @@ needs no root and touches nothing outside. The exit status is 0 only if the kern
 table shows that exactly the leaked sockets are gone, and none before its time.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			healed, err := demo.Run(cmd.Context(), cmd.OutOrStdout())
-			switch {
-			case err != nil:
-				return problem(err)
-			case !healed:
-				return found{}
-			default:
-				return nil
+			if err == nil && !healed {
+				err = errPrinted
 			}
+			return err
 		},
 	}
 	cmd.AddCommand(&cobra.Command{
@@ -31,7 +27,7 @@ table shows that exactly the leaked sockets are gone, and none before its time.`
 		Short:  "The program that leaks",
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return problem(demo.Shop(cmd.InOrStdin()))
+			return demo.Shop(cmd.InOrStdin())
 		},
 	})
 	return cmd

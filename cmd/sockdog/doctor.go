@@ -18,13 +18,10 @@ func doctorCommand() *cobra.Command {
 print a cure for what is missing. The exit status is 1 if something is missing that
 sockdog needs for its main job.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkFormat(output, "table", "json"); err != nil {
-				return err
-			}
 			return examine(cmd.OutOrStdout(), output)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
+	outputFlag(cmd, &output)
 	return cmd
 }
 
@@ -37,11 +34,11 @@ func examine(out io.Writer, output string) error {
 		err = doctor.Print(out, all, term.ScreenOf(out).Width)
 	}
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	for _, x := range all {
 		if x.Needed && !x.OK {
-			return found{}
+			return errPrinted
 		}
 	}
 	return nil

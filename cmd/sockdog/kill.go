@@ -22,6 +22,7 @@ import (
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/manualkill"
+	"github.com/sockdog/sockdog/internal/selection"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -29,8 +30,8 @@ import (
 
 // killFlags are the flags of sockdog kill.
 type killFlags struct {
-	selectionFlags
-	ageFlags
+	selection.Selection
+	client.Observers
 	yes, dryRun, inUse, bare bool
 	olderThan, idle          time.Duration
 	rules, output            string
@@ -77,37 +78,26 @@ func killCommand() *cobra.Command {
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeFilter,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.ageFlags.check(cmd); err != nil {
-				return err
-			}
+			f.Named = cmd.Flags().Changed("daemon")
 			if err := f.check(args); err != nil {
-				return err
+				return usage{err}
 			}
 			return f.kill(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	f.selectionFlags.flags(cmd)
-	f.ageFlags.flags(cmd)
+	selectionFlags(cmd, &f.Selection)
+	ageFlags(cmd, &f.Observers)
+	accept(cmd, "kill", "K")
+	wideOutputFlag(cmd, &f.output)
+	rulesFlag(cmd, &f.rules, "rules `file` whose protect list applies")
+	durationFlag(cmd, &f.olderThan, "older-than", "only sockets in their state for at least `duration`, such as 5m or 2d", "1m", "5m", "10m", "1h")
+	durationFlag(cmd, &f.idle, "idle", "only sockets with nothing left to send and no progress for `duration`; allows live states", "1m", "10m", "1h", "1d")
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask first")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would happen to each socket, and touch none")
-	flags.Func("older-than", "only sockets in their state for at least `duration`, such as 5m or 2d", duration(&f.olderThan))
-	flags.Func("idle", "only sockets with nothing left to send and no progress for `duration`; allows live states", duration(&f.idle))
 	flags.BoolVar(&f.inUse, "in-use", false, "sockets in use, too: for a failover")
-	flags.StringVar(&f.rules, "rules", "", "rules `file` whose protect list applies")
-	flags.StringVarP(&f.output, "output", "o", "table", "`format`: table, wide (with the process) or json")
 	flags.BoolVarP(&f.bare, "no-header", "H", false, "print no line of headings")
-	flags.BoolP("kill", "K", true, "as it does anyway; accepted for those who paste from ss")
-	flags.Lookup("kill").Hidden = true
 	return cmd
-}
-
-// duration sets d from a flag.
-func duration(d *time.Duration) func(string) error {
-	return func(text string) (err error) {
-		*d, err = rules.ParseDuration(text)
-		return err
-	}
 }
 
 // perhapsDead are the states in which a socket may be dead. Of fin-wait-2 only a socket
@@ -116,27 +106,24 @@ const perhapsDead = ssfilter.Dead | 1<<ssfilter.FinWait2
 
 // check reads the filter and refuses what is too broad to be meant.
 func (f *killFlags) check(args []string) error {
-	if err := checkFormat(f.output, "table", "wide", "json"); err != nil {
-		return err
-	}
-	if err := f.parse(args); err != nil {
+	if err := f.Parse(args); err != nil {
 		return err
 	}
 	named, where := f.Filter.States, f.Filter.Where
 	live := named &^ ssfilter.Unconnected &^ perhapsDead
 	switch {
 	case f.Listening || named != 0 && named&^ssfilter.Unconnected == 0:
-		return usage{errors.New("listening and unconnected sockets are never destroyed: end the program that has them")}
+		return errors.New("listening and unconnected sockets are never destroyed: end the program that has them")
 	case named == 0 && where == nil:
-		return usage{errors.New("kill what? Name a state, a port or an address, such as: sockdog kill state close-wait dport = 5432")}
+		return errors.New("kill what? Name a state, a port or an address, such as: sockdog kill state close-wait dport = 5432")
 	case live != 0 && f.idle == 0 && !f.inUse:
-		return usage{fmt.Errorf("healthy connections are in %s, too: add --idle 1h for those idle that long, or --in-use for all", live)}
+		return fmt.Errorf("healthy connections are in %s, too: add --idle 1h for those idle that long, or --in-use for all", live)
 	case named&^ssfilter.Unconnected&^ssfilter.Dead != 0 && (f.idle > 0 || f.inUse) && where == nil:
-		return usage{fmt.Errorf("healthy connections are in %s, too: also name a port, an address or another filter", named&^ssfilter.Unconnected&^ssfilter.Dead)}
+		return fmt.Errorf("healthy connections are in %s, too: also name a port, an address or another filter", named&^ssfilter.Unconnected&^ssfilter.Dead)
 	case f.idle > 0 && f.inUse:
-		return usage{errors.New("--idle spares sockets in use, and --in-use does not: use one of them")}
+		return errors.New("--idle spares sockets in use, and --in-use does not: use one of them")
 	case !f.yes && !f.dryRun && !term.Is(os.Stdin):
-		return usage{errors.New("cannot ask, because standard input is no terminal: add --yes, or --dry-run to see what would be destroyed")}
+		return errors.New("cannot ask, because standard input is no terminal: add --yes, or --dry-run to see what would be destroyed")
 	}
 	return nil
 }
@@ -179,18 +166,17 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	// A reader that goes away must not end this in the middle: the sum is still told.
 	signal.Ignore(syscall.SIGPIPE)
 	debug.SetGCPercent(400) // there will be little garbage, and the end is near
-	ctx, stop := untilSignal()
-	defer stop()
+	ctx := untilSignal()
 	h, err := host.Probe()
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	if err := f.Markless(h.Raised); err != nil {
-		return found{fmt.Sprintf("%v\ncure: %s", err, h.Cure())}
+		return fmt.Errorf("%w\ncure: %s", err, h.Cure())
 	}
 	known, err := f.Ask(ctx, h)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	known.Warn(stderr)
 	o, err := f.order(h, &known, stderr)
@@ -200,24 +186,24 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	runtime.LockOSThread() // never unlocked: it is this thread that may destroy
 	kernel, err := h.OpenKernel()
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	defer kernel.Close()
 	targets, passed, err := o.Find(kernel, h.Now)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	unjudged := known.Unjudged(passed.Unjudged)
 	if len(targets) == 0 {
 		fmt.Fprintln(stderr, f.nothing(passed))
 	}
 	if err := f.resolve(o, manualkill.Pending(targets)); err != nil {
-		return problem(err)
+		return err
 	}
 	pending := manualkill.Pending(targets)
 	if len(pending) > 0 && !f.yes && !f.dryRun {
 		if err := manualkill.Show(stderr, pending, term.ScreenOf(stderr).Width); err != nil {
-			return problem(err)
+			return err
 		}
 		for _, line := range append(manualkill.SumOf(targets, f.dryRun).Left(f.rules == ""), unjudged...) {
 			fmt.Fprintln(stderr, line)
@@ -285,7 +271,7 @@ func confirm(ctx context.Context, out io.Writer, in io.Reader, n int) error {
 		case "y", "yes":
 			return nil
 		}
-		return found{"nothing was destroyed"}
+		return errors.New("nothing was destroyed")
 	case <-ctx.Done():
 		fmt.Fprintln(out)
 		return interruption(ctx, "nothing was destroyed")
@@ -322,7 +308,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unju
 		}
 		return nil
 	case all != "":
-		return found{all}
+		return errors.New(all)
 	}
 	return nil
 }
@@ -337,23 +323,21 @@ func (i interrupted) Error() string { return "interrupted: " + i.text }
 
 // interruption is what ended ctx.
 func interruption(ctx context.Context, text string) interrupted {
-	var i interrupted
-	errors.As(context.Cause(ctx), &i)
+	i, _ := errors.AsType[interrupted](context.Cause(ctx))
 	i.text = text
 	return i
 }
 
 // untilSignal returns a context that ends with a signal to end. A second signal
 // ends the process at once, even if nobody reads what it writes.
-func untilSignal() (context.Context, func()) {
+func untilSignal() context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
-		if s, ok := <-signals; ok {
-			signal.Stop(signals)
-			cancel(interrupted{signal: s.(syscall.Signal)})
-		}
+		s := <-signals
+		signal.Stop(signals)
+		cancel(interrupted{signal: s.(syscall.Signal)})
 	}()
-	return ctx, func() { signal.Stop(signals); close(signals); cancel(nil) }
+	return ctx
 }

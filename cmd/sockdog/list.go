@@ -16,10 +16,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/selection"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
@@ -28,8 +30,8 @@ import (
 
 // listing is what sockdog list is asked to do.
 type listing struct {
-	selectionFlags
-	ageFlags
+	selection.Selection
+	client.Observers
 	output, sort, groupBy string
 	reverse, bare         bool
 	watch                 time.Duration
@@ -96,29 +98,25 @@ func listCommand() *cobra.Command {
 				}
 				args = args[1:]
 			}
-			if err := l.check(cmd); err != nil {
+			if err := l.check(cmd, args); err != nil {
 				return usage{err}
 			}
-			if err := l.parse(args); err != nil {
-				return err
-			}
-			if l.view.Summary && !l.Listening {
-				l.All = true // a sum of all but some would be none
-			}
-			return problem(l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()))
+			return l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	l.selectionFlags.flags(cmd)
-	l.ageFlags.flags(cmd)
-	l.elsewhere(cmd, elsewhere{name: "kill", letter: "K", instead: "write sockdog kill"})
+	selectionFlags(cmd, &l.Selection)
+	ageFlags(cmd, &l.Observers)
+	refuse(cmd, "kill", "K", "write sockdog kill")
+	wideOutputFlag(cmd, &l.output)
+	durationFlag(cmd, &l.watch, "watch", "repeat, at most once every `duration`, such as 5s", "1s", "2s", "5s", "10s")
 	f := cmd.Flags()
-	f.StringVarP(&l.output, "output", "o", "table", "`format`: table, wide or json")
-	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as recv-q")
-	f.BoolVar(&l.reverse, "reverse", false, "reverse the order")
-	f.StringVar(&l.groupBy, "group-by", "", "count sockets by `columns`, such as dst,dport")
-	f.BoolVarP(&l.view.Summary, "summary", "s", false, "count sockets by state")
-	f.Func("watch", "repeat, at most once every `duration`, such as 5s", duration(&l.watch))
 	f.Lookup("watch").NoOptDefVal = "2s"
+	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as recv-q")
+	completesBy(cmd, "sort", cobra.ShellCompDirectiveNoFileComp, sortWords)
+	f.StringVar(&l.groupBy, "group-by", "", "count sockets by `columns`, such as dst,dport")
+	completesBy(cmd, "group-by", cobra.ShellCompDirectiveNoSpace, groupWords)
+	f.BoolVar(&l.reverse, "reverse", false, "reverse the order")
+	f.BoolVarP(&l.view.Summary, "summary", "s", false, "count sockets by state")
 	f.BoolVarP(&l.bare, "no-header", "H", false, "print no line of headings")
 	return cmd
 }
@@ -128,12 +126,10 @@ func startsNumber(word string) bool {
 	return word != "" && word[0] >= '0' && word[0] <= '9' && !strings.ContainsAny(word, ":/")
 }
 
-// check makes sense of the flags together.
-func (l *listing) check(cmd *cobra.Command) (err error) {
+// check makes sense of the flags together, and of the filter.
+func (l *listing) check(cmd *cobra.Command, filter []string) (err error) {
 	set := cmd.Flags().Changed
 	switch {
-	case l.output != "table" && l.output != "wide" && l.output != "json":
-		return fmt.Errorf("-o is table, wide or json, not %q (ss's -o shows timers: AGE and IDLE stand in the table)", l.output)
 	case l.view.Summary && (l.groupBy != "" || set("sort") || l.reverse):
 		return errors.New("--summary has an order and groups of its own: leave out --sort, --reverse and --group-by")
 	case l.groupBy != "" && (set("sort") || l.reverse):
@@ -141,15 +137,16 @@ func (l *listing) check(cmd *cobra.Command) (err error) {
 	case (l.view.Summary || l.groupBy != "") && l.output == "wide":
 		return errors.New("-o wide is for single sockets: leave it out, or --group-by and --summary")
 	}
-	if err := l.ageFlags.check(cmd); err != nil {
-		return err
-	}
+	l.Named = set("daemon")
+	l.All = l.All || l.view.Summary && !l.Listening // a sum of all but some would be none
 	l.view.JSON, l.view.Wide, l.view.Headings = l.output == "json", l.output == "wide", !l.bare
 	if l.view.Order, err = sockettable.ParseOrder(l.sort, l.reverse); err != nil {
 		return withNearest(err)
 	}
-	l.view.Keys, err = sockettable.ParseKeys(l.groupBy)
-	return withNearest(err)
+	if l.view.Keys, err = sockettable.ParseKeys(l.groupBy); err != nil {
+		return withNearest(err)
+	}
+	return l.Parse(filter)
 }
 
 // withNearest names the column that is nearest to one that there is not, and all.

@@ -43,15 +43,7 @@ func newRoot(args []string) *cobra.Command {
 			return usage{errors.New("which command?")}
 		},
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		switch {
-		case cmd == root:
-			err = fmt.Errorf("%w: %s", err, likeSs)
-		case strings.HasSuffix(err.Error(), "'o' in -o"):
-			err = fmt.Errorf("%w (ss's -o shows timers: AGE and IDLE stand in the table)", err)
-		}
-		return usage{err}
-	})
+	root.SetFlagErrorFunc(flagError)
 	first := append(args, "")[0]
 	if one := commands[first]; one != nil {
 		root.AddCommand(one())
@@ -60,21 +52,39 @@ func newRoot(args []string) *cobra.Command {
 			root.AddCommand(command())
 		}
 	}
+	help := &cobra.Command{Use: "help [COMMAND]", Short: "Print the help of a command"}
 	for _, c := range root.Commands() {
 		c.Args = checked(c.Args)
-		if first == cobra.ShellCompRequestCmd || first == cobra.ShellCompNoDescRequestCmd {
-			completes(c)
-		}
+		help.ValidArgs = append(help.ValidArgs, c.Name()+"\t"+c.Short)
 	}
-	root.SetHelpCommand(helpCommand())
+	root.SetHelpCommand(help)
+	root.InitDefaultHelpCmd()
 	root.CompletionOptions.DisableDefaultCmd = true // ours is among the commands
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.SetArgs(args)
 	return root
+}
+
+// flagError says what is wrong with a flag, and what to write where ss has it.
+func flagError(cmd *cobra.Command, err error) error {
+	if worded, ok := errors.AsType[usage](err); ok {
+		err = worded.error
+	}
+	switch {
+	case !cmd.HasParent():
+		err = fmt.Errorf("%w: %s", err, likeSs)
+	case strings.HasSuffix(err.Error(), "'o' in -o"), cmd.Name() == "list" && strings.HasPrefix(err.Error(), "-o is"):
+		err = fmt.Errorf("%w (ss's -o shows timers: AGE and IDLE stand in the table)", err)
+	}
+	return usage{err}
 }
 
 // run runs one command line and returns its exit status: 0 good, 1 a problem was
 // found, 2 wrong usage, 78 bad rules at the start of the daemon.
 func run(args []string) int {
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	root := newRoot(args)
 	cmd, err := root, unknownCommand(root, args)
 	if err == nil {
@@ -83,21 +93,20 @@ func run(args []string) int {
 	if err == nil {
 		return 0
 	}
-	if text := err.Error(); text != "" { // else it has been told
+	if text := err.Error(); text != "" {
 		fmt.Fprintln(os.Stderr, "sockdog: "+text)
 	}
 	var ended interrupted
 	switch {
 	case errors.As(err, &ended):
 		return 128 + int(ended.signal) // as a shell has it
-	case errors.As(err, new(found)):
-		return 1
 	case errors.As(err, new(service.BadRules)):
 		return badConfig
 	case errors.As(err, new(usage)):
 		fmt.Fprintf(os.Stderr, "Try '%s --help'.\n", cmd.CommandPath())
+		return 2
 	}
-	return 2
+	return 1
 }
 
 // likeSs is what to tell who writes sockdog where ss stood.
@@ -110,7 +119,6 @@ func unknownCommand(root *cobra.Command, args []string) error {
 	if !slices.ContainsFunc(args, asks) {
 		return nil
 	}
-	root.InitDefaultHelpCmd()
 	word := slices.IndexFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "-") })
 	if word < 0 {
 		return nil
@@ -148,47 +156,11 @@ func beginsFilter(word string) bool {
 	return !errors.As(err, &syntax) || syntax.Offset > 0
 }
 
-func helpCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "Print the help of a command",
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			var names []string
-			for _, c := range cmd.Root().Commands() {
-				if len(args) == 0 && c.IsAvailableCommand() {
-					names = append(names, c.Name()+"\t"+c.Short)
-				}
-			}
-			return names, cobra.ShellCompDirectiveNoFileComp
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			about, rest, err := cmd.Root().Find(args)
-			if err != nil || about == cmd.Root() && len(rest) > 0 {
-				return knownCommand(cmd.Root(), args)
-			}
-			about.InitDefaultHelpFlag()
-			about.InitDefaultVersionFlag()
-			return about.Help()
-		},
-	}
-}
-
 // usage is an error of the command line.
 type usage struct{ error }
 
-// found is a problem that the command found in the world, not in its command
-// line. An empty text has been printed already.
-type found struct{ text string }
-
-func (f found) Error() string { return f.text }
-
-// problem makes an error, if it is one, a problem that was found.
-func problem(err error) error {
-	if err == nil {
-		return nil
-	}
-	return found{err.Error()}
-}
+// errPrinted is a problem that has been printed already.
+var errPrinted = errors.New("")
 
 // asUsage makes an error, if it is one, one of usage.
 func asUsage(err error) error {
@@ -210,13 +182,4 @@ func checked(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// checkFormat checks the value of -o.
-func checkFormat(format string, formats ...string) error {
-	if slices.Contains(formats, format) {
-		return nil
-	}
-	last := len(formats) - 1
-	return usage{fmt.Errorf("-o is %s or %s, not %q", strings.Join(formats[:last], ", "), formats[last], format)}
 }

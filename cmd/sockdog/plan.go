@@ -1,11 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/plan"
 	"github.com/sockdog/sockdog/internal/term"
@@ -14,7 +14,7 @@ import (
 
 func planCommand() *cobra.Command {
 	var file, output string
-	var ages ageFlags
+	var ages client.Observers
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what each rule would do now, and to which sockets",
@@ -27,9 +27,7 @@ asked, as by sockdog list. ≥ marks a lower bound; ≤ marks the latest instant
 an action falls due. Limits are not taken into account, and growth cannot be known
 from one scan.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(checkFormat(output, "table", "json"), ages.check(cmd)); err != nil {
-				return err
-			}
+			ages.Named = cmd.Flags().Changed("daemon")
 			set := rules.Default()
 			if file != "" {
 				var err error
@@ -37,16 +35,16 @@ from one scan.`,
 					return err
 				}
 			}
-			return problem(printPlan(cmd, set, &ages, output))
+			return printPlan(cmd, set, &ages, output)
 		},
 	}
-	cmd.Flags().StringVar(&file, "rules", "", "rules `file`; without it the built-in rules")
-	ages.flags(cmd)
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
+	rulesFlag(cmd, &file, "rules `file`; without it the built-in rules")
+	ageFlags(cmd, &ages)
+	outputFlag(cmd, &output)
 	return cmd
 }
 
-func printPlan(cmd *cobra.Command, set *rules.Set, ages *ageFlags, output string) error {
+func printPlan(cmd *cobra.Command, set *rules.Set, ages *client.Observers, output string) error {
 	h, err := host.Probe()
 	if err != nil {
 		return err

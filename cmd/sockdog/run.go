@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/service"
 	"github.com/sockdog/sockdog/internal/term"
@@ -40,14 +38,8 @@ Exit status: 0 ended by a signal; 1 a problem on this machine; 2 wrong usage, or
 crash; 78 bad or missing rules at the start, which no restart cures.`,
 		Example: "  sockdog run\n  sockdog run --rules /etc/sockdog/rules.yaml --state-dir /var/lib/sockdog",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.onBadRules != "exit" && f.onBadRules != "observe" {
-				return usage{fmt.Errorf("--on-bad-rules is exit or observe, not %q", f.onBadRules)}
-			}
 			if f.Rules == "-" {
 				return usage{errors.New("run reads its rules again whenever they change, so it takes no standard input: write them to a file")}
-			}
-			if err := checkListen(f.Listen); err != nil {
-				return usage{err}
 			}
 			if err := checkListenNames(f.ListenNames); err != nil {
 				return usage{err}
@@ -67,20 +59,16 @@ crash; 78 bad or missing rules at the start, which no restart cures.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&f.Rules, "rules", "", "rules `file`; without it the built-in rules only watch")
-	cmd.Flags().StringVar(&f.onBadRules, "on-bad-rules", "exit", "`what` to do if the rules are bad or missing at the start: exit or observe")
-	cmd.Flags().StringVar(&f.StateDir, "state-dir", stateDirectory(), "`directory` for the journal and for state that outlives a restart; default: $STATE_DIRECTORY, which systemd sets")
-	cmd.Flags().StringVar(&f.Listen, "listen", client.DefaultAddress, "`address` that serves the page, metrics and status, or off")
+	rulesFlag(cmd, &f.Rules, "rules `file`; without it the built-in rules only watch")
+	oneOf(cmd, &f.onBadRules, "on-bad-rules", "", "`what` to do if the rules are bad or missing at the start: %s",
+		"exit\tend with status 78", "observe\twatch with the built-in rules, and touch nothing")
+	stateDirFlag(cmd, &f.StateDir, "`directory` for the journal and for state that outlives a restart; default: $STATE_DIRECTORY, which systemd sets")
+	addressFlag(cmd, &f.Listen, "listen", "`address` that serves the page, metrics and status, or off", ":9797", "off")
 	cmd.Flags().StringSliceVar(&f.ListenNames, "listen-name", nil, "host `name` to accept in requests beside addresses, localhost and the host's own name; repeatable")
-	cmd.Flags().StringVar(&f.logFormat, "log-format", "auto", "`format`: text, json, or auto: text on a terminal and in the systemd journal, else JSON")
-	cmd.Flags().StringVar(&f.logLevel, "log-level", "info", "`level`: info, or debug, which also logs how sockets are matched")
+	oneOf(cmd, &f.logFormat, "log-format", "", "`format`: %s; auto is text on a terminal and in the systemd journal, else JSON",
+		"auto\ttext on a terminal and in systemd's journal, else JSON", "text", "json")
+	oneOf(cmd, &f.logLevel, "log-level", "", "`level`: %s; debug also logs how sockets are matched", "info", "debug\thow sockets are matched, too")
 	return cmd
-}
-
-// stateDirectory is systemd's, the first where the unit names several.
-func stateDirectory() string {
-	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
-	return dir
 }
 
 // tell says why the daemon does not start: to people with an excerpt of each
@@ -98,13 +86,22 @@ func (f *runFlags) tell(err error, form string, log *slog.Logger, out io.Writer)
 		return service.BadRules{Err: errors.New("")}
 	case form != service.LogText:
 		log.Error("sockdog does not start", "error", err.Error())
-		return found{}
+		return errPrinted
 	case errors.As(err, &problems):
 		fmt.Fprint(out, problems.Report(f.Rules))
 		return service.BadRules{Err: fmt.Errorf("%s: %s; %s (%s)", f.Rules, term.Count(problems.Count(), "problem"), noRules, cure)}
 	case bad:
 		return service.BadRules{Err: fmt.Errorf("%w; %s (%s)", err, noRules, cure)}
 	default:
-		return problem(err)
+		return err
 	}
+}
+func checkListenNames(names []string) error {
+	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-" // in a Host header, before the port
+	for _, name := range names {
+		if name == "" || strings.Trim(name, allowed) != "" {
+			return fmt.Errorf("--listen-name is the name of a host without a port, not %q", name)
+		}
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/selection"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -29,9 +30,9 @@ func TestSelection(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			var s selectionFlags
-			cmd := &cobra.Command{Use: "test", RunE: func(_ *cobra.Command, args []string) error { return s.parse(args) }}
-			s.flags(cmd)
+			var s selection.Selection
+			cmd := &cobra.Command{Use: "test", RunE: func(_ *cobra.Command, args []string) error { return s.Parse(args) }}
+			selectionFlags(cmd, &s)
 			cmd.SetArgs(append([]string{}, test.args...))
 			if err := cmd.Execute(); err != nil {
 				t.Fatal(err)

@@ -24,17 +24,11 @@ close to their thresholds, sockets by state and the last actions. The exit statu
 
 -o json prints what the daemon serves under /api/v1/status.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkFormat(output, "table", "json"); err != nil {
-				return err
-			}
-			if err := asUsage(checkHostPort("--address", "HOST:PORT", address)); err != nil {
-				return err
-			}
 			return showStatus(cmd.Context(), cmd.OutOrStdout(), address, output)
 		},
 	}
-	cmd.Flags().StringVar(&address, "address", client.DefaultAddress, "`address` that the daemon listens on")
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "`format`: table or json")
+	addressFlag(cmd, &address, "address", "`address` that the daemon listens on")
+	outputFlag(cmd, &output)
 	return cmd
 }
 
@@ -42,7 +36,7 @@ close to their thresholds, sockets by state and the last actions. The exit statu
 func showStatus(ctx context.Context, out io.Writer, address, output string) error {
 	text, s, err := client.Status(ctx, address)
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	if output == "json" {
 		var indented bytes.Buffer
@@ -52,10 +46,10 @@ func showStatus(ctx context.Context, out io.Writer, address, output string) erro
 		err = statustext.Print(out, s, term.ScreenOf(out).Width)
 	}
 	if err != nil {
-		return problem(err)
+		return err
 	}
 	if len(s.Problems) > 0 {
-		return found{}
+		return errPrinted
 	}
 	return nil
 }

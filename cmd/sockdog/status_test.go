@@ -36,7 +36,7 @@ func TestStatusProblem(t *testing.T) {
 		}
 		var out bytes.Buffer
 		err := showStatus(t.Context(), &out, telling(t, s), "table")
-		if bad := errors.As(err, new(found)) && err.Error() == ""; bad != problem || err != nil && !bad || !strings.Contains(out.String(), "RULE") {
+		if bad := errors.Is(err, errPrinted); bad != problem || err != nil && !bad || !strings.Contains(out.String(), "RULE") {
 			t.Errorf("error %v; a problem stands: %v\n%s", err, problem, &out)
 		}
 	}
