@@ -16,8 +16,16 @@ type Kind struct {
 	// Destructive kinds take something away from a program. They have the options
 	// limit, order and after, and their rules must name states and say for how long.
 	Destructive bool
-	Options     []Option // that no other kind has
+	Options     []Option   // that no other kind has
+	Needs       Capability // what the kernel and the privileges must allow; empty: something that no other kind needs
 }
+
+// Capability is something that the kernel and the privileges must allow. What several
+// kinds of actions need is possible, or not, for all of them.
+type Capability string
+
+// Destroy is to destroy sockets, by SOCK_DESTROY.
+const Destroy Capability = "destroy"
 
 // Option is an option of one kind of action, whose value is a scalar.
 type Option struct {
@@ -27,7 +35,7 @@ type Option struct {
 
 // The kinds of actions that every rules file may name.
 var (
-	Kill  = &Kind{Name: "kill", Destructive: true}
+	Kill  = &Kind{Name: "kill", Destructive: true, Needs: Destroy}
 	Alert = &Kind{Name: "alert"} // its keys are those of alertTable
 	Log   = &Kind{Name: "log"}
 )

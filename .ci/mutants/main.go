@@ -39,8 +39,8 @@ var mutants = []mutant{
 	{"exclude is ignored", "case matched && Any(r.Exclude, s) == ssfilter.False:", "case matched:"},
 	{"a match that is unknown is taken for one", "if holds == ssfilter.True && AtPresent(m, s) == ssfilter.True && !inUse {", "if AtPresent(m, s) == ssfilter.True && !inUse {"},
 	{"use is ignored", "inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0", "inUse := false"},
-	{"accept queues are not spared", "case s.InBacklog():\n\t\treturn unaccepted", "case false:\n\t\treturn unaccepted"},
-	{"MPTCP subflows are not spared", "case s.MPTCP:\n\t\treturn subflow", "case false:\n\t\treturn subflow"},
+	{"accept queues are not spared", "case s.InBacklog():\n\t\treturn InAcceptQueue", "case false:\n\t\treturn InAcceptQueue"},
+	{"MPTCP subflows are not spared", "case s.MPTCP:\n\t\treturn MPTCPSubflow", "case false:\n\t\treturn MPTCPSubflow"},
 	{"sockets of the kernel are not spared", "case s.Holders != nil && s.Holders.Kernel && s.Inode != 0:", "case false:"},
 	{"sockets of sockdog are not spared", "case s.Holders != nil && s.Holders.By(self):", "case false:"},
 
@@ -49,7 +49,7 @@ var mutants = []mutant{
 	{"a dry run acts", "if a.DryRun {\n\t\tb.End(now)", "if a.DryRun && now < 0 {\n\t\tb.End(now)"},
 	{"an action is done again", "m != nil && !m.open && a.Kind != rules.Alert", "m != nil && !m.open && a.Kind != rules.Alert && a.Kind.Destructive"},
 	{"a failed scan counts as an empty one", "e.scanFailed(l.of, in.Err, now)\n\t\treturn\n", "e.scanFailed(l.of, in.Err, now)\n\t\tin.Result = &ScanResult{scan: l, later: never, nextMature: never}\n"},
-	{"what a scan does not show is gone", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.wait(t, now)", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.drop(t, Gone, \"\", now)"},
+	{"what a scan does not show is gone", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.wait(t, now)", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.drop(t, Gone, now)"},
 	{"scans are skipped although groups are active", "finds == schedule.Anything || e.groupsWait(c) ||", "finds == schedule.Anything ||"},
 
 	// Limits.
@@ -57,7 +57,7 @@ var mutants = []mutant{
 	{"the limit of all rules is ignored", "return min(b.Own.Free(now), b.All.Free(now))", "return b.Own.Free(now)"},
 	{"actions under way do not count", "\tb.Own.underWay++\n\tb.All.underWay++\n", "\tb.Own.underWay--\n\tb.Own.underWay++\n"},
 	{"what is held has no order", "t.set(newestFirst, a.Order == rules.Newest)", "t.set(newestFirst, a.Order != rules.Newest)"},
-	{"a reload forgets limits", "history: e.historyOf(r.ID)", "history: &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(map[outcome]uint64), skips: make(map[string]uint64)}"},
+	{"a reload forgets limits", "history: e.historyOf(r.ID)", "history: &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(map[outcome]uint64), skips: make(map[match.Reason]uint64)}"},
 	{"a restart forgets limits", "h.real.Spend(at)\n\t\t\te.limit.Spend(at)", "_, _ = h, at"},
 
 	// Groups and alerts.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -64,7 +65,7 @@ type Executor struct {
 	Intents Intents
 	// Recheck decides again by the last answer, and says why an action must not be
 	// done any more, or "".
-	Recheck func(a *engine.Action, answer *sock.Answer) (why string)
+	Recheck func(a *engine.Action, answer *sock.Answer) match.Reason
 	Now     func() sock.Instant
 	// RulesChanged is when the present rules came: what was decided before that is not done.
 	RulesChanged func() sock.Instant
@@ -121,7 +122,7 @@ func (x *Executor) judge(a *engine.Action, answer *sock.Answer) engine.Outcome {
 	case answer.Gone:
 		o.Gone, o.Err = true, sock.ErrGone
 	case a.Decided < x.RulesChanged():
-		o.Changed, o.Last = "new rules came first", *answer
+		o.Changed, o.Last = match.NewRules, *answer
 	default:
 		if o.Changed = x.Recheck(a, answer); o.Changed != "" {
 			o.Last = *answer

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -50,7 +51,7 @@ func killer(k kernel, now sock.Instant) *Executor {
 	return &Executor{
 		Kinds:  Kinds(),
 		Kernel: k, Intents: intents{k.diary}, Now: func() sock.Instant { return now }, RulesChanged: func() sock.Instant { return 0 },
-		Recheck: func(a *engine.Action, answer *sock.Answer) string {
+		Recheck: func(a *engine.Action, answer *sock.Answer) match.Reason {
 			switch {
 			case a.Socket.ID != answer.ID:
 				return "another socket was asked for"
@@ -227,7 +228,7 @@ func TestHeldUpWhileDeciding(t *testing.T) {
 	k := killer(kernel{&diary, func(sock.ID) error { return nil }}, 0)
 	k.Now = func() sock.Instant { return now }
 	asked := 0
-	k.Recheck = func(a *engine.Action, _ *sock.Answer) string {
+	k.Recheck = func(a *engine.Action, _ *sock.Answer) match.Reason {
 		asked++
 		switch {
 		case asked == 1:

@@ -3,6 +3,7 @@
 package archtest
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -203,7 +204,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/action",
-		may:  []string{"internal/engine", "internal/sock", "rules", unix},
+		may:  []string{"internal/engine", "internal/engine/match", "internal/sock", "rules", unix},
 		not:  []string{"log", "log/slog"},
 		why:  "it does what was decided, and lets the engine decide it once more by the last answer; it sees no kernel but through its own interface",
 	},
@@ -307,7 +308,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/host",
-		may:  []string{"internal/cgroup", "internal/engine", "internal/engine/match", "internal/sock", "internal/source/sockdiag", psx, unix},
+		may:  []string{"internal/cgroup", "internal/engine", "internal/engine/match", "internal/sock", "internal/source/sockdiag", "rules", psx, unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it says what is possible here, to the daemon and to every command, and does nothing with it",
 	},
@@ -348,7 +349,7 @@ var table = []pkg{
 	{
 		name: "internal/plan",
 		may: []string{
-			"internal/counters", "internal/daemon", "internal/engine", "internal/engine/group", "internal/engine/match", "internal/engine/spin", "internal/engine/subject",
+			"internal/action", "internal/counters", "internal/daemon", "internal/engine", "internal/engine/group", "internal/engine/match", "internal/engine/spin", "internal/engine/subject",
 			"internal/engine/track", "internal/holders", "internal/host", "internal/sock", "internal/sockettable", "internal/term", "rules",
 		},
 		not: []string{"log", "log/slog", "net"},
@@ -430,6 +431,38 @@ func check(t *testing.T, p pkg, file string) error {
 		}
 	}
 	return nil
+}
+
+// TestNoSentences keeps words for people out of the engine: it returns typed reasons and
+// notes, which package action and daemon/notes.go word. What it panics with is for
+// developers.
+func TestNoSentences(t *testing.T) {
+	err := filepath.WalkDir(filepath.Join(root, "internal/engine"), func(file string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		files := token.NewFileSet()
+		parsed, err := parser.ParseFile(files, file, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				name, _ := n.Fun.(*ast.Ident)
+				return name == nil || name.Name != "panic"
+			case *ast.BasicLit:
+				if n.Kind == token.STRING && strings.Contains(n.Value, " ") {
+					t.Errorf("%s: the engine says %s", files.Position(n.Pos()), n.Value)
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (p pkg) allows(name string) bool {

@@ -3,8 +3,10 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/status"
@@ -74,7 +76,7 @@ func (d *watch) tellAccess() {
 	n.Since = d.shown.started
 	d.unnamed, d.shown.notes = nil, d.shown.notes.With(n.Problem)
 	level := slog.LevelInfo
-	if d.rules.destroys && !n.few {
+	if !n.few && slices.ContainsFunc(d.Kinds, func(k *action.Kind) bool { return k.Destructive && d.rules.do(k.Kind) }) {
 		level = slog.LevelWarn
 	}
 	d.log.say(level, "who holds sockets cannot be told for all processes", slog.String("reason", n.Text), slog.String("cure", n.Cure))

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/metrics/metricstest"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/realtest"
@@ -24,6 +26,7 @@ import (
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/web"
+	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -467,7 +470,7 @@ func TestProblems(t *testing.T) {
 	w := newWorld(t)
 	current := w.show()
 	w.options.File = status.RulesFile{Path: "rules.yaml", Error: "2:3: no"}
-	w.options.Capabilities.Kill, w.options.Cure = "not permitted", "run as root"
+	w.options.Capabilities, w.options.Cure = match.Capabilities{rules.Destroy: errors.New("not permitted")}, "run as root"
 	w.options.Journal = refusing{unix.EROFS}
 	var broken atomic.Bool
 	broken.Store(true)

@@ -13,6 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // Without the capability the kernel says EPERM, always: the watchdog says so
@@ -63,7 +64,7 @@ func (w *world) refused(errno unix.Errno) {
 	for _, s := range []stuck{w.leak(l), w.leak(l), w.leak(l)} {
 		w.result(s.cookie, journal.Would)
 	}
-	if n := w.count("kill is switched off"); n != 1 {
+	if n := w.count("the action is switched off"); n != 1 {
 		w.Errorf("%d lines say that kill is switched off, want 1:\n%s", n, w.log)
 	}
 	if n := w.kills(); n != 1 {
@@ -81,7 +82,7 @@ func (w *world) refused(errno unix.Errno) {
 func TestKnownUnable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.options.Capabilities = match.Capabilities{Kill: "kill is not permitted"}
+	w.options.Capabilities = match.Capabilities{rules.Destroy: errors.New("kill is not permitted")}
 	l := w.listen(nstest.V4, 5432)
 	w.watch(often + leaked)
 	s := w.leak(l)

@@ -31,9 +31,7 @@ var notes = map[engine.NoteKind]note{
 	engine.StillOpen:        {level: slog.LevelWarn, text: "the program still holds descriptors of killed sockets"},
 	engine.SpinBegan:        {level: slog.LevelError, text: "kills made a program spin; the rule leaves it alone for now"},
 	engine.SpinOver:         {level: slog.LevelInfo, text: "the program is quiet again; the rule goes on killing its sockets"},
-	engine.ActionOff:        {level: slog.LevelError, text: "the action is switched off for good: it cannot succeed here"},
-	engine.KillOff:          {level: slog.LevelError, text: "kill is switched off for good; sockdog doctor says why"},
-	engine.KillTimeWaitOff:  {level: slog.LevelError, text: "kill in time-wait is switched off for good: this kernel cannot"},
+	engine.ActionOff:        {level: slog.LevelError, text: "the action is switched off for good; sockdog doctor says why"},
 }
 
 // notesOf puts what the engine notes into words.

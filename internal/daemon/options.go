@@ -28,7 +28,7 @@ type Options struct {
 
 	Kinds        []*action.Kind // of actions that rules may name
 	Capabilities match.Capabilities
-	Cure         string // what to do about Capabilities.Kill
+	Cure         string // what to do about what is missing of those
 	MaxTracks    int    // as in engine.Config
 
 	Rules  *rules.Set

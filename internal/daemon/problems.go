@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
@@ -21,7 +22,13 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	tell := func(is bool, kind, text, cure string) {
 		d.shown.stands(is, status.Problem{Kind: kind, Text: text, Cure: cure, Since: now})
 	}
-	tell(o.Capabilities.Kill != "" && d.rules.destroys, "kill", "nothing can be killed: "+o.Capabilities.Kill, d.Cure)
+	for _, k := range d.Kinds {
+		missing, why := "", o.Capabilities.CannotAny(k.Kind)
+		if why != nil {
+			missing = action.Missing(k.Kind, why)
+		}
+		tell(why != nil && d.rules.do(k.Kind), k.Name, missing, d.Cure)
+	}
 	tell(o.Failing, "scans", "scans of the socket table fail: new sockets are not found", "the log says why")
 	tell(o.Stretched, "interval",
 		fmt.Sprintf("the table is scanned every %v, and the rules want every %v", o.Interval.Round(time.Millisecond), o.Wanted),

@@ -355,7 +355,7 @@ func TestTimeOfTheAct(t *testing.T) {
 	for _, r := range recordsOf(&p, 4711, now, at) {
 		got = append(got, fmt.Sprintf("%v %s %d %d %d %s", at.Sub(r.Time), r.Result, r.Sockets, r.LetGo, r.Waiting, r.Reason))
 	}
-	want := []string{"3s done 0 0 0 ", "0s would 0 0 0 ", "0s held 3 2 1 the limits are 1/1m of the rule and 5000/1m of all rules"}
+	want := []string{"3s done 0 0 0 state-0 for 0s", "0s would 0 0 0 state-0 for 0s", "0s held 3 2 1 the limits are 1/1m of the rule and 5000/1m of all rules"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("records (-want +got):\n%s", diff)
 	}

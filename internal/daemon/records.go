@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
@@ -53,7 +54,7 @@ func heldBackOf(h *engine.HeldBack, netns string, at time.Time) journal.Record {
 func recordOf(a *engine.Action, at time.Time) journal.Record {
 	s := &a.Socket
 	r := journal.Record{
-		Time: at, Seq: a.Seq, Rule: a.Rule, Action: a.Kind.Name, Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: a.Reason,
+		Time: at, Seq: a.Seq, Rule: a.Rule, Action: a.Kind.Name, Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: action.Why(a),
 		Netns: netnsName(s.ID.Netns), Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
 		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
 	}

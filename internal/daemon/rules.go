@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/rules"
@@ -13,10 +14,9 @@ import (
 
 // inForce are the rules in force.
 type inForce struct {
-	set      *rules.Set
-	enabled  bool // one of them is
-	destroys bool // one of them takes something away
-	warned   bool // that nothing can be killed
+	set     *rules.Set
+	enabled bool // one of them is
+	warned  bool // that an action is not possible
 }
 
 // rule puts a checked set of rules in force; fallback: in the place of those of a
@@ -32,22 +32,25 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	d.publisher.publish(update{rules: set})
 	d.shown.rule(set)
 	f := &d.rules
-	f.set, f.destroys = set, destructive(set)
+	f.set = set
 	f.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })
 	if !f.enabled {
 		d.beReady() // there will be no scan
 	}
 	d.tellAccess()
-	if d.Capabilities.Kill != "" && f.destroys && !f.warned {
-		f.warned = true
-		d.log.say(slog.LevelError, "nothing can be killed; sockdog watches and reports", slog.String("reason", d.Capabilities.Kill), slog.String("cure", d.Cure))
+	for _, k := range d.Kinds {
+		if why := d.Capabilities.CannotAny(k.Kind); why != nil && f.do(k.Kind) && !f.warned {
+			f.warned = true
+			d.log.say(slog.LevelError, "the action is not possible; sockdog watches and reports",
+				slog.String("action", k.Name), slog.String("reason", action.Missing(k.Kind, why)), slog.String("cure", d.Cure))
+		}
 	}
 }
 
-// destructive reports whether any rule wants to take something away.
-func destructive(set *rules.Set) bool {
-	return slices.ContainsFunc(set.Rules, func(r rules.Rule) bool {
-		return r.Enabled && !r.DryRun && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive })
+// do reports whether any of the rules does an action of the kind.
+func (f *inForce) do(kind *rules.Kind) bool {
+	return slices.ContainsFunc(f.set.Rules, func(r rules.Rule) bool {
+		return r.Enabled && !r.DryRun && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == kind })
 	})
 }
 
@@ -79,7 +82,7 @@ func (d *watch) whatWatches() []slog.Attr {
 	}
 	attrs := []slog.Attr{slog.Int("rules", len(d.rules.set.Rules)), slog.String("file", file)}
 	attrs = append(attrs, dryRun(d.rules.set)...)
-	attrs = append(attrs, slog.Bool("kill_possible", d.Capabilities.Kill == ""))
+	attrs = append(attrs, slog.Bool("kill_possible", d.Capabilities.CannotAny(rules.Kill) == nil))
 	return append(attrs, slog.String("state_dir", cmp.Or(d.StateDir, "none")))
 }
 

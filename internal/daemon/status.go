@@ -114,7 +114,7 @@ func (d *watch) publish() {
 		},
 	}
 	for _, k := range d.Kinds {
-		s.ActionPossible[k.Name] = o.Capabilities.CannotAny(k.Kind) == ""
+		s.ActionPossible[k.Name] = o.Capabilities.CannotAny(k.Kind) == nil
 	}
 	slices.Reverse(s.Actions)
 	for i := range o.Rules {
@@ -132,7 +132,10 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 		Name: r.Name, Description: r.Description, Mode: status.Enabled,
 		Sockets: r.Sockets, Candidates: r.Candidates, OldestSeconds: r.Oldest.Seconds(), Held: r.Held,
 		Firing: r.Firing, Pending: r.Pending, Groups: make([]status.Group, len(r.Groups)),
-		Actions: make(map[string]status.Tally, len(r.Results)), HeldBack: r.HeldBack,
+		Actions: make(map[string]status.Tally, len(r.Results)), HeldBack: make(map[string]uint64, len(r.HeldBack)),
+	}
+	for reason, n := range r.HeldBack {
+		s.HeldBack[string(reason)] = n
 	}
 	if r.FirstDue != engine.Never {
 		seconds := r.FirstDue.Seconds()

@@ -31,7 +31,6 @@ type consideration struct {
 	decided bool         // an act was told to be done, or said in a dry run
 	ordered bool         // the order among those that are due at the same instant is known
 	stale   bool         // whether its group fires is to be seen again
-	gone    string       // what is said of what is held no longer
 }
 
 // consider decides what the rules want of a socket. Only an exact answer about
@@ -40,7 +39,7 @@ type consideration struct {
 func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bool) {
 	e.endTurn(t)
 	e.leaveTurn(t)
-	c := consideration{e: e, t: t, s: s, times: t.Times(), now: now, exact: exact, was: e.recordOf(t).held, next: never, gone: notMatched}
+	c := consideration{e: e, t: t, s: s, times: t.Times(), now: now, exact: exact, was: e.recordOf(t).held, next: never}
 	t.of, t.phase = 0, waiting
 	t.set(blocked|aged, false)
 	for candidate := range e.program.RulesFor(t.subject(s)) {
@@ -54,7 +53,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 		}
 	}
 	if c.was.rule != nil && c.held.rule == nil && !c.decided {
-		e.letGo(t, c.was, s, Changed, c.gone, now)
+		e.letGo(t, c.was, s, Changed, now)
 	}
 	e.setHeld(t, c.held)
 	switch {
@@ -68,7 +67,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	case t.of != 0 && !t.is(plain) && (c.next != never || t.is(aged)):
 		e.makeFar(t, c.next)
 	default:
-		e.drop(t, Changed, "", now)
+		e.drop(t, Changed, now)
 	}
 }
 
@@ -99,9 +98,6 @@ func (c *consideration) rule(r *ruleState) {
 	if r.Grouped {
 		var stale bool
 		fired, stale = r.groups.FiringSince(c.s, c.now, e.trusted(r.Class))
-		if stale && c.was.rule == r {
-			c.gone = "whether its group still fires was not seen for too long"
-		}
 		t.set(aged, t.is(aged) || r.Timed && !t.is(plain))
 		c.stale = c.stale || stale
 	}
@@ -139,7 +135,7 @@ func (c *consideration) notDue(r *ruleState, a *rules.Action, decision match.Dec
 	t.set(foreseen, t.is(foreseen) || decision == match.NotDue && at != never)
 	t.set(ahead, t.is(ahead) || at.Sub(c.now) >= time.Second)
 	if decision == match.Blocked && a.Kind.Destructive && c.s.InUse() {
-		c.e.skip(t, r, "in_use")
+		c.e.skip(t, r, match.InUse)
 	}
 }
 
@@ -156,18 +152,13 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 		e.mark(t, r, action, false)
 		return
 	}
-	onlySays := r.DryRun || e.capabilities.Cannot(kind, s) != ""
-	why := ""
+	onlySays := r.DryRun || e.capabilities.Cannot(kind, s) != nil
+	why := e.guard(t, s)
 	switch {
 	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.dry || onlySays), t.is(would) && onlySays:
 		return // it was told already, or an earlier rule has it
-	case e.guard(t, s) != "":
-		why = match.SkipName(e.guard(t, s))
-	case !onlySays && e.usages.Spins(t.heldBy(), r.spinRule()):
-		why = holderSpins
-		if c.was.rule == r {
-			c.gone = "its holder spins since others of its sockets were killed"
-		}
+	case why == "" && !onlySays && e.usages.Spins(t.heldBy(), r.spinRule()):
+		why = match.HolderSpins
 	}
 	if why != "" {
 		t.set(blocked, true)

@@ -1,10 +1,7 @@
 package engine
 
 import (
-	"fmt"
 	"log/slog"
-	"maps"
-	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
@@ -15,7 +12,7 @@ import (
 )
 
 // guard says why the socket is not to be touched whatever a rule says, or "".
-func (e *Engine) guard(t *tracked, s *sock.Socket) string {
+func (e *Engine) guard(t *tracked, s *sock.Socket) match.Reason {
 	return match.Guard(t.subject(s), e.program.Protect, e.capabilities, e.config.Self)
 }
 
@@ -24,15 +21,14 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	e, t, s, now := c.e, c.t, c.s, c.now
 	a := e.action(t, s, r, action, now)
 	if r.Grouped {
-		a.Reason += e.groupReason(r, s)
+		a.When, a.Group = r.When, r.groups.Of(s).Measured
 	}
 	m := e.marked(t, r, action)
 	if t.is(ahead) && m == nil {
 		a.Due = max(due, e.ruledAt)
 	}
-	if why := e.capabilities.Cannot(a.Kind, s); why != "" {
-		a.Reason += "; " + why
-		a.DryRun = true
+	if why := e.capabilities.Cannot(a.Kind, s); why != nil {
+		a.DryRun, a.Reason, a.Err = true, match.NotPossible, why
 	}
 	b := e.budget(r, a.DryRun)
 	if b.Free(now) == 0 {
@@ -58,7 +54,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 		return
 	}
 	if c.held.rule != nil {
-		e.letGo(t, c.held, s, Changed, "a rule after it took the socket", now)
+		e.letGo(t, c.held, s, Changed, now)
 	}
 	c.held, t.phase = held{}, acted
 	attempt := e.attempt(t)
@@ -77,53 +73,23 @@ func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, no
 	a := Action{
 		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, DryRun: r.DryRun, Socket: *s,
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.Settings.Limit.Per) + restoreSlack,
-		InStateFor: now.Sub(times.Entered.Safe), IdleFor: now.Sub(times.Quiet.Safe), Holders: t.heldBy(),
+		Grounds: groundsOf(r.Rule, &times, s, now), Holders: t.heldBy(),
 	}
-	a.Reason = reason(r.Rule, &times, s, now, "")
 	return a
 }
 
-// reason says in one line why a rule wants the socket; least stands before times
-// that are lower bounds.
-func reason(r *match.Rule, t *track.Times, s *sock.Socket, now sock.Instant, least string) string {
-	text := s.State.String() + " for " + least + inMs(now.Sub(t.Entered.Safe))
+// groundsOf returns why a rule wants the socket.
+func groundsOf(r *match.Rule, t *track.Times, s *sock.Socket, now sock.Instant) Grounds {
+	g := Grounds{InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe), StalledFor: now.Sub(max(t.Quiet.Safe, t.Queued))}
 	for i := range r.Match {
 		m := &r.Match[i]
-		if match.Lasts(m, subject.Of(s)) != ssfilter.True || match.AtPresent(m, subject.Of(s)) != ssfilter.True || now < match.DueAt(m, t.Base(), t.Queued) {
-			continue
+		if min(match.Lasts(m, subject.Of(s)), match.AtPresent(m, subject.Of(s))) == ssfilter.True && now >= match.DueAt(m, t.Base(), t.Queued) {
+			g.Match = m
+			break
 		}
-		if m.InStateFor > 0 {
-			text += ", allowed " + m.InStateFor.String()
-		}
-		if m.IdleFor > 0 {
-			text += ", idle for " + least + inMs(now.Sub(t.Quiet.Safe)) + ", allowed " + m.IdleFor.String()
-		}
-		if m.StalledFor > 0 {
-			text += ", stalled for " + least + inMs(now.Sub(max(t.Quiet.Safe, t.Queued))) + ", allowed " + m.StalledFor.String()
-		}
-		break
 	}
-	if v := match.Verdict(s); v != "" {
-		text += ", " + string(v)
-	}
-	return text
+	return g
 }
-
-// groupReason says in what the socket's group meets the conditions of its rule,
-// or did when it began to fire.
-func (e *Engine) groupReason(r *ruleState, s *sock.Socket) string {
-	g := r.groups.Of(s)
-	text := ", one of a group with"
-	for i, c := range r.When {
-		if i > 0 {
-			text += " and"
-		}
-		text += fmt.Sprintf(" %s %s (fires at %s)", c.Metric, g.Text(c.Metric), c)
-	}
-	return text
-}
-
-func inMs(d time.Duration) string { return d.Truncate(time.Millisecond).String() }
 
 // say reports an action that is decided.
 func (e *Engine) say(a Action, result Result) {
@@ -134,9 +100,9 @@ func (e *Engine) say(a Action, result Result) {
 }
 
 // letGo ends the wait of what a limit held back of t, which s shows.
-func (e *Engine) letGo(t *tracked, h held, s *sock.Socket, result Result, why string, now sock.Instant) {
+func (e *Engine) letGo(t *tracked, h held, s *sock.Socket, result Result, now sock.Instant) {
 	a := e.action(t, s, h.rule, h.action, now)
-	a.DryRun, a.Waited, a.Reason = h.dry, true, why
+	a.DryRun, a.Waited = h.dry, true
 	throttle := h.rule.history.throttle(h.dry)
 	throttle.kind = a.Kind
 	throttle.left++
@@ -184,10 +150,10 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 		case o.Gone:
 			budget.Cancel()
 			e.say(o.Act, Gone)
-			e.drop(t, Gone, "", now)
+			e.drop(t, Gone, now)
 		default:
 			budget.Cancel()
-			o.Act.Reason += ": " + o.Err.Error()
+			o.Act.Err = o.Err
 			e.say(o.Act, Failed)
 			if o.Never {
 				e.cease(o)
@@ -230,26 +196,22 @@ func (e *Engine) retry(t *tracked, now sock.Instant) {
 // cease switches off an action that failed for good.
 func (e *Engine) cease(o *Outcome) {
 	kind := o.Act.Kind
-	if e.capabilities.Cannot(kind, &o.Act.Socket) != "" {
+	if e.capabilities.Cannot(kind, &o.Act.Socket) != nil {
 		return
 	}
-	if kind != rules.Kill {
-		others := maps.Clone(e.capabilities.Others) // others read what was told before
-		if others == nil {
-			others = make(map[*rules.Kind]string)
-		}
-		others[kind] = kind.Name + " is switched off: " + o.Err.Error()
-		e.capabilities.Others = others
-		e.note(ActionOff, slog.String("action", kind.Name), slog.String("reason", o.Err.Error()))
-		return
-	}
-	off, what := &e.capabilities.Kill, KillOff
-	if o.Act.Socket.State == ssfilter.TimeWait && !o.Denied {
+	values := []slog.Attr{slog.String("action", kind.Name), slog.String("reason", o.Err.Error())}
+	missing := match.Needs(kind)
+	if missing == rules.Destroy && o.Act.Socket.State == ssfilter.TimeWait && !o.Denied {
 		// Only kernels before 6.0 say so, and of this state alone.
-		off, what = &e.capabilities.KillTimeWait, KillTimeWaitOff
+		missing = match.DestroyTimeWait
+		values = append(values, slog.String("state", ssfilter.TimeWait.String()))
 	}
-	*off = "kill is switched off: " + o.Err.Error()
-	e.note(what, slog.String("reason", o.Err.Error()))
+	capabilities := match.Capabilities{missing: match.SwitchedOff{Err: o.Err}}
+	for other, why := range e.capabilities {
+		capabilities[other] = why
+	}
+	e.capabilities = capabilities
+	e.note(ActionOff, values...)
 }
 
 // confirm takes in what the kernel says of a socket after it was told to destroy it.
@@ -262,15 +224,15 @@ func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
 		// A program can connect a socket anew that was destroyed under it.
 		e.say(*told, Done)
 		e.killed.add(t.Inode, told.Rule, now)
-		e.drop(t, Done, "", now)
+		e.drop(t, Done, now)
 		return
 	case !same:
-		told.Reason += "; the kernel's answer was lost, and the socket has changed since"
+		told.Reason = match.AnswerLost
 		e.say(*told, Unconfirmed)
-		e.drop(t, Changed, "", now)
+		e.drop(t, Changed, now)
 		return
 	}
-	told.Reason += "; the kernel still shows it"
+	told.Reason = match.StillThere
 	e.say(*told, Unconfirmed)
 	a.told = nil
 	if a.unsure {

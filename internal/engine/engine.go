@@ -287,7 +287,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 		c = before.Successor(s, fresh, got)
 		if t != nil {
 			t.set(stored, false) // that is forgotten below
-			e.drop(t, Changed, changedConnection, now)
+			e.drop(t, Changed, now)
 			t = nil
 		}
 	default:
@@ -329,14 +329,13 @@ func (e *Engine) recall(s *sock.Socket, sent sock.Instant, c *track.Connection) 
 	return known, onDisk
 }
 
-// drop forgets a track; result and why close the record of one that a limit
-// held back.
-func (e *Engine) drop(t *tracked, result Result, why string, now sock.Instant) {
+// drop forgets a track; result closes the record of one that a limit held back.
+func (e *Engine) drop(t *tracked, result Result, now sock.Instant) {
 	e.endTurn(t)
 	e.leaveTurn(t)
 	if h := e.recordOf(t).held; h.rule != nil {
 		s := e.lastKnown(t, &h)
-		e.letGo(t, h, &s, result, why, now)
+		e.letGo(t, h, &s, result, now)
 	}
 	e.unsetDue(t)
 	e.due.leave(t)
@@ -426,7 +425,7 @@ func (in LookupDone) apply(e *Engine, now sock.Instant) {
 		case e.told(t) != nil:
 			e.confirm(t, a, now)
 		case a.Gone:
-			e.drop(t, Gone, "it ended by itself", now)
+			e.drop(t, Gone, now)
 		default:
 			e.decideOn(a, now)
 		}

@@ -465,7 +465,7 @@ func TestDecisions(t *testing.T) {
 			}},
 		{name: "orphan that the kernel would leak", rules: []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))},
 			add: func(b *bench) {
-				b.step(CapabilitiesChanged{match.Capabilities{KillOrphan: "this kernel would leak it"}})
+				b.step(CapabilitiesChanged{match.Capabilities{match.DestroyOrphan: errors.New("this kernel would leak it")}})
 				b.add(1, time.Minute, queues(-time.Minute), func(s *sim.Socket) { s.State, s.Inode = ssfilter.LastAck, 0 })
 			}},
 		{name: "the first rule takes it", rules: []rules.Rule{killing("a"), killing("b")},
@@ -480,7 +480,7 @@ func TestDecisions(t *testing.T) {
 			add: func(b *bench) { b.add(1, 0) }, want: []string{"10s r kill would 1"}},
 		{name: "the kernel cannot", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) {
-				b.step(CapabilitiesChanged{match.Capabilities{Kill: "no capability"}})
+				b.step(CapabilitiesChanged{match.Capabilities{rules.Destroy: errors.New("no capability")}})
 				b.add(1, time.Minute)
 			}, want: []string{"0s r kill would 1"}},
 		{name: "a survivor is told once", rules: []rules.Rule{killing("a"), killing("b")},
@@ -619,8 +619,8 @@ func TestForecastsSayWhyNot(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"idles 2: something waits to be sent or acknowledged: it is not idle",
-		"stalls 1: nothing waits to be sent or acknowledged: it has not stalled",
+		"idles 2: not_idle",
+		"stalls 1: not_stalled",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("forecasts (-want +got):\n%s", diff)
@@ -635,7 +635,7 @@ func TestPermanentFailureIsNotedOnce(t *testing.T) {
 	b.destroy = func(a *Action) Outcome { return Outcome{Act: *a, Err: errors.New("no capability"), Never: true} }
 	b.rule(set(killing("r")))
 	b.until(time.Minute)
-	if n := b.noted(KillOff); n != 1 {
+	if n := b.noted(ActionOff); n != 1 {
 		t.Errorf("noted %d times: %v", n, b.notes)
 	}
 }

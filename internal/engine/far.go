@@ -138,7 +138,7 @@ func (e *Engine) makeFar(t *tracked, next sock.Instant) {
 	f := e.far.add(&c)
 	f.rank, f.of, f.flags = next, t.of, t.flags&(stored|behind)
 	t.set(stored, false) // it is not forgotten
-	e.drop(t, Changed, "", 0)
+	e.drop(t, Changed, 0)
 }
 
 // makeNear has something pending on a far connection again.

@@ -29,7 +29,7 @@ func (f *ScanResult) Inodes() map[uint32]struct{} {
 type Forecast struct {
 	Action
 	In    time.Duration // until it falls due, at the latest; 0 or less: it is
-	Not   string        // why it would be left alone all the same, or ""
+	Not   match.Reason  // why it would be left alone all the same, or ""
 	Bound bool          // its times are lower bounds
 }
 
@@ -78,30 +78,28 @@ func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) track.Age {
 func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, bound bool, now sock.Instant) Forecast {
 	times := t.Times()
 	f := Forecast{Action: e.action(t, s, r, action, now), Bound: bound}
-	if bound {
-		f.Reason = reason(r.Rule, &times, s, now, "≥")
-	}
 	if r.Grouped {
-		f.Not = "its group must fire first"
+		f.Not = match.GroupIsQuiet
 		return f
 	}
 	switch decision, at := r.Decide(&r.Then[action], &times, t.subject(s), 0, now, true); {
 	case decision == match.NotDue && at == never && times.Queued == never:
-		f.Not = "nothing waits to be sent or acknowledged: it has not stalled"
+		f.Not = match.NotStalled
 	case decision == match.NotDue && at == never:
-		f.Not = "something waits to be sent or acknowledged: it is not idle"
+		f.Not = match.NotIdle
 	case decision == match.NotDue:
 		f.In = at.Sub(now)
 	case match.Any(r.Exclude, t.subject(s)) != ssfilter.False:
-		f.Not = "excluded"
+		f.Not = match.Excluded
 	case decision == match.Blocked && s.InUse():
-		f.Not = "in use: something is left to send"
+		f.Not = match.InUse
 	case decision == match.Blocked:
-		f.Not = "a condition of the rule does not hold, or is not known to"
+		f.Not = match.Unmet
 	}
 	if f.Not == "" && r.Then[action].Kind.Destructive {
-		if f.Not = e.guard(t, s); f.Not == "" {
-			f.Not = e.capabilities.Cannot(f.Kind, s)
+		f.Not = e.guard(t, s)
+		if f.Err = e.capabilities.Cannot(f.Kind, s); f.Not == "" && f.Err != nil {
+			f.Not = match.NotPossible
 		}
 	}
 	return f

@@ -394,20 +394,20 @@ func TestGroupsKnowWhatTheKernelForgot(t *testing.T) {
 	}
 }
 
-// TestGroupReason: who is killed for its group is told why.
-func TestGroupReason(t *testing.T) {
+// TestGroupGrounds: of who is killed for its group it is known why.
+func TestGroupGrounds(t *testing.T) {
 	b := newBench(t)
 	b.many(1, 4, time.Minute)
-	reason := ""
+	var grounds Grounds
 	b.destroy = func(a *Action) Outcome {
-		reason = a.Reason
+		grounds = a.Grounds
 		delete(b.sockets, a.Socket.ID.Cookie)
 		return Outcome{Act: *a}
 	}
 	b.rule(eachSecond(above(3, kills)))
 	b.until(20 * time.Second)
-	if want := "eof-read-not-closed, one of a group with count 4 (fires at count > 3)"; !strings.HasSuffix(reason, want) {
-		t.Errorf("the reason is %q, want ... %q", reason, want)
+	if len(grounds.When) != 1 || grounds.When[0].String() != "count > 3" || grounds.Group.Count != 4 {
+		t.Errorf("the grounds are %+v, want a group of 4 and count > 3", grounds)
 	}
 }
 

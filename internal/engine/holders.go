@@ -11,6 +11,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/walk"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 const (
@@ -210,7 +211,9 @@ func (e *Engine) decideSoon(t *tracked, now sock.Instant) {
 
 // killsAny reports whether any rule has anything killed.
 func (e *Engine) killsAny() bool {
-	return e.capabilities.Kill == "" && slices.ContainsFunc(e.program.Rules, func(r match.Rule) bool { return r.Enabled && r.Destructive && !r.DryRun })
+	return slices.ContainsFunc(e.program.Rules, func(r match.Rule) bool {
+		return r.Enabled && !r.DryRun && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive && e.capabilities.CannotAny(a.Kind) == nil })
+	})
 }
 
 // killed is what is known of killed sockets whose programs may not have closed the

@@ -31,8 +31,6 @@ const (
 	SpinBegan        NoteKind = "spin_began"
 	SpinOver         NoteKind = "spin_over"
 	ActionOff        NoteKind = "action_off"
-	KillOff          NoteKind = "kill_off"
-	KillTimeWaitOff  NoteKind = "kill_time_wait_off"
 )
 
 func (e *Engine) note(kind NoteKind, values ...slog.Attr) {

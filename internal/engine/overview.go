@@ -53,14 +53,14 @@ type RuleOverview struct {
 	Groups          []group.Overview  // those firing, those pending and then those nearest to it: at most 20
 
 	Results  map[*rules.Kind]map[Result]uint64 // how many of its actions ended so, since the start
-	HeldBack map[string]uint64                 // how often what kept it from acting, since the start
+	HeldBack map[match.Reason]uint64           // how often what kept it from acting, since the start
 }
 
 // countHeld counts that a limit holds back an action of the rule.
 func (e *Engine) countHeld(r *ruleState, b limit.Budget, now sock.Instant) {
-	reason := "limit_of_all_rules"
+	reason := match.LimitOfAll
 	if b.Own.Free(now) == 0 {
-		reason = "limit"
+		reason = match.RuleLimit
 	}
 	r.history.skips[reason]++
 }

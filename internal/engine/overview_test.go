@@ -35,7 +35,7 @@ func TestOverview(t *testing.T) {
 	want := []RuleOverview{
 		{Name: "kill", Enabled: true, Sockets: 6, Candidates: 7, Oldest: time.Minute + benchJiffy, FirstDue: 9*time.Second + benchJiffy, Held: 1,
 			Results:  map[*rules.Kind]map[Result]uint64{rules.Kill: {Done: 2, Held: 1}},
-			HeldBack: map[string]uint64{"limit": 1, "protected": 1, "in_accept_queue": 1, "in_use": 1}},
+			HeldBack: map[match.Reason]uint64{"limit": 1, "protected": 1, "in_accept_queue": 1, "in_use": 1}},
 		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(5)}, Pending: 1,
 			Groups: []group.Overview{
 				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: group.Pending, Since: benchStart, Measured: group.Measured{Count: 6}},

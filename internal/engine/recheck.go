@@ -38,11 +38,11 @@ func (e *Engine) basisOf(t *tracked, r *match.Rule, action int, fired sock.Insta
 // time a socket can come alive, or be connected anew under the same cookie.
 //
 // It may be called from any goroutine. The answer is neither an error nor Gone.
-func (a *Action) Recheck(answer *sock.Answer) (why string) {
+func (a *Action) Recheck(answer *sock.Answer) match.Reason {
 	b := a.basis
 	seen, s := b.seen, answer.Socket
 	if !seen.Same(&s, answer.Sent) {
-		return changedConnection
+		return match.Replaced
 	}
 	progressed := seen.Progressed(&s)
 	seen.Update(&s, track.TimesOf(&s, answer.Sent, answer.Got, b.precision), answer.Got)
@@ -51,18 +51,12 @@ func (a *Action) Recheck(answer *sock.Answer) (why string) {
 	if decision, _ := b.rule.Decide(b.action, &seen.Times, sub, b.fired, answer.Got, true); decision != match.Due {
 		switch {
 		case progressed:
-			return "it made progress meanwhile"
+			return match.Progressed
 		case s.InUse():
-			return "it has something left to send by now"
+			return match.InUse
 		default:
-			return notMatched
+			return match.Unmatched
 		}
 	}
 	return match.Guard(sub, b.protect, b.capabilities, b.self)
 }
-
-// Why an action is not done after all.
-const (
-	changedConnection = "another state or connection than was matched"
-	notMatched        = "its rule does not match it any more"
-)

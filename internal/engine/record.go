@@ -3,6 +3,8 @@ package engine
 import (
 	"fmt"
 	"slices"
+
+	"github.com/sockdog/sockdog/internal/engine/match"
 )
 
 // record is what was done and said about a connection, and what a limit holds back
@@ -24,7 +26,7 @@ type mark struct {
 // skip is what kept a rule from acting, which is counted once for a connection.
 type skip struct {
 	rule   *ruleState
-	reason string
+	reason match.Reason
 }
 
 // held is what a limit holds back, and what is told of the socket where no answer
@@ -141,7 +143,7 @@ func (e *Engine) setHeld(t *tracked, h held) {
 }
 
 // skip counts what keeps a rule from acting on t, once.
-func (e *Engine) skip(t *tracked, r *ruleState, why string) {
+func (e *Engine) skip(t *tracked, r *ruleState, why match.Reason) {
 	s := skip{r, why}
 	if !slices.Contains(e.recordOf(t).skipped, s) {
 		t.record = e.records.after(change{of: t.record, kind: skips, skip: s})

@@ -32,7 +32,7 @@ type history struct {
 	name      string // empty until a rule of that name is in force
 	real, dry throttle
 	results   map[outcome]uint64
-	skips     map[string]uint64 // how often something kept the rule from acting, by what
+	skips     map[match.Reason]uint64 // how often something kept the rule from acting, by what
 }
 
 type outcome struct {
@@ -66,7 +66,7 @@ func (e *Engine) newTurns() queue { return queue{of: &e.tracks, kind: waitQueue}
 func (e *Engine) historyOf(id uint64) *history {
 	h := e.histories[id]
 	if h == nil {
-		h = &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(map[outcome]uint64), skips: make(map[string]uint64)}
+		h = &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(map[outcome]uint64), skips: make(map[match.Reason]uint64)}
 		e.histories[id] = h
 	}
 	return h

@@ -174,7 +174,7 @@ func (e *Engine) makeRoom(n int, now sock.Instant) {
 		return cmp.Or(cmp.Compare(len(e.recordOf(a).marks), len(e.recordOf(b).marks)), cmp.Compare(b.Entered(), a.Entered()), cmp.Compare(a.Cookie, b.Cookie))
 	})
 	for _, t := range idle[:min(n, len(idle))] {
-		e.drop(t, Changed, "", now)
+		e.drop(t, Changed, now)
 	}
 }
 

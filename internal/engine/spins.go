@@ -9,10 +9,6 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// holderSpins is the name under which it is counted that a socket is left alone
-// because a holder of it spins.
-const holderSpins = "holder_spins"
-
 // Sampled says what a plan's Sample found; nothing of those that could not be read.
 type Sampled struct{ Usages []spin.Usage }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -84,7 +85,7 @@ func TestSpinStopsKills(t *testing.T) {
 	if len(o.Spins) != 1 || o.Spins[0].Rule != "r" || o.Spins[0].PID != 101 || o.Spins[0].Comm != "prog101" || o.Spins[0].Before > 0.1 || o.Spins[0].After < 0.8 {
 		t.Errorf("shown: %+v", o.Spins)
 	}
-	if n := o.Rules[0].HeldBack[holderSpins]; n < 36 {
+	if n := o.Rules[0].HeldBack[match.HolderSpins]; n < 36 {
 		t.Errorf("%d sockets counted as held back for that, want those that were not killed", n)
 	}
 

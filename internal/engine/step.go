@@ -6,6 +6,7 @@ package engine
 import (
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -79,7 +80,7 @@ type Outcome struct {
 	Unsure bool  // the kernel's answer was lost
 	// Changed says why nothing was done, where the last answer before the act showed
 	// something else than it was decided on, or new rules came first.
-	Changed string
+	Changed match.Reason
 	Last    sock.Answer // with Changed: that answer
 	At      sock.Instant
 }
@@ -120,24 +121,32 @@ const (
 	Unconfirmed Result = "unconfirmed" // the kernel said done, or nothing, and the socket is still there
 )
 
+// Grounds are why a rule wants a socket. Package action has the words.
+type Grounds struct {
+	Match                           *rules.Match // of the rule, that the socket meets; nil: none in full
+	InStateFor, IdleFor, StalledFor time.Duration
+	When                            []rules.Condition // of a rule about groups
+	Group                           group.Measured    // what its group measures then
+}
+
 // Action is one action of one rule on one socket: to be done, or decided.
 type Action struct {
-	Rule       string
-	Kind       *rules.Kind
-	Result     Result // empty in Plan.Act
-	DryRun     bool
-	Reason     string
-	Options    map[string]any // the rule's, that no other kind has
-	Socket     sock.Socket
-	InStateFor time.Duration
-	IdleFor    time.Duration
-	Holders    []sock.Holder
-	Due        sock.Instant // when it fell due, if that was seen coming; 0: it was not
-	Decided    sock.Instant
-	Window     time.Duration // how long a destructive action counts against a limit
-	Waited     bool          // a limit held it back until it came to nothing
-	Seq        uint64        // of the record of its intent, in Outcome and after
-	At         sock.Instant  // when it was done, or was not; 0: nothing was tried
-	of         *ruleState
-	basis      *basis // in Plan.Act: what it was decided on
+	Rule    string
+	Kind    *rules.Kind
+	Result  Result // empty in Plan.Act
+	DryRun  bool
+	Reason  match.Reason   // why it is not done after all, or in doubt; empty: there is nothing to add
+	Err     error          // what the kernel said; with match.NotPossible: what is missing
+	Options map[string]any // the rule's, that no other kind has
+	Socket  sock.Socket
+	Grounds
+	Holders []sock.Holder
+	Due     sock.Instant // when it fell due, if that was seen coming; 0: it was not
+	Decided sock.Instant
+	Window  time.Duration // how long a destructive action counts against a limit
+	Waited  bool          // a limit held it back until it came to nothing
+	Seq     uint64        // of the record of its intent, in Outcome and after
+	At      sock.Instant  // when it was done, or was not; 0: nothing was tried
+	of      *ruleState
+	basis   *basis // in Plan.Act: what it was decided on
 }

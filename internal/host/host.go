@@ -15,6 +15,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // ProcRoot is where processes are found.
@@ -83,15 +84,15 @@ func (h *Host) OpenKernel() (*sockdiag.Conn, error) {
 
 // Capabilities returns what the engine must know of the host.
 func (h *Host) Capabilities() match.Capabilities {
-	var capabilities match.Capabilities
+	capabilities := make(match.Capabilities)
 	if h.Kernel.Destroy != nil {
-		capabilities.Kill = h.WhyNotKill()
+		capabilities[rules.Destroy] = errors.New(h.WhyNotKill())
 	}
 	if h.Kernel.DestroyTimeWait != nil {
-		capabilities.KillTimeWait = h.WhyNotTimeWait()
+		capabilities[match.DestroyTimeWait] = errors.New(h.WhyNotTimeWait())
 	}
 	if !h.FreesOrphans() {
-		capabilities.KillOrphan = "closed by its program, and kernels before 6.11 would leak it for ever"
+		capabilities[match.DestroyOrphan] = errors.New("kernels before 6.11 leak what is destroyed after its program has closed it")
 	}
 	return capabilities
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/rules"
 )
 
 // Kernel is what a manual kill needs of sock_diag. It is for one thread.
@@ -44,7 +43,7 @@ const (
 func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Kernel, open func() (Kernel, error)) {
 	if r.DryRun {
 		for _, t := range targets {
-			t.conclude(engine.Would, r.Capabilities.Cannot(rules.Kill, &t.Socket))
+			t.conclude(engine.Would, r.missing(t))
 		}
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
@@ -124,13 +125,21 @@ func (r *Request) Resolve(targets []*Target, owned engine.HoldersFound) {
 // judge spares a target that must not be touched, or gives up one that cannot be
 // destroyed here.
 func (r *Request) judge(t *Target) {
-	why := r.Capabilities.Cannot(rules.Kill, &t.Socket)
+	why := r.missing(t)
 	switch spared := r.spare(&t.Socket, t); {
 	case spared != "":
 		t.conclude(LeftAlone, spared)
 	case why != "" && !r.DryRun:
 		t.conclude(engine.Failed, why)
 	}
+}
+
+// missing says why the target cannot be destroyed here, or "".
+func (r *Request) missing(t *Target) string {
+	if why := r.Capabilities.Cannot(rules.Kill, &t.Socket); why != nil {
+		return action.Missing(rules.Kill, why)
+	}
+	return ""
 }
 
 // liveReason is how the reason begins to spare what may be in use by its state.
@@ -141,7 +150,7 @@ func (r *Request) spare(s *sock.Socket, t *Target) string {
 	why := match.Guard(subject.Subject{Socket: s, Holders: t.Held}, r.Protect, r.Capabilities, r.Self)
 	switch {
 	case why != "":
-		return why
+		return action.Words(why)
 	case r.means(s) == ssfilter.Unknown:
 		return "whether the filter means it cannot be known"
 	case r.InUse:

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -136,9 +137,11 @@ func TestOutcome(t *testing.T) {
 		{name: "dry run", socket: stuck(1), order: func(o *Request) { o.DryRun = true }, want: conclusion{engine.Would, ""}},
 		{
 			name: "dry run where it could not", socket: stuck(1),
-			order: func(o *Request) { o.DryRun, o.Capabilities.Kill = true, "not permitted" }, want: conclusion{engine.Would, "not permitted"},
+			order: func(o *Request) {
+				o.DryRun, o.Capabilities = true, match.Capabilities{rules.Destroy: errors.New("not permitted")}
+			}, want: conclusion{engine.Would, "not permitted"},
 		},
-		{name: "not permitted", socket: stuck(1), order: func(o *Request) { o.Capabilities.Kill = "not permitted" }, want: conclusion{engine.Failed, "not permitted"}},
+		{name: "not permitted", socket: stuck(1), order: func(o *Request) { o.Capabilities = match.Capabilities{rules.Destroy: errors.New("not permitted")} }, want: conclusion{engine.Failed, "not permitted"}},
 		{
 			name: "protected", socket: stuck(1),
 			order: func(o *Request) {

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/group"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sockettable"
@@ -59,7 +61,7 @@ func valueOf(g *group.Overview, m rules.Metric) string {
 func plannedOf(f *engine.Forecast, netns string) planned {
 	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}
 	return planned{
-		Rule: f.Rule, Action: f.Kind.Name, DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: f.Not, Reason: f.Reason,
+		Rule: f.Rule, Action: f.Kind.Name, DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: whyNot(f), Reason: action.Wanted(&f.Grounds, &f.Socket, f.Bound),
 		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders, netns),
 	}
 }
@@ -102,7 +104,7 @@ func (p *Plan) Print(out io.Writer, cells int) error {
 				now++
 			}
 			holder := sockettable.AppendHolders(nil, f.Holders)
-			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), string(holder), f.Reason, when(f))
+			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), string(holder), action.Wanted(&f.Grounds, &f.Socket, f.Bound), when(f))
 		}
 		mode := ""
 		switch {
@@ -135,7 +137,7 @@ func printRows(out io.Writer, table *term.Table, cells int) error {
 func when(f *engine.Forecast) string {
 	switch {
 	case f.Not != "":
-		return "not: " + f.Not
+		return "not: " + whyNot(f)
 	case f.In <= 0:
 		return "now"
 	case f.Bound:
@@ -143,6 +145,14 @@ func when(f *engine.Forecast) string {
 	default:
 		return "in " + term.Short(f.In)
 	}
+}
+
+// whyNot says why an action would not be done all the same, or "".
+func whyNot(f *engine.Forecast) string {
+	if f.Not == match.NotPossible {
+		return action.Missing(f.Kind, f.Err)
+	}
+	return action.Words(f.Not)
 }
 
 // printGroups prints what the rule fires at, and how near its groups are to that.

@@ -1,6 +1,7 @@
 package match
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -21,19 +22,19 @@ func TestGuard(t *testing.T) {
 		s            sock.Socket
 		capabilities Capabilities
 		held         *subject.Holders
-		want         string
+		want         Reason
 	}{
 		{"a leak", full(ssfilter.CloseWait), Capabilities{}, byOthers, ""},
 		{"nobody has looked for its holders", full(ssfilter.CloseWait), Capabilities{}, nil, ""},
-		{"listening", full(ssfilter.Listening), Capabilities{}, nil, "not connected"},
-		{"closed", full(ssfilter.Close), Capabilities{}, nil, "not connected"},
-		{"bound", full(ssfilter.BoundInactive), Capabilities{}, nil, "not connected"},
-		{"protected by its port", full(ssfilter.CloseWait, func(s *sock.Socket) { s.Dst = netip.MustParseAddrPort("10.0.0.1:22") }), Capabilities{}, nil, "protected"},
-		{"protected by its user", full(ssfilter.CloseWait, func(s *sock.Socket) { s.UID = 7 }), Capabilities{}, nil, "protected"},
-		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Capabilities{}, nil, "protected"},
-		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Capabilities{}, nil, "an MPTCP subflow"},
-		{"held by the kernel", full(ssfilter.Established), Capabilities{}, &subject.Holders{Kernel: true}, "held by the kernel"},
-		{"the watchdog's own", full(ssfilter.Established), Capabilities{}, &subject.Holders{Processes: []sock.Holder{{PID: 2}, {PID: self}}}, "sockdog's own"},
+		{"listening", full(ssfilter.Listening), Capabilities{}, nil, NotConnected},
+		{"closed", full(ssfilter.Close), Capabilities{}, nil, NotConnected},
+		{"bound", full(ssfilter.BoundInactive), Capabilities{}, nil, NotConnected},
+		{"protected by its port", full(ssfilter.CloseWait, func(s *sock.Socket) { s.Dst = netip.MustParseAddrPort("10.0.0.1:22") }), Capabilities{}, nil, Protected},
+		{"protected by its user", full(ssfilter.CloseWait, func(s *sock.Socket) { s.UID = 7 }), Capabilities{}, nil, Protected},
+		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Capabilities{}, nil, Protected},
+		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Capabilities{}, nil, MPTCPSubflow},
+		{"held by the kernel", full(ssfilter.Established), Capabilities{}, &subject.Holders{Kernel: true}, HeldByKernel},
+		{"the watchdog's own", full(ssfilter.Established), Capabilities{}, &subject.Holders{Processes: []sock.Holder{{PID: 2}, {PID: self}}}, Own},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -42,24 +43,25 @@ func TestGuard(t *testing.T) {
 			}
 		})
 	}
-	for name, state := range map[string]ssfilter.State{"in an accept queue": ssfilter.CloseWait, "it would leak": ssfilter.LastAck} {
-		t.Run(name, func(t *testing.T) {
+	for want, state := range map[Reason]ssfilter.State{InAcceptQueue: ssfilter.CloseWait, Orphan: ssfilter.LastAck} {
+		t.Run(string(want), func(t *testing.T) {
 			s := full(state, orphaned)
-			if got := Guard(subject.Of(&s), nil, Capabilities{KillOrphan: "it would leak"}, self); got != name {
-				t.Errorf("got %q, want %q", got, name)
+			if got := Guard(subject.Of(&s), nil, Capabilities{DestroyOrphan: errors.New("it would leak")}, self); got != want {
+				t.Errorf("got %q, want %q", got, want)
 			}
 		})
 	}
 }
 
 func TestCannot(t *testing.T) {
-	capabilities := Capabilities{Kill: "not permitted", KillTimeWait: "too old"}
-	for state, want := range map[ssfilter.State]string{ssfilter.CloseWait: "not permitted", ssfilter.TimeWait: "too old"} {
+	notPermitted, tooOld := errors.New("not permitted"), errors.New("too old")
+	capabilities := Capabilities{rules.Destroy: notPermitted, DestroyTimeWait: tooOld}
+	for state, want := range map[ssfilter.State]error{ssfilter.CloseWait: notPermitted, ssfilter.TimeWait: tooOld} {
 		if s := full(state); capabilities.Cannot(rules.Kill, &s) != want {
 			t.Errorf("%s: %q, want %q", state, capabilities.Cannot(rules.Kill, &s), want)
 		}
 	}
-	if s := full(ssfilter.TimeWait); (&Capabilities{}).Cannot(rules.Kill, &s) != "" {
+	if s := full(ssfilter.TimeWait); (Capabilities{}).Cannot(rules.Kill, &s) != nil {
 		t.Error("nothing is in the way, and it cannot")
 	}
 }

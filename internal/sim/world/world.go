@@ -3,6 +3,7 @@
 package world
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -74,6 +75,7 @@ type disk struct {
 func New(seed uint64) *World {
 	w := &World{Kernel: sim.NewKernel(seed, sock.Instant(1000*time.Second)), Spins: make(map[int]sock.Instant), wake: sock.Never}
 	w.disk.memories = make(map[sock.Key]sock.Memory)
+	w.Capabilities = make(match.Capabilities)
 	w.Now += sock.Instant(w.UpTo(time.Second))
 	w.Jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.Rand.IntN(3)]
 	w.Calm = w.Rand.IntN(2) == 0
@@ -81,10 +83,10 @@ func New(seed uint64) *World {
 	w.Spinning = w.Rand.IntN(4) == 0
 	w.Walking = []time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 3 * time.Second}[w.Rand.IntN(3)]
 	if w.Rand.IntN(8) == 0 {
-		w.Capabilities.KillTimeWait = "this kernel cannot"
+		w.Capabilities[match.DestroyTimeWait] = errors.New("this kernel cannot")
 	}
 	if w.Rand.IntN(2) == 0 {
-		w.Capabilities.KillOrphan = "this kernel would leak it"
+		w.Capabilities[match.DestroyOrphan] = errors.New("this kernel would leak it")
 	}
 	return w
 }

@@ -1,0 +1,96 @@
+package action
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// words are what reasons say to people.
+var words = map[match.Reason]string{
+	match.NotConnected:  "not connected",
+	match.Protected:     "protected",
+	match.MPTCPSubflow:  "an MPTCP subflow",
+	match.InAcceptQueue: "in an accept queue",
+	match.Orphan:        "closed by its program, and kernels before 6.11 would leak it for ever",
+	match.HeldByKernel:  "held by the kernel",
+	match.Own:           "sockdog's own",
+	match.InUse:         "in use: something is left to send",
+	match.GroupIsQuiet:  "its group must fire first",
+	match.NotStalled:    "nothing waits to be sent or acknowledged: it has not stalled",
+	match.NotIdle:       "something waits to be sent or acknowledged: it is not idle",
+	match.Excluded:      "excluded",
+	match.Unmet:         "a condition of the rule does not hold, or is not known to",
+	match.Unmatched:     "its rule does not match it any more",
+	match.Replaced:      "another state or connection than was matched",
+	match.Progressed:    "it made progress meanwhile",
+	match.NewRules:      "new rules came first",
+	match.StillThere:    "the kernel still shows it",
+	match.AnswerLost:    "the kernel's answer was lost, and the socket has changed since",
+}
+
+// Words says to people what a reason means.
+func Words(r match.Reason) string { return words[r] }
+
+// Missing says why an action of the kind is not possible here.
+func Missing(kind *rules.Kind, why error) string {
+	if errors.As(why, new(match.SwitchedOff)) {
+		return kind.Name + " is switched off: " + why.Error()
+	}
+	return why.Error()
+}
+
+// Why says in one line why the action is done, or is not.
+func Why(a *engine.Action) string {
+	wanted := Wanted(&a.Grounds, &a.Socket, false)
+	switch {
+	case a.Result == engine.Changed:
+		return words[a.Reason]
+	case a.Reason == match.NotPossible:
+		return wanted + "; " + Missing(a.Kind, a.Err)
+	case a.Reason != "":
+		return wanted + "; " + words[a.Reason]
+	case a.Err != nil:
+		return wanted + ": " + a.Err.Error()
+	default:
+		return wanted
+	}
+}
+
+// Wanted says in one line why a rule wants the socket; atLeast: its times are lower bounds.
+func Wanted(g *engine.Grounds, s *sock.Socket, atLeast bool) string {
+	inMs := func(d time.Duration) string {
+		text := d.Truncate(time.Millisecond).String()
+		if atLeast {
+			return "≥" + text
+		}
+		return text
+	}
+	text := s.State.String() + " for " + inMs(g.InStateFor)
+	if m := g.Match; m != nil && m.InStateFor > 0 {
+		text += ", allowed " + m.InStateFor.String()
+	}
+	if m := g.Match; m != nil && m.IdleFor > 0 {
+		text += ", idle for " + inMs(g.IdleFor) + ", allowed " + m.IdleFor.String()
+	}
+	if m := g.Match; m != nil && m.StalledFor > 0 {
+		text += ", stalled for " + inMs(g.StalledFor) + ", allowed " + m.StalledFor.String()
+	}
+	if v := match.Verdict(s); v != "" {
+		text += ", " + string(v)
+	}
+	met := make([]string, len(g.When))
+	for i, c := range g.When {
+		met[i] = fmt.Sprintf("%s %s (fires at %s)", c.Metric, g.Group.Text(c.Metric), c)
+	}
+	if len(met) > 0 {
+		text += ", one of a group with " + strings.Join(met, " and ")
+	}
+	return text
+}

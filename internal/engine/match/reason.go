@@ -1,0 +1,41 @@
+package match
+
+// Reason is why nothing is done to a socket, or why what became of it is not known. It is
+// also the name under which is counted what kept a rule from acting. Package action has
+// the words.
+type Reason string
+
+// What stands against any act on a socket, whatever a rule says.
+const (
+	NotConnected  Reason = "not_connected"
+	Protected     Reason = "protected"
+	MPTCPSubflow  Reason = "mptcp_subflow"
+	InAcceptQueue Reason = "in_accept_queue"
+	Orphan        Reason = "orphan" // which this kernel would leak
+	HeldByKernel  Reason = "held_by_kernel"
+	Own           Reason = "own" // of the watchdog
+)
+
+// What else keeps a rule from acting on a socket that is due.
+const (
+	InUse        Reason = "in_use"
+	HolderSpins  Reason = "holder_spins"
+	RuleLimit    Reason = "limit"
+	LimitOfAll   Reason = "limit_of_all_rules"
+	NotPossible  Reason = "not_possible" // see Capabilities
+	GroupIsQuiet Reason = "group_is_quiet"
+	NotStalled   Reason = "not_stalled" // nothing waits to be sent or acknowledged
+	NotIdle      Reason = "not_idle"    // something does
+	Excluded     Reason = "excluded"
+	Unmet        Reason = "unmet" // a condition of the rule does not hold, or is not known to
+)
+
+// Why an act that was decided is not done after all, or is in doubt.
+const (
+	Unmatched  Reason = "unmatched"  // its rule does not match it any more
+	Replaced   Reason = "replaced"   // another state or connection than was matched
+	Progressed Reason = "progressed" // bytes were sent or received meanwhile
+	NewRules   Reason = "new_rules"
+	StillThere Reason = "still_there" // the kernel said done, and still shows it
+	AnswerLost Reason = "answer_lost" // of the kernel, and the socket has changed since
+)
