@@ -48,16 +48,16 @@ type Journal struct {
 	closed  bool
 	unsynced
 
-	dirty   chan struct{} // holds one word for the syncer: there is something to do
-	done    chan struct{}
-	stopped chan struct{}
+	timer   *time.Timer // has all that synced
+	syncing sync.Mutex  // held for the length of an fsync, which can take seconds on a busy disk
 }
 
-// unsynced is what the syncer has still to do, or to tell.
+// unsynced is what does not outlast a power cut yet, or is still to be told.
 type unsynced struct {
 	retired []*os.File // rotated away, to be synced and closed
 	written bool       // to the file in use
 	named   bool       // the directory has a new name in it
+	soon    bool       // it is synced by and by
 	err     error      // of an fsync, until an Append returns it
 }
 
@@ -74,16 +74,16 @@ func Open(dir *statedir.Dir, now time.Time) (*Journal, Left, error) {
 		dir:     dir,
 		maxSize: maxSize,
 		open:    make(map[uint64]Record),
-		dirty:   make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		stopped: make(chan struct{}),
 	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.timer = time.AfterFunc(syncDelay, j.sync)
 	left, err := j.start(now)
 	if err != nil {
+		j.timer.Stop()
 		j.file.Close() // nil is closed, too
 		return nil, Left{}, fmt.Errorf("journal: %w", err)
 	}
-	go j.syncer()
 	return j, left, nil
 }
 
@@ -111,10 +111,7 @@ func (j *Journal) start(now time.Time) (result Left, err error) {
 		}
 	}
 	j.seq.Store(seq)
-	intents, newer, err := left.open(j.file)
-	if err != nil {
-		return Left{}, err
-	}
+	intents, newer := left.open()
 	for _, r := range intents {
 		j.open[r.Seq] = r
 		r.Time, r.Result, r.Reason = now, Interrupted, "sockdog ended before the outcome was known"
@@ -224,7 +221,7 @@ func (j *Journal) writeLines() (int, error) {
 	j.size += int64(whole)
 	if whole > 0 {
 		j.written = true
-		j.wake()
+		j.syncSoon()
 	}
 	return bytes.Count(j.buf[:whole], newline), err
 }
@@ -263,7 +260,7 @@ func (j *Journal) follow() error {
 	}
 	j.retired, j.written, j.named = append(j.retired, j.file), false, true
 	j.file, j.size, j.torn = next, size, false
-	j.wake()
+	j.syncSoon()
 	return nil
 }
 
@@ -339,34 +336,18 @@ func name(n int) string {
 	return fileName + "." + strconv.Itoa(n)
 }
 
-// wake tells the syncer that there is something to do.
-func (j *Journal) wake() {
-	select {
-	case j.dirty <- struct{}{}:
-	default: // it knows
+// syncSoon has what was written synced before long, however much follows it.
+func (j *Journal) syncSoon() {
+	if !j.soon {
+		j.soon = true
+		j.timer.Reset(syncDelay)
 	}
 }
 
-// syncer makes what is written outlast a power cut, soon: an fsync can take
-// seconds on a busy disk, and no act waits for it.
-func (j *Journal) syncer() {
-	defer close(j.stopped)
-	for {
-		select {
-		case <-j.dirty:
-		case <-j.done:
-			j.sync()
-			return
-		}
-		select {
-		case <-time.After(syncDelay):
-		case <-j.done:
-		}
-		j.sync()
-	}
-}
-
+// sync makes what is written outlast a power cut. No act waits for it.
 func (j *Journal) sync() {
+	j.syncing.Lock()
+	defer j.syncing.Unlock()
 	j.mu.Lock()
 	work, file := j.unsynced, j.file
 	j.unsynced = unsynced{err: work.err}
@@ -400,8 +381,8 @@ func (j *Journal) Close() error {
 	err := j.settle()
 	j.mu.Unlock()
 
-	close(j.done)
-	<-j.stopped
+	j.timer.Stop()
+	j.sync()
 	err = errors.Join(err, j.unsynced.err, j.file.Close())
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)

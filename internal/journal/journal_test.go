@@ -400,7 +400,7 @@ func TestRemoved(t *testing.T) {
 	}
 }
 
-// TestSync waits for the syncer to take up what was written.
+// TestSync waits until what was written is synced.
 func TestSync(t *testing.T) {
 	j, _ := open(t, stateDir(t, t.TempDir()))
 	must(t, j.Append([]Record{would(1)}))

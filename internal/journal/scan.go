@@ -17,27 +17,20 @@ import (
 
 // left is what the last writer left in a file.
 type left struct {
-	size    int64           // of the whole lines
-	seq     uint64          // the highest
-	intents map[uint64]span // those without an outcome
-}
-
-// span is where a line stands.
-type span struct {
-	offset int64
-	size   int
+	size    int64             // of the whole lines
+	seq     uint64            // the highest
+	intents map[uint64][]byte // the lines of those without an outcome
 }
 
 // scan reads a file from its start. Lines that are not a journal's are passed
 // over: a person may have edited it. So is the last one where it has no end:
 // nothing was done on the word of half an intent.
 func scan(f *os.File) (left, error) {
-	found := left{intents: make(map[uint64]span)}
+	found := left{intents: make(map[uint64][]byte)}
 	lines := bufio.NewReaderSize(io.NewSectionReader(f, 0, 1<<62), 64<<10)
 	offset := int64(0)
 	for {
 		line, err := lines.ReadSlice('\n')
-		start := offset
 		offset += int64(len(line))
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
@@ -54,7 +47,7 @@ func scan(f *os.File) (left, error) {
 		}
 		found.seq = max(found.seq, seq)
 		if bytes.Contains(line, intentMark) {
-			found.intents[seq] = span{start, len(line)}
+			found.intents[seq] = bytes.Clone(line)
 		} else {
 			delete(found.intents, seq)
 		}
@@ -82,15 +75,11 @@ func seqOf(line []byte) uint64 {
 	return seq
 }
 
-// open reads the intents that have no outcome, and counts those that a newer
+// open decodes the intents that have no outcome, and counts those that a newer
 // sockdog wrote, which it leaves alone.
-func (l left) open(f *os.File) (records []Record, newer int, err error) {
+func (l left) open() (records []Record, newer int) {
 	for _, seq := range slices.Sorted(maps.Keys(l.intents)) {
-		where := l.intents[seq]
-		line := make([]byte, where.size)
-		if _, err := f.ReadAt(line, where.offset); err != nil {
-			return nil, 0, err
-		}
+		line := l.intents[seq]
 		var r Record
 		var written struct{ Version int }
 		switch err := errors.Join(json.Unmarshal(line, &written), json.Unmarshal(line, &r)); {
@@ -100,7 +89,7 @@ func (l left) open(f *os.File) (records []Record, newer int, err error) {
 			records = append(records, r)
 		}
 	}
-	return records, newer, nil
+	return records, newer
 }
 
 // lastSeq is the highest Seq in the file that was rotated away last, 0 where there
