@@ -167,9 +167,6 @@ func (d *watch) step(in engine.Input) engine.Plan {
 	plan := d.driver.Step(in)
 	d.notice(in, now)
 	plan.Wake = min(plan.Wake, d.tell(now))
-	for _, n := range d.namespaces {
-		plan.Wake = min(plan.Wake, d.sayStalled(n, now))
-	}
 	return plan
 }
 
@@ -223,9 +220,8 @@ func (d *watch) Count() { d.namespaces[0].scans <- nil }
 
 // Scan has the socket table read.
 func (d *watch) Scan(s *engine.Scan) {
-	n := d.namespaces[0]
-	n.scanStall = stall{since: d.Now()}
-	n.scans <- s
+	d.scanning(d.namespaces[0])
+	d.namespaces[0].scans <- s
 }
 
 // Lookup has the kernel asked for single sockets.
@@ -233,9 +229,8 @@ func (d *watch) Lookup(ids []sock.ID) { d.namespaces[0].lookups <- ids }
 
 // Act has actions done.
 func (d *watch) Act(actions []engine.Action) {
-	n := d.namespaces[0]
-	n.acting(d.Now())
-	n.actions <- actions
+	d.acting(d.namespaces[0])
+	d.namespaces[0].actions <- actions
 }
 
 // Resolve has holders found by a walk through /proc.
@@ -254,7 +249,7 @@ func (d *watch) notice(in engine.Input, now sock.Instant) {
 	case engine.ActionsDone:
 		d.acted(d.namespaces[0], now)
 	case engine.ScanDone:
-		d.scanEnded(d.namespaces[0], now)
+		d.scanned(d.namespaces[0], now)
 		d.service.scanned = in.Cost
 		d.shown.durations.Observe(now.Sub(in.Sent))
 		if in.Err == nil {

@@ -12,19 +12,19 @@ import (
 
 // diskHealth is how the state directory does: how long a write takes, and what fails.
 type diskHealth struct {
-	log    *logQueue
-	now    func() sock.Instant
-	failed map[string]trouble // by what failed
+	log   *logQueue
+	now   func() sock.Instant
+	stall stall // of the write under way
 
 	mu       sync.Mutex
-	failing  map[string]string // why what cannot be written
-	writing  sock.Instant      // since when a write has been under way; 0: none is
-	slowAt   sock.Instant      // when a write that took long ended last
-	saidSlow bool              // the log says that the disk is slow
+	failed   map[string]trouble // by what failed
+	slowAt   sock.Instant       // when a write that took long ended last
+	saidSlow bool               // the log says that the disk is slow
 }
 
 // trouble is how it stands with something that could not be written.
 type trouble struct {
+	why     string // it cannot be written; empty: it can
 	told    bool
 	at      sock.Instant // when that was said last
 	checked bool         // a check has found it
@@ -46,28 +46,23 @@ const (
 	theStore   = "the first-seen store"
 )
 
-func (h *diskHealth) begin(log *logQueue, now func() sock.Instant) {
-	h.log, h.now = log, now
-	h.failed, h.failing = make(map[string]trouble), make(map[string]string)
-}
-
 // check makes a write of nothing. That this works says nothing of a disk that is full,
 // so it ends no trouble but what an earlier check has found.
 func (h *diskHealth) check(what string, write func() error) {
 	err := h.timed(write)
-	if err == nil && !h.failed[what].checked {
-		return
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil || h.failed[what].checked {
+		h.tell(what, err, true)
 	}
-	h.tell(what, err)
-	t := h.failed[what]
-	t.checked = err != nil
-	h.failed[what] = t
 }
 
 // write makes one write, and reports whether it succeeded.
 func (h *diskHealth) write(what string, write func() error) bool {
 	err := h.timed(write)
-	h.tell(what, err)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tell(what, err, false)
 	return err == nil
 }
 
@@ -75,28 +70,25 @@ func (h *diskHealth) write(what string, write func() error) bool {
 func (h *diskHealth) timed(write func() error) error {
 	began := h.now()
 	h.mu.Lock()
-	h.writing = began
-	recovered := h.saidSlow && began.Sub(h.slowAt) >= slowFor
-	h.saidSlow = h.saidSlow && !recovered
-	h.mu.Unlock()
-	if recovered {
+	if h.saidSlow && began.Sub(h.slowAt) >= slowFor {
+		h.saidSlow = false
 		h.log.say(slog.LevelInfo, "state directory answers in time again")
 	}
+	h.mu.Unlock()
 	slow := time.AfterFunc(slowAfter, h.saySlow)
-	hung := time.AfterFunc(engine.RecordPatience, func() {
+	h.stall.begin(began, engine.RecordPatience, func() {
 		h.log.say(slog.LevelError, "state directory does not answer; kills go on without a record", slog.Duration("waited", engine.RecordPatience))
 	})
 	err := write()
 	slow.Stop()
-	took := h.now().Sub(began)
-	if !hung.Stop() {
-		h.log.say(slog.LevelWarn, "state directory answers again; what was done is written now", slog.Duration("waited", took.Round(time.Millisecond)))
+	took, hung := h.stall.end(h.now())
+	if hung {
+		h.log.say(slog.LevelWarn, "state directory answers again; what was done is written now", waited(took))
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.writing = 0
 	if took >= slowAfter {
+		h.mu.Lock()
 		h.slowAt = h.now()
+		h.mu.Unlock()
 	}
 	return err
 }
@@ -105,34 +97,21 @@ func (h *diskHealth) timed(write func() error) error {
 // while.
 func (h *diskHealth) saySlow() {
 	h.mu.Lock()
-	said := h.saidSlow
-	h.saidSlow = true
-	h.mu.Unlock()
-	if !said {
+	defer h.mu.Unlock()
+	if !h.saidSlow {
+		h.saidSlow = true
 		h.log.say(slog.LevelWarn, "state directory is slow; kills wait for the record of their intent", slog.Duration("waited", slowAfter))
 	}
 }
 
 // stalled returns for how long the write under way has been.
-func (h *diskHealth) stalled() time.Duration {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.writingFor()
-}
-
-// writingFor is stalled for who holds mu.
-func (h *diskHealth) writingFor() time.Duration {
-	if h.writing == 0 {
-		return 0
-	}
-	return h.now().Sub(h.writing)
-}
+func (h *diskHealth) stalled() time.Duration { return h.stall.waited(h.now()) }
 
 // slow says how slow the disk is, or "".
 func (h *diskHealth) slow() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	stalled := h.writingFor()
+	stalled := h.stalled()
 	switch {
 	case stalled >= engine.RecordPatience:
 		return fmt.Sprintf("the state directory has not answered for %v: kills go on, and are recorded when it answers", stalled.Round(time.Second))
@@ -143,29 +122,30 @@ func (h *diskHealth) slow() string {
 	}
 }
 
-// tell says once that something cannot be written, and once that it can again.
-func (h *diskHealth) tell(what string, err error) {
+// tell says once that something cannot be written, and once that it can again. Its
+// caller holds mu.
+func (h *diskHealth) tell(what string, err error, checked bool) {
 	t := h.failed[what]
+	if checked {
+		t.checked = err != nil
+	}
+	if t.why = ""; err != nil {
+		t.why = err.Error()
+	}
 	switch {
 	case err != nil && !t.told && (t.at == 0 || h.now().Sub(t.at) >= troubleEvery):
-		h.log.say(slog.LevelError, what+" cannot be written; sockdog goes on without it", slog.String("error", err.Error()))
+		h.log.say(slog.LevelError, what+" cannot be written; sockdog goes on without it", slog.String("error", t.why))
 		t.told, t.at = true, h.now()
 	case err == nil && t.told:
 		h.log.say(slog.LevelInfo, what+" can be written again")
 		t.told = false
 	}
 	h.failed[what] = t
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.failing, what)
-	if err != nil {
-		h.failing[what] = err.Error()
-	}
 }
 
 // why says why something could not be written, if it still cannot.
 func (h *diskHealth) why(what string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.failing[what]
+	return h.failed[what].why
 }

@@ -159,45 +159,41 @@ func (d *watch) actionWorker(n *namespace, w *workers) (func(), error) {
 	}, nil
 }
 
-// sayStalled says what of the workers does not end, and returns when to see again.
-func (d *watch) sayStalled(n *namespace, now sock.Instant) sock.Instant {
-	scan, nextScan := n.scanStall.overdue(now, scanPatience)
-	if scan {
-		d.log.say(slog.LevelError, "scan does not end; new sockets are not found", waited(&n.scanStall, now), slog.String("cure", lockCure))
-	}
-	action, nextAction := n.actionStall.overdue(now, actionPatience)
-	if action {
-		d.log.say(slog.LevelError, "kill does not end; no other kill is made", waited(&n.actionStall, now), slog.String("cure", lockCure))
-	}
-	return min(nextScan, nextAction)
+// scanning notes that a scan is under way.
+func (d *watch) scanning(n *namespace) {
+	n.scanStall.begin(d.Now(), scanPatience, func() {
+		d.log.say(slog.LevelError, "scan does not end; new sockets are not found", slog.Duration("waited", scanPatience), slog.String("cure", lockCure))
+	})
 }
 
-// scanEnded notes that the scan has ended.
-func (d *watch) scanEnded(n *namespace, now sock.Instant) {
-	if n.scanStall.said {
-		d.log.say(slog.LevelWarn, "scan ended; new sockets are found again", waited(&n.scanStall, now))
+// scanned notes that the scan has ended.
+func (d *watch) scanned(n *namespace, now sock.Instant) {
+	if took, late := n.scanStall.end(now); late {
+		d.log.say(slog.LevelWarn, "scan ended; new sockets are found again", waited(took))
 	}
-	n.scanStall = stall{}
 }
 
 // acting notes that the actions of one plan more are under way.
-func (n *namespace) acting(now sock.Instant) {
+func (d *watch) acting(n *namespace) {
 	if n.plans++; n.plans == 1 {
-		n.actionStall = stall{since: now}
+		d.nextPlan(n)
 	}
+}
+
+func (d *watch) nextPlan(n *namespace) {
+	n.actionStall.begin(d.Now(), actionPatience, func() {
+		d.log.say(slog.LevelError, "kill does not end; no other kill is made", slog.Duration("waited", actionPatience), slog.String("cure", lockCure))
+	})
 }
 
 // acted notes that the actions of a plan have ended. Those of the next begin.
 func (d *watch) acted(n *namespace, now sock.Instant) {
-	if n.actionStall.said {
-		d.log.say(slog.LevelWarn, "kill ended; others are made again", waited(&n.actionStall, now))
+	if took, late := n.actionStall.end(now); late {
+		d.log.say(slog.LevelWarn, "kill ended; others are made again", waited(took))
 	}
-	n.actionStall = stall{}
 	if n.plans--; n.plans > 0 {
-		n.actionStall.since = now
+		d.nextPlan(n)
 	}
 }
 
-func waited(s *stall, now sock.Instant) slog.Attr {
-	return slog.Duration("waited", s.waited(now).Round(time.Millisecond))
-}
+func waited(d time.Duration) slog.Attr { return slog.Duration("waited", d.Round(time.Millisecond)) }

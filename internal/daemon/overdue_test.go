@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"log/slog"
-	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,32 +15,41 @@ import (
 // end one after the other are no such kills.
 func TestKillsThatDoNotEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &logged{since: time.Now()}
-		d := &watch{log: newLogQueue(slog.New(log), func() sock.Instant { return 0 })}
+		began := time.Now()
+		now := func() sock.Instant { return sock.Instant(1 + time.Since(began)) }
+		log := &logged{since: began}
+		d := &watch{Options: Options{Now: now}, log: newLogQueue(slog.New(log), now)}
 		n := newNamespace(Namespace{})
-		at := func(seconds int) sock.Instant { return sock.Instant(time.Duration(seconds) * time.Second) }
-		n.acting(at(1))
-		n.acting(at(2))
-		if next := d.sayStalled(n, at(3)); next != at(61) {
-			t.Errorf("to be seen again at %v, want %v", next, at(61))
+		until := func(seconds int) {
+			time.Sleep(time.Duration(seconds)*time.Second - time.Since(began))
+			synctest.Wait()
 		}
-		d.acted(n, at(50))
-		if next := d.sayStalled(n, at(100)); next != at(110) {
-			t.Errorf("then at %v, want %v: the second plan began when the first ended", next, at(110))
-		}
-		for _, second := range []int{110, 111, 500} {
-			if next := d.sayStalled(n, at(second)); next != math.MaxInt64 {
-				t.Errorf("said, and to be seen again at %v", next)
+		said := func(want ...string) {
+			t.Helper()
+			if diff := cmp.Diff(want, log.lines); diff != "" {
+				t.Fatalf("log (-want +got):\n%s", diff)
 			}
 		}
-		d.acted(n, at(600))
-		n.acting(at(700))
-		d.acted(n, at(701))
-		d.sayStalled(n, at(1000))
+		const stuck, ended = "1m50s ERROR kill does not end; no other kill is made", "10m0s WARN kill ended; others are made again"
+		until(1)
+		d.acting(n)
+		until(2)
+		d.acting(n)
+		until(50)
+		d.acted(n, now())
+		until(109) // the second plan began when the first ended
+		said()
+		until(110)
+		said(stuck)
+		until(600)
+		said(stuck)
+		d.acted(n, now())
+		until(700)
+		d.acting(n)
+		until(701)
+		d.acted(n, now())
+		until(1000)
 		d.log.close(logEnd)
-		want := []string{"0s ERROR kill does not end; no other kill is made", "0s WARN kill ended; others are made again"}
-		if diff := cmp.Diff(want, log.lines); diff != "" {
-			t.Errorf("log (-want +got):\n%s", diff)
-		}
+		said(stuck, ended)
 	})
 }

@@ -54,7 +54,7 @@ const (
 
 func newRecorder(o *Options, log *logQueue) *recorder {
 	r := &recorder{journal: o.Journal, store: o.Store, log: log, now: o.Now}
-	r.health.begin(log, o.Now)
+	r.health = diskHealth{log: log, now: o.Now, failed: make(map[string]trouble)}
 	r.start(r.write)
 	if r.journal != nil || r.store != nil {
 		r.mu.Lock() // check may run before the timer has its name

@@ -1,16 +1,38 @@
 package daemon
 
 import (
-	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// stall watches over what a worker does in the kernel, which may take for ever.
+// stall watches over something that may block for ever: a call into the kernel, or a
+// write to a disk or to the log. One goroutine begins and ends it, any may ask.
 type stall struct {
-	since sock.Instant // 0: nothing is under way
-	said  bool         // that it does not end
+	since atomic.Int64 // the Instant at which it began; 0: nothing is under way
+	timer *time.Timer
+}
+
+// begin notes that it is under way. If it takes longer than patience, late is called.
+func (s *stall) begin(now sock.Instant, patience time.Duration, late func()) {
+	s.since.Store(int64(now))
+	s.timer = time.AfterFunc(patience, late)
+}
+
+// end notes that it has ended, and returns how long it took, and whether that was late.
+func (s *stall) end(now sock.Instant) (took time.Duration, late bool) {
+	took, late = s.waited(now), !s.timer.Stop()
+	s.since.Store(0)
+	return took, late
+}
+
+// waited returns for how long it has been under way.
+func (s *stall) waited(now sock.Instant) time.Duration {
+	if since := s.since.Load(); since != 0 {
+		return now.Sub(sock.Instant(since))
+	}
+	return 0
 }
 
 const (
@@ -23,27 +45,6 @@ const (
 
 // lockCure is what to do about a socket whose lock a program does not let go.
 const lockCure = "look for a thread that is stopped in a page fault while it sends (state D, or a debugger's): it holds its socket's lock, and sock_diag waits for that in the kernel"
-
-// waited returns for how long it has been under way.
-func (s *stall) waited(now sock.Instant) time.Duration {
-	if s.since == 0 {
-		return 0
-	}
-	return now.Sub(s.since)
-}
-
-// overdue reports once that it has taken too long, and returns when to see again.
-func (s *stall) overdue(now sock.Instant, patience time.Duration) (is bool, next sock.Instant) {
-	switch {
-	case s.since == 0 || s.said:
-		return false, math.MaxInt64
-	case s.waited(now) < patience:
-		return false, s.since.Add(patience)
-	default:
-		s.said = true
-		return true, math.MaxInt64
-	}
-}
 
 // stalledSeconds returns what is shown of something that takes long.
 func stalledSeconds(d time.Duration) float64 {
