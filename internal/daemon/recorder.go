@@ -164,6 +164,7 @@ func (r *recorder) Intend(actions []engine.Action) {
 	defer timer.Stop()
 	select {
 	case <-recorded:
+	case <-r.done: // it came too late, and will not be done
 	case <-timer.C:
 	}
 }

@@ -320,6 +320,20 @@ func TestLogResumes(t *testing.T) {
 	})
 }
 
+// What is asked for after the recorder has ended waits for nobody.
+func TestIntentAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := record(t)
+		r.close(recorderEnd)
+		began := time.Now()
+		r.Intend([]engine.Action{{Rule: "r", Kind: rules.Kill}})
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("an intent that nobody records any more waits %v", waited)
+		}
+		r.q.close(logEnd)
+	})
+}
+
 // Stopped while the disk hangs, the daemon says what is not written.
 func TestStopWhileDiskHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

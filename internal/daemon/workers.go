@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // threads are those of the loop, and of the four workers of a namespace. The walk
@@ -92,6 +93,7 @@ func (d *watch) startWorkers() (stop func(), err error) {
 	w.start(func() (func(), error) { return func() { d.sampleUsage(w) }, nil })
 	stop = func() {
 		w.stop()
+		d.rulesChanged.Store(int64(sock.Never)) // what a worker has yet to do, nobody would record
 		// The recorder may have something to say, and the log takes what time is left.
 		left := d.end.Sub(d.Now())
 		d.recorder.close(max(recorderEnd, left-logEnd))
