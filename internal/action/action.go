@@ -17,9 +17,9 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-// Kind is one kind of action.
+// Kind describes one kind of action. What it acts on is a socket.
 type Kind struct {
-	*rules.Kind // what the rules file knows of it
+	*rules.Kind // its name, its options and their checks, whether it is destructive, and which capability it needs
 
 	// Do does it to one socket. The error is the kernel's; it is sock.ErrGone where
 	// there was no such socket, and sock.ErrUnconfirmed where its answer was lost. That

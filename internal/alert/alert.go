@@ -171,12 +171,12 @@ const mostRules = 3
 // done says what was done about the sockets, by the rule itself and by others.
 func done(a *engine.Alert) string {
 	var by []string
-	if some := results(a.Done); a.Takes && some != "" {
-		by = append(by, "kill: "+some)
+	if a.Takes {
+		by = results(a.Done, "")
 	}
 	names := slices.Sorted(maps.Keys(a.ByOthers))
 	for _, name := range names[:min(len(names), mostRules)] {
-		by = append(by, "kill by rule "+name+": "+results(a.ByOthers[name]))
+		by = append(by, results(a.ByOthers[name], " by rule "+name)...)
 	}
 	switch rest := len(names) - mostRules; {
 	case rest == 1:
@@ -197,19 +197,25 @@ func done(a *engine.Alert) string {
 	return strings.Join(by, "; ") + "," + since
 }
 
-// results counts outcomes in words: "12 done, 3 gone".
-func results(of map[engine.Result]uint64) string {
-	var some []string
-	for _, result := range slices.Sorted(maps.Keys(of)) {
-		word := string(result)
-		if result == engine.Would {
+// results counts outcomes in words, by kind: "kill by rule x: 12 done, 3 gone".
+func results(of engine.Results, by string) (kinds []string) {
+	order := func(a, b engine.KindResult) int {
+		return cmp.Or(cmp.Compare(a.Kind.Name, b.Kind.Name), cmp.Compare(a.Result, b.Result))
+	}
+	some := make(map[string][]string)
+	for _, k := range slices.SortedFunc(maps.Keys(of), order) {
+		word := string(k.Result)
+		if k.Result == engine.Would {
 			word = "would be done"
 		}
-		if n := of[result]; n > 0 {
-			some = append(some, fmt.Sprintf("%d %s", n, word))
+		if n := of[k]; n > 0 {
+			some[k.Kind.Name] = append(some[k.Kind.Name], fmt.Sprintf("%d %s", n, word))
 		}
 	}
-	return strings.Join(some, ", ")
+	for _, kind := range slices.Sorted(maps.Keys(some)) {
+		kinds = append(kinds, kind+by+": "+strings.Join(some[kind], ", "))
+	}
+	return kinds
 }
 
 // mostPeers is how many an alert names.

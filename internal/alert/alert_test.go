@@ -87,14 +87,14 @@ func TestTexts(t *testing.T) {
 		}
 		return a
 	}
-	killed := func(a engine.Alert, from sock.Instant, peak int, done map[engine.Result]uint64) engine.Alert {
+	killed := func(a engine.Alert, from sock.Instant, peak int, done engine.Results) engine.Alert {
 		a.Takes, a.DoneFrom, a.Done, a.Peak = true, from, done, peak
 		return a
 	}
 	byOthers := func(a engine.Alert, names ...string) engine.Alert {
-		a.DoneFrom, a.ByOthers = 1, map[string]map[engine.Result]uint64{}
+		a.DoneFrom, a.ByOthers = 1, map[string]engine.Results{}
 		for i, name := range names {
-			a.ByOthers[name] = map[engine.Result]uint64{engine.Done: uint64(i) + 2, engine.Gone: uint64(i)}
+			a.ByOthers[name] = engine.Results{{Kind: rules.Kill, Result: engine.Done}: uint64(i) + 2, {Kind: rules.Kill, Result: engine.Gone}: uint64(i)}
 		}
 		return a
 	}
@@ -109,12 +109,12 @@ func TestTexts(t *testing.T) {
 		{"groups beyond the first hundred", others(alarm("plain", group.Measured{Count: 70000}), 12), "unknown"},
 		{"several metrics", alarm("several", group.Measured{Count: 1, Growth: 12.04, PortUsage: float64(float32(83.3))}, subject.Label{Name: "src", Value: "10.0.0.1"}, subject.Label{Name: "dst", Value: "10.0.0.7"}, subject.Label{Name: "dport", Value: "443"}), "nginx[12] 1"},
 		{"single sockets", examples(killed(alarm("single", group.Measured{Count: 3, Oldest: 5 * time.Minute}), 1, 3, nil), db, db, db), "java[7] 2, unknown 1"},
-		{"single sockets, cured", examples(killed(lapsing(alarm("single", group.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Held: 0}), db, db, db), "java[7] 3"},
-		{"single sockets, cured and over", examples(killed(ended(alarm("single", group.Measured{})), 1, 3, map[engine.Result]uint64{engine.Done: 3, engine.Gone: 1}), db, db, db), "java[7] 3"},
-		{"a dry run", examples(killed(alarm("single", group.Measured{Count: 3}), 1, 3, map[engine.Result]uint64{engine.Would: 3}), db), "java[7] 1"},
+		{"single sockets, cured", examples(killed(lapsing(alarm("single", group.Measured{})), 1, 3, engine.Results{{Kind: rules.Kill, Result: engine.Done}: 3, {Kind: rules.Kill, Result: engine.Held}: 0}), db, db, db), "java[7] 3"},
+		{"single sockets, cured and over", examples(killed(ended(alarm("single", group.Measured{})), 1, 3, engine.Results{{Kind: rules.Kill, Result: engine.Done}: 3, {Kind: rules.Kill, Result: engine.Gone}: 1}), db, db, db), "java[7] 3"},
+		{"a dry run", examples(killed(alarm("single", group.Measured{Count: 3}), 1, 3, engine.Results{{Kind: rules.Kill, Result: engine.Would}: 3}), db), "java[7] 1"},
 		{"after a restart", examples(killed(alarm("single", group.Measured{Count: 1}), 0, 1, nil), db), "java[7] 1"},
 		{"killed by another rule", examples(byOthers(lapsing(alarm("plain", group.Measured{})), "close-wait-kill"), db), "java[7] 1"},
-		{"killed by both", examples(byOthers(killed(alarm("single", group.Measured{Count: 1}), 1, 3, map[engine.Result]uint64{engine.Done: 2}), "b", "a"), db), "java[7] 1"},
+		{"killed by both", examples(byOthers(killed(alarm("single", group.Measured{Count: 1}), 1, 3, engine.Results{{Kind: rules.Kill, Result: engine.Done}: 2}), "b", "a"), db), "java[7] 1"},
 		{"killed by many rules", examples(byOthers(killed(alarm("single", group.Measured{Count: 1}), 1, 3, nil), "a", "b", "c", "d", "e"), db), "java[7] 1"},
 		{"several peers", examples(alarm("single", group.Measured{Count: 4}), db, "10.0.9.3:5432", "[2001:db8::7]:443", db), "java[7] 4"},
 		{"many peers", examples(alarm("single", group.Measured{Count: 6}), db, "10.0.9.2:5433", "10.0.9.3:5432", "10.0.9.4:5432", "10.0.9.5:5432", "10.0.9.6:5432"), "java[7] 6"},

@@ -78,22 +78,39 @@ func TestActionOfAnotherKind(t *testing.T) {
 	}
 }
 
-// What is not permitted is switched off and then only said, whatever its kind.
+// What is not permitted is switched off and then only said, whatever its kind, and with
+// it what needs the same.
 func TestActionNotPermitted(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	nudge := &action.Kind{
-		Kind: &rules.Kind{Name: "nudge", Destructive: true},
-		Do:   func(action.Kernel, *engine.Action) error { return unix.EPERM },
+	for _, test := range []struct {
+		name  string
+		needs rules.Capability
+		kill  bool // is possible all the same
+	}{{"something of its own", "", true}, {"what kill needs", rules.Destroy, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			nudge := &action.Kind{
+				Kind: &rules.Kind{Name: "nudge", Destructive: true, Needs: test.needs},
+				Do:   func(action.Kernel, *engine.Action) error { return unix.EPERM },
+			}
+			w.options.Kinds = append(action.Kinds(), nudge)
+			current := w.show()
+			s := w.leak(w.listen(nstest.V4, 5432))
+			w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: nudge}]\n")
+			w.result(s.cookie, "failed")
+			if l := w.result(s.cookie, "would"); !strings.Contains(l.Reason, "nudge is switched off") {
+				t.Errorf("the reason is %q", l.Reason)
+			}
+			w.until("that it is not possible", func() bool {
+				possible := current().ActionPossible
+				return !possible["nudge"] && possible["kill"] == test.kill
+			})
+			w.until("the problem", func() bool { return hasProblem(current(), "nudge") })
+			if hasProblem(current(), "kill") {
+				t.Error("kill is a problem, and no rule kills")
+			}
+			w.lives(s, unix.BPF_TCP_CLOSE_WAIT)
+		})
 	}
-	w.options.Kinds = append(action.Kinds(), nudge)
-	current := w.show()
-	s := w.leak(w.listen(nstest.V4, 5432))
-	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: nudge}]\n")
-	w.result(s.cookie, "failed")
-	if l := w.result(s.cookie, "would"); !strings.Contains(l.Reason, "nudge is switched off") {
-		t.Errorf("the reason is %q", l.Reason)
-	}
-	w.until("that it is not possible", func() bool { possible := current().ActionPossible; return !possible["nudge"] && possible["kill"] })
-	w.lives(s, unix.BPF_TCP_CLOSE_WAIT)
 }

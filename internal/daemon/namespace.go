@@ -182,14 +182,14 @@ func (d *watch) acting(n *namespace) {
 
 func (d *watch) nextPlan(n *namespace) {
 	n.actionStall.begin(d.Now(), actionPatience, func() {
-		d.log.say(slog.LevelError, "kill does not end; no other kill is made", slog.Duration("waited", actionPatience), slog.String("cure", lockCure))
+		d.log.say(slog.LevelError, "action does not end; no other is done", slog.Duration("waited", actionPatience), slog.String("cure", lockCure))
 	})
 }
 
 // acted notes that the actions of a plan have ended. Those of the next begin.
 func (d *watch) acted(n *namespace, now sock.Instant) {
 	if took, late := n.actionStall.end(now); late {
-		d.log.say(slog.LevelWarn, "kill ended; others are made again", waited(took))
+		d.log.say(slog.LevelWarn, "action ended; others are done again", waited(took))
 	}
 	if n.plans--; n.plans > 0 {
 		d.nextPlan(n)

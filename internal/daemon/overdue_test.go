@@ -11,9 +11,9 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// Kills that do not end are told of once, and so is their end; several plans that
-// end one after the other are no such kills.
-func TestKillsThatDoNotEnd(t *testing.T) {
+// Actions that do not end are told of once, and so is their end; several plans that
+// end one after the other are no such actions.
+func TestActionsThatDoNotEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		now := func() sock.Instant { return sock.Instant(1 + time.Since(began)) }
@@ -30,7 +30,7 @@ func TestKillsThatDoNotEnd(t *testing.T) {
 				t.Fatalf("log (-want +got):\n%s", diff)
 			}
 		}
-		const stuck, ended = "1m50s ERROR kill does not end; no other kill is made", "10m0s WARN kill ended; others are made again"
+		const stuck, ended = "1m50s ERROR action does not end; no other is done", "10m0s WARN action ended; others are done again"
 		until(1)
 		d.acting(n)
 		until(2)

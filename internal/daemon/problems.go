@@ -55,7 +55,7 @@ func (d *watch) judgeNamespace(n *namespace, tell tellProblem) {
 		fmt.Sprintf("the scan of the socket table has not ended for %v: new sockets are not found, known ones are attended to", scanning.Round(time.Second)), lockCure)
 	acting := n.actionStall.waited(d.Now())
 	tell(acting >= actionPatience, "act",
-		fmt.Sprintf("a kill has not ended for %v: no other is done until it has", acting.Round(time.Second)), lockCure)
+		fmt.Sprintf("an action has not ended for %v: no other is done until it has", acting.Round(time.Second)), lockCure)
 	locked := 0
 	if l := n.lookup.Load(); l != nil {
 		locked = l.lockedNow()

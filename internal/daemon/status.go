@@ -147,12 +147,13 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 	case r.DryRun:
 		s.Mode = status.DryRun
 	}
-	for kind, results := range r.Results {
-		t := make(status.Tally, len(results))
-		for result, n := range results {
-			t[journal.Result(result)] = n
+	for k, n := range r.Results {
+		if s.Actions[k.Kind.Name] == nil {
+			s.Actions[k.Kind.Name] = make(status.Tally)
 		}
-		s.Actions[kind.Name] = t
+		if n > 0 {
+			s.Actions[k.Kind.Name][journal.Result(k.Result)] = n
+		}
 	}
 	for i := range r.Groups {
 		g := &r.Groups[i]

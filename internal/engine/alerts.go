@@ -17,23 +17,23 @@ import (
 type Alert struct {
 	alerting.Alert
 	Rule     string
-	About    string                       // the rule's description
-	Labels   map[string]string            // the rule's
-	When     []rules.Condition            // the rule's; empty: it is about single sockets
-	Options  *rules.AlertOptions          // what the action says
-	Nobodys  bool                         // its sockets belong to no process: they are in TIME_WAIT
-	Takes    bool                         // the rule takes sockets away
-	Done     map[Result]uint64            // what became of what it would take, since DoneFrom
-	ByOthers map[string]map[Result]uint64 // and of what other rules, by name, would of the sockets that it is about
-	DoneFrom sock.Instant                 // when the rule began to fire; 0: that was before this run
+	About    string              // the rule's description
+	Labels   map[string]string   // the rule's
+	When     []rules.Condition   // the rule's; empty: it is about single sockets
+	Options  *rules.AlertOptions // what the action says
+	Nobodys  bool                // its sockets belong to no process: they are in TIME_WAIT
+	Takes    bool                // the rule takes sockets away
+	Done     Results             // what became of what it would take, since DoneFrom
+	ByOthers map[string]Results  // and of what other rules, by name, would of the sockets that it is about
+	DoneFrom sock.Instant        // when the rule began to fire; 0: that was before this run
 }
 
 // firing is what was done since a rule fires.
 type firing struct {
 	on       bool
-	since    sock.Instant                 // 0: in an earlier run
-	before   map[Result]uint64            // what had been done then
-	byOthers map[string]map[Result]uint64 // what other rules did to its sockets since, by their names
+	since    sock.Instant       // 0: in an earlier run
+	before   Results            // what had been done then
+	byOthers map[string]Results // what other rules did to its sockets since, by their names
 }
 
 // setDue counts a socket that the alerts of a rule about single sockets are for, or
@@ -131,16 +131,11 @@ func (r *ruleState) noteFiring(now sock.Instant) {
 }
 
 // done returns what became so far of what the rule would take away.
-func (r *ruleState) done() map[Result]uint64 {
-	if !r.Destructive {
-		return nil
-	}
-	done := make(map[Result]uint64)
-	for o, n := range r.history.results {
-		if o.kind.Destructive && o.result != Held { // which became something else since
-			done[o.result] += n
-		}
-	}
+func (r *ruleState) done() Results {
+	done := maps.Clone(r.history.results)
+	maps.DeleteFunc(done, func(k KindResult, _ uint64) bool {
+		return !k.Kind.Destructive || k.Result == Held // which became something else since
+	})
 	return done
 }
 
@@ -160,12 +155,12 @@ func (e *Engine) credit(a *Action, result Result) {
 			continue
 		}
 		if r.firing.byOthers == nil {
-			r.firing.byOthers = make(map[string]map[Result]uint64)
+			r.firing.byOthers = make(map[string]Results)
 		}
 		if r.firing.byOthers[a.Rule] == nil {
-			r.firing.byOthers[a.Rule] = make(map[Result]uint64)
+			r.firing.byOthers[a.Rule] = make(Results)
 		}
-		r.firing.byOthers[a.Rule][result]++
+		r.firing.byOthers[a.Rule][KindResult{a.Kind, result}]++
 	}
 }
 
@@ -180,7 +175,7 @@ func (e *Engine) updateAlerts(now sock.Instant) {
 		}
 		u := r.alerts.Update(now, e.identify)
 		if u.Began > 0 {
-			r.history.results[outcome{rules.Alert, Done}] += uint64(u.Began)
+			r.history.results[KindResult{rules.Alert, Done}] += uint64(u.Began)
 		}
 		e.disk.groupsChanged = e.disk.groupsChanged || u.Ended
 		e.sayAlerts(r, u.Alerts)
@@ -198,10 +193,10 @@ func (e *Engine) sayAlerts(r *ruleState, alerts []alerting.Alert) {
 		return
 	}
 	done := r.done()
-	for result, n := range r.firing.before {
-		done[result] -= n
+	for k, n := range r.firing.before {
+		done[k] -= n
 	}
-	byOthers := make(map[string]map[Result]uint64, len(r.firing.byOthers)) // the alerts are read while it goes on
+	byOthers := make(map[string]Results, len(r.firing.byOthers)) // the alerts are read while it goes on
 	for name, results := range r.firing.byOthers {
 		byOthers[name] = maps.Clone(results)
 	}

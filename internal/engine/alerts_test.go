@@ -26,12 +26,12 @@ func TestAlarmCreditsOtherRules(t *testing.T) {
 	tests := map[string]struct {
 		rules []rules.Rule
 		alarm string
-		want  map[string]map[Result]uint64
+		want  map[string]Results
 	}{
-		"groups":          {[]rules.Rule{above(2, keepFiring(time.Hour), named("watch", 80), grouped), above(0, kills, named("cure", 80))}, "watch alert 0 dport=80", map[string]map[Result]uint64{"cure": {Done: 5}}},
-		"single sockets":  {[]rules.Rule{above(0, keepFiring(time.Hour), lasting10s, named("watch", 80)), above(0, kills, named("cure", 80))}, "watch alert 0", map[string]map[Result]uint64{"cure": {Done: 5}}},
-		"by turns":        {[]rules.Rule{above(2, keepFiring(time.Hour), named("watch", 80), grouped), above(0, kills, named("cure", 80), one)}, "watch alert 0 dport=80", map[string]map[Result]uint64{"cure": {Done: 5}}},
-		"in a dry run":    {[]rules.Rule{above(2, keepFiring(time.Hour), named("watch", 80), grouped), above(0, kills, named("cure", 80), dry)}, "watch alert 0 dport=80", map[string]map[Result]uint64{"cure": {Would: 5}}},
+		"groups":          {[]rules.Rule{above(2, keepFiring(time.Hour), named("watch", 80), grouped), above(0, kills, named("cure", 80))}, "watch alert 0 dport=80", map[string]Results{"cure": {{rules.Kill, Done}: 5}}},
+		"single sockets":  {[]rules.Rule{above(0, keepFiring(time.Hour), lasting10s, named("watch", 80)), above(0, kills, named("cure", 80))}, "watch alert 0", map[string]Results{"cure": {{rules.Kill, Done}: 5}}},
+		"by turns":        {[]rules.Rule{above(2, keepFiring(time.Hour), named("watch", 80), grouped), above(0, kills, named("cure", 80), one)}, "watch alert 0 dport=80", map[string]Results{"cure": {{rules.Kill, Done}: 5}}},
+		"in a dry run":    {[]rules.Rule{above(2, keepFiring(time.Hour), named("watch", 80), grouped), above(0, kills, named("cure", 80), dry)}, "watch alert 0 dport=80", map[string]Results{"cure": {{rules.Kill, Would}: 5}}},
 		"other sockets":   {[]rules.Rule{above(2, keepFiring(time.Hour), named("watch", 80), grouped), above(0, kills, named("cure", 81))}, "watch alert 0 dport=80", nil},
 		"not old enough":  {[]rules.Rule{above(0, keepFiring(time.Hour), lasting10s, named("watch", 80), grouped), above(0, kills, named("cure", 80), func(r *rules.Rule) { r.Match[0].InStateFor = 5 * time.Second })}, "", nil},
 		"its own are not": {[]rules.Rule{above(2, named("watch", 80), lasting10s, func(r *rules.Rule) { r.Then = append(above(0, kills).Then, above(0, keepFiring(time.Hour)).Then...) })}, "watch alert 1", nil},

@@ -94,7 +94,7 @@ func groundsOf(r *match.Rule, t *track.Times, s *sock.Socket, now sock.Instant) 
 // say reports an action that is decided.
 func (e *Engine) say(a Action, result Result) {
 	a.Result = result
-	a.of.history.results[outcome{a.Kind, result}]++
+	a.of.history.results[KindResult{a.Kind, result}]++
 	e.credit(&a, result)
 	e.plan.Report = append(e.plan.Report, a)
 }

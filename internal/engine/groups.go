@@ -37,7 +37,7 @@ func (e *Engine) changed(r *ruleState, c group.Changes, now sock.Instant) {
 		return
 	}
 	if slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Log }) {
-		r.history.results[outcome{rules.Log, Done}] += uint64(c.Fired)
+		r.history.results[KindResult{rules.Log, Done}] += uint64(c.Fired)
 	}
 	if r.Destructive {
 		e.newFiring = true

@@ -52,8 +52,8 @@ type RuleOverview struct {
 	Firing, Pending int               // groups
 	Groups          []group.Overview  // those firing, those pending and then those nearest to it: at most 20
 
-	Results  map[*rules.Kind]map[Result]uint64 // how many of its actions ended so, since the start
-	HeldBack map[match.Reason]uint64           // how often what kept it from acting, since the start
+	Results  Results                 // of its actions since the start: for each of its kinds Done at least
+	HeldBack map[match.Reason]uint64 // how often what kept it from acting, since the start
 }
 
 // countHeld counts that a limit holds back an action of the rule.
@@ -83,7 +83,7 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
 		Sockets: int(r.stats.sockets), Candidates: int(r.stats.candidates),
 		Held: len(r.history.real.numbers) + len(r.history.dry.numbers), FirstDue: Never,
-		Results: make(map[*rules.Kind]map[Result]uint64), HeldBack: maps.Clone(r.history.skips),
+		Results: make(Results), HeldBack: maps.Clone(r.history.skips),
 	}
 	if next := r.stats.next; next != never {
 		v.FirstDue = max(0, next.Sub(now))
@@ -92,7 +92,12 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		v.Oldest = now.Sub(oldest)
 	}
 	for _, a := range r.Then {
-		v.Results[a.Kind] = make(map[Result]uint64)
+		v.Results[KindResult{a.Kind, Done}] = 0
+	}
+	for k, n := range r.history.results {
+		if _, has := v.Results[KindResult{k.Kind, Done}]; has {
+			v.Results[k] = n
+		}
 	}
 	if rg := r.groups; rg != nil && r.Grouped {
 		v.Firing, v.Pending, v.Groups = rg.Firing(), rg.Pending(), rg.Overview()
@@ -102,11 +107,6 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		}
 	} else if rg != nil {
 		v.Firing = rg.Firing()
-	}
-	for o, n := range r.history.results {
-		if v.Results[o.kind] != nil {
-			v.Results[o.kind][o.result] = n
-		}
 	}
 	return v
 }

@@ -34,7 +34,7 @@ func TestOverview(t *testing.T) {
 	o := b.e.Overview(b.now)
 	want := []RuleOverview{
 		{Name: "kill", Enabled: true, Sockets: 6, Candidates: 7, Oldest: time.Minute + benchJiffy, FirstDue: 9*time.Second + benchJiffy, Held: 1,
-			Results:  map[*rules.Kind]map[Result]uint64{rules.Kill: {Done: 2, Held: 1}},
+			Results:  Results{{rules.Kill, Done}: 2, {rules.Kill, Held}: 1},
 			HeldBack: map[match.Reason]uint64{"limit": 1, "protected": 1, "in_accept_queue": 1, "in_use": 1}},
 		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(5)}, Pending: 1,
 			Groups: []group.Overview{
@@ -124,7 +124,7 @@ func TestOverviewOfListeners(t *testing.T) {
 	if r.Sockets != 4 || r.Oldest != 0 || len(r.Groups) != 1 || r.Groups[0].Oldest != 0 {
 		t.Errorf("%+v, want four sockets of unknown age", r)
 	}
-	if diff := cmp.Diff(map[*rules.Kind]map[Result]uint64{rules.Log: {Done: 1}}, r.Results); diff != "" {
+	if diff := cmp.Diff(Results{{rules.Log, Done}: 1}, r.Results); diff != "" {
 		t.Errorf("results (-want +got):\n%s", diff)
 	}
 }

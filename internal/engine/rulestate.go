@@ -31,13 +31,8 @@ type ruleState struct {
 type history struct {
 	name      string // empty until a rule of that name is in force
 	real, dry throttle
-	results   map[outcome]uint64
+	results   Results
 	skips     map[match.Reason]uint64 // how often something kept the rule from acting, by what
-}
-
-type outcome struct {
-	kind   *rules.Kind
-	result Result
 }
 
 // throttle is the limit of a rule: the window of its actions, and what waits for
@@ -66,7 +61,7 @@ func (e *Engine) newTurns() queue { return queue{of: &e.tracks, kind: waitQueue}
 func (e *Engine) historyOf(id uint64) *history {
 	h := e.histories[id]
 	if h == nil {
-		h = &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(map[outcome]uint64), skips: make(map[match.Reason]uint64)}
+		h = &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(Results), skips: make(map[match.Reason]uint64)}
 		e.histories[id] = h
 	}
 	return h

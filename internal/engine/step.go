@@ -121,6 +121,15 @@ const (
 	Unconfirmed Result = "unconfirmed" // the kernel said done, or nothing, and the socket is still there
 )
 
+// Results counts actions by their kind and how they ended.
+type Results map[KindResult]uint64
+
+// KindResult is how an action of a kind ended.
+type KindResult struct {
+	Kind   *rules.Kind
+	Result Result
+}
+
 // Grounds are why a rule wants a socket. Package action has the words.
 type Grounds struct {
 	Match                           *rules.Match // of the rule, that the socket meets; nil: none in full
