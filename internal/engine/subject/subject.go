@@ -39,7 +39,7 @@ func (h *Holders) By(pid int) bool {
 // Property is something that a subject has, and by which rules group.
 type Property struct {
 	Name         rules.GroupKey
-	NeedsHolders bool // where those are not known, the value is empty, or zero
+	NeedsHolders bool // no rule can group by it yet, see NeedsHoldersError
 	Width        int  // of a value in bytes; 0: that varies, up to longestValue
 	// Append appends the value, in a form that means the same in every run.
 	Append func(b []byte, s Subject) []byte
@@ -97,13 +97,24 @@ func userText(value []byte) string {
 // be 100,000 groups.
 type Key []Property
 
-// KeyOf returns the properties of these names.
+// NeedsHoldersError is the error of a rule that groups by a property of the holders.
+// Scans count groups, and know no holders: such a group would be counted as empty. The
+// rules must not accept such a property before scans know them.
+type NeedsHoldersError struct{ Property rules.GroupKey }
+
+func (e NeedsHoldersError) Error() string { return "group_by_needs_holders:" + string(e.Property) }
+
+// KeyOf returns the properties of these names. It panics where the rules accept what
+// no rule can group by.
 func KeyOf(names []rules.GroupKey) Key {
 	key := make(Key, 0, len(names))
 	for _, name := range names {
 		i := slices.IndexFunc(Properties, func(p Property) bool { return p.Name == name })
 		if i < 0 {
 			panic(fmt.Sprintf("no property %q: the rules accept what is not in the table", name))
+		}
+		if Properties[i].NeedsHolders {
+			panic(NeedsHoldersError{name})
 		}
 		key = append(key, Properties[i])
 	}
@@ -125,11 +136,7 @@ func (k Key) Width() (n int) {
 func (k Key) Append(b []byte, s Subject) []byte {
 	for i := range k {
 		p := &k[i]
-		switch {
-		case p.NeedsHolders && s.Holders == nil:
-			b = append(b, make([]byte, max(1, p.Width))...)
-			continue
-		case p.Width > 0:
+		if p.Width > 0 {
 			b = p.Append(b, s)
 			continue
 		}

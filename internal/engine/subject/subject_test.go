@@ -1,7 +1,6 @@
 package subject_test
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -16,11 +15,13 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// The rules accept the properties that are in the table, and no others.
+// The rules accept the properties that are in the table and need no holders, and no others.
 func TestProperties(t *testing.T) {
 	var names []rules.GroupKey
 	for _, p := range subject.Properties {
-		names = append(names, p.Name)
+		if !p.NeedsHolders {
+			names = append(names, p.Name)
+		}
 	}
 	slices.Sort(names)
 	if diff := cmp.Diff(slices.Sorted(slices.Values(rules.GroupKeys)), names); diff != "" {
@@ -93,20 +94,6 @@ func TestKey(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-// Without holders, what needs them is unknown, and the rest is not.
-func TestKeyWithoutHolders(t *testing.T) {
-	asked := func([]byte, subject.Subject) []byte { panic("asked without holders") }
-	text := func(value []byte) string { return fmt.Sprintf("%x", value) }
-	by := subject.Key{{Name: "unit", NeedsHolders: true, Append: asked, Text: text}, {Name: "pid", NeedsHolders: true, Width: 4, Append: asked, Text: text}, property(rules.ByState)}
-	s := sock.Socket{}
-	s.State = ssfilter.CloseWait
-	got, ok := by.Labels(string(by.Append(nil, subject.Of(&s))))
-	want := []subject.Label{{Name: "unit", Value: ""}, {Name: "pid", Value: "00000000"}, {Name: "state", Value: "close-wait"}}
-	if diff := cmp.Diff(want, got); diff != "" || !ok {
-		t.Errorf("%t (-want +got):\n%s", ok, diff)
 	}
 }
 
