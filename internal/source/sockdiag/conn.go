@@ -48,11 +48,9 @@ type link interface {
 	// if it was cut off.
 	recv(b []byte) (int, error)
 	close() error
-	// deviceName is the name of the device with that index in the link's network
-	// namespace, "" if there is none; deviceIndex is its reverse.
-	deviceName(index uint32) string
-	// altNames are the other names of that device, as in ssfilter.Conn.
-	altNames(index uint32) string
+	// deviceNames are the name of the device with that index in the link's network
+	// namespace and its others, as in ssfilter.Conn; deviceIndex is its reverse.
+	deviceNames(index uint32) (name, altNames string)
 	deviceIndex(name string) (index uint32, ok bool)
 }
 

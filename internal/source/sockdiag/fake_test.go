@@ -38,9 +38,9 @@ func (f *fakeLink) netns() uint32 { return 0 }
 func (f *fakeLink) batch() int    { return 4 }
 func (f *fakeLink) close() error  { f.closed = true; return nil }
 
-func (f *fakeLink) deviceName(index uint32) string { return fmt.Sprint("dev", index) }
-
-func (f *fakeLink) altNames(uint32) string { return "" }
+func (f *fakeLink) deviceNames(index uint32) (name, altNames string) {
+	return fmt.Sprint("dev", index), ""
+}
 
 func (f *fakeLink) deviceIndex(name string) (uint32, bool) {
 	var index uint32

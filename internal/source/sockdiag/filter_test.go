@@ -127,7 +127,7 @@ func TestKernelsWordCounts(t *testing.T) {
 // nameless is a link whose devices have been deleted since.
 type nameless struct{ *refusingLink }
 
-func (nameless) deviceName(uint32) string { return "" }
+func (nameless) deviceNames(uint32) (name, altNames string) { return "", "" }
 
 // Any of 5,000 ports: the program would be too large, but what is far from all of
 // them is not sent.

@@ -16,7 +16,7 @@ import (
 // held it before: it is for telling whose it is, and not for acting on it.
 func (c *Conn) Find(local, peer netip.AddrPort) (sock.Socket, bool, error) {
 	id := idOf(local, peer)
-	c.names.begin(c.cgroups)
+	c.names.cgroups = c.cgroups.Batch()
 	err := c.ready()
 	answer := []sock.Answer{{ID: id, Err: errUnanswered}}
 	if err == nil {

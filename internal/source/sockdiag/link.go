@@ -115,21 +115,9 @@ func (l *kernelLink) recv(b []byte) (int, error) {
 	}
 }
 
-// deviceName asks by an ioctl on the netlink socket, which hands it down to the
+// deviceIndex asks by an ioctl on the netlink socket, which hands it down to the
 // devices of its own namespace (netlink_ioctl, since 4.6). It takes no lock that a
 // change of the devices holds.
-func (l *kernelLink) deviceName(index uint32) string {
-	device, err := unix.NewIfreq("")
-	if err != nil {
-		return ""
-	}
-	device.SetUint32(index)
-	if err := unix.IoctlIfreq(l.fd, unix.SIOCGIFNAME, device); err != nil {
-		return "" // ENODEV: it was deleted, and sockets may still be bound to it
-	}
-	return device.Name()
-}
-
 func (l *kernelLink) deviceIndex(name string) (index uint32, ok bool) {
 	device, err := unix.NewIfreq(name)
 	if err != nil {
@@ -141,26 +129,25 @@ func (l *kernelLink) deviceIndex(name string) (index uint32, ok bool) {
 	return device.Uint32(), true
 }
 
-// altNames asks rtnetlink, on a socket of its own in the calling thread's network
-// namespace, which is that of the link: nothing else tells them.
-func (l *kernelLink) altNames(index uint32) string {
+// deviceNames asks rtnetlink, on a socket of its own in the calling thread's network
+// namespace, which is that of the link: nothing else tells all names.
+func (l *kernelLink) deviceNames(index uint32) (name, altNames string) {
 	rtnetlink, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return ssfilter.UnknownNames
+		return "", ssfilter.UnknownNames
 	}
 	defer rtnetlink.Close()
 	if err := rtnetlink.SetSocketTimeout(answerTimeout); err != nil {
-		return ssfilter.UnknownNames
+		return "", ssfilter.UnknownNames
 	}
 	device, err := rtnetlink.LinkByIndex(int(index))
 	if err != nil {
-		return ssfilter.UnknownNames
+		return "", ssfilter.UnknownNames // it was deleted, and sockets may still be bound to it
 	}
-	var names string
-	for _, name := range device.Attrs().AltNames {
-		names += " " + name + " " // no name has a blank
+	for _, other := range device.Attrs().AltNames {
+		altNames += " " + other + " " // no name has a blank
 	}
-	return names
+	return device.Attrs().Name, altNames
 }
 
 func (l *kernelLink) close() error { return unix.Close(l.fd) }

@@ -34,8 +34,8 @@ func (c *Conn) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, erro
 			answers[i].Err = errNoCookie
 		}
 	}
-	c.names.begin(c.cgroups)
-	clear(c.names.others) // what is acted on must be the present truth
+	c.names.cgroups = c.cgroups.Batch()
+	clear(c.names.devices) // what is acted on must be the present truth
 	for rest := answers; len(rest) > 0; {
 		err := c.ready()
 		if err == nil {

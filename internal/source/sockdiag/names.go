@@ -7,61 +7,36 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// names knows what the kernel calls by numbers, for the time of one scan or one
-// question: devices are deleted and renamed, and cgroups come and go.
+// names knows what the kernel calls by numbers.
 type names struct {
-	cgroups cgroup.Batch
+	cgroups cgroup.Batch // for the time of one scan or one question
 	devices map[uint32]device
-	others  map[uint32]otherNames
 }
 
-// otherNames are the alternative names of a device at an instant. They outlive
-// one scan: rtnetlink is a slow witness, which waits for whoever changes devices,
-// and seldom has news.
-type otherNames struct {
-	of, names string
-	read      sock.Instant
+// device is what a device was called at an instant: it may be renamed or deleted.
+type device struct {
+	name, altNames string
+	read           sock.Instant
 }
 
-// othersLast is how long alternative names are believed.
-const othersLast = 10 * time.Second
-
-// device is what a device is called.
-type device struct{ name, altNames string }
-
-// begin forgets what was known of devices.
-func (n *names) begin(cgroups *cgroup.Tree) {
-	n.cgroups = cgroups.Batch()
-	clear(n.devices)
-}
+// namesLast is how long the names of a device are believed, over many scans:
+// rtnetlink is a slow witness, which waits for whoever changes devices, and seldom
+// has news.
+const namesLast = 10 * time.Second
 
 // device is what the device with that index is called, nothing if there is none
 // any more.
 func (c *Conn) device(index uint32) device {
 	d, ok := c.names.devices[index]
-	if !ok {
+	if now := c.now(); !ok || now.Sub(d.read) > namesLast {
 		if c.names.devices == nil {
 			c.names.devices = make(map[uint32]device)
 		}
-		if d.name = c.link.deviceName(index); d.name != "" {
-			d.altNames = c.otherNames(index, d.name)
-		}
+		d.name, d.altNames = c.link.deviceNames(index)
+		d.read = now
 		c.names.devices[index] = d
 	}
 	return d
-}
-
-// otherNames are the alternative names of the device with that index and name.
-func (c *Conn) otherNames(index uint32, name string) string {
-	o, ok := c.names.others[index]
-	if now := c.now(); !ok || o.of != name || now.Sub(o.read) > othersLast {
-		if c.names.others == nil {
-			c.names.others = make(map[uint32]otherNames)
-		}
-		o = otherNames{of: name, names: c.link.altNames(index), read: now}
-		c.names.others[index] = o
-	}
-	return o.names
 }
 
 // read decodes a socket and puts names to its numbers.

@@ -29,7 +29,7 @@ func (c *Conn) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) e
 	if err := c.ready(); err != nil {
 		return fmt.Errorf("scan: %w", err)
 	}
-	c.names.begin(c.cgroups)
+	c.names.cgroups = c.cgroups.Batch()
 	err := c.scan(&q, each)
 	if err == nil {
 		return nil
