@@ -87,10 +87,8 @@ func (d *watch) tellAccess() {
 func (d *watch) hangingWalk(now time.Time) status.Problem {
 	p := status.Problem{Kind: "walk", Text: "a walk through /proc has taken over 30s: who holds new sockets is not known yet", Since: now,
 		Cure: "if it stays at one process, that hangs in the kernel: end it, and restart sockdog; else the machine is short of CPU time"}
-	if d.WalkAt != nil {
-		if pid := d.WalkAt(); pid != 0 {
-			p.Text += fmt.Sprintf("; it is at process %d now", pid)
-		}
+	if pid := d.WalkAt(); pid != 0 {
+		p.Text += fmt.Sprintf("; it is at process %d now", pid)
 	}
 	return p
 }

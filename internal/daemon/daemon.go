@@ -30,6 +30,7 @@ type watch struct {
 	recorder  *recorder
 	publisher *alertPublisher
 
+	workers    *workers
 	namespaces []*namespace // one, today: the engine knows of no other
 	counted    chan stateCount
 	resolves   chan []uint32
@@ -72,7 +73,7 @@ func Run(ctx context.Context, o Options) error {
 		shown:   newStatusFacts(&o),
 		counted: make(chan stateCount),
 		// The engine bounds what is under way of each kind: no send on these waits.
-		resolves: make(chan []uint32, 1),
+		resolves: make(chan []uint32, 2), // one is ours
 		reads:    make(chan []uint32, 1),
 		samples:  make(chan []spin.Process, 1),
 	}

@@ -38,51 +38,42 @@ func newNamespace(n Namespace) *namespace {
 }
 
 // startNamespace starts the workers of a namespace.
-func (d *watch) startNamespace(n *namespace, w *workers) {
-	w.start(func() (func(), error) { return d.scanWorker(n, w) })
-	w.start(func() (func(), error) { return d.lookupWorker(n, w) })
-	w.start(func() (func(), error) { return d.actionWorker(n, w) })
+func (d *watch) startNamespace(n *namespace) {
+	start(d.workers, n.scans, func() (func(*engine.Scan), func(), error) { return d.scanWorker(n) })
+	start(d.workers, n.lookups, func() (func([]sock.ID), func(), error) { return d.lookupWorker(n) })
+	start(d.workers, n.actions, func() (func([]engine.Action), func(), error) { return d.actionWorker(n) })
 	if d.StatusStore != nil {
-		w.start(func() (func(), error) { return n.stateWorker(w, d.counted) })
+		start(d.workers, n.states.wanted, func() (func(struct{}), func(), error) { return d.stateWorker(n) })
 	}
 }
 
 // openReaders opens what tells of the sockets: one by one, and in numbers.
-func (n *Namespace) openReaders() (Scanner, Counters, error) {
-	scanner, err := n.OpenScanner()
-	if err != nil {
-		return nil, nil, err
+func (n *Namespace) openReaders() (scanner Scanner, counts Counters, end func(), err error) {
+	if scanner, err = n.OpenScanner(); err != nil {
+		return nil, nil, nil, err
 	}
-	counts, err := n.OpenCounters()
-	if err != nil {
+	if counts, err = n.OpenCounters(); err != nil {
 		scanner.Close()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return scanner, counts, nil
+	return scanner, counts, func() { scanner.Close(); counts.Close() }, nil
 }
 
 // scanWorker reads the counters and the socket table.
-func (d *watch) scanWorker(n *namespace, w *workers) (func(), error) {
-	scanner, counts, err := n.openReaders()
-	if err != nil {
-		return nil, err
-	}
-	return func() {
-		defer scanner.Close()
-		defer counts.Close()
-		told := make(map[int]string)
-		serve(w, n.scans, func(scan *engine.Scan) {
-			if scan == nil {
-				w.send(Count(counts))
-				return
-			}
-			in := d.scan(scanner, scan)
-			w.send(in)
-			if in.Err == nil {
-				d.tellWhere(told, scan, scanner.InUserSpace())
-			}
-		})
-	}, nil
+func (d *watch) scanWorker(n *namespace) (func(*engine.Scan), func(), error) {
+	scanner, counts, end, err := n.openReaders()
+	told := make(map[int]string)
+	return func(scan *engine.Scan) {
+		if scan == nil {
+			d.workers.send(Count(counts))
+			return
+		}
+		in := d.scan(scanner, scan)
+		d.workers.send(in)
+		if in.Err == nil {
+			d.tellWhere(told, scan, scanner.InUserSpace())
+		}
+	}, end, err
 }
 
 // Count reads what the engine wants of the counters before a scan.
@@ -120,43 +111,37 @@ func (d *watch) tellWhere(told map[int]string, scan *engine.Scan, reason string)
 }
 
 // lookupWorker asks for single sockets.
-func (d *watch) lookupWorker(n *namespace, w *workers) (func(), error) {
+func (d *watch) lookupWorker(n *namespace) (func([]sock.ID), func(), error) {
 	lookup, err := newPatientLookup(n.OpenLookup)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	n.lookup.Store(lookup)
-	return func() {
-		defer lookup.close()
-		// The engine is done with an answer before it asks that many times more.
-		var answers [engine.MaxLookupBatches][]sock.Answer
-		i := 0
-		serve(w, n.lookups, func(ids []sock.ID) {
-			var err error
-			answers[i], err = lookup.Lookup(ids, answers[i])
-			w.send(engine.LookupDone{IDs: ids, Answers: answers[i], Err: err})
-			i = (i + 1) % len(answers)
-		})
-	}, nil
+	// The engine is done with an answer before it asks that many times more.
+	var answers [engine.MaxLookupBatches][]sock.Answer
+	i := 0
+	return func(ids []sock.ID) {
+		var err error
+		answers[i], err = lookup.Lookup(ids, answers[i])
+		d.workers.send(engine.LookupDone{IDs: ids, Answers: answers[i], Err: err})
+		i = (i + 1) % len(answers)
+	}, lookup.close, nil
 }
 
 // actionWorker acts on sockets.
-func (d *watch) actionWorker(n *namespace, w *workers) (func(), error) {
+func (d *watch) actionWorker(n *namespace) (func([]engine.Action), func(), error) {
 	destroyer, err := n.OpenDestroyer()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	executor := action.Executor{
 		Kinds:  d.Kinds,
 		Kernel: destroyer, Intents: d.recorder, Recheck: (*engine.Action).Recheck, Now: d.Now,
 		RulesChanged: func() sock.Instant { return sock.Instant(d.rulesChanged.Load()) },
 	}
-	return func() {
-		defer destroyer.Close()
-		serve(w, n.actions, func(actions []engine.Action) {
-			w.send(engine.ActionsDone{Outcomes: executor.Do(actions)})
-		})
-	}, nil
+	return func(actions []engine.Action) {
+		d.workers.send(engine.ActionsDone{Outcomes: executor.Do(actions)})
+	}, func() { destroyer.Close() }, nil
 }
 
 // scanning notes that a scan is under way.

@@ -105,10 +105,10 @@ type Counters interface {
 // Holders is how it is found out who holds sockets.
 type Holders struct {
 	FindHolders func(inodes map[uint32]struct{}) (holders.Found, error)
-	FindNew     func(inodes map[uint32]struct{}) (holders.Found, error) // as holders.Finder does; nil: there is only the walk
-	WalkAt      func() int                                              // the process that FindHolders reads; nil: that is not known
+	FindNew     func(inodes map[uint32]struct{}) (holders.Found, error) // as holders.Finder does
+	WalkAt      func() int                                              // the process that FindHolders reads; 0: none
 	ReadUsage   func(pid int) (holders.Usage, error)
-	Examine     func() (holders.Access, error) // whose descriptors can be read; nil: that is not to be told
+	Examine     func() (holders.Access, error) // whose descriptors can be read
 }
 
 // State is what outlives the daemon.

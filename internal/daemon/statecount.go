@@ -41,24 +41,17 @@ type stateCount struct {
 }
 
 // stateWorker counts the sockets by state when it is asked to.
-func (n *namespace) stateWorker(w *workers, counted chan<- stateCount) (func(), error) {
-	scanner, counts, err := n.openReaders()
-	if err != nil {
-		return nil, err
-	}
-	return func() {
-		defer scanner.Close()
-		defer counts.Close()
-		var last tableCount
-		serve(w, n.states.wanted, func(struct{}) {
-			began := threadTime()
-			sockets := last.count(scanner, counts)
-			select {
-			case counted <- stateCount{n, sockets, time.Now(), threadTime() - began}:
-			case <-w.done:
-			}
-		})
-	}, nil
+func (d *watch) stateWorker(n *namespace) (func(struct{}), func(), error) {
+	scanner, counts, end, err := n.openReaders()
+	var last tableCount
+	return func(struct{}) {
+		began := threadTime()
+		sockets := last.count(scanner, counts)
+		select {
+		case d.counted <- stateCount{n, sockets, time.Now(), threadTime() - began}:
+		case <-d.workers.done:
+		}
+	}, end, err
 }
 
 // countStates has the sockets counted where it is time for that.

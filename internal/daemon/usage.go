@@ -16,18 +16,16 @@ import (
 
 // sampleUsage reads how much CPU the holders of sockets use. What it waits for, no
 // kill waits for.
-func (d *watch) sampleUsage(w *workers) {
-	serve(w, d.samples, func(processes []spin.Process) {
-		in := engine.Sampled{Usages: make([]spin.Usage, 0, len(processes))}
-		for _, p := range processes {
-			u, err := d.ReadUsage(p.PID)
-			gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || err == nil && u.Start != p.Start
-			if err == nil || gone {
-				in.Usages = append(in.Usages, spin.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Gone: gone})
-			}
+func (d *watch) sampleUsage(processes []spin.Process) {
+	in := engine.Sampled{Usages: make([]spin.Usage, 0, len(processes))}
+	for _, p := range processes {
+		u, err := d.ReadUsage(p.PID)
+		gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || err == nil && u.Start != p.Start
+		if err == nil || gone {
+			in.Usages = append(in.Usages, spin.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Gone: gone})
 		}
-		w.send(in)
-	})
+	}
+	d.workers.send(in)
 }
 
 // mostSpins is how many programs that spin are named: one is enough to begin with.

@@ -28,20 +28,35 @@ type workers struct {
 	opened  []<-chan error
 }
 
-// start starts a worker. What open returns works, until done is closed.
-func (w *workers) start(open func() (work func(), err error)) {
+// start starts a worker. What open returns does what is requested, until done is
+// closed, and is then closed itself.
+func start[R any](w *workers, requests <-chan R, open func() (do func(R), end func(), err error)) {
 	opened := make(chan error, 1)
 	w.opened = append(w.opened, opened)
 	w.running.Go(func() {
 		// The cost of a scan is counted by thread, and so is the capability to
 		// destroy; the thread ends with the goroutine.
 		runtime.LockOSThread()
-		work, err := open()
+		do, end, err := open()
 		opened <- err
-		if err == nil {
-			work()
+		if err != nil {
+			return
+		}
+		defer end()
+		for {
+			select {
+			case <-w.done:
+				return
+			case r := <-requests:
+				do(r)
+			}
 		}
 	})
+}
+
+// ready is a worker for which nothing is to be opened.
+func ready[R any](do func(R)) func() (func(R), func(), error) {
+	return func() (func(R), func(), error) { return do, func() {}, nil }
 }
 
 // send hands an input to the loop.
@@ -49,18 +64,6 @@ func (w *workers) send(in engine.Input) {
 	select {
 	case w.inputs <- in:
 	case <-w.done:
-	}
-}
-
-// serve does what is requested, until the workers end.
-func serve[R any](w *workers, requests <-chan R, do func(R)) {
-	for {
-		select {
-		case <-w.done:
-			return
-		case r := <-requests:
-			do(r)
-		}
 	}
 }
 
@@ -85,12 +88,14 @@ func (d *watch) startWorkers() (stop func(), err error) {
 		runtime.GOMAXPROCS(threads)
 	}
 	w := &workers{inputs: d.inputs, done: make(chan struct{})}
+	d.workers = w
 	for _, n := range d.namespaces {
-		d.startNamespace(n, w)
+		d.startNamespace(n)
 	}
-	w.start(func() (func(), error) { return func() { d.walk(w) }, nil })
-	w.start(func() (func(), error) { return func() { d.readNew(w) }, nil })
-	w.start(func() (func(), error) { return func() { d.sampleUsage(w) }, nil })
+	d.resolves <- nil // to begin with
+	start(w, d.resolves, ready(d.walk))
+	start(w, d.reads, ready(d.readNew))
+	start(w, d.samples, ready(d.sampleUsage))
 	stop = func() {
 		w.stop()
 		d.rulesChanged.Store(int64(sock.Never)) // what a worker has yet to do, nobody would record
@@ -110,34 +115,25 @@ func (d *watch) startWorkers() (stop func(), err error) {
 }
 
 // walk finds the holders of sockets.
-func (d *watch) walk(w *workers) {
-	if d.Examine != nil {
-		w.send(d.examine())
-	}
-	if d.FindNew != nil {
+func (d *watch) walk(inodes []uint32) {
+	if inodes == nil {
+		d.workers.send(d.examine())
 		// Whoever holds what falls due first is then known before another walk ends.
 		_, _ = d.FindHolders(nil)
+		return
 	}
-	serve(w, d.resolves, func(inodes []uint32) {
-		began := threadTime()
-		// Where /proc cannot be walked at all, the holders are unknown.
-		found, err := d.FindHolders(set(inodes))
-		w.send(engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Cost: threadTime() - began, Err: err})
-	})
+	began := threadTime()
+	// Where /proc cannot be walked at all, the holders are unknown.
+	found, err := d.FindHolders(set(inodes))
+	d.workers.send(engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Cost: threadTime() - began, Err: err})
 }
 
-// readNew finds the holders of sockets that are new. It goes on beside a walk.
-func (d *watch) readNew(w *workers) {
-	serve(w, d.reads, func(inodes []uint32) {
-		began := threadTime()
-		in := engine.NewHoldersFound{Err: errors.ErrUnsupported}
-		if d.FindNew != nil {
-			found, err := d.FindNew(set(inodes))
-			in.Holders, in.Err = found.Holders, err // with which the walk finds them, or nobody does
-		}
-		in.Cost = threadTime() - began
-		w.send(in)
-	})
+// readNew finds the holders of sockets that are new. It goes on beside a walk. Where it
+// fails, the walk finds them, or nobody does.
+func (d *watch) readNew(inodes []uint32) {
+	began := threadTime()
+	found, err := d.FindNew(set(inodes))
+	d.workers.send(engine.NewHoldersFound{Holders: found.Holders, Err: err, Cost: threadTime() - began})
 }
 
 func set(inodes []uint32) map[uint32]struct{} {

@@ -98,6 +98,9 @@ func newWorld(t *testing.T) *world {
 		}},
 		Holders: daemon.Holders{
 			FindHolders: findElsewhere,
+			FindNew:     func(map[uint32]struct{}) (holders.Found, error) { return holders.Found{}, errors.ErrUnsupported },
+			WalkAt:      func() int { return 0 },
+			Examine:     func() (holders.Access, error) { return holders.Access{AllShown: true, Processes: 1}, nil },
 			ReadUsage:   func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		},
 		Reload:         w.rules,
