@@ -30,40 +30,23 @@ func (d *watch) examine() examined {
 	e := examined{AccessExamined: engine.AccessExamined{Complete: err == nil && access.Complete()}}
 	if text, cure := unnamed(&access, err); text != "" {
 		few := err == nil && access.Refused > 0 && 2*access.Refused < access.Processes
-		e.note = &unnamedNote{few: few, Problem: status.Problem{Kind: "holders", Text: text, Cure: cure + "; " + holdersPage}}
+		e.note = &unnamedNote{few: few, Problem: status.Problem{Kind: "holders", Text: text, Cure: cure + "; docs/watching.md says what that takes"}}
 	}
 	return e
 }
-
-// holdersPage has more about that.
-const holdersPage = "docs/watching.md says what that takes"
 
 // unnamed says whose sockets have no name, and what to do about it. Where every
 // process that is shown can be read, and there are others than sockdog, it has
 // nothing to say: whoever shares this network namespace is most likely among them.
 func unnamed(a *holders.Access, err error) (text, cure string) {
-	const then = ": their sockets are logged without a holder, and it goes unseen if a kill makes them spin"
-	privilege := "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or the user and the group of those processes"
 	switch {
 	case err != nil:
 		return "processes cannot be examined: " + err.Error(), "mount /proc"
-	case a.Refused > 0 && a.Privileged:
-		privilege = "no privilege is missing here: a security module guards those processes, or a user namespace"
-	}
-	switch {
-	case a.Refused == 1:
-		return fmt.Sprintf("the descriptors of %s[%d] cannot be read: its sockets are logged without a holder, and it goes unseen if a kill makes it spin", harmless(a.First.Comm), a.First.PID), privilege
-	case a.Refused > 0:
-		return fmt.Sprintf("the descriptors of %d of %d processes cannot be read, of %s[%d] for one%s", a.Refused, a.Processes, harmless(a.First.Comm), a.First.PID, then), privilege
-	case a.AllShown:
-		return "", ""
-	case !a.Contained:
-		return "/proc is mounted with hidepid, and shows no processes of others" + then, privilege
-	case a.Processes == 1:
-		return "this PID namespace shows no processes but sockdog: sockets are logged without a holder, and it goes unseen if a kill makes one spin", "shareProcessNamespace: true in its pod, hostPID: true on a node, --pid for docker"
-	default:
+	case a.Complete(), a.Refused == 0 && a.Contained && a.Processes > 1:
 		return "", ""
 	}
+	text, cure = a.Unnamed(harmless)
+	return text + ", and it goes unseen if a kill makes those spin", cure
 }
 
 // tellAccess says once whose sockets have no name, where rules are in force that

@@ -18,13 +18,13 @@ func TestUnnamed(t *testing.T) {
 		cure   string
 	}{
 		{"a host", holders.Access{AllShown: true, Processes: 200}, nil, "", ""},
-		{"other users' processes", holders.Access{AllShown: true, Processes: 200, Refused: 190, First: sock.Holder{PID: 1, Comm: "systemd"}}, nil, "190 of 200 processes cannot be read, of systemd[1] for one", "CAP_SYS_PTRACE"},
-		{"a process that guards itself", holders.Access{AllShown: true, Privileged: true, Processes: 200, Refused: 1, First: sock.Holder{PID: 7, Comm: "vault"}}, nil, "the descriptors of vault[7] cannot be read: its sockets", "no privilege is missing"},
-		{"a name that is a trap", holders.Access{Processes: 2, Refused: 1, First: sock.Holder{PID: 7, Comm: "@all\n<x>"}}, nil, "of ?all??x?[7]", "CAP_SYS_PTRACE"},
-		{"a sidecar", holders.Access{Contained: true, Processes: 1}, nil, "no processes but sockdog", "shareProcessNamespace: true"},
+		{"other users' processes", holders.Access{AllShown: true, Processes: 200, Refused: 190, First: sock.Holder{PID: 1, Comm: "systemd"}}, nil, "190 of 200 processes cannot be read, the first is systemd[1]: ", "CAP_SYS_PTRACE"},
+		{"a process that guards itself", holders.Access{AllShown: true, Privileged: true, Processes: 200, Refused: 1, First: sock.Holder{PID: 7, Comm: "vault"}}, nil, "1 of 200 processes cannot be read, the first is vault[7]: ", "the capabilities are there"},
+		{"a name that is a trap", holders.Access{Processes: 2, Refused: 1, First: sock.Holder{PID: 7, Comm: "@all\n<x>"}}, nil, "is ?all??x?[7]", "CAP_SYS_PTRACE"},
+		{"a sidecar", holders.Access{Contained: true, Processes: 1}, nil, "those outside of this PID namespace are not shown: ", "shareProcessNamespace: true"},
 		{"a sidecar that sees its pod", holders.Access{Contained: true, Processes: 12}, nil, "", ""},
 		{"a sidecar that sees its pod, and may not read it", holders.Access{Contained: true, Processes: 12, Refused: 11}, nil, "11 of 12", "CAP_SYS_PTRACE"},
-		{"hidepid", holders.Access{Processes: 1}, nil, "hidepid", "CAP_SYS_PTRACE"},
+		{"hidepid", holders.Access{Processes: 1}, nil, "some are not shown: ", "hidepid, or CAP_SYS_PTRACE"},
 		{"no /proc", holders.Access{}, errors.New("no such directory"), "no such directory", "mount /proc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -134,13 +132,14 @@ func (p *alertPublisher) send(u *update) {
 // word puts an alert into words.
 func (p *alertPublisher) word(a *engine.Alert, u *update) alert.Alert {
 	wall := func(at sock.Instant) time.Time { return u.at.Add(-u.now.Sub(at)) }
-	id := identity(a)
+	labels := alert.Labels(a, p.host)
+	id := fmt.Sprintf("%d %q", a.Action, labels) // in the order of their names
 	b := p.firing[id]
 	if b == nil {
 		b = &firing{startsAt: wall(a.Started)}
 		p.firing[id] = b
 	}
-	said := alert.Alert{Labels: alert.Labels(a, p.host), StartsAt: b.startsAt}
+	said := alert.Alert{Labels: labels, StartsAt: b.startsAt}
 	if a.Since != b.held {
 		b.held, b.since = a.Since, wall(a.Since)
 	}
@@ -172,14 +171,4 @@ func (p *alertPublisher) failures() []string {
 		return *all
 	}
 	return nil
-}
-
-// identity tells the alerts of all rules apart.
-func identity(a *engine.Alert) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %d %t", a.Rule, a.Action, a.Overflow > 0)
-	for _, l := range a.Group {
-		b.WriteString(" " + l.Name + "=" + strconv.Quote(l.Value))
-	}
-	return b.String()
 }

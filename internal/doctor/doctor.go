@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
@@ -92,29 +91,9 @@ func examineHolders() Finding {
 // holdersExamined says what of the holders stays unknown, and why.
 func holdersExamined(a *holders.Access) Finding {
 	x := Finding{What: "owners", OK: a.Complete(), Text: "every process of this host can be read"}
-	if x.OK {
-		return x
+	if !x.OK {
+		x.Text, x.Cure = a.Unnamed(term.Printable)
 	}
-	var found, cures []string
-	if a.Refused > 0 {
-		found = append(found, term.Printable(fmt.Sprintf("%d of %d processes cannot be read, the first is %s[%d]", a.Refused, a.Processes, a.First.Comm, a.First.PID)))
-		if a.Privileged {
-			cures = append(cures, "the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it")
-		} else {
-			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes")
-		}
-	}
-	switch {
-	case a.AllShown:
-	case a.Contained:
-		found = append(found, "those outside of this PID namespace are not shown")
-		cures = append(cures, "shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host")
-	default:
-		found = append(found, "some are not shown")
-		cures = append(cures, "mount /proc without hidepid, or CAP_SYS_PTRACE")
-	}
-	x.Text = strings.Join(found, ", and ") + ": the sockets that those hold have no known holder"
-	x.Cure = strings.Join(cures, "; ")
 	return x
 }
 

@@ -3,6 +3,7 @@ package holders
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,30 @@ type Access struct {
 
 // Complete reports whether a walk can be complete.
 func (a *Access) Complete() bool { return a.AllShown && a.Refused == 0 }
+
+// Unnamed says which processes cannot be read, and what to do about it; printable
+// makes the name of one fit to be shown.
+func (a *Access) Unnamed(printable func(string) string) (text, cure string) {
+	var found, cures []string
+	if a.Refused > 0 {
+		found = append(found, fmt.Sprintf("%d of %d processes cannot be read, the first is %s[%d]", a.Refused, a.Processes, printable(a.First.Comm), a.First.PID))
+		if a.Privileged {
+			cures = append(cures, "the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it")
+		} else {
+			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes")
+		}
+	}
+	switch {
+	case a.AllShown:
+	case a.Contained:
+		found = append(found, "those outside of this PID namespace are not shown")
+		cures = append(cures, "shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host")
+	default:
+		found = append(found, "some are not shown")
+		cures = append(cures, "mount /proc without hidepid, or CAP_SYS_PTRACE")
+	}
+	return strings.Join(found, ", and ") + ": the sockets that those hold have no known holder", strings.Join(cures, "; ")
+}
 
 // Examine finds out whose descriptors can be read under root. It reads one of each
 // process, and so costs a fraction of a walk.
