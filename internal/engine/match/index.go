@@ -1,9 +1,7 @@
 package match
 
 import (
-	"cmp"
 	"iter"
-	"slices"
 
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/rules"
@@ -24,32 +22,20 @@ type entry struct {
 	rule  *Rule
 }
 
-// portIndex says for each port which entries are to be tried. Between two
-// neighbouring starts that does not change.
-type portIndex struct {
-	starts  []uint16
-	pages   [257]int32 // pages[p] of the starts are below p<<8
-	ends    []int32    // those of interval i end at ends[i+1]
-	entries []int32
-}
+// portIndex has for each port the entries to be tried, in pages of 256 ports; nil: none
+// of those is named.
+type portIndex [1 << 8]*[1 << 8][]int32
 
-// indexSize bounds the memory of an index, to a megabyte: a match that names a
-// wide range stands in it once for each interval that the ports of all matches
-// divide that range into. What does not fit is tried for every socket; the widest
-// are left out first.
+// indexSize bounds the memory of an index, to a few megabytes: a match stands in it
+// once for each port that it names.
 const indexSize = 1 << 18
 
-// indexed is a match in the making of an index.
-type indexed struct {
-	entry  int32
-	side   ssfilter.Side
-	ranges []ssfilter.PortRange
-	size   int // how many intervals it stands in
-}
+// widest is the share of the room left that a match may take; a wider one is tried for
+// every socket. So there is room for narrow ones to the end.
+const widest = 32
 
-func newIndex(rs []Rule, most int) *index {
+func newIndex(rs []Rule, room int) *index {
 	x := &index{}
-	var all []indexed
 	for i := range rs {
 		if !rs[i].Scanned() {
 			continue
@@ -57,43 +43,42 @@ func newIndex(rs []Rule, most int) *index {
 		for j := range rs[i].Match {
 			n := int32(len(x.entries))
 			x.entries = append(x.entries, entry{&rs[i].Match[j], &rs[i]})
-			if side, ranges, ok := portsOf(rs[i].Match[j].Where); ok {
-				all = append(all, indexed{entry: n, side: side, ranges: ranges})
-			} else {
+			side, ranges, size, ok := portsOf(rs[i].Match[j].Where)
+			if !ok || size > room/widest {
 				x.rest = append(x.rest, n)
+				continue
+			}
+			room -= size
+			for _, r := range ranges {
+				x.byPort[side].add(r, n)
 			}
 		}
-	}
-	for i := range all {
-		x.byPort[all[i].side].divide(all[i].ranges)
-	}
-	x.byPort[ssfilter.Src].sort()
-	x.byPort[ssfilter.Dst].sort()
-	for i := range all {
-		all[i].size = x.byPort[all[i].side].intervals(all[i].ranges)
-	}
-	slices.SortStableFunc(all, func(a, b indexed) int { return cmp.Compare(a.size, b.size) })
-	fit, size := 0, 0
-	for fit < len(all) && size+all[fit].size <= most {
-		size += all[fit].size
-		fit++
-	}
-	for _, wide := range all[fit:] {
-		x.rest = append(x.rest, wide.entry)
-	}
-	slices.Sort(x.rest)
-	inOrder := all[:fit]
-	slices.SortFunc(inOrder, func(a, b indexed) int { return cmp.Compare(a.entry, b.entry) })
-	for side := range x.byPort {
-		x.byPort[side].fill(slices.DeleteFunc(slices.Clone(inOrder), func(m indexed) bool { return int(m.side) != side }))
 	}
 	return x
 }
 
+// add enters a match for each port of a range. Matches come in the order of the file.
+func (p *portIndex) add(r ssfilter.PortRange, entry int32) {
+	for port := int(r.First); port <= int(r.Last); port++ {
+		page := &p[port>>8]
+		if *page == nil {
+			*page = new([1 << 8][]int32)
+		}
+		(*page)[port&0xff] = append((*page)[port&0xff], entry)
+	}
+}
+
+// at returns the entries to be tried for a port.
+func (p *portIndex) at(port uint16) []int32 {
+	if page := p[port>>8]; page != nil {
+		return page[port&0xff]
+	}
+	return nil
+}
+
 // portsOf returns the ports of one side outside of which an expression is certainly
-// false: of the side where they are the fewer.
-func portsOf(x ssfilter.Expr) (side ssfilter.Side, ranges []ssfilter.PortRange, ok bool) {
-	fewest := 0
+// false, and how many they are: of the side where they are the fewer.
+func portsOf(x ssfilter.Expr) (side ssfilter.Side, ranges []ssfilter.PortRange, fewest int, ok bool) {
 	for _, of := range []ssfilter.Side{ssfilter.Dst, ssfilter.Src} {
 		named, some := ssfilter.PortsOf(x, of)
 		n := 0
@@ -104,82 +89,7 @@ func portsOf(x ssfilter.Expr) (side ssfilter.Side, ranges []ssfilter.PortRange, 
 			side, ranges, ok, fewest = of, named, true, n
 		}
 	}
-	return side, ranges, ok
-}
-
-// divide lets intervals begin and end where the ranges do.
-func (p *portIndex) divide(ranges []ssfilter.PortRange) {
-	for _, r := range ranges {
-		p.starts = append(p.starts, r.First)
-		if after := r.Last + 1; after > 0 {
-			p.starts = append(p.starts, after)
-		}
-	}
-}
-
-// sort makes the starts ready to be searched.
-func (p *portIndex) sort() {
-	slices.Sort(p.starts)
-	p.starts = slices.Compact(p.starts)
-	for _, start := range p.starts {
-		p.pages[start>>8+1]++
-	}
-	for i := 1; i < len(p.pages); i++ {
-		p.pages[i] += p.pages[i-1]
-	}
-}
-
-// interval returns the number of the interval that a port is in: 0 is the one before
-// the first start.
-func (p *portIndex) interval(port uint16) int {
-	low, high := p.pages[port>>8], p.pages[port>>8+1]
-	for low < high {
-		if mid := (low + high) / 2; p.starts[mid] <= port {
-			low = mid + 1
-		} else {
-			high = mid
-		}
-	}
-	return int(low)
-}
-
-// intervals returns how many of them the ranges cover.
-func (p *portIndex) intervals(ranges []ssfilter.PortRange) (n int) {
-	for _, r := range ranges {
-		n += p.interval(r.Last) - p.interval(r.First) + 1
-	}
-	return n
-}
-
-// fill enters the matches, which come in the order of the file.
-func (p *portIndex) fill(all []indexed) {
-	visit := func(do func(interval int, entry int32)) {
-		for _, m := range all {
-			for _, r := range m.ranges {
-				last := p.interval(r.Last)
-				for i := p.interval(r.First); i <= last; i++ {
-					do(i, m.entry)
-				}
-			}
-		}
-	}
-	p.ends = make([]int32, len(p.starts)+2)
-	visit(func(i int, _ int32) { p.ends[i+1]++ })
-	for i := 1; i < len(p.ends); i++ {
-		p.ends[i] += p.ends[i-1]
-	}
-	p.entries = make([]int32, p.ends[len(p.ends)-1])
-	next := slices.Clone(p.ends)
-	visit(func(i int, entry int32) {
-		p.entries[next[i]] = entry
-		next[i]++
-	})
-}
-
-// at returns the entries to be tried for a port.
-func (p *portIndex) at(port uint16) []int32 {
-	i := p.interval(port)
-	return p.entries[p.ends[i]:p.ends[i+1]]
+	return side, ranges, fewest, ok
 }
 
 // RulesFor yields the rules of which the socket is a candidate, in the order of the file.

@@ -29,6 +29,14 @@ func placesOf(x *index, s *sock.Socket) (places []place) {
 	return places
 }
 
+// size is how many entries the index has.
+func (p *portIndex) size() (n int) {
+	for port := range 1 << 16 {
+		n += len(p.at(uint16(port)))
+	}
+	return n
+}
+
 // oneByOne tries every match.
 func oneByOne(rs []Rule, s *sock.Socket) (places []place) {
 	for i := range rs {
@@ -93,9 +101,9 @@ func TestIndexIsNoShortcut(t *testing.T) {
 			set.Rules = append(set.Rules, r)
 		}
 		p := Compile(&set)
-		room := rapid.OneOf(rapid.IntRange(0, 20), rapid.Just(indexSize)).Draw(t, "room")
+		room := rapid.OneOf(rapid.IntRange(0, 20*widest), rapid.Just(indexSize)).Draw(t, "room")
 		x := newIndex(p.Rules, room)
-		if n := len(x.byPort[0].entries) + len(x.byPort[1].entries); n > room {
+		if n := x.byPort[0].size() + x.byPort[1].size(); n > room {
 			t.Fatalf("the index has %d entries by port, and may have %d", n, room)
 		}
 		for range 20 {
@@ -110,7 +118,7 @@ func TestIndexIsNoShortcut(t *testing.T) {
 				port uint16
 			}{{ssfilter.Src, s.Src.Port()}, {ssfilter.Dst, s.Dst.Port()}} {
 				for _, n := range x.byPort[end.side].at(end.port) {
-					_, ranges, _ := portsOf(x.entries[n].match.Where)
+					_, ranges, _, _ := portsOf(x.entries[n].match.Where)
 					if !slices.ContainsFunc(ranges, func(r ssfilter.PortRange) bool { return r.First <= end.port && end.port <= r.Last }) {
 						t.Fatalf("tried for the port %d: %v", end.port, x.entries[n].match.Where)
 					}
@@ -189,12 +197,12 @@ func TestIndexIsBounded(t *testing.T) {
 		set.Rules = append(set.Rules, rules.Rule{Enabled: true, Match: []rules.Match{{States: ssfilter.AllStates, Where: where}}})
 	}
 	for i := range uint16(1000) {
-		add(1+i, 60000+i)
+		add(1+i, 5000+i)
 		add(62000+i, 62000+i)
 	}
 	p := Compile(&set)
-	if n := len(p.index.byPort[ssfilter.Dst].entries); n > indexSize || n < indexSize-2*1000 {
-		t.Errorf("%d entries by port, want %d or little less", n, indexSize)
+	if n := p.index.byPort[ssfilter.Dst].size(); n > indexSize || n < indexSize/4 {
+		t.Errorf("%d entries by port, want %d or less", n, indexSize)
 	}
 	if n := len(p.index.rest); n == 0 || n >= 1000 || slices.ContainsFunc(p.index.rest, func(i int32) bool { return i%2 == 1 }) {
 		t.Errorf("%d matches are tried for every socket, want some of the wide ones: %v", n, p.index.rest)

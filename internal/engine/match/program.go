@@ -4,6 +4,8 @@
 package match
 
 import (
+	"cmp"
+	"iter"
 	"slices"
 	"time"
 
@@ -38,48 +40,24 @@ const (
 	NumClasses
 )
 
-const manyStates = 1<<ssfilter.Established | 1<<ssfilter.TimeWait
-
 // Compile makes a Program of a checked set.
 func Compile(set *rules.Set) *Program {
 	p := &Program{Settings: set.Settings, Protect: set.Protect, Rules: make([]Rule, len(set.Rules))}
-	for i, r := range set.Rules {
-		c := Cheap
-		for _, m := range r.Match {
-			if m.States&manyStates != 0 {
-				c = Expensive
-			}
-		}
-		changes := func(m rules.Match) bool { return ssfilter.Volatile(m.Where) }
-		p.Rules[i] = Rule{
-			Rule: r, Position: i, By: subject.KeyOf(r.GroupBy), Class: c, ID: sock.RuleSum(r.Name), Volatile: slices.ContainsFunc(r.Match, changes) || slices.ContainsFunc(r.Exclude, changes),
-			Grouped: len(r.When) > 0, CounterOnly: isCounterOnly(&r), Timed: slices.ContainsFunc(r.Match, func(m rules.Match) bool { return IsTimed(&m) }),
-			Destructive: slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive }),
-			Alerts:      slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert }),
-		}
+	for i := range p.Rules {
+		p.Rules[i] = newRule(&set.Rules[i], i)
+		r := &p.Rules[i]
 		if !r.Enabled {
 			continue
 		}
-		gap := p.Settings.Interval
-		if gap == 0 {
-			gap = intervalOf(r)
+		interval := &p.Intervals[r.Class]
+		if r.CounterOnly {
+			interval = &p.CounterInterval
 		}
-		if p.Rules[i].CounterOnly {
-			if p.Settings.Interval == 0 {
-				gap = min(gap, maxCounterInterval)
-			}
-			if p.CounterInterval == 0 || gap < p.CounterInterval {
-				p.CounterInterval = gap
-			}
-			continue
+		if wanted := cmp.Or(p.Settings.Interval, r.interval()); *interval == 0 || wanted < *interval {
+			*interval = wanted
 		}
-		if p.Rules[i].Measures(rules.PortUsage) {
-			p.Rules[i].Class = Expensive
-			c = Expensive
-			p.MeasurePorts = append(p.MeasurePorts, &p.Rules[i])
-		}
-		if p.Intervals[c] == 0 || gap < p.Intervals[c] {
-			p.Intervals[c] = gap
+		if r.Measures(rules.PortUsage) {
+			p.MeasurePorts = append(p.MeasurePorts, r)
 		}
 	}
 	p.index = newIndex(p.Rules, indexSize)
@@ -93,44 +71,6 @@ func Compile(set *rules.Set) *Program {
 	return p
 }
 
-// maxCounterInterval is how often a counter is read at least that a rule needs alone: it
-// costs microseconds.
-const maxCounterInterval = 5 * time.Second
-
-// isCounterOnly reports whether the counter of timewait sockets tells all that the rule
-// asks. It counts minisockets in FIN_WAIT2, too, which are as little of a
-// program's doing.
-func isCounterOnly(r *rules.Rule) bool {
-	for _, m := range r.Match {
-		if m.States != 1<<ssfilter.TimeWait || m.Where != nil || len(m.Users)+len(m.Verdicts) > 0 || IsTimed(&m) || m.Unread != nil || m.InBacklog != nil {
-			return false
-		}
-	}
-	for _, c := range slices.Concat(r.When, r.Until) {
-		if c.Metric != rules.Count {
-			return false
-		}
-	}
-	destroys := slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive })
-	return len(r.When) > 0 && len(r.GroupBy)+len(r.Exclude) == 0 && !destroys
-}
-
-// intervalOf returns how often a rule wants new sockets to be looked for: a sixteenth of
-// its shortest time bound, within 1 s and 30 s.
-func intervalOf(r rules.Rule) time.Duration {
-	shortest := r.For
-	for _, m := range r.Match {
-		b := max(m.InStateFor, m.IdleFor, m.StalledFor)
-		if b > 0 && (shortest == 0 || b < shortest) {
-			shortest = b
-		}
-	}
-	if shortest == 0 {
-		return defaultInterval
-	}
-	return min(max(shortest/16, time.Second), 30*time.Second)
-}
-
 // maxFullMatches is how many matches a query says in full. They are tried one after
 // the other on each socket, by the kernel and by who reads its answer: of more
 // than that only the ports are asked for, of which any number is one search.
@@ -140,17 +80,24 @@ const maxFullMatches = 256
 // it is autobound, which no answer says by itself.
 var tellsAutobound = ssfilter.Not(ssfilter.And(ssfilter.Autobound(), ssfilter.Or()))
 
+// scannedFor yields the rules of the classes that scans are made for.
+func (p *Program) scannedFor(of ClassSet) iter.Seq[*Rule] {
+	return func(yield func(*Rule) bool) {
+		for i := range p.Rules {
+			if r := &p.Rules[i]; r.Scanned() && of.Has(r.Class) && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
 // query returns the one question that answers all enabled rules of the classes.
 func (p *Program) query(of ClassSet) sock.Query {
 	var q sock.Query
 	var any []ssfilter.Expr
 	asks := func(m rules.Match) bool { return ssfilter.AsksAutobound(m.Where) }
 	tell := slices.ContainsFunc(p.Protect, asks)
-	for i := range p.Rules {
-		r := &p.Rules[i]
-		if !r.Scanned() || !of.Has(r.Class) {
-			continue
-		}
+	for r := range p.scannedFor(of) {
 		if r.Measures(rules.PortUsage) {
 			// A port is used up in any of them, and who bound it tells more of it.
 			q.States |= ssfilter.Connected | ssfilter.Of(ssfilter.Listening, ssfilter.BoundInactive)
@@ -164,7 +111,7 @@ func (p *Program) query(of ClassSet) sock.Query {
 	}
 	if len(any) > maxFullMatches {
 		for i, where := range any {
-			if side, ranges, ok := portsOf(where); ok {
+			if side, ranges, _, ok := portsOf(where); ok {
 				any[i] = ssfilter.Ports(side, ranges...)
 			}
 		}
@@ -182,11 +129,7 @@ func (p *Program) query(of ClassSet) sock.Query {
 // program does or sets.
 func (p *Program) Passive(of ClassSet) bool {
 	const byProgram = 1<<ssfilter.SynSent | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Close | 1<<ssfilter.Listening | 1<<ssfilter.BoundInactive
-	for i := range p.Rules {
-		r := &p.Rules[i]
-		if !r.Scanned() || !of.Has(r.Class) {
-			continue
-		}
+	for r := range p.scannedFor(of) {
 		// A condition may come to hold because sockets are gone, which a program can
 		// bring about by itself.
 		fewer := func(c rules.Condition) bool { return c.Op != rules.Greater && c.Op != rules.GreaterEqual }
@@ -212,8 +155,8 @@ func (p *Program) Passive(of ClassSet) bool {
 // there is no socket at all.
 func (p *Program) MetByNobody(of ClassSet) bool {
 	unmet := func(c rules.Condition) bool { return !c.Holds(0) }
-	for i := range p.Rules {
-		if r := &p.Rules[i]; r.Scanned() && of.Has(r.Class) && r.Grouped && len(r.GroupBy) == 0 && !slices.ContainsFunc(r.When, unmet) {
+	for r := range p.scannedFor(of) {
+		if r.Grouped && len(r.GroupBy) == 0 && !slices.ContainsFunc(r.When, unmet) {
 			return true
 		}
 	}
@@ -226,11 +169,7 @@ func (p *Program) Unmet(of ClassSet, timeWaits uint64) bool {
 	wantsMore := func(c rules.Condition) bool {
 		return c.Metric == rules.Count && (c.Op == rules.Greater || c.Op == rules.GreaterEqual) && !c.Holds(float64(timeWaits))
 	}
-	for i := range p.Rules {
-		r := &p.Rules[i]
-		if !r.Scanned() || !of.Has(r.Class) {
-			continue
-		}
+	for r := range p.scannedFor(of) {
 		if !r.OnlyTimeWait() || !slices.ContainsFunc(r.When, wantsMore) {
 			return false
 		}
@@ -258,6 +197,3 @@ func (p *Program) WouldKill(s subject.Subject) bool {
 	}
 	return false
 }
-
-// defaultInterval is how often rules without a time bound look for new sockets.
-const defaultInterval = 15 * time.Second

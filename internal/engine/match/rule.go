@@ -2,6 +2,7 @@ package match
 
 import (
 	"slices"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -22,6 +23,68 @@ type Rule struct {
 	Timed       bool   // a match of it has a time bound
 	Destructive bool   // it has a destructive action
 	Alerts      bool   // it has an alert
+}
+
+const manyStates = 1<<ssfilter.Established | 1<<ssfilter.TimeWait
+
+// newRule returns the rule that stands at a place in the file.
+func newRule(from *rules.Rule, position int) Rule {
+	r := Rule{Rule: *from, Position: position, By: subject.KeyOf(from.GroupBy), ID: sock.RuleSum(from.Name), Grouped: len(from.When) > 0}
+	for _, m := range r.Match {
+		r.Timed = r.Timed || IsTimed(&m)
+		if m.States&manyStates != 0 {
+			r.Class = Expensive
+		}
+	}
+	for _, m := range slices.Concat(r.Match, r.Exclude) {
+		r.Volatile = r.Volatile || ssfilter.Volatile(m.Where)
+	}
+	for _, a := range r.Then {
+		r.Destructive = r.Destructive || a.Kind.Destructive
+		r.Alerts = r.Alerts || a.Kind == rules.Alert
+	}
+	if r.Measures(rules.PortUsage) {
+		r.Class = Expensive
+	}
+	r.CounterOnly = r.isCounterOnly()
+	return r
+}
+
+// isCounterOnly reports whether the counter of timewait sockets tells all that the rule
+// asks. It counts minisockets in FIN_WAIT2, too, which are as little of a
+// program's doing.
+func (r *Rule) isCounterOnly() bool {
+	asksMore := func(m rules.Match) bool { return m.Where != nil || !bare(&m) }
+	other := func(c rules.Condition) bool { return c.Metric != rules.Count }
+	return r.Grouped && r.OnlyTimeWait() && !r.Timed && !r.Destructive && len(r.GroupBy)+len(r.Exclude) == 0 &&
+		!slices.ContainsFunc(r.Match, asksMore) && !slices.ContainsFunc(slices.Concat(r.When, r.Until), other)
+}
+
+const (
+	// maxCounterInterval is how often a counter is read at least that a rule needs alone:
+	// it costs microseconds.
+	maxCounterInterval = 5 * time.Second
+	// defaultInterval is how often rules without a time bound look for new sockets.
+	defaultInterval = 15 * time.Second
+)
+
+// interval returns how often the rule wants new sockets to be looked for: a sixteenth of
+// its shortest time bound, within 1 s and 30 s.
+func (r *Rule) interval() time.Duration {
+	shortest := r.For
+	for _, m := range r.Match {
+		if b := max(m.InStateFor, m.IdleFor, m.StalledFor); b > 0 && (shortest == 0 || b < shortest) {
+			shortest = b
+		}
+	}
+	interval := defaultInterval
+	if shortest > 0 {
+		interval = min(max(shortest/16, time.Second), 30*time.Second)
+	}
+	if r.CounterOnly {
+		interval = min(interval, maxCounterInterval)
+	}
+	return interval
 }
 
 // Scanned reports whether scans are made for the rule.
