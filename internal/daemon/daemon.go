@@ -201,7 +201,7 @@ func (d *watch) Record(p *engine.Plan) {
 	p.Transitions = slices.DeleteFunc(p.Transitions, func(t engine.Transition) bool { return len(t.When) == 0 && t.Takes })
 	records := recordsOf(p, d.namespaces[0].Inode, now, at)
 	d.recorder.add(p, records)
-	d.log.add(at, notesOf(p.Notes), records)
+	d.log.add(append(logLines(records), notesOf(p.Notes, at)...)...)
 	for i := range p.Report {
 		if a := &p.Report[i]; a.Kind.Destructive && a.Result == engine.Done {
 			d.service.done++

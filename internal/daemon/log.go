@@ -12,7 +12,7 @@ import (
 // logQueue writes to the log, whose reader may read no further, or be gone. What it
 // has no room for is dropped, counted, and said once lines are taken again.
 type logQueue struct {
-	queue[[]logLine]
+	queue[[]slog.Record]
 	handler slog.Handler
 	now     func() sock.Instant
 
@@ -20,13 +20,6 @@ type logQueue struct {
 	lost    int          // lines, since one was written last
 	writing sock.Instant // since when a line has been on its way; 0: none is
 	err     error        // of the last line
-}
-
-// logLine is a line about an action, or else a note.
-type logLine struct {
-	at     time.Time
-	record *journal.Record // nil: note
-	note   note
 }
 
 const (
@@ -38,62 +31,55 @@ const (
 
 func newLogQueue(log *slog.Logger, now func() sock.Instant) *logQueue {
 	q := &logQueue{handler: log.Handler(), now: now}
-	q.start(func(lines []logLine) {
-		for i := range lines {
-			q.write(&lines[i])
+	q.start(func(lines []slog.Record) {
+		for _, r := range lines {
+			q.write(r)
 		}
 	})
 	return q
 }
 
-// say adds a note.
+// say adds a line about sockdog itself.
 func (q *logQueue) say(level slog.Level, text string, attrs ...slog.Attr) {
-	q.add(time.Now(), []note{{level, text, attrs}}, nil)
+	q.add(logLine(time.Now(), level, text, attrs))
 }
 
-// add has lines written, without waiting: one for each record, and notes. Nobody
-// may change the records after.
-func (q *logQueue) add(at time.Time, notes []note, records []journal.Record) {
-	if len(notes)+len(records) == 0 {
+// logLine returns a line for the log.
+func logLine(at time.Time, level slog.Level, text string, attrs []slog.Attr) slog.Record {
+	r := slog.NewRecord(at, level, text, 0)
+	r.AddAttrs(attrs...)
+	return r
+}
+
+// logLines returns a line for each record.
+func logLines(records []journal.Record) []slog.Record {
+	lines := make([]slog.Record, len(records))
+	for i := range records {
+		r := &records[i]
+		lines[i] = logLine(r.Time, levelOf(r.Result), r.Words(), r.Attrs())
+	}
+	return lines
+}
+
+// add has lines written, without waiting.
+func (q *logQueue) add(lines ...slog.Record) {
+	if len(lines) == 0 {
 		return
 	}
-	q.put(func(lines *[]logLine) {
-		push := func(l logLine) {
-			if len(*lines) < mostLines {
-				*lines = append(*lines, l)
-			} else {
-				q.lost++
-			}
-		}
-		for i := range records {
-			push(logLine{at: records[i].Time, record: &records[i]})
-		}
-		for _, n := range notes {
-			push(logLine{at: at, note: n})
-		}
+	q.put(func(next *[]slog.Record) {
+		fit := min(len(lines), mostLines-len(*next))
+		*next = append(*next, lines[:fit]...)
+		q.lost += len(lines) - fit
 	})
 }
 
 // write writes one line, and first how many were lost before it.
-func (q *logQueue) write(l *logLine) {
+func (q *logQueue) write(r slog.Record) {
 	q.mu.Lock()
 	lost := q.lost
 	q.mu.Unlock()
-	if lost > 0 {
-		r := slog.NewRecord(l.at, slog.LevelError, "log lines were lost; nobody read the log", 0)
-		r.AddAttrs(slog.Int("lines", lost))
-		if !q.hand(r, -lost) {
-			q.lose(1) // l
-			return
-		}
-	}
-	r := slog.NewRecord(l.at, l.note.level, l.note.text, 0)
-	r.AddAttrs(l.note.attrs...)
-	if l.record != nil {
-		r = slog.NewRecord(l.at, levelOf(l.record.Result), l.record.Words(), 0)
-		r.AddAttrs(l.record.Attrs()...)
-	}
-	if !q.hand(r, 0) {
+	told := lost == 0 || q.hand(logLine(r.Time, slog.LevelError, "log lines were lost; nobody read the log", []slog.Attr{slog.Int("lines", lost)}), -lost)
+	if !told || !q.hand(r, 0) {
 		q.lose(1)
 	}
 }

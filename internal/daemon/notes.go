@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
 )
@@ -10,7 +11,6 @@ import (
 type note struct {
 	level slog.Level
 	text  string
-	attrs []slog.Attr
 }
 
 // notes are what the engine's notes say to people.
@@ -35,11 +35,10 @@ var notes = map[engine.NoteKind]note{
 }
 
 // notesOf puts what the engine notes into words.
-func notesOf(said []engine.Note) []note {
-	lines := make([]note, len(said))
+func notesOf(said []engine.Note, at time.Time) []slog.Record {
+	lines := make([]slog.Record, len(said))
 	for i, n := range said {
-		lines[i] = notes[n.Kind]
-		lines[i].attrs = n.Values
+		lines[i] = logLine(at, notes[n.Kind].level, notes[n.Kind].text, n.Values)
 	}
 	return lines
 }

@@ -139,7 +139,7 @@ func (r *recording) outcome(a engine.Action) {
 	p := engine.Plan{Report: []engine.Action{a}}
 	records := recordsOf(&p, 0, 0, time.Now())
 	r.add(&p, records)
-	r.q.add(time.Now(), nil, records)
+	r.q.add(logLines(records)...)
 }
 
 // A disk that hangs is told of after a second. After five the acts go on, in memory
@@ -376,7 +376,7 @@ func TestTimeOfTheAct(t *testing.T) {
 
 	log := &bytes.Buffer{}
 	q := newLogQueue(slog.New(slog.NewTextHandler(log, nil)), func() sock.Instant { return now })
-	q.add(at.Add(time.Minute), nil, []journal.Record{{Time: at, Action: "kill", Result: journal.Done}})
+	q.add(logLines([]journal.Record{{Time: at, Action: "kill", Result: journal.Done}})...)
 	q.close(logEnd)
 	if !strings.HasPrefix(log.String(), "time=2026-03-01T04:05:06") {
 		t.Errorf("the log tells another time than that of the act: %s", log)
