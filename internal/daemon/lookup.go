@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -28,19 +29,18 @@ const (
 type patientLookup struct {
 	open     func() (Lookup, error)
 	patience time.Duration
-	thread   *lookupThread // nil: to be started
+	thread   lookupThread // nil: to be started
 	picked   []sock.ID
+
+	stuck  atomic.Int32 // threads whose question has not ended
+	closed atomic.Bool
 
 	mu     sync.Mutex
 	locked map[sock.Key]struct{} // sockets that are not asked for
-	stuck  int                   // threads whose question has not ended
-	closed bool
 }
 
-// lookupThread is a thread that asks, with a connection of its own.
-type lookupThread struct {
-	questions chan *question // closed: the thread ends
-}
+// lookupThread is a thread that asks, with a connection of its own, until it is closed.
+type lookupThread chan *question
 
 type question struct {
 	ids     []sock.ID
@@ -57,8 +57,8 @@ func newPatientLookup(open func() (Lookup, error)) (*patientLookup, error) {
 }
 
 // start starts a thread.
-func (l *patientLookup) start() (*lookupThread, error) {
-	t := &lookupThread{questions: make(chan *question, 1)}
+func (l *patientLookup) start() (lookupThread, error) {
+	t := make(lookupThread, 1)
 	opened := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // as for every worker
@@ -68,7 +68,7 @@ func (l *patientLookup) start() (*lookupThread, error) {
 			return
 		}
 		defer lookup.Close()
-		for a := range t.questions {
+		for a := range t {
 			a.answers, a.err = lookup.Lookup(a.ids, a.answers)
 			close(a.done)
 		}
@@ -118,12 +118,12 @@ func (l *patientLookup) free(ids []sock.ID) []sock.ID {
 
 // ask has a thread ask, which it starts where there is none and fewer than most are
 // stuck, and leaves it behind where that does not end.
-func (l *patientLookup) ask(thread **lookupThread, most int, ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (l *patientLookup) ask(thread *lookupThread, most int32, ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	if *thread == nil {
-		if l.isFull(most) {
+		if l.stuck.Load() >= most {
 			return nil, fmt.Errorf("%w: %d threads wait for the kernel already", errFull, most)
 		}
 		var err error
@@ -133,7 +133,7 @@ func (l *patientLookup) ask(thread **lookupThread, most int, ids []sock.ID, answ
 		}
 	}
 	a := &question{ids: ids, answers: answers, done: make(chan struct{})}
-	(*thread).questions <- a
+	*thread <- a
 	timer := time.NewTimer(l.patience)
 	defer timer.Stop()
 	select {
@@ -141,7 +141,7 @@ func (l *patientLookup) ask(thread **lookupThread, most int, ids []sock.ID, answ
 		return a.answers, a.err
 	case <-timer.C:
 	}
-	close((*thread).questions)
+	close(*thread)
 	*thread = nil
 	l.leave(a)
 	return nil, fmt.Errorf("no answer within %v", l.patience)
@@ -149,30 +149,20 @@ func (l *patientLookup) ask(thread **lookupThread, most int, ids []sock.ID, answ
 
 var errFull = errors.New("not asked")
 
-func (l *patientLookup) isFull(most int) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.stuck >= most
-}
-
 // leave takes the sockets of a question that does not end for locked, until it has
 // ended after all; those of several are tried one by one.
 func (l *patientLookup) leave(a *question) {
 	ids := append([]sock.ID(nil), a.ids...) // the caller's memory goes on to be used
+	l.stuck.Add(1)
 	l.mu.Lock()
-	l.stuck++
 	for i := range ids {
 		l.locked[ids[i].Key()] = struct{}{}
 	}
 	l.mu.Unlock()
 	go func() {
 		<-a.done
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.stuck--
-		for i := range ids {
-			delete(l.locked, ids[i].Key())
-		}
+		l.stuck.Add(-1)
+		l.unlock(ids)
 	}()
 	if len(ids) > 1 {
 		go l.probe(ids, a.done)
@@ -182,13 +172,9 @@ func (l *patientLookup) leave(a *question) {
 // probe asks for sockets one by one and frees those that the kernel tells of, until
 // the question has ended that they were in.
 func (l *patientLookup) probe(ids []sock.ID, ended <-chan struct{}) {
-	var thread *lookupThread
-	defer func() {
-		if thread != nil {
-			close(thread.questions)
-		}
-	}()
-	for i := 0; i < len(ids) && !l.isClosed(); i++ {
+	var thread lookupThread
+	defer func() { thread.end() }()
+	for i := 0; i < len(ids) && !l.closed.Load(); i++ {
 		_, err := l.ask(&thread, mostProbing, ids[i:i+1:i+1], nil)
 		switch {
 		case errors.Is(err, errFull):
@@ -198,20 +184,19 @@ func (l *patientLookup) probe(ids []sock.ID, ended <-chan struct{}) {
 			case <-time.After(l.patience):
 			}
 			i-- // it may be free, and its kill must not wait for all the others
-			continue
-		case err != nil:
-			continue
+		case err == nil:
+			l.unlock(ids[i : i+1])
 		}
-		l.mu.Lock()
-		delete(l.locked, ids[i].Key())
-		l.mu.Unlock()
 	}
 }
 
-func (l *patientLookup) isClosed() bool {
+// unlock has sockets asked for again.
+func (l *patientLookup) unlock(ids []sock.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.closed
+	for i := range ids {
+		delete(l.locked, ids[i].Key())
+	}
 }
 
 // lockedNow is how many sockets cannot be asked for.
@@ -223,10 +208,12 @@ func (l *patientLookup) lockedNow() int {
 
 // close ends the thread that asks; one that was left behind ends with its question.
 func (l *patientLookup) close() {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-	if l.thread != nil {
-		close(l.thread.questions)
+	l.closed.Store(true)
+	l.thread.end()
+}
+
+func (t lookupThread) end() {
+	if t != nil {
+		close(t)
 	}
 }
