@@ -21,7 +21,6 @@ import (
 
 const (
 	fileName = "sockdog.jsonl"
-	newName  = "sockdog.jsonl.new" // is becoming the file in use
 
 	maxSize = 16 << 20 // a file that has grown to this is rotated away
 	keep    = 5        // how many such files are kept: fileName.1, the newest, to .5
@@ -88,10 +87,7 @@ func Open(dir *statedir.Dir, now time.Time) (*Journal, Left, error) {
 }
 
 func (j *Journal) start(now time.Time) (result Left, err error) {
-	if err := j.finishRotation(); err != nil {
-		return Left{}, err
-	}
-	if j.file, err = j.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE|os.O_APPEND); err != nil {
+	if j.file, err = j.openFile(); err != nil {
 		return Left{}, err
 	}
 	left, err := scan(j.file)
@@ -246,86 +242,54 @@ func (j *Journal) follow() error {
 	if err := j.dir.Check(); err != nil {
 		return err
 	}
-	if j.size < j.maxSize && j.dir.Holds(fileName, j.file) {
+	there := j.dir.Holds(fileName, j.file)
+	if there && j.size < j.maxSize {
 		return nil
 	}
-	next, size, err := j.carryOver()
-	if err != nil {
-		return err
-	}
-	if err := j.rotate(); err != nil {
-		next.Close()
-		j.dir.Remove(newName)
-		return err
-	}
-	j.retired, j.written, j.named = append(j.retired, j.file), false, true
-	j.file, j.size, j.torn = next, size, false
-	j.syncSoon()
-	return nil
-}
-
-// carryOver makes a new file that begins with the open intents: only the file in
-// use is searched for them after a crash.
-func (j *Journal) carryOver() (*os.File, int64, error) {
-	f, err := j.dir.Create(newName, os.O_APPEND)
-	if err != nil {
-		return nil, 0, err
-	}
+	// The new file begins with the open intents: only the file in use is searched for
+	// them after a crash.
 	var text []byte
 	for _, seq := range slices.Sorted(maps.Keys(j.open)) {
 		r := j.open[seq]
 		text = append(r.append(text), '\n')
 	}
-	if _, err := f.Write(text); err != nil {
-		f.Close()
-		j.dir.Remove(newName)
-		return nil, 0, err
+	next, err := j.dir.Replace(fileName, os.O_APPEND, func(f *os.File) error {
+		_, err := f.Write(text)
+		if err == nil && there {
+			err = j.moveAway()
+		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return f, int64(len(text)), nil
+	j.retired, j.written, j.named = append(j.retired, j.file), false, true
+	j.file, j.size, j.torn = next, int64(len(text)), false
+	j.syncSoon()
+	return nil
 }
 
-// rotate moves the file in use away, and puts the new one in its place. The
-// rotated ones move on only as far as the first free name, so that attempts which
-// fail halfway lose none of them.
-func (j *Journal) rotate() error {
-	free := 0
-	for free < keep {
-		taken, err := j.dir.Exists(name(free))
-		if err != nil {
-			return err
-		}
-		if !taken {
-			break
-		}
-		free++
-	}
-	for n := free; n > 0; n-- {
+// moveAway moves the file in use away, and those on that were moved away before.
+func (j *Journal) moveAway() error {
+	for n := keep; n > 0; n-- {
 		if err := j.dir.Rename(name(n-1), name(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	err := j.dir.Rename(newName, name(0))
-	if err != nil && free > 0 {
-		err = errors.Join(err, j.dir.Rename(name(1), name(0)))
-	}
-	return err
+	return nil
 }
 
-// finishRotation puts the new file in its place that a crash left beside it.
-func (j *Journal) finishRotation() error {
-	there, err := j.dir.Exists(fileName)
-	switch {
-	case err != nil:
-		return err
-	case there:
-		err = j.dir.Remove(newName) // the rotation had not begun
-	default:
-		err = j.dir.Rename(newName, fileName)
+// openFile opens the file in use. A crash can leave it moved away without a new one.
+func (j *Journal) openFile() (*os.File, error) {
+	const flag = os.O_RDWR | os.O_APPEND
+	f, err := j.dir.OpenFile(fileName, flag)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := j.dir.Rename(name(1), fileName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	return err
+	return j.dir.OpenFile(fileName, flag|os.O_CREATE)
 }
 
 // name is that of the file that was rotated away n times.

@@ -317,23 +317,20 @@ func TestRotateWhileOpen(t *testing.T) {
 func TestRotateCrash(t *testing.T) {
 	for steps := range 5 {
 		dir := stateDir(t, t.TempDir())
+		newPath := filepath.Join(dir.Path(), fileName+".new")
 		j, _ := open(t, dir)
 		acts := intents(2)
 		must(t, j.Append(acts))
 		must(t, j.Append(outcomes(acts)[:1]))
 		for i, step := range []func(){
+			func() { must(t, j.moveAway()) },
+			func() { must(t, os.WriteFile(newPath, nil, 0o600)) },
 			func() {
-				f, err := os.Create(filepath.Join(dir.Path(), newName))
+				text, err := acts[1].MarshalJSON()
 				must(t, err)
-				must(t, f.Close())
+				must(t, os.WriteFile(newPath, append(text, '\n'), 0o600))
 			},
-			func() {
-				f, _, err := j.carryOver()
-				must(t, err)
-				must(t, f.Close())
-			},
-			func() { must(t, os.Rename(j.path(0), j.path(1))) },
-			func() { must(t, os.Rename(filepath.Join(dir.Path(), newName), j.path(0))) },
+			func() { must(t, os.Rename(newPath, j.path(0))) },
 		} {
 			if i < steps {
 				step()
@@ -353,7 +350,11 @@ func TestRotateCrash(t *testing.T) {
 		must(t, j.Close())
 		_, got = open(t, dir)
 		diff(t, "interrupted once more", nil, got)
-		if _, err := os.Stat(filepath.Join(dir.Path(), newName)); !os.IsNotExist(err) {
+		j, _ = open(t, dir)
+		j.maxSize = 1
+		must(t, j.Append(nil)) // rotates
+		must(t, j.Close())
+		if _, err := os.Stat(newPath); !os.IsNotExist(err) {
 			t.Errorf("after %d steps the new file is left beside its place: %v", steps, err)
 		}
 	}

@@ -40,7 +40,7 @@ func (s *Store) Keep(groups []sock.Group) error {
 	}
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
 	gone := s.dir.Check()
-	f, err := s.dir.Replace(groupsName, func(f *os.File) error {
+	f, err := s.dir.Replace(groupsName, 0, func(f *os.File) error {
 		_, err := f.Write(b)
 		return err
 	})

@@ -351,7 +351,7 @@ func (s *Store) compact() error {
 		return err
 	}
 	size := int64(recordSize)
-	f, err := s.dir.Replace(fileName, func(f *os.File) error {
+	f, err := s.dir.Replace(fileName, 0, func(f *os.File) error {
 		w := bufio.NewWriterSize(f, 64<<10) // keeps its first error for Flush
 		w.Write(s.header[:])
 		err := s.counting(s.file, last, func(r *record) {

@@ -138,9 +138,9 @@ func (d *Dir) Create(name string, flag int) (*os.File, error) {
 
 // Replace puts a new file in the place of the one under the name, once write has
 // filled it, and returns it open. Until then, and after an error, the old one stands.
-func (d *Dir) Replace(name string, write func(f *os.File) error) (*os.File, error) {
+func (d *Dir) Replace(name string, flag int, write func(f *os.File) error) (*os.File, error) {
 	temp := name + ".new"
-	f, err := d.Create(temp, 0)
+	f, err := d.Create(temp, flag)
 	if err != nil {
 		return nil, err
 	}
@@ -178,18 +178,6 @@ func is(now *unix.Stat_t, f *os.File) bool {
 func Nameless(f *os.File) bool {
 	var stat unix.Stat_t
 	return unix.Fstat(int(f.Fd()), &stat) == nil && stat.Nlink == 0
-}
-
-// Exists reports whether there is something under the name.
-func (d *Dir) Exists(name string) (bool, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var stat unix.Stat_t
-	err := unix.Fstatat(int(d.dir.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, pathError("stat", d.dir, name, err)
 }
 
 // Rename puts a file in the place of another.
