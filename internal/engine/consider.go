@@ -27,6 +27,8 @@ type consideration struct {
 	exact   bool         // the answer is about the socket alone
 	was     held         // what a limit held back so far
 	held    held         // what it holds back from now on
+	full    bool         // the limit lets others go on before its holders are looked for
+	awaits  *throttle    // the limit lets it go on, and it waits for something else; nil: it does not
 	next    sock.Instant // when to ask again
 	decided bool         // an act was told to be done, or said in a dry run
 	ordered bool         // the order among those that are due at the same instant is known
@@ -58,11 +60,16 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	e.setHeld(t, c.held)
 	switch {
 	case t.phase == acted:
+	case c.awaits != nil:
+		c.awaits.released++
+		e.awaiting[e.tracks.key(t)] = c.awaits
+		e.waitAhead(t, c.next, now)
+		c.fingerprint()
 	case c.held.rule != nil:
-		e.hold(t, c.next)
+		e.hold(t, c.next, now)
 		c.fingerprint()
 	case e.needs(t, c.next, now):
-		e.wait(t, c.next)
+		e.waitAhead(t, c.next, now)
 		c.fingerprint()
 	case t.of != 0 && !t.is(plain) && (c.next != never || t.is(aged)):
 		e.makeFar(t, c.next)
@@ -142,17 +149,20 @@ func (c *consideration) notDue(r *ruleState, a *rules.Action, decision match.Dec
 // due considers an action on the socket itself, whose instant came then.
 func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	e, t, s, now := c.e, c.t, c.s, c.now
-	if until := e.awaitHolders(t, s, now); until != 0 {
-		c.next = min(c.next, until)
-		return
-	}
 	kind := r.Then[action].Kind
+	onlySays := kind.Destructive && (r.DryRun || e.capabilities.Cannot(kind, s) != nil)
+	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && !e.mayLetGo(r, onlySays, now)
+	if !c.full && (c.exact || !kind.Destructive) { // else an exact answer, or the limit, comes first
+		if until := e.awaitHolders(t, s, now); until != 0 {
+			c.await(r, action, onlySays, until)
+			return
+		}
+	}
 	if !kind.Destructive {
 		e.say(e.action(t, s, r, action, now), Done)
 		e.mark(t, r, action, false)
 		return
 	}
-	onlySays := r.DryRun || e.capabilities.Cannot(kind, s) != nil
 	why := e.guard(t, s)
 	switch {
 	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.dry || onlySays), t.is(would) && onlySays:
@@ -174,10 +184,23 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 		if c.was.rule == nil || !r.DryRun {
 			c.next = now
 		}
-	case !onlySays && c.was.rule == nil && now < e.awaitUsage(t, now):
-		c.next = min(c.next, e.awaitUsage(t, now))
+	case !onlySays && !c.full && now < e.awaitUsage(t, now):
+		c.await(r, action, onlySays, e.awaitUsage(t, now))
 	case !e.stopping:
 		c.destroy(r, action, fired, at)
+	}
+}
+
+// await has the action on the socket decided anew at that instant. If it is destructive, it
+// has its place under the limit until then.
+func (c *consideration) await(r *ruleState, action int, onlySays bool, until sock.Instant) {
+	c.next = min(c.next, until)
+	if !r.Then[action].Kind.Destructive {
+		return
+	}
+	c.awaits = r.history.throttle(onlySays)
+	if c.was.rule == r && c.was.action == action && c.held.rule == nil {
+		c.held = c.was
 	}
 }
 

@@ -31,11 +31,11 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 		a.DryRun, a.Reason, a.Err = true, match.NotPossible, why
 	}
 	b := e.budget(r, a.DryRun)
-	if b.Free(now) == 0 {
+	if c.full || b.Free(now) == 0 {
 		if m == nil {
 			e.mark(t, r, action, true)
 			e.say(a, Held)
-			e.countHeld(r, b, now)
+			e.countHeld(r, b, a.DryRun, now)
 			h := r.history.throttle(a.DryRun)
 			h.kind = a.Kind
 			h.began++

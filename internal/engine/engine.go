@@ -104,9 +104,10 @@ type sockets struct {
 	tracks   tracks
 	far      tracks // apart from those, see farShown
 	records  records
-	attempts map[sock.Key]*attempt // acts under way, and what failed
-	due      queue                 // waiting for an instant
-	seed     maphash.Seed          // of fingerprints
+	attempts map[sock.Key]*attempt  // acts under way, and what failed
+	awaiting map[sock.Key]*throttle // that a limit lets go on, and that wait for something else
+	due      queue                  // waiting for an instant
+	seed     maphash.Seed           // of fingerprints
 }
 
 // lookups are the questions about single sockets.
@@ -130,7 +131,7 @@ func New(config Config) *Engine {
 		inForce: inForce{program: match.Compile(&rules.Set{}), histories: make(map[uint64]*history)},
 		budgets: budgets{summary: newSummary()},
 		sockets: sockets{
-			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), seed: maphash.MakeSeed(),
+			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), awaiting: make(map[sock.Key]*throttle), seed: maphash.MakeSeed(),
 		},
 		schedule: schedule.New(),
 		scans:    newScans(),
@@ -156,6 +157,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.copyDue(now)
 	e.release(now)
 	e.ask(now)
+	e.wantAhead(now)
 	e.plan.Sample = e.usages.Due(now)
 	before := e.plan.Alerts // of the rules that were in force before, whose receivers they are for
 	e.plan.Alerts = nil
@@ -245,6 +247,7 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 		return slices.ContainsFunc(e.rules, func(rs *ruleState) bool { return rs.spinRule() == r })
 	})
 	e.renewRecords()
+	clear(e.awaiting)
 	for t := range e.tracks.all() {
 		t.set(would, t.is(would) && len(e.recordOf(t).marks) > 0)
 		t.set(released, false)
@@ -350,18 +353,24 @@ func (e *Engine) drop(t *tracked, result Result, now sock.Instant) {
 	e.tracks.remove(t)
 }
 
-// wait has t attended to at next; never: when a scan sees it.
-func (e *Engine) wait(t *tracked, next sock.Instant) {
+// wait has t attended to at an instant; never: when a scan sees it.
+func (e *Engine) wait(t *tracked, at sock.Instant) {
 	e.due.leave(t)
-	t.phase, t.rank, t.lead = waiting, next, 0
-	if next == never {
+	t.phase, t.rank, t.lead = waiting, at, 0
+	if at != never {
+		e.due.add(t)
+	}
+}
+
+// waitAhead does so, and has its holders looked for before.
+func (e *Engine) waitAhead(t *tracked, at, now sock.Instant) {
+	if at <= now || at == never || e.knowsHolders(t) {
+		e.wait(t, at)
 		return
 	}
-	if t.holders == nil && !t.is(wanted) && t.Inode != 0 {
-		t.lead = uint16(min(e.walks.Lead()/leadUnit, math.MaxUint16))
-		t.rank = next.Add(-time.Duration(t.lead) * leadUnit)
-	}
-	e.due.add(t)
+	lead := uint16(min(e.walks.Lead()/leadUnit, math.MaxUint16))
+	e.wait(t, at.Add(-time.Duration(lead)*leadUnit))
+	t.lead = lead
 }
 
 func (e *Engine) firstDue() sock.Instant {
@@ -382,8 +391,8 @@ func (e *Engine) ask(now sock.Instant) {
 			break
 		}
 		at := t.askAt()
-		e.wantHolders(t, e.tracks.key(t), at)
 		if at > now {
+			e.wantHolders(t, e.tracks.key(t), at)
 			e.wait(t, at)
 			continue
 		}

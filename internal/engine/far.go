@@ -175,7 +175,7 @@ func (e *Engine) copyDue(now sock.Instant) {
 		case replaced:
 			e.wait(e.copyNear(f), now)
 		case f.rank <= e.lookahead(f.of, now):
-			e.wait(e.copyNear(f), f.rank)
+			e.waitAhead(e.copyNear(f), f.rank, now)
 		}
 	}
 }
@@ -212,7 +212,7 @@ func (e *Engine) makeDueNear(now sock.Instant) {
 	e.forgetCopied()
 	for f := range e.far.all() {
 		if due := f.rank; due <= e.lookahead(f.of, now) {
-			e.wait(e.makeNear(f), due)
+			e.waitAhead(e.makeNear(f), due, now)
 		}
 	}
 }

@@ -224,3 +224,36 @@ func TestHolders(t *testing.T) {
 		})
 	}
 }
+
+// TestHoldersOfWhatIsLetGo: the holders are looked for of those alone that a limit lets go
+// on, the next ones before their turn comes, so that they are no later for it.
+func TestHoldersOfWhatIsLetGo(t *testing.T) {
+	for _, cost := range []time.Duration{0, 500 * time.Millisecond} {
+		b := newBench(t)
+		b.walkCost = cost
+		for cookie := uint64(1); cookie <= 300; cookie++ {
+			b.add(cookie, time.Hour)
+		}
+		b.rule(set(killing("r", limited(100, time.Minute))))
+		for i, want := range []struct {
+			at           time.Duration
+			known, alive int
+		}{
+			{30 * time.Second, 0, 200}, {59 * time.Second, 100, 200}, {61 * time.Second, 0, 100}, {100 * time.Second, 0, 100}, {119 * time.Second, 100, 100}, {121 * time.Second, 0, 0},
+		} {
+			b.until(want.at)
+			known := 0
+			for tr := range b.e.tracks.all() {
+				if b.e.knowsHolders(tr) {
+					known++
+				}
+			}
+			if known != want.known || len(b.sockets) != want.alive {
+				t.Errorf("a walk takes %v, %d: after %v %d are alive, of which the holders of %d are known, or will be; want %d and %d", cost, i, want.at, len(b.sockets), known, want.alive, want.known)
+			}
+		}
+		if reads := b.walks + b.reads; reads > 14 {
+			t.Errorf("looked for holders %d times", reads)
+		}
+	}
+}

@@ -29,8 +29,8 @@ func (e *Engine) budget(r *ruleState, dry bool) limit.Budget {
 
 // hold has t wait until the limit that holds it back lets one more go on; at
 // next, something else may want it.
-func (e *Engine) hold(t *tracked, next sock.Instant) {
-	e.wait(t, next)
+func (e *Engine) hold(t *tracked, next, now sock.Instant) {
+	e.waitAhead(t, next, now)
 	e.throttle(t).add(t)
 }
 
@@ -51,11 +51,81 @@ func (e *Engine) release(now sock.Instant) {
 	}
 }
 
+// mayLetGo reports whether the limit lets one more of the rule go on, beside those that
+// it has let go on.
+func (e *Engine) mayLetGo(r *ruleState, dry bool, now sock.Instant) bool {
+	return r.history.throttle(dry).released < e.budget(r, dry).Free(now)
+}
+
+// wantAhead has the holders looked for of those that limits let go on next, before their
+// turn comes.
+func (e *Engine) wantAhead(now sock.Instant) {
+	for _, r := range e.rules {
+		for _, dry := range []bool{false, true} {
+			h, b := r.history.throttle(dry), e.budget(r, dry)
+			if at := e.aheadAt(h, b, now); at != never && at <= now {
+				e.wantFirst(&h.queue, b.Own.Limit.N, b.FreeAt(now, h.released))
+			}
+		}
+	}
+}
+
+// aheadAt returns when to look for the holders of those that a limit lets go on next;
+// never: they are known, or none are held.
+func (e *Engine) aheadAt(h *throttle, b limit.Budget, now sock.Instant) sock.Instant {
+	if h.empty() || e.knowsHolders(h.first()) {
+		return never
+	}
+	at := b.FreeAt(now, h.released)
+	if at == never {
+		return never
+	}
+	return at.Add(-e.walks.Lead())
+}
+
+// wantDue has the holders looked for of as many that are due as limits let go on, the
+// first ones, before they are asked for.
+func (e *Engine) wantDue(now sock.Instant) {
+	n := 0
+	for _, r := range e.rules {
+		if r.Enabled && r.Destructive {
+			n += max(0, e.budget(r, r.DryRun).Free(now)-r.history.throttle(r.DryRun).released)
+		}
+	}
+	e.wantFirst(&e.due, n, now)
+}
+
+// wantFirst has the holders looked for of the first n of a queue that are needed by then.
+func (e *Engine) wantFirst(q *queue, n int, at sock.Instant) {
+	var first []*tracked
+	for len(first) < n && !q.empty() && (q.kind == waitQueue || q.first().rank <= at) {
+		t := q.first()
+		q.leave(t)
+		first = append(first, t)
+		e.wantHolders(t, e.tracks.key(t), at)
+	}
+	for _, t := range first {
+		q.add(t)
+	}
+}
+
+// knowsHolders reports whether the holders of t are known, or will be.
+func (e *Engine) knowsHolders(t *tracked) bool {
+	return t.holders != nil || t.is(wanted) || t.Inode == 0
+}
+
 // endTurn is called when it is clear what becomes of a released socket.
 func (e *Engine) endTurn(t *tracked) {
 	if t.is(released) {
 		t.set(released, false)
 		e.throttle(t).released--
+	}
+	if len(e.awaiting) == 0 {
+		return
+	}
+	if h := e.awaiting[e.tracks.key(t)]; h != nil {
+		h.released--
+		delete(e.awaiting, e.tracks.key(t))
 	}
 }
 
@@ -77,8 +147,8 @@ func (e *Engine) firstFree(now sock.Instant) sock.Instant {
 	first := never
 	for _, r := range e.rules {
 		for _, dry := range []bool{false, true} {
-			if h := r.history.throttle(dry); !h.empty() && h.released == 0 { // else an answer comes first
-				first = min(first, e.budget(r, dry).FreeAt(now))
+			if h, b := r.history.throttle(dry), e.budget(r, dry); !h.empty() {
+				first = min(first, b.FreeAt(now, h.released), e.aheadAt(h, b, now))
 			}
 		}
 	}

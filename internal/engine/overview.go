@@ -57,9 +57,9 @@ type RuleOverview struct {
 }
 
 // countHeld counts that a limit holds back an action of the rule.
-func (e *Engine) countHeld(r *ruleState, b limit.Budget, now sock.Instant) {
+func (e *Engine) countHeld(r *ruleState, b limit.Budget, dry bool, now sock.Instant) {
 	reason := match.LimitOfAll
-	if b.Own.Free(now) == 0 {
+	if b.Own.Free(now) <= r.history.throttle(dry).released {
 		reason = match.RuleLimit
 	}
 	r.history.skips[reason]++

@@ -34,6 +34,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.sayLeft()
 	e.takeAll(f, in.Sent, now)
 	e.considerAll(f, in.Sent, now)
+	e.wantDue(now)
 	for c := range e.scans.waited {
 		if l.of.Has(match.Class(c)) {
 			e.scans.waited[c] = f.waits
@@ -72,6 +73,7 @@ func (e *Engine) markShown(k *known) {
 // known, where no answer about the socket alone tells it better, or soon will; and
 // counts them.
 func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
+	var s sock.Socket // one for all: there may be many
 	for i := range f.hits.n {
 		h := f.hits.at(i)
 		if !h.known {
@@ -81,7 +83,7 @@ func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 		if e.scans.isGone(f.hits.key(h)) {
 			continue
 		}
-		s := f.hits.socket(h)
+		s = f.hits.socket(h)
 		t := e.tracks.get(s.ID.Key())
 		if t == nil || t.phase == waiting && !t.is(seen) && e.told(t) == nil {
 			t = e.observe(&s, sent, h.got, now)
@@ -97,9 +99,10 @@ func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 // considerAll decides on what a whole scan brought, and observes what was not known
 // before.
 func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
+	var s sock.Socket
 	for i := range f.hits.n {
 		h := f.hits.at(i)
-		s := f.hits.socket(h)
+		s = f.hits.socket(h)
 		switch t := e.tracks.get(s.ID.Key()); {
 		case t != nil && h.known:
 			c := e.tracks.connection(t)

@@ -39,18 +39,19 @@ func (w *Window) Free(now sock.Instant) int {
 	return max(0, w.Limit.N-w.underWay-len(w.spent))
 }
 
-// FreeAt returns the instant from which an action may start, or Never where that
-// depends on an outcome still to come.
-func (w *Window) FreeAt(now sock.Instant) sock.Instant {
-	if w.Free(now) > 0 {
-		return now
-	}
+// FreeAt returns the instant from which an action may start beside so many that are about
+// to, or Never where that depends on an outcome still to come.
+func (w *Window) FreeAt(now sock.Instant, others int) sock.Instant {
+	w.expire(now)
 	// A lowered limit can leave more in the window than it may hold.
-	nth := len(w.spent) + w.underWay - w.Limit.N
-	if nth >= len(w.spent) {
+	switch nth := len(w.spent) + w.underWay + others - w.Limit.N; {
+	case nth < 0:
+		return now
+	case nth >= len(w.spent):
 		return sock.Never
+	default:
+		return w.spent[nth].Add(w.Limit.Per)
 	}
-	return w.spent[nth].Add(w.Limit.Per)
 }
 
 // Spend counts an action that was done at an instant.
@@ -81,10 +82,10 @@ type Budget struct{ Own, All *Window }
 // Free returns how many actions may start now.
 func (b Budget) Free(now sock.Instant) int { return min(b.Own.Free(now), b.All.Free(now)) }
 
-// FreeAt returns the instant from which an action may start, or Never where that
-// depends on an outcome still to come.
-func (b Budget) FreeAt(now sock.Instant) sock.Instant {
-	return max(b.Own.FreeAt(now), b.All.FreeAt(now))
+// FreeAt returns the instant from which an action may start beside so many that are about
+// to, or Never where that depends on an outcome still to come.
+func (b Budget) FreeAt(now sock.Instant, others int) sock.Instant {
+	return max(b.Own.FreeAt(now, others), b.All.FreeAt(now, others))
 }
 
 // Begin takes a place for an action that is about to start.
