@@ -190,7 +190,7 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if l.watch > 0 {
 		return l.again(ctx, out, stderr)
 	}
-	debug.SetGCPercent(400) // there will be little garbage, and the end is near
+	debug.SetGCPercent(1000) // there will be little garbage, and the end is near
 	table, err := l.scan(ctx, stderr)
 	if err != nil {
 		return err

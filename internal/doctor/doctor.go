@@ -24,8 +24,8 @@ type Finding struct {
 
 // Print prints findings in lines of so many cells at most; 0 is no bound.
 func Print(out io.Writer, all []Finding, cells int) error {
-	rows := term.NewTable(3, 2*len(all))
-	rows.Layout.Wraps = true
+	rows := term.NewTable("", "", "")
+	rows.Bare, rows.Wraps = true, true
 	for _, x := range all {
 		mark := "ok"
 		switch {

@@ -53,30 +53,25 @@ type View struct {
 // Print prints a line for each target. Those of which something is left come last: they
 // are what is read. A narrow terminal goes without what the sockets were selected by.
 func (v *View) Print(out io.Writer, targets []*Target) error {
-	heads := []string{"RESULT", "STATE", "LOCAL", "PEER", "AGE", "PROCESS", "WHY"}
-	const state, local, age, process = 1, 2, 4, 5
-	if !v.Holders {
-		heads = slices.Delete(heads, process, process+1)
+	heads := []string{"RESULT", "STATE", "LOCAL", "PEER", "AGE", "WHY"}
+	if v.Holders {
+		heads = slices.Insert(heads, 5, "PROCESS")
 	}
-	table := term.NewTable(len(heads), len(targets))
-	table.Layout = term.Layout{Narrows: make([]bool, len(heads)), Spare: []int{state, age}, Last: []int{local}}
-	for i := range heads {
-		table.Layout.Narrows[i] = i >= local && i != age
-	}
-	if v.Headings && len(targets) > 0 {
-		table.Heads = heads
-	}
+	table := term.NewTable(heads...)
+	table.Bare = !v.Headings || len(targets) == 0
+	result, state, local, age := &table.Columns[0], &table.Columns[1], &table.Columns[2], &table.Columns[4]
+	result.Whole, state.Whole, age.Whole = true, true, true
+	state.Spare, age.Spare, local.Spare = 1, 2, term.LastSpare
 	for _, left := range []bool{false, true} {
 		for _, t := range targets {
 			if settled(t.Result) == left {
 				continue
 			}
-			table.Row(string(t.Result), sockettable.StateHead(t.Socket.State))
-			table.Add(t.Socket.Zoned(t.Socket.Src).AppendTo(table.Buffer()))
-			table.Add(t.Socket.Zoned(t.Socket.Dst).AppendTo(table.Buffer()))
+			s := &t.Socket
+			table.Row(string(t.Result), sockettable.StateHead(s.State), s.Zoned(s.Src).String(), s.Zoned(s.Dst).String())
 			table.Add(sockettable.AppendAge(table.Buffer(), t.Age.InState, t.Age.Known, t.Age.Exact))
 			if v.Holders {
-				table.Add(sockettable.AppendHolders(table.Buffer(), t.Holders()))
+				table.Row(sockettable.Holders(t.Holders()))
 			}
 			table.Row(cmp.Or(t.Reason, "-"))
 		}

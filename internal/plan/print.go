@@ -88,8 +88,8 @@ func (p *Plan) Print(out io.Writer, cells int) error {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
-		table := term.TableOf("  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN")
-		table.Layout.Spare = []int{1, 3}
+		table := term.NewTable("  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN")
+		table.Columns[1].Spare, table.Columns[3].Spare = 1, 2
 		now, later, not := 0, 0, 0
 		for j := range p.actions {
 			f := &p.actions[j]
@@ -103,8 +103,7 @@ func (p *Plan) Print(out io.Writer, cells int) error {
 			default:
 				now++
 			}
-			holder := sockettable.AppendHolders(nil, f.Holders)
-			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), string(holder), action.Wanted(&f.Grounds, &f.Socket, f.Bound), when(f))
+			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), sockettable.Holders(f.Holders), action.Wanted(&f.Grounds, &f.Socket, f.Bound), when(f))
 		}
 		mode := ""
 		switch {
@@ -130,6 +129,7 @@ func printRows(out io.Writer, table *term.Table, cells int) error {
 	if table.Empty() {
 		return nil
 	}
+	table.Wraps = true
 	return table.Print(out, cells)
 }
 
@@ -170,7 +170,7 @@ func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode st
 		match = "1 socket matches"
 	}
 	fmt.Fprintf(out, "%s: fires when %s%s; now %s%s\n", r.Name, strings.Join(conditions, " and "), long, match, mode)
-	table := term.TableOf("  GROUP", "VALUE", "PHASE")
+	table := term.NewTable("  GROUP", "VALUE", "PHASE")
 	for i := range now.Groups {
 		g := &now.Groups[i]
 		name := make([]string, len(g.Group))

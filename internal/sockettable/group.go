@@ -49,7 +49,7 @@ func (t *Table) groups(keys []*Column) []*group {
 	for _, r := range t.rows {
 		text = text[:0]
 		for _, key := range keys {
-			text = append(key.print(t, text, r), 0)
+			text = append(key.append(t, text, r), 0)
 		}
 		g := byText[string(text)]
 		if g == nil {
@@ -58,11 +58,11 @@ func (t *Table) groups(keys []*Column) []*group {
 			list = append(list, g)
 		}
 		g.count++
-		g.rqueue += uint64(r.rqueue)
-		g.wqueue += uint64(r.wqueue)
-		g.oldest = max(g.oldest, r.inState)
-		g.known = g.known || r.known
-		g.exact = g.exact && r.exact
+		g.rqueue += uint64(r.RQueue)
+		g.wqueue += uint64(r.WQueue)
+		g.oldest = max(g.oldest, r.InState)
+		g.known = g.known || r.Known
+		g.exact = g.exact && r.Exact
 	}
 	slices.SortFunc(list, func(a, b *group) int {
 		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(b.oldest, a.oldest), slices.Compare(a.values, b.values))
@@ -73,17 +73,10 @@ func (t *Table) groups(keys []*Column) []*group {
 // printGroups prints a line for each group, the largest first. A narrow terminal goes
 // without the queues.
 func (t *Table) printGroups(out io.Writer, v *View) error {
-	queues := len(v.Keys) + 1
 	groups := t.groups(v.Keys)
-	rows := term.NewTable(queues+3, len(groups))
-	rows.Layout = term.Layout{Spare: []int{queues + 1, queues}}
-	if v.Headings {
-		rows.Heads = append(rows.Heads, "COUNT")
-		for _, key := range v.Keys {
-			rows.Heads = append(rows.Heads, key.head)
-		}
-		rows.Heads = append(rows.Heads, "RECV-Q", "SEND-Q", "OLDEST")
-	}
+	heads := slices.Concat([]string{"COUNT"}, headsOf(v.Keys), []string{"RECV-Q", "SEND-Q", "OLDEST"})
+	rows := term.NewTable(heads...)
+	rows.Columns[len(heads)-2].Spare, rows.Columns[len(heads)-3].Spare = 1, 2
 	for _, g := range groups[:v.most(len(groups))] {
 		rows.Row(strconv.Itoa(g.count))
 		rows.Row(g.values...)
@@ -106,7 +99,7 @@ func (t *Table) printGroupsJSON(out io.Writer, keys []*Column) error {
 			value := g.values[i]
 			switch n, err := strconv.ParseUint(value, 0, 64); {
 			case value == "-":
-			case key.number && err == nil:
+			case key.number != nil && err == nil:
 				o[key.Name] = n
 			case key.Name == "state":
 				o[key.Name] = strings.ToLower(value)

@@ -3,6 +3,7 @@ package sockettable
 import (
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -26,21 +27,15 @@ type Object struct {
 
 // ObjectOf is a socket that is so old and so held.
 func ObjectOf(s *sock.Socket, age track.Age, holders []sock.Holder, netns string) Object {
-	l := labelsOf(s)
-	r := rowOf(s, age, &l)
-	return r.object(holders, netns)
-}
-
-func (r *row) object(holders []sock.Holder, netns string) Object {
 	o := Object{
-		Netns: netns, Src: r.src.String(), Dst: r.dst.String(), State: r.state.String(),
-		Bound: !r.exact, Cookie: r.cookie, Inode: r.inode,
+		Netns: netns, Src: s.Zoned(s.Src).String(), Dst: s.Zoned(s.Dst).String(), State: s.State.String(),
+		Bound: !age.Exact, Cookie: s.ID.Cookie, Inode: s.Inode,
 	}
-	if r.known {
-		o.InStateFor, o.IdleFor = new(Seconds(r.inState)), new(Seconds(r.idle))
+	if age.Known {
+		o.InStateFor, o.IdleFor = new(Seconds(age.InState)), new(Seconds(age.Idle))
 	}
-	if r.inode != 0 {
-		o.UID = &r.uid // else the kernel reports 0 for want of a better
+	if s.Inode != 0 {
+		o.UID = new(s.UID) // else the kernel reports 0 for want of a better
 	}
 	if len(holders) > 0 {
 		o.PID, o.Comm = holders[0].PID, holders[0].Comm
@@ -62,11 +57,11 @@ type listed struct {
 
 func (t *Table) listed(r *row, netns string) listed {
 	l := listed{
-		Object: r.object(t.Holders[r.inode], netns), RQueue: r.rqueue, WQueue: r.wqueue,
-		Verdict: r.verdict, MPTCP: r.mptcp, Dev: r.device, Cgroup: r.cgroup,
+		Object: ObjectOf(&r.Socket, r.Age, t.Holders[r.Inode], netns), RQueue: r.RQueue, WQueue: r.WQueue,
+		Verdict: match.Verdict(&r.Socket), MPTCP: r.MPTCP, Dev: r.device(), Cgroup: r.Cgroup,
 	}
-	if r.hasMark {
-		l.Mark = &r.mark
+	if r.HasMark {
+		l.Mark = &r.Mark
 	}
 	return l
 }

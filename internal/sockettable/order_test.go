@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 func TestParseOrder(t *testing.T) {
@@ -56,7 +58,7 @@ func TestSort(t *testing.T) {
 }
 
 func naive(t *Table, by *Column, down bool, a, b *row) int {
-	k, l := by.key(t, a), by.key(t, b)
+	k, l := t.itemOf(by, a), t.itemOf(by, b)
 	if k.unknown != l.unknown {
 		if k.unknown {
 			return 1
@@ -68,30 +70,29 @@ func naive(t *Table, by *Column, down bool, a, b *row) int {
 		order = -order
 	}
 	age := func(r *row) time.Duration {
-		if !r.known {
+		if !r.Known {
 			return -1
 		}
-		return r.inState
+		return r.InState
 	}
 	return cmp.Or(order, cmp.Compare(age(b), age(a)))
 }
 
 func drawRow(t *rapid.T) *row {
-	r := &row{
-		rqueue: rapid.SampledFrom([]uint32{0, 1, 300, 1 << 31}).Draw(t, "rqueue"),
-		wqueue: rapid.Uint32().Draw(t, "wqueue"),
-		inode:  rapid.Uint32Range(0, 3).Draw(t, "inode"),
-		uid:    rapid.SampledFrom([]uint32{0, 33, 1000}).Draw(t, "uid"),
-		cookie: rapid.Uint64().Draw(t, "cookie"),
-		state:  1, labels: &labels{verdict: rapid.SampledFrom(append(verdicts, "")).Draw(t, "verdict")},
-		known: rapid.Bool().Draw(t, "known"),
-	}
-	r.src = netip.AddrPortFrom(netip.IPv4Unspecified(), rapid.Uint16Range(0, 3).Draw(t, "port"))
-	r.dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte{
+	r := new(row)
+	r.RQueue = rapid.SampledFrom([]uint32{0, 1, 300, 1 << 31}).Draw(t, "rqueue")
+	r.WQueue = rapid.Uint32().Draw(t, "wqueue")
+	r.Inode = rapid.Uint32Range(0, 3).Draw(t, "inode")
+	r.UID = rapid.SampledFrom([]uint32{0, 33, 1000}).Draw(t, "uid")
+	r.ID.Cookie = rapid.Uint64().Draw(t, "cookie")
+	r.State = rapid.SampledFrom([]ssfilter.State{ssfilter.Established, ssfilter.CloseWait}).Draw(t, "state") // of which the latter has a verdict
+	r.Known = rapid.Bool().Draw(t, "known")
+	r.Src = netip.AddrPortFrom(netip.IPv4Unspecified(), rapid.Uint16Range(0, 3).Draw(t, "port"))
+	r.Dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte{
 		0: rapid.ByteRange(0, 1).Draw(t, "first byte"), 15: rapid.ByteRange(0, 3).Draw(t, "last byte"),
 	}), 0)
-	if r.known {
-		r.inState = time.Duration(rapid.Int64Range(0, 5).Draw(t, "age")) * time.Hour
+	if r.Known {
+		r.InState = time.Duration(rapid.Int64Range(0, 5).Draw(t, "age")) * time.Hour
 	}
 	return r
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -18,13 +19,14 @@ type count struct {
 	IPv6  int `json:"ipv6"`
 }
 
-func (c *count) add(r *row) {
+func (c count) and(r *row) count {
 	c.Total++
-	if r.src.Addr().Is4() {
+	if r.Src.Addr().Is4() {
 		c.IPv4++
 	} else {
 		c.IPv6++
 	}
+	return c
 }
 
 // stateCount is a state in -o json.
@@ -43,17 +45,13 @@ func (t *Table) printSummary(out io.Writer, v *View) error {
 	states, stuck := make(map[ssfilter.State]count), make(map[rules.Verdict]count)
 	var all count
 	for _, r := range t.rows {
-		state, verdict := states[r.state], stuck[r.verdict]
-		state.add(r)
-		verdict.add(r)
-		states[r.state], stuck[r.verdict] = state, verdict
-		all.add(r)
+		verdict := match.Verdict(&r.Socket)
+		states[r.State] = states[r.State].and(r)
+		stuck[verdict] = stuck[verdict].and(r)
+		all = all.and(r)
 	}
 	var objects []stateCount
-	rows := term.NewTable(4, 0)
-	if v.Headings {
-		rows.Heads = []string{"STATE", "COUNT", "IPV4", "IPV6"}
-	}
+	rows := term.NewTable("STATE", "COUNT", "IPV4", "IPV6")
 	line := func(name string, c count) {
 		rows.Row(name, strconv.Itoa(c.Total), strconv.Itoa(c.IPv4), strconv.Itoa(c.IPv6))
 	}
@@ -72,5 +70,5 @@ func (t *Table) printSummary(out io.Writer, v *View) error {
 		return term.JSONOf(out, objects)
 	}
 	line("TOTAL", all)
-	return rows.Print(out, v.Cells)
+	return v.print(out, rows, 0)
 }

@@ -72,16 +72,12 @@ func (t *Table) Print(out io.Writer, v *View) error {
 // printSockets prints a line for each socket.
 func (t *Table) printSockets(out io.Writer, v *View, columns []*Column) error {
 	n := v.most(len(t.rows))
-	rows := term.NewTable(len(columns), n)
-	rows.Layout = t.layout(columns, v.Order.By)
-	if v.Headings {
-		for _, c := range columns {
-			rows.Heads = append(rows.Heads, c.head)
-		}
-	}
+	rows := term.NewTable(headsOf(columns)...)
+	t.layOut(rows, columns, v.Order.By)
+	rows.Grow(n)
 	for _, r := range t.rows[:n] {
 		for _, c := range columns {
-			rows.Add(c.print(t, rows.Buffer(), r))
+			rows.Add(c.append(t, rows.Buffer(), r))
 		}
 	}
 	return v.print(out, rows, len(t.rows))
@@ -97,6 +93,7 @@ func (v *View) most(n int) int {
 
 // print prints the rows, and how many more there are.
 func (v *View) print(out io.Writer, rows *term.Table, n int) error {
+	rows.Bare = !v.Headings
 	err := rows.Print(out, v.Cells)
 	if more := n - v.most(n); more > 0 && err == nil {
 		_, err = fmt.Fprintf(out, "... and %d more\n", more)
@@ -104,29 +101,18 @@ func (v *View) print(out io.Writer, rows *term.Table, n int) error {
 	return err
 }
 
-// layout says what a narrow terminal goes without, beside columns that tell nothing
-// of any socket, and a very narrow one, beside those that tell the same of all. What
-// the rows are sorted by stays.
-func (t *Table) layout(columns []*Column, by *Column) term.Layout {
-	spare, last := []string{"idle", "send-q", "recv-q"}, []string{"local", "verdict"}
-	if !t.remarks {
-		spare = append(spare, "verdict")
-	}
-	if len(t.states.States()) < 2 {
-		last = slices.Insert(last, 0, "state")
-	}
-	places := func(names []string) (places []int) {
-		for _, name := range names {
-			i := slices.IndexFunc(columns, func(c *Column) bool { return c.Name == name })
-			if i >= 0 && columns[i] != by {
-				places = append(places, i)
-			}
+// layOut says what a narrow terminal goes without: beside columns that tell little,
+// verdicts where there are none, and at last a state that all have in common. What the
+// rows are sorted by stays.
+func (t *Table) layOut(rows *term.Table, columns []*Column, by *Column) {
+	for i, c := range columns {
+		column := &rows.Columns[i]
+		column.Whole, column.Spare = !c.narrows, c.spare
+		switch {
+		case c == by, c.Name == "state" && len(t.states.States()) > 1:
+			column.Spare = 0
+		case c.Name == "verdict" && !t.remarks:
+			column.Spare = 4
 		}
-		return places
 	}
-	l := term.Layout{Spare: places(spare), Last: places(last)}
-	for _, c := range columns {
-		l.Narrows = append(l.Narrows, c.narrows)
-	}
-	return l
 }

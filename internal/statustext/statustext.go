@@ -157,7 +157,7 @@ func outcomes(r *status.Rule) string {
 }
 
 func (w *report) groups(all []status.Rule) {
-	table := term.TableOf("RULE", "GROUP", "PHASE", "VALUE")
+	table := term.NewTable("RULE", "GROUP", "PHASE", "VALUE")
 	for i := range all {
 		for j := range all[i].Groups {
 			g := &all[i].Groups[j]
@@ -183,7 +183,7 @@ func (w *report) sockets(s *status.Status) {
 	if !s.SocketsAt.IsZero() && s.Time.Sub(s.SocketsAt) > status.NowFor {
 		head = "SOCKETS, " + w.since(s.SocketsAt) + " AGO"
 	}
-	table := term.TableOf("STATE", head)
+	table := term.NewTable("STATE", head)
 	for _, state := range status.States {
 		if n, ok := s.Sockets[state]; ok {
 			table.Row(strings.ToUpper(state), strconv.FormatUint(n, 10))
@@ -196,8 +196,8 @@ func (w *report) sockets(s *status.Status) {
 const mostActions = 10
 
 func (w *report) actions(last []journal.Record, now time.Time) {
-	table := term.TableOf("TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON")
-	table.Layout.Spare = []int{3, 5}
+	table := term.NewTable("TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON")
+	table.Columns[3].Spare, table.Columns[5].Spare = 1, 2
 	last = last[:min(len(last), mostActions)]
 	for i := range last {
 		r := &last[i]
@@ -225,6 +225,7 @@ func (w *report) table(table *term.Table) {
 		return
 	}
 	w.WriteByte('\n')
+	table.Wraps = true
 	table.Print(w, w.cells) // a buffer takes everything
 }
 

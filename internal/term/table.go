@@ -5,13 +5,15 @@ import (
 	"bytes"
 	"io"
 	"slices"
+	"strings"
 )
 
 // Table collects cells, row by row, and prints them in columns that are as wide as
 // their widest cell.
 type Table struct {
-	Heads  []string // of the columns; nil: there is no line of headings
-	Layout Layout
+	Columns []Column
+	Bare    bool // there is no line of headings
+	Wraps   bool // the last column breaks its cells over several lines where it must
 
 	text   []byte // the cells, one after the other
 	cells  []cell
@@ -22,21 +24,20 @@ type Table struct {
 // cell is how many bytes of the text a cell has, and how wide it is.
 type cell struct{ size, width uint32 }
 
-// NewTable returns a table of so many columns with room for so many rows.
-func NewTable(columns, rows int) *Table {
-	const usual = 8 // bytes of a cell
-	return &Table{
-		text: make([]byte, 0, rows*columns*usual), cells: make([]cell, 0, rows*columns),
-		widths: make([]int, columns),
+// NewTable returns a table of columns with those headings.
+func NewTable(heads ...string) *Table {
+	t := &Table{widths: make([]int, len(heads))}
+	for _, head := range heads {
+		t.Columns = append(t.Columns, Column{Head: head})
 	}
+	return t
 }
 
-// TableOf returns a table of some columns whose last breaks its cells over several lines
-// where it must.
-func TableOf(heads ...string) *Table {
-	t := NewTable(len(heads), 0)
-	t.Heads, t.Layout.Wraps = heads, true
-	return t
+// Grow makes room for so many rows.
+func (t *Table) Grow(rows int) {
+	const usual = 8 // bytes of a cell
+	t.cells = slices.Grow(t.cells, rows*len(t.Columns))
+	t.text = slices.Grow(t.text, rows*len(t.Columns)*usual)
 }
 
 // Buffer returns what the next cell is to be appended to.
@@ -79,19 +80,20 @@ func (t *Table) Empty() bool { return len(t.cells) == 0 }
 // Print prints the table in lines of so many cells at most, where that can be; 0 is
 // no bound.
 func (t *Table) Print(out io.Writer, cells int) error {
-	if t.Empty() && t.Heads == nil {
-		return nil
+	if !t.Bare {
+		for i, c := range t.Columns {
+			t.widths[i] = max(t.widths[i], len(c.Head))
+		}
 	}
-	for i, head := range t.Heads {
-		t.widths[i] = max(t.widths[i], len(head))
-	}
-	widths := t.Layout.fit(t.widths, cells)
+	widths := t.fit(cells)
 	w := bufio.NewWriterSize(out, 64<<10)
 	var line []byte
-	for i, head := range t.Heads {
-		line = t.appendCell(line, []byte(head), len(head), widths[i], i)
+	if !t.Bare {
+		for i, c := range t.Columns {
+			line = t.appendCell(line, []byte(c.Head), len(c.Head), widths[i], i)
+		}
+		w.Write(line)
 	}
-	w.Write(line)
 	rest, column := t.text, 0
 	for _, c := range t.cells {
 		if column == 0 {
@@ -117,14 +119,9 @@ func (t *Table) appendCell(line, text []byte, width, room, column int) []byte {
 	case room == hidden:
 	case width <= room:
 		line = append(line, text...)
-	case last && t.Layout.Wraps:
-		indent := slices.Repeat([]byte(" "), Width(string(line)))
-		for i, part := range Wrap(string(text), room) {
-			if i > 0 {
-				line = append(append(line, '\n'), indent...)
-			}
-			line = append(line, part...)
-		}
+	case last && t.Wraps:
+		indent := "\n" + strings.Repeat(" ", Width(string(line)))
+		line = append(line, strings.Join(Wrap(string(text), room), indent)...)
 	default:
 		line, width = append(line, elide(string(text), room)...), room
 	}
@@ -132,15 +129,7 @@ func (t *Table) appendCell(line, text []byte, width, room, column int) []byte {
 		return append(bytes.TrimRight(line, " "), '\n')
 	}
 	if room != hidden {
-		line = appendBlanks(line, room+gap-width)
+		line = append(line, strings.Repeat(" ", room+gap-width)...)
 	}
 	return line
-}
-
-func appendBlanks(b []byte, n int) []byte {
-	const blanks = "                                "
-	for ; n > len(blanks); n -= len(blanks) {
-		b = append(b, blanks...)
-	}
-	return append(b, blanks[:n]...)
 }

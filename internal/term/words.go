@@ -8,7 +8,7 @@ import (
 	"io"
 	"iter"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,34 +21,15 @@ func Count(n int, what string) string {
 }
 
 // Short says a duration as people do, and never more than it is.
-func Short(d time.Duration) string { return string(AppendShort(nil, d)) }
-
-// AppendShort is Short without garbage.
-func AppendShort(b []byte, d time.Duration) []byte {
-	whole := func(n time.Duration, unit byte) { b = append(strconv.AppendInt(b, int64(n), 10), unit) }
+func Short(d time.Duration) string {
 	switch {
 	case d >= time.Hour:
-		whole(d/time.Hour, 'h')
-		whole(d%time.Hour/time.Minute, 'm')
+		return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s")
 	case d >= time.Minute:
-		whole(d/time.Minute, 'm')
-		whole(d%time.Minute/time.Second, 's')
-	case d >= time.Second:
-		b = strconv.AppendInt(b, int64(d/time.Second), 10)
-		if hundredths := byte(d % time.Second / (10 * time.Millisecond)); hundredths != 0 {
-			b = append(b, '.', '0'+hundredths/10)
-			if hundredths%10 != 0 {
-				b = append(b, '0'+hundredths%10)
-			}
-		}
-		b = append(b, 's')
-	case d >= 10*time.Millisecond:
-		b = strconv.AppendInt(b, int64(d/(10*time.Millisecond)*10), 10)
-		b = append(b, "ms"...)
+		return d.Truncate(time.Second).String()
 	default:
-		b = append(b, "0s"...)
+		return d.Truncate(10 * time.Millisecond).String()
 	}
-	return b
 }
 
 // JSON prints one array of objects, each as it comes: there may be several hundred
