@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -164,7 +165,7 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 		for j, c := range r.When {
 			value := g.Of(c.Metric)
 			shown.Conditions[j] = status.Condition{
-				Metric: string(c.Metric), Op: string(c.Op), Threshold: c.Number, Unit: c.Metric.Unit(), Value: rounded(value, 10), Near: rounded(nearness(c, value), 100),
+				Metric: string(c.Metric), Op: string(c.Op), Threshold: c.Number, Unit: c.Metric.Unit(), Value: rounded(value, 10), Near: rounded(group.Nearness(c, value), 100),
 			}
 		}
 		s.Groups[i] = shown
@@ -173,16 +174,3 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 }
 
 func rounded(x, parts float64) float64 { return math.Round(parts*x) / parts }
-
-// nearness is how much of the way to its threshold a value has gone, from whichever
-// side: 1 where the condition holds.
-func nearness(c rules.Condition, value float64) float64 {
-	switch most := max(value, c.Number); {
-	case c.Holds(value):
-		return 1
-	case most == 0:
-		return 0
-	default:
-		return min(value, c.Number) / most
-	}
-}

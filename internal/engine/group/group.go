@@ -58,21 +58,17 @@ func (m *Measured) all(conditions []rules.Condition) bool {
 // nothing reports whether there is nothing of the group any more.
 func (m *Measured) nothing() bool { return m.Count == 0 && m.Growth == 0 && m.PortUsage == 0 }
 
-// nearness is how near the value is to meeting all conditions: 1 if it does, and
-// below that if not.
-func (m *Measured) nearness(conditions []rules.Condition) float64 {
-	near := 1.0
-	for i := range conditions {
-		c := &conditions[i]
-		switch v := m.Of(c.Metric); {
-		case c.Holds(v):
-		case c.Op == rules.Greater || c.Op == rules.GreaterEqual || c.Op == rules.Equal && v < c.Number:
-			near = min(near, v/(c.Number+1))
-		default:
-			near = min(near, c.Number/(v+1))
-		}
+// Nearness returns how much of the way to its threshold a value has gone, from
+// whichever side: 1 where the condition holds.
+func Nearness(c rules.Condition, value float64) float64 {
+	switch most := max(value, c.Number); {
+	case c.Holds(value):
+		return 1
+	case most == 0:
+		return 0
+	default:
+		return min(value, c.Number) / most
 	}
-	return near
 }
 
 // Group is one group of a rule that is worth remembering: its condition holds or
@@ -139,8 +135,9 @@ func (g *Group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 	if m.Count > 0 {
 		g.busy = got
 	}
-	// A group by properties is there as long as a socket has them.
-	vanished := len(r.GroupBy) > 0 && m.nothing()
+	// A group by properties is there as long as a socket has them, and that of a rule
+	// about single sockets as long as one is due.
+	vanished := (len(r.GroupBy) > 0 || len(r.When) == 0) && m.nothing()
 	holds := m.all(r.When) && !vanished
 	if g.Firing != sock.Never {
 		g.revalidate(r, holds, sent, got)

@@ -6,6 +6,7 @@ package group
 import (
 	"cmp"
 	"iter"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -129,8 +130,8 @@ func (rg *Set) Take(t *Tally, ports *Ports, sent, got sock.Instant, trusted time
 		}
 		g, known := rg.groups[Key(key)]
 		if !known {
-			if near := m.nearness(r.When); counted.fresh == 0 && near < 1 {
-				rg.approach(key, m, near) // and nothing else: of 100,000 groups, most are like that
+			if counted.fresh == 0 && !m.all(r.When) {
+				rg.approach(key, m) // and nothing else: of 100,000 groups, most are like that
 				return
 			}
 			g = newGroup()
@@ -174,13 +175,29 @@ func (rg *Set) grow(g *Group, fresh uint32, since, got sock.Instant) float64 {
 
 // TakeCount takes in how many sockets the counters tell, of a rule that needs
 // nothing else.
-func (rg *Set) TakeCount(n int, sent, got sock.Instant) (c Changes) {
+func (rg *Set) TakeCount(n int, sent, got sock.Instant) Changes {
+	rg.scanned = got
+	return rg.takeOne(Measured{Count: n}, sent, got)
+}
+
+// TakeDue takes in how many sockets are due of a rule about single sockets, and the
+// oldest and some of them. Its one group fires while there are any.
+func (rg *Set) TakeDue(n int, oldest time.Duration, examples []Example, now sock.Instant) Changes {
+	c := rg.takeOne(Measured{Count: n, Oldest: oldest}, now, now)
+	if n > 0 {
+		rg.groups[""].Examples = examples
+	}
+	return c
+}
+
+// takeOne has the only group take in a sample.
+func (rg *Set) takeOne(m Measured, sent, got sock.Instant) (c Changes) {
 	g, known := rg.groups[""]
 	if !known {
 		g = newGroup()
 	}
-	rg.nearest, rg.scanned = rg.nearest[:0], got
-	rg.sample(&c, "", g, known, Measured{Count: n}, sent, got)
+	rg.nearest = rg.nearest[:0]
+	rg.sample(&c, "", g, known, m, sent, got)
 	return c
 }
 
@@ -192,7 +209,7 @@ func (rg *Set) sample(c *Changes, key Key, g *Group, known bool, m Measured, sen
 	if to != Quiet {
 		since = g.Holding
 	} else {
-		rg.approach([]byte(key), m, m.nearness(rg.rule.When))
+		rg.approach([]byte(key), m)
 	}
 	switch worth := to != Quiet || m.Growth > 0 || len(g.Alerts) > 0; {
 	case worth && !known:
@@ -203,41 +220,6 @@ func (rg *Set) sample(c *Changes, key Key, g *Group, known bool, m Measured, sen
 	if from != to {
 		rg.moved(c, key, g, from, since)
 	}
-}
-
-// TakeDue takes in how many sockets are due of a rule about single sockets, and the
-// oldest and some of them. Its one group fires while there are any.
-func (rg *Set) TakeDue(n int, oldest time.Duration, examples []Example, now sock.Instant) (c Changes) {
-	g := rg.groups[""]
-	if g == nil {
-		if n == 0 {
-			return c
-		}
-		g = newGroup()
-		rg.add("", g)
-	}
-	from, since := g.Phase(), g.Holding
-	g.Measured, g.known = Measured{Count: n, Oldest: oldest}, now
-	if n > 0 {
-		g.Examples, g.Peak = examples, max(g.Peak, n)
-	}
-	switch {
-	case n > 0 && g.Firing == sock.Never:
-		g.Holding, g.Firing, g.Ended, g.Peak = now, now, sock.Never, n
-		since = now
-	case n == 0 && g.Firing != sock.Never:
-		g.Holding, g.Firing, g.Ended = sock.Never, sock.Never, now
-	default:
-		return c
-	}
-	rg.moved(&c, "", g, from, since)
-	return c
-}
-
-// add puts a group among those that are remembered.
-func (rg *Set) add(key Key, g *Group) {
-	rg.groups[key] = g
-	rg.phases[g.Phase()]++
 }
 
 // Scanned notes a whole scan, of a rule about single sockets.
@@ -262,15 +244,7 @@ func (rg *Set) Active() bool { return rg.Pending()+rg.Firing() > 0 }
 func (rg *Set) Paths() int { return rg.paths }
 
 // All yields the groups that are remembered.
-func (rg *Set) All() iter.Seq2[Key, *Group] {
-	return func(yield func(Key, *Group) bool) {
-		for key, g := range rg.groups {
-			if !yield(key, g) {
-				return
-			}
-		}
-	}
-}
+func (rg *Set) All() iter.Seq2[Key, *Group] { return maps.All(rg.groups) }
 
 // Labels returns the properties of a group.
 func (rg *Set) Labels(key Key) []subject.Label {
@@ -320,11 +294,21 @@ func (rg *Set) EndAlert(key Key, g *Group, action int) {
 
 // approach keeps a quiet group in mind for an overview if it is among the
 // nearest to firing.
-func (rg *Set) approach(key []byte, m Measured, near float64) {
+func (rg *Set) approach(key []byte, m Measured) {
+	near := rg.near(&m)
 	if n := len(rg.nearest); n == maxShown && near <= rg.nearest[n-1].near {
 		return
 	}
 	rg.nearest = KeepLeast(rg.nearest, maxShown, nearGroup{Key(key), near, m}, func(a, b nearGroup) int { return cmp.Compare(b.near, a.near) })
+}
+
+// near returns how near a group is to meeting all conditions: 1 where it does.
+func (rg *Set) near(m *Measured) float64 {
+	near := 1.0
+	for _, c := range rg.rule.When {
+		near = min(near, Nearness(c, m.Of(c.Metric)))
+	}
+	return near
 }
 
 // AtMost has the overview show of quiet groups no more sockets than there can be.
@@ -332,7 +316,7 @@ func (rg *Set) AtMost(n int) {
 	for i := range rg.nearest {
 		if g := &rg.nearest[i]; g.Count > n {
 			g.Count = n
-			g.near = g.nearness(rg.rule.When)
+			g.near = rg.near(&g.Measured)
 		}
 	}
 	if n == 0 && len(rg.rule.By) > 0 {
@@ -393,24 +377,23 @@ type Overview struct {
 // Overview returns how the groups stand that have fired or been pending for the
 // longest, and those nearest to it.
 func (rg *Set) Overview() (shown []Overview) {
-	for _, phase := range []Phase{Firing, Pending} {
-		if rg.phases[phase] == 0 {
-			continue
-		}
-		var oldest []member // those that have held for the longest
-		older := func(a, b member) int { return cmp.Compare(a.Holding, b.Holding) }
+	var active []member // those that fire first, and of each kind those that have held for the longest
+	order := func(a, b member) int {
+		return cmp.Or(cmp.Compare(a.Phase(), b.Phase()), cmp.Compare(a.Holding, b.Holding))
+	}
+	if rg.Active() {
 		for key, g := range rg.groups {
-			if g.Phase() == phase && len(shown) < maxShown {
-				oldest = KeepLeast(oldest, maxShown-len(shown), member{key, g}, older)
+			if g.Phase() != Quiet {
+				active = KeepLeast(active, maxShown, member{key, g}, order)
 			}
 		}
-		for _, m := range oldest {
-			since := m.Holding
-			if phase == Firing {
-				since = m.Firing
-			}
-			shown = append(shown, Overview{Group: rg.Labels(m.key), Phase: phase, Since: since, Measured: m.Measured})
+	}
+	for _, m := range active {
+		since := m.Holding
+		if m.Phase() == Firing {
+			since = m.Firing
 		}
+		shown = append(shown, Overview{Group: rg.Labels(m.key), Phase: m.Phase(), Since: since, Measured: m.Measured})
 	}
 	for _, n := range rg.nearest[:min(len(rg.nearest), maxShown-len(shown))] {
 		shown = append(shown, Overview{Group: rg.Labels(n.key), Phase: Quiet, Measured: n.Measured})
@@ -477,7 +460,8 @@ func (rg *Set) Restore(k *sock.Group, now sock.Instant) bool {
 		}
 	}
 	if rg.groups[Key(key)] == nil {
-		rg.add(Key(key), g)
+		rg.groups[Key(key)] = g
+		rg.phases[g.Phase()]++
 	}
 	return true
 }

@@ -43,7 +43,8 @@ func TestEvict(t *testing.T) {
 				if fires {
 					g.Holding, g.Firing = start, start
 				}
-				rg.add(Key(strconv.Itoa(i)), g)
+				rg.groups[Key(strconv.Itoa(i))] = g
+				rg.phases[g.Phase()]++
 			}
 			began := time.Now()
 			rg.evict(start.Add(time.Hour))

@@ -19,15 +19,21 @@ type tally struct {
 	backlog float32      // the fullest accept queue, in percent of its limit
 	ports   uint16       // local ports that are used up on the fullest path
 	fires   bool         // the group does, and its rule acts on sockets
+	first   bool         // it has examples for certain: people are told of it, or soon may be
+}
+
+// knownGroup is a group that is sampled also where no socket of it is left.
+type knownGroup struct {
+	key          Key
+	fires, first bool // as in tally
 }
 
 // Tally is what one scan counts for one rule about groups.
 type Tally struct {
 	rule    *match.Rule
 	key     []byte // of the last socket
-	known   []Key  // that are sampled also where no socket of them is left
-	first   []Key  // those of them that have examples for certain: of which people are told, or soon may be
-	firing  []Key  // those of them whose sockets are to be acted on
+	known   []knownGroup
+	fires   bool // one of them does
 	groups  table[tally]
 	omitted int // sockets of groups, or paths, beyond MaxGroups
 
@@ -56,23 +62,22 @@ func (rg *Set) Tally() *Tally {
 	r := rg.rule
 	t := &Tally{rule: r, groups: newTable[tally](r.By.Width(), MaxGroups, rg.tallied), before: rg.seen}
 	if n := len(rg.groups); n > 0 {
-		t.known = make([]Key, 0, n)
+		t.known = make([]knownGroup, 0, n)
 	}
-	var active []Key
-	for id, g := range rg.groups {
-		t.known = append(t.known, id)
-		switch {
-		case !r.Alerts:
-		case g.Sent():
-			t.first = append(t.first, id)
-		case g.Phase() != Quiet && len(active) < MaxAlerts:
-			active = append(active, id)
+	sent := 0
+	for key, g := range rg.groups {
+		k := knownGroup{key: key, fires: r.Destructive && g.Firing != sock.Never, first: r.Alerts && g.Sent()}
+		if k.first {
+			sent++
 		}
-		if r.Destructive && g.Firing != sock.Never {
-			t.firing = append(t.firing, id)
+		t.known, t.fires = append(t.known, k), t.fires || k.fires
+	}
+	for i := 0; r.Alerts && i < len(t.known) && sent < MaxAlerts; i++ {
+		if k := &t.known[i]; !k.first && rg.groups[k.key].Phase() != Quiet {
+			k.first = true
+			sent++
 		}
 	}
-	t.first = append(t.first, active[:max(0, min(len(active), MaxAlerts-len(t.first)))]...)
 	if r.Alerts {
 		t.examples, t.worth = make(map[uint32][]Example), almost(r)
 	}
@@ -88,14 +93,9 @@ func (rg *Set) Tally() *Tally {
 
 // Begin makes room for the groups that are known, before others may take it.
 func (t *Tally) Begin() {
-	for _, id := range t.first {
-		t.groups.at([]byte(id))
-	}
-	for _, id := range t.known {
-		t.groups.at([]byte(id))
-	}
-	for _, id := range t.firing {
-		t.groups.get([]byte(id)).fires = true
+	for _, k := range t.known {
+		_, c := t.groups.at([]byte(k.key))
+		c.fires, c.first = k.fires, k.first
 	}
 	if len(t.rule.GroupBy) == 0 {
 		t.groups.at(nil) // it is there, sockets or not
@@ -104,7 +104,7 @@ func (t *Tally) Begin() {
 
 // Fires reports whether the socket's group does, and its rule acts on sockets.
 func (t *Tally) Fires(s *sock.Socket) bool {
-	if len(t.firing) == 0 {
+	if !t.fires {
 		return false
 	}
 	t.key = t.rule.By.Append(t.key[:0], subject.Subject{Socket: s})
@@ -136,8 +136,8 @@ func (t *Tally) Add(s *sock.Socket, entered sock.Instant) {
 		c.oldest = entered
 	}
 	c.count++
-	if t.examples != nil && (t.isFirst(number) || int(c.count) > t.worth) {
-		t.keep(number, c.count, s)
+	if t.examples != nil && (c.first || int(c.count) > t.worth) {
+		t.keep(number, c, s)
 	}
 	if t.now != nil && !t.now.has(s.ID.Cookie) {
 		t.now.add(s.ID.Cookie)
@@ -162,22 +162,19 @@ func (t *Tally) SeenBefore(cookie uint64) {
 
 // keep keeps a socket of a group as an example, of the largest groups: where there
 // are too many, the smallest gives way.
-func (t *Tally) keep(group, count uint32, s *sock.Socket) {
+func (t *Tally) keep(group uint32, c *tally, s *sock.Socket) {
 	some, known := t.examples[group]
 	switch {
 	case len(some) == MaxExamples:
 		return
-	case known || t.isFirst(group):
+	case known || c.first:
 	case t.rivals < MaxAlerts:
 		t.rivals++
-	case !t.supersede(count):
+	case !t.supersede(c.count):
 		return
 	}
 	t.examples[group] = append(some, Example{Peer: s.Zoned(s.Dst), Inode: s.Inode, Key: s.ID.Key()})
 }
-
-// isFirst reports whether a group has examples for certain.
-func (t *Tally) isFirst(group uint32) bool { return group <= uint32(len(t.first)) }
 
 // supersede takes the examples of the smallest group that has any from it, if that
 // is smaller.
@@ -188,8 +185,8 @@ func (t *Tally) supersede(count uint32) bool {
 	smallest := uint32(0)
 	t.least = math.MaxUint32
 	for group := range t.examples {
-		if n := t.groups.value(group).count; !t.isFirst(group) && n < t.least {
-			smallest, t.least = group, n
+		if c := t.groups.value(group); !c.first && c.count < t.least {
+			smallest, t.least = group, c.count
 		}
 	}
 	if count <= t.least {

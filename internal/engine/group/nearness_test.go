@@ -1,4 +1,4 @@
-package daemon
+package group
 
 import (
 	"testing"
@@ -23,7 +23,7 @@ func TestNearness(t *testing.T) {
 		{rules.Equal, 10, 20, 0.5},
 		{rules.Equal, 10, 5, 0.5},
 	} {
-		if got := nearness(rules.Condition{Metric: rules.Count, Op: test.op, Number: test.number}, test.value); got != test.want {
+		if got := Nearness(rules.Condition{Metric: rules.Count, Op: test.op, Number: test.number}, test.value); got != test.want {
 			t.Errorf("%v is %v of the way to %s %v, want %v", test.value, got, test.op, test.number, test.want)
 		}
 	}
