@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"syscall"
 	"time"
@@ -121,7 +120,7 @@ func askDaemon(ctx context.Context, address string, h *host.Host, within time.Du
 		return nil, 0, err
 	}
 	defer told.conn.Close() // until then the kernel says whose it is
-	if err := trust(address, told.conn, h); err != nil {
+	if err := trust(address, told.conn.LocalAddr(), told.conn.RemoteAddr(), h); err != nil {
 		return nil, 0, err
 	}
 	head, memories, err := web.ReadAges(told.text)
@@ -170,14 +169,13 @@ func fetchAges(ctx context.Context, address string, within time.Duration) (*answ
 }
 
 // trust finds out from the kernel who answers at the other end of a connection.
-func trust(address string, conn ends, h *host.Host) error {
-	local, peer := endOf(conn.LocalAddr()), endOf(conn.RemoteAddr())
+func trust(address string, local, peer net.Addr, h *host.Host) error {
 	diag, err := sockdiag.Open(h.Now, h.Cgroups)
 	if err != nil {
 		return err
 	}
 	defer diag.Close()
-	s, found, err := diag.Find(peer, local)
+	s, found, err := diag.Find(peer.(*net.TCPAddr).AddrPort(), local.(*net.TCPAddr).AddrPort())
 	switch {
 	case err != nil:
 		return fmt.Errorf("cannot find out who runs the sockdog on %s: %w", address, err)
@@ -185,19 +183,6 @@ func trust(address string, conn ends, h *host.Host) error {
 		return fmt.Errorf("the sockdog on %s is not in this network namespace", address)
 	}
 	return trustHolder(address, &s)
-}
-
-// ends are those of a connection.
-type ends interface {
-	LocalAddr() net.Addr
-	RemoteAddr() net.Addr
-}
-
-func endOf(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort()
-	}
-	return netip.AddrPort{}
 }
 
 // Origin tells the instants of this boot and network namespace from all others.

@@ -108,18 +108,12 @@ func TestTrustElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	elsewhere := connTo{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000}, &net.TCPAddr{IP: net.IPv4(10, 9, 8, 7), Port: 9797}}
-	err = trust("10.9.8.7:9797", elsewhere, h)
+	local, elsewhere := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000}, &net.TCPAddr{IP: net.IPv4(10, 9, 8, 7), Port: 9797}
+	err = trust("10.9.8.7:9797", local, elsewhere, h)
 	if err == nil || !strings.Contains(err.Error(), "not in this network namespace") {
 		t.Errorf("error %v", err)
 	}
 }
-
-// connTo is a connection of which nothing is known but its ends.
-type connTo struct{ local, remote net.Addr }
-
-func (c connTo) LocalAddr() net.Addr  { return c.local }
-func (c connTo) RemoteAddr() net.Addr { return c.remote }
 
 // Who is neither root nor the user who asks is believed only as what could kill
 // these sockets without being believed.
