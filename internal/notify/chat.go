@@ -59,25 +59,34 @@ func inBody(b *rules.Body, n *notification) ([]byte, error) {
 // mostText bounds a digest as one text, in bytes.
 const mostText = 4000
 
-// plainText is a digest without any markup.
-func plainText(d *digest) string {
-	same := func(line string) string { return line }
-	return d.text([]string{d.title}, same, same, same)
+// markup is how a chat writes the parts of a digest in one text: a format of each, and
+// what escapes them.
+type markup struct {
+	title, summary, detail string // no title: it stands elsewhere
+	escape                 func(string) string
 }
 
-// text returns lines, and after them those of a digest, each put into markup.
-func (d *digest) text(lines []string, summary, detail, page func(string) string) string {
+// plainText is a digest without any markup.
+func plainText(d *digest) string {
+	return d.text(markup{"%s", "%s", "%s", func(line string) string { return line }})
+}
+
+func (d *digest) text(m markup) string {
+	var lines []string
+	add := func(format, line string) {
+		if format != "" && line != "" {
+			lines = append(lines, fmt.Sprintf(format, m.escape(line)))
+		}
+	}
+	add(m.title, d.title)
 	for _, e := range d.entries {
-		lines = append(lines, summary(e.summary))
+		add(m.summary, e.summary)
 		for _, line := range e.details {
-			lines = append(lines, detail(line))
+			add(m.detail, line)
 		}
 	}
-	for _, line := range []string{d.rest(), page(d.page)} {
-		if line != "" {
-			lines = append(lines, line)
-		}
-	}
+	add("%s", d.rest())
+	add("%s", d.page)
 	return strings.Join(lines, "\n")
 }
 

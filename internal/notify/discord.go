@@ -20,20 +20,17 @@ const (
 )
 
 func discord(n *notification) []byte {
-	d := compose(n, func(d *digest) bool { return len(utf16.Encode([]rune(discordText(d)))) <= mostDescription })
+	text := func(d *digest) string { return d.text(markup{"", "**%s**", "%s", discordEscape}) }
+	d := compose(n, func(d *digest) bool { return len(utf16.Encode([]rune(text(d)))) <= mostDescription })
 	color := discordRed
 	if d.resolved {
 		color = discordGreen
 	}
 	return encode(object{
 		"content":          "**" + discordEscape(d.title) + "**", // twice 300 characters and some at most, twice if all are escaped
-		"embeds":           []object{{"description": discordText(d), "color": color}},
+		"embeds":           []object{{"description": text(d), "color": color}},
 		"allowed_mentions": object{"parse": []string{}}, // nobody is mentioned, whatever the text says
 	})
-}
-
-func discordText(d *digest) string {
-	return d.text(nil, func(summary string) string { return "**" + discordEscape(summary) + "**" }, discordEscape, discordEscape)
 }
 
 // discordEscape takes their meaning from the characters of Markdown and of mentions

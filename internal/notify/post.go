@@ -145,59 +145,34 @@ type request struct {
 	*http.Request
 	trust   *tls.Config
 	secrets []string // that are in it
+	err     error    // of the first secret that could not be read
 }
 
 // prepare makes a request. What fails here is wrong on this side.
 func prepare(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) (*request, error) {
-	target := to.Text
-	if target == "" {
-		secret, err := read(to)
-		if err != nil {
-			return nil, err
-		}
-		if target, err = r.Form.Target(secret); err != nil {
-			return nil, fmt.Errorf("the URL in %s: %w", place(to), err)
-		}
+	target, err := targetOf(r, to)
+	if err != nil {
+		return nil, err
 	}
 	q := &request{}
 	if r.Format == rules.FormatPagerDuty {
-		key, err := read(r.RoutingKey)
-		if err != nil {
-			return nil, err
-		}
-		q.secrets = append(q.secrets, key)
-		if len(body) > 0 {
+		if key := q.secret(r.RoutingKey); len(body) > 0 {
 			body = withRoutingKey(body, key)
 		}
 	}
-	var err error
 	q.Request, err = http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("the URL in %s is none that can be used", place(to)) // err repeats it
 	}
 	for name, source := range r.Headers {
-		value, err := readHeader(name, source)
-		if err != nil {
-			return nil, err
-		}
-		q.Header.Set(name, value)
-		q.secrets = append(q.secrets, value)
+		q.setHeader(name, "", source)
 	}
 	if r.Bearer != (rules.Source{}) {
-		token, err := readHeader("Authorization", r.Bearer)
-		if err != nil {
-			return nil, err
-		}
-		q.Header.Set("Authorization", "Bearer "+token)
-		q.secrets = append(q.secrets, token)
+		q.setHeader("Authorization", "Bearer ", r.Bearer)
 	}
 	if r.BasicAuth != (rules.BasicAuth{}) {
-		password, err := read(r.BasicAuth.Password)
-		if err != nil {
-			return nil, err
-		}
-		q.SetBasicAuth(r.BasicAuth.Username, password)
-		q.secrets = append(q.secrets, password, strings.TrimPrefix(q.Header.Get("Authorization"), "Basic "))
+		q.SetBasicAuth(r.BasicAuth.Username, q.secret(r.BasicAuth.Password))
+		q.secrets = append(q.secrets, strings.TrimPrefix(q.Header.Get("Authorization"), "Basic "))
 	}
 	// An Alertmanager's URL that stands in the file has no secret in it.
 	if r.Form != rules.Alertmanager || to.Text == "" {
@@ -208,16 +183,39 @@ func prepare(ctx context.Context, r *rules.Receiver, to rules.Source, body []byt
 		q.Header.Set("User-Agent", "sockdog")
 	}
 	q.trust, err = tlsConfig(r.TLS)
-	return q, err
+	return q, cmp.Or(q.err, err)
 }
 
-// readHeader reads the value of a header.
-func readHeader(name string, from rules.Source) (string, error) {
-	value, err := read(from)
-	if err == nil && strings.ContainsFunc(value, unicode.IsControl) {
-		return "", fmt.Errorf("what %s holds for the header %s has a line break or another control character in it", place(from), name)
+// targetOf is the URL that a message goes to.
+func targetOf(r *rules.Receiver, to rules.Source) (string, error) {
+	if to.Text != "" {
+		return to.Text, nil
 	}
-	return value, err
+	secret, err := read(to)
+	if err != nil {
+		return "", err
+	}
+	target, err := r.Form.Target(secret)
+	if err != nil {
+		return "", fmt.Errorf("the URL in %s: %w", place(to), err)
+	}
+	return target, nil
+}
+
+// secret reads a secret, and notes it as one.
+func (q *request) secret(from rules.Source) string {
+	value, err := read(from)
+	q.err = cmp.Or(q.err, err)
+	q.secrets = append(q.secrets, value)
+	return value
+}
+
+func (q *request) setHeader(name, scheme string, from rules.Source) {
+	value := q.secret(from)
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		q.err = cmp.Or(q.err, fmt.Errorf("what %s holds for the header %s has a line break or another control character in it", place(from), name))
+	}
+	q.Header.Set(name, scheme+value)
 }
 
 // judge says what an answer other than success means.

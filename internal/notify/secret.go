@@ -3,7 +3,6 @@ package notify
 import (
 	"bytes"
 	"fmt"
-	"html"
 	"net/url"
 	"os"
 	"slices"
@@ -73,7 +72,7 @@ func hide(text string, secrets []string) string {
 	for _, s := range secrets {
 		quoted := encode(s)
 		forms := []string{
-			s, url.PathEscape(s), url.QueryEscape(s), html.EscapeString(s), string(quoted[1 : len(quoted)-1]), strings.ReplaceAll(s, "/", `\/`),
+			s, url.PathEscape(s), url.QueryEscape(s), inHTML.Replace(s), string(quoted[1 : len(quoted)-1]), strings.ReplaceAll(s, "/", `\/`),
 		}
 		slices.Sort(forms)
 		for _, s := range slices.Compact(forms) {
@@ -99,6 +98,8 @@ func hide(text string, secrets []string) string {
 	}
 	return b.String()
 }
+
+var inHTML = strings.NewReplacer("&", "&amp;", "'", "&#39;", "<", "&lt;", ">", "&gt;", `"`, "&#34;")
 
 // lower lowers the letters of ASCII alone, so that a text keeps its length.
 func lower(text string) string {

@@ -11,14 +11,9 @@ const mostSlack = 4000
 // same: only text, which all of them know.
 // https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
 func slack(n *notification) []byte {
-	d := compose(n, func(d *digest) bool { return len(slackText(d)) <= mostSlack })
-	return encode(object{"text": slackText(d)})
-}
-
-func slackText(d *digest) string {
-	return d.text([]string{"*" + slackEscape(d.title) + "*"},
-		func(summary string) string { return "• " + slackEscape(summary) },
-		func(detail string) string { return "  " + slackEscape(detail) }, slackEscape)
+	text := func(d *digest) string { return d.text(markup{"*%s*", "• %s", "  %s", slackEscape}) }
+	d := compose(n, func(d *digest) bool { return len(text(d)) <= mostSlack })
+	return encode(object{"text": text(d)})
 }
 
 // slackEscape takes from a text what misleads or alarms: with < begin links and
