@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
 )
 
 // started is a running `sockdog run`.
@@ -82,11 +84,6 @@ func (s *started) resident() (int64, error) {
 
 // idle measures what watching costs when there is nothing to do.
 func (b *bench) idle() error {
-	talker, err := b.holder()
-	if err != nil {
-		return err
-	}
-	defer talker.end()
 	s, err := b.start(b.sockdog, "", "state: close-wait, in_state_for: 5m")
 	if err != nil {
 		return err
@@ -95,7 +92,7 @@ func (b *bench) idle() error {
 	const span = time.Minute
 	for _, traffic := range []string{"without", "with"} {
 		if traffic == "with" {
-			if err := talker.Call("Holder.Talk", span+5*time.Second, nil); err != nil {
+			if err := b.talk(span + 5*time.Second); err != nil {
 				return err
 			}
 		}
@@ -116,6 +113,27 @@ func (b *bench) idle() error {
 			traffic, 100*(after-before).Seconds()/span.Seconds(), float64(rss)/1e6)
 	}
 	return nil
+}
+
+// talk has a connection carry 1,000 round trips a second for a while.
+func (b *bench) talk(span time.Duration) error {
+	listener, err := nstest.Listen(b.address())
+	if err != nil {
+		return err
+	}
+	p, err := nstest.NewPair(listener)
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer p.Close()
+		for began := time.Now(); time.Since(began) < span; time.Sleep(time.Millisecond) {
+			if p.Client.Send(100) != nil || p.Server.Receive(100) != nil || p.Server.Send(100) != nil || p.Client.Receive(100) != nil {
+				return
+			}
+		}
+	}()
+	return listener.Close()
 }
 
 // due measures how late 1,000 sockets die that fall due at 1,000 different
@@ -140,7 +158,7 @@ type lateness struct {
 // lateness lets 1,000 sockets fall due one after the other while beside runs: from the
 // instant before their peer closed, to the time in the log.
 func (b *bench) lateness(sockdog string, bound time.Duration, beside func(context.Context)) (l lateness, err error) {
-	leak, err := b.holder()
+	leak, err := b.leaking(0)
 	if err != nil {
 		return l, err
 	}
@@ -160,9 +178,14 @@ func (b *bench) lateness(sockdog string, bound time.Duration, beside func(contex
 	if err != nil {
 		return l, err
 	}
-	var left map[string]time.Time
-	if err := leak.Call("Holder.Drip", 10*time.Millisecond, &left); err != nil {
-		return l, err
+	left := make(map[string]time.Time) // by the address of a socket, when its peer did
+	for range 1000 {
+		local, at, err := leak.add()
+		if err != nil {
+			return l, err
+		}
+		left[local.String()] = at
+		time.Sleep(10 * time.Millisecond)
 	}
 	var late []time.Duration
 	for len(late) < len(left) && s.log.Scan() {

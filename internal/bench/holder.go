@@ -1,9 +1,10 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
 	"io"
 	"net/netip"
-	"net/rpc"
 	"os"
 	"os/exec"
 	"slices"
@@ -18,58 +19,42 @@ import (
 // descriptors.
 const perProcess = 17_000
 
-// holder is a process that holds sockets: one may have only so many descriptors.
-// It does what is called of a Holder.
-type holder struct {
-	*rpc.Client
-	cmd *exec.Cmd
+// address returns one that nothing else here listens on, so that no two share a range of
+// ephemeral ports.
+func (b *bench) address() netip.Addr {
+	b.addresses++
+	return netip.AddrFrom4([4]byte{127, 1, byte(b.addresses >> 8), byte(b.addresses)})
 }
 
-// holder starts a process that holds sockets, on an address of its own, so that no
-// two share a range of ephemeral ports.
-func (b *bench) holder() (*holder, error) {
-	b.holders++
-	cmd := exec.Command("/proc/self/exe", "-holder", netip.AddrFrom4([4]byte{127, 1, byte(b.holders >> 8), byte(b.holders)}).String())
+// startHolder starts a process that holds n sockets until it is ended.
+func (b *bench) startHolder(n int) (end func(), err error) {
+	cmd := exec.Command("/proc/self/exe", "-holder", b.address().String(), "-sockets", fmt.Sprint(n))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
 	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &holder{rpc.NewClient(stdio{out, in}), cmd}, cmd.Start()
-}
-
-// leaking is a holder with n sockets in CLOSE_WAIT.
-func (b *bench) leaking(n int) (*holder, error) {
-	h, err := b.holder()
-	if err == nil {
-		err = h.Call("Holder.Leak", n, nil)
+	end = func() {
+		in.Close()
+		cmd.Wait()
 	}
-	return h, err
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		end()
+		return nil, fmt.Errorf("the process that holds sockets: %w", err)
+	}
+	return end, nil
 }
 
-// stdio is what two processes call each other through.
-type stdio struct {
-	io.Reader
-	io.WriteCloser
-}
-
-func (h *holder) end() {
-	h.Close()
-	h.cmd.Wait()
-}
-
-// Holder is what such a process holds.
-type Holder struct {
-	listener nstest.Socket
-	stuck    []nstest.Socket
-}
-
-// serveHolder does what it is asked for on standard input until that ends.
-func serveHolder(address string) error {
+// hold connects n sockets with each other, says so, and holds them until standard input
+// ends.
+func hold(address string, n int) error {
 	at, err := netip.ParseAddr(address)
 	if err != nil {
 		return err
@@ -78,81 +63,65 @@ func serveHolder(address string) error {
 	if err != nil {
 		return err
 	}
-	if err := rpc.Register(&Holder{listener: listener}); err != nil {
-		return err
-	}
-	rpc.ServeConn(stdio{os.Stdin, os.Stdout})
-	return nil
-}
-
-// Pairs makes n connections, and holds both ends.
-func (h *Holder) Pairs(n int, _ *int) error {
-	for range n {
-		if _, err := nstest.NewPair(h.listener); err != nil {
+	for range n / 2 {
+		if _, err := nstest.NewPair(listener); err != nil {
 			return err
 		}
 	}
-	return nil
+	fmt.Println("holding")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
-// Leak makes up n sockets in CLOSE_WAIT: those that were killed give their
-// descriptors back.
-func (h *Holder) Leak(n int, _ *int) error {
-	h.stuck = slices.DeleteFunc(h.stuck, func(s nstest.Socket) bool {
+// leak holds sockets that their peers have left.
+type leak struct {
+	listener nstest.Socket
+	stuck    []nstest.Socket
+}
+
+// leaking is a leak of n sockets.
+func (b *bench) leaking(n int) (*leak, error) {
+	listener, err := nstest.Listen(b.address())
+	if err != nil {
+		return nil, err
+	}
+	l := &leak{listener: listener}
+	return l, l.fill(n)
+}
+
+func (l *leak) end() {
+	for _, s := range append(l.stuck, l.listener) {
+		s.Close()
+	}
+}
+
+// fill makes up n sockets in CLOSE_WAIT: those that were killed give their descriptors
+// back.
+func (l *leak) fill(n int) error {
+	l.stuck = slices.DeleteFunc(l.stuck, func(s nstest.Socket) bool {
 		killed, err := isKilled(s)
 		return (killed || err != nil) && s.Close() == nil
 	})
-	for range n - len(h.stuck) {
-		if _, _, err := h.leakOne(); err != nil {
+	for range n - len(l.stuck) {
+		if _, _, err := l.add(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Drip has 1,000 sockets left by their peers, one each while, and says when each was,
-// by its address.
-func (h *Holder) Drip(every time.Duration, left *map[string]time.Time) error {
-	*left = make(map[string]time.Time)
-	for range 1000 {
-		local, at, err := h.leakOne()
-		if err != nil {
-			return err
-		}
-		(*left)[local.String()] = at
-		time.Sleep(every)
-	}
-	return nil
-}
-
-func (h *Holder) leakOne() (local netip.AddrPort, left time.Time, err error) {
-	p, err := nstest.NewPair(h.listener)
+// add has a socket left by its peer, and says when that was.
+func (l *leak) add() (local netip.AddrPort, left time.Time, err error) {
+	p, err := nstest.NewPair(l.listener)
 	if err != nil {
 		return local, left, err
 	}
-	h.stuck = append(h.stuck, p.Client)
+	l.stuck = append(l.stuck, p.Client)
 	if local, err = p.Client.Local(); err != nil {
 		return local, left, err
 	}
 	left = time.Now()
 	return local, left, p.Server.Close()
-}
-
-// Talk has a connection carry 1,000 round trips a second for a while.
-func (h *Holder) Talk(span time.Duration, _ *int) error {
-	p, err := nstest.NewPair(h.listener)
-	if err != nil {
-		return err
-	}
-	go func() {
-		defer p.Close()
-		for began := time.Now(); time.Since(began) < span; time.Sleep(time.Millisecond) {
-			if p.Client.Send(100) != nil || p.Server.Receive(100) != nil || p.Server.Send(100) != nil || p.Client.Receive(100) != nil {
-				return
-			}
-		}
-	}()
-	return nil
 }
 
 func isKilled(s nstest.Socket) (bool, error) {

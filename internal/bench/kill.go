@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -37,7 +38,7 @@ func (b *bench) kill() error {
 		}
 		ours = append(ours, killed/told.Seconds())
 		withConfirmation = append(withConfirmation, killed/confirmed.Seconds())
-		if err := leak.Call("Holder.Leak", killed, nil); err != nil {
+		if err := leak.fill(killed); err != nil {
 			return err
 		}
 		began := time.Now()
@@ -45,7 +46,7 @@ func (b *bench) kill() error {
 			return fmt.Errorf("ss -K: %w", err)
 		}
 		theirs = append(theirs, killed/time.Since(began).Seconds())
-		if err := leak.Call("Holder.Leak", killed, nil); err != nil {
+		if err := leak.fill(killed); err != nil {
 			return err
 		}
 	}
@@ -99,7 +100,6 @@ rules:
 type tap struct {
 	now         func() sock.Instant
 	done        func()
-	begin       sync.Once
 	mu          sync.Mutex // of what follows
 	first, last sock.Instant
 	told        sock.Instant // when the kernel answered to the last destroy
@@ -120,7 +120,9 @@ func (t *tapped) Destroy(id sock.ID) error {
 }
 
 func (t *tapped) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
-	t.begin.Do(func() { t.first = t.now() })
+	t.mu.Lock()
+	t.first = cmp.Or(t.first, t.now())
+	t.mu.Unlock()
 	answers, err := t.Conn.Lookup(ids, answers)
 	t.mu.Lock()
 	defer t.mu.Unlock()

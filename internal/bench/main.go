@@ -18,14 +18,14 @@ import (
 )
 
 func main() {
-	sockets := flag.Int("sockets", 200_000, "sockets in the table, both ends counted")
 	var b bench
+	sockets := flag.Int("sockets", 200_000, "sockets in the table, both ends counted")
 	flag.IntVar(&b.rounds, "rounds", 11, "how often each command is run; the median counts")
 	flag.StringVar(&b.against, "against", "", "another build of sockdog, for scrape and wake to measure turn by turn")
 	holder := flag.String("holder", "", "internal: hold sockets on this address")
 	flag.Parse()
 	if *holder != "" {
-		exit(serveHolder(*holder))
+		exit(hold(*holder, *sockets))
 	}
 	inside, status, err := nstest.Enter()
 	if err == nil && !inside {
@@ -47,10 +47,10 @@ func exit(err error) {
 
 // bench is one run.
 type bench struct {
-	sockdog string // the command under test
-	against string // another build of it; empty: none
-	rounds  int
-	holders int // processes that were started to hold sockets
+	sockdog   string // the command under test
+	against   string // another build of it; empty: none
+	rounds    int
+	addresses int // that were given out
 }
 
 func (b *bench) measure(sockets int, what []string) error {
@@ -66,20 +66,20 @@ func (b *bench) measure(sockets int, what []string) error {
 		return fmt.Errorf("build sockdog: %w\n%s", err, out)
 	}
 	for held := 0; held < sockets; held += perProcess {
-		h, err := b.holder()
+		end, err := b.startHolder(min(perProcess, sockets-held))
 		if err != nil {
 			return err
 		}
-		defer h.end()
-		if err := h.Call("Holder.Pairs", min(perProcess, sockets-held)/2, nil); err != nil {
-			return err
-		}
+		defer end()
 	}
 	fmt.Printf("| %d sockets in the table | sockdog | ss | ratio |\n|---|---|---|---|\n", sockets)
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"startup", b.startup}, {"scan", b.scan}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand}, {"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake}} {
+	}{
+		{"startup", b.startup}, {"scan", b.scan}, {"list", b.list}, {"kill", b.kill}, {"killcommand", b.killCommand},
+		{"idle", b.idle}, {"due", b.due}, {"scrape", b.scrape}, {"wake", b.wake},
+	} {
 		if len(what) > 0 && !slices.Contains(what, part.name) {
 			continue
 		}

@@ -14,11 +14,11 @@ import (
 // that costs.
 func (b *bench) scrape() error {
 	builds := b.builds(fmt.Sprintf("1,000 falling due, the median of %d runs: lateness of 50, 99 and all of 100 at most, CPU", b.rounds))
-	took := make(map[string][]lateness)
-	var scrapes []int64
-	for range b.rounds {
-		for _, scraped := range []bool{false, true} {
-			for _, build := range builds {
+	for _, scraped := range []bool{false, true} {
+		took := make([][4][]float64, len(builds)) // the values of lateness, one for each round
+		var scrapes []int64
+		for range b.rounds {
+			for i, build := range builds {
 				var n atomic.Int64
 				beside := func(context.Context) {}
 				if scraped {
@@ -29,32 +29,15 @@ func (b *bench) scrape() error {
 				if err != nil {
 					return err
 				}
-				key := fmt.Sprint(build, scraped)
-				took[key] = append(took[key], l)
-				if scraped {
-					scrapes = append(scrapes, int64(float64(n.Load())/time.Since(began).Seconds()))
+				for k, value := range []float64{ms(l.half), ms(l.most), ms(l.all), 100 * l.cores} {
+					took[i][k] = append(took[i][k], value)
 				}
+				scrapes = append(scrapes, int64(float64(n.Load())/time.Since(began).Seconds()))
 			}
 		}
-	}
-	for _, scraped := range []bool{false, true} {
-		what := "nobody scrapes"
-		if scraped {
-			what = fmt.Sprint(median(scrapes), " scrapes a second")
-		}
-		fmt.Print("| ", what)
-		for _, build := range builds {
-			all := took[fmt.Sprint(build, scraped)]
-			of := func(value func(lateness) float64) float64 {
-				values := make([]float64, len(all))
-				for i, l := range all {
-					values[i] = value(l)
-				}
-				return median(values)
-			}
-			fmt.Printf(" | %.1f ms, %.1f ms, %.1f ms, %.1f %% of a core",
-				of(func(l lateness) float64 { return ms(l.half) }), of(func(l lateness) float64 { return ms(l.most) }),
-				of(func(l lateness) float64 { return ms(l.all) }), 100*of(func(l lateness) float64 { return l.cores }))
+		fmt.Printf("| %d scrapes a second", median(scrapes))
+		for _, of := range took {
+			fmt.Printf(" | %.1f ms, %.1f ms, %.1f ms, %.1f %% of a core", median(of[0]), median(of[1]), median(of[2]), median(of[3]))
 		}
 		fmt.Println(" |")
 	}
