@@ -14,17 +14,32 @@ import (
 type role int
 
 const (
-	forgot role = iota // the database closes it, the program does not
-	inUse              // queries and answers
+	forgot role = iota // left in the program's pool when the database closes it
+	inUse              // query upon query
 	upload             // the database has said all it will say, the program goes on
 )
+
+// roles are those of the program's connections, in the order in which it opens them.
+var roles = []role{forgot, forgot, forgot, forgot, forgot, forgot, inUse, inUse, upload}
+
+// count is how many connections have a role.
+func count(of role) (n int) {
+	for _, r := range roles {
+		if r == of {
+			n++
+		}
+	}
+	return n
+}
+
+// perRound is how many the database closes at once.
+const perRound = 2
 
 // conn is one connection, as seen from the program's end.
 type conn struct {
 	role role
 	peer nstest.Socket  // the database's end
 	at   netip.AddrPort // of the program's end
-	id   sock.ID
 
 	closed sock.Instant // just before the database closed it; 0: not yet
 	killed bool         // sockdog says so

@@ -10,7 +10,6 @@ import (
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // address is the database's: the namespace is empty, so the port is free.
@@ -43,53 +42,35 @@ func openDatabase() (d *database, err error) {
 
 // welcome accepts the program's connections, and serves those that it uses.
 func (d *database) welcome() error {
-	for i := range forgotten + busy + uploads {
+	for _, role := range roles {
 		peer, err := d.listener.Accept()
 		if err != nil {
 			return err
 		}
-		c := &conn{role: forgot, peer: peer}
+		c := &conn{role: role, peer: peer}
 		d.conns = append(d.conns, c)
+		if c.at, err = peer.Remote(); err != nil {
+			return err
+		}
+		near, found, err := d.kernel.Find(c.at, address)
 		switch {
-		case i < forgotten:
-		case i < forgotten+busy:
-			c.role = inUse
-			d.serving.Go(func() {
-				for peer.Receive(1) == nil && peer.Send(1) == nil {
-				}
-			})
-		default:
-			c.role = upload
+		case err != nil:
+			return err
+		case !found:
+			return fmt.Errorf("the kernel does not show the connection from %v", c.at)
+		}
+		d.ids = append(d.ids, near.ID)
+		if role == upload {
 			if err := peer.CloseWrite(); err != nil {
 				return fmt.Errorf("half-close a connection: %w", err)
 			}
+		}
+		if role != forgot {
 			d.serving.Go(func() {
-				for peer.Receive(1) == nil {
+				for peer.Receive(1) == nil && (role == upload || peer.Send(1) == nil) {
 				}
 			})
 		}
-	}
-	return d.identify()
-}
-
-// identify finds the program's ends of all connections.
-func (d *database) identify() error {
-	ids := make(map[uint16]sock.ID) // by the port of the program's end
-	program := sock.Query{States: ssfilter.Of(ssfilter.Established, ssfilter.CloseWait), Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: address.Port(), Last: address.Port()})}
-	err := d.kernel.Scan(program, func(s *sock.Socket, _ sock.Instant) { ids[s.Src.Port()] = s.ID })
-	if err != nil {
-		return err
-	}
-	for _, c := range d.conns {
-		if c.at, err = c.peer.Remote(); err != nil {
-			return err
-		}
-		id, ok := ids[c.at.Port()]
-		if !ok {
-			return fmt.Errorf("the kernel does not show the connection from %v", c.at)
-		}
-		c.id = id
-		d.ids = append(d.ids, id)
 	}
 	return nil
 }

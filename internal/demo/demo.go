@@ -97,7 +97,7 @@ func (s *scene) play(ctx context.Context) (err error) {
 	if err := s.database.welcome(); err != nil {
 		return fmt.Errorf("%s did not open its connections: %w", shopName, err)
 	}
-	s.tell("%s[%d] has %d connections to its database: %d idle, %d in use, and %d on which", shopName, shop.Process.Pid, len(s.database.conns), forgotten, busy, uploads)
+	s.tell("%s[%d] has %d connections to its database: %d idle, %d in use, and %d on which", shopName, shop.Process.Pid, len(roles), count(forgot), count(inUse), count(upload))
 	s.more("the database has said all that it will say, and the program still sends")
 	if s.dog, err = startDog(); err != nil {
 		return fmt.Errorf("start sockdog: %w", err)
@@ -138,7 +138,7 @@ func (s *scene) watch(ctx context.Context, done func() bool) error {
 			s.heard(line)
 		case <-s.round:
 			s.round = nil
-			if s.rounds++; s.rounds*perRound < forgotten {
+			if s.rounds++; s.rounds*perRound < count(forgot) {
 				s.round = time.After(pause)
 			}
 			if err := s.database.leave(s.rounds); err != nil {
@@ -164,9 +164,7 @@ func (s *scene) heard(l line) {
 		s.round = time.After(pause / 4)
 	case l.Action != "":
 		for _, c := range s.database.conns {
-			if c.id.Cookie == l.Cookie && l.Action == "kill" && l.Result == "done" {
-				c.killed = true
-			}
+			c.killed = c.killed || c.at == l.Src && l.Action == "kill" && l.Result == "done"
 		}
 		s.tell("sockdog: %s %s: %s, held by %s[%d], %s", l.Action, l.Result, l.Src, l.Comm, l.PID, l.Reason)
 	case l.Level != "INFO" && l.Message != elsewhere:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,8 +34,8 @@ type line struct {
 	Level, Error           string
 	Message                string `json:"msg"`
 	Action, Result, Reason string
-	Src, Comm              string
-	Cookie                 uint64
+	Src                    netip.AddrPort
+	Comm                   string
 	PID                    int
 }
 

@@ -13,14 +13,6 @@ import (
 // shopName is what the program is called in /proc/PID/comm.
 const shopName = "leaky-shop"
 
-// The program's connections, in the order in which it opens them.
-const (
-	forgotten = 6 // left in its pool when the database closes them
-	perRound  = 2
-	busy      = 2 // query upon query
-	uploads   = 1 // the database has said all it has to say, the program goes on
-)
-
 // workEvery is how often the program uses the connections that it does use.
 const workEvery = 100 * time.Millisecond
 
@@ -31,7 +23,7 @@ func Shop(in io.Reader) error {
 	if err := os.WriteFile("/proc/self/comm", []byte(shopName), 0); err != nil {
 		return err
 	}
-	conns := make([]nstest.Socket, forgotten+busy+uploads)
+	conns := make([]nstest.Socket, len(roles))
 	for i := range conns {
 		var err error
 		if conns[i], err = nstest.Connect(address); err != nil {
@@ -49,9 +41,12 @@ func Shop(in io.Reader) error {
 			return nil
 		case <-tick:
 		}
-		for i, c := range conns[forgotten:] {
+		for i, c := range conns {
+			if roles[i] == forgot {
+				continue
+			}
 			err := c.Send(1)
-			if err == nil && i < busy {
+			if err == nil && roles[i] == inUse {
 				err = c.Receive(1)
 			}
 			if err != nil {

@@ -3,7 +3,6 @@ package notify
 import (
 	"encoding/json"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/alert"
@@ -42,11 +41,10 @@ type postableAlert struct {
 }
 
 func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
-	sent := a.sentUpTo.Load()
 	if last {
-		return a.fresh(now, sent), now
+		return a.message(now, true), now
 	}
-	if a.repeated >= sent && !now.Before(a.due) {
+	if a.repeated >= a.sent[subject{}] && !now.Before(a.due) {
 		a.repeated, a.due = 0, now.Add(a.notifier.pace.resend)
 		a.extra, a.wanted = a.wanted, false
 		a.idle = true
@@ -54,12 +52,8 @@ func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
 	}
 	// By turns: where transitions come faster than they are sent, what fires must not
 	// lapse for want of a repetition.
-	ways := []func(time.Time, uint64) *message{a.fresh, a.repetition}
-	if a.wasNews {
-		slices.Reverse(ways)
-	}
-	for _, way := range ways {
-		if m := way(now, sent); m != nil {
+	for _, news := range []bool{!a.wasNews, a.wasNews} {
+		if m := a.message(now, news); m != nil {
 			a.idle = false
 			return m, now
 		}
@@ -79,49 +73,40 @@ func (a *alertmanager) next(now time.Time, last bool) (*message, time.Time) {
 // caughtUp: one whole repetition has got through since something last did not.
 func (a *alertmanager) caughtUp() bool {
 	over := a.begun
-	if a.repeated < a.sentUpTo.Load() {
+	if a.repeated < a.sent[subject{}] {
 		over--
 	}
 	return over >= a.needed
 }
 
-// fresh is a message of what has not been sent yet.
-func (a *alertmanager) fresh(now time.Time, sent uint64) *message {
-	items := a.receiver.table.between(now, sent, math.MaxUint64, maxBatch+1)
-	if len(items) == 0 {
-		return nil
+// message is the next one of what has not been sent yet, or of what is repeated; nil:
+// there is none.
+func (a *alertmanager) message(now time.Time, news bool) *message {
+	sent := a.sent[subject{}]
+	after, upTo := a.repeated, sent
+	if news {
+		after, upTo = sent, math.MaxUint64
 	}
-	a.wasNews = true
-	body, n := a.batch(now, items)
-	upTo := items[n-1].seq
-	return &message{body: body, alerts: n, settle: func(now time.Time, err *failure) (smaller bool) {
-		over, smaller := a.judge(now, err, n, n < len(items))
-		if over {
-			if a.repeated == sent {
-				a.repeated = upTo // what was sent just now is not repeated yet
-			}
-			a.sentUpTo.Store(upTo)
-		}
-		return smaller
-	}}
-}
-
-// repetition is a message of what has been sent before.
-func (a *alertmanager) repetition(now time.Time, sent uint64) *message {
-	items := a.receiver.table.between(now, a.repeated, sent, maxBatch+1)
-	if len(items) == 0 {
+	items := a.receiver.table.between(now, after, upTo, maxBatch+1)
+	switch {
+	case len(items) == 0 && !news:
 		a.repeated = sent
 		return nil
+	case len(items) == 0:
+		return nil
 	}
-	a.wasNews = false
+	a.wasNews = news
 	body, n := a.batch(now, items)
+	if news || n < len(items) {
+		upTo = items[n-1].seq
+	}
 	return &message{body: body, alerts: n, settle: func(now time.Time, err *failure) (smaller bool) {
-		over, smaller := a.judge(now, err, n, n < len(items) || !now.Before(a.due))
-		switch {
-		case over && n < len(items):
-			a.repeated = items[n-1].seq
-		case over:
-			a.repeated = sent
+		over, smaller := a.judge(now, err, n, n < len(items) || !news && !now.Before(a.due))
+		if over && (!news || a.repeated == sent) { // what was sent just now is not repeated yet
+			a.repeated = upTo
+		}
+		if over && news {
+			a.receiver.table.markSent(a.sender, subject{}, upTo)
 		}
 		return smaller
 	}}

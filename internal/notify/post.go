@@ -19,7 +19,6 @@ import (
 	"syscall"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/sockdog/sockdog/internal/readfile"
 	"github.com/sockdog/sockdog/rules"
@@ -84,7 +83,8 @@ func refused(r *rules.Receiver, q *request, answer *http.Response, text []byte) 
 		f.text += "; a chat has a format of its own, which has to be named"
 	}
 	said := strings.TrimSpace(string(text))
-	f.answer = excerpt(hide(said[:min(len(said), maxSearched)], q.secrets))
+	said = strings.TrimSpace(hide(said[:min(len(said), maxSearched)], q.secrets))
+	f.answer = strings.ToValidUTF8(said[:min(len(said), maxExcerpt)], "") // the cut may be within a character
 	return f
 }
 
@@ -97,18 +97,6 @@ const (
 	maxExcerpt  = 200
 	maxSearched = 1 << 10
 )
-
-func excerpt(text string) string {
-	text = strings.TrimSpace(text)
-	if len(text) <= maxExcerpt {
-		return text
-	}
-	end := maxExcerpt
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end]
-}
 
 func newTransport(trust *tls.Config) *http.Transport {
 	return &http.Transport{
@@ -312,9 +300,8 @@ func explain(err error, timeout time.Duration) error {
 // errors says so depends on whether the reader or the writer sees it first, and on
 // whether some of the message was not read yet.
 func hungUp(err error) bool {
-	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE}, func(end error) bool {
-		return errors.Is(err, end)
-	})
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE},
+		func(end error) bool { return errors.Is(err, end) })
 }
 
 // foreign is an error without what it quotes: that comes from the other side.

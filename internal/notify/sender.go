@@ -18,16 +18,18 @@ type sender struct {
 	notifier *Notifier
 	receiver *receiver
 	form     rules.Form
+	format   rules.Format
 	to       rules.Source
 	config   atomic.Pointer[rules.Receiver]
 	encoder  encoder
 
-	news    chan struct{} // ready when there are transitions
-	leaving chan struct{} // closed when the sender is to end
+	news    chan struct{}   // ready when there are transitions
+	leaving context.Context // done when the sender is to end
+	leave   context.CancelFunc
 	cancel  context.CancelFunc
 
-	sentUpTo atomic.Uint64 // the number of the last transition that an Alertmanager was sent
-	down     atomic.Pointer[Down]
+	sent map[subject]uint64 // the number of the last transition that was sent; changed under table.mu, by run alone
+	down atomic.Pointer[Down]
 
 	// Only run and what it calls use these:
 	trouble   trouble
@@ -68,13 +70,14 @@ type message struct {
 
 // newSender starts one.
 func (n *Notifier) newSender(r *receiver, config *rules.Receiver, to rules.Source) *sender {
-	s := &sender{notifier: n, receiver: r, form: config.Form, to: to, news: make(chan struct{}, 1), leaving: make(chan struct{})}
+	s := &sender{notifier: n, receiver: r, form: config.Form, format: config.Format, to: to, news: make(chan struct{}, 1), sent: make(map[subject]uint64)}
 	s.config.Store(config)
+	s.leaving, s.leave = context.WithCancel(n.life)
 	switch s.form {
 	case rules.Alertmanager:
 		s.encoder = &alertmanager{sender: s, due: time.Now().Add(n.pace.resend), limit: maxBatch}
 	case rules.Webhook:
-		s.encoder = &webhook{sender: s, format: config.Format, groups: make(map[subject]*group)}
+		s.encoder = &webhook{sender: s, groups: make(map[subject]*group)}
 	}
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(n.life)
@@ -95,17 +98,8 @@ func (s *sender) wake() {
 
 // stop has the sender end once it has sent what is new, and in any case in time.
 func (s *sender) stop(within time.Duration) {
-	close(s.leaving)
+	s.leave()
 	time.AfterFunc(within, s.cancel)
-}
-
-func (s *sender) stopping() bool {
-	select {
-	case <-s.leaving:
-		return true
-	default:
-		return false
-	}
 }
 
 // run sends what is due until the sender is stopped.
@@ -113,7 +107,7 @@ func (s *sender) run(ctx context.Context) {
 	pace := &s.notifier.pace
 	retry := pace.retry
 	for ctx.Err() == nil {
-		last := s.stopping()
+		last := s.leaving.Err() != nil
 		m, due := s.encoder.next(time.Now(), last)
 		if m == nil {
 			if last {
@@ -180,8 +174,8 @@ func (s *sender) wait(ctx context.Context, d time.Duration, wake <-chan struct{}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
+	case <-s.leaving.Done():
 	case <-ctx.Done():
-	case <-s.leaving:
 	case <-timer.C:
 	case <-wake:
 		return true

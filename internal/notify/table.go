@@ -37,7 +37,6 @@ type entry struct {
 	labels string // canonical
 	seq    uint64
 	since  time.Time
-	sentBy []*sender // of a resolved alert: the webhooks that have sent it
 }
 
 func newTable() *table {
@@ -54,7 +53,7 @@ func (t *table) serve(form rules.Form, p pace, senders []*sender) {
 	t.once, t.keep = false, p.keep
 	if form == rules.Webhook {
 		t.once, t.keep = true, 24*time.Hour
-		t.removeResolved(t.sent)
+		t.removeResolved(t.isSent)
 	}
 }
 
@@ -80,7 +79,7 @@ func (t *table) set(now time.Time, alerts []alert.Alert) (news bool, dropped uin
 				continue
 			}
 			e = t.entries[slices.IndexFunc(t.entries, func(e *entry) bool { return !e.Firing() })]
-			if !t.sent(e) {
+			if !t.isSent(e) {
 				dropped++
 			}
 		}
@@ -148,27 +147,19 @@ func (t *table) expire(now time.Time) {
 	t.removeResolved(func(e *entry) bool { return now.Sub(e.since) >= t.keep })
 }
 
-// sent reports whether every sender has sent a resolved alert.
-func (t *table) sent(e *entry) bool {
-	return !slices.ContainsFunc(t.senders, func(s *sender) bool {
-		if t.once {
-			return !slices.Contains(e.sentBy, s)
-		}
-		return e.seq > s.sentUpTo.Load()
-	})
+// isSent reports whether every sender has sent the transition.
+func (t *table) isSent(e *entry) bool {
+	return !slices.ContainsFunc(t.senders, func(s *sender) bool { return e.seq > s.sent[s.subject(e.Labels)] })
 }
 
-// markSent notes that a webhook has sent the resolved alerts up to a number that its
-// message was about. Those that all webhooks have sent are removed.
-func (t *table) markSent(s *sender, upTo uint64, about func(labels map[string]string) bool) {
+// markSent notes that a sender has sent the transitions about a subject up to a number.
+func (t *table) markSent(s *sender, about subject, upTo uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, e := range t.entries {
-		if !e.Firing() && e.seq <= upTo && about(e.Labels) && !slices.Contains(e.sentBy, s) {
-			e.sentBy = append(e.sentBy, s)
-		}
+	s.sent[about] = upTo
+	if t.once {
+		t.removeResolved(t.isSent)
 	}
-	t.removeResolved(t.sent)
 }
 
 // item is an alert with the number of its transition.

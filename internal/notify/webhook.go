@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -16,26 +17,29 @@ import (
 // hours while nothing changes.
 type webhook struct {
 	*sender
-	format rules.Format
 	groups map[subject]*group
 	made   uint64 // messages
 }
 
 // subject is what one message is about: a rule, as Alertmanager groups by default, and
-// where a severity has an incident of its own, one of its severities.
+// where a severity has an incident of its own, one of its severities. To an Alertmanager,
+// a message is about all alerts.
 type subject struct{ rule, severity string }
 
-func (w *webhook) subject(labels map[string]string) subject {
-	s := subject{rule: labels["alertname"]}
-	if w.format == rules.FormatPagerDuty {
-		s.severity = labels["severity"]
+func (s *sender) subject(labels map[string]string) subject {
+	switch {
+	case s.form == rules.Alertmanager:
+		return subject{}
+	case s.format == rules.FormatPagerDuty:
+		return subject{labels["alertname"], labels["severity"]}
 	}
-	return s
+	return subject{rule: labels["alertname"]}
 }
 
-// group is what was sent about the alerts of one subject.
+// group is what there is of the alerts of one subject, and what was sent.
 type group struct {
-	sent   uint64 // its transitions up to this number
+	about  subject
+	items  []item
 	sentAt time.Time
 	tried  time.Time
 	made   uint64 // the number of the last message about it
@@ -75,69 +79,82 @@ type notifiedAlert struct {
 }
 
 func (w *webhook) next(now time.Time, last bool) (*message, time.Time) {
-	var subjects []subject // those with the oldest transitions first
-	alerts := make(map[subject][]item)
-	for _, it := range w.receiver.table.between(now, 0, math.MaxUint64, maxAlerts) {
-		s := w.subject(it.Labels)
-		if alerts[s] == nil {
-			subjects = append(subjects, s)
-		}
-		alerts[s] = append(alerts[s], it)
-	}
-	maps.DeleteFunc(w.groups, func(s subject, g *group) bool {
-		return alerts[s] == nil && now.Sub(g.tried) >= w.notifier.pace.resend
-	})
-
+	w.collect(now)
 	due := now.Add(w.notifier.pace.repeat)
-	var first *group  // of those that are due, the one with the oldest message: one that
-	var about subject // never gets through must not keep the others from being sent
-	var upTo uint64
-	for _, s := range subjects {
-		g := w.groups[s]
+	// Of those that are due, the one with the oldest message comes first: one that never
+	// gets through must not keep the others from being sent.
+	var first *group
+	for _, g := range w.groups {
+		switch when, wanted := w.due(now, g, last); {
+		case !wanted || when.After(due):
+		case when.After(now):
+			due = when
+		case first == nil || cmp.Or(cmp.Compare(g.made, first.made), cmp.Compare(g.items[0].seq, first.items[0].seq)) < 0:
+			first = g
+		}
+	}
+	if first == nil {
+		return nil, due
+	}
+	return w.message(first), now
+}
+
+// collect takes the alerts into their groups, the oldest transitions first.
+func (w *webhook) collect(now time.Time) {
+	for _, g := range w.groups {
+		g.items = nil
+	}
+	for _, it := range w.receiver.table.between(now, 0, math.MaxUint64, maxAlerts) {
+		about := w.subject(it.Labels)
+		g := w.groups[about]
 		if g == nil {
-			g = &group{limit: maxBatch}
-			w.groups[s] = g
+			g = &group{about: about, limit: maxBatch}
+			w.groups[about] = g
 		}
-		items := alerts[s]
-		newest := items[len(items)-1].seq
-		when := g.tried.Add(w.notifier.pace.resend)
-		switch {
-		case newest > g.sent:
-			if last {
-				when = now
-			}
-		case last || !slices.ContainsFunc(items, func(it item) bool { return it.Firing() }):
-			continue
-		case when.Before(g.sentAt.Add(w.notifier.pace.repeat)):
-			when = g.sentAt.Add(w.notifier.pace.repeat)
-		}
-		if when.After(now) {
-			if when.Before(due) {
-				due = when
-			}
-			continue
-		}
-		if first == nil || g.made < first.made {
-			first, about, upTo = g, s, newest
-		}
+		g.items = append(g.items, it)
 	}
-	if first != nil {
-		w.made++
-		first.made = w.made
-		n := w.notification(about.rule, alerts[about], first)
-		body, err := inFormat(w.config.Load(), n)
-		fewer := len(n.Alerts) // can be sent, where the message is too large
-		if w.format != "" && w.format != rules.FormatAlertmanager {
-			fewer = 1 // it is as large as the service takes
+	maps.DeleteFunc(w.groups, func(_ subject, g *group) bool {
+		return g.items == nil && now.Sub(g.tried) >= w.notifier.pace.resend
+	})
+}
+
+// due returns when a message about a group is to be sent, if one is.
+func (w *webhook) due(now time.Time, g *group, last bool) (when time.Time, wanted bool) {
+	pace := &w.notifier.pace
+	when = g.tried.Add(pace.resend)
+	switch {
+	case g.items == nil:
+		return when, false
+	case g.items[len(g.items)-1].seq > w.sent[g.about]:
+		if last {
+			when = now
 		}
-		return &message{body: body, err: err, alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
-			if err == nil {
-				w.receiver.table.markSent(w.sender, upTo, func(labels map[string]string) bool { return w.subject(labels) == about })
-			}
-			return first.settle(now, err, upTo, fewer, len(body))
-		}}, now
+		return when, true
+	case last || !slices.ContainsFunc(g.items, func(it item) bool { return it.Firing() }):
+		return when, false
 	}
-	return nil, due
+	if repeat := g.sentAt.Add(pace.repeat); repeat.After(when) {
+		when = repeat
+	}
+	return when, true
+}
+
+func (w *webhook) message(g *group) *message {
+	w.made++
+	g.made = w.made
+	upTo := g.items[len(g.items)-1].seq
+	n := w.notification(g)
+	body, err := inFormat(w.config.Load(), n)
+	fewer := len(n.Alerts) // can be sent, where the message is too large
+	if w.format != "" && w.format != rules.FormatAlertmanager {
+		fewer = 1 // it is as large as the service takes
+	}
+	return &message{body: body, err: err, alerts: len(n.Alerts), settle: func(now time.Time, err *failure) (smaller bool) {
+		if err == nil {
+			w.receiver.table.markSent(w.sender, g.about, upTo)
+		}
+		return g.settle(now, err, fewer, len(body))
+	}}
 }
 
 func (w *webhook) caughtUp() bool {
@@ -149,11 +166,10 @@ func (w *webhook) caughtUp() bool {
 	return true
 }
 
-// settle notes the outcome of a message of n alerts and that size, with the
-// transitions up to a number. Alerts that a message leaves out are not sent later:
+// settle notes the outcome of a message of n alerts and that size. Alerts that a message leaves out are not sent later:
 // it is made smaller only for a receiver that refuses a larger one, and not for one
 // that is down.
-func (g *group) settle(now time.Time, err *failure, upTo uint64, n, size int) (smaller bool) {
+func (g *group) settle(now time.Time, err *failure, n, size int) (smaller bool) {
 	g.failed = err != nil
 	if err != nil && err.large && !err.final {
 		g.hangUps++
@@ -163,7 +179,7 @@ func (g *group) settle(now time.Time, err *failure, upTo uint64, n, size int) (s
 		if g.limit == maxBatch {
 			g.hangUps = 0
 		}
-		g.tried, g.sentAt, g.sent, g.limit = now, now, upTo, min(2*g.limit, maxBatch)
+		g.tried, g.sentAt, g.limit = now, now, min(2*g.limit, maxBatch)
 		if g.hangUps > 0 {
 			g.limit = maxBatch // it may as well have been away until now
 		}
@@ -180,8 +196,8 @@ func (g *group) settle(now time.Time, err *failure, upTo uint64, n, size int) (s
 
 // notification is about all alerts of a rule that fire, and those that have ended
 // since the last one.
-func (w *webhook) notification(name string, items []item, g *group) *notification {
-	items = slices.DeleteFunc(items, func(it item) bool { return !it.Firing() && it.seq <= g.sent })
+func (w *webhook) notification(g *group) *notification {
+	name, items := g.about.rule, slices.DeleteFunc(g.items, func(it item) bool { return !it.Firing() && it.seq <= w.sent[g.about] })
 	slices.SortStableFunc(items, func(a, b item) int { // what fires comes first, and is not cut off
 		switch {
 		case a.Firing() && !b.Firing():
