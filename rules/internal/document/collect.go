@@ -12,40 +12,17 @@ import (
 // MaxProblems is how many problems of a document are shown. The others are counted.
 const MaxProblems = 100
 
-// A collection is what is wrong with a document: the problems that stand first in it, and
-// the number of the others.
+// A collection is what is wrong with a document, in the order in which it was found.
 type collection struct {
-	problems []finding
-	limit    *origin // what does not stand before this is only counted; nil: nothing yet
-	more     int     // are only counted
-	reports  int     // that were made, of the same ones too
-
-	// Where there are aliases the same is found again and again. What is only counted
-	// is counted once by its place and the form of its message.
-	aliases bool
-	counted map[origin]bool
+	findings []finding
+	again    int // problems that were met once more
 }
 
-// finding is a problem at its place as the decoder has it, without its excerpt.
+// finding is a problem at its place as the decoder has it. Its words are put together
+// where they are shown.
 type finding struct {
-	origin
-	msg string
-}
-
-// origin is where a problem stands, and the form of its message.
-type origin struct {
 	line, column int
-	form         string
-}
-
-func byPlace(a, b origin) int {
-	return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column))
-}
-
-// Shows reports whether a problem at a node would be shown. Where it would not,
-// nothing need be found out for its words.
-func (c *collection) Shows(n *yaml.Node) bool {
-	return c.limit == nil || byPlace(origin{line: n.Line, column: n.Column}, *c.limit) < 0
+	words        error
 }
 
 // Report adds a problem at a node.
@@ -55,65 +32,53 @@ func (c *collection) Report(n *yaml.Node, format string, args ...any) {
 
 // reportAt adds a problem.
 func (c *collection) reportAt(line, column int, format string, args ...any) {
-	c.reports++
-	o := origin{line, column, format}
-	if c.limit != nil && byPlace(o, *c.limit) >= 0 {
-		c.count(o)
-		return
-	}
-	c.problems = append(c.problems, finding{o, message.Errorf(format, args...).Error()})
-	if len(c.problems) == 2*MaxProblems {
-		c.cut()
-	}
-}
-
-func (c *collection) count(o origin) {
-	if c.aliases {
-		if c.counted[o] {
-			return
-		}
-		if c.counted == nil {
-			c.counted = map[origin]bool{}
-		}
-		c.counted[o] = true
-	}
-	c.more++
-}
-
-// cut puts the problems in the order of the file, each once, and keeps the first.
-func (c *collection) cut() {
-	slices.SortStableFunc(c.problems, func(a, b finding) int { return byPlace(a.origin, b.origin) })
-	c.problems = slices.Compact(c.problems)
-	if len(c.problems) <= MaxProblems {
-		return
-	}
-	for _, f := range c.problems[MaxProblems:] {
-		c.count(f.origin)
-	}
-	c.limit = &c.problems[MaxProblems].origin
-	c.problems = slices.Clone(c.problems[:MaxProblems])
+	c.findings = append(c.findings, finding{line, column, message.Errorf(format, args...)})
 }
 
 // Reports is how many problems were reported so far, the same ones too.
-func (c *collection) Reports() int { return c.reports }
+func (c *collection) Reports() int { return len(c.findings) + c.again }
 
 // Again notes that a problem which was reported was met once more.
-func (c *collection) Again() { c.reports++ }
+func (c *collection) Again() { c.again++ }
 
 // Forget leaves no problem reported.
-func (c *collection) Forget() { *c = collection{aliases: c.aliases} }
+func (c *collection) Forget() { *c = collection{} }
+
+// inOrder returns what was found in the order of the document, each once: where there are
+// aliases, the same is found again and again.
+func (c *collection) inOrder() (all []finding) {
+	byPlace := func(a, b finding) int { return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.column, b.column)) }
+	slices.SortStableFunc(c.findings, byPlace)
+	type place struct {
+		line, column int
+		words        string
+	}
+	said := map[place]bool{}
+	for i, f := range c.findings {
+		beside := func(i int) bool { return i >= 0 && i < len(c.findings) && byPlace(c.findings[i], f) == 0 }
+		if beside(i-1) || beside(i+1) { // else its words are not needed
+			at := place{f.line, f.column, f.words.Error()}
+			if said[at] {
+				continue
+			}
+			said[at] = true
+		}
+		all = append(all, f)
+	}
+	return all
+}
 
 // Problems returns what was reported in the order of the document, each moved into the
 // text where YAML's position lies behind its end.
 func (r *Reader) Problems() Problems {
-	r.cut()
+	found := r.inOrder()
 	var all Problems
 	var at cursor
 	masked, hidden := "", 0 // the line that was masked last, and its number
-	for _, f := range r.problems {
-		problem := Problem{Line: 1, Column: 1, Msg: f.msg}
-		if lines := r.lineCount(); lines > 0 {
-			problem.Line = min(max(f.line, 1), lines)
+	for _, f := range found[:min(len(found), MaxProblems)] {
+		problem := Problem{Line: 1, Column: 1, Msg: f.words.Error()}
+		if len(r.lines) > 0 {
+			problem.Line = min(max(f.line, 1), len(r.lines))
 			problem.Text = r.line(problem.Line)
 			at.seek(problem.Text, max(f.column, 1))
 			problem.Column = at.column
@@ -126,8 +91,8 @@ func (r *Reader) Problems() Problems {
 		}
 		all = append(all, problem)
 	}
-	if all = slices.Compact(all); r.more > 0 {
-		all[len(all)-1].more = r.more
+	if all = slices.Compact(all); len(found) > MaxProblems {
+		all[len(all)-1].more = len(found) - MaxProblems
 	}
 	return all
 }

@@ -34,9 +34,9 @@ type Format struct {
 
 // Reader reads one document and collects what is wrong with it.
 type Reader struct {
-	lines
 	collection
 	format Format
+	lines  []string
 
 	// budget is how many more values may be read, by their cost. Without aliases none is
 	// read twice, so that only an alias bomb uses it up.
@@ -62,11 +62,12 @@ func Read(text io.Reader, format Format) (*Reader, *yaml.Node, error) {
 		r.reportAt(1, 1, "the file is larger than 1 MiB, the maximum: write long lists as ranges and networks")
 		return r, nil, nil
 	}
-	r.lines = newLines(strings.TrimPrefix(b.String(), "\xef\xbb\xbf"))
-	if !r.checkCharacters() || !r.checkSize() {
+	all := strings.TrimPrefix(b.String(), "\xef\xbb\xbf")
+	r.lines = strings.Split(all, "\n")
+	if !r.checkCharacters() || !r.checkSize(all) {
 		return r, nil, nil
 	}
-	root := r.decode()
+	root := r.decode(all)
 	if root != nil {
 		r.hide(root)
 		r.check(root)
@@ -79,7 +80,7 @@ func Read(text io.Reader, format Format) (*Reader, *yaml.Node, error) {
 // YAML 1.1 takes for an end of line and an editor does not show as one (NEL, LS, PS, a
 // lone CR) could hide a rule in a comment.
 func (r *Reader) checkCharacters() bool {
-	for number := 1; number <= r.lineCount(); number++ {
+	for number := 1; number <= len(r.lines); number++ {
 		line, column := r.line(number), 0
 		for at, c := range line {
 			column++
@@ -98,8 +99,8 @@ func (r *Reader) checkCharacters() bool {
 }
 
 // checkSize reports a text of too many values before the decoder makes nodes of them.
-func (r *Reader) checkSize() bool {
-	n := CountValues(r.text)
+func (r *Reader) checkSize(text string) bool {
+	n := CountValues(text)
 	if n > MaxValues {
 		r.reportAt(1, 1, "the file holds about %d values, and the maximum is %d: write long lists as ranges and networks", n, MaxValues)
 	}
@@ -130,6 +131,14 @@ func CountValues(text string) int {
 	return values
 }
 
+// line returns the text of a line, of which the first is 1.
+func (r *Reader) line(number int) string {
+	if number < 1 || number > len(r.lines) {
+		return ""
+	}
+	return strings.TrimSuffix(r.lines[number-1], "\r")
+}
+
 // from returns the text of a node's line from where the node begins.
 func (r *Reader) from(n *yaml.Node) string {
 	line := r.line(n.Line)
@@ -143,10 +152,6 @@ func (r *Reader) from(n *yaml.Node) string {
 // or where the scalar stands if that is folded, takes several lines in quotes, or holds
 // unusual escapes before it.
 func (r *Reader) ReportWithin(n *yaml.Node, offset int, msg string) {
-	if !r.Shows(n) {
-		r.Report(n, "a mistake within")
-		return
-	}
 	line, column := r.within(n, offset)
 	r.reportAt(line, column, "%s", message.Phrase(msg))
 }

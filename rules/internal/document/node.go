@@ -26,7 +26,6 @@ func (r *Reader) check(n *yaml.Node) {
 		n.Kind = reported
 		return
 	}
-	r.aliases = r.aliases || n.Kind == yaml.AliasNode
 	if n.Kind == yaml.MappingNode {
 		seen := make(map[string]*yaml.Node, len(n.Content)/2)
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -59,7 +58,7 @@ func (r *Reader) tag(n *yaml.Node) string {
 	rest, line := r.from(n), n.Line
 	if strings.HasPrefix(rest, "&") { // an anchor may stand before the tag, even lines before
 		rest = strings.TrimLeft(rest[len(anchorName(rest)):], " \t")
-		for (rest == "" || rest[0] == '#') && line < r.lineCount() {
+		for (rest == "" || rest[0] == '#') && line < len(r.lines) {
 			line++
 			rest = strings.TrimLeft(r.line(line), " \t")
 		}

@@ -129,3 +129,32 @@ func cells(s string) int {
 	}
 	return n
 }
+
+// cursor finds characters of a line by their number. It goes on from where it was: a
+// file may be one line of a megabyte.
+type cursor struct {
+	line   string
+	column int // from 1; 0: nowhere yet
+	offset int // where that character begins
+}
+
+// seek returns where the character begins; the end of a line counts as one more.
+func (c *cursor) seek(line string, column int) (offset int, ok bool) {
+	if column < 1 {
+		return 0, false
+	}
+	if c.column == 0 || c.line != line || column < c.column/2 {
+		*c = cursor{line: line, column: 1}
+	}
+	for c.column < column && c.offset < len(line) {
+		_, size := utf8.DecodeRuneInString(line[c.offset:])
+		c.offset += size
+		c.column++
+	}
+	for c.column > column {
+		_, size := utf8.DecodeLastRuneInString(line[:c.offset])
+		c.offset -= size
+		c.column--
+	}
+	return c.offset, c.column == column
+}

@@ -19,7 +19,7 @@ func (r *Reader) hide(root *yaml.Node) {
 	if root.Kind != yaml.MappingNode {
 		return
 	}
-	r.hidden = make([]bool, r.lineCount())
+	r.hidden = make([]bool, len(r.lines))
 	used, walked := map[*yaml.Node]bool{}, map[*yaml.Node]bool{}
 	extra := func(key string) bool { return strings.HasPrefix(key, "x-") }
 	for i := 0; i+1 < len(root.Content); i += 2 {
@@ -40,7 +40,7 @@ func (r *Reader) hide(root *yaml.Node) {
 		if !r.closed(key.Value) || extra(key.Value) && !within(root.Content[i+1], used) {
 			continue
 		}
-		end := r.lineCount()
+		end := len(r.lines)
 		if i+2 < len(root.Content) { // the line of the next key too, where something stands before that
 			next := root.Content[i+2]
 			end = next.Line
@@ -80,15 +80,15 @@ func within(n *yaml.Node, nodes map[*yaml.Node]bool) bool {
 // hides reports whether a line may hold a secret. Of a text that is no YAML only what
 // is below an open key that begins its line is known to hold none.
 func (r *Reader) hides(number int) bool {
-	number = min(max(number, 1), r.lineCount())
+	number = min(max(number, 1), len(r.lines))
 	if r.hidden != nil {
 		return r.hidden[number-1]
 	}
 	first := 1
-	for first <= r.lineCount() && needsNoKey(r.line(first)) {
+	for first <= len(r.lines) && needsNoKey(r.line(first)) {
 		first++
 	}
-	if first <= r.lineCount() && topLevel(r.line(first)) == "" {
+	if first <= len(r.lines) && topLevel(r.line(first)) == "" {
 		return true
 	}
 	for ; number >= first; number-- {

@@ -13,8 +13,8 @@ import (
 )
 
 // decode parses the text as one YAML document. It returns nil after a problem.
-func (r *Reader) decode() *yaml.Node {
-	lines := &lineReader{rest: r.text}
+func (r *Reader) decode(text string) *yaml.Node {
+	lines := &lineReader{rest: text}
 	decoder := yaml.NewDecoder(lines)
 	var doc, second yaml.Node
 	err := decoder.Decode(&doc)
@@ -93,7 +93,7 @@ func (r *Reader) reportSyntax(err error, lastRead int) {
 	if indent := indentation(r.line(lastRead)); strings.Contains(indent, "\t") {
 		line = lastRead
 	}
-	line = min(max(line, 1), r.lineCount())
+	line = min(max(line, 1), len(r.lines))
 	if at := badStart(r.line(line)); at >= 0 && (strings.Contains(msg, "cannot start any token") || strings.Contains(msg, "comment or line break")) {
 		r.reportAt(line, utf8.RuneCountInString(r.line(line)[:at])+1, "%s", message.Phrase(explainStart(r.line(line)[at])))
 		return

@@ -88,7 +88,7 @@ func ReadMapping[T any](r *Reader, n *yaml.Node, t Table[T], into *T) Given {
 	}
 	found := make(Given, min(len(n.Content)/2, len(t.Keys)))
 	read := make(map[string]bool, len(found))
-	names, lost := t.Names(), false
+	names := t.Names()
 	for _, e := range r.Entries(n, 0) {
 		name := e.Key.Value
 		if t.Root && strings.HasPrefix(name, "x-") || read[name] {
@@ -100,17 +100,12 @@ func ReadMapping[T any](r *Reader, n *yaml.Node, t Table[T], into *T) Given {
 			t.Keys[i].read(r, e.Key, e.Value, into)
 			continue
 		}
-		if !r.Shows(e.Key) {
-			r.Report(e.Key, "unknown key")
-			lost = true // which key was meant is not asked for any more
-			continue
-		}
 		if meant := t.reportUnknown(r, e.Key); meant != "" && !found.Has(meant) {
 			found[meant] = e.Key // that it is missing is no news
 		}
 	}
 	for _, k := range t.Keys {
-		if k.required != "" && !found.Has(k.name) && !lost {
+		if k.required != "" && !found.Has(k.name) {
 			r.Report(n, "%s needs the key %q: %s", t.What, k.name, message.Phrase(k.required))
 		}
 	}
