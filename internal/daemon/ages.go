@@ -23,6 +23,6 @@ const mostAges = 1 << 14
 // showAges shows what is known of ages, to who has asked.
 func (d *watch) showAges() {
 	began := d.Now()
-	memories, left := d.engine.Observed(mostAges)
+	memories, left := d.engine.Ages(mostAges)
 	d.Ages.Show(memories, left, max(showAtMost, showShare*d.Now().Sub(began)))
 }

@@ -12,7 +12,7 @@ import (
 // decideOn takes in an answer about one socket alone, and decides what the rules
 // want of it.
 func (e *Engine) decideOn(a *sock.Answer, now sock.Instant) {
-	t := e.observe(&a.Socket, a.Sent, a.Got, now)
+	t := e.observe(&a.Socket, a.Sent, a.Got, 0, now)
 	t.set(seen, e.scans.running != nil)
 	e.consider(t, &a.Socket, now, true)
 }

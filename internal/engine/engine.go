@@ -264,15 +264,19 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.noteStretch(e.schedule.ChangeRules(in.Program, now))
 }
 
-// observe takes in what the kernel says of a socket. What it returns is in no queue.
-// It completes the answer with what only scans tell.
-func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
+// observe takes in what the kernel says of a socket, and since when it has been in its
+// state, if somebody saw that; 0: nobody did. What it returns is in no queue. It completes
+// the answer with what only scans tell.
+func (e *Engine) observe(s *sock.Socket, sent, got, since, now sock.Instant) *tracked {
 	fresh := track.TimesOf(s, sent, got, e.config.Precision)
 	var c, before track.Connection
 	t := e.tracks.get(s.ID.Key())
 	if t == nil {
 		if f := e.far.get(s.ID.Key()); f != nil {
-			t = e.makeNear(f)
+			t = e.copyNear(f)
+			if e.scans.running == nil {
+				e.far.remove(f)
+			}
 		}
 	}
 	known, onDisk := t != nil, t != nil && t.is(stored)
@@ -296,6 +300,9 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 	default:
 		before = track.Connection{ID: s.ID, Backlog: e.scans.waited.has(s.ID.Key())}
 		c = before.Successor(s, fresh, got)
+	}
+	if since != 0 {
+		c.EnterAt(since)
 	}
 	c.TellAutobound(s)
 	c.Autobound = s.Autobound

@@ -51,7 +51,7 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 		}
 		seen[s.ID.Cookie] = true
 		age := e.ageOf(s, f.scan.sent, h.got)
-		t := e.observe(s, f.scan.sent, h.got, now)
+		t := e.observe(s, f.scan.sent, h.got, 0, now)
 		t.holders = owned.Of(s.Inode)
 		for r := range e.program.RulesFor(t.subject(s)) {
 			rs := e.rules[r.Position]

@@ -4,76 +4,109 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// What is told of a socket has who takes it in know it as the engine does; and the
-// bound on how many are told counts those that it leaves out.
+// observed says since when a socket is in its state, as it is now.
+func (b *bench) observed(s *sim.Socket, since time.Duration) {
+	shown := s.Report(b.now, benchJiffy)
+	b.step(Observed{Answer: sock.Answer{ID: s.ID, Socket: shown, Sent: b.now, Got: b.now}, Since: benchStart.Add(since)})
+}
+
+// TestObserved: what somebody saw of a socket counts from then, to the instant; without a
+// rule it is nothing.
 func TestObserved(t *testing.T) {
-	b := newBench(t)
-	for cookie := range uint64(5) {
-		b.add(cookie+1, time.Second, keepsAlive)
-	}
-	b.add(9, time.Second) // of which the kernel knows it all
-	b.rule(set(killing("r")))
-	b.until(8 * time.Second)
-	all, left := b.e.Observed(10)
-	if len(all) != 5 || left != 0 {
-		t.Fatalf("told of %+v, and %d left out; want five", all, left)
-	}
-	for _, m := range all {
-		sim := b.sockets[m.Cookie]
-		sim.LastAck = b.now // the last answer to a probe
-		s := sim.Report(b.now, benchJiffy)
-		if m.Cookie == 9 || m.ID != s.ID.Sum() || m.State != ssfilter.CloseWait {
-			t.Errorf("told %+v", m)
-		}
-		alone, with := track.AgeOf(&s, nil, b.now, b.now, benchJiffy), track.AgeOf(&s, &m, b.now, b.now, benchJiffy)
-		if alone.InState > time.Second || with.InState < 7*time.Second || with.InState > 9*time.Second || with.Exact {
-			t.Errorf("by the kernel %+v, by what is told %+v", alone, with)
-		}
-	}
-	if some, left := b.e.Observed(2); len(some) != 2 || left != 3 {
-		t.Errorf("told of %d, and %d left out; want 2 and 3", len(some), left)
-	}
-}
-
-// Who is told nothing of a socket takes it for as old as the kernel does. That is too
-// old for one that waited in an accept queue, so those are told of first.
-func TestObservedAccepted(t *testing.T) {
-	b := newBench(t)
-	for cookie := range uint64(40) {
-		b.add(cookie+1, time.Second, keepsAlive)
-	}
-	b.add(50, time.Minute, queued)
-	b.add(51, time.Minute, queued)
-	b.rule(set(killing("r")))
-	b.until(4 * time.Second)
-	b.sockets[51].Inode = 7
-	b.until(8 * time.Second)
-	told, left := b.e.Observed(2)
-	if len(told) != 2 || told[0].Cookie+told[1].Cookie != 101 || left != 40 {
-		t.Fatalf("told of %+v, and %d left out; want 50 and 51, and 40", told, left)
-	}
-	s := b.sockets[51].Report(b.now, benchJiffy)
-	for _, m := range told {
-		if age := track.AgeOf(&s, &m, b.now, b.now, benchJiffy); m.Cookie == 51 && age.InState > 4*time.Second {
-			t.Errorf("accepted 4 s ago, by what is told %+v", age)
-		}
+	lastAck := killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.LastAck), InStateFor: 64 * time.Second})) // scanned for each 4 s
+	for name, test := range map[string]struct {
+		rule  rules.Rule
+		state ssfilter.State
+		since time.Duration
+		want  []string
+		kept  int // in mind, right after
+	}{
+		"a state that the kernel keeps no time of": {lastAck, ssfilter.LastAck, 0, []string{"1m5s r kill done 1"}, 1},
+		"one that no rule is about":                {lastAck, ssfilter.FinWait1, 0, nil, 0},
+		"one whose time the kernel keeps":          {killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: time.Minute})), ssfilter.CloseWait, time.Second, []string{"1m1s r kill done 1"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.rule(set(test.rule))
+			b.until(time.Second)
+			s := b.add(1, 0, func(s *sim.Socket) { s.State, s.UID = test.state, 1000 })
+			s.Entered, s.Progress, s.LastAck, s.LastData = b.now, b.now, b.now, b.now
+			b.observed(s, time.Second)
+			if n := b.e.Watched(); n != test.kept {
+				t.Errorf("%d are watched, want %d", n, test.kept)
+			}
+			b.until(2 * time.Minute)
+			b.want(test.want...)
+		})
 	}
 }
 
-var observedSink []sock.Memory
-
-// The loop makes the copy, and does nothing else meanwhile.
-func BenchmarkObserved(b *testing.B) {
-	e := New(Config{})
-	for i := range uint64(1 << 14) {
-		e.tracks.add(&track.Connection{ID: sock.ID{Family: 2, Cookie: i + 1}, State: ssfilter.CloseWait})
+// TestObservedAge: an exact time is taken as it is, for a tracked socket, too; a later one
+// than the kernel tells says that a program accepted it then.
+func TestObservedAge(t *testing.T) {
+	b := newBench(t)
+	s := b.add(1, 0, keepsAlive)
+	b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: time.Hour}))))
+	b.until(30 * time.Second)
+	entered := func() time.Duration {
+		t.Helper()
+		all, _ := b.e.Ages(10)
+		if len(all) != 1 {
+			t.Fatalf("the ages of %d are known, want one", len(all))
+		}
+		return all[0].Entered.Sub(benchStart)
 	}
-	for b.Loop() {
-		observedSink, _ = e.Observed(1 << 14)
+	for _, since := range []time.Duration{-time.Minute, -2 * time.Minute, 10 * time.Second} {
+		b.observed(s, since)
+		if got := entered(); got != since {
+			t.Errorf("in its state since %v, want %v", got, since)
+		}
+	}
+	b.until(time.Minute)
+	if got := entered(); got != 10*time.Second {
+		t.Errorf("in its state since %v after further scans", got)
+	}
+}
+
+// TestObservedBesideWhatIsUnderWay: it comes beside a scan that reads what is known, a
+// question and an act, and disturbs none.
+func TestObservedBesideWhatIsUnderWay(t *testing.T) {
+	b := newBench(t)
+	b.probing(1, 0)
+	b.probing(2, 0)
+	b.rule(set(idle10m()))
+	b.until(5 * time.Minute)
+	if b.e.far.n != 2 {
+		t.Fatalf("%d are far, want two", b.e.far.n)
+	}
+	b.scanTime = 3 * time.Minute
+	for b.e.scans.running == nil {
+		b.until(b.since(b.wake))
+	}
+	b.observed(b.sockets[1], -time.Minute)
+	if b.e.far.n != 2 || b.e.tracks.n != 1 {
+		t.Errorf("%d are far, %d near, while a scan reads the far ones", b.e.far.n, b.e.tracks.n)
+	}
+	b.scanTime = 0
+	b.until(9 * time.Minute)
+	acts := 0
+	b.destroy = func(a *Action) Outcome {
+		acts++
+		b.e.Step(b.now, Observed{Answer: sock.Answer{ID: a.Socket.ID, Socket: a.Socket, Sent: b.now, Got: b.now}, Since: benchStart})
+		if b.e.acts.underWay == 0 {
+			t.Error("the act under way is forgotten")
+		}
+		delete(b.sockets, a.Socket.ID.Cookie)
+		return Outcome{Act: *a, At: b.now}
+	}
+	b.until(11 * time.Minute)
+	if acts != 2 || b.e.acts.underWay+b.e.acts.unconfirmed != 0 || b.e.Watched() != 0 {
+		t.Errorf("%d acts, %+v, %d watched; want two, and nothing left", acts, b.e.acts, b.e.Watched())
 	}
 }

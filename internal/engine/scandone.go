@@ -86,7 +86,7 @@ func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 		s = f.hits.socket(h)
 		t := e.tracks.get(s.ID.Key())
 		if t == nil || t.phase == waiting && !t.is(seen) && e.told(t) == nil {
-			t = e.observe(&s, sent, h.got, now)
+			t = e.observe(&s, sent, h.got, 0, now)
 			h.known = true
 		}
 		t.set(seen, true)
@@ -109,7 +109,7 @@ func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
 			c.TellAutobound(&s)
 			e.consider(t, &s, now, false)
 		case t == nil && !e.scans.isGone(s.ID.Key()):
-			t = e.observe(&s, sent, h.got, now)
+			t = e.observe(&s, sent, h.got, 0, now)
 			t.set(seen, true)
 			e.consider(t, &s, now, false)
 		}

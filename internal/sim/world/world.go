@@ -44,6 +44,7 @@ type Conditions struct {
 	Jiffy        time.Duration
 	Calm         bool          // no question and no act ever fails
 	Spinning     bool          // some kills have a program spin
+	Seen         bool          // the engine is told since when sockets are in their states
 	Walking      time.Duration // a walk through /proc, at the longest
 	Capabilities match.Capabilities
 }
@@ -81,6 +82,7 @@ func New(seed uint64) *World {
 	w.Calm = w.Rand.IntN(2) == 0
 	w.TellsMarks = w.Rand.IntN(2) == 0
 	w.Spinning = w.Rand.IntN(4) == 0
+	w.Seen = w.Rand.IntN(3) == 0
 	w.Walking = []time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 3 * time.Second}[w.Rand.IntN(3)]
 	if w.Rand.IntN(8) == 0 {
 		w.Capabilities[match.DestroyTimeWait] = errors.New("this kernel cannot")
@@ -128,6 +130,26 @@ func (w *World) Start(set *rules.Set) {
 	w.step(engine.CapabilitiesChanged{Capabilities: w.Capabilities})
 	w.step(r)
 	w.rule(set)
+	if w.Seen {
+		w.see()
+	}
+}
+
+// see has the engine told, now and then, since when one of the sockets is in its state.
+func (w *World) see() {
+	w.later(w.Now.Add(w.UpTo(5*time.Second)), func() {
+		w.see()
+		if len(w.Table) == 0 {
+			return
+		}
+		s := w.Sockets[w.Table[w.Rand.IntN(len(w.Table))]]
+		if s == nil {
+			return
+		}
+		shown := s.Report(w.Now, w.Jiffy)
+		in := engine.Observed{Answer: sock.Answer{ID: shown.ID, Socket: shown, Sent: w.Now, Got: w.Now}, Since: max(s.Entered, s.Accepted)}
+		w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() { w.step(in) })
+	})
 }
 
 // Reload puts other rules in force.
