@@ -46,7 +46,7 @@ var mutants = []mutant{
 
 	// Deciding and acting.
 	{"nothing is decided again right before the act", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n\tif s.State != 0 {\n\t\treturn \"\"\n\t}\n"},
-	{"a dry run acts", "if a.DryRun {\n\t\tb.End(now)", "if a.DryRun && now < 0 {\n\t\tb.End(now)"},
+	{"a dry run acts", "if a.DryRun {\n\t\th.End(now)", "if a.DryRun && now < 0 {\n\t\th.End(now)"},
 	{"an action is done again", "m != nil && !m.open && a.Kind != rules.Alert", "m != nil && !m.open && a.Kind != rules.Alert && a.Kind.Destructive"},
 	{"a failed scan counts as an empty one", "e.scanFailed(l.of, in.Err, now)\n\t\treturn\n", "e.scanFailed(l.of, in.Err, now)\n\t\tin.Result = &ScanResult{scan: l, later: never, nextMature: never}\n"},
 	{"what a scan does not show is gone", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.wait(t, now)", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.drop(t, Gone, now)"},
@@ -54,11 +54,11 @@ var mutants = []mutant{
 
 	// Limits.
 	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-len(w.spent))", "max(0, w.Limit.N+1-w.underWay-len(w.spent))"},
-	{"the limit of all rules is ignored", "return min(b.Own.Free(now), b.All.Free(now))", "return b.Own.Free(now)"},
-	{"actions under way do not count", "\tb.Own.underWay++\n\tb.All.underWay++\n", "\tb.Own.underWay--\n\tb.Own.underWay++\n"},
+	{"the limit of all rules is ignored", "return min(t.Own.Free(now), t.All.Free(now))", "return t.Own.Free(now)"},
+	{"actions under way do not count", "\tt.Own.underWay++\n\tt.All.underWay++\n", "\tt.Own.underWay--\n\tt.Own.underWay++\n"},
 	{"what is held has no order", "t.set(newestFirst, a.Order == rules.Newest)", "t.set(newestFirst, a.Order != rules.Newest)"},
-	{"a reload forgets limits", "history: e.historyOf(r.ID)", "history: &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(map[outcome]uint64), skips: make(map[match.Reason]uint64)}"},
-	{"a restart forgets limits", "h.real.Spend(at)\n\t\t\te.limit.Spend(at)", "_, _ = h, at"},
+	{"a reload forgets limits", "history: e.historyOf(r.ID)", "history: func() *history { delete(e.histories, r.ID); return e.historyOf(r.ID) }()"},
+	{"a restart forgets limits", "h.real.Spend(at)", "_, _ = h, at"},
 
 	// Groups and alerts.
 	{"growth is counted twice", "c.fresh++", "c.fresh += 2"},

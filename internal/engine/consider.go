@@ -61,7 +61,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	switch {
 	case t.phase == acted:
 	case c.awaits != nil:
-		c.awaits.released++
+		c.awaits.Granted++
 		e.awaiting[e.tracks.key(t)] = c.awaits
 		e.waitAhead(t, c.next, now)
 		c.fingerprint()
@@ -151,7 +151,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	e, t, s, now := c.e, c.t, c.s, c.now
 	kind := r.Then[action].Kind
 	onlySays := kind.Destructive && (r.DryRun || e.capabilities.Cannot(kind, s) != nil)
-	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && !e.mayLetGo(r, onlySays, now)
+	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && r.history.throttle(onlySays).Room(now) <= 0
 	if !c.full && (c.exact || !kind.Destructive) { // else an exact answer, or the limit, comes first
 		if until := e.awaitHolders(t, s, now); until != 0 {
 			c.await(r, action, onlySays, until)

@@ -30,25 +30,28 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	if why := e.capabilities.Cannot(a.Kind, s); why != nil {
 		a.DryRun, a.Reason, a.Err = true, match.NotPossible, why
 	}
-	b := e.budget(r, a.DryRun)
-	if c.full || b.Free(now) == 0 {
+	h := r.history.throttle(a.DryRun)
+	if c.full || h.Free(now) == 0 {
 		if m == nil {
 			e.mark(t, r, action, true)
 			e.say(a, Held)
-			e.countHeld(r, b, a.DryRun, now)
-			h := r.history.throttle(a.DryRun)
+			reason := match.LimitOfAll
+			if h.ByOwn(now) {
+				reason = match.RuleLimit
+			}
+			r.history.skips[reason]++
 			h.kind = a.Kind
 			h.began++
-			e.summary.soon(now)
+			e.summary.Soon(now)
 		}
 		c.held = held{rule: r, action: action, dry: a.DryRun, uid: s.UID, device: s.Device}
 		return
 	}
 	e.mark(t, r, action, false)
 	c.decided = true
-	b.Begin()
+	h.Begin()
 	if a.DryRun {
-		b.End(now)
+		h.End(now)
 		t.set(would, true)
 		e.say(a, Would)
 		return
@@ -128,15 +131,15 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 		e.acts.underWay--
 		o.Act.At = o.At
 		attempt := e.attempt(t)
-		budget := e.budget(attempt.rule, false)
+		throttle := &attempt.rule.history.real
 		switch {
 		case o.Changed != "":
-			budget.Cancel()
+			throttle.Cancel()
 			o.Act.Reason = o.Changed
 			e.say(o.Act, Changed)
 			e.reconsider(t, &o.Last, now)
 		case o.Err == nil || o.Unsure:
-			budget.End(o.At)
+			throttle.End(o.At)
 			if o.Act.Due != 0 {
 				e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(o.Act.Due)))
 			}
@@ -148,11 +151,11 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			e.acts.unconfirmed++
 			e.wait(t, now)
 		case o.Gone:
-			budget.Cancel()
+			throttle.Cancel()
 			e.say(o.Act, Gone)
 			e.drop(t, Gone, now)
 		default:
-			budget.Cancel()
+			throttle.Cancel()
 			o.Act.Err = o.Err
 			e.say(o.Act, Failed)
 			if o.Never {

@@ -89,7 +89,7 @@ type inForce struct {
 // budgets are the limits of all rules together.
 type budgets struct {
 	limit, dryLimit limit.Window
-	summary         summary // of what limits hold back
+	summary         limit.Summary // of what they and those of each rule hold back
 }
 
 // earlier is what an earlier run knew, until this one has taken it in.
@@ -129,7 +129,7 @@ func New(config Config) *Engine {
 	e := &Engine{
 		config:  config,
 		inForce: inForce{program: match.Compile(&rules.Set{}), histories: make(map[uint64]*history)},
-		budgets: budgets{summary: newSummary()},
+		budgets: budgets{summary: limit.NewSummary()},
 		sockets: sockets{
 			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), awaiting: make(map[sock.Key]*throttle), seed: maphash.MakeSeed(),
 		},
@@ -168,11 +168,13 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 		e.schedule.Fill(now)
 	}
 	e.plan.Count = e.schedule.Count(now)
-	e.summarize(now)
+	if now >= e.summary.At {
+		e.sumUpHeld(now)
+	}
 	e.keepGroups(now)
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.at, e.nextAlert(), e.disk.groupsAt, e.copyAt())
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.disk.groupsAt, e.copyAt())
 	return e.plan
 }
 
@@ -228,7 +230,6 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 		h, at := e.historyOf(s.Rule), s.At.Add(restoreSlack)
 		for range s.N {
 			h.real.Spend(at)
-			e.limit.Spend(at)
 		}
 	}
 	e.earlier.groups = make(map[uint64][]sock.Group)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strconv"
 	"time"
@@ -19,13 +20,40 @@ const (
 	restoreSlack = RecordPatience + time.Second
 )
 
-// budget is what a rule may still do, or its dry run.
-func (e *Engine) budget(r *ruleState, dry bool) limit.Budget {
-	if dry {
-		return limit.Budget{Own: &r.history.dry.Window, All: &e.dryLimit}
-	}
-	return limit.Budget{Own: &r.history.real.Window, All: &e.limit}
+// throttle is the limit of a rule, and what waits for room in it. A dry run has a
+// throttle of its own.
+type throttle struct {
+	limit.Throttle
+	queue
+
+	// Since the last summary:
+	kind        *rules.Kind
+	began, left int // sockets that began to wait, and that waited and are not acted on
 }
+
+func (h *history) throttle(dry bool) *throttle {
+	if dry {
+		return &h.dry
+	}
+	return &h.real
+}
+
+// throttles yields those of the rules in force that hold something back, in the order of
+// the file.
+func (e *Engine) throttles() iter.Seq[*throttle] {
+	return func(yield func(*throttle) bool) {
+		for _, r := range e.rules {
+			for _, h := range []*throttle{&r.history.real, &r.history.dry} {
+				if !h.empty() && !yield(h) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// newTurns is an empty queue of what a limit holds back.
+func (e *Engine) newTurns() queue { return queue{of: &e.tracks, kind: waitQueue} }
 
 // hold has t wait until the limit that holds it back lets one more go on; at
 // next, something else may want it.
@@ -37,47 +65,32 @@ func (e *Engine) hold(t *tracked, next, now sock.Instant) {
 // release lets as many held sockets go on as the limits leave room for, in the
 // rule's order. They are matched afresh before anything is done to them.
 func (e *Engine) release(now sock.Instant) {
-	for _, r := range e.rules {
-		for _, dry := range []bool{false, true} {
-			h := r.history.throttle(dry)
-			for !h.empty() && h.released < e.budget(r, dry).Free(now) {
-				t := h.first()
-				h.leave(t)
-				e.wait(t, now)
-				t.set(released, true)
-				h.released++
-			}
+	for h := range e.throttles() {
+		for !h.empty() && h.Room(now) > 0 {
+			t := h.first()
+			h.leave(t)
+			e.wait(t, now)
+			t.set(released, true)
+			h.Granted++
 		}
 	}
-}
-
-// mayLetGo reports whether the limit lets one more of the rule go on, beside those that
-// it has let go on.
-func (e *Engine) mayLetGo(r *ruleState, dry bool, now sock.Instant) bool {
-	return r.history.throttle(dry).released < e.budget(r, dry).Free(now)
 }
 
 // wantAhead has the holders looked for of those that limits let go on next, before their
 // turn comes.
 func (e *Engine) wantAhead(now sock.Instant) {
-	for _, r := range e.rules {
-		for _, dry := range []bool{false, true} {
-			h, b := r.history.throttle(dry), e.budget(r, dry)
-			if at := e.aheadAt(h, b, now); at != never && at <= now {
-				e.wantFirst(&h.queue, b.Own.Limit.N, b.FreeAt(now, h.released))
-			}
+	for h := range e.throttles() {
+		if at := e.aheadAt(h, now); at != never && at <= now {
+			e.wantFirst(&h.queue, h.Own.Limit.N, h.RoomAt(now))
 		}
 	}
 }
 
 // aheadAt returns when to look for the holders of those that a limit lets go on next;
-// never: they are known, or none are held.
-func (e *Engine) aheadAt(h *throttle, b limit.Budget, now sock.Instant) sock.Instant {
-	if h.empty() || e.knowsHolders(h.first()) {
-		return never
-	}
-	at := b.FreeAt(now, h.released)
-	if at == never {
+// never: they are known.
+func (e *Engine) aheadAt(h *throttle, now sock.Instant) sock.Instant {
+	at := h.RoomAt(now)
+	if at == never || e.knowsHolders(h.first()) {
 		return never
 	}
 	return at.Add(-e.walks.Lead())
@@ -89,7 +102,7 @@ func (e *Engine) wantDue(now sock.Instant) {
 	n := 0
 	for _, r := range e.rules {
 		if r.Enabled && r.Destructive {
-			n += max(0, e.budget(r, r.DryRun).Free(now)-r.history.throttle(r.DryRun).released)
+			n += max(0, r.history.throttle(r.DryRun).Room(now))
 		}
 	}
 	e.wantFirst(&e.due, n, now)
@@ -118,13 +131,13 @@ func (e *Engine) knowsHolders(t *tracked) bool {
 func (e *Engine) endTurn(t *tracked) {
 	if t.is(released) {
 		t.set(released, false)
-		e.throttle(t).released--
+		e.throttle(t).Granted--
 	}
 	if len(e.awaiting) == 0 {
 		return
 	}
 	if h := e.awaiting[e.tracks.key(t)]; h != nil {
-		h.released--
+		h.Granted--
 		delete(e.awaiting, e.tracks.key(t))
 	}
 }
@@ -145,12 +158,8 @@ func (e *Engine) throttle(t *tracked) *throttle {
 // firstFree is when a limit that holds something back leaves room again.
 func (e *Engine) firstFree(now sock.Instant) sock.Instant {
 	first := never
-	for _, r := range e.rules {
-		for _, dry := range []bool{false, true} {
-			if h, b := r.history.throttle(dry), e.budget(r, dry); !h.empty() {
-				first = min(first, b.FreeAt(now, h.released), e.aheadAt(h, b, now))
-			}
-		}
+	for h := range e.throttles() {
+		first = min(first, h.RoomAt(now), e.aheadAt(h, now))
 	}
 	return first
 }
@@ -166,41 +175,9 @@ type HeldBack struct {
 	Limit, LimitOfAll string
 }
 
-// summary counts what the limits began to hold back, and what of that came to
-// nothing, for one line a minute.
-type summary struct {
-	at   sock.Instant // when to say it; never: nothing to say
-	last sock.Instant
-}
-
-const (
-	summaryEvery = time.Minute
-	// summarySettle lets the sockets that fell due together be counted together.
-	summarySettle = time.Second
-)
-
-func newSummary() summary {
-	return summary{at: never, last: sock.Instant(-summaryEvery)}
-}
-
-// soon has the summary said, a minute after the last one at the earliest.
-func (s *summary) soon(now sock.Instant) {
-	if s.at == never {
-		s.at = max(now.Add(summarySettle), s.last.Add(summaryEvery))
-	}
-}
-
-// summarize says what the limits hold back, each minute for as long as they do.
-func (e *Engine) summarize(now sock.Instant) {
-	if now >= e.summary.at {
-		e.sumUpHeld(now)
-	}
-}
-
 // sumUpHeld says what the limits hold back, by rule.
 func (e *Engine) sumUpHeld(now sock.Instant) {
-	s := &e.summary
-	s.at = never
+	waits := false
 	for _, h := range e.histories {
 		for _, dry := range []bool{false, true} {
 			t := h.throttle(dry)
@@ -208,16 +185,15 @@ func (e *Engine) sumUpHeld(now sock.Instant) {
 			if waiting+t.began+t.left == 0 {
 				continue
 			}
-			if waiting > 0 {
-				s.at = now.Add(summaryEvery)
-			}
+			waits = waits || waiting > 0
 			e.plan.Held = append(e.plan.Held, HeldBack{
 				Rule: h.name, Kind: t.kind, DryRun: dry, Began: t.began, Left: t.left, Waiting: waiting,
-				Limit: h.real.Window.String(), LimitOfAll: e.limit.String(),
+				Limit: t.Own.String(), LimitOfAll: t.All.String(),
 			})
-			s.last, t.began, t.left = now, 0, 0
+			t.began, t.left = 0, 0
 		}
 	}
+	e.summary.Done(len(e.plan.Held) > 0, waits, now)
 	slices.SortFunc(e.plan.Held, func(a, b HeldBack) int {
 		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(strconv.FormatBool(a.DryRun), strconv.FormatBool(b.DryRun)))
 	})

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/group"
-	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/schedule"
 	"github.com/sockdog/sockdog/internal/engine/spin"
@@ -54,15 +53,6 @@ type RuleOverview struct {
 
 	Results  Results                 // of its actions since the start: for each of its kinds Done at least
 	HeldBack map[match.Reason]uint64 // how often what kept it from acting, since the start
-}
-
-// countHeld counts that a limit holds back an action of the rule.
-func (e *Engine) countHeld(r *ruleState, b limit.Budget, dry bool, now sock.Instant) {
-	reason := match.LimitOfAll
-	if b.Own.Free(now) <= r.history.throttle(dry).released {
-		reason = match.RuleLimit
-	}
-	r.history.skips[reason]++
 }
 
 // Overview says how things stand.

@@ -3,10 +3,8 @@ package engine
 import (
 	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
-	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/rules"
 )
 
 // ruleState is all that is known of one rule. Whatever concerns a rule points
@@ -35,33 +33,12 @@ type history struct {
 	skips     map[match.Reason]uint64 // how often something kept the rule from acting, by what
 }
 
-// throttle is the limit of a rule: the window of its actions, and what waits for
-// room in it. A dry run has a throttle of its own.
-type throttle struct {
-	limit.Window
-	queue
-	released int // let go on, and not decided yet
-
-	// Since the last summary:
-	kind        *rules.Kind
-	began, left int // sockets that began to wait, and that waited and are not acted on
-}
-
-func (h *history) throttle(dry bool) *throttle {
-	if dry {
-		return &h.dry
-	}
-	return &h.real
-}
-
-// newTurns is an empty queue of what a limit holds back.
-func (e *Engine) newTurns() queue { return queue{of: &e.tracks, kind: waitQueue} }
-
 // historyOf returns what is known under a rule's id, which is new where nothing is.
 func (e *Engine) historyOf(id uint64) *history {
 	h := e.histories[id]
 	if h == nil {
-		h = &history{real: throttle{queue: e.newTurns()}, dry: throttle{queue: e.newTurns()}, results: make(Results), skips: make(map[match.Reason]uint64)}
+		h = &history{results: make(Results), skips: make(map[match.Reason]uint64)}
+		h.real.All, h.dry.All = &e.limit, &e.dryLimit
 		e.histories[id] = h
 	}
 	return h
@@ -92,7 +69,7 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		after[i] = rs
 		for _, a := range r.Then {
 			if a.Kind.Destructive {
-				rs.history.real.Limit, rs.history.dry.Limit = a.Limit, a.Limit
+				rs.history.real.Own.Limit, rs.history.dry.Own.Limit = a.Limit, a.Limit
 			}
 		}
 	}
@@ -104,7 +81,9 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 	e.rules = after
 	e.limit.Limit, e.dryLimit.Limit = p.Settings.Limit, p.Settings.Limit
 	for _, h := range e.histories {
-		h.real.queue, h.real.released, h.dry.queue, h.dry.released = e.newTurns(), 0, e.newTurns(), 0
+		for _, t := range []*throttle{&h.real, &h.dry} {
+			t.queue, t.Granted = e.newTurns(), 0
+		}
 	}
 	for _, rs := range e.rules {
 		if rs.groups != nil || !rs.Enabled || !rs.Grouped && !rs.Alerts {

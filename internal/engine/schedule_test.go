@@ -205,7 +205,7 @@ func BenchmarkAsked(b *testing.B) {
 			b.Fatalf("%d acts, want %d", len(p.Act), askBatch)
 		}
 		for range askBatch {
-			e.budget(e.rules[0], false).Cancel()
+			e.rules[0].history.real.Cancel()
 		}
 	}
 }

@@ -1,10 +1,11 @@
-// Package limit holds the sliding windows that bound how many actions are carried
-// out, and nothing of what those are or what waits for them.
+// Package limit bounds how many actions are carried out, by sliding windows. It knows
+// neither what those are nor what waits for them.
 package limit
 
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -75,34 +76,84 @@ func (w *Window) String() string {
 	return fmt.Sprintf("%d/%s", w.Limit.N, per)
 }
 
-// Budget is what one rule may still do: its own window and the one that all
-// rules share.
-type Budget struct{ Own, All *Window }
-
-// Free returns how many actions may start now.
-func (b Budget) Free(now sock.Instant) int { return min(b.Own.Free(now), b.All.Free(now)) }
-
-// FreeAt returns the instant from which an action may start beside so many that are about
-// to, or Never where that depends on an outcome still to come.
-func (b Budget) FreeAt(now sock.Instant, others int) sock.Instant {
-	return max(b.Own.FreeAt(now, others), b.All.FreeAt(now, others))
+// Throttle is what one rule may still do: by a window of its own, and by the one that
+// all rules share. What it holds back waits elsewhere.
+type Throttle struct {
+	Own Window
+	All *Window
+	// Granted is how many of what was held back were let go on, and are not decided yet:
+	// there is a place for each.
+	Granted int
 }
 
+// Free returns how many actions may start now, those that were let go on among them.
+func (t *Throttle) Free(now sock.Instant) int { return min(t.Own.Free(now), t.All.Free(now)) }
+
+// Room returns how many more may be let go on.
+func (t *Throttle) Room(now sock.Instant) int { return t.Free(now) - t.Granted }
+
+// RoomAt returns the instant from which one more may be let go on, or Never where that
+// depends on an outcome still to come.
+func (t *Throttle) RoomAt(now sock.Instant) sock.Instant {
+	return max(t.Own.FreeAt(now, t.Granted), t.All.FreeAt(now, t.Granted))
+}
+
+// ByOwn reports whether the window of the rule itself leaves no room.
+func (t *Throttle) ByOwn(now sock.Instant) bool { return t.Own.Free(now) <= t.Granted }
+
 // Begin takes a place for an action that is about to start.
-func (b Budget) Begin() {
-	b.Own.underWay++
-	b.All.underWay++
+func (t *Throttle) Begin() {
+	t.Own.underWay++
+	t.All.underWay++
 }
 
 // Cancel gives back the place of an action that came to nothing.
-func (b Budget) Cancel() {
-	b.Own.underWay--
-	b.All.underWay--
+func (t *Throttle) Cancel() {
+	t.Own.underWay--
+	t.All.underWay--
 }
 
 // End turns the place of an action under way into one that expires.
-func (b Budget) End(at sock.Instant) {
-	b.Cancel()
-	b.Own.Spend(at)
-	b.All.Spend(at)
+func (t *Throttle) End(at sock.Instant) {
+	t.Cancel()
+	t.Spend(at)
+}
+
+// Spend counts an action that was done at an instant.
+func (t *Throttle) Spend(at sock.Instant) {
+	t.Own.Spend(at)
+	t.All.Spend(at)
+}
+
+const (
+	summaryEvery = time.Minute
+	// summarySettle lets what is held back together be summed up together.
+	summarySettle = time.Second
+)
+
+// Summary is when to sum up what throttles hold back: each minute for as long as they do.
+type Summary struct {
+	At   sock.Instant // Never: there is nothing to say
+	last sock.Instant
+}
+
+// NewSummary returns a Summary of nothing.
+func NewSummary() Summary { return Summary{At: sock.Never, last: sock.Instant(-summaryEvery)} }
+
+// Soon has what is held back now summed up, a minute after the last time at the earliest.
+func (s *Summary) Soon(now sock.Instant) {
+	if s.At == sock.Never {
+		s.At = max(now.Add(summarySettle), s.last.Add(summaryEvery))
+	}
+}
+
+// Done notes whether anything was said, and whether there will be something again.
+func (s *Summary) Done(said, again bool, now sock.Instant) {
+	s.At = sock.Never
+	if said {
+		s.last = now
+	}
+	if again {
+		s.At = now.Add(summaryEvery)
+	}
 }

@@ -16,8 +16,9 @@ import (
 // they were done and not at those of their decision.
 func TestWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := Window{Limit: rules.Limit{N: rapid.IntRange(1, 5).Draw(t, "n"), Per: time.Duration(rapid.IntRange(1, 50).Draw(t, "per"))}}
-		b := Budget{Own: &w, All: &Window{Limit: rules.Limit{N: 1000, Per: 1}}}
+		b := Throttle{All: &Window{Limit: rules.Limit{N: 1000, Per: 1}}}
+		w := &b.Own
+		w.Limit = rules.Limit{N: rapid.IntRange(1, 5).Draw(t, "n"), Per: time.Duration(rapid.IntRange(1, 50).Draw(t, "per"))}
 		var now sock.Instant
 		var done, underWay []sock.Instant // of acts; when those under way will be done
 		for range rapid.IntRange(0, 5).Draw(t, "restored") {
@@ -106,4 +107,59 @@ func TestFreeAt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestThrottle: what is let go on keeps its place, and the window of all rules counts
+// for each.
+func TestThrottle(t *testing.T) {
+	all := Window{Limit: rules.Limit{N: 3, Per: time.Minute}}
+	a := Throttle{Own: Window{Limit: rules.Limit{N: 2, Per: time.Second}}, All: &all}
+	b := Throttle{Own: Window{Limit: rules.Limit{N: 9, Per: time.Second}}, All: &all}
+	at := func(seconds int) sock.Instant { return sock.Instant(time.Duration(seconds) * time.Second) }
+	want := func(what string, h *Throttle, now sock.Instant, free, room int, roomAt sock.Instant, byOwn bool) {
+		t.Helper()
+		if h.Free(now) != free || h.Room(now) != room || h.RoomAt(now) != roomAt || h.ByOwn(now) != byOwn {
+			t.Errorf("%s: %d are free, room for %d, from %d on, by its own: %v", what, h.Free(now), h.Room(now), h.RoomAt(now), h.ByOwn(now))
+		}
+	}
+	want("nothing was done", &a, at(1), 2, 2, at(1), false)
+	a.Granted = 2
+	want("two are let go on", &a, at(1), 2, 0, sock.Never, true)
+	a.Granted = 1
+	a.Begin()
+	want("one of them is under way", &a, at(1), 1, 0, sock.Never, true)
+	a.End(at(2))
+	want("it is done", &a, at(2), 1, 0, at(3), true)
+	want("the others have what is left of the limit of all", &b, at(2), 2, 2, at(2), false)
+	b.Spend(at(2))
+	b.Begin()
+	want("which they use up", &b, at(2), 0, 0, at(62), false)
+	b.Cancel()
+	want("and come to nothing", &b, at(2), 1, 1, at(2), false)
+}
+
+// TestSummary: what begins to be held back is summed up a second later, and then each
+// minute.
+func TestSummary(t *testing.T) {
+	s := NewSummary()
+	at := func(seconds int) sock.Instant { return sock.Instant(time.Duration(seconds) * time.Second) }
+	want := func(what string, want sock.Instant) {
+		t.Helper()
+		if s.At != want {
+			t.Errorf("%s: to be said at %d, want %d", what, s.At, want)
+		}
+	}
+	want("nothing", sock.Never)
+	s.Soon(at(10))
+	s.Soon(at(10) + 1)
+	want("the first", at(11))
+	s.Done(true, true, at(11))
+	want("what goes on", at(71))
+	s.Done(true, false, at(71))
+	want("and ends", sock.Never)
+	s.Soon(at(75))
+	want("what begins soon after", at(131))
+	s.Done(false, false, at(131))
+	s.Soon(at(140))
+	want("where there was nothing to say", at(141))
 }
