@@ -13,7 +13,7 @@ import (
 // Exposed says how others than root and this user can change what the file at path
 // says: they may write to it, or to a directory on the way, in which they can put
 // another in its place. It is "" where they cannot, or where that cannot be seen.
-func Exposed(path string) string {
+func Exposed(path string) (who string) {
 	if !filepath.IsAbs(path) {
 		at, err := os.Getwd()
 		if err != nil {
@@ -21,39 +21,18 @@ func Exposed(path string) string {
 		}
 		path = at + "/" + path
 	}
-	dir, rest := "/", append([]string{"."}, strings.Split(path, "/")...)
-	sticky := false // dir is one in which each may replace what is his own
-	for links := 0; len(rest) > 0; {
-		name := filepath.Join(dir, rest[0])
-		rest = rest[1:]
-		var stat unix.Stat_t
-		if err := unix.Lstat(name, &stat); err != nil {
-			return ""
+	sticky := false // each may replace what is his own in the directory
+	follow(path, func(name string, kind uint32, stat *unix.Stat_t, _ bool) bool {
+		switch {
+		case kind == unix.S_IFLNK && sticky && !ours(stat.Uid): // a link cannot be written to, but be replaced
+			who = fmt.Sprintf("user %d may replace the link %s", stat.Uid, name)
+		case kind != unix.S_IFLNK && kind != 0:
+			who = writers(name, stat)
+			sticky = kind == unix.S_IFDIR && stat.Mode&unix.S_ISVTX != 0
 		}
-		switch stat.Mode & unix.S_IFMT {
-		case unix.S_IFLNK:
-			target, err := os.Readlink(name)
-			if links++; err != nil || links > maxLinks {
-				return ""
-			}
-			// A link cannot be written to, but be replaced.
-			if sticky && !ours(stat.Uid) {
-				return fmt.Sprintf("user %d may replace the link %s", stat.Uid, name)
-			}
-			rest = append(strings.Split(target, "/"), rest...)
-			if filepath.IsAbs(target) {
-				dir = "/"
-			}
-		case unix.S_IFDIR:
-			if who := writers(name, &stat); who != "" {
-				return who
-			}
-			dir, sticky = name, stat.Mode&unix.S_ISVTX != 0
-		default:
-			return writers(name, &stat)
-		}
-	}
-	return ""
+		return who == ""
+	})
+	return who
 }
 
 // writers says which others may write to a file or directory.

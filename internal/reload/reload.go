@@ -66,7 +66,7 @@ func (w *Watcher) Run(ctx context.Context) {
 		warned bool
 		next   File
 		out    chan File // w.files while next waits to be taken
-		last   string    // fingerprint of the newest reading
+		last   File      // the newest reading
 		dirty  time.Time // the first event since then; zero: none
 	)
 	defer watch.close()
@@ -87,9 +87,8 @@ func (w *Watcher) Run(ctx context.Context) {
 		}
 		warned = refused
 
-		file := read(w.path)
-		if now := file.fingerprint(); deliver || now != last {
-			next, out, last = file, w.files, now
+		if file := read(w.path); deliver || !file.same(last) {
+			next, out, last = file, w.files, file
 		}
 	}
 

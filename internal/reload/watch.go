@@ -4,16 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
-
-// maxLinks is the kernel's MAXSYMLINKS: no path leads further than that.
-const maxLinks = 40
 
 // watch is an inotify instance on what decides where a path leads: the directory
 // of the file, the directory of each symbolic link on the way, and, where the way
@@ -38,50 +33,20 @@ func (w *watch) arm(path string) error {
 		w.inotify.Remove(old) // fails where it is gone already
 	}
 
-	dir, rest := ".", strings.Split(path, "/")
-	if filepath.IsAbs(path) {
-		dir = "/"
-	}
-	watched := make(map[string]bool)
-	for links := 0; len(rest) > 0 && links <= maxLinks; {
-		if rest[0] == "" || rest[0] == "." || rest[0] == ".." {
-			dir, rest = filepath.Join(dir, rest[0]), rest[1:]
-			continue
+	var refused error
+	follow(path, func(name string, kind uint32, _ *unix.Stat_t, last bool) bool {
+		if kind == unix.S_IFDIR && !last {
+			return true
 		}
-		name := filepath.Join(dir, rest[0])
-		if len(rest) > 1 && isDir(name) {
-			dir, rest = name, rest[1:]
-			continue
-		}
-		// A link, the file, or nothing: what counts is what is there once the
-		// directory is watched.
-		if !watched[dir] {
-			if err := w.add(dir); err != nil {
-				return err
+		if refused = w.add(filepath.Dir(name)); refused == nil && kind != unix.S_IFLNK {
+			refused = w.add(name)
+			if errors.Is(refused, fs.ErrNotExist) || errors.Is(refused, fs.ErrPermission) {
+				refused = nil
 			}
-			watched[dir] = true
-			continue
 		}
-		target, err := os.Readlink(name)
-		if err != nil {
-			if err := w.add(name); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-				return err
-			}
-			return nil
-		}
-		links++
-		rest = append(strings.Split(target, "/"), rest[1:]...)
-		if filepath.IsAbs(target) {
-			dir = "/"
-		}
-	}
-	return nil
-}
-
-// isDir reports whether name is a directory, and not a link to one.
-func isDir(name string) bool {
-	info, err := os.Lstat(name)
-	return err == nil && info.IsDir()
+		return refused == nil
+	})
+	return refused
 }
 
 func (w *watch) open() error {
@@ -101,10 +66,10 @@ func (w *watch) open() error {
 
 func (w *watch) add(name string) error {
 	err := w.inotify.Add(name)
-	if errors.Is(err, unix.ENOSPC) {
+	switch {
+	case errors.Is(err, unix.ENOSPC):
 		return fmt.Errorf("watch %s: %w; raise the sysctl fs.inotify.max_user_watches", name, err)
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("watch %s: %w", name, err)
 	}
 	return nil
