@@ -105,19 +105,12 @@ func (e *Engine) examplesOf(r *ruleState) (some []group.Example) {
 // identify puts to the examples of a group what the engine knows of who holds
 // them: once they are taken away, nobody may.
 func (e *Engine) identify(g *group.Group) {
-	own := false
-	for i := range g.Examples {
-		x := &g.Examples[i]
-		t := e.tracks.get(x.Key)
-		if x.Holders != nil || t == nil || t.heldBy() == nil || t.Inode != x.Inode {
-			continue
+	g.Examples = withHolders(g.Examples, func(x *group.Example) []sock.Holder {
+		if t := e.tracks.get(x.Key); t != nil && t.Inode == x.Inode {
+			return t.heldBy()
 		}
-		if !own {
-			own = true
-			g.Examples = slices.Clone(g.Examples) // others read what was said before
-		}
-		g.Examples[i].Holders = t.heldBy()
-	}
+		return nil
+	})
 }
 
 // noteFiring notes what the rule had done when it begins to fire.

@@ -107,8 +107,8 @@ func mayBeKernels(s *sock.Socket) bool {
 
 // findHolders begins to look for the holders that are wanted.
 func (e *Engine) findHolders(now sock.Instant) {
-	for inode := range e.killed.due(now) {
-		e.walks.Want(walk.Want{Inode: inode}, never)
+	for _, w := range e.killed.due(now) {
+		e.walks.Want(w, never)
 	}
 	hung := e.walks.Hangs()
 	e.plan.Resolve, e.plan.Read = e.walks.Begin(now)
@@ -134,7 +134,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 	}
 	e.walks.Forget(func(w walk.Want) bool {
 		t := e.trackOf(w)
-		return w.Cookie != 0 && !e.names.asked[w.Key()] && (t == nil || !t.is(wanted))
+		return !w.Alert && w.Killed == "" && (t == nil || !t.is(wanted))
 	})
 }
 
@@ -142,26 +142,30 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 	if e.walks.Hangs() {
 		e.note(WalkEnded, slog.Duration("after", e.walks.Took(now)))
 	}
-	kills, shared := e.killsAny(), make(sharedHolders)
+	kills, shared, open := e.killsAny(), make(sharedHolders), make(map[leak]int)
 	wants := e.walks.Walked(in.Complete, in.Cost, now)
 	e.names.walked(wants, &in, now)
 	for _, w := range wants {
 		t, held := e.trackOf(w), in.Of(w.Inode)
-		if t == nil {
-			e.killed.found(w.Inode, held.Processes)
+		switch {
+		case w.Killed != "":
+			e.killed.asked--
+			for _, p := range held.Processes {
+				open[leak{w.Killed, p.Comm, p.PID}]++
+			}
 			continue
-		}
-		if len(held.Processes) == 0 && !held.Kernel && t.holders != nil {
+		case t == nil:
+			continue
+		case len(held.Processes) == 0 && !held.Kernel && t.holders != nil:
 			// A walk that was refused a process does not unsay what is known.
 			held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel
 		}
 		e.foundHolders(t, shared.of(held), kills, now)
 	}
 	byPID := func(a, b leak) int { return cmp.Or(a.pid-b.pid, cmp.Compare(a.rule, b.rule)) }
-	for _, l := range slices.SortedFunc(maps.Keys(e.killed.open), byPID) {
-		e.note(StillOpen, slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", e.killed.open[l]))
+	for _, l := range slices.SortedFunc(maps.Keys(open), byPID) {
+		e.note(StillOpen, slog.String("rule", l.rule), slog.Int("pid", l.pid), slog.String("comm", l.comm), slog.Int("descriptors", open[l]))
 	}
-	clear(e.killed.open)
 }
 
 // trackOf returns the track of the socket whose holders were wanted; nil: it is gone,
@@ -216,19 +220,18 @@ func (e *Engine) killsAny() bool {
 	})
 }
 
-// killed is what is known of killed sockets whose programs may not have closed the
-// descriptors: those still count against their limit of open files.
-type killed struct {
-	fresh map[uint32]string // inodes of those that are to be looked for, and the rule
-	at    sock.Instant      // when to do so
-	asked map[uint32]string // those that are looked for
-	open  map[leak]int      // descriptors that were found
-}
-
 // leak is a program that holds descriptors of sockets that were killed for a rule.
 type leak struct {
 	rule, comm string
 	pid        int
+}
+
+// killed are sockets that were killed, and whose programs may not have closed the
+// descriptors: those still count against their limit of open files.
+type killed struct {
+	fresh []walk.Want  // that are to be looked for
+	at    sock.Instant // when to do so
+	asked int          // that are looked for
 }
 
 func (k *killed) add(inode uint32, rule string, now sock.Instant) {
@@ -236,34 +239,23 @@ func (k *killed) add(inode uint32, rule string, now sock.Instant) {
 		return
 	}
 	if len(k.fresh) == 0 {
-		k.fresh, k.at = make(map[uint32]string), now.Add(leakedAfter)
+		k.at = now.Add(leakedAfter)
 	}
-	k.fresh[inode] = rule
+	k.fresh = append(k.fresh, walk.Want{Inode: inode, Killed: rule})
 }
 
 // wake returns when due has something to return.
 func (k *killed) wake() sock.Instant {
-	if len(k.fresh) == 0 || len(k.asked) > 0 {
+	if len(k.fresh) == 0 || k.asked > 0 {
 		return never
 	}
 	return k.at
 }
 
-// due returns the inodes that are to be looked for now.
-func (k *killed) due(now sock.Instant) map[uint32]string {
-	if now < k.wake() {
-		return nil
+// due returns those that are to be looked for now.
+func (k *killed) due(now sock.Instant) (due []walk.Want) {
+	if now >= k.wake() {
+		due, k.fresh, k.asked = k.fresh, nil, len(k.fresh)
 	}
-	k.asked, k.fresh, k.open = k.fresh, nil, make(map[leak]int)
-	return k.asked
-}
-
-// found takes in who still holds an inode.
-func (k *killed) found(inode uint32, processes []sock.Holder) {
-	if rule, ok := k.asked[inode]; ok {
-		delete(k.asked, inode)
-		for _, p := range processes {
-			k.open[leak{rule, p.Comm, p.PID}]++
-		}
-	}
+	return due
 }

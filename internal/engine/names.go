@@ -25,17 +25,15 @@ const (
 // them.
 type names struct {
 	known  map[sock.Key][]sock.Holder
-	asked  map[sock.Key]bool // looked up by the walk that is to come, or under way
-	waited bool              // for that in vain
-	held   []Alert           // that wait
-	until  sock.Instant      // for so long
-	soon   sock.Instant      // when there may be another walk, for an alert that is new
-	next   sock.Instant      // and for others
+	asked  int          // looked up by the walk that is to come, or under way
+	waited bool         // for that in vain
+	held   []Alert      // that wait
+	until  sock.Instant // for so long
+	soon   sock.Instant // when there may be another walk, for an alert that is new
+	next   sock.Instant // and for others
 }
 
-func newNames() names {
-	return names{known: make(map[sock.Key][]sock.Holder), asked: make(map[sock.Key]bool)}
-}
+func newNames() names { return names{known: make(map[sock.Key][]sock.Holder)} }
 
 // take takes in alerts and returns those that go out now. Where nobody knows who holds
 // their sockets, and a walk is not too much, it wants that looked up, and keeps them
@@ -53,23 +51,21 @@ func (n *names) take(alerts []Alert, want func(walk.Want), now sock.Instant) (ou
 			}
 		}
 	}
-	if unknown && len(n.asked) == 0 && (now >= n.next || isNew && now >= n.soon) {
+	if unknown && n.asked == 0 && (now >= n.next || isNew && now >= n.soon) {
+		n.asked = len(unnamed)
 		for _, x := range unnamed {
-			if !n.asked[x.Key] {
-				n.asked[x.Key] = true
-				want(walk.Want{Cookie: x.Key.Cookie, Netns: x.Key.Netns, Inode: x.Inode})
-			}
+			want(walk.Want{Cookie: x.Key.Cookie, Netns: x.Key.Netns, Inode: x.Inode, Alert: true})
 		}
 	}
 	// Alerts come one after the other, and each would wait as long.
-	if len(n.held) == 0 && len(unnamed) > 0 && len(n.asked) > 0 && !n.waited {
+	if len(n.held) == 0 && len(unnamed) > 0 && n.asked > 0 && !n.waited {
 		n.until = now.Add(namesPatience)
 	}
 	n.held = append(n.held, alerts...)
-	if len(n.asked) > 0 && now < n.until {
+	if n.asked > 0 && now < n.until {
 		return nil
 	}
-	n.waited = len(n.asked) > 0
+	n.waited = n.asked > 0
 	return n.release()
 }
 
@@ -85,14 +81,14 @@ func (n *names) wake() sock.Instant {
 func (n *names) walked(wants []walk.Want, in *HoldersFound, now sock.Instant) {
 	answered := false
 	for _, w := range wants {
-		if !n.asked[w.Key()] {
+		if !w.Alert {
 			continue
 		}
 		if !answered && len(n.known) > maxNames {
 			clear(n.known)
 		}
 		answered = true
-		delete(n.asked, w.Key())
+		n.asked--
 		if in.Err == nil {
 			n.known[w.Key()] = append([]sock.Holder{}, in.Holders[w.Inode]...)
 		}
@@ -108,17 +104,26 @@ func (n *names) release() []Alert {
 	held := n.held
 	n.held = nil
 	for i := range held {
-		a, own := &held[i], false
-		for j := range a.Examples {
-			holders, known := n.known[a.Examples[j].Key]
-			if !known || a.Examples[j].Holders != nil || a.Examples[j].Inode == 0 {
-				continue
-			}
-			if !own {
-				a.Examples, own = slices.Clone(a.Examples), true // the group has them, too
-			}
-			a.Examples[j].Holders = holders
-		}
+		held[i].Examples = withHolders(held[i].Examples, func(x *group.Example) []sock.Holder { return n.known[x.Key] })
 	}
 	return held
+}
+
+// withHolders puts to those examples of whose holders nothing is known what is known by
+// now; nil: nothing. Others may read them as they are.
+func withHolders(examples []group.Example, known func(*group.Example) []sock.Holder) []group.Example {
+	own := false
+	for i := range examples {
+		x := &examples[i]
+		if x.Holders != nil || x.Inode == 0 {
+			continue
+		}
+		if holders := known(x); holders != nil {
+			if !own {
+				examples, own = slices.Clone(examples), true
+			}
+			examples[i].Holders = holders
+		}
+	}
+	return examples
 }

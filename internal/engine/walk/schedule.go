@@ -32,6 +32,8 @@ const (
 type Want struct {
 	Cookie       uint64
 	Netns, Inode uint32
+	Alert        bool   // they are wanted for an alert
+	Killed       string // or because the rule of that name had it killed
 }
 
 // Key returns the key of the socket.
