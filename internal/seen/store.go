@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -124,25 +125,23 @@ func otherVersion(b []byte) string {
 // setAside moves away what another version of sockdog wrote, which may want it again,
 // and returns its new names.
 func (s *Store) setAside() (names []string, err error) {
-	for _, name := range []string{fileName, groupsName} {
-		f, err := s.dir.OpenFile(name, os.O_RDONLY)
-		if err != nil {
-			continue // there is none, or who opens it next says why
-		}
-		begin := make([]byte, len(magic)+1)
-		n, _ := f.ReadAt(begin, 0)
-		f.Close()
-		other := otherVersion(begin[:n])
-		if other == "" {
-			continue
-		}
-		aside := name + ".v" + other
-		if err := s.dir.Rename(name, aside); err != nil {
-			return names, err
-		}
-		names = append(names, aside)
+	begin := make([]byte, len(magic)+1)
+	n, _ := s.file.ReadAt(begin, 0)
+	other := otherVersion(begin[:n])
+	if other == "" {
+		return nil, nil
 	}
-	return names, nil
+	for _, name := range []string{fileName, groupsName} {
+		aside := name + ".v" + other
+		if err := s.dir.Rename(name, aside); err == nil {
+			names = append(names, aside)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	s.file.Close()
+	s.file, err = s.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE)
+	return names, err
 }
 
 func (s *Store) open() (loaded Loaded, err error) {
@@ -150,10 +149,6 @@ func (s *Store) open() (loaded Loaded, err error) {
 		return Loaded{}, err
 	}
 	aside, err := s.setAside()
-	if err == nil && len(aside) > 0 {
-		s.file.Close()
-		s.file, err = s.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE)
-	}
 	if err != nil {
 		return Loaded{}, err
 	}

@@ -45,37 +45,25 @@ func (c *Conn) Probe() (Capabilities, error) {
 }
 
 func (c *Conn) probe() (capabilities Capabilities, err error) {
-	listening := sock.Query{States: ssfilter.Of(ssfilter.Listening)}
+	if err := c.Scan(sock.Query{States: ssfilter.Of(ssfilter.Listening)}, func(*sock.Socket, sock.Instant) {}); err != nil {
+		return capabilities, err
+	}
+	capabilities.OneWalk = !c.perFamily
 	listener, err := listenLoopback()
 	if err != nil { // the socket table may be readable all the same
 		capabilities.Destroy = fmt.Errorf("whether sockets can be destroyed is not known: %w", err)
 		capabilities.DestroyTimeWait = capabilities.Destroy
-		err = c.Scan(listening, func(*sock.Socket, sock.Instant) {})
-		capabilities.OneWalk = !c.perFamily
-		return capabilities, err
+		return capabilities, nil
 	}
 	defer listener.Close()
 
 	// While there is a listener to connect to.
 	timeWait, timeWaitErr := makeTimeWait(listener)
 
-	cookie, err := cookieOf(listener)
-	if err != nil {
-		return capabilities, fmt.Errorf("read its cookie: %w", err)
-	}
-	var id sock.ID
-	err = c.Scan(listening, func(s *sock.Socket, _ sock.Instant) {
-		if s.ID.Cookie == cookie {
-			id = s.ID
-		}
-	})
+	id, err := ownID(listener, listener.Addr(), nil)
 	if err != nil {
 		return capabilities, err
 	}
-	if id.Cookie != cookie {
-		return capabilities, errors.New("the kernel does not show it")
-	}
-	capabilities.OneWalk = !c.perFamily
 	if capabilities.Destroy, err = c.destroyOwn(id); err != nil {
 		return capabilities, err
 	}
@@ -153,9 +141,9 @@ func makeTimeWait(listener *net.TCPListener) (sock.ID, error) {
 	}
 	defer c.Close()
 	conn := c.(*net.TCPConn)
-	id := idOf(conn.LocalAddr().(*net.TCPAddr).AddrPort(), to.AddrPort())
-	if id.Cookie, err = cookieOf(conn); err != nil {
-		return sock.ID{}, fmt.Errorf("read the socket's cookie: %w", err)
+	id, err := ownID(conn, conn.LocalAddr(), to)
+	if err != nil {
+		return sock.ID{}, err
 	}
 	// The connecting end closes first, so that the TIME_WAIT is its own. It enters
 	// that state with the peer's FIN, its descriptor open or not (tcp_fin).
@@ -170,12 +158,20 @@ func makeTimeWait(listener *net.TCPListener) (sock.ID, error) {
 	return id, nil
 }
 
-func cookieOf(s syscall.Conn) (cookie uint64, err error) {
-	c, err := s.SyscallConn()
-	if err != nil {
-		return 0, err
+// ownID is the ID of a socket of our own; a listening one has no peer.
+func ownID(s syscall.Conn, local, peer net.Addr) (sock.ID, error) {
+	var to netip.AddrPort
+	if peer != nil {
+		to = peer.(*net.TCPAddr).AddrPort()
 	}
+	id := idOf(local.(*net.TCPAddr).AddrPort(), to)
 	var failed error
-	err = c.Control(func(fd uintptr) { cookie, failed = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) })
-	return cookie, errors.Join(err, failed)
+	c, err := s.SyscallConn()
+	if err == nil {
+		err = c.Control(func(fd uintptr) { id.Cookie, failed = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) })
+	}
+	if err = errors.Join(err, failed); err != nil {
+		return sock.ID{}, fmt.Errorf("read the socket's cookie: %w", err)
+	}
+	return id, nil
 }
