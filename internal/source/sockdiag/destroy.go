@@ -31,34 +31,16 @@ func (c *Conn) Destroy(id sock.ID) error {
 
 // destroy destroys a socket, be it a listening one.
 func (c *Conn) destroy(id *sock.ID) error {
-	err := c.ready()
-	if err == nil {
-		c.seq++
-		c.out = appendExact(c.out[:0], nl.SOCK_DESTROY, unix.NLM_F_ACK, c.seq, id)
-		if err = c.link.send(c.out); err != nil {
-			err = c.abandon(err)
-		}
-	}
-	if err != nil {
+	answer := []sock.Answer{{ID: *id, Err: errUnanswered}}
+	sent, err := c.exchange(nl.SOCK_DESTROY, unix.NLM_F_ACK, answer)
+	switch {
+	case err != nil && !sent:
 		return fmt.Errorf("destroy a socket: %w", err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", sock.ErrUnconfirmed, err)
+	case answer[0].Gone:
+		return sock.ErrGone
+	default:
+		return answer[0].Err
 	}
-	var outcome error
-	err = c.receive(c.seq, 1, func(m message, _ sock.Instant) (last bool, err error) {
-		if m.kind != unix.NLMSG_ERROR {
-			return false, errMalformed
-		}
-		switch errno, err := m.errno(); {
-		case err != nil:
-			return false, err
-		case errno == unix.ENOENT:
-			outcome = sock.ErrGone
-		case errno != 0:
-			outcome = errno
-		}
-		return true, nil
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", sock.ErrUnconfirmed, c.abandon(err))
-	}
-	return outcome
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -17,13 +18,8 @@ import (
 func (c *Conn) Find(local, peer netip.AddrPort) (sock.Socket, bool, error) {
 	id := idOf(local, peer)
 	c.names.cgroups = c.cgroups.Batch()
-	err := c.ready()
 	answer := []sock.Answer{{ID: id, Err: errUnanswered}}
-	if err == nil {
-		if err = c.lookupBatch(answer); err != nil {
-			err = c.abandon(err)
-		}
-	}
+	_, err := c.exchange(nl.SOCK_DIAG_BY_FAMILY, 0, answer)
 	s := &answer[0].Socket
 	switch {
 	case err != nil:

@@ -40,11 +40,10 @@ func (c *Conn) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, erro
 		err := c.ready()
 		if err == nil {
 			n := min(c.link.batch(), len(rest))
-			if err = c.lookupBatch(rest[:n]); err == nil {
+			if _, err = c.exchange(nl.SOCK_DIAG_BY_FAMILY, 0, rest[:n]); err == nil {
 				rest = rest[n:]
 				continue
 			}
-			err = c.abandon(err)
 		}
 		err = fmt.Errorf("ask for %d sockets: %w", len(ids), err)
 		for i := range rest {
@@ -57,32 +56,38 @@ func (c *Conn) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, erro
 	return answers, nil
 }
 
-// lookupBatch fills in the answers that one send asks for: those that there is nothing
-// in yet.
-func (c *Conn) lookupBatch(answers []sock.Answer) error {
-	sent, first, waiting := c.now(), c.seq+1, 0
+// exchange fills in the answers that one send asks for: those that there is nothing in
+// yet. Sent reports whether the kernel was asked; after an error its answer is lost.
+func (c *Conn) exchange(kind, flags uint16, answers []sock.Answer) (sent bool, err error) {
+	if err := c.ready(); err != nil {
+		return false, err
+	}
+	began, first, waiting := c.now(), c.seq+1, 0
 	c.out = c.out[:0]
 	for i := range answers {
 		if errors.Is(answers[i].Err, errUnanswered) {
-			c.out = appendExact(c.out, nl.SOCK_DIAG_BY_FAMILY, 0, first+uint32(i), &answers[i].ID)
+			c.out = appendExact(c.out, kind, flags, first+uint32(i), &answers[i].ID)
 			waiting++
 		}
 	}
 	c.seq += uint32(len(answers))
 	if waiting == 0 {
-		return nil
+		return false, nil
 	}
 	if err := c.link.send(c.out); err != nil {
-		return err
+		return false, c.abandon(err)
 	}
-	return c.receive(first, len(answers), func(m message, got sock.Instant) (last bool, err error) {
+	err = c.receive(first, len(answers), func(m message, got sock.Instant) (last bool, err error) {
 		a := &answers[m.seq-first]
 		if !errors.Is(a.Err, errUnanswered) {
 			return false, errStray
 		}
-		a.Sent, a.Got = sent, got
+		a.Sent, a.Got = began, got
 		switch m.kind {
 		case nl.SOCK_DIAG_BY_FAMILY:
+			if kind != m.kind {
+				return false, errMalformed
+			}
 			if err := c.read(&a.Socket, m.data); err != nil {
 				return false, err
 			}
@@ -92,8 +97,10 @@ func (c *Conn) lookupBatch(answers []sock.Answer) error {
 			switch {
 			case err != nil:
 				return false, err
-			case errno == 0:
+			case errno == 0 && flags&unix.NLM_F_ACK == 0:
 				return false, errMalformed
+			case errno == 0:
+				a.Err = nil
 			case errno == unix.ENOENT:
 				a.Gone, a.Err = true, nil
 			default:
@@ -105,6 +112,10 @@ func (c *Conn) lookupBatch(answers []sock.Answer) error {
 		waiting--
 		return waiting == 0, nil
 	})
+	if err != nil {
+		err = c.abandon(err)
+	}
+	return true, err
 }
 
 func hasCookie(id *sock.ID) bool { return id.Cookie != 0 && id.Cookie != noCookie }
