@@ -106,7 +106,7 @@ func Run(ctx context.Context, o Options) error {
 func (d *watch) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	alive := time.NewTicker(cmp.Or(d.WatchdogEvery/2, math.MaxInt64))
+	alive := time.NewTicker(min(cmp.Or(d.WatchdogEvery/2, statusEvery), statusEvery))
 	defer alive.Stop()
 	show := time.NewTimer(math.MaxInt64)
 	defer show.Stop()
@@ -161,13 +161,11 @@ func (d *watch) loop(ctx context.Context) {
 	}
 }
 
-// step has the engine take in something. The plan that it returns wakes the loop for
-// what the daemon wants, too.
+// step has the engine take in something.
 func (d *watch) step(in engine.Input) engine.Plan {
 	now := d.Now()
 	plan := d.driver.Step(in)
 	d.notice(in, now)
-	plan.Wake = min(plan.Wake, d.tell(now))
 	return plan
 }
 

@@ -3,13 +3,10 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
-	"math"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // service is what the service manager's status line tells.
@@ -17,25 +14,11 @@ type service struct {
 	ready   bool
 	done    int // destructive actions
 	scanned time.Duration
-	told    int // of done
-	toldAt  sock.Instant
 }
 
-// tell keeps the service manager's status line up to date, to the second, and
-// returns when there is more to tell.
-func (d *watch) tell(now sock.Instant) sock.Instant {
-	s := &d.service
-	next := s.toldAt.Add(time.Second)
-	switch {
-	case !s.ready || s.done == s.told:
-		return math.MaxInt64
-	case now < next:
-		return next
-	}
-	s.told, s.toldAt = s.done, now
-	d.Notify("STATUS=" + d.statusLine())
-	return math.MaxInt64
-}
+// statusEvery is how often the status line is told anew, where the service manager
+// does not want signs of life more often.
+const statusEvery = 10 * time.Second
 
 // beReady tells the service manager once that the daemon has begun.
 func (d *watch) beReady() {
