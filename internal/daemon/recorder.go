@@ -169,21 +169,17 @@ func (r *recorder) Intend(actions []engine.Action) {
 	}
 }
 
-// spent sums up the actions by rule, in the order of the rules' first. They count
+// spent sums up the actions of each rule that follow each other. They count
 // from now on: since they were decided, the disk may have kept them waiting for the
 // records of others.
 func spent(actions []engine.Action, now sock.Instant) []sock.Spent {
 	var sums []sock.Spent
-	at := make(map[string]int)
 	for i := range actions {
 		a := &actions[i]
-		j, ok := at[a.Rule]
-		if !ok {
-			j = len(sums)
-			at[a.Rule] = j
+		if i == 0 || a.Rule != actions[i-1].Rule {
 			sums = append(sums, sock.Spent{Rule: sock.RuleSum(a.Rule), At: now, Expires: now.Add(a.Window)})
 		}
-		sums[j].N++
+		sums[len(sums)-1].N++
 	}
 	return sums
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"github.com/sockdog/sockdog/internal/action"
@@ -93,7 +94,7 @@ func (d *watch) changes(before *rules.Set) []slog.Attr {
 	for _, r := range before.Rules {
 		was[r.Name] = r.Sum
 	}
-	var added, changed, removed []string
+	var added, changed []string
 	for _, r := range d.rules.set.Rules {
 		switch sum, is := was[r.Name]; {
 		case !is:
@@ -103,11 +104,7 @@ func (d *watch) changes(before *rules.Set) []slog.Attr {
 		}
 		delete(was, r.Name)
 	}
-	for _, r := range before.Rules {
-		if _, left := was[r.Name]; left {
-			removed = append(removed, r.Name)
-		}
-	}
+	removed := slices.Sorted(maps.Keys(was))
 	attrs := []slog.Attr{slog.Int("rules", len(d.rules.set.Rules))}
 	attrs = append(attrs, names("added", added)...)
 	attrs = append(attrs, names("removed", removed)...)

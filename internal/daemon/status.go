@@ -76,14 +76,11 @@ const mostText = 500
 // done notes what was decided or done. What is held back is only counted: it is
 // no action.
 func (s *statusFacts) done(records []journal.Record) {
-	var last []journal.Record
-	for i := len(records) - 1; i >= 0 && len(last) < status.MostActions; i-- {
+	for i := range records {
 		if records[i].Result != journal.Held {
-			last = append(last, records[i])
+			s.actions = append(s.actions, records[i])
 		}
 	}
-	slices.Reverse(last)
-	s.actions = append(s.actions, last...)
 	if over := len(s.actions) - status.MostActions; over > 0 {
 		s.actions = slices.Clone(s.actions[over:])
 	}

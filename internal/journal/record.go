@@ -152,8 +152,8 @@ func (r *Record) Attrs() []slog.Attr {
 		return append(attrs, slog.Int("sockets", r.Sockets), slog.Int("let_go", r.LetGo), slog.Int("still_waiting", r.Waiting))
 	}
 	attrs = append(attrs,
-		slog.String("src", plain(r.Src).String()),
-		slog.String("dst", plain(r.Dst).String()),
+		slog.String("src", r.Src.String()),
+		slog.String("dst", r.Dst.String()),
 		slog.String("state", r.State),
 		slog.Duration("in_state_for", r.InStateFor.Truncate(resolution)),
 		slog.Duration("idle_for", r.IdleFor.Truncate(resolution)),
@@ -179,11 +179,6 @@ func InSeconds(_ []string, a slog.Attr) slog.Attr {
 		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
 	}
 	return a
-}
-
-// plain is e as it is printed: an IPv4-mapped address as IPv4.
-func plain(e netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(e.Addr().Unmap(), e.Port())
 }
 
 // appendAttr appends a key and its value, after a comma unless it is the first of an

@@ -3,6 +3,7 @@ package sock
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -24,14 +25,8 @@ func LinkLocal(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.IsLinkLoc
 // where it uses a link-local address; its number where the device has no name any
 // more, or one that is more than a word.
 func (s *Socket) Zone() string {
-	for i := range len(s.Device) {
-		switch c := s.Device[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == '@':
-		default:
-			return strconv.FormatUint(uint64(s.Iface), 10)
-		}
-	}
-	if s.Device == "" {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.@"
+	if s.Device == "" || strings.Trim(s.Device, letters) != "" {
 		return strconv.FormatUint(uint64(s.Iface), 10)
 	}
 	return s.Device
