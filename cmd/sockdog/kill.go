@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
@@ -232,26 +233,23 @@ func (f *killFlags) nothing(passed manualkill.Passed) string {
 	return fmt.Sprintf("no socket is selected; without %s, %d would be", strings.Join(bounds, " and "), more)
 }
 
-// resolve finds the holders of those to be destroyed, where it matters: for a
-// person who is asked, where they are printed, and where all of /proc can be read,
-// which shows what the kernel itself holds.
+// resolve finds the holders of those to be destroyed, for a person who is asked, where
+// they are printed, and where all of /proc can be read, which shows what the kernel
+// itself holds.
 func (f *killFlags) resolve(o *manualkill.Request, pending []*manualkill.Target) error {
 	inodes := manualkill.Inodes(pending)
 	if len(inodes) == 0 {
 		return nil
 	}
-	readable := holders.Readable(host.ProcRoot)
-	if !readable && (f.yes || f.dryRun) && f.output == "table" {
-		return nil
-	}
 	found, err := holders.Find(host.ProcRoot, inodes)
 	switch {
-	case err == nil:
-		o.Resolve(pending, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
-	case readable:
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // without /proc nobody knows the holders
+	case err != nil:
 		return err
 	}
-	return nil // without /proc nobody knows the holders
+	o.Resolve(pending, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
+	return nil
 }
 
 // confirm asks for a yes.

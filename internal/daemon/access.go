@@ -24,9 +24,8 @@ type unnamedNote struct {
 	few bool // most processes can be read
 }
 
-// examine finds out whose descriptors can be read.
-func (d *watch) examine() examined {
-	access, err := d.Examine()
+// examinedBy says what a walk has found out of whose descriptors can be read.
+func examinedBy(access holders.Access, err error) examined {
 	e := examined{AccessExamined: engine.AccessExamined{Complete: err == nil && access.Complete()}}
 	if text, cure := unnamed(&access, err); text != "" {
 		few := err == nil && access.Refused > 0 && 2*access.Refused < access.Processes

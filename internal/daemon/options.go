@@ -108,7 +108,6 @@ type Holders struct {
 	FindNew     func(inodes map[uint32]struct{}) (holders.Found, error) // as holders.Finder does
 	WalkAt      func() int                                              // the process that FindHolders reads; 0: none
 	ReadUsage   func(pid int) (holders.Usage, error)
-	Examine     func() (holders.Access, error) // whose descriptors can be read
 }
 
 // State is what outlives the daemon.

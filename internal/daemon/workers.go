@@ -117,9 +117,9 @@ func (d *watch) startWorkers() (stop func(), err error) {
 // walk finds the holders of sockets.
 func (d *watch) walk(inodes []uint32) {
 	if inodes == nil {
-		d.workers.send(d.examine())
 		// Whoever holds what falls due first is then known before another walk ends.
-		_, _ = d.FindHolders(nil)
+		found, err := d.FindHolders(nil)
+		d.workers.send(examinedBy(found.Access, err))
 		return
 	}
 	began := threadTime()

@@ -100,7 +100,6 @@ func newWorld(t *testing.T) *world {
 			FindHolders: findElsewhere,
 			FindNew:     func(map[uint32]struct{}) (holders.Found, error) { return holders.Found{}, errors.ErrUnsupported },
 			WalkAt:      func() int { return 0 },
-			Examine:     func() (holders.Access, error) { return holders.Access{AllShown: true, Processes: 1}, nil },
 			ReadUsage:   func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		},
 		Reload:         w.rules,
@@ -123,6 +122,9 @@ func (w *world) openKernel() (kernel, error) {
 // findElsewhere finds the true holders, and takes the test's parent for the test. Its
 // start is not known: how much CPU the tests use is not to matter.
 func findElsewhere(inodes map[uint32]struct{}) (holders.Found, error) {
+	if len(inodes) == 0 { // who can be read here is not to matter, either
+		return holders.Found{Access: holders.Access{AllShown: true, Processes: 1}}, nil
+	}
 	found, err := holders.Find("/proc", inodes)
 	takeElsewhere(found.Holders)
 	return found, err

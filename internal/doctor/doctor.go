@@ -81,11 +81,11 @@ func Examine() []Finding {
 
 // examineHolders finds out whose descriptors can be read.
 func examineHolders() Finding {
-	a, err := holders.Examine(host.ProcRoot)
+	found, err := holders.Find(host.ProcRoot, nil)
 	if err != nil {
 		return Finding{What: "owners", Text: err.Error(), Cure: "mount /proc"}
 	}
-	return holdersExamined(&a)
+	return holdersExamined(&found.Access)
 }
 
 // holdersExamined says what of the holders stays unknown, and why.

@@ -1,7 +1,6 @@
 package holders
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -10,7 +9,7 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// Access is whose descriptors can be read.
+// Access is whose descriptors a walk could read.
 type Access struct {
 	AllShown   bool        // every process of the host is shown
 	Contained  bool        // this is a PID namespace of its own: those outside of it can never be shown
@@ -20,7 +19,9 @@ type Access struct {
 	First      sock.Holder // the first of those
 }
 
-// Complete reports whether a walk can be complete.
+// Complete reports whether every process of the host is shown and lets its descriptors
+// be read: an inode without a holder is then held by the kernel itself, or on its way
+// between processes.
 func (a *Access) Complete() bool { return a.AllShown && a.Refused == 0 }
 
 // Unnamed says which processes cannot be read, and what to do about it; printable
@@ -45,61 +46,6 @@ func (a *Access) Unnamed(printable func(string) string) (text, cure string) {
 		cures = append(cures, "mount /proc without hidepid, or CAP_SYS_PTRACE")
 	}
 	return strings.Join(found, ", and ") + ": the sockets that those hold have no known holder", strings.Join(cures, "; ")
-}
-
-// Examine finds out whose descriptors can be read under root. It reads one of each
-// process, and so costs a fraction of a walk.
-func Examine(root string) (Access, error) {
-	dir, err := openDir(unix.AT_FDCWD, root)
-	if err != nil {
-		return Access{}, fmt.Errorf("examine processes: %w", err)
-	}
-	defer unix.Close(dir)
-	a := Access{AllShown: showsKernelThreads(dir), Contained: contained(dir), Privileged: privileged()}
-	var pids, fds lister
-	err = pids.eachNumber(dir, func(pid int, name []byte) error {
-		a.Processes++
-		path := string(name[:len(name)-1])
-		if unlessGone(readOne(dir, path, &fds)) == nil {
-			return nil
-		}
-		if a.Refused++; a.Refused == 1 {
-			a.First = describe(dir, path, pid)
-		}
-		return nil
-	})
-	if err != nil {
-		return a, fmt.Errorf("examine processes: list %s: %w", root, err)
-	}
-	return a, nil
-}
-
-// Readable reports whether a walk could be complete.
-func Readable(root string) bool {
-	a, err := Examine(root)
-	return err == nil && a.Complete()
-}
-
-// readOne reads where one descriptor of a process leads to. That its directory
-// can be listed says nothing: to read the links takes the right to trace it.
-func readOne(root int, pid string, fds *lister) error {
-	dir, err := openDir(root, pid+"/fd")
-	if err != nil {
-		return err
-	}
-	defer unix.Close(dir)
-	read := errors.New("it can be read")
-	err = fds.eachNumber(dir, func(_ int, name []byte) error {
-		var link [64]byte
-		if _, err := readlinkat(dir, name, link[:]); err != nil {
-			return err
-		}
-		return read
-	})
-	if errors.Is(err, read) {
-		return nil
-	}
-	return err
 }
 
 // contained reports whether the /proc opened as dir is of another PID namespace than

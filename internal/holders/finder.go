@@ -24,10 +24,8 @@ type Found struct {
 	// nobody was seen to hold is absent.
 	Holders map[uint32][]sock.Holder
 
-	// Complete says that every process of the host was there and let its
-	// descriptors be read: an inode without a holder is then held by the kernel
-	// itself, or on its way between processes.
-	Complete bool
+	Complete bool // as Access says
+	Access   Access
 }
 
 // Find walks the descriptors of every process under root, a mounted proc(5),
@@ -94,16 +92,22 @@ func (d *descriptors) inode(fd int) uint32 {
 func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
 	defer f.at.Store(0)
 	return f.walk(wanted, false, func(w *walk) error {
-		w.found.Complete = showsKernelThreads(w.root)
-		return new(lister).eachNumber(w.root, func(pid int, _ []byte) error {
+		a := &w.found.Access
+		a.AllShown, a.Contained, a.Privileged = showsKernelThreads(w.root), contained(w.root), privileged()
+		err := new(lister).eachNumber(w.root, func(pid int, _ []byte) error {
 			f.at.Store(int64(pid))
+			a.Processes++
 			err := w.process(pid)
-			if refused(err) {
-				w.found.Complete = false
-				return nil
+			if !refused(err) {
+				return err
 			}
-			return err
+			if a.Refused++; a.Refused == 1 {
+				a.First = describe(w.root, strconv.Itoa(pid), pid)
+			}
+			return nil
 		})
+		w.found.Complete = a.Complete()
+		return err
 	})
 }
 

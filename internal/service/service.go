@@ -83,7 +83,6 @@ func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 		Holders: daemon.Holders{
 			FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
-			Examine:   func() (holders.Access, error) { return holders.Examine(host.ProcRoot) },
 		},
 		Kinds:        action.Kinds(),
 		Capabilities: h.Capabilities(), Cure: h.Cure(), MaxTracks: host.BoundMemory(),
