@@ -154,7 +154,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 		e.finish(now)
 		return e.plan
 	}
-	e.copyDue(now)
+	e.nearBesideScan(now)
 	e.release(now)
 	e.ask(now)
 	e.wantAhead(now)
@@ -174,7 +174,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.keepGroups(now)
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.disk.groupsAt, e.copyAt())
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.disk.groupsAt, e.nearAt())
 	return e.plan
 }
 
@@ -259,7 +259,7 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 		}
 	}
 	if e.scans.running == nil {
-		e.makeAllNear(now)
+		e.bringNear(true, now)
 	}
 	clear(e.scans.states)
 	e.noteStretch(e.schedule.ChangeRules(in.Program, now))
@@ -274,10 +274,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, since, now sock.Instant) *tr
 	t := e.tracks.get(s.ID.Key())
 	if t == nil {
 		if f := e.far.get(s.ID.Key()); f != nil {
-			t = e.copyNear(f)
-			if e.scans.running == nil {
-				e.far.remove(f)
-			}
+			t = e.near(f)
 		}
 	}
 	known, onDisk := t != nil, t != nil && t.is(stored)

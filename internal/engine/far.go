@@ -69,7 +69,8 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 	if of&l.of == 0 {
 		return
 	}
-	if same && due > l.lookahead && !s.InUse() && f.keepFar(number, far, &c, s, &fresh, due != never || ages) {
+	// One that other rules may match by now is for the engine to consider.
+	if same && due > l.lookahead && !s.InUse() && of&^far.of == 0 && f.keepFar(number, far, &c, s, &fresh, due != never || ages) {
 		f.later = min(f.later, due)
 		f.count(s, &times, got)
 		return
@@ -141,79 +142,53 @@ func (e *Engine) makeFar(t *tracked, next sock.Instant) {
 	e.drop(t, Changed, 0)
 }
 
-// makeNear has something pending on a far connection again.
-func (e *Engine) makeNear(f *tracked) *tracked {
-	t := e.copyNear(f)
-	e.far.remove(f)
-	return t
-}
-
-// copyNear does so and leaves the far connection where it is, for a scan that reads it.
-func (e *Engine) copyNear(f *tracked) *tracked {
+// near tracks a far connection, on which something is pending again. It stays where it is
+// beside a scan that reads it.
+func (e *Engine) near(f *tracked) *tracked {
 	c := e.far.connection(f)
 	t := e.tracks.add(&c)
 	t.of, t.flags = f.of, f.flags
 	f.flags = copied
+	if e.scans.running == nil {
+		e.far.remove(f)
+	}
 	return t
+}
+
+// bringNear tracks all far connections, which are asked for, or those that fall due before
+// the scan after the next.
+func (e *Engine) bringNear(all bool, now sock.Instant) {
+	for f := range e.far.all() {
+		switch due := f.rank; {
+		case f.is(copied):
+			if e.scans.running == nil {
+				e.far.remove(f)
+			}
+		case all:
+			e.wait(e.near(f), now)
+		case due <= e.lookahead(f.of, now):
+			e.waitAhead(e.near(f), due, now)
+		}
+	}
 }
 
 // scanPatience is how long far connections wait for a scan under way, which may not
 // end: less than it leaves time before any of them falls due.
 const scanPatience = 5 * time.Second
 
-// copyDue has the far connections waited for that fall due before long, while a scan is
-// under way that takes long; by new rules, that are all.
-func (e *Engine) copyDue(now sock.Instant) {
-	if now < e.copyAt() {
-		return
-	}
-	e.scans.overdue = now.Add(scanPatience)
-	replaced := e.scans.running.program != e.program
-	for f := range e.far.all() {
-		switch {
-		case f.is(copied):
-		case replaced:
-			e.wait(e.copyNear(f), now)
-		case f.rank <= e.lookahead(f.of, now):
-			e.waitAhead(e.copyNear(f), f.rank, now)
-		}
-	}
-}
-
-// copyAt is when copyDue has something to do.
-func (e *Engine) copyAt() sock.Instant {
+// nearAt returns when far connections wait for a scan no more.
+func (e *Engine) nearAt() sock.Instant {
 	if e.scans.running == nil || e.far.n == 0 {
 		return never
 	}
 	return e.scans.overdue
 }
 
-// forgetCopied takes away the far connections that are tracked as well, once no scan
-// reads them.
-func (e *Engine) forgetCopied() {
-	for f := range e.far.all() {
-		if f.is(copied) {
-			e.far.remove(f)
-		}
-	}
-}
-
-// makeAllNear has all far connections asked for.
-func (e *Engine) makeAllNear(now sock.Instant) {
-	e.forgetCopied()
-	for f := range e.far.all() {
-		e.wait(e.makeNear(f), now)
-	}
-}
-
-// makeDueNear has the far connections waited for that fall due before the scan after
-// the next, as one has failed.
-func (e *Engine) makeDueNear(now sock.Instant) {
-	e.forgetCopied()
-	for f := range e.far.all() {
-		if due := f.rank; due <= e.lookahead(f.of, now) {
-			e.waitAhead(e.makeNear(f), due, now)
-		}
+// nearBesideScan brings far connections near while a scan is under way that takes long.
+func (e *Engine) nearBesideScan(now sock.Instant) {
+	if now >= e.nearAt() {
+		e.scans.overdue = now.Add(scanPatience)
+		e.bringNear(e.scans.running.program != e.program, now)
 	}
 }
 
@@ -258,7 +233,7 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 				e.persist(f, &c, &c, false, now)
 			}
 		case f.of&r.scan.of != 0:
-			e.wait(e.makeNear(f), now)
+			e.wait(e.near(f), now)
 		}
 	}
 	e.addFar(&far.fresh, now)

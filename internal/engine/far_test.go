@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -131,5 +132,37 @@ func TestFarConnectionsBesideAScan(t *testing.T) {
 		if n := b.e.Watched(); n != 0 || len(b.sockets) != 0 {
 			t.Errorf("%d are watched, %d are there; want none: %v", n, len(b.sockets), b.events)
 		}
+	}
+}
+
+// TestFarThatAnotherRuleMatches: what comes to match a rule of another class, by its mark,
+// is kept in mind for that one, too.
+func TestFarThatAnotherRuleMatches(t *testing.T) {
+	b := newBench(t)
+	s := b.probing(1, 0)
+	s.Marked = true
+	few := killing("few", func(r *rules.Rule) {
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established), Where: where("fwmark = 5").Where, IdleFor: 20 * time.Minute}}
+	})
+	program := match.Compile(&rules.Set{Rules: []rules.Rule{idle10m(), few}, Settings: set().Settings})
+	program.Rules[1].Class = match.Cheap // as if it were about few
+	program.Intervals[match.Cheap] = 30 * time.Second
+	b.step(RulesChanged{Program: program})
+	b.until(2 * time.Minute)
+	of := func() (of match.ClassSet) {
+		for _, x := range []*tracks{&b.e.far, &b.e.tracks} {
+			for f := range x.all() {
+				of = f.of
+			}
+		}
+		return of
+	}
+	if got := of(); got != 1<<match.Expensive {
+		t.Fatalf("known for classes %b, want %b", got, 1<<match.Expensive)
+	}
+	s.Mark = 5
+	b.until(4 * time.Minute)
+	if got := of(); got != match.AllClasses {
+		t.Errorf("known for classes %b, want both", got)
 	}
 }

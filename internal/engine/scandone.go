@@ -14,7 +14,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.scans.running = nil
 	if l == nil || l.program != e.program {
 		e.schedule.Dropped()
-		e.makeAllNear(now)
+		e.bringNear(true, now)
 		return // new rules came meanwhile, and want a scan of their own
 	}
 	e.noteStretch(e.schedule.Ended(l.of, in.Sent, in.Cost))
@@ -53,7 +53,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 
 // scanFailed notes that a scan told nothing.
 func (e *Engine) scanFailed(of match.ClassSet, err error, now sock.Instant) {
-	e.makeDueNear(now)
+	e.bringNear(false, now)
 	e.schedule.Failed(of, now)
 	if began, _ := e.scans.failing.note(true); began {
 		e.note(ScanFailed, slog.String("error", err.Error()))
