@@ -123,7 +123,9 @@ func (f *ScanResult) beginFar(s *sock.Socket, fresh track.Times, got, due sock.I
 	t := f.far.fresh.add(&c)
 	t.rank, t.of = due, of
 	if f.scan.bounded { // one that falls due before may displace it
-		heap.Push(f.like(s), dueHit{due, ^int(f.far.fresh.number(t))})
+		p := f.placedFor(s, due)
+		p.at = ^int32(f.far.fresh.number(t))
+		heap.Push(&f.bounded, p)
 	}
 	return true
 }

@@ -40,8 +40,7 @@ type ScanResult struct {
 	scan    *Scan
 	hits    hits
 	far     farShown
-	oldest  byDue // those of hits and fresh far ones that are bounded in number, and a rule would kill
-	idle    byDue // and those that none would, as they are now
+	bounded byWay // those of hits and fresh far ones that are bounded in number
 	waiting int   // those that the reserve for accept queues took
 	left    int   // had no room
 	starved int   // of those: that a rule would kill
@@ -182,60 +181,57 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 		f.waiting++
 		return
 	}
-	like := f.like(&s)
-	killable := like == &f.oldest
+	p := f.placedFor(&s, due)
 	switch {
 	case f.hasRoom():
-		heap.Push(like, dueHit{due, f.hits.add(h)})
-	case killable && len(f.idle) > 0:
-		f.displace(&f.idle, like, h, due)
-	case len(*like) > 0 && due < (*like)[0].due:
-		f.displace(like, like, h, due)
+		p.at = int32(f.hits.add(h))
+		heap.Push(&f.bounded, p)
+	case len(f.bounded) > 0 && f.bounded[0].givesWayTo(p):
+		f.displace(p, h)
 	default:
-		f.leave(&h, killable)
+		f.leave(&h, p)
 	}
 }
 
-// like is the list of those that are bounded in number to which a socket belongs.
-func (f *ScanResult) like(s *sock.Socket) *byDue {
-	if f.scan.program.WouldKill(subject.Of(s)) {
-		return &f.oldest
-	}
-	return &f.idle
+// placedFor returns what a socket is to others where room is bounded.
+func (f *ScanResult) placedFor(s *sock.Socket, due sock.Instant) placed {
+	return placed{due: due, idle: !f.scan.program.WouldKill(subject.Of(s))}
 }
 
 // hasRoom reports whether there is room for one more socket.
 func (f *ScanResult) hasRoom() bool {
-	return !f.scan.bounded || len(f.oldest)+len(f.idle) < f.scan.room
+	return !f.scan.bounded || len(f.bounded) < f.scan.room
 }
 
-// displace adds a hit to some in the place of the youngest of others, which is left to
-// a later scan.
-func (f *ScanResult) displace(others, some *byDue, h hit, due sock.Instant) {
-	killable := others == &f.oldest
-	was := heap.Pop(others).(dueHit)
-	if was.hit < 0 {
-		heap.Push(some, dueHit{due, f.hits.add(h)})
-		f.far.fresh.remove(f.far.fresh.at(uint32(^was.hit)))
-		f.countLeft(killable)
+// displace adds a hit in the place of the first that gives way, which is left to a later
+// scan.
+func (f *ScanResult) displace(p placed, h hit) {
+	was := f.bounded[0]
+	if p.at = was.at; was.at < 0 {
+		p.at = int32(f.hits.add(h))
+	}
+	f.bounded[0] = p
+	heap.Fix(&f.bounded, 0)
+	if was.at < 0 {
+		f.far.fresh.remove(f.far.fresh.at(uint32(^was.at)))
+		f.countLeft(was)
 		return
 	}
-	heap.Push(some, dueHit{due, was.hit})
-	left := f.hits.swap(was.hit, h)
-	f.leave(&left, killable)
+	left := f.hits.swap(int(was.at), h)
+	f.leave(&left, was)
 }
 
 // countLeft counts a socket that is left to a later scan.
-func (f *ScanResult) countLeft(killable bool) {
+func (f *ScanResult) countLeft(p placed) {
 	f.left++
-	if killable {
+	if !p.idle {
 		f.starved++
 	}
 }
 
 // leave leaves a socket without room to a later scan.
-func (f *ScanResult) leave(h *hit, killable bool) {
-	f.countLeft(killable)
+func (f *ScanResult) leave(h *hit, p placed) {
+	f.countLeft(p)
 	s := f.hits.socket(h)
 	if (s.InBacklog() || f.scan.waited.has(s.ID.Key())) && len(f.waits) < mostWaits {
 		if f.waits == nil {
@@ -264,25 +260,30 @@ func (w *waits) has(key sock.Key) bool {
 	return false
 }
 
-// dueHit is where in hits something stands that falls due at an instant; below 0: ^hit
-// is its number among the fresh far connections.
-type dueHit struct {
-	due sock.Instant
-	hit int
+// placed is a socket that there was room for.
+type placed struct {
+	due  sock.Instant
+	at   int32 // in hits; below 0: ^at is its number among the fresh far connections
+	idle bool  // no rule would kill it, as it is now
 }
 
-// byDue is a heap, the youngest first: what falls due last.
-type byDue []dueHit
-
-func (q byDue) Len() int           { return len(q) }
-func (q byDue) Less(i, j int) bool { return q[i].due > q[j].due }
-func (q byDue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *byDue) Push(x any)        { *q = append(*q, x.(dueHit)) }
-func (q *byDue) Pop() any {
-	last := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return last
+// givesWayTo reports whether a socket is left to a later scan before q is: the idle ones
+// are, and then what falls due later.
+func (p placed) givesWayTo(q placed) bool {
+	if p.idle != q.idle {
+		return p.idle
+	}
+	return p.due > q.due
 }
+
+// byWay is a heap of those, first what gives way to all others.
+type byWay []placed
+
+func (q byWay) Len() int           { return len(q) }
+func (q byWay) Less(i, j int) bool { return q[i].givesWayTo(q[j]) }
+func (q byWay) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *byWay) Push(x any)        { *q = append(*q, x.(placed)) }
+func (q *byWay) Pop() any          { panic("none is taken out") }
 
 // usePort counts the socket's local port, if it is one that connect(2) may choose.
 func (f *ScanResult) usePort(s *sock.Socket) {

@@ -29,7 +29,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.schedule.Succeeded(l.of, in.Sent, f.later, f.left, e.walks.Lead(), now)
 	e.takeFar(f, now)
 	e.markShown(&l.known)
-	f.oldest, f.idle = nil, nil // which take up room
+	f.bounded = nil // which takes up room
 	e.observeKnown(f, in.Sent, now)
 	e.sayLeft()
 	e.takeAll(f, in.Sent, now)
