@@ -62,8 +62,8 @@ func TestZonesLogged(t *testing.T) {
 	w := newWorld(t)
 	const local = "fe80::d06"
 	device := must(nstest.NewDevice("dog0"))(w)
-	check(w, device.AddAddress(netip.MustParsePrefix(local+"/64")))
-	s := w.leak(w.listen(netip.MustParseAddr(local).WithZone(fmt.Sprint(device.Index())), 5432))
+	check(w, nstest.AddAddress(device, netip.MustParsePrefix(local+"/64")))
+	s := w.leak(w.listen(netip.MustParseAddr(local).WithZone(fmt.Sprint(device.Attrs().Index)), 5432))
 	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: log}]\n")
 	w.result(s.cookie, journal.Done)
 	const src, dst = `"src":"[fe80::d06%dog0]:5432"`, `"dst":"[fe80::d06%dog0]:`

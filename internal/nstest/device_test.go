@@ -18,8 +18,8 @@ func TestDevice(t *testing.T) {
 	if err != nil {
 		t.Skip("needs veth devices: ", err)
 	}
-	if again, err := netlink.LinkByName("one"); err != nil || again.Attrs().Index != device.Index() {
-		t.Errorf("device %d, by name %v, %v", device.Index(), again, err)
+	if again, err := netlink.LinkByName("one"); err != nil || again.Attrs().Index != device.Attrs().Index {
+		t.Errorf("device %d, by name %v, %v", device.Attrs().Index, again, err)
 	}
 	s, err := New(V4, unix.IPPROTO_TCP)
 	if err != nil {

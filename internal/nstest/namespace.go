@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -101,19 +102,7 @@ func rerun(attr *syscall.SysProcAttr) (status int, err error) {
 
 // loopbackUp brings the loopback interface of the calling thread's network
 // namespace up: a new namespace has it down.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
-}
+func loopbackUp() error { return netlink.LinkSetUp(Loopback) }
 
 // Sysctl sets a sysctl of the calling thread's network namespace, such as
 // net.ipv4.tcp_fin_timeout.

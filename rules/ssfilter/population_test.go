@@ -78,7 +78,7 @@ const populationDevice = "nstest0"
 // IPv6 begins as 127.0.0.1 does: ss compares addresses of different families.
 func (p *population) addresses() ([]netip.Addr, error) {
 	for _, more := range []string{"10.1.2.3/32", "2001:db8::1/128", "2001:db8:1::2:3/128", "7f00:1::1/128"} {
-		if err := nstest.Loopback.AddAddress(netip.MustParsePrefix(more)); err != nil {
+		if err := nstest.AddAddress(nstest.Loopback, netip.MustParsePrefix(more)); err != nil {
 			return nil, err
 		}
 	}
@@ -92,11 +92,11 @@ func (p *population) addresses() ([]netip.Addr, error) {
 		return addrs, nil
 	}
 	scoped := netip.MustParsePrefix("fe80::1/64")
-	if err := device.AddAddress(scoped); err != nil {
+	if err := nstest.AddAddress(device, scoped); err != nil {
 		return nil, err
 	}
 	p.Devices = append(p.Devices, populationDevice)
-	return append(addrs, scoped.Addr().WithZone(strconv.Itoa(device.Index()))), nil
+	return append(addrs, scoped.Addr().WithZone(strconv.Itoa(device.Attrs().Index))), nil
 }
 
 // nest makes two cgroups below the process's own, one in the other.

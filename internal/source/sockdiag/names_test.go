@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/cgroup"
@@ -45,10 +46,10 @@ func TestMarkAndDevice(t *testing.T) {
 			c.perFamily = perFamily
 			const loopback = "lo"
 			veth := must(nstest.NewDevice("dog0"))(t)
-			check(t, veth.AddAltName("enp9s9"))
-			check(t, veth.AddAltName("dog0-again"))
-			check(t, veth.AddAddress(netip.MustParsePrefix("fe80::1/64")))
-			scoped := netip.MustParseAddr("fe80::1").WithZone(fmt.Sprint(uint32(veth.Index())))
+			check(t, netlink.LinkAddAltName(veth, "enp9s9"))
+			check(t, netlink.LinkAddAltName(veth, "dog0-again"))
+			check(t, nstest.AddAddress(veth, netip.MustParsePrefix("fe80::1/64")))
+			scoped := netip.MustParseAddr("fe80::1").WithZone(fmt.Sprint(uint32(veth.Attrs().Index)))
 			at := must(listen(t, nstest.V4).Local())(t)
 
 			cookies := make(map[uint64]string)
@@ -84,7 +85,7 @@ func TestMarkAndDevice(t *testing.T) {
 				"plain":      {0, "", 0, true},
 				"marked":     {0, "", 0x80000012, true},
 				"bound":      {1, loopback, 0, true},
-				"scoped":     {uint32(veth.Index()), "dog0", 0x10, true},
+				"scoped":     {uint32(veth.Attrs().Index), "dog0", 0x10, true},
 				"minisocket": {1, loopback, 0x12, true},
 			}
 			var ids []sock.ID
@@ -302,7 +303,7 @@ func TestAskKnowsNewNames(t *testing.T) {
 			t.Errorf("answers %+v, want one for which dev wan is %d", answers, want)
 		}
 		if want == ssfilter.False {
-			check(t, loopback.AddAltName("wan"))
+			check(t, netlink.LinkAddAltName(loopback, "wan"))
 		}
 	}
 }
