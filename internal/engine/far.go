@@ -2,10 +2,10 @@ package engine
 
 import (
 	"container/heap"
-	"iter"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/table"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -29,11 +29,11 @@ type farCount struct{ number, segsIn uint32 }
 // farShown is what a scan shows of far connections. Those that it brings fall due
 // before long, or have become another connection, and are none any more.
 type farShown struct {
-	shown   []uint64        // bit n%64 of n/64: the one of the number n was shown
-	changed pile[farChange] // of those
-	counted pile[farCount]  // and of those that only got segments
-	over    []uint32        // numbers of those of which nothing is to be known any more
-	fresh   tracks          // those of which nothing was known before
+	shown   []uint64              // bit n%64 of n/64: the one of the number n was shown
+	changed table.List[farChange] // of those
+	counted table.List[farCount]  // and of those that only got segments
+	over    []uint32              // numbers of those of which nothing is to be known any more
+	fresh   tracks                // those of which nothing was known before
 }
 
 func (f *farShown) show(number uint32) {
@@ -98,9 +98,9 @@ func (f *ScanResult) keepFar(number uint32, far *tracked, c *track.Connection, s
 	switch {
 	case only && d.SameSegments(was):
 	case only: // what it is known the better by is not worth the memory
-		f.far.counted.add(farCount{number, segsIn})
+		f.far.counted.Add(farCount{number, segsIn})
 	default:
-		f.far.changed.add(farChange{d, number})
+		f.far.changed.Add(farChange{d, number})
 	}
 	return true
 }
@@ -198,7 +198,7 @@ func (e *Engine) nearBesideScan(now sock.Instant) {
 // that it does not show are asked for: absent is not gone.
 func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 	far := &r.far
-	for change := range far.counted.all() {
+	for change := range far.counted.All() {
 		f := e.far.at(change.number)
 		if f.is(copied) {
 			continue
@@ -207,7 +207,7 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 		d = d.WithSegments(change.segsIn)
 		f.Apply(&d)
 	}
-	for change := range far.changed.all() {
+	for change := range far.changed.All() {
 		f := e.far.at(change.number)
 		if f.is(copied) {
 			continue
@@ -262,29 +262,4 @@ func (e *Engine) forgetFar(f *tracked) {
 		e.plan.Forget = append(e.plan.Forget, e.far.key(f))
 	}
 	e.far.remove(f)
-}
-
-// pile is a list that grows without being copied.
-type pile[T any] struct{ chunks [][]T }
-
-const pileChunk = 1 << 10
-
-func (p *pile[T]) add(v T) {
-	if n := len(p.chunks); n == 0 || len(p.chunks[n-1]) == pileChunk {
-		p.chunks = append(p.chunks, make([]T, 0, pileChunk))
-	}
-	last := &p.chunks[len(p.chunks)-1]
-	*last = append(*last, v)
-}
-
-func (p *pile[T]) all() iter.Seq[*T] {
-	return func(yield func(*T) bool) {
-		for _, chunk := range p.chunks {
-			for i := range chunk {
-				if !yield(&chunk[i]) {
-					return
-				}
-			}
-		}
-	}
 }

@@ -17,8 +17,8 @@ func ScanAll(p *match.Program, precision time.Duration) *Scan {
 // Inodes are those of the sockets found.
 func (f *ScanResult) Inodes() map[uint32]struct{} {
 	inodes := make(map[uint32]struct{})
-	for i := range f.hits.n {
-		if inode := f.hits.at(i).inode; inode != 0 {
+	for h := range f.hits.All() {
+		if inode := h.inode; inode != 0 {
 			inodes[inode] = struct{}{}
 		}
 	}
@@ -42,8 +42,7 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 	e.Step(now, RulesChanged{Program: f.scan.program})
 	var all []Forecast
 	seen := make(map[uint64]bool)
-	for i := range f.hits.n {
-		h := f.hits.at(i)
+	for h := range f.hits.All() {
 		shown := f.hits.socket(h)
 		s := &shown
 		if seen[s.ID.Cookie] {

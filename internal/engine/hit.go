@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/table"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -11,8 +12,7 @@ import (
 // hits are the sockets that a scan brings, of which there may be hundreds of
 // thousands.
 type hits struct {
-	chunks [][]hit // of hitChunk each, or fewer in the last; nil: done with
-	n      int
+	table.List[hit]
 	traits []traits // what many of them have in common, by number
 	number map[traits]uint32
 }
@@ -40,33 +40,6 @@ type traits struct {
 	mark, uid, netns         uint32
 	hasMark, mptcp           bool
 }
-
-const hitChunk = 1 << 9
-
-// add adds a socket, and returns its place.
-func (x *hits) add(h hit) int {
-	if x.n%hitChunk == 0 {
-		room := hitChunk
-		if x.n == 0 {
-			room = 0 // there may never be more than a few
-		}
-		x.chunks = append(x.chunks, make([]hit, 0, room))
-	}
-	last := &x.chunks[len(x.chunks)-1]
-	*last = append(*last, h)
-	x.n++
-	return x.n - 1
-}
-
-// swap puts a socket in the place of another, and returns that.
-func (x *hits) swap(i int, h hit) hit {
-	at := x.at(i)
-	was := *at
-	*at = h
-	return was
-}
-
-func (x *hits) at(i int) *hit { return &x.chunks[i/hitChunk][i%hitChunk] }
 
 // pack returns the small form of a socket.
 func (x *hits) pack(s *sock.Socket, got sock.Instant, known bool) hit {

@@ -22,7 +22,7 @@ func TestHits(t *testing.T) {
 	ms := func() time.Duration { return time.Duration(rng.Uint32()) * time.Millisecond }
 	var x hits
 	var want []sock.Socket
-	for range 3 * hitChunk / 2 {
+	for range 800 {
 		s := sock.Socket{
 			ID: sock.ID{
 				Family: 10, SPort: [2]byte{1, byte(rng.Uint32())}, DPort: [2]byte{byte(rng.Uint32()), 2}, Src: [16]byte{0x20, 1, 15: byte(rng.Uint32())},
@@ -40,11 +40,11 @@ func TestHits(t *testing.T) {
 			AltNames: ssfilter.UnknownNames, Mark: uint32(rng.IntN(3)), HasMark: rng.IntN(2) == 0, Cgroup: []string{"", "/a.service"}[rng.IntN(2)],
 			Autobound: ssfilter.Tri(rng.IntN(3) - 1),
 		}
-		x.add(x.pack(&s, benchStart, false))
+		x.Add(x.pack(&s, benchStart, false))
 		want = append(want, s)
 	}
 	for i := range want {
-		h := x.at(i)
+		h := x.At(i)
 		equal := cmp.Comparer(func(a, b ssfilter.Endpoint) bool { return a == b })
 		if diff := cmp.Diff(want[i], x.socket(h), equal); diff != "" || x.key(h) != want[i].ID.Key() || h.got != benchStart {
 			t.Fatalf("(-want +got):\n%s", diff)
@@ -75,8 +75,8 @@ func TestScanBringsWhatChanged(t *testing.T) {
 	}
 	f := scanned()
 	b.e.markShown(&f.scan.known)
-	if f.hits.n != 0 || f.scan.counts[0].stats.sockets != 3 {
-		t.Errorf("%d were brought, %d counted; want none and 3", f.hits.n, f.scan.counts[0].stats.sockets)
+	if f.hits.Len() != 0 || f.scan.counts[0].stats.sockets != 3 {
+		t.Errorf("%d were brought, %d counted; want none and 3", f.hits.Len(), f.scan.counts[0].stats.sockets)
 	}
 	for tr := range b.e.tracks.all() {
 		if !tr.is(seen) {
@@ -84,7 +84,7 @@ func TestScanBringsWhatChanged(t *testing.T) {
 		}
 	}
 	b.sockets[2].RQueue = 7
-	if f := scanned(); f.hits.n != 1 || f.hits.at(0).cookie != 2 {
-		t.Errorf("%d were brought, want the one that has more to read", f.hits.n)
+	if f := scanned(); f.hits.Len() != 1 || f.hits.At(0).cookie != 2 {
+		t.Errorf("%d were brought, want the one that has more to read", f.hits.Len())
 	}
 }

@@ -1,14 +1,13 @@
 package engine
 
-import "math/bits"
+import "github.com/sockdog/sockdog/internal/engine/table"
 
 // known are the sockets, by their cookies, that are tracked, and those of which
-// observation may know more than the kernel does: a hash table with open addressing.
+// observation may know more than the kernel does: for each, what is known.
 // It is of one network namespace, as a scan is.
 type known struct {
-	cookies []uint64 // a power of two, at most four fifths of them in use; 0: empty
-	prints  []uint32
-	shown   []uint64 // bit n%64 of n/64: a scan showed the socket at n as it was
+	*table.Cookies[uint32]
+	shown []uint64 // bit n%64 of n/64: a scan showed the socket at n as it was
 }
 
 // What is known of a socket. Any other number is the fingerprint of its last answer,
@@ -19,30 +18,16 @@ const (
 )
 
 func newKnown(n int) known {
-	slots := slotsFor(n)
-	return known{cookies: make([]uint64, slots), prints: make([]uint32, slots), shown: make([]uint64, (slots+63)/64)}
+	k := known{Cookies: table.NewCookies[uint32](n)}
+	k.shown = make([]uint64, (k.Slots()+63)/64)
+	return k
 }
 
-// slot is where a cookie stands, or is to stand.
-func (k *known) slot(cookie uint64) int {
-	mask := len(k.cookies) - 1
-	i := int(cookie * 0x9E3779B97F4A7C15 >> (64 - bits.TrailingZeros(uint(len(k.cookies)))))
-	for k.cookies[i] != cookie && k.cookies[i] != 0 {
-		i = (i + 1) & mask
-	}
-	return i
-}
-
-func (k *known) add(cookie uint64, print uint32) {
-	i := k.slot(cookie)
-	k.cookies[i], k.prints[i] = cookie, print
-}
-
-// get is what is known of a socket, and where it stands.
+// get returns what is known of a socket, and where it stands.
 func (k *known) get(cookie uint64) (at int, print uint32, ok bool) {
-	if len(k.cookies) == 0 {
+	if k.Cookies == nil {
 		return 0, 0, false
 	}
-	at = k.slot(cookie)
-	return at, k.prints[at], k.cookies[at] != 0
+	at, ok = k.Slot(cookie)
+	return at, k.Value(at), ok
 }

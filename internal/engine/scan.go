@@ -174,17 +174,17 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 	s := f.hits.socket(&h)
 	switch {
 	case !f.scan.bounded || tracked:
-		f.hits.add(h)
+		f.hits.Add(h)
 		return
 	case s.InBacklog() && f.waiting < f.scan.reserve:
-		f.hits.add(h)
+		f.hits.Add(h)
 		f.waiting++
 		return
 	}
 	p := f.placedFor(&s, due)
 	switch {
 	case f.hasRoom():
-		p.at = int32(f.hits.add(h))
+		p.at = int32(f.hits.Add(h))
 		heap.Push(&f.bounded, p)
 	case len(f.bounded) > 0 && f.bounded[0].givesWayTo(p):
 		f.displace(p, h)
@@ -208,7 +208,7 @@ func (f *ScanResult) hasRoom() bool {
 func (f *ScanResult) displace(p placed, h hit) {
 	was := f.bounded[0]
 	if p.at = was.at; was.at < 0 {
-		p.at = int32(f.hits.add(h))
+		p.at = int32(f.hits.Add(h))
 	}
 	f.bounded[0] = p
 	heap.Fix(&f.bounded, 0)
@@ -217,8 +217,9 @@ func (f *ScanResult) displace(p placed, h hit) {
 		f.countLeft(was)
 		return
 	}
-	left := f.hits.swap(int(was.at), h)
-	f.leave(&left, was)
+	at := f.hits.At(int(was.at))
+	h, *at = *at, h
+	f.leave(&h, was)
 }
 
 // countLeft counts a socket that is left to a later scan.

@@ -164,16 +164,16 @@ func (e *Engine) known() known {
 	}
 	k := newKnown(n)
 	for key := range e.earlier.memories {
-		k.add(key.Cookie, knownBefore)
+		k.Put(key.Cookie, knownBefore)
 	}
 	for _, waited := range e.scans.waited {
 		for key := range waited {
-			k.add(key.Cookie, knownBefore)
+			k.Put(key.Cookie, knownBefore)
 		}
 	}
 	for t := range e.tracks.all() {
 		t.set(seen, false)
-		k.add(t.Cookie, max(t.Print, knownNow))
+		k.Put(t.Cookie, max(t.Print, knownNow))
 	}
 	return k
 }

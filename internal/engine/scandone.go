@@ -74,8 +74,7 @@ func (e *Engine) markShown(k *known) {
 // counts them.
 func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 	var s sock.Socket // one for all: there may be many
-	for i := range f.hits.n {
-		h := f.hits.at(i)
+	for h := range f.hits.All() {
 		if !h.known {
 			continue
 		}
@@ -100,8 +99,7 @@ func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 // before.
 func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
 	var s sock.Socket
-	for i := range f.hits.n {
-		h := f.hits.at(i)
+	for h := range f.hits.Drain() { // there may be many more
 		s = f.hits.socket(h)
 		switch t := e.tracks.get(s.ID.Key()); {
 		case t != nil && h.known:
@@ -112,9 +110,6 @@ func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
 			t = e.observe(&s, sent, h.got, 0, now)
 			t.set(seen, true)
 			e.consider(t, &s, now, false)
-		}
-		if i%hitChunk == hitChunk-1 {
-			f.hits.chunks[i/hitChunk] = nil // there may be many more
 		}
 	}
 }

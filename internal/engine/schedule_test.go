@@ -170,7 +170,7 @@ func BenchmarkTake(b *testing.B) {
 				bench.s.ID.Cookie++
 				f.Take(&bench.s, benchStart)
 			}
-			if f.hits.n > 0 {
+			if f.hits.Len() > 0 {
 				b.Fatal("taken")
 			}
 		})

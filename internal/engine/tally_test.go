@@ -71,8 +71,8 @@ func BenchmarkGroup(b *testing.B) {
 						runtime.ReadMemStats(&after)
 						most = after.HeapAlloc - before.HeapAlloc
 					}
-					if f.hits.n > 0 || int(e.rules[0].stats.sockets) != many {
-						b.Fatalf("%d counted, %d hits", e.rules[0].stats.sockets, f.hits.n)
+					if f.hits.Len() > 0 || int(e.rules[0].stats.sockets) != many {
+						b.Fatalf("%d counted, %d hits", e.rules[0].stats.sockets, f.hits.Len())
 					}
 					now = now.Add(30 * time.Second)
 					e.Step(now, nil)

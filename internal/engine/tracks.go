@@ -2,9 +2,9 @@ package engine
 
 import (
 	"iter"
-	"math/bits"
 	"slices"
 
+	"github.com/sockdog/sockdog/internal/engine/table"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -39,10 +39,7 @@ type trackedNetns struct {
 // chunkSize is how many connections a chunk has room for.
 const chunkSize = 1 << 10
 
-// slotsFor is how many slots so many connections take.
-func slotsFor(n int) int { return max(1<<4, 1<<bits.Len(uint(5*n/4))) }
-
-func newTracks() tracks { return tracks{slots: make([]uint32, slotsFor(0))} }
+func newTracks() tracks { return tracks{slots: make([]uint32, table.SlotsFor(0))} }
 
 // slot is where the number of a key stands, or is to stand.
 func (x *tracks) slot(key sock.Key) int {
@@ -58,10 +55,9 @@ func (x *tracks) slot(key sock.Key) int {
 	}
 }
 
-// home is the slot that a key is looked for first in: cookies are handed out in runs
-// of consecutive numbers, which Fibonacci hashing spreads.
+// home is the slot that a key is looked for first in.
 func (x *tracks) home(key sock.Key) int {
-	return int((key.Cookie ^ uint64(key.Netns)<<32) * 0x9E3779B97F4A7C15 >> (64 - bits.TrailingZeros(uint(len(x.slots)))))
+	return table.Home(key.Cookie^uint64(key.Netns)<<32, len(x.slots))
 }
 
 func (x *tracks) at(number uint32) *tracked {
@@ -103,7 +99,7 @@ func (x *tracks) add(c *track.Connection) *tracked {
 	number, t := x.place()
 	*t = tracked{Packed: c.Pack(), netns: x.netnsOf(c.ID.Netns)}
 	x.n++
-	if slotsFor(x.n) > len(x.slots) {
+	if table.SlotsFor(x.n) > len(x.slots) {
 		x.resize(2 * len(x.slots))
 	}
 	x.slots[x.slot(c.ID.Key())] = number + 1
@@ -167,7 +163,7 @@ func (x *tracks) remove(t *tracked) {
 	if c.used--; c.used == 0 {
 		x.spare, *c = *c, trackChunk{}
 	}
-	if len(x.slots) > 8*slotsFor(x.n) {
+	if len(x.slots) > 8*table.SlotsFor(x.n) {
 		x.resize(len(x.slots) / 4)
 	}
 }

@@ -3,7 +3,8 @@ package group
 import (
 	"bytes"
 	"hash/maphash"
-	"math/bits"
+
+	hashed "github.com/sockdog/sockdog/internal/engine/table"
 )
 
 // table holds values under keys: a hash table with open addressing,
@@ -16,6 +17,9 @@ type table[V any] struct {
 	chunks      []chunk[V]
 	n           int
 }
+
+// cookieSet is a set of socket cookies.
+type cookieSet = hashed.Cookies[struct{}]
 
 // chunk holds chunkSize entries, or in the last one fewer.
 type chunk[V any] struct {
@@ -40,13 +44,9 @@ func slotOf(hash uint64, number int) slot {
 	return slot(hash>>(32+numberBits)<<numberBits) | slot(number)
 }
 
-// slotsFor is how many slots so many entries take: a power of two, at most four
-// fifths of them in use.
-func slotsFor(n int) int { return max(1<<4, 1<<bits.Len(uint(5*n/4))) }
-
 // newTable makes a table for about so many entries.
 func newTable[V any](width, most, expect int) table[V] {
-	return table[V]{width: width, most: most, seed: maphash.MakeSeed(), slots: make([]slot, slotsFor(min(expect, most)))}
+	return table[V]{width: width, most: most, seed: maphash.MakeSeed(), slots: make([]slot, hashed.SlotsFor(min(expect, most)))}
 }
 
 // at is the value under a key, made where there is none, and its number, counted
@@ -60,7 +60,7 @@ func (t *table[V]) at(key []byte) (number uint32, value *V) {
 	if t.n >= t.most {
 		return 0, nil
 	}
-	if slotsFor(t.n+1) > len(t.slots) {
+	if hashed.SlotsFor(t.n+1) > len(t.slots) {
 		t.grow()
 		s = t.find(hash, key)
 	}
@@ -135,45 +135,5 @@ func (t *table[V]) grow() {
 func (t *table[V]) all(do func(number uint32, key []byte, value *V)) {
 	for n := uint32(1); n <= uint32(t.n); n++ {
 		do(n, t.key(n), t.value(n))
-	}
-}
-
-// cookieSet is a set of socket cookies, in a hash table with open addressing.
-type cookieSet struct {
-	slots []uint64 // a power of two; 0, which is the cookie of no socket (__sock_gen_cookie): empty
-	n     int
-}
-
-// newCookieSet makes a set for about so many cookies.
-func newCookieSet(expect int) *cookieSet { return &cookieSet{slots: make([]uint64, slotsFor(expect))} }
-
-// slot is where a cookie stands, or the empty one that is to be its.
-func (c *cookieSet) slot(cookie uint64) *uint64 {
-	// Fibonacci hashing: cookies are handed out in runs of consecutive numbers.
-	i := cookie * 0x9E3779B97F4A7C15 >> (64 - bits.TrailingZeros(uint(len(c.slots))))
-	for mask := uint64(len(c.slots) - 1); ; i = (i + 1) & mask {
-		if s := &c.slots[i]; *s == cookie || *s == 0 {
-			return s
-		}
-	}
-}
-
-func (c *cookieSet) has(cookie uint64) bool { return *c.slot(cookie) == cookie }
-
-func (c *cookieSet) add(cookie uint64) {
-	s := c.slot(cookie)
-	if *s == cookie {
-		return
-	}
-	*s = cookie
-	c.n++
-	if slotsFor(c.n+1) > len(c.slots) {
-		old := c.slots
-		c.slots = make([]uint64, 2*len(old))
-		for _, cookie := range old {
-			if cookie != 0 {
-				*c.slot(cookie) = cookie
-			}
-		}
 	}
 }

@@ -66,25 +66,3 @@ func TestTableIsBounded(t *testing.T) {
 		}
 	}
 }
-
-// TestCookieSet holds the set to a map.
-func TestCookieSet(t *testing.T) {
-	rng := rand.New(rand.NewPCG(9, 10))
-	for _, expect := range []int{0, 100, 1 << 16} {
-		set, want := newCookieSet(expect), make(map[uint64]bool)
-		for range 50_000 {
-			// In runs per processor, as gen_cookie_next hands them out.
-			cookie := uint64(rng.IntN(4))<<32 | uint64(1+rng.IntN(20_000))
-			if set.has(cookie) != want[cookie] {
-				t.Fatalf("%#x: %t, want %t", cookie, set.has(cookie), want[cookie])
-			}
-			if rng.IntN(2) == 0 {
-				set.add(cookie)
-				want[cookie] = true
-			}
-		}
-		if set.n != len(want) {
-			t.Errorf("%d in the set, want %d", set.n, len(want))
-		}
-	}
-}

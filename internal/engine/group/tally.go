@@ -6,6 +6,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
+	hashed "github.com/sockdog/sockdog/internal/engine/table"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -84,9 +85,9 @@ func (rg *Set) Tally() *Tally {
 	if r.Measures(rules.Growth) {
 		expect := 0
 		if len(rg.seen) > 0 {
-			expect = rg.seen[0].n
+			expect = rg.seen[0].Len()
 		}
-		t.now = newCookieSet(expect)
+		t.now = hashed.NewCookies[struct{}](expect)
 	}
 	return t
 }
@@ -139,8 +140,8 @@ func (t *Tally) Add(s *sock.Socket, entered sock.Instant) {
 	if t.examples != nil && (c.first || int(c.count) > t.worth) {
 		t.keep(number, c, s)
 	}
-	if t.now != nil && !t.now.has(s.ID.Cookie) {
-		t.now.add(s.ID.Cookie)
+	if t.now != nil && !t.now.Has(s.ID.Cookie) {
+		t.now.Put(s.ID.Cookie, struct{}{})
 		c.fresh++
 	}
 	if s.State == ssfilter.Listening {
@@ -155,8 +156,8 @@ func (t *Tally) SeenBefore(cookie uint64) {
 	if t.now == nil {
 		return
 	}
-	if len(t.before) == 0 || slices.ContainsFunc(t.before, func(c *cookieSet) bool { return c.has(cookie) }) {
-		t.now.add(cookie)
+	if len(t.before) == 0 || slices.ContainsFunc(t.before, func(c *cookieSet) bool { return c.Has(cookie) }) {
+		t.now.Put(cookie, struct{}{})
 	}
 }
 
