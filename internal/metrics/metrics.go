@@ -4,6 +4,7 @@ package metrics
 
 import (
 	"maps"
+	"math"
 	"net/http"
 	"runtime"
 	"slices"
@@ -20,30 +21,36 @@ func Handler(current func() *status.Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		var out exposition
 		if s := current(); s != nil {
-			for i := range families {
-				f := &families[i]
-				out.begin("sockdog_"+f.name, f.kind, f.help, f.labels...)
-				f.write(s, &out)
-			}
+			write(&out, "sockdog_", families, s)
 		}
-		writeProcess(&out)
+		write(&out, "", processFamilies, readProcess())
 		w.Header().Set("Content-Type", contentType)
 		w.Write(out.text)
 	})
 }
 
-// family is a metric of sockdog: all that is known of it stands in one row.
-type family struct {
-	name   string // after sockdog_
+// family is a metric of something: all that is known of it stands in one row.
+type family[T any] struct {
+	name   string
 	kind   string
 	help   string
 	labels []string
-	write  func(s *status.Status, out *exposition)
+	write  func(of *T, out *exposition)
+}
+
+// write writes families under names with a prefix. One without samples is not shown.
+func write[T any](out *exposition, prefix string, families []family[T], of *T) {
+	for i := range families {
+		f := &families[i]
+		out.name, out.labels = prefix+f.name, f.labels
+		out.header = "# HELP " + out.name + " " + f.help + "\n# TYPE " + out.name + " " + f.kind + "\n"
+		f.write(of, out)
+	}
 }
 
 // families are all metrics of sockdog. What could be counted and was not is 0; what
 // could not be read is absent.
-var families = []family{
+var families = []family[status.Status]{
 	{"build_info", gauge, "The version of sockdog; always 1.", []string{"goversion", "version"},
 		func(s *status.Status, out *exposition) { out.sample(1, runtime.Version(), s.Version) }},
 	{"sockets", gauge, "TCP sockets in each state that could be counted.", []string{"state"},
@@ -52,12 +59,12 @@ var families = []family{
 				out.sample(float64(s.Sockets[state]), state)
 			}
 		}},
-	{"sockets_timestamp_seconds", gauge, "When the sockets in each state were counted.", nil,
-		func(s *status.Status, out *exposition) {
-			if !s.SocketsAt.IsZero() {
-				out.sample(seconds(s.SocketsAt))
-			}
-		}},
+	single("sockets_timestamp_seconds", gauge, "When the sockets in each state were counted.", func(s *status.Status) float64 {
+		if s.SocketsAt.IsZero() {
+			return math.NaN()
+		}
+		return seconds(s.SocketsAt)
+	}),
 	ofRule("rule_sockets", "Sockets that match the rule in full.", func(r *status.Rule) float64 { return float64(r.Sockets) }),
 	ofRule("rule_candidates", "Sockets that match the rule in all but their age.", func(r *status.Rule) float64 { return float64(r.Candidates) }),
 	ofRule("rule_oldest_seconds", "How long the oldest socket of the rule has been in its state; 0 without any.", func(r *status.Rule) float64 { return r.OldestSeconds }),
@@ -98,12 +105,12 @@ var families = []family{
 		}},
 	{"scan_duration_seconds", histogram, "How long scans of the socket table took.", nil,
 		func(s *status.Status, out *exposition) { out.histogram(&s.Scans.Duration) }},
-	single("scan_interval_seconds", "Time between scans, stretched by cpu_budget where they cost much.", func(s *status.Status) float64 { return s.Scans.IntervalSeconds }),
-	single("scan_interval_wanted_seconds", "What the interval would be if scans cost nothing.", func(s *status.Status) float64 { return s.Scans.WantedSeconds }),
-	single("scan_stalled_seconds", "How long the present scan has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.Scans.StalledSeconds }),
-	single("state_write_stalled_seconds", "How long a write to the state directory has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.WriteStalledSeconds }),
-	single("rules_last_reload_successful", "1 if what the rules file says is in force.", func(s *status.Status) float64 { return number(s.File.OK) }),
-	single("rules_last_reload_success_timestamp_seconds", "When the rules in force were loaded; 0 while the built-in ones are.", func(s *status.Status) float64 {
+	single("scan_interval_seconds", gauge, "Time between scans, stretched by cpu_budget where they cost much.", func(s *status.Status) float64 { return s.Scans.IntervalSeconds }),
+	single("scan_interval_wanted_seconds", gauge, "What the interval would be if scans cost nothing.", func(s *status.Status) float64 { return s.Scans.WantedSeconds }),
+	single("scan_stalled_seconds", gauge, "How long the present scan has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.Scans.StalledSeconds }),
+	single("state_write_stalled_seconds", gauge, "How long a write to the state directory has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.WriteStalledSeconds }),
+	single("rules_last_reload_successful", gauge, "1 if what the rules file says is in force.", func(s *status.Status) float64 { return number(s.File.OK) }),
+	single("rules_last_reload_success_timestamp_seconds", gauge, "When the rules in force were loaded; 0 while the built-in ones are.", func(s *status.Status) float64 {
 		if s.File.BuiltIn {
 			return 0
 		}
@@ -119,14 +126,18 @@ var families = []family{
 		}},
 }
 
-// single is a gauge without labels.
-func single(name, help string, value func(*status.Status) float64) family {
-	return family{name, gauge, help, nil, func(s *status.Status, out *exposition) { out.sample(value(s)) }}
+// single is a metric without labels; NaN: it could not be read.
+func single[T any](name, kind, help string, value func(*T) float64) family[T] {
+	return family[T]{name, kind, help, nil, func(of *T, out *exposition) {
+		if v := value(of); !math.IsNaN(v) {
+			out.sample(v)
+		}
+	}}
 }
 
 // ofRule is a gauge with a value for each rule.
-func ofRule(name, help string, value func(*status.Rule) float64) family {
-	return family{name, gauge, help, []string{"rule"}, func(s *status.Status, out *exposition) {
+func ofRule(name, help string, value func(*status.Rule) float64) family[status.Status] {
+	return family[status.Status]{name, gauge, help, []string{"rule"}, func(s *status.Status, out *exposition) {
 		for i := range s.Rules {
 			out.sample(value(&s.Rules[i]), s.Rules[i].Name)
 		}
@@ -159,12 +170,6 @@ type exposition struct {
 	name   string // of the family under way
 	labels []string
 	header string // written before the first sample
-}
-
-// begin starts a family. One without samples is not shown.
-func (e *exposition) begin(name, kind, help string, labels ...string) {
-	e.name, e.labels = name, labels
-	e.header = "# HELP " + name + " " + help + "\n# TYPE " + name + " " + kind + "\n"
 }
 
 // sample adds one with a value for each label of the family.
