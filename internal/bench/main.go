@@ -60,7 +60,7 @@ func (b *bench) measure(sockets int, what []string) error {
 	}
 	defer os.RemoveAll(dir)
 	b.sockdog = filepath.Join(dir, "sockdog")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.sockdog, "github.com/sockdog/sockdog/cmd/sockdog")
+	build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-trimpath", "-ldflags=-s -w", "-o", b.sockdog, "github.com/sockdog/sockdog/cmd/sockdog")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build sockdog: %w\n%s", err, out)
