@@ -44,14 +44,12 @@ crash; 78 bad or missing rules at the start, which no restart cures.`,
 			if err := checkListenNames(f.ListenNames); err != nil {
 				return usage{err}
 			}
-			form, err := service.LogForm(cmd.ErrOrStderr(), f.logFormat)
-			if err != nil {
-				return usage{err}
+			level := slog.LevelInfo
+			if f.logLevel == "debug" {
+				level = slog.LevelDebug
 			}
-			log, err := service.NewLog(cmd.ErrOrStderr(), form, f.logLevel)
-			if err != nil {
-				return usage{err}
-			}
+			form := service.LogForm(cmd.ErrOrStderr(), f.logFormat)
+			log := service.NewLog(cmd.ErrOrStderr(), form, level)
 			f.Observe, f.Version = f.onBadRules == "observe", version()
 			if err := service.Run(cmd.Context(), log, f.Config); err != nil {
 				return f.tell(err, form, log, cmd.ErrOrStderr())

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/alert"
@@ -26,8 +26,7 @@ type alertPublisher struct {
 
 	receivers []string
 	firing    map[string]*firing // by identity
-	failed    map[string]bool    // rules whose template failed, until there are new rules
-	troubles  atomic.Pointer[[]string]
+	failed    map[string]string  // why the template of a rule failed, until there are new rules; guarded by mu
 }
 
 // update is a part of a plan on its way to the receivers, or the rules to follow
@@ -60,7 +59,7 @@ func newAlertPublisher(o *Options, say func(level slog.Level, text string, attrs
 	p := &alertPublisher{
 		host: o.Host, notifier: notify.New(notify.Options{Log: say, Page: o.Page}), say: say,
 		ended:  make(chan struct{}),
-		firing: make(map[string]*firing), failed: make(map[string]bool),
+		firing: make(map[string]*firing), failed: make(map[string]string),
 	}
 	p.start(func(updates []update) {
 		for i := range updates {
@@ -106,8 +105,9 @@ func (p *alertPublisher) follow(set *rules.Set) {
 		p.receivers = append(p.receivers, set.Receivers[i].Name)
 	}
 	p.notifier.Reconfigure(set.Receivers)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	clear(p.failed)
-	p.troubles.Store(nil)
 }
 
 // send sends the receivers how alerts stand.
@@ -156,19 +156,25 @@ func (p *alertPublisher) word(a *engine.Alert, u *update) alert.Alert {
 		facts.Until = wall(a.Over)
 	}
 	var err error
-	if said.Annotations, err = alert.Annotations(a, facts); err != nil && !p.failed[a.Rule] {
-		p.failed[a.Rule] = true
-		p.say(slog.LevelError, "template failed; the alert has the built-in text", slog.String("rule", a.Rule), slog.String("error", err.Error()))
-		troubles := append(slices.Clone(p.failures()), err.Error())
-		p.troubles.Store(&troubles)
+	if said.Annotations, err = alert.Annotations(a, facts); err != nil {
+		p.templateFailed(a.Rule, err)
 	}
 	return said
 }
 
+// templateFailed says it once.
+func (p *alertPublisher) templateFailed(rule string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed[rule] == "" {
+		p.failed[rule] = err.Error()
+		p.say(slog.LevelError, "template failed; the alert has the built-in text", slog.String("rule", rule), slog.String("error", err.Error()))
+	}
+}
+
 // failures are those of the templates of the rules in force.
 func (p *alertPublisher) failures() []string {
-	if all := p.troubles.Load(); all != nil {
-		return *all
-	}
-	return nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Values(p.failed))
 }

@@ -20,21 +20,20 @@ const (
 	logJournal = "journal" // text for systemd's journal
 )
 
-// LogForm is the form of a log that goes to out: text for people, and JSON for
-// everything else but systemd's journal, in which JSON would have no level.
-func LogForm(out io.Writer, format string) (string, error) {
+// LogForm is the form of a log that goes to out, where the format is not given: text
+// for people, and JSON for everything else but systemd's journal, in which JSON would
+// have no level.
+func LogForm(out io.Writer, format string) string {
 	f, _ := out.(*os.File)
 	switch {
 	case format == logJSON:
-		return logJSON, nil
-	case format != "auto" && format != LogText:
-		return "", fmt.Errorf("--log-format is auto, text or json, not %q", format)
+		return logJSON
 	case f != nil && isJournal(f):
-		return logJournal, nil
+		return logJournal
 	case format == LogText || f != nil && term.Is(f):
-		return LogText, nil
+		return LogText
 	default:
-		return logJSON, nil
+		return logJSON
 	}
 }
 
@@ -49,18 +48,11 @@ func isJournal(f *os.File) bool {
 }
 
 // NewLog makes a log of a form that LogForm returned.
-func NewLog(out io.Writer, form, level string) (*slog.Logger, error) {
-	options := slog.HandlerOptions{Level: slog.LevelInfo}
-	switch level {
-	case "info":
-	case "debug":
-		options.Level = slog.LevelDebug
-	default:
-		return nil, fmt.Errorf("--log-level is info or debug, not %q", level)
-	}
+func NewLog(out io.Writer, form string, level slog.Level) *slog.Logger {
+	options := slog.HandlerOptions{Level: level}
 	switch form {
 	case LogText:
-		return slog.New(slog.NewTextHandler(out, &options)), nil
+		return slog.New(slog.NewTextHandler(out, &options))
 	case logJournal:
 		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey && len(groups) == 0 {
@@ -68,10 +60,10 @@ func NewLog(out io.Writer, form, level string) (*slog.Logger, error) {
 			}
 			return a
 		}
-		return slog.New(slog.NewTextHandler(prioritized{out}, &options)), nil
+		return slog.New(slog.NewTextHandler(prioritized{out}, &options))
 	default:
 		options.ReplaceAttr = journal.InSeconds
-		return slog.New(slog.NewJSONHandler(out, &options)), nil
+		return slog.New(slog.NewJSONHandler(out, &options))
 	}
 }
 
