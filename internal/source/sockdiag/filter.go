@@ -67,9 +67,8 @@ func unfit(err error) bool { return refused(err) || errors.Is(err, ssfilter.ErrT
 
 // why puts it into words.
 func why(err error) string {
-	var no refusal
-	if errors.As(err, &no) {
-		return "the kernel refuses the filter: " + no.errno.Error()
+	if errno := unix.Errno(0); errors.As(err, &errno) {
+		return "the kernel refuses the filter: " + errno.Error()
 	}
 	return "the filter is too large for the kernel"
 }

@@ -146,20 +146,11 @@ func (p *pass) means(s *sock.Socket) bool {
 	return holds == ssfilter.True || p.whole && holds == ssfilter.Unknown
 }
 
-// refusal is the kernel's answer to a request whose form it will not have, before
-// any socket.
-type refusal struct{ errno unix.Errno }
+// errRefused begins the kernel's answer to a request whose form it will not have,
+// before any socket.
+var errRefused = errors.New("the kernel refuses to dump sockets")
 
-func (r refusal) Error() string { return "the kernel refuses to dump sockets: " + r.errno.Error() }
-func (r refusal) Unwrap() error { return r.errno }
-
-func refused(err error) bool {
-	if err == nil {
-		return false
-	}
-	var no refusal
-	return errors.As(err, &no)
-}
+func refused(err error) bool { return errors.Is(err, errRefused) }
 
 // refuses tells a refusal from a failure.
 func refuses(errno unix.Errno) bool {
@@ -199,7 +190,7 @@ func (c *Conn) dump(family uint8, p *pass, each func(s *sock.Socket, got sock.In
 			case errno == 0:
 				return true, errMalformed
 			case refuses(errno) && !begun:
-				return true, refusal{errno}
+				return true, fmt.Errorf("%w: %w", errRefused, errno)
 			default:
 				return true, fmt.Errorf("the dump failed: %w", errno)
 			}
