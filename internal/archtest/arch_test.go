@@ -366,14 +366,6 @@ var table = []pkg{
 		why:  "it runs the real daemon as a program and judges it by the kernel's table, and so may know nothing of how it works",
 	},
 	{
-		name: "internal/bench",
-		may: []string{
-			"internal/action", "internal/counters", "internal/daemon", "internal/holders", "internal/nstest", "internal/sock", "internal/source/sockdiag",
-			"rules", unix,
-		},
-		why: "it measures the daemon and the command as they are, and reaches into neither",
-	},
-	{
 		name: "cmd/sockdog",
 		may: []string{
 			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",

@@ -1,13 +1,13 @@
-package main
+package bench
 
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"os/exec"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/action"
@@ -19,45 +19,32 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-const killed = 9_000
-
-// kill times the real daemon among its threads, from its first question about a
-// socket to the kernel's answer to the last destroy, and to its answer that the
-// last one is gone, against ss -K as a whole.
-func (b *bench) kill() error {
-	leak, err := b.leaking(killed)
-	if err != nil {
-		return err
-	}
+// BenchmarkKill times the real daemon among its threads, from its first question about a
+// socket to the kernel's answer to the last destroy, and to its answer that the last one
+// is gone, against ss -K as a whole.
+func BenchmarkKill(b *testing.B) {
+	sockdog(b) // beside a full table
+	leak := leaking(b, killed)
 	defer leak.end()
-	var ours, withConfirmation, theirs []float64
-	for range b.rounds {
-		told, confirmed, err := killWithDaemon()
-		if err != nil {
-			return err
-		}
-		ours = append(ours, killed/told.Seconds())
-		withConfirmation = append(withConfirmation, killed/confirmed.Seconds())
-		if err := leak.fill(killed); err != nil {
-			return err
-		}
+	var told, confirmed, theirs []float64 // a second
+	for b.Loop() {
+		leak.fill(killed)
+		t, c := killWithDaemon(b)
+		told, confirmed = append(told, killed/t.Seconds()), append(confirmed, killed/c.Seconds())
+		leak.fill(killed)
 		began := time.Now()
 		if err := exec.Command("ss", "-KHtn", "state", "close-wait").Run(); err != nil {
-			return fmt.Errorf("ss -K: %w", err)
+			b.Fatal("ss -K: ", err)
 		}
 		theirs = append(theirs, killed/time.Since(began).Seconds())
-		if err := leak.fill(killed); err != nil {
-			return err
-		}
 	}
-	o, c, t := median(ours), median(withConfirmation), median(theirs)
-	fmt.Printf("| destroying %d in CLOSE_WAIT, each rechecked | %.0f a second | %.0f a second | %.2f |\n", killed, o, t, o/t)
-	fmt.Printf("| the same, until the kernel has confirmed that the last is gone | %.0f a second | %.0f a second | %.2f |\n", c, t, c/t)
-	return nil
+	report(b, "kills/s", told)
+	report(b, "confirmed-kills/s", confirmed)
+	report(b, "ss-kills/s", theirs)
 }
 
 // killWithDaemon runs the daemon until it has killed them all.
-func killWithDaemon() (told, confirmed time.Duration, err error) {
+func killWithDaemon(b *testing.B) (told, confirmed time.Duration) {
 	set, err := rules.Parse(strings.NewReader(`
 settings: {limit: 1000000/1m}
 rules:
@@ -66,11 +53,11 @@ rules:
     then: [{kill: {limit: 1000000/1m}}]
 `))
 	if err != nil {
-		return 0, 0, err
+		b.Fatal(err)
 	}
 	now, err := sock.Clock()
 	if err != nil {
-		return 0, 0, err
+		b.Fatal(err)
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
@@ -85,16 +72,16 @@ rules:
 			Source:       daemon.SourceOf(open),
 			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		}},
-		Holders: daemon.Holders{FindHolders: func(map[uint32]struct{}) (holders.Found, error) {
-			return holders.Found{}, nil // it is no part of what is measured
-		}},
+		Holders:        daemon.Holders{FindHolders: nobody, FindNew: nobody}, // they are no part of what is measured
 		ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
 	})
-	if err == nil && tap.gone < killed {
-		err = fmt.Errorf("only %d of %d were killed within a minute", tap.gone, killed)
+	if err != nil || tap.gone < killed {
+		b.Fatalf("%d of %d were killed within a minute, error %v", tap.gone, killed, err)
 	}
-	return tap.told.Sub(tap.first), tap.last.Sub(tap.first), err
+	return tap.told.Sub(tap.first), tap.last.Sub(tap.first)
 }
+
+func nobody(map[uint32]struct{}) (found holders.Found, err error) { return found, nil }
 
 // tap notes when the first question is asked and when the last answer is in.
 type tap struct {

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bufio"
@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,37 +20,34 @@ import (
 // descriptors.
 const perProcess = 17_000
 
+// addresses counts those that were given out.
+var addresses int
+
 // address returns one that nothing else here listens on, so that no two share a range of
 // ephemeral ports.
-func (b *bench) address() netip.Addr {
-	b.addresses++
-	return netip.AddrFrom4([4]byte{127, 1, byte(b.addresses >> 8), byte(b.addresses)})
+func address() netip.Addr {
+	addresses++
+	return netip.AddrFrom4([4]byte{127, 1, byte(addresses >> 8), byte(addresses)})
 }
 
-// startHolder starts a process that holds n sockets until it is ended.
-func (b *bench) startHolder(n int) (end func(), err error) {
-	cmd := exec.Command("/proc/self/exe", "-holder", b.address().String(), "-sockets", fmt.Sprint(n))
+// startHolder starts a process that holds n sockets until this one ends.
+func startHolder(n int) error {
+	cmd := exec.Command("/proc/self/exe", "-holder", address().String(), "-sockets", fmt.Sprint(n))
 	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	if _, err := cmd.StdinPipe(); err != nil {
+		return err
 	}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
+	if err == nil {
+		_, err = bufio.NewReader(out).ReadString('\n')
+	}
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("the process that holds sockets: %w", err)
 	}
-	end = func() {
-		in.Close()
-		cmd.Wait()
-	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		end()
-		return nil, fmt.Errorf("the process that holds sockets: %w", err)
-	}
-	return end, nil
+	return nil
 }
 
 // hold connects n sockets with each other, says so, and holds them until standard input
@@ -75,18 +73,21 @@ func hold(address string, n int) error {
 
 // leak holds sockets that their peers have left.
 type leak struct {
+	b        *testing.B
 	listener nstest.Socket
 	stuck    []nstest.Socket
 }
 
 // leaking is a leak of n sockets.
-func (b *bench) leaking(n int) (*leak, error) {
-	listener, err := nstest.Listen(b.address())
+func leaking(b *testing.B, n int) *leak {
+	b.Helper()
+	listener, err := nstest.Listen(address())
 	if err != nil {
-		return nil, err
+		b.Fatal(err)
 	}
-	l := &leak{listener: listener}
-	return l, l.fill(n)
+	l := &leak{b: b, listener: listener}
+	l.fill(n)
+	return l
 }
 
 func (l *leak) end() {
@@ -97,34 +98,31 @@ func (l *leak) end() {
 
 // fill makes up n sockets in CLOSE_WAIT: those that were killed give their descriptors
 // back.
-func (l *leak) fill(n int) error {
-	l.stuck = slices.DeleteFunc(l.stuck, func(s nstest.Socket) bool {
-		killed, err := isKilled(s)
-		return (killed || err != nil) && s.Close() == nil
-	})
+func (l *leak) fill(n int) {
+	l.stuck = slices.DeleteFunc(l.stuck, func(s nstest.Socket) bool { return isKilled(s) && s.Close() == nil })
 	for range n - len(l.stuck) {
-		if _, _, err := l.add(); err != nil {
-			return err
-		}
+		l.add()
 	}
-	return nil
 }
 
 // add has a socket left by its peer, and says when that was.
-func (l *leak) add() (local netip.AddrPort, left time.Time, err error) {
+func (l *leak) add() (local netip.AddrPort, left time.Time) {
 	p, err := nstest.NewPair(l.listener)
 	if err != nil {
-		return local, left, err
+		l.b.Fatal(err)
 	}
 	l.stuck = append(l.stuck, p.Client)
 	if local, err = p.Client.Local(); err != nil {
-		return local, left, err
+		l.b.Fatal(err)
 	}
 	left = time.Now()
-	return local, left, p.Server.Close()
+	if err := p.Server.Close(); err != nil {
+		l.b.Fatal(err)
+	}
+	return local, left
 }
 
-func isKilled(s nstest.Socket) (bool, error) {
+func isKilled(s nstest.Socket) bool {
 	info, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && info.State == unix.BPF_TCP_CLOSE, err
+	return err != nil || info.State == unix.BPF_TCP_CLOSE
 }

@@ -1,12 +1,12 @@
-package main
+package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,43 +22,39 @@ const (
 	wakeAfter = 500 * time.Millisecond // when to see whether the socket lives, before it is idle for too long again
 )
 
-// wake measures how many sockets die although their peer had spoken before. Each
+// BenchmarkWake is how many sockets die although their peer had spoken before. Each
 // falls due, and at a random instant around that its peer sends a byte: where the
-// kernel took that, the socket was alive.
-func (b *bench) wake() error {
-	builds := b.builds(fmt.Sprintf("%d sockets that wake around the instant they fall due: killed after life, per 10,000", wakeN*b.rounds))
+// kernel took that, the socket was alive. Starved, sockdog is stopped for 95 ms of every
+// 100.
+func BenchmarkWake(b *testing.B) {
 	for _, starved := range []bool{false, true} {
-		what := "quiet"
-		if starved {
-			what = "stopped 95 ms of every 100"
-		}
-		fmt.Print("| ", what)
-		sums := make([]woken, len(builds))
-		for range b.rounds {
-			for i, build := range builds {
-				if err := b.wakeRound(build, starved, &sums[i]); err != nil {
-					return err
+		b.Run(fmt.Sprint("starved=", starved), func(b *testing.B) {
+			builds := builds(b)
+			sums := make(map[string]*woken)
+			for b.Loop() {
+				for name, build := range builds {
+					if sums[name] == nil {
+						sums[name] = &woken{}
+					}
+					wakeRound(b, build, starved, sums[name])
 				}
 			}
-		}
-		for _, w := range sums {
-			n := w.after + w.before + w.lived
-			fmt.Printf(" | %.1f (%d of %d; %d killed before, %d lived)", 1e4*float64(w.after)/float64(n), w.after, n, w.before, w.lived)
-		}
-		fmt.Println(" |")
+			for name, w := range sums {
+				b.ReportMetric(1e4*float64(w.after)/float64(w.after+w.before+w.lived), name+"killed-alive/10000")
+				b.ReportMetric(float64(w.before), name+"killed-idle")
+				b.ReportMetric(float64(w.lived), name+"lived")
+			}
+			b.ReportMetric(0, "ns/op")
+		})
 	}
-	return nil
 }
 
 // woken is what became of sockets: killed after their peer had spoken, or before,
 // or not at all.
 type woken struct{ after, before, lived int }
 
-func (b *bench) wakeRound(build string, starved bool, w *woken) error {
-	s, err := b.start(build, "interval: 1s, cpu_budget: 100%, limit: 100000/1m", fmt.Sprint("state: established, dport: 9220, idle_for: ", wakeIdle))
-	if err != nil {
-		return err
-	}
+func wakeRound(b *testing.B, build string, starved bool, w *woken) {
+	s := start(b, build, "interval: 1s, cpu_budget: 100%, limit: 100000/1m", fmt.Sprint("state: established, dport: 9220, idle_for: ", wakeIdle))
 	defer s.end()
 	ctx, stop := context.WithCancel(context.Background())
 	var beside sync.WaitGroup
@@ -70,7 +66,7 @@ func (b *bench) wakeRound(build string, starved bool, w *woken) error {
 	beside.Go(s.drain)
 	defer s.cmd.Process.Signal(unix.SIGTERM)
 	defer stop()
-	return wakeAll(w)
+	wakeAll(b, w)
 }
 
 // starve lets a process run for five milliseconds of every hundred.
@@ -85,21 +81,20 @@ func starve(ctx context.Context, pid int) {
 }
 
 // wakeAll makes the sockets, has their peers speak, and sees what became of them.
-func wakeAll(w *woken) error {
+func wakeAll(b *testing.B, w *woken) {
 	listener, err := nstest.ListenAt(netip.AddrPortFrom(nstest.V4, 9220), unix.IPPROTO_TCP)
 	if err != nil {
-		return err
+		b.Fatal(err)
 	}
 	defer listener.Close()
-	var mu sync.Mutex // of w and errs
-	var errs []error
+	var mu sync.Mutex // of w
 	var all sync.WaitGroup
 	var pairs []nstest.Pair
 	for began := time.Now(); len(pairs) < wakeN; {
 		time.Sleep(time.Until(began.Add(time.Duration(len(pairs)) * wakeEvery)))
 		p, err := nstest.NewPair(listener)
 		if err != nil {
-			return err
+			b.Fatal(err)
 		}
 		pairs = append(pairs, p)
 		speakAt := time.Now().Add(wakeIdle + rand.N(2*wakeSpan) - wakeSpan)
@@ -107,10 +102,10 @@ func wakeAll(w *woken) error {
 			time.Sleep(time.Until(speakAt))
 			spoke := p.Server.Send(1) == nil
 			time.Sleep(wakeAfter)
-			killed, err := isKilled(p.Client)
+			killed := isKilled(p.Client)
 			mu.Lock()
 			defer mu.Unlock()
-			switch errs = append(errs, err); {
+			switch {
 			case killed && spoke:
 				w.after++
 			case killed:
@@ -124,5 +119,4 @@ func wakeAll(w *woken) error {
 	for _, p := range pairs {
 		p.Close()
 	}
-	return errors.Join(errs...)
 }

@@ -1,0 +1,203 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+)
+
+// started is a running `sockdog run`.
+type started struct {
+	b   *testing.B
+	cmd *exec.Cmd
+	log *bufio.Scanner
+}
+
+// start runs a build of sockdog with one rule and waits until it watches.
+func start(b *testing.B, sockdog, settings, match string) *started {
+	b.Helper()
+	file := filepath.Join(dir, "rules.yaml")
+	rules := "settings: {" + settings + "}\nrules:\n  - name: bench\n    match: {" + match + "}\n    then: [{kill: {limit: 10000/1m}}]\n"
+	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	s := &started{b: b, cmd: exec.Command(sockdog, "run", "--rules", file, "--log-format", "json")}
+	out, err := s.cmd.StderrPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.log = bufio.NewScanner(out)
+	if err := s.cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	for s.log.Scan() {
+		if strings.Contains(s.log.Text(), `"msg":"watching"`) {
+			return s
+		}
+	}
+	b.Fatal("sockdog ended before it watched")
+	return nil
+}
+
+func (s *started) end() {
+	s.cmd.Process.Signal(unix.SIGTERM)
+	s.drain()
+	s.cmd.Wait()
+}
+
+// drain reads what is left of the log, until it ends.
+func (s *started) drain() {
+	for s.log.Scan() {
+	}
+}
+
+// cpu is the CPU time that it has used: clock_getcpuclockid(3), because utime counts
+// in ticks, and most scans fall between two.
+func (s *started) cpu() time.Duration {
+	var used unix.Timespec
+	if err := unix.ClockGettime(int32(^s.cmd.Process.Pid<<3|2), &used); err != nil {
+		s.b.Fatal(err)
+	}
+	return time.Duration(used.Nano())
+}
+
+// resident is VmRSS in bytes.
+func (s *started) resident() float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		s.b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		s.b.Fatal(err)
+	}
+	return kb * 1024
+}
+
+// BenchmarkIdle is what watching costs over a minute when there is nothing to do,
+// without and with traffic.
+func BenchmarkIdle(b *testing.B) {
+	for _, traffic := range []bool{false, true} {
+		b.Run(fmt.Sprint("traffic=", traffic), func(b *testing.B) {
+			s := start(b, sockdog(b), "", "state: close-wait, in_state_for: 5m")
+			defer s.end()
+			const span = time.Minute
+			if traffic {
+				talk(b, span+5*time.Second)
+			}
+			var cores, resident []float64
+			for b.Loop() {
+				before := s.cpu()
+				time.Sleep(span)
+				cores = append(cores, 100*(s.cpu()-before).Seconds()/span.Seconds())
+				resident = append(resident, s.resident()/1e6)
+			}
+			report(b, "percent-of-core", cores)
+			report(b, "MB-resident", resident)
+		})
+	}
+}
+
+// talk has a connection carry 1,000 round trips a second until the benchmark ends.
+func talk(b *testing.B, span time.Duration) {
+	listener, err := nstest.Listen(address())
+	if err != nil {
+		b.Fatal(err)
+	}
+	p, err := nstest.NewPair(listener)
+	if err != nil {
+		b.Fatal(err)
+	}
+	go func() {
+		defer listener.Close()
+		defer p.Close()
+		for began := time.Now(); time.Since(began) < span; time.Sleep(time.Millisecond) {
+			if p.Client.Send(100) != nil || p.Server.Receive(100) != nil || p.Server.Send(100) != nil || p.Client.Receive(100) != nil {
+				return
+			}
+		}
+	}()
+}
+
+// BenchmarkDue is how late 1,000 sockets die that fall due at 1,000 different instants.
+func BenchmarkDue(b *testing.B) {
+	build := sockdog(b)
+	var l lateness
+	for b.Loop() {
+		l.measure(b, build, 20*time.Second, func(context.Context) {})
+	}
+	l.report(b, "")
+}
+
+// lateness is how late 1,000 sockets died, and what that cost, in each round.
+type lateness struct {
+	half, most, all []float64 // ms, of 50, 99 and all of 100 at most
+	early           []float64
+	cores           []float64 // percent of one
+}
+
+func (l *lateness) report(b *testing.B, of string) {
+	report(b, of+"late-p50-ms", l.half)
+	report(b, of+"late-p99-ms", l.most)
+	report(b, of+"late-max-ms", l.all)
+	report(b, of+"early", l.early)
+	report(b, of+"percent-of-core", l.cores)
+}
+
+// measure lets 1,000 sockets fall due one after the other while beside runs: from the
+// instant before their peer closed, to the time in the log.
+func (l *lateness) measure(b *testing.B, sockdog string, bound time.Duration, beside func(context.Context)) {
+	leak := leaking(b, 0)
+	defer leak.end()
+	s := start(b, sockdog, "", fmt.Sprint("state: close-wait, in_state_for: ", bound))
+	defer s.end()
+	ctx, cancel := context.WithCancel(context.Background())
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer cancel()
+	others.Go(func() { beside(ctx) })
+	began, before := time.Now(), s.cpu()
+	left := make(map[string]time.Time) // by the address of a socket, when its peer did
+	for range 1000 {
+		local, at := leak.add()
+		left[local.String()] = at
+		time.Sleep(10 * time.Millisecond)
+	}
+	var late []time.Duration
+	early := 0.0
+	for len(late) < len(left) && s.log.Scan() {
+		var line struct {
+			Time        time.Time
+			Result, Src string
+		}
+		if err := json.Unmarshal(s.log.Bytes(), &line); err != nil || line.Result != "done" {
+			continue
+		}
+		over := line.Time.Sub(left[line.Src]) - bound
+		if over < 0 {
+			early++
+		}
+		late = append(late, over)
+	}
+	if len(late) < len(left) {
+		b.Fatalf("only %d of %d were killed", len(late), len(left))
+	}
+	slices.Sort(late)
+	l.half, l.most, l.all = append(l.half, ms(late[len(late)/2])), append(l.most, ms(late[len(late)*99/100])), append(l.all, ms(late[len(late)-1]))
+	l.early, l.cores = append(l.early, early), append(l.cores, 100*(s.cpu()-before).Seconds()/time.Since(began).Seconds())
+}
