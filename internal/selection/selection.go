@@ -48,17 +48,17 @@ func (s *Selection) Parse(args []string) error {
 // known complains of a device or a cgroup that is not there, as ss does: with a
 // mistake in its name, "not dev = eht0" would mean every socket.
 func known(where ssfilter.Expr) error {
-	devices, cgroups := ssfilter.Named(where)
-	for _, name := range devices {
+	asked := ssfilter.Asks(where)
+	for _, name := range asked.Devices {
 		if !sockdiag.HasDevice(name) {
 			return fmt.Errorf("there is no device %q here: ip link shows which there are", name)
 		}
 	}
-	if len(cgroups) == 0 {
+	if len(asked.Cgroups) == 0 {
 		return nil
 	}
 	tree := cgroup.New()
-	for _, name := range cgroups {
+	for _, name := range asked.Cgroups {
 		if _, ok := tree.ID(name); !ok {
 			return fmt.Errorf("there is no cgroup %q here: write its path as it follows the 0:: in /proc/PID/cgroup", name)
 		}
@@ -69,7 +69,7 @@ func known(where ssfilter.Expr) error {
 // Markless says what follows where the filter asks for marks and err is why the
 // kernel does not tell them.
 func (s *Selection) Markless(err error) error {
-	if err == nil || !ssfilter.AsksMark(s.Filter.Where) {
+	if err == nil || !ssfilter.Asks(s.Filter.Where).Mark {
 		return nil
 	}
 	return fmt.Errorf("the kernel does not tell the mark of a socket: %w. Sockets that only fwmark could select are left out", err)

@@ -105,7 +105,7 @@ func (s *Socket) Report(now sock.Instant, jiffy time.Duration) sock.Socket {
 // with it where the query asks.
 func (s *Socket) Scan(q *sock.Query, now sock.Instant, jiffy time.Duration) sock.Socket {
 	r := s.Report(now, jiffy)
-	if ssfilter.AsksAutobound(q.Where) {
+	if ssfilter.Asks(q.Where).Autobound {
 		r.Autobound = ssfilter.TriOf(!s.Bound || s.Mini) // which has no locks
 	}
 	return r

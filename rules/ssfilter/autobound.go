@@ -11,15 +11,6 @@ type autobound struct{}
 // have no locks.
 func Autobound() Expr { return autobound{} }
 
-// AsksAutobound reports whether the truth of x may hang on Autobound, which the
-// kernel tells of no socket: it takes part in a program only.
-func AsksAutobound(x Expr) bool {
-	return contains(x, func(x Expr) bool {
-		_, ok := x.(autobound)
-		return ok
-	})
-}
-
 func (autobound) Eval(c *Conn) Tri { return c.Autobound }
 
 func (a autobound) String() string { return text(a) }

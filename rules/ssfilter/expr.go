@@ -2,7 +2,6 @@ package ssfilter
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -156,22 +155,6 @@ func (list or) Eval(c *Conn) Tri {
 }
 
 func (n not) Eval(c *Conn) Tri { return n.x.Eval(c).Not() }
-
-// contains reports whether x is, or is made of, a condition for which is holds.
-func contains(x Expr, is func(Expr) bool) bool {
-	within := func(x Expr) bool { return contains(x, is) }
-	switch x := x.(type) {
-	case nil:
-		return false
-	case and:
-		return slices.ContainsFunc(x, within)
-	case or:
-		return slices.ContainsFunc(x, within)
-	case not:
-		return within(x.x)
-	}
-	return is(x)
-}
 
 // form is how a printed expression reads: as one word with its value, or as a
 // list that needs parentheses inside any list of another form.

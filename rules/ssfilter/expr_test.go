@@ -117,14 +117,14 @@ func TestAsked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := AsksAutobound(x); got != tt.autobound {
-			t.Errorf("AsksAutobound(%v) = %v", x, got)
+		if got := Asks(x).Autobound; got != tt.autobound {
+			t.Errorf("Asks(%v).Autobound = %v", x, got)
 		}
-		if got := Volatile(x); got != tt.volatile {
-			t.Errorf("Volatile(%v) = %v", x, got)
+		if got := Asks(x).Volatile; got != tt.volatile {
+			t.Errorf("Asks(%v).Volatile = %v", x, got)
 		}
 	}
-	if AsksAutobound(nil) || Volatile(nil) {
+	if none := Asks(nil); none.Autobound || none.Volatile {
 		t.Error("an expression that asks nothing asks")
 	}
 }

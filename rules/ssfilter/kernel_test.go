@@ -269,7 +269,7 @@ func selects(t *testing.T, fd int, form int, table []ssfilter.Conn, x ssfilter.E
 	if err != nil {
 		t.Fatalf("%v: the kernel says %v", x, os.NewSyscallError("dump", err))
 	}
-	if ssfilter.AsksAutobound(x) {
+	if ssfilter.Asks(x).Autobound {
 		return // no attribute tells it
 	}
 	var want []ssfilter.Conn

@@ -95,7 +95,7 @@ func (p *Program) scannedFor(of ClassSet) iter.Seq[*Rule] {
 func (p *Program) query(of ClassSet) sock.Query {
 	var q sock.Query
 	var any []ssfilter.Expr
-	asks := func(m rules.Match) bool { return ssfilter.AsksAutobound(m.Where) }
+	asks := func(m rules.Match) bool { return ssfilter.Asks(m.Where).Autobound }
 	tell := slices.ContainsFunc(p.Protect, asks)
 	for r := range p.scannedFor(of) {
 		if r.Measures(rules.PortUsage) {
@@ -117,7 +117,7 @@ func (p *Program) query(of ClassSet) sock.Query {
 		}
 	}
 	q.Where = ssfilter.Or(any...)
-	if tell && !ssfilter.AsksAutobound(q.Where) {
+	if tell && !ssfilter.Asks(q.Where).Autobound {
 		q.Where = ssfilter.And(q.Where, tellsAutobound)
 	}
 	return q

@@ -37,7 +37,7 @@ func newRule(from *rules.Rule, position int) Rule {
 		}
 	}
 	for _, m := range slices.Concat(r.Match, r.Exclude) {
-		r.Volatile = r.Volatile || ssfilter.Volatile(m.Where)
+		r.Volatile = r.Volatile || ssfilter.Asks(m.Where).Volatile
 	}
 	for _, a := range r.Then {
 		r.Destructive = r.Destructive || a.Kind.Destructive

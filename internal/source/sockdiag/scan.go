@@ -70,7 +70,7 @@ func (c *Conn) walk(family uint8, q *sock.Query, each func(s *sock.Socket, got s
 		return c.dump(family, &pass{states: q.States, whole: true}, each)
 	}
 	var err error
-	if ssfilter.AsksAutobound(q.Where) {
+	if ssfilter.Asks(q.Where).Autobound {
 		err = c.walkTwice(family, q, each)
 	} else {
 		err = c.walkFiltered(family, q, nil, ssfilter.Unknown, each)

@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestNamed(t *testing.T) {
+func TestAsks(t *testing.T) {
 	for _, tt := range []struct {
 		text             string
 		devices, cgroups []string
@@ -20,15 +20,15 @@ func TestNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		devices, cgroups := Named(x)
-		if diff := cmp.Diff([][]string{tt.devices, tt.cgroups}, [][]string{devices, cgroups}); diff != "" {
-			t.Errorf("Named(%q) (-want +got):\n%s", tt.text, diff)
+		asked := Asks(x)
+		if diff := cmp.Diff([][]string{tt.devices, tt.cgroups}, [][]string{asked.Devices, asked.Cgroups}); diff != "" {
+			t.Errorf("Asks(%q) (-want +got):\n%s", tt.text, diff)
 		}
-		if got := AsksMark(x); got != tt.mark {
-			t.Errorf("AsksMark(%q) = %v", tt.text, got)
+		if asked.Mark != tt.mark {
+			t.Errorf("Asks(%q).Mark = %v", tt.text, asked.Mark)
 		}
 	}
-	if devices, cgroups := Named(nil); devices != nil || cgroups != nil || AsksMark(nil) {
+	if none := Asks(nil); none.Devices != nil || none.Cgroups != nil || none.Mark {
 		t.Error("no filter names something")
 	}
 }
