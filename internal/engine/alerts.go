@@ -2,7 +2,6 @@ package engine
 
 import (
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/alerting"
@@ -37,28 +36,19 @@ type firing struct {
 }
 
 // setDue counts a socket that the alerts of a rule about single sockets are for, or
-// no more.
-func (e *Engine) setDue(t *tracked, r *ruleState, action int, due bool) {
-	switch m := e.marked(t, r, action); {
+// no more. They are all for the same sockets: the first one has the mark.
+func (e *Engine) setDue(t *tracked, r *ruleState, due bool) {
+	switch m := e.marked(t, r, r.firstAlert); {
 	case due && m == nil:
-		e.mark(t, r, action, false)
-		r.countDue(action, 1)
+		e.mark(t, r, r.firstAlert, false)
+		r.countDue(1)
 	case !due && m != nil:
-		e.unmark(t, r, action)
-		r.countDue(action, -1)
+		e.unmark(t, r, r.firstAlert)
+		r.countDue(-1)
 	}
 }
 
-// firstAlert returns the first alert of the rule: they are all for the same sockets.
-func (r *ruleState) firstAlert() int {
-	return slices.IndexFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert })
-}
-
-// countDue counts by the first alert of the rule.
-func (r *ruleState) countDue(action, by int) {
-	if action != r.firstAlert() {
-		return
-	}
+func (r *ruleState) countDue(by int) {
 	r.due += by
 	if r.due == 0 || r.due == by {
 		r.alerts.Sampled()
@@ -68,8 +58,8 @@ func (r *ruleState) countDue(action, by int) {
 // unsetDue takes t out of what it was counted for.
 func (e *Engine) unsetDue(t *tracked) {
 	for _, m := range e.recordOf(t).marks {
-		if m.rule.Then[m.action].Kind == rules.Alert {
-			m.rule.countDue(m.action, -1)
+		if m.action == m.rule.firstAlert {
+			m.rule.countDue(-1)
 		}
 	}
 }
@@ -89,12 +79,11 @@ func (e *Engine) takeDue(r *ruleState, now sock.Instant) {
 
 // examplesOf returns some of the sockets that a rule about single sockets alerts of.
 func (e *Engine) examplesOf(r *ruleState) (some []group.Example) {
-	first := r.firstAlert()
 	for t := range e.tracks.all() {
 		if len(some) == group.MaxExamples {
 			break
 		}
-		if e.marked(t, r, first) != nil {
+		if e.marked(t, r, r.firstAlert) != nil {
 			id := e.tracks.id(t)
 			some = append(some, group.Example{Peer: id.Peer(), Inode: t.Inode, Key: e.tracks.key(t)})
 		}

@@ -113,6 +113,9 @@ func (c *consideration) rule(r *ruleState) {
 		if r.Grouped && (fired == never || !a.Kind.Destructive) {
 			continue // what else it does, it does about the group
 		}
+		if a.Kind == rules.Alert && j != r.firstAlert {
+			continue
+		}
 		if m := e.marked(t, r, j); m != nil && !m.open && a.Kind != rules.Alert {
 			continue
 		}
@@ -122,7 +125,7 @@ func (c *consideration) rule(r *ruleState) {
 		}
 		decision, at := r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.exact)
 		if a.Kind == rules.Alert {
-			e.setDue(t, r, j, decision == match.Due) // it is counted for as long as it is due
+			e.setDue(t, r, decision == match.Due) // it is counted for as long as it is due
 		}
 		switch {
 		case decision != match.Due:

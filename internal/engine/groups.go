@@ -100,30 +100,29 @@ func (e *Engine) keepGroups(now sock.Instant) {
 	}
 	// Those of which people were told come first: a restart tells the first ones one
 	// by one. Then come those that fire, and last what is of use for a while only.
-	sent := []sock.Group{} // nil would be no change
-	var firing, pending, ended []sock.Group
+	var lists [4][]sock.Group
 	for _, r := range e.rules {
 		if r.groups == nil {
 			continue
 		}
 		for key, g := range r.groups.All() {
-			list := &ended
+			rank := 3
 			switch phase := g.Phase(); {
 			case g.Sent():
-				list = &sent
+				rank = 0
 			case phase == group.Firing:
-				list = &firing
+				rank = 1
 			case phase == group.Pending:
-				list = &pending
+				rank = 2
 			case len(g.Alerts) == 0:
 				continue
 			}
-			if len(*list) < maxKept {
-				*list = append(*list, r.groups.Kept(key, g))
+			if len(lists[rank]) < maxKept {
+				lists[rank] = append(lists[rank], r.groups.Kept(key, g))
 			}
 		}
 	}
-	kept := append(append(append(sent, firing...), pending...), ended...)
+	kept := slices.Concat([]sock.Group{}, slices.Concat(lists[:]...)) // nil would be no change
 	kept = kept[:min(len(kept), maxKept)]
 	e.disk.groupsChanged, e.disk.groupsAt = false, never
 	if len(kept) > 0 {

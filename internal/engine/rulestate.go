@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"slices"
+
 	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // ruleState is all that is known of one rule. Whatever concerns a rule points
@@ -16,6 +19,7 @@ type ruleState struct {
 	history     *history        // what is known by its name
 	groups      *group.Set      // nil: it has none
 	alerts      *alerting.State // about those
+	firstAlert  int             // of its actions; -1: it has none
 	due         int             // sockets that are due and match, of a rule about single sockets that alerts
 	firing      firing
 	full        failureStreak // of scans that found more groups than there is room for
@@ -63,7 +67,7 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 				rs.alerts.Recompiled(r)
 			}
 		} else {
-			rs = &ruleState{Rule: r, history: e.historyOf(r.ID), stats: noStats}
+			rs = &ruleState{Rule: r, history: e.historyOf(r.ID), stats: noStats, firstAlert: slices.IndexFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert })}
 			rs.history.name = r.Name
 		}
 		after[i] = rs

@@ -430,8 +430,8 @@ func (rg *Set) Kept(key Key, g *Group) sock.Group {
 // Restore takes over what an earlier run knew of a group, and reports whether that
 // is of use.
 func (rg *Set) Restore(k *sock.Group, now sock.Instant) bool {
-	key, ok := rg.rule.By.Trim(string(k.Key))
-	if !ok || max(k.Holding, k.Firing, k.Ended, k.Known) > now {
+	key := Key(k.Key)
+	if _, ok := rg.rule.By.Labels(string(key)); !ok || max(k.Holding, k.Firing, k.Ended, k.Known) > now {
 		return false // it is no group, or from a future that never was
 	}
 	g, r := newGroup(), rg.rule
@@ -459,8 +459,8 @@ func (rg *Set) Restore(k *sock.Group, now sock.Instant) bool {
 			g.Alerts = append(g.Alerts, Alert{Action: j, Since: k.Holding, Started: k.Firing.Add(a.After), Sent: len(rg.groups) < MaxAlerts})
 		}
 	}
-	if rg.groups[Key(key)] == nil {
-		rg.groups[Key(key)] = g
+	if rg.groups[key] == nil {
+		rg.groups[key] = g
 		rg.phases[g.Phase()]++
 	}
 	return true

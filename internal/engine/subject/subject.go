@@ -148,16 +148,6 @@ func (k Key) Append(b []byte, s Subject) []byte {
 	return b
 }
 
-// Trim returns values that were kept on disk, without what an older sockdog filled
-// them up with; ok is false where they are another key's.
-func (k Key) Trim(values string) (trimmed string, ok bool) {
-	if width := k.Width(); width >= 0 {
-		values = values[:min(len(values), width)]
-	}
-	_, ok = k.Labels(values)
-	return values, ok
-}
-
 // Label is a property of a group and its value.
 type Label struct{ Name, Value string }
 
