@@ -69,7 +69,7 @@ var table = []pkg{
 	},
 	{
 		name: "rules/internal/document",
-		may:  []string{"rules/internal/message", xwidth, yaml},
+		may:  []string{"internal/term", "rules/internal/message", yaml},
 		not:  []string{"os", "os/exec", "net", "syscall", "log", "log/slog"},
 		why:  "it reads any YAML document by tables, every value at its place, and knows none of the keys",
 	},

@@ -3,10 +3,9 @@ package document
 import (
 	"fmt"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/width"
+	"github.com/sockdog/sockdog/internal/term"
 )
 
 // Problem is one thing that is wrong, or unwise, in a rules file.
@@ -74,7 +73,7 @@ func (ps Problems) Report(file string) string {
 const excerptWidth = 100
 
 // excerpt cuts a line to what fits a terminal around the byte at, and returns how many
-// cells stand before that.
+// cells stand before that. A tab has a fixed width.
 func excerpt(line string, at int) (text string, caret int) {
 	// A line may be long: no character has more than four bytes.
 	first, last := max(0, at-4*excerptWidth), min(len(line), at+4*excerptWidth)
@@ -84,50 +83,19 @@ func excerpt(line string, at int) (text string, caret int) {
 	before, after := []rune(line[first:at]), []rune(line[at:last])
 	right := min(len(after), max(excerptWidth/2, excerptWidth-len(before)))
 	left := min(len(before), excerptWidth-right)
-
-	var b strings.Builder
+	shown := func(text []rune) string {
+		return term.Printable(strings.ReplaceAll(string(text), "\t", "    "))
+	}
+	text = shown(before[len(before)-left:])
 	if first > 0 || left < len(before) {
-		b.WriteRune('…')
+		text = "…" + text
 	}
-	for _, c := range before[len(before)-left:] {
-		b.WriteString(printable(c))
-	}
-	caret = cells(b.String())
-	for _, c := range after[:right] {
-		b.WriteString(printable(c))
-	}
+	caret = term.Width(text)
+	text += shown(after[:right])
 	if last < len(line) || right < len(after) {
-		b.WriteRune('…')
+		text += "…"
 	}
-	return strings.TrimRight(b.String(), " "), caret
-}
-
-// printable is r as it may safely reach a terminal: a tab has a fixed width, and
-// a control character cannot move the cursor.
-func printable(r rune) string {
-	switch {
-	case r == '\t':
-		return "    "
-	case unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r):
-		return "\uFFFD"
-	default:
-		return string(r)
-	}
-}
-
-// cells is how many terminal cells s takes.
-func cells(s string) int {
-	n := 0
-	for _, r := range s {
-		switch kind := width.LookupRune(r).Kind(); {
-		case unicode.In(r, unicode.Mn, unicode.Me):
-		case kind == width.EastAsianWide || kind == width.EastAsianFullwidth:
-			n += 2
-		default:
-			n++
-		}
-	}
-	return n
+	return strings.TrimRight(text, " "), caret
 }
 
 // cursor finds characters of a line by their number. It goes on from where it was: a
