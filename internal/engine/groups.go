@@ -122,8 +122,10 @@ func (e *Engine) keepGroups(now sock.Instant) {
 			}
 		}
 	}
-	kept := slices.Concat([]sock.Group{}, slices.Concat(lists[:]...)) // nil would be no change
-	kept = kept[:min(len(kept), maxKept)]
+	kept := []sock.Group{} // nil would be no change
+	for _, list := range lists {
+		kept = append(kept, list[:min(len(list), maxKept-len(kept))]...)
+	}
 	e.disk.groupsChanged, e.disk.groupsAt = false, never
 	if len(kept) > 0 {
 		e.disk.groupsAt = now.Add(keptEvery)
