@@ -53,18 +53,15 @@ func Labels(a *engine.Alert, instance string) map[string]string {
 func Annotations(a *engine.Alert, f Facts) (map[string]string, error) {
 	e := event(a, f)
 	said := map[string]string{
-		"count":   strconv.Itoa(a.Count),
-		"peak":    strconv.Itoa(e.Peak),
-		"since":   f.Since.UTC().Format(time.RFC3339),
-		"holders": e.Holders,
-		"done":    e.Done,
+		"count": strconv.Itoa(a.Count),
+		"peak":  strconv.Itoa(e.Peak),
+		"since": f.Since.UTC().Format(time.RFC3339),
+		"done":  e.Done,
+		"when":  e.When,
+		"peers": e.Peers,
 	}
-	if e.When != "" {
-		said["when"] = e.When
-	}
-	if e.Peers != "" {
-		said["peers"] = e.Peers
-	}
+	maps.DeleteFunc(said, func(_, text string) bool { return text == "" })
+	said["holders"] = e.Holders
 	if a.Oldest > 0 {
 		said["oldest"] = whole(a.Oldest)
 	}

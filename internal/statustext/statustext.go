@@ -97,26 +97,25 @@ func (w *report) rules(s *status.Status) {
 // holds is what a rule holds now: "3 match, 70 waiting, first due in 34s, oldest 5m11s".
 func holds(r *status.Rule) string {
 	words := []string{fmt.Sprint(r.Sockets, " match")}
-	if waiting := r.Candidates - r.Sockets; waiting > 0 {
-		words = append(words, fmt.Sprint(waiting, " waiting"))
-		if due := r.FirstDueSeconds; due != nil && *due < 1 {
-			words = append(words, "first due now")
-		} else if due != nil {
-			words = append(words, "first due in "+term.Short(ofSeconds(*due).Truncate(time.Second)))
+	add := func(n int, what string) {
+		if n > 0 {
+			words = append(words, fmt.Sprint(n, what))
 		}
+	}
+	add(r.Candidates-r.Sockets, " waiting")
+	if due := r.FirstDueSeconds; due != nil && r.Candidates > r.Sockets {
+		when := "now"
+		if *due >= 1 {
+			when = "in " + term.Short(ofSeconds(*due).Truncate(time.Second))
+		}
+		words = append(words, "first due "+when)
 	}
 	if r.OldestSeconds > 0 {
 		words = append(words, "oldest "+term.Short(ofSeconds(r.OldestSeconds)))
 	}
-	if r.Held > 0 {
-		words = append(words, fmt.Sprint(r.Held, " held back by a limit"))
-	}
-	if r.Firing > 0 {
-		words = append(words, fmt.Sprint(r.Firing, " firing"))
-	}
-	if r.Pending > 0 {
-		words = append(words, fmt.Sprint(r.Pending, " pending"))
-	}
+	add(r.Held, " held back by a limit")
+	add(r.Firing, " firing")
+	add(r.Pending, " pending")
 	return strings.Join(words, ", ")
 }
 

@@ -90,10 +90,7 @@ func (a *Ages) take() (*ages, string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.last == nil {
-		shown := a.demand.make()
-		a.mu.Unlock()
-		await(shown)
-		a.mu.Lock()
+		a.demand.wait(&a.mu)
 	}
 	switch {
 	case a.last == nil:

@@ -23,16 +23,24 @@ type demand struct {
 
 func newDemand() demand { return demand{asked: make(chan struct{}, 1)} }
 
-// make asks the loop for a value, and returns what is closed when it is there.
-func (d *demand) make() <-chan struct{} {
+// wait asks the loop for a value, waits for it without the lock, and reports whether it
+// came in time.
+func (d *demand) wait(lock sync.Locker) bool {
 	if d.shown == nil {
 		d.shown = make(chan struct{})
 	}
+	shown := d.shown
 	select {
 	case d.asked <- struct{}{}:
 	default: // another reader has asked
 	}
-	return d.shown
+	lock.Unlock()
+	select {
+	case <-shown:
+	case <-time.After(waitFor):
+	}
+	lock.Lock()
+	return d.shown != shown
 }
 
 // fulfil lets the readers go on that wait.
@@ -40,18 +48,6 @@ func (d *demand) fulfil() {
 	if d.shown != nil {
 		close(d.shown)
 		d.shown = nil
-	}
-}
-
-// await waits for a value, and reports whether it came in time.
-func await(shown <-chan struct{}) bool {
-	wait := time.NewTimer(waitFor)
-	defer wait.Stop()
-	select {
-	case <-shown:
-		return true
-	case <-wait.C:
-		return false
 	}
 }
 
@@ -89,16 +85,9 @@ func (s *Store) Current() *status.Status {
 		return last
 	}
 	s.mu.Lock()
-	if s.hangs {
-		s.mu.Unlock()
-		return last
-	}
-	shown := s.demand.make()
-	s.mu.Unlock()
-	if !await(shown) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.hangs = s.demand.shown == shown
+	defer s.mu.Unlock()
+	if !s.hangs {
+		s.hangs = !s.demand.wait(&s.mu)
 	}
 	return s.last.Load()
 }
