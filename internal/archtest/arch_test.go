@@ -319,7 +319,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/state",
-		may:  []string{"internal/engine", "internal/host", "internal/journal", "internal/seen", "internal/source/sockdiag", "internal/statedir", "internal/status"},
+		may:  []string{"internal/engine", "internal/host", "internal/journal", "internal/seen", "internal/statedir", "internal/status"},
 		not:  []string{"net"},
 		why:  "it opens what is kept, and knows neither the daemon that writes it nor the commands that read it",
 	},
@@ -334,7 +334,7 @@ var table = []pkg{
 	{
 		name: "internal/client",
 		may: []string{
-			"internal/engine", "internal/holders", "internal/host", "internal/seen", "internal/sock", "internal/source/sockdiag", "internal/state", "internal/status", "internal/web",
+			"internal/engine", "internal/holders", "internal/host", "internal/sock", "internal/source/sockdiag", "internal/state", "internal/status", "internal/web",
 		},
 		not: []string{"log", "log/slog"},
 		why: "it reads what a daemon says, and doubts it: so it knows the answers of internal/web, and the kernel that tells who gave them",

@@ -13,7 +13,6 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/host"
-	"github.com/sockdog/sockdog/internal/seen"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/state"
@@ -127,7 +126,7 @@ func askDaemon(ctx context.Context, address string, h *host.Host, within time.Du
 	if err != nil {
 		return nil, 0, fmt.Errorf("the ages from the sockdog on %s cannot be read: %w; is it another version?", address, err)
 	}
-	ours := Origin(h)
+	ours, _ := h.Origin() // what cannot be read is empty
 	switch {
 	case head.BootID == "" || head.BootID != ours.BootID:
 		return nil, 0, fmt.Errorf("the sockdog on %s runs on another host, or in another boot", address)
@@ -183,17 +182,4 @@ func trust(address string, local, peer net.Addr, h *host.Host) error {
 		return fmt.Errorf("the sockdog on %s is not in this network namespace", address)
 	}
 	return trustHolder(address, &s)
-}
-
-// Origin tells the instants of this boot and network namespace from all others.
-// What cannot be read is empty.
-func Origin(h *host.Host) web.Origin {
-	o := web.Origin{Netns: h.Netns}
-	if boot, err := seen.ReadBootID(); err == nil {
-		o.BootID = boot
-	}
-	if cookie, err := sockdiag.NetnsCookie(); err == nil {
-		o.NetnsCookie = cookie
-	}
-	return o
 }

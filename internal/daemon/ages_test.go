@@ -23,7 +23,7 @@ import (
 func TestAgesTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ages := web.NewAges("v1", web.Origin{}, w.options.Now)
+	ages := web.NewAges("v1", sock.Origin{}, w.options.Now)
 	w.options.Ages = ages
 	told := func() []sock.Memory {
 		answer := httptest.NewRecorder()

@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/seen"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/statedir"
 )
 
@@ -45,9 +45,9 @@ func (w *world) openState(path string) (closeState func()) {
 }
 
 // origin is this boot and network namespace.
-func (w *world) origin() seen.Origin {
+func (w *world) origin() sock.Origin {
 	w.Helper()
-	return seen.Origin{Boot: must(seen.ReadBootID())(w), NetnsCookie: must(sockdiag.NetnsCookie())(w)}
+	return must(must(host.New())(w).Origin())(w)
 }
 
 // records are what the journal in a directory holds.

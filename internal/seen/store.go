@@ -46,12 +46,6 @@ type Store struct {
 	buf       []byte
 }
 
-// Origin is where what a store holds is true.
-type Origin struct {
-	Boot        string // as ReadBootID returns it
-	NetnsCookie uint64 // SO_NETNS_COOKIE of the network namespace, which no other ever has in this boot
-}
-
 // header is what a file begins with.
 type header [recordSize]byte
 
@@ -66,7 +60,7 @@ type Loaded struct {
 
 // Open opens the store of an origin in dir, and loads what it holds; what another
 // boot or namespace left there is dropped.
-func Open(dir *statedir.Dir, origin Origin, now sock.Instant) (*Store, Loaded, error) {
+func Open(dir *statedir.Dir, origin sock.Origin, now sock.Instant) (*Store, Loaded, error) {
 	s := newStore(dir, origin, now)
 	loaded, err := s.open()
 	if err != nil {
@@ -77,7 +71,7 @@ func Open(dir *statedir.Dir, origin Origin, now sock.Instant) (*Store, Loaded, e
 }
 
 // Read loads what a store holds, as Open does, beside the process that writes it.
-func Read(dir *statedir.Dir, origin Origin, now sock.Instant) (Loaded, error) {
+func Read(dir *statedir.Dir, origin sock.Origin, now sock.Instant) (Loaded, error) {
 	f, err := dir.OpenFile(fileName, os.O_RDONLY)
 	if err != nil {
 		return Loaded{}, fmt.Errorf("first-seen store: %w", err)
@@ -90,15 +84,15 @@ func Read(dir *statedir.Dir, origin Origin, now sock.Instant) (Loaded, error) {
 	return loaded, nil
 }
 
-func newStore(dir *statedir.Dir, origin Origin, now sock.Instant) *Store {
-	return &Store{dir: dir, header: origin.header(), now: now, buf: make([]byte, 0, chunk*recordSize)}
+func newStore(dir *statedir.Dir, origin sock.Origin, now sock.Instant) *Store {
+	return &Store{dir: dir, header: headerOf(&origin), now: now, buf: make([]byte, 0, chunk*recordSize)}
 }
 
 // headerSum is where the checksum of a header stands.
 const headerSum = recordSize - 4
 
-func (o *Origin) header() (h header) {
-	n := copy(h[:], magic+string(version)+o.Boot)
+func headerOf(o *sock.Origin) (h header) {
+	n := copy(h[:], magic+string(version)+o.BootID)
 	binary.LittleEndian.PutUint64(h[n:], o.NetnsCookie)
 	binary.LittleEndian.PutUint32(h[headerSum:], crc32.Checksum(h[:headerSum], castagnoli()))
 	return h

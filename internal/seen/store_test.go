@@ -28,7 +28,7 @@ const now = sock.Instant(1e12)
 
 const netns = 4026531840
 
-var origin = Origin{Boot: "01020300000000000000000000000000", NetnsCookie: 4711}
+var origin = sock.Origin{BootID: "01020300000000000000000000000000", NetnsCookie: 4711}
 
 // keyOf are keys that differ by cookie, and where that is the same by namespace.
 func keyOf(cookie uint64) sock.Key { return sock.Key{Netns: netns, Cookie: cookie} }
@@ -187,10 +187,10 @@ func TestRestart(t *testing.T) {
 func TestAnotherWorld(t *testing.T) {
 	tests := []struct {
 		name   string
-		origin Origin
+		origin sock.Origin
 	}{
-		{"another boot", Origin{"09000000000000000000000000000000", origin.NetnsCookie}},
-		{"another namespace", Origin{origin.Boot, origin.NetnsCookie + 1}},
+		{"another boot", sock.Origin{BootID: "09000000000000000000000000000000", NetnsCookie: origin.NetnsCookie}},
+		{"another namespace", sock.Origin{BootID: origin.BootID, NetnsCookie: origin.NetnsCookie + 1}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -380,11 +380,11 @@ var update = flag.Bool("update", false, "write the files anew that a version is 
 // a reader of another boot, and the store is a new one.
 func TestOtherVersion(t *testing.T) {
 	otherBoot := origin
-	otherBoot.Boot = "09000000000000000000000000000000"
+	otherBoot.BootID = "09000000000000000000000000000000"
 	for _, test := range []struct {
 		name    string
 		version byte
-		origin  Origin
+		origin  sock.Origin
 	}{
 		{"older", '1', origin}, {"older, of another boot", '1', otherBoot}, {"newer", '4', origin},
 	} {
@@ -552,39 +552,6 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("of %d bytes, %d hold whole records", len(text), end)
 		}
 	})
-}
-
-func TestReadBootID(t *testing.T) {
-	id, err := ReadBootID()
-	must(t, err)
-	if again, err := ReadBootID(); err != nil || again != id || id == "" {
-		t.Errorf("boot id %s, then %s, error %v", id, again, err)
-	}
-}
-
-func TestParseBootID(t *testing.T) {
-	tests := []struct {
-		text string
-		want string
-		err  string
-	}{
-		{"00010203-0405-0607-0809-0a0b0c0d0e0f\n", "000102030405060708090a0b0c0d0e0f", ""},
-		{"00010203", "", `"00010203" is not a UUID`},
-		{"0001020304050607080900000000000x", "", `"0001020304050607080900000000000x" is not a UUID`},
-	}
-	for _, test := range tests {
-		got, err := parseBootID(test.text)
-		if text := errorText(err); got != test.want && err == nil || text != test.err {
-			t.Errorf("parseBootID(%q) = %q, %q, want %q, %q", test.text, got, text, test.want, test.err)
-		}
-	}
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 func BenchmarkPut(b *testing.B) {

@@ -27,7 +27,8 @@ func (c *Config) serve(ctx context.Context, h *host.Host, o *daemon.Options) (wa
 	o.StatusStore = board
 	name, _, _ := net.SplitHostPort(c.Listen) // it was checked
 	o.Page = page(l.Addr(), o.Host)
-	ages := web.NewAges(o.Version, client.Origin(h), o.Now)
+	origin, _ := h.Origin() // what cannot be read is empty
+	ages := web.NewAges(o.Version, origin, o.Now)
 	o.Ages = ages
 	handler := web.Handler(board, metrics.Handler(board.Current), ages, append(c.ListenNames, name, o.Host)...)
 	o.Log.Info("listening", "address", l.Addr().String())

@@ -19,3 +19,11 @@ func (t Instant) Add(d time.Duration) Instant { return t + Instant(d) }
 
 // Sub returns the time from u to t.
 func (t Instant) Sub(u Instant) time.Duration { return time.Duration(t - u) }
+
+// Origin is where instants and cookies are valid: one boot of the host, and one network
+// namespace in it.
+type Origin struct {
+	BootID      string `json:"boot_id"`                // 32 hexadecimal digits
+	Netns       string `json:"netns"`                  // its inode
+	NetnsCookie uint64 `json:"netns_cookie,omitempty"` // SO_NETNS_COOKIE, which no other namespace ever has in this boot; 0: the kernel has none
+}

@@ -14,7 +14,6 @@ import (
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/seen"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/statedir"
 	"github.com/sockdog/sockdog/internal/status"
 )
@@ -73,9 +72,9 @@ func (s *State) missing(log *slog.Logger, path, what string, err error) {
 // openStore opens the first-seen store of this boot and network namespace. What
 // can be read of it is used also where it cannot be written to.
 func (s *State) openStore(h *host.Host, log *slog.Logger) error {
-	origin, err := originOf()
+	origin, err := h.Origin()
 	if err != nil {
-		return err
+		return fmt.Errorf("first-seen store: %w", err)
 	}
 	store, loaded, err := seen.Open(s.dir, origin, h.Now())
 	if err != nil {
@@ -113,26 +112,12 @@ func Read(path string, h *host.Host) (engine.Restored, error) {
 }
 
 func readIn(dir *statedir.Dir, h *host.Host) (engine.Restored, error) {
-	origin, err := originOf()
+	origin, err := h.Origin()
 	if err != nil {
-		return engine.Restored{}, err
+		return engine.Restored{}, fmt.Errorf("first-seen store: %w", err)
 	}
 	loaded, err := seen.Read(dir, origin, h.Now())
 	return restoredFrom(loaded), err
-}
-
-// originOf tells this boot and network namespace from every other. Kernels before
-// 5.14 have no SO_NETNS_COOKIE: there, nothing can be kept.
-func originOf() (seen.Origin, error) {
-	boot, err := seen.ReadBootID()
-	if err != nil {
-		return seen.Origin{}, err
-	}
-	cookie, err := sockdiag.NetnsCookie()
-	if err != nil {
-		return seen.Origin{}, fmt.Errorf("first-seen store: %w", err)
-	}
-	return seen.Origin{Boot: boot, NetnsCookie: cookie}, nil
 }
 
 // closeWithin is how long a disk may take to close what is on it: whoever told the

@@ -16,18 +16,10 @@ import (
 // AgesPath is where a daemon serves what it has observed of the ages of sockets.
 const AgesPath = "/api/v1/ages"
 
-// Origin is where the instants of ages are valid: one boot of the host, and one network
-// namespace in it.
-type Origin struct {
-	BootID      string `json:"boot_id"`
-	Netns       string `json:"netns"`                  // its inode
-	NetnsCookie uint64 `json:"netns_cookie,omitempty"` // SO_NETNS_COOKIE; 0: the kernel has none
-}
-
 // AgesHead is what an answer begins with. Behind it stand the sockets.
 type AgesHead struct {
 	Version string `json:"version"`
-	Origin
+	sock.Origin
 	ClockNS sock.Instant `json:"clock_ns"` // of the answer
 	LeftOut int          `json:"left_out"` // sockets that are known and not in the answer
 }
@@ -59,7 +51,7 @@ const (
 )
 
 // NewAges makes an Ages with nothing to serve.
-func NewAges(version string, origin Origin, now func() sock.Instant) *Ages {
+func NewAges(version string, origin sock.Origin, now func() sock.Instant) *Ages {
 	return &Ages{
 		head: AgesHead{Version: version, Origin: origin}, now: now,
 		demand: newDemand(), seats: make(chan struct{}, mostSeats),

@@ -26,7 +26,7 @@ var observed = []sock.Memory{
 
 // TestAgesAreReadAsTheyAreWritten holds both ends to one form, to the last bit.
 func TestAgesAreReadAsTheyAreWritten(t *testing.T) {
-	head := AgesHead{Version: "v1", Origin: Origin{BootID: "b", Netns: "4026531840", NetnsCookie: 1<<64 - 1}, ClockNS: 1<<63 - 1, LeftOut: 9}
+	head := AgesHead{Version: "v1", Origin: sock.Origin{BootID: "b", Netns: "4026531840", NetnsCookie: 1<<64 - 1}, ClockNS: 1<<63 - 1, LeftOut: 9}
 	for _, want := range [][]sock.Memory{observed, {}} {
 		var text bytes.Buffer
 		if err := writeAges(&text, &head, want); err != nil {
@@ -47,7 +47,7 @@ func TestAgesAreReadAsTheyAreWritten(t *testing.T) {
 func TestAgesBeforeTheBoot(t *testing.T) {
 	old := sock.Memory{Key: sock.Key{Cookie: 1}, ID: 2, State: ssfilter.CloseWait, Entered: -3, Quiet: -2, SegsIn: 4}
 	var text bytes.Buffer
-	if err := writeAges(&text, &AgesHead{Origin: Origin{Netns: "4026531840"}}, append([]sock.Memory{old}, observed...)); err != nil {
+	if err := writeAges(&text, &AgesHead{Origin: sock.Origin{Netns: "4026531840"}}, append([]sock.Memory{old}, observed...)); err != nil {
 		t.Fatal(err)
 	}
 	_, got, err := ReadAges(text.Bytes())
@@ -90,7 +90,7 @@ func TestReadAgesOfAnotherVersion(t *testing.T) {
 // waits for it no longer than somebody does who can do without.
 func TestAges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := NewAges("v1", Origin{BootID: "b"}, func() sock.Instant { return 11 })
+		a := NewAges("v1", sock.Origin{BootID: "b"}, func() sock.Instant { return 11 })
 		get := func() (int, string) {
 			answer := httptest.NewRecorder()
 			a.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, AgesPath, nil))
@@ -130,7 +130,7 @@ func TestAges(t *testing.T) {
 
 // Who reads slowly holds what is told in memory: so few may.
 func TestAgesSeats(t *testing.T) {
-	a := NewAges("v1", Origin{}, func() sock.Instant { return 11 })
+	a := NewAges("v1", sock.Origin{}, func() sock.Instant { return 11 })
 	a.Show(observed, 0, time.Hour)
 	release := make(chan struct{})
 	slow := make(chan struct{})
@@ -171,7 +171,7 @@ func (s *slowReader) Write(b []byte) (int, error) {
 
 // An answer that breaks off is none: the connection is cut.
 func TestAgesBrokenOff(t *testing.T) {
-	a := NewAges("v1", Origin{}, func() sock.Instant { return 11 })
+	a := NewAges("v1", sock.Origin{}, func() sock.Instant { return 11 })
 	a.Show(observed, 0, time.Hour)
 	defer func() {
 		if got := recover(); got != http.ErrAbortHandler {

@@ -52,7 +52,7 @@ func looped(t *testing.T) *Store {
 	return store
 }
 
-var noAges = NewAges("v1", Origin{}, func() sock.Instant { return 0 })
+var noAges = NewAges("v1", sock.Origin{}, func() sock.Instant { return 0 })
 
 func ask(h http.Handler, method, path, host string) *http.Response {
 	request := httptest.NewRequest(method, path, nil)
