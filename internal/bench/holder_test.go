@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -116,7 +117,7 @@ func (l *leak) add() (local netip.AddrPort, left time.Time) {
 		l.b.Fatal(err)
 	}
 	left = time.Now()
-	if err := p.Server.Close(); err != nil {
+	if err := errors.Join(p.Server.Close(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT)); err != nil {
 		l.b.Fatal(err)
 	}
 	return local, left
