@@ -47,10 +47,14 @@ func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Kernel,
 		}
 		return
 	}
-	w := work{request: r, targets: targets}
+	batches := make(chan []*Target, len(targets)/batch+1)
+	for some := range slices.Chunk(targets, batch) {
+		batches <- some
+	}
+	close(batches)
+	var denied atomic.Bool // the privilege is missing: no further try
 	var more sync.WaitGroup
-	batches := (len(targets) + batch - 1) / batch
-	for range min(maxThreads, runtime.GOMAXPROCS(0), batches) - 1 {
+	for range min(maxThreads, runtime.GOMAXPROCS(0), len(batches)) - 1 {
 		more.Go(func() {
 			runtime.LockOSThread() // never unlocked: the capability ends with the thread
 			kernel, err := open()
@@ -58,44 +62,35 @@ func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Kernel,
 				return // the others do it all
 			}
 			defer kernel.Close()
-			(&worker{work: &w, kernel: kernel}).do(ctx)
+			(&worker{Request: r, kernel: kernel, denied: &denied}).do(ctx, batches)
 		})
 	}
-	(&worker{work: &w, kernel: kernel}).do(ctx)
+	(&worker{Request: r, kernel: kernel, denied: &denied}).do(ctx, batches)
 	more.Wait()
 	for _, t := range Pending(targets) {
 		t.conclude(LeftAlone, "interrupted before its turn")
 	}
 }
 
-// work is what is to be done, shared by those who do it.
-type work struct {
-	request *Request
-	targets []*Target
-	taken   atomic.Int64 // of targets
-	denied  atomic.Bool  // the privilege is missing: no further try
-}
-
 // worker is one thread, and the memory that it reuses.
 type worker struct {
-	*work
+	*Request
 	kernel  Kernel
+	denied  *atomic.Bool
 	ids     []sock.ID
 	answers []sock.Answer
 }
 
-// do takes batches until none is left.
-func (w *worker) do(ctx context.Context) {
-	for ctx.Err() == nil {
-		end := int(w.taken.Add(batch))
-		begin := end - batch
-		if begin >= len(w.targets) {
+// do takes batches until none is left, or ctx ends.
+func (w *worker) do(ctx context.Context, batches <-chan []*Target) {
+	for targets := range batches {
+		if ctx.Err() != nil {
 			return
 		}
 		var told []*Target
-		for few := range slices.Chunk(w.targets[begin:min(end, len(w.targets))], killBatch) {
+		for few := range slices.Chunk(targets, killBatch) {
 			if !w.denied.Load() {
-				told = append(told, w.destroy(w.recheck(few))...)
+				told = append(told, w.destroy(w.stillMeant(few))...)
 			}
 			for _, t := range Pending(few) {
 				t.conclude(engine.Failed, "not tried: "+unix.EPERM.Error())
@@ -105,15 +100,15 @@ func (w *worker) do(ctx context.Context) {
 	}
 }
 
-// recheck looks the targets up again, concludes on those that are not any more
+// stillMeant looks the targets up again, concludes on those that are not any more
 // what was selected, and returns the others, of which it knows what they are now.
 // The cookie holds the kernel to the socket and not to its state or its traffic:
 // what happened to it while this process was stopped, or waited for a processor,
 // shows only when it is looked up once more.
-func (w *worker) recheck(targets []*Target) []*Target {
-	action.WhileFresh(w.request.now, func() {
-		for i := range w.lookup(targets) {
-			w.request.recheck(targets[i], &w.answers[i])
+func (w *worker) stillMeant(targets []*Target) []*Target {
+	action.WhileFresh(w.now, func() {
+		for i, a := range w.lookup(targets) {
+			w.recheck(targets[i], &a)
 		}
 		targets = Pending(targets)
 	})
@@ -151,7 +146,7 @@ func (w *worker) confirm(told []*Target) {
 	}
 	for i, a := range w.lookup(told) {
 		t := told[i]
-		same, _ := track.SameConnection(&t.Socket, t.got, &a, w.request.Precision)
+		same, _ := track.SameConnection(&t.Socket, t.got, &a, w.Precision)
 		switch {
 		case a.Err != nil:
 			t.conclude(engine.Unconfirmed, "whether it is gone could not be asked: "+a.Err.Error())
@@ -166,14 +161,10 @@ func (w *worker) confirm(told []*Target) {
 // lookup looks up the sockets of the targets. The error of the connection stands in
 // the answers that it cost.
 func (w *worker) lookup(targets []*Target) []sock.Answer {
-	w.answers, _ = w.kernel.Lookup(w.idsOf(targets), w.answers)
-	return w.answers
-}
-
-func (w *worker) idsOf(targets []*Target) []sock.ID {
 	w.ids = w.ids[:0]
 	for _, t := range targets {
 		w.ids = append(w.ids, t.Socket.ID)
 	}
-	return w.ids
+	w.answers, _ = w.kernel.Lookup(w.ids, w.answers)
+	return w.answers
 }
