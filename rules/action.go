@@ -27,30 +27,29 @@ func (a *act) destroys() bool { return a.Kind != nil && a.Kind.Destructive }
 var unsupported = []string{"shutdown", "exec", "signal", "sysctl"}
 
 // then is one entry: the name of an action, or a mapping from it to its options.
-func then(kinds []*Kind) document.Value[act] {
-	return func(r *document.Reader, n *yaml.Node) act {
-		if n = r.Resolve(n); n == nil {
-			return act{}
-		}
-		a := act{at: n}
-		switch n.Kind {
-		case yaml.SequenceNode:
-			r.Report(n, "an action belongs here, not a list within the list")
-			return a
-		case yaml.MappingNode:
-			entries := r.Entries(n, 0)
-			if len(entries) != 1 {
-				r.Report(n, "an action is one name with its options: begin each with \"- \"")
-				return a
-			}
-			a.at, a.options = entries[0].Key, entries[0].Value
-		}
-		readAction(r, &a, kinds)
-		return a
+func then(r *document.Reader, n *yaml.Node) act {
+	if n = r.Resolve(n); n == nil {
+		return act{}
 	}
+	a := act{at: n}
+	switch n.Kind {
+	case yaml.SequenceNode:
+		r.Report(n, "an action belongs here, not a list within the list")
+		return a
+	case yaml.MappingNode:
+		entries := r.Entries(n, 0)
+		if len(entries) != 1 {
+			r.Report(n, "an action is one name with its options: begin each with \"- \"")
+			return a
+		}
+		a.at, a.options = entries[0].Key, entries[0].Value
+	}
+	readAction(r, &a)
+	return a
 }
 
-func readAction(r *document.Reader, a *act, kinds []*Kind) {
+func readAction(r *document.Reader, a *act) {
+	kinds := parserOf(r).kinds
 	var names []string
 	for _, k := range kinds {
 		names = append(names, k.Name)

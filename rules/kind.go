@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"slices"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -41,17 +40,6 @@ var (
 )
 
 var builtInKinds = []*Kind{Kill, Alert, Log}
-
-// kindsWith are all kinds that a file may name.
-func kindsWith(more []*Kind) []*Kind {
-	all := slices.Clone(builtInKinds)
-	for _, k := range more {
-		if !slices.Contains(all, k) {
-			all = append(all, k)
-		}
-	}
-	return all
-}
 
 // String is the name of the kind.
 func (k *Kind) String() string { return k.Name }

@@ -25,7 +25,6 @@ type selection struct {
 
 	filter, sport, dport, src, dst ssfilter.Expr
 	terms                          []ssfilter.Expr // those of them that are given
-	users                          []*yaml.Node
 }
 
 // join makes one expression of those that are given.
@@ -59,7 +58,7 @@ var (
 		document.Field("dport", ports(ssfilter.Dst), func(s *selection) *ssfilter.Expr { return &s.dport }),
 		document.Field("src", hosts(ssfilter.Src), func(s *selection) *ssfilter.Expr { return &s.src }),
 		document.Field("dst", hosts(ssfilter.Dst), func(s *selection) *ssfilter.Expr { return &s.dst }),
-		document.Field("user", document.SeveralOf(userText), func(s *selection) *[]*yaml.Node { return &s.users }),
+		document.Field("user", document.SeveralOf(userID), func(s *selection) *[]uint32 { return &s.Users }),
 		document.Field("unread", threshold, func(s *selection) **Threshold { return &s.Unread }),
 		document.Field("in_backlog", document.Convert(document.Boolean, func(b bool) *bool { return &b }), func(s *selection) **bool { return &s.InBacklog }),
 		document.Field("verdict", document.SeveralOf(document.OneOf("verdict", EOFUnread, EOFReadNotClosed, UnreadData, StillSending, InBacklog)),
@@ -217,38 +216,20 @@ var network = document.Scalar("an address", func(text string) (netip.Prefix, err
 	return prefix, nil
 })
 
-// userText is a user, by name or number, who is looked up when the file is read.
-func userText(r *document.Reader, n *yaml.Node) *yaml.Node { return r.Scalar(n, "a user") }
-
 // maxUsers is how many users are looked up by name for a file. To look one up may
 // mean to ask a directory service.
 const maxUsers = 100
 
-// lookUpUsers finds the numbers of the users that the file names, each once.
-func (p *parser) lookUpUsers(f *file) {
-	for _, s := range f.protect {
-		p.lookUpUsersOf(s)
+// userID is the number of a user, by name or number.
+func userID(r *document.Reader, n *yaml.Node) uint32 {
+	if n = r.Scalar(n, "a user"); n == nil {
+		return 0
 	}
-	for _, d := range f.rules {
-		for _, s := range slices.Concat(d.match, d.exclude) {
-			p.lookUpUsersOf(s)
-			d.broken = d.broken || s.broken
-		}
+	id, err := parserOf(r).userID(n.Value)
+	if err != nil {
+		r.Report(n, "%v", err)
 	}
-}
-
-func (p *parser) lookUpUsersOf(s *selection) {
-	for _, n := range s.users {
-		if n == nil {
-			continue // reported
-		}
-		id, err := p.userID(n.Value)
-		if err != nil {
-			p.Report(n, "%v", err)
-			s.broken = true
-		}
-		s.Users = append(s.Users, id)
-	}
+	return id
 }
 
 func (p *parser) userID(text string) (uint32, error) {

@@ -27,16 +27,13 @@ type file struct {
 	rules     []*draft
 }
 
-// fileTable is the table of a file whose rules may name actions of those kinds.
-func fileTable(kinds []*Kind) document.Table[file] {
-	return document.Table[file]{What: "the file", Root: true, Keys: []document.Key[file]{
-		document.Func("version", readVersion),
-		document.Field("settings", settings, func(f *file) *general { return &f.settings }),
-		document.Field("protect", document.ListOf(protected), func(f *file) *[]*selection { return &f.protect }),
-		document.Field("receivers", receivers, func(f *file) *[]*address { return &f.receivers }),
-		document.Field("rules", ruleList(kinds), func(f *file) *[]*draft { return &f.rules }).Required("the rules, in the order of their priority"),
-	}}
-}
+var fileTable = document.Table[file]{What: "the file", Root: true, Keys: []document.Key[file]{
+	document.Func("version", readVersion),
+	document.Field("settings", settings, func(f *file) *general { return &f.settings }),
+	document.Field("protect", document.ListOf(protected), func(f *file) *[]*selection { return &f.protect }),
+	document.Field("receivers", receivers, func(f *file) *[]*address { return &f.receivers }),
+	document.Field("rules", ruleList, func(f *file) *[]*draft { return &f.rules }).Required("the rules, in the order of their priority"),
+}}
 
 func readVersion(r *document.Reader, _, n *yaml.Node, _ *file) {
 	if n = r.Scalar(n, "a number"); n != nil && n.Value != "1" {
@@ -82,6 +79,7 @@ func defaultProtect() *selection {
 // parser is what reading one rules file takes.
 type parser struct {
 	*document.Reader
+	kinds []*Kind             // that rules may name
 	users map[string]lookedUp // by name
 	pairs int                 // were compared by lint
 
@@ -91,6 +89,8 @@ type parser struct {
 	templateText int
 	bodyTries    int
 }
+
+func parserOf(r *document.Reader) *parser { return r.Owner.(*parser) }
 
 // Parse reads a rules file of at most 1 MiB. An error is either that of r or
 // Problems, with everything that is wrong in the file. Rules may name actions of
@@ -108,25 +108,29 @@ func Parse(r io.Reader, more ...*Kind) (*Set, error) {
 
 // read returns the file as far as it could be read; its problems are the parser's.
 func read(r io.Reader, more []*Kind) (*parser, *file, error) {
-	table := fileTable(kindsWith(more))
 	reader, root, err := document.Read(r, document.Format{
 		Open:  []string{"version", "settings", "protect", "rules"},
 		Named: "receivers",
-		Words: slices.Concat(table.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
+		Words: slices.Concat(fileTable.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &parser{Reader: reader, users: map[string]lookedUp{}, templates: map[templateKey]readTemplate{}, bodyTries: maxBodyTries}
+	p := &parser{Reader: reader, kinds: slices.Clone(builtInKinds), users: map[string]lookedUp{}, templates: map[templateKey]readTemplate{}, bodyTries: maxBodyTries}
+	reader.Owner = p
+	for _, k := range more {
+		if !slices.Contains(p.kinds, k) {
+			p.kinds = append(p.kinds, k)
+		}
+	}
 	f := &file{settings: defaultSettings}
 	if root == nil {
 		return p, f, nil
 	}
-	f.given = document.ReadMapping(reader, root, table, f)
+	f.given = document.ReadMapping(reader, root, fileTable, f)
 	if !f.given.Has("protect") {
 		f.protect = []*selection{defaultProtect()}
 	}
-	p.lookUpUsers(f)
 	p.checkNames(f.rules)
 	p.checkReceivers(f)
 	p.checkAlerts(f)

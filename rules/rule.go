@@ -38,50 +38,38 @@ var (
 	defaultLiveLimit = Limit{N: 60, Per: time.Minute}
 )
 
-// ruleTable is the table of a rule that may name actions of those kinds.
-func ruleTable(kinds []*Kind) document.Table[draft] {
-	return document.Table[draft]{What: "a rule", Keys: slices.Concat([]document.Key[draft]{
-		document.Field("name", ruleName, func(d *draft) *string { return &d.Name }).Required("unique, of a-z, 0-9 and -"),
-		document.Field("description", document.Text, func(d *draft) *string { return &d.Description }),
-		document.Field("enabled", document.Boolean, func(d *draft) *bool { return &d.Enabled }),
-		document.Field("dry_run", document.Boolean, func(d *draft) *bool { return &d.DryRun }),
-		document.Field("match", document.AnyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match }).
-			Required("the sockets that the rule is about: all keys of a mapping must hold, and any mapping of a list"),
-		document.Field("exclude", document.AnyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
-	}, groupFields, []document.Key[draft]{
-		document.Field("then", document.SeveralOf(then(kinds)), func(d *draft) *[]act { return &d.then }),
-		document.Field("labels", labels, func(d *draft) *map[string]string { return &d.Labels }),
-	})}
-}
+var ruleTable = document.Table[draft]{What: "a rule", Keys: slices.Concat([]document.Key[draft]{
+	document.Field("name", ruleName, func(d *draft) *string { return &d.Name }).Required("unique, of a-z, 0-9 and -"),
+	document.Field("description", document.Text, func(d *draft) *string { return &d.Description }),
+	document.Field("enabled", document.Boolean, func(d *draft) *bool { return &d.Enabled }),
+	document.Field("dry_run", document.Boolean, func(d *draft) *bool { return &d.DryRun }),
+	document.Field("match", document.AnyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match }).
+		Required("the sockets that the rule is about: all keys of a mapping must hold, and any mapping of a list"),
+	document.Field("exclude", document.AnyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
+}, groupFields, []document.Key[draft]{
+	document.Field("then", document.SeveralOf(then), func(d *draft) *[]act { return &d.then }),
+	document.Field("labels", labels, func(d *draft) *map[string]string { return &d.Labels }),
+})}
 
 // ruleList is the list of the rules, without those that could not be read.
-func ruleList(kinds []*Kind) document.Value[[]*draft] {
-	list := document.ListOf(rule(ruleTable(kinds)))
-	return func(r *document.Reader, n *yaml.Node) []*draft {
-		if entries := document.Target(n).Content; document.Target(n).Kind == yaml.SequenceNode && dashed(entries) {
-			r.Report(entries[1], "each dash begins a rule of its own: write one before the first key of a rule, and the others below that key")
-			return nil
-		}
-		return slices.DeleteFunc(list(r, n), func(d *draft) bool { return d == nil })
+func ruleList(r *document.Reader, n *yaml.Node) []*draft {
+	if entries := document.Target(n).Content; document.Target(n).Kind == yaml.SequenceNode && dashed(entries) {
+		r.Report(entries[1], "each dash begins a rule of its own: write one before the first key of a rule, and the others below that key")
+		return nil
 	}
+	return slices.DeleteFunc(document.ListOf(rule)(r, n), func(d *draft) bool { return d == nil })
 }
 
-func rule(t document.Table[draft]) document.Value[*draft] {
-	return func(r *document.Reader, n *yaml.Node) *draft {
-		if document.Target(n).Kind != yaml.MappingNode {
-			document.ReadMapping(r, n, t, nil) // reports it
-			return nil
-		}
-		before := r.Reports()
-		d := &draft{at: n, Rule: Rule{Enabled: true}}
-		if d.given = document.ReadMapping(r, n, t, d); d.given == nil {
-			return nil
-		}
-		checkGroups(r, d)
-		checkActions(r, d)
-		d.broken = r.Reports() > before
-		return d
+func rule(r *document.Reader, n *yaml.Node) *draft {
+	before := r.Reports()
+	d := &draft{at: n, Rule: Rule{Enabled: true}}
+	if d.given = document.ReadMapping(r, n, ruleTable, d); d.given == nil {
+		return nil
 	}
+	checkGroups(r, d)
+	checkActions(r, d)
+	d.broken = r.Reports() > before
+	return d
 }
 
 var ruleName = document.Scalar("a name", func(text string) (string, error) {

@@ -38,6 +38,8 @@ type Reader struct {
 	format Format
 	lines  []string
 
+	Owner any // who reads the document: where its values find what they need
+
 	// budget is how many more values may be read, by their cost. Without aliases none is
 	// read twice, so that only an alias bomb uses it up.
 	budget int
