@@ -77,7 +77,7 @@ func TestAskDaemon(t *testing.T) {
 				w.Write(block)
 			}
 		}, "impossibly long"},
-		{"another program", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }, "no sockdog"},
+		{"another program", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }, "not sockdog"},
 		{"one that hangs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "did not answer within"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

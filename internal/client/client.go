@@ -53,7 +53,7 @@ func ask(ctx context.Context, address, path string, within time.Duration) (*answ
 }
 
 func (a *answer) read(address, path string) error {
-	stranger := fmt.Errorf("what listens on %s is no sockdog", address)
+	stranger := fmt.Errorf("what listens on %s is not sockdog", address)
 	request, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
 		return err
@@ -130,7 +130,7 @@ func Status(ctx context.Context, address string) ([]byte, *status.Status, error)
 	}
 	var s status.Status
 	if err := json.Unmarshal(a.text, &s); a.code != http.StatusOK || err != nil || s.Time.IsZero() {
-		return nil, nil, hinted(fmt.Errorf("what listens on %s is no sockdog", address))
+		return nil, nil, hinted(fmt.Errorf("what listens on %s is not sockdog", address))
 	}
 	return a.text, &s, nil
 }

@@ -64,14 +64,14 @@ func TestStatusErrors(t *testing.T) {
 	for _, test := range []struct{ name, address, want string }{
 		{"nothing listens", nobody.Addr().String(), "nothing listens on 127.0.0.1:"},
 		{"starting", telling(t, nil), "is not ready to answer: try again in a moment"},
-		{"another program", listening(t, http.NotFoundHandler()), "is no sockdog"},
-		{"another JSON", listening(t, answer(http.StatusOK, `{"status":"UP"}`)), "is no sockdog"},
-		{"no JSON", listening(t, answer(http.StatusOK, `<html>`)), "is no sockdog"},
-		{"a redirect", listening(t, http.RedirectHandler("/elsewhere", http.StatusFound)), "is no sockdog"},
-		{"a foreign 503", listening(t, answer(http.StatusServiceUnavailable, "")), "is no sockdog"},
-		{"a foreign 421", listening(t, answer(http.StatusMisdirectedRequest, "")), "is no sockdog"},
-		{"no HTTP", speaking(t, "SSH-2.0-OpenSSH_9.6\r\n"), "is no sockdog"},
-		{"nothing said", speaking(t, ""), "is no sockdog"},
+		{"another program", listening(t, http.NotFoundHandler()), "is not sockdog"},
+		{"another JSON", listening(t, answer(http.StatusOK, `{"status":"UP"}`)), "is not sockdog"},
+		{"no JSON", listening(t, answer(http.StatusOK, `<html>`)), "is not sockdog"},
+		{"a redirect", listening(t, http.RedirectHandler("/elsewhere", http.StatusFound)), "is not sockdog"},
+		{"a foreign 503", listening(t, answer(http.StatusServiceUnavailable, "")), "is not sockdog"},
+		{"a foreign 421", listening(t, answer(http.StatusMisdirectedRequest, "")), "is not sockdog"},
+		{"no HTTP", speaking(t, "SSH-2.0-OpenSSH_9.6\r\n"), "is not sockdog"},
+		{"nothing said", speaking(t, ""), "is not sockdog"},
 		{"a name of somebody else", listening(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			r.Host = "shop.example.com"
 			web.Handler(web.NewStore(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(w, r)

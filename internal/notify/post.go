@@ -150,7 +150,7 @@ func prepare(ctx context.Context, r *rules.Receiver, to rules.Source, body []byt
 	}
 	q.Request, err = http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("the URL in %s is none that can be used", place(to)) // err repeats it
+		return nil, fmt.Errorf("the URL in %s cannot be used", place(to)) // err repeats it
 	}
 	for name, source := range r.Headers {
 		q.setHeader(name, "", source)
@@ -201,7 +201,7 @@ func (q *request) secret(from rules.Source) string {
 func (q *request) setHeader(name, scheme string, from rules.Source) {
 	value := q.secret(from)
 	if strings.ContainsFunc(value, unicode.IsControl) {
-		q.err = cmp.Or(q.err, fmt.Errorf("what %s holds for the header %s has a line break or another control character in it", place(from), name))
+		q.err = cmp.Or(q.err, fmt.Errorf("the value of the header %s in %s has a line break or another control character in it", name, place(from)))
 	}
 	q.Header.Set(name, scheme+value)
 }
@@ -274,7 +274,7 @@ func explain(err error, timeout time.Duration) error {
 	case errors.As(err, &wait) && wait.Timeout():
 		text = fmt.Sprintf("no answer within %v", timeout)
 	case errors.As(err, &unknown):
-		text = "its certificate is signed by nobody whom this machine trusts: name the certificate of the authority in tls.ca_file"
+		text = "no authority that this machine trusts has signed its certificate: name the certificate of the authority in tls.ca_file"
 	case errors.As(err, &wrongName):
 		text = "its certificate is for another name: is it the right host? If so, write the certificate's name as tls.server_name"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -284,7 +284,7 @@ func explain(err error, timeout time.Duration) error {
 	case errors.As(err, &noTLS):
 		text = "it does not speak TLS: is it an http:// URL?"
 	case hungUp(err):
-		text, large = "it hangs up without an answer", true
+		text, large = "it closes the connection without an answer", true
 	case errors.As(err, &op):
 		for errors.As(op.Err, &op) { // a body is sent by a readfrom, around the write that failed
 		}

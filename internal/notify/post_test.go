@@ -170,8 +170,8 @@ func TestSecretsThatFail(t *testing.T) {
 		"no such variable":        {rules.Receiver{}, rules.Source{Env: "NOTIFY_NONE"}, "the environment variable NOTIFY_NONE is not set"},
 		"no URL in a variable":    {rules.Receiver{}, rules.Source{Env: "NOTIFY_URL"}, "the URL in $NOTIFY_URL: a receiver's URL begins with http:// or https://"},
 		"no URL in a file":        {rules.Receiver{}, rules.Source{File: write(t, "http://a/"+hush+"\n"+hush)}, "this is not a URL: write one such as http://alertmanager:9093"},
-		"no header":               {header(rules.Source{Env: "NOTIFY_HEADER"}), good, "what $NOTIFY_HEADER holds for the header X-Token has a line break or another control character in it"},
-		"two lines for a token":   {rules.Receiver{Bearer: rules.Source{File: lines}}, good, "what " + lines + " holds for the header Authorization has a line break"},
+		"no header":               {header(rules.Source{Env: "NOTIFY_HEADER"}), good, "the value of the header X-Token in $NOTIFY_HEADER has a line break or another control character in it"},
+		"two lines for a token":   {rules.Receiver{Bearer: rules.Source{File: lines}}, good, "the value of the header Authorization in " + lines + " has a line break"},
 		"no token":                {rules.Receiver{Bearer: rules.Source{File: "/nonexistent"}}, good, "open /nonexistent: no such file or directory"},
 		"no password":             {rules.Receiver{BasicAuth: rules.BasicAuth{Username: "me", Password: rules.Source{Env: "NOTIFY_NONE"}}}, good, "NOTIFY_NONE is not set"},
 		"no CA file":              {rules.Receiver{TLS: rules.TLS{CAFile: "/nonexistent"}}, good, "open /nonexistent: no such file or directory"},
@@ -221,7 +221,7 @@ func TestAnswers(t *testing.T) {
 		"broken":         {func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.RequestURI, http.StatusBadGateway) }, "it answers 502 Bad Gateway", false, true},
 		"too many":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }, "it answers 429 Too Many Requests", false, false},
 		"nothing at all": {func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-r.Context().Done() }, "no answer within 200ms", false, false},
-		"hangs up":       {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "it hangs up without an answer", false, true},
+		"hangs up":       {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "it closes the connection without an answer", false, true},
 		"not HTTP":       {raw("SSH-2.0-%s\r\n"), "malformed HTTP response (...)", false, false},
 		"endless header": {raw("HTTP/1.1 200 OK\r\nX: %s" + strings.Repeat("x", 2*maxAnswer)), "server response headers exceeded 65536 bytes", false, false},
 		"too large":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestEntityTooLarge) }, "it answers 413 Request Entity Too Large", true, true},
@@ -236,8 +236,8 @@ func TestAnswers(t *testing.T) {
 			}
 			conn.(*net.TCPConn).SetLinger(0)
 			conn.Close()
-		}, "it hangs up without an answer", false, true},
-		"half an answer": {raw("HTTP/1.1 200"), "it hangs up without an answer", false, true},
+		}, "it closes the connection without an answer", false, true},
+		"half an answer": {raw("HTTP/1.1 200"), "it closes the connection without an answer", false, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -264,7 +264,7 @@ func TestHangsUpOnLarge(t *testing.T) {
 	r := &rules.Receiver{Form: rules.Webhook, Timeout: 10 * time.Second}
 	for range 40 {
 		err := deliver(t.Context(), r, rules.Source{Text: s.URL}, make([]byte, 250_000))
-		fails(t, err, "it hangs up without an answer", false)
+		fails(t, err, "it closes the connection without an answer", false)
 		var failed *failure
 		if !errors.As(err, &failed) || !failed.large {
 			t.Errorf("%v: that it was too large is not thought possible", err)
@@ -497,7 +497,7 @@ func TestProxy(t *testing.T) {
 		}
 	}()
 	tests := map[string]struct{ proxy, want string }{
-		"of SOCKS":     {"socks5://" + leaving.Addr().String(), "the proxy: it hangs up without an answer"},
+		"of SOCKS":     {"socks5://" + leaving.Addr().String(), "the proxy: it closes the connection without an answer"},
 		"no such name": {"http://no..name:3128", "the proxy: its host name cannot be looked up: no such host"},
 		"refuses":      {refusing.URL, "the proxy answers 407 Proxy Authentication Required"},
 		"is not there": {"http://127.0.0.1:1", "the proxy: dial: connect: connection refused"},
@@ -678,13 +678,13 @@ func TestTLS(t *testing.T) {
 		want   string // "": all is well
 	}{
 		"own authority":         {&tls.Config{Certificates: []tls.Certificate{here}}, rules.TLS{CAFile: ca}, ""},
-		"the system's":          {&tls.Config{Certificates: []tls.Certificate{here}}, rules.TLS{}, "signed by nobody whom this machine trusts: name the certificate of the authority in tls.ca_file"},
-		"another authority":     {&tls.Config{Certificates: []tls.Certificate{here}}, rules.TLS{CAFile: wrongCA}, "signed by nobody whom this machine trusts"},
+		"the system's":          {&tls.Config{Certificates: []tls.Certificate{here}}, rules.TLS{}, "no authority that this machine trusts has signed its certificate: name the certificate of the authority in tls.ca_file"},
+		"another authority":     {&tls.Config{Certificates: []tls.Certificate{here}}, rules.TLS{CAFile: wrongCA}, "no authority that this machine trusts has signed its certificate"},
 		"another name":          {&tls.Config{Certificates: []tls.Certificate{elsewhere}}, rules.TLS{CAFile: ca}, "its certificate is for another name: is it the right host? If so, write the certificate's name as tls.server_name"},
 		"another name, as told": {&tls.Config{Certificates: []tls.Certificate{elsewhere}}, rules.TLS{CAFile: ca, ServerName: "elsewhere"}, ""},
 		"expired":               {&tls.Config{Certificates: []tls.Certificate{expired}}, rules.TLS{CAFile: ca}, "its certificate has expired, or the clock of this machine is wrong"},
 		"not valid yet":         {&tls.Config{Certificates: []tls.Certificate{early}}, rules.TLS{CAFile: ca}, "its certificate has expired, or the clock of this machine is wrong"},
-		"self-signed":           {&tls.Config{Certificates: []tls.Certificate{selfSigned}}, rules.TLS{}, "signed by nobody whom this machine trusts: name the certificate of the authority in tls.ca_file"},
+		"self-signed":           {&tls.Config{Certificates: []tls.Certificate{selfSigned}}, rules.TLS{}, "no authority that this machine trusts has signed its certificate: name the certificate of the authority in tls.ca_file"},
 		"self-signed, as told":  {&tls.Config{Certificates: []tls.Certificate{selfSigned}}, rules.TLS{CAFile: selfSignedCA}, ""},
 		"anything goes":         {&tls.Config{Certificates: []tls.Certificate{expired}}, rules.TLS{InsecureSkipVerify: true}, ""},
 		"client certificate": {&tls.Config{Certificates: []tls.Certificate{here}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients},
