@@ -57,73 +57,68 @@ not count.`,
 // check prints what is wrong with a file, and reports whether it is good. An
 // error means that it could not be read.
 func check(out io.Writer, file string, lint bool) (bool, error) {
-	text, err := readRules(file)
+	f, err := readRules(out, file)
 	if err != nil {
 		return false, err
 	}
-	kinds := action.InRules(action.Kinds())
-	set, err := rules.Parse(bytes.NewReader(text), kinds...)
-	var problems rules.Problems
-	if errors.As(err, &problems) {
-		fmt.Fprint(out, problems.Report(named(file)))
-	} else if err != nil {
-		return false, err
-	}
 	if lint {
-		warnings, _ := rules.Lint(bytes.NewReader(text), kinds...) // its error is Parse's
+		warnings, _ := rules.Lint(bytes.NewReader(f.text), action.InRules(action.Kinds())...) // its error is Parse's
 		for i := range warnings {
 			warnings[i].Msg = "warning: " + warnings[i].Msg
 		}
-		fmt.Fprint(out, warnings.Report(named(file)))
+		fmt.Fprint(out, warnings.Report(f.name))
 		if exposed := reload.Exposed(file); exposed != "" && file != "-" {
 			fmt.Fprintf(out, "%s: warning: others can change the rules, and with them what is killed: %s; %s\n", file, exposed, service.ExposedCure)
 		}
 	}
-	if problems != nil {
+	if f.problems != nil {
 		return false, nil
 	}
-	fmt.Fprintf(out, "%s: %s, good\n", named(file), term.Count(len(set.Rules), "rule"))
+	fmt.Fprintf(out, "%s: %s, good\n", f.name, term.Count(len(f.set.Rules), "rule"))
 	return true, nil
 }
 
-// readRules reads a file, or standard input where its name is "-", far enough
-// for rules.Parse to see that it is too long.
-func readRules(file string) ([]byte, error) {
-	const enough = 2 << 20
-	if file == "-" {
-		return io.ReadAll(io.LimitReader(os.Stdin, enough))
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a directory: name a rules file in it, such as %s/rules.yaml", file, strings.TrimSuffix(file, "/"))
-	}
-	return io.ReadAll(io.LimitReader(f, enough))
+// rulesFile is a file with rules, and what came of reading them.
+type rulesFile struct {
+	name     string // in messages
+	text     []byte
+	set      *rules.Set
+	problems rules.Problems // nil: it is good
 }
 
-// named is what a message calls a file.
-func named(file string) string {
-	if file == "-" {
-		return "standard input"
+// readRules reads a file, or standard input where its name is "-", and prints what is
+// wrong with its rules.
+func readRules(out io.Writer, file string) (f rulesFile, err error) {
+	const enough = 2 << 20 // for rules.Parse to see that it is too long
+	in := os.Stdin
+	f.name = "standard input"
+	if file != "-" {
+		f.name = file
+		if in, err = os.Open(file); err != nil {
+			return f, err
+		}
+		defer in.Close()
+		if info, err := in.Stat(); err == nil && info.IsDir() {
+			return f, fmt.Errorf("%s is a directory: name a rules file in it, such as %s/rules.yaml", file, strings.TrimSuffix(file, "/"))
+		}
 	}
-	return file
+	if f.text, err = io.ReadAll(io.LimitReader(in, enough)); err != nil {
+		return f, err
+	}
+	f.set, err = rules.Parse(bytes.NewReader(f.text), action.InRules(action.Kinds())...)
+	if errors.As(err, &f.problems) {
+		fmt.Fprint(out, f.problems.Report(f.name))
+		err = nil
+	}
+	return f, err
 }
 
 // loadRules loads a rules file for a command that needs it good, and prints what is
 // wrong with it.
 func loadRules(out io.Writer, file string) (*rules.Set, error) {
-	text, err := readRules(file)
-	if err != nil {
-		return nil, err
+	f, err := readRules(out, file)
+	if err == nil && f.problems != nil {
+		err = fmt.Errorf("%s: %s", f.name, term.Count(f.problems.Count(), "problem"))
 	}
-	set, err := rules.Parse(bytes.NewReader(text), action.InRules(action.Kinds())...)
-	var problems rules.Problems
-	if errors.As(err, &problems) {
-		fmt.Fprint(out, problems.Report(named(file)))
-		return nil, fmt.Errorf("%s: %s", named(file), term.Count(problems.Count(), "problem"))
-	}
-	return set, err
+	return f.set, err
 }

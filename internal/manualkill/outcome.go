@@ -100,29 +100,33 @@ func Show(out io.Writer, targets []*Target, cells int) error {
 
 // Sum is how many targets came to which result, and for which reasons.
 type Sum struct {
-	dryRun  bool
-	results map[engine.Result]int
-	reasons map[reason]int
+	dryRun bool
+	counts map[reason]int
 }
 
+// reason is what became of a target, and why.
 type reason struct {
 	result engine.Result
-	text   string
+	text   string // empty: there is nothing to say
 }
 
 // SumOf counts those that something has become of.
 func SumOf(targets []*Target, dryRun bool) Sum {
-	s := Sum{dryRun, make(map[engine.Result]int), make(map[reason]int)}
+	s := Sum{dryRun, make(map[reason]int)}
 	for _, t := range targets {
-		if t.Result == "" {
-			continue
-		}
-		s.results[t.Result]++
-		if t.Reason != "" {
-			s.reasons[reason{t.Result, t.Reason}]++
-		}
+		s.counts[reason{t.Result, t.Reason}]++
 	}
 	return s
+}
+
+// of is how many targets came to a result.
+func (s Sum) of(result engine.Result) (n int) {
+	for r, count := range s.counts {
+		if r.result == result {
+			n += count
+		}
+	}
+	return n
 }
 
 // words are what a sum calls the results.
@@ -139,7 +143,7 @@ func (s Sum) String() string {
 		aim = engine.Would
 	}
 	for _, r := range []engine.Result{engine.Done, engine.Would, engine.Gone, engine.Changed, LeftAlone, engine.Unconfirmed, engine.Failed} {
-		if n := s.results[r]; n > 0 || r == aim {
+		if n := s.of(r); n > 0 || r == aim {
 			parts = append(parts, fmt.Sprintf("%s %d", words[r], n))
 		}
 	}
@@ -147,26 +151,26 @@ func (s Sum) String() string {
 }
 
 // Failed reports whether a socket could not be destroyed.
-func (s Sum) Failed() bool { return s.results[engine.Failed] > 0 }
+func (s Sum) Failed() bool { return s.of(engine.Failed) > 0 }
 
 // Left says of what something is left, and why, the most first, and what to write where
 // it is meant. By default ssh is protected.
 func (s Sum) Left(byDefault bool) []string {
-	var reasons []reason
+	var left []reason
 	protected, live := false, false
-	for r := range s.reasons {
-		if !settled(r.result) {
-			reasons = append(reasons, r)
+	for r := range s.counts {
+		if r.text != "" && !settled(r.result) {
+			left = append(left, r)
 		}
 		protected = protected || r.text == "protected"
 		live = live || strings.HasPrefix(r.text, liveReason)
 	}
-	slices.SortFunc(reasons, func(a, b reason) int {
-		return cmp.Or(cmp.Compare(s.reasons[b], s.reasons[a]), cmp.Compare(a.result, b.result), cmp.Compare(a.text, b.text))
+	slices.SortFunc(left, func(a, b reason) int {
+		return cmp.Or(cmp.Compare(s.counts[b], s.counts[a]), cmp.Compare(a.result, b.result), cmp.Compare(a.text, b.text))
 	})
-	lines := make([]string, 0, len(reasons)+2)
-	for _, r := range reasons {
-		lines = append(lines, fmt.Sprintf("%s %d: %s", words[r.result], s.reasons[r], r.text))
+	var lines []string
+	for _, r := range left {
+		lines = append(lines, fmt.Sprintf("%s %d: %s", words[r.result], s.counts[r], r.text))
 	}
 	if protected && byDefault {
 		lines = append(lines, "ssh is protected, port 22 at either end: name that port in the filter if you mean it")

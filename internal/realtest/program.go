@@ -34,8 +34,8 @@ func Need(t testing.TB, names ...string) string {
 // client leaves no connection behind.
 var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 
-// server is the URL of a program that was started.
-type server string
+// server is a program that was started.
+type server struct{ URL string }
 
 // serve runs a program on loopback until the test ends, and returns when it is ready.
 func serve(t testing.TB, program, config string, args ...string) server {
@@ -73,7 +73,7 @@ func serve(t testing.TB, program, config string, args ...string) server {
 			t.Logf("%s said:\n%s", program, &output)
 		}
 	})
-	s := server("http://" + address)
+	s := server{"http://" + address}
 	const patience = 30 * time.Second
 	for deadline := time.Now().Add(patience); !s.ready(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -84,7 +84,7 @@ func serve(t testing.TB, program, config string, args ...string) server {
 }
 
 func (s server) ready() bool {
-	answer, err := client.Get(string(s) + "/-/ready")
+	answer, err := client.Get(s.URL + "/-/ready")
 	if err != nil {
 		return false
 	}
@@ -92,9 +92,9 @@ func (s server) ready() bool {
 	return answer.StatusCode == http.StatusOK
 }
 
-// get asks the API.
-func (s server) get(path string, into any) error {
-	answer, err := client.Get(string(s) + path)
+// Get asks the API.
+func (s server) Get(path string, into any) error {
+	answer, err := client.Get(s.URL + path)
 	if err != nil {
 		return err
 	}

@@ -9,17 +9,16 @@ import (
 )
 
 // Prometheus is a running one.
-type Prometheus struct{ URL string }
+type Prometheus struct{ server }
 
 // StartPrometheus runs a Prometheus on loopback until the test ends. It scrapes
 // the target, an address, as the job sockdog.
 func StartPrometheus(t testing.TB, target string, interval time.Duration) Prometheus {
 	t.Helper()
-	s := serve(t, Need(t, "prometheus"), fmt.Sprintf(`
+	return Prometheus{serve(t, Need(t, "prometheus"), fmt.Sprintf(`
 global: {scrape_interval: %v, scrape_timeout: %[1]v}
 scrape_configs: [{job_name: sockdog, static_configs: [{targets: [%[2]q]}]}]
-`, interval, target), "--storage.tsdb.path=data")
-	return Prometheus{string(s)}
+`, interval, target), "--storage.tsdb.path=data")}
 }
 
 // Await waits until an expression has a value of at least that.
@@ -48,6 +47,3 @@ func (p Prometheus) Query(expression string) (value float64, ok bool) {
 	value, err := strconv.ParseFloat(text, 64)
 	return value, err == nil
 }
-
-// Get asks the API.
-func (p Prometheus) Get(path string, into any) error { return server(p.URL).get(path, into) }
