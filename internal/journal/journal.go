@@ -239,12 +239,9 @@ func cut(f *os.File, n int) error {
 // follow begins a new file where the one in use is full, or stands under its name
 // no more because somebody removed it, or its directory.
 func (j *Journal) follow() error {
-	if err := j.dir.Check(); err != nil {
+	there, err := j.dir.Holds(fileName, j.file)
+	if err != nil || there && j.size < j.maxSize {
 		return err
-	}
-	there := j.dir.Holds(fileName, j.file)
-	if there && j.size < j.maxSize {
-		return nil
 	}
 	// The new file begins with the open intents: only the file in use is searched for
 	// them after a crash.

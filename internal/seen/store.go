@@ -303,7 +303,7 @@ func (s *Store) append(n int, kind uint8, value func(i int) (any, sock.Instant))
 
 // follow puts the file back in its place where somebody removed it.
 func (s *Store) follow() error {
-	if err := s.dir.Check(); err != nil || s.dir.Holds(fileName, s.file) {
+	if there, err := s.dir.Holds(fileName, s.file); there || err != nil {
 		return err
 	}
 	return s.compact()

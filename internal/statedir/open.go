@@ -15,21 +15,13 @@ import (
 // maxLinks is the kernel's MAXSYMLINKS: no path leads further than that.
 const maxLinks = 40
 
-// openDir opens the directory at path, and makes what is missing of it. It goes
-// there step by step, because a link is followed only where nobody but root and
-// this user can have made it.
-func openDir(path string, create bool) (*os.File, error) {
-	fd, err := walk(path, create)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
-}
-
-func walk(path string, create bool) (fd int, err error) {
+// walk opens the directory at path, and makes what is missing of it. It goes there
+// step by step, because a link is followed only where nobody but root and this user
+// can have made it.
+func walk(path string, create bool) (*os.File, error) {
 	at, err := openAt(unix.AT_FDCWD, root(path), unix.O_PATH)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	defer func() { unix.Close(at) }()
 	links := 0
@@ -42,18 +34,22 @@ func walk(path string, create bool) (fd int, err error) {
 		next, target, err := enter(at, name, create)
 		if target != "" {
 			if links++; links > maxLinks {
-				return -1, unix.ELOOP
+				return nil, unix.ELOOP
 			}
 			rest = slices.Concat(strings.Split(target, "/"), rest)
 			next, err = openAt(at, root(target), unix.O_PATH)
 		}
 		if err != nil {
-			return -1, err
+			return nil, err
 		}
 		unix.Close(at)
 		at = next
 	}
-	return openAt(at, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := openAt(at, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // root is where a path begins.
@@ -98,32 +94,34 @@ func enter(at int, name string, create bool) (fd int, target string, err error) 
 	return -1, string(text[:n]), nil // never empty
 }
 
-// openIn opens a file in the directory.
-func openIn(dir *os.File, name string, flag int, read bool) (*os.File, error) {
+// openFile opens a file in the directory, to write or only to read what another
+// process writes.
+func (d *Dir) openFile(name string, flag int, read bool) (*os.File, error) {
 	// Opening a device may do something, and opening a FIFO waits for its writer.
 	var stat unix.Stat_t
-	err := unix.Fstatat(int(dir.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(int(d.dir.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil {
 		err = proper(&stat)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, pathError("open", dir, name, err)
+		return nil, d.pathError("open", name, err)
 	}
-	fd, err := openAt(int(dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK)
+	fd, err := openAt(int(d.dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK)
 	if err != nil {
-		return nil, pathError("open", dir, name, err)
+		return nil, d.pathError("open", name, err)
 	}
-	if err := check(dir, fd, read); err != nil {
-		unix.Close(fd)
-		return nil, pathError("open", dir, name, err)
+	f := os.NewFile(uintptr(fd), filepath.Join(d.path, name))
+	if err := d.check(f, read); err != nil {
+		f.Close()
+		return nil, d.pathError("open", name, err)
 	}
-	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
+	return f, nil
 }
 
 // check checks an open file, and closes it to others.
-func check(dir *os.File, fd int, read bool) error {
+func (d *Dir) check(f *os.File, read bool) error {
 	var stat, parent unix.Stat_t
-	if err := errors.Join(unix.Fstat(fd, &stat), unix.Fstat(int(dir.Fd()), &parent)); err != nil {
+	if err := errors.Join(unix.Fstat(int(f.Fd()), &stat), unix.Fstat(int(d.dir.Fd()), &parent)); err != nil {
 		return err
 	}
 	if err := proper(&stat); err != nil {
@@ -135,7 +133,7 @@ func check(dir *os.File, fd int, read bool) error {
 	case read || stat.Mode&0o7777 == 0o600:
 		return nil
 	}
-	if err := unix.Fchmod(fd, 0o600); err != nil && stat.Mode&0o022 != 0 {
+	if err := unix.Fchmod(int(f.Fd()), 0o600); err != nil && stat.Mode&0o022 != 0 {
 		return fmt.Errorf("others may write to it: %w", err)
 	}
 	return nil
@@ -164,10 +162,6 @@ func ours(stat *unix.Stat_t) bool {
 // put what he likes in the place of any file. In a sticky one he can at least
 // not remove ours.
 func trusted(dir *os.File, read bool) error {
-	info, err := dir.Stat()
-	if err != nil {
-		return err
-	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &stat); err != nil {
 		return &os.PathError{Op: "stat", Path: dir.Name(), Err: err}
@@ -178,7 +172,7 @@ func trusted(dir *os.File, read bool) error {
 	case !ours(&stat) && !read:
 		return fmt.Errorf("directory %s belongs to user %d: %s", dir.Name(), stat.Uid, cure)
 	case stat.Mode&0o022 != 0 && (stat.Mode&unix.S_ISVTX == 0 || !mine && !read):
-		return fmt.Errorf("others may write to directory %s (%v): %s", dir.Name(), info.Mode(), cure)
+		return fmt.Errorf("others may write to directory %s (%v): %s", dir.Name(), fs.ModeDir|fs.FileMode(stat.Mode&0o777), cure)
 	default:
 		return nil
 	}
@@ -194,9 +188,9 @@ func openAt(at int, name string, flag int) (int, error) {
 }
 
 // pathError names the file in what a system call says.
-func pathError(op string, dir *os.File, name string, err error) error {
+func (d *Dir) pathError(op, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &os.PathError{Op: op, Path: filepath.Join(dir.Name(), name), Err: err}
+	return &os.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }

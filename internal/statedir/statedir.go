@@ -19,11 +19,10 @@ const lockName = "lock"
 // Dir is an open state directory, safe for concurrent use.
 type Dir struct {
 	path string
-	read bool // only to read what another process writes
-
-	mu   sync.Mutex
 	dir  *os.File
-	lock *os.File // nil: not held
+	lock *os.File // nil: it is only to read what another process writes
+
+	mu sync.Mutex // held by Check
 }
 
 // ErrInUse says that another process writes to the directory.
@@ -33,47 +32,45 @@ var ErrInUse = errors.New("in use by another sockdog: give each a directory of i
 // makes it where there is none. Where it may only be read, because it is in use or
 // cannot be written to, it is returned beside the error, for that.
 func Open(path string) (*Dir, error) {
-	dir, err := openDir(path, true)
+	d, err := open(path, true, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := trusted(dir, false); err != nil {
-		dir.Close()
-		return nil, err
-	}
-	lock, err := lockIn(dir)
-	return &Dir{path: path, read: err != nil, dir: dir, lock: lock}, err
+	return d, d.takeLock()
 }
 
 // OpenToRead opens the directory at path beside the process that writes to it.
-func OpenToRead(path string) (*Dir, error) {
-	dir, err := openDir(path, false)
-	if err == nil {
-		err = trusted(dir, true)
-	}
+func OpenToRead(path string) (*Dir, error) { return open(path, false, true) }
+
+func open(path string, create, read bool) (*Dir, error) {
+	dir, err := walk(path, create)
 	if err != nil {
-		dir.Close() // nil is closed, too
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	if err := trusted(dir, read); err != nil {
+		dir.Close()
 		return nil, err
 	}
-	return &Dir{path: path, read: true, dir: dir}, nil
+	return &Dir{path: path, dir: dir}, nil
 }
 
-// lockIn makes this process the one that writes to the directory, for as long as
+// takeLock makes this process the one that writes to the directory, for as long as
 // the file is open.
-func lockIn(dir *os.File) (*os.File, error) {
-	f, err := openIn(dir, lockName, os.O_RDWR|os.O_CREATE, false)
+func (d *Dir) takeLock() error {
+	f, err := d.openFile(lockName, os.O_RDWR|os.O_CREATE, false)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == nil {
-		return f, nil
+		d.lock = f
+		return nil
 	}
 	f.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("directory %s is %w", dir.Name(), ErrInUse)
+		return fmt.Errorf("directory %s is %w", d.path, ErrInUse)
 	}
-	return nil, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
+	return &os.PathError{Op: "lock", Path: f.Name(), Err: err}
 }
 
 // Check reports whether the path still names the directory. Where another one
@@ -81,7 +78,8 @@ func lockIn(dir *os.File) (*os.File, error) {
 func (d *Dir) Check() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if holds(d.dir, lockName, d.lock) && d.named() {
+	var named unix.Stat_t
+	if d.holds(lockName, d.lock) && unix.Stat(d.path, &named) == nil && is(&named, d.dir) {
 		return nil
 	}
 	if err := d.takeAgain(); err != nil {
@@ -90,30 +88,20 @@ func (d *Dir) Check() error {
 	return nil
 }
 
-// takeAgain uses the directory that the path names now.
+// takeAgain uses the directory that the path names now. It takes over the descriptors,
+// so that whoever uses one meanwhile has the old directory or the new one.
 func (d *Dir) takeAgain() error {
-	dir, err := openDir(d.path, false)
+	next, err := open(d.path, false, false)
 	if err != nil {
 		return err
 	}
-	err = trusted(dir, false)
-	var lock *os.File
-	if err == nil {
-		lock, err = lockIn(dir)
-	}
-	if err != nil {
-		dir.Close()
+	defer next.Close()
+	if err := next.takeLock(); err != nil {
 		return err
 	}
-	d.close()
-	d.dir, d.lock = dir, lock
-	return nil
-}
-
-// named reports whether the path still names the open directory.
-func (d *Dir) named() bool {
-	var now unix.Stat_t
-	return unix.Stat(d.path, &now) == nil && is(&now, d.dir)
+	return errors.Join(
+		unix.Dup3(int(next.dir.Fd()), int(d.dir.Fd()), unix.O_CLOEXEC),
+		unix.Dup3(int(next.lock.Fd()), int(d.lock.Fd()), unix.O_CLOEXEC))
 }
 
 // Path is where the directory was opened.
@@ -121,26 +109,22 @@ func (d *Dir) Path() string { return d.path }
 
 // OpenFile opens a file of the directory, which is regular and nobody else's.
 func (d *Dir) OpenFile(name string, flag int) (*os.File, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return openIn(d.dir, name, flag, d.read)
+	return d.openFile(name, flag, d.lock == nil)
 }
 
-// Create makes a file afresh: what stood under its name is removed.
-func (d *Dir) Create(name string, flag int) (*os.File, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := remove(d.dir, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// create makes a file afresh: what stood under its name is removed.
+func (d *Dir) create(name string, flag int) (*os.File, error) {
+	if err := d.remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return openIn(d.dir, name, os.O_RDWR|os.O_CREATE|os.O_EXCL|flag, d.read)
+	return d.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|flag)
 }
 
 // Replace puts a new file in the place of the one under the name, once write has
 // filled it, and returns it open. Until then, and after an error, the old one stands.
 func (d *Dir) Replace(name string, flag int, write func(f *os.File) error) (*os.File, error) {
 	temp := name + ".new"
-	f, err := d.Create(temp, flag)
+	f, err := d.create(temp, flag)
 	if err != nil {
 		return nil, err
 	}
@@ -149,22 +133,24 @@ func (d *Dir) Replace(name string, flag int, write func(f *os.File) error) (*os.
 	}
 	if err != nil {
 		f.Close()
-		d.Remove(temp)
+		d.remove(temp)
 		return nil, err
 	}
 	return f, nil
 }
 
-// Holds reports whether the open file still stands under the name.
-func (d *Dir) Holds(name string, f *os.File) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return holds(d.dir, name, f)
+// Holds checks the directory, and reports whether the open file still stands under
+// the name.
+func (d *Dir) Holds(name string, f *os.File) (bool, error) {
+	if err := d.Check(); err != nil {
+		return false, err
+	}
+	return d.holds(name, f), nil
 }
 
-func holds(dir *os.File, name string, f *os.File) bool {
+func (d *Dir) holds(name string, f *os.File) bool {
 	var now unix.Stat_t
-	return unix.Fstatat(int(dir.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && is(&now, f)
+	return unix.Fstatat(int(d.dir.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && is(&now, f)
 }
 
 // is reports whether that is the open file.
@@ -182,44 +168,18 @@ func Nameless(f *os.File) bool {
 
 // Rename puts a file in the place of another.
 func (d *Dir) Rename(from, to string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	err := unix.Renameat(int(d.dir.Fd()), from, int(d.dir.Fd()), to)
-	return pathError("rename", d.dir, from, err)
+	return d.pathError("rename", from, unix.Renameat(int(d.dir.Fd()), from, int(d.dir.Fd()), to))
 }
 
-// Remove removes a file.
-func (d *Dir) Remove(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return remove(d.dir, name)
-}
-
-func remove(dir *os.File, name string) error {
-	return pathError("remove", dir, name, unix.Unlinkat(int(dir.Fd()), name, 0))
+func (d *Dir) remove(name string) error {
+	return d.pathError("remove", name, unix.Unlinkat(int(d.dir.Fd()), name, 0))
 }
 
 // Sync makes the names in the directory outlast a power cut.
-func (d *Dir) Sync() error {
-	d.mu.Lock()
-	fd, err := unix.FcntlInt(d.dir.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	d.mu.Unlock()
-	if err != nil {
-		return pathError("sync", d.dir, ".", err)
-	}
-	dir := os.NewFile(uintptr(fd), d.path) // an fsync can take seconds: the lock is not held
-	defer dir.Close()
-	return dir.Sync()
-}
+func (d *Dir) Sync() error { return d.dir.Sync() }
 
 // Close lets others write to the directory.
 func (d *Dir) Close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.close()
-}
-
-func (d *Dir) close() {
-	d.dir.Close() // nil is closed, too
-	d.lock.Close()
+	d.dir.Close()
+	d.lock.Close() // nil is closed, too
 }

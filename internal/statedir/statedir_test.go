@@ -33,7 +33,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-func open(t *testing.T, path string) *Dir {
+func openDir(t *testing.T, path string) *Dir {
 	t.Helper()
 	d, err := Open(path)
 	must(t, err)
@@ -88,7 +88,7 @@ func TestPlanted(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "state")
 			victim := filepath.Join(t.TempDir(), "victim")
 			must(t, os.WriteFile(victim, []byte("precious"), 0o644))
-			d := open(t, path)
+			d := openDir(t, path)
 			test.plant(t, filepath.Join(path, file), victim)
 			quickly(t, func() {
 				for _, flag := range []int{os.O_RDONLY, os.O_RDWR | os.O_CREATE, os.O_RDWR | os.O_CREATE | os.O_APPEND} {
@@ -120,7 +120,7 @@ func TestPlanted(t *testing.T) {
 
 // TestCreate: what stands under the name goes, and not what it leads to.
 func TestCreate(t *testing.T) {
-	d := open(t, t.TempDir())
+	d := openDir(t, t.TempDir())
 	victim := filepath.Join(t.TempDir(), "victim")
 	must(t, os.WriteFile(victim, []byte("precious"), 0o644))
 	for _, plant := range []func(path string) error{
@@ -130,16 +130,16 @@ func TestCreate(t *testing.T) {
 	} {
 		must(t, plant(filepath.Join(d.Path(), file)))
 		quickly(t, func() {
-			f, err := d.Create(file, 0)
+			f, err := d.create(file, 0)
 			must(t, err)
 			defer f.Close()
 			_, err = f.WriteString("state")
 			must(t, err)
-			if !d.Holds(file, f) {
+			if there, err := d.Holds(file, f); !there || err != nil {
 				t.Error("the new file is not under its name")
 			}
 		})
-		must(t, d.Remove(file))
+		must(t, d.remove(file))
 	}
 	if text, _ := os.ReadFile(victim); string(text) != "precious" {
 		t.Errorf("what a link led to holds %q", text)
@@ -150,7 +150,7 @@ func TestCreate(t *testing.T) {
 func TestModes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b")
 	defer unix.Umask(unix.Umask(0))
-	d := open(t, path)
+	d := openDir(t, path)
 	must(t, os.WriteFile(filepath.Join(path, "old"), nil, 0o666))
 	for _, name := range []string{"new", "old"} {
 		f, err := d.OpenFile(name, os.O_RDWR|os.O_CREATE)
@@ -234,7 +234,7 @@ func TestWay(t *testing.T) {
 		d.Close()
 	}
 	t.Chdir(base)
-	open(t, "relative").Close()
+	openDir(t, "relative").Close()
 	for path, want := range map[string]error{base + "/loop/x": unix.ELOOP, base + "/file": unix.ENOTDIR, base + "/file/x": unix.ENOTDIR} {
 		if _, err := Open(path); !errors.Is(err, want) {
 			t.Errorf("open %q: %v, want %v", path, err, want)
@@ -252,7 +252,7 @@ func TestWay(t *testing.T) {
 
 // TestLock: one process writes, and others read beside it.
 func TestLock(t *testing.T) {
-	d := open(t, t.TempDir())
+	d := openDir(t, t.TempDir())
 	if _, err := Open(d.Path()); !errors.Is(err, ErrInUse) {
 		t.Errorf("opened twice: %v", err)
 	}
@@ -269,7 +269,7 @@ func TestLock(t *testing.T) {
 	must(t, err)
 	must(t, f.Close())
 	d.Close()
-	open(t, d.Path())
+	openDir(t, d.Path())
 }
 
 // TestReadAsRoot: root reads what the daemon's own user keeps, and nothing that
@@ -296,7 +296,7 @@ func TestReadAsRoot(t *testing.T) {
 // place is used.
 func TestCheck(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	d := open(t, path)
+	d := openDir(t, path)
 	must(t, d.Check())
 
 	must(t, os.RemoveAll(path))
@@ -327,7 +327,7 @@ func TestCheck(t *testing.T) {
 
 	// What another sockdog took meanwhile stays its own.
 	must(t, os.Rename(path, path+".old"))
-	other := open(t, path)
+	other := openDir(t, path)
 	if err := d.Check(); !errors.Is(err, ErrInUse) {
 		t.Errorf("another one has the directory, and Check says %v", err)
 	}
