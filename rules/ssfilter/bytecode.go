@@ -136,19 +136,6 @@ func (p *program) prefix(side Side, prefix netip.Prefix, no label) {
 	p.cond(side, family, uint8(prefix.Bits()), -1, prefix.Addr().AsSlice(), no)
 }
 
-// each appends n alternatives, of which one must hold.
-func (p *program) each(n int, alternative func(i int, reject label), reject label) {
-	accept := p.newLabel()
-	for i := range n - 1 {
-		next := p.newLabel()
-		alternative(i, next)
-		p.emit(opJump, nil, accept)
-		p.place(next)
-	}
-	alternative(n-1, reject)
-	p.place(accept)
-}
-
 func (list and) compile(prog *program, reject label) {
 	for _, x := range list {
 		x.compile(prog, reject)
@@ -156,7 +143,16 @@ func (list and) compile(prog *program, reject label) {
 }
 
 func (list or) compile(prog *program, reject label) {
-	prog.each(len(list), func(i int, reject label) { list[i].compile(prog, reject) }, reject)
+	accept := prog.newLabel()
+	last := len(list) - 1
+	for _, x := range list[:last] {
+		next := prog.newLabel()
+		x.compile(prog, next)
+		prog.emit(opJump, nil, accept)
+		prog.place(next)
+	}
+	list[last].compile(prog, reject)
+	prog.place(accept)
 }
 
 func (n not) compile(prog *program, reject label) {
@@ -170,19 +166,17 @@ func (h hosts) compile(prog *program, reject label) {
 	if h.all() {
 		return
 	}
-	prog.each(len(h.prefixes), func(i int, reject label) {
-		prefix := h.prefixes[i]
-		prog.prefix(h.side, prefix, reject)
-		if !prefix.Contains(mapped.Addr()) || h.prefixes[0] == anyIPv4 {
-			return
-		}
-		// The kernel finds the mapped addresses in this prefix; to Eval they
-		// are IPv4 and not in it.
-		notMapped := prog.newLabel()
-		prog.prefix(h.side, anyIPv4, notMapped)
-		prog.emit(opJump, nil, reject)
-		prog.place(notMapped)
-	}, reject)
+	if alternatives, ok := h.spelled().(or); ok {
+		alternatives.compile(prog, reject)
+		return
+	}
+	prefix := h.prefixes[0]
+	prog.prefix(h.side, prefix, reject)
+	if prefix.Contains(mapped.Addr()) {
+		// The kernel finds the mapped addresses in this prefix; to Eval they are
+		// IPv4 and not in it.
+		not{hosts{h.side, []netip.Prefix{anyIPv4}}}.compile(prog, reject)
+	}
 }
 
 func (p ports) compile(prog *program, reject label) {
@@ -192,6 +186,36 @@ func (p ports) compile(prog *program, reject label) {
 	}
 	p.search(prog, p.ranges, 0, reject)
 }
+
+// known appends an operation on something that the kernel calls by a number; where
+// nothing has the name, no socket has it either.
+func (p *program) known(ok bool, code uint8, operand []byte, no label) {
+	if !ok {
+		code, operand = opJump, nil
+	}
+	p.emit(code, operand, no)
+}
+
+func (d device) compile(prog *program, reject label) {
+	index, known := d.index, true
+	if d.name != "" {
+		index, known = prog.names.DeviceIndex(d.name)
+	}
+	prog.known(known, opDevice, binary.NativeEndian.AppendUint32(nil, index), reject)
+}
+
+// compile appends a struct inet_diag_markcond.
+func (m mark) compile(prog *program, reject label) {
+	operand := binary.NativeEndian.AppendUint32(nil, m.value)
+	prog.emit(opMark, binary.NativeEndian.AppendUint32(operand, m.mask), reject)
+}
+
+func (g cgroup) compile(prog *program, reject label) {
+	id, known := prog.names.CgroupID(string(g))
+	prog.known(known, opCgroup, binary.NativeEndian.AppendUint64(nil, id), reject)
+}
+
+func (autobound) compile(prog *program, reject label) { prog.emit(opAuto, nil, reject) }
 
 // search appends a binary search for the port among ranges, where the port is
 // known to be at least floor. The kernel runs it for each socket that it walks:

@@ -57,11 +57,11 @@ func (p *parser) endpoint(side Side, word string) (Expr, error) {
 		conditions = append(conditions, Ports(side, PortRange{n, n}))
 	}
 	if zone != "" {
-		d, err := parseDevice(zone[1:])
+		device, err := parseDevice(zone[1:])
 		if err != nil {
 			return nil, err
 		}
-		conditions = append(conditions, d)
+		conditions = append(conditions, device)
 	}
 	return And(conditions...), nil
 }

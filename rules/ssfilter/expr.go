@@ -1,9 +1,6 @@
 package ssfilter
 
-import (
-	"net/netip"
-	"strings"
-)
+import "net/netip"
 
 // Expr is an expression over a Conn, immutable once made. ParseExpr, And, Or,
 // Not, Ports, Hosts and Autobound make them, always in one normal form: lists are flat,
@@ -16,8 +13,6 @@ type Expr interface {
 	// again it gives the same tree, unless it is too long or deep for ParseExpr.
 	String() string
 
-	// print writes the expression so that it can stand inside outer.
-	print(b *strings.Builder, outer form)
 	// compile appends code that falls through where the expression holds and
 	// jumps to reject where it does not.
 	compile(p *program, reject label)
@@ -37,25 +32,18 @@ type (
 func And(exprs ...Expr) Expr {
 	var list and
 	portsAt := [2]int{-1, -1} // those of one side are one condition
-	add := func(x Expr) {
-		if x, ok := x.(ports); ok {
-			if at := portsAt[x.side]; at >= 0 {
-				list[at] = list[at].(ports).intersect(x)
-				return
-			}
-			portsAt[x.side] = len(list)
-		}
-		list = append(list, x)
-	}
-	for _, x := range exprs {
-		switch x := x.(type) {
-		case nil:
-		case and:
-			for _, y := range x {
-				add(y)
-			}
+	for _, x := range flat[and](exprs) {
+		p, ok := x.(ports)
+		switch {
+		case x == nil:
+		case ok && portsAt[p.side] >= 0:
+			at := portsAt[p.side]
+			list[at] = list[at].(ports).intersect(p)
 		default:
-			add(x)
+			if ok {
+				portsAt[p.side] = len(list)
+			}
+			list = append(list, x)
 		}
 	}
 	switch len(list) {
@@ -69,49 +57,36 @@ func And(exprs ...Expr) Expr {
 
 // Or holds where any one of exprs holds; Or() holds for no socket.
 func Or(exprs ...Expr) Expr {
-	var flat []Expr
-	for _, x := range exprs {
-		switch x := x.(type) {
-		case nil:
-			return nil
-		case or:
-			flat = append(flat, x...)
-		default:
-			flat = append(flat, x)
-		}
-	}
 	// Ports and addresses are gathered first and united once: in pairs, a long
 	// list would take quadratic time.
 	var list or
 	var ranges [2][]PortRange
 	var prefixes [2][]netip.Prefix
-	portsAt, hostsAt := [2]int{-1, -1}, [2]int{-1, -1}
-	for _, x := range flat {
-		at := -1
+	for _, x := range flat[or](exprs) {
+		known := false
 		switch x := x.(type) {
+		case nil:
+			return nil
 		case ports:
-			at = portsAt[x.side]
-			if at < 0 {
-				portsAt[x.side] = len(list)
+			if len(x.ranges) == 0 {
+				continue // it holds for no socket
 			}
+			known = ranges[x.side] != nil
 			ranges[x.side] = append(ranges[x.side], x.ranges...)
 		case hosts:
-			at = hostsAt[x.side]
-			if at < 0 {
-				hostsAt[x.side] = len(list)
-			}
+			known = prefixes[x.side] != nil
 			prefixes[x.side] = append(prefixes[x.side], x.prefixes...)
 		}
-		if at < 0 {
+		if !known {
 			list = append(list, x)
 		}
 	}
-	for _, side := range []Side{Src, Dst} {
-		if at := portsAt[side]; at >= 0 {
-			list[at] = newPorts(side, ranges[side])
-		}
-		if at := hostsAt[side]; at >= 0 {
-			list[at] = newHosts(side, prefixes[side])
+	for i, x := range list {
+		switch x := x.(type) {
+		case ports:
+			list[i] = newPorts(x.side, ranges[x.side])
+		case hosts:
+			list[i] = newHosts(x.side, prefixes[x.side])
 		}
 	}
 	switch len(list) {
@@ -121,6 +96,18 @@ func Or(exprs ...Expr) Expr {
 		return list[0]
 	}
 	return list
+}
+
+// flat puts the members of lists of one kind in the place of these.
+func flat[List and | or](exprs []Expr) (all []Expr) {
+	for _, x := range exprs {
+		if list, ok := x.(List); ok {
+			all = append(all, list...)
+		} else {
+			all = append(all, x)
+		}
+	}
+	return all
 }
 
 // Not holds where x certainly does not.
@@ -155,75 +142,3 @@ func (list or) Eval(c *Conn) Tri {
 }
 
 func (n not) Eval(c *Conn) Tri { return n.x.Eval(c).Not() }
-
-// form is how a printed expression reads: as one word with its value, or as a
-// list that needs parentheses inside any list of another form.
-type form uint8
-
-const (
-	whole form = iota // nothing around it
-	single
-	conjunction
-	disjunction
-)
-
-func text(x Expr) string {
-	var b strings.Builder
-	x.print(&b, whole)
-	return b.String()
-}
-
-func (list and) String() string { return text(list) }
-func (list or) String() string  { return text(list) }
-func (n not) String() string    { return text(n) }
-
-func (list and) print(b *strings.Builder, outer form) {
-	printList(b, list, conjunction, outer, func(b *strings.Builder, x Expr) { x.print(b, conjunction) })
-}
-
-func (list or) print(b *strings.Builder, outer form) {
-	printList(b, list, disjunction, outer, func(b *strings.Builder, x Expr) { x.print(b, disjunction) })
-}
-
-func (n not) print(b *strings.Builder, _ form) {
-	switch x := n.x.(type) {
-	case ports:
-		if port, ok := x.single(); ok {
-			x.printOp(b, "!=", port)
-			return
-		}
-	case device:
-		x.printOp(b, "!=")
-		return
-	case mark:
-		x.printOp(b, "!=")
-		return
-	case cgroup:
-		x.printOp(b, "!=")
-		return
-	}
-	b.WriteString("not ")
-	n.x.print(b, single)
-}
-
-// printList writes items as a conjunction or disjunction, in parentheses unless
-// it stands alone or in a list of its own form.
-func printList[T any](b *strings.Builder, items []T, f, outer form, print func(*strings.Builder, T)) {
-	word := " and "
-	if f == disjunction {
-		word = " or "
-	}
-	bare := outer == whole || outer == f
-	if !bare {
-		b.WriteString("( ")
-	}
-	for i, item := range items {
-		if i > 0 {
-			b.WriteString(word)
-		}
-		print(b, item)
-	}
-	if !bare {
-		b.WriteString(" )")
-	}
-}

@@ -1,7 +1,6 @@
 package ssfilter
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 )
@@ -72,21 +71,4 @@ func (p *parser) states() (StateSet, error) {
 		return 0, none
 	}
 	return set, nil
-}
-
-// String prints the filter so that ParseFilter reads the same one from it.
-func (f Filter) String() string {
-	var words []string
-	states := f.States
-	if states&AllStates == AllStates {
-		words = append(words, "state all")
-		states &^= AllStates
-	}
-	for _, s := range states.States() {
-		words = append(words, fmt.Sprintf("state %s", s))
-	}
-	if f.Where != nil {
-		words = append(words, f.Where.String())
-	}
-	return strings.Join(words, " ")
 }

@@ -69,28 +69,30 @@ func (h hosts) Eval(c *Conn) Tri {
 	return TriOf(found || i > 0 && h.prefixes[i-1].Contains(addr))
 }
 
-func (h hosts) String() string { return text(h) }
-
-func (h hosts) print(b *strings.Builder, outer form) {
-	switch {
-	case h.all():
-		fmt.Fprintf(b, "%s *", h.side)
-	case len(h.prefixes) == 1:
-		h.printPrefix(b, h.prefixes[0])
-	default:
-		printList(b, h.prefixes, disjunction, outer, h.printPrefix)
+func (h hosts) spelled() Expr {
+	if len(h.prefixes) == 1 || h.all() {
+		return h
 	}
+	var list or
+	for i := range h.prefixes {
+		list = append(list, hosts{h.side, h.prefixes[i : i+1]})
+	}
+	return list
 }
 
-func (h hosts) printPrefix(b *strings.Builder, p netip.Prefix) {
-	s := p.String()
+func (h hosts) words() []string {
+	p := h.prefixes[0]
+	address := p.String()
 	if p.IsSingleIP() {
-		s = p.Addr().String()
+		address = p.Addr().String()
 	}
-	if p.Addr().Is6() {
-		s = "[" + s + "]"
+	switch {
+	case h.all():
+		address = "*"
+	case p.Addr().Is6():
+		address = "[" + address + "]"
 	}
-	fmt.Fprintf(b, "%s %s", h.side, s)
+	return []string{h.side.String(), address}
 }
 
 // unmap turns a prefix of IPv4-mapped addresses into the IPv4 prefix.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // Bounds of what ParseExpr reads. They are far above what a person writes, and
@@ -213,9 +215,9 @@ func (p *parser) unary(depth int, expected string) (Expr, error) {
 	case "dport":
 		return p.port(Dst)
 	case "dev":
-		return p.equal("the name or index of a device", func(word string) (Expr, error) { return parseDevice(word) })
+		return p.equal("the name or index of a device", parseDevice)
 	case "fwmark":
-		return p.equal("a mark", func(word string) (Expr, error) { return parseMark(word) })
+		return p.equal("a mark", parseMark)
 	case "cgroup":
 		return p.equal("the path of a cgroup", func(word string) (Expr, error) { return cleanCgroup(word), nil })
 	case "autobound":
@@ -264,30 +266,22 @@ var comparisons = map[string]string{
 	"<": "<", "lt": "<",
 }
 
-// operator reads an optional comparison operator; without one it is "=".
-func (p *parser) operator() string {
-	op, ok := comparisons[p.tok]
-	if !ok {
-		return "="
-	}
+// compare = key [ operator ] word, whose word is read by parse. Operators other than
+// = and != are for what has an order.
+func (p *parser) compare(want string, ordered bool, parse func(op, word string) (Expr, error)) (Expr, error) {
+	key, op := p.tok, "="
 	p.next()
-	return op
-}
-
-// equal = key [ "=" | "!=" ] word, whose word is read by parse.
-func (p *parser) equal(want string, parse func(word string) (Expr, error)) (Expr, error) {
-	key := p.tok
-	p.next()
-	at := p.start
-	op := p.operator()
-	if op != "=" && op != "!=" {
-		return nil, &SyntaxError{at, fmt.Sprintf("%s takes = or !=, and not %s", key, op)}
+	if written, ok := comparisons[p.tok]; ok {
+		if op = written; op != "=" && op != "!=" && !ordered {
+			return nil, p.errorf("%s takes = or !=, and not %s", key, op)
+		}
+		p.next()
 	}
 	word, err := p.value(want)
 	if err != nil {
 		return nil, err
 	}
-	x, err := parse(word)
+	x, err := parse(op, word)
 	if err != nil {
 		return nil, p.errorf("%v", err)
 	}
@@ -296,6 +290,11 @@ func (p *parser) equal(want string, parse func(word string) (Expr, error)) (Expr
 		return Not(x), nil
 	}
 	return x, nil
+}
+
+// equal is compare for what has no order.
+func (p *parser) equal(want string, parse func(word string) (Expr, error)) (Expr, error) {
+	return p.compare(want, false, func(_, word string) (Expr, error) { return parse(word) })
 }
 
 // value returns the present token, which must be a word.
@@ -309,65 +308,47 @@ func (p *parser) value(want string) (string, error) {
 // port = ( "sport" | "dport" ) [ operator ] [ ":" ] ( port | "*" ).
 func (p *parser) port(side Side) (Expr, error) {
 	key := p.tok
-	p.next()
-	op := p.operator()
-	word, err := p.value("a port")
-	if err != nil {
-		return nil, err
-	}
-	word = strings.TrimPrefix(word, ":")
-	var in PortRange
-	if word == "*" {
-		if op != "=" && op != "!=" {
-			return nil, p.errorf("* stands for every port: it can follow = or !=, and not %s", op)
+	return p.compare("a port", true, func(op, word string) (Expr, error) {
+		word = strings.TrimPrefix(word, ":")
+		if word == "*" {
+			if op != "=" && op != "!=" {
+				return nil, fmt.Errorf("* stands for every port: it can follow = or !=, and not %s", op)
+			}
+			return Ports(side, PortRange{0, math.MaxUint16}), nil
 		}
-		in = PortRange{0, math.MaxUint16}
-	} else {
 		port, err := ParsePort(word)
-		if from, to, ok := strings.Cut(word, "-"); err != nil && ok && isNumber(from) && isNumber(to) {
-			return nil, p.errorf("a range of ports is written %s >= %s and %s <= %s", key, clip(from), key, clip(to))
+		if err == nil {
+			return compared(side, op, port), nil
 		}
-		if several := strings.Split(word, ","); err != nil && len(several) > 1 {
-			return nil, p.errorf("several ports are written %s = %s or %s = %s", key, clip(several[0]), key, clip(several[1]))
+		if from, to, ok := strings.Cut(word, "-"); ok && isNumber(from) && isNumber(to) {
+			return nil, fmt.Errorf("a range of ports is written %s >= %s and %s <= %s", key, clip(from), key, clip(to))
 		}
-		if err != nil {
-			return nil, p.errorf("%v", err)
+		if several := strings.Split(word, ","); len(several) > 1 {
+			return nil, fmt.Errorf("several ports are written %s = %s or %s = %s", key, clip(several[0]), key, clip(several[1]))
 		}
-		in = compared(op, port)
-	}
-	p.next()
-	if op == "!=" {
-		return Not(Ports(side, in)), nil
-	}
-	return Ports(side, in), nil
+		return nil, err
+	})
 }
 
-// compared is the ports that stand to port as op says, where op is not "!=".
-func compared(op string, port uint16) PortRange {
-	none := PortRange{1, 0}
-	switch {
-	case op == ">=":
-		return PortRange{port, math.MaxUint16}
-	case op == "<=":
-		return PortRange{0, port}
-	case op == ">" && port == math.MaxUint16, op == "<" && port == 0:
-		return none
-	case op == ">":
-		return PortRange{port + 1, math.MaxUint16}
-	case op == "<":
-		return PortRange{0, port - 1}
+// compared holds where a port stands to another as op says, and for "!=" where it
+// does not.
+func compared(side Side, op string, port uint16) Expr {
+	above, below := PortRange{port, math.MaxUint16}, PortRange{0, port}
+	switch op {
+	case ">=":
+		return Ports(side, above)
+	case "<=":
+		return Ports(side, below)
+	case ">":
+		return newPorts(side, []PortRange{below}).complement()
+	case "<":
+		return newPorts(side, []PortRange{above}).complement()
 	}
-	return PortRange{port, port}
+	return Ports(side, PortRange{port, port})
 }
 
 // quote quotes a piece of the text for an error.
 func quote(text string) string { return strconv.Quote(clip(text)) }
 
 // clip shortens a piece of the text for an error.
-func clip(text string) string {
-	const longest = 60
-	if len(text) <= longest {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longest], "") + "..."
-}
+func clip(text string) string { return message.Cut(text, 60) }

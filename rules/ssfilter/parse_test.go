@@ -373,3 +373,20 @@ func compileAndRun(t *testing.T, x Expr) {
 		}
 	}
 }
+
+// String prints the filter so that ParseFilter reads the same one from it.
+func (f Filter) String() string {
+	var words []string
+	states := f.States
+	if states&AllStates == AllStates {
+		words = append(words, "state all")
+		states &^= AllStates
+	}
+	for _, s := range states.States() {
+		words = append(words, fmt.Sprintf("state %s", s))
+	}
+	if f.Where != nil {
+		words = append(words, f.Where.String())
+	}
+	return strings.Join(words, " ")
+}

@@ -44,14 +44,6 @@ func newPorts(side Side, ranges []PortRange) ports {
 	return ports{side, merged}
 }
 
-// single is the one port of p.
-func (p ports) single() (port uint16, ok bool) {
-	if len(p.ranges) != 1 || p.ranges[0].First != p.ranges[0].Last {
-		return 0, false
-	}
-	return p.ranges[0].First, true
-}
-
 // PortsOf returns the ports of that side outside of which x is certainly False.
 // Where ok is false x may hold for any port. The ranges are sorted, and neither
 // touch nor overlap.
@@ -137,17 +129,7 @@ func (p ports) complement() ports {
 }
 
 func (p ports) intersect(q ports) ports {
-	var common []PortRange
-	for i, j := 0, 0; i < len(p.ranges) && j < len(q.ranges); {
-		a, b := p.ranges[i], q.ranges[j]
-		common = append(common, PortRange{max(a.First, b.First), min(a.Last, b.Last)})
-		if a.Last < b.Last {
-			i++
-		} else {
-			j++
-		}
-	}
-	return newPorts(p.side, common)
+	return newPorts(p.side, append(p.complement().ranges, q.complement().ranges...)).complement()
 }
 
 func (p ports) Eval(c *Conn) Tri {
@@ -164,64 +146,68 @@ func (p ports) Eval(c *Conn) Tri {
 	return TriOf(in)
 }
 
-func (p ports) String() string { return text(p) }
-
-func (p ports) print(b *strings.Builder, outer form) {
+func (p ports) spelled() Expr {
 	switch len(p.ranges) {
 	case 0:
-		p.printOp(b, "<", 0)
+		return p
 	case 1:
-		p.printRange(b, p.ranges[0], outer)
-	default:
-		printList(b, p.ranges, disjunction, outer, func(b *strings.Builder, r PortRange) {
-			p.printRange(b, r, disjunction)
-		})
+		r := p.ranges[0]
+		if r.First == r.Last || r.First == 0 || r.Last == math.MaxUint16 {
+			return p
+		}
+		return and{Ports(p.side, PortRange{r.First, math.MaxUint16}), Ports(p.side, PortRange{0, r.Last})}
 	}
+	var list or
+	for i := range p.ranges {
+		list = append(list, ports{p.side, p.ranges[i : i+1]})
+	}
+	return list
 }
 
-func (p ports) printRange(b *strings.Builder, r PortRange, outer form) {
-	switch {
-	case r.First == r.Last:
-		p.printOp(b, "=", r.First)
-	case r.Last == math.MaxUint16:
-		p.printOp(b, ">=", r.First)
-	case r.First == 0:
-		p.printOp(b, "<=", r.Last)
-	default:
-		printList(b, []PortRange{{r.First, math.MaxUint16}, {0, r.Last}}, conjunction, outer,
-			func(b *strings.Builder, r PortRange) { p.printRange(b, r, conjunction) })
+func (p ports) words() []string {
+	op, port := "<", uint16(0) // none is
+	for _, r := range p.ranges {
+		switch {
+		case r.First == r.Last:
+			op, port = "=", r.First
+		case r.Last == math.MaxUint16:
+			op, port = ">=", r.First
+		default:
+			op, port = "<=", r.Last
+		}
 	}
-}
-
-func (p ports) printOp(b *strings.Builder, op string, port uint16) {
-	fmt.Fprintf(b, "%cport %s :%d", p.side.String()[0], op, port)
+	return []string{p.side.String()[:1] + "port", op, fmt.Sprintf(":%d", port)}
 }
 
 // ParsePort reads a port as ss does: a decimal number, a hexadecimal one after
 // 0x, an octal one after 0, or the name of a TCP service in /etc/services.
 func ParsePort(text string) (uint16, error) {
-	if isNumber(text) {
-		n, err := strconv.ParseUint(text, 0, 16)
-		if err == nil {
-			return uint16(n), nil
-		}
-		if errors.Is(err, strconv.ErrRange) {
-			return 0, fmt.Errorf("%s is not a port: ports go from 0 to %d", clip(text), math.MaxUint16)
-		}
-	}
-	if isDecimal(text) {
+	n, err := number(text, 16)
+	switch {
+	case err == nil:
+		return uint16(n), nil
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("%s is not a port: ports go from 0 to %d", clip(text), math.MaxUint16)
+	case isDecimal(text):
 		return 0, fmt.Errorf("%s is not a port: a number that begins with 0 is octal", clip(text))
-	}
-	if text == "" || text[0] == '-' || text[0] == '+' {
+	case text == "", text[0] == '-', text[0] == '+':
 		return 0, fmt.Errorf("%s is not a port: write a number from 0 to %d or the name of a service", quote(text), math.MaxUint16)
 	}
 	// The C resolver would ask whatever nsswitch.conf names, even a network.
 	services := net.Resolver{PreferGo: true}
-	n, err := services.LookupPort(context.Background(), "tcp", text)
+	port, err := services.LookupPort(context.Background(), "tcp", text)
 	if err != nil {
 		return 0, fmt.Errorf("%s is neither a port number nor a TCP service in /etc/services", quote(text))
 	}
-	return uint16(n), nil
+	return uint16(port), nil
+}
+
+// number reads a number as C writes one.
+func number(text string, bits int) (uint64, error) {
+	if !isNumber(text) {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseUint(text, 0, bits)
 }
 
 func isDecimal(text string) bool {

@@ -80,6 +80,9 @@ const (
 	Dead StateSet = 1<<CloseWait | 1<<TimeWait
 )
 
+// named are the states that can be asked for by name.
+const named = AllStates | 1<<BoundInactive
+
 // TimeWaitLen is TCP_TIMEWAIT_LEN: how long TIME_WAIT lasts on Linux, whatever
 // net.ipv4.tcp_fin_timeout says.
 const TimeWaitLen = 60 * time.Second
@@ -114,32 +117,20 @@ func (set StateSet) String() string {
 	return strings.Join(names, ",")
 }
 
-// spellings holds what ss, netstat and the kernel call states and groups, in
-// lower case, without hyphens and underscores.
+// spellings holds what ss, netstat and the kernel call states beside their names,
+// and groups of states, in lower case, without hyphens and underscores.
 var spellings = map[string]StateSet{
-	"established":   1 << Established,
-	"estab":         1 << Established,
-	"synsent":       1 << SynSent,
-	"synrecv":       1 << SynRecv,
-	"synrcv":        1 << SynRecv,
-	"finwait1":      1 << FinWait1,
-	"finwait2":      1 << FinWait2,
-	"timewait":      1 << TimeWait,
-	"closed":        1 << Close,
-	"close":         1 << Close,
-	"unconnected":   1 << Close,
-	"unconn":        1 << Close,
-	"closewait":     1 << CloseWait,
-	"lastack":       1 << LastAck,
-	"listening":     1 << Listening,
-	"listen":        1 << Listening,
-	"closing":       1 << Closing,
-	"boundinactive": 1 << BoundInactive,
-	"all":           AllStates,
-	"connected":     Connected,
-	"synchronized":  Synchronized,
-	"bucket":        Bucket,
-	"big":           Big,
+	"estab":        1 << Established,
+	"synrcv":       1 << SynRecv,
+	"close":        1 << Close,
+	"unconnected":  1 << Close,
+	"unconn":       1 << Close,
+	"listen":       1 << Listening,
+	"all":          AllStates,
+	"connected":    Connected,
+	"synchronized": Synchronized,
+	"bucket":       Bucket,
+	"big":          Big,
 }
 
 // ParseState reads the name of a state, or of a group of states, in any case:
@@ -147,12 +138,14 @@ var spellings = map[string]StateSet{
 // that tells the nearest known one. The kernel's NEW_SYN_RECV is no name: such a
 // socket is reported in SYN_RECV.
 func ParseState(name string) (StateSet, error) {
-	squeezed := squeeze(name)
+	squeezed := strings.TrimPrefix(squeeze(name), "tcp")
 	if set, ok := spellings[squeezed]; ok {
 		return set, nil
 	}
-	if set, ok := spellings[strings.TrimPrefix(squeezed, "tcp")]; ok {
-		return set, nil
+	for _, s := range named.States() {
+		if squeeze(s.String()) == squeezed {
+			return Of(s), nil
+		}
 	}
 	return 0, unknownState(name)
 }
@@ -175,7 +168,7 @@ func squeeze(name string) string {
 // stateWords are the names to suggest.
 func stateWords() []string {
 	var words []string
-	for _, s := range (AllStates | 1<<BoundInactive).States() {
+	for _, s := range named.States() {
 		words = append(words, s.String())
 	}
 	return append(words, "all", "connected", "synchronized", "bucket", "big")
