@@ -219,8 +219,9 @@ func (d *watch) Count() { d.namespaces[0].scans <- nil }
 
 // Scan has the socket table read.
 func (d *watch) Scan(s *engine.Scan) {
-	d.scanning(d.namespaces[0])
-	d.namespaces[0].scans <- s
+	n := d.namespaces[0]
+	d.watchOver(&n.scanStall, scanPatience, "scan does not end; new sockets are not found")
+	n.scans <- s
 }
 
 // Lookup has the kernel asked for single sockets.
@@ -246,9 +247,9 @@ func (d *watch) Sample(processes []spin.Process) { d.samples <- processes }
 func (d *watch) notice(in engine.Input, now sock.Instant) {
 	switch in := in.(type) {
 	case engine.ActionsDone:
-		d.acted(d.namespaces[0], now)
+		d.acted(d.namespaces[0])
 	case engine.ScanDone:
-		d.scanned(d.namespaces[0], now)
+		d.over(&d.namespaces[0].scanStall, "scan ended; new sockets are found again")
 		d.service.scanned = in.Cost
 		d.shown.durations.Observe(now.Sub(in.Sent))
 		if in.Err == nil {

@@ -144,41 +144,36 @@ func (d *watch) actionWorker(n *namespace) (func([]engine.Action), func(), error
 	}, func() { destroyer.Close() }, nil
 }
 
-// scanning notes that a scan is under way.
-func (d *watch) scanning(n *namespace) {
-	n.scanStall.begin(d.Now(), scanPatience, func() {
-		d.log.say(slog.LevelError, "scan does not end; new sockets are not found", slog.Duration("waited", scanPatience), slog.String("cure", lockCure))
+// watchOver notes that something is under way in the kernel. If that takes too long,
+// late is said.
+func (d *watch) watchOver(s *stall, patience time.Duration, late string) {
+	s.begin(d.Now(), patience, func() {
+		d.log.say(slog.LevelError, late, slog.Duration("waited", patience), slog.String("cure", lockCure))
 	})
 }
 
-// scanned notes that the scan has ended.
-func (d *watch) scanned(n *namespace, now sock.Instant) {
-	if took, late := n.scanStall.end(now); late {
-		d.log.say(slog.LevelWarn, "scan ended; new sockets are found again", waited(took))
+// over notes that it has ended. If late was said, so is ended.
+func (d *watch) over(s *stall, ended string) {
+	if took, late := s.end(d.Now()); late {
+		d.log.say(slog.LevelWarn, ended, waited(took))
 	}
 }
 
 // acting notes that the actions of one plan more are under way.
 func (d *watch) acting(n *namespace) {
 	if n.plans++; n.plans == 1 {
-		d.nextPlan(n)
+		d.watchOver(&n.actionStall, actionPatience, killLate)
 	}
-}
-
-func (d *watch) nextPlan(n *namespace) {
-	n.actionStall.begin(d.Now(), actionPatience, func() {
-		d.log.say(slog.LevelError, "action does not end; no other is done", slog.Duration("waited", actionPatience), slog.String("cure", lockCure))
-	})
 }
 
 // acted notes that the actions of a plan have ended. Those of the next begin.
-func (d *watch) acted(n *namespace, now sock.Instant) {
-	if took, late := n.actionStall.end(now); late {
-		d.log.say(slog.LevelWarn, "action ended; others are done again", waited(took))
-	}
+func (d *watch) acted(n *namespace) {
+	d.over(&n.actionStall, "kill ended; others are made again")
 	if n.plans--; n.plans > 0 {
-		d.nextPlan(n)
+		d.watchOver(&n.actionStall, actionPatience, killLate)
 	}
 }
+
+const killLate = "kill does not end; no other kill is made"
 
 func waited(d time.Duration) slog.Attr { return slog.Duration("waited", d.Round(time.Millisecond)) }
