@@ -54,9 +54,8 @@ type Journal struct {
 // unsynced is what does not outlast a power cut yet, or is still to be told.
 type unsynced struct {
 	retired []*os.File // rotated away, to be synced and closed
-	written bool       // to the file in use
 	named   bool       // the directory has a new name in it
-	soon    bool       // it is synced by and by
+	soon    bool       // something was written, and the timer is set
 	err     error      // of an fsync, until an Append returns it
 }
 
@@ -81,7 +80,7 @@ func Open(dir *statedir.Dir, now time.Time) (*Journal, Left, error) {
 	if err != nil {
 		j.timer.Stop()
 		j.file.Close() // nil is closed, too
-		return nil, Left{}, fmt.Errorf("journal: %w", err)
+		return nil, Left{}, err
 	}
 	return j, left, nil
 }
@@ -130,7 +129,7 @@ func (j *Journal) Append(records []Record) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return fmt.Errorf("journal: %w", os.ErrClosed)
+		return fmt.Errorf("the journal is closed: %w", os.ErrClosed)
 	}
 	errs := []error{j.unsynced.err}
 	j.unsynced.err = nil
@@ -154,10 +153,7 @@ func (j *Journal) Append(records []Record) error {
 			j.owed = append(j.owed, r)
 		}
 	}
-	if err := errors.Join(append(errs, err)...); err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	return nil
+	return errors.Join(append(errs, err)...)
 }
 
 // settle writes the outcomes that are owed.
@@ -216,7 +212,6 @@ func (j *Journal) writeLines() (int, error) {
 	}
 	j.size += int64(whole)
 	if whole > 0 {
-		j.written = true
 		j.syncSoon()
 	}
 	return bytes.Count(j.buf[:whole], newline), err
@@ -260,7 +255,7 @@ func (j *Journal) follow() error {
 	if err != nil {
 		return err
 	}
-	j.retired, j.written, j.named = append(j.retired, j.file), false, true
+	j.retired, j.named = append(j.retired, j.file), true
 	j.file, j.size, j.torn = next, int64(len(text)), false
 	j.syncSoon()
 	return nil
@@ -318,7 +313,7 @@ func (j *Journal) sync() {
 	for _, old := range work.retired {
 		errs = append(errs, old.Sync(), old.Close())
 	}
-	if work.written {
+	if work.soon {
 		errs = append(errs, file.Sync())
 	}
 	if work.named {
@@ -344,9 +339,5 @@ func (j *Journal) Close() error {
 
 	j.timer.Stop()
 	j.sync()
-	err = errors.Join(err, j.unsynced.err, j.file.Close())
-	if err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	return nil
+	return errors.Join(err, j.unsynced.err, j.file.Close())
 }

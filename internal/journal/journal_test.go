@@ -410,7 +410,7 @@ func TestSync(t *testing.T) {
 		j.mu.Lock()
 		left := j.unsynced
 		j.mu.Unlock()
-		if !left.written && !left.named {
+		if !left.soon && !left.named {
 			break
 		}
 		if time.Now().After(deadline) {

@@ -3,7 +3,6 @@ package seen
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"io/fs"
@@ -45,10 +44,7 @@ func (s *Store) Keep(groups []sock.Group) error {
 		return err
 	})
 	f.Close() // nil is closed, too
-	if err := errors.Join(gone, err); err != nil {
-		return fmt.Errorf("first-seen store: groups: %w", err)
-	}
-	return nil
+	return errors.Join(gone, err)
 }
 
 // loadGroups reads what was kept last in the same boot and namespace. An error says

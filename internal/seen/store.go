@@ -65,7 +65,7 @@ func Open(dir *statedir.Dir, origin sock.Origin, now sock.Instant) (*Store, Load
 	loaded, err := s.open()
 	if err != nil {
 		s.file.Close() // nil is closed, too
-		return nil, Loaded{}, fmt.Errorf("first-seen store: %w", err)
+		return nil, Loaded{}, err
 	}
 	return s, loaded, nil
 }
@@ -74,14 +74,11 @@ func Open(dir *statedir.Dir, origin sock.Origin, now sock.Instant) (*Store, Load
 func Read(dir *statedir.Dir, origin sock.Origin, now sock.Instant) (Loaded, error) {
 	f, err := dir.OpenFile(fileName, os.O_RDONLY)
 	if err != nil {
-		return Loaded{}, fmt.Errorf("first-seen store: %w", err)
+		return Loaded{}, err
 	}
 	defer f.Close()
 	loaded, _, err := newStore(dir, origin, now).load(f)
-	if err != nil {
-		return Loaded{}, fmt.Errorf("first-seen store: %w", err)
-	}
-	return loaded, nil
+	return loaded, err
 }
 
 func newStore(dir *statedir.Dir, origin sock.Origin, now sock.Instant) *Store {
@@ -106,27 +103,24 @@ func (h *header) sealed() bool {
 	return string(h[:len(magic)]) == magic && h.sum() == crc32.Checksum(h[:headerSum], castagnoli())
 }
 
-var errOtherVersion = errors.New("another version of sockdog wrote it")
+// otherVersion is an error: the digit of another version that a file begins with.
+type otherVersion byte
 
-// otherVersion returns the version of a file that begins like that, "" if it is this.
-func otherVersion(b []byte) string {
-	if digit, is := bytes.CutPrefix(b, []byte(magic)); is && len(digit) > 0 && digit[0] != version && '0' < digit[0] && digit[0] <= '9' {
-		return string(digit[:1])
+func (otherVersion) Error() string { return "another version of sockdog wrote the first-seen store" }
+
+// versionOf returns the version of a file that begins like that; 0: it is no store.
+func versionOf(b []byte) byte {
+	if digit, is := bytes.CutPrefix(b, []byte(magic)); is && len(digit) > 0 && '0' < digit[0] && digit[0] <= '9' {
+		return digit[0]
 	}
-	return ""
+	return 0
 }
 
 // setAside moves away what another version of sockdog wrote, which may want it again,
-// and returns its new names.
-func (s *Store) setAside() (names []string, err error) {
-	begin := make([]byte, len(magic)+1)
-	n, _ := s.file.ReadAt(begin, 0)
-	other := otherVersion(begin[:n])
-	if other == "" {
-		return nil, nil
-	}
+// returns its new names, and begins a new file.
+func (s *Store) setAside(v otherVersion) (names []string, err error) {
 	for _, name := range []string{fileName, groupsName} {
-		aside := name + ".v" + other
+		aside := name + ".v" + string(rune(v))
 		if err := s.dir.Rename(name, aside); err == nil {
 			names = append(names, aside)
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -142,15 +136,13 @@ func (s *Store) open() (loaded Loaded, err error) {
 	if s.file, err = s.dir.OpenFile(fileName, os.O_RDWR|os.O_CREATE); err != nil {
 		return Loaded{}, err
 	}
-	aside, err := s.setAside()
-	if err != nil {
-		return Loaded{}, err
-	}
 	loaded, size, err := s.load(s.file)
+	if other := otherVersion(0); errors.As(err, &other) {
+		loaded.SetAside, err = s.setAside(other)
+	}
 	if err != nil {
 		return Loaded{}, err
 	}
-	loaded.SetAside = aside
 	if err := s.file.Truncate(size); err != nil {
 		return loaded, err
 	}
@@ -165,18 +157,15 @@ func (s *Store) open() (loaded Loaded, err error) {
 // load reads the records of a file that count, and the groups, and returns the size of
 // the part that later records may follow.
 func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
-	last, size, damaged, err := s.last(f)
-	if err != nil {
-		return Loaded{}, 0, err
-	}
-	loaded.Damaged = damaged
-	loaded.Memories = make([]sock.Memory, 0, len(last))
-	err = s.counting(f, last, func(r *record) {
-		if r.kind == kindMemory {
-			loaded.Memories = append(loaded.Memories, r.memory)
-		} else {
+	size, loaded.Damaged, err = s.counting(f, func(r *record, sockets int) {
+		if r.kind == kindSpent {
 			loaded.Spent = append(loaded.Spent, r.spent)
+			return
 		}
+		if loaded.Memories == nil {
+			loaded.Memories = make([]sock.Memory, 0, sockets)
+		}
+		loaded.Memories = append(loaded.Memories, r.memory)
 	})
 	if err != nil {
 		return Loaded{}, 0, err
@@ -187,11 +176,12 @@ func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
 	return loaded, size, nil
 }
 
-// last finds where the last memory of each socket stands that is not forgotten. The
-// rest is as for each; what lies in the future is damaged, and of its socket nothing
-// is certain.
-func (s *Store) last(file io.ReaderAt) (last map[sock.Key]int64, size int64, damaged int, err error) {
-	last = make(map[sock.Key]int64)
+// counting calls f for each record that counts still, and says of how many sockets
+// there is one: the last memory of each that is not forgotten, and what is spent of a
+// limit. The rest is as for each; what lies in the future is damaged, and of its
+// socket nothing is certain.
+func (s *Store) counting(file io.ReaderAt, f func(r *record, sockets int)) (size int64, damaged int, err error) {
+	last := make(map[sock.Key]int64) // where the last memory stands
 	future := 0
 	size, damaged, err = s.each(file, func(at int64, r *record) {
 		switch {
@@ -206,18 +196,15 @@ func (s *Store) last(file io.ReaderAt) (last map[sock.Key]int64, size int64, dam
 			last[r.memory.Key] = at
 		}
 	})
-	return last, size, damaged + future, err
-}
-
-// counting calls f for each record that counts still: for those memories, and for what
-// is spent of a limit.
-func (s *Store) counting(file io.ReaderAt, last map[sock.Key]int64, f func(r *record)) error {
-	_, _, err := s.each(file, func(at int64, r *record) {
+	if err != nil {
+		return 0, 0, err
+	}
+	_, _, err = s.each(file, func(at int64, r *record) {
 		if r.kind == kindMemory && last[r.memory.Key] == at || r.kind == kindSpent && r.spent.At <= s.now && s.now < r.spent.Expires {
-			f(r)
+			f(r, len(last))
 		}
 	})
-	return err
+	return size, damaged + future, err
 }
 
 // each calls f for each record of the file that is whole, with the place where
@@ -232,8 +219,8 @@ func (s *Store) each(file io.ReaderAt, f func(at int64, r *record)) (size int64,
 	case n == 0:
 		return 0, 0, nil
 	case h == s.header:
-	case otherVersion(h[:n]) != "":
-		return 0, 0, errOtherVersion
+	case versionOf(h[:n]) != 0 && h[len(magic)] != version:
+		return 0, 0, otherVersion(h[len(magic)])
 	case h.sealed():
 		return 0, 0, nil // what another boot or namespace left
 	default:
@@ -286,17 +273,17 @@ func (s *Store) Close() error { return s.file.Close() }
 func (s *Store) append(n int, kind uint8, value func(i int) (any, sock.Instant)) error {
 	gone := s.follow()
 	if gone != nil && statedir.Nameless(s.file) {
-		return fmt.Errorf("first-seen store: %w", gone)
+		return gone
 	}
 	if err := errors.Join(gone, s.write(n, kind, value)); err != nil {
-		return fmt.Errorf("first-seen store: %w", err)
+		return err
 	}
 	if s.size <= s.compactAt {
 		return nil
 	}
 	if err := s.compact(); err != nil {
 		s.compactAt = 2 * s.size // what is written stands; try again later
-		return fmt.Errorf("first-seen store: compact: %w", err)
+		return fmt.Errorf("write it anew without what is forgotten: %w", err)
 	}
 	return nil
 }
@@ -335,15 +322,11 @@ func (s *Store) write(n int, kind uint8, value func(i int) (any, sock.Instant)) 
 // compact writes what is alive to a new file and puts it in the old one's
 // place; until then the old one stands.
 func (s *Store) compact() error {
-	last, _, _, err := s.last(s.file)
-	if err != nil {
-		return err
-	}
 	size := int64(recordSize)
 	f, err := s.dir.Replace(fileName, 0, func(f *os.File) error {
 		w := bufio.NewWriterSize(f, 64<<10) // keeps its first error for Flush
 		w.Write(s.header[:])
-		err := s.counting(s.file, last, func(r *record) {
+		_, _, err := s.counting(s.file, func(r *record, _ int) {
 			w.Write(r.raw)
 			size += recordSize
 		})

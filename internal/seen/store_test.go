@@ -391,7 +391,7 @@ func TestOtherVersion(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			change := func(text []byte) { text[len(magic)] = test.version }
 			dir := copyState(t, change)
-			if _, err := Read(dir, test.origin, now); !errors.Is(err, errOtherVersion) {
+			if _, err := Read(dir, test.origin, now); !errors.Is(err, otherVersion(test.version)) {
 				t.Errorf("read beside another sockdog: %v", err)
 			}
 			s, loaded, err := Open(dir, test.origin, now)

@@ -74,7 +74,7 @@ func (s *State) missing(log *slog.Logger, path, what string, err error) {
 func (s *State) openStore(h *host.Host, log *slog.Logger) error {
 	origin, err := h.Origin()
 	if err != nil {
-		return fmt.Errorf("first-seen store: %w", err)
+		return err
 	}
 	store, loaded, err := seen.Open(s.dir, origin, h.Now())
 	if err != nil {
