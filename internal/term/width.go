@@ -55,16 +55,14 @@ func prefix(text string, cells int) int {
 	return len(text)
 }
 
-// suffix returns where the end of a text begins that fits into so many cells.
+// suffix returns where the longest end of a text begins that fits into so many cells.
 func suffix(text string, cells int) int {
-	for end := len(text); end > 0; {
-		r, size := utf8.DecodeLastRuneInString(text[:end])
-		if cells -= runeWidth(r); cells < 0 {
-			return end
+	for i := range text {
+		if Width(text[i:]) <= cells {
+			return i
 		}
-		end -= size
 	}
-	return 0
+	return len(text)
 }
 
 // elide leaves out the middle of a text: the beginning and the end of an address tell
