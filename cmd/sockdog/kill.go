@@ -163,7 +163,7 @@ func (f *killFlags) order(h *host.Host, known *client.Ages, stderr io.Writer) (*
 	}, nil
 }
 
-// kill looks, shows, asks, destroys and tells.
+// kill scans, shows, asks, destroys and prints what became of each.
 func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	// A reader that goes away must not end this in the middle: the sum is still told.
 	signal.Ignore(syscall.SIGPIPE)

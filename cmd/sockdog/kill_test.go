@@ -61,7 +61,7 @@ func alive(t *testing.T, leak *nstest.Leak) int {
 	return n
 }
 
-// Whoever reads the fates may go away: none is left half done, and the sum is
+// Whoever reads the outcomes may go away: none is left half done, and the sum is
 // still told.
 func TestKillBrokenPipe(t *testing.T) {
 	cmd := sockdogCommand(t, "kill", "--yes")

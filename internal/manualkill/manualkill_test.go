@@ -218,7 +218,7 @@ func TestOutcome(t *testing.T) {
 			want: conclusion{LeftAlone, "whether the filter means it cannot be known"},
 		},
 		{
-			name:   "autobound, which a look alone tells",
+			name:   "autobound, which a scan alone tells",
 			socket: with(stuck(1), func(s *sock.Socket) { s.Autobound = ssfilter.True }), order: func(o *Request) { o.Query.Where = expr("autobound") },
 			kernel: func(k *kernel) { k.onAsk = becomes(func(s *sock.Socket) { s.Autobound = ssfilter.Unknown }) },
 			want:   conclusion{engine.Done, ""},

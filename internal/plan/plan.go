@@ -55,8 +55,8 @@ func (p *Plan) Bound() bool {
 	return slices.ContainsFunc(p.actions, func(f engine.Forecast) bool { return f.Bound })
 }
 
-// groupsNow says how the rules about groups stand by what an engine looks at first
-// that has just begun. The result is empty where there are none.
+// groupsNow says how the rules about groups stand by the first scans of an engine. The
+// result is empty where there are none.
 func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Scanner, restored engine.Restored) ([]engine.RuleOverview, error) {
 	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return len(r.When) > 0 }) {
 		return nil, nil
@@ -78,8 +78,8 @@ func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Scanner, restored eng
 	return d.Engine.Overview(h.Now()).Rules, first.err
 }
 
-// firstScans reads for an engine that has just begun what it wants first, and does
-// nothing else that it wants.
+// firstScans makes the first scans that an engine wants, and does nothing else that it
+// wants.
 type firstScans struct {
 	kernel daemon.Scanner
 	counts daemon.Counters

@@ -255,7 +255,7 @@ func TestCgroup(t *testing.T) {
 					}
 					got[name] = s.Cgroup
 					if a := ask(t, c, s.ID); a.Socket.Cgroup != s.Cgroup {
-						t.Errorf("%s: an answer says %q, the look %q", name, a.Socket.Cgroup, s.Cgroup)
+						t.Errorf("%s: an answer says %q, the scan %q", name, a.Socket.Cgroup, s.Cgroup)
 					}
 				}
 				return got
