@@ -162,18 +162,18 @@ func (d *watch) over(s *stall, ended string) {
 // acting notes that the actions of one plan more are under way.
 func (d *watch) acting(n *namespace) {
 	if n.plans++; n.plans == 1 {
-		d.watchOver(&n.actionStall, actionPatience, killLate)
+		d.watchOver(&n.actionStall, actionPatience, actionLate)
 	}
 }
 
 // acted notes that the actions of a plan have ended. Those of the next begin.
 func (d *watch) acted(n *namespace) {
-	d.over(&n.actionStall, "kill ended; others are made again")
+	d.over(&n.actionStall, "action ended; others are done again")
 	if n.plans--; n.plans > 0 {
-		d.watchOver(&n.actionStall, actionPatience, killLate)
+		d.watchOver(&n.actionStall, actionPatience, actionLate)
 	}
 }
 
-const killLate = "kill does not end; no other kill is made"
+const actionLate = "action does not end; no other is done"
 
 func waited(d time.Duration) slog.Attr { return slog.Duration("waited", d.Round(time.Millisecond)) }

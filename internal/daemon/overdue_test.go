@@ -26,6 +26,8 @@ func TestActionsThatDoNotEnd(t *testing.T) {
 		}
 		said := func(want ...string) {
 			t.Helper()
+			log.mu.Lock()
+			defer log.mu.Unlock()
 			if diff := cmp.Diff(want, log.lines); diff != "" {
 				t.Fatalf("log (-want +got):\n%s", diff)
 			}
