@@ -32,7 +32,8 @@ type Conn struct {
 
 	inUserSpace string // why, in the last scan
 	cgroups     *cgroup.Tree
-	names       names
+	cgroupNames cgroup.Batch // for the time of one scan or one question
+	devices     map[uint32]device
 }
 
 // A link carries datagrams to the kernel and back.
@@ -65,7 +66,7 @@ func Open(now func() sock.Instant, cgroups *cgroup.Tree) (*Conn, error) {
 }
 
 func open(now func() sock.Instant, cgroups *cgroup.Tree, dial func() (link, error)) (*Conn, error) {
-	c := &Conn{now: now, cgroups: cgroups, dial: dial, in: make([]byte, maxDatagram)}
+	c := &Conn{now: now, cgroups: cgroups, devices: map[uint32]device{}, dial: dial, in: make([]byte, maxDatagram)}
 	return c, c.ready()
 }
 
@@ -85,11 +86,10 @@ func (c *Conn) ready() error {
 		return nil
 	}
 	link, err := c.dial()
-	if err != nil {
-		return err
+	if err == nil {
+		c.link = link
 	}
-	c.link = link
-	return nil
+	return err
 }
 
 // abandon gives up a link on which an answer may still be on its way.

@@ -17,7 +17,7 @@ import (
 // held it before: it is for telling whose it is, and not for acting on it.
 func (c *Conn) Find(local, peer netip.AddrPort) (sock.Socket, bool, error) {
 	id := idOf(local, peer)
-	c.names.cgroups = c.cgroups.Batch()
+	c.cgroupNames = c.cgroups.Batch()
 	answer := []sock.Answer{{ID: id, Err: errUnanswered}}
 	_, err := c.exchange(nl.SOCK_DIAG_BY_FAMILY, 0, answer)
 	s := &answer[0].Socket

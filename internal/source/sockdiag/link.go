@@ -63,14 +63,7 @@ func (l *kernelLink) setUp() error {
 	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, maxBatch*answerRoom); err != nil {
 		return err
 	}
-	if l.room, err = unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil {
-		return err
-	}
-	// An error need not repeat the request. Kernels before 4.3 repeat it.
-	err = unix.SetsockoptInt(l.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	if errors.Is(err, unix.ENOPROTOOPT) {
-		return nil
-	}
+	l.room, err = unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 	return err
 }
 

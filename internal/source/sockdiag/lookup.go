@@ -34,8 +34,8 @@ func (c *Conn) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, erro
 			answers[i].Err = errNoCookie
 		}
 	}
-	c.names.cgroups = c.cgroups.Batch()
-	clear(c.names.devices) // what is acted on must be the present truth
+	c.cgroupNames = c.cgroups.Batch()
+	clear(c.devices) // what is acted on must be the present truth
 	for rest := answers; len(rest) > 0; {
 		err := c.ready()
 		if err == nil {
@@ -93,18 +93,14 @@ func (c *Conn) exchange(kind, flags uint16, answers []sock.Answer) (sent bool, e
 			}
 			a.Err = nil
 		case unix.NLMSG_ERROR:
-			errno, err := m.errno()
+			err := m.err()
 			switch {
-			case err != nil:
-				return false, err
-			case errno == 0 && flags&unix.NLM_F_ACK == 0:
+			case errors.Is(err, errMalformed), err == nil && flags&unix.NLM_F_ACK == 0:
 				return false, errMalformed
-			case errno == 0:
-				a.Err = nil
-			case errno == unix.ENOENT:
+			case errors.Is(err, unix.ENOENT):
 				a.Gone, a.Err = true, nil
 			default:
-				a.Err = errno
+				a.Err = err
 			}
 		default:
 			return false, errMalformed

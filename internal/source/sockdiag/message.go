@@ -47,10 +47,10 @@ func appendDump(b []byte, seq uint32, family uint8, states ssfilter.StateSet, fi
 		b = appendID(b, &sock.ID{})
 		b = native.AppendUint32(b, uint32(states))
 		b = native.AppendUint32(b, 0) // idiag_dbs, unused
-		return append(b, filter...)
+	} else {
+		b = appendHeader(b, nl.SOCK_DIAG_BY_FAMILY, flags, seq, sizeofRequestV2+len(filter))
+		b = appendBody(b, family, states, &sock.ID{})
 	}
-	b = appendHeader(b, nl.SOCK_DIAG_BY_FAMILY, flags, seq, sizeofRequestV2+len(filter))
-	b = appendBody(b, family, states, &sock.ID{})
 	return append(b, filter...)
 }
 
@@ -116,16 +116,19 @@ func nextMessage(b []byte) (m message, rest []byte, err error) {
 	return m, b[min(align4(int(size)), len(b)):], nil
 }
 
-// errno reads the error that NLMSG_ERROR and NLMSG_DONE begin with; 0 is none.
-func (m message) errno() (unix.Errno, error) {
+// err reads the error that NLMSG_ERROR and NLMSG_DONE begin with: nil, a unix.Errno or
+// errMalformed.
+func (m message) err() error {
 	if len(m.data) < 4 {
-		return 0, errMalformed
+		return errMalformed
 	}
-	code := int32(native.Uint32(m.data))
-	if code > 0 {
-		return 0, errMalformed
+	switch code := int32(native.Uint32(m.data)); {
+	case code > 0:
+		return errMalformed
+	case code < 0:
+		return unix.Errno(-code)
 	}
-	return unix.Errno(-code), nil
+	return nil
 }
 
 // nextAttribute takes the first attribute off a message's tail.

@@ -3,15 +3,8 @@ package sockdiag
 import (
 	"time"
 
-	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/sock"
 )
-
-// names knows what the kernel calls by numbers.
-type names struct {
-	cgroups cgroup.Batch // for the time of one scan or one question
-	devices map[uint32]device
-}
 
 // device is what a device was called at an instant: it may be renamed or deleted.
 type device struct {
@@ -27,14 +20,11 @@ const namesLast = 10 * time.Second
 // device is what the device with that index is called, nothing if there is none
 // any more.
 func (c *Conn) device(index uint32) device {
-	d, ok := c.names.devices[index]
+	d, ok := c.devices[index]
 	if now := c.now(); !ok || now.Sub(d.read) > namesLast {
-		if c.names.devices == nil {
-			c.names.devices = make(map[uint32]device)
-		}
 		d.name, d.altNames = c.link.deviceNames(index)
 		d.read = now
-		c.names.devices[index] = d
+		c.devices[index] = d
 	}
 	return d
 }
@@ -46,7 +36,7 @@ func (c *Conn) read(s *sock.Socket, b []byte) error {
 		return err
 	}
 	s.ID.Netns = c.link.netns()
-	s.Cgroup = c.names.cgroups.Path(cgroup)
+	s.Cgroup = c.cgroupNames.Path(cgroup)
 	if s.Iface != 0 {
 		d := c.device(s.Iface)
 		s.Device, s.AltNames = d.name, d.altNames

@@ -9,13 +9,12 @@ import (
 // NetnsCookie is the number that the kernel gave to the calling thread's network
 // namespace at its creation and gives to no other until it is booted again.
 // Kernels before 5.14 have none: unix.ENOPROTOOPT.
-func NetnsCookie() (uint64, error) {
+func NetnsCookie() (cookie uint64, err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, fmt.Errorf("network namespace cookie: %w", err)
+	if err == nil {
+		defer unix.Close(fd)
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err != nil {
 		return 0, fmt.Errorf("network namespace cookie: %w", err)
 	}

@@ -36,15 +36,12 @@ type Capabilities struct {
 // finds them and destroys them, and touches no other. An error means that sock_diag
 // does not work at all. Only the TIME_WAIT part needs the loopback interface to be
 // up.
-func (c *Conn) Probe() (Capabilities, error) {
-	capabilities, err := c.probe()
-	if err != nil {
-		return Capabilities{}, fmt.Errorf("probe sock_diag with a socket of our own: %w", err)
-	}
-	return capabilities, nil
-}
-
-func (c *Conn) probe() (capabilities Capabilities, err error) {
+func (c *Conn) Probe() (capabilities Capabilities, err error) {
+	defer func() {
+		if err != nil {
+			capabilities, err = Capabilities{}, fmt.Errorf("probe sock_diag with a socket of our own: %w", err)
+		}
+	}()
 	if err := c.Scan(sock.Query{States: ssfilter.Of(ssfilter.Listening)}, func(*sock.Socket, sock.Instant) {}); err != nil {
 		return capabilities, err
 	}

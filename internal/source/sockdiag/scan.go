@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +30,7 @@ func (c *Conn) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) e
 	if err := c.ready(); err != nil {
 		return fmt.Errorf("scan: %w", err)
 	}
-	c.names.cgroups = c.cgroups.Batch()
+	c.cgroupNames = c.cgroups.Batch()
 	err := c.scan(&q, each)
 	if err == nil {
 		return nil
@@ -53,63 +54,64 @@ func (c *Conn) scan(q *sock.Query, each func(s *sock.Socket, got sock.Instant)) 
 			return err
 		}
 	}
-	if err := c.walk(unix.AF_INET, q, each); err != nil {
-		return err
-	}
-	if err := c.walk(unix.AF_INET6, q, each); err != nil {
-		return err
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		if err := c.walk(family, q, each); err != nil {
+			return err
+		}
 	}
 	c.perFamily = true
 	return nil
 }
 
 // walk dumps with the expression in the kernel or, if the kernel will not have
-// it, without.
+// it, without. An expression that asks for it splits the sockets into those that are
+// autobound and the others.
 func (c *Conn) walk(family uint8, q *sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
 	if q.Where == nil {
 		return c.dump(family, &pass{states: q.States, whole: true}, each)
 	}
-	var err error
+	parts := []part{{nil, ssfilter.Unknown}}
 	if ssfilter.Asks(q.Where).Autobound {
-		err = c.walkTwice(family, q, each)
-	} else {
-		err = c.walkFiltered(family, q, nil, ssfilter.Unknown, each)
+		autobound := ssfilter.Autobound()
+		parts = []part{{autobound, ssfilter.True}, {ssfilter.Not(autobound), ssfilter.False}}
 	}
-	if !unfit(err) {
-		return err
+	for i, part := range parts {
+		err := c.walkPart(family, q, part, each)
+		switch {
+		case err == nil:
+			continue
+		case !unfit(err):
+			return err
+		case i > 0: // not to be tried in another way: the first half is told already
+			return fmt.Errorf("the kernel told half of the sockets only: %s", why(err))
+		}
+		plain := c.dump(family, &pass{states: q.States, where: q.Where}, each)
+		if !refused(plain) {
+			c.inUserSpace = why(err)
+		}
+		return plain
 	}
-	plain := c.dump(family, &pass{states: q.States, where: q.Where}, each)
-	if !refused(plain) {
-		c.inUserSpace = why(err)
-	}
-	return plain
+	return nil
 }
 
-// walkTwice dumps the sockets that are autobound, and then those that are not.
-func (c *Conn) walkTwice(family uint8, q *sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
-	autobound := ssfilter.Autobound()
-	if err := c.walkFiltered(family, q, autobound, ssfilter.True, each); err != nil {
-		return err
-	}
-	err := c.walkFiltered(family, q, ssfilter.Not(autobound), ssfilter.False, each)
-	if unfit(err) { // not to be tried in another way: the first half is told already
-		return fmt.Errorf("the kernel told half of the sockets only: %s", why(err))
-	}
-	return err
+// A part is the sockets that the kernel can tell from the others.
+type part struct {
+	where     ssfilter.Expr // nil: all
+	autobound ssfilter.Tri  // what that says of each
 }
 
-// walkFiltered dumps one part of the sockets with the expression in the kernel, or
+// walkPart dumps one part of the sockets with the expression in the kernel, or
 // with as much of it as fits. An error that is unfit means that nothing was dumped.
-func (c *Conn) walkFiltered(family uint8, q *sock.Query, part ssfilter.Expr, autobound ssfilter.Tri, each func(s *sock.Socket, got sock.Instant)) error {
-	p := pass{states: q.States, where: q.Where, whole: true, autobound: autobound}
+func (c *Conn) walkPart(family uint8, q *sock.Query, of part, each func(s *sock.Socket, got sock.Instant)) error {
+	p := pass{states: q.States, where: q.Where, whole: true, autobound: of.autobound}
 	var err error
-	if p.filter, err = c.bytecode(ssfilter.And(part, q.Where)); err == nil {
+	if p.filter, err = c.bytecode(ssfilter.And(of.where, q.Where)); err == nil {
 		err = c.dump(family, &p, each)
 	}
 	if !unfit(err) {
 		return err
 	}
-	weaker := ssfilter.And(part, portsOf(q.Where))
+	weaker := ssfilter.And(of.where, portsOf(q.Where))
 	if weaker == nil {
 		return err
 	}
@@ -153,12 +155,8 @@ var errRefused = errors.New("the kernel refuses to dump sockets")
 func refused(err error) bool { return errors.Is(err, errRefused) }
 
 // refuses tells a refusal from a failure.
-func refuses(errno unix.Errno) bool {
-	switch errno {
-	case unix.EINVAL, unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOENT:
-		return true
-	}
-	return false
+func refuses(err error) bool {
+	return slices.Contains([]error{unix.EINVAL, unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOENT}, err)
 }
 
 // dump makes one request and reads the whole answer to it.
@@ -183,23 +181,19 @@ func (c *Conn) dump(family uint8, p *pass, each func(s *sock.Socket, got sock.In
 			}
 			return false, nil
 		case unix.NLMSG_ERROR:
-			errno, err := m.errno()
+			err := m.err()
 			switch {
-			case err != nil:
-				return true, err
-			case errno == 0:
+			case err == nil:
 				return true, errMalformed
-			case refuses(errno) && !begun:
-				return true, fmt.Errorf("%w: %w", errRefused, errno)
-			default:
-				return true, fmt.Errorf("the dump failed: %w", errno)
+			case refuses(err) && !begun:
+				return true, fmt.Errorf("%w: %w", errRefused, err)
 			}
+			return true, fmt.Errorf("the dump failed: %w", err)
 		case unix.NLMSG_DONE:
-			errno, err := m.errno()
-			if err == nil && errno != 0 {
-				err = fmt.Errorf("the dump ended early: %w", errno)
+			if err := m.err(); err != nil {
+				return true, fmt.Errorf("the dump ended early: %w", err)
 			}
-			return true, err
+			return true, nil
 		default:
 			return true, errMalformed
 		}
