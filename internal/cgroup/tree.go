@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -106,30 +108,26 @@ func (t *Tree) learn(id uint64) map[uint64]string {
 // lacked the means to read one, such as a descriptor.
 func (t *Tree) walk() (found map[uint64]string, whole bool) {
 	found, whole = make(map[uint64]string), true
-	for pending := []string{"/"}; len(pending) > 0 && len(found) < mostKnown; {
-		name := pending[len(pending)-1]
-		pending = pending[:len(pending)-1]
-		id, leaf, ok := t.directory(name)
-		if !ok {
-			continue
-		}
-		found[id] = name
-		if leaf {
-			continue
-		}
-		entries, err := os.ReadDir(t.root + name)
+	filepath.WalkDir(t.root+"/", func(file string, entry fs.DirEntry, err error) error {
 		switch {
-		case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		case len(found) >= mostKnown:
+			return fs.SkipAll
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		case errors.Is(err, unix.ENODEV): // kernfs: removed while it was open
-		default:
+		case err != nil:
 			whole = false
-		}
-		for _, entry := range entries {
-			if entry.IsDir() {
-				pending = append(pending, path.Join(name, entry.Name()))
+		case entry.IsDir():
+			name := path.Join("/", strings.TrimPrefix(file, t.root))
+			id, leaf, ok := t.directory(name)
+			if ok {
+				found[id] = name
+			}
+			if leaf || !ok {
+				return fs.SkipDir
 			}
 		}
-	}
+		return nil
+	})
 	return found, whole
 }
 

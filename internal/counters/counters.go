@@ -33,19 +33,13 @@ func parse(sockstat, snmp []byte) (c sock.Counters) {
 // pair finds the number after key in the line that label begins, as
 // sockstat_seq_show writes it: "TCP: inuse 5 orphan 0 tw 2 ...".
 func pair(text []byte, label, key string) (uint64, bool) {
-	for line := range bytes.Lines(text) {
-		rest, ok := bytes.CutPrefix(line, []byte(label))
-		if !ok {
-			continue
+	line, _ := labelled(text, label)
+	for len(line) > 0 {
+		var name []byte
+		if name, line = word(line); string(name) == key {
+			digits, _ := word(line)
+			return number(digits)
 		}
-		found := false
-		for word := range bytes.FieldsSeq(rest) {
-			if found {
-				return number(word)
-			}
-			found = string(word) == key
-		}
-		break
 	}
 	return 0, false
 }
@@ -54,27 +48,34 @@ func pair(text []byte, label, key string) (uint64, bool) {
 // begins, as snmp_seq_show writes them. Headings were added over the years, so
 // the place of a column says nothing.
 func column(text []byte, label, key string) (uint64, bool) {
-	place := -1
-	for line := range bytes.Lines(text) {
-		rest, ok := bytes.CutPrefix(line, []byte(label))
-		if !ok {
-			continue
-		}
-		i, headings := 0, place < 0
-		for word := range bytes.FieldsSeq(rest) {
-			switch {
-			case !headings && i == place:
-				return number(word)
-			case headings && string(word) == key:
-				place = i
-			}
-			i++
-		}
-		if !headings || place < 0 {
-			break
+	headings, text := labelled(text, label)
+	values, _ := labelled(text, label)
+	for len(headings) > 0 {
+		var heading, digits []byte
+		heading, headings = word(headings)
+		digits, values = word(values)
+		if string(heading) == key {
+			return number(digits)
 		}
 	}
 	return 0, false
+}
+
+// labelled finds the rest of the line that label begins, and what follows the line.
+func labelled(text []byte, label string) (line, after []byte) {
+	for len(text) > 0 {
+		line, text, _ = bytes.Cut(text, []byte("\n"))
+		if rest, ok := bytes.CutPrefix(line, []byte(label)); ok {
+			return rest, text
+		}
+	}
+	return nil, nil
+}
+
+// word takes the first word off a line.
+func word(line []byte) (first, rest []byte) {
+	first, rest, _ = bytes.Cut(bytes.TrimLeft(line, " "), []byte(" "))
+	return first, rest
 }
 
 // number reads digits; what is none is 0, and not known.

@@ -25,7 +25,7 @@ func parsePorts(ephemeral, reserved []byte) (p Ports, ok bool) {
 	if !ok {
 		return Ports{}, false
 	}
-	var taken [1 << 16]bool
+	var taken []ssfilter.PortRange
 	for text := range bytes.SplitSeq(bytes.TrimSpace(reserved), []byte(",")) {
 		if len(text) == 0 {
 			continue // none is
@@ -38,21 +38,11 @@ func parsePorts(ephemeral, reserved []byte) (p Ports, ok bool) {
 		if !ok {
 			return Ports{}, false
 		}
-		for port := int(r.First); port <= int(r.Last); port++ {
-			taken[port] = true
-		}
+		taken = append(taken, r)
 	}
-	free := []ssfilter.PortRange{}
-	for port := int(all.First); port <= int(all.Last); port++ {
-		switch n := len(free); {
-		case taken[port]:
-		case n > 0 && int(free[n-1].Last) == port-1:
-			free[n-1].Last++
-		default:
-			free = append(free, ssfilter.PortRange{First: uint16(port), Last: uint16(port)})
-		}
-	}
-	return Ports{all, free}, true
+	source := ssfilter.And(ssfilter.Ports(ssfilter.Src, all), ssfilter.Not(ssfilter.Ports(ssfilter.Src, taken...)))
+	free, _ := ssfilter.PortsOf(source, ssfilter.Src)
+	return Ports{all, append([]ssfilter.PortRange{}, free...)}, true
 }
 
 func portRange(first, last []byte) (ssfilter.PortRange, bool) {
