@@ -25,6 +25,7 @@ import (
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/manualkill"
 	"github.com/sockdog/sockdog/internal/selection"
+	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -151,18 +152,6 @@ func (f *killFlags) protection(stderr io.Writer) ([]rules.Match, error) {
 	return set.Protect, nil
 }
 
-// order is what the flags order.
-func (f *killFlags) order(h *host.Host, known *client.Ages, stderr io.Writer) (*manualkill.Request, error) {
-	protect, err := f.protection(stderr)
-	if err != nil {
-		return nil, err
-	}
-	return &manualkill.Request{
-		Query: f.Query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
-		Protect: protect, Capabilities: h.Capabilities(), Memories: known.ByKey(), Precision: h.Precision, Self: os.Getpid(),
-	}, nil
-}
-
 // kill scans, shows, asks, destroys and prints what became of each.
 func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	// A reader that goes away must not end this in the middle: the sum is still told.
@@ -181,8 +170,11 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		return err
 	}
 	known.Warn(stderr)
-	o, err := f.order(h, &known, stderr)
-	if err != nil {
+	request := manualkill.Request{
+		Query: f.Query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
+		Capabilities: h.Capabilities(), Memories: known.ByKey(), Precision: h.Precision, Self: os.Getpid(),
+	}
+	if request.Protect, err = f.protection(stderr); err != nil {
 		return err
 	}
 	runtime.LockOSThread() // never unlocked: it is this thread that may destroy
@@ -191,7 +183,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		return err
 	}
 	defer kernel.Close()
-	targets, passed, err := o.Find(kernel, h.Now)
+	targets, passed, err := request.Find(kernel, h.Now)
 	if err != nil {
 		return err
 	}
@@ -199,7 +191,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	if len(targets) == 0 {
 		fmt.Fprintln(stderr, f.nothing(passed))
 	}
-	if err := f.resolve(o, manualkill.Pending(targets)); err != nil {
+	if err := f.resolve(&request, manualkill.Pending(targets)); err != nil {
 		return err
 	}
 	pending := manualkill.Pending(targets)
@@ -214,7 +206,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	o.Destroy(ctx, pending, kernel, func() (manualkill.Kernel, error) { return h.OpenKernel() })
+	request.Destroy(ctx, pending, kernel, func() (manualkill.Kernel, error) { return h.OpenKernel() })
 	return f.tell(ctx, targets, unjudged, h, stdout, stderr)
 }
 
@@ -237,7 +229,7 @@ func (f *killFlags) nothing(passed manualkill.Passed) string {
 // resolve finds the holders of those to be destroyed, for a person who is asked, where
 // they are printed, and where all of /proc may be read, which shows what the kernel
 // itself holds. Elsewhere nobody would learn anything from the walk.
-func (f *killFlags) resolve(o *manualkill.Request, pending []*manualkill.Target) error {
+func (f *killFlags) resolve(request *manualkill.Request, pending []*manualkill.Target) error {
 	inodes := manualkill.Inodes(pending)
 	if len(inodes) == 0 {
 		return nil
@@ -253,7 +245,7 @@ func (f *killFlags) resolve(o *manualkill.Request, pending []*manualkill.Target)
 	case err != nil:
 		return err
 	}
-	o.Resolve(pending, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
+	request.Resolve(pending, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
 	return nil
 }
 
@@ -289,8 +281,8 @@ func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unju
 	if f.output == "json" {
 		err = manualkill.PrintJSON(stdout, targets, f.dryRun, h.Netns, time.Now())
 	} else {
-		view := manualkill.View{Headings: !f.bare, Holders: f.output == "wide", Cells: term.ScreenOf(stdout).Width}
-		if err = view.Print(stdout, targets); err == nil {
+		view := sockettable.View{Headings: !f.bare, Holders: f.output == "wide", Cells: term.ScreenOf(stdout).Width}
+		if err = manualkill.Print(stdout, targets, &view); err == nil {
 			_, err = fmt.Fprintln(stdout, sum)
 		}
 	}

@@ -43,16 +43,9 @@ func settled(r engine.Result) bool {
 	return r == engine.Done || r == engine.Gone || r == engine.Changed
 }
 
-// View is how what became of the targets is shown.
-type View struct {
-	Headings bool
-	Holders  bool // who holds each socket
-	Cells    int  // in a line at most; 0 is no bound
-}
-
 // Print prints a line for each target. Those of which something is left come last: they
 // are what is read. A narrow terminal goes without what the sockets were selected by.
-func (v *View) Print(out io.Writer, targets []*Target) error {
+func Print(out io.Writer, targets []*Target, v *sockettable.View) error {
 	heads := []string{"RESULT", "STATE", "LOCAL", "PEER", "AGE", "WHY"}
 	if v.Holders {
 		heads = slices.Insert(heads, 5, "PROCESS")

@@ -14,6 +14,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -40,34 +41,34 @@ func outcomes() []*Target {
 func TestPrint(t *testing.T) {
 	tests := []struct {
 		name    string
-		view    View
+		view    sockettable.View
 		targets []*Target
 		want    string
 	}{
-		{"what is left comes last", View{Headings: true}, outcomes(), `
+		{"what is left comes last", sockettable.View{Headings: true}, outcomes(), `
 RESULT      STATE        LOCAL                                           PEER           AGE    WHY
 done        CLOSE-WAIT   [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000  [::1]:443      1m30s  -
 gone        TIME-WAIT    10.0.0.1:1                                      10.0.0.2:80    ≥1h0m  it ended by itself
 left-alone  ESTABLISHED  10.0.0.1:40000                                  10.0.0.2:5432  -      may be in use
 destroyed 1, gone 1, left alone 1
 `},
-		{"wide, without headings", View{Holders: true}, outcomes()[:1], `
+		{"wide, without headings", sockettable.View{Holders: true}, outcomes()[:1], `
 left-alone  ESTABLISHED  10.0.0.1:40000  10.0.0.2:5432  -  app[7]  may be in use
 destroyed 0, left alone 1
 `},
-		{"a narrow terminal", View{Headings: true, Cells: 80}, outcomes(), `
+		{"a narrow terminal", sockettable.View{Headings: true, Cells: 80}, outcomes(), `
 RESULT      LOCAL                       PEER           AGE    WHY
 done        [2001:db8:aa…e:ffff]:40000  [::1]:443      1m30s  -
 gone        10.0.0.1:1                  10.0.0.2:80    ≥1h0m  it ended by itself
 left-alone  10.0.0.1:40000              10.0.0.2:5432  -      may be in use
 destroyed 1, gone 1, left alone 1
 `},
-		{"nothing", View{Headings: true}, nil, "\ndestroyed 0\n"},
+		{"nothing", sockettable.View{Headings: true}, nil, "\ndestroyed 0\n"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var out strings.Builder
-			if err := test.view.Print(&out, test.targets); err != nil {
+			if err := Print(&out, test.targets, &test.view); err != nil {
 				t.Fatal(err)
 			}
 			out.WriteString(SumOf(test.targets, false).String() + "\n")
