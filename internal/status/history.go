@@ -48,12 +48,12 @@ func (r *Recorder) advance(at time.Time) {
 		r.end, r.sockets, r.steps = at, make(map[string]Series), 1
 		return
 	}
-	steps := at.Sub(r.end) / historyStep
+	steps := int(at.Sub(r.end) / historyStep)
 	if steps <= 0 {
 		return // also where a clock without a monotonic reading was set back
 	}
-	r.end = r.end.Add(steps * historyStep)
-	gaps := make(Series, min(int64(steps), int64(historyPoints)))
+	r.end = r.end.Add(time.Duration(steps) * historyStep)
+	gaps := make(Series, min(steps, historyPoints))
 	r.steps = min(r.steps+len(gaps), historyPoints)
 	for state, series := range r.sockets {
 		series = append(series, gaps...)
