@@ -60,21 +60,15 @@ const (
 func (s *Status) MarshalJSON() ([]byte, error) {
 	type plain Status
 	p := plain(*s)
-	p.Problems, p.Notes, p.Actions, p.Receivers = list(p.Problems), list(p.Notes), list(p.Actions), list(p.Receivers)
+	p.Problems, p.Notes = append(Problems{}, p.Problems...), append(Problems{}, p.Notes...)
+	p.Actions, p.Receivers = append([]journal.Record{}, p.Actions...), append([]Receiver{}, p.Receivers...)
 	p.Sockets, p.ActionPossible = table(p.Sockets), table(p.ActionPossible)
-	p.Rules = slices.Clone(list(p.Rules))
+	p.Rules = append([]Rule{}, p.Rules...)
 	for i := range p.Rules {
 		r := &p.Rules[i]
-		r.Groups, r.Actions, r.HeldBack = list(r.Groups), table(r.Actions), table(r.HeldBack)
+		r.Groups, r.Actions, r.HeldBack = append([]Group{}, r.Groups...), table(r.Actions), table(r.HeldBack)
 	}
 	return json.Marshal(&p)
-}
-
-func list[S ~[]T, T any](s S) S {
-	if s == nil {
-		return S{}
-	}
-	return s
 }
 
 func table[M ~map[K]V, K comparable, V any](m M) M {
