@@ -22,7 +22,7 @@ func telling(t *testing.T, s *status.Status) string {
 	t.Helper()
 	board := web.NewStore()
 	board.Show(s)
-	server := httptest.NewServer(web.Handler(board, http.NotFoundHandler(), http.NotFoundHandler()))
+	server := httptest.NewServer(web.Handler(board, nil, http.NotFoundHandler()))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
 }

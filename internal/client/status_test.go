@@ -18,7 +18,7 @@ func telling(t *testing.T, s *status.Status) string {
 	if s != nil {
 		board.Show(s)
 	}
-	return listening(t, web.Handler(board, http.NotFoundHandler(), http.NotFoundHandler()))
+	return listening(t, web.Handler(board, nil, http.NotFoundHandler()))
 }
 
 func listening(t *testing.T, h http.Handler) string {
@@ -74,7 +74,7 @@ func TestStatusErrors(t *testing.T) {
 		{"nothing said", speaking(t, ""), "is not sockdog"},
 		{"a name of somebody else", listening(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			r.Host = "shop.example.com"
-			web.Handler(web.NewStore(), http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(w, r)
+			web.Handler(web.NewStore(), nil, http.NotFoundHandler()).ServeHTTP(w, r)
 		})), "use its address"},
 		{"no such host", "sockdog.invalid:1", "--address takes what --listen of the daemon says"},
 	} {

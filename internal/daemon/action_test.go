@@ -13,7 +13,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/metrics/metricstest"
+	"github.com/sockdog/sockdog/internal/metrics"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -67,7 +67,7 @@ func TestActionOfAnotherKind(t *testing.T) {
 	if !shown.ActionPossible["nudge"] || len(shown.Actions) == 0 || shown.Actions[0].Action != "nudge" {
 		t.Errorf("shown is %v, %v", shown.ActionPossible, shown.Actions)
 	}
-	if text := metricstest.Scrape(t, shown); !strings.Contains(text, `sockdog_actions_total{action="nudge",result="done",rule="leak"} 2`) {
+	if text := string(metrics.Text(shown)); !strings.Contains(text, `sockdog_actions_total{action="nudge",result="done",rule="leak"} 2`) {
 		t.Errorf("the metrics say nothing of it:\n%s", text)
 	}
 	stop()

@@ -19,7 +19,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine/match"
-	"github.com/sockdog/sockdog/internal/metrics/metricstest"
+	"github.com/sockdog/sockdog/internal/metrics"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/realtest"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -119,7 +119,7 @@ rules:
 	if at := s.Actions[0]; at.Action != "group" || at.Result != "firing" || at.Sockets < n/2 {
 		t.Errorf("the last action is %+v", at)
 	}
-	scraped := metricstest.Scrape(t, s)
+	scraped := string(metrics.Text(s))
 	for _, want := range []string{`sockdog_rule_firing{rule="time-wait-flood"} 1`, fmt.Sprintf(`sockdog_sockets{state="time-wait"} %d`, s.Sockets["time-wait"]), `sockdog_alerts_total{receiver="oncall",result="sent"} 1`} {
 		if !strings.Contains(scraped, want+"\n") {
 			t.Errorf("a scrape lacks %s", want)

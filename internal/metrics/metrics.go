@@ -5,7 +5,6 @@ package metrics
 import (
 	"maps"
 	"math"
-	"net/http"
 	"runtime"
 	"slices"
 	"strconv"
@@ -15,18 +14,15 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-// Handler serves the metrics of what current returns, and those of the process.
-// Where current returns nil, there are only the latter.
-func Handler(current func() *status.Status) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		var out exposition
-		if s := current(); s != nil {
-			write(&out, "sockdog_", families, s)
-		}
-		write(&out, "", processFamilies, readProcess())
-		w.Header().Set("Content-Type", contentType)
-		w.Write(out.text)
-	})
+// Text is the metrics of a status, and those of the process. Where there is no status
+// yet, there are only the latter.
+func Text(s *status.Status) []byte {
+	var out exposition
+	if s != nil {
+		write(&out, "sockdog_", families, s)
+	}
+	write(&out, "", processFamilies, readProcess())
+	return out.text
 }
 
 // family is a metric of something: all that is known of it stands in one row.
@@ -154,13 +150,12 @@ func number(b bool) float64 {
 	return 0
 }
 
-// The kinds of metrics, and the format that they are written in.
+// The kinds of metrics.
 const (
-	counter     = "counter"
-	gauge       = "gauge"
-	histogram   = "histogram"
-	summary     = "summary"
-	contentType = "text/plain; version=0.0.4; charset=utf-8"
+	counter   = "counter"
+	gauge     = "gauge"
+	histogram = "histogram"
+	summary   = "summary"
 )
 
 // exposition is a text of metrics:

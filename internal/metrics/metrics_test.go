@@ -2,8 +2,6 @@ package metrics_test
 
 import (
 	"bytes"
-	"net/http"
-	"net/http/httptest"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -11,7 +9,6 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/metrics"
-	"github.com/sockdog/sockdog/internal/metrics/metricstest"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/realtest"
 	"github.com/sockdog/sockdog/internal/status"
@@ -22,7 +19,7 @@ func TestMain(m *testing.M) { nstest.Main(m) }
 
 func TestMetrics(t *testing.T) {
 	now := time.Date(2026, 5, 4, 3, 2, 1, 500e6, time.UTC)
-	text := metricstest.Scrape(t, statustest.Lively(now))
+	text := string(metrics.Text(statustest.Lively(now)))
 	for _, want := range []string{
 		`sockdog_build_info{goversion="go[^"]+",version="v0.4.0"} 1`,
 		`sockdog_sockets{state="close-wait"} 46`,
@@ -75,7 +72,7 @@ func TestMetrics(t *testing.T) {
 
 // What was not read is not zero.
 func TestUnreadStates(t *testing.T) {
-	text := metricstest.Scrape(t, &status.Status{Sockets: status.Sockets{"close-wait": 0}})
+	text := string(metrics.Text(&status.Status{Sockets: status.Sockets{"close-wait": 0}}))
 	if !strings.Contains(text, "sockdog_sockets{state=\"close-wait\"} 0\n") {
 		t.Error("the zero of a state that was read is missing")
 	}
@@ -89,14 +86,14 @@ func TestUnreadStates(t *testing.T) {
 
 // The built-in rules were loaded from nowhere.
 func TestBuiltInRules(t *testing.T) {
-	text := metricstest.Scrape(t, &status.Status{File: status.RulesFile{BuiltIn: true, Loaded: time.Now()}})
+	text := string(metrics.Text(&status.Status{File: status.RulesFile{BuiltIn: true, Loaded: time.Now()}}))
 	if !strings.Contains(text, "sockdog_rules_last_reload_success_timestamp_seconds 0\n") {
 		t.Errorf("a file was loaded:\n%s", text)
 	}
 }
 
 func TestBeforeTheFirstStatus(t *testing.T) {
-	text := metricstest.Scrape(t, nil)
+	text := string(metrics.Text(nil))
 	if strings.Contains(text, "sockdog_") || !strings.Contains(text, "process_start_time_seconds") {
 		t.Errorf("want the metrics of the process and no others:\n%s", text)
 	}
@@ -111,7 +108,7 @@ func TestPromtool(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			check := exec.Command(promtool, "check", "metrics")
-			check.Stdin = strings.NewReader(metricstest.Scrape(t, s))
+			check.Stdin = strings.NewReader(string(metrics.Text(s)))
 			if out, err := check.CombinedOutput(); err != nil || len(bytes.TrimSpace(out)) > 0 {
 				t.Errorf("promtool check metrics: %v\n%s", err, out)
 			}
@@ -121,10 +118,8 @@ func TestPromtool(t *testing.T) {
 
 func BenchmarkScrape(b *testing.B) {
 	s := statustest.Lively(time.Now())
-	handler := metrics.Handler(func() *status.Status { return s })
-	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		handler.ServeHTTP(httptest.NewRecorder(), request)
+		metrics.Text(s)
 	}
 }

@@ -30,7 +30,7 @@ func (c *Config) serve(ctx context.Context, h *host.Host, o *daemon.Options) (wa
 	origin, _ := h.Origin() // what cannot be read is empty
 	ages := web.NewAges(o.Version, origin, o.Now)
 	o.Ages = ages
-	handler := web.Handler(board, metrics.Handler(board.Current), ages, append(c.ListenNames, name, o.Host)...)
+	handler := web.Handler(board, metrics.Text, ages, append(c.ListenNames, name, o.Host)...)
 	o.Log.Info("listening", "address", l.Addr().String())
 	ctx, cancel := context.WithCancel(ctx)
 	served := make(chan struct{})

@@ -134,7 +134,7 @@ func attack(address string, clients int) {
 func TestHostile(t *testing.T) {
 	const span, within = 5 * time.Second, time.Second
 	store := looped(t)
-	address, stop := serve(t, Handler(store, metrics.Handler(store.Current), noAges))
+	address, stop := serve(t, Handler(store, metrics.Text, noAges))
 	// What they are to take away is places: the CPU is not for sockdog to share out.
 	self, err := os.Executable()
 	if err != nil {

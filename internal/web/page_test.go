@@ -196,7 +196,7 @@ func TestPageDirection(t *testing.T) {
 // A page that outlives its daemon becomes that of the next one.
 func TestPageOfNextVersion(t *testing.T) {
 	store := showing(statustest.Lively(time.Now()))
-	b := open(t, Handler(store, http.NotFoundHandler(), noAges))
+	b := open(t, Handler(store, nil, noAges))
 	b.Await(`document.querySelector("#about").textContent.includes("v0.4.0")`)
 	b.Eval(`document.body.dataset.page = "first"`)
 	next := statustest.Lively(time.Now())
@@ -217,7 +217,7 @@ func TestPageOnPhone(t *testing.T) {
 		return s
 	}
 	store := showing(lively())
-	b := open(t, Handler(store, http.NotFoundHandler(), noAges))
+	b := open(t, Handler(store, nil, noAges))
 	b.Call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true}, nil)
 	b.Call("Emulation.setTouchEmulationEnabled", map[string]any{"enabled": true}, nil)
 	const (
@@ -274,7 +274,7 @@ func TestPageOfNothing(t *testing.T) {
 // The page keeps up with the daemon, and what one did to it stays.
 func TestPageInUse(t *testing.T) {
 	store := showing(statustest.Lively(time.Now()))
-	b := open(t, Handler(store, http.NotFoundHandler(), noAges))
+	b := open(t, Handler(store, nil, noAges))
 	const (
 		plot   = `document.querySelector("figure[data-state=last-ack]")`
 		button = `document.querySelector("button[data-state=last-ack]")`

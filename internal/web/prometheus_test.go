@@ -21,7 +21,7 @@ func pace() (scrapes int, apart time.Duration) {
 func TestPrometheus(t *testing.T) {
 	scrapes, apart := pace()
 	store := looped(t)
-	target, stop := serve(t, Handler(store, metrics.Handler(store.Current), noAges))
+	target, stop := serve(t, Handler(store, metrics.Text, noAges))
 	t.Cleanup(func() { stop() }) // after Prometheus
 	prometheus := realtest.StartPrometheus(t, target, apart)
 	prometheus.Await(t, `count_over_time(up[10m])`, float64(scrapes), time.Duration(scrapes)*apart+time.Minute)

@@ -3,9 +3,7 @@ package web
 import (
 	"bytes"
 	"compress/gzip"
-	"maps"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,57 +12,55 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-// shared serves one answer of next to all clients: it renders a status once, or once a
-// second while that stays the same, however many clients ask. Of a request, only the
-// path reaches next.
+// shared serves one answer to all clients: it renders a status once, or once a second
+// while that stays the same, however many clients ask.
 type shared struct {
+	kind    string // Content-Type
 	current func() *status.Status
-	next    http.Handler
+	render  func(*status.Status) ([]byte, error)
 
 	mu   sync.Mutex
 	last *answer
 }
 
+// answer is an answer for many clients.
+type answer struct {
+	of     *status.Status
+	at     time.Time
+	text   []byte
+	err    error // there is nothing to serve
+	zipped func() []byte
+}
+
 func (h *shared) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a := h.answer(h.current(), r.URL.Path)
-	maps.Copy(w.Header(), a.header)
+	a := h.answer(h.current())
+	if a.err != nil {
+		http.Error(w, a.err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", h.kind)
 	w.Header().Set("Vary", "Accept-Encoding")
-	body := a.body.Bytes()
+	body := a.text
 	if takesGzip(r) {
 		w.Header().Set("Content-Encoding", "gzip")
 		body = a.zipped()
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(a.code)
 	w.Write(body)
 }
 
-func (h *shared) answer(s *status.Status, path string) *answer {
+func (h *shared) answer(s *status.Status) *answer {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if a := h.last; a != nil && a.of == s && time.Since(a.at) < freshFor {
 		return a
 	}
-	a := &answer{of: s, at: time.Now(), code: http.StatusOK, header: make(http.Header)}
-	a.zipped = sync.OnceValue(func() []byte { return zip(a.body.Bytes()) })
-	h.next.ServeHTTP(a, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: make(http.Header)})
+	a := &answer{of: s, at: time.Now()}
+	a.text, a.err = h.render(s)
+	a.zipped = sync.OnceValue(func() []byte { return zip(a.text) })
 	h.last = a
 	return a
 }
-
-// answer is an answer for many clients, and the [http.ResponseWriter] that records it.
-type answer struct {
-	of     *status.Status
-	at     time.Time
-	code   int
-	header http.Header
-	body   bytes.Buffer
-	zipped func() []byte
-}
-
-func (a *answer) Header() http.Header            { return a.header }
-func (a *answer) WriteHeader(code int)           { a.code = code }
-func (a *answer) Write(text []byte) (int, error) { return a.body.Write(text) }
 
 func zip(text []byte) []byte {
 	var b bytes.Buffer

@@ -21,11 +21,10 @@ func TestShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s atomic.Pointer[status.Status]
 		made := 0
-		h := &shared{current: s.Load, next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := &shared{kind: "text/x-test", current: s.Load, render: func(*status.Status) ([]byte, error) {
 			made++
-			w.Header().Set("Content-Type", "text/x-test")
-			fmt.Fprintf(w, "%s?%s number %d", r.URL.Path, r.URL.RawQuery, made)
-		})}
+			return fmt.Appendf(nil, "number %d", made), nil
+		}}
 		asked := func(want string) {
 			t.Helper()
 			var all sync.WaitGroup
@@ -57,14 +56,14 @@ func TestShared(t *testing.T) {
 			}
 			all.Wait()
 		}
-		asked("/metrics? number 1")
+		asked("number 1")
 		s.Store(&status.Status{})
-		asked("/metrics? number 2")
+		asked("number 2")
 		time.Sleep(freshFor - 1)
-		asked("/metrics? number 2")
+		asked("number 2")
 		time.Sleep(time.Nanosecond)
-		asked("/metrics? number 3")
-		asked("/metrics? number 3")
+		asked("number 3")
+		asked("number 3")
 	})
 }
 

@@ -5,6 +5,7 @@ package web
 import (
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -25,10 +26,11 @@ const Server = "sockdog"
 // Handler serves the status in the store, metrics and ages. It answers to every address,
 // to localhost and to these names: another name in a Host header may be a foreign page
 // that reads this through DNS rebinding.
-func Handler(store *Store, metrics, ages http.Handler, names ...string) http.Handler {
+func Handler(store *Store, metrics func(*status.Status) []byte, ages http.Handler, names ...string) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", &shared{current: store.Current, next: metrics})
-	mux.Handle("GET /api/v1/status", &shared{current: store.Current, next: statusOf(store)})
+	mux.Handle("GET /metrics", &shared{kind: "text/plain; version=0.0.4; charset=utf-8", current: store.Current,
+		render: func(s *status.Status) ([]byte, error) { return metrics(s), nil }})
+	mux.Handle("GET /api/v1/status", &shared{kind: "application/json", current: store.Current, render: statusText})
 	// Probes have little time: they do not wait for a fresh status.
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(store.last.Load(), time.Now())) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(store.last.Load())) })
@@ -105,30 +107,18 @@ func judge(w http.ResponseWriter, why string) {
 	fmt.Fprintln(w, "ok")
 }
 
-func statusOf(store *Store) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s := store.last.Load()
-		if s == nil {
-			http.Error(w, "starting", http.StatusServiceUnavailable)
-			return
-		}
-		text, err := json.Marshal(s)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Write(append(text, '\n'))
-	})
+func statusText(s *status.Status) ([]byte, error) {
+	if s == nil {
+		return nil, errors.New("starting")
+	}
+	text, err := json.Marshal(s)
+	return append(text, '\n'), err
 }
 
 func file(name, kind string) http.Handler {
 	return &shared{
+		kind:    kind + "; charset=utf-8",
 		current: func() *status.Status { return nil },
-		next: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			text, _ := files.ReadFile(name) // it is embedded
-			w.Header().Set("Content-Type", kind+"; charset=utf-8")
-			w.Write(text)
-		}),
+		render:  func(*status.Status) ([]byte, error) { return files.ReadFile(name) },
 	}
 }

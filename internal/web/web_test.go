@@ -22,7 +22,7 @@ import (
 // handler serves one status; nil: none yet.
 func handler(s *status.Status, names ...string) http.Handler {
 	store := showing(s)
-	return Handler(store, metrics.Handler(store.Current), noAges, names...)
+	return Handler(store, metrics.Text, noAges, names...)
 }
 
 func showing(s *status.Status) *Store {

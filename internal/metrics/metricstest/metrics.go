@@ -2,34 +2,20 @@
 package metricstest
 
 import (
-	"net/http"
-	"net/http/httptest"
 	"regexp"
 	"testing"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/metrics"
-	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/status/statustest"
 )
-
-// Scrape is what a scrape of s gives.
-func Scrape(t testing.TB, s *status.Status) string {
-	t.Helper()
-	answer := httptest.NewRecorder()
-	metrics.Handler(func() *status.Status { return s }).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if answer.Code != http.StatusOK {
-		t.Fatalf("status %d: %s", answer.Code, answer.Body)
-	}
-	return answer.Body.String()
-}
 
 // Check finds the names of metrics in a text, and fails where there is no such
 // metric.
 func Check(t *testing.T, text string) {
 	t.Helper()
 	there := make(map[string]bool)
-	for _, line := range regexp.MustCompile(`(?m)^(\w+)[ {]`).FindAllStringSubmatch(Scrape(t, statustest.Lively(time.Now())), -1) {
+	for _, line := range regexp.MustCompile(`(?m)^(\w+)[ {]`).FindAllStringSubmatch(string(metrics.Text(statustest.Lively(time.Now()))), -1) {
 		there[line[1]] = true
 	}
 	found := regexp.MustCompile(`\b(?:sockdog|process|go)_\w+`).FindAllString(text, -1)
