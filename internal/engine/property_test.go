@@ -39,7 +39,10 @@ func TestNewProperty(t *testing.T) {
 		"10s r kill done 1", "10s r kill done 2", "10s r kill done 3", "10s r kill done 4", "11s r quiet dports=80-89 state=close-wait count 0")
 
 	after := newBench(t)
-	after.step(Restored{Groups: []sock.Group{{Rule: sock.RuleSum(rule.Rules[0].Sum), Key: sock.GroupKey("\x0580-89\x08"), Holding: 1, Firing: 1, Known: b.now}}})
+	after.step(Restored{Groups: []sock.Group{{
+		Key:        sock.GroupKey("\x0580-89\x08"),
+		GroupFacts: sock.GroupFacts{Rule: sock.RuleSum(rule.Rules[0].Sum), Holding: 1, Firing: 1, Known: b.now},
+	}}})
 	after.now = b.now
 	after.rule(rule)
 	if g := after.e.Overview(after.now).Rules[0].Groups; len(g) != 1 || len(g[0].Group) != 2 || g[0].Group[0].Value != "80-89" {

@@ -1,8 +1,6 @@
 package host
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/binary"
 	"os"
 	"strconv"
@@ -89,10 +87,7 @@ func MayKill(pid int, uid uint32) bool {
 
 // statusField is a field of /proc/PID/status; empty: there is none.
 func statusField(text []byte, name string) string {
-	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), name+":"); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
+	_, after, _ := strings.Cut("\n"+string(text), "\n"+name+":")
+	value, _, _ := strings.Cut(after, "\n")
+	return strings.TrimSpace(value)
 }

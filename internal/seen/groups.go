@@ -19,23 +19,16 @@ const (
 	mostGroups = 16 << 20
 )
 
-// groupFacts is a record of the file, little-endian. The key follows it.
-type groupFacts struct {
-	Rule                          uint64
-	Holding, Firing, Ended, Known sock.Instant
-	Fresh                         uint64
-	KeyLen                        uint16
-}
-
 // Keep keeps groups, and no others. They are few, and say what is so at one
 // instant: so the file is written anew each time, and counts as a whole, by the
-// checksum that it ends with, or not at all.
+// checksum that it ends with, or not at all. Each is in little-endian a sock.GroupFacts,
+// whose change needs a new version, the length of the key and the key.
 func (s *Store) Keep(groups []sock.Group) error {
 	b := slices.Clone(s.header[:])
 	for i := range groups {
-		g := &groups[i]
-		b, _ = binary.Append(b, binary.LittleEndian, &groupFacts{g.Rule, g.Holding, g.Firing, g.Ended, g.Known, g.Fresh, uint16(len(g.Key))})
-		b = append(b, g.Key...)
+		b, _ = binary.Append(b, binary.LittleEndian, &groups[i].GroupFacts)
+		b = binary.LittleEndian.AppendUint16(b, uint16(len(groups[i].Key)))
+		b = append(b, groups[i].Key...)
 	}
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
 	gone := s.dir.Check()
@@ -77,16 +70,17 @@ func (s *Store) parseGroups(b []byte) (groups []sock.Group, err error) {
 		return nil, errors.New("the checksum is wrong")
 	}
 	for rest := b[recordSize:sum]; len(rest) > 0; {
-		var g groupFacts
-		n, err := binary.Decode(rest, binary.LittleEndian, &g)
-		end := n + int(g.KeyLen)
-		if err != nil || end > len(rest) {
+		var g sock.Group
+		n, err := binary.Decode(rest, binary.LittleEndian, &g.GroupFacts)
+		if err != nil || len(rest) < n+2 {
 			return nil, io.ErrUnexpectedEOF
 		}
-		groups = append(groups, sock.Group{
-			Rule: g.Rule, Key: sock.GroupKey(rest[n:end]),
-			Holding: g.Holding, Firing: g.Firing, Ended: g.Ended, Known: g.Known, Fresh: g.Fresh,
-		})
+		key, end := n+2, n+2+int(binary.LittleEndian.Uint16(rest[n:]))
+		if end > len(rest) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		g.Key = sock.GroupKey(rest[key:end])
+		groups = append(groups, g)
 		rest = rest[end:]
 	}
 	return groups, nil

@@ -11,8 +11,11 @@ import (
 )
 
 var someGroups = []sock.Group{
-	{Rule: 1, Key: "\x01" + sock.GroupKey(make([]byte, 46)) + "\x02", Holding: 3, Firing: 4, Ended: 5, Known: 6, Fresh: 7},
-	{Rule: ^uint64(0), Holding: 7, Known: now},
+	{
+		Key:        "\x01" + sock.GroupKey(make([]byte, 46)) + "\x02",
+		GroupFacts: sock.GroupFacts{Rule: 1, Holding: 3, Firing: 4, Ended: 5, Known: 6, Fresh: 7},
+	},
+	{GroupFacts: sock.GroupFacts{Rule: ^uint64(0), Holding: 7, Known: now}},
 }
 
 // TestGroups: what was kept last is loaded, as a whole or not at all.

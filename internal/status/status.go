@@ -50,11 +50,8 @@ type Status struct {
 // one.
 const NowFor = 10 * time.Second
 
-// Bounds of what a Status holds.
-const (
-	MostActions = 50
-	MostGroups  = 20 // of one rule
-)
+// MostActions is how many of the last actions a Status holds.
+const MostActions = 50
 
 // MarshalJSON writes empty lists and maps as such, and not as null.
 func (s *Status) MarshalJSON() ([]byte, error) {
@@ -115,7 +112,7 @@ type Rule struct {
 
 	Firing  int     `json:"firing"`  // groups
 	Pending int     `json:"pending"` // groups
-	Groups  []Group `json:"groups"`  // those firing, then the nearest to it: at most MostGroups
+	Groups  []Group `json:"groups"`  // those firing, then the nearest to it: at most 20
 
 	Actions  map[string]Tally  `json:"actions"`   // by kind: one for each that the rule has
 	HeldBack map[string]uint64 `json:"held_back"` // by one of HeldReasons; an absent one is 0

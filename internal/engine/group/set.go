@@ -413,7 +413,7 @@ func KeepLeast[T any](list []T, n int, v T, compare func(a, b T) int) []T {
 
 // Kept returns what is kept on disk of a group.
 func (rg *Set) Kept(key Key, g *Group) sock.Group {
-	k := sock.Group{Rule: sock.RuleSum(rg.rule.Sum), Key: sock.GroupKey(key), Known: g.known}
+	k := sock.Group{Key: sock.GroupKey(key), GroupFacts: sock.GroupFacts{Rule: sock.RuleSum(rg.rule.Sum), Known: g.known}}
 	switch {
 	case g.Firing != sock.Never:
 		k.Holding, k.Firing = g.Holding, g.Firing
