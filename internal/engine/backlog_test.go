@@ -46,7 +46,7 @@ func TestAcceptQueue(t *testing.T) {
 		{"accepted before it would be due", closeWait, 0, queued, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
 		{"accepted long before it would be due", slow, time.Second, queued, []moment{{100 * time.Second, accepted}}, 400 * time.Second},
 		{"idle in established", idle, 3 * time.Second, func(s *sim.Socket) { queued(s); established(s) }, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
-		{"closed by its peer, and accepted between two looks", either, 3 * time.Second, func(s *sim.Socket) { queued(s); established(s) }, []moment{{5100 * time.Millisecond, closed}, {5500 * time.Millisecond, accepted}}, 15 * time.Second},
+		{"closed by its peer, and accepted between two scans", either, 3 * time.Second, func(s *sim.Socket) { queued(s); established(s) }, []moment{{5100 * time.Millisecond, closed}, {5500 * time.Millisecond, accepted}}, 15 * time.Second},
 		{"with keepalives", closeWait, 3 * time.Second, func(s *sim.Socket) { queued(s); keepsAlive(s) }, []moment{{5500 * time.Millisecond, accepted}}, 15 * time.Second},
 		{"accepted, and then restarted", closeWait, 5 * time.Second, queued, []moment{{5500 * time.Millisecond, accepted}, {8 * time.Second, restarted}}, 15 * time.Second},
 		{"restarted, and then accepted", closeWait, 5 * time.Second, queued, []moment{{3 * time.Second, restarted}, {5500 * time.Millisecond, accepted}}, 15 * time.Second},

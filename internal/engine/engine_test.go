@@ -400,9 +400,9 @@ func TestDecisions(t *testing.T) {
 			add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s r kill done 1"}},
 		{name: "due later", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.add(1, 3*time.Second) }, want: []string{"7s r kill done 1"}},
-		{name: "due beyond the horizon", rules: []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 50 * time.Second}))},
+		{name: "due beyond the lookahead", rules: []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 50 * time.Second}))},
 			add: func(b *bench) { b.add(1, time.Second) }, want: []string{"49s r kill done 1"}},
-		{name: "keepalives count from first sight", rules: []rules.Rule{killing("r")},
+		{name: "keepalives count from the first answer", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.add(1, time.Minute, keepsAlive) }, want: []string{"10s r kill done 1"}},
 		{name: "after", rules: []rules.Rule{killing("r", after(20*time.Second))},
 			add: func(b *bench) { b.add(1, 3*time.Second) }, want: []string{"27s r kill done 1"}},
@@ -514,7 +514,7 @@ func TestDecisions(t *testing.T) {
 			during: func(b *bench) {
 				reconnect(b.sockets[1], b.now)
 			}, want: []string{"15s r kill done 1"}},
-		{name: "autobound, which looks alone tell", rules: []rules.Rule{killing("r", matching(where("autobound")))},
+		{name: "autobound, which scans alone tell", rules: []rules.Rule{killing("r", matching(where("autobound")))},
 			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 1"}},
 		{name: "not autobound", rules: []rules.Rule{killing("r", matching(where("not autobound")))},
 			add: func(b *bench) { b.add(1, 3*time.Second); b.add(2, 3*time.Second, bindsPort) }, want: []string{"7s r kill done 2"}},
@@ -783,7 +783,7 @@ func TestAScanForOlderRulesIsDropped(t *testing.T) {
 	b.e.Step(b.now, RulesChanged{Program: match.Compile(&young)})
 	p := b.e.Step(b.now, ScanDone{Result: f, Sent: b.now})
 	if b.e.Watched() != 0 || !p.Count {
-		t.Errorf("watched %d, counts again %v: want none, and a look of the new rules' own", b.e.Watched(), p.Count)
+		t.Errorf("watched %d, counts again %v: want none, and a scan of the new rules' own", b.e.Watched(), p.Count)
 	}
 }
 

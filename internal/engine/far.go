@@ -47,7 +47,7 @@ func (f *farShown) isShown(number uint32) bool {
 	return int(number/64) < len(f.shown) && f.shown[number/64]&(1<<(number%64)) != 0
 }
 
-// takeFar looks at a socket of a far connection. What of it may matter to a rule before
+// takeFar takes in the socket of a far connection. What of it may matter to a rule before
 // long is brought.
 func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, got sock.Instant) {
 	l := f.scan
@@ -94,13 +94,11 @@ func (f *ScanResult) keepFar(number uint32, far *tracked, c *track.Connection, s
 		return false
 	}
 	was, _ := far.Packed.Delta(&far.Packed)
-	segsIn, only := d.OnlySegments(was, 2*f.scan.precision)
 	switch {
-	case only && d.SameSegments(was):
-	case only: // what it is known the better by is not worth the memory
-		f.far.counted.Add(farCount{number, segsIn})
-	default:
+	case !d.OnlySegments(was, 2*f.scan.precision):
 		f.far.changed.Add(farChange{d, number})
+	case d.SegsIn != was.SegsIn: // what it is known the better by is not worth the memory
+		f.far.counted.Add(farCount{number, d.SegsIn})
 	}
 	return true
 }
@@ -204,7 +202,7 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 			continue
 		}
 		d, _ := f.Packed.Delta(&f.Packed)
-		d = d.WithSegments(change.segsIn)
+		d.SegsIn = change.segsIn
 		f.Apply(&d)
 	}
 	for change := range far.changed.All() {

@@ -228,7 +228,7 @@ func TestOthersAfterRestart(t *testing.T) {
 	after.e.Step(after.now, Restored{Groups: before.kept})
 	p := after.e.Step(after.now, RulesChanged{Program: match.Compile(&s)})
 	for _, a := range p.Alerts {
-		t.Errorf("before the first look: others %d count %d", a.Overflow, a.Count)
+		t.Errorf("before the first scan: others %d count %d", a.Overflow, a.Count)
 	}
 }
 
@@ -304,7 +304,7 @@ func TestExcludeEndsWithoutASegment(t *testing.T) {
 	b.count = CountersRead{OK: true, Counters: sock.Counters{HasInSegs: true}}
 	b.many(1, 4, time.Minute, func(s *sim.Socket) { s.RQueue = 10 })
 	b.rule(set(above(3, func(r *rules.Rule) {
-		r.For = 10 * time.Minute // looks each 30 s
+		r.For = 10 * time.Minute // scans each 30 s
 		r.Exclude = []rules.Match{{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}}}
 	})))
 	b.until(31 * time.Second)
@@ -313,7 +313,7 @@ func TestExcludeEndsWithoutASegment(t *testing.T) {
 	}
 	b.until(10 * time.Minute)
 	if len(b.events) == 0 || b.events[0] != "1m0s r pending dport=80 count 4" {
-		t.Errorf("want pending at 1m0s, at the next look: %v (looks %d)", b.events, len(b.scans))
+		t.Errorf("want pending at 1m0s, at the next scan: %v (scans %d)", b.events, len(b.scans))
 	}
 }
 
@@ -338,12 +338,12 @@ func TestCountersBesideAnotherRule(t *testing.T) {
 			}
 		}
 		if n != 1 {
-			t.Errorf("interval %v: %d of %d looks asked for timewait sockets, of which there are 3; want the first only", interval, n, len(b.scans))
+			t.Errorf("interval %v: %d of %d scans asked for timewait sockets, of which there are 3; want the first only", interval, n, len(b.scans))
 		}
 	}
 }
 
-// TestScansShareADump: rules that scan as often as each other look at once, however
+// TestScansShareADump: rules that scan as often as each other scan at once, however
 // far apart they began.
 func TestScansShareADump(t *testing.T) {
 	b := newBench(t)
@@ -360,7 +360,7 @@ func TestScansShareADump(t *testing.T) {
 	before := len(b.scans)
 	b.until(61 * time.Second)
 	if n := len(b.scans) - before; n > 51 {
-		t.Errorf("%d looks in 50 seconds, each for one rule: %v", n, b.scans[before:before+4])
+		t.Errorf("%d scans in 50 seconds, each for one rule: %v", n, b.scans[before:before+4])
 	}
 }
 
@@ -380,7 +380,7 @@ func TestNoSegmentBesideAnotherRule(t *testing.T) {
 		}
 	}
 	if n > 5 {
-		t.Errorf("%d of %d looks asked for established sockets, and no segment came", n, len(b.scans))
+		t.Errorf("%d of %d scans asked for established sockets, and no segment came", n, len(b.scans))
 	}
 }
 
@@ -430,7 +430,7 @@ func TestScansThatFailForHours(t *testing.T) {
 	b.scanErr = nil
 	b.until(3*time.Hour + 5*time.Second)
 	if len(b.sockets) < 50 {
-		t.Errorf("%d of 50: killed at the first good look after three hours; when (count > 100) does not hold", len(b.sockets))
+		t.Errorf("%d of 50: killed at the first good scan after three hours; when (count > 100) does not hold", len(b.sockets))
 	}
 }
 
@@ -459,7 +459,7 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		}
 		began := time.Now()
 		p = e.Step(now, ScanDone{Result: f, Sent: now})
-		t.Logf("look %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), remembered(e.rules[0].groups), e.rules[0].groups.Firing(), len(p.Alerts))
+		t.Logf("scan %d: loop %v, remembered %d, firing %d, alarms %d", i, time.Since(began), remembered(e.rules[0].groups), e.rules[0].groups.Firing(), len(p.Alerts))
 		for _, n := range p.Notes {
 			t.Log(n.Kind, n.Values)
 		}
@@ -473,9 +473,9 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 // TestScansApart: a rule about any socket in few states is not looked for together with
 // one about some sockets in many: all of the many would be told.
 func TestScansApart(t *testing.T) {
-	dear := killing("dear", logging, matching(rules.Match{States: ssfilter.Of(ssfilter.Established), Where: port(5432), IdleFor: 10 * time.Minute}))
+	expensive := killing("expensive", logging, matching(rules.Match{States: ssfilter.Of(ssfilter.Established), Where: port(5432), IdleFor: 10 * time.Minute}))
 	cheap := killing("cheap", logging, func(r *rules.Rule) { r.Match[0].InStateFor = 5 * time.Minute })
-	s := set(dear, cheap)
+	s := set(expensive, cheap)
 	p := match.Compile(&s)
 	b := newBench(t)
 	step := func(in Input) {
@@ -504,20 +504,20 @@ func TestScansApart(t *testing.T) {
 		}
 	}
 	o := b.e.Overview(b.now)
-	t.Logf("%d looks for both, %d for established alone, populous gap %v, notes %v", both, alone, b.e.schedule.Interval(match.Expensive), b.notes)
+	t.Logf("%d scans for both, %d for established alone, interval of the expensive %v, notes %v", both, alone, b.e.schedule.Interval(match.Expensive), b.notes)
 	if b.e.schedule.Interval(match.Expensive) > 30*time.Second || o.Stretched {
-		t.Errorf("established sockets to one port are looked for every %v, and the rule wants 30s: %d looks asked for all established sockets because of a rule about CLOSE_WAIT", b.e.schedule.Interval(match.Expensive), both)
+		t.Errorf("established sockets to one port are looked for every %v, and the rule wants 30s: %d scans asked for all established sockets because of a rule about CLOSE_WAIT", b.e.schedule.Interval(match.Expensive), both)
 	}
 }
 
 // TestDearLooksThatFail: they keep no cheap one from succeeding.
 func TestDearScansThatFail(t *testing.T) {
 	b := newBench(t)
-	dear := above(1000, func(r *rules.Rule) {
-		r.Name = "dear"
+	expensive := above(1000, func(r *rules.Rule) {
+		r.Name = "expensive"
 		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.Established)}}
 	})
-	s := set(dear, killing("leak"))
+	s := set(expensive, killing("leak"))
 	s.Settings.Interval = 15 * time.Second
 	step := func(in Input) {
 		for inputs := []Input{in}; len(inputs) > 0; {
@@ -537,7 +537,7 @@ func TestDearScansThatFail(t *testing.T) {
 		step(nil)
 	}
 	if len(b.sockets) > 0 {
-		t.Errorf("%d of 10 leaking sockets are alive after an hour: %d looks, all for both classes", len(b.sockets), len(b.scans))
+		t.Errorf("%d of 10 leaking sockets are alive after an hour: %d scans, all for both classes", len(b.sockets), len(b.scans))
 	}
 }
 
@@ -581,7 +581,7 @@ func TestFiringBetweenRareScans(t *testing.T) {
 	})))
 	b.until(12 * time.Minute)
 	if gap := b.e.schedule.Interval(match.Cheap); gap < 2*group.Outage {
-		t.Fatalf("looks are made every %v: too often to show anything", gap)
+		t.Fatalf("scans are made every %v: too often to show anything", gap)
 	}
 	b.want("0s r firing dport=80 count 4", "0s r kill held 2", "0s r kill held 3", "0s r kill held 4", "0s r kill done 1",
 		"3m0s r kill done 2", "6m0s r kill done 3", "9m0s r kill done 4")
@@ -599,6 +599,6 @@ func TestEscalationAfterRestart(t *testing.T) {
 	now := benchStart.Add(20 * time.Second)
 	e.Step(now, Restored{Groups: before.kept})
 	for _, a := range e.Step(now, RulesChanged{Program: match.Compile(&s)}).Alerts {
-		t.Errorf("before the first look: %+v", a)
+		t.Errorf("before the first scan: %+v", a)
 	}
 }

@@ -67,7 +67,7 @@ func (b *bench) hear(p *Plan) {
 }
 
 // above is a rule that alerts while more than n sockets in CLOSE_WAIT go to one
-// port, and have for ten seconds. It looks each second.
+// port, and have for ten seconds. It scans each second.
 func above(n int, change ...func(*rules.Rule)) rules.Rule {
 	r := rules.Rule{
 		Name: "r", Enabled: true,
@@ -156,7 +156,7 @@ func TestGroups(t *testing.T) {
 			want: []string{"0s r alert 0 dport=80 count 4", "0s r firing dport=80 count 4"}},
 		{name: "not for long enough", rule: above(3), sockets: 4, moments: []moment{{9500 * time.Millisecond, remove(1, 1)}},
 			want: []string{"0s r pending dport=80 count 4", "10s r quiet dport=80 count 3"}},
-		{name: "failed looks neither count nor reset", rule: above(3), sockets: 4,
+		{name: "failed scans neither count nor reset", rule: above(3), sockets: 4,
 			moments: []moment{{2500 * time.Millisecond, fails}, {15500 * time.Millisecond, succeeds}},
 			want:    []string{"0s r pending dport=80 count 4", "16s r alert 0 dport=80 count 4", "16s r firing dport=80 count 4"}},
 		{name: "what nobody saw counts as held", rule: above(3), sockets: 4,
@@ -249,7 +249,7 @@ func TestTotal(t *testing.T) {
 	b.until(2 * time.Minute)
 	b.want("21s r pending count 4", "33s r alert 0 count 4", "33s r firing count 4", "1m1s r alert 0 ended", "1m1s r quiet count 1")
 	if len(b.scans) > 0 || b.counts > 2*60+1 {
-		t.Errorf("%d looks and %d readings of the counters, want no look", len(b.scans), b.counts)
+		t.Errorf("%d scans and %d readings of the counters, want no scan", len(b.scans), b.counts)
 	}
 	if v := b.e.Overview(b.now).Rules[0]; v.Sockets != 1 || v.Firing != 0 || len(v.Groups) != 1 {
 		t.Errorf("overview %+v", v)
@@ -265,7 +265,7 @@ func TestCountersBoundACount(t *testing.T) {
 	b.rule(eachSecond(byPeer))
 	b.until(100 * time.Second)
 	if len(b.scans) != 1 {
-		t.Fatalf("%d looks under the threshold, want only the first", len(b.scans))
+		t.Fatalf("%d scans under the threshold, want only the first", len(b.scans))
 	}
 	b.many(1, 4, 0, func(s *sim.Socket) {
 		s.State, s.Mini, s.Inode, s.Entered, s.Expires = ssfilter.TimeWait, true, 0, b.now, b.now.Add(time.Minute)
@@ -277,7 +277,7 @@ func TestCountersBoundACount(t *testing.T) {
 	b.until(3 * time.Minute)
 	b.want("1m41s r pending dport=80 count 4", "1m51s r alert 0 dport=80 count 4", "1m51s r firing dport=80 count 4", "1m56s r alert 0 dport=80 ended", "1m56s r quiet dport=80 count 0")
 	if n := len(b.scans); n > 18 {
-		t.Errorf("%d looks, want none once it is over", n)
+		t.Errorf("%d scans, want none once it is over", n)
 	}
 }
 
@@ -291,7 +291,7 @@ func TestGroupsWithoutSegments(t *testing.T) {
 	b.until(90 * time.Second)
 	b.want("1m1s r pending dport=80 count 4", "1m11s r alert 0 dport=80 count 4", "1m11s r firing dport=80 count 4")
 	if n := len(b.scans); n > 40 {
-		t.Errorf("%d looks, most of which could change nothing", n)
+		t.Errorf("%d scans, most of which could change nothing", n)
 	}
 }
 
@@ -620,7 +620,7 @@ func TestStandIn(t *testing.T) {
 	again.until(80 * time.Second)
 	again.want("1m0s r alert 0 dport=80 count 4")
 	if again.e.earlier.memories != nil {
-		t.Error("after so many looks for its rules a connection that none has shown is still remembered")
+		t.Error("after so many scans for its rules a connection that none has shown is still remembered")
 	}
 }
 
@@ -693,7 +693,7 @@ func TestSparedScansShowNothingOld(t *testing.T) {
 		t.Errorf("none is left, and shown is %+v", v)
 	}
 	if len(b.scans) != 1 {
-		t.Errorf("%d looks, want only the first", len(b.scans))
+		t.Errorf("%d scans, want only the first", len(b.scans))
 	}
 }
 
@@ -735,7 +735,7 @@ func TestFiringGroupsKeepToTheBudget(t *testing.T) {
 			}
 		}
 		if most := lasts/100 + 4*cost; busy > most || fired < 50 {
-			t.Errorf("for %v: looks took %v of %v, want %v at most; %d groups fired", held, busy, lasts, most, fired)
+			t.Errorf("for %v: scans took %v of %v, want %v at most; %d groups fired", held, busy, lasts, most, fired)
 		}
 	}
 }

@@ -198,7 +198,7 @@ func TestSteadyGrowthOverARestart(t *testing.T) {
 	after := newBench(t)
 	after.sockets, after.alarms = before.sockets, before.alarms
 	after.wake = never
-	leak(after, 900, 990) // nobody looks
+	leak(after, 900, 990) // nobody scans
 	after.step(Restored{Groups: before.kept})
 	after.rule(s)
 	leak(after, 990, 1800)
@@ -244,7 +244,7 @@ func TestGrowthAfterScansSparedBySegments(t *testing.T) {
 		b.count.InSegs++
 		b.until(11*gap + gap/2)
 		if len(b.events) == 0 {
-			t.Errorf("gap %v (%d looks before): 100 sockets began at once after looks were spared: want 20/m: %+v", gap, n, b.e.Overview(b.now).Rules[0].Groups)
+			t.Errorf("gap %v (%d scans before): 100 sockets began at once after scans were spared: want 20/m: %+v", gap, n, b.e.Overview(b.now).Rules[0].Groups)
 		}
 	}
 }

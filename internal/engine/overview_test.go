@@ -72,11 +72,11 @@ func TestOverview(t *testing.T) {
 	b.scanErr = fmt.Errorf("cut short")
 	b.until(time.Second)
 	if o := b.e.Overview(b.now); o.FailedScans != 1 || o.Failing {
-		t.Errorf("after one look that failed: %+v", o)
+		t.Errorf("after one scan that failed: %+v", o)
 	}
 	b.until(2 * time.Second)
 	if o := b.e.Overview(b.now); o.FailedScans != 2 || !o.Failing || o.Rules[0].HeldBack["protected"] != 1 || o.Rules[0].Sockets != 6 {
-		t.Errorf("after looks that failed: %+v", o)
+		t.Errorf("after scans that failed: %+v", o)
 	}
 }
 
@@ -161,7 +161,7 @@ func BenchmarkSample(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if !p.Count || p.Scan != nil {
-			b.Fatalf("%+v: want the counters read, and no look", p)
+			b.Fatalf("%+v: want the counters read, and no scan", p)
 		}
 		c, err := reader.Read()
 		if err != nil {

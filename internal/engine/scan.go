@@ -88,7 +88,7 @@ func (l *Scan) Rules() (all []*match.Rule) {
 	return all
 }
 
-// Begin starts a finding; sent is when the request went out.
+// Begin starts a scan; sent is when the request went out.
 func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 	l.sent = sent
 	if l.counts == nil {
@@ -104,7 +104,7 @@ func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 	return &ScanResult{scan: l, later: never, nextMature: never, far: farShown{fresh: newTracks()}}
 }
 
-// Take looks at one socket of the answer. A socket whose age the kernel keeps,
+// Take takes in one socket of the answer. A socket whose age the kernel keeps,
 // and which falls due only beyond the lookahead, is left to a later scan: so
 // memory follows what is due, not what there is. What is only counted leaves
 // nothing behind but the count.

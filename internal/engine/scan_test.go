@@ -18,7 +18,7 @@ func TestMatchingDoesNotAllocate(t *testing.T) {
 	found := full(ssfilter.CloseWait)
 	found.Dst = endpoint(5432)
 	if allocs := testing.AllocsPerRun(100, func() { found.ID.Cookie++; f.Take(&found, benchStart) }); allocs > 0 || f.later == never {
-		t.Errorf("%v allocations for a socket that is left to a look at %v", allocs, f.later)
+		t.Errorf("%v allocations for a socket that is left to a scan at %v", allocs, f.later)
 	}
 }
 

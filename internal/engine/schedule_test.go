@@ -33,11 +33,11 @@ func TestScans(t *testing.T) {
 		{"every gap", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{}, 0, 16, 0}, // at 0, 4, ... 60 s
 		{"no segment arrives", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, still, 0, 6, 0},
 		{"entered by the program", []rules.Rule{of(64*time.Second, ssfilter.LastAck)}, still, 0, 16, 0},
-		{"no timewait socket, but for the first look", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true}}, 0, 1, 0},
+		{"no timewait socket, but for the first scan", []rules.Rule{of(16*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true}}, 0, 1, 0},
 		{"no timewait socket, and not only they are asked for", []rules.Rule{of(64*time.Second, ssfilter.TimeWait, ssfilter.CloseWait)}, CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true}}, 0, 16, 0},
 		{"a timewait socket", []rules.Rule{of(64*time.Second, ssfilter.TimeWait)}, CountersRead{OK: true, Counters: sock.Counters{HasTimeWait: true, TimeWait: 1}}, 0, 16, 0},
 		{"counters that cannot be read", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{Counters: sock.Counters{InSegs: 7, HasInSegs: true}}, 0, 16, 0},
-		{"dear", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, CountersRead{}, 100 * time.Millisecond, 7, 1},
+		{"expensive", []rules.Rule{of(16*time.Second, ssfilter.CloseWait)}, CountersRead{}, 100 * time.Millisecond, 7, 1},
 		{"hardly stretched", []rules.Rule{of(64*time.Second, ssfilter.CloseWait)}, CountersRead{}, 60 * time.Millisecond, 11, 0},
 		{"a mark that the program can set", []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("fwmark = 5").Where}))}, still, 0, 16, 0},
 		{"a device that the program can bind to", []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 64 * time.Second, Where: where("dport = 80 and dev != eth0").Where}))}, still, 0, 16, 0},
@@ -52,7 +52,7 @@ func TestScans(t *testing.T) {
 			b.rule(set(test.rules...))
 			b.until(time.Minute)
 			if len(b.scans) != test.want {
-				t.Errorf("%d looks, want %d", len(b.scans), test.want)
+				t.Errorf("%d scans, want %d", len(b.scans), test.want)
 			}
 			if got := b.noted(IntervalStretch); got != test.notes {
 				t.Errorf("%d notes on cpu_budget, want %d: %v", got, test.notes, b.notes)
@@ -61,20 +61,20 @@ func TestScans(t *testing.T) {
 	}
 }
 
-// TestStretched shows that one dear scan is no alarm: the machine was busy. Three in a
-// row are, and one that is far too dear is at once.
+// TestStretched shows that one expensive scan is no alarm: the machine was busy. Three in a
+// row are, and one that is far too expensive is at once.
 func TestStretched(t *testing.T) {
-	const cheap, dear, far = 10 * time.Millisecond, 100 * time.Millisecond, time.Second // 1 s, 10 s and 100 s of budget
+	const cheap, expensive, far = 10 * time.Millisecond, 100 * time.Millisecond, time.Second // 1 s, 10 s and 100 s of budget
 	for name, test := range map[string]struct {
 		costs []time.Duration // of the scans, one after the other
 		said  []bool          // after each
 		notes int
 	}{
-		"the first":           {[]time.Duration{dear, cheap, cheap, cheap}, []bool{false, false, false, false}, 0},
-		"now and then":        {[]time.Duration{cheap, dear, dear, cheap, dear, dear, cheap}, []bool{false, false, false, false, false, false, false}, 0},
-		"three in a row":      {[]time.Duration{dear, dear, dear, dear, cheap}, []bool{false, false, true, true, false}, 1},
-		"far too dear":        {[]time.Duration{far, far}, []bool{true, true}, 1},
-		"and a bit less dear": {[]time.Duration{dear, dear, dear, 70 * time.Millisecond}, []bool{false, false, true, true}, 1},
+		"the first":                {[]time.Duration{expensive, cheap, cheap, cheap}, []bool{false, false, false, false}, 0},
+		"now and then":             {[]time.Duration{cheap, expensive, expensive, cheap, expensive, expensive, cheap}, []bool{false, false, false, false, false, false, false}, 0},
+		"three in a row":           {[]time.Duration{expensive, expensive, expensive, expensive, cheap}, []bool{false, false, true, true, false}, 1},
+		"far too expensive":        {[]time.Duration{far, far}, []bool{true, true}, 1},
+		"and a bit less expensive": {[]time.Duration{expensive, expensive, expensive, 70 * time.Millisecond}, []bool{false, false, true, true}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -96,8 +96,8 @@ func TestStretched(t *testing.T) {
 	}
 }
 
-// TestClassesShareScans shows that rules about few sockets look by themselves,
-// and go along where those about many look anyway.
+// TestClassesShareScans shows that rules about few sockets scan by themselves,
+// and go along where those about many scan anyway.
 func TestClassesShareScans(t *testing.T) {
 	b := newBench(t)
 	b.rule(set(
@@ -109,7 +109,7 @@ func TestClassesShareScans(t *testing.T) {
 	// few are due at 4, 8, 12 s and so on; many at 11 s, which takes them along.
 	want := []ssfilter.StateSet{both, few, few, both, few, few, both}
 	if diff := cmp.Diff(want, b.scans); diff != "" {
-		t.Errorf("looks (-want +got):\n%s", diff)
+		t.Errorf("scans (-want +got):\n%s", diff)
 	}
 }
 
@@ -123,7 +123,7 @@ func TestSkippingEndsInTime(t *testing.T) {
 	b.until(3 * time.Minute)
 	b.want("2m40s r kill done 1")
 	if n := len(b.scans); n > 4 {
-		t.Errorf("%d looks, most of which could change nothing", n)
+		t.Errorf("%d scans, most of which could change nothing", n)
 	}
 }
 
@@ -162,7 +162,7 @@ func BenchmarkTake(b *testing.B) {
 	for _, bench := range []struct {
 		name string
 		s    sock.Socket
-	}{{"no-match", other}, {"beyond-horizon", young}} {
+	}{{"no-match", other}, {"beyond-lookahead", young}} {
 		b.Run(bench.name, func(b *testing.B) {
 			f := l.Begin(benchStart)
 			b.ReportAllocs()

@@ -1,5 +1,5 @@
 // Package engine is the pure core: what to match, what to remember, when to
-// look, and what to do. It reads no clock, no file and no socket and logs
+// scan, and what to do. It reads no clock, no file and no socket and logs
 // nothing; time comes in as a value and all it wants comes out as one.
 package engine
 

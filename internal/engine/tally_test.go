@@ -28,7 +28,7 @@ func flood(n, peers int) []sock.Socket {
 }
 
 // BenchmarkGroup counts 100,000 sockets by address and port of the peer, from the
-// look to the groups' phases. B/op and heap-B are what that takes beyond the scan.
+// scan to the groups' phases. B/op and heap-B are what that takes beyond the scan.
 func BenchmarkGroup(b *testing.B) {
 	const many = 100_000
 	for _, peers := range []int{100, 10_000, 100_000} {
@@ -59,7 +59,7 @@ func BenchmarkGroup(b *testing.B) {
 				for b.Loop() {
 					p := e.Step(now, CountersRead{OK: true, Ephemeral: ports[0], Ports: ports})
 					if p.Scan == nil {
-						b.Fatal("no look")
+						b.Fatal("no scan")
 					}
 					f := p.Scan.Begin(now)
 					for i := range sockets {

@@ -11,7 +11,7 @@ import (
 type Delta struct {
 	entered, quiet           sock.Instant
 	acked, received          uint64
-	segsIn                   uint32
+	SegsIn                   uint32
 	earlyEntered, earlyQuiet uint16
 }
 
@@ -26,24 +26,14 @@ func (p *Packed) Delta(q *Packed) (d Delta, ok bool) {
 
 // OnlySegments reports whether d differs from was in the segments that came in alone,
 // which the answer to a keepalive probe is, or in times that are earlier by no more
-// than within; and how many segments those are by d.
-func (d Delta) OnlySegments(was Delta, within time.Duration) (segsIn uint32, only bool) {
+// than within.
+func (d Delta) OnlySegments(was Delta, within time.Duration) bool {
 	near := func(was, is sock.Instant) bool { return is <= was && was.Sub(is) <= within }
-	same := d.acked == was.acked && d.received == was.received && near(was.entered, d.entered) && near(was.quiet, d.quiet)
-	return d.segsIn, same
-}
-
-// SameSegments reports whether no more segments came in.
-func (d Delta) SameSegments(was Delta) bool { return d.segsIn == was.segsIn }
-
-// WithSegments returns d with so many segments.
-func (d Delta) WithSegments(segsIn uint32) Delta {
-	d.segsIn = segsIn
-	return d
+	return d.acked == was.acked && d.received == was.received && near(was.entered, d.entered) && near(was.quiet, d.quiet)
 }
 
 // Apply makes of p what a Delta was taken from.
 func (p *Packed) Apply(d *Delta) {
 	p.entered, p.quiet, p.acked, p.received = d.entered, d.quiet, d.acked, d.received
-	p.segsIn, p.earlyEntered, p.earlyQuiet = d.segsIn, d.earlyEntered, d.earlyQuiet
+	p.segsIn, p.earlyEntered, p.earlyQuiet = d.SegsIn, d.earlyEntered, d.earlyQuiet
 }

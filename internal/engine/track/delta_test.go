@@ -40,7 +40,7 @@ func TestDelta(t *testing.T) {
 			if !ok {
 				return
 			}
-			if _, only := d.OnlySegments(same, jiffy); only != test.segments {
+			if only := d.OnlySegments(same, jiffy); only != test.segments {
 				t.Errorf("only segments came in %t, want %t", only, test.segments)
 			}
 			if got := was; got != is {
