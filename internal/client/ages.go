@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -52,7 +51,7 @@ func (o *Observers) Ask(ctx context.Context, h *host.Host) (Ages, error) {
 	}
 	told, leftOut, err := askDaemon(ctx, o.Daemon, h, agesWithin)
 	if err != nil {
-		a.Missing, a.Loud = err.Error(), o.Named || !errors.Is(err, syscall.ECONNREFUSED)
+		a.Missing, a.Loud = err.Error(), o.Named || !errors.Is(err, errNobody)
 		return a, nil
 	}
 	a.asked, a.leftOut = o.Daemon, leftOut
@@ -144,7 +143,7 @@ func fetchAges(ctx context.Context, address string, within time.Duration) (*answ
 	for retry := false; ; retry = true {
 		a, err := ask(ctx, address, web.AgesPath, within)
 		switch {
-		case retry && errors.Is(err, context.DeadlineExceeded):
+		case retry && ctx.Err() != nil:
 			return nil, busy
 		case err != nil:
 			return nil, err

@@ -34,12 +34,29 @@ type answer struct {
 	conn net.Conn
 }
 
-// ask fetches what sockdog has under a path. No proxy and no redirect are followed: it is
-// this address that is to be asked. Who asks closes the connection.
+// errNobody says that no process listens on an address.
+var errNobody = errors.New("nothing listens")
+
+// ask fetches what sockdog has under a path. Who asks closes the connection.
 func ask(ctx context.Context, address, path string, within time.Duration) (*answer, error) {
+	a, err := fetch(ctx, address, path)
+	switch {
+	case err == nil:
+		return a, nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w on %s", errNobody, address)
+	case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded): // a dial can end a moment before its context
+		return nil, fmt.Errorf("%s did not answer within %v", address, within)
+	}
+	return nil, err
+}
+
+// fetch makes one request on one connection. No proxy and no redirect are followed: it
+// is this address that is to be asked.
+func fetch(ctx context.Context, address, path string) (*answer, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, why(err, address, within)
+		return nil, err
 	}
 	_ = conn.(*net.TCPConn).SetLinger(0) // who is asked each second must not be left with sockets in TIME_WAIT
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
@@ -47,7 +64,7 @@ func ask(ctx context.Context, address, path string, within time.Duration) (*answ
 	a := &answer{conn: conn}
 	if err := a.read(address, path); err != nil {
 		conn.Close()
-		return nil, why(err, address, within)
+		return nil, err
 	}
 	return a, nil
 }
@@ -59,11 +76,11 @@ func (a *answer) read(address, path string) error {
 		return err
 	}
 	if err := request.Write(a.conn); err != nil {
-		return orTimeout(err, stranger)
+		return stranger
 	}
 	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(a.conn, 2*maxAnswer)), request)
 	if err != nil {
-		return orTimeout(err, stranger) // that speaks something else
+		return stranger // that speaks something else
 	}
 	defer response.Body.Close()
 	if response.Header.Get("Server") != web.Server {
@@ -73,7 +90,7 @@ func (a *answer) read(address, path string) error {
 	a.text, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return orTimeout(err, fmt.Errorf("the answer of the sockdog on %s was cut short: %w", address, err))
+		return fmt.Errorf("the answer of the sockdog on %s was cut short: %w", address, err)
 	case len(a.text) > maxAnswer:
 		return fmt.Errorf("the sockdog on %s sent an impossibly long answer", address)
 	case a.code == http.StatusMisdirectedRequest:
@@ -82,36 +99,6 @@ func (a *answer) read(address, path string) error {
 	return nil
 }
 
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
-}
-
-// orTimeout is what an error means, unless it is that time is up.
-func orTimeout(err, meaning error) error {
-	if isTimeout(err) {
-		return err
-	}
-	return meaning
-}
-
-// why puts into words why an address could not be asked.
-func why(err error, address string, within time.Duration) error {
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("nothing listens on %s%w", address, silent{err})
-	case isTimeout(err):
-		return fmt.Errorf("%s did not answer within %v%w", address, within, silent{context.DeadlineExceeded})
-	}
-	return err
-}
-
-// silent is an error that has been put into words.
-type silent struct{ error }
-
-func (silent) Error() string   { return "" }
-func (s silent) Unwrap() error { return s.error }
-
 // Status asks the daemon at an address for its status, and returns it as it came, too.
 func Status(ctx context.Context, address string) ([]byte, *status.Status, error) {
 	const within = 5 * time.Second
@@ -119,7 +106,7 @@ func Status(ctx context.Context, address string) ([]byte, *status.Status, error)
 	defer cancel()
 	a, err := ask(ctx, address, "/api/v1/status", within)
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, errNobody):
 		return nil, nil, fmt.Errorf("%w: start sockdog run, or say with --address what its --listen says", err)
 	case err != nil:
 		return nil, nil, hinted(err)
