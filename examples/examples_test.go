@@ -78,6 +78,7 @@ func watch(file string) error {
 		return err
 	}
 	open := func() (*sockdiag.Conn, error) { return sockdiag.Open(now, nil) }
+	finder := holders.NewFinder("/proc")
 	return daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), Now: now, Precision: sockdiag.Precision(),
 		Namespaces: []daemon.Namespace{{
@@ -85,9 +86,7 @@ func watch(file string) error {
 			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
 		}},
 		Holders: daemon.Holders{
-			FindHolders: func(inodes map[uint32]struct{}) (holders.Found, error) {
-				return holders.Find("/proc", inodes)
-			},
+			FindHolders: finder.Find, FindNew: finder.FindNew,
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		},
 		Kinds: action.Kinds(), Rules: set, ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
