@@ -3,6 +3,7 @@ package client
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
@@ -22,11 +23,8 @@ func trustHolder(address string, s *sock.Socket) error {
 	}
 	found, err := holders.Find(host.ProcRoot, map[uint32]struct{}{s.Inode: {}})
 	held := found.Holders[s.Inode]
-	trusted := err == nil && len(held) > 0
-	for _, o := range held {
-		trusted = trusted && host.MayKill(o.PID, s.UID)
-	}
-	if !trusted {
+	stranger := func(o sock.Holder) bool { return !host.MayKill(o.PID, s.UID) }
+	if err != nil || len(held) == 0 || slices.ContainsFunc(held, stranger) {
 		return fmt.Errorf("the ages from %s are not believed: user %d runs what listens there, is neither root nor you, and is not seen to have CAP_NET_ADMIN (root can see more)", address, s.UID)
 	}
 	return nil

@@ -97,8 +97,9 @@ func (s *scene) play(ctx context.Context) (err error) {
 	if err := s.database.welcome(); err != nil {
 		return fmt.Errorf("%s did not open its connections: %w", shopName, err)
 	}
-	s.tell("%s[%d] has %d connections to its database: %d idle, %d in use, and %d on which", shopName, shop.Process.Pid, len(roles), count(forgot), count(inUse), count(upload))
-	s.more("the database has said all that it will say, and the program still sends")
+	s.tell("%s[%d] has %d connections to its database: %d idle, %d in use, and %d on which\n"+
+		"        the database has said all that it will say, and the program still sends",
+		shopName, shop.Process.Pid, len(roles), count(forgot), count(inUse), count(upload))
 	if s.dog, err = startDog(); err != nil {
 		return fmt.Errorf("start sockdog: %w", err)
 	}

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,7 +45,6 @@ type dog struct {
 	cmd  *exec.Cmd
 	dir  string    // of the rules
 	said chan line // closed when it ends
-	done bool
 }
 
 func startDog() (*dog, error) {
@@ -78,11 +78,7 @@ func startDog() (*dog, error) {
 
 // wait returns how it ended; it has to have closed its log.
 func (d *dog) wait() error {
-	d.done = true
-	if err := d.cmd.Wait(); err != nil {
-		return err
-	}
-	return errors.New("exit status 0")
+	return cmp.Or(d.cmd.Wait(), errors.New("exit status 0"))
 }
 
 // stop tells it to end, and returns an error unless it does that well.
@@ -92,7 +88,6 @@ func (d *dog) stop() error {
 	defer last.Stop()
 	for range d.said {
 	}
-	d.done = true
 	return d.cmd.Wait()
 }
 
@@ -102,8 +97,6 @@ const stopWithin = 3 * time.Second
 
 // close ends it, where it has not ended, and removes its rules.
 func (d *dog) close() {
-	if !d.done {
-		d.stop()
-	}
+	d.stop()
 	os.RemoveAll(d.dir)
 }

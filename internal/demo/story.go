@@ -23,9 +23,6 @@ func (s *story) tell(format string, args ...any) {
 	fmt.Fprintf(s.out, "%5.2fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// more goes on with what was told.
-func (s *story) more(text string) { fmt.Fprintln(s.out, "        "+text) }
-
 // ending says what is true in the end, and reports whether that is good.
 func (s *story) ending(conns []*conn) bool {
 	var all, good [3]int // by role

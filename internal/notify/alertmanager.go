@@ -88,11 +88,10 @@ func (a *alertmanager) message(now time.Time, news bool) *message {
 		after, upTo = sent, math.MaxUint64
 	}
 	items := a.receiver.table.between(now, after, upTo, maxBatch+1)
-	switch {
-	case len(items) == 0 && !news:
-		a.repeated = sent
-		return nil
-	case len(items) == 0:
+	if len(items) == 0 {
+		if !news {
+			a.repeated = sent
+		}
 		return nil
 	}
 	a.wasNews = news

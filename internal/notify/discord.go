@@ -12,9 +12,7 @@ import (
 const (
 	mostContent     = 2000
 	mostDescription = 4096
-)
 
-const (
 	discordRed   = 0xe01e5a
 	discordGreen = 0x2eb67d
 )

@@ -209,7 +209,7 @@ func (n *Notifier) Stats() []Stats {
 	defer n.mu.Unlock()
 	all := make([]Stats, 0, len(n.receivers))
 	for _, r := range n.receivers {
-		stats := Stats{Receiver: r.name, Sent: r.sent.Load(), Failed: r.failed.Load(), Dropped: r.table.dropped()}
+		stats := Stats{Receiver: r.name, Sent: r.sent.Load(), Failed: r.failed.Load(), Dropped: r.table.drops.Load()}
 		for _, s := range r.senders {
 			if down := s.down.Load(); down != nil {
 				stats.Down = append(stats.Down, *down)

@@ -283,7 +283,7 @@ func explain(err error, timeout time.Duration) error {
 		text = "its certificate is not valid: " + foreign(verify.Err)
 	case errors.As(err, &noTLS):
 		text = "it does not speak TLS: is it an http:// URL?"
-	case hungUp(err):
+	case slices.ContainsFunc(hangUps, func(hangUp error) bool { return errors.Is(err, hangUp) }):
 		text, large = "it closes the connection without an answer", true
 	case errors.As(err, &op):
 		for errors.As(op.Err, &op) { // a body is sent by a readfrom, around the write that failed
@@ -296,13 +296,10 @@ func explain(err error, timeout time.Duration) error {
 	return &failure{text: text, large: large}
 }
 
-// hungUp reports whether the other side has closed the connection. Which of these
-// errors says so depends on whether the reader or the writer sees it first, and on
-// whether some of the message was not read yet.
-func hungUp(err error) bool {
-	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE},
-		func(end error) bool { return errors.Is(err, end) })
-}
+// hangUps say that the other side has closed the connection: which of them depends on
+// whether the reader or the writer sees it first, and on whether some of the message was
+// not read yet.
+var hangUps = []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE}
 
 // foreign is an error without what it quotes: that comes from the other side.
 func foreign(err error) string {

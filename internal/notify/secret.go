@@ -71,11 +71,9 @@ func hide(text string, secrets []string) string {
 	secret := make([]bool, len(text))
 	for _, s := range secrets {
 		quoted := encode(s)
-		forms := []string{
+		for _, s := range []string{ // in all forms
 			s, url.PathEscape(s), url.QueryEscape(s), inHTML.Replace(s), string(quoted[1 : len(quoted)-1]), strings.ReplaceAll(s, "/", `\/`),
-		}
-		slices.Sort(forms)
-		for _, s := range slices.Compact(forms) {
+		} {
 			s = lower(s)
 			n := min(len(s), window)
 			for i := 0; n >= leastSecret && i+n <= len(folded); i++ {

@@ -121,20 +121,17 @@ func (s *sender) run(ctx context.Context) {
 			}
 			continue
 		}
-		ahead, err := s.send(ctx, m)
+		ahead, failed := s.send(ctx, m)
 		if ctx.Err() != nil {
 			return
 		}
 		s.checkedAt = time.Now()
-		var failed *failure
-		if err != nil && !errors.As(err, &failed) {
-			failed = &failure{text: err.Error()}
-		}
+		taken := failed == nil
 		if m.alerts == 0 && failed != nil && failed.final && failed.large {
 			failed = nil // it has no use for a message about nothing, and is there
 		}
 		smaller := m.settle(time.Now(), failed)
-		if err == nil && s.form == rules.Alertmanager {
+		if taken && s.form == rules.Alertmanager {
 			s.setClock(ahead.Round(time.Second))
 		}
 		s.account(m, failed, smaller)
@@ -155,11 +152,15 @@ func (s *sender) run(ctx context.Context) {
 }
 
 // send posts a message, if it could be encoded.
-func (s *sender) send(ctx context.Context, m *message) (ahead time.Duration, err error) {
+func (s *sender) send(ctx context.Context, m *message) (ahead time.Duration, failed *failure) {
 	if m.err != nil {
 		return 0, &failure{text: m.err.Error(), final: true}
 	}
-	return s.notifier.post(ctx, s.config.Load(), s.to, m.body)
+	ahead, err := s.notifier.post(ctx, s.config.Load(), s.to, m.body)
+	if err != nil && !errors.As(err, &failed) {
+		failed = &failure{text: err.Error()}
+	}
+	return ahead, failed
 }
 
 // backOff leaves the receiver alone for a while. Half of it is chance, so that those

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/alert"
@@ -24,7 +25,7 @@ type table struct {
 	resolved int                 // how many of them are
 	last     uint64              // number
 	overflow map[string]struct{} // labels of alerts that fire and were dropped, at most maxAlerts
-	drops    uint64
+	drops    atomic.Uint64
 
 	once    bool          // a resolved alert is sent once
 	keep    time.Duration // for how long it may be sent
@@ -99,7 +100,7 @@ func (t *table) set(now time.Time, alerts []alert.Alert) (news bool, dropped uin
 		}
 		news = true
 	}
-	t.drops += dropped
+	t.drops.Add(dropped)
 	return news, dropped
 }
 
@@ -192,12 +193,6 @@ func (t *table) between(now time.Time, after, upTo uint64, n int) []item {
 // after returns the index of the first entry with a higher number than seq.
 func (t *table) after(seq uint64) int {
 	return sort.Search(len(t.entries), func(i int) bool { return t.entries[i].seq > seq })
-}
-
-func (t *table) dropped() uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.drops
 }
 
 // canonical is equal for equal labels, and for no others: UTF-8 has no byte 0xff.

@@ -284,9 +284,8 @@ func (g *Group) String() string {
 		return "all sockets"
 	}
 	words := make([]string, 0, len(g.Labels))
-	for name, value := range g.Labels {
-		words = append(words, name+"="+value)
+	for _, name := range slices.Sorted(maps.Keys(g.Labels)) {
+		words = append(words, name+"="+g.Labels[name])
 	}
-	slices.Sort(words)
 	return strings.Join(words, " ")
 }
