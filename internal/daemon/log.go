@@ -73,39 +73,33 @@ func (q *logQueue) add(lines ...slog.Record) {
 	})
 }
 
-// write writes one line, and first how many were lost before it.
+// write writes one line, and first how many were lost before it. That may take for
+// ever.
 func (q *logQueue) write(r slog.Record) {
+	ctx := context.Background()
+	if !q.handler.Enabled(ctx, r.Level) {
+		return
+	}
 	q.mu.Lock()
 	lost := q.lost
-	q.mu.Unlock()
-	told := lost == 0 || q.hand(logLine(r.Time, slog.LevelError, "log lines were lost; nobody read the log", []slog.Attr{slog.Int("lines", lost)}), -lost)
-	if !told || !q.hand(r, 0) {
-		q.lose(1)
-	}
-}
-
-func (q *logQueue) lose(lines int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.lost += lines
-}
-
-// hand hands a line to who writes it, which may take for ever, and reports whether it
-// was taken. Then so many more lines were lost.
-func (q *logQueue) hand(r slog.Record, lost int) bool {
-	if !q.handler.Enabled(context.Background(), r.Level) {
-		return true
-	}
-	q.mu.Lock()
 	q.writing = q.now()
 	q.mu.Unlock()
-	err := q.handler.Handle(context.Background(), r)
+	var err error
+	if lost > 0 {
+		err = q.handler.Handle(ctx, logLine(r.Time, slog.LevelError, "log lines were lost; nobody read the log", []slog.Attr{slog.Int("lines", lost)}))
+	}
+	told := err == nil
+	if told {
+		err = q.handler.Handle(ctx, r)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.writing, q.err = 0, err; err == nil {
-		q.lost += lost
+	if q.writing, q.err = 0, err; err != nil {
+		q.lost++ // r
 	}
-	return err == nil
+	if told {
+		q.lost -= lost
+	}
 }
 
 // trouble returns how many lines were lost since one was written last, for how long
