@@ -113,7 +113,7 @@ func (j *Journal) start(now time.Time) (result Left, err error) {
 		j.owed = append(j.owed, r)
 	}
 	result = Left{Interrupted: j.owed, Newer: newer}
-	_ = j.settle() // on a full disk they stay owed, and the next Append says why
+	_ = j.add(nil) // on a full disk they stay owed, and the next Append says why
 	return result, nil
 }
 
@@ -131,19 +131,25 @@ func (j *Journal) Append(records []Record) error {
 	if j.closed {
 		return fmt.Errorf("the journal is closed: %w", os.ErrClosed)
 	}
-	errs := []error{j.unsynced.err}
-	j.unsynced.err = nil
 	for i := range records {
 		if records[i].Result == Intent && records[i].Seq == 0 {
 			records[i].Seq = j.NextSeq()
 		}
 	}
-	err := j.follow()
-	if !statedir.Nameless(j.file) {
-		errs = append(errs, err)
-		err = j.settle()
+	err := errors.Join(j.unsynced.err, j.follow())
+	j.unsynced.err = nil
+	return errors.Join(err, j.add(records))
+}
+
+// add writes what is owed and then the records. Of those that find no room, the
+// outcomes of recorded intents are owed. Nothing is written to a file without a name,
+// which nobody would read; follow has said why it is still the one in use.
+func (j *Journal) add(records []Record) (err error) {
+	if len(j.owed) > 0 {
+		records = append(j.owed, records...)
+		j.owed = nil
 	}
-	if err == nil {
+	if !statedir.Nameless(j.file) {
 		var n int
 		n, err = j.write(records)
 		records = records[n:]
@@ -152,16 +158,6 @@ func (j *Journal) Append(records []Record) error {
 		if _, recorded := j.open[r.Seq]; recorded && r.Result != Intent {
 			j.owed = append(j.owed, r)
 		}
-	}
-	return errors.Join(append(errs, err)...)
-}
-
-// settle writes the outcomes that are owed.
-func (j *Journal) settle() error {
-	n, err := j.write(j.owed)
-	j.owed = j.owed[n:]
-	if len(j.owed) == 0 {
-		j.owed = nil
 	}
 	return err
 }
@@ -334,7 +330,7 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	j.closed = true
-	err := j.settle()
+	err := j.add(nil)
 	j.mu.Unlock()
 
 	j.timer.Stop()
