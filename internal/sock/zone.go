@@ -11,23 +11,19 @@ import (
 // Zoned is an end of the socket as people read it: a link-local address means
 // another host on every link, and has the zone that it is in (RFC 4007, 11). Where
 // addresses are compared there are no zones: the device stands beside them.
-func (s *Socket) Zoned(e ssfilter.Endpoint) ssfilter.Endpoint {
-	if s.Iface == 0 || !LinkLocal(e.Addr()) {
-		return e
-	}
-	return netip.AddrPortFrom(e.Addr().WithZone(s.Zone()), e.Port())
-}
-
-// LinkLocal reports whether an address needs a zone.
-func LinkLocal(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.IsLinkLocalUnicast() }
-
-// Zone is the name of the device that the socket is bound to, which the kernel does
+//
+// The zone is the name of the device that the socket is bound to, which the kernel does
 // where it uses a link-local address; its number where the device has no name any
 // more, or one that is more than a word.
-func (s *Socket) Zone() string {
-	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.@"
-	if s.Device == "" || strings.Trim(s.Device, letters) != "" {
-		return strconv.FormatUint(uint64(s.Iface), 10)
+func (s *Socket) Zoned(e ssfilter.Endpoint) ssfilter.Endpoint {
+	a := e.Addr()
+	if s.Iface == 0 || !a.Is6() || a.Is4In6() || !a.IsLinkLocalUnicast() {
+		return e
 	}
-	return s.Device
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.@"
+	zone := s.Device
+	if zone == "" || strings.Trim(zone, letters) != "" {
+		zone = strconv.FormatUint(uint64(s.Iface), 10)
+	}
+	return netip.AddrPortFrom(a.WithZone(zone), e.Port())
 }

@@ -55,11 +55,8 @@ func PortsOf(x Expr, side Side) (ranges []PortRange, ok bool) {
 func portsOf(x Expr, side Side) (all ports, ok bool) {
 	switch x := x.(type) {
 	case ports:
-		if len(x.ranges) == 0 {
-			return ports{side: side}, true // it holds for no socket: the side does not matter
-		}
-		if x.side == side {
-			return x, true
+		if x.side == side || len(x.ranges) == 0 { // for no socket: the side does not matter
+			return ports{side, x.ranges}, true
 		}
 	case not:
 		if p, isPorts := x.x.(ports); isPorts && p.side == side {
@@ -67,28 +64,23 @@ func portsOf(x Expr, side Side) (all ports, ok bool) {
 		}
 	case and:
 		for _, y := range x {
-			p, known := portsOf(y, side)
-			switch {
-			case !known:
-			case ok:
+			if p, known := portsOf(y, side); known && ok {
 				all = all.intersect(p)
-			default:
+			} else if known {
 				all, ok = p, true
 			}
 		}
-		return all, ok
 	case or:
-		var ranges []PortRange
 		for _, y := range x {
 			p, known := portsOf(y, side)
 			if !known {
 				return ports{}, false
 			}
-			ranges = append(ranges, p.ranges...)
+			all.ranges = append(all.ranges, p.ranges...)
 		}
-		return newPorts(side, ranges), true
+		return newPorts(side, all.ranges), true
 	}
-	return ports{}, false
+	return all, ok
 }
 
 // NamesPort reports whether a condition of x is about that very port, as in
