@@ -19,31 +19,27 @@ const maxLinks = 40
 // step by step, because a link is followed only where nobody but root and this user
 // can have made it.
 func walk(path string, create bool) (*os.File, error) {
-	at, err := openAt(unix.AT_FDCWD, root(path), unix.O_PATH)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { unix.Close(at) }()
-	links := 0
-	for rest := strings.Split(path, "/"); len(rest) > 0; {
+	at, links := unix.AT_FDCWD, 0
+	defer func() { unix.Close(at) }() // does nothing to AT_FDCWD
+	for rest := steps(path); len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
 		if name == "" {
 			continue
 		}
 		next, target, err := enter(at, name, create)
-		if target != "" {
-			if links++; links > maxLinks {
-				return nil, unix.ELOOP
-			}
-			rest = slices.Concat(strings.Split(target, "/"), rest)
-			next, err = openAt(at, root(target), unix.O_PATH)
-		}
 		if err != nil {
 			return nil, err
 		}
-		unix.Close(at)
-		at = next
+		if target == "" {
+			unix.Close(at)
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return nil, unix.ELOOP
+		}
+		rest = slices.Concat(steps(target), rest)
 	}
 	fd, err := openAt(at, ".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -52,12 +48,13 @@ func walk(path string, create bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// root is where a path begins.
-func root(path string) string {
+// steps are the names that a path leads through, one from another.
+func steps(path string) []string {
+	names := strings.Split(path, "/")
 	if filepath.IsAbs(path) {
-		return "/"
+		names[0] = "/"
 	}
-	return "."
+	return names
 }
 
 // enter opens what stands under the name, and makes a directory where that is
