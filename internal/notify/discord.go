@@ -10,8 +10,7 @@ import (
 // https://docs.discord.com/developers/resources/webhook#execute-webhook
 // https://docs.discord.com/developers/resources/message#embed-object-embed-limits
 const (
-	mostContent     = 2000
-	mostDescription = 4096
+	mostDescription = 4096 // of an embed; a content has 2,000 at most
 
 	discordRed   = 0xe01e5a
 	discordGreen = 0x2eb67d
