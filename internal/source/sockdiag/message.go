@@ -229,28 +229,24 @@ func expires(ms uint32) time.Duration {
 // decodeInfo reads a struct tcp_info, which has grown with the kernel: a field
 // that an older one does not have stays unknown.
 func decodeInfo(info *sock.Info, b []byte) {
-	u32 := func(offset int, has sock.Has) uint32 {
-		if len(b) < offset+4 {
+	field := func(offset, size int, has sock.Has) uint64 {
+		if len(b) < offset+size {
 			return 0
 		}
 		info.Has |= has
-		return native.Uint32(b[offset:])
-	}
-	u64 := func(offset int, has sock.Has) uint64 {
-		if len(b) < offset+8 {
-			return 0
+		if size == 4 {
+			return uint64(native.Uint32(b[offset:]))
 		}
-		info.Has |= has
 		return native.Uint64(b[offset:])
 	}
-	info.Unacked = u32(24, sock.HasUnacked)
-	info.LastDataSent = time.Duration(u32(44, sock.HasLastDataSent)) * time.Millisecond
-	info.LastDataRecv = time.Duration(u32(52, sock.HasLastDataRecv)) * time.Millisecond
-	info.LastAckRecv = time.Duration(u32(56, sock.HasLastAckRecv)) * time.Millisecond
-	info.BytesAcked = u64(120, sock.HasBytesAcked)
-	info.BytesReceived = u64(128, sock.HasBytesReceived)
-	info.SegsIn = u32(140, sock.HasSegsIn)
-	info.NotSent = u32(144, sock.HasNotSent)
+	info.Unacked = uint32(field(24, 4, sock.HasUnacked))
+	info.LastDataSent = time.Duration(field(44, 4, sock.HasLastDataSent)) * time.Millisecond
+	info.LastDataRecv = time.Duration(field(52, 4, sock.HasLastDataRecv)) * time.Millisecond
+	info.LastAckRecv = time.Duration(field(56, 4, sock.HasLastAckRecv)) * time.Millisecond
+	info.BytesAcked = field(120, 8, sock.HasBytesAcked)
+	info.BytesReceived = field(128, 8, sock.HasBytesReceived)
+	info.SegsIn = uint32(field(140, 4, sock.HasSegsIn))
+	info.NotSent = uint32(field(144, 4, sock.HasNotSent))
 }
 
 // isMPTCP reads INET_DIAG_ULP_INFO, which a subflow of an MPTCP connection

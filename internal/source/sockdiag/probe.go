@@ -57,7 +57,7 @@ func (c *Conn) Probe() (capabilities Capabilities, err error) {
 	// While there is a listener to connect to.
 	timeWait, timeWaitErr := makeTimeWait(listener)
 
-	id, err := ownID(listener, listener.Addr(), nil)
+	id, err := ownID(listener, listener.Addr().(*net.TCPAddr).AddrPort(), netip.AddrPort{})
 	if err != nil {
 		return capabilities, err
 	}
@@ -138,7 +138,7 @@ func makeTimeWait(listener *net.TCPListener) (sock.ID, error) {
 	}
 	defer c.Close()
 	conn := c.(*net.TCPConn)
-	id, err := ownID(conn, conn.LocalAddr(), to)
+	id, err := ownID(conn, conn.LocalAddr().(*net.TCPAddr).AddrPort(), to.AddrPort())
 	if err != nil {
 		return sock.ID{}, err
 	}
@@ -156,12 +156,8 @@ func makeTimeWait(listener *net.TCPListener) (sock.ID, error) {
 }
 
 // ownID is the ID of a socket of our own; a listening one has no peer.
-func ownID(s syscall.Conn, local, peer net.Addr) (sock.ID, error) {
-	var to netip.AddrPort
-	if peer != nil {
-		to = peer.(*net.TCPAddr).AddrPort()
-	}
-	id := idOf(local.(*net.TCPAddr).AddrPort(), to)
+func ownID(s syscall.Conn, local, peer netip.AddrPort) (sock.ID, error) {
+	id := idOf(local, peer)
 	var failed error
 	c, err := s.SyscallConn()
 	if err == nil {
