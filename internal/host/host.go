@@ -1,5 +1,6 @@
-// Package host finds out what this kernel and these privileges allow, says what is
-// missing and what cures it, opens netlink sockets, and drops what is not needed.
+// Package host finds out which boot and network namespace this is and what the kernel
+// and the privileges allow, says what is missing and what cures it, opens netlink
+// sockets, and drops what is not needed.
 package host
 
 import (

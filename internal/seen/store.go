@@ -271,11 +271,14 @@ func (s *Store) Close() error { return s.file.Close() }
 // append writes n records and, where the file has grown too large for what is
 // alive in it, writes it anew. Value returns the i-th, and when the newest of it was.
 func (s *Store) append(n int, kind uint8, value func(i int) (any, sock.Instant)) error {
-	gone := s.follow()
-	if gone != nil && statedir.Nameless(s.file) {
-		return gone
+	there, err := s.dir.Holds(fileName, s.file)
+	if err == nil && !there { // somebody removed it
+		err = s.compact()
 	}
-	if err := errors.Join(gone, s.write(n, kind, value)); err != nil {
+	if err != nil && statedir.Nameless(s.file) {
+		return err
+	}
+	if err := errors.Join(err, s.write(n, kind, value)); err != nil {
 		return err
 	}
 	if s.size <= s.compactAt {
@@ -286,14 +289,6 @@ func (s *Store) append(n int, kind uint8, value func(i int) (any, sock.Instant))
 		return fmt.Errorf("write it anew without what is forgotten: %w", err)
 	}
 	return nil
-}
-
-// follow puts the file back in its place where somebody removed it.
-func (s *Store) follow() error {
-	if there, err := s.dir.Holds(fileName, s.file); there || err != nil {
-		return err
-	}
-	return s.compact()
 }
 
 // write adds n records to the file. What an error leaves of a chunk is cut off,
