@@ -247,7 +247,13 @@ func (e *Engine) addFar(fresh *tracks, now sock.Instant) {
 	}
 	for f := range fresh.all() {
 		c, rank, of := fresh.connection(f), f.rank, f.of
-		if fresh != &e.far {
+		switch known := e.tracks.get(c.ID.Key()) != nil; { // Observed while the scan was under way
+		case known && fresh == &e.far:
+			e.far.remove(f)
+			continue
+		case known:
+			continue
+		case fresh != &e.far:
 			f = e.far.add(&c)
 			f.rank, f.of = rank, of
 		}

@@ -110,3 +110,33 @@ func TestObservedBesideWhatIsUnderWay(t *testing.T) {
 		t.Errorf("%d acts, %+v, %d watched; want two, and nothing left", acts, b.e.acts, b.e.Watched())
 	}
 }
+
+// TestObservedWhileAScanFindsIt: what a scan shows for the first time that was seen
+// meanwhile is one connection.
+func TestObservedWhileAScanFindsIt(t *testing.T) {
+	for _, far := range []int{0, 1} { // known before
+		b := newBench(t)
+		for cookie := range far {
+			b.probing(uint64(cookie)+1, 0)
+		}
+		b.rule(set(idle10m()))
+		b.until(time.Minute)
+		s := b.probing(9, 0)
+		b.scanTime = 10 * time.Second
+		for b.e.scans.running == nil {
+			b.until(b.since(b.wake))
+		}
+		b.observed(s, 0)
+		b.scanTime = 0
+		for b.e.scans.running != nil {
+			b.until(b.since(b.wake))
+		}
+		if n := b.e.Watched(); n != far+1 {
+			t.Errorf("%d are watched, want %d", n, far+1)
+		}
+		b.until(15 * time.Minute)
+		if n := b.e.Watched(); n != 0 || len(b.sockets) != 0 {
+			t.Errorf("%d are watched, %d alive; want none", n, len(b.sockets))
+		}
+	}
+}
