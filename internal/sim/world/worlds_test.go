@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -53,7 +54,14 @@ func TestWorlds(t *testing.T) {
 		wg.Go(func() {
 			for seed := next.Add(1); seed <= uint64(*judges) && !t.Failed(); seed = next.Add(1) {
 				w := newJudge(seed)
-				w.run()
+				func() {
+					defer func() {
+						if p := recover(); p != nil {
+							w.failf("%v\n%s", p, debug.Stack())
+						}
+					}()
+					w.run()
+				}()
 				if w.failure != "" {
 					t.Errorf("world %d: %s\nto see what happened in it: go test ./internal/sim/world -run TestWorlds -seed=%d -v", seed, w.failure, seed)
 				}
