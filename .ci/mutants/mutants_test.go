@@ -1,24 +1,26 @@
-// Command mutants breaks the engine on purpose, in one place at a time, and runs its
+// Package mutants breaks the engine on purpose, in one place at a time, and runs its
 // tests on that: each mutant is a mistake that would kill what must live, or let live
-// what must not, and has to be caught. It fails if one is missed, or no longer fits
-// the code.
+// what must not, and has to be caught.
 //
-//	go run ./.ci/mutants           all of them: a quarter of an hour on two cores
-//	go run ./.ci/mutants limit     those whose names contain that
-//	go run ./.ci/mutants -fit      only whether each still fits the code: seconds
-package main
+//	go test ./.ci/mutants                                  whether each still fits the code: seconds
+//	go test ./.ci/mutants -break -timeout 1h -v            all of them: a quarter of an hour on two cores
+//	go test ./.ci/mutants -break -v -run 'Mutants/.*limit' those whose names contain that
+package mutants
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
+	"flag"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
+	"testing"
 )
+
+var breaks = flag.Bool("break", false, "run the engine's tests on each mutant")
+
+const top = "../.."
 
 // mutant is a small edit of the engine's code: the text stands in exactly one place.
 type mutant struct{ name, from, to string }
@@ -69,92 +71,49 @@ var mutants = []mutant{
 	{"keep_firing_for is ignored", "end := g.Ended.Add(st.rule.Then[action].Alert.KeepFiringFor)", "end := g.Ended"},
 }
 
-func main() {
-	wanted := strings.Join(os.Args[1:], " ")
-	do := run
-	if wanted == "-fit" {
-		do = fit
+// TestMutants looks for the code that each mutant changes, and with -break changes it in
+// a copy of the tree, whose tests must fail then.
+func TestMutants(t *testing.T) {
+	dir := top
+	if *breaks {
+		dir = t.TempDir()
+		list := exec.Command("sh", "-c", `git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$0" 2>/dev/null; test -f "$0/go.mod"`, dir)
+		list.Dir = top
+		if out, err := list.CombinedOutput(); err != nil {
+			t.Fatalf("copying the tree: %v: %s", err, out)
+		}
+		if passed, out := tested(dir); !passed {
+			t.Fatalf("the tests fail on the code as it is:\n%s", out)
+		}
 	}
-	if err := do(wanted); err != nil {
-		fmt.Fprintln(os.Stderr, "mutants:", err)
-		os.Exit(1)
-	}
-}
-
-// fit looks for the code that each mutant changes.
-func fit(string) (err error) {
 	for _, m := range mutants {
-		if _, _, bad := find(".", m.from); bad != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", m.name, bad))
-		}
-	}
-	return err
-}
-
-func run(wanted string) error {
-	dir, err := os.MkdirTemp("", "mutants")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	if out, err := exec.Command("sh", "-c", `git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$0" 2>/dev/null; test -f "$0/go.mod"`, dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("copying the tree, from its top: %w: %s", err, out)
-	}
-	if passed, out := test(dir); !passed {
-		return fmt.Errorf("the tests fail on the code as it is:\n%s", out)
-	}
-	bad, tried := 0, 0
-	for _, m := range mutants {
-		if !strings.Contains(m.name, wanted) {
-			continue
-		}
-		tried++
-		began := time.Now()
-		verdict, err := try(dir, m)
-		if err != nil {
-			verdict = err.Error()
-		}
-		if verdict != "caught" {
-			bad++
-		}
-		fmt.Printf("%-52s %s (%.0fs)\n", m.name, verdict, time.Since(began).Seconds())
-	}
-	if bad > 0 {
-		return fmt.Errorf("%d of %d were not caught", bad, tried)
-	}
-	fmt.Printf("all %d caught\n", tried)
-	return nil
-}
-
-// try tests one mutant, and leaves the code as it was.
-func try(dir string, m mutant) (verdict string, err error) {
-	file, code, err := find(dir, m.from)
-	if err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(file, bytes.Replace(code, []byte(m.from), []byte(m.to), 1), 0o644); err != nil {
-		return "", err
-	}
-	defer func() {
-		if back := os.WriteFile(file, code, 0o644); err == nil {
-			err = back
-		}
-	}()
-	passed, out := test(dir)
-	switch {
-	case passed:
-		return "MISSED", nil
-	case strings.Contains(out, "[build failed]") || strings.Contains(out, "[setup failed]"):
-		return "DOES NOT BUILD:\n" + out, nil
-	default:
-		return "caught", nil
+		t.Run(m.name, func(t *testing.T) {
+			file, code := find(t, dir, m.from)
+			if !*breaks {
+				return
+			}
+			write := func(code []byte) {
+				if err := os.WriteFile(file, code, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer write(code)
+			write(bytes.Replace(code, []byte(m.from), []byte(m.to), 1))
+			switch passed, out := tested(dir); {
+			case passed:
+				t.Error("not caught")
+			case strings.Contains(out, "[build failed]"), strings.Contains(out, "[setup failed]"):
+				t.Errorf("it does not build:\n%s", out)
+			}
+		})
 	}
 }
 
 // find returns the one file of the engine that has the text.
-func find(dir, text string) (file string, code []byte, err error) {
+func find(t *testing.T, dir, text string) (file string, code []byte) {
+	t.Helper()
 	places := 0
-	err = filepath.WalkDir(filepath.Join(dir, "internal/engine"), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(dir, "internal/engine"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -164,13 +123,13 @@ func find(dir, text string) (file string, code []byte, err error) {
 		}
 		return err
 	})
-	if err == nil && places != 1 {
-		err = fmt.Errorf("DOES NOT FIT: the code to change stands in %d places", places)
+	if err != nil || places != 1 {
+		t.Fatalf("the code to change stands in %d places (%v):\n%s", places, err, text)
 	}
-	return file, code, err
+	return file, code
 }
 
-func test(dir string) (passed bool, output string) {
+func tested(dir string) (passed bool, output string) {
 	cmd := exec.Command("go", "test", "-failfast", "-vet=off", "./internal/engine/...", "./internal/sim/...")
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
