@@ -68,10 +68,8 @@ func (c *Config) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.Si
 			case <-hangUp:
 				watcher.Poke()
 			case file := <-watcher.Files():
-				change := daemon.Reload{Again: file.Err == nil && last.Err == nil && bytes.Equal(file.Data, last.Data)}
-				if change.Rules, change.Err = c.parse(file); change.Err != nil {
-					change.Again = false
-				}
+				set, err := c.parse(file)
+				change := daemon.Reload{Rules: set, Err: err, Again: err == nil && last.Err == nil && bytes.Equal(file.Data, last.Data)}
 				last = file
 				exposed = c.warnExposed(log, exposed)
 				select {
