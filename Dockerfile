@@ -13,7 +13,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 # Nothing here speaks HTTP/2: the page is plain HTTP, and alerts are sent one at a time.
-RUN CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -ldflags='-s -w' -o /out/sockdog ./cmd/sockdog
+RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/sockdog ./cmd/sockdog
 # A container runtime gives a process that is not root no ambient capabilities,
 # so the binary brings the permission along and raises the capability itself.
 # Permitted only: with +ep it could not even start where NET_ADMIN is dropped.

@@ -4,7 +4,7 @@ PKG   ?= internal/engine
 GOLDEN = ./rules ./rules/ssfilter ./internal/alert ./internal/journal ./internal/notify ./internal/statustext
 
 .PHONY: build test race lint bench bench-compare golden ci
-build:         ; CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -ldflags='-s -w' ./cmd/sockdog
+build:         ; CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' ./cmd/sockdog
 test:          ; go test ./...
 race:          ; go test -race -v ./...
 lint:          ; .ci/lint

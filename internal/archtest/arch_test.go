@@ -3,11 +3,13 @@
 package archtest
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -489,5 +491,24 @@ func TestArchitecture(t *testing.T) {
 	slices.Sort(want)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("packages at the start of a row in ARCHITECTURE.md (-want +got):\n%s", diff)
+	}
+}
+
+// TestLinked: a template that text/template runs may call any method by its name, for
+// which the linker would keep all exported ones.
+func TestLinked(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "sockdog")
+	if out, err := exec.Command("go", "build", "-o", program, "github.com/sockdog/sockdog/cmd/sockdog").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	symbols, err := exec.Command("go", "tool", "nm", program).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(symbols, []byte(" text/template/parse.Parse\n")) {
+		t.Error("the symbols do not name the parser of templates, which is there")
+	}
+	if bytes.Contains(symbols, []byte(" text/template.(*Template).Execute\n")) {
+		t.Error("text/template runs templates")
 	}
 }

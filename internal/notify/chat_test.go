@@ -455,7 +455,7 @@ func TestBodyFails(t *testing.T) {
 			alerts = append(alerts, leak(fmt.Sprint(i), "java[1] 1"))
 		}
 		w.Set("chat", alerts...)
-		w.said(time.Hour, true, lost+"the body fails: <index .Alerts 9>: error calling index: index out of range: 9")
+		w.said(time.Hour, true, lost+"the body fails: <index .Alerts 9>: index out of range: 9")
 		w.Set("chat", leak("8", "java[1] 1"))
 		w.said(time.Minute, false, "INFO receiver takes alerts again")
 		w.results(Stats{Receiver: "chat", Sent: 8, Failed: 7 * 60})

@@ -1,189 +1,161 @@
 package templates
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"sort"
-	"strconv"
-	"strings"
-	"text/template"
 	"text/template/parse"
 )
 
 // maxConditions bounds what a template that makes JSON costs to try.
 const maxConditions = 32
 
+// branch is one way to go at a condition.
+type branch struct {
+	*parse.BranchNode
+	then bool
+}
+
+// forceable reports whether a condition may take the branch whatever it is about.
+func (b branch) forceable() bool {
+	return b.NodeType == parse.NodeIf && (b.then || b.ElseList != nil) || b.NodeType == parse.NodeWith && !b.then && b.ElseList != nil
+}
+
+// trace notes what a run does, and has it take branches.
+type trace struct {
+	force map[*parse.BranchNode]bool // the way to go at a condition
+	taken map[branch]bool
+	from  []origin
+}
+
+// origin is where output comes from: the byte of the template from that byte on.
+type origin struct{ output, template int }
+
+// begin notes that what comes next is that node's.
+func (t *trace) begin(output int, n parse.Node) {
+	if t != nil {
+		t.from = append(t.from, origin{output, int(n.Position())})
+	}
+}
+
+func (t *trace) take(b *parse.BranchNode, then bool) {
+	if t != nil {
+		t.taken[branch{b, then}] = true
+	}
+}
+
+// decide returns the way to go at a condition.
+func (t *trace) decide(b *parse.BranchNode, then bool) bool {
+	if t != nil {
+		if forced, ok := t.force[b]; ok {
+			return forced
+		}
+	}
+	return then
+}
+
+// forks are the branches of a list, in order, each with the way to it.
+func forks(list *parse.ListNode, way []branch) (all [][]branch) {
+	if list == nil {
+		return nil
+	}
+	for _, n := range list.Nodes {
+		if b := branching(n); b != nil {
+			then, other := append(way[:len(way):len(way)], branch{b, true}), append(way[:len(way):len(way)], branch{b, false})
+			all = append(append(append(all, then, other), forks(b.List, then)...), forks(b.ElseList, other)...)
+		}
+	}
+	return all
+}
+
 // tryJSON holds what a template makes to be JSON, with each trial and then in each
 // branch that none of them has taken.
 func (l *Language) tryJSON(t *Template, tries *int) *Mistake {
-	plain := l.watch(t, -1)
-	if len(plain.branches) > 2*maxConditions {
-		at := plain.branches[2*maxConditions].Position()
-		return &Mistake{int(at), fmt.Sprintf("a %s has at most %d conditions, and this has %d", l.What, maxConditions, len(plain.branches)/2)}
+	all := forks(t.tree.Root, nil)
+	if len(all) > 2*maxConditions {
+		way := all[2*maxConditions]
+		at := way[len(way)-1].Position()
+		return &Mistake{int(at), fmt.Sprintf("a %s has at most %d conditions, and this has %d", l.What, maxConditions, len(all)/2)}
 	}
-	taken := map[int]bool{}
+	taken := make(map[branch]bool)
 	for _, trial := range l.Trials {
-		out, err := plain.run(trial.Data)
-		if err != nil {
-			return l.failure(t.text, trial.When, err)
+		r, f := l.tryOnce(t, trial, nil)
+		if f != nil {
+			return l.failure(trial.When, f)
 		}
-		if m := l.check(out, trial.When, t.text); m != nil {
+		if m := l.check(r, trial.When); m != nil {
 			return m
 		}
-		maps.Copy(taken, out.taken)
+		maps.Copy(taken, r.trace.taken)
 	}
-	for i, b := range plain.branches {
-		if taken[i] || !b.forceable() {
+	for _, way := range all {
+		b := way[len(way)-1]
+		if taken[b] || !b.forceable() {
 			continue
 		}
 		if *tries--; *tries < 0 {
 			return nil
 		}
-		if m := l.tryBranch(t, i, taken); m != nil {
+		if m := l.tryBranch(t, way, taken); m != nil {
 			return m
 		}
 	}
 	return nil
 }
 
+// tryOnce runs the template, by a way as far as that can be forced.
+func (l *Language) tryOnce(t *Template, trial Trial, way []branch) (*run, *failure) {
+	force := make(map[*parse.BranchNode]bool)
+	for _, b := range way {
+		if b.NodeType == parse.NodeIf || b.NodeType == parse.NodeWith && !b.then {
+			force[b.BranchNode] = b.then
+		}
+	}
+	// No range is in a range: it says no more than a template and a trial make.
+	r := &run{Template: t, room: math.MaxInt, trace: &trace{force: force, taken: make(map[branch]bool)}}
+	return r, r.execute(trial.Data)
+}
+
 // tryBranch takes a branch whatever its condition says. It is wrong if what the template
 // makes is JSON with none of the trials that reach it.
-func (l *Language) tryBranch(t *Template, branch int, taken map[int]bool) (first *Mistake) {
-	forced := l.watch(t, branch)
+func (l *Language) tryBranch(t *Template, way []branch, taken map[branch]bool) (first *Mistake) {
 	for _, trial := range l.Trials {
-		out, err := forced.run(trial.Data)
-		if err != nil || !out.taken[branch] {
+		r, f := l.tryOnce(t, trial, way)
+		if f != nil || !r.trace.taken[way[len(way)-1]] {
 			continue // it may be right where it is meant to be taken
 		}
-		m := l.check(out, " in this branch", t.text)
+		m := l.check(r, " in this branch")
 		if m == nil {
-			maps.Copy(taken, out.taken)
+			maps.Copy(taken, r.trace.taken)
 			return nil
 		}
-		if first == nil {
-			first = m
-		}
+		first = cmp.Or(first, m)
 	}
 	return first
 }
 
-// watched is a copy of a template that marks what it makes, by bytes that JSON never
-// holds, with where it is in the template and which branches it takes.
-type watched struct {
-	*template.Template
-	branches []branch // by twos, of one condition each
-}
-
-// branch is one way to go at a condition.
-type branch struct {
-	*parse.BranchNode
-	then    bool
-	written bool // it is not an else that is left out
-	within  int  // the branch that it is in; -1: none
-}
-
-// forceable reports whether a constant condition takes the branch.
-func (b branch) forceable() bool {
-	return b.written && (b.NodeType == parse.NodeIf || b.NodeType == parse.NodeWith && !b.then)
-}
-
-// watch copies a template. Where force is a branch, the conditions on the way to it are
-// as it needs them, as far as they can be.
-func (l *Language) watch(t *Template, force int) *watched {
-	tree := t.tree.Tree.Copy()
-	w := &watched{}
-	w.list(tree.Root, -1)
-	for i := force; i >= 0; i = w.branches[i].within {
-		if b := w.branches[i]; b.NodeType == parse.NodeIf || b.NodeType == parse.NodeWith && !b.then {
-			b.Pipe = constant(b.then)
-		}
-	}
-	funcs := l.funcs()
-	maps.Copy(funcs, jsonFuncs)
-	w.Template = template.Must(template.New("").Option("missingkey=zero").Funcs(funcs).AddParseTree("", tree))
-	return w
-}
-
-func (w *watched) list(list *parse.ListNode, within int) {
-	var nodes []parse.Node
-	for _, n := range list.Nodes {
-		nodes = append(nodes, mark("at %d", n.Position()), n)
-		if b := branching(n); b != nil {
-			w.fork(b, within)
-		}
-	}
-	list.Nodes = nodes
-}
-
-func (w *watched) fork(n *parse.BranchNode, within int) {
-	then, written := len(w.branches), n.ElseList != nil
-	if !written {
-		n.ElseList = &parse.ListNode{NodeType: parse.NodeList}
-	}
-	w.branches = append(w.branches, branch{n, true, true, within}, branch{n, false, written, within})
-	for i, list := range []*parse.ListNode{n.List, n.ElseList} {
-		w.list(list, then+i)
-		list.Nodes = append([]parse.Node{mark("in %d", then+i)}, list.Nodes...)
-	}
-}
-
-func mark(format string, number any) *parse.TextNode {
-	return &parse.TextNode{NodeType: parse.NodeText, Text: fmt.Appendf(nil, "\x00"+format+"\x01", number)}
-}
-
-// output is what a watched template makes, without the marks.
-type output struct {
-	text  string
-	from  []origin
-	taken map[int]bool // branches
-}
-
-// origin is where output comes from: the byte of the template from that byte on.
-type origin struct{ output, template int }
-
-func (w *watched) run(data any) (*output, error) {
-	var b strings.Builder // of no more than a template and a trial make, as no range is in a range
-	if err := w.Execute(&b, data); err != nil {
-		return nil, err
-	}
-	out := &output{taken: map[int]bool{}}
-	var text strings.Builder
-	for i, part := range strings.Split(b.String(), "\x00") {
-		if i > 0 {
-			mark, rest, _ := strings.Cut(part, "\x01")
-			kind, digits, _ := strings.Cut(mark, " ")
-			number, _ := strconv.Atoi(digits)
-			if part = rest; kind == "at" {
-				out.from = append(out.from, origin{text.Len(), number})
-			} else {
-				out.taken[number] = true
-			}
-		}
-		text.WriteString(part)
-	}
-	out.text = text.String()
-	return out, nil
-}
-
 // check refuses output that is no JSON, at the byte of the template where that shows.
-func (l *Language) check(out *output, when, text string) *Mistake {
+func (l *Language) check(r *run, when string) *Mistake {
 	var v any
-	err := json.Unmarshal([]byte(out.text), &v)
+	err := json.Unmarshal([]byte(r.text.String()), &v)
 	if err == nil {
 		return nil
 	}
-	at := len(out.text)
+	at := r.text.Len()
 	if bad := (*json.SyntaxError)(nil); errors.As(err, &bad) && bad.Offset > 0 {
 		at = int(bad.Offset) - 1
 	}
-	i := sort.Search(len(out.from), func(i int) bool { return out.from[i].output > at }) - 1
+	from := r.trace.from
+	i := sort.Search(len(from), func(i int) bool { return from[i].output > at }) - 1
 	offset := 0
 	if i >= 0 {
-		offset = min(out.from[i].template+at-out.from[i].output, len(text))
-		if i+1 < len(out.from) { // an action says more, or less, than it is long
-			offset = min(offset, out.from[i+1].template)
+		offset = min(from[i].template+at-from[i].output, len(r.source))
+		if i+1 < len(from) { // an action says more, or less, than it is long
+			offset = min(offset, from[i+1].template)
 		}
 	}
 	return &Mistake{offset, "the " + l.What + " is not JSON" + when + ": " + err.Error()}

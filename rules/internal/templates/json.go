@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"text/template"
 	"text/template/parse"
 	"time"
 )
@@ -13,13 +12,14 @@ import (
 // written is a value that is written as JSON already.
 type written string
 
-// Functions that write the values of actions, outside quotes and within.
-const (
-	asValue = "_value"
-	asText  = "_text"
-)
-
-var jsonFuncs = template.FuncMap{"json": toJSON, asValue: toJSON, asText: toText}
+// inJSON is how a value is written, within quotes or elsewhere.
+func inJSON(v any, quoted bool) (string, error) {
+	if quoted {
+		return toText(v)
+	}
+	text, err := toJSON(v)
+	return string(text), err
+}
 
 func toJSON(v any) (written, error) {
 	if text, ok := v.(written); ok {
@@ -54,11 +54,12 @@ func (l *Language) ParseJSON(text string, tries *int) (*Template, *Mistake) {
 	if at := strings.IndexFunc(text, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\n\r\t", r) }); at >= 0 {
 		return nil, &Mistake{at, "JSON holds no control characters: write \\u and its number"}
 	}
-	t, m := l.parse(text, jsonFuncs)
+	t, m := l.parse(text, "")
 	if m != nil {
 		return nil, m
 	}
-	e := escaper{tree: t.tree.Tree}
+	t.quoted = make(map[*parse.ActionNode]bool)
+	e := escaper{quoted: t.quoted}
 	if e.list(t.tree.Root); e.within && e.mistake == nil {
 		e.mistake = &Mistake{e.opened, "this quote is not closed"}
 	}
@@ -71,9 +72,9 @@ func (l *Language) ParseJSON(text string, tries *int) (*Template, *Mistake) {
 	return t, nil
 }
 
-// escaper lets each action write its value as its place in the JSON wants it.
+// escaper finds which actions stand within quotes.
 type escaper struct {
-	tree    *parse.Tree
+	quoted  map[*parse.ActionNode]bool
 	within  bool // quotes
 	escaped bool // the next character is, by a backslash
 	opened  int  // where the quote is
@@ -138,11 +139,7 @@ func (e *escaper) action(n *parse.ActionNode) {
 		e.refuse(n, "the backslash before this would escape what it says: write \\\\ for a backslash")
 		e.escaped = false
 	}
-	name := asValue
-	if e.within {
-		name = asText
-	}
-	call(n.Pipe, name, n.Pos, e.tree)
+	e.quoted[n] = e.within
 }
 
 // branches end the same: what comes next stands within quotes or not.

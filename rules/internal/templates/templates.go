@@ -3,13 +3,10 @@
 package templates
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
-	"io"
-	"maps"
-	"reflect"
 	"strings"
-	"text/template"
+	"text/template/parse"
 )
 
 // MaxBytes bounds a template and each text that it makes.
@@ -42,142 +39,119 @@ type Language struct {
 
 // Template is a text/template that was tried.
 type Template struct {
-	text string
-	tree *template.Template
+	source   string
+	language *Language
+	tree     *parse.Tree
+	// quoted says of each action whether its value is written within quotes of JSON; nil: it
+	// is text.
+	quoted map[*parse.ActionNode]bool
 }
 
 // String is the template as it is written.
-func (t *Template) String() string { return t.text }
+func (t *Template) String() string { return t.source }
 
 // MarshalText returns the template as it is written.
-func (t *Template) MarshalText() ([]byte, error) { return []byte(t.text), nil }
+func (t *Template) MarshalText() ([]byte, error) { return []byte(t.source), nil }
 
 // Execute returns what the template makes of the data. It fails with ErrLong after max
 // bytes, and returns those.
 func (t *Template) Execute(data any, max int) (string, error) {
-	b := bounded{left: max}
-	err := t.tree.Execute(&b, data)
-	if b.left == 0 {
-		return b.String(), ErrLong
+	r := run{Template: t, room: max}
+	f := r.execute(data)
+	switch {
+	case f == nil:
+		return r.text.String(), nil
+	case errors.Is(f.error, ErrLong):
+		return r.text.String(), ErrLong
 	}
-	if err != nil {
-		return "", errors.New(explain(t.text, err).Text)
-	}
-	return b.String(), nil
+	return "", errors.New(f.at())
 }
 
 // ErrLong says that a template makes more text than it may.
 var ErrLong = errors.New("the template says too much")
 
-// bounded is a text that takes no more than so many bytes.
-type bounded struct {
-	strings.Builder
-	left int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	n := min(len(p), b.left)
-	b.left -= n
-	b.Builder.Write(p[:n])
-	if n < len(p) {
-		return n, io.ErrShortWrite // ends the execution
-	}
-	return n, nil
-}
-
 // Parse reads a template, and tries it in every branch and with every trial.
 func (l *Language) Parse(text string) (*Template, *Mistake) {
-	t, m := l.parse(text, nil)
+	t, m := l.parse(text, "json")
 	if m != nil {
 		return nil, m
 	}
 	for _, trial := range l.Trials {
-		b := bounded{left: MaxBytes}
-		if err := t.tree.Execute(&b, trial.Data); err != nil && b.left > 0 {
-			return nil, l.failure(text, trial.When, err)
+		r := run{Template: t, room: MaxBytes}
+		if f := r.execute(trial.Data); f != nil && !errors.Is(f.error, ErrLong) {
+			return nil, l.failure(trial.When, f)
 		}
 	}
 	return t, nil
 }
 
-// parse reads a template, and tries it in every branch.
-func (l *Language) parse(text string, more template.FuncMap) (*Template, *Mistake) {
+// parse reads a template without a function, and tries it in every branch.
+func (l *Language) parse(text, without string) (*Template, *Mistake) {
 	switch {
 	case strings.TrimSpace(text) == "":
 		return nil, &Mistake{0, "this is empty: " + l.Blank}
 	case len(text) > MaxBytes:
 		return nil, &Mistake{0, "a " + l.What + " is at most 8 KiB long"}
 	}
-	funcs := l.funcs()
-	maps.Copy(funcs, more)
-	// A key that is missing reads as empty: an alert about many groups has none.
-	t, err := template.New("").Option("missingkey=zero").Funcs(funcs).Parse(text)
+	known := make(map[string]any)
+	for name := range functions() {
+		known[name] = true
+	}
+	delete(known, without)
+	trees, err := parse.Parse("", text, "", "", known)
 	if err != nil {
-		m := explain(text, err)
-		m.Text = "this is not a template: " + m.Text
-		return nil, m
+		return nil, explain(text, err)
 	}
-	c := checker{Language: l, tree: t.Tree}
-	if c.list(t.Root, false); c.mistake != nil {
-		return nil, c.mistake
+	t := &Template{source: text, language: l, tree: trees[""]}
+	if n := outOfPlace(t.tree.Root, false); n != nil {
+		return nil, n
 	}
-	for _, other := range t.Templates() {
-		if other.Tree != nil && other.Name() != t.Name() {
+	for name, other := range trees {
+		if name != "" {
 			return nil, &Mistake{int(other.Root.Position()), noOthers}
 		}
 	}
-	if err := everyBranch(t, funcs, l.Key != nil).Execute(io.Discard, l.Full); err != nil && !outOfRange(err) {
-		return nil, l.failure(text, "", err)
+	r := run{Template: t, every: true}
+	if f := r.execute(l.Full); f != nil && !errors.Is(f.error, errRange) {
+		return nil, l.failure("", f)
 	}
-	return &Template{text, t}, nil
+	return t, nil
 }
 
 const noOthers = "define, block and template are not allowed here: write their text out"
 
-// outOfRange reports whether a template failed for want of a long enough value, against
-// which a branch may have a condition.
-func outOfRange(err error) bool {
-	return strings.Contains(err.Error(), "out of range") || strings.Contains(err.Error(), "invalid slice index")
-}
-
-// funcs are functions that stand in for those of the language that make text, which
-// do not bound it: $x = print $x $x, forty times over, would fill the memory.
-func (l *Language) funcs() template.FuncMap {
-	return template.FuncMap{
-		"print":    func(args ...any) (string, error) { return short(fmt.Sprint(args...)) },
-		"println":  func(args ...any) (string, error) { return short(fmt.Sprintln(args...)) },
-		"printf":   printf,
-		"html":     func(args ...any) (string, error) { return short(template.HTMLEscaper(args...)) },
-		"js":       func(args ...any) (string, error) { return short(template.JSEscaper(args...)) },
-		"urlquery": func(args ...any) (string, error) { return short(template.URLQueryEscaper(args...)) },
-		rangeOver: func(v reflect.Value) (reflect.Value, error) {
-			if v.Type() != reflect.TypeOf(l.Range) {
-				return v, fmt.Errorf("range is allowed over %s alone", l.Over)
+// outOfPlace finds what has no place in a template.
+func outOfPlace(list *parse.ListNode, inRange bool) *Mistake {
+	if list == nil {
+		return nil
+	}
+	for _, n := range list.Nodes {
+		b := branching(n)
+		loops := b != nil && b.NodeType == parse.NodeRange
+		switch {
+		case n.Type() == parse.NodeTemplate:
+			return &Mistake{int(n.Position()), noOthers}
+		case loops && inRange:
+			return &Mistake{int(n.Position()), "a range is not allowed inside a range"}
+		case b != nil:
+			if m := cmp.Or(outOfPlace(b.List, inRange || loops), outOfPlace(b.ElseList, inRange)); m != nil {
+				return m
 			}
-			return v, nil
-		},
+		}
 	}
+	return nil
 }
 
-// rangeOver is a function that every range calls, so that none is long.
-const rangeOver = "_range"
-
-func printf(format string, args ...any) (string, error) {
-	// A percent sign that is meant is not where a verb begins.
-	if wideVerb().MatchString(strings.ReplaceAll(format, "%%", "")) {
-		return "", errors.New("a width or precision is at most 999, and in digits")
+// branching returns the condition of an if, with or range, and its branches; nil for any
+// other node.
+func branching(n parse.Node) *parse.BranchNode {
+	switch n := n.(type) {
+	case *parse.IfNode:
+		return &n.BranchNode
+	case *parse.WithNode:
+		return &n.BranchNode
+	case *parse.RangeNode:
+		return &n.BranchNode
 	}
-	said, err := short(fmt.Sprintf(format, args...))
-	// What the arguments themselves say, such as the name of a process, is not complained of.
-	if bad := badVerb().FindString(said); err == nil && bad != "" && !strings.Contains(fmt.Sprint(args...), "%!") {
-		return "", fmt.Errorf("it prints %q: %%d is for whole numbers, %%.0f for others, %%v for everything, and each takes one value", bad)
-	}
-	return said, err
-}
-
-func short(text string) (string, error) {
-	if len(text) > MaxBytes {
-		return "", errors.New("a text is at most 8 KiB long")
-	}
-	return text, nil
+	return nil
 }
