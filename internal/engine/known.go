@@ -17,8 +17,10 @@ const (
 	knownNow                  // it is tracked
 )
 
+// newKnown makes room for n sockets, and for one more: the table grows where it could not
+// take another, and shown would not.
 func newKnown(n int) known {
-	k := known{Cookies: table.NewCookies[uint32](n)}
+	k := known{Cookies: table.NewCookies[uint32](n + 1)}
 	k.shown = make([]uint64, (k.Slots()+63)/64)
 	return k
 }
