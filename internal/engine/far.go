@@ -239,14 +239,8 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 	e.addFar(&far.fresh, now)
 }
 
-// addFar adds what a scan shows of far connections for the first time, but for those
-// that somebody observed beside the scan, which are tracked.
+// addFar adds what a scan shows of far connections for the first time.
 func (e *Engine) addFar(fresh *tracks, now sock.Instant) {
-	for f := range fresh.all() {
-		if e.tracks.get(fresh.key(f)) != nil {
-			fresh.remove(f)
-		}
-	}
 	if e.far.n == 0 {
 		e.far = *fresh
 		fresh = &e.far
