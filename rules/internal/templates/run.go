@@ -265,6 +265,7 @@ func (r *run) operand(dot any, n parse.Node) any {
 		return n.Text
 	case *parse.NumberNode:
 		switch {
+		case n.IsComplex:
 		case n.IsInt && !(n.IsFloat && strings.ContainsAny(n.Text, ".eEpP") && !strings.HasPrefix(strings.ToLower(n.Text), "0x")):
 			return int(n.Int64)
 		case n.IsFloat:
@@ -352,7 +353,11 @@ func (r *run) function(dot any, n *parse.IdentifierNode, c *parse.CommandNode, f
 		return args[(i+len(args))%len(args)] // or else the last
 	}
 	if n.Ident == "index" {
-		r.seek(args, append(words[1:len(words):len(words)], c))
+		at := parse.Node(c)
+		if len(words) > 1 {
+			at = words[1]
+		}
+		r.seek(args, at)
 	}
 	v, err := f.call(args)
 	must(c, err)
@@ -360,14 +365,14 @@ func (r *run) function(dot any, n *parse.IdentifierNode, c *parse.CommandNode, f
 }
 
 // seek notes that a mapping lacks the key that is looked for in it.
-func (r *run) seek(args []any, words []parse.Node) {
+func (r *run) seek(args []any, at parse.Node) {
 	mapping, isMapping := args[0].(map[string]string)
 	if !isMapping || len(args) == 1 {
 		return
 	}
 	key, isText := args[1].(string)
 	if _, ok := mapping[key]; isText && !ok {
-		r.missing(words[0], key)
+		r.missing(at, key)
 	}
 }
 

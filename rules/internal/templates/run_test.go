@@ -63,7 +63,7 @@ func TestSaid(t *testing.T) {
 
 // FuzzRun holds templates to say what text/template makes of them.
 func FuzzRun(f *testing.F) {
-	for _, text := range append(said, `{{and 1 0 2}}{{or 0 "" 2}}{{0 | and 1}}{{5 | or 0}}{{and}}`, `{{.Count.X}}`, `{{.Name 1}}`, `{{len 3}}`, `{{slice 3}}`, `{{3 | 4}}`, `{{nil}}`, `{{$0 = 1}}`) {
+	for _, text := range append(said, `{{and 1 0 2}}{{or 0 "" 2}}{{0 | and 1}}{{5 | or 0}}{{and}}`, `{{.Count.X}}`, `{{.Name 1}}`, `{{len 3}}`, `{{slice 3}}`, `{{3 | 4}}`, `{{nil}}`, `{{$0 = 1}}`, `{{.Labels | index}}{{index}}`, `{{0i}}`) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
