@@ -76,8 +76,8 @@ func (h *diskHealth) timed(write func() error) error {
 	}
 	h.mu.Unlock()
 	slow := time.AfterFunc(slowAfter, h.saySlow)
-	h.stall.begin(began, engine.RecordPatience, func() {
-		h.log.say(slog.LevelError, "state directory does not answer; kills go on without a record", slog.Duration("waited", engine.RecordPatience))
+	h.stall.begin(began, engine.RecordTimeout, func() {
+		h.log.say(slog.LevelError, "state directory does not answer; kills go on without a record", slog.Duration("waited", engine.RecordTimeout))
 	})
 	err := write()
 	slow.Stop()
@@ -113,7 +113,7 @@ func (h *diskHealth) slow() string {
 	defer h.mu.Unlock()
 	stalled := h.stalled()
 	switch {
-	case stalled >= engine.RecordPatience:
+	case stalled >= engine.RecordTimeout:
 		return fmt.Sprintf("the state directory has not answered for %v: kills go on, and are recorded when it answers", stalled.Round(time.Second))
 	case stalled >= slowAfter, h.slowAt != 0 && h.now().Sub(h.slowAt) < slowFor:
 		return fmt.Sprintf("the state directory is slow: within the last minute a write took over %v, and kills wait for it", slowAfter)

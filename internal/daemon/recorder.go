@@ -128,7 +128,7 @@ func (b *batch) remember(key sock.Key, m *sock.Memory, hangs bool) {
 }
 
 // Intend writes the record of acts before they are done. Where the disk refuses,
-// or has not answered for engine.RecordPatience, the acts are done all the same: a
+// or has not answered for engine.RecordTimeout, the acts are done all the same: a
 // full disk must not keep a leak alive. Of what is done while the disk does not
 // answer there is no intent; the outcome, and what it uses up of the limits, are
 // written when it does again.
@@ -136,7 +136,7 @@ func (r *recorder) Intend(actions []engine.Action) {
 	if r.journal == nil && r.store == nil {
 		return
 	}
-	patience := engine.RecordPatience - r.health.stalled()
+	patience := engine.RecordTimeout - r.health.stalled()
 	recorded := make(chan struct{})
 	r.put(func(b *batch) {
 		if r.store != nil {

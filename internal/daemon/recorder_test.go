@@ -153,8 +153,8 @@ func TestDiskHangs(t *testing.T) {
 		hang := make(chan struct{})
 		synctest.Wait()
 		r.disk.set(hang)
-		if waited := r.kill(); waited != engine.RecordPatience {
-			t.Errorf("an act waits %v for a disk that hangs, want %v", waited, engine.RecordPatience)
+		if waited := r.kill(); waited != engine.RecordTimeout {
+			t.Errorf("an act waits %v for a disk that hangs, want %v", waited, engine.RecordTimeout)
 		}
 		if text := r.health.slow(); !strings.Contains(text, "has not answered for 5s") {
 			t.Errorf("told of a disk that hangs: %q", text)
@@ -463,7 +463,7 @@ func TestSpentOutlivesTheDisk(t *testing.T) {
 		r.q.close(logEnd)
 		began := sock.Instant(time.Hour)
 		var want []sock.Spent
-		for _, after := range []time.Duration{0, 0, engine.RecordPatience, engine.RecordPatience} {
+		for _, after := range []time.Duration{0, 0, engine.RecordTimeout, engine.RecordTimeout} {
 			at := began.Add(after)
 			want = append(want, sock.Spent{Rule: sock.RuleSum("r"), N: 1, At: at, Expires: at.Add(time.Minute)})
 		}

@@ -160,17 +160,17 @@ func (e *Engine) updateAlerts(now sock.Instant) {
 			r.history.results[KindResult{rules.Alert, Done}] += uint64(u.Began)
 		}
 		e.disk.groupsChanged = e.disk.groupsChanged || u.Ended
-		e.sayAlerts(r, u.Alerts)
+		e.reportAlerts(r, u.Alerts)
 	}
 }
 
 // resolveAlerts ends the alerts of a rule that is in force no more.
 func (e *Engine) resolveAlerts(r *ruleState, now sock.Instant) {
-	e.sayAlerts(r, r.alerts.Resolve(now, e.identify))
+	e.reportAlerts(r, r.alerts.Resolve(now, e.identify))
 }
 
-// sayAlerts says how alerts of a rule stand, and what was done meanwhile.
-func (e *Engine) sayAlerts(r *ruleState, alerts []alerting.Alert) {
+// reportAlerts says how alerts of a rule stand, and what was done meanwhile.
+func (e *Engine) reportAlerts(r *ruleState, alerts []alerting.Alert) {
 	if len(alerts) == 0 {
 		return
 	}

@@ -39,8 +39,8 @@ type consideration struct {
 // it alone is good enough to act on; what a scan shows is good enough to ask. How
 // old the answer is does not matter: an act is decided again by a newer one.
 func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bool) {
-	e.endTurn(t)
-	e.leaveTurn(t)
+	e.endGrant(t)
+	e.leaveWaitQueue(t)
 	c := consideration{e: e, t: t, s: s, times: t.Times(), now: now, exact: exact, was: e.recordOf(t).held, next: never}
 	t.of, t.phase = 0, waiting
 	t.set(blocked|aged, false)
@@ -55,7 +55,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 		}
 	}
 	if c.was.rule != nil && c.held.rule == nil && !c.decided {
-		e.letGo(t, c.was, s, Changed, now)
+		e.dropHeld(t, c.was, s, Changed, now)
 	}
 	e.setHeld(t, c.held)
 	switch {
@@ -162,13 +162,13 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 		}
 	}
 	if !kind.Destructive {
-		e.say(e.action(t, s, r, action, now), Done)
+		e.report(e.action(t, s, r, action, now), Done)
 		e.mark(t, r, action, false)
 		return
 	}
 	why := e.guard(t, s)
 	switch {
-	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.dry || onlySays), t.is(would) && onlySays:
+	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.dry || onlySays), t.is(simulated) && onlySays:
 		return // it was told already, or an earlier rule has it
 	case why == "" && !onlySays && e.usages.Spins(t.heldBy(), r.spinRule()):
 		why = match.HolderSpins

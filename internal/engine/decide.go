@@ -34,7 +34,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	if c.full || h.Free(now) == 0 {
 		if m == nil {
 			e.mark(t, r, action, true)
-			e.say(a, Held)
+			e.report(a, Held)
 			reason := match.LimitOfAll
 			if h.ByOwn(now) {
 				reason = match.RuleLimit
@@ -52,12 +52,12 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	h.Begin()
 	if a.DryRun {
 		h.End(now)
-		t.set(would, true)
-		e.say(a, Would)
+		t.set(simulated, true)
+		e.report(a, Would)
 		return
 	}
 	if c.held.rule != nil {
-		e.letGo(t, c.held, s, Changed, now)
+		e.dropHeld(t, c.held, s, Changed, now)
 	}
 	c.held, t.phase = held{}, acted
 	attempt := e.attempt(t)
@@ -94,22 +94,22 @@ func groundsOf(r *match.Rule, t *track.Times, s *sock.Socket, now sock.Instant) 
 	return g
 }
 
-// say reports an action that is decided.
-func (e *Engine) say(a Action, result Result) {
+// report reports an action that is decided.
+func (e *Engine) report(a Action, result Result) {
 	a.Result = result
 	a.of.history.results[KindResult{a.Kind, result}]++
 	e.credit(&a, result)
 	e.plan.Report = append(e.plan.Report, a)
 }
 
-// letGo ends the wait of what a limit held back of t, which s shows.
-func (e *Engine) letGo(t *tracked, h held, s *sock.Socket, result Result, now sock.Instant) {
+// dropHeld ends the wait of what a limit held back of t, which s shows.
+func (e *Engine) dropHeld(t *tracked, h held, s *sock.Socket, result Result, now sock.Instant) {
 	a := e.action(t, s, h.rule, h.action, now)
 	a.DryRun, a.Waited = h.dry, true
 	throttle := h.rule.history.throttle(h.dry)
 	throttle.kind = a.Kind
 	throttle.left++
-	e.say(a, result)
+	e.report(a, result)
 }
 
 // lastKnown is what is known of the socket of t where no answer shows it.
@@ -136,7 +136,7 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 		case o.Changed != "":
 			throttle.Cancel()
 			o.Act.Reason = o.Changed
-			e.say(o.Act, Changed)
+			e.report(o.Act, Changed)
 			e.reconsider(t, &o.Last, now)
 		case o.Err == nil || o.Unsure:
 			throttle.End(o.At)
@@ -147,17 +147,17 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 				e.usages.Killed(t.heldBy(), attempt.rule.spinRule(), o.At)
 			}
 			told := o.Act // without the others of its batch
-			attempt.told, attempt.unsure = &told, o.Unsure
+			attempt.unconfirmed, attempt.unsure = &told, o.Unsure
 			e.acts.unconfirmed++
 			e.wait(t, now)
 		case o.Gone:
 			throttle.Cancel()
-			e.say(o.Act, Gone)
+			e.report(o.Act, Gone)
 			e.drop(t, Gone, now)
 		default:
 			throttle.Cancel()
 			o.Act.Err = o.Err
-			e.say(o.Act, Failed)
+			e.report(o.Act, Failed)
 			if o.Never {
 				e.cease(o)
 			}
@@ -221,23 +221,23 @@ func (e *Engine) cease(o *Outcome) {
 func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
 	e.acts.unconfirmed--
 	a, c := e.attempt(t), e.tracks.connection(t)
-	told, same := a.told, !answer.Gone && c.Same(&answer.Socket, answer.Sent)
+	told, same := a.unconfirmed, !answer.Gone && c.Same(&answer.Socket, answer.Sent)
 	switch {
 	case answer.Gone, !same && !a.unsure:
 		// A program can connect a socket anew that was destroyed under it.
-		e.say(*told, Done)
+		e.report(*told, Done)
 		e.killed.add(t.Inode, told.Rule, now)
 		e.drop(t, Done, now)
 		return
 	case !same:
 		told.Reason = match.AnswerLost
-		e.say(*told, Unconfirmed)
+		e.report(*told, Unconfirmed)
 		e.drop(t, Changed, now)
 		return
 	}
 	told.Reason = match.StillThere
-	e.say(*told, Unconfirmed)
-	a.told = nil
+	e.report(*told, Unconfirmed)
+	a.unconfirmed = nil
 	if a.unsure {
 		// The kernel destroys within the send, so the request never reached it.
 		e.retry(t, now)

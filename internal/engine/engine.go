@@ -187,7 +187,7 @@ func (e *Engine) finish(now sock.Instant) {
 		for key, a := range e.attempts {
 			t := e.tracks.get(key)
 			switch {
-			case a.told == nil || t.phase != waiting || len(e.plan.Lookup) == askBatch:
+			case a.unconfirmed == nil || t.phase != waiting || len(e.plan.Lookup) == askBatch:
 			case e.lookups.failing && t.due != 0 && t.askAt() > now:
 				e.plan.Wake = min(e.plan.Wake, t.askAt())
 			default:
@@ -250,8 +250,8 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.renewRecords()
 	clear(e.awaiting)
 	for t := range e.tracks.all() {
-		t.set(would, t.is(would) && len(e.recordOf(t).marks) > 0)
-		t.set(released, false)
+		t.set(simulated, t.is(simulated) && len(e.recordOf(t).marks) > 0)
+		t.set(granted, false)
 		t.turn = 0 // in a queue that is no more
 		t.Print = 0
 		if t.phase == waiting {
@@ -309,7 +309,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, since, now sock.Instant) *tr
 		t.set(stored, onDisk && same)
 	} else {
 		e.due.leave(t)
-		e.leaveTurn(t)
+		e.leaveWaitQueue(t)
 		t.Packed = c.Pack()
 	}
 	t.set(plain, isPlain(s, &fresh, &c.Times, e.config.Precision))
@@ -339,11 +339,11 @@ func (e *Engine) recall(s *sock.Socket, sent sock.Instant, c *track.Connection) 
 
 // drop forgets a track; result closes the record of one that a limit held back.
 func (e *Engine) drop(t *tracked, result Result, now sock.Instant) {
-	e.endTurn(t)
-	e.leaveTurn(t)
+	e.endGrant(t)
+	e.leaveWaitQueue(t)
 	if h := e.recordOf(t).held; h.rule != nil {
 		s := e.lastKnown(t, &h)
-		e.letGo(t, h, &s, result, now)
+		e.dropHeld(t, h, &s, result, now)
 	}
 	e.unsetDue(t)
 	e.due.leave(t)
@@ -415,7 +415,7 @@ func (e *Engine) asked() {
 
 func (e *Engine) askFor(t *tracked) {
 	e.due.leave(t)
-	e.leaveTurn(t)
+	e.leaveWaitQueue(t)
 	t.phase = asked
 	e.plan.Lookup = append(e.plan.Lookup, e.tracks.id(t))
 }
@@ -436,7 +436,7 @@ func (in LookupDone) apply(e *Engine, now sock.Instant) {
 		switch {
 		case a.Err != nil:
 			e.askAgain(t, now)
-		case e.told(t) != nil:
+		case e.unconfirmed(t) != nil:
 			e.confirm(t, a, now)
 		case a.Gone:
 			e.drop(t, Gone, now)
@@ -453,7 +453,7 @@ func (in LookupDone) apply(e *Engine, now sock.Instant) {
 }
 
 func (e *Engine) askAgain(t *tracked, now sock.Instant) {
-	e.endTurn(t)
+	e.endGrant(t)
 	after := retryAfter
 	if e.stopping {
 		after = stopRetry

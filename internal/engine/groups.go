@@ -30,8 +30,8 @@ func (e *Engine) changed(r *ruleState, c group.Changes, now sock.Instant) {
 	for _, t := range c.Transitions {
 		e.plan.Transitions = append(e.plan.Transitions, Transition{Rule: r.Name, DryRun: r.DryRun, Takes: r.Destructive, When: r.When, Transition: t})
 	}
-	if c.Untold > 0 {
-		e.note(MoreTransitions, slog.String("rule", r.Name), slog.Int("groups", c.Untold))
+	if c.Unlisted > 0 {
+		e.note(MoreTransitions, slog.String("rule", r.Name), slog.Int("groups", c.Unlisted))
 	}
 	if c.Fired == 0 || !r.Grouped {
 		return

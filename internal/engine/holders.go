@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// namePatience is how long a socket waits that was due when it was first seen, where
+	// nameTimeout is how long a socket waits that was due when it was first seen, where
 	// a walk can show no more than a name for the log. Others do not.
-	namePatience = time.Second
+	nameTimeout = time.Second
 	// kernelRecheck is when a socket without any holder is looked up again: its
 	// descriptor may have been on its way from one process to another.
 	kernelRecheck = time.Minute
@@ -92,7 +92,7 @@ func (e *Engine) awaitHolders(t *tracked, s *sock.Socket, now sock.Instant) sock
 	case t.is(foreseen):
 		return 0 // there was time to find a name for the log, and the act is not late for that
 	default:
-		return t.await(now.Add(namePatience), now)
+		return t.await(now.Add(nameTimeout), now)
 	}
 }
 
@@ -208,7 +208,7 @@ func (s sharedHolders) of(h *subject.Holders) *subject.Holders {
 
 // decideSoon has t asked for anew, if it waits to hear of its holders.
 func (e *Engine) decideSoon(t *tracked, now sock.Instant) {
-	if t.phase == waiting && t.patience != 0 && t.due != 0 {
+	if t.phase == waiting && t.holdersBy != 0 && t.due != 0 {
 		e.wait(t, now)
 	}
 }

@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// RecordPatience is how long an act waits for the record of its intent.
-	RecordPatience = 5 * time.Second
+	// RecordTimeout is how long an act waits for the record of its intent.
+	RecordTimeout = 5 * time.Second
 	// restoreSlack is how long after the record of its intent began to be written an
 	// act may have been done, in an earlier run.
-	restoreSlack = RecordPatience + time.Second
+	restoreSlack = RecordTimeout + time.Second
 )
 
 // throttle is the limit of a rule, and what waits for room in it. A dry run has a
@@ -52,8 +52,8 @@ func (e *Engine) throttles() iter.Seq[*throttle] {
 	}
 }
 
-// newTurns is an empty queue of what a limit holds back.
-func (e *Engine) newTurns() queue { return queue{of: &e.tracks, kind: waitQueue} }
+// newWaitQueue is an empty queue of what a limit holds back.
+func (e *Engine) newWaitQueue() queue { return queue{of: &e.tracks, kind: waitQueue} }
 
 // hold has t wait until the limit that holds it back lets one more go on; at
 // next, something else may want it.
@@ -70,7 +70,7 @@ func (e *Engine) release(now sock.Instant) {
 			t := h.first()
 			h.leave(t)
 			e.wait(t, now)
-			t.set(released, true)
+			t.set(granted, true)
 			h.Granted++
 		}
 	}
@@ -127,10 +127,10 @@ func (e *Engine) knowsHolders(t *tracked) bool {
 	return t.holders != nil || t.is(wanted) || t.Inode == 0
 }
 
-// endTurn is called when it is clear what becomes of a released socket.
-func (e *Engine) endTurn(t *tracked) {
-	if t.is(released) {
-		t.set(released, false)
+// endGrant is called when it is clear what becomes of a socket that a limit let go on.
+func (e *Engine) endGrant(t *tracked) {
+	if t.is(granted) {
+		t.set(granted, false)
 		e.throttle(t).Granted--
 	}
 	if len(e.awaiting) == 0 {
@@ -142,8 +142,8 @@ func (e *Engine) endTurn(t *tracked) {
 	}
 }
 
-// leaveTurn takes t out of what a limit holds back.
-func (e *Engine) leaveTurn(t *tracked) {
+// leaveWaitQueue takes t out of what a limit holds back.
+func (e *Engine) leaveWaitQueue(t *tracked) {
 	if t.turn != 0 {
 		e.throttle(t).leave(t)
 	}

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// namesPatience is how long an alert waits for the names of who holds its sockets:
+	// namesTimeout is how long an alert waits for the names of who holds its sockets:
 	// it is to go out within two seconds.
-	namesPatience = time.Second
+	namesTimeout = time.Second
 	// namesEvery spaces the walks for the names of who holds new sockets, namesShare
 	// keeps them cheap.
 	namesEvery = 30 * time.Second
@@ -59,7 +59,7 @@ func (n *names) take(alerts []Alert, want func(walk.Want), now sock.Instant) (ou
 	}
 	// Alerts come one after the other, and each would wait as long.
 	if len(n.held) == 0 && len(unnamed) > 0 && n.asked > 0 && !n.waited {
-		n.until = now.Add(namesPatience)
+		n.until = now.Add(namesTimeout)
 	}
 	n.held = append(n.held, alerts...)
 	if n.asked > 0 && now < n.until {

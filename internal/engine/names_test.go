@@ -140,8 +140,8 @@ func TestNamesOfALongWalk(t *testing.T) {
 			t.Errorf("named: %+v", out.Examples)
 		}
 	}
-	if waited != namesPatience {
-		t.Errorf("30 alerts waited %v for the names, want %v", waited, namesPatience)
+	if waited != namesTimeout {
+		t.Errorf("30 alerts waited %v for the names, want %v", waited, namesTimeout)
 	}
 	n.now = n.ends
 	n.walk()

@@ -20,7 +20,7 @@ func (in Observed) apply(e *Engine, now sock.Instant) {
 	switch {
 	case t == nil && e.far.get(s.ID.Key()) == nil && !isWanted(e.program, s):
 		return
-	case t != nil && (t.phase == acted || e.told(t) != nil):
+	case t != nil && (t.phase == acted || e.unconfirmed(t) != nil):
 		return // what comes of the act is told by an answer
 	}
 	t = e.observe(s, in.Sent, in.Got, in.Since, now)

@@ -31,7 +31,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.markShown(&l.known)
 	f.bounded = nil // which takes up room
 	e.observeKnown(f, in.Sent, now)
-	e.sayLeft()
+	e.noteLeft()
 	e.takeAll(f, in.Sent, now)
 	e.considerAll(f, in.Sent, now)
 	e.wantDue(now)
@@ -84,7 +84,7 @@ func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 		}
 		s = f.hits.socket(h)
 		t := e.tracks.get(s.ID.Key())
-		if t == nil || t.phase == waiting && !t.is(seen) && e.told(t) == nil {
+		if t == nil || t.phase == waiting && !t.is(seen) && e.unconfirmed(t) == nil {
 			t = e.observe(&s, sent, h.got, 0, now)
 			h.known = true
 		}
@@ -162,7 +162,7 @@ func (e *Engine) makeRoom(n int, now sock.Instant) {
 	}
 	var idle []*tracked
 	for t := range e.tracks.all() {
-		idleNow := t.phase == waiting && t.due == 0 && e.recordOf(t).held.rule == nil && e.told(t) == nil
+		idleNow := t.phase == waiting && t.due == 0 && e.recordOf(t).held.rule == nil && e.unconfirmed(t) == nil
 		if idleNow && !t.Backlog() && !t.Accepted() && !t.is(aged|wanted) {
 			idle = append(idle, t)
 		}
@@ -176,9 +176,9 @@ func (e *Engine) makeRoom(n int, now sock.Instant) {
 	}
 }
 
-// sayLeft says when there are more sockets to watch than memory allows, and when
+// noteLeft says when there are more sockets to watch than memory allows, and when
 // there are no more.
-func (e *Engine) sayLeft() {
+func (e *Engine) noteLeft() {
 	left := e.schedule.Left()
 	began, over := e.scans.crowded.note(left > 0)
 	if began {

@@ -15,17 +15,17 @@ import (
 // history.
 type tracked struct {
 	track.Packed
-	holders  *subject.Holders // nil: not known
-	rank     sock.Instant     // in the due queue: when to attend to it
-	lead     uint16           // by how much that is before it is to be asked for, see leadUnit
-	netns    uint16           // see tracks
-	due      uint32           // place in the due queue; 0: in none, a scan sees it
-	turn     uint32           // place among those that a limit holds back; 0: in none
-	record   uint32           // number of what was done and said about it
-	patience uint32           // until when to wait for its holders, see await
-	phase    phase
-	of       match.ClassSet // classes of the rules it may match
-	flags    flags
+	holders   *subject.Holders // nil: not known
+	rank      sock.Instant     // in the due queue: when to attend to it
+	lead      uint16           // by how much that is before it is to be asked for, see leadUnit
+	netns     uint16           // see tracks
+	due       uint32           // place in the due queue; 0: in none, a scan sees it
+	turn      uint32           // place among those that a limit holds back; 0: in none
+	record    uint32           // number of what was done and said about it
+	holdersBy uint32           // until when to wait for its holders, see await
+	phase     phase
+	of        match.ClassSet // classes of the rules it may match
+	flags     flags
 }
 
 type phase uint8
@@ -45,8 +45,8 @@ const (
 	behind                        // the disk does not have what is known by now
 	seen                          // the scan under way showed it, or an answer about it alone came since that was asked for
 	newestFirst                   // the action that it falls due for takes the newest first
-	released                      // the limit let it go on: it is asked for afresh
-	would                         // a dry run said so: a real one would have taken it, and no later rule gets it
+	granted                       // the limit let it go on: it is asked for afresh
+	simulated                     // a dry run said so: a real one would have taken it, and no later rule gets it
 	blocked                       // due, and something that may change stands against it
 	aged                          // a rule about groups asks for its age, of which the kernel alone knows less
 	survived                      // it was acted on, and the kernel still shows it: nothing more is done
@@ -76,31 +76,31 @@ const leadUnit = 10 * time.Millisecond
 // await has the decision on t wait until then, for its holders to be found, unless
 // it has waited, and returns until when.
 func (t *tracked) await(until, now sock.Instant) sock.Instant {
-	const over = 1 // of t.patience: it has waited; 0: not yet; else: milliseconds, which wrap around
+	const over = 1 // of t.holdersBy: it has waited; 0: not yet; else: milliseconds, which wrap around
 	inMs := func(at sock.Instant) uint32 { return uint32(at / sock.Instant(time.Millisecond)) }
-	switch t.patience {
+	switch t.holdersBy {
 	case over:
 		return 0
 	case 0:
-		t.patience = max(inMs(until+sock.Instant(time.Millisecond)-1), over+1)
+		t.holdersBy = max(inMs(until+sock.Instant(time.Millisecond)-1), over+1)
 	}
-	left := time.Duration(int32(t.patience-inMs(now))) * time.Millisecond
+	left := time.Duration(int32(t.holdersBy-inMs(now))) * time.Millisecond
 	if until := (now - now%sock.Instant(time.Millisecond)).Add(left); now < until {
 		return until
 	}
-	t.patience = over
+	t.holdersBy = over
 	return 0
 }
 
 // attempt is what is known of an act on a connection, while it is under way and
 // after.
 type attempt struct {
-	rule     *ruleState
-	action   int
-	failures int
-	again    sock.Instant // after a failure: no act before
-	told     *Action      // the kernel was told; to be confirmed
-	unsure   bool         // its answer to that was lost
+	rule        *ruleState
+	action      int
+	failures    int
+	again       sock.Instant // after a failure: no act before
+	unconfirmed *Action      // the kernel was told; to be confirmed
+	unsure      bool         // its answer to that was lost
 }
 
 // attempt is the one on t, made where there is none.
@@ -115,10 +115,10 @@ func (e *Engine) attempt(t *tracked) *attempt {
 	return a
 }
 
-// told is the act on t that is to be confirmed, or nil.
-func (e *Engine) told(t *tracked) *Action {
+// unconfirmed is the act on t that is to be confirmed, or nil.
+func (e *Engine) unconfirmed(t *tracked) *Action {
 	if !t.is(tried) {
 		return nil
 	}
-	return e.attempts[e.tracks.key(t)].told
+	return e.attempts[e.tracks.key(t)].unconfirmed
 }

@@ -80,14 +80,14 @@ type Transition struct {
 // Changes is what a sample has changed.
 type Changes struct {
 	Transitions []Transition
-	Untold      int // transitions beyond MaxTransitions
+	Unlisted    int // transitions beyond MaxTransitions
 	Fired       int // groups that began to fire
 	Omitted     int // sockets beyond MaxGroups
 	Ended       int // groups without sockets that were ended to make room for others
 }
 
 // Any reports whether a group has changed its phase.
-func (c *Changes) Any() bool { return len(c.Transitions)+c.Untold+c.Ended > 0 }
+func (c *Changes) Any() bool { return len(c.Transitions)+c.Unlisted+c.Ended > 0 }
 
 // moved notes that a group has changed its phase, in which its condition has held
 // since then, or had.
@@ -99,7 +99,7 @@ func (rg *Set) moved(c *Changes, key Key, g *Group, from Phase, since sock.Insta
 		c.Fired++
 	}
 	if len(c.Transitions) == MaxTransitions {
-		c.Untold++
+		c.Unlisted++
 		return
 	}
 	c.Transitions = append(c.Transitions, Transition{Group: rg.Labels(key), Measured: g.Measured, From: from, To: to, Since: since})
