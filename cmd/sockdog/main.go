@@ -52,7 +52,7 @@ func newRoot(args []string) *cobra.Command {
 			root.AddCommand(command())
 		}
 	}
-	help := &cobra.Command{Use: "help [COMMAND]", Short: "Print the help of a command"}
+	help := &cobra.Command{Use: "help [COMMAND]", Short: "Print the help of a command", Run: func(*cobra.Command, []string) {}} // cobra shows what can run
 	for _, c := range root.Commands() {
 		c.Args = checked(c.Args)
 		help.ValidArgs = append(help.ValidArgs, c.Name()+"\t"+c.Short)
@@ -83,7 +83,7 @@ func flagError(cmd *cobra.Command, err error) error {
 // found, 2 wrong usage, 78 bad rules at the start of the daemon.
 func run(args []string) int {
 	if len(args) > 0 && args[0] == "help" {
-		args = append(slices.Clone(args[1:]), "--help")
+		args = slices.Insert(slices.Clone(args[1:]), min(1, len(args)-1), "--help") // after the command
 	}
 	root := newRoot(args)
 	cmd, err := root, unknownCommand(root, args)
