@@ -257,9 +257,19 @@ func (j *Journal) follow() error {
 	return nil
 }
 
-// moveAway moves the file in use away, and those on that were moved away before.
+// moveAway moves the file in use away. Those that were moved away before move on as far
+// as the first free name, so that attempts which end halfway lose none of them.
 func (j *Journal) moveAway() error {
-	for n := keep; n > 0; n-- {
+	free := 1
+	for free < keep {
+		f, err := j.dir.OpenFile(name(free), os.O_RDONLY)
+		f.Close() // nil is closed, too
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		free++
+	}
+	for n := free; n > 0; n-- {
 		if err := j.dir.Rename(name(n-1), name(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

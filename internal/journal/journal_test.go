@@ -476,6 +476,25 @@ func TestRotateFails(t *testing.T) {
 	diff(t, "the newest", []Record{would(11)}, read(t, j.path(0)))
 }
 
+// TestRotateAgain rotates after a rotation that ended halfway, by a crash or an error: the
+// files that it moved away stay where they are.
+func TestRotateAgain(t *testing.T) {
+	dir := stateDir(t, t.TempDir())
+	j, _ := open(t, dir)
+	j.maxSize = 1
+	for i := range uint64(keep + 1) {
+		must(t, j.Append([]Record{would(i)}))
+	}
+	for range 2 * keep {
+		must(t, j.moveAway())
+		must(t, os.Rename(j.path(1), j.path(0)))
+	}
+	must(t, j.Append(nil))
+	for n := 2; n <= keep; n++ {
+		diff(t, name(n), []Record{would(uint64(keep + 1 - n))}, read(t, j.path(n)))
+	}
+}
+
 // TestFull fills a real file system and makes room again.
 func TestFull(t *testing.T) {
 	const size = 256 << 10
