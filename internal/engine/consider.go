@@ -28,7 +28,7 @@ type consideration struct {
 	was     held         // what a limit held back so far
 	held    held         // what it holds back from now on
 	full    bool         // the limit lets others go on before its holders are looked for
-	awaits  *throttle    // the limit lets it go on, and it waits for something else; nil: it does not
+	awaits  []*throttle  // the limits that let it go on, while it waits for something else
 	next    sock.Instant // when to ask again
 	decided bool         // an act was told to be done, or said in a dry run
 	ordered bool         // the order among those that are due at the same instant is known
@@ -61,7 +61,9 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	switch {
 	case t.phase == acted:
 	case c.awaits != nil:
-		c.awaits.Granted++
+		for _, h := range c.awaits {
+			h.Granted++
+		}
 		e.awaiting[e.tracks.key(t)] = c.awaits
 		e.waitAhead(t, c.next, now)
 		c.fingerprint()
@@ -201,7 +203,7 @@ func (c *consideration) await(r *ruleState, action int, onlySays bool, until soc
 	if !r.Then[action].Kind.Destructive {
 		return
 	}
-	c.awaits = r.history.throttle(onlySays)
+	c.awaits = append(c.awaits, r.history.throttle(onlySays))
 	if c.was.rule == r && c.was.action == action && c.held.rule == nil {
 		c.held = c.was
 	}

@@ -104,10 +104,10 @@ type sockets struct {
 	tracks   tracks
 	far      tracks // apart from those, see farShown
 	records  records
-	attempts map[sock.Key]*attempt  // acts under way, and what failed
-	awaiting map[sock.Key]*throttle // that a limit lets go on, and that wait for something else
-	due      queue                  // waiting for an instant
-	seed     maphash.Seed           // of fingerprints
+	attempts map[sock.Key]*attempt    // acts under way, and what failed
+	awaiting map[sock.Key][]*throttle // of those that limits let go on, and that wait for something else
+	due      queue                    // waiting for an instant
+	seed     maphash.Seed             // of fingerprints
 }
 
 // lookups are the questions about single sockets.
@@ -131,7 +131,7 @@ func New(config Config) *Engine {
 		inForce: inForce{program: match.Compile(&rules.Set{}), histories: make(map[uint64]*history)},
 		budgets: budgets{summary: limit.NewSummary()},
 		sockets: sockets{
-			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), awaiting: make(map[sock.Key]*throttle), seed: maphash.MakeSeed(),
+			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), awaiting: make(map[sock.Key][]*throttle), seed: maphash.MakeSeed(),
 		},
 		schedule: schedule.New(),
 		scans:    newScans(),

@@ -673,7 +673,7 @@ func TestHeld(t *testing.T) {
 			want: []string{
 				"0s r kill held 3", "0s r kill held 2", "0s r kill done 1", "10s r kill done 3", "20s r kill done 2"}},
 		{name: "a dry run takes nothing from a real rule", rules: []rules.Rule{killing("dry", dryRun, limited(1, 10*time.Second)), killing("r", limited(2, 10*time.Second))}, want: []string{
-			"0s r kill held 2", "0s dry kill would 1", "0s dry kill held 3", "0s dry kill changed 3", "0s dry kill held 2", "0s r kill done 1", "0s r kill done 3", "10s dry kill would 2", "10s r kill done 2"}},
+			"0s dry kill held 3", "0s dry kill held 2", "0s r kill held 2", "0s dry kill would 1", "0s dry kill changed 3", "0s r kill done 1", "0s r kill done 3", "10s dry kill would 2", "10s r kill done 2"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -136,10 +136,10 @@ func (e *Engine) endGrant(t *tracked) {
 	if len(e.awaiting) == 0 {
 		return
 	}
-	if h := e.awaiting[e.tracks.key(t)]; h != nil {
+	for _, h := range e.awaiting[e.tracks.key(t)] {
 		h.Granted--
-		delete(e.awaiting, e.tracks.key(t))
 	}
+	delete(e.awaiting, e.tracks.key(t))
 }
 
 // leaveWaitQueue takes t out of what a limit holds back.
