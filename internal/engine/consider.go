@@ -62,7 +62,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bo
 	case t.phase == acted:
 	case c.awaits != nil:
 		for _, h := range c.awaits {
-			h.Granted++
+			h.Grant(1)
 		}
 		e.awaiting[e.tracks.key(t)] = c.awaits
 		e.waitAhead(t, c.next, now)

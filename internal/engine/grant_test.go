@@ -22,6 +22,23 @@ func TestAGrantedPlaceIsKept(t *testing.T) {
 	b.want("500ms r kill held 2", "900ms r kill done 1", "1m0.9s r kill done 2")
 }
 
+// TestAGrantedPlaceIsKeptFromOtherRules: nor by one of another rule, where the place is
+// that of all rules.
+func TestAGrantedPlaceIsKeptFromOtherRules(t *testing.T) {
+	b := newBench(t)
+	b.walkCost, b.reused = 900*time.Millisecond, map[uint32]bool{1: true}
+	b.add(1, time.Hour)
+	b.add(2, 1500*time.Millisecond)
+	a, other := brief().Match[0], brief().Match[0]
+	a.Where, other.Where = where("dport = 80").Where, where("dport = 81").Where
+	b.sockets[1].ID.DPort, b.sockets[2].ID.DPort = [2]byte{0, 80}, [2]byte{0, 81}
+	all := set(killing("a", matching(a)), killing("b", matching(other)))
+	all.Settings.Limit = rules.Limit{N: 1, Per: time.Minute}
+	b.rule(all)
+	b.until(3 * time.Minute)
+	b.want("500ms b kill held 2", "900ms a kill done 1", "1m0.9s b kill done 2")
+}
+
 // TestGrantsEnd: whatever becomes of sockets, of their holders and of the rules, the
 // places that limits grant come back, and nothing waits for ever.
 func TestGrantsEnd(t *testing.T) {
@@ -60,8 +77,8 @@ func TestGrantsEnd(t *testing.T) {
 		b.until(25 * time.Minute)
 		for _, h := range b.e.histories {
 			for _, x := range []*throttle{&h.real, &h.dry} {
-				if x.Granted != 0 || !x.empty() || len(b.e.awaiting) > 0 {
-					t.Errorf("seed %d, rule %s: %d places granted, %d sockets wait under the limit, %d for their holders", seed, h.name, x.Granted, len(x.numbers), len(b.e.awaiting))
+				if x.Granted() != 0 || !x.empty() || len(b.e.awaiting) > 0 {
+					t.Errorf("seed %d, rule %s: %d places granted, %d sockets wait under the limit, %d for their holders", seed, h.name, x.Granted(), len(x.numbers), len(b.e.awaiting))
 				}
 			}
 		}

@@ -71,7 +71,7 @@ func (e *Engine) release(now sock.Instant) {
 			h.leave(t)
 			e.wait(t, now)
 			t.set(granted, true)
-			h.Granted++
+			h.Grant(1)
 		}
 	}
 }
@@ -131,13 +131,13 @@ func (e *Engine) knowsHolders(t *tracked) bool {
 func (e *Engine) endGrant(t *tracked) {
 	if t.is(granted) {
 		t.set(granted, false)
-		e.throttle(t).Granted--
+		e.throttle(t).Grant(-1)
 	}
 	if len(e.awaiting) == 0 {
 		return
 	}
 	for _, h := range e.awaiting[e.tracks.key(t)] {
-		h.Granted--
+		h.Grant(-1)
 	}
 	delete(e.awaiting, e.tracks.key(t))
 }

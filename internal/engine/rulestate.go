@@ -86,7 +86,8 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 	e.limit.Limit, e.dryLimit.Limit = p.Settings.Limit, p.Settings.Limit
 	for _, h := range e.histories {
 		for _, t := range []*throttle{&h.real, &h.dry} {
-			t.queue, t.Granted = e.newWaitQueue(), 0
+			t.queue = e.newWaitQueue()
+			t.Grant(-t.Granted())
 		}
 	}
 	for _, rs := range e.rules {

@@ -18,6 +18,7 @@ import (
 type Window struct {
 	Limit    rules.Limit
 	underWay int
+	granted  int            // see Throttle.Grant
 	spent    []sock.Instant // ascending
 }
 
@@ -81,25 +82,31 @@ func (w *Window) String() string {
 type Throttle struct {
 	Own Window
 	All *Window
-	// Granted is how many of what was held back were let go on, and are not decided yet:
-	// there is a place for each.
-	Granted int
 }
 
-// Free returns how many actions may start now, those that were let go on among them.
-func (t *Throttle) Free(now sock.Instant) int { return min(t.Own.Free(now), t.All.Free(now)) }
+// Grant keeps places for n more actions that are let go on and not decided yet; below 0,
+// as many of those are given back.
+func (t *Throttle) Grant(n int) {
+	t.Own.granted += n
+	t.All.granted += n
+}
 
-// Room returns how many more may be let go on.
-func (t *Throttle) Room(now sock.Instant) int { return t.Free(now) - t.Granted }
+// Granted is how many places are kept.
+func (t *Throttle) Granted() int { return t.Own.granted }
+
+// Room returns how many more actions may start, or be let go on, now.
+func (t *Throttle) Room(now sock.Instant) int {
+	return max(0, min(t.Own.Free(now)-t.Own.granted, t.All.Free(now)-t.All.granted))
+}
 
 // RoomAt returns the instant from which one more may be let go on, or Never where that
 // depends on an outcome still to come.
 func (t *Throttle) RoomAt(now sock.Instant) sock.Instant {
-	return max(t.Own.FreeAt(now, t.Granted), t.All.FreeAt(now, t.Granted))
+	return max(t.Own.FreeAt(now, t.Own.granted), t.All.FreeAt(now, t.All.granted))
 }
 
 // ByOwn reports whether the window of the rule itself leaves no room.
-func (t *Throttle) ByOwn(now sock.Instant) bool { return t.Own.Free(now) <= t.Granted }
+func (t *Throttle) ByOwn(now sock.Instant) bool { return t.Own.Free(now) <= t.Own.granted }
 
 // Begin takes a place for an action that is about to start.
 func (t *Throttle) Begin() {

@@ -116,26 +116,29 @@ func TestThrottle(t *testing.T) {
 	a := Throttle{Own: Window{Limit: rules.Limit{N: 2, Per: time.Second}}, All: &all}
 	b := Throttle{Own: Window{Limit: rules.Limit{N: 9, Per: time.Second}}, All: &all}
 	at := func(seconds int) sock.Instant { return sock.Instant(time.Duration(seconds) * time.Second) }
-	want := func(what string, h *Throttle, now sock.Instant, free, room int, roomAt sock.Instant, byOwn bool) {
+	want := func(what string, h *Throttle, now sock.Instant, room int, roomAt sock.Instant, byOwn bool) {
 		t.Helper()
-		if h.Free(now) != free || h.Room(now) != room || h.RoomAt(now) != roomAt || h.ByOwn(now) != byOwn {
-			t.Errorf("%s: %d are free, room for %d, from %d on, by its own: %v", what, h.Free(now), h.Room(now), h.RoomAt(now), h.ByOwn(now))
+		if h.Room(now) != room || h.RoomAt(now) != roomAt || h.ByOwn(now) != byOwn {
+			t.Errorf("%s: room for %d, from %d on, by its own: %v", what, h.Room(now), h.RoomAt(now), h.ByOwn(now))
 		}
 	}
-	want("nothing was done", &a, at(1), 2, 2, at(1), false)
-	a.Granted = 2
-	want("two are let go on", &a, at(1), 2, 0, sock.Never, true)
-	a.Granted = 1
+	want("nothing was done", &a, at(1), 2, at(1), false)
+	a.Grant(2)
+	want("two are let go on", &a, at(1), 0, sock.Never, true)
+	want("of what all may do", &b, at(1), 1, at(1), false)
+	a.Grant(-1)
 	a.Begin()
-	want("one of them is under way", &a, at(1), 1, 0, sock.Never, true)
+	want("one of them is under way", &a, at(1), 0, sock.Never, true)
 	a.End(at(2))
-	want("it is done", &a, at(2), 1, 0, at(3), true)
-	want("the others have what is left of the limit of all", &b, at(2), 2, 2, at(2), false)
+	want("it is done", &a, at(2), 0, at(3), true)
+	want("the others have what is left of the limit of all", &b, at(2), 1, at(2), false)
 	b.Spend(at(2))
 	b.Begin()
-	want("which they use up", &b, at(2), 0, 0, at(62), false)
+	want("which they use up", &b, at(2), 0, at(62), false)
 	b.Cancel()
-	want("and come to nothing", &b, at(2), 1, 1, at(2), false)
+	want("and come to nothing, while a place is granted", &b, at(2), 0, at(62), false)
+	a.Grant(-a.Granted())
+	want("which is given back", &b, at(2), 1, at(2), false)
 }
 
 // TestSummary: what begins to be held back is summed up a second later, and then each
