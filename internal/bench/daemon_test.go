@@ -144,6 +144,9 @@ func BenchmarkDue(b *testing.B) {
 	l.report(b, "")
 }
 
+// dying is how many sockets lateness is measured by.
+const dying = 1000
+
 // lateness is how late 1,000 sockets died, and what that cost, in each round.
 type lateness struct {
 	half, most, all []float64 // ms, of 50, 99 and all of 100 at most
@@ -172,15 +175,15 @@ func (l *lateness) measure(b *testing.B, sockdog string, bound time.Duration, be
 	defer cancel()
 	others.Go(func() { beside(ctx) })
 	began, before := time.Now(), s.cpu()
-	left := make(map[string]time.Time) // by the address of a socket, when its peer did
-	for range 1000 {
+	left := make(map[string][]time.Time) // by the address of sockets, one after the other, when their peers did
+	for range dying {
 		local, at := leak.add()
-		left[local.String()] = at
+		left[local.String()] = append(left[local.String()], at)
 		time.Sleep(10 * time.Millisecond)
 	}
 	var late []time.Duration
 	early := 0.0
-	for len(late) < len(left) && s.log.Scan() {
+	for len(late) < dying && s.log.Scan() {
 		var line struct {
 			Time        time.Time
 			Result, Src string
@@ -188,14 +191,19 @@ func (l *lateness) measure(b *testing.B, sockdog string, bound time.Duration, be
 		if err := json.Unmarshal(s.log.Bytes(), &line); err != nil || line.Result != "done" {
 			continue
 		}
-		over := line.Time.Sub(left[line.Src]) - bound
+		of := left[line.Src]
+		if len(of) == 0 {
+			b.Fatalf("%s was killed more often than it was there", line.Src)
+		}
+		left[line.Src] = of[1:]
+		over := line.Time.Sub(of[0]) - bound
 		if over < 0 {
 			early++
 		}
 		late = append(late, over)
 	}
-	if len(late) < len(left) {
-		b.Fatalf("only %d of %d were killed", len(late), len(left))
+	if len(late) < dying {
+		b.Fatalf("only %d of %d were killed", len(late), dying)
 	}
 	slices.Sort(late)
 	l.half, l.most, l.all = append(l.half, ms(late[len(late)/2])), append(l.most, ms(late[len(late)*99/100])), append(l.all, ms(late[len(late)-1]))

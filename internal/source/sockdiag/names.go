@@ -17,6 +17,9 @@ type device struct {
 // has news.
 const namesLast = 10 * time.Second
 
+// maxNamed is of how many devices the names are kept: some come and go by thousands.
+const maxNamed = 1 << 10
+
 // device is what the device with that index is called, nothing if there is none
 // any more.
 func (c *Conn) device(index uint32) device {
@@ -24,6 +27,9 @@ func (c *Conn) device(index uint32) device {
 	if now := c.now(); !ok || now.Sub(d.read) > namesLast {
 		d.name, d.altNames = c.link.deviceNames(index)
 		d.read = now
+		if len(c.devices) >= maxNamed {
+			clear(c.devices)
+		}
 		c.devices[index] = d
 	}
 	return d

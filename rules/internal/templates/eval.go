@@ -1,6 +1,7 @@
 package templates
 
 import (
+	"errors"
 	"reflect"
 	"strings"
 	"text/template/parse"
@@ -181,7 +182,7 @@ func (r *run) call(dot reflect.Value, cmd parse.Node, name string, f reflect.Val
 	out := f.Call(in)
 	if len(out) > 1 && !out[1].IsNil() {
 		err := out[1].Interface().(error)
-		if _, beyond := err.(outOfRange); !beyond || !r.every {
+		if beyond := outOfRange(0); !errors.As(err, &beyond) || !r.every {
 			r.fail("%v", err)
 		}
 	}

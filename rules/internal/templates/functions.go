@@ -192,9 +192,9 @@ func position(index any, most int) (int, error) {
 
 // index returns what is in a value at an index or a key, in that by the next, and so on.
 // Where nothing is, that is the zero value.
-func index(of any, indexes ...any) (_ any, err error) {
+func index(of any, indexes ...any) (any, error) {
 	for _, by := range indexes {
-		v, i := reflect.ValueOf(of), 0
+		v := reflect.ValueOf(of)
 		switch v.Kind() {
 		case reflect.Map:
 			key, ok := by.(string)
@@ -213,7 +213,8 @@ func index(of any, indexes ...any) (_ any, err error) {
 		default:
 			return nil, fmt.Errorf("can't index item of type %T", of)
 		}
-		if i, err = position(by, v.Len()-1); err != nil {
+		i, err := position(by, v.Len()-1)
+		if err != nil {
 			return reflect.Zero(v.Type().Elem()).Interface(), err
 		}
 		of = v.Index(i).Interface()
@@ -223,7 +224,8 @@ func index(of any, indexes ...any) (_ any, err error) {
 
 // slice returns a part of a text or a list, as slices in Go have it.
 func slice(of any, indexes ...any) (any, error) {
-	v, most := reflect.ValueOf(of), 0
+	v := reflect.ValueOf(of)
+	var most int
 	switch {
 	case len(indexes) > 3 || len(indexes) == 3 && v.Kind() == reflect.String:
 		return nil, fmt.Errorf("too many slice indexes: %d", len(indexes))
