@@ -55,8 +55,8 @@ var mutants = []mutant{
 	{"scans are skipped although groups are active", "finds == schedule.Anything || e.groupsWait(c) ||", "finds == schedule.Anything ||"},
 
 	// Limits.
-	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-len(w.spent))", "max(0, w.Limit.N+1-w.underWay-len(w.spent))"},
-	{"the limit of all rules is ignored", "min(t.Own.Free(now)-t.Own.granted, t.All.Free(now)-t.All.granted)", "t.Own.Free(now)-t.Own.granted"},
+	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-w.granted-len(w.spent))", "max(0, w.Limit.N+1-w.underWay-w.granted-len(w.spent))"},
+	{"the limit of all rules is ignored", "return min(t.Own.Free(now), t.All.Free(now))", "return t.Own.Free(now)"},
 	{"actions under way do not count", "\tt.Own.underWay++\n\tt.All.underWay++\n", "\tt.Own.underWay--\n\tt.Own.underWay++\n"},
 	{"what is held has no order", "t.set(newestFirst, a.Order == rules.Newest)", "t.set(newestFirst, a.Order != rules.Newest)"},
 	{"a reload forgets limits", "history: e.historyOf(r.ID)", "history: func() *history { delete(e.histories, r.ID); return e.historyOf(r.ID) }()"},

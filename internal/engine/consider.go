@@ -156,7 +156,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	e, t, s, now := c.e, c.t, c.s, c.now
 	kind := r.Then[action].Kind
 	onlySays := kind.Destructive && (r.DryRun || e.capabilities.Cannot(kind, s) != nil)
-	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && r.history.throttle(onlySays).Room(now) <= 0
+	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && r.history.throttle(onlySays).Room(now) == 0
 	if !c.full && (c.exact || !kind.Destructive) { // else an exact answer, or the limit, comes first
 		if until := e.awaitHolders(t, s, now); until != 0 {
 			c.await(r, action, onlySays, until)

@@ -31,7 +31,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 		a.DryRun, a.Reason, a.Err = true, match.NotPossible, why
 	}
 	h := r.history.throttle(a.DryRun)
-	if h.Room(now) <= 0 {
+	if h.Room(now) == 0 {
 		if m == nil {
 			e.mark(t, r, action, true)
 			e.report(a, Held)

@@ -102,7 +102,7 @@ func (e *Engine) wantDue(now sock.Instant) {
 	n := 0
 	for _, r := range e.rules {
 		if r.Enabled && r.Destructive {
-			n += max(0, r.history.throttle(r.DryRun).Room(now))
+			n += r.history.throttle(r.DryRun).Room(now)
 		}
 	}
 	e.wantFirst(&e.due, n, now)

@@ -35,18 +35,18 @@ func (w *Window) expire(now sock.Instant) {
 	w.spent = w.spent[n:]
 }
 
-// Free returns how many actions may start now.
+// Free returns how many more actions may start now, or be let go on.
 func (w *Window) Free(now sock.Instant) int {
 	w.expire(now)
-	return max(0, w.Limit.N-w.underWay-len(w.spent))
+	return max(0, w.Limit.N-w.underWay-w.granted-len(w.spent))
 }
 
-// FreeAt returns the instant from which an action may start beside so many that are about
-// to, or Never where that depends on an outcome still to come.
-func (w *Window) FreeAt(now sock.Instant, others int) sock.Instant {
+// FreeAt returns the instant from which one more may, or Never where that depends on an
+// outcome still to come.
+func (w *Window) FreeAt(now sock.Instant) sock.Instant {
 	w.expire(now)
 	// A lowered limit can leave more in the window than it may hold.
-	switch nth := len(w.spent) + w.underWay + others - w.Limit.N; {
+	switch nth := len(w.spent) + w.underWay + w.granted - w.Limit.N; {
 	case nth < 0:
 		return now
 	case nth >= len(w.spent):
@@ -96,17 +96,17 @@ func (t *Throttle) Granted() int { return t.Own.granted }
 
 // Room returns how many more actions may start, or be let go on, now.
 func (t *Throttle) Room(now sock.Instant) int {
-	return max(0, min(t.Own.Free(now)-t.Own.granted, t.All.Free(now)-t.All.granted))
+	return min(t.Own.Free(now), t.All.Free(now))
 }
 
 // RoomAt returns the instant from which one more may be let go on, or Never where that
 // depends on an outcome still to come.
 func (t *Throttle) RoomAt(now sock.Instant) sock.Instant {
-	return max(t.Own.FreeAt(now, t.Own.granted), t.All.FreeAt(now, t.All.granted))
+	return max(t.Own.FreeAt(now), t.All.FreeAt(now))
 }
 
 // ByOwn reports whether the window of the rule itself leaves no room.
-func (t *Throttle) ByOwn(now sock.Instant) bool { return t.Own.Free(now) <= t.Own.granted }
+func (t *Throttle) ByOwn(now sock.Instant) bool { return t.Own.Free(now) == 0 }
 
 // Begin takes a place for an action that is about to start.
 func (t *Throttle) Begin() {

@@ -47,7 +47,7 @@ func TestWindow(t *testing.T) {
 				}
 				continue
 			}
-			free, frees := w.Free(now), w.FreeAt(now, 0)
+			free, frees := w.Free(now), w.FreeAt(now)
 			if (free > 0) != (frees <= now) {
 				t.Fatalf("at %d %d are free, and more from %d", now, free, frees)
 			}
@@ -102,7 +102,7 @@ func TestFreeAt(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			w := Window{Limit: rules.Limit{N: test.n, Per: 10}, spent: test.spent, underWay: test.underWay}
-			if got := w.FreeAt(100, 0); got != test.want {
+			if got := w.FreeAt(100); got != test.want {
 				t.Errorf("frees at %d, want %d", got, test.want)
 			}
 		})
