@@ -25,10 +25,10 @@ const (
 	// actBacklog is how many acts may be under way before no more sockets are
 	// asked for: what waits longer would be told by a stale answer.
 	actBacklog = 1024
-	// MostAskBatches is how many plans with questions can be under way at once:
+	// MaxLookupBatches is how many plans with questions can be under way at once:
 	// while the answers to one are decided on, the kernel answers the next.
 	MaxLookupBatches = 2
-	// MostActBatches is how many plans with acts can be under way at once.
+	// MaxActionBatches is how many plans with acts can be under way at once.
 	MaxActionBatches = actBacklog
 	// retryAfter is when a question or an act that failed is tried again; for an
 	// act, twice as long each time.

@@ -29,22 +29,11 @@ type farCount struct{ number, segsIn uint32 }
 // farShown is what a scan shows of far connections. Those that it brings fall due
 // before long, or have become another connection, and are none any more.
 type farShown struct {
-	shown   []uint64              // bit n%64 of n/64: the one of the number n was shown
+	shown   table.Bits            // numbers of those that were shown
 	changed table.List[farChange] // of those
 	counted table.List[farCount]  // and of those that only got segments
 	over    []uint32              // numbers of those of which nothing is to be known any more
 	fresh   tracks                // those of which nothing was known before
-}
-
-func (f *farShown) show(number uint32) {
-	for int(number/64) >= len(f.shown) {
-		f.shown = append(f.shown, 0)
-	}
-	f.shown[number/64] |= 1 << (number % 64)
-}
-
-func (f *farShown) isShown(number uint32) bool {
-	return int(number/64) < len(f.shown) && f.shown[number/64]&(1<<(number%64)) != 0
 }
 
 // takeFar takes in the socket of a far connection. What of it may matter to a rule before
@@ -52,7 +41,7 @@ func (f *farShown) isShown(number uint32) bool {
 func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, got sock.Instant) {
 	l := f.scan
 	number := l.far.number(far)
-	if f.far.isShown(number) {
+	if f.far.shown.Has(int(number)) {
 		return // the walk came upon it before, see again
 	}
 	c := l.far.connection(far)
@@ -75,14 +64,14 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 		f.count(s, &times, got)
 		return
 	}
-	f.far.show(number)
+	f.far.shown.Set(int(number))
 	f.bring(f.hits.pack(s, got, true), due, true)
 }
 
 // keepFar notes what a scan shows of a far connection that is none of a rule before
 // long, and reports whether it is to stay one. Wanted: a rule may want it then.
 func (f *ScanResult) keepFar(number uint32, far *tracked, c *track.Connection, s *sock.Socket, fresh *track.Times, wanted bool) bool {
-	f.far.show(number)
+	f.far.shown.Set(int(number))
 	all := far.of&^f.scan.of == 0 // that is, of the rules it may match
 	if all && (!wanted || isPlain(s, fresh, &c.Times, f.scan.precision)) {
 		f.far.over = append(f.far.over, number)
@@ -227,7 +216,7 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 			e.far.remove(f)
 		case f.is(seen):
 			f.set(seen, false)
-		case far.isShown(number):
+		case far.shown.Has(int(number)):
 			if f.is(behind) { // and has not changed since the last scan
 				c := e.far.connection(f)
 				e.persist(f, &c, &c, false, now)

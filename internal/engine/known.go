@@ -7,7 +7,7 @@ import "github.com/sockdog/sockdog/internal/engine/table"
 // It is of one network namespace, as a scan is.
 type known struct {
 	*table.Cookies[uint32]
-	shown []uint64 // bit n%64 of n/64: a scan showed the socket at n as it was
+	shown table.Bits // where those stand that a scan showed as they were
 }
 
 // What is known of a socket. Any other number is the fingerprint of its last answer,
@@ -21,7 +21,7 @@ const (
 // take another, and shown would not.
 func newKnown(n int) known {
 	k := known{Cookies: table.NewCookies[uint32](n + 1)}
-	k.shown = make([]uint64, (k.Slots()+63)/64)
+	k.shown = make(table.Bits, (k.Slots()+63)/64)
 	return k
 }
 

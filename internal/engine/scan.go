@@ -136,7 +136,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 			f.later = min(f.later, due)
 		}
 	case due <= l.lookahead && print > knownNow && print == track.Fingerprint(l.seed, s):
-		l.known.shown[at/64] |= 1 << (at % 64)
+		l.known.shown.Set(at)
 	case !known && of&^l.of == 0 && due > l.lookahead && f.beginFar(s, t, got, due, of):
 		f.later = min(f.later, due)
 	default:

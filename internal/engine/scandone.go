@@ -63,7 +63,7 @@ func (e *Engine) scanFailed(of match.ClassSet, err error, now sock.Instant) {
 // markShown marks what the scan showed as it was.
 func (e *Engine) markShown(k *known) {
 	for t := range e.tracks.all() {
-		if at, print, _ := k.get(t.Cookie); print > knownNow && k.shown[at/64]&(1<<(at%64)) != 0 {
+		if at, print, _ := k.get(t.Cookie); print > knownNow && k.shown.Has(at) {
 			t.set(seen, true)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // tracked is a connection that is kept in mind: what was observed of it, and what
 // is pending. It is 144 bytes, and there may be hundreds of thousands: what only a
 // few have stands elsewhere, see attempt, and what many share stands once, see
-// history.
+// record.
 type tracked struct {
 	track.Packed
 	holders   *subject.Holders // nil: not known
@@ -22,7 +22,7 @@ type tracked struct {
 	due       uint32           // place in the due queue; 0: in none, a scan sees it
 	turn      uint32           // place among those that a limit holds back; 0: in none
 	record    uint32           // number of what was done and said about it
-	holdersBy uint32           // until when to wait for its holders, see await
+	holdersBy uint32           // until when to wait for its holders, see tracked.await
 	phase     phase
 	of        match.ClassSet // classes of the rules it may match
 	flags     flags

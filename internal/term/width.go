@@ -57,10 +57,12 @@ func prefix(text string, cells int) int {
 
 // suffix returns where the longest end of a text begins that fits into so many cells.
 func suffix(text string, cells int) int {
-	for i := range text {
-		if Width(text[i:]) <= cells {
+	left := Width(text)
+	for i, r := range text {
+		if left <= cells {
 			return i
 		}
+		left -= runeWidth(r)
 	}
 	return len(text)
 }

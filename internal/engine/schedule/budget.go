@@ -47,7 +47,8 @@ func (s *Schedule) Hasten(c match.Class, at sock.Instant) {
 	k.next = min(k.next, max(at, k.budgetUntil.Add(-onCredit*k.charge)))
 }
 
-// Stretch is a change of whether the CPU budget has intervals far above the wanted ones.
+// Stretch tells that the CPU budget has begun, or ceased, to keep scans much further apart
+// than the rules want.
 type Stretch struct {
 	Began, Over            bool
 	Wanted, Interval, Cost time.Duration // of a class that has; Cost is a scan's

@@ -18,8 +18,8 @@ const (
 	Nothing
 )
 
-// CanFind returns what a scan for the class could find at most that is not made now, by
-// counters that could be read. Before lookahead, what falls due is not left to later scans.
+// CanFind returns what a scan for the class could find at most, if it were made now, by
+// counters that could be read. What falls due before lookahead is not left to later scans.
 func (s *Schedule) CanFind(c match.Class, counters sock.Counters, now, lookahead sock.Instant) Finds {
 	k, of := &s.classes[c], match.ClassSet(1<<c)
 	if s.scans == 0 || k.next > now {
