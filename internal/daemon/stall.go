@@ -8,7 +8,7 @@ import (
 )
 
 // stall watches over something that may block for ever: a call into the kernel, or a
-// write to a disk or to the log. One goroutine begins and ends it, any may ask.
+// write to a disk. One goroutine begins and ends it, any may ask.
 type stall struct {
 	since atomic.Int64 // the Instant at which it began; 0: nothing is under way
 	timer *time.Timer

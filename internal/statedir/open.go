@@ -169,7 +169,11 @@ func trusted(dir *os.File, read bool) error {
 	case !ours(&stat) && !read:
 		return fmt.Errorf("directory %s belongs to user %d: %s", dir.Name(), stat.Uid, cure)
 	case stat.Mode&0o022 != 0 && (stat.Mode&unix.S_ISVTX == 0 || !mine && !read):
-		return fmt.Errorf("others may write to directory %s (%v): %s", dir.Name(), fs.ModeDir|fs.FileMode(stat.Mode&0o777), cure)
+		mode := fs.ModeDir | fs.FileMode(stat.Mode&0o777)
+		if stat.Mode&unix.S_ISVTX != 0 {
+			mode |= fs.ModeSticky
+		}
+		return fmt.Errorf("others may write to directory %s (%v): %s", dir.Name(), mode, cure)
 	default:
 		return nil
 	}
