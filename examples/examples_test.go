@@ -81,10 +81,7 @@ func watch(file string) error {
 	finder := holders.NewFinder("/proc")
 	return daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), Now: now, Precision: sockdiag.Precision(),
-		Namespaces: []daemon.Namespace{{
-			Source:       daemon.SourceOf(open),
-			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		}},
+		Source: daemon.SourceOf(open, func() (daemon.Counters, error) { return counters.Open() }),
 		Holders: daemon.Holders{
 			FindHolders: finder.Find, FindNew: finder.FindNew,
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },

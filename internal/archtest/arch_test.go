@@ -100,6 +100,12 @@ var table = []pkg{
 		why:  "one package speaks netlink, and it knows of no rules: another source of sockets can stand in its place",
 	},
 	{
+		name: "internal/source/patient",
+		may:  []string{"internal/sock"},
+		not:  []string{"log", "log/slog", "net", "os", "syscall"},
+		why:  "it waits for a source's answers, whatever that asks, so that no kernel is needed to hold one up",
+	},
+	{
 		name: "internal/counters",
 		may:  []string{"internal/sock", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog"},
@@ -308,7 +314,7 @@ var table = []pkg{
 		name: "internal/daemon",
 		may: []string{
 			"internal/action", "internal/alert", "internal/counters", "internal/engine", "internal/engine/group", "internal/engine/match", "internal/engine/spin", "internal/engine/subject",
-			"internal/holders", "internal/journal", "internal/notify", "internal/sock", "internal/status", "rules", "rules/ssfilter", unix,
+			"internal/holders", "internal/journal", "internal/notify", "internal/sock", "internal/source/patient", "internal/status", "rules", "rules/ssfilter", unix,
 		},
 		not: []string{"net", "net/http"},
 		why: "it owns the state and reaches the kernel, the file and the service manager through interfaces it declares itself, so no sockdiag, no reload and no sd_notify",

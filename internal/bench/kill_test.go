@@ -68,10 +68,7 @@ rules:
 	}
 	err = daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.DiscardHandler), Now: now, Precision: sockdiag.Precision(), Kinds: action.Kinds(), Rules: set,
-		Namespaces: []daemon.Namespace{{
-			Source:       daemon.SourceOf(open),
-			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		}},
+		Source:         daemon.SourceOf(open, func() (daemon.Counters, error) { return counters.Open() }),
 		Holders:        daemon.Holders{FindHolders: nobody, FindNew: nobody}, // they are no part of what is measured
 		ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
 	})

@@ -30,12 +30,12 @@ type watch struct {
 	recorder  *recorder
 	publisher *alertPublisher
 
-	workers    *workers
-	namespaces []*namespace // one, today: the engine knows of no other
-	counted    chan stateCount
-	resolves   chan []uint32
-	reads      chan []uint32
-	samples    chan []spin.Process
+	workers  *workers
+	readers  readers
+	counted  chan stateCount
+	resolves chan []uint32
+	reads    chan []uint32
+	samples  chan []spin.Process
 
 	rules        inForce
 	rulesChanged atomic.Int64 // instant at which the rules in force came: for who acts
@@ -71,14 +71,12 @@ func Run(ctx context.Context, o Options) error {
 		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), UID: uint32(os.Geteuid()), MaxTracks: o.MaxTracks}),
 		inputs:  make(chan engine.Input, 8),
 		shown:   newStatusFacts(&o),
+		readers: newReaders(o.Source),
 		counted: make(chan stateCount),
 		// The engine bounds what is under way of each kind: no send on these waits.
 		resolves: make(chan []uint32, 2), // one is ours
 		reads:    make(chan []uint32, 1),
 		samples:  make(chan []spin.Process, 1),
-	}
-	for _, n := range o.Namespaces {
-		d.namespaces = append(d.namespaces, newNamespace(n))
 	}
 	d.driver = engine.Driver{Engine: d.engine, Now: o.Now, Workers: d}
 	d.log = newLogQueue(o.Log, o.Now)
@@ -197,7 +195,7 @@ func (d *watch) Record(p *engine.Plan) {
 	now, at := d.Now(), time.Now()
 	// What is done to single sockets is told by itself.
 	p.Transitions = slices.DeleteFunc(p.Transitions, func(t engine.Transition) bool { return len(t.When) == 0 && t.Takes })
-	records := recordsOf(p, d.namespaces[0].Inode, now, at)
+	records := recordsOf(p, d.Netns, now, at)
 	d.recorder.add(p, records)
 	d.log.add(append(logLines(records), notesOf(p.Notes, at)...)...)
 	for i := range p.Report {
@@ -215,22 +213,21 @@ func (d *watch) Record(p *engine.Plan) {
 }
 
 // Count has the counters read.
-func (d *watch) Count() { d.namespaces[0].scans <- nil }
+func (d *watch) Count() { d.readers.scans <- nil }
 
 // Scan has the socket table read.
 func (d *watch) Scan(s *engine.Scan) {
-	n := d.namespaces[0]
-	d.watchOver(&n.scanStall, scanPatience, "scan does not end; new sockets are not found")
-	n.scans <- s
+	d.watchOver(&d.readers.scanStall, scanPatience, "scan does not end; new sockets are not found")
+	d.readers.scans <- s
 }
 
 // Lookup has the kernel asked for single sockets.
-func (d *watch) Lookup(ids []sock.ID) { d.namespaces[0].lookups <- ids }
+func (d *watch) Lookup(ids []sock.ID) { d.readers.lookups <- ids }
 
 // Act has actions done.
 func (d *watch) Act(actions []engine.Action) {
-	d.acting(d.namespaces[0])
-	d.namespaces[0].actions <- actions
+	d.acting()
+	d.readers.actions <- actions
 }
 
 // Resolve has holders found by a walk through /proc.
@@ -247,9 +244,9 @@ func (d *watch) Sample(processes []spin.Process) { d.samples <- processes }
 func (d *watch) notice(in engine.Input, now sock.Instant) {
 	switch in := in.(type) {
 	case engine.ActionsDone:
-		d.acted(d.namespaces[0])
+		d.acted()
 	case engine.ScanDone:
-		d.over(&d.namespaces[0].scanStall, "scan ended; new sockets are found again")
+		d.over(&d.readers.scanStall, "scan ended; new sockets are found again")
 		d.service.scanned = in.Cost
 		d.shown.durations.Observe(now.Sub(in.Sent))
 		if in.Err == nil {

@@ -21,13 +21,13 @@ import (
 func TestNoCapability(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.options.Namespaces[0].Source = daemon.SourceOf(func() (kernel, error) {
+	w.options.Source = daemon.SourceOf(func() (kernel, error) {
 		k, err := w.openKernel()
 		if err == nil {
 			err = dropNetAdmin()
 		}
 		return k, err
-	})
+	}, w.openCounters)
 	w.refused(unix.EPERM)
 }
 

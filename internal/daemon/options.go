@@ -23,7 +23,8 @@ type Options struct {
 	Host      string // its name
 	Version   string
 
-	Namespaces []Namespace // whose sockets are watched: one, today
+	Source Source
+	Netns  uint32 // inode of the network namespace that is watched alone; 0: several are, or it is not known
 	Holders
 
 	Kinds        []*action.Kind // of actions that rules may name
@@ -44,30 +45,26 @@ type Options struct {
 	ServiceManager
 }
 
-// Namespace is a network namespace, and how it is read. Each Open function is called
-// on the locked thread that alone uses what it returns.
-type Namespace struct {
-	Inode uint32 // 0: not known
-	Source
-	OpenCounters func() (Counters, error)
-}
-
-// Source is where the sockets of a namespace come from.
+// Source is where sockets come from, and what counts them. A socket says which network
+// namespace it is in. Each function is called on the locked thread that alone uses what
+// it returns.
 type Source struct {
 	OpenScanner   func() (Scanner, error)
 	OpenLookup    func() (Lookup, error)
 	OpenDestroyer func() (Destroyer, error)
+	OpenCounters  func() (Counters, error)
 }
 
-// SourceOf returns the source of which each connection can do everything.
+// SourceOf returns the source of which each connection can do everything but count.
 func SourceOf[C interface {
 	Scanner
 	Destroyer
-}](open func() (C, error)) Source {
+}](open func() (C, error), openCounters func() (Counters, error)) Source {
 	return Source{
 		OpenScanner:   func() (Scanner, error) { return open() },
 		OpenLookup:    func() (Lookup, error) { return open() },
 		OpenDestroyer: func() (Destroyer, error) { return open() },
+		OpenCounters:  openCounters,
 	}
 }
 
@@ -92,7 +89,7 @@ type Destroyer interface {
 	Close() error
 }
 
-// Counters reads the counters of the network namespace.
+// Counters reads the counters of what is watched.
 type Counters interface {
 	Read() (sock.Counters, error)
 	// Ports are those that connect(2) chooses from.

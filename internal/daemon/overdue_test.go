@@ -19,7 +19,6 @@ func TestActionsThatDoNotEnd(t *testing.T) {
 		now := func() sock.Instant { return sock.Instant(1 + time.Since(began)) }
 		log := &logged{since: began}
 		d := &watch{Options: Options{Now: now}, log: newLogQueue(slog.New(log), now)}
-		n := newNamespace(Namespace{})
 		until := func(seconds int) {
 			time.Sleep(time.Duration(seconds)*time.Second - time.Since(began))
 			synctest.Wait()
@@ -34,22 +33,22 @@ func TestActionsThatDoNotEnd(t *testing.T) {
 		}
 		const stuck, ended = "1m50s ERROR action does not end; no other is done", "10m0s WARN action ended; others are done again"
 		until(1)
-		d.acting(n)
+		d.acting()
 		until(2)
-		d.acting(n)
+		d.acting()
 		until(50)
-		d.acted(n)
+		d.acted()
 		until(109) // the second plan began when the first ended
 		said()
 		until(110)
 		said(stuck)
 		until(600)
 		said(stuck)
-		d.acted(n)
+		d.acted()
 		until(700)
-		d.acting(n)
+		d.acting()
 		until(701)
-		d.acted(n)
+		d.acted()
 		until(1000)
 		d.log.close(logEnd)
 		said(stuck, ended)

@@ -38,9 +38,7 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 		"raise GOMEMLIMIT, and the memory limit of the container or unit")
 	failures := d.publisher.failures()
 	tell(len(failures) > 0, "template", "alerts have the built-in text: "+strings.Join(failures, "; "), "mend the template in the rules file")
-	for _, n := range d.namespaces {
-		d.judgeNamespace(n, tell)
-	}
+	d.judgeSource(tell)
 	d.judgeState(tell)
 	d.judgeLog(tell)
 	d.judgeReceivers()
@@ -48,17 +46,17 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	d.shown.stands(len(o.Spins) > 0, spinning(o.Spins, now))
 }
 
-// judgeNamespace finds what its workers do not end.
-func (d *watch) judgeNamespace(n *namespace, tell tellProblem) {
-	scanning := n.scanStall.waited(d.Now())
+// judgeSource finds what the workers that read the source do not end.
+func (d *watch) judgeSource(tell tellProblem) {
+	scanning := d.readers.scanStall.waited(d.Now())
 	tell(scanning >= scanPatience, "scan",
 		fmt.Sprintf("the scan of the socket table has not ended for %v: new sockets are not found, known ones are attended to", scanning.Round(time.Second)), lockCure)
-	acting := n.actionStall.waited(d.Now())
+	acting := d.readers.actionStall.waited(d.Now())
 	tell(acting >= actionPatience, "act",
 		fmt.Sprintf("an action has not ended for %v: no other is done until it has", acting.Round(time.Second)), lockCure)
 	locked := 0
-	if l := n.lookup.Load(); l != nil {
-		locked = l.lockedNow()
+	if l := d.readers.lookup.Load(); l != nil {
+		locked = l.Locked()
 	}
 	tell(locked > 0, "locked",
 		fmt.Sprintf("sockets that cannot be asked for, and are left alone: %d; the kernel waits for the programs that hold their locks", locked), lockCure)

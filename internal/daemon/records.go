@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,7 +17,7 @@ import (
 
 // recordsOf returns the records of all that a plan says was decided or done. What a
 // limit holds back is only summed up: it would crowd out what it lets through. Inode
-// is that of the namespace which several sockets are in.
+// is that of the namespace that is watched alone: records about several sockets tell it.
 func recordsOf(p *engine.Plan, inode uint32, now sock.Instant, at time.Time) []journal.Record {
 	if len(p.Report)+len(p.Transitions)+len(p.Held) == 0 {
 		return nil
@@ -67,9 +68,10 @@ func recordOf(a *engine.Action, at time.Time) journal.Record {
 // transitionOf puts the transition of a group into a record.
 func transitionOf(t *engine.Transition, netns string, now sock.Instant, at time.Time) journal.Record {
 	r := journal.Record{
-		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun, Netns: netns,
+		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun,
 		Group: subject.ByName(t.Group), Sockets: t.Count,
 	}
+	r.Netns = cmp.Or(r.Group["netns"], netns)
 	if t.From == group.Firing && t.To == group.Quiet {
 		r.Result = journal.Resolved
 	}

@@ -25,7 +25,7 @@ const (
 // ESTABLISHED and TIME_WAIT are the many: the counters tell them.
 const oneByOne = ssfilter.AllStates &^ (1<<ssfilter.Established | 1<<ssfilter.TimeWait | 1<<ssfilter.BoundInactive)
 
-// stateCounts are the counts of the sockets of a namespace by state, for those who
+// stateCounts are the counts of sockets by state, for those who
 // watch the watchdog.
 type stateCounts struct {
 	wanted chan struct{}
@@ -34,21 +34,20 @@ type stateCounts struct {
 
 // stateCount is how many sockets there were in each state.
 type stateCount struct {
-	of      *namespace
 	sockets status.Sockets // nil: they could not be counted
 	at      time.Time
 	cost    time.Duration // of CPU
 }
 
 // stateWorker counts the sockets by state when it is asked to.
-func (d *watch) stateWorker(n *namespace) (func(struct{}), func(), error) {
-	scanner, counts, end, err := n.openReaders()
+func (d *watch) stateWorker() (func(struct{}), func(), error) {
+	scanner, counts, end, err := d.readers.openReaders()
 	var last tableCount
 	return func(struct{}) {
 		began := threadTime()
 		sockets := last.count(scanner, counts)
 		select {
-		case d.counted <- stateCount{n, sockets, time.Now(), threadTime() - began}:
+		case d.counted <- stateCount{sockets, time.Now(), threadTime() - began}:
 		case <-d.workers.done:
 		}
 	}, end, err
@@ -56,11 +55,9 @@ func (d *watch) stateWorker(n *namespace) (func(struct{}), func(), error) {
 
 // countStates has the sockets counted where it is time for that.
 func (d *watch) countStates(now sock.Instant) {
-	for _, n := range d.namespaces {
-		if now >= n.states.next {
-			n.states.next = math.MaxInt64 // until this one is done
-			n.states.wanted <- struct{}{}
-		}
+	if states := &d.readers.states; now >= states.next {
+		states.next = math.MaxInt64 // until this one is done
+		states.wanted <- struct{}{}
 	}
 }
 
@@ -68,7 +65,7 @@ func (d *watch) countStates(now sock.Instant) {
 func (d *watch) statesCounted(c stateCount) {
 	s := &d.shown
 	s.socketsEvery = spacing(c.cost, d.rules.set.Settings.CPUBudget)
-	c.of.states.next = d.Now().Add(s.socketsEvery)
+	d.readers.states.next = d.Now().Add(s.socketsEvery)
 	s.sockets, s.socketsAt = c.sockets, time.Time{} // what was counted before is not known to be so any more
 	if c.sockets != nil {
 		s.socketsAt = c.at

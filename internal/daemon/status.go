@@ -97,7 +97,7 @@ func (d *watch) publish() {
 	shown := &d.shown
 	d.judge(&o, now)
 	s := &status.Status{
-		Version: d.Version, Host: d.Host, Netns: netnsName(d.namespaces[0].Inode),
+		Version: d.Version, Host: d.Host, Netns: netnsName(d.Netns),
 		Time: now, Started: shown.started, Ready: d.service.ready,
 		Problems: shown.problems, Notes: shown.notes, File: shown.file, Rules: make([]status.Rule, len(o.Rules)),
 		Sockets: shown.sockets, SocketsAt: shown.socketsAt, SocketsEverySeconds: shown.socketsEvery.Seconds(), History: shown.history.History(now),
@@ -108,7 +108,7 @@ func (d *watch) publish() {
 		Scans: status.Scans{
 			OK: o.Scans, Failed: o.FailedScans, Duration: shown.durations.Clone(),
 			IntervalSeconds: o.Interval.Seconds(), WantedSeconds: o.Wanted.Seconds(),
-			StalledSeconds: stalledSeconds(d.namespaces[0].scanStall.waited(instant)),
+			StalledSeconds: stalledSeconds(d.readers.scanStall.waited(instant)),
 		},
 	}
 	for _, k := range d.Kinds {

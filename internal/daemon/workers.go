@@ -12,7 +12,7 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// threads are those of the loop, and of the four workers of a namespace. The walk
+// threads are those of the loop, and of the four that read the source. The walk
 // through /proc and the reading of CPU usage may wait for one of them.
 const threads = 5
 
@@ -89,9 +89,7 @@ func (d *watch) startWorkers() (stop func(), err error) {
 	}
 	w := &workers{inputs: d.inputs, done: make(chan struct{})}
 	d.workers = w
-	for _, n := range d.namespaces {
-		d.startNamespace(n)
-	}
+	d.startReaders()
 	d.resolves <- nil // to begin with
 	start(w, d.resolves, ready(d.walk))
 	start(w, d.reads, ready(d.readNew))

@@ -86,16 +86,8 @@ func newWorld(t *testing.T) *world {
 		Now:       now,
 		Precision: sockdiag.Precision(),
 		Kinds:     action.Kinds(),
-		Namespaces: []daemon.Namespace{{
-			Inode:  sockdiag.NetnsInode(),
-			Source: daemon.SourceOf(w.openKernel),
-			OpenCounters: func() (daemon.Counters, error) {
-				if err := w.enter(); err != nil {
-					return nil, err
-				}
-				return counters.Open()
-			},
-		}},
+		Source:    daemon.SourceOf(w.openKernel, w.openCounters),
+		Netns:     sockdiag.NetnsInode(),
 		Holders: daemon.Holders{
 			FindHolders: findElsewhere,
 			FindNew:     func(map[uint32]struct{}) (holders.Found, error) { return holders.Found{}, errors.ErrUnsupported },
@@ -117,6 +109,13 @@ func (w *world) openKernel() (kernel, error) {
 	}
 	k, err := sockdiag.Open(w.options.Now, nil)
 	return meddler{k, w}, err
+}
+
+func (w *world) openCounters() (daemon.Counters, error) {
+	if err := w.enter(); err != nil {
+		return nil, err
+	}
+	return counters.Open()
 }
 
 // findElsewhere finds the true holders, and takes the test's parent for the test. Its

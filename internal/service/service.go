@@ -75,11 +75,8 @@ func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 	finder := holders.NewFinder(host.ProcRoot)
 	return daemon.Options{
 		Log: log, Now: h.Now, Precision: h.Precision,
-		Namespaces: []daemon.Namespace{{
-			Inode:        sockdiag.NetnsInode(),
-			Source:       daemon.SourceOf(h.OpenKernel),
-			OpenCounters: func() (daemon.Counters, error) { return counters.Open() },
-		}},
+		Source: daemon.SourceOf(h.OpenKernel, func() (daemon.Counters, error) { return counters.Open() }),
+		Netns:  sockdiag.NetnsInode(),
 		Holders: daemon.Holders{
 			FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },

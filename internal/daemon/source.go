@@ -8,12 +8,13 @@ import (
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/patient"
 )
 
-// namespace is a network namespace among the workers that read it: one that scans,
-// one that asks for single sockets, one that acts on them, one that counts them.
-type namespace struct {
-	Namespace
+// readers are the source and the workers that read it: one that scans, one that asks
+// for single sockets, one that acts on them, one that counts them.
+type readers struct {
+	Source
 	scans   chan *engine.Scan // nil: only the counters are wanted
 	lookups chan []sock.ID
 	actions chan []engine.Action
@@ -22,13 +23,13 @@ type namespace struct {
 	actionStall stall
 	plans       int // whose actions are under way
 
-	lookup atomic.Pointer[patientLookup] // nil: it is not open yet
+	lookup atomic.Pointer[patient.Lookup] // nil: it is not open yet
 	states stateCounts
 }
 
-func newNamespace(n Namespace) *namespace {
-	return &namespace{
-		Namespace: n,
+func newReaders(s Source) readers {
+	return readers{
+		Source: s,
 		// The engine bounds what is under way of each kind: no send on these waits.
 		scans:   make(chan *engine.Scan, 2),
 		lookups: make(chan []sock.ID, engine.MaxLookupBatches),
@@ -37,22 +38,23 @@ func newNamespace(n Namespace) *namespace {
 	}
 }
 
-// startNamespace starts the workers of a namespace.
-func (d *watch) startNamespace(n *namespace) {
-	start(d.workers, n.scans, func() (func(*engine.Scan), func(), error) { return d.scanWorker(n) })
-	start(d.workers, n.lookups, func() (func([]sock.ID), func(), error) { return d.lookupWorker(n) })
-	start(d.workers, n.actions, func() (func([]engine.Action), func(), error) { return d.actionWorker(n) })
+// startReaders starts the workers that read the source.
+func (d *watch) startReaders() {
+	r := &d.readers
+	start(d.workers, r.scans, d.scanWorker)
+	start(d.workers, r.lookups, d.lookupWorker)
+	start(d.workers, r.actions, d.actionWorker)
 	if d.StatusStore != nil {
-		start(d.workers, n.states.wanted, func() (func(struct{}), func(), error) { return d.stateWorker(n) })
+		start(d.workers, r.states.wanted, d.stateWorker)
 	}
 }
 
 // openReaders opens what tells of the sockets: one by one, and in numbers.
-func (n *Namespace) openReaders() (scanner Scanner, counts Counters, end func(), err error) {
-	if scanner, err = n.OpenScanner(); err != nil {
+func (s *Source) openReaders() (scanner Scanner, counts Counters, end func(), err error) {
+	if scanner, err = s.OpenScanner(); err != nil {
 		return nil, nil, nil, err
 	}
-	if counts, err = n.OpenCounters(); err != nil {
+	if counts, err = s.OpenCounters(); err != nil {
 		scanner.Close()
 		return nil, nil, nil, err
 	}
@@ -60,8 +62,8 @@ func (n *Namespace) openReaders() (scanner Scanner, counts Counters, end func(),
 }
 
 // scanWorker reads the counters and the socket table.
-func (d *watch) scanWorker(n *namespace) (func(*engine.Scan), func(), error) {
-	scanner, counts, end, err := n.openReaders()
+func (d *watch) scanWorker() (func(*engine.Scan), func(), error) {
+	scanner, counts, end, err := d.readers.openReaders()
 	told := make(map[int]string)
 	return func(scan *engine.Scan) {
 		if scan == nil {
@@ -111,12 +113,12 @@ func (d *watch) tellWhere(told map[int]string, scan *engine.Scan, reason string)
 }
 
 // lookupWorker asks for single sockets.
-func (d *watch) lookupWorker(n *namespace) (func([]sock.ID), func(), error) {
-	lookup, err := newPatientLookup(n.OpenLookup)
+func (d *watch) lookupWorker() (func([]sock.ID), func(), error) {
+	lookup, err := patient.Open(d.readers.OpenLookup)
 	if err != nil {
 		return nil, nil, err
 	}
-	n.lookup.Store(lookup)
+	d.readers.lookup.Store(lookup)
 	// The engine is done with an answer before it asks that many times more.
 	var answers [engine.MaxLookupBatches][]sock.Answer
 	i := 0
@@ -125,12 +127,12 @@ func (d *watch) lookupWorker(n *namespace) (func([]sock.ID), func(), error) {
 		answers[i], err = lookup.Lookup(ids, answers[i])
 		d.workers.send(engine.LookupDone{IDs: ids, Answers: answers[i], Err: err})
 		i = (i + 1) % len(answers)
-	}, lookup.close, nil
+	}, func() { lookup.Close() }, nil
 }
 
 // actionWorker acts on sockets.
-func (d *watch) actionWorker(n *namespace) (func([]engine.Action), func(), error) {
-	destroyer, err := n.OpenDestroyer()
+func (d *watch) actionWorker() (func([]engine.Action), func(), error) {
+	destroyer, err := d.readers.OpenDestroyer()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -160,17 +162,17 @@ func (d *watch) over(s *stall, ended string) {
 }
 
 // acting notes that the actions of one plan more are under way.
-func (d *watch) acting(n *namespace) {
-	if n.plans++; n.plans == 1 {
-		d.watchOver(&n.actionStall, actionPatience, actionLate)
+func (d *watch) acting() {
+	if d.readers.plans++; d.readers.plans == 1 {
+		d.watchOver(&d.readers.actionStall, actionPatience, actionLate)
 	}
 }
 
 // acted notes that the actions of a plan have ended. Those of the next begin.
-func (d *watch) acted(n *namespace) {
-	d.over(&n.actionStall, "action ended; others are done again")
-	if n.plans--; n.plans > 0 {
-		d.watchOver(&n.actionStall, actionPatience, actionLate)
+func (d *watch) acted() {
+	d.over(&d.readers.actionStall, "action ended; others are done again")
+	if d.readers.plans--; d.readers.plans > 0 {
+		d.watchOver(&d.readers.actionStall, actionPatience, actionLate)
 	}
 }
 

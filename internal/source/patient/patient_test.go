@@ -1,4 +1,4 @@
-package daemon
+package patient
 
 import (
 	"errors"
@@ -45,7 +45,7 @@ func (k lockedKernel) Close() error {
 	return nil
 }
 
-func (t *lockedTable) kernel() (Lookup, error) {
+func (t *lockedTable) kernel() (Connection, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open++
@@ -82,7 +82,7 @@ func said(answers []sock.Answer, err error) []string {
 func TestLockedSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := &lockedTable{locks: map[uint64]chan struct{}{3: make(chan struct{})}}
-		q, err := newPatientLookup(table.kernel)
+		q, err := Open(table.kernel)
 		check := func(what string, got []string, want ...string) {
 			t.Helper()
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -95,12 +95,12 @@ func TestLockedSocket(t *testing.T) {
 		check("while nothing is locked", said(q.Lookup(idsOf(1, 2), nil)), "1", "2")
 		began := time.Now()
 		check("with one that is", said(q.Lookup(idsOf(1, 2, 3, 4, 5), nil)), "no answer within 5s")
-		if took := time.Since(began); took != lookupPatience {
-			t.Errorf("it took %v, want %v", took, lookupPatience)
+		if took := time.Since(began); took != patience {
+			t.Errorf("it took %v, want %v", took, patience)
 		}
-		time.Sleep(lookupPatience) // the probe finds out which
+		time.Sleep(patience) // the probe finds out which
 		synctest.Wait()
-		if n := q.lockedNow(); n != 1 {
+		if n := q.Locked(); n != 1 {
 			t.Errorf("%d sockets are taken for locked, want 1", n)
 		}
 		began = time.Now()
@@ -115,10 +115,10 @@ func TestLockedSocket(t *testing.T) {
 		table.mu.Unlock()
 		synctest.Wait()
 		check("once the lock is free", said(q.Lookup(idsOf(1, 3), nil)), "1", "3")
-		q.close()
+		q.Close()
 		synctest.Wait()
-		if table.open != 0 || q.lockedNow() != 0 {
-			t.Errorf("%d netlink sockets are left open, %d sockets locked", table.open, q.lockedNow())
+		if table.open != 0 || q.Locked() != 0 {
+			t.Errorf("%d netlink sockets are left open, %d sockets locked", table.open, q.Locked())
 		}
 	})
 }
@@ -133,7 +133,7 @@ func TestLockedSocketsAreBounded(t *testing.T) {
 			table.locks[cookie] = lock
 			all = append(all, cookie)
 		}
-		q, err := newPatientLookup(table.kernel)
+		q, err := Open(table.kernel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestLockedSocketsAreBounded(t *testing.T) {
 		if answers, err := q.Lookup(idsOf(all...), nil); err != nil || len(answers) != len(all) || answers[0].Err != nil {
 			t.Errorf("once they are free: %v", said(answers, err))
 		}
-		q.close()
+		q.Close()
 		synctest.Wait()
 		if table.open != 0 {
 			t.Errorf("%d netlink sockets are left open", table.open)
@@ -174,7 +174,7 @@ func TestManyLockedSockets(t *testing.T) {
 			}
 			all = append(all, cookie)
 		}
-		q, err := newPatientLookup(table.kernel)
+		q, err := Open(table.kernel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestManyLockedSockets(t *testing.T) {
 			t.Errorf("%d of %d are without an answer, want the one that is locked: %v", locked, len(answers), err)
 		}
 		unlock(1, 1)
-		q.close()
+		q.Close()
 		synctest.Wait()
 		if table.open != 0 {
 			t.Errorf("%d netlink sockets are left open", table.open)
@@ -218,7 +218,7 @@ func TestManyLockedSockets(t *testing.T) {
 func TestQuestionLeftBehindIsNotWrittenTo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := &lockedTable{locks: map[uint64]chan struct{}{1: make(chan struct{}), 3: make(chan struct{})}}
-		q, err := newPatientLookup(table.kernel)
+		q, err := Open(table.kernel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,6 +239,6 @@ func TestQuestionLeftBehindIsNotWrittenTo(t *testing.T) {
 		if times != 2 { // by that thread, and alone
 			t.Errorf("4 was asked for %d times, want twice: %v", times, table.asked)
 		}
-		q.close()
+		q.Close()
 	})
 }

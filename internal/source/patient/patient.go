@@ -1,4 +1,7 @@
-package daemon
+// Package patient asks a source for single sockets, and waits no longer than its
+// patience for the kernel: a program that holds the lock of a socket must not keep
+// the others from being asked for.
+package patient
 
 import (
 	"errors"
@@ -12,10 +15,10 @@ import (
 )
 
 const (
-	// lookupPatience is how long the kernel may take over a batch of questions. It
+	// patience is how long the kernel may take over a batch of questions. It
 	// waits for the lock of each socket (tcp_get_info), and a program that is stopped
 	// in a page fault while it sends holds that of its own, for ever if it must.
-	lookupPatience = 5 * time.Second
+	patience = 5 * time.Second
 	// mostStuck bounds the threads that wait in the kernel for such a lock, and
 	// mostProbing those of them that find out which sockets are locked: however many
 	// a program holds the locks of, a thread is left to ask for the sockets of others.
@@ -23,14 +26,19 @@ const (
 	mostProbing = mostStuck / 2
 )
 
-// patientLookup asks for single sockets, and waits no longer than its patience. Where
+// Connection asks for single sockets, and is used by one thread.
+type Connection interface {
+	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
+	Close() error
+}
+
+// Lookup asks for single sockets, and waits no longer than its patience. Where
 // a question does not end, its thread is left behind, and the sockets in it are
 // asked for one by one, so that only those that are locked stay without an answer.
-type patientLookup struct {
-	open     func() (Lookup, error)
-	patience time.Duration
-	thread   lookupThread // nil: to be started
-	picked   []sock.ID
+type Lookup struct {
+	open   func() (Connection, error)
+	thread thread // nil: to be started
+	picked []sock.ID
 
 	stuck  atomic.Int32 // threads whose question has not ended
 	closed atomic.Bool
@@ -39,8 +47,8 @@ type patientLookup struct {
 	locked map[sock.Key]struct{} // sockets that are not asked for
 }
 
-// lookupThread is a thread that asks, with a connection of its own, until it is closed.
-type lookupThread chan *question
+// thread is one that asks, with a connection of its own, until it is closed.
+type thread chan *question
 
 type question struct {
 	ids     []sock.ID
@@ -49,36 +57,40 @@ type question struct {
 	done    chan struct{}
 }
 
-func newPatientLookup(open func() (Lookup, error)) (*patientLookup, error) {
-	l := &patientLookup{open: open, patience: lookupPatience, locked: make(map[sock.Key]struct{})}
+// Open opens a first connection; open is called on the locked thread that alone uses
+// what it returns.
+func Open[C Connection](open func() (C, error)) (*Lookup, error) {
+	l := &Lookup{open: func() (Connection, error) { return open() }, locked: make(map[sock.Key]struct{})}
 	var err error
-	l.thread, err = l.start()
-	return l, err
+	if l.thread, err = l.start(); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // start starts a thread.
-func (l *patientLookup) start() (lookupThread, error) {
-	t := make(lookupThread, 1)
+func (l *Lookup) start() (thread, error) {
+	t := make(thread, 1)
 	opened := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // as for every worker
-		lookup, err := l.open()
+		connection, err := l.open()
 		opened <- err
 		if err != nil {
 			return
 		}
-		defer lookup.Close()
+		defer connection.Close()
 		for a := range t {
-			a.answers, a.err = lookup.Lookup(a.ids, a.answers)
+			a.answers, a.err = connection.Lookup(a.ids, a.answers)
 			close(a.done)
 		}
 	}()
 	return t, <-opened
 }
 
-// Lookup is that of the interface, with an error where the kernel does not answer in time. A
+// Lookup is that of a connection, with an error where the kernel does not answer in time. A
 // socket that is known to be locked is not asked for: its answer is an error.
-func (l *patientLookup) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (l *Lookup) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	free := l.free(ids)
 	if len(free) == len(ids) {
 		return l.ask(&l.thread, mostStuck, ids, answers)
@@ -101,7 +113,7 @@ func (l *patientLookup) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Ans
 var errLocked = errors.New("the kernel waits for the program that holds the socket's lock")
 
 // free are those of ids that are not known to be locked.
-func (l *patientLookup) free(ids []sock.ID) []sock.ID {
+func (l *Lookup) free(ids []sock.ID) []sock.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.locked) == 0 {
@@ -116,42 +128,42 @@ func (l *patientLookup) free(ids []sock.ID) []sock.ID {
 	return l.picked
 }
 
-// ask has a thread ask, which it starts where there is none and fewer than most are
+// ask has the thread by ask, which it starts where there is none and fewer than most are
 // stuck, and leaves it behind where that does not end.
-func (l *patientLookup) ask(thread *lookupThread, most int32, ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+func (l *Lookup) ask(by *thread, most int32, ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	if *thread == nil {
+	if *by == nil {
 		if l.stuck.Load() >= most {
 			return nil, fmt.Errorf("%w: %d threads wait for the kernel already", errFull, most)
 		}
 		var err error
-		if *thread, err = l.start(); err != nil {
-			*thread = nil
+		if *by, err = l.start(); err != nil {
+			*by = nil
 			return nil, err
 		}
 	}
 	a := &question{ids: ids, answers: answers, done: make(chan struct{})}
-	*thread <- a
-	timer := time.NewTimer(l.patience)
+	*by <- a
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-a.done:
 		return a.answers, a.err
 	case <-timer.C:
 	}
-	close(*thread)
-	*thread = nil
+	close(*by)
+	*by = nil
 	l.leave(a)
-	return nil, fmt.Errorf("no answer within %v", l.patience)
+	return nil, fmt.Errorf("no answer within %v", patience)
 }
 
 var errFull = errors.New("not asked")
 
 // leave takes the sockets of a question that does not end for locked, until it has
 // ended after all; those of several are tried one by one.
-func (l *patientLookup) leave(a *question) {
+func (l *Lookup) leave(a *question) {
 	ids := append([]sock.ID(nil), a.ids...) // the caller's memory goes on to be used
 	l.stuck.Add(1)
 	l.mu.Lock()
@@ -171,17 +183,17 @@ func (l *patientLookup) leave(a *question) {
 
 // probe asks for sockets one by one and frees those that the kernel tells of, until
 // the question has ended that they were in.
-func (l *patientLookup) probe(ids []sock.ID, ended <-chan struct{}) {
-	var thread lookupThread
-	defer func() { thread.end() }()
+func (l *Lookup) probe(ids []sock.ID, ended <-chan struct{}) {
+	var own thread
+	defer func() { own.end() }()
 	for i := 0; i < len(ids) && !l.closed.Load(); i++ {
-		_, err := l.ask(&thread, mostProbing, ids[i:i+1:i+1], nil)
+		_, err := l.ask(&own, mostProbing, ids[i:i+1:i+1], nil)
 		switch {
 		case errors.Is(err, errFull):
 			select {
 			case <-ended:
 				return
-			case <-time.After(l.patience):
+			case <-time.After(patience):
 			}
 			i-- // it may be free, and its kill must not wait for all the others
 		case err == nil:
@@ -191,7 +203,7 @@ func (l *patientLookup) probe(ids []sock.ID, ended <-chan struct{}) {
 }
 
 // unlock has sockets asked for again.
-func (l *patientLookup) unlock(ids []sock.ID) {
+func (l *Lookup) unlock(ids []sock.ID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range ids {
@@ -199,20 +211,21 @@ func (l *patientLookup) unlock(ids []sock.ID) {
 	}
 }
 
-// lockedNow is how many sockets cannot be asked for.
-func (l *patientLookup) lockedNow() int {
+// Locked returns how many sockets cannot be asked for. Any goroutine may call it.
+func (l *Lookup) Locked() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.locked)
 }
 
-// close ends the thread that asks; one that was left behind ends with its question.
-func (l *patientLookup) close() {
+// Close ends the thread that asks; one that was left behind ends with its question.
+func (l *Lookup) Close() error {
 	l.closed.Store(true)
 	l.thread.end()
+	return nil
 }
 
-func (t lookupThread) end() {
+func (t thread) end() {
 	if t != nil {
 		close(t)
 	}

@@ -1,0 +1,39 @@
+package daemon
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/group"
+	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// A record tells the network namespace of its socket, of its group, or the one that is
+// watched alone; where there are several, a record about all of them tells none.
+func TestNetnsOfRecords(t *testing.T) {
+	p := engine.Plan{
+		Report: []engine.Action{{Kind: rules.Kill, Socket: sock.Socket{ID: sock.ID{Netns: 7}}}},
+		Transitions: []engine.Transition{
+			{Transition: group.Transition{To: group.Firing, Group: []subject.Label{{Name: "netns", Value: "8"}}}},
+			{Transition: group.Transition{To: group.Firing}},
+		},
+		Held: []engine.HeldBack{{Kind: rules.Kill}},
+	}
+	for alone, want := range map[uint32][]string{
+		0:    {"7", "8", "", ""},
+		4711: {"7", "8", "4711", "4711"},
+	} {
+		var got []string
+		for _, r := range recordsOf(&p, alone, 0, time.Now()) {
+			got = append(got, r.Netns)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("netns, where %d is watched alone (-want +got):\n%s", alone, diff)
+		}
+	}
+}
