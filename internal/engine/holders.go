@@ -52,7 +52,7 @@ type AccessExamined struct{ Complete bool }
 // Of returns the holders of an inode that was asked for.
 func (in *HoldersFound) Of(inode uint32) *subject.Holders {
 	held := in.Holders[inode]
-	return &subject.Holders{Processes: held, Kernel: inode != 0 && in.Complete && len(held) == 0}
+	return &subject.Holders{Processes: held, Complete: in.Complete, Kernel: inode != 0 && in.Complete && len(held) == 0}
 }
 
 // heldBy returns the processes that hold the socket, as far as they are known.
@@ -121,12 +121,13 @@ func (in AccessExamined) apply(e *Engine, _ sock.Instant) { e.walks.Examined(in.
 
 func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 	kills, shared := e.killsAny(), make(sharedHolders)
+	began := e.walks.ReadingBegan()
 	for _, w := range e.walks.Read(in.Cost, now) {
 		t := e.trackOf(w)
 		switch held := in.Holders[w.Inode]; {
 		case in.Err != nil || t == nil || !t.is(wanted):
 		case len(held) > 0:
-			e.foundHolders(t, shared.of(&subject.Holders{Processes: held}), kills, now)
+			e.foundHolders(t, shared.of(&subject.Holders{Processes: held, At: began}), kills, now)
 		default:
 			t.set(notOwn, true)
 			e.decideSoon(t, now)
@@ -147,6 +148,7 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 	e.names.walked(wants, &in, now)
 	for _, w := range wants {
 		t, held := e.trackOf(w), in.Of(w.Inode)
+		held.At = e.walks.Began()
 		switch {
 		case w.Killed != "":
 			e.killed.asked--
@@ -156,9 +158,9 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 			continue
 		case t == nil:
 			continue
-		case len(held.Processes) == 0 && !held.Kernel && t.holders != nil:
+		case len(held.Processes) == 0 && !held.Complete && t.holders != nil:
 			// A walk that was refused a process does not unsay what is known.
-			held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel
+			*held = *t.holders
 		}
 		e.foundHolders(t, shared.of(held), kills, now)
 	}
@@ -180,7 +182,7 @@ func (e *Engine) trackOf(w walk.Want) *tracked {
 // foundHolders takes in who holds t; kills: some rule has sockets killed.
 func (e *Engine) foundHolders(t *tracked, held *subject.Holders, kills bool, now sock.Instant) {
 	t.set(wanted, false)
-	t.holders, held.At = held, now
+	t.holders = held
 	if kills {
 		e.usages.Watch(held.Processes, now)
 	}
@@ -198,7 +200,7 @@ func (s sharedHolders) of(h *subject.Holders) *subject.Holders {
 		first = h.Processes[0]
 	}
 	for _, known := range s[first] {
-		if known.Kernel == h.Kernel && slices.Equal(known.Processes, h.Processes) {
+		if known.Kernel == h.Kernel && known.Complete == h.Complete && slices.Equal(known.Processes, h.Processes) {
 			return known
 		}
 	}

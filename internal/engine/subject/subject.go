@@ -27,8 +27,9 @@ func Of(s *sock.Socket) Subject { return Subject{Socket: s} }
 // Holders are the processes that hold a socket, as far as /proc shows them.
 type Holders struct {
 	Processes []sock.Holder
+	Complete  bool         // every process of the host was read: no other holds it
 	Kernel    bool         // the socket has an inode, and no process a descriptor of it
-	At        sock.Instant // when that was found out
+	At        sock.Instant // when they began to be looked for
 }
 
 // By reports whether the process is among the holders.

@@ -75,8 +75,14 @@ func (s *Schedule) Examined(complete bool) {
 // Complete reports whether walks read every process of the host.
 func (s *Schedule) Complete() bool { return s.complete }
 
+// ReadingBegan returns when the reading of new descriptors began that is under way.
+func (s *Schedule) ReadingBegan() sock.Instant { return s.readAt }
+
 // Hangs reports whether the walk under way takes too long.
 func (s *Schedule) Hangs() bool { return s.hangs }
+
+// Began returns when the walk under way began, or else the last one; 0: there was none.
+func (s *Schedule) Began() sock.Instant { return s.began }
 
 // Took returns for how long the walk under way has been.
 func (s *Schedule) Took(now sock.Instant) time.Duration { return now.Sub(s.began) }
