@@ -312,7 +312,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, since, now sock.Instant) *tr
 		e.leaveWaitQueue(t)
 		t.Packed = c.Pack()
 	}
-	t.set(plain, isPlain(s, &fresh, &c.Times, e.config.Precision))
+	t.set(plain, isPlain(s, sent, got, &c.Times, e.config.Precision))
 	e.persist(t, &c, &before, moved, got)
 	if onDisk && !t.is(stored) {
 		e.plan.Forget = append(e.plan.Forget, s.ID.Key())
@@ -320,10 +320,14 @@ func (e *Engine) observe(s *sock.Socket, sent, got, since, now sock.Instant) *tr
 	return t
 }
 
-// isPlain reports whether the kernel alone, by fresh, knows the times of a socket as
-// well, and will at a later scan.
-func isPlain(s *sock.Socket, fresh, known *track.Times, precision time.Duration) bool {
-	return track.Lasting(s) && max(fresh.Base().Sub(known.Base()), known.Base().Sub(fresh.Base())) <= 2*precision
+// isPlain reports whether the kernel alone knows the times of a socket as well, and will
+// at a later scan. Who saw the socket enter its state may not be there then.
+func isPlain(s *sock.Socket, sent, got sock.Instant, known *track.Times, precision time.Duration) bool {
+	if !track.Lasting(s) {
+		return false
+	}
+	kernel := track.KernelTimes(s, sent, got, precision)
+	return max(kernel.Base().Sub(known.Base()), known.Base().Sub(kernel.Base())) <= 2*precision
 }
 
 // recall reports whether an earlier run knew the socket, and what, and whether the disk

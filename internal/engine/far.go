@@ -59,7 +59,7 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 		return
 	}
 	// One that other rules may match by now is for the engine to consider.
-	if same && due > l.lookahead && !s.InUse() && of&^far.of == 0 && f.keepFar(number, far, &c, s, &fresh, due != never || ages) {
+	if same && due > l.lookahead && !s.InUse() && of&^far.of == 0 && f.keepFar(number, far, &c, s, got, due != never || ages) {
 		f.later = min(f.later, due)
 		f.count(s, &times, got)
 		return
@@ -70,10 +70,10 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 
 // keepFar notes what a scan shows of a far connection that is none of a rule before
 // long, and reports whether it is to stay one. Wanted: a rule may want it then.
-func (f *ScanResult) keepFar(number uint32, far *tracked, c *track.Connection, s *sock.Socket, fresh *track.Times, wanted bool) bool {
+func (f *ScanResult) keepFar(number uint32, far *tracked, c *track.Connection, s *sock.Socket, got sock.Instant, wanted bool) bool {
 	f.far.shown.Set(int(number))
 	all := far.of&^f.scan.of == 0 // that is, of the rules it may match
-	if all && (!wanted || isPlain(s, fresh, &c.Times, f.scan.precision)) {
+	if all && (!wanted || isPlain(s, f.scan.sent, got, &c.Times, f.scan.precision)) {
 		f.far.over = append(f.far.over, number)
 		return true
 	}

@@ -49,8 +49,8 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 			continue // a walk of the hash table can come upon a socket twice
 		}
 		seen[s.ID.Cookie] = true
-		age := e.ageOf(s, f.scan.sent, h.got)
-		t := e.observe(s, f.scan.sent, h.got, 0, now)
+		age := e.ageOf(s, f.scan.sent, f.hits.got(h))
+		t := e.observe(s, f.scan.sent, f.hits.got(h), 0, now)
 		t.holders = owned.Of(s.Inode)
 		for r := range e.program.RulesFor(t.subject(s)) {
 			rs := e.rules[r.Position]

@@ -29,6 +29,7 @@ func TestHits(t *testing.T) {
 				Dst: [16]byte{0xfe, 0x80, 15: byte(rng.Uint32())}, Iface: rng.Uint32(), Netns: uint32(rng.IntN(3)), Cookie: rng.Uint64(),
 			},
 			Timer: uint8(rng.IntN(4)), Retrans: uint8(rng.Uint32()), MPTCP: rng.IntN(2) == 0, Expires: ms(),
+			Entered: sock.Instant(rng.Int64()), Unmoved: rng.IntN(2) == 0,
 			RQueue: rng.Uint32(), WQueue: rng.Uint32(), UID: uint32(rng.IntN(3)), Inode: rng.Uint32(),
 			Info: sock.Info{
 				Has: sock.Has(rng.IntN(256)), Unacked: rng.Uint32(), NotSent: rng.Uint32(), SegsIn: rng.Uint32(),
@@ -40,13 +41,13 @@ func TestHits(t *testing.T) {
 			AltNames: ssfilter.UnknownNames, Mark: uint32(rng.IntN(3)), HasMark: rng.IntN(2) == 0, Cgroup: []string{"", "/a.service"}[rng.IntN(2)],
 			Autobound: ssfilter.Tri(rng.IntN(3) - 1),
 		}
-		x.Add(x.pack(&s, benchStart, false))
+		x.Add(x.pack(&s, benchStart.Add(time.Duration(len(want)/3)), false))
 		want = append(want, s)
 	}
 	for i := range want {
 		h := x.At(i)
 		equal := cmp.Comparer(func(a, b ssfilter.Endpoint) bool { return a == b })
-		if diff := cmp.Diff(want[i], x.socket(h), equal); diff != "" || x.key(h) != want[i].ID.Key() || h.got != benchStart {
+		if diff := cmp.Diff(want[i], x.socket(h), equal); diff != "" || x.key(h) != want[i].ID.Key() || x.got(h) != benchStart.Add(time.Duration(i/3)) {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
 	}

@@ -240,9 +240,10 @@ func (f *ScanResult) leave(h *hit, p placed) {
 		}
 		f.waits[s.ID.Key()] = struct{}{}
 	}
-	if h.known {
-		t := track.TimesOf(&s, f.scan.sent, h.got, f.scan.precision)
-		f.count(&s, &t, h.got)
+	if h.is(hitKnown) {
+		got := f.hits.got(h)
+		t := track.TimesOf(&s, f.scan.sent, got, f.scan.precision)
+		f.count(&s, &t, got)
 	}
 }
 

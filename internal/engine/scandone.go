@@ -75,22 +75,22 @@ func (e *Engine) markShown(k *known) {
 func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 	var s sock.Socket // one for all: there may be many
 	for h := range f.hits.All() {
-		if !h.known {
+		if !h.is(hitKnown) {
 			continue
 		}
-		h.known = false
+		h.set(hitKnown, false)
 		if e.scans.isGone(f.hits.key(h)) {
 			continue
 		}
 		s = f.hits.socket(h)
 		t := e.tracks.get(s.ID.Key())
 		if t == nil || t.phase == waiting && !t.is(seen) && e.unconfirmed(t) == nil {
-			t = e.observe(&s, sent, h.got, 0, now)
-			h.known = true
+			t = e.observe(&s, sent, f.hits.got(h), 0, now)
+			h.set(hitKnown, true)
 		}
 		t.set(seen, true)
 		if c := e.tracks.connection(t); c.Same(&s, sent) {
-			f.count(&s, &c.Times, h.got)
+			f.count(&s, &c.Times, f.hits.got(h))
 		}
 	}
 }
@@ -102,12 +102,12 @@ func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
 	for h := range f.hits.Drain() { // there may be many more
 		s = f.hits.socket(h)
 		switch t := e.tracks.get(s.ID.Key()); {
-		case t != nil && h.known:
+		case t != nil && h.is(hitKnown):
 			c := e.tracks.connection(t)
 			c.TellAutobound(&s)
 			e.consider(t, &s, now, false)
 		case t == nil && !e.scans.isGone(s.ID.Key()):
-			t = e.observe(&s, sent, h.got, 0, now)
+			t = e.observe(&s, sent, f.hits.got(h), 0, now)
 			t.set(seen, true)
 			e.consider(t, &s, now, false)
 		}

@@ -29,6 +29,7 @@ type Socket struct {
 	Remarked int  // times that the program changed it
 
 	Entered  sock.Instant // in its state since
+	Seen     bool         // the source saw it enter the state, where that is a Stage of closing or connecting
 	Accepted sock.Instant // from an accept queue; 0: it never waited in one, or still does
 	Progress sock.Instant // last progress
 	Queued   sock.Instant // something to send since; Never: nothing
@@ -67,7 +68,10 @@ func (s *Socket) InAcceptQueue() bool {
 	return s.Inode == 0 && (s.State == ssfilter.Established || s.State == ssfilter.CloseWait)
 }
 
-// Report is what the kernel shows of the socket now: elapsed times in jiffies.
+// Stages are the states which a source that sees sockets change tells the age of.
+var Stages = ssfilter.Of(ssfilter.SynSent, ssfilter.FinWait1, ssfilter.FinWait2, ssfilter.CloseWait, ssfilter.LastAck, ssfilter.Closing)
+
+// Report is what the source shows of the socket now: elapsed times in jiffies.
 func (s *Socket) Report(now sock.Instant, jiffy time.Duration) sock.Socket {
 	ticks := func(t sock.Instant) sock.Instant { return t - t%sock.Instant(jiffy) }
 	elapsed := func(t sock.Instant) time.Duration { return ticks(now).Sub(ticks(t)) }
@@ -83,6 +87,9 @@ func (s *Socket) Report(now sock.Instant, jiffy time.Duration) sock.Socket {
 		return r
 	}
 	r.Mark, r.HasMark = s.Mark, s.Marked
+	if s.Seen && Stages.Has(s.State) {
+		r.Entered, r.Unmoved = s.Entered, s.Progress <= s.Entered
+	}
 	if s.Keepalive > 0 {
 		r.Timer, r.Expires = sock.TimerKeepalive, s.Keepalive
 	}

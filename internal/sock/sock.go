@@ -88,7 +88,7 @@ const (
 	TimerTimeWait   = 3
 )
 
-// Socket is one TCP socket as sock_diag reported it.
+// Socket is one TCP socket as its source reported it.
 type Socket struct {
 	ssfilter.Conn
 	ID      ID
@@ -101,6 +101,11 @@ type Socket struct {
 	UID     uint32
 	Inode   uint32 // 0: no descriptor (accept queue, orphan or minisocket)
 	Info    Info
+
+	// What the kernel does not tell, and a source knows that saw the socket enter its
+	// state:
+	Entered Instant // since when it is in that state, exactly; 0: not known
+	Unmoved bool    // no byte was acknowledged or received since Entered
 }
 
 // TimeWaitLen is how long TIME_WAIT lasts.

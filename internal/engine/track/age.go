@@ -20,14 +20,17 @@ type Age struct {
 // is told without a bound.
 const exactWithin = time.Second
 
-// AgeOf is the age of a socket at the instant got of an answer, by what the
-// kernel says, its precision less, and by what observation knows of the same
-// connection; m is nil where that is nothing.
+// AgeOf is the age of a socket at the instant got of an answer, by who saw it enter its
+// state, or else by what the kernel says, its precision less; and by what observation
+// knows of the same connection: m is nil where that is nothing.
 func AgeOf(s *sock.Socket, m *sock.Memory, sent, got sock.Instant, precision time.Duration) Age {
 	t := TimesOf(s, sent, got, precision)
 	_, known := kernelAge(s)
 	// A retransmitted FIN starts the timer of TIME_WAIT anew.
 	exact := known && s.State == ssfilter.CloseWait && steady(s)
+	if s.Entered != 0 {
+		known, exact = true, true
+	}
 	if m != nil && m.Entered <= got && m.Quiet <= got && m.ID == s.ID.Sum() {
 		seen := Remembered(m, s.ID, sent)
 		if seen.Same(s, sent) {

@@ -31,6 +31,12 @@ func TestAgeOf(t *testing.T) {
 	leaked := full(ssfilter.CloseWait)
 	probing := full(ssfilter.CloseWait, func(s *sock.Socket) { s.Timer, s.Info.LastAckRecv = sock.TimerKeepalive, time.Second })
 	closing := full(ssfilter.LastAck)
+	seen := func(s sock.Socket) sock.Socket {
+		s.Entered, s.Unmoved = ago(40*time.Second), true
+		return s
+	}
+	accepted := func(m *sock.Memory) { m.Accepted = true }
+	exactly := Age{InState: 40 * time.Second, Idle: 40 * time.Second, Known: true, Exact: true}
 	byKernel := Age{InState: 20*time.Second - jiffy, Idle: 20*time.Second - jiffy, Known: true, Exact: true}
 	bySecond := Age{InState: time.Second - jiffy, Idle: time.Second - jiffy, Known: true}
 	observed := Age{InState: 29 * time.Second, Idle: 28 * time.Second, Known: true}
@@ -51,6 +57,11 @@ func TestAgeOf(t *testing.T) {
 		{"another connection was observed", probing, memory(&probing, func(m *sock.Memory) { m.Received++ }), bySecond},
 		{"another tuple was observed", probing, memory(&probing, func(m *sock.Memory) { m.ID++ }), bySecond},
 		{"another state was observed", closing, memory(&closing, func(m *sock.Memory) { m.State = ssfilter.FinWait1 }), Age{}},
+		{"seen, with keepalives", seen(probing), nil, exactly},
+		{"seen in a state that the kernel keeps no time of", seen(closing), nil, exactly},
+		{"seen, and observed", seen(probing), memory(&probing, func(m *sock.Memory) { m.Entered = ago(40 * time.Second) }), exactly},
+		{"seen, and another stay was observed", seen(probing), memory(&probing, func(m *sock.Memory) { m.Entered = ago(41 * time.Second) }), exactly},
+		{"seen, and accepted since", seen(probing), memory(&probing, accepted), Age{InState: 29 * time.Second, Idle: 29 * time.Second, Known: true}},
 		{"observed in the future", closing, memory(&closing, func(m *sock.Memory) { m.Entered = got + 1 }), Age{}},
 	}
 	for _, test := range tests {

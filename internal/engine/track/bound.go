@@ -102,6 +102,34 @@ type Times struct {
 
 // TimesOf bounds the times of a socket by one answer alone.
 func TimesOf(s *sock.Socket, sent, got sock.Instant, precision time.Duration) Times {
+	t := KernelTimes(s, sent, got, precision)
+	if s.Entered == 0 {
+		return t
+	}
+	t.Entered = Bound{s.Entered, s.Entered}
+	if s.Unmoved {
+		t.Quiet = t.Quiet.narrow(t.Entered)
+	}
+	if t.Queued != Never && queuedThroughout(s.State) {
+		t.Queued = s.Entered
+	}
+	return t
+}
+
+// queuedThroughout reports whether a socket in that state waits for the peer to
+// acknowledge its SYN or FIN from the first instant to the last.
+func queuedThroughout(state ssfilter.State) bool {
+	switch state {
+	case ssfilter.SynSent, ssfilter.FinWait1, ssfilter.Closing, ssfilter.LastAck:
+		return true
+	default:
+		return false
+	}
+}
+
+// KernelTimes bounds the times of a socket by what the kernel says in one answer: what
+// is left where nobody saw the socket enter its state.
+func KernelTimes(s *sock.Socket, sent, got sock.Instant, precision time.Duration) Times {
 	var t Times
 	age, ok := kernelAge(s)
 	t.Entered = since(age, ok, sent, got, precision)

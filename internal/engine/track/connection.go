@@ -48,6 +48,12 @@ const dataRecvSlack = 20 * time.Millisecond
 // connection: after connect(AF_UNSPEC) and a new connect from a bound port, cookie
 // and four-tuple are the same. What falls gives it away: the counters, the
 // retransmissions of a SYN; and so does an age that the kernel contradicts.
+//
+// Where s says since when it is in its state, that alone tells: c is never about an
+// instant before its socket entered the state, so an entry that is later than c knows
+// is another one. On a starved guest c can be a little too old, by the kernel's clock;
+// then the connection is taken for another, which counts from its entry: that is
+// never too early. The kernel's clock contradicts nothing in that case.
 func (c *Connection) Same(s *sock.Socket, sent sock.Instant) bool {
 	if s.ID != c.ID || s.State != c.State {
 		return false
@@ -57,6 +63,9 @@ func (c *Connection) Same(s *sock.Socket, sent sock.Instant) bool {
 		has&sock.HasBytesAcked != 0 && s.Info.BytesAcked < c.Acked ||
 		has&sock.HasBytesReceived != 0 && s.Info.BytesReceived < c.Received {
 		return false
+	}
+	if s.Entered != 0 {
+		return s.Entered <= c.Entered.Safe
 	}
 	if s.State == ssfilter.SynSent {
 		return s.Retrans >= c.Retrans // its last_data_recv is garbage
@@ -103,7 +112,11 @@ func (c *Connection) note(s *sock.Socket) {
 // Update takes over what a further answer about the same connection says. Fresh is
 // what it says alone.
 func (c *Connection) Update(s *sock.Socket, fresh Times, got sock.Instant) {
-	if !c.Accepted { // since when is known by observation alone
+	switch {
+	case c.Accepted: // since when is known by observation alone
+	case s.Entered != 0:
+		c.Entered = fresh.Entered
+	default:
 		c.Entered = c.Entered.narrow(fresh.Entered)
 	}
 	switch {

@@ -111,6 +111,13 @@ func TestSameConnection(t *testing.T) {
 		{"syn-sent, retransmitted", ssfilter.SynSent, func(s *sock.Socket) { s.Retrans++; s.Info.LastDataRecv = 0 }, true},
 		{"syn-sent, a first SYN again", ssfilter.SynSent, func(s *sock.Socket) { s.Retrans = 0 }, false},
 		{"an older kernel's tcp_info", ssfilter.CloseWait, func(s *sock.Socket) { s.Info = sock.Info{} }, true},
+		{"entered before it was known", ssfilter.CloseWait, func(s *sock.Socket) { s.Entered = start.Add(-30 * time.Second) }, true},
+		{"entered when it was known", ssfilter.CloseWait, func(s *sock.Socket) { s.Entered = start.Add(-20 * time.Second) }, true},
+		{"entered since", ssfilter.CloseWait, func(s *sock.Socket) { s.Entered = start.Add(-20*time.Second + 1) }, false},
+		{"entered before, by a clock that lags", ssfilter.CloseWait, func(s *sock.Socket) { s.Entered, s.Info.LastDataRecv = start.Add(-21*time.Second), 20*time.Second }, true},
+		{"entered before, and segs_in fell", ssfilter.CloseWait, func(s *sock.Socket) { s.Entered = start.Add(-30 * time.Second); s.Info.SegsIn-- }, false},
+		{"syn-sent since before, a first SYN again", ssfilter.SynSent, func(s *sock.Socket) { s.Entered, s.Retrans = start, 0 }, true},
+		{"syn-sent since", ssfilter.SynSent, func(s *sock.Socket) { s.Entered = start + 1 }, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -123,5 +130,84 @@ func TestSameConnection(t *testing.T) {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+func TestTimesOf(t *testing.T) {
+	const sent, got = start, start + 1000
+	entered := got.Add(-25 * time.Second)
+	exactly, byKernel := Bound{entered, entered}, since(20*time.Second, true, sent, got, jiffy)
+	seen := func(s *sock.Socket) { s.Entered = entered }
+	unmoved := func(s *sock.Socket) { s.Entered, s.Unmoved = entered, true }
+	queued := func(s *sock.Socket) { s.WQueue = 1 }
+	tests := []struct {
+		name string
+		s    sock.Socket
+		want Times
+	}{
+		{"by the kernel", full(ssfilter.CloseWait), Times{byKernel, byKernel, Never}},
+		{"seen", full(ssfilter.CloseWait, seen), Times{exactly, byKernel, Never}},
+		{"seen, and unmoved", full(ssfilter.CloseWait, unmoved), Times{exactly, exactly, Never}},
+		{"unmoved for longer", full(ssfilter.CloseWait, unmoved, func(s *sock.Socket) { s.Entered = got.Add(-time.Second) }),
+			Times{Bound{got.Add(-time.Second), got.Add(-time.Second)}, byKernel, Never}},
+		{"seen, and sending", full(ssfilter.CloseWait, seen, queued), Times{exactly, byKernel, got}},
+		{"a state that the kernel keeps no time of", full(ssfilter.LastAck, queued), Times{Bound{got, sent}, Bound{got, sent}, got}},
+		{"a FIN under way", full(ssfilter.LastAck, unmoved, queued), Times{exactly, exactly, entered}},
+		{"a SYN under way", full(ssfilter.SynSent, unmoved, queued), Times{exactly, exactly, entered}},
+		{"a connect that waits for data", full(ssfilter.SynSent, unmoved), Times{exactly, exactly, Never}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if times := TimesOf(&test.s, sent, got, jiffy); times != test.want {
+				t.Errorf("got %+v, want %+v", times, test.want)
+			}
+		})
+	}
+}
+
+// TestExactEntry: it is taken as it is, whatever was known before, and nothing that the
+// kernel says later undoes it; but no time before an accept counts.
+func TestExactEntry(t *testing.T) {
+	entered := start.Add(-25 * time.Second)
+	exact := full(ssfilter.CloseWait, func(s *sock.Socket) { s.Entered, s.Unmoved = entered, true })
+	probing := full(ssfilter.CloseWait, func(s *sock.Socket) { s.Info.LastAckRecv = time.Second })
+	update := func(c *Connection, s *sock.Socket, at sock.Instant) {
+		t.Helper()
+		if !c.Same(s, at) {
+			t.Fatal("it is taken for another connection")
+		}
+		c.Update(s, TimesOf(s, at, at, jiffy), at)
+	}
+	c := Begin(&probing, TimesOf(&probing, start, start, jiffy), start)
+	update(&c, &exact, start)
+	exactly := Bound{entered, entered}
+	if c.Entered != exactly || c.Quiet != exactly {
+		t.Errorf("entered %v, quiet %v; want %v", c.Entered, c.Quiet, exactly)
+	}
+	update(&c, &probing, start)
+	if c.Entered != exactly || c.Quiet != exactly {
+		t.Errorf("without the source, entered %v, quiet %v; want %v", c.Entered, c.Quiet, exactly)
+	}
+
+	waiting := exact
+	waiting.Inode = 0
+	c = Begin(&waiting, TimesOf(&waiting, start, start, jiffy), start)
+	update(&c, &exact, start+1)
+	accepted := Bound{start + 1, start + 1}
+	if c.Entered != accepted || c.Quiet != accepted {
+		t.Errorf("accepted, entered %v, quiet %v; want %v", c.Entered, c.Quiet, accepted)
+	}
+	update(&c, &exact, start+2)
+	if c.Entered != accepted || c.Quiet != accepted {
+		t.Errorf("and later, entered %v, quiet %v; want %v", c.Entered, c.Quiet, accepted)
+	}
+	again := exact
+	again.Entered = start + 3
+	if c.Same(&again, start+4) {
+		t.Error("a later stay in the state is taken for the one that was known")
+	}
+	c = c.Successor(&again, TimesOf(&again, start+4, start+4, jiffy), start+4)
+	if want := (Bound{start + 3, start + 3}); c.Entered != want || c.Base() != start+3 {
+		t.Errorf("again, entered %v, base %v; want %v", c.Entered, c.Base(), want)
 	}
 }
