@@ -82,6 +82,9 @@ func Run(ctx context.Context, o Options) error {
 	d.log = newLogQueue(o.Log, o.Now)
 	d.recorder = newRecorder(&d.Options, d.log)
 	d.publisher = newAlertPublisher(&d.Options, d.log.say)
+	if o.SourceLog != nil {
+		o.SourceLog(d.log.say)
+	}
 	stop, err := d.startWorkers()
 	if err != nil {
 		d.publisher.close()

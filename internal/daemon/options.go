@@ -25,6 +25,11 @@ type Options struct {
 
 	Source Source
 	Netns  uint32 // inode of the network namespace that is watched alone; 0: several are, or it is not known
+	// SourceState returns how the source does; nil: that is not shown.
+	SourceState func() status.Source
+	// SourceLog gives the source what it says a line for the log with, before anything
+	// is opened; nil: it says nothing.
+	SourceLog func(say Say)
 	Holders
 
 	Kinds        []*action.Kind // of actions that rules may name
@@ -54,6 +59,9 @@ type Source struct {
 	OpenDestroyer func() (Destroyer, error)
 	OpenCounters  func() (Counters, error)
 }
+
+// Say adds a line about sockdog itself to the log, without waiting for its reader.
+type Say func(level slog.Level, text string, attrs ...slog.Attr)
 
 // SourceOf returns the source of which each connection can do everything but count.
 func SourceOf[C interface {

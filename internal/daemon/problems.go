@@ -18,7 +18,7 @@ import (
 type tellProblem func(is bool, kind, text, cure string)
 
 // judge finds what keeps the daemon from its work.
-func (d *watch) judge(o *engine.Overview, now time.Time) {
+func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) {
 	tell := func(is bool, kind, text, cure string) {
 		d.shown.stands(is, status.Problem{Kind: kind, Text: text, Cure: cure, Since: now})
 	}
@@ -39,6 +39,9 @@ func (d *watch) judge(o *engine.Overview, now time.Time) {
 	failures := d.publisher.failures()
 	tell(len(failures) > 0, "template", "alerts have the built-in text: "+strings.Join(failures, "; "), "mend the template in the rules file")
 	d.judgeSource(tell)
+	tell(source.Refused > 0, "namespaces",
+		fmt.Sprintf("network namespaces that cannot be opened, and whose sockets nobody watches: %d; %s", source.Refused, source.WhyRefused),
+		"sockdog doctor says which privilege is missing")
 	d.judgeState(tell)
 	d.judgeLog(tell)
 	d.judgeReceivers()

@@ -21,7 +21,7 @@ type alertPublisher struct {
 	queue[[]update]
 	host     string
 	notifier *notify.Notifier
-	say      func(level slog.Level, text string, attrs ...slog.Attr)
+	say      Say
 	ended    chan struct{} // closed once the receivers had their time
 
 	receivers []string
@@ -55,7 +55,7 @@ const (
 	shutdownTimeout = 400 * time.Millisecond
 )
 
-func newAlertPublisher(o *Options, say func(level slog.Level, text string, attrs ...slog.Attr)) *alertPublisher {
+func newAlertPublisher(o *Options, say Say) *alertPublisher {
 	p := &alertPublisher{
 		host: o.Host, notifier: notify.New(notify.Options{Log: say, Page: o.Page}), say: say,
 		ended:  make(chan struct{}),

@@ -95,11 +95,15 @@ func (d *watch) publish() {
 	wall := func(at sock.Instant) time.Time { return now.Add(-instant.Sub(at)) }
 	o := d.engine.Overview(instant)
 	shown := &d.shown
-	d.judge(&o, now)
+	var source status.Source
+	if d.SourceState != nil {
+		source = d.SourceState()
+	}
+	d.judge(&o, &source, now)
 	s := &status.Status{
 		Version: d.Version, Host: d.Host, Netns: netnsName(d.Netns),
 		Time: now, Started: shown.started, Ready: d.service.ready,
-		Problems: shown.problems, Notes: shown.notes, File: shown.file, Rules: make([]status.Rule, len(o.Rules)),
+		Problems: shown.problems, Notes: shown.notes, File: shown.file, Rules: make([]status.Rule, len(o.Rules)), Source: source,
 		Sockets: shown.sockets, SocketsAt: shown.socketsAt, SocketsEverySeconds: shown.socketsEvery.Seconds(), History: shown.history.History(now),
 		Actions:             slices.Clone(shown.actions),
 		ActionPossible:      make(map[string]bool, len(d.Kinds)),

@@ -104,6 +104,19 @@ var families = []family[status.Status]{
 	single("scan_interval_seconds", gauge, "Time between scans, stretched by cpu_budget where they cost much.", func(s *status.Status) float64 { return s.Scans.IntervalSeconds }),
 	single("scan_interval_wanted_seconds", gauge, "What the interval would be if scans cost nothing.", func(s *status.Status) float64 { return s.Scans.WantedSeconds }),
 	single("scan_stalled_seconds", gauge, "How long the present scan has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.Scans.StalledSeconds }),
+	{"source", gauge, "1 for the kind of source that sockets come from.", []string{"kind"},
+		func(s *status.Status, out *exposition) {
+			for _, kind := range status.SourceKinds {
+				if s.Source.Kind != "" {
+					out.sample(number(s.Source.Kind == kind), string(kind))
+				}
+			}
+		}},
+	ofSource("namespaces", gauge, "Network namespaces that are watched.", func(s *status.Source) float64 { return float64(s.Namespaces) }),
+	ofSource("namespaces_refused", gauge, "Network namespaces that cannot be opened.", func(s *status.Source) float64 { return float64(s.Refused) }),
+	ofSource("events_older_connections", gauge, "Connections older than the table of events, whose states it does not see yet.", func(s *status.Source) float64 { return float64(s.Older) }),
+	ofSource("events_lost_total", counter, "Sockets for which the table of events had no room.", func(s *status.Source) float64 { return float64(s.Lost) }),
+	ofSource("events_missed_total", counter, "Sockets that a check by sock_diag found and the table of events lacked.", func(s *status.Source) float64 { return float64(s.Missed) }),
 	single("state_write_stalled_seconds", gauge, "How long a write to the state directory has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.WriteStalledSeconds }),
 	single("rules_last_reload_successful", gauge, "1 if what the rules file says is in force.", func(s *status.Status) float64 { return number(s.File.OK) }),
 	single("rules_last_reload_success_timestamp_seconds", gauge, "When the rules in force were loaded; 0 while the built-in ones are.", func(s *status.Status) float64 {
@@ -129,6 +142,16 @@ func single[T any](name, kind, help string, value func(*T) float64) family[T] {
 			out.sample(v)
 		}
 	}}
+}
+
+// ofSource is a metric of the source, where that is known.
+func ofSource(name, kind, help string, value func(*status.Source) float64) family[status.Status] {
+	return single(name, kind, help, func(s *status.Status) float64 {
+		if s.Source.Kind == "" {
+			return math.NaN()
+		}
+		return value(&s.Source)
+	})
 }
 
 // ofRule is a gauge with a value for each rule.

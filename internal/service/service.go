@@ -18,6 +18,7 @@ import (
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/state"
+	"github.com/sockdog/sockdog/internal/status"
 )
 
 // Config is what the flags of sockdog run say.
@@ -75,8 +76,9 @@ func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 	finder := holders.NewFinder(host.ProcRoot)
 	return daemon.Options{
 		Log: log, Now: h.Now, Precision: h.Precision,
-		Source: daemon.SourceOf(h.OpenKernel, func() (daemon.Counters, error) { return counters.Open() }),
-		Netns:  sockdiag.NetnsInode(),
+		Source:      daemon.SourceOf(h.OpenKernel, func() (daemon.Counters, error) { return counters.Open() }),
+		Netns:       sockdiag.NetnsInode(),
+		SourceState: func() status.Source { return status.Source{Kind: status.SockDiag, Namespaces: 1} },
 		Holders: daemon.Holders{
 			FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },

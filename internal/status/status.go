@@ -30,6 +30,7 @@ type Status struct {
 	Notes    Problems  `json:"notes"` // what is worth knowing, and keeps sockdog from nothing that it must do
 	File     RulesFile `json:"rules_file"`
 	Rules    []Rule    `json:"rules"`
+	Source   Source    `json:"source"`
 
 	Sockets             Sockets   `json:"sockets"`
 	SocketsAt           time.Time `json:"sockets_at,omitzero"`   // when they were counted; zero: they could not be

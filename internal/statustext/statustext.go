@@ -58,8 +58,11 @@ func (w *report) summary(s *status.Status) {
 	if s.Scans.IntervalSeconds > 0 {
 		scans = "every " + term.Short(ofSeconds(s.Scans.IntervalSeconds))
 	}
-	w.line("  ", fmt.Sprintf("rules  %s, in force for %s", file, w.since(s.File.Loaded)))
-	w.line("  ", fmt.Sprintf("scans  %s, %d done, %d failed", scans, s.Scans.OK, s.Scans.Failed))
+	w.line("  ", fmt.Sprintf("rules   %s, in force for %s", file, w.since(s.File.Loaded)))
+	w.line("  ", fmt.Sprintf("scans   %s, %d done, %d failed", scans, s.Scans.OK, s.Scans.Failed))
+	if source := s.Source.String(); source != "" {
+		w.line("  ", "source  "+source)
+	}
 	w.notes("PROBLEM", s.Problems)
 	w.notes("NOTE", s.Notes)
 }

@@ -117,6 +117,18 @@ function verdict() {
   return [problems ? "bad" : "waiting", `${problems ? plural(problems, "problem") : "no problems"}${firing ? ` · ${number(firing)} firing` : ""}`];
 }
 
+// sourceText says where sockets come from, once that is known.
+function sourceText({ kind, reason, namespaces, refused, older, lost, missed }) {
+  if (!kind) return "";
+  const some = (n, what) => (n ? `, ${number(n)} ${what}` : "");
+  return [
+    ` · ${kind}`,
+    some(namespaces > 1 && namespaces, "network namespaces"), some(refused, "cannot be opened"),
+    some(older, "connections older than the table"), some(lost, "without room in it"), some(missed, "missed by it"),
+    reason ? ["; no events: ", foreign(reason)] : "",
+  ];
+}
+
 function showHeader() {
   const [kind, text] = verdict();
   show(at("verdict"), badge(kind, text));
@@ -133,6 +145,7 @@ function showHeader() {
     `in force for ${since(loaded)} · `,
     scans.interval_seconds ? `scans every ${duration(scans.interval_seconds)}` : "no scans are needed",
     scans.failed ? `, ${number(scans.failed)} of ${number(scans.failed + scans.ok)} failed` : "",
+    sourceText(status.source),
   );
 }
 

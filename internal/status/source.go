@@ -1,0 +1,60 @@
+package status
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Source is where sockets come from, and what it lacks.
+type Source struct {
+	Kind       SourceKind `json:"kind"`             // empty: not known
+	Reason     string     `json:"reason,omitempty"` // why it is not events; empty: it is
+	Namespaces int        `json:"namespaces"`       // network namespaces that are watched
+	Refused    int        `json:"refused"`          // those beside them that cannot be opened
+	WhyRefused string     `json:"why_refused,omitempty"`
+	// Older counts the connections from before the table of events was there, whose
+	// states it does not see yet. Scans find them.
+	Older uint64 `json:"older"`
+	// Lost counts sockets for which the table had no room, and Missed those that a check
+	// by sock_diag found and the table lacked, both since the start.
+	Lost   uint64 `json:"lost"`
+	Missed uint64 `json:"missed"`
+}
+
+// SourceKind is how sockets are found.
+type SourceKind string
+
+// The kinds of sources.
+const (
+	Events   SourceKind = "events"    // the kernel keeps a table of stuck sockets as they change state
+	SockDiag SourceKind = "sock_diag" // scans of the socket table
+)
+
+// SourceKinds are all of them.
+var SourceKinds = []SourceKind{Events, SockDiag}
+
+// String returns the source in a line: "events, 12 network namespaces, 3 connections older than the
+// table"; empty: it is not known.
+func (s *Source) String() string {
+	if s.Kind == "" {
+		return ""
+	}
+	words := []string{string(s.Kind)}
+	add := func(n uint64, what string) {
+		if n > 0 {
+			words = append(words, fmt.Sprint(n, " ", what))
+		}
+	}
+	if s.Namespaces > 1 {
+		add(uint64(s.Namespaces), "network namespaces")
+	}
+	add(uint64(s.Refused), "cannot be opened")
+	add(s.Older, "connections older than the table")
+	add(s.Lost, "without room in it")
+	add(s.Missed, "missed by it")
+	text := strings.Join(words, ", ")
+	if s.Reason != "" {
+		text += "; no events: " + s.Reason
+	}
+	return text
+}
