@@ -88,6 +88,12 @@ var table = []pkg{
 		why:  "the vocabulary that everything shares may depend on nothing that changes",
 	},
 	{
+		name: "internal/netns",
+		may:  []string{unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it opens the door of a namespace: what is done inside is for those who enter",
+	},
+	{
 		name: "internal/cgroup",
 		may:  []string{unix},
 		not:  []string{"log", "log/slog", "net"},
@@ -95,7 +101,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/source/sockdiag",
-		may:  []string{"internal/cgroup", "internal/sock", "rules/ssfilter", links, netlink, unix},
+		may:  []string{"internal/cgroup", "internal/netns", "internal/sock", "rules/ssfilter", links, netlink, unix},
 		not:  []string{"log", "log/slog"},
 		why:  "one package speaks netlink, and it knows of no rules: another source of sockets can stand in its place",
 	},
@@ -107,7 +113,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/counters",
-		may:  []string{"internal/sock", "rules/ssfilter", unix},
+		may:  []string{"internal/netns", "internal/sock", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog"},
 		why:  "it reads two files of /proc and judges nothing",
 	},
@@ -321,7 +327,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/host",
-		may:  []string{"internal/cgroup", "internal/engine", "internal/engine/match", "internal/sock", "internal/source/sockdiag", "rules", psx, unix},
+		may:  []string{"internal/cgroup", "internal/engine", "internal/engine/match", "internal/netns", "internal/sock", "internal/source/sockdiag", "rules", psx, unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it says what is possible here, to the daemon and to every command, and does nothing with it",
 	},
@@ -335,7 +341,7 @@ var table = []pkg{
 		name: "internal/service",
 		may: []string{
 			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
-			"internal/reload", "internal/source/sockdiag", "internal/state", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
+			"internal/netns", "internal/reload", "internal/source/sockdiag", "internal/state", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
 		},
 		why: "it opens all that the daemon works with, and so knows all edges: no other package needs to",
 	},
@@ -355,7 +361,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/doctor",
-		may:  []string{"internal/holders", "internal/host", "internal/source/sockdiag", "internal/term"},
+		may:  []string{"internal/holders", "internal/host", "internal/netns", "internal/source/sockdiag", "internal/term"},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it tries out what the others rely on, through the packages that they use",
 	},

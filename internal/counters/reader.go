@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -20,6 +21,16 @@ type Reader struct {
 
 	ports     Ports  // by
 	portsText []byte // the texts of both
+}
+
+// OpenIn opens the counters of a network namespace. Its files of /proc/net keep the
+// namespace alive until Close.
+func OpenIn(namespace *netns.Namespace) (r *Reader, err error) {
+	err = namespace.Do(func() error {
+		r, err = Open()
+		return err
+	})
+	return r, err
 }
 
 // Open opens the counters of the calling thread's network namespace: an open

@@ -8,8 +8,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 func TestMain(m *testing.M) { nstest.Main(m) }
@@ -186,4 +188,53 @@ func TestInUse(t *testing.T) {
 		}
 	}
 	want(0, "all is closed")
+}
+
+// TestOpenIn reads the counters and ports of another namespace, on threads of the own.
+func TestOpenIn(t *testing.T) {
+	nstest.Isolate(t)
+	there, err := netns.Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	if err := nstest.Sysctl("net.ipv4.ip_local_port_range", "20000 20100"); err != nil {
+		t.Fatal(err)
+	}
+	l, err := nstest.Listen(nstest.V4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p, err := nstest.NewPair(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	read := make(chan error)
+	go func() {
+		read <- func() error {
+			r, err := OpenIn(there)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			n, _, err := r.InUse()
+			if err != nil || n != 3 {
+				t.Errorf("%d sockets in use, %v, want 3", n, err)
+			}
+			c, err := r.Read()
+			if err != nil || c.InSegs == 0 {
+				t.Errorf("counters %+v, %v", c, err)
+			}
+			p, err := r.Ports()
+			if want := (ssfilter.PortRange{First: 20000, Last: 20100}); err != nil || p.Ephemeral != want {
+				t.Errorf("ports %v, %v, want %v", p.Ephemeral, err, want)
+			}
+			return nil
+		}()
+	}()
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
 }

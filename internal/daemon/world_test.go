@@ -25,6 +25,7 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
@@ -87,7 +88,7 @@ func newWorld(t *testing.T) *world {
 		Precision: sockdiag.Precision(),
 		Kinds:     action.Kinds(),
 		Source:    daemon.SourceOf(w.openKernel, w.openCounters),
-		Netns:     sockdiag.NetnsInode(),
+		Netns:     netns.Inode(),
 		Holders: daemon.Holders{
 			FindHolders: findElsewhere,
 			FindNew:     func(map[uint32]struct{}) (holders.Found, error) { return holders.Found{}, errors.ErrUnsupported },

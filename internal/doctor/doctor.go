@@ -9,7 +9,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/term"
 )
 
@@ -99,7 +99,7 @@ func holdersExamined(a *holders.Access) Finding {
 
 // examineCookie finds out whether first-seen times can be kept on disk.
 func examineCookie() Finding {
-	if _, err := sockdiag.NetnsCookie(); err != nil {
+	if _, err := netns.Cookie(); err != nil {
 		return Finding{What: "memory on disk", Text: "a restart forgets how long sockets with keepalives have been stuck: " + err.Error(), Cure: "Linux 5.14 or later"}
 	}
 	return Finding{What: "memory on disk", OK: true, Text: "possible, with --state-dir"}

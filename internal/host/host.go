@@ -14,6 +14,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/rules"
@@ -42,7 +43,7 @@ func New() (*Host, error) {
 		return nil, err
 	}
 	h := &Host{Now: now, Precision: sockdiag.Precision(), Cgroups: cgroup.New()}
-	if inode := sockdiag.NetnsInode(); inode != 0 {
+	if inode := netns.Inode(); inode != 0 {
 		h.Netns = strconv.FormatUint(uint64(inode), 10)
 	}
 	return h, nil

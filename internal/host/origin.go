@@ -7,15 +7,15 @@ import (
 	"os"
 	"strings"
 
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
 )
 
 // Origin tells the instants and cookies of this boot and network namespace from all
 // others. What cannot be read is empty: kernels before 5.14 have no SO_NETNS_COOKIE.
 func (h *Host) Origin() (sock.Origin, error) {
 	boot, bootErr := readBootID()
-	cookie, cookieErr := sockdiag.NetnsCookie()
+	cookie, cookieErr := netns.Cookie()
 	return sock.Origin{BootID: boot, Netns: h.Netns, NetnsCookie: cookie}, errors.Join(bootErr, cookieErr)
 }
 

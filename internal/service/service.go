@@ -16,7 +16,7 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/state"
 	"github.com/sockdog/sockdog/internal/status"
 )
@@ -77,7 +77,7 @@ func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 	return daemon.Options{
 		Log: log, Now: h.Now, Precision: h.Precision,
 		Source:      daemon.SourceOf(h.OpenKernel, func() (daemon.Counters, error) { return counters.Open() }),
-		Netns:       sockdiag.NetnsInode(),
+		Netns:       netns.Inode(),
 		SourceState: func() status.Source { return status.Source{Kind: status.SockDiag, Namespaces: 1} },
 		Holders: daemon.Holders{
 			FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,

@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/cgroup"
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// A Conn is one netlink socket and the memory that it reuses. It belongs to the
-// network namespace of the thread that opened it, and what the kernel lets it do
-// depends on the capabilities of the thread that sends: call it from one locked
-// thread only (runtime.LockOSThread).
+// A Conn is one netlink socket and the memory that it reuses. It belongs to one
+// network namespace: that of the thread that opened it, or the one that OpenIn was
+// given. What the kernel lets it do depends on the capabilities of the thread that
+// sends: call it from one locked thread only (runtime.LockOSThread).
 //
 // After an error the next call opens a fresh socket, so that what the kernel
 // still sends to the old one cannot mix into a later answer.
@@ -62,7 +63,14 @@ const maxDatagram = 32 << 10
 // says when an answer came; cgroups names the cgroups of sockets, which have no
 // name without it.
 func Open(now func() sock.Instant, cgroups *cgroup.Tree) (*Conn, error) {
-	return open(now, cgroups, dialKernel)
+	return open(now, cgroups, func() (link, error) { return dialIn(inPlace) })
+}
+
+// OpenIn opens a Conn in a network namespace, which must be open whenever the Conn opens
+// a fresh socket or asks for the names of a device; in any other the Conn is used as in
+// its own. The socket keeps the namespace alive until Close.
+func OpenIn(namespace *netns.Namespace, now func() sock.Instant, cgroups *cgroup.Tree) (*Conn, error) {
+	return open(now, cgroups, func() (link, error) { return dialIn(namespace.Do) })
 }
 
 func open(now func() sock.Instant, cgroups *cgroup.Tree, dial func() (link, error)) (*Conn, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -729,25 +730,15 @@ func TestPrecision(t *testing.T) {
 	}
 }
 
-func TestNetnsCookie(t *testing.T) {
-	nstest.Isolate(t)
-	one := must(NetnsCookie())(t)
-	check(t, unix.Unshare(unix.CLONE_NEWNET))
-	other := must(NetnsCookie())(t)
-	if one == other || one == 0 {
-		t.Errorf("cookies %d and %d, want two different ones", one, other)
-	}
-}
-
 // A socket's key names the network namespace of the Conn that shows it, wherever
 // the caller's thread has gone since.
 func TestKey(t *testing.T) {
 	c := openKernel(t)
 	cookie := must(closeWait(t, nstest.V4, nstest.ServerSide, 1).Stuck[0].Cookie())(t)
-	want := sock.Key{Netns: NetnsInode(), Cookie: cookie}
+	want := sock.Key{Netns: netns.Inode(), Cookie: cookie}
 	check(t, unix.Unshare(unix.CLONE_NEWNET))
-	if want.Netns == 0 || want.Netns == NetnsInode() {
-		t.Errorf("network namespaces %d and %d, want two different ones", want.Netns, NetnsInode())
+	if want.Netns == 0 || want.Netns == netns.Inode() {
+		t.Errorf("network namespaces %d and %d, want two different ones", want.Netns, netns.Inode())
 	}
 	s := only(t, c, ssfilter.CloseWait)
 	if got := s.ID.Key(); got != want {

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -25,16 +26,36 @@ type kernelLink struct {
 	inode  uint32 // of the network namespace
 	room   int    // SO_RCVBUF
 	kernel *unix.SockaddrNetlink
+	within within
 }
 
-// dialKernel opens a NETLINK_SOCK_DIAG socket in the calling thread's network
-// namespace.
-func dialKernel() (link, error) {
+// within runs a function inside of a link's network namespace.
+type within func(f func() error) error
+
+// inPlace is within the namespace of the calling thread.
+func inPlace(f func() error) error { return f() }
+
+// dialIn opens a NETLINK_SOCK_DIAG socket in a network namespace.
+func dialIn(w within) (link, error) {
+	var l *kernelLink
+	err := w(func() (err error) {
+		l, err = dialKernel()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.within = w
+	return l, nil
+}
+
+// dialKernel opens one in the calling thread's network namespace.
+func dialKernel() (*kernelLink, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("open a sock_diag socket (the kernel needs CONFIG_INET_DIAG, the sandbox must allow AF_NETLINK): %w", err)
 	}
-	l := &kernelLink{fd: fd, inode: NetnsInode(), kernel: &unix.SockaddrNetlink{Family: unix.AF_NETLINK}}
+	l := &kernelLink{fd: fd, inode: netns.Inode(), kernel: &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, within: inPlace}
 	if err := l.setUp(); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up a sock_diag socket: %w", err), l.close())
 	}
@@ -122,10 +143,14 @@ func (l *kernelLink) deviceIndex(name string) (index uint32, ok bool) {
 	return device.Uint32(), true
 }
 
-// deviceNames asks rtnetlink, on a socket of its own in the calling thread's network
-// namespace, which is that of the link: nothing else tells all names.
+// deviceNames asks rtnetlink, on a socket of its own in the link's network namespace:
+// nothing else tells all names.
 func (l *kernelLink) deviceNames(index uint32) (name, altNames string) {
-	rtnetlink, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	var rtnetlink *netlink.Handle
+	err := l.within(func() (err error) {
+		rtnetlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
 	if err != nil {
 		return "", ssfilter.UnknownNames
 	}

@@ -1,0 +1,67 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Do runs f on the calling thread, locked, inside of the namespace, and then returns
+// the thread to the namespace that it was in. What f opens keeps to the namespace;
+// goroutines that f starts are not in it.
+//
+// A thread that is inside already stays where it is, which needs no privilege. To enter
+// another takes CAP_SYS_ADMIN twice: over the user namespace that owns it, and over the
+// one that the process is in. So that no thread is left where it cannot come back from,
+// Do first has the kernel put it where it is: what is refused then was not begun. A
+// thread that cannot come back all the same, for want of memory say, would work in the
+// wrong namespace unnoticed: Do panics.
+func (n *Namespace) Do(f func() error) error {
+	if n.file == nil {
+		return f()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here, inode, err := openAt(unix.AT_FDCWD, self)
+	if err != nil {
+		return fmt.Errorf("open the network namespace of this thread: %w", err)
+	}
+	defer here.Close()
+	if inode == n.Inode {
+		if !n.isOpen() { // it may be another, with the inode of this one
+			return fmt.Errorf("network namespace %d: %w", n.Inode, os.ErrClosed)
+		}
+		return f()
+	}
+	back := int(here.Fd())
+	if err := setns(back); err != nil {
+		return fmt.Errorf("network namespace %d cannot be entered: %w", n.Inode, err)
+	}
+	var refused error
+	if err := n.control(func(fd int) { refused = setns(fd) }); err != nil {
+		return err
+	}
+	if refused != nil {
+		return fmt.Errorf("enter network namespace %d: %w", n.Inode, refused)
+	}
+	defer func() {
+		if err := setns(back); err != nil {
+			panic(fmt.Sprintf("a thread cannot leave network namespace %d: %v", n.Inode, err))
+		}
+	}()
+	return f()
+}
+
+// errNoSysAdmin is what a refused setns(2) lacks.
+var errNoSysAdmin = errors.New("CAP_SYS_ADMIN is missing")
+
+func setns(fd int) error {
+	err := unix.Setns(fd, unix.CLONE_NEWNET)
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w: %w", errNoSysAdmin, err)
+	}
+	return err
+}

@@ -1,0 +1,301 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Finder finds the network namespaces of this host: those that a process is in, by
+// its first thread, and those that are mounted, in the mount namespace of this process
+// or of the first one (process 1). A namespace that only sockets, open files or single
+// threads refer to is not found; [Namespace.Open] opens it where its numbers are known.
+//
+// It is not for concurrent use, except for Name.
+type Finder struct {
+	procRoot string
+	own      *Namespace
+	mounts   []*mounts
+	known    map[uint32]*Namespace // by inode, the own one left out
+	seen     map[uint32]struct{}   // in the Find that is under way
+	tried    map[uint32]struct{}   // in it, and not opened
+	lister   lister
+	threads  lister
+	link     [64]byte
+
+	mu    sync.Mutex
+	names map[uint32]string
+}
+
+// Found is what one Find saw. What appeared is the caller's, who closes it once it is
+// gone, or when it likes: what was closed while it still exists appears anew.
+type Found struct {
+	Appeared []*Namespace
+	Gone     []*Namespace // nobody is in them any more, and no mount keeps them: close them, and what was opened in them
+
+	Refused   int // processes whose namespace may not be seen
+	Unentered int // namespaces that may not be entered
+	failed    error
+}
+
+// LeftOut says what was not found, why, and how many there are of it; nil: nothing.
+func (f *Found) LeftOut() error {
+	var errs []error
+	if f.Refused > 0 {
+		errs = append(errs, fmt.Errorf("the network namespaces of %d processes are not known: CAP_SYS_PTRACE is missing", f.Refused))
+	}
+	if f.Unentered > 0 {
+		errs = append(errs, fmt.Errorf("%d network namespaces cannot be entered: %w", f.Unentered, errNoSysAdmin))
+	}
+	return errors.Join(append(errs, f.failed)...)
+}
+
+// NewFinder returns a Finder that has found nothing yet; own is never among what it
+// finds.
+func NewFinder(procRoot string, own *Namespace) (*Finder, error) {
+	f := &Finder{
+		procRoot: procRoot, own: own,
+		known: map[uint32]*Namespace{}, seen: map[uint32]struct{}{}, tried: map[uint32]struct{}{}, names: map[uint32]string{},
+	}
+	// The mount namespace of process 1 is the host's, for a pod that shares its processes.
+	here, err := openMounts(procRoot + "/thread-self")
+	if err != nil {
+		return nil, fmt.Errorf("find network namespaces: %w", err)
+	}
+	here.root = ""
+	f.mounts = append(f.mounts, here)
+	if sameMounts(procRoot) {
+		return f, nil
+	}
+	if there, err := openMounts(procRoot + "/1"); err == nil {
+		f.mounts = append(f.mounts, there)
+	}
+	return f, nil
+}
+
+// sameMounts reports whether this thread and process 1 are in one mount namespace.
+func sameMounts(procRoot string) bool {
+	one, err := os.Readlink(procRoot + "/thread-self/ns/mnt")
+	other, otherErr := os.Readlink(procRoot + "/1/ns/mnt")
+	return err == nil && otherErr == nil && one == other
+}
+
+// Close closes what the Finder reads. The namespaces that it found are their callers'.
+func (f *Finder) Close() error {
+	var errs []error
+	for _, m := range f.mounts {
+		errs = append(errs, m.file.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Name is what `ip netns` calls the namespace, by where it was mounted when Find last
+// read it; "": it has no name.
+func (f *Finder) Name(inode uint32) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.names[inode]
+}
+
+// Find looks which namespaces have appeared and which are gone since it was last
+// called. Processes and namespaces that end meanwhile are no error. After an error
+// nothing is said to be gone, and what appeared stands all the same.
+func (f *Finder) Find() (Found, error) {
+	var found Found
+	clear(f.seen)
+	clear(f.tried)
+	for inode, n := range f.known {
+		if !n.isOpen() {
+			delete(f.known, inode)
+		}
+	}
+	// A list of processes that changes meanwhile may lack one: that forked and ended, and
+	// whose child has a number that was passed already. So what is missing is looked for
+	// a second time.
+	for range 2 {
+		if err := errors.Join(f.findMounted(&found), f.findByProcess(&found)); err != nil {
+			return found, fmt.Errorf("find network namespaces: %w", err)
+		}
+		if !f.misses() {
+			break
+		}
+	}
+	found.Unentered = len(f.tried)
+	for inode, n := range f.known {
+		if !f.sees(inode) {
+			found.Gone = append(found.Gone, n)
+			delete(f.known, inode)
+		}
+	}
+	return found, nil
+}
+
+func (f *Finder) sees(inode uint32) bool {
+	_, ok := f.seen[inode]
+	return ok
+}
+
+// misses reports whether a namespace that was known has not been seen.
+func (f *Finder) misses() bool {
+	for inode := range f.known {
+		if !f.sees(inode) {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Finder) findMounted(found *Found) error {
+	var errs []error
+	names := map[uint32]string{}
+	for _, m := range f.mounts {
+		if err := m.read(); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for i := range m.at {
+			at := &m.at[i]
+			if name := at.name(); name != "" {
+				names[at.inode] = name
+			}
+			f.see(found, at.inode, unix.AT_FDCWD, m.root+at.path)
+		}
+	}
+	f.mu.Lock()
+	f.names = names
+	f.mu.Unlock()
+	return errors.Join(errs...)
+}
+
+func (f *Finder) findByProcess(found *Found) error {
+	proc, err := unix.Open(f.procRoot, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: f.procRoot, Err: err}
+	}
+	defer unix.Close(proc)
+	found.Refused = 0
+	return f.lister.numbers(proc, func(pid string) {
+		switch err := f.seeTask(found, proc, pid); {
+		case errors.Is(err, unix.ENOENT):
+			// Its first thread has ended, and others may go on without it.
+			f.seeThreads(found, proc, pid)
+		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+			found.Refused++
+		}
+	})
+}
+
+// seeThreads sees the namespace of the first thread of a process that is in one.
+func (f *Finder) seeThreads(found *Found, proc int, pid string) {
+	tasks, err := unix.Openat(proc, pid+"/task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return // it has ended
+	}
+	defer unix.Close(tasks)
+	done := false
+	_ = f.threads.numbers(tasks, func(tid string) { done = done || f.seeTask(found, tasks, tid) == nil })
+}
+
+// seeTask sees the namespace of a task. The error is that of reading the link: ENOENT
+// and ESRCH of what has ended.
+func (f *Finder) seeTask(found *Found, dir int, id string) error {
+	path := id + "/ns/net"
+	n, err := unix.Readlinkat(dir, path, f.link[:])
+	if err != nil {
+		return err
+	}
+	if inode := inodeOf(f.link[:n]); inode != 0 {
+		f.see(found, inode, dir, path)
+	}
+	return nil
+}
+
+// see notes that something refers to a namespace, and opens it if it is new.
+func (f *Finder) see(found *Found, inode uint32, dir int, path string) {
+	if _, ok := f.tried[inode]; ok || f.sees(inode) {
+		return
+	}
+	if inode == f.own.Inode || f.known[inode] != nil {
+		f.seen[inode] = struct{}{}
+		return
+	}
+	n, err := open(dir, path)
+	switch {
+	case err == nil:
+	case errors.Is(err, errNoSysAdmin):
+		f.tried[inode] = struct{}{}
+		return
+	case gone(err):
+		return // something else may refer to it yet
+	default:
+		found.failed = err // the next may be opened
+		return
+	}
+	if n.Inode == f.own.Inode || f.known[n.Inode] != nil { // the process has gone elsewhere meanwhile
+		n.Close()
+		f.seen[n.Inode] = struct{}{}
+		return
+	}
+	f.seen[n.Inode] = struct{}{}
+	f.known[n.Inode] = n
+	found.Appeared = append(found.Appeared, n)
+}
+
+// gone reports whether an error says that what was there a moment ago is no more, or
+// that something else is in its place.
+func gone(err error) bool {
+	return slices.ContainsFunc([]error{unix.ENOENT, unix.ESRCH, unix.ENOTDIR, errNotNamespace}, func(e error) bool { return errors.Is(err, e) })
+}
+
+// open opens a namespace and asks it for its cookie.
+func open(dir int, path string) (*Namespace, error) {
+	file, inode, err := openAt(dir, path)
+	if err != nil {
+		return nil, fmt.Errorf("open a network namespace: %w", err)
+	}
+	n := &Namespace{Inode: inode, file: file}
+	err = n.Do(func() error {
+		n.Cookie, err = Cookie()
+		return err
+	})
+	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// lister lists directories of /proc through one reused buffer.
+type lister struct {
+	buf   [32 << 10]byte
+	names []string
+}
+
+// numbers calls each for every entry of an open directory whose name is a number.
+func (l *lister) numbers(dir int, each func(name string)) error {
+	for {
+		n, err := unix.Getdents(dir, l.buf[:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ENOENT): // the process has ended
+			return nil
+		case err != nil:
+			return os.NewSyscallError("getdents", err)
+		case n == 0:
+			return nil
+		}
+		_, _, l.names = unix.ParseDirent(l.buf[:n], -1, l.names[:0])
+		for _, name := range l.names {
+			if strings.Trim(name, "0123456789") == "" {
+				each(name)
+			}
+		}
+	}
+}
