@@ -55,6 +55,7 @@ func (h *hit) set(b hitBits, is bool) {
 // traits are the properties that sockets share.
 type traits struct {
 	device, altNames, cgroup string
+	netnsNames               string
 	mark, uid, netns         uint32
 	hasMark, mptcp           bool
 }
@@ -62,7 +63,7 @@ type traits struct {
 // pack returns the small form of a socket.
 func (x *hits) pack(s *sock.Socket, got sock.Instant, known bool) hit {
 	ms := func(d time.Duration) uint32 { return uint32(min(max(0, d/time.Millisecond), math.MaxUint32)) }
-	t := traits{s.Device, s.AltNames, s.Cgroup, s.Mark, s.UID, s.ID.Netns, s.HasMark, s.MPTCP}
+	t := traits{s.Device, s.AltNames, s.Cgroup, s.NetnsNames, s.Mark, s.UID, s.ID.Netns, s.HasMark, s.MPTCP}
 	n, old := x.number[t]
 	if !old {
 		if x.number == nil {
@@ -95,7 +96,7 @@ func (x *hits) socket(h *hit) sock.Socket {
 	t := &x.traits[h.traits]
 	s := sock.Socket{
 		ID:    sock.ID{Family: h.family, SPort: h.sport, DPort: h.dport, Src: h.src, Dst: h.dst, Iface: h.iface, Netns: t.netns, Cookie: h.cookie},
-		Timer: h.timer, Retrans: h.retrans, MPTCP: t.mptcp, Expires: ms(h.expires), RQueue: h.rqueue, WQueue: h.wqueue, UID: t.uid, Inode: h.inode,
+		Timer: h.timer, Retrans: h.retrans, MPTCP: t.mptcp, Expires: ms(h.expires), RQueue: h.rqueue, WQueue: h.wqueue, UID: t.uid, NetnsNames: t.netnsNames, Inode: h.inode,
 		Info: sock.Info{
 			Has: h.has, Unacked: h.unacked, NotSent: h.notSent, SegsIn: h.segsIn, LastDataSent: ms(h.sinceDataSent), LastDataRecv: ms(h.sinceDataRecv),
 			LastAckRecv: ms(h.sinceAckRecv), BytesAcked: h.acked, BytesReceived: h.received,

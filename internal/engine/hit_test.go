@@ -29,7 +29,7 @@ func TestHits(t *testing.T) {
 				Dst: [16]byte{0xfe, 0x80, 15: byte(rng.Uint32())}, Iface: rng.Uint32(), Netns: uint32(rng.IntN(3)), Cookie: rng.Uint64(),
 			},
 			Timer: uint8(rng.IntN(4)), Retrans: uint8(rng.Uint32()), MPTCP: rng.IntN(2) == 0, Expires: ms(),
-			Entered: sock.Instant(rng.Int64()), Unmoved: rng.IntN(2) == 0,
+			Entered: sock.Instant(rng.Int64()), Unmoved: rng.IntN(2) == 0, NetnsNames: []string{"", "/", "/blue/"}[rng.IntN(3)],
 			RQueue: rng.Uint32(), WQueue: rng.Uint32(), UID: uint32(rng.IntN(3)), Inode: rng.Uint32(),
 			Info: sock.Info{
 				Has: sock.Has(rng.IntN(256)), Unacked: rng.Uint32(), NotSent: rng.Uint32(), SegsIn: rng.Uint32(),

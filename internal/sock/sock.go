@@ -106,6 +106,10 @@ type Socket struct {
 	// state:
 	Entered Instant // since when it is in that state, exactly; 0: not known
 	Unmoved bool    // no byte was acknowledged or received since Entered
+
+	// NetnsNames are the names of its network namespace when it was read (ip-netns(8)),
+	// each between slashes, which no name holds: "/" where it has none; "": not known.
+	NetnsNames string
 }
 
 // TimeWaitLen is how long TIME_WAIT lasts.
