@@ -55,6 +55,12 @@ func (m Match) text() string {
 	if len(m.Users) > 0 {
 		words = append(words, "user "+join(m.Users, ",", func(id uint32) string { return strconv.FormatUint(uint64(id), 10) }))
 	}
+	if len(m.Netns) > 0 {
+		words = append(words, "netns "+join(m.Netns, ",", Netns.String))
+	}
+	if len(m.Cgroups) > 0 {
+		words = append(words, "cgroup "+strings.Join(m.Cgroups, ","))
+	}
 	if m.Unread != nil {
 		words = append(words, fmt.Sprintf("unread %s %d", m.Unread.Op, m.Unread.Number))
 	}

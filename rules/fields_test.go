@@ -17,6 +17,8 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"States":     func(m *Match) { m.States = ssfilter.Of(ssfilter.CloseWait) },
 		"Where":      func(m *Match) { m.Where = dport },
 		"Users":      func(m *Match) { m.Users = []uint32{1000} },
+		"Netns":      func(m *Match) { m.Netns = []Netns{{Name: "blue"}} },
+		"Cgroups":    func(m *Match) { m.Cgroups = []string{"/a"} },
 		"InStateFor": func(m *Match) { m.InStateFor = time.Minute },
 		"IdleFor":    func(m *Match) { m.IdleFor = time.Minute },
 		"StalledFor": func(m *Match) { m.StalledFor = time.Minute },

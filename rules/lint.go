@@ -33,6 +33,7 @@ func (p *parser) lint(f *file, good bool) {
 		p.Report(f.settings.given["dry_run"], "dry_run is on for all rules: nothing is touched")
 	}
 	p.lintProtect(f)
+	p.lintNetns(f, f.protect)
 	for _, r := range f.receivers {
 		p.lintReceiver(r)
 	}
@@ -43,6 +44,7 @@ func (p *parser) lint(f *file, good bool) {
 		if d.broken {
 			continue // what it means is not known
 		}
+		p.lintNetns(f, slices.Concat(d.match, d.exclude))
 		for _, s := range d.match {
 			p.lintBounds(s)
 		}
@@ -106,6 +108,25 @@ func (p *parser) lintProtect(f *file) {
 	}
 }
 
+// lintNetns warns of network namespaces that are told apart where one is watched.
+func (p *parser) lintNetns(f *file, all []*selection) {
+	if !f.watchesOne() {
+		return
+	}
+	for _, s := range all {
+		if len(s.Netns) > 0 {
+			p.Report(s.given["netns"], "without namespaces: all, sockdog sees the sockets of its own network namespace alone: this means all of them, or none")
+		}
+	}
+}
+
+// watchesOne reports whether the file certainly means one network namespace to be watched.
+func (f *file) watchesOne() bool {
+	in := f.settings.given
+	read := f.given.Wrote("settings") && in != nil && (in.Wrote("namespaces") || !in.Has("namespaces"))
+	return f.settings.Namespaces == SelfNamespace && (read || !f.given.Has("settings"))
+}
+
 // keepalive is how often Go's net package probes a peer (net.KeepAliveConfig).
 const keepalive = 15 * time.Second
 
@@ -146,6 +167,9 @@ func (p *parser) lintKill(s *selection) {
 		if bound > 0 && bound < keepalive && !server {
 			p.Report(s.given[name], "%s is shorter than a keepalive interval (15s in Go): a program or peer that is only slow looks stuck; a minute or more is safer", name)
 		}
+	}
+	if i := slices.IndexFunc(s.Netns, func(n Netns) bool { return n.Inode != 0 }); i >= 0 {
+		p.Report(s.given["netns"], "once the network namespace %s is gone, the kernel gives this number to another, whose sockets are then killed: give it a name (ip netns attach)", s.Netns[i])
 	}
 	if s.given.Wrote("state") && s.States.Has(ssfilter.TimeWait) {
 		p.Report(s.given["state"], "a time-wait socket holds no descriptor and is gone within 60s: killing it only lets late segments reach the next connection")
@@ -244,6 +268,8 @@ func (s *selection) covers(o *selection) bool {
 		}
 	}
 	return subset(o.Users, s.Users) &&
+		subset(o.Netns, s.Netns) &&
+		coversCgroups(s.Cgroups, o.Cgroups) &&
 		subset(o.Verdicts, s.Verdicts) &&
 		(s.Unread == nil || o.Unread != nil && *s.Unread == *o.Unread) &&
 		(s.InBacklog == nil || o.InBacklog != nil && *s.InBacklog == *o.InBacklog)

@@ -48,10 +48,19 @@ func (s *selection) narrow() bool {
 	}, s.given.Has)
 }
 
+// confined reports whether the mapping says whose sockets it means among those of all
+// network namespaces. The name of a process does not: any container may hold one of
+// that name.
+func (s *selection) confined() bool {
+	unread := s.given.Has("filter") && s.filter == nil // which has been reported
+	return unread || ssfilter.WithinCgroups(s.filter) ||
+		slices.ContainsFunc([]string{"netns", "cgroup", "user", "unit", "container", "pod"}, s.given.Has)
+}
+
 // Keys that say which sockets, and keys that say how long; match takes both,
 // exclude and protect only the former.
 var (
-	whichKeys = append(document.Later[selection]("process", "cmdline", "cgroup", "unit", "container", "pod", "netns"),
+	whichKeys = append(document.Later[selection]("process", "cmdline", "unit", "container", "pod"),
 		document.Field("state", union(document.SeveralOf(state)), func(s *selection) *ssfilter.StateSet { return &s.States }),
 		document.Field("filter", document.Convert(document.AnyOf(filter), anyExpr), func(s *selection) *ssfilter.Expr { return &s.filter }),
 		document.Field("sport", ports(ssfilter.Src), func(s *selection) *ssfilter.Expr { return &s.sport }),
@@ -59,6 +68,8 @@ var (
 		document.Field("src", hosts(ssfilter.Src), func(s *selection) *ssfilter.Expr { return &s.src }),
 		document.Field("dst", hosts(ssfilter.Dst), func(s *selection) *ssfilter.Expr { return &s.dst }),
 		document.Field("user", document.SeveralOf(userID), func(s *selection) *[]uint32 { return &s.Users }),
+		document.Field("netns", document.SeveralOf(netns), func(s *selection) *[]Netns { return &s.Netns }),
+		document.Field("cgroup", document.SeveralOf(cgroup), func(s *selection) *[]string { return &s.Cgroups }),
 		document.Field("unread", threshold, func(s *selection) **Threshold { return &s.Unread }),
 		document.Field("in_backlog", document.Convert(document.Boolean, func(b bool) *bool { return &b }), func(s *selection) **bool { return &s.InBacklog }),
 		document.Field("verdict", document.SeveralOf(document.OneOf("verdict", EOFUnread, EOFReadNotClosed, UnreadData, StillSending, InBacklog)),
@@ -85,9 +96,10 @@ var (
 )
 
 func selectionTable(what string, keys []document.Key[selection]) document.Table[selection] {
-	sides := []string{"src", "dst"}
+	sides, netns := []string{"src", "dst"}, []string{"netns"}
 	return document.Table[selection]{What: what, Keys: keys, Synonyms: map[string][]string{
 		"address": sides, "addr": sides, "ip": sides, "host": sides, "network": sides, "cidr": sides,
+		"namespace": netns, "ns": netns, "network_namespace": netns,
 	}}
 }
 

@@ -51,11 +51,11 @@ var settingsTable = document.Table[general]{What: "settings", Keys: []document.K
 	document.Field("interval", duration, func(g *general) *time.Duration { return &g.Interval }),
 	document.Field("cpu_budget", percent, func(g *general) *float64 { return &g.CPUBudget }),
 	document.Field("dry_run", document.Boolean, func(g *general) *bool { return &g.DryRun }),
-	document.Refused[general]("namespaces", "is not supported yet: sockdog watches the network namespace that it runs in"),
+	document.Field("namespaces", document.OneOf("namespaces", SelfNamespace, AllNamespaces), func(g *general) *Namespaces { return &g.Namespaces }),
 	document.Field("limit", rate, func(g *general) *Limit { return &g.Limit }),
 }}
 
-var defaultSettings = general{Settings: Settings{CPUBudget: 0.01, Limit: Limit{N: 5000, Per: time.Minute}}}
+var defaultSettings = general{Settings: Settings{CPUBudget: 0.01, Limit: Limit{N: 5000, Per: time.Minute}, Namespaces: SelfNamespace}}
 
 func settings(r *document.Reader, n *yaml.Node) general {
 	g := defaultSettings
@@ -132,6 +132,7 @@ func read(r io.Reader, more []*Kind) (*parser, *file, error) {
 		f.protect = []*selection{defaultProtect()}
 	}
 	p.checkNames(f.rules)
+	p.checkConfined(f)
 	p.checkReceivers(f)
 	p.checkAlerts(f)
 	return p, f, nil

@@ -52,7 +52,7 @@ func TestParse(t *testing.T) {
 	allButListening := ssfilter.AllStates &^ ssfilter.Of(ssfilter.Listening)
 	no := false
 	want := &Set{
-		Settings: Settings{Interval: 15 * time.Second, CPUBudget: 0.025, Limit: Limit{100, time.Minute}},
+		Settings: Settings{Interval: 15 * time.Second, CPUBudget: 0.025, Limit: Limit{100, time.Minute}, Namespaces: SelfNamespace},
 		Protect: []Match{
 			{States: ssfilter.AllStates, Where: mustExpr(t, "sport = 22 or dport = 22")},
 			{States: ssfilter.AllStates, Where: mustExpr(t, "src 10.0.0.0/8 or src [2001:db8::/32]"), Users: []uint32{0}},
@@ -70,6 +70,8 @@ func TestParse(t *testing.T) {
 					{
 						States:     ssfilter.Of(ssfilter.CloseWait, ssfilter.TimeWait),
 						Where:      mustExpr(t, "( dport = 80 or dst 192.0.2.1 ) and sport >= 1024 and src [::1] and dst 192.0.2.7"),
+						Netns:      []Netns{{Name: "blue"}, {Inode: 4026532000}},
+						Cgroups:    []string{"/system.slice", "/kubepods.slice/*"},
 						Unread:     &Threshold{Greater, 1},
 						InBacklog:  &no,
 						Verdicts:   []Verdict{EOFUnread, UnreadData},
@@ -105,11 +107,11 @@ func TestDefaults(t *testing.T) {
 	}{
 		"settings": {
 			"rules: []", func(s *Set) any { return s.Settings },
-			Settings{CPUBudget: 0.01, Limit: Limit{5000, time.Minute}},
+			Settings{CPUBudget: 0.01, Limit: Limit{5000, time.Minute}, Namespaces: SelfNamespace},
 		},
 		"settings beside others": {
 			"settings: {interval: 1s}\nrules: []", func(s *Set) any { return s.Settings },
-			Settings{Interval: time.Second, CPUBudget: 0.01, Limit: Limit{5000, time.Minute}},
+			Settings{Interval: time.Second, CPUBudget: 0.01, Limit: Limit{5000, time.Minute}, Namespaces: SelfNamespace},
 		},
 		"protect": {
 			"rules: []", func(s *Set) any { return s.Protect },

@@ -151,6 +151,25 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 	}
 }
 
+// checkConfined refuses a rule that could take the sockets of every pod of a node.
+func (p *parser) checkConfined(f *file) {
+	if f.settings.Namespaces != AllNamespaces {
+		return
+	}
+	for _, d := range f.rules {
+		i := slices.IndexFunc(d.then, func(a act) bool { return a.destroys() })
+		if i < 0 || d.dashed() {
+			continue
+		}
+		for _, s := range d.match {
+			if s.given != nil && !s.confined() {
+				p.Report(s.at, "with namespaces: all, a rule with %s must name a netns, a cgroup or a user here: the same ports, addresses and programs may be in every pod", d.then[i].Kind)
+				d.broken = true
+			}
+		}
+	}
+}
+
 // dashed reports whether there is a dash before each key of match.
 func (d *draft) dashed() bool {
 	var entries []*yaml.Node

@@ -4,6 +4,7 @@
 package rules
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -23,7 +24,18 @@ type Settings struct {
 	CPUBudget float64       // fraction of one core
 	DryRun    bool
 	Limit     Limit // destructive actions of all rules together
+
+	Namespaces Namespaces
 }
+
+// Namespaces says in which network namespaces sockets are watched.
+type Namespaces string
+
+// The choices of settings.namespaces.
+const (
+	SelfNamespace Namespaces = "self" // the one that sockdog runs in
+	AllNamespaces Namespaces = "all"  // every one of the host
+)
 
 // Limit is at most N actions in any stretch of Per.
 type Limit struct {
@@ -58,6 +70,9 @@ type Match struct {
 	Where ssfilter.Expr
 	Users []uint32 // any of; empty: every user
 
+	Netns   []Netns  `json:",omitempty"` // any of; empty: every network namespace
+	Cgroups []string `json:",omitempty"` // any of, and those below it; * and ? stand for text without a slash
+
 	// Time bounds; 0: not asked.
 	InStateFor time.Duration
 	IdleFor    time.Duration
@@ -67,6 +82,20 @@ type Match struct {
 	Unread    *Threshold // bytes in the receive queue
 	InBacklog *bool
 	Verdicts  []Verdict // any of; empty: not asked
+}
+
+// Netns is a network namespace, by one of the two.
+type Netns struct {
+	Name  string `json:",omitempty"` // as ip-netns(8) has it
+	Inode uint32 `json:",omitempty"`
+}
+
+// String is the name, or the number.
+func (n Netns) String() string {
+	if n.Name != "" {
+		return n.Name
+	}
+	return strconv.FormatUint(uint64(n.Inode), 10)
 }
 
 // Threshold is a comparison with a number.

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -25,6 +26,10 @@ func (r Rule) sum() string {
 				c.Where = m.Where.String()
 			}
 			c.Users = slices.Sorted(slices.Values(m.Users))
+			c.Netns = slices.SortedFunc(slices.Values(m.Netns), func(a, b Netns) int {
+				return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Inode, b.Inode))
+			})
+			c.Cgroups = slices.Sorted(slices.Values(m.Cgroups))
 			c.Verdicts = slices.Sorted(slices.Values(m.Verdicts))
 			all = append(all, c)
 		}

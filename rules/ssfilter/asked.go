@@ -1,5 +1,7 @@
 package ssfilter
 
+import "slices"
+
 // Asked is what an expression asks of a socket beside its addresses and ports.
 type Asked struct {
 	// Devices and Cgroups are those that it calls by their names. Where there is none of
@@ -33,6 +35,32 @@ func Asks(x Expr) (a Asked) {
 		}
 	})
 	return a
+}
+
+// WithinCgroups reports whether x holds for no socket outside of the cgroups that it names.
+func WithinCgroups(x Expr) bool { return withinCgroups(x, true) }
+
+// withinCgroups is WithinCgroups of x or, where holds is false, of its negation.
+func withinCgroups(x Expr, holds bool) bool {
+	within := func(x Expr) bool { return withinCgroups(x, holds) }
+	beyond := func(x Expr) bool { return !withinCgroups(x, holds) }
+	switch x := x.(type) {
+	case cgroup:
+		return holds
+	case not:
+		return withinCgroups(x.x, !holds)
+	case and:
+		if holds {
+			return slices.ContainsFunc(x, within)
+		}
+		return !slices.ContainsFunc(x, beyond)
+	case or:
+		if holds {
+			return !slices.ContainsFunc(x, beyond)
+		}
+		return slices.ContainsFunc(x, within)
+	}
+	return false
 }
 
 // visit shows each condition that x is made of.

@@ -33,6 +33,36 @@ func TestAsks(t *testing.T) {
 	}
 }
 
+// What holds outside of a cgroup does not keep within those that it names.
+func TestWithinCgroups(t *testing.T) {
+	for text, want := range map[string]bool{
+		"cgroup = /a":                true,
+		"cgroup != /a":               false,
+		"not cgroup = /a":            false,
+		"not cgroup != /a":           true,
+		"dport = 80":                 false,
+		"dport = 80 and cgroup = /a": true,
+		"dport = 80 or cgroup = /a":  false,
+		"cgroup = /a or cgroup = /b": true,
+		"dport = 80 and ( cgroup = /a or cgroup = /b )": true,
+		"dport = 80 and ( cgroup = /a or dport = 81 )":  false,
+		"not ( cgroup != /a or dport = 80 )":            true,
+		"not ( cgroup != /a and dport = 80 )":           false,
+		"not ( cgroup != /a and cgroup != /b )":         true,
+	} {
+		x, err := ParseExpr(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := WithinCgroups(x); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+	if WithinCgroups(nil) {
+		t.Error("no filter keeps within a cgroup")
+	}
+}
+
 // A device has several names, and who knows not all of them cannot say that
 // another one is of another device.
 func TestDeviceNames(t *testing.T) {

@@ -124,6 +124,9 @@ func parseMark(text string) (Expr, error) {
 	return mark{numbers[0], numbers[1]}, nil
 }
 
+// CgroupPath makes of what people write the path of a cgroup as Conn has it.
+func CgroupPath(text string) string { return string(cleanCgroup(text)) }
+
 // cleanCgroup makes of what people write the path below the cgroup2 root, which
 // is mounted at either of two places.
 func cleanCgroup(text string) cgroup {

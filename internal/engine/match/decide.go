@@ -79,6 +79,12 @@ func Lasts(m *rules.Match, s subject.Subject) ssfilter.Tri {
 	if len(m.Users) > 0 {
 		holds = min(holds, ofUser(m.Users, s.Socket))
 	}
+	if len(m.Netns) > 0 {
+		holds = min(holds, inNetns(m.Netns, s.Socket))
+	}
+	if len(m.Cgroups) > 0 {
+		holds = min(holds, inCgroup(m.Cgroups, s.Cgroup))
+	}
 	return holds
 }
 

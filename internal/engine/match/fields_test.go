@@ -21,6 +21,8 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"States":     func(m *rules.Match) { m.States = ssfilter.Of(ssfilter.CloseWait) },
 		"Where":      func(m *rules.Match) { m.Where = ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: 80, Last: 80}) },
 		"Users":      func(m *rules.Match) { m.Users = []uint32{1000} },
+		"Netns":      func(m *rules.Match) { m.Netns = []rules.Netns{{Inode: 7}} },
+		"Cgroups":    func(m *rules.Match) { m.Cgroups = []string{"/a"} },
 		"InStateFor": func(m *rules.Match) { m.InStateFor = time.Minute },
 		"IdleFor":    func(m *rules.Match) { m.IdleFor = time.Minute },
 		"StalledFor": func(m *rules.Match) { m.StalledFor = time.Minute },
@@ -46,7 +48,8 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		if !counterOnly(alone) || counterOnly(m) {
 			t.Errorf("a counter tells of a state: %v; of %s: %v", counterOnly(alone), f.Name, counterOnly(m))
 		}
-		if apart := f.Name == "States" || f.Name == "Where" || IsTimed(&m); apart == !bare(&m) {
+		stays := f.Name == "Netns" || f.Name == "Cgroups"
+		if apart := stays || f.Name == "States" || f.Name == "Where" || IsTimed(&m); apart == !bare(&m) {
 			t.Errorf("a match with %s is bare: %v", f.Name, bare(&m))
 		}
 		const now = sock.Instant(time.Hour)

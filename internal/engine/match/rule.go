@@ -37,7 +37,8 @@ func newRule(from *rules.Rule, position int) Rule {
 		}
 	}
 	for _, m := range slices.Concat(r.Match, r.Exclude) {
-		r.Volatile = r.Volatile || ssfilter.Asks(m.Where).Volatile
+		named := func(n rules.Netns) bool { return n.Name != "" } // which may be given away
+		r.Volatile = r.Volatile || ssfilter.Asks(m.Where).Volatile || slices.ContainsFunc(m.Netns, named)
 	}
 	for _, a := range r.Then {
 		r.Destructive = r.Destructive || a.Kind.Destructive
@@ -54,7 +55,7 @@ func newRule(from *rules.Rule, position int) Rule {
 // asks. It counts minisockets in FIN_WAIT2, too, which are as little of a
 // program's doing.
 func (r *Rule) isCounterOnly() bool {
-	asksMore := func(m rules.Match) bool { return m.Where != nil || !bare(&m) }
+	asksMore := func(m rules.Match) bool { return m.Where != nil || len(m.Netns)+len(m.Cgroups) > 0 || !bare(&m) }
 	other := func(c rules.Condition) bool { return c.Metric != rules.Count }
 	return r.Grouped && r.OnlyTimeWait() && !r.Timed && !r.Destructive && len(r.GroupBy)+len(r.Exclude) == 0 &&
 		!slices.ContainsFunc(r.Match, asksMore) && !slices.ContainsFunc(slices.Concat(r.When, r.Until), other)
@@ -102,7 +103,7 @@ func (r *Rule) OnlyTimeWait() bool {
 }
 
 // bare reports whether a match asks for nothing that the program does or sets, but
-// for what its filter asks.
+// for what its filter asks. The network namespace and the cgroup of a socket stay.
 func bare(m *rules.Match) bool {
 	return m.Unread == nil && m.InBacklog == nil && len(m.Verdicts) == 0 && len(m.Users) == 0
 }
@@ -113,10 +114,20 @@ func (r *Rule) UsesPort(s *sock.Socket) bool {
 	if !ssfilter.Connected.Has(s.State) {
 		return false
 	}
-	where := func(m rules.Match) bool { return m.Where == nil || m.Where.Eval(&s.Conn) == ssfilter.True }
-	// What is excluded in one state, or of one user, takes up a port all the same.
-	excluded := func(m rules.Match) bool {
-		return m.States == ssfilter.AllStates && bare(&m) && m.Where != nil && m.Where.Eval(&s.Conn) != ssfilter.False
+	where := func(m rules.Match) ssfilter.Tri {
+		holds := ssfilter.True
+		if m.Where != nil {
+			holds = m.Where.Eval(&s.Conn)
+		}
+		if len(m.Netns) > 0 {
+			holds = min(holds, inNetns(m.Netns, s))
+		}
+		return holds
 	}
-	return slices.ContainsFunc(r.Match, where) && !slices.ContainsFunc(r.Exclude, excluded)
+	matched := func(m rules.Match) bool { return where(m) == ssfilter.True }
+	// What is excluded in one state, or of one user or cgroup, takes up a port all the same.
+	excluded := func(m rules.Match) bool {
+		return m.States == ssfilter.AllStates && bare(&m) && len(m.Cgroups) == 0 && where(m) != ssfilter.False
+	}
+	return slices.ContainsFunc(r.Match, matched) && !slices.ContainsFunc(r.Exclude, excluded)
 }

@@ -1,0 +1,78 @@
+package rules
+
+import (
+	"math"
+	"strings"
+
+	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// wildcards stand for any text and for one character of a name.
+const wildcards = "*?"
+
+// netns is a network namespace, by its name or number.
+var netns = document.Scalar("a network namespace", func(text string) (Netns, error) {
+	if document.Only(text, document.Digits) {
+		n, err := document.Number(text, 1, math.MaxUint32)
+		return Netns{Inode: uint32(n)}, err
+	}
+	if inner, link := strings.CutPrefix(text, "net:["); link && strings.HasSuffix(inner, "]") {
+		return Netns{}, message.Errorf("write the number of the network namespace alone: %s", strings.TrimSuffix(inner, "]"))
+	}
+	for _, dir := range []string{"/run/netns/", "/var/run/netns/"} {
+		if name, below := strings.CutPrefix(text, dir); below && isFileName(name) {
+			return Netns{}, message.Errorf("write the name of the network namespace alone: %s", name)
+		}
+	}
+	if !isFileName(text) || strings.ContainsAny(text, wildcards) {
+		return Netns{}, message.Errorf("%q is not a network namespace: write a whole name that ip netns shows, or the number in the link /proc/PID/ns/net", text)
+	}
+	return Netns{Name: text}, nil
+})
+
+// isFileName reports whether a text can be the name of a file in a directory.
+func isFileName(text string) bool {
+	return text != "" && text != "." && text != ".." && len(text) <= 255 && !strings.Contains(text, "/")
+}
+
+// cgroup is the path of a cgroup, which may have wildcards.
+var cgroup = document.Scalar("the path of a cgroup", func(text string) (string, error) {
+	if !strings.HasPrefix(text, "/") {
+		return "", message.Errorf("%q is not the path of a cgroup: write it from the root on, as it follows the 0:: in /proc/PID/cgroup, such as /system.slice/nginx.service", text)
+	}
+	path := ssfilter.CgroupPath(text)
+	if strings.Trim(path, "/"+wildcards) == "" {
+		return "", message.Errorf("%q leaves no cgroup out: name one below the root, such as /system.slice", text)
+	}
+	return path, plainWildcards(path)
+})
+
+// plainWildcards is the error that a pattern holds what a shell reads as more than text,
+// and sockdog would not.
+func plainWildcards(pattern string) error {
+	if at := strings.IndexAny(pattern, "[{"); at >= 0 {
+		return message.Errorf("%q has a %q, and only * and ? are wildcards: write a list for several, and ? for a character that is a bracket", pattern, pattern[at:at+1])
+	}
+	return nil
+}
+
+// coversCgroups reports whether each cgroup of few is one of many or below it; none in
+// many means any. A wildcard covers nothing but itself, as it is written.
+func coversCgroups(many, few []string) bool {
+	within := func(path string) bool {
+		for _, outer := range many {
+			if path == outer || strings.HasPrefix(path, outer+"/") {
+				return true
+			}
+		}
+		return false
+	}
+	for _, path := range few {
+		if len(many) > 0 && !within(path) {
+			return false
+		}
+	}
+	return len(many) == 0 || len(few) > 0
+}
