@@ -12,10 +12,19 @@ import (
 // decideOn takes in an answer about one socket alone, and decides what the rules
 // want of it.
 func (e *Engine) decideOn(a *sock.Answer, now sock.Instant) {
-	t := e.observe(&a.Socket, a.Sent, a.Got, 0, now)
+	t := e.observe(&a.Socket, a.Sent, a.Got, now)
 	t.set(seen, e.scans.running != nil)
-	e.consider(t, &a.Socket, now, true)
+	e.consider(t, &a.Socket, now, exact)
 }
+
+// An answerKind is how good an answer about a socket is.
+type answerKind uint8
+
+const (
+	recalled answerKind = iota // a scan showed it, and it is older than the scan
+	shown                      // a scan showed it
+	exact                      // it is about the socket alone
+)
 
 // consideration is what the rules are found to want of a socket.
 type consideration struct {
@@ -24,7 +33,7 @@ type consideration struct {
 	s       *sock.Socket
 	times   track.Times
 	now     sock.Instant
-	exact   bool         // the answer is about the socket alone
+	answer  answerKind
 	was     held         // what a limit held back so far
 	held    held         // what it holds back from now on
 	full    bool         // the limit lets others go on before its holders are looked for
@@ -36,12 +45,13 @@ type consideration struct {
 }
 
 // consider decides what the rules want of a socket. Only an exact answer about
-// it alone is good enough to act on; what a scan shows is good enough to ask. How
-// old the answer is does not matter: an act is decided again by a newer one.
-func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, exact bool) {
+// it alone is good enough to act on, and one that is no older than the scan to tell of;
+// what a scan shows is good enough to ask. How old an exact answer is does not matter: an
+// act is decided again by a newer one.
+func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, answer answerKind) {
 	e.endGrant(t)
 	e.leaveWaitQueue(t)
-	c := consideration{e: e, t: t, s: s, times: t.Times(), now: now, exact: exact, was: e.recordOf(t).held, next: never}
+	c := consideration{e: e, t: t, s: s, times: t.Times(), now: now, answer: answer, was: e.recordOf(t).held, next: never}
 	t.of, t.phase = 0, waiting
 	t.set(blocked|aged, false)
 	for candidate := range e.program.RulesFor(t.subject(s)) {
@@ -125,7 +135,11 @@ func (c *consideration) rule(r *ruleState) {
 			t.set(newestFirst, a.Order == rules.Newest)
 			c.ordered = true
 		}
-		decision, at := r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.exact)
+		decision, at := r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.answer == exact)
+		if decision == match.Due && c.answer == recalled && !a.Kind.Destructive && e.marked(t, r, j) == nil {
+			c.next = c.now
+			continue
+		}
 		if a.Kind == rules.Alert {
 			e.setDue(t, r, decision == match.Due) // it is counted for as long as it is due
 		}
@@ -157,7 +171,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	kind := r.Then[action].Kind
 	onlySays := kind.Destructive && (r.DryRun || e.capabilities.Cannot(kind, s) != nil)
 	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && r.history.throttle(onlySays).Room(now) == 0
-	if !c.full && (c.exact || !kind.Destructive) { // else an exact answer, or the limit, comes first
+	if !c.full && (c.answer == exact || !kind.Destructive) { // else an exact answer, or the limit, comes first
 		if until := e.awaitHolders(t, s, now); until != 0 {
 			c.await(r, action, onlySays, until)
 			return
@@ -183,9 +197,9 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	switch again := e.noActBefore(t); {
 	case now < again:
 		c.next = min(c.next, again)
-	case !c.exact && c.was.rule == r && c.was.action == action:
+	case c.answer != exact && c.was.rule == r && c.was.action == action:
 		c.held = c.was // and waits on
-	case !c.exact:
+	case c.answer != exact:
 		if c.was.rule == nil || !r.DryRun {
 			c.next = now
 		}

@@ -265,10 +265,9 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.noteStretch(e.schedule.ChangeRules(in.Program, now))
 }
 
-// observe takes in what the kernel says of a socket, and since when it has been in its
-// state, if somebody saw that; 0: nobody did. What it returns is in no queue. It completes
+// observe takes in an answer about a socket. What it returns is in no queue. It completes
 // the answer with what only scans tell.
-func (e *Engine) observe(s *sock.Socket, sent, got, since, now sock.Instant) *tracked {
+func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 	fresh := track.TimesOf(s, sent, got, e.config.Precision)
 	var c, before track.Connection
 	t := e.tracks.get(s.ID.Key())
@@ -299,9 +298,6 @@ func (e *Engine) observe(s *sock.Socket, sent, got, since, now sock.Instant) *tr
 		before = track.Connection{ID: s.ID, Backlog: e.scans.waited.has(s.ID.Key())}
 		c = before.Successor(s, fresh, got)
 	}
-	if since != 0 {
-		c.EnterAt(since)
-	}
 	c.TellAutobound(s)
 	c.Autobound = s.Autobound
 	if t == nil {
@@ -313,7 +309,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, since, now sock.Instant) *tr
 		t.Packed = c.Pack()
 	}
 	t.set(plain, isPlain(s, sent, got, &c.Times, e.config.Precision))
-	e.persist(t, &c, &before, moved, got)
+	e.persist(t, &c, &before, moved, now)
 	if onDisk && !t.is(stored) {
 		e.plan.Forget = append(e.plan.Forget, s.ID.Key())
 	}

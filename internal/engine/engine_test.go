@@ -57,8 +57,9 @@ type bench struct {
 	memories      map[sock.Key]sock.Memory
 	slow, partial bool // walks of /proc: that do not end, that were refused a process
 	walkCost      time.Duration
-	walks, reads  int             // of all descriptors, of the new ones
-	reused        map[uint32]bool // sockets behind descriptors that were another's
+	remembered    map[uint64]sock.Answer // what scans show of sockets
+	walks, reads  int                    // of all descriptors, of the new ones
+	reused        map[uint32]bool        // sockets behind descriptors that were another's
 	programs      map[int]*sim.Program
 	world         []worldEvent // what is to happen, in no order
 }
@@ -313,6 +314,10 @@ func (b *bench) scan(l *Scan) ScanDone {
 	take := func() {
 		for cookie, s := range b.sockets {
 			if r := s.Scan(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
+				if a, ok := b.remembered[cookie]; ok {
+					f.Take(&a.Socket, a.Got)
+					continue
+				}
 				f.Take(&r, b.now)
 			}
 		}

@@ -136,3 +136,58 @@ func TestExactAgesAreKept(t *testing.T) {
 		})
 	}
 }
+
+// remember has scans show the socket as it is now.
+func (b *bench) remember(s *sim.Socket) {
+	if b.remembered == nil {
+		b.remembered = make(map[uint64]sock.Answer)
+	}
+	b.remembered[s.ID.Cookie] = sock.Answer{Socket: s.Report(b.now, benchJiffy), Got: b.now}
+}
+
+// TestRememberedAnswers: what a source shows that it was told before a scan is about the
+// same connection, for whatever time has passed since, and falls due when it does.
+func TestRememberedAnswers(t *testing.T) {
+	for _, seen := range []bool{true, false} {
+		b := newBench(t)
+		b.remember(b.add(1, 20*time.Second, keepsAlive, func(s *sim.Socket) { s.Seen, s.LastData = seen, s.Entered }))
+		b.until(25 * time.Second)
+		b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: time.Minute}))))
+		want, since := "40s r kill done 1", -20*time.Second
+		if !seen {
+			want, since = "1m0s r kill done 1", 0
+		}
+		b.until(35 * time.Second)
+		if all, _ := b.e.Ages(10); len(all) != 1 || b.since(all[0].Entered) != since {
+			t.Errorf("the ages are %+v, want one since %v", all, since)
+		}
+		b.until(2 * time.Minute)
+		b.want(want)
+	}
+}
+
+// TestRememberedAnswerIsNotTold: an answer that is older than the scan has a newer one
+// asked for before anything is said of it.
+func TestRememberedAnswerIsNotTold(t *testing.T) {
+	idle := matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), IdleFor: 10 * time.Second})
+	for name, then := range map[string]rules.Action{"log": {Kind: rules.Log}, "alert": {Kind: rules.Alert, Alert: &rules.AlertOptions{}}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			s := b.add(1, 20*time.Second, seenEntering)
+			b.remember(s)
+			b.later(20*time.Second, func() { s.Progress, s.LastAck, s.Acked, s.Segs = b.now, b.now, s.Acked+1, s.Segs+1 })
+			b.until(25 * time.Second)
+			b.rule(set(killing("r", idle, func(r *rules.Rule) { r.Then = []rules.Action{then} })))
+			told := func() bool { return len(b.events) > 0 || len(b.alarms) > 0 }
+			b.until(29 * time.Second)
+			if told() {
+				t.Errorf("told %v, %v of a socket that has made progress", b.events, b.alarms)
+			}
+			b.remember(s)
+			b.until(40 * time.Second)
+			if !told() {
+				t.Error("nothing was told")
+			}
+		})
+	}
+}

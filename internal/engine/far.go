@@ -45,7 +45,7 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 		return // the walk came upon it before, see again
 	}
 	c := l.far.connection(far)
-	same, times := c.Same(s, l.sent), fresh
+	same, times := c.Same(s, f.sentBy(got)), fresh
 	if same {
 		c.Update(s, fresh, got)
 		c.TellAutobound(s)
@@ -73,7 +73,7 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 func (f *ScanResult) keepFar(number uint32, far *tracked, c *track.Connection, s *sock.Socket, got sock.Instant, wanted bool) bool {
 	f.far.shown.Set(int(number))
 	all := far.of&^f.scan.of == 0 // that is, of the rules it may match
-	if all && (!wanted || isPlain(s, f.scan.sent, got, &c.Times, f.scan.precision)) {
+	if all && (!wanted || isPlain(s, f.sentBy(got), got, &c.Times, f.scan.precision)) {
 		f.far.over = append(f.far.over, number)
 		return true
 	}
@@ -235,14 +235,9 @@ func (e *Engine) addFar(fresh *tracks, now sock.Instant) {
 		fresh = &e.far
 	}
 	for f := range fresh.all() {
-		c, rank, of := fresh.connection(f), f.rank, f.of
-		switch known := e.tracks.get(c.ID.Key()) != nil; { // Observed while the scan was under way
-		case known && fresh == &e.far:
-			e.far.remove(f)
-			continue
-		case known:
-			continue
-		case fresh != &e.far:
+		c := fresh.connection(f)
+		if fresh != &e.far {
+			rank, of := f.rank, f.of
 			f = e.far.add(&c)
 			f.rank, f.of = rank, of
 		}

@@ -49,8 +49,9 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 			continue // a walk of the hash table can come upon a socket twice
 		}
 		seen[s.ID.Cookie] = true
-		age := e.ageOf(s, f.scan.sent, f.hits.got(h))
-		t := e.observe(s, f.scan.sent, f.hits.got(h), 0, now)
+		got := f.hits.got(h)
+		age := e.ageOf(s, f.sentBy(got), got)
+		t := e.observe(s, f.sentBy(got), got, now)
 		t.holders = owned.Of(s.Inode)
 		for r := range e.program.RulesFor(t.subject(s)) {
 			rs := e.rules[r.Position]

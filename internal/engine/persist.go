@@ -40,9 +40,9 @@ func near(a, b *track.Connection) bool {
 // run will learn it from the kernel. What the kernel knows of the others by now
 // may be gone by then, so they are kept from the first answer on. Before is what was
 // known before the answer; moved says that it made progress since.
-func (e *Engine) persist(t *tracked, c, before *track.Connection, moved bool, got sock.Instant) {
+func (e *Engine) persist(t *tracked, c, before *track.Connection, moved bool, now sock.Instant) {
 	t.set(behind, !t.is(stored) || t.is(behind) || moved || !near(c, before))
-	if t.is(plain) || !t.is(behind) || moved && !e.disk.moved.take(got, mostMoved) || !moved && !e.disk.written.take(got, mostWritten) {
+	if t.is(plain) || !t.is(behind) || moved && !e.disk.moved.take(now, mostMoved) || !moved && !e.disk.written.take(now, mostWritten) {
 		return
 	}
 	e.store(t, c)

@@ -108,13 +108,17 @@ func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 // and which falls due only beyond the lookahead, is left to a later scan: so
 // memory follows what is due, not what there is. What is only counted leaves
 // nothing behind but the count.
+//
+// Got may lie before the scan was begun, where the source shows an answer that it was
+// given then: the last one about the socket that the engine was given before the scan
+// was begun, or a later one.
 func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	if f.again(s.ID.Cookie) {
 		return
 	}
 	l := f.scan
 	f.states[int(s.State)%len(f.states)]++
-	t := track.TimesOf(s, l.sent, got, l.precision)
+	t := track.TimesOf(s, f.sentBy(got), got, l.precision)
 	if l.far != nil && l.far.n > 0 {
 		if far := l.far.get(s.ID.Key()); far != nil {
 			f.takeFar(far, s, t, got)
@@ -147,6 +151,9 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	}
 	f.count(s, &t, got)
 }
+
+// sentBy is when what was got then had been asked for, at the latest.
+func (f *ScanResult) sentBy(got sock.Instant) sock.Instant { return min(f.scan.sent, got) }
 
 // dueBy is when a rule first wants something of a socket, as far as time goes, and the
 // classes of the rules that it may match; ages: a rule about groups asks for its age.
@@ -242,7 +249,7 @@ func (f *ScanResult) leave(h *hit, p placed) {
 	}
 	if h.is(hitKnown) {
 		got := f.hits.got(h)
-		t := track.TimesOf(&s, f.scan.sent, got, f.scan.precision)
+		t := track.TimesOf(&s, f.sentBy(got), got, f.scan.precision)
 		f.count(&s, &t, got)
 	}
 }

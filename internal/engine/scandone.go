@@ -30,10 +30,10 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.takeFar(f, now)
 	e.markShown(&l.known)
 	f.bounded = nil // which takes up room
-	e.observeKnown(f, in.Sent, now)
+	e.observeKnown(f, now)
 	e.noteLeft()
 	e.takeAll(f, in.Sent, now)
-	e.considerAll(f, in.Sent, now)
+	e.considerAll(f, now)
 	e.wantDue(now)
 	for c := range e.scans.waited {
 		if l.of.Has(match.Class(c)) {
@@ -72,7 +72,7 @@ func (e *Engine) markShown(k *known) {
 // observeKnown takes in what a whole scan shows of sockets of which something was
 // known, where no answer about the socket alone tells it better, or soon will; and
 // counts them.
-func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
+func (e *Engine) observeKnown(f *ScanResult, now sock.Instant) {
 	var s sock.Socket // one for all: there may be many
 	for h := range f.hits.All() {
 		if !h.is(hitKnown) {
@@ -83,33 +83,38 @@ func (e *Engine) observeKnown(f *ScanResult, sent, now sock.Instant) {
 			continue
 		}
 		s = f.hits.socket(h)
-		t := e.tracks.get(s.ID.Key())
+		got := f.hits.got(h)
+		t, sent := e.tracks.get(s.ID.Key()), f.sentBy(got)
 		if t == nil || t.phase == waiting && !t.is(seen) && e.unconfirmed(t) == nil {
-			t = e.observe(&s, sent, f.hits.got(h), 0, now)
+			t = e.observe(&s, sent, got, now)
 			h.set(hitKnown, true)
 		}
 		t.set(seen, true)
 		if c := e.tracks.connection(t); c.Same(&s, sent) {
-			f.count(&s, &c.Times, f.hits.got(h))
+			f.count(&s, &c.Times, got)
 		}
 	}
 }
 
 // considerAll decides on what a whole scan brought, and observes what was not known
 // before.
-func (e *Engine) considerAll(f *ScanResult, sent, now sock.Instant) {
+func (e *Engine) considerAll(f *ScanResult, now sock.Instant) {
 	var s sock.Socket
 	for h := range f.hits.Drain() { // there may be many more
 		s = f.hits.socket(h)
+		got, answer := f.hits.got(h), shown
+		if got < f.scan.sent {
+			answer = recalled
+		}
 		switch t := e.tracks.get(s.ID.Key()); {
 		case t != nil && h.is(hitKnown):
 			c := e.tracks.connection(t)
 			c.TellAutobound(&s)
-			e.consider(t, &s, now, false)
+			e.consider(t, &s, now, answer)
 		case t == nil && !e.scans.isGone(s.ID.Key()):
-			t = e.observe(&s, sent, f.hits.got(h), 0, now)
+			t = e.observe(&s, f.sentBy(got), got, now)
 			t.set(seen, true)
-			e.consider(t, &s, now, false)
+			e.consider(t, &s, now, answer)
 		}
 	}
 }

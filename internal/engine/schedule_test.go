@@ -192,7 +192,7 @@ func BenchmarkAsked(b *testing.B) {
 		simulated := sim.Socket{ID: sock.ID{Cookie: uint64(i + 1), DPort: [2]byte{0, 80}}, State: ssfilter.CloseWait, Inode: 1, Queued: never, LastAck: 1, LastData: 1}
 		r := simulated.Report(benchStart, benchJiffy)
 		in.Answers = append(in.Answers, sock.Answer{ID: r.ID, Socket: r, Sent: benchStart, Got: benchStart})
-		t := e.observe(&r, benchStart, benchStart, 0, benchStart)
+		t := e.observe(&r, benchStart, benchStart, benchStart)
 		t.holders = &subject.Holders{}
 	}
 	b.ReportAllocs()

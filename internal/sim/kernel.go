@@ -29,7 +29,8 @@ type Socket struct {
 	Remarked int  // times that the program changed it
 
 	Entered  sock.Instant // in its state since
-	Seen     bool         // the source saw it enter the state, where that is a Stage of closing or connecting
+	Followed bool         // a source sees it change its state from now on
+	Seen     bool         // and saw it enter the present one
 	Accepted sock.Instant // from an accept queue; 0: it never waited in one, or still does
 	Progress sock.Instant // last progress
 	Queued   sock.Instant // something to send since; Never: nothing
@@ -68,7 +69,7 @@ func (s *Socket) InAcceptQueue() bool {
 	return s.Inode == 0 && (s.State == ssfilter.Established || s.State == ssfilter.CloseWait)
 }
 
-// Stages are the states which a source that sees sockets change tells the age of.
+// Stages are the states of which a source that sees sockets change tells the age.
 var Stages = ssfilter.Of(ssfilter.SynSent, ssfilter.FinWait1, ssfilter.FinWait2, ssfilter.CloseWait, ssfilter.LastAck, ssfilter.Closing)
 
 // Report is what the source shows of the socket now: elapsed times in jiffies.
@@ -124,6 +125,7 @@ type Kernel struct {
 	Clock
 	Rand       *rand.Rand
 	TellsMarks bool // of full sockets
+	Follows    bool // a source sees connections change that begin from now on
 
 	Sockets map[uint64]*Socket // by cookie
 	Table   []uint64           // cookies in the order of the hash table
@@ -157,7 +159,24 @@ func (k *Kernel) Advance(s *Socket, sent, received uint64) {
 // Enter has s enter a state by a segment.
 func (k *Kernel) Enter(s *Socket, state ssfilter.State) {
 	k.Ack(s)
-	s.State, s.Entered, s.Changed = state, k.Now, k.Now
+	s.State, s.Entered, s.Changed, s.Seen = state, k.Now, k.Now, s.Followed
+}
+
+// Follow has a source see what happens from now on to new connections, and perhaps to
+// those that are there.
+func (k *Kernel) Follow(older bool) {
+	k.Follows = true
+	for _, s := range k.Sockets {
+		s.Followed = s.Followed || older
+	}
+}
+
+// Lose has that source go away, and with it all that it saw.
+func (k *Kernel) Lose() {
+	k.Follows = false
+	for _, s := range k.Sockets {
+		s.Followed, s.Seen = false, false
+	}
 }
 
 // TimeWait makes a minisocket of s, which takes away what the kernel knew of its progress.
@@ -194,6 +213,7 @@ func (k *Kernel) Open(dport uint16) *Socket {
 	k.InSegs++
 	s := &Socket{
 		ID: sock.ID{Family: 2, Cookie: k.cookies}, State: ssfilter.Established, Inode: 1000 + uint32(k.cookies), UID: 1000, Marked: k.TellsMarks,
+		Followed: k.Follows, Seen: k.Follows,
 		Entered: k.Now, Progress: k.Now, Changed: k.Now, LastAck: k.Now, LastData: k.Now, Queued: Never, Acked: 1, Segs: 1,
 	}
 	binary.BigEndian.PutUint16(s.ID.SPort[:], uint16(10000+k.cookies))

@@ -166,16 +166,6 @@ func (c *Connection) accept(s *sock.Socket, got sock.Instant) {
 	}
 }
 
-// EnterAt takes over that the connection is in its state since an instant exactly. Where
-// that is later than what the kernel tells, a program accepted it then, or it came back.
-func (c *Connection) EnterAt(since sock.Instant) {
-	c.Accepted = !c.Backlog && (c.Accepted || since > c.Entered.Safe)
-	c.Entered = Bound{since, since}
-	if c.Accepted {
-		c.Quiet = c.Quiet.notBefore(since)
-	}
-}
-
 // Memory returns what is known of the connection in the form in which it outlives
 // a restart.
 func (c *Connection) Memory() sock.Memory {

@@ -55,6 +55,11 @@ func (p population) add(past time.Duration) {
 
 // lives are what becomes of new sockets, of which some are older than the world.
 var lives = []func(p population, s *sim.Socket, older time.Duration){
+	func(p population, s *sim.Socket, older time.Duration) { // leaks, and its keepalives are answered
+		s.Keepalive = time.Second + p.UpTo(5*time.Second)
+		p.Probe(s)
+		p.leaks(s, older/8)
+	},
 	population.leaks, // and nothing happens
 	func(p population, s *sim.Socket, older time.Duration) {
 		p.leaks(s, older)
@@ -214,6 +219,7 @@ func (p population) remark(s *sim.Socket) {
 func (p population) reconnect(s *sim.Socket) {
 	p.After(s, p.UpTo(90*time.Second), func() {
 		s.Conn++
+		s.Followed = p.Follows
 		s.Bound = !s.Bound // some other way than before
 		s.Told, s.RQueue, s.Queued = 0, 0, sim.Never
 		s.Segs = uint32(p.Rand.IntN(20))

@@ -2,6 +2,7 @@ package world
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -64,7 +65,7 @@ func (w workers) Scan(l *engine.Scan) {
 	cost := min(duration, w.UpTo(50*time.Millisecond))
 	w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() {
 		sent, taken, result := w.Now, w.Taken, l.Begin(w.Now)
-		table := slices.Clone(w.Table)
+		table, memory := slices.Clone(w.Table), maps.Clone(w.memory)
 		var waiting []func()
 		chunks := 1 + w.Rand.IntN(5)
 		for c := range chunks {
@@ -80,11 +81,11 @@ func (w workers) Scan(l *engine.Scan) {
 					if w.Taken != taken && (w.Engine.Watches(s.ID.Key()) || !w.Calm) && w.Rand.IntN(10) == 0 {
 						continue
 					}
-					shown := s.Scan(&l.Query, w.Now, w.Jiffy)
+					shown, got := w.show(s, &l.Query, memory, got)
 					if l.Query.Where != nil && l.Query.Where.Eval(&shown.Conn) == ssfilter.False {
 						continue
 					}
-					if s.InAcceptQueue() {
+					if shown.InBacklog() {
 						waiting = append(waiting, func() { w.Observer.Waits(s, &shown, l.Rules()) })
 					}
 					result.Take(&shown, got)
@@ -109,6 +110,34 @@ func (w workers) Scan(l *engine.Scan) {
 			w.step(in)
 		})
 	})
+}
+
+// FreshFor is how long the source shows the same answer about a socket that it sees
+// change, if nobody is given another.
+const FreshFor = 30 * time.Second
+
+// show is what a scan shows of a socket, and when that was told. Where the source sees it
+// change, that may be what it was told before the scan.
+func (w workers) show(s *sim.Socket, q *sock.Query, memory map[uint64]sock.Answer, got sock.Instant) (sock.Socket, sock.Instant) {
+	shown := s.Scan(q, w.Now, w.Jiffy)
+	if !w.Remembers || shown.Entered == 0 || ssfilter.Asks(q.Where).Autobound {
+		w.remember(&shown, got)
+		return shown, got
+	}
+	last := memory[s.ID.Cookie]
+	same := last.Got != 0 && last.Socket.State == shown.State && last.Socket.Entered == shown.Entered
+	if same && w.Now.Sub(last.Got) <= FreshFor && !last.Socket.InBacklog() && !last.Socket.InUse() {
+		return last.Socket, last.Got
+	}
+	w.remember(&shown, got)
+	return shown, got
+}
+
+// remember has the source keep what it told of a socket last.
+func (w workers) remember(shown *sock.Socket, got sock.Instant) {
+	if w.memory[shown.ID.Cookie].Got <= got {
+		w.memory[shown.ID.Cookie] = sock.Answer{Socket: *shown, Got: got}
+	}
 }
 
 // Lookup answers for single sockets, each at an instant of its own.
@@ -146,6 +175,7 @@ func (w workers) answer(id sock.ID, sent, got sock.Instant) sock.Answer {
 		s.Disturbed = true
 	default:
 		a.Socket = s.Report(w.Now, w.Jiffy)
+		w.remember(&a.Socket, got)
 		if s.InAcceptQueue() {
 			known := a.Socket
 			known.Autobound = ssfilter.TriOf(!s.Bound) // as a scan has said
@@ -202,6 +232,7 @@ func (w workers) act(a *engine.Action) engine.Outcome {
 		return o
 	}
 	o.Last = sock.Answer{ID: s.ID, Socket: s.Report(w.Now, w.Jiffy), Sent: w.Now, Got: w.Now}
+	w.remember(&o.Last.Socket, w.Now)
 	if a.Decided < w.Ruled {
 		o.Changed = "new rules came first"
 	} else {

@@ -33,6 +33,7 @@ type World struct {
 	Spins  map[int]sock.Instant
 
 	program  *match.Program
+	memory   map[uint64]sock.Answer // of the source, by cookie
 	disk     disk
 	programs [4]sim.Program // by PID
 	wake     sock.Instant
@@ -44,7 +45,8 @@ type Conditions struct {
 	Jiffy        time.Duration
 	Calm         bool          // no question and no act ever fails
 	Spinning     bool          // some kills have a program spin
-	Seen         bool          // the engine is told since when sockets are in their states
+	Events       bool          // a source sees sockets change, now and then
+	Remembers    bool          // and shows answers that it was given before
 	Walking      time.Duration // a walk through /proc, at the longest
 	Capabilities match.Capabilities
 }
@@ -74,7 +76,7 @@ type disk struct {
 
 // New returns the world of a seed, in which nothing has begun.
 func New(seed uint64) *World {
-	w := &World{Kernel: sim.NewKernel(seed, sock.Instant(1000*time.Second)), Spins: make(map[int]sock.Instant), wake: sock.Never}
+	w := &World{Kernel: sim.NewKernel(seed, sock.Instant(1000*time.Second)), Spins: make(map[int]sock.Instant), wake: sock.Never, memory: make(map[uint64]sock.Answer)}
 	w.disk.memories = make(map[sock.Key]sock.Memory)
 	w.Capabilities = make(match.Capabilities)
 	w.Now += sock.Instant(w.UpTo(time.Second))
@@ -82,7 +84,9 @@ func New(seed uint64) *World {
 	w.Calm = w.Rand.IntN(2) == 0
 	w.TellsMarks = w.Rand.IntN(2) == 0
 	w.Spinning = w.Rand.IntN(4) == 0
-	w.Seen = w.Rand.IntN(3) == 0
+	w.Events = w.Rand.IntN(2) == 0
+	w.Follows = w.Events && w.Rand.IntN(2) == 0
+	w.Remembers = w.Rand.IntN(2) == 0
 	w.Walking = []time.Duration{20 * time.Millisecond, 20 * time.Millisecond, 3 * time.Second}[w.Rand.IntN(3)]
 	if w.Rand.IntN(8) == 0 {
 		w.Capabilities[match.DestroyTimeWait] = errors.New("this kernel cannot")
@@ -130,26 +134,22 @@ func (w *World) Start(set *rules.Set) {
 	w.step(engine.CapabilitiesChanged{Capabilities: w.Capabilities})
 	w.step(r)
 	w.rule(set)
-	if w.Seen {
-		w.see()
+	if w.Events && !w.Follows {
+		w.ChangeSource()
 	}
 }
 
-// see has the engine told, now and then, since when one of the sockets is in its state.
-func (w *World) see() {
-	w.later(w.Now.Add(w.UpTo(5*time.Second)), func() {
-		w.see()
-		if len(w.Table) == 0 {
-			return
-		}
-		s := w.Sockets[w.Table[w.Rand.IntN(len(w.Table))]]
-		if s == nil {
-			return
-		}
-		shown := s.Report(w.Now, w.Jiffy)
-		in := engine.Observed{Answer: sock.Answer{ID: shown.ID, Socket: shown, Sent: w.Now, Got: w.Now}, Since: max(s.Entered, s.Accepted)}
-		w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() { w.step(in) })
-	})
+// ChangeSource has the source that sees sockets change go away, or come back.
+func (w *World) ChangeSource() {
+	w.memory = make(map[uint64]sock.Answer)
+	if w.Follows {
+		w.Logf("the source sees nothing any more")
+		w.Lose()
+		return
+	}
+	older := w.Rand.IntN(2) == 0
+	w.Logf("the source sees sockets change, older ones %t", older)
+	w.Follow(older)
 }
 
 // Reload puts other rules in force.
@@ -170,6 +170,9 @@ func (w *World) rule(set *rules.Set) {
 // Crash ends the run of the engine at once: what it had under way is lost.
 func (w *World) Crash() {
 	w.Logf("crash")
+	if w.Follows {
+		w.ChangeSource()
+	}
 	w.Engine, w.wake = nil, sock.Never
 	w.Run++
 }

@@ -73,7 +73,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.Exact == 0 || total.Changes == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -83,6 +83,7 @@ type tally struct {
 	Steps, Scans, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alerts, Grouped, Reads, Spins, Spared int
 	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
+	Exact, Changes                                                                                                                                                 int           // on time by what only a source knew that saw the socket change; and how often it came or went
 }
 
 func (t *tally) add(u *tally) {
@@ -107,6 +108,8 @@ func (t *tally) add(u *tally) {
 	t.Spins += u.Spins
 	t.Spared += u.Spared
 	t.Accepted += u.Accepted
+	t.Exact += u.Exact
+	t.Changes += u.Changes
 	t.Latest = max(t.Latest, u.Latest)
 }
 
@@ -196,6 +199,11 @@ func (w *judge) run() {
 	for range w.Rand.IntN(3) {
 		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.restart)
 	}
+	if w.Events {
+		for range w.Rand.IntN(4) {
+			w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.changeSource)
+		}
+	}
 	w.Until(end, func() bool { return w.failure != "" })
 	if w.failure != "" {
 		return
@@ -268,6 +276,14 @@ func (w *judge) reload() {
 	}
 	w.Logf("rules %s", describe(set))
 	w.Reload(set)
+}
+
+// changeSource has the source of sockets tell more than the kernel, or no more.
+func (w *judge) changeSource() {
+	if w.Engine != nil {
+		w.tally.Changes++
+		w.ChangeSource()
+	}
 }
 
 // restart kills the daemon and starts it again: what it had under way is lost.
@@ -642,6 +658,9 @@ func (w *judge) checkDecision(a *engine.Action) {
 		w.failf("%s takes a socket %v late (due %s): %s", a.Rule, w.Now.Sub(deadline), sim.Text(due), s)
 	} else if punctual {
 		w.tally.Punctual++
+		if s.Seen && (s.Keepalive > 0 || s.State != ssfilter.CloseWait) {
+			w.tally.Exact++
+		}
 		w.tally.Latest = max(w.tally.Latest, w.Now.Sub(due))
 	}
 }
@@ -699,6 +718,9 @@ func (w *judge) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, held 
 		scans = 8
 	}
 	found := max(s.Changed, w.Ruled).Add(time.Duration(scans)*w.gap + scanning)
+	if w.Remembers && s.Changed > s.Entered && !s.Mini && sim.Stages.Has(s.State) {
+		found = found.Add(world.FreshFor)
+	}
 	switch {
 	case w.restarted <= found:
 	case w.Calm && s.State != ssfilter.SynSent:
@@ -707,7 +729,9 @@ func (w *judge) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, held 
 		found = w.restarted.Add(storedWithin + time.Duration(scans)*w.gap + scanning)
 	}
 	up := w.restarted.Add(time.Duration(scans)*w.gap + scanning)
-	if s.State == ssfilter.CloseWait && s.Keepalive == 0 && s.Queued == sim.Never && s.Accepted == 0 && due.Sub(max(found, up)) > walks.Lead()+walking {
+	byKernel := s.State == ssfilter.CloseWait && s.Keepalive == 0 && s.Queued == sim.Never
+	bySource := s.Seen && !s.Mini && sim.Stages.Has(s.State) && s.Progress <= s.Entered && (s.Queued == sim.Never || s.Queued == s.Entered)
+	if (byKernel || bySource) && s.Accepted == 0 && due.Sub(max(found, up)) > walks.Lead()+walking {
 		return due.Add(asking), true
 	}
 	bound := due.Sub(max(s.Base(), queuedAt(s)))
