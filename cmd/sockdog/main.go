@@ -12,10 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockdog/sockdog/internal/service"
+	"github.com/sockdog/sockdog/internal/source/events"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	events.BecomeLoader()
+	os.Exit(run(os.Args[1:]))
+}
 
 // badConfig is EX_CONFIG of sysexits.h: no restart cures it. It is a status of its
 // own because the Go runtime ends a process that crashes with 2, as wrong usage does.

@@ -28,6 +28,7 @@ const (
 // The libraries, and why each is here.
 const (
 	cobra    = "github.com/spf13/cobra"            // commands, completion, help
+	ebpf     = "github.com/cilium/ebpf"            // fits eBPF programs to the running kernel, and loads them
 	fsnotify = "github.com/fsnotify/fsnotify"      // inotify
 	links    = "github.com/vishvananda/netlink"    // devices and their addresses
 	netlink  = "github.com/vishvananda/netlink/nl" // netlink sockets in a namespace
@@ -104,6 +105,12 @@ var table = []pkg{
 		may:  []string{"internal/cgroup", "internal/netns", "internal/sock", "rules/ssfilter", links, netlink, unix},
 		not:  []string{"log", "log/slog"},
 		why:  "one package speaks netlink, and it knows of no rules: another source of sockets can stand in its place",
+	},
+	{
+		name: "internal/source/events",
+		may:  []string{"internal/sock", "rules/ssfilter", ebpf, unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it tells what events told, and where they cannot be had, why: what to believe, and what else to ask, is for who calls",
 	},
 	{
 		name: "internal/source/patient",
@@ -384,7 +391,7 @@ var table = []pkg{
 		may: []string{
 			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
 			"internal/engine/track", "internal/holders", "internal/host", "internal/manualkill", "internal/plan", "internal/reload", "internal/selection", "internal/service", "internal/sock",
-			"internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
+			"internal/source/events", "internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

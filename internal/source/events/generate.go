@@ -1,0 +1,3 @@
+package events
+
+//go:generate go tool bpf2go -target bpfel -no-global-types -cflags "-O2 -Wall -Werror" kernel bpf/events.bpf.c
