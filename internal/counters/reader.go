@@ -127,7 +127,7 @@ type procFile struct {
 
 func openProc(path string) procFile {
 	f, err := os.Open(path)
-	return procFile{f, err, make([]byte, 4096)}
+	return procFile{File: f, err: err}
 }
 
 // read returns the whole text, valid until the next read. One call reads all of
@@ -146,7 +146,7 @@ func (f *procFile) read() ([]byte, error) {
 		case n < len(f.buf):
 			return f.buf[:n], nil
 		default:
-			f.buf = make([]byte, 2*len(f.buf))
+			f.buf = make([]byte, max(2*len(f.buf), 2<<10))
 		}
 	}
 }

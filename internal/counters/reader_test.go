@@ -238,3 +238,29 @@ func TestOpenIn(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// BenchmarkReadMany reads one after the other in 100 namespaces, as who watches all of a
+// host does.
+func BenchmarkReadMany(b *testing.B) {
+	nstest.Isolate(b)
+	var readers []*Reader
+	for range 100 {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			b.Fatal(err)
+		}
+		r, err := Open()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer r.Close()
+		readers = append(readers, r)
+	}
+	for b.Loop() {
+		for _, r := range readers {
+			if _, err := r.Read(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(readers))/1e3, "µs/namespace")
+}

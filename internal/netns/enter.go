@@ -15,7 +15,8 @@ import (
 //
 // A thread that is inside already stays where it is, which needs no privilege. To enter
 // another takes CAP_SYS_ADMIN twice: over the user namespace that owns it, and over the
-// one that the process is in. So that no thread is left where it cannot come back from,
+// one that the process is in. Where the thread has it and it is not in effect, it is for
+// the time of the call. So that no thread is left where it cannot come back from,
 // Do first has the kernel put it where it is: what is refused then was not begun. A
 // thread that cannot come back all the same, for want of memory say, would work in the
 // wrong namespace unnoticed: Do panics.
@@ -37,7 +38,11 @@ func (n *Namespace) Do(f func() error) error {
 		return f()
 	}
 	back := int(here.Fd())
-	if err := setns(back); err != nil {
+	if err = setns(back); errors.Is(err, unix.EPERM) {
+		defer raise()()
+		err = setns(back)
+	}
+	if err != nil {
 		return fmt.Errorf("network namespace %d cannot be entered: %w", n.Inode, err)
 	}
 	var refused error
@@ -53,6 +58,22 @@ func (n *Namespace) Do(f func() error) error {
 		}
 	}()
 	return f()
+}
+
+// raise puts CAP_SYS_ADMIN in effect for the calling thread, if it is permitted, and
+// returns what takes it back.
+func raise() (lower func()) {
+	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // pid 0: this thread
+	var had [2]unix.CapUserData
+	if err := unix.Capget(&self, &had[0]); err != nil {
+		return func() {}
+	}
+	sets := had
+	sets[0].Effective |= sets[0].Permitted & (1 << unix.CAP_SYS_ADMIN)
+	if sets == had || unix.Capset(&self, &sets[0]) != nil {
+		return func() {}
+	}
+	return func() { _ = unix.Capset(&self, &had[0]) } // to lower is always allowed
 }
 
 // errNoSysAdmin is what a refused setns(2) lacks.

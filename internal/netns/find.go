@@ -70,20 +70,20 @@ func NewFinder(procRoot string, own *Namespace) (*Finder, error) {
 	}
 	here.root = ""
 	f.mounts = append(f.mounts, here)
-	if sameMounts(procRoot) {
-		return f, nil
-	}
-	if there, err := openMounts(procRoot + "/1"); err == nil {
-		f.mounts = append(f.mounts, there)
+	if hasOtherMounts(procRoot) {
+		if there, err := openMounts(procRoot + "/1"); err == nil {
+			f.mounts = append(f.mounts, there)
+		}
 	}
 	return f, nil
 }
 
-// sameMounts reports whether this thread and process 1 are in one mount namespace.
-func sameMounts(procRoot string) bool {
-	one, err := os.Readlink(procRoot + "/thread-self/ns/mnt")
-	other, otherErr := os.Readlink(procRoot + "/1/ns/mnt")
-	return err == nil && otherErr == nil && one == other
+// hasOtherMounts reports whether process 1 is in another mount namespace than this
+// thread, and lets it be seen.
+func hasOtherMounts(procRoot string) bool {
+	here, err := os.Readlink(procRoot + "/thread-self/ns/mnt")
+	there, otherErr := os.Readlink(procRoot + "/1/ns/mnt")
+	return err == nil && otherErr == nil && here != there
 }
 
 // Close closes what the Finder reads. The namespaces that it found are their callers'.
@@ -164,7 +164,9 @@ func (f *Finder) findMounted(found *Found) error {
 			if name := at.name(); name != "" {
 				names[at.inode] = name
 			}
-			f.see(found, at.inode, unix.AT_FDCWD, m.root+at.path)
+			if err := f.see(found, at.inode, unix.AT_FDCWD, m.root+at.path); err != nil {
+				found.failed = fmt.Errorf("what is mounted at %s: %w", at.path, err)
+			}
 		}
 	}
 	f.mu.Lock()
@@ -187,6 +189,8 @@ func (f *Finder) findByProcess(found *Found) error {
 			f.seeThreads(found, proc, pid)
 		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 			found.Refused++
+		case err != nil && !gone(err):
+			found.failed = err
 		}
 	})
 }
@@ -202,8 +206,8 @@ func (f *Finder) seeThreads(found *Found, proc int, pid string) {
 	_ = f.threads.numbers(tasks, func(tid string) { done = done || f.seeTask(found, tasks, tid) == nil })
 }
 
-// seeTask sees the namespace of a task. The error is that of reading the link: ENOENT
-// and ESRCH of what has ended.
+// seeTask sees the namespace of a task. The error is that of reading its link: ENOENT
+// and ESRCH of what has ended; or that of opening what is new.
 func (f *Finder) seeTask(found *Found, dir int, id string) error {
 	path := id + "/ns/net"
 	n, err := unix.Readlinkat(dir, path, f.link[:])
@@ -211,40 +215,41 @@ func (f *Finder) seeTask(found *Found, dir int, id string) error {
 		return err
 	}
 	if inode := inodeOf(f.link[:n]); inode != 0 {
-		f.see(found, inode, dir, path)
+		return f.see(found, inode, dir, path)
 	}
 	return nil
 }
 
-// see notes that something refers to a namespace, and opens it if it is new.
-func (f *Finder) see(found *Found, inode uint32, dir int, path string) {
+// see notes that something refers to a namespace, and opens it if it is new. After an
+// error, something else that refers to it may lead there.
+func (f *Finder) see(found *Found, inode uint32, dir int, path string) error {
 	if _, ok := f.tried[inode]; ok || f.sees(inode) {
-		return
+		return nil
 	}
 	if inode == f.own.Inode || f.known[inode] != nil {
 		f.seen[inode] = struct{}{}
-		return
+		return nil
 	}
 	n, err := open(dir, path)
 	switch {
 	case err == nil:
 	case errors.Is(err, errNoSysAdmin):
 		f.tried[inode] = struct{}{}
-		return
+		return nil
 	case gone(err):
-		return // something else may refer to it yet
+		return nil
 	default:
-		found.failed = err // the next may be opened
-		return
+		return err
 	}
 	if n.Inode == f.own.Inode || f.known[n.Inode] != nil { // the process has gone elsewhere meanwhile
 		n.Close()
 		f.seen[n.Inode] = struct{}{}
-		return
+		return nil
 	}
 	f.seen[n.Inode] = struct{}{}
 	f.known[n.Inode] = n
 	found.Appeared = append(found.Appeared, n)
+	return nil
 }
 
 // gone reports whether an error says that what was there a moment ago is no more, or

@@ -3,6 +3,7 @@ package netns
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,9 @@ func (n *Namespace) Open(cookie uint64, inode uint32) (*Namespace, error) {
 	handle = binary.NativeEndian.AppendUint32(handle, inode)
 	var fd int
 	var refused error
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer raise()()
 	err := n.control(func(mount int) {
 		fd, refused = unix.OpenByHandleAt(mount, unix.NewFileHandle(fileIDNsfs, handle), unix.O_RDONLY|unix.O_CLOEXEC)
 	})

@@ -40,6 +40,15 @@ func helper() {
 		}()
 		time.Sleep(10 * time.Millisecond) // until the goroutine has a thread
 		syscall.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+	case "files":
+		fmt.Print(withoutFiles())
+		os.Exit(0)
+	case "host":
+		fmt.Print(host())
+		os.Exit(0)
+	case "pod":
+		fmt.Print(pod())
+		os.Exit(0)
 	case "strand":
 		runtime.LockOSThread()
 		here := Inode()
@@ -60,6 +69,96 @@ func helper() {
 	}
 	fmt.Println(Inode())
 	hold()
+}
+
+// host is process 1, with a namespace mounted that its pod has not.
+func host() string {
+	runtime.LockOSThread()
+	made, err := inNew()
+	if err != nil {
+		return err.Error()
+	}
+	err = errors.Join(
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount("none", "/proc", "proc", 0, ""),
+		unix.Mount("none", "/run", "tmpfs", 0, ""),
+		os.Mkdir("/run/netns", 0o755), os.WriteFile("/run/netns/blue", nil, 0o600),
+		made.control(func(fd int) {
+			err = unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), "/run/netns/blue", "", unix.MS_BIND, "")
+		}), err, made.Close())
+	if err != nil {
+		return err.Error()
+	}
+	out, err := helperCommand("pod", func(a *helperAttr) { a.Cloneflags = unix.CLONE_NEWNS }).CombinedOutput()
+	if err != nil {
+		return fmt.Sprint(string(out), err)
+	}
+	return string(out)
+}
+
+func pod() string {
+	err := errors.Join(unix.Unmount("/run", unix.MNT_DETACH))
+	own, selfErr := Self()
+	f, finderErr := NewFinder("/proc", own)
+	if err := errors.Join(err, selfErr, finderErr); err != nil {
+		return err.Error()
+	}
+	found, err := f.Find()
+	if err := errors.Join(err, found.LeftOut()); err != nil {
+		return err.Error()
+	}
+	text := fmt.Sprintf("%d appeared", len(found.Appeared))
+	for _, n := range found.Appeared {
+		text += ", called " + f.Name(n.Inode)
+	}
+	return text + "\n"
+}
+
+// withoutFiles finds while there is no descriptor left for what it finds, and again.
+func withoutFiles() string {
+	own, err := Self()
+	if err != nil {
+		return err.Error()
+	}
+	f, err := NewFinder("/proc", own)
+	if err != nil {
+		return err.Error()
+	}
+	if _, err := f.Find(); err != nil {
+		return err.Error()
+	}
+	cmd := helperCommand("sleep", newNetns)
+	stdin, pipeErr := cmd.StdinPipe()
+	stdout, outErr := cmd.StdoutPipe()
+	if err := errors.Join(pipeErr, outErr, cmd.Start()); err != nil {
+		return err.Error()
+	}
+	defer func() { stdin.Close(); _ = cmd.Wait() }()
+	var inode uint32
+	if _, err := fmt.Fscan(stdout, &inode); err != nil {
+		return err.Error()
+	}
+	next, err := unix.Dup(0)
+	if err != nil {
+		return err.Error()
+	}
+	unix.Close(next)
+	var limit unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	few := limit
+	few.Cur = uint64(next) + 1 // one for the list of processes
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &few)
+	first, firstErr := f.Find()
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	second, err := f.Find()
+	if err := errors.Join(firstErr, err, second.LeftOut()); err != nil && second.Refused == 0 {
+		return err.Error()
+	}
+	left := 0
+	if errors.Is(first.LeftOut(), unix.EMFILE) {
+		left++
+	}
+	return fmt.Sprintf("%d left out, then %d appeared\n", left, len(second.Appeared))
 }
 
 // hold waits until the test closes its end of the pipe.

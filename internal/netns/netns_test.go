@@ -196,3 +196,38 @@ func descriptors(t testing.TB) int {
 	t.Helper()
 	return len(must(filepath.Glob("/proc/self/fd/*"))(t))
 }
+
+// TestDoRaises: CAP_SYS_ADMIN is in effect while it is needed, where it is permitted.
+func TestDoRaises(t *testing.T) {
+	nstest.Isolate(t)
+	there := fresh(t)
+	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets, after [2]unix.CapUserData
+	check(t, unix.Capget(&self, &sets[0]))
+	sets[0].Effective = 0
+	check(t, unix.Capset(&self, &sets[0]))
+	check(t, there.Do(func() error {
+		if Inode() != there.Inode {
+			t.Errorf("in %d, want %d", Inode(), there.Inode)
+		}
+		return nil
+	}))
+	check(t, unix.Capget(&self, &after[0]))
+	if after != sets {
+		t.Errorf("capabilities %+v afterwards, want %+v", after, sets)
+	}
+}
+
+// TestDoOwned: root enters what another user namespace owns, below its own.
+func TestDoOwned(t *testing.T) {
+	nstest.Isolate(t)
+	f := newFinder(t)
+	inode, _ := process(t, "sleep", func(a *helperAttr) { a.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNET })
+	found := expect(t, f, "a process in a user namespace", []uint32{inode}, nil)
+	check(t, found.Appeared[0].Do(func() error {
+		if Inode() != inode {
+			t.Errorf("in %d, want %d", Inode(), inode)
+		}
+		return nil
+	}))
+}

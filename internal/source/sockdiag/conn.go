@@ -27,7 +27,7 @@ type Conn struct {
 	link      link // nil after an error
 	seq       uint32
 	out       []byte // the request
-	in        []byte // one datagram of the answer
+	in        []byte // one datagram of the answer; nil without a link
 	socket    sock.Socket
 	perFamily bool // the kernel refuses to dump both families in one walk
 
@@ -74,17 +74,18 @@ func OpenIn(namespace *netns.Namespace, now func() sock.Instant, cgroups *cgroup
 }
 
 func open(now func() sock.Instant, cgroups *cgroup.Tree, dial func() (link, error)) (*Conn, error) {
-	c := &Conn{now: now, cgroups: cgroups, devices: map[uint32]device{}, dial: dial, in: make([]byte, maxDatagram)}
+	c := &Conn{now: now, cgroups: cgroups, devices: map[uint32]device{}, dial: dial}
 	return c, c.ready()
 }
 
-// Close closes the netlink socket. A Conn that is used again opens a fresh one.
+// Close closes the netlink socket, and frees most of the memory: what is seldom used is
+// best closed until then. A Conn that is used again opens a fresh socket.
 func (c *Conn) Close() error {
 	if c.link == nil {
 		return nil
 	}
 	err := c.link.close()
-	c.link = nil
+	c.link, c.in = nil, nil
 	return err
 }
 
@@ -95,7 +96,7 @@ func (c *Conn) ready() error {
 	}
 	link, err := c.dial()
 	if err == nil {
-		c.link = link
+		c.link, c.in = link, make([]byte, maxDatagram)
 	}
 	return err
 }

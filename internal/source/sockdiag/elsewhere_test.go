@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -124,5 +126,58 @@ func TestOpenInClosed(t *testing.T) {
 	check(t, there.Close())
 	if err := open[0].Scan(sock.Query{}, nil); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("scan what was given up: %v, want %v", err, os.ErrClosed)
+	}
+}
+
+// TestOpenInOwned kills in a network namespace that another user namespace owns: root of
+// the one above has CAP_NET_ADMIN there.
+func TestOpenInOwned(t *testing.T) {
+	nstest.Isolate(t)
+	cmd := exec.Command("cat") // ends with its stdin
+	stdin := must(cmd.StdinPipe())(t)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET}
+	check(t, cmd.Start())
+	defer cmd.Wait()
+	defer stdin.Close()
+
+	own := must(netns.Self())(t)
+	defer own.Close()
+	finder := must(netns.NewFinder("/proc", own))(t)
+	defer finder.Close()
+	var there *netns.Namespace
+	link := must(os.Readlink(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid)))(t)
+	for _, n := range must(finder.Find())(t).Appeared {
+		defer n.Close()
+		if link == fmt.Sprintf("net:[%d]", n.Inode) {
+			there = n
+		}
+	}
+	if there == nil {
+		t.Fatalf("%s is not found", link)
+	}
+	check(t, there.Do(func() error {
+		check(t, netlink.LinkSetUp(nstest.Loopback))
+		closeWait(t, nstest.V4, nstest.ServerSide, 1)
+		return nil
+	}))
+	c := must(OpenIn(there, must(sock.Clock())(t), nil))(t)
+	defer c.Close()
+	s := only(t, c, ssfilter.CloseWait)
+	check(t, destroy(t, c, s.ID))
+	if a := ask(t, c, s.ID); !a.Gone {
+		t.Errorf("destroyed, and there: %+v", a)
+	}
+}
+
+// BenchmarkOpenIn opens a Conn in another namespace, asks a question and closes it.
+func BenchmarkOpenIn(b *testing.B) {
+	there := elsewhere(b)
+	clock := must(sock.Clock())(b)
+	c := must(OpenIn(there, clock, nil))(b)
+	nobody := []sock.ID{{Family: unix.AF_INET, Cookie: 1}}
+	var answers []sock.Answer
+	for b.Loop() {
+		answers = must(c.Lookup(nobody, answers))(b)
+		check(b, c.Close())
 	}
 }
