@@ -279,7 +279,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unju
 	sum := manualkill.SumOf(targets, f.dryRun)
 	var err error
 	if f.output == "json" {
-		err = manualkill.PrintJSON(stdout, targets, f.dryRun, h.Netns, time.Now())
+		err = manualkill.PrintJSON(stdout, targets, f.dryRun, time.Now())
 	} else {
 		view := sockettable.View{Headings: !f.bare, Holders: f.output == "wide", Cells: term.ScreenOf(stdout).Width}
 		if err = manualkill.Print(stdout, targets, &view); err == nil {

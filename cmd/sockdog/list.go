@@ -186,7 +186,6 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 		return err
 	}
 	defer l.kernel.Close()
-	l.view.Netns = l.host.Netns
 	if l.watch > 0 {
 		return l.again(ctx, out, stderr)
 	}

@@ -34,6 +34,9 @@ type Facts struct {
 	Since    time.Time // the conditions have held since
 	Until    time.Time // they held until then: now, or when the alert was over or ended
 	Holders  string
+	// NetnsName is the name of the network namespace that the group is in; "": it has
+	// none, or the group is in several.
+	NetnsName string
 }
 
 // Labels identify the alert: the same for as long as it goes on, whatever is
@@ -59,6 +62,8 @@ func Annotations(a *engine.Alert, f Facts) (map[string]string, error) {
 		"done":  e.Done,
 		"when":  e.When,
 		"peers": e.Peers,
+
+		"netns_name": f.NetnsName,
 	}
 	maps.DeleteFunc(said, func(_, text string) bool { return text == "" })
 	said["holders"] = e.Holders

@@ -198,7 +198,7 @@ func (d *watch) Record(p *engine.Plan) {
 	now, at := d.Now(), time.Now()
 	// What is done to single sockets is told by itself.
 	p.Transitions = slices.DeleteFunc(p.Transitions, func(t engine.Transition) bool { return len(t.When) == 0 && t.Takes })
-	records := recordsOf(p, d.Netns, now, at)
+	records := recordsOf(p, d.NetnsName, d.Netns, now, at)
 	d.recorder.add(p, records)
 	d.log.add(append(logLines(records), notesOf(p.Notes, at)...)...)
 	for i := range p.Report {

@@ -25,6 +25,9 @@ type Options struct {
 
 	Source Source
 	Netns  uint32 // inode of the network namespace that is watched alone; 0: several are, or it is not known
+	// NetnsName returns the name that ip-netns(8) has for a network namespace, by its
+	// inode, or ""; nil: none has one. Any goroutine calls it.
+	NetnsName func(inode uint32) string
 	// SourceState returns how the source does; nil: that is not shown.
 	SourceState func() status.Source
 	// SourceLog gives the source what it says a line for the log with, before anything

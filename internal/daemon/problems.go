@@ -39,9 +39,8 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 	failures := d.publisher.failures()
 	tell(len(failures) > 0, "template", "alerts have the built-in text: "+strings.Join(failures, "; "), "mend the template in the rules file")
 	d.judgeSource(tell)
-	tell(source.Refused > 0, "namespaces",
-		fmt.Sprintf("network namespaces that cannot be opened, and whose sockets nobody watches: %d; %s", source.Refused, source.WhyRefused),
-		"sockdog doctor says which privilege is missing")
+	tell(source.LeftOut != "", "namespaces",
+		"network namespaces whose sockets nobody watches: "+source.LeftOut, "sockdog doctor says which privilege is missing, and how to give it")
 	d.judgeState(tell)
 	d.judgeLog(tell)
 	d.judgeReceivers()

@@ -19,10 +19,11 @@ import (
 // from the loop: a template can take its time.
 type alertPublisher struct {
 	queue[[]update]
-	host     string
-	notifier *notify.Notifier
-	say      Say
-	ended    chan struct{} // closed once the receivers had their time
+	host       string
+	notifier   *notify.Notifier
+	say        Say
+	netnsNames netnsNames
+	ended      chan struct{} // closed once the receivers had their time
 
 	receivers []string
 	firing    map[string]*firing // by identity
@@ -57,7 +58,7 @@ const (
 
 func newAlertPublisher(o *Options, say Say) *alertPublisher {
 	p := &alertPublisher{
-		host: o.Host, notifier: notify.New(notify.Options{Log: say, Page: o.Page}), say: say,
+		host: o.Host, notifier: notify.New(notify.Options{Log: say, Page: o.Page}), say: say, netnsNames: o.NetnsName,
 		ended:  make(chan struct{}),
 		firing: make(map[string]*firing), failed: make(map[string]string),
 	}
@@ -146,7 +147,7 @@ func (p *alertPublisher) word(a *engine.Alert, u *update) alert.Alert {
 	if holders, known := heldBy(a); known || b.holders == "" {
 		b.holders = holders
 	}
-	facts := alert.Facts{Instance: p.host, Since: b.since, Until: u.at, Holders: b.holders}
+	facts := alert.Facts{Instance: p.host, Since: b.since, Until: u.at, Holders: b.holders, NetnsName: p.netnsNames.name(netnsOf(labels))}
 	if a.Ended != 0 {
 		delete(p.firing, id)
 		said.EndsAt = wall(a.Ended)

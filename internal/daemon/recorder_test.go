@@ -137,7 +137,7 @@ func (r *recording) kill() time.Duration {
 func (r *recording) outcome(a engine.Action) {
 	a.Result = engine.Done
 	p := engine.Plan{Report: []engine.Action{a}}
-	records := recordsOf(&p, 0, 0, time.Now())
+	records := recordsOf(&p, nil, 0, 0, time.Now())
 	r.add(&p, records)
 	r.q.add(logLines(records)...)
 }
@@ -366,7 +366,7 @@ func TestTimeOfTheAct(t *testing.T) {
 		Held: []engine.HeldBack{{Rule: "r", Kind: rules.Kill, Began: 3, Left: 2, Waiting: 1, Limit: "1/1m", LimitOfAll: "5000/1m"}},
 	}
 	var got []string
-	for _, r := range recordsOf(&p, 4711, now, at) {
+	for _, r := range recordsOf(&p, nil, 4711, now, at) {
 		got = append(got, fmt.Sprintf("%v %s %d %d %d %s", at.Sub(r.Time), r.Result, r.Sockets, r.LetGo, r.Waiting, r.Reason))
 	}
 	want := []string{"3s done 0 0 0 state-0 for 0s", "0s would 0 0 0 state-0 for 0s", "0s held 3 2 1 the limits are 1/1m of the rule and 5000/1m of all rules"}

@@ -18,11 +18,10 @@ import (
 // recordsOf returns the records of all that a plan says was decided or done. What a
 // limit holds back is only summed up: it would crowd out what it lets through. Inode
 // is that of the namespace that is watched alone: records about several sockets tell it.
-func recordsOf(p *engine.Plan, inode uint32, now sock.Instant, at time.Time) []journal.Record {
+func recordsOf(p *engine.Plan, names netnsNames, inode uint32, now sock.Instant, at time.Time) []journal.Record {
 	if len(p.Report)+len(p.Transitions)+len(p.Held) == 0 {
 		return nil
 	}
-	netns := netnsName(inode)
 	records := make([]journal.Record, 0, len(p.Report)+len(p.Transitions)+len(p.Held))
 	for i := range p.Report {
 		if a := &p.Report[i]; a.Result != engine.Held && !a.Waited {
@@ -34,18 +33,21 @@ func recordsOf(p *engine.Plan, inode uint32, now sock.Instant, at time.Time) []j
 		}
 	}
 	for i := range p.Transitions {
-		records = append(records, transitionOf(&p.Transitions[i], netns, now, at))
+		records = append(records, transitionOf(&p.Transitions[i], now, at))
+		r := &records[len(records)-1]
+		names.put(r, cmp.Or(netnsOf(r.Group), inode))
 	}
 	for i := range p.Held {
-		records = append(records, heldBackOf(&p.Held[i], netns, at))
+		records = append(records, heldBackOf(&p.Held[i], at))
+		names.put(&records[len(records)-1], inode)
 	}
 	return records
 }
 
 // heldBackOf puts what limits hold back into a record.
-func heldBackOf(h *engine.HeldBack, netns string, at time.Time) journal.Record {
+func heldBackOf(h *engine.HeldBack, at time.Time) journal.Record {
 	return journal.Record{
-		Time: at, Rule: h.Rule, Action: h.Kind.Name, Result: journal.Held, DryRun: h.DryRun, Netns: netns,
+		Time: at, Rule: h.Rule, Action: h.Kind.Name, Result: journal.Held, DryRun: h.DryRun,
 		Reason:  "the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules",
 		Sockets: h.Began, LetGo: h.Left, Waiting: h.Waiting,
 	}
@@ -56,7 +58,7 @@ func recordOf(a *engine.Action, at time.Time) journal.Record {
 	s := &a.Socket
 	r := journal.Record{
 		Time: at, Seq: a.Seq, Rule: a.Rule, Action: a.Kind.Name, Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: action.Why(a),
-		Netns: netnsName(s.ID.Netns), Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
+		Netns: netnsText(s.ID.Netns), NetnsName: s.NetnsName(), Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor,
 		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
 	}
 	if len(a.Holders) > 0 {
@@ -66,12 +68,11 @@ func recordOf(a *engine.Action, at time.Time) journal.Record {
 }
 
 // transitionOf puts the transition of a group into a record.
-func transitionOf(t *engine.Transition, netns string, now sock.Instant, at time.Time) journal.Record {
+func transitionOf(t *engine.Transition, now sock.Instant, at time.Time) journal.Record {
 	r := journal.Record{
 		Time: at, Rule: t.Rule, Action: "group", Result: journal.Result(t.To), DryRun: t.DryRun,
 		Group: subject.ByName(t.Group), Sockets: t.Count,
 	}
-	r.Netns = cmp.Or(r.Group["netns"], netns)
 	if t.From == group.Firing && t.To == group.Quiet {
 		r.Result = journal.Resolved
 	}
@@ -89,11 +90,33 @@ func transitionOf(t *engine.Transition, netns string, now sock.Instant, at time.
 	return r
 }
 
-// netnsName is how a network namespace is called in records, by its inode, as lsns(8)
+// netnsNames returns the name of a network namespace, by its inode; nil: none has one.
+type netnsNames func(inode uint32) string
+
+// name returns the name of a network namespace, or "".
+func (names netnsNames) name(inode uint32) string {
+	if names == nil || inode == 0 {
+		return ""
+	}
+	return names(inode)
+}
+
+// put says in a record which network namespace it is about; 0: that is not known.
+func (names netnsNames) put(r *journal.Record, inode uint32) {
+	r.Netns, r.NetnsName = netnsText(inode), names.name(inode)
+}
+
+// netnsText is how a network namespace is called in records, by its inode, as lsns(8)
 // calls it; "" where that is not known.
-func netnsName(inode uint32) string {
+func netnsText(inode uint32) string {
 	if inode == 0 {
 		return ""
 	}
 	return strconv.FormatUint(uint64(inode), 10)
+}
+
+// netnsOf returns the network namespace that labels of a group name, or 0.
+func netnsOf(labels map[string]string) uint32 {
+	inode, _ := strconv.ParseUint(labels["netns"], 10, 32) // 0: it is no number
+	return uint32(inode)
 }

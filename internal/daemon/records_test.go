@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // watched alone; where there are several, a record about all of them tells none.
 func TestNetnsOfRecords(t *testing.T) {
 	p := engine.Plan{
-		Report: []engine.Action{{Kind: rules.Kill, Socket: sock.Socket{ID: sock.ID{Netns: 7}}}},
+		Report: []engine.Action{{Kind: rules.Kill, Socket: sock.Socket{ID: sock.ID{Netns: 7}, NetnsNames: "/red/"}}},
 		Transitions: []engine.Transition{
 			{Transition: group.Transition{To: group.Firing, Group: []subject.Label{{Name: "netns", Value: "8"}}}},
 			{Transition: group.Transition{To: group.Firing}},
@@ -25,12 +26,13 @@ func TestNetnsOfRecords(t *testing.T) {
 		Held: []engine.HeldBack{{Kind: rules.Kill}},
 	}
 	for alone, want := range map[uint32][]string{
-		0:    {"7", "8", "", ""},
-		4711: {"7", "8", "4711", "4711"},
+		0:    {"7 red", "8 blue", "", ""},
+		4711: {"7 red", "8 blue", "4711", "4711"},
 	} {
 		var got []string
-		for _, r := range recordsOf(&p, alone, 0, time.Now()) {
-			got = append(got, r.Netns)
+		names := func(inode uint32) string { return map[uint32]string{8: "blue"}[inode] }
+		for _, r := range recordsOf(&p, names, alone, 0, time.Now()) {
+			got = append(got, strings.TrimSpace(r.Netns+" "+r.NetnsName))
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("netns, where %d is watched alone (-want +got):\n%s", alone, diff)

@@ -21,13 +21,13 @@ func TestSourceShown(t *testing.T) {
 		say(slog.LevelWarn, "events are gone; scans go on", slog.String("reason", "test"))
 	}
 	var now atomic.Pointer[status.Source]
-	now.Store(&status.Source{Kind: status.Events, Namespaces: 3, Refused: 2, WhyRefused: "setns: operation not permitted", Older: 7})
+	now.Store(&status.Source{Kind: status.Events, Namespaces: 3, LeftOut: "2 cannot be entered", Older: 2})
 	w.options.SourceState = func() status.Source { return *now.Load() }
 	current := w.show()
 	w.watch(often + leaked)
 	w.until("the source with its problem", func() bool {
 		s := current()
-		return cmp.Equal(s.Source, *now.Load()) && len(s.Problems) == 1 && strings.HasSuffix(s.Problems[0].Text, ": 2; setns: operation not permitted")
+		return cmp.Equal(s.Source, *now.Load()) && len(s.Problems) == 1 && strings.HasSuffix(s.Problems[0].Text, ": 2 cannot be entered")
 	})
 	if n := w.count("events are gone"); n != 1 {
 		t.Errorf("the log has %d lines of the source, want 1", n)

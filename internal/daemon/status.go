@@ -101,7 +101,7 @@ func (d *watch) publish() {
 	}
 	d.judge(&o, &source, now)
 	s := &status.Status{
-		Version: d.Version, Host: d.Host, Netns: netnsName(d.Netns),
+		Version: d.Version, Host: d.Host, Netns: netnsText(d.Netns),
 		Time: now, Started: shown.started, Ready: d.service.ready,
 		Problems: shown.problems, Notes: shown.notes, File: shown.file, Rules: make([]status.Rule, len(o.Rules)), Source: source,
 		Sockets: shown.sockets, SocketsAt: shown.socketsAt, SocketsEverySeconds: shown.socketsEvery.Seconds(), History: shown.history.History(now),

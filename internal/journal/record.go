@@ -48,7 +48,9 @@ type Record struct {
 	Result Result    `json:"result"`
 	DryRun bool      `json:"dry_run"`
 	Reason string    `json:"reason"`
-	Netns  string    `json:"netns"`
+	Netns  string    `json:"netns"` // inode; empty: it is about several
+	// NetnsName is the name that ip-netns(8) has for it; empty: none.
+	NetnsName string `json:"netns_name"`
 
 	Group   map[string]string `json:"group"` // nil: it is about a socket; empty: all sockets of the rule
 	Sockets int               `json:"sockets"`
@@ -131,7 +133,7 @@ func duration(seconds float64) time.Duration {
 // Attrs returns the fields of the record for a line of the log: all but its time,
 // which is the line's, and Seq, for the log tells no intents.
 func (r *Record) Attrs() []slog.Attr {
-	attrs := make([]slog.Attr, 0, 18)
+	attrs := make([]slog.Attr, 0, 19)
 	attrs = append(attrs,
 		slog.String("rule", r.Rule),
 		slog.String("action", r.Action),
@@ -140,6 +142,9 @@ func (r *Record) Attrs() []slog.Attr {
 		slog.String("reason", r.Reason))
 	if r.Netns != "" {
 		attrs = append(attrs, slog.String("netns", r.Netns))
+	}
+	if r.NetnsName != "" {
+		attrs = append(attrs, slog.String("netns_name", r.NetnsName))
 	}
 	switch {
 	case r.Group != nil:

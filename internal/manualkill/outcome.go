@@ -26,11 +26,11 @@ type outcome struct {
 }
 
 // PrintJSON prints what became of the targets by that time.
-func PrintJSON(out io.Writer, targets []*Target, dryRun bool, netns string, at time.Time) error {
+func PrintJSON(out io.Writer, targets []*Target, dryRun bool, at time.Time) error {
 	stamp := at.Format(time.RFC3339Nano)
 	return term.JSON(out, func(yield func(outcome) bool) {
 		for _, t := range targets {
-			object := sockettable.ObjectOf(&t.Socket, t.Age, t.Holders(), netns)
+			object := sockettable.ObjectOf(&t.Socket, t.Age, t.Holders())
 			if !yield(outcome{stamp, rules.Kill.Name, string(t.Result), dryRun, t.Reason, object}) {
 				return
 			}

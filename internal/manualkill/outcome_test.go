@@ -24,7 +24,7 @@ func outcomes() []*Target {
 		return &Target{
 			Socket: sock.Socket{
 				Conn:  ssfilter.Conn{State: state, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst)},
-				ID:    sock.ID{Cookie: 9},
+				ID:    sock.ID{Netns: 4026531840, Cookie: 9},
 				Inode: uint32(len(held)),
 			},
 			Age: age, Result: result, Reason: reason, Held: &subject.Holders{Processes: held},
@@ -82,7 +82,7 @@ destroyed 1, gone 1, left alone 1
 func TestPrintJSON(t *testing.T) {
 	var out strings.Builder
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	if err := PrintJSON(&out, outcomes()[1:2], false, "4026531840", at); err != nil {
+	if err := PrintJSON(&out, outcomes()[1:2], false, at); err != nil {
 		t.Fatal(err)
 	}
 	var got []map[string]any

@@ -113,8 +113,8 @@ var families = []family[status.Status]{
 			}
 		}},
 	ofSource("namespaces", gauge, "Network namespaces that are watched.", func(s *status.Source) float64 { return float64(s.Namespaces) }),
-	ofSource("namespaces_refused", gauge, "Network namespaces that cannot be opened.", func(s *status.Source) float64 { return float64(s.Refused) }),
-	ofSource("events_older_connections", gauge, "Connections older than the table of events, whose states it does not see yet.", func(s *status.Source) float64 { return float64(s.Older) }),
+	ofSource("namespaces_left_out", gauge, "1 while network namespaces cannot be found or entered.", func(s *status.Source) float64 { return number(s.LeftOut != "") }),
+	ofSource("namespaces_older", gauge, "Network namespaces with connections older than the table of events, found by scans.", func(s *status.Source) float64 { return float64(s.Older) }),
 	ofSource("events_lost_total", counter, "Sockets for which the table of events had no room.", func(s *status.Source) float64 { return float64(s.Lost) }),
 	ofSource("events_missed_total", counter, "Sockets that a check by sock_diag found and the table of events lacked.", func(s *status.Source) float64 { return float64(s.Missed) }),
 	single("state_write_stalled_seconds", gauge, "How long a write to the state directory has been under way, beyond a second; else 0.", func(s *status.Status) float64 { return s.WriteStalledSeconds }),

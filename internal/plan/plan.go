@@ -23,7 +23,6 @@ type Plan struct {
 	set     *rules.Set
 	actions []engine.Forecast     // the next first
 	groups  []engine.RuleOverview // of each rule; empty where no rule is about groups
-	netns   string
 }
 
 // Make scans once and plans by what is known from before.
@@ -42,7 +41,7 @@ func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{set: set, netns: h.Netns}
+	p := &Plan{set: set}
 	p.actions = engine.Forecasts(result, engine.Config{Precision: h.Precision, Self: os.Getpid()}, h.Capabilities(), known,
 		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}, h.Now())
 	slices.SortStableFunc(p.actions, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })

@@ -58,11 +58,11 @@ func valueOf(g *group.Overview, m rules.Metric) string {
 	return string(m) + " " + g.Text(m)
 }
 
-func plannedOf(f *engine.Forecast, netns string) planned {
+func plannedOf(f *engine.Forecast) planned {
 	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}
 	return planned{
 		Rule: f.Rule, Action: f.Kind.Name, DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: whyNot(f), Reason: action.Wanted(&f.Grounds, &f.Socket, f.Bound),
-		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders, netns),
+		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders),
 	}
 }
 
@@ -70,7 +70,7 @@ func plannedOf(f *engine.Forecast, netns string) planned {
 func (p *Plan) PrintJSON(out io.Writer) error {
 	var objects []any
 	for i := range p.actions {
-		objects = append(objects, plannedOf(&p.actions[i], p.netns))
+		objects = append(objects, plannedOf(&p.actions[i]))
 	}
 	for i := range p.groups {
 		for j := range p.groups[i].Groups {

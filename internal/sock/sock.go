@@ -5,6 +5,7 @@ package sock
 import (
 	"encoding/binary"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -110,6 +111,12 @@ type Socket struct {
 	// NetnsNames are the names of its network namespace when it was read (ip-netns(8)),
 	// each between slashes, which no name holds: "/" where it has none; "": not known.
 	NetnsNames string
+}
+
+// NetnsName returns the first name of its network namespace; empty: none is known.
+func (s *Socket) NetnsName() string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(s.NetnsNames, "/"), "/")
+	return name
 }
 
 // TimeWaitLen is how long TIME_WAIT lasts.

@@ -55,6 +55,7 @@ var columns = []*Column{
 	{Name: "dev", shared: true, text: func(_ *Table, r *row) string { return r.device() }},
 	{Name: "mark", shared: true, hex: true, number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.Mark), r.HasMark }},
 	{Name: "cgroup", shared: true, long: true, narrows: true, text: func(_ *Table, r *row) string { return r.Cgroup }},
+	{Name: "netns", shared: true, text: func(_ *Table, r *row) string { return Netns(r.ID.Netns) }},
 	{Name: "inode", number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.Inode), r.Inode != 0 }},
 	{Name: "cookie", number: func(_ *Table, r *row) (uint64, bool) { return r.ID.Cookie, true }},
 }
@@ -89,6 +90,21 @@ func headsOf(columns []*Column) (heads []string) {
 	}
 	return heads
 }
+
+// Netns is how a network namespace is called, by its inode, as lsns(8) calls it; empty:
+// not known.
+func Netns(inode uint32) string {
+	if inode == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(inode), 10)
+}
+
+// netnsColumn is the network namespace by the name that ip-netns(8) has for it, or else
+// its inode.
+var netnsColumn = &Column{Name: "netns", long: true, narrows: true, text: func(_ *Table, r *row) string {
+	return cmp.Or(r.NetnsName(), Netns(r.ID.Netns))
+}}
 
 // holderColumn names the first process that holds a socket, and how many more.
 var holderColumn = &Column{Name: "process", long: true, narrows: true, Held: true, text: func(t *Table, r *row) string {

@@ -11,7 +11,8 @@ import (
 
 // Object is a socket in -o json of every command, under the names that the log uses.
 type Object struct {
-	Netns      string   `json:"netns"`
+	Netns      string   `json:"netns"`                // its inode
+	NetnsName  string   `json:"netns_name,omitempty"` // that ip-netns(8) has for it
 	Src        string   `json:"src"`
 	Dst        string   `json:"dst"`
 	State      string   `json:"state"`
@@ -26,9 +27,9 @@ type Object struct {
 }
 
 // ObjectOf is a socket that is so old and so held.
-func ObjectOf(s *sock.Socket, age track.Age, holders []sock.Holder, netns string) Object {
+func ObjectOf(s *sock.Socket, age track.Age, holders []sock.Holder) Object {
 	o := Object{
-		Netns: netns, Src: s.Zoned(s.Src).String(), Dst: s.Zoned(s.Dst).String(), State: s.State.String(),
+		Netns: Netns(s.ID.Netns), NetnsName: s.NetnsName(), Src: s.Zoned(s.Src).String(), Dst: s.Zoned(s.Dst).String(), State: s.State.String(),
 		Bound: !age.Exact, Cookie: s.ID.Cookie, Inode: s.Inode,
 	}
 	if age.Known {
@@ -55,9 +56,9 @@ type listed struct {
 	Cgroup  string        `json:"cgroup,omitempty"`
 }
 
-func (t *Table) listed(r *row, netns string) listed {
+func (t *Table) listed(r *row) listed {
 	l := listed{
-		Object: ObjectOf(&r.Socket, r.Age, t.Holders[r.Inode], netns), RQueue: r.RQueue, WQueue: r.WQueue,
+		Object: ObjectOf(&r.Socket, r.Age, t.Holders[r.Inode]), RQueue: r.RQueue, WQueue: r.WQueue,
 		Verdict: match.Verdict(&r.Socket), MPTCP: r.MPTCP, Dev: r.device(), Cgroup: r.Cgroup,
 	}
 	if r.HasMark {

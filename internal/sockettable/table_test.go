@@ -213,3 +213,45 @@ func TestTableFits60(t *testing.T) {
 		}
 	}
 }
+
+// Where several network namespaces are shown, each has the name that it goes by, or its
+// inode; by that alone sockets are grouped and written as JSON.
+func TestNamespaces(t *testing.T) {
+	table := sightings(t)
+	for i, r := range table.rows {
+		r.ID.Netns = []uint32{4026531840, 4026532700, 4026532700, 0}[i]
+		r.NetnsNames = []string{"/", "/blue/green/", "/blue/green/", ""}[i]
+	}
+	state := columnsOf("state")
+	oldest, err := ParseOrder("age", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := View{Order: oldest, Netns: true}
+	if got := view.columns(); got[0] != netnsColumn || !slices.Equal(got[1:], usual) {
+		t.Errorf("columns %v, want netns and the usual", headsOf(got))
+	}
+	want := "4026531840  CLOSE-WAIT\nblue        ESTABLISHED\nblue        CLOSE-WAIT\n-           SYN-SENT\n"
+	if diff := gocmp.Diff(want, printed(t, table, append([]*Column{netnsColumn}, state...), false, 0)); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+	var objects []string
+	for _, r := range table.rows {
+		l := table.listed(r)
+		objects = append(objects, strings.TrimSpace(l.Netns+" "+l.NetnsName))
+	}
+	if diff := gocmp.Diff([]string{"4026531840", "4026532700 blue", "4026532700 blue", ""}, objects); diff != "" {
+		t.Errorf("objects (-want +got):\n%s", diff)
+	}
+	keys, err := ParseKeys("netns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var groups strings.Builder
+	if err := table.Print(&groups, &View{Keys: keys}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff("2  4026532700  1  0  ≥1m0s\n1  4026531840  1  0  1h30m\n1  -           0  0  -\n", groups.String()); diff != "" {
+		t.Errorf("groups (-want +got):\n%s", diff)
+	}
+}

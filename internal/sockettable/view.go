@@ -16,10 +16,10 @@ type View struct {
 	JSON     bool
 	Wide     bool // more columns of each socket
 	Holders  bool // the usual columns, and who holds each socket
+	Netns    bool // the network namespace of each socket, too
 	Headings bool
-	Most     int    // rows at most; 0: all
-	Cells    int    // in a line; 0: no bound
-	Netns    string // of the sockets
+	Most     int // rows at most; 0: all
+	Cells    int // in a line; 0: no bound
 }
 
 // Walks reports whether the view takes a walk through /proc.
@@ -36,14 +36,17 @@ func (v *View) Walks() bool {
 }
 
 func (v *View) columns() []*Column {
+	columns := usual
 	switch {
 	case v.Wide:
-		return wide
+		columns = wide
 	case v.Holders:
-		return append(slices.Clone(usual), holderColumn)
-	default:
-		return usual
+		columns = append(slices.Clone(usual), holderColumn)
 	}
+	if v.Netns {
+		columns = append([]*Column{netnsColumn}, columns...)
+	}
+	return columns
 }
 
 // Print prints the table.
@@ -60,7 +63,7 @@ func (t *Table) Print(out io.Writer, v *View) error {
 	if v.JSON {
 		return term.JSON(out, func(yield func(listed) bool) {
 			for _, r := range t.rows {
-				if !yield(t.listed(r, v.Netns)) {
+				if !yield(t.listed(r)) {
 					return
 				}
 			}

@@ -7,14 +7,13 @@ import (
 
 // Source is where sockets come from, and what it lacks.
 type Source struct {
-	Kind       SourceKind `json:"kind"`             // empty: not known
-	Reason     string     `json:"reason,omitempty"` // why it is not events; empty: it is
-	Namespaces int        `json:"namespaces"`       // network namespaces that are watched
-	Refused    int        `json:"refused"`          // those beside them that cannot be opened
-	WhyRefused string     `json:"why_refused,omitempty"`
-	// Older counts the connections from before the table of events was there, whose
-	// states it does not see yet. Scans find them.
-	Older uint64 `json:"older"`
+	Kind       SourceKind `json:"kind"`               // empty: not known
+	Reason     string     `json:"reason,omitempty"`   // why it is not events; empty: it is
+	Namespaces int        `json:"namespaces"`         // network namespaces that are watched
+	LeftOut    string     `json:"left_out,omitempty"` // what of others cannot be seen, and why
+	// Older counts the namespaces with connections from before the table of events was
+	// there, which it does not follow yet. Scans find those.
+	Older int `json:"older"`
 	// Lost counts sockets for which the table had no room, and Missed those that a check
 	// by sock_diag found and the table lacked, both since the start.
 	Lost   uint64 `json:"lost"`
@@ -33,8 +32,8 @@ const (
 // SourceKinds are all of them.
 var SourceKinds = []SourceKind{Events, SockDiag}
 
-// String returns the source in a line: "events, 12 network namespaces, 3 connections older than the
-// table"; empty: it is not known.
+// String returns the source in a line: "events, 12 network namespaces, 3 with older
+// connections by scans"; empty: it is not known.
 func (s *Source) String() string {
 	if s.Kind == "" {
 		return ""
@@ -48,9 +47,14 @@ func (s *Source) String() string {
 	if s.Namespaces > 1 {
 		add(uint64(s.Namespaces), "network namespaces")
 	}
-	add(uint64(s.Refused), "cannot be opened")
-	add(s.Older, "connections older than the table")
-	add(s.Lost, "without room in it")
+	switch {
+	case s.Older == 0:
+	case s.Namespaces == 1:
+		words = append(words, "older connections by scans")
+	default:
+		add(uint64(s.Older), "with older connections by scans")
+	}
+	add(s.Lost, "without room in the table")
 	add(s.Missed, "missed by it")
 	text := strings.Join(words, ", ")
 	if s.Reason != "" {

@@ -4,6 +4,7 @@ package statustext
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -25,7 +26,7 @@ func Print(out io.Writer, s *status.Status, cells int) error {
 	w.rules(s)
 	w.groups(s.Rules)
 	w.sockets(s)
-	w.actions(s.Actions, s.Time)
+	w.actions(s)
 	_, err := w.WriteTo(out)
 	return err
 }
@@ -197,10 +198,15 @@ func (w *report) sockets(s *status.Status) {
 // mostActions is how many actions are printed: the journal has all.
 const mostActions = 10
 
-func (w *report) actions(last []journal.Record, now time.Time) {
-	table := term.NewTable("TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON")
+func (w *report) actions(s *status.Status) {
+	last := s.Actions[:min(len(s.Actions), mostActions)]
+	several := s.Netns == "" && slices.ContainsFunc(last, func(r journal.Record) bool { return r.Netns != "" })
+	heads := []string{"TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON"}
+	if several {
+		heads = append(heads, "NETNS")
+	}
+	table := term.NewTable(heads...)
 	table.Columns[3].Spare, table.Columns[5].Spare = 1, 2
-	last = last[:min(len(last), mostActions)]
 	for i := range last {
 		r := &last[i]
 		src, dst, who := "-", "-", "-"
@@ -215,8 +221,11 @@ func (w *report) actions(last []journal.Record, now time.Time) {
 			who = fmt.Sprintf("%s[%d]", r.Comm, r.PID)
 		}
 		when := r.Time.Local().Format(time.DateTime)
-		when = strings.TrimPrefix(when, now.Local().Format(time.DateOnly+" ")) // today goes without saying
+		when = strings.TrimPrefix(when, s.Time.Local().Format(time.DateOnly+" ")) // today goes without saying
 		table.Row(when, r.Rule, r.Words(), src, dst, who, r.Reason)
+		if several {
+			table.Row(cmp.Or(r.NetnsName, r.Netns, "-"))
+		}
 	}
 	w.table(table)
 }

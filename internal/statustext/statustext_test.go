@@ -37,6 +37,11 @@ func TestPrint(t *testing.T) {
 	unable.ActionPossible["kill"] = false
 	unable.Actions = append(unable.Actions, append(unable.Actions, unable.Actions...)...)
 	evil.Actions[0].Comm = "\x1b]0;caught\a\nroot"
+	several := statustest.Lively(now)
+	several.Netns, several.Problems, several.Notes, several.Rules, several.Sockets = "", nil, nil, nil, nil
+	several.Actions = several.Actions[:3]
+	several.Actions[1].Netns, several.Actions[1].NetnsName = "4026532700", "blue"
+	several.Actions[2].Netns = ""
 	for _, test := range []struct {
 		name   string
 		status *status.Status
@@ -46,6 +51,7 @@ func TestPrint(t *testing.T) {
 		{"large", large},
 		{"escapes", evil},
 		{"unable", unable},
+		{"namespaces", several},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out bytes.Buffer

@@ -118,13 +118,14 @@ function verdict() {
 }
 
 // sourceText says where sockets come from, once that is known.
-function sourceText({ kind, reason, namespaces, refused, older, lost, missed }) {
+function sourceText({ kind, reason, namespaces, older, lost, missed }) {
   if (!kind) return "";
   const some = (n, what) => (n ? `, ${number(n)} ${what}` : "");
   return [
     ` · ${kind}`,
-    some(namespaces > 1 && namespaces, "network namespaces"), some(refused, "cannot be opened"),
-    some(older, "connections older than the table"), some(lost, "without room in it"), some(missed, "missed by it"),
+    some(namespaces > 1 && namespaces, "network namespaces"),
+    older && namespaces === 1 ? ", older connections by scans" : some(older, "with older connections by scans"),
+    some(lost, "without room in the table"), some(missed, "missed by it"),
     reason ? ["; no events: ", foreign(reason)] : "",
   ];
 }
@@ -297,6 +298,7 @@ function showActions() {
   }
   const good = new Set(["done", "gone", "resolved"]);
   const bad = new Set(["failed", "firing"]);
+  const several = !status.netns; // network namespaces are watched
   const cell = (name, ...children) => html("td", { "data-name": name }, ...children);
   show(at("actions"), html(
     "table", {},
@@ -306,7 +308,9 @@ function showActions() {
       cell("Time", moment(a.time)),
       cell("Rule", a.rule),
       cell("Action", badge(bad.has(a.result) ? "bad" : good.has(a.result) ? "good" : "waiting", words(a.action, a.result))),
-      cell("Connection", a.group ? foreign(about(a.group)) : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)]),
+      cell("Connection",
+        a.group ? foreign(about(a.group)) : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)],
+        several && a.netns ? html("span", { class: "quiet" }, " in ", foreign(a.netns_name || a.netns)) : ""),
       cell("Held by", a.pid ? [foreign(a.comm), `[${a.pid}]`] : "–"),
       cell("Reason", foreign(a.reason)),
     ))),

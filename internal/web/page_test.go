@@ -68,7 +68,7 @@ func TestPage(t *testing.T) {
 	want(t, page,
 		`<p id="verdict" role="status"><span class="badge bad">2 problems · 1 firing</span>`,
 		`receiver chat: 3 alerts wait`,
-		` · events, 12 network namespaces, 1 cannot be opened, 37 connections older than the table, 2 without room in it, 1 missed by it`,
+		` · events, 12 network namespaces, 3 with older connections by scans, 2 without room in the table, 1 missed by it`,
 		`postgres-close-wait <span class="badge good">enabled</span>`,
 		`time-wait-flood <span class="badge good">enabled</span><span class="badge bad">1 firing</span><span class="badge waiting">1 pending</span>`,
 		`dead-cache <span class="badge bad">stopped</span>`,
