@@ -61,6 +61,9 @@ func (m Match) text() string {
 	if len(m.Cgroups) > 0 {
 		words = append(words, "cgroup "+strings.Join(m.Cgroups, ","))
 	}
+	if len(m.Processes) > 0 {
+		words = append(words, "process "+strings.Join(m.Processes, ","))
+	}
 	if m.Unread != nil {
 		words = append(words, fmt.Sprintf("unread %s %d", m.Unread.Op, m.Unread.Number))
 	}

@@ -19,6 +19,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"Users":      func(m *Match) { m.Users = []uint32{1000} },
 		"Netns":      func(m *Match) { m.Netns = []Netns{{Name: "blue"}} },
 		"Cgroups":    func(m *Match) { m.Cgroups = []string{"/a"} },
+		"Processes":  func(m *Match) { m.Processes = []string{"nginx"} },
 		"InStateFor": func(m *Match) { m.InStateFor = time.Minute },
 		"IdleFor":    func(m *Match) { m.IdleFor = time.Minute },
 		"StalledFor": func(m *Match) { m.StalledFor = time.Minute },

@@ -141,7 +141,14 @@ func (p *parser) lintBounds(s *selection) {
 	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
 		p.Report(s.given["stalled_for"], "in the state %s nothing is left to send: stalled_for never holds", s.States)
 	}
+	if len(s.Processes) > 0 && s.States != 0 && s.States&^unheld == 0 {
+		p.Report(s.given["process"], "no process holds a socket in the state %s: process is never certain there", s.States)
+	}
 }
+
+// unheld are states in which only a remainder of a connection is left, or its beginning:
+// no descriptor stands for it.
+const unheld ssfilter.StateSet = 1<<ssfilter.TimeWait | 1<<ssfilter.SynRecv
 
 // lintGroups warns of a group that flaps, and of one that is killed for by a single
 // scan.
@@ -270,6 +277,7 @@ func (s *selection) covers(o *selection) bool {
 	return subset(o.Users, s.Users) &&
 		subset(o.Netns, s.Netns) &&
 		coversCgroups(s.Cgroups, o.Cgroups) &&
+		subset(o.Processes, s.Processes) &&
 		subset(o.Verdicts, s.Verdicts) &&
 		(s.Unread == nil || o.Unread != nil && *s.Unread == *o.Unread) &&
 		(s.InBacklog == nil || o.InBacklog != nil && *s.InBacklog == *o.InBacklog)

@@ -42,11 +42,22 @@ var cgroup = document.Scalar("the path of a cgroup", func(text string) (string, 
 	if !strings.HasPrefix(text, "/") {
 		return "", message.Errorf("%q is not the path of a cgroup: write it from the root on, as it follows the 0:: in /proc/PID/cgroup, such as /system.slice/nginx.service", text)
 	}
-	path := ssfilter.CgroupPath(text)
-	if strings.Trim(path, "/"+wildcards) == "" {
+	clean := ssfilter.CgroupPath(text)
+	if strings.Trim(clean, "/"+wildcards) == "" {
 		return "", message.Errorf("%q leaves no cgroup out: name one below the root, such as /system.slice", text)
 	}
-	return path, plainWildcards(path)
+	return clean, plainWildcards(clean)
+})
+
+// process is the name of a program, which may have wildcards.
+var process = document.Scalar("the name of a program", func(text string) (string, error) {
+	switch {
+	case strings.Contains(text, "/"):
+		return "", message.Errorf("%q is a path: write the name of the program alone, such as nginx", text)
+	case strings.Trim(text, wildcards) == "":
+		return "", message.Errorf("%q leaves no program out: write a name, such as nginx", text)
+	}
+	return text, plainWildcards(text)
 })
 
 // plainWildcards is the error that a pattern holds what a shell reads as more than text,

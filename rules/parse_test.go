@@ -72,6 +72,7 @@ func TestParse(t *testing.T) {
 						Where:      mustExpr(t, "( dport = 80 or dst 192.0.2.1 ) and sport >= 1024 and src [::1] and dst 192.0.2.7"),
 						Netns:      []Netns{{Name: "blue"}, {Inode: 4026532000}},
 						Cgroups:    []string{"/system.slice", "/kubepods.slice/*"},
+						Processes:  []string{"java", "node*", "nginx: worker"},
 						Unread:     &Threshold{Greater, 1},
 						InBacklog:  &no,
 						Verdicts:   []Verdict{EOFUnread, UnreadData},

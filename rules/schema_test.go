@@ -99,7 +99,7 @@ func TestSchemaRefuses(t *testing.T) {
 	tests := map[string]string{
 		"an unknown key":         "rules: [{name: a, match: {state: close-wait}, colour: red}]",
 		"a key without effect":   "rules: [{name: a, match: {state: close-wait}, cooldown: 5m}]",
-		"a key that comes later": "rules: [{name: a, match: {state: close-wait, process: nginx}}]",
+		"a key that comes later": "rules: [{name: a, match: {state: close-wait, cmdline: nginx}}]",
 		"no rules":               "version: 1",
 		"no name":                "rules: [{match: {state: close-wait}}]",
 		"another version":        "version: 2\nrules: []",

@@ -72,6 +72,8 @@ type Match struct {
 
 	Netns   []Netns  `json:",omitempty"` // any of; empty: every network namespace
 	Cgroups []string `json:",omitempty"` // any of, and those below it; * and ? stand for text without a slash
+	// Processes are names of programs, any of, with wildcards; empty: not asked.
+	Processes []string `json:",omitempty"`
 
 	// Time bounds; 0: not asked.
 	InStateFor time.Duration

@@ -30,6 +30,7 @@ func (r Rule) sum() string {
 				return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Inode, b.Inode))
 			})
 			c.Cgroups = slices.Sorted(slices.Values(m.Cgroups))
+			c.Processes = slices.Sorted(slices.Values(m.Processes))
 			c.Verdicts = slices.Sorted(slices.Values(m.Verdicts))
 			all = append(all, c)
 		}

@@ -76,17 +76,17 @@ func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, no
 	a := Action{
 		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, DryRun: r.DryRun, Socket: *s,
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.Settings.Limit.Per) + restoreSlack,
-		Grounds: groundsOf(r.Rule, &times, s, now), Holders: t.heldBy(),
+		Grounds: groundsOf(r.Rule, &times, t.subject(s), now), Holders: t.heldBy(),
 	}
 	return a
 }
 
 // groundsOf returns why a rule wants the socket.
-func groundsOf(r *match.Rule, t *track.Times, s *sock.Socket, now sock.Instant) Grounds {
+func groundsOf(r *match.Rule, t *track.Times, s subject.Subject, now sock.Instant) Grounds {
 	g := Grounds{InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe), StalledFor: now.Sub(max(t.Quiet.Safe, t.Queued))}
 	for i := range r.Match {
 		m := &r.Match[i]
-		if min(match.Lasts(m, subject.Of(s)), match.AtPresent(m, subject.Of(s))) == ssfilter.True && now >= match.DueAt(m, t.Base(), t.Queued) {
+		if min(match.Lasts(m, s), match.AtPresent(m, s)) == ssfilter.True && now >= match.DueAt(m, t.Base(), t.Queued) {
 			g.Match = m
 			break
 		}

@@ -66,9 +66,13 @@ func (r *Rule) Decide(a *rules.Action, t *track.Times, s subject.Subject, fired,
 func IsTimed(m *rules.Match) bool { return max(m.InStateFor, m.IdleFor, m.StalledFor) > 0 }
 
 // Lasts evaluates the part of a match that holds or not for as long as the socket stays
-// in its state, or, where a program sets a mark or a device, until it does: a
-// later scan shows that, which Passive has not skipped.
-func Lasts(m *rules.Match, s subject.Subject) ssfilter.Tri {
+// in its state, or, where a program sets a mark or a device or passes its descriptor on,
+// until it does: a later scan shows that, which Passive has not skipped. Of several
+// processes that hold the socket, all must match.
+func Lasts(m *rules.Match, s subject.Subject) ssfilter.Tri { return lasts(m, s, heldByOnly) }
+
+// lasts is Lasts, with what is asked of the processes that hold the socket.
+func lasts(m *rules.Match, s subject.Subject, held func(names []string, by *subject.Holders) ssfilter.Tri) ssfilter.Tri {
 	if !m.States.Has(s.State) {
 		return ssfilter.False
 	}
@@ -84,6 +88,9 @@ func Lasts(m *rules.Match, s subject.Subject) ssfilter.Tri {
 	}
 	if len(m.Cgroups) > 0 {
 		holds = min(holds, inCgroup(m.Cgroups, s.Cgroup))
+	}
+	if len(m.Processes) > 0 {
+		holds = min(holds, held(m.Processes, s.Holders))
 	}
 	return holds
 }
@@ -118,11 +125,12 @@ func AtPresent(m *rules.Match, s subject.Subject) ssfilter.Tri {
 	return ssfilter.TriOf(ok)
 }
 
-// Any reports whether any of the matches holds, time bounds aside.
+// Any reports whether any of those that exclude or protect holds. Of several processes
+// that hold the socket, one that matches is enough.
 func Any(matches []rules.Match, s subject.Subject) ssfilter.Tri {
 	holds := ssfilter.False
 	for i := range matches {
-		holds = max(holds, min(Lasts(&matches[i], s), AtPresent(&matches[i], s)))
+		holds = max(holds, min(lasts(&matches[i], s, heldByAny), AtPresent(&matches[i], s)))
 	}
 	return holds
 }

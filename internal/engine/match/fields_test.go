@@ -23,6 +23,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"Users":      func(m *rules.Match) { m.Users = []uint32{1000} },
 		"Netns":      func(m *rules.Match) { m.Netns = []rules.Netns{{Inode: 7}} },
 		"Cgroups":    func(m *rules.Match) { m.Cgroups = []string{"/a"} },
+		"Processes":  func(m *rules.Match) { m.Processes = []string{"nginx"} },
 		"InStateFor": func(m *rules.Match) { m.InStateFor = time.Minute },
 		"IdleFor":    func(m *rules.Match) { m.IdleFor = time.Minute },
 		"StalledFor": func(m *rules.Match) { m.StalledFor = time.Minute },

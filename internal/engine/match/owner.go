@@ -4,6 +4,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -61,6 +62,77 @@ func element(path string) (first, rest string) {
 		return path[:i], path[i:]
 	}
 	return path, ""
+}
+
+// heldByOnly reports whether a socket is held by processes of these names alone. Where not
+// every process could be read, another may hold it; and nobody holds what waits in an
+// accept queue, what its program has closed, and a minisocket.
+func heldByOnly(names []string, by *subject.Holders) ssfilter.Tri {
+	if by == nil {
+		return ssfilter.Unknown
+	}
+	holds := ssfilter.True
+	if !by.Complete || len(by.Processes) == 0 {
+		holds = ssfilter.Unknown
+	}
+	for i := range by.Processes {
+		holds = min(holds, called(names, &by.Processes[i]))
+	}
+	return holds
+}
+
+// heldByAny reports whether a process of these names is among those that hold a socket.
+func heldByAny(names []string, by *subject.Holders) ssfilter.Tri {
+	if by == nil {
+		return ssfilter.Unknown
+	}
+	holds := ssfilter.False
+	if !by.Complete || len(by.Processes) == 0 {
+		holds = ssfilter.Unknown
+	}
+	for i := range by.Processes {
+		holds = max(holds, called(names, &by.Processes[i]))
+	}
+	return holds
+}
+
+// maxComm is how long a process's name can be: the kernel cuts what is longer
+// (TASK_COMM_LEN).
+const maxComm = 15
+
+// called reports whether a process, or the file that it executes, has one of the names.
+func called(names []string, p *sock.Holder) ssfilter.Tri {
+	holds := ssfilter.False
+	if p.Comm == "" || p.Exe == "" {
+		holds = ssfilter.Unknown
+	}
+	for _, name := range names {
+		switch {
+		case p.Comm != "" && fits(name, p.Comm), p.Exe != "" && fits(name, p.Exe):
+			return ssfilter.True
+		case len(p.Comm) >= maxComm && p.Exe != p.Comm && fitsLonger(name, p.Comm):
+			holds = ssfilter.Unknown
+		}
+	}
+	return holds
+}
+
+// fitsLonger reports whether the pattern stands for a text that is longer and begins with
+// this one.
+func fitsLonger(pattern, text string) bool {
+	begin, _, starred := strings.Cut(pattern, "*")
+	for text != "" && begin != "" {
+		_, size := utf8.DecodeRuneInString(text)
+		switch {
+		case begin[0] == '?':
+			begin, text = begin[1:], text[size:]
+		case strings.HasPrefix(begin, text[:size]):
+			begin, text = begin[size:], text[size:]
+		default:
+			return false
+		}
+	}
+	return starred || begin != ""
 }
 
 // fits reports whether the text is one that the pattern stands for: in it, * is any text

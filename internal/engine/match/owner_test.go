@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -68,6 +69,119 @@ func TestCgroup(t *testing.T) {
 		if got := Lasts(&m, subject.Of(&s)); got != test.want {
 			t.Errorf("%s for %q: got %d, want %d", test.pattern, test.path, got, test.want)
 		}
+	}
+}
+
+// A process is told by its name or that of its program. Of several that hold a socket
+// all must match, and to be excluded one is enough; where another may hold it, or nobody
+// does, that is unknown.
+func TestProcess(t *testing.T) {
+	const no, unknown, yes = ssfilter.False, ssfilter.Unknown, ssfilter.True
+	nginx, java := sock.Holder{PID: 1, Comm: "nginx", Exe: "nginx"}, sock.Holder{PID: 2, Comm: "worker", Exe: "java"}
+	script := sock.Holder{PID: 3, Comm: "a-long-named-sc", Exe: "python3.12"}
+	hidden := sock.Holder{PID: 4, Comm: "other"}
+	by := func(p ...sock.Holder) *subject.Holders { return &subject.Holders{Processes: p, Complete: true} }
+	some := func(p ...sock.Holder) *subject.Holders { return &subject.Holders{Processes: p} }
+	for _, test := range []struct {
+		title   string
+		names   []string
+		held    *subject.Holders
+		matches ssfilter.Tri
+		spares  ssfilter.Tri
+	}{
+		{"its name", []string{"nginx"}, by(nginx), yes, yes},
+		{"its program's name", []string{"java"}, by(java), yes, yes},
+		{"its own name", []string{"work*"}, by(java), yes, yes},
+		{"another", []string{"java"}, by(nginx), no, no},
+		{"part of the name", []string{"ngin"}, by(nginx), no, no},
+		{"one of several names", []string{"java", "ng?nx"}, by(nginx), yes, yes},
+		{"all holders", []string{"nginx", "java"}, by(nginx, java), yes, yes},
+		{"one of two holders", []string{"nginx"}, by(nginx, java), no, yes},
+		{"one, and who else is not known", []string{"nginx"}, some(nginx), unknown, yes},
+		{"another, and who else is not known", []string{"java"}, some(nginx), no, unknown},
+		{"nobody has looked", []string{"nginx"}, nil, unknown, unknown},
+		{"nobody was seen", []string{"nginx"}, some(), unknown, unknown},
+		{"nobody holds it", []string{"nginx"}, by(), unknown, unknown},
+		{"the kernel holds it", []string{"nginx"}, &subject.Holders{Kernel: true, Complete: true}, unknown, unknown},
+		{"as the kernel cuts it", []string{"a-long-named-sc"}, by(script), yes, yes},
+		{"longer than the kernel says", []string{"a-long-named-script.py"}, by(script), unknown, unknown},
+		{"another of that length", []string{"a-long-named-xcript.py"}, by(script), no, no},
+		{"of an unknown program", []string{"java"}, by(hidden), unknown, unknown},
+		{"of an unknown program, by its name", []string{"other"}, by(hidden), yes, yes},
+		{"nothing is known of it", []string{"*a"}, by(sock.Holder{PID: 5}), unknown, unknown},
+	} {
+		t.Run(test.title, func(t *testing.T) {
+			socket := full(ssfilter.CloseWait)
+			s := subject.Subject{Socket: &socket, Holders: test.held}
+			m := rules.Match{States: ssfilter.AllStates, Processes: test.names}
+			if got := Lasts(&m, s); got != test.matches {
+				t.Errorf("it matches: %d, want %d", got, test.matches)
+			}
+			if got := Any([]rules.Match{m}, s); got != test.spares {
+				t.Errorf("it is excluded: %d, want %d", got, test.spares)
+			}
+			r := Rule{Rule: rules.Rule{Match: []rules.Match{{States: ssfilter.AllStates}}, Exclude: []rules.Match{m}}}
+			if decision, _ := r.Decide(&rules.Action{Kind: rules.Kill}, &track.Times{Queued: sock.Never}, s, 0, 1, true); (decision == Due) != (test.spares == no) {
+				t.Errorf("excluded, decision %d", decision)
+			}
+			if got := Guard(s, []rules.Match{m}, Capabilities{}, 99); (got == Protected) == (test.spares == no) {
+				t.Errorf("protected: %q", got)
+			}
+		})
+	}
+}
+
+// What the kernel may have cut could be any longer name.
+func TestFitsLonger(t *testing.T) {
+	for _, test := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"abc", "ab", true}, {"ab", "ab", false}, {"a", "ab", false}, {"xbc", "ab", false}, {"a?c", "ab", true}, {"??", "ab", false},
+		{"ab*", "ab", true}, {"*x", "ab", true}, {"a*x", "ab", true}, {"b*", "ab", false}, {"abc*", "ab", true}, {"äb", "ä", true},
+	} {
+		if got := fitsLonger(test.pattern, test.text); got != test.want {
+			t.Errorf("%q for what begins with %q: %v", test.pattern, test.text, got)
+		}
+	}
+}
+
+// A rule says that it needs holders, and so do those that protect; how much room its
+// sockets get is decided before anybody has looked for them.
+func TestNeedsHolders(t *testing.T) {
+	const state = 1 << ssfilter.CloseWait
+	plain, nginx := rules.Match{States: state}, rules.Match{States: state, Processes: []string{"nginx"}}
+	socket := full(ssfilter.CloseWait)
+	kill := []rules.Action{{Kind: rules.Kill}}
+	other := &subject.Holders{Processes: []sock.Holder{{PID: 1, Comm: "java", Exe: "java"}}, Complete: true}
+	for _, test := range []struct {
+		title                   string
+		rule                    rules.Rule
+		protect                 []rules.Match
+		needs, protectNeeds     bool
+		before, byNginx, byJava bool // it would be killed: before anybody has looked, and held by these
+	}{
+		{"none", rules.Rule{Match: []rules.Match{plain}}, nil, false, false, true, true, true},
+		{"match", rules.Rule{Match: []rules.Match{nginx}}, nil, true, false, true, true, false},
+		{"exclude", rules.Rule{Match: []rules.Match{plain}, Exclude: []rules.Match{nginx}}, nil, true, false, true, false, true},
+		{"protect", rules.Rule{Match: []rules.Match{plain}}, []rules.Match{nginx}, false, true, true, false, true},
+	} {
+		t.Run(test.title, func(t *testing.T) {
+			test.rule.Enabled, test.rule.Then = true, kill
+			p := Compile(&rules.Set{Rules: []rules.Rule{test.rule}, Protect: test.protect})
+			if r := p.Rules[0]; r.NeedsHolders != test.needs || r.Volatile != test.needs || p.ProtectNeedsHolders != test.protectNeeds {
+				t.Errorf("the rule needs holders: %v, it is volatile: %v, protect needs them: %v", r.NeedsHolders, r.Volatile, p.ProtectNeedsHolders)
+			}
+			held := &subject.Holders{Processes: []sock.Holder{{PID: 2, Comm: "nginx", Exe: "nginx"}}, Complete: true}
+			for _, by := range []struct {
+				held *subject.Holders
+				want bool
+			}{{nil, test.before}, {held, test.byNginx}, {other, test.byJava}} {
+				if got := p.WouldKill(subject.Subject{Socket: &socket, Holders: by.held}); got != by.want {
+					t.Errorf("held by %+v it would be killed: %v", by.held, got)
+				}
+			}
+		})
 	}
 }
 

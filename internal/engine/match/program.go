@@ -22,11 +22,12 @@ type Program struct {
 	Protect  []rules.Match
 	Rules    []Rule
 	*index
-	MeasurePorts    []*Rule                     // that measure port usage
-	Queries         [1 << NumClasses]sock.Query // that answer all enabled rules of the classes
-	ShareQuery      bool                        // the question for both classes has no more of the many told
-	Intervals       [NumClasses]time.Duration   // wanted between two scans; 0: no rule in the class
-	CounterInterval time.Duration               // wanted between two readings of the counters; 0: no rule needs only those
+	ProtectNeedsHolders bool                        // who holds a socket decides whether it is protected
+	MeasurePorts        []*Rule                     // that measure port usage
+	Queries             [1 << NumClasses]sock.Query // that answer all enabled rules of the classes
+	ShareQuery          bool                        // the question for both classes has no more of the many told
+	Intervals           [NumClasses]time.Duration   // wanted between two scans; 0: no rule in the class
+	CounterInterval     time.Duration               // wanted between two readings of the counters; 0: no rule needs only those
 }
 
 // Class divides the rules by what a scan for them costs. Established and
@@ -60,6 +61,7 @@ func Compile(set *rules.Set) *Program {
 			p.MeasurePorts = append(p.MeasurePorts, r)
 		}
 	}
+	p.ProtectNeedsHolders = slices.ContainsFunc(p.Protect, needsHolders)
 	p.index = newIndex(p.Rules, indexSize)
 	for of := range p.Queries {
 		p.Queries[of] = p.query(ClassSet(of))
@@ -185,13 +187,32 @@ func (set ClassSet) Has(c Class) bool { return set&(1<<c) != 0 }
 const AllClasses ClassSet = 1<<NumClasses - 1
 
 // WouldKill reports whether a rule would kill the socket once it is due, if it stays as
-// it is; its holders may still spare it.
+// it is; its holders may still spare it, where nobody has looked for them.
 func (p *Program) WouldKill(s subject.Subject) bool {
-	if s.MPTCP || Any(p.Protect, s) != ssfilter.False {
+	if s.MPTCP || mayBeAny(p.Protect, s) {
 		return false
 	}
+	held := heldByOnly
+	if s.Holders == nil {
+		held = func([]string, *subject.Holders) ssfilter.Tri { return ssfilter.True }
+	}
 	for r, m := range p.index.Candidates(s) {
-		if r.Destructive && !r.DryRun && (m.StalledFor > 0 || !s.InUse()) && min(Lasts(m, s), AtPresent(m, s)) == ssfilter.True && Any(r.Exclude, s) == ssfilter.False {
+		if r.Destructive && !r.DryRun && (m.StalledFor > 0 || !s.InUse()) && min(lasts(m, s, held), AtPresent(m, s)) == ssfilter.True && !mayBeAny(r.Exclude, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayBeAny is whether Any is not certainly false. Where nobody has looked for holders, they
+// are taken for others than those that are named.
+func mayBeAny(matches []rules.Match, s subject.Subject) bool {
+	if s.Holders != nil {
+		return Any(matches, s) != ssfilter.False
+	}
+	others := func([]string, *subject.Holders) ssfilter.Tri { return ssfilter.False }
+	for i := range matches {
+		if m := &matches[i]; min(lasts(m, s, others), AtPresent(m, s)) != ssfilter.False {
 			return true
 		}
 	}

@@ -23,6 +23,9 @@ type Rule struct {
 	Timed       bool   // a match of it has a time bound
 	Destructive bool   // it has a destructive action
 	Alerts      bool   // it has an alert
+
+	// NeedsHolders: who holds a socket decides whether the rule means it, or in which group.
+	NeedsHolders bool
 }
 
 const manyStates = 1<<ssfilter.Established | 1<<ssfilter.TimeWait
@@ -30,6 +33,7 @@ const manyStates = 1<<ssfilter.Established | 1<<ssfilter.TimeWait
 // newRule returns the rule that stands at a place in the file.
 func newRule(from *rules.Rule, position int) Rule {
 	r := Rule{Rule: *from, Position: position, By: subject.KeyOf(from.GroupBy), ID: sock.RuleSum(from.Name), Grouped: len(from.When) > 0}
+	r.NeedsHolders = r.By.NeedsHolders()
 	for _, m := range r.Match {
 		r.Timed = r.Timed || IsTimed(&m)
 		if m.States&manyStates != 0 {
@@ -38,7 +42,8 @@ func newRule(from *rules.Rule, position int) Rule {
 	}
 	for _, m := range slices.Concat(r.Match, r.Exclude) {
 		named := func(n rules.Netns) bool { return n.Name != "" } // which may be given away
-		r.Volatile = r.Volatile || ssfilter.Asks(m.Where).Volatile || slices.ContainsFunc(m.Netns, named)
+		r.Volatile = r.Volatile || ssfilter.Asks(m.Where).Volatile || slices.ContainsFunc(m.Netns, named) || len(m.Processes) > 0
+		r.NeedsHolders = r.NeedsHolders || needsHolders(m)
 	}
 	for _, a := range r.Then {
 		r.Destructive = r.Destructive || a.Kind.Destructive
@@ -105,8 +110,11 @@ func (r *Rule) OnlyTimeWait() bool {
 // bare reports whether a match asks for nothing that the program does or sets, but
 // for what its filter asks. The network namespace and the cgroup of a socket stay.
 func bare(m *rules.Match) bool {
-	return m.Unread == nil && m.InBacklog == nil && len(m.Verdicts) == 0 && len(m.Users) == 0
+	return m.Unread == nil && m.InBacklog == nil && len(m.Verdicts) == 0 && len(m.Users) == 0 && !needsHolders(*m)
 }
+
+// needsHolders reports whether a match asks who holds the socket.
+func needsHolders(m rules.Match) bool { return len(m.Processes) > 0 }
 
 // UsesPort reports whether the local port of a socket counts for a rule that
 // measures their usage: its addresses and ports are meant, whatever its state.

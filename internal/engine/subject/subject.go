@@ -122,6 +122,11 @@ func KeyOf(names []rules.GroupKey) Key {
 	return key
 }
 
+// NeedsHolders reports whether one of the properties is of those who hold the socket.
+func (k Key) NeedsHolders() bool {
+	return slices.ContainsFunc(k, func(p Property) bool { return p.NeedsHolders })
+}
+
 // Width returns how long the values are together, or -1: that varies.
 func (k Key) Width() (n int) {
 	for i := range k {
