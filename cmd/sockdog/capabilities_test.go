@@ -12,21 +12,27 @@ import (
 )
 
 // The capabilities that the daemon works with, as bits: one to destroy with, on a few
-// threads, and those to read with.
+// threads, those to read with, and one to enter other network namespaces with, which is
+// in effect for microseconds.
 const (
 	toDestroy = 1 << unix.CAP_NET_ADMIN
 	toRead    = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
+	toEnter   = 1 << unix.CAP_SYS_ADMIN
 )
 
 // mostDestroyers is how many threads of the daemon may destroy at most: those that
 // open netlink sockets.
 const mostDestroyers = 4
 
-// "capabilities PROGRAM" checks those of each thread of a program that was started
-// with all of root's.
+// "capabilities PROGRAM [all]" checks those of each thread of a program that was started
+// with all of root's; with all, it may enter every network namespace.
 func capabilities(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: capabilities PROGRAM")
+	kept := uint64(toDestroy | toRead)
+	switch {
+	case neg, len(args) != 1 && (len(args) != 2 || args[1] != "all"):
+		ts.Fatalf("usage: capabilities PROGRAM [all]")
+	case len(args) == 2:
+		kept |= toEnter
 	}
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", started(ts, args[0]).Process.Pid))
 	ts.Check(err)
@@ -41,7 +47,7 @@ func capabilities(ts *testscript.TestScript, neg bool, args []string) {
 			got[m[1]], err = strconv.ParseUint(m[2], 16, 64)
 			ts.Check(err)
 		}
-		want := map[string]uint64{"Bnd": toDestroy | toRead, "Prm": toDestroy | toRead, "Eff": toRead, "Inh": 0, "Amb": 0}
+		want := map[string]uint64{"Bnd": kept, "Prm": kept, "Eff": toRead, "Inh": 0, "Amb": 0}
 		if got["Eff"]&toDestroy != 0 {
 			destroyers++
 			want["Eff"] |= toDestroy

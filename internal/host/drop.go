@@ -16,6 +16,8 @@ const (
 	// toRead rules and secrets of other users, and the descriptors of their
 	// processes.
 	toRead = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
+	// toEnter other network namespaces is in effect while a thread does so (netns.Do).
+	toEnter = 1 << unix.CAP_SYS_ADMIN
 )
 
 // kept are the capabilities to read with, of those that are permitted. Containers have
@@ -30,8 +32,13 @@ func kept(permitted uint32) uint32 {
 
 // DropPrivileges takes from every thread the capabilities that the daemon does not
 // work with, of those that it has: root starts it with all of them. What was opened
-// before stays open.
-func DropPrivileges() error {
+// before stays open. CAP_SYS_ADMIN it keeps to enter other network namespaces, and not
+// where it never does.
+func DropPrivileges(entersNamespaces bool) error {
+	acts := uint32(toDestroy)
+	if entersNamespaces {
+		acts |= toEnter
+	}
 	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // pid 0: each thread itself
 	var sets [2]unix.CapUserData
 	if err := unix.Capget(&self, &sets[0]); err != nil {
@@ -44,7 +51,7 @@ func DropPrivileges() error {
 		if err != nil {
 			break // there are no more
 		}
-		if keep := bit < 32 && (toDestroy|reads)&(1<<bit) != 0; bounded == 0 || keep {
+		if keep := bit < 32 && (acts|reads)&(1<<bit) != 0; bounded == 0 || keep {
 			continue
 		}
 		if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(bit), 0, 0, 0, 0); errno != 0 {
@@ -52,7 +59,7 @@ func DropPrivileges() error {
 		}
 	}
 	had := sets
-	sets[0].Permitted &= toDestroy | reads
+	sets[0].Permitted &= acts | reads
 	sets[0].Effective &= reads
 	sets[0].Inheritable = 0 // an ambient capability is inheritable, and goes with it
 	sets[1] = unix.CapUserData{}

@@ -19,6 +19,7 @@ import (
 	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/state"
 	"github.com/sockdog/sockdog/internal/status"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // Config is what the flags of sockdog run say.
@@ -65,7 +66,8 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 		log.Warn("the systemd watchdog is not fed", "error", err.Error())
 	}
 	defer c.serve(ctx, h, &options)()
-	if err := host.DropPrivileges(); err != nil { // once all is open that needs more of them
+	entersNamespaces := loaded.set.Settings.Namespaces == rules.AllNamespaces
+	if err := host.DropPrivileges(entersNamespaces); err != nil { // once all is open that needs more of them
 		log.Warn("capabilities cannot be dropped; sockdog keeps all of them", "error", err.Error())
 	}
 	return daemon.Run(ctx, options)
