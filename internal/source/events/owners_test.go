@@ -1,0 +1,141 @@
+package events_test
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/netns"
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/events"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// TestOwners: this process has a socket twice, another has inherited it and got it by message.
+func TestOwners(t *testing.T) {
+	p := load(t, 100)
+	if err := p.WhyNoOwners(); err != nil {
+		old(t, err)
+		return
+	}
+	c := connect(t, nstest.V4)
+	check(t, c.client.CloseWrite())
+	check(t, c.server.Await(unix.BPF_TCP_CLOSE_WAIT))
+	again := must(unix.FcntlInt(uintptr(c.server), unix.F_DUPFD_CLOEXEC, 0))(t)
+	defer unix.Close(again)
+	inherited := must(unix.FcntlInt(uintptr(c.server), unix.F_DUPFD_CLOEXEC, 0))(t)
+	ends := must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))(t)
+	check(t, unix.Sendmsg(ends[0], []byte{0}, unix.UnixRights(int(c.server)), nil, 0))
+	files := []*os.File{os.NewFile(uintptr(ends[1]), "messages"), os.NewFile(uintptr(inherited), "inherited")}
+	other := start(t, "hold", nil, files...)
+	for _, file := range files {
+		file.Close()
+	}
+	unix.Close(ends[0])
+
+	want := []events.Owner{
+		owner(t, c.server, os.Getpid(), int(c.server)), owner(t, c.server, os.Getpid(), again),
+		owner(t, c.server, other.Process.Pid, 4), owner(t, c.server, other.Process.Pid, must(strconv.Atoi(other.said))(t)),
+	}
+	order(want)
+	cookie := cookie(t, c.server)
+	got := must(p.Owners([]uint64{cookie, 1 << 60, cookie}))(t)
+	order(got)
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("by cookie (-want +got):\n%s", diff)
+	}
+	// The question is forgotten with its answer.
+	if got := must(p.Owners([]uint64{1 << 60}))(t); len(got) > 0 {
+		t.Errorf("nobody was asked for, and there is %+v", got)
+	}
+	got = slices.DeleteFunc(must(p.OwnersIn(ssfilter.Of(ssfilter.CloseWait)))(t), func(o events.Owner) bool { return o.Cookie != cookie })
+	order(got)
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("by state (-want +got):\n%s", diff)
+	}
+	others := must(p.OwnersIn(ssfilter.Of(ssfilter.LastAck)))(t)
+	if slices.ContainsFunc(others, func(o events.Owner) bool { return o.Cookie == cookie }) {
+		t.Error("found by a state that it is not in")
+	}
+}
+
+// TestManyOwners asks for more sockets than fit into one pass, and than a piece of an answer
+// holds.
+func TestManyOwners(t *testing.T) {
+	p := load(t, 100)
+	if err := p.WhyNoOwners(); err != nil {
+		old(t, err)
+		return
+	}
+	l := must(nstest.Listen(nstest.V6))(t)
+	defer l.Close()
+	cookies := make([]uint64, 70000) // which nobody has
+	for i := range cookies {
+		cookies[i] = 1<<60 + uint64(i)
+	}
+	var want []uint64
+	for range 500 {
+		c := connectTo(t, l)
+		want = append(want, cookie(t, c.client), cookie(t, c.server))
+	}
+	var got []uint64
+	for _, o := range must(p.Owners(slices.Concat(cookies, want)))(t) {
+		got = append(got, o.Cookie)
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("cookies (-want +got):\n%s", diff)
+	}
+}
+
+// old checks that an iterator is missing for the kernel's age, where anything else works.
+func old(t testing.TB, err error) {
+	t.Helper()
+	if kernel(t, 6, 1) {
+		t.Errorf("this kernel should be able to: %v", err)
+	}
+	t.Logf("this kernel cannot: %v", err)
+}
+
+// kernel reports whether this kernel is of that version at least.
+func kernel(t testing.TB, major, minor int) bool {
+	t.Helper()
+	var name unix.Utsname
+	check(t, unix.Uname(&name))
+	var have [2]int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &have[0], &have[1]); err != nil {
+		t.Fatal(err)
+	}
+	return slices.Compare(have[:], []int{major, minor}) >= 0
+}
+
+// owner is what /proc says of a process that has the socket.
+func owner(t testing.TB, s nstest.Socket, pid, fd int) events.Owner {
+	t.Helper()
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	comm := strings.TrimSuffix(string(must(os.ReadFile(filepath.Join(dir, "comm")))(t)), "\n")
+	stat := string(must(os.ReadFile(filepath.Join(dir, "stat")))(t))
+	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:]) // from the third on
+	start := must(strconv.ParseUint(fields[22-3], 10, 64))(t)
+	return events.Owner{
+		Holder: sock.Holder{PID: pid, Start: start, Comm: comm},
+		Cookie: cookie(t, s),
+		Inode:  must(s.Inode())(t),
+		Netns:  netns.Inode(),
+		FD:     fd,
+	}
+}
+
+func order(owners []events.Owner) {
+	slices.SortFunc(owners, func(a, b events.Owner) int { return cmp.Or(cmp.Compare(a.PID, b.PID), cmp.Compare(a.FD, b.FD)) })
+}
