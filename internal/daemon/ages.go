@@ -17,12 +17,12 @@ type Ages interface {
 	Asked() <-chan struct{}
 }
 
-// mostAges bounds what is shown: it is copied in the loop, and 72 bytes each.
+// mostAges bounds what is shown: it is copied in the loop, and 80 bytes each.
 const mostAges = 1 << 14
 
 // showAges shows what is known of ages, to who has asked.
 func (d *watch) showAges() {
 	began := d.Now()
-	memories, left := d.engine.Ages(mostAges)
+	memories, left := d.engine.Ages(mostAges, d.Stuck)
 	d.Ages.Show(memories, left, max(showAtMost, showShare*d.Now().Sub(began)))
 }

@@ -28,6 +28,8 @@ type Options struct {
 	// NetnsName returns the name that ip-netns(8) has for a network namespace, by its
 	// inode, or ""; nil: none has one. Any goroutine calls it.
 	NetnsName func(inode uint32) string
+	// Stuck tells of the sockets whose ages the source knows; nil: of none.
+	Stuck engine.Stuck
 	// SourceState returns how the source does; nil: that is not shown.
 	SourceState func() status.Source
 	// SourceLog gives the source what it says a line for the log with, before anything

@@ -59,7 +59,7 @@ func TestSourceChanges(t *testing.T) {
 	r := set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 2 * time.Minute})))
 	entered := func() {
 		t.Helper()
-		all, _ := b.e.Ages(10)
+		all, _ := b.e.Ages(10, nil)
 		if len(all) != 1 || all[0].Entered != s.Entered || all[0].Quiet != s.Entered {
 			t.Errorf("at %v the ages are %+v, want one since %v", b.since(b.now), all, s.Entered)
 		}
@@ -158,7 +158,7 @@ func TestRememberedAnswers(t *testing.T) {
 			want, since = "1m0s r kill done 1", 0
 		}
 		b.until(35 * time.Second)
-		if all, _ := b.e.Ages(10); len(all) != 1 || b.since(all[0].Entered) != since {
+		if all, _ := b.e.Ages(10, nil); len(all) != 1 || b.since(all[0].Entered) != since {
 			t.Errorf("the ages are %+v, want one since %v", all, since)
 		}
 		b.until(2 * time.Minute)

@@ -49,7 +49,7 @@ func TestFarConnections(t *testing.T) {
 	if b.e.far.n != 4 || b.e.tracks.n != 0 {
 		t.Fatalf("%d are far, %d near; want 4 and none", b.e.far.n, b.e.tracks.n)
 	}
-	if known, _ := b.e.Ages(10); len(known) != 4 || b.now.Sub(known[0].Quiet) < 4*time.Minute {
+	if known, _ := b.e.Ages(10, nil); len(known) != 4 || b.now.Sub(known[0].Quiet) < 4*time.Minute {
 		t.Errorf("told of %+v, want four that have been quiet since the start", known)
 	}
 	b.sockets[2].Acked++

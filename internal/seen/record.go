@@ -5,10 +5,11 @@ import (
 	"hash/crc32"
 
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Every record has recordSize bytes: a checksum, its kind, and in little-endian what it
-// is about, field by field. A change of sock.Memory, Key or Spent needs a new version.
+// is about, field by field. A change of memory, sock.Key or sock.Spent needs a new version.
 const (
 	recordSize = 72
 	kindAt     = 4
@@ -17,16 +18,35 @@ const (
 
 // The kinds of records.
 const (
-	kindMemory = 1 // sock.Memory, which begins with its Key
+	kindMemory = 1 // memory, which begins with its Key
 	kindForget = 2 // sock.Key
 	kindSpent  = 3 // sock.Spent
 )
+
+// memory is a sock.Memory on disk. What a source knows exactly it tells again.
+type memory struct {
+	sock.Key
+	ID       uint64
+	State    ssfilter.State
+	Entered  sock.Instant
+	Quiet    sock.Instant
+	Queued   sock.Instant
+	Acked    uint64
+	Received uint64
+	SegsIn   uint32
+	Backlog  bool
+	Accepted bool
+}
+
+func memoryOf(m *sock.Memory) *memory {
+	return &memory{m.Key, m.ID, m.State, m.Entered, m.Quiet, m.Queued, m.Acked, m.Received, m.SegsIn, m.Backlog, m.Accepted}
+}
 
 // record is a record that was read.
 type record struct {
 	raw    []byte
 	kind   uint8
-	memory sock.Memory // of kindForget only the key
+	memory memory // of kindForget only the key
 	spent  sock.Spent
 }
 
@@ -68,4 +88,12 @@ func (r *record) decode(header uint32) bool {
 }
 
 // newest is the latest instant at which something in a memory had happened.
-func newest(m *sock.Memory) sock.Instant { return max(m.Entered, m.Quiet, m.Queued) }
+func (m *memory) newest() sock.Instant { return max(m.Entered, m.Quiet, m.Queued) }
+
+// observed returns the memory as it was before it was written.
+func (m *memory) observed() sock.Memory {
+	return sock.Memory{
+		Key: m.Key, ID: m.ID, State: m.State, Entered: m.Entered, Quiet: m.Quiet, Queued: m.Queued,
+		Acked: m.Acked, Received: m.Received, SegsIn: m.SegsIn, Backlog: m.Backlog, Accepted: m.Accepted,
+	}
+}

@@ -165,7 +165,7 @@ func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
 		if loaded.Memories == nil {
 			loaded.Memories = make([]sock.Memory, 0, sockets)
 		}
-		loaded.Memories = append(loaded.Memories, r.memory)
+		loaded.Memories = append(loaded.Memories, r.memory.observed())
 	})
 	if err != nil {
 		return Loaded{}, 0, err
@@ -189,7 +189,7 @@ func (s *Store) counting(file io.ReaderAt, f func(r *record, sockets int)) (size
 			delete(last, r.memory.Key)
 		case r.kind == kindSpent && r.spent.At > s.now:
 			future++
-		case r.kind == kindMemory && newest(&r.memory) > s.now:
+		case r.kind == kindMemory && r.memory.newest() > s.now:
 			future++
 			delete(last, r.memory.Key)
 		case r.kind == kindMemory:
@@ -252,7 +252,10 @@ func unlessEOF(err error) error {
 
 // Put records memories, each in place of what was known of its socket.
 func (s *Store) Put(memories []sock.Memory) error {
-	return s.append(len(memories), kindMemory, func(i int) (any, sock.Instant) { return &memories[i], newest(&memories[i]) })
+	return s.append(len(memories), kindMemory, func(i int) (any, sock.Instant) {
+		m := memoryOf(&memories[i])
+		return m, m.newest()
+	})
 }
 
 // Forget drops what is known of the sockets.

@@ -349,7 +349,7 @@ func copyState(t *testing.T, change func(text []byte)) *statedir.Dir {
 // TestFormat: what the present version wrote once is read as it was meant, and written
 // as it was.
 func TestFormat(t *testing.T) {
-	if size := valueAt + binary.Size(sock.Memory{}); size != recordSize {
+	if size := valueAt + binary.Size(memory{}); size != recordSize {
 		t.Errorf("a memory takes %d bytes of %d", size, recordSize)
 	}
 	s, _ := open(t, stateDir(t), now)

@@ -20,6 +20,7 @@ type Memory struct {
 	Received uint64
 	SegsIn   uint32
 	Backlog  bool // it was last seen in an accept queue: no time counts before it is accepted
+	Exact    bool // a source saw it enter State at Entered; not on disk
 	Accepted bool // it was seen in one before: no time before Entered and Quiet counts, whatever the kernel says
 }
 

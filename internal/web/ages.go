@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -122,6 +123,7 @@ func (a *Ages) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 
 // age is a socket in an answer.
 type age struct {
+	Netns    string       `json:"netns,omitempty"` // empty: that of the answer
 	Cookie   uint64       `json:"cookie"`
 	ID       uint64       `json:"id,string"` // a reader with floating-point numbers would round it
 	State    string       `json:"state"`
@@ -133,6 +135,7 @@ type age struct {
 	SegsIn   uint32       `json:"segs_in"`
 	Backlog  bool         `json:"in_backlog,omitempty"`
 	Accepted bool         `json:"accepted,omitempty"`
+	Exact    bool         `json:"exact,omitempty"` // it entered its state at that very instant
 }
 
 // writeAges writes one object, and holds little of it in memory.
@@ -150,8 +153,12 @@ func writeAges(out io.Writer, head *AgesHead, memories []sock.Memory) error {
 			w.WriteByte(',')
 		}
 		m := &memories[i]
+		netns := netnsText(m.Netns)
+		if netns == head.Netns {
+			netns = ""
+		}
 		err := sockets.Encode(&age{
-			m.Cookie, m.ID, m.State.String(), m.Entered, m.Quiet, m.Queued, m.Acked, m.Received, m.SegsIn, m.Backlog, m.Accepted,
+			netns, m.Cookie, m.ID, m.State.String(), m.Entered, m.Quiet, m.Queued, m.Acked, m.Received, m.SegsIn, m.Backlog, m.Accepted, m.Exact,
 		})
 		if err != nil {
 			return err
@@ -159,6 +166,13 @@ func writeAges(out io.Writer, head *AgesHead, memories []sock.Memory) error {
 	}
 	w.WriteString("\n]}\n")
 	return w.Flush()
+}
+
+func netnsText(inode uint32) string {
+	if inode == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(inode), 10)
 }
 
 // ReadAges reads an answer. It leaves out a socket whose instants are missing or
@@ -171,7 +185,6 @@ func ReadAges(text []byte) (AgesHead, []sock.Memory, error) {
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return AgesHead{}, nil, err
 	}
-	netns, _ := strconv.ParseUint(answer.Netns, 10, 32) // 0: not known
 	memories := make([]sock.Memory, 0, len(answer.Sockets))
 	for i := range answer.Sockets {
 		s := &answer.Sockets[i]
@@ -179,10 +192,11 @@ func ReadAges(text []byte) (AgesHead, []sock.Memory, error) {
 		if err != nil || len(states.States()) != 1 || s.Cookie == 0 || s.Entered <= 0 || s.Quiet <= 0 || s.Queued < 0 {
 			continue
 		}
+		netns, _ := strconv.ParseUint(cmp.Or(s.Netns, answer.Netns), 10, 32) // 0: not known
 		memories = append(memories, sock.Memory{
 			Key: sock.Key{Netns: uint32(netns), Cookie: s.Cookie}, ID: s.ID, State: states.States()[0],
 			Entered: s.Entered, Quiet: s.Quiet, Queued: s.Queued, Acked: s.Acked, Received: s.Received, SegsIn: s.SegsIn,
-			Backlog: s.Backlog, Accepted: s.Accepted,
+			Backlog: s.Backlog, Accepted: s.Accepted, Exact: s.Exact,
 		})
 	}
 	return answer.AgesHead, memories, nil

@@ -22,6 +22,7 @@ var observed = []sock.Memory{
 		Acked: 1<<63 + 1, Received: 1<<64 - 3, SegsIn: 1<<32 - 1,
 	},
 	{Key: sock.Key{Netns: 4026531840, Cookie: 2}, ID: 3, State: ssfilter.Established, Entered: 4, Quiet: 5, SegsIn: 6},
+	{Key: sock.Key{Netns: 4026532700, Cookie: 3}, ID: 3, State: ssfilter.LastAck, Entered: 4, Quiet: 5, SegsIn: 6, Exact: true},
 }
 
 // TestAgesAreReadAsTheyAreWritten holds both ends to one form, to the last bit.

@@ -36,7 +36,7 @@ func AgeOf(s *sock.Socket, m *sock.Memory, sent, got sock.Instant, precision tim
 		if seen.Same(s, sent) {
 			seen.Update(s, t, got)
 			// Keepalives that the socket sent once have reset what the kernel counts.
-			exact = exact && t.Entered.Safe.Sub(seen.Entered.Safe) <= exactWithin
+			exact = m.Exact || exact && t.Entered.Safe.Sub(seen.Entered.Safe) <= exactWithin
 			known = true
 		} else {
 			seen = seen.Successor(s, t, got)
