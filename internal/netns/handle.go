@@ -13,7 +13,8 @@ const fileIDNsfs = 0xf1 // FILEID_NSFS
 // Open opens a namespace that is known by its numbers, whether or not a process is in
 // it: by its handle (struct nsfs_file_handle), through any open namespace. The error is
 // unix.ESTALE where there is none with both numbers, or CAP_SYS_ADMIN does not reach it:
-// the kernel makes no difference. Kernels before 6.18 cannot (errors.ErrUnsupported).
+// the kernel makes no difference. Kernels before 6.18 open none, and say the same, or
+// unix.EPERM.
 func (n *Namespace) Open(cookie uint64, inode uint32) (*Namespace, error) {
 	if n.file == nil {
 		return nil, fmt.Errorf("open network namespace %d: /proc shows none to begin with: %w", inode, unix.EOPNOTSUPP)

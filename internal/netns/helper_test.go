@@ -80,7 +80,11 @@ func host() string {
 	}
 	err = errors.Join(
 		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-		unix.Mount("none", "/proc", "proc", 0, ""),
+		unix.Mount("none", "/proc", "proc", 0, ""))
+	if err != nil {
+		return noProc
+	}
+	err = errors.Join(
 		unix.Mount("none", "/run", "tmpfs", 0, ""),
 		os.Mkdir("/run/netns", 0o755), os.WriteFile("/run/netns/blue", nil, 0o600),
 		made.control(func(fd int) {
@@ -96,6 +100,10 @@ func host() string {
 	return string(out)
 }
 
+// noProc is what it says where it may not mount /proc, as in a container.
+const noProc = "no proc"
+
+// pod is a process beside it, without that mount.
 func pod() string {
 	err := errors.Join(unix.Unmount("/run", unix.MNT_DETACH))
 	own, selfErr := Self()
@@ -228,6 +236,7 @@ func process(t testing.TB, name string, change func(*helperAttr)) (inode uint32,
 	if _, err := fmt.Fscan(stdout, &inode); err != nil {
 		t.Fatal("the process did not say where it is: ", err)
 	}
+	made[inode] = true
 	return inode, end
 }
 
