@@ -4,26 +4,21 @@ import (
 	"bytes"
 	"strconv"
 
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
-
-// Ports are the local ports of a namespace that connect(2) may choose.
-type Ports struct {
-	Ephemeral ssfilter.PortRange   // ip_local_port_range
-	Free      []ssfilter.PortRange // of those, the ones that are not reserved
-}
 
 // parsePorts takes the texts of ip_local_port_range and of
 // ip_local_reserved_ports, and returns the ports that inet_hash_connect() chooses
 // from: those of the one that are not in the other.
-func parsePorts(ephemeral, reserved []byte) (p Ports, ok bool) {
+func parsePorts(ephemeral, reserved []byte) (p sock.Ports, ok bool) {
 	ends := bytes.Fields(ephemeral)
 	if len(ends) != 2 {
-		return Ports{}, false
+		return sock.Ports{}, false
 	}
 	all, ok := portRange(ends[0], ends[1])
 	if !ok {
-		return Ports{}, false
+		return sock.Ports{}, false
 	}
 	var taken []ssfilter.PortRange
 	for text := range bytes.SplitSeq(bytes.TrimSpace(reserved), []byte(",")) {
@@ -36,13 +31,13 @@ func parsePorts(ephemeral, reserved []byte) (p Ports, ok bool) {
 		}
 		r, ok := portRange(first, last)
 		if !ok {
-			return Ports{}, false
+			return sock.Ports{}, false
 		}
 		taken = append(taken, r)
 	}
 	source := ssfilter.And(ssfilter.Ports(ssfilter.Src, all), ssfilter.Not(ssfilter.Ports(ssfilter.Src, taken...)))
 	free, _ := ssfilter.PortsOf(source, ssfilter.Src)
-	return Ports{all, append([]ssfilter.PortRange{}, free...)}, true
+	return sock.Ports{Ephemeral: all, Free: append([]ssfilter.PortRange{}, free...)}, true
 }
 
 func portRange(first, last []byte) (ssfilter.PortRange, bool) {

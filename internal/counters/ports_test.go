@@ -5,7 +5,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -69,17 +71,17 @@ func TestPorts(t *testing.T) {
 	whole := span(20000, 20100)
 	for _, step := range []struct {
 		file, text string
-		want       Ports
+		want       sock.Ports
 	}{
-		{"ip_local_port_range", "20000 20100", Ports{whole, spans{whole}}},
-		{"ip_local_reserved_ports", "20050-20059", Ports{whole, spans{span(20000, 20049), span(20060, 20100)}}},
-		{"ip_local_reserved_ports", "", Ports{whole, spans{whole}}},
+		{"ip_local_port_range", "20000 20100", sock.Ports{Ephemeral: whole, Free: spans{whole}}},
+		{"ip_local_reserved_ports", "20050-20059", sock.Ports{Ephemeral: whole, Free: spans{span(20000, 20049), span(20060, 20100)}}},
+		{"ip_local_reserved_ports", "", sock.Ports{Ephemeral: whole, Free: spans{whole}}},
 	} {
 		if err := nstest.Sysctl("net.ipv4."+step.file, step.text+"\n"); err != nil {
 			t.Fatal(err)
 		}
 		got, err := r.Ports()
-		if diff := cmp.Diff(step.want, got); diff != "" || err != nil {
+		if diff := cmp.Diff(map[uint32]sock.Ports{netns.Inode(): step.want}, got); diff != "" || err != nil {
 			t.Errorf("after %s = %q: %v (-want +got):\n%s", step.file, step.text, err, diff)
 		}
 	}

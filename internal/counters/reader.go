@@ -19,8 +19,9 @@ type Reader struct {
 	sockstat6           procFile // cannot be read where there is no IPv6
 	ephemeral, reserved procFile // without these, only the ports are not known
 
-	ports     Ports  // by
-	portsText []byte // the texts of both
+	netns     uint32
+	ports     map[uint32]sock.Ports // by that, and by
+	portsText []byte                // the texts of both
 }
 
 // OpenIn opens the counters of a network namespace. Its files of /proc/net keep the
@@ -38,6 +39,7 @@ func OpenIn(namespace *netns.Namespace) (r *Reader, err error) {
 func Open() (*Reader, error) {
 	const net, sysctl = "/proc/thread-self/net/", "/proc/sys/net/ipv4/"
 	r := &Reader{
+		netns:    netns.Inode(),
 		sockstat: openProc(net + "sockstat"), snmp: openProc(net + "snmp"), sockstat6: openProc(net + "sockstat6"),
 		ephemeral: openProc(sysctl + "ip_local_port_range"), reserved: openProc(sysctl + "ip_local_reserved_ports"),
 	}
@@ -62,15 +64,15 @@ func (r *Reader) Read() (sock.Counters, error) {
 }
 
 // Ports are the local ports that a connect(2) without a bind(2) may get in the
-// namespace. Its caller does not change them.
-func (r *Reader) Ports() (Ports, error) {
+// namespace, by its inode. Its caller does not change them.
+func (r *Reader) Ports() (map[uint32]sock.Ports, error) {
 	ephemeral, err := r.ephemeral.read()
 	if err != nil {
-		return Ports{}, err
+		return nil, err
 	}
 	reserved, err := r.reserved.read()
 	if err != nil {
-		return Ports{}, err
+		return nil, err
 	}
 	known := len(r.portsText) == len(ephemeral)+len(reserved) && bytes.HasPrefix(r.portsText, ephemeral) && bytes.HasSuffix(r.portsText, reserved)
 	if known {
@@ -78,10 +80,10 @@ func (r *Reader) Ports() (Ports, error) {
 	}
 	ports, ok := parsePorts(ephemeral, reserved)
 	if !ok {
-		return Ports{}, fmt.Errorf("read the ephemeral ports: %q without %q is not understood", ephemeral, reserved)
+		return nil, fmt.Errorf("read the ephemeral ports: %q without %q is not understood", ephemeral, reserved)
 	}
-	r.ports, r.portsText = ports, append(append(r.portsText[:0], ephemeral...), reserved...)
-	return ports, nil
+	r.ports, r.portsText = map[uint32]sock.Ports{r.netns: ports}, append(append(r.portsText[:0], ephemeral...), reserved...)
+	return r.ports, nil
 }
 
 // InUse counts the full sockets of both families, listening ones among them; false:

@@ -228,8 +228,8 @@ func TestOpenIn(t *testing.T) {
 				t.Errorf("counters %+v, %v", c, err)
 			}
 			p, err := r.Ports()
-			if want := (ssfilter.PortRange{First: 20000, Last: 20100}); err != nil || p.Ephemeral != want {
-				t.Errorf("ports %v, %v, want %v", p.Ephemeral, err, want)
+			if want := (ssfilter.PortRange{First: 20000, Last: 20100}); err != nil || p[there.Inode].Ephemeral != want {
+				t.Errorf("ports %v, %v, want %v", p, err, want)
 			}
 			return nil
 		}()

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/action"
-	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/holders"
@@ -105,8 +104,9 @@ type Destroyer interface {
 // Counters reads the counters of what is watched.
 type Counters interface {
 	Read() (sock.Counters, error)
-	// Ports are those that connect(2) chooses from.
-	Ports() (counters.Ports, error)
+	// Ports are those that connect(2) chooses from in each network namespace, by its
+	// inode; one of which they are not known is absent.
+	Ports() (map[uint32]sock.Ports, error)
 	// InUse counts the full sockets; false: that is not known.
 	InUse() (uint64, bool, error)
 	Close()

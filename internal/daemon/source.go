@@ -84,7 +84,7 @@ func Count(from Counters) engine.CountersRead {
 	in := engine.CountersRead{OK: err == nil, Counters: c}
 	// Where they cannot be read, the usage of ports is not known.
 	if ports, err := from.Ports(); err == nil {
-		in.Ephemeral, in.Ports = ports.Ephemeral, ports.Free
+		in.Ports = ports
 	}
 	return in
 }

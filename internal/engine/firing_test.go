@@ -23,7 +23,15 @@ func untilFew(r *rules.Rule) { r.Until = []rules.Condition{fewer(10)} }
 
 // tenPorts are all the local ports that there are, and useTenPorts adds a socket on
 // each of them.
-var tenPorts = []ssfilter.PortRange{{First: 10000, Last: 10009}}
+var tenPorts = portsOf(ssfilter.PortRange{First: 10000, Last: 10009})
+
+// portsOf are those of the only namespace that there is; free: all of the range.
+func portsOf(ephemeral ssfilter.PortRange, free ...ssfilter.PortRange) map[uint32]sock.Ports {
+	if free == nil {
+		free = []ssfilter.PortRange{ephemeral}
+	}
+	return map[uint32]sock.Ports{0: {Ephemeral: ephemeral, Free: free}}
+}
 
 func (b *bench) useTenPorts(change ...func(*sim.Socket)) {
 	for i := range uint16(10) {
@@ -76,7 +84,7 @@ func TestFiringOfAnEarlierRunWithoutPorts(t *testing.T) {
 	})
 	s := set(leak, killing("watch", logging))
 	before := newBench(t)
-	before.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
+	before.count = CountersRead{OK: true, Ports: tenPorts}
 	before.useTenPorts()
 	before.rule(s)
 	before.until(30 * time.Second)
@@ -286,7 +294,7 @@ func TestAlmostTooManyGroups(t *testing.T) {
 // TestPortUsageAndExclude: what is excluded in one state takes up ports in others.
 func TestPortUsageAndExclude(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
+	b.count = CountersRead{OK: true, Ports: tenPorts}
 	b.useTenPorts(func(s *sim.Socket) { s.State = ssfilter.Established })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 80}}, 0
@@ -550,7 +558,7 @@ func TestFiringWithoutPorts(t *testing.T) {
 		r.Then = []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1, Per: time.Hour}, Order: rules.Oldest}}
 	}), killing("watch", logging))
 	before := newBench(t)
-	before.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
+	before.count = CountersRead{OK: true, Ports: tenPorts}
 	before.useTenPorts()
 	before.rule(s)
 	before.until(30 * time.Second)

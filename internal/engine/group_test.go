@@ -323,8 +323,8 @@ func TestGroupsCountByTracks(t *testing.T) {
 func TestPortUsage(t *testing.T) {
 	b := newBench(t)
 	b.count = CountersRead{
-		OK: true, Ephemeral: ssfilter.PortRange{First: 10000, Last: 10010},
-		Ports: []ssfilter.PortRange{{First: 10000, Last: 10004}, {First: 10006, Last: 10010}}, // of 11 the last is never chosen
+		OK:    true,
+		Ports: portsOf(ssfilter.PortRange{First: 10000, Last: 10010}, ssfilter.PortRange{First: 10000, Last: 10004}, ssfilter.PortRange{First: 10006, Last: 10010}), // of 11 the last is never chosen
 	}
 	from := func(port uint16) func(*sim.Socket) {
 		return func(s *sim.Socket) { s.ID.SPort = [2]byte{byte(port >> 8), byte(port)} }

@@ -28,7 +28,8 @@ const (
 	maxKilled = 10_000
 )
 
-// HoldersFound says which processes hold the asked inodes.
+// HoldersFound says which processes hold the asked inodes. Those are of sockets of all
+// network namespaces: the kernel has one sockfs.
 type HoldersFound struct {
 	Holders  map[uint32][]sock.Holder
 	Complete bool          // every process of the host was read

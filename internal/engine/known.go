@@ -4,7 +4,8 @@ import "github.com/sockdog/sockdog/internal/engine/table"
 
 // known are the sockets, by their cookies, that are tracked, and those of which
 // observation may know more than the kernel does: for each, what is known.
-// It is of one network namespace, as a scan is.
+// They may be of several network namespaces, see sock.Key; where two had the same cookie,
+// one more would be brought by a scan, and no other be taken for it.
 type known struct {
 	*table.Cookies[uint32]
 	shown table.Bits // where those stand that a scan showed as they were

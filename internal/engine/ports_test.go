@@ -65,16 +65,13 @@ func TestPortUse(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.free == nil {
-				test.free = []ssfilter.PortRange{twenty}
-			}
 			s := set(above(0, func(r *rules.Rule) {
 				r.When = []rules.Condition{{Metric: rules.PortUsage, Op: rules.Greater, Number: 0}}
 				r.Match, r.For = []rules.Match{{States: ssfilter.Connected}}, 0
 			}))
 			e := New(Config{})
 			e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
-			p := e.Step(benchStart, CountersRead{OK: true, Ephemeral: twenty, Ports: test.free})
+			p := e.Step(benchStart, CountersRead{OK: true, Ports: portsOf(twenty, test.free...)})
 			f := p.Scan.Begin(benchStart)
 			for i := range test.sockets {
 				f.Take(&test.sockets[i], benchStart)
@@ -99,7 +96,7 @@ func TestPortUse(t *testing.T) {
 // also while there is no connection to its own.
 func TestPortUseBeyondTheFilter(t *testing.T) {
 	b := newBench(t)
-	b.count = CountersRead{OK: true, Ephemeral: tenPorts[0], Ports: tenPorts}
+	b.count = CountersRead{OK: true, Ports: tenPorts}
 	b.useTenPorts(bindsPort, func(s *sim.Socket) { s.State = ssfilter.Established })
 	b.rule(eachSecond(above(0, func(r *rules.Rule) {
 		r.When, r.For = []rules.Condition{{Metric: rules.PortUsage, Op: rules.GreaterEqual, Number: 100}}, 0

@@ -133,7 +133,7 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 	for i, r := range e.rules {
 		switch {
 		case !r.Grouped || !r.Scanned() || !of.Has(r.Class):
-		case in.Ports == nil && r.Measures(rules.PortUsage):
+		case len(in.Ports) == 0 && r.Measures(rules.PortUsage):
 			asks, portless = true, true // what is not measured changes nothing
 		default:
 			asks = asks || r.Measures(rules.PortUsage)
@@ -142,7 +142,7 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 		}
 	}
 	if asks && !portless {
-		l.ports = group.NewPorts(in.Ephemeral, in.Ports, expect)
+		l.ports = group.NewPorts(in.Ports, expect)
 		l.Query.Where = l.ports.Widen(l.Query.Where)
 	}
 	if asks { // another scan says nothing of whether the ports are known

@@ -11,7 +11,6 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Input is something that happened. A nil Input means that time has passed.
@@ -46,8 +45,7 @@ type Stop struct{}
 type CountersRead struct {
 	OK bool
 	sock.Counters
-	Ephemeral ssfilter.PortRange   // ip_local_port_range
-	Ports     []ssfilter.PortRange // of those, the ones that connect(2) chooses from, the reserved ones left out; nil: not known
+	Ports map[uint32]sock.Ports // of each network namespace, by its inode; in one that is absent, the usage of ports is not measured
 }
 
 // ScanDone says how a scan ended. With Err set it failed and nothing of it counts.

@@ -49,7 +49,7 @@ func BenchmarkGroup(b *testing.B) {
 				})
 				e := New(Config{Precision: benchJiffy})
 				e.Step(benchStart, RulesChanged{Program: match.Compile(&s)})
-				ports := []ssfilter.PortRange{{First: 32768, Last: 60999}}
+				ports := portsOf(ssfilter.PortRange{First: 32768, Last: 60999})
 				b.ReportAllocs()
 				var before, after runtime.MemStats
 				runtime.GC()
@@ -57,7 +57,7 @@ func BenchmarkGroup(b *testing.B) {
 				most := uint64(0)
 				now := benchStart
 				for b.Loop() {
-					p := e.Step(now, CountersRead{OK: true, Ephemeral: ports[0], Ports: ports})
+					p := e.Step(now, CountersRead{OK: true, Ports: ports})
 					if p.Scan == nil {
 						b.Fatal("no scan")
 					}

@@ -1,5 +1,7 @@
 package sock
 
+import "github.com/sockdog/sockdog/rules/ssfilter"
+
 // Counters are what a network namespace counts of its TCP sockets, at one instant.
 type Counters struct {
 	HasTimeWait, HasInSegs bool // the kernel reports it
@@ -12,4 +14,10 @@ type Counters struct {
 // were read before: a scan could find nothing new but what programs do by themselves.
 func (c *Counters) Still(before *Counters) bool {
 	return c.HasInSegs && before.HasInSegs && c.InSegs == before.InSegs
+}
+
+// Ports are the local ports of a network namespace that connect(2) may choose.
+type Ports struct {
+	Ephemeral ssfilter.PortRange   // ip_local_port_range
+	Free      []ssfilter.PortRange // of those, the ones that are not reserved
 }

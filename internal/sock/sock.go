@@ -12,7 +12,8 @@ import (
 )
 
 // Key tells a socket from all others of this boot: the kernel gives a cookie to no
-// second socket of a network namespace.
+// second socket of a network namespace. Since Linux 5.3 it gives it to none of the host
+// (sock_gen_cookie), so what is kept of several namespaces may go by the cookie alone.
 type Key struct {
 	Netns  uint32 // inode of the network namespace; 0: not known
 	Cookie uint64

@@ -115,9 +115,9 @@ func (rg *Set) Take(t *Tally, ports *Ports, sent, got sock.Instant, trusted time
 	if r.OnlyTimeWait() {
 		since = max(since, got.Add(-sock.TimeWaitLen))
 	}
-	measures := ports != nil && r.Measures(rules.PortUsage)
-	if measures {
-		t.takePorts(ports)
+	var fullest []float64
+	if ports != nil && r.Measures(rules.PortUsage) {
+		fullest = t.takePorts(ports)
 		rg.paths = ports.paths.n
 	}
 	t.groups.all(func(number uint32, key []byte, counted *tally) {
@@ -125,8 +125,8 @@ func (rg *Set) Take(t *Tally, ports *Ports, sent, got sock.Instant, trusted time
 		if counted.count > 0 && counted.oldest != sock.Never {
 			m.Oldest = got.Sub(counted.oldest)
 		}
-		if measures {
-			m.PortUsage = ports.percent(counted.ports)
+		if fullest != nil {
+			m.PortUsage = fullest[number]
 		}
 		g, known := rg.groups[Key(key)]
 		if !known {

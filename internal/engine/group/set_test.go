@@ -165,7 +165,7 @@ var tenPorts = ssfilter.PortRange{First: 10000, Last: 10009}
 // TestPortUseWithoutRoom: what there is no room for counts nowhere, and that is said
 // of the rules that it would count for.
 func TestPortUseWithoutRoom(t *testing.T) {
-	u := NewPorts(tenPorts, []ssfilter.PortRange{tenPorts}, 0)
+	u := NewPorts(map[uint32]sock.Ports{0: {Ephemeral: tenPorts, Free: []ssfilter.PortRange{tenPorts}}}, 0)
 	u.paths.most = 1
 	sockets := flood(2, 2)
 	for i := range sockets {
@@ -178,8 +178,8 @@ func TestPortUseWithoutRoom(t *testing.T) {
 		t.Error("there is room for a second path")
 	}
 	u.Finish()
-	if n := u.on(1); n != 1 {
-		t.Errorf("%d ports are used up, want 1", n)
+	if n := u.on(1); n != 10 {
+		t.Errorf("%v%% of the ports are used up, want 10%%", n)
 	}
 }
 

@@ -18,7 +18,7 @@ type table[V any] struct {
 	n           int
 }
 
-// cookieSet is a set of socket cookies.
+// cookieSet is a set of socket cookies, of any network namespace: see sock.Key.
 type cookieSet = hashed.Cookies[struct{}]
 
 // chunk holds chunkSize entries, or in the last one fewer.

@@ -18,7 +18,6 @@ type tally struct {
 	count   uint32       // sockets that match
 	fresh   uint32       // of those, not there at the scan before
 	backlog float32      // the fullest accept queue, in percent of its limit
-	ports   uint16       // local ports that are used up on the fullest path
 	fires   bool         // the group does, and its rule acts on sockets
 	first   bool         // it has examples for certain: people are told of it, or soon may be
 }
@@ -233,16 +232,18 @@ func (t *Tally) usePath(path uint32, s *sock.Socket) {
 // hasPath reports whether a path is known to be one of a group.
 func (t *Tally) hasPath(path uint32) bool { return int(path) < len(t.paths) && t.paths[path] != 0 }
 
-// takePorts takes in what the scan has counted of local ports.
-func (t *Tally) takePorts(u *Ports) {
+// takePorts takes in what the scan has counted of local ports, and returns the share that
+// is used up on the fullest path of each group, by its number.
+func (t *Tally) takePorts(u *Ports) []float64 {
+	fullest := make([]float64, t.groups.n+1)
 	if len(t.rule.GroupBy) == 0 {
-		_, c := t.groups.at(nil)
-		c.ports = uint16(u.bound) // of a path without connections no more is used up
+		number, _ := t.groups.at(nil)
+		fullest[number] = u.beside() // of a path without connections no more is used up
 	}
 	for path, group := range t.paths {
 		if group != 0 {
-			c := t.groups.value(group)
-			c.ports = max(c.ports, u.on(uint32(path)))
+			fullest[group] = max(fullest[group], u.on(uint32(path)))
 		}
 	}
+	return fullest
 }

@@ -772,7 +772,7 @@ func (w *judge) heard(a *engine.Action) {
 	conn := 0
 	if seen := w.seen[a.Socket.ID.Cookie]; seen != nil {
 		conn = seen.Conn
-		if s != nil && s.Conn != conn {
+		if s == nil || s.Conn != conn {
 			conn = -w.tally.Steps // no answer says which of its connections this is about
 		}
 	}
