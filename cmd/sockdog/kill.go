@@ -232,16 +232,17 @@ func (f *killFlags) nothing(passed manualkill.Passed) string {
 func (f *killFlags) resolve(request *manualkill.Request, pending []*manualkill.Target) error {
 	inodes := manualkill.Inodes(pending)
 	if len(inodes) == 0 {
+		request.Resolve(pending, engine.HoldersFound{})
 		return nil
 	}
 	_, refused := os.Readlink(filepath.Join(host.ProcRoot, "1", "fd", "0"))
-	if errors.Is(refused, fs.ErrPermission) && (f.yes || f.dryRun) && f.output == "table" {
+	if errors.Is(refused, fs.ErrPermission) && (f.yes || f.dryRun) && f.output == "table" && !request.NeedsHolders() {
 		return nil
 	}
 	found, err := holders.Find(host.ProcRoot, inodes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil // without /proc nobody knows the holders
+		found = holders.Found{} // without /proc nobody knows the holders
 	case err != nil:
 		return err
 	}

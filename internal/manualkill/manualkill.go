@@ -78,7 +78,7 @@ func (r *Request) Find(k Kernel, now func() sock.Instant) (targets []*Target, pa
 		case !seen[s.ID.Cookie]:
 			seen[s.ID.Cookie] = true
 			t := &Target{Socket: *s, Age: age, got: got}
-			r.judge(t)
+			r.judge(t, match.WithoutHolders(r.Protect)) // who holds it is looked for next
 			targets = append(targets, t)
 		}
 	})
@@ -92,7 +92,7 @@ func (r *Request) Find(k Kernel, now func() sock.Instant) (targets []*Target, pa
 // does not, where nobody can know.
 func (r *Request) oldEnough(s *sock.Socket, age track.Age) ssfilter.Tri {
 	enough := min(track.ForAtLeast(s, age, r.OlderThan), track.IdleForAtLeast(s, age, r.Idle))
-	if enough == ssfilter.Unknown && match.Guard(subject.Of(s), r.Protect, r.Capabilities, r.Self) != "" {
+	if enough == ssfilter.Unknown && match.Guard(subject.Of(s), match.WithoutHolders(r.Protect), r.Capabilities, r.Self) != "" {
 		return ssfilter.False
 	}
 	return enough
@@ -114,19 +114,22 @@ func Inodes(targets []*Target) map[uint32]struct{} {
 	return inodes
 }
 
+// NeedsHolders reports whether who holds a socket decides whether it is protected.
+func (r *Request) NeedsHolders() bool { return match.NeedHolders(r.Protect) }
+
 // Resolve takes in who holds the targets, which may spare some.
 func (r *Request) Resolve(targets []*Target, owned engine.HoldersFound) {
 	for _, t := range targets {
 		t.Held = owned.Of(t.Socket.Inode)
-		r.judge(t)
+		r.judge(t, r.Protect)
 	}
 }
 
 // judge spares a target that must not be touched, or gives up one that cannot be
 // destroyed here.
-func (r *Request) judge(t *Target) {
+func (r *Request) judge(t *Target, protect []rules.Match) {
 	why := r.missing(t)
-	switch spared := r.spare(&t.Socket, t); {
+	switch spared := r.spare(&t.Socket, t, protect); {
 	case spared != "":
 		t.conclude(LeftAlone, spared)
 	case why != "" && !r.DryRun:
@@ -146,8 +149,8 @@ func (r *Request) missing(t *Target) string {
 const liveReason = "may be in use: "
 
 // spare says why the target, as it now is, is not to be touched, or "".
-func (r *Request) spare(s *sock.Socket, t *Target) string {
-	why := match.Guard(subject.Subject{Socket: s, Holders: t.Held}, r.Protect, r.Capabilities, r.Self)
+func (r *Request) spare(s *sock.Socket, t *Target, protect []rules.Match) string {
+	why := match.Guard(subject.Subject{Socket: s, Holders: t.Held}, protect, r.Capabilities, r.Self)
 	switch {
 	case why != "":
 		return action.Words(why)
@@ -209,7 +212,7 @@ func (r *Request) recheck(t *Target, a *sock.Answer) {
 	case progress && !r.InUse:
 		t.conclude(LeftAlone, "in use: it made progress meanwhile")
 	default:
-		if why := r.spare(&a.Socket, t); why != "" {
+		if why := r.spare(&a.Socket, t, r.Protect); why != "" {
 			t.conclude(LeftAlone, why)
 		}
 	}

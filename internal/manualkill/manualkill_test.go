@@ -151,6 +151,13 @@ func TestOutcome(t *testing.T) {
 			want: conclusion{LeftAlone, "protected"},
 		},
 		{
+			name: "protected by a process, and nobody has looked for it", socket: stuck(1),
+			order: func(o *Request) {
+				o.Protect = []rules.Match{{States: ssfilter.AllStates, Processes: []string{"sshd"}}}
+			},
+			want: conclusion{LeftAlone, "protected"},
+		},
+		{
 			name: "in an accept queue", socket: with(stuck(1), func(s *sock.Socket) { s.Inode = 0 }),
 			order: func(o *Request) { o.InUse = true }, want: conclusion{LeftAlone, "in an accept queue"},
 		},
@@ -400,19 +407,26 @@ func (k broken) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) 
 
 func TestResolve(t *testing.T) {
 	tests := []struct {
-		name  string
-		owned engine.HoldersFound
-		want  conclusion
+		name    string
+		owned   engine.HoldersFound
+		want    conclusion
+		protect []string // processes
 	}{
-		{"held", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 7}}}}, conclusion{}},
-		{"held by nobody who can be seen", engine.HoldersFound{}, conclusion{}},
-		{"held by nobody", engine.HoldersFound{Complete: true}, conclusion{LeftAlone, "held by the kernel"}},
-		{"our own", engine.HoldersFound{Holders: map[uint32][]sock.Holder{1: {{PID: 1}}}}, conclusion{LeftAlone, "sockdog's own"}},
+		{"held by the protected", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 7, Comm: "java", Exe: "java"}, {PID: 8, Comm: "sshd", Exe: "sshd"}}}}, conclusion{LeftAlone, "protected"}, []string{"sshd"}},
+		{"perhaps held by the protected", engine.HoldersFound{Holders: map[uint32][]sock.Holder{1: {{PID: 7, Comm: "java", Exe: "java"}}}}, conclusion{LeftAlone, "protected"}, []string{"sshd"}},
+		{"held", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 7}}}}, conclusion{}, nil},
+		{"held by another than the protected", engine.HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 7, Comm: "java", Exe: "java"}}}}, conclusion{}, []string{"sshd"}},
+		{"held by nobody who can be seen", engine.HoldersFound{}, conclusion{}, nil},
+		{"held by nobody", engine.HoldersFound{Complete: true}, conclusion{LeftAlone, "held by the kernel"}, nil},
+		{"our own", engine.HoldersFound{Holders: map[uint32][]sock.Holder{1: {{PID: 1}}}}, conclusion{LeftAlone, "sockdog's own"}, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			o := request()
 			o.InUse = true
+			for _, name := range test.protect {
+				o.Protect = append(o.Protect, rules.Match{States: ssfilter.AllStates, Processes: []string{name}})
+			}
 			pending := Pending(find(t, o, &kernel{sockets: map[uint64]sock.Socket{1: stuck(1)}}))
 			if diff := cmp.Diff(map[uint32]struct{}{1: {}}, Inodes(pending)); diff != "" {
 				t.Errorf("inodes (-want +got):\n%s", diff)

@@ -2,6 +2,7 @@ package match
 
 import (
 	"cmp"
+	"slices"
 
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -30,6 +31,15 @@ func Guard(s subject.Subject, protect []rules.Match, capabilities Capabilities, 
 	default:
 		return ""
 	}
+}
+
+// NeedHolders reports whether who holds a socket decides whether one of those that exclude
+// or protect holds.
+func NeedHolders(matches []rules.Match) bool { return slices.ContainsFunc(matches, needsHolders) }
+
+// WithoutHolders returns those for which that does not matter.
+func WithoutHolders(matches []rules.Match) []rules.Match {
+	return slices.DeleteFunc(slices.Clone(matches), needsHolders)
 }
 
 // Capabilities says what the kernel or the privileges do not allow, and why; what is

@@ -61,7 +61,7 @@ func Compile(set *rules.Set) *Program {
 			p.MeasurePorts = append(p.MeasurePorts, r)
 		}
 	}
-	p.ProtectNeedsHolders = slices.ContainsFunc(p.Protect, needsHolders)
+	p.ProtectNeedsHolders = NeedHolders(p.Protect)
 	p.index = newIndex(p.Rules, indexSize)
 	for of := range p.Queries {
 		p.Queries[of] = p.query(ClassSet(of))
