@@ -27,13 +27,14 @@ const (
 	BySport GroupKey = "sport"
 	ByState GroupKey = "state"
 	ByUser  GroupKey = "user"
+	ByNetns GroupKey = "netns"
 )
 
-// laterGroupKeys need to know who holds each socket, or watch other namespaces.
-var laterGroupKeys = []string{"process", "pid", "unit", "container", "pod", "netns"}
+// laterGroupKeys need to know who holds each socket.
+var laterGroupKeys = []string{"process", "pid", "unit", "container", "pod"}
 
 // GroupKeys are all of them.
-var GroupKeys = []GroupKey{ByDst, ByDport, BySrc, BySport, ByState, ByUser}
+var GroupKeys = []GroupKey{ByDst, ByDport, BySrc, BySport, ByState, ByUser, ByNetns}
 
 var groupKeyWords = document.OneOf("group_by", GroupKeys...)
 
@@ -307,8 +308,8 @@ func checkMetrics(r *document.Reader, d *draft) {
 		switch m {
 		case PortUsage:
 			for _, by := range d.groupBy {
-				if k := by.Value; k != BySrc && k != ByDst && k != ByDport && k != "" {
-					r.Report(by.At, "port_usage is about the local ports towards a peer: group by src, dst and dport, not by %s", k)
+				if k := by.Value; k != BySrc && k != ByDst && k != ByDport && k != ByNetns && k != "" {
+					r.Report(by.At, "port_usage is about the local ports towards a peer: group by src, dst, dport and netns, not by %s", k)
 				}
 			}
 		case BacklogUsage:

@@ -1,5 +1,5 @@
-// Package kubernetes tests the manifest beside it: that it is locked down as it
-// says, and that its rules are good ones. That its fields are the API's own is
+// Package kubernetes tests the manifest and the rules beside it: that they are locked
+// down as they say, and that the rules are good ones. That its fields are the API's own is
 // checked in CI, against the API's types.
 package kubernetes
 
@@ -73,6 +73,21 @@ func read(t *testing.T) (configMap, deployment) {
 		t.Fatalf("%d init containers; want the sidecar", n)
 	}
 	return c, d
+}
+
+// The rules for a node are good ones, and kill nothing but sockets of pods.
+func TestNodeRules(t *testing.T) {
+	text, err := os.ReadFile("node-rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if warnings, err := rules.Lint(strings.NewReader(string(text))); err != nil || len(warnings) > 0 {
+		t.Errorf("warnings %v, error %v", warnings, err)
+	}
+	anywhere := strings.ReplaceAll(string(text), ", cgroup: [/kubepods.slice, /kubepods]", "")
+	if _, err := rules.Parse(strings.NewReader(anywhere)); err == nil {
+		t.Error("a kill in every pod and on the node itself is taken")
+	}
 }
 
 func TestSidecarIsLockedDown(t *testing.T) {

@@ -59,6 +59,7 @@ var Properties = []Property{
 	{Name: rules.ByDport, Width: 2, Append: func(b []byte, s Subject) []byte { return be.AppendUint16(b, s.Dst.Port()) }, Text: portText},
 	{Name: rules.ByState, Width: 1, Append: func(b []byte, s Subject) []byte { return append(b, byte(s.State)) }, Text: stateText},
 	{Name: rules.ByUser, Width: 4, Append: appendUser, Text: userText},
+	{Name: rules.ByNetns, Width: 4, Append: func(b []byte, s Subject) []byte { return be.AppendUint32(b, s.ID.Netns) }, Text: netnsText},
 }
 
 var be = binary.BigEndian
@@ -73,6 +74,13 @@ func addrText(value []byte) string { return netip.AddrFrom16([16]byte(value)).Un
 func portText(value []byte) string { return strconv.Itoa(int(be.Uint16(value))) }
 
 func stateText(value []byte) string { return ssfilter.State(value[0]).String() }
+
+func netnsText(value []byte) string {
+	if inode := be.Uint32(value); inode != 0 {
+		return strconv.FormatUint(uint64(inode), 10)
+	}
+	return "unknown"
+}
 
 // nobody stands for the user of a socket that has none: a minisocket, or one in
 // an accept queue. As a uid it is invalid (uid_valid).

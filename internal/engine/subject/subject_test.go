@@ -39,8 +39,9 @@ func TestKey(t *testing.T) {
 	}
 	s := sock.Socket{Inode: 1, UID: 70000}
 	s.Src, s.Dst, s.State = netip.MustParseAddrPort("[fd00::1]:258"), netip.MustParseAddrPort("10.0.0.2:772"), ssfilter.TimeWait
+	s.ID.Netns = 4026531840
 	holderless := s
-	holderless.Inode, holderless.UID = 0, 0
+	holderless.Inode, holderless.UID, holderless.ID.Netns = 0, 0, 0
 	long := strings.Repeat("x", 300)
 	one, other := subject.Holders{Processes: []sock.Holder{{Comm: "a.service"}}}, subject.Holders{Processes: []sock.Holder{{Comm: long}}}
 	properties := []struct {
@@ -54,6 +55,7 @@ func TestKey(t *testing.T) {
 		{property(rules.ByDport), "772", "772"},
 		{property(rules.ByState), "time-wait", "time-wait"},
 		{property(rules.ByUser), "70000", "unknown"},
+		{property(rules.ByNetns), "4026531840", "unknown"},
 	}
 	for first := range properties {
 		for n := range len(properties) + 1 {
@@ -95,10 +97,10 @@ func property(name rules.GroupKey) subject.Property { return subject.KeyOf([]rul
 // What differs in a property that group_by names is another group, and root's sockets
 // are not those without a holder.
 func TestKeysDiffer(t *testing.T) {
-	by := subject.KeyOf([]rules.GroupKey{rules.BySrc, rules.ByDst, rules.BySport, rules.ByDport, rules.ByState, rules.ByUser})
+	by := subject.KeyOf([]rules.GroupKey{rules.BySrc, rules.ByDst, rules.BySport, rules.ByDport, rules.ByState, rules.ByUser, rules.ByNetns})
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	seen := make(map[string]string)
-	for i := range 1 << 6 {
+	for i := range 1 << 7 {
 		bit := func(n int) bool { return i>>n&1 == 1 }
 		pick := func(n int) netip.AddrPort {
 			addr, port := a, uint16(1)
@@ -117,6 +119,9 @@ func TestKeysDiffer(t *testing.T) {
 		}
 		if bit(5) {
 			s.Inode = 1
+		}
+		if bit(6) {
+			s.ID.Netns = 1
 		}
 		id := string(by.Append(nil, subject.Subject{Socket: &s}))
 		if other, taken := seen[id]; taken {
