@@ -26,6 +26,8 @@ var notes = map[engine.NoteKind]note{
 	engine.MoreTransitions:  {level: slog.LevelWarn, text: "more groups changed at once than are logged one by one"},
 	engine.NoTimeWaitCount:  {level: slog.LevelWarn, text: "counter of timewait sockets unreadable; rules that need it wait"},
 	engine.PortsUnknown:     {level: slog.LevelWarn, text: "local port range unreadable; rules on port_usage wait"},
+	engine.HoldersUnseen:    {level: slog.LevelWarn, text: "who holds some sockets cannot be seen; the rule waits for it"},
+	engine.HoldersSeen:      {level: slog.LevelInfo, text: "who holds the sockets is seen again"},
 	engine.WalkHangs:        {level: slog.LevelError, text: "a walk through /proc takes long; holders of new sockets are unknown"},
 	engine.WalkEnded:        {level: slog.LevelInfo, text: "the walk through /proc has ended"},
 	engine.StillOpen:        {level: slog.LevelWarn, text: "the program still holds descriptors of killed sockets"},

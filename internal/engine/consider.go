@@ -42,6 +42,7 @@ type consideration struct {
 	decided bool         // an act was told to be done, or said in a dry run
 	ordered bool         // the order among those that are due at the same instant is known
 	stale   bool         // whether its group fires is to be seen again
+	moves   bool         // it may come to another group as it is, by who holds it
 }
 
 // consider decides what the rules want of a socket. Only an exact answer about
@@ -53,6 +54,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, answer a
 	e.leaveWaitQueue(t)
 	c := consideration{e: e, t: t, s: s, times: t.Times(), now: now, answer: answer, was: e.recordOf(t).held, next: never}
 	t.of, t.phase = 0, waiting
+	e.recallHolders(t, now)
 	t.set(blocked|aged, false)
 	for candidate := range e.program.RulesFor(t.subject(s)) {
 		c.rule(e.rules[candidate.Position])
@@ -93,7 +95,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, answer a
 // fingerprint has a scan that shows the socket as it is now bring nothing. What the kernel does
 // not know of it, or what stands against it, only an answer can tell.
 func (c *consideration) fingerprint() {
-	if c.t.is(plain) && !c.t.is(blocked|aged) && !c.stale {
+	if c.t.is(plain) && !c.t.is(blocked|aged) && !c.stale && !c.moves {
 		c.t.Print = track.Fingerprint(c.e.seed, c.s)
 	}
 }
@@ -116,7 +118,13 @@ func (c *consideration) rule(r *ruleState) {
 	fired := sock.Instant(0)
 	if r.Grouped {
 		var stale bool
-		fired, stale = r.groups.FiringSince(c.s, c.now, e.trusted(r.Class))
+		fired, stale = r.groups.FiringSince(t.subject(c.s), c.now, e.trusted(r.Class))
+		if r.ByHolders && r.groups.Firing() > 0 && !t.subject(c.s).HoldersKnown() && e.mustLook(t, true, c.now) {
+			fired = c.now // for all that is known
+			e.wantHolders(t, c.s.ID.Key(), c.now)
+			t.set(blocked, true)
+		}
+		c.moves = c.moves || r.ByHolders
 		t.set(aged, t.is(aged) || r.Timed && !t.is(plain))
 		c.stale = c.stale || stale
 	}
@@ -135,20 +143,57 @@ func (c *consideration) rule(r *ruleState) {
 			t.set(newestFirst, a.Order == rules.Newest)
 			c.ordered = true
 		}
-		decision, at := r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.answer == exact)
+		decision, at, looks := c.decide(r, a, fired)
 		if decision == match.Due && c.answer == recalled && !a.Kind.Destructive && e.marked(t, r, j) == nil {
 			c.next = c.now
 			continue
 		}
-		if a.Kind == rules.Alert {
+		if a.Kind == rules.Alert && !looks {
 			e.setDue(t, r, decision == match.Due) // it is counted for as long as it is due
 		}
 		switch {
+		case looks:
+			c.look(r, j)
 		case decision != match.Due:
 			c.notDue(r, a, decision, at)
 		case a.Kind != rules.Alert:
 			c.due(r, j, fired, at)
 		}
+	}
+}
+
+// decide decides on an action. If it looks, the action is due unless who holds the socket
+// stands against it, for which it is to be looked again. What did stand against it the last
+// time is believed for a while.
+func (c *consideration) decide(r *ruleState, a *rules.Action, fired sock.Instant) (decision match.Decision, at sock.Instant, looks bool) {
+	e, t := c.e, c.t
+	decided := e.program.HoldersDecideFor(r.Rule, a)
+	if must := decided && e.mustLook(t, a.Kind.Destructive, c.now); must && !e.recalls(t, c.now) {
+		decision, at = r.DecideBut(a, &c.times, c.s, fired, c.now, c.answer == exact)
+		looks = decision == match.Due && !(a.Kind.Destructive && e.program.GuardBut(c.s, e.capabilities, e.config.Self) != "")
+		return decision, at, looks
+	} else if decision, at = r.Decide(a, &c.times, t.subject(c.s), fired, c.now, c.answer == exact); must && decision == match.Due {
+		looks = !a.Kind.Destructive || e.guard(t, c.s) == ""
+	}
+	if decision == match.Blocked && decided && t.Inode != 0 && !t.subject(c.s).HoldersKnown() {
+		if but, _ := r.DecideBut(a, &c.times, c.s, fired, c.now, c.answer == exact); but == match.Due && a.Kind.Destructive {
+			e.skip(t, r, match.HoldersUnknown)
+		}
+	}
+	return decision, at, looks
+}
+
+// look has it looked for who holds the socket, which alone stands against an action. One
+// that a limit has let go on keeps its place until then.
+func (c *consideration) look(r *ruleState, action int) {
+	e, t := c.e, c.t
+	if t.is(survived) || t.phase == acted || t.is(simulated) {
+		return
+	}
+	e.wantHolders(t, c.s.ID.Key(), c.now)
+	t.set(blocked, true)
+	if c.was.rule == r && c.was.action == action && !e.walks.Hangs() {
+		c.await(r, action, c.was.dry, c.now.Add(e.walks.Patience()))
 	}
 }
 

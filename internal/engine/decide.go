@@ -13,7 +13,15 @@ import (
 
 // guard says why the socket is not to be touched whatever a rule says, or "".
 func (e *Engine) guard(t *tracked, s *sock.Socket) match.Reason {
-	return match.Guard(t.subject(s), e.program.Protect, e.capabilities, e.config.Self)
+	return match.Guard(guarded(s, t.holders), e.program.Protect, e.capabilities, e.config.Self)
+}
+
+// guarded is a socket with all who hold it, or did before it was closed.
+func guarded(s *sock.Socket, h *subject.Holders) subject.Subject {
+	if h == nil {
+		return heldSubject(s, h)
+	}
+	return subject.Subject{Socket: s, Holders: h}
 }
 
 // destroy decides on a destructive action whose instant has come.
@@ -21,7 +29,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	e, t, s, now := c.e, c.t, c.s, c.now
 	a := e.action(t, s, r, action, now)
 	if r.Grouped {
-		a.When, a.Group = r.When, r.groups.Of(s).Measured
+		a.When, a.Group = r.When, r.groups.Of(t.subject(s)).Measured
 	}
 	m := e.marked(t, r, action)
 	if t.is(ahead) && m == nil {

@@ -69,6 +69,7 @@ type Engine struct {
 	schedule schedule.Schedule
 	scans    scans
 	walks    walk.Schedule
+	holders  holders
 	names    names
 	killed   killed
 	usages   spin.Watcher
@@ -136,6 +137,7 @@ func New(config Config) *Engine {
 		schedule: schedule.New(),
 		scans:    newScans(),
 		walks:    walk.New(),
+		holders:  newHolders(),
 		names:    newNames(),
 		usages:   spin.New(),
 		disk:     disk{groupsAt: never},
@@ -244,6 +246,8 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.fallback = in.Fallback
 	e.replaceRules(in.Program, now)
 	e.program, e.ruledAt = in.Program, now
+	e.holders = newHolders()
+	e.walks.WantCounted(false, 0)
 	e.usages.Retain(func(r spin.Rule) bool {
 		return slices.ContainsFunc(e.rules, func(rs *ruleState) bool { return rs.spinRule() == r })
 	})
@@ -369,7 +373,7 @@ func (e *Engine) wait(t *tracked, at sock.Instant) {
 
 // waitAhead does so, and has its holders looked for before.
 func (e *Engine) waitAhead(t *tracked, at, now sock.Instant) {
-	if at <= now || at == never || e.knowsHolders(t) {
+	if at <= now || at == never || e.knowsHolders(t, at) {
 		e.wait(t, at)
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/table"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -38,8 +39,8 @@ type farShown struct {
 
 // takeFar takes in the socket of a far connection. What of it may matter to a rule before
 // long is brought.
-func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, got sock.Instant) {
-	l := f.scan
+func (f *ScanResult) takeFar(far *tracked, sub subject.Subject, fresh track.Times, got sock.Instant) {
+	l, s := f.scan, sub.Socket
 	number := l.far.number(far)
 	if f.far.shown.Has(int(number)) {
 		return // the walk came upon it before, see again
@@ -51,7 +52,7 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 		c.TellAutobound(s)
 		times = c.Times
 	}
-	due, of, ages := f.dueBy(s, &times)
+	due, of, ages := f.dueBy(sub, &times)
 	if l.ports != nil {
 		f.usePort(s)
 	}
@@ -61,7 +62,7 @@ func (f *ScanResult) takeFar(far *tracked, s *sock.Socket, fresh track.Times, go
 	// One that other rules may match by now is for the engine to consider.
 	if same && due > l.lookahead && !s.InUse() && of&^far.of == 0 && f.keepFar(number, far, &c, s, got, due != never || ages) {
 		f.later = min(f.later, due)
-		f.count(s, &times, got)
+		f.count(sub, &times, got)
 		return
 	}
 	f.far.shown.Set(int(number))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -473,7 +474,7 @@ func TestGroupsThatNeverEnd(t *testing.T) {
 		}
 	}
 	last := sockets[125_000]
-	if e.rules[0].groups.Of(&last) == nil {
+	if e.rules[0].groups.Of(subject.Of(&last)) == nil {
 		t.Error("a group of one socket, which is there, does not fire: there is no room beside those whose sockets are gone")
 	}
 }

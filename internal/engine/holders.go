@@ -65,15 +65,42 @@ func (t *tracked) heldBy() []sock.Holder {
 }
 
 // subject returns what rules match: an answer about t, and who holds it.
-func (t *tracked) subject(s *sock.Socket) subject.Subject {
-	return subject.Subject{Socket: s, Holders: t.holders}
+func (t *tracked) subject(s *sock.Socket) subject.Subject { return heldSubject(s, t.holders) }
+
+// heldSubject returns an answer about a socket, and who holds it: nobody does where no
+// descriptor stands for it any more.
+func heldSubject(s *sock.Socket, h *subject.Holders) subject.Subject {
+	if s.Inode == 0 {
+		h = nobody
+	}
+	return subject.Subject{Socket: s, Holders: h}
+}
+
+// mustLook reports whether it is to be looked for again who holds t before something is
+// decided by that. Holders matter to an act only while they are recent: a descriptor can
+// be passed on. Where not every process could be read, a walk soon after will not do
+// better.
+func (e *Engine) mustLook(t *tracked, acts bool, now sock.Instant) bool {
+	h := t.holders
+	switch {
+	case t.Inode == 0:
+		return false
+	case h == nil, !h.Complete && t.is(wanted):
+		return true
+	case !h.Complete:
+		return now.Sub(h.At) >= kernelRecheck
+	case acts:
+		return now.Sub(h.At) > e.walks.Recent()
+	default:
+		return now.Sub(h.At) > e.walks.Believed()
+	}
 }
 
 // wantHolders has the holders of t looked for, once, and again where the kernel seems
 // to hold it; it falls due at that instant.
 func (e *Engine) wantHolders(t *tracked, key sock.Key, due sock.Instant) {
 	switch {
-	case t.Inode == 0 || t.holders != nil && !(t.holders.Kernel && due.Sub(t.holders.At) >= kernelRecheck):
+	case t.Inode == 0 || t.holders != nil && !e.outdated(t, due):
 	case t.is(wanted):
 		e.walks.Hasten(due)
 	default:
@@ -82,9 +109,39 @@ func (e *Engine) wantHolders(t *tracked, key sock.Key, due sock.Instant) {
 	}
 }
 
+// recalls reports whether it was found not long ago who holds t.
+func (e *Engine) recalls(t *tracked, now sock.Instant) bool {
+	return t.holders != nil && t.holders.Complete && now.Sub(t.holders.At) <= e.walks.Renew()
+}
+
+// recallHolders takes over what walks for scans have found of who holds t, and forgets what
+// is not to be believed any more.
+func (e *Engine) recallHolders(t *tracked, now sock.Instant) {
+	if !e.program.HoldersDecide() || t.Inode == 0 {
+		return
+	}
+	if h := e.holders.cache.of(t.Cookie, t.Inode); h != nil && (t.holders == nil || !t.holders.Complete || h.At > t.holders.At) {
+		t.holders = h
+	}
+	if t.holders != nil && now.Sub(t.holders.At) > e.walks.Believed() {
+		t.holders = nil
+	}
+}
+
+// outdated reports whether what is known of who holds t is to be found again for what
+// falls due at that instant.
+func (e *Engine) outdated(t *tracked, due sock.Instant) bool {
+	if e.program.HoldersDecide() {
+		return e.mustLook(t, true, due)
+	}
+	return t.holders.Kernel && due.Sub(t.holders.At) >= kernelRecheck
+}
+
 // awaitHolders returns until when a decision on t waits for its holders; 0: it does not.
 func (e *Engine) awaitHolders(t *tracked, s *sock.Socket, now sock.Instant) sock.Instant {
-	e.wantHolders(t, s.ID.Key(), now)
+	if t.holders == nil || t.holders.Kernel {
+		e.wantHolders(t, s.ID.Key(), now)
+	}
 	switch {
 	case t.holders != nil || t.Inode == 0:
 		return 0 // what the kernel holds stays the kernel's until a holder is seen
@@ -113,6 +170,9 @@ func (e *Engine) findHolders(now sock.Instant) {
 	}
 	hung := e.walks.Hangs()
 	e.plan.Resolve, e.plan.Read = e.walks.Begin(now)
+	if e.plan.Resolve != nil && e.program.NeedsHolders {
+		e.plan.Resolve = e.holders.begin(e.plan.Resolve)
+	}
 	if e.walks.Hangs() && !hung {
 		e.note(WalkHangs, slog.Duration("for", e.walks.Took(now)))
 	}
@@ -127,6 +187,11 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 		t := e.trackOf(w)
 		switch held := in.Holders[w.Inode]; {
 		case in.Err != nil || t == nil || !t.is(wanted):
+		case len(held) > 0 && e.program.HoldersDecide():
+			if t.holders == nil { // a name for the log; whether they are all, only a walk tells
+				t.holders = shared.of(&subject.Holders{Processes: held, At: began})
+				e.decideSoon(t, now)
+			}
 		case len(held) > 0:
 			e.foundHolders(t, shared.of(&subject.Holders{Processes: held, At: began}), kills, now)
 		default:
@@ -147,6 +212,7 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 	kills, shared, open := e.killsAny(), make(sharedHolders), make(map[leak]int)
 	wants := e.walks.Walked(in.Complete, in.Cost, now)
 	e.names.walked(wants, &in, now)
+	e.takeHolders(&in, wants, now)
 	for _, w := range wants {
 		t, held := e.trackOf(w), in.Of(w.Inode)
 		held.At = e.walks.Began()
@@ -186,6 +252,10 @@ func (e *Engine) foundHolders(t *tracked, held *subject.Holders, kills bool, now
 	t.holders = held
 	if kills {
 		e.usages.Watch(held.Processes, now)
+	}
+	if e.program.HoldersDecide() && t.phase == waiting && t.is(blocked) {
+		e.wait(t, now)
+		return
 	}
 	e.decideSoon(t, now)
 }

@@ -244,7 +244,7 @@ func TestHoldersOfWhatIsLetGo(t *testing.T) {
 			b.until(want.at)
 			known := 0
 			for tr := range b.e.tracks.all() {
-				if b.e.knowsHolders(tr) {
+				if b.e.knowsHolders(tr, b.now) {
 					known++
 				}
 			}

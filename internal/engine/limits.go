@@ -90,7 +90,7 @@ func (e *Engine) wantAhead(now sock.Instant) {
 // never: they are known.
 func (e *Engine) aheadAt(h *throttle, now sock.Instant) sock.Instant {
 	at := h.RoomAt(now)
-	if at == never || e.knowsHolders(h.first()) {
+	if at == never || e.knowsHolders(h.first(), at) {
 		return never
 	}
 	return at.Add(-e.walks.Lead())
@@ -122,9 +122,10 @@ func (e *Engine) wantFirst(q *queue, n int, at sock.Instant) {
 	}
 }
 
-// knowsHolders reports whether the holders of t are known, or will be.
-func (e *Engine) knowsHolders(t *tracked) bool {
-	return t.holders != nil || t.is(wanted) || t.Inode == 0
+// knowsHolders reports whether the holders of t are known for what falls due at that
+// instant, or will be.
+func (e *Engine) knowsHolders(t *tracked, due sock.Instant) bool {
+	return t.is(wanted) || t.Inode == 0 || t.holders != nil && !(e.program.HoldersDecide() && e.outdated(t, due))
 }
 
 // endGrant is called when it is clear what becomes of a socket that a limit let go on.

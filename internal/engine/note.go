@@ -25,6 +25,8 @@ const (
 	MoreTransitions  NoteKind = "more_transitions"
 	NoTimeWaitCount  NoteKind = "no_timewait_count"
 	PortsUnknown     NoteKind = "ports_unknown"
+	HoldersUnseen    NoteKind = "holders_unseen"
+	HoldersSeen      NoteKind = "holders_seen"
 	WalkHangs        NoteKind = "walk_hangs"
 	WalkEnded        NoteKind = "walk_ended"
 	StillOpen        NoteKind = "still_open"

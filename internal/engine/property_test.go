@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -48,23 +47,4 @@ func TestNewProperty(t *testing.T) {
 	if g := after.e.Overview(after.now).Rules[0].Groups; len(g) != 1 || len(g[0].Group) != 2 || g[0].Group[0].Value != "80-89" {
 		t.Errorf("restored: %+v", g)
 	}
-}
-
-// A property that needs holders is refused to groups: a scan, which counts them, knows
-// none.
-func TestPropertyThatNeedsHolders(t *testing.T) {
-	before := subject.Properties
-	t.Cleanup(func() { subject.Properties = before })
-	subject.Properties = append(slices.Clone(before), subject.Property{
-		Name: "process", NeedsHolders: true,
-		Append: func(b []byte, s subject.Subject) []byte { return append(b, s.Holders.Processes[0].Comm...) },
-		Text:   func(value []byte) string { return string(value) },
-	})
-	rule := set(above(3, func(r *rules.Rule) { r.GroupBy = []rules.GroupKey{rules.ByState, "process"} }))
-	defer func() {
-		if got, want := recover(), (subject.NeedsHoldersError{Property: "process"}); got != want {
-			t.Errorf("compiled: %v, want %v", got, want)
-		}
-	}()
-	match.Compile(&rule)
 }

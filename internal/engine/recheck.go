@@ -22,12 +22,17 @@ type basis struct {
 	capabilities match.Capabilities
 	self         int
 	precision    time.Duration
+	recent       time.Duration // how old holders may be that it was decided by; 0: it was not
 }
 
 // basisOf returns what an action of the rule on t is decided on.
 func (e *Engine) basisOf(t *tracked, r *match.Rule, action int, fired sock.Instant) *basis {
+	recent := time.Duration(0)
+	if e.program.HoldersDecideFor(r, &r.Then[action]) {
+		recent = e.walks.Recent()
+	}
 	return &basis{
-		rule: r, action: &r.Then[action], fired: fired, protect: e.program.Protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
+		recent: recent, rule: r, action: &r.Then[action], fired: fired, protect: e.program.Protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
 		seen: e.tracks.connection(t), holders: t.holders,
 	}
 }
@@ -47,7 +52,10 @@ func (a *Action) Recheck(answer *sock.Answer) match.Reason {
 	progressed := seen.Progressed(&s)
 	seen.Update(&s, track.TimesOf(&s, answer.Sent, answer.Got, b.precision), answer.Got)
 	seen.TellAutobound(&s)
-	sub := subject.Subject{Socket: &s, Holders: b.holders}
+	sub := heldSubject(&s, b.holders)
+	if b.recent > 0 && s.Inode != 0 && answer.Got.Sub(b.holders.At) > b.recent {
+		return match.HoldersOld
+	}
 	if decision, _ := b.rule.Decide(b.action, &seen.Times, sub, b.fired, answer.Got, true); decision != match.Due {
 		switch {
 		case progressed:
@@ -58,5 +66,5 @@ func (a *Action) Recheck(answer *sock.Answer) match.Reason {
 			return match.Unmatched
 		}
 	}
-	return match.Guard(sub, b.protect, b.capabilities, b.self)
+	return match.Guard(guarded(&s, b.holders), b.protect, b.capabilities, b.self)
 }

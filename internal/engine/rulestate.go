@@ -23,6 +23,8 @@ type ruleState struct {
 	due         int             // sockets that are due and match, of a rule about single sockets that alerts
 	firing      firing
 	full        failureStreak // of scans that found more groups than there is room for
+	recounted   sock.Instant  // when a scan was counted for it that had waited for a walk
+	unseen      failureStreak // of scans after which nobody could tell who holds some sockets
 	stats       ruleStats     // of the last whole scan
 	replaced    bool
 }

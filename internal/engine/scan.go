@@ -32,7 +32,11 @@ type Scan struct {
 	precision     time.Duration
 	sent          sock.Instant
 	ports         *group.Ports // nil: no rule asks, or they are not known
-	counts        []ruleCount  // of each rule; what it counts for each rule
+	holders       *holderCache // nil: no rule asks
+	// What was found before renew is to be looked for again, and what was before believed
+	// is not known any more.
+	renew, believed sock.Instant
+	counts          []ruleCount // of each rule; what it counts for each rule
 }
 
 // ScanResult is what a whole scan found.
@@ -50,6 +54,7 @@ type ScanResult struct {
 	// later is when the first of those falls due that were left to a later scan;
 	// nextMature is when the first comes to count in a group by its age alone.
 	later, nextMature sock.Instant
+	askedHolders
 
 	states [16]uint32 // sockets in each state
 	last   [16]uint64 // cookies
@@ -60,6 +65,9 @@ type ScanResult struct {
 type ruleCount struct {
 	stats  ruleStats
 	groups *group.Tally // nil: it has none, or they cannot be measured
+	// Sockets were not counted because nobody has looked who holds them, or nobody can tell;
+	// dropped: nor will they be.
+	postponed, unseen, dropped bool
 }
 
 // ruleStats is what a scan shows of one rule.
@@ -96,7 +104,7 @@ func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 	}
 	for i := range l.counts {
 		c := &l.counts[i]
-		c.stats = noStats
+		c.stats, c.postponed, c.unseen, c.dropped = noStats, false, false, false
 		if c.groups != nil {
 			c.groups.Begin()
 		}
@@ -118,14 +126,14 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	}
 	l := f.scan
 	f.states[int(s.State)%len(f.states)]++
-	t := track.TimesOf(s, f.sentBy(got), got, l.precision)
+	t, sub := track.TimesOf(s, f.sentBy(got), got, l.precision), l.subject(s)
 	if l.far != nil && l.far.n > 0 {
 		if far := l.far.get(s.ID.Key()); far != nil {
-			f.takeFar(far, s, t, got)
+			f.takeFar(far, sub, t, got)
 			return
 		}
 	}
-	due, of, ages := f.dueBy(s, &t)
+	due, of, ages := f.dueBy(sub, &t)
 	if l.ports != nil {
 		f.usePort(s)
 	}
@@ -149,7 +157,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 			return // to be counted by what is known of it
 		}
 	}
-	f.count(s, &t, got)
+	f.count(sub, &t, got)
 }
 
 // sentBy is when what was got then had been asked for, at the latest.
@@ -157,19 +165,24 @@ func (f *ScanResult) sentBy(got sock.Instant) sock.Instant { return min(f.scan.s
 
 // dueBy is when a rule first wants something of a socket, as far as time goes, and the
 // classes of the rules that it may match; ages: a rule about groups asks for its age.
-func (f *ScanResult) dueBy(s *sock.Socket, t *track.Times) (due sock.Instant, of match.ClassSet, ages bool) {
+func (f *ScanResult) dueBy(s subject.Subject, t *track.Times) (due sock.Instant, of match.ClassSet, ages bool) {
 	l := f.scan
 	due = never
-	for r, m := range l.program.Candidates(subject.Of(s)) {
+	asks := false
+	for r, m := range l.program.Candidates(s) {
 		of |= 1 << r.Class
 		if !l.of.Has(r.Class) {
 			continue
 		}
+		asks = asks || r.NeedsHolders
 		if r.Grouped && !l.fires(r, s) {
 			ages = ages || match.IsTimed(m)
 			continue
 		}
 		due = min(due, match.DueAt(m, t.EarlyBase(), t.Queued))
+	}
+	if l.holders != nil {
+		f.askHolders(s, asks)
 	}
 	return due, of, ages
 }
@@ -202,7 +215,7 @@ func (f *ScanResult) bring(h hit, due sock.Instant, tracked bool) {
 
 // placedFor returns what a socket is to others where room is bounded.
 func (f *ScanResult) placedFor(s *sock.Socket, due sock.Instant) placed {
-	return placed{due: due, idle: !f.scan.program.WouldKill(subject.Of(s))}
+	return placed{due: due, idle: !f.scan.program.WouldKill(f.scan.subject(s))}
 }
 
 // hasRoom reports whether there is room for one more socket.
@@ -250,7 +263,7 @@ func (f *ScanResult) leave(h *hit, p placed) {
 	if h.is(hitKnown) {
 		got := f.hits.got(h)
 		t := track.TimesOf(&s, f.sentBy(got), got, f.scan.precision)
-		f.count(&s, &t, got)
+		f.count(f.scan.subject(&s), &t, got)
 	}
 }
 
@@ -299,7 +312,7 @@ func (f *ScanResult) usePort(s *sock.Socket) {
 	path, omitted := f.scan.ports.Use(s)
 	for _, r := range f.scan.program.MeasurePorts {
 		if g := f.scan.counts[r.Position].groups; g != nil {
-			g.UsePort(path, omitted, s)
+			g.UsePort(path, omitted, subject.Of(s))
 		}
 	}
 }
@@ -320,7 +333,7 @@ func (f *ScanResult) again(cookie uint64) bool {
 }
 
 // fires reports whether the socket may be acted on for a rule about groups.
-func (l *Scan) fires(r *match.Rule, s *sock.Socket) bool {
+func (l *Scan) fires(r *match.Rule, s subject.Subject) bool {
 	if l.survey {
 		return r.Destructive
 	}
@@ -330,7 +343,7 @@ func (l *Scan) fires(r *match.Rule, s *sock.Socket) bool {
 
 // count counts a socket for the rules that it matches, by what is known of its
 // times. Only who matches for certain counts; protected ones do.
-func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
+func (f *ScanResult) count(s subject.Subject, t *track.Times, got sock.Instant) {
 	l := f.scan
 	var last *match.Rule
 	excluded, candidate, full := false, false, false
@@ -338,20 +351,23 @@ func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 	if s.State == ssfilter.Listening {
 		since = never // of such a socket nothing tells
 	}
-	for r, m := range l.program.Candidates(subject.Of(s)) {
+	for r, m := range l.program.Candidates(s) {
 		if !l.of.Has(r.Class) {
 			continue
 		}
 		if r != last {
 			last, candidate, full = r, false, false
-			excluded = match.Any(r.Exclude, subject.Of(s)) != ssfilter.False
+			excluded = match.Any(r.Exclude, s) != ssfilter.False
 		}
 		count := &l.counts[r.Position]
-		stays, g := match.Lasts(m, subject.Of(s)), count.groups
+		stays, g := match.Lasts(m, s), count.groups
 		if g != nil && stays != ssfilter.False {
 			g.SeenBefore(s.ID.Cookie)
 		}
-		if excluded || full || min(stays, match.AtPresent(m, subject.Of(s))) != ssfilter.True {
+		if (r.NeedsHolders || f.recounts) && f.postpones(r, m, s) {
+			continue
+		}
+		if excluded || full || min(stays, match.AtPresent(m, s)) != ssfilter.True {
 			continue
 		}
 		stats := &count.stats
@@ -372,5 +388,8 @@ func (f *ScanResult) count(s *sock.Socket, t *track.Times, got sock.Instant) {
 		if g != nil {
 			g.Add(s, since)
 		}
+	}
+	if f.postponed {
+		f.postpone(s.Socket, t, got)
 	}
 }

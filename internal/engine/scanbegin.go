@@ -128,6 +128,10 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 		bounded: e.config.MaxTracks > 0,
 	}
 	l.room, l.reserve = e.room()
+	if e.program.NeedsHolders {
+		l.holders, l.renew, l.believed = e.holders.cache, now.Add(-e.walks.Renew()), now.Add(-e.walks.Believed())
+		e.giveUpCounts(now.Add(-e.walks.Patience()))
+	}
 	asks, portless := false, false
 	var expect int // paths
 	for i, r := range e.rules {

@@ -91,7 +91,7 @@ func (e *Engine) observeKnown(f *ScanResult, now sock.Instant) {
 		}
 		t.set(seen, true)
 		if c := e.tracks.connection(t); c.Same(&s, sent) {
-			f.count(&s, &c.Times, got)
+			f.count(f.scan.subject(&s), &c.Times, got)
 		}
 	}
 }
@@ -194,30 +194,44 @@ func (e *Engine) noteLeft() {
 	}
 }
 
+// takeCount takes in what a whole scan counted for a rule, which was in at got.
+func (e *Engine) takeCount(r *ruleState, l *Scan, sent, got, now sock.Instant) {
+	c := &l.counts[r.Position]
+	if e.noteUnseen(r, c.unseen) && r.Grouped {
+		return // neither counts nor resets, as if the scan had failed
+	}
+	r.stats = c.stats
+	rg := r.groups
+	if c.groups != nil {
+		e.takeGroups(r, c.groups, l.ports, sent, got)
+	}
+	if rg == nil {
+		return
+	}
+	r.alerts.Sampled()
+	if !r.Grouped {
+		rg.Scanned(got)
+	}
+	if due := rg.NextFiring(); due != never {
+		e.schedule.Hasten(r.Class, max(now, due))
+	}
+}
+
 // takeAll takes in what a whole scan counted.
 func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 	l := f.scan
 	if l.ports != nil {
 		l.ports.Finish()
 	}
+	if l.holders != nil {
+		e.askForHolders(f, sent, now)
+	}
 	for i, r := range e.rules {
 		if !r.Scanned() || !l.of.Has(r.Class) {
 			continue
 		}
-		r.stats = l.counts[i].stats
-		t, rg := l.counts[i].groups, r.groups
-		if t != nil {
-			e.takeGroups(r, t, l.ports, sent, now)
-		}
-		if rg == nil {
-			continue
-		}
-		r.alerts.Sampled()
-		if !r.Grouped {
-			rg.Scanned(now)
-		}
-		if due := rg.NextFiring(); due != never {
-			e.schedule.Hasten(r.Class, max(now, due))
+		if c := &l.counts[i]; !c.postponed && !c.dropped {
+			e.takeCount(r, l, sent, now, now)
 		}
 	}
 	e.schedule.Matures(l.of, f.nextMature)

@@ -13,6 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -107,7 +108,7 @@ func TestOverflow(t *testing.T) {
 		s := sock.Socket{ID: sock.ID{Cookie: uint64(port) + 1}}
 		s.State = ssfilter.Established
 		s.Dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), port)
-		tally.Add(&s, start)
+		tally.Add(subject.Of(&s), start)
 	}
 	groups.Take(tally, nil, start, start, time.Minute)
 	alerts := alerting.New(&p.Rules[0], groups, sock.Never)

@@ -252,16 +252,20 @@ func (rg *Set) Labels(key Key) []subject.Label {
 	return labels
 }
 
-// Of returns what is remembered of the group of a socket; nil: nothing.
-func (rg *Set) Of(s *sock.Socket) *Group {
-	rg.key = rg.rule.By.Append(rg.key[:0], subject.Subject{Socket: s})
+// Of returns what is remembered of the group of a socket; nil: nothing, or it is not known
+// which group that is.
+func (rg *Set) Of(s subject.Subject) *Group {
+	if rg.rule.ByHolders && !s.HoldersKnown() {
+		return nil
+	}
+	rg.key = rg.rule.By.Append(rg.key[:0], s)
 	return rg.groups[Key(rg.key)]
 }
 
 // FiringSince returns since when the group of a socket fires, as far as its sockets
 // may be acted on for that, and Never if it does not or its state is stale: what no
 // scan of this run has shown, or none for longer than trusted, is not enough to act on.
-func (rg *Set) FiringSince(s *sock.Socket, now sock.Instant, trusted time.Duration) (at sock.Instant, stale bool) {
+func (rg *Set) FiringSince(s subject.Subject, now sock.Instant, trusted time.Duration) (at sock.Instant, stale bool) {
 	switch g := rg.Of(s); {
 	case g == nil || g.Firing == sock.Never:
 		return sock.Never, false

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -131,7 +132,7 @@ func TestBacklogWithoutLimit(t *testing.T) {
 		counted := NewSet(rule).Tally()
 		listener := sock.Socket{RQueue: test.queued, WQueue: test.limit}
 		listener.State = ssfilter.Listening
-		counted.Add(&listener, start)
+		counted.Add(subject.Of(&listener), start)
 		counted.groups.all(func(_ uint32, _ []byte, c *tally) {
 			if c.backlog != test.want {
 				t.Errorf("%d of %d queued is %v%%, want %v%%", test.queued, test.limit, c.backlog, test.want)
@@ -152,8 +153,8 @@ func TestOmittedSocketsAreOmitted(t *testing.T) {
 	sockets := flood(2, 2)
 	sockets[1].Dst = netip.AddrPortFrom(sockets[1].Dst.Addr(), 444)
 	for i := range sockets {
-		tally.UsePort(uint32(i+1), false, &sockets[i])
-		tally.Add(&sockets[i], start)
+		tally.UsePort(uint32(i+1), false, subject.Of(&sockets[i]))
+		tally.Add(subject.Of(&sockets[i]), start)
 	}
 	if tally.groups.n != 1 || tally.omitted != 2 {
 		t.Errorf("%d groups, %d left out, want 1 and both countings of the other socket", tally.groups.n, tally.omitted)

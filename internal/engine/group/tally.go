@@ -103,21 +103,24 @@ func (t *Tally) Begin() {
 }
 
 // Fires reports whether the socket's group does, and its rule acts on sockets.
-func (t *Tally) Fires(s *sock.Socket) bool {
+func (t *Tally) Fires(s subject.Subject) bool {
 	if !t.fires {
 		return false
 	}
-	t.key = t.rule.By.Append(t.key[:0], subject.Subject{Socket: s})
+	if t.rule.ByHolders && !s.HoldersKnown() {
+		return true // it may
+	}
+	t.key = t.rule.By.Append(t.key[:0], s)
 	c := t.groups.get(t.key)
 	return c != nil && c.fires
 }
 
 // at is the tally of the socket's group; nil: there are too many groups.
-func (t *Tally) at(s *sock.Socket) (number uint32, c *tally) {
+func (t *Tally) at(s subject.Subject) (number uint32, c *tally) {
 	if s.ID.Cookie == t.cookie && t.number > 0 {
 		return t.number, t.groups.value(t.number)
 	}
-	t.key = t.rule.By.Append(t.key[:0], subject.Subject{Socket: s})
+	t.key = t.rule.By.Append(t.key[:0], s)
 	number, c = t.groups.at(t.key)
 	t.cookie, t.number = s.ID.Cookie, number
 	if c == nil {
@@ -127,7 +130,7 @@ func (t *Tally) at(s *sock.Socket) (number uint32, c *tally) {
 }
 
 // Add counts a socket that matches, and has been in its state since entered.
-func (t *Tally) Add(s *sock.Socket, entered sock.Instant) {
+func (t *Tally) Add(s subject.Subject, entered sock.Instant) {
 	number, c := t.at(s)
 	if c == nil {
 		return
@@ -137,7 +140,7 @@ func (t *Tally) Add(s *sock.Socket, entered sock.Instant) {
 	}
 	c.count++
 	if t.examples != nil && (c.first || int(c.count) > t.worth) {
-		t.keep(number, c, s)
+		t.keep(number, c, s.Socket)
 	}
 	if t.now != nil && !t.now.Has(s.ID.Cookie) {
 		t.now.Put(s.ID.Cookie, struct{}{})
@@ -207,9 +210,9 @@ func almost(r *match.Rule) int {
 }
 
 // UsePort notes that a path, as Ports.Use returned it, is one of the socket's group.
-func (t *Tally) UsePort(path uint32, omitted bool, s *sock.Socket) {
+func (t *Tally) UsePort(path uint32, omitted bool, s subject.Subject) {
 	switch {
-	case path == 0 && !omitted || t.hasPath(path) || !t.rule.UsesPort(s):
+	case path == 0 && !omitted || t.hasPath(path) || !t.rule.UsesPort(s.Socket):
 	case omitted:
 		t.omitted++
 	default:
@@ -218,7 +221,7 @@ func (t *Tally) UsePort(path uint32, omitted bool, s *sock.Socket) {
 }
 
 // usePath notes that a path is one of the socket's group.
-func (t *Tally) usePath(path uint32, s *sock.Socket) {
+func (t *Tally) usePath(path uint32, s subject.Subject) {
 	number, c := t.at(s)
 	if c == nil {
 		return

@@ -22,10 +22,21 @@ const (
 // says when to ask again, and Never where something must happen first. exact says
 // that s answers a question about this socket alone.
 func (r *Rule) Decide(a *rules.Action, t *track.Times, s subject.Subject, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
+	return r.decide(a, t, s, heldByOnly, func() bool { return Any(r.Exclude, s) != ssfilter.False }, fired, now, exact)
+}
+
+// DecideBut is Decide where who holds the socket is not known well enough: what it would
+// be if they were those that the rule means, and none that it excludes.
+func (r *Rule) DecideBut(a *rules.Action, t *track.Times, s *sock.Socket, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
+	sub := subject.Of(s)
+	return r.decide(a, t, sub, whoever, func() bool { return mayBeAny(r.Exclude, sub) }, fired, now, exact)
+}
+
+func (r *Rule) decide(a *rules.Action, t *track.Times, s subject.Subject, held heldBy, excluded func() bool, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
 	at, since, due, matched := sock.Never, sock.Never, false, false
 	for i := range r.Match {
 		m := &r.Match[i]
-		holds := Lasts(m, s)
+		holds := lasts(m, s, held)
 		if holds == ssfilter.False {
 			continue
 		}
@@ -53,7 +64,7 @@ func (r *Rule) Decide(a *rules.Action, t *track.Times, s subject.Subject, fired,
 		}
 	}
 	switch {
-	case matched && Any(r.Exclude, s) == ssfilter.False:
+	case matched && !excluded():
 		return Due, since
 	case due:
 		return Blocked, at
@@ -71,8 +82,11 @@ func IsTimed(m *rules.Match) bool { return max(m.InStateFor, m.IdleFor, m.Stalle
 // processes that hold the socket, all must match.
 func Lasts(m *rules.Match, s subject.Subject) ssfilter.Tri { return lasts(m, s, heldByOnly) }
 
+// heldBy reports whether a socket is held by processes of these names.
+type heldBy func(names []string, by *subject.Holders) ssfilter.Tri
+
 // lasts is Lasts, with what is asked of the processes that hold the socket.
-func lasts(m *rules.Match, s subject.Subject, held func(names []string, by *subject.Holders) ssfilter.Tri) ssfilter.Tri {
+func lasts(m *rules.Match, s subject.Subject, held heldBy) ssfilter.Tri {
 	if !m.States.Has(s.State) {
 		return ssfilter.False
 	}

@@ -64,6 +64,11 @@ func element(path string) (first, rest string) {
 	return path, ""
 }
 
+// whoever takes the holders of a socket for those that are named, others for any that are
+// not.
+func whoever([]string, *subject.Holders) ssfilter.Tri { return ssfilter.True }
+func others([]string, *subject.Holders) ssfilter.Tri  { return ssfilter.False }
+
 // heldByOnly reports whether a socket is held by processes of these names alone. Where not
 // every process could be read, another may hold it; and nobody holds what waits in an
 // accept queue, what its program has closed, and a minisocket.

@@ -22,12 +22,28 @@ type Program struct {
 	Protect  []rules.Match
 	Rules    []Rule
 	*index
-	ProtectNeedsHolders bool                        // who holds a socket decides whether it is protected
+	protectBut          []rules.Match               // those of Protect that do not ask who holds a socket
+	ProtectNeedsHolders bool                        // who holds a socket decides whether it is protected from a rule
+	NeedsHolders        bool                        // who holds a socket decides for a rule
 	MeasurePorts        []*Rule                     // that measure port usage
 	Queries             [1 << NumClasses]sock.Query // that answer all enabled rules of the classes
 	ShareQuery          bool                        // the question for both classes has no more of the many told
 	Intervals           [NumClasses]time.Duration   // wanted between two scans; 0: no rule in the class
 	CounterInterval     time.Duration               // wanted between two readings of the counters; 0: no rule needs only those
+}
+
+// HoldersDecide reports whether who holds a socket decides what becomes of it.
+func (p *Program) HoldersDecide() bool { return p.NeedsHolders || p.ProtectNeedsHolders }
+
+// HoldersDecideFor reports whether they decide on an action of the rule.
+func (p *Program) HoldersDecideFor(r *Rule, a *rules.Action) bool {
+	return r.NeedsHolders || p.ProtectNeedsHolders && a.Kind.Destructive
+}
+
+// GuardBut is Guard where it is not known who holds the socket: why it is not to be touched
+// all the same.
+func (p *Program) GuardBut(s *sock.Socket, capabilities Capabilities, self int) Reason {
+	return Guard(subject.Of(s), p.protectBut, capabilities, self)
 }
 
 // Class divides the rules by what a scan for them costs. Established and
@@ -57,11 +73,14 @@ func Compile(set *rules.Set) *Program {
 		if wanted := cmp.Or(p.Settings.Interval, r.interval()); *interval == 0 || wanted < *interval {
 			*interval = wanted
 		}
+		p.NeedsHolders = p.NeedsHolders || r.NeedsHolders
 		if r.Measures(rules.PortUsage) {
 			p.MeasurePorts = append(p.MeasurePorts, r)
 		}
 	}
-	p.ProtectNeedsHolders = NeedHolders(p.Protect)
+	p.protectBut = WithoutHolders(p.Protect)
+	takes := func(r Rule) bool { return r.Enabled && r.Destructive }
+	p.ProtectNeedsHolders = NeedHolders(p.Protect) && slices.ContainsFunc(p.Rules, takes)
 	p.index = newIndex(p.Rules, indexSize)
 	for of := range p.Queries {
 		p.Queries[of] = p.query(ClassSet(of))
@@ -194,7 +213,7 @@ func (p *Program) WouldKill(s subject.Subject) bool {
 	}
 	held := heldByOnly
 	if s.Holders == nil {
-		held = func([]string, *subject.Holders) ssfilter.Tri { return ssfilter.True }
+		held = whoever
 	}
 	for r, m := range p.index.Candidates(s) {
 		if r.Destructive && !r.DryRun && (m.StalledFor > 0 || !s.InUse()) && min(lasts(m, s, held), AtPresent(m, s)) == ssfilter.True && !mayBeAny(r.Exclude, s) {
@@ -210,7 +229,6 @@ func mayBeAny(matches []rules.Match, s subject.Subject) bool {
 	if s.Holders != nil {
 		return Any(matches, s) != ssfilter.False
 	}
-	others := func([]string, *subject.Holders) ssfilter.Tri { return ssfilter.False }
 	for i := range matches {
 		if m := &matches[i]; min(lasts(m, s, others), AtPresent(m, s)) != ssfilter.False {
 			return true

@@ -27,7 +27,9 @@ const (
 	NotStalled   Reason = "not_stalled" // nothing waits to be sent or acknowledged
 	NotIdle      Reason = "not_idle"    // something does
 	Excluded     Reason = "excluded"
-	Unmet        Reason = "unmet" // a condition of the rule does not hold, or is not known to
+	// HoldersUnknown: not every process could be read, and so another may hold it.
+	HoldersUnknown Reason = "holders_unknown"
+	Unmet          Reason = "unmet" // a condition of the rule does not hold, or is not known to
 )
 
 // Why an act that was decided is not done after all, or is in doubt.
@@ -36,6 +38,7 @@ const (
 	Replaced   Reason = "replaced"   // another state or connection than was matched
 	Progressed Reason = "progressed" // bytes were sent or received meanwhile
 	NewRules   Reason = "new_rules"
+	HoldersOld Reason = "holders_old" // who holds it was looked for too long ago
 	StillThere Reason = "still_there" // the kernel said done, and still shows it
 	AnswerLost Reason = "answer_lost" // of the kernel, and the socket has changed since
 )

@@ -25,7 +25,8 @@ type Rule struct {
 	Alerts      bool   // it has an alert
 
 	// NeedsHolders: who holds a socket decides whether the rule means it, or in which group.
-	NeedsHolders bool
+	// ByHolders: in which group.
+	NeedsHolders, ByHolders bool
 }
 
 const manyStates = 1<<ssfilter.Established | 1<<ssfilter.TimeWait
@@ -33,7 +34,8 @@ const manyStates = 1<<ssfilter.Established | 1<<ssfilter.TimeWait
 // newRule returns the rule that stands at a place in the file.
 func newRule(from *rules.Rule, position int) Rule {
 	r := Rule{Rule: *from, Position: position, By: subject.KeyOf(from.GroupBy), ID: sock.RuleSum(from.Name), Grouped: len(from.When) > 0}
-	r.NeedsHolders = r.By.NeedsHolders()
+	r.ByHolders = r.By.NeedsHolders()
+	r.NeedsHolders = r.ByHolders
 	for _, m := range r.Match {
 		r.Timed = r.Timed || IsTimed(&m)
 		if m.States&manyStates != 0 {
@@ -52,6 +54,7 @@ func newRule(from *rules.Rule, position int) Rule {
 	if r.Measures(rules.PortUsage) {
 		r.Class = Expensive
 	}
+	r.Volatile = r.Volatile || r.ByHolders // a program can pass a socket on
 	r.CounterOnly = r.isCounterOnly()
 	return r
 }

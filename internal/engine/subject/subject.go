@@ -3,6 +3,7 @@
 package subject
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -24,12 +25,26 @@ type Subject struct {
 // Of returns a socket for whose holders nobody has looked.
 func Of(s *sock.Socket) Subject { return Subject{Socket: s} }
 
+// HoldersKnown reports whether it is known who holds the socket: these, and nobody else.
+func (s Subject) HoldersKnown() bool { return s.Holders != nil && s.Holders.Complete }
+
 // Holders are the processes that hold a socket, as far as /proc shows them.
 type Holders struct {
 	Processes []sock.Holder
 	Complete  bool         // every process of the host was read: no other holds it
 	Kernel    bool         // the socket has an inode, and no process a descriptor of it
 	At        sock.Instant // when they began to be looked for
+}
+
+// First returns the process that has held the socket for the longest, as far as the start
+// of each tells that: what is counted by process counts for this one.
+func (h *Holders) First() (first sock.Holder, ok bool) {
+	if h == nil || len(h.Processes) == 0 {
+		return first, false
+	}
+	return slices.MinFunc(h.Processes, func(a, b sock.Holder) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.PID, b.PID))
+	}), true
 }
 
 // By reports whether the process is among the holders.
@@ -40,7 +55,7 @@ func (h *Holders) By(pid int) bool {
 // Property is something that a subject has, and by which rules group.
 type Property struct {
 	Name         rules.GroupKey
-	NeedsHolders bool // no rule can group by it yet, see NeedsHoldersError
+	NeedsHolders bool // it is a property of who holds the socket
 	Width        int  // of a value in bytes; 0: that varies, up to longestValue
 	// Append appends the value, in a form that means the same in every run.
 	Append func(b []byte, s Subject) []byte
@@ -60,6 +75,8 @@ var Properties = []Property{
 	{Name: rules.ByState, Width: 1, Append: func(b []byte, s Subject) []byte { return append(b, byte(s.State)) }, Text: stateText},
 	{Name: rules.ByUser, Width: 4, Append: appendUser, Text: userText},
 	{Name: rules.ByNetns, Width: 4, Append: func(b []byte, s Subject) []byte { return be.AppendUint32(b, s.ID.Netns) }, Text: netnsText},
+	{Name: "process", NeedsHolders: true, Append: appendProcess, Text: processText},
+	{Name: "pid", NeedsHolders: true, Width: 12, Append: appendPID, Text: pidText},
 }
 
 var be = binary.BigEndian
@@ -101,17 +118,40 @@ func userText(value []byte) string {
 	return "unknown"
 }
 
+// appendProcess appends the name of the first process that holds the socket.
+func appendProcess(b []byte, s Subject) []byte {
+	first, _ := s.Holders.First()
+	return append(b, first.Comm...)
+}
+
+func processText(value []byte) string {
+	if len(value) == 0 {
+		return noHolder
+	}
+	return string(value)
+}
+
+// appendPID appends the number of that process, and what tells it from a later one of the
+// same number.
+func appendPID(b []byte, s Subject) []byte {
+	first, _ := s.Holders.First()
+	return be.AppendUint64(be.AppendUint32(b, uint32(first.PID)), first.Start)
+}
+
+func pidText(value []byte) string {
+	if pid := be.Uint32(value); pid != 0 {
+		return strconv.FormatUint(uint64(pid), 10)
+	}
+	return noHolder
+}
+
+// noHolder stands for who holds a socket that no process does.
+const noHolder = "none"
+
 // Key is the properties by which a rule groups. The values of a subject, end to end
 // and in that order, tell its group from others: they take little room, for there may
 // be 100,000 groups.
 type Key []Property
-
-// NeedsHoldersError is the error of a rule that groups by a property of the holders.
-// Scans count groups, and know no holders: such a group would be counted as empty. The
-// rules must not accept such a property before scans know them.
-type NeedsHoldersError struct{ Property rules.GroupKey }
-
-func (e NeedsHoldersError) Error() string { return "group_by_needs_holders:" + string(e.Property) }
 
 // KeyOf returns the properties of these names. It panics where the rules accept what
 // no rule can group by.
@@ -122,15 +162,13 @@ func KeyOf(names []rules.GroupKey) Key {
 		if i < 0 {
 			panic(fmt.Sprintf("no property %q: the rules accept what is not in the table", name))
 		}
-		if Properties[i].NeedsHolders {
-			panic(NeedsHoldersError{name})
-		}
 		key = append(key, Properties[i])
 	}
 	return key
 }
 
-// NeedsHolders reports whether one of the properties is of those who hold the socket.
+// NeedsHolders reports whether one of them is a property of who holds the socket. Of a
+// subject whose holders are not known they are not to be told.
 func (k Key) NeedsHolders() bool {
 	return slices.ContainsFunc(k, func(p Property) bool { return p.NeedsHolders })
 }

@@ -22,6 +22,12 @@ const (
 	slow = 50 * time.Millisecond
 	// readPatience is how long a walk waits for the end of that.
 	readPatience = time.Second
+	// renewAfter is how old what is known of holders becomes before those that count by it
+	// have it looked for again, at the earliest; and the walks that only they want are no
+	// further apart than that.
+	renewAfter = time.Minute
+	// believedFor is how many times as old it may become.
+	believedFor = 5
 	// share spaces the walks: they cost no more than a tenth of a core; a quarter
 	// where a socket falls due before the next one would have ended.
 	share       = 10
@@ -44,6 +50,9 @@ type Schedule struct {
 	wants  []Want       // of the next walk
 	urgent sock.Instant // when the first of them falls due
 	asked  []Want       // in the walk under way
+
+	counting bool          // a scan counts by holders, of which some are not known
+	countGap time.Duration // between walks that nothing else wants
 
 	walking, hurried bool // a walk is under way, and somebody waits for it
 	hangs            bool
@@ -103,12 +112,36 @@ func (s *Schedule) Want(w Want, due sock.Instant) {
 	}
 }
 
+// WantCounted says that scans count by holders which are not known, or that none does, and
+// which share of a core the walks for that may take.
+func (s *Schedule) WantCounted(counting bool, budget float64) {
+	s.counting, s.countGap = counting, renewAfter
+	if budget > 0 {
+		s.countGap = min(time.Duration(float64(s.cost)/budget), renewAfter)
+	}
+}
+
+// Renew returns how old what is known of holders is when it is to be looked for again;
+// Believed returns when it is not known any more.
+func (s *Schedule) Renew() time.Duration    { return max(renewAfter, share*s.cost) }
+func (s *Schedule) Believed() time.Duration { return believedFor * s.Renew() }
+
+// Recent returns how old what is known of holders may be for an act that follows from it:
+// the walk comes ahead of what it is for, and the record of an act takes its time.
+func (s *Schedule) Recent() time.Duration { return 2*lead + 2*share*s.cost }
+
 // Hasten says that what is wanted falls due at that instant already.
 func (s *Schedule) Hasten(due sock.Instant) { s.urgent = min(s.urgent, due) }
 
 // nextWalk is when the next walk may begin.
 func (s *Schedule) nextWalk() sock.Instant {
 	next := s.ended.Add(share * s.cost)
+	if s.counting {
+		next = s.ended.Add(s.countGap)
+		if len(s.wants) > 0 {
+			next = min(next, s.ended.Add(share*s.cost))
+		}
+	}
 	if s.urgent != sock.Never {
 		next = s.hurriedEnded.Add(share * s.cost) // one that nobody waited for delays none
 	}
@@ -139,14 +172,15 @@ func (s *Schedule) Wake() sock.Instant {
 	switch {
 	case s.walking && !s.hangs:
 		wake = min(wake, s.began.Add(patience))
-	case !s.walking && len(s.wants) > 0:
+	case !s.walking && (s.counting || len(s.wants) > 0):
 		wake = min(wake, s.nextWalk())
 	}
 	return wake
 }
 
 // Begin returns the inodes whose holders are to be found now, by a walk and by
-// reading new descriptors. Each is under way until Walked, or Read, is called.
+// reading new descriptors; nil: there is none. Each is under way until Walked, or Read, is
+// called. A walk finds those that scans count by, too, which may be all that it is for.
 func (s *Schedule) Begin(now sock.Instant) (walk, read []uint32) {
 	if now >= s.nextReading() {
 		s.tried, s.fresh, s.freshDue = s.fresh, nil, sock.Never
@@ -154,10 +188,10 @@ func (s *Schedule) Begin(now sock.Instant) (walk, read []uint32) {
 		read = inodes(s.tried)
 	}
 	s.hangs = s.walking && now >= s.began.Add(patience)
-	if s.walking || len(s.wants) == 0 || now < s.nextWalk() {
+	if s.walking || !s.counting && len(s.wants) == 0 || now < s.nextWalk() {
 		return nil, read
 	}
-	s.asked, s.wants = s.wants, nil
+	s.asked, s.wants, s.counting = s.wants, nil, false
 	s.walking, s.began, s.hurried, s.urgent = true, now, s.urgent != sock.Never, sock.Never
 	if s.fast() {
 		s.fresh, s.freshDue = nil, sock.Never // it finds those, too

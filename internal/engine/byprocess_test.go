@@ -1,0 +1,214 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// ofProcess has each match of a rule ask for processes of these names.
+func ofProcess(names ...string) func(*rules.Rule) {
+	return func(r *rules.Rule) {
+		r.Match = slices.Clone(r.Match)
+		for i := range r.Match {
+			r.Match[i].Processes = names
+		}
+	}
+}
+
+func process(pid int, name string) sock.Holder {
+	return sock.Holder{PID: pid, Start: uint64(pid), Comm: name, Exe: name}
+}
+
+func anyOf(names ...string) rules.Match {
+	return rules.Match{States: ssfilter.AllStates, Processes: names}
+}
+
+// A socket is killed where it is certain that its holders are those that the rule means,
+// and none that it excludes or that are protected; each is due ten seconds after the start.
+func TestKillsByProcess(t *testing.T) {
+	leaky, other := process(2, "leaky"), process(3, "other")
+	for _, test := range []struct {
+		name    string
+		rule    rules.Rule
+		protect []rules.Match
+		holders []sock.Holder
+		partial bool // a process cannot be read
+		kills   bool
+		says    match.Reason
+	}{
+		{name: "the only holder matches", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{leaky}, kills: true},
+		{name: "all holders match", rule: killing("r", ofProcess("leaky", "other")), holders: []sock.Holder{leaky, other}, kills: true},
+		{name: "one of them does not", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{leaky, other}},
+		{name: "another holds it", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{other}},
+		{name: "nobody does", rule: killing("r", ofProcess("leaky"))},
+		{name: "one that cannot be read may", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{leaky}, partial: true, says: match.HoldersUnknown},
+		{name: "nobody knows", rule: killing("r", ofProcess("leaky")), partial: true, says: match.HoldersUnknown},
+		{name: "one is excluded", rule: killing("r", exclude(anyOf("other"))), holders: []sock.Holder{leaky, other}},
+		{name: "none is excluded", rule: killing("r", exclude(anyOf("another"))), holders: []sock.Holder{leaky, other}, kills: true},
+		{name: "one that cannot be read may be excluded", rule: killing("r", exclude(anyOf("other"))), holders: []sock.Holder{leaky}, partial: true, says: match.HoldersUnknown},
+		{name: "one is protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky, other}, says: match.Protected},
+		{name: "none is protected", rule: killing("r"), protect: []rules.Match{anyOf("another")}, holders: []sock.Holder{leaky, other}, kills: true},
+		{name: "one that cannot be read may be protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky}, partial: true, says: match.Protected},
+	} {
+		for _, cost := range []time.Duration{0, 400 * time.Millisecond} {
+			for _, age := range []time.Duration{0, time.Hour} {
+				t.Run(fmt.Sprintf("%s, a walk takes %v, at the start it is %v old", test.name, cost, age), func(t *testing.T) {
+					b := newBench(t)
+					b.walkCost, b.partial = cost, test.partial
+					b.holders = func(uint32) []sock.Holder { return test.holders }
+					b.add(1, age)
+					s := set(test.rule)
+					s.Protect = append(s.Protect, test.protect...)
+					b.rule(s)
+					b.until(5 * time.Minute)
+					killed := b.killedOf(1, 1) == 1
+					if killed != test.kills {
+						t.Fatalf("killed: %v: %v", killed, b.events)
+					}
+					due, late := max(0, 10*time.Second-age), 2*cost
+					if due == 0 {
+						late += 1300 * time.Millisecond // it is seen first how much CPU they use
+					}
+					if killed && !slices.ContainsFunc(b.events, func(e string) bool {
+						at, _ := time.ParseDuration(strings.Fields(e)[0])
+						return at >= due && at <= due+late
+					}) {
+						t.Errorf("not on time: %v", b.events)
+					}
+					if n := b.e.rules[0].history.skips[test.says]; test.says != "" && n == 0 {
+						t.Errorf("nothing says %s: %v", test.says, b.e.rules[0].history.skips)
+					}
+					if b.walks > 8 {
+						t.Errorf("%d walks in five minutes", b.walks)
+					}
+				})
+			}
+		}
+	}
+}
+
+// What is due when it is first seen, and is to be killed by a rule that asks who holds it,
+// is not late for the walk where there was time for one.
+func TestProcessIsFoundAhead(t *testing.T) {
+	b := newBench(t)
+	b.walkCost = 500 * time.Millisecond
+	b.holders = func(inode uint32) []sock.Holder {
+		return []sock.Holder{process(2+int(inode%2), []string{"leaky", "other"}[inode%2])}
+	}
+	for cookie := uint64(1); cookie <= 20; cookie++ {
+		b.add(cookie, 0)
+	}
+	b.rule(set(killing("r", ofProcess("leaky"))))
+	b.until(10*time.Second + 20*time.Millisecond)
+	if n := b.killedOf(1, 20); n != 10 || len(b.sockets) != 10 {
+		t.Errorf("%d of 10 were killed when they fell due: %v", n, b.events)
+	}
+}
+
+// Those that a limit holds back, or that wait for long, are killed by who holds them then.
+func TestPassedOnBeforeItsTurn(t *testing.T) {
+	leaky, other := []sock.Holder{process(2, "leaky")}, []sock.Holder{process(3, "other")}
+	b := newBench(t)
+	passed := false
+	b.holders = func(inode uint32) []sock.Holder {
+		if passed && inode != 3 {
+			return other
+		}
+		return leaky
+	}
+	for cookie := uint64(1); cookie <= 10; cookie++ {
+		b.add(cookie, time.Hour-time.Duration(cookie)*time.Second)
+	}
+	b.rule(set(killing("r", ofProcess("leaky"), limited(2, time.Minute))))
+	b.until(30 * time.Second)
+	if n := b.killedOf(1, 10); n != 2 {
+		t.Fatalf("%d killed within the first limit: %v", n, b.events)
+	}
+	passed = true
+	b.until(10 * time.Minute)
+	if got := b.left(); len(got) != 7 || b.sockets[3] != nil {
+		t.Errorf("left are %v, want the 7 that another holds: %v", got, b.events)
+	}
+}
+
+// An act is not done once it is too long ago that it was looked for who holds the socket:
+// its record may have taken long.
+func TestHoldersAreOld(t *testing.T) {
+	b := newBench(t)
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(2, "leaky")} }
+	b.add(1, time.Hour)
+	var last []match.Reason
+	b.destroy = func(a *Action) Outcome {
+		for _, d := range []time.Duration{0, 8 * time.Second, 30 * time.Second} {
+			answer := b.answer(a.Socket.ID, b.now.Add(d))
+			last = append(last, a.Recheck(&answer))
+		}
+		delete(b.sockets, 1)
+		return Outcome{Act: *a}
+	}
+	b.rule(set(killing("r", ofProcess("leaky"))))
+	b.until(5 * time.Second)
+	if want := []match.Reason{"", "", match.HoldersOld}; !slices.Equal(last, want) {
+		t.Errorf("rechecked: %q, want %q", last, want)
+	}
+}
+
+// Sockets that are due, and that another process than the rule means holds, cost one walk
+// a minute, whatever their number, and nothing is asked of the kernel for them.
+func TestSparedByProcess(t *testing.T) {
+	b := newBench(t)
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(3, "other")} }
+	for cookie := uint64(1); cookie <= 100; cookie++ {
+		b.add(cookie, time.Hour)
+	}
+	b.rule(eachSecond(killing("r", ofProcess("leaky"))))
+	b.until(5 * time.Second)
+	walks, asks := b.walks, b.asks
+	b.until(10 * time.Minute)
+	if b.walks-walks > 10 || b.asks-asks > 10*100 || len(b.events) > 0 {
+		t.Errorf("%d walks, %d questions: %v", b.walks-walks, b.asks-asks, b.events)
+	}
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(2, "leaky")} }
+	b.until(12 * time.Minute)
+	if len(b.sockets) > 0 {
+		t.Errorf("%d are left that the rule means now", len(b.sockets))
+	}
+}
+
+// A rule that alerts by process, and one that logs, wait for the walk, too.
+func TestAlertsByProcess(t *testing.T) {
+	b := newBench(t)
+	b.walkCost = 300 * time.Millisecond
+	b.holders = func(inode uint32) []sock.Holder {
+		return []sock.Holder{process(2+int(inode%2), []string{"leaky", "other"}[inode%2])}
+	}
+	for cookie := uint64(1); cookie <= 6; cookie++ {
+		b.add(cookie, time.Hour, func(s *sim.Socket) { s.UID = 1000 })
+	}
+	alerting := killing("alert", ofProcess("leaky"), func(r *rules.Rule) {
+		r.Then = []rules.Action{{Kind: rules.Alert, Alert: &rules.AlertOptions{}}}
+	})
+	b.rule(set(alerting, killing("log", ofProcess("other"), logging)))
+	b.until(20 * time.Minute)
+	if len(b.alarms) != 1 || b.e.rules[0].due != 3 {
+		t.Errorf("%d alerts fire, about %d sockets", len(b.alarms), b.e.rules[0].due)
+	}
+	logged := 0
+	for _, e := range b.events {
+		if strings.Contains(e, "log log done") {
+			logged++
+		}
+	}
+	if logged != 3 {
+		t.Errorf("%d were logged: %v", logged, b.events)
+	}
+}

@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// byPID groups by the process that holds sockets.
+func byPID(r *rules.Rule) { r.GroupBy = []rules.GroupKey{"pid"} }
+
+// heldBy has the sockets up to a cookie be held by one process, and those beyond by
+// another.
+func (b *bench) heldBy(upTo uint32) {
+	b.holders = func(inode uint32) []sock.Holder {
+		if inode <= upTo {
+			return []sock.Holder{{PID: 7, Start: 70, Comm: "leaky"}}
+		}
+		return []sock.Holder{{PID: 8, Start: 80, Comm: "healthy"}}
+	}
+}
+
+// left is the sockets that are there, by cookie.
+func (b *bench) left() (cookies []uint64) {
+	for cookie := range b.sockets {
+		cookies = append(cookies, cookie)
+	}
+	slices.Sort(cookies)
+	return cookies
+}
+
+// A rule that groups by process finds the one of several that leaks, alerts of it, kills
+// its sockets, and leaves those of others alone.
+func TestGroupedByProcess(t *testing.T) {
+	for _, cost := range []time.Duration{0, time.Second} {
+		b := newBench(t)
+		b.walkCost = cost
+		b.heldBy(5)
+		b.many(1, 8, time.Minute)
+		b.rule(eachSecond(above(4, kills, byPID)))
+		b.until(9 * time.Second)
+		if n := len(b.sockets); n != 8 {
+			t.Errorf("%d sockets are left before the group has been one for long enough", n)
+		}
+		b.until(30 * time.Second)
+		if got := b.left(); !slices.Equal(got, []uint64{6, 7, 8}) {
+			t.Errorf("a walk takes %v: left are %v, want those of the healthy one: %v", cost, got, b.events)
+		}
+		if !slices.ContainsFunc(b.events, func(e string) bool { return strings.Contains(e, "r firing pid=7 count 5") }) {
+			t.Errorf("events %v", b.events)
+		}
+		if b.walks > 12 {
+			t.Errorf("%d walks of %v in 30 s", b.walks, cost)
+		}
+	}
+}
+
+// What scans cannot count, because no walk has told who holds the sockets, neither makes a
+// group nor ends one, and is said once.
+func TestUncounted(t *testing.T) {
+	t.Run("walks are refused a process", func(t *testing.T) {
+		b := newBench(t)
+		b.partial = true
+		b.heldBy(5)
+		b.many(1, 8, time.Minute)
+		b.rule(eachSecond(above(4, kills, byPID)))
+		b.until(5 * time.Minute)
+		if len(b.sockets) != 8 || len(b.events) > 0 {
+			t.Errorf("%d sockets are left: %v", len(b.sockets), b.events)
+		}
+		if b.noted(HoldersUnseen, "rule=r") != 1 || b.walks > 7 {
+			t.Errorf("notes %v, %d walks", b.notes, b.walks)
+		}
+	})
+	t.Run("a process refuses for a while", func(t *testing.T) {
+		b := newBench(t)
+		b.heldBy(5)
+		b.many(1, 8, time.Minute)
+		b.rule(eachSecond(above(4, byPID)))
+		b.until(20 * time.Second)
+		b.partial = true
+		b.until(4 * time.Minute)
+		b.partial = false
+		b.until(8 * time.Minute)
+		if len(b.alarms) != 1 || b.noted(HoldersUnseen) != 1 || b.noted(HoldersSeen) != 1 {
+			t.Errorf("%d alerts fire; notes %v", len(b.alarms), b.notes)
+		}
+		for _, e := range b.events {
+			if strings.Contains(e, "quiet") {
+				t.Errorf("ended: %s", e)
+			}
+		}
+	})
+	t.Run("a walk does not end", func(t *testing.T) {
+		b := newBench(t)
+		b.slow = true
+		b.heldBy(5)
+		b.many(1, 8, time.Minute)
+		b.rule(eachSecond(above(4, byPID)))
+		b.until(5 * time.Minute)
+		if len(b.alarms) > 0 || b.noted(HoldersUnseen) != 1 {
+			t.Errorf("alerts %v; notes %v", b.alarms, b.notes)
+		}
+	})
+}
+
+// A server whose connections never live from one scan to the next but one is counted by
+// process all the same.
+func TestCountedWhileTheyCome(t *testing.T) {
+	b := newBench(t)
+	b.walkCost = 500 * time.Millisecond
+	b.heldBy(1 << 20)
+	next := uint64(1)
+	var turn func()
+	turn = func() {
+		clear(b.sockets)
+		b.many(next, 6, time.Minute)
+		next += 6
+		b.later(900*time.Millisecond, turn)
+	}
+	turn()
+	rule := above(4, byPID)
+	b.rule(eachSecond(rule))
+	b.until(2 * time.Minute)
+	if len(b.alarms) != 1 {
+		t.Errorf("%d alerts fire: %v, %d walks", len(b.alarms), b.events, b.walks)
+	}
+}
+
+// A socket that is passed on counts for who holds it then, within what is documented, and
+// is not killed for who held it before.
+func TestPassedOn(t *testing.T) {
+	b := newBench(t)
+	b.heldBy(5)
+	b.many(1, 8, 0)
+	b.rule(eachSecond(above(4, byPID, kills, func(r *rules.Rule) { r.For = 30 * time.Second })))
+	b.until(20 * time.Second)
+	b.heldBy(3) // two of them are the healthy one's from now on
+	b.until(10 * time.Minute)
+	if got := b.left(); !slices.Equal(got, []uint64{1, 2, 3}) {
+		t.Errorf("left are %v, want those of the first: %v", b.left(), b.events)
+	}
+}
+
+// Nothing is asked of /proc for rules that do not ask who holds sockets.
+func TestNoHoldersAsked(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 8, time.Minute)
+	b.rule(eachSecond(above(100)))
+	b.until(time.Minute)
+	if b.walks+b.reads > 0 || b.e.holders.cache.sockets != nil {
+		t.Errorf("%d walks, %d readings", b.walks, b.reads)
+	}
+}
+
+// What a walk has found is found again by socket, and shared between those that the same
+// processes hold.
+func TestHolderCache(t *testing.T) {
+	alone, both := []sock.Holder{{PID: 7, Start: 1}}, []sock.Holder{{PID: 7, Start: 1}, {PID: 8, Start: 2}}
+	in := HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: alone[:1:1], 2: alone[:1:1], 3: both, 4: slices.Clone(both), 5: slices.Clone(alone)}}
+	list := func(inodes ...uint32) (l []askedSocket) {
+		for _, n := range inodes {
+			l = append(l, askedSocket{uint64(100 + n), n})
+		}
+		return l
+	}
+	x := newHolderCache(&in, [][]askedSocket{list(1, 2, 3, 6), list(3, 4, 5)}, benchStart)
+	if len(x.holders) != 3 {
+		t.Errorf("%d different holders, want 3", len(x.holders))
+	}
+	for inode, want := range map[uint32]int{1: 1, 2: 1, 3: 2, 4: 2, 5: 1, 6: 0} {
+		h := x.of(uint64(100+inode), inode)
+		if h == nil || len(h.Processes) != want || !h.Complete || h.Kernel != (want == 0) || h.At != benchStart {
+			t.Errorf("socket %d: %+v, want %d holders", inode, h, want)
+		}
+	}
+	if x.of(101, 2) != nil || x.of(107, 7) != nil {
+		t.Error("found what nobody looked for")
+	}
+	if h := x.of(107, 0); h == nil || !h.Complete || len(h.Processes) > 0 {
+		t.Errorf("no descriptor: %+v", h)
+	}
+}
