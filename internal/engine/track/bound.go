@@ -102,16 +102,35 @@ type Times struct {
 
 // TimesOf bounds the times of a socket by one answer alone.
 func TimesOf(s *sock.Socket, sent, got sock.Instant, precision time.Duration) Times {
-	t := KernelTimes(s, sent, got, precision)
-	if s.Entered == 0 {
+	return timesOf(s, s.Entered, sent, got, precision)
+}
+
+// KernelTimes bounds the times of a socket by what the kernel says in one answer: what
+// is left where nobody saw the socket enter its state.
+func KernelTimes(s *sock.Socket, sent, got sock.Instant, precision time.Duration) Times {
+	return timesOf(s, 0, sent, got, precision)
+}
+
+// timesOf bounds the times of a socket that entered its state then; 0: that is not known.
+func timesOf(s *sock.Socket, entered, sent, got sock.Instant, precision time.Duration) Times {
+	var t Times
+	age, ok := kernelAge(s)
+	t.Entered = since(age, ok, sent, got, precision)
+	quiet, ok := kernelQuiet(s)
+	t.Quiet = since(quiet, ok, sent, got, precision)
+	t.Queued = Never
+	if s.InUse() {
+		t.Queued = got
+	}
+	if entered == 0 {
 		return t
 	}
-	t.Entered = Bound{s.Entered, s.Entered}
+	t.Entered = Bound{entered, entered}
 	if s.Unmoved {
 		t.Quiet = t.Quiet.narrow(t.Entered)
 	}
 	if t.Queued != Never && queuedThroughout(s.State) {
-		t.Queued = s.Entered
+		t.Queued = entered
 	}
 	return t
 }
@@ -125,21 +144,6 @@ func queuedThroughout(state ssfilter.State) bool {
 	default:
 		return false
 	}
-}
-
-// KernelTimes bounds the times of a socket by what the kernel says in one answer: what
-// is left where nobody saw the socket enter its state.
-func KernelTimes(s *sock.Socket, sent, got sock.Instant, precision time.Duration) Times {
-	var t Times
-	age, ok := kernelAge(s)
-	t.Entered = since(age, ok, sent, got, precision)
-	quiet, ok := kernelQuiet(s)
-	t.Quiet = since(quiet, ok, sent, got, precision)
-	t.Queued = Never
-	if s.InUse() {
-		t.Queued = got
-	}
-	return t
 }
 
 // Base is the instant that every time bound counts from: a socket falls due at
