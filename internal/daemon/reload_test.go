@@ -207,3 +207,29 @@ func TestNotify(t *testing.T) {
 	stop()
 	hears("STOPPING=1")
 }
+
+// What namespaces are watched is settled at the start: rules that say otherwise are
+// refused, again when they are read again, and those in force stay.
+func TestReloadOfNamespaces(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.options.File = status.RulesFile{Path: "r.yaml"}
+	current := w.show()
+	w.watch(often + "rules:\n" + leakAfter4s)
+	all := w.parse("settings: {namespaces: all}\nrules:\n" + strings.Replace(another, "dport: 5433", "dport: 5433, user: nobody", 1))
+	refused := func(l line) bool { return strings.HasPrefix(l.Msg, "rules not reloaded") }
+	for times, again := range []bool{false, true} {
+		w.rules <- daemon.Reload{Rules: all, Again: again}
+		w.until("refusal", func() bool { return len(w.lines(refused)) == times+1 })
+	}
+	const why = "settings.namespaces is read at the start; restart sockdog"
+	if l := w.lines(refused)[1]; l.Error != why {
+		t.Errorf("refused because %q, want %q", l.Error, why)
+	}
+	w.until("problem", func() bool {
+		s := current()
+		return !s.File.OK && s.File.Error == why && len(s.Rules) == 1 && s.Rules[0].Name == "leak"
+	})
+	w.rules <- daemon.Reload{Rules: w.options.Rules}
+	w.until("end of the problem", func() bool { return current().File.OK })
+}

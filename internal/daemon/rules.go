@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -58,6 +59,9 @@ func (f *inForce) do(kind *rules.Kind) bool {
 // reload puts new rules in force, or keeps the old ones and says why.
 func (d *watch) reload(r Reload) {
 	d.reloading()
+	if r.Err == nil && r.Rules.Settings.Namespaces != d.Rules.Settings.Namespaces {
+		r.Err = errNamespaces
+	}
 	d.shown.loaded(r.Err, r.Again)
 	switch {
 	case r.Err != nil:
@@ -74,6 +78,10 @@ func (d *watch) reload(r Reload) {
 	}
 	d.publish() // who has just edited the file looks now
 }
+
+// errNamespaces keeps rules from being in force: they would be about other sockets than
+// the source has.
+var errNamespaces = errors.New("settings.namespaces is read at the start; restart sockdog")
 
 // whatWatches says what is in force once the daemon watches.
 func (d *watch) whatWatches() []slog.Attr {
