@@ -17,12 +17,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/source/events"
 )
 
 // TestMain runs the tests, and every command that a script runs, in private
 // namespaces: testscript.Main within nstest.Main, or each command would have a
 // namespace of its own.
-func TestMain(m *testing.M) { nstest.Main(scripts{m}) }
+func TestMain(m *testing.M) {
+	events.BecomeLoader() // as main does, which scripts run in this program
+	nstest.Main(scripts{m})
+}
 
 type scripts struct{ m *testing.M }
 

@@ -368,7 +368,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/doctor",
-		may:  []string{"internal/holders", "internal/host", "internal/netns", "internal/source/sockdiag", "internal/term"},
+		may:  []string{"internal/holders", "internal/host", "internal/netns", "internal/source/events", "internal/source/sockdiag", "internal/term", unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it tries out what the others rely on, through the packages that they use",
 	},

@@ -76,7 +76,8 @@ func Examine() []Finding {
 	if !orphans.OK {
 		orphans.Text, orphans.Cure = "left alone: this kernel may leak an orphan that is destroyed", "Linux 6.11 or later"
 	}
-	return append(all, table, kill, timeWait, orphans, examineHolders(), examineCookie(), examineTable())
+	all = append(all, table, kill, timeWait, orphans, examineHolders(), examineCookie(), examineTable())
+	return append(append(all, examineEvents(h)...), examineNamespaces())
 }
 
 // examineHolders finds out whose descriptors can be read.

@@ -102,12 +102,15 @@ func (h *Host) Capabilities() match.Capabilities {
 // FreesOrphans reports whether the kernel frees an orphan that is destroyed:
 // commit bac76cf89816 (tcp: fix forever orphan socket caused by tcp_abort), in
 // 6.11. It cannot be tried out without leaking one.
-func (h *Host) FreesOrphans() bool {
-	var major, minor int
-	if n, _ := fmt.Sscanf(h.Release, "%d.%d", &major, &minor); n != 2 {
+func (h *Host) FreesOrphans() bool { return h.AtLeast(6, 11) }
+
+// AtLeast reports whether the kernel is that version of Linux, or a later one.
+func (h *Host) AtLeast(major, minor int) bool {
+	var ourMajor, ourMinor int
+	if n, _ := fmt.Sscanf(h.Release, "%d.%d", &ourMajor, &ourMinor); n != 2 {
 		return false
 	}
-	return major > 6 || major == 6 && minor >= 11
+	return ourMajor > major || ourMajor == major && ourMinor >= minor
 }
 
 // Cure says what to do where sockets cannot be destroyed; "": they can.

@@ -3,6 +3,7 @@ package host
 import (
 	"encoding/binary"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -62,6 +63,23 @@ func (p privileges) missing() (why, cure string) {
 	default:
 		return "the program's file has no capability", "run as root, `setcap cap_net_admin+p` on the binary, or " + granted
 	}
+}
+
+// capabilityNames are the capabilities that sockdog may want, without CAP_.
+var capabilityNames = map[int]string{
+	unix.CAP_BPF: "BPF", unix.CAP_NET_ADMIN: "NET_ADMIN", unix.CAP_PERFMON: "PERFMON", unix.CAP_SYS_ADMIN: "SYS_ADMIN", unix.CAP_SYS_PTRACE: "SYS_PTRACE",
+}
+
+// CapabilityName returns the name of a capability, as a pod has it: NET_ADMIN.
+func CapabilityName(capability int) string { return capabilityNames[capability] }
+
+// Lacks reports whether this process may not have one of the capabilities.
+func Lacks(capabilities ...int) bool {
+	var sets [2]unix.CapUserData
+	if unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &sets[0]) != nil {
+		return false
+	}
+	return slices.ContainsFunc(capabilities, func(c int) bool { return sets[c/32].Permitted&(1<<(c%32)) == 0 })
 }
 
 // MayKill reports whether a process of that user may have CAP_NET_ADMIN in this

@@ -48,7 +48,7 @@ type Found struct {
 func (f *Found) LeftOut() error {
 	var errs []error
 	if f.Refused > 0 {
-		errs = append(errs, fmt.Errorf("the network namespaces of %d processes are not known: CAP_SYS_PTRACE is missing", f.Refused))
+		errs = append(errs, fmt.Errorf("the network namespaces of %d processes are not known: that takes CAP_SYS_PTRACE", f.Refused))
 	}
 	if f.Unentered > 0 {
 		errs = append(errs, fmt.Errorf("%d network namespaces cannot be entered: %w", f.Unentered, errNoSysAdmin))
