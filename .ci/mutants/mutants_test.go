@@ -38,13 +38,19 @@ var mutants = []mutant{
 	// What must not be touched.
 	{"protect is ignored", "case Any(protect, s) != ssfilter.False:", "case false:"},
 	{"unknown is taken for not protected", "case Any(protect, s) != ssfilter.False:", "case Any(protect, s) == ssfilter.True:"},
-	{"exclude is ignored", "case matched && Any(r.Exclude, s) == ssfilter.False:", "case matched:"},
+	{"exclude is ignored", "heldByOnly, func() bool { return Any(r.Exclude, s) != ssfilter.False }", "heldByOnly, func() bool { return false }"},
 	{"a match that is unknown is taken for one", "if holds == ssfilter.True && AtPresent(m, s) == ssfilter.True && !inUse {", "if AtPresent(m, s) == ssfilter.True && !inUse {"},
 	{"use is ignored", "inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0", "inUse := false"},
 	{"accept queues are not spared", "case s.InBacklog():\n\t\treturn InAcceptQueue", "case false:\n\t\treturn InAcceptQueue"},
 	{"MPTCP subflows are not spared", "case s.MPTCP:\n\t\treturn MPTCPSubflow", "case false:\n\t\treturn MPTCPSubflow"},
 	{"sockets of the kernel are not spared", "case s.Holders != nil && s.Holders.Kernel && s.Inode != 0:", "case false:"},
 	{"sockets of sockdog are not spared", "case s.Holders != nil && s.Holders.By(self):", "case false:"},
+
+	// Who holds a socket.
+	{"one holder that matches is enough", "holds = min(holds, called(names, &by.Processes[i]))", "holds = max(holds, called(names, &by.Processes[i]))"},
+	{"one protected holder is not enough", "holds = max(holds, called(names, &by.Processes[i]))", "holds = min(holds, called(names, &by.Processes[i]))"},
+	{"holders that were seen are taken for all", "return by != nil && by.Complete && len(by.Processes) > 0", "return by != nil && len(by.Processes) > 0"},
+	{"a name that was cut is taken for a whole one", "case len(p.Comm) >= maxComm && p.Exe != p.Comm && fitsLonger(name, p.Comm):", "case false:"},
 
 	// Deciding and acting.
 	{"nothing is decided again right before the act", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n\tif s.State != 0 {\n\t\treturn \"\"\n\t}\n"},

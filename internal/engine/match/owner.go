@@ -69,18 +69,13 @@ func element(path string) (first, rest string) {
 func whoever([]string, *subject.Holders) ssfilter.Tri { return ssfilter.True }
 func others([]string, *subject.Holders) ssfilter.Tri  { return ssfilter.False }
 
-// heldByOnly reports whether a socket is held by processes of these names alone. Where not
-// every process could be read, another may hold it; and nobody holds what waits in an
-// accept queue, what its program has closed, and a minisocket.
+// heldByOnly reports whether a socket is held by processes of these names alone.
 func heldByOnly(names []string, by *subject.Holders) ssfilter.Tri {
-	if by == nil {
-		return ssfilter.Unknown
-	}
 	holds := ssfilter.True
-	if !by.Complete || len(by.Processes) == 0 {
+	if !allKnown(by) {
 		holds = ssfilter.Unknown
 	}
-	for i := range by.Processes {
+	for i := range processes(by) {
 		holds = min(holds, called(names, &by.Processes[i]))
 	}
 	return holds
@@ -88,17 +83,28 @@ func heldByOnly(names []string, by *subject.Holders) ssfilter.Tri {
 
 // heldByAny reports whether a process of these names is among those that hold a socket.
 func heldByAny(names []string, by *subject.Holders) ssfilter.Tri {
-	if by == nil {
-		return ssfilter.Unknown
-	}
 	holds := ssfilter.False
-	if !by.Complete || len(by.Processes) == 0 {
+	if !allKnown(by) {
 		holds = ssfilter.Unknown
 	}
-	for i := range by.Processes {
+	for i := range processes(by) {
 		holds = max(holds, called(names, &by.Processes[i]))
 	}
 	return holds
+}
+
+// allKnown reports whether it is known who holds a socket. Where not every process could be
+// read, another may hold it; and nobody holds what waits in an accept queue, what its
+// program has closed, and a minisocket.
+func allKnown(by *subject.Holders) bool {
+	return by != nil && by.Complete && len(by.Processes) > 0
+}
+
+func processes(by *subject.Holders) []sock.Holder {
+	if by == nil {
+		return nil
+	}
+	return by.Processes
 }
 
 // maxComm is how long a process's name can be: the kernel cuts what is longer
