@@ -113,6 +113,14 @@ var table = []pkg{
 		why:  "it tells what events told, and where they cannot be had, why: what to believe, and what else to ask, is for who calls",
 	},
 	{
+		name: "internal/source/node",
+		may: []string{
+			"internal/counters", "internal/netns", "internal/sock", "internal/source/events", "internal/source/patient", "internal/source/sockdiag", "rules/ssfilter", unix,
+		},
+		not: []string{"log", "net"},
+		why: "it joins what others tell of sockets, in each namespace: what a rule wants, and what is done, is not its business",
+	},
+	{
 		name: "internal/source/patient",
 		may:  []string{"internal/sock"},
 		not:  []string{"log", "log/slog", "net", "os", "syscall"},
@@ -347,8 +355,8 @@ var table = []pkg{
 	{
 		name: "internal/service",
 		may: []string{
-			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
-			"internal/netns", "internal/reload", "internal/source/sockdiag", "internal/state", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
+			"internal/action", "internal/client", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
+			"internal/reload", "internal/source/node", "internal/state", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
 		},
 		why: "it opens all that the daemon works with, and so knows all edges: no other package needs to",
 	},

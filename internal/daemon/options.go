@@ -12,6 +12,7 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Options are the daemon's surroundings.
@@ -62,6 +63,9 @@ type Source struct {
 	OpenLookup    func() (Lookup, error)
 	OpenDestroyer func() (Destroyer, error)
 	OpenCounters  func() (Counters, error)
+	// Want tells the source in which states the rules in force want sockets; nil: it does
+	// not ask.
+	Want func(states ssfilter.StateSet)
 }
 
 // Say adds a line about sockdog itself to the log, without waiting for its reader.

@@ -30,7 +30,11 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	}
 	d.rulesChanged.Store(int64(d.Now()))
 	// What ends with the old rules is told to their receivers.
-	d.driver.Step(engine.RulesChanged{Program: match.Compile(&within), Fallback: fallback})
+	program := match.Compile(&within)
+	if d.readers.Want != nil {
+		d.readers.Want(program.Queries[match.AllClasses].States)
+	}
+	d.driver.Step(engine.RulesChanged{Program: program, Fallback: fallback})
 	d.publisher.publish(update{rules: set})
 	d.shown.rule(set)
 	f := &d.rules

@@ -76,6 +76,11 @@ func Probe() (*Host, error) {
 	return h, nil
 }
 
+// OpenIn opens a netlink socket in a network namespace.
+func (h *Host) OpenIn(n *netns.Namespace) (*sockdiag.Conn, error) {
+	return sockdiag.OpenIn(n, h.Now, h.Cgroups)
+}
+
 // OpenKernel opens a netlink socket for the calling thread, which it gives
 // CAP_NET_ADMIN if anything allows it: to destroy, and on kernels before 6.14 to
 // see which sockets are MPTCP subflows.

@@ -70,7 +70,9 @@ func TestIPNetns(t *testing.T) {
 	}
 	found := find(t, f)
 	for _, n := range found.Appeared {
-		delete(want, f.Name(n.Inode))
+		for _, name := range f.Names(n.Inode) {
+			delete(want, name)
+		}
 	}
 	if len(want) > 0 {
 		t.Errorf("not found: %v", want)

@@ -30,7 +30,7 @@ type Finder struct {
 	link     [64]byte
 
 	mu    sync.Mutex
-	names map[uint32]string
+	names map[uint32][]string
 }
 
 // Found is what one Find saw. What appeared is the caller's, who closes it once it is
@@ -61,7 +61,7 @@ func (f *Found) LeftOut() error {
 func NewFinder(procRoot string, own *Namespace) (*Finder, error) {
 	f := &Finder{
 		procRoot: procRoot, own: own,
-		known: map[uint32]*Namespace{}, seen: map[uint32]struct{}{}, tried: map[uint32]struct{}{}, names: map[uint32]string{},
+		known: map[uint32]*Namespace{}, seen: map[uint32]struct{}{}, tried: map[uint32]struct{}{}, names: map[uint32][]string{},
 	}
 	// The mount namespace of process 1 is the host's, for a pod that shares its processes.
 	here, err := openMounts(procRoot + "/thread-self")
@@ -95,9 +95,9 @@ func (f *Finder) Close() error {
 	return errors.Join(errs...)
 }
 
-// Name is what `ip netns` calls the namespace, by where it was mounted when Find last
-// read it; "": it has no name.
-func (f *Finder) Name(inode uint32) string {
+// Names are what `ip netns` calls the namespace, by where it was mounted when Find last
+// read it. Its caller does not change them.
+func (f *Finder) Names(inode uint32) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.names[inode]
@@ -153,7 +153,7 @@ func (f *Finder) misses() bool {
 
 func (f *Finder) findMounted(found *Found) error {
 	var errs []error
-	names := map[uint32]string{}
+	names := map[uint32][]string{}
 	for _, m := range f.mounts {
 		if err := m.read(); err != nil {
 			errs = append(errs, err)
@@ -162,7 +162,7 @@ func (f *Finder) findMounted(found *Found) error {
 		for i := range m.at {
 			at := &m.at[i]
 			if name := at.name(); name != "" {
-				names[at.inode] = name
+				names[at.inode] = append(names[at.inode], name)
 			}
 			if err := f.see(found, at.inode, unix.AT_FDCWD, m.root+at.path); err != nil {
 				found.failed = fmt.Errorf("what is mounted at %s: %w", at.path, err)

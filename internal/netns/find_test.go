@@ -155,16 +155,16 @@ func TestFindMounts(t *testing.T) {
 	blue := mountFresh(t, "/run/netns/blue and green")
 	docker := mountFresh(t, "/run/docker/netns/1-abc")
 	expect(t, f, "two mounts", []uint32{blue, docker}, nil)
-	if got := f.Name(blue); got != "blue and green" {
+	if got := f.Names(blue); !slices.Equal(got, []string{"blue and green"}) {
 		t.Errorf("name %q", got)
 	}
-	if got := f.Name(docker); got != "" {
+	if got := f.Names(docker); len(got) > 0 {
 		t.Errorf("`ip netns` would show %q", got)
 	}
 	expect(t, f, "nothing happened", nil, nil)
 	check(t, unix.Unmount("/run/netns/blue and green", unix.MNT_DETACH))
 	expect(t, f, "one unmounted", nil, []uint32{blue})
-	if got := f.Name(blue); got != "" {
+	if got := f.Names(blue); len(got) > 0 {
 		t.Errorf("name %q of what is gone", got)
 	}
 	check(t, unix.Unmount("/run/docker/netns/1-abc", unix.MNT_DETACH))

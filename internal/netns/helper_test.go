@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -117,7 +118,7 @@ func pod() string {
 	}
 	text := fmt.Sprintf("%d appeared", len(found.Appeared))
 	for _, n := range found.Appeared {
-		text += ", called " + f.Name(n.Inode)
+		text += ", called " + strings.Join(f.Names(n.Inode), " and ")
 	}
 	return text + "\n"
 }

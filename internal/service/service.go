@@ -12,13 +12,10 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/sockdog/sockdog/internal/action"
-	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
-	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/state"
-	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -46,15 +43,20 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 	if err != nil {
 		return err
 	}
+	loaded, err := c.load(ctx, log, hangUp)
+	if err != nil || loaded.set == nil {
+		return err
+	}
 	options := optionsOf(h, log)
 	options.Version = c.Version
 	if options.Host, err = os.Hostname(); err != nil {
 		return err
 	}
-	loaded, err := c.load(ctx, log, hangUp)
-	if err != nil || loaded.set == nil {
+	source, err := watchNamespaces(h, loaded.set.Settings.Namespaces == rules.AllNamespaces, &options)
+	if err != nil {
 		return err
 	}
+	defer source.Close()
 	options.Rules, options.Reload, options.File = loaded.set, loaded.changes, loaded.file
 	if c.StateDir != "" {
 		kept := state.Open(c.StateDir, h, log)
@@ -78,9 +80,6 @@ func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 	finder := holders.NewFinder(host.ProcRoot)
 	return daemon.Options{
 		Log: log, Now: h.Now, Precision: h.Precision,
-		Source:      daemon.SourceOf(h.OpenKernel, func() (daemon.Counters, error) { return counters.Open() }),
-		Netns:       netns.Inode(),
-		SourceState: func() status.Source { return status.Source{Kind: status.SockDiag, Namespaces: 1} },
 		Holders: daemon.Holders{
 			FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },

@@ -33,3 +33,7 @@ func (s *Socket) Live() bool {
 		return true
 	}
 }
+
+// ByProgram are the states that a program can bring a socket into by itself: into all
+// others it comes by a segment that arrives.
+const ByProgram = 1<<ssfilter.SynSent | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Close | 1<<ssfilter.Listening | 1<<ssfilter.BoundInactive

@@ -149,7 +149,6 @@ func (p *Program) query(of ClassSet) sock.Query {
 // asks for data queued towards a peer that has fallen silent, or for what the
 // program does or sets.
 func (p *Program) Passive(of ClassSet) bool {
-	const byProgram = 1<<ssfilter.SynSent | 1<<ssfilter.FinWait1 | 1<<ssfilter.LastAck | 1<<ssfilter.Close | 1<<ssfilter.Listening | 1<<ssfilter.BoundInactive
 	for r := range p.scannedFor(of) {
 		// A condition may come to hold because sockets are gone, which a program can
 		// bring about by itself.
@@ -158,7 +157,7 @@ func (p *Program) Passive(of ClassSet) bool {
 			return false
 		}
 		for i := range r.Match {
-			if m := &r.Match[i]; m.States&byProgram != 0 || m.StalledFor > 0 || !bare(m) {
+			if m := &r.Match[i]; m.States&sock.ByProgram != 0 || m.StalledFor > 0 || !bare(m) {
 				return false
 			}
 		}

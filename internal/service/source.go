@@ -1,0 +1,47 @@
+package service
+
+import (
+	"log/slog"
+
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/source/node"
+	"github.com/sockdog/sockdog/internal/status"
+)
+
+// watchNamespaces opens the source of sockets, of this network namespace or of all, and has
+// the daemon watch it.
+func watchNamespaces(h *host.Host, all bool, o *daemon.Options) (*node.Source, error) {
+	var say daemon.Say
+	source, err := node.Open(node.Config{
+		Now: h.Now, All: all, Kind: node.Auto, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
+		Say: func(level slog.Level, text string, attrs ...slog.Attr) { say(level, text, attrs...) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	o.Source = daemon.Source{
+		OpenScanner:   func() (daemon.Scanner, error) { return source.OpenScanner() },
+		OpenLookup:    func() (daemon.Lookup, error) { return source.OpenLookup() },
+		OpenDestroyer: func() (daemon.Destroyer, error) { return source.OpenLookup() },
+		OpenCounters:  func() (daemon.Counters, error) { return source.OpenCounters() },
+		Want:          source.Want,
+	}
+	o.Netns, o.NetnsName, o.Stuck = source.Inode(), source.Name, source.Stuck
+	o.SourceState = func() status.Source { return stateOf(source.State()) }
+	o.SourceLog = func(s daemon.Say) {
+		say = s
+		source.Start()
+	}
+	return source, nil
+}
+
+func stateOf(s node.State) status.Source {
+	told := status.Source{
+		Kind: status.SourceKind(s.Kind), Reason: s.Reason, Namespaces: s.Namespaces, Older: s.Older, Lost: s.Lost, Missed: s.Missed,
+	}
+	if s.LeftOut != nil {
+		told.LeftOut = s.LeftOut.Error()
+	}
+	return told
+}

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"errors"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/events"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// checkEvery is how far apart two checks are at least.
+const checkEvery = time.Minute
+
+// checks are scans of one namespace after the other by sock_diag, which find what the table
+// lacks: another program may have taken a connection out of its sight.
+type checks struct {
+	last  *namespace
+	cost  time.Duration // of the last one
+	ended chan struct{} // closed; nil: none has begun
+}
+
+// beginCheck begins the next check, and returns how long to wait for the one after.
+func (s *Source) beginCheck() time.Duration {
+	if s.follower.covered.Load() == 0 {
+		return 0
+	}
+	c := &s.checks
+	if c.ended != nil {
+		select {
+		case <-c.ended:
+		default:
+			return 0 // it waits in the kernel for the lock of a socket
+		}
+	}
+	n := s.nextFollowed(c.last)
+	if n == nil {
+		return 0
+	}
+	wait := spacing(c.cost)
+	c.last, c.ended = n, make(chan struct{})
+	go func(ended chan struct{}) {
+		defer close(ended)
+		runtime.LockOSThread() // the cost is counted by thread, which ends with the goroutine
+		began := threadTime()
+		missed, err := s.check(n)
+		c.cost = threadTime() - began // read once ended is closed
+		if missed > 0 && err == nil {
+			s.missed(n, missed)
+		}
+	}(c.ended)
+	return wait
+}
+
+// nextFollowed returns a followed namespace after the last one, by inode.
+func (s *Source) nextFollowed(last *namespace) (next *namespace) {
+	var first *namespace
+	for _, n := range s.namespaces() {
+		if !s.follows(n) {
+			continue
+		}
+		if first == nil || n.Inode < first.Inode {
+			first = n
+		}
+		if last != nil && n.Inode > last.Inode && (next == nil || n.Inode < next.Inode) {
+			next = n
+		}
+	}
+	if next == nil {
+		return first
+	}
+	return next
+}
+
+// mostChecked bounds how many sockets one check looks at closely.
+const mostChecked = 1024
+
+// check counts the sockets of a namespace that the table lacks.
+func (s *Source) check(n *namespace) (missed int, err error) {
+	table := s.table()
+	states := ssfilter.StateSet(s.follower.covered.Load()) & tableStates
+	if table == nil || states == 0 {
+		return 0, errNoTable
+	}
+	conn, err := n.conn()
+	if errors.Is(err, errLeft) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer n.giveBack(conn)
+	var lacking []sock.ID
+	err = conn.Scan(sock.Query{States: states}, func(k *sock.Socket, _ sock.Instant) {
+		if len(lacking) < mostChecked && lacks(table, k) {
+			lacking = append(lacking, k.ID)
+		}
+	})
+	if err != nil || len(lacking) == 0 {
+		return 0, err
+	}
+	// A socket is in the table before it is in the state. One that has left it meanwhile
+	// was not missed.
+	answers, err := conn.Lookup(lacking, nil)
+	for i := range answers {
+		a := &answers[i]
+		if a.Err == nil && !a.Gone && states.Has(a.Socket.State) && lacks(table, &a.Socket) {
+			missed++
+		}
+	}
+	return missed, err
+}
+
+func lacks(table *events.Table, k *sock.Socket) bool {
+	_, ok, err := table.Get(k.ID.Cookie)
+	return !ok && err == nil
+}
+
+// missed says that the table lacked sockets, and has it follow all connections of the
+// namespace anew.
+func (s *Source) missed(n *namespace, missed int) {
+	s.facts.Lock()
+	first := s.facts.missed == 0
+	s.facts.missed += uint64(missed)
+	s.facts.Unlock()
+	if first {
+		s.say(slog.LevelWarn, "events have missed sockets, which a scan by sock_diag found; the connections are followed anew",
+			slog.Uint64("netns", uint64(n.Inode)), slog.Int("sockets", missed))
+	}
+	n.tried.Store(0)
+	n.followed.Store(0)
+	s.kick()
+}

@@ -1,0 +1,212 @@
+package node_test
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/events"
+	"github.com/sockdog/sockdog/internal/source/node"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// The programs are attached to a cgroup of the test's own, so that they see nobody else's
+// sockets. lacking says why there is none.
+var (
+	own     nstest.Cgroup
+	lacking error
+)
+
+func enterCgroup() error {
+	root, err := events.CgroupRoot()
+	if err != nil {
+		return err
+	}
+	programs, err := events.Load(1)
+	if err != nil {
+		return err
+	}
+	programs.Close()
+	if own, err = nstest.Cgroup(root).New("sockdog-node-test-" + strconv.Itoa(os.Getpid())); err != nil {
+		return err
+	}
+	return own.Enter()
+}
+
+func leaveCgroup() {
+	if root, err := events.CgroupRoot(); err == nil {
+		_ = errors.Join(nstest.Cgroup(root).Enter(), own.Remove())
+	}
+}
+
+// need skips a test where there is no eBPF.
+func need(t *testing.T) {
+	t.Helper()
+	switch {
+	case lacking == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatal("needs eBPF: ", lacking)
+	default:
+		t.Skip("needs eBPF: ", lacking)
+	}
+}
+
+// openEvents opens a source whose table tells of all sockets in CLOSE_WAIT
+// in a place.
+func openEvents(t *testing.T, p *place, c node.Config) (*node.Source, *log) {
+	t.Helper()
+	need(t)
+	c.Kind = node.Events
+	s, said := open(t, c)
+	s.Want(ssfilter.Of(ssfilter.CloseWait, ssfilter.TimeWait))
+	awaitFollowed(t, s, p)
+	return s, said
+}
+
+func awaitFollowed(t *testing.T, s *node.Source, p *place) {
+	t.Helper()
+	await(t, "the table follows all connections", func() bool { return s.State().Kind == node.Events && s.Follows(p.Inode) })
+}
+
+func clock(t *testing.T) sock.Instant {
+	t.Helper()
+	now, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return now()
+}
+
+// A scan and an answer tell since when a socket has been stuck that got stuck while the
+// table followed it; of an older one, the kernel's own word is all there is.
+func TestExactAges(t *testing.T) {
+	p := newPlace(t)
+	older := p.leak(1)
+	s, _ := openEvents(t, p, node.Config{All: true})
+	x, l := scanner(t, s), lookup(t, s)
+	if found := scan(t, x, closeWait)[p.Inode]; len(found) != 1 || found[0].Entered != 0 || found[0].Inode == 0 {
+		t.Fatalf("before: %+v, want the older one, with its time unknown", found)
+	}
+	before := clock(t)
+	newer := p.leak(1)
+	after := clock(t)
+	for round := range 3 {
+		exact := 0
+		for _, k := range scan(t, x, closeWait)[p.Inode] {
+			if k.Entered == 0 {
+				continue
+			}
+			exact++
+			if k.Entered < before || k.Entered > after || !k.Unmoved {
+				t.Errorf("round %d: entered at %d, unmoved %v, want within %d and %d", round, k.Entered, k.Unmoved, before, after)
+			}
+			answers, err := l.Lookup([]sock.ID{k.ID}, nil)
+			if err != nil || answers[0].Socket.Entered != k.Entered || !answers[0].Socket.Unmoved {
+				t.Errorf("asked: %+v, %v, want it as the scan shows it", answers, err)
+			}
+		}
+		if exact != 1 {
+			t.Errorf("round %d: the time of %d sockets is known, want that of one", round, exact)
+		}
+	}
+	newer.Close()
+	older.Close()
+	if found := scan(t, x, closeWait)[p.Inode]; len(found) != 0 {
+		t.Errorf("after: %+v", found)
+	}
+}
+
+// A connection that got established before the table was attached, and stuck after, is exact.
+func TestOlderConnectionsAreFollowed(t *testing.T) {
+	need(t)
+	p := newPlace(t)
+	var pair nstest.Pair
+	p.do(func() error {
+		listener, err := nstest.Listen(loopback)
+		if err == nil {
+			t.Cleanup(func() { listener.Close() })
+			pair, err = nstest.NewPair(listener)
+		}
+		return err
+	})
+	t.Cleanup(func() { pair.Server.Close() })
+	s, _ := openEvents(t, p, node.Config{All: true})
+	before := clock(t)
+	if err := errors.Join(pair.Client.Close(), pair.Server.Await(uint8(ssfilter.CloseWait))); err != nil {
+		t.Fatal(err)
+	}
+	found := scan(t, scanner(t, s), closeWait)[p.Inode]
+	if len(found) != 1 || found[0].Entered < before {
+		t.Errorf("%+v, want one that entered after %d", found, before)
+	}
+}
+
+// Where the table has no room, the scans go on by sock_diag and find all; that is said once.
+func TestFullTable(t *testing.T) {
+	need(t)
+	s, said := open(t, node.Config{Kind: node.Events, Places: 10})
+	s.Want(closeWait)
+	await(t, "the table follows all connections", func() bool { return s.State().Kind == node.Events && s.State().Older == 0 })
+	leak := func(n int) {
+		leak, err := nstest.CloseWait(loopback, nstest.ServerSide, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { leak.Close() })
+	}
+	x := scanner(t, s)
+	leak(30)
+	await(t, "it is noticed that the table is full", func() bool { return s.State().Lost > 0 })
+	leak(30)
+	for range 3 {
+		if n := len(scan(t, x, closeWait)[s.Inode()]); n != 60 {
+			t.Errorf("%d sockets, want 60", n)
+		}
+	}
+	if n := said.count("full"); n != 1 {
+		t.Errorf("it was said %d times that the table is full", n)
+	}
+}
+
+// Without a rule that asks for what the table tells, nothing is attached.
+func TestNothingWanted(t *testing.T) {
+	p := newPlace(t)
+	s, _ := openEvents(t, p, node.Config{All: true})
+	attached := func() int {
+		dir, err := os.Open(string(own))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		programs, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: ebpf.AttachCGroupSockOps})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(programs.Programs)
+	}
+	if n := attached(); n != 1 {
+		t.Errorf("%d programs are attached, want one", n)
+	}
+	p.leak(1)
+	s.Want(ssfilter.Of(ssfilter.Established, ssfilter.TimeWait))
+	await(t, "it is detached", func() bool { return s.State().Kind == node.SockDiag })
+	if n := attached(); n != 0 {
+		t.Errorf("%d programs are attached", n)
+	}
+	x := scanner(t, s)
+	if found := scan(t, x, closeWait)[p.Inode]; len(found) != 1 || found[0].Entered != 0 {
+		t.Errorf("by sock_diag: %+v", found)
+	}
+	s.Want(closeWait)
+	awaitFollowed(t, s, p)
+	p.leak(1)
+	if found := scan(t, x, closeWait)[p.Inode]; len(found) != 2 || found[0].Entered == 0 && found[1].Entered == 0 {
+		t.Errorf("attached again: %+v", found)
+	}
+}

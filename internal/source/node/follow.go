@@ -1,0 +1,228 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/events"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// defaultPlaces is how many stuck sockets the table has room for. A place takes memory while
+// it is used.
+const defaultPlaces = 65536
+
+const (
+	// retryAfter is after what time a table that failed, or was full, is tried again.
+	retryAfter = time.Minute
+	// mostFlagging bounds the threads that have the table follow older connections. One
+	// waits in the kernel for as long as a program holds the lock of a socket.
+	mostFlagging = 4
+)
+
+// follower has the table follow connections. All but the atomic fields is the
+// maintenance's own.
+type follower struct {
+	programs *events.Programs // nil: there are none
+	absent   error            // why there are none, or they have failed
+	said     bool             // absent was
+	cgroup   string           // to attach to
+
+	wanted   atomic.Uint32 // states that rules ask for
+	covered  atomic.Uint32 // those that the table tells now; 0: the programs are not attached
+	flagging atomic.Int32  // threads
+	period   atomic.Uint64 // counts up when what namespaces are followed is to be found out anew
+
+	retry sock.Instant // not before
+	full  bool
+	lost  uint64 // that were known of
+}
+
+// load loads the programs. Where they cannot be had, that is an error only if they must.
+func (f *follower) load(c *Config) error {
+	if f.cgroup = c.Cgroup; f.cgroup == "" {
+		f.cgroup, f.absent = events.CgroupRoot()
+	}
+	if f.absent == nil {
+		f.programs, f.absent = events.Load(cmp.Or(c.Places, defaultPlaces))
+	}
+	if f.absent != nil && c.Kind == Events {
+		return fmt.Errorf("events cannot be had as a source of sockets: %w", f.absent)
+	}
+	return nil
+}
+
+func (f *follower) close() {
+	if f.programs != nil {
+		f.programs.Close()
+	}
+}
+
+// table returns the table; nil: it tells nothing now.
+func (s *Source) table() *events.Table {
+	if s.follower.covered.Load() == 0 {
+		return nil
+	}
+	return s.follower.programs.Table()
+}
+
+// tend attaches and detaches the programs, and sees to it that the table follows the
+// connections of each namespace.
+func (s *Source) tend(now sock.Instant) {
+	f := &s.follower
+	if f.absent != nil && !f.said {
+		f.said = true
+		s.say(slog.LevelInfo, "sockets come from sock_diag; events cannot be had", slog.String("reason", f.absent.Error()))
+	}
+	if f.programs == nil {
+		return
+	}
+	if err := s.failed.Swap(nil); err != nil && f.covered.Load() != 0 {
+		s.stopFollowing(*err, now)
+	}
+	wanted, covered := ssfilter.StateSet(f.wanted.Load()), ssfilter.StateSet(f.covered.Load())
+	switch {
+	case wanted == 0 && covered != 0:
+		s.stopFollowing(nil, now)
+	case wanted&^covered != 0 && now >= f.retry:
+		s.startFollowing(wanted|covered, now)
+	}
+	if f.covered.Load() != 0 {
+		s.tellLoss(now)
+		s.followAll()
+	}
+}
+
+// startFollowing attaches the programs, or has the table tell further states.
+func (s *Source) startFollowing(states ssfilter.StateSet, now sock.Instant) {
+	f := &s.follower
+	err := f.programs.Table().Want(states)
+	if err == nil && f.covered.Load() == 0 {
+		err = s.attach()
+	}
+	if err != nil {
+		s.stopFollowing(err, now)
+		return
+	}
+	f.period.Add(1)
+	f.covered.Store(uint32(states))
+	f.absent, f.said, f.full = nil, false, false
+	s.because(nil)
+	s.say(slog.LevelInfo, "sockets come from events", slog.String("states", states.String()))
+}
+
+func (s *Source) attach() (err error) {
+	f := &s.follower
+	if err = f.programs.Attach(f.cgroup); err == nil {
+		f.lost, err = f.programs.Table().Lost()
+	}
+	return err
+}
+
+// stopFollowing detaches the programs: because of an error, or because nobody asks for what
+// the table tells. The scans go on by sock_diag.
+func (s *Source) stopFollowing(because error, now sock.Instant) {
+	f := &s.follower
+	f.covered.Store(0)
+	_ = f.programs.Detach() // what is not attached cannot be
+	s.because(because)
+	if because == nil {
+		s.say(slog.LevelInfo, "sockets come from sock_diag; no rule needs events")
+		return
+	}
+	f.retry = now.Add(retryAfter)
+	if f.absent == nil || f.absent.Error() != because.Error() {
+		s.say(slog.LevelWarn, "sockets come from sock_diag; events have failed", slog.String("error", because.Error()))
+	}
+	f.absent, f.said = because, true
+}
+
+// fail notes that the table could not be read. The maintenance says so.
+func (s *Source) fail(err error) {
+	s.failed.Store(&err)
+	s.kick()
+}
+
+// because notes why the table tells nothing.
+func (s *Source) because(err error) {
+	s.facts.Lock()
+	defer s.facts.Unlock()
+	s.facts.reason = ""
+	if err != nil {
+		s.facts.reason = err.Error()
+	}
+}
+
+// tellLoss says when the table had no room for a socket, and has what it lacks looked for
+// once there is room again.
+func (s *Source) tellLoss(now sock.Instant) {
+	f := &s.follower
+	lost, err := f.programs.Table().Lost()
+	switch {
+	case err != nil:
+		s.stopFollowing(err, now)
+		return
+	case lost != f.lost:
+		s.facts.Lock()
+		s.facts.lost += lost - f.lost
+		s.facts.Unlock()
+		if !f.full {
+			s.say(slog.LevelWarn, "the table of events is full; scans go on by sock_diag", slog.Int("places", f.programs.Table().Places()))
+		}
+		f.full, f.lost, f.retry = true, lost, now.Add(retryAfter)
+		f.period.Add(1)
+	case f.full && now >= f.retry:
+		f.full = false // the older connections are entered, or are lost again
+	}
+}
+
+// follows reports whether the table tells of all connections of the namespace, those too
+// that are older than it.
+func (s *Source) follows(n *namespace) bool {
+	return s.follower.covered.Load() != 0 && n.followed.Load() == s.follower.period.Load()
+}
+
+// followAll has the table follow the connections of each namespace that are older than it.
+func (s *Source) followAll() {
+	f := &s.follower
+	if f.full || f.programs.WhyNoFlag() != nil {
+		return
+	}
+	period := f.period.Load()
+	for _, n := range s.namespaces() {
+		if n.tried.Load() == period || f.flagging.Load() >= mostFlagging || !n.flagging.CompareAndSwap(false, true) {
+			continue
+		}
+		f.flagging.Add(1)
+		go s.follow(n, period)
+	}
+}
+
+// follow has the table follow the connections of a namespace. The thread may wait in the
+// kernel for the lock of a socket; nobody waits for it.
+func (s *Source) follow(n *namespace, period uint64) {
+	runtime.LockOSThread() // it ends with the goroutine
+	defer s.kick()
+	defer s.follower.flagging.Add(-1)
+	defer n.flagging.Store(false)
+	n.tried.Store(period)
+	var refused int
+	err := n.Do(func() (err error) {
+		_, refused, err = s.follower.programs.FlagOlder()
+		return err
+	})
+	if err == nil && refused == 0 {
+		n.followed.Store(period)
+		return
+	}
+	attrs := []slog.Attr{slog.Uint64("netns", uint64(n.Inode)), slog.Int("refused", refused)}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	s.say(slog.LevelDebug, "connections that are older than the table are not followed; the namespace is scanned by sock_diag", attrs...)
+}

@@ -1,0 +1,126 @@
+package node
+
+import (
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+const (
+	// discoverAtLeast and discoverAtMost are how far apart namespaces are looked for, and
+	// maintenanceShare is the part of a processor that this may cost, and that checks may.
+	discoverAtLeast  = 2 * time.Second
+	discoverAtMost   = 10 * time.Second
+	maintenanceShare = 3e-4
+	// lossEvery is how often the table is asked whether it lost something.
+	lossEvery = 2 * time.Second
+)
+
+// spacing returns how long to wait after what took that much of a processor's time.
+func spacing(cost time.Duration) time.Duration {
+	return time.Duration(float64(cost) / maintenanceShare)
+}
+
+// maintain looks after the namespaces and the table. What may wait in the kernel for the
+// lock of a socket is done by others.
+func (s *Source) maintain() {
+	runtime.LockOSThread() // the cost is counted by thread, which ends with the goroutine
+	now := s.config.Now()
+	discover, check := now, now.Add(checkEvery)
+	for {
+		now = s.config.Now()
+		if s.config.All && (now >= discover || s.unknown.look()) {
+			began := threadTime()
+			s.discoverAndSay()
+			discover = now.Add(min(max(discoverAtLeast, spacing(threadTime()-began)), discoverAtMost))
+		}
+		s.tend(now)
+		if now >= check {
+			check = now.Add(max(checkEvery, s.beginCheck()))
+		}
+		timer := time.NewTimer(s.pause(discover))
+		select {
+		case <-s.done:
+			timer.Stop()
+			return
+		case <-s.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// pause returns how long there is nothing to do.
+func (s *Source) pause(discover sock.Instant) time.Duration {
+	pause := time.Hour
+	switch {
+	case s.follower.covered.Load() != 0:
+		pause = lossEvery
+	case s.follower.programs != nil && s.follower.wanted.Load() != 0:
+		pause = retryAfter
+	}
+	if s.config.All {
+		pause = min(pause, discover.Sub(s.config.Now()))
+	}
+	return pause
+}
+
+// discoverAndSay says when it begins to fail, and when it ends to.
+func (s *Source) discoverAndSay() {
+	err := s.discover()
+	switch failed := err != nil; {
+	case failed && !s.blind:
+		s.say(slog.LevelError, "network namespaces cannot be found; new ones are not watched", slog.String("error", err.Error()))
+	case !failed && s.blind:
+		s.say(slog.LevelInfo, "network namespaces are found again")
+	}
+	s.blind = err != nil
+}
+
+// threadTime returns the CPU time that the calling thread has used; 0: it cannot be read.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// unknown are network namespaces, by their cookies, that the table names and that are not
+// watched: they are new, or no process is in them.
+type unknown struct {
+	sync.Mutex
+	cookies map[uint64]bool // false: nobody has looked for it since
+}
+
+func newUnknown() unknown { return unknown{cookies: make(map[uint64]bool)} }
+
+// note notes which those are now, and reports whether one is among them for which nobody has
+// looked yet.
+func (u *unknown) note(cookies []uint64) (fresh bool) {
+	u.Lock()
+	defer u.Unlock()
+	was := u.cookies
+	u.cookies = make(map[uint64]bool, len(cookies))
+	for _, c := range cookies {
+		u.cookies[c] = was[c]
+		fresh = fresh || !was[c]
+	}
+	return fresh
+}
+
+// look reports whether there is one for which nobody has looked yet. Its caller looks for all.
+func (u *unknown) look() (fresh bool) {
+	u.Lock()
+	defer u.Unlock()
+	for c, looked := range u.cookies {
+		fresh = fresh || !looked
+		u.cookies[c] = true
+	}
+	return fresh
+}

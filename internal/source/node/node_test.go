@@ -1,0 +1,245 @@
+package node_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/cgroup"
+	"github.com/sockdog/sockdog/internal/netns"
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/events"
+	"github.com/sockdog/sockdog/internal/source/node"
+	"github.com/sockdog/sockdog/internal/source/sockdiag"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+func TestMain(m *testing.M) {
+	events.BecomeLoader()
+	if lacking = enterCgroup(); lacking != nil {
+		nstest.Main(m)
+	}
+	// eBPF is to be had in the initial user namespace alone: the tests run there, each in a
+	// network namespace of its own.
+	code := m.Run()
+	leaveCgroup()
+	os.Exit(code)
+}
+
+var loopback = netip.MustParseAddr("127.0.0.1")
+
+// place is a network namespace with a process in it.
+type place struct {
+	t *testing.T
+	*netns.Namespace
+	process *exec.Cmd
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	nstest.Need(t)
+	p := &place{t: t, process: exec.Command("sleep", "600")}
+	p.process.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := p.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.end)
+	entered := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends inside
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", p.process.Process.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			defer unix.Close(fd)
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			p.Namespace, err = netns.Self()
+		}
+		entered <- err
+	}()
+	if err := <-entered; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Namespace.Close() })
+	p.do(func() error { return netlink.LinkSetUp(nstest.Loopback) })
+	return p
+}
+
+// end ends the process that is in the place.
+func (p *place) end() {
+	p.process.Process.Kill()
+	p.process.Wait()
+}
+
+func (p *place) do(f func() error) {
+	p.t.Helper()
+	if err := p.Do(f); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// leak makes n sockets in CLOSE_WAIT in the place.
+func (p *place) leak(n int) (leak *nstest.Leak) {
+	p.t.Helper()
+	p.do(func() (err error) { leak, err = nstest.CloseWait(loopback, nstest.ServerSide, n); return err })
+	p.t.Cleanup(func() { leak.Close() })
+	return leak
+}
+
+// log keeps what a source says.
+type log struct {
+	sync.Mutex
+	lines []string
+}
+
+func (l *log) say(level slog.Level, message string, attrs ...slog.Attr) {
+	l.Lock()
+	defer l.Unlock()
+	l.lines = append(l.lines, strings.TrimSpace(fmt.Sprint(level, " ", message, " ", attrs)))
+}
+
+func (l *log) count(part string) (n int) {
+	l.Lock()
+	defer l.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
+}
+
+func open(t *testing.T, c node.Config) (*node.Source, *log) {
+	t.Helper()
+	nstest.Isolate(t)
+	now, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cgroups, said := cgroup.New(), &log{}
+	c.Now, c.ProcRoot, c.Cgroup, c.Say = now, "/proc", string(own), said.say
+	c.OpenConn = func(n *netns.Namespace) (*sockdiag.Conn, error) { return sockdiag.OpenIn(n, now, cgroups) }
+	s, err := node.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	s.Start()
+	return s, said
+}
+
+// scan returns the sockets in the states, by network namespace.
+func scan(t *testing.T, x *node.Scanner, states ssfilter.StateSet) map[uint32][]sock.Socket {
+	t.Helper()
+	found := make(map[uint32][]sock.Socket)
+	err := x.Scan(sock.Query{States: states}, func(s *sock.Socket, _ sock.Instant) {
+		found[s.ID.Netns] = append(found[s.ID.Netns], *s)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func scanner(t *testing.T, s *node.Source) *node.Scanner {
+	t.Helper()
+	x, err := s.OpenScanner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { x.Close() })
+	return x
+}
+
+func lookup(t *testing.T, s *node.Source) *node.Lookup {
+	t.Helper()
+	l, err := s.OpenLookup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// await waits until what is said holds.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not within a minute: ", what)
+		}
+	}
+}
+
+const closeWait = ssfilter.StateSet(1 << ssfilter.CloseWait)
+
+// One source sees, asks for and destroys the sockets of all namespaces, each in its own.
+func TestAllNamespaces(t *testing.T) {
+	places := []*place{newPlace(t), newPlace(t), newPlace(t)}
+	for i, p := range places[:2] {
+		p.leak(i + 1)
+	}
+	s, _ := open(t, node.Config{Kind: node.SockDiag, All: true})
+	x := scanner(t, s)
+	for range 3 { // the counters spare further ones
+		found := scan(t, x, closeWait)
+		for i, p := range places {
+			if got, want := len(found[p.Inode]), []int{1, 2, 0}[i]; got != want {
+				t.Errorf("namespace %d of 3: %d sockets, want %d", i, got, want)
+			}
+		}
+	}
+	victim := scan(t, x, closeWait)[places[1].Inode][0].ID
+	l := lookup(t, s)
+	answers, err := l.Lookup([]sock.ID{victim, scan(t, x, closeWait)[places[0].Inode][0].ID}, nil)
+	if err != nil || len(answers) != 2 || answers[0].Socket.ID != victim || answers[1].Socket.ID.Netns != places[0].Inode {
+		t.Errorf("answers %+v, %v", answers, err)
+	}
+	if err := l.Destroy(victim); err != nil {
+		t.Fatal(err)
+	}
+	if found := scan(t, x, closeWait); len(found[places[1].Inode]) != 1 || len(found[places[0].Inode]) != 1 {
+		t.Errorf("after one was destroyed: %d and %d left", len(found[places[0].Inode]), len(found[places[1].Inode]))
+	}
+}
+
+// A socket of a namespace that is gone is gone; a namespace that comes is found, and its
+// sockets with it, though counters have spared scans.
+func TestNamespacesComeAndGo(t *testing.T) {
+	s, _ := open(t, node.Config{Kind: node.SockDiag, All: true})
+	x, l := scanner(t, s), lookup(t, s)
+	scan(t, x, closeWait)
+	p := newPlace(t)
+	leak := p.leak(1)
+	var ids []sock.ID
+	await(t, "the new namespace is scanned", func() bool {
+		for _, k := range scan(t, x, closeWait)[p.Inode] {
+			ids = append(ids, k.ID)
+		}
+		return len(ids) > 0
+	})
+	leak.Close()
+	p.end()
+	p.Namespace.Close()
+	// Of what was closed there, TIME_WAIT is left for a minute.
+	await(t, "it is given up", func() bool { return len(scan(t, x, ssfilter.AllStates)[ids[0].Netns]) == 0 })
+	answers, err := l.Lookup(ids[:1], nil)
+	if err != nil || !answers[0].Gone {
+		t.Errorf("asked: %+v, %v, want that it is gone", answers, err)
+	}
+	if err := l.Destroy(ids[0]); err != sock.ErrGone {
+		t.Errorf("destroy: %v, want that it is gone", err)
+	}
+}
