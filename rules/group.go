@@ -28,13 +28,16 @@ const (
 	ByState GroupKey = "state"
 	ByUser  GroupKey = "user"
 	ByNetns GroupKey = "netns"
+	// Of several processes that hold a socket, it is the one that started first.
+	ByProcess GroupKey = "process" // its name
+	ByPID     GroupKey = "pid"
 )
 
-// laterGroupKeys need to know who holds each socket.
-var laterGroupKeys = []string{"process", "pid", "unit", "container", "pod"}
+// laterGroupKeys need to know more of who holds each socket.
+var laterGroupKeys = []string{"unit", "container", "pod"}
 
 // GroupKeys are all of them.
-var GroupKeys = []GroupKey{ByDst, ByDport, BySrc, BySport, ByState, ByUser, ByNetns}
+var GroupKeys = []GroupKey{ByDst, ByDport, BySrc, BySport, ByState, ByUser, ByNetns, ByProcess, ByPID}
 
 var groupKeyWords = document.OneOf("group_by", GroupKeys...)
 

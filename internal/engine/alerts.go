@@ -98,6 +98,9 @@ func (e *Engine) identify(g *group.Group) {
 		if t := e.tracks.get(x.Key); t != nil && t.Inode == x.Inode {
 			return t.heldBy()
 		}
+		if h := e.holders.cache.of(x.Key.Cookie, x.Inode); h != nil {
+			return h.Processes
+		}
 		return nil
 	})
 }

@@ -167,18 +167,15 @@ func (c *consideration) rule(r *ruleState) {
 // time is believed for a while.
 func (c *consideration) decide(r *ruleState, a *rules.Action, fired sock.Instant) (decision match.Decision, at sock.Instant, looks bool) {
 	e, t := c.e, c.t
-	decided := e.program.HoldersDecideFor(r.Rule, a)
-	if must := decided && e.mustLook(t, a.Kind.Destructive, c.now); must && !e.recalls(t, c.now) {
+	if must := e.program.HoldersDecideFor(r.Rule, a) && e.mustLook(t, a.Kind.Destructive, c.now); must && !e.recalls(t, c.now) {
 		decision, at = r.DecideBut(a, &c.times, c.s, fired, c.now, c.answer == exact)
 		looks = decision == match.Due && !(a.Kind.Destructive && e.program.GuardBut(c.s, e.capabilities, e.config.Self) != "")
 		return decision, at, looks
 	} else if decision, at = r.Decide(a, &c.times, t.subject(c.s), fired, c.now, c.answer == exact); must && decision == match.Due {
 		looks = !a.Kind.Destructive || e.guard(t, c.s) == ""
 	}
-	if decision == match.Blocked && decided && t.Inode != 0 && !t.subject(c.s).HoldersKnown() {
-		if but, _ := r.DecideBut(a, &c.times, c.s, fired, c.now, c.answer == exact); but == match.Due && a.Kind.Destructive {
-			e.skip(t, r, match.HoldersUnknown)
-		}
+	if decision == match.Blocked && a.Kind.Destructive && e.holdersMissing(t, c.s, r, a, c.now) {
+		e.skip(t, r, match.HoldersUnknown)
 	}
 	return decision, at, looks
 }

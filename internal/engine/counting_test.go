@@ -11,7 +11,7 @@ import (
 )
 
 // byPID groups by the process that holds sockets.
-func byPID(r *rules.Rule) { r.GroupBy = []rules.GroupKey{"pid"} }
+func byPID(r *rules.Rule) { r.GroupBy = []rules.GroupKey{rules.ByPID} }
 
 // heldBy has the sockets up to a cookie be held by one process, and those beyond by
 // another.

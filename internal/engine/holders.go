@@ -109,6 +109,17 @@ func (e *Engine) wantHolders(t *tracked, key sock.Key, due sock.Instant) {
 	}
 }
 
+// holdersMissing reports whether an action that is due is not done only because it cannot
+// be told who holds the socket.
+func (e *Engine) holdersMissing(t *tracked, s *sock.Socket, r *ruleState, a *rules.Action, now sock.Instant) bool {
+	if !e.program.HoldersDecideFor(r.Rule, a) || s.Inode == 0 || t.subject(s).HoldersKnown() {
+		return false
+	}
+	times := t.Times()
+	but, _ := r.DecideBut(a, &times, s, 0, now, true)
+	return but == match.Due
+}
+
 // recalls reports whether it was found not long ago who holds t.
 func (e *Engine) recalls(t *tracked, now sock.Instant) bool {
 	return t.holders != nil && t.holders.Complete && now.Sub(t.holders.At) <= e.walks.Renew()

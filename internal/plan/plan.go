@@ -65,10 +65,11 @@ func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Scanner, restored eng
 		return nil, err
 	}
 	defer counts.Close()
-	first := &firstScans{kernel: kernel, counts: counts, now: h.Now}
+	program := match.Compile(set)
+	first := &firstScans{kernel: kernel, counts: counts, now: h.Now, byHolders: program.NeedsHolders}
 	d := engine.Driver{Engine: engine.New(engine.Config{Precision: h.Precision, Self: os.Getpid()}), Now: h.Now, Workers: first}
 	d.Start(h.Capabilities(), restored)
-	d.Step(engine.RulesChanged{Program: match.Compile(set)})
+	d.Step(engine.RulesChanged{Program: program})
 	for len(first.came) > 0 && first.err == nil {
 		in := first.came[0]
 		first.came = first.came[1:]
@@ -86,6 +87,9 @@ type firstScans struct {
 	scans  int
 	came   []engine.Input
 	err    error
+
+	byHolders bool // a rule asks who holds sockets
+	walks     int
 }
 
 // Count reads the counters until each class of rules was scanned for.
@@ -107,6 +111,20 @@ func (f *firstScans) Scan(s *engine.Scan) {
 func (*firstScans) Record(*engine.Plan)   {}
 func (*firstScans) Lookup([]sock.ID)      {}
 func (*firstScans) Act([]engine.Action)   {}
-func (*firstScans) Resolve([]uint32)      {}
 func (*firstScans) Read([]uint32)         {}
 func (*firstScans) Sample([]spin.Process) {}
+
+// Resolve walks through /proc, where groups are counted by who holds their sockets: after
+// the scan for each class of rules, at most.
+func (f *firstScans) Resolve(inodes []uint32) {
+	if !f.byHolders || f.walks == 2 {
+		return
+	}
+	f.walks++
+	wanted := make(map[uint32]struct{}, len(inodes))
+	for _, inode := range inodes {
+		wanted[inode] = struct{}{}
+	}
+	found, err := holders.Find(host.ProcRoot, wanted)
+	f.came = append(f.came, engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Err: err})
+}

@@ -166,7 +166,10 @@ func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode st
 		long = " for " + term.Short(r.For)
 	}
 	match := fmt.Sprintf("%d sockets match", now.Sockets)
-	if now.Sockets == 1 {
+	switch {
+	case now.Unseen:
+		match = "it cannot be told who holds the sockets (sockdog doctor says why)"
+	case now.Sockets == 1:
 		match = "1 socket matches"
 	}
 	fmt.Fprintf(out, "%s: fires when %s%s; now %s%s\n", r.Name, strings.Join(conditions, " and "), long, match, mode)

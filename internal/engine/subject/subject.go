@@ -75,8 +75,8 @@ var Properties = []Property{
 	{Name: rules.ByState, Width: 1, Append: func(b []byte, s Subject) []byte { return append(b, byte(s.State)) }, Text: stateText},
 	{Name: rules.ByUser, Width: 4, Append: appendUser, Text: userText},
 	{Name: rules.ByNetns, Width: 4, Append: func(b []byte, s Subject) []byte { return be.AppendUint32(b, s.ID.Netns) }, Text: netnsText},
-	{Name: "process", NeedsHolders: true, Append: appendProcess, Text: processText},
-	{Name: "pid", NeedsHolders: true, Width: 12, Append: appendPID, Text: pidText},
+	{Name: rules.ByProcess, NeedsHolders: true, Append: appendProcess, Text: processText},
+	{Name: rules.ByPID, NeedsHolders: true, Width: 12, Append: appendPID, Text: pidText},
 }
 
 var be = binary.BigEndian

@@ -15,13 +15,11 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// The rules accept the properties that are in the table and need no holders, and no others.
+// The rules accept the properties that are in the table, and no others.
 func TestProperties(t *testing.T) {
 	var names []rules.GroupKey
 	for _, p := range subject.Properties {
-		if !p.NeedsHolders {
-			names = append(names, p.Name)
-		}
+		names = append(names, p.Name)
 	}
 	slices.Sort(names)
 	if diff := cmp.Diff(slices.Sorted(slices.Values(rules.GroupKeys)), names); diff != "" {
