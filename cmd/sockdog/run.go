@@ -25,11 +25,16 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Watch the socket table and apply the rules",
-		Long: `Watch the socket table of this network namespace and apply the rules.
+		Long: `Watch the socket table of this network namespace and apply the rules; with
+"settings: {namespaces: all}" in the rules file, those of every one of the host.
 
 The rules file is read again whenever it changes and on SIGHUP. A file with an error
 changes nothing. Without --rules, the built-in rules watch and report, and never act.
 On SIGTERM or SIGINT the daemon finishes the current action and ends within a second.
+
+Where the kernel and the privileges allow it, events tell exactly since when stuck
+sockets have been in their states; else the age is what sock_diag tells. sockdog doctor
+says what is missing, and docs/events.md what it takes.
 
 The address of --listen serves, read-only: a status page (/), the same as JSON
 (/api/v1/status), metrics for Prometheus (/metrics), /healthz and /readyz.
@@ -60,6 +65,8 @@ crash; 78 bad or missing rules at the start, which no restart cures.`,
 	rulesFlag(cmd, &f.Rules, "rules `file`; without it the built-in rules only watch")
 	oneOf(cmd, &f.onBadRules, "on-bad-rules", "", "`what` to do if the rules are bad or missing at the start: %s",
 		"exit\tend with status 78", "observe\twatch with the built-in rules, and touch nothing")
+	oneOf(cmd, &f.Source, "source", "", "`where` sockets come from: %s; auto is events where these can be had",
+		"auto\tevents where they can be had, else sock_diag", "sock_diag\tscans of the socket table", "events\tthe kernel tells when sockets change; an error where it cannot")
 	stateDirFlag(cmd, &f.StateDir, "`directory` for the journal and for state that outlives a restart; default: $STATE_DIRECTORY, which systemd sets")
 	addressFlag(cmd, &f.Listen, "listen", "`address` that serves the page, metrics and status, or off", ":9797", "off")
 	cmd.Flags().StringSliceVar(&f.ListenNames, "listen-name", nil, "host `name` to accept in requests beside addresses, localhost and the host's own name; repeatable")

@@ -15,6 +15,7 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/state"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -23,6 +24,7 @@ import (
 type Config struct {
 	Rules       string // file; empty: the built-in rules
 	Observe     bool   // bad rules at the start do not end it
+	Source      string // auto, sock_diag or events
 	StateDir    string // empty: none
 	Listen      string // address, or off
 	ListenNames []string
@@ -52,7 +54,7 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 	if options.Host, err = os.Hostname(); err != nil {
 		return err
 	}
-	source, err := watchNamespaces(h, loaded.set.Settings.Namespaces == rules.AllNamespaces, &options)
+	source, err := watchNamespaces(h, node.Kind(c.Source), loaded.set.Settings.Namespaces == rules.AllNamespaces, &options)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package service
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/sockdog/sockdog/internal/daemon"
@@ -11,13 +13,16 @@ import (
 
 // watchNamespaces opens the source of sockets, of this network namespace or of all, and has
 // the daemon watch it.
-func watchNamespaces(h *host.Host, all bool, o *daemon.Options) (*node.Source, error) {
+func watchNamespaces(h *host.Host, kind node.Kind, all bool, o *daemon.Options) (*node.Source, error) {
 	var say daemon.Say
 	source, err := node.Open(node.Config{
-		Now: h.Now, All: all, Kind: node.Auto, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
+		Now: h.Now, All: all, Kind: kind, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
 		Say: func(level slog.Level, text string, attrs ...slog.Attr) { say(level, text, attrs...) },
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, node.ErrNoEvents):
+		return nil, fmt.Errorf("%w; sockdog doctor says what to do, and --source auto goes on without them", err)
+	case err != nil:
 		return nil, err
 	}
 	o.Source = daemon.Source{

@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -43,6 +44,9 @@ type follower struct {
 	lost  uint64 // that were known of
 }
 
+// ErrNoEvents is why a source that must have events cannot be opened.
+var ErrNoEvents = errors.New("events cannot be had as a source of sockets")
+
 // load loads the programs. Where they cannot be had, that is an error only if they must.
 func (f *follower) load(c *Config) error {
 	if f.cgroup = c.Cgroup; f.cgroup == "" {
@@ -52,7 +56,7 @@ func (f *follower) load(c *Config) error {
 		f.programs, f.absent = events.Load(cmp.Or(c.Places, defaultPlaces))
 	}
 	if f.absent != nil && c.Kind == Events {
-		return fmt.Errorf("events cannot be had as a source of sockets: %w", f.absent)
+		return fmt.Errorf("%w: %w", ErrNoEvents, f.absent)
 	}
 	return nil
 }
