@@ -78,7 +78,7 @@ func watch(file string) error {
 		return err
 	}
 	open := func() (*sockdiag.Conn, error) { return sockdiag.Open(now, nil) }
-	finder := holders.NewFinder("/proc")
+	finder := holders.NewFinder("/proc", nil)
 	return daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), Now: now, Precision: sockdiag.Precision(),
 		Source: daemon.SourceOf(open, func() (daemon.Counters, error) { return counters.Open() }),

@@ -163,7 +163,7 @@ func TestSlowWalk(t *testing.T) {
 	t.Parallel()
 	const n, bound = 20, 2 * time.Second
 	w := newWorld(t)
-	finder := holders.NewFinder("/proc")
+	finder := holders.NewFinder("/proc", nil)
 	elsewhere := func(found holders.Found, err error) (holders.Found, error) {
 		takeElsewhere(found.Holders)
 		return found, err

@@ -32,7 +32,7 @@ type Found struct {
 // once for all wanted inodes. A process that ends meanwhile is none; one that
 // refuses costs only Complete.
 func Find(root string, wanted map[uint32]struct{}) (Found, error) {
-	return NewFinder(root).Find(wanted)
+	return NewFinder(root, nil).Find(wanted)
 }
 
 // Finder finds holders again and again. It remembers where all descriptors led: to
@@ -40,13 +40,15 @@ func Find(root string, wanted map[uint32]struct{}) (Found, error) {
 // read each. It is safe for concurrent use.
 type Finder struct {
 	root  string
+	pass  Pass // nil: it walks
 	mu    sync.Mutex
 	known map[int]*descriptors // by PID
 	at    atomic.Int64
 }
 
-// NewFinder returns a Finder on root, a mounted proc(5).
-func NewFinder(root string) *Finder { return &Finder{root: root} }
+// NewFinder returns a Finder on root, a mounted proc(5), which it walks where there is no
+// pass, or that fails.
+func NewFinder(root string, pass Pass) *Finder { return &Finder{root: root, pass: pass} }
 
 // At is the process that Find reads; 0: it is not under way.
 func (f *Finder) At() int { return int(f.at.Load()) }
@@ -88,8 +90,13 @@ func (d *descriptors) inode(fd int) uint32 {
 	return d.inodes[fd]
 }
 
-// Find is the whole walk, as the function Find.
+// Find finds the holders of all that is wanted.
 func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
+	if f.pass != nil {
+		if found, err := f.findByPass(wanted); err == nil {
+			return found, nil
+		}
+	}
 	defer f.at.Store(0)
 	return f.walk(wanted, false, func(w *walk) error {
 		a := &w.found.Access
@@ -116,6 +123,11 @@ func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
 // this process all. What it finds is true, and what it does not find may be anywhere
 // else.
 func (f *Finder) FindNew(wanted map[uint32]struct{}) (Found, error) {
+	if f.pass != nil { // which is no dearer where it finds all
+		if found, err := f.findByPass(wanted); err == nil {
+			return found, nil
+		}
+	}
 	return f.walk(wanted, true, func(w *walk) error {
 		self, err := itself(w.root)
 		if err == nil {

@@ -34,7 +34,7 @@ func TestFindNew(t *testing.T) {
 		}
 	}
 	leaky := []sock.Holder{{PID: 10, Start: 77, Comm: "leaky"}}
-	f := NewFinder(root)
+	f := NewFinder(root, nil)
 	if _, err := f.FindNew(set([]uint32{100})); err == nil {
 		t.Error("no error where this process is not shown")
 	}
@@ -101,7 +101,7 @@ func TestFindNew(t *testing.T) {
 func TestFindNewSelf(t *testing.T) {
 	old := socket(t)
 	defer unix.Close(old)
-	f := NewFinder("/proc")
+	f := NewFinder("/proc", nil)
 	if _, err := f.Find(set([]uint32{inodeOf(t, old)})); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestFindNewSelf(t *testing.T) {
 // have open.
 func BenchmarkFindNew(b *testing.B) {
 	n, wanted := openMany(b, 1)
-	f := NewFinder("/proc")
+	f := NewFinder("/proc", nil)
 	if _, err := f.Find(wanted); err != nil {
 		b.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/daemon"
-	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/state"
@@ -79,13 +78,8 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 
 // optionsOf connects the daemon with the host.
 func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
-	finder := holders.NewFinder(host.ProcRoot)
 	return daemon.Options{
 		Log: log, Now: h.Now, Precision: h.Precision,
-		Holders: daemon.Holders{
-			FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
-			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
-		},
 		Kinds:        action.Kinds(),
 		Capabilities: h.Capabilities(), Cure: h.Cure(), MaxTracks: host.BoundMemory(),
 	}

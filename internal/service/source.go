@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/status"
@@ -33,6 +34,7 @@ func watchNamespaces(h *host.Host, kind node.Kind, all bool, o *daemon.Options) 
 		Want:          source.Want,
 	}
 	o.Netns, o.NetnsName, o.Stuck = source.Inode(), source.Name, source.Stuck
+	o.Holders = holdersBy(source)
 	o.SourceState = func() status.Source { return stateOf(source.State()) }
 	o.SourceLog = func(s daemon.Say) {
 		say = s
@@ -49,4 +51,17 @@ func stateOf(s node.State) status.Source {
 		told.LeftOut = s.LeftOut.Error()
 	}
 	return told
+}
+
+// holdersBy finds holders by events where these tell, and by walks through /proc.
+func holdersBy(source *node.Source) daemon.Holders {
+	var pass holders.Pass
+	if source.HasOwners() {
+		pass = source.Owners
+	}
+	finder := holders.NewFinder(host.ProcRoot, pass)
+	return daemon.Holders{
+		FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
+		ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
+	}
 }

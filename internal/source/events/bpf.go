@@ -84,22 +84,34 @@ func remove[K any](fd int, key *K) error {
 	return err
 }
 
-// readIter makes a pass of an iterator and hands over what its program wrote, in pieces.
-func readIter(link int, buf []byte, each func([]byte)) error {
-	fd, err := bpf(unix.BPF_ITER_CREATE, &iterCreate{link: uint32(link)})
+// read makes a pass of an iterator and hands over the records that its program wrote, of that
+// size each. The pass may wait in the kernel for the lock of a socket, for as long as it likes:
+// it holds nothing that others wait for.
+func (p *Programs) read(link func(*descriptors) int, size int, each func(record []byte)) error {
+	var fd uintptr
+	err := p.use(func(fds *descriptors) (err error) {
+		fd, err = bpf(unix.BPF_ITER_CREATE, &iterCreate{link: uint32(link(fds))})
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("open the iterator: %w", err)
 	}
 	defer unix.Close(int(fd))
+	piece := make([]byte, 64<<10)
+	var rest []byte // of a record whose other part is in the next piece
 	for {
-		switch n, err := unix.Read(int(fd), buf); {
+		switch n, err := unix.Read(int(fd), piece); {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // EAGAIN: a million objects, and nothing written
 		case err != nil:
 			return fmt.Errorf("read the iterator: %w", err)
+		case n == 0 && len(rest) > 0:
+			return errors.New("the iterator ended within a record")
 		case n == 0:
 			return nil
 		default:
-			each(buf[:n])
+			for rest = append(rest, piece[:n]...); len(rest) >= size; rest = rest[size:] {
+				each(rest[:size])
+			}
 		}
 	}
 }

@@ -70,12 +70,10 @@ type (
 	}
 	flagObjects struct {
 		FlagOlder *ebpf.Program `ebpf:"flag_older"`
-		Flags     *ebpf.Map     `ebpf:".data.flags"`
 	}
 	ownerObjects struct {
-		Owners   *ebpf.Program `ebpf:"owners"`
-		Asked    *ebpf.Map     `ebpf:"asked"`
-		Question *ebpf.Map     `ebpf:".data.question"`
+		Owners *ebpf.Program `ebpf:"owners"`
+		Asked  *ebpf.Map     `ebpf:"asked"`
 	}
 )
 
@@ -124,7 +122,7 @@ func loadFlag(places uint32, table *tableObjects) error {
 	var objects flagObjects
 	return loadIterator(groupFlag, places, "load the iterator that flags older connections", &objects, map[string]*ebpf.Map{
 		"entries": table.Entries, ".data.states": table.States, ".data.lost": table.Lost,
-	}, func() (*ebpf.Program, []int) { return objects.FlagOlder, []int{objects.Flags.FD()} })
+	}, func() (*ebpf.Program, []int) { return objects.FlagOlder, nil })
 }
 
 func loadOwners(places uint32) error {
@@ -134,7 +132,7 @@ func loadOwners(places uint32) error {
 	}
 	var objects ownerObjects
 	return loadIterator(groupOwners, places, what, &objects, nil, func() (*ebpf.Program, []int) {
-		return objects.Owners, []int{objects.Asked.FD(), objects.Question.FD()}
+		return objects.Owners, []int{objects.Asked.FD()}
 	})
 }
 

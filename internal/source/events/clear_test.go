@@ -104,7 +104,7 @@ func TestWithoutCapabilities(t *testing.T) {
 		_, losing := p.Table().Lost()
 		var owning, flagging error
 		if p.WhyNoOwners() == nil {
-			_, owning = p.Owners([]uint64{server})
+			_, owning = p.Owners([]uint32{must(c.server.Inode())(t)})
 		}
 		if p.WhyNoFlag() == nil {
 			_, _, flagging = p.FlagOlder()

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -19,31 +20,20 @@ func (p *Programs) FlagOlder() (flagged, refused int, err error) {
 	if err := p.WhyNoFlag(); err != nil {
 		return 0, 0, err
 	}
-	p.pass.Lock()
-	defer p.pass.Unlock()
-	type sums struct {
-		flagged, refused uint64
-		why              int64
-	}
-	var before, after sums
-	err = p.use(func(fds *descriptors) error {
-		var first uint32
-		if err := lookup(fds.flags, &first, &before); err != nil {
-			return err
+	var why unix.Errno
+	err = p.read(func(fds *descriptors) int { return fds.flagOlder }, 4, func(record []byte) {
+		if refusal := int32(binary.NativeEndian.Uint32(record)); refusal == 0 {
+			flagged++
+		} else {
+			refused, why = refused+1, unix.Errno(-refusal)
 		}
-		if err := readIter(fds.flagOlder, make([]byte, 1), func([]byte) {}); err != nil {
-			return err
-		}
-		return lookup(fds.flags, &first, &after)
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("flag older connections: %w", err)
 	}
-	flagged, refused = int(after.flagged-before.flagged), int(after.refused-before.refused)
 	if refused == 0 {
 		return flagged, 0, nil
 	}
-	why := unix.Errno(-after.why)
 	err = fmt.Errorf("flag older connections: the kernel refuses %d: %w", refused, why)
 	if errors.Is(why, unix.EINVAL) {
 		err = fmt.Errorf("flag older connections: %w (Linux can since 6.12)", why)

@@ -21,10 +21,8 @@ const (
 	kernelProgFlagOlder     = "flag_older"
 	kernelProgFollow        = "follow"
 	kernelProgOwners        = "owners"
-	kernelVarFlags          = "flags"
 	kernelVarHasNetnsCookie = "has_netns_cookie"
 	kernelVarLost           = "lost"
-	kernelVarQuestion       = "question"
 	kernelVarStates         = "states"
 )
 
@@ -87,10 +85,8 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
-	Flags          *ebpf.VariableSpec `ebpf:"flags"`
 	HasNetnsCookie *ebpf.VariableSpec `ebpf:"has_netns_cookie"`
 	Lost           *ebpf.VariableSpec `ebpf:"lost"`
-	Question       *ebpf.VariableSpec `ebpf:"question"`
 	States         *ebpf.VariableSpec `ebpf:"states"`
 }
 
@@ -129,10 +125,8 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
-	Flags          *ebpf.Variable `ebpf:"flags"`
 	HasNetnsCookie *ebpf.Variable `ebpf:"has_netns_cookie"`
 	Lost           *ebpf.Variable `ebpf:"lost"`
-	Question       *ebpf.Variable `ebpf:"question"`
 	States         *ebpf.Variable `ebpf:"states"`
 }
 

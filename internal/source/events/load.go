@@ -36,7 +36,7 @@ type Programs struct {
 	mu  sync.RWMutex // held to read while a descriptor is used
 	fds *descriptors // nil: closed
 
-	pass      sync.Mutex // one pass of an iterator at a time: they share maps
+	asking    sync.Mutex // one pass for owners at a time: they share a map
 	why       sync.Mutex
 	whyFlag   error
 	whyOwners error
@@ -45,8 +45,8 @@ type Programs struct {
 // descriptors of programs, maps and links; -1: it is not there.
 type descriptors struct {
 	follow, entries, states, lost int
-	flagOlder, flags              int
-	owners, asked, question       int
+	flagOlder                     int
+	owners, asked                 int
 	attached                      int // the link to a cgroup
 }
 
@@ -85,7 +85,7 @@ func Load(places int) (*Programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Programs{bootOffset: offset, fds: &descriptors{-1, -1, -1, -1, -1, -1, -1, -1, -1, -1}}
+	p := &Programs{bootOffset: offset, fds: &descriptors{-1, -1, -1, -1, -1, -1, -1, -1}}
 	p.table = Table{programs: p, places: places}
 	reasons, died := p.runLoader(places)
 	reason := func(g group) error {
@@ -194,8 +194,8 @@ func (p *Programs) take(m message, fds []int) error {
 	}
 	places := map[group][]*int{
 		groupTable:  {&p.fds.follow, &p.fds.entries, &p.fds.states, &p.fds.lost},
-		groupFlag:   {&p.fds.flagOlder, &p.fds.flags},
-		groupOwners: {&p.fds.owners, &p.fds.asked, &p.fds.question},
+		groupFlag:   {&p.fds.flagOlder},
+		groupOwners: {&p.fds.owners, &p.fds.asked},
 	}[m.Group]
 	if len(places) != len(fds) {
 		return fmt.Errorf("the loader sent %d descriptors of %q", len(fds), m.Group)
@@ -241,7 +241,7 @@ func (p *Programs) WhyNoFlag() error {
 	return p.whyFlag
 }
 
-// WhyNoOwners says why Owners and OwnersIn do nothing here; nil: they do.
+// WhyNoOwners says why Owners does nothing here; nil: it does.
 func (p *Programs) WhyNoOwners() error { return p.whyOwners }
 
 // NeedsCapBPF reports whether every method needs CAP_BPF of the calling thread, not only Load:
@@ -258,12 +258,12 @@ func (p *Programs) use(f func(fds *descriptors) error) error {
 	return f(p.fds)
 }
 
-// Close detaches and unloads everything. It waits for methods that are under way.
+// Close detaches and unloads everything. A pass that is under way goes on to its end.
 func (p *Programs) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if fds := p.fds; fds != nil {
-		closeAll([]int{fds.attached, fds.follow, fds.entries, fds.states, fds.lost, fds.flagOlder, fds.flags, fds.owners, fds.asked, fds.question})
+		closeAll([]int{fds.attached, fds.follow, fds.entries, fds.states, fds.lost, fds.flagOlder, fds.owners, fds.asked})
 	}
 	p.fds = nil
 }

@@ -13,38 +13,36 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Owner is a descriptor of a TCP socket, and the process that has it.
+// Owner is a process that has a descriptor of a socket.
 type Owner struct {
 	sock.Holder // but Exe
-	Cookie      uint64
 	Inode       uint32
-	Netns       uint32 // inode of the socket's network namespace
-	FD          int
 }
 
 // descriptor is struct owner of bpf/events.bpf.c.
 type descriptor struct {
-	cookie, inode, start uint64
-	pid, fd, netns, _    uint32
-	comm                 [16]byte
+	inode, start uint64
+	pid, _       uint32
+	comm         [16]byte
 }
 
-// places is how many sockets can be asked for in one pass.
+// askedPlaces is how many sockets can be asked for in one pass.
 const askedPlaces = 65536
 
-// Owners finds who holds the sockets, by passes over the descriptors of all processes of the
-// host: one for each 65,536 cookies. What waits in an accept queue or is on its way to
-// another process has no owner, nor has what its program closed. It takes CAP_PERFMON and BTF to load, and Linux 6.1.
-func (p *Programs) Owners(cookies []uint64) ([]Owner, error) {
-	cookies = slices.Compact(slices.Sorted(slices.Values(cookies)))
+// Owners finds who holds the sockets with these inodes, by passes over the descriptors of all
+// processes of the host: one for each 65,536 inodes. A process that has several descriptors of
+// one is named for each. What waits in an accept queue or is on its way to another process has
+// no owner, nor has what its program closed. It takes CAP_PERFMON and BTF to load, and Linux
+// 6.1.
+func (p *Programs) Owners(inodes []uint32) ([]Owner, error) {
+	inodes = slices.Compact(slices.Sorted(slices.Values(inodes)))
 	var found []Owner
-	for some := range slices.Chunk(cookies, askedPlaces) {
-		err := p.ask(0, some, func(o *Owner) {
+	for some := range slices.Chunk(inodes, askedPlaces) {
+		err := p.ask(some, func(o *Owner) {
 			// A pass that failed may have left others in the map.
-			if _, asked := slices.BinarySearch(some, o.Cookie); asked {
+			if _, asked := slices.BinarySearch(some, o.Inode); asked {
 				found = append(found, *o)
 			}
 		})
@@ -55,74 +53,40 @@ func (p *Programs) Owners(cookies []uint64) ([]Owner, error) {
 	return found, nil
 }
 
-// OwnersIn finds who holds the TCP sockets in those states, as Owners does, by one pass.
-func (p *Programs) OwnersIn(states ssfilter.StateSet) ([]Owner, error) {
-	if states == 0 {
-		return nil, nil
-	}
-	var found []Owner
-	if err := p.ask(states, nil, func(o *Owner) { found = append(found, *o) }); err != nil {
-		return nil, fmt.Errorf("find the owners of sockets: %w", err)
-	}
-	return found, nil
-}
-
-// ask makes one pass, for the sockets in states, or for those with the cookies.
-func (p *Programs) ask(states ssfilter.StateSet, cookies []uint64, each func(*Owner)) error {
+// ask makes one pass.
+func (p *Programs) ask(inodes []uint32, each func(*Owner)) error {
 	if p.whyOwners != nil {
 		return p.whyOwners
 	}
-	p.pass.Lock()
-	defer p.pass.Unlock()
-	return p.use(func(fds *descriptors) error {
-		var first uint32
-		if err := update(fds.question, &first, &states); err != nil {
-			return err
-		}
-		if len(cookies) > 0 {
-			values := make([]uint8, len(cookies))
-			attr := mapBatch{keys: to(&cookies[0]), values: to(&values[0]), count: uint32(len(cookies)), fd: uint32(fds.asked)}
-			if _, err := bpf(unix.BPF_MAP_UPDATE_BATCH, &attr); err != nil {
-				return err
-			}
-		}
-		err := p.read(fds, each)
-		if len(cookies) > 0 {
-			attr := mapBatch{keys: to(&cookies[0]), count: uint32(len(cookies)), fd: uint32(fds.asked)}
-			_, failed := bpf(unix.BPF_MAP_DELETE_BATCH, &attr)
-			err = errors.Join(err, failed)
-		}
-		return err
-	})
-}
-
-// read makes the pass.
-func (p *Programs) read(fds *descriptors, each func(*Owner)) error {
-	const size = int(unsafe.Sizeof(descriptor{}))
-	var rest []byte // of a record whose other part is in the next piece
-	err := readIter(fds.owners, make([]byte, 64<<10), func(piece []byte) {
-		rest = append(rest, piece...)
-		for ; len(rest) >= size; rest = rest[size:] {
-			var d descriptor
-			copy(unsafe.Slice((*byte)(unsafe.Pointer(&d)), size), rest)
-			o := p.owner(&d)
-			each(&o)
-		}
-	})
-	if err == nil && len(rest) > 0 {
-		err = errors.New("the iterator ended within a record")
+	p.asking.Lock()
+	defer p.asking.Unlock()
+	keys, values := make([]uint64, len(inodes)), make([]uint8, len(inodes))
+	for i, inode := range inodes {
+		keys[i] = uint64(inode)
 	}
-	return err
+	batch := func(command uintptr, values pointer) error {
+		return p.use(func(fds *descriptors) error {
+			_, err := bpf(command, &mapBatch{keys: to(&keys[0]), values: values, count: uint32(len(keys)), fd: uint32(fds.asked)})
+			return err
+		})
+	}
+	if err := batch(unix.BPF_MAP_UPDATE_BATCH, to(&values[0])); err != nil {
+		return err
+	}
+	err := p.read(func(fds *descriptors) int { return fds.owners }, int(unsafe.Sizeof(descriptor{})), func(record []byte) {
+		var d descriptor
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&d)), len(record)), record)
+		o := p.owner(&d)
+		each(&o)
+	})
+	return errors.Join(err, batch(unix.BPF_MAP_DELETE_BATCH, nil))
 }
 
 func (p *Programs) owner(d *descriptor) Owner {
 	comm, _, _ := strings.Cut(string(d.comm[:]), "\x00")
 	return Owner{
 		Holder: sock.Holder{PID: int(d.pid), Start: clockTicks(time.Duration(d.start) + p.bootOffset), Comm: comm},
-		Cookie: d.cookie,
 		Inode:  uint32(d.inode),
-		Netns:  d.netns,
-		FD:     int(d.fd),
 	}
 }
 

@@ -13,11 +13,9 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/events"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // TestOwners: this process has a socket twice, another has inherited it and got it by message.
@@ -43,28 +41,19 @@ func TestOwners(t *testing.T) {
 	unix.Close(ends[0])
 
 	want := []events.Owner{
-		owner(t, c.server, os.Getpid(), int(c.server)), owner(t, c.server, os.Getpid(), again),
-		owner(t, c.server, other.Process.Pid, 4), owner(t, c.server, other.Process.Pid, must(strconv.Atoi(other.said))(t)),
+		owner(t, c.server, os.Getpid()), owner(t, c.server, os.Getpid()),
+		owner(t, c.server, other.Process.Pid), owner(t, c.server, other.Process.Pid),
 	}
 	order(want)
-	cookie := cookie(t, c.server)
-	got := must(p.Owners([]uint64{cookie, 1 << 60, cookie}))(t)
+	inode := must(c.server.Inode())(t)
+	got := must(p.Owners([]uint32{inode, 1 << 31, inode}))(t)
 	order(got)
 	if diff := gocmp.Diff(want, got); diff != "" {
-		t.Errorf("by cookie (-want +got):\n%s", diff)
+		t.Errorf("owners (-want +got):\n%s", diff)
 	}
 	// The question is forgotten with its answer.
-	if got := must(p.Owners([]uint64{1 << 60}))(t); len(got) > 0 {
+	if got := must(p.Owners([]uint32{1 << 31}))(t); len(got) > 0 {
 		t.Errorf("nobody was asked for, and there is %+v", got)
-	}
-	got = slices.DeleteFunc(must(p.OwnersIn(ssfilter.Of(ssfilter.CloseWait)))(t), func(o events.Owner) bool { return o.Cookie != cookie })
-	order(got)
-	if diff := gocmp.Diff(want, got); diff != "" {
-		t.Errorf("by state (-want +got):\n%s", diff)
-	}
-	others := must(p.OwnersIn(ssfilter.Of(ssfilter.LastAck)))(t)
-	if slices.ContainsFunc(others, func(o events.Owner) bool { return o.Cookie == cookie }) {
-		t.Error("found by a state that it is not in")
 	}
 }
 
@@ -78,23 +67,23 @@ func TestManyOwners(t *testing.T) {
 	}
 	l := must(nstest.Listen(nstest.V6))(t)
 	defer l.Close()
-	cookies := make([]uint64, 70000) // which nobody has
-	for i := range cookies {
-		cookies[i] = 1<<60 + uint64(i)
+	inodes := make([]uint32, 70000) // which nobody has
+	for i := range inodes {
+		inodes[i] = 1<<31 + uint32(i)
 	}
-	var want []uint64
+	var want []uint32
 	for range 500 {
 		c := connectTo(t, l)
-		want = append(want, cookie(t, c.client), cookie(t, c.server))
+		want = append(want, must(c.client.Inode())(t), must(c.server.Inode())(t))
 	}
-	var got []uint64
-	for _, o := range must(p.Owners(slices.Concat(cookies, want)))(t) {
-		got = append(got, o.Cookie)
+	var got []uint32
+	for _, o := range must(p.Owners(slices.Concat(inodes, want)))(t) {
+		got = append(got, o.Inode)
 	}
 	slices.Sort(want)
 	slices.Sort(got)
 	if diff := gocmp.Diff(want, got); diff != "" {
-		t.Errorf("cookies (-want +got):\n%s", diff)
+		t.Errorf("inodes (-want +got):\n%s", diff)
 	}
 }
 
@@ -120,7 +109,7 @@ func kernel(t testing.TB, major, minor int) bool {
 }
 
 // owner is what /proc says of a process that has the socket.
-func owner(t testing.TB, s nstest.Socket, pid, fd int) events.Owner {
+func owner(t testing.TB, s nstest.Socket, pid int) events.Owner {
 	t.Helper()
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	comm := strings.TrimSuffix(string(must(os.ReadFile(filepath.Join(dir, "comm")))(t)), "\n")
@@ -129,13 +118,10 @@ func owner(t testing.TB, s nstest.Socket, pid, fd int) events.Owner {
 	start := must(strconv.ParseUint(fields[22-3], 10, 64))(t)
 	return events.Owner{
 		Holder: sock.Holder{PID: pid, Start: start, Comm: comm},
-		Cookie: cookie(t, s),
 		Inode:  must(s.Inode())(t),
-		Netns:  netns.Inode(),
-		FD:     fd,
 	}
 }
 
 func order(owners []events.Owner) {
-	slices.SortFunc(owners, func(a, b events.Owner) int { return cmp.Or(cmp.Compare(a.PID, b.PID), cmp.Compare(a.FD, b.FD)) })
+	slices.SortFunc(owners, func(a, b events.Owner) int { return cmp.Compare(a.PID, b.PID) })
 }

@@ -8,7 +8,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/events"
@@ -208,5 +210,36 @@ func TestNothingWanted(t *testing.T) {
 	p.leak(1)
 	if found := scan(t, x, closeWait)[p.Inode]; len(found) != 2 || found[0].Entered == 0 && found[1].Entered == 0 {
 		t.Errorf("attached again: %+v", found)
+	}
+}
+
+// Who holds a socket is told by one pass, in whatever namespace it is, with the name that
+// /proc has for it; one that waits in an accept queue has no holder.
+func TestOwners(t *testing.T) {
+	p := newPlace(t)
+	s, _ := openEvents(t, p, node.Config{All: true})
+	if !s.HasOwners() {
+		t.Fatal("this kernel should tell the owners")
+	}
+	held := p.leak(1)
+	inode, err := held.Stuck[0].Inode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[uint32]struct{}{inode: {}}
+	walked, err := holders.Find("/proc", want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := holders.NewFinder("/proc", s.Owners)
+	for _, find := range []func(map[uint32]struct{}) (holders.Found, error){f.Find, f.FindNew} {
+		found, err := find(want)
+		if diff := cmp.Diff(walked.Holders, found.Holders); diff != "" || err != nil || !found.Complete {
+			t.Errorf("holders, complete %v, %v (-by /proc +by events):\n%s", found.Complete, err, diff)
+		}
+	}
+	s.Close()
+	if found, err := f.Find(want); err != nil || len(found.Holders) != 1 {
+		t.Errorf("after events are gone: %+v, %v, want a walk through /proc", found, err)
 	}
 }

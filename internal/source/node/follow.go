@@ -32,7 +32,7 @@ type follower struct {
 	programs *events.Programs // nil: there are none
 	absent   error            // why there are none, or they have failed
 	said     bool             // absent was
-	cgroup   string           // to attach to
+	cgroup   string           // to attach to; empty: there is none
 
 	wanted   atomic.Uint32 // states that rules ask for
 	covered  atomic.Uint32 // those that the table tells now; 0: the programs are not attached
@@ -49,11 +49,9 @@ var ErrNoEvents = errors.New("events cannot be had as a source of sockets")
 
 // load loads the programs. Where they cannot be had, that is an error only if they must.
 func (f *follower) load(c *Config) error {
-	if f.cgroup = c.Cgroup; f.cgroup == "" {
+	f.programs, f.absent = events.Load(cmp.Or(c.Places, defaultPlaces))
+	if f.cgroup = c.Cgroup; f.cgroup == "" && f.absent == nil {
 		f.cgroup, f.absent = events.CgroupRoot()
-	}
-	if f.absent == nil {
-		f.programs, f.absent = events.Load(cmp.Or(c.Places, defaultPlaces))
 	}
 	if f.absent != nil && c.Kind == Events {
 		return fmt.Errorf("%w: %w", ErrNoEvents, f.absent)
@@ -83,7 +81,7 @@ func (s *Source) tend(now sock.Instant) {
 		f.said = true
 		s.say(slog.LevelInfo, "sockets come from sock_diag; events cannot be had", slog.String("reason", f.absent.Error()))
 	}
-	if f.programs == nil {
+	if f.programs == nil || f.cgroup == "" {
 		return
 	}
 	if err := s.failed.Swap(nil); err != nil && f.covered.Load() != 0 {

@@ -61,7 +61,7 @@ func (s *Source) pause(discover sock.Instant) time.Duration {
 	switch {
 	case s.follower.covered.Load() != 0:
 		pause = lossEvery
-	case s.follower.programs != nil && s.follower.wanted.Load() != 0:
+	case s.follower.programs != nil && s.follower.cgroup != "" && s.follower.wanted.Load() != 0:
 		pause = retryAfter
 	}
 	if s.config.All {

@@ -53,16 +53,18 @@ type Source struct {
 	cookies map[uint64]*namespace // by Namespace.Cookie, where the kernel has one
 	leftOut error                 // what could not be found or entered
 
-	cache    cache
-	follower follower
-	unknown  unknown
-	facts    facts
-	checks   checks
-	failed   atomic.Pointer[error] // why the table could not be read
-	blind    bool                  // namespaces could not be found, when it was last tried
+	cache     cache
+	follower  follower
+	unknown   unknown
+	facts     facts
+	checks    checks
+	ownerless atomic.Bool           // the last pass for owners failed
+	failed    atomic.Pointer[error] // why the table could not be read
+	blind     bool                  // namespaces could not be found, when it was last tried
 
 	wake    chan struct{} // the maintenance has something to do
 	done    chan struct{}
+	closing sync.Once
 	running sync.WaitGroup
 }
 
@@ -125,7 +127,7 @@ func (s *Source) kick() {
 
 // Close ends the maintenance. Connections that a worker holds end with it.
 func (s *Source) Close() {
-	close(s.done)
+	s.closing.Do(func() { close(s.done) })
 	s.running.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()

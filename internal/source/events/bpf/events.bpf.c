@@ -110,12 +110,6 @@ int follow(struct bpf_sock_ops *ctx)
 	return 1;
 }
 
-/* What flag_older did, summed over all passes. */
-volatile struct {
-	__u64 flagged, refused;
-	__s64 why; /* the last refusal: a negative errno */
-} flags SEC(".data.flags");
-
 static __always_inline void enter_older(struct sock_common *c, struct tcp_sock *tp, __u64 cookie)
 {
 	struct entry e = {};
@@ -143,7 +137,8 @@ static __always_inline void enter_older(struct sock_common *c, struct tcp_sock *
 
 /* flag_older has follow called back for the connections of the opener's network namespace
  * that have no flag: they began before it was attached, or another program took the flag.
- * The kernel holds the lock of a socket while it is visited, so no event comes between. */
+ * The kernel holds the lock of a socket while it is visited, so no event comes between. For
+ * each connection that it flags it writes a 0, and for each that refuses a negative errno. */
 SEC("iter/tcp")
 int flag_older(struct bpf_iter__tcp *ctx)
 {
@@ -154,18 +149,16 @@ int flag_older(struct bpf_iter__tcp *ctx)
 	if (!tp || c->skc_state == TCP_LISTEN)
 		return 0;
 	int value = 0;
-	long err = bpf_getsockopt(tp, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &value, sizeof(value));
+	int err = bpf_getsockopt(tp, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &value, sizeof(value));
 	bool had = value & BPF_SOCK_OPS_STATE_CB_FLAG;
 	if (!err && !had) {
 		value |= BPF_SOCK_OPS_STATE_CB_FLAG;
 		err = bpf_setsockopt(tp, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &value, sizeof(value));
 	}
-	if (err) {
-		flags.refused++;
-		flags.why = err;
+	if (err || !had)
+		bpf_seq_write(ctx->meta->seq, &err, sizeof(err));
+	if (err)
 		return 0;
-	}
-	flags.flagged += !had;
 
 	/* Without the flag events were missed, and what the table has of the socket, if
 	 * anything, is not to be believed. With it, the table is right but for what it lacks
@@ -181,11 +174,7 @@ int flag_older(struct bpf_iter__tcp *ctx)
 	return 0;
 }
 
-/* What owners looks for: the sockets that were asked for by cookie, or those in states. */
-volatile struct {
-	__u32 states; /* bits 1 << state; 0: those that were asked for */
-} question SEC(".data.question");
-
+/* The inodes of the sockets that owners looks for. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -196,9 +185,9 @@ struct {
 
 /* What is told of one descriptor. */
 struct owner {
-	__u64 cookie, inode;
+	__u64 inode;
 	__u64 start; /* of the process, CLOCK_BOOTTIME in ns */
-	__u32 pid, fd, netns, pad;
+	__u32 pid, pad;
 	char comm[16];
 };
 
@@ -209,32 +198,15 @@ int owners(struct bpf_iter__task_file *ctx)
 {
 	struct file *file = ctx->file;
 	struct task_struct *task = ctx->task;
-	if (!file || !task)
+	if (!file || !task || !bpf_sock_from_file(file))
 		return 0;
-	struct socket *socket = bpf_sock_from_file(file);
-	if (!socket)
-		return 0;
-	struct sock *sk = socket->sk;
-	if (!sk)
-		return 0;
-	__u64 cookie = sk->__sk_common.skc_cookie.counter;
-	if (question.states) {
-		if (!(question.states >> (sk->__sk_common.skc_state & 31) & 1) || !bpf_skc_to_tcp_sock(sk))
-			return 0;
-		if (!cookie)
-			cookie = bpf_get_socket_cookie(sk);
-	} else if (!cookie || !bpf_map_lookup_elem(&asked, &cookie)) {
-		return 0;
-	}
-	struct owner o = {};
-	o.cookie = cookie;
-	o.fd = ctx->fd;
 	struct inode *inode = file->f_inode;
-	if (inode)
-		o.inode = inode->i_ino;
-	struct net *net = sk->__sk_common.skc_net.net;
-	if (net)
-		o.netns = net->ns.inum;
+	if (!inode)
+		return 0;
+	struct owner o = {};
+	o.inode = inode->i_ino;
+	if (!bpf_map_lookup_elem(&asked, &o.inode))
+		return 0;
 	o.pid = task->tgid;
 	struct task_struct *leader = task->group_leader;
 	if (leader) {
