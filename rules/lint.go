@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockdog/sockdog/rules/internal/document"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -155,6 +156,10 @@ const unheld ssfilter.StateSet = 1<<ssfilter.TimeWait | 1<<ssfilter.SynRecv
 func (p *parser) lintGroups(d *draft) {
 	if !d.given.Has("when") {
 		return
+	}
+	held := func(k document.Placed[GroupKey]) bool { return k.Value == ByProcess || k.Value == ByPID }
+	if i := slices.IndexFunc(d.groupBy, held); i >= 0 && !slices.ContainsFunc(d.match, func(s *selection) bool { return s.States&^unheld != 0 }) {
+		p.Report(d.groupBy[i].At, "no process holds the sockets of this rule: %s does not tell them apart", d.groupBy[i].Value)
 	}
 	if d.untilMeets() && !d.untilCovers() {
 		p.Report(d.until[0].At, "until may hold while when does: a group would keep ending and firing again; let until begin where when ends")

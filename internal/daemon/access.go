@@ -8,6 +8,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/status"
 )
@@ -44,7 +45,7 @@ func unnamed(a *holders.Access, err error) (text, cure string) {
 	case a.Complete(), a.Refused == 0 && a.Contained && a.Processes > 1:
 		return "", ""
 	}
-	text, cure = a.Unnamed(harmless)
+	text, cure = a.Unnamed(subject.PlainName)
 	return text + ", and it goes unseen if a kill makes those spin", cure
 }
 

@@ -6,9 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -55,7 +55,7 @@ func heldBy(a *engine.Alert) (text string, known bool) {
 	})
 	var words []string
 	for _, o := range most[:min(len(most), maxNamed)] {
-		words = append(words, fmt.Sprintf("%s[%d] %d", harmless(o.Comm), o.PID, held[o]))
+		words = append(words, fmt.Sprintf("%s[%d] %d", subject.PlainName(o.Comm), o.PID, held[o]))
 	}
 	if rest := len(most) - maxNamed; rest > 0 {
 		words = append(words, fmt.Sprintf("%d more processes", rest))
@@ -68,15 +68,4 @@ func heldBy(a *engine.Alert) (text string, known bool) {
 		text += fmt.Sprintf(" (of the %d examined)", scanned)
 	}
 	return text, true
-}
-
-// harmless is a process's name without what chats take for a link, a mention or a
-// line of its own: a process may give itself any.
-func harmless(comm string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || strings.ContainsRune("<>&|[]()*~`@#:/", r) {
-			return '?'
-		}
-		return r
-	}, comm)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/spin"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/status"
 )
 
@@ -40,7 +41,7 @@ func spinning(spins []spin.Spin, now time.Time) status.Problem {
 			uses += fmt.Sprintf(", and waits for %.0f%% more,", waits)
 		}
 		lines = append(lines, fmt.Sprintf("%s[%d] %s since rule %s killed sockets of it, and used %.0f%% before: the rule leaves its others alone until it is quiet",
-			harmless(s.Comm), s.PID, uses, s.Rule, 100*s.Before))
+			subject.PlainName(s.Comm), s.PID, uses, s.Rule, 100*s.Before))
 	}
 	if more := len(spins) - mostSpins; more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", more))

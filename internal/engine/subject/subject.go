@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -128,7 +130,18 @@ func processText(value []byte) string {
 	if len(value) == 0 {
 		return noHolder
 	}
-	return string(value)
+	return PlainName(string(value))
+}
+
+// PlainName is a process's name without what chats take for a link, a mention or a line of
+// its own: a process may give itself any.
+func PlainName(comm string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || strings.ContainsRune("<>&|[]()*~`@#:/", r) {
+			return '?'
+		}
+		return r
+	}, comm)
 }
 
 // appendPID appends the number of that process, and what tells it from a later one of the

@@ -30,18 +30,13 @@ func TestProperties(t *testing.T) {
 // A group has the properties of its sockets, in any order that group_by may name
 // them, and what is kept of it names the same one again.
 func TestKey(t *testing.T) {
-	cgroup := subject.Property{
-		Name: "cgroup", NeedsHolders: true, // and of a value of varying width
-		Append: func(b []byte, s subject.Subject) []byte { return append(b, s.Holders.Processes[0].Comm...) },
-		Text:   func(value []byte) string { return string(value) },
-	}
 	s := sock.Socket{Inode: 1, UID: 70000}
 	s.Src, s.Dst, s.State = netip.MustParseAddrPort("[fd00::1]:258"), netip.MustParseAddrPort("10.0.0.2:772"), ssfilter.TimeWait
 	s.ID.Netns = 4026531840
 	holderless := s
 	holderless.Inode, holderless.UID, holderless.ID.Netns = 0, 0, 0
 	long := strings.Repeat("x", 300)
-	one, other := subject.Holders{Processes: []sock.Holder{{Comm: "a.service"}}}, subject.Holders{Processes: []sock.Holder{{Comm: long}}}
+	one, other := subject.Holders{Processes: []sock.Holder{{PID: 6, Start: 5, Comm: "child"}, {PID: 7, Start: 4, Comm: "a-service"}, {PID: 8, Start: 4, Comm: "other"}}}, subject.Holders{Processes: []sock.Holder{{Comm: long}}}
 	properties := []struct {
 		property    subject.Property
 		want, other string // of the one without a holder
@@ -49,7 +44,8 @@ func TestKey(t *testing.T) {
 		{property(rules.BySrc), "fd00::1", "fd00::1"},
 		{property(rules.ByDst), "10.0.0.2", "10.0.0.2"},
 		{property(rules.BySport), "258", "258"},
-		{cgroup, "a.service", long[:255]},
+		{property(rules.ByProcess), "a-service", long[:255]},
+		{property(rules.ByPID), "7", "none"},
 		{property(rules.ByDport), "772", "772"},
 		{property(rules.ByState), "time-wait", "time-wait"},
 		{property(rules.ByUser), "70000", "unknown"},
