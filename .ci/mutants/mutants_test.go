@@ -32,6 +32,10 @@ var mutants = []mutant{
 	{"a cookie alone identifies a connection", "if s.ID != c.ID || s.State != c.State {\n\t\treturn false\n\t}\n\thas :=", "if s.ID != c.ID || s.State != c.State {\n\t\treturn false\n\t}\n\tif s != nil {\n\t\treturn true\n\t}\n\thas :="},
 	{"progress does not begin idleness anew", "c.Quiet, c.Queued = fresh.Quiet, fresh.Queued", "c.Queued = fresh.Queued"},
 	{"time in an accept queue counts", "c.Entered = c.Entered.notBefore(got)", "_ = got"},
+	{"a later stay in a state is taken for the one before", "return s.Entered <= c.Entered.Safe", "return true"},
+	{"an exact entry undoes an accept", "case c.Accepted: // since when is known by observation alone\n", ""},
+	{"what is shown from memory was asked for by the scan", "return min(f.scan.sent, got)", "return f.scan.sent"},
+	{"what is shown from memory is told", "c.answer == recalled &&", "c.answer > exact &&"},
 	{"a stall counts from the last progress", "max(base, queued).Add(m.StalledFor)", "base.Add(m.StalledFor)"},
 	{"an action comes before its time", "case now >= met.Add(a.After):", "case now >= met.Add(a.After-1e9):"},
 
@@ -69,6 +73,7 @@ var mutants = []mutant{
 	{"a restart forgets limits", "h.real.Spend(at)", "_, _ = h, at"},
 
 	// Groups and alerts.
+	{"the ports of namespaces are not kept apart", "append(u.key[:0], byte(in.number>>8), byte(in.number))", "append(u.key[:0], 0, 1)"},
 	{"growth is counted twice", "c.fresh++", "c.fresh += 2"},
 	{"for is not waited out", "if r.For == 0 || sent.Sub(g.Holding) >= r.For {", "if r.For >= 0 {"},
 	{"for is counted from the question", "g.Holding = got", "g.Holding = sent"},
