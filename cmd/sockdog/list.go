@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
@@ -24,6 +25,7 @@ import (
 	"github.com/sockdog/sockdog/internal/selection"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/term"
 )
@@ -37,15 +39,23 @@ type listing struct {
 	watch                 time.Duration
 	view                  sockettable.View
 
+	namespaces string // self or all
+
 	host   *host.Host
-	kernel *sockdiag.Conn
+	kernel scanner
 	warned bool
 }
 
-const listLong = `List the TCP sockets of this network namespace that match a filter. It is written as
-for ss(8): states, then an expression over src, dst, sport, dport, dev, fwmark, cgroup
-and autobound, with and, or, not and parentheses. If no state is named, all sockets
-but listening ones are listed.
+// scanner reads the sockets of one network namespace, or of all.
+type scanner interface {
+	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	Close() error
+}
+
+const listLong = `List the TCP sockets of this network namespace, or with --namespaces of all of the
+host, that match a filter. It is written as for ss(8): states, then an expression over
+src, dst, sport, dport, dev, fwmark, cgroup and autobound, with and, or, not and
+parentheses. If no state is named, all sockets but listening ones are listed.
 
 AGE is the time in the present state, IDLE the time without progress. ≥ marks a lower
 bound, which keepalives reset; - means that only observation could tell. So a running
@@ -61,6 +71,10 @@ says why a socket is in CLOSE-WAIT:
 
 In the same column mptcp marks a subflow of a Multipath TCP connection, in any state.
 The program holds that connection, whose state is not that of the subflow.
+
+With --namespaces, NETNS is what ip-netns(8) calls the network namespace of a socket,
+or else its number. To enter others takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE to find
+those of other users' processes.
 
 -o wide adds the user id, the process ([PID], and how many more hold the socket), the
 bound device, mark, control group, inode and cookie. What your privileges do not show
@@ -111,6 +125,8 @@ func listCommand() *cobra.Command {
 	durationFlag(cmd, &l.watch, "watch", "repeat, at most once every `duration`, such as 5s", "1s", "2s", "5s", "10s")
 	f := cmd.Flags()
 	f.Lookup("watch").NoOptDefVal = "2s"
+	oneOf(cmd, &l.namespaces, "namespaces", "", "`which` network namespaces: %s", "self", "all")
+	f.Lookup("namespaces").NoOptDefVal = "all"
 	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as recv-q")
 	completesBy(cmd, "sort", cobra.ShellCompDirectiveNoFileComp, sortWords)
 	f.StringVar(&l.groupBy, "group-by", "", "count sockets by `columns`, such as dst,dport")
@@ -139,6 +155,7 @@ func (l *listing) check(cmd *cobra.Command, filter []string) (err error) {
 	}
 	l.Named = set("daemon")
 	l.All = l.All || l.view.Summary && !l.Listening // a sum of all but some would be none
+	l.view.Netns = l.namespaces == "all"
 	l.view.JSON, l.view.Wide, l.view.Headings = l.output == "json", l.output == "wide", !l.bare
 	if l.view.Order, err = sockettable.ParseOrder(l.sort, l.reverse); err != nil {
 		return withNearest(err)
@@ -182,10 +199,11 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if l.host, err = host.New(); err != nil {
 		return err
 	}
-	if l.kernel, err = l.host.OpenKernel(); err != nil {
+	end, err := l.open(stderr)
+	if err != nil {
 		return err
 	}
-	defer l.kernel.Close()
+	defer end()
 	if l.watch > 0 {
 		return l.again(ctx, out, stderr)
 	}
@@ -196,6 +214,36 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	}
 	return l.print(out, table, term.ScreenOf(out))
 }
+
+// open opens what is scanned.
+func (l *listing) open(stderr io.Writer) (end func(), err error) {
+	if l.namespaces == "self" {
+		kernel, err := l.host.OpenKernel()
+		l.kernel = kernel
+		return func() { kernel.Close() }, err
+	}
+	all, err := node.Open(node.Config{
+		Now: l.host.Now, All: true, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: l.host.OpenIn,
+		Say: func(_ slog.Level, text string, attrs ...slog.Attr) { fmt.Fprintln(stderr, "sockdog:", text, attrs) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := all.State().LeftOut; err != nil {
+		fmt.Fprintln(stderr, "sockdog: not all network namespaces are listed:", oneLine(err))
+	}
+	if l.watch > 0 {
+		all.Start() // finding those that come
+	}
+	if l.kernel, err = all.OpenScanner(); err != nil {
+		all.Close()
+		return nil, err
+	}
+	return func() { l.kernel.Close(); all.Close() }, nil
+}
+
+// oneLine is an error that is several, in a line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // scan returns the sockets that are there now.
 func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Table, error) {

@@ -18,7 +18,8 @@ func planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what each rule would do now, and to which sockets",
-		Long: `Scan the socket table once and show what each rule would do, to which sockets and
+		Long: `Scan the socket table once (with "namespaces: all" in the rules file, those of every
+network namespace of the host) and show what each rule would do, to which sockets and
 when, if nothing changed. For a rule about groups: its condition, how many sockets
 match now, and the groups that are closest to firing. Nothing is touched.
 
@@ -57,6 +58,9 @@ func printPlan(cmd *cobra.Command, set *rules.Set, ages *client.Observers, outpu
 	p, err := plan.Make(set, h, known.Restored)
 	if err != nil {
 		return err
+	}
+	if p.LeftOut != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "sockdog: not all network namespaces are planned for:", oneLine(p.LeftOut))
 	}
 	out := cmd.OutOrStdout()
 	if output == "json" {

@@ -154,6 +154,12 @@ func nested() {
 	}
 }
 
+// "elsewhere PROGRAM ARGS..." runs a program in a network namespace of its own.
+func elsewhere() {
+	runtime.LockOSThread()
+	become(errors.Join(unix.Unshare(unix.CLONE_NEWNET), nstest.LoopbackUp()))
+}
+
 // "forbidden PROGRAM ARGS..." runs a program that may not make namespaces, and
 // is not told that it is in private ones, as a container runtime does it.
 func forbidden() {

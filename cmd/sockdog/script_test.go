@@ -37,6 +37,7 @@ func (s scripts) Run() int {
 		"bounded":   bounded,
 		"nested":    nested,
 		"contained": contained,
+		"elsewhere": elsewhere,
 		"forbidden": forbidden,
 		"logsto":    logsTo,
 	})

@@ -383,8 +383,8 @@ var table = []pkg{
 	{
 		name: "internal/plan",
 		may: []string{
-			"internal/action", "internal/counters", "internal/daemon", "internal/engine", "internal/engine/group", "internal/engine/match", "internal/engine/spin", "internal/engine/subject",
-			"internal/engine/track", "internal/holders", "internal/host", "internal/sock", "internal/sockettable", "internal/term", "rules",
+			"internal/action", "internal/daemon", "internal/engine", "internal/engine/group", "internal/engine/match", "internal/engine/spin", "internal/engine/subject",
+			"internal/engine/track", "internal/holders", "internal/host", "internal/sock", "internal/sockettable", "internal/source/node", "internal/term", "rules",
 		},
 		not: []string{"log", "log/slog", "net"},
 		why: "it runs the engine that the daemon runs, on one scan, and acts on nothing",
@@ -399,7 +399,7 @@ var table = []pkg{
 		may: []string{
 			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
 			"internal/engine/track", "internal/holders", "internal/host", "internal/manualkill", "internal/plan", "internal/reload", "internal/selection", "internal/service", "internal/sock",
-			"internal/source/events", "internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
+			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

@@ -36,7 +36,7 @@ func Enter() (inside bool, status int, err error) {
 	switch os.Getenv(insideEnv) {
 	case "entering":
 		os.Setenv(insideEnv, "entered")
-		if err := loopbackUp(); err != nil {
+		if err := LoopbackUp(); err != nil {
 			os.Exit(exitUnusable)
 		}
 		return true, 0, nil
@@ -100,9 +100,9 @@ func rerun(attr *syscall.SysProcAttr) (status int, err error) {
 	}
 }
 
-// loopbackUp brings the loopback interface of the calling thread's network
+// LoopbackUp brings the loopback interface of the calling thread's network
 // namespace up: a new namespace has it down.
-func loopbackUp() error { return netlink.LinkSetUp(Loopback) }
+func LoopbackUp() error { return netlink.LinkSetUp(Loopback) }
 
 // Sysctl sets a sysctl of the calling thread's network namespace, such as
 // net.ipv4.tcp_fin_timeout.
@@ -157,7 +157,7 @@ func Isolate(t TB) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal("unshare the network namespace: ", err)
 	}
-	if err := loopbackUp(); err != nil {
+	if err := LoopbackUp(); err != nil {
 		t.Fatal("bring the loopback interface up: ", err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 
-	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/match"
@@ -15,6 +14,7 @@ import (
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -23,11 +23,22 @@ type Plan struct {
 	set     *rules.Set
 	actions []engine.Forecast     // the next first
 	groups  []engine.RuleOverview // of each rule; empty where no rule is about groups
+	several bool                  // network namespaces were scanned
+
+	LeftOut error // what of other network namespaces was not scanned, and why
 }
 
 // Make scans once and plans by what is known from before.
 func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
-	kernel, err := h.OpenKernel()
+	several := set.Settings.Namespaces == rules.AllNamespaces
+	source, err := node.Open(node.Config{
+		Now: h.Now, All: several, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer source.Close()
+	kernel, err := source.OpenScanner()
 	if err != nil {
 		return nil, err
 	}
@@ -41,11 +52,11 @@ func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{set: set}
+	p := &Plan{set: set, several: several, LeftOut: source.State().LeftOut}
 	p.actions = engine.Forecasts(result, engine.Config{Precision: h.Precision, Self: os.Getpid()}, h.Capabilities(), known,
 		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}, h.Now())
 	slices.SortStableFunc(p.actions, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
-	p.groups, err = groupsNow(set, h, kernel, known)
+	p.groups, err = groupsNow(set, h, kernel, source, known)
 	return p, err
 }
 
@@ -56,11 +67,11 @@ func (p *Plan) Bound() bool {
 
 // groupsNow says how the rules about groups stand by the first scans of an engine. The
 // result is empty where there are none.
-func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Scanner, restored engine.Restored) ([]engine.RuleOverview, error) {
+func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Scanner, source *node.Source, restored engine.Restored) ([]engine.RuleOverview, error) {
 	if !slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return len(r.When) > 0 }) {
 		return nil, nil
 	}
-	counts, err := counters.Open()
+	counts, err := source.OpenCounters()
 	if err != nil {
 		return nil, err
 	}

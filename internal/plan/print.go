@@ -88,7 +88,11 @@ func (p *Plan) Print(out io.Writer, cells int) error {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
-		table := term.NewTable("  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN")
+		heads := []string{"  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN"}
+		if p.several {
+			heads = append(heads, "NETNS")
+		}
+		table := term.NewTable(heads...)
 		table.Columns[1].Spare, table.Columns[3].Spare = 1, 2
 		now, later, not := 0, 0, 0
 		for j := range p.actions {
@@ -104,6 +108,9 @@ func (p *Plan) Print(out io.Writer, cells int) error {
 				now++
 			}
 			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), sockettable.Holders(f.Holders), action.Wanted(&f.Grounds, &f.Socket, f.Bound), when(f))
+			if p.several {
+				table.Row(cmp.Or(f.Socket.NetnsName(), sockettable.Netns(f.Socket.ID.Netns), "-"))
+			}
 		}
 		mode := ""
 		switch {
