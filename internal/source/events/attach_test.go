@@ -25,6 +25,20 @@ func await(t testing.TB, what string, done func() bool) {
 	}
 }
 
+// alone waits until no other programs are called for the tests' cgroup than the test's own: a
+// watchdog that is attached above, as by tests of other packages, flags its connections too.
+func alone(t testing.TB, programs int) bool {
+	t.Helper()
+	const effective = 1 // BPF_F_QUERY_EFFECTIVE
+	for deadline := time.Now().Add(10 * time.Second); must(query(string(own), effective))(t) != programs; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Log("not tested: other programs are attached above")
+			return false
+		}
+	}
+	return true
+}
+
 // TestKilled: nothing stays attached after SIGKILL.
 func TestKilled(t *testing.T) {
 	need(t)

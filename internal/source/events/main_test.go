@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each loader, else
 	os.Exit(run(m))
 }
 
@@ -149,7 +150,7 @@ func fds(t testing.TB) int {
 // attachedTo counts the sock_ops programs that are attached to the tests' cgroup.
 func attachedTo(t testing.TB, dir nstest.Cgroup) int {
 	t.Helper()
-	return must(query(string(dir)))(t)
+	return must(query(string(dir), 0))(t)
 }
 
 func cookie(t testing.TB, s nstest.Socket) uint64 {
