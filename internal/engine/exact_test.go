@@ -189,3 +189,19 @@ func TestRememberedAnswerIsNotTold(t *testing.T) {
 		})
 	}
 }
+
+// TestRememberedAnswersComeOfAge: a group counts a socket when it comes of age, though
+// the source would have shown it as it was before.
+func TestRememberedAnswersComeOfAge(t *testing.T) {
+	b := newBench(t)
+	for cookie := uint64(1); cookie <= 2; cookie++ {
+		b.remember(b.add(cookie, 0, keepsAlive, seenEntering))
+	}
+	r := above(1, func(r *rules.Rule) {
+		r.For = 0
+		r.Match = []rules.Match{{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 30 * time.Second}}
+	})
+	b.rule(eachSecond(r))
+	b.until(time.Minute)
+	b.want("30s r alert 0 dport=80 count 2", "30s r firing dport=80 count 2")
+}

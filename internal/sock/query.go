@@ -11,6 +11,7 @@ import (
 type Query struct {
 	States ssfilter.StateSet
 	Where  ssfilter.Expr // nil: every socket in States
+	Fresh  bool          // what a source was told before the scan is not good enough
 }
 
 // Answer is what the kernel said of one socket when asked for it by ID. It was

@@ -57,8 +57,9 @@ const (
 	answer       // nothing is known of it, or it is another by now
 )
 
-// look marks a socket of the table as seen and returns whether the kernel is to be asked.
-func (c *cache) look(e *events.Entry, now sock.Instant) need {
+// look marks a socket of the table as seen and returns whether the kernel is to be asked;
+// fresh: in any case.
+func (c *cache) look(e *events.Entry, fresh bool, now sock.Instant) need {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.sockets[e.ID.Cookie]
@@ -71,7 +72,7 @@ func (c *cache) look(e *events.Entry, now sock.Instant) need {
 	}
 	s.seen = c.scan
 	switch {
-	case s.InBacklog() || s.InUse(): // what becomes of it, only the kernel tells
+	case fresh || s.InBacklog() || s.InUse(): // what becomes of it, only the kernel tells
 		return answer
 	case now.Sub(s.got) > freshFor:
 		return refresh

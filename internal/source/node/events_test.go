@@ -124,6 +124,42 @@ func TestExactAges(t *testing.T) {
 	}
 }
 
+// What a scan shows is never older than what was shown before, by which way ever; and what
+// the source keeps is not shown to who asks for fresh answers.
+func TestNothingOlderIsShown(t *testing.T) {
+	p := newPlace(t)
+	s, _ := openEvents(t, p, node.Config{All: true})
+	p.leak(1)
+	x := scanner(t, s)
+	byKernel, err := ssfilter.ParseExpr("autobound or not autobound") // which the table does not tell
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := func(q sock.Query) (at sock.Instant) {
+		t.Helper()
+		q.States = closeWait
+		if err := x.Scan(q, func(k *sock.Socket, got sock.Instant) {
+			if k.Entered != 0 && k.ID.Netns == p.Inode {
+				at = got
+			}
+		}); err != nil || at == 0 {
+			t.Fatalf("shown at %d, %v", at, err)
+		}
+		return at
+	}
+	first := got(sock.Query{})
+	if kept := got(sock.Query{}); kept != first {
+		t.Errorf("shown as of %d, want what is known since %d", kept, first)
+	}
+	dumped := got(sock.Query{Where: byKernel})
+	if kept := got(sock.Query{}); dumped <= first || kept != dumped {
+		t.Errorf("known since %d, then %d, and shown as of %d", first, dumped, kept)
+	}
+	if fresh := got(sock.Query{Fresh: true}); fresh <= dumped {
+		t.Errorf("shown as of %d, want after %d", fresh, dumped)
+	}
+}
+
 // A connection that got established before the table was attached, and stuck after, is exact.
 func TestOlderConnectionsAreFollowed(t *testing.T) {
 	need(t)

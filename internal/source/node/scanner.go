@@ -134,6 +134,9 @@ func (x *Scanner) scanOne(key emptyScan, q sock.Query, each func(s *sock.Socket,
 		err = conn.Scan(q, func(s *sock.Socket, got sock.Instant) {
 			found++
 			x.source.tellEntry(table, s, got)
+			if s.Entered != 0 { // a later scan, by the table, shows nothing older
+				x.source.cache.renew(s, got)
+			}
 			n.name(s)
 			each(s, got)
 		})

@@ -30,7 +30,7 @@ func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s
 			return nil, err
 		}
 	}
-	all, err := x.list(table, states)
+	all, err := x.list(table, states, q.Fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +48,8 @@ func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s
 	return dumped, nil
 }
 
-// list reads the table.
-func (x *Scanner) list(table *events.Table, states ssfilter.StateSet) (map[*namespace][]listed, error) {
+// list reads the table; fresh: the kernel is asked for every socket.
+func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, fresh bool) (map[*namespace][]listed, error) {
 	s := x.source
 	all := make(map[*namespace][]listed)
 	now := s.config.Now()
@@ -68,7 +68,7 @@ func (x *Scanner) list(table *events.Table, states ssfilter.StateSet) (map[*name
 		}
 		id := e.ID
 		id.Netns = n.Inode
-		all[n] = append(all[n], listed{id, s.cache.look(e, now)})
+		all[n] = append(all[n], listed{id, s.cache.look(e, fresh, now)})
 	})
 	if s.config.All && s.unknown.note(unknown) {
 		s.kick()
