@@ -39,8 +39,6 @@ type listing struct {
 	watch                 time.Duration
 	view                  sockettable.View
 
-	namespaces string // self or all
-
 	host   *host.Host
 	kernel scanner
 	warned bool
@@ -125,8 +123,7 @@ func listCommand() *cobra.Command {
 	durationFlag(cmd, &l.watch, "watch", "repeat, at most once every `duration`, such as 5s", "1s", "2s", "5s", "10s")
 	f := cmd.Flags()
 	f.Lookup("watch").NoOptDefVal = "2s"
-	oneOf(cmd, &l.namespaces, "namespaces", "", "`which` network namespaces: %s", "self", "all")
-	f.Lookup("namespaces").NoOptDefVal = "all"
+	f.BoolVar(&l.view.Netns, "namespaces", false, "those of every network namespace of the host")
 	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as recv-q")
 	completesBy(cmd, "sort", cobra.ShellCompDirectiveNoFileComp, sortWords)
 	f.StringVar(&l.groupBy, "group-by", "", "count sockets by `columns`, such as dst,dport")
@@ -155,7 +152,6 @@ func (l *listing) check(cmd *cobra.Command, filter []string) (err error) {
 	}
 	l.Named = set("daemon")
 	l.All = l.All || l.view.Summary && !l.Listening // a sum of all but some would be none
-	l.view.Netns = l.namespaces == "all"
 	l.view.JSON, l.view.Wide, l.view.Headings = l.output == "json", l.output == "wide", !l.bare
 	if l.view.Order, err = sockettable.ParseOrder(l.sort, l.reverse); err != nil {
 		return withNearest(err)
@@ -217,7 +213,7 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 
 // open opens what is scanned.
 func (l *listing) open(stderr io.Writer) (end func(), err error) {
-	if l.namespaces == "self" {
+	if !l.view.Netns {
 		kernel, err := l.host.OpenKernel()
 		l.kernel = kernel
 		return func() { kernel.Close() }, err
