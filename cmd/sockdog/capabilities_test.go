@@ -24,6 +24,10 @@ const (
 // open netlink sockets.
 const mostDestroyers = 4
 
+// mostEntering is how many may enter other network namespaces at one moment: those that
+// read them, and the one that finds them.
+const mostEntering = 5
+
 // "capabilities PROGRAM [all]" checks those of each thread of a program that was started
 // with all of root's; with all, it may enter every network namespace.
 func capabilities(ts *testscript.TestScript, neg bool, args []string) {
@@ -36,7 +40,7 @@ func capabilities(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", started(ts, args[0]).Process.Pid))
 	ts.Check(err)
-	destroyers, others := 0, 0
+	destroyers, others, entering := 0, 0, 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -54,11 +58,18 @@ func capabilities(ts *testscript.TestScript, neg bool, args []string) {
 		} else {
 			others++
 		}
+		if kept&got["Eff"]&toEnter != 0 { // at this moment
+			entering++
+			want["Eff"] |= toEnter
+		}
 		for set, bits := range want {
 			if got[set] != bits {
 				ts.Fatalf("%s: Cap%s is %x, want %x", file, set, got[set], bits)
 			}
 		}
+	}
+	if entering > mostEntering {
+		ts.Fatalf("%d threads may enter other network namespaces, want %d at most", entering, mostEntering)
 	}
 	if destroyers < 1 || destroyers > mostDestroyers || others == 0 {
 		ts.Fatalf("%d of %d threads may destroy, want 1 to %d and some that may not", destroyers, destroyers+others, mostDestroyers)

@@ -30,28 +30,43 @@ func kept(permitted uint32) uint32 {
 	return toRead
 }
 
+// Duties are what the daemon does beside destroying and reading.
+type Duties struct {
+	EntersNamespaces bool // network namespaces of others
+	CallsBPF         bool // by itself, as old kernels let nobody do who lacks CAP_BPF
+}
+
+// keep returns the capabilities to act with, and those to read with, which are in effect
+// on all threads, of those that are permitted.
+func (d Duties) keep(permitted uint64) (acts, reads uint64) {
+	acts, reads = toDestroy, uint64(kept(uint32(permitted)))
+	if d.EntersNamespaces {
+		acts |= toEnter
+	}
+	if d.CallsBPF {
+		reads |= 1 << unix.CAP_BPF
+	}
+	return acts & permitted, reads & permitted
+}
+
 // DropPrivileges takes from every thread the capabilities that the daemon does not
 // work with, of those that it has: root starts it with all of them. What was opened
 // before stays open. CAP_SYS_ADMIN it keeps to enter other network namespaces, and not
 // where it never does.
-func DropPrivileges(entersNamespaces bool) error {
-	acts := uint32(toDestroy)
-	if entersNamespaces {
-		acts |= toEnter
-	}
+func DropPrivileges(d Duties) error {
 	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // pid 0: each thread itself
 	var sets [2]unix.CapUserData
 	if err := unix.Capget(&self, &sets[0]); err != nil {
 		return fmt.Errorf("read the capabilities: %w", err)
 	}
-	has := func(bit int) bool { return sets[bit/32].Effective&(1<<(bit%32)) != 0 }
-	reads := kept(sets[0].Permitted)
-	for bit := 0; has(unix.CAP_SETPCAP); bit++ {
+	permitted, effective := uint64(sets[1].Permitted)<<32|uint64(sets[0].Permitted), uint64(sets[1].Effective)<<32|uint64(sets[0].Effective)
+	acts, reads := d.keep(permitted)
+	for bit := 0; effective&(1<<unix.CAP_SETPCAP) != 0; bit++ {
 		bounded, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(bit), 0, 0, 0)
 		if err != nil {
 			break // there are no more
 		}
-		if keep := bit < 32 && (acts|reads)&(1<<bit) != 0; bounded == 0 || keep {
+		if bounded == 0 || (acts|reads)&(1<<bit) != 0 {
 			continue
 		}
 		if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(bit), 0, 0, 0, 0); errno != 0 {
@@ -59,10 +74,14 @@ func DropPrivileges(entersNamespaces bool) error {
 		}
 	}
 	had := sets
-	sets[0].Permitted &= acts | reads
-	sets[0].Effective &= reads
-	sets[0].Inheritable = 0 // an ambient capability is inheritable, and goes with it
-	sets[1] = unix.CapUserData{}
+	effective &= reads
+	if d.CallsBPF {
+		effective |= reads & (1 << unix.CAP_BPF) // a file's capabilities need not be in effect
+	}
+	for i := range sets {
+		sets[i].Permitted, sets[i].Effective = uint32((acts|reads)>>(32*i)), uint32(effective>>(32*i))
+		sets[i].Inheritable = 0 // an ambient capability is inheritable, and goes with it
+	}
 	if sets == had {
 		return nil
 	}

@@ -69,8 +69,8 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 		log.Warn("the systemd watchdog is not fed", "error", err.Error())
 	}
 	defer c.serve(ctx, h, &options)()
-	entersNamespaces := loaded.set.Settings.Namespaces == rules.AllNamespaces
-	if err := host.DropPrivileges(entersNamespaces); err != nil { // once all is open that needs more of them
+	duties := host.Duties{EntersNamespaces: loaded.set.Settings.Namespaces == rules.AllNamespaces, CallsBPF: source.NeedsCapBPF()}
+	if err := host.DropPrivileges(duties); err != nil { // once all is open that needs more of them
 		log.Warn("capabilities cannot be dropped; sockdog keeps all of them", "error", err.Error())
 	}
 	return daemon.Run(ctx, options)

@@ -138,6 +138,11 @@ func (s *Source) Close() {
 	_ = s.finder.Close() // it was read only
 }
 
+// NeedsCapBPF reports whether threads need CAP_BPF to read the table, as old kernels want.
+func (s *Source) NeedsCapBPF() bool {
+	return s.follower.programs != nil && s.follower.programs.NeedsCapBPF()
+}
+
 // State is how things stand with a source.
 type State struct {
 	Kind       Kind
