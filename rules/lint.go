@@ -56,6 +56,7 @@ func (p *parser) lint(f *file, good bool) {
 		if kill := d.kill(); kill != nil {
 			for _, s := range d.match {
 				p.lintKill(s)
+				p.lintConfined(s, f)
 				p.lintProtected(s, f)
 			}
 			p.lintShadow(d, kill, f.rules[:i])
@@ -192,6 +193,14 @@ func (p *parser) lintKill(s *selection) {
 	untouched := func(v Verdict) bool { return v == InBacklog || v == StillSending && s.StalledFor == 0 }
 	if i := slices.IndexFunc(s.Verdicts, untouched); i >= 0 {
 		p.Report(s.given["verdict"], "a socket with the verdict %s is never killed", s.Verdicts[i])
+	}
+}
+
+// lintConfined warns of a user who says little of whose sockets are meant.
+func (p *parser) lintConfined(s *selection, f *file) {
+	only := len(s.Users) > 0 && len(s.Netns)+len(s.Cgroups) == 0 && !ssfilter.WithinCgroups(s.filter)
+	if only && f.settings.Namespaces == AllNamespaces {
+		p.Report(s.given["user"], "with namespaces: all, every pod may run programs as this user: netns or cgroup says which pods are meant")
 	}
 }
 

@@ -46,7 +46,7 @@ func withinCgroups(x Expr, holds bool) bool {
 	beyond := func(x Expr) bool { return !withinCgroups(x, holds) }
 	switch x := x.(type) {
 	case cgroup:
-		return holds
+		return holds && x != "/" // which may be that of all
 	case not:
 		return withinCgroups(x.x, !holds)
 	case and:
