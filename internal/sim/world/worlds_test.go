@@ -772,9 +772,9 @@ func (w *judge) heard(a *engine.Action) {
 	conn := 0
 	if seen := w.seen[a.Socket.ID.Cookie]; seen != nil {
 		conn = seen.Conn
-		if s == nil || s.Conn != conn {
-			conn = -w.tally.Steps // no answer says which of its connections this is about
-		}
+	}
+	if s == nil || s.Conn != conn {
+		conn = -w.tally.Steps // no answer says which of its connections this is about
 	}
 	keyOf := func(result engine.Result) string {
 		return fmt.Sprintf("%d %d %s %s %s %d.%d %s", w.Run, w.ruled, a.Rule, a.Kind, result, a.Socket.ID.Cookie, conn, a.Socket.State)
