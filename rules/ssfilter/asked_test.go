@@ -37,6 +37,7 @@ func TestAsks(t *testing.T) {
 func TestWithinCgroups(t *testing.T) {
 	for text, want := range map[string]bool{
 		"cgroup = /a":                true,
+		"cgroup = /":                 false,
 		"cgroup != /a":               false,
 		"not cgroup = /a":            false,
 		"not cgroup != /a":           true,

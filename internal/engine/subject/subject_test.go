@@ -124,3 +124,14 @@ func TestKeysDiffer(t *testing.T) {
 		seen[id] = strconv.FormatInt(int64(i), 2)
 	}
 }
+
+// A process may give itself any name: a group by it is called by one that no chat takes
+// for a link, a mention or another line.
+func TestNamesAreHarmless(t *testing.T) {
+	by := subject.KeyOf([]rules.GroupKey{rules.ByProcess})
+	held := subject.Holders{Processes: []sock.Holder{{PID: 1, Comm: "<!here> a\nb@c"}}}
+	labels, ok := by.Labels(string(by.Append(nil, subject.Subject{Socket: &sock.Socket{}, Holders: &held})))
+	if want := []subject.Label{{Name: "process", Value: "?!here? a?b?c"}}; !ok || !slices.Equal(labels, want) {
+		t.Errorf("%v, want %v", labels, want)
+	}
+}
