@@ -15,6 +15,7 @@ import (
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/web"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // What the daemon has observed of a socket that answers keepalives, of whose age
@@ -53,6 +54,31 @@ func TestAgesTold(t *testing.T) {
 		t.Errorf("stuck since %d, seen by %d: told that it was stuck since %d, quiet since %d", s.since, seen, m.Entered, m.Quiet)
 	}
 	w.lives(s, unix.BPF_TCP_CLOSE_WAIT)
+}
+
+// What the source knows of a socket that no rule means is told, too.
+func TestAgesOfTheSourceTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ages := web.NewAges("v1", sock.Origin{Netns: "1"}, w.options.Now)
+	w.options.Ages = ages
+	entered := w.options.Now()
+	w.options.Stuck = func(each func(*sock.Socket, sock.Instant)) {
+		s := sock.Socket{ID: sock.ID{Netns: 2, Cookie: 3}, Entered: entered}
+		s.State = ssfilter.LastAck
+		each(&s, w.options.Now())
+	}
+	w.watch(often + leaked)
+	answer := httptest.NewRecorder()
+	w.until("answer about ages", func() bool {
+		answer = httptest.NewRecorder()
+		ages.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, web.AgesPath, nil))
+		return answer.Code == http.StatusOK
+	})
+	_, told, err := web.ReadAges(answer.Body.Bytes())
+	if err != nil || len(told) != 1 || told[0].Key != (sock.Key{Netns: 2, Cookie: 3}) || told[0].Entered != entered || !told[0].Exact {
+		t.Errorf("told %+v, %v", told, err)
+	}
 }
 
 // A link-local address is logged with its zone: without it, it is another host on
