@@ -90,7 +90,7 @@ func (e *Engine) mustLook(t *tracked, acts bool, now sock.Instant) bool {
 	case !h.Complete:
 		return now.Sub(h.At) >= kernelRecheck
 	case acts:
-		return now.Sub(h.At) > e.walks.Recent()
+		return now.Sub(h.At) > e.walks.Fresh()
 	default:
 		return now.Sub(h.At) > e.walks.Believed()
 	}

@@ -49,7 +49,8 @@ type ScanResult struct {
 	left    int   // had no room
 	starved int   // of those: that a rule would kill
 	// waits are the keys of those without room that were seen in an accept queue,
-	// by this scan or an earlier one: no time counts before they are accepted.
+	// by this scan or an earlier one: no time counts before they are accepted. So are those
+	// that no rule means, by who holds them.
 	waits map[sock.Key]struct{}
 	// later is when the first of those falls due that were left to a later scan;
 	// nextMature is when the first comes to count in a group by its age alone.
@@ -138,6 +139,9 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		f.usePort(s)
 	}
 	if of&l.of == 0 {
+		if l.holders != nil && l.waited.has(s.ID.Key()) {
+			f.keepWait(s.ID.Key())
+		}
 		return
 	}
 	at, print, known := l.known.get(s.ID.Cookie)
@@ -254,16 +258,23 @@ func (f *ScanResult) countLeft(p placed) {
 func (f *ScanResult) leave(h *hit, p placed) {
 	f.countLeft(p)
 	s := f.hits.socket(h)
-	if (s.InBacklog() || f.scan.waited.has(s.ID.Key())) && len(f.waits) < mostWaits {
-		if f.waits == nil {
-			f.waits = make(map[sock.Key]struct{})
-		}
-		f.waits[s.ID.Key()] = struct{}{}
+	if s.InBacklog() || f.scan.waited.has(s.ID.Key()) {
+		f.keepWait(s.ID.Key())
 	}
 	if h.is(hitKnown) {
 		got := f.hits.got(h)
 		t := track.TimesOf(&s, f.sentBy(got), got, f.scan.precision)
 		f.count(f.scan.subject(&s), &t, got)
+	}
+}
+
+// keepWait remembers that a socket was in an accept queue.
+func (f *ScanResult) keepWait(key sock.Key) {
+	if f.waits == nil {
+		f.waits = make(map[sock.Key]struct{})
+	}
+	if len(f.waits) < mostWaits {
+		f.waits[key] = struct{}{}
 	}
 }
 

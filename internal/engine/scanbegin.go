@@ -18,10 +18,34 @@ type scans struct {
 	running *Scan                  // nil: none is
 	overdue sock.Instant           // when it takes long
 	gone    map[sock.Key]struct{}  // gone since it began: it may still show them
+	spared  []sparedWait           // to be in waited from the next scan on
 	waited  waits                  // left out for want of room, that were in an accept queue; a scan reads it
 	states  map[ssfilter.State]int // sockets in those states that were scanned as a whole
 
 	failing, crowded, portless, uncounted failureStreak
+}
+
+// sparedWait is a socket that waited in an accept queue, and that rules of the classes do not
+// mean by who holds it. They may, once it is passed on.
+type sparedWait struct {
+	key sock.Key
+	of  match.ClassSet
+}
+
+// takeSpared has the next scans know of those.
+func (s *scans) takeSpared() {
+	for _, spared := range s.spared {
+		for c := range match.NumClasses {
+			if !spared.of.Has(c) {
+				continue
+			}
+			if s.waited[c] == nil {
+				s.waited[c] = make(map[sock.Key]struct{})
+			}
+			s.waited[c][spared.key] = struct{}{}
+		}
+	}
+	s.spared = nil
 }
 
 func newScans() scans {

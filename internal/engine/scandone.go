@@ -40,6 +40,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 			e.scans.waited[c] = f.waits
 		}
 	}
+	e.scans.takeSpared()
 	e.makeRoom(f.starved, now)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.

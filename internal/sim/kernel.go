@@ -19,8 +19,9 @@ type Socket struct {
 	Mini     bool
 	Inode    uint32
 	MPTCP    bool
-	ByKernel bool // no process holds it
-	BySelf   bool // the watchdog holds it
+	ByKernel bool      // no process holds it
+	BySelf   bool      // the watchdog holds it
+	Held     []Holding // who has held it since when, the first to begin with
 	UID      uint32
 
 	Bound    bool // to its local port, by the program
@@ -48,9 +49,36 @@ type Socket struct {
 	Told      int  // acts on the present connection that the kernel was told of
 }
 
+// Holding is who holds a socket from an instant on, by PID.
+type Holding struct {
+	Since sock.Instant
+	By    []int
+}
+
+// HeldAt returns who held the socket at an instant.
+func (s *Socket) HeldAt(at sock.Instant) []int {
+	for i := len(s.Held) - 1; i >= 0; i-- {
+		if i == 0 || s.Held[i].Since <= at {
+			return s.Held[i].By
+		}
+	}
+	return nil
+}
+
+// Pass has other processes hold the socket from now on.
+func (s *Socket) Pass(by []int, now sock.Instant) { s.Held = append(s.Held, Holding{now, by}) }
+
+// Passed is when the holders last changed; 0: they never did.
+func (s *Socket) Passed() sock.Instant {
+	if len(s.Held) < 2 {
+		return 0
+	}
+	return s.Held[len(s.Held)-1].Since
+}
+
 func (s *Socket) String() string {
-	return fmt.Sprintf("socket %d.%d %s entered %v progress %v queued %v changed %v rqueue %d keepalive %v inode %d",
-		s.ID.Cookie, s.Conn, s.State, Text(s.Entered), Text(s.Progress), Text(s.Queued), Text(s.Changed), s.RQueue, s.Keepalive, s.Inode)
+	return fmt.Sprintf("socket %d.%d %s entered %v progress %v queued %v changed %v rqueue %d keepalive %v inode %d held by %v since %v",
+		s.ID.Cookie, s.Conn, s.State, Text(s.Entered), Text(s.Progress), Text(s.Queued), Text(s.Changed), s.RQueue, s.Keepalive, s.Inode, s.HeldAt(Never), Text(s.Passed()))
 }
 
 // Text is an instant of a simulation as its traces have it.
@@ -125,6 +153,7 @@ type Kernel struct {
 	Clock
 	Rand       *rand.Rand
 	TellsMarks bool // of full sockets
+	Passes     bool // programs pass sockets on, and fork
 	Follows    bool // a source sees connections change that begin from now on
 
 	Sockets map[uint64]*Socket // by cookie

@@ -26,6 +26,8 @@ const (
 	// have it looked for again, at the earliest; and the walks that only they want are no
 	// further apart than that.
 	renewAfter = time.Minute
+	// lateness is how late a socket may be decided on for which a walk came ahead.
+	lateness = time.Second
 	// believedFor is how many times as old it may become.
 	believedFor = 5
 	// share spaces the walks: they cost no more than a tenth of a core; a quarter
@@ -126,9 +128,11 @@ func (s *Schedule) WantCounted(counting bool, budget float64) {
 func (s *Schedule) Renew() time.Duration    { return max(renewAfter, share*s.cost) }
 func (s *Schedule) Believed() time.Duration { return believedFor * s.Renew() }
 
-// Recent returns how old what is known of holders may be for an act that follows from it:
-// the walk comes ahead of what it is for, and the record of an act takes its time.
-func (s *Schedule) Recent() time.Duration { return 2*lead + 2*share*s.cost }
+// Fresh returns how old what is known of holders may be when an act is decided that follows
+// from it: the walk came ahead of what it was for, and perhaps a little late. Recent returns
+// how old when it is done: its record takes time.
+func (s *Schedule) Fresh() time.Duration  { return s.Lead() + lateness }
+func (s *Schedule) Recent() time.Duration { return s.Lead() + lead }
 
 // Hasten says that what is wanted falls due at that instant already.
 func (s *Schedule) Hasten(due sock.Instant) { s.urgent = min(s.urgent, due) }

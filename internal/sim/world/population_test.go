@@ -22,11 +22,20 @@ func (p population) open() *sim.Socket {
 	case 0:
 		s.MPTCP = true
 	case 1:
-		s.ByKernel, s.UID = true, []uint32{0, 65534}[p.Rand.IntN(2)]
+		s.ByKernel = !p.Passes // where not every process can be read, that cannot be told
+		s.UID = []uint32{0, 65534}[p.Rand.IntN(2)]
 	case 2:
 		s.BySelf, s.UID = true, world.SelfUID
 	case 3:
 		s.UID = 0
+	}
+	by := 2 + int(s.ID.Cookie%2)
+	if s.BySelf {
+		by = 1
+	}
+	s.Pass([]int{by}, p.Now)
+	if p.Passes && !s.BySelf && !s.ByKernel && p.Rand.IntN(2) == 0 {
+		p.pass(s, 1+p.Rand.IntN(3))
 	}
 	s.Bound, s.Mark = p.Rand.IntN(3) == 0, uint32(p.Rand.IntN(3))
 	return s
@@ -204,6 +213,25 @@ func (p population) accept(s *sim.Socket) {
 		}
 		s.Accepted, s.Changed = p.Now, p.Now
 		p.read(s)
+	})
+}
+
+// pass has the programs pass a socket on, hold it together, or close it, now and then.
+func (p population) pass(s *sim.Socket, times int) {
+	p.After(s, p.UpTo(time.Minute), func() {
+		var by []int
+		for pid := 2; pid <= 4; pid++ {
+			if p.Rand.IntN(2) == 0 {
+				by = append(by, pid)
+			}
+		}
+		if len(by) == 0 {
+			by = []int{2 + p.Rand.IntN(3)}
+		}
+		s.Pass(by, p.Now)
+		if times > 1 {
+			p.pass(s, times-1)
+		}
 	})
 }
 

@@ -261,7 +261,7 @@ func (w workers) act(a *engine.Action) engine.Outcome {
 
 // spin has the program of a killed socket spin for a while, in some worlds.
 func (w workers) spin(s *sim.Socket) {
-	if pid := Holder(s); w.Rand.IntN(10) == 0 && w.Spinning {
+	if pid := s.HeldAt(w.Now)[0]; w.Rand.IntN(10) == 0 && w.Spinning {
 		w.Spins[pid] = w.Now.Add(w.UpTo(30 * time.Second))
 		w.programs[pid%len(w.programs)].Uses(1, w.Now)
 	}
@@ -285,9 +285,18 @@ func (w workers) Sample(processes []spin.Process) {
 
 // Resolve walks through /proc.
 func (w workers) Resolve(inodes []uint32) {
-	cost := w.UpTo(w.Walking)
+	cost, began := w.UpTo(w.Walking), w.Now
 	w.deliver(cost+w.UpTo(20*time.Millisecond), func() engine.Input {
-		return engine.HoldersFound{Holders: w.holders(inodes, nil), Complete: true, Cost: cost}
+		in := engine.HoldersFound{Holders: w.holders(inodes, nil, began), Complete: true, Cost: cost}
+		if w.Passes && w.unlucky(6) { // a process cannot be read
+			in.Complete = false
+			for _, inode := range slices.Sorted(maps.Keys(in.Holders)) {
+				if in.Holders[inode][0].PID != 1 && w.Rand.IntN(3) == 0 {
+					delete(in.Holders, inode)
+				}
+			}
+		}
+		return in
 	})
 }
 
@@ -300,28 +309,36 @@ func (w workers) Read(inodes []uint32) {
 			return engine.NewHoldersFound{Cost: cost, Err: errors.New("no /proc")}
 		}
 		found := slices.DeleteFunc(slices.Clone(inodes), func(uint32) bool { return w.Rand.IntN(3) == 0 })
-		return engine.NewHoldersFound{Holders: w.holders(found, inodes), Cost: cost}
+		return engine.NewHoldersFound{Holders: w.holders(found, inodes, w.Now), Cost: cost}
 	})
 }
 
 // holders are the processes that hold sockets with the inodes, or own ones that the
-// watchdog has.
-func (w workers) holders(inodes, own []uint32) map[uint32][]sock.Holder {
+// watchdog has, each as it was at some instant since then.
+func (w workers) holders(inodes, own []uint32, since sock.Instant) map[uint32][]sock.Holder {
 	holders := make(map[uint32][]sock.Holder)
-	for _, s := range w.Sockets {
+	for _, cookie := range w.Table {
+		s := w.Sockets[cookie]
+		if s == nil {
+			continue
+		}
 		if s.Inode == 0 || s.ByKernel || !slices.Contains(inodes, s.Inode) && !(s.BySelf && slices.Contains(own, s.Inode)) {
 			continue
 		}
 		// Where its start is not known, it is not to be watched.
-		holders[s.Inode] = []sock.Holder{{PID: Holder(s), Start: uint64(w.Run % 2), Comm: "leaky"}}
+		read := w.Now.Add(-w.UpTo(w.Now.Sub(since) + 1))
+		holders[s.Inode] = Holders(s, max(read, since), uint64(w.Run%2))
 	}
 	return holders
 }
 
-// Holder is the process that has a socket.
-func Holder(s *sim.Socket) int {
-	if s.BySelf {
-		return 1
+// programNames are what processes are called, by PID.
+var programNames = []string{"", "sockdog", "leaky", "server", "worker"}
+
+// Holders are those of a socket at an instant, which all started at once.
+func Holders(s *sim.Socket, at sock.Instant, start uint64) (holders []sock.Holder) {
+	for _, pid := range s.HeldAt(at) {
+		holders = append(holders, sock.Holder{PID: pid, Start: start, Comm: programNames[pid], Exe: programNames[pid]})
 	}
-	return 2 + int(s.Inode%2)
+	return holders
 }

@@ -83,6 +83,7 @@ func New(seed uint64) *World {
 	w.Jiffy = []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond}[w.Rand.IntN(3)]
 	w.Calm = w.Rand.IntN(2) == 0
 	w.TellsMarks = w.Rand.IntN(2) == 0
+	w.Passes = w.Rand.IntN(3) == 0
 	w.Spinning = w.Rand.IntN(4) == 0
 	w.Events = w.Rand.IntN(2) == 0
 	w.Follows = w.Events && w.Rand.IntN(2) == 0

@@ -73,7 +73,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.Exact == 0 || total.Changes == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Exact == 0 || total.Changes == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -82,6 +82,7 @@ func TestWorlds(t *testing.T) {
 type tally struct {
 	Steps, Scans, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alerts, Grouped, Reads, Spins, Spared int
 	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
+	ByHolders, Passed, Unseen                                                                                                                                      int           // acts that holders decided, some of sockets that were passed on; rules that waited for holders
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
 	Exact, Changes                                                                                                                                                 int           // on time by what only a source knew that saw the socket change; and how often it came or went
 }
@@ -108,6 +109,9 @@ func (t *tally) add(u *tally) {
 	t.Spins += u.Spins
 	t.Spared += u.Spared
 	t.Accepted += u.Accepted
+	t.ByHolders += u.ByHolders
+	t.Passed += u.Passed
+	t.Unseen += u.Unseen
 	t.Exact += u.Exact
 	t.Changes += u.Changes
 	t.Latest = max(t.Latest, u.Latest)
@@ -148,13 +152,17 @@ type truth struct {
 type waited struct {
 	state      ssfilter.State
 	ruled, run int
-	remarked   int // what is selected by its mark may have been another one before
+	remarked   int  // what is selected by its mark may have been another one before
+	held       bool // it is selected by who holds it
 }
 
 // knew reports whether the watchdog must know when the socket was accepted, at the
 // earliest: it was shown it waiting, and has selected it ever since.
 func (w *judge) knew(s *sim.Socket) bool {
 	shown := w.shown[s.ID.Cookie]
+	if shown.held && shown.ruled != w.ruled {
+		return false // after it was accepted, the rules of then may have meant it no more
+	}
 	if shown.ruled == 0 || shown.remarked != s.Remarked || w.ruled-shown.ruled > 1 || w.ruled > shown.ruled && s.State != shown.state {
 		return false // between the rules of then and now there may have been none for it
 	}
@@ -192,6 +200,7 @@ func (w *judge) run() {
 		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), func() { population{w.Kernel}.add(0) })
 	}
 	w.Reload(w.rules())
+	w.Logf("rules %s", describe(w.Rules))
 	w.start()
 	for range w.Rand.IntN(3) {
 		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.reload)
@@ -309,6 +318,9 @@ func (w *judge) rules() *rules.Set {
 		return ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: uint16(p), Last: uint16(p)})
 	}
 	set.Protect = []rules.Match{{States: ssfilter.AllStates, Where: port(22)}}
+	if w.Passes && w.Rand.IntN(4) == 0 {
+		set.Protect = append(set.Protect, rules.Match{States: ssfilter.AllStates, Processes: []string{"worker"}})
+	}
 	named := 1 + w.Rand.IntN(4)
 	total := 0
 	if w.Rand.IntN(8) == 0 {
@@ -351,6 +363,9 @@ func (w *judge) rules() *rules.Set {
 		if w.Rand.IntN(4) == 0 {
 			w.group(&r)
 		}
+		if w.Passes {
+			w.byProcess(&r)
+		}
 		r.Sum = fmt.Sprintf("%+v", r)
 		set.Rules = append(set.Rules, r)
 	}
@@ -366,6 +381,28 @@ func (w *judge) rules() *rules.Set {
 		set.Rules = append(set.Rules, kept...)
 	}
 	return set
+}
+
+// byProcess has a rule ask who holds sockets.
+func (w *judge) byProcess(r *rules.Rule) {
+	names := [][]string{{"leaky"}, {"server"}, {"leaky", "worker"}, {"ser*"}}
+	for i := range r.Match {
+		if w.Rand.IntN(2) == 0 {
+			r.Match[i].Processes = names[w.Rand.IntN(len(names))]
+		}
+	}
+	if w.Rand.IntN(4) == 0 {
+		r.Exclude = append(r.Exclude, rules.Match{States: ssfilter.AllStates, Processes: names[w.Rand.IntN(len(names))]})
+	}
+	if len(r.When) > 0 && w.Rand.IntN(2) == 0 {
+		r.GroupBy = append(r.GroupBy, []rules.GroupKey{rules.ByProcess, rules.ByPID}[w.Rand.IntN(2)])
+	}
+}
+
+// asksHolders reports whether a rule asks who holds sockets.
+func asksHolders(r *rules.Rule) bool {
+	asks := func(m rules.Match) bool { return len(m.Processes) > 0 }
+	return slices.ContainsFunc(r.Match, asks) || slices.ContainsFunc(r.Exclude, asks) || slices.Contains(r.GroupBy, rules.ByProcess) || slices.Contains(r.GroupBy, rules.ByPID)
 }
 
 // group makes a rule one about groups.
@@ -449,10 +486,10 @@ func describe(set *rules.Set) string {
 	for _, r := range set.Rules {
 		fmt.Fprintf(&b, "\n\t%s enabled=%v dry=%v by %v when %v until %v for %v then %v", r.Name, r.Enabled, r.DryRun, r.GroupBy, r.When, r.Until, r.For, r.Then)
 		for _, m := range r.Match {
-			fmt.Fprintf(&b, "\n\t\tmatch %s where %v in_state %v idle %v stalled %v users %v unread %v verdicts %v", m.States, m.Where, m.InStateFor, m.IdleFor, m.StalledFor, m.Users, m.Unread, m.Verdicts)
+			fmt.Fprintf(&b, "\n\t\tmatch %s where %v in_state %v idle %v stalled %v users %v unread %v verdicts %v processes %v", m.States, m.Where, m.InStateFor, m.IdleFor, m.StalledFor, m.Users, m.Unread, m.Verdicts, m.Processes)
 		}
 		for _, m := range r.Exclude {
-			fmt.Fprintf(&b, "\n\t\texclude %s where %v unread %v", m.States, m.Where, m.Unread)
+			fmt.Fprintf(&b, "\n\t\texclude %s where %v unread %v processes %v", m.States, m.Where, m.Unread, m.Processes)
 		}
 	}
 	return b.String()
@@ -485,6 +522,9 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 	}
 	for _, n := range p.Notes {
 		w.Logf("note %s %v", n.Kind, n.Values)
+		if n.Kind == engine.HoldersUnseen {
+			w.tally.Unseen++
+		}
 		if n.Kind == engine.SpinBegan {
 			w.tally.Spared++
 			if len(w.Spins) == 0 {
@@ -508,9 +548,10 @@ func (w *judge) Waits(s *sim.Socket, shown *sock.Socket, to []*match.Rule) {
 	selects := func(m rules.Match) bool {
 		return match.Lasts(&m, subject.Of(shown)) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
 	}
+	held := func(m rules.Match) bool { return len(m.Processes) > 0 && selects(m) }
 	for _, r := range to {
 		if r.Enabled && slices.ContainsFunc(r.Match, selects) {
-			w.shown[s.ID.Cookie] = waited{shown.State, w.ruled, w.Run, s.Remarked} // it may have another state by now
+			w.shown[s.ID.Cookie] = waited{shown.State, w.ruled, w.Run, s.Remarked, slices.ContainsFunc(r.Match, held)} // it may have another state by now
 		}
 	}
 }
@@ -530,7 +571,7 @@ func (w *judge) Acts(o *engine.Outcome, s *sim.Socket) {
 	a, was := &o.Act, w.seen[s.ID.Cookie]
 	w.Answered(s)
 	switch {
-	case a.Decided < w.Ruled:
+	case a.Decided < w.Ruled, o.Changed == match.HoldersOld:
 	case o.Changed == "":
 		w.checkTruth(w.ruleOf(a.Rule), a)
 	default:
@@ -586,14 +627,14 @@ func (w *judge) ruleOf(name string) *rules.Rule {
 
 // dueSince is the true instant since which an action of the rule is due on the
 // socket, as far as time goes, or never.
-func dueSince(r *rules.Rule, after time.Duration, s *sim.Socket, shown *sock.Socket) sock.Instant {
+func dueSince(r *rules.Rule, after time.Duration, s *sim.Socket, shown subject.Subject) sock.Instant {
 	due := sim.Never
-	if match.Any(r.Exclude, subject.Of(shown)) != ssfilter.False {
+	if match.Any(r.Exclude, shown) != ssfilter.False {
 		return sim.Never
 	}
 	for i := range r.Match {
 		m := &r.Match[i]
-		if min(match.Lasts(m, subject.Of(shown)), match.AtPresent(m, subject.Of(shown))) != ssfilter.True || m.StalledFor == 0 && s.Queued != sim.Never {
+		if min(match.Lasts(m, shown), match.AtPresent(m, shown)) != ssfilter.True || m.StalledFor == 0 && s.Queued != sim.Never {
 			continue
 		}
 		since := s.Base().Add(max(m.InStateFor, m.IdleFor))
@@ -609,7 +650,9 @@ func dueSince(r *rules.Rule, after time.Duration, s *sim.Socket, shown *sock.Soc
 func (w *judge) taboo(s *sim.Socket, shown *sock.Socket) string {
 	orphaned := s.Inode == 0 && !s.Mini && !s.InAcceptQueue()
 	switch {
-	case shown.Dst.Port() == 22:
+	case !slices.ContainsFunc(w.heldLately(s, w.Now), func(h *subject.Holders) bool {
+		return match.Any(w.Rules.Protect, subject.Subject{Socket: shown, Holders: h}) == ssfilter.False
+	}):
 		return "protected"
 	case s.InAcceptQueue():
 		return "in an accept queue"
@@ -637,8 +680,11 @@ func (w *judge) checkDecision(a *engine.Action) {
 	if len(r.When) > 0 {
 		w.tally.Grouped++
 		key := subject.KeyOf(r.GroupBy)
-		labels, _ := key.Labels(string(key.Append(nil, subject.Subject{Socket: &a.Socket})))
-		if !w.firing[groupName(r.Name, labels)] {
+		fires := func(h *subject.Holders) bool {
+			labels, _ := key.Labels(string(key.Append(nil, subject.Subject{Socket: &a.Socket, Holders: h})))
+			return w.firing[groupName(r.Name, labels)]
+		}
+		if !slices.ContainsFunc(w.heldLately(s, w.Now), fires) {
 			w.failf("%s takes a socket whose group does not fire: %s", a.Rule, s)
 		} else if !w.scanned[a.Rule] {
 			w.failf("%s takes a socket for a group that an earlier run saw: %s", a.Rule, s)
@@ -646,6 +692,12 @@ func (w *judge) checkDecision(a *engine.Action) {
 	}
 	if s.Accepted != 0 {
 		w.tally.Accepted++
+	}
+	if asksHolders(r) {
+		w.tally.ByHolders++
+		if s.Passed() > 0 {
+			w.tally.Passed++
+		}
 	}
 	due := w.checkTruth(r, a)
 	if s.Told > 0 && !s.Disturbed {
@@ -665,6 +717,44 @@ func (w *judge) checkDecision(a *engine.Action) {
 	}
 }
 
+// protects reports whether a process that protects a socket holds it, or has lately.
+func (w *judge) protects(s *sim.Socket, shown *sock.Socket) bool {
+	return slices.ContainsFunc(w.heldLately(s, w.Now), func(h *subject.Holders) bool {
+		return match.Any(w.Rules.Protect, subject.Subject{Socket: shown, Holders: h}) != ssfilter.False
+	})
+}
+
+// heldAt are the holders of a socket at an instant; none where no descriptor stands for it.
+func heldAt(s *sim.Socket, at sock.Instant) *subject.Holders {
+	h := &subject.Holders{Complete: true}
+	if s.Inode != 0 {
+		h.Processes = world.Holders(s, at, 1)
+	}
+	return h
+}
+
+// heldLately are the holders that a socket has had in the time in which the watchdog may go
+// by what it has found.
+func (w *judge) heldLately(s *sim.Socket, at sock.Instant) (lately []*subject.Holders) {
+	recent := 10*time.Second + 20*w.Walking
+	lately = append(lately, heldAt(s, at))
+	for _, h := range s.Held {
+		if h.Since < at && at.Sub(h.Since) <= recent {
+			lately = append(lately, heldAt(s, h.Since), heldAt(s, h.Since-1))
+		}
+	}
+	return lately
+}
+
+// dueLately is dueSince by any of those.
+func (w *judge) dueLately(r *rules.Rule, after time.Duration, s *sim.Socket, shown *sock.Socket) sock.Instant {
+	due := sim.Never
+	for _, h := range w.heldLately(s, w.Now) {
+		due = min(due, dueSince(r, after, s, subject.Subject{Socket: shown, Holders: h}))
+	}
+	return due
+}
+
 // checkTruth holds an act to what was true of its socket when it was last seen,
 // and returns since when it has been due.
 func (w *judge) checkTruth(r *rules.Rule, a *engine.Action) (due sock.Instant) {
@@ -675,16 +765,16 @@ func (w *judge) checkTruth(r *rules.Rule, a *engine.Action) (due sock.Instant) {
 		w.failf("%s takes a socket that is %s: %s", a.Rule, why, s)
 	}
 	shown.Autobound = ssfilter.TriOf(!s.Bound)
-	due = dueSince(r, kill.After, s, &shown)
+	due = w.dueLately(r, kill.After, s, &shown)
 	if s.Mini {
 		shown.Autobound = ssfilter.True // as scans say since it is one
-		due = min(due, dueSince(r, kill.After, s, &shown))
+		due = min(due, w.dueLately(r, kill.After, s, &shown))
 	}
 	earliest := due
 	if s.Accepted != 0 && !w.knew(s) {
 		unseen := *s
 		unseen.Accepted = 0
-		earliest = dueSince(r, kill.After, &unseen, &shown)
+		earliest = w.dueLately(r, kill.After, &unseen, &shown)
 	}
 	if due == sim.Never {
 		w.failf("%s takes a socket that it does not match: %s", a.Rule, s)
@@ -701,12 +791,17 @@ func (w *judge) checkTruth(r *rules.Rule, a *engine.Action) (due sock.Instant) {
 // counts, if the kernel does not. It then waits for its holders to be found, if
 // there was no time for that before.
 func (w *judge) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, held bool, due sock.Instant) (deadline sock.Instant, punctual bool) {
-	if s.Disturbed || held || len(r.When) > 0 {
+	asks := asksHolders(r) || len(w.Rules.Protect) > 1
+	if s.Disturbed || held || len(r.When) > 0 || asks && !w.Calm {
 		return sim.Never, false
 	}
 	const calmsDown = 2*spin.ForgetAfter + 30*time.Second // and what waited for that is killed with the rest
-	if end, spun := w.Spins[world.Holder(s)]; spun && s.Inode != 0 && w.Now < end.Add(calmsDown) {
-		return sim.Never, false
+	for _, h := range s.Held {
+		for _, pid := range h.By {
+			if end, spun := w.Spins[pid]; spun && s.Inode != 0 && w.Now < end.Add(calmsDown) {
+				return sim.Never, false
+			}
+		}
 	}
 	const (
 		scanning = 400 * time.Millisecond
@@ -727,6 +822,10 @@ func (w *judge) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, held 
 		found = found.Add(storedWithin) // what was seen once outlives a restart, unless a SYN says otherwise
 	default:
 		found = w.restarted.Add(storedWithin + time.Duration(scans)*w.gap + scanning)
+	}
+	if asks && s.Passed() > 0 {
+		// What is known of holders is renewed each minute, or more seldom where walks are slow.
+		found = max(found, s.Passed().Add(time.Minute+walking+max(time.Minute, walking)+2*w.gap+scanning))
 	}
 	up := w.restarted.Add(time.Duration(scans)*w.gap + scanning)
 	byKernel := s.State == ssfilter.CloseWait && s.Keepalive == 0 && s.Queued == sim.Never
@@ -832,7 +931,10 @@ func (w *judge) checkForgotten() {
 				continue
 			}
 			kill := &r.Then[len(r.Then)-1]
-			due := dueSince(r, kill.After, s, &shown)
+			if w.protects(s, &shown) {
+				continue
+			}
+			due := dueSince(r, kill.After, s, subject.Subject{Socket: &shown, Holders: heldAt(s, w.Now)})
 			behind = behind || len(r.When) > 0 && due != sim.Never
 			if due == sim.Never || len(r.When) > 0 {
 				continue
