@@ -29,6 +29,7 @@ const (
 const (
 	cobra    = "github.com/spf13/cobra"            // commands, completion, help
 	ebpf     = "github.com/cilium/ebpf"            // fits eBPF programs to the running kernel, and loads them
+	ebpfasm  = "github.com/cilium/ebpf/asm"        // their instructions
 	fsnotify = "github.com/fsnotify/fsnotify"      // inotify
 	links    = "github.com/vishvananda/netlink"    // devices and their addresses
 	netlink  = "github.com/vishvananda/netlink/nl" // netlink sockets in a namespace
@@ -108,7 +109,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/source/events",
-		may:  []string{"internal/sock", "rules/ssfilter", ebpf, unix},
+		may:  []string{"internal/sock", "rules/ssfilter", ebpf, ebpfasm, unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it tells what events told, and where they cannot be had, why: what to believe, and what else to ask, is for who calls",
 	},

@@ -94,11 +94,14 @@ func attachForGood() error {
 // onlyLoad says what came of it.
 func onlyLoad() error {
 	p, err := events.Load(100)
-	if err != nil {
-		return ready(err.Error())
+	if err == nil {
+		defer p.Close()
+		err = p.WhyNoOwners()
 	}
-	defer p.Close()
-	return ready(fmt.Sprint(p.WhyNoOwners()))
+	if refused, ok := errors.AsType[*events.LoadError](err); ok && refused.Log() != "" {
+		fmt.Fprintln(os.Stderr, refused.Log())
+	}
+	return ready(fmt.Sprint(err))
 }
 
 // forbidBPF has the kernel refuse bpf(2) to this process, as a container's filter does.

@@ -22,10 +22,10 @@ func (p *Programs) FlagOlder() (flagged, refused int, err error) {
 	}
 	var why unix.Errno
 	err = p.read(func(fds *descriptors) int { return fds.flagOlder }, 4, func(record []byte) {
-		if refusal := int32(binary.NativeEndian.Uint32(record)); refusal == 0 {
+		if refusal := int32(binary.NativeEndian.Uint32(record)); refusal == 0 { // it is tried
 			flagged++
 		} else {
-			refused, why = refused+1, unix.Errno(-refusal)
+			flagged, refused, why = flagged-1, refused+1, unix.Errno(-refusal)
 		}
 	})
 	if err != nil {

@@ -16,14 +16,13 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	kernelMapAsked          = "asked"
-	kernelMapEntries        = "entries"
-	kernelProgFlagOlder     = "flag_older"
-	kernelProgFollow        = "follow"
-	kernelProgOwners        = "owners"
-	kernelVarHasNetnsCookie = "has_netns_cookie"
-	kernelVarLost           = "lost"
-	kernelVarStates         = "states"
+	kernelMapAsked      = "asked"
+	kernelMapEntries    = "entries"
+	kernelProgFlagOlder = "flag_older"
+	kernelProgFollow    = "follow"
+	kernelProgOwners    = "owners"
+	kernelVarLost       = "lost"
+	kernelVarStates     = "states"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -85,9 +84,8 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
-	HasNetnsCookie *ebpf.VariableSpec `ebpf:"has_netns_cookie"`
-	Lost           *ebpf.VariableSpec `ebpf:"lost"`
-	States         *ebpf.VariableSpec `ebpf:"states"`
+	Lost   *ebpf.VariableSpec `ebpf:"lost"`
+	States *ebpf.VariableSpec `ebpf:"states"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -125,9 +123,8 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
-	HasNetnsCookie *ebpf.Variable `ebpf:"has_netns_cookie"`
-	Lost           *ebpf.Variable `ebpf:"lost"`
-	States         *ebpf.Variable `ebpf:"states"`
+	Lost   *ebpf.Variable `ebpf:"lost"`
+	States *ebpf.Variable `ebpf:"states"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

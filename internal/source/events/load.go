@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -70,6 +71,10 @@ func (e *LoadError) Unwrap() error {
 // Log is what the kernel's verifier says of the program that it refuses, for developers.
 func (e *LoadError) Log() string { return e.log }
 
+// canLoad is set where this program knows how to be the loader: another would do its own work
+// in the child, and start children in turn.
+var canLoad atomic.Bool
+
 // Load loads the programs, with a table for that many sockets. It has a child do it, which
 // is this program once more (BecomeLoader): reading the kernel's BTF takes memory that would
 // never be given back. The child needs CAP_BPF and CAP_NET_ADMIN, and CAP_PERFMON for what
@@ -80,6 +85,9 @@ func Load(places int) (*Programs, error) {
 	}
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		return nil, errors.New("eBPF programs are used on machines of 64 bits only")
+	}
+	if !canLoad.Load() {
+		return nil, errors.New("load eBPF programs: main does not call BecomeLoader")
 	}
 	offset, err := bootOffset()
 	if err != nil {
@@ -139,7 +147,7 @@ func (p *Programs) runLoader(places int) (reasons map[group]error, died error) {
 	case ended != nil:
 		died = fmt.Errorf("the loader of eBPF programs failed: %w: %s", ended, strings.TrimSpace(stderr.String()))
 	default:
-		died = errors.New("the loader of eBPF programs ended early: does main call BecomeLoader first?")
+		died = errors.New("the loader of eBPF programs ended early")
 	}
 	return reasons, died
 }

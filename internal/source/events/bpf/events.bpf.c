@@ -4,17 +4,26 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-/* What is told of a socket in a wanted state. */
+/* What is told of a socket in a wanted state. It is written in words of 64 bits: where the
+ * loader lacks CAP_PERFMON, kernels as old as 5.10 refuse to have one written in parts. */
 struct entry {
-	__u64 entered;	     /* CLOCK_MONOTONIC in ns; 0: not known */
-	__u64 netns_cookie;  /* 0: this kernel does not tell */
+	__u64 entered;	       /* CLOCK_MONOTONIC in ns; 0: not known */
+	__u64 netns_cookie;    /* 0: this kernel does not tell */
 	__u64 acked, received; /* bytes, when it entered */
-	__u8 src[16], dst[16];
-	__u32 iface;
-	__be16 sport, dport;
-	__u8 family, state;
-	__u8 pad[6];
+	__u64 src[2], dst[2];
+	__u64 iface_ports;  /* u32 iface; be16 sport, dport */
+	__u64 family_state; /* u8 family, state */
 };
+
+static __always_inline __u64 iface_ports(__u32 iface, __be16 sport, __be16 dport)
+{
+	return iface | (__u64)sport << 32 | (__u64)dport << 48;
+}
+
+static __always_inline __u64 family_state(__u8 family, __u8 state) { return family | state << 8; }
+
+/* Two words of a context, which the kernel lets be read one at a time. */
+static __always_inline __u64 two(const volatile __u32 *words) { return words[0] | (__u64)words[1] << 32; }
 
 /* By the cookie, which is unique on the host. Not preallocated: a stuck socket is rare. */
 struct {
@@ -35,10 +44,6 @@ volatile struct {
  * a lock was taken. */
 volatile __u64 lost SEC(".data.lost");
 
-/* bpf_get_netns_cookie() can be had. The verifier does not look at a branch that a constant
- * rules out. */
-const volatile bool has_netns_cookie = 1;
-
 static __always_inline void put(__u64 cookie, const struct entry *e)
 {
 	if (bpf_map_update_elem(&entries, &cookie, e, BPF_ANY))
@@ -47,7 +52,8 @@ static __always_inline void put(__u64 cookie, const struct entry *e)
 
 static __always_inline void take_out(__u64 cookie)
 {
-	long err = bpf_map_delete_elem(&entries, &cookie);
+	/* Before Linux 6.4 the upper half of the result is not to be relied on. */
+	int err = bpf_map_delete_elem(&entries, &cookie);
 	if (err && err != -ENOENT)
 		__sync_fetch_and_add(&lost, 1);
 }
@@ -56,30 +62,20 @@ static __always_inline void enter(struct bpf_sock_ops *ctx, __u32 state)
 {
 	struct entry e = {};
 	e.entered = bpf_ktime_get_ns();
-	if (has_netns_cookie)
-		e.netns_cookie = bpf_get_netns_cookie(ctx);
+	e.netns_cookie = bpf_get_netns_cookie(ctx); /* the loader makes it 0 where there is no such helper */
 	e.acked = ctx->bytes_acked;
 	e.received = ctx->bytes_received;
 	struct bpf_sock *sk = ctx->sk;
-	if (sk)
-		e.iface = sk->bound_dev_if;
-	e.sport = bpf_htons(ctx->local_port);
-	e.dport = ctx->remote_port >> 16;
-	e.family = ctx->family;
-	e.state = state;
-	if (e.family == AF_INET6) {
-		__u32 *src = (__u32 *)e.src, *dst = (__u32 *)e.dst;
-		src[0] = ctx->local_ip6[0];
-		src[1] = ctx->local_ip6[1];
-		src[2] = ctx->local_ip6[2];
-		src[3] = ctx->local_ip6[3];
-		dst[0] = ctx->remote_ip6[0];
-		dst[1] = ctx->remote_ip6[1];
-		dst[2] = ctx->remote_ip6[2];
-		dst[3] = ctx->remote_ip6[3];
+	e.iface_ports = iface_ports(sk ? sk->bound_dev_if : 0, bpf_htons(ctx->local_port), ctx->remote_port >> 16);
+	e.family_state = family_state(ctx->family, state);
+	if (ctx->family == AF_INET6) {
+		e.src[0] = two(&ctx->local_ip6[0]);
+		e.src[1] = two(&ctx->local_ip6[2]);
+		e.dst[0] = two(&ctx->remote_ip6[0]);
+		e.dst[1] = two(&ctx->remote_ip6[2]);
 	} else {
-		*(__u32 *)e.src = ctx->local_ip4;
-		*(__u32 *)e.dst = ctx->remote_ip4;
+		e.src[0] = ctx->local_ip4;
+		e.dst[0] = ctx->remote_ip4;
 	}
 	put(bpf_get_socket_cookie(ctx), &e);
 }
@@ -113,21 +109,18 @@ int follow(struct bpf_sock_ops *ctx)
 static __always_inline void enter_older(struct sock_common *c, struct tcp_sock *tp, __u64 cookie)
 {
 	struct entry e = {};
-	e.family = c->skc_family;
-	e.state = c->skc_state;
 	e.acked = tp->bytes_acked;
 	e.received = tp->bytes_received;
-	e.iface = c->skc_bound_dev_if;
-	e.sport = bpf_htons(c->skc_num);
-	e.dport = c->skc_dport;
-	if (e.family == AF_INET6) {
-		*(__u64 *)&e.src[0] = *(__u64 *)&c->skc_v6_rcv_saddr.in6_u.u6_addr8[0];
-		*(__u64 *)&e.src[8] = *(__u64 *)&c->skc_v6_rcv_saddr.in6_u.u6_addr8[8];
-		*(__u64 *)&e.dst[0] = *(__u64 *)&c->skc_v6_daddr.in6_u.u6_addr8[0];
-		*(__u64 *)&e.dst[8] = *(__u64 *)&c->skc_v6_daddr.in6_u.u6_addr8[8];
+	e.iface_ports = iface_ports(c->skc_bound_dev_if, bpf_htons(c->skc_num), c->skc_dport);
+	e.family_state = family_state(c->skc_family, c->skc_state);
+	if (c->skc_family == AF_INET6) {
+		e.src[0] = *(__u64 *)&c->skc_v6_rcv_saddr.in6_u.u6_addr8[0];
+		e.src[1] = *(__u64 *)&c->skc_v6_rcv_saddr.in6_u.u6_addr8[8];
+		e.dst[0] = *(__u64 *)&c->skc_v6_daddr.in6_u.u6_addr8[0];
+		e.dst[1] = *(__u64 *)&c->skc_v6_daddr.in6_u.u6_addr8[8];
 	} else {
-		*(__u32 *)e.src = c->skc_rcv_saddr;
-		*(__u32 *)e.dst = c->skc_daddr;
+		e.src[0] = c->skc_rcv_saddr;
+		e.dst[0] = c->skc_daddr;
 	}
 	struct net *net = c->skc_net.net;
 	if (net)
@@ -137,8 +130,11 @@ static __always_inline void enter_older(struct sock_common *c, struct tcp_sock *
 
 /* flag_older has follow called back for the connections of the opener's network namespace
  * that have no flag: they began before it was attached, or another program took the flag.
- * The kernel holds the lock of a socket while it is visited, so no event comes between. For
- * each connection that it flags it writes a 0, and for each that refuses a negative errno. */
+ * The kernel holds the lock of a socket while it is visited, so no event comes between.
+ *
+ * It writes a 0 for each connection that it tries to flag, and then the errno, negative, if
+ * that is refused. Where the reader's buffer is full, the kernel takes back what was written
+ * of this socket, and visits it again: so nothing may be done before it could be written. */
 SEC("iter/tcp")
 int flag_older(struct bpf_iter__tcp *ctx)
 {
@@ -151,21 +147,25 @@ int flag_older(struct bpf_iter__tcp *ctx)
 	int value = 0;
 	int err = bpf_getsockopt(tp, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &value, sizeof(value));
 	bool had = value & BPF_SOCK_OPS_STATE_CB_FLAG;
-	if (!err && !had) {
+	if (!had) {
+		int tried = 0;
+		if (bpf_seq_write(ctx->meta->seq, &tried, sizeof(tried)))
+			return 0;
 		value |= BPF_SOCK_OPS_STATE_CB_FLAG;
-		err = bpf_setsockopt(tp, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &value, sizeof(value));
+		if (!err)
+			err = bpf_setsockopt(tp, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &value, sizeof(value));
+		if (err) {
+			bpf_seq_write(ctx->meta->seq, &err, sizeof(err));
+			return 0;
+		}
 	}
-	if (err || !had)
-		bpf_seq_write(ctx->meta->seq, &err, sizeof(err));
-	if (err)
-		return 0;
 
 	/* Without the flag events were missed, and what the table has of the socket, if
 	 * anything, is not to be believed. With it, the table is right but for what it lacks
 	 * because it was not wanted, or what another watchdog's program flagged before. */
 	__u64 cookie = bpf_get_socket_cookie(tp);
 	struct entry *known = bpf_map_lookup_elem(&entries, &cookie);
-	if (had && known && known->state == c->skc_state)
+	if (had && known && known->family_state >> 8 == c->skc_state)
 		return 0;
 	if (states.wanted >> (c->skc_state & 31) & 1)
 		enter_older(c, tp, cookie);
