@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	// Most tests wait for what falls due in seconds, and use no processor: so more
 	// of them may run at once than there are of those, unless a flag says otherwise.
 	flag.Set("test.parallel", "16")
+	if called := os.Getenv(leakerEnv); called != "" {
+		leaker(called)
+	}
 	if os.Getenv(spinnerEnv) != "" {
 		spinner()
 		return

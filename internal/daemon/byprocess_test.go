@@ -1,0 +1,148 @@
+package daemon_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/nstest"
+)
+
+// leakerEnv has the test binary be a program that leaks: NAME PORT.
+const leakerEnv = "SOCKDOG_TEST_LEAKER"
+
+// leaker accepts connections and never closes one.
+func leaker(called string) {
+	var name string
+	var port uint16
+	_, err := fmt.Sscan(called, &name, &port)
+	if err == nil {
+		err = os.WriteFile("/proc/self/comm", []byte(name), 0)
+	}
+	var l nstest.Socket
+	if err == nil {
+		l, err = nstest.ListenAt(netip.AddrPortFrom(nstest.V4, port), unix.IPPROTO_TCP)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println("listening")
+	for err == nil || errors.Is(err, unix.EAGAIN) {
+		_, err = l.Accept()
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// startLeaker starts a program that leaks, and has so many connections to it closed by their
+// peers.
+func (w *world) startLeaker(name string, port uint16, n int) (pid int) {
+	w.Helper()
+	program := exec.Command("/proc/self/exe")
+	program.Env = append(os.Environ(), leakerEnv+"="+name+" "+strconv.Itoa(int(port)))
+	program.Stderr = os.Stderr
+	out := must(program.StdoutPipe())(w)
+	check(w, program.Start())
+	w.Cleanup(func() { program.Process.Kill(); program.Wait() })
+	must(bufio.NewReader(out).ReadString('\n'))(w)
+	for range n {
+		c := must(nstest.Connect(netip.AddrPortFrom(nstest.V4, port)))(w)
+		check(w, c.Close())
+	}
+	return program.Process.Pid
+}
+
+// byPID counts the sockets that were killed, by the process that the log names.
+func (w *world) byPID() map[int]int {
+	killed := make(map[int]int)
+	for _, l := range w.lines(func(l line) bool { return l.Result == string(journal.Done) && l.Action == "kill" }) {
+		killed[l.PID]++
+	}
+	return killed
+}
+
+// all finds the true holders, as if all processes could be read. That is so of all in the
+// namespace of the test.
+func all(inodes map[uint32]struct{}) (holders.Found, error) {
+	found, err := holders.Find("/proc", inodes)
+	found.Complete, found.Access = true, holders.Access{AllShown: true, Processes: 1}
+	return found, err
+}
+
+// Two programs leak: a rule that names one heals it, and spares the other.
+func TestKillsByProcess(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.options.FindHolders = all
+	leaky, other := w.startLeaker("leaky", 5432, 5), w.startLeaker("other", 5433, 5)
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 2s, process: leaky}, then: kill}]\n")
+	w.until("kills of what leaks", func() bool { return w.byPID()[leaky] == 5 })
+	w.reach(w.options.Now().Add(3 * time.Second)) // those of the other have been due for as long
+	if killed := w.byPID(); killed[leaky] != 5 || killed[other] != 0 || w.kills() != 5 {
+		t.Errorf("killed by process: %v, want 5 of %d alone", killed, leaky)
+	}
+}
+
+// One of several programs of the same name leaks more than the others: a rule about groups
+// finds it.
+func TestFindsTheLeakyProcess(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.options.FindHolders = all
+	w.startLeaker("worker", 5432, 2)
+	leaky := w.startLeaker("worker", 5433, 9)
+	w.startLeaker("worker", 5434, 2)
+	w.watch(often + `
+rules:
+  - name: one-leaks
+    match: {state: close-wait, in_state_for: 1s}
+    group_by: [process, pid]
+    when: count > 5
+    for: 1s
+    then: [kill, log]
+`)
+	w.until("kills of what leaks", func() bool { return w.byPID()[leaky] == 9 })
+	if killed := w.byPID(); len(killed) != 1 || w.kills() != 9 {
+		t.Errorf("killed by process: %v, want 9 of %d alone", killed, leaky)
+	}
+	fired := w.await("the group", func(l line) bool { return strings.Contains(l.Msg, "firing") })
+	if fired.Rule != "one-leaks" {
+		t.Errorf("said: %+v", fired)
+	}
+}
+
+// Where not every process can be read, a rule that names one kills nothing, and says so.
+func TestUnreadableIsNotKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	current := w.show()
+	w.options.FindHolders = func(inodes map[uint32]struct{}) (holders.Found, error) {
+		found, err := all(inodes)
+		found.Complete, found.Access = false, holders.Access{AllShown: true, Processes: 2, Refused: 1}
+		return found, err
+	}
+	w.startLeaker("leaky", 5432, 3)
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s, process: leaky}, then: kill}]\n")
+	w.await("that the rule waits", func(l line) bool {
+		return strings.HasPrefix(l.Msg, "who holds some sockets cannot be seen") && l.Rule == "leak"
+	})
+	w.until("the reason", func() bool {
+		s := current()
+		return len(s.Rules) == 1 && s.Rules[0].HeldBack["holders_unknown"] == 3
+	})
+	if n := w.kills(); n != 0 {
+		t.Errorf("%d were killed", n)
+	}
+}
