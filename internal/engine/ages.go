@@ -46,6 +46,9 @@ func (e *Engine) Ages(most int, stuck Stuck) (memories []sock.Memory, left int) 
 			c := track.Begin(s, track.TimesOf(s, got, got, e.config.Precision), got)
 			told := c.Memory()
 			told.Exact = true
+			if got == s.Entered { // and nobody has asked since whether it waits in an accept queue
+				told.Backlog = false
+			}
 			memories = append(memories, told)
 		}
 	})
@@ -53,5 +56,5 @@ func (e *Engine) Ages(most int, stuck Stuck) (memories []sock.Memory, left int) 
 }
 
 // Stuck calls each for the sockets that a source saw enter their states, as they were at
-// the instant got.
+// the instant got: that of the entry, where only that is known of them.
 type Stuck func(each func(s *sock.Socket, got sock.Instant))

@@ -129,12 +129,3 @@ func (c *cache) drop(cookie uint64) {
 	defer c.mu.Unlock()
 	delete(c.sockets, cookie)
 }
-
-// all calls each for all sockets.
-func (c *cache) all(each func(s *sock.Socket, got sock.Instant)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.sockets {
-		each(&s.Socket, s.got)
-	}
-}

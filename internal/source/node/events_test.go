@@ -279,3 +279,33 @@ func TestOwners(t *testing.T) {
 		t.Errorf("after events are gone: %+v, %v, want a walk through /proc", found, err)
 	}
 }
+
+// The source tells since when sockets are stuck that no scan has shown yet, as exactly as
+// of those that one has; what it knows of both is enough to know them again.
+func TestStuckBeforeAScan(t *testing.T) {
+	p := newPlace(t)
+	s, _ := openEvents(t, p, node.Config{All: true})
+	before := clock(t)
+	p.leak(1)
+	after := clock(t)
+	x := scanner(t, s)
+	for _, scanned := range []bool{false, true} {
+		var told []sock.Socket
+		s.Stuck(func(k *sock.Socket, got sock.Instant) {
+			if k.ID.Netns != p.Inode {
+				return
+			}
+			told = append(told, *k)
+			if (got == k.Entered) == scanned {
+				t.Errorf("scanned %v: read at %d, and entered at %d", scanned, got, k.Entered)
+			}
+		})
+		if len(told) != 1 || told[0].Entered < before || told[0].Entered > after || told[0].State != ssfilter.CloseWait {
+			t.Fatalf("scanned %v: told of %+v, want one since between %d and %d", scanned, told, before, after)
+		}
+		k := scan(t, x, closeWait)[p.Inode][0]
+		if told[0].ID != k.ID || told[0].Info.BytesAcked != k.Info.BytesAcked || told[0].Info.BytesReceived != k.Info.BytesReceived {
+			t.Errorf("scanned %v: told of %+v, and it is %+v", scanned, told[0], k)
+		}
+	}
+}

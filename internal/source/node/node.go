@@ -174,10 +174,6 @@ func (s *Source) State() State {
 	return st
 }
 
-// Stuck calls each for the sockets of the table that were asked for, as they were when the
-// answer was in.
-func (s *Source) Stuck(each func(k *sock.Socket, got sock.Instant)) { s.cache.all(each) }
-
 // Name is what `ip netns` calls a namespace, by its inode; "": it has no name.
 func (s *Source) Name(inode uint32) string {
 	if names := s.finder.Names(inode); len(names) > 0 {
