@@ -66,6 +66,8 @@ type Source struct {
 	// Want tells the source in which states the rules in force want sockets; nil: it does
 	// not ask.
 	Want func(states ssfilter.StateSet)
+	// Countable returns the states whose sockets the source counts for little; nil: all.
+	Countable func() ssfilter.StateSet
 }
 
 // Say adds a line about sockdog itself to the log, without waiting for its reader.

@@ -23,7 +23,7 @@ const (
 
 // oneByOne are the states in which a state count scans for sockets one by one. Those in
 // ESTABLISHED and TIME_WAIT are the many: the counters tell them.
-const oneByOne = ssfilter.AllStates &^ (1<<ssfilter.Established | 1<<ssfilter.TimeWait | 1<<ssfilter.BoundInactive)
+const oneByOne ssfilter.StateSet = ssfilter.AllStates &^ (1<<ssfilter.Established | 1<<ssfilter.TimeWait | 1<<ssfilter.BoundInactive)
 
 // stateCounts are the counts of sockets by state, for those who
 // watch the watchdog.
@@ -45,7 +45,11 @@ func (d *watch) stateWorker() (func(struct{}), func(), error) {
 	var last tableCount
 	return func(struct{}) {
 		began := threadTime()
-		sockets := last.count(scanner, counts)
+		states := oneByOne
+		if d.readers.Countable != nil {
+			states &= d.readers.Countable()
+		}
+		sockets := last.count(states, scanner, counts)
 		select {
 		case d.counted <- stateCount{sockets, time.Now(), threadTime() - began}:
 		case <-d.workers.done:
@@ -81,26 +85,27 @@ func spacing(cost time.Duration, budget float64) time.Duration {
 
 // tableCount is what the last scan of the table found.
 type tableCount struct {
+	of                ssfilter.StateSet
 	states            [16]uint64
 	full, minisockets uint64
 	before            sock.Counters // nothing, where the scan failed
 	skips             int           // since
 }
 
-// count counts once. What could not be read is absent. Where no segment has
+// count counts once the sockets in the states. What could not be read is absent. Where no segment has
 // arrived since the last scan, there is none: only what programs close by
 // themselves goes unnoticed, and for a minute at most.
-func (t *tableCount) count(scanner Scanner, counts Counters) status.Sockets {
+func (t *tableCount) count(of ssfilter.StateSet, scanner Scanner, counts Counters) status.Sockets {
 	c, err := counts.Read()
-	if c.Still(&t.before) && t.skips < mostSkips {
+	if t.of == of && c.Still(&t.before) && t.skips < mostSkips {
 		t.skips++
-	} else if !t.scan(scanner) {
+	} else if !t.scan(of, scanner) {
 		return nil // the scans for the rules fail too, and tell
 	} else {
 		t.before = c
 	}
 	sockets := make(status.Sockets)
-	for _, state := range oneByOne.States() {
+	for _, state := range of.States() {
 		sockets[state.String()] = t.states[state]
 	}
 	// Each is read at another instant than the table: the difference is never
@@ -109,6 +114,9 @@ func (t *tableCount) count(scanner Scanner, counts Counters) status.Sockets {
 	if err == nil && c.HasTimeWait {
 		sockets[ssfilter.TimeWait.String()] = less(c.TimeWait, t.minisockets)
 	}
+	if of != oneByOne { // how many of all are in other states is not known
+		return sockets
+	}
 	if inUse, ok, err := counts.InUse(); err == nil && ok {
 		sockets[ssfilter.Established.String()] = less(inUse, t.full)
 	}
@@ -116,9 +124,12 @@ func (t *tableCount) count(scanner Scanner, counts Counters) status.Sockets {
 }
 
 // scan counts the sockets of the states of which there are few.
-func (t *tableCount) scan(scanner Scanner) bool {
-	*t = tableCount{}
-	err := scanner.Scan(sock.Query{States: oneByOne}, func(s *sock.Socket, _ sock.Instant) {
+func (t *tableCount) scan(of ssfilter.StateSet, scanner Scanner) bool {
+	*t = tableCount{of: of}
+	if of == 0 {
+		return true
+	}
+	err := scanner.Scan(sock.Query{States: of}, func(s *sock.Socket, _ sock.Instant) {
 		t.states[int(s.State)%len(t.states)]++
 		switch {
 		case s.Minisocket():

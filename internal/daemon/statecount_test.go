@@ -60,9 +60,10 @@ func TestSpacing(t *testing.T) {
 func TestTableCount(t *testing.T) {
 	kernel, counts := &table{stuck: 2}, &gauges{inSegs: 10, timeWait: 7, inUse: 5}
 	var r tableCount
+	of := oneByOne
 	count := func(walks int, want map[string]uint64) {
 		t.Helper()
-		got := r.count(kernel, counts)
+		got := r.count(of, kernel, counts)
 		if kernel.walks != walks {
 			t.Errorf("after %d walks, want %d", kernel.walks, walks)
 		}
@@ -91,4 +92,12 @@ func TestTableCount(t *testing.T) {
 	count(4, nil)
 	kernel.err = nil
 	count(5, map[string]uint64{"close-wait": 1})
+	// Where few states can be counted for little, the others are absent.
+	of = ssfilter.Of(ssfilter.CloseWait)
+	count(6, map[string]uint64{"close-wait": 1, "time-wait": 4})
+	if n := len(r.count(of, kernel, counts)); n != 2 {
+		t.Errorf("%d states are counted, want two", n)
+	}
+	of = 0
+	count(6, map[string]uint64{"time-wait": 4})
 }

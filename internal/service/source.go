@@ -32,6 +32,7 @@ func watchNamespaces(h *host.Host, kind node.Kind, all bool, o *daemon.Options) 
 		OpenDestroyer: func() (daemon.Destroyer, error) { return source.OpenLookup() },
 		OpenCounters:  func() (daemon.Counters, error) { return source.OpenCounters() },
 		Want:          source.Want,
+		Countable:     source.Countable,
 	}
 	o.Netns, o.NetnsName, o.Stuck = source.Inode(), source.Name, source.Stuck
 	o.Holders = holdersBy(source)

@@ -80,6 +80,15 @@ func (c *cache) look(e *events.Entry, fresh bool, now sock.Instant) need {
 	return none
 }
 
+// keep marks a socket of the table as seen.
+func (c *cache) keep(cookie uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sockets[cookie]; s != nil {
+		s.seen = c.scan
+	}
+}
+
 // get returns a socket as it was when got was.
 func (c *cache) get(cookie uint64, into *sock.Socket) (got sock.Instant, ok bool) {
 	c.mu.Lock()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,12 +38,15 @@ type follower struct {
 
 	wanted   atomic.Uint32 // states that rules ask for
 	covered  atomic.Uint32 // those that the table tells now; 0: the programs are not attached
+	tended   atomic.Uint32 // the wanted states by which the programs were attached, or not
 	flagging atomic.Int32  // threads
+	changed  changed       // what is tended, or which namespaces are followed
 	period   atomic.Uint64 // counts up when what namespaces are followed is to be found out anew
+	began    atomic.Int64  // the period: an instant
+	full     atomic.Bool   // the table had no room for a socket
 
 	retry sock.Instant // not before
-	full  bool
-	lost  uint64 // that were known of
+	lost  uint64       // that were known of
 }
 
 // ErrNoEvents is why a source that must have events cannot be opened.
@@ -81,7 +86,7 @@ func (s *Source) tend(now sock.Instant) {
 		f.said = true
 		s.say(slog.LevelInfo, "sockets come from sock_diag; events cannot be had", slog.String("reason", f.absent.Error()))
 	}
-	if f.programs == nil || f.cgroup == "" {
+	if !f.usable() {
 		return
 	}
 	if err := s.failed.Swap(nil); err != nil && f.covered.Load() != 0 {
@@ -98,6 +103,88 @@ func (s *Source) tend(now sock.Instant) {
 		s.tellLoss(now)
 		s.followAll()
 	}
+	f.tended.Store(uint32(wanted))
+	f.changed.tell()
+}
+
+// usable reports whether there are programs, and something to attach them to.
+func (f *follower) usable() bool { return f.programs != nil && f.cgroup != "" }
+
+const (
+	// awaitTime bounds how long scans wait for the table to follow all connections of a
+	// namespace. That takes a pass over all sockets of the host for each namespace, once,
+	// as a scan by sock_diag would.
+	awaitTime = 20 * time.Second
+	// awaitPatience is how long a scan waits while none comes to be followed: the pass
+	// waits for the lock of a socket, perhaps.
+	awaitPatience = 2 * time.Second
+)
+
+// awaitTable waits until the table tells all that the query asks for, where it soon will:
+// when sockdog starts, and when a namespace appears, a scan by sock_diag would cost as much
+// as it takes to have the connections followed.
+func (s *Source) awaitTable(q *sock.Query) {
+	for {
+		changed := s.follower.changed.next()
+		if !s.soon(q) {
+			return
+		}
+		timeout := time.NewTimer(awaitPatience)
+		select {
+		case <-changed:
+			timeout.Stop()
+		case <-timeout.C:
+			return
+		case <-s.done:
+			timeout.Stop()
+			return
+		}
+	}
+}
+
+// soon reports whether the table will soon tell all that the query asks for, and does not
+// yet.
+func (s *Source) soon(q *sock.Query) bool {
+	f := &s.follower
+	wanted := f.wanted.Load()
+	if !f.usable() || f.full.Load() || q.States&^(tableStates&ssfilter.StateSet(wanted)) != 0 {
+		return false
+	}
+	if f.tended.Load() != wanted {
+		return true
+	}
+	if s.tells(q) != q.States || f.programs.WhyNoFlag() != nil {
+		return false
+	}
+	period, since := f.period.Load(), s.config.Now().Add(-awaitTime)
+	return slices.ContainsFunc(s.namespaces(), func(n *namespace) bool {
+		return n.tried.Load() != period && max(n.appeared, sock.Instant(f.began.Load())) > since
+	})
+}
+
+// changed tells those who wait that something has changed.
+type changed struct {
+	sync.Mutex
+	c chan struct{}
+}
+
+// next is closed by the next tell.
+func (c *changed) next() <-chan struct{} {
+	c.Lock()
+	defer c.Unlock()
+	if c.c == nil {
+		c.c = make(chan struct{})
+	}
+	return c.c
+}
+
+func (c *changed) tell() {
+	c.Lock()
+	defer c.Unlock()
+	if c.c != nil {
+		close(c.c)
+		c.c = nil
+	}
 }
 
 // startFollowing attaches the programs, or has the table tell further states.
@@ -111,9 +198,10 @@ func (s *Source) startFollowing(states ssfilter.StateSet, now sock.Instant) {
 		s.stopFollowing(err, now)
 		return
 	}
-	f.period.Add(1)
+	s.followAnew(now)
 	f.covered.Store(uint32(states))
-	f.absent, f.said, f.full = nil, false, false
+	f.full.Store(false)
+	f.absent, f.said = nil, false
 	s.because(nil)
 	s.say(slog.LevelInfo, "sockets come from events", slog.String("states", states.String()))
 }
@@ -173,13 +261,14 @@ func (s *Source) tellLoss(now sock.Instant) {
 		s.facts.Lock()
 		s.facts.lost += lost - f.lost
 		s.facts.Unlock()
-		if !f.full {
+		if !f.full.Load() {
 			s.say(slog.LevelWarn, "the table of events is full; scans go on by sock_diag", slog.Int("places", f.programs.Table().Places()))
 		}
-		f.full, f.lost, f.retry = true, lost, now.Add(retryAfter)
-		f.period.Add(1)
-	case f.full && now >= f.retry:
-		f.full = false // the older connections are entered, or are lost again
+		f.full.Store(true)
+		f.lost, f.retry = lost, now.Add(retryAfter)
+		s.followAnew(now)
+	case f.full.Load() && now >= f.retry:
+		f.full.Store(false) // the older connections are entered, or are lost again
 	}
 }
 
@@ -189,10 +278,16 @@ func (s *Source) follows(n *namespace) bool {
 	return s.follower.covered.Load() != 0 && n.followed.Load() == s.follower.period.Load()
 }
 
+// followAnew begins a period: no namespace is followed until it was found out anew.
+func (s *Source) followAnew(now sock.Instant) {
+	s.follower.began.Store(int64(now))
+	s.follower.period.Add(1)
+}
+
 // followAll has the table follow the connections of each namespace that are older than it.
 func (s *Source) followAll() {
 	f := &s.follower
-	if f.full || f.programs.WhyNoFlag() != nil {
+	if f.full.Load() || f.programs.WhyNoFlag() != nil {
 		return
 	}
 	period := f.period.Load()
@@ -206,13 +301,18 @@ func (s *Source) followAll() {
 }
 
 // follow has the table follow the connections of a namespace. The thread may wait in the
-// kernel for the lock of a socket; nobody waits for it.
+// kernel for the lock of a socket; nobody waits for it for long.
 func (s *Source) follow(n *namespace, period uint64) {
 	runtime.LockOSThread() // it ends with the goroutine
 	defer s.kick()
+	defer s.follower.changed.tell()
 	defer s.follower.flagging.Add(-1)
 	defer n.flagging.Store(false)
-	n.tried.Store(period)
+	defer n.tried.Store(period)
+	if n.empty() {
+		n.followed.Store(period)
+		return
+	}
 	var refused int
 	err := n.Do(func() (err error) {
 		_, refused, err = s.follower.programs.FlagOlder()

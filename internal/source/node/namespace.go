@@ -20,6 +20,7 @@ type namespace struct {
 
 	followed, tried atomic.Uint64 // periods in which the table followed all connections, and was to
 	flagging        atomic.Bool
+	appeared        sock.Instant
 
 	names atomic.Pointer[string] // as in sock.Socket; nil: not known
 
@@ -111,4 +112,15 @@ func (n *namespace) call(names []string) {
 	if was := n.names.Load(); was == nil || *was != all {
 		n.names.Store(&all)
 	}
+}
+
+// empty reports whether it is certain that the namespace has no full socket: then no
+// connection in it is older than the table.
+func (n *namespace) empty() (empty bool) {
+	_ = n.counters(func(r *counters.Reader) error {
+		inUse, known, err := r.InUse()
+		empty = err == nil && known && inUse == 0
+		return err
+	})
+	return empty
 }

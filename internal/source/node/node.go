@@ -212,7 +212,7 @@ func (s *Source) namespace(inode uint32) *namespace {
 }
 
 func (s *Source) add(n *netns.Namespace) *namespace {
-	added := &namespace{Namespace: n, open: s.config.OpenConn}
+	added := &namespace{Namespace: n, open: s.config.OpenConn, appeared: s.config.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inodes[n.Inode] = added

@@ -73,6 +73,7 @@ func (x *Scanner) InUserSpace() string { return x.inUserSpace }
 // socket, which may be before the scan began.
 func (x *Scanner) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
 	x.inUserSpace = ""
+	x.source.awaitTable(&q)
 	fast := x.source.tells(&q)
 	var dumped map[*namespace]bool
 	if fast != 0 {
@@ -118,6 +119,15 @@ func (s *Source) tells(q *sock.Query) ssfilter.StateSet {
 		return 0 // that the kernel tells by bytecode only
 	}
 	return ssfilter.StateSet(s.follower.covered.Load()) & tableStates & q.States
+}
+
+// Countable returns the states whose sockets a scan counts for little. In many namespaces that
+// is what the table tells: to read all sockets of each would take seconds.
+func (s *Source) Countable() ssfilter.StateSet {
+	if !s.config.All {
+		return ssfilter.AllStates
+	}
+	return ssfilter.StateSet(s.follower.covered.Load()) & tableStates
 }
 
 // scanOne scans one namespace by sock_diag.

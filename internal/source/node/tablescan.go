@@ -64,6 +64,7 @@ func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, fresh bool
 			return
 		}
 		if !states.Has(e.State) || !s.follows(n) {
+			s.cache.keep(e.ID.Cookie) // for a scan that asks for it
 			return
 		}
 		id := e.ID
