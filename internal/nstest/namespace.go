@@ -33,14 +33,7 @@ const exitUnusable = 97
 // run it brings the loopback interface up and returns inside at once. An error
 // means that no private namespace can be had, and nothing was run.
 func Enter() (inside bool, status int, err error) {
-	switch os.Getenv(insideEnv) {
-	case "entering":
-		os.Setenv(insideEnv, "entered")
-		if err := LoopbackUp(); err != nil {
-			os.Exit(exitUnusable)
-		}
-		return true, 0, nil
-	case "entered":
+	if isInside() {
 		return true, 0, nil
 	}
 	// The caller is root in the new user namespace.
@@ -53,6 +46,21 @@ func Enter() (inside bool, status int, err error) {
 		status, err = rerun(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
 	}
 	return false, status, err
+}
+
+// isInside reports whether this is the second run, or was started by it.
+func isInside() bool {
+	switch os.Getenv(insideEnv) {
+	case "entering":
+		os.Setenv(insideEnv, "entered")
+		if err := LoopbackUp(); err != nil {
+			os.Exit(exitUnusable)
+		}
+		return true
+	case "entered":
+		return true
+	}
+	return false
 }
 
 // rerun runs the program once more, under attr.
@@ -123,6 +131,20 @@ func Main(m interface{ Run() int }) {
 	}
 	unavailable = err
 	os.Exit(m.Run())
+}
+
+// MainAsRoot is Main for tests of what root has in the initial user namespace alone, such
+// as eBPF: they get a private network namespace, and nothing else.
+func MainAsRoot(m interface{ Run() int }) {
+	if isInside() {
+		os.Exit(m.Run())
+	}
+	status, err := rerun(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
 }
 
 // TB is the part of testing.TB that this package uses; it does not import
