@@ -11,8 +11,12 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// checkEvery is how far apart two checks are at least.
-const checkEvery = time.Minute
+const (
+	// checkEvery is how far apart two checks are at least, and checkShare is the part of a
+	// processor that they may cost.
+	checkEvery = time.Minute
+	checkShare = 1e-4
+)
 
 // checks are scans of one namespace after the other by sock_diag, which find what the table
 // lacks: another program may have taken a connection out of its sight.
@@ -39,7 +43,7 @@ func (s *Source) beginCheck() time.Duration {
 	if n == nil {
 		return 0
 	}
-	wait := spacing(c.cost)
+	wait := spacing(c.cost, checkShare)
 	c.last, c.ended = n, make(chan struct{})
 	go func(ended chan struct{}) {
 		defer close(ended)

@@ -13,17 +13,18 @@ import (
 
 const (
 	// discoverAtLeast and discoverAtMost are how far apart namespaces are looked for, and
-	// maintenanceShare is the part of a processor that this may cost, and that checks may.
-	discoverAtLeast  = 2 * time.Second
-	discoverAtMost   = 10 * time.Second
-	maintenanceShare = 3e-4
+	// discoverShare is the part of a processor that this may cost in between.
+	discoverAtLeast = 2 * time.Second
+	discoverAtMost  = 10 * time.Second
+	discoverShare   = 3e-4
 	// lossEvery is how often the table is asked whether it lost something.
 	lossEvery = 2 * time.Second
 )
 
-// spacing returns how long to wait after what took that much of a processor's time.
-func spacing(cost time.Duration) time.Duration {
-	return time.Duration(float64(cost) / maintenanceShare)
+// spacing returns how long to wait after what took that much of a processor's time and may
+// take a share of it.
+func spacing(cost time.Duration, share float64) time.Duration {
+	return time.Duration(float64(cost) / share)
 }
 
 // maintain looks after the namespaces and the table. What may wait in the kernel for the
@@ -37,7 +38,7 @@ func (s *Source) maintain() {
 		if s.config.All && (now >= discover || s.unknown.look()) {
 			began := threadTime()
 			s.discoverAndSay()
-			discover = now.Add(min(max(discoverAtLeast, spacing(threadTime()-began)), discoverAtMost))
+			discover = now.Add(min(max(discoverAtLeast, spacing(threadTime()-began, discoverShare)), discoverAtMost))
 		}
 		s.tend(now)
 		if now >= check {
