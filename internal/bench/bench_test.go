@@ -1,5 +1,6 @@
 // Package bench measures sockdog at real size beside ss(8), in turns, in a private user
-// and network namespace: hundreds of thousands of real sockets on loopback. What it
+// and network namespace: hundreds of thousands of real sockets on loopback. As root, where
+// eBPF can be had, it stays in the user namespace, and measures that, too. What it
 // reports are medians; docs/performance.md says what they were.
 //
 //	go test ./internal/bench -bench . -benchtime 11x -timeout 1h
@@ -17,26 +18,37 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/source/events"
 )
 
 var (
 	sockets = flag.Int("sockets", 200_000, "how many `sockets` are in the table, both ends counted")
 	against = flag.String("against", "", "another `build` of sockdog, which Scrapes and Wake measure in turns with this one")
 	holder  = flag.String("holder", "", "internal: hold sockets on this `address`")
+	stuck   = flag.Int("stuck", 0, "internal: how many `sockets` of a holder get stuck on order")
 )
 
 // dir is where the programs are that are measured.
 var dir string
 
+// noEvents says why there is no eBPF; then what needs it is skipped.
+var noEvents error
+
 func TestMain(m *testing.M) {
+	events.BecomeLoader()
 	flag.Parse()
 	if *holder != "" {
-		if err := hold(*holder, *sockets); err != nil {
+		if err := hold(*holder, *sockets, *stuck); err != nil {
 			panic(err)
 		}
 		return
 	}
-	nstest.Main(suite{m})
+	programs, err := events.Load(1)
+	if noEvents = err; err != nil {
+		nstest.Main(suite{m})
+	}
+	programs.Close()
+	nstest.MainAsRoot(suite{m})
 }
 
 type suite struct{ *testing.M }
@@ -53,18 +65,26 @@ func (s suite) Run() int {
 // sockdog is the command, built as it is released. It is measured beside a full table.
 func sockdog(b *testing.B) string {
 	b.Helper()
-	if err := prepare(); err != nil {
+	if err := fillTable(); err != nil {
+		b.Fatal(err)
+	}
+	return sockdogAlone(b)
+}
+
+// sockdogAlone is the command, and the table stays as it is.
+func sockdogAlone(b *testing.B) string {
+	b.Helper()
+	if err := buildOnce(); err != nil {
 		b.Fatal(err)
 	}
 	return filepath.Join(dir, "sockdog")
 }
 
-var prepare = sync.OnceValue(func() error {
-	if err := build("sockdog", "github.com/sockdog/sockdog/cmd/sockdog"); err != nil {
-		return err
-	}
+var buildOnce = sync.OnceValue(func() error { return build("sockdog", "github.com/sockdog/sockdog/cmd/sockdog") })
+
+var fillTable = sync.OnceValue(func() error {
 	for held := 0; held < *sockets; held += perProcess {
-		if err := startHolder(min(perProcess, *sockets-held)); err != nil {
+		if _, err := startHolder(min(perProcess, *sockets-held), 0, nil); err != nil {
 			return err
 		}
 	}
@@ -78,6 +98,14 @@ func build(name, source string) error {
 		return fmt.Errorf("build %s: %w\n%s", source, err, out)
 	}
 	return nil
+}
+
+// needEvents skips a benchmark of eBPF where there is none.
+func needEvents(b *testing.B) {
+	b.Helper()
+	if noEvents != nil {
+		b.Skip("needs eBPF: ", noEvents)
+	}
 }
 
 // builds are those of sockdog that are measured in turns, by what a metric says of them.

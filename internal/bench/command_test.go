@@ -50,7 +50,9 @@ func compare(b *testing.B, leaked, lines int, ours, theirs string) {
 	var took [2][]float64
 	for b.Loop() {
 		for i, command := range commands {
-			leak.fill(leaked)
+			if err := leak.fill(leaked); err != nil {
+				b.Fatal(err)
+			}
 			var printed newlines
 			argv := strings.Fields(command)
 			cmd := exec.Command(argv[0], argv[1:]...)

@@ -28,14 +28,14 @@ type started struct {
 }
 
 // start runs a build of sockdog with one rule and waits until it watches.
-func start(b *testing.B, sockdog, settings, match string) *started {
+func start(b *testing.B, sockdog, settings, match string, flags ...string) *started {
 	b.Helper()
 	file := filepath.Join(dir, "rules.yaml")
 	rules := "settings: {" + settings + "}\nrules:\n  - name: bench\n    match: {" + match + "}\n    then: [{kill: {limit: 10000/1m}}]\n"
 	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	s := &started{b: b, cmd: exec.Command(sockdog, "run", "--rules", file, "--log-format", "json")}
+	s := &started{b: b, cmd: exec.Command(sockdog, append([]string{"run", "--rules", file, "--log-format", "json"}, flags...)...)}
 	out, err := s.cmd.StderrPipe()
 	if err != nil {
 		b.Fatal(err)
@@ -89,32 +89,71 @@ func (s *started) resident() float64 {
 	return kb * 1024
 }
 
+// A variant of sockdog is a build of it, and how it is run.
+type variant struct {
+	name, build string
+	flags       []string
+}
+
+// variants are what is measured in turns: each source, and another build.
+func variants(b *testing.B) (all []variant) {
+	build := sockdog(b)
+	all = []variant{{"sock_diag-", build, []string{"--source", "sock_diag"}}}
+	if noEvents == nil {
+		all = append(all, variant{"events-", build, []string{"--source", "events"}})
+	}
+	if *against != "" {
+		all = append(all, variant{"before-", *against, nil})
+	}
+	return all
+}
+
 // BenchmarkIdle is what watching costs over a minute when there is nothing to do,
-// without and with traffic.
+// without and with traffic. The variants watch side by side.
 func BenchmarkIdle(b *testing.B) {
 	for _, traffic := range []bool{false, true} {
 		b.Run(fmt.Sprint("traffic=", traffic), func(b *testing.B) {
-			s := start(b, sockdog(b), "", "state: close-wait, in_state_for: 5m")
-			defer s.end()
-			const span = time.Minute
+			var running []*started
+			all := variants(b)
+			for i, v := range all {
+				s := start(b, v.build, "", "state: close-wait, in_state_for: 5m", append(v.flags, "--listen", fmt.Sprint("127.0.0.1:", 9797+i))...)
+				defer s.end()
+				running = append(running, s)
+			}
 			if traffic {
-				talk(b, span+5*time.Second)
+				defer talk(b)()
 			}
-			var cores, resident []float64
+			time.Sleep(10 * time.Second) // what begins once is no part of it
+			cores, resident := make([][]float64, len(all)), make([][]float64, len(all))
 			for b.Loop() {
-				before := s.cpu()
-				time.Sleep(span)
-				cores = append(cores, 100*(s.cpu()-before).Seconds()/span.Seconds())
-				resident = append(resident, s.resident()/1e6)
+				for i, used := range spend(running, time.Minute) {
+					cores[i] = append(cores[i], used)
+					resident[i] = append(resident[i], running[i].resident()/1e6)
+				}
 			}
-			report(b, "percent-of-core", cores)
-			report(b, "MB-resident", resident)
+			for i, v := range all {
+				report(b, v.name+"percent-of-core", cores[i])
+				report(b, v.name+"MB-resident", resident[i])
+			}
 		})
 	}
 }
 
-// talk has a connection carry 1,000 round trips a second until the benchmark ends.
-func talk(b *testing.B, span time.Duration) {
+// spend returns what share of a processor each uses over a span, in percent.
+func spend(running []*started, span time.Duration) (cores []float64) {
+	began := time.Now()
+	for _, s := range running {
+		cores = append(cores, -s.cpu().Seconds())
+	}
+	time.Sleep(span)
+	for i, s := range running {
+		cores[i] = 100 * (cores[i] + s.cpu().Seconds()) / time.Since(began).Seconds()
+	}
+	return cores
+}
+
+// talk has a connection carry 1,000 round trips a second until it is told to end.
+func talk(b *testing.B) (end func()) {
 	listener, err := nstest.Listen(address())
 	if err != nil {
 		b.Fatal(err)
@@ -123,25 +162,36 @@ func talk(b *testing.B, span time.Duration) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer listener.Close()
 		defer p.Close()
-		for began := time.Now(); time.Since(began) < span; time.Sleep(time.Millisecond) {
+		for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
 			if p.Client.Send(100) != nil || p.Server.Receive(100) != nil || p.Server.Send(100) != nil || p.Client.Receive(100) != nil {
 				return
 			}
 		}
 	}()
+	return cancel
 }
 
-// BenchmarkDue is how late 1,000 sockets die that fall due at 1,000 different instants.
+// BenchmarkDue is how late 1,000 sockets die that fall due at 1,000 different instants:
+// without keepalives, and with them on in half of the sockets.
 func BenchmarkDue(b *testing.B) {
-	build := sockdog(b)
-	var l lateness
-	for b.Loop() {
-		l.measure(b, build, 20*time.Second, func(context.Context) {})
+	for _, keepalive := range []bool{false, true} {
+		b.Run(fmt.Sprint("keepalive=", keepalive), func(b *testing.B) {
+			all := variants(b)
+			late := make([]lateness, len(all))
+			for b.Loop() {
+				for i, v := range all {
+					late[i].measure(b, v, keepalive, 20*time.Second, func(context.Context) {})
+				}
+			}
+			for i, v := range all {
+				late[i].report(b, v.name)
+			}
+		})
 	}
-	l.report(b, "")
 }
 
 // dying is how many sockets lateness is measured by.
@@ -164,10 +214,10 @@ func (l *lateness) report(b *testing.B, of string) {
 
 // measure lets 1,000 sockets fall due one after the other while beside runs: from the
 // instant before their peer closed, to the time in the log.
-func (l *lateness) measure(b *testing.B, sockdog string, bound time.Duration, beside func(context.Context)) {
+func (l *lateness) measure(b *testing.B, v variant, keepalive bool, bound time.Duration, beside func(context.Context)) {
 	leak := leaking(b, 0)
 	defer leak.end()
-	s := start(b, sockdog, "", fmt.Sprint("state: close-wait, in_state_for: ", bound))
+	s := start(b, v.build, "", fmt.Sprint("state: close-wait, in_state_for: ", bound), v.flags...)
 	defer s.end()
 	ctx, cancel := context.WithCancel(context.Background())
 	var others sync.WaitGroup
@@ -176,8 +226,11 @@ func (l *lateness) measure(b *testing.B, sockdog string, bound time.Duration, be
 	others.Go(func() { beside(ctx) })
 	began, before := time.Now(), s.cpu()
 	left := make(map[string][]time.Time) // by the address of sockets, one after the other, when their peers did
-	for range dying {
-		local, at := leak.add()
+	for i := range dying {
+		local, at, err := leak.add(keepalive && i%2 == 0)
+		if err != nil {
+			b.Fatal(err)
+		}
 		left[local.String()] = append(left[local.String()], at)
 		time.Sleep(10 * time.Millisecond)
 	}

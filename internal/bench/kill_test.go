@@ -28,10 +28,14 @@ func BenchmarkKill(b *testing.B) {
 	defer leak.end()
 	var told, confirmed, theirs []float64 // a second
 	for b.Loop() {
-		leak.fill(killed)
+		if err := leak.fill(killed); err != nil {
+			b.Fatal(err)
+		}
 		t, c := killWithDaemon(b)
 		told, confirmed = append(told, killed/t.Seconds()), append(confirmed, killed/c.Seconds())
-		leak.fill(killed)
+		if err := leak.fill(killed); err != nil {
+			b.Fatal(err)
+		}
 		began := time.Now()
 		if err := exec.Command("ss", "-KHtn", "state", "close-wait").Run(); err != nil {
 			b.Fatal("ss -K: ", err)

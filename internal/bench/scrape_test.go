@@ -30,7 +30,7 @@ func BenchmarkScrapes(b *testing.B) {
 						late[name] = &lateness{}
 					}
 					began := time.Now()
-					late[name].measure(b, build, 5*time.Second, beside)
+					late[name].measure(b, variant{build: build}, false, 5*time.Second, beside)
 					scrapes = append(scrapes, float64(n.Load())/time.Since(began).Seconds())
 				}
 			}
