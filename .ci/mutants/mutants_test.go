@@ -56,6 +56,13 @@ var mutants = []mutant{
 	{"holders that were seen are taken for all", "return by != nil && by.Complete && len(by.Processes) > 0", "return by != nil && len(by.Processes) > 0"},
 	{"a name that was cut is taken for a whole one", "case len(p.Comm) >= maxComm && p.Exe != p.Comm && fitsLonger(name, p.Comm):", "case false:"},
 
+	{"holders of long ago are decided by", "return now.Sub(h.At) > e.walks.Fresh()", "return false"},
+	{"an act is done by holders of long ago", "if b.recent > 0 && s.Inode != 0 && answer.Got.Sub(b.holders.At) > b.recent {", "if b.recent < 0 {"},
+	{"what cannot be counted counts as nothing", "if e.noteUnseen(r, c.unseen) && r.Grouped {", "if e.noteUnseen(r, c.unseen) && r == nil {"},
+	{"what waits for a walk counts as nothing", "if c := &l.counts[i]; !c.postponed && !c.dropped {", "if c := &l.counts[i]; c != nil {"},
+	{"a pid that is given away is the same group", "be.AppendUint32(b, uint32(first.PID)), first.Start)", "be.AppendUint32(b, uint32(first.PID)), 0)"},
+	{"who waited to be accepted is forgotten", "\t\te.spareWait(t, s)\n", ""},
+
 	// Deciding and acting.
 	{"nothing is decided again right before the act", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n\tif s.State != 0 {\n\t\treturn \"\"\n\t}\n"},
 	{"a dry run acts", "if a.DryRun {\n\t\th.End(now)", "if a.DryRun && now < 0 {\n\t\th.End(now)"},

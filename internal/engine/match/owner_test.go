@@ -131,6 +131,74 @@ func TestProcess(t *testing.T) {
 	}
 }
 
+// Where it is not known who holds a socket, a decision says what it would be if they were
+// those that the rule means; what else stands against it does so all the same.
+func TestDecideBut(t *testing.T) {
+	plain := rules.Match{States: 1 << ssfilter.CloseWait}
+	nginx, java := plain, rules.Match{States: ssfilter.AllStates, Processes: []string{"java"}}
+	nginx.Processes = []string{"nginx"}
+	unread := rules.Match{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Equal, Number: 0}}
+	javaUnread := java
+	javaUnread.Unread = unread.Unread
+	for _, test := range []struct {
+		name    string
+		match   rules.Match
+		exclude []rules.Match
+		change  func(*sock.Socket)
+		want    Decision
+	}{
+		{"a process matches", nginx, nil, nil, Due},
+		{"a process is excluded", plain, []rules.Match{java}, nil, Due},
+		{"both", nginx, []rules.Match{java, javaUnread}, nil, Due},
+		{"another state", nginx, nil, func(s *sock.Socket) { s.State = ssfilter.Established }, NotDue},
+		{"it is in use", nginx, nil, func(s *sock.Socket) { s.WQueue = 1 }, Blocked},
+		{"it is excluded whoever holds it", nginx, []rules.Match{unread}, nil, Blocked},
+		{"one of those that exclude it asks for no process", nginx, []rules.Match{java, unread}, nil, Blocked},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := full(ssfilter.CloseWait)
+			if test.change != nil {
+				test.change(&s)
+			}
+			r := Rule{Rule: rules.Rule{Match: []rules.Match{test.match}, Exclude: test.exclude}}
+			if got, _ := r.DecideBut(&rules.Action{Kind: rules.Kill}, &track.Times{Queued: sock.Never}, &s, 0, 1, true); got != test.want {
+				t.Errorf("decision %d, want %d", got, test.want)
+			}
+			if got, _ := r.Decide(&rules.Action{Kind: rules.Kill}, &track.Times{Queued: sock.Never}, subject.Of(&s), 0, 1, true); got == Due {
+				t.Error("it is due although nobody knows who holds it")
+			}
+		})
+	}
+}
+
+// A socket that is protected whoever holds it needs no walk; one that only its holder may
+// protect does.
+func TestGuardBut(t *testing.T) {
+	s := full(ssfilter.CloseWait)
+	s.MPTCP = true
+	java := rules.Match{States: ssfilter.AllStates, Processes: []string{"java"}}
+	for _, test := range []struct {
+		name    string
+		protect []rules.Match
+		mptcp   bool
+		want    Reason
+	}{
+		{"nothing", nil, false, ""},
+		{"its holder may", []rules.Match{java}, false, ""},
+		{"its state does", []rules.Match{java, {States: 1 << ssfilter.CloseWait}}, false, Protected},
+		{"what it is", []rules.Match{java}, true, MPTCPSubflow},
+	} {
+		s.MPTCP = test.mptcp
+		p := Compile(&rules.Set{Protect: test.protect})
+		if got := p.GuardBut(&s, Capabilities{}, 99); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+		if p.HoldersDecide() {
+			t.Errorf("%s: no rule kills, and holders decide", test.name)
+		}
+	}
+}
+
 // What the kernel may have cut could be any longer name.
 func TestFitsLonger(t *testing.T) {
 	for _, test := range []struct {

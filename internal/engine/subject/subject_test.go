@@ -135,3 +135,36 @@ func TestNamesAreHarmless(t *testing.T) {
 		t.Errorf("%v, want %v", labels, want)
 	}
 }
+
+// A socket counts for the process that has been there for the longest, by its name and by
+// its number, which a later process of that number does not inherit.
+func TestProcessKeys(t *testing.T) {
+	key := subject.KeyOf([]rules.GroupKey{rules.ByProcess, rules.ByPID})
+	if !key.NeedsHolders() || subject.KeyOf([]rules.GroupKey{rules.ByUser}).NeedsHolders() {
+		t.Error("it does not say which properties are those of holders")
+	}
+	a, b := sock.Holder{PID: 300, Start: 5, Comm: "parent"}, sock.Holder{PID: 200, Start: 6, Comm: "child"}
+	values := func(p ...sock.Holder) string {
+		return string(key.Append(nil, subject.Subject{Socket: &sock.Socket{}, Holders: &subject.Holders{Processes: p}}))
+	}
+	for _, test := range []struct {
+		name      string
+		processes []sock.Holder
+		want      []string
+	}{
+		{"one", []sock.Holder{b}, []string{"child", "200"}},
+		{"two", []sock.Holder{b, a}, []string{"parent", "300"}},
+		{"started at once", []sock.Holder{{PID: 9, Start: 5, Comm: "x"}, {PID: 8, Start: 5, Comm: "y"}}, []string{"y", "8"}},
+		{"nobody", nil, []string{"none", "none"}},
+	} {
+		labels, ok := key.Labels(values(test.processes...))
+		if !ok || len(labels) != 2 || labels[0].Value != test.want[0] || labels[1].Value != test.want[1] {
+			t.Errorf("%s: %v, want %v", test.name, labels, test.want)
+		}
+	}
+	again := a
+	again.Start = 50
+	if values(a) == values(again) {
+		t.Error("a process inherits the group of one whose number it has")
+	}
+}

@@ -162,6 +162,57 @@ func TestUnhurried(t *testing.T) {
 	}
 }
 
+// Walks that only counts want take the share of a core that they may, and are at most a
+// minute apart; one for something else is for them, too.
+func TestCounted(t *testing.T) {
+	for _, test := range []struct {
+		cost, gap time.Duration
+		budget    float64
+	}{
+		{0, 0, 0.01},
+		{5 * time.Millisecond, 500 * time.Millisecond, 0.01},
+		{500 * time.Millisecond, 50 * time.Second, 0.01},
+		{10 * time.Second, time.Minute, 0.01},
+		{500 * time.Millisecond, 5 * time.Second, 0.1},
+	} {
+		s := walk.New()
+		s.WantCounted(true, test.budget)
+		if walking, _ := s.Begin(start); walking == nil {
+			t.Fatalf("%+v: the first walk does not begin at once", test)
+		}
+		if s.Wake() != start.Add(30*time.Second) {
+			t.Errorf("%+v: wakes %v after the start of the walk", test, s.Wake().Sub(start))
+		}
+		ended := start.Add(test.cost)
+		s.Walked(true, test.cost, ended)
+		if s.Wake() != sock.Never {
+			t.Errorf("%+v: wakes for what was found", test)
+		}
+		s.WantCounted(true, test.budget)
+		if gap := s.Wake().Sub(ended); gap != test.gap {
+			t.Errorf("%+v: the next walk comes after %v, want %v", test, gap, test.gap)
+		}
+		s.Want(want(1), ended.Add(time.Second))
+		walking, reading := s.Begin(ended)
+		if reading != nil {
+			s.Read(0, ended)
+		}
+		if walking == nil {
+			walking, _ = s.Begin(ended.Add(10 * test.cost))
+		}
+		if walking == nil {
+			t.Errorf("%+v: a socket that falls due waits for those that are counted", test)
+		}
+		s.Walked(true, test.cost, ended.Add(11*test.cost))
+		if s.Wake() != sock.Never {
+			t.Errorf("%+v: there is one more walk, for what was found", test)
+		}
+		if s.Renew() < time.Minute || s.Believed() < 2*s.Renew() || s.Recent() <= s.Fresh() || s.Fresh() <= s.Lead() {
+			t.Errorf("%+v: renewed after %v, believed for %v, recent for %v, fresh for %v, wanted %v ahead", test, s.Renew(), s.Believed(), s.Recent(), s.Fresh(), s.Lead())
+		}
+	}
+}
+
 // A walk that does not end is told of, and no other is begun.
 func TestHangs(t *testing.T) {
 	w := newWorld(t, time.Hour)
