@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -184,4 +185,63 @@ func TestHolderCache(t *testing.T) {
 	if h := x.of(107, 0); h == nil || !h.Complete || len(h.Processes) > 0 {
 		t.Errorf("no descriptor: %+v", h)
 	}
+}
+
+// BenchmarkGroupByPID counts 100,000 sockets by process: scan-ms is a scan that knows who
+// holds them, first-ms and walk-ms how long the loop is taken by what the first and a later
+// walk find, heap-B what is kept beyond the walk.
+func BenchmarkGroupByPID(b *testing.B) {
+	const many, processes = 100_000, 100
+	sockets := make([]sock.Socket, many)
+	in := HoldersFound{Complete: true, Holders: make(map[uint32][]sock.Holder, many)}
+	for p := range processes {
+		alone := []sock.Holder{{PID: 10 + p, Start: uint64(p), Comm: "worker", Exe: "worker"}}
+		for i := p; i < many; i += processes {
+			sockets[i] = leaked(i, time.Hour)
+			in.Holders[sockets[i].Inode] = alone[:1:1]
+		}
+	}
+	s := set(above(2*many, byPID))
+	var scan, first, again time.Duration
+	var kept uint64
+	for b.Loop() {
+		e := New(Config{Precision: benchJiffy})
+		now := benchStart
+		before := heapInUse()
+		p := e.Step(now, RulesChanged{Program: match.Compile(&s)})
+		for i := range 6 {
+			for !p.Count {
+				now = max(p.Wake, now.Add(time.Minute))
+				p = e.Step(now, nil)
+			}
+			p = e.Step(now, CountersRead{})
+			began := time.Now()
+			f := p.Scan.Begin(now)
+			for j := range sockets {
+				f.Take(&sockets[j], now)
+			}
+			if i > 3 {
+				scan += time.Since(began)
+			}
+			p = e.Step(now, ScanDone{Result: f, Sent: now})
+			if p.Resolve == nil {
+				continue
+			}
+			began = time.Now()
+			p = e.Step(now, in)
+			if i == 0 {
+				first += time.Since(began)
+			} else {
+				again = max(again, time.Since(began))
+			}
+		}
+		kept = uint64(max(0, heapInUse()-before))
+		if n := e.Overview(now).Rules[0].Sockets; n != many {
+			b.Fatalf("%d counted", n)
+		}
+	}
+	b.ReportMetric(scan.Seconds()*1000/float64(2*b.N), "scan-ms")
+	b.ReportMetric(first.Seconds()*1000/float64(b.N), "first-ms")
+	b.ReportMetric(again.Seconds()*1000, "walk-ms")
+	b.ReportMetric(float64(kept), "heap-B")
 }
