@@ -16,7 +16,8 @@ import (
 // examined is whose descriptors can be read, as the engine and the reader want it.
 type examined struct {
 	engine.AccessExamined
-	note *unnamedNote // nil: there is nothing to tell
+	note  *unnamedNote // nil: there is nothing to tell
+	lacks []slog.Attr  // what of it keeps rules from knowing who holds sockets, and the cure
 }
 
 // unnamedNote says whose sockets have no name.
@@ -28,11 +29,36 @@ type unnamedNote struct {
 // examinedBy says what a walk has found out of whose descriptors can be read.
 func examinedBy(access holders.Access, err error) examined {
 	e := examined{AccessExamined: engine.AccessExamined{Complete: err == nil && access.Complete()}}
+	switch {
+	case err != nil:
+		e.lacks = lacking(unexamined(err))
+	case !e.Complete:
+		e.lacks = lacking(access.Unnamed(subject.PlainName))
+	}
 	if text, cure := unnamed(&access, err); text != "" {
 		few := err == nil && access.Refused > 0 && 2*access.Refused < access.Processes
 		e.note = &unnamedNote{few: few, Problem: status.Problem{Kind: "holders", Text: text, Cure: cure + "; docs/watching.md says what that takes"}}
 	}
 	return e
+}
+
+func unexamined(err error) (text, cure string) {
+	return "processes cannot be examined: " + err.Error(), "mount /proc"
+}
+
+func lacking(reason, cure string) []slog.Attr {
+	return []slog.Attr{slog.String("reason", reason), slog.String("cure", cure)}
+}
+
+// withCure puts to the notes that who holds sockets cannot be seen what was missing for it
+// at the start.
+func (d *watch) withCure(said []engine.Note) []engine.Note {
+	for i := range said {
+		if n := &said[i]; n.Kind == engine.HoldersUnseen {
+			n.Values = slices.Concat(n.Values, d.lacks)
+		}
+	}
+	return said
 }
 
 // unnamed says whose sockets have no name, and what to do about it. Where every
@@ -41,7 +67,7 @@ func examinedBy(access holders.Access, err error) examined {
 func unnamed(a *holders.Access, err error) (text, cure string) {
 	switch {
 	case err != nil:
-		return "processes cannot be examined: " + err.Error(), "mount /proc"
+		return unexamined(err)
 	case a.Complete(), a.Refused == 0 && a.Contained && a.Processes > 1:
 		return "", ""
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // leakerEnv has the test binary be a program that leaks: NAME PORT.
@@ -130,13 +131,13 @@ func TestUnreadableIsNotKilled(t *testing.T) {
 	current := w.show()
 	w.options.FindHolders = func(inodes map[uint32]struct{}) (holders.Found, error) {
 		found, err := all(inodes)
-		found.Complete, found.Access = false, holders.Access{AllShown: true, Processes: 2, Refused: 1}
+		found.Complete, found.Access = false, holders.Access{AllShown: true, Processes: 2, Refused: 1, First: sock.Holder{PID: 9, Comm: "shy"}}
 		return found, err
 	}
 	w.startLeaker("leaky", 5432, 3)
 	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s, process: leaky}, then: kill}]\n")
 	w.await("that the rule waits", func(l line) bool {
-		return strings.HasPrefix(l.Msg, "who holds some sockets cannot be seen") && l.Rule == "leak"
+		return strings.HasPrefix(l.Msg, "who holds some sockets cannot be seen") && l.Rule == "leak" && strings.Contains(l.Reason, "shy[9]")
 	})
 	w.until("the reason", func() bool {
 		s := current()

@@ -42,6 +42,7 @@ type watch struct {
 	shown        statusFacts
 	service      service
 	unnamed      *unnamedNote // whose sockets have no name, until that is said
+	lacks        []slog.Attr  // why not, where that is so
 	end          sock.Instant // by when to have ended, once told to stop; 0: not told
 }
 
@@ -200,7 +201,7 @@ func (d *watch) Record(p *engine.Plan) {
 	p.Transitions = slices.DeleteFunc(p.Transitions, func(t engine.Transition) bool { return len(t.When) == 0 && t.Takes })
 	records := recordsOf(p, d.NetnsName, d.Netns, now, at)
 	d.recorder.add(p, records)
-	d.log.add(append(logLines(records), notesOf(p.Notes, at)...)...)
+	d.log.add(append(logLines(records), notesOf(d.withCure(p.Notes), at)...)...)
 	for i := range p.Report {
 		if a := &p.Report[i]; a.Kind.Destructive && a.Result == engine.Done {
 			d.service.done++
@@ -256,7 +257,7 @@ func (d *watch) notice(in engine.Input, now sock.Instant) {
 			d.beReady()
 		}
 	case examined:
-		d.unnamed = in.note
+		d.unnamed, d.lacks = in.note, in.lacks
 		d.tellAccess()
 	case engine.CountersRead:
 		if !d.service.ready && in.OK && d.engine.Overview(now).Wanted == 0 {
