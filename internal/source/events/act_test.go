@@ -26,7 +26,8 @@ var acts = map[string]func() error{
 	"hold":      hold,
 	"attach":    attachForGood,
 	"load":      onlyLoad,
-	"forbidden": func() error { return errors.Join(forbidBPF(), onlyLoad()) },
+	"forbidden": func() error { return errors.Join(forbidBPF(unix.SECCOMP_RET_ERRNO|uint32(unix.EPERM)), onlyLoad()) },
+	"deadly":    func() error { return errors.Join(forbidBPF(unix.SECCOMP_RET_KILL_PROCESS), onlyLoad()) },
 }
 
 // actor is the test binary as another process.
@@ -104,12 +105,13 @@ func onlyLoad() error {
 	return ready(fmt.Sprint(err))
 }
 
-// forbidBPF has the kernel refuse bpf(2) to this process, as a container's filter does.
-func forbidBPF() error {
+// forbidBPF has the kernel answer bpf(2) of this process in that way, as a container's filter
+// does.
+func forbidBPF(answer uint32) error {
 	program := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_BPF, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: answer},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
@@ -155,6 +158,9 @@ func TestRefused(t *testing.T) {
 			name: "seccomp", act: "forbidden",
 			want: "call bpf(2): operation not permitted (a seccomp filter is in force)",
 		}, {
+			name: "a loader that dies", act: "deadly",
+			want: "the loader of eBPF programs failed: signal: bad system call: ",
+		}, {
 			name: "user namespace", act: "load",
 			attr: &syscall.SysProcAttr{
 				Cloneflags:  unix.CLONE_NEWUSER,
@@ -194,6 +200,27 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestConflict: a program that allows no other beside it keeps ours away.
+func TestConflict(t *testing.T) {
+	p := load(t, 100)
+	below := must(own.New("conflict"))(t)
+	defer func() { check(t, below.Remove()) }()
+	program := must(ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SockOps, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	}))(t)
+	defer program.Close()
+	dir := must(os.Open(string(below)))(t)
+	defer dir.Close()
+	check(t, link.RawAttachProgram(link.RawAttachProgramOptions{Target: int(dir.Fd()), Program: program, Attach: ebpf.AttachCGroupSockOps}))
+	err := p.Attach(string(below))
+	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "a program is attached that allows no other beside it") {
+		t.Errorf("Attach: %v", err)
+	}
+	check(t, link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: program, Attach: ebpf.AttachCGroupSockOps}))
+	check(t, p.Attach(string(below)))
+	check(t, p.Detach())
 }
 
 // TestNoCgroup: why nothing can be attached.

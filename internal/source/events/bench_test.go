@@ -99,3 +99,28 @@ func median(values []float64) float64 {
 	slices.Sort(values)
 	return values[len(values)/2]
 }
+
+// BenchmarkRead reads a table of the usual size with 1,200 sockets in it.
+func BenchmarkRead(b *testing.B) {
+	table := attach(b, 65536, ssfilter.Of(ssfilter.CloseWait)).Table()
+	l := must(nstest.Listen(nstest.V4))(b)
+	defer l.Close()
+	for range 1200 {
+		check(b, connectTo(b, l).client.CloseWrite())
+	}
+	for b.Loop() {
+		n := 0
+		check(b, table.Read(func(*events.Entry) { n++ }))
+		if n != 1200 {
+			b.Fatalf("%d sockets", n)
+		}
+	}
+}
+
+// BenchmarkLoad loads all programs, in a child.
+func BenchmarkLoad(b *testing.B) {
+	need(b)
+	for b.Loop() {
+		must(events.Load(65536))(b).Close()
+	}
+}
