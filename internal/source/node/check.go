@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"log/slog"
 	"runtime"
 	"time"
@@ -89,7 +88,7 @@ func (s *Source) check(n *namespace) (missed int, err error) {
 		return 0, errNoTable
 	}
 	conn, err := n.conn()
-	if errors.Is(err, errLeft) {
+	if isLeft(err) {
 		return 0, nil
 	}
 	if err != nil {

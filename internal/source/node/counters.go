@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"maps"
 	"time"
 
@@ -43,7 +42,7 @@ func (c *Counters) Read() (sock.Counters, error) {
 			}
 			return err
 		})
-		if errors.Is(err, errLeft) {
+		if isLeft(err) {
 			continue
 		}
 		if err != nil {
@@ -100,7 +99,7 @@ func (c *Counters) InUse() (sum uint64, known bool, err error) {
 			sum, known = sum+inUse, known && ok
 			return err
 		})
-		if err != nil && !errors.Is(err, errLeft) {
+		if err != nil && !isLeft(err) {
 			return 0, false, err
 		}
 	}

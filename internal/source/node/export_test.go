@@ -1,4 +1,18 @@
 package node
 
+import "sync/atomic"
+
 // Follows reports whether the table tells of all connections of a namespace.
 func (s *Source) Follows(inode uint32) bool { return s.follows(s.namespace(inode)) }
+
+// FollowAnew has the table follow the connections of a namespace anew, as if a check had
+// found one that it lacked.
+func (s *Source) FollowAnew(inode uint32) { s.missed(s.namespace(inode), 1) }
+
+// Discover has namespaces looked for now: the table names one that is not known.
+func (s *Source) Discover() {
+	s.unknown.note([]uint64{discovered.Add(1)})
+	s.kick()
+}
+
+var discovered atomic.Uint64

@@ -39,14 +39,15 @@ type follower struct {
 	wanted   atomic.Uint32 // states that rules ask for
 	covered  atomic.Uint32 // those that the table tells now; 0: the programs are not attached
 	tended   atomic.Uint32 // the wanted states by which the programs were attached, or not
+	attached atomic.Uint64 // counts up when the programs begin to be detached
 	flagging atomic.Int32  // threads
 	changed  changed       // what is tended, or which namespaces are followed
 	period   atomic.Uint64 // counts up when what namespaces are followed is to be found out anew
 	began    atomic.Int64  // the period: an instant
 	full     atomic.Bool   // the table had no room for a socket
 
-	retry sock.Instant // not before
-	lost  uint64       // that were known of
+	retry sock.Instant  // not before
+	lost  atomic.Uint64 // that the maintenance knows of
 }
 
 // ErrNoEvents is why a source that must have events cannot be opened.
@@ -209,7 +210,9 @@ func (s *Source) startFollowing(states ssfilter.StateSet, now sock.Instant) {
 func (s *Source) attach() (err error) {
 	f := &s.follower
 	if err = f.programs.Attach(f.cgroup); err == nil {
-		f.lost, err = f.programs.Table().Lost()
+		var lost uint64
+		lost, err = f.programs.Table().Lost()
+		f.lost.Store(lost)
 	}
 	return err
 }
@@ -219,6 +222,7 @@ func (s *Source) attach() (err error) {
 func (s *Source) stopFollowing(because error, now sock.Instant) {
 	f := &s.follower
 	f.covered.Store(0)
+	f.attached.Add(1)
 	_ = f.programs.Detach() // what is not attached cannot be
 	s.because(because)
 	if because == nil {
@@ -232,9 +236,11 @@ func (s *Source) stopFollowing(because error, now sock.Instant) {
 	f.absent, f.said = because, true
 }
 
-// fail notes that the table could not be read. The maintenance says so.
+// fail has the maintenance look why the table could not be read, and say so.
 func (s *Source) fail(err error) {
-	s.failed.Store(&err)
+	if err != errNoTable && err != errLost { // of these it knows, or will when it looks
+		s.failed.Store(&err)
+	}
 	s.kick()
 }
 
@@ -257,16 +263,17 @@ func (s *Source) tellLoss(now sock.Instant) {
 	case err != nil:
 		s.stopFollowing(err, now)
 		return
-	case lost != f.lost:
+	case lost != f.lost.Load():
 		s.facts.Lock()
-		s.facts.lost += lost - f.lost
+		s.facts.lost += lost - f.lost.Load()
 		s.facts.Unlock()
 		if !f.full.Load() {
 			s.say(slog.LevelWarn, "the table of events is full; scans go on by sock_diag", slog.Int("places", f.programs.Table().Places()))
 		}
 		f.full.Store(true)
-		f.lost, f.retry = lost, now.Add(retryAfter)
+		f.retry = now.Add(retryAfter)
 		s.followAnew(now)
+		f.lost.Store(lost) // after: who has read it knows that nothing is followed
 	case f.full.Load() && now >= f.retry:
 		f.full.Store(false) // the older connections are entered, or are lost again
 	}

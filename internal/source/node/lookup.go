@@ -72,9 +72,11 @@ func (l *Lookup) ask() (err error) {
 		for i := range l.answers {
 			n.name(&l.answers[i].Socket)
 		}
-		return err
+		if !isLeft(err) {
+			return err
+		}
 	}
-	gone := errors.Is(err, errLeft)
+	gone := isLeft(err)
 	now := l.source.config.Now()
 	l.answers = l.answers[:0]
 	for i := range l.ids {
@@ -97,12 +99,13 @@ func (l *Lookup) tell(answers []sock.Answer) {
 		return
 	}
 	for i := range answers {
-		a := &answers[i]
-		if a.Gone || a.Err != nil {
-			continue
+		switch a := &answers[i]; {
+		case a.Gone:
+			l.source.cache.drop(a.ID.Cookie)
+		case a.Err == nil:
+			l.source.tellEntry(table, &a.Socket, a.Got)
+			l.source.cache.renew(&a.Socket, a.Got)
 		}
-		l.source.tellEntry(table, &a.Socket, a.Got)
-		l.source.cache.renew(&a.Socket, a.Got)
 	}
 }
 
@@ -110,12 +113,12 @@ func (l *Lookup) tell(answers []sock.Answer) {
 func (l *Lookup) Destroy(id sock.ID) error {
 	n := l.source.namespace(id.Netns)
 	conn, err := n.conn()
-	switch {
-	case errors.Is(err, errLeft):
-		return sock.ErrGone
-	case err != nil:
-		return err
+	if err == nil {
+		defer n.giveBack(conn)
+		err = conn.Destroy(id)
 	}
-	defer n.giveBack(conn)
-	return conn.Destroy(id)
+	if isLeft(err) {
+		return sock.ErrGone
+	}
+	return err
 }

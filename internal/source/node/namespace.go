@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -32,6 +33,10 @@ type namespace struct {
 
 // errLeft is the error where a namespace is watched no more.
 var errLeft = errors.New("the network namespace is gone")
+
+// isLeft reports whether an error says that a namespace is watched no more: it may be given
+// up while something in it is being opened.
+func isLeft(err error) bool { return errors.Is(err, errLeft) || errors.Is(err, os.ErrClosed) }
 
 // conn returns a connection that nobody else uses. It is for the calling thread only, whose
 // capabilities it uses.

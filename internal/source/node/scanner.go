@@ -2,7 +2,6 @@ package node
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 
 	"github.com/sockdog/sockdog/internal/counters"
@@ -75,13 +74,12 @@ func (x *Scanner) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)
 	x.inUserSpace = ""
 	x.source.awaitTable(&q)
 	fast := x.source.tells(&q)
-	var dumped map[*namespace]bool
+	var shown map[*namespace]bool // whose sockets in these states the table has told
 	if fast != 0 {
 		var err error
-		if dumped, err = x.scanTable(&q, fast, each); err != nil {
+		// After an error nothing was shown: the table is read before.
+		if shown, err = x.scanTable(&q, fast, each); err != nil {
 			x.source.fail(err)
-			// Nothing was shown yet: the table is read before.
-			fast = 0
 		}
 	}
 	all := x.source.namespaces()
@@ -91,7 +89,7 @@ func (x *Scanner) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)
 	}
 	for _, n := range all {
 		states := q.States
-		if fast != 0 && x.source.follows(n) && !dumped[n] {
+		if shown[n] {
 			states &^= fast
 		}
 		if states == 0 {
@@ -152,7 +150,7 @@ func (x *Scanner) scanOne(key emptyScan, q sock.Query, each func(s *sock.Socket,
 		})
 		x.inUserSpace = cmp.Or(conn.InUserSpace(), x.inUserSpace)
 	}
-	if errors.Is(err, errLeft) {
+	if isLeft(err) {
 		return nil
 	}
 	if err != nil {
@@ -189,7 +187,7 @@ func (x *Scanner) spared(key emptyScan, q *sock.Query) (spared bool) {
 		}
 		return err
 	})
-	return spared || errors.Is(err, errLeft)
+	return spared || isLeft(err)
 }
 
 // forget forgets what scans found in namespaces that are not there any more, and what

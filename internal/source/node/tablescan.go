@@ -15,12 +15,17 @@ type listed struct {
 	need need
 }
 
-var errNoTable = errors.New("there is no table")
+// errNoTable is the error where the table tells nothing, or is being given up; errLost,
+// where it has lost something of which the maintenance does not know yet.
+var (
+	errNoTable = errors.New("there is no table")
+	errLost    = errors.New("the table has lost an event")
+)
 
-// scanTable shows the sockets in the states, of which the table tells. dumped are the
-// namespaces with so many that reading all of them by sock_diag is cheaper. After an error
-// nothing was shown.
-func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s *sock.Socket, got sock.Instant)) (dumped map[*namespace]bool, err error) {
+// scanTable shows the sockets in the states, of which the table tells, and returns whose
+// they are: the namespaces in which it follows all connections, but for those with so many
+// that reading all of them by sock_diag is cheaper. After an error nothing was shown.
+func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s *sock.Socket, got sock.Instant)) (shown map[*namespace]bool, err error) {
 	table := x.source.table()
 	if table == nil {
 		return nil, errNoTable
@@ -34,53 +39,76 @@ func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s
 	if err != nil {
 		return nil, err
 	}
-	dumped = make(map[*namespace]bool)
+	shown = make(map[*namespace]bool, len(all))
 	budget := mostRefreshed
 	for n, entries := range all {
 		if len(entries) > mostAsked {
-			dumped[n] = true
 			continue
 		}
-		x.ask(table, entries, &budget)
-		x.show(q, n, entries, each)
+		shown[n] = true
+		x.ask(entries, &budget)
+		x.show(q, states, n, entries, each)
 	}
 	x.source.cache.end()
-	return dumped, nil
+	return shown, nil
 }
 
-// list reads the table; fresh: the kernel is asked for every socket.
+// list reads the table: the sockets of each namespace in which it follows all connections.
+// Which those are is asked once, and before: a namespace that is followed while the table is
+// read would else be left out by it and by sock_diag both. fresh: the kernel is asked for
+// every socket.
 func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, fresh bool) (map[*namespace][]listed, error) {
 	s := x.source
 	all := make(map[*namespace][]listed)
-	now := s.config.Now()
+	now, attached, known := s.config.Now(), s.follower.attached.Load(), s.follower.lost.Load()
 	var unknown []uint64
 	s.cache.begin()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	for _, n := range s.inodes {
+		if s.follows(n) {
+			all[n] = nil
+		}
+	}
 	err := table.Read(func(e *events.Entry) {
 		n := s.cookies[e.NetnsCookie]
 		if n == nil {
 			unknown = append(unknown, e.NetnsCookie)
 			return
 		}
-		if !states.Has(e.State) || !s.follows(n) {
+		entries, follows := all[n]
+		if !states.Has(e.State) || !follows {
 			s.cache.keep(e.ID.Cookie) // for a scan that asks for it
 			return
 		}
 		id := e.ID
 		id.Netns = n.Inode
-		all[n] = append(all[n], listed{id, s.cache.look(e, fresh, now)})
+		all[n] = append(entries, listed{id, s.cache.look(e, fresh, now)})
 	})
 	if s.config.All && s.unknown.note(unknown) {
 		s.kick()
 	}
-	return all, err
+	if err != nil {
+		return nil, err
+	}
+	// What was read is all there is only if nothing was lost up to now, and if nobody has
+	// begun to give the table up, which empties it.
+	lost, err := table.Lost()
+	switch {
+	case err != nil:
+		return nil, err
+	case lost != known:
+		return nil, errLost
+	case s.follower.attached.Load() != attached:
+		return nil, errNoTable
+	}
+	return all, nil
 }
 
 // ask asks the kernel for the sockets of which it must tell, and for some of those of which
 // it told long ago. An entry is believed of an answer only if it was read after it: so it is
 // about the same stay in the state, or a later one.
-func (x *Scanner) ask(table *events.Table, entries []listed, budget *int) {
+func (x *Scanner) ask(entries []listed, budget *int) {
 	x.ids = x.ids[:0]
 	for i := range entries {
 		switch entries[i].need {
@@ -112,11 +140,12 @@ func (x *Scanner) ask(table *events.Table, entries []listed, budget *int) {
 	}
 }
 
-// show shows those entries that are what the query means.
-func (x *Scanner) show(q *sock.Query, of *namespace, entries []listed, each func(s *sock.Socket, got sock.Instant)) {
+// show shows those entries that are what the query means, and in one of the states: what
+// has come into another since is shown by sock_diag.
+func (x *Scanner) show(q *sock.Query, states ssfilter.StateSet, of *namespace, entries []listed, each func(s *sock.Socket, got sock.Instant)) {
 	for i := range entries {
 		got, ok := x.source.cache.get(entries[i].id.Cookie, &x.socket)
-		if ok && q.States.Has(x.socket.State) && (q.Where == nil || q.Where.Eval(&x.socket.Conn) == ssfilter.True) {
+		if ok && states.Has(x.socket.State) && (q.Where == nil || q.Where.Eval(&x.socket.Conn) == ssfilter.True) {
 			of.name(&x.socket)
 			each(&x.socket, got)
 		}
@@ -130,10 +159,13 @@ func (s *Source) tellEntry(table *events.Table, of *sock.Socket, got sock.Instan
 		return
 	}
 	e, ok, err := table.Get(of.ID.Cookie)
-	if err != nil || !ok || e.State != of.State || e.Entered == 0 || e.Entered > got || e.ID.SPort != of.ID.SPort || e.ID.DPort != of.ID.DPort {
+	if err != nil || !ok || e.State != of.State || e.Entered == 0 || e.Entered > got || e.ID.Local() != of.ID.Local() || e.ID.Peer() != of.ID.Peer() {
 		return
 	}
 	const both = sock.HasBytesAcked | sock.HasBytesReceived
+	if of.Info.Has&both == both && (of.Info.BytesAcked < e.Acked || of.Info.BytesReceived < e.Received) {
+		return // it was connected anew, and the events were lost
+	}
 	of.Entered = e.Entered
 	of.Unmoved = of.Info.Has&both == both && of.Info.BytesAcked == e.Acked && of.Info.BytesReceived == e.Received
 }
