@@ -39,7 +39,7 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 	failures := d.publisher.failures()
 	tell(len(failures) > 0, "template", "alerts have the built-in text: "+strings.Join(failures, "; "), "mend the template in the rules file")
 	d.judgeSource(tell)
-	tell(source.LeftOut != "", "namespaces",
+	tell(source.LeftOut != "" && !source.Few, "namespaces",
 		"network namespaces whose sockets nobody watches: "+source.LeftOut, "sockdog doctor says which privilege is missing, and how to give it")
 	d.judgeState(tell)
 	d.judgeLog(tell)

@@ -113,7 +113,7 @@ var families = []family[status.Status]{
 			}
 		}},
 	ofSource("namespaces", gauge, "Network namespaces that are watched.", func(s *status.Source) float64 { return float64(s.Namespaces) }),
-	ofSource("namespaces_left_out", gauge, "1 while network namespaces cannot be found or entered.", func(s *status.Source) float64 { return number(s.LeftOut != "") }),
+	ofSource("namespaces_left_out", gauge, "1 while network namespaces cannot be found or entered.", func(s *status.Source) float64 { return number(s.LeftOut != "" && !s.Few) }),
 	ofSource("namespaces_older", gauge, "Network namespaces with connections older than the table of events, found by scans.", func(s *status.Source) float64 { return float64(s.Older) }),
 	ofSource("events_lost_total", counter, "Sockets for which the table of events had no room.", func(s *status.Source) float64 { return float64(s.Lost) }),
 	ofSource("events_missed_total", counter, "Sockets that a check by sock_diag found and the table of events lacked.", func(s *status.Source) float64 { return float64(s.Missed) }),

@@ -39,7 +39,8 @@ type Found struct {
 	Appeared []*Namespace
 	Gone     []*Namespace // nobody is in them any more, and no mount keeps them: close them, and what was opened in them
 
-	Refused   int // processes whose namespace may not be seen
+	Processes int // that were seen
+	Refused   int // of these, whose namespace may not be seen
 	Unentered int // namespaces that may not be entered
 	failed    error
 }
@@ -48,12 +49,18 @@ type Found struct {
 func (f *Found) LeftOut() error {
 	var errs []error
 	if f.Refused > 0 {
-		errs = append(errs, fmt.Errorf("the network namespaces of %d processes are not known: that takes CAP_SYS_PTRACE", f.Refused))
+		errs = append(errs, fmt.Errorf("%d of %d processes do not let their network namespace be seen: that takes CAP_SYS_PTRACE", f.Refused, f.Processes))
 	}
 	if f.Unentered > 0 {
-		errs = append(errs, fmt.Errorf("%d network namespaces cannot be entered: %w", f.Unentered, errNoSysAdmin))
+		errs = append(errs, fmt.Errorf("network namespaces that cannot be entered: %d: %w", f.Unentered, errNoSysAdmin))
 	}
 	return errors.Join(append(errs, f.failed)...)
+}
+
+// Few reports whether nothing was left out but the namespaces of a few processes, which
+// something protects even from root: most likely others are in the same.
+func (f *Found) Few() bool {
+	return f.Unentered == 0 && f.failed == nil && 10*f.Refused <= f.Processes
 }
 
 // NewFinder returns a Finder that has found nothing yet; own is never among what it
@@ -181,8 +188,9 @@ func (f *Finder) findByProcess(found *Found) error {
 		return &fs.PathError{Op: "open", Path: f.procRoot, Err: err}
 	}
 	defer unix.Close(proc)
-	found.Refused = 0
+	found.Processes, found.Refused = 0, 0
 	return f.lister.numbers(proc, func(pid string) {
+		found.Processes++
 		switch err := f.seeTask(found, proc, pid); {
 		case errors.Is(err, unix.ENOENT):
 			// Its first thread has ended, and others may go on without it.

@@ -30,7 +30,7 @@ func TestFindUnprivileged(t *testing.T) {
 			t.Errorf("%d processes refused, %d namespaces not entered", found.Refused, found.Unentered)
 		}
 		left := fmt.Sprint(found.LeftOut())
-		for _, want := range []string{"CAP_SYS_PTRACE", "1 network namespaces cannot be entered: CAP_SYS_ADMIN"} {
+		for _, want := range []string{"CAP_SYS_PTRACE", "network namespaces that cannot be entered: 1: CAP_SYS_ADMIN"} {
 			if !strings.Contains(left, want) {
 				t.Errorf("left out: %s; want %s", left, want)
 			}

@@ -49,7 +49,7 @@ func stateOf(s node.State) status.Source {
 		Kind: status.SourceKind(s.Kind), Reason: s.Reason, Namespaces: s.Namespaces, Older: s.Older, Lost: s.Lost, Missed: s.Missed,
 	}
 	if s.LeftOut != nil {
-		told.LeftOut = s.LeftOut.Error()
+		told.LeftOut, told.Few = s.LeftOut.Error(), s.Few
 	}
 	return told
 }

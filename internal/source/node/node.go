@@ -52,6 +52,7 @@ type Source struct {
 	inodes  map[uint32]*namespace
 	cookies map[uint64]*namespace // by Namespace.Cookie, where the kernel has one
 	leftOut error                 // what could not be found or entered
+	few     bool                  // that is few
 
 	cache     cache
 	follower  follower
@@ -150,6 +151,7 @@ type State struct {
 	Namespaces int
 	Older      int    // namespaces of which the table does not follow all connections yet
 	LeftOut    error  // what of other namespaces cannot be seen, and why
+	Few        bool   // that is a few processes' namespaces, at most
 	Lost       uint64 // entries for which the table had no room
 	Missed     uint64 // sockets that the table lacked, and a check found
 }
@@ -161,7 +163,7 @@ func (s *Source) State() State {
 	s.facts.Unlock()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	st.Namespaces, st.LeftOut = len(s.inodes), s.leftOut
+	st.Namespaces, st.LeftOut, st.Few = len(s.inodes), s.leftOut, s.few
 	if s.follower.covered.Load() == 0 {
 		return st
 	}
@@ -249,7 +251,7 @@ func (s *Source) discover() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leftOut = found.LeftOut()
+	s.leftOut, s.few = found.LeftOut(), found.Few()
 	return err
 }
 
