@@ -109,7 +109,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/source/events",
-		may:  []string{"internal/sock", "rules/ssfilter", ebpf, ebpfasm, unix},
+		may:  []string{"internal/cgroup", "internal/sock", "rules/ssfilter", ebpf, ebpfasm, unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it tells what events told, and where they cannot be had, why: what to believe, and what else to ask, is for who calls",
 	},

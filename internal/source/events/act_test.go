@@ -25,6 +25,7 @@ const actEnv = "SOCKDOG_EVENTS_TEST"
 var acts = map[string]func() error{
 	"hold":      hold,
 	"attach":    attachForGood,
+	"contained": contained,
 	"load":      onlyLoad,
 	"forbidden": func() error { return errors.Join(forbidBPF(unix.SECCOMP_RET_ERRNO|uint32(unix.EPERM)), onlyLoad()) },
 	"deadly":    func() error { return errors.Join(forbidBPF(unix.SECCOMP_RET_KILL_PROCESS), onlyLoad()) },
@@ -102,6 +103,23 @@ func onlyLoad() error {
 	if refused, ok := errors.AsType[*events.LoadError](err); ok && refused.Log() != "" {
 		fmt.Fprintln(os.Stderr, refused.Log())
 	}
+	return ready(fmt.Sprint(err))
+}
+
+// contained says whether there is a root of cgroup v2, where it is mounted as in a container.
+func contained() error {
+	root, err := events.CgroupRoot()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Unmount(root, unix.MNT_DETACH),
+		unix.Mount("cgroup2", root, "cgroup2", 0, ""),
+	); err != nil {
+		return err
+	}
+	_, err = events.CgroupRoot()
 	return ready(fmt.Sprint(err))
 }
 

@@ -237,7 +237,12 @@ func TestNoCgroup(t *testing.T) {
 	if _, err := events.Load(0); err == nil {
 		t.Error("a table without places")
 	}
-	if root := must(events.CgroupRoot())(t); !strings.HasPrefix(string(own), root+"/") {
+	root := must(events.CgroupRoot())(t)
+	if !strings.HasPrefix(string(own), root+"/") {
 		t.Errorf("the root of cgroup v2 is %s, and the tests' cgroup %s", root, own)
+	}
+	got := start(t, "contained", &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP}).said
+	if want := root + " shows a part of cgroup v2 only: mount the host's /sys/fs/cgroup"; got != want {
+		t.Errorf("in a container it says %q, not %q", got, want)
 	}
 }

@@ -93,9 +93,7 @@ func load(places uint32) error {
 	err = spec.LoadAndAssign(&table, nil)
 	if err != nil { // Linux has bpf_get_netns_cookie() since 5.15
 		withoutNetnsCookie(spec.Programs["follow"].Instructions)
-		if spec.LoadAndAssign(&table, nil) == nil {
-			err = nil
-		}
+		err = spec.LoadAndAssign(&table, nil)
 	}
 	if err != nil {
 		return send(failed(groupTable, "load the program that follows states", err))
