@@ -134,8 +134,20 @@ var table = []pkg{
 		why:  "it reads two files of /proc and judges nothing",
 	},
 	{
+		name: "internal/owner",
+		may:  []string{"internal/sock"},
+		not:  impure,
+		why:  "what the path of a cgroup says is told by the path alone",
+	},
+	{
+		name: "internal/podnames",
+		may:  []string{"internal/owner"},
+		not:  []string{"log", "log/slog", "net", "syscall"},
+		why:  "it lists two directories that a kubelet fills: who runs in a pod is for those who walk through /proc",
+	},
+	{
 		name: "internal/holders",
-		may:  []string{"internal/sock", unix},
+		may:  []string{"internal/owner", "internal/podnames", "internal/sock", unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it answers who holds an inode; who asks, and why, is not its business",
 	},

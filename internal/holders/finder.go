@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/podnames"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -39,16 +40,19 @@ func Find(root string, wanted map[uint32]struct{}) (Found, error) {
 // look that up, and to list those of a process, takes a fraction of what it takes to
 // read each. It is safe for concurrent use.
 type Finder struct {
-	root  string
-	pass  Pass // nil: it walks
-	mu    sync.Mutex
-	known map[int]*descriptors // by PID
-	at    atomic.Int64
+	root   string
+	pass   Pass // nil: it walks
+	owners *owners
+	mu     sync.Mutex
+	known  map[int]*descriptors // by PID
+	at     atomic.Int64
 }
 
 // NewFinder returns a Finder on root, a mounted proc(5), which it walks where there is no
 // pass, or that fails.
-func NewFinder(root string, pass Pass) *Finder { return &Finder{root: root, pass: pass} }
+func NewFinder(root string, pass Pass) *Finder {
+	return &Finder{root: root, pass: pass, owners: newOwners(podnames.Logs)}
+}
 
 // At is the process that Find reads; 0: it is not under way.
 func (f *Finder) At() int { return int(f.at.Load()) }
@@ -152,7 +156,7 @@ func (f *Finder) walk(wanted map[uint32]struct{}, onlyNew bool, find func(*walk)
 		return Found{}, fmt.Errorf("find socket holders: %w", err)
 	}
 	defer unix.Close(root)
-	w := &walk{root: root, wanted: wanted, onlyNew: onlyNew, found: Found{Holders: make(map[uint32][]sock.Holder)}, remembered: make(map[int]*descriptors)}
+	w := &walk{root: root, owners: f.owners, rooted: rooted(root), wanted: wanted, onlyNew: onlyNew, found: Found{Holders: make(map[uint32][]sock.Holder)}, remembered: make(map[int]*descriptors)}
 	f.mu.Lock()
 	w.known = f.known // which nobody changes
 	f.mu.Unlock()
@@ -184,6 +188,8 @@ func itself(dir int) (int, error) {
 // walk is one walk's memory.
 type walk struct {
 	root    int // /proc
+	owners  *owners
+	rooted  bool // paths of cgroups begin at the host's root
 	wanted  map[uint32]struct{}
 	onlyNew bool // what led to another socket before is not read again
 	found   Found
@@ -220,7 +226,7 @@ func (w *walk) process(pid int) error {
 	var has descriptors
 	had := w.known[pid]
 	if had != nil && had.self.PID != 0 {
-		has.self, has.idle = describe(dir, "..", pid), had.idle
+		has.self, has.idle = w.holder(dir, pid), had.idle
 		if has.self.Start != had.self.Start {
 			had, has.self = nil, sock.Holder{} // its PID was given to another
 		}
@@ -248,6 +254,13 @@ func (w *walk) process(pid int) error {
 	return nil
 }
 
+// holder names the process whose directory of descriptors is open, and says where it belongs.
+func (w *walk) holder(dir, pid int) sock.Holder {
+	h := describe(dir, "..", pid)
+	h.Owner = w.owners.of(dir, "..", w.rooted)
+	return h
+}
+
 // descriptor reads where a descriptor of a process leads.
 func (w *walk) descriptor(dir, pid, fd int, name []byte, has *descriptors) error {
 	n, err := readlinkat(dir, name, w.link[:])
@@ -266,7 +279,7 @@ func (w *walk) descriptor(dir, pid, fd int, name []byte, has *descriptors) error
 		return nil
 	}
 	if has.self.PID == 0 {
-		has.self = describe(dir, "..", pid)
+		has.self = w.holder(dir, pid)
 	}
 	has.idle = 0
 	switch known := w.found.Holders[inode]; {

@@ -23,13 +23,14 @@ func (f *Finder) findByPass(wanted map[uint32]struct{}) (Found, error) {
 	for inode := range wanted {
 		inodes = append(inodes, inode)
 	}
-	known := executables{of: make(map[sock.Holder]string)}
+	known := described{owners: f.owners, of: make(map[sock.Holder]sock.Holder)}
 	var err error
 	if known.root, err = openDir(unix.AT_FDCWD, f.root); err == nil {
 		defer unix.Close(known.root)
+		known.rooted = rooted(known.root)
 	}
 	err = f.pass(inodes, func(inode uint32, h sock.Holder) {
-		h.Exe = known.get(h)
+		h = known.get(h)
 		held := found.Holders[inode]
 		if !slices.Contains(held, h) { // it may have several descriptors
 			found.Holders[inode] = append(held, h)
@@ -38,21 +39,27 @@ func (f *Finder) findByPass(wanted map[uint32]struct{}) (Found, error) {
 	return found, err
 }
 
-// executables are the names of executables that one pass came upon.
-type executables struct {
-	root int // /proc, which may not be there
-	of   map[sock.Holder]string
+// described are the processes that one pass came upon.
+type described struct {
+	root   int // /proc, which may not be there
+	rooted bool
+	owners *owners
+	of     map[sock.Holder]sock.Holder // by what the pass says of them
 }
 
-// get returns the base name of a process's executable; "": it cannot be read, or the
-// process has ended.
-func (e *executables) get(h sock.Holder) string {
-	exe, known := e.of[h]
-	if !known {
-		if now := describe(e.root, strconv.Itoa(h.PID), h.PID); now.Start == h.Start {
-			exe = now.Exe
-		}
-		e.of[h] = exe
+// get adds to a process the base name of its executable, and where it belongs: nothing where
+// that cannot be read, or the process has ended.
+func (d *described) get(h sock.Holder) sock.Holder {
+	all, known := d.of[h]
+	if known {
+		return all
 	}
-	return exe
+	all = h
+	path := strconv.Itoa(h.PID)
+	at := d.owners.of(d.root, path, d.rooted)
+	if now := describe(d.root, path, h.PID); now.Start == h.Start { // it is still the same
+		all.Exe, all.Owner = now.Exe, at
+	}
+	d.of[h] = all
+	return all
 }

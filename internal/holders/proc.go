@@ -113,6 +113,18 @@ func describe(dir int, path string, pid int) sock.Holder {
 	return h
 }
 
+// rooted reports whether the paths of cgroups in the /proc opened as dir begin at the host's
+// root: this process is in the first cgroup namespace, whose number is the same on every
+// host (PROC_CGROUP_INIT_INO), or the kernel has no others.
+func rooted(dir int) bool {
+	var link [64]byte
+	if _, err := unix.Readlinkat(dir, "self", link[:]); err != nil {
+		return false
+	}
+	n, err := unix.Readlinkat(dir, "self/ns/cgroup", link[:])
+	return errors.Is(err, unix.ENOENT) || err == nil && string(link[:n]) == "cgroup:[4026531835]"
+}
+
 // socketInode reads the inode from a link to a socket, "socket:[12345]".
 func socketInode(link []byte) (uint32, bool) {
 	digits, is := bytes.CutPrefix(link, socketPrefix)

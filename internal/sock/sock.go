@@ -136,4 +136,22 @@ type Holder struct {
 	Start uint64 // in clock ticks after boot, to tell it from a later one of its PID; 0: not known
 	Comm  string // /proc/PID/comm
 	Exe   string // base name of /proc/PID/exe, "" where it cannot be read
+
+	Owner *Owner // where it belonged when it was read; nil: not known
+}
+
+// Owner is where a process belongs. Processes share it, and it is never changed.
+type Owner struct {
+	Unit        Fact // of systemd
+	ContainerID Fact // 64 hexadecimal digits
+	PodUID      Fact
+
+	Container string // name of the container in its pod; "": not known
+	Pod       string // namespace/name of the pod; "": not known
+}
+
+// Fact is something that a process has or not, if that is known.
+type Fact struct {
+	Text  string // "": it has none, if Known
+	Known bool
 }

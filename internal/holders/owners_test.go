@@ -1,0 +1,136 @@
+package holders
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+const (
+	podUID      = "05b3ee07-a2bd-47e7-9599-7961201f20dd"
+	containerID = "fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c"
+	inPod       = "0::/kubepods/burstable/pod" + podUID + "/" + containerID + "\n"
+)
+
+func inService(name string) *sock.Owner {
+	return &sock.Owner{Unit: sock.Fact{Text: name, Known: true}, ContainerID: sock.Fact{Known: true}, PodUID: sock.Fact{Known: true}}
+}
+
+// belongs puts processes into cgroups, and makes the fake /proc that of a host.
+func belongs(t *testing.T, root string, cgroups map[string]string) {
+	t.Helper()
+	for pid, text := range cgroups {
+		if err := os.WriteFile(filepath.Join(root, pid, "cgroup"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(root, "self")); err == nil {
+		return
+	}
+	err := errors.Join(os.MkdirAll(filepath.Join(root, "1", "ns"), 0o700), os.Symlink("1", filepath.Join(root, "self")),
+		os.Symlink("cgroup:[4026531835]", filepath.Join(root, "1", "ns", "cgroup")))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOwners(t *testing.T) {
+	fds := map[string]string{"3": "socket:[100]"}
+	root := fakeProc(t, map[int]process{2: {comm: "kthreadd", stat: kthreadd}, 10: {comm: "a", fds: fds}, 11: {comm: "b", fds: fds}, 12: {comm: "c", fds: fds}, 13: {comm: "d", fds: fds}})
+	belongs(t, root, map[string]string{"10": "0::/system.slice/a.service\n", "11": "0::/system.slice/a.service\n", "12": inPod})
+	logs := t.TempDir()
+	err := errors.Join(os.MkdirAll(filepath.Join(logs, "pods", "payments_api_"+podUID), 0o700), os.Mkdir(filepath.Join(logs, "containers"), 0o700),
+		os.Symlink("/nowhere", filepath.Join(logs, "containers", "api_payments_java-"+containerID+".log")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inAPI := &sock.Owner{
+		Unit:        sock.Fact{Known: true},
+		ContainerID: sock.Fact{Text: containerID, Known: true}, Container: "java",
+		PodUID: sock.Fact{Text: podUID, Known: true}, Pod: "payments/api",
+	}
+	f := NewFinder(root, nil)
+	f.owners = newOwners(logs)
+	find := func() map[int]*sock.Owner {
+		t.Helper()
+		found, err := f.Find(set([]uint32{100}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		by := make(map[int]*sock.Owner)
+		for _, h := range found.Holders[100] {
+			by[h.PID] = h.Owner
+		}
+		return by
+	}
+	before := find()
+	if diff := cmp.Diff(map[int]*sock.Owner{10: inService("a.service"), 11: inService("a.service"), 12: inAPI, 13: nil}, before); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if before[10] != before[11] {
+		t.Error("two processes of one service do not share what is known of it")
+	}
+
+	belongs(t, root, map[string]string{"11": "0::/system.slice/b.service\n", "13": "0::/" + strings.Repeat("a", 4096) + "\n"})
+	after := find()
+	if diff := cmp.Diff(map[int]*sock.Owner{10: inService("a.service"), 11: inService("b.service"), 12: inAPI, 13: nil}, after); diff != "" {
+		t.Errorf("after one has moved (-want +got):\n%s", diff)
+	}
+	if before[10] != after[10] || before[12] != after[12] {
+		t.Error("what has not changed is another value")
+	}
+}
+
+// To a reader in a cgroup namespace of its own, or whose own process is not there, what
+// it does not find may be above.
+func TestOwnersInNamespace(t *testing.T) {
+	for name, hide := range map[string]func(root string) error{
+		"another namespace": func(root string) error {
+			link := filepath.Join(root, "1", "ns", "cgroup")
+			return errors.Join(os.Remove(link), os.Symlink("cgroup:[4026532835]", link))
+		},
+		"another PID namespace": func(root string) error { return os.Remove(filepath.Join(root, "self")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := fakeProc(t, map[int]process{2: {comm: "kthreadd", stat: kthreadd}, 10: {comm: "a", fds: map[string]string{"3": "socket:[100]"}}})
+			belongs(t, root, map[string]string{"10": "0::/\n"})
+			if err := hide(root); err != nil {
+				t.Fatal(err)
+			}
+			found, err := Find(root, set([]uint32{100}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(&sock.Owner{}, found.Holders[100][0].Owner); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A pass names processes, and /proc says where they belong, unless they have ended.
+func TestOwnersOfPass(t *testing.T) {
+	const start = " (a) S 1 10 10 0 -1 0 0 0 0 0 5 5 0 0 20 0 1 0 77 0 0\n"
+	root := fakeProc(t, map[int]process{10: {comm: "a", exe: "/bin/a", stat: "10" + start}, 11: {comm: "a", exe: "/bin/b", stat: "11" + start}})
+	belongs(t, root, map[string]string{"10": "0::/system.slice/a.service\n", "11": "0::/system.slice/b.service\n"})
+	holds := []sock.Holder{{PID: 10, Start: 77, Comm: "a"}, {PID: 11, Start: 76, Comm: "b"}, {PID: 12, Start: 70, Comm: "c"}}
+	found, err := NewFinder(root, func(_ []uint32, each func(uint32, sock.Holder)) error {
+		for _, h := range append(holds, holds...) {
+			each(100, h)
+		}
+		return nil
+	}).Find(set([]uint32{100}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []sock.Holder{{PID: 10, Start: 77, Comm: "a", Exe: "a", Owner: inService("a.service")}, holds[1], holds[2]}
+	if diff := cmp.Diff(want, found.Holders[100]); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
