@@ -212,3 +212,29 @@ func TestAlertsByProcess(t *testing.T) {
 		t.Errorf("%d were logged: %v", logged, b.events)
 	}
 }
+
+// A socket that waited to be accepted, and was by a process that the rule does not mean,
+// counts from then on once that passes it to one that it does.
+func TestPassedOnByWhoAccepted(t *testing.T) {
+	b := newBench(t)
+	holder := process(3, "other")
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{holder} }
+	s := b.add(1, time.Hour, func(s *sim.Socket) { s.Inode, s.UID = 0, 0 })
+	m := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute, Processes: []string{"leaky"}}
+	b.rule(eachSecond(killing("r", matching(m))))
+	b.until(10 * time.Second)
+	s.Inode, s.UID, s.Accepted = 1, 1000, b.now
+	b.until(20 * time.Second)
+	if b.e.Watches(s.ID.Key()) {
+		t.Error("watched for a rule that does not mean it")
+	}
+	holder = process(2, "leaky")
+	b.until(5*time.Minute + 9*time.Second)
+	if len(b.sockets) == 0 {
+		t.Fatalf("killed before it was there for five minutes: %v", b.events)
+	}
+	b.until(7 * time.Minute)
+	if len(b.sockets) > 0 {
+		t.Error("forgotten")
+	}
+}

@@ -119,6 +119,11 @@ func (l *Scan) subject(s *sock.Socket) subject.Subject {
 	if l.holders == nil {
 		return subject.Of(s)
 	}
+	return l.heldSubject(s)
+}
+
+// heldSubject is a socket of which a rule may ask who holds it.
+func (l *Scan) heldSubject(s *sock.Socket) subject.Subject {
 	h := l.holders.of(s.ID.Cookie, s.Inode)
 	if h != nil && h.At < l.believed {
 		h = nil
@@ -128,9 +133,9 @@ func (l *Scan) subject(s *sock.Socket) subject.Subject {
 
 // askHolders has it looked for who holds a socket, if it is known, so that it stays so, or
 // a rule asks.
-func (f *ScanResult) askHolders(s subject.Subject, asks bool) {
+func (f *ScanResult) askHolders(s subject.Subject) {
 	switch {
-	case s.Inode == 0 || s.Holders == nil && !asks:
+	case s.Inode == 0 || s.Holders == nil && !f.asksFor(s):
 	case len(f.asked) == maxAsked:
 		f.tooMany = true
 	default:
@@ -139,12 +144,24 @@ func (f *ScanResult) askHolders(s subject.Subject, asks bool) {
 	}
 }
 
+// asksFor reports whether a rule that the scan is for may mean the socket, by who holds it.
+func (f *ScanResult) asksFor(s subject.Subject) bool {
+	for r := range f.scan.program.Candidates(s) {
+		if r.NeedsHolders && f.scan.of.Has(r.Class) {
+			return true
+		}
+	}
+	return false
+}
+
 // postpones reports whether a socket does not count for a rule now: it is not known who
 // holds it, or it was counted before that was.
 func (f *ScanResult) postpones(r *match.Rule, m *rules.Match, s subject.Subject) bool {
 	c := &f.scan.counts[r.Position]
 	switch {
-	case !r.NeedsHolders || f.recounts && !c.postponed:
+	case !r.NeedsHolders:
+		return f.recounts
+	case f.recounts && !c.postponed:
 		return true
 	case s.HoldersKnown(), match.AtPresent(m, s) == ssfilter.False, match.Any(r.Exclude, s) == ssfilter.True:
 		return false

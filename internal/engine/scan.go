@@ -172,13 +172,11 @@ func (f *ScanResult) sentBy(got sock.Instant) sock.Instant { return min(f.scan.s
 func (f *ScanResult) dueBy(s subject.Subject, t *track.Times) (due sock.Instant, of match.ClassSet, ages bool) {
 	l := f.scan
 	due = never
-	asks := false
 	for r, m := range l.program.Candidates(s) {
 		of |= 1 << r.Class
 		if !l.of.Has(r.Class) {
 			continue
 		}
-		asks = asks || r.NeedsHolders
 		if r.Grouped && !l.fires(r, s) {
 			ages = ages || match.IsTimed(m)
 			continue
@@ -186,7 +184,7 @@ func (f *ScanResult) dueBy(s subject.Subject, t *track.Times) (due sock.Instant,
 		due = min(due, match.DueAt(m, t.EarlyBase(), t.Queued))
 	}
 	if l.holders != nil {
-		f.askHolders(s, asks)
+		f.askHolders(s)
 	}
 	return due, of, ages
 }
@@ -375,7 +373,7 @@ func (f *ScanResult) count(s subject.Subject, t *track.Times, got sock.Instant) 
 		if g != nil && stays != ssfilter.False {
 			g.SeenBefore(s.ID.Cookie)
 		}
-		if (r.NeedsHolders || f.recounts) && f.postpones(r, m, s) {
+		if l.holders != nil && f.postpones(r, m, s) {
 			continue
 		}
 		if excluded || full || min(stays, match.AtPresent(m, s)) != ssfilter.True {
@@ -400,7 +398,7 @@ func (f *ScanResult) count(s subject.Subject, t *track.Times, got sock.Instant) 
 			g.Add(s, since)
 		}
 	}
-	if f.postponed {
+	if l.holders != nil && f.postponed {
 		f.postpone(s.Socket, t, got)
 	}
 }
