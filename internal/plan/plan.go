@@ -122,8 +122,14 @@ func (f *firstScans) Scan(s *engine.Scan) {
 func (*firstScans) Record(*engine.Plan)   {}
 func (*firstScans) Lookup([]sock.ID)      {}
 func (*firstScans) Act([]engine.Action)   {}
-func (*firstScans) Read([]uint32)         {}
 func (*firstScans) Sample([]spin.Process) {}
+
+// Read finds nothing, so that the walk does not wait for it.
+func (f *firstScans) Read([]uint32) {
+	if f.byHolders && f.walks == 0 {
+		f.came = append(f.came, engine.NewHoldersFound{})
+	}
+}
 
 // Resolve walks through /proc, where groups are counted by who holds their sockets: after
 // the scan for each class of rules, at most.
