@@ -165,7 +165,7 @@ func (c *consideration) rule(r *ruleState) {
 			c.next = c.now
 			continue
 		}
-		if a.Kind == rules.Alert && !looks {
+		if a.Kind == rules.Alert && !looks && !e.holdersMissing(t, c.s, r, a, c.now) {
 			e.setDue(t, r, decision == match.Due) // it is counted for as long as it is due
 		}
 		switch {

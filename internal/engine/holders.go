@@ -259,16 +259,22 @@ func (e *Engine) trackOf(w walk.Want) *tracked {
 
 // foundHolders takes in who holds t; kills: some rule has sockets killed.
 func (e *Engine) foundHolders(t *tracked, held *subject.Holders, kills bool, now sock.Instant) {
+	news := t.is(wanted) || t.holders == nil || !same(t.holders, held)
 	t.set(wanted, false)
 	t.holders = held
 	if kills {
 		e.usages.Watch(held.Processes, now)
 	}
-	if e.program.HoldersDecide() && t.phase == waiting && t.is(blocked) {
+	if news && e.program.HoldersDecide() && t.phase == waiting && t.is(blocked) {
 		e.wait(t, now)
 		return
 	}
 	e.decideSoon(t, now)
+}
+
+// same reports whether two walks have found the same.
+func same(a, b *subject.Holders) bool {
+	return a.Kernel == b.Kernel && a.Complete == b.Complete && slices.Equal(a.Processes, b.Processes)
 }
 
 // sharedHolders are the holders that one walk found, by the first process: a program
@@ -282,7 +288,7 @@ func (s sharedHolders) of(h *subject.Holders) *subject.Holders {
 		first = h.Processes[0]
 	}
 	for _, known := range s[first] {
-		if known.Kernel == h.Kernel && known.Complete == h.Complete && slices.Equal(known.Processes, h.Processes) {
+		if same(known, h) {
 			return known
 		}
 	}
