@@ -70,6 +70,9 @@ func (m Match) text() string {
 	if m.InBacklog != nil {
 		words = append(words, fmt.Sprint("in_backlog ", *m.InBacklog))
 	}
+	if m.Keepalive != nil {
+		words = append(words, fmt.Sprint("keepalive ", *m.Keepalive))
+	}
 	if len(m.Verdicts) > 0 {
 		words = append(words, "verdict "+join(m.Verdicts, ",", func(v Verdict) string { return string(v) }))
 	}

@@ -25,6 +25,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"StalledFor": func(m *Match) { m.StalledFor = time.Minute },
 		"Unread":     func(m *Match) { m.Unread = &Threshold{Greater, 1} },
 		"InBacklog":  func(m *Match) { m.InBacklog = &yes },
+		"Keepalive":  func(m *Match) { m.Keepalive = &yes },
 		"Verdicts":   func(m *Match) { m.Verdicts = []Verdict{EOFUnread} },
 	}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Match]()) {

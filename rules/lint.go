@@ -294,7 +294,8 @@ func (s *selection) covers(o *selection) bool {
 		subset(o.Processes, s.Processes) &&
 		subset(o.Verdicts, s.Verdicts) &&
 		(s.Unread == nil || o.Unread != nil && *s.Unread == *o.Unread) &&
-		(s.InBacklog == nil || o.InBacklog != nil && *s.InBacklog == *o.InBacklog)
+		(s.InBacklog == nil || o.InBacklog != nil && *s.InBacklog == *o.InBacklog) &&
+		(s.Keepalive == nil || o.Keepalive != nil && *s.Keepalive == *o.Keepalive)
 }
 
 // before reports whether the times of s hold no later than those of o, which

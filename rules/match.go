@@ -73,6 +73,7 @@ var (
 		document.Field("process", document.SeveralOf(process), func(s *selection) *[]string { return &s.Processes }),
 		document.Field("unread", threshold, func(s *selection) **Threshold { return &s.Unread }),
 		document.Field("in_backlog", document.Convert(document.Boolean, func(b bool) *bool { return &b }), func(s *selection) **bool { return &s.InBacklog }),
+		document.Field("keepalive", document.Convert(document.Boolean, func(b bool) *bool { return &b }), func(s *selection) **bool { return &s.Keepalive }),
 		document.Field("verdict", document.SeveralOf(document.OneOf("verdict", EOFUnread, EOFReadNotClosed, UnreadData, StillSending, InBacklog)),
 			func(s *selection) *[]Verdict { return &s.Verdicts }),
 	)

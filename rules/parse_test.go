@@ -50,7 +50,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	allButListening := ssfilter.AllStates &^ ssfilter.Of(ssfilter.Listening)
-	no := false
+	yes, no := true, false
 	want := &Set{
 		Settings: Settings{Interval: 15 * time.Second, CPUBudget: 0.025, Limit: Limit{100, time.Minute}, Namespaces: SelfNamespace},
 		Protect: []Match{
@@ -75,6 +75,7 @@ func TestParse(t *testing.T) {
 						Processes:  []string{"java", "node*", "nginx: worker"},
 						Unread:     &Threshold{Greater, 1},
 						InBacklog:  &no,
+						Keepalive:  &yes,
 						Verdicts:   []Verdict{EOFUnread, UnreadData},
 						InStateFor: 90 * time.Second,
 					},

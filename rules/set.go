@@ -83,6 +83,7 @@ type Match struct {
 	// Conditions that may change while the socket stays in its state.
 	Unread    *Threshold // bytes in the receive queue
 	InBacklog *bool
+	Keepalive *bool     `json:",omitempty"` // whether its keepalive timer is armed; nil: not asked
 	Verdicts  []Verdict // any of; empty: not asked
 }
 

@@ -44,6 +44,7 @@ var mutants = []mutant{
 	{"unknown is taken for not protected", "case Any(protect, s) != ssfilter.False:", "case Any(protect, s) == ssfilter.True:"},
 	{"exclude is ignored", "heldByOnly, func() bool { return Any(r.Exclude, s) != ssfilter.False }", "heldByOnly, func() bool { return false }"},
 	{"a match that is unknown is taken for one", "if holds == ssfilter.True && AtPresent(m, s) == ssfilter.True && !inUse {", "if AtPresent(m, s) == ssfilter.True && !inUse {"},
+	{"a keepalive timer behind another is taken for none", "case s.Timer == sock.TimerOff, s.Minisocket():", "case s.Timer != sock.TimerKeepalive:"},
 	{"use is ignored", "inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0", "inUse := false"},
 	{"accept queues are not spared", "case s.InBacklog():\n\t\treturn InAcceptQueue", "case false:\n\t\treturn InAcceptQueue"},
 	{"MPTCP subflows are not spared", "case s.MPTCP:\n\t\treturn MPTCPSubflow", "case false:\n\t\treturn MPTCPSubflow"},

@@ -136,7 +136,24 @@ func AtPresent(m *rules.Match, s subject.Subject) ssfilter.Tri {
 		}
 		ok = ok && among
 	}
-	return ssfilter.TriOf(ok)
+	if m.Keepalive == nil || !ok {
+		return ssfilter.TriOf(ok)
+	}
+	return keptAlive(s.Socket, *m.Keepalive)
+}
+
+// keptAlive reports whether the keepalive timer of a socket is armed, as wanted. The kernel
+// shows one timer, that of a retransmission or probe first (inet_sk_diag_fill). That of
+// keepalives also ends an orphan in FIN_WAIT2.
+func keptAlive(s *sock.Socket, wanted bool) ssfilter.Tri {
+	switch {
+	case s.Timer == sock.TimerOff, s.Minisocket(): // to which the kernel sends no probes
+		return ssfilter.TriOf(!wanted)
+	case s.Timer == sock.TimerKeepalive && !s.Orphan():
+		return ssfilter.TriOf(wanted)
+	default:
+		return ssfilter.Unknown
+	}
 }
 
 // Any reports whether any of those that exclude or protect holds. Of several processes

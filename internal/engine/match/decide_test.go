@@ -11,6 +11,49 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
+// TestKeepalive: whether a socket's keepalive timer is armed is known only while no other
+// timer runs.
+func TestKeepalive(t *testing.T) {
+	timer := func(state ssfilter.State, timer uint8, change ...func(*sock.Socket)) sock.Socket {
+		return full(state, append(change, func(s *sock.Socket) { s.Timer = timer })...)
+	}
+	const probe = 4 // of a closed window
+	nobodys := func(s *sock.Socket) { s.Inode = 0 }
+	for _, test := range []struct {
+		name string
+		s    sock.Socket
+		want ssfilter.Tri
+	}{
+		{"armed", timer(ssfilter.Established, sock.TimerKeepalive), ssfilter.True},
+		{"armed in an accept queue", timer(ssfilter.CloseWait, sock.TimerKeepalive, nobodys), ssfilter.True},
+		{"no timer", timer(ssfilter.CloseWait, sock.TimerOff), ssfilter.False},
+		{"listening", timer(ssfilter.Listening, sock.TimerOff), ssfilter.False},
+		{"retransmitting", timer(ssfilter.Established, sock.TimerRetransmit), ssfilter.Unknown},
+		{"probing a closed window", timer(ssfilter.Established, probe), ssfilter.Unknown},
+		{"a request", timer(ssfilter.SynRecv, sock.TimerRetransmit, nobodys), ssfilter.Unknown},
+		{"time-wait", timer(ssfilter.TimeWait, sock.TimerTimeWait, nobodys), ssfilter.False},
+		{"a minisocket in fin-wait-2", timer(ssfilter.FinWait2, sock.TimerTimeWait, nobodys), ssfilter.False},
+		{"an orphan in fin-wait-2", timer(ssfilter.FinWait2, sock.TimerKeepalive, nobodys), ssfilter.Unknown},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, wanted := range []bool{true, false} {
+				want := test.want
+				if !wanted {
+					want = ssfilter.True + ssfilter.False - want
+				}
+				m := rules.Match{States: ssfilter.AllStates, Keepalive: &wanted}
+				if got := AtPresent(&m, subject.Of(&test.s)); got != want {
+					t.Errorf("keepalive: %v is %v, want %v", wanted, got, want)
+				}
+			}
+			m := rules.Match{States: ssfilter.AllStates, Unread: &rules.Threshold{Op: rules.Greater, Number: 1}, Keepalive: new(bool)}
+			if got := AtPresent(&m, subject.Of(&test.s)); got != ssfilter.False {
+				t.Errorf("with a condition that does not hold: %v", got)
+			}
+		})
+	}
+}
+
 // TestDecide: an action is due when a time bound is met, by what is certain, and
 // nothing that is unknown is taken for certain. Before that it says the earliest
 // instant at which it may be due, to ask again.

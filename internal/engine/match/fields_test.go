@@ -29,6 +29,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"StalledFor": func(m *rules.Match) { m.StalledFor = time.Minute },
 		"Unread":     func(m *rules.Match) { m.Unread = &rules.Threshold{Op: rules.Greater, Number: 1} },
 		"InBacklog":  func(m *rules.Match) { m.InBacklog = &yes },
+		"Keepalive":  func(m *rules.Match) { m.Keepalive = &yes },
 		"Verdicts":   func(m *rules.Match) { m.Verdicts = []rules.Verdict{rules.EOFUnread} },
 	}
 	end := netip.MustParseAddrPort("192.0.2.1:443")

@@ -113,7 +113,7 @@ func (r *Rule) OnlyTimeWait() bool {
 // bare reports whether a match asks for nothing that the program does or sets, but
 // for what its filter asks. The network namespace and the cgroup of a socket stay.
 func bare(m *rules.Match) bool {
-	return m.Unread == nil && m.InBacklog == nil && len(m.Verdicts) == 0 && len(m.Users) == 0 && !needsHolders(*m)
+	return m.Unread == nil && m.InBacklog == nil && m.Keepalive == nil && len(m.Verdicts) == 0 && len(m.Users) == 0 && !needsHolders(*m)
 }
 
 // needsHolders reports whether a match asks who holds the socket.

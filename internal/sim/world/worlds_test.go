@@ -476,6 +476,9 @@ func (w *judge) matching(port func(int) ssfilter.Expr) rules.Match {
 		m.Where = where("fwmark = 1")
 	case 8:
 		m.Where = where("fwmark != 0 and not autobound")
+	case 9:
+		kept := w.Rand.IntN(2) == 0
+		m.Keepalive = &kept
 	}
 	return m
 }
@@ -486,7 +489,7 @@ func describe(set *rules.Set) string {
 	for _, r := range set.Rules {
 		fmt.Fprintf(&b, "\n\t%s enabled=%v dry=%v by %v when %v until %v for %v then %v", r.Name, r.Enabled, r.DryRun, r.GroupBy, r.When, r.Until, r.For, r.Then)
 		for _, m := range r.Match {
-			fmt.Fprintf(&b, "\n\t\tmatch %s where %v in_state %v idle %v stalled %v users %v unread %v verdicts %v processes %v", m.States, m.Where, m.InStateFor, m.IdleFor, m.StalledFor, m.Users, m.Unread, m.Verdicts, m.Processes)
+			fmt.Fprintf(&b, "\n\t\tmatch %s where %v in_state %v idle %v stalled %v users %v unread %v keepalive %v verdicts %v processes %v", m.States, m.Where, m.InStateFor, m.IdleFor, m.StalledFor, m.Users, m.Unread, m.Keepalive != nil, m.Verdicts, m.Processes)
 		}
 		for _, m := range r.Exclude {
 			fmt.Fprintf(&b, "\n\t\texclude %s where %v unread %v processes %v", m.States, m.Where, m.Unread, m.Processes)

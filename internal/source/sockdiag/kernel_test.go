@@ -251,6 +251,19 @@ func TestKeepaliveTimer(t *testing.T) {
 	}
 }
 
+// The timer of keepalives also ends an orphan in FIN_WAIT2 that is to stay for longer than
+// TIME_WAIT lasts: it shows nothing of SO_KEEPALIVE there.
+func TestKeepaliveTimerOfAnOrphan(t *testing.T) {
+	c := openKernel(t)
+	p := pair(t, listen(t, nstest.V4))
+	defer p.Server.Close()
+	check(t, unix.SetsockoptInt(int(p.Client), unix.IPPROTO_TCP, unix.TCP_LINGER2, 100))
+	check(t, p.Client.Close())
+	if s := only(t, c, ssfilter.FinWait2); s.Timer != sock.TimerKeepalive || !s.Orphan() {
+		t.Errorf("%+v, want an orphan with the timer of keepalives", s)
+	}
+}
+
 func TestTimeWait(t *testing.T) {
 	for name, addr := range map[string]netip.Addr{"v4": nstest.V4, "v6": nstest.V6, "mapped": nstest.Mapped} {
 		t.Run(name, func(t *testing.T) {
@@ -331,8 +344,8 @@ func TestDeadPeer(t *testing.T) {
 	check(t, p.Client.Deafen())
 	check(t, p.Server.Send(1000))
 	s := only(t, c, ssfilter.CloseWait)
-	if s.WQueue != 1000 || s.Info.Unacked == 0 || s.Info.BytesAcked != 0 {
-		t.Errorf("%+v, want 1000 bytes queued and none acknowledged", s)
+	if s.WQueue != 1000 || s.Info.Unacked == 0 || s.Info.BytesAcked != 0 || s.Timer != sock.TimerRetransmit {
+		t.Errorf("%+v, want 1000 bytes queued, sent again and none acknowledged", s)
 	}
 }
 
