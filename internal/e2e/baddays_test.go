@@ -1,0 +1,207 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/sockdog/sockdog/internal/source/events"
+)
+
+// attached returns the programs that a process has attached to cgroups.
+func attached(t *testing.T, pid int) (programs []ebpf.ProgramID) {
+	t.Helper()
+	files := must(filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid)))(t)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(text), "link_type:\tcgroup") {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			var id ebpf.ProgramID
+			if n, _ := fmt.Sscanf(line, "prog_id:\t%d", &id); n == 1 {
+				programs = append(programs, id)
+			}
+		}
+	}
+	return programs
+}
+
+// isAttached reports whether a program is attached to the root of cgroup v2.
+func isAttached(t *testing.T, id ebpf.ProgramID) bool {
+	t.Helper()
+	root := must(os.Open(must(events.CgroupRoot())(t)))(t)
+	defer root.Close()
+	all := must(link.QueryPrograms(link.QueryOptions{Target: int(root.Fd()), Attach: ebpf.AttachCGroupSockOps}))(t)
+	for _, p := range all.Programs {
+		if p.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// SIGKILL leaves nothing attached.
+func TestNothingStaysAttached(t *testing.T) {
+	needEvents(t)
+	w := watch(t, allLeaks)
+	w.says("sockets come from events")
+	programs := attached(t, w.cmd.Process.Pid)
+	if len(programs) != 1 || !isAttached(t, programs[0]) {
+		t.Fatalf("programs %v are attached, want one", programs)
+	}
+	w.kill()
+	until(t, "end of the attachment", func() bool { return !isAttached(t, programs[0]) })
+}
+
+// Two watchdogs side by side do no harm: both see all, and each socket dies once, in time.
+func TestSideBySide(t *testing.T) {
+	needEvents(t)
+	p := newPlace(t)
+	both := []*watchdog{watch(t, allLeaks), watch(t, allLeaks)}
+	for _, w := range both {
+		w.says("sockets come from events")
+	}
+	busy := newPlace(t)
+	busy.do("half-closed")
+	var all []report
+	for range 20 {
+		all = append(all, p.do("plain"))
+	}
+	for _, s := range all {
+		if late := p.dies(s, bound); late > tooLate {
+			t.Errorf("killed %v late", late)
+		}
+	}
+	for _, w := range both {
+		w.stop()
+	}
+	busy.fine()
+	done := make(map[uint64]int)
+	for _, w := range both {
+		for _, l := range w.find(func(l line) bool { return l.Result != "" }) {
+			switch l.Result {
+			case "done":
+				done[l.Cookie]++
+			case "gone":
+			default:
+				t.Errorf("%+v", l)
+			}
+		}
+		if n := w.count("kill failed"); n > 0 {
+			t.Errorf("%d kills failed", n)
+		}
+	}
+	t.Logf("%d sockets were killed by one or both", len(done))
+}
+
+// A program that holds the lock of a socket keeps neither the sockets of others nor the end
+// of the watchdog waiting, be it there before the watchdog or after.
+func TestLockedSocket(t *testing.T) {
+	needEvents(t)
+	for name, before := range map[string]bool{"after": false} {
+		t.Run(name, func(t *testing.T) {
+			locked, other := newPlace(t), newPlace(t)
+			if before {
+				locked.do("locked")
+			}
+			w := begin(t, allLeaks)
+			t.Cleanup(locked.end) // before sockdog ends: what waits in the kernel for the lock ends with it
+			w.says("watching")
+			w.says("sockets come from events")
+			if !before {
+				locked.do("locked")
+			}
+			// Once it is known who is locked, nobody waits.
+			t.Logf("killed %v late", other.dies(other.do("plain"), bound))
+			for range 2 {
+				late := other.dies(other.do("plain"), bound)
+				t.Logf("killed %v late", late)
+				if late > tooLate {
+					t.Errorf("killed %v late", late)
+				}
+			}
+			began := time.Now()
+			check(t, w.cmd.Process.Signal(unix.SIGTERM))
+			w.says("stopped")
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("it ended after %v", took)
+			}
+		})
+	}
+}
+
+// In a time namespace, whose clock is ahead of the host's by days, ages are true.
+func TestTimeNamespace(t *testing.T) {
+	needEvents(t)
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		t.Skip("needs unshare(1)")
+	}
+	p := newPlace(t)
+	for _, offset := range []string{"-1000", "1000000"} {
+		w := watch(t, allLeaks, func(c *exec.Cmd) {
+			c.Args = append([]string{unshare, "--time", "--monotonic", offset, "--boottime", offset, "--fork", "--kill-child", "--"}, c.Args...)
+			c.Path = unshare
+		})
+		w.says("sockets come from events")
+		s := p.do("plain")
+		if late := p.dies(s, bound); late > tooLate {
+			t.Errorf("offset %s: killed %v late", offset, late)
+		}
+		told := w.await("record", func(l line) bool { return l.Cookie == s.Stuck && l.Result == "done" })
+		if told.Age < bound.Seconds() || told.Age > (bound+tooLate).Seconds() || told.PID != p.cmd.Process.Pid {
+			t.Errorf("offset %s: the record says %+v", offset, told)
+		}
+		w.kill()
+	}
+}
+
+// Where bpf(2) is forbidden sockets come from sock_diag, which is said once, with the reason.
+func TestForbidden(t *testing.T) {
+	need(t)
+	p := newPlace(t)
+	w := watch(t, allLeaks, func(c *exec.Cmd) {
+		c.Env = append(os.Environ(), actEnv+"=forbidden")
+		c.Args = append([]string{os.Args[0]}, c.Args...)
+		c.Args[1] = sockdog
+		c.Path = must(os.Executable())(t)
+	})
+	told := w.says("sockets come from sock_diag; events cannot be had")
+	if want := "call bpf(2): operation not permitted (a seccomp filter is in force)"; told.Reason != want || told.Level != "INFO" {
+		t.Errorf("it says %q, not %q", told.Reason, want)
+	}
+	t.Logf("killed %v late", p.dies(p.do("plain"), bound))
+	if n := w.count("sockets come from"); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+}
+
+// forbidden runs the program of the arguments without bpf(2).
+func forbidden() error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_BPF, Jt: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	os.Unsetenv(actEnv)
+	return errors.Join(
+		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+		unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0),
+		syscall.Exec(os.Args[1], os.Args[1:], os.Environ()),
+	)
+}
