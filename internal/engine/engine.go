@@ -299,7 +299,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 			t = nil
 		}
 	default:
-		before = track.Connection{ID: s.ID, Backlog: e.scans.waited.has(s.ID.Key())}
+		before = track.Connection{ID: s.ID, Backlog: e.scans.hasWaited(s.ID.Key())}
 		c = before.Successor(s, fresh, got)
 	}
 	c.TellAutobound(s)

@@ -15,37 +15,37 @@ import (
 
 // scans are the scan under way, and what the last ones showed.
 type scans struct {
-	running *Scan                  // nil: none is
-	overdue sock.Instant           // when it takes long
-	gone    map[sock.Key]struct{}  // gone since it began: it may still show them
-	spared  []sparedWait           // to be in waited from the next scan on
-	waited  waits                  // left out for want of room, that were in an accept queue; a scan reads it
-	states  map[ssfilter.State]int // sockets in those states that were scanned as a whole
+	running *Scan                       // nil: none is
+	overdue sock.Instant                // when it takes long
+	gone    map[sock.Key]struct{}       // gone since it began: it may still show them
+	spared  map[sock.Key]match.ClassSet // that waited in an accept queue, and that rules of the classes do not mean by who holds them; to be in waited from the next scan on
+	waited  waits                       // left out for want of room, that were in an accept queue; a scan reads it
+	states  map[ssfilter.State]int      // sockets in those states that were scanned as a whole
 
 	failing, crowded, portless, uncounted failureStreak
 }
 
-// sparedWait is a socket that waited in an accept queue, and that rules of the classes do not
-// mean by who holds it. They may, once it is passed on.
-type sparedWait struct {
-	key sock.Key
-	of  match.ClassSet
-}
-
-// takeSpared has the next scans know of those.
+// takeSpared has the next scans know of those that rules may mean once they are passed on.
+// No scan is under way.
 func (s *scans) takeSpared() {
-	for _, spared := range s.spared {
+	for key, of := range s.spared {
 		for c := range match.NumClasses {
-			if !spared.of.Has(c) {
+			if !of.Has(c) {
 				continue
 			}
 			if s.waited[c] == nil {
 				s.waited[c] = make(map[sock.Key]struct{})
 			}
-			s.waited[c][spared.key] = struct{}{}
+			s.waited[c][key] = struct{}{}
 		}
 	}
 	s.spared = nil
+}
+
+// hasWaited reports whether a socket was seen in an accept queue that is not kept in mind.
+func (s *scans) hasWaited(key sock.Key) bool {
+	_, spared := s.spared[key]
+	return spared || s.waited.has(key)
 }
 
 func newScans() scans {
@@ -145,6 +145,7 @@ func (r *ruleState) atMost(n uint32) {
 
 // beginScan has the table scanned for rules of the classes.
 func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant) {
+	e.scans.takeSpared()
 	l := &Scan{
 		Query: e.program.Queries[of], program: e.program, of: of,
 		lookahead: e.lookahead(of, now), known: e.known(), far: &e.far, seed: e.seed, precision: e.config.Precision,
