@@ -243,3 +243,23 @@ func TestPassedOnByWhoAccepted(t *testing.T) {
 		t.Error("forgotten")
 	}
 }
+
+// A socket that its program has closed is protected where a process may protect it: nobody
+// knows who held it last.
+func TestClosedIsProtectedByProcess(t *testing.T) {
+	b := newBench(t)
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(2, "leaky")} }
+	s := b.add(1, 0, func(s *sim.Socket) { s.State = ssfilter.FinWait2 })
+	rule := set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.FinWait2), InStateFor: 10 * time.Second})))
+	rule.Protect = append(rule.Protect, anyOf("sshd"))
+	b.rule(rule)
+	b.until(8 * time.Second)
+	if !b.e.knowsHolders(b.e.tracks.get(s.ID.Key()), b.now) {
+		t.Fatal("nobody has looked who holds it")
+	}
+	s.Inode = 0
+	b.until(2 * time.Minute)
+	if len(b.sockets) == 0 {
+		t.Errorf("killed: %v", b.events)
+	}
+}

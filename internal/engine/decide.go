@@ -13,15 +13,16 @@ import (
 
 // guard says why the socket is not to be touched whatever a rule says, or "".
 func (e *Engine) guard(t *tracked, s *sock.Socket) match.Reason {
-	return match.Guard(guarded(s, t.holders), e.program.Protect, e.capabilities, e.config.Self)
+	return guard(s, t.holders, e.program.Protect, e.capabilities, e.config.Self)
 }
 
-// guarded is a socket with all who hold it, or did before it was closed.
-func guarded(s *sock.Socket, h *subject.Holders) subject.Subject {
-	if h == nil {
-		return heldSubject(s, h)
+// guard says so of a socket that they hold, or did before it was closed.
+func guard(s *sock.Socket, h *subject.Holders, protect []rules.Match, capabilities match.Capabilities, self int) match.Reason {
+	why := match.Guard(heldSubject(s, h), protect, capabilities, self)
+	if why == "" && h != nil && h.By(self) {
+		return match.Own // even if no descriptor stands for it any more
 	}
-	return subject.Subject{Socket: s, Holders: h}
+	return why
 }
 
 // destroy decides on a destructive action whose instant has come.

@@ -66,5 +66,5 @@ func (a *Action) Recheck(answer *sock.Answer) match.Reason {
 			return match.Unmatched
 		}
 	}
-	return match.Guard(guarded(&s, b.holders), b.protect, b.capabilities, b.self)
+	return guard(&s, b.holders, b.protect, b.capabilities, b.self)
 }

@@ -15,12 +15,14 @@ import (
 
 // scans are the scan under way, and what the last ones showed.
 type scans struct {
-	running *Scan                       // nil: none is
-	overdue sock.Instant                // when it takes long
-	gone    map[sock.Key]struct{}       // gone since it began: it may still show them
-	spared  map[sock.Key]match.ClassSet // that waited in an accept queue, and that rules of the classes do not mean by who holds them; to be in waited from the next scan on
-	waited  waits                       // left out for want of room, that were in an accept queue; a scan reads it
-	states  map[ssfilter.State]int      // sockets in those states that were scanned as a whole
+	running *Scan                 // nil: none is
+	overdue sock.Instant          // when it takes long
+	gone    map[sock.Key]struct{} // gone since it began: it may still show them
+	waited  waits                 // left out for want of room, that were in an accept queue; a scan reads it
+	// spared were there, too: rules of the classes do not mean them by who holds them, and may
+	// once they are passed on. They are in waited from the next scan on.
+	spared map[sock.Key]match.ClassSet
+	states map[ssfilter.State]int // sockets in those states that were scanned as a whole
 
 	failing, crowded, portless, uncounted failureStreak
 }
