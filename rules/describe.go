@@ -61,8 +61,8 @@ func (m Match) text() string {
 	if len(m.Cgroups) > 0 {
 		words = append(words, "cgroup "+strings.Join(m.Cgroups, ","))
 	}
-	if len(m.Processes) > 0 {
-		words = append(words, "process "+strings.Join(m.Processes, ","))
+	for _, key := range m.OfHolders() {
+		words = append(words, key.Name+" "+strings.Join(key.Values, ","))
 	}
 	if m.Unread != nil {
 		words = append(words, fmt.Sprintf("unread %s %d", m.Unread.Op, m.Unread.Number))

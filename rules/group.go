@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/sockdog/sockdog/rules/internal/document"
 	"github.com/sockdog/sockdog/rules/internal/message"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -31,23 +29,19 @@ const (
 	// Of several processes that hold a socket, it is the one that started first.
 	ByProcess GroupKey = "process" // its name
 	ByPID     GroupKey = "pid"
+	// Where that one belongs:
+	ByUnit      GroupKey = "unit"
+	ByContainer GroupKey = "container"
+	ByPod       GroupKey = "pod"
 )
 
-// laterGroupKeys need to know more of who holds each socket.
-var laterGroupKeys = []string{"unit", "container", "pod"}
+// ofHolders are those that tell of who holds each socket.
+var ofHolders = []GroupKey{ByProcess, ByPID, ByUnit, ByContainer, ByPod}
 
 // GroupKeys are all of them.
-var GroupKeys = []GroupKey{ByDst, ByDport, BySrc, BySport, ByState, ByUser, ByNetns, ByProcess, ByPID}
+var GroupKeys = slices.Concat([]GroupKey{ByDst, ByDport, BySrc, BySport, ByState, ByUser, ByNetns}, ofHolders)
 
-var groupKeyWords = document.OneOf("group_by", GroupKeys...)
-
-func groupKey(r *document.Reader, n *yaml.Node) GroupKey {
-	if s := document.Target(n); s.Kind == yaml.ScalarNode && slices.Contains(laterGroupKeys, s.Value) {
-		r.Report(n, "group_by: %s is not supported yet", s.Value)
-		return ""
-	}
-	return groupKeyWords(r, n)
-}
+var groupKey = document.OneOf("group_by", GroupKeys...)
 
 // Metric is what a condition measures of a group of sockets.
 type Metric string

@@ -143,8 +143,8 @@ func (p *parser) lintBounds(s *selection) {
 	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
 		p.Report(s.given["stalled_for"], "in the state %s nothing is left to send: stalled_for never holds", s.States)
 	}
-	if len(s.Processes) > 0 && s.States != 0 && s.States&^unheld == 0 {
-		p.Report(s.given["process"], "no process holds a socket in the state %s: process is never certain there", s.States)
+	if keys := s.OfHolders(); len(keys) > 0 && s.States != 0 && s.States&^unheld == 0 {
+		p.Report(s.given[keys[0].Name], "no process holds a socket in the state %s: %s is never certain there", s.States, keys[0].Name)
 	}
 }
 
@@ -158,7 +158,7 @@ func (p *parser) lintGroups(d *draft) {
 	if !d.given.Has("when") {
 		return
 	}
-	held := func(k document.Placed[GroupKey]) bool { return k.Value == ByProcess || k.Value == ByPID }
+	held := func(k document.Placed[GroupKey]) bool { return slices.Contains(ofHolders, k.Value) }
 	if i := slices.IndexFunc(d.groupBy, held); i >= 0 && !slices.ContainsFunc(d.match, func(s *selection) bool { return s.States&^unheld != 0 }) {
 		p.Report(d.groupBy[i].At, "no process holds the sockets of this rule: %s does not tell them apart", d.groupBy[i].Value)
 	}
@@ -198,9 +198,9 @@ func (p *parser) lintKill(s *selection) {
 
 // lintConfined warns of a user who says little of whose sockets are meant.
 func (p *parser) lintConfined(s *selection, f *file) {
-	only := len(s.Users) > 0 && len(s.Netns)+len(s.Cgroups) == 0 && !ssfilter.WithinCgroups(s.filter)
+	only := len(s.Users) > 0 && len(s.Netns)+len(s.Cgroups)+len(s.Units)+len(s.Containers)+len(s.Pods) == 0 && !ssfilter.WithinCgroups(s.filter)
 	if only && f.settings.Namespaces == AllNamespaces {
-		p.Report(s.given["user"], "with namespaces: all, every pod may run programs as this user: netns or cgroup says which pods are meant")
+		p.Report(s.given["user"], "with namespaces: all, every pod may run programs as this user: pod, netns or cgroup says which are meant")
 	}
 }
 
@@ -291,7 +291,7 @@ func (s *selection) covers(o *selection) bool {
 	return subset(o.Users, s.Users) &&
 		subset(o.Netns, s.Netns) &&
 		coversCgroups(s.Cgroups, o.Cgroups) &&
-		subset(o.Processes, s.Processes) &&
+		subset(o.Processes, s.Processes) && subset(o.Units, s.Units) && subset(o.Containers, s.Containers) && subset(o.Pods, s.Pods) &&
 		subset(o.Verdicts, s.Verdicts) &&
 		(s.Unread == nil || o.Unread != nil && *s.Unread == *o.Unread) &&
 		(s.InBacklog == nil || o.InBacklog != nil && *s.InBacklog == *o.InBacklog) &&

@@ -60,7 +60,7 @@ func (s *selection) confined() bool {
 // Keys that say which sockets, and keys that say how long; match takes both,
 // exclude and protect only the former.
 var (
-	whichKeys = append(document.Later[selection]("cmdline", "unit", "container", "pod"),
+	whichKeys = append(document.Later[selection]("cmdline"),
 		document.Field("state", union(document.SeveralOf(state)), func(s *selection) *ssfilter.StateSet { return &s.States }),
 		document.Field("filter", document.Convert(document.AnyOf(filter), anyExpr), func(s *selection) *ssfilter.Expr { return &s.filter }),
 		document.Field("sport", ports(ssfilter.Src), func(s *selection) *ssfilter.Expr { return &s.sport }),
@@ -71,6 +71,9 @@ var (
 		document.Field("netns", document.SeveralOf(netns), func(s *selection) *[]Netns { return &s.Netns }),
 		document.Field("cgroup", document.SeveralOf(cgroup), func(s *selection) *[]string { return &s.Cgroups }),
 		document.Field("process", document.SeveralOf(process), func(s *selection) *[]string { return &s.Processes }),
+		document.Field("unit", document.SeveralOf(unit), func(s *selection) *[]string { return &s.Units }),
+		document.Field("container", document.SeveralOf(container), func(s *selection) *[]string { return &s.Containers }),
+		document.Field("pod", document.SeveralOf(pod), func(s *selection) *[]string { return &s.Pods }),
 		document.Field("unread", threshold, func(s *selection) **Threshold { return &s.Unread }),
 		document.Field("in_backlog", document.Convert(document.Boolean, func(b bool) *bool { return &b }), func(s *selection) **bool { return &s.InBacklog }),
 		document.Field("keepalive", document.Convert(document.Boolean, func(b bool) *bool { return &b }), func(s *selection) **bool { return &s.Keepalive }),
@@ -102,6 +105,7 @@ func selectionTable(what string, keys []document.Key[selection]) document.Table[
 	return document.Table[selection]{What: what, Keys: keys, Synonyms: map[string][]string{
 		"address": sides, "addr": sides, "ip": sides, "host": sides, "network": sides, "cidr": sides,
 		"namespace": netns, "ns": netns, "network_namespace": netns,
+		"service": {"unit"}, "systemd": {"unit"}, "systemd_unit": {"unit"}, "container_id": {"container"}, "container_name": {"container"}, "pod_name": {"pod"},
 		"comm": process, "exe": process, "program": process, "executable": process, "command": process, "proc": process,
 	}}
 }

@@ -60,6 +60,92 @@ var process = document.Scalar("the name of a program", func(text string) (string
 	return text, plainWildcards(text)
 })
 
+// unit is the name of a unit of systemd, which may have wildcards.
+var unit = document.Scalar("the name of a unit", func(text string) (string, error) {
+	switch {
+	case strings.Contains(text, "/"):
+		return "", message.Errorf("%q is a path: write the name of the unit alone, such as nginx.service, or name it by cgroup", text)
+	case strings.Trim(text, wildcards) == "":
+		return "", message.Errorf("%q leaves no unit out: write a name, such as nginx.service", text)
+	case strings.HasSuffix(text, ".slice"):
+		return "", message.Errorf("%q holds units, and no process: name it by cgroup, with its path", text)
+	case !strings.ContainsAny(text, ".*"):
+		return "", message.Errorf("%q lacks the type of a unit: write it as systemctl shows it, such as %s.service", text, text)
+	}
+	return text, plainWildcards(text)
+})
+
+const (
+	// A container's id is told by its beginning, as programs show it: docker ps shows 12
+	// digits.
+	shortestID, longestID = 12, 64
+
+	hexadecimal = document.Digits + "abcdef"
+	podLetters  = "abcdefghijklmnopqrstuvwxyz" + document.Digits + "-." + wildcards
+)
+
+// IsContainerID reports whether a text in Match.Containers is the beginning of an id, or
+// the whole: it is not taken for a name then.
+func IsContainerID(text string) bool {
+	return len(text) >= shortestID && len(text) <= longestID && document.Only(text, hexadecimal)
+}
+
+// container is the name of a container, which may have wildcards, or the beginning of an id.
+var container = document.Scalar("a container", func(text string) (string, error) {
+	scheme, id, url := strings.Cut(text, "://") // as kubectl shows it
+	switch {
+	case url && IsContainerID(id):
+		return "", message.Errorf("write the id without %s://: %s", scheme, id)
+	case strings.Contains(text, "/"):
+		return "", message.Errorf("%q is not a container: write its name alone, and the pod in pod", text)
+	case strings.Trim(text, wildcards) == "":
+		return "", message.Errorf("%q leaves no container out: write a name, such as app", text)
+	}
+	if err := plainWildcards(text); err != nil {
+		return "", err
+	}
+	if !document.Only(text, podLetters) {
+		return "", message.Errorf("%q is not the name of a container in a pod: those have small letters, digits and dashes; others are known by their id, of which 12 digits are enough", text)
+	}
+	return text, nil
+})
+
+// pod is the name of a pod with its namespace, which may have wildcards.
+var pod = document.Scalar("a pod", func(text string) (string, error) {
+	if err := plainWildcards(text); err != nil {
+		return "", err
+	}
+	namespace, name, both := strings.Cut(text, "/")
+	switch {
+	case !both && document.Only(text, podLetters) && text != "":
+		return "", message.Errorf("%q lacks the namespace of the pod: write both, such as payments/%s, or */%s for any", text, text, text)
+	case !document.Only(namespace, podLetters) || !document.Only(name, podLetters) || namespace == "" || name == "":
+		return "", message.Errorf("%q is not a pod: write its namespace and name, such as payments/api-*", text)
+	}
+	return text, nil
+})
+
+// OfHolder is a key of a match that is about who holds the socket, and what it says.
+type OfHolder struct {
+	Name   string
+	Values []string
+}
+
+// OfHolders returns those that are given.
+func (m *Match) OfHolders() (given []OfHolder) {
+	for _, key := range [...]OfHolder{{"process", m.Processes}, {"unit", m.Units}, {"container", m.Containers}, {"pod", m.Pods}} {
+		if len(key.Values) > 0 {
+			given = append(given, key)
+		}
+	}
+	return given
+}
+
+// AsksHolders reports whether there are any.
+func (m *Match) AsksHolders() bool {
+	return len(m.Processes)+len(m.Units)+len(m.Containers)+len(m.Pods) > 0
+}
+
 // plainWildcards is the error that a pattern holds what a shell reads as more than text,
 // and sockdog would not.
 func plainWildcards(pattern string) error {

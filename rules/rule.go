@@ -163,7 +163,7 @@ func (p *parser) checkConfined(f *file) {
 		}
 		for _, s := range d.match {
 			if s.given != nil && !s.confined() {
-				p.Report(s.at, "with namespaces: all, a rule with %s must name a netns, a cgroup or a user here: the same ports, addresses and programs may be in every pod", d.then[i].Kind)
+				p.Report(s.at, "with namespaces: all, a rule with %s must name a pod, a container, a unit, a cgroup, a netns or a user here: the same ports, addresses and programs may be in every pod", d.then[i].Kind)
 				d.broken = true
 			}
 		}

@@ -72,8 +72,13 @@ type Match struct {
 
 	Netns   []Netns  `json:",omitempty"` // any of; empty: every network namespace
 	Cgroups []string `json:",omitempty"` // any of, and those below it; * and ? stand for text without a slash
-	// Processes are names of programs, any of, with wildcards; empty: not asked.
-	Processes []string `json:",omitempty"`
+
+	// What is asked of the processes that hold the socket, each any of, with wildcards;
+	// empty: not asked.
+	Processes  []string `json:",omitempty"` // names of programs
+	Units      []string `json:",omitempty"` // of systemd
+	Containers []string `json:",omitempty"` // names, or the beginnings of ids (IsContainerID)
+	Pods       []string `json:",omitempty"` // namespace/name, where no wildcard stands for the slash
 
 	// Time bounds; 0: not asked.
 	InStateFor time.Duration

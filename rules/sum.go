@@ -30,7 +30,8 @@ func (r Rule) sum() string {
 				return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Inode, b.Inode))
 			})
 			c.Cgroups = slices.Sorted(slices.Values(m.Cgroups))
-			c.Processes = slices.Sorted(slices.Values(m.Processes))
+			c.Processes, c.Units = slices.Sorted(slices.Values(m.Processes)), slices.Sorted(slices.Values(m.Units))
+			c.Containers, c.Pods = slices.Sorted(slices.Values(m.Containers)), slices.Sorted(slices.Values(m.Pods))
 			c.Verdicts = slices.Sorted(slices.Values(m.Verdicts))
 			all = append(all, c)
 		}

@@ -52,8 +52,8 @@ var mutants = []mutant{
 	{"sockets of sockdog are not spared", "case s.Holders != nil && s.Holders.By(self):", "case false:"},
 
 	// Who holds a socket.
-	{"one holder that matches is enough", "holds = min(holds, called(names, &by.Processes[i]))", "holds = max(holds, called(names, &by.Processes[i]))"},
-	{"one protected holder is not enough", "holds = max(holds, called(names, &by.Processes[i]))", "holds = min(holds, called(names, &by.Processes[i]))"},
+	{"one holder that matches is enough", "holds = min(holds, means(m, &by.Processes[i]))", "holds = max(holds, means(m, &by.Processes[i]))"},
+	{"one protected holder is not enough", "holds = max(holds, means(m, &by.Processes[i]))", "holds = min(holds, means(m, &by.Processes[i]))"},
 	{"holders that were seen are taken for all", "return by != nil && by.Complete && len(by.Processes) > 0", "return by != nil && len(by.Processes) > 0"},
 	{"a name that was cut is taken for a whole one", "case len(p.Comm) >= maxComm && p.Exe != p.Comm && fitsLonger(name, p.Comm):", "case false:"},
 

@@ -28,6 +28,7 @@ var words = map[match.Reason]string{
 	match.Excluded:       "excluded",
 	match.Unmet:          "a condition of the rule does not hold, or is not known to",
 	match.HoldersUnknown: "not every process could be read: another may hold it",
+	match.OwnerUnknown:   "what a process that holds it is called, or where it belongs, is not known",
 	match.Unmatched:      "its rule does not match it any more",
 	match.Replaced:       "another state or connection than was matched",
 	match.Progressed:     "it made progress meanwhile",

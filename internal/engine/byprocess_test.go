@@ -36,6 +36,15 @@ func anyOf(names ...string) rules.Match {
 // and none that it excludes or that are protected; each is due ten seconds after the start.
 func TestKillsByProcess(t *testing.T) {
 	leaky, other := process(2, "leaky"), process(3, "other")
+	in := func(h sock.Holder, o sock.Owner) sock.Holder {
+		h.Owner = &o
+		return h
+	}
+	is := func(text string) sock.Fact { return sock.Fact{Text: text, Known: true} }
+	inAPI, inWeb := in(leaky, sock.Owner{PodUID: is("1"), Pod: "payments/api"}), in(other, sock.Owner{PodUID: is("2"), Pod: "shop/web"})
+	inNone, inSome := in(other, sock.Owner{PodUID: is("")}), in(other, sock.Owner{PodUID: is("3")})
+	ofPod := func(r *rules.Rule) { r.Match[0].Pods = []string{"payments/*"} }
+	pods := rules.Match{States: ssfilter.AllStates, Pods: []string{"payments/*"}}
 	for _, test := range []struct {
 		name    string
 		rule    rules.Rule
@@ -58,6 +67,16 @@ func TestKillsByProcess(t *testing.T) {
 		{name: "one is protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky, other}, says: match.Protected},
 		{name: "none is protected", rule: killing("r"), protect: []rules.Match{anyOf("another")}, holders: []sock.Holder{leaky, other}, kills: true},
 		{name: "one that cannot be read may be protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky}, partial: true, says: match.Protected},
+		{name: "the holder's pod matches", rule: killing("r", ofPod), holders: []sock.Holder{inAPI}, kills: true},
+		{name: "the pod of one does not", rule: killing("r", ofPod), holders: []sock.Holder{inAPI, inWeb}},
+		{name: "one is in none", rule: killing("r", ofPod), holders: []sock.Holder{inAPI, inNone}},
+		{name: "one has a pod without a name", rule: killing("r", ofPod), holders: []sock.Holder{inAPI, inSome}, says: match.OwnerUnknown},
+		{name: "nothing is known of one", rule: killing("r", ofPod), holders: []sock.Holder{inAPI, other}, says: match.OwnerUnknown},
+		{name: "the pod of one is excluded", rule: killing("r", exclude(pods)), holders: []sock.Holder{inAPI, inSome}},
+		{name: "the pod of one may be excluded", rule: killing("r", exclude(pods)), holders: []sock.Holder{inWeb, inSome}, says: match.OwnerUnknown},
+		{name: "the pod of none is excluded", rule: killing("r", exclude(pods)), holders: []sock.Holder{inWeb, inNone}, kills: true},
+		{name: "the pod of one is protected", rule: killing("r"), protect: []rules.Match{pods}, holders: []sock.Holder{inAPI, inNone}, says: match.Protected},
+		{name: "the pod of one may be protected", rule: killing("r"), protect: []rules.Match{pods}, holders: []sock.Holder{inSome}, says: match.Protected},
 	} {
 		for _, cost := range []time.Duration{0, 400 * time.Millisecond} {
 			for _, age := range []time.Duration{0, time.Hour} {

@@ -168,7 +168,7 @@ func (c *consideration) rule(r *ruleState) {
 			c.next = c.now
 			continue
 		}
-		if a.Kind == rules.Alert && !looks && !e.holdersMissing(t, c.s, r, a, c.now) {
+		if a.Kind == rules.Alert && !looks && (decision == match.Due || e.unknownOfHolders(t, c.s, r, a, c.now) == "") {
 			e.setDue(t, r, decision == match.Due) // it is counted for as long as it is due
 		}
 		switch {
@@ -194,8 +194,10 @@ func (c *consideration) decide(r *ruleState, a *rules.Action, fired sock.Instant
 	} else if decision, at = r.Decide(a, &c.times, t.subject(c.s), fired, c.now, c.answer == exact); must && decision == match.Due {
 		looks = !a.Kind.Destructive || e.guard(t, c.s) == ""
 	}
-	if decision == match.Blocked && a.Kind.Destructive && e.holdersMissing(t, c.s, r, a, c.now) {
-		e.skip(t, r, match.HoldersUnknown)
+	if decision == match.Blocked && a.Kind.Destructive {
+		if unknown := e.unknownOfHolders(t, c.s, r, a, c.now); unknown != "" {
+			e.skip(t, r, unknown)
+		}
 	}
 	return decision, at, looks
 }

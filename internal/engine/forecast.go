@@ -89,8 +89,8 @@ func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, 
 		f.Not = match.NotIdle
 	case decision == match.NotDue:
 		f.In = at.Sub(now)
-	case decision == match.Blocked && e.holdersMissing(t, s, r, &r.Then[action], now):
-		f.Not = match.HoldersUnknown
+	case decision == match.Blocked && e.unknownOfHolders(t, s, r, &r.Then[action], now) != "":
+		f.Not = e.unknownOfHolders(t, s, r, &r.Then[action], now)
 	case match.Any(r.Exclude, t.subject(s)) != ssfilter.False:
 		f.Not = match.Excluded
 	case decision == match.Blocked && s.InUse():

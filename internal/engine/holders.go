@@ -12,6 +12,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/walk"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 const (
@@ -109,15 +110,20 @@ func (e *Engine) wantHolders(t *tracked, key sock.Key, due sock.Instant) {
 	}
 }
 
-// holdersMissing reports whether an action that is due is not done only because it cannot
-// be told who holds the socket.
-func (e *Engine) holdersMissing(t *tracked, s *sock.Socket, r *ruleState, a *rules.Action, now sock.Instant) bool {
-	if !e.program.HoldersDecideFor(r.Rule, a) || s.Inode == 0 || t.subject(s).HoldersKnown() {
-		return false
+// unknownOfHolders says what must be known of who holds the socket so that an action that is
+// due is done; "": that is not what stands against it.
+func (e *Engine) unknownOfHolders(t *tracked, s *sock.Socket, r *ruleState, a *rules.Action, now sock.Instant) match.Reason {
+	by, times := t.subject(s), t.Times()
+	if !e.program.HoldersDecideFor(r.Rule, a) || s.Inode == 0 || match.Any(r.Exclude, by) == ssfilter.True {
+		return ""
 	}
-	times := t.Times()
-	but, _ := r.DecideBut(a, &times, s, 0, now, true)
-	return but == match.Due
+	if but, _ := r.DecideBut(a, &times, s, 0, now, true); but != match.Due {
+		return ""
+	}
+	if by.HoldersKnown() {
+		return match.OwnerUnknown
+	}
+	return match.HoldersUnknown
 }
 
 // recalls reports whether it was found not long ago who holds t.

@@ -82,8 +82,8 @@ func IsTimed(m *rules.Match) bool { return max(m.InStateFor, m.IdleFor, m.Stalle
 // processes that hold the socket, all must match.
 func Lasts(m *rules.Match, s subject.Subject) ssfilter.Tri { return lasts(m, s, heldByOnly) }
 
-// heldBy reports whether a socket is held by processes of these names.
-type heldBy func(names []string, by *subject.Holders) ssfilter.Tri
+// heldBy reports whether a socket is held by processes that a match means.
+type heldBy func(m *rules.Match, by *subject.Holders) ssfilter.Tri
 
 // lasts is Lasts, with what is asked of the processes that hold the socket.
 func lasts(m *rules.Match, s subject.Subject, held heldBy) ssfilter.Tri {
@@ -103,8 +103,8 @@ func lasts(m *rules.Match, s subject.Subject, held heldBy) ssfilter.Tri {
 	if len(m.Cgroups) > 0 {
 		holds = min(holds, inCgroup(m.Cgroups, s.Cgroup))
 	}
-	if len(m.Processes) > 0 {
-		holds = min(holds, held(m.Processes, s.Holders))
+	if m.AsksHolders() {
+		holds = min(holds, held(m, s.Holders))
 	}
 	return holds
 }

@@ -35,12 +35,14 @@ func Guard(s subject.Subject, protect []rules.Match, capabilities Capabilities, 
 
 // NeedHolders reports whether who holds a socket decides whether one of those that exclude
 // or protect holds.
-func NeedHolders(matches []rules.Match) bool { return slices.ContainsFunc(matches, needsHolders) }
+func NeedHolders(matches []rules.Match) bool { return slices.ContainsFunc(matches, asksHolders) }
 
 // WithoutHolders returns those for which that does not matter.
 func WithoutHolders(matches []rules.Match) []rules.Match {
-	return slices.DeleteFunc(slices.Clone(matches), needsHolders)
+	return slices.DeleteFunc(slices.Clone(matches), asksHolders)
 }
+
+func asksHolders(m rules.Match) bool { return m.AsksHolders() }
 
 // Capabilities says what the kernel or the privileges do not allow, and why; what is
 // absent, they do. Who has been given one may read it at any time: a change is made to

@@ -64,31 +64,32 @@ func element(path string) (first, rest string) {
 	return path, ""
 }
 
-// whoever takes the holders of a socket for those that are named, others for any that are
+// whoever takes the holders of a socket for those that are meant, others for any that are
 // not.
-func whoever([]string, *subject.Holders) ssfilter.Tri { return ssfilter.True }
-func others([]string, *subject.Holders) ssfilter.Tri  { return ssfilter.False }
+func whoever(*rules.Match, *subject.Holders) ssfilter.Tri { return ssfilter.True }
+func others(*rules.Match, *subject.Holders) ssfilter.Tri  { return ssfilter.False }
 
-// heldByOnly reports whether a socket is held by processes of these names alone.
-func heldByOnly(names []string, by *subject.Holders) ssfilter.Tri {
+// heldByOnly reports whether a socket is held by processes that the match means alone.
+func heldByOnly(m *rules.Match, by *subject.Holders) ssfilter.Tri {
 	holds := ssfilter.True
 	if !allKnown(by) {
 		holds = ssfilter.Unknown
 	}
 	for i := range processes(by) {
-		holds = min(holds, called(names, &by.Processes[i]))
+		holds = min(holds, means(m, &by.Processes[i]))
 	}
 	return holds
 }
 
-// heldByAny reports whether a process of these names is among those that hold a socket.
-func heldByAny(names []string, by *subject.Holders) ssfilter.Tri {
+// heldByAny reports whether a process that the match means is among those that hold a
+// socket.
+func heldByAny(m *rules.Match, by *subject.Holders) ssfilter.Tri {
 	holds := ssfilter.False
 	if !allKnown(by) {
 		holds = ssfilter.Unknown
 	}
 	for i := range processes(by) {
-		holds = max(holds, called(names, &by.Processes[i]))
+		holds = max(holds, means(m, &by.Processes[i]))
 	}
 	return holds
 }
@@ -105,6 +106,80 @@ func processes(by *subject.Holders) []sock.Holder {
 		return nil
 	}
 	return by.Processes
+}
+
+// means reports whether all that the match asks of who holds a socket holds for this
+// process.
+func means(m *rules.Match, p *sock.Holder) ssfilter.Tri {
+	holds := ssfilter.True
+	if len(m.Processes) > 0 {
+		holds = called(m.Processes, p)
+	}
+	if len(m.Units)+len(m.Containers)+len(m.Pods) == 0 {
+		return holds
+	}
+	o := p.Owner
+	if o == nil {
+		o = &unknownOwner
+	}
+	if len(m.Units) > 0 {
+		holds = min(holds, has(m.Units, o.Unit, fits))
+	}
+	if len(m.Containers) > 0 {
+		holds = min(holds, inContainer(m.Containers, o))
+	}
+	if len(m.Pods) > 0 {
+		name := sock.Fact{Text: o.Pod, Known: o.Pod != "" || o.PodUID.Known && o.PodUID.Text == ""}
+		holds = min(holds, has(m.Pods, name, isPod))
+	}
+	return holds
+}
+
+var unknownOwner sock.Owner
+
+// has reports whether a fact is one that a pattern stands for: what has none is not.
+func has(patterns []string, fact sock.Fact, stands func(pattern, text string) bool) ssfilter.Tri {
+	switch {
+	case !fact.Known:
+		return ssfilter.Unknown
+	case fact.Text == "":
+		return ssfilter.False
+	}
+	for _, pattern := range patterns {
+		if stands(pattern, fact.Text) {
+			return ssfilter.True
+		}
+	}
+	return ssfilter.False
+}
+
+// inContainer reports whether a container is one of these, each told by the beginning of
+// its id or by its name, which may be unknown where the id is not.
+func inContainer(among []string, o *sock.Owner) ssfilter.Tri {
+	switch {
+	case !o.ContainerID.Known:
+		return ssfilter.Unknown
+	case o.ContainerID.Text == "":
+		return ssfilter.False
+	}
+	holds := ssfilter.False
+	for _, c := range among {
+		switch id := rules.IsContainerID(c); {
+		case id && strings.HasPrefix(o.ContainerID.Text, c), !id && o.Container != "" && fits(c, o.Container):
+			return ssfilter.True
+		case !id && o.Container == "":
+			holds = ssfilter.Unknown
+		}
+	}
+	return holds
+}
+
+// isPod reports whether the name of a pod is one that the pattern stands for; no wildcard
+// stands for the slash after its namespace.
+func isPod(pattern, name string) bool {
+	namespaces, names, _ := strings.Cut(pattern, "/")
+	namespace, name, _ := strings.Cut(name, "/")
+	return fits(namespaces, namespace) && fits(names, name)
 }
 
 // maxComm is how long a process's name can be: the kernel cuts what is longer

@@ -131,6 +131,91 @@ func TestProcess(t *testing.T) {
 	}
 }
 
+// Where a process belongs is asked of each holder; what is not known of one is unknown, and
+// what it certainly has not is another.
+func TestOwner(t *testing.T) {
+	const no, unknown, yes = ssfilter.False, ssfilter.Unknown, ssfilter.True
+	const id = "fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c"
+	is := func(text string) sock.Fact { return sock.Fact{Text: text, Known: true} }
+	none := sock.Fact{Known: true}
+	pod := &sock.Owner{Unit: is("cri-containerd-" + id + ".scope"), ContainerID: is(id), Container: "java", PodUID: is("1"), Pod: "payments/api-1"}
+	nameless := &sock.Owner{Unit: none, ContainerID: is(id), PodUID: is("1")}
+	byID := &sock.Owner{ContainerID: is(id), Container: "java", Pod: "payments/api-1"}
+	service := &sock.Owner{Unit: is("nginx.service"), ContainerID: none, PodUID: none}
+	hidden := &sock.Owner{}
+	units := func(names ...string) rules.Match { return rules.Match{Units: names} }
+	containers := func(names ...string) rules.Match { return rules.Match{Containers: names} }
+	pods := func(names ...string) rules.Match { return rules.Match{Pods: names} }
+	both := rules.Match{Pods: []string{"payments/*"}, Containers: []string{"java"}, Processes: []string{"java"}}
+	nginxInPod := rules.Match{Units: []string{"nginx.service"}, Pods: []string{"payments/*"}}
+	for _, test := range []struct {
+		title   string
+		match   rules.Match
+		owners  []*sock.Owner
+		matches ssfilter.Tri
+		spares  ssfilter.Tri
+	}{
+		{"a unit", units("nginx.service"), []*sock.Owner{service}, yes, yes},
+		{"one of several units", units("a.service", "ng*.service"), []*sock.Owner{service}, yes, yes},
+		{"another unit", units("nginx.socket"), []*sock.Owner{service}, no, no},
+		{"no unit", units("*.service"), []*sock.Owner{nameless}, no, no},
+		{"an unknown unit", units("nginx.service"), []*sock.Owner{hidden}, unknown, unknown},
+		{"nothing is known", units("nginx.service"), []*sock.Owner{nil}, unknown, unknown},
+		{"one holder of another unit", units("nginx.service"), []*sock.Owner{service, pod}, no, yes},
+		{"one holder of an unknown unit", units("nginx.service"), []*sock.Owner{service, hidden}, unknown, yes},
+
+		{"a container", containers("java"), []*sock.Owner{pod}, yes, yes},
+		{"a container by a wildcard", containers("ja?a", "x"), []*sock.Owner{pod}, yes, yes},
+		{"another container", containers("app"), []*sock.Owner{pod}, no, no},
+		{"a container by its id", containers(id), []*sock.Owner{nameless}, yes, yes},
+		{"a container by the beginning of its id", containers(id[:12]), []*sock.Owner{nameless}, yes, yes},
+		{"another by its id", containers("0" + id[1:]), []*sock.Owner{nameless}, no, no},
+		{"too little of an id is a name", containers(id[:11]), []*sock.Owner{pod}, no, no},
+		{"a container without a name", containers("java"), []*sock.Owner{nameless}, unknown, unknown},
+		{"in no container", containers("java"), []*sock.Owner{service}, no, no},
+		{"in no container, by an id", containers(id), []*sock.Owner{service}, no, no},
+		{"an unknown container", containers("java"), []*sock.Owner{hidden}, unknown, unknown},
+
+		{"a pod", pods("payments/api-1"), []*sock.Owner{pod}, yes, yes},
+		{"a pod by a wildcard", pods("pay*/*"), []*sock.Owner{pod}, yes, yes},
+		{"a pod of another namespace", pods("pay/*"), []*sock.Owner{pod}, no, no},
+		{"another pod", pods("payments/web-*"), []*sock.Owner{pod}, no, no},
+		{"a wildcard stops at the slash", pods("*/1"), []*sock.Owner{pod}, no, no},
+		{"a pod without a name", pods("payments/*"), []*sock.Owner{nameless}, unknown, unknown},
+		{"a pod that its container tells", pods("payments/*"), []*sock.Owner{byID}, yes, yes},
+		{"in no pod", pods("*/*"), []*sock.Owner{service}, no, no},
+		{"an unknown pod", pods("*/*"), []*sock.Owner{hidden}, unknown, unknown},
+		{"two of one pod", pods("payments/*"), []*sock.Owner{pod, byID}, yes, yes},
+
+		{"all of several keys", both, []*sock.Owner{pod}, yes, yes},
+		{"not all of several keys", both, []*sock.Owner{service}, no, no},
+		{"each of two keys holds for another", nginxInPod, []*sock.Owner{pod, service}, no, no},
+	} {
+		t.Run(test.title, func(t *testing.T) {
+			held := &subject.Holders{Complete: true}
+			for i, o := range test.owners {
+				held.Processes = append(held.Processes, sock.Holder{PID: i + 1, Comm: "java", Exe: "java", Owner: o})
+			}
+			socket := full(ssfilter.CloseWait)
+			s := subject.Subject{Socket: &socket, Holders: held}
+			m := test.match
+			m.States = ssfilter.AllStates
+			if got := Lasts(&m, s); got != test.matches {
+				t.Errorf("it matches: %d, want %d", got, test.matches)
+			}
+			if got := Any([]rules.Match{m}, s); got != test.spares {
+				t.Errorf("it is excluded: %d, want %d", got, test.spares)
+			}
+			if got := Guard(s, []rules.Match{m}, Capabilities{}, 99); (got == Protected) == (test.spares == no) {
+				t.Errorf("protected: %q", got)
+			}
+			if r := newRule(&rules.Rule{Match: []rules.Match{m}}, 0); !r.NeedsHolders || !r.Volatile {
+				t.Error("the rule does not say that it asks who holds sockets")
+			}
+		})
+	}
+}
+
 // Where it is not known who holds a socket, a decision says what it would be if they were
 // those that the rule means; what else stands against it does so all the same.
 func TestDecideBut(t *testing.T) {

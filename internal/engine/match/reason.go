@@ -29,7 +29,9 @@ const (
 	Excluded     Reason = "excluded"
 	// HoldersUnknown: not every process could be read, and so another may hold it.
 	HoldersUnknown Reason = "holders_unknown"
-	Unmet          Reason = "unmet" // a condition of the rule does not hold, or is not known to
+	// OwnerUnknown: something that the rule asks of a process that holds it is not known.
+	OwnerUnknown Reason = "owner_unknown"
+	Unmet        Reason = "unmet" // a condition of the rule does not hold, or is not known to
 )
 
 // Why an act that was decided is not done after all, or is in doubt.

@@ -44,8 +44,8 @@ func newRule(from *rules.Rule, position int) Rule {
 	}
 	for _, m := range slices.Concat(r.Match, r.Exclude) {
 		named := func(n rules.Netns) bool { return n.Name != "" } // which may be given away
-		r.Volatile = r.Volatile || ssfilter.Asks(m.Where).Volatile || slices.ContainsFunc(m.Netns, named) || len(m.Processes) > 0
-		r.NeedsHolders = r.NeedsHolders || needsHolders(m)
+		r.Volatile = r.Volatile || ssfilter.Asks(m.Where).Volatile || slices.ContainsFunc(m.Netns, named) || m.AsksHolders()
+		r.NeedsHolders = r.NeedsHolders || m.AsksHolders()
 	}
 	for _, a := range r.Then {
 		r.Destructive = r.Destructive || a.Kind.Destructive
@@ -113,11 +113,8 @@ func (r *Rule) OnlyTimeWait() bool {
 // bare reports whether a match asks for nothing that the program does or sets, but
 // for what its filter asks. The network namespace and the cgroup of a socket stay.
 func bare(m *rules.Match) bool {
-	return m.Unread == nil && m.InBacklog == nil && m.Keepalive == nil && len(m.Verdicts) == 0 && len(m.Users) == 0 && !needsHolders(*m)
+	return m.Unread == nil && m.InBacklog == nil && m.Keepalive == nil && len(m.Verdicts) == 0 && len(m.Users) == 0 && !m.AsksHolders()
 }
-
-// needsHolders reports whether a match asks who holds the socket.
-func needsHolders(m rules.Match) bool { return len(m.Processes) > 0 }
 
 // UsesPort reports whether the local port of a socket counts for a rule that
 // measures their usage: its addresses and ports are meant, whatever its state.

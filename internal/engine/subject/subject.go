@@ -79,6 +79,9 @@ var Properties = []Property{
 	{Name: rules.ByNetns, Width: 4, Append: func(b []byte, s Subject) []byte { return be.AppendUint32(b, s.ID.Netns) }, Text: netnsText},
 	{Name: rules.ByProcess, NeedsHolders: true, Append: appendProcess, Text: processText},
 	{Name: rules.ByPID, NeedsHolders: true, Width: 12, Append: appendPID, Text: pidText},
+	{Name: rules.ByUnit, NeedsHolders: true, Append: appendOf(unitOf), Text: ownerText},
+	{Name: rules.ByContainer, NeedsHolders: true, Append: appendOf(containerOf), Text: ownerText},
+	{Name: rules.ByPod, NeedsHolders: true, Append: appendOf(podOf), Text: ownerText},
 }
 
 var be = binary.BigEndian

@@ -36,7 +36,8 @@ func TestKey(t *testing.T) {
 	holderless := s
 	holderless.Inode, holderless.UID, holderless.ID.Netns = 0, 0, 0
 	long := strings.Repeat("x", 300)
-	one, other := subject.Holders{Processes: []sock.Holder{{PID: 6, Start: 5, Comm: "child"}, {PID: 7, Start: 4, Comm: "a-service"}, {PID: 8, Start: 4, Comm: "other"}}}, subject.Holders{Processes: []sock.Holder{{Comm: long}}}
+	at := &sock.Owner{Unit: sock.Fact{Text: "postgresql@15-main.service", Known: true}, ContainerID: sock.Fact{Known: true}}
+	one, other := subject.Holders{Processes: []sock.Holder{{PID: 6, Start: 5, Comm: "child"}, {PID: 7, Start: 4, Comm: "a-service", Owner: at}, {PID: 8, Start: 4, Comm: "other"}}}, subject.Holders{Processes: []sock.Holder{{Comm: long}}}
 	properties := []struct {
 		property    subject.Property
 		want, other string // of the one without a holder
@@ -47,6 +48,9 @@ func TestKey(t *testing.T) {
 		{property(rules.ByProcess), "a-service", long[:255]},
 		{property(rules.ByPID), "7", "none"},
 		{property(rules.ByDport), "772", "772"},
+		{property(rules.ByUnit), "postgresql@15-main.service", "unknown"},
+		{property(rules.ByContainer), "none", "unknown"},
+		{property(rules.ByPod), "unknown", "unknown"},
 		{property(rules.ByState), "time-wait", "time-wait"},
 		{property(rules.ByUser), "70000", "unknown"},
 		{property(rules.ByNetns), "4026531840", "unknown"},
@@ -166,5 +170,38 @@ func TestProcessKeys(t *testing.T) {
 	again.Start = 50
 	if values(a) == values(again) {
 		t.Error("a process inherits the group of one whose number it has")
+	}
+}
+
+// A process belongs to a unit, a container and a pod, by the best name that is known.
+func TestOwnerKeys(t *testing.T) {
+	const id = "fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c"
+	is := func(text string) sock.Fact { return sock.Fact{Text: text, Known: true} }
+	key := subject.KeyOf([]rules.GroupKey{rules.ByUnit, rules.ByContainer, rules.ByPod})
+	if !key.NeedsHolders() {
+		t.Error("it is not a property of holders")
+	}
+	for _, test := range []struct {
+		name                 string
+		holders              []sock.Holder
+		unit, container, pod string
+	}{
+		{"nobody", nil, "none", "none", "none"},
+		{"nothing is known", []sock.Holder{{PID: 1}}, "unknown", "unknown", "unknown"},
+		{"a service", []sock.Holder{{Owner: &sock.Owner{Unit: is("a.service"), ContainerID: is(""), PodUID: is("")}}}, "a.service", "none", "none"},
+		{"names", []sock.Holder{{Owner: &sock.Owner{Unit: is(""), ContainerID: is(id), Container: "app", PodUID: is("1"), Pod: "shop/web"}}}, "none", "app", "shop/web"},
+		{"no names", []sock.Holder{{Owner: &sock.Owner{ContainerID: is(id), PodUID: is("05b3ee07-a2bd-47e7-9599-7961201f20dd")}}}, "unknown", id[:12], "05b3ee07-a2bd-47e7-9599-7961201f20dd"},
+		{"a pod that its container tells", []sock.Holder{{Owner: &sock.Owner{ContainerID: is(id), Container: "app", Pod: "shop/web"}}}, "unknown", "app", "shop/web"},
+		{"a hostile name", []sock.Holder{{Owner: &sock.Owner{Unit: is("<!here>\n.service"), ContainerID: is(""), PodUID: is("")}}}, "?!here??.service", "none", "none"},
+		{"the first holder counts", []sock.Holder{{Start: 2, Owner: &sock.Owner{Unit: is("b.service")}}, {Start: 1, Owner: &sock.Owner{Unit: is("a.service")}}}, "a.service", "unknown", "unknown"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := subject.Subject{Socket: &sock.Socket{}, Holders: &subject.Holders{Processes: test.holders}}
+			labels, ok := key.Labels(string(key.Append(nil, s)))
+			want := []subject.Label{{Name: "unit", Value: test.unit}, {Name: "container", Value: test.container}, {Name: "pod", Value: test.pod}}
+			if diff := cmp.Diff(want, labels); diff != "" || !ok {
+				t.Errorf("%t (-want +got):\n%s", ok, diff)
+			}
+		})
 	}
 }
