@@ -97,7 +97,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, answer a
 // spareWait remembers of a socket that is forgotten that it waited in an accept queue, if
 // rules mean others of its kind by who holds them.
 func (e *Engine) spareWait(t *tracked, s *sock.Socket) {
-	if !e.program.NeedsHolders || !t.Backlog() && !t.Accepted() || len(e.scans.spared) >= mostWaits {
+	if !e.program.NeedsHolders || !t.Backlog() && !t.Accepted() {
 		return
 	}
 	var of match.ClassSet
@@ -105,10 +105,7 @@ func (e *Engine) spareWait(t *tracked, s *sock.Socket) {
 		of |= 1 << r.Class
 	}
 	if of != 0 {
-		if e.scans.spared == nil {
-			e.scans.spared = make(map[sock.Key]match.ClassSet)
-		}
-		e.scans.spared[e.tracks.key(t)] = of
+		e.scans.spare(e.tracks.key(t), of)
 	}
 }
 

@@ -207,9 +207,14 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 		f.set(seen, true)
 	}
 	for _, number := range far.over {
-		if f := e.far.at(number); !f.is(copied) {
-			e.forgetFar(f)
+		f := e.far.at(number)
+		if f.is(copied) {
+			continue
 		}
+		if e.program.NeedsHolders && f.Accepted() { // no rule means it by who holds it now
+			e.scans.spare(e.far.key(f), f.of)
+		}
+		e.forgetFar(f)
 	}
 	for number, f := range e.far.numbered() {
 		switch {

@@ -27,6 +27,16 @@ type scans struct {
 	failing, crowded, portless, uncounted failureStreak
 }
 
+// spare remembers that a socket waited in an accept queue, which is forgotten otherwise.
+func (s *scans) spare(key sock.Key, of match.ClassSet) {
+	if s.spared == nil {
+		s.spared = make(map[sock.Key]match.ClassSet)
+	}
+	if len(s.spared) < mostWaits {
+		s.spared[key] = of
+	}
+}
+
 // takeSpared has the next scans know of those that rules may mean once they are passed on.
 // No scan is under way.
 func (s *scans) takeSpared() {
