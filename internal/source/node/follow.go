@@ -238,7 +238,7 @@ func (s *Source) stopFollowing(because error, now sock.Instant) {
 
 // fail has the maintenance look why the table could not be read, and say so.
 func (s *Source) fail(err error) {
-	if err != errNoTable && err != errLost { // of these it knows, or will when it looks
+	if !errors.Is(err, errNoTable) && !errors.Is(err, errLost) { // of these it knows, or will when it looks
 		s.failed.Store(&err)
 	}
 	s.kick()
