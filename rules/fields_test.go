@@ -20,6 +20,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"Netns":      func(m *Match) { m.Netns = []Netns{{Name: "blue"}} },
 		"Cgroups":    func(m *Match) { m.Cgroups = []string{"/a"} },
 		"Processes":  func(m *Match) { m.Processes = []string{"nginx"} },
+		"Cmdlines":   func(m *Match) { m.Cmdlines = []string{"-jar shop"} },
 		"Units":      func(m *Match) { m.Units = []string{"nginx.service"} },
 		"Containers": func(m *Match) { m.Containers = []string{"app"} },
 		"Pods":       func(m *Match) { m.Pods = []string{"payments/*"} },

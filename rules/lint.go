@@ -291,7 +291,7 @@ func (s *selection) covers(o *selection) bool {
 	return subset(o.Users, s.Users) &&
 		subset(o.Netns, s.Netns) &&
 		coversCgroups(s.Cgroups, o.Cgroups) &&
-		subset(o.Processes, s.Processes) && subset(o.Units, s.Units) && subset(o.Containers, s.Containers) && subset(o.Pods, s.Pods) &&
+		subset(o.Processes, s.Processes) && subset(o.Cmdlines, s.Cmdlines) && subset(o.Units, s.Units) && subset(o.Containers, s.Containers) && subset(o.Pods, s.Pods) &&
 		subset(o.Verdicts, s.Verdicts) &&
 		(s.Unread == nil || o.Unread != nil && *s.Unread == *o.Unread) &&
 		(s.InBacklog == nil || o.InBacklog != nil && *s.InBacklog == *o.InBacklog) &&

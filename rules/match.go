@@ -60,7 +60,7 @@ func (s *selection) confined() bool {
 // Keys that say which sockets, and keys that say how long; match takes both,
 // exclude and protect only the former.
 var (
-	whichKeys = append(document.Later[selection]("cmdline"),
+	whichKeys = []document.Key[selection]{
 		document.Field("state", union(document.SeveralOf(state)), func(s *selection) *ssfilter.StateSet { return &s.States }),
 		document.Field("filter", document.Convert(document.AnyOf(filter), anyExpr), func(s *selection) *ssfilter.Expr { return &s.filter }),
 		document.Field("sport", ports(ssfilter.Src), func(s *selection) *ssfilter.Expr { return &s.sport }),
@@ -71,6 +71,7 @@ var (
 		document.Field("netns", document.SeveralOf(netns), func(s *selection) *[]Netns { return &s.Netns }),
 		document.Field("cgroup", document.SeveralOf(cgroup), func(s *selection) *[]string { return &s.Cgroups }),
 		document.Field("process", document.SeveralOf(process), func(s *selection) *[]string { return &s.Processes }),
+		document.Field("cmdline", document.AnyOf(cmdline), func(s *selection) *[]string { return &s.Cmdlines }),
 		document.Field("unit", document.SeveralOf(unit), func(s *selection) *[]string { return &s.Units }),
 		document.Field("container", document.SeveralOf(container), func(s *selection) *[]string { return &s.Containers }),
 		document.Field("pod", document.SeveralOf(pod), func(s *selection) *[]string { return &s.Pods }),
@@ -79,7 +80,7 @@ var (
 		document.Field("keepalive", document.Convert(document.Boolean, func(b bool) *bool { return &b }), func(s *selection) **bool { return &s.Keepalive }),
 		document.Field("verdict", document.SeveralOf(document.OneOf("verdict", EOFUnread, EOFReadNotClosed, UnreadData, StillSending, InBacklog)),
 			func(s *selection) *[]Verdict { return &s.Verdicts }),
-	)
+	}
 
 	timeKeys = []document.Key[selection]{
 		document.Field("in_state_for", duration, func(s *selection) *time.Duration { return &s.InStateFor }),

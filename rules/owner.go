@@ -1,7 +1,10 @@
 package rules
 
 import (
+	"errors"
 	"math"
+	"regexp"
+	rxsyntax "regexp/syntax"
 	"strings"
 
 	"github.com/sockdog/sockdog/rules/internal/document"
@@ -58,6 +61,25 @@ var process = document.Scalar("the name of a program", func(text string) (string
 		return "", message.Errorf("%q leaves no program out: write a name, such as nginx", text)
 	}
 	return text, plainWildcards(text)
+})
+
+// longestCmdline bounds the regular expressions, each of which every command line is compared
+// with.
+const longestCmdline = 200
+
+// cmdline is a regular expression for the command line of a program.
+var cmdline = document.Scalar("a regular expression", func(text string) (string, error) {
+	if len(text) > longestCmdline || strings.Contains(text, "\x00") {
+		return "", message.Errorf("this regular expression is too long: it may have %d bytes, and no NUL", longestCmdline)
+	}
+	pattern, err := regexp.Compile(text)
+	if syntax, ok := errors.AsType[*rxsyntax.Error](err); ok {
+		return "", message.Errorf("%q is not a regular expression (RE2): %s: %s", text, syntax.Code, syntax.Expr)
+	}
+	if pattern.MatchString("") {
+		return "", message.Errorf("%q leaves no command line out: it holds for an empty one", text)
+	}
+	return text, nil
 })
 
 // unit is the name of a unit of systemd, which may have wildcards.
@@ -133,7 +155,7 @@ type OfHolder struct {
 
 // OfHolders returns those that are given.
 func (m *Match) OfHolders() (given []OfHolder) {
-	for _, key := range [...]OfHolder{{"process", m.Processes}, {"unit", m.Units}, {"container", m.Containers}, {"pod", m.Pods}} {
+	for _, key := range [...]OfHolder{{"process", m.Processes}, {"cmdline", m.Cmdlines}, {"unit", m.Units}, {"container", m.Containers}, {"pod", m.Pods}} {
 		if len(key.Values) > 0 {
 			given = append(given, key)
 		}
@@ -143,7 +165,7 @@ func (m *Match) OfHolders() (given []OfHolder) {
 
 // AsksHolders reports whether there are any.
 func (m *Match) AsksHolders() bool {
-	return len(m.Processes)+len(m.Units)+len(m.Containers)+len(m.Pods) > 0
+	return len(m.Processes)+len(m.Cmdlines)+len(m.Units)+len(m.Containers)+len(m.Pods) > 0
 }
 
 // plainWildcards is the error that a pattern holds what a shell reads as more than text,

@@ -73,6 +73,7 @@ func TestParse(t *testing.T) {
 						Netns:      []Netns{{Name: "blue"}, {Inode: 4026532000}},
 						Cgroups:    []string{"/system.slice", "/kubepods.slice/*"},
 						Processes:  []string{"java", "node*", "nginx: worker"},
+						Cmdlines:   []string{`java .*-jar (a|b, c){1,2}\.jar`, "^node .*/shop or -"},
 						Units:      []string{"nginx.service", "postgresql@*.service", `dev-disk\x2dby.swap`, "app-*"},
 						Containers: []string{"app", "fa7f0ec4fbcb", "web-?"},
 						Pods:       []string{"payments/*", "*/api-*"},

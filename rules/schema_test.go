@@ -97,19 +97,19 @@ func TestSchemaTakesWhatParseTakes(t *testing.T) {
 func TestSchemaRefuses(t *testing.T) {
 	s := compileSchema(t)
 	tests := map[string]string{
-		"an unknown key":         "rules: [{name: a, match: {state: close-wait}, colour: red}]",
-		"a key without effect":   "rules: [{name: a, match: {state: close-wait}, cooldown: 5m}]",
-		"a key that comes later": "rules: [{name: a, match: {state: close-wait, cmdline: nginx}}]",
-		"no rules":               "version: 1",
-		"no name":                "rules: [{match: {state: close-wait}}]",
-		"another version":        "version: 2\nrules: []",
-		"a time without a unit":  "rules: [{name: a, match: {in_state_for: 5}}]",
-		"a time in exclude":      "rules: [{name: a, match: {state: close-wait}, exclude: {idle_for: 5m}}]",
-		"an empty list":          "rules: [{name: a, match: {dport: []}}]",
-		"an empty value":         "rules: [{name: a, match: {dport: }}]",
-		"two actions in one":     "rules: [{name: a, match: {state: close-wait}, then: {kill: {}, log: {}}}]",
-		"an unknown action":      "rules: [{name: a, match: {state: close-wait}, then: [reboot]}]",
-		"a word for a boolean":   "rules: [{name: a, enabled: 'yes', match: {state: close-wait}}]",
+		"an unknown key":        "rules: [{name: a, match: {state: close-wait}, colour: red}]",
+		"a key without effect":  "rules: [{name: a, match: {state: close-wait}, cooldown: 5m}]",
+		"any command line":      "rules: [{name: a, match: {state: close-wait, cmdline: ''}}]",
+		"no rules":              "version: 1",
+		"no name":               "rules: [{match: {state: close-wait}}]",
+		"another version":       "version: 2\nrules: []",
+		"a time without a unit": "rules: [{name: a, match: {in_state_for: 5}}]",
+		"a time in exclude":     "rules: [{name: a, match: {state: close-wait}, exclude: {idle_for: 5m}}]",
+		"an empty list":         "rules: [{name: a, match: {dport: []}}]",
+		"an empty value":        "rules: [{name: a, match: {dport: }}]",
+		"two actions in one":    "rules: [{name: a, match: {state: close-wait}, then: {kill: {}, log: {}}}]",
+		"an unknown action":     "rules: [{name: a, match: {state: close-wait}, then: [reboot]}]",
+		"a word for a boolean":  "rules: [{name: a, enabled: 'yes', match: {state: close-wait}}]",
 	}
 	for name, text := range tests {
 		t.Run(name, func(t *testing.T) {

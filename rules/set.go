@@ -76,6 +76,7 @@ type Match struct {
 	// What is asked of the processes that hold the socket, each any of, with wildcards;
 	// empty: not asked.
 	Processes  []string `json:",omitempty"` // names of programs
+	Cmdlines   []string `json:",omitempty"` // regular expressions, without wildcards
 	Units      []string `json:",omitempty"` // of systemd
 	Containers []string `json:",omitempty"` // names, or the beginnings of ids (IsContainerID)
 	Pods       []string `json:",omitempty"` // namespace/name, where no wildcard stands for the slash

@@ -31,6 +31,7 @@ func (r Rule) sum() string {
 			})
 			c.Cgroups = slices.Sorted(slices.Values(m.Cgroups))
 			c.Processes, c.Units = slices.Sorted(slices.Values(m.Processes)), slices.Sorted(slices.Values(m.Units))
+			c.Cmdlines = slices.Sorted(slices.Values(m.Cmdlines))
 			c.Containers, c.Pods = slices.Sorted(slices.Values(m.Containers)), slices.Sorted(slices.Values(m.Pods))
 			c.Verdicts = slices.Sorted(slices.Values(m.Verdicts))
 			all = append(all, c)

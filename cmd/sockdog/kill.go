@@ -239,7 +239,7 @@ func (f *killFlags) resolve(request *manualkill.Request, pending []*manualkill.T
 	if errors.Is(refused, fs.ErrPermission) && (f.yes || f.dryRun) && f.output == "table" && !request.NeedsHolders() {
 		return nil
 	}
-	found, err := holders.Find(host.ProcRoot, inodes)
+	found, err := holders.FindAsking(host.ProcRoot, inodes, request.Cmdlines())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		found = holders.Found{} // without /proc nobody knows the holders

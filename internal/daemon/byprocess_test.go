@@ -51,7 +51,7 @@ func leaker(called string) {
 // peers.
 func (w *world) startLeaker(name string, port uint16, n int) (pid int) {
 	w.Helper()
-	program := exec.Command("/proc/self/exe")
+	program := exec.Command("/proc/self/exe", "at", strconv.Itoa(int(port)))
 	program.Env = append(os.Environ(), leakerEnv+"="+name+" "+strconv.Itoa(int(port)))
 	program.Stderr = os.Stderr
 	out := must(program.StdoutPipe())(w)
@@ -93,6 +93,27 @@ func TestKillsByProcess(t *testing.T) {
 	w.reach(w.options.Now().Add(3 * time.Second)) // those of the other have been due for as long
 	if killed := w.byPID(); killed[leaky] != 5 || killed[other] != 0 || w.kills() != 5 {
 		t.Errorf("killed by process: %v, want 5 of %d alone", killed, leaky)
+	}
+}
+
+// A rule about a command line has those of holders compared with it, and tells two programs of
+// one name apart.
+func TestKillsByCommandLine(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	finder := holders.NewFinder("/proc", nil)
+	w.options.AskCmdlines = finder.AskCmdlines
+	w.options.FindHolders = func(inodes map[uint32]struct{}) (holders.Found, error) {
+		found, err := finder.Find(inodes)
+		found.Complete, found.Access = true, holders.Access{AllShown: true, Processes: 1}
+		return found, err
+	}
+	leaky, other := w.startLeaker("worker", 5432, 3), w.startLeaker("worker", 5433, 3)
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s, cmdline: 'exe at 543[12]$'}, then: kill}]\n")
+	w.until("kills of what leaks", func() bool { return w.byPID()[leaky] == 3 })
+	w.reach(w.options.Now().Add(3 * time.Second)) // those of the other have been due for as long
+	if killed := w.byPID(); killed[other] != 0 {
+		t.Errorf("killed by process: %v, want those of %d alone", killed, leaky)
 	}
 }
 

@@ -124,6 +124,7 @@ type Holders struct {
 	FindNew     func(inodes map[uint32]struct{}) (holders.Found, error) // as holders.Finder does
 	WalkAt      func() int                                              // the process that FindHolders reads; 0: none
 	ReadUsage   func(pid int) (holders.Usage, error)
+	AskCmdlines func(patterns []string) error // as holders.Finder does
 }
 
 // State is what outlives the daemon.

@@ -34,6 +34,11 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	if d.readers.Want != nil {
 		d.readers.Want(program.Queries[match.AllClasses].States)
 	}
+	if d.AskCmdlines != nil {
+		if err := d.AskCmdlines(program.Cmdlines); err != nil { // the rules were checked
+			d.log.say(slog.LevelError, "command lines cannot be compared", slog.String("error", err.Error()))
+		}
+	}
 	d.driver.Step(engine.RulesChanged{Program: program, Fallback: fallback})
 	d.publisher.publish(update{rules: set})
 	d.shown.rule(set)

@@ -1,7 +1,12 @@
 package holders
 
 import (
+	"regexp"
+	"strings"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/podnames"
@@ -11,7 +16,8 @@ import (
 // owners reads where processes belong. Those that belong to the same have one value in
 // common, from walk to walk.
 type owners struct {
-	names *podnames.Names
+	names    *podnames.Names
+	cmdlines atomic.Pointer[cmdlines]
 
 	mu    sync.Mutex
 	known map[sock.Owner]*sock.Owner
@@ -36,6 +42,9 @@ func (o *owners) of(dir int, path string, rooted bool) *sock.Owner {
 	if at.PodUID.Text != "" || at.ContainerID.Text != "" {
 		at.Pod, at.Container = o.names.Of(at.PodUID.Text, at.ContainerID.Text)
 	}
+	if asked := o.cmdlines.Load(); asked != nil {
+		at.CmdlineAsked, at.CmdlineMeets = asked.compare(dir, path)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	known := o.known[at]
@@ -47,4 +56,77 @@ func (o *owners) of(dir int, path string, rooted bool) *sock.Owner {
 		o.known[at] = known
 	}
 	return known
+}
+
+// AskCmdlines has the command lines of processes compared with these regular expressions from
+// now on. Without any, none is read: to read that of a process waits for its memory map.
+func (f *Finder) AskCmdlines(patterns []string) error {
+	if len(patterns) == 0 {
+		f.owners.cmdlines.Store(nil)
+		return nil
+	}
+	c := &cmdlines{patterns: patterns, asked: sock.Patterns(patterns)}
+	for _, pattern := range patterns {
+		compiled, err := regexp.Compile(pattern)
+		if err != nil {
+			return err
+		}
+		c.compiled = append(c.compiled, compiled)
+	}
+	f.owners.cmdlines.Store(c)
+	return nil
+}
+
+// FindAsking is Find, with the command lines of holders compared with the patterns.
+func FindAsking(root string, wanted map[uint32]struct{}, patterns []string) (Found, error) {
+	f := NewFinder(root, nil)
+	if err := f.AskCmdlines(patterns); err != nil {
+		return Found{}, err
+	}
+	return f.Find(wanted)
+}
+
+// cmdlines are the patterns that command lines are compared with.
+type cmdlines struct {
+	patterns []string
+	asked    string
+	compiled []*regexp.Regexp
+}
+
+// maxCmdline bounds the command lines that are compared. Of a longer one nothing is known.
+const maxCmdline = 64 << 10
+
+// compare compares the command line of the process whose directory is at path: its arguments,
+// with spaces between them. Nothing is known where that cannot be read.
+func (c *cmdlines) compare(dir int, path string) (asked, meets string) {
+	fd, err := unix.Openat(dir, path+"/cmdline", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", ""
+	}
+	defer unix.Close(fd)
+	line := make([]byte, 0, 4096)
+	for {
+		if len(line) == cap(line) {
+			if len(line) >= maxCmdline {
+				return "", ""
+			}
+			line = append(make([]byte, 0, 4*cap(line)), line...)
+		}
+		n, err := unix.Read(fd, line[len(line):cap(line)])
+		if err != nil {
+			return "", ""
+		}
+		if n == 0 {
+			break
+		}
+		line = line[:len(line)+n]
+	}
+	text := strings.ReplaceAll(strings.TrimRight(string(line), "\x00"), "\x00", " ")
+	var met []string
+	for i, pattern := range c.compiled {
+		if pattern.MatchString(text) {
+			met = append(met, c.patterns[i])
+		}
+	}
+	return c.asked, sock.Patterns(met)
 }

@@ -134,3 +134,50 @@ func TestOwnersOfPass(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// Command lines are read where something asks, and compared with their arguments parted by
+// spaces.
+func TestCmdlines(t *testing.T) {
+	fds := map[string]string{"3": "socket:[100]"}
+	root := fakeProc(t, map[int]process{2: {comm: "kthreadd", stat: kthreadd}, 10: {comm: "a", fds: fds}, 11: {comm: "b", fds: fds}, 12: {comm: "c", fds: fds}, 13: {comm: "d", fds: fds}, 14: {comm: "e", fds: fds}})
+	const service = "0::/system.slice/a.service\n"
+	belongs(t, root, map[string]string{"10": service, "11": service, "12": service, "13": service, "14": service})
+	long := strings.Repeat("x", maxCmdline-1)
+	for pid, line := range map[string]string{"10": "java\x00-jar\x00/srv/shop.jar\x00", "11": long, "12": long + "xx", "13": ""} {
+		if err := os.WriteFile(filepath.Join(root, pid, "cmdline"), []byte(line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := NewFinder(root, nil)
+	find := func() map[int]sock.Owner {
+		t.Helper()
+		found, err := f.Find(set([]uint32{100}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		by := make(map[int]sock.Owner)
+		for _, h := range found.Holders[100] {
+			by[h.PID] = *h.Owner
+		}
+		return by
+	}
+	for pid, o := range find() {
+		if o.CmdlineAsked != "" {
+			t.Errorf("the command line of process %d was read, and nobody had asked", pid)
+		}
+	}
+	patterns := []string{`^java -jar .*/shop\.jar$`, "x$", "^$"}
+	if err := f.AskCmdlines(patterns); err != nil {
+		t.Fatal(err)
+	}
+	asked := sock.Patterns(patterns)
+	want := map[int][2]string{10: {asked, sock.Patterns(patterns[:1])}, 11: {asked, sock.Patterns(patterns[1:2])}, 12: {}, 13: {asked, sock.Patterns(patterns[2:])}, 14: {}}
+	for pid, o := range find() {
+		if got := [2]string{o.CmdlineAsked, o.CmdlineMeets}; got != want[pid] {
+			t.Errorf("process %d: %q, want %q", pid, got, want[pid])
+		}
+	}
+	if err := f.AskCmdlines([]string{"("}); err == nil {
+		t.Error("no error of what is no regular expression")
+	}
+}

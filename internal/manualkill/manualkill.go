@@ -117,6 +117,9 @@ func Inodes(targets []*Target) map[uint32]struct{} {
 // NeedsHolders reports whether who holds a socket decides whether it is protected.
 func (r *Request) NeedsHolders() bool { return match.NeedHolders(r.Protect) }
 
+// Cmdlines returns the patterns that the command lines of holders are to be compared with.
+func (r *Request) Cmdlines() []string { return match.Cmdlines(r.Protect) }
+
 // Resolve takes in who holds the targets, which may spare some.
 func (r *Request) Resolve(targets []*Target, owned engine.HoldersFound) {
 	for _, t := range targets {

@@ -43,12 +43,13 @@ func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
 		return nil, err
 	}
 	defer kernel.Close()
-	all := engine.ScanAll(match.Compile(set), h.Precision)
+	program := match.Compile(set)
+	all := engine.ScanAll(program, h.Precision)
 	result := all.Begin(h.Now())
 	if err := kernel.Scan(all.Query, result.Take); err != nil {
 		return nil, err
 	}
-	found, err := holders.Find(host.ProcRoot, result.Inodes())
+	found, err := holders.FindAsking(host.ProcRoot, result.Inodes(), program.Cmdlines)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Scanner, source *node
 	}
 	defer counts.Close()
 	program := match.Compile(set)
-	first := &firstScans{kernel: kernel, counts: counts, now: h.Now, byHolders: program.NeedsHolders}
+	first := &firstScans{kernel: kernel, counts: counts, now: h.Now, byHolders: program.NeedsHolders, cmdlines: program.Cmdlines}
 	d := engine.Driver{Engine: engine.New(engine.Config{Precision: h.Precision, Self: os.Getpid()}), Now: h.Now, Workers: first}
 	d.Start(h.Capabilities(), restored)
 	d.Step(engine.RulesChanged{Program: program})
@@ -100,6 +101,7 @@ type firstScans struct {
 	err    error
 
 	byHolders bool // a rule asks who holds sockets
+	cmdlines  []string
 	walks     int
 }
 
@@ -142,6 +144,6 @@ func (f *firstScans) Resolve(inodes []uint32) {
 	for _, inode := range inodes {
 		wanted[inode] = struct{}{}
 	}
-	found, err := holders.Find(host.ProcRoot, wanted)
+	found, err := holders.FindAsking(host.ProcRoot, wanted, f.cmdlines)
 	f.came = append(f.came, engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Err: err})
 }

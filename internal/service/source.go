@@ -62,7 +62,7 @@ func holdersBy(source *node.Source) daemon.Holders {
 	}
 	finder := holders.NewFinder(host.ProcRoot, pass)
 	return daemon.Holders{
-		FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At,
+		FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At, AskCmdlines: finder.AskCmdlines,
 		ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
 	}
 }

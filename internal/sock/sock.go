@@ -140,7 +140,7 @@ type Holder struct {
 	Owner *Owner // where it belonged when it was read; nil: not known
 }
 
-// Owner is where a process belongs. Processes share it, and it is never changed.
+// Owner is where a process belongs, and what it was asked to be. Processes share it, and it is never changed.
 type Owner struct {
 	Unit        Fact // of systemd
 	ContainerID Fact // 64 hexadecimal digits
@@ -148,6 +148,24 @@ type Owner struct {
 
 	Container string // name of the container in its pod; "": not known
 	Pod       string // namespace/name of the pod; "": not known
+
+	// CmdlineAsked are the patterns that its command line was compared with, and CmdlineMeets
+	// those that it met, by Patterns. The line itself, which may hold secrets, is not kept.
+	CmdlineAsked, CmdlineMeets string
+}
+
+// Patterns makes one text of several, none of which has a NUL.
+func Patterns(all []string) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return "\x00" + strings.Join(all, "\x00") + "\x00"
+}
+
+// Cmdline reports whether the command line meets a pattern, if that is known.
+func (o *Owner) Cmdline(pattern string) (meets, known bool) {
+	pattern = "\x00" + pattern + "\x00"
+	return strings.Contains(o.CmdlineMeets, pattern), strings.Contains(o.CmdlineAsked, pattern)
 }
 
 // Fact is something that a process has or not, if that is known.

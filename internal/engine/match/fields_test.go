@@ -24,6 +24,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"Netns":      func(m *rules.Match) { m.Netns = []rules.Netns{{Inode: 7}} },
 		"Cgroups":    func(m *rules.Match) { m.Cgroups = []string{"/a"} },
 		"Processes":  func(m *rules.Match) { m.Processes = []string{"nginx"} },
+		"Cmdlines":   func(m *rules.Match) { m.Cmdlines = []string{"-jar shop"} },
 		"Units":      func(m *rules.Match) { m.Units = []string{"nginx.service"} },
 		"Containers": func(m *rules.Match) { m.Containers = []string{"app"} },
 		"Pods":       func(m *rules.Match) { m.Pods = []string{"payments/*"} },

@@ -115,12 +115,15 @@ func means(m *rules.Match, p *sock.Holder) ssfilter.Tri {
 	if len(m.Processes) > 0 {
 		holds = called(m.Processes, p)
 	}
-	if len(m.Units)+len(m.Containers)+len(m.Pods) == 0 {
+	if len(m.Cmdlines)+len(m.Units)+len(m.Containers)+len(m.Pods) == 0 {
 		return holds
 	}
 	o := p.Owner
 	if o == nil {
 		o = &unknownOwner
+	}
+	if len(m.Cmdlines) > 0 {
+		holds = min(holds, startedAs(m.Cmdlines, o))
 	}
 	if len(m.Units) > 0 {
 		holds = min(holds, has(m.Units, o.Unit, fits))
@@ -136,6 +139,20 @@ func means(m *rules.Match, p *sock.Holder) ssfilter.Tri {
 }
 
 var unknownOwner sock.Owner
+
+// startedAs reports whether the command line of a process meets one of the patterns.
+func startedAs(patterns []string, o *sock.Owner) ssfilter.Tri {
+	holds := ssfilter.False
+	for _, pattern := range patterns {
+		switch meets, known := o.Cmdline(pattern); {
+		case meets:
+			return ssfilter.True
+		case !known:
+			holds = ssfilter.Unknown
+		}
+	}
+	return holds
+}
 
 // has reports whether a fact is one that a pattern stands for: what has none is not.
 func has(patterns []string, fact sock.Fact, stands func(pattern, text string) bool) ssfilter.Tri {

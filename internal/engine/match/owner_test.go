@@ -1,6 +1,7 @@
 package match
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/sockdog/sockdog/internal/engine/subject"
@@ -146,6 +147,8 @@ func TestOwner(t *testing.T) {
 	units := func(names ...string) rules.Match { return rules.Match{Units: names} }
 	containers := func(names ...string) rules.Match { return rules.Match{Containers: names} }
 	pods := func(names ...string) rules.Match { return rules.Match{Pods: names} }
+	shop := &sock.Owner{CmdlineAsked: sock.Patterns([]string{"shop", "web"}), CmdlineMeets: sock.Patterns([]string{"shop"})}
+	cmdlines := func(patterns ...string) rules.Match { return rules.Match{Cmdlines: patterns} }
 	both := rules.Match{Pods: []string{"payments/*"}, Containers: []string{"java"}, Processes: []string{"java"}}
 	nginxInPod := rules.Match{Units: []string{"nginx.service"}, Pods: []string{"payments/*"}}
 	for _, test := range []struct {
@@ -187,6 +190,12 @@ func TestOwner(t *testing.T) {
 		{"an unknown pod", pods("*/*"), []*sock.Owner{hidden}, unknown, unknown},
 		{"two of one pod", pods("payments/*"), []*sock.Owner{pod, byID}, yes, yes},
 
+		{"a command line", cmdlines("shop"), []*sock.Owner{shop}, yes, yes},
+		{"one of several command lines", cmdlines("web", "shop"), []*sock.Owner{shop}, yes, yes},
+		{"another command line", cmdlines("web"), []*sock.Owner{shop}, no, no},
+		{"a command line that was not compared", cmdlines("web", "sho"), []*sock.Owner{shop}, unknown, unknown},
+		{"no command line was compared", cmdlines("shop"), []*sock.Owner{hidden}, unknown, unknown},
+
 		{"all of several keys", both, []*sock.Owner{pod}, yes, yes},
 		{"not all of several keys", both, []*sock.Owner{service}, no, no},
 		{"each of two keys holds for another", nginxInPod, []*sock.Owner{pod, service}, no, no},
@@ -213,6 +222,21 @@ func TestOwner(t *testing.T) {
 				t.Error("the rule does not say that it asks who holds sockets")
 			}
 		})
+	}
+}
+
+// Command lines are compared with what the rules in force ask, and protect, each once.
+func TestCmdlines(t *testing.T) {
+	m := func(patterns ...string) []rules.Match { return []rules.Match{{Cmdlines: patterns}} }
+	p := Compile(&rules.Set{Protect: m("c"), Rules: []rules.Rule{
+		{Enabled: true, Match: m("b", "a"), Exclude: m("c", "d")},
+		{Match: m("of one that is disabled")},
+	}})
+	if want := []string{"a", "b", "c", "d"}; !slices.Equal(p.Cmdlines, want) {
+		t.Errorf("%q, want %q", p.Cmdlines, want)
+	}
+	if p := Compile(&rules.Set{}); len(p.Cmdlines) > 0 {
+		t.Errorf("%q where no rule asks", p.Cmdlines)
 	}
 }
 

@@ -25,6 +25,7 @@ type Program struct {
 	protectBut          []rules.Match               // those of Protect that do not ask who holds a socket
 	ProtectNeedsHolders bool                        // who holds a socket decides whether it is protected from a rule
 	NeedsHolders        bool                        // who holds a socket decides for a rule
+	Cmdlines            []string                    // patterns that the command lines of holders are compared with
 	MeasurePorts        []*Rule                     // that measure port usage
 	Queries             [1 << NumClasses]sock.Query // that answer all enabled rules of the classes
 	ShareQuery          bool                        // the question for both classes has no more of the many told
@@ -81,6 +82,7 @@ func Compile(set *rules.Set) *Program {
 	p.protectBut = WithoutHolders(p.Protect)
 	takes := func(r Rule) bool { return r.Enabled && r.Destructive }
 	p.ProtectNeedsHolders = NeedHolders(p.Protect) && slices.ContainsFunc(p.Rules, takes)
+	p.Cmdlines = Cmdlines(asked(set))
 	p.index = newIndex(p.Rules, indexSize)
 	for of := range p.Queries {
 		p.Queries[of] = p.query(ClassSet(of))
@@ -90,6 +92,26 @@ func Compile(set *rules.Set) *Program {
 	many, both := p.Queries[1<<Expensive].Where, p.Queries[AllClasses].Where
 	p.ShareQuery = many == nil || both != nil && both.String() == many.String()
 	return p
+}
+
+// asked are the matches that may be compared with sockets.
+func asked(set *rules.Set) []rules.Match {
+	all := slices.Clone(set.Protect)
+	for i := range set.Rules {
+		if set.Rules[i].Enabled {
+			all = slices.Concat(all, set.Rules[i].Match, set.Rules[i].Exclude)
+		}
+	}
+	return all
+}
+
+// Cmdlines returns the patterns for command lines that the matches name, each once.
+func Cmdlines(matches []rules.Match) (all []string) {
+	for i := range matches {
+		all = append(all, matches[i].Cmdlines...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // maxFullMatches is how many matches a query says in full. They are tried one after
