@@ -94,7 +94,11 @@ func (d *watch) scan(scanner Scanner, scan *engine.Scan) engine.ScanDone {
 	sent := d.Now()
 	result := scan.Begin(sent)
 	err := scanner.Scan(scan.Query, result.Take)
-	return engine.ScanDone{Result: result, Sent: sent, Cost: threadTime() - began, Err: err}
+	cost := threadTime() - began
+	if s, ok := scanner.(interface{ Elsewhere() time.Duration }); ok {
+		cost += s.Elsewhere() // on other threads
+	}
+	return engine.ScanDone{Result: result, Sent: sent, Cost: cost, Err: err}
 }
 
 // tellWhere tells where the scans for a part of the rules are matched, if that has

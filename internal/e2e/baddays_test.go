@@ -111,7 +111,7 @@ func TestSideBySide(t *testing.T) {
 // of the watchdog waiting, be it there before the watchdog or after.
 func TestLockedSocket(t *testing.T) {
 	needEvents(t)
-	for name, before := range map[string]bool{"after": false} {
+	for name, before := range map[string]bool{"before": true, "after": false} {
 		t.Run(name, func(t *testing.T) {
 			locked, other := newPlace(t), newPlace(t)
 			if before {

@@ -23,8 +23,8 @@ const defaultPlaces = 65536
 const (
 	// retryAfter is after what time a table that failed, or was full, is tried again.
 	retryAfter = time.Minute
-	// mostFlagging bounds the threads that have the table follow older connections. One
-	// waits in the kernel for as long as a program holds the lock of a socket.
+	// mostFlagging bounds the threads that have the table follow older connections, but for
+	// those that are known to wait in the kernel for the lock of a socket.
 	mostFlagging = 4
 )
 
@@ -40,7 +40,6 @@ type follower struct {
 	covered  atomic.Uint32 // those that the table tells now; 0: the programs are not attached
 	tended   atomic.Uint32 // the wanted states by which the programs were attached, or not
 	attached atomic.Uint64 // counts up when the programs begin to be detached
-	flagging atomic.Int32  // threads
 	changed  changed       // what is tended, or which namespaces are followed
 	period   atomic.Uint64 // counts up when what namespaces are followed is to be found out anew
 	began    atomic.Int64  // the period: an instant
@@ -159,7 +158,7 @@ func (s *Source) soon(q *sock.Query) bool {
 	}
 	period, since := f.period.Load(), s.config.Now().Add(-awaitTime)
 	return slices.ContainsFunc(s.namespaces(), func(n *namespace) bool {
-		return n.tried.Load() != period && max(n.appeared, sock.Instant(f.began.Load())) > since
+		return n.tried.Load() != period && !n.locked.Load() && max(n.appeared, sock.Instant(f.began.Load())) > since
 	})
 }
 
@@ -297,12 +296,17 @@ func (s *Source) followAll() {
 	if f.full.Load() || f.programs.WhyNoFlag() != nil {
 		return
 	}
-	period := f.period.Load()
-	for _, n := range s.namespaces() {
-		if n.tried.Load() == period || f.flagging.Load() >= mostFlagging || !n.flagging.CompareAndSwap(false, true) {
+	period, all, flagging := f.period.Load(), s.namespaces(), 0
+	for _, n := range all {
+		if n.flagging.Load() && !n.locked.Load() {
+			flagging++
+		}
+	}
+	for _, n := range all {
+		if n.tried.Load() == period || flagging >= mostFlagging || !n.flagging.CompareAndSwap(false, true) {
 			continue
 		}
-		f.flagging.Add(1)
+		flagging++
 		go s.follow(n, period)
 	}
 }
@@ -313,7 +317,6 @@ func (s *Source) follow(n *namespace, period uint64) {
 	runtime.LockOSThread() // it ends with the goroutine
 	defer s.kick()
 	defer s.follower.changed.tell()
-	defer s.follower.flagging.Add(-1)
 	defer n.flagging.Store(false)
 	defer n.tried.Store(period)
 	if n.empty() {

@@ -21,6 +21,7 @@ type namespace struct {
 
 	followed, tried atomic.Uint64 // periods in which the table followed all connections, and was to
 	flagging        atomic.Bool
+	locked          atomic.Bool // a scan of it waits in the kernel
 	appeared        sock.Instant
 
 	names atomic.Pointer[string] // as in sock.Socket; nil: not known

@@ -5,6 +5,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -164,6 +165,15 @@ func (s *Source) State() State {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st.Namespaces, st.LeftOut, st.Few = len(s.inodes), s.leftOut, s.few
+	locked := 0
+	for _, n := range s.inodes {
+		if n.locked.Load() {
+			locked++
+		}
+	}
+	if locked > 0 {
+		st.LeftOut, st.Few = errors.Join(st.LeftOut, fmt.Errorf("%d network namespaces cannot be scanned: %w", locked, errLocked)), false
+	}
 	if s.follower.covered.Load() == 0 {
 		return st
 	}

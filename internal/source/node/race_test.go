@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -17,17 +18,22 @@ import (
 // While the table comes and goes, and while it is found out anew which namespaces it
 // follows, each scan shows each socket once.
 func TestScansWhileTheTableChanges(t *testing.T) {
-	for name, change := range map[string]func(s *node.Source, p *place, round int){
-		"followed anew": func(s *node.Source, p *place, _ int) { s.FollowAnew(p.Inode) },
-		"wanted or not": func(s *node.Source, _ *place, round int) {
+	need(t)
+	for name, change := range map[string]func(s *node.Source, round int){
+		"followed anew": func(s *node.Source, _ int) { s.FollowAnew(s.Inode()) },
+		"wanted or not": func(s *node.Source, round int) {
 			s.Want([]ssfilter.StateSet{ssfilter.Of(ssfilter.TimeWait), closeWait}[round%2])
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPlace(t)
-			s, _ := openEvents(t, p, node.Config{All: true})
+			s, _ := open(t, node.Config{Kind: node.Events}) // of this namespace alone: others would only take time
+			s.Want(closeWait)
 			const leaked = 20 // more than the few that a scan result itself recognizes
-			p.leak(leaked)
+			leak, err := nstest.CloseWait(loopback, nstest.ServerSide, leaked)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer leak.Close()
 			x := scanner(t, s)
 			done, ended := make(chan struct{}), make(chan struct{})
 			go func() {
@@ -37,13 +43,13 @@ func TestScansWhileTheTableChanges(t *testing.T) {
 					case <-done:
 						return
 					case <-time.After(3 * time.Millisecond):
-						change(s, p, round)
+						change(s, round)
 					}
 				}
 			}()
-			for range 40 {
+			for range 100 {
 				seen := make(map[uint64]int)
-				for _, k := range scan(t, x, closeWait)[p.Inode] {
+				for _, k := range scan(t, x, closeWait)[s.Inode()] {
 					seen[k.ID.Cookie]++
 				}
 				for cookie, n := range seen {

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"fmt"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -16,6 +17,9 @@ import (
 type Scanner struct {
 	source      *Source
 	lookup      *patient.Lookup // nil: no table was read yet
+	dumper      dumper
+	elsewhere   time.Duration       // CPU time of the last scan, on that thread
+	locked      map[*namespace]bool // left out of the present scan
 	inUserSpace string
 	empty       map[emptyScan]*before
 	answers     []sock.Answer
@@ -59,20 +63,26 @@ func (x *Scanner) Close() error {
 	if x.lookup != nil {
 		x.lookup.Close()
 	}
+	x.dumper.end()
 	return nil
 }
+
+// Elsewhere returns the CPU time that the last scan took on other threads than the caller's.
+func (x *Scanner) Elsewhere() time.Duration { return x.elsewhere }
 
 // InUserSpace says why the last scan was not left to the kernel as a whole; "" if it was.
 func (x *Scanner) InUserSpace() string { return x.inUserSpace }
 
 // Scan calls each for every socket that the query means, as sockdiag.Conn.Scan does, in all
-// namespaces. A namespace that is given up meanwhile has no sockets.
+// namespaces. A namespace that is given up meanwhile has no sockets. One of many whose scan
+// does not end is left out, but for what the table tells of it.
 //
 // What the table tells is shown as the kernel answered when it was last asked for that
 // socket, which may be before the scan began.
 func (x *Scanner) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
-	x.inUserSpace = ""
+	x.inUserSpace, x.elsewhere = "", 0
 	x.source.awaitTable(&q)
+	x.locked = x.source.locked()
 	fast := x.source.tells(&q)
 	var shown map[*namespace]bool // whose sockets in these states the table has told
 	if fast != 0 {
@@ -92,7 +102,7 @@ func (x *Scanner) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)
 		if shown[n] {
 			states &^= fast
 		}
-		if states == 0 {
+		if states == 0 || x.locked[n] {
 			continue
 		}
 		key := emptyScan{n, states, where}
@@ -135,32 +145,49 @@ func (x *Scanner) scanOne(key emptyScan, q sock.Query, each func(s *sock.Socket,
 		// Counters that cannot be read spare nothing.
 		_ = n.counters(func(r *counters.Reader) (err error) { counted.Counters, err = r.Read(); return err })
 	}
-	conn, err := n.conn()
-	if err == nil {
-		defer n.giveBack(conn)
-		table := x.source.table()
-		err = conn.Scan(q, func(s *sock.Socket, got sock.Instant) {
-			found++
-			x.source.tellEntry(table, s, got)
-			if s.Entered != 0 { // a later scan, by the table, shows nothing older
-				x.source.cache.renew(s, got)
-			}
-			n.name(s)
-			each(s, got)
-		})
-		x.inUserSpace = cmp.Or(conn.InUserSpace(), x.inUserSpace)
-	}
-	if isLeft(err) {
+	table := x.source.table()
+	err := x.dump(n, q, func(s *sock.Socket, got sock.Instant) {
+		found++
+		x.source.tellEntry(table, s, got)
+		if s.Entered != 0 { // a later scan, by the table, shows nothing older
+			x.source.cache.renew(s, got)
+		}
+		n.name(s)
+		each(s, got)
+	})
+	switch {
+	case isLeft(err):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("network namespace %d: %w", n.Inode, err)
 	}
 	delete(x.empty, key)
-	if found == 0 {
+	if found == 0 && !x.locked[n] {
 		x.empty[key] = counted
 	}
 	return nil
+}
+
+// dump scans one namespace by sock_diag: one of many with patience.
+func (x *Scanner) dump(n *namespace, q sock.Query, each func(*sock.Socket, sock.Instant)) error {
+	if !x.source.config.All || len(x.locked) >= mostLocked {
+		conn, err := n.conn()
+		if err != nil {
+			return err
+		}
+		defer n.giveBack(conn)
+		err = conn.Scan(q, each)
+		x.inUserSpace = cmp.Or(conn.InUserSpace(), x.inUserSpace)
+		return err
+	}
+	d, err := x.dumper.scan(n, q, each, x.source.leave)
+	if err == errLocked {
+		x.locked[n] = true
+		return nil
+	}
+	x.inUserSpace = cmp.Or(d.inUserSpace, x.inUserSpace)
+	x.elsewhere += d.cost
+	return err
 }
 
 // spared reports whether a scan of the namespace could find nothing, by its counters: there

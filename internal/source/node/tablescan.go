@@ -42,7 +42,7 @@ func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s
 	shown = make(map[*namespace]bool, len(all))
 	budget := mostRefreshed
 	for n, entries := range all {
-		if len(entries) > mostAsked {
+		if len(entries) > mostAsked && !x.locked[n] {
 			continue
 		}
 		shown[n] = true
@@ -66,7 +66,7 @@ func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, fresh bool
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, n := range s.inodes {
-		if s.follows(n) {
+		if s.follows(n) || x.locked[n] { // of one that is left out, what it tells is better than nothing
 			all[n] = nil
 		}
 	}
