@@ -200,7 +200,7 @@ func TestFullTable(t *testing.T) {
 	}
 	x := scanner(t, s)
 	leak(30)
-	await(t, "it is noticed that the table is full", func() bool { return s.State().Lost > 0 })
+	await(t, "a scan notices that the table is full", func() bool { scan(t, x, closeWait); return s.State().Lost > 0 })
 	leak(30)
 	for range 3 {
 		if n := len(scan(t, x, closeWait)[s.Inode()]); n != 60 {

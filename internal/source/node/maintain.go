@@ -17,8 +17,8 @@ const (
 	discoverAtLeast = 2 * time.Second
 	discoverAtMost  = 10 * time.Second
 	discoverShare   = 3e-4
-	// lossEvery is how often the table is asked whether it lost something.
-	lossEvery = 2 * time.Second
+	// lossEvery is how often the table is asked whether it lost something. Every scan asks, too.
+	lossEvery = 10 * time.Second
 )
 
 // spacing returns how long to wait after what took that much of a processor's time and may
