@@ -68,7 +68,7 @@ func watch(file string) error {
 	for _, r := range set.Rules {
 		for i := range r.Match {
 			m := &r.Match[i]
-			for _, d := range []*time.Duration{&m.InStateFor, &m.IdleFor, &m.StalledFor} {
+			for _, d := range []*time.Duration{&m.InStateFor, &m.IdleFor, &m.StalledFor, &m.SilentFor} {
 				*d = min(*d, bound)
 			}
 		}
@@ -251,6 +251,24 @@ var examples = map[string]struct {
 		w.keep("waiting for an acknowledgement", dead.Client, unix.BPF_TCP_ESTABLISHED)
 		w.heal(w.pair("10.20.3.4", 9000).Client, unix.BPF_TCP_ESTABLISHED)
 	}},
+	"hung-backend.yaml": {meet: func(w *world) {
+		address(w.t, "10.30.3.4")
+		w.keep("another backend", w.pair("127.0.0.1", 9000).Client, unix.BPF_TCP_ESTABLISHED)
+		download := w.pair("10.30.3.4", 9000)
+		w.stream(download.Server, download.Client)
+		w.keep("receiving", download.Client, unix.BPF_TCP_ESTABLISHED)
+		dead := w.pair("10.30.3.4", 9000)
+		w.check(dead.Server.Deafen())
+		w.check(dead.Client.Send(1))
+		w.keep("waiting for an acknowledgement", dead.Client, unix.BPF_TCP_ESTABLISHED)
+		unread := w.pair("10.30.3.4", 9000)
+		w.check(unread.Server.Send(1))
+		w.keep("not read", unread.Client, unix.BPF_TCP_ESTABLISHED)
+		hung := w.pair("10.30.3.4", 9000)
+		w.check(hung.Client.Keepalive()) // which its kernel answers
+		w.check(hung.Client.Send(1))
+		w.heal(hung.Client, unix.BPF_TCP_ESTABLISHED)
+	}, warnings: 1}, // that what has nothing to say looks the same
 	"half-closed.yaml": {meet: func(w *world) {
 		download := w.pair("127.0.0.1", 7001)
 		w.check(download.Client.CloseWrite())

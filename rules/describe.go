@@ -79,7 +79,7 @@ func (m Match) text() string {
 	for _, bound := range []struct {
 		key string
 		d   time.Duration
-	}{{"in_state_for", m.InStateFor}, {"idle_for", m.IdleFor}, {"stalled_for", m.StalledFor}} {
+	}{{"in_state_for", m.InStateFor}, {"idle_for", m.IdleFor}, {"stalled_for", m.StalledFor}, {"silent_for", m.SilentFor}} {
 		if bound.d > 0 {
 			words = append(words, bound.key+" "+plain(bound.d))
 		}

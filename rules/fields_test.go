@@ -27,6 +27,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"InStateFor": func(m *Match) { m.InStateFor = time.Minute },
 		"IdleFor":    func(m *Match) { m.IdleFor = time.Minute },
 		"StalledFor": func(m *Match) { m.StalledFor = time.Minute },
+		"SilentFor":  func(m *Match) { m.SilentFor = time.Minute },
 		"Unread":     func(m *Match) { m.Unread = &Threshold{Greater, 1} },
 		"InBacklog":  func(m *Match) { m.InBacklog = &yes },
 		"Keepalive":  func(m *Match) { m.Keepalive = &yes },

@@ -197,7 +197,7 @@ func checkGroups(r *document.Reader, d *draft) {
 			switch {
 			case !d.given.Wrote(name): // a misspelt key has been reported
 			case name == "for":
-				r.Report(d.given[name], "for needs when, a condition on groups of sockets: for single sockets, put in_state_for, idle_for or stalled_for into match")
+				r.Report(d.given[name], "for needs when, a condition on groups of sockets: for single sockets, put in_state_for, idle_for, stalled_for or silent_for into match")
 			default:
 				r.Report(d.given[name], "%s needs when: without it the rule is about single sockets, not groups", name)
 			}

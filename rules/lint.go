@@ -135,6 +135,9 @@ const keepalive = 15 * time.Second
 // settled are the states in which everything that was sent is acknowledged.
 const settled = ssfilter.Unconnected | 1<<ssfilter.TimeWait | 1<<ssfilter.FinWait2 | 1<<ssfilter.SynRecv
 
+// ended are the states in which the peer has said that it sends no more.
+const ended ssfilter.StateSet = 1<<ssfilter.CloseWait | 1<<ssfilter.LastAck | 1<<ssfilter.Closing | 1<<ssfilter.TimeWait
+
 // lintBounds warns of times that never come.
 func (p *parser) lintBounds(s *selection) {
 	if s.given.Wrote("state") && s.States.Has(ssfilter.TimeWait) && s.InStateFor >= ssfilter.TimeWaitLen {
@@ -142,6 +145,9 @@ func (p *parser) lintBounds(s *selection) {
 	}
 	if s.StalledFor > 0 && s.States != 0 && s.States&^settled == 0 {
 		p.Report(s.given["stalled_for"], "in the state %s nothing is left to send: stalled_for never holds", s.States)
+	}
+	if s.SilentFor > 0 && s.States != 0 && s.States&^ended == 0 {
+		p.Report(s.given["silent_for"], "in the state %s the peer sends no more: silent_for says what idle_for says, or in_state_for", s.States)
 	}
 	if keys := s.OfHolders(); len(keys) > 0 && s.States != 0 && s.States&^unheld == 0 {
 		p.Report(s.given[keys[0].Name], "no process holds a socket in the state %s: %s is never certain there", s.States, keys[0].Name)
@@ -176,10 +182,13 @@ func (p *parser) lintGroups(d *draft) {
 // lintKill warns of a kill that comes too soon, does no good or never comes.
 func (p *parser) lintKill(s *selection) {
 	server := p.lintServer(s)
-	for name, bound := range map[string]time.Duration{"in_state_for": s.InStateFor, "idle_for": s.IdleFor, "stalled_for": s.StalledFor} {
+	for name, bound := range map[string]time.Duration{"in_state_for": s.InStateFor, "idle_for": s.IdleFor, "stalled_for": s.StalledFor, "silent_for": s.SilentFor} {
 		if bound > 0 && bound < keepalive && !server {
 			p.Report(s.given[name], "%s is shorter than a keepalive interval (15s in Go): a program or peer that is only slow looks stuck; a minute or more is safer", name)
 		}
+	}
+	if s.SilentFor > 0 && s.IdleFor == 0 && s.States&^ended != 0 {
+		p.Report(s.given["silent_for"], "a connection on which the peer has nothing to say looks the same, an idle one or a stream that only this side sends: name peers that answer, and a time longer than any answer takes")
 	}
 	if i := slices.IndexFunc(s.Netns, func(n Netns) bool { return n.Inode != 0 }); i >= 0 {
 		p.Report(s.given["netns"], "once the network namespace %s is gone, the kernel gives this number to another, whose sockets are then killed: give it a name (ip netns attach)", s.Netns[i])
@@ -214,6 +223,9 @@ func (p *parser) lintServer(s *selection) bool {
 	key, bound := "in_state_for", s.InStateFor
 	if s.IdleFor > bound {
 		key, bound = "idle_for", s.IdleFor
+	}
+	if s.SilentFor > bound {
+		key, bound = "silent_for", s.SilentFor
 	}
 	if !s.given.Wrote("state") || !s.States.Has(ssfilter.CloseWait) || s.StalledFor > 0 || bound == 0 || bound >= answering {
 		return false
@@ -302,7 +314,7 @@ func (s *selection) covers(o *selection) bool {
 // acts by more later than s.
 func (s *selection) before(o *selection, more time.Duration) bool {
 	no := func(mine, other time.Duration) bool { return mine > 0 && (other == 0 || mine > other+more) }
-	return !no(s.InStateFor, o.InStateFor) && !no(s.IdleFor, o.IdleFor) && !no(s.StalledFor, o.StalledFor)
+	return !no(s.InStateFor, o.InStateFor) && !no(s.IdleFor, o.IdleFor) && !no(s.StalledFor, o.StalledFor) && !no(s.SilentFor, o.SilentFor)
 }
 
 // subset reports whether the values that few allows are among those of many,

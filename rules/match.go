@@ -86,6 +86,7 @@ var (
 		document.Field("in_state_for", duration, func(s *selection) *time.Duration { return &s.InStateFor }),
 		document.Field("idle_for", duration, func(s *selection) *time.Duration { return &s.IdleFor }),
 		document.Field("stalled_for", duration, func(s *selection) *time.Duration { return &s.StalledFor }),
+		document.Field("silent_for", duration, func(s *selection) *time.Duration { return &s.SilentFor }),
 	}
 
 	// An age is a lower bound. Whether a socket is younger than something is
@@ -96,6 +97,7 @@ var (
 	matchTable = selectionTable("match", slices.Concat(whichKeys, timeKeys))
 	exclusion  = slices.Concat(whichKeys, []document.Key[selection]{
 		document.Refused[selection]("in_state_for", noTime), document.Refused[selection]("idle_for", noTime), document.Refused[selection]("stalled_for", noTime),
+		document.Refused[selection]("silent_for", noTime),
 	})
 	excludeTable = selectionTable("exclude", exclusion)
 	protectTable = selectionTable("protect", exclusion)

@@ -94,7 +94,7 @@ func TestParse(t *testing.T) {
 			},
 			{
 				Name: "dead-peer", Enabled: true,
-				Match: []Match{{States: allButListening, StalledFor: 5 * time.Minute}},
+				Match: []Match{{States: allButListening, StalledFor: 5 * time.Minute, SilentFor: 10 * time.Minute}},
 				Then:  []Action{{Kind: Log}},
 			},
 		},
@@ -391,7 +391,7 @@ func FuzzParse(f *testing.F) {
 		for _, r := range set.Rules {
 			for _, m := range r.Match {
 				kills := len(r.Then) > 0 && r.Then[len(r.Then)-1].Kind == Kill
-				if kills && (m.InStateFor == 0 && m.IdleFor == 0 && m.StalledFor == 0 || m.States&ssfilter.Unconnected != 0) {
+				if kills && (m.InStateFor == 0 && m.IdleFor == 0 && m.StalledFor == 0 && m.SilentFor == 0 || m.States&ssfilter.Unconnected != 0) {
 					t.Fatalf("the rule %s may kill with %+v", r.Name, m)
 				}
 			}

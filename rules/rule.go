@@ -109,9 +109,10 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 		if s.given == nil {
 			continue
 		}
-		timed := s.given.Has("in_state_for") || s.given.Has("idle_for") || s.given.Has("stalled_for")
+		progress := s.given.Has("idle_for") || s.given.Has("stalled_for") || s.given.Has("silent_for")
+		timed := progress || s.given.Has("in_state_for")
 		if !timed {
-			r.Report(s.at, "a rule with %s must say here how long: add in_state_for, idle_for or stalled_for", a.Kind)
+			r.Report(s.at, "a rule with %s must say here how long: add in_state_for, idle_for, stalled_for or silent_for", a.Kind)
 		}
 		if !s.given.Has("state") {
 			r.Report(s.at, "a rule with %s must name the states here, such as state: close-wait", a.Kind)
@@ -129,11 +130,11 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 			continue
 		}
 		live = true
-		if timed && !s.given.Has("idle_for") && !s.given.Has("stalled_for") {
+		if timed && !progress {
 			if lasting := healthy &^ passing; lasting != 0 {
-				r.Report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for or stalled_for", lasting)
+				r.Report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for, stalled_for or silent_for", lasting)
 			} else {
-				r.Report(s.given["in_state_for"], "the time in the state %s does not show whether the connection makes progress: use idle_for or stalled_for", healthy)
+				r.Report(s.given["in_state_for"], "the time in the state %s does not show whether the connection makes progress: use idle_for, stalled_for or silent_for", healthy)
 			}
 		}
 		if !s.narrow() {

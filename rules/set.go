@@ -85,6 +85,7 @@ type Match struct {
 	InStateFor time.Duration
 	IdleFor    time.Duration
 	StalledFor time.Duration
+	SilentFor  time.Duration `json:",omitempty"`
 
 	// Conditions that may change while the socket stays in its state.
 	Unread    *Threshold // bytes in the receive queue

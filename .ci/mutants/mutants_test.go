@@ -37,6 +37,10 @@ var mutants = []mutant{
 	{"what is shown from memory was asked for by the scan", "return min(f.scan.sent, got)", "return f.scan.sent"},
 	{"what is shown from memory is told", "c.answer == recalled &&", "c.answer > exact &&"},
 	{"a stall counts from the last progress", "max(base, queued).Add(m.StalledFor)", "base.Add(m.StalledFor)"},
+	{"what was received does not break a silence", "c.Heard = fresh.Heard\n", "_ = fresh\n"},
+	{"after its FIN the peer is silent, whatever it acknowledges", "case !hears(s):\n\t\tc.Heard = c.Quiet", "case !hears(s):"},
+	{"a silence counts from before an accept", "return max(t.Entered.Safe, t.Heard.Safe)", "return t.Heard.Safe"},
+	{"what the peer acknowledges breaks a silence", "return silent.Add(max(m.InStateFor, m.SilentFor))", "return base.Add(max(m.InStateFor, m.SilentFor))"},
 	{"an action comes before its time", "case now >= met.Add(a.After):", "case now >= met.Add(a.After-1e9):"},
 
 	// What must not be touched.

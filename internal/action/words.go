@@ -85,6 +85,9 @@ func Wanted(g *engine.Grounds, s *sock.Socket, atLeast bool) string {
 	if m := g.Match; m != nil && m.StalledFor > 0 {
 		text += ", stalled for " + inMs(g.StalledFor) + ", allowed " + m.StalledFor.String()
 	}
+	if m := g.Match; m != nil && m.SilentFor > 0 {
+		text += ", nothing received for " + inMs(g.SilentFor) + ", allowed " + m.SilentFor.String()
+	}
 	if v := match.Verdict(s); v != "" {
 		text += ", " + string(v)
 	}

@@ -46,7 +46,7 @@ func TestWords(t *testing.T) {
 
 func TestWhy(t *testing.T) {
 	socket := sock.Socket{Conn: ssfilter.Conn{State: ssfilter.CloseWait}, Inode: 1}
-	plain := engine.Grounds{InStateFor: 312_345_678 * time.Microsecond, IdleFor: time.Hour, StalledFor: time.Minute}
+	plain := engine.Grounds{InStateFor: 312_345_678 * time.Microsecond, IdleFor: time.Hour, StalledFor: time.Minute, SilentFor: 2 * time.Minute}
 	met := func(m rules.Match) engine.Grounds { g := plain; g.Match = &m; return g }
 	grouped := plain
 	grouped.When = []rules.Condition{{Metric: rules.Count, Op: rules.Greater, Number: 3}, {Metric: rules.PortUsage, Op: rules.GreaterEqual, Number: 80}}
@@ -61,6 +61,7 @@ func TestWhy(t *testing.T) {
 		{"in its state", engine.Action{Grounds: inState}, full},
 		{"idle", engine.Action{Grounds: met(rules.Match{IdleFor: time.Minute})}, "close-wait for 5m12.345s, idle for 1h0m0s, allowed 1m0s, eof-read-not-closed"},
 		{"stalled", engine.Action{Grounds: met(rules.Match{StalledFor: time.Second})}, "close-wait for 5m12.345s, stalled for 1m0s, allowed 1s, eof-read-not-closed"},
+		{"silent", engine.Action{Grounds: met(rules.Match{SilentFor: time.Minute})}, "close-wait for 5m12.345s, nothing received for 2m0s, allowed 1m0s, eof-read-not-closed"},
 		{"in a group", engine.Action{Grounds: grouped},
 			"close-wait for 5m12.345s, eof-read-not-closed, one of a group with count 4 (fires at count > 3) and port_usage 81.2% (fires at port_usage >= 80%)"},
 		{"failed", engine.Action{Grounds: inState, Result: engine.Failed, Err: errors.New("no memory")}, full + ": no memory"},

@@ -92,10 +92,10 @@ func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, no
 
 // groundsOf returns why a rule wants the socket.
 func groundsOf(r *match.Rule, t *track.Times, s subject.Subject, now sock.Instant) Grounds {
-	g := Grounds{InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe), StalledFor: now.Sub(max(t.Quiet.Safe, t.Queued))}
+	g := Grounds{InStateFor: now.Sub(t.Entered.Safe), IdleFor: now.Sub(t.Quiet.Safe), StalledFor: now.Sub(max(t.Quiet.Safe, t.Queued)), SilentFor: now.Sub(t.SilentBase())}
 	for i := range r.Match {
 		m := &r.Match[i]
-		if min(match.Lasts(m, s), match.AtPresent(m, s)) == ssfilter.True && now >= match.DueAt(m, t.Base(), t.Queued) {
+		if min(match.Lasts(m, s), match.AtPresent(m, s)) == ssfilter.True && now >= match.DueAt(m, t) {
 			g.Match = m
 			break
 		}

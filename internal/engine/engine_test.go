@@ -391,6 +391,7 @@ func TestDecisions(t *testing.T) {
 	verdict := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second, Verdicts: []rules.Verdict{rules.EOFUnread}}
 	idle := rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: 10 * time.Second}
 	stalled := rules.Match{States: ssfilter.Of(ssfilter.Established), StalledFor: 10 * time.Second}
+	silent := rules.Match{States: ssfilter.Of(ssfilter.Established, ssfilter.CloseWait), SilentFor: 10 * time.Second}
 	ofRoot := rules.Match{States: ssfilter.AllStates, Users: []uint32{0}}
 	established := func(s *sim.Socket) { s.State = ssfilter.Established }
 	queues := func(at time.Duration) func(*sim.Socket) {
@@ -429,6 +430,20 @@ func TestDecisions(t *testing.T) {
 		{name: "idle, with data on the fast path", rules: []rules.Rule{killing("r", matching(idle))},
 			add:    func(b *bench) { b.add(1, 0, established) },
 			during: func(b *bench) { s := b.sockets[1]; s.Received, s.LastData = s.Received+1, b.now },
+			want:   []string{"15s r kill done 1"}},
+		{name: "silent, though the peer acknowledges", rules: []rules.Rule{killing("r", matching(silent))},
+			add:    func(b *bench) { b.add(1, 3*time.Second, established, keepsAlive) },
+			during: func(b *bench) { s := b.sockets[1]; s.Acked, s.LastAck, s.Progress = s.Acked+10, b.now, b.now },
+			want:   []string{"7s r kill done 1"}},
+		{name: "silent, and then no more", rules: []rules.Rule{killing("r", matching(silent))},
+			add:    func(b *bench) { b.add(1, 3*time.Second, established) },
+			during: func(b *bench) { s := b.sockets[1]; s.Received, s.LastData, s.Progress = s.Received+1, b.now, b.now },
+			want:   []string{"15s r kill done 1"}},
+		{name: "silent, and something is not acknowledged", rules: []rules.Rule{killing("r", matching(silent))},
+			add: func(b *bench) { b.add(1, 3*time.Second, established, queues(time.Second)) }},
+		{name: "silent after its FIN, and acknowledging", rules: []rules.Rule{killing("r", matching(silent))},
+			add:    func(b *bench) { b.add(1, 3*time.Second) },
+			during: func(b *bench) { s := b.sockets[1]; s.Acked, s.LastAck, s.Progress = s.Acked+10, b.now, b.now },
 			want:   []string{"15s r kill done 1"}},
 		{name: "stalled counts from when something is queued", rules: []rules.Rule{killing("r", matching(stalled))},
 			add:    func(b *bench) { b.add(1, time.Minute, established) },

@@ -181,7 +181,7 @@ func (f *ScanResult) dueBy(s subject.Subject, t *track.Times) (due sock.Instant,
 			ages = ages || match.IsTimed(m)
 			continue
 		}
-		due = min(due, match.DueAt(m, t.EarlyBase(), t.Queued))
+		due = min(due, match.EarlyDueAt(m, t))
 	}
 	if l.holders != nil {
 		f.askHolders(s)
@@ -385,10 +385,10 @@ func (f *ScanResult) count(s subject.Subject, t *track.Times, got sock.Instant) 
 			stats.candidates++
 			stats.oldest = min(stats.oldest, since)
 		}
-		if due := match.DueAt(m, t.Base(), t.Queued); due > got {
+		if due := match.DueAt(m, t); due > got {
 			stats.next = min(stats.next, due)
 			if r.Grouped {
-				f.nextMature = min(f.nextMature, match.DueAt(m, t.EarlyBase(), t.Queued))
+				f.nextMature = min(f.nextMature, match.EarlyDueAt(m, t))
 			}
 			continue
 		}

@@ -130,10 +130,12 @@ type KindResult struct {
 
 // Grounds are why a rule wants a socket. Package action has the words.
 type Grounds struct {
-	Match                           *rules.Match // of the rule, that the socket meets; nil: none in full
-	InStateFor, IdleFor, StalledFor time.Duration
-	When                            []rules.Condition // of a rule about groups
-	Group                           group.Measured    // what its group measures then
+	Match *rules.Match // of the rule, that the socket meets; nil: none in full
+
+	InStateFor, IdleFor, StalledFor, SilentFor time.Duration
+
+	When  []rules.Condition // of a rule about groups
+	Group group.Measured    // what its group measures then
 }
 
 // Action is one action of one rule on one socket: to be done, or decided.

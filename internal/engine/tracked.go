@@ -18,7 +18,7 @@ type tracked struct {
 	holders   *subject.Holders // nil: not known
 	rank      sock.Instant     // in the due queue: when to attend to it
 	lead      uint16           // by how much that is before it is to be asked for, see leadUnit
-	netns     uint16           // see tracks
+	scope     uint16           // see tracks
 	due       uint32           // place in the due queue; 0: in none, a scan sees it
 	turn      uint32           // place among those that a limit holds back; 0: in none
 	record    uint32           // number of what was done and said about it

@@ -18,9 +18,9 @@ type tracks struct {
 	roomy  []uint32 // chunks with room
 	// spare is the last chunk that was emptied, for the next that is needed: many
 	// connections are added only to be removed at once.
-	spare trackChunk
-	n     int
-	netns []trackedNetns // of the connections, which have its place here
+	spare  trackChunk
+	n      int
+	scopes []scope // of the connections, which have the number of theirs
 }
 
 // trackChunk has room for chunkSize connections.
@@ -30,10 +30,11 @@ type trackChunk struct {
 	free   int                 // the first that is not, counted from one; the next is in its due
 }
 
-// trackedNetns is a network namespace, and how many connections of it are kept.
-type trackedNetns struct {
-	inode uint32
-	n     int
+// scope is a device of a network namespace that sockets are bound to, or none, and how many
+// of those connections are kept.
+type scope struct {
+	netns, iface uint32
+	n            int
 }
 
 // chunkSize is how many connections a chunk has room for.
@@ -49,7 +50,7 @@ func (x *tracks) slot(key sock.Key) int {
 		if n == 0 {
 			return i
 		}
-		if t := x.at(n - 1); t.Cookie == key.Cookie && x.netns[t.netns].inode == key.Netns {
+		if t := x.at(n - 1); t.Cookie == key.Cookie && x.scopes[t.scope].netns == key.Netns {
 			return i
 		}
 	}
@@ -74,20 +75,20 @@ func (x *tracks) get(key sock.Key) *tracked {
 
 // key is the one of a connection that is kept.
 func (x *tracks) key(t *tracked) sock.Key {
-	return sock.Key{Netns: x.netns[t.netns].inode, Cookie: t.Cookie}
+	return sock.Key{Netns: x.scopes[t.scope].netns, Cookie: t.Cookie}
 }
 
 // id is what identifies the socket of a connection that is kept.
 func (x *tracks) id(t *tracked) sock.ID {
-	id := t.ID()
-	id.Netns = x.netns[t.netns].inode
+	id, in := t.ID(), &x.scopes[t.scope]
+	id.Netns, id.Iface = in.netns, in.iface
 	return id
 }
 
 // connection is what was observed of a connection that is kept.
 func (x *tracks) connection(t *tracked) track.Connection {
 	c := t.Unpack()
-	c.ID.Netns = x.netns[t.netns].inode
+	c.ID = x.id(t)
 	return c
 }
 
@@ -97,7 +98,7 @@ func (x *tracks) number(t *tracked) uint32 { return x.slots[x.slot(x.key(t))] - 
 // add keeps one more connection. It stands where it is until it is removed.
 func (x *tracks) add(c *track.Connection) *tracked {
 	number, t := x.place()
-	*t = tracked{Packed: c.Pack(), netns: x.netnsOf(c.ID.Netns)}
+	*t = tracked{Packed: c.Pack(), scope: x.scopeOf(c.ID.Netns, c.ID.Iface)}
 	x.n++
 	if table.SlotsFor(x.n) > len(x.slots) {
 		x.resize(2 * len(x.slots))
@@ -132,18 +133,18 @@ func (x *tracks) place() (number uint32, t *tracked) {
 	return chunk*chunkSize + uint32(at), t
 }
 
-// netnsOf is the place of a network namespace, of which one more connection is kept.
-func (x *tracks) netnsOf(inode uint32) uint16 {
-	at := slices.IndexFunc(x.netns, func(ns trackedNetns) bool { return ns.inode == inode && ns.n > 0 })
+// scopeOf is the number of a scope, of which one more connection is kept.
+func (x *tracks) scopeOf(netns, iface uint32) uint16 {
+	at := slices.IndexFunc(x.scopes, func(s scope) bool { return s.netns == netns && s.iface == iface && s.n > 0 })
 	if at < 0 {
-		at = slices.IndexFunc(x.netns, func(ns trackedNetns) bool { return ns.n == 0 })
+		at = slices.IndexFunc(x.scopes, func(s scope) bool { return s.n == 0 })
 	}
 	if at < 0 {
-		at = len(x.netns)
-		x.netns = append(x.netns, trackedNetns{})
+		at = len(x.scopes)
+		x.scopes = append(x.scopes, scope{})
 	}
-	x.netns[at].inode = inode
-	x.netns[at].n++
+	x.scopes[at].netns, x.scopes[at].iface = netns, iface
+	x.scopes[at].n++
 	return uint16(at)
 }
 
@@ -153,7 +154,7 @@ func (x *tracks) remove(t *tracked) {
 	number := x.slots[slot] - 1
 	x.vacate(slot)
 	x.n--
-	x.netns[t.netns].n--
+	x.scopes[t.scope].n--
 	c := &x.chunks[number/chunkSize]
 	if c.used == chunkSize {
 		x.roomy = append(x.roomy, number/chunkSize)

@@ -92,6 +92,17 @@ func Text(t sock.Instant) string {
 // Base is the true instant that time bounds count from.
 func (s *Socket) Base() sock.Instant { return max(s.Entered, s.Progress, s.Accepted) }
 
+// SilentBase is the true instant that a time without a word from the peer counts from.
+func (s *Socket) SilentBase() sock.Instant {
+	switch s.State {
+	case ssfilter.Established, ssfilter.FinWait1, ssfilter.FinWait2:
+		if !s.Mini {
+			return max(s.Entered, s.LastData, s.Accepted)
+		}
+	}
+	return s.Base() // the peer sends no more
+}
+
 // InAcceptQueue reports whether the socket is in an accept queue.
 func (s *Socket) InAcceptQueue() bool {
 	return s.Inode == 0 && (s.State == ssfilter.Established || s.State == ssfilter.CloseWait)

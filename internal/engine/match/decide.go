@@ -40,7 +40,7 @@ func (r *Rule) decide(a *rules.Action, t *track.Times, s subject.Subject, held h
 		if holds == ssfilter.False {
 			continue
 		}
-		met := DueAt(m, t.Base(), t.Queued)
+		met := DueAt(m, t)
 		if met != sock.Never {
 			met = max(met, fired)
 		}
@@ -56,7 +56,7 @@ func (r *Rule) decide(a *rules.Action, t *track.Times, s subject.Subject, held h
 		default:
 			// What was seen in a long scan is known only roughly: an exact answer
 			// at the early instant narrows it.
-			next := max(DueAt(m, t.EarlyBase(), t.Queued), fired).Add(a.After)
+			next := max(EarlyDueAt(m, t), fired).Add(a.After)
 			if exact && next <= now {
 				next = met.Add(a.After)
 			}
@@ -74,7 +74,9 @@ func (r *Rule) decide(a *rules.Action, t *track.Times, s subject.Subject, held h
 }
 
 // IsTimed reports whether a match has a time bound.
-func IsTimed(m *rules.Match) bool { return max(m.InStateFor, m.IdleFor, m.StalledFor) > 0 }
+func IsTimed(m *rules.Match) bool {
+	return max(m.InStateFor, m.IdleFor, m.StalledFor, m.SilentFor) > 0
+}
 
 // Lasts evaluates the part of a match that holds or not for as long as the socket stays
 // in its state, or, where a program sets a mark or a device or passes its descriptor on,
@@ -167,17 +169,28 @@ func Any(matches []rules.Match, s subject.Subject) ssfilter.Tri {
 }
 
 // DueAt returns the instant at which the time bounds of a match are met: counted from
-// the later of entry and progress (base), and from when something was queued. It
-// is Never where they cannot be met before something is queued, or acknowledged:
-// that will begin the count anew.
-func DueAt(m *rules.Match, base, queued sock.Instant) sock.Instant {
+// the later of entry and progress, from when something was queued, and from when the peer
+// was last heard. It is Never where they cannot be met before something is queued, or
+// acknowledged: that will begin the count anew.
+func DueAt(m *rules.Match, t *track.Times) sock.Instant {
+	return dueAt(m, t.Base(), t.SilentBase(), t.Queued)
+}
+
+// EarlyDueAt is the best guess at that instant.
+func EarlyDueAt(m *rules.Match, t *track.Times) sock.Instant {
+	return dueAt(m, t.EarlyBase(), t.EarlySilentBase(), t.Queued)
+}
+
+func dueAt(m *rules.Match, base, silent, queued sock.Instant) sock.Instant {
 	switch {
 	case m.StalledFor > 0 && queued == sock.Never, m.IdleFor > 0 && queued != sock.Never:
 		return sock.Never
+	case m.SilentFor > 0 && m.StalledFor == 0 && m.IdleFor == 0:
+		return silent.Add(max(m.InStateFor, m.SilentFor)) // what the peer acknowledges begins nothing anew
 	case m.StalledFor > 0:
-		return max(base.Add(m.InStateFor), max(base, queued).Add(m.StalledFor))
+		return max(base.Add(m.InStateFor), max(base, queued).Add(m.StalledFor), silent.Add(m.SilentFor))
 	default:
-		return base.Add(max(m.InStateFor, m.IdleFor))
+		return max(base.Add(max(m.InStateFor, m.IdleFor)), silent.Add(m.SilentFor))
 	}
 }
 

@@ -63,11 +63,15 @@ func TestDecide(t *testing.T) {
 		return track.Bound{Safe: now.Add(-d), Early: now.Add(-d - time.Second)}
 	}
 	quiet := track.Times{Entered: ago(time.Minute), Quiet: ago(time.Minute), Queued: sock.Never}
-	young := track.Times{Entered: ago(5 * time.Second), Quiet: ago(5 * time.Second), Queued: sock.Never}
+	young := track.Times{Entered: ago(5 * time.Second), Quiet: ago(5 * time.Second), Heard: ago(5 * time.Second), Queued: sock.Never}
 	stalled := track.Times{Entered: ago(time.Minute), Quiet: ago(time.Minute), Queued: now.Add(-20 * time.Second)}
 	lasting := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 10 * time.Second}
 	stalls := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), StalledFor: 10 * time.Second}
 	idle := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), IdleFor: 10 * time.Second}
+	silent := func(idle time.Duration) rules.Match {
+		return rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 15 * time.Second, IdleFor: idle, SilentFor: 10 * time.Second}
+	}
+	acknowledged := track.Times{Entered: ago(time.Minute), Quiet: ago(time.Second), Heard: ago(20 * time.Second), Queued: sock.Never}
 	ofUser := func(m rules.Match, uid uint32) rules.Match { m.Users = []uint32{uid}; return m }
 	using := func(s *sock.Socket) { s.WQueue = 1 }
 	nobodys := func(s *sock.Socket) { s.Inode = 0 }
@@ -90,6 +94,10 @@ func TestDecide(t *testing.T) {
 		{name: "stalled", match: stalls, times: stalled, change: using, want: Due, at: -10 * time.Second},
 		{name: "nothing to stall", match: stalls, times: quiet, want: NotDue, at: time.Duration(sock.Never - now)},
 		{name: "not idle with something queued", match: idle, times: stalled, change: using, want: NotDue, at: time.Duration(sock.Never - now)},
+		{name: "silent, though something was acknowledged", match: silent(0), times: acknowledged, want: Due, at: -5 * time.Second},
+		{name: "silent and in use", match: silent(0), times: acknowledged, change: using, want: Blocked, at: time.Duration(sock.Never - now)},
+		{name: "silent and idle", match: silent(5 * time.Second), times: acknowledged, want: NotDue, at: 13 * time.Second},
+		{name: "not silent for long enough", match: silent(0), times: young, want: NotDue, at: 9 * time.Second},
 		{name: "another user's", match: ofUser(lasting, 7), times: quiet, want: NotDue, at: time.Duration(sock.Never - now)},
 		{name: "of a user that is unknown", match: ofUser(lasting, 7), times: quiet, change: nobodys, want: Blocked, at: time.Duration(sock.Never - now)},
 		{name: "excluded", match: lasting, exclude: []rules.Match{ofUser(lasting, 0)}, times: quiet, want: Blocked, at: time.Duration(sock.Never - now)},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -31,6 +32,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"InStateFor": func(m *rules.Match) { m.InStateFor = time.Minute },
 		"IdleFor":    func(m *rules.Match) { m.IdleFor = time.Minute },
 		"StalledFor": func(m *rules.Match) { m.StalledFor = time.Minute },
+		"SilentFor":  func(m *rules.Match) { m.SilentFor = time.Minute },
 		"Unread":     func(m *rules.Match) { m.Unread = &rules.Threshold{Op: rules.Greater, Number: 1} },
 		"InBacklog":  func(m *rules.Match) { m.InBacklog = &yes },
 		"Keepalive":  func(m *rules.Match) { m.Keepalive = &yes },
@@ -59,7 +61,9 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 			t.Errorf("a match with %s is bare: %v", f.Name, bare(&m))
 		}
 		const now = sock.Instant(time.Hour)
-		if Any([]rules.Match{m}, never) == ssfilter.True && DueAt(&m, now, sock.Never) <= now {
+		at := track.Bound{Safe: now, Early: now}
+		times := track.Times{Entered: at, Quiet: at, Heard: at, Queued: sock.Never}
+		if Any([]rules.Match{m}, never) == ssfilter.True && DueAt(&m, &times) <= now {
 			t.Errorf("a socket without %s meets the match", f.Name)
 		}
 	}

@@ -82,7 +82,7 @@ const (
 func (r *Rule) interval() time.Duration {
 	shortest := r.For
 	for _, m := range r.Match {
-		if b := max(m.InStateFor, m.IdleFor, m.StalledFor); b > 0 && (shortest == 0 || b < shortest) {
+		if b := max(m.InStateFor, m.IdleFor, m.StalledFor, m.SilentFor); b > 0 && (shortest == 0 || b < shortest) {
 			shortest = b
 		}
 	}

@@ -19,12 +19,16 @@ const Never = sock.Never
 // tcp_ack() stamps rcv_tstamp on every acknowledgement, the one that the FIN
 // carries included, so since the last one the state cannot have changed by a
 // segment. SYN_SENT reports garbage there, and TCP_LINGER2 falsifies the
-// countdown of a FIN_WAIT2 minisocket.
+// countdown of a FIN_WAIT2 minisocket. Data is received in ESTABLISHED and later states,
+// but for what a SYN carries (TCP Fast Open), so ESTABLISHED has lasted since the last came.
 func kernelAge(s *sock.Socket) (time.Duration, bool) {
 	switch s.State {
 	case ssfilter.CloseWait, ssfilter.Closing, ssfilter.FinWait2, ssfilter.Established:
 		if s.Minisocket() || s.Info.Has&sock.HasLastAckRecv == 0 {
 			return 0, false
+		}
+		if s.State == ssfilter.Established && hears(s) {
+			return max(s.Info.LastAckRecv, s.Info.LastDataRecv), true
 		}
 		return s.Info.LastAckRecv, true
 	case ssfilter.TimeWait:
@@ -48,6 +52,28 @@ func kernelQuiet(s *sock.Socket) (time.Duration, bool) {
 		return 0, false
 	}
 	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), true
+}
+
+// kernelHeard is the kernel's own lower bound on the time since the peer last sent data.
+// tcp_event_data_recv() stamps it, and so does the beginning of a connection. After the
+// peer's FIN none can come, so that silence says nothing: there, progress counts.
+func kernelHeard(s *sock.Socket) (time.Duration, bool) {
+	if hears(s) {
+		return s.Info.LastDataRecv, true
+	}
+	return kernelQuiet(s)
+}
+
+// hears reports whether the peer may send data in the state of the socket, and the kernel
+// tells when it last did.
+func hears(s *sock.Socket) bool {
+	const both = sock.HasLastDataRecv | sock.HasBytesReceived
+	switch s.State {
+	case ssfilter.Established, ssfilter.FinWait1, ssfilter.FinWait2:
+		return !s.Minisocket() && s.Info.Has&both == both
+	default:
+		return false
+	}
 }
 
 // Lasting reports whether the kernel's bounds will still count at a later scan.
@@ -93,11 +119,11 @@ func (b Bound) notBefore(at sock.Instant) Bound {
 	return Bound{Safe: max(b.Safe, at), Early: max(b.Early, at)}
 }
 
-// Times are when a socket entered its state, last made progress, and began to
-// have something queued (Never: nothing is).
+// Times are when a socket entered its state, last made progress, last heard from its
+// peer, and began to have something queued (Never: nothing is).
 type Times struct {
-	Entered, Quiet Bound
-	Queued         sock.Instant
+	Entered, Quiet, Heard Bound
+	Queued                sock.Instant
 }
 
 // TimesOf bounds the times of a socket by one answer alone.
@@ -118,6 +144,8 @@ func timesOf(s *sock.Socket, entered, sent, got sock.Instant, precision time.Dur
 	t.Entered = since(age, ok, sent, got, precision)
 	quiet, ok := kernelQuiet(s)
 	t.Quiet = since(quiet, ok, sent, got, precision)
+	heard, ok := kernelHeard(s)
+	t.Heard = since(heard, ok, sent, got, precision)
 	t.Queued = Never
 	if s.InUse() {
 		t.Queued = got
@@ -127,7 +155,7 @@ func timesOf(s *sock.Socket, entered, sent, got sock.Instant, precision time.Dur
 	}
 	t.Entered = Bound{entered, entered}
 	if s.Unmoved {
-		t.Quiet = t.Quiet.narrow(t.Entered)
+		t.Quiet, t.Heard = t.Quiet.narrow(t.Entered), t.Heard.narrow(t.Entered)
 	}
 	if t.Queued != Never && queuedThroughout(s.State) {
 		t.Queued = entered
@@ -152,3 +180,11 @@ func (t *Times) Base() sock.Instant { return max(t.Entered.Safe, t.Quiet.Safe) }
 
 // EarlyBase is the best guess at that instant.
 func (t *Times) EarlyBase() sock.Instant { return max(t.Entered.Early, t.Quiet.Early) }
+
+// SilentBase is the instant that a time without a word from the peer counts from: the
+// later of the entry into the state and of what was last received. It is never later
+// than Base.
+func (t *Times) SilentBase() sock.Instant { return max(t.Entered.Safe, t.Heard.Safe) }
+
+// EarlySilentBase is the best guess at that instant.
+func (t *Times) EarlySilentBase() sock.Instant { return max(t.Entered.Early, t.Heard.Early) }

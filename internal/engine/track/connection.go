@@ -131,8 +131,22 @@ func (c *Connection) Update(s *sock.Socket, fresh Times, got sock.Instant) {
 			c.Queued = min(c.Queued, fresh.Queued)
 		}
 	}
+	c.hear(s, fresh)
 	c.note(s)
 	c.accept(s, got)
+}
+
+// hear takes over when the peer was last heard, of which the kernel goes on telling: what
+// observation knows is better by no more than its times are off.
+func (c *Connection) hear(s *sock.Socket, fresh Times) {
+	switch {
+	case !hears(s):
+		c.Heard = c.Quiet
+	case s.Info.BytesReceived == c.Received && fresh.Heard.Safe.Sub(c.Heard.Safe) <= dataRecvSlack:
+		c.Heard = c.Heard.narrow(fresh.Heard)
+	default:
+		c.Heard = fresh.Heard
+	}
 }
 
 // Successor is what is known of what the socket is now, which was something else.
@@ -186,7 +200,7 @@ func (c *Connection) Memory() sock.Memory {
 func Remembered(m *sock.Memory, id sock.ID, sent sock.Instant) Connection {
 	c := Connection{
 		ID: id, State: m.State, Backlog: m.Backlog, Accepted: m.Accepted && !m.Backlog,
-		Times: Times{Entered: Bound{m.Entered, m.Entered}, Quiet: Bound{m.Quiet, m.Quiet}, Queued: m.Queued},
+		Times: Times{Entered: Bound{m.Entered, m.Entered}, Quiet: Bound{m.Quiet, m.Quiet}, Heard: Bound{m.Quiet, m.Quiet}, Queued: m.Queued},
 		Acked: m.Acked, Received: m.Received, SegsIn: m.SegsIn, Counted: m.SegsIn > 0,
 	}
 	if m.Queued == 0 {

@@ -36,7 +36,8 @@ func TestKernelBounds(t *testing.T) {
 		{"close-wait with keepalives", full(ssfilter.CloseWait, timer(sock.TimerKeepalive)), 20, 20, false},
 		{"close-wait, sending", full(ssfilter.CloseWait, func(s *sock.Socket) { s.WQueue = 1 }), 20, 20, false},
 		{"closing", full(ssfilter.Closing), 20, 20, true},
-		{"established", full(ssfilter.Established), 20, 20, true},
+		{"established", full(ssfilter.Established), 30, 20, true},
+		{"established, an old kernel's tcp_info", full(ssfilter.Established, func(s *sock.Socket) { s.Info.Has &^= sock.HasBytesReceived }), 20, 20, true},
 		{"established, data on the fast path", full(ssfilter.Established, recent), 20, 1, true},
 		{"fin-wait-2", full(ssfilter.FinWait2), 20, 20, false},
 		{"fin-wait-2 minisocket", full(ssfilter.FinWait2, mini(time.Second)), unknown, unknown, false},
@@ -145,16 +146,16 @@ func TestTimesOf(t *testing.T) {
 		s    sock.Socket
 		want Times
 	}{
-		{"by the kernel", full(ssfilter.CloseWait), Times{byKernel, byKernel, Never}},
-		{"seen", full(ssfilter.CloseWait, seen), Times{exactly, byKernel, Never}},
-		{"seen, and unmoved", full(ssfilter.CloseWait, unmoved), Times{exactly, exactly, Never}},
+		{"by the kernel", full(ssfilter.CloseWait), Times{byKernel, byKernel, byKernel, Never}},
+		{"seen", full(ssfilter.CloseWait, seen), Times{exactly, byKernel, byKernel, Never}},
+		{"seen, and unmoved", full(ssfilter.CloseWait, unmoved), Times{exactly, exactly, exactly, Never}},
 		{"unmoved for longer", full(ssfilter.CloseWait, unmoved, func(s *sock.Socket) { s.Entered = got.Add(-time.Second) }),
-			Times{Bound{got.Add(-time.Second), got.Add(-time.Second)}, byKernel, Never}},
-		{"seen, and sending", full(ssfilter.CloseWait, seen, queued), Times{exactly, byKernel, got}},
-		{"a state that the kernel keeps no time of", full(ssfilter.LastAck, queued), Times{Bound{got, sent}, Bound{got, sent}, got}},
-		{"a FIN under way", full(ssfilter.LastAck, unmoved, queued), Times{exactly, exactly, entered}},
-		{"a SYN under way", full(ssfilter.SynSent, unmoved, queued), Times{exactly, exactly, entered}},
-		{"a connect that waits for data", full(ssfilter.SynSent, unmoved), Times{exactly, exactly, Never}},
+			Times{Bound{got.Add(-time.Second), got.Add(-time.Second)}, byKernel, byKernel, Never}},
+		{"seen, and sending", full(ssfilter.CloseWait, seen, queued), Times{exactly, byKernel, byKernel, got}},
+		{"a state that the kernel keeps no time of", full(ssfilter.LastAck, queued), Times{Bound{got, sent}, Bound{got, sent}, Bound{got, sent}, got}},
+		{"a FIN under way", full(ssfilter.LastAck, unmoved, queued), Times{exactly, exactly, exactly, entered}},
+		{"a SYN under way", full(ssfilter.SynSent, unmoved, queued), Times{exactly, exactly, exactly, entered}},
+		{"a connect that waits for data", full(ssfilter.SynSent, unmoved), Times{exactly, exactly, exactly, Never}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -209,5 +210,53 @@ func TestExactEntry(t *testing.T) {
 	c = c.Successor(&again, TimesOf(&again, start+4, start+4, jiffy), start+4)
 	if want := (Bound{start + 3, start + 3}); c.Entered != want || c.Base() != start+3 {
 		t.Errorf("again, entered %v, base %v; want %v", c.Entered, c.Base(), want)
+	}
+}
+
+// TestSilence: a silence begins with the last byte that came, or with the connection or
+// state; what the peer acknowledges does not break it, unless it has sent its FIN.
+func TestSilence(t *testing.T) {
+	const seconds = sock.Instant(time.Second)
+	at := func(s sock.Socket, ack, data time.Duration) sock.Socket {
+		s.Info.LastAckRecv, s.Info.LastDataRecv = ack, data
+		return s
+	}
+	acked := func(s sock.Socket) sock.Socket { s.Info.BytesAcked++; return s }
+	received := func(s sock.Socket) sock.Socket { s.Info.BytesReceived++; return s }
+	mini := full(ssfilter.FinWait2, func(s *sock.Socket) { s.Timer, s.Info, s.Inode = sock.TimerTimeWait, sock.Info{}, 0 })
+	waiting := full(ssfilter.Established, func(s *sock.Socket) { s.Inode = 0 })
+	established, finWait, closeWait := full(ssfilter.Established), full(ssfilter.FinWait2), full(ssfilter.CloseWait)
+	tests := []struct {
+		name          string
+		first, second sock.Socket // at 100 s and at 110 s
+		want          sock.Instant
+	}{
+		{"only acknowledged", at(established, time.Second, 30*time.Second), acked(at(established, 0, 40*time.Second)), 70 * seconds},
+		{"received", at(established, time.Second, 30*time.Second), received(at(established, 4*time.Second, 4*time.Second)), 106 * seconds},
+		{"no better by a millisecond", at(established, time.Second, 30*time.Second), at(established, 0, 40*time.Second-5*time.Millisecond), 70 * seconds},
+		{"half-closed", at(finWait, 20*time.Second, 30*time.Second), at(finWait, 30*time.Second, 40*time.Second), 80 * seconds},
+		{"half-closed, and received", at(finWait, 20*time.Second, 30*time.Second), received(at(finWait, 4*time.Second, 4*time.Second)), 106 * seconds},
+		{"a minisocket, which tells nothing", mini, mini, 100 * seconds},
+		{"after its FIN, acknowledged", at(closeWait, 20*time.Second, 30*time.Second), acked(at(closeWait, 4*time.Second, 40*time.Second)), 106 * seconds},
+		{"after its FIN", at(closeWait, 20*time.Second, 30*time.Second), at(closeWait, 30*time.Second, 40*time.Second), 80 * seconds},
+		{"accepted", at(waiting, time.Second, 30*time.Second), at(established, 11*time.Second, 40*time.Second), 110 * seconds},
+		{"garbage before the handshake", at(full(ssfilter.SynSent), time.Hour, time.Hour), at(full(ssfilter.SynSent), time.Hour, time.Hour), 100 * seconds},
+		{"an old kernel's tcp_info", full(ssfilter.Established, func(s *sock.Socket) { s.Info.Has = 0 }), full(ssfilter.Established, func(s *sock.Socket) { s.Info.Has = 0 }), 110 * seconds},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c := Begin(&test.first, TimesOf(&test.first, 100*seconds, 100*seconds, 0), 100*seconds)
+			c.Update(&test.second, TimesOf(&test.second, 110*seconds, 110*seconds, 0), 110*seconds)
+			if got := c.SilentBase(); got != test.want {
+				t.Errorf("silent since %v, want %v", time.Duration(got), time.Duration(test.want))
+			}
+			if c.SilentBase() > c.Base() {
+				t.Errorf("silent since %v, after the last progress at %v", time.Duration(c.SilentBase()), time.Duration(c.Base()))
+			}
+			p := c.Pack()
+			if times := p.Times(); times.SilentBase() != c.SilentBase() {
+				t.Errorf("packed, it is silent since %v", time.Duration(times.SilentBase()))
+			}
+		})
 	}
 }

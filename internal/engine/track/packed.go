@@ -9,19 +9,22 @@ import (
 )
 
 // Packed is a Connection in 104 bytes, of which hundreds of thousands are kept.
-// It is as good as the Connection but for the Early bounds, which are up to a
-// millisecond earlier and within a minute of the Safe ones, and for Queued, which
+// It is as good as the Connection but for the device of its ID, which is not in it, for
+// the Early bounds, which are up to a millisecond earlier and within a minute of the Safe
+// ones (that of Heard by as much as that of Quiet), and for Queued, which
 // is up to a millisecond later, and not before Quiet: before that, it counts for
-// nothing.
+// nothing. Heard is up to a millisecond later, and neither after Base nor over 49 days
+// before.
 type Packed struct {
 	Cookie                       uint64 // 0: of no connection
 	entered, quiet               sock.Instant
 	acked, received              uint64
 	Inode                        uint32
-	iface, segsIn                uint32
+	segsIn                       uint32
 	queued                       uint32 // milliseconds after quiet
 	Print                        uint32 // of the last answer, see Fingerprint; 0: not known
 	earlyEntered, earlyQuiet     uint16 // milliseconds before entered, and before quiet
+	heard                        uint32 // milliseconds before the later of the two
 	src, dst                     [16]byte
 	sport, dport                 [2]byte
 	family, state, retrans, bits uint8
@@ -42,12 +45,13 @@ func (c *Connection) Pack() Packed {
 	id := &c.ID
 	p := Packed{
 		Cookie: id.Cookie, entered: c.Entered.Safe, quiet: c.Quiet.Safe, acked: c.Acked, received: c.Received,
-		Inode: c.Inode, iface: id.Iface, segsIn: c.SegsIn, queued: notQueued, earlyEntered: c.Entered.lead(), earlyQuiet: c.Quiet.lead(),
+		Inode: c.Inode, segsIn: c.SegsIn, queued: notQueued, earlyEntered: c.Entered.lead(), earlyQuiet: c.Quiet.lead(),
 		src: id.Src, dst: id.Dst, sport: id.SPort, dport: id.DPort, family: id.Family, state: uint8(c.State), retrans: c.Retrans,
 	}
 	if c.Queued != Never {
 		p.queued = uint32(min(inMs(c.Queued.Sub(c.Quiet.Safe)), notQueued-1))
 	}
+	p.heard = uint32(min(max(0, c.Base().Sub(c.Heard.Safe))/time.Millisecond, math.MaxUint32))
 	p.set(packedBacklog, c.Backlog)
 	p.set(packedAccepted, c.Accepted)
 	p.set(packedCounted, c.Counted)
@@ -86,9 +90,9 @@ func (p *Packed) Unpack() Connection {
 	return c
 }
 
-// ID is the connection's.
+// ID is the connection's, without its device and network namespace.
 func (p *Packed) ID() sock.ID {
-	return sock.ID{Family: p.family, SPort: p.sport, DPort: p.dport, Src: p.src, Dst: p.dst, Iface: p.iface, Cookie: p.Cookie}
+	return sock.ID{Family: p.family, SPort: p.sport, DPort: p.dport, Src: p.src, Dst: p.dst, Cookie: p.Cookie}
 }
 
 // State is the one that the connection is in.
@@ -106,12 +110,18 @@ func (p *Packed) Accepted() bool { return p.bits&packedAccepted != 0 }
 // Entered is since when the connection is in its state, at the latest.
 func (p *Packed) Entered() sock.Instant { return p.entered }
 
+func (p *Packed) heardSafe() sock.Instant { return heardSafe(p.entered, p.quiet, p.heard) }
+
+func heardSafe(entered, quiet sock.Instant, ms uint32) sock.Instant {
+	return max(entered, quiet).Add(-time.Duration(ms) * time.Millisecond)
+}
+
 // Times are the connection's.
 func (p *Packed) Times() Times {
 	early := func(safe sock.Instant, lead uint16) Bound {
 		return Bound{Safe: safe, Early: safe.Add(-time.Duration(lead) * time.Millisecond)}
 	}
-	t := Times{Entered: early(p.entered, p.earlyEntered), Quiet: early(p.quiet, p.earlyQuiet), Queued: Never}
+	t := Times{Entered: early(p.entered, p.earlyEntered), Quiet: early(p.quiet, p.earlyQuiet), Heard: early(p.heardSafe(), p.earlyQuiet), Queued: Never}
 	if p.queued != notQueued {
 		t.Queued = p.quiet.Add(time.Duration(p.queued) * time.Millisecond)
 	}

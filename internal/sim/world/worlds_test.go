@@ -425,7 +425,7 @@ func (w *judge) group(r *rules.Rule) {
 	}
 	if w.Rand.IntN(3) == 0 {
 		for i := range r.Match { // count all, whatever their age, and kill none
-			r.Match[i].InStateFor, r.Match[i].IdleFor, r.Match[i].StalledFor = 0, 0, 0
+			r.Match[i].InStateFor, r.Match[i].IdleFor, r.Match[i].StalledFor, r.Match[i].SilentFor = 0, 0, 0, 0
 		}
 		r.DryRun = true
 	}
@@ -449,13 +449,17 @@ func (w *judge) matching(port func(int) ssfilter.Expr) rules.Match {
 		ssfilter.Of(ssfilter.LastAck, ssfilter.FinWait1, ssfilter.Closing, ssfilter.SynSent),
 	}[w.Rand.IntN(9)]}
 	bound := time.Second + w.UpTo(50*time.Second)
-	switch w.Rand.IntN(4) {
+	switch w.Rand.IntN(6) {
 	case 0, 1:
 		m.InStateFor = bound
 	case 2:
 		m.IdleFor = bound
 	case 3:
 		m.StalledFor = bound
+	case 4:
+		m.SilentFor = bound
+	case 5:
+		m.SilentFor, m.InStateFor, m.StalledFor = bound, bound*time.Duration(w.Rand.IntN(2))/2, bound*time.Duration(w.Rand.IntN(3))/3
 	}
 	switch w.Rand.IntN(12) {
 	case 0:
@@ -489,7 +493,7 @@ func describe(set *rules.Set) string {
 	for _, r := range set.Rules {
 		fmt.Fprintf(&b, "\n\t%s enabled=%v dry=%v by %v when %v until %v for %v then %v", r.Name, r.Enabled, r.DryRun, r.GroupBy, r.When, r.Until, r.For, r.Then)
 		for _, m := range r.Match {
-			fmt.Fprintf(&b, "\n\t\tmatch %s where %v in_state %v idle %v stalled %v users %v unread %v keepalive %v verdicts %v processes %v", m.States, m.Where, m.InStateFor, m.IdleFor, m.StalledFor, m.Users, m.Unread, m.Keepalive != nil, m.Verdicts, m.Processes)
+			fmt.Fprintf(&b, "\n\t\tmatch %s where %v in_state %v idle %v stalled %v silent %v users %v unread %v keepalive %v verdicts %v processes %v", m.States, m.Where, m.InStateFor, m.IdleFor, m.StalledFor, m.SilentFor, m.Users, m.Unread, m.Keepalive != nil, m.Verdicts, m.Processes)
 		}
 		for _, m := range r.Exclude {
 			fmt.Fprintf(&b, "\n\t\texclude %s where %v unread %v processes %v", m.States, m.Where, m.Unread, m.Processes)
@@ -549,7 +553,7 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 // Waits notes that the watchdog is shown a socket in an accept queue.
 func (w *judge) Waits(s *sim.Socket, shown *sock.Socket, to []*match.Rule) {
 	selects := func(m rules.Match) bool {
-		return match.Lasts(&m, subject.Of(shown)) != ssfilter.False && max(m.InStateFor, m.IdleFor) > 0
+		return match.Lasts(&m, subject.Of(shown)) != ssfilter.False && m.StalledFor == 0 && max(m.InStateFor, m.IdleFor, m.SilentFor) > 0
 	}
 	held := func(m rules.Match) bool { return len(m.Processes) > 0 && selects(m) }
 	for _, r := range to {
@@ -641,8 +645,13 @@ func dueSince(r *rules.Rule, after time.Duration, s *sim.Socket, shown subject.S
 			continue
 		}
 		since := s.Base().Add(max(m.InStateFor, m.IdleFor))
-		if m.StalledFor > 0 {
-			since = max(s.Base(), s.Queued).Add(m.StalledFor)
+		switch {
+		case m.StalledFor > 0:
+			since = max(since, max(s.Base(), s.Queued).Add(m.StalledFor), s.SilentBase().Add(m.SilentFor))
+		case m.SilentFor > 0 && m.IdleFor == 0:
+			since = s.SilentBase().Add(max(m.InStateFor, m.SilentFor))
+		case m.SilentFor > 0:
+			since = max(since, s.SilentBase().Add(m.SilentFor))
 		}
 		due = min(due, since.Add(after))
 	}
@@ -836,7 +845,11 @@ func (w *judge) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, held 
 	if (byKernel || bySource) && s.Accepted == 0 && due.Sub(max(found, up)) > walks.Lead()+walking {
 		return due.Add(asking), true
 	}
-	bound := due.Sub(max(s.Base(), queuedAt(s)))
+	base := s.Base()
+	if slices.ContainsFunc(r.Match, func(m rules.Match) bool { return m.SilentFor > 0 }) {
+		base = s.SilentBase()
+	}
+	bound := due.Sub(max(base, queuedAt(s)))
 	return max(due, found.Add(bound), found, up).Add(walks.Patience() + 2*walking), false
 }
 

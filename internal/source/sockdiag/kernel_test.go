@@ -737,6 +737,53 @@ func TestReceivedDataIsStamped(t *testing.T) {
 	t.Logf("last_ack_recv alone would have misled %d times of 20", misled)
 }
 
+// TestSilence: what the peer acknowledges does not stamp last_data_recv, and what it sends
+// does; before that it counts from the handshake, on both sides.
+func TestSilence(t *testing.T) {
+	c := openKernel(t)
+	began := time.Now()
+	p := pair(t, listen(t, nstest.V4))
+	defer p.Close()
+	client := must(p.Client.Cookie())(t)
+	infoOf := func(cookie uint64) (info sock.Info) {
+		for _, s := range scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.Established)}) {
+			if s.ID.Cookie == cookie {
+				info = s.Info
+			}
+		}
+		return info
+	}
+	silence := func() sock.Info {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			check(t, p.Client.Send(1)) // which the server's kernel acknowledges
+			check(t, p.Server.Receive(1))
+			info := infoOf(client)
+			if info.LastDataRecv >= 200*time.Millisecond && info.LastAckRecv < 100*time.Millisecond {
+				return info
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("data came %v ago and an acknowledgement %v ago", info.LastDataRecv, info.LastAckRecv)
+			}
+		}
+	}
+	info := silence()
+	if most := time.Since(began) + Precision(); info.LastDataRecv > most {
+		t.Errorf("silent for %v, %v after the connection began", info.LastDataRecv, most)
+	}
+	accepted := pair(t, listen(t, nstest.V6))
+	defer accepted.Close()
+	if info := infoOf(must(accepted.Server.Cookie())(t)); info.LastDataRecv > time.Since(began)+Precision() || info.Has&sock.HasLastDataRecv == 0 {
+		t.Errorf("an accepted connection is silent for %v", info.LastDataRecv)
+	}
+	began = time.Now()
+	check(t, p.Server.Send(1))
+	check(t, p.Client.Receive(1))
+	if info = infoOf(client); info.BytesReceived != 1 || info.LastDataRecv > time.Since(began)+Precision() {
+		t.Errorf("%+v after a byte was received", info)
+	}
+}
+
 func TestPrecision(t *testing.T) {
 	if j := Precision() - lateTick; j < time.Millisecond || j > 10*time.Millisecond {
 		t.Errorf("jiffy of %v, want one of HZ=100, 250, 300 or 1000", j)
