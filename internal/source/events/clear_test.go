@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -15,9 +16,10 @@ import (
 
 // Callbacks of sock_ops programs.
 const (
-	connects = 3 // BPF_SOCK_OPS_TCP_CONNECT_CB
-	active   = 4 // BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB
-	passive  = 5 // BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
+	connects = 3  // BPF_SOCK_OPS_TCP_CONNECT_CB
+	active   = 4  // BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB
+	passive  = 5  // BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
+	changes  = 10 // BPF_SOCK_OPS_STATE_CB
 )
 
 // clearer attaches a program that takes the flags from every connection which has one of two
@@ -92,6 +94,41 @@ func TestStale(t *testing.T) {
 	}
 	if _, can := flag(t, p); can {
 		left(t, table, c.client)
+	}
+}
+
+// TestConnectedAnew: what the table has of a connection whose flag was taken while it was
+// stuck is not told of the next one of the same socket, which has its cookie, its addresses
+// and its state.
+func TestConnectedAnew(t *testing.T) {
+	p := attach(t, 100, ssfilter.Of(ssfilter.CloseWait))
+	table := p.Table()
+	l := must(nstest.Listen(nstest.V4))(t)
+	defer l.Close()
+	to := must(l.Local())(t)
+	client := must(nstest.New(nstest.V4, unix.IPPROTO_TCP))(t)
+	defer client.Close()
+	check(t, client.Bind(netip.AddrPortFrom(nstest.V4, 5433)))
+	stuck := func() {
+		server := must(l.Accept())(t)
+		check(t, server.CloseWrite())
+		check(t, client.Await(unix.BPF_TCP_CLOSE_WAIT))
+		check(t, server.Abort())
+	}
+	check(t, client.Connect(to))
+	clearer(t, changes, active)
+	before := now(t)
+	server := must(l.Accept())(t)
+	check(t, server.CloseWrite())
+	check(t, client.Await(unix.BPF_TCP_CLOSE_WAIT))
+	entered(t, table, client, ssfilter.CloseWait, before, now(t))
+	check(t, client.Disconnect())
+	check(t, server.Abort())
+	check(t, client.Connect(to))
+	left(t, table, client)
+	stuck()
+	if e, ok := read(t, table)[cookie(t, client)]; ok {
+		t.Errorf("the table has %+v of the connection before", e)
 	}
 }
 

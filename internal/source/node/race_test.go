@@ -107,7 +107,7 @@ func TestNamespacesEndMeanwhile(t *testing.T) {
 					}
 				}
 			}()
-			for range 4 {
+			for range 2 {
 				p := newPlace(t)
 				leak := p.leak(2)
 				var seen []sock.ID
@@ -122,7 +122,7 @@ func TestNamespacesEndMeanwhile(t *testing.T) {
 				p.end()
 				p.Namespace.Close()
 				s.Discover()
-				for range 5 {
+				for range 2 {
 					ids <- seen
 					scan(t, x, ssfilter.AllStates)
 				}

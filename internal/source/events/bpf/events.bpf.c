@@ -58,6 +58,14 @@ static __always_inline void take_out(__u64 cookie)
 		__sync_fetch_and_add(&lost, 1);
 }
 
+/* forget takes out what is left of a socket's connection before: another program took the
+ * flag while it was stuck, and it left its state unseen. To look takes no lock. */
+static __always_inline void forget(__u64 cookie)
+{
+	if (bpf_map_lookup_elem(&entries, &cookie))
+		take_out(cookie);
+}
+
 static __always_inline void enter(struct bpf_sock_ops *ctx, __u32 state)
 {
 	struct entry e = {};
@@ -89,6 +97,8 @@ int follow(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		if (states.wanted & 1 << TCP_SYN_SENT)
 			enter(ctx, TCP_SYN_SENT);
+		else
+			forget(bpf_get_socket_cookie(ctx));
 		/* fall through */
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
