@@ -62,7 +62,9 @@ func recordOf(a *engine.Action, at time.Time) journal.Record {
 		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
 	}
 	if len(a.Holders) > 0 {
-		r.PID, r.Comm = a.Holders[0].PID, a.Holders[0].Comm
+		first := &a.Holders[0]
+		r.PID, r.Comm = first.PID, first.Comm
+		r.Unit, r.Container, r.Pod = first.Owner.UnitName(), first.Owner.ContainerName(), first.Owner.PodName()
 	}
 	return r
 }

@@ -10,7 +10,9 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -36,6 +38,32 @@ func TestNetnsOfRecords(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("netns, where %d is watched alone (-want +got):\n%s", alone, diff)
+		}
+	}
+}
+
+// A record says where the first of the processes that hold the socket belongs, by the best
+// names that are known.
+func TestOwnerOfRecords(t *testing.T) {
+	const id = "fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c"
+	is := func(text string) sock.Fact { return sock.Fact{Text: text, Known: true} }
+	for name, test := range map[string]struct {
+		owner                *sock.Owner
+		unit, container, pod string
+	}{
+		"nothing is known": {},
+		"a service":        {&sock.Owner{Unit: is("a.service"), ContainerID: is(""), PodUID: is("")}, "a.service", "", ""},
+		"names":            {&sock.Owner{Unit: is("x.scope"), ContainerID: is(id), PodUID: is("1"), Container: "app", Pod: "shop/web"}, "x.scope", "app", "shop/web"},
+		"no names":         {&sock.Owner{ContainerID: is(id), PodUID: is("1")}, "", id[:12], "1"},
+	} {
+		held := []sock.Holder{{PID: 7, Comm: "a", Owner: test.owner}, {PID: 8, Owner: &sock.Owner{Unit: is("other.service")}}}
+		r := recordOf(&engine.Action{Kind: rules.Kill, Holders: held}, time.Now())
+		if got, want := [3]string{r.Unit, r.Container, r.Pod}, [3]string{test.unit, test.container, test.pod}; got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+		o := sockettable.ObjectOf(&sock.Socket{}, track.Age{}, held)
+		if got, want := [3]string{o.Unit, o.Container, o.Pod}, [3]string{test.unit, test.container, test.pod}; got != want {
+			t.Errorf("%s: in -o json %q, want %q", name, got, want)
 		}
 	}
 }

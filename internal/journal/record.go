@@ -67,6 +67,12 @@ type Record struct {
 	UID        uint32         `json:"uid"`
 	PID        int            `json:"pid"`
 	Comm       string         `json:"comm"`
+
+	// Where that process belongs: the unit of systemd; the container, by its name in the pod
+	// or the beginning of its id; the pod, as namespace/name or by its uid.
+	Unit      string `json:"unit"`
+	Container string `json:"container"`
+	Pod       string `json:"pod"`
 }
 
 // version is that of an intent, which the next sockdog gives its outcome where there
@@ -133,7 +139,7 @@ func duration(seconds float64) time.Duration {
 // Attrs returns the fields of the record for a line of the log: all but its time,
 // which is the line's, and Seq, for the log tells no intents.
 func (r *Record) Attrs() []slog.Attr {
-	attrs := make([]slog.Attr, 0, 19)
+	attrs := make([]slog.Attr, 0, 22)
 	attrs = append(attrs,
 		slog.String("rule", r.Rule),
 		slog.String("action", r.Action),
@@ -170,8 +176,10 @@ func (r *Record) Attrs() []slog.Attr {
 	if r.PID != 0 {
 		attrs = append(attrs, slog.Int("pid", r.PID))
 	}
-	if r.Comm != "" {
-		attrs = append(attrs, slog.String("comm", r.Comm))
+	for _, of := range [...]struct{ name, text string }{{"comm", r.Comm}, {"container", r.Container}, {"pod", r.Pod}, {"unit", r.Unit}} {
+		if of.text != "" {
+			attrs = append(attrs, slog.String(of.name, of.text))
+		}
 	}
 	return attrs
 }

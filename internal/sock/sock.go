@@ -3,6 +3,7 @@
 package sock
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"strings"
@@ -152,6 +153,35 @@ type Owner struct {
 	// CmdlineAsked are the patterns that its command line was compared with, and CmdlineMeets
 	// those that it met, by Patterns. The line itself, which may hold secrets, is not kept.
 	CmdlineAsked, CmdlineMeets string
+}
+
+// UnitName is the name of the unit; "": it is of none, or that is not known.
+func (o *Owner) UnitName() string {
+	if o == nil {
+		return ""
+	}
+	return o.Unit.Text
+}
+
+// shownID is how much of a container's id is shown: as much as other programs show.
+const shownID = 12
+
+// ContainerName is the name of the container, or else the beginning of its id; "": it is in
+// none, or that is not known.
+func (o *Owner) ContainerName() string {
+	if o == nil {
+		return ""
+	}
+	return cmp.Or(o.Container, o.ContainerID.Text[:min(len(o.ContainerID.Text), shownID)])
+}
+
+// PodName is the name of the pod with its namespace, or else its uid; "": it is in none, or
+// that is not known.
+func (o *Owner) PodName() string {
+	if o == nil {
+		return ""
+	}
+	return cmp.Or(o.Pod, o.PodUID.Text)
 }
 
 // Patterns makes one text of several, none of which has a NUL.

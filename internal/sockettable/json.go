@@ -24,6 +24,9 @@ type Object struct {
 	UID        *uint32  `json:"uid,omitempty"` // of a socket that has an inode
 	PID        int      `json:"pid,omitempty"` // the first that holds it
 	Comm       string   `json:"comm,omitempty"`
+	Unit       string   `json:"unit,omitempty"` // where that process belongs
+	Container  string   `json:"container,omitempty"`
+	Pod        string   `json:"pod,omitempty"`
 }
 
 // ObjectOf is a socket that is so old and so held.
@@ -39,7 +42,9 @@ func ObjectOf(s *sock.Socket, age track.Age, holders []sock.Holder) Object {
 		o.UID = new(s.UID) // else the kernel reports 0 for want of a better
 	}
 	if len(holders) > 0 {
-		o.PID, o.Comm = holders[0].PID, holders[0].Comm
+		first := &holders[0]
+		o.PID, o.Comm = first.PID, first.Comm
+		o.Unit, o.Container, o.Pod = first.Owner.UnitName(), first.Owner.ContainerName(), first.Owner.PodName()
 	}
 	return o
 }

@@ -311,7 +311,7 @@ function showActions() {
       cell("Connection",
         a.group ? foreign(about(a.group)) : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)],
         several && a.netns ? html("span", { class: "quiet" }, " in ", foreign(a.netns_name || a.netns)) : ""),
-      cell("Held by", a.pid ? [foreign(a.comm), `[${a.pid}]`] : "–"),
+      cell("Held by", a.pid ? [foreign(a.comm), `[${a.pid}]`, a.pod ? html("span", { class: "quiet" }, " in ", foreign(a.pod)) : ""] : "–"),
       cell("Reason", foreign(a.reason)),
     ))),
   ));

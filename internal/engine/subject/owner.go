@@ -1,7 +1,6 @@
 package subject
 
 import (
-	"cmp"
 	"strings"
 	"unicode"
 
@@ -32,22 +31,12 @@ const unknown = 0
 
 func unitOf(o *sock.Owner) sock.Fact { return o.Unit }
 
-// shownID is how much of a container's id is shown: as much as other programs show.
-const shownID = 12
-
-// containerOf is the name of a container, or else its id, by which it is known as well.
 func containerOf(o *sock.Owner) sock.Fact {
-	id := o.ContainerID
-	id.Text = cmp.Or(o.Container, id.Text[:min(len(id.Text), shownID)])
-	return id
+	return sock.Fact{Text: o.ContainerName(), Known: o.ContainerID.Known}
 }
 
-// podOf is the name of a pod with its namespace, or else its uid.
 func podOf(o *sock.Owner) sock.Fact {
-	if o.Pod != "" {
-		return sock.Fact{Text: o.Pod, Known: true}
-	}
-	return o.PodUID
+	return sock.Fact{Text: o.PodName(), Known: o.PodUID.Known || o.Pod != ""}
 }
 
 func ownerText(value []byte) string {
