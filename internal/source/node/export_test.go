@@ -9,6 +9,16 @@ func (s *Source) Follows(inode uint32) bool { return s.follows(s.namespace(inode
 // found one that it lacked.
 func (s *Source) FollowAnew(inode uint32) { s.missed(s.namespace(inode), 1) }
 
+// Check checks a namespace, as the maintenance does rarely.
+func (s *Source) Check(inode uint32) (missed int, err error) {
+	n := s.namespace(inode)
+	missed, err = s.check(n)
+	if missed > 0 && err == nil {
+		s.missed(n, missed)
+	}
+	return missed, err
+}
+
 // Discover has namespaces looked for now: the table names one that is not known.
 func (s *Source) Discover() {
 	s.unknown.note([]uint64{discovered.Add(1)})
