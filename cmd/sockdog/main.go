@@ -27,7 +27,7 @@ const badConfig = 78
 
 // commands are the constructors of all commands, by their names.
 var commands = map[string]func() *cobra.Command{
-	"run": runCommand, "check": checkCommand, "schema": schemaCommand, "plan": planCommand, "list": listCommand, "kill": killCommand,
+	"run": runCommand, "check": checkCommand, "schema": schemaCommand, "plan": planCommand, "list": listCommand, "why": whyCommand, "kill": killCommand,
 	"doctor": doctorCommand, "status": statusCommand, "demo": demoCommand, "version": versionCommand, "completion": completionCommand,
 }
 

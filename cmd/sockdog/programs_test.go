@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -22,6 +23,9 @@ import (
 // which it is itself, and says "leaking" when they all stand. The kinds are
 //
 //	forgotten    closed by the server, and not by the program
+//	read         forgotten, after the program has read the end of the stream
+//	unread       forgotten, with data that the program has not read
+//	reset        reset by the server, and not closed by the program: no table has it any more
 //	keepalive    forgotten, with keepalives on: the kernel cannot tell for how long
 //	half-closed  closed by the server for its part; the program still sends
 //	in-use       traffic both ways
@@ -82,6 +86,14 @@ func makeLeak(args []string) error {
 				err = errors.Join(p.Client.Keepalive(), p.Server.Close(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT))
 			case "forgotten":
 				err = errors.Join(p.Server.Close(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT))
+			case "read":
+				if err = p.Server.Close(); err == nil && !errors.Is(p.Client.Receive(1), io.EOF) {
+					err = errors.New("no end of the stream came")
+				}
+			case "unread":
+				err = errors.Join(p.Server.Send(100), p.Server.Close(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT))
+			case "reset":
+				err = errors.Join(p.Server.Abort(), p.Client.Await(unix.BPF_TCP_CLOSE))
 			case "half-closed":
 				oneWay = append(oneWay, p)
 				err = errors.Join(p.Server.CloseWrite(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT))
@@ -112,6 +124,25 @@ func makeLeak(args []string) error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// "closes PORT" accepts connections on that port, and closes them at once.
+func closes() {
+	port, err := strconv.ParseUint(os.Args[1], 10, 16)
+	if err == nil {
+		var listener nstest.Socket
+		listener, err = nstest.ListenAt(netip.AddrPortFrom(nstest.V4, uint16(port)), unix.IPPROTO_TCP)
+		for err == nil {
+			var s nstest.Socket
+			if s, err = listener.Accept(); errors.Is(err, unix.EAGAIN) {
+				err = nil
+			} else if err == nil {
+				err = s.Close()
+			}
+		}
+	}
+	fmt.Fprintln(os.Stderr, "closes:", err)
+	os.Exit(1)
 }
 
 // "bounded PROGRAM ARGS..." runs a program that can never have CAP_NET_ADMIN.

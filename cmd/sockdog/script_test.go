@@ -34,6 +34,7 @@ func (s scripts) Run() int {
 	testscript.Main(s.m, map[string]func(){
 		"sockdog":   main,
 		"leak":      leak,
+		"closes":    closes,
 		"bounded":   bounded,
 		"nested":    nested,
 		"contained": contained,
@@ -142,22 +143,26 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// "start PROGRAM ARGS..." runs a program in the background. What it prints is in
-// the file PROGRAM.log.
+// "start [NAME=]PROGRAM ARGS..." runs a program in the background. What it prints is in
+// the file NAME.log, or PROGRAM.log.
 func start(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: start PROGRAM ARGS...")
+		ts.Fatalf("usage: start [NAME=]PROGRAM ARGS...")
 	}
-	log, err := os.Create(ts.MkAbs(args[0] + ".log"))
+	name, program, named := strings.Cut(args[0], "=")
+	if !named {
+		program = name
+	}
+	log, err := os.Create(ts.MkAbs(name + ".log"))
 	ts.Check(err)
 	defer log.Close()
-	cmd := exec.Command(args[0], args[1:]...)
+	cmd := exec.Command(program, args[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), log, log
 	cmd.Env = ts.Value(environment).([]string)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	ts.Check(cmd.Start())
 	programs := ts.Value(running).(map[string]*exec.Cmd)
-	programs[args[0]] = cmd
+	programs[name] = cmd
 	ts.Defer(func() {
 		if cmd.ProcessState == nil {
 			cmd.Process.Kill()

@@ -335,6 +335,18 @@ var table = []pkg{
 		why:  "it puts an alarm into words, purely: what wakes somebody at night is tested without a network",
 	},
 	{
+		name: "internal/why",
+		may:  []string{"internal/engine/match", "internal/engine/track", "internal/sock", "internal/sockettable", "internal/term", "rules", "rules/ssfilter"},
+		not:  impure,
+		why:  "it judges what others have read, so that every sentence has a test that needs no leak",
+	},
+	{
+		name: "internal/inspect",
+		may:  []string{"internal/counters", "internal/engine/track", "internal/holders", "internal/sock", "internal/term", "internal/why", "rules/ssfilter"},
+		not:  []string{"log", "log/slog", "net", "os"},
+		why:  "it reads what is to be explained, by whatever scanner it is given",
+	},
+	{
 		name: "internal/realtest",
 		why:  "it knows what stands around sockdog from outside, as whoever runs it does",
 	},
@@ -411,8 +423,8 @@ var table = []pkg{
 		name: "cmd/sockdog",
 		may: []string{
 			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
-			"internal/engine/track", "internal/holders", "internal/host", "internal/manualkill", "internal/plan", "internal/reload", "internal/selection", "internal/service", "internal/sock",
-			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "rules", "rules/ssfilter", cobra,
+			"internal/engine/track", "internal/holders", "internal/host", "internal/inspect", "internal/manualkill", "internal/plan", "internal/reload", "internal/selection", "internal/service", "internal/sock",
+			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "internal/why", "rules", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

@@ -1,0 +1,42 @@
+package holders
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReadAccepting reads how many threads of a process under root, a mounted proc(5), wait in
+// accept(2) just now. A program that waits with epoll_wait(2) before it accepts has none
+// there. Of one with very many threads it is not read.
+func ReadAccepting(root string, pid int) (accepting int, err error) {
+	dir := filepath.Join(root, strconv.Itoa(pid), "task")
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	if len(threads) > mostThreads {
+		return 0, fmt.Errorf("process %d has %d threads: what they wait for is not read", pid, len(threads))
+	}
+	for _, t := range threads {
+		var buf [128]byte
+		// "43 0x3 ...": the number of the call, or "running", or -1.
+		text, err := readFileAt(unix.AT_FDCWD, filepath.Join(dir, t.Name(), "syscall"), buf[:])
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) && gone(filepath.Join(dir, t.Name())) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read what threads of process %d wait for: %w", pid, err)
+		}
+		call, _, _ := bytes.Cut(text, []byte(" "))
+		if n, err := strconv.Atoi(string(call)); err == nil && (n == unix.SYS_ACCEPT || n == unix.SYS_ACCEPT4) {
+			accepting++
+		}
+	}
+	return accepting, nil
+}

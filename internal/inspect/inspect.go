@@ -1,0 +1,210 @@
+// Package inspect reads from a host what package why explains: sockets, who holds them, the
+// descriptors of those processes, and sockets that only descriptors tell of.
+package inspect
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/term"
+	"github.com/sockdog/sockdog/internal/why"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Inspector reads.
+type Inspector struct {
+	Scan      func(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	Query     sock.Query // the sockets in question
+	Whole     bool       // which are all
+	Memories  map[sock.Key]*sock.Memory
+	Now       func() sock.Instant
+	Precision time.Duration
+	ProcRoot  string
+	Scans     func(netns uint32) bool // whether it is one of those that are scanned
+}
+
+// Seen is a reading, and what could not be read.
+type Seen struct {
+	why.Reading
+	Unseen, Cure string
+	Left         []string
+}
+
+// settle is how long a socket that no table has is given to become one that a table has: its
+// program may be about to connect it.
+const settle = 250 * time.Millisecond
+
+// walkFor is how long the walk for holders may take.
+const walkFor = time.Minute
+
+// Read reads once.
+func (x *Inspector) Read(ctx context.Context) (*Seen, error) {
+	seen := &Seen{Reading: why.Reading{Processes: make(map[int]why.Process), Overflows: make(map[uint32]uint64)}}
+	sent := x.Now()
+	err := x.Scan(x.Query, func(s *sock.Socket, got sock.Instant) {
+		seen.Sockets = append(seen.Sockets, why.Socket{Socket: *s, Age: track.AgeOf(s, x.Memories[s.ID.Key()], sent, got, x.Precision)})
+	})
+	if err != nil {
+		return nil, err
+	}
+	tabled, err := x.tabled(&seen.Listening)
+	if err != nil {
+		return nil, err
+	}
+	x.findHolders(seen)
+	if err := x.findDead(ctx, seen, tabled); err != nil {
+		return nil, err
+	}
+	x.readProcesses(seen)
+	return seen, nil
+}
+
+// tabled reads the inodes of all sockets that have one, and those that listen.
+func (x *Inspector) tabled(listening *[]sock.Socket) (map[uint32]struct{}, error) {
+	inodes := make(map[uint32]struct{})
+	all := sock.Query{States: ssfilter.AllStates&^ssfilter.Of(ssfilter.TimeWait) | ssfilter.Of(ssfilter.BoundInactive), Fresh: true}
+	err := x.Scan(all, func(s *sock.Socket, _ sock.Instant) {
+		inodes[s.Inode] = struct{}{}
+		if s.State == ssfilter.Listening && listening != nil {
+			*listening = append(*listening, *s)
+		}
+	})
+	return inodes, err
+}
+
+// findHolders walks through /proc. One that hangs is given up.
+func (x *Inspector) findHolders(seen *Seen) {
+	wanted := make(map[uint32]struct{})
+	for i := range seen.Sockets {
+		wanted[seen.Sockets[i].Inode] = struct{}{}
+	}
+	for i := range seen.Listening {
+		wanted[seen.Listening[i].Inode] = struct{}{}
+	}
+	delete(wanted, 0)
+	finder := holders.NewFinder(x.ProcRoot, nil)
+	type result struct {
+		holders.Found
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		found, err := finder.Find(wanted)
+		done <- result{found, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			seen.Unseen, seen.Cure = r.err.Error(), "sockdog doctor says what is missing"
+			return
+		}
+		seen.Holders = r.Holders
+		if !r.Access.Complete() {
+			seen.Unseen, seen.Cure = r.Access.Unnamed(term.Printable)
+		}
+	case <-time.After(walkFor):
+		seen.Unseen = fmt.Sprintf("process %d hangs when it is read", finder.At())
+		seen.Cure = "look at it, such as in its wchan, stack and mounts"
+	}
+	for _, held := range seen.Holders {
+		for _, h := range held {
+			seen.Processes[h.PID] = why.Process{Holder: h}
+		}
+	}
+}
+
+// findDead finds sockets that no table has, twice: what is on its way to become connected is
+// there the second time.
+func (x *Inspector) findDead(ctx context.Context, seen *Seen, tabled map[uint32]struct{}) error {
+	dead, hung, err := holders.FindDead(x.ProcRoot, tabled)
+	if err != nil {
+		return err
+	}
+	first := make(map[int]map[uint32]bool)
+	var pids []int
+	for _, d := range dead {
+		if !x.Scans(d.Netns) {
+			continue
+		}
+		pids = append(pids, d.PID)
+		first[d.PID] = make(map[uint32]bool)
+		for _, inode := range d.Inodes {
+			first[d.PID][inode] = true
+		}
+	}
+	if len(pids) > 0 {
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if tabled, err = x.tabled(nil); err != nil {
+			return err
+		}
+		var again []int
+		dead, again = holders.FindDeadOf(x.ProcRoot, pids, tabled)
+		hung = append(hung, again...)
+		for _, d := range dead {
+			x.addDead(seen, &d, first[d.PID])
+		}
+	}
+	if len(hung) > 0 {
+		seen.Left = append(seen.Left, fmt.Sprintf("%s hung when read, the first is %d: their dead sockets are not known.", term.Count(len(hung), "process"), hung[0]))
+	}
+	return nil
+}
+
+// addDead adds those dead sockets of a process that were dead before.
+func (x *Inspector) addDead(seen *Seen, d *holders.Dead, before map[uint32]bool) {
+	p, known := seen.Processes[d.PID]
+	if !known && !x.Whole || known && p.Holder.Start != d.Start {
+		return // it holds none of the sockets in question
+	}
+	if !known {
+		p.Holder = d.Holder
+	}
+	p.Netns = d.Netns
+	for _, inode := range d.Inodes {
+		if before[inode] {
+			p.Dead++
+		}
+	}
+	seen.Processes[d.PID] = p
+}
+
+// readProcesses reads more of those that hold something, and of those that listen. What
+// cannot be read is not known.
+func (x *Inspector) readProcesses(seen *Seen) {
+	for pid, p := range seen.Processes {
+		if d, err := holders.ReadDescriptors(x.ProcRoot, pid); err == nil {
+			p.Known, p.Used, p.Limit = true, d.Used, d.Limit
+		}
+		seen.Processes[pid] = p
+	}
+	for i := range seen.Listening {
+		l := &seen.Listening[i]
+		held := seen.Holders[l.Inode]
+		if len(held) == 0 {
+			continue
+		}
+		pid := held[0].PID
+		if _, known := seen.Overflows[l.ID.Netns]; !known {
+			if n, err := counters.ReadOverflows(filepath.Join(x.ProcRoot, strconv.Itoa(pid), "net")); err == nil {
+				seen.Overflows[l.ID.Netns] = n
+			}
+		}
+		if p := seen.Processes[pid]; l.RQueue > 0 && p.Accepting == nil {
+			if n, err := holders.ReadAccepting(x.ProcRoot, pid); err == nil {
+				p.Accepting = &n
+				seen.Processes[pid] = p
+			}
+		}
+	}
+}

@@ -1,0 +1,262 @@
+package why
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Owners of what no process that is known holds.
+const (
+	ownerUnseen = "unseen"
+	ownerKernel = "kernel" // its program has closed it
+)
+
+// identity is one life of a process.
+func identity(h sock.Holder) string { return fmt.Sprintf("%d/%d", h.PID, h.Start) }
+
+// collector makes findings of one reading.
+type collector struct {
+	in        *Input
+	reading   *Reading
+	listeners map[listenerKey][]*sock.Socket
+	found     map[Key]*Finding
+	peers     map[*Finding]map[netip.Addr]bool
+	moved     map[sock.Key]bool // connections on which something was acknowledged during the watch
+}
+
+// listenerKey is where listening sockets are looked up.
+type listenerKey struct {
+	netns uint32
+	port  uint16
+}
+
+// collect makes findings of a reading, by what moved during the watch.
+func collect(in *Input, reading *Reading, moved map[sock.Key]bool) map[Key]*Finding {
+	c := &collector{
+		in: in, reading: reading, moved: moved, listeners: make(map[listenerKey][]*sock.Socket),
+		found: make(map[Key]*Finding), peers: make(map[*Finding]map[netip.Addr]bool),
+	}
+	for i := range reading.Listening {
+		l := &reading.Listening[i]
+		key := listenerKey{l.ID.Netns, l.Src.Port()}
+		c.listeners[key] = append(c.listeners[key], l)
+	}
+	for i := range reading.Sockets {
+		c.socket(&reading.Sockets[i])
+	}
+	for i := range reading.Listening {
+		c.queue(&reading.Listening[i])
+	}
+	for _, p := range reading.Processes {
+		c.dead(p)
+	}
+	for f, addresses := range c.peers {
+		f.Peers = len(addresses)
+	}
+	return c.found
+}
+
+// listener finds the socket that accepted another, or is to.
+func (c *collector) listener(s *sock.Socket) *sock.Socket {
+	var any *sock.Socket
+	for _, l := range c.listeners[listenerKey{s.ID.Netns, s.Src.Port()}] {
+		if l.Src.Addr() == s.Src.Addr() {
+			return l
+		}
+		if l.Src.Addr().IsUnspecified() {
+			any = l
+		}
+	}
+	return any
+}
+
+// socket counts a socket that is stuck.
+func (c *collector) socket(s *Socket) {
+	why := causeOf(s)
+	if s.State == ssfilter.CloseWait && c.moved[s.ID.Key()] {
+		why = stillSending
+	}
+	if why == nil {
+		return
+	}
+	listener := c.listener(&s.Socket)
+	key := Key{Cause: why.Name, Netns: s.ID.Netns, NetnsName: s.NetnsName(), MPTCP: s.MPTCP}
+	holders := c.reading.Holders[s.Inode]
+	switch {
+	case s.InBacklog() && listener != nil:
+		holders = c.reading.Holders[listener.Inode]
+	case s.Inode == 0:
+		holders = nil
+	}
+	switch {
+	case len(holders) > 0:
+		key.Owner = ownerOf(holders)
+	case s.Inode == 0 && !s.InBacklog():
+		key.Owner = ownerKernel
+	default:
+		key.Owner = ownerUnseen
+	}
+	if key.Server = listener != nil; key.Server {
+		key.Peer, key.Port = fmt.Sprintf("port %d", s.Src.Port()), s.Src.Port()
+	} else {
+		key.Peer, key.Port, key.Address = s.Zoned(s.Dst).String(), s.Dst.Port(), s.Dst.Addr().WithZone("").String()
+	}
+	f := c.finding(why, key, holders, s.UID, s.Cgroup)
+	f.add(s)
+	if s.InBacklog() && s.State == ssfilter.CloseWait {
+		f.Closed++
+	}
+	if key.Server {
+		if c.peers[f] == nil {
+			c.peers[f] = make(map[netip.Addr]bool)
+		}
+		c.peers[f][s.Dst.Addr()] = true
+	}
+}
+
+// finding returns the finding of that key, made where there was none.
+func (c *collector) finding(why *cause, key Key, holders []sock.Holder, uid uint32, cgroup string) *Finding {
+	f := c.found[key]
+	if f == nil {
+		f = &Finding{cause: why, Key: key, Holders: holders, Exact: true, Newest: math.MaxInt64, uid: uid, cgroup: cgroup}
+		if len(holders) > 0 {
+			f.Process = c.reading.Processes[holders[0].PID]
+		}
+		c.found[key] = f
+	}
+	if f.cgroup != cgroup {
+		f.cgroup = ""
+	}
+	return f
+}
+
+// add counts one socket of the finding.
+func (f *Finding) add(s *Socket) {
+	f.Count++
+	f.Exact = f.Exact && s.Known && s.Exact
+	if s.Known {
+		f.Known = true
+		f.Oldest, f.Newest = max(f.Oldest, s.InState), min(f.Newest, s.InState)
+	}
+}
+
+// queue adds how full an accept queue is to the finding about who waits in it, and makes one
+// where it is more than half full.
+func (c *collector) queue(l *sock.Socket) {
+	holders := c.reading.Holders[l.Inode]
+	key := Key{
+		Cause: inBacklog.Name, Netns: l.ID.Netns, NetnsName: l.NetnsName(), MPTCP: l.MPTCP,
+		Owner: cmp.Or(ownerOf(holders), ownerUnseen), Server: true, Peer: fmt.Sprintf("port %d", l.Src.Port()), Port: l.Src.Port(),
+	}
+	f := c.found[key]
+	if f == nil {
+		if !c.in.Whole || l.RQueue == 0 || 2*uint64(l.RQueue) < uint64(l.WQueue) {
+			return
+		}
+		f = c.finding(inBacklog, key, holders, l.UID, l.Cgroup)
+		f.Count, f.Exact = int(l.RQueue), false
+	}
+	if f.Queue != nil && f.Queue.Length >= l.RQueue {
+		return // several sockets listen on the port
+	}
+	f.Queue = &Queue{Length: l.RQueue, Limit: l.WQueue}
+	if n, known := c.reading.Overflows[l.ID.Netns]; known {
+		f.Queue.Overflows = &n
+	}
+}
+
+// dead makes a finding of a process that holds dead sockets.
+func (c *collector) dead(p Process) {
+	if p.Dead == 0 {
+		return
+	}
+	holders := []sock.Holder{p.Holder}
+	key := Key{Cause: deadSockets.Name, Owner: ownerOf(holders), Netns: p.Netns}
+	f := c.finding(deadSockets, key, holders, 0, "")
+	f.Count, f.Exact, f.Process = p.Dead, false, p
+}
+
+// rate says how fast a finding grows: as it was watched or, where nobody watched, as the ages
+// of its sockets tell.
+func (f *Finding) rate(in *Input, before *Finding) {
+	if in.Before != nil && in.Watched > 0 {
+		was := 0
+		if before != nil {
+			was = before.Count
+		}
+		f.Rate, f.Rated = float64(f.Count-was)/in.Watched.Minutes(), true
+		if q := f.Queue; q != nil && q.Overflows != nil {
+			if earlier, known := in.Before.Overflows[f.Netns]; known && *q.Overflows >= earlier {
+				q.Minute, q.Watched = float64(*q.Overflows-earlier)/in.Watched.Minutes(), true
+			}
+		}
+		return
+	}
+	const enough = 4 // sockets, for a rate
+	between := f.Oldest - f.Newest
+	if !f.Known || !f.Exact || f.Count < enough || between < time.Second {
+		return
+	}
+	gap := between / time.Duration(f.Count-1)
+	if f.Rated = true; f.Newest <= 3*gap+time.Second { // else it has stopped
+		f.Rate = float64(time.Minute) / float64(gap)
+	}
+}
+
+// shown reports whether a finding is worth telling.
+func (f *Finding) shown(in *Input) bool {
+	return f.Count >= f.least || in.Before != nil && f.Rate > 0 && f.Count > 1
+}
+
+// limits says when processes reach their limits of descriptors.
+func limits(in *Input, findings []*Finding) {
+	leaks := make(map[int]float64) // descriptors a minute, by PID
+	for _, f := range findings {
+		if p := f.Process; p.Known && !f.note && f.Rate > 0 && f.Queue == nil {
+			leaks[p.Holder.PID] += f.Rate
+		}
+	}
+	for _, f := range findings {
+		p := f.Process
+		if !p.Known || p.Limit == 0 {
+			continue
+		}
+		rate := leaks[p.Holder.PID]
+		if in.Before != nil && in.Watched > 0 {
+			was := in.Before.Processes[p.Holder.PID]
+			if !was.Known || was.Holder.Start != p.Holder.Start {
+				continue
+			}
+			rate = float64(p.Used-was.Used) / in.Watched.Minutes()
+		}
+		if left := float64(p.Limit) - float64(p.Used); left > 0 && rate > 0 {
+			f.LimitIn = time.Duration(min(left/rate*float64(time.Minute), float64(maxLimitIn)))
+		}
+	}
+}
+
+// maxLimitIn is beyond what nobody wants to know when a limit is reached.
+const maxLimitIn = 10 * 365 * 24 * time.Hour
+
+// sortFindings puts leaks first, the largest of them before others.
+func sortFindings(findings []*Finding) {
+	rank := func(f *Finding) int {
+		if f.note {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(findings, func(a, b *Finding) int {
+		return cmp.Or(
+			cmp.Compare(rank(a), rank(b)), cmp.Compare(b.Count, a.Count), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Peer, b.Peer),
+			cmp.Compare(a.Cause, b.Cause), cmp.Compare(a.Netns, b.Netns),
+		)
+	})
+}
