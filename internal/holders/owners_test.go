@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -179,5 +181,55 @@ func TestCmdlines(t *testing.T) {
 	}
 	if err := f.AskCmdlines([]string{"("}); err == nil {
 		t.Error("no error of what is no regular expression")
+	}
+}
+
+// This process moves into the cgroup of a pod's container, and the real /proc says so at the
+// next walk.
+func TestOwnersMove(t *testing.T) {
+	home, err := nstest.OwnCgroup()
+	if err != nil {
+		t.Skip("needs cgroup2: ", err)
+	}
+	held := socket(t)
+	defer unix.Close(held)
+	inode := inodeOf(t, held)
+	f := NewFinder("/proc", nil)
+	find := func() *sock.Owner {
+		t.Helper()
+		found, err := f.Find(set([]uint32{inode}))
+		if err != nil || len(found.Holders[inode]) != 1 || found.Holders[inode][0].Owner == nil {
+			t.Fatalf("found %v, error %v", found.Holders[inode], err)
+		}
+		return found.Holders[inode][0].Owner
+	}
+	before := find()
+
+	at := home
+	for _, name := range []string{"kubepods", "pod" + podUID, containerID} {
+		below, err := at.New(name)
+		if err != nil {
+			t.Skip("needs a cgroup of its own: ", err)
+		}
+		at = below
+		t.Cleanup(func() {
+			if err := below.Remove(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(func() { home.Enter() }) // in vain where all went well
+	if err := at.Enter(); err != nil {
+		t.Skip("needs a cgroup of its own: ", err)
+	}
+	inside := find()
+	if err := home.Enter(); err != nil {
+		t.Fatal(err)
+	}
+	if inside.PodUID.Text != podUID || inside.ContainerID.Text != containerID {
+		t.Errorf("inside it belongs to %+v", inside)
+	}
+	if after := find(); after != before {
+		t.Errorf("back at home it belongs to %+v, before to %+v", after, before)
 	}
 }

@@ -46,13 +46,13 @@ func ownerText(value []byte) string {
 	case value[0] == unknown:
 		return "unknown"
 	}
-	return PlainOwner(string(value))
+	return plainOwner(string(value))
 }
 
-// PlainOwner is the name of a unit, a container or a pod without what chats take for a link,
+// plainOwner is the name of a unit, a container or a pod without what chats take for a link,
 // a mention or a line of its own. Systemd and Kubernetes give none that has such characters;
 // an @ in the middle of a word is part of a unit's name.
-func PlainOwner(name string) string {
+func plainOwner(name string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || strings.ContainsRune("<>&|[]()*~`#", r) {
 			return '?'
