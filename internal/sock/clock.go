@@ -1,7 +1,9 @@
 package sock
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -10,21 +12,38 @@ import (
 )
 
 // Clock returns a function that reads the time as an Instant. It reads
-// CLOCK_MONOTONIC once, takes off the time namespace's offset
+// CLOCK_MONOTONIC at first, takes off the time namespace's offset
 // (time_namespaces(7)), and counts on with the runtime's clock, so that a test
 // under testing/synctest governs it.
 func Clock() (func() Instant, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return nil, fmt.Errorf("read CLOCK_MONOTONIC: %w", err)
+	// A thread that waits for a processor between the two clocks would have the instants late
+	// for as long as sockdog runs, and every kill: so the closest of some readings counts.
+	var start time.Time
+	var base Instant
+	closest := time.Duration(math.MaxInt64)
+	for range 10 {
+		before, err := monotonic()
+		now := time.Now()
+		after, errAfter := monotonic()
+		if err := errors.Join(err, errAfter); err != nil {
+			return nil, fmt.Errorf("read CLOCK_MONOTONIC: %w", err)
+		}
+		if between := after.Sub(before); between < closest {
+			base, start, closest = before, now, between
+		}
 	}
-	start := time.Now()
 	offset, err := timensOffset("/proc/self/timens_offsets")
 	if err != nil {
 		return nil, err
 	}
-	base := Instant(ts.Nano()).Add(-offset)
+	base = base.Add(-offset)
 	return func() Instant { return base.Add(time.Since(start)) }, nil
+}
+
+func monotonic() (Instant, error) {
+	var ts unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return Instant(ts.Nano()), err
 }
 
 // timensOffset reads the offset of CLOCK_MONOTONIC; a kernel without time
