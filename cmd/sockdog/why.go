@@ -16,7 +16,6 @@ import (
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/inspect"
 	"github.com/sockdog/sockdog/internal/selection"
-	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/term"
@@ -39,7 +38,8 @@ filter, written as for sockdog list, narrows it to some sockets.
 
 No leaks by themselves, and told where there are many: still-sending (half-closed on
 purpose), idle (a pool), unanswered (no answer to connect) and time-wait. mptcp marks
-subflows of Multipath TCP connections, which are never killed.
+connections of Multipath TCP, of which nothing is killed; not-closed,mptcp are those
+that the peer has closed, and the program has not.
 
 How fast they grow is measured with --watch, and else told by their ages where these are
 exact: a running sockdog is asked for them as by sockdog list. To see owners takes
@@ -69,10 +69,14 @@ func whyCommand() *cobra.Command {
 			if err := w.Parse(args); err != nil {
 				return usage{err}
 			}
+			w.All, w.Listening = false, false
 			return w.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	selectionFlags(cmd, &w.Selection)
+	for _, other := range []string{"all", "listening"} { // it looks at listening sockets by itself
+		cmd.Flags().Lookup(other).Hidden = true
+	}
 	ageFlags(cmd, &w.Observers)
 	refuse(cmd, "kill", "K", "write sockdog kill")
 	outputFlag(cmd, &w.output)
@@ -117,7 +121,7 @@ func (w *explanation) run(ctx context.Context, out, stderr io.Writer) error {
 		return err
 	}
 	defer scanner.Close()
-	in, err := w.read(ctx, h, scanner.Scan, source.Watches, stderr)
+	in, err := w.read(ctx, h, scanner, stderr)
 	if err != nil {
 		return err
 	}
@@ -128,14 +132,14 @@ func (w *explanation) run(ctx context.Context, out, stderr io.Writer) error {
 }
 
 // read reads what is to be explained.
-func (w *explanation) read(ctx context.Context, h *host.Host, scan func(sock.Query, func(*sock.Socket, sock.Instant)) error, watches func(uint32) bool, stderr io.Writer) (*why.Input, error) {
+func (w *explanation) read(ctx context.Context, h *host.Host, scanner inspect.Scanner, stderr io.Writer) (*why.Input, error) {
 	known, err := w.Ask(ctx, h)
 	if err != nil {
 		return nil, err
 	}
 	known.Warn(stderr)
 	x := inspect.Inspector{
-		Scan: scan, Scans: watches, Query: w.Query(), Whole: w.Filter.Where == nil && w.Filter.States == 0 && w.IPv4 == w.IPv6,
+		Scanner: scanner, Query: w.Query(), Whole: w.Filter.Where == nil && w.Filter.States == 0 && w.IPv4 == w.IPv6,
 		Memories: known.ByKey(), Now: h.Now, Precision: h.Precision, ProcRoot: host.ProcRoot,
 	}
 	began := h.Now()

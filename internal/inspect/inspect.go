@@ -20,14 +20,22 @@ import (
 
 // Inspector reads.
 type Inspector struct {
-	Scan      func(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	Scanner
 	Query     sock.Query // the sockets in question
 	Whole     bool       // which are all
 	Memories  map[sock.Key]*sock.Memory
 	Now       func() sock.Instant
 	Precision time.Duration
 	ProcRoot  string
-	Scans     func(netns uint32) bool // whether it is one of those that are scanned
+}
+
+// Scanner reads the tables of the kernel.
+type Scanner interface {
+	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	// ScanMPTCP scans for connections of Multipath TCP; known is false where that cannot be.
+	ScanMPTCP(q sock.Query, each func(s *sock.Socket, got sock.Instant)) (known bool, err error)
+	// Reads reports whether the last scan has read a network namespace.
+	Reads(netns uint32) bool
 }
 
 // Seen is a reading, and what could not be read.
@@ -54,6 +62,12 @@ func (x *Inspector) Read(ctx context.Context) (*Seen, error) {
 	if err != nil {
 		return nil, err
 	}
+	seen.HasMPTCP, err = x.ScanMPTCP(x.Query, func(s *sock.Socket, _ sock.Instant) {
+		seen.MPTCP = append(seen.MPTCP, why.Socket{Socket: *s})
+	})
+	if err != nil {
+		return nil, err
+	}
 	tabled, err := x.tabled(&seen.Listening)
 	if err != nil {
 		return nil, err
@@ -76,14 +90,19 @@ func (x *Inspector) tabled(listening *[]sock.Socket) (map[uint32]struct{}, error
 			*listening = append(*listening, *s)
 		}
 	})
+	if err == nil {
+		_, err = x.ScanMPTCP(all, func(s *sock.Socket, _ sock.Instant) { inodes[s.Inode] = struct{}{} })
+	}
 	return inodes, err
 }
 
 // findHolders walks through /proc. One that hangs is given up.
 func (x *Inspector) findHolders(seen *Seen) {
 	wanted := make(map[uint32]struct{})
-	for i := range seen.Sockets {
-		wanted[seen.Sockets[i].Inode] = struct{}{}
+	for _, sockets := range [][]why.Socket{seen.Sockets, seen.MPTCP} {
+		for i := range sockets {
+			wanted[sockets[i].Inode] = struct{}{}
+		}
 	}
 	for i := range seen.Listening {
 		wanted[seen.Listening[i].Inode] = struct{}{}
@@ -130,7 +149,7 @@ func (x *Inspector) findDead(ctx context.Context, seen *Seen, tabled map[uint32]
 	first := make(map[int]map[uint32]bool)
 	var pids []int
 	for _, d := range dead {
-		if !x.Scans(d.Netns) {
+		if !x.Reads(d.Netns) {
 			continue
 		}
 		pids = append(pids, d.PID)
@@ -152,7 +171,9 @@ func (x *Inspector) findDead(ctx context.Context, seen *Seen, tabled map[uint32]
 		dead, again = holders.FindDeadOf(x.ProcRoot, pids, tabled)
 		hung = append(hung, again...)
 		for _, d := range dead {
-			x.addDead(seen, &d, first[d.PID])
+			if x.Reads(d.Netns) {
+				x.addDead(seen, &d, first[d.PID])
+			}
 		}
 	}
 	if len(hung) > 0 {

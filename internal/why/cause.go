@@ -52,6 +52,11 @@ var (
 		Name: "dead-sockets", least: 1,
 		asClient: wording{"holds %s that are in no table any more", "they were killed, reset or timed out, and are still not closed, which ss does not show: after an error of read or write nobody calls close"},
 	}
+	notClosed = &cause{ // of MPTCP, whose sockets do not tell whether the end was read
+		Name: "not-closed", least: 1,
+		asClient: wording{"has not closed %s, which the peer has closed", "a connection taken from a pool is not given back, or nobody reads its end"},
+		asServer: wording{"has not closed %s, which the client has closed", "the handler has returned or is stuck, and nobody closes the connection"},
+	}
 	notReading = &cause{
 		Name: "not-reading", least: 1,
 		asClient: wording{"does not read data that has arrived on %s", "the reader is stuck, or waits on purpose"},
@@ -126,6 +131,23 @@ func (s *Socket) closeWait() *cause {
 		}
 	}
 	return nil
+}
+
+// causeOfMPTCP says why a connection of Multipath TCP is stuck; nil: it is not, as far as the
+// kernel tells.
+func causeOfMPTCP(s *Socket) *cause {
+	switch {
+	case s.State != ssfilter.CloseWait:
+		return nil
+	case s.InBacklog():
+		return inBacklog
+	case s.InUse():
+		return stillSending
+	case s.RQueue > 0:
+		return unreadData
+	default:
+		return notClosed
+	}
 }
 
 // silent reports whether the peer has acknowledged nothing for long.

@@ -49,7 +49,13 @@ func collect(in *Input, reading *Reading, moved map[sock.Key]bool) map[Key]*Find
 		c.listeners[key] = append(c.listeners[key], l)
 	}
 	for i := range reading.Sockets {
-		c.socket(&reading.Sockets[i])
+		if s := &reading.Sockets[i]; !s.MPTCP || !reading.HasMPTCP {
+			c.socket(s, causeOf(s))
+		}
+	}
+	for i := range reading.MPTCP {
+		s := &reading.MPTCP[i]
+		c.socket(s, causeOfMPTCP(s))
 	}
 	for i := range reading.Listening {
 		c.queue(&reading.Listening[i])
@@ -77,17 +83,16 @@ func (c *collector) listener(s *sock.Socket) *sock.Socket {
 	return any
 }
 
-// socket counts a socket that is stuck.
-func (c *collector) socket(s *Socket) {
-	why := causeOf(s)
-	if s.State == ssfilter.CloseWait && c.moved[s.ID.Key()] {
+// socket counts a socket that is stuck for that cause; nil: it is not.
+func (c *collector) socket(s *Socket, why *cause) {
+	switch {
+	case why == nil:
+		return
+	case s.State == ssfilter.CloseWait && c.moved[s.ID.Key()]:
 		why = stillSending
 	}
-	if why == nil {
-		return
-	}
 	listener := c.listener(&s.Socket)
-	key := Key{Cause: why.Name, Netns: s.ID.Netns, NetnsName: s.NetnsName(), MPTCP: s.MPTCP}
+	key := Key{Cause: why.Name, Netns: s.ID.Netns, NetnsName: s.NetnsName(), MPTCP: s.MPTCP && why != inBacklog}
 	holders := c.reading.Holders[s.Inode]
 	switch {
 	case s.InBacklog() && listener != nil:
@@ -152,7 +157,7 @@ func (f *Finding) add(s *Socket) {
 func (c *collector) queue(l *sock.Socket) {
 	holders := c.reading.Holders[l.Inode]
 	key := Key{
-		Cause: inBacklog.Name, Netns: l.ID.Netns, NetnsName: l.NetnsName(), MPTCP: l.MPTCP,
+		Cause: inBacklog.Name, Netns: l.ID.Netns, NetnsName: l.NetnsName(),
 		Owner: cmp.Or(ownerOf(holders), ownerUnseen), Server: true, Peer: fmt.Sprintf("port %d", l.Src.Port()), Port: l.Src.Port(),
 	}
 	f := c.found[key]

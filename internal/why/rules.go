@@ -32,7 +32,7 @@ type remedy struct {
 func remedyOf(f *Finding) remedy {
 	switch {
 	case f.MPTCP:
-		return remedy{not: "a subflow of an MPTCP connection is never killed: only the program, or its restart, closes it"}
+		return remedy{not: "the subflows of an MPTCP connection are never killed, and only the program, or its restart, closes it"}
 	case f.note:
 		return remedy{not: "it is no leak by itself"}
 	}

@@ -31,6 +31,8 @@ type Input struct {
 type Reading struct {
 	Sockets   []Socket
 	Listening []sock.Socket
+	MPTCP     []Socket                 // connections of Multipath TCP, whose age nobody knows
+	HasMPTCP  bool                     // these could be read: their subflows tell nothing more
 	Holders   map[uint32][]sock.Holder // by inode
 	Processes map[int]Process          // by PID
 	Overflows map[uint32]uint64        // of accept queues, by network namespace, where they can be read

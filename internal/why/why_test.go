@@ -175,6 +175,23 @@ var cases = map[string]func(h *host){
 	"mptcp": func(h *host) {
 		h.has(2, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", h.runs(java(), 100, 4096), func(_ int, s *why.Socket) { s.MPTCP = true })
 	},
+	"mptcp-connections": func(h *host) { // what they are is told by them, and not by their subflows
+		held := h.runs(java(), 100, 4096)
+		h.has(2, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", held, func(_ int, s *why.Socket) { s.MPTCP = true })
+		subflows := h.Latest.Sockets
+		connections := func(n int, peer string, change func(int, *why.Socket)) {
+			h.has(n, ssfilter.CloseWait, "10.0.0.2:40000", peer, held, func(i int, s *why.Socket) {
+				s.MPTCP, s.Age = true, track.Age{}
+				change(i, s)
+			})
+		}
+		h.Latest.Sockets = nil
+		connections(5, "10.3.0.7:5432", func(int, *why.Socket) {})
+		connections(4, "10.3.0.7:5433", func(_ int, s *why.Socket) { s.RQueue = 768 })
+		connections(3, "10.3.0.7:5434", func(_ int, s *why.Socket) { s.WQueue = 768 })
+		connections(2, "10.3.0.7:5435", func(_ int, s *why.Socket) { s.State = ssfilter.Established })
+		h.Latest.MPTCP, h.Latest.HasMPTCP, h.Latest.Sockets = h.Latest.Sockets, true, subflows
+	},
 	"unseen": func(h *host) {
 		h.has(5, ssfilter.CloseWait, "10.0.0.2:40000", "[fe80::1]:22", nil, func(_ int, s *why.Socket) { s.Iface, s.Device = 2, "eth0" })
 		h.has(2, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", nil, nil)

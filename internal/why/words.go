@@ -29,7 +29,7 @@ func (r *Report) Sentence(f *Finding) string {
 	}
 	parts := []string{fmt.Sprintf("%s "+does+": %s", f.who(), f.connections(), look)}
 	if f.MPTCP {
-		parts = append(parts, "they are subflows of Multipath TCP connections, which ss -M shows: a subflow is never killed")
+		parts = append(parts, "they are of Multipath TCP, as ss -M shows them, and sockdog kills none of their subflows")
 	}
 	if facts := f.facts(r.input); len(facts) > 0 {
 		parts = append(parts, strings.Join(facts, ", "))

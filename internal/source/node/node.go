@@ -194,13 +194,6 @@ func (s *Source) Name(inode uint32) string {
 	return ""
 }
 
-// Watches reports whether the namespace with that inode is one of those that are scanned.
-func (s *Source) Watches(inode uint32) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.inodes[inode] != nil
-}
-
 // Inode is that of the namespace that is watched alone; 0: others are watched, too.
 func (s *Source) Inode() uint32 {
 	if s.config.All {

@@ -1,6 +1,7 @@
 // Package sockdiag speaks NETLINK_SOCK_DIAG, and is the only package that does:
 // it dumps the TCP sockets of a network namespace, asks for single ones and
-// destroys them. It decides nothing about them, and knows no protocol but TCP.
+// destroys them; and it dumps MPTCP connections. It decides nothing about them, and knows no
+// other protocol.
 package sockdiag
 
 import (

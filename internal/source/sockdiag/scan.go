@@ -163,6 +163,11 @@ func refuses(err error) bool {
 func (c *Conn) dump(family uint8, p *pass, each func(s *sock.Socket, got sock.Instant)) error {
 	c.seq++
 	c.out = appendDump(c.out[:0], c.seq, family, p.states, p.filter)
+	return c.request(p, each)
+}
+
+// request sends the request for a dump that was put together, and reads the whole answer.
+func (c *Conn) request(p *pass, each func(s *sock.Socket, got sock.Instant)) error {
 	want := native.Uint16(c.out[4:]) // an answer has the type of its request
 	if err := c.link.send(c.out); err != nil {
 		return fmt.Errorf("ask sock_diag for a dump: %w", err)
