@@ -136,6 +136,9 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 		Firing: r.Firing, Pending: r.Pending, Groups: make([]status.Group, len(r.Groups)),
 		Actions: make(map[string]status.Tally, len(r.Results)), HeldBack: make(map[string]uint64, len(r.HeldBack)),
 	}
+	for _, p := range r.HeldBy {
+		s.HeldBy = append(s.HeldBy, status.ProcessSockets(p))
+	}
 	for reason, n := range r.HeldBack {
 		s.HeldBack[string(reason)] = n
 	}

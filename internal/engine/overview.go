@@ -41,11 +41,14 @@ type RuleOverview struct {
 	Name, Description string
 	Enabled, DryRun   bool
 
-	Sockets    int           // that match in full, by the last whole scan
-	Candidates int           // that match in all but their age
-	Oldest     time.Duration // of those, the longest in its state; 0: there is none
-	FirstDue   time.Duration // until the first of those matches in full that do not yet; Never: none will
-	Held       int           // that a limit holds back now
+	Sockets    int // that match in full, by the last whole scan
+	Candidates int // that match in all but their age
+	// HeldBy is who holds those that match in full, as far as it is known: the ten processes
+	// that hold the most, and then the rest. None are named where only a counter was read.
+	HeldBy   []ProcessSockets
+	Oldest   time.Duration // of those, the longest in its state; 0: there is none
+	FirstDue time.Duration // until the first of those matches in full that do not yet; Never: none will
+	Held     int           // that a limit holds back now
 
 	Unseen bool // they are not counted: who holds some of them cannot be seen
 
@@ -99,6 +102,9 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		}
 	} else if rg != nil {
 		v.Firing = rg.Firing()
+	}
+	if !r.CounterOnly {
+		v.HeldBy = r.held.most(v.Sockets)
 	}
 	return v
 }

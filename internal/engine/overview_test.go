@@ -33,15 +33,15 @@ func TestOverview(t *testing.T) {
 	))
 	o := b.e.Overview(b.now)
 	want := []RuleOverview{
-		{Name: "kill", Enabled: true, Sockets: 6, Candidates: 7, Oldest: time.Minute + benchJiffy, FirstDue: 9*time.Second + benchJiffy, Held: 1,
+		{Name: "kill", Enabled: true, Sockets: 6, Candidates: 7, HeldBy: []ProcessSockets{{"none", 1}, {"unknown", 5}}, Oldest: time.Minute + benchJiffy, FirstDue: 9*time.Second + benchJiffy, Held: 1,
 			Results:  Results{{rules.Kill, Done}: 2, {rules.Kill, Held}: 1},
 			HeldBack: map[match.Reason]uint64{"limit": 1, "protected": 1, "in_accept_queue": 1, "in_use": 1}},
-		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(5)}, Pending: 1,
+		{Name: "above", Description: "Too many.", Enabled: true, Sockets: 7, Candidates: 7, HeldBy: []ProcessSockets{{"none", 1}, {"unknown", 6}}, FirstDue: Never, When: []rules.Condition{more(5)}, Pending: 1,
 			Groups: []group.Overview{
 				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: group.Pending, Since: benchStart, Measured: group.Measured{Count: 6}},
 				{Group: []subject.Label{{Name: "dport", Value: "22"}}, Phase: group.Quiet, Measured: group.Measured{Count: 1}},
 			}},
-		{Name: "far", Enabled: true, Sockets: 7, Candidates: 7, FirstDue: Never, When: []rules.Condition{more(9)},
+		{Name: "far", Enabled: true, Sockets: 7, Candidates: 7, HeldBy: []ProcessSockets{{"none", 1}, {"unknown", 6}}, FirstDue: Never, When: []rules.Condition{more(9)},
 			Groups: []group.Overview{
 				{Group: []subject.Label{{Name: "dport", Value: "80"}}, Phase: group.Quiet, Measured: group.Measured{Count: 6}},
 				{Group: []subject.Label{{Name: "dport", Value: "22"}}, Phase: group.Quiet, Measured: group.Measured{Count: 1}},

@@ -8,6 +8,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/engine/table"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -33,6 +34,8 @@ type Scan struct {
 	sent          sock.Instant
 	ports         *group.Ports // nil: no rule asks, or they are not known
 	holders       *holderCache // nil: no rule asks
+	// held is who holds tracked sockets, where no rule asks; nil: of none it is known.
+	held *table.Cookies[*subject.Holders]
 	// What was found before renew is to be looked for again, and what was before believed
 	// is not known any more.
 	renew, believed sock.Instant
@@ -65,6 +68,7 @@ type ScanResult struct {
 // ruleCount is what a scan counts for one rule.
 type ruleCount struct {
 	stats  ruleStats
+	held   processCount // of those that match in full
 	groups *group.Tally // nil: it has none, or they cannot be measured
 	// Sockets were not counted because nobody has looked who holds them, or nobody can tell;
 	// dropped: nor will they be.
@@ -105,7 +109,7 @@ func (l *Scan) Begin(sent sock.Instant) *ScanResult {
 	}
 	for i := range l.counts {
 		c := &l.counts[i]
-		c.stats, c.postponed, c.unseen, c.dropped = noStats, false, false, false
+		c.stats, c.held, c.postponed, c.unseen, c.dropped = noStats, processCount{}, false, false, false
 		if c.groups != nil {
 			c.groups.Begin()
 		}
@@ -394,6 +398,7 @@ func (f *ScanResult) count(s subject.Subject, t *track.Times, got sock.Instant) 
 		}
 		full = true
 		stats.sockets++
+		count.held.add(l.holdersOf(&s))
 		if g != nil {
 			g.Add(s, since)
 		}

@@ -201,7 +201,7 @@ func (e *Engine) takeCount(r *ruleState, l *Scan, sent, got, now sock.Instant) {
 	if e.noteUnseen(r, c.unseen) && r.Grouped {
 		return // neither counts nor resets, as if the scan had failed
 	}
-	r.stats = c.stats
+	r.stats, r.held = c.stats, c.held
 	rg := r.groups
 	if c.groups != nil {
 		e.takeGroups(r, c.groups, l.ports, sent, got)

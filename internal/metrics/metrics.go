@@ -63,6 +63,14 @@ var families = []family[status.Status]{
 	}),
 	ofRule("rule_sockets", "Sockets that match the rule in full.", func(r *status.Rule) float64 { return float64(r.Sockets) }),
 	ofRule("rule_candidates", "Sockets that match the rule in all but their age.", func(r *status.Rule) float64 { return float64(r.Candidates) }),
+	{"rule_holder_sockets", gauge, "Sockets that match the rule in full, by the process that holds them: the ten largest, other and unknown.", []string{"process", "rule"},
+		func(s *status.Status, out *exposition) {
+			for i := range s.Rules {
+				for _, p := range s.Rules[i].HeldBy {
+					out.sample(float64(p.Sockets), p.Process, s.Rules[i].Name)
+				}
+			}
+		}},
 	ofRule("rule_oldest_seconds", "How long the oldest socket of the rule has been in its state; 0 without any.", func(r *status.Rule) float64 { return r.OldestSeconds }),
 	ofRule("rule_firing", "Groups of the rule that are firing.", func(r *status.Rule) float64 { return float64(r.Firing) }),
 	ofRule("rule_stopped", "1 for a rule that its canary has stopped.", func(r *status.Rule) float64 { return number(r.Mode == status.Stopped) }),

@@ -27,6 +27,8 @@ func TestMetrics(t *testing.T) {
 		`sockdog_sockets_timestamp_seconds 1.7778637185e\+09`,
 		`sockdog_rule_sockets{rule="postgres-close-wait"} 3`,
 		`sockdog_rule_candidates{rule="postgres-close-wait"} 46`,
+		`sockdog_rule_holder_sockets{process="java",rule="postgres-close-wait"} 2`,
+		`sockdog_rule_holder_sockets{process="unknown",rule="postgres-close-wait"} 1`,
 		`sockdog_rule_oldest_seconds{rule="postgres-close-wait"} 311`,
 		`sockdog_rule_firing{rule="time-wait-flood"} 1`,
 		`sockdog_rule_firing{rule="postgres-close-wait"} 0`,

@@ -65,6 +65,7 @@ func (s *Status) MarshalJSON() ([]byte, error) {
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		r.Groups, r.Actions, r.HeldBack = append([]Group{}, r.Groups...), table(r.Actions), table(r.HeldBack)
+		r.HeldBy = append([]ProcessSockets{}, r.HeldBy...)
 	}
 	return json.Marshal(&p)
 }
@@ -103,10 +104,11 @@ type Rule struct {
 	Text        string `json:"text"` // what it says, in one line
 	Mode        Mode   `json:"mode"`
 
-	Sockets       int     `json:"sockets"`        // that match in full
-	Candidates    int     `json:"candidates"`     // that match in all but their age
-	OldestSeconds float64 `json:"oldest_seconds"` // of those, the longest in its state; 0: none
-	Held          int     `json:"held"`           // that a limit holds back now
+	Sockets       int              `json:"sockets"`        // that match in full
+	Candidates    int              `json:"candidates"`     // that match in all but their age
+	HeldBy        []ProcessSockets `json:"held_by"`        // who holds those that match in full, most first: at most ten, then "other" and "unknown"
+	OldestSeconds float64          `json:"oldest_seconds"` // of those, the longest in its state; 0: none
+	Held          int              `json:"held"`           // that a limit holds back now
 	// FirstDueSeconds is how long it takes until the first of those falls due that match
 	// in all but their age; nil: none will.
 	FirstDueSeconds *float64 `json:"first_due_seconds,omitempty"`
@@ -117,6 +119,13 @@ type Rule struct {
 
 	Actions  map[string]Tally  `json:"actions"`   // by kind: one for each that the rule has
 	HeldBack map[string]uint64 `json:"held_back"` // by one of HeldReasons; an absent one is 0
+}
+
+// ProcessSockets is how many sockets processes of one name hold, as far as that is known:
+// "none" stands for those that no process holds.
+type ProcessSockets struct {
+	Process string `json:"process"`
+	Sockets int    `json:"sockets"`
 }
 
 // Group is a group of sockets, and how near it is to the thresholds of its rule.

@@ -210,6 +210,7 @@ function rule(r) {
       html("h3", {}, r.name, " ", badge(...(cannot(r) ? ["bad", `cannot ${cannot(r)}`] : modes[r.mode] || ["off", r.mode])), r.firing ? badge("bad", `${number(r.firing)} firing`) : null, r.pending ? badge("waiting", `${number(r.pending)} pending`) : null),
       r.description ? html("p", {}, foreign(r.description)) : null,
       r.text ? html("p", { class: "text" }, foreign(r.text)) : null,
+      heldBy(r),
       html("p", { class: "quiet" }, results(r)),
     ),
     html(
@@ -220,6 +221,13 @@ function rule(r) {
     ),
     groups.length ? html("ul", { class: "groups", "aria-label": `Groups of ${r.name}` }, groups.map(group)) : null,
   );
+}
+
+// heldBy is who holds the sockets that match, most first, where anything is known of that.
+function heldBy(r) {
+  const all = r.held_by || [];
+  if (all.every((p) => p.process === "unknown")) return null;
+  return html("p", { class: "held-by" }, "held by ", all.map((p, i) => [i ? ", " : "", foreign(p.process), ` ${number(p.sockets)}`]));
 }
 
 // waiting is how many sockets match in all but their age, and when the first falls due.
