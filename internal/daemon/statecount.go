@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// stateCountEvery is how often sockets are counted by state.
+	// stateCountEvery is how often sockets are counted by state, and fewCountEvery how often
+	// where few states can be counted: there are many namespaces.
 	stateCountEvery = 5 * time.Second
+	fewCountEvery   = 15 * time.Second
 	// stateCountShare is the part of cpu_budget that this may cost: the scans for the
 	// rules have the rest.
 	stateCountShare = 0.03
@@ -37,6 +39,7 @@ type stateCount struct {
 	sockets status.Sockets // nil: they could not be counted
 	at      time.Time
 	cost    time.Duration // of CPU
+	few     bool          // states could be counted
 }
 
 // stateWorker counts the sockets by state when it is asked to.
@@ -51,7 +54,7 @@ func (d *watch) stateWorker() (func(struct{}), func(), error) {
 		}
 		sockets := last.count(states, scanner, counts)
 		select {
-		case d.counted <- stateCount{sockets, time.Now(), threadTime() - began}:
+		case d.counted <- stateCount{sockets, time.Now(), threadTime() - began, states != oneByOne}:
 		case <-d.workers.done:
 		}
 	}, end, err
@@ -69,6 +72,9 @@ func (d *watch) countStates(now sock.Instant) {
 func (d *watch) statesCounted(c stateCount) {
 	s := &d.shown
 	s.socketsEvery = spacing(c.cost, d.rules.set.Settings.CPUBudget)
+	if c.few {
+		s.socketsEvery = max(s.socketsEvery, fewCountEvery)
+	}
 	d.readers.states.next = d.Now().Add(s.socketsEvery)
 	s.sockets, s.socketsAt = c.sockets, time.Time{} // what was counted before is not known to be so any more
 	if c.sockets != nil {

@@ -37,6 +37,7 @@ type follower struct {
 	cgroup   string           // to attach to; empty: there is none
 
 	wanted   atomic.Uint32 // states that rules ask for
+	beyond   atomic.Bool   // rules ask for states that the table does not tell all of
 	covered  atomic.Uint32 // those that the table tells now; 0: the programs are not attached
 	tended   atomic.Uint32 // the wanted states by which the programs were attached, or not
 	attached atomic.Uint64 // counts up when the programs begin to be detached

@@ -13,10 +13,13 @@ import (
 
 const (
 	// discoverAtLeast and discoverAtMost are how far apart namespaces are looked for, and
-	// discoverShare is the part of a processor that this may cost in between.
-	discoverAtLeast = 2 * time.Second
-	discoverAtMost  = 10 * time.Second
-	discoverShare   = 3e-4
+	// discoverShare is the part of a processor that this may cost in between. The table
+	// names a namespace as soon as a socket gets stuck there, so where it tells all that rules
+	// ask for, they may be further apart.
+	discoverAtLeast   = 2 * time.Second
+	discoverAtMost    = 10 * time.Second
+	discoverWithTable = 30 * time.Second
+	discoverShare     = 1e-4
 	// lossEvery is how often the table is asked whether it lost something. Every scan asks, too.
 	lossEvery = 10 * time.Second
 )
@@ -38,7 +41,7 @@ func (s *Source) maintain() {
 		if s.config.All && (now >= discover || s.unknown.look()) {
 			began := threadTime()
 			s.discoverAndSay()
-			discover = now.Add(min(max(discoverAtLeast, spacing(threadTime()-began, discoverShare)), discoverAtMost))
+			discover = now.Add(min(max(discoverAtLeast, spacing(threadTime()-began, discoverShare)), s.discoverAtMost()))
 		}
 		s.tend(now)
 		if now >= check {
@@ -69,6 +72,15 @@ func (s *Source) pause(discover sock.Instant) time.Duration {
 		pause = min(pause, discover.Sub(s.config.Now()))
 	}
 	return pause
+}
+
+// discoverAtMost returns how far apart namespaces are looked for at most.
+func (s *Source) discoverAtMost() time.Duration {
+	f := &s.follower
+	if f.beyond.Load() || f.covered.Load() == 0 || f.full.Load() {
+		return discoverAtMost
+	}
+	return discoverWithTable
 }
 
 // discoverAndSay says when it begins to fail, and when it ends to.

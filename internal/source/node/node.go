@@ -116,6 +116,7 @@ func (s *Source) Start() { s.running.Go(s.maintain) }
 // in the table.
 func (s *Source) Want(states ssfilter.StateSet) {
 	s.follower.wanted.Store(uint32(states & events.Covered))
+	s.follower.beyond.Store(states&^tableStates != 0)
 	s.kick()
 }
 
