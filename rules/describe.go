@@ -12,12 +12,18 @@ import (
 // Text is what the rule says in one line: which sockets, for how long, and what is
 // done, such as "close-wait, dport = 5432, in_state_for 5m: kill".
 func (r *Rule) Text() string {
-	text := anyMatch(r.Match)
+	var text string
+	if len(r.Match) > 0 {
+		text = anyMatch(r.Match)
+	}
 	if len(r.Exclude) > 0 {
 		text += "; not " + anyMatch(r.Exclude)
 	}
 	if len(r.When) > 0 {
-		text += "; when " + join(r.When, " and ", Condition.String)
+		if text != "" {
+			text += "; "
+		}
+		text += "when " + join(r.When, " and ", Condition.String)
 		if len(r.GroupBy) > 0 {
 			text += " by " + join(r.GroupBy, ", ", func(k GroupKey) string { return string(k) })
 		}

@@ -18,6 +18,7 @@ func TestText(t *testing.T) {
 			"when count > 20000 and growth > 10/m by dst, dport for 1m: log",
 		"match: {state: close-wait, dport: 1, in_state_for: 5m}\n    then: {kill: {after: 10m}}": "close-wait, dport = :1, in_state_for 5m: kill after 10m",
 		"match: {state: all}": "all sockets: log",
+		"when: [orphans > 80%, tcp_memory > 90%]\n    for: 5m": "when orphans > 80% and tcp_memory > 90% for 5m: log",
 		"match: {state: close-wait, pod: [payments/*, shop/*], unit: '*.service', process: java, cmdline: '-jar x', container: app}\n    group_by: [pod, container, unit]\n    when: count > 5": "close-wait, process java, cmdline -jar x, " +
 			"unit *.service, container app, pod payments/*,shop/*; when count > 5 by pod, container, unit: log",
 	} {

@@ -52,7 +52,16 @@ const (
 	Growth       Metric = "growth"        // sockets first seen, per minute, over five minutes
 	PortUsage    Metric = "port_usage"    // percent of the unreserved ephemeral ports that a further connect(2) could not have, per src, dst and dport; the highest
 	BacklogUsage Metric = "backlog_usage" // percent of an accept queue's limit in use, on listening sockets; the highest
+
+	// Of a network namespace or the host as a whole:
+	ListenDrops Metric = "listen_drops" // connections that listening sockets dropped, over the last minute
+	Orphans     Metric = "orphans"      // percent of tcp_max_orphans, of the host
+	TCPMemory   Metric = "tcp_memory"   // percent of the third value of tcp_mem, of the host
 )
+
+// OfSockets reports whether the metric is measured of sockets, and not of a network
+// namespace or the host as a whole.
+func (m Metric) OfSockets() bool { return m != ListenDrops && m != Orphans && m != TCPMemory }
 
 // metric is how one is written: a number, and after it the unit.
 type metric struct {
@@ -68,6 +77,10 @@ var metrics = []metric{
 	{PortUsage, "%", 100, "percentage", "a number with % after it", "port_usage > 80%"},
 	// A queue may hold one more than its limit, and the limit may be 0.
 	{BacklogUsage, "%", 1000, "percentage", "a number with % after it", "backlog_usage > 80%"},
+	{ListenDrops, "/m", math.MaxUint32, "number of connections a minute", "a number with /m after it", "listen_drops > 10/m"},
+	// The kernel may let them go beyond their limits for a while.
+	{Orphans, "%", 1000, "percentage", "a number with % after it", "orphans > 80%"},
+	{TCPMemory, "%", 1000, "percentage", "a number with % after it", "tcp_memory > 80%"},
 }
 
 // Condition compares a metric of a group with a number, in the metric's unit.

@@ -97,6 +97,16 @@ func TestParse(t *testing.T) {
 				Match: []Match{{States: allButListening, StalledFor: 5 * time.Minute, SilentFor: 10 * time.Minute}},
 				Then:  []Action{{Kind: Log}},
 			},
+			{
+				Name: "drops", Enabled: true, GroupBy: []GroupKey{ByNetns}, For: 2 * time.Minute,
+				When: []Condition{{ListenDrops, Greater, 10}}, Until: []Condition{{ListenDrops, Equal, 0}},
+				Then: []Action{{Kind: Log}},
+			},
+			{
+				Name: "host", Enabled: true,
+				When: []Condition{{Orphans, Greater, 80}, {TCPMemory, Greater, 90.5}},
+				Then: []Action{{Kind: Log}},
+			},
 		},
 	}
 	got := mustParse(t, string(text))

@@ -43,8 +43,7 @@ var ruleTable = document.Table[draft]{What: "a rule", Keys: slices.Concat([]docu
 	document.Field("description", document.Text, func(d *draft) *string { return &d.Description }),
 	document.Field("enabled", document.Boolean, func(d *draft) *bool { return &d.Enabled }),
 	document.Field("dry_run", document.Boolean, func(d *draft) *bool { return &d.DryRun }),
-	document.Field("match", document.AnyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match }).
-		Required("the sockets that the rule is about: all keys of a mapping must hold, and any mapping of a list"),
+	document.Field("match", document.AnyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match }),
 	document.Field("exclude", document.AnyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
 }, groupFields, []document.Key[draft]{
 	document.Field("then", document.SeveralOf(then), func(d *draft) *[]act { return &d.then }),
@@ -67,6 +66,7 @@ func rule(r *document.Reader, n *yaml.Node) *draft {
 		return nil
 	}
 	checkGroups(r, d)
+	checkWhole(r, d)
 	checkActions(r, d)
 	d.broken = r.Reports() > before
 	return d

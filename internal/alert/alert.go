@@ -67,6 +67,11 @@ func Annotations(a *engine.Alert, f Facts) (map[string]string, error) {
 	}
 	maps.DeleteFunc(said, func(_, text string) bool { return text == "" })
 	said["holders"] = e.Holders
+	if rules.Whole(a.When) {
+		for _, name := range []string{"count", "peak", "holders", "done"} {
+			delete(said, name)
+		}
+	}
 	if a.Oldest > 0 {
 		said["oldest"] = whole(a.Oldest)
 	}
@@ -100,6 +105,7 @@ func event(a *engine.Alert, f Facts) rules.Event {
 	e := rules.Event{
 		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: subject.ByName(a.Group),
 		Count: a.Count, Growth: a.Growth, PortUsage: a.PortUsage, BacklogUsage: a.BacklogUsage,
+		ListenDrops: a.ListenDrops, Orphans: a.Orphans, TCPMemory: a.TCPMemory,
 		Since: f.Since.UTC().Truncate(time.Second), Lasted: f.Until.Sub(f.Since).Round(time.Second), Oldest: a.Oldest.Truncate(time.Second),
 		Holders: f.Holders, Done: done(a), Peak: max(a.Peak, a.Count), Peers: peers(a.Examples),
 	}
@@ -121,6 +127,9 @@ func summary(a *engine.Alert, f Facts) string {
 	if a.Ended != 0 {
 		b.WriteString("resolved: ")
 	}
+	if rules.Whole(a.When) {
+		return b.String() + values(a) + whom(a) + " on " + f.Instance
+	}
 	b.WriteString(howMany(a) + whom(a) + " on " + f.Instance)
 	for _, c := range a.When {
 		if c.Metric != rules.Count {
@@ -140,7 +149,11 @@ func description(a *engine.Alert, f Facts, e *rules.Event) string {
 	if e.When != "" {
 		why = e.When
 	}
-	fmt.Fprintf(&b, "Rule %s (%s): %s%s.\n", a.Rule, why, howMany(a), whom(a))
+	what := howMany(a)
+	if rules.Whole(a.When) {
+		what = values(a)
+	}
+	fmt.Fprintf(&b, "Rule %s (%s): %s%s.\n", a.Rule, why, what, whom(a))
 	since := f.Since.UTC().Format(time.RFC3339)
 	until := f.Until.UTC().Format(time.RFC3339)
 	switch {
@@ -154,8 +167,21 @@ func description(a *engine.Alert, f Facts, e *rules.Event) string {
 	if a.Oldest > 0 {
 		fmt.Fprintf(&b, " The oldest has been in its state for %s.", whole(a.Oldest))
 	}
-	fmt.Fprintf(&b, "\nHeld by: %s.\nDone so far: %s.", f.Holders, e.Done)
+	if !rules.Whole(a.When) {
+		fmt.Fprintf(&b, "\nHeld by: %s.\nDone so far: %s.", f.Holders, e.Done)
+	}
 	return b.String()
+}
+
+// values are what is measured of the group.
+func values(a *engine.Alert) string {
+	var words []string
+	for _, c := range a.When {
+		if word := string(c.Metric) + " " + a.Text(c.Metric); !slices.Contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // howMany says how many sockets there are, or how many there were at most: an alert
@@ -267,6 +293,9 @@ func whom(a *engine.Alert) string {
 		text += to
 	} else if p := peers(a.Examples); p != "" {
 		text += " to " + p
+	}
+	if netns, ok := of["netns"]; ok && rules.Whole(a.When) {
+		text += " in network namespace " + netns
 	}
 	if user, ok := of["user"]; ok {
 		text += " of user " + user

@@ -44,6 +44,14 @@ rules:
   - name: single
     match: {state: close-wait, in_state_for: 5m}
     then: [alert, kill]
+  - name: drops
+    description: A program accepts too slowly.
+    group_by: netns
+    when: listen_drops > 10/m
+    then: [alert]
+  - name: host
+    when: [orphans > 80%, tcp_memory > 90%]
+    then: [{alert: {description: "{{.Orphans}} and {{.TCPMemory}}, not {{.ListenDrops}}"}}]
   - name: templates
     match: {state: close-wait}
     group_by: [state, user]
@@ -120,6 +128,9 @@ func TestTexts(t *testing.T) {
 		{"many peers", examples(alarm("single", group.Measured{Count: 6}), db, "10.0.9.2:5433", "10.0.9.3:5432", "10.0.9.4:5432", "10.0.9.5:5432", "10.0.9.6:5432"), "java[7] 6"},
 		{"clients", examples(alarm("single", group.Measured{Count: 2}), "10.0.9.2:48270", "10.0.9.2:48284"), "nginx[12] 2"},
 		{"listeners", examples(alarm("single", group.Measured{Count: 1}), "0.0.0.0:0"), "nginx[12] 1"},
+		{"dropped connections", alarm("drops", group.Measured{ListenDrops: 120}, subject.Label{Name: "netns", Value: "4026531840"}), "unknown"},
+		{"the same in all namespaces, over", ended(alarm("drops", group.Measured{})), "unknown"},
+		{"short of memory", alarm("host", group.Measured{Orphans: 81.25, TCPMemory: 99.96}), "unknown"},
 		{"templates", alarm("templates", group.Measured{Count: 3}, subject.Label{Name: "state", Value: "close-wait"}, subject.Label{Name: "user", Value: "33"}), "nginx[12] 3"},
 		{"a template that fails", alarm("templates", group.Measured{Count: 3}, subject.Label{Name: "state", Value: "close-wait"}, subject.Label{Name: "user", Value: "33"}), "-"},
 	}

@@ -18,6 +18,8 @@ type Reader struct {
 	sockstat, snmp      procFile
 	sockstat6           procFile // cannot be read where there is no IPv6
 	ephemeral, reserved procFile // without these, only the ports are not known
+	netstat             procFile // and without these, what presses on sockets
+	maxOrphans, memory  procFile // in most namespaces they do not stand
 
 	netns     uint32
 	ports     map[uint32]sock.Ports // by that, and by
@@ -42,6 +44,7 @@ func Open() (*Reader, error) {
 		netns:    netns.Inode(),
 		sockstat: openProc(net + "sockstat"), snmp: openProc(net + "snmp"), sockstat6: openProc(net + "sockstat6"),
 		ephemeral: openProc(sysctl + "ip_local_port_range"), reserved: openProc(sysctl + "ip_local_reserved_ports"),
+		netstat: openProc(net + "netstat"), maxOrphans: openProc(sysctl + "tcp_max_orphans"), memory: openProc(sysctl + "tcp_mem"),
 	}
 	if err := errors.Join(r.sockstat.err, r.snmp.err); err != nil {
 		r.Close()
@@ -121,7 +124,7 @@ func (r *Reader) ReadHost() (Host, bool, error) {
 
 // Close closes the files.
 func (r *Reader) Close() {
-	for _, f := range []procFile{r.sockstat, r.snmp, r.sockstat6, r.ephemeral, r.reserved} {
+	for _, f := range []procFile{r.sockstat, r.snmp, r.sockstat6, r.ephemeral, r.reserved, r.netstat, r.maxOrphans, r.memory} {
 		f.Close() // nil is closed, too
 	}
 }

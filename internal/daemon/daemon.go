@@ -217,12 +217,12 @@ func (d *watch) Record(p *engine.Plan) {
 }
 
 // Count has the counters read.
-func (d *watch) Count() { d.readers.scans <- nil }
+func (d *watch) Count(pressure bool) { d.readers.scans <- reading{pressure: pressure} }
 
 // Scan has the socket table read.
 func (d *watch) Scan(s *engine.Scan) {
 	d.watchOver(&d.readers.scanStall, scanPatience, "scan does not end; new sockets are not found")
-	d.readers.scans <- s
+	d.readers.scans <- reading{scan: s}
 }
 
 // Lookup has the kernel asked for single sockets.

@@ -26,6 +26,7 @@ var notes = map[engine.NoteKind]note{
 	engine.MoreTransitions:  {level: slog.LevelWarn, text: "more groups changed at once than are logged one by one"},
 	engine.NoTimeWaitCount:  {level: slog.LevelWarn, text: "counter of timewait sockets unreadable; rules that need it wait"},
 	engine.PortsUnknown:     {level: slog.LevelWarn, text: "local port range unreadable; rules on port_usage wait"},
+	engine.NotMeasured:      {level: slog.LevelWarn, text: "what a rule measures is not known here; the rule waits (docs/alerts.md)"},
 	engine.HoldersUnseen:    {level: slog.LevelWarn, text: "who holds some sockets cannot be seen; the rule waits for it"},
 	engine.HoldersSeen:      {level: slog.LevelInfo, text: "who holds the sockets is seen again"},
 	engine.WalkHangs:        {level: slog.LevelError, text: "a walk through /proc takes long; holders of new sockets are unknown"},

@@ -113,6 +113,8 @@ type Counters interface {
 	// Ports are those that connect(2) chooses from in each network namespace, by its
 	// inode; one of which they are not known is absent.
 	Ports() (map[uint32]sock.Ports, error)
+	// Pressure is what is short that all sockets share.
+	Pressure() (sock.Pressure, error)
 	// InUse counts the full sockets; false: that is not known.
 	InUse() (uint64, bool, error)
 	Close()

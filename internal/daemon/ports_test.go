@@ -84,7 +84,7 @@ func portUsage(t *testing.T, dport uint16) float64 {
 			Then:  []rules.Action{{Kind: rules.Log}},
 		}},
 	})})
-	scan := e.Step(now, Count(counts)).Scan
+	scan := e.Step(now, Count(counts, false)).Scan
 	finding := scan.Begin(now)
 	if err := kernel.Scan(scan.Query, finding.Take); err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 // for single sockets, one that acts on them, one that counts them.
 type readers struct {
 	Source
-	scans   chan *engine.Scan // nil: only the counters are wanted
+	scans   chan reading
 	lookups chan []sock.ID
 	actions chan []engine.Action
 
@@ -27,11 +27,17 @@ type readers struct {
 	states stateCounts
 }
 
+// reading is what is to be read: the socket table, or the counters alone.
+type reading struct {
+	scan     *engine.Scan // nil: the counters
+	pressure bool         // and what is short
+}
+
 func newReaders(s Source) readers {
 	return readers{
 		Source: s,
 		// The engine bounds what is under way of each kind: no send on these waits.
-		scans:   make(chan *engine.Scan, 2),
+		scans:   make(chan reading, 2),
 		lookups: make(chan []sock.ID, engine.MaxLookupBatches),
 		actions: make(chan []engine.Action, engine.MaxActionBatches),
 		states:  stateCounts{wanted: make(chan struct{}, 1)},
@@ -62,12 +68,13 @@ func (s *Source) openReaders() (scanner Scanner, counts Counters, end func(), er
 }
 
 // scanWorker reads the counters and the socket table.
-func (d *watch) scanWorker() (func(*engine.Scan), func(), error) {
+func (d *watch) scanWorker() (func(reading), func(), error) {
 	scanner, counts, end, err := d.readers.openReaders()
 	told := make(map[int]string)
-	return func(scan *engine.Scan) {
+	return func(wanted reading) {
+		scan := wanted.scan
 		if scan == nil {
-			d.workers.send(Count(counts))
+			d.workers.send(Count(counts, wanted.pressure))
 			return
 		}
 		in := d.scan(scanner, scan)
@@ -78,10 +85,16 @@ func (d *watch) scanWorker() (func(*engine.Scan), func(), error) {
 	}, end, err
 }
 
-// Count reads what the engine wants of the counters before a scan.
-func Count(from Counters) engine.CountersRead {
+// Count reads what the engine wants of the counters, before a scan or for rules that need
+// nothing else.
+func Count(from Counters, pressure bool) engine.CountersRead {
 	c, err := from.Read()
 	in := engine.CountersRead{OK: err == nil, Counters: c}
+	if pressure {
+		if p, err := from.Pressure(); err == nil {
+			in.Pressure = &p
+		}
+	}
 	// Where they cannot be read, the usage of ports is not known.
 	if ports, err := from.Ports(); err == nil {
 		in.Ports = ports

@@ -131,7 +131,7 @@ func (d *watch) publish() {
 
 func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) status.Rule {
 	s := status.Rule{
-		Name: r.Name, Description: r.Description, Mode: status.Enabled,
+		Name: r.Name, Description: r.Description, Mode: status.Enabled, Whole: rules.Whole(r.When),
 		Sockets: r.Sockets, Candidates: r.Candidates, OldestSeconds: r.Oldest.Seconds(), Held: r.Held,
 		Firing: r.Firing, Pending: r.Pending, Groups: make([]status.Group, len(r.Groups)),
 		Actions: make(map[string]status.Tally, len(r.Results)), HeldBack: make(map[string]uint64, len(r.HeldBack)),

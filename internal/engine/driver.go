@@ -13,7 +13,7 @@ type Workers interface {
 	// record of a decision is older than what is done by it.
 	Record(p *Plan)
 
-	Count()                          // read the counters; CountersRead
+	Count(pressure bool)             // read the counters, and what is short; CountersRead
 	Scan(s *Scan)                    // read the socket table; ScanDone
 	Lookup(ids []sock.ID)            // ask for these sockets by name; LookupDone
 	Act(actions []Action)            // do these, in this order; ActionsDone
@@ -42,7 +42,7 @@ func (d *Driver) Step(in Input) Plan {
 	p := d.Engine.Step(d.Now(), in)
 	d.Workers.Record(&p)
 	if p.Count {
-		d.Workers.Count()
+		d.Workers.Count(p.Pressure)
 	}
 	if p.Scan != nil {
 		d.Workers.Scan(p.Scan)

@@ -170,6 +170,8 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 		e.schedule.Fill(now)
 	}
 	e.plan.Count = e.schedule.Count(now)
+	e.plan.Pressure = e.plan.Count && e.program.NeedsPressure && now >= e.schedule.Sample()
+	e.scans.pressing = e.scans.pressing || e.plan.Pressure
 	if now >= e.summary.At {
 		e.sumUpHeld(now)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -57,27 +58,81 @@ func (e *Engine) takeGroups(r *ruleState, t *group.Tally, ports *group.Ports, se
 
 // takeCounts takes in what the counters tell of the rules that need nothing else.
 func (e *Engine) takeCounts(in CountersRead, asked, now sock.Instant) {
+	pressed := e.scans.pressing
+	e.scans.pressing = false
 	if e.program.CounterInterval == 0 {
 		return
 	}
-	known := in.OK && in.HasTimeWait
-	if began, _ := e.scans.uncounted.note(!known); began {
-		e.note(NoTimeWaitCount)
-	}
 	next := now.Add(e.program.CounterInterval)
+	if e.program.NeedsPressure && !pressed {
+		next = min(next, e.schedule.Sample())
+	}
+	if in.Pressure != nil {
+		e.scans.drops.Take(in.Pressure.ListenDrops, now)
+	}
+	uncounted, unmeasured := false, rules.Metric("")
 	for _, r := range e.rules {
-		if !r.Enabled || !r.CounterOnly {
+		if !r.Enabled || !r.CounterOnly || r.Whole && !pressed {
 			continue
 		}
-		if known {
+		known := in.OK && in.HasTimeWait
+		switch missing := r.unmeasured(in.Pressure); {
+		case r.Whole && missing != "":
+			known, unmeasured = false, missing
+		case r.Whole:
+			known = true
+			e.changed(r, r.groups.TakeEach(e.measured(r, in.Pressure), asked, now), now)
+		case known:
 			e.changed(r, r.groups.TakeCount(int(in.TimeWait), asked, now), now)
+		default:
+			uncounted = true
+		}
+		if known {
 			r.alerts.Sampled()
 		}
 		if due := r.groups.NextFiring(); known || due > now {
 			next = min(next, max(now, due))
 		}
 	}
+	if began, _ := e.scans.uncounted.note(uncounted); began {
+		e.note(NoTimeWaitCount)
+	}
+	if began, _ := e.scans.unmeasured.note(unmeasured != ""); began && pressed {
+		e.note(NotMeasured, slog.String("metric", string(unmeasured)))
+	}
 	e.schedule.SampleAt(next)
+}
+
+// unmeasured returns a metric of a rule about no sockets that is not known, or "".
+func (r *ruleState) unmeasured(p *sock.Pressure) rules.Metric {
+	for _, m := range []struct {
+		rules.Metric
+		known bool
+	}{
+		{rules.ListenDrops, p != nil && p.ListenDrops != nil},
+		{rules.Orphans, p != nil && p.HasOrphans},
+		{rules.TCPMemory, p != nil && p.HasMemory},
+	} {
+		if r.Measures(m.Metric) && !m.known {
+			return m.Metric
+		}
+	}
+	return ""
+}
+
+// measured returns what is measured of each group of a rule about no sockets: of each
+// network namespace, or of all together.
+func (e *Engine) measured(r *ruleState, p *sock.Pressure) map[group.Key]group.Measured {
+	all := make(map[group.Key]group.Measured)
+	if len(r.GroupBy) == 0 {
+		all[""] = group.Measured{ListenDrops: e.scans.drops.Sum(), Orphans: p.Orphans, TCPMemory: p.Memory}
+		return all
+	}
+	for netns := range p.ListenDrops {
+		key := r.By.Append(nil, subject.Of(&sock.Socket{ID: sock.ID{Netns: netns}}))
+		all[group.Key(key)] = group.Measured{ListenDrops: e.scans.drops.Of(netns)}
+	}
+	return all
 }
 
 // trusted returns for how long after a scan what fires is acted on.

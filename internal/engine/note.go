@@ -25,6 +25,7 @@ const (
 	MoreTransitions  NoteKind = "more_transitions"
 	NoTimeWaitCount  NoteKind = "no_timewait_count"
 	PortsUnknown     NoteKind = "ports_unknown"
+	NotMeasured      NoteKind = "not_measured"
 	HoldersUnseen    NoteKind = "holders_unseen"
 	HoldersSeen      NoteKind = "holders_seen"
 	WalkHangs        NoteKind = "walk_hangs"

@@ -24,7 +24,10 @@ type scans struct {
 	spared map[sock.Key]match.ClassSet
 	states map[ssfilter.State]int // sockets in those states that were scanned as a whole
 
-	failing, crowded, portless, uncounted failureStreak
+	failing, crowded, portless, uncounted, unmeasured failureStreak
+
+	pressing bool        // what is short is being read
+	drops    group.Drops // of what listening sockets drop, by the counters
 }
 
 // spare remembers that a socket waited in an accept queue, which is forgotten otherwise.

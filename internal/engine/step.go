@@ -45,7 +45,8 @@ type Stop struct{}
 type CountersRead struct {
 	OK bool
 	sock.Counters
-	Ports map[uint32]sock.Ports // of each network namespace, by its inode; in one that is absent, the usage of ports is not measured
+	Pressure *sock.Pressure        // nil: it was not wanted, or could not be read
+	Ports    map[uint32]sock.Ports // of each network namespace, by its inode; in one that is absent, the usage of ports is not measured
 }
 
 // ScanDone says how a scan ended. With Err set it failed and nothing of it counts.
@@ -86,6 +87,7 @@ type Outcome struct {
 // Plan is what the engine wants done. Each part may be empty.
 type Plan struct {
 	Count       bool            // read the counters
+	Pressure    bool            // and what is short that all sockets share
 	Scan        *Scan           // read the socket table
 	Lookup      []sock.ID       // ask for these sockets by name
 	Resolve     []uint32        // find the holders of these inodes

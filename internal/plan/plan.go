@@ -106,9 +106,9 @@ type firstScans struct {
 }
 
 // Count reads the counters until each class of rules was scanned for.
-func (f *firstScans) Count() {
+func (f *firstScans) Count(pressure bool) {
 	if f.scans < 2 {
-		f.came = append(f.came, daemon.Count(f.counts))
+		f.came = append(f.came, daemon.Count(f.counts, pressure))
 	}
 }
 

@@ -52,8 +52,8 @@ func groupOf(r *engine.RuleOverview, g *group.Overview) plannedGroup {
 
 // valueOf is what a group measures, as a condition has it.
 func valueOf(g *group.Overview, m rules.Metric) string {
-	if m == rules.Growth {
-		return "growth not known" // by one scan
+	if m == rules.Growth || m == rules.ListenDrops {
+		return string(m) + " not known" // by one scan
 	}
 	return string(m) + " " + g.Text(m)
 }
@@ -172,14 +172,16 @@ func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode st
 	if r.For > 0 {
 		long = " for " + term.Short(r.For)
 	}
-	match := fmt.Sprintf("%d sockets match", now.Sockets)
+	match, all := fmt.Sprintf("; now %d sockets match", now.Sockets), "all sockets"
 	switch {
+	case r.Whole():
+		match, all = "", "all"
 	case now.Unseen:
-		match = "it cannot be told who holds the sockets (sockdog doctor says why)"
+		match = "; now it cannot be told who holds the sockets (sockdog doctor says why)"
 	case now.Sockets == 1:
-		match = "1 socket matches"
+		match = "; now 1 socket matches"
 	}
-	fmt.Fprintf(out, "%s: fires when %s%s; now %s%s\n", r.Name, strings.Join(conditions, " and "), long, match, mode)
+	fmt.Fprintf(out, "%s: fires when %s%s%s%s\n", r.Name, strings.Join(conditions, " and "), long, match, mode)
 	table := term.NewTable("  GROUP", "VALUE", "PHASE")
 	for i := range now.Groups {
 		g := &now.Groups[i]
@@ -194,7 +196,7 @@ func printGroups(out io.Writer, r *rules.Rule, now *engine.RuleOverview, mode st
 				values = append(values, value)
 			}
 		}
-		table.Row("  "+cmp.Or(strings.Join(name, " "), "all sockets"), strings.Join(values, ", "), string(g.Phase))
+		table.Row("  "+cmp.Or(strings.Join(name, " "), all), strings.Join(values, ", "), string(g.Phase))
 	}
 	return printRows(out, table, cells)
 }

@@ -16,6 +16,17 @@ func (c *Counters) Still(before *Counters) bool {
 	return c.HasInSegs && before.HasInSegs && c.InSegs == before.InSegs
 }
 
+// Pressure is what the kernel counts where a network namespace, or the host, is short of
+// something that all its sockets share.
+type Pressure struct {
+	// ListenDrops are the connections that listening sockets have dropped since their
+	// network namespace was made, by its inode; nil: not known.
+	ListenDrops map[uint32]uint64
+
+	HasOrphans, HasMemory bool    // the kernel reports it, and its limit
+	Orphans, Memory       float64 // of the host, in percent of the limits
+}
+
 // Ports are the local ports of a network namespace that connect(2) may choose.
 type Ports struct {
 	Ephemeral ssfilter.PortRange   // ip_local_port_range

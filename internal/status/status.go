@@ -103,6 +103,7 @@ type Rule struct {
 	Description string `json:"description,omitempty"`
 	Text        string `json:"text"` // what it says, in one line
 	Mode        Mode   `json:"mode"`
+	Whole       bool   `json:"whole,omitempty"` // it is about no sockets, but about a network namespace or the host
 
 	Sockets       int              `json:"sockets"`        // that match in full
 	Candidates    int              `json:"candidates"`     // that match in all but their age

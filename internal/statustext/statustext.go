@@ -100,7 +100,10 @@ func (w *report) rules(s *status.Status) {
 
 // holds is what a rule holds now: "3 match, 70 waiting, first due in 34s, oldest 5m11s".
 func holds(r *status.Rule) string {
-	words := []string{fmt.Sprint(r.Sockets, " match")}
+	var words []string
+	if !r.Whole {
+		words = append(words, fmt.Sprint(r.Sockets, " match"))
+	}
 	add := func(n int, what string) {
 		if n > 0 {
 			words = append(words, fmt.Sprint(n, what))
@@ -175,7 +178,11 @@ func (w *report) groups(all []status.Rule) {
 			for _, c := range g.Conditions {
 				values = append(values, fmt.Sprintf("%s %s%s (%s %s%s)", c.Metric, decimal(c.Value), c.Unit, c.Op, decimal(c.Threshold), c.Unit))
 			}
-			table.Row(all[i].Name, g.String(), phase, strings.Join(values, ", "))
+			name := g.String()
+			if all[i].Whole && len(g.Labels) == 0 {
+				name = "all"
+			}
+			table.Row(all[i].Name, name, phase, strings.Join(values, ", "))
 		}
 	}
 	w.table(table)

@@ -213,13 +213,13 @@ function rule(r) {
       heldBy(r),
       html("p", { class: "quiet" }, results(r)),
     ),
-    html(
+    r.whole ? null : html(
       "dl", {},
       fact("match", number(r.sockets), r.sockets ? "some" : "none"),
       fact("waiting", waiting(r), r.candidates > r.sockets ? "some" : "none"),
       fact("oldest", r.oldest_seconds ? duration(r.oldest_seconds) : "–", r.oldest_seconds ? "some" : "none"),
     ),
-    groups.length ? html("ul", { class: "groups", "aria-label": `Groups of ${r.name}` }, groups.map(group)) : null,
+    groups.length ? html("ul", { class: "groups", "aria-label": `Groups of ${r.name}` }, groups.map((g) => group(g, r.whole ? "all" : "all sockets"))) : null,
   );
 }
 
@@ -259,14 +259,14 @@ function results(r) {
 }
 
 // about is what the sockets of a group have in common.
-const about = (labels) => Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(" ") || "all sockets";
+const about = (labels) => Object.entries(labels).map(([name, value]) => `${name}=${value}`).join(" ");
 
 // near tells whether a group is worth a line: a quiet one if it has come half of the way
 // to all thresholds.
 const near = (g) => g.phase !== "quiet" || g.conditions.every((c) => c.near >= 0.5);
 
-function group(g) {
-  const labels = about(g.labels);
+function group(g, all) {
+  const labels = about(g.labels) || all;
   return html(
     "li", { class: `phase-${g.phase}` },
     html(
@@ -317,7 +317,7 @@ function showActions() {
       cell("Rule", a.rule),
       cell("Action", badge(bad.has(a.result) ? "bad" : good.has(a.result) ? "good" : "waiting", words(a.action, a.result))),
       cell("Connection",
-        a.group ? foreign(about(a.group)) : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)],
+        a.group ? foreign(about(a.group) || "all sockets") : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)],
         several && a.netns ? html("span", { class: "quiet" }, " in ", foreign(a.netns_name || a.netns)) : ""),
       cell("Held by", a.pid ? [foreign(a.comm), `[${a.pid}]`, a.pod ? html("span", { class: "quiet" }, " in ", foreign(a.pod)) : ""] : "–"),
       cell("Reason", foreign(a.reason)),

@@ -28,6 +28,9 @@ type Measured struct {
 	Growth       float64       // sockets a minute
 	PortUsage    float64       // percent
 	BacklogUsage float64       // percent
+	ListenDrops  float64       // a minute
+	Orphans      float64       // percent
+	TCPMemory    float64       // percent
 	Oldest       time.Duration // in its state, at least; 0: not known
 }
 
@@ -40,6 +43,12 @@ func (m *Measured) Of(metric rules.Metric) float64 {
 		return m.Growth
 	case rules.PortUsage:
 		return m.PortUsage
+	case rules.ListenDrops:
+		return m.ListenDrops
+	case rules.Orphans:
+		return m.Orphans
+	case rules.TCPMemory:
+		return m.TCPMemory
 	default:
 		return m.BacklogUsage
 	}
@@ -56,7 +65,9 @@ func (m *Measured) all(conditions []rules.Condition) bool {
 }
 
 // nothing reports whether there is nothing of the group any more.
-func (m *Measured) nothing() bool { return m.Count == 0 && m.Growth == 0 && m.PortUsage == 0 }
+func (m *Measured) nothing() bool {
+	return m.Count == 0 && m.Growth == 0 && m.PortUsage == 0 && m.ListenDrops == 0
+}
 
 // Nearness returns how much of the way to its threshold a value has gone, from
 // whichever side: 1 where the condition holds.

@@ -180,6 +180,26 @@ func (rg *Set) TakeCount(n int, sent, got sock.Instant) Changes {
 	return rg.takeOne(Measured{Count: n}, sent, got)
 }
 
+// TakeEach takes in what the counters tell of each group, of a rule about no sockets. One
+// of which they tell nothing is gone.
+func (rg *Set) TakeEach(all map[Key]Measured, sent, got sock.Instant) (c Changes) {
+	rg.scanned = got
+	rg.nearest = rg.nearest[:0]
+	for key := range rg.groups {
+		if _, told := all[key]; !told {
+			all[key] = Measured{}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		g, known := rg.groups[key]
+		if !known {
+			g = newGroup()
+		}
+		rg.sample(&c, key, g, known, all[key], sent, got)
+	}
+	return c
+}
+
 // TakeDue takes in how many sockets are due of a rule about single sockets, and the
 // oldest and some of them. Its one group fires while there are any.
 func (rg *Set) TakeDue(n int, oldest time.Duration, examples []Example, now sock.Instant) Changes {

@@ -26,6 +26,7 @@ type Program struct {
 	ProtectNeedsHolders bool                        // who holds a socket decides whether it is protected from a rule
 	NeedsHolders        bool                        // who holds a socket decides for a rule
 	Cmdlines            []string                    // patterns that the command lines of holders are compared with
+	NeedsPressure       bool                        // a rule is about a network namespace or the host as a whole
 	MeasurePorts        []*Rule                     // that measure port usage
 	Queries             [1 << NumClasses]sock.Query // that answer all enabled rules of the classes
 	ShareQuery          bool                        // the question for both classes has no more of the many told
@@ -75,6 +76,7 @@ func Compile(set *rules.Set) *Program {
 			*interval = wanted
 		}
 		p.NeedsHolders = p.NeedsHolders || r.NeedsHolders
+		p.NeedsPressure = p.NeedsPressure || r.Whole
 		if r.Measures(rules.PortUsage) {
 			p.MeasurePorts = append(p.MeasurePorts, r)
 		}

@@ -19,7 +19,8 @@ type Rule struct {
 	ID          uint64 // sock.RuleSum of its name
 	Volatile    bool   // what it does not match now it may match later, in the same state
 	Grouped     bool   // it is about groups
-	CounterOnly bool   // a counter alone tells its one group
+	CounterOnly bool   // counters alone tell its groups
+	Whole       bool   // and they are about no sockets, but about a network namespace or the host
 	Timed       bool   // a match of it has a time bound
 	Destructive bool   // it has a destructive action
 	Alerts      bool   // it has an alert
@@ -55,7 +56,8 @@ func newRule(from *rules.Rule, position int) Rule {
 		r.Class = Expensive
 	}
 	r.Volatile = r.Volatile || r.ByHolders // a program can pass a socket on
-	r.CounterOnly = r.isCounterOnly()
+	r.Whole = r.Rule.Whole()
+	r.CounterOnly = r.Whole || r.isCounterOnly()
 	return r
 }
 
@@ -107,7 +109,7 @@ func (r *Rule) Measures(m rules.Metric) bool {
 
 // OnlyTimeWait reports whether the rule is about no other sockets.
 func (r *Rule) OnlyTimeWait() bool {
-	return !slices.ContainsFunc(r.Match, func(m rules.Match) bool { return m.States != 1<<ssfilter.TimeWait })
+	return len(r.Match) > 0 && !slices.ContainsFunc(r.Match, func(m rules.Match) bool { return m.States != 1<<ssfilter.TimeWait })
 }
 
 // bare reports whether a match asks for nothing that the program does or sets, but

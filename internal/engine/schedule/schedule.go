@@ -99,6 +99,9 @@ func (s *Schedule) Counted() (asked sock.Instant) {
 // SampleAt says when the counters are to be read for rules that need nothing else.
 func (s *Schedule) SampleAt(at sock.Instant) { s.sample = at }
 
+// Sample returns when that is.
+func (s *Schedule) Sample() sock.Instant { return s.sample }
+
 // Due returns the classes that a scan now is to be for: those whose time has come.
 // A cheap class goes along with an expensive one whose scans are no more frequent than
 // its own, and with any if its time has almost come; an expensive one never goes along

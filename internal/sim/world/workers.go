@@ -48,7 +48,7 @@ func (w workers) deliver(d time.Duration, answer func() engine.Input) {
 }
 
 // Count reads the counters.
-func (w workers) Count() {
+func (w workers) Count(bool) {
 	w.deliver(w.UpTo(time.Millisecond), func() engine.Input {
 		if w.unlucky(30) {
 			return engine.CountersRead{}

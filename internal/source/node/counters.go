@@ -105,3 +105,33 @@ func (c *Counters) InUse() (sum uint64, known bool, err error) {
 	}
 	return sum, known, nil
 }
+
+// Pressure is what is short in each namespace, and on the host, if the namespace is watched
+// that it began with.
+func (c *Counters) Pressure() (sock.Pressure, error) {
+	var all sock.Pressure
+	for _, n := range c.source.namespaces() {
+		err := n.counters(func(r *counters.Reader) error {
+			p, err := r.Pressure()
+			if err != nil {
+				return err
+			}
+			if all.ListenDrops == nil {
+				all.ListenDrops = p.ListenDrops
+			} else {
+				maps.Copy(all.ListenDrops, p.ListenDrops)
+			}
+			if p.HasOrphans {
+				all.HasOrphans, all.Orphans = true, p.Orphans
+			}
+			if p.HasMemory {
+				all.HasMemory, all.Memory = true, p.Memory
+			}
+			return nil
+		})
+		if err != nil && !isLeft(err) {
+			return sock.Pressure{}, err
+		}
+	}
+	return all, nil
+}
