@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
-	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -89,23 +88,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, answer a
 	case t.of != 0 && !t.is(plain) && (c.next != never || t.is(aged)):
 		e.makeFar(t, c.next)
 	default:
-		e.spareWait(t, s)
 		e.drop(t, Changed, now)
-	}
-}
-
-// spareWait remembers of a socket that is forgotten that it waited in an accept queue, if
-// rules mean others of its kind by who holds them.
-func (e *Engine) spareWait(t *tracked, s *sock.Socket) {
-	if !e.program.NeedsHolders || !t.Backlog() && !t.Accepted() {
-		return
-	}
-	var of match.ClassSet
-	for r := range e.program.RulesFor(subject.Of(s)) {
-		of |= 1 << r.Class
-	}
-	if of != 0 {
-		e.scans.spare(e.tracks.key(t), of)
 	}
 }
 

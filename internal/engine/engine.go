@@ -301,13 +301,14 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 			t = nil
 		}
 	default:
-		before = track.Connection{ID: s.ID, Backlog: e.scans.hasWaited(s.ID.Key())}
+		before = e.scans.waits.before(s)
 		c = before.Successor(s, fresh, got)
 	}
 	c.TellAutobound(s)
 	c.Autobound = s.Autobound
 	if t == nil {
 		t = e.tracks.add(&c)
+		e.scans.waits.drop(s.ID.Key())
 		t.set(stored, onDisk && same)
 	} else {
 		e.due.leave(t)
@@ -356,6 +357,8 @@ func (e *Engine) drop(t *tracked, result Result, now sock.Instant) {
 	key := e.tracks.key(t)
 	if result == Gone || result == Done {
 		e.scans.noteGone(key)
+	} else if w, waited := waitOf(&t.Packed); waited && !t.is(plain) {
+		e.scans.waits.add(key, w)
 	}
 	if t.is(stored) {
 		e.plan.Forget = append(e.plan.Forget, key)

@@ -73,12 +73,16 @@ func (f *ScanResult) takeFar(far *tracked, sub subject.Subject, fresh track.Time
 // long, and reports whether it is to stay one. Wanted: a rule may want it then.
 func (f *ScanResult) keepFar(number uint32, far *tracked, c *track.Connection, s *sock.Socket, got sock.Instant, wanted bool) bool {
 	f.far.shown.Set(int(number))
+	p := c.Pack()
 	all := far.of&^f.scan.of == 0 // that is, of the rules it may match
-	if all && (!wanted || isPlain(s, f.sentBy(got), got, &c.Times, f.scan.precision)) {
+	plain := all && isPlain(s, f.sentBy(got), got, &c.Times, f.scan.precision)
+	if plain || all && !wanted {
 		f.far.over = append(f.far.over, number)
+		if w, waited := waitOf(&p); waited && !plain {
+			put(&f.waits, s.ID.Key(), w)
+		}
 		return true
 	}
-	p := c.Pack()
 	d, ok := far.Packed.Delta(&p)
 	if !ok {
 		return false
@@ -130,6 +134,7 @@ func (e *Engine) makeFar(t *tracked, next sock.Instant) {
 	f.rank, f.of, f.flags = next, t.of, t.flags&(stored|behind)
 	t.set(stored, false) // it is not forgotten
 	e.drop(t, Changed, 0)
+	e.scans.waits.drop(c.ID.Key())
 }
 
 // near tracks a far connection, on which something is pending again. It stays where it is
@@ -210,9 +215,6 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 		f := e.far.at(number)
 		if f.is(copied) {
 			continue
-		}
-		if e.program.NeedsHolders && f.Accepted() { // no rule means it by who holds it now
-			e.scans.spare(e.far.key(f), f.of)
 		}
 		e.forgetFar(f)
 	}

@@ -28,8 +28,8 @@ type Scan struct {
 	// Beyond that there is a reserve for sockets in accept queues.
 	bounded       bool
 	room, reserve int
-	waited        waits // what the last scans left out
-	survey        bool  // every group may fire, and nothing is counted
+	waited        map[sock.Key]wait // see waits
+	survey        bool              // every group may fire, and nothing is counted
 	precision     time.Duration
 	sent          sock.Instant
 	ports         *group.Ports // nil: no rule asks, or they are not known
@@ -51,10 +51,9 @@ type ScanResult struct {
 	waiting int   // those that the reserve for accept queues took
 	left    int   // had no room
 	starved int   // of those: that a rule would kill
-	// waits are the keys of those without room that were seen in an accept queue,
-	// by this scan or an earlier one: no time counts before they are accepted. So are those
-	// that no rule means, by who holds them.
-	waits map[sock.Key]struct{}
+	// waits are those that are not brought, and that were seen in an accept queue, by this
+	// scan or before: no time counts before they are accepted.
+	waits map[sock.Key]wait
 	// later is when the first of those falls due that were left to a later scan;
 	// nextMature is when the first comes to count in a group by its age alone.
 	later, nextMature sock.Instant
@@ -143,9 +142,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		f.usePort(s)
 	}
 	if of&l.of == 0 {
-		if l.holders != nil && l.waited.has(s.ID.Key()) {
-			f.keepWait(s.ID.Key())
-		}
+		f.keepWait(s, got)
 		return
 	}
 	at, print, known := l.known.get(s.ID.Cookie)
@@ -155,6 +152,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		if due != never {
 			f.later = min(f.later, due)
 		}
+		f.keepWait(s, got)
 	case due <= l.lookahead && print > knownNow && print == track.Fingerprint(l.seed, s):
 		l.known.shown.Set(at)
 	case !known && of&^l.of == 0 && due > l.lookahead && f.beginFar(s, t, got, due, of):
@@ -260,39 +258,16 @@ func (f *ScanResult) countLeft(p placed) {
 func (f *ScanResult) leave(h *hit, p placed) {
 	f.countLeft(p)
 	s := f.hits.socket(h)
-	if s.InBacklog() || f.scan.waited.has(s.ID.Key()) {
-		f.keepWait(s.ID.Key())
+	got := f.hits.got(h)
+	if s.InBacklog() {
+		put(&f.waits, s.ID.Key(), wait{})
+	} else {
+		f.keepWait(&s, got)
 	}
 	if h.is(hitKnown) {
-		got := f.hits.got(h)
 		t := track.TimesOf(&s, f.sentBy(got), got, f.scan.precision)
 		f.count(f.scan.subject(&s), &t, got)
 	}
-}
-
-// keepWait remembers that a socket was in an accept queue.
-func (f *ScanResult) keepWait(key sock.Key) {
-	if f.waits == nil {
-		f.waits = make(map[sock.Key]struct{})
-	}
-	if len(f.waits) < mostWaits {
-		f.waits[key] = struct{}{}
-	}
-}
-
-// mostWaits bounds what is remembered of sockets that are not watched: a few megabytes.
-const mostWaits = 100_000
-
-// waits are keys, by class: see ScanResult.waits.
-type waits [match.NumClasses]map[sock.Key]struct{}
-
-func (w *waits) has(key sock.Key) bool {
-	for _, keys := range w {
-		if _, ok := keys[key]; ok {
-			return true
-		}
-	}
-	return false
 }
 
 // placed is a socket that there was room for.

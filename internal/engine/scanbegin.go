@@ -18,49 +18,13 @@ type scans struct {
 	running *Scan                 // nil: none is
 	overdue sock.Instant          // when it takes long
 	gone    map[sock.Key]struct{} // gone since it began: it may still show them
-	waited  waits                 // left out for want of room, that were in an accept queue; a scan reads it
-	// spared were there, too: rules of the classes do not mean them by who holds them, and may
-	// once they are passed on. They are in waited from the next scan on.
-	spared map[sock.Key]match.ClassSet
-	states map[ssfilter.State]int // sockets in those states that were scanned as a whole
+	waits   waits
+	states  map[ssfilter.State]int // sockets in those states that were scanned as a whole
 
 	failing, crowded, portless, uncounted, unmeasured failureStreak
 
 	pressing bool        // what is short is being read
 	drops    group.Drops // of what listening sockets drop, by the counters
-}
-
-// spare remembers that a socket waited in an accept queue, which is forgotten otherwise.
-func (s *scans) spare(key sock.Key, of match.ClassSet) {
-	if s.spared == nil {
-		s.spared = make(map[sock.Key]match.ClassSet)
-	}
-	if len(s.spared) < mostWaits {
-		s.spared[key] = of
-	}
-}
-
-// takeSpared has the next scans know of those that rules may mean once they are passed on.
-// No scan is under way.
-func (s *scans) takeSpared() {
-	for key, of := range s.spared {
-		for c := range match.NumClasses {
-			if !of.Has(c) {
-				continue
-			}
-			if s.waited[c] == nil {
-				s.waited[c] = make(map[sock.Key]struct{})
-			}
-			s.waited[c][key] = struct{}{}
-		}
-	}
-	s.spared = nil
-}
-
-// hasWaited reports whether a socket was seen in an accept queue that is not kept in mind.
-func (s *scans) hasWaited(key sock.Key) bool {
-	_, spared := s.spared[key]
-	return spared || s.waited.has(key)
 }
 
 func newScans() scans {
@@ -160,11 +124,11 @@ func (r *ruleState) atMost(n uint32) {
 
 // beginScan has the table scanned for rules of the classes.
 func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant) {
-	e.scans.takeSpared()
+	e.scans.waits.settle(e.Watches)
 	l := &Scan{
 		Query: e.program.Queries[of], program: e.program, of: of,
 		lookahead: e.lookahead(of, now), known: e.known(), far: &e.far, seed: e.seed, precision: e.config.Precision,
-		counts: make([]ruleCount, len(e.rules)), waited: e.scans.waited,
+		counts: make([]ruleCount, len(e.rules)), waited: e.scans.waits.known,
 		bounded: e.config.MaxTracks > 0,
 	}
 	l.room, l.reserve = e.room()
@@ -206,18 +170,12 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 // known returns the sockets that are tracked, and those of which an earlier run, or the
 // scans so far, may know more than the kernel does.
 func (e *Engine) known() known {
-	n := e.tracks.n + len(e.earlier.memories)
-	for _, waited := range e.scans.waited {
-		n += len(waited)
-	}
-	k := newKnown(n)
+	k := newKnown(e.tracks.n + len(e.earlier.memories) + len(e.scans.waits.known))
 	for key := range e.earlier.memories {
 		k.Put(key.Cookie, knownBefore)
 	}
-	for _, waited := range e.scans.waited {
-		for key := range waited {
-			k.Put(key.Cookie, knownBefore)
-		}
+	for key := range e.scans.waits.known {
+		k.Put(key.Cookie, knownBefore)
 	}
 	for t := range e.tracks.all() {
 		t.set(seen, false)

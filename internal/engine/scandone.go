@@ -13,12 +13,14 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	l := e.scans.running
 	e.scans.running = nil
 	if l == nil || l.program != e.program {
+		e.takeWaits(in.Result)
 		e.schedule.Dropped()
 		e.bringNear(true, now)
 		return // new rules came meanwhile, and want a scan of their own
 	}
 	e.noteStretch(e.schedule.Ended(l.of, in.Sent, in.Cost))
 	if in.Err != nil {
+		e.takeWaits(in.Result)
 		e.scanFailed(l.of, in.Err, now)
 		return
 	}
@@ -35,12 +37,8 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.takeAll(f, in.Sent, now)
 	e.considerAll(f, now)
 	e.wantDue(now)
-	for c := range e.scans.waited {
-		if l.of.Has(match.Class(c)) {
-			e.scans.waited[c] = f.waits
-		}
-	}
-	e.scans.takeSpared()
+	e.scans.waits.shown(f.waits)
+	e.scans.waits.miss(f.waits, l.of, e.program.Scanned())
 	e.makeRoom(f.starved, now)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.

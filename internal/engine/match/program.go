@@ -228,6 +228,16 @@ func (set ClassSet) Has(c Class) bool { return set&(1<<c) != 0 }
 
 const AllClasses ClassSet = 1<<NumClasses - 1
 
+// Scanned are the classes of the enabled rules.
+func (p *Program) Scanned() (of ClassSet) {
+	for c, gap := range p.Intervals {
+		if gap > 0 {
+			of |= 1 << c
+		}
+	}
+	return of
+}
+
 // WouldKill reports whether a rule would kill the socket once it is due, if it stays as
 // it is; its holders may still spare it, where nobody has looked for them.
 func (p *Program) WouldKill(s subject.Subject) bool {

@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// waits are the sockets that were seen in an accept queue, and that are not kept in mind:
+// for want of room, or because no rule wants anything of them as they are. The kernel takes
+// them for older than they are, so what was seen of them counts whenever a rule may mean
+// them again, by who holds them or by anything else that changes.
+type waits struct {
+	known map[sock.Key]wait // a scan under way reads it
+	fresh map[sock.Key]wait // what is to be known to the next scan, too
+}
+
+// wait is what is known of a socket that was in an accept queue.
+type wait struct {
+	accepted sock.Instant            // a program had it by then; 0: it was still there
+	missed   [match.NumClasses]uint8 // scans for the class that have not shown it since
+}
+
+const (
+	// mostWaits bounds what is remembered of sockets that are not watched: a few megabytes.
+	mostWaits = 100_000
+	// waitScans is how many scans for each class in a row do not show a socket before it is
+	// forgotten, and crowdedScans where there is no more room than for as many again.
+	// Absent is not gone: what a scan is for may not mean the socket for a while.
+	waitScans, crowdedScans = 100, 10
+)
+
+// waitOf is what is to be known of a connection that is forgotten; ok: it was in an accept
+// queue.
+func waitOf(c *track.Packed) (w wait, ok bool) {
+	if c.Accepted() {
+		return wait{accepted: c.Entered()}, true
+	}
+	return wait{}, c.Backlog()
+}
+
+// get is what is known of a socket.
+func (w *waits) get(key sock.Key) (known wait, ok bool) {
+	if known, ok = w.fresh[key]; !ok {
+		known, ok = w.known[key]
+	}
+	return known, ok
+}
+
+// add remembers a socket that is not kept in mind any more.
+func (w *waits) add(key sock.Key, known wait) { put(&w.fresh, key, known) }
+
+// drop forgets what was added of a socket that is kept in mind again.
+func (w *waits) drop(key sock.Key) { delete(w.fresh, key) }
+
+// settle has the next scan know of what was added. No scan is under way.
+func (w *waits) settle(watched func(sock.Key) bool) {
+	for key := range w.known {
+		if watched(key) {
+			delete(w.known, key)
+		}
+	}
+	for key, known := range w.fresh {
+		put(&w.known, key, known)
+	}
+	w.fresh = nil
+}
+
+// shown takes in what a scan showed of sockets that are not kept in mind.
+func (w *waits) shown(seen map[sock.Key]wait) {
+	for key, known := range seen {
+		put(&w.known, key, known)
+	}
+}
+
+// miss counts a whole scan for some classes, and forgets those that the last scans for all
+// classes that are scanned have not shown.
+func (w *waits) miss(seen map[sock.Key]wait, of, scanned match.ClassSet) {
+	most := uint8(waitScans)
+	if len(w.known) > mostWaits/2 {
+		most = crowdedScans
+	}
+	for key, known := range w.known {
+		if _, ok := seen[key]; ok {
+			continue
+		}
+		lost := true
+		for c := range match.NumClasses {
+			if of.Has(c) {
+				known.missed[c] = min(known.missed[c]+1, most)
+			}
+			lost = lost && (known.missed[c] >= most || !scanned.Has(c))
+		}
+		if lost {
+			delete(w.known, key)
+		} else {
+			w.known[key] = known
+		}
+	}
+}
+
+// put adds to what is known of sockets where there is room, or replaces it.
+func put(to *map[sock.Key]wait, key sock.Key, known wait) {
+	if *to == nil {
+		*to = make(map[sock.Key]wait)
+	}
+	if _, old := (*to)[key]; old || len(*to) < mostWaits {
+		(*to)[key] = known
+	}
+}
+
+// before is what is known of a socket that is not kept in mind, from before the answer.
+func (w *waits) before(s *sock.Socket) track.Connection {
+	c := track.Connection{ID: s.ID, State: s.State}
+	if known, ok := w.get(s.ID.Key()); ok {
+		c.Backlog, c.Accepted = known.accepted == 0, known.accepted != 0
+		c.Entered = track.Bound{Safe: known.accepted, Early: known.accepted}
+	}
+	return c
+}
+
+// keepWait notes a socket that the scan shows and does not bring, if it was seen in an
+// accept queue before.
+func (f *ScanResult) keepWait(s *sock.Socket, got sock.Instant) {
+	known, ok := f.scan.waited[s.ID.Key()]
+	switch {
+	case !ok:
+		return
+	case s.InBacklog():
+		known.accepted = 0
+	case known.accepted == 0:
+		known.accepted = got
+	}
+	put(&f.waits, s.ID.Key(), wait{accepted: known.accepted})
+}
+
+// takeWaits takes in which sockets a scan showed in accept queues that comes to nothing
+// else, because it failed or was for other rules.
+func (e *Engine) takeWaits(f *ScanResult) {
+	if f == nil {
+		return
+	}
+	for h := range f.hits.All() {
+		if s := f.hits.socket(h); s.InBacklog() {
+			put(&f.waits, s.ID.Key(), wait{})
+		}
+	}
+	e.scans.waits.shown(f.waits)
+}

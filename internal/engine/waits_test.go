@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// TestForgottenAfterAnAcceptQueue: a socket that was seen in an accept queue counts from
+// its accept, whatever had it forgotten since, and whatever scans have shown or missed.
+func TestForgottenAfterAnAcceptQueue(t *testing.T) {
+	type bed struct {
+		*bench
+		s      *sim.Socket
+		holder sock.Holder
+	}
+	byLeaky := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute, Processes: []string{"leaky"}}
+	few := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute, Unread: &rules.Threshold{Op: rules.LessEqual, Number: 1}}
+	marked := where("fwmark = 1")
+	marked.InStateFor = 5 * time.Minute
+	stalled := killing("s", matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), StalledFor: time.Hour}))
+	established := killing("e", matching(rules.Match{States: ssfilter.Of(ssfilter.Established), IdleFor: time.Hour}))
+	accepted := func(b *bed) { b.s.Inode, b.s.UID, b.s.Accepted = 1, 1000, b.now }
+	passed := func(b *bed) { b.holder = process(2, "leaky") }
+	missed := func(b *bed) { b.missed[1] = true }
+	shown := func(b *bed) { delete(b.missed, 1) }
+	unmarked := func(b *bed) { b.s.Mark = 2 }
+	again := func(b *bed) { b.s.Mark = 1 }
+	type moment struct {
+		at time.Duration
+		do func(*bed)
+	}
+	for name, test := range map[string]struct {
+		match   rules.Match
+		also    []rules.Rule
+		socket  func(*sim.Socket)
+		moments []moment // it is accepted after ten seconds
+		watched bool     // after 20 seconds
+	}{
+		"passed on": {match: byLeaky, moments: []moment{{20 * time.Second, passed}}},
+		"passed on, and another rule of its class may mean it": {
+			match: byLeaky, also: []rules.Rule{stalled}, moments: []moment{{20 * time.Second, passed}},
+		},
+		"passed on, and a rule of the other class scans": {
+			match: byLeaky, also: []rules.Rule{established}, moments: []moment{{20 * time.Second, passed}},
+		},
+		"passed on long after": {match: byLeaky, moments: []moment{{4 * time.Minute, passed}}},
+		"passed on, and scans miss it": {
+			match: byLeaky, moments: []moment{{15 * time.Second, missed}, {20 * time.Second, passed}, {23 * time.Second, shown}},
+		},
+		"forgotten while it waited, and passed on": {
+			match: byLeaky, moments: []moment{{8 * time.Second, missed}, {20 * time.Second, passed}, {23 * time.Second, shown}},
+		},
+		"its mark changes": {
+			match: marked, socket: func(s *sim.Socket) { s.Mark, s.Marked = 1, true },
+			moments: []moment{{15 * time.Second, unmarked}, {21 * time.Second, again}},
+		},
+		"data comes, and is read": {
+			match: few, moments: []moment{{15 * time.Second, func(b *bed) { b.s.RQueue = 100 }}, {21 * time.Second, func(b *bed) { b.s.RQueue = 0 }}}, watched: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &bed{bench: newBench(t), holder: process(3, "other")}
+			b.holders = func(uint32) []sock.Holder { return []sock.Holder{b.holder} }
+			b.s = b.add(1, time.Hour, func(s *sim.Socket) { s.Inode, s.UID = 0, 0 })
+			if test.socket != nil {
+				test.socket(b.s)
+			}
+			b.rule(eachSecond(append(test.also, killing("r", matching(test.match)))...))
+			b.later(10*time.Second, func() { accepted(b) })
+			for _, m := range test.moments {
+				b.later(m.at, func() { m.do(b) })
+			}
+			b.until(20*time.Second - 1)
+			if got := b.e.Watches(b.s.ID.Key()); got != test.watched {
+				t.Errorf("watched: %v", got)
+			}
+			b.until(5*time.Minute + 9900*time.Millisecond)
+			if len(b.sockets) == 0 {
+				t.Fatalf("killed before a program had it for five minutes: %v", b.events)
+			}
+			b.until(5*time.Minute + 15*time.Second)
+			if len(b.sockets) > 0 {
+				t.Error("late, or forgotten")
+			}
+		})
+	}
+}
+
+// TestWaitsAreForgotten: what was in an accept queue is not remembered for ever.
+func TestWaitsAreForgotten(t *testing.T) {
+	b := newBench(t)
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(3, "other")} }
+	b.many(1, 50, time.Hour, queued)
+	m := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute, Processes: []string{"leaky"}}
+	b.rule(eachSecond(killing("r", matching(m))))
+	b.until(5 * time.Second)
+	for _, s := range b.sockets {
+		s.Inode, s.Accepted = uint32(s.ID.Cookie), b.now
+	}
+	b.until(time.Minute)
+	if n := len(b.e.scans.waits.known); n != 50 {
+		t.Errorf("%d are remembered, want the 50 that are there", n)
+	}
+	clear(b.sockets)
+	b.add(99, 0)
+	b.until(3 * time.Minute)
+	if n := len(b.e.scans.waits.known) + len(b.e.scans.waits.fresh); n != 0 {
+		t.Errorf("%d are remembered that are gone", n)
+	}
+}
+
+// TestWaitsOfAnAbandonedScan: what a scan showed in an accept queue waited there, though
+// the scan came to nothing.
+func TestWaitsOfAnAbandonedScan(t *testing.T) {
+	for name, abandon := range map[string]func(b *bench, set rules.Set){
+		"cut short": func(b *bench, _ rules.Set) { b.scanErr = errors.New("cut short") },
+		"new rules": func(b *bench, set rules.Set) {
+			b.scanTime = 500 * time.Millisecond
+			b.later(100*time.Millisecond, func() { b.rule(set) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			s := b.add(1, time.Hour, queued)
+			set := eachSecond(killing("r"))
+			abandon(b, set)
+			b.later(200*time.Millisecond, func() { s.Inode, s.Accepted, b.scanErr = 1, b.now, nil })
+			b.rule(set)
+			b.until(10 * time.Second)
+			if len(b.sockets) == 0 {
+				t.Fatalf("killed before a program had it for ten seconds: %v", b.events)
+			}
+			b.until(15 * time.Second)
+			if len(b.sockets) > 0 {
+				t.Error("late, or forgotten")
+			}
+		})
+	}
+}
