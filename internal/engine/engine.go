@@ -329,8 +329,15 @@ func isPlain(s *sock.Socket, sent, got sock.Instant, known *track.Times, precisi
 	if !track.Lasting(s) {
 		return false
 	}
-	kernel := track.KernelTimes(s, sent, got, precision)
-	return max(kernel.Base().Sub(known.Base()), known.Base().Sub(kernel.Base())) <= 2*precision
+	agrees := func(t track.Times) bool {
+		near := func(a, b sock.Instant) bool { return max(a.Sub(b), b.Sub(a)) <= 2*precision }
+		return near(t.Base(), known.Base()) && near(t.SilentBase(), known.SilentBase())
+	}
+	if !agrees(track.KernelTimes(s, sent, got, precision)) {
+		return false
+	}
+	// Of what waited in an accept queue after that, its entry into the state tells too much.
+	return s.Entered == 0 || agrees(track.TimesOf(s, sent, got, precision))
 }
 
 // recall reports whether an earlier run knew the socket, and what, and whether the disk

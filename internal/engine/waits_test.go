@@ -63,6 +63,10 @@ func TestForgottenAfterAnAcceptQueue(t *testing.T) {
 		"data comes, and is read": {
 			match: few, moments: []moment{{15 * time.Second, func(b *bed) { b.s.RQueue = 100 }}, {21 * time.Second, func(b *bed) { b.s.RQueue = 0 }}}, watched: true,
 		},
+		"an acknowledgement came with the accept, and a source tells since when it is in its state": {
+			match: few, socket: seenEntering, watched: true,
+			moments: []moment{{10 * time.Second, func(b *bed) { b.s.LastAck, b.s.Segs = b.now, b.s.Segs+1 }}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &bed{bench: newBench(t), holder: process(3, "other")}
@@ -89,6 +93,24 @@ func TestForgottenAfterAnAcceptQueue(t *testing.T) {
 				t.Error("late, or forgotten")
 			}
 		})
+	}
+}
+
+// TestSilentAfterAnAcceptQueue: what the peer has acknowledged since the accept does not
+// tell since when it is silent.
+func TestSilentAfterAnAcceptQueue(t *testing.T) {
+	b := newBench(t)
+	s := b.add(1, time.Hour, queued, func(s *sim.Socket) { s.State = ssfilter.Established })
+	b.later(10*time.Second, func() { s.Inode, s.Accepted = 1, b.now })
+	b.later(15*time.Second, func() { s.Acked, s.Segs, s.Progress, s.LastAck = s.Acked+1, s.Segs+1, b.now, b.now })
+	b.rule(eachSecond(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.Established), SilentFor: 5 * time.Minute}))))
+	b.until(5*time.Minute + 9900*time.Millisecond)
+	if len(b.sockets) == 0 {
+		t.Fatalf("killed before a program had it for five minutes: %v", b.events)
+	}
+	b.until(5*time.Minute + 15*time.Second)
+	if len(b.sockets) > 0 {
+		t.Error("late, or forgotten")
 	}
 }
 
