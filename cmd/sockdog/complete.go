@@ -41,17 +41,19 @@ func sortWords(begun string) []string {
 	return names
 }
 
-// groupWords completes the last of some names of columns.
-func groupWords(begun string) []string {
-	before := begun[:strings.LastIndexByte(begun, ',')+1]
-	named := strings.Split(before, ",")
-	var names []string
-	for _, name := range sockettable.Groupable() {
-		if !slices.Contains(named, name) {
-			names = append(names, before+name)
+// listWords completes the last of some names, with commas between them.
+func listWords(all func() []string) func(begun string) []string {
+	return func(begun string) []string {
+		before := begun[:strings.LastIndexByte(begun, ',')+1]
+		named := strings.Split(before, ",")
+		var names []string
+		for _, name := range all() {
+			if !slices.Contains(named, name) {
+				names = append(names, before+name)
+			}
 		}
+		return names
 	}
-	return names
 }
 
 // completeFilter completes the next word of a filter, by those before it.

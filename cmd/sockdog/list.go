@@ -35,11 +35,13 @@ type listing struct {
 	selection.Selection
 	client.Observers
 	output, sort, groupBy string
+	fields                string
 	reverse, bare         bool
 	watch                 time.Duration
 	view                  sockettable.View
 
 	host   *host.Host
+	finder *holders.Finder
 	kernel scanner
 	warned bool
 }
@@ -74,6 +76,8 @@ With --namespaces, NETNS is what ip-netns(8) calls the network namespace of a so
 or else its number. To enter others takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE to find
 those of other users' processes.
 
+Where the terminal has room, PROCESS names who holds a socket.
+
 -o wide adds the user id, the process ([PID], and how many more hold the socket), the
 bound device, mark, control group, inode and cookie. What your privileges do not show
 is -: a mark takes CAP_NET_ADMIN, processes of other users take CAP_SYS_PTRACE.
@@ -81,6 +85,9 @@ is -: a mark takes CAP_NET_ADMIN, processes of other users take CAP_SYS_PTRACE.
 On a narrow terminal IDLE, SEND-Q, RECV-Q and an empty VERDICT are left out in turn,
 then addresses are shortened, then a STATE common to all, LOCAL and VERDICT are left
 out: the table fits 60 columns.
+
+--fields chooses what -o json has of each socket. Without pid, comm, unit, container
+and pod it is not looked for who holds it, which takes longer than all the rest.
 
 --sort takes one of these columns. Ages and queues sort from the highest, all others
 from the lowest; a - before the name reverses that:
@@ -91,12 +98,13 @@ func listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [flags] [state STATE]... [FILTER]",
 		Short: "List sockets with their age and a verdict",
-		Long:  listLong + columnNames(sockettable.Sortable()) + ".\n--group-by takes one or more of\n" + columnNames(sockettable.Groupable()) + ".",
+		Long:  listLong + columnNames(sockettable.Sortable()) + ".\n--group-by takes one or more of\n" + columnNames(sockettable.Groupable()) + ".\n--fields takes one or more of\n" + columnNames(sockettable.FieldNames()) + ".",
 		Example: `  sockdog list state close-wait
   sockdog list --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )'
   sockdog list -o wide --sort recv-q dport = https
   sockdog list --group-by dst,dport state time-wait
   sockdog list --group-by process,verdict state close-wait
+  sockdog list -o json --fields dst,in_state_for state close-wait
   sockdog list --watch=5s state close-wait
   sockdog list --summary`,
 		Args:              cobra.ArbitraryArgs,
@@ -127,7 +135,9 @@ func listCommand() *cobra.Command {
 	f.StringVar(&l.sort, "sort", "age", "`column` to sort by, such as recv-q")
 	completesBy(cmd, "sort", cobra.ShellCompDirectiveNoFileComp, sortWords)
 	f.StringVar(&l.groupBy, "group-by", "", "count sockets by `columns`, such as dst,dport")
-	completesBy(cmd, "group-by", cobra.ShellCompDirectiveNoSpace, groupWords)
+	completesBy(cmd, "group-by", cobra.ShellCompDirectiveNoSpace, listWords(sockettable.Groupable))
+	f.StringVar(&l.fields, "fields", "", "`keys` of each socket in -o json, such as dst,comm")
+	completesBy(cmd, "fields", cobra.ShellCompDirectiveNoSpace, listWords(sockettable.FieldNames))
 	f.BoolVar(&l.reverse, "reverse", false, "reverse the order")
 	f.BoolVarP(&l.view.Summary, "summary", "s", false, "count sockets by state")
 	f.BoolVarP(&l.bare, "no-header", "H", false, "print no line of headings")
@@ -149,6 +159,8 @@ func (l *listing) check(cmd *cobra.Command, filter []string) (err error) {
 		return errors.New("groups are sorted by their count: leave out --sort and --reverse")
 	case (l.view.Summary || l.groupBy != "") && l.output == "wide":
 		return errors.New("-o wide is for single sockets: leave it out, or --group-by and --summary")
+	case l.fields != "" && (l.output != "json" || l.view.Summary || l.groupBy != ""):
+		return errors.New("--fields chooses what -o json has of single sockets: add -o json, and leave out --group-by and --summary")
 	}
 	l.Named = set("daemon")
 	l.All = l.All || l.view.Summary && !l.Listening // a sum of all but some would be none
@@ -157,6 +169,9 @@ func (l *listing) check(cmd *cobra.Command, filter []string) (err error) {
 		return withNearest(err)
 	}
 	if l.view.Keys, err = sockettable.ParseKeys(l.groupBy); err != nil {
+		return withNearest(err)
+	}
+	if l.view.Fields, err = sockettable.ParseFields(l.fields); err != nil {
 		return withNearest(err)
 	}
 	return l.Parse(filter)
@@ -195,6 +210,7 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if l.host, err = host.New(); err != nil {
 		return err
 	}
+	l.finder = holders.NewFinder(host.ProcRoot, nil)
 	end, err := l.open(stderr)
 	if err != nil {
 		return err
@@ -204,11 +220,12 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 		return l.again(ctx, out, stderr)
 	}
 	debug.SetGCPercent(1000) // there will be little garbage, and the end is near
+	l.view.Cells = term.ScreenOf(out).Width
 	table, err := l.scan(ctx, stderr)
 	if err != nil {
 		return err
 	}
-	return l.print(out, table, term.ScreenOf(out))
+	return l.print(out, table)
 }
 
 // open opens what is scanned.
@@ -259,17 +276,20 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 	err := l.kernel.Scan(l.Query(), func(s *sock.Socket, got sock.Instant) {
 		table.Add(s, track.AgeOf(s, memories[s.ID.Key()], sent, got, l.host.Precision))
 	})
-	if err == nil && l.view.Walks() {
+	if err != nil {
+		return nil, err
+	}
+	l.view.Room = table.HasRoom(&l.view)
+	if l.view.Walks() {
 		var found holders.Found
-		found, err = holders.Find(host.ProcRoot, table.Inodes())
+		found, err = l.finder.Find(table.Inodes())
 		table.Holders = found.Holders
 	}
 	return &table, err
 }
 
 // print prints what a scan found.
-func (l *listing) print(out io.Writer, table *sockettable.Table, screen term.Screen) error {
-	l.view.Cells = screen.Width
+func (l *listing) print(out io.Writer, table *sockettable.Table) error {
 	if err := table.Print(out, &l.view); err != nil || !l.view.Summary || l.view.JSON || l.bare {
 		return err
 	}
@@ -304,13 +324,14 @@ func (l *listing) again(ctx context.Context, out, stderr io.Writer) error {
 	var text bytes.Buffer
 	for first := true; ; first = false {
 		began := time.Now()
+		screen := term.ScreenOf(out)
+		l.view.Cells = screen.Width
 		table, err := l.scan(ctx, stderr)
 		if err != nil {
 			return err
 		}
 		text.Reset()
-		screen := term.ScreenOf(out)
-		if err := l.print(&text, table, screen); err != nil {
+		if err := l.print(&text, table); err != nil {
 			return err
 		}
 		wait := max(l.watch-time.Since(began), watchShare*time.Since(began))

@@ -37,8 +37,8 @@ type Column struct {
 // columns are those that have a name.
 var columns = []*Column{
 	{Name: "state", shared: true, spare: term.LastSpare, text: func(_ *Table, r *row) string { return StateHead(r.State) }},
-	{Name: "recv-q", high: true, spare: 3, number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.RQueue), true }},
-	{Name: "send-q", high: true, spare: 2, number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.WQueue), true }},
+	{Name: "recv-q", high: true, spare: 4, number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.RQueue), true }},
+	{Name: "send-q", high: true, spare: 3, number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.WQueue), true }},
 	{Name: "local", shared: true, narrows: true, spare: term.LastSpare + 1, addr: func(r *row) netip.AddrPort { return r.Zoned(r.Src) }},
 	{Name: "peer", shared: true, narrows: true, addr: func(r *row) netip.AddrPort { return r.Zoned(r.Dst) }},
 	{Name: "src", shared: true, host: true, addr: func(r *row) netip.AddrPort { return r.Zoned(r.Src) }},
@@ -46,7 +46,7 @@ var columns = []*Column{
 	{Name: "dst", shared: true, host: true, addr: func(r *row) netip.AddrPort { return r.Zoned(r.Dst) }},
 	{Name: "dport", shared: true, number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.Dst.Port()), true }},
 	{Name: "age", high: true, age: func(r *row) time.Duration { return r.InState }},
-	{Name: "idle", high: true, spare: 1, age: func(r *row) time.Duration { return r.Idle }},
+	{Name: "idle", high: true, spare: 2, age: func(r *row) time.Duration { return r.Idle }},
 	{Name: "verdict", shared: true, spare: term.LastSpare + 2, text: func(_ *Table, r *row) string { return r.remark() }},
 	{Name: "uid", shared: true, number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.UID), r.Inode != 0 }},
 	{Name: "user", shared: true, text: (*Table).user},
@@ -110,6 +110,9 @@ var netnsColumn = &Column{Name: "netns", long: true, narrows: true, text: func(_
 var holderColumn = &Column{Name: "process", long: true, narrows: true, Held: true, text: func(t *Table, r *row) string {
 	return Holders(t.Holders[r.Inode])
 }}
+
+// spareHolderColumn is the same where a line has room for it: it is left out first.
+var spareHolderColumn = &Column{Name: holderColumn.Name, long: true, Held: true, spare: 1, text: holderColumn.text}
 
 // Holders names the first process of those that hold a socket, and how many more do.
 func Holders(holders []sock.Holder) string {

@@ -14,9 +14,11 @@ type View struct {
 	Keys     []*Column // to group by
 	Summary  bool      // counts by state alone
 	JSON     bool
-	Wide     bool // more columns of each socket
-	Holders  bool // the usual columns, and who holds each socket
-	Netns    bool // the network namespace of each socket, too
+	Fields   Fields // in JSON, of each socket
+	Wide     bool   // more columns of each socket
+	Holders  bool   // the usual columns, and who holds each socket
+	Room     bool   // the same, as far as the lines have room for that
+	Netns    bool   // the network namespace of each socket, too
 	Headings bool
 	Most     int // rows at most; 0: all
 	Cells    int // in a line; 0: no bound
@@ -31,7 +33,7 @@ func (v *View) Walks() bool {
 	case len(v.Keys) > 0:
 		return slices.ContainsFunc(v.Keys, held)
 	default:
-		return v.JSON || v.Order.By.Held || slices.ContainsFunc(v.columns(), held)
+		return v.JSON && v.Fields.Held || v.Order.By.Held || !v.JSON && slices.ContainsFunc(v.columns(), held)
 	}
 }
 
@@ -42,6 +44,8 @@ func (v *View) columns() []*Column {
 		columns = wide
 	case v.Holders:
 		columns = append(slices.Clone(usual), holderColumn)
+	case v.Room:
+		columns = append(slices.Clone(usual), spareHolderColumn)
 	}
 	if v.Netns {
 		columns = append([]*Column{netnsColumn}, columns...)
@@ -61,9 +65,9 @@ func (t *Table) Print(out io.Writer, v *View) error {
 	}
 	t.sort(v.Order)
 	if v.JSON {
-		return term.JSON(out, func(yield func(listed) bool) {
+		return term.JSON(out, func(yield func(any) bool) {
 			for _, r := range t.rows {
-				if !yield(t.listed(r)) {
+				if l := t.listed(r); !yield(v.Fields.of(&l)) {
 					return
 				}
 			}
@@ -74,16 +78,34 @@ func (t *Table) Print(out io.Writer, v *View) error {
 
 // printSockets prints a line for each socket.
 func (t *Table) printSockets(out io.Writer, v *View, columns []*Column) error {
-	n := v.most(len(t.rows))
-	rows := term.NewTable(headsOf(columns)...)
+	rows := t.lines(columns, v.most(len(t.rows)))
 	t.layOut(rows, columns, v.Order.By)
+	return v.print(out, rows, len(t.rows))
+}
+
+// lines returns the cells of the first n sockets.
+func (t *Table) lines(columns []*Column, n int) *term.Table {
+	rows := term.NewTable(headsOf(columns)...)
 	rows.Grow(n)
 	for _, r := range t.rows[:n] {
 		for _, c := range columns {
 			rows.Add(c.append(t, rows.Buffer(), r))
 		}
 	}
-	return v.print(out, rows, len(t.rows))
+	return rows
+}
+
+// HasRoom reports whether lines on a terminal have room for the holder beside the usual
+// columns, judged by the first sockets: else no walk is to be made for it.
+func (t *Table) HasRoom(v *View) bool {
+	const judged = 1000
+	const holder = 16 // cells for a name, a number and the blanks before them
+	if v.Cells == 0 || v.JSON || v.Wide || v.Summary || len(v.Keys) > 0 {
+		return false
+	}
+	usual := *v
+	usual.Room = false
+	return t.lines(usual.columns(), min(judged, len(t.rows))).Width()+holder <= v.Cells
 }
 
 // most returns how many of n rows are shown.
@@ -115,7 +137,7 @@ func (t *Table) layOut(rows *term.Table, columns []*Column, by *Column) {
 		case c == by, c.Name == "state" && len(t.states.States()) > 1:
 			column.Spare = 0
 		case c.Name == "verdict" && !t.remarks:
-			column.Spare = 4
+			column.Spare = 5
 		}
 	}
 }

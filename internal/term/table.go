@@ -77,6 +77,15 @@ func (t *Table) Row(cells ...string) {
 // Empty reports whether the table has no rows.
 func (t *Table) Empty() bool { return len(t.cells) == 0 }
 
+// Width returns how many cells a line takes that has room for all.
+func (t *Table) Width() int {
+	width := -gap
+	for i, c := range t.Columns {
+		width += max(t.widths[i], len(c.Head)) + gap
+	}
+	return width
+}
+
 // Print prints the table in lines of so many cells at most, where that can be; 0 is
 // no bound.
 func (t *Table) Print(out io.Writer, cells int) error {
