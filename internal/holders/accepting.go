@@ -15,6 +15,22 @@ import (
 // accept(2) just now. A program that waits with epoll_wait(2) before it accepts has none
 // there. Of one with very many threads it is not read.
 func ReadAccepting(root string, pid int) (accepting int, err error) {
+	type result struct {
+		accepting int
+		err       error
+	}
+	read := func(pid int) (r result) {
+		r.accepting, r.err = readAccepting(root, pid)
+		return r
+	}
+	// What a thread does is told under a lock that execve(2) holds while it reads a program.
+	if hung := bounded([]int{pid}, PerProcess, read, func(r result) { accepting, err = r.accepting, r.err }); len(hung) > 0 {
+		return 0, fmt.Errorf("process %d hangs when it is read", pid)
+	}
+	return accepting, err
+}
+
+func readAccepting(root string, pid int) (accepting int, err error) {
 	dir := filepath.Join(root, strconv.Itoa(pid), "task")
 	threads, err := os.ReadDir(dir)
 	if err != nil {

@@ -19,6 +19,13 @@ type Access struct {
 	First      sock.Holder // the first of those
 }
 
+// refuse counts a process that cannot be read.
+func (a *Access) refuse(h sock.Holder) {
+	if a.Refused++; a.Refused == 1 {
+		a.First = h
+	}
+}
+
 // Complete reports whether every process of the host is shown and lets its descriptors
 // be read: an inode without a holder is then held by the kernel itself, or on its way
 // between processes.

@@ -3,6 +3,10 @@ package holders
 import "time"
 
 const (
+	// PerProcess is how long reading one process may take. One of 20,000 descriptors takes a
+	// second on a busy machine.
+	PerProcess = 10 * time.Second
+
 	// mostHung is after how many processes that hang a walk gives up: each leaves a thread
 	// behind.
 	mostHung = 16

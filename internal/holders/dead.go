@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,10 +28,6 @@ type Dead struct {
 	Netns  uint32 // inode of its network namespace; 0: not known
 	Inodes []uint32
 }
-
-// perProcess is how long reading one process may take. The longest honest one, of a million
-// descriptors, takes two seconds.
-const perProcess = 5 * time.Second
 
 // FindDead finds the processes under root, a mounted proc(5), that hold TCP sockets which are
 // in no table: those whose connection has ended without the program's doing (a kill, an RST,
@@ -59,7 +54,7 @@ func FindDead(root string, tabled map[uint32]struct{}) (dead []Dead, hung []int,
 
 // FindDeadOf is FindDead for some processes.
 func FindDeadOf(root string, pids []int, tabled map[uint32]struct{}) (dead []Dead, hung []int) {
-	hung = bounded(pids, perProcess, func(pid int) Dead { return deadOf(root, pid, tabled) }, func(d Dead) {
+	hung = bounded(pids, PerProcess, func(pid int) Dead { return deadOf(root, pid, tabled) }, func(d Dead) {
 		if len(d.Inodes) > 0 {
 			dead = append(dead, d)
 		}

@@ -43,6 +43,7 @@ type Finder struct {
 	root   string
 	pass   Pass // nil: it walks
 	owners *owners
+	skip   []int // processes that hang
 	mu     sync.Mutex
 	known  map[int]*descriptors // by PID
 	at     atomic.Int64
@@ -108,13 +109,15 @@ func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
 		err := new(lister).eachNumber(w.root, func(pid int, _ []byte) error {
 			f.at.Store(int64(pid))
 			a.Processes++
+			if slices.Contains(f.skip, pid) {
+				a.refuse(unread(pid))
+				return nil
+			}
 			err := w.process(pid)
 			if !refused(err) {
 				return err
 			}
-			if a.Refused++; a.Refused == 1 {
-				a.First = describe(w.root, strconv.Itoa(pid), pid)
-			}
+			a.refuse(describe(w.root, strconv.Itoa(pid), pid))
 			return nil
 		})
 		w.found.Complete = a.Complete()

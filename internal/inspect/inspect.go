@@ -49,9 +49,6 @@ type Seen struct {
 // program may be about to connect it.
 const settle = 250 * time.Millisecond
 
-// walkFor is how long the walk for holders may take.
-const walkFor = time.Minute
-
 // Read reads once.
 func (x *Inspector) Read(ctx context.Context) (*Seen, error) {
 	seen := &Seen{Reading: why.Reading{Processes: make(map[int]why.Process), Overflows: make(map[uint32]uint64)}}
@@ -96,7 +93,7 @@ func (x *Inspector) tabled(listening *[]sock.Socket) (map[uint32]struct{}, error
 	return inodes, err
 }
 
-// findHolders walks through /proc. One that hangs is given up.
+// findHolders walks through /proc.
 func (x *Inspector) findHolders(seen *Seen) {
 	wanted := make(map[uint32]struct{})
 	for _, sockets := range [][]why.Socket{seen.Sockets, seen.MPTCP} {
@@ -108,30 +105,15 @@ func (x *Inspector) findHolders(seen *Seen) {
 		wanted[seen.Listening[i].Inode] = struct{}{}
 	}
 	delete(wanted, 0)
-	finder := holders.NewFinder(x.ProcRoot, nil)
-	type result struct {
-		holders.Found
-		err error
+	found, hung, err := holders.FindSkipping(x.ProcRoot, wanted, holders.PerProcess)
+	x.left(seen, hung, "what is held")
+	switch {
+	case err != nil:
+		seen.Unseen, seen.Cure = err.Error(), "sockdog doctor says what is missing"
+	case !found.Access.Complete():
+		seen.Unseen, seen.Cure = found.Access.Unnamed(term.Printable)
 	}
-	done := make(chan result, 1)
-	go func() {
-		found, err := finder.Find(wanted)
-		done <- result{found, err}
-	}()
-	select {
-	case r := <-done:
-		if r.err != nil {
-			seen.Unseen, seen.Cure = r.err.Error(), "sockdog doctor says what is missing"
-			return
-		}
-		seen.Holders = r.Holders
-		if !r.Access.Complete() {
-			seen.Unseen, seen.Cure = r.Access.Unnamed(term.Printable)
-		}
-	case <-time.After(walkFor):
-		seen.Unseen = fmt.Sprintf("process %d hangs when it is read", finder.At())
-		seen.Cure = "look at it, such as in its wchan, stack and mounts"
-	}
+	seen.Holders = found.Holders
 	for _, held := range seen.Holders {
 		for _, h := range held {
 			seen.Processes[h.PID] = why.Process{Holder: h}
@@ -176,10 +158,19 @@ func (x *Inspector) findDead(ctx context.Context, seen *Seen, tabled map[uint32]
 			}
 		}
 	}
-	if len(hung) > 0 {
-		seen.Left = append(seen.Left, fmt.Sprintf("%s hung when read, the first is %d: their dead sockets are not known.", term.Count(len(hung), "process"), hung[0]))
-	}
+	x.left(seen, hung, "dead sockets")
 	return nil
+}
+
+// left says which processes were left out, and what is therefore not known.
+func (x *Inspector) left(seen *Seen, hung []int, what string) {
+	switch len(hung) {
+	case 0:
+	case 1:
+		seen.Left = append(seen.Left, fmt.Sprintf("Process %d hung when it was read, as on a stuck mount: %s cannot be known.", hung[0], what))
+	default:
+		seen.Left = append(seen.Left, fmt.Sprintf("%d processes hung when they were read, as on a stuck mount, the first is %d: %s cannot be known.", len(hung), hung[0], what))
+	}
 }
 
 // addDead adds those dead sockets of a process that were dead before.

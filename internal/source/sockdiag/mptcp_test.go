@@ -13,7 +13,7 @@ import (
 
 // The connection that the peer has closed is in CLOSE-WAIT, and its subflow is not. The
 // program's inode is that of both.
-func TestScanMPTCP(t *testing.T) {
+func TestMPTCPConnections(t *testing.T) {
 	nstest.Isolate(t)
 	c := openKernel(t)
 	l := must(nstest.ListenAt(netip.AddrPortFrom(nstest.V4, 0), unix.IPPROTO_MPTCP))(t)
@@ -60,7 +60,7 @@ func TestScanMPTCP(t *testing.T) {
 }
 
 // A kernel without the table refuses, at once or at the end of the dump.
-func TestScanMPTCPUnknown(t *testing.T) {
+func TestMPTCPUnknown(t *testing.T) {
 	c := openKernel(t)
 	for _, protocol := range []uint32{250, 251} { // which no kernel has
 		c.seq++
