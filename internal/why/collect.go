@@ -16,6 +16,7 @@ import (
 const (
 	ownerUnseen = "unseen"
 	ownerKernel = "kernel" // its program has closed it
+	ownerNone   = "none"   // every process can be read, and none holds it
 )
 
 // identity is one life of a process.
@@ -28,6 +29,7 @@ type collector struct {
 	listeners map[listenerKey][]*sock.Socket
 	found     map[Key]*Finding
 	peers     map[*Finding]map[netip.Addr]bool
+	names     map[uint32]string // of network namespaces
 	moved     map[sock.Key]bool // connections on which something was acknowledged during the watch
 }
 
@@ -41,15 +43,18 @@ type listenerKey struct {
 func collect(in *Input, reading *Reading, moved map[sock.Key]bool) map[Key]*Finding {
 	c := &collector{
 		in: in, reading: reading, moved: moved, listeners: make(map[listenerKey][]*sock.Socket),
-		found: make(map[Key]*Finding), peers: make(map[*Finding]map[netip.Addr]bool),
+		names: make(map[uint32]string), found: make(map[Key]*Finding), peers: make(map[*Finding]map[netip.Addr]bool),
 	}
 	for i := range reading.Listening {
 		l := &reading.Listening[i]
+		c.names[l.ID.Netns] = l.NetnsName()
 		key := listenerKey{l.ID.Netns, l.Src.Port()}
 		c.listeners[key] = append(c.listeners[key], l)
 	}
 	for i := range reading.Sockets {
-		if s := &reading.Sockets[i]; !s.MPTCP || !reading.HasMPTCP {
+		s := &reading.Sockets[i]
+		c.names[s.ID.Netns] = s.NetnsName()
+		if !s.MPTCP || !reading.HasMPTCP {
 			c.socket(s, causeOf(s))
 		}
 	}
@@ -83,6 +88,18 @@ func (c *collector) listener(s *sock.Socket) *sock.Socket {
 	return any
 }
 
+// owner names who holds a socket.
+func (c *collector) owner(holders []sock.Holder) string {
+	switch {
+	case len(holders) > 0:
+		return ownerOf(holders)
+	case c.in.Unseen == "":
+		return ownerNone
+	default:
+		return ownerUnseen
+	}
+}
+
 // socket counts a socket that is stuck for that cause; nil: it is not.
 func (c *collector) socket(s *Socket, why *cause) {
 	switch {
@@ -100,13 +117,8 @@ func (c *collector) socket(s *Socket, why *cause) {
 	case s.Inode == 0:
 		holders = nil
 	}
-	switch {
-	case len(holders) > 0:
-		key.Owner = ownerOf(holders)
-	case s.Inode == 0 && !s.InBacklog():
+	if key.Owner = c.owner(holders); s.Inode == 0 && !s.InBacklog() {
 		key.Owner = ownerKernel
-	default:
-		key.Owner = ownerUnseen
 	}
 	if key.Server = listener != nil; key.Server {
 		key.Peer, key.Port = fmt.Sprintf("port %d", s.Src.Port()), s.Src.Port()
@@ -158,7 +170,7 @@ func (c *collector) queue(l *sock.Socket) {
 	holders := c.reading.Holders[l.Inode]
 	key := Key{
 		Cause: inBacklog.Name, Netns: l.ID.Netns, NetnsName: l.NetnsName(),
-		Owner: cmp.Or(ownerOf(holders), ownerUnseen), Server: true, Peer: fmt.Sprintf("port %d", l.Src.Port()), Port: l.Src.Port(),
+		Owner: c.owner(holders), Server: true, Peer: fmt.Sprintf("port %d", l.Src.Port()), Port: l.Src.Port(),
 	}
 	f := c.found[key]
 	if f == nil {
@@ -183,7 +195,7 @@ func (c *collector) dead(p Process) {
 		return
 	}
 	holders := []sock.Holder{p.Holder}
-	key := Key{Cause: deadSockets.Name, Owner: ownerOf(holders), Netns: p.Netns}
+	key := Key{Cause: deadSockets.Name, Owner: ownerOf(holders), Netns: p.Netns, NetnsName: c.names[p.Netns]}
 	f := c.finding(deadSockets, key, holders, 0, "")
 	f.Count, f.Exact, f.Process = p.Dead, false, p
 }

@@ -105,7 +105,7 @@ func owner(f *Finding) string {
 	switch f.Owner {
 	case ownerKernel:
 		return "the kernel"
-	case ownerUnseen:
+	case ownerUnseen, ownerNone:
 		return "-"
 	default:
 		return sockettable.Holders(f.Holders)
@@ -155,29 +155,34 @@ func (f *Finding) label() string {
 
 // object is a finding in -o json, under the names that the log uses.
 type object struct {
-	Finding    string        `json:"finding"`
-	Verdict    rules.Verdict `json:"verdict,omitempty"` // where it is one of CLOSE_WAIT
-	Leak       bool          `json:"leak"`              // false: it is worth knowing, and no leak by itself
-	MPTCP      bool          `json:"mptcp,omitempty"`
-	Netns      string        `json:"netns,omitempty"`
-	NetnsName  string        `json:"netns_name,omitempty"`
-	PID        int           `json:"pid,omitempty"` // the first that holds the sockets
-	Comm       string        `json:"comm,omitempty"`
-	Holders    []holder      `json:"holders,omitempty"` // all, where there are several
-	Container  string        `json:"container,omitempty"`
-	Pod        string        `json:"pod,omitempty"`
-	Unit       string        `json:"unit,omitempty"`
-	Dst        string        `json:"dst,omitempty"`   // of connections that the owner opened
-	SPort      uint16        `json:"sport,omitempty"` // of those that it accepted, or is to
-	Count      int           `json:"count"`
-	InStateFor *float64      `json:"in_state_for,omitempty"` // of the oldest
-	Bound      bool          `json:"bound"`                  // that is a lower bound
-	Growth     *float64      `json:"growth,omitempty"`       // sockets a minute
-	Used       *int          `json:"descriptors,omitempty"`
-	Limit      uint64        `json:"descriptor_limit,omitempty"`
-	LimitIn    *float64      `json:"limit_in,omitempty"` // seconds
-	Queue      *queueObject  `json:"accept_queue,omitempty"`
-	Text       string        `json:"text"`
+	Finding   string        `json:"finding"`
+	Verdict   rules.Verdict `json:"verdict,omitempty"` // where it is one of CLOSE_WAIT
+	Leak      bool          `json:"leak"`              // false: it is worth knowing, and no leak by itself
+	MPTCP     bool          `json:"mptcp,omitempty"`
+	Netns     string        `json:"netns,omitempty"`
+	NetnsName string        `json:"netns_name,omitempty"`
+	ownerObject
+	Dst        string       `json:"dst,omitempty"`   // of connections that the owner opened
+	SPort      uint16       `json:"sport,omitempty"` // of those that it accepted, or is to
+	Count      int          `json:"count"`
+	InStateFor *float64     `json:"in_state_for,omitempty"` // of the oldest
+	Bound      bool         `json:"bound"`                  // that is a lower bound
+	Growth     *float64     `json:"growth,omitempty"`       // sockets a minute
+	Used       *int         `json:"descriptors,omitempty"`
+	Limit      uint64       `json:"descriptor_limit,omitempty"`
+	LimitIn    *float64     `json:"limit_in,omitempty"` // seconds
+	Queue      *queueObject `json:"accept_queue,omitempty"`
+	Text       string       `json:"text"`
+}
+
+// ownerObject is who holds the sockets.
+type ownerObject struct {
+	PID       int      `json:"pid,omitempty"` // the first that does
+	Comm      string   `json:"comm,omitempty"`
+	Holders   []holder `json:"holders,omitempty"` // all, where there are several
+	Container string   `json:"container,omitempty"`
+	Pod       string   `json:"pod,omitempty"`
+	Unit      string   `json:"unit,omitempty"`
 }
 
 type holder struct {
@@ -215,7 +220,7 @@ func (r *Report) object(f *Finding) object {
 		o.Dst = f.Peer
 	}
 	if len(f.Holders) > 0 {
-		o.owner(f.Holders)
+		o.ownerObject = newOwnerObject(f.Holders)
 	}
 	if f.Known {
 		o.InStateFor = new(sockettable.Seconds(f.Oldest))
@@ -238,9 +243,9 @@ func (r *Report) object(f *Finding) object {
 	return o
 }
 
-func (o *object) owner(holders []sock.Holder) {
+func newOwnerObject(holders []sock.Holder) ownerObject {
 	first := holders[0]
-	o.PID, o.Comm = first.PID, first.Comm
+	o := ownerObject{PID: first.PID, Comm: first.Comm}
 	if at := first.Owner; at != nil {
 		o.Container, o.Pod, o.Unit = at.Container, at.Pod, at.Unit.Text
 	}
@@ -249,6 +254,7 @@ func (o *object) owner(holders []sock.Holder) {
 			o.Holders = append(o.Holders, holder{h.PID, h.Comm})
 		}
 	}
+	return o
 }
 
 // verdict is the cause as sockdog list has it; empty: it is none of those.

@@ -31,6 +31,8 @@ type remedy struct {
 // remedyOf says what heals a finding.
 func remedyOf(f *Finding) remedy {
 	switch {
+	case f.Owner == ownerNone:
+		return remedy{not: "what no process holds is never killed"}
 	case f.MPTCP:
 		return remedy{not: "the subflows of an MPTCP connection are never killed, and only the program, or its restart, closes it"}
 	case f.note:

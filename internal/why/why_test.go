@@ -192,6 +192,10 @@ var cases = map[string]func(h *host){
 		connections(2, "10.3.0.7:5435", func(_ int, s *why.Socket) { s.State = ssfilter.Established })
 		h.Latest.MPTCP, h.Latest.HasMPTCP, h.Latest.Sockets = h.Latest.Sockets, true, subflows
 	},
+	"kernel": func(h *host) { // which holds some itself
+		h.has(2, ssfilter.CloseWait, "10.0.0.2:800", "10.3.0.7:2049", nil, nil)
+		h.listens("0.0.0.0:2049", 60, 64, nil)
+	},
 	"unseen": func(h *host) {
 		h.has(5, ssfilter.CloseWait, "10.0.0.2:40000", "[fe80::1]:22", nil, func(_ int, s *why.Socket) { s.Iface, s.Device = 2, "eth0" })
 		h.has(2, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", nil, nil)
@@ -207,6 +211,8 @@ var cases = map[string]func(h *host){
 			held := h.runs(sock.Holder{PID: 20 + i, Start: 1, Comm: "app", Owner: at}, 20, 1024)
 			h.has(4-i, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", held, func(_ int, s *why.Socket) { s.ID.Netns = uint32(4026530000 + i) })
 		}
+		dead := sock.Holder{PID: 31, Start: 1, Comm: "app"}
+		h.Latest.Processes[31] = why.Process{Holder: dead, Netns: 4026530009, Dead: 8}
 		named := h.runs(sock.Holder{PID: 30, Start: 1, Comm: "app"}, 20, 1024)
 		h.has(9, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", named, func(_ int, s *why.Socket) { s.ID.Netns, s.NetnsNames = 4026530009, "/blue/" })
 	},

@@ -40,8 +40,11 @@ func (r *Report) Sentence(f *Finding) string {
 // who names the owner.
 func (f *Finding) who() string {
 	if len(f.Holders) == 0 {
-		if f.Owner == ownerKernel {
+		switch f.Owner {
+		case ownerKernel:
 			return "the kernel"
+		case ownerNone:
+			return "the kernel itself (no process holds them, as for NFS)"
 		}
 		return fmt.Sprintf("a process that cannot be seen (user %d)", f.uid)
 	}
