@@ -52,6 +52,7 @@ const (
 	Growth       Metric = "growth"        // sockets first seen, per minute, over five minutes
 	PortUsage    Metric = "port_usage"    // percent of the unreserved ephemeral ports that a further connect(2) could not have, per src, dst and dport; the highest
 	BacklogUsage Metric = "backlog_usage" // percent of an accept queue's limit in use, on listening sockets; the highest
+	FDUsage      Metric = "fd_usage"      // percent of RLIMIT_NOFILE that a process has open which holds a socket; the highest
 
 	// Of a network namespace or the host as a whole:
 	ListenDrops Metric = "listen_drops" // connections that listening sockets dropped, over the last minute
@@ -77,6 +78,8 @@ var metrics = []metric{
 	{PortUsage, "%", 100, "percentage", "a number with % after it", "port_usage > 80%"},
 	// A queue may hold one more than its limit, and the limit may be 0.
 	{BacklogUsage, "%", 1000, "percentage", "a number with % after it", "backlog_usage > 80%"},
+	// A limit may be lowered under what is open.
+	{FDUsage, "%", 1000, "percentage", "a number with % after it", "fd_usage > 80%"},
 	{ListenDrops, "/m", math.MaxUint32, "number of connections a minute", "a number with /m after it", "listen_drops > 10/m"},
 	// The kernel may let them go beyond their limits for a while.
 	{Orphans, "%", 1000, "percentage", "a number with % after it", "orphans > 80%"},
@@ -118,9 +121,6 @@ func parseCondition(text string) (Condition, error) {
 	name := strings.TrimSpace(text[:max(at, 0)])
 	if at < 0 || name == "" || document.IsNumber(name) || strings.ContainsAny(name, " \t") {
 		return Condition{}, message.Errorf("%q is not a condition: write a metric, an operator and a number, such as count > 20000", text)
-	}
-	if name == "fd_usage" {
-		return Condition{}, errors.New("fd_usage is not supported yet")
 	}
 	if m := metricOf(Metric(name)); m.name != "" {
 		return m.parse(text[at:])

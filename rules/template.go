@@ -29,6 +29,7 @@ type Event struct {
 	Growth       float64           // sockets a minute
 	PortUsage    float64           // percent
 	BacklogUsage float64           // percent
+	FDUsage      float64           // percent
 	ListenDrops  float64           // a minute
 	Orphans      float64           // percent
 	TCPMemory    float64           // percent
@@ -70,12 +71,12 @@ func groupValues() map[string]string {
 func eventTrials() []templates.Trial {
 	firing := Event{
 		Status: "firing", Rule: "rule", About: "description", Instance: "host", When: "count > 1", Group: groupValues(),
-		Count: 2, Growth: 1, PortUsage: 1, BacklogUsage: 1, ListenDrops: 1, Orphans: 1, TCPMemory: 1, Since: time.Unix(0, 0).UTC(), Lasted: time.Minute, Oldest: time.Minute, Holders: "nginx[1]", Done: "nothing", Peak: 2, Peers: "192.0.2.17:5432",
+		Count: 2, Growth: 1, PortUsage: 1, BacklogUsage: 1, FDUsage: 1, ListenDrops: 1, Orphans: 1, TCPMemory: 1, Since: time.Unix(0, 0).UTC(), Lasted: time.Minute, Oldest: time.Minute, Holders: "nginx[1]", Done: "nothing", Peak: 2, Peers: "192.0.2.17:5432",
 	}
 	least := Event{Status: "firing", Rule: "rule", Instance: "host", Holders: "unknown", Done: "nothing"} // which are never empty
 	most := firing
 	most.Count, most.Peak, most.Growth, most.PortUsage, most.BacklogUsage = math.MaxUint32, math.MaxUint32, math.MaxUint32, 100, 1000
-	most.ListenDrops, most.Orphans, most.TCPMemory = math.MaxUint32, 1000, 1000
+	most.FDUsage, most.ListenDrops, most.Orphans, most.TCPMemory = 1000, math.MaxUint32, 1000, 1000
 	most.Lasted, most.Oldest = longest, longest
 	var trials []templates.Trial
 	for _, t := range []struct {

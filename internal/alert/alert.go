@@ -105,7 +105,7 @@ func event(a *engine.Alert, f Facts) rules.Event {
 	e := rules.Event{
 		Status: "firing", Rule: a.Rule, About: a.About, Instance: f.Instance, Group: subject.ByName(a.Group),
 		Count: a.Count, Growth: a.Growth, PortUsage: a.PortUsage, BacklogUsage: a.BacklogUsage,
-		ListenDrops: a.ListenDrops, Orphans: a.Orphans, TCPMemory: a.TCPMemory,
+		FDUsage: a.FDUsage, ListenDrops: a.ListenDrops, Orphans: a.Orphans, TCPMemory: a.TCPMemory,
 		Since: f.Since.UTC().Truncate(time.Second), Lasted: f.Until.Sub(f.Since).Round(time.Second), Oldest: a.Oldest.Truncate(time.Second),
 		Holders: f.Holders, Done: done(a), Peak: max(a.Peak, a.Count), Peers: peers(a.Examples),
 	}

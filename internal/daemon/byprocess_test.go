@@ -168,3 +168,23 @@ func TestUnreadableIsNotKilled(t *testing.T) {
 		t.Errorf("%d were killed", n)
 	}
 }
+
+// A program that is about to run out of descriptors is found by its limit.
+func TestFindsWhoRunsOutOfDescriptors(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.options.FindHolders = all
+	w.options.ReadDescriptors = func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors("/proc", pid) }
+	leaky, other := w.startLeaker("leaky", 5432, 5), w.startLeaker("other", 5433, 5)
+	limit := unix.Rlimit{Cur: 10, Max: 1000}
+	check(w, unix.Prlimit(leaky, unix.RLIMIT_NOFILE, &limit, nil))
+	current := w.show()
+	w.watch(often + "rules: [{name: full, match: {state: close-wait}, group_by: pid, when: fd_usage > 60%}]\n")
+	w.await("the group", func(l line) bool { return l.Msg == "group firing" })
+	w.until("what is published", func() bool { return current().Rules[0].Firing == 1 })
+	for _, g := range current().Rules[0].Groups {
+		if full := g.Labels["pid"] == strconv.Itoa(leaky); full != (g.Phase == "firing") || g.Conditions[0].Value <= 0 {
+			t.Errorf("%+v, want %d alone to fire, and not %d", g, leaky, other)
+		}
+	}
+}

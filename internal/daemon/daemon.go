@@ -38,6 +38,7 @@ type watch struct {
 	samples  chan []spin.Process
 
 	rules        inForce
+	wantsFDs     atomic.Bool  // rules measure how many descriptors holders use
 	rulesChanged atomic.Int64 // instant at which the rules in force came: for who acts
 	shown        statusFacts
 	service      service

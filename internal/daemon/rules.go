@@ -39,6 +39,7 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 			d.log.say(slog.LevelError, "command lines cannot be compared", slog.String("error", err.Error()))
 		}
 	}
+	d.wantsFDs.Store(program.NeedsFDs && d.ReadDescriptors != nil)
 	d.driver.Step(engine.RulesChanged{Program: program, Fallback: fallback})
 	d.publisher.publish(update{rules: set})
 	d.shown.rule(set)

@@ -123,7 +123,12 @@ func (d *watch) walk(inodes []uint32) {
 	began := threadTime()
 	// Where /proc cannot be walked at all, the holders are unknown.
 	found, err := d.FindHolders(set(inodes))
-	d.workers.send(engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Cost: threadTime() - began, Err: err})
+	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Err: err}
+	if d.wantsFDs.Load() {
+		in.FDUsage = FDUsage(found.Holders, d.ReadDescriptors)
+	}
+	in.Cost = threadTime() - began
+	d.workers.send(in)
 }
 
 // readNew finds the holders of sockets that are new. It goes on beside a walk. Where it

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -244,4 +246,45 @@ func BenchmarkGroupByPID(b *testing.B) {
 	b.ReportMetric(first.Seconds()*1000/float64(b.N), "first-ms")
 	b.ReportMetric(again.Seconds()*1000, "walk-ms")
 	b.ReportMetric(float64(kept), "heap-B")
+}
+
+// TestFDUsage: a group uses as many of its descriptors as the worst of those who hold its
+// sockets, and a rule waits where that is not known of any of them.
+func TestFDUsage(t *testing.T) {
+	leaky, healthy := spin.Process{PID: 7, Start: 70}, spin.Process{PID: 8, Start: 80}
+	full := above(0, func(r *rules.Rule) {
+		r.When, r.For = []rules.Condition{{Metric: rules.FDUsage, Op: rules.Greater, Number: 80}}, 0
+	})
+	for _, by := range []rules.GroupKey{rules.ByDport, rules.ByPID} {
+		t.Run(string(by), func(t *testing.T) {
+			r := full
+			r.GroupBy = []rules.GroupKey{by}
+			b := newBench(t)
+			b.heldBy(5)
+			b.many(1, 8, time.Minute)
+			b.fds = map[spin.Process]float64{leaky: 79, healthy: 3}
+			b.rule(eachSecond(r))
+			b.until(10 * time.Second)
+			if len(b.events) > 0 {
+				t.Errorf("before the limit is near: %v", b.events)
+			}
+			b.fds[leaky] = 81.5
+			b.until(3 * time.Minute)
+			group, count := "dport=80", 8
+			if by == rules.ByPID {
+				group, count = "pid=7", 5
+			}
+			if !slices.ContainsFunc(b.events, func(e string) bool { return strings.HasSuffix(e, fmt.Sprintf("r firing %s count %d", group, count)) }) {
+				t.Errorf("events %v", b.events)
+			}
+			if a := b.alarms["r alert 0 "+group]; a.FDUsage != 81.5 {
+				t.Errorf("alert %+v, want 81.5 %%", a)
+			}
+			b.fds, b.events = nil, nil
+			b.until(6 * time.Minute)
+			if n := b.noted(HoldersUnseen); n != 1 || len(b.events) > 0 {
+				t.Errorf("said %d times that it is not known, want once; events %v", n, b.events)
+			}
+		})
+	}
 }

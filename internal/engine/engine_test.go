@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,7 @@ type bench struct {
 	beforeLast func(*sim.Socket)
 	old        time.Duration // each answer about single sockets is, when it is taken in
 	holders    func(inode uint32) []sock.Holder
+	fds        map[spin.Process]float64 // what walks find of their descriptors
 
 	events []string // what was reported, from benchStart on
 	heard  struct { // the events that plans said last of groups and alerts
@@ -234,7 +236,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		inputs = append(inputs, in)
 	}
 	if len(p.Resolve) > 0 && !b.slow {
-		in := HoldersFound{Complete: !b.partial, Cost: b.walkCost, Holders: make(map[uint32][]sock.Holder)}
+		in := HoldersFound{Complete: !b.partial, Cost: b.walkCost, Holders: make(map[uint32][]sock.Holder), FDUsage: maps.Clone(b.fds)}
 		for _, inode := range p.Resolve {
 			if held := b.holders(inode); held != nil {
 				in.Holders[inode] = held

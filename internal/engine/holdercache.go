@@ -2,6 +2,7 @@ package engine
 
 import (
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/table"
 	"github.com/sockdog/sockdog/internal/engine/track"
@@ -15,6 +16,7 @@ import (
 type holderCache struct {
 	sockets *table.Cookies[heldSocket]
 	holders []*subject.Holders // that sockets have in common
+	fds     map[spin.Process]float64
 }
 
 // heldSocket is a socket of which it was looked for who holds it.
@@ -50,13 +52,28 @@ func (x *holderCache) of(cookie uint64, inode uint32) *subject.Holders {
 	return nil
 }
 
+// fdUsage returns the highest usage of descriptors among holders; false: that is not known.
+func (x *holderCache) fdUsage(h *subject.Holders) (highest float64, known bool) {
+	if h == nil {
+		return 0, false
+	}
+	known = len(h.Processes) == 0
+	for i := range h.Processes {
+		p := &h.Processes[i]
+		if usage, ok := x.fds[spin.Process{PID: p.PID, Start: p.Start}]; ok {
+			highest, known = max(highest, usage), true
+		}
+	}
+	return highest, known
+}
+
 // newHolderCache returns what a walk that began then has found of sockets.
 func newHolderCache(in *HoldersFound, lists [][]askedSocket, began sock.Instant) *holderCache {
 	n := 0
 	for _, list := range lists {
 		n += len(list)
 	}
-	x := &holderCache{sockets: table.NewCookies[heldSocket](n)}
+	x := &holderCache{sockets: table.NewCookies[heldSocket](n), fds: in.FDUsage}
 	shared, numbers := make(sharedHolders), make(map[*subject.Holders]uint32)
 	alone := make(map[*sock.Holder]uint32) // a walk names a process once for all that it alone holds
 	number := func(inode uint32) uint32 {
@@ -181,4 +198,15 @@ func (f *ScanResult) postpone(s *sock.Socket, t *track.Times, got sock.Instant) 
 		return
 	}
 	f.uncounted.Add(waitingSocket{f.hits.pack(s, got, false), *t})
+}
+
+// countFDs counts how many descriptors those use who hold a socket. If that is not known of
+// any, the rule waits.
+func (f *ScanResult) countFDs(r *match.Rule, s subject.Subject) {
+	c := &f.scan.counts[r.Position]
+	if usage, known := f.scan.holders.fdUsage(s.Holders); known {
+		c.groups.UseDescriptors(s, usage)
+	} else {
+		c.unseen = true
+	}
 }

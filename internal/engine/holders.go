@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/walk"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -33,9 +34,10 @@ const (
 // network namespaces: the kernel has one sockfs.
 type HoldersFound struct {
 	Holders  map[uint32][]sock.Holder
-	Complete bool          // every process of the host was read
-	Cost     time.Duration // of CPU
-	Err      error         // nothing was learnt
+	FDUsage  map[spin.Process]float64 // of those, in percent of their RLIMIT_NOFILE; one of which it is not known is absent
+	Complete bool                     // every process of the host was read
+	Cost     time.Duration            // of CPU
+	Err      error                    // nothing was learnt
 }
 
 // NewHoldersFound says which processes hold the asked inodes by a descriptor that is

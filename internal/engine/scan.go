@@ -374,8 +374,12 @@ func (f *ScanResult) count(s subject.Subject, t *track.Times, got sock.Instant) 
 		full = true
 		stats.sockets++
 		count.held.add(l.holdersOf(&s))
-		if g != nil {
-			g.Add(s, since)
+		if g == nil {
+			continue
+		}
+		g.Add(s, since)
+		if r.MeasuresFDs {
+			f.countFDs(r, s)
 		}
 	}
 	if l.holders != nil && f.postponed {

@@ -78,7 +78,7 @@ func groupsNow(set *rules.Set, h *host.Host, kernel daemon.Scanner, source *node
 	}
 	defer counts.Close()
 	program := match.Compile(set)
-	first := &firstScans{kernel: kernel, counts: counts, now: h.Now, byHolders: program.NeedsHolders, cmdlines: program.Cmdlines}
+	first := &firstScans{kernel: kernel, counts: counts, now: h.Now, byHolders: program.NeedsHolders, cmdlines: program.Cmdlines, fds: program.NeedsFDs}
 	d := engine.Driver{Engine: engine.New(engine.Config{Precision: h.Precision, Self: os.Getpid()}), Now: h.Now, Workers: first}
 	d.Start(h.Capabilities(), restored)
 	d.Step(engine.RulesChanged{Program: program})
@@ -102,6 +102,7 @@ type firstScans struct {
 
 	byHolders bool // a rule asks who holds sockets
 	cmdlines  []string
+	fds       bool // or how many descriptors those use
 	walks     int
 }
 
@@ -145,5 +146,9 @@ func (f *firstScans) Resolve(inodes []uint32) {
 		wanted[inode] = struct{}{}
 	}
 	found, err := holders.FindAsking(host.ProcRoot, wanted, f.cmdlines)
-	f.came = append(f.came, engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Err: err})
+	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Err: err}
+	if f.fds {
+		in.FDUsage = daemon.FDUsage(found.Holders, func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors(host.ProcRoot, pid) })
+	}
+	f.came = append(f.came, in)
 }

@@ -63,6 +63,7 @@ func holdersBy(source *node.Source) daemon.Holders {
 	finder := holders.NewFinder(host.ProcRoot, pass)
 	return daemon.Holders{
 		FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At, AskCmdlines: finder.AskCmdlines,
-		ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
+		ReadUsage:       func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
+		ReadDescriptors: func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors(host.ProcRoot, pid) },
 	}
 }

@@ -28,6 +28,7 @@ type Measured struct {
 	Growth       float64       // sockets a minute
 	PortUsage    float64       // percent
 	BacklogUsage float64       // percent
+	FDUsage      float64       // percent
 	ListenDrops  float64       // a minute
 	Orphans      float64       // percent
 	TCPMemory    float64       // percent
@@ -43,6 +44,8 @@ func (m *Measured) Of(metric rules.Metric) float64 {
 		return m.Growth
 	case rules.PortUsage:
 		return m.PortUsage
+	case rules.FDUsage:
+		return m.FDUsage
 	case rules.ListenDrops:
 		return m.ListenDrops
 	case rules.Orphans:

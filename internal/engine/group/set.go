@@ -121,7 +121,7 @@ func (rg *Set) Take(t *Tally, ports *Ports, sent, got sock.Instant, trusted time
 		rg.paths = ports.paths.n
 	}
 	t.groups.all(func(number uint32, key []byte, counted *tally) {
-		m := Measured{Count: int(counted.count), BacklogUsage: float64(counted.backlog)}
+		m := Measured{Count: int(counted.count), BacklogUsage: float64(counted.backlog), FDUsage: t.fds[number]}
 		if counted.count > 0 && counted.oldest != sock.Never {
 			m.Oldest = got.Sub(counted.oldest)
 		}

@@ -51,9 +51,10 @@ type Tally struct {
 	least    uint32
 
 	// Only where a condition asks for it:
-	before []*cookieSet // of the scans before; empty: there was none
-	now    *cookieSet   // of this one
-	paths  []uint32     // the group of a path, by the path's number; 0: none
+	before []*cookieSet       // of the scans before; empty: there was none
+	now    *cookieSet         // of this one
+	paths  []uint32           // the group of a path, by the path's number; 0: none
+	fds    map[uint32]float64 // the highest usage of descriptors, by the group's number
 }
 
 // Tally counts from zero for what is known of the rule's groups. The loop makes it,
@@ -150,6 +151,19 @@ func (t *Tally) Add(s subject.Subject, entered sock.Instant) {
 		// One of listen(fd, 0) takes one connection (sk_acceptq_is_full).
 		c.backlog = max(c.backlog, 100*float32(s.RQueue)/float32(max(1, s.WQueue)))
 	}
+}
+
+// UseDescriptors notes how much of its descriptors a process uses that holds the socket,
+// which is counted.
+func (t *Tally) UseDescriptors(s subject.Subject, percent float64) {
+	number, c := t.at(s)
+	if c == nil {
+		return
+	}
+	if t.fds == nil {
+		t.fds = make(map[uint32]float64)
+	}
+	t.fds[number] = max(t.fds[number], percent)
 }
 
 // SeenBefore notes of a socket which may match, now or later, that it is not seen for

@@ -26,6 +26,7 @@ type Program struct {
 	ProtectNeedsHolders bool                        // who holds a socket decides whether it is protected from a rule
 	NeedsHolders        bool                        // who holds a socket decides for a rule
 	Cmdlines            []string                    // patterns that the command lines of holders are compared with
+	NeedsFDs            bool                        // how many descriptors processes use decides for a rule
 	NeedsPressure       bool                        // a rule is about a network namespace or the host as a whole
 	MeasurePorts        []*Rule                     // that measure port usage
 	Queries             [1 << NumClasses]sock.Query // that answer all enabled rules of the classes
@@ -76,6 +77,7 @@ func Compile(set *rules.Set) *Program {
 			*interval = wanted
 		}
 		p.NeedsHolders = p.NeedsHolders || r.NeedsHolders
+		p.NeedsFDs = p.NeedsFDs || r.MeasuresFDs
 		p.NeedsPressure = p.NeedsPressure || r.Whole
 		if r.Measures(rules.PortUsage) {
 			p.MeasurePorts = append(p.MeasurePorts, r)
@@ -177,7 +179,7 @@ func (p *Program) Passive(of ClassSet) bool {
 		// A condition may come to hold because sockets are gone, which a program can
 		// bring about by itself.
 		fewer := func(c rules.Condition) bool { return c.Op != rules.Greater && c.Op != rules.GreaterEqual }
-		if r.Volatile || r.Measures(rules.PortUsage) || slices.ContainsFunc(r.When, fewer) {
+		if r.Volatile || r.MeasuresFDs || r.Measures(rules.PortUsage) || slices.ContainsFunc(r.When, fewer) {
 			return false
 		}
 		for i := range r.Match {

@@ -25,6 +25,8 @@ type Rule struct {
 	Destructive bool   // it has a destructive action
 	Alerts      bool   // it has an alert
 
+	MeasuresFDs bool // it measures how many descriptors those use that hold its sockets
+
 	// NeedsHolders: who holds a socket decides whether the rule means it, or in which group.
 	// ByHolders: in which group.
 	NeedsHolders, ByHolders bool
@@ -36,7 +38,8 @@ const manyStates = 1<<ssfilter.Established | 1<<ssfilter.TimeWait
 func newRule(from *rules.Rule, position int) Rule {
 	r := Rule{Rule: *from, Position: position, By: subject.KeyOf(from.GroupBy), ID: sock.RuleSum(from.Name), Grouped: len(from.When) > 0}
 	r.ByHolders = r.By.NeedsHolders()
-	r.NeedsHolders = r.ByHolders
+	r.MeasuresFDs = r.Measures(rules.FDUsage)
+	r.NeedsHolders = r.ByHolders || r.MeasuresFDs
 	for _, m := range r.Match {
 		r.Timed = r.Timed || IsTimed(&m)
 		if m.States&manyStates != 0 {
