@@ -263,6 +263,19 @@ func TestPassedOnByWhoAccepted(t *testing.T) {
 	}
 }
 
+// A dry run keeps no socket from a rule that acts by who holds it, nor from its log.
+func TestDryRunBesideProcess(t *testing.T) {
+	b := newBench(t)
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(2, "leaky")} }
+	b.add(1, 0)
+	dry := killing("dry", dryRun)
+	b.rule(set(dry, killing("other", ofProcess("other")))) // for which it is looked who holds it
+	b.until(25 * time.Second)
+	b.rule(set(dry, killing("log", ofProcess("leaky"), logging), killing("r", ofProcess("leaky"))))
+	b.until(2 * time.Minute)
+	b.want("10s dry kill would 1", "25s log log done 1", "25s r kill done 1")
+}
+
 // A socket that its program has closed is protected where a process may protect it: nobody
 // knows who held it last.
 func TestClosedIsProtectedByProcess(t *testing.T) {

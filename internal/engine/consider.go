@@ -186,7 +186,7 @@ func (c *consideration) decide(r *ruleState, a *rules.Action, fired sock.Instant
 // that a limit has let go on keeps its place until then.
 func (c *consideration) look(r *ruleState, action int) {
 	e, t := c.e, c.t
-	if t.is(survived) || t.phase == acted || t.is(simulated) {
+	if t.is(survived) || t.phase == acted || t.is(simulated) && e.onlySays(r, action, c.s) {
 		return
 	}
 	e.wantHolders(t, c.s.ID.Key(), c.now)
@@ -212,8 +212,7 @@ func (c *consideration) notDue(r *ruleState, a *rules.Action, decision match.Dec
 // due considers an action on the socket itself, whose instant came then.
 func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	e, t, s, now := c.e, c.t, c.s, c.now
-	kind := r.Then[action].Kind
-	onlySays := kind.Destructive && (r.DryRun || e.capabilities.Cannot(kind, s) != nil)
+	kind, onlySays := r.Then[action].Kind, e.onlySays(r, action, s)
 	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && r.history.throttle(onlySays).Room(now) == 0
 	if !c.full && (c.answer == exact || !kind.Destructive) { // else an exact answer, or the limit, comes first
 		if until := e.awaitHolders(t, s, now); until != 0 {
@@ -252,6 +251,12 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	case !e.stopping:
 		c.destroy(r, action, fired, at)
 	}
+}
+
+// onlySays reports whether nothing is done to a socket that an action is due on.
+func (e *Engine) onlySays(r *ruleState, action int, s *sock.Socket) bool {
+	kind := r.Then[action].Kind
+	return kind.Destructive && (r.DryRun || e.capabilities.Cannot(kind, s) != nil)
 }
 
 // await has the action on the socket decided anew at that instant. If it is destructive, it
