@@ -157,16 +157,17 @@ type waited struct {
 }
 
 // knew reports whether the watchdog must know when the socket was accepted, at the
-// earliest: it was shown it waiting, and has selected it ever since.
+// earliest: it was shown it waiting, in this run, or has it on disk.
 func (w *judge) knew(s *sim.Socket) bool {
 	shown := w.shown[s.ID.Cookie]
-	if shown.held && shown.ruled != w.ruled {
-		return false // after it was accepted, the rules of then may have meant it no more
+	switch {
+	case shown.ruled == 0:
+		return false
+	case shown.run == w.Run:
+		return true // whatever has become of the rules, and of what they mean
+	default: // on disk is what the rules have meant ever since
+		return w.Calm && !shown.held && shown.remarked == s.Remarked && w.ruled-shown.ruled <= 1 && s.State == shown.state
 	}
-	if shown.ruled == 0 || shown.remarked != s.Remarked || w.ruled-shown.ruled > 1 || w.ruled > shown.ruled && s.State != shown.state {
-		return false // between the rules of then and now there may have been none for it
-	}
-	return shown.run == w.Run || w.Calm
 }
 
 type kill struct {
