@@ -16,7 +16,9 @@ import (
 const wildcards = "*?"
 
 // netns is a network namespace, by its name or number.
-var netns = document.Scalar("a network namespace", func(text string) (Netns, error) {
+var netns = document.Scalar("a network namespace", parseNetns)
+
+func parseNetns(text string) (Netns, error) {
 	if document.Only(text, document.Digits) {
 		n, err := document.Number(text, 1, math.MaxUint32)
 		return Netns{Inode: uint32(n)}, err
@@ -33,7 +35,7 @@ var netns = document.Scalar("a network namespace", func(text string) (Netns, err
 		return Netns{}, message.Errorf("%q is not a network namespace: write a whole name that ip netns shows, or the number in the link /proc/PID/ns/net", text)
 	}
 	return Netns{Name: text}, nil
-})
+}
 
 // isFileName reports whether a text can be the name of a file in a directory.
 func isFileName(text string) bool {
@@ -53,7 +55,9 @@ var cgroup = document.Scalar("the path of a cgroup", func(text string) (string, 
 })
 
 // process is the name of a program, which may have wildcards.
-var process = document.Scalar("the name of a program", func(text string) (string, error) {
+var process = document.Scalar("the name of a program", parseProcess)
+
+func parseProcess(text string) (string, error) {
 	switch {
 	case strings.Contains(text, "/"):
 		return "", message.Errorf("%q is a path: write the name of the program alone, such as nginx", text)
@@ -61,7 +65,7 @@ var process = document.Scalar("the name of a program", func(text string) (string
 		return "", message.Errorf("%q leaves no program out: write a name, such as nginx", text)
 	}
 	return text, plainWildcards(text)
-})
+}
 
 // longestCmdline bounds the regular expressions, each of which every command line is compared
 // with.
@@ -83,7 +87,9 @@ var cmdline = document.Scalar("a regular expression", func(text string) (string,
 })
 
 // unit is the name of a unit of systemd, which may have wildcards.
-var unit = document.Scalar("the name of a unit", func(text string) (string, error) {
+var unit = document.Scalar("the name of a unit", parseUnit)
+
+func parseUnit(text string) (string, error) {
 	switch {
 	case strings.Contains(text, "/"):
 		return "", message.Errorf("%q is a path: write the name of the unit alone, such as nginx.service, or name it by cgroup", text)
@@ -95,7 +101,7 @@ var unit = document.Scalar("the name of a unit", func(text string) (string, erro
 		return "", message.Errorf("%q lacks the type of a unit: write it as systemctl shows it, such as %s.service", text, text)
 	}
 	return text, plainWildcards(text)
-})
+}
 
 const (
 	// A container's id is told by its beginning, as programs show it: docker ps shows 12
@@ -113,7 +119,9 @@ func IsContainerID(text string) bool {
 }
 
 // container is the name of a container, which may have wildcards, or the beginning of an id.
-var container = document.Scalar("a container", func(text string) (string, error) {
+var container = document.Scalar("a container", parseContainer)
+
+func parseContainer(text string) (string, error) {
 	scheme, id, url := strings.Cut(text, "://") // as kubectl shows it
 	switch {
 	case url && IsContainerID(id):
@@ -130,10 +138,12 @@ var container = document.Scalar("a container", func(text string) (string, error)
 		return "", message.Errorf("%q is not the name of a container in a pod: those have small letters, digits and dashes; others are known by their id, of which 12 digits are enough", text)
 	}
 	return text, nil
-})
+}
 
 // pod is the name of a pod with its namespace, which may have wildcards.
-var pod = document.Scalar("a pod", func(text string) (string, error) {
+var pod = document.Scalar("a pod", parsePod)
+
+func parsePod(text string) (string, error) {
 	if err := plainWildcards(text); err != nil {
 		return "", err
 	}
@@ -145,7 +155,39 @@ var pod = document.Scalar("a pod", func(text string) (string, error) {
 		return "", message.Errorf("%q is not a pod: write its namespace and name, such as payments/api-*", text)
 	}
 	return text, nil
-})
+}
+
+// OwnerKeys are the keys of a match that AddOwner takes.
+var OwnerKeys = []string{"process", "unit", "container", "pod", "netns"}
+
+// AddOwner adds a value of one of OwnerKeys, as it stands in a file: the match then means
+// sockets of that owner, too.
+func (m *Match) AddOwner(key, value string) error {
+	var err error
+	add := func(list *[]string, parse func(text string) (string, error)) {
+		if value, err = parse(value); err == nil {
+			*list = append(*list, value)
+		}
+	}
+	switch key {
+	case "process":
+		add(&m.Processes, parseProcess)
+	case "unit":
+		add(&m.Units, parseUnit)
+	case "container":
+		add(&m.Containers, parseContainer)
+	case "pod":
+		add(&m.Pods, parsePod)
+	case "netns":
+		var n Netns
+		if n, err = parseNetns(value); err == nil {
+			m.Netns = append(m.Netns, n)
+		}
+	default:
+		panic("no key of an owner: " + key)
+	}
+	return err
+}
 
 // OfHolder is a key of a match that is about who holds the socket, and what it says.
 type OfHolder struct {

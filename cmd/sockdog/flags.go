@@ -166,6 +166,44 @@ func selectionFlags(cmd *cobra.Command, s *selection.Selection) {
 	}
 }
 
+// ownerUses say what the flags that select by owner take.
+var ownerUses = map[string]string{
+	"process":   "only those of programs of these `names`, such as php-fpm*",
+	"unit":      "only those of these systemd `units`, such as nginx.service",
+	"container": "only those of `containers` of these names or ids",
+	"pod":       "only those of these `pods`, such as payments/api-*",
+	"netns":     "only those of these network `namespaces`, by name or number",
+}
+
+// ownerFlags adds flags that select sockets by owner, with the meaning that their names have
+// in a rule's match.
+func ownerFlags(cmd *cobra.Command, o *selection.Owners, keys ...string) {
+	for _, key := range keys {
+		cmd.Flags().Var(&ownerFlag{owners: o, key: key}, key, ownerUses[key])
+	}
+}
+
+// ownerFlag is one of those. It may be given several times, and takes several values with
+// commas between them.
+type ownerFlag struct {
+	owners *selection.Owners
+	key    string
+	text   string
+}
+
+func (f *ownerFlag) Type() string   { return "string" }
+func (f *ownerFlag) String() string { return f.text }
+
+func (f *ownerFlag) Set(text string) error {
+	f.text = text
+	for value := range strings.SplitSeq(text, ",") {
+		if err := f.owners.Add(f.key, strings.TrimSpace(value)); err != nil {
+			return asUsage(err)
+		}
+	}
+	return nil
+}
+
 // accept adds a flag of ss that says what is so anyway.
 func accept(cmd *cobra.Command, name, letter string) {
 	cmd.Flags().BoolP(name, letter, true, "as it is anyway; accepted for those who paste from ss")

@@ -34,6 +34,7 @@ import (
 // killFlags are the flags of sockdog kill.
 type killFlags struct {
 	selection.Selection
+	owners selection.Owners
 	client.Observers
 	yes, dryRun, inUse, bare bool
 	olderThan, idle          time.Duration
@@ -60,6 +61,10 @@ within the last second or made progress within the time of --older-than. In ever
 state but close-wait, time-wait and a closed fin-wait-2 healthy connections exist too:
 there, sockets must be idle for the time of --idle.
 
+--process, --unit, --container and --pod select by owner, as these keys do in a rule's
+match: all processes that hold a socket must be meant. * and ? are wildcards. Where it
+cannot be told who holds a socket, it is left alone.
+
 For a socket that answers keepalives, the kernel keeps only a lower bound on its age. A
 running sockdog has observed more, and is asked as by sockdog list. Sockets that
 --older-than or --idle cannot judge even so are left alone, and counted.
@@ -77,6 +82,7 @@ func killCommand() *cobra.Command {
   sockdog kill --older-than 10m state close-wait
   sockdog kill --idle 2d state established dst 10.0.0.0/8
   sockdog kill --in-use --yes dst 10.1.2.3
+  sockdog kill --process 'php-fpm*' state close-wait
   sockdog kill --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )' --kill`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeFilter,
@@ -89,6 +95,7 @@ func killCommand() *cobra.Command {
 		},
 	}
 	selectionFlags(cmd, &f.Selection)
+	ownerFlags(cmd, &f.owners, "process", "unit", "container", "pod")
 	ageFlags(cmd, &f.Observers)
 	accept(cmd, "kill", "K")
 	wideOutputFlag(cmd, &f.output)
@@ -117,11 +124,11 @@ func (f *killFlags) check(args []string) error {
 	switch {
 	case f.Listening || named != 0 && named&^ssfilter.Unconnected == 0:
 		return errors.New("listening and unconnected sockets are never destroyed: end the program that has them")
-	case named == 0 && where == nil:
+	case named == 0 && where == nil && !f.owners.Given():
 		return errors.New("kill what? Name a state, a port or an address, such as: sockdog kill state close-wait dport = 5432")
 	case live != 0 && f.idle == 0 && !f.inUse:
 		return fmt.Errorf("healthy connections are in %s, too: add --idle 1h for those idle that long, or --in-use for all", live)
-	case named&^ssfilter.Unconnected&^ssfilter.Dead != 0 && (f.idle > 0 || f.inUse) && where == nil:
+	case named&^ssfilter.Unconnected&^ssfilter.Dead != 0 && (f.idle > 0 || f.inUse) && where == nil && !f.owners.Given():
 		return fmt.Errorf("healthy connections are in %s, too: also name a port, an address or another filter", named&^ssfilter.Unconnected&^ssfilter.Dead)
 	case f.idle > 0 && f.inUse:
 		return errors.New("--idle spares sockets in use, and --in-use does not: use one of them")
@@ -174,6 +181,9 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		Query: f.Query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
 		Capabilities: h.Capabilities(), Memories: known.ByKey(), Precision: h.Precision, Self: os.Getpid(),
 	}
+	if f.owners.Given() {
+		request.Owners = &f.owners
+	}
 	if request.Protect, err = f.protection(stderr); err != nil {
 		return err
 	}
@@ -187,12 +197,12 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if targets, err = f.resolve(&request, targets); err != nil {
+		return err
+	}
 	unjudged := known.Unjudged(passed.Unjudged)
 	if len(targets) == 0 {
 		fmt.Fprintln(stderr, f.nothing(passed))
-	}
-	if err := f.resolve(&request, manualkill.Pending(targets)); err != nil {
-		return err
 	}
 	pending := manualkill.Pending(targets)
 	if len(pending) > 0 && !f.yes && !f.dryRun {
@@ -204,6 +214,12 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		}
 		if err := confirm(ctx, stderr, os.Stdin, len(pending)); err != nil {
 			return err
+		}
+		if request.Owners != nil { // a descriptor may have been passed on while the question stood
+			if targets, err = f.resolve(&request, targets); err != nil {
+				return err
+			}
+			pending = manualkill.Pending(targets)
 		}
 	}
 	request.Destroy(ctx, pending, kernel, func() (manualkill.Kernel, error) { return h.OpenKernel() })
@@ -228,26 +244,38 @@ func (f *killFlags) nothing(passed manualkill.Passed) string {
 
 // resolve finds the holders of those to be destroyed, for a person who is asked, where
 // they are printed, and where all of /proc may be read, which shows what the kernel
-// itself holds. Elsewhere nobody would learn anything from the walk.
-func (f *killFlags) resolve(request *manualkill.Request, pending []*manualkill.Target) error {
-	inodes := manualkill.Inodes(pending)
-	if len(inodes) == 0 {
-		request.Resolve(pending, engine.HoldersFound{})
-		return nil
+// itself holds. Elsewhere nobody would learn anything from the walk. Where owners are
+// meant, it finds those of all targets, and returns what may be theirs.
+func (f *killFlags) resolve(request *manualkill.Request, targets []*manualkill.Target) ([]*manualkill.Target, error) {
+	pending := manualkill.Pending(targets)
+	asked := pending
+	if request.Owners != nil {
+		asked = targets
 	}
+	inodes := manualkill.Inodes(asked)
 	_, refused := os.Readlink(filepath.Join(host.ProcRoot, "1", "fd", "0"))
-	if errors.Is(refused, fs.ErrPermission) && (f.yes || f.dryRun) && f.output == "table" && !request.NeedsHolders() {
-		return nil
-	}
-	found, err := holders.FindAsking(host.ProcRoot, inodes, request.Cmdlines())
+	var found holders.Found
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		found = holders.Found{} // without /proc nobody knows the holders
-	case err != nil:
-		return err
+	case len(inodes) == 0:
+	case request.Owners == nil && errors.Is(refused, fs.ErrPermission) && (f.yes || f.dryRun) && f.output == "table" && !request.NeedsHolders():
+		return targets, nil
+	default:
+		var err error
+		found, err = holders.FindAsking(host.ProcRoot, inodes, request.Cmdlines())
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			found = holders.Found{} // without /proc nobody knows the holders
+		case err != nil:
+			return nil, err
+		}
 	}
-	request.Resolve(pending, engine.HoldersFound{Holders: found.Holders, Complete: found.Complete})
-	return nil
+	owned := engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}
+	if request.Owners != nil {
+		targets = request.Own(targets, owned)
+		pending = manualkill.Pending(targets)
+	}
+	request.Resolve(pending, owned)
+	return targets, nil
 }
 
 // confirm asks for a yes.

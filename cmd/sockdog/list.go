@@ -19,6 +19,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/counters"
+	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
@@ -28,11 +29,14 @@ import (
 	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/term"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // listing is what sockdog list is asked to do.
 type listing struct {
 	selection.Selection
+	owners selection.Owners
 	client.Observers
 	output, sort, groupBy string
 	fields                string
@@ -44,6 +48,7 @@ type listing struct {
 	finder *holders.Finder
 	kernel scanner
 	warned bool
+	untold int // sockets of which it could not be told whether owners mean them: told last
 }
 
 // scanner reads the sockets of one network namespace, or of all.
@@ -71,6 +76,10 @@ says why a socket is in CLOSE-WAIT:
 
 In the same column mptcp marks a subflow of a Multipath TCP connection, in any state.
 The program holds that connection, whose state is not that of the subflow.
+
+--process, --unit, --container, --pod and --netns select by owner, as these keys do in
+a rule's match: all processes that hold a socket must be meant. * and ? are wildcards.
+--netns looks into all network namespaces.
 
 With --namespaces, NETNS is what ip-netns(8) calls the network namespace of a socket,
 or else its number. To enter others takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE to find
@@ -126,6 +135,7 @@ func listCommand() *cobra.Command {
 	}
 	selectionFlags(cmd, &l.Selection)
 	ageFlags(cmd, &l.Observers)
+	ownerFlags(cmd, &l.owners, rules.OwnerKeys...)
 	refuse(cmd, "kill", "K", "write sockdog kill")
 	wideOutputFlag(cmd, &l.output)
 	durationFlag(cmd, &l.watch, "watch", "repeat, at most once every `duration`, such as 5s", "1s", "2s", "5s", "10s")
@@ -163,6 +173,7 @@ func (l *listing) check(cmd *cobra.Command, filter []string) (err error) {
 		return errors.New("--fields chooses what -o json has of single sockets: add -o json, and leave out --group-by and --summary")
 	}
 	l.Named = set("daemon")
+	l.view.Netns = l.view.Netns || l.owners.AskNetns()
 	l.All = l.All || l.view.Summary && !l.Listening // a sum of all but some would be none
 	l.view.JSON, l.view.Wide, l.view.Headings = l.output == "json", l.output == "wide", !l.bare
 	if l.view.Order, err = sockettable.ParseOrder(l.sort, l.reverse); err != nil {
@@ -280,12 +291,31 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 		return nil, err
 	}
 	l.view.Room = table.HasRoom(&l.view)
-	if l.view.Walks() {
-		var found holders.Found
+	var found holders.Found
+	if l.view.Walks() || l.owners.AskHolders() {
 		found, err = l.finder.Find(table.Inodes())
 		table.Holders = found.Holders
 	}
+	if err == nil && l.owners.Given() {
+		l.keepOwned(&table, &found, stderr)
+	}
 	return &table, err
+}
+
+// keepOwned keeps the sockets of those that are meant, and says of how many it cannot be told.
+func (l *listing) keepOwned(table *sockettable.Table, found *holders.Found, stderr io.Writer) {
+	held, untold := engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}, 0
+	table.Keep(func(s *sock.Socket) bool {
+		means := l.owners.Mean(s, held.Of(s.Inode))
+		if means == ssfilter.Unknown {
+			untold++
+		}
+		return means == ssfilter.True
+	})
+	if untold != l.untold && untold > 0 {
+		fmt.Fprintf(stderr, "sockdog: of %s it cannot be told whose they are: they are left out (sockdog doctor says why)\n", term.Count(untold, "socket"))
+	}
+	l.untold = untold
 }
 
 // print prints what a scan found.

@@ -298,9 +298,11 @@ var table = []pkg{
 	},
 	{
 		name: "internal/selection",
-		may:  []string{"internal/cgroup", "internal/sock", "internal/source/sockdiag", "rules", "rules/ssfilter"},
-		not:  []string{"log", "log/slog", "os"},
-		why:  "it says what a person means, for whatever command, and looks up only what a filter names",
+		may: []string{
+			"internal/cgroup", "internal/engine/match", "internal/engine/subject", "internal/sock", "internal/source/sockdiag", "rules", "rules/ssfilter",
+		},
+		not: []string{"log", "log/slog", "os"},
+		why: "it says what a person means, for whatever command, and looks up only what a filter names",
 	},
 	{
 		name: "internal/manualkill",

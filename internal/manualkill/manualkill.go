@@ -24,6 +24,7 @@ type Request struct {
 	Idle         time.Duration // without progress for that long, and nothing queued; 0: not asked
 	InUse        bool          // those in use too
 	DryRun       bool          // say what would become of each, and touch none
+	Owners       Owners        // whose sockets; nil: anybody's
 	Protect      []rules.Match
 	Capabilities match.Capabilities
 	Memories     map[sock.Key]*sock.Memory // what a watchdog knows beside the kernel
@@ -31,6 +32,11 @@ type Request struct {
 	Self         int // our own process
 
 	now func() sock.Instant // Find's
+}
+
+// Owners say whether a socket of these holders is of somebody who is meant.
+type Owners interface {
+	Mean(s *sock.Socket, by *subject.Holders) ssfilter.Tri
 }
 
 // LeftAlone is the result for a socket that was meant and is not touched.
@@ -96,6 +102,19 @@ func (r *Request) oldEnough(s *sock.Socket, age track.Age) ssfilter.Tri {
 		return ssfilter.False
 	}
 	return enough
+}
+
+// Own returns those of the targets that may be of who is meant, by who holds them. It leaves
+// those alone of which that cannot be told.
+func (r *Request) Own(targets []*Target, owned engine.HoldersFound) []*Target {
+	return slices.DeleteFunc(targets, func(t *Target) bool {
+		t.Held = owned.Of(t.Socket.Inode)
+		means := r.Owners.Mean(&t.Socket, t.Held)
+		if means == ssfilter.Unknown && t.Result == "" {
+			t.conclude(LeftAlone, "who holds it cannot be told for certain")
+		}
+		return means == ssfilter.False
+	})
 }
 
 // Pending returns the targets that are to be destroyed.
@@ -210,6 +229,8 @@ func (r *Request) recheck(t *Target, a *sock.Answer) {
 		t.conclude(engine.Changed, fmt.Sprintf("in %s by now", a.Socket.State))
 	case !same:
 		t.conclude(engine.Changed, "another connection by now")
+	case r.Owners != nil && a.Socket.Inode != t.Socket.Inode:
+		t.conclude(engine.Changed, "its program has closed it by now")
 	case r.means(&a.Socket) == ssfilter.False:
 		t.conclude(engine.Changed, "the filter does not mean it any more")
 	case progress && !r.InUse:

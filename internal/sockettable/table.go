@@ -4,6 +4,7 @@ package sockettable
 
 import (
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,6 +65,16 @@ func (t *Table) Add(s *sock.Socket, age track.Age) {
 
 // Len returns how many sockets there are.
 func (t *Table) Len() int { return len(t.rows) }
+
+// Keep leaves out the sockets that are not to be kept.
+func (t *Table) Keep(kept func(s *sock.Socket) bool) {
+	t.rows = slices.DeleteFunc(t.rows, func(r *row) bool { return !kept(&r.Socket) })
+	t.states, t.remarks = 0, false
+	for _, r := range t.rows {
+		t.states |= ssfilter.Of(r.State)
+		t.remarks = t.remarks || r.remark() != ""
+	}
+}
 
 // Inodes are what to find the holders of.
 func (t *Table) Inodes() map[uint32]struct{} {

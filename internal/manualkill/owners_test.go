@@ -1,0 +1,78 @@
+package manualkill
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/selection"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
+)
+
+// Of the sockets that are selected, those die that are held by who is meant for certain, and
+// by nobody else.
+func TestOwners(t *testing.T) {
+	java, nginx := sock.Holder{PID: 2, Comm: "java", Exe: "java"}, sock.Holder{PID: 3, Comm: "nginx", Exe: "nginx"}
+	for _, test := range []struct {
+		name     string
+		holders  []sock.Holder
+		complete bool
+		closed   bool // its program closes it before it is destroyed
+		want     engine.Result
+	}{
+		{name: "the only holder", holders: []sock.Holder{java}, complete: true, want: engine.Done},
+		{name: "another", holders: []sock.Holder{nginx}, complete: true},
+		{name: "another, and not all could be read", holders: []sock.Holder{nginx}},
+		{name: "another as well", holders: []sock.Holder{java, nginx}, complete: true},
+		{name: "nobody", complete: true},
+		{name: "not all could be read", holders: []sock.Holder{java}, want: LeftAlone},
+		{name: "none could be read", want: LeftAlone},
+		{name: "closed meanwhile", holders: []sock.Holder{java}, complete: true, closed: true, want: engine.Changed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var owners selection.Owners
+			if err := owners.Add("process", "ja*"); err != nil {
+				t.Fatal(err)
+			}
+			k := &kernel{sockets: map[uint64]sock.Socket{7: stuck(7)}}
+			if test.closed {
+				k.onAsk = func(k *kernel) { k.sockets[7] = with(stuck(7), func(s *sock.Socket) { s.Inode = 0 }) }
+			}
+			r := Request{Query: sock.Query{States: ssfilter.AllStates}, Owners: &owners, Precision: time.Millisecond, Protect: []rules.Match{}}
+			targets, _, err := r.Find(k, clock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := engine.HoldersFound{Holders: map[uint32][]sock.Holder{7: test.holders}, Complete: test.complete}
+			targets = r.Own(targets, found)
+			r.Resolve(Pending(targets), found)
+			r.Destroy(context.Background(), Pending(targets), k, func() (Kernel, error) { return k, nil })
+			var got engine.Result
+			if len(targets) > 0 {
+				got = targets[0].Result
+			}
+			if got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// What nobody holds is nobody's.
+func TestOwnersOfOrphan(t *testing.T) {
+	var owners selection.Owners
+	if err := owners.Add("pod", "*/*"); err != nil {
+		t.Fatal(err)
+	}
+	orphan := with(stuck(1), func(s *sock.Socket) { s.Inode = 0 })
+	if got := owners.Mean(&orphan, nil); got != ssfilter.False {
+		t.Errorf("an orphan: %v", got)
+	}
+	held := stuck(1)
+	if got := owners.Mean(&held, nil); got != ssfilter.Unknown {
+		t.Errorf("one of which nobody has looked who holds it: %v", got)
+	}
+}
