@@ -204,26 +204,33 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	if len(targets) == 0 {
 		fmt.Fprintln(stderr, f.nothing(passed))
 	}
-	pending := manualkill.Pending(targets)
-	if len(pending) > 0 && !f.yes && !f.dryRun {
-		if err := manualkill.Show(stderr, pending, term.ScreenOf(stderr).Width); err != nil {
+	if !f.yes && !f.dryRun && len(manualkill.Pending(targets)) > 0 {
+		if targets, err = f.ask(ctx, stderr, &request, targets, unjudged); err != nil {
 			return err
-		}
-		for _, line := range append(manualkill.SumOf(targets, f.dryRun).Left(f.rules == ""), unjudged...) {
-			fmt.Fprintln(stderr, line)
-		}
-		if err := confirm(ctx, stderr, os.Stdin, len(pending)); err != nil {
-			return err
-		}
-		if request.Owners != nil { // a descriptor may have been passed on while the question stood
-			if targets, err = f.resolve(&request, targets); err != nil {
-				return err
-			}
-			pending = manualkill.Pending(targets)
 		}
 	}
+	pending := manualkill.Pending(targets)
 	request.Destroy(ctx, pending, kernel, func() (manualkill.Kernel, error) { return h.OpenKernel() })
 	return f.tell(ctx, targets, unjudged, h, stdout, stderr)
+}
+
+// ask shows what is to be destroyed and asks for a yes. It returns the targets: who holds
+// them is looked for again where that decides.
+func (f *killFlags) ask(ctx context.Context, stderr io.Writer, request *manualkill.Request, targets []*manualkill.Target, unjudged []string) ([]*manualkill.Target, error) {
+	pending := manualkill.Pending(targets)
+	if err := manualkill.Show(stderr, pending, term.ScreenOf(stderr).Width); err != nil {
+		return nil, err
+	}
+	for _, line := range append(manualkill.SumOf(targets, f.dryRun).Left(f.rules == ""), unjudged...) {
+		fmt.Fprintln(stderr, line)
+	}
+	if err := confirm(ctx, stderr, os.Stdin, len(pending)); err != nil {
+		return nil, err
+	}
+	if request.Owners == nil {
+		return targets, nil
+	}
+	return f.resolve(request, targets) // a descriptor may have been passed on meanwhile
 }
 
 // nothing says that no socket was found.

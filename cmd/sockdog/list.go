@@ -78,8 +78,8 @@ In the same column mptcp marks a subflow of a Multipath TCP connection, in any s
 The program holds that connection, whose state is not that of the subflow.
 
 --process, --unit, --container, --pod and --netns select by owner, as these keys do in
-a rule's match: all processes that hold a socket must be meant. * and ? are wildcards.
---netns looks into all network namespaces.
+a rule's match: all processes that hold a socket must be meant, of those that can be
+read. * and ? are wildcards. --netns looks into all network namespaces.
 
 With --namespaces, NETNS is what ip-netns(8) calls the network namespace of a socket,
 or else its number. To enter others takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE to find
@@ -303,9 +303,12 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 }
 
 // keepOwned keeps the sockets of those that are meant, and says of how many it cannot be told.
+// It goes by the processes that can be read, where one of them holds a socket: who lists does
+// no harm, and seldom may read them all.
 func (l *listing) keepOwned(table *sockettable.Table, found *holders.Found, stderr io.Writer) {
-	held, untold := engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}, 0
+	untold := 0
 	table.Keep(func(s *sock.Socket) bool {
+		held := engine.HoldersFound{Holders: found.Holders, Complete: found.Complete || len(found.Holders[s.Inode]) > 0}
 		means := l.owners.Mean(s, held.Of(s.Inode))
 		if means == ssfilter.Unknown {
 			untold++
