@@ -94,7 +94,7 @@ var mutants = []mutant{
 	{"for is counted from the question", "g.Holding = got", "g.Holding = sent"},
 	{"until is ignored", "over = m.all(r.Until)", "over = !holds"},
 	{"a stale group is acted on", "case g.stale || rg.scanned == 0 || now.Sub(rg.scanned) > trusted:", "case false:"},
-	{"what is short is not known, and counts as nothing", "case r.Whole && missing != \"\":\n\t\t\tknown, unmeasured = false, missing\n", ""},
+	{"what is short is not known, and counts as nothing", "case r.Whole && missing != \"\":", "case r.Whole && missing != \"\" && now < 0:"},
 	{"descriptors that cannot be read are none", "\t\tc.unseen = true\n\t}\n}\n", "\t\t_ = c\n\t}\n}\n"},
 	{"what was dropped ever was dropped in a minute", "of = &drops{ever: n, at: now}", "of = &drops{at: now}"},
 	{"keep_firing_for is ignored", "end := g.Ended.Add(st.rule.Then[action].Alert.KeepFiringFor)", "end := g.Ended"},

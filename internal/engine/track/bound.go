@@ -54,18 +54,10 @@ func kernelQuiet(s *sock.Socket) (time.Duration, bool) {
 	return min(s.Info.LastAckRecv, s.Info.LastDataRecv), true
 }
 
-// kernelHeard is the kernel's own lower bound on the time since the peer last sent data.
-// tcp_event_data_recv() stamps it, and so does the beginning of a connection. After the
-// peer's FIN none can come, so that silence says nothing: there, progress counts.
-func kernelHeard(s *sock.Socket) (time.Duration, bool) {
-	if hears(s) {
-		return s.Info.LastDataRecv, true
-	}
-	return kernelQuiet(s)
-}
-
 // hears reports whether the peer may send data in the state of the socket, and the kernel
-// tells when it last did.
+// tells when it last did: tcp_event_data_recv() stamps that, and so does the beginning of a
+// connection. After the peer's FIN none can come, so that silence says nothing: there,
+// progress counts.
 func hears(s *sock.Socket) bool {
 	const both = sock.HasLastDataRecv | sock.HasBytesReceived
 	switch s.State {
@@ -144,8 +136,10 @@ func timesOf(s *sock.Socket, entered, sent, got sock.Instant, precision time.Dur
 	t.Entered = since(age, ok, sent, got, precision)
 	quiet, ok := kernelQuiet(s)
 	t.Quiet = since(quiet, ok, sent, got, precision)
-	heard, ok := kernelHeard(s)
-	t.Heard = since(heard, ok, sent, got, precision)
+	t.Heard = t.Quiet
+	if hears(s) {
+		t.Heard = since(s.Info.LastDataRecv, true, sent, got, precision)
+	}
 	t.Queued = Never
 	if s.InUse() {
 		t.Queued = got
