@@ -4,6 +4,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // waits are the sockets that were seen in an accept queue, and that are not kept in mind:
@@ -18,6 +19,7 @@ type waits struct {
 // wait is what is known of a socket that was in an accept queue.
 type wait struct {
 	accepted sock.Instant            // a program had it by then; 0: it was still there
+	state    ssfilter.State          // and it was in that state; a later one was entered with the program
 	missed   [match.NumClasses]uint8 // scans for the class that have not shown it since
 }
 
@@ -34,7 +36,7 @@ const (
 // queue.
 func waitOf(c *track.Packed) (w wait, ok bool) {
 	if c.Accepted() {
-		return wait{accepted: c.Entered()}, true
+		return wait{accepted: c.Entered(), state: c.State()}, true
 	}
 	return wait{}, c.Backlog()
 }
@@ -111,9 +113,9 @@ func put(to *map[sock.Key]wait, key sock.Key, known wait) {
 
 // before is what is known of a socket that is not kept in mind, from before the answer.
 func (w *waits) before(s *sock.Socket) track.Connection {
-	c := track.Connection{ID: s.ID, State: s.State}
+	c := track.Connection{ID: s.ID}
 	if known, ok := w.get(s.ID.Key()); ok {
-		c.Backlog, c.Accepted = known.accepted == 0, known.accepted != 0
+		c.State, c.Backlog, c.Accepted = known.state, known.accepted == 0, known.accepted != 0
 		c.Entered = track.Bound{Safe: known.accepted, Early: known.accepted}
 	}
 	return c
@@ -129,9 +131,10 @@ func (f *ScanResult) keepWait(s *sock.Socket, got sock.Instant) {
 	case s.InBacklog():
 		known.accepted = 0
 	case known.accepted == 0:
-		known.accepted = got
+		known.accepted, known.state = got, s.State
 	}
-	put(&f.waits, s.ID.Key(), wait{accepted: known.accepted})
+	known.missed = [match.NumClasses]uint8{}
+	put(&f.waits, s.ID.Key(), known)
 }
 
 // takeWaits takes in which sockets a scan showed in accept queues that comes to nothing

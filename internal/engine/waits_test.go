@@ -96,6 +96,33 @@ func TestForgottenAfterAnAcceptQueue(t *testing.T) {
 	}
 }
 
+// TestStateAfterAnAcceptQueue: what a socket became with its program counts from when it did,
+// as the source says that comes to know.
+func TestStateAfterAnAcceptQueue(t *testing.T) {
+	b := newBench(t)
+	holder := process(3, "other")
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{holder} }
+	s := b.add(1, time.Hour, queued, func(s *sim.Socket) { s.State = ssfilter.Established })
+	m := rules.Match{States: ssfilter.Of(ssfilter.Established, ssfilter.CloseWait), InStateFor: 5 * time.Minute, Processes: []string{"leaky"}}
+	b.rule(eachSecond(killing("r", matching(m))))
+	b.later(10*time.Second, func() { s.Inode, s.Accepted = 1, b.now })
+	b.later(30*time.Second, func() {
+		s.State, s.Entered, s.LastAck, s.Keepalive = ssfilter.CloseWait, b.now, b.now, time.Second
+		s.Segs++
+		holder = process(2, "leaky")
+	})
+	b.later(time.Minute, func() { s.LastAck, s.Segs = b.now, s.Segs+1 })
+	b.later(2*time.Minute, func() { s.Seen = true })
+	b.until(5*time.Minute + 29900*time.Millisecond)
+	if len(b.sockets) == 0 {
+		t.Fatalf("killed before it was in its state for five minutes: %v", b.events)
+	}
+	b.until(5*time.Minute + 35*time.Second)
+	if len(b.sockets) > 0 {
+		t.Error("late")
+	}
+}
+
 // TestSilentAfterAnAcceptQueue: what the peer has acknowledged since the accept does not
 // tell since when it is silent.
 func TestSilentAfterAnAcceptQueue(t *testing.T) {
