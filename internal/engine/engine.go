@@ -301,7 +301,9 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 			t = nil
 		}
 	default:
-		before = e.scans.waits.before(s)
+		var waited bool
+		before, waited = e.scans.waits.before(s)
+		onDisk = onDisk || waited
 		c = before.Successor(s, fresh, got)
 	}
 	c.TellAutobound(s)
@@ -365,7 +367,9 @@ func (e *Engine) drop(t *tracked, result Result, now sock.Instant) {
 	if result == Gone || result == Done {
 		e.scans.noteGone(key)
 	} else if w, waited := waitOf(&t.Packed); waited && !t.is(plain) {
-		e.scans.waits.add(key, w)
+		if w.stored = t.is(stored); e.scans.waits.add(key, w) {
+			t.set(stored, false) // it is not forgotten
+		}
 	}
 	if t.is(stored) {
 		e.plan.Forget = append(e.plan.Forget, key)

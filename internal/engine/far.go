@@ -216,6 +216,12 @@ func (e *Engine) takeFar(r *ScanResult, now sock.Instant) {
 		if f.is(copied) {
 			continue
 		}
+		key := e.far.key(f)
+		if w, waited := r.waits[key]; waited && f.is(stored) {
+			w.stored = true
+			r.waits[key] = w
+			f.set(stored, false) // it is not forgotten
+		}
 		e.forgetFar(f)
 	}
 	for number, f := range e.far.numbered() {

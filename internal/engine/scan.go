@@ -142,7 +142,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		f.usePort(s)
 	}
 	if of&l.of == 0 {
-		f.keepWait(s, got)
+		f.keepWait(s, got, false)
 		return
 	}
 	at, print, known := l.known.get(s.ID.Cookie)
@@ -152,7 +152,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 		if due != never {
 			f.later = min(f.later, due)
 		}
-		f.keepWait(s, got)
+		f.keepWait(s, got, false)
 	case due <= l.lookahead && print > knownNow && print == track.Fingerprint(l.seed, s):
 		l.known.shown.Set(at)
 	case !known && of&^l.of == 0 && due > l.lookahead && f.beginFar(s, t, got, due, of):
@@ -259,11 +259,7 @@ func (f *ScanResult) leave(h *hit, p placed) {
 	f.countLeft(p)
 	s := f.hits.socket(h)
 	got := f.hits.got(h)
-	if s.InBacklog() {
-		put(&f.waits, s.ID.Key(), wait{})
-	} else {
-		f.keepWait(&s, got)
-	}
+	f.keepWait(&s, got, true)
 	if h.is(hitKnown) {
 		t := track.TimesOf(&s, f.sentBy(got), got, f.scan.precision)
 		f.count(f.scan.subject(&s), &t, got)

@@ -124,7 +124,7 @@ func (r *ruleState) atMost(n uint32) {
 
 // beginScan has the table scanned for rules of the classes.
 func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant) {
-	e.scans.waits.settle(e.Watches)
+	e.plan.Forget = append(e.plan.Forget, e.scans.waits.settle(e.Watches)...)
 	l := &Scan{
 		Query: e.program.Queries[of], program: e.program, of: of,
 		lookahead: e.lookahead(of, now), known: e.known(), far: &e.far, seed: e.seed, precision: e.config.Precision,

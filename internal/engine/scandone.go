@@ -38,7 +38,7 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.considerAll(f, now)
 	e.wantDue(now)
 	e.scans.waits.shown(f.waits)
-	e.scans.waits.miss(f.waits, l.of, e.program.Scanned())
+	e.plan.Forget = append(e.plan.Forget, e.scans.waits.miss(f.waits, l.of, e.program.Scanned())...)
 	e.makeRoom(f.starved, now)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
 	// survivors. Only the kernel's word on the one socket ends its track.
@@ -138,8 +138,10 @@ func (e *Engine) forgetUnseen(of match.ClassSet) {
 			return
 		}
 	}
-	for key := range e.earlier.memories {
-		e.plan.Forget = append(e.plan.Forget, key)
+	for key, m := range e.earlier.memories {
+		if w, waited := waitOfMemory(&m); !waited || !e.scans.waits.add(key, w) {
+			e.plan.Forget = append(e.plan.Forget, key)
+		}
 	}
 	e.earlier.memories = nil
 }

@@ -18,6 +18,7 @@ func TestForgottenAfterAnAcceptQueue(t *testing.T) {
 		*bench
 		s      *sim.Socket
 		holder sock.Holder
+		rules  rules.Set
 	}
 	byLeaky := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute, Processes: []string{"leaky"}}
 	few := rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: 5 * time.Minute, Unread: &rules.Threshold{Op: rules.LessEqual, Number: 1}}
@@ -29,6 +30,7 @@ func TestForgottenAfterAnAcceptQueue(t *testing.T) {
 	passed := func(b *bed) { b.holder = process(2, "leaky") }
 	missed := func(b *bed) { b.missed[1] = true }
 	shown := func(b *bed) { delete(b.missed, 1) }
+	restarted := func(b *bed) { b.restart(b.rules) }
 	unmarked := func(b *bed) { b.s.Mark = 2 }
 	again := func(b *bed) { b.s.Mark = 1 }
 	type moment struct {
@@ -56,6 +58,8 @@ func TestForgottenAfterAnAcceptQueue(t *testing.T) {
 		"forgotten while it waited, and passed on": {
 			match: byLeaky, moments: []moment{{8 * time.Second, missed}, {20 * time.Second, passed}, {23 * time.Second, shown}},
 		},
+		"passed on after a restart":      {match: byLeaky, moments: []moment{{15 * time.Second, restarted}, {21 * time.Second, passed}}},
+		"passed on long after a restart": {match: byLeaky, moments: []moment{{15 * time.Second, restarted}, {4 * time.Minute, passed}}},
 		"its mark changes": {
 			match: marked, socket: func(s *sim.Socket) { s.Mark, s.Marked = 1, true },
 			moments: []moment{{15 * time.Second, unmarked}, {21 * time.Second, again}},
@@ -75,7 +79,8 @@ func TestForgottenAfterAnAcceptQueue(t *testing.T) {
 			if test.socket != nil {
 				test.socket(b.s)
 			}
-			b.rule(eachSecond(append(test.also, killing("r", matching(test.match)))...))
+			b.rules = eachSecond(append(test.also, killing("r", matching(test.match)))...)
+			b.rule(b.rules)
 			b.later(10*time.Second, func() { accepted(b) })
 			for _, m := range test.moments {
 				b.later(m.at, func() { m.do(b) })
@@ -156,9 +161,15 @@ func TestWaitsAreForgotten(t *testing.T) {
 	if n := len(b.e.scans.waits.known); n != 50 {
 		t.Errorf("%d are remembered, want the 50 that are there", n)
 	}
+	if n := len(b.memories); n != 50 {
+		t.Errorf("%d are on disk, want those", n)
+	}
 	clear(b.sockets)
 	b.add(99, 0)
 	b.until(3 * time.Minute)
+	if n := len(b.memories); n != 0 {
+		t.Errorf("%d are on disk that are gone", n)
+	}
 	if n := len(b.e.scans.waits.known) + len(b.e.scans.waits.fresh); n != 0 {
 		t.Errorf("%d are remembered that are gone", n)
 	}
