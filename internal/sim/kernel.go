@@ -24,10 +24,9 @@ type Socket struct {
 	Held     []Holding // who has held it since when, the first to begin with
 	UID      uint32
 
-	Bound    bool // to its local port, by the program
-	Mark     uint32
-	Marked   bool // the kernel tells the mark of a full socket
-	Remarked int  // times that the program changed it
+	Bound  bool // to its local port, by the program
+	Mark   uint32
+	Marked bool // the kernel tells the mark of a full socket
 
 	Entered  sock.Instant // in its state since
 	Followed bool         // a source sees it change its state from now on

@@ -239,7 +239,6 @@ func (p population) pass(s *sim.Socket, times int) {
 func (p population) remark(s *sim.Socket) {
 	p.After(s, p.UpTo(30*time.Second), func() {
 		s.Mark, s.Changed = uint32(p.Rand.IntN(3)), p.Now
-		s.Remarked++
 		p.remark(s)
 	})
 }

@@ -129,7 +129,7 @@ type judge struct {
 	scanned map[string]bool // for the rule, in this run of the watchdog
 	alerts  map[string]bool // that fire
 
-	shown  map[uint64]waited
+	shown  map[uint64]int    // the run that was last shown it in an accept queue, as one that a rule selects
 	held   map[uint64]bool   // a limit held it, by cookie
 	seen   map[uint64]*truth // what the last exact answer said
 	kills  []kill
@@ -147,27 +147,12 @@ type truth struct {
 	at sock.Instant
 }
 
-// waited says that the watchdog was shown a socket waiting in an accept queue,
-// as one that a rule selects.
-type waited struct {
-	state      ssfilter.State
-	ruled, run int
-	remarked   int  // what is selected by its mark may have been another one before
-	held       bool // it is selected by who holds it
-}
-
 // knew reports whether the watchdog must know when the socket was accepted, at the
-// earliest: it was shown it waiting, in this run, or has it on disk.
+// earliest: it was shown it waiting, whatever has become of the rules since. What it knew
+// before a restart it has on disk, if that is well.
 func (w *judge) knew(s *sim.Socket) bool {
-	shown := w.shown[s.ID.Cookie]
-	switch {
-	case shown.ruled == 0:
-		return false
-	case shown.run == w.Run:
-		return true // whatever has become of the rules, and of what they mean
-	default: // on disk is what the rules have meant ever since
-		return w.Calm && !shown.held && shown.remarked == s.Remarked && w.ruled-shown.ruled <= 1 && s.State == shown.state
-	}
+	run, shown := w.shown[s.ID.Cookie]
+	return shown && (run == w.Run || w.Calm)
 }
 
 type kill struct {
@@ -177,7 +162,7 @@ type kill struct {
 
 func newJudge(seed uint64) *judge {
 	w := &judge{
-		World: world.New(seed), shown: make(map[uint64]waited), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[string]int), acting: make(map[uint64]bool),
+		World: world.New(seed), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[string]int), acting: make(map[uint64]bool),
 		done: make(map[uint64]sock.Instant), firing: make(map[string]bool), scanned: make(map[string]bool), alerts: make(map[string]bool),
 	}
 	w.Observer = w
@@ -556,10 +541,9 @@ func (w *judge) Waits(s *sim.Socket, shown *sock.Socket, to []*match.Rule) {
 	selects := func(m rules.Match) bool {
 		return match.Lasts(&m, subject.Of(shown)) != ssfilter.False && m.StalledFor == 0 && max(m.InStateFor, m.IdleFor, m.SilentFor) > 0
 	}
-	held := func(m rules.Match) bool { return len(m.Processes) > 0 && selects(m) }
 	for _, r := range to {
 		if r.Enabled && slices.ContainsFunc(r.Match, selects) {
-			w.shown[s.ID.Cookie] = waited{shown.State, w.ruled, w.Run, s.Remarked, slices.ContainsFunc(r.Match, held)} // it may have another state by now
+			w.shown[s.ID.Cookie] = w.Run
 		}
 	}
 }
