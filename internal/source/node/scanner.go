@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"time"
 
@@ -181,7 +182,7 @@ func (x *Scanner) dump(n *namespace, q sock.Query, each func(*sock.Socket, sock.
 		return err
 	}
 	d, err := x.dumper.scan(n, q, each, x.source.leave)
-	if err == errLocked {
+	if errors.Is(err, errLocked) {
 		x.locked[n] = true
 		return nil
 	}
