@@ -66,7 +66,14 @@ var mutants = []mutant{
 	{"what cannot be counted counts as nothing", "if e.noteUnseen(r, c.unseen) && r.Grouped {", "if e.noteUnseen(r, c.unseen) && r == nil {"},
 	{"what waits for a walk counts as nothing", "if c := &l.counts[i]; !c.postponed && !c.dropped {", "if c := &l.counts[i]; c != nil {"},
 	{"a pid that is given away is the same group", "be.AppendUint32(b, uint32(first.PID)), first.Start)", "be.AppendUint32(b, uint32(first.PID)), 0)"},
-	{"who waited to be accepted is forgotten", "\t\te.spareWait(t, s)\n", ""},
+	{"a dry run keeps a socket from who looks first", "t.is(simulated) && e.onlySays(r, action, c.s) {", "t.is(simulated) {"},
+
+	{"who waited to be accepted is forgotten", "if w.stored = t.is(stored); e.scans.waits.add(key, w) {", "if w.stored = t.is(stored); w.stored {"},
+	{"who waited is forgotten on disk", "\t\t\tt.set(stored, false) // it is not forgotten\n", ""},
+	{"who waited is forgotten by a scan that misses it", "waitScans, crowdedScans = 100, 10", "waitScans, crowdedScans = 1, 1"},
+	{"a scan that came to nothing showed nobody waiting", "\t\te.takeWaits(in.Result)\n\t\te.schedule.Dropped()\n", "\t\te.schedule.Dropped()\n"},
+	{"a source takes for older who was accepted", "return s.Entered == 0 || agrees(track.TimesOf(s, sent, got, precision))", "return true"},
+	{"silence counts before the accept", " && near(t.SilentBase(), known.SilentBase())", ""},
 
 	// Deciding and acting.
 	{"nothing is decided again right before the act", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n\tif s.State != 0 {\n\t\treturn \"\"\n\t}\n"},
