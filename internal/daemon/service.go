@@ -44,5 +44,7 @@ func (d *watch) statusLine() string {
 
 // reloading tells the service manager that the rules are read again.
 func (d *watch) reloading() {
-	d.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", clock(unix.CLOCK_MONOTONIC).Microseconds()))
+	var now unix.Timespec // 0 where it cannot be read
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	d.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000))
 }

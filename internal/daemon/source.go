@@ -103,11 +103,11 @@ func Count(from Counters, pressure bool) engine.CountersRead {
 }
 
 func (d *watch) scan(scanner Scanner, scan *engine.Scan) engine.ScanDone {
-	began := threadTime()
+	began := sock.ThreadTime()
 	sent := d.Now()
 	result := scan.Begin(sent)
 	err := scanner.Scan(scan.Query, result.Take)
-	cost := threadTime() - began
+	cost := sock.ThreadTime() - began
 	if s, ok := scanner.(interface{ Elsewhere() time.Duration }); ok {
 		cost += s.Elsewhere() // on other threads
 	}

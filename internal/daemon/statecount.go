@@ -47,14 +47,14 @@ func (d *watch) stateWorker() (func(struct{}), func(), error) {
 	scanner, counts, end, err := d.readers.openReaders()
 	var last tableCount
 	return func(struct{}) {
-		began := threadTime()
+		began := sock.ThreadTime()
 		states := oneByOne
 		if d.readers.Countable != nil {
 			states &= d.readers.Countable()
 		}
 		sockets := last.count(states, scanner, counts)
 		select {
-		case d.counted <- stateCount{sockets, time.Now(), threadTime() - began, states != oneByOne}:
+		case d.counted <- stateCount{sockets, time.Now(), sock.ThreadTime() - began, states != oneByOne}:
 		case <-d.workers.done:
 		}
 	}, end, err

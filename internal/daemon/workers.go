@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
 )
@@ -120,23 +118,23 @@ func (d *watch) walk(inodes []uint32) {
 		d.workers.send(examinedBy(found.Access, err))
 		return
 	}
-	began := threadTime()
+	began := sock.ThreadTime()
 	// Where /proc cannot be walked at all, the holders are unknown.
 	found, err := d.FindHolders(set(inodes))
 	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Err: err}
 	if d.wantsFDs.Load() {
 		in.FDUsage = FDUsage(found.Holders, d.ReadDescriptors)
 	}
-	in.Cost = threadTime() - began
+	in.Cost = sock.ThreadTime() - began
 	d.workers.send(in)
 }
 
 // readNew finds the holders of sockets that are new. It goes on beside a walk. Where it
 // fails, the walk finds them, or nobody does.
 func (d *watch) readNew(inodes []uint32) {
-	began := threadTime()
+	began := sock.ThreadTime()
 	found, err := d.FindNew(set(inodes))
-	d.workers.send(engine.NewHoldersFound{Holders: found.Holders, Err: err, Cost: threadTime() - began})
+	d.workers.send(engine.NewHoldersFound{Holders: found.Holders, Err: err, Cost: sock.ThreadTime() - began})
 }
 
 func set(inodes []uint32) map[uint32]struct{} {
@@ -145,17 +143,4 @@ func set(inodes []uint32) map[uint32]struct{} {
 		s[inode] = struct{}{}
 	}
 	return s
-}
-
-// threadTime returns the CPU time that the calling thread has used. RUSAGE_THREAD
-// counts in ticks, and reads 0 for most scans.
-func threadTime() time.Duration { return clock(unix.CLOCK_THREAD_CPUTIME_ID) }
-
-// clock reads a clock; 0: it cannot be read.
-func clock(id int32) time.Duration {
-	var ts unix.Timespec
-	if unix.ClockGettime(id, &ts) != nil {
-		return 0
-	}
-	return time.Duration(ts.Nano())
 }

@@ -15,9 +15,9 @@ import (
 // A Finder finds the network namespaces of this host: those that a process is in, by
 // its first thread, and those that are mounted, in the mount namespace of this process
 // or of the first one (process 1). A namespace that only sockets, open files or single
-// threads refer to is not found; [Namespace.Open] opens it where its numbers are known.
+// threads refer to is not found.
 //
-// It is not for concurrent use, except for Name.
+// It is not for concurrent use, except for Names.
 type Finder struct {
 	procRoot string
 	own      *Namespace

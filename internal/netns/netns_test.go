@@ -2,7 +2,6 @@ package netns
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -161,42 +160,6 @@ func TestDoNeverStrands(t *testing.T) {
 	if out != "refused, and stayed\n" {
 		t.Errorf("the helper says %q", out)
 	}
-}
-
-// TestOpen opens a namespace that nothing is in by its numbers, where the kernel opens
-// any.
-func TestOpen(t *testing.T) {
-	nstest.Isolate(t)
-	own, there := must(Self())(t), fresh(t)
-	defer own.Close()
-	again, err := own.Open(there.Cookie, there.Inode)
-	if n, ownErr := own.Open(own.Cookie, own.Inode); ownErr == nil {
-		n.Close()
-	} else {
-		t.Log("namespaces have no handles: ", ownErr)
-		if !errors.Is(err, unix.ESTALE) && !errors.Is(err, unix.EPERM) {
-			t.Errorf("another's: %v", err)
-		}
-		return
-	}
-	check(t, err)
-	check(t, again.Do(func() error {
-		if Inode() != there.Inode {
-			t.Errorf("in %d, want %d", Inode(), there.Inode)
-		}
-		return nil
-	}))
-	if n, err := own.Open(there.Cookie, own.Inode); !errors.Is(err, unix.ESTALE) {
-		t.Errorf("numbers of two namespaces lead to %v, %v", n, err)
-	}
-	check(t, errors.Join(again.Close(), there.Close()))
-	eventually(t, func() string { // a namespace is freed later than it is closed
-		n, err := own.Open(there.Cookie, there.Inode)
-		if errors.Is(err, unix.ESTALE) {
-			return ""
-		}
-		return fmt.Sprintf("what is gone is opened: %v, %v", n, errors.Join(err, n.Close()))
-	})
 }
 
 // descriptors is how many files this process has open.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ func Clock() (func() Instant, error) {
 			base, start, closest = before, now, between
 		}
 	}
-	offset, err := timensOffset("/proc/self/timens_offsets")
+	offset, err := TimeNamespaceOffset(unix.CLOCK_MONOTONIC)
 	if err != nil {
 		return nil, err
 	}
@@ -46,9 +47,28 @@ func monotonic() (Instant, error) {
 	return Instant(ts.Nano()), err
 }
 
-// timensOffset reads the offset of CLOCK_MONOTONIC; a kernel without time
+// ThreadTime returns the CPU time that the calling thread has used; 0: it cannot be read.
+// RUSAGE_THREAD counts in ticks, and reads 0 for most scans.
+func ThreadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// TimeNamespaceOffset returns what the time namespace adds to a clock, which is
+// CLOCK_MONOTONIC or CLOCK_BOOTTIME (time_namespaces(7)).
+func TimeNamespaceOffset(clock int32) (time.Duration, error) {
+	return timensOffset("/proc/self/timens_offsets", clock)
+}
+
+// timensNames are what the clocks are called there; they may stand there by number, too.
+var timensNames = map[int32]string{unix.CLOCK_MONOTONIC: "monotonic", unix.CLOCK_BOOTTIME: "boottime"}
+
+// timensOffset reads the offset of a clock; a kernel without time
 // namespaces has no such file, and no offset.
-func timensOffset(path string) (time.Duration, error) {
+func timensOffset(path string, of int32) (time.Duration, error) {
 	text, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
 		return 0, nil
@@ -59,7 +79,7 @@ func timensOffset(path string) (time.Duration, error) {
 	for line := range strings.Lines(string(text)) {
 		var clock string
 		var sec, nsec int64
-		if n, _ := fmt.Sscan(line, &clock, &sec, &nsec); n == 3 && (clock == "monotonic" || clock == "1") {
+		if n, _ := fmt.Sscan(line, &clock, &sec, &nsec); n == 3 && (clock == timensNames[of] || clock == strconv.Itoa(int(of))) {
 			return time.Duration(sec)*time.Second + time.Duration(nsec), nil
 		}
 	}

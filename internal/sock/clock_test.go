@@ -26,7 +26,7 @@ func uptime(t *testing.T) Instant {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		t.Fatal(err)
 	}
-	offset, err := timensOffset("/proc/self/timens_offsets")
+	offset, err := TimeNamespaceOffset(unix.CLOCK_MONOTONIC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,32 +107,35 @@ func TestClockInTimeNamespace(t *testing.T) {
 func TestTimensOffset(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
-		want       time.Duration
+		want, boot time.Duration
 	}{
-		{"none", "monotonic           0         0\nboottime            0         0\n", 0},
-		{"ahead", "monotonic        1000 500000000\nboottime            7         0\n", 1000*time.Second + 500*time.Millisecond},
-		{"behind", "monotonic          -2 500000000\nboottime            0         0\n", -1500 * time.Millisecond},
-		{"by number", "1 3 4\n7 5 6\n", 3*time.Second + 4},
-		{"empty", "", 0},
+		{"none", "monotonic           0         0\nboottime            0         0\n", 0, 0},
+		{"ahead", "monotonic        1000 500000000\nboottime            7         0\n", 1000*time.Second + 500*time.Millisecond, 7 * time.Second},
+		{"behind", "monotonic          -2 500000000\nboottime            0         0\n", -1500 * time.Millisecond, 0},
+		{"by number", "1 3 4\n7 5 6\n", 3*time.Second + 4, 5*time.Second + 6},
+		{"empty", "", 0, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "offsets")
 			if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, err := timensOffset(path)
+			got, err := timensOffset(path, unix.CLOCK_MONOTONIC)
 			if err != nil || got != test.want {
 				t.Errorf("%v, %v, want %v", got, err, test.want)
+			}
+			if got, err := timensOffset(path, unix.CLOCK_BOOTTIME); err != nil || got != test.boot {
+				t.Errorf("since boot %v, %v, want %v", got, err, test.boot)
 			}
 		})
 	}
 	t.Run("a kernel without time namespaces", func(t *testing.T) {
-		if got, err := timensOffset(filepath.Join(t.TempDir(), "none")); got != 0 || err != nil {
+		if got, err := timensOffset(filepath.Join(t.TempDir(), "none"), unix.CLOCK_MONOTONIC); got != 0 || err != nil {
 			t.Errorf("%v, %v, want no offset", got, err)
 		}
 	})
 	t.Run("unreadable", func(t *testing.T) {
-		if _, err := timensOffset(t.TempDir()); err == nil || !strings.Contains(err.Error(), "time namespace") {
+		if _, err := timensOffset(t.TempDir(), unix.CLOCK_MONOTONIC); err == nil || !strings.Contains(err.Error(), "time namespace") {
 			t.Errorf("error %v, want one that names the time namespace", err)
 		}
 	})

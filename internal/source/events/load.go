@@ -21,6 +21,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/sockdog/sockdog/internal/sock"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,7 +90,7 @@ func Load(places int) (*Programs, error) {
 	if !canLoad.Load() {
 		return nil, errors.New("load eBPF programs: main does not call BecomeLoader")
 	}
-	offset, err := bootOffset()
+	offset, err := sock.TimeNamespaceOffset(unix.CLOCK_BOOTTIME) // /proc/PID/stat adds it, too
 	if err != nil {
 		return nil, err
 	}

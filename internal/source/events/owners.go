@@ -1,10 +1,8 @@
 package events
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -93,24 +91,3 @@ func (p *Programs) owner(d *descriptor) Owner {
 // clockTicks is how /proc/PID/stat shows a time since boot: 100 a second on all machines that
 // Linux is built for but Alpha.
 func clockTicks(d time.Duration) uint64 { return uint64(d / (time.Second / 100)) }
-
-// bootOffset reads what a time namespace adds to CLOCK_BOOTTIME, as /proc/PID/stat does.
-func bootOffset() (time.Duration, error) {
-	file, err := os.Open("/proc/self/timens_offsets")
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil // a kernel without time namespaces
-	}
-	if err != nil {
-		return 0, fmt.Errorf("time namespace offset: %w", err)
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		var clock string
-		var sec, nsec int64
-		if n, _ := fmt.Sscan(lines.Text(), &clock, &sec, &nsec); n == 3 && (clock == "boottime" || clock == "7") {
-			return time.Duration(sec)*time.Second + time.Duration(nsec), nil
-		}
-	}
-	return 0, lines.Err()
-}

@@ -47,9 +47,9 @@ func (s *Source) beginCheck() time.Duration {
 	go func(ended chan struct{}) {
 		defer close(ended)
 		runtime.LockOSThread() // the cost is counted by thread, which ends with the goroutine
-		began := threadTime()
+		began := sock.ThreadTime()
 		missed, err := s.check(n)
-		c.cost = threadTime() - began // read once ended is closed
+		c.cost = sock.ThreadTime() - began // read once ended is closed
 		if missed > 0 && err == nil {
 			s.missed(n, missed)
 		}

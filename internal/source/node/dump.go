@@ -103,7 +103,7 @@ func (d *dumper) end() {
 }
 
 func (x *dump) run() {
-	began := threadTime()
+	began := sock.ThreadTime()
 	var conn *sockdiag.Conn
 	if conn, x.err = x.of.conn(); x.err == nil {
 		var some []dumped
@@ -126,7 +126,7 @@ func (x *dump) run() {
 			x.hand(some)
 		}
 	}
-	x.cost = threadTime() - began
+	x.cost = sock.ThreadTime() - began
 }
 
 // hand hands sockets over, if there is still somebody who takes them.

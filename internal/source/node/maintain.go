@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -39,9 +37,9 @@ func (s *Source) maintain() {
 	for {
 		now = s.config.Now()
 		if s.config.All && (now >= discover || s.unknown.look()) {
-			began := threadTime()
+			began := sock.ThreadTime()
 			s.discoverAndSay()
-			discover = now.Add(min(max(discoverAtLeast, spacing(threadTime()-began, discoverShare)), s.discoverAtMost()))
+			discover = now.Add(min(max(discoverAtLeast, spacing(sock.ThreadTime()-began, discoverShare)), s.discoverAtMost()))
 		}
 		s.tend(now)
 		if now >= check {
@@ -93,15 +91,6 @@ func (s *Source) discoverAndSay() {
 		s.say(slog.LevelInfo, "network namespaces are found again")
 	}
 	s.blind = err != nil
-}
-
-// threadTime returns the CPU time that the calling thread has used; 0: it cannot be read.
-func threadTime() time.Duration {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
-		return 0
-	}
-	return time.Duration(ts.Nano())
 }
 
 // unknown are network namespaces, by their cookies, that the table names and that are not
