@@ -22,10 +22,10 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// A crowd is a node of 100 network namespaces, with a process in each that holds its part of
+// A fullNode is a node of 100 network namespaces, with a process in each that holds its part of
 // the sockets. In six of them 200 get stuck in CLOSE_WAIT on order.
 // They are in a cgroup of their own: a rule that kills must name one.
-type crowd struct {
+type fullNode struct {
 	b      *testing.B
 	cgroup string // its path
 	places []*holding
@@ -37,14 +37,14 @@ const (
 	stuckInEach     = 200
 )
 
-func newCrowd(b *testing.B) *crowd {
+func newFullNode(b *testing.B) *fullNode {
 	b.Helper()
 	needEvents(b)
 	root, err := events.CgroupRoot()
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := &crowd{b: b, cgroup: fmt.Sprint("/sockdog-bench-", os.Getpid())}
+	c := &fullNode{b: b, cgroup: fmt.Sprint("/sockdog-bench-", os.Getpid())}
 	group, err := nstest.Cgroup(root).New(c.cgroup)
 	if err != nil {
 		b.Fatal(err)
@@ -77,7 +77,7 @@ func newCrowd(b *testing.B) *crowd {
 
 // order gives an order to some of the processes, and returns how many sockets are stuck
 // there.
-func (c *crowd) order(some []*holding, what string) (sum int) {
+func (c *fullNode) order(some []*holding, what string) (sum int) {
 	for _, h := range some {
 		n, err := h.order(what)
 		if err != nil {
@@ -89,16 +89,16 @@ func (c *crowd) order(some []*holding, what string) (sum int) {
 }
 
 // leak has some of the leaky processes leak.
-func (c *crowd) leak(some []*holding) {
+func (c *fullNode) leak(some []*holding) {
 	if stuck := c.order(some, orderLeak); stuck != len(some)*stuckInEach {
 		c.b.Fatalf("%d sockets are stuck in %d namespaces", stuck, len(some))
 	}
 }
 
-func (c *crowd) leaky() []*holding { return c.places[:leakyNamespaces] }
+func (c *fullNode) leaky() []*holding { return c.places[:leakyNamespaces] }
 
 // source is one of all namespaces that watches for CLOSE_WAIT.
-func (c *crowd) source(kind node.Kind) *node.Source {
+func (c *fullNode) source(kind node.Kind) *node.Source {
 	now, err := sock.Clock()
 	if err != nil {
 		c.b.Fatal(err)
@@ -118,8 +118,8 @@ func (c *crowd) source(kind node.Kind) *node.Source {
 }
 
 // scan times a scan by a new scanner, which knows nothing of a scan before, and returns how
-// many stuck sockets of the crowd it found: this host may have others.
-func (c *crowd) scan(s *node.Source) (took float64) {
+// many stuck sockets of the node it found: this host may have others.
+func (c *fullNode) scan(s *node.Source) (took float64) {
 	x, err := s.OpenScanner()
 	if err != nil {
 		c.b.Fatal(err)
@@ -140,7 +140,7 @@ func (c *crowd) scan(s *node.Source) (took float64) {
 }
 
 // await waits until what is said holds.
-func (c *crowd) await(what string, holds func() bool) {
+func (c *fullNode) await(what string, holds func() bool) {
 	for end := time.Now().Add(10 * time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			c.b.Fatal("not within ten minutes: ", what)
@@ -152,7 +152,7 @@ func (c *crowd) await(what string, holds func() bool) {
 // and by ss in each. The first scan by events asks the kernel for each socket, later ones for
 // those that it was not asked for within half a minute.
 func BenchmarkNodeScan(b *testing.B) {
-	c := newCrowd(b)
+	c := newFullNode(b)
 	c.leak(c.leaky())
 	byEvents, bySockDiag := c.source(node.Events), c.source(node.SockDiag)
 	c.await("the table follows all connections", func() bool {
@@ -184,7 +184,7 @@ func BenchmarkNodeScan(b *testing.B) {
 // the daemon. In the end all are killed; those that got stuck while it watched, when they
 // are due.
 func BenchmarkNode(b *testing.B) {
-	c := newCrowd(b)
+	c := newFullNode(b)
 	build := sockdogAlone(b)
 	c.order(c.places[leakyNamespaces:][:10], orderTraffic)
 	older, newer := c.leaky()[:leakyNamespaces/2], c.leaky()[leakyNamespaces/2:]

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/source/events"
 )
 
@@ -67,7 +68,7 @@ func enter() {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
 	if err := cmd.Start(); err != nil {
-		unusable = fmt.Errorf("a host of its own, which takes root: %w", err)
+		unusable = fmt.Errorf("it takes root: %w", err)
 		return
 	}
 	go func() {
@@ -127,18 +128,11 @@ func run(m *testing.M) int {
 }
 
 // need skips a test where there is no host of its own; needEvents, where there is no eBPF.
-func need(t *testing.T)       { t.Helper(); needs(t, unusable) }
-func needEvents(t *testing.T) { t.Helper(); needs(t, errors.Join(unusable, lacking)) }
-
-func needs(t *testing.T, missing error) {
+func need(t *testing.T) { t.Helper(); nstest.SkipWithout(t, "a host of its own", unusable) }
+func needEvents(t *testing.T) {
 	t.Helper()
-	switch {
-	case missing == nil:
-	case os.Getenv("CI") == "true":
-		t.Fatal("needs ", missing)
-	default:
-		t.Skip("needs ", missing)
-	}
+	need(t)
+	nstest.SkipWithout(t, "eBPF", lacking)
 }
 
 func must[T any](v T, err error) func(t testing.TB) T {

@@ -242,19 +242,3 @@ func process(t testing.TB, name string, change func(*helperAttr)) (inode uint32,
 }
 
 func newNetns(a *helperAttr) { a.Cloneflags = unix.CLONE_NEWNET }
-
-// eventually waits until wrong says nothing.
-func eventually(t testing.TB, wrong func() string) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		what := wrong()
-		if what == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}

@@ -156,16 +156,23 @@ type TB interface {
 }
 
 // Need skips a test that cannot do without private namespaces where there are
-// none. With CI=true it fails instead: there, a test that did not run is a defect.
+// none.
 func Need(t TB) {
 	t.Helper()
-	if unavailable == nil {
+	SkipWithout(t, "a network namespace of its own", unavailable)
+}
+
+// SkipWithout skips a test that cannot do without something, if that is missing. With
+// CI=true it fails instead: there, a test that did not run is a defect.
+func SkipWithout(t TB, what string, missing error) {
+	t.Helper()
+	if missing == nil {
 		return
 	}
 	if os.Getenv("CI") == "true" {
-		t.Fatal("needs a network namespace of its own: ", unavailable)
+		t.Fatal("needs "+what+": ", missing)
 	}
-	t.Skip("needs a network namespace of its own: ", unavailable)
+	t.Skip("needs "+what+": ", missing)
 }
 
 // Isolate gives the calling test a fresh network namespace, so that it can run

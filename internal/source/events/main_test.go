@@ -64,16 +64,7 @@ func run(m *testing.M) int {
 }
 
 // need skips a test where there is no eBPF.
-func need(t testing.TB) {
-	t.Helper()
-	switch {
-	case lacking == nil:
-	case os.Getenv("CI") == "true":
-		t.Fatal("needs eBPF: ", lacking)
-	default:
-		t.Skip("needs eBPF: ", lacking)
-	}
-}
+func need(t testing.TB) { t.Helper(); nstest.SkipWithout(t, "eBPF", lacking) }
 
 func must[T any](v T, err error) func(t testing.TB) T {
 	return func(t testing.TB) T {

@@ -48,16 +48,7 @@ func leaveCgroup() {
 }
 
 // need skips a test where there is no eBPF.
-func need(t *testing.T) {
-	t.Helper()
-	switch {
-	case lacking == nil:
-	case os.Getenv("CI") == "true":
-		t.Fatal("needs eBPF: ", lacking)
-	default:
-		t.Skip("needs eBPF: ", lacking)
-	}
-}
+func need(t *testing.T) { t.Helper(); nstest.SkipWithout(t, "eBPF", lacking) }
 
 // openEvents opens a source whose table tells of all sockets in CLOSE_WAIT
 // in a place.
