@@ -135,7 +135,7 @@ func (t *tableCount) scan(of ssfilter.StateSet, scanner Scanner) bool {
 	if of == 0 {
 		return true
 	}
-	err := scanner.Scan(sock.Query{States: of}, func(s *sock.Socket, _ sock.Instant) {
+	err := scanner.Scan(sock.Query{States: of, Known: sock.Ever}, func(s *sock.Socket, _ sock.Instant) {
 		t.states[int(s.State)%len(t.states)]++
 		switch {
 		case s.Minisocket():

@@ -316,7 +316,7 @@ func (b *bench) scan(l *Scan) ScanDone {
 	take := func() {
 		for cookie, s := range b.sockets {
 			if r := s.Scan(&l.Query, b.now, benchJiffy); !b.missed[cookie] && l.Query.States.Has(r.State) && (l.Query.Where == nil || l.Query.Where.Eval(&r.Conn) == ssfilter.True) {
-				if a, ok := b.remembered[cookie]; ok && !l.Query.Fresh {
+				if a, ok := b.remembered[cookie]; ok && l.Query.Known != sock.Now {
 					f.Take(&a.Socket, a.Got)
 					continue
 				} else if ok {

@@ -150,7 +150,9 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 			expect = max(expect, r.groups.Paths())
 			l.counts[i].groups = r.groups.Tally()
 			// An answer from before a socket came of age does not count it.
-			l.Query.Fresh = l.Query.Fresh || r.Timed && r.stats.next <= now
+			if r.Timed && r.stats.next <= now {
+				l.Query.Known = sock.Now
+			}
 		}
 	}
 	if asks && !portless {

@@ -80,7 +80,7 @@ func (x *Inspector) Read(ctx context.Context) (*Seen, error) {
 // tabled reads the inodes of all sockets that have one, and those that listen.
 func (x *Inspector) tabled(listening *[]sock.Socket) (map[uint32]struct{}, error) {
 	inodes := make(map[uint32]struct{})
-	all := sock.Query{States: ssfilter.AllStates&^ssfilter.Of(ssfilter.TimeWait) | ssfilter.Of(ssfilter.BoundInactive), Fresh: true}
+	all := sock.Query{States: ssfilter.AllStates&^ssfilter.Of(ssfilter.TimeWait) | ssfilter.Of(ssfilter.BoundInactive), Known: sock.Now}
 	err := x.Scan(all, func(s *sock.Socket, _ sock.Instant) {
 		inodes[s.Inode] = struct{}{}
 		if s.State == ssfilter.Listening && listening != nil {

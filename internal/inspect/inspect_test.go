@@ -138,7 +138,7 @@ type connecting struct {
 }
 
 func (c connecting) Scan(q sock.Query, each func(*sock.Socket, sock.Instant)) error {
-	if q.Fresh {
+	if q.Known == sock.Now {
 		c.before()
 	}
 	return c.Scanner.Scan(q, each)

@@ -11,8 +11,18 @@ import (
 type Query struct {
 	States ssfilter.StateSet
 	Where  ssfilter.Expr // nil: every socket in States
-	Fresh  bool          // what a source was told before the scan is not good enough
+	Known  Freshness     // how old what a source was told of a socket may be
 }
+
+// A Freshness is how old what a source was told of a socket may be, to show it in a scan.
+// That a socket is there, and its state, are always those of the scan.
+type Freshness uint8
+
+const (
+	Recently Freshness = iota // about half a minute, for most
+	Now                       // it was told during the scan
+	Ever                      // any age will do: only the state counts
+)
 
 // Answer is what the kernel said of one socket when asked for it by ID. It was
 // true at some instant between Sent and Got.

@@ -120,7 +120,7 @@ const FreshFor = 30 * time.Second
 // change, that may be what it was told before the scan.
 func (w workers) show(s *sim.Socket, q *sock.Query, memory map[uint64]sock.Answer, got sock.Instant) (sock.Socket, sock.Instant) {
 	shown := s.Scan(q, w.Now, w.Jiffy)
-	if !w.Remembers || q.Fresh || shown.Entered == 0 || ssfilter.Asks(q.Where).Autobound {
+	if !w.Remembers || q.Known == sock.Now || shown.Entered == 0 || ssfilter.Asks(q.Where).Autobound {
 		w.remember(&shown, got)
 		return shown, got
 	}

@@ -57,9 +57,8 @@ const (
 	answer       // nothing is known of it, or it is another by now
 )
 
-// look marks a socket of the table as seen and returns whether the kernel is to be asked;
-// fresh: in any case.
-func (c *cache) look(e *events.Entry, fresh bool, now sock.Instant) need {
+// look marks a socket of the table as seen and returns whether the kernel is to be asked.
+func (c *cache) look(e *events.Entry, known sock.Freshness, now sock.Instant) need {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.sockets[e.ID.Cookie]
@@ -72,7 +71,9 @@ func (c *cache) look(e *events.Entry, fresh bool, now sock.Instant) need {
 	}
 	s.seen = c.scan
 	switch {
-	case fresh || s.InBacklog() || s.InUse(): // what becomes of it, only the kernel tells
+	case known == sock.Ever:
+		return none
+	case known == sock.Now || s.InBacklog() || s.InUse(): // what becomes of it, only the kernel tells
 		return answer
 	case now.Sub(s.got) > freshFor:
 		return refresh

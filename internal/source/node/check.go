@@ -21,29 +21,29 @@ const (
 // lacks: another program may have taken a connection out of its sight.
 type checks struct {
 	last  *namespace
-	cost  time.Duration // of the last one
+	began sock.Instant  // the last one; at first, when the source was opened
+	cost  time.Duration // of it
 	ended chan struct{} // closed; nil: none has begun
 }
 
-// beginCheck begins the next check, and returns how long to wait for the one after.
-func (s *Source) beginCheck() time.Duration {
-	if s.follower.covered.Load() == 0 {
-		return 0
-	}
+// checkAfter begins the next check if the last one is long enough ago.
+func (s *Source) checkAfter(now sock.Instant) {
 	c := &s.checks
+	if now.Sub(c.began) < checkEvery || s.follower.covered.Load() == 0 {
+		return
+	}
 	if c.ended != nil {
 		select {
 		case <-c.ended:
 		default:
-			return 0 // it waits in the kernel for the lock of a socket
+			return // it waits in the kernel for the lock of a socket
 		}
 	}
 	n := s.nextFollowed(c.last)
-	if n == nil {
-		return 0
+	if n == nil || now.Sub(c.began) < spacing(c.cost, checkShare) {
+		return
 	}
-	wait := spacing(c.cost, checkShare)
-	c.last, c.ended = n, make(chan struct{})
+	c.last, c.began, c.ended = n, now, make(chan struct{})
 	go func(ended chan struct{}) {
 		defer close(ended)
 		runtime.LockOSThread() // the cost is counted by thread, which ends with the goroutine
@@ -54,7 +54,6 @@ func (s *Source) beginCheck() time.Duration {
 			s.missed(n, missed)
 		}
 	}(c.ended)
-	return wait
 }
 
 // nextFollowed returns a followed namespace after the last one, by inode.

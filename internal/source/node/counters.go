@@ -69,7 +69,7 @@ func sameKeys(a, b map[*namespace]struct{}) bool {
 }
 
 // portsLast is how long the ports of many namespaces are believed: they seldom change.
-const portsLast = 10 * time.Second
+const portsLast = time.Minute
 
 // Ports are those of each namespace that connect(2) chooses from. A namespace in which they
 // cannot be read is left out.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -74,6 +76,39 @@ func clock(t *testing.T) sock.Instant {
 		t.Fatal(err)
 	}
 	return now()
+}
+
+// Whoever only counts sockets by state has the kernel asked for none of which it has told,
+// however long ago.
+func TestCountsAskNothing(t *testing.T) {
+	var later atomic.Int64
+	real, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPlace(t)
+	s, _ := openEvents(t, p, node.Config{All: true, Now: func() sock.Instant { return real().Add(time.Duration(later.Load())) }})
+	p.leak(1)
+	x := scanner(t, s)
+	told := func(known sock.Freshness) (at sock.Instant) {
+		t.Helper()
+		if err := x.Scan(sock.Query{States: closeWait, Known: known}, func(k *sock.Socket, got sock.Instant) {
+			if k.ID.Netns == p.Inode {
+				at = got
+			}
+		}); err != nil || at == 0 {
+			t.Fatalf("told at %d, %v", at, err)
+		}
+		return at
+	}
+	first := told(sock.Ever)
+	later.Store(int64(time.Minute))
+	if again := told(sock.Ever); again != first {
+		t.Errorf("a count was told at %d, want what was told at %d", again, first)
+	}
+	if again := told(sock.Recently); again <= first {
+		t.Errorf("a scan a minute later was told at %d, want after %d", again, first)
+	}
 }
 
 // A scan and an answer tell since when a socket has been stuck that got stuck while the
@@ -146,7 +181,7 @@ func TestNothingOlderIsShown(t *testing.T) {
 	if kept := got(sock.Query{}); dumped <= first || kept != dumped {
 		t.Errorf("known since %d, then %d, and shown as of %d", first, dumped, kept)
 	}
-	if fresh := got(sock.Query{Fresh: true}); fresh <= dumped {
+	if fresh := got(sock.Query{Known: sock.Now}); fresh <= dumped {
 		t.Errorf("shown as of %d, want after %d", fresh, dumped)
 	}
 }

@@ -33,7 +33,8 @@ func spacing(cost time.Duration, share float64) time.Duration {
 func (s *Source) maintain() {
 	runtime.LockOSThread() // the cost is counted by thread, which ends with the goroutine
 	now := s.config.Now()
-	discover, check := now, now.Add(checkEvery)
+	discover := now
+	s.checks.began = now
 	for {
 		now = s.config.Now()
 		if s.config.All && (now >= discover || s.unknown.look()) {
@@ -42,9 +43,7 @@ func (s *Source) maintain() {
 			discover = now.Add(min(max(discoverAtLeast, spacing(sock.ThreadTime()-began, discoverShare)), s.discoverAtMost()))
 		}
 		s.tend(now)
-		if now >= check {
-			check = now.Add(max(checkEvery, s.beginCheck()))
-		}
+		s.checkAfter(now)
 		timer := time.NewTimer(s.pause(discover))
 		select {
 		case <-s.done:

@@ -129,7 +129,10 @@ func open(t *testing.T, c node.Config) (*node.Source, *log) {
 		t.Fatal(err)
 	}
 	cgroups, said := cgroup.New(), &log{}
-	c.Now, c.ProcRoot, c.Cgroup, c.Say = now, "/proc", string(own), said.say
+	if c.Now == nil {
+		c.Now = now
+	}
+	c.ProcRoot, c.Cgroup, c.Say = "/proc", string(own), said.say
 	c.OpenConn = func(n *netns.Namespace) (*sockdiag.Conn, error) { return sockdiag.OpenIn(n, now, cgroups) }
 	s, err := node.Open(c)
 	if err != nil {

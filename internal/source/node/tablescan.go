@@ -35,7 +35,7 @@ func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s
 			return nil, err
 		}
 	}
-	all, err := x.list(table, states, q.Fresh)
+	all, err := x.list(table, states, q.Known)
 	if err != nil {
 		return nil, err
 	}
@@ -55,12 +55,11 @@ func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s
 
 // list reads the table: the sockets of each namespace in which it follows all connections.
 // Which those are is asked once, and before: a namespace that is followed while the table is
-// read would else be left out by it and by sock_diag both. fresh: the kernel is asked for
-// every socket.
-func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, fresh bool) (map[*namespace][]listed, error) {
+// read would else be left out by it and by sock_diag both.
+func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, known sock.Freshness) (map[*namespace][]listed, error) {
 	s := x.source
 	all := make(map[*namespace][]listed)
-	now, attached, known := s.config.Now(), s.follower.attached.Load(), s.follower.lost.Load()
+	now, attached, lostBefore := s.config.Now(), s.follower.attached.Load(), s.follower.lost.Load()
 	var unknown []uint64
 	s.cache.begin()
 	s.mu.RLock()
@@ -83,7 +82,7 @@ func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, fresh bool
 		}
 		id := e.ID
 		id.Netns = n.Inode
-		all[n] = append(entries, listed{id, s.cache.look(e, fresh, now)})
+		all[n] = append(entries, listed{id, s.cache.look(e, known, now)})
 	})
 	if s.config.All && s.unknown.note(unknown) {
 		s.kick()
@@ -97,7 +96,7 @@ func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, fresh bool
 	switch {
 	case err != nil:
 		return nil, err
-	case lost != known:
+	case lost != lostBefore:
 		return nil, errLost
 	case s.follower.attached.Load() != attached:
 		return nil, errNoTable
