@@ -12,12 +12,28 @@ import (
 // to that has it.
 type Kind struct {
 	Name string
+	On   Target
 	// Destructive kinds take something away from a program. They have the options
 	// limit, order and after, and their rules must name states and say for how long.
 	Destructive bool
 	Options     []Option   // that no other kind has
 	Needs       Capability // what the kernel and the privileges must allow; empty: something that no other kind needs
 }
+
+// Target is what a kind of action acts on.
+type Target uint8
+
+// The targets.
+const (
+	OnNothing Target = iota // it is said, or sent
+	OnSocket                // each socket that is due, once for a connection
+	OnGroup                 // a group that fires, once for a firing
+	OnProcess               // the process that a group is of, once for a firing
+)
+
+// OncePerFiring reports whether the action is about a group as a whole: it is done once
+// each time that one fires, and not to single sockets.
+func (k *Kind) OncePerFiring() bool { return k.On == OnGroup || k.On == OnProcess }
 
 // Capability is something that the kernel and the privileges must allow. What several
 // kinds of actions need is possible, or not, for all of them.
@@ -34,7 +50,7 @@ type Option struct {
 
 // The kinds of actions that every rules file may name.
 var (
-	Kill  = &Kind{Name: "kill", Destructive: true, Needs: Destroy}
+	Kill  = &Kind{Name: "kill", On: OnSocket, Destructive: true, Needs: Destroy}
 	Alert = &Kind{Name: "alert"} // its keys are those of alertTable
 	Log   = &Kind{Name: "log"}
 )

@@ -25,7 +25,7 @@ func TestActionOfAnotherKind(t *testing.T) {
 	w := newWorld(t)
 	tones := make(chan any, 10)
 	nudge := &action.Kind{
-		Kind: &rules.Kind{Name: "nudge", Destructive: true, Options: []rules.Option{{Name: "tone", Doc: "how", Read: func(text string) (any, error) {
+		Kind: &rules.Kind{Name: "nudge", On: rules.OnSocket, Destructive: true, Options: []rules.Option{{Name: "tone", Doc: "how", Read: func(text string) (any, error) {
 			if text != "loud" && text != "low" {
 				return nil, errors.New("a tone is loud or low")
 			}
@@ -91,7 +91,7 @@ func TestActionNotPermitted(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			nudge := &action.Kind{
-				Kind: &rules.Kind{Name: "nudge", Destructive: true, Needs: test.needs},
+				Kind: &rules.Kind{Name: "nudge", On: rules.OnSocket, Destructive: true, Needs: test.needs},
 				Do:   func(action.Kernel, *engine.Action) error { return unix.EPERM },
 			}
 			w.options.Kinds = append(action.Kinds(), nudge)

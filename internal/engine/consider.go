@@ -130,7 +130,7 @@ func (c *consideration) rule(r *ruleState) {
 	}
 	for j := range r.Then {
 		a := &r.Then[j]
-		if r.Grouped && (fired == never || !a.Kind.Destructive) {
+		if r.Grouped && (fired == never || a.Kind.On != rules.OnSocket) {
 			continue // what else it does, it does about the group
 		}
 		if a.Kind == rules.Alert && j != r.firstAlert {

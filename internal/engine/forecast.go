@@ -6,6 +6,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -56,7 +57,7 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 		for r := range e.program.RulesFor(t.subject(s)) {
 			rs := e.rules[r.Position]
 			for k := range r.Then {
-				if r.Grouped && !r.Then[k].Kind.Destructive {
+				if r.Grouped && r.Then[k].Kind.On != rules.OnSocket {
 					continue // about the group, and not about the socket
 				}
 				all = append(all, e.forecast(t, s, rs, k, !age.Exact, now))

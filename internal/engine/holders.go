@@ -314,7 +314,9 @@ func (e *Engine) decideSoon(t *tracked, now sock.Instant) {
 // killsAny reports whether any rule has anything killed.
 func (e *Engine) killsAny() bool {
 	return slices.ContainsFunc(e.program.Rules, func(r match.Rule) bool {
-		return r.Enabled && !r.DryRun && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive && e.capabilities.CannotAny(a.Kind) == nil })
+		return r.Enabled && !r.DryRun && slices.ContainsFunc(r.Then, func(a rules.Action) bool {
+			return a.Kind.Destructive && a.Kind.On == rules.OnSocket && e.capabilities.CannotAny(a.Kind) == nil
+		})
 	})
 }
 

@@ -75,7 +75,7 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		}
 		after[i] = rs
 		for _, a := range r.Then {
-			if a.Kind.Destructive {
+			if a.Kind.Destructive && a.Kind.On == rules.OnSocket {
 				rs.history.real.Own.Limit, rs.history.dry.Own.Limit = a.Limit, a.Limit
 			}
 		}

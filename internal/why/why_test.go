@@ -23,7 +23,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // kill stands for the action, which is not this package's.
-var kinds = []*rules.Kind{{Name: "kill", Destructive: true, Needs: rules.Destroy}}
+var kinds = []*rules.Kind{{Name: "kill", On: rules.OnSocket, Destructive: true, Needs: rules.Destroy}}
 
 var now = time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC)
 

@@ -22,7 +22,7 @@ type Rule struct {
 	CounterOnly bool   // counters alone tell its groups
 	Whole       bool   // and they are about no sockets, but about a network namespace or the host
 	Timed       bool   // a match of it has a time bound
-	Destructive bool   // it has a destructive action
+	Destructive bool   // it has a destructive action on sockets
 	Alerts      bool   // it has an alert
 
 	MeasuresFDs bool // it measures how many descriptors those use that hold its sockets
@@ -52,7 +52,7 @@ func newRule(from *rules.Rule, position int) Rule {
 		r.NeedsHolders = r.NeedsHolders || m.AsksHolders()
 	}
 	for _, a := range r.Then {
-		r.Destructive = r.Destructive || a.Kind.Destructive
+		r.Destructive = r.Destructive || a.Kind.Destructive && a.Kind.On == rules.OnSocket
 		r.Alerts = r.Alerts || a.Kind == rules.Alert
 	}
 	if r.Measures(rules.PortUsage) {
