@@ -182,6 +182,12 @@ var table = []pkg{
 		why:  "it carries out plans in simulated time: what really happens may not come in",
 	},
 	{
+		name: "internal/sim/runner",
+		may:  []string{"internal/engine", "internal/engine/match", "internal/engine/spin", "internal/sim", "internal/sock", "rules", "rules/ssfilter"},
+		not:  impure,
+		why:  "what rules did in simulated time follows from the rules and the sockets, or a test of them proves nothing",
+	},
+	{
 		name: "internal/engine/track",
 		may:  []string{"internal/sock", "rules/ssfilter"},
 		not:  impure,

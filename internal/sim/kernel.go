@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -28,6 +29,9 @@ type Socket struct {
 	Mark   uint32
 	Marked bool // the kernel tells the mark of a full socket
 
+	Cgroup     string // its path; "": not known
+	NetnsNames string // as in sock.Socket
+
 	Entered  sock.Instant // in its state since
 	Followed bool         // a source sees it change its state from now on
 	Seen     bool         // and saw it enter the present one
@@ -35,7 +39,8 @@ type Socket struct {
 	Progress sock.Instant // last progress
 	Queued   sock.Instant // something to send since; Never: nothing
 	Changed  sock.Instant // last of all changes that matter to a rule
-	RQueue   uint32
+	RQueue   uint32       // of a listener: connections in its accept queue
+	WQueue   uint32       // bytes where something is queued, 0 stands for some; of a listener: the limit of its queue
 
 	LastAck, LastData sock.Instant
 	Acked, Received   uint64
@@ -115,11 +120,16 @@ func (s *Socket) Report(now sock.Instant, jiffy time.Duration) sock.Socket {
 	ticks := func(t sock.Instant) sock.Instant { return t - t%sock.Instant(jiffy) }
 	elapsed := func(t sock.Instant) time.Duration { return ticks(now).Sub(ticks(t)) }
 	id := s.ID
-	const inet = 2 // AF_INET
-	id.Family, id.Src, id.Dst = inet, [16]byte{10, 0, 0, 1}, [16]byte{10, 0, 0, 2}
+	if id.Family == 0 {
+		id = between(id)
+	}
 	r := sock.Socket{
-		Conn: ssfilter.Conn{State: s.State, Src: id.Local(), Dst: id.Peer()},
-		ID:   id, MPTCP: s.MPTCP, Inode: s.Inode, UID: s.UID, RQueue: s.RQueue, Retrans: s.Retrans,
+		Conn: ssfilter.Conn{State: s.State, Src: id.Local(), Dst: id.Peer(), Cgroup: s.Cgroup},
+		ID:   id, MPTCP: s.MPTCP, Inode: s.Inode, UID: s.UID, RQueue: s.RQueue, Retrans: s.Retrans, NetnsNames: s.NetnsNames,
+	}
+	if s.State == ssfilter.Listening {
+		r.WQueue = s.WQueue
+		return r
 	}
 	if s.Mini {
 		r.Timer, r.Expires = sock.TimerTimeWait, max(0, ticks(s.Expires).Sub(ticks(now)))
@@ -133,7 +143,7 @@ func (s *Socket) Report(now sock.Instant, jiffy time.Duration) sock.Socket {
 		r.Timer, r.Expires = sock.TimerKeepalive, s.Keepalive
 	}
 	if s.Queued != Never {
-		r.WQueue, r.Info.Unacked, r.Timer = 100, 1, sock.TimerRetransmit
+		r.WQueue, r.Info.Unacked, r.Timer = cmp.Or(s.WQueue, 100), 1, sock.TimerRetransmit
 	}
 	r.Info = sock.Info{
 		Has:     1<<8 - 1,
@@ -246,12 +256,19 @@ func (k *Kernel) TimeWaits() (n uint64) {
 	return n
 }
 
+// between returns an id with the addresses of sockets for which those do not matter.
+func between(id sock.ID) sock.ID {
+	const inet = 2 // AF_INET
+	id.Family, id.Src, id.Dst = inet, [16]byte{10, 0, 0, 1}, [16]byte{10, 0, 0, 2}
+	return id
+}
+
 // Open makes a socket in an established connection to a port.
 func (k *Kernel) Open(dport uint16) *Socket {
 	k.cookies++
 	k.InSegs++
 	s := &Socket{
-		ID: sock.ID{Family: 2, Cookie: k.cookies}, State: ssfilter.Established, Inode: 1000 + uint32(k.cookies), UID: 1000, Marked: k.TellsMarks,
+		ID: between(sock.ID{Cookie: k.cookies}), State: ssfilter.Established, Inode: 1000 + uint32(k.cookies), UID: 1000, Marked: k.TellsMarks,
 		Followed: k.Follows, Seen: k.Follows,
 		Entered: k.Now, Progress: k.Now, Changed: k.Now, LastAck: k.Now, LastData: k.Now, Queued: Never, Acked: 1, Segs: 1,
 	}
