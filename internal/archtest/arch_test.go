@@ -152,6 +152,12 @@ var table = []pkg{
 		why:  "it answers who holds an inode; who asks, and why, is not its business",
 	},
 	{
+		name: "internal/pidfd",
+		may:  []string{"internal/holders", "internal/sock", unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it hands over a descriptor that is certainly of the socket that was meant: what is done through it is for who asked",
+	},
+	{
 		name: "internal/statedir",
 		may:  []string{unix},
 		not:  []string{"log", "log/slog", "net"},
