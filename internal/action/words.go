@@ -21,6 +21,7 @@ var words = map[match.Reason]string{
 	match.Orphan:         "closed by its program, and kernels before 6.11 would leak it for ever",
 	match.HeldByKernel:   "held by the kernel",
 	match.Own:            "sockdog's own",
+	match.RuleStopped:    "the rule has stopped itself",
 	match.InUse:          "in use: something is left to send",
 	match.GroupIsQuiet:   "its group must fire first",
 	match.NotStalled:     "nothing waits to be sent or acknowledged: it has not stalled",
@@ -40,6 +41,14 @@ var words = map[match.Reason]string{
 
 // Words says to people what a reason means.
 func Words(r match.Reason) string { return words[r] }
+
+// WhyHeld says in one line why sockets are held back.
+func WhyHeld(h *engine.HeldBack) string {
+	if h.Shut != "" {
+		return words[h.Shut]
+	}
+	return "the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules"
+}
 
 // Missing says why an action of the kind is not possible here.
 func Missing(kind *rules.Kind, why error) string {

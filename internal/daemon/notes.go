@@ -34,6 +34,8 @@ var notes = map[engine.NoteKind]note{
 	engine.StillOpen:        {level: slog.LevelWarn, text: "the program still holds descriptors of killed sockets"},
 	engine.SpinBegan:        {level: slog.LevelError, text: "kills made a program spin; the rule leaves it alone for now"},
 	engine.SpinOver:         {level: slog.LevelInfo, text: "the program is quiet again; the rule goes on killing its sockets"},
+	engine.RuleStopped:      {level: slog.LevelError, text: "the rule stopped itself; its kills do harm (docs/rules.md)"},
+	engine.RuleGoesOn:       {level: slog.LevelWarn, text: "the rule was reset and acts again"},
 	engine.ActionOff:        {level: slog.LevelError, text: "the action is switched off for good; sockdog doctor says why"},
 }
 

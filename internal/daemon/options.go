@@ -147,12 +147,13 @@ type Journal interface {
 	Append(records []journal.Record) error
 }
 
-// Store keeps first-seen times, spent limits and firing groups on disk.
+// Store keeps first-seen times, spent limits, firing groups and stopped rules on disk.
 type Store interface {
 	Put(memories []sock.Memory) error
 	Forget(keys []sock.Key) error
 	Spend(spent []sock.Spent) error
 	Keep(groups []sock.Group) error
+	KeepStops(stops []sock.RuleStop) error
 }
 
 // StatusStore is where it is shown how things stand.

@@ -10,6 +10,9 @@ import (
 
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -46,6 +49,36 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 	d.judgeReceivers()
 	d.shown.stands(o.WalkHangs, d.hangingWalk(now))
 	d.shown.stands(len(o.Spins) > 0, spinning(o.Spins, now))
+	d.judgeStopped(tell, o)
+}
+
+// judgeStopped finds the rules that have stopped themselves.
+func (d *watch) judgeStopped(tell tellProblem, o *engine.Overview) {
+	var lines []string
+	for i := range o.Rules {
+		if r := &o.Rules[i]; r.Stopped != nil && r.Enabled {
+			lines = append(lines, "rule "+r.Name+" stopped itself: "+whyStopped(r.Stopped))
+		}
+	}
+	cure := "mend the program, then run sockdog rule reset NAME, or change the rule"
+	if d.Store == nil {
+		cure += "; without a state directory, a restart resets it, too"
+	}
+	tell(len(lines) > 0, "stopped", strings.Join(lines, "\n"), cure)
+}
+
+// harm is what acts of a rule do that has stopped itself, by the reason.
+var harm = map[match.Reason]string{
+	match.HolderSpins: "its kills made a program spin",
+}
+
+// whyStopped says why a rule has stopped itself.
+func whyStopped(s *sock.RuleStop) string {
+	text := harm[match.Reason(s.Reason)]
+	if s.PID != 0 {
+		text += fmt.Sprintf(": %s[%d]", subject.PlainName(s.Comm), s.PID)
+	}
+	return text
 }
 
 // judgeSource finds what the workers that read the source do not end.

@@ -24,6 +24,7 @@ type recorder struct {
 
 	unwritten map[sock.Key]*sock.Memory // what the store did not take, for when it does again
 	unspent   []sock.Spent              // the same
+	unkept    []sock.RuleStop           // the same; nil: it has them
 
 	inHand   atomic.Int64 // records of the write under way
 	checking *time.Timer  // has the directory checked; nil: there is none
@@ -37,6 +38,7 @@ type batch struct {
 	spent    []sock.Spent
 	memories map[sock.Key]*sock.Memory // nil: forget it
 	groups   []sock.Group              // nil: no change
+	stops    []sock.RuleStop           // the same
 	recorded []chan struct{}           // closed once all this is written
 	check    bool                      // see whether the directory is still there
 }
@@ -80,7 +82,7 @@ func (r *recorder) add(p *engine.Plan, records []journal.Record) {
 	if r.journal == nil {
 		records = nil
 	}
-	remembers := r.store != nil && (len(p.Remember)+len(p.Forget) > 0 || p.Groups != nil)
+	remembers := r.store != nil && (len(p.Remember)+len(p.Forget) > 0 || p.Groups != nil || p.Stops != nil)
 	if len(records) == 0 && !remembers {
 		return
 	}
@@ -98,6 +100,9 @@ func (r *recorder) add(p *engine.Plan, records []journal.Record) {
 		}
 		if p.Groups != nil {
 			b.groups = p.Groups
+		}
+		if p.Stops != nil {
+			b.stops = p.Stops
 		}
 	})
 }
@@ -245,6 +250,21 @@ func (r *recorder) writeStore(b *batch) {
 	r.writeMemories(b)
 	if b.groups != nil {
 		r.health.write(theStore, func() error { return r.store.Keep(b.groups) })
+	}
+	r.writeStops(b)
+}
+
+// writeStops writes which rules have stopped themselves. That is told once, too.
+func (r *recorder) writeStops(b *batch) {
+	stops := b.stops
+	if stops == nil && b.check {
+		stops = r.unkept
+	}
+	if stops == nil {
+		return
+	}
+	if r.unkept = nil; !r.health.write(theStore, func() error { return r.store.KeepStops(stops) }) {
+		r.unkept = stops
 	}
 }
 

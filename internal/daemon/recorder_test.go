@@ -516,3 +516,5 @@ func (s *stored) Spend(spent []sock.Spent) error {
 }
 
 func (s *stored) Keep([]sock.Group) error { return s.err }
+
+func (s *stored) KeepStops([]sock.RuleStop) error { return s.err }

@@ -48,7 +48,7 @@ func recordsOf(p *engine.Plan, names netnsNames, inode uint32, now sock.Instant,
 func heldBackOf(h *engine.HeldBack, at time.Time) journal.Record {
 	return journal.Record{
 		Time: at, Rule: h.Rule, Action: h.Kind.Name, Result: journal.Held, DryRun: h.DryRun,
-		Reason:  "the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules",
+		Reason:  action.WhyHeld(h),
 		Sockets: h.Began, LetGo: h.Left, Waiting: h.Waiting,
 	}
 }

@@ -275,12 +275,13 @@ func TestStateDirectoryRecovers(t *testing.T) {
 // refusing is a state directory that takes nothing.
 type refusing struct{ errno unix.Errno }
 
-func (r refusing) NextSeq() uint64               { return 1 }
-func (r refusing) Append([]journal.Record) error { return r.errno }
-func (r refusing) Put([]sock.Memory) error       { return r.errno }
-func (r refusing) Forget([]sock.Key) error       { return r.errno }
-func (r refusing) Spend([]sock.Spent) error      { return r.errno }
-func (r refusing) Keep([]sock.Group) error       { return r.errno }
+func (r refusing) NextSeq() uint64                 { return 1 }
+func (r refusing) Append([]journal.Record) error   { return r.errno }
+func (r refusing) Put([]sock.Memory) error         { return r.errno }
+func (r refusing) Forget([]sock.Key) error         { return r.errno }
+func (r refusing) Spend([]sock.Spent) error        { return r.errno }
+func (r refusing) Keep([]sock.Group) error         { return r.errno }
+func (r refusing) KeepStops([]sock.RuleStop) error { return r.errno }
 
 // smallDisk returns a directory on a file system of its own.
 func smallDisk(w *world, size int) string {

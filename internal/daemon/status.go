@@ -151,6 +151,9 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 		s.Mode = status.Disabled
 	case r.DryRun:
 		s.Mode = status.DryRun
+	case r.Stopped != nil:
+		s.Mode = status.Stopped
+		s.Stop = &status.Stop{Reason: r.Stopped.Reason, PID: r.Stopped.PID, Comm: r.Stopped.Comm, Since: wall(r.Stopped.Since)}
 	}
 	for k, n := range r.Results {
 		if s.Actions[k.Kind.Name] == nil {

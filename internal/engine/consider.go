@@ -227,7 +227,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	}
 	why := e.guard(t, s)
 	switch {
-	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.dry || onlySays), t.is(simulated) && onlySays:
+	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.yields() || onlySays), t.is(simulated) && onlySays:
 		return // it was told already, or an earlier rule has it
 	case why == "" && !onlySays && e.usages.Spins(t.heldBy(), r.spinRule()):
 		why = match.HolderSpins

@@ -44,11 +44,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 		if m == nil {
 			e.mark(t, r, action, true)
 			e.report(a, Held)
-			reason := match.LimitOfAll
-			if h.ByOwn(now) {
-				reason = match.RuleLimit
-			}
-			r.history.skips[reason]++
+			r.history.skips[h.holdsBy(now)]++
 			h.kind = a.Kind
 			h.began++
 			e.summary.Soon(now)

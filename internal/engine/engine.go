@@ -176,6 +176,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 		e.sumUpHeld(now)
 	}
 	e.keepGroups(now)
+	e.keepStops()
 	e.tidyRecords()
 	e.forgetFingerprints()
 	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.disk.groupsAt, e.nearAt())
@@ -235,6 +236,9 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 		for range s.N {
 			h.real.Spend(at)
 		}
+	}
+	for _, s := range in.Stops {
+		e.historyOf(sock.RuleSum(s.Rule)).stop = &s
 	}
 	e.earlier.groups = make(map[uint64][]sock.Group)
 	for _, g := range in.Groups {

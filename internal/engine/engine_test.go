@@ -55,6 +55,7 @@ type bench struct {
 	counts        int
 	alarms        map[string]Alert // that fire
 	kept          []sock.Group
+	stops         []sock.RuleStop
 	late          []time.Duration
 	memories      map[sock.Key]sock.Memory
 	slow, partial bool // walks of /proc: that do not end, that were refused a process
@@ -203,6 +204,9 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	}
 	for _, key := range p.Forget {
 		delete(b.memories, key)
+	}
+	if p.Stops != nil {
+		b.stops = p.Stops
 	}
 	b.late = append(b.late, p.Late...)
 	b.hear(p)

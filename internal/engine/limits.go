@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/limit"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -25,10 +26,40 @@ const (
 type throttle struct {
 	limit.Throttle
 	queue
+	shut match.Reason // why nothing may go on, whatever the limits leave; empty: it may
 
 	// Since the last summary:
 	kind        *rules.Kind
 	began, left int // sockets that began to wait, and that waited and are not acted on
+}
+
+// Room returns how many more actions may start, or be let go on, now.
+func (h *throttle) Room(now sock.Instant) int {
+	if h.shut != "" {
+		return 0
+	}
+	return h.Throttle.Room(now)
+}
+
+// RoomAt returns the instant from which one more may be let go on, or never where that
+// depends on something else.
+func (h *throttle) RoomAt(now sock.Instant) sock.Instant {
+	if h.shut != "" {
+		return never
+	}
+	return h.Throttle.RoomAt(now)
+}
+
+// holdsBy is why there is no room.
+func (h *throttle) holdsBy(now sock.Instant) match.Reason {
+	switch {
+	case h.shut != "":
+		return h.shut
+	case h.ByOwn(now):
+		return match.RuleLimit
+	default:
+		return match.LimitOfAll
+	}
 }
 
 func (h *history) throttle(dry bool) *throttle {
@@ -174,6 +205,7 @@ type HeldBack struct {
 	Left              int // of all that waited: that ended by themselves, or are not due any more
 	Waiting           int // sockets that wait now
 	Limit, LimitOfAll string
+	Shut              match.Reason // why nothing goes on; empty: for those limits alone
 }
 
 // sumUpHeld says what the limits hold back, by rule.
@@ -189,7 +221,7 @@ func (e *Engine) sumUpHeld(now sock.Instant) {
 			waits = waits || waiting > 0
 			e.plan.Held = append(e.plan.Held, HeldBack{
 				Rule: h.name, Kind: t.kind, DryRun: dry, Began: t.began, Left: t.left, Waiting: waiting,
-				Limit: t.Own.String(), LimitOfAll: t.All.String(),
+				Limit: t.Own.String(), LimitOfAll: t.All.String(), Shut: t.shut,
 			})
 			t.began, t.left = 0, 0
 		}

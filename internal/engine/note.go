@@ -33,6 +33,8 @@ const (
 	StillOpen        NoteKind = "still_open"
 	SpinBegan        NoteKind = "spin_began"
 	SpinOver         NoteKind = "spin_over"
+	RuleStopped      NoteKind = "rule_stopped"
+	RuleGoesOn       NoteKind = "rule_goes_on"
 	ActionOff        NoteKind = "action_off"
 )
 

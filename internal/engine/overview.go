@@ -50,6 +50,8 @@ type RuleOverview struct {
 	FirstDue time.Duration // until the first of those matches in full that do not yet; Never: none will
 	Held     int           // that a limit holds back now
 
+	Stopped *sock.RuleStop // nil: it has not stopped itself
+
 	Unseen bool // they are not counted: who holds some of them cannot be seen
 
 	When            []rules.Condition // empty: the rule is about single sockets
@@ -77,7 +79,7 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 	v := RuleOverview{
 		Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
 		Sockets: int(r.stats.sockets), Candidates: int(r.stats.candidates),
-		Unseen: r.unseen.on, Held: len(r.history.real.numbers) + len(r.history.dry.numbers), FirstDue: Never,
+		Unseen: r.unseen.on, Held: len(r.history.real.numbers) + len(r.history.dry.numbers), Stopped: r.stopped(), FirstDue: Never,
 		Results: make(Results), HeldBack: maps.Clone(r.history.skips),
 	}
 	if next := r.stats.next; next != never {

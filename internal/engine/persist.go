@@ -26,6 +26,7 @@ type disk struct {
 	moved, written ration       // of sockets: that made progress, and others
 	groupsChanged  bool         // there is something new to be kept of the groups
 	groupsAt       sock.Instant // when to say anew what there is
+	stopsChanged   bool         // a rule has stopped itself, or goes on
 }
 
 // near reports whether what is known of a connection by a and by b differs by no more

@@ -15,7 +15,7 @@ import (
 // restart begins another run with what the one before has on disk.
 func (b *bench) restart(s rules.Set) {
 	b.t.Helper()
-	var r Restored
+	r := Restored{Stops: b.stops}
 	for _, m := range b.memories {
 		r.Memories = append(r.Memories, m)
 	}

@@ -39,6 +39,10 @@ type held struct {
 	device string
 }
 
+// yields reports whether a later rule may take what is held back: a dry run takes nothing,
+// nor does a rule that has stopped itself.
+func (h *held) yields() bool { return h.dry || h.rule.stopped() != nil }
+
 // records are the records of all connections, by number; 0 is the empty one.
 type records struct {
 	list    []*record

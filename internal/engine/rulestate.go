@@ -38,6 +38,7 @@ type history struct {
 	real, dry throttle
 	results   Results
 	skips     map[match.Reason]uint64 // how often something kept the rule from acting, by what
+	stop      *sock.RuleStop          // see ruleState.stopped; nil: it has not stopped itself
 }
 
 // historyOf returns what is known under a rule's id, which is new where nothing is.
@@ -79,6 +80,12 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 				rs.history.real.Own.Limit, rs.history.dry.Own.Limit = a.Limit, a.Limit
 			}
 		}
+	}
+	for _, rs := range after {
+		if !e.fallback {
+			e.forgetStop(rs)
+		}
+		rs.brake()
 	}
 	for _, rs := range e.rules {
 		if before[rs.Name] == rs {

@@ -30,11 +30,12 @@ type RulesChanged struct {
 type CapabilitiesChanged struct{ match.Capabilities }
 
 // Restored says what an earlier run remembered of sockets and groups, and which
-// of its actions may still count against a limit.
+// of its actions may still count against a limit, and which rules have stopped themselves.
 type Restored struct {
 	Memories []sock.Memory
 	Spent    []sock.Spent
 	Groups   []sock.Group
+	Stops    []sock.RuleStop
 }
 
 // Stop says that the daemon is to end: what is under way is brought to its end,
@@ -102,6 +103,7 @@ type Plan struct {
 	Transitions []Transition    // groups that changed their phase
 	Alerts      []Alert         // alerts that fire, or have ended
 	Groups      []sock.Group    // keep these on disk, and no others; nil: no change
+	Stops       []sock.RuleStop // and these
 	Late        []time.Duration // how long after it fell due each act was done that was seen coming
 	Stopped     bool            // after Stop: nothing is under way any more
 	Wake        sock.Instant    // call again then, if nothing happens before
@@ -115,7 +117,7 @@ const (
 	Done        Result = "done"
 	Gone        Result = "gone"    // the socket ended by itself first
 	Changed     Result = "changed" // it is no longer what was matched
-	Held        Result = "held"    // a limit holds it back
+	Held        Result = "held"    // a limit holds it back, or its rule is stopped
 	Would       Result = "would"   // a dry run
 	Failed      Result = "failed"
 	Unconfirmed Result = "unconfirmed" // the kernel said done, or nothing, and the socket is still there

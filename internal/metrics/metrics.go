@@ -73,7 +73,7 @@ var families = []family[status.Status]{
 		}},
 	ofRule("rule_oldest_seconds", "How long the oldest socket of the rule has been in its state; 0 without any.", func(r *status.Rule) float64 { return r.OldestSeconds }),
 	ofRule("rule_firing", "Groups of the rule that are firing.", func(r *status.Rule) float64 { return float64(r.Firing) }),
-	ofRule("rule_stopped", "1 for a rule that its canary has stopped.", func(r *status.Rule) float64 { return number(r.Mode == status.Stopped) }),
+	ofRule("rule_stopped", "1 for a rule that has stopped itself.", func(r *status.Rule) float64 { return number(r.Mode == status.Stopped) }),
 	ofRule("rule_acts", "1 for a rule that acts: it is enabled, and neither a dry run nor stopped.", func(r *status.Rule) float64 { return number(r.Mode == status.Enabled) }),
 	{"actions_total", counter, "Actions by result; an alert is done once it is raised.", []string{"action", "result", "rule"},
 		func(s *status.Status, out *exposition) {
@@ -86,7 +86,7 @@ var families = []family[status.Status]{
 				}
 			}
 		}},
-	{"held_back_total", counter, "Actions that a limit held back (limit.*), and connections that were skipped, by reason.", []string{"reason", "rule"},
+	{"held_back_total", counter, "Actions that were held back and wait, and connections that were skipped, by reason.", []string{"reason", "rule"},
 		func(s *status.Status, out *exposition) {
 			for i := range s.Rules {
 				for _, reason := range status.HeldReasons {

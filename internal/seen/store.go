@@ -1,9 +1,9 @@
 // Package seen keeps on disk since when sockets have been as they are, which
-// groups of them fire, and what of the limits is used up, so that a restart
-// neither forgets a leak nor acts early. It stores and decides nothing: whether a
+// groups of them fire, what of the limits is used up, and which rules have stopped
+// themselves, so that a restart neither forgets a leak nor acts early. It stores and decides nothing: whether a
 // memory still is of the same connection is for its reader to test.
 //
-// A file serves one boot, and a sockdog in one network namespace. Within it the
+// All but the last serves one boot, and a sockdog in one network namespace. Within it the
 // page cache outlives the process, and a power cut ends the boot; so nothing is
 // fsynced. A file says the version of its format: one of another is set aside.
 package seen
@@ -18,6 +18,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/statedir"
@@ -43,6 +44,7 @@ type Store struct {
 	size      int64        // of the header and the whole records after it; 0: not even the header
 	compactAt int64        // size from which the file is written anew
 	now       sock.Instant // the latest instant in any record
+	zero      time.Time    // when instants began to count, by the clock of now
 	buf       []byte
 }
 
@@ -54,7 +56,8 @@ type Loaded struct {
 	Memories []sock.Memory
 	Spent    []sock.Spent
 	Groups   []sock.Group
-	Damaged  int      // what was torn, had a wrong checksum or lay in the future, and is lost: records, the groups, a header
+	Stops    []sock.RuleStop
+	Damaged  int      // what was torn, had a wrong checksum or lay in the future, and is lost: records, the groups, the stopped rules, a header
 	SetAside []string // names of files that another version of sockdog wrote, as they are called now
 }
 
@@ -82,7 +85,7 @@ func Read(dir *statedir.Dir, origin sock.Origin, now sock.Instant) (Loaded, erro
 }
 
 func newStore(dir *statedir.Dir, origin sock.Origin, now sock.Instant) *Store {
-	return &Store{dir: dir, header: headerOf(&origin), now: now, buf: make([]byte, 0, chunk*recordSize)}
+	return &Store{dir: dir, header: headerOf(&origin), now: now, zero: time.Now().Add(-time.Duration(now)), buf: make([]byte, 0, chunk*recordSize)}
 }
 
 // headerSum is where the checksum of a header stands.
@@ -171,6 +174,9 @@ func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
 		return Loaded{}, 0, err
 	}
 	if loaded.Groups, err = s.loadGroups(); err != nil {
+		loaded.Damaged++
+	}
+	if loaded.Stops, err = s.loadStops(); err != nil {
 		loaded.Damaged++
 	}
 	return loaded, size, nil

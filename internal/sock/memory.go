@@ -52,6 +52,15 @@ type Spent struct {
 	Expires Instant // when it counts against no window any more
 }
 
+// RuleStop says that a rule has stopped itself: its acts did harm.
+type RuleStop struct {
+	Rule, Sum string // its name, and what it said
+	Reason    string // one word
+	PID       int    // of the program that it did harm to; 0: none is known
+	Comm      string
+	Since     Instant // before this boot where it is below 0
+}
+
 // Sum is a fingerprint of what identifies a connection beside its cookie, the
 // same in every run.
 func (id *ID) Sum() uint64 {

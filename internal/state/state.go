@@ -91,7 +91,7 @@ func (s *State) openStore(h *host.Host, log *slog.Logger) error {
 }
 
 func restoredFrom(l seen.Loaded) engine.Restored {
-	return engine.Restored{Memories: l.Memories, Spent: l.Spent, Groups: l.Groups}
+	return engine.Restored{Memories: l.Memories, Spent: l.Spent, Groups: l.Groups, Stops: l.Stops}
 }
 
 // Read reads what a sockdog keeps that may be running.

@@ -93,7 +93,7 @@ type Mode string
 const (
 	Enabled  Mode = "enabled"
 	DryRun   Mode = "dry_run" // it decides everything, and touches nothing
-	Stopped  Mode = "stopped" // by its canary, until it is reset or changed
+	Stopped  Mode = "stopped" // by itself, until it is reset or changed
 	Disabled Mode = "disabled"
 )
 
@@ -103,6 +103,7 @@ type Rule struct {
 	Description string `json:"description,omitempty"`
 	Text        string `json:"text"` // what it says, in one line
 	Mode        Mode   `json:"mode"`
+	Stop        *Stop  `json:"stop,omitempty"`  // nil: it has not stopped itself
 	Whole       bool   `json:"whole,omitempty"` // it is about no sockets, but about a network namespace or the host
 
 	Sockets       int              `json:"sockets"`        // that match in full
@@ -120,6 +121,14 @@ type Rule struct {
 
 	Actions  map[string]Tally  `json:"actions"`   // by kind: one for each that the rule has
 	HeldBack map[string]uint64 `json:"held_back"` // by one of HeldReasons; an absent one is 0
+}
+
+// Stop says why a rule has stopped itself.
+type Stop struct {
+	Reason string    `json:"reason"`        // one word
+	PID    int       `json:"pid,omitempty"` // of the program that it did harm to; 0: none is known
+	Comm   string    `json:"comm,omitempty"`
+	Since  time.Time `json:"since"`
 }
 
 // ProcessSockets is how many sockets processes of one name hold, as far as that is known:
@@ -212,16 +221,18 @@ var Results = []journal.Result{
 	journal.Done, journal.Gone, journal.Changed, journal.Held, journal.Would, journal.Failed, journal.Unconfirmed, journal.Interrupted,
 }
 
-// HeldReasons are the keys of Rule.HeldBack. What a limit holds back waits, and counts
-// as held in the tally of its action, too; what is skipped for another reason is counted
-// once a connection.
-var HeldReasons = []string{
-	"limit", "limit_of_all_rules",
+// HeldReasons are the keys of Rule.HeldBack. What is held back waits, and counts as held
+// in the tally of its action, too; what is skipped for another reason is counted once a
+// connection.
+var HeldReasons = slices.Concat(waiting, []string{
 	"protected", "in_use", "in_accept_queue", "held_by_kernel", "mptcp_subflow", "not_connected", "orphan", "own", "holder_spins",
-}
+})
 
-// OfLimit reports whether one of HeldReasons is a limit.
-func OfLimit(reason string) bool { return strings.HasPrefix(reason, "limit") }
+// waiting are those for which an action waits.
+var waiting = []string{"limit", "limit_of_all_rules", "stopped"}
+
+// Waits reports whether what one of HeldReasons keeps a rule from is done later.
+func Waits(reason string) bool { return slices.Contains(waiting, reason) }
 
 // Scans sums up the scans of the socket table.
 type Scans struct {

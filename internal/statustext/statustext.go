@@ -120,14 +120,14 @@ func holds(r *status.Rule) string {
 	if r.OldestSeconds > 0 {
 		words = append(words, "oldest "+term.Short(ofSeconds(r.OldestSeconds)))
 	}
-	add(r.Held, " held back by a limit")
+	add(r.Held, " held back")
 	add(r.Firing, " firing")
 	add(r.Pending, " pending")
 	return strings.Join(words, ", ")
 }
 
 // outcomes is what a rule has done, and what it has skipped: "kill: 12 done, 1 gone;
-// would kill 3; skipped: 30 protected". What a limit holds back is told as of now.
+// would kill 3; skipped: 30 protected". What is held back is told as of now.
 func outcomes(r *status.Rule) string {
 	var lines []string
 	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
@@ -152,7 +152,7 @@ func outcomes(r *status.Rule) string {
 	}
 	var skipped []string
 	for _, reason := range status.HeldReasons {
-		if n := r.HeldBack[reason]; n > 0 && !status.OfLimit(reason) {
+		if n := r.HeldBack[reason]; n > 0 && !status.Waits(reason) {
 			skipped = append(skipped, fmt.Sprintf("%d %s", n, strings.ReplaceAll(reason, "_", " ")))
 		}
 	}

@@ -241,6 +241,9 @@ function waiting(r) {
 // words are the action and its result: "kill done", "would kill".
 const words = (action, result) => ({ would: `would ${action}`, gone: `gone before ${action}`, changed: `changed before ${action}` }[result] || `${action} ${result}`);
 
+// waits are the reasons for which an action is done later (status.Waits).
+const waits = new Set(["limit", "limit_of_all_rules", "stopped"]);
+
 // results counts what the rule has done and skipped since the daemon started.
 function results(r) {
   const lines = Object.entries(r.actions).flatMap(([action, { would, held, ...others }]) => {
@@ -252,8 +255,8 @@ function results(r) {
       would ? `${words(action, "would")} ${number(would)}` : [],
     ].flat();
   });
-  if (r.held) lines.push(`${number(r.held)} held back by a limit`); // now
-  const skipped = Object.entries(r.held_back).filter(([reason, n]) => n && !reason.startsWith("limit"));
+  if (r.held) lines.push(`${number(r.held)} held back`); // now
+  const skipped = Object.entries(r.held_back).filter(([reason, n]) => n && !waits.has(reason));
   if (skipped.length) lines.push(`skipped: ${skipped.map(([reason, n]) => `${number(n)} ${reason.replaceAll("_", " ")}`).join(", ")}`);
   return lines.join(" · ");
 }

@@ -73,7 +73,7 @@ func TestPage(t *testing.T) {
 		`time-wait-flood <span class="badge good">enabled</span><span class="badge bad">1 firing</span><span class="badge waiting">1 pending</span>`,
 		`dead-cache <span class="badge bad">stopped</span>`,
 		`idle-backend <span class="badge waiting">dry run</span>`,
-		`kill: 1,284 done, 31 gone · 2 held back by a limit · skipped: 2 in use, 30 protected`,
+		`kill: 1,284 done, 31 gone · 2 held back · skipped: 2 in use, 30 protected`,
 		`<p class="text"><bdi>close-wait, dport = :5432, in_state_for 5m: kill</bdi></p>`,
 		`<p class="held-by">held by <bdi>java</bdi> 2, <bdi>unknown</bdi> 1</p>`,
 		`<dt>waiting</dt><dd>43<small>first due in 34s</small></dd>`,

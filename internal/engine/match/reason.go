@@ -20,6 +20,7 @@ const (
 const (
 	InUse        Reason = "in_use"
 	HolderSpins  Reason = "holder_spins"
+	RuleStopped  Reason = "stopped" // the rule has stopped itself
 	RuleLimit    Reason = "limit"
 	LimitOfAll   Reason = "limit_of_all_rules"
 	NotPossible  Reason = "not_possible" // see Capabilities
