@@ -149,26 +149,16 @@ func (l *Scan) heldSubject(s *sock.Socket) subject.Subject {
 }
 
 // askHolders has it looked for who holds a socket, if it is known, so that it stays so, or
-// a rule asks.
-func (f *ScanResult) askHolders(s subject.Subject) {
+// if a rule that the scan is for may mean the socket by that.
+func (f *ScanResult) askHolders(s subject.Subject, asks bool) {
 	switch {
-	case s.Inode == 0 || s.Holders == nil && !f.asksFor(s):
+	case s.Inode == 0 || s.Holders == nil && !asks:
 	case len(f.asked) == maxAsked:
 		f.tooMany = true
 	default:
 		f.asked = append(f.asked, askedSocket{s.ID.Cookie, s.Inode})
 		f.unknown = f.unknown || s.Holders == nil || s.Holders.At < f.scan.renew
 	}
-}
-
-// asksFor reports whether a rule that the scan is for may mean the socket, by who holds it.
-func (f *ScanResult) asksFor(s subject.Subject) bool {
-	for r := range f.scan.program.Candidates(s) {
-		if r.NeedsHolders && f.scan.of.Has(r.Class) {
-			return true
-		}
-	}
-	return false
 }
 
 // postpones reports whether a socket does not count for a rule now: it is not known who

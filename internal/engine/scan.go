@@ -174,11 +174,13 @@ func (f *ScanResult) sentBy(got sock.Instant) sock.Instant { return min(f.scan.s
 func (f *ScanResult) dueBy(s subject.Subject, t *track.Times) (due sock.Instant, of match.ClassSet, ages bool) {
 	l := f.scan
 	due = never
+	asks := false
 	for r, m := range l.program.Candidates(s) {
 		of |= 1 << r.Class
 		if !l.of.Has(r.Class) {
 			continue
 		}
+		asks = asks || r.NeedsHolders
 		if r.Grouped && !l.fires(r, s) {
 			ages = ages || match.IsTimed(m)
 			continue
@@ -186,7 +188,7 @@ func (f *ScanResult) dueBy(s subject.Subject, t *track.Times) (due sock.Instant,
 		due = min(due, match.EarlyDueAt(m, t))
 	}
 	if l.holders != nil {
-		f.askHolders(s)
+		f.askHolders(s, asks)
 	}
 	return due, of, ages
 }

@@ -241,6 +241,13 @@ func fitsLonger(pattern, text string) bool {
 // fits reports whether the text is one that the pattern stands for: in it, * is any text
 // and ? is one character.
 func fits(pattern, text string) bool {
+	same := 0 // most patterns begin with what must stand there, byte for byte
+	for same < len(pattern) && same < len(text) && pattern[same] == text[same] && pattern[same] != '*' && pattern[same] != '?' {
+		same++
+	}
+	if pattern, text = pattern[same:], text[same:]; pattern == "*" {
+		return true
+	}
 	again, from := "", "" // the pattern after the last *, and the text that it is tried on
 	starred := false
 	for {
