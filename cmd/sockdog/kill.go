@@ -268,7 +268,7 @@ func (f *killFlags) resolve(request *manualkill.Request, targets []*manualkill.T
 		return targets, nil
 	default:
 		var err error
-		found, err = holders.FindAsking(host.ProcRoot, inodes, request.Cmdlines())
+		found, err = holders.FindAsking(host.ProcRoot, host.HolderPass(), inodes, request.Cmdlines())
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			found = holders.Found{} // without /proc nobody knows the holders

@@ -45,8 +45,8 @@ type listing struct {
 	view                  sockettable.View
 
 	host   *host.Host
-	finder *holders.Finder
 	kernel scanner
+	find   func(inodes map[uint32]struct{}) (holders.Found, error)
 	warned bool
 	untold int // sockets of which it could not be told whether owners mean them: told last
 }
@@ -102,8 +102,10 @@ and pod it is not looked for who holds it, which takes longer than all the rest.
 from the lowest; a - before the name reverses that:
 `
 
-func listCommand() *cobra.Command {
-	var l listing
+func listCommand() *cobra.Command { return listCommandOf(&listing{}) }
+
+// listCommandOf is the command that does what l is asked to.
+func listCommandOf(l *listing) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [flags] [state STATE]... [FILTER]",
 		Short: "List sockets with their age and a verdict",
@@ -221,7 +223,7 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if l.host, err = host.New(); err != nil {
 		return err
 	}
-	l.finder = holders.NewFinder(host.ProcRoot, nil)
+	l.find = holders.NewFinder(host.ProcRoot, host.HolderPass()).Find
 	end, err := l.open(stderr)
 	if err != nil {
 		return err
@@ -292,8 +294,8 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 	}
 	l.view.Room = table.HasRoom(&l.view)
 	var found holders.Found
-	if l.view.Walks() || l.owners.AskHolders() {
-		found, err = l.finder.Find(table.Inodes())
+	if inodes := table.Inodes(); len(inodes) > 0 && (l.view.Walks() || l.owners.AskHolders()) {
+		found, err = l.find(inodes)
 		table.Holders = found.Holders
 	}
 	if err == nil && l.owners.Given() {

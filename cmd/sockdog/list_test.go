@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -9,7 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/holders"
+	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // TestListMany lists more sockets than one answer of the kernel holds, in several
@@ -154,3 +159,51 @@ func TestListZones(t *testing.T) {
 		t.Errorf("kill has not %s: %v\n%s", peer, err, out.String())
 	}
 }
+
+// Nobody looks for who holds sockets where none is listed, or nothing shows it.
+func TestListLooksForHolders(t *testing.T) {
+	held := sock.Socket{Conn: ssfilter.Conn{State: ssfilter.CloseWait}, Inode: 7}
+	for _, test := range []struct {
+		name    string
+		args    []string
+		sockets []sock.Socket
+		want    int // how often
+	}{
+		{"all fields", []string{"-o=json"}, []sock.Socket{held}, 1},
+		{"none is listed", []string{"-o=json"}, nil, 0},
+		{"none has a descriptor", []string{"-o=json"}, []sock.Socket{{Conn: held.Conn}}, 0},
+		{"no field of owners", []string{"-o=json", "--fields=src,dst"}, []sock.Socket{held}, 0},
+		{"by owner", []string{"-o=json", "--fields=src,dst", "--process=nginx"}, []sock.Socket{held}, 1},
+		{"by owner, none is listed", []string{"--process=nginx"}, nil, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var l listing
+			cmd := listCommandOf(&l)
+			noErr(t, cmd.ParseFlags(append(test.args, "--daemon=off")))
+			noErr(t, l.check(cmd, nil))
+			l.host = must(host.New())(t)
+			l.kernel = listed(test.sockets)
+			looked := 0
+			l.find = func(inodes map[uint32]struct{}) (holders.Found, error) {
+				looked++
+				return holders.Found{Complete: true}, nil
+			}
+			must(l.scan(t.Context(), io.Discard))(t)
+			if looked != test.want {
+				t.Errorf("looked %d times, want %d", looked, test.want)
+			}
+		})
+	}
+}
+
+// listed are the sockets that a scan shows.
+type listed []sock.Socket
+
+func (l listed) Scan(_ sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	for i := range l {
+		each(&l[i], 0)
+	}
+	return nil
+}
+
+func (listed) Close() error { return nil }

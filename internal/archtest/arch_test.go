@@ -381,7 +381,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/host",
-		may:  []string{"internal/cgroup", "internal/engine", "internal/engine/match", "internal/netns", "internal/sock", "internal/source/sockdiag", "rules", psx, unix},
+		may:  []string{"internal/cgroup", "internal/engine", "internal/engine/match", "internal/netns", "internal/sock", "internal/source/events", "internal/source/sockdiag", "rules", psx, unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it says what is possible here, to the daemon and to every command, and does nothing with it",
 	},

@@ -82,11 +82,17 @@ func sockdogAlone(b *testing.B) string {
 
 var buildOnce = sync.OnceValue(func() error { return build("sockdog", "github.com/sockdog/sockdog/cmd/sockdog") })
 
+// table are the processes that hold its sockets: one that nobody refers to would be told by
+// the garbage collector, which closes its standard input, to end.
+var table []*holding
+
 var fillTable = sync.OnceValue(func() error {
 	for held := 0; held < *sockets; held += perProcess {
-		if _, err := startHolder(min(perProcess, *sockets-held), 0, nil); err != nil {
+		h, err := startHolder(min(perProcess, *sockets-held), 0, nil)
+		if err != nil {
 			return err
 		}
+		table = append(table, h)
 	}
 	return nil
 })

@@ -28,6 +28,10 @@ func BenchmarkList(b *testing.B) {
 	b.Run("none", func(b *testing.B) { compare(b, 0, 0, "list state close-wait", "ss -Htni state close-wait") })
 	b.Run("1000", func(b *testing.B) { compare(b, 1000, 0, "list state close-wait", "ss -tn state close-wait") })
 	b.Run("1000info", func(b *testing.B) { compare(b, 1000, 0, "list state close-wait", "ss -Htni state close-wait") })
+	b.Run("1000json", func(b *testing.B) {
+		compare(b, 1000, 0, "list -o json --fields src,dst,state,in_state_for,idle_for state close-wait", "ss -Htni state close-wait")
+	})
+	b.Run("1200held", func(b *testing.B) { compare(b, 1200, 0, "list -o json state close-wait", "ss -Htnp state close-wait") })
 	b.Run("all", func(b *testing.B) { compare(b, 1000, 0, "list --all", "ss -tan") })
 }
 

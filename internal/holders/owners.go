@@ -77,9 +77,10 @@ func (f *Finder) AskCmdlines(patterns []string) error {
 	return nil
 }
 
-// FindAsking is Find, with the command lines of holders compared with the patterns.
-func FindAsking(root string, wanted map[uint32]struct{}, patterns []string) (Found, error) {
-	f := NewFinder(root, nil)
+// FindAsking is Find by a pass, if there is one, with the command lines of holders compared with the
+// patterns.
+func FindAsking(root string, pass Pass, wanted map[uint32]struct{}, patterns []string) (Found, error) {
+	f := NewFinder(root, pass)
 	if err := f.AskCmdlines(patterns); err != nil {
 		return Found{}, err
 	}

@@ -24,10 +24,10 @@ const channel = 3
 // the program's main does.
 func BecomeLoader() {
 	canLoad.Store(true)
-	if len(os.Args) != 2 || os.Args[0] != loaderName {
+	if len(os.Args) != 3 || os.Args[0] != loaderName {
 		return
 	}
-	places, err := strconv.ParseUint(os.Args[1], 10, 32)
+	places, err := strconv.ParseUint(os.Args[2], 10, 32)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -36,7 +36,7 @@ func BecomeLoader() {
 	raise(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN)
 	// Before Linux 5.11 the memory of maps counts against it. It falls with this process.
 	unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
-	if err := load(uint32(places)); err != nil {
+	if err := load(group(os.Args[1]), uint32(places)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -79,12 +79,15 @@ type (
 	}
 )
 
-// load loads all groups and hands each over when it is there, so that one which fails or
-// hangs does no harm to those before it.
-func load(places uint32) error {
+// load loads all groups, or only that of the owners, and hands each over when it is there, so
+// that one which fails or hangs does no harm to those before it.
+func load(needed group, places uint32) error {
 	var table tableObjects
 	if err := tryBPF(); err != nil {
-		return send(failed(groupTable, "call bpf(2)", err))
+		return send(failed(needed, "call bpf(2)", err))
+	}
+	if needed == groupOwners {
+		return loadOwners(places)
 	}
 	spec, err := collection(places)
 	if err != nil {

@@ -84,6 +84,16 @@ func Load(places int) (*Programs, error) {
 	if places <= 0 || places > math.MaxInt32 {
 		return nil, fmt.Errorf("a table of %d places", places)
 	}
+	return loadGroups(groupTable, places)
+}
+
+// LoadOwners loads what Owners takes and nothing else, which is sooner there. There is no Table.
+// It is an error if that cannot be had.
+func LoadOwners() (*Programs, error) { return loadGroups(groupOwners, 1) }
+
+// loadGroups loads a group, without which the rest is worth nothing: that of the table has the others
+// loaded, too.
+func loadGroups(needed group, places int) (*Programs, error) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		return nil, errors.New("eBPF programs are used on machines of 64 bits only")
 	}
@@ -96,14 +106,14 @@ func Load(places int) (*Programs, error) {
 	}
 	p := &Programs{bootOffset: offset, fds: &descriptors{-1, -1, -1, -1, -1, -1, -1, -1}}
 	p.table = Table{programs: p, places: places}
-	reasons, died := p.runLoader(places)
+	reasons, died := p.runLoader(needed, places)
 	reason := func(g group) error {
 		if err, told := reasons[g]; told {
 			return err
 		}
 		return died
 	}
-	if err := reason(groupTable); err != nil {
+	if err := reason(needed); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -113,7 +123,7 @@ func Load(places int) (*Programs, error) {
 
 // runLoader returns what the loader said of each group: nil for one that is there. died says
 // why it said nothing of the others.
-func (p *Programs) runLoader(places int) (reasons map[group]error, died error) {
+func (p *Programs) runLoader(needed group, places int) (reasons map[group]error, died error) {
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("load eBPF programs: %w", err)
@@ -128,7 +138,7 @@ func (p *Programs) runLoader(places int) (reasons map[group]error, died error) {
 	var stderr excerpt
 	child := exec.Cmd{
 		Path:        "/proc/self/exe",
-		Args:        []string{loaderName, strconv.Itoa(places)},
+		Args:        []string{loaderName, string(needed), strconv.Itoa(places)},
 		ExtraFiles:  []*os.File{theirs},
 		Stderr:      &stderr,
 		WaitDelay:   time.Second,

@@ -51,6 +51,13 @@ func TestOwners(t *testing.T) {
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("owners (-want +got):\n%s", diff)
 	}
+	alone := must(events.LoadOwners())(t)
+	defer alone.Close()
+	byAlone := must(alone.Owners([]uint32{inode}))(t)
+	order(byAlone)
+	if diff := gocmp.Diff(want, byAlone); diff != "" {
+		t.Errorf("owners by what is loaded alone (-want +got):\n%s", diff)
+	}
 	// The question is forgotten with its answer.
 	if got := must(p.Owners([]uint32{1 << 31}))(t); len(got) > 0 {
 		t.Errorf("nobody was asked for, and there is %+v", got)

@@ -1,0 +1,50 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/source/events"
+)
+
+// fewFiles is how many open files a host may have for a walk of /proc to be over before an
+// eBPF program is loaded: 50 ms, at some 4 µs for each descriptor.
+const fewFiles = 15_000
+
+// errFew says that a walk is quicker.
+var errFew = errors.New("the host has so few open files that /proc is read sooner")
+
+// HolderPass returns a holders.Pass for commands. It loads the program when it is first used,
+// and never closes it: the command ends. Where the host has few open files, or eBPF cannot be
+// had, it is an error, and /proc is to be walked.
+func HolderPass() func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
+	load := sync.OnceValues(events.LoadOwners)
+	return func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
+		if files, err := openFiles(); err != nil || files < fewFiles {
+			return errors.Join(errFew, err)
+		}
+		programs, err := load()
+		if err != nil {
+			return err
+		}
+		owners, err := programs.Owners(inodes)
+		for i := range owners {
+			each(owners[i].Inode, owners[i].Holder)
+		}
+		return err
+	}
+}
+
+// openFiles reads how many open files the host has: the first number in file-nr
+// (proc_sys_fs(5)). Descriptors of one file count once.
+func openFiles() (n int, err error) {
+	text, err := os.ReadFile(filepath.Join(ProcRoot, "sys/fs/file-nr"))
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &n)
+	}
+	return n, err
+}
