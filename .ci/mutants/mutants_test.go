@@ -93,6 +93,8 @@ var mutants = []mutant{
 	{"what is held has no order", "t.set(newestFirst, a.Order == rules.Newest)", "t.set(newestFirst, a.Order != rules.Newest)"},
 	{"a reload forgets limits", "history: e.historyOf(r.ID)", "history: func() *history { delete(e.histories, r.ID); return e.historyOf(r.ID) }()"},
 	{"a restart forgets limits", "h.real.Spend(at)", "_, _ = h, at"},
+	{"a pause holds nothing back", "if w.Closed {\n\t\treturn 0", "if w.Limit.N < 0 {\n\t\treturn 0"},
+	{"a pause does not end by itself", "if e.Paused() && now >= e.pausedUntil {", "if e.Paused() && now < 0 {"},
 
 	// Groups and alerts.
 	{"the ports of namespaces are not kept apart", "append(u.key[:0], byte(in.number>>8), byte(in.number))", "append(u.key[:0], 0, 1)"},

@@ -69,6 +69,7 @@ type Executor struct {
 	Now     func() sock.Instant
 	// RulesChanged is when the present rules came: what was decided before that is not done.
 	RulesChanged func() sock.Instant
+	Paused       func() bool // nothing more is done for now
 
 	ids     []sock.ID
 	answers []sock.Answer
@@ -123,6 +124,8 @@ func (x *Executor) judge(a *engine.Action, answer *sock.Answer) engine.Outcome {
 		o.Gone, o.Err = true, sock.ErrGone
 	case a.Decided < x.RulesChanged():
 		o.Changed, o.Last = match.NewRules, *answer
+	case x.Paused():
+		o.Changed, o.Last = match.Paused, *answer
 	default:
 		if o.Changed = x.Recheck(a, answer); o.Changed != "" {
 			o.Last = *answer

@@ -3,6 +3,7 @@ package action
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,7 +51,7 @@ var errSilent = errors.New("no answer")
 func killer(k kernel, now sock.Instant) *Executor {
 	return &Executor{
 		Kinds:  Kinds(),
-		Kernel: k, Intents: intents{k.diary}, Now: func() sock.Instant { return now }, RulesChanged: func() sock.Instant { return 0 },
+		Kernel: k, Intents: intents{k.diary}, Now: func() sock.Instant { return now }, RulesChanged: func() sock.Instant { return 0 }, Paused: func() bool { return false },
 		Recheck: func(a *engine.Action, answer *sock.Answer) match.Reason {
 			switch {
 			case a.Socket.ID != answer.ID:
@@ -269,5 +270,24 @@ func TestWhileFresh(t *testing.T) {
 		if asked != test.want {
 			t.Errorf("%s: asked %d times, want %d", test.name, asked, test.want)
 		}
+	}
+}
+
+// TestPaused: a pause that comes between two acts of a batch has the rest given back, each
+// with the answer that it can be decided anew by.
+func TestPaused(t *testing.T) {
+	var diary []string
+	paused := false
+	k := killer(kernel{&diary, func(id sock.ID) error {
+		paused = true
+		return nil
+	}}, 42)
+	k.Paused = func() bool { return paused }
+	got := k.Do(actions(3))
+	if got[0].Changed != "" || got[1].Changed != match.Paused || got[1].Last.ID.Cookie != 2 || got[2].Changed != match.Paused {
+		t.Errorf("outcomes %+v, want the first alone to be done", got)
+	}
+	if n := strings.Count(strings.Join(diary, "\n"), "destroy"); n != 1 {
+		t.Errorf("%d were destroyed: %q", n, diary)
 	}
 }

@@ -33,6 +33,7 @@ var words = map[match.Reason]string{
 	match.Unmatched:      "its rule does not match it any more",
 	match.Replaced:       "another state or connection than was matched",
 	match.Progressed:     "it made progress meanwhile",
+	match.Paused:         "acting is paused",
 	match.NewRules:       "new rules came first",
 	match.HoldersOld:     "who holds it was last looked for too long ago",
 	match.StillThere:     "the kernel still shows it",

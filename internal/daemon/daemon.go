@@ -40,6 +40,7 @@ type watch struct {
 	rules        inForce
 	wantsFDs     atomic.Bool  // rules measure how many descriptors holders use
 	rulesChanged atomic.Int64 // instant at which the rules in force came: for who acts
+	paused       atomic.Bool  // nothing is to be acted on: for who acts
 	shown        statusFacts
 	service      service
 	unnamed      *unnamedNote // whose sockets have no name, until that is said

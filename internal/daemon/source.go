@@ -157,6 +157,7 @@ func (d *watch) actionWorker() (func([]engine.Action), func(), error) {
 		Kinds:  d.Kinds,
 		Kernel: destroyer, Intents: d.recorder, Recheck: (*engine.Action).Recheck, Now: d.Now,
 		RulesChanged: func() sock.Instant { return sock.Instant(d.rulesChanged.Load()) },
+		Paused:       d.paused.Load,
 	}
 	return func(actions []engine.Action) {
 		d.workers.send(engine.ActionsDone{Outcomes: executor.Do(actions)})

@@ -90,6 +90,7 @@ type inForce struct {
 // budgets are the limits of all rules together.
 type budgets struct {
 	limit, dryLimit limit.Window
+	pausedUntil     sock.Instant  // of limit, while that is closed
 	summary         limit.Summary // of what they and those of each rule hold back
 }
 
@@ -130,7 +131,7 @@ func New(config Config) *Engine {
 	e := &Engine{
 		config:  config,
 		inForce: inForce{program: match.Compile(&rules.Set{}), histories: make(map[uint64]*history)},
-		budgets: budgets{summary: limit.NewSummary()},
+		budgets: budgets{summary: limit.NewSummary(), pausedUntil: never},
 		sockets: sockets{
 			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), awaiting: make(map[sock.Key][]*throttle), seed: maphash.MakeSeed(),
 		},
@@ -149,6 +150,7 @@ func New(config Config) *Engine {
 // Step takes in what happened and returns what is to be done.
 func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.plan = Plan{}
+	e.endPause(now)
 	if in != nil {
 		in.apply(e, now)
 	}
@@ -179,7 +181,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.keepStops()
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.disk.groupsAt, e.nearAt())
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.disk.groupsAt, e.nearAt(), e.pausedUntil)
 	return e.plan
 }
 

@@ -190,6 +190,9 @@ func (b *bench) step(in Input) {
 func (b *bench) since(at sock.Instant) time.Duration { return at.Sub(benchStart) }
 
 func (b *bench) carryOut(p *Plan) (inputs []Input) {
+	if p.Resumed {
+		b.events = append(b.events, fmt.Sprintf("%v resumed", b.since(b.now)))
+	}
 	for _, a := range p.Report {
 		b.events = append(b.events, fmt.Sprintf("%v %s %s %s %d", b.since(b.now).Truncate(100*time.Millisecond), a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie))
 	}

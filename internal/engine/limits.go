@@ -26,7 +26,7 @@ const (
 type throttle struct {
 	limit.Throttle
 	queue
-	shut match.Reason // why nothing may go on, whatever the limits leave; empty: it may
+	shut match.Reason // why the rule does nothing; empty: it does
 
 	// Since the last summary:
 	kind        *rules.Kind
@@ -52,14 +52,22 @@ func (h *throttle) RoomAt(now sock.Instant) sock.Instant {
 
 // holdsBy is why there is no room.
 func (h *throttle) holdsBy(now sock.Instant) match.Reason {
-	switch {
-	case h.shut != "":
-		return h.shut
+	switch why := h.barredBy(); {
+	case why != "":
+		return why
 	case h.ByOwn(now):
 		return match.RuleLimit
 	default:
 		return match.LimitOfAll
 	}
+}
+
+// barredBy is why nothing may go on, whatever the limits leave; empty: it may.
+func (h *throttle) barredBy() match.Reason {
+	if h.shut == "" && h.All.Closed {
+		return match.Paused
+	}
+	return h.shut
 }
 
 func (h *history) throttle(dry bool) *throttle {
@@ -221,7 +229,7 @@ func (e *Engine) sumUpHeld(now sock.Instant) {
 			waits = waits || waiting > 0
 			e.plan.Held = append(e.plan.Held, HeldBack{
 				Rule: h.name, Kind: t.kind, DryRun: dry, Began: t.began, Left: t.left, Waiting: waiting,
-				Limit: t.Own.String(), LimitOfAll: t.All.String(), Shut: t.shut,
+				Limit: t.Own.String(), LimitOfAll: t.All.String(), Shut: t.barredBy(),
 			})
 			t.began, t.left = 0, 0
 		}

@@ -105,6 +105,7 @@ type Plan struct {
 	Groups      []sock.Group    // keep these on disk, and no others; nil: no change
 	Stops       []sock.RuleStop // and these
 	Late        []time.Duration // how long after it fell due each act was done that was seen coming
+	Resumed     bool            // a pause has ended by itself
 	Stopped     bool            // after Stop: nothing is under way any more
 	Wake        sock.Instant    // call again then, if nothing happens before
 }

@@ -17,6 +17,7 @@ import (
 // decision, two actions less than Per apart could pass.
 type Window struct {
 	Limit    rules.Limit
+	Closed   bool // no more may start, whatever there is room for
 	underWay int
 	granted  int            // see Throttle.Grant
 	spent    []sock.Instant // ascending
@@ -37,13 +38,19 @@ func (w *Window) expire(now sock.Instant) {
 
 // Free returns how many more actions may start now, or be let go on.
 func (w *Window) Free(now sock.Instant) int {
+	if w.Closed {
+		return 0
+	}
 	w.expire(now)
 	return max(0, w.Limit.N-w.underWay-w.granted-len(w.spent))
 }
 
 // FreeAt returns the instant from which one more may, or Never where that depends on an
-// outcome still to come.
+// outcome still to come, or the window is closed.
 func (w *Window) FreeAt(now sock.Instant) sock.Instant {
+	if w.Closed {
+		return sock.Never
+	}
 	w.expire(now)
 	// A lowered limit can leave more in the window than it may hold.
 	switch nth := len(w.spent) + w.underWay + w.granted - w.Limit.N; {

@@ -23,6 +23,7 @@ const (
 	RuleStopped  Reason = "stopped" // the rule has stopped itself
 	RuleLimit    Reason = "limit"
 	LimitOfAll   Reason = "limit_of_all_rules"
+	Paused       Reason = "paused"       // somebody has stopped all acting for now
 	NotPossible  Reason = "not_possible" // see Capabilities
 	GroupIsQuiet Reason = "group_is_quiet"
 	NotStalled   Reason = "not_stalled" // nothing waits to be sent or acknowledged

@@ -233,9 +233,13 @@ func (w workers) act(a *engine.Action) engine.Outcome {
 	}
 	o.Last = sock.Answer{ID: s.ID, Socket: s.Report(w.Now, w.Jiffy), Sent: w.Now, Got: w.Now}
 	w.remember(&o.Last.Socket, w.Now)
-	if a.Decided < w.Ruled {
-		o.Changed = "new rules came first"
-	} else {
+	switch {
+	case a.Decided < w.Ruled:
+		o.Changed = match.NewRules
+	case w.Paused():
+		o.Changed = match.Paused
+		s.Disturbed = true
+	default:
 		o.Changed = a.Recheck(&o.Last)
 	}
 	w.Observer.Acts(&o, s)

@@ -25,12 +25,13 @@ type World struct {
 	Observer Observer
 	Trace    func(line string) // nil: nobody reads along
 
-	Engine *engine.Engine // nil: it is down
-	Run    int            // number of the engine's run
-	Rules  *rules.Set     // in force
-	Ruled  sock.Instant   // they have been since
-	Busy   sock.Instant   // an act is under way until then
-	Spins  map[int]sock.Instant
+	Engine      *engine.Engine // nil: it is down
+	Run         int            // number of the engine's run
+	Rules       *rules.Set     // in force
+	Ruled       sock.Instant   // they have been since
+	PausedUntil sock.Instant   // nothing is to be acted on until then; what says so outlives the engine
+	Busy        sock.Instant   // an act is under way until then
+	Spins       map[int]sock.Instant
 
 	program  *match.Program
 	memory   map[uint64]sock.Answer // of the source, by cookie
@@ -134,6 +135,9 @@ func (w *World) Start(set *rules.Set) {
 	r.Spent, r.Groups = slices.Clone(w.disk.spent), slices.Clone(w.disk.groups)
 	w.step(engine.CapabilitiesChanged{Capabilities: w.Capabilities})
 	w.step(r)
+	if w.Paused() {
+		w.step(engine.Paused{Until: w.PausedUntil})
+	}
 	w.rule(set)
 	if w.Events && !w.Follows {
 		w.ChangeSource()
@@ -166,6 +170,27 @@ func (w *World) Reload(set *rules.Set) {
 func (w *World) rule(set *rules.Set) {
 	w.Rules, w.program = set, match.Compile(set)
 	w.step(engine.RulesChanged{Program: w.program})
+}
+
+// Paused reports whether nothing is to be acted on.
+func (w *World) Paused() bool { return w.Now < w.PausedUntil }
+
+// Pause has nothing acted on until an instant.
+func (w *World) Pause(until sock.Instant) {
+	w.Logf("pause until %s", sim.Text(until))
+	w.PausedUntil = until
+	if w.Engine != nil {
+		w.step(engine.Paused{Until: until})
+	}
+}
+
+// Resume ends that.
+func (w *World) Resume() {
+	w.Logf("resume")
+	w.PausedUntil = w.Now
+	if w.Engine != nil {
+		w.step(engine.Resumed{})
+	}
 }
 
 // Crash ends the run of the engine at once: what it had under way is lost.

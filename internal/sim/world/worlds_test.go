@@ -73,7 +73,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Exact == 0 || total.Changes == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -84,6 +84,7 @@ type tally struct {
 	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
 	ByHolders, Passed, Unseen                                                                                                                                      int           // acts that holders decided, some of sockets that were passed on; rules that waited for holders
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
+	Pauses, Waited                                                                                                                                                 int           // pauses, and acts held back by them
 	Exact, Changes                                                                                                                                                 int           // on time by what only a source knew that saw the socket change; and how often it came or went
 }
 
@@ -114,6 +115,8 @@ func (t *tally) add(u *tally) {
 	t.Unseen += u.Unseen
 	t.Exact += u.Exact
 	t.Changes += u.Changes
+	t.Pauses += u.Pauses
+	t.Waited += u.Waited
 	t.Latest = max(t.Latest, u.Latest)
 }
 
@@ -123,6 +126,7 @@ type judge struct {
 	*world.World
 	ruled     int           // number of rule sets so far
 	restarted sock.Instant  // the present run began then, if not with the world
+	resumed   sock.Instant  // the last pause has ended then, or will
 	gap       time.Duration // between two scans, at the longest
 
 	firing  map[string]bool // groups, by rule and labels
@@ -193,6 +197,9 @@ func (w *judge) run() {
 	}
 	for range w.Rand.IntN(3) {
 		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.restart)
+	}
+	for range w.Rand.IntN(3) {
+		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.pause)
 	}
 	if w.Events {
 		for range w.Rand.IntN(4) {
@@ -271,6 +278,19 @@ func (w *judge) reload() {
 	}
 	w.Logf("rules %s", describe(set))
 	w.Reload(set)
+}
+
+// pause has nothing acted on for a while, which ends by itself or by somebody.
+func (w *judge) pause() {
+	w.tally.Pauses++
+	w.resumed = max(w.resumed, w.Now.Add(w.UpTo(time.Minute)))
+	w.Pause(w.resumed)
+	if w.Rand.IntN(2) == 0 {
+		w.At(w.Now.Add(w.UpTo(30*time.Second)), func() {
+			w.Resume()
+			w.resumed = w.Now
+		})
+	}
 }
 
 // changeSource has the source of sockets tell more than the kernel, or no more.
@@ -530,6 +550,9 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
+	if len(p.Act) > 0 && w.Paused() {
+		w.failf("%d acts are decided on while that is paused", len(p.Act))
+	}
 	for i := range p.Act {
 		w.checkDecision(&p.Act[i])
 		w.acting[p.Act[i].Socket.ID.Cookie] = true
@@ -563,7 +586,9 @@ func (w *judge) Acts(o *engine.Outcome, s *sim.Socket) {
 	a, was := &o.Act, w.seen[s.ID.Cookie]
 	w.Answered(s)
 	switch {
-	case a.Decided < w.Ruled, o.Changed == match.HoldersOld:
+	case w.Paused() && o.Changed == "":
+		w.failf("%s kills while that is paused: %s", a.Rule, s)
+	case a.Decided < w.Ruled, o.Changed == match.HoldersOld, o.Changed == match.Paused:
 	case o.Changed == "":
 		w.checkTruth(w.ruleOf(a.Rule), a)
 	default:
@@ -886,6 +911,9 @@ func (w *judge) heard(a *engine.Action) {
 		return
 	case engine.Held:
 		w.tally.Held++
+		if w.Paused() && !a.DryRun {
+			w.tally.Waited++
+		}
 		if s != nil && !a.DryRun {
 			w.held[s.ID.Cookie] = true
 		}
@@ -957,6 +985,9 @@ func (w *judge) checkForgotten() {
 // room reports whether the limits have had room for one more for a while.
 func (w *judge) room(r *rules.Rule) bool {
 	const while = 10 * time.Second
+	if w.Now < w.resumed.Add(while) {
+		return false
+	}
 	own, all := 0, 0
 	limit := r.Then[len(r.Then)-1].Limit
 	for _, k := range w.kills {
