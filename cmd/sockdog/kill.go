@@ -276,7 +276,7 @@ func (f *killFlags) resolve(request *manualkill.Request, targets []*manualkill.T
 			return nil, err
 		}
 	}
-	owned := engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}
+	owned := engine.HoldersFound{Holders: found.Holders, Complete: found.Complete, Settled: found.Settled}
 	if request.Owners != nil {
 		targets = request.Own(targets, owned)
 		pending = manualkill.Pending(targets)

@@ -68,7 +68,7 @@ func unnamed(a *holders.Access, err error) (text, cure string) {
 	switch {
 	case err != nil:
 		return unexamined(err)
-	case a.Complete(), a.Refused == 0 && a.Contained && a.Processes > 1:
+	case a.Complete(), a.Pod():
 		return "", ""
 	}
 	text, cure = a.Unnamed(subject.PlainName)

@@ -121,7 +121,7 @@ func (d *watch) walk(inodes []uint32) {
 	began := sock.ThreadTime()
 	// Where /proc cannot be walked at all, the holders are unknown.
 	found, err := d.FindHolders(set(inodes))
-	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Err: err}
+	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Settled: found.Settled, Err: err}
 	if d.wantsFDs.Load() {
 		in.FDUsage = FDUsage(found.Holders, d.ReadDescriptors)
 	}

@@ -92,7 +92,10 @@ func examineHolders() Finding {
 // holdersExamined says what of the holders stays unknown, and why.
 func holdersExamined(a *holders.Access) Finding {
 	x := Finding{What: "owners", OK: a.Complete(), Text: "every process of this host can be read"}
-	if !x.OK {
+	switch {
+	case a.Pod():
+		x.OK, x.Text = true, "every process of this PID namespace can be read; those outside of it are not shown"
+	case !x.OK:
 		x.Text, x.Cure = a.Unnamed(term.Printable)
 	}
 	return x

@@ -47,21 +47,26 @@ func TestHoldersExamined(t *testing.T) {
 	}{
 		{"none resists", holders.Access{AllShown: true, Processes: 20}, "every process of this host can be read", ""},
 		{
-			"some resist", refusing, "9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder",
+			"some resist", refusing, "9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder, and those of their containers and services may have one more",
 			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes",
 		},
 		{
 			"some resist whatever one may", change(func(a *holders.Access) { a.Privileged = true }),
-			"9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder",
+			"9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder, and those of their containers and services may have one more",
 			"the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it",
 		},
 		{
 			"a container", holders.Access{Contained: true}, "those outside of this PID namespace are not shown: the sockets that those hold have no known holder",
 			"shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host",
 		},
+		{"a container that sees its pod", holders.Access{Contained: true, Processes: 12}, "every process of this PID namespace can be read; those outside of it are not shown", ""},
+		{
+			"a container whose /proc hides some", holders.Access{Contained: true, Hidden: true, Processes: 12},
+			"some are not shown: the sockets that those hold have no known holder", "mount /proc without hidepid, or CAP_SYS_PTRACE",
+		},
 		{
 			"hidden, and some resist", change(func(a *holders.Access) { a.AllShown = false }),
-			"9 of 20 processes cannot be read, the first is �[2J[7], and some are not shown: the sockets that those hold have no known holder",
+			"9 of 20 processes cannot be read, the first is �[2J[7], and some are not shown: the sockets that those hold have no known holder, and those of their containers and services may have one more",
 			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes; mount /proc without hidepid, or CAP_SYS_PTRACE",
 		},
 	} {

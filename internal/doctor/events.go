@@ -61,7 +61,7 @@ func olderExamined(h *host.Host, err error) Finding {
 
 // ownersExamined says whether the kernel tells who holds sockets in one pass.
 func ownersExamined(err error) Finding {
-	x := Finding{What: "owners in one pass", OK: err == nil, Text: "can be had: no walk through /proc is needed"}
+	x := Finding{What: "owners in one pass", OK: err == nil, Text: "can be had: by it sockdog run knows every holder, whoever may be read in /proc"}
 	if err != nil {
 		x.Text = "owners are found by a walk through /proc: " + err.Error()
 		x.Cure = grantOr("Linux 6.1 or later with CONFIG_DEBUG_INFO_BTF=y, in the host's PID namespace (hostPID: true)", unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)

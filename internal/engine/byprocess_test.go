@@ -51,6 +51,7 @@ func TestKillsByProcess(t *testing.T) {
 		protect []rules.Match
 		holders []sock.Holder
 		partial bool // a process cannot be read
+		settled bool // which belongs elsewhere than those that belong nowhere
 		kills   bool
 		says    match.Reason
 	}{
@@ -60,6 +61,13 @@ func TestKillsByProcess(t *testing.T) {
 		{name: "another holds it", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{other}},
 		{name: "nobody does", rule: killing("r", ofProcess("leaky"))},
 		{name: "one that cannot be read may", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{leaky}, partial: true, says: match.HoldersUnknown},
+		{name: "one that cannot be read belongs elsewhere", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{leaky}, partial: true, settled: true, kills: true},
+		{name: "it may hold it with one of them", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{leaky, inAPI}, partial: true, settled: true, says: match.HoldersUnknown},
+		{name: "it may hold it alone", rule: killing("r", ofProcess("leaky")), partial: true, settled: true, says: match.HoldersUnknown},
+		{name: "none is excluded, and it belongs elsewhere", rule: killing("r", exclude(anyOf("other"))), holders: []sock.Holder{leaky}, partial: true, settled: true, kills: true},
+		{name: "none is protected, and it belongs elsewhere", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky}, partial: true, settled: true, kills: true},
+		{name: "one is protected, and it belongs elsewhere", rule: killing("r"), protect: []rules.Match{anyOf("leaky")}, holders: []sock.Holder{leaky}, partial: true, settled: true, says: match.Protected},
+		{name: "it may hold alone what is protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, partial: true, settled: true, says: match.Protected},
 		{name: "nobody knows", rule: killing("r", ofProcess("leaky")), partial: true, says: match.HoldersUnknown},
 		{name: "one is excluded", rule: killing("r", exclude(anyOf("other"))), holders: []sock.Holder{leaky, other}},
 		{name: "none is excluded", rule: killing("r", exclude(anyOf("another"))), holders: []sock.Holder{leaky, other}, kills: true},
@@ -82,7 +90,7 @@ func TestKillsByProcess(t *testing.T) {
 			for _, age := range []time.Duration{0, time.Hour} {
 				t.Run(fmt.Sprintf("%s, a walk takes %v, at the start it is %v old", test.name, cost, age), func(t *testing.T) {
 					b := newBench(t)
-					b.walkCost, b.partial = cost, test.partial
+					b.walkCost, b.partial, b.settled = cost, test.partial, map[*sock.Owner]bool{nil: test.settled}
 					b.holders = func(uint32) []sock.Holder { return test.holders }
 					b.add(1, age)
 					s := set(test.rule)
@@ -133,29 +141,38 @@ func TestProcessIsFoundAhead(t *testing.T) {
 	}
 }
 
-// Those that a limit holds back, or that wait for long, are killed by who holds them then.
+// Those that a limit holds back, or that wait for long, are killed by who holds them then,
+// whether that is another process or one that cannot be read; and to see that takes a walk a
+// minute.
 func TestPassedOnBeforeItsTurn(t *testing.T) {
 	leaky, other := []sock.Holder{process(2, "leaky")}, []sock.Holder{process(3, "other")}
-	b := newBench(t)
-	passed := false
-	b.holders = func(inode uint32) []sock.Holder {
-		if passed && inode != 3 {
-			return other
-		}
-		return leaky
-	}
-	for cookie := uint64(1); cookie <= 10; cookie++ {
-		b.add(cookie, time.Hour-time.Duration(cookie)*time.Second)
-	}
-	b.rule(set(killing("r", ofProcess("leaky"), limited(2, time.Minute))))
-	b.until(30 * time.Second)
-	if n := b.killedOf(1, 10); n != 2 {
-		t.Fatalf("%d killed within the first limit: %v", n, b.events)
-	}
-	passed = true
-	b.until(10 * time.Minute)
-	if got := b.left(); len(got) != 7 || b.sockets[3] != nil {
-		t.Errorf("left are %v, want the 7 that another holds: %v", got, b.events)
+	for name, then := range map[string][]sock.Holder{"to another": other, "to one that cannot be read": nil} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.partial, b.settled = then == nil, map[*sock.Owner]bool{nil: true}
+			passed := false
+			b.holders = func(inode uint32) []sock.Holder {
+				if passed && inode != 3 {
+					return then
+				}
+				return leaky
+			}
+			for cookie := uint64(1); cookie <= 10; cookie++ {
+				b.add(cookie, time.Hour-time.Duration(cookie)*time.Second)
+			}
+			b.rule(set(killing("r", ofProcess("leaky"), limited(2, time.Minute))))
+			b.until(30 * time.Second)
+			if n := b.killedOf(1, 10); n != 2 {
+				t.Fatalf("%d killed within the first limit: %v", n, b.events)
+			}
+			passed = true
+			b.until(10 * time.Minute)
+			walks := b.walks
+			b.until(20 * time.Minute)
+			if got := b.left(); len(got) != 7 || b.sockets[3] != nil || b.walks-walks > 15 {
+				t.Errorf("after %d walks left are %v, want the 7 that another holds: %v", b.walks-walks, got, b.events)
+			}
+		})
 	}
 }
 

@@ -58,7 +58,8 @@ type bench struct {
 	stops         []sock.RuleStop
 	late          []time.Duration
 	memories      map[sock.Key]sock.Memory
-	slow, partial bool // walks of /proc: that do not end, that were refused a process
+	slow, partial bool                 // walks of /proc: that do not end, that were refused a process
+	settled       map[*sock.Owner]bool // of a partial walk
 	walkCost      time.Duration
 	remembered    map[uint64]sock.Answer // what scans show of sockets
 	walks, reads  int                    // of all descriptors, of the new ones
@@ -243,7 +244,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		inputs = append(inputs, in)
 	}
 	if len(p.Resolve) > 0 && !b.slow {
-		in := HoldersFound{Complete: !b.partial, Cost: b.walkCost, Holders: make(map[uint32][]sock.Holder), FDUsage: maps.Clone(b.fds)}
+		in := HoldersFound{Complete: !b.partial, Settled: b.settled, Cost: b.walkCost, Holders: make(map[uint32][]sock.Holder), FDUsage: maps.Clone(b.fds)}
 		for _, inode := range p.Resolve {
 			if held := b.holders(inode); held != nil {
 				in.Holders[inode] = held

@@ -36,6 +36,7 @@ type HoldersFound struct {
 	Holders  map[uint32][]sock.Holder
 	FDUsage  map[spin.Process]float64 // of those, in percent of their RLIMIT_NOFILE; one of which it is not known is absent
 	Complete bool                     // every process of the host was read
+	Settled  map[*sock.Owner]bool     // of such holders alone it is known all the same that nobody else holds their sockets
 	Cost     time.Duration            // of CPU
 	Err      error                    // nothing was learnt
 }
@@ -56,7 +57,13 @@ type AccessExamined struct{ Complete bool }
 // Of returns the holders of an inode that was asked for.
 func (in *HoldersFound) Of(inode uint32) *subject.Holders {
 	held := in.Holders[inode]
-	return &subject.Holders{Processes: held, Complete: in.Complete, Kernel: inode != 0 && in.Complete && len(held) == 0}
+	return &subject.Holders{Processes: held, Complete: in.Complete || in.settled(held), Kernel: inode != 0 && in.Complete && len(held) == 0}
+}
+
+// settled reports whether nobody else holds a socket that these do, whoever could not be read.
+func (in *HoldersFound) settled(held []sock.Holder) bool {
+	unsettled := func(h sock.Holder) bool { return !in.Settled[h.Owner] }
+	return len(held) > 0 && !slices.ContainsFunc(held, unsettled)
 }
 
 // heldBy returns the processes that hold the socket, as far as they are known.
@@ -245,8 +252,9 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 		case t == nil:
 			continue
 		case len(held.Processes) == 0 && !held.Complete && t.holders != nil:
-			// A walk that was refused a process does not unsay what is known.
-			*held = *t.holders
+			// A walk that was refused a process does not unsay who held it: one that cannot be
+			// read may hold it now.
+			held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel
 		}
 		e.foundHolders(t, shared.of(held), kills, now)
 	}

@@ -27,6 +27,11 @@ type Found struct {
 
 	Complete bool // as Access says
 	Access   Access
+
+	// Settled are where holders belong that hold a socket alone among those that were seen,
+	// and so alone, though not every process could be read: see settle. It is nil where
+	// Complete.
+	Settled map[*sock.Owner]bool
 }
 
 // Find walks the descriptors of every process under root, a mounted proc(5),
@@ -106,21 +111,24 @@ func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
 	return f.walk(wanted, false, func(w *walk) error {
 		a := &w.found.Access
 		a.AllShown, a.Contained, a.Privileged = showsKernelThreads(w.root), contained(w.root), privileged()
+		a.Hidden = !a.AllShown && hides(w.root, f.root)
 		err := new(lister).eachNumber(w.root, func(pid int, _ []byte) error {
 			f.at.Store(int64(pid))
 			a.Processes++
 			if slices.Contains(f.skip, pid) {
-				a.refuse(unread(pid))
+				w.mayHold(nil, func() sock.Holder { return unread(pid) })
 				return nil
 			}
 			err := w.process(pid)
-			if !refused(err) {
-				return err
+			if refused(err) {
+				w.refused(pid)
+				err = nil
 			}
-			a.refuse(describe(w.root, strconv.Itoa(pid), pid))
-			return nil
+			return err
 		})
-		w.found.Complete = a.Complete()
+		if w.found.Complete = a.Complete(); !w.found.Complete {
+			w.settle()
+		}
 		return err
 	})
 }
@@ -198,6 +206,8 @@ type walk struct {
 	found   Found
 	fds     lister
 	link    [64]byte // room for "socket:[4294967295]"; other links may be cut
+
+	unread []*sock.Owner // where those belong that could not be read, each once
 
 	known      map[int]*descriptors // as they were before
 	remembered map[int]*descriptors // as they are

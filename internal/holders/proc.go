@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -75,6 +76,17 @@ func readFileAt(dir int, path string, buf []byte) ([]byte, error) {
 	defer unix.Close(fd)
 	n, err := unix.Read(fd, buf)
 	return buf[:max(0, n)], err
+}
+
+// readAllAt reads a whole file of /proc, of up to a mebibyte.
+func readAllAt(dir int, path string) ([]byte, error) {
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 1<<20))
 }
 
 // stat is what stands in /proc/PID/stat after the command, which is in parentheses

@@ -55,7 +55,7 @@ func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
 	}
 	p := &Plan{set: set, several: several, LeftOut: source.State().LeftOut}
 	p.actions = engine.Forecasts(result, engine.Config{Precision: h.Precision, Self: os.Getpid()}, h.Capabilities(), known,
-		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete}, h.Now())
+		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete, Settled: found.Settled}, h.Now())
 	slices.SortStableFunc(p.actions, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
 	p.groups, err = groupsNow(set, h, kernel, source, known)
 	return p, err
@@ -146,7 +146,7 @@ func (f *firstScans) Resolve(inodes []uint32) {
 		wanted[inode] = struct{}{}
 	}
 	found, err := holders.FindAsking(host.ProcRoot, host.HolderPass(), wanted, f.cmdlines)
-	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Err: err}
+	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Settled: found.Settled, Err: err}
 	if f.fds {
 		in.FDUsage = daemon.FDUsage(found.Holders, func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors(host.ProcRoot, pid) })
 	}

@@ -33,7 +33,7 @@ func (s Subject) HoldersKnown() bool { return s.Holders != nil && s.Holders.Comp
 // Holders are the processes that hold a socket, as far as /proc shows them.
 type Holders struct {
 	Processes []sock.Holder
-	Complete  bool         // every process of the host was read: no other holds it
+	Complete  bool         // no other holds it: every process of the host was read, or it is settled otherwise
 	Kernel    bool         // the socket has an inode, and no process a descriptor of it
 	At        sock.Instant // when they began to be looked for
 }
