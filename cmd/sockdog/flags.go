@@ -160,7 +160,7 @@ func selectionFlags(cmd *cobra.Command, s *selection.Selection) {
 		{"dccp", "d", tcpOnly},
 		{"sctp", "S", tcpOnly},
 		{"packet", "0", tcpOnly},
-		{"mptcp", "M", "sockdog list shows the subflows of MPTCP connections, marked mptcp; for the connections write ss -M"},
+		{"mptcp", "M", "sockdog list shows MPTCP connections, marked mptcp, beside their subflows, marked subflow"},
 	} {
 		refuse(cmd, other[0], other[1], other[2])
 	}

@@ -50,11 +50,11 @@ Each socket is looked up again just before it is destroyed. One that has ended, 
 its state or made progress meanwhile is not touched, nor is a new one with the same
 addresses.
 
-Never destroyed: listening sockets, sockets in an accept queue, MPTCP subflows, sockets
-that the kernel itself holds, and sockets that the rules of --rules protect. Without
---rules, ssh is protected: port 22 at either end, unless the filter names it for that
-end. So are sockets for which the filter cannot be decided, such as a cgroup in
-time-wait.
+Never destroyed: listening sockets, sockets in an accept queue, connections of
+Multipath TCP and their subflows, sockets that the kernel itself holds, and sockets
+that the rules of --rules protect. Without --rules, ssh is protected: port 22 at either
+end, unless the filter names it for that end. So are sockets for which the filter cannot
+be decided, such as a cgroup in time-wait.
 
 Destroyed with --in-use only: sockets with data left to send, those that sent data
 within the last second or made progress within the time of --older-than. In every

@@ -54,6 +54,8 @@ type listing struct {
 // scanner reads the sockets of one network namespace, or of all.
 type scanner interface {
 	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	// ScanMPTCP is as for sockdiag.Conn.
+	ScanMPTCP(q sock.Query, each func(s *sock.Socket, got sock.Instant)) (known bool, err error)
 	Close() error
 }
 
@@ -74,8 +76,9 @@ says why a socket is in CLOSE-WAIT:
   still-sending        the connection is half-closed on purpose, and in use
   in-backlog           the program has stopped accepting
 
-In the same column mptcp marks a subflow of a Multipath TCP connection, in any state.
-The program holds that connection, whose state is not that of the subflow.
+In the same column mptcp is a connection of Multipath TCP, which a program holds, and
+subflow one of the TCP connections that it consists of, whose state may be another.
+Of the former the kernel tells no age. For a listener only its subflow is shown.
 
 --process, --unit, --container, --pod and --netns select by owner, as these keys do in
 a rule's match: all processes that hold a socket must be meant, of those that can be
@@ -292,6 +295,10 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 	if err != nil {
 		return nil, err
 	}
+	err = scanMPTCP(l.kernel, l.Query(), func(s *sock.Socket, _ sock.Instant) { table.AddMPTCP(s) })
+	if err != nil {
+		return nil, err
+	}
 	l.view.Room = table.HasRoom(&l.view)
 	var found holders.Found
 	if inodes := table.Inodes(); len(inodes) > 0 && (l.view.Walks() || l.owners.AskHolders()) {
@@ -302,6 +309,16 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 		l.keepOwned(&table, &found, stderr)
 	}
 	return &table, err
+}
+
+// scanMPTCP scans for connections of Multipath TCP: not for listeners, which have but one
+// subflow each, of the same state.
+func scanMPTCP(kernel scanner, q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	if q.States &^= ssfilter.Of(ssfilter.Listening); q.States == 0 {
+		return nil
+	}
+	_, err := kernel.ScanMPTCP(q, each)
+	return err
 }
 
 // keepOwned keeps the sockets of those that are meant, and says of how many it cannot be told.

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"io"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/holders"
@@ -64,7 +66,7 @@ func TestListMany(t *testing.T) {
 	}
 }
 
-// A subflow of a Multipath TCP connection is marked in every form, and no other
+// A Multipath TCP connection and its subflow are marked in every form, and no other
 // connection is.
 func TestListMPTCP(t *testing.T) {
 	nstest.Need(t)
@@ -87,28 +89,47 @@ func TestListMPTCP(t *testing.T) {
 		return out.String()
 	}
 	subflow, other := must(client.Local())(t).String(), must(plain.Local())(t).String()
-	for line := range strings.Lines(list("-H")) {
+	verdicts := make(map[string][]string)
+	for line := range strings.Lines(list("-H", "--sort=verdict")) {
 		fields := strings.Fields(line)
-		want := map[string]string{subflow: "mptcp", other: "-"}[fields[3]]
-		if got := fields[len(fields)-1]; got != want {
-			t.Errorf("the verdict on %s is %q, want %q", fields[3], got, want)
-		}
+		verdicts[fields[3]] = append(verdicts[fields[3]], fields[len(fields)-1])
 	}
-	if got := list("-H", "--group-by=verdict"); !strings.Contains(got, "mptcp") || strings.Count(got, "\n") != 2 {
-		t.Errorf("groups:\n%swant one of mptcp, and another", got)
+	want := map[string][]string{subflow: {"mptcp", "subflow"}, other: {"-"}}
+	if diff := cmp.Diff(want, verdicts); diff != "" {
+		t.Errorf("verdicts (-want +got):\n%s", diff)
 	}
-	var objects []struct {
-		Src   string
-		MPTCP bool
+	if got := list("-H", "--group-by=verdict"); strings.Count(got, "\n") != 3 {
+		t.Errorf("groups:\n%swant one each of connections, subflows and others", got)
 	}
-	noErr(t, json.Unmarshal([]byte(list("-o=json")), &objects))
-	for _, o := range objects {
-		if o.MPTCP != (o.Src == subflow) {
-			t.Errorf("%+v", o)
-		}
+	if got := list("-H", "--summary"); !strings.Contains(got, "\nMPTCP ESTABLISHED  1") || !strings.Contains(got, "ESTABLISHED        2") {
+		t.Errorf("sums:\n%s", got)
 	}
-	if len(objects) != 2 {
-		t.Errorf("%d sockets, want 2", len(objects))
+	type object struct {
+		Src, State     string
+		MPTCP, Subflow bool
+		PID            int
+	}
+	var objects []object
+	noErr(t, json.Unmarshal([]byte(list("-o=json", "--sort=verdict")), &objects))
+	self := os.Getpid()
+	wanted := []object{{subflow, "established", true, false, self}, {subflow, "established", true, true, self}, {other, "established", false, false, self}}
+	if diff := cmp.Diff(wanted, objects); diff != "" {
+		t.Errorf("objects (-want +got):\n%s", diff)
+	}
+	server := must(l.Accept())(t)
+	noErr(t, server.Close())
+	if err := client.Receive(1); err == nil {
+		t.Fatal("no end of the stream")
+	}
+	if got := list("-H", "state", "close-wait"); !strings.HasSuffix(got, "mptcp\n") || strings.Count(got, "\n") != 1 {
+		t.Errorf("in CLOSE_WAIT is\n%swant the connection", got)
+	}
+	kill := killCommand()
+	var out strings.Builder
+	kill.SetOut(&out)
+	kill.SetArgs([]string{"--yes", "--daemon=off", "state", "close-wait", "dport", "=", strconv.Itoa(int(at.Port()))})
+	if err := kill.Execute(); err == nil || !strings.Contains(out.String(), "destroyed 0, left alone 1") || !strings.Contains(err.Error(), "Multipath TCP") {
+		t.Errorf("kill: error %v, and it said:\n%s", err, out.String())
 	}
 }
 
@@ -204,6 +225,10 @@ func (l listed) Scan(_ sock.Query, each func(s *sock.Socket, got sock.Instant)) 
 		each(&l[i], 0)
 	}
 	return nil
+}
+
+func (listed) ScanMPTCP(sock.Query, func(*sock.Socket, sock.Instant)) (known bool, err error) {
+	return true, nil
 }
 
 func (listed) Close() error { return nil }

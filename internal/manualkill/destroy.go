@@ -19,6 +19,8 @@ import (
 // Kernel is what a manual kill needs of sock_diag. It is for one thread.
 type Kernel interface {
 	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
+	// ScanMPTCP is as for sockdiag.Conn.
+	ScanMPTCP(q sock.Query, each func(s *sock.Socket, got sock.Instant)) (known bool, err error)
 	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
 	Destroy(id sock.ID) error
 	Close() error

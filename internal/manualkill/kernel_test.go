@@ -1,6 +1,7 @@
 package manualkill_test
 
 import (
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -176,6 +177,59 @@ func TestThreads(t *testing.T) {
 	if left != 10 {
 		t.Errorf("%d left, want the 10 of another port", left)
 	}
+}
+
+// A connection of Multipath TCP is told, and nothing of it is killed, whatever is asked for.
+func TestMPTCP(t *testing.T) {
+	nstest.Need(t)
+	nstest.Isolate(t)
+	l := must(nstest.ListenAt(netip.AddrPortFrom(nstest.V4, 0), unix.IPPROTO_MPTCP))(t)
+	defer l.Close()
+	at := must(l.Local())(t)
+	client := must(nstest.New(nstest.V4, unix.IPPROTO_MPTCP))(t)
+	defer client.Close()
+	check(t, client.Connect(at))
+	server := must(l.Accept())(t)
+	check(t, server.Close())
+	if err := client.Receive(1); err == nil {
+		t.Fatal("no end of the stream")
+	}
+	now := must(sock.Clock())(t)
+	kernel := must(sockdiag.Open(now, nil))(t)
+	defer kernel.Close()
+	open := func() (manualkill.Kernel, error) { return sockdiag.Open(now, nil) }
+	to := ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: at.Port(), Last: at.Port()})
+	const connection, subflow = "a connection of Multipath TCP, of which nothing is killed: end it in its program", "an MPTCP subflow"
+	for _, test := range []struct {
+		name      string
+		states    ssfilter.StateSet
+		olderThan time.Duration
+		want      []string
+	}{
+		{"in close-wait", ssfilter.Of(ssfilter.CloseWait), 0, []string{connection}},
+		{"of an age", ssfilter.Of(ssfilter.CloseWait), time.Hour, []string{connection}},
+		{"in any state", ssfilter.AllStates, 0, []string{subflow, connection}},
+		{"a state without any", ssfilter.Of(ssfilter.SynSent), 0, nil},
+		{"listening", ssfilter.Of(ssfilter.Listening), 0, nil},
+	} {
+		o := &manualkill.Request{
+			Query: sock.Query{States: test.states, Where: to}, Precision: sockdiag.Precision(), InUse: true, OlderThan: test.olderThan,
+		}
+		targets, _, err := o.Find(kernel, now)
+		check(t, err)
+		o.Destroy(t.Context(), manualkill.Pending(targets), kernel, open)
+		var got []string
+		for _, target := range targets {
+			got = append(got, target.Reason)
+			if target.Result != manualkill.LeftAlone {
+				t.Errorf("%s: %s is %s", test.name, target.Socket.State, target.Result)
+			}
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
+	}
+	check(t, client.Send(1)) // it lives
 }
 
 func closeServer(c target) error {

@@ -91,7 +91,24 @@ func (r *Request) Find(k Kernel, now func() sock.Instant) (targets []*Target, pa
 	if err != nil {
 		return nil, Passed{}, err
 	}
-	return targets, passed, nil
+	multipath, err := r.findMPTCP(k)
+	if err != nil {
+		return nil, Passed{}, err
+	}
+	return append(targets, multipath...), passed, nil
+}
+
+// findMPTCP scans for connections of Multipath TCP. Whoever means them must learn that they stay,
+// whatever their age, which nobody knows. Of listeners the subflows tell.
+func (r *Request) findMPTCP(k Kernel) (targets []*Target, err error) {
+	q := r.Query
+	q.States &^= ssfilter.Of(ssfilter.Listening)
+	_, err = k.ScanMPTCP(q, func(s *sock.Socket, got sock.Instant) {
+		t := &Target{Socket: *s, got: got}
+		t.conclude(LeftAlone, "a connection of Multipath TCP, of which nothing is killed: end it in its program")
+		targets = append(targets, t)
+	})
+	return targets, err
 }
 
 // oldEnough says whether a socket meets the bounds on its age. What is never touched

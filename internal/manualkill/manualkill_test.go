@@ -68,6 +68,10 @@ func (k *kernel) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant))
 	return nil
 }
 
+func (k *kernel) ScanMPTCP(sock.Query, func(*sock.Socket, sock.Instant)) (known bool, err error) {
+	return true, nil
+}
+
 func (k *kernel) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
 	k.asked++
 	if k.onAsk != nil {

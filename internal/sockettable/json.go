@@ -3,7 +3,6 @@ package sockettable
 import (
 	"time"
 
-	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -55,7 +54,8 @@ type listed struct {
 	RQueue  uint32        `json:"rqueue"`
 	WQueue  uint32        `json:"wqueue"`
 	Verdict rules.Verdict `json:"verdict,omitempty"`
-	MPTCP   bool          `json:"mptcp,omitempty"` // a subflow of such a connection
+	MPTCP   bool          `json:"mptcp,omitempty"`   // a connection of Multipath TCP, or
+	Subflow bool          `json:"subflow,omitempty"` // a subflow of one
 	Dev     string        `json:"dev,omitempty"`
 	Mark    *uint32       `json:"mark,omitempty"` // absent: not known
 	Cgroup  string        `json:"cgroup,omitempty"`
@@ -64,7 +64,7 @@ type listed struct {
 func (t *Table) listed(r *row) listed {
 	l := listed{
 		Object: ObjectOf(&r.Socket, r.Age, t.Holders[r.Inode]), RQueue: r.RQueue, WQueue: r.WQueue,
-		Verdict: match.Verdict(&r.Socket), MPTCP: r.MPTCP, Dev: r.device(), Cgroup: r.Cgroup,
+		Verdict: r.verdict(), MPTCP: r.MPTCP, Subflow: r.subflow(), Dev: r.device(), Cgroup: r.Cgroup,
 	}
 	if r.HasMark {
 		l.Mark = &r.Mark

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -32,6 +31,7 @@ func (c count) and(r *row) count {
 // stateCount is a state in -o json.
 type stateCount struct {
 	State string `json:"state"`
+	MPTCP bool   `json:"mptcp,omitempty"` // of the connections of Multipath TCP; else of TCP, and their subflows
 	count
 	Verdicts map[rules.Verdict]int `json:"verdicts,omitempty"`
 }
@@ -42,13 +42,17 @@ var verdicts = []rules.Verdict{rules.EOFUnread, rules.EOFReadNotClosed, rules.Un
 // printSummary prints how many sockets there are in each state, and why they are
 // stuck in CLOSE_WAIT.
 func (t *Table) printSummary(out io.Writer, v *View) error {
-	states, stuck := make(map[ssfilter.State]count), make(map[rules.Verdict]count)
+	states, mptcp, stuck := make(map[ssfilter.State]count), make(map[ssfilter.State]count), make(map[rules.Verdict]count)
 	var all count
 	for _, r := range t.rows {
-		verdict := match.Verdict(&r.Socket)
+		all = all.and(r)
+		if r.connection {
+			mptcp[r.State] = mptcp[r.State].and(r)
+			continue
+		}
+		verdict := r.verdict()
 		states[r.State] = states[r.State].and(r)
 		stuck[verdict] = stuck[verdict].and(r)
-		all = all.and(r)
 	}
 	var objects []stateCount
 	rows := term.NewTable("STATE", "COUNT", "IPV4", "IPV6")
@@ -64,6 +68,11 @@ func (t *Table) printSummary(out io.Writer, v *View) error {
 				line("  "+string(verdict), c)
 			}
 		}
+		objects = append(objects, o)
+	}
+	for _, state := range slices.Sorted(maps.Keys(mptcp)) {
+		o := stateCount{State: state.String(), MPTCP: true, count: mptcp[state]}
+		line("MPTCP "+StateHead(state), o.count)
 		objects = append(objects, o)
 	}
 	if v.JSON {

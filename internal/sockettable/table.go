@@ -11,6 +11,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -18,15 +19,31 @@ import (
 type row struct {
 	track.Age
 	sock.Socket
+	connection bool // of Multipath TCP, and no subflow of one
 }
 
-// remark is the verdict on a socket, and that it is an MPTCP subflow.
-func (r *row) remark() string {
-	verdict := string(match.Verdict(&r.Socket))
-	if !r.MPTCP {
-		return verdict
+// verdict says why the socket is in CLOSE_WAIT. Of an MPTCP connection the kernel does not tell
+// whether its program has read the end of the stream.
+func (r *row) verdict() rules.Verdict {
+	if r.connection {
+		return ""
 	}
-	return strings.TrimPrefix(verdict+",mptcp", ",")
+	return match.Verdict(&r.Socket)
+}
+
+// subflow reports whether the socket is one of those that an MPTCP connection consists of.
+func (r *row) subflow() bool { return r.MPTCP && !r.connection }
+
+// remark is the verdict on a socket, and what it is of MPTCP.
+func (r *row) remark() string {
+	verdict := string(r.verdict())
+	switch {
+	case r.connection:
+		return "mptcp"
+	case r.MPTCP:
+		return strings.TrimPrefix(verdict+",subflow", ",")
+	}
+	return verdict
 }
 
 // device is the name of the device that a socket is bound to, or else its number.
@@ -51,15 +68,21 @@ type Table struct {
 }
 
 // Add adds a socket that is so old.
-func (t *Table) Add(s *sock.Socket, age track.Age) {
+func (t *Table) Add(s *sock.Socket, age track.Age) { t.add(row{Age: age, Socket: *s}) }
+
+// AddMPTCP adds a connection of Multipath TCP, of whose age nothing is known. Its subflows are
+// sockets like others.
+func (t *Table) AddMPTCP(s *sock.Socket) { t.add(row{Socket: *s, connection: true}) }
+
+func (t *Table) add(added row) {
 	if len(t.room) == 0 {
 		t.room = make([]row, 512)
 	}
 	r := &t.room[0]
 	t.room = t.room[1:]
-	*r = row{age, *s}
+	*r = added
 	t.rows = append(t.rows, r)
-	t.states |= ssfilter.Of(s.State)
+	t.states |= ssfilter.Of(r.State)
 	t.remarks = t.remarks || r.remark() != ""
 }
 
