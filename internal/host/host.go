@@ -29,11 +29,11 @@ type Host struct {
 	Precision time.Duration // of the ages that the kernel tells
 	Cgroups   *cgroup.Tree
 	Netns     string // inode of this network namespace, as lsns(8) shows it; "": /proc does not tell
+	Release   string // of the kernel
 
 	// Probe alone finds out the following.
-	Release string                // of the kernel
-	Kernel  sockdiag.Capabilities // what it does for us
-	Raised  error                 // why CAP_NET_ADMIN could not be raised
+	Kernel sockdiag.Capabilities // what it does for us
+	Raised error                 // why CAP_NET_ADMIN could not be raised
 }
 
 // New returns a host that has not been probed.
@@ -46,6 +46,10 @@ func New() (*Host, error) {
 	if inode := netns.Inode(); inode != 0 {
 		h.Netns = strconv.FormatUint(uint64(inode), 10)
 	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		h.Release = unix.ByteSliceToString(name.Release[:])
+	}
 	return h, nil
 }
 
@@ -54,10 +58,6 @@ func Probe() (*Host, error) {
 	h, err := New()
 	if err != nil {
 		return nil, err
-	}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err == nil {
-		h.Release = unix.ByteSliceToString(name.Release[:])
 	}
 	probed := make(chan error)
 	go func() {
