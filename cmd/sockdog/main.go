@@ -28,7 +28,7 @@ const badConfig = 78
 // commands are the constructors of all commands, by their names.
 var commands = map[string]func() *cobra.Command{
 	"run": runCommand, "check": checkCommand, "schema": schemaCommand, "plan": planCommand, "list": listCommand, "why": whyCommand, "kill": killCommand,
-	"doctor": doctorCommand, "status": statusCommand, "demo": demoCommand, "version": versionCommand, "completion": completionCommand,
+	"doctor": doctorCommand, "status": statusCommand, "record": recordCommand, "demo": demoCommand, "version": versionCommand, "completion": completionCommand,
 }
 
 // newRoot returns the command of all commands, of which it has the one that args name:
@@ -77,7 +77,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	switch {
 	case !cmd.HasParent():
 		err = fmt.Errorf("%w: %s", err, likeSs)
-	case strings.HasSuffix(err.Error(), "'o' in -o"), cmd.Name() == "list" && strings.HasPrefix(err.Error(), "-o is"):
+	case strings.HasSuffix(err.Error(), "'o' in -o") && cmd.Name() != "record", cmd.Name() == "list" && strings.HasPrefix(err.Error(), "-o is"):
 		err = fmt.Errorf("%w (ss's -o shows timers: AGE and IDLE stand in the table)", err)
 	}
 	return usage{err}

@@ -220,8 +220,11 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	pattern, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
 	waitFor(ts, func() (bool, string) {
-		text := ts.ReadFile(args[0])
-		return len(pattern.FindAllString(text, -1)) >= count, text
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if !errors.Is(err, os.ErrNotExist) { // a program has yet to make it
+			ts.Check(err)
+		}
+		return len(pattern.FindAll(text, -1)) >= count, string(text)
 	})
 }
 

@@ -429,6 +429,18 @@ var table = []pkg{
 		why: "it runs the engine that the daemon runs, on one scan, and acts on nothing",
 	},
 	{
+		name: "internal/recording",
+		may:  []string{"internal/sock", "rules/ssfilter"},
+		not:  []string{"context", "log", "log/slog", "net", "net/http", "os", "os/exec", "sync", "syscall"},
+		why:  "what is read of a recording follows from its bytes, whoever wrote them and wherever",
+	},
+	{
+		name: "internal/capture",
+		may:  []string{"internal/holders", "internal/recording", "internal/sock", "rules/ssfilter", unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it writes what it is shown for a time: which sockets, and whence, is for who calls",
+	},
+	{
 		name: "internal/demo",
 		may:  []string{"internal/nstest", "internal/sock", "internal/source/sockdiag", "rules", "rules/ssfilter", unix},
 		why:  "it runs the real daemon as a program and judges it by the kernel's table, and so may know nothing of how it works",
@@ -436,8 +448,8 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/action", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
-			"internal/engine/track", "internal/holders", "internal/host", "internal/inspect", "internal/manualkill", "internal/plan", "internal/reload", "internal/selection", "internal/service", "internal/sock",
+			"internal/action", "internal/capture", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
+			"internal/engine/track", "internal/holders", "internal/host", "internal/inspect", "internal/manualkill", "internal/plan", "internal/recording", "internal/reload", "internal/selection", "internal/service", "internal/sock",
 			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "internal/why", "rules", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",

@@ -105,12 +105,8 @@ func lasts(m *rules.Match, s subject.Subject, held heldBy) ssfilter.Tri {
 	if len(m.Cgroups) > 0 {
 		holds = min(holds, inCgroup(m.Cgroups, s.Cgroup))
 	}
-	if m.NamesHolders() {
-		by := held(m, s.Holders)
-		if m.IfKnown && by == ssfilter.Unknown {
-			by = ssfilter.False
-		}
-		holds = min(holds, by)
+	if m.AsksHolders() {
+		holds = min(holds, held(m, s.Holders))
 	}
 	return holds
 }
