@@ -37,11 +37,18 @@ func (t *KernelTable) Advance(now sock.Instant) {
 	t.Kernel.Now = max(t.Kernel.Now, now)
 }
 
+// Answers come at once.
+func (t *KernelTable) Answers() sock.Instant { return t.Kernel.Now }
+
 // Sockets are shown in the order of the hash table.
-func (t *KernelTable) Sockets(q *sock.Query) iter.Seq[sock.Socket] {
-	return func(yield func(sock.Socket) bool) {
+func (t *KernelTable) Sockets(q *sock.Query) iter.Seq[*sock.Socket] {
+	return func(yield func(*sock.Socket) bool) {
 		for _, cookie := range t.Kernel.Table {
-			if s := t.Kernel.Sockets[cookie]; s != nil && q.States.Has(s.State) && !yield(s.Scan(q, t.Kernel.Now, Tick)) {
+			s := t.Kernel.Sockets[cookie]
+			if s == nil || !q.States.Has(s.State) {
+				continue
+			}
+			if shown := s.Scan(q, t.Kernel.Now, Tick); !yield(&shown) {
 				return
 			}
 		}

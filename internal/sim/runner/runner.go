@@ -19,8 +19,9 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Self is the watchdog's own process, as a Table knows it.
-const Self = 1
+// Self is the watchdog's own process, as a Table knows it: no real one has that number
+// (PID_MAX_LIMIT is 1<<22).
+const Self = 1 << 30
 
 // Table is the sockets that the engine watches, and those who hold them. Only Advance and
 // Do change it.
@@ -29,10 +30,13 @@ type Table interface {
 	Next() sock.Instant
 	// Advance has happen what is to happen up to that instant, which is now from then on.
 	Advance(now sock.Instant)
+	// Answers is when what is asked now is answered, at the earliest: a table may be known at
+	// some instants only. sock.Never: it is not answered.
+	Answers() sock.Instant
 
-	// Sockets are what a scan shows. One that the query does not ask for is left out by
-	// the runner.
-	Sockets(q *sock.Query) iter.Seq[sock.Socket]
+	// Sockets are what a scan shows, each until the next. One that the query does not ask for
+	// is left out by the runner.
+	Sockets(q *sock.Query) iter.Seq[*sock.Socket]
 	// Socket is what the kernel answers about one; false: it is gone.
 	Socket(id sock.ID) (sock.Socket, bool)
 	// Counters are read before a scan; pressure: what all sockets share is asked for.
@@ -100,6 +104,12 @@ func (r *Run) Change(set *rules.Set) {
 	r.step(engine.RulesChanged{Program: r.program})
 }
 
+// Allow says what is not possible from now on, and why.
+func (r *Run) Allow(c match.Capabilities) {
+	r.allowed = c
+	r.step(engine.CapabilitiesChanged{Capabilities: c})
+}
+
 // Now is how far the time has come.
 func (r *Run) Now() sock.Instant { return r.clock.Now }
 
@@ -152,7 +162,7 @@ func (r *Run) Forecasts() []engine.Forecast {
 func (r *Run) show(s *engine.Scan, result *engine.ScanResult) {
 	for shown := range r.table.Sockets(&s.Query) {
 		if s.Query.States.Has(shown.State) && (s.Query.Where == nil || s.Query.Where.Eval(&shown.Conn) != ssfilter.False) {
-			result.Take(&shown, r.clock.Now)
+			result.Take(shown, r.clock.Now)
 		}
 	}
 }
@@ -170,9 +180,11 @@ func (r *Run) step(in engine.Input) {
 // workers do what a plan wants done.
 type workers struct{ *Run }
 
-// answer hands the engine an answer that is made in a moment.
+// answer hands the engine an answer that is made in a moment, or once the table answers.
 func (w workers) answer(make func() engine.Input) {
-	w.clock.At(w.clock.Now.Add(answerTime), func() { w.step(make()) })
+	if at := w.table.Answers(); at != sock.Never {
+		w.clock.At(max(w.clock.Now, at).Add(answerTime), func() { w.step(make()) })
+	}
 }
 
 // Record keeps what is reported.
@@ -276,11 +288,11 @@ func (w workers) Read(inodes []uint32) {
 // Sample reads the CPU usage of processes, none of which uses any.
 func (w workers) Sample(processes []spin.Process) {
 	processes = slices.Clone(processes)
-	w.answer(func() engine.Input {
+	w.clock.At(w.clock.Now.Add(answerTime), func() {
 		var in engine.Sampled
 		for _, p := range processes {
 			in.Usages = append(in.Usages, spin.Usage{Process: p, At: w.clock.Now, Lived: w.clock.Now.Sub(0)})
 		}
-		return in
+		w.step(in)
 	})
 }

@@ -1,6 +1,7 @@
 package runner_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -127,5 +128,38 @@ func TestForecasts(t *testing.T) {
 	}
 	if len(r.Acts) != 0 {
 		t.Errorf("acts %v", acts(r))
+	}
+}
+
+// sampled is a table of which something is known every seven seconds only.
+type sampled struct{ *runner.KernelTable }
+
+func (s sampled) Answers() sock.Instant {
+	const every = sock.Instant(7 * time.Second)
+	return start + (s.Kernel.Now-start+every-1)/every*every
+}
+
+// Nothing is done before it is known whether that still stands.
+func TestAnswersThatWait(t *testing.T) {
+	table, k := table()
+	leak(k, 5432)
+	gone := leak(k, 5432)
+	k.At(start.Add(5*time.Minute+500*time.Millisecond), func() { k.Remove(gone) })
+	r := runner.New(parse(t, killing), sampled{table}, start, runner.Tick, engine.Restored{})
+	r.Until(start.Add(time.Hour))
+	if diff := cmp.Diff([]string{"5m1s leak kill done :5432"}, acts(r)); diff != "" {
+		t.Errorf("acts (-want +got):\n%s", diff)
+	}
+}
+
+// What is not possible is not done, and said.
+func TestAllow(t *testing.T) {
+	table, k := table()
+	leak(k, 5432)
+	r := runner.New(parse(t, killing), table, start, runner.Tick, engine.Restored{})
+	r.Allow(match.Capabilities{rules.Destroy: errors.New("not permitted")})
+	r.Until(start.Add(time.Hour))
+	if diff := cmp.Diff([]string{"5m0s leak kill would :5432"}, acts(r)); diff != "" {
+		t.Errorf("acts (-want +got):\n%s", diff)
 	}
 }
