@@ -131,12 +131,16 @@ func TestForecasts(t *testing.T) {
 	}
 }
 
-// sampled is a table of which something is known every seven seconds only.
+// sampled is a table of which something is known every seven seconds only, for a moment.
 type sampled struct{ *runner.KernelTable }
 
 func (s sampled) Answers() sock.Instant {
-	const every = sock.Instant(7 * time.Second)
-	return start + (s.Kernel.Now-start+every-1)/every*every
+	const every, moment = 7 * time.Second, 100 * time.Millisecond
+	now := s.Kernel.Now
+	if since := now.Sub(start) % every; since > moment {
+		return now.Add(every - since)
+	}
+	return now
 }
 
 // Nothing is done before it is known whether that still stands.
