@@ -43,7 +43,9 @@ func isFileName(text string) bool {
 }
 
 // cgroup is the path of a cgroup, which may have wildcards.
-var cgroup = document.Scalar("the path of a cgroup", func(text string) (string, error) {
+var cgroup = document.Scalar("the path of a cgroup", parseCgroup)
+
+func parseCgroup(text string) (string, error) {
 	if !strings.HasPrefix(text, "/") {
 		return "", message.Errorf("%q is not the path of a cgroup: write it from the root on, as it follows the 0:: in /proc/PID/cgroup, such as /system.slice/nginx.service", text)
 	}
@@ -52,7 +54,7 @@ var cgroup = document.Scalar("the path of a cgroup", func(text string) (string, 
 		return "", message.Errorf("%q leaves no cgroup out: name one below the root, such as /system.slice", text)
 	}
 	return clean, plainWildcards(clean)
-})
+}
 
 // process is the name of a program, which may have wildcards.
 var process = document.Scalar("the name of a program", parseProcess)
@@ -72,7 +74,9 @@ func parseProcess(text string) (string, error) {
 const longestCmdline = 200
 
 // cmdline is a regular expression for the command line of a program.
-var cmdline = document.Scalar("a regular expression", func(text string) (string, error) {
+var cmdline = document.Scalar("a regular expression", parseCmdline)
+
+func parseCmdline(text string) (string, error) {
 	if len(text) > longestCmdline || strings.Contains(text, "\x00") {
 		return "", message.Errorf("this regular expression is too long: it may have %d bytes, and no NUL", longestCmdline)
 	}
@@ -84,7 +88,7 @@ var cmdline = document.Scalar("a regular expression", func(text string) (string,
 		return "", message.Errorf("%q leaves no command line out: it holds for an empty one", text)
 	}
 	return text, nil
-})
+}
 
 // unit is the name of a unit of systemd, which may have wildcards.
 var unit = document.Scalar("the name of a unit", parseUnit)
@@ -158,7 +162,7 @@ func parsePod(text string) (string, error) {
 }
 
 // OwnerKeys are the keys of a match that AddOwner takes.
-var OwnerKeys = []string{"process", "unit", "container", "pod", "netns"}
+var OwnerKeys = []string{"process", "cmdline", "unit", "container", "pod", "cgroup", "netns"}
 
 // AddOwner adds a value of one of OwnerKeys, as it stands in a file: the match then means
 // sockets of that owner, too.
@@ -172,6 +176,10 @@ func (m *Match) AddOwner(key, value string) error {
 	switch key {
 	case "process":
 		add(&m.Processes, parseProcess)
+	case "cmdline":
+		add(&m.Cmdlines, parseCmdline)
+	case "cgroup":
+		add(&m.Cgroups, parseCgroup)
 	case "unit":
 		add(&m.Units, parseUnit)
 	case "container":

@@ -143,7 +143,6 @@ func selectionFlags(cmd *cobra.Command, s *selection.Selection) {
 		{"processes", "p", wide + "the process that holds a socket"},
 		{"threads", "T", wide + "the process that holds a socket"},
 		{"extended", "e", wide + "user, inode and cookie"},
-		{"cgroup", "", wide + "the control group"},
 		{"options", "", "the columns AGE and IDLE show what ss's timers let one guess"},
 		{"info", "i", "the columns AGE and IDLE show what ss -i lets one guess; for the rest write ss -i"},
 		{"memory", "m", "sockdog does not read it: write ss -m"},
@@ -169,9 +168,11 @@ func selectionFlags(cmd *cobra.Command, s *selection.Selection) {
 // ownerUses say what the flags that select by owner take.
 var ownerUses = map[string]string{
 	"process":   "only those of programs of these `names`, such as php-fpm*",
+	"cmdline":   "only those of programs whose command line meets a `regex`",
 	"unit":      "only those of these systemd `units`, such as nginx.service",
 	"container": "only those of `containers` of these names or ids",
 	"pod":       "only those of these `pods`, such as payments/api-*",
+	"cgroup":    "only those of the control group of this `path`, and below it",
 	"netns":     "only those of these network `namespaces`, by name or number",
 }
 
@@ -184,7 +185,7 @@ func ownerFlags(cmd *cobra.Command, o *selection.Owners, keys ...string) {
 }
 
 // ownerFlag is one of those. It may be given several times, and takes several values with
-// commas between them.
+// commas between them; what may hold a comma is one value.
 type ownerFlag struct {
 	owners *selection.Owners
 	key    string
@@ -196,6 +197,9 @@ func (f *ownerFlag) String() string { return f.text }
 
 func (f *ownerFlag) Set(text string) error {
 	f.text = text
+	if f.key == "cmdline" || f.key == "cgroup" {
+		return asUsage(f.owners.Add(f.key, text))
+	}
 	for value := range strings.SplitSeq(text, ",") {
 		if err := f.owners.Add(f.key, strings.TrimSpace(value)); err != nil {
 			return asUsage(err)

@@ -25,7 +25,9 @@ import (
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/manualkill"
 	"github.com/sockdog/sockdog/internal/selection"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -61,9 +63,11 @@ within the last second or made progress within the time of --older-than. In ever
 state but close-wait, time-wait and a closed fin-wait-2 healthy connections exist too:
 there, sockets must be idle for the time of --idle.
 
---process, --unit, --container and --pod select by owner, as these keys do in a rule's
-match: all processes that hold a socket must be meant. * and ? are wildcards. Where it
-cannot be told who holds a socket, it is left alone.
+--process, --cmdline, --unit, --container, --pod, --cgroup and --netns select by owner,
+as these keys do in a rule's match: all processes that hold a socket must be meant.
+* and ? are wildcards, but for --cmdline, which takes a regular expression (RE2). Where
+it cannot be told who holds a socket, it is left alone. With --netns, sockets of those
+network namespaces are destroyed in them, and else of this one alone.
 
 For a socket that answers keepalives, the kernel keeps only a lower bound on its age. A
 running sockdog has observed more, and is asked as by sockdog list. Sockets that
@@ -83,6 +87,7 @@ func killCommand() *cobra.Command {
   sockdog kill --idle 2d state established dst 10.0.0.0/8
   sockdog kill --in-use --yes dst 10.1.2.3
   sockdog kill --process 'php-fpm*' state close-wait
+  sockdog kill --netns blue --cgroup /system.slice/app.service state close-wait
   sockdog kill --tcp state CLOSE-WAIT '( dport = 22 or dst 1.1.1.1 )' --kill`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeFilter,
@@ -95,7 +100,7 @@ func killCommand() *cobra.Command {
 		},
 	}
 	selectionFlags(cmd, &f.Selection)
-	ownerFlags(cmd, &f.owners, "process", "unit", "container", "pod")
+	ownerFlags(cmd, &f.owners, rules.OwnerKeys...)
 	ageFlags(cmd, &f.Observers)
 	accept(cmd, "kill", "K")
 	wideOutputFlag(cmd, &f.output)
@@ -188,7 +193,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		return err
 	}
 	runtime.LockOSThread() // never unlocked: it is this thread that may destroy
-	kernel, err := h.OpenKernel()
+	kernel, open, err := f.open(h, stderr)
 	if err != nil {
 		return err
 	}
@@ -210,15 +215,57 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 		}
 	}
 	pending := manualkill.Pending(targets)
-	request.Destroy(ctx, pending, kernel, func() (manualkill.Kernel, error) { return h.OpenKernel() })
+	request.Destroy(ctx, pending, kernel, open)
 	return f.tell(ctx, targets, unjudged, h, stdout, stderr)
+}
+
+// open opens what is scanned, and what further threads look sockets up and destroy them by.
+func (f *killFlags) open(h *host.Host, stderr io.Writer) (kernel manualkill.Kernel, more func() (manualkill.Destroyer, error), err error) {
+	if !f.owners.AskNetns() {
+		kernel, err = h.OpenKernel()
+		return kernel, func() (manualkill.Destroyer, error) { return h.OpenKernel() }, err
+	}
+	all, err := openNamespaces(h, &f.owners, stderr)
+	if err != nil {
+		return nil, nil, err
+	}
+	scanner, err := all.OpenScanner()
+	if err != nil {
+		all.Close()
+		return nil, nil, err
+	}
+	lookup, err := all.OpenLookup()
+	if err != nil {
+		all.Close()
+		return nil, nil, err
+	}
+	return &namespaces{scanner, lookup, all}, func() (manualkill.Destroyer, error) { return all.OpenLookup() }, nil
+}
+
+// namespaces are the network namespaces of the host, for one thread.
+type namespaces struct {
+	*node.Scanner
+	lookup *node.Lookup
+	all    *node.Source
+}
+
+func (n *namespaces) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {
+	return n.lookup.Lookup(ids, answers)
+}
+
+func (n *namespaces) Destroy(id sock.ID) error { return n.lookup.Destroy(id) }
+
+func (n *namespaces) Close() error {
+	err := n.Scanner.Close()
+	n.all.Close()
+	return err
 }
 
 // ask shows what is to be destroyed and asks for a yes. It returns the targets: who holds
 // them is looked for again where that decides.
 func (f *killFlags) ask(ctx context.Context, stderr io.Writer, request *manualkill.Request, targets []*manualkill.Target, unjudged []string) ([]*manualkill.Target, error) {
 	pending := manualkill.Pending(targets)
-	if err := manualkill.Show(stderr, pending, term.ScreenOf(stderr).Width); err != nil {
+	if err := manualkill.Show(stderr, pending, f.owners.AskNetns(), term.ScreenOf(stderr).Width); err != nil {
 		return nil, err
 	}
 	for _, line := range append(manualkill.SumOf(targets, f.dryRun).Left(f.rules == ""), unjudged...) {
@@ -268,7 +315,7 @@ func (f *killFlags) resolve(request *manualkill.Request, targets []*manualkill.T
 		return targets, nil
 	default:
 		var err error
-		found, err = holders.FindAsking(host.ProcRoot, host.HolderPass(), inodes, request.Cmdlines())
+		found, err = holders.FindAsking(host.ProcRoot, host.HolderPass(), inodes, append(request.Cmdlines(), f.owners.Cmdlines()...))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			found = holders.Found{} // without /proc nobody knows the holders
@@ -317,7 +364,7 @@ func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unju
 	if f.output == "json" {
 		err = manualkill.PrintJSON(stdout, targets, f.dryRun, time.Now())
 	} else {
-		view := sockettable.View{Headings: !f.bare, Holders: f.output == "wide", Cells: term.ScreenOf(stdout).Width}
+		view := sockettable.View{Headings: !f.bare, Holders: f.output == "wide", Netns: f.owners.AskNetns(), Cells: term.ScreenOf(stdout).Width}
 		if err = manualkill.Print(stdout, targets, &view); err == nil {
 			_, err = fmt.Fprintln(stdout, sum)
 		}

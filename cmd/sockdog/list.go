@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,9 +81,10 @@ In the same column mptcp is a connection of Multipath TCP, which a program holds
 subflow one of the TCP connections that it consists of, whose state may be another.
 Of the former the kernel tells no age. For a listener only its subflow is shown.
 
---process, --unit, --container, --pod and --netns select by owner, as these keys do in
-a rule's match: all processes that hold a socket must be meant, of those that can be
-read. * and ? are wildcards. --netns looks into all network namespaces.
+--process, --cmdline, --unit, --container, --pod, --cgroup and --netns select by owner,
+as these keys do in a rule's match: all processes that hold a socket must be meant, of
+those that can be read. * and ? are wildcards, but for --cmdline, which takes a regular
+expression (RE2). --netns looks into all network namespaces.
 
 With --namespaces, NETNS is what ip-netns(8) calls the network namespace of a socket,
 or else its number. To enter others takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE to find
@@ -226,7 +228,11 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if l.host, err = host.New(); err != nil {
 		return err
 	}
-	l.find = holders.NewFinder(host.ProcRoot, host.HolderPass()).Find
+	finder := holders.NewFinder(host.ProcRoot, host.HolderPass())
+	if err := finder.AskCmdlines(l.owners.Cmdlines()); err != nil {
+		return err
+	}
+	l.find = finder.Find
 	end, err := l.open(stderr)
 	if err != nil {
 		return err
@@ -251,15 +257,9 @@ func (l *listing) open(stderr io.Writer) (end func(), err error) {
 		l.kernel = kernel
 		return func() { kernel.Close() }, err
 	}
-	all, err := node.Open(node.Config{
-		Now: l.host.Now, All: true, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: l.host.OpenIn,
-		Say: func(_ slog.Level, text string, attrs ...slog.Attr) { fmt.Fprintln(stderr, "sockdog:", text, attrs) },
-	})
+	all, err := openNamespaces(l.host, &l.owners, stderr)
 	if err != nil {
 		return nil, err
-	}
-	if err := all.State().LeftOut; err != nil {
-		fmt.Fprintln(stderr, "sockdog: not all network namespaces are listed:", oneLine(err))
 	}
 	if l.watch > 0 {
 		all.Start() // finding those that come
@@ -269,6 +269,28 @@ func (l *listing) open(stderr io.Writer) (end func(), err error) {
 		return nil, err
 	}
 	return func() { l.kernel.Close(); all.Close() }, nil
+}
+
+// openNamespaces opens all network namespaces of the host, in which those that the owners name
+// must be.
+func openNamespaces(h *host.Host, owners *selection.Owners, stderr io.Writer) (*node.Source, error) {
+	all, err := node.Open(node.Config{
+		Now: h.Now, All: true, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
+		Say: func(_ slog.Level, text string, attrs ...slog.Attr) { fmt.Fprintln(stderr, "sockdog:", text, attrs) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := all.State().LeftOut; err != nil && !owners.AskNetns() {
+		fmt.Fprintln(stderr, "sockdog: not all network namespaces can be looked into:", oneLine(err))
+	}
+	for _, n := range owners.Netns() {
+		if !all.Has(n.Name, n.Inode) {
+			all.Close()
+			return nil, fmt.Errorf("there is no network namespace %s that can be looked into: ip netns and lsns -t net show which there are", cmp.Or(n.Name, sockettable.Netns(n.Inode)))
+		}
+	}
+	return all, nil
 }
 
 // oneLine is an error that is several, in a line.

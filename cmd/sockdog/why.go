@@ -79,6 +79,7 @@ func whyCommand() *cobra.Command {
 	}
 	ageFlags(cmd, &w.Observers)
 	refuse(cmd, "kill", "K", "write sockdog kill")
+	refuse(cmd, "cgroup", "", "-o json has the unit, the container and the pod; a filter may name a cgroup")
 	outputFlag(cmd, &w.output)
 	durationFlag(cmd, &w.watch, "watch", "measure how fast they grow, for this `duration`, such as 30s", "30s", "1m", "5m")
 	cmd.Flags().BoolVar(&w.rules, "rules", false, "print rules that would heal it, in dry_run")

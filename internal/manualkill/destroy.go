@@ -18,9 +18,14 @@ import (
 
 // Kernel is what a manual kill needs of sock_diag. It is for one thread.
 type Kernel interface {
+	Destroyer
 	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error
 	// ScanMPTCP is as for sockdiag.Conn.
 	ScanMPTCP(q sock.Query, each func(s *sock.Socket, got sock.Instant)) (known bool, err error)
+}
+
+// Destroyer looks sockets up and destroys them. It is for one thread.
+type Destroyer interface {
 	Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error)
 	Destroy(id sock.ID) error
 	Close() error
@@ -42,7 +47,7 @@ const (
 // and after it nothing of it may be left. The calling thread with its kernel does
 // it, and some more that each open their own. When ctx ends, the batches under
 // way are brought to their end and nothing else is begun.
-func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Kernel, open func() (Kernel, error)) {
+func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Destroyer, open func() (Destroyer, error)) {
 	if r.DryRun {
 		for _, t := range targets {
 			t.conclude(engine.Would, r.missing(t))
@@ -77,7 +82,7 @@ func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Kernel,
 // worker is one thread, and the memory that it reuses.
 type worker struct {
 	*Request
-	kernel  Kernel
+	kernel  Destroyer
 	denied  *atomic.Bool
 	ids     []sock.ID
 	answers []sock.Answer

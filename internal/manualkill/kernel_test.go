@@ -154,8 +154,8 @@ func TestThreads(t *testing.T) {
 	port := must(leak.Stuck[0].Remote())(t).Port()
 
 	now := must(sock.Clock())(t)
-	open := func() (manualkill.Kernel, error) { return sockdiag.Open(now, nil) }
-	kernel := must(open())(t)
+	open := func() (manualkill.Destroyer, error) { return sockdiag.Open(now, nil) }
+	kernel := must(sockdiag.Open(now, nil))(t)
 	defer kernel.Close()
 	all := sock.Query{States: ssfilter.Of(ssfilter.CloseWait)}
 	o := &manualkill.Request{Query: all, Precision: sockdiag.Precision()}
@@ -197,7 +197,7 @@ func TestMPTCP(t *testing.T) {
 	now := must(sock.Clock())(t)
 	kernel := must(sockdiag.Open(now, nil))(t)
 	defer kernel.Close()
-	open := func() (manualkill.Kernel, error) { return sockdiag.Open(now, nil) }
+	open := func() (manualkill.Destroyer, error) { return sockdiag.Open(now, nil) }
 	to := ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: at.Port(), Last: at.Port()})
 	const connection, subflow = "a connection of Multipath TCP, of which nothing is killed: end it in its program", "an MPTCP subflow"
 	for _, test := range []struct {

@@ -75,6 +75,9 @@ func (r *Request) Find(k Kernel, now func() sock.Instant) (targets []*Target, pa
 	sent := now()
 	seen := make(map[uint64]bool) // by cookie: a walk of the hash table can come upon a socket twice
 	err = k.Scan(r.Query, func(s *sock.Socket, got sock.Instant) {
+		if r.ofOthers(s) {
+			return
+		}
 		age := track.AgeOf(s, r.Memories[s.ID.Key()], sent, got, r.Precision)
 		switch enough := r.oldEnough(s, age); {
 		case enough == ssfilter.Unknown:
@@ -104,11 +107,19 @@ func (r *Request) findMPTCP(k Kernel) (targets []*Target, err error) {
 	q := r.Query
 	q.States &^= ssfilter.Of(ssfilter.Listening)
 	_, err = k.ScanMPTCP(q, func(s *sock.Socket, got sock.Instant) {
+		if r.ofOthers(s) {
+			return
+		}
 		t := &Target{Socket: *s, got: got}
 		t.conclude(LeftAlone, "a connection of Multipath TCP, of which nothing is killed: end it in its program")
 		targets = append(targets, t)
 	})
 	return targets, err
+}
+
+// ofOthers reports whether a socket is certainly of none who is meant, whoever holds it.
+func (r *Request) ofOthers(s *sock.Socket) bool {
+	return r.Owners != nil && r.Owners.Mean(s, nil) == ssfilter.False
 }
 
 // oldEnough says whether a socket meets the bounds on its age. What is never touched
@@ -128,7 +139,7 @@ func (r *Request) Own(targets []*Target, owned engine.HoldersFound) []*Target {
 		t.Held = owned.Of(t.Socket.Inode)
 		means := r.Owners.Mean(&t.Socket, t.Held)
 		if means == ssfilter.Unknown && t.Result == "" {
-			t.conclude(LeftAlone, "who holds it cannot be told for certain")
+			t.conclude(LeftAlone, "whose it is cannot be told for certain")
 		}
 		return means == ssfilter.False
 	})
@@ -248,6 +259,8 @@ func (r *Request) recheck(t *Target, a *sock.Answer) {
 		t.conclude(engine.Changed, "another connection by now")
 	case r.Owners != nil && a.Socket.Inode != t.Socket.Inode:
 		t.conclude(engine.Changed, "its program has closed it by now")
+	case r.Owners != nil && r.Owners.Mean(&a.Socket, t.Held) != ssfilter.True:
+		t.conclude(engine.Changed, "by now it cannot be told that it is of who is meant")
 	case r.means(&a.Socket) == ssfilter.False:
 		t.conclude(engine.Changed, "the filter does not mean it any more")
 	case progress && !r.InUse:

@@ -466,7 +466,7 @@ func TestDenied(t *testing.T) {
 	k := &kernel{sockets: many(3 * batch), destroy: func(*kernel, sock.ID) error { tried++; return unix.EPERM }}
 	o := request()
 	targets := find(t, o, k)
-	o.Destroy(t.Context(), Pending(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	o.Destroy(t.Context(), Pending(targets), k, func() (Destroyer, error) { return nil, errors.New("no second one") })
 	want := map[conclusion]int{
 		{engine.Failed, "operation not permitted"}:            killBatch,
 		{engine.Failed, "not tried: operation not permitted"}: 3*batch - killBatch,
@@ -491,7 +491,7 @@ func TestConfirmed(t *testing.T) {
 	}
 	o := request()
 	targets := find(t, o, k)
-	o.Destroy(t.Context(), Pending(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	o.Destroy(t.Context(), Pending(targets), k, func() (Destroyer, error) { return nil, errors.New("no second one") })
 	want := map[conclusion]int{{engine.Done, ""}: n - 1, {engine.Unconfirmed, "the kernel still shows it"}: 1}
 	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
@@ -506,7 +506,7 @@ func TestNoOtherThread(t *testing.T) {
 	k := &kernel{sockets: many(5*batch + 1)}
 	o := request()
 	targets := find(t, o, k)
-	o.Destroy(t.Context(), Pending(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	o.Destroy(t.Context(), Pending(targets), k, func() (Destroyer, error) { return nil, errors.New("no second one") })
 	if diff := cmp.Diff(map[conclusion]int{{engine.Done, ""}: 5*batch + 1}, resultsOf(targets)); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
@@ -523,7 +523,7 @@ func TestInterrupted(t *testing.T) {
 	}
 	o := request()
 	targets := find(t, o, k)
-	o.Destroy(ctx, Pending(targets), k, func() (Kernel, error) { return nil, errors.New("no second one") })
+	o.Destroy(ctx, Pending(targets), k, func() (Destroyer, error) { return nil, errors.New("no second one") })
 	want := map[conclusion]int{{engine.Done, ""}: 2 * batch, {LeftAlone, "interrupted before its turn"}: batch}
 	if diff := cmp.Diff(want, resultsOf(targets)); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)

@@ -50,6 +50,9 @@ func Print(out io.Writer, targets []*Target, v *sockettable.View) error {
 	if v.Holders {
 		heads = slices.Insert(heads, 5, "PROCESS")
 	}
+	if v.Netns {
+		heads = append(heads, "NETNS")
+	}
 	table := term.NewTable(heads...)
 	table.Bare = !v.Headings || len(targets) == 0
 	result, state, local, age := &table.Columns[0], &table.Columns[1], &table.Columns[2], &table.Columns[4]
@@ -67,21 +70,24 @@ func Print(out io.Writer, targets []*Target, v *sockettable.View) error {
 				table.Row(sockettable.Holders(t.Holders()))
 			}
 			table.Row(cmp.Or(t.Reason, "-"))
+			if v.Netns {
+				table.Row(cmp.Or(s.NetnsName(), sockettable.Netns(s.ID.Netns)))
+			}
 		}
 	}
 	return table.Print(out, v.Cells)
 }
 
 // Show prints what is to be destroyed, as a list does, the oldest first, and where it is
-// too much for a table, to whom it is connected.
-func Show(out io.Writer, targets []*Target, cells int) error {
+// too much for a table, to whom it is connected; netns: and in which network namespace.
+func Show(out io.Writer, targets []*Target, netns bool, cells int) error {
 	const most = 20
 	table := sockettable.Table{Holders: make(map[uint32][]sock.Holder)}
 	for _, t := range targets {
 		table.Add(&t.Socket, t.Age)
 		table.Holders[t.Socket.Inode] = t.Holders()
 	}
-	view := sockettable.View{Holders: true, Headings: true, Most: most, Cells: cells}
+	view := sockettable.View{Holders: true, Netns: netns, Headings: true, Most: most, Cells: cells}
 	view.Order, _ = sockettable.ParseOrder("age", false)
 	if err := table.Print(out, &view); err != nil || len(targets) <= most {
 		return err

@@ -49,13 +49,65 @@ func TestOwners(t *testing.T) {
 			found := engine.HoldersFound{Holders: map[uint32][]sock.Holder{7: test.holders}, Complete: test.complete}
 			targets = r.Own(targets, found)
 			r.Resolve(Pending(targets), found)
-			r.Destroy(context.Background(), Pending(targets), k, func() (Kernel, error) { return k, nil })
+			r.Destroy(context.Background(), Pending(targets), k, func() (Destroyer, error) { return k, nil })
 			var got engine.Result
 			if len(targets) > 0 {
 				got = targets[0].Result
 			}
 			if got != test.want {
 				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// What is of another network namespace or control group is not selected, and not counted among
+// what is too young; what has left meanwhile stays.
+func TestOwnersByPlace(t *testing.T) {
+	at := func(netns uint32, cgroup string) sock.Socket {
+		return with(stuck(7), func(s *sock.Socket) { s.ID.Netns, s.Cgroup = netns, cgroup })
+	}
+	for _, test := range []struct {
+		name       string
+		key, value string
+		seen, then sock.Socket
+		want       engine.Result
+	}{
+		{"of the namespace", "netns", "100", at(100, ""), at(100, ""), engine.Done},
+		{"of another namespace", "netns", "100", at(101, ""), at(101, ""), ""},
+		{"of a control group below", "cgroup", "/app", at(1, "/app/worker"), at(1, "/app/worker"), engine.Done},
+		{"of another control group", "cgroup", "/app", at(1, "/apple"), at(1, "/apple"), ""},
+		{"of none that is known", "cgroup", "/app", at(1, ""), at(1, ""), LeftAlone},
+		{"of another control group meanwhile", "cgroup", "/app", at(1, "/app"), at(1, "/apple"), engine.Changed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var owners selection.Owners
+			if err := owners.Add(test.key, test.value); err != nil {
+				t.Fatal(err)
+			}
+			k := &kernel{sockets: map[uint64]sock.Socket{7: test.seen}}
+			k.onAsk = func(k *kernel) {
+				if k.asked == 1 {
+					k.sockets[7] = test.then
+				}
+			}
+			r := Request{Query: sock.Query{States: ssfilter.AllStates}, Owners: &owners, Precision: time.Millisecond, Protect: []rules.Match{}}
+			targets, _, err := r.Find(k, clock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			targets = r.Own(targets, engine.HoldersFound{})
+			r.Destroy(context.Background(), Pending(targets), k, func() (Destroyer, error) { return k, nil })
+			var got engine.Result
+			if len(targets) > 0 {
+				got = targets[0].Result
+			}
+			if got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+			r.OlderThan = 24 * time.Hour
+			if _, passed, err := r.Find(&kernel{sockets: map[uint64]sock.Socket{7: test.seen}}, clock); err != nil || test.want == "" && passed != (Passed{}) {
+				t.Errorf("passed over %+v, error %v", passed, err)
 			}
 		})
 	}

@@ -19,13 +19,19 @@ func (o *Owners) Add(key, value string) error {
 }
 
 // Given reports whether not anybody's sockets are meant.
-func (o *Owners) Given() bool { return o.AskHolders() || o.AskNetns() }
+func (o *Owners) Given() bool { return o.AskHolders() || o.AskNetns() || len(o.owned.Cgroups) > 0 }
 
 // AskHolders reports whether it must be known who holds a socket.
 func (o *Owners) AskHolders() bool { return o.owned.AsksHolders() }
 
 // AskNetns reports whether it must be known in which network namespace a socket is.
 func (o *Owners) AskNetns() bool { return len(o.owned.Netns) > 0 }
+
+// Netns are the network namespaces that are meant; none: any.
+func (o *Owners) Netns() []rules.Netns { return o.owned.Netns }
+
+// Cmdlines are the patterns that the command lines of holders are to be compared with.
+func (o *Owners) Cmdlines() []string { return o.owned.Cmdlines }
 
 // Mean reports whether a socket of these holders is meant, as a match of a rule would. What
 // nobody holds for certain is not: a person asked for what somebody does.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -193,6 +194,17 @@ func (s *Source) Name(inode uint32) string {
 		return names[0]
 	}
 	return ""
+}
+
+// Has reports whether one of the namespaces has that name for `ip netns`, or where that is empty
+// that inode.
+func (s *Source) Has(name string, inode uint32) bool {
+	return slices.ContainsFunc(s.namespaces(), func(n *namespace) bool {
+		if name == "" {
+			return n.Inode == inode
+		}
+		return slices.Contains(s.finder.Names(n.Inode), name)
+	})
 }
 
 // Inode is that of the namespace that is watched alone; 0: others are watched, too.
