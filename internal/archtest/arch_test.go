@@ -170,6 +170,12 @@ var table = []pkg{
 		why:  "a store keeps what it is given: what a record means is the engine's",
 	},
 	{
+		name: "internal/pause",
+		may:  []string{"internal/statedir", "internal/status"},
+		not:  []string{"net"},
+		why:  "it keeps a pause, and tells whoever acts: what that means is not its business",
+	},
+	{
 		name: "internal/journal",
 		may:  []string{"internal/statedir"},
 		not:  []string{"net"},
@@ -395,7 +401,7 @@ var table = []pkg{
 		name: "internal/service",
 		may: []string{
 			"internal/action", "internal/client", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
-			"internal/reload", "internal/source/node", "internal/state", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
+			"internal/pause", "internal/reload", "internal/source/node", "internal/state", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
 		},
 		why: "it opens all that the daemon works with, and so knows all edges: no other package needs to",
 	},

@@ -97,6 +97,9 @@ func Run(ctx context.Context, o Options) error {
 	defer stop()
 
 	d.driver.Start(o.Capabilities, o.Restored)
+	if o.Paused != nil {
+		d.step(d.pause(o.Paused))
+	}
 	// With the rules come the ends of alerts that were due while nobody watched: the
 	// receivers must be there.
 	d.publisher.publish(update{rules: o.Rules})
@@ -148,6 +151,8 @@ func (d *watch) loop(ctx context.Context) {
 			continue
 		case r := <-d.Reload:
 			d.reload(r)
+		case p := <-d.Pauses:
+			in = d.pause(p)
 		case <-stopping:
 			stopping, late = nil, time.After(stopWithin)
 			d.beginStop()
@@ -213,6 +218,9 @@ func (d *watch) Record(p *engine.Plan) {
 		d.shown.lateness.Observe(late)
 	}
 	d.shown.done(records)
+	if p.Resumed {
+		d.resume(at, "the time of the pause is over")
+	}
 	if len(p.Alerts) > 0 {
 		d.publisher.publish(update{alerts: p.Alerts, now: now, at: at})
 	}

@@ -117,7 +117,7 @@ func levelOf(r journal.Result) slog.Level {
 	switch r {
 	case journal.Failed:
 		return slog.LevelError
-	case journal.Unconfirmed, journal.Interrupted, journal.Firing, journal.Held:
+	case journal.Unconfirmed, journal.Interrupted, journal.Firing, journal.Held, journal.Paused:
 		return slog.LevelWarn
 	default:
 		return slog.LevelInfo

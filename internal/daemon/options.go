@@ -46,6 +46,9 @@ type Options struct {
 	File   status.RulesFile // where Rules come from; with an Error, what it says is not in force
 	Reload <-chan Reload    // nil: the rules never change
 
+	Paused *status.Pause        // nothing is acted on at the start; nil: it is
+	Pauses <-chan *status.Pause // what takes its place later, with nil for none; nil: nothing ever
+
 	StatusStore StatusStore     // nil: nobody wants to know how things stand
 	Ages        Ages            // nil: nobody wants to know of ages
 	Page        string          // URL of the page that shows it; empty: none

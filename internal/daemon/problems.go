@@ -25,6 +25,7 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 	tell := func(is bool, kind, text, cure string) {
 		d.shown.stands(is, status.Problem{Kind: kind, Text: text, Cure: cure, Since: now})
 	}
+	d.judgePause(tell)
 	for _, k := range d.Kinds {
 		missing, why := "", o.Capabilities.CannotAny(k.Kind)
 		if why != nil {

@@ -35,6 +35,9 @@ func (d *watch) beReady() {
 func (d *watch) statusLine() string {
 	text := fmt.Sprintf("%s, %s watched, %d killed, last scan took %s of CPU",
 		number(len(d.rules.set.Rules), "rule"), number(d.engine.Watched(), "socket"), d.service.done, d.service.scanned.Round(10*time.Microsecond))
+	if p := d.shown.paused; p != nil {
+		text = "PAUSED, nothing is acted on: " + p.Words() + "; " + text
+	}
 	if d.shown.file.OK {
 		return text
 	}

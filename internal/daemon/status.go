@@ -20,6 +20,7 @@ type statusFacts struct {
 	file      status.RulesFile
 	problems  status.Problems
 	notes     status.Problems
+	paused    *status.Pause    // nil: it acts
 	actions   []journal.Record // the last ones, newest last
 	lateness  status.Histogram
 	durations status.Histogram // of scans
@@ -103,7 +104,7 @@ func (d *watch) publish() {
 	s := &status.Status{
 		Version: d.Version, Host: d.Host, Netns: netnsText(d.Netns),
 		Time: now, Started: shown.started, Ready: d.service.ready,
-		Problems: shown.problems, Notes: shown.notes, File: shown.file, Rules: make([]status.Rule, len(o.Rules)), Source: source,
+		Paused: shown.paused, Problems: shown.problems, Notes: shown.notes, File: shown.file, Rules: make([]status.Rule, len(o.Rules)), Source: source,
 		Sockets: shown.sockets, SocketsAt: shown.socketsAt, SocketsEverySeconds: shown.socketsEvery.Seconds(), History: shown.history.History(now),
 		Actions:             slices.Clone(shown.actions),
 		ActionPossible:      make(map[string]bool, len(d.Kinds)),

@@ -32,11 +32,16 @@ const (
 	Firing   Result = "firing"
 	Resolved Result = "resolved" // it was firing
 	Quiet    Result = "quiet"    // it was pending
+
+	// Of all acting:
+	Paused  Result = "paused"
+	Resumed Result = "resumed"
 )
 
 // Record is one action on one socket; or the new phase of a group of them, of
 // which there are only Group and Sockets; or what limits held back of a rule since
-// that was said last, of which there are only Sockets, LetGo and Waiting. The names
+// that was said last, of which there are only Sockets, LetGo and Waiting; or that all
+// acting is paused or resumed, of which there is only the Reason. The names
 // of its fields, here and in the log, are part of what sockdog promises. What is
 // not known is left out: of the holder, and the uid of a socket without an inode,
 // whose 0 means nothing.
@@ -88,6 +93,8 @@ const resolution = time.Millisecond
 // Words says what became of the action as one reads it: "kill done", "would kill".
 func (r *Record) Words() string {
 	switch r.Result {
+	case Paused, Resumed:
+		return r.Action + " is " + string(r.Result)
 	case Would:
 		return "would " + r.Action
 	case Gone, Changed:
@@ -159,6 +166,8 @@ func (r *Record) Attrs() []slog.Attr {
 			labels = append(labels, slog.String(name, r.Group[name]))
 		}
 		return append(attrs, slog.Group("group", labels...), slog.Int("sockets", r.Sockets))
+	case r.Result == Paused, r.Result == Resumed:
+		return attrs[1:] // it is about no rule
 	case r.Result == Held:
 		return append(attrs, slog.Int("sockets", r.Sockets), slog.Int("let_go", r.LetGo), slog.Int("still_waiting", r.Waiting))
 	}

@@ -49,6 +49,7 @@ func write[T any](out *exposition, prefix string, families []family[T], of *T) {
 var families = []family[status.Status]{
 	{"build_info", gauge, "The version of sockdog; always 1.", []string{"goversion", "version"},
 		func(s *status.Status, out *exposition) { out.sample(1, runtime.Version(), s.Version) }},
+	single("paused", gauge, "1 while all acting is paused.", func(s *status.Status) float64 { return number(s.Paused != nil) }),
 	{"sockets", gauge, "TCP sockets in each state that could be counted.", []string{"state"},
 		func(s *status.Status, out *exposition) {
 			for _, state := range slices.Sorted(maps.Keys(s.Sockets)) {

@@ -22,6 +22,7 @@ func TestMetrics(t *testing.T) {
 	text := string(metrics.Text(statustest.Lively(now)))
 	for _, want := range []string{
 		`sockdog_build_info{goversion="go[^"]+",version="v0.4.0"} 1`,
+		`sockdog_paused 0`,
 		`sockdog_sockets{state="close-wait"} 46`,
 		`sockdog_sockets{state="last-ack"} 0`,
 		`sockdog_sockets_timestamp_seconds 1.7778637185e\+09`,

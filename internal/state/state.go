@@ -24,8 +24,7 @@ type State struct {
 	Store    *seen.Store      // nil: it cannot be used
 	Restored engine.Restored
 	Problem  *status.Problem // nil: all of it can be used
-
-	dir *statedir.Dir
+	Dir      *statedir.Dir   // to read at least; nil: it cannot be opened
 }
 
 // Open opens what can be used of a state directory. What cannot be is left out,
@@ -33,14 +32,14 @@ type State struct {
 func Open(path string, h *host.Host, log *slog.Logger) *State {
 	s := &State{}
 	var err error
-	if s.dir, err = statedir.Open(path); err != nil {
+	if s.Dir, err = statedir.Open(path); err != nil {
 		s.missing(log, path, "the state directory cannot be used; everything is forgotten at the end", err)
-		if s.dir != nil {
-			s.Restored, _ = readIn(s.dir, h) // there may be none; what matters is said
+		if s.Dir != nil {
+			s.Restored, _ = readIn(s.Dir, h) // there may be none; what matters is said
 		}
 		return s
 	}
-	j, left, journalErr := journal.Open(s.dir, time.Now())
+	j, left, journalErr := journal.Open(s.Dir, time.Now())
 	if journalErr == nil {
 		s.Journal = j
 		for i := range left.Interrupted {
@@ -76,16 +75,16 @@ func (s *State) openStore(h *host.Host, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	store, loaded, err := seen.Open(s.dir, origin, h.Now())
+	store, loaded, err := seen.Open(s.Dir, origin, h.Now())
 	if err != nil {
-		loaded, _ = seen.Read(s.dir, origin, h.Now())
+		loaded, _ = seen.Read(s.Dir, origin, h.Now())
 	}
 	if len(loaded.SetAside) > 0 {
-		log.Warn("state of another version of sockdog set aside; ages and limits count anew", "dir", s.dir.Path(), "files", loaded.SetAside)
+		log.Warn("state of another version of sockdog set aside; ages and limits count anew", "dir", s.Dir.Path(), "files", loaded.SetAside)
 	}
 	s.Store, s.Restored = store, restoredFrom(loaded)
 	if loaded.Damaged > 0 {
-		log.Warn("the first-seen store was damaged; some ages and limits are lost", "dir", s.dir.Path(), "lost", loaded.Damaged, "sockets_known", len(loaded.Memories))
+		log.Warn("the first-seen store was damaged; some ages and limits are lost", "dir", s.Dir.Path(), "lost", loaded.Damaged, "sockets_known", len(loaded.Memories))
 	}
 	return err
 }
@@ -135,8 +134,8 @@ func (s *State) Close() {
 		if s.Store != nil {
 			s.Store.Close()
 		}
-		if s.dir != nil {
-			s.dir.Close() // last: what its lock guards is closed
+		if s.Dir != nil {
+			s.Dir.Close() // last: what its lock guards is closed
 		}
 	}()
 	select {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -114,7 +115,7 @@ func (d *Dir) OpenFile(name string, flag int) (*os.File, error) {
 
 // create makes a file afresh: what stood under its name is removed.
 func (d *Dir) create(name string, flag int) (*os.File, error) {
-	if err := d.remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	return d.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|flag)
@@ -133,7 +134,7 @@ func (d *Dir) Replace(name string, flag int, write func(f *os.File) error) (*os.
 	}
 	if err != nil {
 		f.Close()
-		d.remove(temp)
+		d.Remove(temp)
 		return nil, err
 	}
 	return f, nil
@@ -151,6 +152,43 @@ func (d *Dir) Holds(name string, f *os.File) (bool, error) {
 func (d *Dir) holds(name string, f *os.File) bool {
 	var now unix.Stat_t
 	return unix.Fstatat(int(d.dir.Fd()), name, &now, unix.AT_SYMLINK_NOFOLLOW) == nil && is(&now, f)
+}
+
+// Stands says who put there what stands under the name, and when it was changed last; it
+// need be no file that OpenFile opens. The error is fs.ErrNotExist where nothing stands
+// there. Any other says that this cannot be told: the directory is not at its path any
+// more, or it is by somebody who may only write to it because it is sticky.
+func (d *Dir) Stands(name string) (uid uint32, at time.Time, err error) {
+	var named, stat unix.Stat_t
+	if err := unix.Stat(d.path, &named); err != nil || !is(&named, d.dir) {
+		return 0, time.Time{}, fmt.Errorf("the directory %s is not there any more", d.path)
+	}
+	if err := unix.Fstatat(int(d.dir.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return 0, time.Time{}, d.pathError("stat", name, err)
+	}
+	if err := unix.Fstat(int(d.dir.Fd()), &named); err != nil {
+		return 0, time.Time{}, d.pathError("stat", ".", err)
+	}
+	switch {
+	case !ours(&stat) && stat.Uid != named.Uid:
+		err = fmt.Errorf("it belongs to user %d: sockdog uses no file of another's", stat.Uid)
+	case stat.Mode&unix.S_IFMT == unix.S_IFREG && stat.Nlink > 1: // made by whom, its owner does not tell
+		err = proper(&stat)
+	}
+	return stat.Uid, time.Unix(stat.Mtim.Unix()), d.pathError("stat", name, err)
+}
+
+// Give makes a file that was created in the directory its owner's, if this is root's
+// process: it must be able to read it.
+func (d *Dir) Give(f *os.File) error {
+	var stat unix.Stat_t
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	if err := unix.Fstat(int(d.dir.Fd()), &stat); err != nil {
+		return d.pathError("stat", ".", err)
+	}
+	return f.Chown(int(stat.Uid), int(stat.Gid))
 }
 
 // is reports whether that is the open file.
@@ -171,7 +209,8 @@ func (d *Dir) Rename(from, to string) error {
 	return d.pathError("rename", from, unix.Renameat(int(d.dir.Fd()), from, int(d.dir.Fd()), to))
 }
 
-func (d *Dir) remove(name string) error {
+// Remove removes a file.
+func (d *Dir) Remove(name string) error {
 	return d.pathError("remove", name, unix.Unlinkat(int(d.dir.Fd()), name, 0))
 }
 

@@ -139,7 +139,7 @@ func TestCreate(t *testing.T) {
 				t.Error("the new file is not under its name")
 			}
 		})
-		must(t, d.remove(file))
+		must(t, d.Remove(file))
 	}
 	if text, _ := os.ReadFile(victim); string(text) != "precious" {
 		t.Errorf("what a link led to holds %q", text)

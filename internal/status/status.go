@@ -26,6 +26,7 @@ type Status struct {
 	Started time.Time `json:"started"`
 	Ready   bool      `json:"ready"` // rules are in force, and one scan is done
 
+	Paused   *Pause    `json:"paused"` // nil: it acts
 	Problems Problems  `json:"problems"`
 	Notes    Problems  `json:"notes"` // what is worth knowing, and keeps sockdog from nothing that it must do
 	File     RulesFile `json:"rules_file"`
@@ -45,6 +46,27 @@ type Status struct {
 	// beyond a second; else 0.
 	WriteStalledSeconds float64    `json:"write_stalled_seconds"`
 	Receivers           []Receiver `json:"receivers"`
+}
+
+// Pause is that nothing is acted on for now, whatever falls due.
+type Pause struct {
+	Reason string    `json:"reason"`
+	By     string    `json:"by"` // who paused: "uid 0"
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // when it ends by itself; zero: it does not
+	File   string    `json:"file,omitempty"` // that keeps it over a restart, for as long as it is there; empty: none does
+}
+
+// Over reports whether it has ended by itself.
+func (p *Pause) Over(now time.Time) bool { return !p.Until.IsZero() && !now.Before(p.Until) }
+
+// Words says who paused and until when, after the reason.
+func (p *Pause) Words() string {
+	text := p.Reason + " (" + p.By
+	if !p.Until.IsZero() {
+		text += ", until " + p.Until.Format(time.RFC3339)
+	}
+	return text + ")"
 }
 
 // NowFor is how long after it was counted a number of sockets passes for the present
@@ -195,21 +217,29 @@ func (s *Status) Verdict() string {
 	for i := range s.Rules {
 		firing += s.Rules[i].Firing
 	}
-	words := "no problems"
-	switch n := len(s.Problems); {
-	case n == 1:
-		words = "1 problem"
-	case n > 1:
-		words = fmt.Sprint(n, " problems")
+	problems := len(s.Problems)
+	var words []string
+	if s.Paused != nil {
+		words = append(words, "paused")
+		problems-- // which is one of them
+	}
+	switch {
+	case problems == 1:
+		words = append(words, "1 problem")
+	case problems > 1:
+		words = append(words, fmt.Sprint(problems, " problems"))
+	case s.Paused != nil:
 	case !s.Ready:
 		return "starting"
 	case firing == 0:
 		return "all well"
+	default:
+		words = append(words, "no problems")
 	}
 	if firing > 0 {
-		words += fmt.Sprint(" · ", firing, " firing")
+		words = append(words, fmt.Sprint(firing, " firing"))
 	}
-	return words
+	return strings.Join(words, " · ")
 }
 
 // Tally counts actions by result; an absent one is 0. An alert is done once it is

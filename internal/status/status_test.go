@@ -77,12 +77,16 @@ func TestProblems(t *testing.T) {
 // A group that fires is never well, and one that is far from firing is not shown.
 func TestVerdict(t *testing.T) {
 	problem, firing := Problems{{Kind: "scans"}}, []Rule{{}, {Firing: 2}}
+	paused, alone := &Pause{Reason: "deploy"}, Problems{{Kind: "paused"}}
 	for want, s := range map[string]Status{
 		"starting":               {},
 		"all well":               {Ready: true, Rules: []Rule{{}}},
 		"1 problem":              {Problems: problem},
 		"2 problems · 2 firing":  {Ready: true, Problems: append(problem, problem...), Rules: firing},
 		"no problems · 2 firing": {Ready: true, Rules: firing},
+
+		"paused":                        {Ready: true, Paused: paused, Problems: alone},
+		"paused · 1 problem · 2 firing": {Ready: true, Paused: paused, Problems: append(alone, problem...), Rules: firing},
 	} {
 		if got := s.Verdict(); got != want {
 			t.Errorf("%q, want %q", got, want)

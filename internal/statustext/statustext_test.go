@@ -37,6 +37,10 @@ func TestPrint(t *testing.T) {
 	unable.ActionPossible["kill"] = false
 	unable.Actions = append(unable.Actions, append(unable.Actions, unable.Actions...)...)
 	evil.Actions[0].Comm = "\x1b]0;caught\a\nroot"
+	paused := statustest.Lively(now)
+	paused.Notes, paused.Rules, paused.Sockets, paused.Actions = nil, nil, nil, nil
+	paused.Paused = &status.Pause{Reason: "the database is moved", By: "uid 0", Since: now.Add(-time.Minute)}
+	paused.Problems = paused.Problems[:1].With(status.Problem{Kind: "paused", Text: "nothing is acted on, acting is paused: " + paused.Paused.Words(), Cure: "sockdog resume", Since: paused.Paused.Since})
 	several := statustest.Lively(now)
 	several.Netns, several.Problems, several.Notes, several.Rules, several.Sockets = "", nil, nil, nil, nil
 	several.Actions = several.Actions[:3]
@@ -52,6 +56,7 @@ func TestPrint(t *testing.T) {
 		{"escapes", evil},
 		{"unable", unable},
 		{"namespaces", several},
+		{"paused", paused},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out bytes.Buffer

@@ -110,11 +110,13 @@ const badge = (kind, text) => html("span", { class: `badge ${kind}` }, text);
 // verdict sums the status up in a few words, and says how bad it is.
 function verdict() {
   if (trouble || !status) return ["bad", trouble];
-  const problems = status.problems.length;
+  const { paused } = status;
+  const problems = status.problems.length - (paused ? 1 : 0); // which is one of them
   const firing = status.rules.reduce((sum, r) => sum + r.firing, 0);
-  if (!problems && !status.ready) return ["waiting", "starting"];
-  if (!problems && !firing) return ["good", "all well"];
-  return [problems ? "bad" : "waiting", `${problems ? plural(problems, "problem") : "no problems"}${firing ? ` · ${number(firing)} firing` : ""}`];
+  if (!paused && !problems && !status.ready) return ["waiting", "starting"];
+  if (!paused && !problems && !firing) return ["good", "all well"];
+  const words = [paused ? "paused" : problems ? "" : "no problems", problems ? plural(problems, "problem") : "", firing ? `${number(firing)} firing` : ""];
+  return [paused || problems ? "bad" : "waiting", words.filter(Boolean).join(" · ")];
 }
 
 // sourceText says where sockets come from, once that is known.

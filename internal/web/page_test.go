@@ -298,6 +298,13 @@ func TestPageInUse(t *testing.T) {
 	b.Await(pool + `.querySelector(".badge").textContent == "stopped" && ` + pool + `.querySelector("dd").textContent == "1,234"`)
 	b.Await(`document.querySelector("#verdict .waiting").textContent == "no problems · 1 firing" && document.querySelector(".problem") == null`)
 	b.Await(`document.title == "no problems · 1 firing · shop-7f9c · sockdog"`)
+
+	paused := *next
+	paused.Paused, paused.Problems = &status.Pause{Reason: "deploy", By: "uid 0", Since: next.Time}, status.Problems{{Kind: "paused", Text: "acting is paused: deploy", Since: next.Time}}
+	store.Show(&paused)
+	b.Await(`document.querySelector("#verdict").textContent == "paused · 1 firing" && document.querySelector("#verdict .bad") != null && document.querySelector(".problem").textContent.includes("acting is paused: deploy")`)
+	store.Show(next)
+	b.Await(`document.querySelector("#verdict").textContent == "no problems · 1 firing"`)
 	b.Await(plot + ` != null && document.activeElement.closest("figure").dataset.state == "close-wait"`)
 
 	b.Await(header + ` == "static"`)

@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/status"
+)
+
+// pause has nothing acted on from now on, or with nil has what waits acted on again. What
+// the engine is to take in for that is returned.
+func (d *watch) pause(p *status.Pause) engine.Input {
+	now := time.Now()
+	if p == nil || p.Over(now) {
+		if d.shown.paused != nil {
+			d.resume(now, "")
+		}
+		return engine.Resumed{}
+	}
+	defer d.showPause()
+	d.paused.Store(true)
+	kept := *p
+	if kept.Since.After(now) {
+		kept.Since = now // the file's own clock is ahead
+	}
+	d.shown.paused = &kept
+	d.tell(journal.Record{Time: now, Action: acting, Result: journal.Paused, Reason: kept.Words()})
+	until := sock.Never
+	if !kept.Until.IsZero() {
+		until = d.Now().Add(kept.Until.Sub(now))
+	}
+	return engine.Paused{Until: until}
+}
+
+// acting is what all actions together are called in records.
+const acting = "acting"
+
+// resume notes that the pause has ended, and why, if not by somebody.
+func (d *watch) resume(now time.Time, why string) {
+	d.paused.Store(false)
+	d.shown.paused = nil
+	d.tell(journal.Record{Time: now, Action: acting, Result: journal.Resumed, Reason: cmp.Or(why, "somebody resumed it")})
+	d.showPause()
+}
+
+// showPause shows at once whether acting is paused: who has just seen to that looks now.
+func (d *watch) showPause() {
+	if d.service.ready {
+		d.publish()
+		d.Notify("STATUS=" + d.statusLine())
+	}
+}
+
+// tell writes a record of its own to the journal and the log.
+func (d *watch) tell(r journal.Record) {
+	records := []journal.Record{r}
+	d.recorder.add(&engine.Plan{}, records)
+	d.log.add(logLines(records)...)
+}
+
+// judgePause finds that nothing is acted on.
+func (d *watch) judgePause(tell tellProblem) {
+	p := d.shown.paused
+	if p == nil {
+		tell(false, pausedKind, "", "")
+		return
+	}
+	cure := "sockdog resume"
+	if p.File != "" {
+		cure += ", or remove " + p.File
+	}
+	tell(true, pausedKind, "nothing is acted on, acting is paused: "+p.Words(), cure)
+}
+
+const pausedKind = "paused"

@@ -1,0 +1,73 @@
+package daemon_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/status"
+)
+
+// TestPause: what is paused at the start acts on nothing, and says so everywhere; then it
+// goes on, is paused again, and goes on by itself.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.openState(dir)
+	current := w.show()
+	pauses := make(chan *status.Pause)
+	w.options.Pauses = pauses
+	w.options.Paused = &status.Pause{Reason: "the database is moved", By: "uid 7", Since: time.Now(), File: "/state/paused"}
+	l := w.listen(nstest.V4, 5432)
+	first := w.leak(l)
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: kill}]\n")
+	w.until("a socket that is held back", func() bool {
+		s := current()
+		return len(s.Rules) == 1 && s.Rules[0].HeldBack["paused"] == 1 && s.Rules[0].Held == 1
+	})
+	s := current()
+	if s.Paused == nil || len(s.Problems) != 1 || s.Verdict() != "paused" ||
+		s.Problems[0].Text != "nothing is acted on, acting is paused: the database is moved (uid 7)" || s.Problems[0].Cure != "sockdog resume, or remove /state/paused" {
+		t.Errorf("paused %+v, problems %+v, verdict %q", s.Paused, s.Problems, s.Verdict())
+	}
+	if line := w.await("that it is paused", func(l line) bool { return l.Msg == "acting is paused" }); line.Level != "WARN" || line.Reason != "the database is moved (uid 7)" {
+		t.Errorf("the log has %+v", line)
+	}
+	w.lives(first, unix.BPF_TCP_CLOSE_WAIT)
+
+	pauses <- nil
+	w.dies(first, time.Second)
+	w.await("that it goes on", func(l line) bool { return l.Msg == "acting is resumed" && l.Reason == "somebody resumed it" })
+	w.until("a status without a pause", func() bool { return current().Paused == nil && len(current().Problems) == 0 })
+
+	second := w.leak(l)
+	until := time.Now().Add(3 * time.Second)
+	pauses <- &status.Pause{Reason: "for a while", By: "uid 7", Since: time.Now(), Until: until}
+	w.dies(second, time.Second)
+	if at := w.killed(second.cookie)[0]; w.options.Now().Sub(at) > time.Since(until) {
+		t.Errorf("killed before the pause was over")
+	}
+	w.await("that it went on by itself", func(l line) bool { return l.Reason == "the time of the pause is over" })
+	pauses <- nil // which the keeper of the file tells later
+	told := func() (all []string) {
+		for _, r := range w.records(dir) {
+			if r.Result == journal.Paused || r.Result == journal.Resumed {
+				all = append(all, r.Words()+": "+r.Reason)
+			}
+		}
+		return all
+	}
+	want := []string{
+		"acting is paused: the database is moved (uid 7)", "acting is resumed: somebody resumed it",
+		"acting is paused: for a while (uid 7, until " + until.Format(time.RFC3339) + ")", "acting is resumed: the time of the pause is over",
+	}
+	w.until("the journal has all of it", func() bool { return len(told()) >= len(want) })
+	if diff := cmp.Diff(want, told()); diff != "" {
+		t.Errorf("in the journal (-want +got):\n%s", diff)
+	}
+}
