@@ -76,7 +76,7 @@ func Examine() []Finding {
 	if !orphans.OK {
 		orphans.Text, orphans.Cure = "left alone: this kernel may leak an orphan that is destroyed", "Linux 6.11 or later"
 	}
-	all = append(all, table, kill, timeWait, orphans, examineHolders(), examineCookie(), examineTable())
+	all = append(all, table, kill, timeWait, orphans, examineHolders(), examinePods(), examineCookie(), examineTable())
 	return append(append(all, examineEvents(h)...), examineNamespaces())
 }
 
@@ -99,6 +99,29 @@ func holdersExamined(a *holders.Access) Finding {
 		x.Text, x.Cure = a.Unnamed(term.Printable)
 	}
 	return x
+}
+
+// examinePods finds out whether pods have names.
+func examinePods() Finding {
+	found, err := holders.FindPods(host.ProcRoot)
+	if err != nil {
+		return Finding{What: "pod names", Text: err.Error(), Cure: "mount /proc"}
+	}
+	return podsExamined(found)
+}
+
+// podsExamined says of how many pods the name is known.
+func podsExamined(p holders.Pods) Finding {
+	switch {
+	case p.Named+p.Unnamed == 0:
+		return Finding{What: "pod names", OK: true, Text: "no process is known to be of a pod"}
+	case p.Unnamed == 0:
+		return Finding{What: "pod names", OK: true, Text: fmt.Sprintf("known of all pods that are seen: %d", p.Named)}
+	}
+	return Finding{
+		What: "pod names", Text: fmt.Sprintf("of %d of %d pods the name is not known: a rule that names a pod leaves their sockets alone", p.Unnamed, p.Named+p.Unnamed),
+		Cure: "mount the node's /var/log, read-only: the kubelet keeps logs there, whose names tell (docs/rules.md#units-containers-and-pods)",
+	}
 }
 
 // examineCookie finds out whether first-seen times can be kept on disk.

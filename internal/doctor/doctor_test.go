@@ -33,6 +33,27 @@ FAIL  kill          kill is not permitted:
 	}
 }
 
+func TestPodsExamined(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		found   holders.Pods
+		ok      bool
+		finding string
+	}{
+		{"no pods", holders.Pods{}, true, "no process is known to be of a pod"},
+		{"all named", holders.Pods{Named: 3}, true, "known of all pods that are seen: 3"},
+		{"none named", holders.Pods{Unnamed: 2}, false, "of 2 of 2 pods the name is not known: a rule that names a pod leaves their sockets alone"},
+		{"some named", holders.Pods{Named: 3, Unnamed: 1}, false, "of 1 of 4 pods the name is not known: a rule that names a pod leaves their sockets alone"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			x := podsExamined(test.found)
+			if x.OK != test.ok || x.Text != test.finding || x.OK != (x.Cure == "") || x.Needed {
+				t.Errorf("%+v", x)
+			}
+		})
+	}
+}
+
 func TestHoldersExamined(t *testing.T) {
 	refusing := holders.Access{AllShown: true, Processes: 20, Refused: 9, First: sock.Holder{PID: 7, Comm: "\x1b[2J"}}
 	change := func(c func(a *holders.Access)) holders.Access {

@@ -89,6 +89,35 @@ func TestOwners(t *testing.T) {
 	}
 }
 
+// A pod counts once, and has a name if the kubelet's logs tell it.
+func TestFindPods(t *testing.T) {
+	const other = "11111111-a2bd-47e7-9599-7961201f20dd"
+	root := fakeProc(t, map[int]process{2: {comm: "kthreadd", stat: kthreadd}, 10: {comm: "a"}, 11: {comm: "b"}, 12: {comm: "c"}, 13: {comm: "d"}})
+	belongs(t, root, map[string]string{
+		"10": "0::/system.slice/a.service\n", "11": inPod, "12": inPod, "13": "0::/kubepods/burstable/pod" + other + "/" + containerID + "\n",
+	})
+	logs := t.TempDir()
+	for _, test := range []struct {
+		log  string // that the kubelet has made by then
+		want Pods
+	}{
+		{"", Pods{Unnamed: 2}},
+		{"payments_api_" + podUID, Pods{Named: 1, Unnamed: 1}},
+		{"payments_web_" + other, Pods{Named: 2}},
+	} {
+		if err := os.MkdirAll(filepath.Join(logs, "pods", test.log), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		got, err := findPods(root, logs)
+		if err != nil || got != test.want {
+			t.Errorf("with %q: %+v, %v; want %+v", test.log, got, err, test.want)
+		}
+	}
+	if _, err := findPods(filepath.Join(root, "none"), logs); err == nil {
+		t.Error("no error without /proc")
+	}
+}
+
 // To a reader in a cgroup namespace of its own, or whose own process is not there, what
 // it does not find may be above.
 func TestOwnersInNamespace(t *testing.T) {

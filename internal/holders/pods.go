@@ -1,0 +1,46 @@
+package holders
+
+import (
+	"fmt"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/podnames"
+)
+
+// Pods are those whose processes are shown.
+type Pods struct {
+	Named, Unnamed int
+}
+
+// FindPods finds the pods of all processes under root, a mounted proc(5), and whether their
+// names can be read.
+func FindPods(root string) (Pods, error) { return findPods(root, podnames.Logs) }
+
+func findPods(root, logs string) (Pods, error) {
+	dir, err := openDir(unix.AT_FDCWD, root)
+	if err != nil {
+		return Pods{}, fmt.Errorf("find pods: %w", err)
+	}
+	defer unix.Close(dir)
+	found, of, from := make(map[string]bool), newOwners(logs), rooted(dir)
+	err = new(lister).eachNumber(dir, func(pid int, _ []byte) error {
+		if at := of.of(dir, strconv.Itoa(pid), from); at != nil && at.PodUID.Text != "" {
+			found[at.PodUID.Text] = found[at.PodUID.Text] || at.Pod != ""
+		}
+		return nil
+	})
+	if err != nil {
+		return Pods{}, fmt.Errorf("find pods in %s: %w", root, err)
+	}
+	var p Pods
+	for _, named := range found {
+		if named {
+			p.Named++
+		} else {
+			p.Unnamed++
+		}
+	}
+	return p, nil
+}
