@@ -92,9 +92,10 @@ those of other users' processes.
 
 Where the terminal has room, PROCESS names who holds a socket.
 
--o wide adds the user id, the process ([PID], and how many more hold the socket), the
-bound device, mark, control group, inode and cookie. What your privileges do not show
-is -: a mark takes CAP_NET_ADMIN, processes of other users take CAP_SYS_PTRACE.
+-o wide adds the user id, the process ([PID], and how many more hold the socket), its
+pod where one is known, the bound device, mark, control group, inode and cookie. What
+your privileges do not show is -: a mark takes CAP_NET_ADMIN, processes of other users
+take CAP_SYS_PTRACE.
 
 On a narrow terminal IDLE, SEND-Q, RECV-Q and an empty VERDICT are left out in turn,
 then addresses are shortened, then a STATE common to all, LOCAL and VERDICT are left

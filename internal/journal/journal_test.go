@@ -244,7 +244,7 @@ func TestRotate(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := stateDir(t, t.TempDir())
 	j, _ := open(t, dir)
-	j.maxSize = 1000 // two lines and a bit
+	j.maxSize = 1050 // two lines and a bit
 	var all []Record
 	for i := range 40 {
 		acts := intents(1)

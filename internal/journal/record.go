@@ -67,6 +67,7 @@ type Record struct {
 	State      string         `json:"state"` // as ss spells it
 	InStateFor time.Duration  `json:"in_state_for"`
 	IdleFor    time.Duration  `json:"idle_for"`
+	SilentFor  time.Duration  `json:"silent_for"` // 0: a sockdog wrote it that did not tell
 	Cookie     uint64         `json:"cookie"`
 	Inode      uint32         `json:"inode"`
 	UID        uint32         `json:"uid"`
@@ -131,11 +132,12 @@ func (r *Record) UnmarshalJSON(text []byte) error {
 		*fields
 		InStateFor float64 `json:"in_state_for"`
 		IdleFor    float64 `json:"idle_for"`
+		SilentFor  float64 `json:"silent_for"`
 	}{fields: (*fields)(r)}
 	if err := json.Unmarshal(text, &line); err != nil {
 		return err
 	}
-	r.InStateFor, r.IdleFor = duration(line.InStateFor), duration(line.IdleFor)
+	r.InStateFor, r.IdleFor, r.SilentFor = duration(line.InStateFor), duration(line.IdleFor), duration(line.SilentFor)
 	return nil
 }
 
@@ -146,7 +148,7 @@ func duration(seconds float64) time.Duration {
 // Attrs returns the fields of the record for a line of the log: all but its time,
 // which is the line's, and Seq, for the log tells no intents.
 func (r *Record) Attrs() []slog.Attr {
-	attrs := make([]slog.Attr, 0, 22)
+	attrs := make([]slog.Attr, 0, 23)
 	attrs = append(attrs,
 		slog.String("rule", r.Rule),
 		slog.String("action", r.Action),
@@ -176,7 +178,11 @@ func (r *Record) Attrs() []slog.Attr {
 		slog.String("dst", r.Dst.String()),
 		slog.String("state", r.State),
 		slog.Duration("in_state_for", r.InStateFor.Truncate(resolution)),
-		slog.Duration("idle_for", r.IdleFor.Truncate(resolution)),
+		slog.Duration("idle_for", r.IdleFor.Truncate(resolution)))
+	if r.SilentFor > 0 {
+		attrs = append(attrs, slog.Duration("silent_for", r.SilentFor.Truncate(resolution)))
+	}
+	attrs = append(attrs,
 		slog.Uint64("cookie", r.Cookie),
 		slog.Uint64("inode", uint64(r.Inode)))
 	if r.Inode != 0 {

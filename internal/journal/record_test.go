@@ -31,7 +31,7 @@ var full = Record{
 	Seq:  7, Rule: "postgres-close-wait", Action: "kill", Result: Done, DryRun: true,
 	Reason: "in close-wait for 5m12.004s", Netns: "4026531840",
 	Src: netip.MustParseAddrPort("10.0.0.1:41234"), Dst: netip.MustParseAddrPort("[2001:db8::1]:5432"),
-	State: "close-wait", InStateFor: 312*time.Second + 4*time.Millisecond, IdleFor: time.Hour,
+	State: "close-wait", InStateFor: 312*time.Second + 4*time.Millisecond, IdleFor: time.Hour, SilentFor: time.Hour + time.Minute,
 	Cookie: 8193, Inode: 31337, UID: 1000, PID: 4242, Comm: "app",
 	Unit: "cri-containerd-fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c.scope", Container: "app", Pod: "payments/api-1",
 }
@@ -146,13 +146,13 @@ func TestLog(t *testing.T) {
 	}
 	if want := `level=INFO msg=action rule=postgres-close-wait action=kill result=done dry_run=true ` +
 		`reason="in close-wait for 5m12.004s" netns=4026531840 src=10.0.0.1:41234 dst=[2001:db8::1]:5432 ` +
-		`state=close-wait in_state_for=5m12.004s idle_for=1h0m0s cookie=8193 inode=31337 uid=1000 ` +
+		`state=close-wait in_state_for=5m12.004s idle_for=1h0m0s silent_for=1h1m0s cookie=8193 inode=31337 uid=1000 ` +
 		`pid=4242 comm=app container=app pod=payments/api-1 unit=cri-containerd-fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c.scope` + "\n"; text.String() != want {
 		t.Errorf("text log:\n%swant:\n%s", &text, want)
 	}
 	if want := `{"level":"INFO","msg":"action","rule":"postgres-close-wait","action":"kill","result":"done",` +
 		`"dry_run":true,"reason":"in close-wait for 5m12.004s","netns":"4026531840","src":"10.0.0.1:41234",` +
-		`"dst":"[2001:db8::1]:5432","state":"close-wait","in_state_for":312.004,"idle_for":3600,"cookie":8193,` +
+		`"dst":"[2001:db8::1]:5432","state":"close-wait","in_state_for":312.004,"idle_for":3600,"silent_for":3660,"cookie":8193,` +
 		`"inode":31337,"uid":1000,"pid":4242,"comm":"app","container":"app","pod":"payments/api-1","unit":"cri-containerd-fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c.scope"}` + "\n"; lines.String() != want {
 		t.Errorf("JSON log:\n%swant:\n%s", &lines, want)
 	}

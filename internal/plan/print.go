@@ -59,7 +59,7 @@ func valueOf(g *group.Overview, m rules.Metric) string {
 }
 
 func plannedOf(f *engine.Forecast) planned {
-	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Known: true, Exact: !f.Bound}
+	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Silent: f.SilentFor, Known: true, Exact: !f.Bound}
 	return planned{
 		Rule: f.Rule, Action: f.Kind.Name, DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: whyNot(f), Reason: action.Wanted(&f.Grounds, &f.Socket, f.Bound),
 		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders),

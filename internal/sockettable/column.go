@@ -52,6 +52,7 @@ var columns = []*Column{
 	{Name: "user", shared: true, text: (*Table).user},
 	{Name: "process", shared: true, Held: true, text: (*Table).comm},
 	{Name: "pid", shared: true, Held: true, number: (*Table).pid},
+	{Name: "pod", shared: true, Held: true, narrows: true, text: (*Table).pod},
 	{Name: "dev", shared: true, text: func(_ *Table, r *row) string { return r.device() }},
 	{Name: "mark", shared: true, hex: true, number: func(_ *Table, r *row) (uint64, bool) { return uint64(r.Mark), r.HasMark }},
 	{Name: "cgroup", shared: true, long: true, narrows: true, text: func(_ *Table, r *row) string { return r.Cgroup }},

@@ -17,6 +17,7 @@ type Object struct {
 	State      string   `json:"state"`
 	InStateFor *float64 `json:"in_state_for,omitempty"` // absent: only observation could tell
 	IdleFor    *float64 `json:"idle_for,omitempty"`
+	SilentFor  *float64 `json:"silent_for,omitempty"`
 	Bound      bool     `json:"bound"` // the ages are lower bounds
 	Cookie     uint64   `json:"cookie"`
 	Inode      uint32   `json:"inode"`
@@ -35,7 +36,7 @@ func ObjectOf(s *sock.Socket, age track.Age, holders []sock.Holder) Object {
 		Bound: !age.Exact, Cookie: s.ID.Cookie, Inode: s.Inode,
 	}
 	if age.Known {
-		o.InStateFor, o.IdleFor = new(Seconds(age.InState)), new(Seconds(age.Idle))
+		o.InStateFor, o.IdleFor, o.SilentFor = new(Seconds(age.InState)), new(Seconds(age.Idle)), new(Seconds(age.Silent))
 	}
 	if s.Inode != 0 {
 		o.UID = new(s.UID) // else the kernel reports 0 for want of a better

@@ -137,6 +137,14 @@ func (t *Table) comm(r *row) string {
 	return ""
 }
 
+// pod returns the name of the pod that process belongs to.
+func (t *Table) pod(r *row) string {
+	if holders := t.Holders[r.Inode]; len(holders) > 0 {
+		return holders[0].Owner.PodName()
+	}
+	return ""
+}
+
 func (t *Table) pid(r *row) (uint64, bool) {
 	if holders := t.Holders[r.Inode]; len(holders) > 0 {
 		return uint64(holders[0].PID), true

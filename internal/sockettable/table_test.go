@@ -54,6 +54,27 @@ func printed(t *testing.T, table *Table, columns []*Column, headings bool, cells
 	return b.String()
 }
 
+// -o wide has a column for pods where one is known.
+func TestWideShowsPods(t *testing.T) {
+	head := func(table *Table) string {
+		t.Helper()
+		var b strings.Builder
+		if err := table.Print(&b, &View{Order: Order{By: columnsOf("age")[0]}, Wide: true, Headings: true}); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	table := sightings(t)
+	if got := head(table); strings.Contains(got, "POD") {
+		t.Errorf("a column for pods where none is known:\n%s", got)
+	}
+	table.Holders[11][0].Owner = &sock.Owner{Pod: "payments/api-1\x1b[2J"}
+	lines := strings.Split(head(table), "\n")
+	if !strings.Contains(lines[0], "PROCESS  ") || !strings.Contains(lines[0], "  POD  ") || !strings.Contains(strings.Join(lines, "\n"), "java[1]+1    payments/api-1�[2J  -") {
+		t.Errorf("no pod:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
 func TestTable(t *testing.T) {
 	tests := []struct {
 		name     string

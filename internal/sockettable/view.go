@@ -73,7 +73,12 @@ func (t *Table) Print(out io.Writer, v *View) error {
 			}
 		})
 	}
-	return t.printSockets(out, v, v.columns())
+	columns := v.columns()
+	if v.Wide && slices.ContainsFunc(t.rows, func(r *row) bool { return t.pod(r) != "" }) {
+		at := 1 + slices.Index(columns, holderColumn)
+		columns = slices.Insert(slices.Clone(columns), at, columnsOf("pod")...)
+	}
+	return t.printSockets(out, v, columns)
 }
 
 // printSockets prints a line for each socket.

@@ -160,6 +160,9 @@ type ProcessSockets struct {
 	Sockets int    `json:"sockets"`
 }
 
+// UnknownProcess stands for who holds those of which that is not known.
+const UnknownProcess = "unknown"
+
 // Group is a group of sockets, and how near it is to the thresholds of its rule.
 type Group struct {
 	Labels     map[string]string `json:"labels"` // by group_by; empty: the rule has one group

@@ -90,7 +90,7 @@ func (w *report) rules(s *status.Status) {
 		}
 		w.WriteByte('\n')
 		w.line("", "RULE "+r.Name+"  "+mode)
-		for _, text := range []string{r.Text, holds(r), outcomes(r)} {
+		for _, text := range []string{r.Text, holds(r), heldBy(r), outcomes(r)} {
 			if text != "" {
 				w.line("  ", text)
 			}
@@ -124,6 +124,19 @@ func holds(r *status.Rule) string {
 	add(r.Firing, " firing")
 	add(r.Pending, " pending")
 	return strings.Join(words, ", ")
+}
+
+// heldBy is who holds those that match: "held by java (40), nginx (3), unknown (2)"; empty where
+// that is known of none.
+func heldBy(r *status.Rule) string {
+	words := make([]string, len(r.HeldBy))
+	for i, p := range r.HeldBy {
+		words[i] = fmt.Sprintf("%s (%d)", p.Process, p.Sockets)
+	}
+	if len(words) == 1 && r.HeldBy[0].Process == status.UnknownProcess || len(words) == 0 {
+		return ""
+	}
+	return "held by " + strings.Join(words, ", ")
 }
 
 // outcomes is what a rule has done, and what it has skipped: "kill: 12 done, 1 gone;
@@ -208,12 +221,19 @@ const mostActions = 10
 func (w *report) actions(s *status.Status) {
 	last := s.Actions[:min(len(s.Actions), mostActions)]
 	several := s.Netns == "" && slices.ContainsFunc(last, func(r journal.Record) bool { return r.Netns != "" })
-	heads := []string{"TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY", "REASON"}
-	if several {
+	heads := []string{"TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY"}
+	pods := slices.ContainsFunc(last, func(r journal.Record) bool { return r.Pod != "" })
+	if pods {
+		heads = append(heads, "POD")
+	}
+	if heads = append(heads, "REASON"); several {
 		heads = append(heads, "NETNS")
 	}
 	table := term.NewTable(heads...)
-	table.Columns[3].Spare, table.Columns[5].Spare = 1, 2
+	table.Columns[3].Spare, table.Columns[5].Spare = 1, 3
+	if pods {
+		table.Columns[6].Spare = 2
+	}
 	for i := range last {
 		r := &last[i]
 		src, dst, who := "-", "-", "-"
@@ -229,7 +249,11 @@ func (w *report) actions(s *status.Status) {
 		}
 		when := r.Time.Local().Format(time.DateTime)
 		when = strings.TrimPrefix(when, s.Time.Local().Format(time.DateOnly+" ")) // today goes without saying
-		table.Row(when, r.Rule, r.Words(), src, dst, who, r.Reason)
+		table.Row(when, r.Rule, r.Words(), src, dst, who)
+		if pods {
+			table.Row(cmp.Or(r.Pod, "-"))
+		}
+		table.Row(r.Reason)
 		if several {
 			table.Row(cmp.Or(r.NetnsName, r.Netns, "-"))
 		}

@@ -68,6 +68,22 @@ func TestPrint(t *testing.T) {
 	}
 }
 
+func TestHeldBy(t *testing.T) {
+	for want, held := range map[string][]status.ProcessSockets{
+		"":                           nil,
+		"held by java (2)":           {{Process: "java", Sockets: 2}},
+		"held by java (2), none (1)": {{Process: "java", Sockets: 2}, {Process: "none", Sockets: 1}},
+		"held by java (2), other (3), unknown (1)": {{Process: "java", Sockets: 2}, {Process: "other", Sockets: 3}, {Process: "unknown", Sockets: 1}},
+	} {
+		if got := heldBy(&status.Rule{HeldBy: held}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got := heldBy(&status.Rule{HeldBy: []status.ProcessSockets{{Process: "unknown", Sockets: 3}}}); got != "" {
+		t.Errorf("%q, where it is known of none", got)
+	}
+}
+
 // On a terminal no line is broken by it, and nothing of what was done is lost.
 func TestPrintFits(t *testing.T) {
 	local := time.Local

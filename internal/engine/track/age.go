@@ -8,12 +8,13 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Age is how long a socket has been in its state, and how long it has made no
-// progress: lower bounds, both.
+// Age is how long a socket has been in its state, how long it has made no progress, and
+// how long nothing came from its peer: lower bounds, all.
 type Age struct {
-	InState, Idle time.Duration
-	Known         bool // false: only observation could tell, and none does
-	Exact         bool // InState is no mere bound
+	InState, Idle, Silent time.Duration
+
+	Known bool // false: only observation could tell, and none does
+	Exact bool // InState is no mere bound
 }
 
 // exactWithin is how much more than the kernel observation may know of an age that
@@ -44,7 +45,7 @@ func AgeOf(s *sock.Socket, m *sock.Memory, sent, got sock.Instant, precision tim
 		exact = exact && !seen.Accepted
 		t = seen.Times
 	}
-	return Age{InState: got.Sub(t.Entered.Safe), Idle: got.Sub(t.Quiet.Safe), Known: known, Exact: exact}
+	return Age{InState: got.Sub(t.Entered.Safe), Idle: got.Sub(t.Quiet.Safe), Silent: got.Sub(t.SilentBase()), Known: known, Exact: exact}
 }
 
 // SameConnection reports whether an answer is about the connection that was

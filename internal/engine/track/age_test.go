@@ -36,10 +36,10 @@ func TestAgeOf(t *testing.T) {
 		return s
 	}
 	accepted := func(m *sock.Memory) { m.Accepted = true }
-	exactly := Age{InState: 40 * time.Second, Idle: 40 * time.Second, Known: true, Exact: true}
-	byKernel := Age{InState: 20*time.Second - jiffy, Idle: 20*time.Second - jiffy, Known: true, Exact: true}
-	bySecond := Age{InState: time.Second - jiffy, Idle: time.Second - jiffy, Known: true}
-	observed := Age{InState: 29 * time.Second, Idle: 28 * time.Second, Known: true}
+	exactly := Age{InState: 40 * time.Second, Idle: 40 * time.Second, Silent: 40 * time.Second, Known: true, Exact: true}
+	byKernel := Age{InState: 20*time.Second - jiffy, Idle: 20*time.Second - jiffy, Silent: 20*time.Second - jiffy, Known: true, Exact: true}
+	bySecond := Age{InState: time.Second - jiffy, Idle: time.Second - jiffy, Silent: time.Second - jiffy, Known: true}
+	observed := Age{InState: 29 * time.Second, Idle: 28 * time.Second, Silent: 28 * time.Second, Known: true}
 	tests := []struct {
 		name string
 		s    sock.Socket
@@ -53,7 +53,7 @@ func TestAgeOf(t *testing.T) {
 		{"no kernel's time, and observed", closing, memory(&closing), observed},
 		{"observed for less long", leaked, memory(&leaked, func(m *sock.Memory) { m.Entered, m.Quiet = ago(time.Second), ago(time.Second) }), byKernel},
 		{"observed since before keepalives ended", leaked, memory(&leaked), observed},
-		{"observed, and progress since", probing, memory(&probing, func(m *sock.Memory) { m.Acked-- }), Age{InState: 29 * time.Second, Idle: time.Second - jiffy, Known: true}},
+		{"observed, and progress since", probing, memory(&probing, func(m *sock.Memory) { m.Acked-- }), Age{InState: 29 * time.Second, Idle: time.Second - jiffy, Silent: time.Second - jiffy, Known: true}},
 		{"another connection was observed", probing, memory(&probing, func(m *sock.Memory) { m.Received++ }), bySecond},
 		{"another tuple was observed", probing, memory(&probing, func(m *sock.Memory) { m.ID++ }), bySecond},
 		{"another state was observed", closing, memory(&closing, func(m *sock.Memory) { m.State = ssfilter.FinWait1 }), Age{}},
@@ -61,7 +61,7 @@ func TestAgeOf(t *testing.T) {
 		{"seen in a state that the kernel keeps no time of", seen(closing), nil, exactly},
 		{"seen, and observed", seen(probing), memory(&probing, func(m *sock.Memory) { m.Entered = ago(40 * time.Second) }), exactly},
 		{"seen, and another stay was observed", seen(probing), memory(&probing, func(m *sock.Memory) { m.Entered = ago(41 * time.Second) }), exactly},
-		{"seen, and accepted since", seen(probing), memory(&probing, accepted), Age{InState: 29 * time.Second, Idle: 29 * time.Second, Known: true}},
+		{"seen, and accepted since", seen(probing), memory(&probing, accepted), Age{InState: 29 * time.Second, Idle: 29 * time.Second, Silent: 29 * time.Second, Known: true}},
 		{"observed in the future", closing, memory(&closing, func(m *sock.Memory) { m.Entered = got + 1 }), Age{}},
 	}
 	for _, test := range tests {
@@ -116,11 +116,11 @@ func TestAgeOfAccepted(t *testing.T) {
 		change func(*sock.Memory, *sock.Socket)
 		want   Age
 	}{
-		{"never in a queue", func(*sock.Memory, *sock.Socket) {}, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Known: true, Exact: true}},
-		{"in one", func(m *sock.Memory, s *sock.Socket) { m.Backlog, s.Inode = true, 0 }, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Known: true, Exact: true}},
+		{"never in a queue", func(*sock.Memory, *sock.Socket) {}, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Silent: 20 * time.Second, Known: true, Exact: true}},
+		{"in one", func(m *sock.Memory, s *sock.Socket) { m.Backlog, s.Inode = true, 0 }, Age{InState: 20 * time.Second, Idle: 20 * time.Second, Silent: 20 * time.Second, Known: true, Exact: true}},
 		{"accepted since", func(m *sock.Memory, _ *sock.Socket) { m.Backlog = true }, Age{Known: true}},
 		{"closed and accepted since", func(m *sock.Memory, _ *sock.Socket) { m.Backlog, m.State = true, ssfilter.Established }, Age{Known: true}},
-		{"accepted", func(m *sock.Memory, _ *sock.Socket) { m.Accepted = true }, Age{InState: 15 * time.Second, Idle: 15 * time.Second, Known: true}},
+		{"accepted", func(m *sock.Memory, _ *sock.Socket) { m.Accepted = true }, Age{InState: 15 * time.Second, Idle: 15 * time.Second, Silent: 15 * time.Second, Known: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, s := m, s
