@@ -2,6 +2,7 @@ package rules
 
 import (
 	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -23,8 +24,11 @@ type act struct {
 // read does not.
 func (a *act) destroys() bool { return a.Kind != nil && a.Kind.Destructive }
 
+// takes reports whether the action takes sockets away.
+func (a *act) takes() bool { return a.destroys() && a.Kind.On == OnSocket }
+
 // unsupported are actions of the format that are not built.
-var unsupported = []string{"shutdown", "exec", "signal", "sysctl"}
+var unsupported = []string{"shutdown", "signal", "sysctl"}
 
 // then is one entry: the name of an action, or a mapping from it to its options.
 func then(r *document.Reader, n *yaml.Node) act {
@@ -57,6 +61,9 @@ func readAction(r *document.Reader, a *act) {
 			continue
 		}
 		a.Kind = k
+		if p := parserOf(r); !p.allows(k) {
+			r.Report(a.at, "%s is not allowed here: whoever runs sockdog must say so, with --allow %s", k, strings.Join(append(p.allowed, k.Name), ","))
+		}
 		switch {
 		case a.options != nil && document.IsNull(document.Target(a.options)):
 			r.Report(a.options, "nothing follows the colon: write - %s alone, or give its options", a.at.Value)

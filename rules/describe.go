@@ -31,12 +31,22 @@ func (r *Rule) Text() string {
 			text += " for " + plain(r.For)
 		}
 	}
-	return text + ": " + join(r.Then, ", ", func(a Action) string {
-		if a.After > 0 {
-			return a.Kind.Name + " after " + plain(a.After)
-		}
-		return a.Kind.Name
-	})
+	text += ": " + join(r.Then, ", ", Action.text)
+	if r.Cooldown > 0 {
+		text += "; cooldown " + plain(r.Cooldown)
+	}
+	return text
+}
+
+func (a Action) text() string {
+	text := a.Kind.Name
+	if a.Exec != nil {
+		text += " " + a.Exec.Command[0]
+	}
+	if a.After > 0 {
+		text += " after " + plain(a.After)
+	}
+	return text
 }
 
 func anyMatch(all []Match) string {

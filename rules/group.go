@@ -332,9 +332,10 @@ func checkMetrics(r *document.Reader, d *draft) {
 	}
 }
 
-var groupFields = append(document.Later[draft]("cooldown"),
+var groupFields = []document.Key[draft]{
 	document.Field("group_by", document.AnyOf(document.WithPlace(document.Single(groupKey))), func(d *draft) *[]document.Placed[GroupKey] { return &d.groupBy }),
 	document.Field("when", document.AnyOf(document.WithPlace(condition)), func(d *draft) *[]document.Placed[Condition] { return &d.when }),
 	document.Field("until", document.AnyOf(document.WithPlace(condition)), func(d *draft) *[]document.Placed[Condition] { return &d.until }),
 	document.Field("for", duration, func(d *draft) *time.Duration { return &d.For }),
-)
+	document.Field("cooldown", duration, func(d *draft) *time.Duration { return &d.Cooldown }),
+}

@@ -13,11 +13,15 @@ import (
 type Kind struct {
 	Name string
 	On   Target
-	// Destructive kinds take something away from a program. They have the options
+	// Destructive kinds take something away from a program. Those on sockets have the options
 	// limit, order and after, and their rules must name states and say for how long.
 	Destructive bool
-	Options     []Option   // that no other kind has
-	Needs       Capability // what the kernel and the privileges must allow; empty: something that no other kind needs
+	// Explicit kinds may be named only where the operator has listed them: what they do goes
+	// beyond sockets (sockdog run --allow).
+	Explicit bool
+	Reverts  bool       // what it does is put back once the group fires no more
+	Options  []Option   // that no other kind has
+	Needs    Capability // what the kernel and the privileges must allow; empty: something that no other kind needs
 }
 
 // Target is what a kind of action acts on.
@@ -55,7 +59,7 @@ var (
 	Log   = &Kind{Name: "log"}
 )
 
-var builtInKinds = []*Kind{Kill, Alert, Log}
+var builtInKinds = []*Kind{Kill, Alert, Exec, Log}
 
 // String is the name of the kind.
 func (k *Kind) String() string { return k.Name }
@@ -63,7 +67,7 @@ func (k *Kind) String() string { return k.Name }
 // MarshalText has the kind stand for its name in JSON.
 func (k *Kind) MarshalText() ([]byte, error) { return []byte(k.Name), nil }
 
-// destructiveKeys are the options of every destructive kind.
+// destructiveKeys are the options of every destructive kind on sockets.
 var destructiveKeys = []document.Key[act]{
 	document.Field("limit", rate, func(a *act) *Limit { return &a.Limit }),
 	document.Field("order", document.OneOf("order", Oldest, Newest), func(a *act) *Order { return &a.Order }),
@@ -72,11 +76,14 @@ var destructiveKeys = []document.Key[act]{
 
 // options is the table of what the kind may be given.
 func (k *Kind) options() document.Table[act] {
-	if k == Alert {
+	switch k {
+	case Alert:
 		return alertTable
+	case Exec:
+		return execTable
 	}
 	t := document.Table[act]{What: k.Name}
-	if k.Destructive {
+	if k.Destructive && k.On == OnSocket {
 		t.Keys = append(t.Keys, destructiveKeys...)
 	}
 	if k == Kill {

@@ -12,7 +12,7 @@ import (
 // Lint returns what is unwise in a rules file though it may be meant. Where the
 // file has problems, they are the error, and the warnings are about the rest.
 func Lint(r io.Reader, more ...*Kind) (warnings Problems, err error) {
-	p, f, err := read(r, more)
+	p, f, err := read(r, nil, more)
 	if err != nil {
 		return nil, err
 	}
@@ -77,13 +77,13 @@ func (p *parser) compares(pairs int) bool {
 	return p.pairs <= maxPairs
 }
 
-// kill returns the rule's destructive action, if it has one and is in force.
+// kill returns the rule's destructive action on sockets, if it has one and is in force.
 func (d *draft) kill() *act {
 	if !d.Enabled {
 		return nil
 	}
 	for i := range d.then {
-		if d.then[i].destroys() {
+		if d.then[i].takes() {
 			return &d.then[i]
 		}
 	}

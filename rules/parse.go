@@ -79,9 +79,10 @@ func defaultProtect() *selection {
 // parser is what reading one rules file takes.
 type parser struct {
 	*document.Reader
-	kinds []*Kind             // that rules may name
-	users map[string]lookedUp // by name
-	pairs int                 // were compared by lint
+	kinds   []*Kind             // of actions
+	allowed []string            // the names of those that rules may have; nil: all
+	users   map[string]lookedUp // by name
+	pairs   int                 // were compared by lint
 
 	// The templates that were read, the bytes of all, and how many branches of bodies may
 	// still be tried.
@@ -90,13 +91,22 @@ type parser struct {
 	bodyTries    int
 }
 
+// allows reports whether rules may name a kind of action.
+func (p *parser) allows(k *Kind) bool {
+	return p.allowed == nil || k == Log || slices.Contains(p.allowed, k.Name)
+}
+
 func parserOf(r *document.Reader) *parser { return r.Owner.(*parser) }
 
 // Parse reads a rules file of at most 1 MiB. An error is either that of r or
 // Problems, with everything that is wrong in the file. Rules may name actions of
 // the given kinds beside those that every file may.
-func Parse(r io.Reader, more ...*Kind) (*Set, error) {
-	p, f, err := read(r, more)
+func Parse(r io.Reader, more ...*Kind) (*Set, error) { return ParseAllowed(r, nil, more...) }
+
+// ParseAllowed is Parse where rules may name no other actions than these, and log: that is
+// for whoever runs sockdog to say, and not for whoever writes the file. Nil: all.
+func ParseAllowed(r io.Reader, allowed []string, more ...*Kind) (*Set, error) {
+	p, f, err := read(r, allowed, more)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +117,7 @@ func Parse(r io.Reader, more ...*Kind) (*Set, error) {
 }
 
 // read returns the file as far as it could be read; its problems are the parser's.
-func read(r io.Reader, more []*Kind) (*parser, *file, error) {
+func read(r io.Reader, allowed []string, more []*Kind) (*parser, *file, error) {
 	reader, root, err := document.Read(r, document.Format{
 		Open:  []string{"version", "settings", "protect", "rules"},
 		Named: "receivers",
@@ -116,7 +126,7 @@ func read(r io.Reader, more []*Kind) (*parser, *file, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &parser{Reader: reader, kinds: slices.Clone(builtInKinds), users: map[string]lookedUp{}, templates: map[templateKey]readTemplate{}, bodyTries: maxBodyTries}
+	p := &parser{Reader: reader, allowed: slices.Clip(allowed), kinds: slices.Clone(builtInKinds), users: map[string]lookedUp{}, templates: map[templateKey]readTemplate{}, bodyTries: maxBodyTries}
 	reader.Owner = p
 	for _, k := range more {
 		if !slices.Contains(p.kinds, k) {

@@ -88,14 +88,15 @@ func checkActions(r *document.Reader, d *draft) {
 		if a.Kind == nil {
 			continue
 		}
-		if seen[a.Kind] && a.Kind != Alert {
+		if seen[a.Kind] && a.Kind.On == OnSocket {
 			r.Report(a.at, "%s appears twice in this rule, but acts once on each connection: remove one", a.Kind)
 		}
 		seen[a.Kind] = true
-		if a.destroys() {
+		if a.takes() {
 			checkDestructive(r, d, a)
 		}
 	}
+	checkOnce(r, d)
 }
 
 // checkDestructive refuses a rule that could take a healthy socket.

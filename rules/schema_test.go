@@ -28,7 +28,7 @@ func TestSchemaHasTheKeys(t *testing.T) {
 	}
 	for name, accepted := range map[string][]string{
 		"rule": ruleTable.Accepted(), "match": matchTable.Accepted(), "exclude": excludeTable.Accepted(), "kill": Kill.options().Accepted(),
-		"alert": alertTable.Accepted(), "log": Log.options().Accepted(), "receiver": choiceTable.Accepted(), "alertmanager": alertmanagerTable.Accepted(),
+		"alert": alertTable.Accepted(), "exec": Exec.options().Accepted(), "log": Log.options().Accepted(), "receiver": choiceTable.Accepted(), "alertmanager": alertmanagerTable.Accepted(),
 		"webhook": webhookTable.Accepted(), "basic_auth": basicAuthTable.Accepted(), "tls": tlsTable.Accepted(),
 		"settings": settingsTable.Accepted(), "file": fileTable.Accepted(),
 	} {
@@ -98,7 +98,9 @@ func TestSchemaRefuses(t *testing.T) {
 	s := compileSchema(t)
 	tests := map[string]string{
 		"an unknown key":        "rules: [{name: a, match: {state: close-wait}, colour: red}]",
-		"a key without effect":  "rules: [{name: a, match: {state: close-wait}, cooldown: 5m}]",
+		"a key without effect":  "rules: [{name: a, match: {state: close-wait}, cooldown: soon}]",
+		"exec without command":  "rules: [{name: a, match: {state: close-wait}, when: count > 1, then: [exec]}]",
+		"a command as a text":   "rules: [{name: a, match: {state: close-wait}, when: count > 1, then: [{exec: {command: /bin/true}}]}]",
 		"any command line":      "rules: [{name: a, match: {state: close-wait, cmdline: ''}}]",
 		"no rules":              "version: 1",
 		"no name":               "rules: [{match: {state: close-wait}}]",

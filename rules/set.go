@@ -56,7 +56,10 @@ type Rule struct {
 	When    []Condition
 	Until   []Condition   // empty: when When no longer holds
 	For     time.Duration // how long When must hold before a group fires
-	Labels  map[string]string
+	// Cooldown is how long after the last action on a group, of those that are done once for
+	// a firing, a later firing of it brings none.
+	Cooldown time.Duration
+	Labels   map[string]string
 
 	Then []Action
 	Sum  string // fingerprint of what the rule says; equal means unchanged
@@ -162,11 +165,12 @@ const (
 // Action is one entry of a rule's then.
 type Action struct {
 	Kind  *Kind
-	After time.Duration // beyond the instant at which the socket fell due
+	After time.Duration // beyond the instant at which the socket fell due, or the group fired
 	Limit Limit         // destructive actions only
 	Order Order         // destructive actions only
 
 	Alert   *AlertOptions  // alert only
+	Exec    *ExecOptions   `json:",omitempty"` // exec only
 	Options map[string]any `json:",omitempty"` // those of its kind alone, by name
 }
 

@@ -45,11 +45,12 @@ func (r Rule) sum() string {
 		GroupBy         []GroupKey
 		When, Until     []Condition
 		For             time.Duration
+		Cooldown        time.Duration `json:",omitempty"`
 		Labels          map[string]string
 		Then            []Action
 	}{
 		r.Name, r.Enabled, r.DryRun, canonical(r.Match), canonical(r.Exclude),
-		r.GroupBy, r.When, r.Until, r.For, r.Labels, r.Then,
+		r.GroupBy, r.When, r.Until, r.For, r.Cooldown, r.Labels, r.Then,
 	})
 	if err != nil {
 		panic(err) // nothing in it but numbers and strings

@@ -19,6 +19,7 @@ import (
 
 func checkCommand() *cobra.Command {
 	var lint bool
+	var allow []string
 	cmd := &cobra.Command{
 		Use:   "check FILE...",
 		Short: "Check rules files",
@@ -38,7 +39,7 @@ not count.`,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := false
 			for _, file := range files {
-				ok, err := check(cmd.OutOrStdout(), file, lint)
+				ok, err := check(cmd.OutOrStdout(), file, allow, lint)
 				if err != nil {
 					fmt.Fprintln(cmd.ErrOrStderr(), "sockdog:", err)
 				}
@@ -50,14 +51,15 @@ not count.`,
 			return nil
 		},
 	}
+	allowFlag(cmd, &allow, "what the `actions` of rules may be, as for sockdog run; by default any")
 	cmd.Flags().BoolVar(&lint, "lint", false, "warn about what is allowed but unwise")
 	return cmd
 }
 
 // check prints what is wrong with a file, and reports whether it is good. An
 // error means that it could not be read.
-func check(out io.Writer, file string, lint bool) (bool, error) {
-	f, err := readRules(out, file)
+func check(out io.Writer, file string, allow []string, lint bool) (bool, error) {
+	f, err := readRules(out, file, allow)
 	if err != nil {
 		return false, err
 	}
@@ -67,12 +69,18 @@ func check(out io.Writer, file string, lint bool) (bool, error) {
 			warnings[i].Msg = "warning: " + warnings[i].Msg
 		}
 		fmt.Fprint(out, warnings.Report(f.name))
-		if exposed := reload.Exposed(file); exposed != "" && file != "-" {
-			fmt.Fprintf(out, "%s: warning: others can change the rules, and with them what is killed: %s; %s\n", file, exposed, service.ExposedCure)
+		if exposed, cure := reload.Exposed(file); exposed != "" && file != "-" {
+			fmt.Fprintf(out, "%s: warning: others can change the rules, and with them what is killed: %s; %s\n", file, exposed, cure)
 		}
 	}
 	if f.problems != nil {
 		return false, nil
+	}
+	if file != "-" {
+		if err := service.Trust(f.set, file); err != nil {
+			fmt.Fprintln(out, err)
+			return false, nil
+		}
 	}
 	fmt.Fprintf(out, "%s: %s, good\n", f.name, term.Count(len(f.set.Rules), "rule"))
 	return true, nil
@@ -87,8 +95,8 @@ type rulesFile struct {
 }
 
 // readRules reads a file, or standard input where its name is "-", and prints what is
-// wrong with its rules.
-func readRules(out io.Writer, file string) (f rulesFile, err error) {
+// wrong with its rules, which may have no other actions than those; nil: any.
+func readRules(out io.Writer, file string, allow []string) (f rulesFile, err error) {
 	const enough = 2 << 20 // for rules.Parse to see that it is too long
 	in := os.Stdin
 	f.name = "standard input"
@@ -105,7 +113,7 @@ func readRules(out io.Writer, file string) (f rulesFile, err error) {
 	if f.text, err = io.ReadAll(io.LimitReader(in, enough)); err != nil {
 		return f, err
 	}
-	f.set, err = rules.Parse(bytes.NewReader(f.text), action.InRules(action.Kinds())...)
+	f.set, err = rules.ParseAllowed(bytes.NewReader(f.text), allow, action.InRules(action.Kinds())...)
 	if errors.As(err, &f.problems) {
 		fmt.Fprint(out, f.problems.Report(f.name))
 		err = nil
@@ -116,7 +124,7 @@ func readRules(out io.Writer, file string) (f rulesFile, err error) {
 // loadRules loads a rules file for a command that needs it good, and prints what is
 // wrong with it.
 func loadRules(out io.Writer, file string) (*rules.Set, error) {
-	f, err := readRules(out, file)
+	f, err := readRules(out, file, nil)
 	if err == nil && f.problems != nil {
 		err = fmt.Errorf("%s: %s", f.name, term.Count(f.problems.Count(), "problem"))
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/selection"
 	"github.com/sockdog/sockdog/rules"
@@ -68,6 +69,25 @@ func outputFlag(cmd *cobra.Command, text *string) {
 // wideOutputFlag adds -o where there is a wider table.
 func wideOutputFlag(cmd *cobra.Command, text *string) {
 	oneOf(cmd, text, "output", "o", "`format`: %s", "table", "wide\tmore columns, with the process", "json")
+}
+
+// allowFlag adds a flag that takes the names of actions, with commas between them.
+func allowFlag(cmd *cobra.Command, names *[]string, use string) {
+	var all []string
+	for _, k := range action.Kinds() {
+		all = append(all, k.Name)
+	}
+	cmd.Flags().Func("allow", use, func(text string) error {
+		for name := range strings.SplitSeq(text, ",") {
+			name = strings.TrimSpace(name)
+			if !slices.Contains(all, name) {
+				return usage{fmt.Errorf("--allow lists actions, and %q is none: choose from %s", name, strings.Join(all, ", "))}
+			}
+			*names = append(*names, name)
+		}
+		return nil
+	})
+	completesBy(cmd, "allow", cobra.ShellCompDirectiveNoSpace, listWords(func() []string { return all }))
 }
 
 // addressFlag adds a flag that takes an address, or "off" if that is one of the words

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/service"
 	"github.com/sockdog/sockdog/internal/term"
@@ -30,6 +31,7 @@ func runCommand() *cobra.Command {
 
 The rules file is read again whenever it changes and on SIGHUP. A file with an error
 changes nothing. Without --rules, the built-in rules watch and report, and never act.
+A rule with an action that --allow does not list is such an error.
 On SIGTERM or SIGINT the daemon finishes the current action and ends within a second.
 
 Where the kernel and the privileges allow it, events tell exactly since when stuck
@@ -55,6 +57,9 @@ crash; 78 bad or missing rules at the start, which no restart cures.`,
 			}
 			form := service.LogForm(cmd.ErrOrStderr(), f.logFormat)
 			log := service.NewLog(cmd.ErrOrStderr(), form, level)
+			if f.Allow == nil {
+				f.Allow = action.AllowedByDefault(action.Kinds())
+			}
 			f.Observe, f.Version = f.onBadRules == "observe", version()
 			if err := service.Run(cmd.Context(), log, f.Config); err != nil {
 				return f.tell(err, form, log, cmd.ErrOrStderr())
@@ -67,6 +72,7 @@ crash; 78 bad or missing rules at the start, which no restart cures.`,
 		"exit\tend with status 78", "observe\twatch with the built-in rules, and touch nothing")
 	oneOf(cmd, &f.Source, "source", "", "`where` sockets come from: %s; auto is events where these can be had",
 		"auto\tevents where they can be had, else sock_diag", "sock_diag\tscans of the socket table", "events\tthe kernel tells when sockets change; an error where it cannot")
+	allowFlag(cmd, &f.Allow, "the `actions` that rules may have; by default "+strings.Join(action.AllowedByDefault(action.Kinds()), ",")+": what goes beyond sockets must be listed")
 	stateDirFlag(cmd, &f.StateDir, "`directory` for the journal and for state that outlives a restart; default: $STATE_DIRECTORY, which systemd sets")
 	addressFlag(cmd, &f.Listen, "listen", "`address` that serves the page, metrics and status, or off", ":9797", "off")
 	cmd.Flags().StringSliceVar(&f.ListenNames, "listen-name", nil, "host `name` to accept in requests beside addresses, localhost and the host's own name; repeatable")

@@ -4,6 +4,7 @@
 package action
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,7 +18,7 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-// Kind describes one kind of action. What it acts on is a socket.
+// Kind describes one kind of action.
 type Kind struct {
 	*rules.Kind // its name, its options and their checks, whether it is destructive, and which capability it needs
 
@@ -26,11 +27,25 @@ type Kind struct {
 	// the socket is gone after a destructive action, the engine sees for itself. Nil:
 	// it is done once it is said.
 	Do func(k Kernel, a *engine.Action) error
+	// Once does it about a group, and says what it found; ctx ends with the watchdog. The
+	// error is sock.ErrGone where there was nothing left to do it to. Nil: it is not about
+	// groups, or is done once it is said.
+	Once func(ctx context.Context, x *Runner, a *engine.GroupAction) (found string, err error)
 }
 
 // Kinds are the kinds of actions that sockdog knows. A new one is a file of its own
 // and a line here.
-func Kinds() []*Kind { return []*Kind{kill, alert, log} }
+func Kinds() []*Kind { return []*Kind{kill, alert, execute, log} }
+
+// AllowedByDefault are the names of those that rules may have where the operator says nothing.
+func AllowedByDefault(kinds []*Kind) (names []string) {
+	for _, k := range kinds {
+		if !k.Explicit {
+			names = append(names, k.Name)
+		}
+	}
+	return names
+}
 
 // InRules are the kinds as the rules file knows them.
 func InRules(kinds []*Kind) []*rules.Kind {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -35,6 +36,8 @@ var words = map[match.Reason]string{
 	match.Progressed:     "it made progress meanwhile",
 	match.Paused:         "acting is paused",
 	match.NewRules:       "new rules came first",
+	match.GroupEnded:     "its group is not known to fire any more",
+	match.Stopping:       "sockdog was told to stop",
 	match.HoldersOld:     "who holds it was last looked for too long ago",
 	match.StillThere:     "the kernel still shows it",
 	match.AnswerLost:     "the kernel's answer was lost, and the socket has changed since",
@@ -74,6 +77,30 @@ func Why(a *engine.Action) string {
 	default:
 		return wanted
 	}
+}
+
+// WhyGroup says in one line why the action on a group is done, or is not.
+func WhyGroup(a *engine.GroupAction) string {
+	text := When(a.When, &a.Measured)
+	switch {
+	case a.Reason != "":
+		return words[a.Reason]
+	case a.Err != nil:
+		return text + ": " + a.Err.Error()
+	case a.Found != "":
+		return text + ": " + a.Found
+	default:
+		return text
+	}
+}
+
+// When says what was measured of a group, and what its rule compares that with.
+func When(when []rules.Condition, m *group.Measured) string {
+	said := make([]string, len(when))
+	for i, c := range when {
+		said[i] = fmt.Sprintf("%s %s (%s)", c.Metric, m.Text(c.Metric), c)
+	}
+	return strings.Join(said, ", ")
 }
 
 // Wanted says in one line why a rule wants the socket; atLeast: its times are lower bounds.

@@ -230,6 +230,12 @@ var table = []pkg{
 		why:  "which alerts fire hangs on how groups stand; what they say, and to whom, is decided behind it",
 	},
 	{
+		name: "internal/engine/acting",
+		may:  []string{"internal/engine/group", "internal/engine/match", "internal/sock", "rules"},
+		not:  impure,
+		why:  "which actions on groups are due hangs on how groups stand; what they do is behind it",
+	},
+	{
 		name: "internal/engine/subject",
 		may:  []string{"internal/sock", "rules", "rules/ssfilter"},
 		not:  impure,
@@ -261,7 +267,7 @@ var table = []pkg{
 	{
 		name: "internal/engine",
 		may: []string{
-			"internal/engine/alerting", "internal/engine/group", "internal/engine/limit", "internal/engine/match", "internal/engine/schedule", "internal/engine/spin", "internal/engine/subject", "internal/engine/table", "internal/engine/track", "internal/engine/walk",
+			"internal/engine/acting", "internal/engine/alerting", "internal/engine/group", "internal/engine/limit", "internal/engine/match", "internal/engine/schedule", "internal/engine/spin", "internal/engine/subject", "internal/engine/table", "internal/engine/track", "internal/engine/walk",
 			"internal/sock", "rules", "rules/ssfilter",
 		},
 		not: impure,
@@ -269,7 +275,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/action",
-		may:  []string{"internal/engine", "internal/engine/match", "internal/sock", "rules", unix},
+		may:  []string{"internal/engine", "internal/engine/group", "internal/engine/match", "internal/sock", "rules", unix},
 		not:  []string{"log", "log/slog"},
 		why:  "it does what was decided, and lets the engine decide it once more by the last answer; it sees no kernel but through its own interface",
 	},

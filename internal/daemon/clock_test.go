@@ -16,6 +16,7 @@ import (
 // sock.Clock. (The reading in that is for its monotonic part.)
 func TestWallClock(t *testing.T) {
 	want := map[string]int{
+		"internal/daemon/groupacts.go: time.Now":  1,
 		"internal/daemon/daemon.go: time.Now":     1,
 		"internal/daemon/log.go: time.Now":        1,
 		"internal/daemon/recorder.go: time.Now":   1,

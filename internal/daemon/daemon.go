@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -36,6 +37,10 @@ type watch struct {
 	resolves chan []uint32
 	reads    chan []uint32
 	samples  chan []spin.Process
+
+	runner  action.Runner   // of actions on groups
+	runs    context.Context // of those that are under way
+	endRuns func()
 
 	rules        inForce
 	wantsFDs     atomic.Bool  // rules measure how many descriptors holders use
@@ -81,6 +86,9 @@ func Run(ctx context.Context, o Options) error {
 		reads:    make(chan []uint32, 1),
 		samples:  make(chan []spin.Process, 1),
 	}
+	d.runs, d.endRuns = context.WithCancel(context.Background())
+	defer d.endRuns()
+	d.runner = action.Runner{Kinds: o.Kinds, Now: o.Now, Event: d.event}
 	d.driver = engine.Driver{Engine: d.engine, Now: o.Now, Workers: d}
 	d.log = newLogQueue(o.Log, o.Now)
 	d.recorder = newRecorder(&d.Options, d.log)
@@ -190,6 +198,7 @@ func (d *watch) beginStop() {
 	d.Notify("STOPPING=1")
 	d.log.say(slog.LevelInfo, "stopping")
 	d.end = d.Now().Add(endWithin)
+	d.endRuns()
 	d.publisher.close()
 }
 

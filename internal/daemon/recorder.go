@@ -138,6 +138,27 @@ func (b *batch) remember(key sock.Key, m *sock.Memory, hangs bool) {
 // answer there is no intent; the outcome, and what it uses up of the limits, are
 // written when it does again.
 func (r *recorder) Intend(actions []engine.Action) {
+	now := r.now()
+	r.intend(spent(actions, now), len(actions), func(i int, seq uint64, at time.Time) journal.Record {
+		actions[i].Seq = seq
+		return recordOf(&actions[i], at)
+	})
+}
+
+// IntendGroup does so before an action on a group is done.
+func (r *recorder) IntendGroup(a *engine.GroupAction, record func(a *engine.GroupAction, at time.Time) journal.Record) {
+	var counts []sock.Spent
+	if now := r.now(); a.Window > 0 {
+		counts = []sock.Spent{{Rule: sock.RuleSum(a.Limit()), N: 1, At: now, Expires: now.Add(a.Window)}}
+	}
+	r.intend(counts, 1, func(_ int, seq uint64, at time.Time) journal.Record {
+		a.Seq = seq
+		return record(a, at)
+	})
+}
+
+// intend writes what counts against limits from now on, and the records of n acts.
+func (r *recorder) intend(counts []sock.Spent, n int, record func(i int, seq uint64, at time.Time) journal.Record) {
 	if r.journal == nil && r.store == nil {
 		return
 	}
@@ -145,7 +166,7 @@ func (r *recorder) Intend(actions []engine.Action) {
 	recorded := make(chan struct{})
 	r.put(func(b *batch) {
 		if r.store != nil {
-			b.spent = r.counting(append(b.spent, spent(actions, r.now())...))
+			b.spent = r.counting(append(b.spent, counts...))
 		}
 		if patience <= 0 {
 			return
@@ -155,9 +176,8 @@ func (r *recorder) Intend(actions []engine.Action) {
 			return
 		}
 		now := time.Now()
-		for i := range actions {
-			actions[i].Seq = r.journal.NextSeq()
-			intent := recordOf(&actions[i], now)
+		for i := range n {
+			intent := record(i, r.journal.NextSeq(), now)
 			intent.Result = journal.Intent
 			b.records = append(b.records, intent)
 		}

@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"cmp"
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/action"
@@ -19,10 +17,11 @@ import (
 // limit holds back is only summed up: it would crowd out what it lets through. Inode
 // is that of the namespace that is watched alone: records about several sockets tell it.
 func recordsOf(p *engine.Plan, names netnsNames, inode uint32, now sock.Instant, at time.Time) []journal.Record {
-	if len(p.Report)+len(p.Transitions)+len(p.Held) == 0 {
+	n := len(p.Report) + len(p.Transitions) + len(p.ReportGroups) + len(p.Held)
+	if n == 0 {
 		return nil
 	}
-	records := make([]journal.Record, 0, len(p.Report)+len(p.Transitions)+len(p.Held))
+	records := make([]journal.Record, 0, n)
 	for i := range p.Report {
 		if a := &p.Report[i]; a.Result != engine.Held && !a.Waited {
 			when := at
@@ -36,6 +35,13 @@ func recordsOf(p *engine.Plan, names netnsNames, inode uint32, now sock.Instant,
 		records = append(records, transitionOf(&p.Transitions[i], now, at))
 		r := &records[len(records)-1]
 		names.put(r, cmp.Or(netnsOf(r.Group), inode))
+	}
+	for i := range p.ReportGroups {
+		a, when := &p.ReportGroups[i], at
+		if a.At != 0 {
+			when = at.Add(-now.Sub(a.At))
+		}
+		records = append(records, groupRecordOf(a, names, inode, when))
 	}
 	for i := range p.Held {
 		records = append(records, heldBackOf(&p.Held[i], at))
@@ -69,6 +75,16 @@ func recordOf(a *engine.Action, at time.Time) journal.Record {
 	return r
 }
 
+// groupRecordOf puts an action on a group into a record.
+func groupRecordOf(a *engine.GroupAction, names netnsNames, inode uint32, at time.Time) journal.Record {
+	r := journal.Record{
+		Time: at, Seq: a.Seq, Rule: a.Rule, Action: a.Kind().Name, Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: action.WhyGroup(a),
+		Group: subject.ByName(a.Group), Sockets: a.Count, PID: a.Process.PID, Comm: a.Process.Comm,
+	}
+	names.put(&r, cmp.Or(a.Netns, inode))
+	return r
+}
+
 // transitionOf puts the transition of a group into a record.
 func transitionOf(t *engine.Transition, now sock.Instant, at time.Time) journal.Record {
 	r := journal.Record{
@@ -78,14 +94,7 @@ func transitionOf(t *engine.Transition, now sock.Instant, at time.Time) journal.
 	if t.From == group.Firing && t.To == group.Quiet {
 		r.Result = journal.Resolved
 	}
-	said := make([]string, len(t.When))
-	for i, c := range t.When {
-		said[i] = fmt.Sprintf("%s %s (%s)", c.Metric, t.Text(c.Metric), c)
-	}
-	if len(said) == 0 {
-		said = []string{"sockets that are due"}
-	}
-	r.Reason = strings.Join(said, ", ")
+	r.Reason = cmp.Or(action.When(t.When, &t.Measured), "sockets that are due")
 	if t.Since != 0 && t.From != group.Quiet {
 		r.Reason += ", for " + now.Sub(t.Since).Round(time.Millisecond).String()
 	}

@@ -20,6 +20,8 @@ type Workers interface {
 	Resolve(inodes []uint32)         // find the holders of these; HoldersFound
 	Read(inodes []uint32)            // find them by new descriptors; NewHoldersFound
 	Sample(processes []spin.Process) // read the CPU usage of these; Sampled
+	Intend(a GroupAction)            // record that this is about to be done; GroupIntended
+	ActOn(a GroupAction)             // do this, beside everything else: it may hang; GroupActed
 }
 
 // Driver runs an engine: whatever happens goes in by Step, and each part of the
@@ -61,6 +63,12 @@ func (d *Driver) Step(in Input) Plan {
 	}
 	if len(p.Sample) > 0 {
 		d.Workers.Sample(p.Sample)
+	}
+	for _, a := range p.Intend {
+		d.Workers.Intend(a)
+	}
+	for _, a := range p.ActOn {
+		d.Workers.ActOn(a)
 	}
 	return p
 }

@@ -63,6 +63,7 @@ type Engine struct {
 	sockets
 	lookups   lookups
 	acts      acts
+	groupActs groupActs
 	newFiring bool // a group has begun to fire, whose sockets are to be acted on
 	stopping  bool
 
@@ -177,11 +178,12 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	if now >= e.summary.At {
 		e.sumUpHeld(now)
 	}
+	e.actOnGroups(now)
 	e.keepGroups(now)
 	e.keepStops()
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.disk.groupsAt, e.nearAt(), e.pausedUntil)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.nextGroupAct(), e.disk.groupsAt, e.nearAt(), e.pausedUntil)
 	return e.plan
 }
 
@@ -204,7 +206,7 @@ func (e *Engine) finish(now sock.Instant) {
 		e.asked()
 	}
 	e.plan.Scan = nil
-	e.plan.Stopped = e.acts.underWay+e.acts.unconfirmed == 0
+	e.plan.Stopped = e.acts.underWay+e.acts.unconfirmed+e.groupActs.underWay == 0
 }
 
 // Watched is how many sockets are kept in mind.

@@ -88,7 +88,7 @@ func (e *Engine) takeCounts(in CountersRead, asked, now sock.Instant) {
 			uncounted = true
 		}
 		if known {
-			r.alerts.Sampled()
+			r.sampled()
 		}
 		if due := r.groups.NextFiring(); known || due > now {
 			next = min(next, max(now, due))
@@ -169,7 +169,7 @@ func (e *Engine) keepGroups(now sock.Instant) {
 				rank = 1
 			case phase == group.Pending:
 				rank = 2
-			case len(g.Alerts) == 0:
+			case len(g.Alerts) == 0 && g.Acts.Last == 0:
 				continue
 			}
 			if len(lists[rank]) < maxKept {

@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 
+	"github.com/sockdog/sockdog/internal/engine/acting"
 	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/match"
@@ -15,19 +16,21 @@ import (
 // does not, the old state is marked as replaced, and nothing but its history is
 // used again.
 type ruleState struct {
-	*match.Rule                 // what the rule says
-	history     *history        // what is known by its name
-	groups      *group.Set      // nil: it has none
-	alerts      *alerting.State // about those
-	firstAlert  int             // of its actions; -1: it has none
-	due         int             // sockets that are due and match, of a rule about single sockets that alerts
-	firing      firing
-	full        failureStreak // of scans that found more groups than there is room for
-	recounted   sock.Instant  // when a scan was counted for it that had waited for a walk
-	unseen      failureStreak // of scans after which nobody could tell who holds some sockets
-	stats       ruleStats     // of the last whole scan
-	held        processCount  // who holds what matches in full, by that
-	replaced    bool
+	*match.Rule                  // what the rule says
+	history      *history        // what is known by its name
+	groups       *group.Set      // nil: it has none
+	alerts       *alerting.State // about those
+	acting       *acting.State   // on those as a whole; nil: the rule has no such action
+	actsUnderWay int             // of those
+	firstAlert   int             // of its actions; -1: it has none
+	due          int             // sockets that are due and match, of a rule about single sockets that alerts
+	firing       firing
+	full         failureStreak // of scans that found more groups than there is room for
+	recounted    sock.Instant  // when a scan was counted for it that had waited for a walk
+	unseen       failureStreak // of scans after which nobody could tell who holds some sockets
+	stats        ruleStats     // of the last whole scan
+	held         processCount  // who holds what matches in full, by that
+	replaced     bool
 }
 
 // history is what is known of a rule by its name: it goes on while the rule
@@ -39,6 +42,14 @@ type history struct {
 	results   Results
 	skips     map[match.Reason]uint64 // how often something kept the rule from acting, by what
 	stop      *sock.RuleStop          // see ruleState.stopped; nil: it has not stopped itself
+}
+
+// sampled notes that the groups of the rule have taken in a sample.
+func (r *ruleState) sampled() {
+	r.alerts.Sampled()
+	if r.acting != nil {
+		r.acting.Changed()
+	}
 }
 
 // historyOf returns what is known under a rule's id, which is new where nothing is.
@@ -69,6 +80,9 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 			if rs.groups != nil {
 				rs.groups.Recompiled(r)
 				rs.alerts.Recompiled(r)
+				if rs.acting != nil {
+					rs.acting.Recompiled(r)
+				}
 			}
 		} else {
 			rs = &ruleState{Rule: r, history: e.historyOf(r.ID), stats: noStats, firstAlert: slices.IndexFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Alert })}
@@ -112,6 +126,9 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 			}
 		}
 		rs.alerts = alerting.New(rs.Rule, rs.groups, next)
+		if slices.ContainsFunc(rs.Then, func(a rules.Action) bool { return a.Kind.OncePerFiring() }) {
+			rs.acting = acting.New(rs.Rule, rs.groups)
+		}
 		rs.firing.on = rs.groups.Firing() > 0
 	}
 	if !e.fallback {

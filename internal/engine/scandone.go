@@ -209,7 +209,7 @@ func (e *Engine) takeCount(r *ruleState, l *Scan, sent, got, now sock.Instant) {
 	if rg == nil {
 		return
 	}
-	r.alerts.Sampled()
+	r.sampled()
 	if !r.Grouped {
 		rg.Scanned(got)
 	}

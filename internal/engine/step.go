@@ -87,27 +87,30 @@ type Outcome struct {
 
 // Plan is what the engine wants done. Each part may be empty.
 type Plan struct {
-	Count       bool            // read the counters
-	Pressure    bool            // and what is short that all sockets share
-	Scan        *Scan           // read the socket table
-	Lookup      []sock.ID       // ask for these sockets by name
-	Resolve     []uint32        // find the holders of these inodes
-	Read        []uint32        // find the holders of these, by new descriptors
-	Sample      []spin.Process  // read the CPU usage of these
-	Act         []Action        // do these, in this order
-	Report      []Action        // say these: they are decided, and nothing is to be done
-	Remember    []sock.Memory   // keep these on disk
-	Forget      []sock.Key      // drop what is kept of these sockets
-	Held        []HeldBack      // say what the limits hold back
-	Notes       []Note          // say these to whoever reads the log
-	Transitions []Transition    // groups that changed their phase
-	Alerts      []Alert         // alerts that fire, or have ended
-	Groups      []sock.Group    // keep these on disk, and no others; nil: no change
-	Stops       []sock.RuleStop // and these
-	Late        []time.Duration // how long after it fell due each act was done that was seen coming
-	Resumed     bool            // a pause has ended by itself
-	Stopped     bool            // after Stop: nothing is under way any more
-	Wake        sock.Instant    // call again then, if nothing happens before
+	Count        bool            // read the counters
+	Pressure     bool            // and what is short that all sockets share
+	Scan         *Scan           // read the socket table
+	Lookup       []sock.ID       // ask for these sockets by name
+	Resolve      []uint32        // find the holders of these inodes
+	Read         []uint32        // find the holders of these, by new descriptors
+	Sample       []spin.Process  // read the CPU usage of these
+	Act          []Action        // do these, in this order
+	Report       []Action        // say these: they are decided, and nothing is to be done
+	Intend       []GroupAction   // record the intent of these
+	ActOn        []GroupAction   // do these, each by itself: any of them may hang
+	ReportGroups []GroupAction   // say these
+	Remember     []sock.Memory   // keep these on disk
+	Forget       []sock.Key      // drop what is kept of these sockets
+	Held         []HeldBack      // say what the limits hold back
+	Notes        []Note          // say these to whoever reads the log
+	Transitions  []Transition    // groups that changed their phase
+	Alerts       []Alert         // alerts that fire, or have ended
+	Groups       []sock.Group    // keep these on disk, and no others; nil: no change
+	Stops        []sock.RuleStop // and these
+	Late         []time.Duration // how long after it fell due each act was done that was seen coming
+	Resumed      bool            // a pause has ended by itself
+	Stopped      bool            // after Stop: nothing is under way any more
+	Wake         sock.Instant    // call again then, if nothing happens before
 }
 
 // Result is how an action ended, as the log and the journal name it.

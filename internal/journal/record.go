@@ -38,10 +38,10 @@ const (
 	Resumed Result = "resumed"
 )
 
-// Record is one action on one socket; or the new phase of a group of them, of
-// which there are only Group and Sockets; or what limits held back of a rule since
-// that was said last, of which there are only Sockets, LetGo and Waiting; or that all
-// acting is paused or resumed, of which there is only the Reason. The names
+// Record is one action on one socket; or the new phase of a group of them or an action on
+// it, of which there are only Group, Sockets and perhaps a process; or what limits held back
+// of a rule since that was said last, of which there are only Sockets, LetGo and Waiting; or
+// that all acting is paused or resumed, of which there is only the Reason. The names
 // of its fields, here and in the log, are part of what sockdog promises. What is
 // not known is left out: of the holder, and the uid of a socket without an inode,
 // whose 0 means nothing.
@@ -167,7 +167,7 @@ func (r *Record) Attrs() []slog.Attr {
 		for _, name := range slices.Sorted(maps.Keys(r.Group)) {
 			labels = append(labels, slog.String(name, r.Group[name]))
 		}
-		return append(attrs, slog.Group("group", labels...), slog.Int("sockets", r.Sockets))
+		return r.appendHolder(append(attrs, slog.Group("group", labels...), slog.Int("sockets", r.Sockets)))
 	case r.Result == Paused, r.Result == Resumed:
 		return attrs[1:] // it is about no rule
 	case r.Result == Held:
@@ -188,6 +188,11 @@ func (r *Record) Attrs() []slog.Attr {
 	if r.Inode != 0 {
 		attrs = append(attrs, slog.Uint64("uid", uint64(r.UID)))
 	}
+	return r.appendHolder(attrs)
+}
+
+// appendHolder appends what is known of the process that it is about.
+func (r *Record) appendHolder(attrs []slog.Attr) []slog.Attr {
 	if r.PID != 0 {
 		attrs = append(attrs, slog.Int("pid", r.PID))
 	}

@@ -122,10 +122,12 @@ func (f *firstScans) Scan(s *engine.Scan) {
 	f.came = append(f.came, engine.ScanDone{Result: result, Sent: sent})
 }
 
-func (*firstScans) Record(*engine.Plan)   {}
-func (*firstScans) Lookup([]sock.ID)      {}
-func (*firstScans) Act([]engine.Action)   {}
-func (*firstScans) Sample([]spin.Process) {}
+func (*firstScans) Record(*engine.Plan)       {}
+func (*firstScans) Lookup([]sock.ID)          {}
+func (*firstScans) Act([]engine.Action)       {}
+func (*firstScans) Sample([]spin.Process)     {}
+func (*firstScans) Intend(engine.GroupAction) {}
+func (*firstScans) ActOn(engine.GroupAction)  {}
 
 // Read finds nothing, so that the walk does not wait for it.
 func (f *firstScans) Read([]uint32) {

@@ -55,8 +55,9 @@ func TestExposed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if got, want := Exposed(path), strings.ReplaceAll(test.want, "DIR", dir); got != want {
-				t.Errorf("got %q, want %q", got, want)
+			got, cure := Exposed(path)
+			if want := strings.ReplaceAll(test.want, "DIR", dir); got != want || (cure == "") != (want == "") {
+				t.Errorf("got %q, cure %q, want %q", got, cure, want)
 			}
 		})
 	}
@@ -84,7 +85,7 @@ func TestWriters(t *testing.T) {
 		{"a sticky directory of another user", unix.Stat_t{Mode: unix.S_IFDIR | unix.S_ISVTX | 0o755, Uid: user + 1000}, "user"},
 		{"a sticky directory", unix.Stat_t{Mode: unix.S_IFDIR | unix.S_ISVTX | 0o777}, ""},
 	} {
-		got := writers(dir, &test.stat)
+		got, _ := writers(dir, &test.stat)
 		if test.want == "" && got != "" || !strings.Contains(got, test.want) {
 			t.Errorf("%s: %q, want %q in it", test.name, got, test.want)
 		}
@@ -98,18 +99,18 @@ func TestExposedInContainer(t *testing.T) {
 	}
 	dir := t.TempDir()
 	// Of whom this user namespace does not know, nothing is said.
-	if got := writers(dir, &unix.Stat_t{Mode: unix.S_IFREG | 0o644, Uid: nobody, Gid: nobody}); got != "" {
+	if got, _ := writers(dir, &unix.Stat_t{Mode: unix.S_IFREG | 0o644, Uid: nobody, Gid: nobody}); got != "" {
 		t.Errorf("a file of a user who is not known: %q", got)
 	}
 	write(t, dir+"/rules.yaml", "rules: []")
 	must(t, os.Chmod(dir, 0o777))
-	if Exposed(dir+"/rules.yaml") == "" {
+	if got, _ := Exposed(dir + "/rules.yaml"); got == "" {
 		t.Error("a directory that everybody may write to is not said to be one")
 	}
 	must(t, unix.Mount(dir, dir, "", unix.MS_BIND, ""))
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	must(t, unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	if got := Exposed(dir + "/rules.yaml"); got != "" {
+	if got, _ := Exposed(dir + "/rules.yaml"); got != "" {
 		t.Errorf("read-only: %q", got)
 	}
 }

@@ -13,7 +13,7 @@ import (
 var someGroups = []sock.Group{
 	{
 		Key:        "\x01" + sock.GroupKey(make([]byte, 46)) + "\x02",
-		GroupFacts: sock.GroupFacts{Rule: 1, Holding: 3, Firing: 4, Ended: 5, Known: 6, Fresh: 7},
+		GroupFacts: sock.GroupFacts{Rule: 1, Holding: 3, Firing: 4, Ended: 5, Known: 6, Fresh: 7, Acted: 8, ActsFrom: 9, ActsDone: 3},
 	},
 	{GroupFacts: sock.GroupFacts{Rule: ^uint64(0), Holding: 7, Known: now}},
 }

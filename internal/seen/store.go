@@ -28,7 +28,7 @@ const (
 	fileName = "seen"
 
 	magic   = "sockdog" // and a digit, the version
-	version = '3'
+	version = '4'
 
 	// slack is what a file may hold in vain before it is written anew.
 	slack = 1 << 20

@@ -86,24 +86,41 @@ func (c *Config) load(ctx context.Context, log *slog.Logger, hangUp <-chan os.Si
 // warnExposed warns of a rules file that others can change, unless that was said
 // before, and returns what is to say of it.
 func (c *Config) warnExposed(log *slog.Logger, said string) string {
-	exposed := reload.Exposed(c.Rules)
+	exposed, cure := reload.Exposed(c.Rules)
 	if exposed != "" && exposed != said {
-		log.Warn("others can change the rules, and with them what is killed", "file", c.Rules, "why", exposed, "cure", ExposedCure)
+		log.Warn("others can change the rules, and with them what is killed", "file", c.Rules, "why", exposed, "cure", cure)
 	}
 	return exposed
 }
 
-// ExposedCure is what to do about a rules file that others can change.
-const ExposedCure = "chown it to root and chmod go-w"
+// Trust says why a set of rules from a file is not to be used: whoever may write that file
+// would do, as sockdog's user, what goes beyond sockets.
+func Trust(set *rules.Set, file string) error {
+	for _, r := range set.Rules {
+		for _, a := range r.Then {
+			if !a.Kind.Explicit {
+				continue
+			}
+			if exposed, cure := reload.Exposed(file); exposed != "" {
+				return fmt.Errorf("%s: the rule %q does %s, so nobody else may be able to change this file, and %s: %s", file, r.Name, a.Kind, exposed, cure)
+			}
+			return nil
+		}
+	}
+	return nil
+}
 
 // parse reads a set of rules; an error names the file.
 func (c *Config) parse(file reload.File) (*rules.Set, error) {
 	if file.Err != nil {
 		return nil, file.Err
 	}
-	set, err := rules.Parse(bytes.NewReader(file.Data), action.InRules(action.Kinds())...)
+	set, err := rules.ParseAllowed(bytes.NewReader(file.Data), c.Allow, action.InRules(action.Kinds())...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Rules, err)
+	}
+	if err := Trust(set, c.Rules); err != nil {
+		return nil, err
 	}
 	return set, nil
 }

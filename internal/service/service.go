@@ -25,11 +25,12 @@ import (
 
 // Config is what the flags of sockdog run say.
 type Config struct {
-	Rules       string // file; empty: the built-in rules
-	Observe     bool   // bad rules at the start do not end it
-	Source      string // auto, sock_diag or events
-	StateDir    string // empty: none
-	Listen      string // address, or off
+	Rules       string   // file; empty: the built-in rules
+	Allow       []string // the actions that it may name
+	Observe     bool     // bad rules at the start do not end it
+	Source      string   // auto, sock_diag or events
+	StateDir    string   // empty: none
+	Listen      string   // address, or off
 	ListenNames []string
 	Version     string
 }

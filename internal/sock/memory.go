@@ -33,12 +33,15 @@ type Group struct {
 
 // GroupFacts is what of a Group has the same size for each.
 type GroupFacts struct {
-	Rule    uint64  // RuleSum of the rule's fingerprint
-	Holding Instant // the rule's condition has held since; 0: it does not
-	Firing  Instant // the group has fired since; 0: it does not
-	Ended   Instant // it fired until then, and an alert about it goes on; 0: none does
-	Known   Instant // all that was so at that instant
-	Fresh   uint64  // sockets first seen in the five minutes before that, where the rule asks for growth
+	Rule     uint64  // RuleSum of the rule's fingerprint
+	Holding  Instant // the rule's condition has held since; 0: it does not
+	Firing   Instant // the group has fired since; 0: it does not
+	Ended    Instant // it fired until then, and an alert about it goes on; 0: none does
+	Known    Instant // all that was so at that instant
+	Fresh    uint64  // sockets first seen in the five minutes before that, where the rule asks for growth
+	Acted    Instant // when something was last done about the group as a whole; 0: never, or too long ago
+	ActsFrom Instant // from when the delays of what is done while it fires count
+	ActsDone uint16  // what was done of it, a bit for each of the rule's actions on groups
 }
 
 // GroupKey is a group's properties, in a form that means the same in every run.

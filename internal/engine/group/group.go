@@ -93,6 +93,7 @@ type Group struct {
 	Firing   sock.Instant // since when it fires; Never: it does not
 	Ended    sock.Instant // when it last ceased to fire; Never: it fires, or never did
 	Alerts   []Alert      // that have begun about it
+	Acts     Acts         // what was done about it
 	Peak     int          // the highest count since it fires
 	Examples []Example    // of its sockets, by the last scan that had enough of them
 	growing  *growth
@@ -155,6 +156,7 @@ func (g *Group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 	holds := m.all(r.When) && !vanished
 	if g.Firing != sock.Never {
 		g.revalidate(r, holds, sent, got)
+		g.Acts.sample(r, holds, sent, got)
 		g.Peak = max(g.Peak, m.Count)
 		over := !holds
 		if len(r.Until) > 0 {
@@ -174,6 +176,7 @@ func (g *Group) sample(r *rules.Rule, m Measured, sent, got sock.Instant) {
 	}
 	if r.For == 0 || sent.Sub(g.Holding) >= r.For {
 		g.Firing, g.Ended, g.Peak = got, sock.Never, m.Count
+		g.Acts.begin(r.Cooldown, got)
 	}
 }
 

@@ -231,7 +231,7 @@ func (rg *Set) sample(c *Changes, key Key, g *Group, known bool, m Measured, sen
 	} else {
 		rg.approach([]byte(key), m)
 	}
-	switch worth := to != Quiet || m.Growth > 0 || len(g.Alerts) > 0; {
+	switch worth := to != Quiet || m.Growth > 0 || len(g.Alerts) > 0 || g.Acts.cools(&rg.rule.Rule, got); {
 	case worth && !known:
 		rg.groups[key] = g
 	case !worth && known:
@@ -311,7 +311,7 @@ func (rg *Set) NextFiring() sock.Instant {
 // remember of that.
 func (rg *Set) EndAlert(key Key, g *Group, action int) {
 	g.Alerts = slices.DeleteFunc(g.Alerts, func(a Alert) bool { return a.Action == action })
-	if len(g.Alerts) == 0 && g.Phase() == Quiet && g.Growth == 0 {
+	if len(g.Alerts) == 0 && g.Phase() == Quiet && g.Growth == 0 && g.Acts.Last == 0 { // else a sample forgets it
 		delete(rg.groups, key)
 	}
 }
@@ -362,7 +362,7 @@ func (rg *Set) evict(now sock.Instant) (ended int) {
 		rg.phases[Firing]--
 		rg.phases[Quiet]++
 		ended++
-		if len(m.Alerts) == 0 { // else it is forgotten with them
+		if len(m.Alerts) == 0 && m.Acts.Last == 0 { // else it is forgotten with them
 			delete(rg.groups, m.key)
 		}
 	}
@@ -444,8 +444,14 @@ func (rg *Set) Kept(key Key, g *Group) sock.Group {
 	case len(g.Alerts) > 0: // which counts for more than that it may be pending again
 		a := &g.Alerts[0]
 		k.Holding, k.Firing, k.Ended = a.Since, a.Started.Add(-rg.rule.Then[a.Action].After), g.Ended
-	default:
+	case g.Holding != sock.Never:
 		k.Holding = g.Holding
+	}
+	if g.Acts.Last != 0 {
+		k.Acted, k.ActsFrom = g.Acts.Last, g.Acts.From
+		if g.Firing != sock.Never {
+			k.ActsDone = g.Acts.Done
+		}
 	}
 	k.Fresh = uint64(math.Round(g.Growth * growthOver.Minutes()))
 	return k
@@ -455,7 +461,7 @@ func (rg *Set) Kept(key Key, g *Group) sock.Group {
 // is of use.
 func (rg *Set) Restore(k *sock.Group, now sock.Instant) bool {
 	key := Key(k.Key)
-	if _, ok := rg.rule.By.Labels(string(key)); !ok || max(k.Holding, k.Firing, k.Ended, k.Known) > now {
+	if _, ok := rg.rule.By.Labels(string(key)); !ok || max(k.Holding, k.Firing, k.Ended, k.Known, k.Acted) > now {
 		return false // it is no group, or from a future that never was
 	}
 	g, r := newGroup(), rg.rule
@@ -465,11 +471,12 @@ func (rg *Set) Restore(k *sock.Group, now sock.Instant) bool {
 		g.Ended = k.Ended
 	case k.Firing != 0:
 		g.Holding, g.Firing, g.stale = k.Holding, k.Firing, now.Sub(k.Known) > Outage
-	case now.Sub(k.Known) <= Outage:
+	case k.Holding != 0 && now.Sub(k.Known) <= Outage:
 		g.Holding = k.Holding
-	default:
+	case k.Acted == 0:
 		return false
 	}
+	g.Acts.restore(r, k)
 	if k.Fresh > 0 && r.Measures(rules.Growth) {
 		g.growing = grown(k.Fresh, k.Known)
 		g.Growth = float64(k.Fresh) / growthOver.Minutes() // to be kept again before the first scan

@@ -42,6 +42,8 @@ const (
 	Replaced   Reason = "replaced"   // another state or connection than was matched
 	Progressed Reason = "progressed" // bytes were sent or received meanwhile
 	NewRules   Reason = "new_rules"
+	GroupEnded Reason = "group_ended" // its group fires no more, or is not known to
+	Stopping   Reason = "stopping"    // the watchdog was told to stop
 	HoldersOld Reason = "holders_old" // who holds it was looked for too long ago
 	StillThere Reason = "still_there" // the kernel said done, and still shows it
 	AnswerLost Reason = "answer_lost" // of the kernel, and the socket has changed since

@@ -216,6 +216,45 @@ func (k Key) Append(b []byte, s Subject) []byte {
 	return b
 }
 
+// Netns returns the network namespace that the values tell; 0: they tell none.
+func (k Key) Netns(values string) uint32 {
+	if v := k.value(values, rules.ByNetns); v != nil {
+		return be.Uint32(v)
+	}
+	return 0
+}
+
+// Process returns the process that the values tell: its number, and when it started; 0: they
+// tell none.
+func (k Key) Process(values string) (p sock.Holder) {
+	if v := k.value(values, rules.ByPID); v != nil {
+		p.PID, p.Start = int(be.Uint32(v)), be.Uint64(v[4:])
+	}
+	return p
+}
+
+// value returns the value of one property among those that Append has written, or nil.
+func (k Key) value(values string, name rules.GroupKey) []byte {
+	rest := []byte(values)
+	for i := range k {
+		width := k[i].Width
+		if width == 0 {
+			if len(rest) == 0 {
+				return nil
+			}
+			width, rest = int(rest[0]), rest[1:]
+		}
+		if len(rest) < width {
+			return nil
+		}
+		if k[i].Name == name {
+			return rest[:width]
+		}
+		rest = rest[width:]
+	}
+	return nil
+}
+
 // Label is a property of a group and its value.
 type Label struct{ Name, Value string }
 

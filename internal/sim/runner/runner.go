@@ -55,6 +55,12 @@ type Act struct {
 	engine.Action
 }
 
+// GroupAct is what was done about a group, or decided of it.
+type GroupAct struct {
+	At sock.Instant
+	engine.GroupAction
+}
+
 // Alert is an alert that begins to fire, or has ended.
 type Alert struct {
 	At sock.Instant
@@ -63,8 +69,9 @@ type Alert struct {
 
 // Run is an engine that watches a table.
 type Run struct {
-	Acts   []Act // in the order in which they were reported
-	Alerts []Alert
+	Acts      []Act      // in the order in which they were reported
+	GroupActs []GroupAct // and what about whole groups
+	Alerts    []Alert
 
 	table    Table
 	engine   *engine.Engine
@@ -198,6 +205,9 @@ func (w workers) Record(p *engine.Plan) {
 	for i := range p.Report {
 		w.Acts = append(w.Acts, Act{w.clock.Now, p.Report[i]})
 	}
+	for i := range p.ReportGroups {
+		w.GroupActs = append(w.GroupActs, GroupAct{w.clock.Now, p.ReportGroups[i]})
+	}
 	for i := range p.Alerts {
 		if a := &p.Alerts[i]; a.New || a.Ended != 0 { // the others are said again
 			w.Alerts = append(w.Alerts, Alert{w.clock.Now, *a})
@@ -268,6 +278,16 @@ func (w workers) act(a *engine.Action) engine.Outcome {
 	o.Err = w.table.Do(a)
 	o.Gone, o.Unsure = errors.Is(o.Err, sock.ErrGone), errors.Is(o.Err, sock.ErrUnconfirmed)
 	return o
+}
+
+// Intend has the record of an action on a group written.
+func (w workers) Intend(a engine.GroupAction) {
+	w.clock.At(w.clock.Now.Add(answerTime), func() { w.step(engine.GroupIntended{Act: a}) })
+}
+
+// ActOn does it, which always succeeds.
+func (w workers) ActOn(a engine.GroupAction) {
+	w.clock.At(w.clock.Now.Add(answerTime), func() { w.step(engine.GroupActed{Act: a, At: w.clock.Now}) })
 }
 
 // Resolve walks through /proc.

@@ -11,6 +11,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -261,6 +262,51 @@ func (w workers) act(a *engine.Action) engine.Outcome {
 	}
 	w.Remove(s)
 	return o
+}
+
+// Intend writes the record of what is about to be done about a group, which survives.
+func (w workers) Intend(a engine.GroupAction) {
+	d := time.Duration(w.groups.Int64N(int64(3*time.Millisecond))) + 1
+	if w.groups.IntN(20) == 0 {
+		d = 4 * time.Second // a slow disk
+	}
+	w.Intends = max(w.Intends, w.Now.Add(d))
+	w.later(w.Now.Add(d), func() {
+		if a.Window > 0 {
+			w.disk.spent = append(w.disk.spent, sock.Spent{Rule: sock.RuleSum(a.Limit()), N: 1, At: w.Now, Expires: w.Now.Add(a.Window)})
+		}
+		w.later(w.Now.Add(1), func() { w.step(engine.GroupIntended{Act: a}) })
+	})
+}
+
+// ActOn does it, which takes up to its timeout, and a moment where it has none.
+func (w workers) ActOn(a engine.GroupAction) {
+	d := time.Duration(w.groups.Int64N(int64(10*time.Millisecond))) + 1
+	if o := a.Action.Exec; o != nil && w.groups.IntN(4) == 0 {
+		d = o.Timeout
+	}
+	w.Observer.Runs(&a)
+	ended := false
+	end := func() {
+		if ended {
+			return
+		}
+		ended = true
+		in := engine.GroupActed{Act: a, At: w.Now}
+		switch w.groups.IntN(6) {
+		case 0:
+			in.Err = errors.New("exit status 1")
+		case 1:
+			in.Changed = match.Replaced
+		case 2:
+			if a.Kind().On == rules.OnProcess {
+				in.Gone, in.Err = true, sock.ErrGone
+			}
+		}
+		w.step(in)
+	}
+	w.ends = append(w.ends, end)
+	w.later(w.Now.Add(d), end)
 }
 
 // spin has the program of a killed socket spin for a while, in some worlds.

@@ -5,6 +5,7 @@ package world
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -33,8 +34,12 @@ type World struct {
 	Busy        sock.Instant   // an act is under way until then
 	Spins       map[int]sock.Instant
 
+	Intends sock.Instant // the record of an intent about a group is written until then
+
 	program  *match.Program
 	memory   map[uint64]sock.Answer // of the source, by cookie
+	groups   *rand.Rand             // what becomes of actions on groups
+	ends     []func()               // end those that are under way
 	disk     disk
 	programs [4]sim.Program // by PID
 	wake     sock.Instant
@@ -66,6 +71,8 @@ type Observer interface {
 	// Changed; Acted with what came of it all, where s is nil if the socket is gone.
 	Acts(o *engine.Outcome, s *sim.Socket)
 	Acted(o *engine.Outcome, s *sim.Socket)
+	// Runs comes with an action on a group when it begins.
+	Runs(a *engine.GroupAction)
 }
 
 // disk is what one run of the engine leaves to the next.
@@ -78,6 +85,7 @@ type disk struct {
 // New returns the world of a seed, in which nothing has begun.
 func New(seed uint64) *World {
 	w := &World{Kernel: sim.NewKernel(seed, sock.Instant(1000*time.Second)), Spins: make(map[int]sock.Instant), wake: sock.Never, memory: make(map[uint64]sock.Answer)}
+	w.groups = rand.New(rand.NewPCG(seed, 0x6a0c7)) // worlds without any stay as they are
 	w.disk.memories = make(map[sock.Key]sock.Memory)
 	w.Capabilities = make(match.Capabilities)
 	w.Now += sock.Instant(w.UpTo(time.Second))
@@ -126,7 +134,7 @@ func (w *World) Until(end sock.Instant, halt func() bool) {
 // Start begins a run of the engine with what is on disk, under the rules in force.
 func (w *World) Start(set *rules.Set) {
 	w.Run++
-	w.Busy = 0
+	w.Busy, w.Intends, w.ends = 0, 0, nil
 	w.Engine = engine.New(engine.Config{Precision: w.Jiffy, Self: 1, UID: SelfUID})
 	var r engine.Restored
 	for _, m := range w.disk.memories {
@@ -208,6 +216,9 @@ func (w *World) Crash() {
 func (w *World) Stop() (ended bool) {
 	w.stopping = true
 	w.step(engine.Stop{})
+	for _, end := range w.ends {
+		w.later(w.Now.Add(time.Millisecond), end)
+	}
 	for deadline := w.Now.Add(time.Second); w.stopping && w.Next() < deadline; {
 		w.Happen()
 	}

@@ -73,7 +73,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -85,6 +85,7 @@ type tally struct {
 	ByHolders, Passed, Unseen                                                                                                                                      int           // acts that holders decided, some of sockets that were passed on; rules that waited for holders
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
 	Pauses, Waited                                                                                                                                                 int           // pauses, and acts held back by them
+	GroupDone, GroupChanged, GroupWould                                                                                                                            int           // actions on groups
 	Exact, Changes                                                                                                                                                 int           // on time by what only a source knew that saw the socket change; and how often it came or went
 }
 
@@ -113,6 +114,9 @@ func (t *tally) add(u *tally) {
 	t.ByHolders += u.ByHolders
 	t.Passed += u.Passed
 	t.Unseen += u.Unseen
+	t.GroupDone += u.GroupDone
+	t.GroupChanged += u.GroupChanged
+	t.GroupWould += u.GroupWould
 	t.Exact += u.Exact
 	t.Changes += u.Changes
 	t.Pauses += u.Pauses
@@ -140,6 +144,7 @@ type judge struct {
 	done   map[uint64]sock.Instant // when the last act on a socket was, by cookie
 	acting map[uint64]bool         // an act on it is under way, by cookie
 	said   map[string]int
+	groups groupJudge
 
 	tally   tally
 	failure string
@@ -166,7 +171,7 @@ type kill struct {
 
 func newJudge(seed uint64) *judge {
 	w := &judge{
-		World: world.New(seed), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[string]int), acting: make(map[uint64]bool),
+		World: world.New(seed), groups: newGroupJudge(seed), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[string]int), acting: make(map[uint64]bool),
 		done: make(map[uint64]sock.Instant), firing: make(map[string]bool), scanned: make(map[string]bool), alerts: make(map[string]bool),
 	}
 	w.Observer = w
@@ -213,7 +218,7 @@ func (w *judge) run() {
 	w.tally.Spins = len(w.Spins)
 	w.checkForgotten()
 	// The kernel takes up to 10 ms to do an act and to confirm it.
-	if w.Engine != nil && !w.Stop() && w.failure == "" && w.Calm && w.Busy.Add(10*time.Millisecond) < w.Now {
+	if w.Engine != nil && !w.Stop() && w.failure == "" && w.Calm && max(w.Busy, w.Intends).Add(10*time.Millisecond) < w.Now {
 		w.failf("told to stop, and did not")
 	}
 }
@@ -223,6 +228,7 @@ func (w *judge) start() {
 	clear(w.firing)
 	clear(w.scanned)
 	clear(w.acting)
+	clear(w.groups.underWay)
 	for _, g := range w.Groups() {
 		for i := range w.Rules.Rules {
 			if rule := &w.Rules.Rules[i]; g.Rule == sock.RuleSum(rule.Sum) && g.Firing != 0 && g.Ended == 0 {
@@ -372,6 +378,7 @@ func (w *judge) rules() *rules.Set {
 		if w.Passes {
 			w.byProcess(&r)
 		}
+		w.groups.actions(&r)
 		r.Sum = fmt.Sprintf("%+v", r)
 		set.Rules = append(set.Rules, r)
 	}
@@ -514,7 +521,7 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 	if p.Wake <= w.Now && !w.Stopping() {
 		w.failf("told to wake at %s, which is past, after %T", sim.Text(p.Wake), in)
 	}
-	if w.Stopping() && (p.Scan != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Read)+len(p.Sample) > 0) {
+	if w.Stopping() && (p.Scan != nil || len(p.Act) > 0 || p.Count || len(p.Resolve)+len(p.Read)+len(p.Sample)+len(p.Intend)+len(p.ActOn) > 0) {
 		w.failf("something new was begun after the word to stop")
 	}
 	if w.tally.Steps > 100_000 {
@@ -550,7 +557,10 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
-	if len(p.Act) > 0 && w.Paused() {
+	for i := range p.ReportGroups {
+		w.heardGroup(&p.ReportGroups[i])
+	}
+	if len(p.Act)+len(p.Intend)+len(p.ActOn) > 0 && w.Paused() {
 		w.failf("%d acts are decided on while that is paused", len(p.Act))
 	}
 	for i := range p.Act {

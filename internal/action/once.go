@@ -1,0 +1,45 @@
+package action
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/sock"
+)
+
+// Runner does actions on groups. Any of them may hang, so each is done on a goroutine of its
+// own. It is for concurrent use.
+type Runner struct {
+	Kinds []*Kind
+	Now   func() sock.Instant
+	// Event tells a program of the group: as one line of JSON, and in variables of its
+	// environment.
+	Event func(a *engine.GroupAction) (text []byte, environment []string)
+}
+
+// changed is an error: nothing was done, for what was found right before is not what was
+// decided on.
+type changed match.Reason
+
+func (c changed) Error() string { return words[match.Reason(c)] }
+
+// Run does an action on a group, until ctx is done: the watchdog ends.
+func (x *Runner) Run(ctx context.Context, a *engine.GroupAction) engine.GroupActed {
+	done := engine.GroupActed{Act: *a}
+	i := slices.IndexFunc(x.Kinds, func(k *Kind) bool { return k.Kind == a.Kind() })
+	if i < 0 {
+		done.Err = fmt.Errorf("nothing here does %s", a.Kind())
+	} else {
+		done.Found, done.Err = x.Kinds[i].Once(ctx, x, a)
+	}
+	done.At = x.Now()
+	if why := changed(""); errors.As(done.Err, &why) {
+		done.Changed, done.Err = match.Reason(why), nil
+	}
+	done.Gone = errors.Is(done.Err, sock.ErrGone)
+	return done
+}

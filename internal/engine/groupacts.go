@@ -1,0 +1,225 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine/acting"
+	"github.com/sockdog/sockdog/internal/engine/group"
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+const (
+	// MaxGroupActs is how many actions on groups can be under way at once, of each rule one.
+	MaxGroupActs = 32
+	// mostSaid is how many actions on groups a dry run says at once.
+	mostSaid = 100
+	// groupRetry is when an action on a group that was not done after all is tried again.
+	groupRetry = 10 * time.Second
+)
+
+// GroupAction is one action of one rule on one of its groups: to be done, or decided.
+type GroupAction struct {
+	Rule   string
+	Action *rules.Action
+	Result Result // empty in a plan's Intend and ActOn
+	DryRun bool
+	Reason match.Reason // why it is not done after all; empty: there is nothing to add
+	Err    error        // why it failed
+	Found  string       // what the action itself has to say of what it did
+
+	Group []subject.Label
+	group.Measured
+	When    []rules.Condition
+	Fired   sock.Instant // the group has fired since
+	Netns   uint32       // the network namespace that the group is of; 0: group_by does not say
+	Process sock.Holder  // that the group is of: PID and Start; none: group_by does not say
+
+	Decided sock.Instant
+	Window  time.Duration // how long it counts against a limit; 0: against none
+	Seq     uint64        // of the record of its intent
+	At      sock.Instant  // when it was done, or was not; 0: nothing was tried
+
+	of     *ruleState
+	key    group.Key
+	action int
+}
+
+// Limit is the name under which it counts against the limits of its rule.
+func (a *GroupAction) Limit() string { return limitName(a.Rule, a.Kind()) }
+
+func limitName(rule string, kind *rules.Kind) string { return rule + "/" + kind.Name }
+
+// Kind is the action's kind.
+func (a *GroupAction) Kind() *rules.Kind { return a.Action.Kind }
+
+// GroupIntended says that the record of an intent that a plan asked for is written.
+type GroupIntended struct{ Act GroupAction }
+
+// GroupActed says how an action ended that a plan asked for.
+type GroupActed struct {
+	Act     GroupAction
+	Err     error        // nil: it is done
+	Gone    bool         // there was nothing left to do it to
+	Changed match.Reason // why nothing was done, where the last look before it showed something else
+	Found   string
+	At      sock.Instant
+}
+
+// groupActs are the actions on groups that are under way.
+type groupActs struct{ underWay int }
+
+// actOnGroups decides which actions on groups are to be done.
+func (e *Engine) actOnGroups(now sock.Instant) {
+	for _, r := range e.rules {
+		if !e.mayActOnGroups(r) || !r.acting.Pending(now) {
+			continue
+		}
+		most := 1
+		if r.DryRun {
+			most = mostSaid
+		}
+		due, stale := r.acting.Due(now, e.trusted(r.Class), most, func(action int) sock.Instant { return e.freeFor(r, action, now) })
+		if stale {
+			e.schedule.Hasten(r.Class, now) // for its groups
+		}
+		for _, d := range due {
+			e.actOn(r, d, now)
+		}
+	}
+}
+
+// mayActOnGroups reports whether an action of the rule on a group may begin.
+func (e *Engine) mayActOnGroups(r *ruleState) bool {
+	shut := !r.DryRun && (e.Paused() || r.stopped() != nil)
+	return r.acting != nil && r.actsUnderWay == 0 && e.groupActs.underWay < MaxGroupActs && !shut
+}
+
+// groupThrottle is what limits a destructive action of a rule on groups.
+func (e *Engine) groupThrottle(r *ruleState, kind *rules.Kind, dry bool) *throttle {
+	return e.historyOf(sock.RuleSum(limitName(r.Name, kind))).throttle(dry)
+}
+
+// freeFor returns from when on a limit lets an action of the rule be done.
+func (e *Engine) freeFor(r *ruleState, action int, now sock.Instant) sock.Instant {
+	a := &r.Then[action]
+	if !a.Kind.Destructive {
+		return now
+	}
+	h := e.groupThrottle(r, a.Kind, r.DryRun)
+	h.Own.Limit = a.Limit
+	if h.Room(now) > 0 {
+		return now
+	}
+	return min(h.RoomAt(now), now.Add(retryAfter)) // what others have under way may come to nothing
+}
+
+// actOn has an action on a group done, or said.
+func (e *Engine) actOn(r *ruleState, d acting.Due, now sock.Instant) {
+	a := e.groupAction(r, d, now)
+	d.Group.Acts.Note(r.acting.Bit(d.Action), a.Kind().On == rules.OnProcess, now)
+	e.disk.groupsChanged = true
+	if a.Kind().Destructive {
+		a.Window = max(a.Action.Limit.Per, e.program.Settings.Limit.Per) + restoreSlack
+		e.groupThrottle(r, a.Kind(), a.DryRun).Begin()
+	}
+	if a.DryRun {
+		if a.Kind().Destructive {
+			e.groupThrottle(r, a.Kind(), true).End(now)
+		}
+		e.reportGroup(a, Would)
+		return
+	}
+	r.actsUnderWay++
+	e.groupActs.underWay++
+	e.plan.Intend = append(e.plan.Intend, a)
+}
+
+// groupAction describes an action of a rule on a group.
+func (e *Engine) groupAction(r *ruleState, d acting.Due, now sock.Instant) GroupAction {
+	return GroupAction{
+		of: r, key: d.Key, action: d.Action, Rule: r.Name, Action: &r.Then[d.Action], DryRun: r.DryRun,
+		Group: r.groups.Labels(d.Key), Measured: d.Group.Measured, When: r.When, Fired: d.Group.Firing,
+		Netns: r.By.Netns(string(d.Key)), Process: r.By.Process(string(d.Key)), Decided: now,
+	}
+}
+
+// reportGroup reports an action on a group that is decided.
+func (e *Engine) reportGroup(a GroupAction, result Result) {
+	a.Result = result
+	a.of.history.results[KindResult{a.Kind(), result}]++
+	e.plan.ReportGroups = append(e.plan.ReportGroups, a)
+}
+
+func (in GroupIntended) apply(e *Engine, now sock.Instant) {
+	a := in.Act
+	if why := e.groupStands(&a, now); why != "" {
+		GroupActed{Act: a, Changed: why, At: now}.apply(e, now)
+		return
+	}
+	e.plan.ActOn = append(e.plan.ActOn, a)
+}
+
+// groupStands says why an action on a group must not be done any more, or "": the record of
+// the intent was written since it was decided, which a slow disk draws out.
+func (e *Engine) groupStands(a *GroupAction, now sock.Instant) match.Reason {
+	switch {
+	case e.stopping:
+		return match.Stopping
+	case e.Paused():
+		return match.Paused
+	case a.of.stopped() != nil:
+		return match.RuleStopped
+	case a.of.replaced:
+		return match.NewRules
+	}
+	if g := a.of.groups.FiringGroup(a.key, now, e.trusted(a.of.Class)); g == nil || g.Firing != a.Fired {
+		return match.GroupEnded
+	}
+	return ""
+}
+
+func (in GroupActed) apply(e *Engine, now sock.Instant) {
+	a, r := in.Act, in.Act.of
+	r.actsUnderWay--
+	e.groupActs.underWay--
+	a.At, a.Err, a.Found, a.Reason = in.At, in.Err, in.Found, in.Changed
+	if a.Kind().Destructive {
+		h := e.groupThrottle(r, a.Kind(), false)
+		if in.Changed == "" && !in.Gone && in.Err == nil {
+			h.End(in.At)
+		} else {
+			h.Cancel()
+		}
+	}
+	if r.acting != nil {
+		r.acting.Changed()
+	}
+	switch {
+	case in.Changed != "":
+		if g := r.groups.Group(a.key); g != nil && g.Firing == a.Fired {
+			g.Acts.Unnote(r.acting.Bit(a.action), now.Add(groupRetry))
+			e.disk.groupsChanged = true
+		}
+		e.reportGroup(a, Changed)
+	case in.Gone:
+		e.reportGroup(a, Gone)
+	case in.Err != nil:
+		e.reportGroup(a, Failed)
+	default:
+		e.reportGroup(a, Done)
+	}
+}
+
+// nextGroupAct returns when an action on a group falls due by time alone.
+func (e *Engine) nextGroupAct() sock.Instant {
+	first := never
+	for _, r := range e.rules {
+		if e.mayActOnGroups(r) { // else something else comes first
+			first = min(first, r.acting.Next())
+		}
+	}
+	return first
+}

@@ -1,0 +1,86 @@
+package world_test
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// groupJudge holds actions on groups to what a rule says of them.
+type groupJudge struct {
+	rand     *rand.Rand                // of its own: worlds without such actions stay as they are
+	done     map[string]ranFor         // by action and group
+	underWay map[string]bool           // by rule
+	signals  map[string][]sock.Instant // by rule
+}
+
+// ranFor is when an action was done, and for which firing.
+type ranFor struct{ at, fired sock.Instant }
+
+func newGroupJudge(seed uint64) groupJudge {
+	return groupJudge{
+		rand: rand.New(rand.NewPCG(seed, 0x9709)), done: make(map[string]ranFor),
+		underWay: make(map[string]bool), signals: make(map[string][]sock.Instant),
+	}
+}
+
+// actions gives some of the rules about groups actions on those.
+func (g *groupJudge) actions(r *rules.Rule) {
+	upTo := func(d time.Duration) time.Duration { return time.Duration(g.rand.Int64N(int64(d))) + 1 }
+	if len(r.When) == 0 || g.rand.IntN(3) == 0 {
+		return
+	}
+	r.Cooldown = upTo(30 * time.Second)
+	for range 1 + g.rand.IntN(3) {
+		a := rules.Action{Kind: rules.Exec, Exec: &rules.ExecOptions{Timeout: upTo(5 * time.Second)}}
+		if g.rand.IntN(2) == 0 {
+			a.After = upTo(20 * time.Second)
+		}
+		r.Then = append([]rules.Action{a}, r.Then...) // the last one is the kill
+	}
+}
+
+// heardGroup takes in what became of an action on a group.
+func (w *judge) heardGroup(a *engine.GroupAction) {
+	name := groupName(a.Rule, a.Group)
+	w.Logf("%s %s %s: %s %s", a.Rule, a.Kind(), a.Result, name, a.Reason)
+	switch a.Result {
+	case engine.Would:
+		w.tally.GroupWould++
+		if !a.DryRun || !w.firing[name] {
+			w.failf("a dry run that is none, or of a group that does not fire: %s", name)
+		}
+		return
+	case engine.Changed:
+		w.tally.GroupChanged++
+	case engine.Done, engine.Failed, engine.Gone:
+		w.tally.GroupDone++
+	}
+	w.groups.underWay[a.Rule] = false
+}
+
+// Runs holds the beginning of an action on a group to the truth.
+func (w *judge) Runs(a *engine.GroupAction) {
+	g, r, name := &w.groups, w.ruleOf(a.Rule), groupName(a.Rule, a.Group)
+	w.Logf("%s runs %s for %s", a.Rule, a.Kind(), name)
+	each := name + a.Action.Kind.Name + a.Action.After.String() + time.Duration(len(r.Then)).String()
+	before := g.done[each]
+	switch {
+	case r == nil || !r.Enabled || r.DryRun || a.DryRun:
+		w.failf("%s acts on a group, and is not in force", a.Rule)
+	case !w.firing[name]:
+		w.failf("an action on a group that does not fire: %s", name)
+	case w.Now < a.Fired.Add(a.Action.After):
+		w.failf("an action on %s comes %v after it fired at %s, too early", name, w.Now.Sub(a.Fired), sim.Text(a.Fired))
+	case g.underWay[a.Rule]:
+		w.failf("two actions of %s on groups at once", a.Rule)
+	case before.at != 0 && before.fired != a.Fired && w.Calm && a.Decided < before.at.Add(r.Cooldown):
+		w.failf("an action on %s within its cooldown", name)
+	}
+	g.underWay[a.Rule] = true
+	g.done[each] = ranFor{a.Decided, a.Fired}
+}
