@@ -113,7 +113,7 @@ func (x *Inspector) findHolders(seen *Seen) {
 	case !found.Access.Complete():
 		seen.Unseen, seen.Cure = found.Access.Unnamed(term.Printable)
 	}
-	seen.Holders = found.Holders
+	seen.Holders, seen.Settled = found.Holders, found.Settled
 	for _, held := range seen.Holders {
 		for _, h := range held {
 			seen.Processes[h.PID] = why.Process{Holder: h}

@@ -150,8 +150,15 @@ func (r *Report) propose(left *[]string) []*proposal {
 	return all
 }
 
-// whose says whose sockets are meant, and to whom: a line for each key. Who holds a socket is
-// certain only where all processes can be read; the kernel tells its user for certain.
+// certain reports whether it is known of the holders that they are all, as a rule asks: where not all
+// processes can be read, that depends on where they belong.
+func (r *Report) certain(f *Finding) bool {
+	unsettled := func(h sock.Holder) bool { return !r.input.Latest.Settled[h.Owner] }
+	return r.input.Unseen == "" || len(f.Holders) > 0 && !slices.ContainsFunc(f.Holders, unsettled)
+}
+
+// whose says whose sockets are meant, and to whom: a line for each key. It may not be certain who holds
+// a socket; the kernel tells its user for certain.
 func (r *Report) whose(f *Finding) (lines []string) {
 	var names []string
 	for _, h := range f.Holders {
@@ -161,7 +168,7 @@ func (r *Report) whose(f *Finding) (lines []string) {
 	}
 	switch {
 	case f.Owner == ownerKernel:
-	case r.input.Unseen != "":
+	case !r.certain(f):
 		lines = append(lines, fmt.Sprintf("user: %d # which processes hold them is not certain: some cannot be read", f.uid))
 	case len(names) == 1:
 		lines = append(lines, "process: "+names[0])
@@ -205,7 +212,7 @@ func quote(text string) string {
 func (r *Report) confinement(f *Finding, try int) string {
 	var words []string
 	var at sock.Owner
-	if len(f.Holders) > 0 && f.Holders[0].Owner != nil && r.input.Unseen == "" {
+	if len(f.Holders) > 0 && f.Holders[0].Owner != nil && r.certain(f) {
 		at = *f.Holders[0].Owner
 	}
 	if at.Pod != "" {

@@ -202,6 +202,16 @@ var cases = map[string]func(h *host){
 		h.Unseen, h.Cure = "7 of 9 processes cannot be read, the first is init[1]: the sockets that those hold have no known holder", "CAP_SYS_PTRACE"
 		h.Left = []string{"1 process hung when read, the first is 77: its dead sockets are not known."}
 	},
+	"settled": func(h *host) { // not all processes can be read, and of one container it does not matter
+		h.Unseen, h.Cure = "those outside of this PID namespace are not shown: the sockets that those hold have no known holder", "hostPID: true"
+		known, other := &sock.Owner{ContainerID: sock.Fact{Text: strings.Repeat("ab", 32), Known: true}}, &sock.Owner{}
+		h.Latest.Settled = map[*sock.Owner]bool{known: true}
+		sure := h.runs(sock.Holder{PID: 20, Start: 1, Comm: "app", Owner: known}, 20, 1024)
+		h.has(3, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", sure, nil)
+		perhaps := sock.Holder{PID: 21, Start: 1, Comm: "app", Owner: other}
+		h.has(2, ssfilter.CloseWait, "10.0.0.2:41000", "10.3.0.7:5433", h.runs(perhaps, 20, 1024), nil)
+		h.has(1, ssfilter.CloseWait, "10.0.0.2:42000", "10.3.0.7:5434", append(sure, perhaps), nil)
+	},
 	"pods": func(h *host) {
 		h.Several = true
 		pod := &sock.Owner{Pod: "payments/orders-7f", Container: "app", PodUID: sock.Fact{Text: "0c36e1a2-0000-4000-8000-000000000001", Known: true}, ContainerID: sock.Fact{Text: strings.Repeat("ab", 32), Known: true}}
