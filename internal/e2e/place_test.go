@@ -23,7 +23,7 @@ import (
 )
 
 // acts are what the tests start of themselves.
-var acts = map[string]func() error{"program": program, "forbidden": forbidden}
+var acts = map[string]func() error{"program": program, "forbidden": forbidden, "inside": inside}
 
 // report is a line that a program in a place says.
 type report struct {
