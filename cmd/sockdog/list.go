@@ -202,19 +202,27 @@ func withNearest(err error) error {
 	if !errors.As(err, &unknown) {
 		return err
 	}
-	var near cobra.Command // which knows how to suggest a name
-	for _, name := range unknown.Names {
-		near.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
-	}
-	for near.SuggestionsMinimumDistance = 1; near.SuggestionsMinimumDistance <= 2; near.SuggestionsMinimumDistance++ {
-		if list := near.SuggestionsFor(unknown.Name); len(list) > 0 {
-			return fmt.Errorf("%w: did you mean %s? There are\n%s", err, list[0], columnNames(unknown.Names))
-		}
+	if near := nearest(unknown.Name, unknown.Names); near != "" {
+		return fmt.Errorf("%w: did you mean %s? There are\n%s", err, near, columnNames(unknown.Names))
 	}
 	return fmt.Errorf("%w: there are\n%s", err, columnNames(unknown.Names))
 }
 
-// columnNames lists names of columns, in lines that fit a terminal.
+// nearest is the one of some names that is nearest to what was written; "": none is near.
+func nearest(written string, names []string) string {
+	var all cobra.Command // which knows how to suggest a name
+	for _, name := range names {
+		all.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	}
+	for all.SuggestionsMinimumDistance = 1; all.SuggestionsMinimumDistance <= 2; all.SuggestionsMinimumDistance++ {
+		if list := all.SuggestionsFor(written); len(list) > 0 {
+			return list[0]
+		}
+	}
+	return ""
+}
+
+// columnNames lists names, in lines that fit a terminal.
 func columnNames(names []string) string {
 	return strings.Join(term.Wrap(strings.Join(names, ", "), 79), "\n")
 }

@@ -28,7 +28,8 @@ const badConfig = 78
 // commands are the constructors of all commands, by their names.
 var commands = map[string]func() *cobra.Command{
 	"run": runCommand, "check": checkCommand, "schema": schemaCommand, "plan": planCommand, "list": listCommand, "why": whyCommand, "kill": killCommand,
-	"doctor": doctorCommand, "status": statusCommand, "record": recordCommand, "demo": demoCommand, "version": versionCommand, "completion": completionCommand,
+	"status": statusCommand, "pause": pauseCommand, "resume": resumeCommand, "rule": ruleCommand,
+	"doctor": doctorCommand, "record": recordCommand, "demo": demoCommand, "version": versionCommand, "completion": completionCommand,
 }
 
 // newRoot returns the command of all commands, of which it has the one that args name:

@@ -68,13 +68,15 @@ type scriptT struct{ testscript.T }
 
 func (scriptT) Helper() {}
 
-// inherit lets the commands know that they are in private namespaces already.
+// inherit lets the commands know that they are in private namespaces already, and has
+// them make and look for sockets in the directory of the script.
 func inherit(env *testscript.Env) error {
 	for _, v := range os.Environ() {
 		if strings.HasPrefix(v, "SOCKDOG_") {
 			env.Vars = append(env.Vars, v)
 		}
 	}
+	env.Setenv("RUNTIME_DIRECTORY", env.WorkDir)
 	env.Values[environment] = env.Vars
 	return nil
 }

@@ -176,6 +176,12 @@ var table = []pkg{
 		why:  "it keeps a pause, and tells whoever acts: what that means is not its business",
 	},
 	{
+		name: "internal/control",
+		may:  []string{"internal/status", unix},
+		not:  []string{"log", "log/slog", "net/http"},
+		why:  "it hears who may tell the daemon what to do, and has others do it",
+	},
+	{
 		name: "internal/journal",
 		may:  []string{"internal/statedir"},
 		not:  []string{"net"},
@@ -406,7 +412,7 @@ var table = []pkg{
 	{
 		name: "internal/service",
 		may: []string{
-			"internal/action", "internal/client", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
+			"internal/action", "internal/client", "internal/control", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
 			"internal/pause", "internal/reload", "internal/source/node", "internal/state", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
 		},
 		why: "it opens all that the daemon works with, and so knows all edges: no other package needs to",
@@ -460,9 +466,9 @@ var table = []pkg{
 	{
 		name: "cmd/sockdog",
 		may: []string{
-			"internal/action", "internal/capture", "internal/client", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
-			"internal/engine/track", "internal/holders", "internal/host", "internal/inspect", "internal/manualkill", "internal/plan", "internal/recording", "internal/reload", "internal/selection", "internal/service", "internal/sock",
-			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/statustext", "internal/term", "internal/why", "rules", "rules/ssfilter", cobra,
+			"internal/action", "internal/capture", "internal/client", "internal/control", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
+			"internal/engine/track", "internal/holders", "internal/host", "internal/inspect", "internal/manualkill", "internal/pause", "internal/plan", "internal/recording", "internal/reload", "internal/selection", "internal/service", "internal/sock",
+			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/status", "internal/statustext", "internal/term", "internal/why", "rules", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

@@ -35,7 +35,7 @@ func start(b *testing.B, sockdog, settings, match string, flags ...string) *star
 	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	s := &started{b: b, cmd: exec.Command(sockdog, append([]string{"run", "--rules", file, "--log-format", "json"}, flags...)...)}
+	s := &started{b: b, cmd: exec.Command(sockdog, append([]string{"run", "--rules", file, "--control-socket", "off", "--log-format", "json"}, flags...)...)}
 	out, err := s.cmd.StderrPipe()
 	if err != nil {
 		b.Fatal(err)

@@ -161,6 +161,8 @@ func (d *watch) loop(ctx context.Context) {
 			d.reload(r)
 		case p := <-d.Pauses:
 			in = d.pause(p)
+		case r := <-d.Resets:
+			in = d.resetRule(r)
 		case <-stopping:
 			stopping, late = nil, time.After(stopWithin)
 			d.beginStop()

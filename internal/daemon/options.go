@@ -48,6 +48,7 @@ type Options struct {
 
 	Paused *status.Pause        // nothing is acted on at the start; nil: it is
 	Pauses <-chan *status.Pause // what takes its place later, with nil for none; nil: nothing ever
+	Resets <-chan RuleReset     // nil: nobody ever resets a rule
 
 	StatusStore StatusStore     // nil: nobody wants to know how things stand
 	Ages        Ages            // nil: nobody wants to know of ages
@@ -171,6 +172,18 @@ type StatusStore interface {
 type ServiceManager struct {
 	Notify        func(state string)
 	WatchdogEvery time.Duration // how often it wants a sign of life; 0: never
+}
+
+// RuleReset is that somebody lets a rule act again that has stopped itself.
+type RuleReset struct {
+	Rule, By string
+	Done     chan<- RuleResetDone // has room for it
+}
+
+// RuleResetDone says what came of it.
+type RuleResetDone struct {
+	Was   bool     // the rule had stopped itself
+	Rules []string // those that there are, where there is none of that name; nil: there is
 }
 
 // Reload is a new set of rules, checked, or why there is none.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"log/slog"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -76,3 +77,19 @@ func (d *watch) judgePause(tell tellProblem) {
 }
 
 const pausedKind = "paused"
+
+// resetRule has a rule act again. What the engine is to take in for that is returned.
+func (d *watch) resetRule(r RuleReset) engine.Input {
+	var names []string
+	for _, rule := range d.engine.Overview(d.Now()).Rules {
+		if rule.Name != r.Rule {
+			names = append(names, rule.Name)
+			continue
+		}
+		d.log.say(slog.LevelInfo, "rule reset", slog.String("rule", r.Rule), slog.String("by", r.By), slog.Bool("had_stopped", rule.Stopped != nil))
+		r.Done <- RuleResetDone{Was: rule.Stopped != nil}
+		return engine.RuleReset{Rule: r.Rule}
+	}
+	r.Done <- RuleResetDone{Rules: append([]string{}, names...)}
+	return nil
+}

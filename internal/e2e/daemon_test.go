@@ -49,7 +49,7 @@ func begin(t *testing.T, rules string, how ...func(*exec.Cmd)) *watchdog {
 	t.Helper()
 	w := &watchdog{T: t, over: make(chan struct{}), rules: filepath.Join(t.TempDir(), "rules.yaml")}
 	check(t, os.WriteFile(w.rules, []byte(rules), 0o600))
-	w.cmd = exec.Command(sockdog, "run", "--rules", w.rules, "--listen", "off", "--log-format", "json", "--log-level", "debug")
+	w.cmd = exec.Command(sockdog, "run", "--rules", w.rules, "--listen", "off", "--control-socket", "off", "--log-format", "json", "--log-level", "debug")
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	for _, h := range how {
 		h(w.cmd)

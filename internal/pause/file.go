@@ -142,3 +142,24 @@ func Remove(dir *statedir.Dir) (was bool, err error) {
 
 // Who is how a user is called that paused.
 func Who(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
+
+// WriteIn has the file say so in the directory at path, where no daemon need run. It is for
+// root and for the user whose directory it is.
+func WriteIn(path string, p *status.Pause) error {
+	dir, err := statedir.OpenToRead(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return Write(dir, p)
+}
+
+// RemoveIn takes the file away from there, and reports whether it was there.
+func RemoveIn(path string) (was bool, err error) {
+	dir, err := statedir.OpenToRead(path)
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	return Remove(dir)
+}

@@ -7,16 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
-	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/host"
-	"github.com/sockdog/sockdog/internal/pause"
 	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/state"
 	"github.com/sockdog/sockdog/internal/statedir"
@@ -32,6 +29,7 @@ type Config struct {
 	StateDir    string   // empty: none
 	Listen      string   // address, or off
 	ListenNames []string
+	Control     string // path of the control socket, or off; empty: the first default that can be had
 	Version     string
 }
 
@@ -71,7 +69,7 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 		c.use(kept, &options)
 		stateDir = kept.Dir
 	}
-	defer keepPause(ctx, stateDir, log, &options)()
+	defer c.listenForCommands(ctx, stateDir, log, &options)()
 	options.Notify = func(state string) { sd.SdNotify(false, state) }
 	if options.WatchdogEvery, err = sd.SdWatchdogEnabled(false); err != nil {
 		log.Warn("the systemd watchdog is not fed", "error", err.Error())
@@ -92,29 +90,6 @@ func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 		Capabilities: h.Capabilities(), Cure: h.Cure(), MaxTracks: host.BoundMemory(),
 	}
 }
-
-// keepPause has all acting paused for as long as a file of the state directory says so. The
-// function that it returns ends that.
-func keepPause(ctx context.Context, dir *statedir.Dir, log *slog.Logger, o *daemon.Options) (stop func()) {
-	keeper := pause.New(dir, log)
-	o.Paused, o.Pauses = keeper.Present(), keeper.Changes()
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { keeper.Run(ctx) })
-	return func() {
-		cancel()
-		ended := make(chan struct{})
-		go func() { running.Wait(); close(ended) }()
-		select {
-		case <-ended:
-		case <-time.After(pauseEnd):
-		}
-	}
-}
-
-// pauseEnd is how long the disk may take to say whether the file is there: whoever told
-// the daemon to stop does not wait for one that hangs.
-const pauseEnd = 50 * time.Millisecond
 
 // use has the daemon keep its state.
 func (c *Config) use(kept *state.State, o *daemon.Options) {

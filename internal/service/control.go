@@ -1,0 +1,85 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/control"
+	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/pause"
+	"github.com/sockdog/sockdog/internal/statedir"
+)
+
+// controlEnd is how long clients and the disk have to end: whoever told the daemon to stop
+// does not wait for what hangs.
+const controlEnd = 50 * time.Millisecond
+
+// listenForCommands has all acting paused for as long as the file of the state directory
+// says so, or somebody by the control socket. The function that it returns ends that.
+// Where there can be no socket, the watch goes on.
+func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *slog.Logger, o *daemon.Options) (stop func()) {
+	keeper, resets := pause.New(dir, log), make(chan daemon.RuleReset)
+	o.Paused, o.Pauses, o.Resets = keeper.Present(), keeper.Changes(), resets
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { keeper.Run(ctx) })
+	if c.Control != control.Off {
+		stateDir := ""
+		if dir != nil {
+			stateDir = dir.Path()
+		}
+		l, err := control.Listen(control.Paths(c.Control, stateDir))
+		switch {
+		case err == nil:
+			log.Info("listening for commands", "socket", l.Addr().String())
+			running.Go(func() {
+				if err := control.Serve(ctx, l, commands{keeper, resets}); err != nil {
+					log.Error("listening for commands ended; a file pauses sockdog (docs/stop.md)", "error", err.Error())
+				}
+			})
+		case c.Control != "":
+			log.Warn("there is no control socket; a file pauses sockdog (docs/stop.md)", "error", err.Error())
+		default:
+			log.Info("there is no control socket; a file pauses sockdog (docs/stop.md)", "reason", err.Error())
+		}
+	}
+	return func() {
+		cancel()
+		ended := make(chan struct{})
+		go func() { running.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(controlEnd):
+		}
+	}
+}
+
+// commands are what the control socket has done: by who keeps a pause, and by the daemon.
+type commands struct {
+	*pause.Keeper
+	resets chan<- daemon.RuleReset
+}
+
+// Reset implements control.Handler.
+func (c commands) Reset(ctx context.Context, rule, by string) (was bool, err error) {
+	done := make(chan daemon.RuleResetDone, 1)
+	select {
+	case c.resets <- daemon.RuleReset{Rule: rule, By: by, Done: done}:
+	case <-ctx.Done():
+		return false, errBusy
+	}
+	select {
+	case d := <-done:
+		if d.Rules != nil {
+			return false, &control.UnknownRule{Name: rule, Rules: d.Rules}
+		}
+		return d.Was, nil
+	case <-ctx.Done():
+		return false, errBusy
+	}
+}
+
+var errBusy = errors.New("the daemon is busy: try again in a moment")
