@@ -12,7 +12,12 @@ import (
 	"github.com/sockdog/sockdog/internal/nstest"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(leaderEnv) != "" {
+		loseLeader()
+	}
+	nstest.Main(m)
+}
 
 // deadHere finds what of this process is in no table, by sockets that are.
 func deadHere(t *testing.T, tabled []uint32) []uint32 {

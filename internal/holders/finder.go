@@ -207,6 +207,8 @@ type walk struct {
 	fds     lister
 	link    [64]byte // room for "socket:[4294967295]"; other links may be cut
 
+	ofThread bool // it is a thread's directory that is read, not its process's
+
 	unread []*sock.Owner // where those belong that could not be read, each once
 
 	known      map[int]*descriptors // as they were before
@@ -236,6 +238,16 @@ func (w *walk) process(pid int) error {
 		return unlessGone(err)
 	}
 	defer unix.Close(dir)
+	n, err := w.table(dir, pid)
+	if err == nil && n == 0 && threads(dir) > 1 {
+		return w.thread(dir, pid)
+	}
+	return err
+}
+
+// table adds pid to the holders of the wanted inodes in its table of descriptors, which is
+// open as dir, and returns how many descriptors those are.
+func (w *walk) table(dir, pid int) (n int, err error) {
 	var has descriptors
 	had := w.known[pid]
 	if had != nil && had.self.PID != 0 {
@@ -248,6 +260,7 @@ func (w *walk) process(pid int) error {
 		}
 	}
 	err = w.fds.eachNumber(dir, func(fd int, name []byte) error {
+		n++
 		if was := had.inode(fd); w.onlyNew && was != 0 && !w.wants(was) {
 			has.set(fd, was)
 			return nil
@@ -258,18 +271,22 @@ func (w *walk) process(pid int) error {
 		if err = unlessGone(err); err != nil {
 			err = fmt.Errorf("process %d: %w", pid, err)
 		}
-		return err
+		return n, err
 	}
 	if has.idle >= maxIdle {
 		has.self, has.idle = sock.Holder{}, 0
 	}
 	w.remember(pid, &has)
-	return nil
+	return n, nil
 }
 
 // holder names the process whose directory of descriptors is open, and says where it belongs.
 func (w *walk) holder(dir, pid int) sock.Holder {
 	h := describe(dir, "..", pid)
+	if w.ofThread { // what a process is known by, its first thread keeps
+		first := describe(dir, "../../..", pid)
+		h.Comm, h.Start = first.Comm, first.Start
+	}
 	h.Owner = w.owners.of(dir, "..", w.rooted)
 	return h
 }
