@@ -145,8 +145,9 @@ func TestProcessIsFoundAhead(t *testing.T) {
 // whether that is another process or one that cannot be read; and to see that takes a walk a
 // minute.
 func TestPassedOnBeforeItsTurn(t *testing.T) {
-	leaky, other := []sock.Holder{process(2, "leaky")}, []sock.Holder{process(3, "other")}
-	for name, then := range map[string][]sock.Holder{"to another": other, "to one that cannot be read": nil} {
+	leaky, other, later := []sock.Holder{process(2, "leaky")}, []sock.Holder{process(3, "other")}, []sock.Holder{process(2, "other")}
+	later[0].Start++
+	for name, then := range map[string][]sock.Holder{"to another": other, "to a later one of its PID": later, "to one that cannot be read": nil} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			b.partial, b.settled = then == nil, map[*sock.Owner]bool{nil: true}

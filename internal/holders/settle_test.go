@@ -83,6 +83,16 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// Where /proc hides processes of the host, nobody knows what those hold.
+func TestHiddenSettlesNothing(t *testing.T) {
+	root := fakeProc(t, map[int]process{10: {comm: "seen", stat: statOf(10, "S", 0, 1), fds: map[string]string{"3": "socket:[100]"}}})
+	belongs(t, root, map[string]string{"10": inPod})
+	found, err := Find(root, set([]uint32{100}))
+	if err != nil || found.Complete || found.Settled[found.Holders[100][0].Owner] || !found.Access.Hidden {
+		t.Errorf("%+v, error %v", found, err)
+	}
+}
+
 // A process that hangs may hold anything.
 func TestHungSettlesNothing(t *testing.T) {
 	fds := map[string]string{"3": "socket:[100]"}

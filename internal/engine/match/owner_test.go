@@ -2,6 +2,7 @@ package match
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sockdog/sockdog/internal/engine/subject"
@@ -375,6 +376,17 @@ func TestFits(t *testing.T) {
 	} {
 		if got := fits(test.pattern, test.text); got != test.want {
 			t.Errorf("%q for %q: %v", test.pattern, test.text, got)
+		}
+	}
+}
+
+// However many wildcards there are, a pattern is compared in no time: what tries each of
+// them anew for each of the others would take years.
+func TestFitsInNoTime(t *testing.T) {
+	text := strings.Repeat("a", 255)
+	for _, pattern := range []string{strings.Repeat("*a", 10_000) + "b", strings.Repeat("*a", 200) + "b", "*" + strings.Repeat("a?*", 80) + "b"} {
+		if fits(pattern, text) {
+			t.Errorf("%.10s... fits what does not end in b", pattern)
 		}
 	}
 }
