@@ -6,6 +6,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/sockdog/sockdog/rules/internal/document"
+	"github.com/sockdog/sockdog/rules/internal/message"
 )
 
 // Kind is one kind of action: its name in then, and what the format holds a rule
@@ -13,6 +14,7 @@ import (
 type Kind struct {
 	Name string
 	On   Target
+	Via  Via // by which way it reaches a socket, if the action does not say; empty: it needs none of them
 	// Destructive kinds take something away from a program. Those on sockets have the options
 	// limit, order and after, and their rules must name states and say for how long.
 	Destructive bool
@@ -43,8 +45,49 @@ func (k *Kind) OncePerFiring() bool { return k.On == OnGroup || k.On == OnProces
 // kinds of actions need is possible, or not, for all of them.
 type Capability string
 
-// Destroy is to destroy sockets, by SOCK_DESTROY.
-const Destroy Capability = "destroy"
+// The capabilities that ways to a socket take.
+const (
+	Destroy    Capability = "destroy"    // to destroy sockets, by SOCK_DESTROY
+	Descriptor Capability = "descriptor" // to duplicate the descriptors of other processes, by pidfd_getfd(2)
+)
+
+// Via is a way by which an action reaches a socket.
+type Via string
+
+// The ways.
+const (
+	ViaKernel Via = "kernel" // sock_diag(7)
+	ViaHolder Via = "holder" // the descriptor of a process that holds the socket
+	ViaAny    Via = "any"    // the first of these that the kernel has
+)
+
+// Needs is what must be possible for the way; ViaAny needs nothing certain.
+func (v Via) Needs() Capability {
+	switch v {
+	case ViaKernel:
+		return Destroy
+	case ViaHolder:
+		return Descriptor
+	default:
+		return ""
+	}
+}
+
+// Via is the way that the action may take.
+func (a *Action) Via() Via {
+	if via, said := a.Options[viaOption.Name].(Via); said {
+		return via
+	}
+	return a.Kind.Via
+}
+
+// viaOption chooses the way of an action that has several.
+var viaOption = Option{Name: "via", Doc: "a way to the socket", Read: func(text string) (any, error) {
+	if via := Via(text); via == ViaKernel || via == ViaHolder || via == ViaAny {
+		return via, nil
+	}
+	return nil, message.Errorf("%q is not a way to a socket: write kernel, holder or any", text)
+}}
 
 // Option is an option of one kind of action, whose value is a scalar.
 type Option struct {
@@ -54,7 +97,7 @@ type Option struct {
 
 // The kinds of actions that every rules file may name.
 var (
-	Kill  = &Kind{Name: "kill", On: OnSocket, Destructive: true, Needs: Destroy}
+	Kill  = &Kind{Name: "kill", On: OnSocket, Via: ViaAny, Destructive: true, Options: []Option{viaOption}}
 	Alert = &Kind{Name: "alert"} // its keys are those of alertTable
 	Log   = &Kind{Name: "log"}
 )

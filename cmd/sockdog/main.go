@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/service"
 	"github.com/sockdog/sockdog/internal/source/events"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -18,6 +19,7 @@ import (
 
 func main() {
 	events.BecomeLoader()
+	host.BecomeTrial()
 	os.Exit(run(os.Args[1:]))
 }
 

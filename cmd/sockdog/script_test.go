@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/source/events"
 )
@@ -25,6 +26,7 @@ import (
 // namespace of its own.
 func TestMain(m *testing.M) {
 	events.BecomeLoader() // as main does, which scripts run in this program
+	host.BecomeTrial()
 	nstest.Main(scripts{m})
 }
 

@@ -27,6 +27,9 @@ type Kind struct {
 	// the socket is gone after a destructive action, the engine sees for itself. Nil:
 	// it is done once it is said.
 	Do func(k Kernel, a *engine.Action) error
+	// Through does it through a duplicate of the descriptor by which a process holds the
+	// socket. Nil: it cannot be done that way.
+	Through func(fd int, a *engine.Action) error
 	// Once does it about a group, and says what it found; ctx ends with the watchdog. The
 	// error is sock.ErrGone where there was nothing left to do it to. Nil: it is not about
 	// groups, or is done once it is said.
@@ -63,6 +66,14 @@ type Kernel interface {
 	Destroy(id sock.ID) error
 }
 
+// Descriptors duplicates the descriptor by which a process holds the socket with that inode
+// and cookie, and no other. Its error is sock.ErrNotHeld, sock.ErrRefused or an errno. What
+// it remembers of processes it forgets when it is told to.
+type Descriptors interface {
+	Open(h *sock.Holder, inode uint32, cookie uint64) (fd int, err error)
+	Forget()
+}
+
 // Intents keeps the record of what is about to be done, and gives each action
 // the Seq that its outcome is to carry.
 type Intents interface {
@@ -75,9 +86,10 @@ const recordBatch = 128
 
 // Executor does actions. It is not for concurrent use.
 type Executor struct {
-	Kinds   []*Kind
-	Kernel  Kernel
-	Intents Intents
+	Kinds       []*Kind
+	Kernel      Kernel
+	Descriptors Descriptors // nil: none can be duplicated
+	Intents     Intents
 	// Recheck decides again by the last answer, and says why an action must not be
 	// done any more, or "".
 	Recheck func(a *engine.Action, answer *sock.Answer) match.Reason
@@ -101,11 +113,21 @@ func (x *Executor) Do(actions []engine.Action) []engine.Outcome {
 			outcomes = append(outcomes, x.do(&recorded[i]))
 		}
 	}
+	if x.Descriptors != nil {
+		x.Descriptors.Forget()
+	}
 	return outcomes
 }
 
-// do asks for a socket and does the action to it, if it is still as it was decided.
+// do asks for a socket and does the action to it, if it is still as it was decided. The way
+// through who holds it is opened first: that may take long, and the answer is to be fresh.
 func (x *Executor) do(a *engine.Action) (o engine.Outcome) {
+	fd, closed := -1, error(nil)
+	if a.Via == rules.ViaHolder {
+		if fd, closed = x.duplicate(a); closed == nil {
+			defer unix.Close(fd)
+		}
+	}
 	x.ids = append(x.ids[:0], a.Socket.ID)
 	WhileFresh(x.Now, func() {
 		x.answers, _ = x.Kernel.Lookup(x.ids, x.answers)
@@ -115,17 +137,46 @@ func (x *Executor) do(a *engine.Action) (o engine.Outcome) {
 		return o
 	}
 	i := slices.IndexFunc(x.Kinds, func(k *Kind) bool { return k.Kind == a.Kind })
-	if i < 0 {
+	switch {
+	case i < 0:
 		o.Err, o.Never = fmt.Errorf("nothing here does %s", a.Kind), true
 		return o
+	case closed != nil:
+		o.Err = closed
+	case a.Via == rules.ViaHolder:
+		o.Err = x.Kinds[i].Through(fd, &o.Act)
+	default:
+		o.Err = x.Kinds[i].Do(x.Kernel, &o.Act)
 	}
-	o.Err = x.Kinds[i].Do(x.Kernel, a)
 	o.At = x.Now()
+	if errors.Is(o.Err, sock.ErrNotHeld) {
+		o.Changed, o.Last, o.Err = match.HolderChanged, x.answers[0], nil
+	}
 	o.Gone = errors.Is(o.Err, sock.ErrGone)
-	o.Denied = errors.Is(o.Err, unix.EPERM)
-	o.Never = o.Denied || errors.Is(o.Err, unix.EOPNOTSUPP)
+	o.Refused = errors.Is(o.Err, sock.ErrRefused)
+	o.Denied = a.Via != rules.ViaHolder && errors.Is(o.Err, unix.EPERM)
+	o.Never = o.Denied || errors.Is(o.Err, unix.EOPNOTSUPP) || errors.Is(o.Err, unix.ENOSYS)
 	o.Unsure = errors.Is(o.Err, sock.ErrUnconfirmed)
 	return o
+}
+
+// duplicate duplicates the descriptor of the socket that one of its holders has: of the
+// first that lets it. Of errors, a refusal tells most.
+func (x *Executor) duplicate(a *engine.Action) (fd int, err error) {
+	if x.Descriptors == nil {
+		return -1, unix.ENOSYS
+	}
+	err = sock.ErrNotHeld
+	for i := range a.Holders {
+		fd, failed := x.Descriptors.Open(&a.Holders[i], a.Socket.Inode, a.Socket.ID.Cookie)
+		if failed == nil {
+			return fd, nil
+		}
+		if !errors.Is(err, sock.ErrRefused) {
+			err = failed
+		}
+	}
+	return -1, err
 }
 
 // judge is the outcome of an action by the last answer about its socket, without

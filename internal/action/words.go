@@ -39,6 +39,9 @@ var words = map[match.Reason]string{
 	match.GroupEnded:     "its group is not known to fire any more",
 	match.Stopping:       "sockdog was told to stop",
 	match.HoldersOld:     "who holds it was last looked for too long ago",
+	match.HolderChanged:  "the process that held it does not any more",
+	match.NoDescriptor:   "no process has a descriptor of it, by which alone it could be reached",
+	match.HolderRefuses:  "the kernel refuses the descriptors of the process that holds it",
 	match.StillThere:     "the kernel still shows it",
 	match.AnswerLost:     "the kernel's answer was lost, and the socket has changed since",
 }

@@ -399,9 +399,11 @@ var table = []pkg{
 	},
 	{
 		name: "internal/host",
-		may:  []string{"internal/cgroup", "internal/engine", "internal/engine/match", "internal/netns", "internal/sock", "internal/source/events", "internal/source/sockdiag", "rules", psx, unix},
-		not:  []string{"log", "log/slog", "net"},
-		why:  "it says what is possible here, to the daemon and to every command, and does nothing with it",
+		may: []string{
+			"internal/cgroup", "internal/engine", "internal/engine/match", "internal/netns", "internal/pidfd", "internal/sock", "internal/source/events", "internal/source/sockdiag", "rules", psx, unix,
+		},
+		not: []string{"log", "log/slog", "net"},
+		why: "it says what is possible here, to the daemon and to every command, and does nothing with it",
 	},
 	{
 		name: "internal/state",
@@ -433,7 +435,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/doctor",
-		may:  []string{"internal/holders", "internal/host", "internal/netns", "internal/source/events", "internal/source/sockdiag", "internal/term", unix},
+		may:  []string{"internal/holders", "internal/host", "internal/netns", "internal/source/events", "internal/source/sockdiag", "internal/term", "rules", unix},
 		not:  []string{"log", "log/slog", "net"},
 		why:  "it tries out what the others rely on, through the packages that they use",
 	},

@@ -470,7 +470,8 @@ func TestProblems(t *testing.T) {
 	w := newWorld(t)
 	current := w.show()
 	w.options.File = status.RulesFile{Path: "rules.yaml", Error: "2:3: no"}
-	w.options.Capabilities, w.options.Cure = match.Capabilities{rules.Destroy: errors.New("not permitted")}, "run as root"
+	w.options.Capabilities = match.Capabilities{rules.Destroy: errors.New("not permitted"), rules.Descriptor: errors.New("not permitted")}
+	w.options.Cures = map[rules.Capability]string{rules.Destroy: "run as root"}
 	w.options.Journal = refusing{unix.EROFS}
 	var broken atomic.Bool
 	broken.Store(true)

@@ -7,6 +7,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // watch is the engine among its workers.
@@ -74,6 +76,9 @@ const (
 // Run watches until ctx is done. It returns an error only where it could not
 // begin to.
 func Run(ctx context.Context, o Options) error {
+	if o.Descriptors == nil {
+		o.Capabilities = o.Capabilities.Without(rules.Descriptor, errNoDescriptors)
+	}
 	d := &watch{
 		Options: o,
 		engine:  engine.New(engine.Config{Precision: o.Precision, Self: os.Getpid(), UID: uint32(os.Geteuid()), MaxTracks: o.MaxTracks}),
@@ -116,6 +121,8 @@ func Run(ctx context.Context, o Options) error {
 	d.log.say(slog.LevelInfo, "stopped")
 	return nil
 }
+
+var errNoDescriptors = errors.New("nothing here duplicates descriptors of other processes")
 
 // loop is the one place where things happen, one after the other.
 func (d *watch) loop(ctx context.Context) {

@@ -82,7 +82,7 @@ func (w *world) refused(errno unix.Errno) {
 func TestKnownUnable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.options.Capabilities = match.Capabilities{rules.Destroy: errors.New("kill is not permitted")}
+	w.options.Capabilities = match.Capabilities{rules.Destroy: errors.New("kill is not permitted"), rules.Descriptor: errors.New("nor is this")}
 	l := w.listen(nstest.V4, 5432)
 	w.watch(often + leaked)
 	s := w.leak(l)

@@ -37,6 +37,7 @@ var notes = map[engine.NoteKind]note{
 	engine.RuleStopped:      {level: slog.LevelError, text: "the rule stopped itself; its kills do harm (docs/rules.md)"},
 	engine.RuleGoesOn:       {level: slog.LevelWarn, text: "the rule was reset and acts again"},
 	engine.ActionOff:        {level: slog.LevelError, text: "the action is switched off for good; sockdog doctor says why"},
+	engine.WayChanged:       {level: slog.LevelWarn, text: "the action goes another way for good; sockdog doctor says why"},
 }
 
 // notesOf puts what the engine notes into words.

@@ -39,8 +39,9 @@ type Options struct {
 
 	Kinds        []*action.Kind // of actions that rules may name
 	Capabilities match.Capabilities
-	Cure         string // what to do about what is missing of those
-	MaxTracks    int    // as in engine.Config
+	Cures        map[rules.Capability]string // what to do about what is missing of those
+	Descriptors  action.Descriptors          // nil: none of other processes can be duplicated
+	MaxTracks    int                         // as in engine.Config
 
 	Rules  *rules.Set
 	File   status.RulesFile // where Rules come from; with an Error, what it says is not in force

@@ -27,11 +27,12 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 	}
 	d.judgePause(tell)
 	for _, k := range d.Kinds {
-		missing, why := "", o.Capabilities.CannotAny(k.Kind)
+		missing, why := d.rules.cannot(k.Kind, o.Capabilities)
+		text := ""
 		if why != nil {
-			missing = action.Missing(k.Kind, why)
+			text = action.Missing(k.Kind, why)
 		}
-		tell(why != nil && d.rules.do(k.Kind), k.Name, missing, d.Cure)
+		tell(why != nil, k.Name, text, d.Cures[missing])
 	}
 	tell(o.Failing, "scans", "scans of the socket table fail: new sockets are not found", "the log says why")
 	tell(o.Stretched, "interval",

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -51,19 +52,47 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	}
 	d.tellAccess()
 	for _, k := range d.Kinds {
-		if why := d.Capabilities.CannotAny(k.Kind); why != nil && f.do(k.Kind) && !f.warned {
+		if missing, why := f.cannot(k.Kind, d.Capabilities); why != nil && !f.warned {
 			f.warned = true
 			d.log.say(slog.LevelError, "the action is not possible; sockdog watches and reports",
-				slog.String("action", k.Name), slog.String("reason", action.Missing(k.Kind, why)), slog.String("cure", d.Cure))
+				slog.String("action", k.Name), slog.String("reason", action.Missing(k.Kind, why)), slog.String("cure", d.Cures[missing]))
 		}
 	}
 }
 
+// cannot says why an action of the kind that a rule does cannot be done, and what is missing
+// for it; nil: all can.
+func (f *inForce) cannot(kind *rules.Kind, c match.Capabilities) (missing rules.Capability, why error) {
+	for a := range f.actions() {
+		if via, why := c.Way(a); a.Kind == kind && why != nil {
+			return match.Needs(kind, via), why
+		}
+	}
+	return "", nil
+}
+
 // do reports whether any of the rules does an action of the kind.
 func (f *inForce) do(kind *rules.Kind) bool {
-	return slices.ContainsFunc(f.set.Rules, func(r rules.Rule) bool {
-		return r.Enabled && !r.DryRun && slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == kind })
-	})
+	for a := range f.actions() {
+		if a.Kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// actions are those that any of the rules does.
+func (f *inForce) actions() iter.Seq[*rules.Action] {
+	return func(yield func(*rules.Action) bool) {
+		for i := range f.set.Rules {
+			r := &f.set.Rules[i]
+			for j := range r.Then {
+				if r.Enabled && !r.DryRun && !yield(&r.Then[j]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // reload puts new rules in force, or keeps the old ones and says why.

@@ -155,7 +155,7 @@ func (d *watch) actionWorker() (func([]engine.Action), func(), error) {
 	}
 	executor := action.Executor{
 		Kinds:  d.Kinds,
-		Kernel: destroyer, Intents: d.recorder, Recheck: (*engine.Action).Recheck, Now: d.Now,
+		Kernel: destroyer, Descriptors: d.Descriptors, Intents: d.recorder, Recheck: (*engine.Action).Recheck, Now: d.Now,
 		RulesChanged: func() sock.Instant { return sock.Instant(d.rulesChanged.Load()) },
 		Paused:       d.paused.Load,
 	}

@@ -258,6 +258,7 @@ type line struct {
 	Error   string
 	Cookie  uint64
 	PID     int
+	Via     string
 	DryRun  bool `json:"dry_run"`
 	Sockets int
 	Waiting int     `json:"still_waiting"`

@@ -7,10 +7,13 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/term"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // Finding is one thing that was tried out.
@@ -58,17 +61,11 @@ func Examine() []Finding {
 	if !h.Kernel.OneWalk {
 		table.Text = "readable, one walk for each family: a scan costs twice as much"
 	}
-	kill := Finding{What: "kill", OK: h.Kernel.Destroy == nil, Needed: true, Text: "works"}
-	if !kill.OK {
-		kill.Text, kill.Cure = h.WhyNotKill(), h.Cure()
-		if why := h.WhyNoPrivilege(); why != "" {
-			kill.Text += ": " + why
-		}
-	}
+	kill := examineKill(h)
 	timeWait := Finding{What: "kill in time-wait", OK: h.Kernel.DestroyTimeWait == nil, Text: "works"}
 	if !timeWait.OK {
 		timeWait.Text = h.WhyNotTimeWait()
-		if kill.OK {
+		if h.Kernel.Destroy == nil {
 			timeWait.Cure = "Linux 6.0 or later; nothing else needs it"
 		}
 	}
@@ -76,8 +73,35 @@ func Examine() []Finding {
 	if !orphans.OK {
 		orphans.Text, orphans.Cure = "left alone: this kernel may leak an orphan that is destroyed", "Linux 6.11 or later"
 	}
-	all = append(all, table, kill, timeWait, orphans, examineHolders(), examinePods(), examineCookie(), examineTable())
+	all = append(all, table, kill, examineDescriptors(h), timeWait, orphans, examineHolders(), examinePods(), examineCookie(), examineTable())
 	return append(append(all, examineEvents(h)...), examineNamespaces())
+}
+
+// examineKill says by which way sockets can be killed.
+func examineKill(h *host.Host) Finding {
+	x := Finding{What: "kill", OK: true, Needed: true, Text: "works"}
+	switch via, err := h.Capabilities().Way(&rules.Action{Kind: rules.Kill}); {
+	case err != nil:
+		x.OK, x.Text, x.Cure = false, h.WhyNotKill(), h.Cure()
+		if why := h.WhyNoPrivilege(); why != "" {
+			x.Text += ": " + why
+		}
+	case via == rules.ViaHolder:
+		x.Text, x.Cure = "works through the process that holds the socket: "+h.WhyNotKill(), h.Cure()
+	}
+	return x
+}
+
+// examineDescriptors says whether sockets can be acted on through who holds them.
+func examineDescriptors(h *host.Host) Finding {
+	x := Finding{What: "through the holder", OK: true, Text: "works: keepalive, shutdown, and kill without SOCK_DESTROY (pidfd_getfd)"}
+	if h.Closed != nil {
+		x.OK = false
+		x.Text, x.Cure = h.WhyClosed()
+	} else if few := host.Descriptors().Reach(); few != nil {
+		x.OK, x.Text, x.Cure = false, few.Why, grantOr(few.Cure, unix.CAP_SYS_PTRACE)
+	}
+	return x
 }
 
 // examineHolders finds out whose descriptors can be read.

@@ -167,12 +167,13 @@ func (c *consideration) rule(r *ruleState) {
 // time is believed for a while.
 func (c *consideration) decide(r *ruleState, a *rules.Action, fired sock.Instant) (decision match.Decision, at sock.Instant, looks bool) {
 	e, t := c.e, c.t
-	if must := e.program.HoldersDecideFor(r.Rule, a) && e.mustLook(t, a.Kind.Destructive, c.now); must && !e.recalls(t, c.now) {
+	touches := a.Kind.On == rules.OnSocket
+	if must := e.holdersDecideFor(r.Rule, a) && e.mustLook(t, touches, c.now); must && !e.recalls(t, c.now) {
 		decision, at = r.DecideBut(a, &c.times, c.s, fired, c.now, c.answer == exact)
-		looks = decision == match.Due && !(a.Kind.Destructive && e.program.GuardBut(c.s, e.capabilities, e.config.Self) != "")
+		looks = decision == match.Due && !(touches && e.program.GuardBut(c.s, e.capabilities, e.config.Self) != "")
 		return decision, at, looks
 	} else if decision, at = r.Decide(a, &c.times, t.subject(c.s), fired, c.now, c.answer == exact); must && decision == match.Due {
-		looks = !a.Kind.Destructive || e.guard(t, c.s) == ""
+		looks = !touches || e.guard(t, c.s) == "" && !(e.byHolder(a) && e.reach.refuse(t.heldBy(), c.now))
 	}
 	if decision == match.Blocked && a.Kind.Destructive {
 		if unknown := e.unknownOfHolders(t, c.s, r, a, c.now); unknown != "" {
@@ -226,6 +227,9 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 		return
 	}
 	why := e.guard(t, s)
+	if why == "" && e.byHolder(&r.Then[action]) {
+		why = e.unreachable(t, s, now)
+	}
 	switch {
 	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.yields() || onlySays), t.is(simulated) && onlySays:
 		return // it was told already, or an earlier rule has it
@@ -255,8 +259,8 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 
 // onlySays reports whether nothing is done to a socket that an action is due on.
 func (e *Engine) onlySays(r *ruleState, action int, s *sock.Socket) bool {
-	kind := r.Then[action].Kind
-	return kind.Destructive && (r.DryRun || e.capabilities.Cannot(kind, s) != nil)
+	a := &r.Then[action]
+	return a.Kind.On == rules.OnSocket && (r.DryRun || e.capabilities.Cannot(a, s) != nil)
 }
 
 // await has the action on the socket decided anew at that instant. If it is destructive, it

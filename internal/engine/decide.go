@@ -36,7 +36,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	if t.is(ahead) && m == nil {
 		a.Due = max(due, e.ruledAt)
 	}
-	if why := e.capabilities.Cannot(a.Kind, s); why != nil {
+	if why := e.capabilities.Cannot(&r.Then[action], s); why != nil {
 		a.DryRun, a.Reason, a.Err = true, match.NotPossible, why
 	}
 	h := r.history.throttle(a.DryRun)
@@ -78,8 +78,9 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 // action describes an action of a rule on a socket.
 func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, now sock.Instant) Action {
 	times := t.Times()
+	via, _ := e.capabilities.Way(&r.Then[action])
 	a := Action{
-		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, DryRun: r.DryRun, Socket: *s,
+		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, Via: via, DryRun: r.DryRun, Socket: *s,
 		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.Settings.Limit.Per) + restoreSlack,
 		Grounds: groundsOf(r.Rule, &times, t.subject(s), now), Holders: t.heldBy(),
 	}
@@ -142,7 +143,7 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			throttle.Cancel()
 			o.Act.Reason = o.Changed
 			e.report(o.Act, Changed)
-			e.reconsider(t, &o.Last, now)
+			e.reconsider(t, o.Changed, &o.Last, now)
 		case o.Err == nil || o.Unsure:
 			throttle.End(o.At)
 			if o.Act.Due != 0 {
@@ -166,6 +167,9 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			if o.Never {
 				e.cease(o)
 			}
+			if o.Refused {
+				e.reach.noteRefused(o.Act.Holders, now)
+			}
 			e.retry(t, now)
 		}
 	}
@@ -181,9 +185,12 @@ func (e *Engine) noActBefore(t *tracked) sock.Instant {
 
 // reconsider begins anew with a socket that an act was not done to, because the
 // last answer about it showed something else than the act was decided on.
-func (e *Engine) reconsider(t *tracked, last *sock.Answer, now sock.Instant) {
+func (e *Engine) reconsider(t *tracked, why match.Reason, last *sock.Answer, now sock.Instant) {
 	a := e.attempt(t)
 	e.unmark(t, a.rule, a.action)
+	if why == match.HolderChanged {
+		t.holders = nil // whoever it is now is looked for
+	}
 	t.phase = waiting
 	t.set(ahead, false)
 	a.again = now.Add(retryAfter) // should the two decisions ever differ without end
@@ -203,22 +210,22 @@ func (e *Engine) retry(t *tracked, now sock.Instant) {
 
 // cease switches off an action that failed for good.
 func (e *Engine) cease(o *Outcome) {
-	kind := o.Act.Kind
-	if e.capabilities.Cannot(kind, &o.Act.Socket) != nil {
-		return
-	}
+	kind, missing := o.Act.Kind, match.Needs(o.Act.Kind, o.Act.Via)
 	values := []slog.Attr{slog.String("action", kind.Name), slog.String("reason", o.Err.Error())}
-	missing := match.Needs(kind)
 	if missing == rules.Destroy && o.Act.Socket.State == ssfilter.TimeWait && !o.Denied {
 		// Only kernels before 6.0 say so, and of this state alone.
 		missing = match.DestroyTimeWait
 		values = append(values, slog.String("state", ssfilter.TimeWait.String()))
 	}
-	capabilities := match.Capabilities{missing: match.SwitchedOff{Err: o.Err}}
-	for other, why := range e.capabilities {
-		capabilities[other] = why
+	if e.capabilities[missing] != nil {
+		return
 	}
-	e.capabilities = capabilities
+	capabilities := e.capabilities.Without(missing, match.SwitchedOff{Err: o.Err})
+	e.allow(capabilities)
+	if via, err := capabilities.Way(&rules.Action{Kind: kind, Options: o.Act.Options}); err == nil && via != o.Act.Via {
+		e.note(WayChanged, append(values, slog.String("via", string(via)))...)
+		return
+	}
 	e.note(ActionOff, values...)
 }
 

@@ -71,6 +71,7 @@ type Engine struct {
 	scans    scans
 	walks    walk.Schedule
 	holders  holders
+	reach    reach
 	names    names
 	killed   killed
 	usages   spin.Watcher
@@ -226,7 +227,7 @@ func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.persistAll()
 }
 
-func (in CapabilitiesChanged) apply(e *Engine, _ sock.Instant) { e.capabilities = in.Capabilities }
+func (in CapabilitiesChanged) apply(e *Engine, _ sock.Instant) { e.allow(in.Capabilities) }
 
 func (in Restored) apply(e *Engine, now sock.Instant) {
 	e.earlier.memories = make(map[sock.Key]sock.Memory, len(in.Memories))
@@ -256,6 +257,7 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.fallback = in.Fallback
 	e.replaceRules(in.Program, now)
 	e.program, e.ruledAt = in.Program, now
+	e.allow(e.capabilities) // which may be missing for another way than before
 	e.holders = newHolders()
 	e.walks.WantCounted(false, 0)
 	e.usages.Retain(func(r spin.Rule) bool {

@@ -87,12 +87,16 @@ const benchJiffy = time.Millisecond
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	return &bench{
+	b := &bench{
 		t: t, now: benchStart, sockets: make(map[uint64]*sim.Socket), missed: make(map[uint64]bool), memories: make(map[sock.Key]sock.Memory),
 		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alert),
 		holders: func(uint32) []sock.Holder { return []sock.Holder{{PID: 2, Comm: "leaky"}} },
 	}
+	b.e.Step(b.now, CapabilitiesChanged{match.Capabilities{rules.Descriptor: errNoDescriptors}})
+	return b
 }
+
+var errNoDescriptors = errors.New("no pidfd_getfd")
 
 // set fills in what every set of rules has.
 func set(list ...rules.Rule) rules.Set {
@@ -177,7 +181,7 @@ func (b *bench) step(in Input) {
 	inputs := []Input{in}
 	for n := 0; len(inputs) > 0; n++ {
 		if n > 1000 {
-			b.t.Fatal("the engine is never at rest")
+			b.t.Fatalf("the engine is never at rest: %T %+v", inputs[0], inputs[0])
 		}
 		p := b.e.Step(b.now, inputs[0])
 		inputs = append(inputs[1:], b.carryOut(&p)...)
@@ -497,7 +501,7 @@ func TestDecisions(t *testing.T) {
 			}},
 		{name: "orphan that the kernel would leak", rules: []rules.Rule{killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Second}))},
 			add: func(b *bench) {
-				b.step(CapabilitiesChanged{match.Capabilities{match.DestroyOrphan: errors.New("this kernel would leak it")}})
+				b.step(CapabilitiesChanged{match.Capabilities{match.DestroyOrphan: errors.New("this kernel would leak it"), rules.Descriptor: errNoDescriptors}})
 				b.add(1, time.Minute, queues(-time.Minute), func(s *sim.Socket) { s.State, s.Inode = ssfilter.LastAck, 0 })
 			}},
 		{name: "the first rule takes it", rules: []rules.Rule{killing("a"), killing("b")},
@@ -512,7 +516,7 @@ func TestDecisions(t *testing.T) {
 			add: func(b *bench) { b.add(1, 0) }, want: []string{"10s r kill would 1"}},
 		{name: "the kernel cannot", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) {
-				b.step(CapabilitiesChanged{match.Capabilities{rules.Destroy: errors.New("no capability")}})
+				b.step(CapabilitiesChanged{match.Capabilities{rules.Destroy: errors.New("no capability"), rules.Descriptor: errNoDescriptors}})
 				b.add(1, time.Minute)
 			}, want: []string{"0s r kill would 1"}},
 		{name: "a survivor is told once", rules: []rules.Rule{killing("a"), killing("b")},

@@ -99,10 +99,13 @@ func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, 
 	case decision == match.Blocked:
 		f.Not = match.Unmet
 	}
-	if f.Not == "" && r.Then[action].Kind.Destructive {
+	if f.Not == "" && f.Kind.On == rules.OnSocket {
 		f.Not = e.guard(t, s)
-		if f.Err = e.capabilities.Cannot(f.Kind, s); f.Not == "" && f.Err != nil {
+		if f.Err = e.capabilities.Cannot(&r.Then[action], s); f.Not == "" && f.Err != nil {
 			f.Not = match.NotPossible
+		}
+		if f.Not == "" && f.Via == rules.ViaHolder {
+			f.Not = e.unreachable(t, s, now)
 		}
 	}
 	return f

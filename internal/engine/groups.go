@@ -40,7 +40,7 @@ func (e *Engine) changed(r *ruleState, c group.Changes, now sock.Instant) {
 	if slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == rules.Log }) {
 		r.history.results[KindResult{rules.Log, Done}] += uint64(c.Fired)
 	}
-	if r.Destructive {
+	if r.Touches {
 		e.newFiring = true
 		e.schedule.Hasten(r.Class, now) // for its sockets
 	}

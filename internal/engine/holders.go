@@ -143,7 +143,7 @@ func (e *Engine) recalls(t *tracked, now sock.Instant) bool {
 // recallHolders takes over what walks for scans have found of who holds t, and forgets what
 // is not to be believed any more.
 func (e *Engine) recallHolders(t *tracked, now sock.Instant) {
-	if !e.program.HoldersDecide() || t.Inode == 0 {
+	if !e.holdersDecide() || t.Inode == 0 {
 		return
 	}
 	if h := e.holders.cache.of(t.Cookie, t.Inode); h != nil && (t.holders == nil || !t.holders.Complete || h.At > t.holders.At) {
@@ -157,7 +157,7 @@ func (e *Engine) recallHolders(t *tracked, now sock.Instant) {
 // outdated reports whether what is known of who holds t is to be found again for what
 // falls due at that instant.
 func (e *Engine) outdated(t *tracked, due sock.Instant) bool {
-	if e.program.HoldersDecide() {
+	if e.holdersDecide() {
 		return e.mustLook(t, true, due)
 	}
 	return t.holders.Kernel && due.Sub(t.holders.At) >= kernelRecheck
@@ -213,7 +213,7 @@ func (in NewHoldersFound) apply(e *Engine, now sock.Instant) {
 		t := e.trackOf(w)
 		switch held := in.Holders[w.Inode]; {
 		case in.Err != nil || t == nil || !t.is(wanted):
-		case len(held) > 0 && e.program.HoldersDecide():
+		case len(held) > 0 && e.holdersDecide():
 			if t.holders == nil { // a name for the log; whether they are all, only a walk tells
 				t.holders = shared.of(&subject.Holders{Processes: held, At: began})
 				e.decideSoon(t, now)
@@ -281,7 +281,7 @@ func (e *Engine) foundHolders(t *tracked, held *subject.Holders, kills bool, now
 	if kills {
 		e.usages.Watch(held.Processes, now)
 	}
-	if news && e.program.HoldersDecide() && t.phase == waiting && t.is(blocked) {
+	if news && e.holdersDecide() && t.phase == waiting && t.is(blocked) {
 		e.wait(t, now)
 		return
 	}

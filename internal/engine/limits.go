@@ -164,7 +164,7 @@ func (e *Engine) wantFirst(q *queue, n int, at sock.Instant) {
 // knowsHolders reports whether the holders of t are known for what falls due at that
 // instant, or will be.
 func (e *Engine) knowsHolders(t *tracked, due sock.Instant) bool {
-	return t.is(wanted) || t.Inode == 0 || t.holders != nil && !(e.program.HoldersDecide() && e.outdated(t, due))
+	return t.is(wanted) || t.Inode == 0 || t.holders != nil && !(e.holdersDecide() && e.outdated(t, due))
 }
 
 // endGrant is called when it is clear what becomes of a socket that a limit let go on.

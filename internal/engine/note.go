@@ -36,6 +36,7 @@ const (
 	RuleStopped      NoteKind = "rule_stopped"
 	RuleGoesOn       NoteKind = "rule_goes_on"
 	ActionOff        NoteKind = "action_off"
+	WayChanged       NoteKind = "way_changed"
 )
 
 func (e *Engine) note(kind NoteKind, values ...slog.Attr) {

@@ -321,7 +321,7 @@ func (f *ScanResult) again(cookie uint64) bool {
 // fires reports whether the socket may be acted on for a rule about groups.
 func (l *Scan) fires(r *match.Rule, s subject.Subject) bool {
 	if l.survey {
-		return r.Destructive
+		return r.Touches
 	}
 	g := l.counts[r.Position].groups
 	return g != nil && g.Fires(s)

@@ -78,6 +78,8 @@ type Outcome struct {
 	Never  bool  // Err is permanent: the same act on such a socket will always fail
 	Denied bool  // and on every other: the privilege is missing
 	Unsure bool  // the kernel's answer was lost
+	// Refused: Err is the kernel's refusal of the descriptors of who holds the socket.
+	Refused bool
 	// Changed says why nothing was done, where the last answer before the act showed
 	// something else than it was decided on, or new rules came first.
 	Changed match.Reason
@@ -155,6 +157,7 @@ type Action struct {
 	Reason  match.Reason   // why it is not done after all, or in doubt; empty: there is nothing to add
 	Err     error          // what the kernel said; with match.NotPossible: what is missing
 	Options map[string]any // the rule's, that no other kind has
+	Via     rules.Via      // by which way it is done; empty: it needs none, or none is possible
 	Socket  sock.Socket
 	Grounds
 	Holders []sock.Holder

@@ -15,6 +15,7 @@ import (
 	"github.com/sockdog/sockdog/internal/cgroup"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/netns"
+	"github.com/sockdog/sockdog/internal/pidfd"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/rules"
@@ -34,6 +35,7 @@ type Host struct {
 	// Probe alone finds out the following.
 	Kernel sockdiag.Capabilities // what it does for us
 	Raised error                 // why CAP_NET_ADMIN could not be raised
+	Closed error                 // why descriptors of other processes cannot be duplicated
 }
 
 // New returns a host that has not been probed.
@@ -59,6 +61,7 @@ func Probe() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.Closed = Descriptors().Probe()
 	probed := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the capability ends with the thread
@@ -75,6 +78,13 @@ func Probe() (*Host, error) {
 	}
 	return h, nil
 }
+
+// Descriptors duplicates descriptors of processes.
+func Descriptors() *pidfd.Opener { return &pidfd.Opener{Root: ProcRoot} }
+
+// BecomeTrial does not return in the child that Probe may start. It must be the first thing
+// that the program's main does.
+func BecomeTrial() { pidfd.BecomeTrial() }
 
 // OpenIn opens a netlink socket in a network namespace.
 func (h *Host) OpenIn(n *netns.Namespace) (*sockdiag.Conn, error) {
@@ -93,7 +103,11 @@ func (h *Host) OpenKernel() (*sockdiag.Conn, error) {
 func (h *Host) Capabilities() match.Capabilities {
 	capabilities := make(match.Capabilities)
 	if h.Kernel.Destroy != nil {
-		capabilities[rules.Destroy] = errors.New(h.WhyNotKill())
+		capabilities[rules.Destroy] = reason{h.WhyNotKill(), h.Kernel.Destroy}
+	}
+	if h.Closed != nil {
+		why, _ := h.WhyClosed()
+		capabilities[rules.Descriptor] = errors.New(why)
 	}
 	if h.Kernel.DestroyTimeWait != nil {
 		capabilities[match.DestroyTimeWait] = errors.New(h.WhyNotTimeWait())
@@ -103,6 +117,15 @@ func (h *Host) Capabilities() match.Capabilities {
 	}
 	return capabilities
 }
+
+// reason is the kernel's error in other words.
+type reason struct {
+	text string
+	err  error
+}
+
+func (r reason) Error() string { return r.text }
+func (r reason) Unwrap() error { return r.err }
 
 // FreesOrphans reports whether the kernel frees an orphan that is destroyed:
 // commit bac76cf89816 (tcp: fix forever orphan socket caused by tcp_abort), in
@@ -116,6 +139,23 @@ func (h *Host) AtLeast(major, minor int) bool {
 		return false
 	}
 	return ourMajor > major || ourMajor == major && ourMinor >= minor
+}
+
+// Cures says what to do about what is missing.
+func (h *Host) Cures() map[rules.Capability]string {
+	cures := map[rules.Capability]string{rules.Destroy: h.Cure()}
+	if h.Closed != nil {
+		_, cures[rules.Descriptor] = h.WhyClosed()
+	}
+	return cures
+}
+
+// WhyClosed says why descriptors of other processes cannot be duplicated, and what to do.
+func (h *Host) WhyClosed() (why, cure string) {
+	if refusal, is := errors.AsType[*pidfd.Refusal](h.Closed); is {
+		return refusal.Why, refusal.Cure
+	}
+	return h.Closed.Error(), "Linux 5.6 or later"
 }
 
 // Cure says what to do where sockets cannot be destroyed; "": they can.

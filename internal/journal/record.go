@@ -53,6 +53,7 @@ type Record struct {
 	Result Result    `json:"result"`
 	DryRun bool      `json:"dry_run"`
 	Reason string    `json:"reason"`
+	Via    string    `json:"via"`   // by which way the socket was reached; empty: by none
 	Netns  string    `json:"netns"` // inode; empty: it is about several
 	// NetnsName is the name that ip-netns(8) has for it; empty: none.
 	NetnsName string `json:"netns_name"`
@@ -155,6 +156,9 @@ func (r *Record) Attrs() []slog.Attr {
 		slog.String("result", string(r.Result)),
 		slog.Bool("dry_run", r.DryRun),
 		slog.String("reason", r.Reason))
+	if r.Via != "" {
+		attrs = append(attrs, slog.String("via", r.Via))
+	}
 	if r.Netns != "" {
 		attrs = append(attrs, slog.String("netns", r.Netns))
 	}

@@ -187,9 +187,12 @@ func (r *Request) judge(t *Target, protect []rules.Match) {
 	}
 }
 
+// byKernel is what a person asks for: who holds the socket has no part in it.
+var byKernel = &rules.Action{Kind: rules.Kill, Options: map[string]any{"via": rules.ViaKernel}}
+
 // missing says why the target cannot be destroyed here, or "".
 func (r *Request) missing(t *Target) string {
-	if why := r.Capabilities.Cannot(rules.Kill, &t.Socket); why != nil {
+	if why := r.Capabilities.Cannot(byKernel, &t.Socket); why != nil {
 		return action.Missing(rules.Kill, why)
 	}
 	return ""

@@ -13,16 +13,13 @@ import (
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
-// What a duplicate can fail for, beside an errno that passes.
+// What a duplicate can fail for, beside sock.ErrNotHeld, sock.ErrRefused and an errno that
+// passes.
 var (
-	// ErrEnded: the process has ended, whoever has its PID now.
-	ErrEnded = errors.New("the process that held the socket has ended")
-	// ErrNotHeld: no descriptor of the process is of the socket any more.
-	ErrNotHeld = errors.New("the process does not hold the socket any more")
-	// ErrRefused: the kernel does not let this process duplicate a descriptor of that one.
-	ErrRefused = errors.New("the descriptors of the process may not be duplicated")
+	// ErrEnded is a sock.ErrNotHeld: the process has ended, whoever has its PID now.
+	ErrEnded = fmt.Errorf("%w: it has ended", sock.ErrNotHeld)
 	// ErrUnsupported: the kernel duplicates no descriptors of others.
-	ErrUnsupported = errors.New("this kernel has no pidfd_getfd(2): Linux 5.6 and later have")
+	ErrUnsupported = fmt.Errorf("this kernel has no pidfd_getfd(2), which Linux 5.6 and later have: %w", unix.ENOSYS)
 )
 
 // Opener duplicates descriptors of processes. It remembers which descriptors those had, so
@@ -81,7 +78,7 @@ func (o *Opener) Open(h *sock.Holder, inode uint32, cookie uint64) (fd int, err 
 // duplicate duplicates one of the descriptors, the first that is of the socket. Each may
 // have been closed by now, and its number given to another file: only the cookie tells.
 func duplicate(pidfd int, fds []int, cookie uint64) (int, error) {
-	err := ErrNotHeld
+	err := sock.ErrNotHeld
 	for _, theirs := range fds {
 		fd, errno := unix.PidfdGetfd(pidfd, theirs, 0)
 		switch {
@@ -112,14 +109,14 @@ func isOf(fd int, cookie uint64) bool {
 // why says of a failure what it means, and with which process.
 func (o *Opener) why(h *sock.Holder, err error) error {
 	switch {
-	case err == nil || errors.Is(err, ErrNotHeld):
+	case err == nil || errors.Is(err, sock.ErrNotHeld):
 		return err
 	case errors.Is(err, unix.ESRCH), errors.Is(err, fs.ErrNotExist):
 		return ErrEnded
 	case errors.Is(err, unix.ENOSYS):
 		return ErrUnsupported
 	case refused(err):
-		return fmt.Errorf("process %d (%s): %w: %s", h.PID, h.Comm, ErrRefused, o.Refusal())
+		return fmt.Errorf("process %d (%s): %w: %w", h.PID, h.Comm, sock.ErrRefused, o.Refusal())
 	default:
 		return fmt.Errorf("process %d (%s): duplicate its descriptor: %w", h.PID, h.Comm, err)
 	}

@@ -24,6 +24,7 @@ import (
 const obeysEnv = "SOCKDOG_TEST_OBEYS"
 
 func TestMain(m *testing.M) {
+	pidfd.BecomeTrial()
 	if os.Getenv(obeysEnv) != "" {
 		obey()
 		return
@@ -163,17 +164,17 @@ func TestOpen(t *testing.T) {
 			p.do(t, "move 3 9")
 			p.do(t, "move 4 3")
 		}, nil, nil},
-		{"closed", unix.IPPROTO_TCP, func(t *testing.T, p *program) { p.do(t, "close 3") }, nil, pidfd.ErrNotHeld},
+		{"closed", unix.IPPROTO_TCP, func(t *testing.T, p *program) { p.do(t, "close 3") }, nil, sock.ErrNotHeld},
 		{"closed, and its descriptor given to another socket", unix.IPPROTO_TCP, func(t *testing.T, p *program) {
 			p.do(t, "close 3")
 			p.do(t, "move 4 3")
-		}, nil, pidfd.ErrNotHeld},
+		}, nil, sock.ErrNotHeld},
 		{"ended", unix.IPPROTO_TCP, func(_ *testing.T, p *program) { p.end() }, nil, pidfd.ErrEnded},
 		{"the PID of another process", unix.IPPROTO_TCP, nil, func(h *sock.Holder, _ *uint32, _ *uint64) { h.Start-- }, pidfd.ErrEnded},
 		{"a start that is not known", unix.IPPROTO_TCP, nil, func(h *sock.Holder, _ *uint32, _ *uint64) { h.Start = 0 }, nil},
-		{"the inode of another socket", unix.IPPROTO_TCP, nil, func(_ *sock.Holder, _ *uint32, cookie *uint64) { *cookie++ }, pidfd.ErrNotHeld},
-		{"an inode that nobody holds", unix.IPPROTO_TCP, nil, func(_ *sock.Holder, inode *uint32, _ *uint64) { *inode = 1 }, pidfd.ErrNotHeld},
-		{"MPTCP", unix.IPPROTO_MPTCP, nil, nil, pidfd.ErrNotHeld},
+		{"the inode of another socket", unix.IPPROTO_TCP, nil, func(_ *sock.Holder, _ *uint32, cookie *uint64) { *cookie++ }, sock.ErrNotHeld},
+		{"an inode that nobody holds", unix.IPPROTO_TCP, nil, func(_ *sock.Holder, inode *uint32, _ *uint64) { *inode = 1 }, sock.ErrNotHeld},
+		{"MPTCP", unix.IPPROTO_MPTCP, nil, nil, sock.ErrNotHeld},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -214,7 +215,7 @@ func TestRefused(t *testing.T) {
 	nstest.WithoutCapabilities(t, func() {
 		// The program has capabilities which this thread has not any more.
 		err := open(t, &pidfd.Opener{Root: "/proc"}, &p.Holder, inode, cookie)
-		if !errors.Is(err, pidfd.ErrRefused) || !strings.Contains(err.Error(), "(obedient)") || !strings.Contains(err.Error(), "CAP_SYS_PTRACE") {
+		if !errors.Is(err, sock.ErrRefused) || !strings.Contains(err.Error(), "(obedient)") || !strings.Contains(err.Error(), "CAP_SYS_PTRACE") {
 			t.Error("error", err)
 		}
 	})
@@ -224,36 +225,43 @@ func TestRefused(t *testing.T) {
 // kernel that is too old, and both before anything is tried on others.
 func TestFiltered(t *testing.T) {
 	nstest.Need(t)
-	for answer, want := range map[unix.Errno]struct {
-		open  error
-		probe string
+	for _, test := range []struct {
+		name   string
+		answer uint32 // of the filter to the call
+		open   error  // nil: it is not tried, which would end the test
+		probe  string // empty: it is possible
 	}{
-		unix.EPERM:  {pidfd.ErrRefused, "a seccomp filter forbids"},
-		unix.ENOSYS: {pidfd.ErrUnsupported, "Linux 5.6"},
+		{"allowed", unix.SECCOMP_RET_ALLOW, nil, ""},
+		{"refused, as by container runtimes", unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM), sock.ErrRefused, "a seccomp filter forbids"},
+		{"not known to the filter", unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS), pidfd.ErrUnsupported, "Linux 5.6"},
+		{"deadly, as by systemd", unix.SECCOMP_RET_KILL_PROCESS, nil, "a seccomp filter forbids"},
 	} {
-		t.Run(unix.ErrnoName(answer), func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			s, inode, cookie := socket(t, unix.IPPROTO_TCP)
 			p := holding(t, s)
-			filtered(t, unix.SYS_PIDFD_GETFD, answer, func() {
+			filtered(t, unix.SYS_PIDFD_GETFD, test.answer, func() {
 				o := &pidfd.Opener{Root: "/proc"}
-				if err := open(t, o, &p.Holder, inode, cookie); !errors.Is(err, want.open) {
-					t.Errorf("error %v, not %v", err, want.open)
+				if test.open != nil {
+					if err := open(t, o, &p.Holder, inode, cookie); !errors.Is(err, test.open) {
+						t.Errorf("error %v, not %v", err, test.open)
+					}
 				}
-				if err := o.Probe(); err == nil || !strings.Contains(err.Error(), want.probe) {
-					t.Errorf("the probe says %v, not %q", err, want.probe)
+				err := o.Probe()
+				if test.probe == "" && err != nil || test.probe != "" && (err == nil || !strings.Contains(err.Error(), test.probe)) {
+					t.Errorf("the probe says %v, not %q", err, test.probe)
 				}
 			})
 		})
 	}
 }
 
-// filtered runs f on a thread on which a system call fails.
-func filtered(t *testing.T, call uint32, answer unix.Errno, f func()) {
+// filtered runs f on a thread on which a system call ends as a filter says.
+func filtered(t *testing.T, call, answer uint32, f func()) {
 	t.Helper()
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(answer)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: answer},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}

@@ -87,7 +87,7 @@ func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 	return daemon.Options{
 		Log: log, Now: h.Now, Precision: h.Precision,
 		Kinds:        action.Kinds(),
-		Capabilities: h.Capabilities(), Cure: h.Cure(), MaxTracks: host.BoundMemory(),
+		Capabilities: h.Capabilities(), Cures: h.Cures(), Descriptors: host.Descriptors(), MaxTracks: host.BoundMemory(),
 	}
 }
 

@@ -35,7 +35,7 @@ type Answer struct {
 	Got    Instant
 }
 
-// What a destroy can come to, beside nil and the kernel's errno.
+// What an act on a socket can come to, beside nil and the kernel's errno.
 var (
 	// ErrGone: the socket was gone already, or another one has its addresses now.
 	ErrGone = errors.New("the socket was gone already")
@@ -43,4 +43,10 @@ var (
 	// ErrUnconfirmed: its destruction was asked for, and the kernel's answer was
 	// lost. Only a further question can tell what became of it.
 	ErrUnconfirmed = errors.New("the kernel did not confirm that the socket was destroyed")
+
+	// ErrNotHeld: the process does not hold the socket any more.
+	ErrNotHeld = errors.New("the process does not hold the socket any more")
+
+	// ErrRefused: the kernel does not let this process use the descriptors of that one.
+	ErrRefused = errors.New("its descriptors may not be duplicated")
 )

@@ -67,7 +67,7 @@ func (rg *Set) Tally() *Tally {
 	}
 	sent := 0
 	for key, g := range rg.groups {
-		k := knownGroup{key: key, fires: r.Destructive && g.Firing != sock.Never, first: r.Alerts && g.Sent()}
+		k := knownGroup{key: key, fires: r.Touches && g.Firing != sock.Never, first: r.Alerts && g.Sent()}
 		if k.first {
 			sent++
 		}

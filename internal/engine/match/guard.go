@@ -2,6 +2,8 @@ package match
 
 import (
 	"cmp"
+	"errors"
+	"maps"
 	"slices"
 
 	"github.com/sockdog/sockdog/internal/engine/subject"
@@ -55,24 +57,53 @@ const (
 	DestroyOrphan   rules.Capability = "destroy_orphan"    // those that their program has closed
 )
 
-// Cannot says why an action of the kind cannot be done to the socket here; nil: it can.
-func (c Capabilities) Cannot(kind *rules.Kind, s *sock.Socket) error {
-	if why := c[DestroyTimeWait]; why != nil && kind.Needs == rules.Destroy && s.State == ssfilter.TimeWait {
-		return why
-	}
-	return c.CannotAny(kind)
+// Without returns these without one more, which is missing for that reason. What is missing
+// already stays so for its own.
+func (c Capabilities) Without(missing rules.Capability, why error) Capabilities {
+	others := Capabilities{missing: why}
+	maps.Copy(others, c)
+	return others
 }
 
-// CannotAny says why an action of the kind can be done to no socket here; nil: it can.
-func (c Capabilities) CannotAny(kind *rules.Kind) error { return c[Needs(kind)] }
+// Way returns by which way the action reaches sockets here; else why it reaches none. It is
+// empty where the action needs no way. Of any way, that of the kernel comes first, unless the
+// kernel has none: where a privilege is missing for it, nobody may have meant the other.
+func (c Capabilities) Way(a *rules.Action) (rules.Via, error) {
+	via := a.Via()
+	if via == rules.ViaAny {
+		via = rules.ViaKernel
+		if errors.Is(c[rules.Destroy], errors.ErrUnsupported) && c[rules.Descriptor] == nil {
+			via = rules.ViaHolder
+		}
+	}
+	return via, c[Needs(a.Kind, via)]
+}
 
-// Needs returns the capability without which no action of the kind can be done: one of
-// its own where it names none.
-func Needs(kind *rules.Kind) rules.Capability {
-	return cmp.Or(kind.Needs, rules.Capability(kind.Name))
+// Cannot says why the action cannot be done to the socket here; nil: it can, if somebody
+// holds it where that is the way.
+func (c Capabilities) Cannot(a *rules.Action, s *sock.Socket) error {
+	via, err := c.Way(a)
+	if why := c[DestroyTimeWait]; why != nil && via == rules.ViaKernel && s.State == ssfilter.TimeWait {
+		return why
+	}
+	return err
+}
+
+// CannotAny says why an action of the kind can be done to no socket here, by any way; nil:
+// it can.
+func (c Capabilities) CannotAny(kind *rules.Kind) error {
+	_, err := c.Way(&rules.Action{Kind: kind})
+	return err
+}
+
+// Needs returns the capability without which no action of the kind can be done by that
+// way: one of its own where it names none.
+func Needs(kind *rules.Kind, via rules.Via) rules.Capability {
+	return cmp.Or(via.Needs(), kind.Needs, rules.Capability(kind.Name))
 }
 
 // SwitchedOff is the error of what was possible until it failed for good.
 type SwitchedOff struct{ Err error }
 
 func (s SwitchedOff) Error() string { return s.Err.Error() }
+func (s SwitchedOff) Unwrap() error { return s.Err }

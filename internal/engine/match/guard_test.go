@@ -2,6 +2,7 @@ package match
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -54,15 +55,43 @@ func TestGuard(t *testing.T) {
 }
 
 func TestCannot(t *testing.T) {
-	notPermitted, tooOld := errors.New("not permitted"), errors.New("too old")
-	capabilities := Capabilities{rules.Destroy: notPermitted, DestroyTimeWait: tooOld}
-	for state, want := range map[ssfilter.State]error{ssfilter.CloseWait: notPermitted, ssfilter.TimeWait: tooOld} {
-		if s := full(state); capabilities.Cannot(rules.Kill, &s) != want {
-			t.Errorf("%s: %q, want %q", state, capabilities.Cannot(rules.Kill, &s), want)
+	notPermitted, tooOld, noCall := errors.New("not permitted"), errors.New("too old"), errors.New("no pidfd_getfd")
+	notBuiltIn := fmt.Errorf("not built in: %w", errors.ErrUnsupported)
+	noKernel, noHolder := Capabilities{rules.Destroy: notBuiltIn}, Capabilities{rules.Descriptor: noCall}
+	neither := Capabilities{rules.Destroy: notPermitted, rules.Descriptor: noCall, DestroyTimeWait: tooOld}
+	for _, test := range []struct {
+		name         string
+		capabilities Capabilities
+		via          rules.Via // as the rule has it
+		state        ssfilter.State
+		want         rules.Via
+		err          error
+	}{
+		{"all is possible", nil, "", ssfilter.CloseWait, rules.ViaKernel, nil},
+		{"all is possible, in time-wait", nil, "", ssfilter.TimeWait, rules.ViaKernel, nil},
+		{"an old kernel", Capabilities{DestroyTimeWait: tooOld}, "", ssfilter.CloseWait, rules.ViaKernel, nil},
+		{"an old kernel, in time-wait", Capabilities{DestroyTimeWait: tooOld}, "", ssfilter.TimeWait, rules.ViaKernel, tooOld},
+		{"no SOCK_DESTROY", noKernel, "", ssfilter.CloseWait, rules.ViaHolder, nil},
+		{"no SOCK_DESTROY, and no other way wanted", noKernel, rules.ViaKernel, ssfilter.CloseWait, rules.ViaKernel, notBuiltIn},
+		{"no SOCK_DESTROY any more", Capabilities{rules.Destroy: SwitchedOff{notBuiltIn}}, "", ssfilter.CloseWait, rules.ViaHolder, nil},
+		{"no CAP_NET_ADMIN", Capabilities{rules.Destroy: notPermitted}, "", ssfilter.CloseWait, rules.ViaKernel, notPermitted},
+		{"no CAP_NET_ADMIN, and the holder's way", Capabilities{rules.Destroy: notPermitted}, rules.ViaHolder, ssfilter.CloseWait, rules.ViaHolder, nil},
+		{"the holder's way", nil, rules.ViaHolder, ssfilter.CloseWait, rules.ViaHolder, nil},
+		{"the holder's way, and only another", noHolder, rules.ViaHolder, ssfilter.CloseWait, rules.ViaHolder, noCall},
+		{"only another, and any way", noHolder, rules.ViaAny, ssfilter.CloseWait, rules.ViaKernel, nil},
+		{"nothing is possible", neither, "", ssfilter.CloseWait, rules.ViaKernel, notPermitted},
+		{"nothing is possible, in time-wait", neither, "", ssfilter.TimeWait, rules.ViaKernel, tooOld},
+	} {
+		a, s := rules.Action{Kind: rules.Kill}, full(test.state)
+		if test.via != "" {
+			a.Options = map[string]any{"via": test.via}
 		}
-	}
-	if s := full(ssfilter.TimeWait); (Capabilities{}).Cannot(rules.Kill, &s) != nil {
-		t.Error("nothing is in the way, and it cannot")
+		if got, _ := test.capabilities.Way(&a); got != test.want {
+			t.Errorf("%s: by way of %s, want %s", test.name, got, test.want)
+		}
+		if got := test.capabilities.Cannot(&a, &s); got != test.err {
+			t.Errorf("%s: %v, want %v", test.name, got, test.err)
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ func (p *Program) HoldersDecide() bool { return p.NeedsHolders || p.ProtectNeeds
 
 // HoldersDecideFor reports whether they decide on an action of the rule.
 func (p *Program) HoldersDecideFor(r *Rule, a *rules.Action) bool {
-	return r.NeedsHolders || p.ProtectNeedsHolders && a.Kind.Destructive
+	return r.NeedsHolders || p.ProtectNeedsHolders && a.Kind.On == rules.OnSocket
 }
 
 // GuardBut is Guard where it is not known who holds the socket: why it is not to be touched
@@ -84,8 +84,8 @@ func Compile(set *rules.Set) *Program {
 		}
 	}
 	p.protectBut = WithoutHolders(p.Protect)
-	takes := func(r Rule) bool { return r.Enabled && r.Destructive }
-	p.ProtectNeedsHolders = NeedHolders(p.Protect) && slices.ContainsFunc(p.Rules, takes)
+	touches := func(r Rule) bool { return r.Enabled && r.Touches }
+	p.ProtectNeedsHolders = NeedHolders(p.Protect) && slices.ContainsFunc(p.Rules, touches)
 	p.Cmdlines = Cmdlines(asked(set))
 	p.index = newIndex(p.Rules, indexSize)
 	for of := range p.Queries {

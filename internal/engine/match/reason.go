@@ -20,15 +20,18 @@ const (
 const (
 	InUse        Reason = "in_use"
 	HolderSpins  Reason = "holder_spins"
-	RuleStopped  Reason = "stopped" // the rule has stopped itself
-	RuleLimit    Reason = "limit"
-	LimitOfAll   Reason = "limit_of_all_rules"
-	Paused       Reason = "paused"       // somebody has stopped all acting for now
-	NotPossible  Reason = "not_possible" // see Capabilities
-	GroupIsQuiet Reason = "group_is_quiet"
-	NotStalled   Reason = "not_stalled" // nothing waits to be sent or acknowledged
-	NotIdle      Reason = "not_idle"    // something does
-	Excluded     Reason = "excluded"
+	NoDescriptor Reason = "no_descriptor" // that the action could go by
+	// HolderRefuses: the kernel lately refused the descriptors of all that hold it.
+	HolderRefuses Reason = "holder_refuses"
+	RuleStopped   Reason = "stopped" // the rule has stopped itself
+	RuleLimit     Reason = "limit"
+	LimitOfAll    Reason = "limit_of_all_rules"
+	Paused        Reason = "paused"       // somebody has stopped all acting for now
+	NotPossible   Reason = "not_possible" // see Capabilities
+	GroupIsQuiet  Reason = "group_is_quiet"
+	NotStalled    Reason = "not_stalled" // nothing waits to be sent or acknowledged
+	NotIdle       Reason = "not_idle"    // something does
+	Excluded      Reason = "excluded"
 	// HoldersUnknown: not every process could be read, and so another may hold it.
 	HoldersUnknown Reason = "holders_unknown"
 	// OwnerUnknown: something that the rule asks of a process that holds it is not known.
@@ -45,6 +48,8 @@ const (
 	GroupEnded Reason = "group_ended" // its group fires no more, or is not known to
 	Stopping   Reason = "stopping"    // the watchdog was told to stop
 	HoldersOld Reason = "holders_old" // who holds it was looked for too long ago
-	StillThere Reason = "still_there" // the kernel said done, and still shows it
-	AnswerLost Reason = "answer_lost" // of the kernel, and the socket has changed since
+	// HolderChanged: who held it does not any more.
+	HolderChanged Reason = "holder_changed"
+	StillThere    Reason = "still_there" // the kernel said done, and still shows it
+	AnswerLost    Reason = "answer_lost" // of the kernel, and the socket has changed since
 )

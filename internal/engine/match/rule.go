@@ -22,7 +22,8 @@ type Rule struct {
 	CounterOnly bool   // counters alone tell its groups
 	Whole       bool   // and they are about no sockets, but about a network namespace or the host
 	Timed       bool   // a match of it has a time bound
-	Destructive bool   // it has a destructive action on sockets
+	Touches     bool   // it has an action on sockets
+	Destructive bool   // and a destructive one
 	Alerts      bool   // it has an alert
 
 	MeasuresFDs bool // it measures how many descriptors those use that hold its sockets
@@ -52,7 +53,8 @@ func newRule(from *rules.Rule, position int) Rule {
 		r.NeedsHolders = r.NeedsHolders || m.AsksHolders()
 	}
 	for _, a := range r.Then {
-		r.Destructive = r.Destructive || a.Kind.Destructive && a.Kind.On == rules.OnSocket
+		r.Touches = r.Touches || a.Kind.On == rules.OnSocket
+		r.Destructive = r.Destructive || a.Kind.On == rules.OnSocket && a.Kind.Destructive
 		r.Alerts = r.Alerts || a.Kind == rules.Alert
 	}
 	if r.Measures(rules.PortUsage) {
@@ -70,7 +72,7 @@ func newRule(from *rules.Rule, position int) Rule {
 func (r *Rule) isCounterOnly() bool {
 	asksMore := func(m rules.Match) bool { return m.Where != nil || len(m.Netns)+len(m.Cgroups) > 0 || !bare(&m) }
 	other := func(c rules.Condition) bool { return c.Metric != rules.Count }
-	return r.Grouped && r.OnlyTimeWait() && !r.Timed && !r.Destructive && len(r.GroupBy)+len(r.Exclude) == 0 &&
+	return r.Grouped && r.OnlyTimeWait() && !r.Timed && !r.Touches && len(r.GroupBy)+len(r.Exclude) == 0 &&
 		!slices.ContainsFunc(r.Match, asksMore) && !slices.ContainsFunc(slices.Concat(r.When, r.Until), other)
 }
 
