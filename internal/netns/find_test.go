@@ -125,6 +125,26 @@ func TestFindThread(t *testing.T) {
 	expect(t, f, "ended", nil, []uint32{inode})
 }
 
+// TestFindZombie: a process that has ended, and that nobody has waited for, keeps no
+// namespace.
+func TestFindZombie(t *testing.T) {
+	nstest.Isolate(t)
+	f := newFinder(t)
+	cmd := helperCommand("sleep", newNetns)
+	stdin, stdout := must(cmd.StdinPipe())(t), must(cmd.StdoutPipe())(t)
+	check(t, cmd.Start())
+	defer cmd.Wait()
+	var inode uint32
+	if _, err := fmt.Fscan(stdout, &inode); err != nil {
+		t.Fatal(err)
+	}
+	made[inode] = true
+	expect(t, f, "a process", []uint32{inode}, nil)
+	check(t, stdin.Close())
+	check(t, unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
+	expect(t, f, "a zombie", nil, []uint32{inode})
+}
+
 // privateMounts gives the test's thread mounts of its own, with an empty /run.
 func privateMounts(t testing.TB) {
 	t.Helper()

@@ -29,14 +29,15 @@ func TestPrint(t *testing.T) {
 		Sockets: status.Sockets{"close-wait": 7}, SocketsAt: now.Add(-190 * time.Second), SocketsEverySeconds: 900,
 	}
 	evil := statustest.Lively(now)
-	evil.Problems, evil.Notes, evil.Rules, evil.Sockets = nil, nil, nil, nil
+	evil.Problems, evil.Notes, evil.Rules, evil.Sockets = nil, nil, evil.Rules[:1], nil
+	evil.Rules[0].HeldBy = []status.ProcessSockets{{Process: "a\n\x1b[2Jb", Sockets: 1}}
 	evil.Actions = evil.Actions[:1]
 	evil.Actions[0].Time = now.Add(-4 * time.Hour)
 	unable := statustest.Lively(now)
 	unable.Problems, unable.Rules, unable.Sockets = nil, unable.Rules[:1], nil
 	unable.ActionPossible["kill"] = false
 	unable.Actions = append(unable.Actions, append(unable.Actions, unable.Actions...)...)
-	evil.Actions[0].Comm = "\x1b]0;caught\a\nroot"
+	evil.Actions[0].Comm, evil.Actions[0].Pod = "\x1b]0;caught\a\nroot", "a/b\n\x1b[2J"
 	paused := statustest.Lively(now)
 	paused.Notes, paused.Rules, paused.Sockets, paused.Actions = nil, nil, nil, nil
 	paused.Paused = &status.Pause{Reason: "the database is moved", By: "uid 0", Since: now.Add(-time.Minute)}

@@ -171,7 +171,9 @@ func TestPageEscapes(t *testing.T) {
 	g.Labels, g.Phase = map[string]string{trap: trap}, status.Phase(trap)
 	g.Conditions[0].Metric, g.Conditions[0].Op, g.Conditions[0].Unit = trap, trap, trap
 	a := &s.Actions[0]
+	r.HeldBy = []status.ProcessSockets{{Process: trap, Sockets: 1}}
 	a.Rule, a.Action, a.Result, a.Reason, a.Comm = trap, trap, journal.Result(trap), trap, trap
+	a.Pod, a.Container, a.Unit = trap, trap, trap
 	page := open(t, handler(s)).DOM()
 	if strings.Contains(page, "<img") || strings.Count(page, "<script") != 2 {
 		t.Error("a name became markup")
@@ -179,7 +181,7 @@ func TestPageEscapes(t *testing.T) {
 	if strings.Contains(page, "<title>caught") {
 		t.Error("a name was run")
 	}
-	if n := strings.Count(page, "&lt;img src=x"); n < 15 {
+	if n := strings.Count(page, "&lt;img src=x"); n < 17 {
 		t.Errorf("the names are shown in %d places only", n)
 	}
 	if t.Failed() {
