@@ -12,7 +12,7 @@ import (
 // Lint returns what is unwise in a rules file though it may be meant. Where the
 // file has problems, they are the error, and the warnings are about the rest.
 func Lint(r io.Reader, more ...*Kind) (warnings Problems, err error) {
-	p, f, err := read(r, nil, more)
+	p, f, err := read(r, reading{kinds: more})
 	if err != nil {
 		return nil, err
 	}

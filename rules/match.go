@@ -256,15 +256,14 @@ func userID(r *document.Reader, n *yaml.Node) uint32 {
 
 func (p *parser) userID(text string) (uint32, error) {
 	if document.IsNumber(text) {
-		id, err := document.Number(text, 0, 1<<32-2) // (uid_t)-1 is no user
-		return uint32(id), err
+		return ParseUser(text)
 	}
 	known, ok := p.users[text]
 	if !ok {
 		if len(p.users) == maxUsers {
 			return 0, message.Errorf("more than %d users are named in this file: write the number of this one", maxUsers)
 		}
-		known.id, known.err = lookUpUser(text)
+		known.id, known.err = ParseUser(text)
 		p.users[text] = known
 	}
 	return known.id, known.err
@@ -276,7 +275,12 @@ type lookedUp struct {
 	err error
 }
 
-func lookUpUser(name string) (uint32, error) {
+// ParseUser reads the number of a user, or the name of one of this machine's.
+func ParseUser(name string) (uint32, error) {
+	if document.IsNumber(name) {
+		id, err := document.Number(name, 0, 1<<32-2) // (uid_t)-1 is no user
+		return uint32(id), err
+	}
 	found, err := user.Lookup(name)
 	if err != nil {
 		return 0, message.Errorf("this machine has no user %q: write the number of the user", name)

@@ -16,9 +16,10 @@ import (
 const wildcards = "*?"
 
 // netns is a network namespace, by its name or number.
-var netns = document.Scalar("a network namespace", parseNetns)
+var netns = document.Scalar("a network namespace", ParseNetns)
 
-func parseNetns(text string) (Netns, error) {
+// ParseNetns reads the name of a network namespace, or its number.
+func ParseNetns(text string) (Netns, error) {
 	if document.Only(text, document.Digits) {
 		n, err := document.Number(text, 1, math.MaxUint32)
 		return Netns{Inode: uint32(n)}, err
@@ -188,7 +189,7 @@ func (m *Match) AddOwner(key, value string) error {
 		add(&m.Pods, parsePod)
 	case "netns":
 		var n Netns
-		if n, err = parseNetns(value); err == nil {
+		if n, err = ParseNetns(value); err == nil {
 			m.Netns = append(m.Netns, n)
 		}
 	default:

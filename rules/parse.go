@@ -27,7 +27,7 @@ type file struct {
 	rules     []*draft
 }
 
-var fileTable = document.Table[file]{What: "the file", Root: true, Keys: []document.Key[file]{
+var fileTable = document.Table[file]{What: "the file", Root: true, Cure: "write the rules below a line \"rules:\"", Keys: []document.Key[file]{
 	document.Func("version", readVersion),
 	document.Field("settings", settings, func(f *file) *general { return &f.settings }),
 	document.Field("protect", document.ListOf(protected), func(f *file) *[]*selection { return &f.protect }),
@@ -101,12 +101,29 @@ func parserOf(r *document.Reader) *parser { return r.Owner.(*parser) }
 // Parse reads a rules file of at most 1 MiB. An error is either that of r or
 // Problems, with everything that is wrong in the file. Rules may name actions of
 // the given kinds beside those that every file may.
-func Parse(r io.Reader, more ...*Kind) (*Set, error) { return ParseAllowed(r, nil, more...) }
+func Parse(r io.Reader, more ...*Kind) (*Set, error) { return parse(r, reading{kinds: more}) }
 
 // ParseAllowed is Parse where rules may name no other actions than these, and log: that is
 // for whoever runs sockdog to say, and not for whoever writes the file. Nil: all.
 func ParseAllowed(r io.Reader, allowed []string, more ...*Kind) (*Set, error) {
-	p, f, err := read(r, allowed, more)
+	return parse(r, reading{allowed: allowed, kinds: more})
+}
+
+// ParseBeside is Parse for a file that holds something else below these keys at the top
+// level.
+func ParseBeside(r io.Reader, others []string, more ...*Kind) (*Set, error) {
+	return parse(r, reading{beside: others, kinds: more})
+}
+
+// reading is how a file is to be read.
+type reading struct {
+	allowed []string // actions that rules may name, and log; nil: all
+	beside  []string // keys at the top level that are for somebody else
+	kinds   []*Kind  // that rules may name beside those that every file may
+}
+
+func parse(r io.Reader, how reading) (*Set, error) {
+	p, f, err := read(r, how)
 	if err != nil {
 		return nil, err
 	}
@@ -116,19 +133,26 @@ func ParseAllowed(r io.Reader, allowed []string, more ...*Kind) (*Set, error) {
 	return f.set(), nil
 }
 
+// Keys are those at the top level of a rules file.
+func Keys() []string { return fileTable.Names() }
+
 // read returns the file as far as it could be read; its problems are the parser's.
-func read(r io.Reader, allowed []string, more []*Kind) (*parser, *file, error) {
+func read(r io.Reader, how reading) (*parser, *file, error) {
+	table := fileTable
+	for _, name := range how.beside {
+		table.Keys = append(slices.Clip(table.Keys), document.Ignored[file](name))
+	}
 	reader, root, err := document.Read(r, document.Format{
-		Open:  []string{"version", "settings", "protect", "rules"},
+		Open:  slices.Concat([]string{"version", "settings", "protect", "rules"}, how.beside),
 		Named: "receivers",
 		Words: slices.Concat(fileTable.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &parser{Reader: reader, allowed: slices.Clip(allowed), kinds: slices.Clone(builtInKinds), users: map[string]lookedUp{}, templates: map[templateKey]readTemplate{}, bodyTries: maxBodyTries}
+	p := &parser{Reader: reader, allowed: slices.Clip(how.allowed), kinds: slices.Clone(builtInKinds), users: map[string]lookedUp{}, templates: map[templateKey]readTemplate{}, bodyTries: maxBodyTries}
 	reader.Owner = p
-	for _, k := range more {
+	for _, k := range how.kinds {
 		if !slices.Contains(p.kinds, k) {
 			p.kinds = append(p.kinds, k)
 		}
@@ -137,7 +161,7 @@ func read(r io.Reader, allowed []string, more []*Kind) (*parser, *file, error) {
 	if root == nil {
 		return p, f, nil
 	}
-	f.given = document.ReadMapping(reader, root, fileTable, f)
+	f.given = document.ReadMapping(reader, root, table, f)
 	if !f.given.Has("protect") {
 		f.protect = []*selection{defaultProtect()}
 	}

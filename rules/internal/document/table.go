@@ -14,7 +14,8 @@ import (
 type Table[T any] struct {
 	What string // such as "a rule"
 	Keys []Key[T]
-	Root bool // it is the whole document: keys that begin with x- are ignored
+	Root bool   // it is the whole document: keys that begin with x- are ignored
+	Cure string // what to write where it is no mapping; "": nothing helps
 
 	Synonyms map[string][]string // keys by what else they are called
 }
@@ -46,6 +47,11 @@ func Refused[T any](name string, why message.Phrase) Key[T] {
 	k := Func(name, func(r *Reader, key, _ *yaml.Node, _ *T) { r.Report(key, "%s %s", name, why) })
 	k.refused = true
 	return k
+}
+
+// Ignored is a key whose value is for somebody else.
+func Ignored[T any](name string) Key[T] {
+	return Func(name, func(*Reader, *yaml.Node, *yaml.Node, *T) {})
 }
 
 // Later are keys of the format whose features are not there yet.
@@ -80,8 +86,8 @@ func ReadMapping[T any](r *Reader, n *yaml.Node, t Table[T], into *T) Given {
 	}
 	if n.Kind != yaml.MappingNode {
 		cure := ""
-		if t.Root {
-			cure = ": write the rules below a line \"rules:\""
+		if t.Cure != "" {
+			cure = ": " + t.Cure
 		}
 		r.Report(n, "%s is a mapping of keys to values, not %s%s", t.What, KindName(n), cure)
 		return nil
