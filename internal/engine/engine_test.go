@@ -629,7 +629,7 @@ func TestForecastsTellOfEachActionOnce(t *testing.T) {
 	b.add(1, time.Minute)
 	f := b.scan(ScanAll(match.Compile(&s), benchJiffy)).Result
 	var got []string
-	for _, f := range Forecasts(f, b.e.config, match.Capabilities{}, Restored{}, HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 2}}}}, b.now) {
+	for _, f := range Forecasts(f, b.e.config, match.Capabilities{}, Restored{}, HoldersFound{Complete: true, Holders: map[uint32][]sock.Holder{1: {{PID: 2}}}}, nil, b.now) {
 		got = append(got, fmt.Sprintf("%s %s in %v %s", f.Rule, f.Kind, f.In.Round(time.Second), f.Not))
 	}
 	if diff := cmp.Diff([]string{"a kill in 0s ", "c log in 59m10s "}, got); diff != "" {
@@ -648,7 +648,7 @@ func TestForecastsSayWhyNot(t *testing.T) {
 	b.add(2, time.Hour, func(s *sim.Socket) { s.Queued = benchStart.Add(-time.Second) })
 	f := b.scan(ScanAll(match.Compile(&s), benchJiffy)).Result
 	var got []string
-	for _, f := range Forecasts(f, b.e.config, match.Capabilities{}, Restored{}, HoldersFound{Complete: true}, b.now) {
+	for _, f := range Forecasts(f, b.e.config, match.Capabilities{}, Restored{}, HoldersFound{Complete: true}, nil, b.now) {
 		if f.Not != "" {
 			got = append(got, fmt.Sprintf("%s %d: %s", f.Rule, f.Socket.ID.Cookie, f.Not))
 		}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -12,7 +13,7 @@ import (
 
 // ScanAll returns a scan for all rules at once that leaves nothing to a later one.
 func ScanAll(p *match.Program, precision time.Duration) *Scan {
-	return &Scan{Query: p.Queries[1<<match.NumClasses-1], program: p, of: 1<<match.NumClasses - 1, lookahead: never - 1, survey: true, precision: precision}
+	return &Scan{Query: p.Queries[1<<match.NumClasses-1], program: p, of: 1<<match.NumClasses - 1, lookahead: never, survey: true, precision: precision}
 }
 
 // Inodes are those of the sockets found.
@@ -35,8 +36,9 @@ type Forecast struct {
 }
 
 // Forecasts says what the rules would do to the sockets of a survey. It counts
-// no limits: those depend on what else falls due meanwhile.
-func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, restored Restored, owned HoldersFound, now sock.Instant) []Forecast {
+// no limits: those depend on what else falls due meanwhile. Groups fire as they do in
+// the engine that watches them; nil: none does.
+func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, restored Restored, owned HoldersFound, watching *Engine, now sock.Instant) []Forecast {
 	e := New(config)
 	e.Step(now, CapabilitiesChanged{capabilities})
 	e.Step(now, restored)
@@ -60,11 +62,24 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 				if r.Grouped && r.Then[k].Kind.On != rules.OnSocket {
 					continue // about the group, and not about the socket
 				}
-				all = append(all, e.forecast(t, s, rs, k, !age.Exact, now))
+				fired := sock.Instant(0)
+				if r.Grouped {
+					fired = watching.firingSince(r, t.subject(s), now)
+				}
+				all = append(all, e.forecast(t, s, rs, k, fired, !age.Exact, now))
 			}
 		}
 	}
 	return all
+}
+
+// firingSince returns since when the group of a socket fires; never: it does not.
+func (e *Engine) firingSince(r *match.Rule, s subject.Subject, now sock.Instant) sock.Instant {
+	if e == nil {
+		return never
+	}
+	fired, _ := e.rules[r.Position].groups.FiringSince(s, now, e.trusted(r.Class))
+	return fired
 }
 
 // ageOf is the age of a socket that was not observed yet.
@@ -76,14 +91,14 @@ func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) track.Age {
 	return track.AgeOf(s, &m, sent, got, e.config.Precision)
 }
 
-func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, bound bool, now sock.Instant) Forecast {
+func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, fired sock.Instant, bound bool, now sock.Instant) Forecast {
 	times := t.Times()
 	f := Forecast{Action: e.action(t, s, r, action, now), Bound: bound}
-	if r.Grouped {
+	if fired == never {
 		f.Not = match.GroupIsQuiet
 		return f
 	}
-	switch decision, at := r.Decide(&r.Then[action], &times, t.subject(s), 0, now, true); {
+	switch decision, at := r.Decide(&r.Then[action], &times, t.subject(s), fired, now, true); {
 	case decision == match.NotDue && at == never && times.Queued == never:
 		f.Not = match.NotStalled
 	case decision == match.NotDue && at == never:

@@ -186,6 +186,7 @@ func (f *ScanResult) dueBy(s subject.Subject, t *track.Times) (due sock.Instant,
 			continue
 		}
 		due = min(due, match.EarlyDueAt(m, t))
+		ages = ages || l.survey // what keeps a socket is told, even if time alone never ends that
 	}
 	if l.holders != nil {
 		f.askHolders(s, asks)

@@ -55,7 +55,7 @@ func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
 	}
 	p := &Plan{set: set, several: several, LeftOut: source.State().LeftOut}
 	p.actions = engine.Forecasts(result, engine.Config{Precision: h.Precision, Self: os.Getpid()}, h.Capabilities(), known,
-		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete, Settled: found.Settled}, h.Now())
+		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete, Settled: found.Settled}, nil, h.Now())
 	slices.SortStableFunc(p.actions, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })
 	p.groups, err = groupsNow(set, h, kernel, source, known)
 	return p, err

@@ -162,7 +162,7 @@ func (r *Run) Forecasts() []engine.Forecast {
 	r.show(all, result)
 	found := r.table.Holders(slices.Collect(maps.Keys(result.Inodes())))
 	known := engine.Restored{Memories: slices.Collect(maps.Values(r.memories))}
-	return engine.Forecasts(result, r.config, r.allowed, known, found, r.clock.Now)
+	return engine.Forecasts(result, r.config, r.allowed, known, found, r.engine, r.clock.Now)
 }
 
 // show hands a scan the sockets that it asks for.
