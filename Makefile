@@ -1,7 +1,7 @@
 # What .ci/run is made of. CONTRIBUTING.md says when to run which.
 BENCH ?= Match|Sample|Group|Firing
 PKG   ?= internal/engine
-GOLDEN = ./rules ./rules/ssfilter ./internal/alert ./internal/journal ./internal/notify ./internal/statustext
+GOLDEN = ./rules ./rules/ruletest ./internal/testrun ./rules/ssfilter ./internal/alert ./internal/journal ./internal/notify ./internal/statustext
 
 .PHONY: build test race lint bench bench-compare golden ci
 build:         ; CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' ./cmd/sockdog

@@ -17,7 +17,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/testrun"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ruletest"
 )
 
 const root = ".."
@@ -112,6 +114,77 @@ func TestRules(t *testing.T) {
 			if diff := cmp.Diff(problems.Report("rules.yaml"), all[i+1].text); diff != "" {
 				t.Errorf("%s:%d: what check prints (-code +page):\n%s", page, all[i+1].line, diff)
 			}
+		}
+	}
+}
+
+// A block of yaml test is a file of tests, for the rules in the last block of yaml; what
+// sockdog test prints of it may stand below, behind its command line.
+func TestFilesOfTests(t *testing.T) {
+	all, _ := blocks(read(t, "testing.md"))
+	rulesFile, ran, compared := "", 0, 0
+	for i, b := range all {
+		if b.info == "yaml" {
+			rulesFile = b.text
+		}
+		if b.info != "yaml test" {
+			continue
+		}
+		file, err := ruletest.Parse(strings.NewReader(b.text), ruletest.Config{
+			KeptBy: testrun.Reasons(), Load: func(string) (*rules.Set, error) { return rules.Parse(strings.NewReader(rulesFile)) },
+		})
+		if err != nil {
+			t.Errorf("testing.md:%d: %v", b.line, err)
+			continue
+		}
+		r := testrun.FileResult{Name: "rules_test.yaml"}
+		for j := range file.Cases {
+			r.Results = append(r.Results, testrun.Run(file.Rules, &file.Cases[j]))
+		}
+		ran++
+		var printed strings.Builder
+		r.Print(&printed)
+		const command = "$ sockdog test rules_test.yaml\n"
+		if i+1 == len(all) || !strings.HasPrefix(all[i+1].text, command) {
+			if r.Failed() > 0 {
+				t.Errorf("testing.md:%d: %s", b.line, printed.String())
+			}
+			continue
+		}
+		compared++
+		if diff := cmp.Diff(command+printed.String(), all[i+1].text); diff != "" {
+			t.Errorf("testing.md:%d: what it prints (-code +page):\n%s", all[i+1].line, diff)
+		}
+	}
+	if ran == 0 || compared == 0 {
+		t.Errorf("%d files of tests were run, and of %d the page shows what is printed", ran, compared)
+	}
+}
+
+// The tables of testing.md have every key of a file of tests, each in its place, and every
+// word of kept_by.
+func TestKeysOfTests(t *testing.T) {
+	tables := regexp.MustCompile("(?m)(?:^##+ (.*)\n|^\\| (`.*) \\|.*\n)").FindAllStringSubmatch(read(t, "testing.md"), -1)
+	explained, section := map[string][]string{}, ""
+	for _, row := range tables {
+		if row[1] != "" {
+			section = row[1]
+			continue
+		}
+		cell, _, _ := strings.Cut(row[2], " |")
+		for _, key := range regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(cell, -1) {
+			explained[section] = append(explained[section], key[1])
+		}
+	}
+	for section, keys := range ruletest.Keys() {
+		if section == "An expectation" {
+			keys = append(keys, "kept_by") // the head of the table of its words
+			keys = append(keys, testrun.Reasons()...)
+		}
+		slices.Sort(keys)
+		slices.Sort(explained[section])
+		if diff := cmp.Diff(keys, explained[section]); diff != "" {
+			t.Errorf("%s: keys (-code +page):\n%s", section, diff)
 		}
 	}
 }

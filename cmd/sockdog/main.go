@@ -29,7 +29,7 @@ const badConfig = 78
 
 // commands are the constructors of all commands, by their names.
 var commands = map[string]func() *cobra.Command{
-	"run": runCommand, "check": checkCommand, "schema": schemaCommand, "plan": planCommand, "list": listCommand, "why": whyCommand, "kill": killCommand,
+	"run": runCommand, "check": checkCommand, "schema": schemaCommand, "test": testCommand, "plan": planCommand, "list": listCommand, "why": whyCommand, "kill": killCommand,
 	"status": statusCommand, "pause": pauseCommand, "resume": resumeCommand, "rule": ruleCommand,
 	"doctor": doctorCommand, "record": recordCommand, "demo": demoCommand, "version": versionCommand, "completion": completionCommand,
 }

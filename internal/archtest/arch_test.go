@@ -449,6 +449,21 @@ var table = []pkg{
 		why: "it runs the engine that the daemon runs, on one scan, and acts on nothing",
 	},
 	{
+		name: "rules/ruletest",
+		may:  []string{"rules", "rules/internal/document", "rules/internal/message", "rules/ssfilter", yaml},
+		not:  []string{"os", "os/exec", "net", "syscall", "log", "log/slog", "sync"},
+		why:  "a file of tests is read as a rules file is, and no engine is needed to find its mistakes",
+	},
+	{
+		name: "internal/testrun",
+		may: []string{
+			"internal/action", "internal/engine", "internal/engine/group", "internal/engine/match", "internal/engine/spin", "internal/engine/subject",
+			"internal/sim", "internal/sim/runner", "internal/sock", "internal/term", "rules", "rules/ruletest", "rules/ssfilter",
+		},
+		not: impure,
+		why: "what a test shows follows from its file alone: nothing of this machine may come in",
+	},
+	{
 		name: "internal/recording",
 		may:  []string{"internal/sock", "rules/ssfilter"},
 		not:  []string{"context", "log", "log/slog", "net", "net/http", "os", "os/exec", "sync", "syscall"},
@@ -470,7 +485,7 @@ var table = []pkg{
 		may: []string{
 			"internal/action", "internal/capture", "internal/client", "internal/control", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
 			"internal/engine/track", "internal/holders", "internal/host", "internal/inspect", "internal/manualkill", "internal/pause", "internal/plan", "internal/recording", "internal/reload", "internal/selection", "internal/service", "internal/sock",
-			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/status", "internal/statustext", "internal/term", "internal/why", "rules", "rules/ssfilter", cobra,
+			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/status", "internal/statustext", "internal/term", "internal/testrun", "internal/why", "rules", "rules/ruletest", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",
 	},

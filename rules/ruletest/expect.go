@@ -14,8 +14,8 @@ import (
 
 // The results of what is expected.
 var (
-	results      = []string{"done", "would", "held", "changed", "gone", "failed", "unconfirmed"}
-	alertResults = []string{"firing", "resolved"}
+	results = []string{"done", "would", "held", "changed", "gone", "failed", "unconfirmed"}
+	phases  = []string{"firing", "resolved"} // of alerts, and of groups that are logged
 )
 
 // expectDraft is an expectation as it stands.
@@ -101,16 +101,19 @@ func (c *caseDraft) checkExpectation(r *document.Reader, e *expectDraft) {
 	if !e.findAction(r, rule) {
 		return
 	}
+	logs := e.Action == rules.Log && len(rule.When) > 0
 	known := results
-	if e.Action == rules.Alert {
-		known = alertResults
+	if e.Action == rules.Alert || logs {
+		known = phases
+	}
+	if e.Action == rules.Alert || logs || e.Action.OncePerFiring() {
 		for _, key := range []string{"socket", "count"} {
 			if e.given.Has(key) {
-				r.Report(e.given[key], "an alert is about a group of sockets, and not about one: remove %s", message.Phrase(key))
+				r.Report(e.given[key], "%s is about a group here, and not about a socket: remove %s", message.Phrase(e.Action.Name), message.Phrase(key))
 			}
 		}
 	} else if e.given.Has("group") {
-		r.Report(e.given["group"], "only an alert is about a group: name the socket, or say in count how many there are")
+		r.Report(e.given["group"], "%s is about single sockets: name the socket, or say in count how many there are", message.Phrase(e.Action.Name))
 	}
 	e.Result = cmp.Or(e.result.Value, known[0])
 	if !slices.Contains(known, e.Result) {

@@ -111,7 +111,7 @@ type Expectation struct {
 	Result string
 	Socket int // in Case.Sockets; -1: any
 	Count  int
-	Group  map[string]string // what an alert's group has; others may be there
+	Group  map[string]string // what the group has that it is about, by the rule's group_by
 
 	// KeptBy is why the rule does nothing to the socket at that time; "": something is to
 	// happen.

@@ -131,6 +131,14 @@ func merge(a, b rules.Problems) rules.Problems {
 	return slices.CompactFunc(all, func(a, b rules.Problem) bool { return a.Line == b.Line && a.Column == b.Column && a.Msg == b.Msg })
 }
 
+// Keys are the keys of a file of tests, by what they stand in: "The file", "A test", "A
+// socket", "A change" and "An expectation".
+func Keys() map[string][]string {
+	return map[string][]string{
+		"The file": {rulesFileKey, testsKey}, "A test": caseTable.Names(), "A socket": socketTable.Names(), "A change": changeTable.Names(), "An expectation": expectTable.Names(),
+	}
+}
+
 // checkCases reports a name that two tests have.
 func (p *parser) checkCases(d *draft) {
 	if len(d.cases) == 0 {

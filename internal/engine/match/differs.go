@@ -1,49 +1,52 @@
 package match
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/sockdog/sockdog/internal/engine/subject"
-	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// Differs says which keys of a match, apart from those about time, a socket does not meet
-// for certain, by their names; "": it meets them all.
-func Differs(m *rules.Match, s *sock.Socket, by *subject.Holders) string {
-	var keys []string
+// Difference is a part of a match that a socket does not meet for certain.
+type Difference struct {
+	Key     string // as rules have it; "filter" stands for those about addresses and ports, too
+	Unknown bool   // whether it does is not known
+}
+
+// Differs returns the parts of a match, apart from those about time, that a socket does not
+// meet for certain.
+func Differs(m *rules.Match, s subject.Subject) (all []Difference) {
 	differs := func(key string, holds ssfilter.Tri) {
-		switch holds {
-		case ssfilter.False:
-			keys = append(keys, key)
-		case ssfilter.Unknown:
-			keys = append(keys, key+", which is not known")
+		if holds != ssfilter.True {
+			all = append(all, Difference{key, holds == ssfilter.Unknown})
 		}
 	}
-	differs("its state is "+s.State.String(), ssfilter.TriOf(m.States.Has(s.State)))
+	differs("state", ssfilter.TriOf(m.States.Has(s.State)))
 	if m.Where != nil {
-		differs("not "+m.Where.String(), m.Where.Eval(&s.Conn))
+		differs("filter", m.Where.Eval(&s.Conn))
 	}
 	if len(m.Users) > 0 {
-		differs(fmt.Sprintf("its user is %d", s.UID), ofUser(m.Users, s))
+		differs("user", ofUser(m.Users, s.Socket))
 	}
 	if len(m.Netns) > 0 {
-		differs("its network namespace", inNetns(m.Netns, s))
+		differs("netns", inNetns(m.Netns, s.Socket))
 	}
 	if len(m.Cgroups) > 0 {
-		differs("its cgroup is "+s.Cgroup, inCgroup(m.Cgroups, s.Cgroup))
+		differs("cgroup", inCgroup(m.Cgroups, s.Cgroup))
 	}
-	if m.AsksHolders() {
-		differs("who holds it", heldByOnly(m, by))
+	for _, part := range []struct {
+		key  string
+		only rules.Match
+	}{
+		{"process", rules.Match{Processes: m.Processes}}, {"cmdline", rules.Match{Cmdlines: m.Cmdlines}}, {"unit", rules.Match{Units: m.Units}},
+		{"container", rules.Match{Containers: m.Containers}}, {"pod", rules.Match{Pods: m.Pods}},
+	} {
+		if part.only.AsksHolders() {
+			differs(part.key, heldByOnly(&part.only, s.Holders))
+		}
 	}
-	one := func(only rules.Match) ssfilter.Tri { return AtPresent(&only, subject.Of(s)) }
-	differs("its unread bytes", one(rules.Match{Unread: m.Unread}))
-	differs("in_backlog", one(rules.Match{InBacklog: m.InBacklog}))
-	differs("its keepalive timer", one(rules.Match{Keepalive: m.Keepalive}))
-	if v := Verdict(s); len(m.Verdicts) > 0 {
-		differs(fmt.Sprintf("its verdict is %q", v), one(rules.Match{Verdicts: m.Verdicts}))
-	}
-	return strings.Join(keys, ", ")
+	differs("unread", AtPresent(&rules.Match{Unread: m.Unread}, s))
+	differs("in_backlog", AtPresent(&rules.Match{InBacklog: m.InBacklog}, s))
+	differs("keepalive", AtPresent(&rules.Match{Keepalive: m.Keepalive}, s))
+	differs("verdict", AtPresent(&rules.Match{Verdicts: m.Verdicts}, s))
+	return all
 }

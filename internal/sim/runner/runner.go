@@ -67,11 +67,19 @@ type Alert struct {
 	engine.Alert
 }
 
+// Transition is a group that changes its phase.
+type Transition struct {
+	At sock.Instant
+	engine.Transition
+}
+
 // Run is an engine that watches a table.
 type Run struct {
 	Acts      []Act      // in the order in which they were reported
 	GroupActs []GroupAct // and what about whole groups
 	Alerts    []Alert
+
+	Transitions []Transition
 
 	table    Table
 	engine   *engine.Engine
@@ -207,6 +215,9 @@ func (w workers) Record(p *engine.Plan) {
 	}
 	for i := range p.ReportGroups {
 		w.GroupActs = append(w.GroupActs, GroupAct{w.clock.Now, p.ReportGroups[i]})
+	}
+	for i := range p.Transitions {
+		w.Transitions = append(w.Transitions, Transition{w.clock.Now, p.Transitions[i]})
 	}
 	for i := range p.Alerts {
 		if a := &p.Alerts[i]; a.New || a.Ended != 0 { // the others are said again

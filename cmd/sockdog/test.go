@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sockdog/sockdog/internal/action"
+	"github.com/sockdog/sockdog/internal/testrun"
+	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ruletest"
+)
+
+func testCommand() *cobra.Command {
+	var t tests
+	cmd := &cobra.Command{
+		Use:   "test FILE|DIR...",
+		Short: "Run unit tests of rules in simulated time",
+		Long: `Run unit tests of rules. A file of tests describes sockets, what happens to them, and
+what the rules are to do, when; sockdog's own engine decides, in simulated time, so that
+hours take milliseconds and nothing real is touched. Whatever happens and is not expected
+is a failure. Of a directory, all files that end in _test.yaml are run.
+
+docs/testing.md is a tutorial, and says what a file of tests may hold. The exit status is
+1 if a test fails or a file has a problem.`,
+		Example: "  sockdog test rules_test.yaml\n  sockdog test --run 'limit' --junit report.xml /etc/sockdog",
+		Args: func(_ *cobra.Command, files []string) error {
+			if len(files) == 0 {
+				return errors.New("test needs at least one file of tests, or a directory with such files")
+			}
+			return nil
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return rulesFiles, cobra.ShellCompDirectiveFilterFileExt
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.run(cmd, args)
+		},
+	}
+	cmd.Flags().Func("run", "run only tests whose names match this `regexp`", func(text string) (err error) {
+		t.only, err = regexp.Compile(text)
+		return err
+	})
+	cmd.Flags().StringVar(&t.junit, "junit", "", "write a report in JUnit's XML to this `file`, too")
+	_ = cmd.MarkFlagFilename("junit", "xml") // there is such a flag
+	oneOf(cmd, &t.output, "output", "o", "`format`: %s", "text", "json")
+	return cmd
+}
+
+// tests are the tests that the command runs.
+type tests struct {
+	only   *regexp.Regexp // nil: all
+	junit  string
+	output string
+}
+
+func (t *tests) run(cmd *cobra.Command, args []string) error {
+	files, err := testFiles(args)
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	var results []testrun.FileResult
+	ran, bad := 0, false
+	for _, file := range files {
+		r := t.runFile(file)
+		ran += len(r.Results)
+		bad = bad || r.Broken != "" || r.Failed() > 0
+		if t.output != "json" && (r.Broken != "" || len(r.Results) > 0) {
+			r.Print(out)
+		}
+		results = append(results, r)
+	}
+	if t.output == "json" {
+		err = testrun.PrintJSON(out, results)
+	}
+	if t.junit != "" {
+		err = errors.Join(err, writeJUnit(t.junit, results))
+	}
+	switch {
+	case err != nil:
+		return err
+	case bad:
+		return errPrinted
+	case ran == 0:
+		return fmt.Errorf("no test has a name that matches %q", t.only)
+	}
+	return nil
+}
+
+func writeJUnit(file string, results []testrun.FileResult) error {
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(testrun.WriteJUnit(out, results), out.Close())
+}
+
+// testSuffixes are what the names of files of tests end in.
+var testSuffixes = []string{"_test.yaml", "_test.yml"}
+
+// testFiles finds the files that arguments name.
+func testFiles(args []string) (files []string, err error) {
+	for _, arg := range args {
+		dir, all := strings.CutSuffix(arg, "/...") // as go test has it
+		if info, err := os.Stat(dir); err != nil {
+			return nil, err
+		} else if !info.IsDir() && !all {
+			files = append(files, arg)
+			continue
+		}
+		before := len(files)
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && slices.ContainsFunc(testSuffixes, func(end string) bool { return strings.HasSuffix(path, end) }) {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(files) == before {
+			return nil, fmt.Errorf("%s has no file of tests: their names end in %s", dir, testSuffixes[0])
+		}
+	}
+	return files, nil
+}
+
+// runFile runs the tests of a file.
+func (t *tests) runFile(file string) testrun.FileResult {
+	r := testrun.FileResult{Name: file}
+	f, problems, err := readTests(file)
+	switch {
+	case err != nil:
+		r.Broken = fmt.Sprintf("%s: %s\n", file, oneLine(err))
+	case problems != "":
+		r.Broken = problems
+	default:
+		for i := range f.Cases {
+			if c := &f.Cases[i]; t.only == nil || t.only.MatchString(c.Name) {
+				r.Results = append(r.Results, testrun.Run(f.Rules, c))
+			}
+		}
+	}
+	return r
+}
+
+// readTests reads a file of tests, and the rules file that it names; problems are what is
+// wrong in either, in lines.
+func readTests(file string) (f *ruletest.File, problems string, err error) {
+	text, err := os.Open(file)
+	if err != nil {
+		return nil, "", err
+	}
+	defer text.Close()
+	var beside bytes.Buffer
+	kinds := action.InRules(action.Kinds())
+	f, err = ruletest.Parse(io.Reader(text), ruletest.Config{
+		Kinds: kinds, KeptBy: testrun.Reasons(),
+		Load: func(name string) (*rules.Set, error) {
+			if !filepath.IsAbs(name) {
+				name = filepath.Join(filepath.Dir(file), name)
+			}
+			return loadRules(&beside, name)
+		},
+	})
+	if beside.Len() > 0 {
+		return nil, beside.String(), nil
+	}
+	if wrong, ok := errors.AsType[rules.Problems](err); ok {
+		return nil, wrong.Report(file), nil
+	}
+	return f, "", err
+}
