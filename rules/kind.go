@@ -41,6 +41,9 @@ const (
 // each time that one fires, and not to single sockets.
 func (k *Kind) OncePerFiring() bool { return k.On == OnGroup || k.On == OnProcess }
 
+// takesSockets reports whether the action takes single sockets away from a program.
+func (k *Kind) takesSockets() bool { return k.Destructive && k.On == OnSocket }
+
 // Capability is something that the kernel and the privileges must allow. What several
 // kinds of actions need is possible, or not, for all of them.
 type Capability string
@@ -129,8 +132,8 @@ func (k *Kind) options() document.Table[act] {
 	if k.Destructive && k.On == OnSocket {
 		t.Keys = append(t.Keys, destructiveKeys...)
 	}
-	if k == Kill {
-		t.Keys = append(t.Keys, document.Later[act]("canary")...)
+	if k.takesSockets() {
+		t.Keys = append(t.Keys, document.Field("canary", canary, func(a *act) **Canary { return &a.Canary }))
 	}
 	for _, o := range k.Options {
 		read := document.Scalar(o.Doc, o.Read)

@@ -148,6 +148,10 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 			a.Limit = defaultLiveLimit
 		}
 	}
+	if a.Kind.takesSockets() && !a.given.Has("canary") {
+		c := defaultCanary
+		a.Canary = &c
+	}
 	if !a.given.Has("order") {
 		a.Order = Oldest
 	}

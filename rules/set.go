@@ -169,9 +169,19 @@ type Action struct {
 	Limit Limit         // destructive actions only
 	Order Order         // destructive actions only
 
+	Canary *Canary `json:",omitempty"` // destructive actions on sockets only; nil: off
+
 	Alert   *AlertOptions  // alert only
 	Exec    *ExecOptions   `json:",omitempty"` // exec only
 	Options map[string]any `json:",omitempty"` // those of its kind alone, by name
+}
+
+// Canary is how the first acts of a rule on the sockets of a program are watched, before
+// there are more.
+type Canary struct {
+	First int           // acts
+	Wait  time.Duration // after them
+	Probe string        `json:",omitempty"` // URL that must answer afterwards; empty: none
 }
 
 // Order is the order in which sockets that a limit holds back get their turn.

@@ -22,6 +22,8 @@ var words = map[match.Reason]string{
 	match.Orphan:         "closed by its program, and kernels before 6.11 would leak it for ever",
 	match.HeldByKernel:   "held by the kernel",
 	match.Own:            "sockdog's own",
+	match.CanaryWaits:    "what the first kills did to the program is still to be seen",
+	match.UnseenLimit:    "nobody can tell what kills do to the program",
 	match.RuleStopped:    "the rule has stopped itself",
 	match.InUse:          "in use: something is left to send",
 	match.GroupIsQuiet:   "its group must fire first",
@@ -54,7 +56,13 @@ func WhyHeld(h *engine.HeldBack) string {
 	if h.Shut != "" {
 		return words[h.Shut]
 	}
-	return "the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules"
+	lines := []string{"the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules"}
+	for _, why := range h.Why {
+		if text := words[why]; text != "" {
+			lines = append(lines, text)
+		}
+	}
+	return strings.Join(lines, "; ")
 }
 
 // Missing says why an action of the kind is not possible here.

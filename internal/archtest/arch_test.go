@@ -361,6 +361,11 @@ var table = []pkg{
 		why:  "it sends alerts to receivers; what makes one, and what it says, is decided before",
 	},
 	{
+		name: "internal/probe",
+		not:  []string{"log", "log/slog"},
+		why:  "it asks a service whether it is well; what follows from that, the engine decides",
+	},
+	{
 		name: "internal/alert",
 		may:  []string{"internal/engine", "internal/engine/group", "internal/engine/subject", "rules"},
 		not:  impure,
@@ -415,7 +420,7 @@ var table = []pkg{
 		name: "internal/service",
 		may: []string{
 			"internal/action", "internal/client", "internal/control", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
-			"internal/pause", "internal/reload", "internal/source/node", "internal/state", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
+			"internal/pause", "internal/probe", "internal/reload", "internal/source/node", "internal/state", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
 		},
 		why: "it opens all that the daemon works with, and so knows all edges: no other package needs to",
 	},

@@ -54,7 +54,7 @@ settings: {limit: 1000000/1m}
 rules:
   - name: bench
     match: {state: close-wait, in_state_for: 1ms}
-    then: [{kill: {limit: 1000000/1m}}]
+    then: [{kill: {limit: 1000000/1m, canary: off}}]
 `))
 	if err != nil {
 		b.Fatal(err)

@@ -39,6 +39,7 @@ type watch struct {
 	resolves chan []uint32
 	reads    chan []uint32
 	samples  chan []spin.Process
+	probes   chan []string
 
 	runner  action.Runner   // of actions on groups
 	runs    context.Context // of those that are under way
@@ -90,6 +91,7 @@ func Run(ctx context.Context, o Options) error {
 		resolves: make(chan []uint32, 2), // one is ours
 		reads:    make(chan []uint32, 1),
 		samples:  make(chan []spin.Process, 1),
+		probes:   make(chan []string, 1),
 	}
 	d.runs, d.endRuns = context.WithCancel(context.Background())
 	defer d.endRuns()
@@ -270,6 +272,9 @@ func (d *watch) Read(inodes []uint32) { d.reads <- inodes }
 
 // Sample has the CPU usage of processes read.
 func (d *watch) Sample(processes []spin.Process) { d.samples <- processes }
+
+// Fetch has the probes of canaries made.
+func (d *watch) Fetch(urls []string) { d.probes <- urls }
 
 // notice takes note of what was read. The daemon is ready once it scanned the
 // table, or at the counters where no rule wants more.

@@ -50,6 +50,8 @@ type Options struct {
 	Paused *status.Pause        // nothing is acted on at the start; nil: it is
 	Pauses <-chan *status.Pause // what takes its place later, with nil for none; nil: nothing ever
 	Resets <-chan RuleReset     // nil: nobody ever resets a rule
+	// FetchProbe asks a service whether it is well. It ends within seconds.
+	FetchProbe func(url string) error
 
 	StatusStore StatusStore     // nil: nobody wants to know how things stand
 	Ages        Ages            // nil: nobody wants to know of ages

@@ -72,6 +72,8 @@ func (d *watch) judgeStopped(tell tellProblem, o *engine.Overview) {
 // harm is what acts of a rule do that has stopped itself, by the reason.
 var harm = map[match.Reason]string{
 	match.HolderSpins: "its kills made a program spin",
+	match.HolderEnded: "after its first kills, several programs ended in a row, at last",
+	match.ProbeFailed: "after its first kills, the probe of its canary failed",
 }
 
 // whyStopped says why a rule has stopped itself.

@@ -34,7 +34,7 @@ func (w *world) openState(path string) (closeState func()) {
 	store, loaded, err := seen.Open(dir, w.origin(), w.options.Now())
 	check(w, err)
 	w.options.Journal, w.options.Store = j, store
-	w.options.Restored = engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent, Groups: loaded.Groups}
+	w.options.Restored = engine.Restored{Memories: loaded.Memories, Spent: loaded.Spent, Groups: loaded.Groups, Stops: loaded.Stops}
 	closeState = func() {
 		j.Close()
 		store.Close()

@@ -92,6 +92,7 @@ func (d *watch) startWorkers() (stop func(), err error) {
 	start(w, d.resolves, ready(d.walk))
 	start(w, d.reads, ready(d.readNew))
 	start(w, d.samples, ready(d.sampleUsage))
+	start(w, d.probes, ready(d.probe))
 	stop = func() {
 		w.stop()
 		d.rulesChanged.Store(int64(sock.Never)) // what a worker has yet to do, nobody would record
@@ -136,6 +137,22 @@ func (d *watch) readNew(inodes []uint32) {
 	found, err := d.FindNew(set(inodes))
 	d.workers.send(engine.NewHoldersFound{Holders: found.Holders, Err: err, Cost: sock.ThreadTime() - began})
 }
+
+// probe fetches URLs, some at a time. What hangs ends by its timeout, and nothing else waits
+// for it.
+func (d *watch) probe(urls []string) {
+	slots := make(chan struct{}, mostProbes)
+	for _, url := range urls {
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots }()
+			d.workers.send(engine.Probed{URL: url, Err: d.FetchProbe(url)})
+		}()
+	}
+}
+
+// mostProbes is how many probes are made at a time.
+const mostProbes = 8
 
 func set(inodes []uint32) map[uint32]struct{} {
 	s := make(map[uint32]struct{}, len(inodes))

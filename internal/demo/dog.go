@@ -20,7 +20,7 @@ var ruleFile = fmt.Sprintf(`settings: {cpu_budget: 10%%}
 rules:
   - name: forgotten-connections
     match: {state: close-wait, dport: %d, in_state_for: %v}
-    then: [kill]
+    then: [{kill: {canary: off}}] # the demo is to be over soon
 `, address.Port(), bound)
 
 // watching is what sockdog says once it has scanned the socket table.

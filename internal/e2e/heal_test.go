@@ -11,7 +11,7 @@ const bound = 3 * time.Second
 
 var allLeaks = fmt.Sprintf(`
 settings: {namespaces: all}
-rules: [{name: leak, match: {state: close-wait, sport: %d, user: root, in_state_for: %v}, then: kill}]
+rules: [{name: leak, match: {state: close-wait, sport: %d, user: root, in_state_for: %v}, then: [{kill: {canary: off}}]}]
 `, port, bound)
 
 // tooLate is what only a defect, or a machine that stands still, reaches: by events a kill

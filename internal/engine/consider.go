@@ -38,6 +38,7 @@ type consideration struct {
 	held    held         // what it holds back from now on
 	full    bool         // the limit lets others go on before its holders are looked for
 	awaits  []*throttle  // the limits that let it go on, while it waits for something else
+	trial   *canary      // that it waits for; nil: none
 	next    sock.Instant // when to ask again
 	decided bool         // an act was told to be done, or said in a dry run
 	ordered bool         // the order among those that are due at the same instant is known
@@ -73,10 +74,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, answer a
 	switch {
 	case t.phase == acted:
 	case c.awaits != nil:
-		for _, h := range c.awaits {
-			h.Grant(1)
-		}
-		e.awaiting[e.tracks.key(t)] = c.awaits
+		e.beginWait(t, &c)
 		e.waitAhead(t, c.next, now)
 		c.fingerprint()
 	case c.held.rule != nil:
@@ -193,7 +191,7 @@ func (c *consideration) look(r *ruleState, action int) {
 	e.wantHolders(t, c.s.ID.Key(), c.now)
 	t.set(blocked, true)
 	if c.was.rule == r && c.was.action == action && !e.walks.Hangs() {
-		c.await(r, action, c.was.dry, c.now.Add(e.walks.Patience()))
+		c.await(r, action, c.was.by, c.now.Add(e.walks.Patience()))
 	}
 }
 
@@ -217,7 +215,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && r.history.throttle(onlySays).Room(now) == 0
 	if !c.full && (c.answer == exact || !kind.Destructive) { // else an exact answer, or the limit, comes first
 		if until := e.awaitHolders(t, s, now); until != 0 {
-			c.await(r, action, onlySays, until)
+			c.await(r, action, r.history.throttle(onlySays), until)
 			return
 		}
 	}
@@ -233,7 +231,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	switch {
 	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.yields() || onlySays), t.is(simulated) && onlySays:
 		return // it was told already, or an earlier rule has it
-	case why == "" && !onlySays && e.usages.Spins(t.heldBy(), r.spinRule()):
+	case why == "" && !onlySays && r.stopped() == nil && e.usages.Spins(t.heldBy(), r.spinRule()):
 		why = match.HolderSpins
 	}
 	if why != "" {
@@ -251,7 +249,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 			c.next = now
 		}
 	case !onlySays && !c.full && now < e.awaitUsage(t, now):
-		c.await(r, action, onlySays, e.awaitUsage(t, now))
+		c.await(r, action, r.history.throttle(onlySays), e.awaitUsage(t, now))
 	case !e.stopping:
 		c.destroy(r, action, fired, at)
 	}
@@ -265,12 +263,12 @@ func (e *Engine) onlySays(r *ruleState, action int, s *sock.Socket) bool {
 
 // await has the action on the socket decided anew at that instant. If it is destructive, it
 // has its place under the limit until then.
-func (c *consideration) await(r *ruleState, action int, onlySays bool, until sock.Instant) {
+func (c *consideration) await(r *ruleState, action int, by *throttle, until sock.Instant) {
 	c.next = min(c.next, until)
 	if !r.Then[action].Kind.Destructive {
 		return
 	}
-	c.awaits = append(c.awaits, r.history.throttle(onlySays))
+	c.awaits = append(c.awaits, by)
 	if c.was.rule == r && c.was.action == action && c.held.rule == nil {
 		c.held = c.was
 	}

@@ -39,17 +39,18 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	if why := e.capabilities.Cannot(&r.Then[action], s); why != nil {
 		a.DryRun, a.Reason, a.Err = true, match.NotPossible, why
 	}
-	h := r.history.throttle(a.DryRun)
+	h, trial := c.throttle(r, action, a.DryRun), (*canary)(nil)
 	if h.Room(now) == 0 {
-		if m == nil {
-			e.mark(t, r, action, true)
-			e.report(a, Held)
-			r.history.skips[h.holdsBy(now)]++
-			h.kind = a.Kind
-			h.began++
-			e.summary.Soon(now)
-		}
-		c.held = held{rule: r, action: action, dry: a.DryRun, uid: s.UID, device: s.Device}
+		c.hold(r, action, &a, h, h.holdsBy(now))
+		return
+	}
+	if !a.DryRun {
+		trial = r.canaryOf(t, action)
+	}
+	if until := trial.holdsUntil(now); until != 0 {
+		c.hold(r, action, &a, h, match.CanaryWaits)
+		c.await(r, action, h, until)
+		c.trial = trial
 		return
 	}
 	e.mark(t, r, action, false)
@@ -66,13 +67,37 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	}
 	c.held, t.phase = held{}, acted
 	attempt := e.attempt(t)
-	attempt.rule, attempt.action = r, action
+	attempt.rule, attempt.action, attempt.throttle, attempt.canary = r, action, h.Throttle, trial
+	e.canaryBegins(trial)
 	e.acts.underWay++
 	if e.plan.Act == nil {
 		e.plan.Act = make([]Action, 0, e.lookups.answers)
 	}
 	a.basis = e.basisOf(t, r.Rule, action, fired)
 	e.plan.Act = append(e.plan.Act, a)
+}
+
+// throttle returns the limit that counts for an action on the socket.
+func (c *consideration) throttle(r *ruleState, action int, dry bool) *throttle {
+	h := r.history.throttle(dry)
+	if dry || c.full || !r.slowly(c.t, action) {
+		return h
+	}
+	c.e.noteUntold(r, slog.String("rule", r.Name))
+	return c.e.unseenThrottle(r.history)
+}
+
+// hold has the socket held back, for a reason that is told once.
+func (c *consideration) hold(r *ruleState, action int, a *Action, h *throttle, why match.Reason) {
+	e := c.e
+	if e.marked(c.t, r, action) == nil {
+		e.mark(c.t, r, action, true)
+		e.report(*a, Held)
+		r.history.skips[why]++
+		h.begins(a.Kind, why)
+		e.summary.Soon(c.now)
+	}
+	c.held = held{rule: r, action: action, by: h, uid: c.s.UID, device: c.s.Device}
 }
 
 // action describes an action of a rule on a socket.
@@ -111,8 +136,8 @@ func (e *Engine) report(a Action, result Result) {
 // dropHeld ends the wait of what a limit held back of t, which s shows.
 func (e *Engine) dropHeld(t *tracked, h held, s *sock.Socket, result Result, now sock.Instant) {
 	a := e.action(t, s, h.rule, h.action, now)
-	a.DryRun, a.Waited = h.dry, true
-	throttle := h.rule.history.throttle(h.dry)
+	a.DryRun, a.Waited = h.by.dry, true
+	throttle := h.by.ofRule()
 	throttle.kind = a.Kind
 	throttle.left++
 	e.report(a, result)
@@ -137,15 +162,17 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 		e.acts.underWay--
 		o.Act.At = o.At
 		attempt := e.attempt(t)
-		throttle := &attempt.rule.history.real
+		throttle, trial := attempt.throttle, attempt.canary
 		switch {
 		case o.Changed != "":
 			throttle.Cancel()
+			e.canaryEnds(trial, 0, now)
 			o.Act.Reason = o.Changed
 			e.report(o.Act, Changed)
 			e.reconsider(t, o.Changed, &o.Last, now)
 		case o.Err == nil || o.Unsure:
 			throttle.End(o.At)
+			e.canaryEnds(trial, o.At, now)
 			if o.Act.Due != 0 {
 				e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(o.Act.Due)))
 			}
@@ -158,10 +185,12 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			e.wait(t, now)
 		case o.Gone:
 			throttle.Cancel()
+			e.canaryEnds(trial, 0, now)
 			e.report(o.Act, Gone)
 			e.drop(t, Gone, now)
 		default:
 			throttle.Cancel()
+			e.canaryEnds(trial, 0, now)
 			o.Act.Err = o.Err
 			e.report(o.Act, Failed)
 			if o.Never {

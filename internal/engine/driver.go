@@ -19,6 +19,7 @@ type Workers interface {
 	Act(actions []Action)            // do these, in this order; ActionsDone
 	Resolve(inodes []uint32)         // find the holders of these; HoldersFound
 	Read(inodes []uint32)            // find them by new descriptors; NewHoldersFound
+	Fetch(urls []string)             // fetch these; Probed for each
 	Sample(processes []spin.Process) // read the CPU usage of these; Sampled
 	Intend(a GroupAction)            // record that this is about to be done; GroupIntended
 	ActOn(a GroupAction)             // do this, beside everything else: it may hang; GroupActed
@@ -60,6 +61,9 @@ func (d *Driver) Step(in Input) Plan {
 	}
 	if len(p.Read) > 0 {
 		d.Workers.Read(p.Read)
+	}
+	if len(p.Probe) > 0 {
+		d.Workers.Fetch(p.Probe)
 	}
 	if len(p.Sample) > 0 {
 		d.Workers.Sample(p.Sample)

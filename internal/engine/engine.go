@@ -75,6 +75,8 @@ type Engine struct {
 	names    names
 	killed   killed
 	usages   spin.Watcher
+	trials   []*canary // under way
+	probes   probes
 	disk     disk
 
 	plan Plan // being made
@@ -108,10 +110,10 @@ type sockets struct {
 	tracks   tracks
 	far      tracks // apart from those, see farShown
 	records  records
-	attempts map[sock.Key]*attempt    // acts under way, and what failed
-	awaiting map[sock.Key][]*throttle // of those that limits let go on, and that wait for something else
-	due      queue                    // waiting for an instant
-	seed     maphash.Seed             // of fingerprints
+	attempts map[sock.Key]*attempt // acts under way, and what failed
+	awaiting map[sock.Key]await    // of those that limits let go on, and that wait for something else
+	due      queue                 // waiting for an instant
+	seed     maphash.Seed          // of fingerprints
 }
 
 // lookups are the questions about single sockets.
@@ -135,7 +137,7 @@ func New(config Config) *Engine {
 		inForce: inForce{program: match.Compile(&rules.Set{}), histories: make(map[uint64]*history)},
 		budgets: budgets{summary: limit.NewSummary(), pausedUntil: never},
 		sockets: sockets{
-			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), awaiting: make(map[sock.Key][]*throttle), seed: maphash.MakeSeed(),
+			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), awaiting: make(map[sock.Key]await), seed: maphash.MakeSeed(),
 		},
 		schedule: schedule.New(),
 		scans:    newScans(),
@@ -160,11 +162,13 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 		e.finish(now)
 		return e.plan
 	}
+	e.judgeCanaries(now)
 	e.nearBesideScan(now)
 	e.release(now)
 	e.ask(now)
 	e.wantAhead(now)
 	e.plan.Sample = e.usages.Due(now)
+	e.plan.Probe = e.probes.begin()
 	before := e.plan.Alerts // of the rules that were in force before, whose receivers they are for
 	e.plan.Alerts = nil
 	e.updateAlerts(now)
@@ -184,7 +188,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.keepStops()
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.nextGroupAct(), e.disk.groupsAt, e.nearAt(), e.pausedUntil)
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.nextGroupAct(), e.disk.groupsAt, e.nearAt(), e.pausedUntil, e.nextVerdict(now))
 	return e.plan
 }
 
@@ -240,6 +244,7 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 		h, at := e.historyOf(s.Rule), s.At.Add(restoreSlack)
 		for range s.N {
 			h.real.Spend(at)
+			h.unseen.Spend(at)
 		}
 	}
 	for _, s := range in.Stops {

@@ -40,6 +40,7 @@ type bench struct {
 	beforeLast func(*sim.Socket)
 	old        time.Duration // each answer about single sockets is, when it is taken in
 	holders    func(inode uint32) []sock.Holder
+	probe      func(url string) error
 	fds        map[spin.Process]float64 // what walks find of their descriptors
 
 	events []string // what was reported, from benchStart on
@@ -274,6 +275,9 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		} else {
 			inputs = append(inputs, in)
 		}
+	}
+	for _, url := range p.Probe {
+		inputs = append(inputs, Probed{URL: url, Err: b.probe(url)})
 	}
 	if len(p.Sample) > 0 {
 		b.sampled += len(p.Sample)

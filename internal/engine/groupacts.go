@@ -109,7 +109,7 @@ func (e *Engine) freeFor(r *ruleState, action int, now sock.Instant) sock.Instan
 		return now
 	}
 	h := e.groupThrottle(r, a.Kind, r.DryRun)
-	h.Own.Limit = a.Limit
+	h.Throttle[0].Limit = a.Limit
 	if h.Room(now) > 0 {
 		return now
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -21,53 +22,100 @@ const (
 	restoreSlack = RecordTimeout + time.Second
 )
 
-// throttle is the limit of a rule, and what waits for room in it. A dry run has a
-// throttle of its own.
+// throttle is a limit, and what waits for room in it. A rule has one for what it does, and
+// one for its dry run; and throttles within those, for sockets of which less may be done.
 type throttle struct {
 	limit.Throttle
 	queue
-	shut match.Reason // why the rule does nothing; empty: it does
+	names  []match.Reason // by which its windows hold back
+	dry    bool
+	outer  *throttle    // that of the rule; nil: it is that
+	within []*throttle  // the others of the rule
+	unseen bool         // it is for sockets of nobody who could be watched
+	shut   match.Reason // why the rule does nothing; empty: it does
+	trials int          // sockets that it let go on, and that wait for the verdict on a canary
 
 	// Since the last summary:
 	kind        *rules.Kind
-	began, left int // sockets that began to wait, and that waited and are not acted on
+	began, left int                       // sockets that began to wait, and that waited and are not acted on
+	why         map[match.Reason]struct{} // they began to
+}
+
+// ofRule is the throttle of the rule that h is, or is within.
+func (h *throttle) ofRule() *throttle {
+	if h.outer != nil {
+		return h.outer
+	}
+	return h
 }
 
 // Room returns how many more actions may start, or be let go on, now.
 func (h *throttle) Room(now sock.Instant) int {
-	if h.shut != "" {
+	if h.ofRule().shut != "" {
 		return 0
 	}
-	return h.Throttle.Room(now)
+	room := h.Throttle.Room(now)
+	for _, x := range h.within {
+		if x.unseen { // who is let go on here would have its holders looked for, only to wait behind those
+			room -= len(x.numbers)
+		}
+	}
+	return max(0, room)
 }
 
 // RoomAt returns the instant from which one more may be let go on, or never where that
 // depends on something else.
 func (h *throttle) RoomAt(now sock.Instant) sock.Instant {
-	if h.shut != "" {
+	at := h.Throttle.RoomAt(now)
+	switch {
+	case h.ofRule().shut != "" || at <= now && h.Room(now) == 0:
 		return never
+	case len(h.within) > 0: // what waited there was asked for since others were let go on
+		return max(at, now.Add(leastWait))
 	}
-	return h.Throttle.RoomAt(now)
+	return at
 }
 
 // holdsBy is why there is no room.
 func (h *throttle) holdsBy(now sock.Instant) match.Reason {
-	switch why := h.barredBy(); {
-	case why != "":
+	if why := h.barredBy(); why != "" {
 		return why
-	case h.ByOwn(now):
-		return match.RuleLimit
-	default:
-		return match.LimitOfAll
 	}
+	for i, w := range h.Throttle {
+		if w.Free(now) == 0 {
+			return h.names[i]
+		}
+	}
+	return match.RuleLimit // behind others that wait for it
 }
 
 // barredBy is why nothing may go on, whatever the limits leave; empty: it may.
 func (h *throttle) barredBy() match.Reason {
-	if h.shut == "" && h.All.Closed {
+	shut := h.ofRule().shut
+	if ofAll := h.Throttle[len(h.Throttle)-1]; shut == "" && ofAll.Closed {
 		return match.Paused
 	}
-	return h.shut
+	return shut
+}
+
+// began counts a socket that begins to wait.
+func (h *throttle) begins(kind *rules.Kind, why match.Reason) {
+	h = h.ofRule()
+	h.kind = kind
+	h.began++
+	if h.why == nil {
+		h.why = make(map[match.Reason]struct{})
+	}
+	h.why[why] = struct{}{}
+}
+
+// waiting is how many sockets wait: for room, and for the verdict on a canary.
+func (h *throttle) waiting() int {
+	n := len(h.numbers) + h.trials
+	for _, x := range h.within {
+		n += len(x.numbers)
+	}
+	return n
 }
 
 func (h *history) throttle(dry bool) *throttle {
@@ -82,9 +130,14 @@ func (h *history) throttle(dry bool) *throttle {
 func (e *Engine) throttles() iter.Seq[*throttle] {
 	return func(yield func(*throttle) bool) {
 		for _, r := range e.rules {
-			for _, h := range []*throttle{&r.history.real, &r.history.dry} {
-				if !h.empty() && !yield(h) {
+			for _, of := range []*throttle{&r.history.real, &r.history.dry} {
+				if !of.empty() && !yield(of) {
 					return
+				}
+				for _, h := range of.within {
+					if !h.empty() && !yield(h) {
+						return
+					}
 				}
 			}
 		}
@@ -120,7 +173,7 @@ func (e *Engine) release(now sock.Instant) {
 func (e *Engine) wantAhead(now sock.Instant) {
 	for h := range e.throttles() {
 		if at := e.aheadAt(h, now); at != never && at <= now {
-			e.wantFirst(&h.queue, h.Own.Limit.N, h.RoomAt(now))
+			e.wantFirst(&h.queue, h.Throttle[0].Limit.N, h.RoomAt(now))
 		}
 	}
 }
@@ -176,10 +229,49 @@ func (e *Engine) endGrant(t *tracked) {
 	if len(e.awaiting) == 0 {
 		return
 	}
-	for _, h := range e.awaiting[e.tracks.key(t)] {
+	w := e.awaiting[e.tracks.key(t)]
+	for _, h := range w.by {
 		h.Grant(-1)
 	}
+	if w.trial != nil {
+		w.by[0].ofRule().trials--
+	}
 	delete(e.awaiting, e.tracks.key(t))
+}
+
+// await is what let a socket go on that waits for something else.
+type await struct {
+	by    []*throttle
+	trial *canary // for the verdict on it, as its first; nil: it waits for something else
+}
+
+// beginWait has t keep its places while it waits for something else.
+func (e *Engine) beginWait(t *tracked, c *consideration) {
+	for _, h := range c.awaits {
+		h.Grant(1)
+	}
+	if c.trial != nil {
+		c.awaits[0].ofRule().trials++
+	}
+	e.awaiting[e.tracks.key(t)] = await{c.awaits, c.trial}
+}
+
+// unseenShare is the part of a limit up to which a rule acts on programs that nobody can
+// watch.
+const unseenShare = 10
+
+// unseenThrottle is within that of a rule, and for those.
+func (e *Engine) unseenThrottle(h *history) *throttle {
+	outer := &h.real
+	if i := slices.IndexFunc(outer.within, func(x *throttle) bool { return x.unseen }); i >= 0 {
+		return outer.within[i]
+	}
+	x := &throttle{
+		Throttle: append(limit.Throttle{&h.unseen}, outer.Throttle...), names: append([]match.Reason{match.UnseenLimit}, outer.names...),
+		queue: e.newWaitQueue(), outer: outer, unseen: true,
+	}
+	outer.within = append(outer.within, x)
+	return x
 }
 
 // leaveWaitQueue takes t out of what a limit holds back.
@@ -190,10 +282,7 @@ func (e *Engine) leaveWaitQueue(t *tracked) {
 }
 
 // throttle is what holds t back, or has just let it go on.
-func (e *Engine) throttle(t *tracked) *throttle {
-	h := &e.recordOf(t).held
-	return h.rule.history.throttle(h.dry)
-}
+func (e *Engine) throttle(t *tracked) *throttle { return e.recordOf(t).held.by }
 
 // firstFree is when a limit that holds something back leaves room again.
 func (e *Engine) firstFree(now sock.Instant) sock.Instant {
@@ -213,7 +302,8 @@ type HeldBack struct {
 	Left              int // of all that waited: that ended by themselves, or are not due any more
 	Waiting           int // sockets that wait now
 	Limit, LimitOfAll string
-	Shut              match.Reason // why nothing goes on; empty: for those limits alone
+	Shut              match.Reason   // why nothing goes on; empty: for those below
+	Why               []match.Reason // those that began to wait did so
 }
 
 // sumUpHeld says what the limits hold back, by rule.
@@ -222,16 +312,17 @@ func (e *Engine) sumUpHeld(now sock.Instant) {
 	for _, h := range e.histories {
 		for _, dry := range []bool{false, true} {
 			t := h.throttle(dry)
-			waiting := len(t.numbers)
+			waiting := t.waiting()
 			if waiting+t.began+t.left == 0 {
 				continue
 			}
 			waits = waits || waiting > 0
 			e.plan.Held = append(e.plan.Held, HeldBack{
 				Rule: h.name, Kind: t.kind, DryRun: dry, Began: t.began, Left: t.left, Waiting: waiting,
-				Limit: t.Own.String(), LimitOfAll: t.All.String(), Shut: t.barredBy(),
+				Limit: t.Throttle[0].String(), LimitOfAll: t.Throttle[1].String(), Shut: t.barredBy(), Why: slices.Sorted(maps.Keys(t.why)),
 			})
 			t.began, t.left = 0, 0
+			clear(t.why)
 		}
 	}
 	e.summary.Done(len(e.plan.Held) > 0, waits, now)

@@ -79,7 +79,7 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 	v := RuleOverview{
 		Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
 		Sockets: int(r.stats.sockets), Candidates: int(r.stats.candidates),
-		Unseen: r.unseen.on, Held: len(r.history.real.numbers) + len(r.history.dry.numbers), Stopped: r.stopped(), FirstDue: Never,
+		Unseen: r.unseen.on, Held: r.history.real.waiting() + r.history.dry.waiting(), Stopped: r.stopped(), FirstDue: Never,
 		Results: make(Results), HeldBack: maps.Clone(r.history.skips),
 	}
 	if next := r.stats.next; next != never {

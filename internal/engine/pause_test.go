@@ -105,8 +105,8 @@ func TestPauseGrantsNothing(t *testing.T) {
 	b.until(500 * time.Millisecond)
 	b.step(Paused{Until: sock.Never})
 	b.until(30 * time.Second)
-	if h := b.e.rules[0].history; h.real.Granted() != 0 {
-		t.Errorf("%d places are granted", h.real.Granted())
+	if h := b.e.rules[0].history; h.real.Throttle[0].Granted() != 0 {
+		t.Errorf("%d places are granted", h.real.Throttle[0].Granted())
 	}
 	b.step(Resumed{})
 	b.until(time.Minute)

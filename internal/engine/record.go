@@ -34,14 +34,14 @@ type skip struct {
 type held struct {
 	rule   *ruleState // nil: nothing
 	action int
-	dry    bool
+	by     *throttle // what holds it back
 	uid    uint32
 	device string
 }
 
 // yields reports whether a later rule may take what is held back: a dry run takes nothing,
 // nor does a rule that has stopped itself.
-func (h *held) yields() bool { return h.dry || h.rule.stopped() != nil }
+func (h *held) yields() bool { return h.by.dry || h.rule.stopped() != nil }
 
 // records are the records of all connections, by number; 0 is the empty one.
 type records struct {

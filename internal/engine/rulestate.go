@@ -6,6 +6,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/acting"
 	"github.com/sockdog/sockdog/internal/engine/alerting"
 	"github.com/sockdog/sockdog/internal/engine/group"
+	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -30,6 +31,8 @@ type ruleState struct {
 	unseen       failureStreak // of scans after which nobody could tell who holds some sockets
 	stats        ruleStats     // of the last whole scan
 	held         processCount  // who holds what matches in full, by that
+	canaries     map[canaryKey]*canary
+	untold       bool // it was said that nobody can tell what it does to programs
 	replaced     bool
 }
 
@@ -37,11 +40,14 @@ type ruleState struct {
 // changes, and while it is away, so that a reload neither resets a counter nor
 // gives a rule a second helping of its limit.
 type history struct {
-	name      string // empty until a rule of that name is in force
-	real, dry throttle
-	results   Results
-	skips     map[match.Reason]uint64 // how often something kept the rule from acting, by what
-	stop      *sock.RuleStop          // see ruleState.stopped; nil: it has not stopped itself
+	name        string       // empty until a rule of that name is in force
+	own, dryOwn limit.Window // of the limit
+	unseen      limit.Window // of the part of it that counts for programs that nobody can watch
+	real, dry   throttle
+	results     Results
+	skips       map[match.Reason]uint64 // how often something kept the rule from acting, by what
+	ended       int                     // programs that ended during their canaries, one after the other
+	stop        *sock.RuleStop          // see ruleState.stopped; nil: it has not stopped itself
 }
 
 // sampled notes that the groups of the rule have taken in a sample.
@@ -57,10 +63,16 @@ func (e *Engine) historyOf(id uint64) *history {
 	h := e.histories[id]
 	if h == nil {
 		h = &history{results: make(Results), skips: make(map[match.Reason]uint64)}
-		h.real.All, h.dry.All = &e.limit, &e.dryLimit
+		h.real = newThrottle(&h.own, &e.limit, false)
+		h.dry = newThrottle(&h.dryOwn, &e.dryLimit, true)
 		e.histories[id] = h
 	}
 	return h
+}
+
+// newThrottle returns that of a rule, with a window of its own and that of all rules.
+func newThrottle(own, all *limit.Window, dry bool) throttle {
+	return throttle{Throttle: limit.Throttle{own, all}, names: []match.Reason{match.RuleLimit, match.LimitOfAll}, dry: dry}
 }
 
 // replaceRules puts the rules of a program in force. What was done, said and
@@ -91,7 +103,8 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 		after[i] = rs
 		for _, a := range r.Then {
 			if a.Kind.Destructive && a.Kind.On == rules.OnSocket {
-				rs.history.real.Own.Limit, rs.history.dry.Own.Limit = a.Limit, a.Limit
+				rs.history.own.Limit, rs.history.dryOwn.Limit = a.Limit, a.Limit
+				rs.history.unseen.Limit = rules.Limit{N: max(1, a.Limit.N/unseenShare), Per: a.Limit.Per}
 			}
 		}
 	}
@@ -110,9 +123,12 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 	e.limit.Limit, e.dryLimit.Limit = p.Settings.Limit, p.Settings.Limit
 	for _, h := range e.histories {
 		for _, t := range []*throttle{&h.real, &h.dry} {
-			t.queue = e.newWaitQueue()
-			t.Grant(-t.Granted())
+			t.queue, t.within, t.trials = e.newWaitQueue(), nil, 0
+			for _, w := range t.Throttle {
+				w.Ungrant()
+			}
 		}
+		h.unseen.Ungrant()
 	}
 	for _, rs := range e.rules {
 		if rs.groups != nil || !rs.Enabled || !rs.Grouped && !rs.Alerts {

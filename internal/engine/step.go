@@ -96,6 +96,7 @@ type Plan struct {
 	Resolve      []uint32        // find the holders of these inodes
 	Read         []uint32        // find the holders of these, by new descriptors
 	Sample       []spin.Process  // read the CPU usage of these
+	Probe        []string        // fetch these URLs
 	Act          []Action        // do these, in this order
 	Report       []Action        // say these: they are decided, and nothing is to be done
 	Intend       []GroupAction   // record the intent of these

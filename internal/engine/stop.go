@@ -15,7 +15,7 @@ type RuleReset struct{ Rule string }
 func (in RuleReset) apply(e *Engine, _ sock.Instant) {
 	for _, r := range e.rules {
 		if r.Name == in.Rule && r.stopped() != nil {
-			r.history.stop = nil
+			r.history.stop, r.history.ended, r.canaries = nil, 0, nil // they begin anew
 			r.brake()
 			e.disk.stopsChanged = true
 			e.note(RuleGoesOn, slog.String("rule", r.Name))
@@ -41,7 +41,7 @@ func (r *ruleState) brake() {
 }
 
 // stopRule has a rule act no more, because of what its acts did to a process.
-func (e *Engine) stopRule(r *ruleState, why match.Reason, holder sock.Holder, now sock.Instant) {
+func (e *Engine) stopRule(r *ruleState, why match.Reason, holder sock.Holder, now sock.Instant, more ...slog.Attr) {
 	if r.stopped() != nil {
 		return
 	}
@@ -52,7 +52,7 @@ func (e *Engine) stopRule(r *ruleState, why match.Reason, holder sock.Holder, no
 	if holder.PID != 0 {
 		attrs = append(attrs, slog.Int("pid", holder.PID), slog.String("comm", holder.Comm))
 	}
-	e.note(RuleStopped, attrs...)
+	e.note(RuleStopped, append(attrs, more...)...)
 }
 
 // forgetStop forgets that a rule had stopped itself which says something else by now.

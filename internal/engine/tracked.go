@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
@@ -97,6 +98,8 @@ func (t *tracked) await(until, now sock.Instant) sock.Instant {
 type attempt struct {
 	rule        *ruleState
 	action      int
+	throttle    limit.Throttle // in which it has its place
+	canary      *canary        // that it is a part of; nil: none
 	failures    int
 	again       sock.Instant // after a failure: no act before
 	unconfirmed *Action      // the kernel was told; to be confirmed

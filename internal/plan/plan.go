@@ -128,6 +128,7 @@ func (*firstScans) Act([]engine.Action)       {}
 func (*firstScans) Sample([]spin.Process)     {}
 func (*firstScans) Intend(engine.GroupAction) {}
 func (*firstScans) ActOn(engine.GroupAction)  {}
+func (*firstScans) Fetch([]string)            {}
 
 // Read finds nothing, so that the walk does not wait for it.
 func (f *firstScans) Read([]uint32) {

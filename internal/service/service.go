@@ -14,6 +14,7 @@ import (
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/host"
+	"github.com/sockdog/sockdog/internal/probe"
 	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/state"
 	"github.com/sockdog/sockdog/internal/statedir"
@@ -87,6 +88,7 @@ func optionsOf(h *host.Host, log *slog.Logger) daemon.Options {
 	return daemon.Options{
 		Log: log, Now: h.Now, Precision: h.Precision,
 		Kinds:        action.Kinds(),
+		FetchProbe:   probe.New(probe.Timeout).Fetch,
 		Capabilities: h.Capabilities(), Cures: h.Cures(), Descriptors: host.Descriptors(), MaxTracks: host.BoundMemory(),
 	}
 }

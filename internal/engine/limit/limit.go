@@ -4,6 +4,7 @@ package limit
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -84,59 +85,67 @@ func (w *Window) String() string {
 	return fmt.Sprintf("%d/%s", w.Limit.N, per)
 }
 
-// Throttle is what one rule may still do: by a window of its own, and by the one that
-// all rules share. What it holds back waits elsewhere.
-type Throttle struct {
-	Own Window
-	All *Window
-}
+// Throttle is what may still be done of something: as much as each of its windows leaves,
+// which it may share with others.
+type Throttle []*Window
 
 // Grant keeps places for n more actions that are let go on and not decided yet; below 0,
 // as many of those are given back.
-func (t *Throttle) Grant(n int) {
-	t.Own.granted += n
-	t.All.granted += n
+func (t Throttle) Grant(n int) {
+	for _, w := range t {
+		w.granted += n
+	}
 }
 
-// Granted is how many places are kept.
-func (t *Throttle) Granted() int { return t.Own.granted }
+// Granted is how many places are kept in the window.
+func (w *Window) Granted() int { return w.granted }
+
+// Ungrant gives back all places that are kept.
+func (w *Window) Ungrant() { w.granted = 0 }
 
 // Room returns how many more actions may start, or be let go on, now.
-func (t *Throttle) Room(now sock.Instant) int {
-	return min(t.Own.Free(now), t.All.Free(now))
+func (t Throttle) Room(now sock.Instant) int {
+	room := math.MaxInt
+	for _, w := range t {
+		room = min(room, w.Free(now))
+	}
+	return room
 }
 
 // RoomAt returns the instant from which one more may be let go on, or Never where that
 // depends on an outcome still to come.
-func (t *Throttle) RoomAt(now sock.Instant) sock.Instant {
-	return max(t.Own.FreeAt(now), t.All.FreeAt(now))
+func (t Throttle) RoomAt(now sock.Instant) (at sock.Instant) {
+	for _, w := range t {
+		at = max(at, w.FreeAt(now))
+	}
+	return at
 }
 
-// ByOwn reports whether the window of the rule itself leaves no room.
-func (t *Throttle) ByOwn(now sock.Instant) bool { return t.Own.Free(now) == 0 }
-
 // Begin takes a place for an action that is about to start.
-func (t *Throttle) Begin() {
-	t.Own.underWay++
-	t.All.underWay++
+func (t Throttle) Begin() {
+	for _, w := range t {
+		w.underWay++
+	}
 }
 
 // Cancel gives back the place of an action that came to nothing.
-func (t *Throttle) Cancel() {
-	t.Own.underWay--
-	t.All.underWay--
+func (t Throttle) Cancel() {
+	for _, w := range t {
+		w.underWay--
+	}
 }
 
 // End turns the place of an action under way into one that expires.
-func (t *Throttle) End(at sock.Instant) {
+func (t Throttle) End(at sock.Instant) {
 	t.Cancel()
 	t.Spend(at)
 }
 
 // Spend counts an action that was done at an instant.
-func (t *Throttle) Spend(at sock.Instant) {
-	t.Own.Spend(at)
-	t.All.Spend(at)
+func (t Throttle) Spend(at sock.Instant) {
+	for _, w := range t {
+		w.Spend(at)
+	}
 }
 
 const (

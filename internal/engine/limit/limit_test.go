@@ -16,8 +16,8 @@ import (
 // they were done and not at those of their decision.
 func TestWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		b := Throttle{All: &Window{Limit: rules.Limit{N: 1000, Per: 1}}}
-		w := &b.Own
+		w := &Window{}
+		b := Throttle{w, {Limit: rules.Limit{N: 1000, Per: 1}}}
 		w.Limit = rules.Limit{N: rapid.IntRange(1, 5).Draw(t, "n"), Per: time.Duration(rapid.IntRange(1, 50).Draw(t, "per"))}
 		var now sock.Instant
 		var done, underWay []sock.Instant // of acts; when those under way will be done
@@ -113,32 +113,33 @@ func TestFreeAt(t *testing.T) {
 // for each.
 func TestThrottle(t *testing.T) {
 	all := Window{Limit: rules.Limit{N: 3, Per: time.Minute}}
-	a := Throttle{Own: Window{Limit: rules.Limit{N: 2, Per: time.Second}}, All: &all}
-	b := Throttle{Own: Window{Limit: rules.Limit{N: 9, Per: time.Second}}, All: &all}
+	a := Throttle{{Limit: rules.Limit{N: 2, Per: time.Second}}, &all}
+	b := Throttle{{Limit: rules.Limit{N: 9, Per: time.Second}}, &all}
 	at := func(seconds int) sock.Instant { return sock.Instant(time.Duration(seconds) * time.Second) }
-	want := func(what string, h *Throttle, now sock.Instant, room int, roomAt sock.Instant, byOwn bool) {
+	want := func(what string, h Throttle, now sock.Instant, room int, roomAt sock.Instant, byOwn bool) {
 		t.Helper()
-		if h.Room(now) != room || h.RoomAt(now) != roomAt || h.ByOwn(now) != byOwn {
-			t.Errorf("%s: room for %d, from %d on, by its own: %v", what, h.Room(now), h.RoomAt(now), h.ByOwn(now))
+		if full := h[0].Free(now) == 0; h.Room(now) != room || h.RoomAt(now) != roomAt || full != byOwn {
+			t.Errorf("%s: room for %d, from %d on, by its own: %v", what, h.Room(now), h.RoomAt(now), full)
 		}
 	}
-	want("nothing was done", &a, at(1), 2, at(1), false)
+	want("nothing was done", a, at(1), 2, at(1), false)
 	a.Grant(2)
-	want("two are let go on", &a, at(1), 0, sock.Never, true)
-	want("of what all may do", &b, at(1), 1, at(1), false)
+	want("two are let go on", a, at(1), 0, sock.Never, true)
+	want("of what all may do", b, at(1), 1, at(1), false)
 	a.Grant(-1)
 	a.Begin()
-	want("one of them is under way", &a, at(1), 0, sock.Never, true)
+	want("one of them is under way", a, at(1), 0, sock.Never, true)
 	a.End(at(2))
-	want("it is done", &a, at(2), 0, at(3), true)
-	want("the others have what is left of the limit of all", &b, at(2), 1, at(2), false)
+	want("it is done", a, at(2), 0, at(3), true)
+	want("the others have what is left of the limit of all", b, at(2), 1, at(2), false)
 	b.Spend(at(2))
 	b.Begin()
-	want("which they use up", &b, at(2), 0, at(62), false)
+	want("which they use up", b, at(2), 0, at(62), false)
 	b.Cancel()
-	want("and come to nothing, while a place is granted", &b, at(2), 0, at(62), false)
-	a.Grant(-a.Granted())
-	want("which is given back", &b, at(2), 1, at(2), false)
+	want("and come to nothing, while a place is granted", b, at(2), 0, at(62), false)
+	a[0].Ungrant()
+	a[1].Ungrant()
+	want("which is given back", b, at(2), 1, at(2), false)
 }
 
 // TestSummary: what begins to be held back is summed up a second later, and then each

@@ -20,10 +20,14 @@ const (
 const (
 	InUse        Reason = "in_use"
 	HolderSpins  Reason = "holder_spins"
+	HolderEnded  Reason = "holder_ended"  // several did after the first acts
+	ProbeFailed  Reason = "probe_failed"  // after the first acts, and not before
 	NoDescriptor Reason = "no_descriptor" // that the action could go by
 	// HolderRefuses: the kernel lately refused the descriptors of all that hold it.
 	HolderRefuses Reason = "holder_refuses"
-	RuleStopped   Reason = "stopped" // the rule has stopped itself
+	RuleStopped   Reason = "stopped"         // the rule has stopped itself
+	CanaryWaits   Reason = "canary"          // the verdict on the first acts is still to come
+	UnseenLimit   Reason = "limit_of_unseen" // nobody can tell what acts do to the program
 	RuleLimit     Reason = "limit"
 	LimitOfAll    Reason = "limit_of_all_rules"
 	Paused        Reason = "paused"       // somebody has stopped all acting for now

@@ -131,6 +131,18 @@ func (w *Watcher) Spins(processes []sock.Holder, r Rule) bool {
 	return slices.ContainsFunc(w.of(processes), func(h *holder) bool { _, is := h.spins[r]; return is })
 }
 
+// Seen reports whether it is known what all of the holders have used since an instant, for
+// long enough to tell whether they spin; ended: one of them has ended since.
+func (w *Watcher) Seen(processes []sock.Holder, since sock.Instant) (seen, ended bool) {
+	seen = len(processes) > 0
+	for _, p := range processes {
+		h := w.holders[Process{p.PID, p.Start}]
+		ended = ended || h != nil && h.gone
+		seen = seen && h != nil && len(h.history) > 0 && h.last().At >= since.Add(jumpSurely+sampleEvery)
+	}
+	return seen, ended
+}
+
 // Killed takes in that the rule had a socket of the holders killed.
 func (w *Watcher) Killed(processes []sock.Holder, r Rule, at sock.Instant) {
 	w.Watch(processes, at)

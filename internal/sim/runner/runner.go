@@ -317,6 +317,13 @@ func (w workers) Read(inodes []uint32) {
 }
 
 // Sample reads the CPU usage of processes, none of which uses any.
+// Fetch has every probe answered well.
+func (w workers) Fetch(urls []string) {
+	for _, url := range urls {
+		w.answer(func() engine.Input { return engine.Probed{URL: url} })
+	}
+}
+
 func (w workers) Sample(processes []spin.Process) {
 	processes = slices.Clone(processes)
 	w.clock.At(w.clock.Now.Add(answerTime), func() {

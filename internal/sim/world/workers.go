@@ -36,6 +36,9 @@ func (w workers) Record(p *engine.Plan) {
 	if p.Groups != nil && !w.unlucky(5) {
 		w.disk.groups = p.Groups
 	}
+	if p.Stops != nil {
+		w.disk.stops = p.Stops
+	}
 	w.Observer.Planned(w.in, p)
 }
 
@@ -314,6 +317,19 @@ func (w workers) spin(s *sim.Socket) {
 	if pid := s.HeldAt(w.Now)[0]; w.Rand.IntN(10) == 0 && w.Spinning {
 		w.Spins[pid] = w.Now.Add(w.UpTo(30 * time.Second))
 		w.programs[pid%len(w.programs)].Uses(1, w.Now)
+	}
+}
+
+// Fetch makes probes, some of which fail.
+func (w workers) Fetch(urls []string) {
+	for _, url := range urls {
+		w.deliver(w.UpTo(2*time.Second), func() engine.Input {
+			in := engine.Probed{URL: url}
+			if w.unlucky(10) {
+				in.Err = errors.New("no answer")
+			}
+			return in
+		})
 	}
 }
 

@@ -80,6 +80,7 @@ type disk struct {
 	memories map[sock.Key]sock.Memory
 	spent    []sock.Spent
 	groups   []sock.Group
+	stops    []sock.RuleStop
 }
 
 // New returns the world of a seed, in which nothing has begun.
@@ -140,7 +141,7 @@ func (w *World) Start(set *rules.Set) {
 	for _, m := range w.disk.memories {
 		r.Memories = append(r.Memories, m)
 	}
-	r.Spent, r.Groups = slices.Clone(w.disk.spent), slices.Clone(w.disk.groups)
+	r.Spent, r.Groups, r.Stops = slices.Clone(w.disk.spent), slices.Clone(w.disk.groups), slices.Clone(w.disk.stops)
 	w.step(engine.CapabilitiesChanged{Capabilities: w.Capabilities})
 	w.step(r)
 	if w.Paused() {
@@ -178,6 +179,13 @@ func (w *World) Reload(set *rules.Set) {
 func (w *World) rule(set *rules.Set) {
 	w.Rules, w.program = set, match.Compile(set)
 	w.step(engine.RulesChanged{Program: w.program})
+}
+
+// Reset lets a rule act again that has stopped itself.
+func (w *World) Reset(rule string) {
+	if w.Engine != nil {
+		w.step(engine.RuleReset{Rule: rule})
+	}
 }
 
 // Paused reports whether nothing is to be acted on.

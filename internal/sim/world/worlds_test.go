@@ -73,7 +73,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -84,6 +84,7 @@ type tally struct {
 	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
 	ByHolders, Passed, Unseen                                                                                                                                      int           // acts that holders decided, some of sockets that were passed on; rules that waited for holders
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
+	Canaries, Stops                                                                                                                                                int           // acts of canaries, and rules that stopped themselves
 	Pauses, Waited                                                                                                                                                 int           // pauses, and acts held back by them
 	GroupDone, GroupChanged, GroupWould                                                                                                                            int           // actions on groups
 	Exact, Changes                                                                                                                                                 int           // on time by what only a source knew that saw the socket change; and how often it came or went
@@ -120,6 +121,8 @@ func (t *tally) add(u *tally) {
 	t.Exact += u.Exact
 	t.Changes += u.Changes
 	t.Pauses += u.Pauses
+	t.Canaries += u.Canaries
+	t.Stops += u.Stops
 	t.Waited += u.Waited
 	t.Latest = max(t.Latest, u.Latest)
 }
@@ -146,6 +149,7 @@ type judge struct {
 	said   map[string]int
 	groups groupJudge
 
+	brake   brake
 	tally   tally
 	failure string
 }
@@ -171,7 +175,7 @@ type kill struct {
 
 func newJudge(seed uint64) *judge {
 	w := &judge{
-		World: world.New(seed), groups: newGroupJudge(seed), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[string]int), acting: make(map[uint64]bool),
+		World: world.New(seed), groups: newGroupJudge(seed), brake: newBrake(), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[string]int), acting: make(map[uint64]bool),
 		done: make(map[uint64]sock.Instant), firing: make(map[string]bool), scanned: make(map[string]bool), alerts: make(map[string]bool),
 	}
 	w.Observer = w
@@ -206,6 +210,9 @@ func (w *judge) run() {
 	for range w.Rand.IntN(3) {
 		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.pause)
 	}
+	for range w.Rand.IntN(3) {
+		w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.reset)
+	}
 	if w.Events {
 		for range w.Rand.IntN(4) {
 			w.At(w.Now.Add(w.UpTo(end.Sub(w.Now))), w.changeSource)
@@ -229,6 +236,7 @@ func (w *judge) start() {
 	clear(w.scanned)
 	clear(w.acting)
 	clear(w.groups.underWay)
+	clear(w.brake.open)
 	for _, g := range w.Groups() {
 		for i := range w.Rules.Rules {
 			if rule := &w.Rules.Rules[i]; g.Rule == sock.RuleSum(rule.Sum) && g.Firing != 0 && g.Ended == 0 {
@@ -284,6 +292,7 @@ func (w *judge) reload() {
 	}
 	w.Logf("rules %s", describe(set))
 	w.Reload(set)
+	w.unbraked()
 }
 
 // pause has nothing acted on for a while, which ends by itself or by somebody.
@@ -379,6 +388,9 @@ func (w *judge) rules() *rules.Set {
 			w.byProcess(&r)
 		}
 		w.groups.actions(&r)
+		if w.Rand.IntN(3) == 0 {
+			w.canary(&r)
+		}
 		r.Sum = fmt.Sprintf("%+v", r)
 		set.Rules = append(set.Rules, r)
 	}
@@ -554,6 +566,7 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 	}
 	w.gap = max(w.gap, w.Engine.ScanInterval(match.Cheap), w.Engine.ScanInterval(match.Expensive))
 	w.hear(in, p)
+	w.brakes(p)
 	for i := range p.Report {
 		w.heard(&p.Report[i])
 	}
@@ -612,6 +625,7 @@ func (w *judge) Acts(o *engine.Outcome, s *sim.Socket) {
 // Acted takes in what came of an act.
 func (w *judge) Acted(o *engine.Outcome, s *sim.Socket) {
 	w.done[o.Act.Socket.ID.Cookie] = o.At
+	w.braked(o)
 	delete(w.acting, o.Act.Socket.ID.Cookie)
 	switch {
 	case o.Gone:
@@ -978,6 +992,9 @@ func (w *judge) checkForgotten() {
 			if due == sim.Never || len(r.When) > 0 {
 				continue
 			}
+			if w.brake.stopped[r.Name] == r.Sum {
+				continue
+			}
 			if deadline, _ := w.deadline(r, kill, s, held, due); w.Now > deadline {
 				w.failf("%s forgot a socket that has been due since %s: %s; watched %v", r.Name, sim.Text(due), s, w.Engine.Watches(s.ID.Key()))
 			}
@@ -996,6 +1013,9 @@ func (w *judge) checkForgotten() {
 func (w *judge) room(r *rules.Rule) bool {
 	const while = 10 * time.Second
 	if w.Now < w.resumed.Add(while) {
+		return false
+	}
+	if w.holdsBack(r) {
 		return false
 	}
 	own, all := 0, 0

@@ -1,0 +1,140 @@
+package world_test
+
+import (
+	"maps"
+	"time"
+
+	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
+)
+
+// brake is what the judge knows of what keeps rules from doing harm.
+type brake struct {
+	trials  map[trialKey]*trial // canaries
+	stopped map[string]string   // rules that have stopped themselves, and what they said
+	open    map[uint64]int      // acts without an outcome, by cookie
+}
+
+// trialKey is a run of the watchdog, a rule with what it says, and a process.
+type trialKey struct {
+	run       int
+	rule, sum string
+	pid       int
+}
+
+// trial is a canary: how many acts of it are under way or done, and when the last one was.
+type trial struct {
+	begun, running int
+	over           bool // others may follow
+	last           sock.Instant
+}
+
+func newBrake() brake {
+	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int)}
+}
+
+// canary has a rule try its first acts.
+func (w *judge) canary(r *rules.Rule) {
+	c := &rules.Canary{First: 1 + w.Rand.IntN(2), Wait: 5*time.Second + w.UpTo(10*time.Second)}
+	if w.Rand.IntN(3) == 0 {
+		c.Probe = "http://localhost/"
+	}
+	r.Then[len(r.Then)-1].Canary = c
+}
+
+// reset lets a rule act again that has stopped itself.
+func (w *judge) reset() {
+	for name := range w.brake.stopped {
+		w.Logf("reset %s", name)
+		delete(w.brake.stopped, name)
+		maps.DeleteFunc(w.brake.trials, func(k trialKey, _ *trial) bool { return k.rule == name })
+		w.Reset(name)
+		return
+	}
+}
+
+// trialOf is the canary that an act is a part of, or must wait for; nil: it needs none.
+func (w *judge) trialOf(a *engine.Action) *trial {
+	r := w.ruleOf(a.Rule)
+	if r == nil || len(a.Holders) == 0 || a.Holders[0].Start == 0 || a.Socket.Inode == 0 || r.Then[len(r.Then)-1].Canary == nil {
+		return nil
+	}
+	key := trialKey{w.Run, a.Rule, r.Sum, a.Holders[0].PID}
+	if w.brake.trials[key] == nil {
+		w.brake.trials[key] = &trial{}
+	}
+	return w.brake.trials[key]
+}
+
+// brakes takes in what is planned: no act for a stopped rule, no second act on a process
+// before there is a verdict on the first ones, and one outcome for each act.
+func (w *judge) brakes(p *engine.Plan) {
+	b := &w.brake
+	for i := range p.Stops {
+		if name := p.Stops[i].Rule; b.stopped[name] == "" {
+			w.Logf("%s stopped itself: %s", name, p.Stops[i].Reason)
+			w.tally.Stops++
+			b.stopped[name] = p.Stops[i].Sum
+		}
+	}
+	for i := range p.Report {
+		a := &p.Report[i]
+		if !a.Kind.Destructive || a.Waited || a.Result == engine.Held || a.Result == engine.Would {
+			continue
+		}
+		if b.open[a.Socket.ID.Cookie]--; b.open[a.Socket.ID.Cookie] < 0 {
+			w.failf("an outcome without an act: %s %s of socket %d", a.Rule, a.Result, a.Socket.ID.Cookie)
+		}
+	}
+	for i := range p.Act {
+		a := &p.Act[i]
+		if b.open[a.Socket.ID.Cookie]++; b.open[a.Socket.ID.Cookie] > 1 {
+			w.failf("%s takes socket %d before the outcome of the act before", a.Rule, a.Socket.ID.Cookie)
+		}
+		if r := w.ruleOf(a.Rule); r != nil && b.stopped[a.Rule] == r.Sum {
+			w.failf("%s takes socket %d, and has stopped itself", a.Rule, a.Socket.ID.Cookie)
+		}
+		t := w.trialOf(a)
+		if t == nil {
+			continue
+		}
+		options := w.ruleOf(a.Rule).Then[len(w.ruleOf(a.Rule).Then)-1].Canary
+		if t.over = t.over || t.running == 0 && t.last != 0 && w.Now >= t.last.Add(options.Wait); t.over {
+			continue
+		}
+		if t.begun++; t.begun > options.First {
+			w.failf("%s takes socket %d of process %d while its canary waits", a.Rule, a.Socket.ID.Cookie, a.Holders[0].PID)
+		}
+		w.tally.Canaries++
+		t.running++
+	}
+}
+
+// braked takes in what came of an act.
+func (w *judge) braked(o *engine.Outcome) {
+	t := w.trialOf(&o.Act)
+	if t == nil || t.running == 0 {
+		return
+	}
+	t.running--
+	if came := o.Changed == "" && (o.Err == nil || o.Unsure); came {
+		t.last = o.At
+	} else {
+		t.begun--
+	}
+}
+
+// unbraked forgets which rules had stopped themselves that say something else by now.
+func (w *judge) unbraked() {
+	for name, sum := range w.brake.stopped {
+		if r := w.ruleOf(name); r != nil && r.Sum != sum {
+			delete(w.brake.stopped, name)
+		}
+	}
+}
+
+// holdsBack reports whether something else than a limit may hold a rule back.
+func (w *judge) holdsBack(r *rules.Rule) bool {
+	return w.brake.stopped[r.Name] != "" || r.Then[len(r.Then)-1].Canary != nil
+}
