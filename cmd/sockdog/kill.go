@@ -315,7 +315,7 @@ func (f *killFlags) resolve(request *manualkill.Request, targets []*manualkill.T
 		return targets, nil
 	default:
 		var err error
-		found, err = holders.FindAsking(host.ProcRoot, host.HolderPass(), inodes, append(request.Cmdlines(), f.owners.Cmdlines()...))
+		found, err = holders.FindAsking(host.ProcRoot, host.HolderPass(true), inodes, append(request.Cmdlines(), f.owners.Cmdlines()...))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			found = holders.Found{} // without /proc nobody knows the holders

@@ -237,7 +237,7 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if l.host, err = host.New(); err != nil {
 		return err
 	}
-	finder := holders.NewFinder(host.ProcRoot, host.HolderPass())
+	finder := holders.NewFinder(host.ProcRoot, host.HolderPass(false))
 	if err := finder.AskCmdlines(l.owners.Cmdlines()); err != nil {
 		return err
 	}

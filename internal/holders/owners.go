@@ -2,6 +2,7 @@ package holders
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -77,14 +78,35 @@ func (f *Finder) AskCmdlines(patterns []string) error {
 	return nil
 }
 
-// FindAsking is Find by a pass, if there is one, with the command lines of holders compared with the
-// patterns.
+// FindAsking is Find of a new Finder, with the command lines of holders compared with the
+// patterns. A pass that fails is tried once more where a walk leaves it open who holds some:
+// it may have thought it needless.
 func FindAsking(root string, pass Pass, wanted map[uint32]struct{}, patterns []string) (Found, error) {
 	f := NewFinder(root, pass)
 	if err := f.AskCmdlines(patterns); err != nil {
 		return Found{}, err
 	}
-	return f.Find(wanted)
+	found, err := f.Find(wanted)
+	if err == nil && pass != nil && !found.settlesAll(wanted) {
+		if exact, err := f.findByPass(wanted); err == nil {
+			return exact, nil
+		}
+	}
+	return found, err
+}
+
+// settlesAll reports whether it is known of each socket who holds it.
+func (f *Found) settlesAll(wanted map[uint32]struct{}) bool {
+	if f.Complete {
+		return true
+	}
+	unsettled := func(h sock.Holder) bool { return !f.Settled[h.Owner] }
+	for inode := range wanted {
+		if held := f.Holders[inode]; len(held) == 0 || slices.ContainsFunc(held, unsettled) {
+			return false
+		}
+	}
+	return true
 }
 
 // cmdlines are the patterns that command lines are compared with.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // statOf is a line of /proc/PID/stat of a process in that state, with so many threads.
@@ -77,6 +78,46 @@ func TestSettled(t *testing.T) {
 				}
 				if settled := found.Settled[found.Holders[100][0].Owner]; settled != test.settled {
 					t.Errorf("settled: %v, want %v", settled, test.settled)
+				}
+			})
+		})
+	}
+}
+
+// Where a walk leaves it open who holds a socket, a pass that failed is tried once more, and
+// not elsewhere.
+func TestFindAskingAgain(t *testing.T) {
+	nstest.Need(t)
+	fds := map[string]string{"3": "socket:[100]"}
+	root := fakeProc(t, map[int]process{2: {comm: "kthreadd", stat: kthreadd}, 10: {comm: "unread", stat: statOf(10, "S", 0, 1)}, 11: {comm: "seen", stat: statOf(11, "S", 0, 1), fds: fds}})
+	belongs(t, root, map[string]string{"10": "0::/system.slice/a.service\n", "11": "0::/system.slice/b.service\n"})
+	hidden := filepath.Join(root, "10", "fd")
+	if err := os.Chmod(hidden, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(hidden, 0o700)
+	for _, test := range []struct {
+		name   string
+		wanted []uint32
+		fails  int // calls, at first
+		passes int
+		exact  bool
+	}{
+		{"what is settled", []uint32{100}, 1, 1, false},
+		{"what nobody is seen to hold", []uint32{100, 101}, 1, 2, true},
+		{"and the pass fails again", []uint32{100, 101}, 2, 2, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			nstest.WithoutCapabilities(t, func() {
+				passes := 0
+				found, err := FindAsking(root, func([]uint32, func(uint32, sock.Holder)) error {
+					if passes++; passes <= test.fails {
+						return errors.ErrUnsupported
+					}
+					return nil
+				}, set(test.wanted), nil)
+				if err != nil || passes != test.passes || found.Complete != test.exact || !found.Complete && len(found.Holders[100]) != 1 {
+					t.Errorf("%d passes, %+v, error %v", passes, found, err)
 				}
 			})
 		})

@@ -20,11 +20,13 @@ var errFew = errors.New("the host has so few open files that /proc is read soone
 
 // HolderPass returns a holders.Pass for commands. It loads the program when it is first used,
 // and never closes it: the command ends. Where the host has few open files, or eBPF cannot be
-// had, it is an error, and /proc is to be walked.
-func HolderPass() func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
+// had, it is an error, and /proc is to be walked; the former only once if exact.
+func HolderPass(exact bool) func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
 	load := sync.OnceValues(events.LoadOwners)
+	few := false
 	return func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
-		if files, err := openFiles(); err != nil || files < fewFiles {
+		if files, err := openFiles(); !(exact && few) && (err != nil || files < fewFiles) {
+			few = true
 			return errors.Join(errFew, err)
 		}
 		programs, err := load()

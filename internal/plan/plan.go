@@ -49,7 +49,7 @@ func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
 	if err := kernel.Scan(all.Query, result.Take); err != nil {
 		return nil, err
 	}
-	found, err := holders.FindAsking(host.ProcRoot, host.HolderPass(), result.Inodes(), program.Cmdlines)
+	found, err := holders.FindAsking(host.ProcRoot, host.HolderPass(true), result.Inodes(), program.Cmdlines)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (f *firstScans) Resolve(inodes []uint32) {
 	for _, inode := range inodes {
 		wanted[inode] = struct{}{}
 	}
-	found, err := holders.FindAsking(host.ProcRoot, host.HolderPass(), wanted, f.cmdlines)
+	found, err := holders.FindAsking(host.ProcRoot, host.HolderPass(true), wanted, f.cmdlines)
 	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Settled: found.Settled, Err: err}
 	if f.fds {
 		in.FDUsage = daemon.FDUsage(found.Holders, func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors(host.ProcRoot, pid) })
