@@ -225,7 +225,7 @@ func (f *killFlags) open(h *host.Host, stderr io.Writer) (kernel manualkill.Kern
 		kernel, err = h.OpenKernel()
 		return kernel, func() (manualkill.Destroyer, error) { return h.OpenKernel() }, err
 	}
-	all, err := openNamespaces(h, &f.owners, stderr)
+	all, named, err := openNamespaces(h, &f.owners, stderr)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -239,7 +239,7 @@ func (f *killFlags) open(h *host.Host, stderr io.Writer) (kernel manualkill.Kern
 		all.Close()
 		return nil, nil, err
 	}
-	return &namespaces{scanner, lookup, all}, func() (manualkill.Destroyer, error) { return all.OpenLookup() }, nil
+	return &namespaces{scanner, lookup, all, named}, func() (manualkill.Destroyer, error) { return all.OpenLookup() }, nil
 }
 
 // namespaces are the network namespaces of the host, for one thread.
@@ -247,6 +247,18 @@ type namespaces struct {
 	*node.Scanner
 	lookup *node.Lookup
 	all    *node.Source
+	named  []uint32 // inodes of those that are meant
+}
+
+// Scan is an error where one that is meant was left out: what it has is not known.
+func (n *namespaces) Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error {
+	err := n.Scanner.Scan(q, each)
+	for _, inode := range n.named {
+		if err == nil && !n.Reads(inode) {
+			err = fmt.Errorf("network namespace %d cannot be read: it is gone, or a program keeps its table locked", inode)
+		}
+	}
+	return err
 }
 
 func (n *namespaces) Lookup(ids []sock.ID, answers []sock.Answer) ([]sock.Answer, error) {

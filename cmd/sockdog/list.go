@@ -266,7 +266,7 @@ func (l *listing) open(stderr io.Writer) (end func(), err error) {
 		l.kernel = kernel
 		return func() { kernel.Close() }, err
 	}
-	all, err := openNamespaces(l.host, &l.owners, stderr)
+	all, _, err := openNamespaces(l.host, &l.owners, stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -280,26 +280,28 @@ func (l *listing) open(stderr io.Writer) (end func(), err error) {
 	return func() { l.kernel.Close(); all.Close() }, nil
 }
 
-// openNamespaces opens all network namespaces of the host, in which those that the owners name
-// must be.
-func openNamespaces(h *host.Host, owners *selection.Owners, stderr io.Writer) (*node.Source, error) {
-	all, err := node.Open(node.Config{
+// openNamespaces opens all network namespaces of the host, and returns the inodes of those that the
+// owners name, which must be there.
+func openNamespaces(h *host.Host, owners *selection.Owners, stderr io.Writer) (all *node.Source, named []uint32, err error) {
+	all, err = node.Open(node.Config{
 		Now: h.Now, All: true, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
 		Say: func(_ slog.Level, text string, attrs ...slog.Attr) { fmt.Fprintln(stderr, "sockdog:", text, attrs) },
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := all.State().LeftOut; err != nil && !owners.AskNetns() {
 		fmt.Fprintln(stderr, "sockdog: not all network namespaces can be looked into:", oneLine(err))
 	}
 	for _, n := range owners.Netns() {
-		if !all.Has(n.Name, n.Inode) {
+		inode, found := all.Find(n.Name, n.Inode)
+		if !found {
 			all.Close()
-			return nil, fmt.Errorf("there is no network namespace %s that can be looked into: ip netns and lsns -t net show which there are", cmp.Or(n.Name, sockettable.Netns(n.Inode)))
+			return nil, nil, fmt.Errorf("there is no network namespace %s that can be looked into: ip netns and lsns -t net show which there are", cmp.Or(n.Name, sockettable.Netns(n.Inode)))
 		}
+		named = append(named, inode)
 	}
-	return all, nil
+	return all, named, nil
 }
 
 // oneLine is an error that is several, in a line.

@@ -30,7 +30,7 @@ type started struct {
 // start runs a build of sockdog with one rule and waits until it watches.
 func start(b *testing.B, sockdog, settings, match string, flags ...string) *started {
 	b.Helper()
-	file := filepath.Join(dir, "rules.yaml")
+	file := filepath.Join(b.TempDir(), "rules.yaml")
 	rules := "settings: {" + settings + "}\nrules:\n  - name: bench\n    match: {" + match + "}\n    then: [{kill: {limit: 10000/1m, canary: off}}]\n"
 	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
 		b.Fatal(err)

@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,12 +25,13 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// A fullNode is a node of 100 network namespaces, with a process in each that holds its part of
-// the sockets. In six of them 200 get stuck in CLOSE_WAIT on order.
+// A fullNode is a node of 100 network namespaces, each of a pod, with a process in it that holds its
+// part of the sockets. In six of them 200 get stuck in CLOSE_WAIT on order.
 // They are in a cgroup of their own: a rule that kills must name one.
 type fullNode struct {
 	b      *testing.B
 	cgroup string // its path
+	groups []nstest.Cgroup
 	places []*holding
 }
 
@@ -45,34 +49,62 @@ func newFullNode(b *testing.B) *fullNode {
 		b.Fatal(err)
 	}
 	c := &fullNode{b: b, cgroup: fmt.Sprint("/sockdog-bench-", os.Getpid())}
-	group, err := nstest.Cgroup(root).New(c.cgroup)
-	if err != nil {
-		b.Fatal(err)
-	}
-	dir, err := os.Open(string(group))
-	if err != nil {
-		b.Fatal(err)
-	}
 	b.Cleanup(func() {
 		for _, h := range c.places {
 			h.end()
 		}
-		if err := errors.Join(dir.Close(), group.Remove()); err != nil {
-			b.Error(err)
+		for _, group := range slices.Backward(c.groups) {
+			if err := group.Remove(); err != nil {
+				b.Error(err)
+			}
 		}
 	})
+	pods := c.group(c.group(nstest.Cgroup(root), c.cgroup), "kubepods")
 	for i := range namespaces {
 		stuck := 0
 		if i < leakyNamespaces {
 			stuck = stuckInEach // both ends were sockets once
 		}
-		h, err := startHolder(*sockets/namespaces-2*stuck, stuck, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, UseCgroupFD: true, CgroupFD: int(dir.Fd())})
+		dir, err := os.Open(string(c.group(c.group(pods, "pod"+podUID(i)), fmt.Sprintf("%064x", i))))
 		if err != nil {
+			b.Fatal(err)
+		}
+		h, err := startHolder(*sockets/namespaces-2*stuck, stuck, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, UseCgroupFD: true, CgroupFD: int(dir.Fd())})
+		if err := errors.Join(err, dir.Close()); err != nil {
 			b.Fatal(err)
 		}
 		c.places = append(c.places, h)
 	}
 	return c
+}
+
+// group makes a control group.
+func (c *fullNode) group(above nstest.Cgroup, name string) nstest.Cgroup {
+	group, err := above.New(name)
+	if err != nil {
+		c.b.Fatal(err)
+	}
+	c.groups = append(c.groups, group)
+	return group
+}
+
+// podUID is the uid of the pod in a place.
+func podUID(place int) string { return fmt.Sprintf("%08x-a2bd-47e7-9599-7961201f20dd", place) }
+
+// naming returns a sockdog that sees the names of the pods, bench/web-N, as a kubelet's logs have them.
+func (c *fullNode) naming(sockdog string) string {
+	logs := filepath.Join(c.b.TempDir(), "log")
+	for i := range namespaces {
+		if err := os.MkdirAll(filepath.Join(logs, "pods", fmt.Sprintf("bench_web-%d_%s", i, podUID(i))), 0o755); err != nil {
+			c.b.Fatal(err)
+		}
+	}
+	script := filepath.Join(c.b.TempDir(), "sockdog")
+	text := fmt.Sprintf("#!/bin/sh\nexec unshare -m sh -c 'mount --bind %s /var/log && exec %s \"$@\"' sockdog \"$@\"\n", logs, sockdog)
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		c.b.Fatal(err)
+	}
+	return script
 }
 
 // order gives an order to some of the processes, and returns how many sockets are stuck
@@ -215,4 +247,35 @@ func BenchmarkNode(b *testing.B) {
 	report(b, "MB-resident", resident)
 	report(b, "early", early)
 	report(b, "last-late-ms", late)
+}
+
+// BenchmarkNodeOwners is what watching all namespaces costs over a minute by a rule on pods, and by
+// the same on their network namespaces, side by side, while 1,200 sockets are stuck.
+func BenchmarkNodeOwners(b *testing.B) {
+	c := newFullNode(b)
+	build := c.naming(sockdogAlone(b))
+	c.leak(c.leaky())
+	var places []string
+	for _, h := range c.places {
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		places = append(places, strings.Trim(link, "net:[]"))
+	}
+	var running []*started
+	for _, owner := range []string{"pod: bench/*", "netns: [" + strings.Join(places, ", ") + "]"} {
+		s := start(b, build, "namespaces: all", "state: close-wait, in_state_for: 1h, "+owner, "--listen", "off")
+		defer s.end()
+		running = append(running, s)
+	}
+	time.Sleep(90 * time.Second) // what begins once is no part of it
+	var pods, netns, ratios []float64
+	for b.Loop() {
+		cores := spend(running, time.Minute)
+		pods, netns, ratios = append(pods, cores[0]), append(netns, cores[1]), append(ratios, cores[0]/cores[1])
+	}
+	report(b, "pod-percent-of-core", pods)
+	report(b, "netns-percent-of-core", netns)
+	report(b, "ratio", ratios)
 }

@@ -196,15 +196,15 @@ func (s *Source) Name(inode uint32) string {
 	return ""
 }
 
-// Has reports whether one of the namespaces has that name for `ip netns`, or where that is empty
-// that inode.
-func (s *Source) Has(name string, inode uint32) bool {
-	return slices.ContainsFunc(s.namespaces(), func(n *namespace) bool {
-		if name == "" {
-			return n.Inode == inode
+// Find returns the inode of the namespace that has that name for `ip netns`, or where that is empty
+// that inode. Found is false where there is none.
+func (s *Source) Find(name string, inode uint32) (of uint32, found bool) {
+	for _, n := range s.namespaces() {
+		if name == "" && n.Inode == inode || name != "" && slices.Contains(s.finder.Names(n.Inode), name) {
+			return n.Inode, true
 		}
-		return slices.Contains(s.finder.Names(n.Inode), name)
-	})
+	}
+	return 0, false
 }
 
 // Inode is that of the namespace that is watched alone; 0: others are watched, too.
