@@ -40,6 +40,7 @@ func (s scripts) Run() int {
 		"bounded":   bounded,
 		"nested":    nested,
 		"contained": contained,
+		"echo":      echo,
 		"elsewhere": elsewhere,
 		"forbidden": forbidden,
 		"logsto":    logsTo,

@@ -69,6 +69,9 @@ func post(ctx context.Context, r *rules.Receiver, to rules.Source, body []byte) 
 	enough := time.AfterFunc(patientFor, func() { answer.Body.Close() })
 	defer enough.Stop()
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status has said what matters
+	if r.Body != nil {
+		q.secrets = append(q.secrets, bodySecrets(body)...)
+	}
 	return 0, refused(r, q, answer, text)
 }
 

@@ -331,6 +331,7 @@ func TestRefusalGivesNoSecretAway(t *testing.T) {
 		"bearer":      {Form: rules.Alertmanager, Bearer: file},
 		"basic":       {Form: rules.Alertmanager, BasicAuth: rules.BasicAuth{Username: "me", Password: file}},
 		"routing key": {Form: rules.Webhook, Format: rules.FormatPagerDuty, RoutingKey: file},
+		"body":        {Form: rules.Webhook, Body: &rules.Body{}},
 	}
 	pieces := func(s string) (all []string) {
 		for i := 0; i+window <= len(s); i++ {
@@ -353,7 +354,11 @@ func TestRefusalGivesNoSecretAway(t *testing.T) {
 				if name == "url" {
 					to = rules.Source{File: write(t, s.URL+"/services/"+url.PathEscape(secret)+"?token="+url.QueryEscape(secret))}
 				}
-				err := deliver(t.Context(), &r, to, []byte("{}"))
+				body := []byte("{}")
+				if name == "body" {
+					body = encode(map[string]any{"message": "leak", "api_key": []string{secret}})
+				}
+				err := deliver(t.Context(), &r, to, body)
 				fails(t, err, "it answers 400 Bad Request: \"no such hook: ", true)
 				said := strings.ToLower(err.Error())
 				for _, piece := range given {

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"os"
@@ -53,6 +54,39 @@ func urlSecrets(u *url.URL) []string {
 	for _, values := range u.Query() {
 		secrets = append(secrets, values...)
 	}
+	return secrets
+}
+
+// secretKeys stand in the keys of JSON whose values may be secret.
+var secretKeys = []string{"auth", "credential", "key", "password", "secret", "signature", "token"}
+
+// bodySecrets are the texts in a message that may be secret, by their keys: some receivers
+// take theirs there, and it stands in the rules file.
+func bodySecrets(body []byte) []string {
+	var value any
+	if json.Unmarshal(body, &value) != nil {
+		return nil
+	}
+	var secrets []string
+	var walk func(value any, secret bool)
+	walk = func(value any, secret bool) {
+		switch value := value.(type) {
+		case string:
+			if secret {
+				secrets = append(secrets, value)
+			}
+		case []any:
+			for _, v := range value {
+				walk(v, secret)
+			}
+		case map[string]any:
+			for key, v := range value {
+				named := slices.ContainsFunc(secretKeys, func(s string) bool { return strings.Contains(strings.ToLower(key), s) })
+				walk(v, secret || named)
+			}
+		}
+	}
+	walk(value, false)
 	return secrets
 }
 
