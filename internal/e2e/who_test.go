@@ -87,7 +87,7 @@ func TestWhoLeaks(t *testing.T) {
 
 	w := watch(t, fmt.Sprintf(`
 settings: {namespaces: all}
-rules: [{name: forgets, match: {state: close-wait, process: %q, user: root, in_state_for: 1s}, then: kill}]
+rules: [{name: forgets, match: {state: close-wait, process: %q, user: root, in_state_for: 1s}, then: {kill: {canary: off}}}]
 `, forgotten.comm))
 	until(t, "kill of each", func() bool { return w.count("kill done") >= leaks })
 	w.stop()
