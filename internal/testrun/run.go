@@ -108,11 +108,26 @@ func (t *trial) deadline(e *ruletest.Expectation) time.Duration {
 	if e.Within > 0 {
 		return e.At + e.Within
 	}
-	i := t.rule(e.Rule)
-	if len(t.set.Rules[i].When) > 0 || e.Action == rules.Alert || t.changes(e.Socket) {
-		return e.At + t.run.Interval(i) + grace
+	i, within := t.rule(e.Rule), grace
+	r := &t.set.Rules[i]
+	if len(r.When) > 0 || e.Action == rules.Alert || t.changes(e.Socket) {
+		within += t.run.Interval(i)
 	}
-	return e.At + grace
+	for _, a := range r.Then {
+		if a.Kind == e.Action && a.Canary != nil && t.several() {
+			within += a.Canary.Wait
+		}
+	}
+	return e.At + within
+}
+
+// several reports whether there is more than one socket: another may be the canary.
+func (t *trial) several() bool {
+	n := 0
+	for i := range t.test.Sockets {
+		n += t.test.Sockets[i].Count
+	}
+	return n > 1
 }
 
 // changes reports whether sockdog must first see something of a socket that happens during

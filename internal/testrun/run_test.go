@@ -49,7 +49,7 @@ func failures(t testing.TB, text string) (all []string) {
 const leakRules = `
 receivers: {oncall: {alertmanager: {urls: ["http://127.0.0.1:9093"]}}}
 rules:
-  - {name: leak, match: {state: close-wait, dport: 80, in_state_for: 5m}, then: [{kill: {limit: 100/1m}}]}
+  - {name: leak, match: {state: close-wait, dport: 80, in_state_for: 5m}, then: [{kill: {limit: 100/1m, canary: off}}]}
   - {name: trial, dry_run: true, match: {state: close-wait, dport: 81, in_state_for: 5m}, then: [kill]}
   - name: flood
     match: {state: close-wait, dport: 82}
@@ -70,6 +70,9 @@ func TestFailures(t *testing.T) {
 		{"all is as expected", `
     sockets: [{name: a, state: close-wait, dport: 80}]
     expect: [{at: 5m, rule: leak, socket: a}]`, nil},
+		{"there is no socket", `
+    until: 5m
+    expect: [{at: 5m, rule: leak}]`, []string{"5m0s leak kill done | nothing by 5m2s"}},
 		{"something is not expected", `
     sockets: [{name: a, state: close-wait, dport: 80}]
     until: 1h
