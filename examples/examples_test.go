@@ -30,6 +30,7 @@ import (
 	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/pidfd"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/rules"
@@ -89,7 +90,7 @@ func watch(file string) error {
 			FindHolders: finder.Find, FindNew: finder.FindNew,
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		},
-		Kinds: action.Kinds(), Rules: set, ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
+		Kinds: action.Kinds(), Rules: set, Descriptors: &pidfd.Opener{Root: "/proc"}, ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
 	})
 }
 
@@ -235,6 +236,22 @@ var examples = map[string]struct {
 		w.keep("still sending", upload.Client, unix.BPF_TCP_CLOSE_WAIT)
 		w.heal(w.closeWait(5432), unix.BPF_TCP_CLOSE_WAIT)
 		w.heal(w.closeWait(5432), unix.BPF_TCP_CLOSE_WAIT)
+	}},
+	"fin-not-rst.yaml": {meet: func(w *world) {
+		w.keep("towards another port", w.closeWait(8444), unix.BPF_TCP_CLOSE_WAIT)
+		w.keep("idle in the pool", w.pair("127.0.0.1", 8443).Client, unix.BPF_TCP_ESTABLISHED)
+		w.heal(w.closeWait(8443), unix.BPF_TCP_CLOSE_WAIT)
+		polite := w.half(w.pair("127.0.0.1", 8443))
+		w.heal(polite.Client, unix.BPF_TCP_CLOSE_WAIT)
+		w.work = append(w.work, func() error {
+			if alive(polite.Client) {
+				return nil
+			}
+			if err := polite.Server.Receive(1); err != io.EOF {
+				return fmt.Errorf("the peer reads %w, not the end of the stream", err)
+			}
+			return nil
+		})
 	}},
 	"tell-a-chat.yaml": {meet: func(w *world) {
 		w.keep("towards another port", w.closeWait(5433), unix.BPF_TCP_CLOSE_WAIT)

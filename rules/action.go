@@ -28,7 +28,7 @@ func (a *act) destroys() bool { return a.Kind != nil && a.Kind.Destructive }
 func (a *act) takes() bool { return a.destroys() && a.Kind.On == OnSocket }
 
 // unsupported are actions of the format that are not built.
-var unsupported = []string{"shutdown", "signal", "sysctl"}
+var unsupported = []string{"signal", "sysctl"}
 
 // then is one entry: the name of an action, or a mapping from it to its options.
 func then(r *document.Reader, n *yaml.Node) act {

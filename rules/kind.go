@@ -7,6 +7,7 @@ import (
 
 	"github.com/sockdog/sockdog/rules/internal/document"
 	"github.com/sockdog/sockdog/rules/internal/message"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Kind is one kind of action: its name in then, and what the format holds a rule
@@ -18,6 +19,7 @@ type Kind struct {
 	// Destructive kinds take something away from a program. Those on sockets have the options
 	// limit, order and after, and their rules must name states and say for how long.
 	Destructive bool
+	States      ssfilter.StateSet // in which it changes anything; 0: in all
 	// Explicit kinds may be named only where the operator has listed them: what they do goes
 	// beyond sockets (sockdog run --allow).
 	Explicit bool
@@ -100,12 +102,17 @@ type Option struct {
 
 // The kinds of actions that every rules file may name.
 var (
-	Kill  = &Kind{Name: "kill", On: OnSocket, Via: ViaAny, Destructive: true, Options: []Option{viaOption}}
+	Kill = &Kind{Name: "kill", On: OnSocket, Via: ViaAny, Destructive: true, Options: []Option{viaOption}}
+	// Shutdown sends the FIN, which is sent once.
+	Shutdown = &Kind{
+		Name: "shutdown", On: OnSocket, Via: ViaHolder, Destructive: true,
+		States: ssfilter.Of(ssfilter.SynSent, ssfilter.Established, ssfilter.CloseWait),
+	}
 	Alert = &Kind{Name: "alert"} // its keys are those of alertTable
 	Log   = &Kind{Name: "log"}
 )
 
-var builtInKinds = []*Kind{Kill, Alert, Exec, Log}
+var builtInKinds = []*Kind{Kill, Shutdown, Alert, Exec, Log}
 
 // String is the name of the kind.
 func (k *Kind) String() string { return k.Name }

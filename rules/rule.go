@@ -95,8 +95,25 @@ func checkActions(r *document.Reader, d *draft) {
 		if a.takes() {
 			checkDestructive(r, d, a)
 		}
+		if a.Kind.On == OnSocket {
+			checkReach(r, d, a)
+		}
 	}
 	checkOnce(r, d)
+}
+
+// checkReach refuses states that an action is written for, and in which it changes nothing.
+func checkReach(r *document.Reader, d *draft, a *act) {
+	for _, s := range d.match {
+		if s.given == nil || !s.given.Wrote("state") {
+			continue
+		}
+		if idle := s.States &^ (ssfilter.Unconnected | a.Kind.States); a.Kind.States != 0 && idle != 0 {
+			r.Report(s.given["state"], "%s changes nothing in the state %s: name only others in a rule with %[1]s", a.Kind, idle)
+		} else if a.Via() == ViaHolder && s.States&^unheld == 0 {
+			r.Report(s.given["state"], "no process holds a socket in the state %s: %s cannot reach it by way of the holder", s.States, a.Kind)
+		}
+	}
 }
 
 // checkDestructive refuses a rule that could take a healthy socket.

@@ -3,6 +3,7 @@ package action
 import (
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -149,4 +150,45 @@ func pair(t *testing.T) nstest.Pair {
 	}
 	t.Cleanup(func() { p.Close() })
 	return p
+}
+
+// A shutdown sends the FIN, after which each end reads the end of the stream, and what the
+// peer has to say last still arrives.
+func TestShutdownThrough(t *testing.T) {
+	nstest.Need(t)
+	t.Run("close-wait", func(t *testing.T) {
+		p := pair(t)
+		if err := errors.Join(p.Server.CloseWrite(), p.Client.Await(unix.BPF_TCP_CLOSE_WAIT), p.Server.Deafen()); err != nil {
+			t.Fatal(err)
+		}
+		if err := shutdown.Through(int(p.Client), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Client.Await(unix.BPF_TCP_LAST_ACK); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(p.Server.Hear(), p.Client.Await(unix.BPF_TCP_CLOSE)); err != nil {
+			t.Error(err)
+		}
+		if err := shutdown.Through(int(p.Client), nil); !errors.Is(err, sock.ErrGone) {
+			t.Errorf("once it is closed: %v", err)
+		}
+	})
+	t.Run("established", func(t *testing.T) {
+		p := pair(t)
+		if err := shutdown.Through(int(p.Client), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(p.Client.Await(unix.BPF_TCP_FIN_WAIT2), p.Server.Await(unix.BPF_TCP_CLOSE_WAIT)); err != nil {
+			t.Error(err)
+		}
+		for _, end := range []nstest.Socket{p.Client, p.Server} {
+			if err := end.Receive(1); !errors.Is(err, io.EOF) {
+				t.Errorf("an end reads %v, not the end of the stream", err)
+			}
+		}
+		if err := p.Client.Send(1); !errors.Is(err, unix.EPIPE) {
+			t.Errorf("the program writes: %v", err)
+		}
+	})
 }

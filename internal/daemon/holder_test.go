@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -129,5 +130,44 @@ func TestHolderRefused(t *testing.T) {
 	}
 	if got := w.results(second.cookie); len(got) > 0 {
 		t.Errorf("about the second socket: %q", got)
+	}
+}
+
+// A shutdown is done once the socket has left its state, and the peer gets no RST.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.reachHolders()
+	l := w.listen(nstest.V4, 5432)
+	healthy := w.pair(l)
+	w.chat(healthy.Client, healthy.Server)
+	w.watch(often + `
+rules:
+  - {name: forgotten, match: {state: close-wait, sport: 5432, in_state_for: 1s}, then: [shutdown]}
+  - {name: idle, match: {state: established, dport: 5432, idle_for: 1s}, then: [shutdown]}
+`)
+	forgotten := w.pair(l)
+	check(t, forgotten.Client.CloseWrite())
+	done := w.result(must(forgotten.Server.Cookie())(t), journal.Done)
+	if done.Action != "shutdown" || done.Via != "holder" {
+		t.Errorf("the record says %+v", done)
+	}
+	if err := forgotten.Client.Receive(1); err != io.EOF {
+		t.Errorf("the peer reads %v, not the end of the stream", err)
+	}
+
+	idle := w.pair(l)
+	w.result(must(idle.Client.Cookie())(t), journal.Done)
+	if got := w.state(idle.Client); got != unix.BPF_TCP_FIN_WAIT2 {
+		t.Errorf("the idle socket is in TCP state %d, want FIN_WAIT2", got)
+	}
+	if got := w.results(must(idle.Client.Cookie())(t)); len(got) != 1 {
+		t.Errorf("about the idle socket: %q", got)
+	}
+	if n := w.kills(); n != 0 {
+		t.Errorf("the kernel was told %d times to destroy", n)
+	}
+	if got := w.state(healthy.Server); got != unix.BPF_TCP_ESTABLISHED {
+		t.Errorf("a healthy socket is in TCP state %d", got)
 	}
 }

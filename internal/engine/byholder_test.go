@@ -190,3 +190,33 @@ func TestNoWalkWithoutNeed(t *testing.T) {
 		t.Error("a rule goes through holders, and they do not count")
 	}
 }
+
+// A shutdown is done once the socket has left its state: it need not be gone.
+func TestShutdown(t *testing.T) {
+	shuts := func(r *rules.Rule) { r.Then[0].Kind = rules.Shutdown }
+	for _, test := range []struct {
+		name string
+		act  func(s *sim.Socket)
+		want string
+	}{
+		{"the FIN waits for its answer", func(s *sim.Socket) { s.State, s.Entered = ssfilter.LastAck, s.Entered.Add(time.Second) }, "6s r shutdown done 1"},
+		{"nothing has changed", func(*sim.Socket) {}, "6s r shutdown unconfirmed 1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, _ := reaching(t)
+			acts := 0
+			b.destroy = func(a *Action) Outcome {
+				acts++
+				test.act(b.sockets[a.Socket.ID.Cookie])
+				return Outcome{Act: *a}
+			}
+			b.add(1, 4*time.Second)
+			b.rule(set(killing("r", shuts)))
+			b.until(10 * time.Minute)
+			b.want(test.want)
+			if acts != 1 {
+				t.Errorf("it was done %d times", acts)
+			}
+		})
+	}
+}
