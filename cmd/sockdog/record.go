@@ -27,7 +27,8 @@ import (
 )
 
 const recordLong = `Write whole scans of the socket table to a file, for a time: of each socket what rules
-match, and of each scan only what has changed since the last one.
+match, and of each scan only what has changed since the last one. sockdog test --replay
+says what rules would have done meanwhile.
 
 A filter, written as for sockdog list, selects some sockets; without one it is all, in
 all states. --namespaces looks into every network namespace of the host, --netns into
@@ -52,10 +53,11 @@ func recordCommand() *cobra.Command {
 	r := record{plan: capture.Plan{For: 10 * time.Minute, Every: 5 * time.Second, MaxSize: 256 << 20}}
 	cmd := &cobra.Command{
 		Use:   "record [flags] -o FILE [state STATE]... [FILTER]",
-		Short: "Record the socket table for a time",
+		Short: "Record the socket table for a time, to try rules on it",
 		Long:  recordLong,
 		Example: `  sockdog record -o shop.rec
-  sockdog record --for 1h --holders -o shop.rec dport = 5432`,
+  sockdog record --for 1h --holders -o shop.rec dport = 5432
+  sockdog test --replay shop.rec rules.yaml`,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeFilter,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -22,18 +22,32 @@ import (
 
 func testCommand() *cobra.Command {
 	var t tests
+	var r replaying
 	cmd := &cobra.Command{
 		Use:   "test FILE|DIR...",
-		Short: "Run unit tests of rules in simulated time",
+		Short: "Run unit tests of rules in simulated time, or rules over a recording",
 		Long: `Run unit tests of rules. A file of tests describes sockets, what happens to them, and
 what the rules are to do, when; sockdog's own engine decides, in simulated time, so that
 hours take milliseconds and nothing real is touched. Whatever happens and is not expected
 is a failure. Of a directory, all files that end in _test.yaml are run.
 
 docs/testing.md is a tutorial, and says what a file of tests may hold. The exit status is
-1 if a test fails or a file has a problem.`,
-		Example: "  sockdog test rules_test.yaml\n  sockdog test --run 'limit' --junit report.xml /etc/sockdog",
-		Args: func(_ *cobra.Command, files []string) error {
+1 if a test fails or a file has a problem.
+
+With --replay the file is one of rules. The same engine says what they would have done
+over a recording of sockdog record, and --against an older file what both would have,
+and each alone. Nothing is known of what happened between two scans: what fell due then
+is told at the next one. A socket that would be killed is taken for gone from then on.
+The exit status is 1 if the recording is not whole, or does not tell what rules ask for;
+docs/recording.md says more.`,
+		Example: `  sockdog test rules_test.yaml
+  sockdog test --run 'limit' --junit report.xml /etc/sockdog
+  sockdog test --replay shop.rec rules.yaml
+  sockdog test --replay shop.rec --against /etc/sockdog/rules.yaml rules.yaml`,
+		Args: func(cmd *cobra.Command, files []string) error {
+			if err := r.check(cmd, files); r.given() || err != nil {
+				return err
+			}
 			if len(files) == 0 {
 				return errors.New("test needs at least one file of tests, or a directory with such files")
 			}
@@ -43,6 +57,9 @@ docs/testing.md is a tutorial, and says what a file of tests may hold. The exit 
 			return rulesFiles, cobra.ShellCompDirectiveFilterFileExt
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if r.given() {
+				return r.run(args[0], t.output, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			return t.run(cmd, args)
 		},
 	}
@@ -52,6 +69,7 @@ docs/testing.md is a tutorial, and says what a file of tests may hold. The exit 
 	})
 	cmd.Flags().StringVar(&t.junit, "junit", "", "write a report in JUnit's XML to this `file`, too")
 	_ = cmd.MarkFlagFilename("junit", "xml") // there is such a flag
+	r.flags(cmd)
 	oneOf(cmd, &t.output, "output", "o", "`format`: %s", "text", "json")
 	return cmd
 }

@@ -475,6 +475,15 @@ var table = []pkg{
 		why:  "what is read of a recording follows from its bytes, whoever wrote them and wherever",
 	},
 	{
+		name: "internal/replay",
+		may: []string{
+			"internal/action", "internal/engine", "internal/engine/match", "internal/engine/spin", "internal/engine/subject", "internal/engine/track",
+			"internal/recording", "internal/sim/runner", "internal/sock", "internal/sockettable", "internal/term", "rules",
+		},
+		not: []string{"context", "log", "log/slog", "net", "net/http", "os", "os/exec", "sync", "syscall"},
+		why: "what rules would have done follows from a recording and the engine alone",
+	},
+	{
 		name: "internal/capture",
 		may:  []string{"internal/holders", "internal/recording", "internal/sock", "rules/ssfilter", unix},
 		not:  []string{"log", "log/slog", "net"},
@@ -489,7 +498,7 @@ var table = []pkg{
 		name: "cmd/sockdog",
 		may: []string{
 			"internal/action", "internal/capture", "internal/client", "internal/control", "internal/counters", "internal/daemon", "internal/demo", "internal/doctor", "internal/engine",
-			"internal/engine/track", "internal/holders", "internal/host", "internal/inspect", "internal/manualkill", "internal/pause", "internal/plan", "internal/recording", "internal/reload", "internal/selection", "internal/service", "internal/sock",
+			"internal/engine/match", "internal/engine/track", "internal/holders", "internal/host", "internal/inspect", "internal/manualkill", "internal/pause", "internal/plan", "internal/readfile", "internal/recording", "internal/reload", "internal/replay", "internal/selection", "internal/service", "internal/sock",
 			"internal/source/events", "internal/source/node", "internal/source/sockdiag", "internal/sockettable", "internal/status", "internal/statustext", "internal/term", "internal/testrun", "internal/why", "rules", "rules/ruletest", "rules/ssfilter", cobra,
 		},
 		why: "it wires everything together, through the edges above and not around them",

@@ -120,10 +120,13 @@ func BenchmarkRead(b *testing.B) {
 			b.Fatal(err)
 		}
 		for {
-			if _, err := r.Next(); err != nil {
+			scan, err := r.Next()
+			if err != nil {
 				break
 			}
-			r.All(ssfilter.AllStates, func(*sock.Socket) { sockets++ })
+			for range r.Sockets(ssfilter.AllStates, scan.Got) {
+				sockets++
+			}
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(sockets), "ns/socket-scan")

@@ -94,17 +94,16 @@ func exhaust(t *testing.T, file []byte) {
 		}
 		last = scan.Got
 		n := 0
-		r.All(^ssfilter.StateSet(0), func(s *sock.Socket) {
+		for s := range r.Sockets(^ssfilter.StateSet(0), scan.Got) {
 			n++
-			var same sock.Socket
-			if !r.Socket(s.ID.Key(), &same) || same != *s {
+			if same, shown := r.Socket(s.ID.Key(), scan.Got); !shown || same != *s {
 				t.Fatalf("%+v by its key is %+v", *s, same)
 			}
 			if s.Info.LastAckRecv < 0 || s.Info.LastDataRecv < 0 || s.Info.LastDataSent < 0 || s.Expires < 0 {
 				t.Fatalf("a negative time: %+v", *s)
 			}
 			r.HoldersOf(s.Inode)
-		})
+		}
 		if n != r.Len() {
 			t.Fatalf("%d of %d sockets", n, r.Len())
 		}

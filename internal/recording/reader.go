@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Reader reads a recording, scan by scan. What it holds is as the last scan showed it.
@@ -23,7 +25,10 @@ type Reader struct {
 	scans   int
 	ended   error // what Next returns from now on
 	scan    Scan
-	wall    int64 // the wall clock less the instants
+	ahead   *parser // what is left to read of the next scan; nil: it was not begun
+	next    Scan    // as far as that was read
+	began   int64   // where its frame begins
+	wall    int64   // the wall clock less the instants
 	content []byte
 	raw     []byte
 	plain   io.ReadCloser
@@ -73,47 +78,78 @@ func (c *counting) Read(b []byte) (int, error) {
 
 // frame reads the next frame. What is wrong with it is a Damage.
 func (r *Reader) frame() (kind byte, err error) {
-	began := r.offset
+	r.began = r.offset
 	kind, r.content, err = readFrame(r.in, r.content)
 	switch {
 	case err == nil:
 		return kind, nil
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return 0, &Damage{Scans: r.scans, Offset: began, Cut: true, Err: io.ErrUnexpectedEOF}
+		return 0, &Damage{Scans: r.scans, Offset: r.began, Cut: true, Err: io.ErrUnexpectedEOF}
 	case errors.Is(err, errChecksum), errors.Is(err, errTooLarge):
-		return 0, &Damage{Scans: r.scans, Offset: began, Err: err}
+		return 0, r.damage(err)
 	default:
 		return 0, err
 	}
 }
 
+// Ahead returns when the answer of the next scan was in, before that is read. Its errors are
+// those of Next.
+func (r *Reader) Ahead() (sock.Instant, error) {
+	if r.ended == nil && r.ahead == nil {
+		if err := r.open(); err != nil {
+			// What was read is of no use to who does not know that it has ended.
+			r.ended, r.table = err, newTable()
+		}
+	}
+	if r.ended != nil {
+		return sock.Never, r.ended
+	}
+	return r.next.Got, nil
+}
+
 // Next reads the next scan, which is valid until the next call. io.EOF: that was the last one.
 // After an error there are no sockets, and what was read before a *Damage was right.
 func (r *Reader) Next() (*Scan, error) {
-	if r.ended != nil {
+	if _, err := r.Ahead(); err != nil {
+		return nil, err
+	}
+	p := r.ahead
+	r.ahead, r.scan = nil, r.next
+	r.readNew(p)
+	r.readCounters(p)
+	r.readSockets(p)
+	r.readHolders(p)
+	if err := p.done(); err != nil {
+		r.ended, r.table = r.damage(err), newTable()
 		return nil, r.ended
 	}
-	began := r.offset
+	r.scans++
+	return &r.scan, nil
+}
+
+// damage is what is wrong with the frame that is being read.
+func (r *Reader) damage(err error) error { return &Damage{Scans: r.scans, Offset: r.began, Err: err} }
+
+// open reads the next frame, and of a scan when it was.
+func (r *Reader) open() error {
 	kind, err := r.frame()
-	switch {
-	case err != nil:
-	case kind == scanFrame:
-		if err = r.read(); err == nil {
-			r.scans++
-			return &r.scan, nil
-		}
-		err = &Damage{Scans: r.scans, Offset: began, Err: err}
-	case kind == endFrame:
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case scanFrame:
+		err = r.unpack()
+	case endFrame:
 		if err = r.end(); err == nil {
-			err = io.EOF
-		} else {
-			err = &Damage{Scans: r.scans, Offset: began, Err: err}
+			return io.EOF
 		}
 	default:
-		err = &Damage{Scans: r.scans, Offset: began, Err: fmt.Errorf("a frame of an unknown kind, %q", kind)}
+		err = fmt.Errorf("a frame of an unknown kind, %q", kind)
 	}
-	r.ended, r.table = err, newTable()
-	return nil, err
+	if err != nil {
+		return r.damage(err)
+	}
+	return nil
 }
 
 // end reads the end, after which there is nothing.
@@ -122,7 +158,7 @@ func (r *Reader) end() error {
 	scans, failed := p.number(math.MaxInt32), p.number(math.MaxInt32)
 	r.Failed = int(failed)
 	var more [1]byte
-	switch n, err := r.in.Read(more[:]); {
+	switch n, err := io.ReadFull(r.in, more[:]); {
 	case p.done() != nil:
 		return p.done()
 	case scans != uint64(r.scans):
@@ -140,8 +176,8 @@ var (
 	errContent  = errors.New("it makes no sense")
 )
 
-// read takes in the content of a scan.
-func (r *Reader) read() error {
+// unpack begins with the content of a scan.
+func (r *Reader) unpack() error {
 	if err := r.plain.(flate.Resetter).Reset(bytes.NewReader(r.content), nil); err != nil {
 		return err
 	}
@@ -154,14 +190,11 @@ func (r *Reader) read() error {
 	}
 	p := &parser{b: r.raw}
 	r.readTimes(p)
-	r.readNew(p)
-	r.readCounters(p)
-	r.readSockets(p)
-	r.readHolders(p)
-	return p.done()
+	r.ahead = p
+	return p.err
 }
 
-// readTimes reads when the scan was. Times that go backwards are no instants.
+// readTimes reads when the next scan was. Times that go backwards are no instants.
 func (r *Reader) readTimes(p *parser) {
 	sent := r.scan.Got.Add(time.Duration(p.number(math.MaxInt64)))
 	got := sent.Add(time.Duration(p.number(math.MaxInt64)))
@@ -170,7 +203,8 @@ func (r *Reader) readTimes(p *parser) {
 		return
 	}
 	r.wall += p.signed()
-	r.scan.Sent, r.scan.Got, r.scan.Wall = sent, got, time.Unix(0, r.wall+int64(got))
+	r.next = r.scan // what is not told anew is as it was
+	r.next.Sent, r.next.Got, r.next.Wall = sent, got, time.Unix(0, r.wall+int64(got))
 }
 
 // farthest is later than any instant of a scan: beyond it, durations could overflow.
@@ -263,12 +297,28 @@ func (r *Reader) Len() int { return len(r.entries) }
 // Scans is how many scans were read.
 func (r *Reader) Scans() int { return r.scans }
 
-// Socket sets s to the socket of a key as the last scan showed it, as of its end, and reports
-// whether it did.
-func (r *Reader) Socket(key sock.Key, s *sock.Socket) bool {
-	slot, known := r.slots[key]
-	if known {
-		r.entries[slot].socket(s, r.scan.Got, r.texts)
+// Sockets yields the sockets that the last scan showed in those states, as of an instant until
+// which nothing has happened to them. Each is valid until the next.
+func (r *Reader) Sockets(states ssfilter.StateSet, at sock.Instant) iter.Seq[*sock.Socket] {
+	return func(yield func(*sock.Socket) bool) {
+		var s sock.Socket
+		for i := range r.entries {
+			e := &r.entries[i]
+			if !states.Has(ssfilter.State(e.row[state])) {
+				continue
+			}
+			if e.socket(&s, at, r.texts); !yield(&s) {
+				return
+			}
+		}
 	}
-	return known
+}
+
+// Socket returns the one of a key, likewise, and reports whether the last scan showed it.
+func (r *Reader) Socket(key sock.Key, at sock.Instant) (s sock.Socket, shown bool) {
+	slot, shown := r.slots[key]
+	if shown {
+		r.entries[slot].socket(&s, at, r.texts)
+	}
+	return s, shown
 }

@@ -97,18 +97,6 @@ func (r *Reader) readHolders(p *parser) {
 	}
 }
 
-// All calls each for the sockets that the last scan showed in those states, as of its end. The
-// socket is valid during the call only.
-func (r *Reader) All(states ssfilter.StateSet, each func(s *sock.Socket)) {
-	var s sock.Socket
-	for i := range r.entries {
-		if e := &r.entries[i]; states.Has(ssfilter.State(e.row[state])) {
-			e.socket(&s, r.scan.Got, r.texts)
-			each(&s)
-		}
-	}
-}
-
 // HoldersOf returns who holds the socket of an inode, by the last scan; nobody is to change it.
 func (r *Reader) HoldersOf(of uint32) []sock.Holder {
 	if r.byInode == nil {

@@ -90,12 +90,18 @@ func read(file []byte) (shots []shot, r *recording.Reader, err error) {
 		return nil, nil, err
 	}
 	for {
+		ahead, _ := r.Ahead()
 		scan, err := r.Next()
 		if err != nil {
 			return shots, r, err
 		}
+		if scan.Got != ahead {
+			return shots, r, fmt.Errorf("a scan at %d, where one at %d was ahead", scan.Got, ahead)
+		}
 		s := shot{Scan: *scan}
-		r.All(^ssfilter.StateSet(0), func(one *sock.Socket) { s.sockets = append(s.sockets, *one) })
+		for one := range r.Sockets(^ssfilter.StateSet(0), scan.Got) {
+			s.sockets = append(s.sockets, *one)
+		}
 		slices.SortFunc(s.sockets, func(a, b sock.Socket) int { return int(a.ID.Cookie) - int(b.ID.Cookie) })
 		shots = append(shots, s)
 	}

@@ -316,7 +316,6 @@ func (w workers) Read(inodes []uint32) {
 	})
 }
 
-// Sample reads the CPU usage of processes, none of which uses any.
 // Fetch has every probe answered well.
 func (w workers) Fetch(urls []string) {
 	for _, url := range urls {
@@ -324,6 +323,7 @@ func (w workers) Fetch(urls []string) {
 	}
 }
 
+// Sample reads the CPU usage of processes, none of which uses any.
 func (w workers) Sample(processes []spin.Process) {
 	processes = slices.Clone(processes)
 	w.clock.At(w.clock.Now.Add(answerTime), func() {
