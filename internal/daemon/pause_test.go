@@ -1,14 +1,17 @@
 package daemon_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
 )
 
@@ -70,4 +73,39 @@ func TestPause(t *testing.T) {
 	if diff := cmp.Diff(want, told()); diff != "" {
 		t.Errorf("in the journal (-want +got):\n%s", diff)
 	}
+}
+
+// TestRuleReset: a rule that had stopped itself in an earlier run goes on when somebody
+// resets it, and one that there is not is told from those that there are.
+func TestRuleReset(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	resets := make(chan daemon.RuleReset)
+	w.options.Resets = resets
+	reset := func(rule string) daemon.RuleResetDone {
+		done := make(chan daemon.RuleResetDone, 1)
+		resets <- daemon.RuleReset{Rule: rule, By: "uid 7", Done: done}
+		return <-done
+	}
+	const text = often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 1s}, then: kill}]\n"
+	w.options.Restored.Stops = []sock.RuleStop{{Rule: "leak", Sum: w.parse(text).Rules[0].Sum, Reason: "holder_spins", Since: w.options.Now()}}
+	current := w.show()
+	s := w.leak(w.listen(nstest.V4, 5432))
+	w.watch(text)
+	w.until("a socket that is held back", func() bool {
+		s := current()
+		return len(s.Rules) == 1 && s.Rules[0].HeldBack["stopped"] == 1
+	})
+	w.lives(s, unix.BPF_TCP_CLOSE_WAIT)
+	if done := reset("leek"); done.Was || !slices.Equal(done.Rules, []string{"leak"}) {
+		t.Errorf("a rule that there is not: %+v", done)
+	}
+	if done := reset("leak"); !done.Was || done.Rules != nil {
+		t.Errorf("a rule that has stopped itself: %+v", done)
+	}
+	w.dies(s, time.Second)
+	if done := reset("leak"); done.Was || done.Rules != nil {
+		t.Errorf("a rule that goes on: %+v", done)
+	}
+	w.await("who has reset it", func(l line) bool { return l.Msg == "rule reset" && l.Rule == "leak" })
 }
