@@ -141,7 +141,7 @@ func (w *explanation) read(ctx context.Context, h *host.Host, scanner inspect.Sc
 	known.Warn(stderr)
 	x := inspect.Inspector{
 		Scanner: scanner, Query: w.Query(), Whole: w.Filter.Where == nil && w.Filter.States == 0 && w.IPv4 == w.IPv6,
-		Memories: known.ByKey(), Now: h.Now, Precision: h.Precision, ProcRoot: host.ProcRoot,
+		Memories: known.ByKey(), Now: h.Now, Precision: h.Precision, ProcRoot: host.ProcRoot, Pass: host.ExactHolderPass(),
 	}
 	began := h.Now()
 	seen, err := x.Read(ctx)

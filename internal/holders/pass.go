@@ -13,6 +13,11 @@ import (
 // of the inodes, and names the process but for its executable. It takes no /proc.
 type Pass func(inodes []uint32, each func(inode uint32, h sock.Holder)) error
 
+// FindByPass finds the holders of what is wanted by one pass, and walks nothing.
+func FindByPass(root string, pass Pass, wanted map[uint32]struct{}) (Found, error) {
+	return NewFinder(root, pass).findByPass(wanted)
+}
+
 // findByPass finds the holders of what is wanted by a pass.
 func (f *Finder) findByPass(wanted map[uint32]struct{}) (Found, error) {
 	found := Found{Holders: make(map[uint32][]sock.Holder), Complete: true, Access: Access{AllShown: true, Privileged: true}}

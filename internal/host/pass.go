@@ -18,17 +18,24 @@ const fewFiles = 15_000
 // errFew says that a walk is quicker.
 var errFew = errors.New("the host has so few open files that /proc is read sooner")
 
-// HolderPass returns a holders.Pass for commands. It loads the program when it is first used,
-// and never closes it: the command ends. Where the host has few open files, or eBPF cannot be
-// had, it is an error, and /proc is to be walked; the former only once if exact.
+// HolderPass is ExactHolderPass for who can do with less: where the host has few open files, it is
+// an error, and /proc is to be walked; only once if exact.
 func HolderPass(exact bool) func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
-	load := sync.OnceValues(events.LoadOwners)
-	few := false
+	pass, few := ExactHolderPass(), false
 	return func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
 		if files, err := openFiles(); !(exact && few) && (err != nil || files < fewFiles) {
 			few = true
 			return errors.Join(errFew, err)
 		}
+		return pass(inodes, each)
+	}
+}
+
+// ExactHolderPass returns a holders.Pass for commands. It loads the program when it is first used,
+// and never closes it: the command ends. It is an error where eBPF cannot be had.
+func ExactHolderPass() func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
+	load := sync.OnceValues(events.LoadOwners)
+	return func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
 		programs, err := load()
 		if err != nil {
 			return err

@@ -27,6 +27,7 @@ type Inspector struct {
 	Now       func() sock.Instant
 	Precision time.Duration
 	ProcRoot  string
+	Pass      holders.Pass // for what /proc leaves open; nil: there is none
 }
 
 // Scanner reads the tables of the kernel.
@@ -106,13 +107,18 @@ func (x *Inspector) findHolders(seen *Seen) {
 	}
 	delete(wanted, 0)
 	found, hung, err := holders.FindSkipping(x.ProcRoot, wanted, holders.PerProcess)
-	x.left(seen, hung, "what is held")
 	switch {
 	case err != nil:
 		seen.Unseen, seen.Cure = err.Error(), "sockdog doctor says what is missing"
 	case !found.Access.Complete():
 		seen.Unseen, seen.Cure = found.Access.Unnamed(term.Printable)
 	}
+	if (err != nil || !found.Complete) && x.Pass != nil && len(wanted) > 0 {
+		if exact, err := holders.FindByPass(x.ProcRoot, x.Pass, wanted); err == nil {
+			found, hung, seen.Exact = exact, nil, true
+		}
+	}
+	x.left(seen, hung, "what is held")
 	seen.Holders, seen.Settled = found.Holders, found.Settled
 	for _, held := range seen.Holders {
 		for _, h := range held {

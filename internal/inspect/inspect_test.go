@@ -2,15 +2,18 @@ package inspect_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/cgroup"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/inspect"
 	"github.com/sockdog/sockdog/internal/netns"
 	"github.com/sockdog/sockdog/internal/nstest"
@@ -207,6 +210,41 @@ func TestReadAcceptor(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d threads in accept, want 1", *p.Accepting)
+		}
+	}
+}
+
+// What /proc leaves open a pass over all descriptors tells, if there is one.
+func TestReadByPass(t *testing.T) {
+	x := inspector(t)
+	if found := must(holders.Find(x.ProcRoot, nil))(t); found.Complete {
+		t.Log("every process can be read: no pass is made")
+		return
+	}
+	leak := must(nstest.CloseWait(nstest.V4, nstest.ClientSide, 1))(t)
+	defer leak.Close()
+	inode := must(leak.Stuck[0].Inode())(t)
+	self, other := os.Getpid(), sock.Holder{PID: 1, Start: 1, Comm: "other"}
+	for _, test := range []struct {
+		name  string
+		fails error
+		exact bool
+		pid   int
+	}{
+		{"a pass", nil, true, other.PID},
+		{"none", errors.ErrUnsupported, false, self},
+	} {
+		x.Pass = func(inodes []uint32, each func(uint32, sock.Holder)) error {
+			if !slices.Contains(inodes, inode) {
+				t.Errorf("%s: inode %d is not among those asked for: %v", test.name, inode, inodes)
+			}
+			each(inode, other)
+			return test.fails
+		}
+		seen, _ := read(t, x)
+		held := seen.Holders[inode]
+		if seen.Exact != test.exact || len(held) != 1 || held[0].PID != test.pid || seen.Unseen == "" {
+			t.Errorf("%s: exact %v, held by %+v, unseen %q", test.name, seen.Exact, held, seen.Unseen)
 		}
 	}
 }

@@ -93,7 +93,7 @@ func (c *collector) owner(holders []sock.Holder) string {
 	switch {
 	case len(holders) > 0:
 		return ownerOf(holders)
-	case c.in.Unseen == "":
+	case c.in.Unseen == "", c.reading.Exact:
 		return ownerNone
 	default:
 		return ownerUnseen

@@ -154,7 +154,7 @@ func (r *Report) propose(left *[]string) []*proposal {
 // processes can be read, that depends on where they belong.
 func (r *Report) certain(f *Finding) bool {
 	unsettled := func(h sock.Holder) bool { return !r.input.Latest.Settled[h.Owner] }
-	return r.input.Unseen == "" || len(f.Holders) > 0 && !slices.ContainsFunc(f.Holders, unsettled)
+	return r.input.Unseen == "" || r.input.Latest.Exact || len(f.Holders) > 0 && !slices.ContainsFunc(f.Holders, unsettled)
 }
 
 // whose says whose sockets are meant, and to whom: a line for each key. It may not be certain who holds

@@ -34,7 +34,8 @@ type Reading struct {
 	MPTCP     []Socket                 // connections of Multipath TCP, whose age nobody knows
 	HasMPTCP  bool                     // these could be read: their subflows tell nothing more
 	Holders   map[uint32][]sock.Holder // by inode
-	Settled   map[*sock.Owner]bool     // where holders belong that are known to be all, though there are Unseen
+	Exact     bool                     // those are all, though there are Unseen
+	Settled   map[*sock.Owner]bool     // and else where holders belong that are all
 	Processes map[int]Process          // by PID
 	Overflows map[uint32]uint64        // of accept queues, by network namespace, where they can be read
 }

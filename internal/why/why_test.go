@@ -212,6 +212,12 @@ var cases = map[string]func(h *host){
 		h.has(2, ssfilter.CloseWait, "10.0.0.2:41000", "10.3.0.7:5433", h.runs(perhaps, 20, 1024), nil)
 		h.has(1, ssfilter.CloseWait, "10.0.0.2:42000", "10.3.0.7:5434", append(sure, perhaps), nil)
 	},
+	"exact": func(h *host) { // who holds sockets is known by a pass over all descriptors
+		h.Unseen, h.Cure = "1 of 9 processes cannot be read, the first is init[1]: the sockets that those hold have no known holder", "CAP_SYS_PTRACE"
+		h.Latest.Exact = true
+		h.has(3, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", h.runs(sock.Holder{PID: 20, Start: 1, Comm: "app"}, 20, 1024), nil)
+		h.has(2, ssfilter.CloseWait, "10.0.0.2:41000", "10.3.0.7:2049", nil, nil)
+	},
 	"pods": func(h *host) {
 		h.Several = true
 		pod := &sock.Owner{Pod: "payments/orders-7f", Container: "app", PodUID: sock.Fact{Text: "0c36e1a2-0000-4000-8000-000000000001", Known: true}, ContainerID: sock.Fact{Text: strings.Repeat("ab", 32), Known: true}}
