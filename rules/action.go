@@ -28,7 +28,7 @@ func (a *act) destroys() bool { return a.Kind != nil && a.Kind.Destructive }
 func (a *act) takes() bool { return a.destroys() && a.Kind.On == OnSocket }
 
 // unsupported are actions of the format that are not built.
-var unsupported = []string{"signal", "sysctl"}
+var unsupported = []string{"sysctl"}
 
 // then is one entry: the name of an action, or a mapping from it to its options.
 func then(r *document.Reader, n *yaml.Node) act {
@@ -67,6 +67,8 @@ func readAction(r *document.Reader, a *act) {
 		switch {
 		case a.options != nil && document.IsNull(document.Target(a.options)):
 			r.Report(a.options, "nothing follows the colon: write - %s alone, or give its options", a.at.Value)
+		case k == Signal && a.options != nil && document.Target(a.options).Kind == yaml.ScalarNode:
+			readSignal(r, a.options, a)
 		case a.options != nil:
 			a.given = document.ReadMapping(r, a.options, k.options(), a)
 		}

@@ -43,6 +43,9 @@ func (a Action) text() string {
 	if a.Exec != nil {
 		text += " " + a.Exec.Command[0]
 	}
+	if a.Signal != nil {
+		text += " " + a.Signal.Signal
+	}
 	if a.After > 0 {
 		text += " after " + plain(a.After)
 	}

@@ -69,7 +69,7 @@ func command(r *document.Reader, key, n *yaml.Node) []string {
 
 // checkExec holds an exec action to having a command, and fills in its defaults.
 func checkExec(r *document.Reader, a *act) {
-	if !a.given.Has("command") {
+	if a.lacks("command") {
 		r.Report(a.at, "exec needs a command: write - exec: {command: [/usr/local/bin/dump, --all]}")
 	}
 	switch o := a.exec(); {

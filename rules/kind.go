@@ -112,7 +112,7 @@ var (
 	Log   = &Kind{Name: "log"}
 )
 
-var builtInKinds = []*Kind{Kill, Shutdown, Alert, Exec, Log}
+var builtInKinds = []*Kind{Kill, Shutdown, Alert, Exec, Signal, Log}
 
 // String is the name of the kind.
 func (k *Kind) String() string { return k.Name }
@@ -134,6 +134,8 @@ func (k *Kind) options() document.Table[act] {
 		return alertTable
 	case Exec:
 		return execTable
+	case Signal:
+		return signalTable
 	}
 	t := document.Table[act]{What: k.Name}
 	if k.Destructive && k.On == OnSocket {

@@ -18,6 +18,12 @@ const (
 // after is the option of an action on a group that makes it an escalation.
 var after = document.Field("after", duration, func(a *act) *time.Duration { return &a.After })
 
+// lacks reports whether an option is missing. Of options that could not be read as a whole
+// nothing is known.
+func (a *act) lacks(option string) bool {
+	return !a.given.Has(option) && (a.options == nil || a.given != nil)
+}
+
 // checkOnce holds a rule to what its actions on groups demand of it, and fills in their
 // defaults.
 func checkOnce(r *document.Reader, d *draft) {
@@ -35,8 +41,11 @@ func checkOnce(r *document.Reader, d *draft) {
 		if n++; n == mostOnce+1 {
 			r.Report(a.at, "this is one action on groups too many: a rule has up to %d", mostOnce)
 		}
-		if a.Kind == Exec {
+		switch a.Kind {
+		case Exec:
 			checkExec(r, a)
+		case Signal:
+			checkSignal(r, d, a)
 		}
 	}
 	at := d.given["cooldown"]

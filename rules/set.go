@@ -173,6 +173,7 @@ type Action struct {
 
 	Alert   *AlertOptions  // alert only
 	Exec    *ExecOptions   `json:",omitempty"` // exec only
+	Signal  *SignalOptions `json:",omitempty"` // signal only
 	Options map[string]any `json:",omitempty"` // those of its kind alone, by name
 }
 

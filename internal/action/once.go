@@ -19,6 +19,11 @@ type Runner struct {
 	// Event tells a program of the group: as one line of JSON, and in variables of its
 	// environment.
 	Event func(a *engine.GroupAction) (text []byte, environment []string)
+	// Recheck looks once more at the process that a group is of, and says why it must not be
+	// acted on any more, or "".
+	Recheck   func(a *engine.GroupAction) (match.Reason, error)
+	ProcRoot  string      // where processes are found
+	Contained func() bool // this is a PID namespace of its own, whose process 1 is not the host's
 }
 
 // changed is an error: nothing was done, for what was found right before is not what was

@@ -38,6 +38,7 @@ var words = map[match.Reason]string{
 	match.Progressed:     "it made progress meanwhile",
 	match.Paused:         "acting is paused",
 	match.NewRules:       "new rules came first",
+	match.NoHolder:       "no process holds the sockets of its group",
 	match.GroupEnded:     "its group is not known to fire any more",
 	match.Stopping:       "sockdog was told to stop",
 	match.HoldersOld:     "who holds it was last looked for too long ago",

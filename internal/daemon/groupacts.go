@@ -3,11 +3,17 @@ package daemon
 import (
 	"encoding/json"
 	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/journal"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Intend has the record of an action on a group written before it is done.
@@ -21,7 +27,39 @@ func (d *watch) Intend(a engine.GroupAction) {
 // ActOn has an action on a group done, on a goroutine of its own: whatever it does, no other
 // action waits for it.
 func (d *watch) ActOn(a engine.GroupAction) {
-	d.workers.running.Go(func() { d.workers.send(d.runner.Run(d.runs, &a)) })
+	d.workers.running.Go(func() {
+		// The thread may be given capabilities, and ends with the goroutine.
+		runtime.LockOSThread()
+		d.workers.send(d.runner.Run(d.runs, &a))
+	})
+}
+
+// recheck looks once more at the process that a group is of: what it holds now, and all
+// those sockets as they are.
+func (d *watch) recheck(a *engine.GroupAction) (match.Reason, error) {
+	sockets, err := d.ReadSockets(a.Process.PID)
+	if err != nil {
+		return "", err
+	}
+	found := d.findHolders(set(slices.Collect(maps.Keys(sockets))))
+	if found.Err != nil {
+		return "", found.Err
+	}
+	scanner, err := d.readers.OpenScanner()
+	if err != nil {
+		return "", err
+	}
+	defer scanner.Close()
+	count := a.Recount(&found)
+	take := func(s *sock.Socket, _ sock.Instant) {
+		if _, holds := sockets[s.Inode]; holds {
+			count.Take(s)
+		}
+	}
+	if err := scanner.Scan(sock.Query{States: ssfilter.AllStates, Known: sock.Now}, take); err != nil {
+		return "", err
+	}
+	return count.Judge(), nil
 }
 
 func (d *watch) groupRecord(a *engine.GroupAction, at time.Time) journal.Record {

@@ -120,14 +120,19 @@ func (d *watch) walk(inodes []uint32) {
 		return
 	}
 	began := sock.ThreadTime()
-	// Where /proc cannot be walked at all, the holders are unknown.
-	found, err := d.FindHolders(set(inodes))
-	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Settled: found.Settled, Err: err}
+	in := d.findHolders(set(inodes))
 	if d.wantsFDs.Load() {
-		in.FDUsage = FDUsage(found.Holders, d.ReadDescriptors)
+		in.FDUsage = FDUsage(in.Holders, d.ReadDescriptors)
 	}
 	in.Cost = sock.ThreadTime() - began
 	d.workers.send(in)
+}
+
+// findHolders finds who holds sockets. Where /proc cannot be walked at all, they are
+// unknown.
+func (d *watch) findHolders(inodes map[uint32]struct{}) engine.HoldersFound {
+	found, err := d.FindHolders(inodes)
+	return engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Settled: found.Settled, Err: err}
 }
 
 // readNew finds the holders of sockets that are new. It goes on beside a walk. Where it

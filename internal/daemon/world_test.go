@@ -96,6 +96,9 @@ func newWorld(t *testing.T) *world {
 			FindHolders: findElsewhere,
 			FindNew:     func(map[uint32]struct{}) (holders.Found, error) { return holders.Found{}, errors.ErrUnsupported },
 			WalkAt:      func() int { return 0 },
+			ReadSockets: func(pid int) (map[uint32][]int, error) { return holders.ReadSockets("/proc", pid) },
+			ProcRoot:    "/proc",
+			Contained:   func() bool { return holders.Contained("/proc") },
 			ReadUsage:   func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },
 		},
 		Reload:         w.rules,
@@ -231,7 +234,13 @@ func (w *world) parse(text string) *rules.Set {
 // and says how long that took; it is called at the end of the test too.
 func (w *world) watch(text string) (stop func() time.Duration) {
 	w.Helper()
-	w.options.Rules = w.parse(text)
+	return w.watchBy(w.parse(text))
+}
+
+// watchBy is watch by rules that no file may have.
+func (w *world) watchBy(set *rules.Set) (stop func() time.Duration) {
+	w.Helper()
+	w.options.Rules = set
 	scanned := func(l line) bool { return l.Msg == "watching" }
 	before := len(w.lines(scanned))
 	ctx, cancel := context.WithCancel(context.Background())

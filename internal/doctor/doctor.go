@@ -73,7 +73,7 @@ func Examine() []Finding {
 	if !orphans.OK {
 		orphans.Text, orphans.Cure = "left alone: this kernel may leak an orphan that is destroyed", "Linux 6.11 or later"
 	}
-	all = append(all, table, kill, examineDescriptors(h), timeWait, orphans, examineHolders(), examinePods(), examineCookie(), examineTable())
+	all = append(all, table, kill, examineDescriptors(h), timeWait, orphans, examineSignal(), examineHolders(), examinePods(), examineCookie(), examineTable())
 	return append(append(all, examineEvents(h)...), examineNamespaces())
 }
 
@@ -101,6 +101,21 @@ func examineDescriptors(h *host.Host) Finding {
 	} else if few := host.Descriptors().Reach(); few != nil {
 		x.OK, x.Text, x.Cure = false, few.Why, grantOr(few.Cure, unix.CAP_SYS_PTRACE)
 	}
+	return x
+}
+
+// examineSignal finds out whose processes can be signalled: rules with signal may want that.
+func examineSignal() Finding {
+	x := Finding{What: "signal", OK: true, Text: "possible to processes of every user (CAP_KILL)"}
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	switch {
+	case err != nil:
+		x.OK, x.Text, x.Cure = false, "not possible: pidfd_open(2): "+err.Error(), "Linux 5.3 or later; only rules with signal need it"
+		return x
+	case host.Lacks(unix.CAP_KILL):
+		x.OK, x.Text, x.Cure = false, fmt.Sprintf("possible to processes of user %d only", os.Geteuid()), "CAP_KILL; only rules with signal need it"
+	}
+	unix.Close(fd)
 	return x
 }
 

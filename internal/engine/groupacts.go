@@ -42,6 +42,9 @@ type GroupAction struct {
 	Seq     uint64        // of the record of its intent
 	At      sock.Instant  // when it was done, or was not; 0: nothing was tried
 
+	rule    *match.Rule   // what it was decided by
+	protect []rules.Match // and what it must not touch
+
 	of     *ruleState
 	key    group.Key
 	action int
@@ -121,6 +124,11 @@ func (e *Engine) actOn(r *ruleState, d acting.Due, now sock.Instant) {
 	a := e.groupAction(r, d, now)
 	d.Group.Acts.Note(r.acting.Bit(d.Action), a.Kind().On == rules.OnProcess, now)
 	e.disk.groupsChanged = true
+	if a.Kind().On == rules.OnProcess && a.Process.PID == 0 {
+		a.Reason = match.NoHolder
+		e.reportGroup(a, Changed)
+		return
+	}
 	if a.Kind().Destructive {
 		a.Window = max(a.Action.Limit.Per, e.program.Settings.Limit.Per) + restoreSlack
 		e.groupThrottle(r, a.Kind(), a.DryRun).Begin()
@@ -140,7 +148,7 @@ func (e *Engine) actOn(r *ruleState, d acting.Due, now sock.Instant) {
 // groupAction describes an action of a rule on a group.
 func (e *Engine) groupAction(r *ruleState, d acting.Due, now sock.Instant) GroupAction {
 	return GroupAction{
-		of: r, key: d.Key, action: d.Action, Rule: r.Name, Action: &r.Then[d.Action], DryRun: r.DryRun,
+		rule: r.Rule, protect: e.program.Protect, of: r, key: d.Key, action: d.Action, Rule: r.Name, Action: &r.Then[d.Action], DryRun: r.DryRun,
 		Group: r.groups.Labels(d.Key), Measured: d.Group.Measured, When: r.When, Fired: d.Group.Firing,
 		Netns: r.By.Netns(string(d.Key)), Process: r.By.Process(string(d.Key)), Decided: now,
 	}

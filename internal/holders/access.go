@@ -121,3 +121,14 @@ func showsKernelThreads(dir int) bool {
 	flags, err := s.number(9)
 	return err == nil && flags&pfKthread != 0
 }
+
+// Contained reports whether this process is in a PID namespace of its own, whose process 1
+// is not the host's.
+func Contained(root string) bool {
+	dir, err := openDir(unix.AT_FDCWD, root)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	return contained(dir)
+}

@@ -16,6 +16,8 @@ const (
 	// toRead rules and secrets of other users, and the descriptors of their
 	// processes.
 	toRead = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
+	// toSignal processes of other users is in effect on all threads.
+	toSignal = 1 << unix.CAP_KILL
 	// toEnter other network namespaces is in effect while a thread does so (netns.Do).
 	toEnter = 1 << unix.CAP_SYS_ADMIN
 )
@@ -34,6 +36,7 @@ func kept(permitted uint32) uint32 {
 type Duties struct {
 	EntersNamespaces bool // network namespaces of others
 	CallsBPF         bool // by itself, as old kernels let nobody do who lacks CAP_BPF
+	Signals          bool // processes of other users
 }
 
 // keep returns the capabilities to act with, and those to read with, which are in effect
@@ -45,6 +48,9 @@ func (d Duties) keep(permitted uint64) (acts, reads uint64) {
 	}
 	if d.CallsBPF {
 		reads |= 1 << unix.CAP_BPF
+	}
+	if d.Signals {
+		reads |= toSignal
 	}
 	return acts & permitted, reads & permitted
 }
@@ -77,6 +83,9 @@ func DropPrivileges(d Duties) error {
 	effective &= reads
 	if d.CallsBPF {
 		effective |= reads & (1 << unix.CAP_BPF) // a file's capabilities need not be in effect
+	}
+	if d.Signals {
+		effective |= reads & toSignal
 	}
 	for i := range sets {
 		sets[i].Permitted, sets[i].Effective = uint32((acts|reads)>>(32*i)), uint32(effective>>(32*i))

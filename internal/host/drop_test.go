@@ -20,7 +20,8 @@ func TestDuties(t *testing.T) {
 		{"every namespace", Duties{EntersNamespaces: true}, all, 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SYS_ADMIN, toRead},
 		{"an old kernel", Duties{CallsBPF: true}, all, 1 << unix.CAP_NET_ADMIN, toRead | 1<<unix.CAP_BPF},
 		{"a container", Duties{CallsBPF: true}, 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_DAC_OVERRIDE, 1 << unix.CAP_NET_ADMIN, 1 << unix.CAP_DAC_OVERRIDE},
-		{"nothing", Duties{true, true}, 0, 0, 0},
+		{"a rule with signal", Duties{Signals: true}, all, 1 << unix.CAP_NET_ADMIN, toRead | 1<<unix.CAP_KILL},
+		{"nothing", Duties{true, true, true}, 0, 0, 0},
 	} {
 		if acts, reads := test.duties.keep(test.permitted); acts != test.acts || reads != test.reads {
 			t.Errorf("%s: keeps %x to act with and %x to read with, want %x and %x", test.name, acts, reads, test.acts, test.reads)

@@ -67,7 +67,7 @@ func (p privileges) missing() (why, cure string) {
 
 // capabilityNames are the capabilities that sockdog may want, without CAP_.
 var capabilityNames = map[int]string{
-	unix.CAP_BPF: "BPF", unix.CAP_NET_ADMIN: "NET_ADMIN", unix.CAP_PERFMON: "PERFMON", unix.CAP_SYS_ADMIN: "SYS_ADMIN", unix.CAP_SYS_PTRACE: "SYS_PTRACE",
+	unix.CAP_BPF: "BPF", unix.CAP_KILL: "KILL", unix.CAP_NET_ADMIN: "NET_ADMIN", unix.CAP_PERFMON: "PERFMON", unix.CAP_SYS_ADMIN: "SYS_ADMIN", unix.CAP_SYS_PTRACE: "SYS_PTRACE",
 }
 
 // CapabilityName returns the name of a capability, as a pod has it: NET_ADMIN.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -76,11 +77,18 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 		log.Warn("the systemd watchdog is not fed", "error", err.Error())
 	}
 	defer c.serve(ctx, h, &options)()
-	duties := host.Duties{EntersNamespaces: loaded.set.Settings.Namespaces == rules.AllNamespaces, CallsBPF: source.NeedsCapBPF()}
+	duties := host.Duties{EntersNamespaces: loaded.set.Settings.Namespaces == rules.AllNamespaces, CallsBPF: source.NeedsCapBPF(), Signals: uses(loaded.set, rules.Signal)}
 	if err := host.DropPrivileges(duties); err != nil { // once all is open that needs more of them
 		log.Warn("capabilities cannot be dropped; sockdog keeps all of them", "error", err.Error())
 	}
 	return daemon.Run(ctx, options)
+}
+
+// uses reports whether a rule has an action of the kind.
+func uses(set *rules.Set, kind *rules.Kind) bool {
+	return slices.ContainsFunc(set.Rules, func(r rules.Rule) bool {
+		return slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == kind })
+	})
 }
 
 // optionsOf connects the daemon with the host.

@@ -64,6 +64,9 @@ func holdersBy(source *node.Source) daemon.Holders {
 	return daemon.Holders{
 		FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At, AskCmdlines: finder.AskCmdlines,
 		ReadUsage:       func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
+		ReadSockets:     func(pid int) (map[uint32][]int, error) { return holders.ReadSockets(host.ProcRoot, pid) },
+		ProcRoot:        host.ProcRoot,
+		Contained:       func() bool { return holders.Contained(host.ProcRoot) },
 		ReadDescriptors: func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors(host.ProcRoot, pid) },
 	}
 }

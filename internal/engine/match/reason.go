@@ -49,6 +49,7 @@ const (
 	Replaced   Reason = "replaced"   // another state or connection than was matched
 	Progressed Reason = "progressed" // bytes were sent or received meanwhile
 	NewRules   Reason = "new_rules"
+	NoHolder   Reason = "no_holder"   // no process holds the sockets of its group
 	GroupEnded Reason = "group_ended" // its group fires no more, or is not known to
 	Stopping   Reason = "stopping"    // the watchdog was told to stop
 	HoldersOld Reason = "holders_old" // who holds it was looked for too long ago

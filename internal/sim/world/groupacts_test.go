@@ -2,6 +2,7 @@ package world_test
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -14,6 +15,7 @@ import (
 type groupJudge struct {
 	rand     *rand.Rand                // of its own: worlds without such actions stay as they are
 	done     map[string]ranFor         // by action and group
+	last     map[string]sock.Instant   // when the process of a group was signalled
 	underWay map[string]bool           // by rule
 	signals  map[string][]sock.Instant // by rule
 }
@@ -23,7 +25,7 @@ type ranFor struct{ at, fired sock.Instant }
 
 func newGroupJudge(seed uint64) groupJudge {
 	return groupJudge{
-		rand: rand.New(rand.NewPCG(seed, 0x9709)), done: make(map[string]ranFor),
+		rand: rand.New(rand.NewPCG(seed, 0x9709)), done: make(map[string]ranFor), last: make(map[string]sock.Instant),
 		underWay: make(map[string]bool), signals: make(map[string][]sock.Instant),
 	}
 }
@@ -42,6 +44,26 @@ func (g *groupJudge) actions(r *rules.Rule) {
 		}
 		r.Then = append([]rules.Action{a}, r.Then...) // the last one is the kill
 	}
+	if slices.Contains(r.GroupBy, rules.ByPID) {
+		for i := range 1 + g.rand.IntN(2) {
+			a := rules.Action{Kind: rules.Signal, Signal: &rules.SignalOptions{Signal: rules.Signals[i]}, Limit: signalLimit, After: time.Duration(i) * upTo(10*time.Second)}
+			r.Then = append([]rules.Action{a}, r.Then...)
+		}
+	}
+}
+
+// signalLimit is that of all rules, so that it stays the same when they change.
+var signalLimit = rules.Limit{N: 1, Per: 20 * time.Second}
+
+// checkSignal holds a signal that was sent to its limit.
+func (w *judge) checkSignal(a *engine.GroupAction) {
+	w.tally.Signals++
+	sent := w.groups.signals[a.Rule]
+	if n := len(sent); n >= signalLimit.N && a.At.Sub(sent[n-signalLimit.N]) < signalLimit.Per {
+		w.failf("%s signals %v after it did before", a.Rule, a.At.Sub(sent[n-signalLimit.N]))
+	}
+	w.groups.signals[a.Rule] = append(sent, a.At)
+	w.groups.last[groupName(a.Rule, a.Group)] = a.At
 }
 
 // heardGroup takes in what became of an action on a group.
@@ -60,6 +82,9 @@ func (w *judge) heardGroup(a *engine.GroupAction) {
 	case engine.Done, engine.Failed, engine.Gone:
 		w.tally.GroupDone++
 	}
+	if a.Result == engine.Done && a.Kind() == rules.Signal {
+		w.checkSignal(a)
+	}
 	w.groups.underWay[a.Rule] = false
 }
 
@@ -76,6 +101,8 @@ func (w *judge) Runs(a *engine.GroupAction) {
 		w.failf("an action on a group that does not fire: %s", name)
 	case w.Now < a.Fired.Add(a.Action.After):
 		w.failf("an action on %s comes %v after it fired at %s, too early", name, w.Now.Sub(a.Fired), sim.Text(a.Fired))
+	case a.Kind() == rules.Signal && g.last[name] != 0 && w.Now.Sub(g.last[name]) < r.For:
+		w.failf("a signal to %s before its condition has held for %v anew", name, r.For)
 	case g.underWay[a.Rule]:
 		w.failf("two actions of %s on groups at once", a.Rule)
 	case before.at != 0 && before.fired != a.Fired && w.Calm && a.Decided < before.at.Add(r.Cooldown):

@@ -73,7 +73,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -86,7 +86,7 @@ type tally struct {
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
 	Canaries, Stops                                                                                                                                                int           // acts of canaries, and rules that stopped themselves
 	Pauses, Waited                                                                                                                                                 int           // pauses, and acts held back by them
-	GroupDone, GroupChanged, GroupWould                                                                                                                            int           // actions on groups
+	GroupDone, GroupChanged, GroupWould, Signals                                                                                                                   int           // actions on groups
 	Exact, Changes                                                                                                                                                 int           // on time by what only a source knew that saw the socket change; and how often it came or went
 }
 
@@ -116,6 +116,7 @@ func (t *tally) add(u *tally) {
 	t.Passed += u.Passed
 	t.Unseen += u.Unseen
 	t.GroupDone += u.GroupDone
+	t.Signals += u.Signals
 	t.GroupChanged += u.GroupChanged
 	t.GroupWould += u.GroupWould
 	t.Exact += u.Exact
