@@ -61,6 +61,7 @@ func recordCommand() *cobra.Command {
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: completeFilter,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			r.filter = r.selected(cmd, args)
 			if err := r.check(args); err != nil {
 				return usage{err}
 			}
@@ -129,9 +130,19 @@ func (r *record) check(filter []string) error {
 		r.All = true
 	}
 	r.mask, r.all = r.mask || r.names, r.all || r.owners.AskNetns()
-	r.filter = strings.Join(filter, " ")
 	r.plan.Query = r.Query()
 	return nil
+}
+
+// selected is what selects sockets, as it was written.
+func (r *record) selected(cmd *cobra.Command, filter []string) string {
+	var words []string
+	for _, name := range []string{"ipv4", "ipv6", "listening", "netns"} {
+		if f := cmd.Flags().Lookup(name); f.Changed {
+			words = append(words, "--"+name+"="+f.Value.String())
+		}
+	}
+	return strings.Join(append(words, filter...), " ")
 }
 
 // header says how the recording is made: of a masked one nothing that tells of the host.
@@ -195,7 +206,9 @@ func (r *record) open(h *host.Host, stderr io.Writer) (from capture.Source, end 
 	if err := all.State().LeftOut; err != nil {
 		fmt.Fprintln(stderr, "sockdog: not all network namespaces are recorded:", oneLine(err))
 	}
-	all.Start() // finding those that come
+	if r.all {
+		all.Start() // finding those that come
+	}
 	scanner, err := all.OpenScanner()
 	if err != nil {
 		all.Close()

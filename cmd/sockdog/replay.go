@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -82,7 +83,7 @@ func (r *replaying) run(file, output string, out, stderr io.Writer) error {
 	} else {
 		err = c.Print(out, term.ScreenOf(out).Width)
 	}
-	return errors.Join(err, told(stderr, now))
+	return errors.Join(err, told(stderr, now, before))
 }
 
 // replay replays the recording over one set of rules.
@@ -109,15 +110,19 @@ func allowed(h recording.Header) match.Capabilities {
 }
 
 // told says what the recording does not tell, which is a problem.
-func told(stderr io.Writer, r *replay.Result) error {
-	doubts := r.Doubts()
-	if r.Damage != nil {
-		doubts = append(doubts, r.Damage.Error()+": what follows is not replayed")
+func told(stderr io.Writer, results ...*replay.Result) error {
+	var all []string
+	for _, r := range results {
+		all = append(all, r.Doubts()...)
 	}
-	for _, text := range doubts {
+	if damage := results[0].Damage; damage != nil {
+		all = append(all, damage.Error()+": what follows is not replayed")
+	}
+	slices.Sort(all)
+	for _, text := range slices.Compact(all) {
 		fmt.Fprintln(stderr, "sockdog:", text)
 	}
-	if len(doubts) > 0 {
+	if len(all) > 0 {
 		return errPrinted
 	}
 	return nil

@@ -309,6 +309,21 @@ func TestOverwrite(t *testing.T) {
 	if text, _ := os.ReadFile(other); string(text) != "precious" {
 		t.Errorf("what came meanwhile is %q", text)
 	}
+	third := filepath.Join(dir, "d.rec")
+	first, err := capture.Create(third, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := capture.Create(third, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Keep(); err == nil || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("error %v", err)
+	}
+	if err := second.Keep(); err != nil {
+		t.Error(err)
+	}
 	link := filepath.Join(dir, "c.rec")
 	if err := os.Symlink(other, link+".partial"); err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ type File struct {
 	*os.File
 	path  string
 	force bool
+	info  os.FileInfo // once it is closed
 }
 
 // Create begins a file that only its owner may read. Without force it fails where there is one,
@@ -39,7 +40,7 @@ func Create(path string, force bool) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{f, path, force}, nil
+	return &File{File: f, path: path, force: force}, nil
 }
 
 // Cut drops what was written beyond a size: the part of a scan.
@@ -53,12 +54,13 @@ func (f *File) Cut(size int64) error {
 
 // Keep gives the file its name, on disk, and closes it.
 func (f *File) Keep() error {
-	err := f.Sync()
-	if err = errors.Join(err, f.Close()); err != nil {
+	var err error
+	f.info, err = f.Stat()
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err := f.rename(); err != nil {
-		return fmt.Errorf("the recording is in %s: %w", f.Name(), err)
+		return fmt.Errorf("%s has not become %s: %w", f.Name(), f.path, err)
 	}
 	dir, err := os.Open(filepath.Dir(f.path))
 	if err != nil {
@@ -69,8 +71,12 @@ func (f *File) Keep() error {
 	return nil
 }
 
-// rename takes the place of another file only with force.
+// rename takes the place of another file only with force. What has come under the name of the
+// beginning is not taken for it.
 func (f *File) rename() error {
+	if named, err := os.Lstat(f.Name()); err != nil || !os.SameFile(named, f.info) {
+		return errors.New("it was removed, or another recording was begun with --force")
+	}
 	if f.force {
 		return os.Rename(f.Name(), f.path)
 	}
