@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -232,3 +233,40 @@ func (listed) ScanMPTCP(sock.Query, func(*sock.Socket, sock.Instant)) (known boo
 }
 
 func (listed) Close() error { return nil }
+
+// A server as Go makes it by default takes connections of Multipath TCP. One that its client has
+// closed is found, and named for what it is.
+func TestListGoServer(t *testing.T) {
+	nstest.Need(t)
+	nstest.Isolate(t)
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	defer listener.Close()
+	var dialer net.Dialer
+	dialer.SetMultipathTCP(true)
+	client := must(dialer.Dial("tcp", listener.Addr().String()))(t)
+	server := must(listener.Accept())(t)
+	defer server.Close()
+	if is := must(server.(*net.TCPConn).MultipathTCP())(t); !is {
+		t.Fatal("the connection is not one of Multipath TCP")
+	}
+	noErr(t, client.Close())
+	if _, err := server.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal("no end of the stream: ", err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	cmd := listCommand()
+	var out strings.Builder
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{"--daemon=off", "-o=json", "--fields=state,mptcp,subflow,pid", "state", "close-wait", "sport", "=", strconv.Itoa(port)})
+	noErr(t, cmd.Execute())
+	type object struct {
+		State          string
+		MPTCP, Subflow bool
+		PID            int
+	}
+	var got []object
+	noErr(t, json.Unmarshal([]byte(out.String()), &got))
+	if diff := cmp.Diff([]object{{"close-wait", true, false, os.Getpid()}}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -33,7 +33,7 @@ func outcomes() []*Target {
 	return []*Target{
 		target(ssfilter.Established, "10.0.0.1:40000", "10.0.0.2:5432", track.Age{}, LeftAlone, "may be in use", sock.Holder{PID: 7, Comm: "app"}),
 		target(ssfilter.CloseWait, "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "[::1]:443",
-			track.Age{InState: 90 * time.Second, Idle: time.Second, Known: true, Exact: true}, engine.Done, "", sock.Holder{PID: 7, Comm: "app"}, sock.Holder{PID: 8, Comm: "app"}),
+			track.Age{InState: 90 * time.Second, Idle: time.Second, Silent: 2 * time.Second, Known: true, Exact: true}, engine.Done, "", sock.Holder{PID: 7, Comm: "app"}, sock.Holder{PID: 8, Comm: "app"}),
 		target(ssfilter.TimeWait, "10.0.0.1:1", "10.0.0.2:80", track.Age{InState: time.Hour, Known: true}, engine.Gone, "it ended by itself"),
 	}
 }
@@ -92,7 +92,7 @@ func TestPrintJSON(t *testing.T) {
 	want := map[string]any{
 		"time": "2026-01-02T03:04:05.000000006Z", "action": "kill", "result": "done", "dry_run": false, "reason": "", "netns": "4026531840",
 		"src": "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "dst": "[::1]:443", "state": "close-wait",
-		"in_state_for": 90.0, "idle_for": 1.0, "bound": false, "cookie": 9.0, "inode": 2.0, "uid": 0.0, "pid": 7.0, "comm": "app",
+		"in_state_for": 90.0, "idle_for": 1.0, "silent_for": 2.0, "bound": false, "cookie": 9.0, "inode": 2.0, "uid": 0.0, "pid": 7.0, "comm": "app",
 	}
 	if diff := cmp.Diff(want, got[0]); diff != "" {
 		t.Errorf("object (-want +got):\n%s", diff)
