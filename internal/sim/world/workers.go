@@ -361,6 +361,7 @@ func (w workers) Resolve(inodes []uint32) {
 					delete(in.Holders, inode)
 				}
 			}
+			in.Settled = map[*sock.Owner]bool{nil: w.Rand.IntN(2) == 0} // it is apart from all others, perhaps
 		}
 		return in
 	})
