@@ -24,6 +24,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"Units":      func(m *Match) { m.Units = []string{"nginx.service"} },
 		"Containers": func(m *Match) { m.Containers = []string{"app"} },
 		"Pods":       func(m *Match) { m.Pods = []string{"payments/*"} },
+		"IfKnown":    func(m *Match) { m.Processes, m.IfKnown = []string{"nginx"}, true },
 		"InStateFor": func(m *Match) { m.InStateFor = time.Minute },
 		"IdleFor":    func(m *Match) { m.IdleFor = time.Minute },
 		"StalledFor": func(m *Match) { m.StalledFor = time.Minute },

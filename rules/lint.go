@@ -3,6 +3,7 @@ package rules
 import (
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/rules/internal/document"
@@ -245,9 +246,21 @@ func (p *parser) lintProtected(s *selection, f *file) {
 		p.Report(s.given[key], "a file without protect protects ssh, so no socket of port %d is killed: if you mean those, write protect: [], or a list of what else to protect", SSHPort)
 		return
 	}
+	if p.protectsAgents(s, f) {
+		return
+	}
 	if p.compares(len(f.protect)) && slices.ContainsFunc(f.protect, func(o *selection) bool { return !o.broken && o.covers(s) }) {
 		p.Report(s.at, "every socket of this match is protected: the rule kills none")
 	}
+}
+
+// protectsAgents warns of a match of programs that are protected by default.
+func (p *parser) protectsAgents(s *selection, f *file) bool {
+	if len(s.Processes) == 0 || !subset(s.Processes, protectedPrograms) || f.given.Has("protect") {
+		return false
+	}
+	p.Report(s.given["process"], "a file without protect protects what %s holds, so the rule kills none of it: if you mean that, write a protect of your own, such as \"sport = :22 or dport = :22\"", strings.Join(s.Processes, " or "))
+	return true
 }
 
 // namesSSH is the key that names the port of ssh, and not a range around it, or "".

@@ -214,8 +214,11 @@ func (m *Match) OfHolders() (given []OfHolder) {
 	return given
 }
 
-// AsksHolders reports whether there are any.
-func (m *Match) AsksHolders() bool {
+// AsksHolders reports whether there are any for which it is to be looked who holds the socket.
+func (m *Match) AsksHolders() bool { return m.NamesHolders() && !m.IfKnown }
+
+// NamesHolders reports whether there are any.
+func (m *Match) NamesHolders() bool {
 	return len(m.Processes)+len(m.Cmdlines)+len(m.Units)+len(m.Containers)+len(m.Pods) > 0
 }
 

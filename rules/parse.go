@@ -68,13 +68,23 @@ const SSHPort = 22
 
 var ssh = ssfilter.PortRange{First: SSHPort, Last: SSHPort}
 
-// defaultProtect keeps the way in open: ssh, whichever side listens.
-func defaultProtect() *selection {
-	s := &selection{filter: ssfilter.Or(ssfilter.Ports(ssfilter.Src, ssh), ssfilter.Ports(ssfilter.Dst, ssh))}
-	s.States = ssfilter.AllStates
-	s.join()
-	return s
+// defaultProtect keeps the way in open, and the host a node: ssh, whichever side listens,
+// and what sshd and the agents of a node are seen to hold.
+func defaultProtect() []*selection {
+	port := &selection{filter: ssfilter.Or(ssfilter.Ports(ssfilter.Src, ssh), ssfilter.Ports(ssfilter.Dst, ssh))}
+	agents := &selection{}
+	agents.Processes, agents.IfKnown = protectedPrograms, true
+	all := []*selection{port, agents}
+	for _, s := range all {
+		s.States = ssfilter.AllStates
+		s.join()
+	}
+	return all
 }
+
+// protectedPrograms are the names of sshd, which has several since OpenSSH 9.8, and of what
+// runs the containers of a node.
+var protectedPrograms = []string{"sshd", "sshd-session", "sshd-auth", "kubelet", "containerd", "crio", "dockerd"}
 
 // parser is what reading one rules file takes.
 type parser struct {
@@ -163,7 +173,7 @@ func read(r io.Reader, how reading) (*parser, *file, error) {
 	}
 	f.given = document.ReadMapping(reader, root, table, f)
 	if !f.given.Has("protect") {
-		f.protect = []*selection{defaultProtect()}
+		f.protect = defaultProtect()
 	}
 	p.checkNames(f.rules)
 	p.checkConfined(f)

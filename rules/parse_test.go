@@ -132,7 +132,10 @@ func TestDefaults(t *testing.T) {
 		},
 		"protect": {
 			"rules: []", func(s *Set) any { return s.Protect },
-			[]Match{{States: ssfilter.AllStates, Where: mustExpr(t, "sport = 22 or dport = 22")}},
+			[]Match{
+				{States: ssfilter.AllStates, Where: mustExpr(t, "sport = 22 or dport = 22")},
+				{States: ssfilter.AllStates, Processes: []string{"sshd", "sshd-session", "sshd-auth", "kubelet", "containerd", "crio", "dockerd"}, IfKnown: true},
+			},
 		},
 		"protect nothing": {
 			"protect: []\nrules: []", func(s *Set) any { return len(s.Protect) }, 0,

@@ -84,6 +84,10 @@ type Match struct {
 	Containers []string `json:",omitempty"` // names, or the beginnings of ids (IsContainerID)
 	Pods       []string `json:",omitempty"` // namespace/name, where no wildcard stands for the slash
 
+	// IfKnown: what is asked of them does not hold where it is not known, and nobody looks for
+	// them for its sake.
+	IfKnown bool `json:",omitempty"`
+
 	// Time bounds; 0: not asked.
 	InStateFor time.Duration
 	IdleFor    time.Duration

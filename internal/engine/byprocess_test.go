@@ -177,6 +177,49 @@ func TestPassedOnBeforeItsTurn(t *testing.T) {
 	}
 }
 
+// What protects the programs that are seen to hold a socket costs no walk that nothing else
+// is for, and stands in no other's way, whoever may hold it.
+func TestProtectedIfKnown(t *testing.T) {
+	agents := rules.Match{States: ssfilter.AllStates, Processes: []string{"sshd"}, IfKnown: true}
+	watching := func(r *rules.Rule) { r.Then = []rules.Action{{Kind: rules.Log}} }
+	for _, test := range []struct {
+		name    string
+		rule    rules.Rule
+		holders []sock.Holder
+		partial bool // a process cannot be read
+		slow    bool // no walk ends
+		kills   bool
+	}{
+		{name: "it holds it", rule: killing("r"), holders: []sock.Holder{process(2, "sshd")}},
+		{name: "it is among those that hold it", rule: killing("r"), holders: []sock.Holder{process(3, "java"), process(2, "sshd")}, partial: true},
+		{name: "another holds it", rule: killing("r"), holders: []sock.Holder{process(3, "java")}, kills: true},
+		{name: "one that cannot be read may hold it, too", rule: killing("r"), holders: []sock.Holder{process(3, "java")}, partial: true, kills: true},
+		{name: "nobody is seen to hold it", rule: killing("r"), partial: true, kills: true},
+		{name: "nobody knows in time", rule: killing("r"), slow: true, kills: true},
+		{name: "a rule that watches", rule: killing("r", watching)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			walks := func(protect ...rules.Match) int {
+				b := newBench(t)
+				b.holders = func(uint32) []sock.Holder { return test.holders }
+				b.partial, b.slow = test.partial, test.slow
+				b.add(1, 0)
+				s := set(test.rule)
+				s.Protect = append(s.Protect, protect...)
+				b.rule(s)
+				b.until(5 * time.Minute)
+				if killed := b.killedOf(1, 1) == 1; protect != nil && killed != test.kills {
+					t.Errorf("killed: %v: %v", killed, b.events)
+				}
+				return b.walks
+			}
+			if with, without := walks(agents), walks(); with > without {
+				t.Errorf("%d walks, and %d where it is not protected", with, without)
+			}
+		})
+	}
+}
+
 // An act is not done once it is too long ago that it was looked for who holds the socket:
 // its record may have taken long.
 func TestHoldersAreOld(t *testing.T) {

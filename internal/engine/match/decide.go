@@ -105,8 +105,12 @@ func lasts(m *rules.Match, s subject.Subject, held heldBy) ssfilter.Tri {
 	if len(m.Cgroups) > 0 {
 		holds = min(holds, inCgroup(m.Cgroups, s.Cgroup))
 	}
-	if m.AsksHolders() {
-		holds = min(holds, held(m, s.Holders))
+	if m.NamesHolders() {
+		by := held(m, s.Holders)
+		if m.IfKnown && by == ssfilter.Unknown {
+			by = ssfilter.False
+		}
+		holds = min(holds, by)
 	}
 	return holds
 }

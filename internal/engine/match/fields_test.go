@@ -29,6 +29,7 @@ func TestEveryFieldOfAMatchCounts(t *testing.T) {
 		"Units":      func(m *rules.Match) { m.Units = []string{"nginx.service"} },
 		"Containers": func(m *rules.Match) { m.Containers = []string{"app"} },
 		"Pods":       func(m *rules.Match) { m.Pods = []string{"payments/*"} },
+		"IfKnown":    func(m *rules.Match) { m.Processes, m.IfKnown = []string{"nginx"}, true },
 		"InStateFor": func(m *rules.Match) { m.InStateFor = time.Minute },
 		"IdleFor":    func(m *rules.Match) { m.IdleFor = time.Minute },
 		"StalledFor": func(m *rules.Match) { m.StalledFor = time.Minute },

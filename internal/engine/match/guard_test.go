@@ -16,6 +16,8 @@ import (
 func TestGuard(t *testing.T) {
 	const self = 1
 	protect := []rules.Match{{States: ssfilter.AllStates, Where: ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: 22, Last: 22})}, {States: ssfilter.AllStates, Users: []uint32{7}}}
+	protect = append(protect, rules.Match{States: ssfilter.AllStates, Processes: []string{"sshd"}, IfKnown: true})
+	sshd, java := sock.Holder{PID: 3, Comm: "sshd", Exe: "sshd"}, sock.Holder{PID: 4, Comm: "java"} // whose file cannot be read
 	orphaned := func(s *sock.Socket) { s.Inode = 0 }
 	byOthers := &subject.Holders{Processes: []sock.Holder{{PID: 2}}}
 	tests := []struct {
@@ -33,6 +35,10 @@ func TestGuard(t *testing.T) {
 		{"protected by its port", full(ssfilter.CloseWait, func(s *sock.Socket) { s.Dst = netip.MustParseAddrPort("10.0.0.1:22") }), Capabilities{}, nil, Protected},
 		{"protected by its user", full(ssfilter.CloseWait, func(s *sock.Socket) { s.UID = 7 }), Capabilities{}, nil, Protected},
 		{"perhaps protected by its user", full(ssfilter.LastAck, orphaned), Capabilities{}, nil, Protected},
+		{"held by a program that is protected", full(ssfilter.CloseWait), Capabilities{}, &subject.Holders{Processes: []sock.Holder{sshd}, Complete: true}, Protected},
+		{"and others, who are not all known", full(ssfilter.CloseWait), Capabilities{}, &subject.Holders{Processes: []sock.Holder{java, sshd}}, Protected},
+		{"held by nobody who is seen", full(ssfilter.CloseWait), Capabilities{}, &subject.Holders{}, ""},
+		{"held by another, who is half known", full(ssfilter.CloseWait), Capabilities{}, &subject.Holders{Processes: []sock.Holder{java}}, ""},
 		{"an MPTCP subflow", full(ssfilter.CloseWait, func(s *sock.Socket) { s.MPTCP = true }), Capabilities{}, nil, MPTCPSubflow},
 		{"held by the kernel", full(ssfilter.Established), Capabilities{}, &subject.Holders{Kernel: true}, HeldByKernel},
 		{"the watchdog's own", full(ssfilter.Established), Capabilities{}, &subject.Holders{Processes: []sock.Holder{{PID: 2}, {PID: self}}}, Own},

@@ -120,7 +120,7 @@ func (r *Rule) OnlyTimeWait() bool {
 // bare reports whether a match asks for nothing that the program does or sets, but
 // for what its filter asks. The network namespace and the cgroup of a socket stay.
 func bare(m *rules.Match) bool {
-	return m.Unread == nil && m.InBacklog == nil && m.Keepalive == nil && len(m.Verdicts) == 0 && len(m.Users) == 0 && !m.AsksHolders()
+	return m.Unread == nil && m.InBacklog == nil && m.Keepalive == nil && len(m.Verdicts) == 0 && len(m.Users) == 0 && !m.NamesHolders()
 }
 
 // UsesPort reports whether the local port of a socket counts for a rule that
