@@ -17,6 +17,10 @@ import (
 func examineEvents(h *host.Host) []Finding {
 	const needs = "Linux 5.10 or later, with CAP_BPF and CAP_NET_ADMIN in the host's user namespace, and its cgroup v2; docs/events.md"
 	table := Finding{What: "events", Text: "exact ages of stuck sockets can be had"}
+	if _, unfit := host.TablePlaces(); unfit != nil {
+		table.Text, table.Cure = "ages are what sock_diag tells: "+unfit.Error(), "raise the memory limit of the container or unit"
+		return []Finding{table}
+	}
 	programs, err := attachForAMoment()
 	if err != nil {
 		table.Text = "ages are what sock_diag tells: " + err.Error()

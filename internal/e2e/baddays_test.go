@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -204,4 +206,73 @@ func forbidden() error {
 		unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0),
 		syscall.Exec(os.Args[1], os.Args[1:], os.Environ()),
 	)
+}
+
+// after has a shell do something in the watchdog's process before it begins.
+func after(script string, args ...string) func(*exec.Cmd) {
+	return func(c *exec.Cmd) {
+		c.Args = slices.Concat([]string{"sh", "-ec", script + "; shift " + strconv.Itoa(len(args)) + `; exec "$@"`, "sh"}, args, c.Args)
+		c.Path = "/bin/sh"
+	}
+}
+
+// A kernel without BTF tells of stuck sockets all the same, but for who holds them and for
+// older connections, which sock_diag and /proc tell.
+func TestWithoutBTF(t *testing.T) {
+	needEvents(t)
+	p := newPlace(t)
+	older := p.do("plain")
+	w := watch(t, allLeaks, after(`mount -t tmpfs none /sys/kernel/btf`), func(c *exec.Cmd) { c.SysProcAttr.Cloneflags |= unix.CLONE_NEWNS })
+	w.says("sockets come from events")
+	for _, s := range []report{older, p.do("plain")} {
+		t.Logf("killed %v late", p.dies(s, bound))
+		told := w.await("record", func(l line) bool { return l.Cookie == s.Stuck && l.Result == "done" })
+		if told.PID != p.cmd.Process.Pid {
+			t.Errorf("the record has pid %d, want %d", told.PID, p.cmd.Process.Pid)
+		}
+	}
+}
+
+// A table that has no room in the memory of a small container is full before that is, and
+// the sockets that it lacks are found all the same.
+func TestSmallMemory(t *testing.T) {
+	needEvents(t)
+	const limit = 32 << 20
+	group := newMemoryCgroup(t, limit)
+	for range 3 {
+		newPlace(t).do("flood")
+	}
+	w := watch(t, fmt.Sprintf(`
+settings: {namespaces: all}
+rules:
+  - name: many
+    match: {state: close-wait}
+    when: count > %d
+    for: 1s
+`, 3*flood-1), after(`echo $$ >"$1"`, filepath.Join(group, "cgroup.procs")))
+	w.says("sockets come from events")
+	w.says("the table of events is full; scans go on by sock_diag")
+	w.await("the rule fires", func(l line) bool { return l.Rule == "many" && strings.Contains(l.Msg, "fir") })
+	if err := w.cmd.Process.Signal(unix.Signal(0)); err != nil {
+		t.Errorf("it has ended: %v", err)
+	}
+}
+
+// newMemoryCgroup makes a cgroup with a limit on memory, of either version.
+func newMemoryCgroup(t *testing.T, limit int) string {
+	t.Helper()
+	for root, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
+		group, err := os.MkdirTemp(root, "sockdog-test-")
+		if err != nil {
+			continue
+		}
+		t.Cleanup(func() { os.Remove(group) })
+		if f, err := os.OpenFile(filepath.Join(group, file), os.O_WRONLY, 0); err == nil {
+			defer f.Close()
+			must(f.WriteString(strconv.Itoa(limit)))(t)
+			return group
+		}
+	}
+	t.Skip("needs the memory controller of cgroups")
+	return ""
 }

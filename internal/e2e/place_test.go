@@ -61,6 +61,9 @@ func program() error {
 // port is the one that all programs listen on, each in its own namespace.
 const port = 7001
 
+// flood is how many sockets leak at once: nearly as many as a process may hold here.
+const flood = 15000
+
 // now is CLOCK_MONOTONIC, as the host has it.
 func now() sock.Instant {
 	var ts unix.Timespec
@@ -93,6 +96,18 @@ func (p *holder) obey(command string) error {
 	switch command {
 	case "plain": // closed by the peer, and forgotten
 		return p.leak(nstest.Socket.Close)
+	case "flood":
+		for range flood {
+			pair, err := p.pair()
+			if err == nil {
+				err = pair.Client.Close()
+			}
+			if err != nil {
+				return err
+			}
+			p.held = append(p.held, pair.Server)
+		}
+		return nil
 	case "keepalive": // with keepalives on: the kernel cannot tell for how long
 		pair, err := p.pair()
 		if err == nil {

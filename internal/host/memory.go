@@ -1,6 +1,7 @@
 package host
 
 import (
+	"fmt"
 	"math"
 	"runtime/debug"
 
@@ -14,6 +15,13 @@ const (
 	trackMemory = 160
 	// leastTracks is how many it watches however little memory there is.
 	leastTracks = 1000
+	// leastForEvents is with how little memory sockdog still takes events: loading them takes
+	// some 10 MB for a moment.
+	leastForEvents = 32 << 20
+	// placeMemory is what the kernel takes for each socket in the table of events, and
+	// tableShare the part of the limit that all of them may take: what BoundMemory leaves.
+	placeMemory = 192
+	tableShare  = 4
 )
 
 // BoundMemory has the garbage collector keep below the memory limit of the cgroup,
@@ -29,4 +37,16 @@ func BoundMemory() int {
 		debug.SetMemoryLimit(limit)
 	}
 	return int(max(leastTracks, (limit-baseMemory)/trackMemory))
+}
+
+// TablePlaces returns for how many sockets the table of events has room in the memory limit
+// of the cgroup, to which the kernel charges it; 0: there is no limit. A table that took all
+// would have the kernel end the daemon. The error says that there is no room for one.
+func TablePlaces() (int, error) { return tablePlaces(cgroup.MemoryLimit()) }
+
+func tablePlaces(limit int64) (int, error) {
+	if limit != 0 && limit < leastForEvents {
+		return 0, fmt.Errorf("the memory limit of this cgroup is %d MiB, and they need %d MiB", limit>>20, leastForEvents>>20)
+	}
+	return int(limit / tableShare / placeMemory), nil
 }

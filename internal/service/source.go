@@ -16,8 +16,9 @@ import (
 // the daemon watch it.
 func watchNamespaces(h *host.Host, kind node.Kind, all bool, o *daemon.Options) (*node.Source, error) {
 	var say daemon.Say
+	places, unfit := host.TablePlaces()
 	source, err := node.Open(node.Config{
-		Now: h.Now, All: all, Kind: kind, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
+		Now: h.Now, All: all, Kind: kind, Places: places, Unfit: unfit, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
 		Say: func(level slog.Level, text string, attrs ...slog.Attr) { say(level, text, attrs...) },
 	})
 	switch {

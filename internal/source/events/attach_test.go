@@ -120,18 +120,6 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// TestForget takes out a socket that is known to be gone.
-func TestForget(t *testing.T) {
-	p := attach(t, 100, ssfilter.Of(ssfilter.CloseWait))
-	c := connect(t, nstest.V4)
-	check(t, c.client.CloseWrite())
-	check(t, c.server.Await(unix.BPF_TCP_CLOSE_WAIT))
-	for range 2 { // the second time it is gone
-		check(t, p.Table().Forget(cookie(t, c.server)))
-		left(t, p.Table(), c.server)
-	}
-}
-
 // TestDetach: what becomes of sockets after it is not seen, and so nothing is told of them.
 func TestDetach(t *testing.T) {
 	p := attach(t, 100, ssfilter.Of(ssfilter.CloseWait))

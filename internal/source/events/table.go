@@ -173,16 +173,6 @@ func (t *Table) Get(cookie uint64) (e Entry, ok bool, err error) {
 	return e, ok, nil
 }
 
-// Forget takes a socket out of the table that the caller knows to be gone, where its last
-// event was lost. A cookie is given to no second socket.
-func (t *Table) Forget(cookie uint64) error {
-	err := t.programs.use(func(fds *descriptors) error { return remove(fds.entries, &cookie) })
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("take a socket out of the table: %w", err)
-	}
-	return nil
-}
-
 // Lost counts the events that the table could not take: nearly always because it was full,
 // else because the kernel had no memory for it. A socket may then be missing in it, or
 // stand there with a state that it has left.

@@ -16,9 +16,9 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// defaultPlaces is how many stuck sockets the table has room for. A place takes memory while
-// it is used.
-const defaultPlaces = 65536
+// mostPlaces is for how many stuck sockets the table has room at most. A place takes memory
+// while it is used.
+const mostPlaces = 65536
 
 const (
 	// retryAfter is after what time a table that failed, or was full, is tried again.
@@ -55,7 +55,9 @@ var ErrNoEvents = errors.New("events cannot be had as a source of sockets")
 
 // load loads the programs. Where they cannot be had, that is an error only if they must.
 func (f *follower) load(c *Config) error {
-	f.programs, f.absent = events.Load(cmp.Or(c.Places, defaultPlaces))
+	if f.absent = c.Unfit; f.absent == nil {
+		f.programs, f.absent = events.Load(min(cmp.Or(c.Places, mostPlaces), mostPlaces))
+	}
 	if f.cgroup = c.Cgroup; f.cgroup == "" && f.absent == nil {
 		f.cgroup, f.absent = events.CgroupRoot()
 	}

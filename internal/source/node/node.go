@@ -35,7 +35,8 @@ type Config struct {
 	Kind     Kind
 	ProcRoot string
 	Cgroup   string // whose connections the table follows, and of all below; empty: the root of cgroup v2
-	Places   int    // of the table; 0: defaultPlaces
+	Places   int    // of the table; 0: mostPlaces
+	Unfit    error  // why events are not to be had here; nil: that is tried
 
 	// OpenConn opens a netlink socket in a namespace.
 	OpenConn func(*netns.Namespace) (*sockdiag.Conn, error)

@@ -1,0 +1,21 @@
+package host
+
+import "testing"
+
+func TestTablePlaces(t *testing.T) {
+	for _, test := range []struct {
+		limit int64
+		want  int
+		fails string
+	}{
+		{0, 0, ""},
+		{32 << 20, 43690, ""},
+		{1 << 30, 1398101, ""},
+		{31 << 20, 0, "the memory limit of this cgroup is 31 MiB, and they need 32 MiB"},
+	} {
+		got, err := tablePlaces(test.limit)
+		if got != test.want || (err == nil) != (test.fails == "") || err != nil && err.Error() != test.fails {
+			t.Errorf("limit %d: %d places, %v", test.limit, got, err)
+		}
+	}
+}
