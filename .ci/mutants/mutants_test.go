@@ -56,7 +56,7 @@ var mutants = []mutant{
 	{"sockets of sockdog are not spared", "case s.Holders != nil && s.Holders.By(self):", "case false:"},
 
 	// Who holds a socket.
-	{"who cannot be read holds nothing with others", "return len(held) > 0 && !slices.ContainsFunc(held, unsettled)", "return len(held) > 0"},
+	{"who cannot be read holds nothing with others", "return len(held) > 0 && !slices.ContainsFunc(held, unsettled)", "return len(held) > 0 || slices.ContainsFunc(held, unsettled)"},
 	{"what a process that cannot be read may have now is its former holder's", "held.Processes, held.Kernel = t.holders.Processes, t.holders.Kernel", "held.Processes, held.Kernel, held.Complete = t.holders.Processes, t.holders.Kernel, t.holders.Complete"},
 	{"the default protects nothing that is known", "if m.IfKnown && by == ssfilter.Unknown {", "if m.IfKnown {"},
 	{"the default stands in the way of what is unknown", "if m.IfKnown && by == ssfilter.Unknown {", "if m.IfKnown && s.Socket == nil {"},
