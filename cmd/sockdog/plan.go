@@ -20,13 +20,15 @@ func planCommand() *cobra.Command {
 		Short: "Show what each rule would do now, and to which sockets",
 		Long: `Scan the socket table once (with "namespaces: all" in the rules file, those of every
 network namespace of the host) and show what each rule would do, to which sockets and
-when, if nothing changed. For a rule about groups: its condition, how many sockets
-match now, and the groups that are closest to firing. Nothing is touched.
+when, if nothing changed; and which it leaves alone, and why. Of each sort ten sockets
+are shown, and the others counted; -o json has all. For a rule about groups: its
+condition, how many sockets match now, and the groups that are closest to firing.
+Nothing is touched.
 
 Where the kernel does not tell an age, a running sockdog or its state directory is
 asked, as by sockdog list. ≥ marks a lower bound; ≤ marks the latest instant at which
-an action falls due. Limits are not taken into account, and growth cannot be known
-from one scan.`,
+an action falls due. Limits count for what is due now, and growth cannot be known from
+one scan.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ages.Named = cmd.Flags().Changed("daemon")
 			set := rules.Default()

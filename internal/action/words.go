@@ -25,6 +25,7 @@ var words = map[match.Reason]string{
 	match.CanaryWaits:    "what the first kills did to the program is still to be seen",
 	match.UnseenLimit:    "nobody can tell what kills do to the program",
 	match.RuleStopped:    "the rule has stopped itself",
+	match.Taken:          "an earlier rule in the file takes it",
 	match.InUse:          "in use: something is left to send",
 	match.GroupIsQuiet:   "its group must fire first",
 	match.NotStalled:     "nothing waits to be sent or acknowledged: it has not stalled",

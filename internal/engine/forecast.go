@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
@@ -35,9 +37,9 @@ type Forecast struct {
 	Bound bool          // its times are lower bounds
 }
 
-// Forecasts says what the rules would do to the sockets of a survey. It counts
-// no limits: those depend on what else falls due meanwhile. Groups fire as they do in
-// the engine that watches them; nil: none does.
+// Forecasts says what the rules would do to the sockets of a survey. Limits count for what
+// is due now; for what falls due later, they depend on what else does meanwhile. Groups fire
+// as they do in the engine that watches them; nil: none does.
 func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, restored Restored, owned HoldersFound, watching *Engine, now sock.Instant) []Forecast {
 	e := New(config)
 	e.Step(now, CapabilitiesChanged{capabilities})
@@ -70,7 +72,53 @@ func Forecasts(f *ScanResult, config Config, capabilities match.Capabilities, re
 			}
 		}
 	}
+	e.holdBack(all, now)
 	return all
+}
+
+// holdBack has of what is due each socket be the first rule's in the file that takes it, and
+// limits hold back what is beyond them, in the order of the rule.
+func (e *Engine) holdBack(all []Forecast, now sock.Instant) {
+	due := make(map[*ruleState][]*Forecast)
+	for i := range all {
+		if f := &all[i]; f.Not == "" && f.In <= 0 && f.Kind.Destructive {
+			due[f.of] = append(due[f.of], f)
+		}
+	}
+	taken, told := make(map[sock.Key]*ruleState), make(map[sock.Key]*ruleState) // by a dry run
+	for _, r := range e.rules {
+		slices.SortStableFunc(due[r], r.earlier)
+		for _, f := range due[r] {
+			key, by := f.Socket.ID.Key(), taken
+			if f.DryRun {
+				by = told
+			}
+			first := taken[key]
+			if first == nil && f.DryRun {
+				first = told[key]
+			}
+			h := r.history.throttle(f.DryRun)
+			switch {
+			case first != nil && first != r:
+				f.Not = match.Taken
+			case h.Room(now) == 0:
+				f.Not = h.holdsBy(now)
+				by[key] = r // where it waits
+			default:
+				h.Begin()
+				by[key] = r
+			}
+		}
+	}
+}
+
+// earlier orders what is due for the rule as limits let it go on.
+func (r *ruleState) earlier(a, b *Forecast) int {
+	newest := func(x rules.Action) bool { return x.Kind == a.Kind && x.Order == rules.Newest }
+	if slices.ContainsFunc(r.Then, newest) {
+		a, b = b, a
+	}
+	return cmp.Compare(b.InStateFor, a.InStateFor)
 }
 
 // firingSince returns since when the group of a socket fires; never: it does not.
@@ -118,6 +166,9 @@ func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, 
 		f.Not = e.guard(t, s)
 		if f.Err = e.capabilities.Cannot(&r.Then[action], s); f.Not == "" && f.Err != nil {
 			f.Not = match.NotPossible
+		}
+		if f.Not == "" && !f.DryRun && r.stopped() != nil {
+			f.Not = match.RuleStopped
 		}
 		if f.Not == "" && f.Via == rules.ViaHolder {
 			f.Not = e.unreachable(t, s, now)

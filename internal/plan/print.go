@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,6 +26,7 @@ type planned struct {
 	DryRun bool    `json:"dry_run"`
 	DueIn  float64 `json:"due_in"` // seconds; 0: now
 	Not    string  `json:"not,omitempty"`
+	KeptBy string  `json:"kept_by,omitempty"` // why Not, in one word, as tests of rules have it
 	Reason string  `json:"reason"`
 	sockettable.Object
 }
@@ -61,7 +63,7 @@ func valueOf(g *group.Overview, m rules.Metric) string {
 func plannedOf(f *engine.Forecast) planned {
 	age := track.Age{InState: f.InStateFor, Idle: f.IdleFor, Silent: f.SilentFor, Known: true, Exact: !f.Bound}
 	return planned{
-		Rule: f.Rule, Action: f.Kind.Name, DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: whyNot(f), Reason: action.Wanted(&f.Grounds, &f.Socket, f.Bound),
+		Rule: f.Rule, Action: f.Kind.Name, DryRun: f.DryRun, DueIn: sockettable.Seconds(max(0, f.In)), Not: whyNot(f), KeptBy: string(f.Not), Reason: action.Wanted(&f.Grounds, &f.Socket, f.Bound),
 		Object: sockettable.ObjectOf(&f.Socket, age, f.Holders),
 	}
 }
@@ -80,6 +82,10 @@ func (p *Plan) PrintJSON(out io.Writer) error {
 	return term.JSONOf(out, objects)
 }
 
+// mostRows is how many sockets of a rule are printed that are due now, that are due later,
+// and that are left alone for one reason; the others are counted.
+const mostRows = 10
+
 // Print prints the plan rule by rule, in lines of so many cells at most, where that can
 // be; 0 is no bound.
 func (p *Plan) Print(out io.Writer, cells int) error {
@@ -94,24 +100,7 @@ func (p *Plan) Print(out io.Writer, cells int) error {
 		}
 		table := term.NewTable(heads...)
 		table.Columns[1].Spare, table.Columns[3].Spare = 1, 2
-		now, later, not := 0, 0, 0
-		for j := range p.actions {
-			f := &p.actions[j]
-			switch {
-			case f.Rule != r.Name:
-				continue
-			case f.Not != "":
-				not++
-			case f.In > 0:
-				later++
-			default:
-				now++
-			}
-			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), sockettable.Holders(f.Holders), action.Wanted(&f.Grounds, &f.Socket, f.Bound), when(f))
-			if p.several {
-				table.Row(cmp.Or(f.Socket.NetnsName(), sockettable.Netns(f.Socket.ID.Netns), "-"))
-			}
-		}
+		count := p.addRows(table, r)
 		mode := ""
 		switch {
 		case !r.Enabled:
@@ -120,15 +109,79 @@ func (p *Plan) Print(out io.Writer, cells int) error {
 			mode = ", dry run"
 		}
 		if len(r.When) == 0 {
-			fmt.Fprintf(out, "%s: %s now, %d later, %d left alone%s\n", r.Name, term.Count(now, "action"), later, not, mode)
+			fmt.Fprintf(out, "%s: %s%s\n", r.Name, count.text(), mode)
 		} else if err := printGroups(out, r, &p.groups[i], mode, cells); err != nil {
 			return err
 		}
 		if err := printRows(out, table, cells); err != nil {
 			return err
 		}
+		if count.more > 0 {
+			fmt.Fprintf(out, "  and %d more, which -o json has\n", count.more)
+		}
 	}
 	return nil
+}
+
+// planCount counts what a rule would do.
+type planCount struct {
+	now, later int
+	left       map[match.Reason]int // alone, by what keeps them
+	more       int                  // that are not printed
+}
+
+// addRows adds the sockets of a rule to a table: those that are due, the next first, and
+// then those that are left alone.
+func (p *Plan) addRows(table *term.Table, r *rules.Rule) planCount {
+	c := planCount{left: make(map[match.Reason]int)}
+	for _, left := range []bool{false, true} {
+		for j := range p.actions {
+			f := &p.actions[j]
+			if f.Rule != r.Name || (f.Not != "") != left {
+				continue
+			}
+			if c.add(f) > mostRows {
+				c.more++
+				continue
+			}
+			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), sockettable.Holders(f.Holders), action.Wanted(&f.Grounds, &f.Socket, f.Bound), when(f))
+			if p.several {
+				table.Row(cmp.Or(f.Socket.NetnsName(), sockettable.Netns(f.Socket.ID.Netns), "-"))
+			}
+		}
+	}
+	return c
+}
+
+// add counts one, and returns how many of its sort there are so far.
+func (c *planCount) add(f *engine.Forecast) int {
+	switch {
+	case f.Not != "":
+		c.left[f.Not]++
+		return c.left[f.Not]
+	case f.In > 0:
+		c.later++
+		return c.later
+	default:
+		c.now++
+		return c.now
+	}
+}
+
+// text is the count in words, the most frequent reason first.
+func (c *planCount) text() string {
+	var reasons []string
+	n := 0
+	byCount := func(a, b match.Reason) int { return cmp.Or(cmp.Compare(c.left[b], c.left[a]), cmp.Compare(a, b)) }
+	for _, reason := range slices.SortedFunc(maps.Keys(c.left), byCount) {
+		n += c.left[reason]
+		reasons = append(reasons, fmt.Sprintf("%s %d", strings.ReplaceAll(string(reason), "_", " "), c.left[reason]))
+	}
+	text := fmt.Sprintf("%s now, %d later, %d left alone", term.Count(c.now, "action"), c.later, n)
+	if len(reasons) > 0 {
+		text += " (" + strings.Join(reasons, ", ") + ")"
+	}
+	return text
 }
 
 // printRows prints a table that has rows.
@@ -156,10 +209,16 @@ func when(f *engine.Forecast) string {
 
 // whyNot says why an action would not be done all the same, or "".
 func whyNot(f *engine.Forecast) string {
-	if f.Not == match.NotPossible {
+	switch f.Not {
+	case match.NotPossible:
 		return action.Missing(f.Kind, f.Err)
+	case match.RuleLimit:
+		return "the limit of the rule lets others go first"
+	case match.LimitOfAll:
+		return "the limit of all rules lets others go first"
+	default:
+		return action.Words(f.Not)
 	}
-	return action.Words(f.Not)
 }
 
 // printGroups prints what the rule fires at, and how near its groups are to that.

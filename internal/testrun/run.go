@@ -251,11 +251,14 @@ const (
 	goneReason      = "-"        // there is no such socket any more
 )
 
+// turns are the reasons of what waits for its turn.
+var turns = []match.Reason{match.RuleLimit, match.LimitOfAll, match.UnseenLimit, match.CanaryWaits}
+
 // Reasons are the words for why a rule does nothing to a socket.
 func Reasons() []string {
 	words := []string{notDueReason, unmatchedReason, limitReason}
 	for _, r := range []match.Reason{
-		match.InUse, match.Protected, match.InAcceptQueue, match.MPTCPSubflow, match.HeldByKernel, match.Own, match.Excluded, match.NotIdle, match.NotStalled,
+		match.InUse, match.Protected, match.InAcceptQueue, match.MPTCPSubflow, match.HeldByKernel, match.Own, match.Excluded, match.Taken, match.NotIdle, match.NotStalled,
 		match.Unmet, match.HoldersUnknown, match.OwnerUnknown, match.GroupIsQuiet,
 	} {
 		words = append(words, string(r))
@@ -281,6 +284,8 @@ func (t *trial) reason(e *ruletest.Expectation, f *engine.Forecast) string {
 	switch {
 	case f == nil:
 		return unmatchedReason
+	case slices.Contains(turns, f.Not):
+		return limitReason
 	case f.Not != "":
 		return string(f.Not)
 	case f.In > 0:

@@ -164,6 +164,7 @@ var keptBy = map[string]string{
 	"held_by_kernel":  "{state: close-wait, dport: 80, in_state_for: 1h, holder: kernel}",
 	"own":             "{state: close-wait, dport: 80, in_state_for: 1h, holder: sockdog}",
 	"excluded":        "{state: close-wait, dport: 80, dst: 10.9.9.9, in_state_for: 1h}",
+	"taken":           "{state: close-wait, dport: 88, in_state_for: 4m30s}",
 	"not_idle":        "{state: established, dport: 80, stalled_for: 1h}",
 	"not_stalled":     "{state: established, dport: 81, idle_for: 1h}",
 	"unmet":           "{state: close-wait, dport: 84, in_state_for: 1h, unread: 5}",
@@ -181,12 +182,15 @@ rules:
   - {name: unread, match: {state: close-wait, dport: 84, in_state_for: 5m, unread: "= 0"}, then: [kill]}
   - {name: process, match: {state: close-wait, dport: 85, in_state_for: 5m, process: app}, then: [kill]}
   - {name: container, match: {state: close-wait, dport: 86, in_state_for: 5m, container: app}, then: [kill]}
+  - {name: first, match: {state: close-wait, dport: 88, in_state_for: 5m}, then: [{kill: {limit: 1/1d}}]}
+  - {name: second, match: {state: close-wait, dport: 88, in_state_for: 5m}, then: [kill]}
   - {name: group, match: {state: close-wait, dport: 87, in_state_for: 5m}, when: count > 10, for: 1m, then: [kill]}
 tests:
   - name: a
     until: 2m
     sockets:
       - {state: close-wait, dport: 83, in_state_for: 2h}
+      - {state: close-wait, dport: 88, in_state_for: 2h}
 `
 
 // Whatever keeps a socket is told by its own word, and nothing else happens.
@@ -198,12 +202,12 @@ func TestKeptBy(t *testing.T) {
 				t.Fatal("no socket is kept by that")
 			}
 			rule := map[string]string{
-				"limit": "limited", "not_idle": "idle", "not_stalled": "stalled", "unmet": "unread", "holders_unknown": "process", "owner_unknown": "container", "group_is_quiet": "group",
+				"limit": "limited", "not_idle": "idle", "not_stalled": "stalled", "unmet": "unread", "holders_unknown": "process", "owner_unknown": "container", "group_is_quiet": "group", "taken": "second",
 			}[word]
 			if rule == "" {
 				rule = "close-wait"
 			}
-			text := fmt.Sprintf("%s      - {name: a, %s\n    expect:\n      - {at: 0s, rule: limited, count: 1}\n      - {at: 1m, rule: %s, socket: a, kept_by: %s}\n", keptRules, strings.TrimPrefix(socket, "{"), rule, word)
+			text := fmt.Sprintf("%s      - {name: a, %s\n    expect:\n      - {at: 0s, rule: limited, count: 1}\n      - {at: 0s, rule: first, count: 1}\n      - {at: 1m, rule: %s, socket: a, kept_by: %s}\n", keptRules, strings.TrimPrefix(socket, "{"), rule, word)
 			if diff := cmp.Diff([]string(nil), failures(t, text)); diff != "" {
 				t.Errorf("failures (-want +got):\n%s", diff)
 			}

@@ -30,6 +30,7 @@ const (
 	UnseenLimit   Reason = "limit_of_unseen" // nobody can tell what acts do to the program
 	RuleLimit     Reason = "limit"
 	LimitOfAll    Reason = "limit_of_all_rules"
+	Taken         Reason = "taken"        // an earlier rule in the file takes it
 	Paused        Reason = "paused"       // somebody has stopped all acting for now
 	NotPossible   Reason = "not_possible" // see Capabilities
 	GroupIsQuiet  Reason = "group_is_quiet"
