@@ -10,6 +10,7 @@ import (
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // KernelTable is the table of sockets of a simulated kernel.
@@ -94,7 +95,7 @@ func (t *KernelTable) Holders(inodes []uint32) engine.HoldersFound {
 	return in
 }
 
-// Do destroys a socket.
+// Do destroys a socket, or has its program end its side.
 func (t *KernelTable) Do(a *engine.Action) error {
 	s := t.Kernel.Sockets[a.Socket.ID.Cookie]
 	switch {
@@ -103,7 +104,35 @@ func (t *KernelTable) Do(a *engine.Action) error {
 	case a.Kind == rules.Kill:
 		t.Kernel.Remove(s)
 		return nil
+	case a.Kind.Name == "shutdown":
+		t.shutDown(s)
+		return nil
 	default:
 		return fmt.Errorf("a simulation does not know how to %s", a.Kind)
+	}
+}
+
+// roundTrip is how long a peer takes that is there.
+const roundTrip = time.Millisecond
+
+// shutDown sends a FIN, which the peer acknowledges unless it has left something else
+// unacknowledged.
+func (t *KernelTable) shutDown(s *sim.Socket) {
+	k, dead, then := t.Kernel, s.Queued != sim.Never, func() { t.Kernel.Remove(s) }
+	switch s.State {
+	case ssfilter.CloseWait:
+		k.Enter(s, ssfilter.LastAck)
+	case ssfilter.Established, ssfilter.SynRecv:
+		k.Enter(s, ssfilter.FinWait1)
+		then = func() {
+			s.Queued = sim.Never
+			k.Enter(s, ssfilter.FinWait2)
+		}
+	default:
+		return // it was sent before
+	}
+	s.Queued = k.Now
+	if !dead {
+		k.After(s, roundTrip, then)
 	}
 }
