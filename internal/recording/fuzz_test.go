@@ -33,14 +33,19 @@ func FuzzScan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		file := bytes.Clone(head)
 		for _, content := range [][]byte{first, second} {
-			var packed bytes.Buffer
-			w, _ := flate.NewWriter(&packed, flate.BestSpeed)
-			w.Write(content)
-			w.Close()
-			file = appendFrame(file, 'S', packed.Bytes())
+			file = appendFrame(file, 'S', packed(content))
 		}
 		exhaust(t, file)
 	})
+}
+
+// packed is the content of a scan as it stands in a frame.
+func packed(content []byte) []byte {
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, flate.BestSpeed)
+	w.Write(content)
+	w.Close()
+	return b.Bytes()
 }
 
 func appendFrame(b []byte, kind byte, content []byte) []byte {

@@ -92,14 +92,11 @@ func (r *Reader) frame() (kind byte, err error) {
 	}
 }
 
-// Ahead returns when the answer of the next scan was in, before that is read. Its errors are
-// those of Next.
+// Ahead returns when the answer of the next scan was in, before that is read: what the last one
+// showed is there still. Its errors are those of Next.
 func (r *Reader) Ahead() (sock.Instant, error) {
 	if r.ended == nil && r.ahead == nil {
-		if err := r.open(); err != nil {
-			// What was read is of no use to who does not know that it has ended.
-			r.ended, r.table = err, newTable()
-		}
+		r.ended = r.open()
 	}
 	if r.ended != nil {
 		return sock.Never, r.ended
@@ -111,6 +108,7 @@ func (r *Reader) Ahead() (sock.Instant, error) {
 // After an error there are no sockets, and what was read before a *Damage was right.
 func (r *Reader) Next() (*Scan, error) {
 	if _, err := r.Ahead(); err != nil {
+		r.table = newTable()
 		return nil, err
 	}
 	p := r.ahead

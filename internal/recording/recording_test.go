@@ -424,6 +424,45 @@ func TestNotOurs(t *testing.T) {
 	}
 }
 
+// The wall clock may be set back; the instants go on.
+func TestWallClockSetBack(t *testing.T) {
+	first, second := shotAt(0, established(1)), shotAt(5, established(1))
+	second.Wall = began.Add(-time.Hour)
+	shots, _, err := read(write(t, nil, first, second))
+	if err != io.EOF || !shots[0].Wall.Equal(began) || !shots[1].Wall.Equal(began.Add(-time.Hour)) || shots[1].Sent != second.Sent {
+		t.Errorf("scans at %v and %v, %v", shots[0].Wall, shots[1].Wall, err)
+	}
+}
+
+// A scan that claims many sockets, or becomes huge when it is unpacked, is damaged, and takes
+// little more memory than there is to read.
+func TestHugeScans(t *testing.T) {
+	head := damaged()
+	head = head[:frameEnd(head, bytes.IndexByte(head, '\n')+1)]
+	for name, test := range map[string]struct {
+		content []byte
+		most    uint64
+	}{
+		// Times, no texts, processes or sets, no counters, nothing removed, and a million added.
+		"claims many": {binary.AppendUvarint([]byte{1, 1, 2, 0, 0, 0, 0, 0}, 1<<20), 4 << 20},
+		"a bomb":      {make([]byte, 1<<28), 1 << 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := appendFrame(bytes.Clone(head), 'S', packed(test.content))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, _, err := read(file)
+			runtime.ReadMemStats(&after)
+			if damage := (*recording.Damage)(nil); !errors.As(err, &damage) || damage.Cut {
+				t.Errorf("%v, want a Damage", err)
+			}
+			if allocated := after.TotalAlloc - before.TotalAlloc; allocated > test.most {
+				t.Errorf("a file of %d bytes allocates %d", len(file), allocated)
+			}
+		})
+	}
+}
+
 // A frame that claims to be huge takes the memory of what is there.
 func TestHugeClaims(t *testing.T) {
 	file := damaged()

@@ -30,6 +30,7 @@ type Writer struct {
 	// The scan under way:
 	scan    uint32
 	changed []change
+	rows    []row // of those
 	added   []row
 	news    map[sock.Key]struct{} // of added
 
@@ -44,10 +45,7 @@ type Writer struct {
 }
 
 // change is what becomes of an entry.
-type change struct {
-	slot int32
-	row  row
-}
+type change struct{ slot, row int32 } // the latter by its number in Writer.rows
 
 // numbers numbers values, from one on: 0 is the zero value's.
 type numbers[V comparable] struct {
@@ -109,7 +107,7 @@ func (w *Writer) write(kind byte, content []byte) error {
 // Begin begins a scan. What was taken of one that was not ended is dropped.
 func (w *Writer) Begin() {
 	w.scan++
-	w.changed, w.added = w.changed[:0], w.added[:0]
+	w.changed, w.rows, w.added = w.changed[:0], w.rows[:0], w.added[:0]
 	clear(w.news)
 }
 
@@ -140,7 +138,7 @@ func (w *Writer) Take(s *sock.Socket, got sock.Instant) {
 	e.scan = w.scan
 	r.steady(&e.row, w.within)
 	if r != e.row {
-		w.changed = append(w.changed, change{slot, r})
+		w.changed, w.rows = append(w.changed, change{slot, int32(len(w.rows))}), append(w.rows, r)
 	}
 }
 
@@ -207,7 +205,7 @@ func (w *Writer) removed() (slots []int32) {
 	w.remove(slots)
 	for i := range w.changed {
 		c := &w.changed[i]
-		c.slot = w.slots[c.row.key()]
+		c.slot = w.slots[w.rows[c.row].key()]
 	}
 	slices.SortFunc(w.changed, func(a, b change) int { return cmp.Compare(a.slot, b.slot) })
 	return slots
@@ -238,9 +236,9 @@ func (w *Writer) appendSockets(b []byte, removed []int32) []byte {
 	var before row
 	differences := make([]row, 0, len(w.changed)+len(w.added))
 	for i := range w.changed {
-		c := &w.changed[i]
-		differences = append(differences, c.row.minus(&w.entries[c.slot].row))
-		w.entries[c.slot].row = c.row
+		c, r := w.changed[i], &w.rows[w.changed[i].row]
+		differences = append(differences, r.minus(&w.entries[c.slot].row))
+		w.entries[c.slot].row = *r
 	}
 	for i := range w.added {
 		r := &w.added[i]

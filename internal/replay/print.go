@@ -55,20 +55,26 @@ func (r *Result) PrintJSON(out io.Writer) error {
 	})
 }
 
-// Print prints what each rule would have done, and the first events, in lines of so many
-// cells at most, where that can be; 0 is no bound.
+// Print prints what each rule would have done, and the first events but for what was held
+// back, in lines of so many cells at most, where that can be; 0 is no bound.
 func (r *Result) Print(out io.Writer, cells int) error {
 	r.printHead(out)
 	if err := r.printRules(out, cells); err != nil {
 		return err
 	}
+	done := 0
+	for i := range r.Events {
+		if r.Events[i].done() {
+			done++
+		}
+	}
 	if err := printEvents(out, cells, "", func(yield func(string, *Event) bool) {
 		for i := range r.Events {
-			if !yield("", &r.Events[i]) {
+			if e := &r.Events[i]; e.done() && !yield("", e) {
 				return
 			}
 		}
-	}, len(r.Events)); err != nil {
+	}, done); err != nil {
 		return err
 	}
 	r.printNotes(out, r.Events)

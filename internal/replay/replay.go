@@ -156,10 +156,15 @@ func (p *player) act(a *runner.Act) Event {
 		e.Late = late.Truncate(time.Millisecond)
 	}
 	if a.Socket.ID.Cookie != 0 {
-		age := track.Age{InState: a.InStateFor, Idle: a.IdleFor, Known: true}
+		age := track.Age{InState: a.InStateFor, Idle: a.IdleFor, Silent: a.SilentFor, Known: true}
 		e.sock, e.Socket, e.Holders = a.Socket.ID.Key(), new(sockettable.ObjectOf(&a.Socket, age, a.Holders)), sockettable.Holders(a.Holders)
 	}
 	return e
+}
+
+// done reports whether something would have been done or said, and not only held back.
+func (e *Event) done() bool {
+	return e.Result == engine.Would || e.Result == firing || e.Result == resolved
 }
 
 // would is a result as a replay tells it, which does nothing.

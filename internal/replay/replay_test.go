@@ -184,6 +184,20 @@ func TestDueAtTheBeginning(t *testing.T) {
 	}
 }
 
+// The last scan counts as any other.
+func TestDueAtTheEnd(t *testing.T) {
+	h := record(t, recording.Header{})
+	h.leak(5432)
+	h.until(start.Add(5*time.Minute+time.Second), 7*time.Second)
+	h.Now = start.Add(5*time.Minute + 2*time.Second)
+	h.scan()
+	expect(t, run(t, h.end(), killing), "5m1s leak kill would :5432")
+	h = record(t, recording.Header{})
+	h.leak(5432)
+	h.until(start.Add(5*time.Minute+time.Second), 43*time.Second) // the last one is at 5m1s
+	expect(t, run(t, h.end(), killing), "5m1s leak kill would :5432")
+}
+
 // Limits hold back as they do in a real run, and let go on.
 func TestLimits(t *testing.T) {
 	h := record(t, recording.Header{})
