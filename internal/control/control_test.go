@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,11 +70,11 @@ func TestOtherUsers(t *testing.T) {
 	if got := asUser(t, 65534, path); !strings.Contains(got, "user 65534 may not tell sockdog what to do: only root and user 0 may") {
 		t.Errorf("where the mode lets all: %s", got)
 	}
-	if len(h.paused) > 0 {
-		t.Errorf("paused %+v", h.paused)
+	if len(h.pauses()) > 0 {
+		t.Errorf("paused %+v", h.pauses())
 	}
-	if got := asUser(t, 0, path); got != "<nil>" || len(h.paused) != 1 {
-		t.Errorf("root: %s, paused %v", got, h.paused)
+	if got := asUser(t, 0, path); got != "<nil>" || len(h.pauses()) != 1 {
+		t.Errorf("root: %s, paused %v", got, h.pauses())
 	}
 }
 
@@ -83,6 +84,13 @@ type handler struct {
 	paused []status.Pause
 	unkept error
 	hangs  bool
+}
+
+// pauses are those that it was told of.
+func (h *handler) pauses() []status.Pause {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.paused)
 }
 
 func (h *handler) Pause(ctx context.Context, p status.Pause) (error, error) {
@@ -147,7 +155,7 @@ func TestCommands(t *testing.T) {
 	if err != nil || reply.PID != os.Getpid() || !strings.Contains(reply.Warning, "a full disk") {
 		t.Errorf("pause: %+v, %v", reply, err)
 	}
-	p := h.paused[0]
+	p := h.pauses()[0]
 	if p.Reason != "deploy" || p.By != fmt.Sprintf("uid %d", os.Geteuid()) || p.Until.Sub(p.Since) != time.Minute {
 		t.Errorf("paused %+v", p)
 	}
@@ -200,8 +208,8 @@ func TestBadRequests(t *testing.T) {
 		}
 		conn.Close()
 	}
-	if len(h.paused) > 0 {
-		t.Errorf("paused %+v", h.paused)
+	if len(h.pauses()) > 0 {
+		t.Errorf("paused %+v", h.pauses())
 	}
 }
 
@@ -217,8 +225,8 @@ func TestSlowClients(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	if _, err := Ask(t.Context(), []string{path}, Request{Command: CommandPause, Reason: "stop"}); err != nil || len(h.paused) != 1 {
-		t.Errorf("paused %v, %v", h.paused, err)
+	if _, err := Ask(t.Context(), []string{path}, Request{Command: CommandPause, Reason: "stop"}); err != nil || len(h.pauses()) != 1 {
+		t.Errorf("paused %v, %v", h.pauses(), err)
 	}
 	h.mu.Lock()
 	h.hangs = true

@@ -19,7 +19,7 @@ func FuzzRequest(f *testing.F) {
 		h := &handler{}
 		var reply Reply
 		err = do(context.Background(), h, &r, 7, &reply)
-		for _, p := range h.paused {
+		for _, p := range h.pauses() {
 			if err != nil || r.Command != CommandPause || p.By != "uid 7" || !p.Until.IsZero() && !p.Until.After(p.Since) {
 				t.Errorf("%q pauses %+v, %v", line, p, err)
 			}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,18 +119,20 @@ func keeping(t *testing.T, dir *statedir.Dir) (k *pause.Keeper, last func() *sta
 	k = pause.New(dir, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	told := k.Present()
+	var told atomic.Pointer[status.Pause]
+	told.Store(k.Present())
 	go k.Run(ctx)
 	go func() {
 		for {
 			select {
-			case told = <-k.Changes():
+			case p := <-k.Changes():
+				told.Store(p)
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	return k, func() *status.Pause { synctest.Wait(); return told }
+	return k, func() *status.Pause { synctest.Wait(); return told.Load() }
 }
 
 // TestKeeper: the file is seen to come, change and go within a second, and outlives the
