@@ -15,8 +15,8 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-// pollEvery is how often it is seen whether the file stands there. That costs a
-// microsecond; it misses nothing, on any file system, and needs nothing to be watched.
+// pollEvery is how often it is seen whether the file stands there. That costs some ten
+// microseconds; it misses nothing, on any file system, and needs nothing to be watched.
 const pollEvery = time.Second
 
 // Keeper knows whether all acting is paused. It is safe for concurrent use.

@@ -240,3 +240,17 @@ func TestKeeperWaitsForNobody(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkRead is what the daemon does each second.
+func BenchmarkRead(b *testing.B) {
+	dir, err := statedir.Open(filepath.Join(b.TempDir(), "state"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dir.Close()
+	for b.Loop() {
+		if p, err := pause.Read(dir); p != nil || err != nil {
+			b.Fatal(p, err)
+		}
+	}
+}
