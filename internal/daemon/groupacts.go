@@ -59,6 +59,9 @@ func (d *watch) recheck(a *engine.GroupAction) (match.Reason, error) {
 	if err := scanner.Scan(sock.Query{States: ssfilter.AllStates, Known: sock.Now}, take); err != nil {
 		return "", err
 	}
+	if d.paused.Load() {
+		return match.Paused, nil // it came while all this was read
+	}
 	return count.Judge(), nil
 }
 

@@ -202,6 +202,15 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	for _, a := range p.Report {
 		b.events = append(b.events, fmt.Sprintf("%v %s %s %s %d", b.since(b.now).Truncate(100*time.Millisecond), a.Rule, a.Kind, a.Result, a.Socket.ID.Cookie))
 	}
+	for _, a := range p.ReportGroups {
+		b.events = append(b.events, fmt.Sprintf("%v %s %s %s", b.since(b.now).Truncate(100*time.Millisecond), a.Rule, a.Kind(), a.Result))
+	}
+	for _, a := range p.Intend {
+		inputs = append(inputs, GroupIntended{a})
+	}
+	for _, a := range p.ActOn {
+		inputs = append(inputs, GroupActed{Act: a, At: b.now})
+	}
 	for _, n := range p.Notes {
 		b.notes = append(b.notes, fmt.Sprintf("%v %s %v", b.since(b.now).Truncate(100*time.Millisecond), n.Kind, n.Values))
 	}

@@ -77,6 +77,10 @@ type groupActs struct{ underWay int }
 // actOnGroups decides which actions on groups are to be done.
 func (e *Engine) actOnGroups(now sock.Instant) {
 	for _, r := range e.rules {
+		if e.Paused() && !r.DryRun {
+			e.holdOnGroups(r, now)
+			continue
+		}
 		if !e.mayActOnGroups(r) || !r.acting.Pending(now) {
 			continue
 		}
@@ -90,6 +94,45 @@ func (e *Engine) actOnGroups(now sock.Instant) {
 		}
 		for _, d := range due {
 			e.actOn(r, d, now)
+		}
+	}
+}
+
+// holdOnGroups says once of the next action of the rule on a group, when it is due, that a
+// pause holds it back; those behind it wait with it.
+func (e *Engine) holdOnGroups(r *ruleState, now sock.Instant) {
+	if r.acting == nil || r.stopped() != nil || !r.acting.Pending(now) {
+		return
+	}
+	due, _ := r.acting.Due(now, e.trusted(r.Class), mostSaid, func(int) sock.Instant { return now })
+	for _, d := range due {
+		h := heldGroup{d.Key, d.Action, d.Group.Firing}
+		if _, said := r.heldGroups[h]; said {
+			continue
+		}
+		if r.heldGroups == nil {
+			r.heldGroups = make(map[heldGroup]struct{})
+		}
+		r.heldGroups[h] = struct{}{}
+		a := e.groupAction(r, d, now)
+		a.Reason = match.Paused
+		r.history.skips[match.Paused]++
+		e.reportGroup(a, Held)
+	}
+}
+
+// heldGroup is an action of a rule on a group, for a firing.
+type heldGroup struct {
+	key    group.Key
+	action int
+	fired  sock.Instant
+}
+
+// letGroupsGo has the actions on groups decided anew that a pause held back.
+func (e *Engine) letGroupsGo() {
+	for _, r := range e.rules {
+		if r.heldGroups = nil; r.acting != nil {
+			r.acting.Changed()
 		}
 	}
 }
@@ -225,7 +268,7 @@ func (in GroupActed) apply(e *Engine, now sock.Instant) {
 func (e *Engine) nextGroupAct() sock.Instant {
 	first := never
 	for _, r := range e.rules {
-		if e.mayActOnGroups(r) { // else something else comes first
+		if held := e.Paused() && r.acting != nil && r.stopped() == nil; held || e.mayActOnGroups(r) { // else something else comes first
 			first = min(first, r.acting.Next())
 		}
 	}

@@ -37,6 +37,7 @@ func (e *Engine) endPause(now sock.Instant) {
 func (e *Engine) resume(now sock.Instant) {
 	if e.Paused() {
 		e.sumUpHeld(now)
+		e.letGroupsGo()
 	}
 	e.limit.Closed, e.pausedUntil = false, never
 }

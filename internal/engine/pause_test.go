@@ -6,6 +6,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // TestPause: while acting is paused, what falls due is decided and waits. Then it goes on
@@ -111,4 +112,23 @@ func TestPauseGrantsNothing(t *testing.T) {
 	b.step(Resumed{})
 	b.until(time.Minute)
 	b.want("900ms r kill held 1", "30s r kill done 1")
+}
+
+// TestPauseHoldsGroups: of the next action on a group it is said once that it waits. It and
+// those behind it are done when acting is resumed.
+func TestPauseHoldsGroups(t *testing.T) {
+	b := newBench(t)
+	b.add(1, time.Hour)
+	r := above(0, func(r *rules.Rule) {
+		r.Then = []rules.Action{{Kind: rules.Exec, Exec: &rules.ExecOptions{}}, {Kind: rules.Exec, Exec: &rules.ExecOptions{}, After: 30 * time.Second}}
+	})
+	b.step(Paused{Until: sock.Never})
+	b.rule(set(r))
+	b.until(2 * time.Minute)
+	if o := b.e.Overview(b.now).Rules[0]; o.HeldBack[match.Paused] != 1 {
+		t.Errorf("held back %v", o.HeldBack)
+	}
+	b.step(Resumed{})
+	b.until(3 * time.Minute)
+	b.want("0s r pending dport=80 count 1", "10s r exec held", "10s r firing dport=80 count 1", "2m0s r exec done", "2m0s r exec done")
 }

@@ -77,6 +77,11 @@ func (w *judge) heardGroup(a *engine.GroupAction) {
 			w.failf("a dry run that is none, or of a group that does not fire: %s", name)
 		}
 		return
+	case engine.Held:
+		if !w.Paused() || a.DryRun {
+			w.failf("held back without a pause: %s", name)
+		}
+		return
 	case engine.Changed:
 		w.tally.GroupChanged++
 	case engine.Done, engine.Failed, engine.Gone:
