@@ -64,3 +64,35 @@ func probeURL(text string) (string, error) {
 	}
 	return text, nil
 }
+
+// The share of the live connections that belong together which a rule takes in ten minutes,
+// and of how many sockets at once it takes any, unless it says otherwise.
+const (
+	defaultMost       = 0.5
+	defaultMaxMatches = 10_000
+	mostMatches       = 100_000_000
+)
+
+// matches is a number of sockets.
+var matches = document.Scalar("a number", func(text string) (int, error) {
+	n, err := document.Number(text, 1, mostMatches)
+	return int(n), err
+})
+
+// brakes fills in what keeps an action from doing harm where the rule does not say; live: it
+// may take connections that are; dead: it certainly does not.
+func brakes(r *document.Reader, a *act, live, dead bool) {
+	if !a.given.Has("canary") {
+		c := defaultCanary
+		a.Canary = &c
+	}
+	if !a.given.Has("max_matches") {
+		a.MaxMatches = defaultMaxMatches
+	}
+	switch {
+	case live && !a.given.Has("most"):
+		a.Most = defaultMost
+	case dead && a.given.Has("most"):
+		r.Report(a.given["most"], "most is a share of live connections, and this rule is about none: leave it out")
+	}
+}

@@ -142,7 +142,11 @@ func (k *Kind) options() document.Table[act] {
 		t.Keys = append(t.Keys, destructiveKeys...)
 	}
 	if k.takesSockets() {
-		t.Keys = append(t.Keys, document.Field("canary", canary, func(a *act) **Canary { return &a.Canary }))
+		t.Keys = append(t.Keys,
+			document.Field("most", percent, func(a *act) *float64 { return &a.Most }),
+			document.Field("max_matches", matches, func(a *act) *int { return &a.MaxMatches }),
+			document.Field("canary", canary, func(a *act) **Canary { return &a.Canary }),
+		)
 	}
 	for _, o := range k.Options {
 		read := document.Scalar(o.Doc, o.Read)

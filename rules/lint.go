@@ -55,6 +55,7 @@ func (p *parser) lint(f *file, good bool) {
 		}
 		p.lintGroups(d)
 		if kill := d.kill(); kill != nil {
+			p.lintBrakes(d, kill)
 			for _, s := range d.match {
 				p.lintKill(s)
 				p.lintConfined(s, f)
@@ -89,6 +90,25 @@ func (d *draft) kill() *act {
 		}
 	}
 	return nil
+}
+
+// carefulLimit is what a rule about live connections may take in a minute that nothing else
+// keeps from doing harm.
+const carefulLimit = 60
+
+// lintBrakes warns of a rule about live connections that nothing stops in time.
+func (p *parser) lintBrakes(d *draft, kill *act) {
+	live := slices.ContainsFunc(d.match, func(s *selection) bool { return s.given.Wrote("state") && s.States&^ssfilter.Dead != 0 })
+	if !live || !kill.Kind.takesSockets() {
+		return
+	}
+	rate := float64(kill.Limit.N) / kill.Limit.Per.Minutes()
+	switch {
+	case kill.Canary == nil && rate > carefulLimit:
+		p.Report(kill.given["canary"], "without a canary, and with a limit of more than %d a minute, a mistake in this rule breaks that many live connections before anybody looks", carefulLimit)
+	case kill.Most >= 1:
+		p.Report(kill.given["most"], "with most: 100%%, this rule may take every live connection of a program at once: leave most out, or say why in description")
+	}
 }
 
 // lintProtect warns of a list that leaves the way in unprotected, unless a rule

@@ -85,12 +85,12 @@ func TestParse(t *testing.T) {
 					},
 				},
 				Exclude: []Match{{States: ssfilter.AllStates, Where: mustExpr(t, "dport = 8080"), Verdicts: []Verdict{StillSending}}},
-				Then:    []Action{{Kind: Log}, {Kind: Kill, After: 10 * time.Minute, Limit: Limit{10, 30 * time.Second}, Order: Newest, Canary: &Canary{3, time.Minute, "https://shop.example/healthz"}}},
+				Then:    []Action{{Kind: Log}, {Kind: Kill, After: 10 * time.Minute, Limit: Limit{10, 30 * time.Second}, Order: Newest, MaxMatches: 10_000, Canary: &Canary{3, time.Minute, "https://shop.example/healthz"}}},
 			},
 			{
 				Name:  "idle-pool",
 				Match: []Match{{States: ssfilter.Of(ssfilter.Established), Where: mustExpr(t, "dst 192.0.2.0/24"), IdleFor: time.Hour}},
-				Then:  []Action{{Kind: Kill, Limit: Limit{60, time.Minute}, Order: Oldest, Canary: &Canary{First: 1, Wait: 10 * time.Second}}},
+				Then:  []Action{{Kind: Kill, Limit: Limit{60, time.Minute}, Order: Oldest, Most: 0.5, MaxMatches: 10_000, Canary: &Canary{First: 1, Wait: 10 * time.Second}}},
 			},
 			{
 				Name: "dead-peer", Enabled: true,

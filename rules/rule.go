@@ -165,9 +165,11 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 			a.Limit = defaultLiveLimit
 		}
 	}
-	if a.Kind.takesSockets() && !a.given.Has("canary") {
-		c := defaultCanary
-		a.Canary = &c
+	if a.Kind.takesSockets() {
+		dead := len(d.match) > 0 && !slices.ContainsFunc(d.match, func(s *selection) bool {
+			return s.given == nil || !s.given.Wrote("state") || s.States == 0 || s.States&^ssfilter.Dead != 0
+		})
+		brakes(r, a, live, dead)
 	}
 	if !a.given.Has("order") {
 		a.Order = Oldest

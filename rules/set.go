@@ -173,7 +173,9 @@ type Action struct {
 	Limit Limit         // destructive actions only
 	Order Order         // destructive actions only
 
-	Canary *Canary `json:",omitempty"` // destructive actions on sockets only; nil: off
+	Most       float64 `json:",omitempty"` // share of the live connections of a holder, or a port, in ten minutes; 0: all
+	MaxMatches int     `json:",omitempty"` // with more sockets the rule does nothing; 0: any number
+	Canary     *Canary `json:",omitempty"` // destructive actions on sockets only; nil: off
 
 	Alert   *AlertOptions  // alert only
 	Exec    *ExecOptions   `json:",omitempty"` // exec only

@@ -24,6 +24,8 @@ var words = map[match.Reason]string{
 	match.Own:            "sockdog's own",
 	match.CanaryWaits:    "what the first kills did to the program is still to be seen",
 	match.UnseenLimit:    "nobody can tell what kills do to the program",
+	match.MaxMatches:     "the rule means more sockets than max_matches",
+	match.Share:          "as much is gone of the live connections that belong together as most allows in ten minutes",
 	match.RuleStopped:    "the rule has stopped itself",
 	match.Taken:          "an earlier rule in the file takes it",
 	match.InUse:          "in use: something is left to send",

@@ -31,7 +31,7 @@ type started struct {
 func start(b *testing.B, sockdog, settings, match string, flags ...string) *started {
 	b.Helper()
 	file := filepath.Join(b.TempDir(), "rules.yaml")
-	rules := "settings: {" + settings + "}\nrules:\n  - name: bench\n    match: {" + match + "}\n    then: [{kill: {limit: 10000/1m, canary: off}}]\n"
+	rules := "settings: {" + settings + "}\nrules:\n  - name: bench\n    match: {" + match + "}\n    then: [{kill: {limit: 10000/1m, canary: off, max_matches: 1000000}}]\n"
 	if err := os.WriteFile(file, []byte(rules), 0o644); err != nil {
 		b.Fatal(err)
 	}

@@ -54,7 +54,7 @@ settings: {limit: 1000000/1m}
 rules:
   - name: bench
     match: {state: close-wait, in_state_for: 1ms}
-    then: [{kill: {limit: 1000000/1m, canary: off}}]
+    then: [{kill: {limit: 1000000/1m, canary: off, max_matches: 1000000}}]
 `))
 	if err != nil {
 		b.Fatal(err)

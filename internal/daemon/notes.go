@@ -37,6 +37,8 @@ var notes = map[engine.NoteKind]note{
 	engine.CanaryPassed:     {level: slog.LevelInfo, text: "the first kills did the program no harm; the rule goes on"},
 	engine.CanaryEnded:      {level: slog.LevelWarn, text: "the program ended soon after its first kills"},
 	engine.CanaryUntold:     {level: slog.LevelWarn, text: "what kills do to a program is unseen; the rule goes slowly"},
+	engine.TooManyMatches:   {level: slog.LevelError, text: "the rule means more sockets than max_matches; it kills none"},
+	engine.FewMatches:       {level: slog.LevelWarn, text: "the rule means fewer sockets again, and acts"},
 	engine.RuleStopped:      {level: slog.LevelError, text: "the rule stopped itself; its kills do harm (docs/rules.md)"},
 	engine.RuleGoesOn:       {level: slog.LevelWarn, text: "the rule was reset and acts again"},
 	engine.ActionOff:        {level: slog.LevelError, text: "the action is switched off for good; sockdog doctor says why"},

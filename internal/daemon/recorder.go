@@ -198,15 +198,18 @@ func (r *recorder) intend(counts []sock.Spent, n int, record func(i int, seq uin
 // from now on: since they were decided, the disk may have kept them waiting for the
 // records of others.
 func spent(actions []engine.Action, now sock.Instant) []sock.Spent {
-	var sums []sock.Spent
+	var sums, shares []sock.Spent
 	for i := range actions {
 		a := &actions[i]
 		if i == 0 || a.Rule != actions[i-1].Rule {
 			sums = append(sums, sock.Spent{Rule: sock.RuleSum(a.Rule), At: now, Expires: now.Add(a.Window)})
 		}
 		sums[len(sums)-1].N++
+		if a.Share != 0 {
+			shares = append(shares, sock.Spent{Rule: a.Share, N: 1, At: now, Expires: now.Add(a.ShareWindow), Share: true})
+		}
 	}
-	return sums
+	return append(sums, shares...)
 }
 
 // counting drops what counts against no limit any more, where there is so much that

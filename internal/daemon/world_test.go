@@ -223,7 +223,7 @@ func (w *world) parse(text string) *rules.Set {
 	if !strings.Contains(text, "canary") { // the others are about something else, and do not wait for one
 		for i := range set.Rules {
 			for j := range set.Rules[i].Then {
-				set.Rules[i].Then[j].Canary = nil
+				set.Rules[i].Then[j].Canary, set.Rules[i].Then[j].Most = nil, 0
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/spin"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -60,8 +61,13 @@ type canaryKey struct {
 
 // watched is the process by which the canaries of t go; zero: it is not known, or not
 // which life of a PID it is.
-func (t *tracked) watched() spin.Process {
-	for _, h := range t.heldBy() {
+func (t *tracked) watched() spin.Process { return watchedOf(t.holders) }
+
+func watchedOf(held *subject.Holders) spin.Process {
+	if held == nil {
+		return spin.Process{}
+	}
+	for _, h := range held.Processes {
 		if h.Start != 0 {
 			return spin.Process{PID: h.PID, Start: h.Start}
 		}

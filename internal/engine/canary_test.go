@@ -39,6 +39,16 @@ func (b *bench) kills() (all []string) {
 	return all
 }
 
+// said is how many acts are reported with a result.
+func (b *bench) said(result string) (n int) {
+	for _, e := range b.events {
+		if strings.Contains(e, " kill "+result+" ") {
+			n++
+		}
+	}
+	return n
+}
+
 func (b *bench) wantKills(want ...string) {
 	b.t.Helper()
 	if got := b.kills(); !slices.Equal(got, want) {

@@ -73,18 +73,23 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	if e.plan.Act == nil {
 		e.plan.Act = make([]Action, 0, e.lookups.answers)
 	}
+	if h.share != nil {
+		a.Share, a.ShareWindow = h.share.id, sharePer+restoreSlack
+	}
 	a.basis = e.basisOf(t, r.Rule, action, fired)
 	e.plan.Act = append(e.plan.Act, a)
 }
 
 // throttle returns the limit that counts for an action on the socket.
 func (c *consideration) throttle(r *ruleState, action int, dry bool) *throttle {
-	h := r.history.throttle(dry)
-	if dry || c.full || !r.slowly(c.t, action) {
-		return h
+	if c.full {
+		return r.history.throttle(dry)
 	}
-	c.e.noteUntold(r, slog.String("rule", r.Name))
-	return c.e.unseenThrottle(r.history)
+	unseen := !dry && r.slowly(c.t, action)
+	if unseen {
+		c.e.noteUntold(r, slog.String("rule", r.Name))
+	}
+	return c.e.inner(r, c.e.shareOf(r, action, c.t, c.s, dry), unseen, dry)
 }
 
 // hold has the socket held back, for a reason that is told once.

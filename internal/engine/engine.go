@@ -102,6 +102,7 @@ type budgets struct {
 type earlier struct {
 	memories map[sock.Key]sock.Memory
 	scans    [match.NumClasses]int   // whole ones for each class since there are rules for which to remember
+	shares   map[uint64][]sock.Spent // of shares of live connections, by their numbers
 	groups   map[uint64][]sock.Group // by the rule's fingerprint, until there are rules
 }
 
@@ -240,7 +241,12 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 			e.earlier.memories[m.Key] = m
 		}
 	}
+	e.earlier.shares = make(map[uint64][]sock.Spent)
 	for _, s := range in.Spent {
+		if s.Share {
+			e.earlier.shares[s.Rule] = append(e.earlier.shares[s.Rule], s)
+			continue
+		}
 		h, at := e.historyOf(s.Rule), s.At.Add(restoreSlack)
 		for range s.N {
 			h.real.Spend(at)

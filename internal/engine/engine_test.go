@@ -57,6 +57,7 @@ type bench struct {
 	alarms        map[string]Alert // that fire
 	kept          []sock.Group
 	stops         []sock.RuleStop
+	shares        []sock.Spent
 	late          []time.Duration
 	memories      map[sock.Key]sock.Memory
 	slow, partial bool                 // walks of /proc: that do not end, that were refused a process
@@ -251,6 +252,9 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	if len(p.Act) > 0 {
 		var in ActionsDone
 		for i := range p.Act {
+			if a := &p.Act[i]; a.Share != 0 {
+				b.shares = append(b.shares, sock.Spent{Rule: a.Share, N: 1, At: b.now, Expires: b.now.Add(a.ShareWindow), Share: true})
+			}
 			o := b.act(&p.Act[i])
 			o.At = b.now
 			in.Outcomes = append(in.Outcomes, o)

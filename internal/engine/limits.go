@@ -31,6 +31,7 @@ type throttle struct {
 	dry    bool
 	outer  *throttle    // that of the rule; nil: it is that
 	within []*throttle  // the others of the rule
+	share  *share       // it is for what belongs together; nil: it is not
 	unseen bool         // it is for sockets of nobody who could be watched
 	shut   match.Reason // why the rule does nothing; empty: it does
 	trials int          // sockets that it let go on, and that wait for the verdict on a canary
@@ -54,6 +55,9 @@ func (h *throttle) Room(now sock.Instant) int {
 	if h.ofRule().shut != "" {
 		return 0
 	}
+	if h.share != nil {
+		h.share.allow(now)
+	}
 	room := h.Throttle.Room(now)
 	for _, x := range h.within {
 		if x.unseen { // who is let go on here would have its holders looked for, only to wait behind those
@@ -66,6 +70,9 @@ func (h *throttle) Room(now sock.Instant) int {
 // RoomAt returns the instant from which one more may be let go on, or never where that
 // depends on something else.
 func (h *throttle) RoomAt(now sock.Instant) sock.Instant {
+	if h.share != nil {
+		h.share.allow(now)
+	}
 	at := h.Throttle.RoomAt(now)
 	switch {
 	case h.ofRule().shut != "" || at <= now && h.Room(now) == 0:
@@ -259,20 +266,6 @@ func (e *Engine) beginWait(t *tracked, c *consideration) {
 // unseenShare is the part of a limit up to which a rule acts on programs that nobody can
 // watch.
 const unseenShare = 10
-
-// unseenThrottle is within that of a rule, and for those.
-func (e *Engine) unseenThrottle(h *history) *throttle {
-	outer := &h.real
-	if i := slices.IndexFunc(outer.within, func(x *throttle) bool { return x.unseen }); i >= 0 {
-		return outer.within[i]
-	}
-	x := &throttle{
-		Throttle: append(limit.Throttle{&h.unseen}, outer.Throttle...), names: append([]match.Reason{match.UnseenLimit}, outer.names...),
-		queue: e.newWaitQueue(), outer: outer, unseen: true,
-	}
-	outer.within = append(outer.within, x)
-	return x
-}
 
 // leaveWaitQueue takes t out of what a limit holds back.
 func (e *Engine) leaveWaitQueue(t *tracked) {

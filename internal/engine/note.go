@@ -36,6 +36,8 @@ const (
 	CanaryPassed     NoteKind = "canary_passed"
 	CanaryEnded      NoteKind = "canary_ended"
 	CanaryUntold     NoteKind = "canary_untold"
+	TooManyMatches   NoteKind = "too_many_matches"
+	FewMatches       NoteKind = "few_matches"
 	RuleStopped      NoteKind = "rule_stopped"
 	RuleGoesOn       NoteKind = "rule_goes_on"
 	ActionOff        NoteKind = "action_off"

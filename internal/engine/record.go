@@ -40,8 +40,8 @@ type held struct {
 }
 
 // yields reports whether a later rule may take what is held back: a dry run takes nothing,
-// nor does a rule that has stopped itself.
-func (h *held) yields() bool { return h.by.dry || h.rule.stopped() != nil }
+// nor does a rule that must not act.
+func (h *held) yields() bool { return h.by.dry || h.by.ofRule().shut != "" }
 
 // records are the records of all connections, by number; 0 is the empty one.
 type records struct {

@@ -33,6 +33,7 @@ type ruleState struct {
 	stats        ruleStats     // of the last whole scan
 	held         processCount  // who holds what matches in full, by that
 	canaries     map[canaryKey]*canary
+	tooMany      bool // it means more sockets than it may
 	untold       bool // it was said that nobody can tell what it does to programs
 	replaced     bool
 }
@@ -45,6 +46,7 @@ type history struct {
 	own, dryOwn limit.Window // of the limit
 	unseen      limit.Window // of the part of it that counts for programs that nobody can watch
 	real, dry   throttle
+	shares      map[shareKey]*share
 	results     Results
 	skips       map[match.Reason]uint64 // how often something kept the rule from acting, by what
 	ended       int                     // programs that ended during their canaries, one after the other
@@ -130,6 +132,9 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 			}
 		}
 		h.unseen.Ungrant()
+		for _, x := range h.shares {
+			x.Ungrant()
+		}
 	}
 	for _, rs := range e.rules {
 		if rs.groups != nil || !rs.Enabled || !rs.Grouped && !rs.Alerts {

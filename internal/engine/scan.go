@@ -32,6 +32,7 @@ type Scan struct {
 	survey        bool              // every group may fire, and nothing is counted
 	precision     time.Duration
 	sent          sock.Instant
+	live          *liveCount   // nil: no rule asks
 	ports         *group.Ports // nil: no rule asks, or they are not known
 	holders       *holderCache // nil: no rule asks
 	// held is who holds tracked sockets, where no rule asks; nil: of none it is known.
@@ -77,6 +78,7 @@ type ruleCount struct {
 // ruleStats is what a scan shows of one rule.
 type ruleStats struct {
 	sockets, candidates uint32       // that match in full, and in all but their age
+	soon                uint32       // of the latter: that come to match in full before the lookahead ends
 	oldest              sock.Instant // when the oldest of those entered its state, at the latest; never: there is none
 	next                sock.Instant // when the first of those comes to match in full; never: none will
 }
@@ -131,6 +133,7 @@ func (f *ScanResult) Take(s *sock.Socket, got sock.Instant) {
 	l := f.scan
 	f.states[int(s.State)%len(f.states)]++
 	t, sub := track.TimesOf(s, f.sentBy(got), got, l.precision), l.subject(s)
+	l.live.add(s, watchedOf(sub.Holders))
 	if l.far != nil && l.far.n > 0 {
 		if far := l.far.get(s.ID.Key()); far != nil {
 			f.takeFar(far, sub, t, got)
@@ -365,6 +368,9 @@ func (f *ScanResult) count(s subject.Subject, t *track.Times, got sock.Instant) 
 		}
 		if due := match.DueAt(m, t); due > got {
 			stats.next = min(stats.next, due)
+			if due <= l.lookahead {
+				stats.soon++
+			}
 			if r.Grouped {
 				f.nextMature = min(f.nextMature, match.EarlyDueAt(m, t))
 			}

@@ -19,7 +19,8 @@ type scans struct {
 	overdue sock.Instant          // when it takes long
 	gone    map[sock.Key]struct{} // gone since it began: it may still show them
 	waits   waits
-	states  map[ssfilter.State]int // sockets in those states that were scanned as a whole
+	live    [match.NumClasses]*liveCount // by the last whole scan for each class; nil: no rule asks, or there was none
+	states  map[ssfilter.State]int       // sockets in those states that were scanned as a whole
 
 	failing, crowded, portless, uncounted, unmeasured failureStreak
 
@@ -113,7 +114,7 @@ func (e *Engine) waitsForProgram(c match.Class) bool {
 // for them found may be long gone.
 func (r *ruleState) atMost(n uint32) {
 	stats := &r.stats
-	stats.sockets, stats.candidates = min(stats.sockets, n), min(stats.candidates, n)
+	stats.sockets, stats.candidates, stats.soon = min(stats.sockets, n), min(stats.candidates, n), min(stats.soon, n)
 	if n == 0 {
 		stats.oldest, stats.next = never, never
 	}
@@ -132,6 +133,11 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 		bounded: e.config.MaxTracks > 0,
 	}
 	l.room, l.reserve = e.room()
+	for _, r := range e.rules {
+		if most := r.most(); r.Scanned() && of.Has(r.Class) && most > 0 && most < 1 {
+			l.live = &liveCount{count: make(map[together]uint32)}
+		}
+	}
 	if e.program.NeedsHolders {
 		l.holders, l.renew, l.believed = e.holders.cache, now.Add(-e.walks.Renew()), now.Add(-e.walks.Believed())
 		e.giveUpCounts(now.Add(-e.walks.Patience()))

@@ -202,6 +202,7 @@ func (e *Engine) takeCount(r *ruleState, l *Scan, sent, got, now sock.Instant) {
 		return // neither counts nor resets, as if the scan had failed
 	}
 	r.stats, r.held = c.stats, c.held
+	e.countMatches(r)
 	rg := r.groups
 	if c.groups != nil {
 		e.takeGroups(r, c.groups, l.ports, sent, got)
@@ -227,6 +228,7 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 	if l.holders != nil {
 		e.askForHolders(f, sent, now)
 	}
+	e.takeLive(l, now)
 	for i, r := range e.rules {
 		if !r.Scanned() || !l.of.Has(r.Class) {
 			continue

@@ -161,13 +161,15 @@ type Action struct {
 	Via     rules.Via      // by which way it is done; empty: it needs none, or none is possible
 	Socket  sock.Socket
 	Grounds
-	Holders []sock.Holder
-	Due     sock.Instant // when it fell due, if that was seen coming; 0: it was not
-	Decided sock.Instant
-	Window  time.Duration // how long a destructive action counts against a limit
-	Waited  bool          // a limit held it back until it came to nothing
-	Seq     uint64        // of the record of its intent, in Outcome and after
-	At      sock.Instant  // when it was done, or was not; 0: nothing was tried
-	of      *ruleState
-	basis   *basis // in Plan.Act: what it was decided on
+	Holders     []sock.Holder
+	Due         sock.Instant // when it fell due, if that was seen coming; 0: it was not
+	Decided     sock.Instant
+	Window      time.Duration // how long a destructive action counts against a limit
+	Share       uint64        // what it takes from for so long beside that, by its number; 0: nothing
+	ShareWindow time.Duration
+	Waited      bool         // a limit held it back until it came to nothing
+	Seq         uint64       // of the record of its intent, in Outcome and after
+	At          sock.Instant // when it was done, or was not; 0: nothing was tried
+	of          *ruleState
+	basis       *basis // in Plan.Act: what it was decided on
 }

@@ -34,7 +34,11 @@ func (r *ruleState) stopped() *sock.RuleStop {
 
 // brake has nothing done for the rule for as long as it must not act.
 func (r *ruleState) brake() {
-	r.history.real.shut = ""
+	shut := match.Reason("")
+	if r.tooMany {
+		shut = match.MaxMatches
+	}
+	r.history.real.shut, r.history.dry.shut = shut, shut
 	if r.stopped() != nil {
 		r.history.real.shut = match.RuleStopped
 	}

@@ -9,7 +9,8 @@ import (
 )
 
 // Every record has recordSize bytes: a checksum, its kind, and in little-endian what it
-// is about, field by field. A change of memory, sock.Key or sock.Spent needs a new version.
+// is about, field by field. A change of memory, sock.Key or sock.Spent needs
+// a new version, unless it adds what is 0 where nothing says it.
 const (
 	recordSize = 72
 	kindAt     = 4

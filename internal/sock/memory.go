@@ -47,12 +47,13 @@ type GroupFacts struct {
 // GroupKey is a group's properties, in a form that means the same in every run.
 type GroupKey string
 
-// Spent is a share of a rule's limit, used up.
+// Spent is what is used up of a rule's limit, or of what else bounds it.
 type Spent struct {
 	Rule    uint64 // RuleSum of its name
 	N       uint32 // actions, all of one instant
 	At      Instant
 	Expires Instant // when it counts against no window any more
+	Share   bool    // it is of a share of live connections: Rule is the number of that
 }
 
 // RuleStop says that a rule has stopped itself: its acts did harm.

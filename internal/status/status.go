@@ -262,7 +262,7 @@ var HeldReasons = slices.Concat(waiting, []string{
 })
 
 // waiting are those for which an action waits.
-var waiting = []string{"limit", "limit_of_all_rules", "limit_of_unseen", "canary", "paused", "stopped"}
+var waiting = []string{"limit", "limit_of_all_rules", "limit_of_unseen", "share", "max_matches", "canary", "paused", "stopped"}
 
 // Waits reports whether what one of HeldReasons keeps a rule from is done later.
 func Waits(reason string) bool { return slices.Contains(waiting, reason) }

@@ -244,7 +244,7 @@ function waiting(r) {
 const words = (action, result) => ({ would: `would ${action}`, gone: `gone before ${action}`, changed: `changed before ${action}` }[result] || `${action} ${result}`);
 
 // waits are the reasons for which an action is done later (status.Waits).
-const waits = new Set(["limit", "limit_of_all_rules", "limit_of_unseen", "canary", "paused", "stopped"]);
+const waits = new Set(["limit", "limit_of_all_rules", "limit_of_unseen", "share", "max_matches", "canary", "paused", "stopped"]);
 
 // results counts what the rule has done and skipped since the daemon started.
 function results(r) {

@@ -5,6 +5,7 @@ package limit
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +63,19 @@ func (w *Window) FreeAt(now sock.Instant) sock.Instant {
 	default:
 		return w.spent[nth].Add(w.Limit.Per)
 	}
+}
+
+// SpentBefore is how many actions that still count now were done before an instant.
+func (w *Window) SpentBefore(at, now sock.Instant) int {
+	w.expire(now)
+	n, _ := slices.BinarySearch(w.spent, at)
+	return n
+}
+
+// Idle reports whether nothing counts any more.
+func (w *Window) Idle(now sock.Instant) bool {
+	w.expire(now)
+	return w.underWay+w.granted+len(w.spent) == 0
 }
 
 // Spend counts an action that was done at an instant.

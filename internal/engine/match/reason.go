@@ -28,6 +28,8 @@ const (
 	RuleStopped   Reason = "stopped"         // the rule has stopped itself
 	CanaryWaits   Reason = "canary"          // the verdict on the first acts is still to come
 	UnseenLimit   Reason = "limit_of_unseen" // nobody can tell what acts do to the program
+	MaxMatches    Reason = "max_matches"     // the rule means more sockets than it may
+	Share         Reason = "share"           // enough was taken of the live connections of a holder, or a port
 	RuleLimit     Reason = "limit"
 	LimitOfAll    Reason = "limit_of_all_rules"
 	Taken         Reason = "taken"        // an earlier rule in the file takes it

@@ -1,19 +1,24 @@
 package world_test
 
 import (
+	"fmt"
 	"maps"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // brake is what the judge knows of what keeps rules from doing harm.
 type brake struct {
-	trials  map[trialKey]*trial // canaries
-	stopped map[string]string   // rules that have stopped themselves, and what they said
-	open    map[uint64]int      // acts without an outcome, by cookie
+	trials  map[trialKey]*trial       // canaries
+	stopped map[string]string         // rules that have stopped themselves, and what they said
+	taken   map[string][]sock.Instant // live connections, by rule and port
+	live    map[string]int            // that there were, by the same
+	since   map[string]string         // what the rule said when it took the first of them
+	open    map[uint64]int            // acts without an outcome, by cookie
 }
 
 // trialKey is a run of the watchdog, a rule with what it says, and a process.
@@ -31,7 +36,7 @@ type trial struct {
 }
 
 func newBrake() brake {
-	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int)}
+	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int), taken: make(map[string][]sock.Instant), live: make(map[string]int), since: make(map[string]string)}
 }
 
 // canary has a rule try its first acts.
@@ -41,6 +46,53 @@ func (w *judge) canary(r *rules.Rule) {
 		c.Probe = "http://localhost/"
 	}
 	r.Then[len(r.Then)-1].Canary = c
+}
+
+// share has a rule take no more than a share of live connections.
+func (w *judge) share(r *rules.Rule) {
+	r.Then[len(r.Then)-1].Most = []float64{0.1, 0.5, 0.9}[w.Rand.IntN(3)]
+}
+
+// sharePer is the time that a share counts for.
+const sharePer = 10 * time.Minute
+
+// checkShare holds a rule to its share of what belongs together by the port of the peer, of
+// as many as ever were at the instant of an act.
+func (w *judge) checkShare(a *engine.Action) {
+	r := w.ruleOf(a.Rule)
+	if r == nil || !isLive(&a.Socket) {
+		return
+	}
+	most := r.Then[len(r.Then)-1].Most
+	b, key := &w.brake, fmt.Sprint(a.Rule, a.Socket.Dst.Port())
+	b.taken[key] = append(b.taken[key], w.Now)
+	live := 1 // with this one
+	for _, s := range w.Sockets {
+		if shown := s.Report(w.Now, w.Jiffy); isLive(&shown) && shown.Dst.Port() == a.Socket.Dst.Port() {
+			live++
+		}
+	}
+	b.live[key] = max(b.live[key], live)
+	taken := 0
+	for _, at := range b.taken[key] {
+		if w.Now.Sub(at) < sharePer {
+			taken++
+		}
+	}
+	if most == 0 || asksHolders(r) { // it is one of each holder's
+		return
+	}
+	w.tally.Shares++
+	if allowed := max(1, int(most*float64(b.live[key]+taken))); taken > allowed && b.since[key] == r.Sum {
+		w.failf("%s takes %d of %d live connections to a port in ten minutes, with a share of %v", a.Rule, taken, b.live[key], most)
+	}
+	if taken == 1 {
+		b.since[key] = r.Sum
+	}
+}
+
+func isLive(s *sock.Socket) bool {
+	return s.Inode != 0 && (ssfilter.Connected &^ ssfilter.Dead).Has(s.State)
 }
 
 // reset lets a rule act again that has stopped itself.
@@ -136,5 +188,6 @@ func (w *judge) unbraked() {
 
 // holdsBack reports whether something else than a limit may hold a rule back.
 func (w *judge) holdsBack(r *rules.Rule) bool {
-	return w.brake.stopped[r.Name] != "" || r.Then[len(r.Then)-1].Canary != nil
+	kill := &r.Then[len(r.Then)-1]
+	return w.brake.stopped[r.Name] != "" || kill.Most > 0 || kill.MaxMatches > 0 || kill.Canary != nil
 }

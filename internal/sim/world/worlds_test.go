@@ -73,7 +73,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 {
+	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Shares == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -84,7 +84,7 @@ type tally struct {
 	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
 	ByHolders, Passed, Unseen                                                                                                                                      int           // acts that holders decided, some of sockets that were passed on; rules that waited for holders
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
-	Canaries, Stops                                                                                                                                                int           // acts of canaries, and rules that stopped themselves
+	Canaries, Stops, Shares                                                                                                                                        int           // acts of canaries, rules that stopped themselves, and acts within a share
 	Pauses, Waited                                                                                                                                                 int           // pauses, and acts held back by them
 	GroupDone, GroupChanged, GroupWould, Signals                                                                                                                   int           // actions on groups
 	Exact, Changes                                                                                                                                                 int           // on time by what only a source knew that saw the socket change; and how often it came or went
@@ -124,6 +124,7 @@ func (t *tally) add(u *tally) {
 	t.Pauses += u.Pauses
 	t.Canaries += u.Canaries
 	t.Stops += u.Stops
+	t.Shares += u.Shares
 	t.Waited += u.Waited
 	t.Latest = max(t.Latest, u.Latest)
 }
@@ -392,6 +393,12 @@ func (w *judge) rules() *rules.Set {
 		if w.Rand.IntN(3) == 0 {
 			w.canary(&r)
 		}
+		if w.Rand.IntN(3) == 0 {
+			w.share(&r)
+		}
+		if w.Rand.IntN(8) == 0 {
+			r.Then[len(r.Then)-1].MaxMatches = 1 + w.Rand.IntN(20)
+		}
 		r.Sum = fmt.Sprintf("%+v", r)
 		set.Rules = append(set.Rules, r)
 	}
@@ -642,6 +649,7 @@ func (w *judge) Acted(o *engine.Outcome, s *sim.Socket) {
 		w.Logf("%s killed socket %d", o.Act.Rule, o.Act.Socket.ID.Cookie)
 		w.kills = append(w.kills, kill{o.Act.Rule, w.Now})
 		w.checkLimits(o.Act.Rule)
+		w.checkShare(&o.Act)
 	}
 }
 
