@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/recording"
 	"github.com/sockdog/sockdog/internal/replay"
@@ -111,7 +112,7 @@ func (h *host) any() *sim.Socket { return h.Sockets[h.Table[h.Rand.IntN(len(h.Ta
 
 func parse(t testing.TB, text string) *rules.Set {
 	t.Helper()
-	set, err := rules.Parse(strings.NewReader(text))
+	set, err := rules.Parse(strings.NewReader(text), action.InRules(action.Kinds())...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,6 +289,30 @@ rules:
 	}
 	if diff := cmp.Diff([]string{"4m0s firing", "4m0s resolved", "8m0s firing", "8m0s resolved", "12m0s firing", "12m0s resolved"}, alerts); diff != "" {
 		t.Errorf("alerts (-want +got):\n%s", diff)
+	}
+}
+
+// What else than a kill would be done is told, once for each socket or firing.
+func TestOtherActions(t *testing.T) {
+	h := record(t, recording.Header{Holders: true})
+	h.holders = map[int]sock.Holder{7: {PID: 7, Start: 1, Comm: "shop"}}
+	for range 3 {
+		h.leak(5432)
+	}
+	h.until(start.Add(10*time.Minute), 5*time.Second)
+	file := h.end()
+	gentle := run(t, file, "rules: [{name: gentle, match: {state: close-wait, dport: 5432, in_state_for: 5m}, then: [log, shutdown: {canary: off}]}]")
+	results := make(map[string]int)
+	for _, e := range gentle.Events {
+		results[e.Action.Name+" "+string(e.Result)]++
+	}
+	if diff := cmp.Diff(map[string]int{"log would": 3, "shutdown would": 3}, results); diff != "" {
+		t.Error(diff)
+	}
+	r := run(t, file, "rules: [{name: dump, match: {state: close-wait}, group_by: [pid], when: count > 2, for: 1m, then: [exec: {command: [/usr/bin/jstack]}]}]")
+	expect(t, r, "1m0s dump exec would")
+	if e := r.Events[0]; len(e.Group) != 1 || e.Group[0].Value != "7" || e.Sockets != 3 {
+		t.Errorf("%+v", e)
 	}
 }
 
