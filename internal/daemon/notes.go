@@ -39,6 +39,7 @@ var notes = map[engine.NoteKind]note{
 	engine.CanaryUntold:     {level: slog.LevelWarn, text: "what kills do to a program is unseen; the rule goes slowly"},
 	engine.TooManyMatches:   {level: slog.LevelError, text: "the rule means more sockets than max_matches; it kills none"},
 	engine.FewMatches:       {level: slog.LevelWarn, text: "the rule means fewer sockets again, and acts"},
+	engine.LeakReturns:      {level: slog.LevelError, text: "the leak comes back again and again; killing is not the cure"},
 	engine.RuleStopped:      {level: slog.LevelError, text: "the rule stopped itself; its kills do harm (docs/rules.md)"},
 	engine.RuleGoesOn:       {level: slog.LevelWarn, text: "the rule was reset and acts again"},
 	engine.ActionOff:        {level: slog.LevelError, text: "the action is switched off for good; sockdog doctor says why"},

@@ -52,6 +52,7 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 	d.shown.stands(o.WalkHangs, d.hangingWalk(now))
 	d.shown.stands(len(o.Spins) > 0, spinning(o.Spins, now))
 	d.judgeStopped(tell, o)
+	judgeLeaks(tell, o)
 }
 
 // judgeStopped finds the rules that have stopped themselves.
@@ -67,6 +68,19 @@ func (d *watch) judgeStopped(tell tellProblem, o *engine.Overview) {
 		cure += "; without a state directory, a restart resets it, too"
 	}
 	tell(len(lines) > 0, "stopped", strings.Join(lines, "\n"), cure)
+}
+
+// judgeLeaks finds the programs whose leaks come back after each healing.
+func judgeLeaks(tell tellProblem, o *engine.Overview) {
+	var lines []string
+	for i := range o.Rules {
+		for _, l := range o.Rules[i].Leakers {
+			if len(lines) < mostSpins {
+				lines = append(lines, fmt.Sprintf("rule %s heals %s[%d] again and again: its leak came back %d times within an hour", o.Rules[i].Name, subject.PlainName(l.Comm), l.PID, l.Returns))
+			}
+		}
+	}
+	tell(len(lines) > 0, "leak", strings.Join(lines, "\n"), "killing is not the cure: mend the program; sockdog why says what to look for")
 }
 
 // harm is what acts of a rule do that has stopped itself, by the reason.

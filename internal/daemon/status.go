@@ -137,6 +137,8 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 		Firing: r.Firing, Pending: r.Pending, Groups: make([]status.Group, len(r.Groups)),
 		Actions: make(map[string]status.Tally, len(r.Results)), HeldBack: make(map[string]uint64, len(r.HeldBack)),
 	}
+	s.Descriptors = status.Descriptors(r.Descriptors)
+	s.LeaksBack = len(r.Leakers)
 	for _, p := range r.HeldBy {
 		s.HeldBy = append(s.HeldBy, status.ProcessSockets(p))
 	}

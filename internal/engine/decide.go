@@ -273,6 +273,7 @@ func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
 		// A program can connect a socket anew that was destroyed under it.
 		e.report(*told, Done)
 		e.killed.add(t.Inode, told.Rule, now)
+		e.noteKill(a.rule, t, now)
 		e.drop(t, Done, now)
 		return
 	case !same:

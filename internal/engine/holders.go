@@ -245,6 +245,7 @@ func (in HoldersFound) apply(e *Engine, now sock.Instant) {
 		switch {
 		case w.Killed != "":
 			e.killed.asked--
+			e.historyOf(sock.RuleSum(w.Killed)).descriptors.add(held)
 			for _, p := range held.Processes {
 				open[leak{w.Killed, p.Comm, p.PID}]++
 			}

@@ -38,6 +38,7 @@ const (
 	CanaryUntold     NoteKind = "canary_untold"
 	TooManyMatches   NoteKind = "too_many_matches"
 	FewMatches       NoteKind = "few_matches"
+	LeakReturns      NoteKind = "leak_returns"
 	RuleStopped      NoteKind = "rule_stopped"
 	RuleGoesOn       NoteKind = "rule_goes_on"
 	ActionOff        NoteKind = "action_off"

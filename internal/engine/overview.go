@@ -58,8 +58,10 @@ type RuleOverview struct {
 	Firing, Pending int               // groups
 	Groups          []group.Overview  // those firing, those pending and then those nearest to it: at most 20
 
-	Results  Results                 // of its actions since the start: for each of its kinds Done at least
-	HeldBack map[match.Reason]uint64 // how often what kept it from acting, since the start
+	Results     Results                 // of its actions since the start: for each of its kinds Done at least
+	Descriptors Descriptors             // of the sockets that it had killed, since the start
+	Leakers     []Leaker                // whose leaks come back often after they were healed
+	HeldBack    map[match.Reason]uint64 // how often what kept it from acting, since the start
 }
 
 // Overview says how things stand.
@@ -79,7 +81,7 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 	v := RuleOverview{
 		Name: r.Name, Description: r.Description, Enabled: r.Enabled, DryRun: r.DryRun, When: r.When,
 		Sockets: int(r.stats.sockets), Candidates: int(r.stats.candidates),
-		Unseen: r.unseen.on, Held: r.history.real.waiting() + r.history.dry.waiting(), Stopped: r.stopped(), FirstDue: Never,
+		Unseen: r.unseen.on, Held: r.history.real.waiting() + r.history.dry.waiting(), Stopped: r.stopped(), Descriptors: r.history.descriptors, Leakers: r.history.leakers(now), FirstDue: Never,
 		Results: make(Results), HeldBack: maps.Clone(r.history.skips),
 	}
 	if next := r.stats.next; next != never {

@@ -8,6 +8,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -47,6 +48,8 @@ type history struct {
 	unseen      limit.Window // of the part of it that counts for programs that nobody can watch
 	real, dry   throttle
 	shares      map[shareKey]*share
+	leaks       map[spin.Process]*leakage
+	descriptors Descriptors
 	results     Results
 	skips       map[match.Reason]uint64 // how often something kept the rule from acting, by what
 	ended       int                     // programs that ended during their canaries, one after the other

@@ -95,6 +95,16 @@ var families = []family[status.Status]{
 				}
 			}
 		}},
+	{"killed_descriptors_total", counter, "Descriptors of killed sockets, by what their programs had done ten seconds later.", []string{"rule", "state"},
+		func(s *status.Status, out *exposition) {
+			for i := range s.Rules {
+				r := &s.Rules[i]
+				out.sample(float64(r.Descriptors.Closed), r.Name, "closed")
+				out.sample(float64(r.Descriptors.Open), r.Name, "open")
+				out.sample(float64(r.Descriptors.Unknown), r.Name, "unknown")
+			}
+		}},
+	ofRule("rule_leaks_back", "Processes whose leaks came back three times within an hour after the rule had healed them.", func(r *status.Rule) float64 { return float64(r.LeaksBack) }),
 	{"action_possible", gauge, "1 where the kernel and the privileges allow the action.", []string{"action"},
 		func(s *status.Status, out *exposition) {
 			for _, action := range slices.Sorted(maps.Keys(s.ActionPossible)) {

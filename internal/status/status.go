@@ -141,8 +141,17 @@ type Rule struct {
 	Pending int     `json:"pending"` // groups
 	Groups  []Group `json:"groups"`  // those firing, then the nearest to it: at most 20
 
-	Actions  map[string]Tally  `json:"actions"`   // by kind: one for each that the rule has
-	HeldBack map[string]uint64 `json:"held_back"` // by one of HeldReasons; an absent one is 0
+	Actions     map[string]Tally  `json:"actions"`     // by kind: one for each that the rule has
+	Descriptors Descriptors       `json:"descriptors"` // of the sockets that it had killed, ten seconds later
+	LeaksBack   int               `json:"leaks_back"`  // processes whose leaks came back three times within an hour, or more
+	HeldBack    map[string]uint64 `json:"held_back"`   // by one of HeldReasons; an absent one is 0
+}
+
+// Descriptors is what became of the descriptors of killed sockets.
+type Descriptors struct {
+	Closed  uint64 `json:"closed"` // by their programs
+	Open    uint64 `json:"open"`   // they count against RLIMIT_NOFILE still
+	Unknown uint64 `json:"unknown"`
 }
 
 // Stop says why a rule has stopped itself.
