@@ -92,8 +92,8 @@ var mutants = []mutant{
 
 	// Limits.
 	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-w.granted-len(w.spent))", "max(0, w.Limit.N+1-w.underWay-w.granted-len(w.spent))"},
-	{"the limit of all rules is ignored", "return min(t.Own.Free(now), t.All.Free(now))", "return t.Own.Free(now)"},
-	{"actions under way do not count", "\tt.Own.underWay++\n\tt.All.underWay++\n", "\tt.Own.underWay--\n\tt.Own.underWay++\n"},
+	{"the limit of all rules is ignored", "limit.Throttle{own, all}", "limit.Throttle{own}"},
+	{"actions under way do not count", "w.underWay++", "w.underWay += 0"},
 	{"what is held has no order", "t.set(newestFirst, a.Order == rules.Newest)", "t.set(newestFirst, a.Order != rules.Newest)"},
 	{"a reload forgets limits", "history: e.historyOf(r.ID)", "history: func() *history { delete(e.histories, r.ID); return e.historyOf(r.ID) }()"},
 	{"a restart forgets limits", "h.real.Spend(at)", "_, _ = h, at"},
