@@ -124,6 +124,20 @@ var examples = map[string]struct {
 			return nil
 		})
 	}},
+	// That the kernel then ends what nobody answers, internal/daemon tests.
+	"vanished-clients.yaml": {
+		meet: func(w *world) {
+			w.keep("on another port", w.pair("127.0.0.1", 8081).Server, unix.BPF_TCP_ESTABLISHED)
+			busy := w.pair("127.0.0.1", 8080)
+			w.stream(busy.Server, busy.Client)
+			w.keep("in use", busy.Server, unix.BPF_TCP_ESTABLISHED)
+			own := w.pair("127.0.0.1", 8080)
+			w.check(own.Server.Keepalive())
+			w.keep("with keepalives of its own", own.Server, unix.BPF_TCP_ESTABLISHED)
+			w.keep("idle", w.pair("127.0.0.1", 8080).Server, unix.BPF_TCP_ESTABLISHED)
+		},
+		logged: []string{"ask-silent-clients"},
+	},
 	"tell-a-chat.yaml": {meet: func(w *world) {
 		w.keep("towards another port", w.closeWait(5433), unix.BPF_TCP_CLOSE_WAIT)
 		w.heal(w.closeWait(5432), unix.BPF_TCP_CLOSE_WAIT)

@@ -46,6 +46,15 @@ func (a Action) text() string {
 	if a.Signal != nil {
 		text += " " + a.Signal.Signal
 	}
+	for _, o := range a.Kind.Options {
+		switch value := a.Options[o.Name].(type) {
+		case nil:
+		case time.Duration:
+			text += " " + o.Name + " " + plain(value)
+		default:
+			text += fmt.Sprintf(" %s %v", o.Name, value)
+		}
+	}
 	if a.After > 0 {
 		text += " after " + plain(a.After)
 	}

@@ -16,7 +16,9 @@ func TestText(t *testing.T) {
 		"match: {state: close-wait, user: 0, unread: '> 1', verdict: eof-unread, in_backlog: false, keepalive: true, idle_for: 1h30m}\n": "close-wait, user 0, unread > 1, in_backlog false, keepalive true, verdict eof-unread, idle_for 1h30m: log",
 		"match: {state: time-wait}\n    exclude: {dport: 22}\n    group_by: [dst, dport]\n    when: [count > 20000, growth > 10/m]\n    for: 1m": "time-wait; not dport = :22; " +
 			"when count > 20000 and growth > 10/m by dst, dport for 1m: log",
-		"match: {state: close-wait, dport: 1, in_state_for: 5m}\n    then: {kill: {after: 10m}}": "close-wait, dport = :1, in_state_for 5m: kill after 10m",
+		"match: {state: close-wait, dport: 1, in_state_for: 5m}\n    then: {kill: {after: 10m}}":              "close-wait, dport = :1, in_state_for 5m: kill after 10m",
+		"match: {state: close-wait, dport: 1, in_state_for: 5m}\n    then: {kill: {via: holder, after: 10m}}": "close-wait, dport = :1, in_state_for 5m: kill via holder after 10m",
+		"match: {state: established, dport: 1}\n    then: [keepalive: {count: 4, idle: 90s}]":                 "established, dport = :1: keepalive idle 1m30s count 4",
 		"match: {state: all}": "all sockets: log",
 		"when: [orphans > 80%, tcp_memory > 90%]\n    for: 5m": "when orphans > 80% and tcp_memory > 90% for 5m: log",
 		"match: {state: close-wait, pod: [payments/*, shop/*], unit: '*.service', process: java, cmdline: '-jar x', container: app}\n    group_by: [pod, container, unit]\n    when: count > 5": "close-wait, process java, cmdline -jar x, " +

@@ -112,7 +112,7 @@ var (
 	Log   = &Kind{Name: "log"}
 )
 
-var builtInKinds = []*Kind{Kill, Shutdown, Alert, Exec, Signal, Log}
+var builtInKinds = []*Kind{Kill, Shutdown, Keepalive, Alert, Exec, Signal, Log}
 
 // String is the name of the kind.
 func (k *Kind) String() string { return k.Name }

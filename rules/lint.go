@@ -54,6 +54,11 @@ func (p *parser) lint(f *file, good bool) {
 			p.Report(d.given["match"], dashes)
 		}
 		p.lintGroups(d)
+		for i := range d.then {
+			if a := &d.then[i]; a.Kind == Keepalive {
+				p.lintKeepalive(d, a)
+			}
+		}
 		if kill := d.kill(); kill != nil {
 			p.lintBrakes(d, kill)
 			for _, s := range d.match {

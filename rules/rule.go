@@ -105,10 +105,16 @@ func checkActions(r *document.Reader, d *draft) {
 // checkReach refuses states that an action is written for, and in which it changes nothing.
 func checkReach(r *document.Reader, d *draft, a *act) {
 	for _, s := range d.match {
-		if s.given == nil || !s.given.Wrote("state") {
+		if s.given == nil || !s.given.Wrote("state") || s.States == 0 {
 			continue
 		}
-		if idle := s.States &^ (ssfilter.Unconnected | a.Kind.States); a.Kind.States != 0 && idle != 0 {
+		idle := s.States &^ a.Kind.States
+		if a.takes() {
+			idle &^= ssfilter.Unconnected // which is another mistake
+		} else if idle != s.States {
+			idle = 0 // it is harmless, and changes others
+		}
+		if a.Kind.States != 0 && idle != 0 {
 			r.Report(s.given["state"], "%s changes nothing in the state %s: name only others in a rule with %[1]s", a.Kind, idle)
 		} else if a.Via() == ViaHolder && s.States&^unheld == 0 {
 			r.Report(s.given["state"], "no process holds a socket in the state %s: %s cannot reach it by way of the holder", s.States, a.Kind)

@@ -28,7 +28,7 @@ func TestSchemaHasTheKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, accepted := range map[string][]string{
-		"rule": ruleTable.Accepted(), "match": matchTable.Accepted(), "exclude": excludeTable.Accepted(), "kill": Kill.options().Accepted(), "shutdown": Shutdown.options().Accepted(),
+		"rule": ruleTable.Accepted(), "match": matchTable.Accepted(), "exclude": excludeTable.Accepted(), "kill": Kill.options().Accepted(), "shutdown": Shutdown.options().Accepted(), "keepalive": Keepalive.options().Accepted(),
 		"alert": alertTable.Accepted(), "exec": Exec.options().Accepted(), "signal": Signal.options().Accepted(), "log": Log.options().Accepted(), "receiver": choiceTable.Accepted(), "alertmanager": alertmanagerTable.Accepted(),
 		"webhook": webhookTable.Accepted(), "basic_auth": basicAuthTable.Accepted(), "tls": tlsTable.Accepted(),
 		"settings": settingsTable.Accepted(), "file": fileTable.Accepted(),

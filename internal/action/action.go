@@ -38,7 +38,7 @@ type Kind struct {
 
 // Kinds are the kinds of actions that sockdog knows. A new one is a file of its own
 // and a line here.
-func Kinds() []*Kind { return []*Kind{kill, shutdown, alert, execute, signal, log} }
+func Kinds() []*Kind { return []*Kind{kill, shutdown, keepalive, alert, execute, signal, log} }
 
 // AllowedByDefault are the names of those that rules may have where the operator says nothing.
 func AllowedByDefault(kinds []*Kind) (names []string) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -131,6 +132,36 @@ func TestKillThrough(t *testing.T) {
 			}
 			if err := p.Server.Await(unix.BPF_TCP_CLOSE); err != nil {
 				t.Errorf("the peer got no RST: %v", err)
+			}
+		})
+	}
+}
+
+// A keepalive sets what the rule says, tells what was set before, and its timer is armed.
+func TestKeepaliveThrough(t *testing.T) {
+	nstest.Need(t)
+	for _, test := range []struct {
+		name    string
+		options map[string]any
+		before  string
+		want    string
+	}{
+		{"the defaults", nil,
+			"SO_KEEPALIVE=0 TCP_KEEPIDLE=7200 TCP_KEEPINTVL=75 TCP_KEEPCNT=9 TCP_USER_TIMEOUT=0",
+			"SO_KEEPALIVE=1 TCP_KEEPIDLE=60 TCP_KEEPINTVL=10 TCP_KEEPCNT=6 TCP_USER_TIMEOUT=0"},
+		{"the kernel's bounds", map[string]any{"idle": 32767 * time.Second, "interval": 32767 * time.Second, "count": 127, "user_timeout": (1<<31 - 1) * time.Millisecond},
+			"SO_KEEPALIVE=0 TCP_KEEPIDLE=7200 TCP_KEEPINTVL=75 TCP_KEEPCNT=9 TCP_USER_TIMEOUT=0",
+			"SO_KEEPALIVE=1 TCP_KEEPIDLE=32767 TCP_KEEPINTVL=32767 TCP_KEEPCNT=127 TCP_USER_TIMEOUT=2147483647"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := pair(t)
+			a := engine.Action{Options: test.options}
+			if err := keepalive.Through(int(p.Client), &a); err != nil {
+				t.Fatal(err)
+			}
+			after, err := keepaliveBefore(int(p.Client))
+			if err != nil || a.Before != test.before || after != test.want {
+				t.Errorf("was %s and is %s (%v), want %s and %s", a.Before, after, err, test.before, test.want)
 			}
 		})
 	}

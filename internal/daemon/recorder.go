@@ -201,8 +201,12 @@ func spent(actions []engine.Action, now sock.Instant) []sock.Spent {
 	var sums, shares []sock.Spent
 	for i := range actions {
 		a := &actions[i]
-		if i == 0 || a.Rule != actions[i-1].Rule {
-			sums = append(sums, sock.Spent{Rule: sock.RuleSum(a.Rule), At: now, Expires: now.Add(a.Window)})
+		if a.Window == 0 {
+			continue // no limit counts it
+		}
+		spent := sock.Spent{Rule: sock.RuleSum(a.Rule), At: now, Expires: now.Add(a.Window)}
+		if n := len(sums); n == 0 || sums[n-1].Rule != spent.Rule {
+			sums = append(sums, spent)
 		}
 		sums[len(sums)-1].N++
 		if a.Share != 0 {

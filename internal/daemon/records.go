@@ -63,7 +63,7 @@ func heldBackOf(h *engine.HeldBack, at time.Time) journal.Record {
 func recordOf(a *engine.Action, at time.Time) journal.Record {
 	s := &a.Socket
 	r := journal.Record{
-		Time: at, Seq: a.Seq, Rule: a.Rule, Action: a.Kind.Name, Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: action.Why(a), Via: string(a.Via),
+		Time: at, Seq: a.Seq, Rule: a.Rule, Action: a.Kind.Name, Result: journal.Result(a.Result), DryRun: a.DryRun, Reason: action.Why(a), Via: string(a.Via), Before: a.Before,
 		Netns: netnsText(s.ID.Netns), NetnsName: s.NetnsName(), Src: s.Zoned(s.Src), Dst: s.Zoned(s.Dst), State: s.State.String(), InStateFor: a.InStateFor, IdleFor: a.IdleFor, SilentFor: a.SilentFor,
 		Cookie: s.ID.Cookie, Inode: s.Inode, UID: s.UID,
 	}

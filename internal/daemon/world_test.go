@@ -275,6 +275,7 @@ type line struct {
 	Cookie  uint64
 	PID     int
 	Via     string
+	Before  string
 	DryRun  bool `json:"dry_run"`
 	Sockets int
 	Waiting int     `json:"still_waiting"`

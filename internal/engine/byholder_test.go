@@ -220,3 +220,75 @@ func TestShutdown(t *testing.T) {
 		})
 	}
 }
+
+// keptAlive is a rule that turns keepalives on, whatever else is done.
+func keptAlive(name string, change ...func(*rules.Rule)) rules.Rule {
+	return killing(name, append([]func(*rules.Rule){func(r *rules.Rule) {
+		r.Match[0].InStateFor, r.Then = 0, []rules.Action{{Kind: rules.Keepalive}}
+	}}, change...)...)
+}
+
+// What takes nothing away is done once to each connection, also to one in use, and hinders
+// nothing else.
+func TestTouch(t *testing.T) {
+	untouched := errors.New("some errno")
+	for _, test := range []struct {
+		name  string
+		rules []rules.Rule
+		add   func(b *bench)
+		act   func(b *bench, a *Action) Outcome // nil: it is done
+		want  []string
+	}{
+		{name: "once", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s r keepalive done 1"}},
+		{name: "in use", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.Queued = benchStart }) }, want: []string{"0s r keepalive done 1"}},
+		{name: "protected", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute, toPort(22)) }},
+		{name: "in an accept queue", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.Inode = 0 }) }},
+		{name: "a dry run", rules: []rules.Rule{keptAlive("r", dryRun)}, add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s r keepalive would 1"}},
+		{name: "and killed later", rules: []rules.Rule{keptAlive("a"), killing("b")}, add: func(b *bench) { b.add(1, 4*time.Second) },
+			want: []string{"0s a keepalive done 1", "6s b kill done 1"}},
+		{name: "and killed before its holder is known", rules: []rules.Rule{keptAlive("a"), killing("b")}, add: func(b *bench) { b.add(1, time.Minute) },
+			want: []string{"0s b kill done 1"}},
+		{name: "beside what a limit holds back", rules: []rules.Rule{killing("a", limited(1, 10*time.Second)), keptAlive("b")}, add: func(b *bench) { b.add(1, time.Minute); b.add(2, time.Minute-time.Second) },
+			want: []string{"0s a kill held 2", "0s a kill done 1", "0s b keepalive done 2", "10s a kill done 2"}},
+		{name: "it fails", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute) },
+			act:  func(_ *bench, a *Action) Outcome { return Outcome{Act: *a, Err: untouched} },
+			want: []string{"0s r keepalive failed 1"}},
+		{name: "it is gone", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute) },
+			act: func(b *bench, a *Action) Outcome {
+				delete(b.sockets, a.Socket.ID.Cookie)
+				return Outcome{Act: *a, Err: sock.ErrGone, Gone: true}
+			},
+			want: []string{"0s r keepalive gone 1"}},
+		{name: "no such call", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute) },
+			act:  func(_ *bench, a *Action) Outcome { return Outcome{Act: *a, Err: errors.ErrUnsupported, Never: true} },
+			want: []string{"0s r keepalive failed 1", "1s r keepalive would 1"}},
+		{name: "its holder changes", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute) },
+			act: func(b *bench, a *Action) Outcome {
+				if b.now.Sub(benchStart) < 500*time.Millisecond {
+					return Outcome{Act: *a, Changed: match.HolderChanged, Last: b.answer(a.Socket.ID, b.now)}
+				}
+				return Outcome{Act: *a}
+			},
+			want: []string{"0s r keepalive changed 1", "1s r keepalive done 1"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, _ := reaching(t)
+			kills := b.destroy
+			b.destroy = func(a *Action) Outcome {
+				switch {
+				case a.Kind == rules.Kill:
+					return kills(a)
+				case a.Via != rules.ViaHolder || a.Window != 0:
+					t.Errorf("%s goes by %s, and counts for %v", a.Kind, a.Via, a.Window)
+				case test.act != nil:
+					return test.act(b, a)
+				}
+				return Outcome{Act: *a}
+			}
+			test.add(b)
+			b.rule(set(test.rules...))
+			b.until(2 * time.Minute)
+			b.want(test.want...)
+		})
+	}
+}

@@ -213,13 +213,13 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	e, t, s, now := c.e, c.t, c.s, c.now
 	kind, onlySays := r.Then[action].Kind, e.onlySays(r, action, s)
 	c.full = kind.Destructive && t.Inode != 0 && t.holders == nil && r.history.throttle(onlySays).Room(now) == 0
-	if !c.full && (c.answer == exact || !kind.Destructive) { // else an exact answer, or the limit, comes first
+	if !c.full && (c.answer == exact || kind.On != rules.OnSocket) { // else an exact answer, or the limit, comes first
 		if until := e.awaitHolders(t, s, now); until != 0 {
 			c.await(r, action, r.history.throttle(onlySays), until)
 			return
 		}
 	}
-	if !kind.Destructive {
+	if kind.On != rules.OnSocket {
 		e.report(e.action(t, s, r, action, now), Done)
 		e.mark(t, r, action, false)
 		return
@@ -227,6 +227,10 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	why := e.guard(t, s)
 	if why == "" && e.byHolder(&r.Then[action]) {
 		why = e.unreachable(t, s, now)
+	}
+	if !kind.Destructive {
+		c.touch(r, action, fired, at, why)
+		return
 	}
 	switch {
 	case t.is(survived) || t.phase == acted || c.held.rule != nil && (!c.held.yields() || onlySays), t.is(simulated) && onlySays:

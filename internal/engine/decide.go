@@ -111,8 +111,11 @@ func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, no
 	via, _ := e.capabilities.Way(&r.Then[action])
 	a := Action{
 		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, Via: via, DryRun: r.DryRun, Socket: *s,
-		Decided: now, Window: max(r.Then[action].Limit.Per, e.program.Settings.Limit.Per) + restoreSlack,
+		Decided: now,
 		Grounds: groundsOf(r.Rule, &times, t.subject(s), now), Holders: t.heldBy(),
+	}
+	if a.Kind.Destructive {
+		a.Window = max(r.Then[action].Limit.Per, e.program.Settings.Limit.Per) + restoreSlack
 	}
 	return a
 }
@@ -160,6 +163,10 @@ func (e *Engine) lastKnown(t *tracked, h *held) sock.Socket {
 func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 	for i := range in.Outcomes {
 		o := &in.Outcomes[i]
+		if !o.Act.Kind.Destructive {
+			e.touched(o, now)
+			continue
+		}
 		t := e.tracks.get(o.Act.Socket.ID.Key())
 		if t == nil || t.phase != acted {
 			continue

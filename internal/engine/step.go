@@ -164,7 +164,8 @@ type Action struct {
 	Holders     []sock.Holder
 	Due         sock.Instant // when it fell due, if that was seen coming; 0: it was not
 	Decided     sock.Instant
-	Window      time.Duration // how long a destructive action counts against a limit
+	Window      time.Duration // how long it counts against a limit; 0: against none
+	Before      string        // what it changed, as it was
 	Share       uint64        // what it takes from for so long beside that, by its number; 0: nothing
 	ShareWindow time.Duration
 	Waited      bool         // a limit held it back until it came to nothing

@@ -53,8 +53,9 @@ type Record struct {
 	Result Result    `json:"result"`
 	DryRun bool      `json:"dry_run"`
 	Reason string    `json:"reason"`
-	Via    string    `json:"via"`   // by which way the socket was reached; empty: by none
-	Netns  string    `json:"netns"` // inode; empty: it is about several
+	Via    string    `json:"via"`    // by which way the socket was reached; empty: by none
+	Before string    `json:"before"` // what the action changed, as it was; empty: it tells by itself
+	Netns  string    `json:"netns"`  // inode; empty: it is about several
 	// NetnsName is the name that ip-netns(8) has for it; empty: none.
 	NetnsName string `json:"netns_name"`
 
@@ -158,6 +159,9 @@ func (r *Record) Attrs() []slog.Attr {
 		slog.String("reason", r.Reason))
 	if r.Via != "" {
 		attrs = append(attrs, slog.String("via", r.Via))
+	}
+	if r.Before != "" {
+		attrs = append(attrs, slog.String("before", r.Before))
 	}
 	if r.Netns != "" {
 		attrs = append(attrs, slog.String("netns", r.Netns))
