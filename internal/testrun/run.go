@@ -234,7 +234,7 @@ func (t *trial) kept(e *ruletest.Expectation) {
 			reasons[goneReason]++
 			continue
 		}
-		reasons[t.reason(e, forecasts[s.ID.Cookie])]++
+		reasons[t.reason(forecasts[s.ID.Cookie])]++
 	}
 	if len(reasons) == 1 && reasons[e.KeptBy] > 0 {
 		return
@@ -280,7 +280,7 @@ func (t *trial) forecasts(e *ruletest.Expectation) map[uint64]*engine.Forecast {
 }
 
 // reason says what keeps the rule from a socket for which it forecasts that.
-func (t *trial) reason(e *ruletest.Expectation, f *engine.Forecast) string {
+func (t *trial) reason(f *engine.Forecast) string {
 	switch {
 	case f == nil:
 		return unmatchedReason

@@ -169,7 +169,7 @@ func (t *trial) whySockets(e *ruletest.Expectation, forecasts map[uint64]*engine
 			case f == nil:
 				line = "the rule does not match it: " + t.differs(e.Rule, s.ID.Cookie)
 			default:
-				line = t.forecastText(e, f)
+				line = t.forecastText(f)
 			}
 			line = t.socketText(i, 1) + ": " + line
 			if said[line]++; said[line] == 1 {
@@ -190,12 +190,12 @@ func (t *trial) whySockets(e *ruletest.Expectation, forecasts map[uint64]*engine
 }
 
 // forecastText says when the rule acts on a socket, or why not.
-func (t *trial) forecastText(e *ruletest.Expectation, f *engine.Forecast) string {
+func (t *trial) forecastText(f *engine.Forecast) string {
 	wanted := action.Wanted(&f.Grounds, &f.Socket, false)
 	if f.IdleFor < f.InStateFor {
 		wanted += ", no progress for " + text(f.IdleFor)
 	}
-	switch reason := t.reason(e, f); reason {
+	switch reason := t.reason(f); reason {
 	case notDueReason:
 		return "is due in " + term.Short(f.In) + ": " + wanted
 	case limitReason:

@@ -3,6 +3,7 @@ package ruletest
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -113,11 +114,10 @@ func (p *parser) findRules(d *draft, root *yaml.Node, text []byte) (problems rul
 		p.Report(root, "the file needs rules: name their file in rules_file, or write them below a line \"rules:\"")
 	default:
 		set, failed := rules.ParseBeside(bytes.NewReader(text), []string{rulesFileKey, testsKey}, p.Kinds...)
-		if failed != nil {
-			problems, _ = failed.(rules.Problems)
-			return problems, nil
+		if wrong, ok := errors.AsType[rules.Problems](failed); ok {
+			return wrong, nil
 		}
-		p.set = set
+		p.set, err = set, failed
 	}
 	return nil, err
 }

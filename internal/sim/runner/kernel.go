@@ -44,12 +44,13 @@ func (t *KernelTable) Answers() sock.Instant { return t.Kernel.Now }
 // Sockets are shown in the order of the hash table.
 func (t *KernelTable) Sockets(q *sock.Query) iter.Seq[*sock.Socket] {
 	return func(yield func(*sock.Socket) bool) {
+		var shown sock.Socket // one for all: there may be many
 		for _, cookie := range t.Kernel.Table {
 			s := t.Kernel.Sockets[cookie]
 			if s == nil || !q.States.Has(s.State) {
 				continue
 			}
-			if shown := s.Scan(q, t.Kernel.Now, Tick); !yield(&shown) {
+			if shown = s.Scan(q, t.Kernel.Now, Tick); !yield(&shown) {
 				return
 			}
 		}

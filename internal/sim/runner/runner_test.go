@@ -77,6 +77,18 @@ func TestKillsWhatFallsDueAndNothingElse(t *testing.T) {
 	}
 }
 
+// An hour in which nothing happens takes few scans: the counters spare most of them.
+func TestQuietHoursAreCheap(t *testing.T) {
+	table, k := table()
+	k.Open(5432)
+	r := runner.New(parse(t, killing), table, start, runner.Tick, engine.Restored{})
+	r.Until(start.Add(24 * time.Hour))
+	const perHour = 20 // of 192: one in ten is made in any case
+	if n := r.Overview().Scans; n > 24*perHour {
+		t.Errorf("%d scans in a day, want %d at most", n, 24*perHour)
+	}
+}
+
 func TestRulesChange(t *testing.T) {
 	table, k := table()
 	leak(k, 5432)
