@@ -252,7 +252,7 @@ const (
 )
 
 // turns are the reasons of what waits for its turn.
-var turns = []match.Reason{match.RuleLimit, match.LimitOfAll, match.UnseenLimit, match.CanaryWaits}
+var turns = []match.Reason{match.RuleLimit, match.LimitOfAll, match.UnseenLimit, match.CanaryWaits, match.MaxMatches, match.Share}
 
 // Reasons are the words for why a rule does nothing to a socket.
 func Reasons() []string {
