@@ -132,8 +132,9 @@ func (k *Keeper) Pause(ctx context.Context, p status.Pause) (unkept, err error) 
 	if k.dir == nil {
 		unkept = errors.New("there is no state directory")
 	} else if unkept = Write(k.dir, &p); unkept == nil {
-		k.memory = nil
-		k.read()
+		if k.read(); k.file != nil {
+			k.memory = nil
+		} // else the directory has gone meanwhile
 	}
 	return unkept, k.tell(ctx)
 }
@@ -145,8 +146,8 @@ func (k *Keeper) Resume(ctx context.Context) (was *status.Pause, err error) {
 	k.read()
 	was = k.present()
 	k.memory = nil
-	if k.dir != nil && k.file != nil {
-		if _, err := Remove(k.dir); err != nil {
+	if k.dir != nil && (k.file != nil || k.failed != "") { // where it cannot be told, one may be there
+		if _, err := Remove(k.dir); err != nil && k.file != nil {
 			return was, fmt.Errorf("it is paused by a file that cannot be removed: %w", err)
 		}
 		k.read()

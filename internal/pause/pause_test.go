@@ -190,6 +190,9 @@ func TestKeeperLosesDirectory(t *testing.T) {
 		if p := last(); p == nil || p.Reason != "stop" {
 			t.Errorf("told %+v while the directory is away", p)
 		}
+		if unkept, err := k.Pause(t.Context(), status.Pause{Reason: "again", By: "uid 0"}); err != nil || last() == nil {
+			t.Errorf("paused while the directory is away: told %+v, %v, %v", last(), unkept, err)
+		}
 		if err := os.Rename(away, filepath.Dir(file)); err != nil {
 			t.Fatal(err)
 		}
