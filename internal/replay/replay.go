@@ -74,20 +74,17 @@ func Run(file io.Reader, set *rules.Set, allowed func(recording.Header) match.Ca
 		return nil, err
 	}
 	t := newTable(reader)
-	if t.next == sock.Never {
+	if reader.Scans() == 0 {
 		if t.err == nil {
 			return nil, ErrEmpty
 		}
 		return nil, fmt.Errorf("%w: %w", ErrEmpty, t.err)
 	}
-	p := player{table: t, began: t.next, result: &Result{Header: reader.Header, set: set}}
+	p := player{table: t, began: t.now, result: &Result{Header: reader.Header, set: set}}
 	if !reader.Header.Holders {
 		set = withoutCanaries(set)
 	}
-	p.run = runner.New(set, t, t.next, reader.Header.Precision, engine.Restored{})
-	if t.scan == nil {
-		return nil, fmt.Errorf("%w: %w", ErrEmpty, t.err)
-	}
+	p.run = runner.New(set, t, t.now, reader.Header.Precision, engine.Restored{})
 	p.run.Allow(allowed(reader.Header))
 	r := p.result
 	r.Began = t.scan.Wall
@@ -228,6 +225,7 @@ func doubts(set *rules.Set, h *recording.Header, hadPorts bool) (all []string) {
 
 // lacks says what matches ask for that the recording does not have.
 func lacks(matches []rules.Match, h *recording.Header, holders bool) (all []string) {
+	matches = slices.DeleteFunc(slices.Clone(matches), func(m rules.Match) bool { return m.IfKnown }) // which do without
 	asks := func(of func(m *rules.Match) int) bool {
 		return slices.ContainsFunc(matches, func(m rules.Match) bool { return of(&m) > 0 })
 	}

@@ -2,8 +2,11 @@ package replay_test
 
 import (
 	"bytes"
+	"compress/flate"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strings"
 	"testing"
 	"time"
@@ -442,6 +445,38 @@ func TestDamaged(t *testing.T) {
 		if _, err := replay.Run(bytes.NewReader(file[:n]), parse(t, killing), allAllowed); err == nil {
 			t.Errorf("of %d bytes something was replayed", n)
 		}
+	}
+}
+
+// A scan under right checksums that makes no sense ends a replay like any other damage, and
+// nothing is told by what it left.
+func TestNonsense(t *testing.T) {
+	h := record(t, recording.Header{})
+	header := h.file.Len()
+	h.leak(5432)
+	h.until(start.Add(4*time.Minute+58*time.Second), 2*time.Second)
+	file := bytes.Clone(h.file.Bytes())
+	var content bytes.Buffer
+	w, _ := flate.NewWriter(&content, flate.BestSpeed)
+	w.Write(binary.AppendUvarint(nil, uint64(2*time.Second))) // sent then
+	w.Write([]byte{1, 2, 99})                                 // a while, by the wall clock, and 99 texts
+	w.Close()
+	frame := func(b []byte) []byte {
+		table := crc32.MakeTable(crc32.Castagnoli)
+		at := len(b)
+		b = binary.LittleEndian.AppendUint32(append(b, 'S'), uint32(content.Len()))
+		b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(content.Bytes(), table))
+		b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[at:], table))
+		return append(b, content.Bytes()...)
+	}
+	r := run(t, frame(file), killing)
+	expect(t, r)
+	damage := (*recording.Damage)(nil)
+	if !errors.As(r.Damage, &damage) || damage.Cut || r.Scans != 150 || r.Took != 4*time.Minute+58*time.Second {
+		t.Errorf("%d scans in %v, %v", r.Scans, r.Took, r.Damage)
+	}
+	if _, err := replay.Run(bytes.NewReader(frame(file[:header:header])), parse(t, killing), allAllowed); !errors.Is(err, replay.ErrEmpty) {
+		t.Errorf("%v, want that there is no whole scan", err)
 	}
 }
 

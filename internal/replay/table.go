@@ -21,10 +21,11 @@ const moment = 100 * time.Millisecond
 // happens, so that whoever asks then is answered by the next one.
 type table struct {
 	reader *recording.Reader
-	scan   *recording.Scan // the last one
+	scan   recording.Scan // the last one
 	now    sock.Instant
 	next   sock.Instant // when the next scan is; sock.Never: there is none
 	err    error        // why, if that is not the end
+	lost   bool         // what the last scan showed, too: the next one made no sense
 	most   int          // sockets in a scan
 
 	hadPorts bool // a scan told the port ranges
@@ -34,9 +35,12 @@ type table struct {
 	killed map[sock.Key]struct{}
 }
 
+// newTable returns a table at the first scan, if there is one.
 func newTable(r *recording.Reader) *table {
 	t := &table{reader: r, killed: make(map[sock.Key]struct{})}
-	t.look()
+	if t.look(); t.next != sock.Never {
+		t.Advance(t.next)
+	}
 	return t
 }
 
@@ -64,17 +68,21 @@ func (t *table) Advance(now sock.Instant) {
 		scan, err := t.reader.Next()
 		if err != nil {
 			t.end(err)
+			t.lost = true
 			break
 		}
-		t.scan, t.most, t.hadPorts = scan, max(t.most, t.reader.Len()), t.hadPorts || len(scan.Ports) > 0
+		t.scan, t.most, t.hadPorts = *scan, max(t.most, t.reader.Len()), t.hadPorts || len(scan.Ports) > 0
 		t.look()
 	}
 	t.now = now
 }
 
-// Answers is now if that is right after a scan, and else the next one.
+// Answers is now if that is right after a scan, and else at the next one.
 func (t *table) Answers() sock.Instant {
-	if t.now.Sub(t.scan.Got) <= moment {
+	switch {
+	case t.lost:
+		return sock.Never
+	case t.now.Sub(t.scan.Got) <= moment:
 		return t.now
 	}
 	return t.next
