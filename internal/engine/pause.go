@@ -1,6 +1,11 @@
 package engine
 
-import "github.com/sockdog/sockdog/internal/sock"
+import (
+	"slices"
+
+	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/sock"
+)
 
 // Paused says that nothing is to be acted on for now. What falls due is decided on as
 // always, and waits as behind a limit; dry runs, alerts and the log go on. Acts that are
@@ -38,6 +43,18 @@ func (e *Engine) resume(now sock.Instant) {
 	if e.Paused() {
 		e.sumUpHeld(now)
 		e.letGroupsGo()
+		e.askForSkipped(now)
 	}
 	e.limit.Closed, e.pausedUntil = false, never
+}
+
+// askForSkipped has asked for what a pause has kept from an action that no limit counts
+// for, and that so is in no queue.
+func (e *Engine) askForSkipped(now sock.Instant) {
+	byPause := func(s skip) bool { return s.reason == match.Paused }
+	for t := range e.tracks.all() {
+		if t.phase == waiting && t.turn == 0 && slices.ContainsFunc(e.recordOf(t).skipped, byPause) {
+			e.wait(t, now)
+		}
+	}
 }

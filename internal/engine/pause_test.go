@@ -132,3 +132,20 @@ func TestPauseHoldsGroups(t *testing.T) {
 	b.until(3 * time.Minute)
 	b.want("0s r pending dport=80 count 1", "10s r exec held", "10s r firing dport=80 count 1", "2m0s r exec done", "2m0s r exec done")
 }
+
+// TestPauseHoldsKeepalive: what takes nothing away waits, too, and is done when acting is
+// resumed.
+func TestPauseHoldsKeepalive(t *testing.T) {
+	b, _ := reaching(t)
+	b.destroy = func(a *Action) Outcome { return Outcome{Act: *a} }
+	b.add(1, time.Hour)
+	b.step(Paused{Until: sock.Never})
+	b.rule(set(keptAlive("r")))
+	b.until(90*time.Second + time.Millisecond)
+	if o := b.e.Overview(b.now).Rules[0]; o.HeldBack[match.Paused] != 1 {
+		t.Errorf("held back %v", o.HeldBack)
+	}
+	b.step(Resumed{})
+	b.until(3 * time.Minute)
+	b.want("1m30s r keepalive done 1")
+}
