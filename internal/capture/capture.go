@@ -78,7 +78,6 @@ func Record(ctx context.Context, f *File, h recording.Header, mask *recording.Ma
 	err = errors.Join(err, f.Cut(w.Size()))
 	if ending := w.Close(r.progress.Failed); ending != nil && err == nil {
 		err = ending
-		_ = f.Cut(w.Size()) // or else the end is read as cut short, which it is
 	}
 	r.progress.Size = w.Size()
 	return r.progress, errors.Join(err, f.Keep())

@@ -227,9 +227,7 @@ func TestDiskFull(t *testing.T) {
 	if !errors.Is(err, syscall.EFBIG) || done.Scans != 2 {
 		t.Errorf("%+v, %v", done, err)
 	}
-	at, _, end := replayed(t, path)
-	var damage *recording.Damage
-	if len(at) != 2 || end != io.EOF && !errors.As(end, &damage) {
+	if at, _, end := replayed(t, path); len(at) != 2 || end != io.EOF { // the end takes less than the scan that did not fit
 		t.Errorf("%d scans, %v", len(at), end)
 	}
 }

@@ -57,16 +57,15 @@ const (
 type Header struct {
 	Sockdog   string        `json:"sockdog"` // version of the program that wrote it
 	BootID    string        `json:"boot_id,omitempty"`
-	Kernel    string        `json:"kernel"`              // its release
-	Precision time.Duration `json:"precision_ns"`        // of the ages that it tells
-	Began     time.Time     `json:"began"`               // by the wall clock
-	Every     time.Duration `json:"every_ns"`            // between two scans, as it was asked for
-	All       bool          `json:"all_namespaces"`      // of the host, and not only one
-	Filter    string        `json:"filter,omitempty"`    // empty: every socket in States
-	States    string        `json:"states"`              // that it has sockets in
-	Holders   bool          `json:"holders"`             // it says who holds each socket
-	Masked    []string      `json:"masked,omitempty"`    // what was replaced: addresses, names
-	Autobound bool          `json:"autobound,omitempty"` // it says whether the kernel chose a port
+	Kernel    string        `json:"kernel"`           // its release
+	Precision time.Duration `json:"precision_ns"`     // of the ages that it tells
+	Began     time.Time     `json:"began"`            // by the wall clock
+	Every     time.Duration `json:"every_ns"`         // between two scans, as it was asked for
+	All       bool          `json:"all_namespaces"`   // of the host, and not only one
+	Filter    string        `json:"filter,omitempty"` // empty: every socket in States
+	States    string        `json:"states"`           // that it has sockets in
+	Holders   bool          `json:"holders"`          // it says who holds each socket
+	Masked    []string      `json:"masked,omitempty"` // what was replaced: addresses, names
 }
 
 // What may be masked, as Header names it.

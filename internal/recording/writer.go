@@ -150,7 +150,7 @@ func (w *Writer) text(s string) uint64 {
 	return w.texts.number(s[:min(len(s), maxText)])
 }
 
-// End writes the scan, which was whole.
+// End writes the scan, which was whole. After an error no other can be written.
 func (w *Writer) End(s Scan) error {
 	if s.Sent < w.last.Got || s.Got < s.Sent {
 		return errors.New("the scan is older than the one before it")
@@ -169,8 +169,11 @@ func (w *Writer) End(s Scan) error {
 	b = w.appendCounters(b, &s)
 	b = append(append(b, sockets...), held...)
 	w.content, w.last = b, s
+	if err := w.pack(); err != nil {
+		return err
+	}
 	w.scans++
-	return w.pack()
+	return nil
 }
 
 // pack writes what stands in w.content.

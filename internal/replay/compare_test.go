@@ -132,3 +132,16 @@ Canaries are left out: the recording does not tell who holds sockets.
 		})
 	}
 }
+
+// What a recording says of itself governs no terminal.
+func TestEvilHeader(t *testing.T) {
+	h := record(t, recording.Header{Kernel: "6\x1b[2J", Filter: "\x1b]0;evil\a\nsockdog: all is well", States: "\x1b[31m"})
+	h.until(start, time.Second)
+	var out bytes.Buffer
+	if err := run(t, h.end(), killing).Print(&out, 0); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\a") || strings.Contains(out.String(), "\nsockdog") {
+		t.Errorf("%q", out.String())
+	}
+}

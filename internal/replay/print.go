@@ -81,21 +81,23 @@ func (r *Result) Print(out io.Writer, cells int) error {
 	return nil
 }
 
-// printHead prints what was replayed.
+// printHead prints what was replayed. Whoever made the recording may have written anything
+// there.
 func (r *Result) printHead(out io.Writer) {
 	h := &r.Header
+	states, filter := term.Printable(h.States), term.Printable(h.Filter)
 	fmt.Fprintf(out, "%s of up to %s in %s, from %s, Linux %s\n", term.Count(r.Scans, "scan"), term.Count(r.Sockets, "socket"),
-		term.Short(r.Took), r.Began.Format(time.RFC3339), h.Kernel)
+		term.Short(r.Took), r.Began.Format(time.RFC3339), term.Printable(h.Kernel))
 	switch {
-	case h.Filter != "" && h.States != "all":
-		fmt.Fprintf(out, "Recorded were only sockets in %s: %s\n", h.States, h.Filter)
-	case h.Filter != "":
-		fmt.Fprintf(out, "Recorded were only sockets of: %s\n", h.Filter)
-	case h.States != "all":
-		fmt.Fprintf(out, "Recorded were only sockets in %s\n", h.States)
+	case filter != "" && states != "all":
+		fmt.Fprintf(out, "Recorded were only sockets in %s: %s\n", states, filter)
+	case filter != "":
+		fmt.Fprintf(out, "Recorded were only sockets of: %s\n", filter)
+	case states != "all":
+		fmt.Fprintf(out, "Recorded were only sockets in %s\n", states)
 	}
 	if len(h.Masked) > 0 {
-		fmt.Fprintf(out, "Masked are %s: what a rule names of them means others here, but for loopback and whole private networks\n", strings.Join(h.Masked, " and "))
+		fmt.Fprintf(out, "Masked are %s: what a rule names of them means others here, but for loopback and whole private networks\n", term.Printable(strings.Join(h.Masked, " and ")))
 	}
 	if r.Failed > 0 {
 		fmt.Fprintf(out, "Not recorded were %s that failed\n", term.Count(r.Failed, "scan"))

@@ -25,14 +25,14 @@ import (
 
 // Result is what a set of rules would have done.
 type Result struct {
-	Header       recording.Header
-	Began, Ended time.Time // of the scans, by the wall clock
-	Took         time.Duration
-	Scans        int
-	Failed       int // that failed while the recording was made
-	Sockets      int // in a scan, at most
-	Events       []Event
-	Damage       error // the recording is not whole: the result is about what comes before; nil: it is
+	Header  recording.Header
+	Began   time.Time // of the first scan, by the wall clock
+	Took    time.Duration
+	Scans   int
+	Failed  int // that failed while the recording was made
+	Sockets int // in a scan, at most
+	Events  []Event
+	Damage  error // the recording is not whole: the result is about what comes before; nil: it is
 
 	set    *rules.Set
 	doubts []string
@@ -96,7 +96,7 @@ func Run(file io.Reader, set *rules.Set, allowed func(recording.Header) match.Ca
 		}
 		p.run.Until(t.next)
 	}
-	r.Ended, r.Took, r.Scans, r.Sockets, r.Failed, r.Damage = t.scan.Wall, t.scan.Got.Sub(p.began), reader.Scans(), t.most, reader.Failed, t.err
+	r.Took, r.Scans, r.Sockets, r.Failed, r.Damage = t.scan.Got.Sub(p.began), reader.Scans(), t.most, reader.Failed, t.err
 	r.doubts = doubts(set, &r.Header, t.hadPorts)
 	return r, nil
 }
