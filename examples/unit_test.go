@@ -21,7 +21,7 @@ func TestUnitTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	more, err := filepath.Glob("kubernetes/*-rules.yaml")
+	more, err := filepath.Glob("kubernetes/*/rules.yaml")
 	if err != nil || len(files) == 0 || len(more) == 0 {
 		t.Fatal("no files", err)
 	}

@@ -73,7 +73,7 @@ func validate(t *testing.T, s *jsonschema.Schema, text []byte) error {
 func TestSchemaTakesWhatParseTakes(t *testing.T) {
 	s := compileSchema(t)
 	paths := []string{"builtin.yaml"}
-	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/lint/*.yaml", "../examples/*.yaml", "../examples/kubernetes/*-rules.yaml", "../examples/rules/*.yaml"} {
+	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/lint/*.yaml", "../examples/*.yaml", "../examples/kubernetes/*/rules.yaml", "../examples/rules/*.yaml"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -1,11 +1,14 @@
-// Package kubernetes tests the manifest and the rules beside it: that they are locked
-// down as they say, and that the rules are good ones. That its fields are the API's own is
-// checked in CI, against the API's types.
+// Package kubernetes tests the manifests and the rules here: that the pods are locked down as
+// they say, that probes and rules reach them, and that the rules are good ones. That the fields
+// are the API's own, and that kustomize and Helm make of them what they should, is checked in
+// CI, in .ci/manifest.
 package kubernetes
 
 import (
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,16 +19,25 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-type configMap struct {
-	Metadata struct{ Name string }
-	Data     map[string]string
+// kustomization is what makes the ConfigMap of the rules.
+type kustomization struct {
+	ConfigMapGenerator []struct {
+		Name  string
+		Files []string
+	} `yaml:"configMapGenerator"`
+	GeneratorOptions struct {
+		DisableNameSuffixHash bool `yaml:"disableNameSuffixHash"`
+	} `yaml:"generatorOptions"`
 }
 
-type deployment struct {
+// workload is a Deployment or a DaemonSet.
+type workload struct {
 	Spec struct {
 		Template struct {
 			Spec struct {
-				InitContainers []sidecar `yaml:"initContainers"`
+				AutomountToken bool        `yaml:"automountServiceAccountToken"`
+				InitContainers []container `yaml:"initContainers"`
+				Containers     []container
 				Volumes        []struct {
 					Name      string
 					ConfigMap struct{ Name string } `yaml:"configMap"`
@@ -35,7 +47,8 @@ type deployment struct {
 	}
 }
 
-type sidecar struct {
+type container struct {
+	Name            string
 	RestartPolicy   string `yaml:"restartPolicy"`
 	Args            []string
 	SecurityContext map[string]any `yaml:"securityContext"`
@@ -43,96 +56,51 @@ type sidecar struct {
 		Name          string
 		ContainerPort int `yaml:"containerPort"`
 	}
-	LivenessProbe struct {
-		HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
-	} `yaml:"livenessProbe"`
-	VolumeMounts []struct {
+	LivenessProbe  probe `yaml:"livenessProbe"`
+	ReadinessProbe probe `yaml:"readinessProbe"`
+	VolumeMounts   []struct {
 		Name      string
 		MountPath string `yaml:"mountPath"`
 		SubPath   string `yaml:"subPath"`
+		ReadOnly  bool   `yaml:"readOnly"`
 	} `yaml:"volumeMounts"`
 }
 
-func read(t *testing.T) (configMap, deployment) {
+type probe struct {
+	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
+}
+
+// workloads are the files of those that are not made from another.
+var workloads = []string{"sidecar/deployment.yaml", "node/daemonset.yaml"}
+
+// decode reads a YAML file.
+func decode(t *testing.T, file string, into any) {
 	t.Helper()
-	f, err := os.Open("sidecar.yaml")
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	var c configMap
-	var d deployment
-	docs := yaml.NewDecoder(f)
-	if err := docs.Decode(&c); err != nil {
-		t.Fatal(err)
-	}
-	if err := docs.Decode(&d); err != nil {
-		t.Fatal(err)
-	}
-	if n := len(d.Spec.Template.Spec.InitContainers); n != 1 {
-		t.Fatalf("%d init containers; want the sidecar", n)
-	}
-	return c, d
-}
-
-// The rules for a node are good ones, and kill nothing but sockets of pods.
-func TestNodeRules(t *testing.T) {
-	text, err := os.ReadFile("node-rules.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if warnings, err := rules.Lint(strings.NewReader(string(text))); err != nil || len(warnings) > 0 {
-		t.Errorf("warnings %v, error %v", warnings, err)
-	}
-	anywhere := strings.ReplaceAll(string(text), ", cgroup: [/kubepods.slice, /kubepods]", "")
-	if _, err := rules.Parse(strings.NewReader(anywhere)); err == nil {
-		t.Error("a kill in every pod and on the node itself is taken")
+	if err := yaml.Unmarshal(text, into); err != nil {
+		t.Fatalf("%s: %v", file, err)
 	}
 }
 
-func TestSidecarIsLockedDown(t *testing.T) {
-	_, d := read(t)
-	s := d.Spec.Template.Spec.InitContainers[0]
-	if s.RestartPolicy != "Always" {
-		t.Errorf("restartPolicy %q: only with Always is an init container a sidecar", s.RestartPolicy)
+// read returns a workload, and sockdog's container in it.
+func read(t *testing.T, file string) (w workload, c container) {
+	t.Helper()
+	decode(t, file, &w)
+	pod := w.Spec.Template.Spec
+	all := slices.Concat(pod.InitContainers, pod.Containers)
+	i := slices.IndexFunc(all, func(c container) bool { return c.Name == "sockdog" })
+	if i < 0 {
+		t.Fatalf("%s: there is no container sockdog", file)
 	}
-	want := map[string]any{
-		"runAsNonRoot":             true,
-		"runAsUser":                65532, // as in the Dockerfile
-		"allowPrivilegeEscalation": false,
-		"readOnlyRootFilesystem":   true,
-		"capabilities":             map[string]any{"drop": []any{"ALL"}, "add": []any{"NET_ADMIN"}},
-		"seccompProfile":           map[string]any{"type": "RuntimeDefault"},
-	}
-	if diff := cmp.Diff(want, s.SecurityContext); diff != "" {
-		t.Errorf("securityContext (-want +got):\n%s", diff)
-	}
-}
-
-// TestProbeReachesTheSidecar follows the liveness probe to the address of --listen,
-// which must not be one that only the pod itself can reach. That something answers
-// there is seen in CI, with the image.
-func TestProbeReachesTheSidecar(t *testing.T) {
-	_, d := read(t)
-	s := d.Spec.Template.Spec.InitContainers[0]
-	probe := s.LivenessProbe.HTTPGet
-	if probe.Path != "/healthz" {
-		t.Errorf("the liveness probe asks for %q; want /healthz", probe.Path)
-	}
-	port := 0
-	for _, p := range s.Ports {
-		if p.Name == probe.Port {
-			port = p.ContainerPort
-		}
-	}
-	if listen := s.flag("--listen"); port == 0 || listen != ":"+strconv.Itoa(port) {
-		t.Errorf("the probe goes to port %q, %d, and sockdog listens on %q; want the same port on every address", probe.Port, port, listen)
-	}
+	return w, all[i]
 }
 
 // flag is the value of a flag, or "".
-func (s *sidecar) flag(name string) string {
-	for _, arg := range s.Args {
+func (c *container) flag(name string) string {
+	for _, arg := range c.Args {
 		if value, ok := strings.CutPrefix(arg, name+"="); ok {
 			return value
 		}
@@ -140,34 +108,132 @@ func (s *sidecar) flag(name string) string {
 	return ""
 }
 
-// TestRulesReachTheSidecar follows the file of --rules through mount and volume
-// to the ConfigMap, and reads the rules there.
-func TestRulesReachTheSidecar(t *testing.T) {
-	c, d := read(t)
-	pod := d.Spec.Template.Spec
-	s := pod.InitContainers[0]
+// The rules are good ones.
+func TestRules(t *testing.T) {
+	files, err := filepath.Glob("*/rules.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no rules: ", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if warnings, err := rules.Lint(strings.NewReader(string(text))); err != nil || len(warnings) > 0 {
+			t.Errorf("%s: warnings %v, error %v", file, warnings, err)
+		}
+	}
+}
 
-	file := s.flag("--rules")
-	var volume string
-	for _, m := range s.VolumeMounts {
-		if m.MountPath != path.Dir(file) {
-			continue
+// The rules for a node kill nothing but sockets of pods.
+func TestNodeRulesNamePods(t *testing.T) {
+	text, err := os.ReadFile("node/rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anywhere := strings.ReplaceAll(string(text), ", cgroup: [/kubepods.slice, /kubepods]", "")
+	if anywhere == string(text) {
+		t.Fatal("no rule of node/rules.yaml names the cgroups of pods")
+	}
+	if _, err := rules.Parse(strings.NewReader(anywhere)); err == nil {
+		t.Error("a kill in every pod and on the node itself is taken")
+	}
+}
+
+func TestLockedDown(t *testing.T) {
+	want := map[string]map[string]any{
+		"sidecar/deployment.yaml": {
+			"runAsNonRoot":             true,
+			"runAsUser":                65532, // as in the Dockerfile
+			"allowPrivilegeEscalation": false,
+			"readOnlyRootFilesystem":   true,
+			"capabilities":             map[string]any{"drop": []any{"ALL"}, "add": []any{"NET_ADMIN"}},
+			"seccompProfile":           map[string]any{"type": "RuntimeDefault"},
+		},
+		"node/daemonset.yaml": {
+			"runAsUser":              0,
+			"readOnlyRootFilesystem": true,
+			"capabilities": map[string]any{"drop": []any{"ALL"}, "add": []any{
+				"NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "BPF", "PERFMON",
+			}},
+			"seccompProfile":  map[string]any{"type": "RuntimeDefault"},
+			"appArmorProfile": map[string]any{"type": "Unconfined"},
+		},
+	}
+	for _, file := range workloads {
+		w, c := read(t, file)
+		if diff := cmp.Diff(want[file], c.SecurityContext); diff != "" {
+			t.Errorf("%s: securityContext (-want +got):\n%s", file, diff)
 		}
-		volume = m.Name
-		if m.SubPath != "" {
-			t.Errorf("%s is mounted by subPath, which never sees a change", m.MountPath)
+		if w.Spec.Template.Spec.AutomountToken {
+			t.Errorf("%s: the token of the service account is mounted", file)
+		}
+		for _, m := range c.VolumeMounts {
+			if !m.ReadOnly && m.MountPath != "/var/lib/sockdog" {
+				t.Errorf("%s: %s may be written to", file, m.MountPath)
+			}
 		}
 	}
-	var source string
-	for _, v := range pod.Volumes {
-		if v.Name == volume {
-			source = v.ConfigMap.Name
+	if _, c := read(t, "sidecar/deployment.yaml"); c.RestartPolicy != "Always" {
+		t.Errorf("restartPolicy %q: only with Always is an init container a sidecar", c.RestartPolicy)
+	}
+}
+
+// TestProbesReachSockdog follows the probes to the address of --listen, which must not be one
+// that only the pod itself can reach. That something answers there is seen in CI, with the
+// image. A sidecar has no readiness probe: it would take the application out of its service.
+func TestProbesReachSockdog(t *testing.T) {
+	ready := map[string]string{"node/daemonset.yaml": "/readyz"}
+	for _, file := range workloads {
+		_, c := read(t, file)
+		live := c.LivenessProbe.HTTPGet
+		if live.Path != "/healthz" {
+			t.Errorf("%s: the liveness probe asks for %q; want /healthz", file, live.Path)
+		}
+		if got := c.ReadinessProbe.HTTPGet; got.Path != ready[file] || got.Path != "" && got.Port != live.Port {
+			t.Errorf("%s: the readiness probe is %+v; want %q", file, got, ready[file])
+		}
+		port := 0
+		for _, p := range c.Ports {
+			if p.Name == live.Port {
+				port = p.ContainerPort
+			}
+		}
+		if listen := c.flag("--listen"); port == 0 || listen != ":"+strconv.Itoa(port) {
+			t.Errorf("%s: the probe goes to port %q, %d, and sockdog listens on %q; want the same port on every address", file, live.Port, port, listen)
 		}
 	}
-	if source != c.Metadata.Name {
-		t.Fatalf("%s comes from volume %q, ConfigMap %q; want ConfigMap %q", file, volume, source, c.Metadata.Name)
-	}
-	if _, err := rules.Parse(strings.NewReader(c.Data[path.Base(file)])); err != nil {
-		t.Errorf("%s:\n%v", path.Base(file), err)
+}
+
+// TestRulesReachSockdog follows the file of --rules through mount and volume to the ConfigMap
+// that kustomize makes of the rules, under a name that stays when they change.
+func TestRulesReachSockdog(t *testing.T) {
+	for _, file := range workloads {
+		w, c := read(t, file)
+		var k kustomization
+		decode(t, filepath.Join(filepath.Dir(file), "kustomization.yaml"), &k)
+		if len(k.ConfigMapGenerator) != 1 || !k.GeneratorOptions.DisableNameSuffixHash {
+			t.Fatalf("%s: kustomize makes %+v; want one ConfigMap under its own name", file, k)
+		}
+		rulesFile := c.flag("--rules")
+		var volume, source string
+		for _, m := range c.VolumeMounts {
+			if m.MountPath != path.Dir(rulesFile) {
+				continue
+			}
+			volume = m.Name
+			if m.SubPath != "" {
+				t.Errorf("%s: %s is mounted by subPath, which never sees a change", file, m.MountPath)
+			}
+		}
+		for _, v := range w.Spec.Template.Spec.Volumes {
+			if v.Name == volume {
+				source = v.ConfigMap.Name
+			}
+		}
+		made := k.ConfigMapGenerator[0]
+		if source != made.Name || !slices.Contains(made.Files, path.Base(rulesFile)) {
+			t.Errorf("%s: %s comes from volume %q, ConfigMap %q; kustomize makes %+v", file, rulesFile, volume, source, made)
+		}
 	}
 }
