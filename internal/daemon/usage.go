@@ -23,7 +23,7 @@ func (d *watch) sampleUsage(processes []spin.Process) {
 		u, err := d.ReadUsage(p.PID)
 		gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || err == nil && u.Start != p.Start
 		if err == nil || gone {
-			in.Usages = append(in.Usages, spin.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Gone: gone})
+			in.Usages = append(in.Usages, spin.Usage{Process: p, At: d.Now(), CPU: u.CPU, Lived: u.Lived, Waited: u.Waited, Runs: u.Runs, Gone: gone})
 		}
 	}
 	d.workers.send(in)

@@ -83,6 +83,40 @@ func TestCanaryStopsRule(t *testing.T) {
 	}
 }
 
+// A program that sleeps a moment between its loops uses less than half a core for spinning:
+// how often it is woken tells.
+func TestCanaryByWakeUps(t *testing.T) {
+	for name, test := range map[string]struct {
+		woken, cores float64
+		stops        bool
+	}{
+		"woken often, and busier":      {50_000, 0.3, true},
+		"busier":                       {500, 0.3, false},
+		"woken often, for nothing":     {50_000, 0.02, false},
+		"a few more requests a second": {5_000, 0.3, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newPrograms(t, 0.01)
+			b.leaks(1, 20, 8*time.Second)
+			first := true
+			b.destroy = func(a *Action) Outcome {
+				delete(b.sockets, a.Socket.ID.Cookie)
+				if first {
+					b.programs[101].Uses(test.cores, b.now)
+					b.programs[101].Woken = test.woken
+				}
+				first = false
+				return Outcome{Act: *a}
+			}
+			b.rule(set(killing("r", canaries())))
+			b.until(time.Minute)
+			if stopped := b.e.Overview(b.now).Rules[0].Stopped != nil; stopped != test.stops {
+				t.Errorf("stopped %t after %d kills", stopped, len(b.kills()))
+			}
+		})
+	}
+}
+
 // After the first kill of each program the others wait, in order, and no longer than for
 // the verdict. What falls due then is killed on time.
 func TestCanaryPasses(t *testing.T) {

@@ -301,7 +301,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 				if s.Unreadable {
 					continue
 				}
-				u.Gone, u.CPU, u.Waited, u.Lived = false, s.Used(b.now), s.WaitedUntil(b.now), b.now.Sub(0)
+				u.Gone, u.CPU, u.Waited, u.Runs, u.Lived = false, s.Used(b.now), s.WaitedUntil(b.now), s.RunsUntil(b.now), b.now.Sub(0)
 			}
 			in.Usages = append(in.Usages, u)
 		}

@@ -20,6 +20,8 @@ type Usage struct {
 	// Waited is for how long the threads that there are could have run, while others
 	// did or their cgroup had used up its quota; Unknown: it is not known.
 	Waited time.Duration
+	// Runs is how often a processor was given to them; below 0: it is not known.
+	Runs int64
 }
 
 // Unknown is a time that nobody knows.
@@ -52,21 +54,22 @@ func ReadUsage(root string, pid int) (Usage, error) {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return Usage{}, os.NewSyscallError("clock_gettime", err)
 	}
-	waited := Unknown
+	waited, runs := Unknown, int64(-1)
 	if threads <= mostThreads {
-		waited = readWaited(filepath.Join(root, strconv.Itoa(pid), "task"))
+		waited, runs = readWaited(filepath.Join(root, strconv.Itoa(pid), "task"))
 	}
-	return Usage{Start: start, CPU: time.Duration(user+system) * tick, Lived: time.Duration(now.Nano()) - time.Duration(start)*tick, Waited: waited}, nil
+	return Usage{Start: start, CPU: time.Duration(user+system) * tick, Lived: time.Duration(now.Nano()) - time.Duration(start)*tick, Waited: waited, Runs: runs}, nil
 }
 
-// readWaited adds up how long threads have waited to run, of which the kernel keeps
-// no sum. That of a thread that has just ended does not count.
-func readWaited(dir string) time.Duration {
+// readWaited adds up how long threads have waited to run, and how often they ran, of which
+// the kernel keeps no sums. A thread that has just ended does not count.
+func readWaited(dir string) (time.Duration, int64) {
 	threads, err := os.ReadDir(dir)
 	if err != nil {
-		return Unknown
+		return Unknown, -1
 	}
 	var sum time.Duration
+	var runs int64
 	for _, t := range threads {
 		var buf [128]byte
 		text, err := readFileAt(unix.AT_FDCWD, filepath.Join(dir, t.Name(), "schedstat"), buf[:])
@@ -75,15 +78,17 @@ func readWaited(dir string) time.Duration {
 		}
 		fields := bytes.Fields(text) // time run, time waited, times run
 		if err != nil || len(fields) != 3 {
-			return Unknown // as on kernels without CONFIG_SCHED_INFO
+			return Unknown, -1 // as on kernels without CONFIG_SCHED_INFO
 		}
-		waited, err := strconv.ParseInt(string(fields[1]), 10, 64)
-		if err != nil {
-			return Unknown
+		waited, err1 := strconv.ParseInt(string(fields[1]), 10, 64)
+		ran, err2 := strconv.ParseInt(string(fields[2]), 10, 64)
+		if err1 != nil || err2 != nil {
+			return Unknown, -1
 		}
 		sum += time.Duration(waited)
+		runs += ran
 	}
-	return sum
+	return sum, runs
 }
 
 func gone(path string) bool {

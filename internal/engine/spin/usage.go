@@ -10,6 +10,10 @@ import (
 const (
 	// jump is what usage rises by, in cores, that is no accident.
 	jump = 0.5
+	// A program that sleeps a moment between its loops uses less. It is woken manyRuns times
+	// a second more often, and uses littleJump more cores for that.
+	manyRuns   = 10_000
+	littleJump = 0.1
 	// jumpWithin is how long after a kill a jump is put down to it, and for how long
 	// before it the usage counts that was normal.
 	jumpWithin = 10 * time.Second
@@ -47,17 +51,24 @@ func (h *history) take(s Usage) {
 // load is what a process uses of CPU, in cores, and what it wants: that, and what it
 // could have used but for others. Where the machine is busy, or a cgroup has a quota,
 // a program that spins gets less than it wants.
-type load struct{ used, wanted float64 }
+type load struct {
+	used, wanted float64
+	runs         float64 // a second
+}
 
 // loadBetween is the load from one sample to another.
 func loadBetween(from, to Usage) load {
 	lived := float64(to.At.Sub(from.At))
 	used := float64(to.CPU-from.CPU) / lived
+	var runs float64
+	if from.Runs >= 0 && to.Runs >= 0 {
+		runs = max(0, float64(to.Runs-from.Runs)*float64(time.Second)/lived)
+	}
 	if from.Waited < 0 || to.Waited < 0 {
-		return load{used, used}
+		return load{used, used, runs}
 	}
 	// Threads that end take with them what they have waited.
-	return load{used, used + max(0, float64(to.Waited-from.Waited)/lived)}
+	return load{used, used + max(0, float64(to.Waited-from.Waited)/lived), runs}
 }
 
 func (l load) waits() float64 { return l.wanted - l.used }
@@ -71,6 +82,12 @@ func (l load) above(before load) float64 {
 		share = max(leastShare, l.used/l.wanted)
 	}
 	return min(l.wanted-before.wanted, (l.used-before.used)/share)
+}
+
+// jumps reports whether the load is so much higher than before that it is no accident.
+func (l load) jumps(before load) bool {
+	above := l.above(before)
+	return above >= jump || above >= littleJump && l.runs-before.runs >= manyRuns
 }
 
 // since is the load from an instant, or a little before it, to the last sample;
@@ -92,14 +109,14 @@ func (h history) jumped(kill sock.Instant) (before, after load, is bool) {
 	last := h.last().At
 	short := last.Add(-jumpSurely)
 	sampled := slices.ContainsFunc(h, func(s Usage) bool { return kill <= s.At && s.At <= short })
-	if after, known := h.since(short); known && sampled && after.above(highest) >= jump {
+	if after, known := h.since(short); known && sampled && after.jumps(highest) {
 		return highest, after, true
 	}
 	if last.Sub(kill) < jumpWithin {
 		return load{}, load{}, false
 	}
 	after, known := h.since(last.Add(-jumpWithin))
-	return mean, after, known && after.above(mean) >= jump
+	return mean, after, known && after.jumps(mean)
 }
 
 // before is the load before a kill, and the highest in a second of that. Where it
@@ -114,7 +131,7 @@ func (h history) before(kill sock.Instant) (mean, highest load) {
 	if len(then) == 0 || then.last().At.Sub(then[0].At) < sampleEvery/2 {
 		first := h[0]
 		first.Lived = max(first.Lived, sampleEvery)
-		born := Usage{At: first.At.Add(-first.Lived), Waited: min(first.Waited, 0)}
+		born := Usage{At: first.At.Add(-first.Lived), Waited: min(first.Waited, 0), Runs: min(first.Runs, 0)}
 		mean = loadBetween(born, first)
 		return mean, mean
 	}
@@ -123,7 +140,7 @@ func (h history) before(kill sock.Instant) (mean, highest load) {
 	for i, from := range then {
 		if to := slices.IndexFunc(then[i:], func(s Usage) bool { return s.At.Sub(from.At) >= sampleEvery }); to >= 0 {
 			l := loadBetween(from, then[i+to])
-			highest = load{max(highest.used, l.used), max(highest.wanted, l.wanted)}
+			highest = load{max(highest.used, l.used), max(highest.wanted, l.wanted), max(highest.runs, l.runs)}
 		}
 	}
 	return mean, highest

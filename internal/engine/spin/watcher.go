@@ -41,6 +41,7 @@ type Usage struct {
 	At         sock.Instant
 	CPU, Lived time.Duration
 	Waited     time.Duration // that its threads could have run, and others did; below 0: not known
+	Runs       int64         // how often its threads were woken, or went on; below 0: not known
 	Gone       bool          // it has ended
 }
 
@@ -251,7 +252,7 @@ func (h *holder) judge(changes []Change, p Process, now sock.Instant) []Change {
 		}
 		s.After, s.Waits = usage.used, usage.waits()
 		h.spins[r] = s
-		if usage.above(s.before) < jump/2 {
+		if usage.above(s.before) < jump/2 && usage.runs-s.before.runs < manyRuns/2 {
 			delete(h.spins, r)
 			changes = append(changes, Change{Spin: s, Process: p, Over: true})
 		}
