@@ -141,6 +141,9 @@ func (w *judge) brakes(p *engine.Plan) {
 	}
 	for i := range p.Act {
 		a := &p.Act[i]
+		if !a.Kind.Destructive {
+			continue // it goes on beside
+		}
 		if b.open[a.Socket.ID.Cookie]++; b.open[a.Socket.ID.Cookie] > 1 {
 			w.failf("%s takes socket %d before the outcome of the act before", a.Rule, a.Socket.ID.Cookie)
 		}

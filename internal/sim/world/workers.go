@@ -249,8 +249,18 @@ func (w workers) act(a *engine.Action) engine.Outcome {
 	default:
 		o.Changed = a.Recheck(&o.Last)
 	}
+	if o.Changed == "" && a.Via == rules.ViaHolder && !w.held(s, a.Holders) {
+		o.Changed = match.HolderChanged
+	}
 	w.Observer.Acts(&o, s)
 	if o.Changed != "" {
+		return o
+	}
+	if a.Kind == rules.Keepalive {
+		if s.Keepalive == 0 {
+			s.Keepalive, s.Changed = time.Second+w.UpTo(5*time.Second), w.Now
+			w.Probe(s)
+		}
 		return o
 	}
 	if w.unlucky(40) {
@@ -313,6 +323,11 @@ func (w workers) ActOn(a engine.GroupAction) {
 	}
 	w.ends = append(w.ends, end)
 	w.later(w.Now.Add(d), end)
+}
+
+// held reports whether one of these processes holds s.
+func (w workers) held(s *sim.Socket, by []sock.Holder) bool {
+	return slices.ContainsFunc(by, func(h sock.Holder) bool { return slices.Contains(s.HeldAt(w.Now), h.PID) })
 }
 
 // spin has the program of a killed socket spin for a while, in some worlds.

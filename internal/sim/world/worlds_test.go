@@ -73,13 +73,14 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Shares == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 {
+	if total.Kills == 0 || total.Touches == 0 || total.Through == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Shares == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
 
 // tally counts what happened.
 type tally struct {
+	Touches, Through                                                                                                                                               int // keepalives, and kills through who held the socket
 	Steps, Scans, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alerts, Grouped, Reads, Spins, Spared int
 	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
 	ByHolders, Passed, Unseen                                                                                                                                      int           // acts that holders decided, some of sockets that were passed on; rules that waited for holders
@@ -91,6 +92,8 @@ type tally struct {
 }
 
 func (t *tally) add(u *tally) {
+	t.Touches += u.Touches
+	t.Through += u.Through
 	t.Steps += u.Steps
 	t.Scans += u.Scans
 	t.Skips += u.Skips
@@ -358,6 +361,12 @@ func (w *judge) rules() *rules.Set {
 		if w.Rand.IntN(2) == 0 {
 			r.Then[0].Order = rules.Newest
 		}
+		if w.Rand.IntN(5) == 0 {
+			r.Then[0].Options = map[string]any{"via": rules.ViaHolder}
+		}
+		if w.Rand.IntN(5) == 0 {
+			r.Then = append([]rules.Action{{Kind: rules.Keepalive}}, r.Then...)
+		}
 		if w.Rand.IntN(3) == 0 {
 			r.Then = append([]rules.Action{{Kind: rules.Log}}, r.Then...)
 		}
@@ -585,6 +594,10 @@ func (w *judge) Planned(in engine.Input, p *engine.Plan) {
 		w.failf("%d acts are decided on while that is paused", len(p.Act))
 	}
 	for i := range p.Act {
+		if p.Act[i].Kind == rules.Keepalive {
+			w.checkTouch(&p.Act[i])
+			continue
+		}
 		w.checkDecision(&p.Act[i])
 		w.acting[p.Act[i].Socket.ID.Cookie] = true
 	}
@@ -620,6 +633,9 @@ func (w *judge) Acts(o *engine.Outcome, s *sim.Socket) {
 	case w.Paused() && o.Changed == "":
 		w.failf("%s kills while that is paused: %s", a.Rule, s)
 	case a.Decided < w.Ruled, o.Changed == match.HoldersOld, o.Changed == match.Paused:
+	case o.Changed == match.HolderChanged && s.Passed() > 0:
+	case o.Changed == "" && a.Kind == rules.Keepalive:
+		w.tally.Touches++
 	case o.Changed == "":
 		w.checkTruth(w.ruleOf(a.Rule), a)
 	default:
@@ -632,6 +648,12 @@ func (w *judge) Acts(o *engine.Outcome, s *sim.Socket) {
 
 // Acted takes in what came of an act.
 func (w *judge) Acted(o *engine.Outcome, s *sim.Socket) {
+	if o.Act.Kind == rules.Keepalive {
+		return
+	}
+	if o.Err == nil && o.Changed == "" && o.Act.Via == rules.ViaHolder {
+		w.tally.Through++
+	}
 	w.done[o.Act.Socket.ID.Cookie] = o.At
 	w.braked(o)
 	delete(w.acting, o.Act.Socket.ID.Cookie)
@@ -754,6 +776,9 @@ func (w *judge) checkDecision(a *engine.Action) {
 			w.tally.Passed++
 		}
 	}
+	if a.Via == rules.ViaHolder && s.Inode == 0 {
+		w.failf("%s goes through who holds a socket that nobody holds: %s", a.Rule, s)
+	}
 	due := w.checkTruth(r, a)
 	if s.Told > 0 && !s.Disturbed {
 		w.failf("%s takes a socket again: %s", a.Rule, s)
@@ -810,6 +835,24 @@ func (w *judge) dueLately(r *rules.Rule, after time.Duration, s *sim.Socket, sho
 	return due
 }
 
+// checkTouch holds an act that takes nothing away to what its rule says of the socket as it
+// was when it was last seen.
+func (w *judge) checkTouch(a *engine.Action) {
+	r, seen := w.ruleOf(a.Rule), w.seen[a.Socket.ID.Cookie]
+	if r == nil || !r.Enabled || r.DryRun || seen == nil || a.Via != rules.ViaHolder || a.Window != 0 {
+		w.failf("%s touches socket %d without right", a.Rule, a.Socket.ID.Cookie)
+		return
+	}
+	shown := seen.Report(seen.at, w.Jiffy)
+	if why := w.taboo(&seen.Socket, &shown); why != "" || seen.Inode == 0 {
+		w.failf("%s touches a socket that is %s: %s", a.Rule, why, &seen.Socket)
+	}
+	matched := func(m rules.Match) bool { return m.States.Has(shown.State) }
+	if !slices.ContainsFunc(r.Match, matched) {
+		w.failf("%s touches a socket that it does not match: %s", a.Rule, &seen.Socket)
+	}
+}
+
 // checkTruth holds an act to what was true of its socket when it was last seen,
 // and returns since when it has been due.
 func (w *judge) checkTruth(r *rules.Rule, a *engine.Action) (due sock.Instant) {
@@ -846,7 +889,7 @@ func (w *judge) checkTruth(r *rules.Rule, a *engine.Action) (due sock.Instant) {
 // counts, if the kernel does not. It then waits for its holders to be found, if
 // there was no time for that before.
 func (w *judge) deadline(r *rules.Rule, kill *rules.Action, s *sim.Socket, held bool, due sock.Instant) (deadline sock.Instant, punctual bool) {
-	asks := asksHolders(r) || len(w.Rules.Protect) > 1
+	asks := asksHolders(r) || len(w.Rules.Protect) > 1 || kill.Via() == rules.ViaHolder
 	if s.Disturbed || held || len(r.When) > 0 || asks && !w.Calm {
 		return sim.Never, false
 	}
@@ -998,7 +1041,7 @@ func (w *judge) checkForgotten() {
 			}
 			due := dueSince(r, kill.After, s, subject.Subject{Socket: &shown, Holders: heldAt(s, w.Now)})
 			behind = behind || len(r.When) > 0 && due != sim.Never
-			if due == sim.Never || len(r.When) > 0 {
+			if due == sim.Never || len(r.When) > 0 || kill.Via() == rules.ViaHolder && s.Inode == 0 {
 				continue
 			}
 			if w.brake.stopped[r.Name] == r.Sum {
