@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -27,9 +26,6 @@ func (a *act) destroys() bool { return a.Kind != nil && a.Kind.Destructive }
 // takes reports whether the action takes sockets away.
 func (a *act) takes() bool { return a.destroys() && a.Kind.On == OnSocket }
 
-// unsupported are actions of the format that are not built.
-var unsupported = []string{"sysctl"}
-
 // then is one entry: the name of an action, or a mapping from it to its options.
 func then(r *document.Reader, n *yaml.Node) act {
 	if n = r.Resolve(n); n == nil {
@@ -53,15 +49,13 @@ func then(r *document.Reader, n *yaml.Node) act {
 }
 
 func readAction(r *document.Reader, a *act) {
-	kinds := parserOf(r).kinds
-	var names []string
-	for _, k := range kinds {
-		names = append(names, k.Name)
+	p := parserOf(r)
+	for _, k := range p.kinds {
 		if k.Name != a.at.Value {
 			continue
 		}
 		a.Kind = k
-		if p := parserOf(r); !p.allows(k) {
+		if !p.allows(k) {
 			r.Report(a.at, "%s is not allowed here: whoever runs sockdog must say so, with --allow %s", k, strings.Join(append(p.allowed, k.Name), ","))
 		}
 		switch {
@@ -74,15 +68,26 @@ func readAction(r *document.Reader, a *act) {
 		}
 		return
 	}
-	if slices.Contains(unsupported, a.at.Value) {
-		r.Report(a.at, "%s is not supported yet", a.at.Value)
+	if k := p.kindWith(a.at.Value); k != nil {
+		r.Report(a.at, "%s is an option of %s, not an action: write - %s: {%[1]s: ...}", a.at.Value, k, k)
 		return
 	}
-	for _, k := range kinds {
-		if slices.Contains(k.options().Accepted(), a.at.Value) {
-			r.Report(a.at, "%s is an option of %s, not an action: write - %s: {%[1]s: ...}", a.at.Value, k, k)
-			return
+	r.Report(a.at, "%s", message.Unknown("action", a.at.Value, "then", p.names))
+}
+
+// kindWith returns the first kind of action that has the option, or nil. The names of all
+// are collected once: a file may have many mistakes.
+func (p *parser) kindWith(option string) *Kind {
+	if p.byOption == nil {
+		p.byOption = make(map[string]*Kind)
+		for _, k := range p.kinds {
+			p.names = append(p.names, k.Name)
+			for _, name := range k.options().Accepted() {
+				if p.byOption[name] == nil {
+					p.byOption[name] = k
+				}
+			}
 		}
 	}
-	r.Report(a.at, "%s", message.Unknown("action", a.at.Value, "then", names))
+	return p.byOption[option]
 }

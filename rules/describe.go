@@ -46,6 +46,9 @@ func (a Action) text() string {
 	if a.Signal != nil {
 		text += " " + a.Signal.Signal
 	}
+	if len(a.Sysctls) > 0 {
+		text += " " + join(a.Sysctls, " ", Setting.String)
+	}
 	for _, o := range a.Kind.Options {
 		switch value := a.Options[o.Name].(type) {
 		case nil:

@@ -112,7 +112,7 @@ var (
 	Log   = &Kind{Name: "log"}
 )
 
-var builtInKinds = []*Kind{Kill, Shutdown, Keepalive, Alert, Exec, Signal, Log}
+var builtInKinds = []*Kind{Kill, Shutdown, Keepalive, Alert, Exec, Signal, Sysctl, Log}
 
 // String is the name of the kind.
 func (k *Kind) String() string { return k.Name }
@@ -136,6 +136,8 @@ func (k *Kind) options() document.Table[act] {
 		return execTable
 	case Signal:
 		return signalTable
+	case Sysctl:
+		return sysctlTable
 	}
 	t := document.Table[act]{What: k.Name}
 	if k.Destructive && k.On == OnSocket {

@@ -59,6 +59,7 @@ func (p *parser) lint(f *file, good bool) {
 				p.lintKeepalive(d, a)
 			}
 		}
+		p.lintSysctl(d)
 		if kill := d.kill(); kill != nil {
 			p.lintBrakes(d, kill)
 			for _, s := range d.match {

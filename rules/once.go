@@ -46,6 +46,8 @@ func checkOnce(r *document.Reader, d *draft) {
 			checkExec(r, a)
 		case Signal:
 			checkSignal(r, d, a)
+		case Sysctl:
+			checkSysctl(r, a)
 		}
 	}
 	at := d.given["cooldown"]

@@ -89,10 +89,12 @@ var protectedPrograms = []string{"sshd", "sshd-session", "sshd-auth", "kubelet",
 // parser is what reading one rules file takes.
 type parser struct {
 	*document.Reader
-	kinds   []*Kind             // of actions
-	allowed []string            // the names of those that rules may have; nil: all
-	users   map[string]lookedUp // by name
-	pairs   int                 // were compared by lint
+	kinds    []*Kind  // of actions
+	allowed  []string // the names of those that rules may have; nil: all
+	names    []string // of all kinds, and the first kind by each option; nil until an action is unknown
+	byOption map[string]*Kind
+	users    map[string]lookedUp // by name
+	pairs    int                 // were compared by lint
 
 	// The templates that were read, the bytes of all, and how many branches of bodies may
 	// still be tried.
@@ -177,6 +179,7 @@ func read(r io.Reader, how reading) (*parser, *file, error) {
 	}
 	p.checkNames(f.rules)
 	p.checkConfined(f)
+	p.checkNamespaceOf(f)
 	p.checkReceivers(f)
 	p.checkAlerts(f)
 	return p, f, nil

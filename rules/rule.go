@@ -88,6 +88,9 @@ func checkActions(r *document.Reader, d *draft) {
 		if a.Kind == nil {
 			continue
 		}
+		if seen[a.Kind] && a.Kind == Sysctl {
+			r.Report(a.at, "sysctl appears twice in this rule: put all settings under one set")
+		}
 		if seen[a.Kind] && a.Kind.On == OnSocket {
 			r.Report(a.at, "%s appears twice in this rule, but acts once on each connection: remove one", a.Kind)
 		}

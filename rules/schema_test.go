@@ -29,7 +29,7 @@ func TestSchemaHasTheKeys(t *testing.T) {
 	}
 	for name, accepted := range map[string][]string{
 		"rule": ruleTable.Accepted(), "match": matchTable.Accepted(), "exclude": excludeTable.Accepted(), "kill": Kill.options().Accepted(), "shutdown": Shutdown.options().Accepted(), "keepalive": Keepalive.options().Accepted(),
-		"alert": alertTable.Accepted(), "exec": Exec.options().Accepted(), "signal": Signal.options().Accepted(), "log": Log.options().Accepted(), "receiver": choiceTable.Accepted(), "alertmanager": alertmanagerTable.Accepted(),
+		"alert": alertTable.Accepted(), "exec": Exec.options().Accepted(), "signal": Signal.options().Accepted(), "sysctl": Sysctl.options().Accepted(), "log": Log.options().Accepted(), "receiver": choiceTable.Accepted(), "alertmanager": alertmanagerTable.Accepted(),
 		"webhook": webhookTable.Accepted(), "basic_auth": basicAuthTable.Accepted(), "tls": tlsTable.Accepted(),
 		"settings": settingsTable.Accepted(), "file": fileTable.Accepted(),
 	} {
@@ -102,6 +102,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"an unknown key":        "rules: [{name: a, match: {state: close-wait}, colour: red}]",
 		"a key without effect":  "rules: [{name: a, match: {state: close-wait}, cooldown: soon}]",
 		"exec without command":  "rules: [{name: a, match: {state: close-wait}, when: count > 1, then: [exec]}]",
+		"an unknown sysctl":     "rules: [{name: a, match: {state: time-wait}, when: count > 1, then: [{sysctl: {set: {fs.file-max: 1}}}]}]",
 		"an unknown signal":     "rules: [{name: a, match: {state: close-wait}, when: count > 1, for: 1m, group_by: pid, then: [{signal: STOP}]}]",
 		"a command as a text":   "rules: [{name: a, match: {state: close-wait}, when: count > 1, then: [{exec: {command: /bin/true}}]}]",
 		"any command line":      "rules: [{name: a, match: {state: close-wait, cmdline: ''}}]",

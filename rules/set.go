@@ -180,6 +180,7 @@ type Action struct {
 	Alert   *AlertOptions  // alert only
 	Exec    *ExecOptions   `json:",omitempty"` // exec only
 	Signal  *SignalOptions `json:",omitempty"` // signal only
+	Sysctls []Setting      `json:",omitempty"` // sysctl only: what it sets
 	Options map[string]any `json:",omitempty"` // those of its kind alone, by name
 }
 

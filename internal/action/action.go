@@ -34,11 +34,15 @@ type Kind struct {
 	// error is sock.ErrGone where there was nothing left to do it to. Nil: it is not about
 	// groups, or is done once it is said.
 	Once func(ctx context.Context, x *Runner, a *engine.GroupAction) (found string, err error)
+	// Undo puts back what it did; nil: nothing is.
+	Undo func(x *Runner, a *engine.GroupAction) (found string, err error)
 }
 
 // Kinds are the kinds of actions that sockdog knows. A new one is a file of its own
 // and a line here.
-func Kinds() []*Kind { return []*Kind{kill, shutdown, keepalive, alert, execute, signal, log} }
+func Kinds() []*Kind {
+	return []*Kind{kill, shutdown, keepalive, alert, execute, signal, setSysctl, log}
+}
 
 // AllowedByDefault are the names of those that rules may have where the operator says nothing.
 func AllowedByDefault(kinds []*Kind) (names []string) {

@@ -22,6 +22,7 @@ type Runner struct {
 	// Recheck looks once more at the process that a group is of, and says why it must not be
 	// acted on any more, or "".
 	Recheck   func(a *engine.GroupAction) (match.Reason, error)
+	Sysctls   Sysctls
 	ProcRoot  string      // where processes are found
 	Contained func() bool // this is a PID namespace of its own, whose process 1 is not the host's
 }
@@ -46,5 +47,17 @@ func (x *Runner) Run(ctx context.Context, a *engine.GroupAction) engine.GroupAct
 		done.Changed, done.Err = match.Reason(why), nil
 	}
 	done.Gone = errors.Is(done.Err, sock.ErrGone)
+	return done
+}
+
+// Undo puts back what an action on a group has done.
+func (x *Runner) Undo(a *engine.GroupAction) engine.GroupUndone {
+	done := engine.GroupUndone{Act: *a}
+	for _, k := range x.Kinds {
+		if k.Kind == a.Kind() && k.Undo != nil {
+			done.Found, done.Err = k.Undo(x, a)
+		}
+	}
+	done.At = x.Now()
 	return done
 }

@@ -97,6 +97,9 @@ func Why(a *engine.Action) string {
 // WhyGroup says in one line why the action on a group is done, or is not.
 func WhyGroup(a *engine.GroupAction) string {
 	text := When(a.When, &a.Measured)
+	if a.Undo {
+		text = "its group fires no more, or the rule or sockdog ends"
+	}
 	switch {
 	case a.Reason != "":
 		return words[a.Reason]

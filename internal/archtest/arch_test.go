@@ -164,6 +164,12 @@ var table = []pkg{
 		why:  "what it opens is trusted by all that write with privileges: it opens, checks and knows of no content",
 	},
 	{
+		name: "internal/sysctl",
+		may:  []string{"internal/statedir", unix},
+		not:  []string{"log", "log/slog", "net"},
+		why:  "it changes and puts back what it is told; which settings are safe, and when to set them, is not its business",
+	},
+	{
 		name: "internal/seen",
 		may:  []string{"internal/sock", "internal/statedir", "rules/ssfilter"},
 		not:  []string{"log", "log/slog", "net"},
@@ -281,7 +287,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/action",
-		may:  []string{"internal/engine", "internal/engine/group", "internal/engine/match", "internal/sock", "rules", unix},
+		may:  []string{"internal/engine", "internal/engine/group", "internal/engine/match", "internal/engine/subject", "internal/sock", "rules", unix},
 		not:  []string{"log", "log/slog"},
 		why:  "it does what was decided, and lets the engine decide it once more by the last answer; it sees no kernel but through its own interface",
 	},
@@ -420,7 +426,7 @@ var table = []pkg{
 		name: "internal/service",
 		may: []string{
 			"internal/action", "internal/client", "internal/control", "internal/daemon", "internal/holders", "internal/host", "internal/journal", "internal/metrics",
-			"internal/pause", "internal/probe", "internal/reload", "internal/source/node", "internal/state", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
+			"internal/pause", "internal/probe", "internal/reload", "internal/source/node", "internal/state", "internal/sysctl", "internal/statedir", "internal/status", "internal/term", "internal/web", "rules", sdnotify, unix,
 		},
 		why: "it opens all that the daemon works with, and so knows all edges: no other package needs to",
 	},

@@ -19,7 +19,7 @@ import (
 // Intend has the record of an action on a group written before it is done.
 func (d *watch) Intend(a engine.GroupAction) {
 	d.workers.running.Go(func() {
-		d.recorder.IntendGroup(&a, d.groupRecord)
+		d.recorder.IntendGroup(&a, engine.RecordTimeout, d.groupRecord)
 		d.workers.send(engine.GroupIntended{Act: a})
 	})
 }
@@ -33,6 +33,23 @@ func (d *watch) ActOn(a engine.GroupAction) {
 		d.workers.send(d.runner.Run(d.runs, &a))
 	})
 }
+
+// Undo has put back what an action on a group did. It is told to stop with the watchdog, and
+// so waits for no disk then: what was stands in the state directory since before it was done.
+func (d *watch) Undo(a engine.GroupAction) {
+	patience := engine.RecordTimeout
+	if d.end != 0 {
+		patience = undoPatience
+	}
+	d.workers.running.Go(func() {
+		runtime.LockOSThread()
+		d.recorder.IntendGroup(&a, patience, d.groupRecord)
+		d.workers.send(d.runner.Undo(&a))
+	})
+}
+
+// undoPatience is how long it waits for the record of its intent when the watchdog stops.
+const undoPatience = 200 * time.Millisecond
 
 // recheck looks once more at the process that a group is of: what it holds now, and all
 // those sockets as they are.

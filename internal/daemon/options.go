@@ -41,7 +41,8 @@ type Options struct {
 	Capabilities match.Capabilities
 	Cures        map[rules.Capability]string // what to do about what is missing of those
 	Descriptors  action.Descriptors          // nil: none of other processes can be duplicated
-	MaxTracks    int                         // as in engine.Config
+	Sysctls      action.Sysctls
+	MaxTracks    int // as in engine.Config
 
 	Rules  *rules.Set
 	File   status.RulesFile // where Rules come from; with an Error, what it says is not in force

@@ -139,30 +139,30 @@ func (b *batch) remember(key sock.Key, m *sock.Memory, hangs bool) {
 // written when it does again.
 func (r *recorder) Intend(actions []engine.Action) {
 	now := r.now()
-	r.intend(spent(actions, now), len(actions), func(i int, seq uint64, at time.Time) journal.Record {
+	r.intend(spent(actions, now), len(actions), engine.RecordTimeout, func(i int, seq uint64, at time.Time) journal.Record {
 		actions[i].Seq = seq
 		return recordOf(&actions[i], at)
 	})
 }
 
 // IntendGroup does so before an action on a group is done.
-func (r *recorder) IntendGroup(a *engine.GroupAction, record func(a *engine.GroupAction, at time.Time) journal.Record) {
+func (r *recorder) IntendGroup(a *engine.GroupAction, patience time.Duration, record func(a *engine.GroupAction, at time.Time) journal.Record) {
 	var counts []sock.Spent
 	if now := r.now(); a.Window > 0 {
 		counts = []sock.Spent{{Rule: sock.RuleSum(a.Limit()), N: 1, At: now, Expires: now.Add(a.Window)}}
 	}
-	r.intend(counts, 1, func(_ int, seq uint64, at time.Time) journal.Record {
+	r.intend(counts, 1, patience, func(_ int, seq uint64, at time.Time) journal.Record {
 		a.Seq = seq
 		return record(a, at)
 	})
 }
 
 // intend writes what counts against limits from now on, and the records of n acts.
-func (r *recorder) intend(counts []sock.Spent, n int, record func(i int, seq uint64, at time.Time) journal.Record) {
+func (r *recorder) intend(counts []sock.Spent, n int, patience time.Duration, record func(i int, seq uint64, at time.Time) journal.Record) {
 	if r.journal == nil && r.store == nil {
 		return
 	}
-	patience := engine.RecordTimeout - r.health.stalled()
+	patience -= r.health.stalled()
 	recorded := make(chan struct{})
 	r.put(func(b *batch) {
 		if r.store != nil {

@@ -20,6 +20,7 @@ type inForce struct {
 	set     *rules.Set
 	enabled bool // one of them is
 	warned  bool // that an action is not possible
+	forgets bool // it is said that nothing remembers what settings were
 }
 
 // rule puts a checked set of rules in force; fallback: in the place of those of a
@@ -49,6 +50,10 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	f.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })
 	if !f.enabled {
 		d.beReady() // there will be no scan
+	}
+	if d.StateDir == "" && f.do(rules.Sysctl) && !f.forgets {
+		f.forgets = true
+		d.log.say(slog.LevelWarn, "sysctls that rules set would stay so after a crash", slog.String("cure", "--state-dir remembers what they were"))
 	}
 	d.tellAccess()
 	for _, k := range d.Kinds {

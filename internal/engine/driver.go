@@ -23,6 +23,7 @@ type Workers interface {
 	Sample(processes []spin.Process) // read the CPU usage of these; Sampled
 	Intend(a GroupAction)            // record that this is about to be done; GroupIntended
 	ActOn(a GroupAction)             // do this, beside everything else: it may hang; GroupActed
+	Undo(a GroupAction)              // put back what this has done; GroupUndone
 }
 
 // Driver runs an engine: whatever happens goes in by Step, and each part of the
@@ -73,6 +74,9 @@ func (d *Driver) Step(in Input) Plan {
 	}
 	for _, a := range p.ActOn {
 		d.Workers.ActOn(a)
+	}
+	for _, a := range p.Undo {
+		d.Workers.Undo(a)
 	}
 	return p
 }

@@ -184,6 +184,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	if now >= e.summary.At {
 		e.sumUpHeld(now)
 	}
+	e.undoOver()
 	e.actOnGroups(now)
 	e.keepGroups(now)
 	e.keepStops()
@@ -212,7 +213,8 @@ func (e *Engine) finish(now sock.Instant) {
 		e.asked()
 	}
 	e.plan.Scan = nil
-	e.plan.Stopped = e.acts.underWay+e.acts.unconfirmed+e.groupActs.underWay == 0
+	e.undoOver()
+	e.plan.Stopped = e.acts.underWay+e.acts.unconfirmed+e.groupActs.underWay+e.groupActs.undoing == 0
 }
 
 // Watched is how many sockets are kept in mind.

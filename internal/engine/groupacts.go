@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/acting"
@@ -26,6 +27,7 @@ type GroupAction struct {
 	Action *rules.Action
 	Result Result // empty in a plan's Intend and ActOn
 	DryRun bool
+	Undo   bool         // what it did is put back
 	Reason match.Reason // why it is not done after all; empty: there is nothing to add
 	Err    error        // why it failed
 	Found  string       // what the action itself has to say of what it did
@@ -71,8 +73,48 @@ type GroupActed struct {
 	At      sock.Instant
 }
 
+// GroupUndone says that what an action on a group did was put back, or why not.
+type GroupUndone struct {
+	Act   GroupAction
+	Err   error
+	Found string
+	At    sock.Instant
+}
+
 // groupActs are the actions on groups that are under way.
-type groupActs struct{ underWay int }
+type groupActs struct {
+	underWay int
+	standing []GroupAction // done, and to be put back once their groups fire no more
+	undoing  int           // those that are being put back
+}
+
+// undoOver has put back what was done for groups that fire no more, or of rules that are in
+// force no more; all of it when the watchdog ends.
+func (e *Engine) undoOver() {
+	g := &e.groupActs
+	g.standing = slices.DeleteFunc(g.standing, func(a GroupAction) bool {
+		of := a.of.groups.Group(a.key)
+		if !e.stopping && !a.of.replaced && of != nil && of.Firing == a.Fired {
+			return false
+		}
+		a.Undo, a.Result, a.Err, a.Found, a.Seq, a.Window = true, "", nil, "", 0, 0
+		g.undoing++
+		e.plan.Undo = append(e.plan.Undo, a)
+		return true
+	})
+}
+
+func (in GroupUndone) apply(e *Engine, _ sock.Instant) {
+	e.groupActs.undoing--
+	a := in.Act
+	a.At, a.Err, a.Found = in.At, in.Err, in.Found
+	a.Result = Done
+	if a.Err != nil {
+		a.Result = Failed
+		a.of.history.results[KindResult{a.Kind(), Failed}]++
+	}
+	e.plan.ReportGroups = append(e.plan.ReportGroups, a)
+}
 
 // actOnGroups decides which actions on groups are to be done.
 func (e *Engine) actOnGroups(now sock.Instant) {
@@ -261,6 +303,9 @@ func (in GroupActed) apply(e *Engine, now sock.Instant) {
 		e.reportGroup(a, Failed)
 	default:
 		e.reportGroup(a, Done)
+		if a.Kind().Reverts {
+			e.groupActs.standing = append(e.groupActs.standing, a)
+		}
 	}
 }
 

@@ -101,6 +101,7 @@ type Plan struct {
 	Report       []Action        // say these: they are decided, and nothing is to be done
 	Intend       []GroupAction   // record the intent of these
 	ActOn        []GroupAction   // do these, each by itself: any of them may hang
+	Undo         []GroupAction   // put back what these have done
 	ReportGroups []GroupAction   // say these
 	Remember     []sock.Memory   // keep these on disk
 	Forget       []sock.Key      // drop what is kept of these sockets

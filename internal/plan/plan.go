@@ -127,6 +127,7 @@ func (*firstScans) Lookup([]sock.ID)          {}
 func (*firstScans) Act([]engine.Action)       {}
 func (*firstScans) Sample([]spin.Process)     {}
 func (*firstScans) Intend(engine.GroupAction) {}
+func (*firstScans) Undo(engine.GroupAction)   {}
 func (*firstScans) ActOn(engine.GroupAction)  {}
 func (*firstScans) Fetch([]string)            {}
 

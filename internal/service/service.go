@@ -65,12 +65,14 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 	defer source.Close()
 	options.Rules, options.Reload, options.File = loaded.set, loaded.changes, loaded.file
 	var stateDir *statedir.Dir
+	var kept *state.State
 	if c.StateDir != "" {
-		kept := state.Open(c.StateDir, h, log)
+		kept = state.Open(c.StateDir, h, log)
 		defer kept.Close()
 		c.use(kept, &options)
 		stateDir = kept.Dir
 	}
+	keepSysctls(h, source, kept, log, &options)
 	defer c.listenForCommands(ctx, stateDir, log, &options)()
 	options.Notify = func(state string) { sd.SdNotify(false, state) }
 	if options.WatchdogEvery, err = sd.SdWatchdogEnabled(false); err != nil {

@@ -296,6 +296,11 @@ func (w workers) Intend(a engine.GroupAction) {
 	w.clock.At(w.clock.Now.Add(answerTime), func() { w.step(engine.GroupIntended{Act: a}) })
 }
 
+// Undo puts it back, which always succeeds.
+func (w workers) Undo(a engine.GroupAction) {
+	w.clock.At(w.clock.Now.Add(answerTime), func() { w.step(engine.GroupUndone{Act: a, At: w.clock.Now}) })
+}
+
 // ActOn does it, which always succeeds.
 func (w workers) ActOn(a engine.GroupAction) {
 	w.clock.At(w.clock.Now.Add(answerTime), func() { w.step(engine.GroupActed{Act: a, At: w.clock.Now}) })

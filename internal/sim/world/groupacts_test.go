@@ -16,6 +16,7 @@ type groupJudge struct {
 	rand     *rand.Rand                // of its own: worlds without such actions stay as they are
 	done     map[string]ranFor         // by action and group
 	last     map[string]sock.Instant   // when the process of a group was signalled
+	set      map[string]sock.Instant   // what is set, and when its group fired
 	underWay map[string]bool           // by rule
 	signals  map[string][]sock.Instant // by rule
 }
@@ -25,7 +26,7 @@ type ranFor struct{ at, fired sock.Instant }
 
 func newGroupJudge(seed uint64) groupJudge {
 	return groupJudge{
-		rand: rand.New(rand.NewPCG(seed, 0x9709)), done: make(map[string]ranFor), last: make(map[string]sock.Instant),
+		rand: rand.New(rand.NewPCG(seed, 0x9709)), done: make(map[string]ranFor), last: make(map[string]sock.Instant), set: make(map[string]sock.Instant),
 		underWay: make(map[string]bool), signals: make(map[string][]sock.Instant),
 	}
 }
@@ -43,6 +44,9 @@ func (g *groupJudge) actions(r *rules.Rule) {
 			a.After = upTo(20 * time.Second)
 		}
 		r.Then = append([]rules.Action{a}, r.Then...) // the last one is the kill
+	}
+	if g.rand.IntN(2) == 0 {
+		r.Then = append([]rules.Action{{Kind: rules.Sysctl, Sysctls: []rules.Setting{{Name: "net.ipv4.tcp_fin_timeout", Value: "15"}}}}, r.Then...)
 	}
 	if slices.Contains(r.GroupBy, rules.ByPID) {
 		for i := range 1 + g.rand.IntN(2) {
@@ -87,10 +91,45 @@ func (w *judge) heardGroup(a *engine.GroupAction) {
 	case engine.Done, engine.Failed, engine.Gone:
 		w.tally.GroupDone++
 	}
+	if a.Undo {
+		return
+	}
+	if a.Result == engine.Done && a.Kind() == rules.Sysctl {
+		w.checkSet(a)
+	}
 	if a.Result == engine.Done && a.Kind() == rules.Signal {
 		w.checkSignal(a)
 	}
 	w.groups.underWay[a.Rule] = false
+}
+
+// checkSet notes that a setting stands for a group.
+func (w *judge) checkSet(a *engine.GroupAction) {
+	w.tally.Sets++
+	w.groups.set[setName(a)] = a.Fired
+}
+
+func setName(a *engine.GroupAction) string { return groupName(a.Rule, a.Group) + sim.Text(a.Fired) }
+
+// Undoes holds it to the truth that a setting is put back.
+func (w *judge) Undoes(a *engine.GroupAction) {
+	r, name := w.ruleOf(a.Rule), setName(a)
+	w.Logf("%s puts back %s for %s", a.Rule, a.Kind(), name)
+	if _, set := w.groups.set[name]; !set {
+		w.failf("what was not set is put back: %s", name)
+	}
+	delete(w.groups.set, name)
+	changed := r == nil || w.Ruled == w.Now
+	if w.firing[groupName(a.Rule, a.Group)] && !changed && !w.Stopping() && a.Decided >= w.Ruled && r.Enabled {
+		w.failf("put back while its group fires: %s", name)
+	}
+}
+
+// checkStanding holds it to the truth that nothing stays set without a reason.
+func (w *judge) checkStanding() {
+	for name := range w.groups.set {
+		w.failf("still set at the end: %s", name)
+	}
 }
 
 // Runs holds the beginning of an action on a group to the truth.

@@ -295,6 +295,13 @@ func (w workers) Intend(a engine.GroupAction) {
 	})
 }
 
+// Undo puts back what it has done.
+func (w workers) Undo(a engine.GroupAction) {
+	d := time.Duration(w.groups.Int64N(int64(3*time.Millisecond))) + 1
+	w.Observer.Undoes(&a)
+	w.later(w.Now.Add(d), func() { w.step(engine.GroupUndone{Act: a, At: w.Now}) })
+}
+
 // ActOn does it, which takes up to its timeout, and a moment where it has none.
 func (w workers) ActOn(a engine.GroupAction) {
 	d := time.Duration(w.groups.Int64N(int64(10*time.Millisecond))) + 1

@@ -73,6 +73,8 @@ type Observer interface {
 	Acted(o *engine.Outcome, s *sim.Socket)
 	// Runs comes with an action on a group when it begins.
 	Runs(a *engine.GroupAction)
+	// Undoes comes with one whose effect is put back.
+	Undoes(a *engine.GroupAction)
 }
 
 // disk is what one run of the engine leaves to the next.

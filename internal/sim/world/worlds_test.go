@@ -73,7 +73,7 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Touches == 0 || total.Through == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Shares == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 {
+	if total.Kills == 0 || total.Touches == 0 || total.Through == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Shares == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 || total.Sets == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
@@ -87,7 +87,7 @@ type tally struct {
 	Accepted                                                                                                                                                       int           // acts on what waited in an accept queue
 	Canaries, Stops, Shares                                                                                                                                        int           // acts of canaries, rules that stopped themselves, and acts within a share
 	Pauses, Waited                                                                                                                                                 int           // pauses, and acts held back by them
-	GroupDone, GroupChanged, GroupWould, Signals                                                                                                                   int           // actions on groups
+	GroupDone, GroupChanged, GroupWould, Signals, Sets                                                                                                             int           // actions on groups
 	Exact, Changes                                                                                                                                                 int           // on time by what only a source knew that saw the socket change; and how often it came or went
 }
 
@@ -120,6 +120,7 @@ func (t *tally) add(u *tally) {
 	t.Unseen += u.Unseen
 	t.GroupDone += u.GroupDone
 	t.Signals += u.Signals
+	t.Sets += u.Sets
 	t.GroupChanged += u.GroupChanged
 	t.GroupWould += u.GroupWould
 	t.Exact += u.Exact
@@ -233,6 +234,9 @@ func (w *judge) run() {
 	if w.Engine != nil && !w.Stop() && w.failure == "" && w.Calm && max(w.Busy, w.Intends).Add(10*time.Millisecond) < w.Now {
 		w.failf("told to stop, and did not")
 	}
+	if w.Engine != nil && !w.Stopping() {
+		w.checkStanding()
+	}
 }
 
 // start begins a run of the daemon with what is on disk.
@@ -241,6 +245,7 @@ func (w *judge) start() {
 	clear(w.scanned)
 	clear(w.acting)
 	clear(w.groups.underWay)
+	clear(w.groups.set) // whoever starts again puts that back first
 	clear(w.brake.open)
 	for _, g := range w.Groups() {
 		for i := range w.Rules.Rules {

@@ -54,14 +54,6 @@ func Ignored[T any](name string) Key[T] {
 	return Func(name, func(*Reader, *yaml.Node, *yaml.Node, *T) {})
 }
 
-// Later are keys of the format whose features are not there yet.
-func Later[T any](names ...string) (keys []Key[T]) {
-	for _, name := range names {
-		keys = append(keys, Refused[T](name, "is not supported yet"))
-	}
-	return keys
-}
-
 // Required is the key as one that must be given; doc is what it says.
 func (k Key[T]) Required(doc string) Key[T] {
 	k.required = doc
