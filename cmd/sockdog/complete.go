@@ -25,6 +25,13 @@ func completesBy(cmd *cobra.Command, flag string, more cobra.ShellCompDirective,
 	}) // there is such a flag
 }
 
+// completesFile has the shells complete the value of a flag by files of any name.
+func completesFile(cmd *cobra.Command, flag string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveDefault
+	}) // there is such a flag
+}
+
 // beginning returns the words that begin so. Not every shell looks.
 func beginning(words []string, so string) []string {
 	return slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !strings.HasPrefix(w, so) })

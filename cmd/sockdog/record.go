@@ -72,6 +72,7 @@ func recordCommand() *cobra.Command {
 	cmd.Flags().Lookup("all").Hidden = true // as it is anyway
 	refuse(cmd, "kill", "K", "write sockdog kill")
 	cmd.Flags().StringVarP(&r.path, "out", "o", "", "`file` to write")
+	completesFile(cmd, "out")
 	durationFlag(cmd, &r.plan.For, "for", "`duration` of the recording (default 10m)", "10m", "1h", "1d")
 	durationFlag(cmd, &r.plan.Every, "every", "`duration` between two scans (default 5s)", "1s", "5s", "15s")
 	cmd.Flags().BoolVar(&r.holders, "holders", false, "record who holds each socket")

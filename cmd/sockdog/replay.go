@@ -26,8 +26,8 @@ type replaying struct{ file, against string }
 func (r *replaying) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.file, "replay", "", "say what rules would have done over this `recording`")
 	cmd.Flags().StringVar(&r.against, "against", "", "compare that with these older `rules`")
-	_ = cmd.MarkFlagFilename("replay")
-	_ = cmd.MarkFlagFilename("against", rulesFiles...) // there are such flags
+	completesFile(cmd, "replay")
+	_ = cmd.MarkFlagFilename("against", rulesFiles...) // there is such a flag
 }
 
 func (r *replaying) given() bool { return r.file != "" }
