@@ -10,5 +10,5 @@ race:          ; go test -race -v ./...
 lint:          ; .ci/lint
 bench:         ; go test ./$(PKG)/... -run '^$$' -bench '$(BENCH)' -benchmem
 bench-compare: ; .ci/bench-compare '$(BASE)' '$(PKG)' '$(BENCH)'
-golden:        ; go test $(GOLDEN) -update
+golden:        ; go test $(GOLDEN) -update && go test -C .ci/manifest . -update
 ci:            ; .ci/run

@@ -125,6 +125,28 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// So are those that the chart has in its values: by default they kill nothing.
+func TestChartRules(t *testing.T) {
+	for file, kills := range map[string]bool{"chart/values.yaml": false, "chart/ci/everything-values.yaml": true} {
+		var values struct{ Rules string }
+		decode(t, file, &values)
+		warnings, err := rules.Lint(strings.NewReader(values.Rules))
+		if err != nil || len(warnings) > 0 {
+			t.Errorf("%s: warnings %v, error %v", file, warnings, err)
+			continue
+		}
+		set, err := rules.Parse(strings.NewReader(values.Rules))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.ContainsFunc(set.Rules, func(r rules.Rule) bool {
+			return slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind.Destructive })
+		}); got != kills {
+			t.Errorf("%s: that a rule kills is %v; want %v", file, got, kills)
+		}
+	}
+}
+
 // The rules for a node kill nothing but sockets of pods.
 func TestNodeRulesNamePods(t *testing.T) {
 	text, err := os.ReadFile("node/rules.yaml")
