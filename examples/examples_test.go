@@ -233,6 +233,9 @@ var examples = map[string]struct {
 	// It is run in internal/e2e: to know for certain who holds a socket takes a /proc that can be read
 	// as a whole.
 	"leaky-worker.yaml": {},
+	// What signals, and what sets the range of ports, internal/daemon tests.
+	"restart-worker.yaml": {},
+	"ports-run-out.yaml":  {warnings: 1}, // what the setting really does
 	"watch-only.yaml": {
 		meet: func(w *world) {
 			read := w.closeWait(5432)
