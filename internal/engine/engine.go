@@ -175,6 +175,8 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.updateAlerts(now)
 	e.plan.Alerts = append(before, e.names.take(e.plan.Alerts, func(w walk.Want) { e.walks.Want(w, never) }, now)...)
 	e.findHolders(now)
+	e.undoOver()
+	e.actOnGroups(now)                       // which may want a scan
 	if e.Watched() <= e.config.MaxTracks/2 { // room for half as many as there may be
 		e.schedule.Fill(now)
 	}
@@ -184,8 +186,6 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	if now >= e.summary.At {
 		e.sumUpHeld(now)
 	}
-	e.undoOver()
-	e.actOnGroups(now)
 	e.keepGroups(now)
 	e.keepStops()
 	e.tidyRecords()
