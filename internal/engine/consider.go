@@ -252,7 +252,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 		if c.was.rule == nil || !r.DryRun {
 			c.next = now
 		}
-	case !onlySays && !c.full && now < e.awaitUsage(t, now):
+	case !onlySays && now < e.awaitUsage(t, now) && c.throttle(r, action, onlySays).Room(now) > 0:
 		c.await(r, action, r.history.throttle(onlySays), e.awaitUsage(t, now))
 	case !e.stopping:
 		c.destroy(r, action, fired, at)

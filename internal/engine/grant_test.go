@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -82,5 +83,19 @@ func TestGrantsEnd(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestTheOldestKeepsItsPlaceWhileUsageIsSampled: two rules want two sockets of one process,
+// which are due at once. What the first rule's limit leaves is for the older socket.
+func TestTheOldestKeepsItsPlaceWhileUsageIsSampled(t *testing.T) {
+	b := newBench(t)
+	b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(10, "leaky")} }
+	b.add(1, 2*time.Hour)
+	b.add(2, time.Hour)
+	b.rule(set(killing("first", limited(1, 24*time.Hour)), killing("second")))
+	b.until(time.Minute)
+	if n := b.killedOf(1, 1); n != 1 || b.killedOf(2, 2) != 0 {
+		t.Errorf("want 1 killed, and 2 held back: %v", b.events)
 	}
 }
