@@ -38,6 +38,9 @@ func (g *groupJudge) actions(r *rules.Rule) {
 		return
 	}
 	r.Cooldown = upTo(30 * time.Second)
+	if g.rand.IntN(3) == 0 { // else few rules may signal
+		r.GroupBy = []rules.GroupKey{rules.ByPID}
+	}
 	for range 1 + g.rand.IntN(3) {
 		a := rules.Action{Kind: rules.Exec, Exec: &rules.ExecOptions{Timeout: upTo(5 * time.Second)}}
 		if g.rand.IntN(2) == 0 {
