@@ -96,7 +96,7 @@ func (t *KernelTable) Holders(inodes []uint32) engine.HoldersFound {
 	return in
 }
 
-// Do destroys a socket, or has its program end its side.
+// Do destroys a socket, has its program end its side, or turns its keepalives on.
 func (t *KernelTable) Do(a *engine.Action) error {
 	s := t.Kernel.Sockets[a.Socket.ID.Cookie]
 	switch {
@@ -105,8 +105,14 @@ func (t *KernelTable) Do(a *engine.Action) error {
 	case a.Kind == rules.Kill:
 		t.Kernel.Remove(s)
 		return nil
-	case a.Kind.Name == "shutdown":
+	case a.Kind == rules.Shutdown:
 		t.shutDown(s)
+		return nil
+	case a.Kind == rules.Keepalive: // which a peer that is there answers
+		if s.Keepalive == 0 {
+			s.Keepalive, s.Changed = rules.KeepaliveOf(a.Options).Idle, t.Kernel.Now
+			t.Kernel.Probe(s)
+		}
 		return nil
 	default:
 		return fmt.Errorf("a simulation does not know how to %s", a.Kind)
