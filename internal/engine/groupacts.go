@@ -18,7 +18,7 @@ const (
 	// mostSaid is how many actions on groups a dry run says at once.
 	mostSaid = 100
 	// groupRetry is when an action on a group that was not done after all is tried again.
-	groupRetry = 10 * time.Second
+	groupRetry = time.Minute
 )
 
 // GroupAction is one action of one rule on one of its groups: to be done, or decided.
@@ -46,6 +46,8 @@ type GroupAction struct {
 
 	rule    *match.Rule   // what it was decided by
 	protect []rules.Match // and what it must not touch
+
+	before group.Acts // what was done about the group before
 
 	of     *ruleState
 	key    group.Key
@@ -157,6 +159,7 @@ func (e *Engine) holdOnGroups(r *ruleState, now sock.Instant) {
 		}
 		r.heldGroups[h] = struct{}{}
 		a := e.groupAction(r, d, now)
+		a.before = d.Group.Acts
 		a.Reason = match.Paused
 		r.history.skips[match.Paused]++
 		e.reportGroup(a, Held)
@@ -292,8 +295,9 @@ func (in GroupActed) apply(e *Engine, now sock.Instant) {
 	}
 	switch {
 	case in.Changed != "":
-		if g := r.groups.Group(a.key); g != nil && g.Firing == a.Fired {
-			g.Acts.Unnote(r.acting.Bit(a.action), now.Add(groupRetry))
+		// What is protected stays so, as far as anybody can say.
+		if g := r.groups.Group(a.key); g != nil && g.Firing == a.Fired && in.Changed != match.Protected {
+			g.Acts.Unnote(r.acting.Bit(a.action), &a.before, now.Add(groupRetry))
 			e.disk.groupsChanged = true
 		}
 		e.reportGroup(a, Changed)

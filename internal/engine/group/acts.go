@@ -53,10 +53,10 @@ func (a *Acts) Note(bit uint16, onProcess bool, now sock.Instant) {
 	}
 }
 
-// Unnote notes that an action was not done after all.
-func (a *Acts) Unnote(bit uint16, again sock.Instant) {
+// Unnote notes that an action was not done after all, before whose Note all was as before.
+func (a *Acts) Unnote(bit uint16, before *Acts, again sock.Instant) {
 	a.Done &^= bit
-	a.Again = again
+	a.Last, a.Again, a.anew = before.Last, again, before.anew
 }
 
 // Settled reports whether the condition has held for as long as the rule wants since a

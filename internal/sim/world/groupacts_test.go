@@ -1,6 +1,7 @@
 package world_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -91,6 +92,7 @@ func (w *judge) heardGroup(a *engine.GroupAction) {
 		return
 	case engine.Changed:
 		w.tally.GroupChanged++
+		delete(w.groups.done, w.eachName(a)) // it was not done after all
 	case engine.Done, engine.Failed, engine.Gone:
 		w.tally.GroupDone++
 	}
@@ -104,6 +106,11 @@ func (w *judge) heardGroup(a *engine.GroupAction) {
 		w.checkSignal(a)
 	}
 	w.groups.underWay[a.Rule] = false
+}
+
+// eachName tells an action of a rule on a group from others.
+func (w *judge) eachName(a *engine.GroupAction) string {
+	return fmt.Sprint(groupName(a.Rule, a.Group), a.Kind(), a.Action.After)
 }
 
 // checkSet notes that a setting stands for a group.
@@ -139,7 +146,7 @@ func (w *judge) checkStanding() {
 func (w *judge) Runs(a *engine.GroupAction) {
 	g, r, name := &w.groups, w.ruleOf(a.Rule), groupName(a.Rule, a.Group)
 	w.Logf("%s runs %s for %s", a.Rule, a.Kind(), name)
-	each := name + a.Action.Kind.Name + a.Action.After.String() + time.Duration(len(r.Then)).String()
+	each := w.eachName(a)
 	before := g.done[each]
 	switch {
 	case r == nil || !r.Enabled || r.DryRun || a.DryRun:
