@@ -1,9 +1,9 @@
 # What .ci/run is made of. CONTRIBUTING.md says when to run which.
 BENCH ?= Match|Sample|Group|Firing
 PKG   ?= internal/engine
-GOLDEN = ./rules ./rules/ruletest ./internal/testrun ./rules/ssfilter ./internal/alert ./internal/journal ./internal/notify ./internal/statustext
+GOLDEN = ./cmd/sockdog ./rules ./rules/ruletest ./internal/testrun ./rules/ssfilter ./internal/alert ./internal/journal ./internal/notify ./internal/statustext
 
-.PHONY: build test race lint bench bench-compare golden ci
+.PHONY: build test race lint bench bench-compare golden release site ci
 build:         ; CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' ./cmd/sockdog
 test:          ; go test ./...
 race:          ; go test -race -v ./...
@@ -11,4 +11,6 @@ lint:          ; .ci/lint
 bench:         ; go test ./$(PKG)/... -run '^$$' -bench '$(BENCH)' -benchmem
 bench-compare: ; .ci/bench-compare '$(BASE)' '$(PKG)' '$(BENCH)'
 golden:        ; go test $(GOLDEN) -update && go test -C .ci/manifest . -update
+release:       ; .ci/release/build
+site:          ; .ci/site/run
 ci:            ; .ci/run
