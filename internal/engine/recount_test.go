@@ -16,7 +16,7 @@ func TestRecount(t *testing.T) {
 	self := sock.Holder{PID: 7, Start: 70}
 	older := sock.Holder{PID: 5, Start: 50}
 	closeWait := func(port uint16) sock.Socket {
-		return sock.Socket{Conn: ssfilter.Conn{State: ssfilter.CloseWait, Dst: ssfilter.Endpoint(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port))}}
+		return sock.Socket{Conn: ssfilter.Conn{State: ssfilter.CloseWait, Dst: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port)}}
 	}
 	established := closeWait(5432)
 	established.State = ssfilter.Established
