@@ -23,6 +23,8 @@ FROM scratch
 # The system's authorities, for receivers of alerts at https:// URLs.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/sockdog /sockdog
+# So that kubectl exec POD -- sockdog status finds it.
+ENV PATH=/
 USER 65532:65532
 ENTRYPOINT ["/sockdog"]
 # Without a good rules file it watches, touches nothing and says so: a sidecar
