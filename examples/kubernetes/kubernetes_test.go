@@ -176,7 +176,7 @@ func TestLockedDown(t *testing.T) {
 			"runAsUser":              0,
 			"readOnlyRootFilesystem": true,
 			"capabilities": map[string]any{"drop": []any{"ALL"}, "add": []any{
-				"NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "BPF", "PERFMON",
+				"NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "BPF",
 			}},
 			"seccompProfile":  map[string]any{"type": "RuntimeDefault"},
 			"appArmorProfile": map[string]any{"type": "Unconfined"},
