@@ -8,11 +8,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v3/pkg/chartutil"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
@@ -214,5 +216,31 @@ func TestMistakes(t *testing.T) {
 		if err := strictly([]byte(wrong), new(apps.DaemonSet)); err == nil {
 			t.Errorf("%s is taken", name)
 		}
+	}
+}
+
+// The page for users names directories that kustomize builds, and files that are there.
+func TestPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	applied := regexp.MustCompile(`(?m)^    kubectl apply -k (\S+)`).FindAllSubmatch(page, -1)
+	if len(applied) != 3 {
+		t.Errorf("the page applies %d directories; want a sidecar, a container and a DaemonSet", len(applied))
+	}
+	for _, m := range applied {
+		build(t, strings.TrimPrefix(string(m[1]), "examples/kubernetes/"))
+	}
+	install := regexp.MustCompile(`(?m)^    helm install sockdog examples/kubernetes/chart .*--set-file rules=(\S+)`).FindSubmatch(page)
+	if install == nil {
+		t.Fatal("the page installs no chart")
+	}
+	rules, err := os.ReadFile("../../" + string(install[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := render(chartutil.Values{"rules": string(rules)}); err != nil {
+		t.Error(err)
 	}
 }
