@@ -276,7 +276,7 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.usages.Retain(func(r spin.Rule) bool {
 		return slices.ContainsFunc(e.rules, func(rs *ruleState) bool { return rs.spinRule() == r })
 	})
-	e.renewRecords()
+	e.renewRecords(true)
 	clear(e.awaiting)
 	for t := range e.tracks.all() {
 		t.set(simulated, t.is(simulated) && len(e.recordOf(t).marks) > 0)

@@ -158,7 +158,11 @@ func (e *Engine) newWaitQueue() queue { return queue{of: &e.tracks, kind: waitQu
 // next, something else may want it.
 func (e *Engine) hold(t *tracked, next, now sock.Instant) {
 	e.waitAhead(t, next, now)
-	e.throttle(t).add(t)
+	h := e.throttle(t)
+	if h.outer != nil && !slices.Contains(h.outer.within, h) { // nothing had waited there for long
+		h.outer.within = append(h.outer.within, h)
+	}
+	h.add(t)
 }
 
 // release lets as many held sockets go on as the limits leave room for, in the

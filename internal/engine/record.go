@@ -162,19 +162,23 @@ const spareRecords = 1000
 // tidyRecords bounds the memory of records.
 func (e *Engine) tidyRecords() {
 	if len(e.records.changed) > 2*e.tracks.n+spareRecords {
-		e.renewRecords()
+		e.renewRecords(false)
 	}
 }
 
 // renewRecords keeps of the records what is said about connections, and of rules that
 // are in force.
-func (e *Engine) renewRecords() {
+// With new rules, what is held back waits for its rule alone: what is within that begins anew.
+func (e *Engine) renewRecords(newRules bool) {
 	old, numbers := e.records, make(map[uint32]uint32)
 	e.records = newRecords()
 	for t := range e.tracks.all() {
 		n, known := numbers[t.record]
 		if !known {
 			rec := *old.list[t.record]
+			if newRules && rec.held.by != nil {
+				rec.held.by = rec.held.by.ofRule()
+			}
 			rec.marks = slices.DeleteFunc(slices.Clone(rec.marks), func(m mark) bool { return m.rule.replaced })
 			rec.skipped = slices.DeleteFunc(slices.Clone(rec.skipped), func(s skip) bool { return s.rule.replaced })
 			n = e.records.share(&rec)

@@ -16,6 +16,9 @@ import (
 // connections that belong together.
 const sharePer = 10 * time.Minute
 
+// maxShares is how many are kept of a rule, whether or not anything was taken lately.
+const maxShares = 10_000
+
 // together is what live connections have in common that are taken no more than a part of:
 // the process that holds them, or else a port of one network namespace.
 type together struct {
@@ -142,7 +145,7 @@ func (e *Engine) takeLive(l *Scan, now sock.Instant) {
 		e.scans.live[r.Class] = l.live
 		for k, x := range r.history.shares {
 			x.take(l.live, k.together, r.most())
-			if l.live.count[k.together] == 0 && x.Idle(now) && !r.history.throttle(k.dry).uses(x) {
+			if len(r.history.shares) > maxShares && l.live.count[k.together] == 0 && x.Idle(now) && !r.history.throttle(k.dry).uses(x) {
 				delete(r.history.shares, k)
 			}
 		}

@@ -75,6 +75,10 @@ func TestShareStays(t *testing.T) {
 			if n := b.killedOf(1, 20); n != 10 {
 				t.Errorf("%d killed, want 10", n)
 			}
+			b.until(19 * time.Minute)
+			if n := b.killedOf(1, 20); n != 15 {
+				t.Errorf("%d killed after ten minutes, want half of what is left, too", n)
+			}
 		})
 	}
 }

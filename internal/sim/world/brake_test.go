@@ -15,10 +15,17 @@ import (
 type brake struct {
 	trials  map[trialKey]*trial       // canaries
 	stopped map[string]string         // rules that have stopped themselves, and what they said
+	basis   map[decided]*truth        // what was true when an act was decided
 	taken   map[string][]sock.Instant // live connections, by rule and port
 	live    map[string]int            // that there were, by the same
 	since   map[string]string         // what the rule said when it took the first of them
 	open    map[uint64]int            // acts without an outcome, by cookie
+}
+
+// decided is an act on a socket.
+type decided struct {
+	cookie uint64
+	kind   *rules.Kind
 }
 
 // trialKey is a run of the watchdog, a rule with what it says, and a process.
@@ -36,7 +43,7 @@ type trial struct {
 }
 
 func newBrake() brake {
-	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int), taken: make(map[string][]sock.Instant), live: make(map[string]int), since: make(map[string]string)}
+	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int), basis: make(map[decided]*truth), taken: make(map[string][]sock.Instant), live: make(map[string]int), since: make(map[string]string)}
 }
 
 // canary has a rule try its first acts.
@@ -141,6 +148,7 @@ func (w *judge) brakes(p *engine.Plan) {
 	}
 	for i := range p.Act {
 		a := &p.Act[i]
+		b.basis[decided{a.Socket.ID.Cookie, a.Kind}] = w.seen[a.Socket.ID.Cookie]
 		if !a.Kind.Destructive {
 			continue // it goes on beside
 		}

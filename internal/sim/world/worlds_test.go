@@ -632,7 +632,7 @@ func (w *judge) Answered(s *sim.Socket) { w.seen[s.ID.Cookie] = &truth{*s, w.Now
 
 // Acts holds a kill, or that it is not done, to the truth at its instant.
 func (w *judge) Acts(o *engine.Outcome, s *sim.Socket) {
-	a, was := &o.Act, w.seen[s.ID.Cookie]
+	a, was := &o.Act, w.brake.basis[decided{o.Act.Socket.ID.Cookie, o.Act.Kind}]
 	w.Answered(s)
 	switch {
 	case w.Paused() && o.Changed == "":
@@ -645,7 +645,7 @@ func (w *judge) Acts(o *engine.Outcome, s *sim.Socket) {
 		w.checkTruth(w.ruleOf(a.Rule), a)
 	default:
 		w.tally.Changed++
-		if s.Conn == was.Conn && s.Changed == was.Changed && s.Progress == was.Progress && s.Queued == was.Queued {
+		if was != nil && s.Conn == was.Conn && s.Changed == was.Changed && s.Progress == was.Progress && s.Queued == was.Queued {
 			w.failf("%s is not done, as if something had changed (%s): %s", a.Rule, o.Changed, s)
 		}
 	}
