@@ -159,7 +159,6 @@ func (e *Engine) holdOnGroups(r *ruleState, now sock.Instant) {
 		}
 		r.heldGroups[h] = struct{}{}
 		a := e.groupAction(r, d, now)
-		a.before = d.Group.Acts
 		a.Reason = match.Paused
 		r.history.skips[match.Paused]++
 		e.reportGroup(a, Held)
@@ -210,6 +209,7 @@ func (e *Engine) freeFor(r *ruleState, action int, now sock.Instant) sock.Instan
 // actOn has an action on a group done, or said.
 func (e *Engine) actOn(r *ruleState, d acting.Due, now sock.Instant) {
 	a := e.groupAction(r, d, now)
+	a.before = d.Group.Acts
 	d.Group.Acts.Note(r.acting.Bit(d.Action), a.Kind().On == rules.OnProcess, now)
 	e.disk.groupsChanged = true
 	if a.Kind().On == rules.OnProcess && a.Process.PID == 0 {
