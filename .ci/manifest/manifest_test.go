@@ -232,11 +232,11 @@ func TestPage(t *testing.T) {
 	for _, m := range applied {
 		build(t, strings.TrimPrefix(string(m[1]), "examples/kubernetes/"))
 	}
-	install := regexp.MustCompile(`(?m)^    helm install sockdog examples/kubernetes/chart .*--set-file rules=(\S+)`).FindSubmatch(page)
-	if install == nil {
-		t.Fatal("the page installs no chart")
+	upgrade := regexp.MustCompile(`(?m)^    helm upgrade sockdog examples/kubernetes/chart .*--set-file rules=(\S+)`).FindSubmatch(page)
+	if upgrade == nil {
+		t.Fatal("the page gives the chart no rules")
 	}
-	rules, err := os.ReadFile("../../" + string(install[1]))
+	rules, err := os.ReadFile("../../" + string(upgrade[1]))
 	if err != nil {
 		t.Fatal(err)
 	}
