@@ -239,7 +239,7 @@ func TestSmallMemory(t *testing.T) {
 	needEvents(t)
 	const limit = 32 << 20
 	group := newMemoryCgroup(t, limit)
-	for range 3 {
+	for range 2 {
 		newPlace(t).do("flood")
 	}
 	w := watch(t, fmt.Sprintf(`
@@ -249,7 +249,7 @@ rules:
     match: {state: close-wait}
     when: count > %d
     for: 1s
-`, 3*flood-1), after(`echo $$ >"$1"`, filepath.Join(group, "cgroup.procs")))
+`, 2*flood-1), after(`echo $$ >"$1"`, filepath.Join(group, "cgroup.procs")))
 	w.says("sockets come from events")
 	w.says("the table of events is full; scans go on by sock_diag")
 	w.await("the rule fires", func(l line) bool { return l.Rule == "many" && strings.Contains(l.Msg, "fir") })

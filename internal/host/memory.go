@@ -21,7 +21,7 @@ const (
 	// placeMemory is what the kernel takes for each socket in the table of events, and
 	// tableShare the part of the limit that all of them may take: what BoundMemory leaves.
 	placeMemory = 192
-	tableShare  = 4
+	tableShare  = 8
 )
 
 // BoundMemory has the garbage collector keep below the memory limit of the cgroup,

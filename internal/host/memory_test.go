@@ -9,8 +9,8 @@ func TestTablePlaces(t *testing.T) {
 		fails string
 	}{
 		{0, 0, ""},
-		{32 << 20, 43690, ""},
-		{1 << 30, 1398101, ""},
+		{32 << 20, 21845, ""},
+		{1 << 30, 699050, ""},
 		{31 << 20, 0, "the memory limit of this cgroup is 31 MiB, and they need 32 MiB"},
 	} {
 		got, err := tablePlaces(test.limit)

@@ -43,8 +43,8 @@ func TestFetch(t *testing.T) {
 		w.Header().Set("X", strings.Repeat("x", 1<<20))
 	})
 	server := httptest.NewServer(mux)
-	defer server.Close()
-	defer close(release)
+	t.Cleanup(server.Close) // once the tests below have ended, which are in parallel
+	t.Cleanup(func() { close(release) })
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
