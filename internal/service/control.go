@@ -28,7 +28,7 @@ func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *
 	running.Go(func() { keeper.Run(ctx) })
 	if c.Control != control.Off {
 		stateDir := ""
-		if dir != nil {
+		if dir != nil && o.StateDir != "" { // else another sockdog uses it
 			stateDir = dir.Path()
 		}
 		l, err := control.Listen(control.Paths(c.Control, stateDir))
