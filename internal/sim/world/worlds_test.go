@@ -26,7 +26,7 @@ import (
 )
 
 var (
-	judges = flag.Int("worlds", 500, "how many random worlds to simulate")
+	judges = flag.Int("worlds", manyWorlds, "how many random worlds to simulate")
 	seed   = flag.Uint64("seed", 0, "simulate the one world of this seed, and print what happens in it")
 )
 
