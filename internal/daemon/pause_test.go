@@ -56,7 +56,7 @@ func TestPause(t *testing.T) {
 		t.Errorf("killed before the pause was over")
 	}
 	w.await("that it went on by itself", func(l line) bool { return l.Reason == "the time of the pause is over" })
-	pauses <- nil // which the keeper of the file tells later
+	pauses <- nil // which the store tells later
 	told := func() (all []string) {
 		for _, r := range w.records(dir) {
 			if r.Result == journal.Paused || r.Result == journal.Resumed {

@@ -114,8 +114,8 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// keeping runs a Keeper, and returns what it told last.
-func keeping(t *testing.T, dir *statedir.Dir) (k *pause.Keeper, last func() *status.Pause) {
+// keeping runs a Store, and returns what it told last.
+func keeping(t *testing.T, dir *statedir.Dir) (k *pause.Store, last func() *status.Pause) {
 	k = pause.New(dir, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -135,9 +135,9 @@ func keeping(t *testing.T, dir *statedir.Dir) (k *pause.Keeper, last func() *sta
 	return k, func() *status.Pause { synctest.Wait(); return told.Load() }
 }
 
-// TestKeeper: the file is seen to come, change and go within a second, and outlives the
-// Keeper; a pause whose time is over takes its file along.
-func TestKeeper(t *testing.T) {
+// TestStore: the file is seen to come, change and go within a second, and outlives the
+// Store; a pause whose time is over takes its file along.
+func TestStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, file := openDir(t)
 		_, last := keeping(t, dir)
@@ -174,8 +174,8 @@ func TestKeeper(t *testing.T) {
 	})
 }
 
-// TestKeeperLosesDirectory: a directory that is away is no word to go on.
-func TestKeeperLosesDirectory(t *testing.T) {
+// TestStoreLosesDirectory: a directory that is away is no word to go on.
+func TestStoreLosesDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, file := openDir(t)
 		k, last := keeping(t, dir)
@@ -202,9 +202,9 @@ func TestKeeperLosesDirectory(t *testing.T) {
 	})
 }
 
-// TestKeeperInMemory: without a directory, or with one that takes nothing, a pause is in
+// TestStoreInMemory: without a directory, or with one that takes nothing, a pause is in
 // memory, and says so; it ends by itself as well.
-func TestKeeperInMemory(t *testing.T) {
+func TestStoreInMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, last := keeping(t, nil)
 		unkept, err := k.Pause(t.Context(), status.Pause{Reason: "a\nb", By: "uid 0", Until: time.Now().Add(time.Minute)})
@@ -224,9 +224,9 @@ func TestKeeperInMemory(t *testing.T) {
 	})
 }
 
-// TestKeeperWaitsForNobody: who pauses is told so where the loop does not take it in time,
+// TestStoreWaitsForNobody: who pauses is told so where the loop does not take it in time,
 // and it is told again.
-func TestKeeperWaitsForNobody(t *testing.T) {
+func TestStoreWaitsForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, _ := openDir(t)
 		k := pause.New(dir, slog.New(slog.DiscardHandler))

@@ -21,11 +21,11 @@ const controlEnd = 50 * time.Millisecond
 // says so, or somebody by the control socket. The function that it returns ends that.
 // Where there can be no socket, the watch goes on.
 func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *slog.Logger, o *daemon.Options) (stop func()) {
-	keeper, resets := pause.New(dir, log), make(chan daemon.RuleReset)
-	o.Paused, o.Pauses, o.Resets = keeper.Present(), keeper.Changes(), resets
+	pauses, resets := pause.New(dir, log), make(chan daemon.RuleReset)
+	o.Paused, o.Pauses, o.Resets = pauses.Present(), pauses.Changes(), resets
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { keeper.Run(ctx) })
+	running.Go(func() { pauses.Run(ctx) })
 	if c.Control != control.Off {
 		stateDir := ""
 		if dir != nil && o.StateDir != "" { // else another sockdog uses it
@@ -36,7 +36,7 @@ func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *
 		case err == nil:
 			log.Info("listening for commands", "socket", l.Addr().String())
 			running.Go(func() {
-				if err := control.Serve(ctx, l, commands{keeper, resets}); err != nil {
+				if err := control.Serve(ctx, l, commands{pauses, resets}); err != nil {
 					log.Error("listening for commands ended; a file pauses sockdog (docs/stop.md)", "error", err.Error())
 				}
 			})
@@ -59,7 +59,7 @@ func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *
 
 // commands are what the control socket has done: by who keeps a pause, and by the daemon.
 type commands struct {
-	*pause.Keeper
+	*pause.Store
 	resets chan<- daemon.RuleReset
 }
 

@@ -19,23 +19,23 @@ import (
 // keepSysctls has the daemon set settings, and puts back what an earlier run has left.
 func keepSysctls(h *host.Host, source *node.Source, kept *state.State, log *slog.Logger, o *daemon.Options) {
 	origin, _ := h.Origin() // without the boot nothing is found again
-	keeper := sysctl.New(source, host.ProcRoot+"/sys", origin.BootID, nil)
+	settings := sysctl.New(source, host.ProcRoot+"/sys", origin.BootID, nil)
 	if kept != nil && kept.Dir != nil {
-		keeper = sysctl.New(source, host.ProcRoot+"/sys", origin.BootID, kept.Dir)
+		settings = sysctl.New(source, host.ProcRoot+"/sys", origin.BootID, kept.Dir)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			runtime.LockOSThread() // never unlocked: its capability ends with the thread
-			putBack(keeper, kept.Journal, log)
+			putBack(settings, kept.Journal, log)
 		}()
 		<-done
 	}
-	o.Sysctls = keeper
+	o.Sysctls = settings
 }
 
 // putBack puts back what an earlier run has left changed, on the record.
-func putBack(keeper *sysctl.Keeper, j *journal.Journal, log *slog.Logger) {
-	left, err := keeper.Left()
+func putBack(settings *sysctl.Settings, j *journal.Journal, log *slog.Logger) {
+	left, err := settings.Left()
 	if err != nil {
 		log.Error("what sysctls were before a crash cannot be read", "error", err.Error())
 	}
@@ -52,7 +52,7 @@ func putBack(keeper *sysctl.Keeper, j *journal.Journal, log *slog.Logger) {
 		if j != nil {
 			_ = j.Append(records) // the act is done all the same, and the daemon says what fails
 		}
-		found, err := keeper.PutBackLeft(c)
+		found, err := settings.PutBackLeft(c)
 		r.Time, r.Result, r.Reason = time.Now(), journal.Done, "an earlier sockdog left it set: "+found
 		level := slog.LevelInfo
 		if err != nil {

@@ -39,8 +39,8 @@ type Namespaces interface {
 	In(netns uint32, do func(cookie uint64) error) error
 }
 
-// Keeper sets settings, and knows which are set. It is for concurrent use.
-type Keeper struct {
+// Settings are those that are set, and how they were before. They are for concurrent use.
+type Settings struct {
 	namespaces Namespaces
 	root       string // where /proc/sys is
 	bootID     string
@@ -52,35 +52,35 @@ type Keeper struct {
 
 const fileName = "sysctls"
 
-// New returns a keeper that remembers in dir what it has changed; nil: in memory only.
-func New(namespaces Namespaces, root, bootID string, dir *statedir.Dir) *Keeper {
-	return &Keeper{namespaces: namespaces, root: root, bootID: bootID, dir: dir}
+// New returns Settings that remember in dir what was changed; nil: in memory only.
+func New(namespaces Namespaces, root, bootID string, dir *statedir.Dir) *Settings {
+	return &Settings{namespaces: namespaces, root: root, bootID: bootID, dir: dir}
 }
 
 // Set gives a setting a value for as long as somebody wants that, and says what it was.
-func (k *Keeper) Set(netns uint32, name, value, rule, by string) (old string, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if c := k.find(netns, name); c != nil {
+func (s *Settings) Set(netns uint32, name, value, rule, by string) (old string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.find(netns, name); c != nil {
 		if c.New != value {
 			return "", fmt.Errorf("%s: the rule %q has set it to %s, and it is one setting", name, c.Rule, c.New)
 		}
 		c.wanted = append(c.wanted, by)
 		return c.Old, nil
 	}
-	err = k.namespaces.In(netns, func(cookie uint64) error {
-		if old, err = k.read(name); err != nil || old == value {
+	err = s.namespaces.In(netns, func(cookie uint64) error {
+		if old, err = s.read(name); err != nil || old == value {
 			return err
 		}
-		c := &Changed{BootID: k.bootID, Netns: netns, NetnsCookie: cookie, Name: name, Old: old, New: value, Rule: rule, wanted: []string{by}}
-		k.sets = append(k.sets, c)
-		if err := k.save(); err != nil {
-			k.forget(c)
+		c := &Changed{BootID: s.bootID, Netns: netns, NetnsCookie: cookie, Name: name, Old: old, New: value, Rule: rule, wanted: []string{by}}
+		s.sets = append(s.sets, c)
+		if err := s.save(); err != nil {
+			s.forget(c)
 			return fmt.Errorf("what it was is not in the state directory, so that a crash would leave it changed: %w", err)
 		}
-		if err := k.write(name, value); err != nil {
-			k.forget(c)
-			return errors.Join(err, k.save())
+		if err := s.write(name, value); err != nil {
+			s.forget(c)
+			return errors.Join(err, s.save())
 		}
 		return nil
 	})
@@ -89,10 +89,10 @@ func (k *Keeper) Set(netns uint32, name, value, rule, by string) (old string, er
 
 // PutBack gives a setting its old value once nobody wants the new one any more, and says
 // what became of it.
-func (k *Keeper) PutBack(netns uint32, name, by string) (found string, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	c := k.find(netns, name)
+func (s *Settings) PutBack(netns uint32, name, by string) (found string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.find(netns, name)
 	if c == nil {
 		return name + " was so before", nil
 	}
@@ -102,17 +102,17 @@ func (k *Keeper) PutBack(netns uint32, name, by string) (found string, err error
 	if len(c.wanted) > 0 {
 		return fmt.Sprintf("%s stays %s: another group wants it, too", name, c.New), nil
 	}
-	return k.putBack(c)
+	return s.putBack(c)
 }
 
 // putBack gives a setting its old value, if the present one is still the one that was set.
-func (k *Keeper) putBack(c *Changed) (found string, err error) {
-	err = k.namespaces.In(c.Netns, func(cookie uint64) error {
+func (s *Settings) putBack(c *Changed) (found string, err error) {
+	err = s.namespaces.In(c.Netns, func(cookie uint64) error {
 		if c.NetnsCookie != 0 && cookie != c.NetnsCookie {
 			found = c.Name + " is gone with its network namespace"
 			return nil
 		}
-		now, err := k.read(c.Name)
+		now, err := s.read(c.Name)
 		switch {
 		case err != nil:
 			return err
@@ -121,39 +121,39 @@ func (k *Keeper) putBack(c *Changed) (found string, err error) {
 			return nil
 		}
 		found = fmt.Sprintf("put back %s to %s", c.Name, c.Old)
-		return k.write(c.Name, c.Old)
+		return s.write(c.Name, c.Old)
 	})
 	if err != nil {
 		return "", err // it stays in the file: the next start tries again
 	}
-	k.forget(c)
-	return found, k.save()
+	s.forget(c)
+	return found, s.save()
 }
 
 // Left returns the settings that an earlier run of this boot has left changed. It is called
 // before any is set.
-func (k *Keeper) Left() (all []Changed, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	err = k.load()
-	for _, c := range k.sets {
+func (s *Settings) Left() (all []Changed, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.load()
+	for _, c := range s.sets {
 		all = append(all, *c)
 	}
 	return all, err
 }
 
 // PutBackLeft puts back one of those.
-func (k *Keeper) PutBackLeft(left *Changed) (found string, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if c := k.find(left.Netns, left.Name); c != nil {
-		return k.putBack(c)
+func (s *Settings) PutBackLeft(left *Changed) (found string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.find(left.Netns, left.Name); c != nil {
+		return s.putBack(c)
 	}
 	return "", nil
 }
 
-func (k *Keeper) find(netns uint32, name string) *Changed {
-	for _, c := range k.sets {
+func (s *Settings) find(netns uint32, name string) *Changed {
+	for _, c := range s.sets {
 		if c.Netns == netns && c.Name == name {
 			return c
 		}
@@ -161,24 +161,24 @@ func (k *Keeper) find(netns uint32, name string) *Changed {
 	return nil
 }
 
-func (k *Keeper) forget(c *Changed) {
-	k.sets = slices.DeleteFunc(k.sets, func(other *Changed) bool { return other == c })
+func (s *Settings) forget(c *Changed) {
+	s.sets = slices.DeleteFunc(s.sets, func(other *Changed) bool { return other == c })
 }
 
 // save writes what is changed, a line of JSON each, and has it outlast a power cut.
-func (k *Keeper) save() error {
-	if k.dir == nil {
+func (s *Settings) save() error {
+	if s.dir == nil {
 		return nil
 	}
 	var text []byte
-	for _, c := range k.sets {
+	for _, c := range s.sets {
 		line, err := json.Marshal(c)
 		if err != nil {
 			return err
 		}
 		text = append(append(text, line...), '\n')
 	}
-	f, err := k.dir.Replace(fileName, 0, func(f *os.File) error {
+	f, err := s.dir.Replace(fileName, 0, func(f *os.File) error {
 		_, err := f.Write(text)
 		return errors.Join(err, f.Sync())
 	})
@@ -187,11 +187,11 @@ func (k *Keeper) save() error {
 }
 
 // load reads what an earlier run of this boot has left. What cannot be read is lost.
-func (k *Keeper) load() error {
-	if k.dir == nil {
+func (s *Settings) load() error {
+	if s.dir == nil {
 		return nil
 	}
-	f, err := k.dir.OpenFile(fileName, os.O_RDONLY)
+	f, err := s.dir.OpenFile(fileName, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -205,8 +205,8 @@ func (k *Keeper) load() error {
 	}
 	for line := range bytes.Lines(text.Bytes()) {
 		c := &Changed{}
-		if json.Unmarshal(line, c) == nil && c.BootID == k.bootID && proper(c.Name) {
-			k.sets = append(k.sets, c)
+		if json.Unmarshal(line, c) == nil && c.BootID == s.bootID && proper(c.Name) {
+			s.sets = append(s.sets, c)
 		}
 	}
 	return nil
@@ -217,11 +217,11 @@ func proper(name string) bool {
 	return strings.HasPrefix(name, "net.") && !strings.ContainsAny(name, "/\x00") && !strings.Contains(name, "..")
 }
 
-func (k *Keeper) path(name string) string { return k.root + "/" + strings.ReplaceAll(name, ".", "/") }
+func (s *Settings) path(name string) string { return s.root + "/" + strings.ReplaceAll(name, ".", "/") }
 
 // read reads a setting as sysctl(8) shows it, with one space between numbers.
-func (k *Keeper) read(name string) (string, error) {
-	text, err := os.ReadFile(k.path(name))
+func (s *Settings) read(name string) (string, error) {
+	text, err := os.ReadFile(s.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("%s does not exist here: this kernel, or this network namespace, has no such setting", name)
 	}
@@ -229,8 +229,8 @@ func (k *Keeper) read(name string) (string, error) {
 }
 
 // write sets a setting.
-func (k *Keeper) write(name, value string) error {
-	f, err := os.OpenFile(k.path(name), os.O_WRONLY, 0)
+func (s *Settings) write(name, value string) error {
+	f, err := os.OpenFile(s.path(name), os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.WriteString(value + "\n")
 		err = errors.Join(err, f.Close())
@@ -239,7 +239,7 @@ func (k *Keeper) write(name, value string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%s cannot be set: %s is mounted read-only; in a unit write ProtectKernelTunables=no, in a pod securityContext: {privileged: true}", name, k.root)
+		return fmt.Errorf("%s cannot be set: %s is mounted read-only; in a unit write ProtectKernelTunables=no, in a pod securityContext: {privileged: true}", name, s.root)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s cannot be set: %w; it takes root, or CAP_NET_ADMIN over the network namespace", name, err)
 	case errors.Is(err, unix.EINVAL):

@@ -31,7 +31,7 @@ const (
 
 func value(t *testing.T, name string) string {
 	t.Helper()
-	k := &Keeper{root: root}
+	k := &Settings{root: root}
 	v, err := k.read(name)
 	if err != nil {
 		t.Fatal(err)

@@ -19,8 +19,8 @@ import (
 // microseconds; it misses nothing, on any file system, and needs nothing to be watched.
 const pollEvery = time.Second
 
-// Keeper knows whether all acting is paused. It is safe for concurrent use.
-type Keeper struct {
+// Store knows whether all acting is paused. It is safe for concurrent use.
+type Store struct {
 	dir     *statedir.Dir // nil: there is none
 	log     *slog.Logger
 	changes chan *status.Pause
@@ -32,37 +32,37 @@ type Keeper struct {
 	failed string        // why the file cannot be told of, as was logged
 }
 
-// New returns a Keeper of what the file in a directory says; nil: there is no directory.
-func New(dir *statedir.Dir, log *slog.Logger) *Keeper {
-	k := &Keeper{dir: dir, log: log, changes: make(chan *status.Pause)}
-	k.read()
-	k.told = k.present()
-	return k
+// New returns a Store of what the file in a directory says; nil: there is no directory.
+func New(dir *statedir.Dir, log *slog.Logger) *Store {
+	s := &Store{dir: dir, log: log, changes: make(chan *status.Pause)}
+	s.read()
+	s.told = s.present()
+	return s
 }
 
 // Present is the pause of now; nil: there is none.
-func (k *Keeper) Present() *status.Pause {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.present()
+func (s *Store) Present() *status.Pause {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.present()
 }
 
 // present is that of the file, before the one that is only in memory.
-func (k *Keeper) present() *status.Pause {
-	if k.file != nil {
-		return k.file
+func (s *Store) present() *status.Pause {
+	if s.file != nil {
+		return s.file
 	}
-	if k.memory != nil && k.memory.Over(time.Now()) {
-		k.memory = nil
+	if s.memory != nil && s.memory.Over(time.Now()) {
+		s.memory = nil
 	}
-	return k.memory
+	return s.memory
 }
 
 // Changes tells of each pause that takes the place of the present one, with nil for none.
-func (k *Keeper) Changes() <-chan *status.Pause { return k.changes }
+func (s *Store) Changes() <-chan *status.Pause { return s.changes }
 
 // Run sees to the file until ctx is done.
-func (k *Keeper) Run(ctx context.Context) {
+func (s *Store) Run(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
@@ -71,44 +71,44 @@ func (k *Keeper) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		k.mu.Lock()
-		k.read()
+		s.mu.Lock()
+		s.read()
 		within, cancel := context.WithTimeout(ctx, pollEvery)
-		_ = k.tell(within) // else the next time
+		_ = s.tell(within) // else the next time
 		cancel()
-		k.mu.Unlock()
+		s.mu.Unlock()
 	}
 }
 
 // read reads the file. What stood there stays, where that cannot be told: a directory
 // that is away for a moment is no word to go on.
-func (k *Keeper) read() {
-	if k.dir == nil {
+func (s *Store) read() {
+	if s.dir == nil {
 		return
 	}
-	p, err := Read(k.dir)
+	p, err := Read(s.dir)
 	if err != nil {
-		if k.failed != err.Error() {
-			k.failed = err.Error()
-			k.log.Error("the file that pauses sockdog cannot be used", "file", FileName, "error", k.failed)
+		if s.failed != err.Error() {
+			s.failed = err.Error()
+			s.log.Error("the file that pauses sockdog cannot be used", "file", FileName, "error", s.failed)
 		}
 		return
 	}
 	if p != nil && p.Over(time.Now()) {
-		p, _ = nil, k.dir.Remove(FileName) // where it cannot be, it is over all the same
+		p, _ = nil, s.dir.Remove(FileName) // where it cannot be, it is over all the same
 	}
-	k.failed, k.file = "", p
+	s.failed, s.file = "", p
 }
 
 // tell hands over what has changed.
-func (k *Keeper) tell(ctx context.Context) error {
-	now := k.present()
-	if same(now, k.told) {
+func (s *Store) tell(ctx context.Context) error {
+	now := s.present()
+	if same(now, s.told) {
 		return nil
 	}
 	select {
-	case k.changes <- now:
-		k.told = now
+	case s.changes <- now:
+		s.told = now
 		return nil
 	case <-ctx.Done():
 		return errors.New("the daemon is busy, and does so in a moment")
@@ -124,33 +124,33 @@ func same(a, b *status.Pause) bool {
 
 // Pause has all acting paused, and returns once that is so. Where the directory does not
 // take it, the pause is in memory alone, and unkept says why.
-func (k *Keeper) Pause(ctx context.Context, p status.Pause) (unkept, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+func (s *Store) Pause(ctx context.Context, p status.Pause) (unkept, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	p.Reason = Reason(p.Reason)
-	k.memory = &p
-	if k.dir == nil {
+	s.memory = &p
+	if s.dir == nil {
 		unkept = errors.New("there is no state directory")
-	} else if unkept = Write(k.dir, &p); unkept == nil {
-		if k.read(); k.file != nil {
-			k.memory = nil
+	} else if unkept = Write(s.dir, &p); unkept == nil {
+		if s.read(); s.file != nil {
+			s.memory = nil
 		} // else the directory has gone meanwhile
 	}
-	return unkept, k.tell(ctx)
+	return unkept, s.tell(ctx)
 }
 
 // Resume ends the pause, and returns once that is so. An error says why it does not end.
-func (k *Keeper) Resume(ctx context.Context) (was *status.Pause, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.read()
-	was = k.present()
-	k.memory = nil
-	if k.dir != nil && (k.file != nil || k.failed != "") { // where it cannot be told, one may be there
-		if _, err := Remove(k.dir); err != nil && k.file != nil {
+func (s *Store) Resume(ctx context.Context) (was *status.Pause, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read()
+	was = s.present()
+	s.memory = nil
+	if s.dir != nil && (s.file != nil || s.failed != "") { // where it cannot be told, one may be there
+		if _, err := Remove(s.dir); err != nil && s.file != nil {
 			return was, fmt.Errorf("it is paused by a file that cannot be removed: %w", err)
 		}
-		k.read()
+		s.read()
 	}
-	return was, k.tell(ctx)
+	return was, s.tell(ctx)
 }
