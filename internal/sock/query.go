@@ -27,8 +27,8 @@ const (
 // Answer is what the kernel said of one socket when asked for it by ID. It was
 // true at some instant between Sent and Got.
 type Answer struct {
-	ID     ID // as asked
-	Gone   bool
+	ID     ID     // as asked
+	Gone   bool   // no socket with the cookie is connected
 	Err    error  // the question failed; nothing is known
 	Socket Socket // where neither Gone nor Err
 	Sent   Instant

@@ -731,6 +731,19 @@ func TestLookupOnABadDay(t *testing.T) {
 		})
 	}
 
+	t.Run("one on its way out of the table", func(t *testing.T) {
+		c, _ := openFake(t, func(kind uint16, seq uint32) []any {
+			closed := socketMessage(kind, seq+1, 2)
+			closed[unix.NLMSG_HDRLEN+1] = byte(ssfilter.Close)
+			return []any{socketMessage(kind, seq, 1), closed}
+		})
+		answers, err := c.Lookup(fakeIDs(2), nil)
+		check(t, err)
+		if got := spell(answers, nil); got != "sg" {
+			t.Errorf("answers %q, want %q", got, "sg")
+		}
+	})
+
 	t.Run("a later batch", func(t *testing.T) {
 		batch := 0
 		c, _ := openFake(t, func(kind uint16, seq uint32) []any {

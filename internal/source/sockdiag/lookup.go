@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // errUnanswered stands in an answer until there is one.
@@ -92,6 +93,9 @@ func (c *Conn) exchange(kind, flags uint16, answers []sock.Answer) (sent bool, e
 				return false, err
 			}
 			a.Err = nil
+			// The kernel takes a socket that ends out of its table, and then closes it
+			// (tcp_set_state): one that is not connected was found in between.
+			a.Gone = a.Socket.State == ssfilter.BoundInactive
 		case unix.NLMSG_ERROR:
 			err := m.err()
 			switch {
