@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -8,19 +9,34 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// The linker sets these (-X) where the go command finds no repository to read them from, as in
+// the Dockerfile: a version of the module, a commit's hash and its time in RFC 3339.
+var linkedVersion, linkedCommit, linkedDate string
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Print the version",
+		Short: "Print the version, its commit and date",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintf(cmd.OutOrStdout(), "sockdog %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			settings := map[string]string{}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				for _, s := range info.Settings {
+					settings[s.Key] = s.Value
+				}
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "sockdog %s\ncommit  %s\ndate    %s\ngo      %s\nfor     %s/%s\n", version(),
+				cmp.Or(linkedCommit, settings["vcs.revision"], "unknown"), cmp.Or(linkedDate, settings["vcs.time"], "unknown"),
+				runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
 	}
 }
 
-// version is that of the module, as the go command built it in.
+// version is that of the module.
 func version() string {
+	if linkedVersion != "" {
+		return linkedVersion
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(devel)"
