@@ -275,6 +275,7 @@ func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
 	e.acts.unconfirmed--
 	a, c := e.attempt(t), e.tracks.connection(t)
 	told, same := a.unconfirmed, !answer.Gone && c.Same(&answer.Socket, answer.Sent)
+	t.set(seen, e.scans.running != nil)
 	switch {
 	case answer.Gone, !same && !a.unsure:
 		// A program can connect a socket anew that was destroyed under it.

@@ -385,10 +385,11 @@ func (e *Engine) drop(t *tracked, result Result, now sock.Instant) {
 	}
 	e.unsetDue(t)
 	e.due.leave(t)
-	key := e.tracks.key(t)
-	if result == Gone || result == Done {
-		e.scans.noteGone(key)
-	} else if w, waited := waitOf(&t.Packed); waited && !t.is(plain) {
+	key, gone := e.tracks.key(t), result == Gone || result == Done
+	if gone || t.is(seen) {
+		e.scans.outdate(key)
+	}
+	if w, waited := waitOf(&t.Packed); waited && !gone && !t.is(plain) {
 		if w.stored = t.is(stored); e.scans.waits.add(key, w) {
 			t.set(stored, false) // it is not forgotten
 		}

@@ -824,6 +824,57 @@ func TestAbsentIsNotGone(t *testing.T) {
 	b.want("10s r kill done 1")
 }
 
+// What a scan shows may be older than an answer about the socket alone that came while it was
+// under way: what that answer has ended does not begin anew.
+func TestAScanIsOlderThanAnAnswer(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		destroy func(b *bench, a *Action) Outcome
+		change  func(b *bench) // while the scan is under way
+		want    []string
+	}{
+		{
+			name: "it has left its state", change: func(b *bench) { b.sockets[1].State, b.sockets[1].Entered = ssfilter.TimeWait, b.now },
+			want: []string{"10s r log done 1"},
+		},
+		{
+			name: "it is gone", change: func(b *bench) { delete(b.sockets, 1) },
+			want: []string{"10s r log done 1"},
+		},
+		{
+			name: "it was connected anew as it was killed, and the answer is lost", change: func(*bench) {},
+			destroy: func(b *bench, a *Action) Outcome {
+				reconnect(b.sockets[1], b.now)
+				return Outcome{Act: *a, Err: sock.ErrUnconfirmed, Unsure: true}
+			},
+			want: []string{"10s r log done 1", "10.3s r kill unconfirmed 1"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			if test.destroy != nil {
+				b.destroy = func(a *Action) Outcome { return test.destroy(b, a) }
+			}
+			b.add(1, 0, func(s *sim.Socket) { s.State, s.Inode = ssfilter.FinWait2, 0 }) // nobody holds it: no log line waits for that
+			b.rule(set(killing("r", func(r *rules.Rule) {
+				r.Match[0].States = ssfilter.Of(ssfilter.FinWait2)
+				r.Then[0].After = 300 * time.Millisecond
+				r.Then = append([]rules.Action{{Kind: rules.Log}}, r.Then...)
+			})))
+			b.until(8900 * time.Millisecond)
+			b.sockets[1].RQueue++ // so the next scan brings it
+			b.scanTime = 2 * time.Second
+			scans := len(b.scans)
+			b.later(1300*time.Millisecond, func() { test.change(b) })
+			b.until(15 * time.Second)
+			if len(b.scans) == scans {
+				t.Error("no scan was under way")
+			}
+			b.want(test.want...)
+		})
+	}
+}
+
 func TestAScanForOlderRulesIsDropped(t *testing.T) {
 	b := newBench(t)
 	s := b.add(1, time.Minute)

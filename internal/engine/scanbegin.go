@@ -15,12 +15,12 @@ import (
 
 // scans are the scan under way, and what the last ones showed.
 type scans struct {
-	running *Scan                 // nil: none is
-	overdue sock.Instant          // when it takes long
-	gone    map[sock.Key]struct{} // gone since it began: it may still show them
-	waits   waits
-	live    [match.NumClasses]*liveCount // by the last whole scan for each class; nil: no rule asks, or there was none
-	states  map[ssfilter.State]int       // sockets in those states that were scanned as a whole
+	running  *Scan                 // nil: none is
+	overdue  sock.Instant          // when it takes long
+	outdated map[sock.Key]struct{} // forgotten since it began by what an answer told: it may still show them as they were
+	waits    waits
+	live     [match.NumClasses]*liveCount // by the last whole scan for each class; nil: no rule asks, or there was none
+	states   map[ssfilter.State]int       // sockets in those states that were scanned as a whole
 
 	failing, crowded, portless, uncounted, unmeasured failureStreak
 
@@ -29,20 +29,21 @@ type scans struct {
 }
 
 func newScans() scans {
-	return scans{gone: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
+	return scans{outdated: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
 }
 
-// noteGone notes that a socket is gone.
-func (s *scans) noteGone(key sock.Key) {
+// outdate notes that an answer about a socket alone has told that it is gone, or has become
+// what no rule wants: what the scan under way shows of it may be older.
+func (s *scans) outdate(key sock.Key) {
 	if s.running != nil {
-		s.gone[key] = struct{}{}
+		s.outdated[key] = struct{}{}
 	}
 }
 
-// isGone reports whether a socket is gone since the scan began.
-func (s *scans) isGone(key sock.Key) bool {
-	_, gone := s.gone[key]
-	return gone
+// isOutdated reports whether that was told since the scan began.
+func (s *scans) isOutdated(key sock.Key) bool {
+	_, outdated := s.outdated[key]
+	return outdated
 }
 
 func (in CountersRead) apply(e *Engine, now sock.Instant) {
@@ -170,7 +171,7 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 			e.note(PortsUnknown)
 		}
 	}
-	clear(e.scans.gone)
+	clear(e.scans.outdated)
 	e.scans.running, e.scans.overdue = l, now.Add(scanPatience)
 	e.plan.Scan = l
 }

@@ -78,7 +78,7 @@ func (e *Engine) observeKnown(f *ScanResult, now sock.Instant) {
 			continue
 		}
 		h.set(hitKnown, false)
-		if e.scans.isGone(f.hits.key(h)) {
+		if e.scans.isOutdated(f.hits.key(h)) {
 			continue
 		}
 		s = f.hits.socket(h)
@@ -110,7 +110,7 @@ func (e *Engine) considerAll(f *ScanResult, now sock.Instant) {
 			c := e.tracks.connection(t)
 			c.TellAutobound(&s)
 			e.consider(t, &s, now, answer)
-		case t == nil && !e.scans.isGone(s.ID.Key()):
+		case t == nil && !e.scans.isOutdated(s.ID.Key()):
 			t = e.observe(&s, f.sentBy(got), got, now)
 			t.set(seen, true)
 			e.consider(t, &s, now, answer)
