@@ -349,7 +349,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// anchors are the names that GitHub gives to the headings of a page.
+// anchors are the names that GitHub gives to the headings of a page, and those that it gives
+// itself.
 func anchors(page string) []string {
 	_, prose := blocks(page) // a comment in a block looks like a heading
 	dropped := regexp.MustCompile(`[^\w -]`)
@@ -357,6 +358,9 @@ func anchors(page string) []string {
 	for _, found := range heading.FindAllStringSubmatch(prose, -1) {
 		name := dropped.ReplaceAllString(strings.ToLower(found[1]), "")
 		names = append(names, strings.ReplaceAll(name, " ", "-"))
+	}
+	for _, found := range regexp.MustCompile(`<a id="([^"]*)">`).FindAllStringSubmatch(prose, -1) {
+		names = append(names, found[1])
 	}
 	return names
 }
