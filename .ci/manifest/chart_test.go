@@ -138,8 +138,10 @@ func TestChartRules(t *testing.T) {
 // The schema refuses a mistake before the server sees it.
 func TestChartRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"port: many":                                    "port",
-		"port: 70000":                                   "port",
+		"port: many":     "port",
+		"port: 70000":    "port",
+		"loopback: 'no'": "loopback",
+		"{loopback: true, podMonitor: {enabled: true}}": "loopback",
 		"rules: {version: 1}":                           "rules",
 		"rules: ''":                                     "rules",
 		"tolerations: {operator: Exists}":               "tolerations",

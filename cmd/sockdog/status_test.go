@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/control"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/status/statustest"
 	"github.com/sockdog/sockdog/internal/web"
@@ -55,5 +58,59 @@ func TestStatusJSON(t *testing.T) {
 	}
 	if diff := cmp.Diff(s.Sockets, got.Sockets); diff != "" || !strings.HasPrefix(out.String(), "{\n  \"version\"") {
 		t.Errorf("sockets (-want +got):\n%s\n%s", diff, &out)
+	}
+}
+
+// readiness is a daemon, as its control socket has it.
+type readiness struct {
+	control.Handler
+	ready bool
+}
+
+func (r readiness) Ready() bool { return r.ready }
+
+// TestStatusReady: the control socket tells whether the daemon is ready, else the page does.
+func TestStatusReady(t *testing.T) {
+	const none, no, yes = -1, 0, 1
+	for _, test := range []struct {
+		name         string
+		socket, page int
+		want         string // in the error; empty: it is ready
+	}{
+		{"both are", yes, yes, ""},
+		{"only the socket is there", yes, none, ""},
+		{"only the page is there", none, yes, ""},
+		{"the page is another's", no, yes, "not ready: no rules are in force yet"},
+		{"the socket is not", no, none, "not ready: no rules are in force yet"},
+		{"the page is not", none, no, "not ready: no rules are in force yet"},
+		{"nobody is there", none, none, "no sockdog answers on "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			t.Setenv("RUNTIME_DIRECTORY", dir)
+			address := "127.0.0.1:1"
+			if test.page != none {
+				address = telling(t, &status.Status{Time: time.Now(), Ready: test.page == yes})
+			}
+			if test.socket != none {
+				l, err := control.Listen(control.Paths("", ""))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				served := make(chan error)
+				go func() { served <- control.Serve(ctx, l, readiness{ready: test.socket == yes}) }()
+				t.Cleanup(func() { cancel(); <-served })
+			}
+			cmd := statusCommand()
+			var out bytes.Buffer
+			cmd.SetOut(&out)
+			cmd.SetContext(t.Context())
+			var f controlFlags
+			err := f.showReady(cmd, address, true, true)
+			if text := fmt.Sprint(err); test.want == "" && (err != nil || out.String() != "ready\n") || !strings.Contains(text, test.want) || strings.Contains(text, "\n") {
+				t.Errorf("error %v, printed %q; want an error with %q", err, &out, test.want)
+			}
+		})
 	}
 }

@@ -101,17 +101,10 @@ func (a *answer) read(address, path string) error {
 
 // Status asks the daemon at an address for its status, and returns it as it came, too.
 func Status(ctx context.Context, address string) ([]byte, *status.Status, error) {
-	const within = 5 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	a, err := ask(ctx, address, "/api/v1/status", within)
-	switch {
-	case errors.Is(err, errNobody):
-		return nil, nil, fmt.Errorf("%w: start sockdog run, or say with --address what its --listen says", err)
-	case err != nil:
-		return nil, nil, hinted(err)
+	a, err := askNow(ctx, address, "/api/v1/status")
+	if err != nil {
+		return nil, nil, err
 	}
-	a.conn.Close()
 	if a.code == http.StatusServiceUnavailable {
 		return nil, nil, fmt.Errorf("the daemon on %s is not ready to answer: try again in a moment", address)
 	}
@@ -120,6 +113,34 @@ func Status(ctx context.Context, address string) ([]byte, *status.Status, error)
 		return nil, nil, hinted(fmt.Errorf("what listens on %s is not sockdog", address))
 	}
 	return a.text, &s, nil
+}
+
+// Ready asks the daemon at an address whether it is ready.
+func Ready(ctx context.Context, address string) (bool, error) {
+	a, err := askNow(ctx, address, "/readyz")
+	switch {
+	case err != nil:
+		return false, err
+	case a.code != http.StatusOK && a.code != http.StatusServiceUnavailable:
+		return false, fmt.Errorf("the sockdog on %s does not say whether it is ready: %d %s", address, a.code, http.StatusText(a.code))
+	}
+	return a.code == http.StatusOK, nil
+}
+
+// askNow fetches what a daemon tells at once.
+func askNow(ctx context.Context, address, path string) (*answer, error) {
+	const within = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	a, err := ask(ctx, address, path, within)
+	switch {
+	case errors.Is(err, errNobody):
+		return nil, fmt.Errorf("%w: start sockdog run, or say with --address what its --listen says", err)
+	case err != nil:
+		return nil, hinted(err)
+	}
+	a.conn.Close()
+	return a, nil
 }
 
 // hinted adds what to say instead of a wrong address.

@@ -1,5 +1,5 @@
 // Package control is how a person tells a running sockdog what to do: to pause, to resume,
-// to let a rule act again. One line of JSON goes over a unix socket, and one comes back.
+// to let a rule act again; and asks whether it is ready. One line of JSON goes over a unix socket, and one comes back.
 // Only root and the user that the daemon runs as are heard, by what the kernel says of who
 // connects (SO_PEERCRED, unix(7)). What is asked for is done by others.
 package control
@@ -33,6 +33,7 @@ const (
 	CommandPause  = "pause"
 	CommandResume = "resume"
 	CommandReset  = "reset"
+	CommandReady  = "ready"
 )
 
 // Request is what a client wants.
@@ -57,6 +58,7 @@ type Reply struct {
 	Error   string   `json:"error,omitempty"` // it is not done; empty: it is
 	Warning string   `json:"warning,omitempty"`
 	Was     bool     `json:"was"`             // a pause was in force, or a rule had stopped itself, that has ended now
+	Ready   bool     `json:"ready,omitempty"` // who asked for that knows: rules are in force, and one scan is done
 	Rules   []string `json:"rules,omitempty"` // that there are, where one is asked for that there is not
 }
 

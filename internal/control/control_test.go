@@ -84,6 +84,13 @@ type handler struct {
 	paused []status.Pause
 	unkept error
 	hangs  bool
+	ready  bool
+}
+
+func (h *handler) Ready() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ready
 }
 
 // pauses are those that it was told of.
@@ -171,6 +178,14 @@ func TestCommands(t *testing.T) {
 	var unknown *UnknownRule
 	if _, err = ask(Request{Command: CommandReset, Rule: "lek"}); !errors.As(err, &unknown) || len(unknown.Rules) != 2 {
 		t.Errorf("reset of a rule that there is not: %v", err)
+	}
+	for _, ready := range []bool{false, true} {
+		h.mu.Lock()
+		h.ready = ready
+		h.mu.Unlock()
+		if reply, err = ask(Request{Command: CommandReady}); err != nil || reply.Ready != ready {
+			t.Errorf("ready is %v, %v; want %v", reply, err, ready)
+		}
 	}
 	for _, bad := range []Request{{Command: "kill"}, {Command: CommandPause, For: -1}, {Command: CommandPause, For: 1e300}} {
 		if _, err = ask(bad); err == nil {

@@ -26,6 +26,8 @@ type Handler interface {
 	// Reset lets a rule act again that has stopped itself, and reports whether it had. The
 	// error is an UnknownRule where there is no such rule.
 	Reset(ctx context.Context, rule, by string) (was bool, err error)
+	// Ready reports whether rules are in force and one scan is done.
+	Ready() bool
 }
 
 // UnknownRule is an error: there is no rule of that name, but those.
@@ -163,6 +165,9 @@ func do(ctx context.Context, h Handler, r *Request, uid uint32, reply *Reply) er
 		was, err := h.Reset(ctx, r.Rule, by)
 		reply.Was = was
 		return err
+	case CommandReady:
+		reply.Ready = h.Ready()
+		return nil
 	default:
 		return fmt.Errorf("there is no command %q", r.Command)
 	}

@@ -180,6 +180,7 @@ type StatusStore interface {
 // ServiceManager is told how the daemon does (sd_notify(3)).
 type ServiceManager struct {
 	Notify        func(state string)
+	Ready         func()        // is called once, when rules are in force and one scan is done; nil: nobody waits for that
 	WatchdogEvery time.Duration // how often it wants a sign of life; 0: never
 }
 

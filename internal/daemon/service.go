@@ -27,6 +27,9 @@ func (d *watch) beReady() {
 	}
 	d.service.ready = true
 	d.publish()
+	if d.Ready != nil {
+		d.Ready()
+	}
 	d.Notify("READY=1\nSTATUS=" + d.statusLine())
 	d.log.say(slog.LevelInfo, "watching", d.whatWatches()...)
 }

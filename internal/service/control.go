@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/control"
@@ -22,7 +23,8 @@ const controlEnd = 50 * time.Millisecond
 // Where there can be no socket, the watch goes on.
 func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *slog.Logger, o *daemon.Options) (stop func()) {
 	pauses, resets := pause.New(dir, log), make(chan daemon.RuleReset)
-	o.Paused, o.Pauses, o.Resets = pauses.Present(), pauses.Changes(), resets
+	ready := new(atomic.Bool)
+	o.Paused, o.Pauses, o.Resets, o.Ready = pauses.Present(), pauses.Changes(), resets, func() { ready.Store(true) }
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { pauses.Run(ctx) })
@@ -36,7 +38,7 @@ func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *
 		case err == nil:
 			log.Info("listening for commands", "socket", l.Addr().String())
 			running.Go(func() {
-				if err := control.Serve(ctx, l, commands{pauses, resets}); err != nil {
+				if err := control.Serve(ctx, l, commands{pauses, resets, ready}); err != nil {
 					log.Error("listening for commands ended; a file pauses sockdog (docs/stop.md)", "error", err.Error())
 				}
 			})
@@ -61,7 +63,11 @@ func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *
 type commands struct {
 	*pause.Store
 	resets chan<- daemon.RuleReset
+	ready  *atomic.Bool
 }
+
+// Ready implements control.Handler.
+func (c commands) Ready() bool { return c.ready.Load() }
 
 // Reset implements control.Handler.
 func (c commands) Reset(ctx context.Context, rule, by string) (was bool, err error) {

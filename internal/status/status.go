@@ -48,6 +48,9 @@ type Status struct {
 	Receivers           []Receiver `json:"receivers"`
 }
 
+// NotReady says what a sockdog waits for that is not ready.
+const NotReady = "no rules are in force yet, or the socket table was not read yet"
+
 // Pause is that nothing is acted on for now, whatever falls due.
 type Pause struct {
 	Reason string    `json:"reason"`

@@ -93,7 +93,7 @@ func turning(s *status.Status, now time.Time) string {
 // ready says what the daemon is still waiting for; empty: nothing.
 func ready(s *status.Status) string {
 	if s == nil || !s.Ready {
-		return "no rules are in force yet, or the socket table was not read yet"
+		return status.NotReady
 	}
 	return ""
 }
