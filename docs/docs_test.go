@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,30 +163,58 @@ func TestFilesOfTests(t *testing.T) {
 }
 
 // The tables of testing.md have every key of a file of tests, each in its place, and every
-// word of kept_by.
+// word of kept_by; the JSON Schema says of each what the table says.
 func TestKeysOfTests(t *testing.T) {
-	tables := regexp.MustCompile("(?m)(?:^##+ (.*)\n|^\\| (`.*) \\|.*\n)").FindAllStringSubmatch(read(t, "testing.md"), -1)
-	explained, section := map[string][]string{}, ""
+	tables := regexp.MustCompile("(?m)(?:^##+ (.*)\n|^\\| (`.*?`) \\| (.*) \\|\n)").FindAllStringSubmatch(read(t, "testing.md"), -1)
+	explained, section := map[string]map[string]string{}, ""
 	for _, row := range tables {
 		if row[1] != "" {
 			section = row[1]
+			explained[section] = map[string]string{}
 			continue
 		}
-		cell, _, _ := strings.Cut(row[2], " |")
-		for _, key := range regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(cell, -1) {
-			explained[section] = append(explained[section], key[1])
+		for _, key := range regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(row[2], -1) {
+			if explained[section][key[1]] == "" { // the head of the table of words of kept_by is no second one
+				explained[section][key[1]] = regexp.MustCompile("\\[([^]]*)\\]\\([^)]*\\)|`").ReplaceAllString(row[3], "$1")
+			}
 		}
 	}
+	var schema struct {
+		mapping
+		Defs map[string]mapping `json:"$defs"`
+	}
+	if err := json.Unmarshal(ruletest.Schema(), &schema); err != nil {
+		t.Fatal(err)
+	}
+	defs := map[string]mapping{
+		"The file": schema.mapping, "A test": schema.Defs["test"], "A socket": schema.Defs["socket"], "A change": schema.Defs["change"], "An expectation": schema.Defs["expectation"],
+	}
 	for section, keys := range ruletest.Keys() {
+		for _, key := range keys {
+			if diff := cmp.Diff(explained[section][key], defs[section].Properties[key].Description); diff != "" {
+				t.Errorf("%s: %s (-page +schema):\n%s", section, key, diff)
+			}
+		}
 		if section == "An expectation" {
-			keys = append(keys, "kept_by") // the head of the table of its words
-			keys = append(keys, testrun.Reasons()...)
+			words := testrun.Reasons()
+			keys = append(keys, words...)
+			slices.Sort(words)
+			if diff := cmp.Diff(words, slices.Sorted(slices.Values(defs[section].Properties["kept_by"].Enum))); diff != "" {
+				t.Errorf("words of kept_by (-code +schema):\n%s", diff)
+			}
 		}
 		slices.Sort(keys)
-		slices.Sort(explained[section])
-		if diff := cmp.Diff(keys, explained[section]); diff != "" {
+		if diff := cmp.Diff(keys, slices.Sorted(maps.Keys(explained[section]))); diff != "" {
 			t.Errorf("%s: keys (-code +page):\n%s", section, diff)
 		}
+	}
+}
+
+// mapping is what a schema tells of a mapping.
+type mapping struct {
+	Properties map[string]struct {
+		Description string
+		Enum        []string
 	}
 }
 

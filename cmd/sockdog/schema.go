@@ -4,15 +4,24 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ruletest"
 )
+
+// schemas are what the command prints, by its argument.
+var schemas = map[string]func() []byte{"rules": rules.Schema, "tests": ruletest.Schema}
 
 func schemaCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema",
-		Short: "Print the JSON Schema of the rules file",
-		Long:  "Print the JSON Schema of the rules file, for editors that check YAML while you type.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := cmd.OutOrStdout().Write(rules.Schema())
+		Use:   "schema [rules|tests]",
+		Short: "Print the JSON Schema of the rules file, or of files of tests",
+		Long: `Print the JSON Schema of the rules file, or of files of tests for sockdog test, for
+editors that complete YAML and check it while you type.`,
+		Example: `  sockdog schema > sockdog.schema.json
+  sockdog schema tests > sockdog-tests.schema.json`,
+		ValidArgs: []string{"rules\tthe rules file", "tests\tfiles of tests for sockdog test"},
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := cmd.OutOrStdout().Write(schemas[append(args, "rules")[0]]()) // that of rules where none is named
 			return err
 		},
 	}
