@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -15,8 +16,9 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-// pollEvery is how often it is seen whether the file stands there. That costs some ten
-// microseconds; it misses nothing, on any file system, and needs nothing to be watched.
+// pollEvery is how often it is seen whether the file stands there, and how long a busy
+// daemon is waited for. A look costs some ten microseconds; it misses nothing, on any file
+// system, and needs nothing to be watched.
 const pollEvery = time.Second
 
 // Store knows whether all acting is paused. It is safe for concurrent use.
@@ -24,6 +26,7 @@ type Store struct {
 	dir     *statedir.Dir // nil: there is none
 	log     *slog.Logger
 	changes chan *status.Pause
+	next    *time.Timer // when there may be something to tell
 
 	mu     sync.Mutex
 	file   *status.Pause // as the file says; nil: it does not pause
@@ -34,7 +37,7 @@ type Store struct {
 
 // New returns a Store of what the file in a directory says; nil: there is no directory.
 func New(dir *statedir.Dir, log *slog.Logger) *Store {
-	s := &Store{dir: dir, log: log, changes: make(chan *status.Pause)}
+	s := &Store{dir: dir, log: log, changes: make(chan *status.Pause), next: time.NewTimer(pollEvery)}
 	s.read()
 	s.told = s.present()
 	return s
@@ -61,15 +64,13 @@ func (s *Store) present() *status.Pause {
 // Changes tells of each pause that takes the place of the present one, with nil for none.
 func (s *Store) Changes() <-chan *status.Pause { return s.changes }
 
-// Run sees to the file until ctx is done.
+// Run sees to the file, and that the daemon is told of each change, until ctx is done.
 func (s *Store) Run(ctx context.Context) {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-s.next.C:
 		}
 		s.mu.Lock()
 		s.read()
@@ -103,6 +104,7 @@ func (s *Store) read() {
 // tell hands over what has changed.
 func (s *Store) tell(ctx context.Context) error {
 	now := s.present()
+	defer func() { s.next.Reset(s.wait(now)) }()
 	if same(now, s.told) {
 		return nil
 	}
@@ -112,6 +114,18 @@ func (s *Store) tell(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return errors.New("the daemon is busy, and does so in a moment")
+	}
+}
+
+// wait is for how long nothing changes by itself: without a file, nothing is looked for.
+func (s *Store) wait(now *status.Pause) time.Duration {
+	switch {
+	case s.dir != nil, !same(now, s.told):
+		return pollEvery
+	case now != nil && !now.Until.IsZero():
+		return time.Until(now.Until)
+	default:
+		return math.MaxInt64
 	}
 }
 
