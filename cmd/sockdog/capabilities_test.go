@@ -12,12 +12,13 @@ import (
 )
 
 // The capabilities that the daemon works with, as bits: one to destroy with, on a few
-// threads, those to read with, and one to enter other network namespaces with, which is
-// in effect for microseconds.
+// threads, those to read with, one to enter other network namespaces with, which is
+// in effect for microseconds, and one to signal processes of other users with.
 const (
 	toDestroy = 1 << unix.CAP_NET_ADMIN
 	toRead    = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_PTRACE
 	toEnter   = 1 << unix.CAP_SYS_ADMIN
+	toSignal  = 1 << unix.CAP_KILL
 )
 
 // mostDestroyers is how many threads of the daemon may destroy at most: those that
@@ -28,15 +29,20 @@ const mostDestroyers = 4
 // read them, and the one that finds them.
 const mostEntering = 5
 
-// "capabilities PROGRAM [all]" checks those of each thread of a program that was started
-// with all of root's; with all, it may enter every network namespace.
+// "capabilities PROGRAM [all|signal]" checks those of each thread of a program that was started
+// with all of root's; with all, it may enter every network namespace, and with signal, its rules
+// may signal processes.
 func capabilities(ts *testscript.TestScript, neg bool, args []string) {
-	kept := uint64(toDestroy | toRead)
+	kept, inEffect := uint64(toDestroy|toRead), uint64(toRead)
 	switch {
-	case neg, len(args) != 1 && (len(args) != 2 || args[1] != "all"):
-		ts.Fatalf("usage: capabilities PROGRAM [all]")
-	case len(args) == 2:
+	case neg, len(args) != 1 && (len(args) != 2 || args[1] != "all" && args[1] != "signal"):
+		ts.Fatalf("usage: capabilities PROGRAM [all|signal]")
+	case len(args) == 1:
+	case args[1] == "all":
 		kept |= toEnter
+	case args[1] == "signal":
+		kept |= toSignal
+		inEffect |= toSignal
 	}
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", started(ts, args[0]).Process.Pid))
 	ts.Check(err)
@@ -51,7 +57,7 @@ func capabilities(ts *testscript.TestScript, neg bool, args []string) {
 			got[m[1]], err = strconv.ParseUint(m[2], 16, 64)
 			ts.Check(err)
 		}
-		want := map[string]uint64{"Bnd": kept, "Prm": kept, "Eff": toRead, "Inh": 0, "Amb": 0}
+		want := map[string]uint64{"Bnd": kept, "Prm": kept, "Eff": inEffect, "Inh": 0, "Amb": 0}
 		if got["Eff"]&toDestroy != 0 {
 			destroyers++
 			want["Eff"] |= toDestroy

@@ -58,7 +58,7 @@ func sendSignal(ctx context.Context, x *Runner, a *engine.GroupAction) (found st
 	case errors.Is(err, unix.ESRCH):
 		return "", sock.ErrGone
 	case errors.Is(err, unix.EPERM):
-		return "", fmt.Errorf("signal process %d (%s): %w: it is another user's, and sockdog has no CAP_KILL; a rule with signal must be there when sockdog starts, or it gives that up", pid, p.comm, err)
+		return "", fmt.Errorf("signal process %d (%s): %w: it is another user's, and sockdog has no CAP_KILL: sockdog doctor says how to get it", pid, p.comm, err)
 	case err != nil:
 		return "", fmt.Errorf("signal process %d (%s): %w", pid, p.comm, err)
 	}

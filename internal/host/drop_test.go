@@ -20,7 +20,7 @@ func TestDuties(t *testing.T) {
 		{"every namespace", Duties{EntersNamespaces: true}, all, 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SYS_ADMIN, toRead},
 		{"an old kernel", Duties{CallsBPF: true}, all, 1 << unix.CAP_NET_ADMIN, toRead | 1<<unix.CAP_BPF},
 		{"a container", Duties{CallsBPF: true}, 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_DAC_OVERRIDE, 1 << unix.CAP_NET_ADMIN, 1 << unix.CAP_DAC_OVERRIDE},
-		{"a rule with signal", Duties{Signals: true}, all, 1 << unix.CAP_NET_ADMIN, toRead | 1<<unix.CAP_KILL},
+		{"rules may signal", Duties{Signals: true}, all, 1 << unix.CAP_NET_ADMIN, toRead | 1<<unix.CAP_KILL},
 		{"nothing", Duties{true, true, true}, 0, 0, 0},
 	} {
 		if acts, reads := test.duties.keep(test.permitted); acts != test.acts || reads != test.reads {

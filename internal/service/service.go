@@ -79,18 +79,14 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 		log.Warn("the systemd watchdog is not fed", "error", err.Error())
 	}
 	defer c.serve(ctx, h, &options)()
-	duties := host.Duties{EntersNamespaces: loaded.set.Settings.Namespaces == rules.AllNamespaces, CallsBPF: source.NeedsCapBPF(), Signals: uses(loaded.set, rules.Signal)}
+	duties := host.Duties{
+		EntersNamespaces: loaded.set.Settings.Namespaces == rules.AllNamespaces, CallsBPF: source.NeedsCapBPF(),
+		Signals: slices.Contains(c.Allow, rules.Signal.Name), // a rule that does may come with the next reload
+	}
 	if err := host.DropPrivileges(duties); err != nil { // once all is open that needs more of them
 		log.Warn("capabilities cannot be dropped; sockdog keeps all of them", "error", err.Error())
 	}
 	return daemon.Run(ctx, options)
-}
-
-// uses reports whether a rule has an action of the kind.
-func uses(set *rules.Set, kind *rules.Kind) bool {
-	return slices.ContainsFunc(set.Rules, func(r rules.Rule) bool {
-		return slices.ContainsFunc(r.Then, func(a rules.Action) bool { return a.Kind == kind })
-	})
 }
 
 // optionsOf connects the daemon with the host.
