@@ -4,7 +4,7 @@ PKG   ?= internal/engine
 GOLDEN = ./cmd/sockdog ./rules ./rules/ruletest ./internal/testrun ./rules/ssfilter ./internal/alert ./internal/journal ./internal/notify ./internal/statustext
 
 .PHONY: build test race lint bench bench-compare golden release site ci
-build:         ; CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' ./cmd/sockdog
+build:         ; CGO_ENABLED=0 go build -trimpath -tags=nethttpomithttp2 -ldflags='-s -w' ./cmd/sockdog
 test:          ; go test ./...
 race:          ; go test -race -v ./...
 lint:          ; .ci/lint
