@@ -57,12 +57,10 @@ type watch struct {
 }
 
 // It is shown how things stand when somebody looks, at most once a second and less
-// often where there are thousands of rules; and by itself often enough to tell that
-// the loop turns.
+// often where there are thousands of rules; and by itself with each sign of life.
 const (
-	showAtMost  = time.Second
-	showShare   = 200 // times what it took
-	showAtLeast = 4 * time.Second
+	showAtMost = time.Second
+	showShare  = 200 // times what it took
 )
 
 const (
@@ -130,7 +128,7 @@ var errNoDescriptors = errors.New("nothing here duplicates descriptors of other 
 func (d *watch) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	alive := time.NewTicker(min(cmp.Or(d.WatchdogEvery/2, statusEvery), statusEvery))
+	alive := time.NewTicker(min(cmp.Or(d.WatchdogEvery/2, aliveEvery), aliveEvery))
 	defer alive.Stop()
 	show := time.NewTimer(math.MaxInt64)
 	defer show.Stop()
@@ -152,13 +150,15 @@ func (d *watch) loop(ctx context.Context) {
 		case <-timer.C:
 		case <-alive.C:
 			d.Notify("WATCHDOG=1\nSTATUS=" + d.statusLine())
+			if d.StatusStore != nil && d.Now() >= mayShow {
+				mayShow = d.show()
+			}
 			continue
 		case <-asked:
 			show.Reset(mayShow.Sub(d.Now()))
 			continue
 		case <-show.C:
 			mayShow = d.show()
-			show.Reset(showAtLeast)
 			continue
 		case c := <-d.counted:
 			d.statesCounted(c)
@@ -202,7 +202,7 @@ func (d *watch) show() sock.Instant {
 	began := d.Now()
 	d.publish()
 	d.countStates(began)
-	return began.Add(min(max(showAtMost, showShare*d.Now().Sub(began)), showAtLeast))
+	return began.Add(min(max(showAtMost, showShare*d.Now().Sub(began)), aliveEvery))
 }
 
 func (d *watch) beginStop() {

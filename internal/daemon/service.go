@@ -16,9 +16,9 @@ type service struct {
 	scanned time.Duration
 }
 
-// statusEvery is how often the status line is told anew, where the service manager
-// does not want signs of life more often.
-const statusEvery = 10 * time.Second
+// aliveEvery is how often signs of life are given: to the service manager, where that does
+// not want them more often, and to those who ask whether the loop turns.
+const aliveEvery = 5 * time.Second
 
 // beReady tells the service manager once that the daemon has begun.
 func (d *watch) beReady() {
