@@ -97,17 +97,9 @@ func (p *holder) obey(command string) error {
 	case "plain": // closed by the peer, and forgotten
 		return p.leak(nstest.Socket.Close)
 	case "flood":
-		for range flood {
-			pair, err := p.pair()
-			if err == nil {
-				err = pair.Client.Close()
-			}
-			if err != nil {
-				return err
-			}
-			p.held = append(p.held, pair.Server)
-		}
-		return nil
+		return p.forget(flood)
+	case "forgotten": // one whose end nobody watches
+		return p.forget(1)
 	case "keepalive": // with keepalives on: the kernel cannot tell for how long
 		pair, err := p.pair()
 		if err == nil {
@@ -159,6 +151,21 @@ func (p *holder) obey(command string) error {
 		return nil
 	}
 	return errors.New("unknown command")
+}
+
+// forget holds connections whose peers have closed them.
+func (p *holder) forget(n int) error {
+	for range n {
+		pair, err := p.pair()
+		if err == nil {
+			err = pair.Client.Close()
+		}
+		if err != nil {
+			return err
+		}
+		p.held = append(p.held, pair.Server)
+	}
+	return nil
 }
 
 func (p *holder) pair() (nstest.Pair, error) { return nstest.NewPair(p.listener) }

@@ -35,7 +35,8 @@ type Changed struct {
 // Namespaces enters network namespaces.
 type Namespaces interface {
 	// In runs do on the calling thread, which is locked, inside of a namespace, by its inode;
-	// 0: the own one. It hands over the cookie of it, 0 where there is none.
+	// 0: the own one. It hands over the cookie of it, 0 where there is none. The error is
+	// os.ErrNotExist where the namespace is gone.
 	In(netns uint32, do func(cookie uint64) error) error
 }
 
@@ -109,8 +110,7 @@ func (s *Settings) PutBack(netns uint32, name, by string) (found string, err err
 func (s *Settings) putBack(c *Changed) (found string, err error) {
 	err = s.namespaces.In(c.Netns, func(cookie uint64) error {
 		if c.NetnsCookie != 0 && cookie != c.NetnsCookie {
-			found = c.Name + " is gone with its network namespace"
-			return nil
+			return os.ErrNotExist
 		}
 		now, err := s.read(c.Name)
 		switch {
@@ -123,7 +123,10 @@ func (s *Settings) putBack(c *Changed) (found string, err error) {
 		found = fmt.Sprintf("put back %s to %s", c.Name, c.Old)
 		return s.write(c.Name, c.Old)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		found = c.Name + " is gone with its network namespace"
+	case err != nil:
 		return "", err // it stays in the file: the next start tries again
 	}
 	s.forget(c)

@@ -2,6 +2,7 @@ package sysctl
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,6 +153,48 @@ func TestBeforeTheWrite(t *testing.T) {
 		t.Errorf("set without a record: %v", err)
 	}
 	wants(t, timeout, before)
+}
+
+// leaving is a network namespace that goes once a setting of it was changed.
+type leaving struct{ gone error }
+
+func (l *leaving) In(_ uint32, do func(cookie uint64) error) error {
+	if l.gone != nil {
+		return l.gone
+	}
+	return do(7)
+}
+
+// TestGone: a setting is gone with its network namespace; where that is only not to be seen, it
+// is remembered.
+func TestGone(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		gone error
+		left int
+	}{
+		{"gone", fmt.Errorf("the network namespace: %w", os.ErrNotExist), 0},
+		{"not to be seen", errors.New("not all namespaces can be seen"), 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			nstest.Isolate(t)
+			dir := open(t, filepath.Join(t.TempDir(), "state"))
+			defer dir.Close()
+			l := &leaving{}
+			k := New(l, root, "boot", dir)
+			if _, err := k.Set(4026532000, timeout, "15", "flood", "a"); err != nil {
+				t.Fatal(err)
+			}
+			l.gone = test.gone
+			found, err := k.PutBack(4026532000, timeout, "a")
+			if (err == nil) != (test.left == 0) || err == nil && found != timeout+" is gone with its network namespace" {
+				t.Errorf("%q, error %v", found, err)
+			}
+			if left, err := New(l, root, "boot", dir).Left(); err != nil || len(left) != test.left {
+				t.Errorf("left %+v, error %v", left, err)
+			}
+		})
+	}
 }
 
 // TestCannotBeSet: what is missing or refused says so, and how to cure it.

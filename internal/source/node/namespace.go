@@ -33,7 +33,12 @@ type namespace struct {
 }
 
 // errLeft is the error where a namespace is watched no more.
-var errLeft = errors.New("the network namespace is gone")
+var errLeft error = leftError{}
+
+type leftError struct{}
+
+func (leftError) Error() string        { return "the network namespace is gone" }
+func (leftError) Is(target error) bool { return target == os.ErrNotExist }
 
 // isLeft reports whether an error says that a namespace is watched no more: it may be given
 // up while something in it is being opened.
