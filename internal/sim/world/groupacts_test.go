@@ -2,8 +2,10 @@ package world_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -106,6 +108,18 @@ func (w *judge) heardGroup(a *engine.GroupAction) {
 		w.checkSignal(a)
 	}
 	w.groups.underWay[a.Rule] = false
+}
+
+// forget forgets what was done for rules that say something else by now: their groups begin
+// anew, and no cooldown with them.
+func (g *groupJudge) forget(before, after *rules.Set) {
+	for i := range before.Rules {
+		r := &before.Rules[i]
+		same := func(s rules.Rule) bool { return s.Name == r.Name && s.Sum == r.Sum }
+		if !slices.ContainsFunc(after.Rules, same) {
+			maps.DeleteFunc(g.done, func(each string, _ ranFor) bool { return strings.HasPrefix(each, r.Name+"[") })
+		}
+	}
 }
 
 // eachName tells an action of a rule on a group from others.

@@ -301,6 +301,7 @@ func (w *judge) reload() {
 		w.ruled++
 	}
 	w.Logf("rules %s", describe(set))
+	w.groups.forget(w.Rules, set)
 	w.Reload(set)
 	w.unbraked()
 }
