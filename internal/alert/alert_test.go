@@ -138,19 +138,18 @@ func TestTexts(t *testing.T) {
 	for _, test := range tests {
 		said, err := Annotations(&test.alarm, Facts{Instance: "web-1", Since: since, Until: since.Add(90 * time.Second), Holders: test.holders})
 		fmt.Fprintf(&got, "=== %s\n", test.name)
-		for _, texts := range []map[string]string{Labels(&test.alarm, "web-1"), said} {
-			for _, name := range slices.Sorted(maps.Keys(texts)) {
-				fmt.Fprintf(&got, "%s: %s\n", name, strings.ReplaceAll(texts[name], "\n", "\n    "))
-			}
-			fmt.Fprintln(&got)
-		}
+		writeTexts(&got, Labels(&test.alarm, "web-1"), said)
 		if err != nil {
 			fmt.Fprintf(&got, "error: %v\n\n", err)
 		}
 	}
-	const golden = "testdata/texts.golden"
+	compareGolden(t, "testdata/texts.golden", got.String())
+}
+
+func compareGolden(t *testing.T, golden, got string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -159,8 +158,18 @@ func TestTexts(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v; run go test ./internal/alert -update", err)
 	}
-	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("texts (-want +got):\n%s", diff)
+	}
+}
+
+// writeTexts writes the labels and annotations of an alert.
+func writeTexts(b *strings.Builder, all ...map[string]string) {
+	for _, texts := range all {
+		for _, name := range slices.Sorted(maps.Keys(texts)) {
+			fmt.Fprintf(b, "%s: %s\n", name, strings.ReplaceAll(texts[name], "\n", "\n    "))
+		}
+		fmt.Fprintln(b)
 	}
 }
 

@@ -373,7 +373,7 @@ var table = []pkg{
 	},
 	{
 		name: "internal/alert",
-		may:  []string{"internal/engine", "internal/engine/group", "internal/engine/subject", "rules"},
+		may:  []string{"internal/engine", "internal/engine/group", "internal/engine/match", "internal/engine/subject", "internal/sock", "rules"},
 		not:  impure,
 		why:  "it puts an alarm into words, purely: what wakes somebody at night is tested without a network",
 	},

@@ -241,9 +241,7 @@ func (d *watch) Record(p *engine.Plan) {
 	if p.Resumed {
 		d.resume(at, "the time of the pause is over")
 	}
-	if len(p.Alerts) > 0 {
-		d.publisher.publish(update{alerts: p.Alerts, now: now, at: at})
-	}
+	d.publisher.publish(update{alerts: p.Alerts, ofRules: p.RuleAlerts, now: now, at: at})
 }
 
 // Count has the counters read.

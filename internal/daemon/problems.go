@@ -9,10 +9,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/sockdog/sockdog/internal/action"
+	"github.com/sockdog/sockdog/internal/alert"
 	"github.com/sockdog/sockdog/internal/engine"
-	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
-	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -60,7 +59,7 @@ func (d *watch) judgeStopped(tell tellProblem, o *engine.Overview) {
 	var lines []string
 	for i := range o.Rules {
 		if r := &o.Rules[i]; r.Stopped != nil && r.Enabled {
-			lines = append(lines, "rule "+r.Name+" stopped itself: "+whyStopped(r.Stopped))
+			lines = append(lines, "rule "+r.Name+" stopped itself: "+alert.WhyStopped(r.Stopped))
 		}
 	}
 	cure := "mend the program, then run sockdog rule reset NAME, or change the rule"
@@ -81,22 +80,6 @@ func judgeLeaks(tell tellProblem, o *engine.Overview) {
 		}
 	}
 	tell(len(lines) > 0, "leak", strings.Join(lines, "\n"), "killing is not the cure: mend the program; sockdog why says what to look for")
-}
-
-// harm is what acts of a rule do that has stopped itself, by the reason.
-var harm = map[match.Reason]string{
-	match.HolderSpins: "its kills made a program spin",
-	match.HolderEnded: "after its first kills, several programs ended in a row, at last",
-	match.ProbeFailed: "after its first kills, the probe of its canary failed",
-}
-
-// whyStopped says why a rule has stopped itself.
-func whyStopped(s *sock.RuleStop) string {
-	text := harm[match.Reason(s.Reason)]
-	if s.PID != 0 {
-		text += fmt.Sprintf(": %s[%d]", subject.PlainName(s.Comm), s.PID)
-	}
-	return text
 }
 
 // judgeSource finds what the workers that read the source do not end.

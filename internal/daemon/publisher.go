@@ -33,11 +33,15 @@ type alertPublisher struct {
 // update is a part of a plan on its way to the receivers, or the rules to follow
 // from then on.
 type update struct {
-	rules  *rules.Set
-	alerts []engine.Alert
-	now    sock.Instant
-	at     time.Time
+	rules   *rules.Set
+	alerts  []engine.Alert
+	ofRules []engine.RuleAlert // about rules themselves
+	now     sock.Instant
+	at      time.Time
 }
+
+// wall is an instant by the wall clock, as that is now.
+func (u *update) wall(at sock.Instant) time.Time { return u.at.Add(-u.now.Sub(at)) }
 
 // firing is what is remembered of an alert that fires.
 type firing struct {
@@ -76,11 +80,14 @@ func newAlertPublisher(o *Options, say Say) *alertPublisher {
 
 // publish hands over an update without waiting.
 func (p *alertPublisher) publish(u update) {
+	if len(u.alerts)+len(u.ofRules) == 0 && u.rules == nil {
+		return
+	}
 	p.put(func(updates *[]update) {
 		if len(*updates) >= mostUpdates && u.rules == nil {
 			u.alerts = slices.DeleteFunc(slices.Clone(u.alerts), func(a engine.Alert) bool { return a.Ended == 0 })
 		}
-		if len(u.alerts) > 0 || u.rules != nil {
+		if len(u.alerts)+len(u.ofRules) > 0 || u.rules != nil {
 			*updates = append(*updates, u)
 		}
 	})
@@ -114,16 +121,19 @@ func (p *alertPublisher) follow(set *rules.Set) {
 // send sends the receivers how alerts stand.
 func (p *alertPublisher) send(u *update) {
 	alerts := make(map[string][]alert.Alert) // by receiver
-	for i := range u.alerts {
-		a := &u.alerts[i]
-		to := a.Options.To
+	put := func(to []string, said alert.Alert) {
 		if len(to) == 0 {
 			to = p.receivers
 		}
-		said := p.word(a, u)
 		for _, receiver := range to {
 			alerts[receiver] = append(alerts[receiver], said)
 		}
+	}
+	for i := range u.alerts {
+		put(u.alerts[i].Options.To, p.word(&u.alerts[i], u))
+	}
+	for i := range u.ofRules {
+		put(u.ofRules[i].To, p.wordOfRule(&u.ofRules[i], u))
 	}
 	for receiver, some := range alerts {
 		p.notifier.Set(receiver, some...)
@@ -132,17 +142,12 @@ func (p *alertPublisher) send(u *update) {
 
 // word puts an alert into words.
 func (p *alertPublisher) word(a *engine.Alert, u *update) alert.Alert {
-	wall := func(at sock.Instant) time.Time { return u.at.Add(-u.now.Sub(at)) }
 	labels := alert.Labels(a, p.host)
 	id := fmt.Sprintf("%d %q", a.Action, labels) // in the order of their names
-	b := p.firing[id]
-	if b == nil {
-		b = &firing{startsAt: wall(a.Started)}
-		p.firing[id] = b
-	}
+	b := p.fires(id, u.wall(a.Started))
 	said := alert.Alert{Labels: labels, StartsAt: b.startsAt}
 	if a.Since != b.held {
-		b.held, b.since = a.Since, wall(a.Since)
+		b.held, b.since = a.Since, u.wall(a.Since)
 	}
 	if holders, known := heldBy(a); known || b.holders == "" {
 		b.holders = holders
@@ -150,16 +155,41 @@ func (p *alertPublisher) word(a *engine.Alert, u *update) alert.Alert {
 	facts := alert.Facts{Instance: p.host, Since: b.since, Until: u.at, Holders: b.holders, NetnsName: p.netnsNames.name(netnsOf(labels))}
 	if a.Ended != 0 {
 		delete(p.firing, id)
-		said.EndsAt = wall(a.Ended)
+		said.EndsAt = u.wall(a.Ended)
 		facts.Until = said.EndsAt
 	}
 	if a.Over != 0 {
-		facts.Until = wall(a.Over)
+		facts.Until = u.wall(a.Over)
 	}
 	var err error
 	if said.Annotations, err = alert.Annotations(a, facts); err != nil {
 		p.templateFailed(a.Rule, err)
 	}
+	return said
+}
+
+// fires returns what is remembered of an alert, which begins to fire then where nothing is.
+func (p *alertPublisher) fires(id string, startsAt time.Time) *firing {
+	b := p.firing[id]
+	if b == nil {
+		b = &firing{startsAt: startsAt}
+		p.firing[id] = b
+	}
+	return b
+}
+
+// wordOfRule puts an alert about a rule itself into words.
+func (p *alertPublisher) wordOfRule(a *engine.RuleAlert, u *update) alert.Alert {
+	labels := alert.RuleLabels(a, p.host)
+	id := fmt.Sprintf("rule %q", labels)
+	said := alert.Alert{Labels: labels, StartsAt: p.fires(id, u.wall(a.Since)).startsAt}
+	facts := alert.Facts{Instance: p.host, Since: said.StartsAt, Until: u.at}
+	if a.Ended != 0 {
+		delete(p.firing, id)
+		said.EndsAt = u.wall(a.Ended)
+		facts.Until = said.EndsAt
+	}
+	said.Annotations = alert.RuleAnnotations(a, facts)
 	return said
 }
 

@@ -1,14 +1,46 @@
 package daemon_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/nstest"
 )
+
+// postedAlert is what an Alertmanager gets.
+type postedAlert struct {
+	Labels, Annotations map[string]string
+	StartsAt, EndsAt    time.Time
+}
+
+// alertmanager takes alerts as an Alertmanager does, the first of which the function waits for.
+func (w *world) alertmanager() (url string, next func() postedAlert) {
+	posted := make(chan postedAlert, 100)
+	url = w.serve(func(_ http.ResponseWriter, r *http.Request) {
+		var alerts []postedAlert
+		if err := json.NewDecoder(r.Body).Decode(&alerts); err != nil || r.URL.Path != "/api/v2/alerts" {
+			w.Errorf("posted to %s: %v", r.URL.Path, err)
+		}
+		for _, a := range alerts {
+			posted <- a
+		}
+	})
+	return url, func() postedAlert {
+		w.Helper()
+		select {
+		case a := <-posted:
+			return a
+		case <-time.After(patience):
+			w.Fatalf("nothing was posted within %v; the log:\n%s", patience, w.log.String())
+			return postedAlert{}
+		}
+	}
+}
 
 // A log that hangs just when a receiver is lost keeps nobody from being told.
 func TestLogHangsWhileReceiverIsLost(t *testing.T) {

@@ -14,9 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
@@ -92,12 +94,15 @@ func startSpinner(t *testing.T, n int) (pid int, in io.WriteCloser, clients []ns
 
 // A real program waits for its connections in a level-triggered epoll, and has forgotten
 // some: the first kill makes it spin, and there is no second one, neither for the same
-// rule after a restart.
+// rule after a restart. Receivers are alerted of that until somebody resets the rule.
 func TestCanaryOfSpinningProgram(t *testing.T) {
 	t.Parallel()
 	const n = 20
 	w := newWorld(t)
 	current := w.show()
+	resets := make(chan daemon.RuleReset)
+	w.options.Resets = resets
+	url, next := w.alertmanager()
 	w.options.FindHolders = func(inodes map[uint32]struct{}) (holders.Found, error) { return holders.Find("/proc", inodes) }
 	dir := t.TempDir()
 	closeState := w.openState(dir)
@@ -105,12 +110,22 @@ func TestCanaryOfSpinningProgram(t *testing.T) {
 	for _, c := range clients {
 		check(t, c.Close())
 	}
-	const rule = often + "rules: [{name: leak, match: {state: close-wait, sport: 5432, in_state_for: 1500ms}, then: {kill: {canary: {wait: 10s}}}}]\n"
+	rule := often + fmt.Sprintf("receivers: {oncall: {alertmanager: {url: %q}}}\n", url) +
+		"rules: [{name: leak, match: {state: close-wait, sport: 5432, in_state_for: 1500ms}, then: {kill: {canary: {wait: 10s}}}}]\n"
+	alerted := func(firing bool) {
+		t.Helper()
+		summary := fmt.Sprintf("stopped itself: its kills made a program spin: %s[%d]", plainComm(t, program), program)
+		a := next()
+		if a.EndsAt.After(time.Now()) != firing || a.Labels["alertname"] != "leak" || a.Labels["problem"] != "stopped" || !strings.Contains(a.Annotations["summary"], summary) {
+			t.Errorf("alerted: %+v, want firing %t and %q", a, firing, summary)
+		}
+	}
 	stop := w.watch(rule)
 	stopped := w.await("that the rule stopped", func(l line) bool { return strings.HasPrefix(l.Msg, "the rule stopped itself") })
 	if stopped.Level != "ERROR" || stopped.Rule != "leak" || stopped.PID != program || stopped.Reason != "holder_spins" {
 		t.Errorf("said: %+v, want the process %d", stopped, program)
 	}
+	alerted(true)
 	one := cpu(t, program)
 	w.until("the problem and the mode", func() bool {
 		s := current()
@@ -128,10 +143,53 @@ func TestCanaryOfSpinningProgram(t *testing.T) {
 		s := current()
 		return len(s.Rules) == 1 && s.Rules[0].Mode == status.Stopped && s.Rules[0].Held == n-1
 	})
+	alerted(true)
 	if killed := w.kills(); killed != 1 {
 		t.Errorf("%d sockets were killed, want one", killed)
 	}
 	must(fmt.Fprintln(in, "close"))(t)
+	resets <- daemon.RuleReset{Rule: "leak", By: "uid 7", Done: make(chan daemon.RuleResetDone, 1)}
+	alerted(false)
+}
+
+// plainComm is the name of a process, as alerts show it.
+func plainComm(t *testing.T, pid int) string {
+	return subject.PlainName(strings.TrimSpace(string(must(os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)))(t))))
+}
+
+// A leak that comes back each time after it was healed is alerted of, beside the kills: those
+// are not the cure.
+func TestAlertOfLeakThatReturns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	url, next := w.receiver()
+	self := must(holders.ReadUsage("/proc", os.Getpid()))(t)
+	w.options.FindHolders = func(inodes map[uint32]struct{}) (holders.Found, error) {
+		found, err := findElsewhere(inodes)
+		for _, held := range found.Holders {
+			for i := range held {
+				held[i].Start = self.Start // so that it is the same process each time
+			}
+		}
+		return found, err
+	}
+	l := w.listen(nstest.V4, 5432)
+	w.watch(often + fmt.Sprintf("receivers: {chat: {webhook: {url: %q}}}\n", url) +
+		"rules: [{name: leak, labels: {team: shop}, match: {state: close-wait, in_state_for: 1s}, then: {kill: {canary: off}}}]\n")
+	for range 4 { // one leak, which returns three times
+		w.dies(w.leak(l), time.Second)
+	}
+	m := next()
+	if m.Status != "firing" || len(m.Alerts) != 1 {
+		t.Fatalf("alerted: %+v", m)
+	}
+	labels := map[string]string{"alertname": "leak", "instance": w.options.Host, "problem": "leak", "severity": "warning", "team": "shop"}
+	if diff := cmp.Diff(labels, m.Alerts[0].Labels); diff != "" {
+		t.Errorf("labels (-want +got):\n%s", diff)
+	}
+	if said := m.Alerts[0].Annotations["summary"]; !strings.Contains(said, "killing is not the cure") || !strings.Contains(said, "came back 3 times") {
+		t.Errorf("summary: %q", said)
+	}
 }
 
 // cpu is how many cores a process uses in a second.

@@ -83,11 +83,12 @@ type Engine struct {
 
 // inForce are the rules, and what is known of each.
 type inForce struct {
-	program   *match.Program
-	rules     []*ruleState        // in the order of the file
-	histories map[uint64]*history // by rule.id, of rules that are away, too
-	fallback  bool                // the rules in force are in the place of others
-	ruledAt   sock.Instant
+	program    *match.Program
+	rules      []*ruleState        // in the order of the file
+	histories  map[uint64]*history // by rule.id, of rules that are away, too
+	fallback   bool                // the rules in force are in the place of others
+	ruledAt    sock.Instant
+	problemsAt sock.Instant // when to see again what is wrong with them
 }
 
 // budgets are the limits of all rules together.
@@ -134,7 +135,7 @@ type acts struct {
 func New(config Config) *Engine {
 	e := &Engine{
 		config:  config,
-		inForce: inForce{program: match.Compile(&rules.Set{}), histories: make(map[uint64]*history)},
+		inForce: inForce{program: match.Compile(&rules.Set{}), histories: make(map[uint64]*history), problemsAt: never},
 		budgets: budgets{summary: limit.NewSummary(), pausedUntil: never},
 		sockets: sockets{
 			tracks: newTracks(), far: newTracks(), records: newRecords(), attempts: make(map[sock.Key]*attempt), awaiting: make(map[sock.Key]await), seed: maphash.MakeSeed(),
@@ -173,6 +174,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.plan.Alerts = nil
 	e.updateAlerts(now)
 	e.plan.Alerts = append(before, e.names.take(e.plan.Alerts, func(w walk.Want) { e.walks.Want(w, never) }, now)...)
+	e.alertOfRules(now)
 	e.findHolders(now)
 	e.undoOver()
 	e.actOnGroups(now)                       // which may want a scan
@@ -189,7 +191,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.keepStops()
 	e.tidyRecords()
 	e.forgetFingerprints()
-	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.nextGroupAct(), e.disk.groupsAt, e.nearAt(), e.pausedUntil, e.nextVerdict(now))
+	e.plan.Wake = min(e.firstDue(), e.firstFree(now), e.schedule.Wake(), e.walks.Wake(), e.killed.wake(), e.names.wake(), e.usages.Wake(), e.summary.At, e.nextAlert(), e.nextGroupAct(), e.disk.groupsAt, e.nearAt(), e.pausedUntil, e.problemsAt, e.nextVerdict(now))
 	return e.plan
 }
 
@@ -269,7 +271,8 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	e.fallback = in.Fallback
 	e.replaceRules(in.Program, now)
 	e.program, e.ruledAt = in.Program, now
-	e.allow(e.capabilities) // which may be missing for another way than before
+	e.problemsAt = now.Add(leastWait) // once their receivers are there
+	e.allow(e.capabilities)           // which may be missing for another way than before
 	e.holders = newHolders()
 	e.walks.WantCounted(false, 0)
 	e.usages.Retain(func(r spin.Rule) bool {

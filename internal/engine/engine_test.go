@@ -55,6 +55,8 @@ type bench struct {
 	sampled       int // readings of CPU usage
 	counts        int
 	alarms        map[string]Alert // that fire
+	ofRules       []string         // alerts about rules themselves, each when it begins and ends
+	problems      map[string]RuleAlert
 	kept          []sock.Group
 	stops         []sock.RuleStop
 	shares        []sock.Spent
@@ -91,7 +93,7 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{
 		t: t, now: benchStart, sockets: make(map[uint64]*sim.Socket), missed: make(map[uint64]bool), memories: make(map[sock.Key]sock.Memory),
-		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alert),
+		e: New(Config{Precision: benchJiffy, Self: 1}), alarms: make(map[string]Alert), problems: make(map[string]RuleAlert),
 		holders: func(uint32) []sock.Holder { return []sock.Holder{{PID: 2, Comm: "leaky"}} },
 	}
 	b.e.Step(b.now, CapabilitiesChanged{match.Capabilities{rules.Descriptor: errNoDescriptors}})
@@ -229,6 +231,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	}
 	b.late = append(b.late, p.Late...)
 	b.hear(p)
+	b.hearOfRules(p)
 	if p.Count {
 		b.counts++
 		inputs = append(inputs, b.count)

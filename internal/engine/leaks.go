@@ -57,7 +57,7 @@ func (e *Engine) noteKill(r *ruleState, t *tracked, now sock.Instant) {
 	l.returns = append(l.returns, now)
 	l.forget(now)
 	if len(l.returns) >= manyReturns && !l.told {
-		l.told = true
+		l.told, e.problemsAt = true, 0
 		e.note(LeakReturns, slog.String("rule", r.Name), slog.Int("pid", p.PID), slog.String("comm", l.holder.Comm), slog.Int("returns", len(l.returns)))
 	}
 }

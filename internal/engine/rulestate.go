@@ -34,7 +34,7 @@ type ruleState struct {
 	stats        ruleStats     // of the last whole scan
 	held         processCount  // who holds what matches in full, by that
 	canaries     map[canaryKey]*canary
-	tooMany      bool // it means more sockets than it may
+	troubles     troubles
 	untold       bool // it was said that nobody can tell what it does to programs
 	replaced     bool
 }
@@ -165,6 +165,7 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 // retire ends the alarms of a rule that is in force no more.
 func (e *Engine) retire(rs *ruleState, now sock.Instant) {
 	rs.replaced = true
+	e.endProblems(rs, now)
 	if rs.groups == nil {
 		return
 	}

@@ -201,21 +201,29 @@ func (e *Engine) inner(r *ruleState, x *share, unseen, dry bool) *throttle {
 
 // countMatches has the rule act no more while it suddenly means more sockets than it may.
 func (e *Engine) countMatches(r *ruleState) {
-	most := 0
+	most := r.maxMatches()
+	over := most > 0 && r.means() > most
+	if over == r.troubles.tooMany {
+		return
+	}
+	r.troubles.tooMany, e.problemsAt = over, 0
+	r.brake()
+	if over {
+		e.note(TooManyMatches, slog.String("rule", r.Name), slog.Int("sockets", r.means()), slog.Int("max_matches", most))
+	} else {
+		e.note(FewMatches, slog.String("rule", r.Name), slog.Int("sockets", r.means()))
+	}
+}
+
+// means is how many sockets the rule means, or soon will.
+func (r *ruleState) means() int { return int(r.stats.sockets + r.stats.soon) }
+
+// maxMatches is how many it may mean; 0: any number.
+func (r *ruleState) maxMatches() (most int) {
 	for i := range r.Then {
 		if n := r.Then[i].MaxMatches; n > 0 && (most == 0 || n < most) {
 			most = n
 		}
 	}
-	over := most > 0 && int(r.stats.sockets+r.stats.soon) > most
-	if over == r.tooMany {
-		return
-	}
-	r.tooMany = over
-	r.brake()
-	if over {
-		e.note(TooManyMatches, slog.String("rule", r.Name), slog.Int("sockets", int(r.stats.sockets+r.stats.soon)), slog.Int("max_matches", most))
-	} else {
-		e.note(FewMatches, slog.String("rule", r.Name), slog.Int("sockets", int(r.stats.sockets+r.stats.soon)))
-	}
+	return most
 }

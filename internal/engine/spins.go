@@ -28,6 +28,7 @@ func (e *Engine) awaitUsage(t *tracked, now sock.Instant) sock.Instant {
 
 func (in Sampled) apply(e *Engine, now sock.Instant) {
 	for _, c := range e.usages.Take(in.Usages, now) {
+		e.problemsAt = 0
 		attrs := []slog.Attr{slog.String("rule", c.Rule), slog.Int("pid", c.PID), slog.String("comm", c.Comm), slog.String("cpu", percent(c.After))}
 		if c.Over {
 			e.note(SpinOver, attrs...)

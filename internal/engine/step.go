@@ -109,6 +109,7 @@ type Plan struct {
 	Notes        []Note          // say these to whoever reads the log
 	Transitions  []Transition    // groups that changed their phase
 	Alerts       []Alert         // alerts that fire, or have ended
+	RuleAlerts   []RuleAlert     // those about rules themselves
 	Groups       []sock.Group    // keep these on disk, and no others; nil: no change
 	Stops        []sock.RuleStop // and these
 	Late         []time.Duration // how long after it fell due each act was done that was seen coming

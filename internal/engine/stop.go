@@ -17,7 +17,7 @@ func (in RuleReset) apply(e *Engine, _ sock.Instant) {
 		if r.Name == in.Rule && r.stopped() != nil {
 			r.history.stop, r.history.ended, r.canaries = nil, 0, nil // they begin anew
 			r.brake()
-			e.disk.stopsChanged = true
+			e.disk.stopsChanged, e.problemsAt = true, 0
 			e.note(RuleGoesOn, slog.String("rule", r.Name))
 		}
 	}
@@ -35,7 +35,7 @@ func (r *ruleState) stopped() *sock.RuleStop {
 // brake has nothing done for the rule for as long as it must not act.
 func (r *ruleState) brake() {
 	shut := match.Reason("")
-	if r.tooMany {
+	if r.troubles.tooMany {
 		shut = match.MaxMatches
 	}
 	r.history.real.shut, r.history.dry.shut = shut, shut
@@ -51,7 +51,7 @@ func (e *Engine) stopRule(r *ruleState, why match.Reason, holder sock.Holder, no
 	}
 	r.history.stop = &sock.RuleStop{Rule: r.Name, Sum: r.Sum, Reason: string(why), PID: holder.PID, Comm: holder.Comm, Since: now}
 	r.brake()
-	e.disk.stopsChanged = true
+	e.disk.stopsChanged, e.problemsAt = true, 0
 	attrs := []slog.Attr{slog.String("rule", r.Name), slog.String("reason", string(why))}
 	if holder.PID != 0 {
 		attrs = append(attrs, slog.Int("pid", holder.PID), slog.String("comm", holder.Comm))

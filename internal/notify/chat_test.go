@@ -139,6 +139,20 @@ func over(a alert.Alert) alert.Alert {
 	return a
 }
 
+// stopped is an alert about a rule itself.
+func stopped() alert.Alert {
+	a := leak("10.0.0.7", "java[4711]")
+	delete(a.Labels, "dst")
+	delete(a.Labels, "dport")
+	a.Labels["problem"] = "stopped"
+	a.Annotations = map[string]string{
+		"summary":     "postgres-close-wait: stopped itself: its kills made a program spin: java[4711] on web-1",
+		"description": "Rule postgres-close-wait: stopped itself: its kills made a program spin: java[4711].\nIt acts no more, and what it would kill stays.",
+		"holders":     "java[4711]", "since": "2026-11-22T03:00:00Z",
+	}
+	return a
+}
+
 // hostile is what a process, a user or a template could call itself.
 const hostile = "<!channel> <@U012> @everyone @here [free](https://evil.example) ![x](http://evil.example/x.png) *b* _i_ `c` ~s~ ||d|| # h > q \\ & \" \u202eabc\x1b[31m\x00 <at>Jo</at>"
 
@@ -162,6 +176,7 @@ func digests() map[string][]alert.Alert {
 		"long":     {long},
 		"hostile":  {bad},
 		"silent":   {silent},
+		"rule":     {stopped()},
 	}
 }
 
@@ -251,8 +266,8 @@ type pagerEvent struct {
 	}
 }
 
-// PagerDuty has an incident for each rule and severity, and it ends with the last
-// alert of it.
+// PagerDuty has an incident for each rule and severity, which ends with the last alert of it,
+// and one for each problem of a rule itself.
 func TestIncidents(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		var events []pagerEvent
@@ -306,6 +321,13 @@ func TestIncidents(t *testing.T) {
 		want(time.Minute, "trigger d25d warning: 1 firing, 1 resolved")
 		w.Set("chat", severe("warning", "2", true))
 		want(24*time.Hour, "resolve d25d")
+		problem := stopped()
+		w.Set("chat", severe("warning", "1", false), problem)
+		want(time.Minute, "trigger d25d warning: 1 firing, 0 resolved", "trigger 26b7 warning: 1 firing, 0 resolved")
+		w.Set("chat", severe("warning", "1", true))
+		want(time.Minute, "resolve d25d")
+		w.Set("chat", over(problem))
+		want(24*time.Hour, "resolve 26b7")
 		if n := len(w.receivers[0].table.byLabels); n != 0 {
 			t.Errorf("%d alerts are still held", n)
 		}

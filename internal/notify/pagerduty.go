@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+
+	"github.com/sockdog/sockdog/internal/alert"
 )
 
 // PagerDuty's limits: of a summary in characters, of an event in bytes, of which the
@@ -17,7 +19,7 @@ const (
 
 // pagerDuty is an event of PagerDuty's Events API, version 2, but for the routing key,
 // which is read when the event is sent. Its incident is that of a rule, on this host and
-// of one severity: it triggers while any of the alerts fires, and resolves when none does.
+// of one severity, or of a problem of the rule itself: it triggers while any of the alerts fires, and resolves when none does.
 // https://developer.pagerduty.com/docs/send-alert-event
 func pagerDuty(n *notification) []byte {
 	first := n.Alerts[0] // which fires, if any does
@@ -66,10 +68,14 @@ func pagerDuty(n *notification) []byte {
 }
 
 // dedupKey names an incident: the same rule, host and severity have the same one after
-// a restart, too. It is a digest because PagerDuty takes 255 characters.
+// a restart, too, and what is wrong with the rule itself has another. It is a digest because
+// PagerDuty takes 255 characters.
 func dedupKey(labels map[string]string) string {
-	of := canonical(map[string]string{"alertname": labels["alertname"], "instance": labels["instance"], "severity": labels["severity"]})
-	digest := sha256.Sum256([]byte(of))
+	of := map[string]string{"alertname": labels["alertname"], "instance": labels["instance"], "severity": labels["severity"]}
+	if problem := labels[alert.ProblemLabel]; problem != "" {
+		of[alert.ProblemLabel] = problem
+	}
+	digest := sha256.Sum256([]byte(canonical(of)))
 	return "sockdog-" + hex.EncodeToString(digest[:])
 }
 

@@ -22,16 +22,16 @@ type webhook struct {
 }
 
 // subject is what one message is about: a rule, as Alertmanager groups by default, and
-// where a severity has an incident of its own, one of its severities. To an Alertmanager,
-// a message is about all alerts.
-type subject struct{ rule, severity string }
+// where each has an incident of its own, one of its severities, or what is wrong with the rule
+// itself. To an Alertmanager, a message is about all alerts.
+type subject struct{ rule, severity, problem string }
 
 func (s *sender) subject(labels map[string]string) subject {
 	switch {
 	case s.form == rules.Alertmanager:
 		return subject{}
 	case s.format == rules.FormatPagerDuty:
-		return subject{labels["alertname"], labels["severity"]}
+		return subject{labels["alertname"], labels["severity"], labels[alert.ProblemLabel]}
 	}
 	return subject{rule: labels["alertname"]}
 }
