@@ -356,3 +356,27 @@ func TestClosedIsProtectedByProcess(t *testing.T) {
 		t.Errorf("killed: %v", b.events)
 	}
 }
+
+// Sockets of which nothing falls due for long, and whose holders are only shown, cost few
+// walks where those cost much; a walk comes before the act all the same.
+func TestShownByProcess(t *testing.T) {
+	inAnHour := matching(rules.Match{States: ssfilter.Of(ssfilter.CloseWait), InStateFor: time.Hour})
+	for _, name := range []string{"leaky", "other"} {
+		b := newBench(t)
+		b.walkCost = 100 * time.Millisecond
+		b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(2, name)} }
+		for cookie := uint64(1); cookie <= 100; cookie++ {
+			b.add(cookie, 0)
+		}
+		b.rule(eachSecond(killing("r", inAnHour, ofProcess("leaky"))))
+		b.until(50 * time.Minute)
+		if b.walks < 3 || b.walks > 8 {
+			t.Errorf("held by %s: %d walks in 50 minutes", name, b.walks)
+		}
+		b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(2, "leaky")} } // they are passed on
+		b.until(time.Hour + 2*time.Minute)
+		if len(b.sockets) > 0 {
+			t.Errorf("held by %s: %d are left that the rule means now", name, len(b.sockets))
+		}
+	}
+}

@@ -150,15 +150,33 @@ func (l *Scan) heldSubject(s *sock.Socket) subject.Subject {
 
 // askHolders has it looked for who holds a socket, if it is known, so that it stays so, or
 // if a rule that the scan is for may mean the socket by that.
-func (f *ScanResult) askHolders(s subject.Subject, asks bool) {
+func (f *ScanResult) askHolders(s subject.Subject, t *track.Times, asks bool) {
 	switch {
 	case s.Inode == 0 || s.Holders == nil && !asks:
 	case len(f.asked) == maxAsked:
 		f.tooMany = true
 	default:
 		f.asked = append(f.asked, askedSocket{s.ID.Cookie, s.Inode})
-		f.unknown = f.unknown || s.Holders == nil || s.Holders.At < f.scan.renew
+		f.unknown = f.unknown || s.Holders == nil || f.outdated(s, t)
 	}
+}
+
+// outdated reports whether it is to be looked for again who holds a socket: what nothing is
+// decided by before the next scan may become old, where walks cost much.
+func (f *ScanResult) outdated(s subject.Subject, t *track.Times) bool {
+	l := f.scan
+	switch {
+	case s.Holders.At >= l.renew:
+		return false
+	case s.Holders.At < l.renewShown, l.live != nil:
+		return true
+	}
+	for r, m := range l.program.Candidates(subject.Of(s.Socket)) {
+		if r.NeedsHolders && l.of.Has(r.Class) && (r.Grouped || match.EarlyDueAt(m, t) <= l.lookahead) {
+			return true
+		}
+	}
+	return false
 }
 
 // postpones reports whether a socket does not count for a rule now: it is not known who

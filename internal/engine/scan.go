@@ -37,10 +37,10 @@ type Scan struct {
 	holders       *holderCache // nil: no rule asks
 	// held is who holds tracked sockets, where no rule asks; nil: of none it is known.
 	held *table.Cookies[*subject.Holders]
-	// What was found before renew is to be looked for again, and what was before believed
-	// is not known any more.
-	renew, believed sock.Instant
-	counts          []ruleCount // of each rule; what it counts for each rule
+	// What was found before renew is to be looked for again, before renewShown where nothing
+	// is decided by it, and what was before believed is not known any more.
+	renew, renewShown, believed sock.Instant
+	counts                      []ruleCount // of each rule; what it counts for each rule
 }
 
 // ScanResult is what a whole scan found.
@@ -192,7 +192,7 @@ func (f *ScanResult) dueBy(s subject.Subject, t *track.Times) (due sock.Instant,
 		ages = ages || l.survey // what keeps a socket is told, even if time alone never ends that
 	}
 	if l.holders != nil {
-		f.askHolders(s, asks)
+		f.askHolders(s, t, asks)
 	}
 	return due, of, ages
 }

@@ -140,7 +140,8 @@ func (e *Engine) beginScan(of match.ClassSet, in CountersRead, now sock.Instant)
 		}
 	}
 	if e.program.NeedsHolders {
-		l.holders, l.renew, l.believed = e.holders.cache, now.Add(-e.walks.Renew()), now.Add(-e.walks.Believed())
+		l.holders, l.believed = e.holders.cache, now.Add(-e.walks.Believed())
+		l.renew, l.renewShown = now.Add(-e.walks.Renew()), now.Add(-e.walks.RenewShown())
 		e.giveUpCounts(now.Add(-e.walks.Patience()))
 	} else {
 		l.held = e.heldTracks()

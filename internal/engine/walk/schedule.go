@@ -29,11 +29,13 @@ const (
 	// lateness is how late a socket may be decided on for which a walk came ahead.
 	lateness = time.Second
 	// believedFor is how many times as old it may become.
-	believedFor = 5
+	believedFor = 10
 	// share spaces the walks: they cost no more than a tenth of a core; a quarter
-	// where a socket falls due before the next one would have ended.
+	// where a socket falls due before the next one would have ended; one in 5,000 where
+	// they find again what is only shown.
 	share       = 10
 	urgentShare = 4
+	shownShare  = 5000
 )
 
 // Want is a socket whose holders are wanted.
@@ -124,8 +126,12 @@ func (s *Schedule) WantCounted(counting bool, budget float64) {
 }
 
 // Renew returns how old what is known of holders is when it is to be looked for again;
-// Believed returns when it is not known any more.
-func (s *Schedule) Renew() time.Duration    { return max(renewAfter, share*s.cost) }
+// RenewShown returns the same of what nothing is decided by; Believed returns when it is not
+// known any more.
+func (s *Schedule) Renew() time.Duration { return max(renewAfter, share*s.cost) }
+func (s *Schedule) RenewShown() time.Duration {
+	return min(max(s.Renew(), shownShare*s.cost), s.Believed()-s.Renew())
+}
 func (s *Schedule) Believed() time.Duration { return believedFor * s.Renew() }
 
 // Fresh returns how old what is known of holders may be when an act is decided that follows
