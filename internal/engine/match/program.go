@@ -103,7 +103,7 @@ func asked(set *rules.Set) []rules.Match {
 	all := slices.Clone(set.Protect)
 	for i := range set.Rules {
 		if set.Rules[i].Enabled {
-			all = slices.Concat(all, set.Rules[i].Match, set.Rules[i].Exclude)
+			all = append(append(all, set.Rules[i].Match...), set.Rules[i].Exclude...)
 		}
 	}
 	return all
