@@ -77,7 +77,14 @@ func (st *State) Update(now sock.Instant, identify func(*group.Group)) (u Update
 			st.update(&u, j, fresh, now, identify)
 		}
 	}
+	slices.SortStableFunc(u.Alerts, inOrder)
 	return u
+}
+
+// inOrder puts alerts that fire behind those that have ended, whose labels they may have:
+// a pid is given away.
+func inOrder(a, b Alert) int {
+	return cmp.Or(cmp.Compare(b.Ended, a.Ended), cmp.Compare(a.Action, b.Action), cmp.Compare(a.Overflow, b.Overflow), subject.Compare(a.Group, b.Group))
 }
 
 // candidate is an alert about a group that is not sent yet.
@@ -200,6 +207,7 @@ func (st *State) Resolve(now sock.Instant, identify func(*group.Group)) (alerts 
 	for _, a := range st.overflow {
 		alerts = append(alerts, Alert{Action: a.Action, Overflow: 1, Since: a.Since, Started: a.Started, Ended: now})
 	}
+	slices.SortStableFunc(alerts, inOrder)
 	return alerts
 }
 

@@ -18,9 +18,6 @@ import (
 )
 
 const (
-	// MaxTransitions is how many groups of a rule that change their phase at once are
-	// told one by one.
-	MaxTransitions = 100
 	// MaxGroups bounds the groups of a rule. What one scan finds beyond is not
 	// counted, and that is said.
 	MaxGroups = 100_000
@@ -68,42 +65,6 @@ func NewSet(r *match.Rule) *Set {
 
 // Recompiled takes over the rule as a reload has compiled it anew.
 func (rg *Set) Recompiled(r *match.Rule) { rg.rule = r }
-
-// A Transition is a group's change from one phase to another.
-type Transition struct {
-	Group []subject.Label
-	Measured
-	From, To Phase
-	Since    sock.Instant // the condition has held since, or did
-}
-
-// Changes is what a sample has changed.
-type Changes struct {
-	Transitions []Transition
-	Unlisted    int // transitions beyond MaxTransitions
-	Fired       int // groups that began to fire
-	Omitted     int // sockets beyond MaxGroups
-	Ended       int // groups without sockets that were ended to make room for others
-}
-
-// Any reports whether a group has changed its phase.
-func (c *Changes) Any() bool { return len(c.Transitions)+c.Unlisted+c.Ended > 0 }
-
-// moved notes that a group has changed its phase, in which its condition has held
-// since then, or had.
-func (rg *Set) moved(c *Changes, key Key, g *Group, from Phase, since sock.Instant) {
-	to := g.Phase()
-	rg.phases[from]--
-	rg.phases[to]++
-	if to == Firing {
-		c.Fired++
-	}
-	if len(c.Transitions) == MaxTransitions {
-		c.Unlisted++
-		return
-	}
-	c.Transitions = append(c.Transitions, Transition{Group: rg.Labels(key), Measured: g.Measured, From: from, To: to, Since: since})
-}
 
 // Take takes in what a whole scan has counted. What fires is stale where the scan
 // before is longer ago than trusted.
@@ -154,6 +115,7 @@ func (rg *Set) Take(t *Tally, ports *Ports, sent, got sock.Instant, trusted time
 	if t.omitted > 0 {
 		c.Ended = rg.evict(got)
 	}
+	c.sort()
 	return c
 }
 

@@ -258,6 +258,11 @@ func (k Key) value(values string, name rules.GroupKey) []byte {
 // Label is a property of a group and its value.
 type Label struct{ Name, Value string }
 
+// Compare orders groups of one rule by their labels.
+func Compare(a, b []Label) int {
+	return slices.CompareFunc(a, b, func(a, b Label) int { return cmp.Compare(a.Value, b.Value) })
+}
+
 // ByName are labels by their names.
 func ByName(labels []Label) map[string]string {
 	all := make(map[string]string, len(labels))
