@@ -173,7 +173,10 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	before := e.plan.Alerts // of the rules that were in force before, whose receivers they are for
 	e.plan.Alerts = nil
 	e.updateAlerts(now)
-	e.plan.Alerts = append(before, e.names.take(e.plan.Alerts, func(w walk.Want) { e.walks.Want(w, never) }, now)...)
+	e.plan.Alerts = e.names.take(e.plan.Alerts, func(w walk.Want) { e.walks.Want(w, never) }, now)
+	if len(before) > 0 {
+		e.plan.Alerts = append(before, e.plan.Alerts...)
+	}
 	e.alertOfRules(now)
 	e.findHolders(now)
 	e.undoOver()

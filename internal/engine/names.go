@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -39,34 +40,46 @@ func newNames() names { return names{known: make(map[sock.Key][]sock.Holder)} }
 // their sockets, and a walk is not too much, it wants that looked up, and keeps them
 // back for a moment.
 func (n *names) take(alerts []Alert, want func(walk.Want), now sock.Instant) (out []Alert) {
-	var unnamed []group.Example
-	unknown, isNew := false, false
+	all, unknown, isNew := 0, false, false
 	for i := range alerts {
 		isNew = isNew || alerts[i].New
-		for _, x := range alerts[i].Examples {
-			if x.Holders == nil && x.Inode != 0 {
-				unnamed = append(unnamed, x)
-				_, known := n.known[x.Key]
-				unknown = unknown || !known
-			}
+		for x := range unnamed(alerts[i].Examples) {
+			_, known := n.known[x.Key]
+			all, unknown = all+1, unknown || !known
 		}
 	}
 	if unknown && n.asked == 0 && (now >= n.next || isNew && now >= n.soon) {
-		n.asked = len(unnamed)
-		for _, x := range unnamed {
-			want(walk.Want{Cookie: x.Key.Cookie, Netns: x.Key.Netns, Inode: x.Inode, Alert: true})
+		n.asked = all
+		for i := range alerts {
+			for x := range unnamed(alerts[i].Examples) {
+				want(walk.Want{Cookie: x.Key.Cookie, Netns: x.Key.Netns, Inode: x.Inode, Alert: true})
+			}
 		}
 	}
 	// Alerts come one after the other, and each would wait as long.
-	if len(n.held) == 0 && len(unnamed) > 0 && n.asked > 0 && !n.waited {
+	if len(n.held) == 0 && all > 0 && n.asked > 0 && !n.waited {
 		n.until = now.Add(namesTimeout)
 	}
-	n.held = append(n.held, alerts...)
+	if len(n.held) > 0 {
+		alerts = append(n.held, alerts...)
+	}
+	n.held = alerts
 	if n.asked > 0 && now < n.until {
 		return nil
 	}
 	n.waited = n.asked > 0
 	return n.release()
+}
+
+// unnamed yields those of whose holders nothing is known.
+func unnamed(examples []group.Example) iter.Seq[*group.Example] {
+	return func(yield func(*group.Example) bool) {
+		for i := range examples {
+			if x := &examples[i]; x.Holders == nil && x.Inode != 0 && !yield(x) {
+				return
+			}
+		}
+	}
 }
 
 // wake returns when alerts have waited for long enough.

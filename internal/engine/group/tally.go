@@ -190,6 +190,9 @@ func (t *Tally) keep(group uint32, c *tally, s *sock.Socket) {
 	case !t.supersede(c.count):
 		return
 	}
+	if !known {
+		some = make([]Example, 0, 8)
+	}
 	t.examples[group] = append(some, Example{Peer: s.Zoned(s.Dst), Inode: s.Inode, Key: s.ID.Key()})
 }
 
