@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,4 +81,41 @@ type newlines int
 func (n *newlines) Write(text []byte) (int, error) {
 	*n += newlines(bytes.Count(text, []byte("\n")))
 	return len(text), nil
+}
+
+// BenchmarkHundredTests is `sockdog test` of a file with a hundred tests that play an hour
+// each, in which two rules look for sockets every few seconds.
+func BenchmarkHundredTests(b *testing.B) {
+	file := filepath.Join(b.TempDir(), "hundred_test.yaml")
+	var text strings.Builder
+	text.WriteString(`receivers: {oncall: {alertmanager: {urls: ["http://127.0.0.1:9093"]}}}
+rules:
+  - {name: leak, match: {state: close-wait, dport: 80, in_state_for: 5m}, then: [{kill: {limit: 100/1m, canary: off}}]}
+  - {name: flood, match: {state: close-wait, dport: 82}, group_by: [dst], when: count > 3, for: 1m, then: [alert: {to: oncall}]}
+tests:
+`)
+	for i := range 100 {
+		fmt.Fprintf(&text, `  - name: test %d
+    sockets:
+      - {name: leak, state: close-wait, dport: 80, count: 20}
+      - {name: used, state: close-wait, dport: 80}
+      - {name: flood, state: close-wait, dst: 10.0.0.7, dport: 82, count: 5}
+    changes: [{at: 1m, every: 1m, socket: used, sent: 10}]
+    until: 1h
+    expect: [{at: 1m, rule: flood}, {at: 5m, rule: leak, socket: leak}]
+`, i)
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	sockdog := sockdogAlone(b)
+	var took []float64
+	for b.Loop() {
+		began := time.Now()
+		if out, err := exec.Command(sockdog, "test", file).CombinedOutput(); err != nil {
+			b.Fatalf("%v: %s", err, out)
+		}
+		took = append(took, ms(time.Since(began)))
+	}
+	report(b, "ms", took)
 }
