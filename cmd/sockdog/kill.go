@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/holders"
@@ -40,7 +41,7 @@ type killFlags struct {
 	client.Observers
 	yes, dryRun, inUse, bare bool
 	olderThan, idle          time.Duration
-	rules, output            string
+	rules, output, via       string
 }
 
 const killLong = `Destroy the TCP sockets of this network namespace that match a filter, written as for
@@ -68,6 +69,11 @@ as these keys do in a rule's match: all processes that hold a socket must be mea
 * and ? are wildcards, but for --cmdline, which takes a regular expression (RE2). Where
 it cannot be told who holds a socket, it is left alone. With --netns, sockets of those
 network namespaces are destroyed in them, and else of this one alone.
+
+--via says by which way sockets are reached, as in a rule: by SOCK_DESTROY (kernel), or
+through the descriptor of a process that holds them (holder), which takes no
+CAP_NET_ADMIN, but the right to that process's descriptors, and reaches no socket that no
+process holds. By default it is the kernel's way, and the other on kernels without it.
 
 For a socket that answers keepalives, the kernel keeps only a lower bound on its age. A
 running sockdog has observed more, and is asked as by sockdog list. Sockets that
@@ -104,6 +110,7 @@ func killCommand() *cobra.Command {
 	ageFlags(cmd, &f.Observers)
 	accept(cmd, "kill", "K")
 	wideOutputFlag(cmd, &f.output)
+	oneOf(cmd, &f.via, "via", "", "`way` to the sockets: %s", "any\tthe first that the kernel has", "kernel\tSOCK_DESTROY", "holder\tthrough a process that holds them")
 	rulesFlag(cmd, &f.rules, "rules `file` whose protect list applies")
 	durationFlag(cmd, &f.olderThan, "older-than", "only sockets in their state for at least `duration`, such as 5m or 2d", "1m", "5m", "10m", "1h")
 	durationFlag(cmd, &f.idle, "idle", "only sockets with nothing left to send and no progress for `duration`; allows live states", "1m", "10m", "1h", "1d")
@@ -185,6 +192,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	request := manualkill.Request{
 		Query: f.Query(), OlderThan: f.olderThan, Idle: f.idle, InUse: f.inUse, DryRun: f.dryRun,
 		Capabilities: h.Capabilities(), Memories: known.ByKey(), Precision: h.Precision, Self: os.Getpid(),
+		Via: rules.Via(f.via), Descriptors: func() action.Descriptors { return host.Descriptors() },
 	}
 	if f.owners.Given() {
 		request.Owners = &f.owners
@@ -216,7 +224,11 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	}
 	pending := manualkill.Pending(targets)
 	request.Destroy(ctx, pending, kernel, open)
-	return f.tell(ctx, targets, unjudged, h, stdout, stderr)
+	cure := h.Cure()
+	if request.Way() == rules.ViaHolder {
+		cure = h.Cures()[rules.Descriptor]
+	}
+	return f.tell(ctx, targets, unjudged, cure, stdout, stderr)
 }
 
 // open opens what is scanned, and what further threads look sockets up and destroy them by.
@@ -370,7 +382,7 @@ func confirm(ctx context.Context, out io.Writer, in io.Reader, n int) error {
 
 // tell prints what became of each target and the sum, and says what of them is
 // left, and why, and what could not be judged.
-func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unjudged []string, h *host.Host, stdout, stderr io.Writer) error {
+func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unjudged []string, cure string, stdout, stderr io.Writer) error {
 	sum := manualkill.SumOf(targets, f.dryRun)
 	var err error
 	if f.output == "json" {
@@ -382,8 +394,8 @@ func (f *killFlags) tell(ctx context.Context, targets []*manualkill.Target, unju
 		}
 	}
 	text := append(sum.Left(f.rules == ""), unjudged...)
-	if h.Cure() != "" && (f.dryRun || sum.Failed()) {
-		text = append(text, "cure: "+h.Cure())
+	if cure != "" && (f.dryRun || sum.Failed()) {
+		text = append(text, "cure: "+cure)
 	}
 	if err != nil {
 		text = append([]string{fmt.Sprintf("not everything could be printed: %v", err), sum.String()}, text...)

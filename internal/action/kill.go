@@ -16,11 +16,11 @@ import (
 var kill = &Kind{
 	Kind:    rules.Kill,
 	Do:      func(k Kernel, a *engine.Action) error { return k.Destroy(a.Socket.ID) },
-	Through: func(fd int, _ *engine.Action) error { return disconnect(fd) },
+	Through: func(fd int, _ *engine.Action) error { return Disconnect(fd) },
 }
 
-// disconnect drops the connection of a socket.
-func disconnect(fd int) error {
+// Disconnect drops the connection of a socket.
+func Disconnect(fd int) error {
 	unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
 	if errno != 0 {

@@ -14,6 +14,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // Kernel is what a manual kill needs of sock_diag. It is for one thread.
@@ -51,6 +52,9 @@ func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Destroy
 	if r.DryRun {
 		for _, t := range targets {
 			t.conclude(engine.Would, r.missing(t))
+			if t.Reason == "" {
+				t.Via = r.Way()
+			}
 		}
 		return
 	}
@@ -69,10 +73,10 @@ func (r *Request) Destroy(ctx context.Context, targets []*Target, kernel Destroy
 				return // the others do it all
 			}
 			defer kernel.Close()
-			(&worker{Request: r, kernel: kernel, denied: &denied}).do(ctx, batches)
+			r.worker(kernel, &denied).do(ctx, batches)
 		})
 	}
-	(&worker{Request: r, kernel: kernel, denied: &denied}).do(ctx, batches)
+	r.worker(kernel, &denied).do(ctx, batches)
 	more.Wait()
 	for _, t := range Pending(targets) {
 		t.conclude(LeftAlone, "interrupted before its turn")
@@ -86,6 +90,17 @@ type worker struct {
 	denied  *atomic.Bool
 	ids     []sock.ID
 	answers []sock.Answer
+
+	descriptors action.Descriptors // nil: none is needed
+	fds         map[*Target]int    // duplicates, for as long as a few targets take
+}
+
+func (r *Request) worker(kernel Destroyer, denied *atomic.Bool) *worker {
+	w := &worker{Request: r, kernel: kernel, denied: denied}
+	if r.Way() == rules.ViaHolder {
+		w.descriptors, w.fds = r.Descriptors(), make(map[*Target]int)
+	}
+	return w
 }
 
 // do takes batches until none is left, or ctx ends.
@@ -97,7 +112,8 @@ func (w *worker) do(ctx context.Context, batches <-chan []*Target) {
 		var told []*Target
 		for few := range slices.Chunk(targets, killBatch) {
 			if !w.denied.Load() {
-				told = append(told, w.destroy(w.stillMeant(few))...)
+				told = append(told, w.destroy(w.stillMeant(w.reach(few)))...)
+				w.release()
 			}
 			for _, t := range Pending(few) {
 				t.conclude(engine.Failed, "not tried: "+unix.EPERM.Error())
@@ -125,7 +141,7 @@ func (w *worker) stillMeant(targets []*Target) []*Target {
 // destroy destroys the targets and returns those that the kernel was told to.
 func (w *worker) destroy(targets []*Target) (told []*Target) {
 	for _, t := range targets {
-		switch err := w.kernel.Destroy(t.Socket.ID); {
+		switch err := w.act(t); {
 		case err == nil:
 			t.conclude(engine.Done, "")
 			told = append(told, t)
@@ -135,13 +151,21 @@ func (w *worker) destroy(targets []*Target) (told []*Target) {
 		case errors.Is(err, sock.ErrGone):
 			t.conclude(engine.Gone, "it ended by itself")
 		default:
-			if errors.Is(err, unix.EPERM) {
+			if errors.Is(err, unix.EPERM) && t.Via == rules.ViaKernel {
 				w.denied.Store(true)
 			}
 			t.conclude(engine.Failed, err.Error())
 		}
 	}
 	return told
+}
+
+// act destroys a target. To each that is reached through who holds it the way is open.
+func (w *worker) act(t *Target) error {
+	if t.Via = w.Way(); t.Via == rules.ViaHolder {
+		return action.Disconnect(w.fds[t])
+	}
+	return w.kernel.Destroy(t.Socket.ID)
 }
 
 // confirm looks whether anything is left of the targets. A program can connect a socket

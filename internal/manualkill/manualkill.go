@@ -25,11 +25,15 @@ type Request struct {
 	InUse        bool          // those in use too
 	DryRun       bool          // say what would become of each, and touch none
 	Owners       Owners        // whose sockets; nil: anybody's
+	Via          rules.Via     // by which way; empty: any
 	Protect      []rules.Match
 	Capabilities match.Capabilities
 	Memories     map[sock.Key]*sock.Memory // what a watchdog knows beside the kernel
 	Precision    time.Duration
 	Self         int // our own process
+	// Descriptors opens what duplicates descriptors, for one thread; nil: nobody kills through
+	// who holds a socket.
+	Descriptors func() action.Descriptors
 
 	now func() sock.Instant // Find's
 }
@@ -47,6 +51,7 @@ type Target struct {
 	Socket sock.Socket
 	Age    track.Age
 	Held   *subject.Holders // nil: not looked up
+	Via    rules.Via        // by which way it was, or would be, destroyed; empty: by none
 	Result engine.Result    // empty: it is to be destroyed
 	Reason string
 
@@ -161,8 +166,11 @@ func Inodes(targets []*Target) map[uint32]struct{} {
 	return inodes
 }
 
-// NeedsHolders reports whether who holds a socket decides whether it is protected.
-func (r *Request) NeedsHolders() bool { return match.NeedHolders(r.Protect) }
+// NeedsHolders reports whether who holds a socket decides whether it is protected, or is the
+// way to it.
+func (r *Request) NeedsHolders() bool {
+	return match.NeedHolders(r.Protect) || r.Way() == rules.ViaHolder
+}
 
 // Cmdlines returns the patterns that the command lines of holders are to be compared with.
 func (r *Request) Cmdlines() []string { return match.Cmdlines(r.Protect) }
@@ -184,15 +192,16 @@ func (r *Request) judge(t *Target, protect []rules.Match) {
 		t.conclude(LeftAlone, spared)
 	case why != "" && !r.DryRun:
 		t.conclude(engine.Failed, why)
+	case r.Way() == rules.ViaHolder:
+		if why := unreachable(t); why != "" {
+			t.conclude(LeftAlone, action.Words(why))
+		}
 	}
 }
 
-// byKernel is what a person asks for: who holds the socket has no part in it.
-var byKernel = &rules.Action{Kind: rules.Kill, Options: map[string]any{"via": rules.ViaKernel}}
-
 // missing says why the target cannot be destroyed here, or "".
 func (r *Request) missing(t *Target) string {
-	if why := r.Capabilities.Cannot(byKernel, &t.Socket); why != nil {
+	if why := r.Capabilities.Cannot(r.kill(), &t.Socket); why != nil {
 		return action.Missing(rules.Kill, why)
 	}
 	return ""

@@ -22,6 +22,7 @@ type outcome struct {
 	Result string `json:"result"`
 	DryRun bool   `json:"dry_run"`
 	Reason string `json:"reason"`
+	Via    string `json:"via,omitempty"`
 	sockettable.Object
 }
 
@@ -31,7 +32,7 @@ func PrintJSON(out io.Writer, targets []*Target, dryRun bool, at time.Time) erro
 	return term.JSON(out, func(yield func(outcome) bool) {
 		for _, t := range targets {
 			object := sockettable.ObjectOf(&t.Socket, t.Age, t.Holders())
-			if !yield(outcome{stamp, rules.Kill.Name, string(t.Result), dryRun, t.Reason, object}) {
+			if !yield(outcome{stamp, rules.Kill.Name, string(t.Result), dryRun, t.Reason, string(t.Via), object}) {
 				return
 			}
 		}
