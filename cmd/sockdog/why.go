@@ -149,6 +149,9 @@ func (w *explanation) read(ctx context.Context, h *host.Host, scanner inspect.Sc
 		return nil, err
 	}
 	in := &why.Input{Whole: x.Whole, Several: w.all}
+	if x.Whole {
+		in.Kills = w.kills(ctx)
+	}
 	if w.watch > 0 {
 		in.Before = &seen.Reading
 		select {
@@ -165,6 +168,23 @@ func (w *explanation) read(ctx context.Context, h *host.Host, scanner inspect.Sc
 	return in, nil
 }
 
+// kills asks the running sockdog what programs made of its kills. Where none answers, nothing is
+// told of that.
+func (w *explanation) kills(ctx context.Context) (all []why.Kills) {
+	if client.Off(w.Daemon) {
+		return nil
+	}
+	_, told, err := client.Status(ctx, w.Daemon)
+	if err != nil {
+		return nil
+	}
+	for i := range told.Rules {
+		d := told.Rules[i].Descriptors
+		all = append(all, why.Kills{Rule: told.Rules[i].Name, Closed: d.Closed, Open: d.Open, Unknown: d.Unknown})
+	}
+	return all
+}
+
 // print prints what was found, as was asked.
 func (w *explanation) print(report *why.Report, out, stderr io.Writer) error {
 	var err error
@@ -173,7 +193,7 @@ func (w *explanation) print(report *why.Report, out, stderr io.Writer) error {
 		err = report.PrintRules(out, action.InRules(action.Kinds()))
 	case w.output == "json":
 		err = report.PrintJSON(out)
-		for _, line := range report.Missing() {
+		for _, line := range report.Remarks() {
 			fmt.Fprintln(stderr, "sockdog:", line)
 		}
 	default:

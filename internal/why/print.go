@@ -22,7 +22,7 @@ func (r *Report) Print(out io.Writer, cells int) error {
 		if _, err := fmt.Fprintf(out, "Nothing leaks: no socket is stuck among the %d that were looked at.\n", r.looked); err != nil {
 			return err
 		}
-		return r.printUnseen(out, cells)
+		return r.printRemarks(out, cells)
 	}
 	shown := r.Findings[:min(len(r.Findings), most)]
 	if err := r.table(shown).Print(out, cells); err != nil {
@@ -38,12 +38,12 @@ func (r *Report) Print(out io.Writer, cells int) error {
 			return err
 		}
 	}
-	return r.printUnseen(out, cells)
+	return r.printRemarks(out, cells)
 }
 
-// printUnseen prints what is missing.
-func (r *Report) printUnseen(out io.Writer, cells int) error {
-	for _, line := range r.Missing() {
+// printRemarks prints what is told beside the findings.
+func (r *Report) printRemarks(out io.Writer, cells int) error {
+	for _, line := range r.Remarks() {
 		if _, err := fmt.Fprintf(out, "\n%s\n", paragraph(line, cells)); err != nil {
 			return err
 		}
@@ -51,9 +51,14 @@ func (r *Report) printUnseen(out io.Writer, cells int) error {
 	return nil
 }
 
-// Missing says what could not be seen, and how to see it: it is part of what Print and
-// PrintRules print.
-func (r *Report) Missing() (lines []string) {
+// Remarks say what programs made of kills, and what could not be seen, and how to see it: they
+// are part of what Print and PrintRules print.
+func (r *Report) Remarks() (lines []string) {
+	for _, k := range r.input.Kills {
+		if k.Open > 0 {
+			lines = append(lines, term.Printable(k.sentence()))
+		}
+	}
 	for _, left := range r.input.Left {
 		lines = append(lines, term.Printable(left))
 	}

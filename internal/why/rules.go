@@ -86,7 +86,7 @@ func (r *Report) PrintRules(out io.Writer, kinds []*rules.Kind) error {
 	if text.Len() == 0 {
 		text.WriteString(watchOnly)
 	}
-	if left = append(left, r.Missing()...); len(left) > 0 {
+	if left = append(left, r.Remarks()...); len(left) > 0 {
 		text.WriteString("\n# What no rule heals:\n" + comment(left, ""))
 	}
 	_, err := io.WriteString(out, r.head(true)+text.String())

@@ -23,6 +23,8 @@ type Input struct {
 	Whole   bool // no filter left anything out
 	Several bool // network namespaces are told apart
 
+	Kills []Kills // of the rules of a running sockdog
+
 	Unseen, Cure string // whose sockets have no known holder, and what to do; empty: all have
 	Left         []string
 }
@@ -38,6 +40,12 @@ type Reading struct {
 	Settled   map[*sock.Owner]bool     // and else where holders belong that are all
 	Processes map[int]Process          // by PID
 	Overflows map[uint32]uint64        // of accept queues, by network namespace, where they can be read
+}
+
+// Kills is what became of the descriptors of sockets that a rule has killed, ten seconds later.
+type Kills struct {
+	Rule                  string
+	Closed, Open, Unknown uint64 // by their programs, not by them, and nobody can tell
 }
 
 // Socket is a socket, and how old it is.

@@ -165,6 +165,10 @@ var cases = map[string]func(h *host){
 		before.Processes = map[int]why.Process{812: p}
 		h.Before, h.Watched = &before, time.Minute
 	},
+	"kills": func(h *host) { // after which not every descriptor was closed
+		h.Latest.Processes[812] = why.Process{Holder: java(), Netns: 4026531840, Known: true, Used: 200, Limit: 4096, Dead: 9}
+		h.Kills = []why.Kills{{Rule: "postgres-close-wait", Closed: 3, Open: 9}, {Rule: "closes", Closed: 7}, {Rule: "some", Open: 1, Unknown: 2}, {Rule: "logs"}}
+	},
 	"notes": func(h *host) {
 		held := h.runs(java(), 100, 4096)
 		h.has(20, ssfilter.Established, "10.0.0.2:40000", "10.3.0.7:5432", held, nil)

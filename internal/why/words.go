@@ -223,3 +223,14 @@ func about(d time.Duration) string {
 		return fmt.Sprintf("%d days", int(math.Round(d.Hours()/24)))
 	}
 }
+
+// sentence says what programs made of the kills of a rule.
+func (k Kills) sentence() string {
+	all := k.Closed + k.Open + k.Unknown
+	text := fmt.Sprintf("Of %s that the rule %s killed, programs gave back %s within ten seconds; still open then: %d, each counted against the limit of its program until that closes it or ends",
+		term.Count(int(all), "connection"), k.Rule, term.Count(int(k.Closed), "descriptor"), k.Open)
+	if k.Unknown > 0 {
+		text += fmt.Sprintf("; of %d nobody could tell", k.Unknown)
+	}
+	return text + "."
+}
