@@ -5,8 +5,8 @@
 #		-v /etc/sockdog:/etc/sockdog:ro sockdog
 #
 # What a build fetches is this image, which a digest pins to the byte
-# (--build-arg GO_IMAGE=golang:1.26.8-bookworm@sha256:...), and modules, which go.sum does.
-ARG GO_IMAGE=golang:1.26.8-bookworm
+# (--build-arg GO_IMAGE=golang:1.26.10-bookworm@sha256:...), and modules, which go.sum does.
+ARG GO_IMAGE=golang:1.26.10-bookworm
 
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
 WORKDIR /src
@@ -34,7 +34,7 @@ RUN --mount=type=cache,target=/cache \
 	go build -o /out/filecaps ./.ci/release/filecaps && \
 	/out/filecaps /out/sockdog net_admin
 
-FROM scratch
+FROM scratch AS base
 ARG VERSION
 ARG COMMIT
 ARG DATE
@@ -47,7 +47,6 @@ LABEL org.opencontainers.image.title=sockdog \
 	org.opencontainers.image.created=$DATE
 # The system's authorities, for receivers of alerts at https:// URLs.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
-COPY --from=build /out/sockdog /sockdog
 # So that kubectl exec POD -- sockdog status finds it.
 ENV PATH=/
 USER 65532:65532
@@ -55,3 +54,6 @@ ENTRYPOINT ["/sockdog"]
 # Without a good rules file it watches, touches nothing and says so: a sidecar
 # must not keep its pod from starting.
 CMD ["run", "--rules=/etc/sockdog/rules.yaml", "--on-bad-rules=observe"]
+
+FROM base AS sidecar
+COPY --from=build /out/sockdog /sockdog

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The linker sets these (-X) where the go command finds no repository to read them from, as in
-// the Dockerfile: a version of the module, a commit's hash and its time in RFC 3339.
+// The linker sets these (-X) for packages and images: a version of the module, a commit's hash and
+// its time in RFC 3339. Elsewhere they are empty, and the go command tells what it knows.
 var linkedVersion, linkedCommit, linkedDate string
 
 func versionCommand() *cobra.Command {
