@@ -318,9 +318,9 @@ func commandLines(page string) [][]string {
 
 // Every command that is shown exists, and takes the flags that it is shown with.
 func TestCommands(t *testing.T) {
-	sockdog := filepath.Join(t.TempDir(), "sockdog")
-	if out, err := exec.Command("go", "build", "-o", sockdog, root+"/cmd/sockdog").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	sockdog, err := build()
+	if err != nil {
+		t.Fatal(err)
 	}
 	found := 0
 	for _, page := range pages(t) {
