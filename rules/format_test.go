@@ -189,7 +189,7 @@ func flowYAML(t *testing.T, n *yaml.Node) string {
 func blockYAML(t *testing.T, n *yaml.Node) string {
 	t.Helper()
 	return encode(t, styled(n, func(part *yaml.Node, depth int) bool {
-		return depth > 0 && (depth > 2 || part.Kind != yaml.MappingNode || depth == 1) && len(flowYAML(t, part)) < 100 && !hasMappings(part, depth)
+		return depth > 0 && (depth > 2 || part.Kind != yaml.MappingNode || depth == 1) && len(flowYAML(t, part)) < 80 && !hasMappings(part, depth)
 	}, 0))
 }
 

@@ -41,11 +41,11 @@ func (f *fileFormat) page(t *testing.T) string {
 			fmt.Fprintf(&b, "As in %s: `%s`.\n\n", link(of), strings.Join(keys, "`, `"))
 		})
 		if len(rows) > 0 {
-			b.WriteString("| key | takes | absent | meaning | example |\n|---|---|---|---|---|\n")
+			b.WriteString("| key | meaning | takes | absent | example |\n|---|---|---|---|---|\n")
 		}
 		for _, key := range rows {
 			meaning, absent := f.meaning(s, key)
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", key.name, f.takes(key), cell(absent), cell(meaning), strings.Join(examples(t, key), "<br>"))
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", key.name, cell(meaning), f.takes(key), cell(absent), strings.Join(examples(t, key), "<br>"))
 		}
 		if len(s.keys) == 0 {
 			b.WriteString("It takes no options.\n")

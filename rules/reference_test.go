@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -108,6 +109,53 @@ func tryValue(t *testing.T, schema *jsonschema.Schema, places []place, value *ya
 		all = errors.Join(all, err)
 	}
 	t.Errorf("the example %s is good in no file: %v", flowYAML(t, value), all)
+}
+
+// Where a key is absent, what the schema says of that holds, if it is a value: to write it changes
+// nothing.
+func TestSchemaOfDefaults(t *testing.T) {
+	f, schema := readFormat(t), compileSchema(t)
+	tried := 0
+	for i := range f.root.Examples {
+		file := &f.root.Examples[i]
+		f.walk(file, func(at place) {
+			s := f.sections()[slices.IndexFunc(f.sections(), func(s section) bool { return s.name == at.section })]
+			_, absent := f.meaning(s, s.keys[slices.IndexFunc(s.keys, func(k schemaNode) bool { return k.name == at.key })])
+			value, kept := &yaml.Node{}, at.holder.Content
+			if absent == "" || strings.Contains(absent, " ") || yaml.Unmarshal([]byte(absent), value) != nil || len(value.Content) != 1 {
+				return
+			}
+			defer func() { at.holder.Content = kept }()
+			at.holder.Content = slices.Concat(kept[:at.index], value.Content, kept[at.index+1:])
+			if tryExample(t, schema, file) != nil {
+				return // these are words, and no value
+			}
+			written := filledIn(mustParse(t, blockYAML(t, file)))
+			at.holder.Content = slices.Concat(kept[:at.index-1], kept[at.index+1:])
+			left := filledIn(mustParse(t, blockYAML(t, file)))
+			if !reflect.DeepEqual(left, written) {
+				t.Errorf("%s.%s: absent is not %s", at.section, at.key, absent)
+			}
+			tried++
+		})
+	}
+	if tried < 20 {
+		t.Errorf("of %d keys only it was tried", tried)
+	}
+}
+
+// filledIn is a set in which the options of actions stand as they are understood, and not as they
+// were written.
+func filledIn(set *Set) *Set {
+	for i := range set.Rules {
+		r := &set.Rules[i]
+		r.Sum = ""
+		for j := range r.Then {
+			a := &r.Then[j]
+			a.Options = map[string]any{"via": a.Via(), "keepalive": KeepaliveOf(a.Options)}
+		}
+	}
+	return set
 }
 
 // What the schema says of settings is what lint says of them, and their bounds are Parse's.
