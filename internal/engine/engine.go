@@ -167,7 +167,6 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.nearBesideScan(now)
 	e.release(now)
 	e.ask(now)
-	e.wantAhead(now)
 	e.plan.Sample = e.usages.Due(now)
 	e.plan.Probe = e.probes.begin()
 	before := e.plan.Alerts // of the rules that were in force before, whose receivers they are for
@@ -178,9 +177,10 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 		e.plan.Alerts = append(before, e.plan.Alerts...)
 	}
 	e.alertOfRules(now)
-	e.findHolders(now)
 	e.undoOver()
-	e.actOnGroups(now)                       // which may want a scan
+	e.actOnGroups(now) // which may want a scan, and takes from the limit of all
+	e.wantAhead(now)
+	e.findHolders(now)
 	if e.Watched() <= e.config.MaxTracks/2 { // room for half as many as there may be
 		e.schedule.Fill(now)
 	}
