@@ -124,8 +124,8 @@ func (c *cache) take(s *sock.Socket, got sock.Instant, begin bool) {
 	case k == nil:
 		k = &cached{}
 		c.sockets[s.ID.Cookie] = k
-	case k.got > got:
-		return
+	case k.got > got, s.State == k.State && s.Entered == k.Entered && int32(k.Info.SegsIn-s.Info.SegsIn) > 0:
+		return // a dump may come after an answer about the socket alone, and have read it before
 	}
 	k.Socket, k.got = *s, got
 	if begin {
