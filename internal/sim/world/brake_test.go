@@ -1,8 +1,8 @@
 package world_test
 
 import (
-	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -13,13 +13,20 @@ import (
 
 // brake is what the judge knows of what keeps rules from doing harm.
 type brake struct {
-	trials  map[trialKey]*trial       // canaries
-	stopped map[string]string         // rules that have stopped themselves, and what they said
-	basis   map[decided]*truth        // what was true when an act was decided
-	taken   map[string][]sock.Instant // live connections, by rule and port
-	live    map[string]int            // that there were, by the same
-	since   map[string]string         // what the rule said when it took the first of them
-	open    map[uint64]int            // acts without an outcome, by cookie
+	trials  map[trialKey]*trial      // canaries
+	stopped map[string]string        // rules that have stopped themselves, and what they said
+	basis   map[decided]*truth       // what was true when an act was decided
+	taken   map[peers][]sock.Instant // live connections
+	since   map[peers]string         // what the rule said when it took the first of them
+	live    map[uint16]int           // the most that there ever were at once, by the port of the peer
+	shown   map[uint16]int           // by the scan under way
+	open    map[uint64]int           // acts without an outcome, by cookie
+}
+
+// peers are those of a rule's acts that have one port.
+type peers struct {
+	rule string
+	port uint16
 }
 
 // decided is an act on a socket.
@@ -43,7 +50,7 @@ type trial struct {
 }
 
 func newBrake() brake {
-	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int), basis: make(map[decided]*truth), taken: make(map[string][]sock.Instant), live: make(map[string]int), since: make(map[string]string)}
+	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int), basis: make(map[decided]*truth), taken: make(map[peers][]sock.Instant), since: make(map[peers]string), live: make(map[uint16]int), shown: make(map[uint16]int)}
 }
 
 // canary has a rule try its first acts.
@@ -63,23 +70,38 @@ func (w *judge) share(r *rules.Rule) {
 // sharePer is the time that a share counts for.
 const sharePer = 10 * time.Minute
 
+// Shown counts a live connection.
+func (w *judge) Shown(shown *sock.Socket) {
+	if isLive(shown) {
+		w.brake.shown[shown.Dst.Port()]++
+	}
+}
+
+// takeLive takes in how many live connections a scan has shown.
+func (b *brake) takeLive() {
+	for port, n := range b.shown {
+		b.live[port] = max(b.live[port], n)
+	}
+	clear(b.shown)
+}
+
 // checkShare holds a rule to its share of what belongs together by the port of the peer, of
-// as many as ever were at the instant of an act.
+// as many as a scan ever showed, or as there were at the instant of an act.
 func (w *judge) checkShare(a *engine.Action) {
 	r := w.ruleOf(a.Rule)
 	if r == nil || !isLive(&a.Socket) {
 		return
 	}
 	most := r.Then[len(r.Then)-1].Most
-	b, key := &w.brake, fmt.Sprint(a.Rule, a.Socket.Dst.Port())
+	b, key := &w.brake, peers{a.Rule, a.Socket.Dst.Port()}
 	b.taken[key] = append(b.taken[key], w.Now)
 	live := 1 // with this one
 	for _, s := range w.Sockets {
-		if shown := s.Report(w.Now, w.Jiffy); isLive(&shown) && shown.Dst.Port() == a.Socket.Dst.Port() {
+		if shown := s.Report(w.Now, w.Jiffy); isLive(&shown) && shown.Dst.Port() == key.port {
 			live++
 		}
 	}
-	b.live[key] = max(b.live[key], live)
+	b.live[key.port] = max(b.live[key.port], live)
 	taken := 0
 	for _, at := range b.taken[key] {
 		if w.Now.Sub(at) < sharePer {
@@ -90,8 +112,8 @@ func (w *judge) checkShare(a *engine.Action) {
 		return
 	}
 	w.tally.Shares++
-	if allowed := max(1, int(most*float64(b.live[key]+taken))); taken > allowed && b.since[key] == r.Sum {
-		w.failf("%s takes %d of %d live connections to a port in ten minutes, with a share of %v", a.Rule, taken, b.live[key], most)
+	if allowed := max(1, int(most*float64(b.live[key.port]+taken))); taken > allowed && b.since[key] == r.Sum {
+		w.failf("%s takes %d of %d live connections to a port in ten minutes, with a share of %v", a.Rule, taken, b.live[key.port], most)
 	}
 	if taken == 1 {
 		b.since[key] = r.Sum
@@ -104,7 +126,7 @@ func isLive(s *sock.Socket) bool {
 
 // reset lets a rule act again that has stopped itself.
 func (w *judge) reset() {
-	for name := range w.brake.stopped {
+	for _, name := range slices.Sorted(maps.Keys(w.brake.stopped)) {
 		w.Logf("reset %s", name)
 		delete(w.brake.stopped, name)
 		maps.DeleteFunc(w.brake.trials, func(k trialKey, _ *trial) bool { return k.rule == name })
@@ -171,6 +193,20 @@ func (w *judge) brakes(p *engine.Plan) {
 		}
 		w.tally.Canaries++
 		t.running++
+	}
+}
+
+// checkOutcomes holds a run that has ended in order to an outcome for each act.
+func (w *judge) checkOutcomes() {
+	for cookie, n := range w.brake.open {
+		if n != 0 {
+			w.failf("an act on socket %d has no outcome", cookie)
+		}
+	}
+	for rule, underWay := range w.groups.underWay {
+		if underWay {
+			w.failf("an action of %s on a group has no outcome", rule)
+		}
 	}
 }
 

@@ -2,4 +2,5 @@
 
 package world_test
 
-const manyWorlds = 500
+// manyWorlds: CI simulates 100,000 besides.
+const manyWorlds = 4000

@@ -3,4 +3,4 @@
 package world_test
 
 // manyWorlds: an engine is of one goroutine, and the race detector takes its time.
-const manyWorlds = 250
+const manyWorlds = 1000

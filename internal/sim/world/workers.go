@@ -69,7 +69,10 @@ func (w workers) Scan(l *engine.Scan) {
 	cost := min(duration, w.UpTo(50*time.Millisecond))
 	w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() {
 		sent, taken, result := w.Now, w.Taken, l.Begin(w.Now)
-		table, memory := slices.Clone(w.Table), maps.Clone(w.memory)
+		table, memory := slices.Clone(w.Table), map[uint64]sock.Answer(nil)
+		if w.Remembers && w.Follows {
+			memory = maps.Clone(w.memory)
+		}
 		var waiting []func()
 		chunks := 1 + w.Rand.IntN(5)
 		for c := range chunks {
@@ -92,6 +95,7 @@ func (w workers) Scan(l *engine.Scan) {
 					if shown.InBacklog() {
 						waiting = append(waiting, func() { w.Observer.Waits(s, &shown, l.Rules()) })
 					}
+					w.Observer.Shown(&shown)
 					result.Take(&shown, got)
 					if w.Rand.IntN(50) == 0 {
 						result.Take(&shown, got)
@@ -137,9 +141,15 @@ func (w workers) show(s *sim.Socket, q *sock.Query, memory map[uint64]sock.Answe
 	return shown, got
 }
 
-// remember has the source keep what it told of a socket last.
+// remember has the source keep what it told of a socket last. A scan may have read it before
+// an answer that came first: that the segments tell.
 func (w workers) remember(shown *sock.Socket, got sock.Instant) {
-	if w.memory[shown.ID.Cookie].Got <= got {
+	last := w.memory[shown.ID.Cookie]
+	newer := last.Got <= got
+	if last.Socket.State == shown.State && last.Socket.Entered == shown.Entered && last.Socket.Info.SegsIn != shown.Info.SegsIn {
+		newer = last.Socket.Info.SegsIn < shown.Info.SegsIn
+	}
+	if newer {
 		w.memory[shown.ID.Cookie] = sock.Answer{Socket: *shown, Got: got}
 	}
 }

@@ -3,8 +3,10 @@
 package world
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -63,6 +65,8 @@ type Observer interface {
 	Planned(in engine.Input, p *engine.Plan)
 	// Waits comes with a socket in an accept queue that the watchdog is shown for rules.
 	Waits(s *sim.Socket, shown *sock.Socket, to []*match.Rule)
+	// Shown comes with each socket that a scan shows.
+	Shown(shown *sock.Socket)
 	// Scanned comes with each scan that was whole.
 	Scanned(s *engine.Scan)
 	// Answered comes with each exact answer.
@@ -140,8 +144,8 @@ func (w *World) Start(set *rules.Set) {
 	w.Busy, w.Intends, w.ends = 0, 0, nil
 	w.Engine = engine.New(engine.Config{Precision: w.Jiffy, Self: 1, UID: SelfUID})
 	var r engine.Restored
-	for _, m := range w.disk.memories {
-		r.Memories = append(r.Memories, m)
+	for _, key := range slices.SortedFunc(maps.Keys(w.disk.memories), func(a, b sock.Key) int { return cmp.Compare(a.Cookie, b.Cookie) }) {
+		r.Memories = append(r.Memories, w.disk.memories[key])
 	}
 	r.Spent, r.Groups, r.Stops = slices.Clone(w.disk.spent), slices.Clone(w.disk.groups), slices.Clone(w.disk.stops)
 	w.step(engine.CapabilitiesChanged{Capabilities: w.Capabilities})
