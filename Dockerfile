@@ -4,6 +4,7 @@
 #	docker run --net=host --cap-drop=ALL --cap-add=NET_ADMIN --read-only \
 #		-v /etc/sockdog:/etc/sockdog:ro sockdog
 #
+# The last target is the default, a sidecar's. That of a whole node without root: --target node.
 # What a build fetches is this image, which a digest pins to the byte
 # (--build-arg GO_IMAGE=golang:1.26.10-bookworm@sha256:...), and modules, which go.sum does.
 ARG GO_IMAGE=golang:1.26.10-bookworm
@@ -27,12 +28,14 @@ ENV CGO_ENABLED=0 GOMODCACHE=/cache/modules GOCACHE=/cache/build
 #
 # A container runtime gives a process that is not root no ambient capabilities, so the binary
 # brings the permission along and raises the capability itself. Permitted only: in effect from
-# the start, it could not even start where NET_ADMIN is dropped.
+# the start, it could not even start where one of them is dropped.
 RUN --mount=type=cache,target=/cache \
-	GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags=nethttpomithttp2 -o /out/sockdog \
+	GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags=nethttpomithttp2 -o /out/sidecar/sockdog \
 		-ldflags="-s -w -X main.linkedVersion=$VERSION -X main.linkedCommit=$COMMIT -X main.linkedDate=$DATE" ./cmd/sockdog && \
+	mkdir /out/node && cp /out/sidecar/sockdog /out/node && \
 	go build -o /out/filecaps ./.ci/release/filecaps && \
-	/out/filecaps /out/sockdog net_admin
+	/out/filecaps /out/sidecar/sockdog net_admin && \
+	/out/filecaps /out/node/sockdog net_admin sys_admin sys_ptrace dac_read_search bpf
 
 FROM scratch AS base
 ARG VERSION
@@ -55,5 +58,9 @@ ENTRYPOINT ["/sockdog"]
 # must not keep its pod from starting.
 CMD ["run", "--rules=/etc/sockdog/rules.yaml", "--on-bad-rules=observe"]
 
+# For a whole node without root: examples/kubernetes/node-rootless.
+FROM base AS node
+COPY --from=build /out/node/sockdog /sockdog
+
 FROM base AS sidecar
-COPY --from=build /out/sockdog /sockdog
+COPY --from=build /out/sidecar/sockdog /sockdog

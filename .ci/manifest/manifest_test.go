@@ -136,10 +136,11 @@ func TestKustomize(t *testing.T) {
 		level   api.Level
 		refused []string // by the levels below
 	}{
-		"sidecar":   {api.LevelPrivileged, []string{"non-default capabilities"}},
-		"container": {api.LevelPrivileged, []string{"non-default capabilities"}},
-		"observe":   {api.LevelRestricted, nil},
-		"node":      {api.LevelPrivileged, []string{"forbidden AppArmor profile", "non-default capabilities", "host namespaces", "hostPath volumes"}},
+		"sidecar":       {api.LevelPrivileged, []string{"non-default capabilities"}},
+		"container":     {api.LevelPrivileged, []string{"non-default capabilities"}},
+		"observe":       {api.LevelRestricted, nil},
+		"node":          {api.LevelPrivileged, []string{"forbidden AppArmor profile", "non-default capabilities", "host namespaces", "hostPath volumes"}},
+		"node-rootless": {api.LevelPrivileged, []string{"forbidden AppArmor profile", "non-default capabilities", "host namespaces", "hostPath volumes"}},
 	}
 	kustomizations, err := filepath.Glob(examples + "*/kustomization.yaml")
 	if err != nil || len(kustomizations) != len(tests) {
@@ -189,6 +190,33 @@ func TestContainerIsTheSidecar(t *testing.T) {
 	}
 }
 
+// Without root it is the DaemonSet but for the user, the image whose file has the capabilities, and
+// where its state is.
+func TestRootlessIsTheNode(t *testing.T) {
+	node, rootless := podOf(t, build(t, "node")), podOf(t, build(t, "node-rootless"))
+	want, got := node.Spec.Containers[0], rootless.Spec.Containers[0]
+	user := got.SecurityContext.RunAsUser
+	if user == nil || *user == 0 || got.SecurityContext.RunAsNonRoot == nil || !*got.SecurityContext.RunAsNonRoot || got.Image != want.Image+"-node" {
+		t.Errorf("user %v, image %s: %s", user, got.Image, mustYAML(t, got.SecurityContext))
+	}
+	want.Image = got.Image
+	want.SecurityContext.RunAsUser, want.SecurityContext.RunAsNonRoot = user, got.SecurityContext.RunAsNonRoot
+	const flag = "--state-dir=/var/lib/sockdog"
+	if !slices.Contains(got.Args, flag+"/state") {
+		t.Errorf("its state is in the emptyDir itself, where all may write: %q", got.Args)
+	}
+	want.Args[slices.Index(want.Args, flag)] += "/state"
+	node.Spec.Containers[0] = want
+	for i, v := range node.Spec.Volumes {
+		if v.Name == "state" {
+			node.Spec.Volumes[i] = rootless.Spec.Volumes[i]
+		}
+	}
+	if a, b := mustYAML(t, node), mustYAML(t, rootless); a != b {
+		t.Errorf("the DaemonSet is\n%s\nwithout root it is\n%s", a, b)
+	}
+}
+
 func mustYAML(t *testing.T, value any) string {
 	t.Helper()
 	text, err := yaml.Marshal(value)
@@ -226,8 +254,8 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	applied := regexp.MustCompile(`(?m)^    kubectl apply -k (\S+)`).FindAllSubmatch(page, -1)
-	if len(applied) != 3 {
-		t.Errorf("the page applies %d directories; want a sidecar, a container and a DaemonSet", len(applied))
+	if len(applied) != 4 {
+		t.Errorf("the page applies %d directories; want a sidecar, a container and a DaemonSet with root and without", len(applied))
 	}
 	for _, m := range applied {
 		build(t, strings.TrimPrefix(string(m[1]), "examples/kubernetes/"))

@@ -84,6 +84,16 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// The file of the image for nodes permits what the DaemonSet gives its container, and no more.
+func TestCapabilities(t *testing.T) {
+	permitted := strings.Fields(strings.ToUpper(strings.Join(matches(read(t, "Dockerfile"), `filecaps /out/node/sockdog (.*)`), "")))
+	slices.Sort(permitted)
+	added := matches(read(t, "examples/kubernetes/node/daemonset.yaml"), `(?m)^ *- ([A-Z_]+) #`)
+	if diff := cmp.Diff(permitted, added); diff != "" || len(added) == 0 {
+		t.Errorf("-Dockerfile +daemonset.yaml:\n%s", diff)
+	}
+}
+
 // Whoever builds a binary builds it alike, and what the linker sets is there to be set.
 func TestFlags(t *testing.T) {
 	build := goreleaser(t).Builds[0]

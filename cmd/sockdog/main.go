@@ -18,6 +18,7 @@ import (
 )
 
 func main() {
+	host.RaiseToRead()
 	events.BecomeLoader()
 	host.BecomeTrial()
 	os.Exit(run(os.Args[1:]))

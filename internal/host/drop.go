@@ -55,6 +55,22 @@ func (d Duties) keep(permitted uint64) (acts, reads uint64) {
 	return acts & permitted, reads & permitted
 }
 
+// RaiseToRead puts in effect, on all threads, what the capabilities that the program's file
+// permits allow to read: a file marked +p also starts where some of them are not to be had, and
+// has none in effect. It must come before any thread raises another. Who lacks them says so.
+func RaiseToRead() {
+	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // pid 0: each thread itself
+	var sets [2]unix.CapUserData
+	if unix.Capget(&self, &sets[0]) != nil {
+		return
+	}
+	had := sets
+	sets[0].Effective |= kept(sets[0].Permitted) & sets[0].Permitted
+	if sets != had {
+		psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&self)), uintptr(unsafe.Pointer(&sets[0])), 0)
+	}
+}
+
 // DropPrivileges takes from every thread the capabilities that the daemon does not
 // work with, of those that it has: root starts it with all of them. What was opened
 // before stays open. CAP_SYS_ADMIN it keeps to enter other network namespaces, and not

@@ -33,7 +33,7 @@ func BecomeLoader() {
 		os.Exit(2)
 	}
 	runtime.LockOSThread() // whose capabilities are raised
-	raise(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN)
+	raise(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)
 	// Before Linux 5.11 the memory of maps counts against it. It falls with this process.
 	unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 	if err := load(group(os.Args[1]), uint32(places)); err != nil {
