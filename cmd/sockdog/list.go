@@ -280,8 +280,8 @@ func (l *listing) open(stderr io.Writer) (end func(), err error) {
 	return func() { l.kernel.Close(); all.Close() }, nil
 }
 
-// openNamespaces opens all network namespaces of the host, and returns the inodes of those that the
-// owners name, which must be there.
+// openNamespaces opens the network namespaces of the host, or those alone that the owners name,
+// which must be there, and returns the inodes of these.
 func openNamespaces(h *host.Host, owners *selection.Owners, stderr io.Writer) (all *node.Source, named []uint32, err error) {
 	all, err = node.Open(node.Config{
 		Now: h.Now, All: true, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
@@ -300,6 +300,9 @@ func openNamespaces(h *host.Host, owners *selection.Owners, stderr io.Writer) (a
 			return nil, nil, fmt.Errorf("there is no network namespace %s that can be looked into: ip netns and lsns -t net show which there are", cmp.Or(n.Name, sockettable.Netns(n.Inode)))
 		}
 		named = append(named, inode)
+	}
+	if len(named) > 0 {
+		all.Only(named)
 	}
 	return all, named, nil
 }

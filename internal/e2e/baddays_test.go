@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -143,6 +144,44 @@ func TestLockedSocket(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A program that holds the lock of a socket keeps nobody from killing in other network
+// namespaces by hand, and whoever means its namespace, too, is told that it cannot be read.
+func TestKillBesideALockedSocket(t *testing.T) {
+	need(t)
+	locked, other := newPlace(t), newPlace(t)
+	locked.do("locked")
+	stuck := other.do("plain")
+	kill := func(netns ...uint32) *exec.Cmd {
+		cmd := exec.Command(sockdog, "kill", "--yes", "--daemon", "off", "state", "close-wait")
+		for _, n := range netns {
+			cmd.Args = append(cmd.Args, "--netns", fmt.Sprint(n))
+		}
+		return cmd
+	}
+	both := kill(locked.netns, other.netns)
+	said := must(both.StderrPipe())(t)
+	check(t, both.Start())
+	t.Cleanup(func() {
+		locked.end() // first: what waits in the kernel for the lock ends with it
+		both.Process.Kill()
+		both.Wait()
+	})
+	check(t, said.(*os.File).SetReadDeadline(time.Now().Add(20*time.Second)))
+	want, last := fmt.Sprintf("network namespace %d cannot be read", locked.netns), ""
+	for lines := bufio.NewScanner(said); !strings.Contains(last, want); last = lines.Text() {
+		if !lines.Scan() {
+			t.Fatalf("said %q last, %v, want %q", last, lines.Err(), want)
+		}
+	}
+	if other.died(stuck) != 0 {
+		t.Error("it killed though it could not read all that was meant")
+	}
+	if said, err := kill(other.netns).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, said)
+	}
+	other.until("end of the stuck socket", func() bool { return other.died(stuck) != 0 })
 }
 
 // In a time namespace, whose clock is ahead of the host's by days, ages are true.

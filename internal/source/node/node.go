@@ -139,6 +139,7 @@ func (s *Source) Close() {
 	for _, n := range s.inodes {
 		n.leave()
 	}
+	s.own.leave()
 	s.follower.close()
 	_ = s.finder.Close() // it was read only
 }
@@ -206,6 +207,23 @@ func (s *Source) Find(name string, inode uint32) (of uint32, found bool) {
 		}
 	}
 	return 0, false
+}
+
+// Only gives up all namespaces but these, by their inodes: what hangs in the others is no
+// matter then. It is called before Start, and before anything is opened.
+func (s *Source) Only(inodes []uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.inodes {
+		if slices.Contains(inodes, n.Inode) {
+			continue
+		}
+		delete(s.inodes, n.Inode)
+		delete(s.cookies, n.Cookie)
+		if n != s.own { // which shows whether sock_diag is to be had at all
+			n.leave()
+		}
+	}
 }
 
 // Inode is that of the namespace that is watched alone; 0: others are watched, too.
