@@ -60,6 +60,7 @@ func (p *parser) lint(f *file, good bool) {
 			}
 		}
 		p.lintSysctl(d)
+		p.lintEscalation(d)
 		if kill := d.kill(); kill != nil {
 			p.lintBrakes(d, kill)
 			for _, s := range d.match {
@@ -101,6 +102,19 @@ func (d *draft) kill() *act {
 // carefulLimit is what a rule about live connections may take in a minute that nothing else
 // keeps from doing harm.
 const carefulLimit = 60
+
+// lintEscalation warns of a kill that a shutdown before it leaves nothing to do.
+func (p *parser) lintEscalation(d *draft) {
+	shut := slices.IndexFunc(d.then, func(a act) bool { return a.Kind == Shutdown })
+	if shut < 0 {
+		return
+	}
+	for i := range d.then[shut:] {
+		if a := &d.then[shut+i]; a.Kind == Kill && a.After <= d.then[shut].After {
+			p.Report(a.at, "shutdown comes first, and this kill only where that is not possible: give it a longer after, to kill what the peer does not end")
+		}
+	}
+}
 
 // lintBrakes warns of a rule about live connections that nothing stops in time.
 func (p *parser) lintBrakes(d *draft, kill *act) {

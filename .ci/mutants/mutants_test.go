@@ -29,7 +29,11 @@ var mutants = []mutant{
 	// Ages and identity.
 	{"no jiffy is subtracted from an age", "got.Add(-max(0, age-precision))", "got.Add(-age)"},
 	{"ages count from sent instead of got", "Bound{Safe: got.Add(-max(0, age-precision))", "Bound{Safe: sent.Add(-max(0, age-precision))"},
-	{"a cookie alone identifies a connection", "if s.ID != c.ID || s.State != c.State {\n\t\treturn false\n\t}\n\thas :=", "if s.ID != c.ID || s.State != c.State {\n\t\treturn false\n\t}\n\tif s != nil {\n\t\treturn true\n\t}\n\thas :="},
+	{"a cookie alone identifies a connection", "if c.fell(s) {\n\t\treturn false\n\t}\n\thas :=", "if s != nil {\n\t\treturn true\n\t}\n\thas :="},
+	{"a kill follows the shutdown of any connection on the same socket", "s.Info.Has&counted == counted && !c.fell(s)", "s.Info.Has&counted == counted"},
+	{"a kill follows a shutdown at once", "max(x.done, t.Quiet.Safe).Add(gap)", "max(x.done, t.Quiet.Safe)"},
+	{"a kill follows a shutdown of which the rule means the connection no more", "case slices.ContainsFunc(r.Match, means) && !excluded():", "case slices.ContainsFunc(r.Match, means), r != nil:"},
+	{"a scan begins anew with what an answer has ended meanwhile", "if gone || t.is(seen) {", "if gone {"},
 	{"progress does not begin idleness anew", "c.Quiet, c.Queued = fresh.Quiet, fresh.Queued", "c.Queued = fresh.Queued"},
 	{"time in an accept queue counts", "c.Entered = c.Entered.notBefore(got)", "_ = got"},
 	{"a later stay in a state is taken for the one before", "return s.Entered <= c.Entered.Safe", "return true"},
@@ -46,7 +50,7 @@ var mutants = []mutant{
 	// What must not be touched.
 	{"protect is ignored", "case Any(protect, s) != ssfilter.False:", "case false:"},
 	{"unknown is taken for not protected", "case Any(protect, s) != ssfilter.False:", "case Any(protect, s) == ssfilter.True:"},
-	{"exclude is ignored", "heldByOnly, func() bool { return Any(r.Exclude, s) != ssfilter.False }", "heldByOnly, func() bool { return false }"},
+	{"exclude is ignored", "bool { return Any(r.Exclude, s) != ssfilter.False }", "bool { return false }"},
 	{"a match that is unknown is taken for one", "if holds == ssfilter.True && AtPresent(m, s) == ssfilter.True && !inUse {", "if AtPresent(m, s) == ssfilter.True && !inUse {"},
 	{"a keepalive timer behind another is taken for none", "case s.Timer == sock.TimerOff, s.Minisocket():", "case s.Timer != sock.TimerKeepalive:"},
 	{"use is ignored", "inUse := a.Kind.Destructive && s.InUse() && m.StalledFor == 0", "inUse := false"},

@@ -131,6 +131,9 @@ func Wanted(g *engine.Grounds, s *sock.Socket, atLeast bool) string {
 		return text
 	}
 	text := s.State.String() + " for " + inMs(g.InStateFor)
+	if g.ShutFor > 0 {
+		text += ", shut down " + inMs(g.ShutFor) + " ago"
+	}
 	if m := g.Match; m != nil && m.InStateFor > 0 {
 		text += ", allowed " + m.InStateFor.String()
 	}

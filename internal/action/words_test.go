@@ -64,6 +64,7 @@ func TestWhy(t *testing.T) {
 		{"silent", engine.Action{Grounds: met(rules.Match{SilentFor: time.Minute})}, "close-wait for 5m12.345s, nothing received for 2m0s, allowed 1m0s, eof-read-not-closed"},
 		{"in a group", engine.Action{Grounds: grouped},
 			"close-wait for 5m12.345s, eof-read-not-closed, one of a group with count 4 (fires at count > 3) and port_usage 81.2% (fires at port_usage >= 80%)"},
+		{"shut down before", engine.Action{Grounds: engine.Grounds{InStateFor: 61 * time.Second, ShutFor: time.Minute}, Result: engine.Done}, "close-wait for 1m1s, shut down 1m0s ago, eof-read-not-closed"},
 		{"failed", engine.Action{Grounds: inState, Result: engine.Failed, Err: errors.New("no memory")}, full + ": no memory"},
 		{"not possible", engine.Action{Grounds: inState, Kind: rules.Kill, Reason: match.NotPossible, Err: errors.New("no privilege")}, full + "; no privilege"},
 		{"switched off", engine.Action{Grounds: inState, Kind: rules.Kill, Reason: match.NotPossible, Err: match.SwitchedOff{Err: errors.New("denied")}},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -168,5 +169,49 @@ rules:
 	}
 	if got := w.state(healthy.Server); got != unix.BPF_TCP_ESTABLISHED {
 		t.Errorf("a healthy socket is in TCP state %d", got)
+	}
+}
+
+// What a shutdown leaves behind, because its peer does not answer, is killed as long after it
+// as the rule says; nothing is done to what has ended, nor to what others have shut down.
+func TestShutdownEscalates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.reachHolders()
+	l := w.listen(nstest.V4, 5432)
+	others := w.pair(l)
+	check(t, others.Client.CloseWrite())
+	check(t, others.Client.Deafen())
+	check(t, others.Server.Await(unix.BPF_TCP_CLOSE_WAIT))
+	check(t, others.Server.CloseWrite()) // LAST_ACK by its own program
+	w.watch(often + `
+rules:
+  - {name: forgotten, match: {state: close-wait, sport: 5432, in_state_for: 1s}, then: [shutdown, {kill: {after: 2s, canary: off}}]}
+  - {name: idle, match: {state: established, dport: 7777, idle_for: 1s}, then: [shutdown, {kill: {after: 2s, canary: off, most: 100%}}]}
+`)
+	answers, silent, half := w.pair(l), w.pair(l), w.pair(w.listen(nstest.V4, 7777))
+	check(t, answers.Client.CloseWrite())
+	check(t, silent.Client.CloseWrite())
+	check(t, silent.Server.Await(unix.BPF_TCP_CLOSE_WAIT))
+	check(t, silent.Client.Deafen())
+	for name, s := range map[string]nstest.Socket{"last-ack": silent.Server, "fin-wait-2": half.Client} {
+		cookie := must(s.Cookie())(t)
+		w.until("both acts on "+name, func() bool { return len(w.results(cookie)) == 2 })
+		if got := w.results(cookie); !slices.Equal(got, []string{"shutdown done", "kill done"}) {
+			t.Errorf("%s: %q", name, got)
+		}
+		kill := w.lines(func(l line) bool { return l.Cookie == cookie && l.Action == "kill" })[0]
+		if !strings.HasPrefix(kill.Reason, name+" for ") || !strings.Contains(kill.Reason, ", shut down 2") || kill.Age < 1.9 {
+			t.Errorf("%s: the record of the kill is %+v", name, kill)
+		}
+		if got := w.state(s); got != unix.BPF_TCP_CLOSE {
+			t.Errorf("%s: it is in TCP state %d", name, got)
+		}
+	}
+	if got := w.results(must(answers.Server.Cookie())(t)); !slices.Equal(got, []string{"shutdown done"}) {
+		t.Errorf("of the peer that answers: %q", got)
+	}
+	if got := w.state(others.Server); got != unix.BPF_TCP_LAST_ACK {
+		t.Errorf("what another has shut down is in TCP state %d", got)
 	}
 }

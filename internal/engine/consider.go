@@ -39,6 +39,7 @@ type consideration struct {
 	full    bool         // the limit lets others go on before its holders are looked for
 	awaits  []*throttle  // the limits that let it go on, while it waits for something else
 	trial   *canary      // that it waits for; nil: none
+	shut    *shutDown    // the connection has left its state by that; nil: what is considered is about it as it is
 	next    sock.Instant // when to ask again
 	decided bool         // an act was told to be done, or said in a dry run
 	ordered bool         // the order among those that are due at the same instant is known
@@ -57,6 +58,7 @@ func (e *Engine) consider(t *tracked, s *sock.Socket, now sock.Instant, answer a
 	t.of, t.phase = 0, waiting
 	e.recallHolders(t, now)
 	t.set(blocked|aged, false)
+	c.escalate()
 	for candidate := range e.program.RulesFor(t.subject(s)) {
 		c.rule(e.rules[candidate.Position])
 	}
@@ -137,9 +139,8 @@ func (c *consideration) rule(r *ruleState) {
 		if m := e.marked(t, r, j); m != nil && !m.open && a.Kind != rules.Alert {
 			continue
 		}
-		if a.Kind.Destructive && !c.ordered {
-			t.set(newestFirst, a.Order == rules.Newest)
-			c.ordered = true
+		if a.Kind.Destructive {
+			c.order(a)
 		}
 		decision, at, looks := c.decide(r, a, fired)
 		if decision == match.Due && c.answer == recalled && !a.Kind.Destructive && e.marked(t, r, j) == nil {
@@ -160,17 +161,43 @@ func (c *consideration) rule(r *ruleState) {
 	}
 }
 
+// order notes in which order the socket comes among those that are due at the same instant, by
+// the first action that takes it.
+func (c *consideration) order(a *rules.Action) {
+	if !c.ordered {
+		c.t.set(newestFirst, a.Order == rules.Newest)
+		c.ordered = true
+	}
+}
+
 // decide decides on an action. If it looks, the action is due unless who holds the socket
 // stands against it, for which it is to be looked again. What did stand against it the last
 // time is believed for a while.
 func (c *consideration) decide(r *ruleState, a *rules.Action, fired sock.Instant) (decision match.Decision, at sock.Instant, looks bool) {
+	return c.decideBy(r, a, byHolders{
+		known: func() (match.Decision, sock.Instant) {
+			return r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.answer == exact)
+		},
+		but: func() (match.Decision, sock.Instant) {
+			return r.DecideBut(a, &c.times, c.s, fired, c.now, c.answer == exact)
+		},
+	})
+}
+
+// byHolders is a decision: by who is known to hold the socket, and whoever holds it.
+type byHolders struct {
+	known, but func() (match.Decision, sock.Instant)
+}
+
+// decideBy is decide for a decision that comes from elsewhere.
+func (c *consideration) decideBy(r *ruleState, a *rules.Action, by byHolders) (decision match.Decision, at sock.Instant, looks bool) {
 	e, t := c.e, c.t
 	touches := a.Kind.On == rules.OnSocket
 	if must := e.holdersDecideFor(r.Rule, a) && e.mustLook(t, touches, c.now); must && !e.recalls(t, c.now) {
-		decision, at = r.DecideBut(a, &c.times, c.s, fired, c.now, c.answer == exact)
+		decision, at = by.but()
 		looks = decision == match.Due && !(touches && e.program.GuardBut(c.s, e.capabilities, e.config.Self) != "")
 		return decision, at, looks
-	} else if decision, at = r.Decide(a, &c.times, t.subject(c.s), fired, c.now, c.answer == exact); must && decision == match.Due {
+	} else if decision, at = by.known(); must && decision == match.Due {
 		looks = !touches || e.guard(t, c.s) == "" && !(e.byHolder(a) && e.reach.refuse(t.heldBy(), c.now))
 	}
 	if decision == match.Blocked && a.Kind.Destructive {

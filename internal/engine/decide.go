@@ -25,13 +25,25 @@ func guard(s *sock.Socket, h *subject.Holders, protect []rules.Match, capabiliti
 	return why
 }
 
+// describe describes a destructive action.
+func (c *consideration) describe(r *ruleState, action int) Action {
+	a := c.e.action(c.t, c.s, r, action, c.now)
+	if r.Grouped {
+		a.When = r.When
+		if g := r.groups.Of(c.t.subject(c.s)); g != nil { // of one that was shut down there may be none any more
+			a.Group = g.Measured
+		}
+	}
+	if c.shut != nil {
+		a.ShutFor = c.now.Sub(c.shut.done)
+	}
+	return a
+}
+
 // destroy decides on a destructive action whose instant has come.
 func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instant) {
 	e, t, s, now := c.e, c.t, c.s, c.now
-	a := e.action(t, s, r, action, now)
-	if r.Grouped {
-		a.When, a.Group = r.When, r.groups.Of(t.subject(s)).Measured
-	}
+	a := c.describe(r, action)
 	m := e.marked(t, r, action)
 	if t.is(ahead) && m == nil {
 		a.Due = max(due, e.ruledAt)
@@ -68,6 +80,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	c.held, t.phase = held{}, acted
 	attempt := e.attempt(t)
 	attempt.rule, attempt.action, attempt.throttle, attempt.canary = r, action, h.Throttle, trial
+	attempt.due = due.Add(-r.Then[action].After)
 	e.canaryBegins(trial)
 	e.acts.underWay++
 	if e.plan.Act == nil {
@@ -77,6 +90,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 		a.Share, a.ShareWindow = h.share.id, sharePer+restoreSlack
 	}
 	a.basis = e.basisOf(t, r.Rule, action, fired)
+	a.basis.shut = c.shut
 	e.plan.Act = append(e.plan.Act, a)
 }
 
@@ -89,7 +103,11 @@ func (c *consideration) throttle(r *ruleState, action int, dry bool) *throttle {
 	if unseen {
 		c.e.noteUntold(r, slog.String("rule", r.Name))
 	}
-	return c.e.inner(r, c.e.shareOf(r, action, c.t, c.s, dry), unseen, dry)
+	var x *share
+	if c.shut == nil { // which has taken it
+		x = c.e.shareOf(r, action, c.t, c.s, dry)
+	}
+	return c.e.inner(r, x, unseen, dry)
 }
 
 // hold has the socket held back, for a reason that is told once.
@@ -280,9 +298,13 @@ func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
 	case answer.Gone, !same && !a.unsure:
 		// A program can connect a socket anew that was destroyed under it.
 		e.report(*told, Done)
-		e.killed.add(t.Inode, told.Rule, now)
-		e.noteKill(a.rule, t, now)
-		e.drop(t, Done, now)
+		if a.shut == nil { // else it was counted with the shutdown
+			e.killed.add(t.Inode, told.Rule, now)
+			e.noteKill(a.rule, t, now)
+		}
+		if !e.goOn(t, answer, now) {
+			e.drop(t, Done, now)
+		}
 		return
 	case !same:
 		told.Reason = match.AnswerLost

@@ -321,6 +321,9 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 	case same:
 		c, moved = before, before.Progressed(s)
 		c.Update(s, fresh, got)
+	case known && t != nil && e.shutOf(t) != nil && before.IsShut(s):
+		c = before.Successor(s, fresh, got)
+		e.leaveState(t)
 	case known:
 		c = before.Successor(s, fresh, got)
 		if t != nil {

@@ -22,6 +22,7 @@ type basis struct {
 	capabilities match.Capabilities
 	self         int
 	precision    time.Duration
+	shut         *shutDown     // nil: it was decided by the state that the rule is about
 	recent       time.Duration // how old holders may be that it was decided by; 0: it was not
 }
 
@@ -56,15 +57,26 @@ func (a *Action) Recheck(answer *sock.Answer) match.Reason {
 	if b.recent > 0 && s.Inode != 0 && answer.Got.Sub(b.holders.At) > b.recent {
 		return match.HoldersOld
 	}
-	if decision, _ := b.rule.Decide(b.action, &seen.Times, sub, b.fired, answer.Got, true); decision != match.Due {
+	if decision := b.decide(&seen.Times, sub, answer.Got); decision != match.Due {
 		switch {
 		case progressed:
 			return match.Progressed
-		case s.InUse():
+		case s.InUse() && b.shut == nil: // where its FIN waits to be acknowledged
 			return match.InUse
 		default:
 			return match.Unmatched
 		}
 	}
 	return guard(&s, b.holders, b.protect, b.capabilities, b.self)
+}
+
+// decide decides by an answer that came then, and what is known since.
+func (b *basis) decide(t *track.Times, s subject.Subject, got sock.Instant) (decision match.Decision) {
+	if b.shut == nil {
+		decision, _ = b.rule.Decide(b.action, t, s, b.fired, got, true)
+		return decision
+	}
+	at, _ := b.shut.dueAt(b.action, t)
+	decision, _ = b.rule.DecideShut(s, at, got)
+	return decision
 }

@@ -147,8 +147,9 @@ type Grounds struct {
 
 	InStateFor, IdleFor, StalledFor, SilentFor time.Duration
 
-	When  []rules.Condition // of a rule about groups
-	Group group.Measured    // what its group measures then
+	ShutFor time.Duration     // since the rule has shut it down, and its peer has not ended it; 0: it has not
+	When    []rules.Condition // of a rule about groups
+	Group   group.Measured    // what its group measures then
 }
 
 // Action is one action of one rule on one socket: to be done, or decided.

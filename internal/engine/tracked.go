@@ -104,6 +104,8 @@ type attempt struct {
 	again       sock.Instant // after a failure: no act before
 	unconfirmed *Action      // the kernel was told; to be confirmed
 	unsure      bool         // its answer to that was lost
+	due         sock.Instant // when the socket fell due for the rule
+	shut        *shutDown    // by which the socket has left its state; nil: it has not
 }
 
 // attempt is the one on t, made where there is none.

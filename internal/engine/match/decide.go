@@ -1,6 +1,8 @@
 package match
 
 import (
+	"slices"
+
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -22,8 +24,11 @@ const (
 // says when to ask again, and Never where something must happen first. exact says
 // that s answers a question about this socket alone.
 func (r *Rule) Decide(a *rules.Action, t *track.Times, s subject.Subject, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
-	return r.decide(a, t, s, heldByOnly, func() bool { return Any(r.Exclude, s) != ssfilter.False }, fired, now, exact)
+	return r.decide(a, t, s, heldByOnly, func() bool { return r.excludes(s) }, fired, now, exact)
 }
+
+// excludes reports whether the rule excludes the socket, or may.
+func (r *Rule) excludes(s subject.Subject) bool { return Any(r.Exclude, s) != ssfilter.False }
 
 // DecideBut is Decide where who holds the socket is not known well enough: what it would
 // be if they were those that the rule means, and none that it excludes.
@@ -73,6 +78,32 @@ func (r *Rule) decide(a *rules.Action, t *track.Times, s subject.Subject, held h
 	}
 }
 
+// DecideShut decides on an action of the rule on a connection that another of its actions has
+// shut down, which it is due on from then on: it has left the state that the rule is about, and
+// all else that does not change with that must still hold.
+func (r *Rule) DecideShut(s subject.Subject, due, now sock.Instant) (Decision, sock.Instant) {
+	return r.decideShut(s, heldByOnly, func() bool { return r.excludes(s) }, due, now)
+}
+
+// DecideShutBut is DecideShut where who holds the socket is not known well enough, as
+// DecideBut is.
+func (r *Rule) DecideShutBut(s *sock.Socket, due, now sock.Instant) (Decision, sock.Instant) {
+	sub := subject.Of(s)
+	return r.decideShut(sub, whoever, func() bool { return mayBeAny(r.Exclude, sub) }, due, now)
+}
+
+func (r *Rule) decideShut(s subject.Subject, held heldBy, excluded func() bool, due, now sock.Instant) (Decision, sock.Instant) {
+	means := func(m rules.Match) bool { return lastsInAnyState(&m, s, held) == ssfilter.True }
+	switch {
+	case now < due:
+		return NotDue, due
+	case slices.ContainsFunc(r.Match, means) && !excluded():
+		return Due, due
+	default:
+		return Blocked, sock.Never
+	}
+}
+
 // IsTimed reports whether a match has a time bound.
 func IsTimed(m *rules.Match) bool {
 	return max(m.InStateFor, m.IdleFor, m.StalledFor, m.SilentFor) > 0
@@ -92,6 +123,11 @@ func lasts(m *rules.Match, s subject.Subject, held heldBy) ssfilter.Tri {
 	if !m.States.Has(s.State) {
 		return ssfilter.False
 	}
+	return lastsInAnyState(m, s, held)
+}
+
+// lastsInAnyState is lasts, whatever the state.
+func lastsInAnyState(m *rules.Match, s subject.Subject, held heldBy) ssfilter.Tri {
 	holds := ssfilter.True
 	if m.Where != nil {
 		holds = m.Where.Eval(&s.Conn)

@@ -58,12 +58,10 @@ func (c *Connection) Same(s *sock.Socket, sent sock.Instant) bool {
 	if s.ID != c.ID || s.State != c.State {
 		return false
 	}
-	has := s.Info.Has
-	if has&sock.HasSegsIn != 0 && s.Info.SegsIn < c.SegsIn && c.SegsIn-s.Info.SegsIn < 1<<31 ||
-		has&sock.HasBytesAcked != 0 && s.Info.BytesAcked < c.Acked ||
-		has&sock.HasBytesReceived != 0 && s.Info.BytesReceived < c.Received {
+	if c.fell(s) {
 		return false
 	}
+	has := s.Info.Has
 	if s.Entered != 0 {
 		return s.Entered <= c.Entered.Safe
 	}
@@ -78,6 +76,31 @@ func (c *Connection) Same(s *sock.Socket, sent sock.Instant) bool {
 		return false
 	}
 	return c.Progressed(s) || sent.Sub(c.Quiet.Safe) <= oldest
+}
+
+// IsShut reports whether s, which is not Same, is the connection in a state that it comes to
+// where its program has shut it down, or was made to: no other has the same socket, addresses
+// and counters that have not fallen.
+func (c *Connection) IsShut(s *sock.Socket) bool {
+	next := ssfilter.StateSet(0)
+	switch c.State {
+	case ssfilter.CloseWait:
+		next = ssfilter.Of(ssfilter.LastAck)
+	case ssfilter.Established:
+		next = ssfilter.Of(ssfilter.FinWait1, ssfilter.FinWait2, ssfilter.Closing)
+	case ssfilter.FinWait1:
+		next = ssfilter.Of(ssfilter.FinWait2, ssfilter.Closing)
+	}
+	const counted = sock.HasSegsIn | sock.HasBytesAcked | sock.HasBytesReceived
+	return s.ID == c.ID && next.Has(s.State) && s.Info.Has&counted == counted && !c.fell(s)
+}
+
+// fell reports whether a counter of the connection is lower in s.
+func (c *Connection) fell(s *sock.Socket) bool {
+	has := s.Info.Has
+	return has&sock.HasSegsIn != 0 && s.Info.SegsIn < c.SegsIn && c.SegsIn-s.Info.SegsIn < 1<<31 ||
+		has&sock.HasBytesAcked != 0 && s.Info.BytesAcked < c.Acked ||
+		has&sock.HasBytesReceived != 0 && s.Info.BytesReceived < c.Received
 }
 
 // Progressed reports whether the peer acknowledged or sent something since the

@@ -1,6 +1,7 @@
 package track
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -258,5 +259,42 @@ func TestSilence(t *testing.T) {
 				t.Errorf("packed, it is silent since %v", time.Duration(times.SilentBase()))
 			}
 		})
+	}
+}
+
+// A connection that was shut down goes on in certain states; its counters do not fall, and no
+// minisocket tells them.
+func TestIsShut(t *testing.T) {
+	all := []ssfilter.State{
+		ssfilter.Established, ssfilter.SynSent, ssfilter.SynRecv, ssfilter.FinWait1, ssfilter.FinWait2, ssfilter.TimeWait, ssfilter.CloseWait, ssfilter.LastAck, ssfilter.Closing,
+	}
+	becomes := map[ssfilter.State][]ssfilter.State{
+		ssfilter.Established: {ssfilter.FinWait1, ssfilter.FinWait2, ssfilter.Closing},
+		ssfilter.FinWait1:    {ssfilter.FinWait2, ssfilter.Closing},
+		ssfilter.CloseWait:   {ssfilter.LastAck},
+	}
+	for _, from := range all {
+		before := full(from)
+		c := Begin(&before, Times{}, 0)
+		for _, to := range all {
+			s := full(to)
+			if got, want := c.IsShut(&s), slices.Contains(becomes[from], to); got != want {
+				t.Errorf("from %s to %s: %t, want %t", from, to, got, want)
+			}
+		}
+	}
+	before := full(ssfilter.CloseWait)
+	c := Begin(&before, Times{}, 0)
+	for name, change := range map[string]func(*sock.Socket){
+		"other addresses":       func(s *sock.Socket) { s.ID.DPort[0]++ },
+		"less was acknowledged": func(s *sock.Socket) { s.Info.BytesAcked-- },
+		"less was received":     func(s *sock.Socket) { s.Info.BytesReceived-- },
+		"fewer segments":        func(s *sock.Socket) { s.Info.SegsIn-- },
+		"no counters":           func(s *sock.Socket) { s.Info.Has = 0 },
+	} {
+		s := full(ssfilter.LastAck, change)
+		if c.IsShut(&s) {
+			t.Errorf("%s: taken for the same", name)
+		}
 	}
 }
