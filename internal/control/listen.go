@@ -39,7 +39,9 @@ func listen(path string) (*net.UnixListener, error) {
 	dir := filepath.Dir(path)
 	var made error
 	if dir == defaultDir {
-		made = os.Mkdir(dir, 0o700) // it may be there
+		if made = os.Mkdir(dir, 0o700); errors.Is(made, fs.ErrExist) {
+			made = nil
+		}
 	}
 	// Two that start at once must not take each other's socket for a stale one.
 	d, err := os.Open(dir)

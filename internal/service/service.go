@@ -45,6 +45,7 @@ func Run(ctx context.Context, log *slog.Logger, c Config) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	log.Info("starting", "version", c.Version, "pid", os.Getpid())
 
+	reserveThreads()
 	h, err := host.Probe()
 	if err != nil {
 		return err
