@@ -1,7 +1,6 @@
 package manualkill_test
 
 import (
-	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -183,17 +182,10 @@ func TestThreads(t *testing.T) {
 func TestMPTCP(t *testing.T) {
 	nstest.Need(t)
 	nstest.Isolate(t)
-	l := must(nstest.ListenAt(netip.AddrPortFrom(nstest.V4, 0), unix.IPPROTO_MPTCP))(t)
-	defer l.Close()
-	at := must(l.Local())(t)
-	client := must(nstest.New(nstest.V4, unix.IPPROTO_MPTCP))(t)
-	defer client.Close()
-	check(t, client.Connect(at))
-	server := must(l.Accept())(t)
-	check(t, server.Close())
-	if err := client.Receive(1); err == nil {
-		t.Fatal("no end of the stream")
-	}
+	leak := must(nstest.MPTCPCloseWait(nstest.V4))(t)
+	defer leak.Close()
+	client := leak.Stuck[0]
+	at := must(client.Remote())(t)
 	now := must(sock.Clock())(t)
 	kernel := must(sockdiag.Open(now, nil))(t)
 	defer kernel.Close()

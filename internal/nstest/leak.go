@@ -75,6 +75,42 @@ func CloseWait(addr netip.Addr, side Side, n int) (_ *Leak, err error) {
 	return leak, nil
 }
 
+// MPTCPCloseWait is one connection of Multipath TCP that its client leaks.
+func MPTCPCloseWait(addr netip.Addr) (_ *Leak, err error) {
+	leak := &Leak{}
+	defer func() {
+		if err != nil {
+			leak.Close()
+		}
+	}()
+	if leak.listener, err = ListenAt(netip.AddrPortFrom(addr, 0), unix.IPPROTO_MPTCP); err != nil {
+		return nil, err
+	}
+	at, err := leak.listener.Local()
+	if err != nil {
+		return nil, err
+	}
+	client, err := New(addr, unix.IPPROTO_MPTCP)
+	if err != nil {
+		return nil, err
+	}
+	leak.Stuck = []Socket{client}
+	if err := client.Connect(at); err != nil {
+		return nil, err
+	}
+	server, err := leak.listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if err := server.Close(); err != nil {
+		return nil, err
+	}
+	if client.Receive(1) == nil {
+		return nil, errors.New("no end of the stream")
+	}
+	return leak, nil
+}
+
 // Close closes every descriptor of the leak, and the listener.
 func (l *Leak) Close() error {
 	errs := []error{l.listener.Close()}
