@@ -22,6 +22,7 @@ type groupJudge struct {
 	set      map[string]sock.Instant   // what is set, and when its group fired
 	underWay map[string]bool           // by rule
 	signals  map[string][]sock.Instant // by rule
+	run      int                       // the present one began after that
 }
 
 // ranFor is when an action was done, and for which firing.
@@ -60,6 +61,16 @@ func (g *groupJudge) actions(r *rules.Rule) {
 			r.Then = append([]rules.Action{a}, r.Then...)
 		}
 	}
+}
+
+// begin begins a run. If it knows when processes started, and the one before did not, or the
+// other way round, the groups of their pids are others.
+func (g *groupJudge) begin(run int) {
+	if (run-g.run)%2 != 0 {
+		clear(g.done)
+		clear(g.last)
+	}
+	g.run = run
 }
 
 // signalLimit is that of all rules, so that it stays the same when they change.

@@ -149,6 +149,7 @@ func (w *judge) start() {
 	clear(w.acting)
 	clear(w.groups.underWay)
 	clear(w.groups.set) // whoever starts again puts that back first
+	w.groups.begin(w.Run)
 	clear(w.brake.open)
 	for _, g := range w.Groups() {
 		for i := range w.Rules.Rules {
