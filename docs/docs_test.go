@@ -393,3 +393,29 @@ func anchors(page string) []string {
 	}
 	return names
 }
+
+// Each line of sockdog doctor has its row in the table of what it means, and no other has.
+func TestDoctor(t *testing.T) {
+	sources, err := filepath.Glob(filepath.Join(root, "internal/doctor/*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	findings := make(map[string]bool)
+	for _, source := range sources {
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`What: "([^"]+)"`).FindAllStringSubmatch(read(t, source), -1) {
+			findings[m[1]] = true
+		}
+	}
+	_, table, _ := strings.Cut(read(t, "troubleshooting.md"), "## What doctor says")
+	table, _, _ = strings.Cut(table, "\n## ")
+	rows := make(map[string]bool)
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
+		rows[m[1]] = true
+	}
+	if diff := cmp.Diff(findings, rows); diff != "" {
+		t.Errorf("lines of doctor (-those there are +those explained):\n%s", diff)
+	}
+}
