@@ -36,6 +36,7 @@ type Socket struct {
 	Followed bool         // a source sees it change its state from now on
 	Seen     bool         // and saw it enter the present one
 	Accepted sock.Instant // from an accept queue; 0: it never waited in one, or still does
+	Shut     sock.Instant // its connection was shut down on this side; 0: it was not
 	Progress sock.Instant // last progress
 	Queued   sock.Instant // something to send since; Never: nothing
 	Changed  sock.Instant // last of all changes that matter to a rule
@@ -225,6 +226,15 @@ func (k *Kernel) Lose() {
 	k.Follows = false
 	for _, s := range k.Sockets {
 		s.Followed, s.Seen = false, false
+	}
+}
+
+// ShutDown sends the FIN of s.
+func (k *Kernel) ShutDown(s *Socket) {
+	s.State = map[ssfilter.State]ssfilter.State{ssfilter.CloseWait: ssfilter.LastAck, ssfilter.Established: ssfilter.FinWait1}[s.State]
+	s.Entered, s.Changed, s.Seen, s.Shut = k.Now, k.Now, s.Followed, k.Now
+	if s.Queued == Never {
+		s.Queued = k.Now
 	}
 }
 

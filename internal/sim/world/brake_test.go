@@ -40,6 +40,7 @@ type trialKey struct {
 	run       int
 	rule, sum string
 	pid       int
+	kind      *rules.Kind
 }
 
 // trial is a canary: how many acts of it are under way or done, and when the last one was.
@@ -89,8 +90,8 @@ func (b *brake) takeLive() {
 // as many as a scan ever showed, or as there were at the instant of an act.
 func (w *judge) checkShare(a *engine.Action) {
 	r := w.ruleOf(a.Rule)
-	if r == nil || !isLive(&a.Socket) {
-		return
+	if r == nil || !isLive(&a.Socket) || w.brake.basis[decided{a.Socket.ID.Cookie, a.Kind}].Shut != 0 {
+		return // what was shut down was taken by that
 	}
 	most := r.Then[len(r.Then)-1].Most
 	b, key := &w.brake, peers{a.Rule, a.Socket.Dst.Port()}
@@ -141,7 +142,7 @@ func (w *judge) trialOf(a *engine.Action) *trial {
 	if r == nil || len(a.Holders) == 0 || a.Holders[0].Start == 0 || a.Socket.Inode == 0 || r.Then[len(r.Then)-1].Canary == nil {
 		return nil
 	}
-	key := trialKey{w.Run, a.Rule, r.Sum, a.Holders[0].PID}
+	key := trialKey{w.Run, a.Rule, r.Sum, a.Holders[0].PID, a.Kind}
 	if w.brake.trials[key] == nil {
 		w.brake.trials[key] = &trial{}
 	}

@@ -38,6 +38,7 @@ type judge struct {
 	acting map[uint64]bool         // an act on it is under way, by cookie
 	said   map[report]int
 	groups groupJudge
+	shuts  shutJudge
 
 	brake   brake
 	tally   tally
@@ -77,7 +78,7 @@ type kill struct {
 
 func newJudge(seed uint64) *judge {
 	w := &judge{
-		World: world.New(seed), groups: newGroupJudge(seed), brake: newBrake(), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[report]int), acting: make(map[uint64]bool),
+		World: world.New(seed), groups: newGroupJudge(seed), shuts: newShutJudge(seed), brake: newBrake(), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[report]int), acting: make(map[uint64]bool),
 		done: make(map[uint64]sock.Instant), firing: make(map[string]bool), scanned: make(map[string]bool), alerts: make(map[string]bool),
 	}
 	w.Observer = w
@@ -132,6 +133,9 @@ func (w *judge) run() {
 	}
 	w.tally.Spins = len(w.Spins)
 	w.checkForgotten()
+	if w.Engine != nil {
+		w.checkLeft()
+	}
 	// The kernel takes up to 10 ms to do an act and to confirm it.
 	if w.Engine != nil && !w.Stop() && w.failure == "" && w.Calm && max(w.Busy, w.Intends).Add(10*time.Millisecond) < w.Now {
 		w.failf("told to stop, and did not")
@@ -422,7 +426,8 @@ func (w *judge) Acted(o *engine.Outcome, s *sim.Socket) {
 		if s != nil && o.Err == nil {
 			w.tally.Survivors++
 		}
-		w.Logf("%s killed socket %d", o.Act.Rule, o.Act.Socket.ID.Cookie)
+		w.Logf("%s took socket %d by %s", o.Act.Rule, o.Act.Socket.ID.Cookie, o.Act.Kind)
+		w.shutDown(o, s)
 		w.kills = append(w.kills, kill{o.Act.Rule, w.Now})
 		w.checkLimits(o.Act.Rule)
 		w.checkShare(&o.Act)

@@ -90,7 +90,7 @@ var lives = []func(p population, s *sim.Socket, older time.Duration){
 	population.used,
 	func(p population, s *sim.Socket, _ time.Duration) { // closed by its peer while we watch
 		p.receive(s, p.Rand.IntN(3))
-		p.After(s, p.UpTo(time.Minute), func() { p.Enter(s, ssfilter.CloseWait) })
+		p.After(s, p.UpTo(time.Minute), func() { p.peerCloses(s) })
 	},
 	func(p population, s *sim.Socket, older time.Duration) {
 		p.Enter(s, ssfilter.TimeWait)
@@ -107,7 +107,11 @@ var lives = []func(p population, s *sim.Socket, older time.Duration){
 	},
 	func(p population, s *sim.Socket, older time.Duration) { // a dead peer: something is queued for good
 		age(s, older)
-		p.After(s, p.UpTo(30*time.Second), func() { s.Queued, s.Changed = p.Now, p.Now })
+		p.After(s, p.UpTo(30*time.Second), func() {
+			if s.Shut == 0 {
+				s.Queued, s.Changed = p.Now, p.Now
+			}
+		})
 	},
 	func(p population, s *sim.Socket, older time.Duration) { // connects anew under the same cookie and from the same port
 		p.leaks(s, older)
@@ -124,9 +128,16 @@ var lives = []func(p population, s *sim.Socket, older time.Duration){
 		s.Inode, s.UID = 0, 0
 		age(s, older)
 		p.receive(s, p.Rand.IntN(3))
-		p.After(s, p.UpTo(time.Minute), func() { p.Enter(s, ssfilter.CloseWait) })
+		p.After(s, p.UpTo(time.Minute), func() { p.peerCloses(s) })
 		p.accept(s)
 	},
+}
+
+// peerCloses has the peer of an open connection close it.
+func (p population) peerCloses(s *sim.Socket) {
+	if s.Shut == 0 {
+		p.Enter(s, ssfilter.CloseWait)
+	}
 }
 
 func (p population) leaks(s *sim.Socket, older time.Duration) {
@@ -163,7 +174,7 @@ func (p population) send(s *sim.Socket, times int) {
 		return
 	}
 	p.After(s, p.UpTo(20*time.Second), func() {
-		if s.Mini || s.Queued != sim.Never {
+		if s.Mini || s.Queued != sim.Never || s.Shut != 0 {
 			return
 		}
 		s.Queued, s.Changed = p.Now, p.Now
@@ -172,7 +183,7 @@ func (p population) send(s *sim.Socket, times int) {
 			rtt = p.UpTo(time.Minute) // the path is broken for a while; retransmissions follow
 		}
 		p.After(s, rtt, func() {
-			if !s.Mini {
+			if !s.Mini && s.Shut == 0 {
 				s.Queued = sim.Never
 				p.Advance(s, 1+uint64(p.Rand.IntN(100)), 0)
 				p.send(s, times-1)
@@ -187,7 +198,7 @@ func (p population) receive(s *sim.Socket, times int) {
 		return
 	}
 	p.After(s, p.UpTo(20*time.Second), func() {
-		if s.State == ssfilter.Established || s.State == ssfilter.FinWait2 && !s.Mini {
+		if s.State == ssfilter.Established || s.State == ssfilter.FinWait2 && !s.Mini && s.Shut == 0 {
 			p.Advance(s, 0, 1+uint64(p.Rand.IntN(100)))
 			p.receive(s, times-1)
 		}
@@ -248,7 +259,7 @@ func (p population) reconnect(s *sim.Socket) {
 		s.Conn++
 		s.Followed = p.Follows
 		s.Bound = !s.Bound // some other way than before
-		s.Told, s.RQueue, s.Queued = 0, 0, sim.Never
+		s.Told, s.Shut, s.RQueue, s.Queued = 0, 0, 0, sim.Never
 		s.Segs = uint32(p.Rand.IntN(20))
 		if p.Rand.IntN(3) == 0 { // and otherwise the peer says what it said before
 			s.Acked, s.Received = 1, uint64(p.Rand.IntN(200))
@@ -257,7 +268,7 @@ func (p population) reconnect(s *sim.Socket) {
 		s.Progress = p.Now
 		p.Enter(s, ssfilter.Established)
 		p.After(s, p.UpTo(3*time.Second), func() {
-			p.Enter(s, ssfilter.CloseWait)
+			p.peerCloses(s)
 			p.reconnect(s)
 		})
 		if s.Keepalive > 0 {

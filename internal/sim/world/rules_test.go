@@ -104,6 +104,7 @@ func (w *judge) randomRule(i int, ofPorts bool) rules.Rule {
 	if w.Rand.IntN(8) == 0 {
 		r.Then[len(r.Then)-1].MaxMatches = 1 + w.Rand.IntN(20)
 	}
+	w.shuts.shutdown(&r)
 	w.made++
 	r.Sum = fmt.Sprintf("rule %d of this world", w.made)
 	return r

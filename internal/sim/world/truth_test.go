@@ -75,8 +75,8 @@ func (w *judge) checkDecision(a *engine.Action) {
 		return
 	}
 	s := &seen.Socket
-	kill := &r.Then[len(r.Then)-1]
-	if len(r.When) > 0 {
+	escalates := a.Kind == rules.Kill && s.Shut != 0
+	if len(r.When) > 0 && !escalates {
 		w.tally.Grouped++
 		key := subject.KeyOf(r.GroupBy)
 		fires := func(h *subject.Holders) bool {
@@ -102,11 +102,15 @@ func (w *judge) checkDecision(a *engine.Action) {
 		w.failf("%s goes through who holds a socket that nobody holds: %s", a.Rule, s)
 	}
 	due := w.checkTruth(r, a)
-	if s.Told > 0 && !s.Disturbed {
+	if s.Told > 0 && !s.Disturbed && !(escalates && s.Told == 1) {
 		w.failf("%s takes a socket again: %s", a.Rule, s)
 	}
 	if s.Conn > 0 {
 		w.tally.Reconnects++
+	}
+	kill := takes(r, a.Kind)
+	if kill != takesFirst(r) {
+		return // what comes before it may come late
 	}
 	if deadline, punctual := w.deadline(r, kill, s, w.held[s.ID.Cookie], due); w.Now > deadline {
 		w.failf("%s takes a socket %v late (due %s): %s", a.Rule, w.Now.Sub(deadline), sim.Text(due), s)
@@ -179,12 +183,15 @@ func (w *judge) checkTouch(a *engine.Action) {
 // and returns since when it has been due.
 func (w *judge) checkTruth(r *rules.Rule, a *engine.Action) (due sock.Instant) {
 	seen := w.seen[a.Socket.ID.Cookie]
-	s, kill := &seen.Socket, &r.Then[len(r.Then)-1]
+	s, kill := &seen.Socket, takes(r, a.Kind)
 	shown := s.Report(seen.at, w.Jiffy)
 	if why := w.taboo(s, &shown); why != "" {
 		w.failf("%s takes a socket that is %s: %s", a.Rule, why, s)
 	}
 	shown.Autobound = ssfilter.TriOf(!s.Bound)
+	if w.escalates(r, a, s, &shown) {
+		return sim.Never
+	}
 	due = w.dueLately(r, kill.After, s, &shown)
 	if s.Mini {
 		shown.Autobound = ssfilter.True // as scans say since it is one
@@ -310,7 +317,7 @@ func (w *judge) checkForgotten() {
 			if !r.Enabled || r.DryRun {
 				continue
 			}
-			kill := &r.Then[len(r.Then)-1]
+			kill := takesFirst(r)
 			if w.protects(s, &shown) {
 				continue
 			}

@@ -273,6 +273,11 @@ func (w workers) act(a *engine.Action) engine.Outcome {
 		}
 		return o
 	}
+	if a.Via == rules.ViaHolder && !w.Calm && w.shuts.IntN(25) == 0 {
+		o.Refused, o.Err = true, sock.ErrRefused
+		s.Disturbed = true
+		return o
+	}
 	if w.unlucky(40) {
 		o.Unsure, o.Err = true, sock.ErrUnconfirmed
 		s.Disturbed = true
@@ -286,8 +291,41 @@ func (w workers) act(a *engine.Action) engine.Outcome {
 		s.Disturbed = true
 		return o
 	}
+	if a.Kind == rules.Shutdown {
+		w.shutDown(s)
+		return o
+	}
 	w.Remove(s)
 	return o
+}
+
+// shutDown shuts a connection down. Its peer may be gone, or leave it at an acknowledgement.
+func (w workers) shutDown(s *sim.Socket) {
+	dead := s.Queued != sim.Never || w.shuts.IntN(2) == 0
+	upTo := func(d time.Duration) time.Duration { return time.Duration(w.shuts.Int64N(int64(d))) + 1 }
+	w.ShutDown(s)
+	if dead {
+		return
+	}
+	answers := func(d time.Duration, do func()) {
+		w.After(s, d, func() {
+			if s.Shut != 0 && !s.Mini {
+				do()
+			}
+		})
+	}
+	answers(upTo(10*time.Second), func() {
+		if s.State == ssfilter.LastAck {
+			w.Remove(s)
+			return
+		}
+		s.Queued = sim.Never
+		w.Advance(s, 1, 0)
+		s.State, s.Entered, s.Seen = ssfilter.FinWait2, w.Now, s.Followed
+		if w.shuts.IntN(2) == 0 {
+			answers(upTo(20*time.Second), func() { w.TimeWait(s, ssfilter.TimeWait, sock.TimeWaitLen) })
+		}
+	})
 }
 
 // Intend writes the record of what is about to be done about a group, which survives.

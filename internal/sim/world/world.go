@@ -41,6 +41,7 @@ type World struct {
 	program  *match.Program
 	memory   map[uint64]sock.Answer // of the source, by cookie
 	groups   *rand.Rand             // what becomes of actions on groups
+	shuts    *rand.Rand             // and of what was shut down
 	ends     []func()               // end those that are under way
 	disk     disk
 	programs [4]sim.Program // by PID
@@ -93,6 +94,7 @@ type disk struct {
 func New(seed uint64) *World {
 	w := &World{Kernel: sim.NewKernel(seed, sock.Instant(1000*time.Second)), Spins: make(map[int]sock.Instant), wake: sock.Never, memory: make(map[uint64]sock.Answer)}
 	w.groups = rand.New(rand.NewPCG(seed, 0x6a0c7)) // worlds without any stay as they are
+	w.shuts = rand.New(rand.NewPCG(seed, 0x5407))
 	w.disk.memories = make(map[sock.Key]sock.Memory)
 	w.Capabilities = make(match.Capabilities)
 	w.Now += sock.Instant(w.UpTo(time.Second))

@@ -59,13 +59,14 @@ func TestWorlds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d worlds: %+v", *judges, total)
-	if total.Kills == 0 || total.Touches == 0 || total.Through == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Shares == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 || total.Sets == 0 {
+	if total.Kills == 0 || total.Touches == 0 || total.Through == 0 || total.Held == 0 || total.Would == 0 || total.Restarts == 0 || total.Reconnects == 0 || total.Fired == 0 || total.Alerts == 0 || total.Grouped == 0 || total.Changed == 0 || total.Spared == 0 || total.Accepted == 0 || total.ByHolders == 0 || total.Passed == 0 || total.Unseen == 0 || total.Canaries == 0 || total.Stops == 0 || total.Shares == 0 || total.Exact == 0 || total.Changes == 0 || total.Waited == 0 || total.GroupDone == 0 || total.GroupChanged == 0 || total.GroupWould == 0 || total.Signals == 0 || total.Sets == 0 || total.Shutdowns == 0 || total.Escalated == 0 {
 		t.Errorf("too little happened to show anything: %+v", total)
 	}
 }
 
 // tally counts what happened.
 type tally struct {
+	Shutdowns, Escalated                                                                                                                                           int // and kills that followed
 	Touches, Through                                                                                                                                               int // keepalives, and kills through who held the socket
 	Steps, Scans, Skips, Asks, Kills, Changed, Gone, Held, Would, Reloads, Restarts, Survivors, Punctual, Reconnects, Fired, Alerts, Grouped, Reads, Spins, Spared int
 	Latest                                                                                                                                                         time.Duration // of those seen before they fell due
@@ -78,6 +79,8 @@ type tally struct {
 }
 
 func (t *tally) add(u *tally) {
+	t.Shutdowns += u.Shutdowns
+	t.Escalated += u.Escalated
 	t.Touches += u.Touches
 	t.Through += u.Through
 	t.Steps += u.Steps
