@@ -19,7 +19,7 @@ COPY rules rules
 ARG GOPROXY
 ARG TARGETOS
 ARG TARGETARCH
-# What sockdog version and the labels say: v1.2.3, a commit, and its time in RFC 3339.
+# What sockdog version and the labels say: v1.2.3, a commit (git rev-parse HEAD), and its time in RFC 3339.
 ARG VERSION
 ARG COMMIT
 ARG DATE
