@@ -323,6 +323,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 		c.Update(s, fresh, got)
 	case known && t != nil && e.shutOf(t) != nil && before.IsShut(s):
 		c = before.Successor(s, fresh, got)
+		c.Autobound = before.Autobound // of which no scan may tell in this state
 		e.leaveState(t)
 	case known:
 		c = before.Successor(s, fresh, got)

@@ -88,6 +88,7 @@ func TestEscalationOfShutdown(t *testing.T) {
 			later: func(b *bench, s *sim.Socket) {
 				b.holders = func(uint32) []sock.Holder { return []sock.Holder{process(3, "other")} }
 			}},
+		{name: "what only scans tell", rule: killing("r", thenKills, matching(where("not autobound"))), socket: bindsPort, want: []string{shut, killed}},
 		{name: "the same process holds it", rule: killing("r", thenKills, ofProcess("leaky")), want: []string{shut, killed}},
 		{name: "the rule is loaded again", rule: killing("r", thenKills), later: func(b *bench, _ *sim.Socket) {
 			b.rule(set(killing("q", matching(rules.Match{})), killing("r", thenKills)))
