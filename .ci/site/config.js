@@ -4,7 +4,7 @@ import { defineConfig } from 'vitepress'
 const source = 'https://github.com/sockdog/sockdog/blob/main'
 const pages = {
   'Start': [['README', 'Overview'], ['runbook', 'Runbook'], ['troubleshooting', 'Troubleshooting'], ['recipes', 'Known sources of leaks'], ['comparison', 'What else there is']],
-  'Deploy': [['kubernetes', 'Kubernetes']],
+  'Deploy': [['quickstart', 'Quick starts'], ['kubernetes', 'Kubernetes']],
   'Use': [['rules', 'Rules'], ['reference', 'Every key of the rules'], ['alerts', 'Alerts'], ['watching', 'Watching the watchdog'], ['why', 'Who leaks, and why'], ['ss', 'Filters and tables'], ['stop', 'Stop all acting']],
   'Try beforehand': [['testing', 'Unit tests of rules'], ['recording', 'Recording and replaying']],
   'Trust': [['safety', 'Safety'], ['SECURITY', 'Security'], ['kernel', 'What it relies on'], ['events', 'Events'], ['performance', 'What it costs']],
