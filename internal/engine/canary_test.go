@@ -326,3 +326,31 @@ func TestCanaryLooksForFew(t *testing.T) {
 		t.Errorf("%d killed within the first minute, want what the limit allows", n)
 	}
 }
+
+// A restart while a canary waits, or one after the other, lets a rule neither act without it nor
+// wait for ever: each run begins with one kill of the process, and the wait.
+func TestCanaryOverRestarts(t *testing.T) {
+	r := killing("r", canaries())
+	b := newPrograms(t, 0.1)
+	for c := range uint64(20) {
+		b.add(1+c, time.Minute)
+	}
+	b.rule(set(r))
+	const runs, lives = 5, 8 * time.Second // the wait is ten
+	for run := range runs {
+		b.until(time.Duration(run+1) * lives)
+		if n := len(b.kills()); n != run+1 {
+			t.Fatalf("%d kills in %d runs, want one in each: %v", n, run+1, b.kills())
+		}
+		b.restart(set(r))
+	}
+	last := runs * lives
+	b.until(last + 5*time.Second)
+	if n := len(b.kills()); n != runs+1 {
+		t.Errorf("%d kills before the last run had its verdict, want %d", n, runs+1)
+	}
+	b.until(last + 15*time.Second)
+	if n := len(b.kills()); n != 20 {
+		t.Errorf("%d of 20 killed after the last run had its verdict", n)
+	}
+}
