@@ -133,7 +133,7 @@ func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, no
 		Grounds: groundsOf(r.Rule, &times, t.subject(s), now), Holders: t.heldBy(),
 	}
 	if a.Kind.Destructive {
-		a.Window = max(r.Then[action].Limit.Per, e.program.Settings.Limit.Per) + restoreSlack
+		a.Window = max(limitOf(r.Rule).Per, e.program.Settings.Limit.Per) + restoreSlack
 	}
 	return a
 }

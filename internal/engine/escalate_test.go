@@ -40,6 +40,16 @@ func shutting(t *testing.T) *bench {
 	return b
 }
 
+// shutsDown has acts done so in b.
+func shutsDown(t *testing.T, b *bench) {
+	shuts := shutting(t)
+	shuts.sockets = b.sockets
+	b.destroy = func(a *Action) Outcome {
+		shuts.now = b.now
+		return shuts.destroy(a)
+	}
+}
+
 // acked has the peer acknowledge the FIN.
 func acked(b *bench, s *sim.Socket) {
 	s.State, s.Entered, s.Queued, s.Progress, s.LastAck = ssfilter.FinWait2, b.now, never, b.now, b.now
@@ -146,18 +156,54 @@ func TestEscalationIsRechecked(t *testing.T) {
 	b.want("6s r shutdown done 1", "11s r kill changed 1", "16s r kill done 1")
 }
 
+// What a rule does to sockets keeps to the limits, and to the shares, of all its actions.
+func TestActionsShareLimits(t *testing.T) {
+	for _, test := range []struct {
+		name           string
+		shutdown, kill rules.Limit
+		want           []string // by 45 seconds
+	}{
+		{"that of the shutdown", rules.Limit{N: 1, Per: 15 * time.Second}, rules.Limit{N: 100, Per: 15 * time.Second}, []string{"6s r shutdown 1", "21s r shutdown 2", "36s r shutdown 3"}},
+		{"that of the kill", rules.Limit{N: 100, Per: 15 * time.Second}, rules.Limit{N: 1, Per: 15 * time.Second}, []string{"6s r shutdown 1", "21s r shutdown 2", "36s r shutdown 3"}},
+		{"each in one way", rules.Limit{N: 2, Per: 10 * time.Second}, rules.Limit{N: 3, Per: 30 * time.Second}, []string{"6s r shutdown 1", "6s r shutdown 2", "36s r shutdown 3", "36s r shutdown 4"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := shutting(t)
+			for c := range uint64(4) {
+				b.add(1+c, 4*time.Second-time.Duration(c)*time.Millisecond)
+			}
+			b.rule(set(killing("r", thenKills, func(r *rules.Rule) { r.Then[0].Limit, r.Then[1].Limit = test.shutdown, test.kill })))
+			b.until(45 * time.Second)
+			var done []string
+			for _, event := range b.events {
+				if strings.Contains(event, " done ") {
+					done = append(done, strings.Replace(event, " done", "", 1))
+				}
+			}
+			if diff := cmp.Diff(test.want, done); diff != "" {
+				t.Errorf("done (-want +got):\n%s", diff)
+			}
+		})
+	}
+	for _, most := range [][2]float64{{0.25, 0.5}, {0.25, 1}} {
+		b := shutting(t)
+		for c := range uint64(8) {
+			b.add(1+c, 4*time.Second, func(s *sim.Socket) { s.State = ssfilter.Established })
+		}
+		b.rule(set(killing("r", thenKills, fromEstablished, func(r *rules.Rule) { r.Then[0].Most, r.Then[1].Most = most[0], most[1] })))
+		b.until(time.Minute)
+		if n := len(b.kills()); n != 2 {
+			t.Errorf("with shares of %v, %d of eight were taken, want two", most, n)
+		}
+	}
+}
+
 // The kill takes nothing more of the share of live connections than the shutdown has, and its
 // socket is no leak that has come back.
 func TestEscalationIsNoSecondKill(t *testing.T) {
 	b := newPrograms(t, 0.1)
 	b.step(CapabilitiesChanged{})
-	b.destroy = shutting(t).destroy
-	shuts := shutting(t)
-	shuts.sockets = b.sockets
-	b.destroy = func(a *Action) Outcome {
-		shuts.now = b.now
-		return shuts.destroy(a)
-	}
+	shutsDown(t, b)
 	for c := range uint64(8) {
 		b.add(1+c, 4*time.Second, func(s *sim.Socket) { s.State = ssfilter.Established })
 	}

@@ -76,6 +76,21 @@ func (e *Engine) historyOf(id uint64) *history {
 	return h
 }
 
+// limitOf returns the limit of what a rule does to sockets: one that keeps to those of all its
+// actions, which share it. It is zero where there is none.
+func limitOf(r *match.Rule) (most rules.Limit) {
+	for _, a := range r.Then {
+		switch {
+		case !a.Kind.Destructive || a.Kind.On != rules.OnSocket:
+		case most.Per == 0:
+			most = a.Limit
+		default:
+			most = rules.Limit{N: min(most.N, a.Limit.N), Per: max(most.Per, a.Limit.Per)}
+		}
+	}
+	return most
+}
+
 // newThrottle returns that of a rule, with a window of its own and that of all rules.
 func newThrottle(own, all *limit.Window, dry bool) throttle {
 	return throttle{Throttle: limit.Throttle{own, all}, names: []match.Reason{match.RuleLimit, match.LimitOfAll}, dry: dry}
@@ -107,11 +122,9 @@ func (e *Engine) replaceRules(p *match.Program, now sock.Instant) {
 			rs.history.name = r.Name
 		}
 		after[i] = rs
-		for _, a := range r.Then {
-			if a.Kind.Destructive && a.Kind.On == rules.OnSocket {
-				rs.history.own.Limit, rs.history.dryOwn.Limit = a.Limit, a.Limit
-				rs.history.unseen.Limit = rules.Limit{N: max(1, a.Limit.N/unseenShare), Per: a.Limit.Per}
-			}
+		if most := limitOf(r); most.Per > 0 {
+			rs.history.own.Limit, rs.history.dryOwn.Limit = most, most
+			rs.history.unseen.Limit = rules.Limit{N: max(1, most.N/unseenShare), Per: most.Per}
 		}
 	}
 	for _, rs := range after {

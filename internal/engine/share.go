@@ -152,10 +152,13 @@ func (e *Engine) takeLive(l *Scan, now sock.Instant) {
 	}
 }
 
-// most is the share of live connections that the rule may take.
+// most is the share of live connections that the rule may take, by whichever of its actions;
+// 0: any.
 func (r *ruleState) most() (most float64) {
 	for i := range r.Then {
-		most = max(most, r.Then[i].Most)
+		if part := r.Then[i].Most; part > 0 && (most == 0 || part < most) {
+			most = part
+		}
 	}
 	return most
 }
