@@ -91,7 +91,7 @@ var mutants = []mutant{
 	{"a container without a name is taken for another", "case !id && o.Container == \"\":\n\t\t\tholds = ssfilter.Unknown", "case !id && o.Container == \"\":\n\t\t\tholds = ssfilter.False"},
 	{"a command line that was not compared is taken for another", "case !known:\n\t\t\tholds = ssfilter.Unknown", "case !known:\n\t\t\tholds = ssfilter.False"},
 	{"a failed scan counts as an empty one", "e.scanFailed(l.of, in.Err, now)\n\t\treturn\n", "e.scanFailed(l.of, in.Err, now)\n\t\tin.Result = &ScanResult{scan: l, later: never, nextMature: never}\n"},
-	{"what a scan does not show is gone", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.wait(t, now)", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {\n\t\t\te.drop(t, Gone, now)"},
+	{"what a scan does not show is gone", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting && e.shutOf(t) == nil {\n\t\t\te.wait(t, now)", "if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting && e.shutOf(t) == nil {\n\t\t\te.drop(t, Gone, now)"},
 	{"scans are skipped although groups are active", "finds == schedule.Anything || e.groupsWait(c) ||", "finds == schedule.Anything ||"},
 
 	// Limits.

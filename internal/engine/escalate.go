@@ -20,9 +20,9 @@ type shutDown struct {
 	done  sock.Instant  // it came then
 }
 
-// shutRecheck is when to see again whether a rule still means a connection that it has shut
-// down, where something that may change stands against it.
-const shutRecheck = time.Minute
+// shutRecheck is when to see again whether a connection that was shut down is still there, which
+// scans do not show, and whether its rule still means it.
+const shutRecheck = 15 * time.Second
 
 // shutOf returns which rule has shut t down; nil: none has.
 func (e *Engine) shutOf(t *tracked) *shutDown {
@@ -87,6 +87,7 @@ func (c *consideration) escalate() {
 			continue
 		}
 		t.of |= 1 << r.Class
+		c.next = min(c.next, c.now.Add(shutRecheck))
 		c.shut = x
 		c.order(a)
 		decision, at, looks := c.decideBy(r, a, byHolders{
@@ -98,9 +99,7 @@ func (c *consideration) escalate() {
 			c.look(r, j)
 		case decision == match.Due:
 			c.due(r, j, 0, at)
-		case decision == match.Blocked:
-			c.next = min(c.next, c.now.Add(shutRecheck))
-		default:
+		case decision == match.NotDue:
 			c.notDue(r, a, decision, at)
 		}
 		c.shut = nil

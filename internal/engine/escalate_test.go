@@ -156,6 +156,26 @@ func TestEscalationIsRechecked(t *testing.T) {
 	b.want("6s r shutdown done 1", "11s r kill changed 1", "16s r kill done 1")
 }
 
+// Scans do not show what was shut down: it is asked for now and then, and not with each.
+func TestEscalationAsksSeldom(t *testing.T) {
+	b := shutting(t)
+	for c := range uint64(10) {
+		b.add(1+c, 4*time.Second)
+	}
+	b.rule(set(killing("r", thenKills, func(r *rules.Rule) { r.Then[1].After = 10 * time.Minute })))
+	b.until(10 * time.Second)
+	asks, scans := b.asks, len(b.scans)
+	b.until(5 * time.Minute)
+	if asks, scans = b.asks-asks, len(b.scans)-scans; asks > 10*5*4+10 || scans < 100 {
+		t.Errorf("ten sockets were asked for %d times in five minutes, beside %d scans", asks, scans)
+	}
+	clear(b.sockets) // their peers answer
+	b.until(5*time.Minute + 20*time.Second)
+	if n := b.e.Watched(); n > 0 {
+		t.Errorf("%d have gone, and are still watched", n)
+	}
+}
+
 // What a rule does to sockets keeps to the limits, and to the shares, of all its actions.
 func TestActionsShareLimits(t *testing.T) {
 	for _, test := range []struct {

@@ -41,9 +41,10 @@ func (in ScanDone) apply(e *Engine, now sock.Instant) {
 	e.plan.Forget = append(e.plan.Forget, e.scans.waits.miss(f.waits, l.of, e.program.Scanned())...)
 	e.makeRoom(f.starved, now)
 	// Absent is not gone: a walk of the hash table beside kills can miss the
-	// survivors. Only the kernel's word on the one socket ends its track.
+	// survivors. Only the kernel's word on the one socket ends its track. Scans do not look for
+	// the state of one that was shut down.
 	for t := range e.tracks.all() {
-		if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting {
+		if t.of&l.of != 0 && !t.is(seen) && t.phase == waiting && e.shutOf(t) == nil {
 			e.wait(t, now)
 		}
 	}

@@ -89,7 +89,7 @@ func (w *judge) checkLeft() {
 			shown.Autobound = ssfilter.TriOf(!s.Bound)
 			return match.Lasts(&m, subject.Of(&shown)) == ssfilter.True
 		}
-		due := max(x.at, s.Progress).Add(takes(r, rules.Kill).After - takes(r, rules.Shutdown).After)
+		due := max(x.at, s.Changed).Add(takes(r, rules.Kill).After - takes(r, rules.Shutdown).After)
 		if slices.ContainsFunc(r.Match, means) && w.Now.Sub(due) > while {
 			w.failf("%s has left since %s what it has shut down: %s", r.Name, sim.Text(due), s)
 		}
