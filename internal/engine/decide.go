@@ -298,7 +298,7 @@ func (e *Engine) confirm(t *tracked, answer *sock.Answer, now sock.Instant) {
 	case answer.Gone, !same && !a.unsure:
 		// A program can connect a socket anew that was destroyed under it.
 		e.report(*told, Done)
-		if a.shut == nil { // else it was counted with the shutdown
+		if a.shut == nil || a.shut.rule != a.rule { // else it was counted with the shutdown
 			e.killed.add(t.Inode, told.Rule, now)
 			e.noteKill(a.rule, t, now)
 		}

@@ -176,6 +176,23 @@ func TestEscalationAsksSeldom(t *testing.T) {
 	}
 }
 
+// Another rule may take what was shut down, and then it is a kill of that rule.
+func TestEscalationOfAnotherRule(t *testing.T) {
+	b := newPrograms(t, 0.1)
+	b.step(CapabilitiesChanged{})
+	shutsDown(t, b)
+	b.add(1, 4*time.Second)
+	b.rule(set(killing("r", thenKills, func(r *rules.Rule) { r.Then[1].After = 10 * time.Minute }),
+		killing("q", matching(rules.Match{States: ssfilter.Of(ssfilter.LastAck), StalledFor: time.Minute}))))
+	b.until(2 * time.Minute)
+	b.want("6s r shutdown done 1", "1m6s q kill done 1")
+	for _, r := range b.e.Overview(b.now).Rules {
+		if d := r.Descriptors; d.Open != 1 {
+			t.Errorf("%s: descriptors %+v, want that of one socket", r.Name, d)
+		}
+	}
+}
+
 // What a rule does to sockets keeps to the limits, and to the shares, of all its actions.
 func TestActionsShareLimits(t *testing.T) {
 	for _, test := range []struct {
