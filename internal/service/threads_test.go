@@ -6,9 +6,14 @@ import (
 	"testing"
 )
 
-// TestReserveThreads: the threads are there afterwards, for whoever needs one.
+// TestReserveThreads: the threads are there afterwards, for whoever needs one, and
+// they are few on a host with many processors, too.
 func TestReserveThreads(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(128))
 	reserveThreads()
+	if n := spareThreads + runtime.GOMAXPROCS(0); n > 40 {
+		t.Errorf("%d threads are made", n)
+	}
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		t.Fatal(err)
