@@ -321,7 +321,7 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 	case same:
 		c, moved = before, before.Progressed(s)
 		c.Update(s, fresh, got)
-	case known && t != nil && e.shutOf(t) != nil && before.IsShut(s):
+	case known && t != nil && e.shutOf(t) != nil && before.IsShut(s, sent):
 		c = before.Successor(s, fresh, got)
 		c.Autobound = before.Autobound // of which no scan may tell in this state
 		e.leaveState(t)

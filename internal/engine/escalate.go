@@ -54,7 +54,7 @@ func (r *ruleState) escalates(shutdown int) bool {
 // does later, and reports whether there is such a thing.
 func (e *Engine) goOn(t *tracked, answer *sock.Answer, now sock.Instant) bool {
 	a, c := e.attempt(t), e.tracks.connection(t)
-	if answer.Gone || !a.rule.escalates(a.action) || !c.IsShut(&answer.Socket) {
+	if answer.Gone || !a.rule.escalates(a.action) || !c.IsShut(&answer.Socket, answer.Sent) {
 		return false
 	}
 	a.shut = &shutDown{rule: a.rule, due: a.due, after: a.rule.Then[a.action].After, done: a.unconfirmed.At}

@@ -78,10 +78,11 @@ func (c *Connection) Same(s *sock.Socket, sent sock.Instant) bool {
 	return c.Progressed(s) || sent.Sub(c.Quiet.Safe) <= oldest
 }
 
-// IsShut reports whether s, which is not Same, is the connection in a state that it comes to
-// where its program has shut it down, or was made to: no other has the same socket, addresses
-// and counters that have not fallen.
-func (c *Connection) IsShut(s *sock.Socket) bool {
+// IsShut reports whether s, which was asked for at the instant sent and is not Same, is the
+// connection in a state that it comes to where its program has shut it down, or was made to: no
+// other has the same socket and addresses, counters that have not fallen, and as old a word
+// from the peer. A connection begins with one, by the kernel's clock (tcp_finish_connect).
+func (c *Connection) IsShut(s *sock.Socket, sent sock.Instant) bool {
 	next := ssfilter.StateSet(0)
 	switch c.State {
 	case ssfilter.CloseWait:
@@ -91,8 +92,11 @@ func (c *Connection) IsShut(s *sock.Socket) bool {
 	case ssfilter.FinWait1:
 		next = ssfilter.Of(ssfilter.FinWait2, ssfilter.Closing)
 	}
-	const counted = sock.HasSegsIn | sock.HasBytesAcked | sock.HasBytesReceived
-	return s.ID == c.ID && next.Has(s.State) && s.Info.Has&counted == counted && !c.fell(s)
+	const tells = sock.HasSegsIn | sock.HasBytesAcked | sock.HasBytesReceived | sock.HasLastDataRecv
+	if s.ID != c.ID || !next.Has(s.State) || s.Info.Has&tells != tells || c.fell(s) {
+		return false
+	}
+	return s.Info.BytesReceived != c.Received || sent.Sub(c.Heard.Safe) <= s.Info.LastDataRecv+dataRecvSlack
 }
 
 // fell reports whether a counter of the connection is lower in s.

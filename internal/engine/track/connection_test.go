@@ -262,8 +262,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// A connection that was shut down goes on in certain states; its counters do not fall, and no
-// minisocket tells them.
+// A connection that was shut down goes on in certain states; its counters do not fall, its peer
+// was heard as long ago, and no minisocket tells any of that.
 func TestIsShut(t *testing.T) {
 	all := []ssfilter.State{
 		ssfilter.Established, ssfilter.SynSent, ssfilter.SynRecv, ssfilter.FinWait1, ssfilter.FinWait2, ssfilter.TimeWait, ssfilter.CloseWait, ssfilter.LastAck, ssfilter.Closing,
@@ -273,28 +273,37 @@ func TestIsShut(t *testing.T) {
 		ssfilter.FinWait1:    {ssfilter.FinWait2, ssfilter.Closing},
 		ssfilter.CloseWait:   {ssfilter.LastAck},
 	}
+	known := func(state ssfilter.State) Connection {
+		s := full(state)
+		return Begin(&s, TimesOf(&s, start, start, 0), start)
+	}
+	later := func(s *sock.Socket) { s.Info.LastDataRecv += 10 * time.Second }
 	for _, from := range all {
-		before := full(from)
-		c := Begin(&before, Times{}, 0)
+		c := known(from)
 		for _, to := range all {
-			s := full(to)
-			if got, want := c.IsShut(&s), slices.Contains(becomes[from], to); got != want {
+			s := full(to, later)
+			if got, want := c.IsShut(&s, start.Add(10*time.Second)), slices.Contains(becomes[from], to); got != want {
 				t.Errorf("from %s to %s: %t, want %t", from, to, got, want)
 			}
 		}
 	}
-	before := full(ssfilter.CloseWait)
-	c := Begin(&before, Times{}, 0)
-	for name, change := range map[string]func(*sock.Socket){
-		"other addresses":       func(s *sock.Socket) { s.ID.DPort[0]++ },
-		"less was acknowledged": func(s *sock.Socket) { s.Info.BytesAcked-- },
-		"less was received":     func(s *sock.Socket) { s.Info.BytesReceived-- },
-		"fewer segments":        func(s *sock.Socket) { s.Info.SegsIn-- },
-		"no counters":           func(s *sock.Socket) { s.Info.Has = 0 },
+	for _, test := range []struct {
+		name   string
+		change func(*sock.Socket)
+		want   bool
+	}{
+		{"other addresses", func(s *sock.Socket) { s.ID.DPort[0]++ }, false},
+		{"less was acknowledged", func(s *sock.Socket) { s.Info.BytesAcked-- }, false},
+		{"less was received", func(s *sock.Socket) { s.Info.BytesReceived-- }, false},
+		{"fewer segments", func(s *sock.Socket) { s.Info.SegsIn-- }, false},
+		{"no counters", func(s *sock.Socket) { s.Info.Has = 0 }, false},
+		{"it began since, and all counters are the same", func(s *sock.Socket) { s.Info.LastDataRecv = 9 * time.Second }, false},
+		{"data came since", func(s *sock.Socket) { s.Info.LastDataRecv = 9 * time.Second; s.Info.BytesReceived++ }, true},
+		{"the FIN is acknowledged", func(s *sock.Socket) { s.Info.BytesAcked++; s.Info.SegsIn++; s.Info.LastAckRecv = 0 }, true},
 	} {
-		s := full(ssfilter.LastAck, change)
-		if c.IsShut(&s) {
-			t.Errorf("%s: taken for the same", name)
+		c, s := known(ssfilter.Established), full(ssfilter.FinWait2, later, test.change)
+		if got := c.IsShut(&s, start.Add(10*time.Second)); got != test.want {
+			t.Errorf("%s: %t, want %t", test.name, got, test.want)
 		}
 	}
 }

@@ -304,6 +304,10 @@ func (w workers) shutDown(s *sim.Socket) {
 	dead := s.Queued != sim.Never || w.shuts.IntN(2) == 0
 	upTo := func(d time.Duration) time.Duration { return time.Duration(w.shuts.Int64N(int64(d))) + 1 }
 	w.ShutDown(s)
+	if w.shuts.IntN(6) == 0 { // its program makes another connection of it, and shuts that down, too
+		w.After(s, upTo(5*time.Second), func() { w.anew(s) })
+		return
+	}
 	if dead {
 		return
 	}
@@ -326,6 +330,17 @@ func (w workers) shutDown(s *sim.Socket) {
 			answers(upTo(20*time.Second), func() { w.TimeWait(s, ssfilter.TimeWait, sock.TimeWaitLen) })
 		}
 	})
+}
+
+// anew makes another connection of what was shut down, which its program shuts down at once.
+func (w workers) anew(s *sim.Socket) {
+	s.Conn++
+	s.Told, s.Queued, s.LastData = 0, sim.Never, w.Now
+	w.Advance(s, 0, 0)
+	s.State, s.Entered, s.Shut, s.Seen = ssfilter.FinWait2, w.Now, w.Now, s.Followed
+	if w.shuts.IntN(2) == 0 { // and otherwise the peer has said what it said before
+		s.Segs, s.Acked, s.Received = 2, 1, 0
+	}
 }
 
 // Intend writes the record of what is about to be done about a group, which survives.
