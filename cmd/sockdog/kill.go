@@ -298,7 +298,7 @@ func (f *killFlags) ask(ctx context.Context, stderr io.Writer, request *manualki
 	if err := confirm(ctx, stderr, os.Stdin, len(pending)); err != nil {
 		return nil, err
 	}
-	if request.Owners == nil {
+	if request.Owners == nil && !request.NeedsHolders() {
 		return targets, nil
 	}
 	return f.resolve(request, targets) // a descriptor may have been passed on meanwhile

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -160,9 +161,9 @@ func terminal(t *testing.T) (person, program *os.File) {
 
 // question runs kill on a terminal until it asks. Then person may answer, and
 // rest waits for the end.
-func question(t *testing.T, filter string) (cmd *exec.Cmd, person *os.File, rest func() (stdout, stderr string)) {
+func question(t *testing.T, args ...string) (cmd *exec.Cmd, person *os.File, rest func() (stdout, stderr string)) {
 	t.Helper()
-	cmd = sockdogCommand(t, "kill", filter)
+	cmd = sockdogCommand(t, append([]string{"kill"}, args...)...)
 	person, program := terminal(t)
 	var out strings.Builder
 	cmd.Stdin, cmd.Stdout = program, &out
@@ -209,6 +210,35 @@ func TestKillQuestion(t *testing.T) {
 	}
 	if n := alive(t, leak); n != 0 {
 		t.Errorf("%d sockets live on", n)
+	}
+}
+
+// Between the question and the yes a socket may come to another program, through which it is
+// killed then.
+func TestKillQuestionPassedOn(t *testing.T) {
+	nstest.Need(t)
+	leak, filter := leakOf(t, 2)
+	cmd, person, rest := question(t, "--via", "holder", filter)
+	passed := os.NewFile(uintptr(leak.Stuck[0]), "socket")
+	leak.Stuck = leak.Stuck[1:]
+	cat := exec.CommandContext(t.Context(), "cat")
+	cat.ExtraFiles = []*os.File{passed}
+	if _, err := cat.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(cat.Start(), passed.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cat.Process.Kill()
+		cat.Wait()
+	}()
+	if _, err := person.WriteString("yes\n"); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr := rest()
+	if got := cmd.ProcessState.ExitCode(); got != 0 || !strings.HasSuffix(stdout, "\ndestroyed 2\n") {
+		t.Errorf("exit status %d, and %q beside %q", got, stdout, stderr)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -150,6 +151,8 @@ func (w *worker) destroy(targets []*Target) (told []*Target) {
 			told = append(told, t)
 		case errors.Is(err, sock.ErrGone):
 			t.conclude(engine.Gone, "it ended by itself")
+		case errors.Is(err, sock.ErrNotHeld):
+			t.conclude(LeftAlone, action.Words(match.HolderChanged))
 		default:
 			if errors.Is(err, unix.EPERM) && t.Via == rules.ViaKernel {
 				w.denied.Store(true)
@@ -160,10 +163,15 @@ func (w *worker) destroy(targets []*Target) (told []*Target) {
 	return told
 }
 
-// act destroys a target. To each that is reached through who holds it the way is open.
+// act destroys a target.
 func (w *worker) act(t *Target) error {
-	if t.Via = w.Way(); t.Via == rules.ViaHolder {
-		return action.Disconnect(w.fds[t])
+	way := w.Way()
+	fd, open := w.fds[t]
+	if way == rules.ViaHolder && !open {
+		return sock.ErrNotHeld
+	}
+	if t.Via = way; way == rules.ViaHolder {
+		return action.Disconnect(fd)
 	}
 	return w.kernel.Destroy(t.Socket.ID)
 }

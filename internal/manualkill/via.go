@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/engine"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -38,7 +37,7 @@ func unreachable(t *Target) match.Reason {
 }
 
 // reach opens the way to the targets through who holds them, and returns those to which there
-// is one. That may take long, so it comes before the last question. An open descriptor keeps
+// may be one. That may take long, so it comes before the last question. An open descriptor keeps
 // its socket alive: release closes it.
 func (w *worker) reach(targets []*Target) []*Target {
 	if w.Way() != rules.ViaHolder {
@@ -49,8 +48,7 @@ func (w *worker) reach(targets []*Target) []*Target {
 		switch {
 		case err == nil:
 			w.fds[t] = fd
-		case errors.Is(err, sock.ErrNotHeld):
-			t.conclude(engine.Changed, action.Words(match.HolderChanged))
+		case errors.Is(err, sock.ErrNotHeld): // whether it has been closed, the last question tells
 		default:
 			t.conclude(engine.Failed, err.Error())
 		}

@@ -58,7 +58,7 @@ func TestViaHolder(t *testing.T) {
 		},
 		{
 			name: "held by another by now", via: rules.ViaHolder, holders: byAnother,
-			result: engine.Changed, reason: "the process that held it does not any more", alive: true,
+			result: manualkill.LeftAlone, reason: "the process that held it does not any more", alive: true,
 		},
 		{
 			name: "held by the second of two alone", via: rules.ViaHolder, result: engine.Done, reached: rules.ViaHolder,
@@ -91,7 +91,7 @@ func TestViaHolder(t *testing.T) {
 		{
 			name: "closed by its program meanwhile", via: rules.ViaHolder,
 			meanwhile: func(c target) error { return c.Client.Close() },
-			result:    engine.Changed, reason: "the process that held it does not any more",
+			result:    engine.Gone, reason: "it ended by itself",
 		},
 		{
 			name: "descriptors that cannot be duplicated", via: rules.ViaHolder, capabilities: match.Capabilities{rules.Descriptor: unix.EPERM},
