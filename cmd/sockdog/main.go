@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -186,7 +187,11 @@ func checked(check cobra.PositionalArgs) cobra.PositionalArgs {
 		case check != nil:
 			return asUsage(check(cmd, args))
 		case len(args) > 0:
-			return usage{fmt.Errorf("%s takes no arguments, but was given %q", cmd.Name(), args[0])}
+			text := fmt.Sprintf("%s takes no arguments, but was given %q", cmd.Name(), args[0])
+			if takesRules := cmd.Flags().Lookup("rules") != nil; takesRules && slices.Contains(rulesFiles, strings.TrimPrefix(filepath.Ext(args[0]), ".")) {
+				text += fmt.Sprintf(": write %s --rules %s", cmd.CommandPath(), args[0])
+			}
+			return usage{errors.New(text)}
 		}
 		return nil
 	}

@@ -57,9 +57,9 @@ func (f *controlFlags) ask(cmd *cobra.Command, r control.Request, byFile func(fi
 	}
 	switch {
 	case byFile == nil:
-		return nil, fmt.Errorf("%w: start it, or say with --control-socket what that of sockdog run says", err)
+		return nil, fmt.Errorf("%w: start it, or give this command the --control-socket of sockdog run", err)
 	case f.stateDir == "":
-		return nil, fmt.Errorf("%w: say with --control-socket what that of sockdog run says, or with --state-dir where it keeps its state", err)
+		return nil, fmt.Errorf("%w: give this command the --control-socket of sockdog run, or its --state-dir", err)
 	default:
 		return nil, byFile(filepath.Join(f.stateDir, pause.FileName))
 	}

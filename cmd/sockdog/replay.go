@@ -2,15 +2,19 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockdog/sockdog/internal/capture"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/readfile"
@@ -74,8 +78,9 @@ func (r *replaying) run(file, output string, out, stderr io.Writer) error {
 	var both sync.WaitGroup
 	both.Go(func() { now, nowErr = r.replay(set) })
 	both.Go(func() { before, beforeErr = r.replay(older) })
-	if both.Wait(); nowErr != nil || beforeErr != nil {
-		return errors.Join(nowErr, beforeErr)
+	both.Wait()
+	if err := cmp.Or(nowErr, beforeErr); err != nil { // the recording is the same, and so is what is wrong with it
+		return err
 	}
 	c := replay.Compare(now, before)
 	if output == "json" {
@@ -89,6 +94,11 @@ func (r *replaying) run(file, output string, out, stderr io.Writer) error {
 // replay replays the recording over one set of rules.
 func (r *replaying) replay(set *rules.Set) (*replay.Result, error) {
 	f, err := readfile.Open(r.file)
+	if begun := r.file + capture.Partial; errors.Is(err, fs.ErrNotExist) {
+		if _, missing := os.Stat(begun); missing == nil {
+			err = fmt.Errorf("%w: %s is one that is not whole", err, begun)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -88,10 +88,8 @@ crash; 78 bad or missing rules at the start, which no restart cures.`,
 // tell says why the daemon does not start: to people with an excerpt of each
 // mistake, and to what reads logs in one record.
 func (f *runFlags) tell(err error, form string, log *slog.Logger, out io.Writer) error {
-	const (
-		noRules = "sockdog does not start without good rules"
-		cure    = "--on-bad-rules observe starts it all the same, and touches nothing"
-	)
+	const noRules = "sockdog does not start without good rules"
+	cure := fmt.Sprintf("mend the file, and try it with sockdog check %s; --on-bad-rules observe starts all the same, and touches nothing", f.Rules)
 	var problems rules.Problems
 	bad := errors.As(err, new(service.BadRules))
 	switch {

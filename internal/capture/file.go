@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// partial is what the name of a file ends with until it is whole.
-const partial = ".partial"
+// Partial is what the name of a file ends with until it is whole.
+const Partial = ".partial"
 
 // File is a file that gets its name once it is whole. Until then, and if the process is killed,
 // what was written is at that name with .partial after it.
@@ -25,7 +25,7 @@ type File struct {
 // Create begins a file that only its owner may read. Without force it fails where there is one,
 // or another recording under way.
 func Create(path string, force bool) (*File, error) {
-	begun := path + partial
+	begun := path + Partial
 	if force {
 		if err := os.Remove(begun); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
