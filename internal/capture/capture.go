@@ -146,7 +146,7 @@ func (r *recorder) scan() (failed, err error) {
 	if failed == nil && r.Holders != nil {
 		var found holders.Found
 		found, s.FDUsage, failed = r.Holders(inodes)
-		s.Holders, s.Complete = found.Holders, found.Complete
+		s.Holders, s.Complete, s.Settled = found.Holders, found.Complete, found.Settled
 	}
 	if failed != nil {
 		r.progress.Failed++

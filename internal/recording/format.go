@@ -90,6 +90,7 @@ type Scan struct {
 
 	Holders  map[uint32][]sock.Holder // by inode; without what their command lines meet
 	Complete bool                     // every process of the host was read
+	Settled  map[*sock.Owner]bool     // of such holders alone it is known all the same that nobody else holds their sockets
 	FDUsage  map[Process]float64      // of holders, in percent of their limit
 }
 

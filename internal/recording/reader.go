@@ -37,7 +37,8 @@ type Reader struct {
 	texts     []string
 	processes []sock.Holder
 	sets      [][]sock.Holder
-	byInode   map[uint32]uint32 // the set that holds a socket; nil: to be made
+	settled   map[*sock.Owner]bool // as Scan.Settled, of all processes
+	byInode   map[uint32]uint32    // the set that holds a socket; nil: to be made
 }
 
 // NewReader begins to read a recording. The error is ErrNone, Newer, a *Damage, or one of
@@ -45,7 +46,7 @@ type Reader struct {
 func NewReader(in io.Reader) (*Reader, error) {
 	r := &Reader{
 		table: newTable(), texts: make([]string, 1), processes: make([]sock.Holder, 1), sets: make([][]sock.Holder, 1),
-		plain: flate.NewReader(nil),
+		settled: make(map[*sock.Owner]bool), plain: flate.NewReader(nil),
 	}
 	r.in = &counting{in, &r.offset}
 	if err := readVersion(r.in); err != nil {

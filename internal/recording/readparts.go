@@ -32,12 +32,15 @@ func (r *Reader) readNew(p *parser) {
 }
 
 func (r *Reader) readProcess(p *parser) sock.Holder {
-	known := p.flags(1<<4 - 1)
+	known := p.flags(1<<5 - 1)
 	h := sock.Holder{PID: int(p.number(math.MaxInt32)), Start: p.number(math.MaxUint64), Comm: r.textOf(p), Exe: r.textOf(p)}
 	told := func(at int) sock.Fact { return sock.Fact{Text: r.textOf(p), Known: known&(1<<at) != 0} }
 	o := sock.Owner{Unit: told(1), ContainerID: told(2), PodUID: told(3), Container: r.textOf(p), Pod: r.textOf(p)}
 	if known&1 != 0 {
 		h.Owner = &o
+	}
+	if known&(1<<4) != 0 {
+		r.settled[h.Owner] = true
 	}
 	return h
 }
@@ -86,7 +89,7 @@ func readRange(p *parser) ssfilter.PortRange {
 
 // readHolders takes in who holds which sockets, and how many descriptors processes use.
 func (r *Reader) readHolders(p *parser) {
-	r.scan.Complete = p.flags(1) != 0
+	r.scan.Complete, r.scan.Settled = p.flags(1) != 0, r.settled
 	for _, slot := range r.readSlots(p, p.count(len(r.entries)), len(r.entries)) {
 		r.entries[slot].held = uint32(p.number(uint64(len(r.sets) - 1)))
 	}

@@ -283,7 +283,8 @@ func TestScanIsRecorded(t *testing.T) {
 	s.FDUsage = map[recording.Process]float64{{PID: 77, Start: 123456}: 93.75}
 	later := shotAt(5, established(1), established(2))
 	later.Ports = s.Ports
-	later.Holders = map[uint32][]sock.Holder{5001: {shop}, 5002: {shop}}
+	later.Holders = map[uint32][]sock.Holder{5001: {shop}, 5002: {shop}} // and somebody cannot be read
+	later.Settled = map[*sock.Owner]bool{owner: true}
 	r, err := recording.NewReader(bytes.NewReader(write(t, nil, s, later)))
 	if err != nil {
 		t.Fatal(err)
@@ -297,10 +298,13 @@ func TestScanIsRecorded(t *testing.T) {
 		for inode := range uint32(6000) {
 			if h := r.HoldersOf(inode); h != nil {
 				held[inode] = h
+				if settled := want.Settled[owner]; got.Settled[h[0].Owner] != settled {
+					t.Errorf("%s: settled is %v, want %v", h[0].Comm, !settled, settled)
+				}
 			}
 		}
 		scan := *got
-		scan.Holders, scan.Wall = held, scan.Wall.UTC()
+		scan.Holders, scan.Wall, scan.Settled = held, scan.Wall.UTC(), want.Settled // whose keys are others
 		if want.FDUsage == nil {
 			want.FDUsage = map[recording.Process]float64{}
 		}

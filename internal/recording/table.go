@@ -36,6 +36,7 @@ func (t *table) remove(slots []int32) {
 type process struct {
 	pid, start       uint64
 	comm, exe        uint64
+	settled          bool // nobody else holds what it does, though not every process was read
 	owned            bool // the rest is known
 	unit, id, uid    fact
 	container, named uint64 // names of the container, and of the pod

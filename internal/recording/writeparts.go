@@ -20,7 +20,7 @@ func (w *Writer) appendHolders(b []byte, s *Scan) []byte {
 			e := &w.entries[slot]
 			number, known := numbers[uint32(e.row[inode])]
 			if !known {
-				number = w.set(s.Holders[uint32(e.row[inode])])
+				number = w.set(s.Holders[uint32(e.row[inode])], s.Settled)
 				numbers[uint32(e.row[inode])] = number
 			}
 			if number != e.held {
@@ -45,19 +45,19 @@ func (w *Writer) appendHolders(b []byte, s *Scan) []byte {
 }
 
 // set numbers the processes that hold a socket together; 0: there are none.
-func (w *Writer) set(holders []sock.Holder) uint32 {
+func (w *Writer) set(holders []sock.Holder, settled map[*sock.Owner]bool) uint32 {
 	if len(holders) == 0 {
 		return 0
 	}
 	b := binary.AppendUvarint(nil, uint64(len(holders)))
 	for i := range holders {
-		b = binary.AppendUvarint(b, w.processes.number(w.process(&holders[i])))
+		b = binary.AppendUvarint(b, w.processes.number(w.process(&holders[i], settled)))
 	}
 	return uint32(w.sets.number(string(b)))
 }
 
-func (w *Writer) process(h *sock.Holder) process {
-	p := process{pid: uint64(h.PID), start: h.Start, comm: w.name(h.Comm), exe: w.name(h.Exe), owned: h.Owner != nil}
+func (w *Writer) process(h *sock.Holder, settled map[*sock.Owner]bool) process {
+	p := process{settled: settled[h.Owner], pid: uint64(h.PID), start: h.Start, comm: w.name(h.Comm), exe: w.name(h.Exe), owned: h.Owner != nil}
 	if o := h.Owner; o != nil {
 		told := func(f sock.Fact) fact { return fact{f.Known, w.name(f.Text)} }
 		p.unit, p.id, p.uid = told(o.Unit), told(o.ContainerID), told(o.PodUID)
@@ -78,7 +78,7 @@ func (w *Writer) appendNew(b []byte) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(len(w.processes.fresh)))
 	for _, p := range w.processes.fresh {
-		b = append(b, bit(p.owned, 0)|bit(p.unit.known, 1)|bit(p.id.known, 2)|bit(p.uid.known, 3))
+		b = append(b, bit(p.owned, 0)|bit(p.unit.known, 1)|bit(p.id.known, 2)|bit(p.uid.known, 3)|bit(p.settled, 4))
 		for _, v := range [...]uint64{p.pid, p.start, p.comm, p.exe, p.unit.text, p.id.text, p.uid.text, p.container, p.named} {
 			b = binary.AppendUvarint(b, v)
 		}

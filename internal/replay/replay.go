@@ -20,6 +20,7 @@ import (
 	"github.com/sockdog/sockdog/internal/sim/runner"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
+	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -97,7 +98,7 @@ func Run(file io.Reader, set *rules.Set, allowed func(recording.Header) match.Ca
 		p.run.Until(t.next)
 	}
 	r.Took, r.Scans, r.Sockets, r.Failed, r.Damage = t.scan.Got.Sub(p.began), reader.Scans(), t.most, reader.Failed, t.err
-	r.doubts = doubts(set, &r.Header, t.hadPorts)
+	r.doubts = doubts(set, &r.Header, t)
 	return r, nil
 }
 
@@ -196,7 +197,7 @@ func (p *player) alert(a *runner.Alert) Event {
 func (r *Result) Doubts() []string { return r.doubts }
 
 // doubts says of which rules a recording cannot tell what they would do.
-func doubts(set *rules.Set, h *recording.Header, hadPorts bool) (all []string) {
+func doubts(set *rules.Set, h *recording.Header, t *table) (all []string) {
 	program := match.Compile(set)
 	for i := range program.Rules {
 		r := &program.Rules[i]
@@ -207,12 +208,15 @@ func doubts(set *rules.Set, h *recording.Header, hadPorts bool) (all []string) {
 		for _, why := range lacks(of, h, r.NeedsHolders) {
 			all = append(all, fmt.Sprintf("rule %s %s", r.Name, why))
 		}
-		if r.Measures(rules.PortUsage) && !hadPorts {
+		if r.Measures(rules.PortUsage) && !t.hadPorts {
 			all = append(all, fmt.Sprintf("rule %s asks for port_usage, and the recording has no port ranges", r.Name))
 		}
 	}
 	for _, why := range lacks(set.Protect, h, match.NeedHolders(set.Protect)) {
 		all = append(all, "protect "+why+"; what may be protected is left alone")
+	}
+	if n := len(t.unsure); n > 0 && h.Holders && program.NeedsHolders {
+		all = append(all, fmt.Sprintf("of %s the recording does not tell for certain by whom they were held, since not every process could be read: rules that ask for that leave them alone", term.Count(n, "socket")))
 	}
 	if set.Settings.Namespaces == rules.AllNamespaces && !h.All {
 		all = append(all, "the rules watch all network namespaces, and the recording has one: sockdog record --namespaces has all")

@@ -37,6 +37,7 @@ type host struct {
 	file    bytes.Buffer
 	writer  *recording.Writer
 	holders map[int]sock.Holder // by PID; nil: they are not recorded
+	refused bool                // a process cannot be read
 	extra   recording.Scan      // what each scan tells beside the sockets
 }
 
@@ -72,7 +73,7 @@ func (h *host) scan() {
 	s := h.extra
 	s.Sent, s.Got, s.Wall = h.Now, h.Now, began.Add(h.Now.Sub(start))
 	if h.holders != nil {
-		s.Holders, s.Complete = make(map[uint32][]sock.Holder), true
+		s.Holders, s.Complete = make(map[uint32][]sock.Holder), !h.refused
 	}
 	h.writer.Begin()
 	for _, cookie := range h.Table {
@@ -356,6 +357,25 @@ func TestHolders(t *testing.T) {
 	r = run(t, h.end(), byName)
 	expect(t, r)
 	if diff := cmp.Diff([]string{"rule leak asks who holds sockets, and the recording does not tell: sockdog record --holders does"}, r.Doubts()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Where a process could not be read, rules by holders replay as far as it is known all the
+// same who held what, and what is not is said.
+func TestHoldersNotAllKnown(t *testing.T) {
+	const byName = "rules: [{name: leak, match: {state: close-wait, process: shop, in_state_for: 1m}, then: [kill]}]"
+	apart, near := &sock.Owner{}, &sock.Owner{}
+	h := record(t, recording.Header{Holders: true})
+	h.holders = map[int]sock.Holder{7: {PID: 7, Start: 1, Comm: "shop", Exe: "shop", Owner: apart}, 8: {PID: 8, Start: 2, Comm: "shop", Exe: "shop", Owner: near}}
+	h.refused, h.extra.Settled = true, map[*sock.Owner]bool{apart: true}
+	h.leak(5432)
+	h.leak(5433).Held = []sim.Holding{{By: []int{8}}}
+	h.until(start.Add(3*time.Minute), 5*time.Second)
+	r := run(t, h.end(), byName)
+	expect(t, r, "1m0s leak kill would :5432")
+	want := []string{"of 1 socket the recording does not tell for certain by whom they were held, since not every process could be read: rules that ask for that leave them alone"}
+	if diff := cmp.Diff(want, r.Doubts()); diff != "" {
 		t.Error(diff)
 	}
 }

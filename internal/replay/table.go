@@ -28,7 +28,8 @@ type table struct {
 	lost   bool         // what the last scan showed, too: the next one made no sense
 	most   int          // sockets in a scan
 
-	hadPorts bool // a scan told the port ranges
+	hadPorts bool                // a scan told the port ranges
+	unsure   map[uint32]struct{} // the inodes of sockets of which it was asked, and is not certain, who holds them
 
 	// killed are the sockets that were killed, and are in the recording all the same. They
 	// are not shown any more.
@@ -37,7 +38,7 @@ type table struct {
 
 // newTable returns a table at the first scan, if there is one.
 func newTable(r *recording.Reader) *table {
-	t := &table{reader: r, killed: make(map[sock.Key]struct{})}
+	t := &table{reader: r, killed: make(map[sock.Key]struct{}), unsure: make(map[uint32]struct{})}
 	if t.look(); t.next != sock.Never {
 		t.Advance(t.next)
 	}
@@ -123,10 +124,14 @@ func (t *table) Counters(pressure bool) engine.CountersRead {
 func (t *table) Holders(inodes []uint32) engine.HoldersFound {
 	in := engine.HoldersFound{
 		Holders: make(map[uint32][]sock.Holder), FDUsage: make(map[spin.Process]float64), Complete: t.reader.Header.Holders && t.scan.Complete,
+		Settled: t.scan.Settled,
 	}
 	for _, inode := range inodes {
 		if held := t.reader.HoldersOf(inode); len(held) > 0 {
 			in.Holders[inode] = held
+		}
+		if !in.Of(inode).Complete {
+			t.unsure[inode] = struct{}{}
 		}
 	}
 	for p, percent := range t.scan.FDUsage {
