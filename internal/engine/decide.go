@@ -212,7 +212,7 @@ func (in ActionsDone) apply(e *Engine, now sock.Instant) {
 			told := o.Act // without the others of its batch
 			attempt.unconfirmed, attempt.unsure = &told, o.Unsure
 			e.acts.unconfirmed++
-			e.wait(t, now)
+			e.wait(t, 0) // before any other: thousands may be due
 		case o.Gone:
 			throttle.Cancel()
 			e.canaryEnds(trial, 0, now)

@@ -169,3 +169,26 @@ func TestStorm(t *testing.T) {
 		t.Errorf("%d are held back, want %d", o.Held, n-len(killed))
 	}
 }
+
+// Acts are confirmed before others are begun, however many are due: what is known of each
+// act until then takes memory.
+func TestConfirmedBeforeOthers(t *testing.T) {
+	const n = 9 * askBatch
+	b := newBench(t)
+	for c := range uint64(n) {
+		b.add(1+c, time.Minute)
+	}
+	most, killed := 0, 0
+	b.destroy = func(a *Action) Outcome {
+		delete(b.sockets, a.Socket.ID.Cookie)
+		most = max(most, b.e.acts.unconfirmed)
+		killed++
+		b.now = b.now.Add(10 * time.Microsecond)
+		return Outcome{Act: *a}
+	}
+	b.rule(set(killing("r", limited(2*n, time.Minute), func(r *rules.Rule) { r.Then[0].MaxMatches = 2 * n })))
+	b.until(time.Minute)
+	if killed != n || most > 2*askBatch {
+		t.Errorf("%d of %d killed, and up to %d acts were not confirmed at once", killed, n, most)
+	}
+}
