@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"math"
+	"os"
 	"runtime/debug"
 
 	"github.com/sockdog/sockdog/internal/cgroup"
@@ -24,10 +25,17 @@ const (
 	tableShare  = 8
 )
 
-// BoundMemory has the garbage collector keep below the memory limit of the cgroup,
-// unless GOMEMLIMIT names another, and returns how many sockets fit in it; 0:
-// there is no limit.
+// garbage is how much there may be before it is collected, in percent of what is in use. The
+// daemon makes little of it, but for storms of sockets: those are to be small, too.
+const garbage = 25
+
+// BoundMemory has the garbage collector keep the heap small, unless GOGC says how small, and
+// below the memory limit of the cgroup, unless GOMEMLIMIT names another. It returns how many
+// sockets fit in it; 0: there is no limit.
 func BoundMemory() int {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	limit := debug.SetMemoryLimit(-1)
 	if limit == math.MaxInt64 {
 		if limit = cgroup.MemoryLimit(); limit == 0 {
