@@ -117,6 +117,9 @@ func (d *watch) publish() {
 		},
 	}
 	for _, k := range d.Kinds {
+		if k.Kind.On != rules.OnSocket {
+			continue // it is not tried beforehand
+		}
 		s.ActionPossible[k.Name] = o.Capabilities.CannotAny(k.Kind) == nil
 	}
 	slices.Reverse(s.Actions)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -44,6 +45,8 @@ type Seen struct {
 	why.Reading
 	Unseen, Cure string
 	Left         []string
+
+	meant map[int]bool // by PID: it holds one of the sockets in question
 }
 
 // settle is how long a socket that no table has is given to become one that a table has: its
@@ -52,7 +55,7 @@ const settle = 250 * time.Millisecond
 
 // Read reads once.
 func (x *Inspector) Read(ctx context.Context) (*Seen, error) {
-	seen := &Seen{Reading: why.Reading{Processes: make(map[int]why.Process), Overflows: make(map[uint32]uint64)}}
+	seen := &Seen{meant: make(map[int]bool), Reading: why.Reading{Processes: make(map[int]why.Process), Overflows: make(map[uint32]uint64)}}
 	sent := x.Now()
 	err := x.Scan(x.Query, func(s *sock.Socket, got sock.Instant) {
 		seen.Sockets = append(seen.Sockets, why.Socket{Socket: *s, Age: track.AgeOf(s, x.Memories[s.ID.Key()], sent, got, x.Precision)})
@@ -125,6 +128,11 @@ func (x *Inspector) findHolders(seen *Seen) {
 			seen.Processes[h.PID] = why.Process{Holder: h}
 		}
 	}
+	for _, s := range slices.Concat(seen.Sockets, seen.MPTCP) {
+		for _, h := range seen.Holders[s.Inode] {
+			seen.meant[h.PID] = true
+		}
+	}
 }
 
 // findDead finds sockets that no table has, twice: what is on its way to become connected is
@@ -182,7 +190,7 @@ func (x *Inspector) left(seen *Seen, hung []int, what string) {
 // addDead adds those dead sockets of a process that were dead before.
 func (x *Inspector) addDead(seen *Seen, d *holders.Dead, before map[uint32]bool) {
 	p, known := seen.Processes[d.PID]
-	if !known && !x.Whole || known && p.Holder.Start != d.Start {
+	if !x.Whole && !seen.meant[d.PID] || known && p.Holder.Start != d.Start {
 		return // it holds none of the sockets in question
 	}
 	if !known {

@@ -248,3 +248,28 @@ func TestReadByPass(t *testing.T) {
 		}
 	}
 }
+
+// With a filter, dead sockets are those of processes that hold a socket of it; that a process
+// listens does not count.
+func TestReadDeadOfAFilter(t *testing.T) {
+	x := inspector(t)
+	l := must(nstest.Listen(nstest.V4))(t)
+	defer l.Close()
+	alive := must(nstest.NewPair(l))(t)
+	defer alive.Close()
+	dead := must(nstest.New(nstest.V4, unix.IPPROTO_TCP))(t)
+	defer dead.Close()
+	x.Whole = false
+	for _, test := range []struct {
+		port uint16
+		dead bool
+	}{
+		{must(l.Local())(t).Port(), true},
+		{1, false},
+	} {
+		x.Query.Where = ssfilter.Ports(ssfilter.Dst, ssfilter.PortRange{First: test.port, Last: test.port})
+		if _, p := read(t, x); (p.Dead > 0) != test.dead {
+			t.Errorf("connected to port %d: %d dead sockets", test.port, p.Dead)
+		}
+	}
+}

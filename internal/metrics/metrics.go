@@ -105,7 +105,7 @@ var families = []family[status.Status]{
 			}
 		}},
 	ofRule("rule_leaks_back", "Processes whose leaks came back three times within an hour after the rule had healed them.", func(r *status.Rule) float64 { return float64(r.LeaksBack) }),
-	{"action_possible", gauge, "1 where the kernel and the privileges allow the action.", []string{"action"},
+	{"action_possible", gauge, "1 where the kernel and the privileges allow the action on sockets.", []string{"action"},
 		func(s *status.Status, out *exposition) {
 			for _, action := range slices.Sorted(maps.Keys(s.ActionPossible)) {
 				out.sample(number(s.ActionPossible[action]), action)
