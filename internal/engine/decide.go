@@ -271,10 +271,10 @@ func (e *Engine) retry(t *tracked, now sock.Instant) {
 func (e *Engine) cease(o *Outcome) {
 	kind, missing := o.Act.Kind, match.Needs(o.Act.Kind, o.Act.Via)
 	values := []slog.Attr{slog.String("action", kind.Name), slog.String("reason", o.Err.Error())}
-	if missing == rules.Destroy && o.Act.Socket.State == ssfilter.TimeWait && !o.Denied {
-		// Only kernels before 6.0 say so, and of this state alone.
+	if missing == rules.Destroy && o.Act.Socket.Minisocket() && !o.Denied {
+		// Only kernels before 6.0 say so, and of these alone.
 		missing = match.DestroyTimeWait
-		values = append(values, slog.String("state", ssfilter.TimeWait.String()))
+		values = append(values, slog.String("state", o.Act.Socket.State.String()))
 	}
 	if e.capabilities[missing] != nil {
 		return

@@ -565,6 +565,20 @@ func TestDecisions(t *testing.T) {
 					return Outcome{Act: *a, Err: errors.New("operation not permitted"), Never: true}
 				}
 			}, want: []string{"0s r kill failed 1", "1s r kill would 1", "10s r kill would 2"}},
+		{name: "what an old kernel refuses for minisockets is possible for others", rules: []rules.Rule{killing("r", func(r *rules.Rule) { r.Match[0].States |= ssfilter.Of(ssfilter.FinWait2) })},
+			add: func(b *bench) {
+				b.add(1, time.Minute, func(s *sim.Socket) {
+					s.State, s.Mini, s.Inode, s.Expires = ssfilter.FinWait2, true, 0, benchStart.Add(30*time.Second)
+				})
+				b.add(2, 0)
+				b.destroy = func(a *Action) Outcome {
+					if a.Socket.Minisocket() {
+						return Outcome{Act: *a, Err: errors.New("operation not supported"), Never: true}
+					}
+					delete(b.sockets, a.Socket.ID.Cookie)
+					return Outcome{Act: *a}
+				}
+			}, want: []string{"10s r kill failed 1", "10s r kill done 2", "11s r kill would 1"}},
 		{name: "reconnected under the same cookie", rules: []rules.Rule{killing("r")},
 			add: func(b *bench) { b.add(1, 0) },
 			during: func(b *bench) {

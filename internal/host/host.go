@@ -184,7 +184,7 @@ func (h *Host) WhyNotKill() string { return h.why(h.Kernel.Destroy) }
 // EOPNOTSUPP means that the kernel is older than 6.0, not how it was built.
 func (h *Host) WhyNotTimeWait() string {
 	if h.Kernel.Destroy == nil && errors.Is(h.Kernel.DestroyTimeWait, unix.EOPNOTSUPP) {
-		return "this kernel cannot destroy sockets in time-wait: Linux 6.0 and later can"
+		return "this kernel cannot destroy sockets in time-wait, nor in fin-wait-2 once closed: Linux 6.0 and later can"
 	}
 	return h.why(h.Kernel.DestroyTimeWait)
 }

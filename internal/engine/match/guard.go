@@ -53,7 +53,7 @@ type Capabilities map[rules.Capability]error
 
 // What may be missing beside rules.Destroy, or instead.
 const (
-	DestroyTimeWait rules.Capability = "destroy_time_wait" // sockets in TIME_WAIT
+	DestroyTimeWait rules.Capability = "destroy_time_wait" // minisockets: in TIME_WAIT, and in FIN_WAIT2 once closed
 	DestroyOrphan   rules.Capability = "destroy_orphan"    // those that their program has closed
 )
 
@@ -83,7 +83,7 @@ func (c Capabilities) Way(a *rules.Action) (rules.Via, error) {
 // holds it where that is the way.
 func (c Capabilities) Cannot(a *rules.Action, s *sock.Socket) error {
 	via, err := c.Way(a)
-	if why := c[DestroyTimeWait]; why != nil && via == rules.ViaKernel && s.State == ssfilter.TimeWait {
+	if why := c[DestroyTimeWait]; why != nil && via == rules.ViaKernel && s.Minisocket() {
 		return why
 	}
 	return err

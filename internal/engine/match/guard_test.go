@@ -101,6 +101,21 @@ func TestCannot(t *testing.T) {
 	}
 }
 
+// A kernel that cannot destroy sockets in time-wait cannot those in fin-wait-2 that have become
+// minisockets, either; others in that state it can.
+func TestCannotMinisocket(t *testing.T) {
+	tooOld := errors.New("too old")
+	c := Capabilities{DestroyTimeWait: tooOld}
+	s := full(ssfilter.FinWait2)
+	if err := c.Cannot(&rules.Action{Kind: rules.Kill}, &s); err != nil {
+		t.Errorf("held by a program: %v", err)
+	}
+	s.Inode, s.Timer = 0, sock.TimerTimeWait
+	if err := c.Cannot(&rules.Action{Kind: rules.Kill}, &s); err != tooOld {
+		t.Errorf("a minisocket: %v, want %v", err, tooOld)
+	}
+}
+
 // full is a socket with every field of tcp_info.
 func full(state ssfilter.State, change ...func(*sock.Socket)) sock.Socket {
 	s := sock.Socket{Conn: ssfilter.Conn{State: state}, ID: sock.ID{Cookie: 1}, Inode: 1, Info: sock.Info{

@@ -57,7 +57,7 @@ func (w *judge) taboo(s *sim.Socket, shown *sock.Socket) string {
 		return "in an accept queue"
 	case s.MPTCP, s.Inode != 0 && (s.ByKernel || s.BySelf):
 		return "not for us"
-	case s.Mini && s.State == ssfilter.TimeWait && w.Capabilities[match.DestroyTimeWait] != nil:
+	case s.Mini && w.Capabilities[match.DestroyTimeWait] != nil:
 		return "this kernel cannot"
 	case orphaned && w.Capabilities[match.DestroyOrphan] != nil:
 		return "would leak"

@@ -27,8 +27,8 @@ type Capabilities struct {
 	// error where there was no socket of our own to try it on.
 	Destroy error
 
-	// DestroyTimeWait is the same for sockets in TIME_WAIT, which kernels before
-	// 6.0 leave alone with unix.EOPNOTSUPP.
+	// DestroyTimeWait is the same for sockets in TIME_WAIT, and minisockets in
+	// FIN_WAIT2, which kernels before 6.0 leave alone with unix.EOPNOTSUPP.
 	DestroyTimeWait error
 }
 
