@@ -305,16 +305,16 @@ func TestOtherActions(t *testing.T) {
 	}
 	h.until(start.Add(10*time.Minute), 5*time.Second)
 	file := h.end()
-	gentle := run(t, file, "rules: [{name: gentle, match: {state: close-wait, dport: 5432, in_state_for: 5m}, then: [log, shutdown: {canary: off}]}]")
+	gentle := run(t, file, "rules: [{name: gentle, match: {state: close-wait, dport: 5432, in_state_for: 5m}, then: [log, keepalive, shutdown: {canary: off}]}]")
 	results := make(map[string]int)
 	for _, e := range gentle.Events {
 		results[e.Action.Name+" "+string(e.Result)]++
 	}
-	if diff := cmp.Diff(map[string]int{"log would": 3, "shutdown would": 3}, results); diff != "" {
+	if diff := cmp.Diff(map[string]int{"log would": 3, "keepalive would": 3, "shutdown would": 3}, results); diff != "" {
 		t.Error(diff)
 	}
-	r := run(t, file, "rules: [{name: dump, match: {state: close-wait}, group_by: [pid], when: count > 2, for: 1m, then: [exec: {command: [/usr/bin/jstack]}]}]")
-	expect(t, r, "1m0s dump exec would")
+	r := run(t, file, "rules: [{name: dump, match: {state: close-wait}, group_by: [pid], when: count > 2, for: 1m, then: [exec: {command: [/usr/bin/jstack]}, sysctl: {set: {net.ipv4.tcp_fin_timeout: \"30\"}}]}]")
+	expect(t, r, "1m0s dump exec would", "1m0s dump sysctl would")
 	if e := r.Events[0]; len(e.Group) != 1 || e.Group[0].Value != "7" || e.Sockets != 3 {
 		t.Errorf("%+v", e)
 	}

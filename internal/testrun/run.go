@@ -163,7 +163,11 @@ func (t *trial) until(at time.Duration) {
 	}
 	for ; t.groupActs < len(t.run.GroupActs); t.groupActs++ {
 		a := &t.run.GroupActs[t.groupActs]
-		t.aboutGroup(a.At, a.Rule, a.Kind(), string(a.Result), a.Group)
+		result := string(a.Result)
+		if a.Undo {
+			result = ruletest.PutBack
+		}
+		t.aboutGroup(a.At, a.Rule, a.Kind(), result, a.Group)
 	}
 	for ; t.alerts < len(t.run.Alerts); t.alerts++ {
 		a := &t.run.Alerts[t.alerts]
@@ -308,7 +312,7 @@ func (t *trial) held(f *engine.Forecast) bool {
 }
 
 // optional are the results that need not be expected: nothing was done.
-var optional = []string{string(engine.Held), string(engine.Changed), string(engine.Gone), resolved}
+var optional = []string{string(engine.Held), string(engine.Changed), string(engine.Gone), resolved, ruletest.PutBack}
 
 // rest reports what happened and was not expected.
 func (t *trial) rest() {

@@ -18,6 +18,9 @@ var (
 	phases  = []string{"firing", "resolved"} // of alerts, and of groups that are logged
 )
 
+// PutBack is the result where what was done is put back, of kinds that do so.
+const PutBack = "put_back"
+
 // expectDraft is an expectation as it stands.
 type expectDraft struct {
 	Expectation
@@ -103,8 +106,11 @@ func (c *caseDraft) checkExpectation(r *document.Reader, e *expectDraft) {
 	}
 	logs := e.Action == rules.Log && len(rule.When) > 0
 	known := results
-	if e.Action == rules.Alert || logs {
+	switch {
+	case e.Action == rules.Alert || logs:
 		known = phases
+	case e.Action.Reverts:
+		known = append(slices.Clone(results), PutBack)
 	}
 	if e.Action == rules.Alert || logs || e.Action.OncePerFiring() {
 		for _, key := range []string{"socket", "count"} {

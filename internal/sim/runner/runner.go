@@ -214,9 +214,7 @@ func (w workers) Record(p *engine.Plan) {
 		w.Acts = append(w.Acts, Act{w.clock.Now, p.Report[i]})
 	}
 	for i := range p.ReportGroups {
-		if a := &p.ReportGroups[i]; !a.Undo { // that something is put back follows from what was done
-			w.GroupActs = append(w.GroupActs, GroupAct{w.clock.Now, *a})
-		}
+		w.GroupActs = append(w.GroupActs, GroupAct{w.clock.Now, p.ReportGroups[i]})
 	}
 	for i := range p.Transitions {
 		w.Transitions = append(w.Transitions, Transition{w.clock.Now, p.Transitions[i]})
