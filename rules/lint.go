@@ -46,6 +46,9 @@ func (p *parser) lint(f *file, good bool) {
 		if d.broken {
 			continue // what it means is not known
 		}
+		if d.Enabled && !d.given.Has("then") {
+			p.Report(d.head(), "without then, this rule only logs: name an action, or write then: log if that is meant")
+		}
 		p.lintNetns(f, slices.Concat(d.match, d.exclude))
 		for _, s := range d.match {
 			p.lintBounds(s)
