@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -39,7 +40,7 @@ func then(r *document.Reader, n *yaml.Node) act {
 	case yaml.MappingNode:
 		entries := r.Entries(n, 0)
 		if len(entries) != 1 {
-			r.Report(n, "an action is one name with its options: begin each with \"- \"")
+			reportSeveral(r, n, entries)
 			return a
 		}
 		a.at, a.options = entries[0].Key, entries[0].Value
@@ -48,12 +49,32 @@ func then(r *document.Reader, n *yaml.Node) act {
 	return a
 }
 
+// reportSeveral reports an entry of then that is none or several: options beside the name of
+// their action, or another action.
+func reportSeveral(r *document.Reader, n *yaml.Node, entries []document.Entry) {
+	if len(entries) > 1 {
+		k, second := parserOf(r).kindNamed(entries[0].Key.Value), entries[1].Key
+		if k != nil && slices.Contains(k.options().Accepted(), second.Value) {
+			r.Report(second, "%s is an option of %s: write it below %[2]s, indented", second.Value, k)
+			return
+		}
+	}
+	r.Report(n, "an action is one name with its options: begin each with \"- \"")
+}
+
+// kindNamed returns the kind of action of that name, or nil.
+func (p *parser) kindNamed(name string) *Kind {
+	for _, k := range p.kinds {
+		if k.Name == name {
+			return k
+		}
+	}
+	return nil
+}
+
 func readAction(r *document.Reader, a *act) {
 	p := parserOf(r)
-	for _, k := range p.kinds {
-		if k.Name != a.at.Value {
-			continue
-		}
+	if k := p.kindNamed(a.at.Value); k != nil {
 		a.Kind = k
 		if !p.allows(k) {
 			r.Report(a.at, "%s is not allowed here: whoever runs sockdog must say so, with --allow %s", k, strings.Join(append(p.allowed, k.Name), ","))

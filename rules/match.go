@@ -48,6 +48,22 @@ func (s *selection) narrow() bool {
 	}, s.given.Has)
 }
 
+// bounds names the keys that may say how long, in a rule that takes sockets in these states.
+func (s *selection) bounds() message.Phrase {
+	unknown := !s.given.Wrote("state") || s.States == 0
+	names := []string{"idle_for"}
+	if unknown || s.States&^ssfilter.Dead == 0 {
+		names = []string{"in_state_for", "idle_for"}
+	}
+	if unknown || s.States&^settled != 0 {
+		names = append(names, "stalled_for")
+	}
+	if unknown || s.States&^ended != 0 {
+		names = append(names, "silent_for")
+	}
+	return message.Or(names)
+}
+
 // confined reports whether the mapping says whose sockets it means among those of all
 // network namespaces. The name of a process does not: any container may hold one of
 // that name.

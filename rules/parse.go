@@ -29,7 +29,7 @@ type file struct {
 
 var fileTable = document.Table[file]{What: "the file", Root: true, Cure: "write the rules below a line \"rules:\"", Keys: []document.Key[file]{
 	document.Func("version", readVersion),
-	document.Field("settings", settings, func(f *file) *general { return &f.settings }),
+	document.Field("settings", settings, func(f *file) *general { return &f.settings }).Below(settingsTable.Names()),
 	document.Field("protect", document.ListOf(protected), func(f *file) *[]*selection { return &f.protect }),
 	document.Field("receivers", receivers, func(f *file) *[]*address { return &f.receivers }),
 	document.Field("rules", ruleList, func(f *file) *[]*draft { return &f.rules }).Required("the rules, in the order of their priority"),
@@ -148,6 +148,9 @@ func parse(r io.Reader, how reading) (*Set, error) {
 // Keys are those at the top level of a rules file.
 func Keys() []string { return fileTable.Names() }
 
+// testKeys are those of a file of tests.
+var testKeys = []string{"rules_file", "tests"}
+
 // read returns the file as far as it could be read; its problems are the parser's.
 func read(r io.Reader, how reading) (*parser, *file, error) {
 	table := fileTable
@@ -155,7 +158,7 @@ func read(r io.Reader, how reading) (*parser, *file, error) {
 		table.Keys = append(slices.Clip(table.Keys), document.Ignored[file](name))
 	}
 	reader, root, err := document.Read(r, document.Format{
-		Open:  slices.Concat([]string{"version", "settings", "protect", "rules"}, how.beside),
+		Open:  slices.Concat([]string{"version", "settings", "protect", "rules"}, testKeys, how.beside),
 		Named: "receivers",
 		Words: slices.Concat(fileTable.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
 	})
@@ -172,6 +175,12 @@ func read(r io.Reader, how reading) (*parser, *file, error) {
 	f := &file{settings: defaultSettings}
 	if root == nil {
 		return p, f, nil
+	}
+	for _, name := range testKeys {
+		if key := document.KeyNode(root, name); key != nil && !slices.Contains(how.beside, name) {
+			p.Report(key, "this is a file of tests: sockdog test FILE runs them")
+			return p, f, nil
+		}
 	}
 	f.given = document.ReadMapping(reader, root, table, f)
 	if !f.given.Has("protect") {

@@ -55,7 +55,7 @@ func addressKeys(form Form) []document.Key[address] {
 		headers("header_files", fromFile),
 		headers("header_env", fromEnv),
 		document.Field("bearer_token_file", fromFile, func(a *address) *Source { return &a.Bearer }),
-		document.Field("basic_auth", basicAuth, func(a *address) *BasicAuth { return &a.BasicAuth }),
+		document.Field("basic_auth", basicAuth, func(a *address) *BasicAuth { return &a.BasicAuth }).Below(basicAuthTable.Names()),
 		document.Func("tls", func(r *document.Reader, _, n *yaml.Node, a *address) {
 			a.tlsGiven = document.ReadMapping(r, n, tlsTable, &a.TLS)
 		}),
@@ -172,8 +172,8 @@ type choice struct {
 }
 
 var choiceTable = document.Table[choice]{What: "a receiver", Keys: []document.Key[choice]{
-	document.Field("alertmanager", addressOf(Alertmanager, alertmanagerTable), func(c *choice) **address { return &c.alertmanager }),
-	document.Field("webhook", addressOf(Webhook, webhookTable), func(c *choice) **address { return &c.webhook }),
+	document.Field("alertmanager", addressOf(Alertmanager, alertmanagerTable), func(c *choice) **address { return &c.alertmanager }).Below(alertmanagerTable.Names()),
+	document.Field("webhook", addressOf(Webhook, webhookTable), func(c *choice) **address { return &c.webhook }).Below(webhookTable.Names()),
 }}
 
 func addressOf(form Form, t document.Table[address]) document.Value[*address] {

@@ -43,8 +43,8 @@ var ruleTable = document.Table[draft]{What: "a rule", Keys: slices.Concat([]docu
 	document.Field("description", document.Text, func(d *draft) *string { return &d.Description }),
 	document.Field("enabled", document.Boolean, func(d *draft) *bool { return &d.Enabled }),
 	document.Field("dry_run", document.Boolean, func(d *draft) *bool { return &d.DryRun }),
-	document.Field("match", document.AnyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match }),
-	document.Field("exclude", document.AnyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }),
+	document.Field("match", document.AnyOf(mapping(matchTable, ssfilter.AllStates&^(1<<ssfilter.Listening))), func(d *draft) *[]*selection { return &d.match }).Below(matchTable.Names()),
+	document.Field("exclude", document.AnyOf(mapping(excludeTable, ssfilter.AllStates)), func(d *draft) *[]*selection { return &d.exclude }).Below(excludeTable.Names()),
 }, groupFields, []document.Key[draft]{
 	document.Field("then", document.SeveralOf(then), func(d *draft) *[]act { return &d.then }),
 	document.Field("labels", labels, func(d *draft) *map[string]string { return &d.Labels }),
@@ -139,7 +139,7 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 		progress := s.given.Has("idle_for") || s.given.Has("stalled_for") || s.given.Has("silent_for")
 		timed := progress || s.given.Has("in_state_for")
 		if !timed {
-			r.Report(s.at, "a rule with %s must say here how long: add in_state_for, idle_for, stalled_for or silent_for", a.Kind)
+			r.Report(s.at, "a rule with %s must say here how long: add %s", a.Kind, s.bounds())
 		}
 		if !s.given.Has("state") {
 			r.Report(s.at, "a rule with %s must name the states here, such as state: close-wait", a.Kind)
@@ -159,9 +159,9 @@ func checkDestructive(r *document.Reader, d *draft, a *act) {
 		live = true
 		if timed && !progress {
 			if lasting := healthy &^ passing; lasting != 0 {
-				r.Report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use idle_for, stalled_for or silent_for", lasting)
+				r.Report(s.given["in_state_for"], "a healthy connection may stay in the state %s for days: use %s", lasting, s.bounds())
 			} else {
-				r.Report(s.given["in_state_for"], "the time in the state %s does not show whether the connection makes progress: use idle_for, stalled_for or silent_for", healthy)
+				r.Report(s.given["in_state_for"], "the time in the state %s does not show whether the connection makes progress: use %s", healthy, s.bounds())
 			}
 		}
 		if !s.narrow() {

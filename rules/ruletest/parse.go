@@ -20,7 +20,7 @@ import (
 // Config is what reading a file of tests needs.
 type Config struct {
 	Kinds []*rules.Kind // that rules may name beside those that every file may
-	// Load loads the file that rules_file names. Its error says all.
+	// Load loads the file that rules_file names. Its error is reported where that stands.
 	Load func(name string) (*rules.Set, error)
 	// KeptBy are the words for why a rule does nothing to a socket.
 	KeptBy []string
@@ -29,7 +29,7 @@ type Config struct {
 // draft is a file as it stands.
 type draft struct {
 	given     document.Given
-	rulesFile string
+	rulesFile document.Placed[string]
 	tests     *yaml.Node
 	cases     []Case
 }
@@ -51,7 +51,7 @@ const (
 var fileTable = document.Table[draft]{
 	What: "the file", Root: true, Cure: "write the tests below a line \"tests:\"",
 	Keys: slices.Concat([]document.Key[draft]{
-		document.Field(rulesFileKey, document.Text, func(d *draft) *string { return &d.rulesFile }),
+		document.Field(rulesFileKey, document.WithPlace(document.Text), func(d *draft) *document.Placed[string] { return &d.rulesFile }),
 		document.Func(testsKey, func(_ *document.Reader, _, n *yaml.Node, d *draft) { d.tests = n }).Required("a list, with a name each"),
 	}, rulesKeys()),
 	Synonyms: map[string][]string{"rule_files": {rulesFileKey}, "rules_files": {rulesFileKey}, "cases": {testsKey}},
@@ -65,7 +65,7 @@ func rulesKeys() (keys []document.Key[draft]) {
 	return keys
 }
 
-// Parse reads a file of tests of at most 1 MiB. An error is that of r, that of Load, or
+// Parse reads a file of tests of at most 1 MiB. An error is that of r, or
 // rules.Problems with everything that is wrong in the file.
 func Parse(r io.Reader, c Config) (*File, error) {
 	text, err := io.ReadAll(io.LimitReader(r, document.MaxBytes+1))
@@ -81,6 +81,10 @@ func Parse(r io.Reader, c Config) (*File, error) {
 	p := &parser{Reader: reader, Config: c}
 	reader.Owner = p
 	d := &draft{}
+	if key := onlyRules(root); key != nil {
+		p.Report(key, "this is a file of rules: sockdog check checks it, and a file of tests names it in rules_file")
+		return nil, p.Problems()
+	}
 	if root != nil {
 		d.given = document.ReadMapping(reader, root, fileTable, d)
 	}
@@ -95,7 +99,20 @@ func Parse(r io.Reader, c Config) (*File, error) {
 	if all := merge(beside, p.Problems()); len(all) > 0 {
 		return nil, all
 	}
-	return &File{RulesFile: d.rulesFile, Rules: p.set, Cases: d.cases}, nil
+	return &File{RulesFile: d.rulesFile.Value, Rules: p.set, Cases: d.cases}, nil
+}
+
+// onlyRules is the key "rules" of a file that is one of rules, or nil.
+func onlyRules(root *yaml.Node) *yaml.Node {
+	if root == nil || root.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i < len(root.Content); i += 2 {
+		if name := root.Content[i].Value; !slices.Contains(rules.Keys(), name) && !strings.HasPrefix(name, "x-") {
+			return nil
+		}
+	}
+	return document.KeyNode(root, "rules")
 }
 
 // findRules reads the rules, which stand in the file or in another, and returns what is
@@ -107,8 +124,11 @@ func (p *parser) findRules(d *draft, root *yaml.Node, text []byte) (problems rul
 	case d.given.Has(rulesFileKey) && inline >= 0:
 		key := rules.Keys()[inline]
 		p.Report(d.given[key], "%s stands in the file that rules_file names: remove one of the two", message.Phrase(key))
-	case d.rulesFile != "":
-		p.set, err = p.Load(d.rulesFile)
+	case d.rulesFile.Value != "":
+		if p.set, err = p.Load(d.rulesFile.Value); err != nil {
+			p.Report(d.rulesFile.At, "%v", err)
+			return nil, nil
+		}
 	case d.given.Has(rulesFileKey):
 	case inline < 0:
 		p.Report(root, "the file needs rules: name their file in rules_file, or write them below a line \"rules:\"")

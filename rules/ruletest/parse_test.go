@@ -115,14 +115,6 @@ tests:
 	}
 }
 
-// The error of the rules file is told as it is.
-func TestRulesFileFails(t *testing.T) {
-	_, err := ruletest.Parse(strings.NewReader("rules_file: other.yaml\ntests: [{name: a, expect: [], until: 1m}]"), config)
-	if !errors.Is(err, errNoFile) {
-		t.Errorf("error %v, want %v", err, errNoFile)
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/bad/*.yaml", "../../examples/*_test.yaml"} {
 		paths, err := filepath.Glob(pattern)

@@ -178,6 +178,16 @@ func KindName(n *yaml.Node) string {
 	}
 }
 
+// KeyNode is the key of that name in a mapping; nil: there is none.
+func KeyNode(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i]
+		}
+	}
+	return nil
+}
+
 // Entry is one key of a mapping with its value.
 type Entry struct{ Key, Value *yaml.Node }
 

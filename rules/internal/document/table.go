@@ -23,8 +23,9 @@ type Table[T any] struct {
 // Key is one key of a mapping that is read into a T.
 type Key[T any] struct {
 	name     string
-	required string // what it says, if it must be given
-	refused  bool   // it is a key of the format that is always an error
+	required string   // what it says, if it must be given
+	refused  bool     // it is a key of the format that is always an error
+	below    []string // the keys of its own mapping
 	read     func(r *Reader, key, value *yaml.Node, into *T)
 }
 
@@ -60,6 +61,13 @@ func (k Key[T]) Required(doc string) Key[T] {
 	return k
 }
 
+// Below is the key as one whose value is a mapping with these keys, which people may have
+// forgotten to indent.
+func (k Key[T]) Below(keys []string) Key[T] {
+	k.below = keys
+	return k
+}
+
 // Given are the keys that stand in a mapping, their values good or not.
 type Given map[string]*yaml.Node
 
@@ -87,7 +95,8 @@ func ReadMapping[T any](r *Reader, n *yaml.Node, t Table[T], into *T) Given {
 	found := make(Given, min(len(n.Content)/2, len(t.Keys)))
 	read := make(map[string]bool, len(found))
 	names := t.Names()
-	for _, e := range r.Entries(n, 0) {
+	entries := r.Entries(n, 0)
+	for at, e := range entries {
 		name := e.Key.Value
 		if t.Root && strings.HasPrefix(name, "x-") || read[name] {
 			continue
@@ -95,6 +104,10 @@ func ReadMapping[T any](r *Reader, n *yaml.Node, t Table[T], into *T) Given {
 		read[name] = true
 		if i := slices.Index(names, name); i >= 0 {
 			found[name] = e.Key
+			if beside := t.Keys[i].beside(e.Value, entries[at+1:], names); len(beside) > 0 {
+				r.reportBeside(name, beside, read)
+				continue
+			}
 			t.Keys[i].read(r, e.Key, e.Value, into)
 			continue
 		}
@@ -110,10 +123,42 @@ func ReadMapping[T any](r *Reader, n *yaml.Node, t Table[T], into *T) Given {
 	return found
 }
 
+// beside returns the keys that stand behind a key without a value, and belong below it; own
+// are those of the mapping that they stand in.
+func (k Key[T]) beside(value *yaml.Node, rest []Entry, own []string) (keys []*yaml.Node) {
+	if n := Target(value); n.Kind != yaml.ScalarNode || !IsNull(n) {
+		return nil
+	}
+	for _, e := range rest {
+		if name := e.Key.Value; !slices.Contains(k.below, name) || slices.Contains(own, name) {
+			break
+		}
+		keys = append(keys, e.Key)
+	}
+	return keys
+}
+
+func (r *Reader) reportBeside(name string, keys []*yaml.Node, read map[string]bool) {
+	var names []string
+	for _, key := range keys {
+		names = append(names, key.Value)
+		read[key.Value] = true
+	}
+	if len(names) == 1 {
+		r.Report(keys[0], "%s belongs below %s: indent it", message.List(names), message.Phrase(name))
+		return
+	}
+	r.Report(keys[0], "%s belong below %s: indent them", message.List(names), message.Phrase(name))
+}
+
 // reportUnknown reports a key that is none of the mapping's, and returns the one that may
 // have been meant.
 func (t Table[T]) reportUnknown(r *Reader, key *yaml.Node) (meant string) {
 	name, what, accepted := key.Value, message.Phrase(t.What), t.Accepted()
+	if word, _, joined := strings.Cut(name, ":"); joined && slices.Contains(accepted, word) {
+		r.Report(key, "a blank is missing after the colon of %s", message.Phrase(word))
+		return word
+	}
 	near := t.Synonyms[strings.ToLower(name)]
 	if near == nil {
 		near = message.Nearest(name, t.Names())

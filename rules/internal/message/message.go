@@ -53,6 +53,15 @@ func Cut(text string, length int) string {
 	return text[:length] + "..."
 }
 
+// Or joins names of which one is to be chosen.
+func Or(names []string) Phrase {
+	last := len(names) - 1
+	if last < 1 {
+		return List(names)
+	}
+	return List(names[:last]) + " or " + Phrase(names[last])
+}
+
 // List joins names with commas, as many as a message takes.
 func List(names []string) Phrase {
 	const most = 30
