@@ -3,6 +3,7 @@ package action
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +61,11 @@ func WhyHeld(h *engine.HeldBack) string {
 	if h.Shut != "" {
 		return words[h.Shut]
 	}
-	lines := []string{"the limits are " + h.Limit + " of the rule and " + h.LimitOfAll + " of all rules"}
+	var lines []string
+	limited := func(why match.Reason) bool { return why == match.RuleLimit || why == match.LimitOfAll }
+	if len(h.Why) == 0 || slices.ContainsFunc(h.Why, limited) {
+		lines = append(lines, "the limits are "+h.Limit+" of the rule and "+h.LimitOfAll+" of all rules")
+	}
 	for _, why := range h.Why {
 		if text := words[why]; text != "" {
 			lines = append(lines, text)

@@ -81,3 +81,25 @@ func TestWhy(t *testing.T) {
 		t.Errorf("with lower bounds: %q, want %q", got, want)
 	}
 }
+
+// What holds sockets back is named, and the limits only where they do, or nothing says why.
+func TestWhyHeld(t *testing.T) {
+	held := func(why ...match.Reason) *engine.HeldBack {
+		return &engine.HeldBack{Limit: "2/1m", LimitOfAll: "9/1m", Why: why}
+	}
+	const limits, canary = "the limits are 2/1m of the rule and 9/1m of all rules", "what the first kills did to the program is still to be seen"
+	for _, test := range []struct {
+		held *engine.HeldBack
+		want string
+	}{
+		{held(), limits},
+		{held(match.RuleLimit), limits},
+		{held(match.CanaryWaits), canary},
+		{held(match.CanaryWaits, match.LimitOfAll), limits + "; " + canary},
+		{&engine.HeldBack{Shut: match.Paused, Why: []match.Reason{match.RuleLimit}}, "acting is paused"},
+	} {
+		if got := WhyHeld(test.held); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.held, got, test.want)
+		}
+	}
+}

@@ -74,7 +74,7 @@ func TestHoldersExamined(t *testing.T) {
 		{
 			"some resist whatever one may", change(func(a *holders.Access) { a.Privileged = true }),
 			"9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder, and those of their containers and services may have one more",
-			"the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it",
+			"run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching it",
 		},
 		{
 			"a container", holders.Access{Contained: true}, "those outside of this PID namespace are not shown: the sockets that those hold have no known holder",

@@ -85,7 +85,7 @@ func examineNamespaces() Finding {
 		x.Text = err.Error()
 	}
 	if !x.OK {
-		x.Cure = grantOr("the capabilities are there and do not reach all: a user namespace or a security module (AppArmor, SELinux) protects them", unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE)
+		x.Cure = grantOr("run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching all", unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE)
 	}
 	return x
 }

@@ -42,7 +42,7 @@ func (a *Access) Unnamed(printable func(string) string) (text, cure string) {
 	if a.Refused > 0 {
 		found = append(found, fmt.Sprintf("%d of %d processes cannot be read, the first is %s[%d]", a.Refused, a.Processes, printable(a.First.Comm), a.First.PID))
 		if a.Privileged {
-			cures = append(cures, "the capabilities are there and do not reach it: a security module (AppArmor, SELinux) or a user namespace protects it")
+			cures = append(cures, "run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching it")
 		} else {
 			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes")
 		}

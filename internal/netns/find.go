@@ -49,7 +49,7 @@ type Found struct {
 func (f *Found) LeftOut() error {
 	var errs []error
 	if f.Refused > 0 {
-		errs = append(errs, fmt.Errorf("%d of %d processes do not let their network namespace be seen: that takes CAP_SYS_PTRACE", f.Refused, f.Processes))
+		errs = append(errs, fmt.Errorf("%d of %d processes do not let their network namespace be seen, which CAP_SYS_PTRACE would allow", f.Refused, f.Processes))
 	}
 	if f.Unentered > 0 {
 		errs = append(errs, fmt.Errorf("network namespaces that cannot be entered: %d: %w", f.Unentered, errNoSysAdmin))
