@@ -19,7 +19,7 @@ func TestUnnamed(t *testing.T) {
 	}{
 		{"a host", holders.Access{AllShown: true, Processes: 200}, nil, "", ""},
 		{"other users' processes", holders.Access{AllShown: true, Processes: 200, Refused: 190, First: sock.Holder{PID: 1, Comm: "systemd"}}, nil, "190 of 200 processes cannot be read, the first is systemd[1]: ", "CAP_SYS_PTRACE"},
-		{"a process that guards itself", holders.Access{AllShown: true, Privileged: true, Processes: 200, Refused: 1, First: sock.Holder{PID: 7, Comm: "vault"}}, nil, "1 of 200 processes cannot be read, the first is vault[7]: ", "the capabilities are there"},
+		{"a process that guards itself", holders.Access{AllShown: true, Privileged: true, Processes: 200, Refused: 1, First: sock.Holder{PID: 7, Comm: "vault"}}, nil, "1 of 200 processes cannot be read, the first is vault[7]: ", "confinement"},
 		{"a name that is a trap", holders.Access{Processes: 2, Refused: 1, First: sock.Holder{PID: 7, Comm: "@all\n<x>"}}, nil, "is ?all??x?[7]", "CAP_SYS_PTRACE"},
 		{"a sidecar", holders.Access{Contained: true, Processes: 1}, nil, "those outside of this PID namespace are not shown: ", "shareProcessNamespace: true"},
 		{"a sidecar that sees its pod", holders.Access{Contained: true, Processes: 12}, nil, "", ""},

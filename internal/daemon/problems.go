@@ -57,12 +57,17 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 // judgeStopped finds the rules that have stopped themselves.
 func (d *watch) judgeStopped(tell tellProblem, o *engine.Overview) {
 	var lines []string
+	name := "NAME"
 	for i := range o.Rules {
 		if r := &o.Rules[i]; r.Stopped != nil && r.Enabled {
 			lines = append(lines, "rule "+r.Name+" stopped itself: "+alert.WhyStopped(r.Stopped))
+			name = r.Name
 		}
 	}
-	cure := "mend the program, then run sockdog rule reset NAME, or change the rule"
+	if len(lines) > 1 {
+		name = "NAME" // of each
+	}
+	cure := "mend the program, then run sockdog rule reset " + name + ", or change the rule"
 	if d.Store == nil {
 		cure += "; without a state directory, a restart resets it, too"
 	}
