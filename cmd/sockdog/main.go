@@ -22,6 +22,9 @@ func main() {
 	host.RaiseToRead()
 	events.BecomeLoader()
 	host.BecomeTrial()
+	if len(os.Args) > 1 && os.Args[1] != "run" {
+		host.BeExpendable()
+	}
 	os.Exit(run(os.Args[1:]))
 }
 
