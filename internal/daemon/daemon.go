@@ -202,7 +202,13 @@ func (d *watch) show() sock.Instant {
 	began := d.Now()
 	d.publish()
 	d.countStates(began)
-	return began.Add(min(max(showAtMost, showShare*d.Now().Sub(began)), aliveEvery))
+	return began.Add(showGap(d.Now().Sub(began)))
+}
+
+// showGap returns how long after one that took so long it may be shown again: whoever asks
+// whether the loop turns must not miss two signs of life for it.
+func showGap(took time.Duration) time.Duration {
+	return min(max(showAtMost, showShare*took), aliveEvery/2)
 }
 
 func (d *watch) beginStop() {
