@@ -96,7 +96,8 @@ func (r *Reader) reportTag(n *yaml.Node, tag string) {
 		return
 	}
 	if n.Kind == yaml.ScalarNode && n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0 && !strings.HasPrefix(tag, "!!") {
-		r.Report(n, "YAML reads %q as a tag and drops it: write the value in quotes: '%s'", tag, strings.ReplaceAll(tag+" "+n.Value, "'", "''"))
+		value := strings.TrimRight(tag+" "+n.Value, " ")
+		r.Report(n, "YAML reads %q as a tag and drops it: write the value in quotes: '%s'", tag, strings.ReplaceAll(value, "'", "''"))
 		return
 	}
 	r.Report(n, "the YAML tag %q has no meaning here: remove it", tag)

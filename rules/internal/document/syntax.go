@@ -70,10 +70,11 @@ func (r *Reader) reportSyntax(err error, lastRead int) {
 		r.reportAt(lastRead, 1, "not YAML: %v", err)
 		return
 	}
-	line := 0
+	line, named := 0, 0
 	if rest, numbered := strings.CutPrefix(msg, "line "); numbered {
 		number, rest, _ := strings.Cut(rest, ": ")
 		line, _ = strconv.Atoi(number)
+		named = line
 		msg = rest
 	}
 	if anchor, unknown := strings.CutPrefix(msg, "unknown anchor '"); unknown {
@@ -93,6 +94,9 @@ func (r *Reader) reportSyntax(err error, lastRead int) {
 	if indent := indentation(r.line(lastRead)); strings.Contains(indent, "\t") {
 		line = lastRead
 	}
+	if r.reportInFlow(msg, named, lastRead) {
+		return
+	}
 	line = min(max(line, 1), len(r.lines))
 	if at := badStart(r.line(line)); at >= 0 && (strings.Contains(msg, "cannot start any token") || strings.Contains(msg, "comment or line break")) {
 		r.reportAt(line, utf8.RuneCountInString(r.line(line)[:at])+1, "%s", message.Phrase(explainStart(r.line(line)[at])))
@@ -104,6 +108,26 @@ func (r *Reader) reportSyntax(err error, lastRead int) {
 		column = tab
 	}
 	r.reportAt(line, column+1, "%s", message.Phrase(explain(msg, indent)))
+}
+
+// reportInFlow reports the first mistake within [ ] or { }, if the error may come of one: where the
+// decoder tells it, it names the line before the collection, and else it may have gone on to the
+// next line.
+func (r *Reader) reportInFlow(msg string, named, lastRead int) bool {
+	if !strings.HasPrefix(msg, "did not find expected") || strings.Contains(msg, "comment or line break") {
+		return false
+	}
+	inFlow := strings.Contains(msg, "expected ',' or") || strings.Contains(msg, "node content")
+	first := named + 1
+	if !inFlow {
+		first = lastRead - 1
+	}
+	line, at, what := r.mistake(first, lastRead)
+	if what == noMistake || !inFlow && what != isTag && what != isStray {
+		return false
+	}
+	r.reportAt(line, utf8.RuneCountInString(r.line(line)[:at])+1, "%s", message.Phrase(what))
+	return true
 }
 
 // badStart returns where the first plain value of a line stands that begins with a
