@@ -160,7 +160,7 @@ func read(r io.Reader, how reading) (*parser, *file, error) {
 	reader, root, err := document.Read(r, document.Format{
 		Open:  slices.Concat([]string{"version", "settings", "protect", "rules"}, testKeys, how.beside),
 		Named: "receivers",
-		Words: slices.Concat(fileTable.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
+		Words: slices.Concat(fileTable.Names(), settingsTable.Names(), ruleTable.Names(), matchTable.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
 	})
 	if err != nil {
 		return nil, nil, err

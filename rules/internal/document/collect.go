@@ -86,6 +86,7 @@ func (r *Reader) Problems() Problems {
 				if hidden != problem.Line {
 					masked, hidden = r.masked(problem.Text), problem.Line
 				}
+				problem.masked = masked != problem.Text
 				problem.Text = masked
 			}
 		}

@@ -2,6 +2,7 @@ package document
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -15,7 +16,8 @@ type Problem struct {
 	Msg    string // what is wrong and what to write instead
 	Text   string // the line itself
 
-	more int // problems that stand behind this one, the last, and are not shown
+	masked bool // Text shows no values
+	more   int  // problems that stand behind this one, the last, and are not shown
 }
 
 // Problems are all that was found in one file, in the order of the file. As an
@@ -62,6 +64,9 @@ func (ps Problems) Report(file string) string {
 			number := fmt.Sprintf("%5d", p.Line)
 			fmt.Fprintf(&b, "%s | %s\n%*s | %s^\n", number, text, len(number), "", strings.Repeat(" ", caret))
 		}
+	}
+	if slices.ContainsFunc(ps, func(p Problem) bool { return p.masked }) {
+		fmt.Fprintf(&b, "%s: • stands for what is not shown, because it may be the secret of a receiver\n", file)
 	}
 	if more := ps.more(); more > 0 {
 		fmt.Fprintf(&b, "%s: and %d more, which are not shown\n", file, more)

@@ -171,6 +171,9 @@ func (t Table[T]) reportUnknown(r *Reader, key *yaml.Node) (meant string) {
 		r.Report(key, "unknown key %q in %s: did you mean %s?", name, what, message.Either(good))
 	case len(near) > 0:
 		r.Report(key, "unknown key %q in %s, and %s is not supported here", name, what, message.List(near))
+	case t.Root && !r.words[name] && Only(name, Letters+Digits+"_-"):
+		r.words[name] = true // the message has it, and so may the excerpt
+		r.Report(key, "%v; one of your own begins with x-, such as x-%s", message.Unknown("key", name, what, accepted), name)
 	default:
 		r.Report(key, "%v", message.Unknown("key", name, what, accepted))
 	}
