@@ -22,7 +22,7 @@ func main() {
 	host.RaiseToRead()
 	events.BecomeLoader()
 	host.BecomeTrial()
-	if len(os.Args) > 1 && os.Args[1] != "run" {
+	if !slices.Contains(os.Args, "run") { // flags may stand before it
 		host.BeExpendable()
 	}
 	os.Exit(run(os.Args[1:]))
