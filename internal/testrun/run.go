@@ -324,18 +324,22 @@ func (t *trial) rest() {
 	}
 	counts := make(map[same]int)
 	var order []same
-	first := make(map[same]*happening)
+	first, last := make(map[same]*happening), make(map[same]*happening)
 	for i := range t.happened {
 		h := &t.happened[i]
 		if h.told || slices.Contains(optional, h.result) {
 			continue
 		}
-		s := same{h.at.Round(shown), h.rule, h.result, h.kind, h.socket}
+		s := same{0, h.rule, h.result, h.kind, h.socket}
+		if h.socket < 0 { // several of a socket of the test are told as one
+			s.at = h.at.Round(shown)
+		}
 		if counts[s]++; counts[s] == 1 {
 			order, first[s] = append(order, s), h
 		}
+		last[s] = h
 	}
 	for _, s := range order {
-		t.failures = append(t.failures, Failure{Line: t.test.Line, Happened: t.textOf(first[s], counts[s]), Why: t.whyHappened(first[s])})
+		t.failures = append(t.failures, Failure{Line: t.test.Line, Happened: t.textOf(first[s], last[s].at, counts[s]), Why: t.whyHappened(first[s])})
 	}
 }

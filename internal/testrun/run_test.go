@@ -105,6 +105,14 @@ func TestFailures(t *testing.T) {
     sockets: [{name: a, state: close-wait, dport: 80, count: 7}]
     until: 5m
     expect: [{at: 5m, rule: leak, socket: a, count: 5}]`, []string{"5m0s leak kill done a (2)"}},
+		{"one after the other", `
+    sockets: [{name: a, state: close-wait, dport: 80, count: 12, every: 4s}]
+    until: 10m
+    expect: []`, []string{"5m0s to 5m44s leak kill done a (12)"}},
+		{"one after the other, in time", `
+    sockets: [{name: a, state: close-wait, dport: 80, count: 12, every: 4s}]
+    until: 10m
+    expect: [{at: 5m, within: 1m, rule: leak, socket: a}]`, nil},
 		{"what a limit holds back need not be expected", `
     sockets: [{name: a, state: close-wait, dport: 80, count: 150}]
     until: 6m
@@ -147,6 +155,39 @@ func TestFailures(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, failures(t, leakRules+test.text)); diff != "" {
 				t.Errorf("failures (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What stands against an expectation is about the sockets that it lacks.
+func TestWhy(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"one after the other", `
+    sockets: [{name: a, state: close-wait, dport: 80, count: 12, every: 4s}]
+    expect: [{at: 5m, within: 41s, rule: leak, socket: a}]`, []string{
+			"they appear over 44s, and fall due so: write within: 50s to wait for all",
+			"a: is due in 3s: close-wait for 4m57s, eof-read-not-closed",
+		}},
+		{"it was killed before", `
+    sockets: [{name: a, state: close-wait, dport: 80}]
+    expect: [{at: 5m, rule: leak, socket: a}, {at: 6m, rule: leak, socket: a}]`, []string{"a: is gone: kill, by leak at 5m0s"}},
+		{"it was closed", `
+    sockets: [{name: a, state: close-wait, dport: 80}]
+    changes: [{at: 1m, socket: a, closed: true}]
+    expect: [{at: 5m, rule: leak, socket: a}]`, []string{"a: is gone"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := parse(t, leakRules+test.text)
+			failures := testrun.Run(f.Rules, &f.Cases[0]).Failures
+			if len(failures) != 1 {
+				t.Fatalf("%d failures, want 1: %+v", len(failures), failures)
+			}
+			if diff := cmp.Diff(test.want, failures[0].Why); diff != "" {
+				t.Errorf("why (-want +got):\n%s", diff)
 			}
 		})
 	}

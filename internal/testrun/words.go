@@ -32,7 +32,7 @@ func (t *trial) miss(e *ruletest.Expectation, found int) {
 	if found > 0 {
 		f.Happened = fmt.Sprintf("%d of %d by %s", found, e.Count, text(t.deadline(e)))
 	}
-	f.Why = append(t.otherwise(e), t.why(e)...)
+	f.Why = slices.Concat(t.spread(e), t.otherwise(e), t.why(e))
 	t.failures = append(t.failures, f)
 }
 
@@ -71,9 +71,29 @@ func groupText(group map[string]string) string {
 	return strings.Join(words, " ")
 }
 
-// textOf is something that happened so often in words.
-func (t *trial) textOf(h *happening, count int) string {
-	words := []string{text(h.at), h.rule, h.kind.Name, h.result}
+// spread says that what is done to sockets which appear one after the other takes as long.
+func (t *trial) spread(e *ruletest.Expectation) []string {
+	if e.Socket < 0 {
+		return nil
+	}
+	d := &t.test.Sockets[e.Socket]
+	over := time.Duration(d.Count-1) * d.Every
+	if over <= t.deadline(e)-e.At {
+		return nil
+	}
+	one := *e
+	one.Within = 0
+	within := (t.deadline(&one) - e.At + over + time.Second - 1).Truncate(time.Second)
+	return []string{fmt.Sprintf("they appear over %s, and fall due so: write within: %s to wait for all", over, term.Short(within))}
+}
+
+// textOf is something that happened so often, until then, in words.
+func (t *trial) textOf(h *happening, until time.Duration, count int) string {
+	when := text(h.at)
+	if last := text(until); last != when {
+		when += " to " + last
+	}
+	words := []string{when, h.rule, h.kind.Name, h.result}
 	if h.socket >= 0 {
 		words = append(words, t.socketText(h.socket, count))
 	} else if len(h.group) > 0 {
@@ -100,7 +120,7 @@ func (t *trial) otherwise(e *ruletest.Expectation) (lines []string) {
 		if len(lines) == most {
 			return append(lines, "and more")
 		}
-		line := "instead: " + t.textOf(h, 1)
+		line := "instead: " + t.textOf(h, h.at, 1)
 		if h.act != nil && h.act.Reason != "" {
 			line += ": " + action.Words(h.act.Reason)
 		}
@@ -165,7 +185,14 @@ func (t *trial) whySockets(e *ruletest.Expectation, forecasts map[uint64]*engine
 			var line string
 			switch {
 			case t.world.Sockets[s.ID.Cookie] == nil:
+				killed := t.killed(s.ID.Cookie)
+				if killed != nil && killed.told && killed.meets(e) && killed.at >= e.At {
+					continue // as expected
+				}
 				line = "is gone"
+				if killed != nil {
+					line += fmt.Sprintf(": %s, by %s at %s", killed.kind, killed.rule, text(killed.at))
+				}
 			case f == nil:
 				line = "the rule does not match it: " + t.differs(e.Rule, s.ID.Cookie)
 			default:
@@ -187,6 +214,17 @@ func (t *trial) whySockets(e *ruletest.Expectation, forecasts map[uint64]*engine
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// killed is what took the socket away, or nil.
+func (t *trial) killed(cookie uint64) *happening {
+	for i := range t.happened {
+		h := &t.happened[i]
+		if h.act != nil && h.act.Socket.ID.Cookie == cookie && h.kind == rules.Kill && h.act.Result == engine.Done {
+			return h
+		}
+	}
+	return nil
 }
 
 // forecastText says when the rule acts on a socket, or why not.
