@@ -158,9 +158,9 @@ func read(r io.Reader, how reading) (*parser, *file, error) {
 		table.Keys = append(slices.Clip(table.Keys), document.Ignored[file](name))
 	}
 	reader, root, err := document.Read(r, document.Format{
-		Open:  slices.Concat([]string{"version", "settings", "protect", "rules"}, testKeys, how.beside),
+		Open:  slices.Concat([]string{"version", "settings", "protect", "rules"}, how.beside),
 		Named: "receivers",
-		Words: slices.Concat(fileTable.Names(), settingsTable.Names(), ruleTable.Names(), matchTable.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
+		Words: slices.Concat(testKeys, fileTable.Names(), settingsTable.Names(), ruleTable.Names(), matchTable.Names(), choiceTable.Names(), webhookTable.Names(), basicAuthTable.Names(), tlsTable.Names()),
 	})
 	if err != nil {
 		return nil, nil, err

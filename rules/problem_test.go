@@ -40,6 +40,15 @@ func TestExcerptsHideSecrets(t *testing.T) {
 		"receivers:\n  chat: {webhook: {url: http://a, basic_auth: {username: u, password: \"a\\\"s3cr3t: b\"}}}\n",
 		"receivers:\n  chat: {webhook: {url: http://a, basic_auth: {username: u, password: 'a''s3cr3t: b'}}}\n",
 		"receivers:\n  chat: {webhook: {url: http://a, basic_auth: {username: u, password: \"a\n    s3cr3t: b\"}}}\n",
+		// In a wrong place, or badly joined.
+		"receivers:\nwebhook:\nurl: https://a/s3cr3t\nrules: []\n",
+		"receivers:\n  chat:\n    webhook:\n    url: https://a/s3cr3t\n",
+		"receivers:\n  chat:\n    webhook:\n      url:https://a/s3cr3t\n      timeout: 1s\n",
+		"receivers:\n  chat: {webhook: {url:https://a/s3cr3t, timeout: 1s}}\n",
+		"receivers:\n  chat: {webhook: {url: https://a/s3cr3t headers: {X: !s3cr3t}}}\n",
+		"chat: {webhook: {url: https://a/s3cr3t}}\nrules: []\n",
+		"- chat: {webhook: {url: https://a/s3cr3t}}\n",
+		"tests: [{receivers: {chat: {webhook: {url: s3cr3t}}}}]\n",
 		// What stands where a name should.
 		"receivers:\n  chat: {webhook: {url: http://a, headers: {\"Authorization: Bearer s3cr3t\"}}}\n",
 		"receivers:\n  chat: {webhook: {url: http://a, headers: {\"Authorization: Bearer s3cr3t\", \"Authorization: Bearer s3cr3t\"}}}\n",

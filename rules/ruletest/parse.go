@@ -74,7 +74,7 @@ func Parse(r io.Reader, c Config) (*File, error) {
 	}
 	reader, root, err := document.Read(bytes.NewReader(text), document.Format{
 		Open: slices.Concat([]string{rulesFileKey, testsKey}, slices.DeleteFunc(rules.Keys(), func(name string) bool { return name == "receivers" })), Named: "receivers",
-		Words: caseTable.Names(),
+		Words: slices.Concat(caseTable.Names(), socketTable.Names(), changeTable.Names(), expectTable.Names()),
 	})
 	if err != nil {
 		return nil, err

@@ -102,6 +102,14 @@ func (r *Reader) reportSyntax(err error, lastRead int) {
 		r.reportAt(line, utf8.RuneCountInString(r.line(line)[:at])+1, "%s", message.Phrase(explainStart(r.line(line)[at])))
 		return
 	}
+	if strings.Contains(msg, "mapping values are not allowed") || strings.Contains(msg, "could not find expected ':'") {
+		for _, number := range []int{line - 1, line} {
+			if at, name := r.joined(r.line(number)); name != "" {
+				r.reportAt(number, at+1, "%s", missingBlank(name))
+				return
+			}
+		}
+	}
 	indent := indentation(r.line(line))
 	column := len(indent)
 	if tab := strings.Index(indent, "\t"); tab >= 0 {
@@ -128,6 +136,22 @@ func (r *Reader) reportInFlow(msg string, named, lastRead int) bool {
 	}
 	r.reportAt(line, utf8.RuneCountInString(r.line(line)[:at])+1, "%s", message.Phrase(what))
 	return true
+}
+
+// joined returns the known key that a line begins with, and where, if no blank follows its
+// colon; else "".
+func (r *Reader) joined(line string) (at int, name string) {
+	text := strings.TrimLeft(line, " \t-")
+	name, value, _ := strings.Cut(text, ":")
+	if value == "" || strings.ContainsAny(value[:1], " \t") || !r.words[name] {
+		return 0, ""
+	}
+	return len(line) - len(text), name
+}
+
+// missingBlank says that a known key and its value are one word.
+func missingBlank(key string) message.Phrase {
+	return message.Phrase("a blank is missing after the colon of " + key)
 }
 
 // badStart returns where the first plain value of a line stands that begins with a

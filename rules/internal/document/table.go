@@ -85,6 +85,10 @@ func ReadMapping[T any](r *Reader, n *yaml.Node, t Table[T], into *T) Given {
 		return nil
 	}
 	if n.Kind != yaml.MappingNode {
+		if word, _, joined := strings.Cut(n.Value, ":"); joined && slices.Contains(t.Names(), word) {
+			r.Report(n, "%s", missingBlank(word))
+			return nil
+		}
 		cure := ""
 		if t.Cure != "" {
 			cure = ": " + t.Cure
@@ -156,7 +160,7 @@ func (r *Reader) reportBeside(name string, keys []*yaml.Node, read map[string]bo
 func (t Table[T]) reportUnknown(r *Reader, key *yaml.Node) (meant string) {
 	name, what, accepted := key.Value, message.Phrase(t.What), t.Accepted()
 	if word, _, joined := strings.Cut(name, ":"); joined && slices.Contains(accepted, word) {
-		r.Report(key, "a blank is missing after the colon of %s", message.Phrase(word))
+		r.Report(key, "%s", missingBlank(word))
 		return word
 	}
 	near := t.Synonyms[strings.ToLower(name)]
