@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sockdog/sockdog/internal/client"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/plan"
+	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 )
@@ -47,6 +51,28 @@ one scan.`,
 	return cmd
 }
 
+// warnOfRest says where the running sockdog does nothing of what is planned, as it is paused, or a
+// rule has stopped itself.
+func warnOfRest(ctx context.Context, set *rules.Set, ages *client.Observers, stderr io.Writer) {
+	if client.Off(ages.Daemon) {
+		return
+	}
+	_, running, err := client.Status(ctx, ages.Daemon)
+	if err != nil {
+		return // that nobody answers is said where ages are asked for
+	}
+	if running.Paused != nil {
+		fmt.Fprintln(stderr, "sockdog: acting is paused, and nothing of this is done until it is resumed:", term.Printable(running.Paused.Words()))
+	}
+	for i := range running.Rules {
+		r := &running.Rules[i]
+		planned := slices.ContainsFunc(set.Rules, func(p rules.Rule) bool { return p.Name == r.Name })
+		if planned && r.Mode == status.Stopped {
+			fmt.Fprintf(stderr, "sockdog: rule %s has stopped itself, and does nothing of this until it is changed, or sockdog rule reset %[1]s\n", term.Printable(r.Name))
+		}
+	}
+}
+
 func printPlan(cmd *cobra.Command, set *rules.Set, ages *client.Observers, output string) error {
 	h, err := host.Probe()
 	if err != nil {
@@ -57,6 +83,7 @@ func printPlan(cmd *cobra.Command, set *rules.Set, ages *client.Observers, outpu
 		return err
 	}
 	known.Warn(cmd.ErrOrStderr())
+	warnOfRest(cmd.Context(), set, ages, cmd.ErrOrStderr())
 	p, err := plan.Make(set, h, known.Restored)
 	if err != nil {
 		return err
