@@ -38,9 +38,7 @@ func (r *Reader) readProcess(p *parser) sock.Holder {
 	o := sock.Owner{Unit: told(1), ContainerID: told(2), PodUID: told(3), Container: r.textOf(p), Pod: r.textOf(p)}
 	if known&1 != 0 {
 		h.Owner = &o
-	}
-	if known&(1<<4) != 0 {
-		r.settled[h.Owner] = true
+		r.settled[h.Owner] = known&(1<<4) != 0
 	}
 	return h
 }

@@ -57,7 +57,7 @@ func (w *Writer) set(holders []sock.Holder, settled map[*sock.Owner]bool) uint32
 }
 
 func (w *Writer) process(h *sock.Holder, settled map[*sock.Owner]bool) process {
-	p := process{settled: settled[h.Owner], pid: uint64(h.PID), start: h.Start, comm: w.name(h.Comm), exe: w.name(h.Exe), owned: h.Owner != nil}
+	p := process{settled: h.Owner != nil && settled[h.Owner], pid: uint64(h.PID), start: h.Start, comm: w.name(h.Comm), exe: w.name(h.Exe), owned: h.Owner != nil}
 	if o := h.Owner; o != nil {
 		told := func(f sock.Fact) fact { return fact{f.Known, w.name(f.Text)} }
 		p.unit, p.id, p.uid = told(o.Unit), told(o.ContainerID), told(o.PodUID)
