@@ -32,8 +32,8 @@ func (f *ScanResult) Inodes() map[uint32]struct{} {
 // Forecast is what one action of a rule would do to a socket if nothing changed.
 type Forecast struct {
 	Action
-	In    time.Duration // until it falls due, at the latest; 0 or less: it is
-	Not   match.Reason  // why it would be left alone all the same, or ""
+	In    time.Duration // until it falls due, at the latest; 0 or less: it is, or never will be
+	Not   match.Reason  // why it would be left alone then all the same, as it is now, or ""
 	Bound bool          // its times are lower bounds
 }
 
@@ -140,28 +140,8 @@ func (e *Engine) ageOf(s *sock.Socket, sent, got sock.Instant) track.Age {
 }
 
 func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, fired sock.Instant, bound bool, now sock.Instant) Forecast {
-	times := t.Times()
 	f := Forecast{Action: e.action(t, s, r, action, now), Bound: bound}
-	if fired == never {
-		f.Not = match.GroupIsQuiet
-		return f
-	}
-	switch decision, at := r.Decide(&r.Then[action], &times, t.subject(s), fired, now, true); {
-	case decision == match.NotDue && at == never && times.Queued == never:
-		f.Not = match.NotStalled
-	case decision == match.NotDue && at == never:
-		f.Not = match.NotIdle
-	case decision == match.NotDue:
-		f.In = at.Sub(now)
-	case decision == match.Blocked && e.unknownOfHolders(t, s, r, &r.Then[action], now) != "":
-		f.Not = e.unknownOfHolders(t, s, r, &r.Then[action], now)
-	case match.Any(r.Exclude, t.subject(s)) != ssfilter.False:
-		f.Not = match.Excluded
-	case decision == match.Blocked && s.InUse():
-		f.Not = match.InUse
-	case decision == match.Blocked:
-		f.Not = match.Unmet
-	}
+	f.In, f.Not = e.byRule(t, s, r, action, fired, now)
 	if f.Not == "" && f.Kind.On == rules.OnSocket {
 		f.Not = e.guard(t, s)
 		if f.Err = e.capabilities.Cannot(&r.Then[action], s); f.Not == "" && f.Err != nil {
@@ -175,4 +155,49 @@ func (e *Engine) forecast(t *tracked, s *sock.Socket, r *ruleState, action int, 
 		}
 	}
 	return f
+}
+
+// byRule returns when the action falls due by what the rule says, and what would keep it from
+// the socket then, if the socket stayed as it is. Of several matches of the rule, a later one
+// may be due where an earlier one is not.
+func (e *Engine) byRule(t *tracked, s *sock.Socket, r *ruleState, action int, fired, now sock.Instant) (in time.Duration, not match.Reason) {
+	by, times, kept := t.subject(s), t.Times(), never
+	excluded := match.Any(r.Exclude, by) == ssfilter.True
+	if fired == never && !excluded {
+		return 0, match.GroupIsQuiet
+	}
+	for at := now; at != never; {
+		decision, next := r.Decide(&r.Then[action], &times, by, fired, at, true)
+		if decision == match.Due {
+			return at.Sub(now), ""
+		}
+		if decision == match.Blocked {
+			kept = min(kept, at)
+		}
+		at = next
+	}
+	switch {
+	case kept != never:
+		return kept.Sub(now), e.keptBy(t, s, r, &r.Then[action], kept)
+	case excluded:
+		return 0, match.Excluded
+	case times.Queued == never:
+		return 0, match.NotStalled
+	default:
+		return 0, match.NotIdle
+	}
+}
+
+// keptBy says what keeps an action from the socket that is due at that instant.
+func (e *Engine) keptBy(t *tracked, s *sock.Socket, r *ruleState, a *rules.Action, at sock.Instant) match.Reason {
+	switch unknown := e.unknownOfHolders(t, s, r, a, at); {
+	case unknown != "":
+		return unknown
+	case match.Any(r.Exclude, t.subject(s)) != ssfilter.False:
+		return match.Excluded // for all that is known
+	case s.InUse():
+		return match.InUse
+	default:
+		return match.Unmet
+	}
 }
