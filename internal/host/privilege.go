@@ -53,7 +53,7 @@ func (p privileges) missing() (why, cure string) {
 	case p.root:
 		return "root was started without it", granted
 	case p.file && p.noNewPrivs:
-		return "the program's file has the capability, and no_new_privs (NoNewPrivileges=yes, allowPrivilegeEscalation: false) keeps it from being granted", started
+		return "the program's file has the capability, and no_new_privs (NoNewPrivileges=yes, allowPrivilegeEscalation: false) keeps it from being granted", started + "; under Docker leave out no-new-privileges, since it gives capabilities to other users than root by the file alone"
 	case p.file && p.nosuid:
 		return "the program's file has the capability, and its file system is mounted nosuid, which keeps it from being granted", "put the program on another file system, or run as root"
 	case p.file:
