@@ -19,6 +19,7 @@ type Access struct {
 	Processes  int         // that are shown
 	Refused    int         // of these, how many may have descriptors, and do not let them be read
 	First      sock.Holder // the first of those
+	Crowded    bool        // of some there was no room for the descriptors
 }
 
 // kinShown reports whether each process is shown that can have by fork(2) what one that is
@@ -41,9 +42,12 @@ func (a *Access) Unnamed(printable func(string) string) (text, cure string) {
 	var found, cures []string
 	if a.Refused > 0 {
 		found = append(found, fmt.Sprintf("%d of %d processes cannot be read, the first is %s[%d]", a.Refused, a.Processes, printable(a.First.Comm), a.First.PID))
-		if a.Privileged {
+		switch {
+		case a.Crowded:
+			cures = append(cures, "raise the memory limit of the container or unit: the kernel takes a kilobyte of it for each descriptor that is looked at")
+		case a.Privileged:
 			cures = append(cures, "run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching it")
-		} else {
+		default:
 			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes")
 		}
 	}

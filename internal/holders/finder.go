@@ -52,6 +52,11 @@ type Finder struct {
 	mu     sync.Mutex
 	known  map[int]*descriptors // by PID
 	at     atomic.Int64
+
+	// Room is how many descriptors a walk may list; 0: any number. The kernel charges the
+	// entries of /proc to the cgroup of who lists them, about a kilobyte each, and gives that
+	// back so late that it may end the program first: see host.DescriptorRoom.
+	Room int
 }
 
 // NewFinder returns a Finder on root, a mounted proc(5), which it walks where there is no
@@ -120,7 +125,8 @@ func (f *Finder) Find(wanted map[uint32]struct{}) (Found, error) {
 				return nil
 			}
 			err := w.process(pid)
-			if refused(err) {
+			if crowded := errors.Is(err, errNoRoom); crowded || refused(err) {
+				a.Crowded = a.Crowded || crowded
 				w.refused(pid)
 				err = nil
 			}
@@ -167,7 +173,7 @@ func (f *Finder) walk(wanted map[uint32]struct{}, onlyNew bool, find func(*walk)
 		return Found{}, fmt.Errorf("find socket holders: %w", err)
 	}
 	defer unix.Close(root)
-	w := &walk{root: root, owners: f.owners, rooted: rooted(root), wanted: wanted, onlyNew: onlyNew, found: Found{Holders: make(map[uint32][]sock.Holder)}, remembered: make(map[int]*descriptors)}
+	w := &walk{room: f.Room, bounded: f.Room > 0, root: root, owners: f.owners, rooted: rooted(root), wanted: wanted, onlyNew: onlyNew, found: Found{Holders: make(map[uint32][]sock.Holder)}, remembered: make(map[int]*descriptors)}
 	f.mu.Lock()
 	w.known = f.known // which nobody changes
 	f.mu.Unlock()
@@ -199,6 +205,8 @@ func itself(dir int) (int, error) {
 // walk is one walk's memory.
 type walk struct {
 	root    int // /proc
+	room    int // for descriptors that may be listed still
+	bounded bool
 	owners  *owners
 	rooted  bool // paths of cgroups begin at the host's root
 	wanted  map[uint32]struct{}
@@ -259,8 +267,14 @@ func (w *walk) table(dir, pid int) (n int, err error) {
 			has.idle++
 		}
 	}
+	if w.bounded && !w.hasRoom(dir) {
+		return 0, errNoRoom
+	}
 	err = w.fds.eachNumber(dir, func(fd int, name []byte) error {
 		n++
+		if w.room--; w.bounded && w.room < 0 {
+			return errNoRoom
+		}
 		if was := had.inode(fd); w.onlyNew && was != 0 && !w.wants(was) {
 			has.set(fd, was)
 			return nil
@@ -278,6 +292,16 @@ func (w *walk) table(dir, pid int) (n int, err error) {
 	}
 	w.remember(pid, &has)
 	return n, nil
+}
+
+// errNoRoom says that a walk has listed as much as it may.
+var errNoRoom = errors.New("the memory limit leaves no room for its descriptors")
+
+// hasRoom reports whether a table of descriptors, which is open as dir, may be listed: one that is too
+// large takes nothing from those that come after it. Before Linux 6.2 its size is 0.
+func (w *walk) hasRoom(dir int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(dir, &st) == nil && st.Size <= int64(w.room)
 }
 
 // holder names the process whose directory of descriptors is open, and says where it belongs.

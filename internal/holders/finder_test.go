@@ -138,3 +138,28 @@ func BenchmarkFindNew(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(2*n), "ns/fd")
 }
+
+// Where the memory limit has no room for the descriptors of all, those of some are found, and
+// the others count as processes that cannot be read.
+func TestFindWithinRoom(t *testing.T) {
+	root := fakeProc(t, map[int]process{
+		2:  {comm: "kthreadd", stat: kthreadd},
+		10: {comm: "one", fds: map[string]string{"3": "socket:[100]", "4": "/dev/null"}},
+		11: {comm: "other", fds: map[string]string{"3": "socket:[101]", "4": "/dev/null"}},
+	})
+	dir, err := os.Stat(filepath.Join(root, "10", "fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := NewFinder(root, nil)
+	for room, want := range map[int]int{1: 0, int(dir.Size()) + 1: 1, int(dir.Size()) + 2: 2, 0: 2} {
+		f.Room = room
+		found, err := f.Find(set([]uint32{100, 101}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := found.Access; len(found.Holders) != want || a.Crowded != (want < 2) || a.Refused != 2-want || found.Complete != (want == 2) {
+			t.Errorf("room for %d: found %v, %+v, want those of %d", room, found.Holders, a, want)
+		}
+	}
+}

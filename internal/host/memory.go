@@ -23,6 +23,10 @@ const (
 	// tableShare the part of the limit that all of them may take: what BoundMemory leaves.
 	placeMemory = 192
 	tableShare  = 8
+	// descriptorMemory is what the kernel takes for an entry of /proc/PID/fd that is listed (a dentry
+	// and an inode of procfs), and leastDescriptors how many are listed in any case.
+	descriptorMemory = 1 << 10
+	leastDescriptors = 1000
 )
 
 // garbage is how much there may be before it is collected, in percent of what is in use. The
@@ -45,6 +49,17 @@ func BoundMemory() int {
 		debug.SetMemoryLimit(limit)
 	}
 	return int(max(leastTracks, (limit-baseMemory)/trackMemory))
+}
+
+// DescriptorRoom returns how many descriptors of /proc a walk may list within the memory limit of
+// the cgroup, to which the kernel charges them; 0: there is no limit.
+func DescriptorRoom() int { return descriptorRoom(cgroup.MemoryLimit()) }
+
+func descriptorRoom(limit int64) int {
+	if limit == 0 {
+		return 0
+	}
+	return int(max(leastDescriptors, (limit-baseMemory)/2/descriptorMemory))
 }
 
 // TablePlaces returns for how many sockets the table of events has room in the memory limit

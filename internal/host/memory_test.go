@@ -19,3 +19,11 @@ func TestTablePlaces(t *testing.T) {
 		}
 	}
 }
+
+func TestDescriptorRoom(t *testing.T) {
+	for limit, want := range map[int64]int{0: 0, 8 << 20: 1000, 32 << 20: 10240, 128 << 20: 59392} {
+		if got := descriptorRoom(limit); got != want {
+			t.Errorf("limit %d: %d descriptors, want %d", limit, got, want)
+		}
+	}
+}

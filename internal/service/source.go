@@ -62,6 +62,7 @@ func holdersBy(source *node.Source) daemon.Holders {
 		pass = source.Owners
 	}
 	finder := holders.NewFinder(host.ProcRoot, pass)
+	finder.Room = host.DescriptorRoom()
 	return daemon.Holders{
 		FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At, AskCmdlines: finder.AskCmdlines,
 		ReadUsage:       func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
