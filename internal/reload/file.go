@@ -2,8 +2,12 @@ package reload
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/readfile"
 )
@@ -25,5 +29,22 @@ func read(path string) (f File) {
 		return File{Err: fmt.Errorf("read %s: it is a directory; all rules stand in one file: name that", path)}
 	}
 	f.Data, f.Err = readfile.Regular(path)
+	if errors.Is(f.Err, fs.ErrPermission) {
+		f.Err = fmt.Errorf("%w: sockdog runs as user %d, who may not read it: %s", f.Err, os.Geteuid(), readable(path))
+	}
 	return f
+}
+
+// readable says how the file at path becomes readable to every user: root's umask may have made
+// it, or a directory on the way to it, for root alone.
+func readable(path string) (cure string) {
+	cure = "chmod 644 " + path
+	follow(path, func(name string, kind uint32, _ *unix.Stat_t, _ bool) bool {
+		if kind == unix.S_IFDIR && unix.Faccessat(unix.AT_FDCWD, name, unix.X_OK, unix.AT_EACCESS) != nil {
+			cure = "chmod 755 " + name
+			return false
+		}
+		return true
+	})
+	return cure
 }
