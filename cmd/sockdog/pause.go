@@ -29,9 +29,7 @@ func controlSocketFlag(cmd *cobra.Command, path *string, use string) {
 
 func (f *controlFlags) add(cmd *cobra.Command, use string) {
 	controlSocketFlag(cmd, &f.socket, "`path` of the socket that sockdog run hears commands on, if it has the same flag")
-	if use != "" {
-		stateDirFlag(cmd, &f.stateDir, use)
-	}
+	stateDirFlag(cmd, &f.stateDir, use)
 }
 
 // paths are where the socket may be. That of a directory which was named is there, or
@@ -57,7 +55,7 @@ func (f *controlFlags) ask(cmd *cobra.Command, r control.Request, byFile func(fi
 	}
 	switch {
 	case byFile == nil:
-		return nil, fmt.Errorf("%w: start it, or give this command the --control-socket of sockdog run", err)
+		return nil, fmt.Errorf("%w: start it, or give this command the --control-socket of sockdog run, or its --state-dir", err)
 	case f.stateDir == "":
 		return nil, fmt.Errorf("%w: give this command the --control-socket of sockdog run, or its --state-dir", err)
 	default:
@@ -190,7 +188,7 @@ with a canary again, where it has one.`,
 			return f.reset(cmd, args[0])
 		},
 	}
-	f.add(cmd, "")
+	f.add(cmd, "state `directory` of the sockdog to tell, in which it has a control socket")
 	return cmd
 }
 

@@ -77,7 +77,7 @@ crash; 78 bad or missing rules at the start, which no restart cures.`,
 	allowFlag(cmd, &f.Allow, "the `actions` that rules may have; by default "+strings.Join(action.AllowedByDefault(action.Kinds()), ",")+": what goes beyond sockets must be listed")
 	stateDirFlag(cmd, &f.StateDir, "`directory` for the journal and for state that outlives a restart; default: $STATE_DIRECTORY, which systemd sets")
 	addressFlag(cmd, &f.Listen, "listen", "`address` that serves the page, metrics and status, or off", ":9797", "off")
-	controlSocketFlag(cmd, &f.Control, "`path` of the socket to hear sockdog pause, resume and rule reset on, or off; default: control.sock in $RUNTIME_DIRECTORY or /run/sockdog, else in the state directory")
+	controlSocketFlag(cmd, &f.Control, "`path` of the socket to hear sockdog pause, resume and rule reset on, or off; default: control.sock in $RUNTIME_DIRECTORY or /run/sockdog, and in the state directory")
 	cmd.Flags().StringSliceVar(&f.ListenNames, "listen-name", nil, "host `name` to accept in requests beside addresses, localhost and the host's own name; repeatable")
 	oneOf(cmd, &f.logFormat, "log-format", "", "`format`: %s; auto is text on a terminal and in the systemd journal, else JSON",
 		"auto\ttext on a terminal and in systemd's journal, else JSON", "text", "json")

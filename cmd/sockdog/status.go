@@ -58,7 +58,7 @@ the daemon does not listen.`,
 	addressFlag(cmd, &address, "address", "`address` that the daemon listens on")
 	outputFlag(cmd, &output)
 	cmd.Flags().BoolVar(&ready, "ready", false, "only whether it is ready, as a probe")
-	f.add(cmd, "state `directory` of the sockdog to ask with --ready, in which its control socket may be")
+	f.add(cmd, "state `directory` of the sockdog to ask with --ready, in which it has a control socket")
 	return cmd
 }
 

@@ -93,13 +93,13 @@ func TestStatusReady(t *testing.T) {
 				address = telling(t, &status.Status{Time: time.Now(), Ready: test.page == yes})
 			}
 			if test.socket != none {
-				l, err := control.Listen(control.Paths("", ""))
+				listeners, err := control.Listen(control.Paths("", ""))
 				if err != nil {
 					t.Fatal(err)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				served := make(chan error)
-				go func() { served <- control.Serve(ctx, l, readiness{ready: test.socket == yes}) }()
+				go func() { served <- control.Serve(ctx, listeners[0], readiness{ready: test.socket == yes}) }()
 				t.Cleanup(func() { cancel(); <-served })
 			}
 			cmd := statusCommand()

@@ -72,8 +72,9 @@ const (
 )
 
 // Paths are where the socket may be, by what the flags say, the most wanted first: a
-// daemon takes the first that it can make, and a client the first that somebody listens
-// on. A unit with RuntimeDirectory=sockdog has it at the default path.
+// daemon listens on all that it can make, and a client asks on the first that somebody listens
+// on, or on that of the state directory alone. A unit with RuntimeDirectory=sockdog has one at
+// the default path.
 func Paths(flag, stateDir string) []string {
 	if flag != "" {
 		return []string{flag}

@@ -129,11 +129,20 @@ func (h *handler) Reset(_ context.Context, rule, by string) (bool, error) {
 	return false, &UnknownRule{rule, []string{"leak", "flood"}}
 }
 
+// listenOn listens on one of the paths.
+func listenOn(paths ...string) (*net.UnixListener, error) {
+	listeners, refused := Listen(paths)
+	if len(listeners) != 1 {
+		return nil, fmt.Errorf("%d listeners: %w", len(listeners), refused)
+	}
+	return listeners[0], nil
+}
+
 // serve hears clients on a socket of the test, and returns its path.
 func serve(t *testing.T, h Handler) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := Listen([]string{path})
+	l, err := listenOn(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,21 +264,28 @@ func TestSlowClients(t *testing.T) {
 func TestListen(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "s")
-	first, err := Listen([]string{path})
+	first, err := listenOn(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen([]string{path}); err == nil || !strings.Contains(err.Error(), "another sockdog listens there") {
+	if _, err := listenOn(path); err == nil || !strings.Contains(err.Error(), "another sockdog listens there") {
 		t.Errorf("where one listens: %v", err)
 	}
-	second, err := Listen([]string{path, path + "2"})
+	second, err := listenOn(path, path+"2")
 	if err != nil || second.Addr().String() != path+"2" {
 		t.Errorf("the next path is not taken: %v", err)
 	}
 	second.Close()
+	both, err := Listen([]string{path + "2", path + "3"})
+	if err != nil || len(both) != 2 {
+		t.Fatalf("%d of two paths that can be had: %v", len(both), err)
+	}
+	for _, l := range both {
+		l.Close()
+	}
 	first.SetUnlinkOnClose(false)
 	first.Close()
-	if first, err = Listen([]string{path}); err != nil {
+	if first, err = listenOn(path); err != nil {
 		t.Fatalf("a stale socket is not replaced: %v", err)
 	}
 	first.Close()
@@ -277,7 +293,7 @@ func TestListen(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen([]string{path}); err == nil {
+	if _, err := listenOn(path); err == nil {
 		t.Error("a file was replaced")
 	}
 	if text, err := os.ReadFile(path); string(text) != "precious" {
@@ -287,10 +303,10 @@ func TestListen(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen([]string{path}); err == nil {
+	if _, err := listenOn(path); err == nil {
 		t.Error("others may write to the directory, and it is used")
 	}
-	if _, err := Listen([]string{filepath.Join(dir, strings.Repeat("x", 200))}); err == nil || !strings.Contains(err.Error(), "longer than 107") {
+	if _, err := listenOn(filepath.Join(dir, strings.Repeat("x", 200))); err == nil || !strings.Contains(err.Error(), "longer than 107") {
 		t.Errorf("a long path: %v", err)
 	}
 }
@@ -299,7 +315,7 @@ func TestListen(t *testing.T) {
 func TestAskNobody(t *testing.T) {
 	dir := t.TempDir()
 	stale := filepath.Join(dir, "s")
-	l, err := Listen([]string{stale})
+	l, err := listenOn(stale)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,18 +17,22 @@ import (
 // errInUse says that somebody listens on a path.
 var errInUse = errors.New("another sockdog listens there")
 
-// Listen listens on the first of the paths that can be had. Where that is none, the error
-// says why of each.
-func Listen(paths []string) (*net.UnixListener, error) {
+// Listen listens on each of the paths that can be had, and refused says why of each that
+// cannot; nil: all can. A command asks on one path, which may be any of them.
+func Listen(paths []string) (listeners []*net.UnixListener, refused error) {
 	var errs []string
 	for _, path := range paths {
 		l, err := listen(path)
-		if err == nil {
-			return l, nil
+		if err != nil {
+			errs = append(errs, path+": "+err.Error())
+			continue
 		}
-		errs = append(errs, path+": "+err.Error())
+		listeners = append(listeners, l)
 	}
-	return nil, errors.New(strings.Join(errs, "; "))
+	if len(errs) > 0 {
+		refused = errors.New(strings.Join(errs, "; "))
+	}
+	return listeners, refused
 }
 
 // listen makes the socket at path, in the place of one that an earlier run left.

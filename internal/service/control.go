@@ -33,19 +33,27 @@ func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *
 		if dir != nil && o.StateDir != "" { // else another sockdog uses it
 			stateDir = dir.Path()
 		}
-		l, err := control.Listen(control.Paths(c.Control, stateDir))
-		switch {
-		case err == nil:
+		left := "a file pauses sockdog (docs/stop.md)"
+		if dir == nil {
+			left = "without a state directory nothing pauses sockdog (docs/stop.md)"
+		}
+		listeners, refused := control.Listen(control.Paths(c.Control, stateDir))
+		for _, l := range listeners {
 			log.Info("listening for commands", "socket", l.Addr().String())
 			running.Go(func() {
 				if err := control.Serve(ctx, l, commands{pauses, resets, ready}); err != nil {
-					log.Error("listening for commands ended; a file pauses sockdog (docs/stop.md)", "error", err.Error())
+					log.Error("listening for commands ended; "+left, "socket", l.Addr().String(), "error", err.Error())
 				}
 			})
+		}
+		switch {
+		case refused == nil:
+		case len(listeners) > 0:
+			log.Debug("a control socket cannot be had; there is another", "reason", refused.Error())
 		case c.Control != "":
-			log.Warn("there is no control socket; a file pauses sockdog (docs/stop.md)", "error", err.Error())
+			log.Warn("there is no control socket; "+left, "error", refused.Error())
 		default:
-			log.Info("there is no control socket; a file pauses sockdog (docs/stop.md)", "reason", err.Error())
+			log.Info("there is no control socket; "+left, "reason", refused.Error())
 		}
 	}
 	return func() {
