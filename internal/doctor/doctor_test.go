@@ -83,12 +83,12 @@ func TestHoldersExamined(t *testing.T) {
 		{"a container that sees its pod", holders.Access{Contained: true, Processes: 12}, "every process of this PID namespace can be read; those outside of it are not shown", ""},
 		{
 			"a container whose /proc hides some", holders.Access{Contained: true, Hidden: true, Processes: 12},
-			"some are not shown: the sockets that those hold have no known holder", "mount /proc without hidepid, or CAP_SYS_PTRACE",
+			"some are not shown: the sockets that those hold have no known holder", "mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)",
 		},
 		{
 			"hidden, and some resist", change(func(a *holders.Access) { a.AllShown = false }),
 			"9 of 20 processes cannot be read, the first is �[2J[7], and some are not shown: the sockets that those hold have no known holder, and those of their containers and services may have one more",
-			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes; mount /proc without hidepid, or CAP_SYS_PTRACE",
+			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes; mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -58,7 +58,7 @@ func (a *Access) Unnamed(printable func(string) string) (text, cure string) {
 		cures = append(cures, "shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host")
 	default:
 		found = append(found, "some are not shown")
-		cures = append(cures, "mount /proc without hidepid, or CAP_SYS_PTRACE")
+		cures = append(cures, "mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)")
 	}
 	text = strings.Join(found, ", and ") + ": the sockets that those hold have no known holder"
 	if a.Refused > 0 {
