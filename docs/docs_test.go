@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/testrun"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ruletest"
@@ -417,5 +418,24 @@ func TestDoctor(t *testing.T) {
 	}
 	if diff := cmp.Diff(findings, rows); diff != "" {
 		t.Errorf("lines of doctor (-those there are +those explained):\n%s", diff)
+	}
+}
+
+// TestReasons: what keeps a rule from acting is explained, reason by reason, and is counted under
+// no other name.
+func TestReasons(t *testing.T) {
+	_, section, _ := strings.Cut(read(t, "watching.md"), "\n## Why does it not kill?\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var explained []string
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 {
+			for _, word := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(cells[1], -1) {
+				explained = append(explained, word[1])
+			}
+		}
+	}
+	slices.Sort(explained)
+	if diff := cmp.Diff(slices.Sorted(slices.Values(status.HeldReasons)), explained); diff != "" {
+		t.Errorf("(-counted +explained):\n%s", diff)
 	}
 }

@@ -271,6 +271,7 @@ var Results = []journal.Result{
 // connection.
 var HeldReasons = slices.Concat(waiting, []string{
 	"protected", "in_use", "in_accept_queue", "held_by_kernel", "mptcp_subflow", "not_connected", "orphan", "own", "holder_spins",
+	"holders_unknown", "owner_unknown", "no_descriptor", "holder_refuses",
 })
 
 // waiting are those for which an action waits.

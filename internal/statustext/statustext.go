@@ -164,10 +164,16 @@ func outcomes(r *status.Rule) string {
 		}
 	}
 	var skipped []string
-	for _, reason := range status.HeldReasons {
-		if n := r.HeldBack[reason]; n > 0 && !status.Waits(reason) {
-			skipped = append(skipped, fmt.Sprintf("%d %s", n, strings.ReplaceAll(reason, "_", " ")))
+	for _, reason := range slices.Sorted(maps.Keys(r.HeldBack)) {
+		n := r.HeldBack[reason]
+		if n == 0 || status.Waits(reason) {
+			continue
 		}
+		word := fmt.Sprintf("%d %s", n, strings.ReplaceAll(reason, "_", " "))
+		if reason == "holders_unknown" || reason == "owner_unknown" {
+			word += " (sockdog doctor says why)"
+		}
+		skipped = append(skipped, word)
 	}
 	if len(skipped) > 0 {
 		lines = append(lines, "skipped: "+strings.Join(skipped, ", "))

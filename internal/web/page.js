@@ -184,7 +184,7 @@ const modes = { enabled: ["good", "enabled"], dry_run: ["waiting", "dry run"], s
 function rank(r) {
   if (r.firing || r.mode === "stopped") return 0;
   if (r.pending) return 1;
-  return r.sockets || r.candidates ? 2 : 3;
+  return r.sockets || r.candidates || skipped(r).length ? 2 : 3;
 }
 
 // mostResting is how many rules that match nothing are shown unfolded.
@@ -246,6 +246,9 @@ const words = (action, result) => ({ would: `would ${action}`, gone: `gone befor
 // waits are the reasons for which an action is done later (status.Waits).
 const waits = new Set(["limit", "limit_of_all_rules", "limit_of_unseen", "share", "max_matches", "canary", "paused", "stopped"]);
 
+// skipped are the reasons for which the rule left sockets alone, and of how many.
+const skipped = (r) => Object.entries(r.held_back).filter(([reason, n]) => n && !waits.has(reason));
+
 // results counts what the rule has done and skipped since the daemon started.
 function results(r) {
   const lines = Object.entries(r.actions).flatMap(([action, { would, held, ...others }]) => {
@@ -258,8 +261,8 @@ function results(r) {
     ].flat();
   });
   if (r.held) lines.push(`${number(r.held)} held back`); // now
-  const skipped = Object.entries(r.held_back).filter(([reason, n]) => n && !waits.has(reason));
-  if (skipped.length) lines.push(`skipped: ${skipped.map(([reason, n]) => `${number(n)} ${reason.replaceAll("_", " ")}`).join(", ")}`);
+  const left = skipped(r);
+  if (left.length) lines.push(`skipped: ${left.map(([reason, n]) => `${number(n)} ${reason.replaceAll("_", " ")}`).join(", ")}`);
   return lines.join(" · ");
 }
 
