@@ -31,7 +31,7 @@ var notes = map[engine.NoteKind]note{
 	engine.HoldersSeen:      {level: slog.LevelInfo, text: "who holds the sockets is seen again"},
 	engine.WalkHangs:        {level: slog.LevelError, text: "a walk through /proc takes long; holders of new sockets are unknown"},
 	engine.WalkEnded:        {level: slog.LevelInfo, text: "the walk through /proc has ended"},
-	engine.StillOpen:        {level: slog.LevelWarn, text: "the program still holds descriptors of killed sockets"},
+	engine.StillOpen:        {level: slog.LevelWarn, text: "the program still holds descriptors of sockets killed ten seconds ago"},
 	engine.SpinBegan:        {level: slog.LevelError, text: "kills made a program spin; the rule leaves it alone for now"},
 	engine.SpinOver:         {level: slog.LevelInfo, text: "the program is quiet again; the rule goes on killing its sockets"},
 	engine.CanaryPassed:     {level: slog.LevelInfo, text: "the first kills did the program no harm; the rule goes on"},

@@ -89,9 +89,18 @@ func (r *Report) PrintRules(out io.Writer, kinds []*rules.Kind) error {
 	if left = append(left, r.Remarks()...); len(left) > 0 {
 		text.WriteString("\n# What no rule heals:\n" + comment(left, ""))
 	}
-	_, err := io.WriteString(out, r.head(true)+text.String())
+	note := ""
+	if bytes.Contains(text.Bytes(), []byte("\n      process: ")) {
+		note = byProcess
+	}
+	_, err := io.WriteString(out, r.head(true)+note+"rules:\n"+text.String())
 	return err
 }
+
+// byProcess stands above rules that name processes: who runs them may see less than whoever asks why.
+const byProcess = `# Rules by process act only where sockdog can tell who holds a socket: sockdog doctor, run as the
+# service, says so.
+`
 
 // watchOnly is a rule where there is nothing to heal: it acts on nothing, and logs.
 const watchOnly = `  # Nothing was found that a rule would heal. This one acts on nothing; it shows what it matches.
@@ -100,7 +109,7 @@ const watchOnly = `  # Nothing was found that a rule would heal. This one acts o
     then: [log]
 `
 
-// head is the beginning of the file.
+// head is the beginning of the file, as far as the rules.
 func (r *Report) head(dryRun bool) string {
 	namespaces := ""
 	if r.input.Several {
@@ -114,7 +123,6 @@ version: 1
 settings:
   dry_run: %v
 %s
-rules:
 `, r.input.Now.Format("2006-01-02 15:04"), dryRun, namespaces)
 }
 
@@ -256,7 +264,7 @@ func (r *Report) write(p *proposal, kinds []*rules.Kind) (text, warning string) 
 
 // linted returns the text of a rule, or what check --lint would say of it.
 func (r *Report) linted(text string, kinds []*rules.Kind) (good, warning string) {
-	warnings, err := rules.Lint(strings.NewReader(r.head(false)+text), kinds...)
+	warnings, err := rules.Lint(strings.NewReader(r.head(false)+"rules:\n"+text), kinds...)
 	switch {
 	case err != nil:
 		return "", oneLine(err.Error())
