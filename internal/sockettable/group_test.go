@@ -5,9 +5,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 func TestPrintGroups(t *testing.T) {
+	known := func(text string) sock.Fact { return sock.Fact{Text: text, Known: true} }
 	tests := []struct {
 		keys, output string
 		want         string
@@ -28,6 +31,14 @@ COUNT  PROCESS  RECV-Q  SEND-Q  OLDEST
 2      -        1       0       ≥5s
 1      java     1       0       1h30m
 1      �[2Jx�   0       0       ≥1m0s
+`,
+		},
+		{
+			keys: "unit,container,pod", output: "table",
+			want: `
+COUNT  UNIT          CONTAINER     POD             RECV-Q  SEND-Q  OLDEST
+3      -             -             -               1       0       ≥1m0s
+1      shop.service  0123456789ab  payments/api-1  1       0       1h30m
 `,
 		},
 		{
@@ -80,7 +91,9 @@ COUNT  PROCESS  RECV-Q  SEND-Q  OLDEST
 				t.Fatal(err)
 			}
 			var b strings.Builder
-			if err := sightings(t).Print(&b, &view); err != nil {
+			table := sightings(t)
+			table.Holders[11][0].Owner = &sock.Owner{Unit: known("shop.service"), ContainerID: known("0123456789abcdef"), Pod: "payments/api-1"}
+			if err := table.Print(&b, &view); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.want, "\n"+b.String()); diff != "" {

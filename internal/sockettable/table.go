@@ -137,12 +137,12 @@ func (t *Table) comm(r *row) string {
 	return ""
 }
 
-// pod returns the name of the pod that process belongs to.
-func (t *Table) pod(r *row) string {
+// owner returns where that process belongs; nil: not known.
+func (t *Table) owner(r *row) *sock.Owner {
 	if holders := t.Holders[r.Inode]; len(holders) > 0 {
-		return holders[0].Owner.PodName()
+		return holders[0].Owner
 	}
-	return ""
+	return nil
 }
 
 func (t *Table) pid(r *row) (uint64, bool) {

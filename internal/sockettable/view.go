@@ -74,7 +74,7 @@ func (t *Table) Print(out io.Writer, v *View) error {
 		})
 	}
 	columns := v.columns()
-	if v.Wide && slices.ContainsFunc(t.rows, func(r *row) bool { return t.pod(r) != "" }) {
+	if v.Wide && slices.ContainsFunc(t.rows, func(r *row) bool { return t.owner(r).PodName() != "" }) {
 		at := 1 + slices.Index(columns, holderColumn)
 		columns = slices.Insert(slices.Clone(columns), at, columnsOf("pod")...)
 	}
