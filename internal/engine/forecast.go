@@ -190,12 +190,13 @@ func (e *Engine) byRule(t *tracked, s *sock.Socket, r *ruleState, action int, fi
 
 // keptBy says what keeps an action from the socket that is due at that instant.
 func (e *Engine) keptBy(t *tracked, s *sock.Socket, r *ruleState, a *rules.Action, at sock.Instant) match.Reason {
+	meansUse := func(m rules.Match) bool { return m.StalledFor > 0 }
 	switch unknown := e.unknownOfHolders(t, s, r, a, at); {
 	case unknown != "":
 		return unknown
 	case match.Any(r.Exclude, t.subject(s)) != ssfilter.False:
 		return match.Excluded // for all that is known
-	case s.InUse():
+	case s.InUse() && !slices.ContainsFunc(r.Match, meansUse):
 		return match.InUse
 	default:
 		return match.Unmet

@@ -87,6 +87,7 @@ func TestForecastsSayWhatWillKeep(t *testing.T) {
 		r.Match[1].InStateFor = time.Minute
 	}
 	idle := func(r *rules.Rule) { r.Match[0].IdleFor = time.Minute }
+	stalls := func(r *rules.Rule) { r.Match[0].InStateFor, r.Match[0].StalledFor = 0, 10*time.Second }
 	byMany := func(r *rules.Rule) { r.When = []rules.Condition{more(9)} }
 	sends := func(s *sim.Socket) { s.Queued = benchStart.Add(-time.Second) }
 	for _, test := range []struct {
@@ -112,6 +113,7 @@ func TestForecastsSayWhatWillKeep(t *testing.T) {
 		{name: "it sends", rule: killing("r"), socket: sends, want: "in 6s: in_use"},
 		{name: "a log does not mind that", rule: killing("r", logging), socket: sends, want: "in 6s: "},
 		{name: "a verdict is another", rule: killing("r", unread), want: "in 6s: unmet"},
+		{name: "it sends, which the rule means, and a verdict is another", rule: killing("r", stalls, unread), socket: sends, want: "in 10s: unmet"},
 		{name: "a later match means it", rule: killing("r", unread, orLater), want: "in 56s: "},
 		{name: "a later match does not", rule: killing("r", unread, orNever), want: "in 6s: unmet"},
 		{name: "protected", rule: killing("r"), protect: []rules.Match{where("dport = 80")}, want: "in 6s: protected"},
