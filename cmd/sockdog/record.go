@@ -226,7 +226,9 @@ func (r *record) open(h *host.Host, stderr io.Writer) (from capture.Source, end 
 		Means: func(s *sock.Socket) bool { return r.owners.Mean(s, nil) == ssfilter.True },
 	}
 	if r.holders {
-		finder := holders.NewFinder(host.ProcRoot, host.ExactHolderPass())
+		pass := host.ExactHolderPass()
+		_ = pass([]uint32{0}, func(uint32, sock.Holder) {}) // to load its program takes longer than a scan
+		finder := holders.NewFinder(host.ProcRoot, pass)
 		from.Holders = func(inodes map[uint32]struct{}) (holders.Found, map[recording.Process]float64, error) {
 			found, err := finder.Find(inodes)
 			usage := make(map[recording.Process]float64)
