@@ -24,5 +24,5 @@ const mostAges = 1 << 14
 func (d *watch) showAges() {
 	began := d.Now()
 	memories, left := d.engine.Ages(mostAges, d.Stuck)
-	d.Ages.Show(memories, left, max(showAtMost, showShare*d.Now().Sub(began)))
+	d.Ages.Show(memories, left, showGap(d.Now().Sub(began)))
 }

@@ -57,10 +57,12 @@ type watch struct {
 }
 
 // It is shown how things stand when somebody looks, at most once a second and less
-// often where there are thousands of rules; and by itself with each sign of life.
+// often where there are thousands of rules; and by itself every few seconds, so that it is
+// known since when there is a problem.
 const (
-	showAtMost = time.Second
-	showShare  = 200 // times what it took
+	showAtMost  = time.Second
+	showShare   = 200 // times what it took
+	showAtLeast = 3 * time.Second
 )
 
 const (
@@ -150,7 +152,11 @@ func (d *watch) loop(ctx context.Context) {
 		case <-timer.C:
 		case <-alive.C:
 			d.Notify("WATCHDOG=1\nSTATUS=" + d.statusLine())
-			if d.StatusStore != nil && d.Now() >= mayShow {
+			if d.StatusStore == nil {
+				continue
+			}
+			d.StatusStore.Turned()
+			if now := d.Now(); now >= mayShow && !d.countStates(now) {
 				mayShow = d.show()
 			}
 			continue
@@ -205,10 +211,10 @@ func (d *watch) show() sock.Instant {
 	return began.Add(showGap(d.Now().Sub(began)))
 }
 
-// showGap returns how long after one that took so long it may be shown again: whoever asks
-// whether the loop turns must not miss two signs of life for it.
+// showGap returns how long after something that took so long to make for who looks it may be
+// made again. It may have taken long only because the machine is busy.
 func showGap(took time.Duration) time.Duration {
-	return min(max(showAtMost, showShare*took), aliveEvery/2)
+	return min(max(showAtMost, showShare*took), showAtLeast)
 }
 
 func (d *watch) beginStop() {

@@ -173,6 +173,8 @@ type Store interface {
 type StatusStore interface {
 	// Show puts up a status, which is not changed after. It must not wait.
 	Show(s *status.Status)
+	// Turned says that the loop turns, where there is no need of a status. It must not wait.
+	Turned()
 	// Asked is ready when somebody looks, and what is shown has grown old.
 	Asked() <-chan struct{}
 }

@@ -60,12 +60,16 @@ func (d *watch) stateWorker() (func(struct{}), func(), error) {
 	}, end, err
 }
 
-// countStates has the sockets counted where it is time for that.
-func (d *watch) countStates(now sock.Instant) {
-	if states := &d.readers.states; now >= states.next {
-		states.next = math.MaxInt64 // until this one is done
-		states.wanted <- struct{}{}
+// countStates has the sockets counted where it is time for that, and reports whether it is.
+// How things stand is shown with the count.
+func (d *watch) countStates(now sock.Instant) bool {
+	states := &d.readers.states
+	if now < states.next {
+		return false
 	}
+	states.next = math.MaxInt64 // until this one is done
+	states.wanted <- struct{}{}
+	return true
 }
 
 // statesCounted takes in a count, and decides when to make the next.
@@ -80,8 +84,8 @@ func (d *watch) statesCounted(c stateCount) {
 	if c.sockets != nil {
 		s.socketsAt = c.at
 		s.history.Record(c.at, c.sockets)
-		d.publish()
 	}
+	d.publish()
 }
 
 // spacing returns how long to wait after a state count that took so much CPU.

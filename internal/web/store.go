@@ -55,7 +55,8 @@ func (d *demand) fulfil() {
 // itself, and at once when a reader asks: watching costs next to nothing while nobody
 // reads.
 type Store struct {
-	last atomic.Pointer[status.Status]
+	last   atomic.Pointer[status.Status]
+	turned atomic.Pointer[time.Time] // when the loop last gave a sign of life
 
 	mu     sync.Mutex
 	demand demand
@@ -68,10 +69,17 @@ func NewStore() *Store { return &Store{demand: newDemand()} }
 // Show stores a status, which must not change after. It does not wait.
 func (s *Store) Show(next *status.Status) {
 	s.last.Store(next)
+	s.turned.Store(&next.Time)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hangs = false
 	s.demand.fulfil()
+}
+
+// Turned stores that the loop turns, which costs less than a status.
+func (s *Store) Turned() {
+	now := time.Now()
+	s.turned.Store(&now)
 }
 
 // Asked is ready when a reader asks and the status is no longer fresh.

@@ -32,7 +32,7 @@ func Handler(store *Store, metrics func(*status.Status) []byte, ages http.Handle
 		render: func(s *status.Status) ([]byte, error) { return metrics(s), nil }})
 	mux.Handle("GET /api/v1/status", &shared{kind: "application/json", current: store.Current, render: statusText})
 	// Probes have little time: they do not wait for a fresh status.
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(store.last.Load(), time.Now())) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(store.turned.Load(), time.Now())) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(store.last.Load())) })
 	mux.Handle("GET "+AgesPath, ages)
 	mux.Handle("GET /{$}", file("page.html", "text/html"))
@@ -75,17 +75,17 @@ func ours(host string, names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(host, strings.TrimSuffix(name, ".")) })
 }
 
-// loopBound is how old a status may be before the loop, which makes one every few
-// seconds, counts as hanging.
+// loopBound is how old the last sign of life may be before the loop, which gives one every
+// few seconds, counts as hanging.
 const loopBound = 10 * time.Second
 
 // turning says why the watch loop may not turn; empty: it does.
-func turning(s *status.Status, now time.Time) string {
+func turning(last *time.Time, now time.Time) string {
 	switch {
-	case s == nil:
+	case last == nil:
 		return "starting"
-	case now.Sub(s.Time) > loopBound:
-		return fmt.Sprintf("the watch loop has not turned for %s", now.Sub(s.Time).Truncate(time.Second))
+	case now.Sub(*last) > loopBound:
+		return fmt.Sprintf("the watch loop has not turned for %s", now.Sub(*last).Truncate(time.Second))
 	}
 	return ""
 }

@@ -192,6 +192,15 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// A loop that gives signs of life turns, however old the last status is.
+func TestHealthByTurns(t *testing.T) {
+	store := showing(&status.Status{Time: time.Now().Add(-time.Hour)})
+	store.Turned()
+	if got := ask(Handler(store, metrics.Text, noAges), http.MethodGet, "/healthz", "127.0.0.1").StatusCode; got != http.StatusOK {
+		t.Errorf("healthz %d, want 200", got)
+	}
+}
+
 func TestStatus(t *testing.T) {
 	want := statustest.Lively(time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC))
 	var got status.Status
