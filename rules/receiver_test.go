@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sockdog/sockdog/rules/internal/schematest"
 )
 
 func TestReceivers(t *testing.T) {
@@ -64,7 +66,7 @@ rules: []
 	if diff := cmp.Diff(want, mustParse(t, text).Receivers); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if err := validate(t, compileSchema(t), []byte(text)); err != nil {
+	if err := schematest.Validate(t, schematest.Compile(t, Schema()), []byte(text)); err != nil {
 		t.Errorf("the schema refuses it: %v", err)
 	}
 }
@@ -118,7 +120,7 @@ rules: []
 	if r.Format != "" || r.Body.String() != "{\"chat_id\": -1001, \"text\": {{.Text}}}\n" {
 		t.Errorf("%+v", r)
 	}
-	if err := validate(t, compileSchema(t), []byte(text)); err != nil {
+	if err := schematest.Validate(t, schematest.Compile(t, Schema()), []byte(text)); err != nil {
 		t.Errorf("the schema refuses it: %v", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/schematest"
 )
 
 // unavoidable are the warnings that examples bring, for they show what is warned of.
@@ -24,7 +26,7 @@ var unavoidable = []string{
 func tryExample(t *testing.T, schema *jsonschema.Schema, file *yaml.Node) error {
 	t.Helper()
 	text := []byte(blockYAML(t, file))
-	if err := validate(t, schema, text); err != nil {
+	if err := schematest.Validate(t, schema, text); err != nil {
 		return fmt.Errorf("the schema refuses it: %w", err)
 	}
 	if _, err := Parse(bytes.NewReader(text)); err != nil {
@@ -42,7 +44,7 @@ func tryExample(t *testing.T, schema *jsonschema.Schema, file *yaml.Node) error 
 // The whole files that the schema and the reference show are good, and each key of the
 // format stands in one of them.
 func TestExampleFiles(t *testing.T) {
-	f, schema := readFormat(t), compileSchema(t)
+	f, schema := readFormat(t), schematest.Compile(t, Schema())
 	stand := map[string]bool{}
 	for i := range f.root.Examples {
 		file := &f.root.Examples[i]
@@ -63,7 +65,7 @@ func TestExampleFiles(t *testing.T) {
 // Every key says what it is, and each example of a value is good in one of the whole files,
 // in the place of the value that stands there.
 func TestExampleValues(t *testing.T) {
-	f, schema := readFormat(t), compileSchema(t)
+	f, schema := readFormat(t), schematest.Compile(t, Schema())
 	places := map[string][]place{}
 	for i := range f.root.Examples {
 		f.walk(&f.root.Examples[i], func(at place) {
@@ -114,7 +116,7 @@ func tryValue(t *testing.T, schema *jsonschema.Schema, places []place, value *ya
 // Where a key is absent, what the schema says of that holds, if it is a value: to write it changes
 // nothing.
 func TestSchemaOfDefaults(t *testing.T) {
-	f, schema := readFormat(t), compileSchema(t)
+	f, schema := readFormat(t), schematest.Compile(t, Schema())
 	tried := 0
 	for i := range f.root.Examples {
 		file := &f.root.Examples[i]

@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"gopkg.in/yaml.v3"
+
+	"github.com/sockdog/sockdog/rules/internal/schematest"
 )
 
 // The schema has the keys that Parse reads, and no others.
@@ -44,34 +44,8 @@ func TestSchemaHasTheKeys(t *testing.T) {
 	}
 }
 
-func compileSchema(t *testing.T) *jsonschema.Schema {
-	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	compiler := jsonschema.NewCompiler()
-	if err := compiler.AddResource("rules.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	compiled, err := compiler.Compile("rules.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return compiled
-}
-
-func validate(t *testing.T, s *jsonschema.Schema, text []byte) error {
-	t.Helper()
-	var v any
-	if err := yaml.Unmarshal(text, &v); err != nil {
-		t.Fatal(err)
-	}
-	return s.Validate(v)
-}
-
 func TestSchemaTakesWhatParseTakes(t *testing.T) {
-	s := compileSchema(t)
+	s := schematest.Compile(t, Schema())
 	paths := []string{"builtin.yaml"}
 	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/lint/*.yaml", "../examples/*.yaml", "../examples/kubernetes/*/rules.yaml", "../examples/rules/*.yaml"} {
 		found, err := filepath.Glob(pattern)
@@ -88,7 +62,7 @@ func TestSchemaTakesWhatParseTakes(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, parseErr := Parse(bytes.NewReader(text))
-			schemaErr := validate(t, s, text)
+			schemaErr := schematest.Validate(t, s, text)
 			if (parseErr == nil) != (schemaErr == nil) {
 				t.Errorf("Parse: %v; schema: %v", parseErr, schemaErr)
 			}
@@ -97,7 +71,7 @@ func TestSchemaTakesWhatParseTakes(t *testing.T) {
 }
 
 func TestSchemaRefuses(t *testing.T) {
-	s := compileSchema(t)
+	s := schematest.Compile(t, Schema())
 	tests := map[string]string{
 		"an unknown key":        "rules: [{name: a, match: {state: close-wait}, colour: red}]",
 		"a key without effect":  "rules: [{name: a, match: {state: close-wait}, cooldown: soon}]",
@@ -119,7 +93,7 @@ func TestSchemaRefuses(t *testing.T) {
 	}
 	for name, text := range tests {
 		t.Run(name, func(t *testing.T) {
-			if err := validate(t, s, []byte(text)); err == nil {
+			if err := schematest.Validate(t, s, []byte(text)); err == nil {
 				t.Error("the schema takes it")
 			}
 			if _, err := Parse(bytes.NewReader([]byte(text))); err == nil {

@@ -27,18 +27,19 @@ const (
 
 // The libraries, and why each is here.
 const (
-	cobra    = "github.com/spf13/cobra"            // commands, completion, help
-	ebpf     = "github.com/cilium/ebpf"            // fits eBPF programs to the running kernel, and loads them
-	ebpfasm  = "github.com/cilium/ebpf/asm"        // their instructions
-	fsnotify = "github.com/fsnotify/fsnotify"      // inotify
-	links    = "github.com/vishvananda/netlink"    // devices and their addresses
-	netlink  = "github.com/vishvananda/netlink/nl" // netlink sockets in a namespace
-	psx      = "kernel.org/pub/linux/libs/security/libcap/psx"
-	sdnotify = "github.com/coreos/go-systemd/v22/daemon" // READY, RELOADING, WATCHDOG
-	unix     = "golang.org/x/sys/unix"                   // system calls
-	xterm    = "golang.org/x/term"                       // whether a file is a terminal, and its size
-	xwidth   = "golang.org/x/text/width"                 // runes that take two cells
-	yaml     = "gopkg.in/yaml.v3"                        // positions in the rules file
+	cobra      = "github.com/spf13/cobra"                   // commands, completion, help
+	ebpf       = "github.com/cilium/ebpf"                   // fits eBPF programs to the running kernel, and loads them
+	ebpfasm    = "github.com/cilium/ebpf/asm"               // their instructions
+	fsnotify   = "github.com/fsnotify/fsnotify"             // inotify
+	jsonschema = "github.com/santhosh-tekuri/jsonschema/v6" // a second opinion on our schemas, in tests
+	links      = "github.com/vishvananda/netlink"           // devices and their addresses
+	netlink    = "github.com/vishvananda/netlink/nl"        // netlink sockets in a namespace
+	psx        = "kernel.org/pub/linux/libs/security/libcap/psx"
+	sdnotify   = "github.com/coreos/go-systemd/v22/daemon" // READY, RELOADING, WATCHDOG
+	unix       = "golang.org/x/sys/unix"                   // system calls
+	xterm      = "golang.org/x/term"                       // whether a file is a terminal, and its size
+	xwidth     = "golang.org/x/text/width"                 // runes that take two cells
+	yaml       = "gopkg.in/yaml.v3"                        // positions in the rules file
 )
 
 // impure is what a package that decides must not reach: it takes values and
@@ -70,6 +71,11 @@ var table = []pkg{
 		may:  []string{"rules/internal/message"},
 		not:  []string{"os", "os/exec", "net", "syscall", "log", "log/slog"},
 		why:  "it tries templates on whatever data it is given, and knows no rules file",
+	},
+	{
+		name: "rules/internal/schematest",
+		may:  []string{jsonschema, yaml},
+		why:  "it holds any YAML to any schema, and knows neither rules nor tests of them",
 	},
 	{
 		name: "rules/internal/document",

@@ -1,7 +1,6 @@
 package ruletest_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"maps"
 	"os"
@@ -11,10 +10,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"gopkg.in/yaml.v3"
 
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/internal/schematest"
 	"github.com/sockdog/sockdog/rules/ruletest"
 )
 
@@ -69,34 +67,8 @@ func TestSchemaKeepsThatOfRules(t *testing.T) {
 	}
 }
 
-func compileSchema(t *testing.T) *jsonschema.Schema {
-	t.Helper()
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(ruletest.Schema()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	compiler := jsonschema.NewCompiler()
-	if err := compiler.AddResource("tests.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	schema, err := compiler.Compile("tests.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return schema
-}
-
-func validate(t *testing.T, s *jsonschema.Schema, text string) error {
-	t.Helper()
-	var v any
-	if err := yaml.Unmarshal([]byte(text), &v); err != nil {
-		t.Fatal(err)
-	}
-	return s.Validate(v)
-}
-
 func TestSchemaTakesWhatParseTakes(t *testing.T) {
-	s := compileSchema(t)
+	s := schematest.Compile(t, ruletest.Schema())
 	paths, err := filepath.Glob("../../examples/*_test.yaml")
 	if err != nil || len(paths) == 0 {
 		t.Fatal("no files", err)
@@ -106,19 +78,19 @@ func TestSchemaTakesWhatParseTakes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := validate(t, s, string(text)); err != nil {
+		if err := schematest.Validate(t, s, text); err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
 }
 
 func TestSchemaRefuses(t *testing.T) {
-	s := compileSchema(t)
+	s := schematest.Compile(t, ruletest.Schema())
 	const (
 		head = "rules_file: leak.yaml\ntests:\n  - name: a\n    until: 10m\n    sockets: [{name: s, state: close-wait, dport: 80}]\n"
 		none = "    expect: []\n"
 	)
-	if err := validate(t, s, head+none); err != nil {
+	if err := schematest.Validate(t, s, []byte(head+none)); err != nil {
 		t.Fatal(err)
 	}
 	parse(t, head+none)
@@ -141,7 +113,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"a change without its instant": head + "    changes: [{socket: s, closed: true}]\n" + none,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := validate(t, s, text); err == nil {
+			if err := schematest.Validate(t, s, []byte(text)); err == nil {
 				t.Error("the schema takes it")
 			}
 			if _, err := ruletest.Parse(strings.NewReader(text), config); err == nil {
