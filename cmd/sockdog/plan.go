@@ -54,11 +54,8 @@ one scan.`,
 // warnOfRest says where the running sockdog does nothing of what is planned, as it is paused, or a
 // rule has stopped itself.
 func warnOfRest(ctx context.Context, set *rules.Set, ages *client.Observers, stderr io.Writer) {
-	if client.Off(ages.Daemon) {
-		return
-	}
-	_, running, err := client.Status(ctx, ages.Daemon)
-	if err != nil {
+	running := ages.DaemonStatus(ctx)
+	if running == nil {
 		return // that nobody answers is said where ages are asked for
 	}
 	if running.Paused != nil {

@@ -171,16 +171,13 @@ func (w *explanation) read(ctx context.Context, h *host.Host, scanner inspect.Sc
 // kills asks the running sockdog what programs made of its kills. Where none answers, nothing is
 // told of that.
 func (w *explanation) kills(ctx context.Context) (all []why.Kills) {
-	if client.Off(w.Daemon) {
+	running := w.DaemonStatus(ctx)
+	if running == nil {
 		return nil
 	}
-	_, told, err := client.Status(ctx, w.Daemon)
-	if err != nil {
-		return nil
-	}
-	for i := range told.Rules {
-		d := told.Rules[i].Descriptors
-		all = append(all, why.Kills{Rule: told.Rules[i].Name, Closed: d.Closed, Open: d.Open, Unknown: d.Unknown})
+	for i := range running.Rules {
+		r := &running.Rules[i]
+		all = append(all, why.Kills{Rule: r.Name, Closed: r.Descriptors.Closed, Open: r.Descriptors.Open, Unknown: r.Descriptors.Unknown})
 	}
 	return all
 }

@@ -115,6 +115,19 @@ func Status(ctx context.Context, address string) ([]byte, *status.Status, error)
 	return a.text, &s, nil
 }
 
+// DaemonStatus returns the status of the daemon, or nil if none is to be asked or none answers: for
+// who can tell a little more by it, and enough without.
+func (o *Observers) DaemonStatus(ctx context.Context) *status.Status {
+	if Off(o.Daemon) {
+		return nil
+	}
+	_, s, err := Status(ctx, o.Daemon)
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
 // Ready asks the daemon at an address whether it is ready.
 func Ready(ctx context.Context, address string) (bool, error) {
 	a, err := askNow(ctx, address, "/readyz")

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/web"
@@ -84,5 +85,23 @@ func TestStatusErrors(t *testing.T) {
 				t.Errorf("%q, error %v, want %q", text, err, test.want)
 			}
 		})
+	}
+}
+
+// Who can do without a status has none where nobody is to be asked, and where none answers.
+func TestDaemonStatus(t *testing.T) {
+	for name, test := range map[string]struct {
+		address string
+		want    bool
+	}{
+		"off":             {"off", false},
+		"no address":      {"", false},
+		"another program": {listening(t, http.NotFoundHandler()), false},
+		"a daemon":        {telling(t, &status.Status{Version: "v9", Time: time.Now()}), true},
+	} {
+		o := Observers{Daemon: test.address}
+		if s := o.DaemonStatus(t.Context()); (s != nil && s.Version == "v9") != test.want || (s != nil) != test.want {
+			t.Errorf("%s: %+v", name, s)
+		}
 	}
 }
