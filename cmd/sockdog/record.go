@@ -226,9 +226,7 @@ func (r *record) open(h *host.Host, stderr io.Writer) (from capture.Source, end 
 		Means: func(s *sock.Socket) bool { return r.owners.Mean(s, nil) == ssfilter.True },
 	}
 	if r.holders {
-		pass := host.ExactHolderPass()
-		_ = pass([]uint32{0}, func(uint32, sock.Holder) {}) // to load its program takes longer than a scan
-		finder := holders.NewFinder(host.ProcRoot, pass)
+		finder := holders.NewFinder(host.ProcRoot, host.LoadedHolderPass())
 		from.Holders = func(inodes map[uint32]struct{}) (holders.Found, map[recording.Process]float64, error) {
 			found, err := finder.Find(inodes)
 			usage := make(map[recording.Process]float64)

@@ -18,9 +18,12 @@ const fewFiles = 15_000
 // errFew says that a walk is quicker.
 var errFew = errors.New("the host has so few open files that /proc is read sooner")
 
+// holderPass is a holders.Pass.
+type holderPass = func(inodes []uint32, each func(inode uint32, h sock.Holder)) error
+
 // HolderPass is ExactHolderPass for who can do with less: where the host has few open files, it is
 // an error, and /proc is to be walked; only once if exact.
-func HolderPass(exact bool) func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
+func HolderPass(exact bool) holderPass {
 	pass, few := ExactHolderPass(), false
 	return func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
 		if files, err := openFiles(); !(exact && few) && (err != nil || files < fewFiles) {
@@ -33,8 +36,16 @@ func HolderPass(exact bool) func(inodes []uint32, each func(inode uint32, h sock
 
 // ExactHolderPass returns a holders.Pass for commands. It loads the program when it is first used,
 // and never closes it: the command ends. It is an error where eBPF cannot be had.
-func ExactHolderPass() func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
-	load := sync.OnceValues(events.LoadOwners)
+func ExactHolderPass() holderPass { return passOf(sync.OnceValues(events.LoadOwners)) }
+
+// LoadedHolderPass is ExactHolderPass for who cannot wait later: it loads the program at once, which
+// takes longer than a scan.
+func LoadedHolderPass() holderPass {
+	programs, err := events.LoadOwners()
+	return passOf(func() (*events.Programs, error) { return programs, err })
+}
+
+func passOf(load func() (*events.Programs, error)) holderPass {
 	return func(inodes []uint32, each func(inode uint32, h sock.Holder)) error {
 		programs, err := load()
 		if err != nil {
