@@ -298,10 +298,11 @@ func (w *walk) table(dir, pid int) (n int, err error) {
 var errNoRoom = errors.New("the memory limit leaves no room for its descriptors")
 
 // hasRoom reports whether a table of descriptors, which is open as dir, may be listed: one that is too
-// large takes nothing from those that come after it. Before Linux 6.2 its size is 0.
+// large takes nothing from those that come after it. Before Linux 6.2 its size is 0. One whose size
+// cannot be read is tried: its process has ended.
 func (w *walk) hasRoom(dir int) bool {
 	var st unix.Stat_t
-	return unix.Fstat(dir, &st) == nil && st.Size <= int64(w.room)
+	return unix.Fstat(dir, &st) != nil || st.Size <= int64(w.room)
 }
 
 // holder names the process whose directory of descriptors is open, and says where it belongs.

@@ -3,6 +3,7 @@ package holders
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -160,6 +161,34 @@ func TestFindWithinRoom(t *testing.T) {
 		}
 		if a := found.Access; len(found.Holders) != want || a.Crowded != (want < 2) || a.Refused != 2-want || found.Complete != (want == 2) {
 			t.Errorf("room for %d: found %v, %+v, want those of %d", room, found.Holders, a, want)
+		}
+	}
+}
+
+// A process that ends while it is read takes no room, and is none that cannot be read.
+func TestFindEnded(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := openDir(unix.AT_FDCWD, "/proc/"+strconv.Itoa(cmd.Process.Pid)+"/fd")
+	cmd.Process.Kill()
+	cmd.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(dir)
+	for _, room := range []int{0, 1000} {
+		f := NewFinder("/proc", nil)
+		f.Room = room
+		_, err := f.walk(nil, false, func(w *walk) error {
+			if n, err := w.table(dir, cmd.Process.Pid); n != 0 || err != nil {
+				t.Errorf("room for %d: %d descriptors, %v", room, n, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }
