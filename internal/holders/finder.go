@@ -7,6 +7,7 @@ package holders
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -173,7 +174,11 @@ func (f *Finder) walk(wanted map[uint32]struct{}, onlyNew bool, find func(*walk)
 		return Found{}, fmt.Errorf("find socket holders: %w", err)
 	}
 	defer unix.Close(root)
-	w := &walk{room: f.Room, bounded: f.Room > 0, root: root, owners: f.owners, rooted: rooted(root), wanted: wanted, onlyNew: onlyNew, found: Found{Holders: make(map[uint32][]sock.Holder)}, remembered: make(map[int]*descriptors)}
+	room := f.Room
+	if room == 0 {
+		room = math.MaxInt
+	}
+	w := &walk{room: room, root: root, owners: f.owners, rooted: rooted(root), wanted: wanted, onlyNew: onlyNew, found: Found{Holders: make(map[uint32][]sock.Holder)}, remembered: make(map[int]*descriptors)}
 	f.mu.Lock()
 	w.known = f.known // which nobody changes
 	f.mu.Unlock()
@@ -206,7 +211,6 @@ func itself(dir int) (int, error) {
 type walk struct {
 	root    int // /proc
 	room    int // for descriptors that may be listed still
-	bounded bool
 	owners  *owners
 	rooted  bool // paths of cgroups begin at the host's root
 	wanted  map[uint32]struct{}
@@ -267,12 +271,12 @@ func (w *walk) table(dir, pid int) (n int, err error) {
 			has.idle++
 		}
 	}
-	if w.bounded && !w.hasRoom(dir) {
+	if !w.hasRoom(dir) {
 		return 0, errNoRoom
 	}
 	err = w.fds.eachNumber(dir, func(fd int, name []byte) error {
 		n++
-		if w.room--; w.bounded && w.room < 0 {
+		if w.room--; w.room < 0 {
 			return errNoRoom
 		}
 		if was := had.inode(fd); w.onlyNew && was != 0 && !w.wants(was) {
