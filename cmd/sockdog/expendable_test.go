@@ -23,6 +23,7 @@ func TestWhoIsExpendable(t *testing.T) {
 		{"run --listen off --control-socket off", string(own)},
 		{"--listen off run --control-socket off", string(own)},
 		{"list --watch", "1000\n"},
+		{"list --watch --process run", "1000\n"},
 	} {
 		cmd := sockdogCommand(t, strings.Fields(test.line)...)
 		out, in, err := os.Pipe()

@@ -22,9 +22,6 @@ func main() {
 	host.RaiseToRead()
 	events.BecomeLoader()
 	host.BecomeTrial()
-	if !slices.Contains(os.Args, "run") { // flags may stand before it
-		host.BeExpendable()
-	}
 	os.Exit(run(os.Args[1:]))
 }
 
@@ -54,6 +51,11 @@ func newRoot(args []string) *cobra.Command {
 			cmd.Help()
 			return usage{errors.New("which command?")}
 		},
+	}
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if cmd.Name() != "run" { // the daemon is to be the last
+			host.BeExpendable()
+		}
 	}
 	root.SetFlagErrorFunc(flagError)
 	first := append(args, "")[0]
