@@ -1,6 +1,7 @@
 package client
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/realtest"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/web"
 )
@@ -29,33 +31,13 @@ func listening(t *testing.T, h http.Handler) string {
 	return server.Listener.Addr().String()
 }
 
-// speaking listens, says something to who connects and hangs up.
+// speaking says something to who connects, and hangs up.
 func speaking(t *testing.T, text string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Write([]byte(text))
-			conn.Close()
-		}
-	}()
-	return l.Addr().String()
+	return realtest.Listen(t, func(conn net.Conn) { io.WriteString(conn, text) })
 }
 
 func TestStatusErrors(t *testing.T) {
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody.Close()
 	answer := func(code int, text string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(code)
@@ -63,7 +45,7 @@ func TestStatusErrors(t *testing.T) {
 		})
 	}
 	for _, test := range []struct{ name, address, want string }{
-		{"nothing listens", nobody.Addr().String(), "nothing listens on 127.0.0.1:"},
+		{"nothing listens", realtest.Unused(t), "nothing listens on 127.0.0.1:"},
 		{"starting", telling(t, nil), "is not ready to answer: try again in a moment"},
 		{"another program", listening(t, http.NotFoundHandler()), "is not sockdog"},
 		{"another JSON", listening(t, answer(http.StatusOK, `{"status":"UP"}`)), "is not sockdog"},

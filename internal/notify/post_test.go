@@ -34,6 +34,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/readfile"
+	"github.com/sockdog/sockdog/internal/realtest"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -491,18 +492,9 @@ func TestProxy(t *testing.T) {
 	proceed := make(chan struct{})
 	hanging := plain(t, func(http.ResponseWriter, *http.Request) { <-proceed })
 	t.Cleanup(func() { close(proceed) }) // net/http gives up on a proxy only after a minute
-	leaving, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { leaving.Close() })
-	go func() {
-		for conn, err := leaving.Accept(); err == nil; conn, err = leaving.Accept() {
-			conn.Close()
-		}
-	}()
+	leaving := realtest.Listen(t, func(net.Conn) {})
 	tests := map[string]struct{ proxy, want string }{
-		"of SOCKS":     {"socks5://" + leaving.Addr().String(), "the proxy: it closes the connection without an answer"},
+		"of SOCKS":     {"socks5://" + leaving, "the proxy: it closes the connection without an answer"},
 		"no such name": {"http://no..name:3128", "the proxy: its host name cannot be looked up: no such host"},
 		"refuses":      {refusing.URL, "the proxy answers 407 Proxy Authentication Required"},
 		"is not there": {"http://127.0.0.1:1", "the proxy: dial: connect: connection refused"},
@@ -549,17 +541,13 @@ func TestConnectionIsClosed(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.Close()
-	err = deliver(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: "http://" + listener.Addr().String()}, nil)
+	nobody := rules.Source{Text: "http://" + realtest.Unused(t)}
+	err := deliver(t.Context(), &rules.Receiver{Timeout: 10 * time.Second}, nobody, nil)
 	fails(t, err, "dial: connect: connection refused", false)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := deliver(ctx, &rules.Receiver{Timeout: 10 * time.Second}, rules.Source{Text: "http://" + listener.Addr().String()}, nil); err == nil {
+	if err := deliver(ctx, &rules.Receiver{Timeout: 10 * time.Second}, nobody, nil); err == nil {
 		t.Error("it was sent when it was no longer to be")
 	}
 }

@@ -1,7 +1,7 @@
 package probe_test
 
 import (
-	"bytes"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/probe"
+	"github.com/sockdog/sockdog/internal/realtest"
 )
 
 // TestFetch: what a service answers decides, at once, and a service that does not answer
@@ -45,12 +46,7 @@ func TestFetch(t *testing.T) {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close) // once the tests below have ended, which are in parallel
 	t.Cleanup(func() { close(release) })
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
-	noHTTP := listen(t, func(c net.Conn) { c.Write(bytes.Repeat([]byte("HTTP/1.1 200 OK\r\nX: y"), 1)); <-release })
+	noHTTP := realtest.Listen(t, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nX: y"); <-release })
 	for _, test := range []struct {
 		url  string
 		well bool
@@ -65,7 +61,7 @@ func TestFetch(t *testing.T) {
 		{server.URL + "/silent", false},
 		{server.URL + "/headers", false},
 		{"http://" + noHTTP, false},
-		{"http://" + closed.Addr().String(), false},
+		{"http://" + realtest.Unused(t), false},
 		{"http://[::1", false},
 	} {
 		t.Run(test.url[strings.LastIndex(test.url, "/"):], func(t *testing.T) {
@@ -79,22 +75,4 @@ func TestFetch(t *testing.T) {
 			}
 		})
 	}
-}
-
-func listen(t *testing.T, serve func(net.Conn)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { defer c.Close(); serve(c) }()
-		}
-	}()
-	return l.Addr().String()
 }

@@ -1,11 +1,10 @@
-// Package realtest runs real programs, for the tests of what works with them: a
-// Prometheus, an Alertmanager, a browser.
+// Package realtest has what stands around sockdog, for the tests of what works with it: a real
+// Prometheus, a real Alertmanager, a browser, and peers that speak no HTTP.
 package realtest
 
 import (
 	"bytes"
 	"encoding/json"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -51,13 +50,11 @@ func serve(t testing.TB, program, config string, args ...string) server {
 	// On a thread of the process's own network namespace, which the one of the test
 	// may have left.
 	go func() {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		var err error
+		if address, err = unused(); err != nil {
 			started <- err
 			return
 		}
-		address = listener.Addr().String()
-		listener.Close()
 		cmd = exec.Command(program, append(args, "--config.file=config.yml", "--web.listen-address="+address)...)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &output, &output
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
