@@ -209,8 +209,8 @@ func spent(actions []engine.Action, now sock.Instant) []sock.Spent {
 			sums = append(sums, spent)
 		}
 		sums[len(sums)-1].N++
-		if a.Share != 0 {
-			shares = append(shares, sock.Spent{Rule: a.Share, N: 1, At: now, Expires: now.Add(a.ShareWindow), Share: true})
+		for _, share := range a.Shares {
+			shares = append(shares, sock.Spent{Rule: share, N: 1, At: now, Expires: now.Add(a.ShareWindow), Share: true})
 		}
 	}
 	return append(sums, shares...)

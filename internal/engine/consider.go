@@ -39,6 +39,7 @@ type consideration struct {
 	full    bool         // the limit lets others go on before its holders are looked for
 	awaits  []*throttle  // the limits that let it go on, while it waits for something else
 	trial   *canary      // that it waits for; nil: none
+	beside  *share       // in which an act counts, too; nil: in none
 	shut    *shutDown    // the connection has left its state by that; nil: what is considered is about it as it is
 	next    sock.Instant // when to ask again
 	decided bool         // an act was told to be done, or said in a dry run

@@ -67,9 +67,10 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	}
 	e.mark(t, r, action, false)
 	c.decided = true
-	h.Begin()
+	taken := c.beside.with(h.Throttle, now)
+	taken.Begin()
 	if a.DryRun {
-		h.End(now)
+		taken.End(now)
 		t.set(simulated, true)
 		e.report(a, Would)
 		return
@@ -79,15 +80,17 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 	}
 	c.held, t.phase = held{}, acted
 	attempt := e.attempt(t)
-	attempt.rule, attempt.action, attempt.throttle, attempt.canary = r, action, h.Throttle, trial
+	attempt.rule, attempt.action, attempt.throttle, attempt.canary = r, action, taken, trial
 	attempt.due = due.Add(-r.Then[action].After)
 	e.canaryBegins(trial)
 	e.acts.underWay++
 	if e.plan.Act == nil {
 		e.plan.Act = make([]Action, 0, e.lookups.answers)
 	}
-	if h.share != nil {
-		a.Share, a.ShareWindow = h.share.id, sharePer+restoreSlack
+	for _, x := range []*share{h.share, c.beside} {
+		if x != nil {
+			a.Shares, a.ShareWindow = append(a.Shares, x.id), sharePer+restoreSlack
+		}
 	}
 	a.basis = e.basisOf(t, r.Rule, action, fired)
 	a.basis.shut = c.shut
@@ -104,8 +107,8 @@ func (c *consideration) throttle(r *ruleState, action int, dry bool) *throttle {
 		c.e.noteUntold(r, slog.String("rule", r.Name))
 	}
 	var x *share
-	if c.shut == nil { // which has taken it
-		x = c.e.shareOf(r, action, c.t, c.s, dry)
+	if c.beside = nil; c.shut == nil { // which has taken it
+		x, c.beside = c.e.sharesOf(r, action, c.t, c.s, dry, c.now)
 	}
 	return c.e.inner(r, x, unseen, dry)
 }

@@ -255,8 +255,9 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	if len(p.Act) > 0 {
 		var in ActionsDone
 		for i := range p.Act {
-			if a := &p.Act[i]; a.Share != 0 {
-				b.shares = append(b.shares, sock.Spent{Rule: a.Share, N: 1, At: b.now, Expires: b.now.Add(a.ShareWindow), Share: true})
+			for _, share := range p.Act[i].Shares {
+				a := &p.Act[i]
+				b.shares = append(b.shares, sock.Spent{Rule: share, N: 1, At: b.now, Expires: b.now.Add(a.ShareWindow), Share: true})
 			}
 			o := b.act(&p.Act[i])
 			o.At = b.now

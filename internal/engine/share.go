@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/limit"
@@ -60,14 +61,16 @@ func isLive(s *sock.Socket) bool {
 	return s.Inode != 0 && (ssfilter.Connected &^ ssfilter.Dead).Has(s.State)
 }
 
-// of returns what a socket belongs to: who holds it, where scans know that of all that the
-// rule means, and else the port of the two that more connections have.
-func (l *liveCount) of(r *ruleState, t *tracked, s *sock.Socket) together {
-	if k := (together{process: t.watched()}); r.NeedsHolders && l != nil && l.count[k] > 0 && k.process != (spin.Process{}) {
-		return k
+// portOf returns which of its ports a socket is counted by: the one from which the rule has just
+// taken others, and else the one that more connections have. So what is taken of a port does
+// not make its share another.
+func (e *Engine) portOf(r *ruleState, s *sock.Socket, dry bool, now sock.Instant) together {
+	ports, l := eitherPort(s), e.scans.live[r.Class]
+	local := l != nil && l.count[ports[1]] > l.count[ports[0]]
+	if of := e.hasTaken(r, ports[1], dry, now); of != e.hasTaken(r, ports[0], dry, now) {
+		local = of
 	}
-	ports := eitherPort(s)
-	if l != nil && l.count[ports[1]] > l.count[ports[0]] {
+	if local {
 		return ports[1]
 	}
 	return ports[0]
@@ -103,19 +106,31 @@ func (x *share) allow(now sock.Instant) {
 	x.Limit.N = max(1, int(x.most*float64(x.live+x.SpentBefore(x.sent, now))))
 }
 
-// shareOf returns the share that an action on t takes from; nil: there is none, since it
-// takes no live connection, or may take all.
-func (e *Engine) shareOf(r *ruleState, action int, t *tracked, s *sock.Socket, dry bool) *share {
-	a := &r.Then[action]
-	if a.Most <= 0 || a.Most >= 1 || !isLive(s) {
-		return nil
+// sharesOf returns the share that an action on t takes from: of who holds it, where the rule asks
+// for that, and else of a port. What is taken counts in the other one as well, if that is known:
+// the rule may come to ask for holders, or no more. Nil: there is none, since it takes no live
+// connection, or may take all.
+func (e *Engine) sharesOf(r *ruleState, action int, t *tracked, s *sock.Socket, dry bool, now sock.Instant) (from, beside *share) {
+	if a := &r.Then[action]; a.Most <= 0 || a.Most >= 1 || !isLive(s) {
+		return nil, nil
 	}
-	l := e.scans.live[r.Class]
-	k := shareKey{l.of(r, t, s), dry}
+	from = e.share(r, e.portOf(r, s, dry, now), dry)
+	if k := (together{process: t.watched()}); k.process != (spin.Process{}) {
+		if beside = e.share(r, k, dry); r.NeedsHolders {
+			from, beside = beside, from
+		}
+	}
+	return from, beside
+}
+
+// share returns the share of what belongs together. Of what no scan has counted yet, one
+// connection may be taken.
+func (e *Engine) share(r *ruleState, of together, dry bool) *share {
+	k := shareKey{of, dry}
 	x := r.history.shares[k]
 	if x == nil {
-		x = &share{id: sock.RuleSum(fmt.Sprint(r.Name, k.together))}
-		x.take(l, k.together, a.Most)
+		x = &share{id: shareID(r, of)}
+		x.take(e.scans.live[r.Class], of, r.most())
 		if !dry {
 			for _, s := range e.earlier.shares[x.id] {
 				for range s.N {
@@ -130,6 +145,27 @@ func (e *Engine) shareOf(r *ruleState, action int, t *tracked, s *sock.Socket, d
 		r.history.shares[k] = x
 	}
 	return x
+}
+
+// with adds the share to what an act counts in; nil: there is none.
+func (x *share) with(others limit.Throttle, now sock.Instant) limit.Throttle {
+	if x == nil {
+		return others
+	}
+	x.Idle(now) // what has expired is dropped
+	return append(slices.Clip(others), &x.Window)
+}
+
+// shareID is the number of a share on disk.
+func shareID(r *ruleState, of together) uint64 { return sock.RuleSum(fmt.Sprint(r.Name, of)) }
+
+// hasTaken reports whether something counts in the share of what belongs together.
+func (e *Engine) hasTaken(r *ruleState, of together, dry bool, now sock.Instant) bool {
+	if !dry && len(e.earlier.shares) > 0 && len(e.earlier.shares[shareID(r, of)]) > 0 {
+		return !e.share(r, of, dry).Idle(now)
+	}
+	x := r.history.shares[shareKey{of, dry}]
+	return x != nil && !x.Idle(now)
 }
 
 // takeLive takes in how many live connections a whole scan has shown.

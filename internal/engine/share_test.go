@@ -95,6 +95,84 @@ func TestShareOfHolder(t *testing.T) {
 	}
 }
 
+// byProg has a rule ask who holds the sockets.
+func byProg(r *rules.Rule) { r.Match[0].Processes = []string{"prog*"} }
+
+// What was taken of a process counts while scans do not know yet what it holds: after a reload.
+func TestShareOfHolderStays(t *testing.T) {
+	s := set(killing("r", idling(0.5), byProg))
+	for name, do := range map[string]func(b *bench){
+		"reload":  func(b *bench) { b.rule(s) },
+		"restart": func(b *bench) { b.restart(s) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newPrograms(t, 0.1, 0.1)
+			b.pool(1, 10, 80, time.Minute)
+			b.pool(101, 20, 80, time.Minute)
+			b.rule(s)
+			for range 6 {
+				b.until(b.since(b.now) + 30*time.Second)
+				do(b)
+			}
+			b.until(9 * time.Minute)
+			if one, other := b.killedOf(1, 10), b.killedOf(101, 120); one != 5 || other != 10 {
+				t.Errorf("%d of 10 and %d of 20 killed, want half of each", one, other)
+			}
+		})
+	}
+}
+
+// What was taken counts for a rule that comes to ask who holds sockets, or does no more.
+func TestShareByHolderOrPort(t *testing.T) {
+	byPort, byHolder := set(killing("r", idling(0.5))), set(killing("r", idling(0.5), byProg))
+	for _, test := range []struct {
+		name        string
+		first, then rules.Set
+		change      func(b *bench, s rules.Set)
+	}{
+		{"asks for holders", byPort, byHolder, (*bench).rule},
+		{"asks for none any more", byHolder, byPort, (*bench).rule},
+		{"asks for holders after a restart", byPort, byHolder, (*bench).restart},
+		{"asks for none after a restart", byHolder, byPort, (*bench).restart},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newPrograms(t, 0.1)
+			b.pool(1, 20, 80, time.Minute)
+			b.rule(test.first)
+			b.until(time.Minute)
+			test.change(b, test.then)
+			b.until(9 * time.Minute)
+			if n := b.killedOf(1, 20); n != 10 {
+				t.Errorf("%d of 20 killed, want half", n)
+			}
+		})
+	}
+}
+
+// A port from which connections were taken does not become another because fewer are left.
+func TestSharePortStays(t *testing.T) {
+	for name, do := range map[string]func(b *bench, s rules.Set){"reload": (*bench).rule, "restart": (*bench).restart} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			for c := range 4 {
+				from := func(s *sim.Socket) { s.State, s.ID.SPort = ssfilter.Established, [2]byte{100, byte(c)} }
+				b.add(uint64(1+c), time.Minute, from)
+				for i := range 3 { // which do not idle
+					b.add(uint64(100+10*c+i), -time.Hour, from, func(s *sim.Socket) { s.ID.DPort = [2]byte{1, byte(10*c + i)} })
+				}
+			}
+			s := set(killing("r", idling(0.5)))
+			b.rule(s)
+			b.until(time.Minute)
+			do(b, s)
+			b.until(9 * time.Minute)
+			if n := b.killedOf(1, 4); n != 2 {
+				t.Errorf("%d of the 4 connections to a port killed, want half", n)
+			}
+		})
+	}
+}
+
 // Sockets in close-wait, and those that no process holds, are no live connections.
 func TestShareOfDead(t *testing.T) {
 	b := newBench(t)

@@ -169,7 +169,7 @@ type Action struct {
 	Decided     sock.Instant
 	Window      time.Duration // how long it counts against a limit; 0: against none
 	Before      string        // what it changed, as it was
-	Share       uint64        // what it takes from for so long beside that, by its number; 0: nothing
+	Shares      []uint64      // what it takes from for so long beside that, by their numbers; none: nothing
 	ShareWindow time.Duration
 	Waited      bool         // a limit held it back until it came to nothing
 	Seq         uint64       // of the record of its intent, in Outcome and after

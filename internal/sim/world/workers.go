@@ -216,8 +216,8 @@ func (w workers) Act(actions []engine.Action) {
 		for i := range actions {
 			a := &actions[i]
 			w.disk.spent = append(w.disk.spent, sock.Spent{Rule: sock.RuleSum(a.Rule), N: 1, At: a.Decided, Expires: a.Decided.Add(a.Window)})
-			if a.Share != 0 {
-				w.disk.spent = append(w.disk.spent, sock.Spent{Rule: a.Share, N: 1, At: a.Decided, Expires: a.Decided.Add(a.ShareWindow), Share: true})
+			for _, share := range a.Shares {
+				w.disk.spent = append(w.disk.spent, sock.Spent{Rule: share, N: 1, At: a.Decided, Expires: a.Decided.Add(a.ShareWindow), Share: true})
 			}
 		}
 		w.later(w.Now.Add(w.UpTo(time.Millisecond)), func() {
