@@ -251,7 +251,7 @@ func (d *watch) Record(p *engine.Plan) {
 	}
 	d.shown.done(records)
 	if p.Resumed {
-		d.resume(at, "the time of the pause is over")
+		d.resume(at, timeOver)
 	}
 	d.publisher.publish(update{alerts: p.Alerts, ofRules: p.RuleAlerts, now: now, at: at})
 }

@@ -49,7 +49,7 @@ type Options struct {
 	Reload <-chan Reload    // nil: the rules never change
 
 	Paused *status.Pause        // nothing is acted on at the start; nil: it is
-	Pauses <-chan *status.Pause // what takes its place later, with nil for none; nil: nothing ever
+	Pauses <-chan *status.Pause // what takes its place later, with nil for none, or one whose time is over; nil: nothing ever
 	Resets <-chan RuleReset     // nil: nobody ever resets a rule
 	// FetchProbe asks a service whether it is well. It ends within seconds.
 	FetchProbe func(url string) error

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"log/slog"
 	"time"
 
@@ -11,13 +10,17 @@ import (
 	"github.com/sockdog/sockdog/internal/status"
 )
 
-// pause has nothing acted on from now on, or with nil has what waits acted on again. What
-// the engine is to take in for that is returned.
+// pause has nothing acted on from now on, or with nil, or a pause whose time is over, has what
+// waits acted on again. What the engine is to take in for that is returned.
 func (d *watch) pause(p *status.Pause) engine.Input {
 	now := time.Now()
 	if p == nil || p.Over(now) {
+		why := "somebody resumed it"
+		if p != nil {
+			why = timeOver
+		}
 		if d.shown.paused != nil {
-			d.resume(now, "")
+			d.resume(now, why)
 		}
 		return engine.Resumed{}
 	}
@@ -36,14 +39,17 @@ func (d *watch) pause(p *status.Pause) engine.Input {
 	return engine.Paused{Until: until}
 }
 
+// timeOver is why a pause has ended that nobody ended.
+const timeOver = "the time of the pause is over"
+
 // acting is what all actions together are called in records.
 const acting = "acting"
 
-// resume notes that the pause has ended, and why, if not by somebody.
+// resume notes that the pause has ended, and why.
 func (d *watch) resume(now time.Time, why string) {
 	d.paused.Store(false)
 	d.shown.paused = nil
-	d.tell(journal.Record{Time: now, Action: acting, Result: journal.Resumed, Reason: cmp.Or(why, "somebody resumed it")})
+	d.tell(journal.Record{Time: now, Action: acting, Result: journal.Resumed, Reason: why})
 	d.showPause()
 }
 

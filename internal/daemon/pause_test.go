@@ -56,7 +56,9 @@ func TestPause(t *testing.T) {
 		t.Errorf("killed before the pause was over")
 	}
 	w.await("that it went on by itself", func(l line) bool { return l.Reason == "the time of the pause is over" })
-	pauses <- nil // which the store tells later
+	pauses <- &status.Pause{Reason: "for a while", By: "uid 7", Until: until} // which the store tells later
+	pauses <- &status.Pause{Reason: "for good", By: "uid 7", Since: time.Now()}
+	pauses <- &status.Pause{Reason: "until yesterday", By: "uid 7", Since: time.Now(), Until: time.Now().Add(-24 * time.Hour)}
 	told := func() (all []string) {
 		for _, r := range w.records(dir) {
 			if r.Result == journal.Paused || r.Result == journal.Resumed {
@@ -68,6 +70,7 @@ func TestPause(t *testing.T) {
 	want := []string{
 		"acting is paused: the database is moved (uid 7)", "acting is resumed: somebody resumed it",
 		"acting is paused: for a while (uid 7, until " + until.Format(time.RFC3339) + ")", "acting is resumed: the time of the pause is over",
+		"acting is paused: for good (uid 7)", "acting is resumed: the time of the pause is over",
 	}
 	w.until("the journal has all of it", func() bool { return len(told()) >= len(want) })
 	if diff := cmp.Diff(want, told()); diff != "" {

@@ -1,6 +1,7 @@
 package pause_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -136,7 +137,7 @@ func keeping(t *testing.T, dir *statedir.Dir) (k *pause.Store, last func() *stat
 }
 
 // TestStore: the file is seen to come, change and go within a second, and outlives the
-// Store; a pause whose time is over takes its file along.
+// Store; a pause whose time is over takes its file along, and is told as that.
 func TestStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, file := openDir(t)
@@ -159,7 +160,7 @@ func TestStore(t *testing.T) {
 			t.Errorf("told %+v", p)
 		}
 		time.Sleep(11 * time.Second)
-		if p := last(); p != nil {
+		if p := last(); p == nil || !p.Over(time.Now()) {
 			t.Errorf("told %+v when it was over", p)
 		}
 		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
@@ -169,6 +170,51 @@ func TestStore(t *testing.T) {
 		os.Remove(file)
 		time.Sleep(1001 * time.Millisecond)
 		if p := last(); p != nil {
+			t.Errorf("told %+v when the file was gone", p)
+		}
+		write("four")
+		write("four\nuntil: " + time.Now().Add(-time.Hour).Format(time.RFC3339))
+		if p := last(); p == nil || !p.Over(time.Now()) {
+			t.Errorf("told %+v when it was over by an hour", p)
+		}
+	})
+}
+
+// TestStoreSeesPauseThatIsOver: a file whose time is over when it comes pauses nothing, which is
+// said once, since its author means something else; and the next pause does not end by it.
+func TestStoreSeesPauseThatIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, file := openDir(t)
+		var log bytes.Buffer
+		k := pause.New(dir, slog.New(slog.NewTextHandler(&log, nil)))
+		go k.Run(t.Context())
+		over := "moved\nuntil: " + time.Now().Add(-time.Hour).Format(time.RFC3339)
+		if err := os.WriteFile(file, []byte(over), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		select {
+		case p := <-k.Changes():
+			t.Errorf("told %+v", p)
+		default:
+		}
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the file of a pause that is over: %v", err)
+		}
+		if n := strings.Count(log.String(), `"acting goes on: the time of a pause is over" file=paused reason="moved (`); n != 1 {
+			t.Errorf("it is said %d times:\n%s", n, log.String())
+		}
+		if err := os.WriteFile(file, []byte("again"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if p := <-k.Changes(); p == nil || p.Reason != "again" {
+			t.Errorf("told %+v", p)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		if p := <-k.Changes(); p != nil {
 			t.Errorf("told %+v when the file was gone", p)
 		}
 	})
@@ -215,7 +261,7 @@ func TestStoreInMemory(t *testing.T) {
 			t.Errorf("told %+v", p)
 		}
 		time.Sleep(2 * time.Minute)
-		if p := last(); p != nil {
+		if p := last(); p == nil || !p.Over(time.Now()) {
 			t.Errorf("told %+v when it was over", p)
 		}
 		if was, err := k.Resume(t.Context()); was != nil || err != nil {

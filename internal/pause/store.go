@@ -32,6 +32,7 @@ type Store struct {
 	file   *status.Pause // as the file says; nil: it does not pause
 	memory *status.Pause // that the directory did not take; nil: none
 	told   *status.Pause // what was taken from changes last
+	over   *status.Pause // the last one whose time was over, unless another stands; nil: none
 	failed string        // why the file cannot be told of, as was logged
 }
 
@@ -56,12 +57,13 @@ func (s *Store) present() *status.Pause {
 		return s.file
 	}
 	if s.memory != nil && s.memory.Over(time.Now()) {
-		s.memory = nil
+		s.over, s.memory = s.memory, nil
 	}
 	return s.memory
 }
 
-// Changes tells of each pause that takes the place of the present one, with nil for none.
+// Changes tells of each pause that takes the place of the present one, with nil for none, or with
+// one whose time is over.
 func (s *Store) Changes() <-chan *status.Pause { return s.changes }
 
 // Run sees to the file, and that the daemon is told of each change, until ctx is done.
@@ -96,7 +98,11 @@ func (s *Store) read() {
 		return
 	}
 	if p != nil && p.Over(time.Now()) {
-		p, _ = nil, s.dir.Remove(FileName) // where it cannot be, it is over all the same
+		if s.told == nil && !same(p, s.over) {
+			s.log.Warn("acting goes on: the time of a pause is over", "file", FileName, "reason", p.Words())
+		}
+		s.over, p = p, nil
+		_ = s.dir.Remove(FileName) // where it cannot be, it is over all the same
 	}
 	s.failed, s.file = "", p
 }
@@ -105,11 +111,18 @@ func (s *Store) read() {
 func (s *Store) tell(ctx context.Context) error {
 	now := s.present()
 	defer func() { s.next.Reset(s.wait(now)) }()
+	if now != nil {
+		s.over = nil
+	}
 	if same(now, s.told) {
 		return nil
 	}
+	change := now
+	if now == nil {
+		change = s.over // why there is none
+	}
 	select {
-	case s.changes <- now:
+	case s.changes <- change:
 		s.told = now
 		return nil
 	case <-ctx.Done():
