@@ -319,7 +319,7 @@ func stateNames(states ...ssfilter.State) []string {
 
 // Problem is something that keeps sockdog from its work and has a cure.
 type Problem struct {
-	Kind  string    `json:"kind"` // one word, the same each time
+	Kind  string    `json:"kind"` // as docs/watching.md has it, the same each time
 	Text  string    `json:"text"` // in lines
 	Cure  string    `json:"cure,omitempty"`
 	Since time.Time `json:"since"`

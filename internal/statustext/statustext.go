@@ -68,9 +68,10 @@ func (w *report) summary(s *status.Status) {
 	w.notes("NOTE", s.Notes)
 }
 
-func (w *report) notes(kind string, all status.Problems) {
+func (w *report) notes(title string, all status.Problems) {
 	for _, p := range all {
-		fmt.Fprintf(w, "\n%s  for %s\n", kind, w.since(p.Since))
+		w.WriteByte('\n')
+		w.line("", title+" "+p.Kind+"  for "+w.since(p.Since))
 		for line := range strings.SplitSeq(p.Text, "\n") {
 			w.line("  ", line)
 		}
