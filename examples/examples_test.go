@@ -26,6 +26,7 @@ import (
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/daemon/daemontest"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/pidfd"
@@ -83,7 +84,7 @@ func watch(file string) error {
 	finder := holders.NewFinder("/proc", nil)
 	return daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.NewJSONHandler(os.Stdout, nil)), Now: now, Precision: sockdiag.Precision(),
-		Source: daemon.SourceOf(open, func() (daemon.Counters, error) { return counters.Open() }),
+		Source: daemontest.SourceOf(open, func() (daemon.Counters, error) { return counters.Open() }),
 		Holders: daemon.Holders{
 			FindHolders: finder.Find, FindNew: finder.FindNew,
 			ReadUsage: func(pid int) (holders.Usage, error) { return holders.ReadUsage("/proc", pid) },

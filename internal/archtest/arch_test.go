@@ -415,6 +415,11 @@ var table = []pkg{
 		why: "it owns the state and reaches the kernel, the file and the service manager through interfaces it declares itself, so no sockdiag, no reload and no sd_notify",
 	},
 	{
+		name: "internal/daemon/daemontest",
+		may:  []string{"internal/daemon"},
+		why:  "tests build a daemon's parts themselves, and it joins them as the daemon wants them",
+	},
+	{
 		name: "internal/host",
 		may: []string{
 			"internal/cgroup", "internal/engine", "internal/engine/match", "internal/netns", "internal/pidfd", "internal/sock", "internal/source/events", "internal/source/sockdiag", "rules", psx, unix,

@@ -13,6 +13,7 @@ import (
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/daemon/daemontest"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
@@ -72,7 +73,7 @@ rules:
 	}
 	err = daemon.Run(ctx, daemon.Options{
 		Log: slog.New(slog.DiscardHandler), Now: now, Precision: sockdiag.Precision(), Kinds: action.Kinds(), Rules: set,
-		Source:         daemon.SourceOf(open, func() (daemon.Counters, error) { return counters.Open() }),
+		Source:         daemontest.SourceOf(open, func() (daemon.Counters, error) { return counters.Open() }),
 		Holders:        daemon.Holders{FindHolders: nobody, FindNew: nobody}, // they are no part of what is measured
 		ServiceManager: daemon.ServiceManager{Notify: func(string) {}},
 	})

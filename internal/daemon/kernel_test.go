@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/daemon/daemontest"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
@@ -21,7 +21,7 @@ import (
 func TestNoCapability(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.options.Source = daemon.SourceOf(func() (kernel, error) {
+	w.options.Source = daemontest.SourceOf(func() (kernel, error) {
 		k, err := w.openKernel()
 		if err == nil {
 			err = dropNetAdmin()

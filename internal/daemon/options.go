@@ -81,19 +81,6 @@ type Source struct {
 // Say adds a line about sockdog itself to the log, without waiting for its reader.
 type Say func(level slog.Level, text string, attrs ...slog.Attr)
 
-// SourceOf returns the source of which each connection can do everything but count.
-func SourceOf[C interface {
-	Scanner
-	Destroyer
-}](open func() (C, error), openCounters func() (Counters, error)) Source {
-	return Source{
-		OpenScanner:   func() (Scanner, error) { return open() },
-		OpenLookup:    func() (Lookup, error) { return open() },
-		OpenDestroyer: func() (Destroyer, error) { return open() },
-		OpenCounters:  openCounters,
-	}
-}
-
 // Scanner reads the socket table. A scan is whole, or an error.
 type Scanner interface {
 	Scan(q sock.Query, each func(s *sock.Socket, got sock.Instant)) error

@@ -23,6 +23,7 @@ import (
 	"github.com/sockdog/sockdog/internal/action"
 	"github.com/sockdog/sockdog/internal/counters"
 	"github.com/sockdog/sockdog/internal/daemon"
+	"github.com/sockdog/sockdog/internal/daemon/daemontest"
 	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/netns"
@@ -90,7 +91,7 @@ func newWorld(t *testing.T) *world {
 		Now:       now,
 		Precision: sockdiag.Precision(),
 		Kinds:     action.Kinds(),
-		Source:    daemon.SourceOf(w.openKernel, w.openCounters),
+		Source:    daemontest.SourceOf(w.openKernel, w.openCounters),
 		Netns:     netns.Inode(),
 		Holders: daemon.Holders{
 			FindHolders: findElsewhere,
