@@ -5,8 +5,6 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
-	"io/fs"
-	"os"
 	"slices"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -31,34 +29,10 @@ func (s *Store) Keep(groups []sock.Group) error {
 		b = append(b, groups[i].Key...)
 	}
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
-	gone := s.dir.Check()
-	f, err := s.dir.Replace(groupsName, 0, func(f *os.File) error {
-		_, err := f.Write(b)
-		return err
-	})
-	f.Close() // nil is closed, too
-	return errors.Join(gone, err)
+	return replace(s.dir, groupsName, b)
 }
 
-// loadGroups reads what was kept last in the same boot and namespace. An error says
-// that there is something, and that it cannot be read as a whole.
-func (s *Store) loadGroups() ([]sock.Group, error) {
-	f, err := s.dir.OpenFile(groupsName, os.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	// One byte more than counts, so that what is too long fails its checksum.
-	b, err := io.ReadAll(io.LimitReader(f, mostGroups+1))
-	if err != nil {
-		return nil, err
-	}
-	return s.parseGroups(b)
-}
-
+// parseGroups reads what was kept last in the same boot and namespace.
 func (s *Store) parseGroups(b []byte) (groups []sock.Group, err error) {
 	sum := len(b) - 4
 	switch {

@@ -82,7 +82,7 @@ func FuzzParseGroups(f *testing.F) {
 			return
 		}
 		must(t, s.Keep(groups))
-		again, err := s.loadGroups()
+		again, err := load(s.dir, groupsName, mostGroups, s.parseGroups)
 		if diff := cmp.Diff(groups, again); diff != "" || err != nil {
 			t.Errorf("kept, and loaded (-kept +loaded), error %v:\n%s", err, diff)
 		}

@@ -2,11 +2,7 @@ package seen
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/sock"
@@ -46,30 +42,7 @@ func (s *Store) KeepStops(all []sock.RuleStop) error {
 	if err != nil {
 		return err
 	}
-	gone := s.dir.Check()
-	f, err := s.dir.Replace(stopsName, 0, func(f *os.File) error {
-		_, err := f.Write(append(text, '\n'))
-		return err
-	})
-	f.Close() // nil is closed, too
-	return errors.Join(gone, err)
-}
-
-// loadStops reads what was kept last.
-func (s *Store) loadStops() ([]sock.RuleStop, error) {
-	f, err := s.dir.OpenFile(stopsName, os.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, mostStops+1))
-	if err != nil {
-		return nil, err
-	}
-	return s.parseStops(text)
+	return replace(s.dir, stopsName, append(text, '\n'))
 }
 
 func (s *Store) parseStops(text []byte) (all []sock.RuleStop, err error) {

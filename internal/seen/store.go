@@ -173,10 +173,10 @@ func (s *Store) load(f io.ReaderAt) (loaded Loaded, size int64, err error) {
 	if err != nil {
 		return Loaded{}, 0, err
 	}
-	if loaded.Groups, err = s.loadGroups(); err != nil {
+	if loaded.Groups, err = load(s.dir, groupsName, mostGroups, s.parseGroups); err != nil {
 		loaded.Damaged++
 	}
-	if loaded.Stops, err = s.loadStops(); err != nil {
+	if loaded.Stops, err = load(s.dir, stopsName, mostStops, s.parseStops); err != nil {
 		loaded.Damaged++
 	}
 	return loaded, size, nil
