@@ -89,18 +89,14 @@ const mostRows = 10
 // Print prints the plan rule by rule, in lines of so many cells at most, where that can
 // be; 0 is no bound.
 func (p *Plan) Print(out io.Writer, cells int) error {
+	pods := slices.ContainsFunc(p.actions, func(f engine.Forecast) bool { return podOf(&f) != "" })
 	for i := range p.set.Rules {
 		r := &p.set.Rules[i]
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
-		heads := []string{"  ACTION", "LOCAL", "PEER", "HELD BY", "BECAUSE", "WHEN"}
-		if p.several {
-			heads = append(heads, "NETNS")
-		}
-		table := term.NewTable(heads...)
-		table.Columns[1].Spare, table.Columns[3].Spare = 1, 2
-		count := p.addRows(table, r)
+		table := p.newTable(pods)
+		count := p.addRows(table, r, pods)
 		mode := ""
 		switch {
 		case !r.Enabled:
@@ -123,6 +119,26 @@ func (p *Plan) Print(out io.Writer, cells int) error {
 	return nil
 }
 
+// newTable returns a table of sockets, of which some are held in pods.
+func (p *Plan) newTable(pods bool) *term.Table {
+	heads := []string{"  ACTION", "LOCAL", "PEER", "HELD BY"}
+	if pods {
+		heads = append(heads, "POD")
+	}
+	if heads = append(heads, "BECAUSE", "WHEN"); p.several {
+		heads = append(heads, "NETNS")
+	}
+	table := term.NewTable(heads...)
+	table.Columns[1].Spare, table.Columns[3].Spare = 1, 3
+	if pods {
+		table.Columns[4].Spare = 2
+	}
+	return table
+}
+
+// podOf is the pod that a socket is held in; empty: in none, or that is not known.
+func podOf(f *engine.Forecast) string { return sockettable.OwnerOf(f.Holders).PodName() }
+
 // planCount counts what a rule would do.
 type planCount struct {
 	now, later int
@@ -132,7 +148,7 @@ type planCount struct {
 
 // addRows adds the sockets of a rule to a table: those that are due, the next first, and
 // then those that are left alone.
-func (p *Plan) addRows(table *term.Table, r *rules.Rule) planCount {
+func (p *Plan) addRows(table *term.Table, r *rules.Rule, pods bool) planCount {
 	c := planCount{left: make(map[match.Reason]int)}
 	for _, left := range []bool{false, true} {
 		for j := range p.actions {
@@ -144,7 +160,11 @@ func (p *Plan) addRows(table *term.Table, r *rules.Rule) planCount {
 				c.more++
 				continue
 			}
-			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), sockettable.Holders(f.Holders), action.Wanted(&f.Grounds, &f.Socket, f.Bound), when(f))
+			table.Row("  "+f.Kind.Name, f.Socket.Zoned(f.Socket.Src).String(), f.Socket.Zoned(f.Socket.Dst).String(), sockettable.Holders(f.Holders))
+			if pods {
+				table.Row(cmp.Or(podOf(f), "-"))
+			}
+			table.Row(action.Wanted(&f.Grounds, &f.Socket, f.Bound), when(f))
 			if p.several {
 				table.Row(cmp.Or(f.Socket.NetnsName(), sockettable.Netns(f.Socket.ID.Netns), "-"))
 			}

@@ -129,6 +129,14 @@ func Holders(holders []sock.Holder) string {
 	}
 }
 
+// OwnerOf returns where the process belongs that Holders names; nil: not known.
+func OwnerOf(holders []sock.Holder) *sock.Owner {
+	if len(holders) == 0 {
+		return nil
+	}
+	return holders[0].Owner
+}
+
 // The columns of the tables.
 var (
 	usual = columnsOf("state", "recv-q", "send-q", "local", "peer", "age", "idle", "verdict")

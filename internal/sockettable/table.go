@@ -138,12 +138,7 @@ func (t *Table) comm(r *row) string {
 }
 
 // owner returns where that process belongs; nil: not known.
-func (t *Table) owner(r *row) *sock.Owner {
-	if holders := t.Holders[r.Inode]; len(holders) > 0 {
-		return holders[0].Owner
-	}
-	return nil
-}
+func (t *Table) owner(r *row) *sock.Owner { return OwnerOf(t.Holders[r.Inode]) }
 
 func (t *Table) pid(r *row) (uint64, bool) {
 	if holders := t.Holders[r.Inode]; len(holders) > 0 {
