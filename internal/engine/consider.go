@@ -28,24 +28,25 @@ const (
 
 // consideration is what the rules are found to want of a socket.
 type consideration struct {
-	e       *Engine
-	t       *tracked
-	s       *sock.Socket
-	times   track.Times
-	now     sock.Instant
-	answer  answerKind
-	was     held         // what a limit held back so far
-	held    held         // what it holds back from now on
-	full    bool         // the limit lets others go on before its holders are looked for
-	awaits  []*throttle  // the limits that let it go on, while it waits for something else
-	trial   *canary      // that it waits for; nil: none
-	beside  *share       // in which an act counts, too; nil: in none
-	shut    *shutDown    // the connection has left its state by that; nil: what is considered is about it as it is
-	next    sock.Instant // when to ask again
-	decided bool         // an act was told to be done, or said in a dry run
-	ordered bool         // the order among those that are due at the same instant is known
-	stale   bool         // whether its group fires is to be seen again
-	moves   bool         // it may come to another group as it is, by who holds it
+	e         *Engine
+	t         *tracked
+	s         *sock.Socket
+	times     track.Times
+	now       sock.Instant
+	answer    answerKind
+	was       held         // what a limit held back so far
+	held      held         // what it holds back from now on
+	full      bool         // the limit lets others go on before its holders are looked for
+	awaits    []*throttle  // the limits that let it go on, while it waits for something else
+	trial     *canary      // that it waits for; nil: none
+	beside    *share       // in which an act counts, too; nil: in none
+	shut      *shutDown    // the connection has left its state by that; nil: what is considered is about it as it is
+	next      sock.Instant // when to ask again
+	uncounted bool         // a rule that awaits its first count wants the socket before others
+	decided   bool         // an act was told to be done, or said in a dry run
+	ordered   bool         // the order among those that are due at the same instant is known
+	stale     bool         // whether its group fires is to be seen again
+	moves     bool         // it may come to another group as it is, by who holds it
 }
 
 // consider decides what the rules want of a socket. Only an exact answer about
@@ -269,6 +270,10 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	if why != "" {
 		t.set(blocked, true)
 		e.skip(t, r, why)
+		return
+	}
+	if c.uncounted = c.uncounted || !onlySays && r.awaitsCount(); c.uncounted || r.awaitsCount() {
+		t.set(blocked, true) // and no later rule takes it before
 		return
 	}
 	switch again := e.noActBefore(t); {

@@ -32,6 +32,7 @@ type ruleState struct {
 	recounted    sock.Instant  // when a scan was counted for it that had waited for a walk
 	unseen       failureStreak // of scans after which nobody could tell who holds some sockets
 	stats        ruleStats     // of the last whole scan
+	counted      bool          // there was one
 	held         processCount  // who holds what matches in full, by that
 	canaries     map[canaryKey]*canary
 	troubles     troubles

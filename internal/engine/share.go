@@ -240,6 +240,7 @@ func (e *Engine) inner(r *ruleState, x *share, unseen, dry bool) *throttle {
 
 // countMatches has the rule act no more while it suddenly means more sockets than it may.
 func (e *Engine) countMatches(r *ruleState) {
+	e.noteCounted(r)
 	most := r.maxMatches()
 	over := most > 0 && r.means() > most
 	if over == r.troubles.tooMany {
@@ -253,6 +254,24 @@ func (e *Engine) countMatches(r *ruleState) {
 		e.note(FewMatches, slog.String("rule", r.Name), slog.Int("sockets", r.means()))
 	}
 }
+
+// noteCounted notes that a scan has counted what the rule means. What has waited for that is
+// decided anew.
+func (e *Engine) noteCounted(r *ruleState) {
+	if r.counted {
+		return
+	}
+	r.counted = true
+	for t := range e.tracks.all() {
+		if t.phase == waiting && t.is(blocked) && t.of.Has(r.Class) {
+			e.wait(t, e.ruledAt)
+		}
+	}
+}
+
+// awaitsCount reports whether it is not known yet if the rule means more sockets than it may:
+// it has changed, and sockets are watched that no scan has counted for it.
+func (r *ruleState) awaitsCount() bool { return !r.counted && r.maxMatches() > 0 }
 
 // means is how many sockets the rule means, or soon will.
 func (r *ruleState) means() int { return int(r.stats.sockets + r.stats.soon) }

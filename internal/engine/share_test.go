@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -209,6 +210,60 @@ func TestMaxMatches(t *testing.T) {
 				t.Errorf("%d acts on the 20 that are left; the notes: %v", acted(), b.notes)
 			}
 		})
+	}
+}
+
+// A rule that comes to say something else does nothing before a scan has counted what it means
+// now, however well its sockets are known. What it then may take is on time.
+func TestMaxMatchesOfChangedRule(t *testing.T) {
+	most := func(n int) func(*rules.Rule) {
+		return func(r *rules.Rule) { r.Then[0].MaxMatches, r.Match[0].InStateFor = n, 5*time.Minute }
+	}
+	others := killing("others", most(1000), dryRun, alsoAlerts) // for which all are watched
+	for _, test := range []struct {
+		name      string
+		was, is   rules.Rule
+		wantKills int
+	}{
+		{name: "another limit", was: killing("r", most(20), limited(100, time.Minute)), is: killing("r", most(20), limited(101, time.Minute))},
+		{name: "it means more", was: killing("r", matching(where("dport = 81")), most(20)), is: killing("r", most(20))},
+		{name: "it was a dry run", was: killing("r", most(20), dryRun), is: killing("r", most(20))},
+		{name: "it is new", was: killing("q", matching(where("dport = 81")), most(20)), is: killing("r", most(20))},
+		{name: "it asks who holds them", was: killing("r", most(20), byProg), is: killing("r", most(20), byProg, limited(101, time.Minute))},
+		{name: "it may", was: killing("r", most(20)), is: killing("r", most(30)), wantKills: 30},
+		{name: "it may, and asks who holds them", was: killing("r", most(20), byProg), is: killing("r", most(30), byProg), wantKills: 30},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newPrograms(t, 0.1)
+			b.many(1, 30, 0)
+			b.rule(set(test.was, others))
+			b.until(6 * time.Minute)
+			b.rule(set(test.is, others))
+			b.until(6*time.Minute + time.Second)
+			if n := b.killedOf(1, 30); n != test.wantKills {
+				t.Errorf("%d killed at once, want %d", n, test.wantKills)
+			}
+			b.until(7 * time.Minute)
+			if n := b.killedOf(1, 30); n != test.wantKills {
+				t.Errorf("%d killed, want %d", n, test.wantKills)
+			}
+		})
+	}
+}
+
+// What a rule that has not been counted yet would take, none after it in the file takes.
+func TestUncountedRuleKeepsItsSockets(t *testing.T) {
+	b := newBench(t)
+	b.many(1, 3, time.Minute)
+	second, log := killing("second"), killing("log", logging)
+	b.step(Paused{Until: never})
+	b.rule(set(log, second))
+	b.until(time.Second)
+	b.rule(set(log, killing("first", func(r *rules.Rule) { r.Then[0].MaxMatches = 10 }), second))
+	b.step(Resumed{})
+	b.until(time.Minute)
+	if all := strings.Join(b.events, "\n"); strings.Count(all, " first kill done ") != 3 {
+		t.Errorf("the first rule has not killed all 3:\n%s", all)
 	}
 }
 
