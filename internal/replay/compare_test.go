@@ -12,6 +12,8 @@ import (
 
 	"github.com/sockdog/sockdog/internal/recording"
 	"github.com/sockdog/sockdog/internal/replay"
+	"github.com/sockdog/sockdog/internal/sim"
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // leaks is a recording of an hour in which four sockets leak, a minute apart.
@@ -143,5 +145,23 @@ func TestEvilHeader(t *testing.T) {
 	}
 	if strings.ContainsAny(out.String(), "\x1b\a") || strings.Contains(out.String(), "\nsockdog") {
 		t.Errorf("%q", out.String())
+	}
+}
+
+// Where sockets were held in pods, these stand beside their holders.
+func TestPrintPods(t *testing.T) {
+	h := record(t, recording.Header{Holders: true, All: true})
+	h.holders = map[int]sock.Holder{7: {PID: 7, Start: 1, Comm: "shop", Owner: &sock.Owner{Pod: "payments/api-0"}}, 8: {PID: 8, Start: 2, Comm: "shop"}}
+	h.leak(5432)
+	h.leak(5433).Held = []sim.Holding{{By: []int{8}}}
+	h.until(start.Add(10*time.Minute), 5*time.Second)
+	var out bytes.Buffer
+	if err := run(t, h.end(), "rules: [{name: leak, match: {state: close-wait, in_state_for: 5m}, then: [kill]}]").Print(&out, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"  HELD BY  POD             BECAUSE\n", ":5432  shop[7]  payments/api-0  close-wait ", ":5433  shop[8]  -               close-wait "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
 	}
 }

@@ -182,11 +182,16 @@ func printEvents(out io.Writer, cells int, head string, events func(yield func(s
 	if all == 0 {
 		return nil
 	}
-	heads := []string{"AFTER", "RULE", "ACTION", "RESULT", "ON", "HELD BY", "BECAUSE"}
+	pods := false
+	events(func(_ string, e *Event) bool { pods = e.pod() != ""; return !pods })
+	heads := []string{"AFTER", "RULE", "ACTION", "RESULT", "ON", "HELD BY"}
 	if head != "" {
 		heads = append([]string{head}, heads...)
 	}
-	table := term.NewTable(heads...)
+	if pods {
+		heads = append(heads, "POD")
+	}
+	table := term.NewTable(append(heads, "BECAUSE")...)
 	table.Wraps = true
 	rows := 0
 	events(func(what string, e *Event) bool {
@@ -197,7 +202,11 @@ func printEvents(out io.Writer, cells int, head string, events func(yield func(s
 		if head != "" {
 			table.Row(what)
 		}
-		table.Row(term.Short(e.At), e.Rule, e.Action.Name, string(e.Result), e.on(), cmp.Or(e.Holders, "-"), e.Reason)
+		table.Row(term.Short(e.At), e.Rule, e.Action.Name, string(e.Result), e.on(), cmp.Or(e.Holders, "-"))
+		if pods {
+			table.Row(cmp.Or(e.pod(), "-"))
+		}
+		table.Row(e.Reason)
 		return true
 	})
 	fmt.Fprintln(out)
@@ -208,6 +217,14 @@ func printEvents(out io.Writer, cells int, head string, events func(yield func(s
 		fmt.Fprintf(out, "… and %d more: -o json has all\n", all-rows)
 	}
 	return nil
+}
+
+// pod is the one that the socket is held in; empty: none, or that is not known.
+func (e *Event) pod() string {
+	if e.Socket == nil {
+		return ""
+	}
+	return e.Socket.Pod
 }
 
 // on is what an event is about.
