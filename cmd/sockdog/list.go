@@ -2,15 +2,12 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -27,8 +24,6 @@ import (
 	"github.com/sockdog/sockdog/internal/selection"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
-	"github.com/sockdog/sockdog/internal/source/node"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
@@ -229,10 +224,7 @@ func columnNames(names []string) string {
 
 // run scans once, or again and again.
 func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
-	runtime.LockOSThread() // the capability that may be raised is the thread's
-	if err := l.Markless(sockdiag.RaiseNetAdmin()); err != nil {
-		fmt.Fprintln(stderr, "sockdog:", err)
-	}
+	raiseForMarks(&l.Selection, stderr)
 	var err error
 	if l.host, err = host.New(); err != nil {
 		return err
@@ -278,33 +270,6 @@ func (l *listing) open(stderr io.Writer) (end func(), err error) {
 		return nil, err
 	}
 	return func() { l.kernel.Close(); all.Close() }, nil
-}
-
-// openNamespaces opens the network namespaces of the host, or those alone that the owners name,
-// which must be there, and returns the inodes of these.
-func openNamespaces(h *host.Host, owners *selection.Owners, stderr io.Writer) (all *node.Source, named []uint32, err error) {
-	all, err = node.Open(node.Config{
-		Now: h.Now, All: true, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
-		Say: func(_ slog.Level, text string, attrs ...slog.Attr) { fmt.Fprintln(stderr, "sockdog:", text, attrs) },
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := all.State().LeftOut; err != nil && !owners.AskNetns() {
-		fmt.Fprintln(stderr, "sockdog: not all network namespaces can be looked into:", oneLine(err))
-	}
-	for _, n := range owners.Netns() {
-		inode, found := all.Find(n.Name, n.Inode)
-		if !found {
-			all.Close()
-			return nil, nil, fmt.Errorf("there is no network namespace %s that can be looked into: ip netns and lsns -t net show which there are", cmp.Or(n.Name, sockettable.Netns(n.Inode)))
-		}
-		named = append(named, inode)
-	}
-	if len(named) > 0 {
-		all.Only(named)
-	}
-	return all, named, nil
 }
 
 // oneLine is an error that is several, in a line.

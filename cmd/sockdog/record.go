@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +18,6 @@ import (
 	"github.com/sockdog/sockdog/internal/recording"
 	"github.com/sockdog/sockdog/internal/selection"
 	"github.com/sockdog/sockdog/internal/sock"
-	"github.com/sockdog/sockdog/internal/source/node"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
@@ -162,10 +158,7 @@ func (r *record) header(h *host.Host) recording.Header {
 }
 
 func (r *record) run(out, stderr io.Writer) error {
-	runtime.LockOSThread() // the capability that may be raised is the thread's
-	if err := r.Markless(sockdiag.RaiseNetAdmin()); err != nil {
-		fmt.Fprintln(stderr, "sockdog:", err)
-	}
+	raiseForMarks(&r.Selection, stderr)
 	h, err := host.New()
 	if err != nil {
 		return err
@@ -197,10 +190,7 @@ func (r *record) run(out, stderr io.Writer) error {
 
 // open opens what is recorded.
 func (r *record) open(h *host.Host, stderr io.Writer) (from capture.Source, end func(), err error) {
-	all, err := node.Open(node.Config{
-		Now: h.Now, All: r.all, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
-		Say: func(_ slog.Level, text string, attrs ...slog.Attr) { fmt.Fprintln(stderr, "sockdog:", text, attrs) },
-	})
+	all, err := openSource(h, r.all, stderr)
 	if err != nil {
 		return from, nil, err
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,8 +14,6 @@ import (
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/inspect"
 	"github.com/sockdog/sockdog/internal/selection"
-	"github.com/sockdog/sockdog/internal/source/node"
-	"github.com/sockdog/sockdog/internal/source/sockdiag"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/internal/why"
 )
@@ -98,18 +94,12 @@ type explanation struct {
 
 // run reads once, or at both ends of the watch, and prints what that means.
 func (w *explanation) run(ctx context.Context, out, stderr io.Writer) error {
-	runtime.LockOSThread() // the capability that may be raised is the thread's
-	if err := w.Markless(sockdiag.RaiseNetAdmin()); err != nil {
-		fmt.Fprintln(stderr, "sockdog:", err)
-	}
+	raiseForMarks(&w.Selection, stderr)
 	h, err := host.New()
 	if err != nil {
 		return err
 	}
-	source, err := node.Open(node.Config{
-		Now: h.Now, All: w.all, Kind: node.SockDiag, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,
-		Say: func(_ slog.Level, text string, attrs ...slog.Attr) { fmt.Fprintln(stderr, "sockdog:", text, attrs) },
-	})
+	source, err := openSource(h, w.all, stderr)
 	if err != nil {
 		return err
 	}
