@@ -86,7 +86,7 @@ var mutants = []mutant{
 
 	// Deciding and acting.
 	{"nothing is decided again right before the act", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n", "\tb := a.basis\n\tseen, s := b.seen, answer.Socket\n\tif s.State != 0 {\n\t\treturn \"\"\n\t}\n"},
-	{"a dry run acts", "if a.DryRun {\n\t\th.End(now)", "if a.DryRun && now < 0 {\n\t\th.End(now)"},
+	{"a dry run acts", "if a.DryRun {\n\t\ttaken.End(now)", "if a.DryRun && now < 0 {\n\t\ttaken.End(now)"},
 	{"an action is done again", "m != nil && !m.open && a.Kind != rules.Alert", "m != nil && !m.open && a.Kind != rules.Alert && a.Kind.Destructive"},
 	{"what is not known of a process is taken for something else", "case !fact.Known:\n\t\treturn ssfilter.Unknown", "case !fact.Known:\n\t\treturn ssfilter.False"},
 	{"a container without a name is taken for another", "case !id && o.Container == \"\":\n\t\t\tholds = ssfilter.Unknown", "case !id && o.Container == \"\":\n\t\t\tholds = ssfilter.False"},
