@@ -316,12 +316,16 @@ func (e *Engine) observe(s *sock.Socket, sent, got, now sock.Instant) *tracked {
 	} else {
 		known, onDisk = e.recall(s, sent, &before)
 	}
+	shut := known && t != nil && e.shutOf(t) != nil
 	same, moved := known && before.Same(s, sent), false
+	if shut {
+		same = before.SameShut(s, sent)
+	}
 	switch {
 	case same:
 		c, moved = before, before.Progressed(s)
 		c.Update(s, fresh, got)
-	case known && t != nil && e.shutOf(t) != nil && before.IsShut(s, sent):
+	case shut && before.IsShut(s, sent):
 		c = before.Successor(s, fresh, got)
 		c.Autobound = before.Autobound // of which no scan may tell in this state
 		e.leaveState(t)

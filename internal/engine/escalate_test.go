@@ -57,6 +57,15 @@ func acked(b *bench, s *sim.Socket) {
 	s.Segs++
 }
 
+// livelier has a socket connected anew, from the same port to the same peer, and all that its
+// counters said before surpassed, up to another state.
+func livelier(state ssfilter.State) func(*bench, *sim.Socket) {
+	return func(b *bench, s *sim.Socket) {
+		s.State, s.Entered, s.Queued, s.Progress, s.LastAck, s.LastData = state, b.now, never, b.now, b.now, b.now
+		s.Acked, s.Received, s.Segs = s.Acked+1000, s.Received+1000, s.Segs+100
+	}
+}
+
 // A connection that a rule has shut down, and whose peer does not answer, is killed as long
 // after that as the rule says: that connection, and no other.
 func TestEscalationOfShutdown(t *testing.T) {
@@ -86,6 +95,13 @@ func TestEscalationOfShutdown(t *testing.T) {
 			}},
 		{name: "the same, before it was seen in that state", rule: killing("r", thenKills, fromEstablished), socket: open, want: []string{shut},
 			later: func(b *bench, s *sim.Socket) { s.Acked, s.Received, s.Segs = 0, 0, 2 }},
+		{name: "connected anew, and its program has shut that down after more than before", rule: killing("r", thenKills, fromEstablished), socket: open, want: []string{shut}, later: livelier(ssfilter.FinWait2)},
+		{name: "the same, and it was seen in that state before", rule: killing("r", thenKills, fromEstablished), socket: open, want: []string{shut},
+			later: func(b *bench, s *sim.Socket) {
+				acked(b, s)
+				b.later(4*time.Second, func() { livelier(ssfilter.FinWait2)(b, s) })
+			}},
+		{name: "the same from close-wait", rule: killing("r", thenKills), want: []string{shut}, later: livelier(ssfilter.LastAck)},
 		{name: "protected since", rule: killing("r", thenKills), want: []string{shut},
 			later: func(b *bench, _ *sim.Socket) {
 				s := set(killing("r", thenKills))
@@ -154,6 +170,23 @@ func TestEscalationIsRechecked(t *testing.T) {
 	}
 	b.until(time.Minute)
 	b.want("6s r shutdown done 1", "11s r kill changed 1", "16s r kill done 1")
+}
+
+// It does so where the connection is another by then, whose counters surpass what was known.
+func TestEscalationIsRecheckedForAnother(t *testing.T) {
+	b := shutting(t)
+	b.add(1, 4*time.Second, func(s *sim.Socket) { s.State = ssfilter.Established })
+	b.rule(set(killing("r", thenKills, fromEstablished)))
+	b.until(8 * time.Second)
+	acked(b, b.sockets[1])
+	b.until(12 * time.Second)
+	b.beforeLast = func(s *sim.Socket) {
+		livelier(ssfilter.FinWait2)(b, s)
+		s.Progress, s.LastAck, s.LastData = benchStart, benchStart, benchStart // which no program does, nor the kernel
+		b.beforeLast = nil
+	}
+	b.until(time.Minute)
+	b.want("6s r shutdown done 1", "13s r kill changed 1")
 }
 
 // Scans do not show what was shut down: it is asked for now and then, and not with each.

@@ -47,7 +47,7 @@ func (e *Engine) basisOf(t *tracked, r *match.Rule, action int, fired sock.Insta
 func (a *Action) Recheck(answer *sock.Answer) match.Reason {
 	b := a.basis
 	seen, s := b.seen, answer.Socket
-	if !seen.Same(&s, answer.Sent) {
+	if !seen.Same(&s, answer.Sent) || b.shut != nil && !seen.SameShut(&s, answer.Sent) {
 		return match.Replaced
 	}
 	progressed := seen.Progressed(&s)

@@ -1,6 +1,7 @@
 package track
 
 import (
+	"math"
 	"math/bits"
 	"time"
 
@@ -81,22 +82,31 @@ func (c *Connection) Same(s *sock.Socket, sent sock.Instant) bool {
 // IsShut reports whether s, which was asked for at the instant sent and is not Same, is the
 // connection in a state that it comes to where its program has shut it down, or was made to: no
 // other has the same socket and addresses, counters that have not fallen, and as old a word
-// from the peer. A connection begins with one, by the kernel's clock (tcp_finish_connect).
+// from the peer. A connection begins with one, by the kernel's clock (tcp_finish_connect). What
+// comes after the peer's FIN, or for a program that has shut down both ways, is no data of it: the
+// kernel resets such a connection (tcp_rcv_state_process).
 func (c *Connection) IsShut(s *sock.Socket, sent sock.Instant) bool {
-	next := ssfilter.StateSet(0)
+	next, most := ssfilter.StateSet(0), uint64(0) // and how much may be received on the way
 	switch c.State {
 	case ssfilter.CloseWait:
 		next = ssfilter.Of(ssfilter.LastAck)
 	case ssfilter.Established:
-		next = ssfilter.Of(ssfilter.FinWait1, ssfilter.FinWait2, ssfilter.Closing)
+		next, most = ssfilter.Of(ssfilter.FinWait1, ssfilter.FinWait2, ssfilter.Closing), math.MaxUint64
 	case ssfilter.FinWait1:
-		next = ssfilter.Of(ssfilter.FinWait2, ssfilter.Closing)
+		if next = ssfilter.Of(ssfilter.FinWait2, ssfilter.Closing); s.State == ssfilter.Closing {
+			most = 1 // the FIN counts as a byte
+		}
 	}
 	const tells = sock.HasSegsIn | sock.HasBytesAcked | sock.HasBytesReceived | sock.HasLastDataRecv
-	if s.ID != c.ID || !next.Has(s.State) || s.Info.Has&tells != tells || c.fell(s) {
+	if s.ID != c.ID || !next.Has(s.State) || s.Info.Has&tells != tells || c.fell(s) || s.Info.BytesReceived-c.Received > most {
 		return false
 	}
 	return s.Info.BytesReceived != c.Received || sent.Sub(c.Heard.Safe) <= s.Info.LastDataRecv+dataRecvSlack
+}
+
+// SameShut is Same for a connection that was shut down both ways, which receives nothing any more.
+func (c *Connection) SameShut(s *sock.Socket, sent sock.Instant) bool {
+	return c.Same(s, sent) && s.Info.BytesReceived == c.Received
 }
 
 // fell reports whether a counter of the connection is lower in s.

@@ -306,4 +306,21 @@ func TestIsShut(t *testing.T) {
 			t.Errorf("%s: %t, want %t", test.name, got, test.want)
 		}
 	}
+	// After the peer's FIN, and for who has shut down both ways, no data comes.
+	for _, test := range []struct {
+		from, to ssfilter.State
+		received uint64
+		want     bool
+	}{
+		{ssfilter.CloseWait, ssfilter.LastAck, 1, false},
+		{ssfilter.FinWait1, ssfilter.FinWait2, 1, false},
+		{ssfilter.FinWait1, ssfilter.Closing, 1, true}, // its FIN
+		{ssfilter.FinWait1, ssfilter.Closing, 2, false},
+	} {
+		c, s := known(test.from), full(test.to)
+		s.Info.BytesReceived += test.received
+		if got := c.IsShut(&s, start); got != test.want {
+			t.Errorf("from %s to %s with %d received: %t, want %t", test.from, test.to, test.received, got, test.want)
+		}
+	}
 }
