@@ -34,10 +34,11 @@ close to their thresholds, sockets by state and the last actions. The exit statu
 -o json prints what the daemon serves under /api/v1/status.
 
 --ready asks only whether it is ready, as /readyz does: rules are in force, and one scan
-of the socket table is done. The exit status is 0 if so; else it is 1, and one line says
-why. It asks by the control socket, and where none answers at the address; if one of the
-two is named, only there. So it is a probe for containers (exec) that also works where
-the daemon does not listen.`,
+of the socket table is done. The exit status is 0 if so, and the line says which rules are
+in force if not those of the file; else it is 1, and one line says why. It asks by the
+control socket, and where none answers at the address; if one of the two is named, only
+there. So it is a probe for containers (exec) that also works where the daemon does not
+listen.`,
 		Example: "  sockdog status\n  sockdog status --ready --state-dir /var/lib/sockdog",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			named := func(flag string) bool { return cmd.Flags().Changed(flag) }
@@ -72,16 +73,17 @@ func (f *controlFlags) showReady(cmd *cobra.Command, address string, askSocket, 
 	defer cancel()
 	cmd.SetContext(ctx)
 	var ready bool
+	var instead string
 	var err error
 	switch {
 	case !askSocket:
-		ready, err = client.Ready(ctx, address)
+		ready, instead, err = client.Ready(ctx, address)
 	case !askPage:
-		ready, err = f.ready(cmd)
+		ready, instead, err = f.ready(cmd)
 	default:
 		var bySocket error
-		if ready, bySocket = f.ready(cmd); bySocket != nil {
-			if ready, err = client.Ready(ctx, address); err != nil {
+		if ready, instead, bySocket = f.ready(cmd); bySocket != nil {
+			if ready, instead, err = client.Ready(ctx, address); err != nil {
 				err = fmt.Errorf("%w; %w", bySocket, err)
 			}
 		}
@@ -92,14 +94,21 @@ func (f *controlFlags) showReady(cmd *cobra.Command, address string, askSocket, 
 	case !ready:
 		return fmt.Errorf("not ready: %s", status.NotReady)
 	}
-	fmt.Fprintln(cmd.OutOrStdout(), "ready")
+	text := "ready"
+	if instead != "" {
+		text += status.ReadyBut + term.Printable(instead)
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), text)
 	return nil
 }
 
 // ready asks by the control socket.
-func (f *controlFlags) ready(cmd *cobra.Command) (bool, error) {
+func (f *controlFlags) ready(cmd *cobra.Command) (ready bool, instead string, err error) {
 	reply, err := f.ask(cmd, control.Request{Command: control.CommandReady}, nil)
-	return err == nil && reply.Ready, err
+	if err != nil {
+		return false, "", err
+	}
+	return reply.Ready, reply.Instead, nil
 }
 
 // showStatus prints the status of the daemon at an address.

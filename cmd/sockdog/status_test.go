@@ -64,10 +64,11 @@ func TestStatusJSON(t *testing.T) {
 // readiness is a daemon, as its control socket has it.
 type readiness struct {
 	control.Handler
-	ready bool
+	ready   bool
+	instead string
 }
 
-func (r readiness) Ready() bool { return r.ready }
+func (r readiness) Ready() (ready bool, instead string) { return r.ready, r.instead }
 
 // TestStatusReady: the control socket tells whether the daemon is ready, else the page does.
 func TestStatusReady(t *testing.T) {

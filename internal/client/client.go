@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 
@@ -128,16 +129,18 @@ func (o *Observers) DaemonStatus(ctx context.Context) *status.Status {
 	return s
 }
 
-// Ready asks the daemon at an address whether it is ready.
-func Ready(ctx context.Context, address string) (bool, error) {
+// Ready asks the daemon at an address whether it is ready, and which rules are in force instead
+// of its file's; empty: those are.
+func Ready(ctx context.Context, address string) (ready bool, instead string, err error) {
 	a, err := askNow(ctx, address, "/readyz")
 	switch {
 	case err != nil:
-		return false, err
+		return false, "", err
 	case a.code != http.StatusOK && a.code != http.StatusServiceUnavailable:
-		return false, fmt.Errorf("the sockdog on %s does not say whether it is ready: %d %s", address, a.code, http.StatusText(a.code))
+		return false, "", fmt.Errorf("the sockdog on %s does not say whether it is ready: %d %s", address, a.code, http.StatusText(a.code))
 	}
-	return a.code == http.StatusOK, nil
+	_, instead, _ = strings.Cut(strings.TrimSpace(string(a.text)), status.ReadyBut)
+	return a.code == http.StatusOK, instead, nil
 }
 
 // askNow fetches what a daemon tells at once.

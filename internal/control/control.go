@@ -57,9 +57,10 @@ type Reply struct {
 	PID     int      `json:"pid"`             // of the daemon, in its PID namespace
 	Error   string   `json:"error,omitempty"` // it is not done; empty: it is
 	Warning string   `json:"warning,omitempty"`
-	Was     bool     `json:"was"`             // a pause was in force, or a rule had stopped itself, that has ended now
-	Ready   bool     `json:"ready,omitempty"` // who asked for that knows: rules are in force, and one scan is done
-	Rules   []string `json:"rules,omitempty"` // that there are, where one is asked for that there is not
+	Was     bool     `json:"was"`               // a pause was in force, or a rule had stopped itself, that has ended now
+	Ready   bool     `json:"ready,omitempty"`   // who asked for that knows: rules are in force, and one scan is done
+	Instead string   `json:"instead,omitempty"` // which rules are in force in the place of the file's, and why; empty: those are
+	Rules   []string `json:"rules,omitempty"`   // that there are, where one is asked for that there is not
 }
 
 // Off says in the place of a path that there is to be no socket.

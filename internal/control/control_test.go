@@ -87,10 +87,10 @@ type handler struct {
 	ready  bool
 }
 
-func (h *handler) Ready() bool {
+func (h *handler) Ready() (ready bool, instead string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.ready
+	return h.ready, "the built-in rules: bad"
 }
 
 // pauses are those that it was told of.
@@ -192,7 +192,7 @@ func TestCommands(t *testing.T) {
 		h.mu.Lock()
 		h.ready = ready
 		h.mu.Unlock()
-		if reply, err = ask(Request{Command: CommandReady}); err != nil || reply.Ready != ready {
+		if reply, err = ask(Request{Command: CommandReady}); err != nil || reply.Ready != ready || reply.Instead != "the built-in rules: bad" {
 			t.Errorf("ready is %v, %v; want %v", reply, err, ready)
 		}
 	}

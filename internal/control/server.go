@@ -26,8 +26,9 @@ type Handler interface {
 	// Reset lets a rule act again that has stopped itself, and reports whether it had. The
 	// error is an UnknownRule where there is no such rule.
 	Reset(ctx context.Context, rule, by string) (was bool, err error)
-	// Ready reports whether rules are in force and one scan is done.
-	Ready() bool
+	// Ready reports whether rules are in force and one scan is done, and which rules are in
+	// force instead of the file's; empty: those are.
+	Ready() (ready bool, instead string)
 }
 
 // UnknownRule is an error: there is no rule of that name, but those.
@@ -166,7 +167,7 @@ func do(ctx context.Context, h Handler, r *Request, uid uint32, reply *Reply) er
 		reply.Was = was
 		return err
 	case CommandReady:
-		reply.Ready = h.Ready()
+		reply.Ready, reply.Instead = h.Ready()
 		return nil
 	default:
 		return fmt.Errorf("there is no command %q", r.Command)

@@ -168,8 +168,10 @@ type StatusStore interface {
 
 // ServiceManager is told how the daemon does (sd_notify(3)).
 type ServiceManager struct {
-	Notify        func(state string)
-	Ready         func()        // is called once, when rules are in force and one scan is done; nil: nobody waits for that
+	Notify func(state string)
+	// Ready is called when rules are in force and one scan is done, and again after each reload, with which
+	// rules are in force instead of the file's; empty: those are. Nil: nobody waits for that.
+	Ready         func(instead string)
 	WatchdogEvery time.Duration // how often it wants a sign of life; 0: never
 }
 

@@ -118,7 +118,7 @@ func (d *watch) reload(r Reload) {
 		d.log.say(slog.LevelInfo, "rules reloaded", d.changes(before)...)
 	}
 	if d.service.ready {
-		d.Notify("READY=1\nSTATUS=" + d.statusLine())
+		d.tellReady()
 	}
 	d.publish() // who has just edited the file looks now
 }

@@ -27,11 +27,16 @@ func (d *watch) beReady() {
 	}
 	d.service.ready = true
 	d.publish()
+	d.tellReady()
+	d.log.say(slog.LevelInfo, "watching", d.whatWatches()...)
+}
+
+// tellReady tells those who wait for the daemon that it is ready, and with which rules.
+func (d *watch) tellReady() {
 	if d.Ready != nil {
-		d.Ready()
+		d.Ready(d.shown.file.Instead())
 	}
 	d.Notify("READY=1\nSTATUS=" + d.statusLine())
-	d.log.say(slog.LevelInfo, "watching", d.whatWatches()...)
 }
 
 // statusLine is the service manager's.

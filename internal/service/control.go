@@ -23,8 +23,8 @@ const controlEnd = 50 * time.Millisecond
 // Where there can be no socket, the watch goes on.
 func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *slog.Logger, o *daemon.Options) (stop func()) {
 	pauses, resets := pause.New(dir, log), make(chan daemon.RuleReset)
-	ready := new(atomic.Bool)
-	o.Paused, o.Pauses, o.Resets, o.Ready = pauses.Present(), pauses.Changes(), resets, func() { ready.Store(true) }
+	ready := new(atomic.Pointer[string])
+	o.Paused, o.Pauses, o.Resets, o.Ready = pauses.Present(), pauses.Changes(), resets, func(instead string) { ready.Store(&instead) }
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { pauses.Run(ctx) })
@@ -71,11 +71,16 @@ func (c *Config) listenForCommands(ctx context.Context, dir *statedir.Dir, log *
 type commands struct {
 	*pause.Store
 	resets chan<- daemon.RuleReset
-	ready  *atomic.Bool
+	ready  *atomic.Pointer[string] // nil: it is not; else as daemon.ServiceManager has it
 }
 
 // Ready implements control.Handler.
-func (c commands) Ready() bool { return c.ready.Load() }
+func (c commands) Ready() (ready bool, instead string) {
+	if instead := c.ready.Load(); instead != nil {
+		return true, *instead
+	}
+	return false, ""
+}
 
 // Reset implements control.Handler.
 func (c commands) Reset(ctx context.Context, rule, by string) (was bool, err error) {

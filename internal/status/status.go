@@ -51,6 +51,10 @@ type Status struct {
 // NotReady says what a sockdog waits for that is not ready.
 const NotReady = "no rules are in force yet, or the socket table was not read yet"
 
+// ReadyBut stands between that it is ready and which rules are in force, where those of the file
+// are not.
+const ReadyBut = ", but with "
+
 // Pause is that nothing is acted on for now, whatever falls due.
 type Pause struct {
 	Reason string    `json:"reason"`
@@ -109,6 +113,20 @@ type RulesFile struct {
 	OK      bool      `json:"ok"`              // what the file says is in force, or there is none
 	Error   string    `json:"error,omitempty"` // a mistake a line: the first few
 	Loaded  time.Time `json:"loaded"`          // when the rules in force were
+}
+
+// Instead says which rules are in force in the place of those of the file, and why; empty:
+// what the file says is.
+func (f *RulesFile) Instead() string {
+	if f.Error == "" {
+		return ""
+	}
+	which := "the rules from before"
+	if f.BuiltIn {
+		which = "the built-in rules"
+	}
+	mistake, _, _ := strings.Cut(f.Error, "\n")
+	return which + ": " + mistake
 }
 
 // Mode is what a rule may do.

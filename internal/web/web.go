@@ -32,8 +32,11 @@ func Handler(store *Store, metrics func(*status.Status) []byte, ages http.Handle
 		render: func(s *status.Status) ([]byte, error) { return metrics(s), nil }})
 	mux.Handle("GET /api/v1/status", &shared{kind: "application/json", current: store.Current, render: statusText})
 	// Probes have little time: they do not wait for a fresh status.
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(store.turned.Load(), time.Now())) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { judge(w, ready(store.last.Load())) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { judge(w, turning(store.turned.Load(), time.Now()), "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		s := store.last.Load()
+		judge(w, ready(s), "ok"+instead(s))
+	})
 	mux.Handle("GET "+AgesPath, ages)
 	mux.Handle("GET /{$}", file("page.html", "text/html"))
 	for name, kind := range map[string]string{"page.js": "text/javascript", "plots.js": "text/javascript", "page.css": "text/css"} {
@@ -98,13 +101,21 @@ func ready(s *status.Status) string {
 	return ""
 }
 
-func judge(w http.ResponseWriter, why string) {
+// instead adds to "ok" that the rules of the file are not in force.
+func instead(s *status.Status) string {
+	if s == nil || s.File.Instead() == "" {
+		return ""
+	}
+	return status.ReadyBut + s.File.Instead()
+}
+
+func judge(w http.ResponseWriter, why, ok string) {
 	if why != "" {
 		http.Error(w, why, http.StatusServiceUnavailable)
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintln(w, "ok")
+	fmt.Fprintln(w, ok)
 }
 
 func statusText(s *status.Status) ([]byte, error) {

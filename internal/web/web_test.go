@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -189,6 +190,24 @@ func TestHealth(t *testing.T) {
 				t.Errorf("readyz %d, want %d", got, test.readyz)
 			}
 		})
+	}
+}
+
+// A probe may read with which rules it is ready, if not with those of the file.
+func TestReadyInstead(t *testing.T) {
+	for _, test := range []struct {
+		file status.RulesFile
+		want string
+	}{
+		{status.RulesFile{Path: "r.yaml", OK: true}, "ok\n"},
+		{status.RulesFile{Path: "r.yaml", BuiltIn: true, Error: "r.yaml:1:1: bad\nworse"}, "ok, but with the built-in rules: r.yaml:1:1: bad\n"},
+		{status.RulesFile{Path: "r.yaml", Error: "r.yaml:1:1: bad"}, "ok, but with the rules from before: r.yaml:1:1: bad\n"},
+	} {
+		response := ask(handler(&status.Status{Time: time.Now(), Ready: true, File: test.file}), http.MethodGet, "/readyz", "127.0.0.1")
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK || string(text) != test.want {
+			t.Errorf("%+v: %d %q, %v; want %q", test.file, response.StatusCode, text, err, test.want)
+		}
 	}
 }
 
