@@ -95,7 +95,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.runs, d.endRuns = context.WithCancel(context.Background())
 	defer d.endRuns()
-	d.runner = action.Runner{Kinds: o.Kinds, Now: o.Now, Event: d.event, Recheck: d.recheck, Sysctls: o.Sysctls, ProcRoot: o.ProcRoot, Contained: o.Contained}
+	d.runner = action.Runner{Kinds: o.Kinds, Now: o.Now, Event: d.event, Sysctls: o.Sysctls, ProcRoot: o.ProcRoot, Contained: o.Contained}
 	d.driver = engine.Driver{Engine: d.engine, Now: o.Now, Workers: d}
 	d.log = newLogQueue(o.Log, o.Now)
 	d.recorder = newRecorder(&d.Options, d.log)

@@ -27,10 +27,23 @@ func (d *watch) Intend(a engine.GroupAction) {
 // ActOn has an action on a group done, on a goroutine of its own: whatever it does, no other
 // action waits for it.
 func (d *watch) ActOn(a engine.GroupAction) {
+	runner, ruled := d.runner, d.rulesChanged.Load()
+	runner.Recheck = func(a *engine.GroupAction) (match.Reason, error) {
+		why, err := d.recheck(a)
+		switch { // what came while all this was read
+		case err != nil:
+			return "", err
+		case d.paused.Load():
+			return match.Paused, nil
+		case d.rulesChanged.Load() != ruled:
+			return match.NewRules, nil
+		}
+		return why, nil
+	}
 	d.workers.running.Go(func() {
 		// The thread may be given capabilities, and ends with the goroutine.
 		runtime.LockOSThread()
-		d.workers.send(d.runner.Run(d.runs, &a))
+		d.workers.send(runner.Run(d.runs, &a))
 	})
 }
 
@@ -75,9 +88,6 @@ func (d *watch) recheck(a *engine.GroupAction) (match.Reason, error) {
 	}
 	if err := scanner.Scan(sock.Query{States: ssfilter.AllStates, Known: sock.Now}, take); err != nil {
 		return "", err
-	}
-	if d.paused.Load() {
-		return match.Paused, nil // it came while all this was read
 	}
 	return count.Judge(), nil
 }

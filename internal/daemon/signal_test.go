@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sockdog/sockdog/internal/daemon"
 	"github.com/sockdog/sockdog/internal/journal"
 )
 
@@ -71,5 +72,28 @@ func TestSignalProtected(t *testing.T) {
 		if r.Action == "signal" && r.Result == journal.Done {
 			t.Errorf("it is recorded as done: %+v", r)
 		}
+	}
+}
+
+// New rules that come while it is looked once more at the process keep the signal from it, as a
+// pause does.
+func TestSignalOfRulesThatAreNoMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	leaks := w.startLeaker("leaks", 6001, 3)
+	read, looked := w.options.ReadSockets, false
+	w.options.ReadSockets = func(pid int) (map[uint32][]int, error) {
+		if !looked {
+			looked = true
+			w.rules <- daemon.Reload{Rules: w.parse("rules: []")}
+			w.await("the new rules", func(l line) bool { return l.Msg == "rules reloaded" })
+		}
+		return read(pid)
+	}
+	stop := w.signals("")
+	w.await("that it is not signalled", func(l line) bool { return l.Msg == "changed before signal" && l.Reason == "new rules came first" })
+	stop()
+	if !alive(leaks) {
+		t.Error("the process was signalled")
 	}
 }
