@@ -42,7 +42,7 @@ one scan.`,
 					return err
 				}
 			}
-			return printPlan(cmd, set, &ages, output)
+			return printPlan(cmd, set, file != "", &ages, output)
 		},
 	}
 	rulesFlag(cmd, &file, "rules `file`; without it the built-in rules")
@@ -51,15 +51,22 @@ one scan.`,
 	return cmd
 }
 
-// warnOfRest says where the running sockdog does nothing of what is planned, as it is paused, or a
-// rule has stopped itself.
-func warnOfRest(ctx context.Context, set *rules.Set, ages *client.Observers, stderr io.Writer) {
+// warnOfRest says where the running sockdog does nothing of what is planned, as it is paused, a
+// rule has stopped itself, or the file says to watch other network namespaces.
+func warnOfRest(ctx context.Context, set *rules.Set, ofFile bool, ages *client.Observers, stderr io.Writer) {
 	running := ages.DaemonStatus(ctx)
 	if running == nil {
 		return // that nobody answers is said where ages are asked for
 	}
 	if running.Paused != nil {
 		fmt.Fprintln(stderr, "sockdog: acting is paused, and nothing of this is done until it is resumed:", term.Printable(running.Paused.Words()))
+	}
+	watched := "its own network namespace"
+	if running.Netns == "" {
+		watched = "all network namespaces"
+	}
+	if wanted := set.Settings.Namespaces == rules.AllNamespaces; ofFile && wanted != (running.Netns == "") {
+		fmt.Fprintf(stderr, "sockdog: the running sockdog watches %s, and reads settings.namespaces at its start: restart it for these rules\n", watched)
 	}
 	for i := range running.Rules {
 		r := &running.Rules[i]
@@ -70,7 +77,7 @@ func warnOfRest(ctx context.Context, set *rules.Set, ages *client.Observers, std
 	}
 }
 
-func printPlan(cmd *cobra.Command, set *rules.Set, ages *client.Observers, output string) error {
+func printPlan(cmd *cobra.Command, set *rules.Set, ofFile bool, ages *client.Observers, output string) error {
 	h, err := host.Probe()
 	if err != nil {
 		return err
@@ -80,7 +87,7 @@ func printPlan(cmd *cobra.Command, set *rules.Set, ages *client.Observers, outpu
 		return err
 	}
 	known.Warn(cmd.ErrOrStderr())
-	warnOfRest(cmd.Context(), set, ages, cmd.ErrOrStderr())
+	warnOfRest(cmd.Context(), set, ofFile, ages, cmd.ErrOrStderr())
 	p, err := plan.Make(set, h, known.Restored)
 	if err != nil {
 		return err

@@ -164,15 +164,12 @@ func (s *statusFacts) stands(is bool, p status.Problem) {
 	}
 }
 
-func badRules(f *status.RulesFile, now time.Time) status.Problem {
-	p := status.Problem{
-		Kind: "rules", Text: "the rules file is not in force: " + f.Error, Since: now,
-		Cure: "the rules from before stay in force until it is mended; sockdog check shows the mistakes",
-	}
+func badRules(f *status.RulesFile, cure string, now time.Time) status.Problem {
+	until := "the rules from before stay in force until then"
 	if f.BuiltIn {
-		p.Cure = "the built-in rules watch and touch nothing until it is mended; sockdog check shows the mistakes"
+		until = "the built-in rules watch and touch nothing until then"
 	}
-	return p
+	return status.Problem{Kind: "rules", Text: "the rules file is not in force: " + f.Error, Cure: cure + "; " + until, Since: now}
 }
 
 // What is told of the mistakes in a rules file is bounded: who mends it has sockdog

@@ -106,10 +106,13 @@ func (d *watch) reload(r Reload) {
 	if r.Err == nil && r.Rules.Settings.Namespaces != d.Rules.Settings.Namespaces {
 		r.Err = errNamespaces
 	}
+	was := d.shown.file.Error
 	d.shown.loaded(r.Err, r.Again)
 	switch {
+	case r.Err != nil && d.shown.file.Error == was: // somebody has asked for that, and hears it shorter
+		d.log.say(slog.LevelWarn, "rules read again; they are still not in force", slog.String("cure", rulesCure(r.Err)))
 	case r.Err != nil:
-		d.log.say(slog.LevelError, "rules not reloaded; those in force stay in force", slog.String("error", d.shown.file.Error), slog.String("cure", "sockdog check shows the mistakes"))
+		d.log.say(slog.LevelError, "rules not reloaded; those in force stay in force", slog.String("error", d.shown.file.Error), slog.String("cure", rulesCure(r.Err)))
 	case r.Again:
 		d.log.say(slog.LevelInfo, "rules read again; nothing has changed")
 	default:
@@ -126,6 +129,14 @@ func (d *watch) reload(r Reload) {
 // errNamespaces keeps rules from being in force: they would be about other sockets than
 // the source has.
 var errNamespaces = errors.New("settings.namespaces is read at the start; restart sockdog")
+
+// rulesCure says what to do about rules that are not in force.
+func rulesCure(err error) string {
+	if errors.Is(err, errNamespaces) {
+		return "systemctl restart sockdog, or restart its container"
+	}
+	return "sockdog check shows the mistakes"
+}
 
 // whatWatches says what is in force once the daemon watches.
 func (d *watch) whatWatches() []slog.Attr {

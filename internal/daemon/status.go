@@ -39,7 +39,7 @@ func newStatusFacts(o *Options) statusFacts {
 	}
 	b.file.Loaded, b.file.OK = now, b.file.Error == ""
 	if !b.file.OK {
-		b.problems = b.problems.With(badRules(&b.file, now))
+		b.problems = b.problems.With(badRules(&b.file, rulesCure(nil), now))
 	}
 	return b
 }
@@ -49,7 +49,7 @@ func (s *statusFacts) loaded(err error, again bool) {
 	now := time.Now()
 	if err != nil {
 		s.file.OK, s.file.Error = false, Mistakes(s.file.Path, err)
-		s.problems = s.problems.With(badRules(&s.file, now))
+		s.problems = s.problems.With(badRules(&s.file, rulesCure(err), now))
 		return
 	}
 	if !again {
