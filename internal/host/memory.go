@@ -31,7 +31,7 @@ const (
 
 // garbage is how much there may be before it is collected, in percent of what is in use. The
 // daemon makes little of it, but for storms of sockets: those are to be small, too.
-const garbage = 25
+const garbage = 15
 
 // BoundMemory has the garbage collector keep the heap small, unless GOGC says how small, and
 // below the memory limit of the cgroup, unless GOMEMLIMIT names another. It returns how many
