@@ -17,7 +17,6 @@ type brake struct {
 	stopped map[string]string        // rules that have stopped themselves, and what they said
 	basis   map[decided]*truth       // what was true when an act was decided
 	taken   map[peers][]sock.Instant // live connections
-	since   map[peers]string         // what the rule said when it took the first of them
 	live    map[uint16]int           // the most that there ever were at once, by the port of the peer
 	shown   map[uint16]int           // by the scan under way
 	open    map[uint64]int           // acts without an outcome, by cookie
@@ -51,7 +50,7 @@ type trial struct {
 }
 
 func newBrake() brake {
-	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int), basis: make(map[decided]*truth), taken: make(map[peers][]sock.Instant), since: make(map[peers]string), live: make(map[uint16]int), shown: make(map[uint16]int)}
+	return brake{trials: make(map[trialKey]*trial), stopped: make(map[string]string), open: make(map[uint64]int), basis: make(map[decided]*truth), taken: make(map[peers][]sock.Instant), live: make(map[uint16]int), shown: make(map[uint16]int)}
 }
 
 // canary has a rule try its first acts.
@@ -94,6 +93,9 @@ func (w *judge) checkShare(a *engine.Action) {
 		return // what was shut down was taken by that
 	}
 	most := r.Then[len(r.Then)-1].Most
+	if most == 0 {
+		return // and what it takes without a share counts in none that it may come to have
+	}
 	b, key := &w.brake, peers{a.Rule, a.Socket.Dst.Port()}
 	b.taken[key] = append(b.taken[key], w.Now)
 	live := 1 // with this one
@@ -109,15 +111,12 @@ func (w *judge) checkShare(a *engine.Action) {
 			taken++
 		}
 	}
-	if most == 0 || asksHolders(r) { // it is one of each holder's
+	if asksHolders(r) { // it is one of each holder's
 		return
 	}
 	w.tally.Shares++
-	if allowed := max(1, int(most*float64(b.live[key.port]+taken))); taken > allowed && b.since[key] == r.Sum {
+	if allowed := max(1, int(most*float64(b.live[key.port]+taken))); taken > allowed {
 		w.failf("%s takes %d of %d live connections to a port in ten minutes, with a share of %v", a.Rule, taken, b.live[key.port], most)
-	}
-	if taken == 1 {
-		b.since[key] = r.Sum
 	}
 }
 
