@@ -69,6 +69,7 @@ func (p *Programs) ask(inodes []uint32, each func(*Owner)) error {
 		})
 	}
 	if err := batch(unix.BPF_MAP_UPDATE_BATCH, to(&values[0])); err != nil {
+		_ = batch(unix.BPF_MAP_DELETE_BATCH, nil) // those that it took, up to the first that it did not
 		return err
 	}
 	err := p.read(func(fds *descriptors) int { return fds.owners }, int(unsafe.Sizeof(descriptor{})), func(record []byte) {

@@ -64,6 +64,27 @@ func TestOwners(t *testing.T) {
 	}
 }
 
+// A question that the kernel does not take as a whole leaves the next all its room.
+func TestOwnersAfterRefusal(t *testing.T) {
+	p := load(t, 100)
+	if err := p.WhyNoOwners(); err != nil {
+		old(t, err)
+		return
+	}
+	tooMany := make([]uint32, 1<<16+1)
+	for i := range tooMany {
+		tooMany[i] = 1<<31 + uint32(i)
+	}
+	if err := p.OwnersAtOnce(tooMany); err == nil {
+		t.Fatal("there is room for all")
+	}
+	c := connect(t, nstest.V4)
+	inode := must(c.server.Inode())(t)
+	if got := must(p.Owners([]uint32{inode}))(t); len(got) != 1 || got[0].Inode != inode {
+		t.Errorf("the socket is held by %+v", got)
+	}
+}
+
 // TestManyOwners asks for more sockets than fit into one pass, and than a piece of an answer
 // holds.
 func TestManyOwners(t *testing.T) {
