@@ -84,7 +84,7 @@ func TestBadRulesShown(t *testing.T) {
 		t.Helper()
 		w.until("the state of the rules", func() bool {
 			s := current()
-			told := len(s.Problems) == 0 && cure == "" || len(s.Problems) == 1 && strings.HasPrefix(s.Problems[0].Cure, cure)
+			told := len(s.Problems) == 0 && cure == "" || len(s.Problems) == 1 && strings.Contains(s.Problems[0].Cure, cure)
 			return s.File.BuiltIn == builtIn && s.File.OK == ok && told
 		})
 	}
