@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/action"
@@ -18,6 +19,7 @@ type examined struct {
 	engine.AccessExamined
 	note  *unnamedNote // nil: there is nothing to tell
 	lacks []slog.Attr  // what of it keeps rules from knowing who holds sockets, and the cure
+	blind string       // the cure, where most processes cannot be read; empty: they can
 }
 
 // unnamedNote says whose sockets have no name.
@@ -37,6 +39,9 @@ func examinedBy(access holders.Access, err error) examined {
 	}
 	if text, cure := unnamed(&access, err); text != "" {
 		few := err == nil && access.Refused > 0 && 2*access.Refused < access.Processes
+		if !few {
+			e.blind = cure
+		}
 		e.note = &unnamedNote{few: few, Problem: status.Problem{Kind: "holders", Text: text, Cure: cure + "; docs/watching.md says what that takes"}}
 	}
 	return e
@@ -89,6 +94,18 @@ func (d *watch) tellAccess() {
 		level = slog.LevelWarn
 	}
 	d.log.say(level, "who holds sockets cannot be told for all processes", slog.String("reason", n.Text), slog.String("cure", n.Cure))
+}
+
+// judgeBlind finds the rules that decide nothing, as who holds their sockets cannot be seen where
+// most processes cannot be read. Where few cannot, that is as it may be.
+func (d *watch) judgeBlind(tell tellProblem, o *engine.Overview) {
+	var lines []string
+	for i := range o.Rules {
+		if r := &o.Rules[i]; r.Blind && d.blind != "" {
+			lines = append(lines, "rule "+r.Name+" does nothing: who holds its sockets cannot be told, and it asks for that")
+		}
+	}
+	tell(len(lines) > 0, "blind", strings.Join(lines, "\n"), d.blind)
 }
 
 // hangingWalk is the problem that a walk through /proc takes long. That a process

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/internal/status"
 )
 
 // leakerEnv has the test binary be a program that leaks: NAME PORT.
@@ -163,6 +165,11 @@ func TestUnreadableIsNotKilled(t *testing.T) {
 	w.until("the reason", func() bool {
 		s := current()
 		return len(s.Rules) == 1 && s.Rules[0].HeldBack["holders_unknown"] == 3
+	})
+	w.until("the problem", func() bool {
+		return slices.ContainsFunc(current().Problems, func(p status.Problem) bool {
+			return p.Kind == "blind" && strings.HasPrefix(p.Text, "rule leak does nothing: ") && strings.Contains(p.Cure, "CAP_SYS_PTRACE")
+		})
 	})
 	if n := w.kills(); n != 0 {
 		t.Errorf("%d were killed", n)

@@ -53,6 +53,7 @@ type watch struct {
 	service      service
 	unnamed      *unnamedNote // whose sockets have no name, until that is said
 	lacks        []slog.Attr  // why not, where that is so
+	blind        string       // what cures it, where that is so of most processes
 	end          sock.Instant // by when to have ended, once told to stop; 0: not told
 }
 
@@ -300,7 +301,7 @@ func (d *watch) notice(in engine.Input, now sock.Instant) {
 			d.beReady()
 		}
 	case examined:
-		d.unnamed, d.lacks = in.note, in.lacks
+		d.unnamed, d.lacks, d.blind = in.note, in.lacks, in.blind
 		d.tellAccess()
 	case engine.CountersRead:
 		if !d.service.ready && in.OK && d.engine.Overview(now).Wanted == 0 {

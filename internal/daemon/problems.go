@@ -51,6 +51,7 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 	d.shown.stands(o.WalkHangs, d.hangingWalk(now))
 	d.shown.stands(len(o.Spins) > 0, spinning(o.Spins, now))
 	d.judgeStopped(tell, o)
+	d.judgeBlind(tell, o)
 	judgeLeaks(tell, o)
 }
 

@@ -114,6 +114,9 @@ func TestKillsByProcess(t *testing.T) {
 					if n := b.e.rules[0].history.skips[test.says]; test.says != "" && n == 0 {
 						t.Errorf("nothing says %s: %v", test.says, b.e.rules[0].history.skips)
 					}
+					if blind := b.e.Overview(b.now).Rules[0].Blind; blind != (test.says == match.HoldersUnknown) {
+						t.Errorf("it decides nothing as nobody can be seen: %v", blind)
+					}
 					if b.walks > 8 {
 						t.Errorf("%d walks in five minutes", b.walks)
 					}

@@ -3,6 +3,7 @@ package engine
 import (
 	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine/group"
@@ -53,6 +54,7 @@ type RuleOverview struct {
 	Stopped *sock.RuleStop // nil: it has not stopped itself
 
 	Unseen bool // they are not counted: who holds some of them cannot be seen
+	Blind  bool // the rule decides nothing, since who holds its sockets cannot be seen
 
 	When            []rules.Condition // empty: the rule is about single sockets
 	Firing, Pending int               // groups
@@ -72,8 +74,29 @@ func (e *Engine) Overview(now sock.Instant) Overview {
 	}
 	for i, r := range e.rules {
 		o.Rules[i] = r.overview(now)
+		o.Rules[i].Blind = e.blind(r)
 	}
 	return o
+}
+
+// blind reports whether the rule decides nothing, since who holds its sockets cannot be seen: by
+// its last count, or by all that fell due since the start.
+func (e *Engine) blind(r *ruleState) bool {
+	switch {
+	case !r.Enabled:
+		return false
+	case r.unseen.on && (r.Grouped || r.stats.sockets == 0):
+		return true
+	case r.history.skips[match.HoldersUnknown] == 0:
+		return false
+	}
+	asks := func(a rules.Action) bool { return a.Kind.Destructive && e.holdersDecideFor(r.Rule, &a) }
+	for k, n := range r.history.results {
+		if k.Kind.Destructive && n > 0 {
+			return false
+		}
+	}
+	return slices.ContainsFunc(r.Then, asks)
 }
 
 // overview is what the rule holds.
