@@ -77,7 +77,7 @@ func unnamed(a *holders.Access, err error) (text, cure string) {
 		return "", ""
 	}
 	text, cure = a.Unnamed(subject.PlainName)
-	return text + ", and it goes unseen if a kill makes those spin", cure
+	return text + ", nor whether a kill makes those processes spin", cure
 }
 
 // tellAccess says once whose sockets have no name, where rules are in force that

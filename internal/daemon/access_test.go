@@ -24,8 +24,8 @@ func TestUnnamed(t *testing.T) {
 		{"a sidecar", holders.Access{Contained: true, Processes: 1}, nil, "those outside of this PID namespace are not shown: ", "shareProcessNamespace: true"},
 		{"a sidecar that sees its pod", holders.Access{Contained: true, Processes: 12}, nil, "", ""},
 		{"a sidecar that sees its pod, and may not read it", holders.Access{Contained: true, Processes: 12, Refused: 11}, nil, "11 of 12", "CAP_SYS_PTRACE"},
-		{"a sidecar whose /proc hides some of its pod", holders.Access{Contained: true, Hidden: true, Processes: 12}, nil, "some are not shown: ", "hidepid"},
-		{"hidepid", holders.Access{Processes: 1}, nil, "some are not shown: ", "hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)"},
+		{"a sidecar whose /proc hides some of its pod", holders.Access{Contained: true, Hidden: true, Processes: 12}, nil, "other users' processes are hidden from sockdog: ", "hidepid"},
+		{"hidepid", holders.Access{Processes: 1}, nil, "other users' processes are hidden from sockdog: ", "hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)"},
 		{"no /proc", holders.Access{}, errors.New("no such directory"), "no such directory", "mount /proc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

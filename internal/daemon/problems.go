@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,7 +45,7 @@ func (d *watch) judge(o *engine.Overview, source *status.Source, now time.Time) 
 	tell(len(failures) > 0, "template", "alerts have the built-in text: "+strings.Join(failures, "; "), "mend the template in the rules file")
 	d.judgeSource(tell)
 	tell(source.LeftOut != "" && !source.Few, "namespaces",
-		"network namespaces whose sockets nobody watches: "+source.LeftOut, "sockdog doctor says which privilege is missing, and how to give it")
+		"network namespaces whose sockets nobody watches: "+source.LeftOut, cmp.Or(source.Cure, lockCure))
 	d.judgeState(tell)
 	d.judgeLog(tell)
 	d.judgeReceivers()

@@ -99,7 +99,7 @@ func examineDescriptors(h *host.Host) Finding {
 		x.OK = false
 		x.Text, x.Cure = h.WhyClosed()
 	} else if few := host.Descriptors().Reach(); few != nil {
-		x.OK, x.Text, x.Cure = false, few.Why, grantOr(few.Cure, unix.CAP_SYS_PTRACE)
+		x.OK, x.Text, x.Cure = false, few.Why, grantOr("holders.conf", few.Cure, unix.CAP_SYS_PTRACE)
 	}
 	return x
 }

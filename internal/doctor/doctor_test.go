@@ -68,27 +68,27 @@ func TestHoldersExamined(t *testing.T) {
 	}{
 		{"none resists", holders.Access{AllShown: true, Processes: 20}, "every process of this host can be read", ""},
 		{
-			"some resist", refusing, "9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder, and those of their containers and services may have one more",
-			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes",
+			"some resist", refusing, "9 of 20 processes cannot be read, the first is �[2J[7]: who holds their sockets is not known, and those of their containers and services may have one more holder",
+			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes (in a systemd unit: the drop-in holders.conf)",
 		},
 		{
 			"some resist whatever one may", change(func(a *holders.Access) { a.Privileged = true }),
-			"9 of 20 processes cannot be read, the first is �[2J[7]: the sockets that those hold have no known holder, and those of their containers and services may have one more",
+			"9 of 20 processes cannot be read, the first is �[2J[7]: who holds their sockets is not known, and those of their containers and services may have one more holder",
 			"run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching it",
 		},
 		{
-			"a container", holders.Access{Contained: true}, "those outside of this PID namespace are not shown: the sockets that those hold have no known holder",
-			"shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host",
+			"a container", holders.Access{Contained: true}, "those outside of this PID namespace are not shown: who holds their sockets is not known",
+			"in a pod shareProcessNamespace: true shows those of its other containers, and hostPID: true those of the host; in docker or podman --pid=container:NAME and --pid=host do, with the --user of NAME",
 		},
 		{"a container that sees its pod", holders.Access{Contained: true, Processes: 12}, "every process of this PID namespace can be read; those outside of it are not shown", ""},
 		{
 			"a container whose /proc hides some", holders.Access{Contained: true, Hidden: true, Processes: 12},
-			"some are not shown: the sockets that those hold have no known holder", "mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)",
+			"other users' processes are hidden from sockdog: who holds their sockets is not known", "mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)",
 		},
 		{
 			"hidden, and some resist", change(func(a *holders.Access) { a.AllShown = false }),
-			"9 of 20 processes cannot be read, the first is �[2J[7], and some are not shown: the sockets that those hold have no known holder, and those of their containers and services may have one more",
-			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes; mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)",
+			"9 of 20 processes cannot be read, the first is �[2J[7], and other users' processes are hidden from sockdog: who holds their sockets is not known, and those of their containers and services may have one more holder",
+			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes (in a systemd unit: the drop-in holders.conf); mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 // examineEvents loads the programs that tell of events, attaches them for a moment, and
 // says what each of them lacks.
 func examineEvents(h *host.Host) []Finding {
-	const needs = "Linux 5.10 or later, with CAP_BPF and CAP_NET_ADMIN in the host's user namespace, and its cgroup v2; docs/events.md"
+	const needs = "in a systemd unit the drop-in events.conf, which allows bpf(2), too; else Linux 5.10 or later, with CAP_BPF and CAP_NET_ADMIN in the host's user namespace, and its cgroup v2; docs/events.md"
 	table := Finding{What: "events", Text: "exact ages of stuck sockets can be had"}
 	if _, unfit := host.TablePlaces(); unfit != nil {
 		table.Text, table.Cure = "ages are what sock_diag tells: "+unfit.Error(), "raise the memory limit of the container or unit"
@@ -24,7 +24,7 @@ func examineEvents(h *host.Host) []Finding {
 	programs, err := attachForAMoment()
 	if err != nil {
 		table.Text = "ages are what sock_diag tells: " + err.Error()
-		table.Cure = grantOr(needs, unix.CAP_BPF, unix.CAP_NET_ADMIN)
+		table.Cure = grantOr(eventsDropIn, needs, unix.CAP_BPF, unix.CAP_NET_ADMIN)
 		return []Finding{table}
 	}
 	defer programs.Close()
@@ -56,7 +56,7 @@ func olderExamined(h *host.Host, err error) Finding {
 	switch {
 	case err != nil:
 		x.Text = "scans go on for connections that are older than sockdog: " + err.Error()
-		x.Cure = grantOr("a kernel of Linux 6.12 or later with CONFIG_DEBUG_INFO_BTF=y", unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
+		x.Cure = grantOr(eventsDropIn, "a kernel of Linux 6.12 or later with CONFIG_DEBUG_INFO_BTF=y", unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
 	case !x.OK:
 		x.Text, x.Cure = "scans go on for connections that are older than sockdog: this kernel does not flag them", "Linux 6.12 or later"
 	}
@@ -68,7 +68,7 @@ func ownersExamined(err error) Finding {
 	x := Finding{What: "owners in one pass", OK: err == nil, Text: "can be had: by it sockdog run knows every holder, whoever may be read in /proc"}
 	if err != nil {
 		x.Text = "owners are found by a walk through /proc: " + err.Error()
-		x.Cure = grantOr("Linux 6.1 or later with CONFIG_DEBUG_INFO_BTF=y, in the host's PID namespace (hostPID: true)", unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
+		x.Cure = grantOr(eventsDropIn, "Linux 6.1 or later with CONFIG_DEBUG_INFO_BTF=y, in the host's PID namespace (hostPID: true)", unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
 	}
 	return x
 }
@@ -85,7 +85,7 @@ func examineNamespaces() Finding {
 		x.Text = err.Error()
 	}
 	if !x.OK {
-		x.Cure = grantOr("run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching all", unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE)
+		x.Cure = grantOr("namespaces.conf", "in a systemd unit the drop-in namespaces.conf, which lifts RestrictNamespaces= and ProtectProc=, too; else run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching all", unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE)
 	}
 	return x
 }
@@ -111,9 +111,13 @@ func (x *Finding) find(own *netns.Namespace) error {
 	return nil
 }
 
+// eventsDropIn is the drop-in of the systemd unit that gives it what events take.
+const eventsDropIn = "events.conf"
+
 // grantOr says how to get capabilities, of which this process lacks some; else it is cure
-// that is needed.
-func grantOr(cure string, capabilities ...int) string {
+// that is needed. For the systemd unit it is a drop-in: the unit forbids more than to have the
+// capabilities, and the drop-in allows all that they are for.
+func grantOr(dropIn, cure string, capabilities ...int) string {
 	if !host.Lacks(capabilities...) {
 		return cure
 	}
@@ -122,6 +126,6 @@ func grantOr(cure string, capabilities ...int) string {
 		name := host.CapabilityName(c)
 		plain, caps = append(plain, name), append(caps, "CAP_"+name)
 	}
-	return fmt.Sprintf("AmbientCapabilities=%[1]s in the unit, and the same in its CapabilityBoundingSet=; securityContext: {capabilities: {add: [%[2]s]}} and hostPID: true in the pod; or setcap %[3]s+p on the binary",
-		strings.Join(caps, " "), strings.Join(plain, ", "), strings.ToLower(strings.Join(caps, ",")))
+	return fmt.Sprintf("in a systemd unit the drop-in %s; in a pod securityContext: {runAsUser: 0, capabilities: {add: [%s]}} and hostPID: true; in a container --user=0:0 --pid=host --cap-add=%s; by hand root, or setcap %s+p on the binary",
+		dropIn, strings.Join(plain, ", "), strings.Join(plain, " --cap-add="), strings.ToLower(strings.Join(caps, ",")))
 }

@@ -48,21 +48,21 @@ func (a *Access) Unnamed(printable func(string) string) (text, cure string) {
 		case a.Privileged:
 			cures = append(cures, "run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching it")
 		default:
-			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes")
+			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes (in a systemd unit: the drop-in holders.conf)")
 		}
 	}
 	switch {
 	case a.AllShown:
 	case a.kinShown():
 		found = append(found, "those outside of this PID namespace are not shown")
-		cures = append(cures, "shareProcessNamespace: true for those of the pod's other containers, hostPID: true for those of the host")
+		cures = append(cures, "in a pod shareProcessNamespace: true shows those of its other containers, and hostPID: true those of the host; in docker or podman --pid=container:NAME and --pid=host do, with the --user of NAME")
 	default:
-		found = append(found, "some are not shown")
+		found = append(found, "other users' processes are hidden from sockdog")
 		cures = append(cures, "mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)")
 	}
-	text = strings.Join(found, ", and ") + ": the sockets that those hold have no known holder"
+	text = strings.Join(found, ", and ") + ": who holds their sockets is not known"
 	if a.Refused > 0 {
-		text += ", and those of their containers and services may have one more"
+		text += ", and those of their containers and services may have one more holder"
 	}
 	return text, strings.Join(cures, "; ")
 }

@@ -76,13 +76,24 @@ func raise() (lower func()) {
 	return func() { _ = unix.Capset(&self, &had[0]) } // to lower is always allowed
 }
 
-// errNoSysAdmin is what a refused setns(2) lacks.
-var errNoSysAdmin = errors.New("CAP_SYS_ADMIN is missing")
+// errNotPermitted is that setns(2) was refused.
+var errNotPermitted = errors.New("setns(2) is not permitted")
+
+// whyNotPermitted says what that lacked. A thread that has the capability, and is refused, is
+// in a user namespace, or something filters what it calls: RestrictNamespaces=yes of systemd does.
+func whyNotPermitted() string {
+	self := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // pid 0: this thread
+	var sets [2]unix.CapUserData
+	if unix.Capget(&self, &sets[0]) == nil && sets[0].Permitted&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return "CAP_SYS_ADMIN is missing"
+	}
+	return "CAP_SYS_ADMIN is there, and setns(2) is refused (RestrictNamespaces= of a systemd unit, a user namespace, or a security module)"
+}
 
 func setns(fd int) error {
 	err := unix.Setns(fd, unix.CLONE_NEWNET)
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: %w", errNoSysAdmin, err)
+		return fmt.Errorf("%w: %w", errNotPermitted, err)
 	}
 	return err
 }

@@ -39,20 +39,24 @@ type Found struct {
 	Appeared []*Namespace
 	Gone     []*Namespace // nobody is in them any more, and no mount keeps them: close them, and what was opened in them
 
-	Processes int // that were seen
-	Refused   int // of these, whose namespace may not be seen
-	Unentered int // namespaces that may not be entered
+	Processes int  // that were seen
+	Refused   int  // of these, whose namespace may not be seen
+	Unentered int  // namespaces that may not be entered
+	Hidden    bool // those of other users are not even shown (hidepid of proc(5))
 	failed    error
 }
 
 // LeftOut says what was not found, why, and how many there are of it; nil: nothing.
 func (f *Found) LeftOut() error {
 	var errs []error
+	if f.Hidden {
+		errs = append(errs, errors.New("processes of other users are hidden, and with them their network namespaces (hidepid of /proc, as by ProtectProc= of a systemd unit)"))
+	}
 	if f.Refused > 0 {
 		errs = append(errs, fmt.Errorf("%d of %d processes do not let their network namespace be seen, which CAP_SYS_PTRACE would allow", f.Refused, f.Processes))
 	}
 	if f.Unentered > 0 {
-		errs = append(errs, fmt.Errorf("network namespaces that cannot be entered: %d: %w", f.Unentered, errNoSysAdmin))
+		errs = append(errs, fmt.Errorf("network namespaces that cannot be entered: %d: %s", f.Unentered, whyNotPermitted()))
 	}
 	return errors.Join(append(errs, f.failed)...)
 }
@@ -60,7 +64,7 @@ func (f *Found) LeftOut() error {
 // Few reports whether nothing was left out but the namespaces of a few processes, which
 // something protects even from root: most likely others are in the same.
 func (f *Found) Few() bool {
-	return f.Unentered == 0 && f.failed == nil && 10*f.Refused <= f.Processes
+	return !f.Hidden && f.Unentered == 0 && f.failed == nil && 10*f.Refused <= f.Processes
 }
 
 // NewFinder returns a Finder that has found nothing yet; own is never among what it
@@ -189,6 +193,8 @@ func (f *Finder) findByProcess(found *Found) error {
 	}
 	defer unix.Close(proc)
 	found.Processes, found.Refused = 0, 0
+	// There is a process 1 in every PID namespace. Where it is hidden, so are others.
+	found.Hidden = errors.Is(unix.Fstatat(proc, "1", new(unix.Stat_t), 0), unix.ENOENT)
 	return f.lister.numbers(proc, func(pid string) {
 		found.Processes++
 		switch err := f.seeTask(found, proc, pid); {
@@ -241,7 +247,7 @@ func (f *Finder) see(found *Found, inode uint32, dir int, path string) error {
 	n, err := open(dir, path)
 	switch {
 	case err == nil:
-	case errors.Is(err, errNoSysAdmin):
+	case errors.Is(err, errNotPermitted):
 		f.tried[inode] = struct{}{}
 		return nil
 	case gone(err):

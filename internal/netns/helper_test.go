@@ -61,7 +61,7 @@ func helper() {
 			}
 			self.Close()
 		}
-		if errors.Is(err, errNoSysAdmin) && Inode() == here {
+		if errors.Is(err, errNotPermitted) && Inode() == here {
 			fmt.Println("refused, and stayed")
 		} else {
 			fmt.Println(err, Inode(), here)

@@ -2,7 +2,9 @@ package netns
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +40,25 @@ func TestFindUnprivileged(t *testing.T) {
 	})
 	if found := find(t, f); len(inodes(found.Appeared)) != 2 || found.Unentered != 0 {
 		t.Errorf("with capabilities appeared %d, want 2; %v", inodes(found.Appeared), found.LeftOut())
+	}
+}
+
+// TestFindOthersHidden: where /proc hides the processes of others, nobody takes what is found for all
+// there is.
+func TestFindOthersHidden(t *testing.T) {
+	nstest.Isolate(t)
+	hiding := t.TempDir()
+	check(t, os.Symlink("/proc/thread-self", filepath.Join(hiding, "thread-self")))
+	own := must(Self())(t)
+	defer own.Close()
+	f := must(NewFinder(hiding, own))(t)
+	defer f.Close()
+	found := find(t, f)
+	if left := fmt.Sprint(found.LeftOut()); !strings.Contains(left, "processes of other users are hidden") || found.Few() {
+		t.Errorf("left out: %s; a few: %v", left, found.Few())
+	}
+	if found := find(t, newFinder(t)); found.Hidden {
+		t.Error("/proc shows process 1, and hides it")
 	}
 }
 

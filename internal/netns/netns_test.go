@@ -141,8 +141,8 @@ func TestDoUnprivileged(t *testing.T) {
 			t.Errorf("the own namespace: %v", err)
 		}
 		err = there.Do(func() error { t.Error("entered"); return nil })
-		if !errors.Is(err, errNoSysAdmin) || !errors.Is(err, unix.EPERM) {
-			t.Errorf("another's: %v, want %v", err, errNoSysAdmin)
+		if !errors.Is(err, errNotPermitted) || !errors.Is(err, unix.EPERM) {
+			t.Errorf("another's: %v, want %v", err, errNotPermitted)
 		}
 		if Inode() != here {
 			t.Error("the thread is elsewhere")

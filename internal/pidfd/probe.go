@@ -108,7 +108,7 @@ func (r *Refusal) Error() string { return r.Why + ": " + r.Cure }
 var (
 	refusedByFilter = &Refusal{
 		"a seccomp filter forbids pidfd_getfd(2)",
-		"SystemCallFilter=pidfd_open pidfd_getfd in the unit, or a seccomp profile in the pod that allows both",
+		"in a systemd unit the drop-in holders.conf; in a container a seccomp profile that allows pidfd_open and pidfd_getfd, as those of docker, podman and Kubernetes (RuntimeDefault) do for who has CAP_SYS_PTRACE",
 	}
 	refusedByYama3 = &Refusal{
 		"kernel.yama.ptrace_scope is 3, which lets nobody duplicate descriptors of others",

@@ -50,7 +50,7 @@ func stateOf(s node.State) status.Source {
 		Kind: status.SourceKind(s.Kind), Reason: s.Reason, Namespaces: s.Namespaces, Older: s.Older, Lost: s.Lost, Missed: s.Missed,
 	}
 	if s.LeftOut != nil {
-		told.LeftOut, told.Few = s.LeftOut.Error(), s.Few
+		told.LeftOut, told.Few, told.Cure = s.LeftOut.Error(), s.Few, s.Cure
 	}
 	return told
 }

@@ -11,6 +11,7 @@ type Source struct {
 	Reason     string     `json:"reason,omitempty"`   // why it is not events; empty: it is
 	Namespaces int        `json:"namespaces"`         // network namespaces that are watched
 	LeftOut    string     `json:"left_out,omitempty"` // what of others cannot be seen, and why
+	Cure       string     `json:"-"`                  // what would show them; the problem about it tells
 	Few        bool       `json:"few,omitempty"`      // LeftOut is the namespaces of a few processes at most
 	// Older counts the namespaces with connections from before the table of events was
 	// there, which it does not follow yet. Scans find those.

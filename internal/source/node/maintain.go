@@ -80,7 +80,11 @@ func (s *Source) discoverAtMost() time.Duration {
 	return discoverWithTable
 }
 
-// discoverAndSay says when it begins to fail, and when it ends to.
+// leftOutCure is what to do about network namespaces that are not watched. Root's own doctor
+// would miss what a unit forbids.
+const leftOutCure = "for the systemd service the drop-in namespaces.conf, for a container what docs/quickstart.md#all-network-namespaces-of-a-machine gives it; sockdog doctor as the service, or in the container, says what is missing"
+
+// discoverAndSay says when it begins to fail or to leave some out, and when it ends to.
 func (s *Source) discoverAndSay() {
 	err := s.discover()
 	switch failed := err != nil; {
@@ -90,6 +94,14 @@ func (s *Source) discoverAndSay() {
 		s.say(slog.LevelInfo, "network namespaces are found again")
 	}
 	s.blind = err != nil
+	lacking := s.leftOut != nil && !s.few
+	switch {
+	case lacking && !s.lacking:
+		s.say(slog.LevelWarn, "not all network namespaces are watched", slog.String("reason", s.leftOut.Error()), slog.String("cure", leftOutCure))
+	case !lacking && s.lacking:
+		s.say(slog.LevelInfo, "all network namespaces are watched again")
+	}
+	s.lacking = lacking
 }
 
 // unknown are network namespaces, by their cookies, that the table names and that are not

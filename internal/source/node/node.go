@@ -65,6 +65,7 @@ type Source struct {
 	ownerless atomic.Bool           // the last pass for owners failed
 	failed    atomic.Pointer[error] // why the table could not be read
 	blind     bool                  // namespaces could not be found, when it was last tried
+	lacking   bool                  // nor all be seen, as was said
 
 	wake    chan struct{} // the maintenance has something to do
 	done    chan struct{}
@@ -156,6 +157,7 @@ type State struct {
 	Namespaces int
 	Older      int    // namespaces of which the table does not follow all connections yet
 	LeftOut    error  // what of other namespaces cannot be seen, and why
+	Cure       string // what gives sockdog the sight of them; empty: nothing that is known here
 	Few        bool   // that is a few processes' namespaces, at most
 	Lost       uint64 // entries for which the table had no room
 	Missed     uint64 // sockets that the table lacked, and a check found
@@ -169,6 +171,9 @@ func (s *Source) State() State {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st.Namespaces, st.LeftOut, st.Few = len(s.inodes), s.leftOut, s.few
+	if s.leftOut != nil {
+		st.Cure = leftOutCure
+	}
 	locked := 0
 	for _, n := range s.inodes {
 		if n.locked.Load() {

@@ -1,11 +1,13 @@
 package node_test
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -132,7 +134,7 @@ func open(t *testing.T, c node.Config) (*node.Source, *log) {
 	if c.Now == nil {
 		c.Now = now
 	}
-	c.ProcRoot, c.Cgroup, c.Say = "/proc", string(own), said.say
+	c.ProcRoot, c.Cgroup, c.Say = cmp.Or(c.ProcRoot, "/proc"), string(own), said.say
 	c.OpenConn = func(n *netns.Namespace) (*sockdiag.Conn, error) { return sockdiag.OpenIn(n, now, cgroups) }
 	s, err := node.Open(c)
 	if err != nil {
@@ -244,5 +246,28 @@ func TestNamespacesComeAndGo(t *testing.T) {
 	}
 	if err := l.Destroy(ids[0]); err != sock.ErrGone {
 		t.Errorf("destroy: %v, want that it is gone", err)
+	}
+}
+
+// Namespaces that cannot be found are said at the start, with what shows them, and when they can
+// be found.
+func TestLeftOutIsSaid(t *testing.T) {
+	hiding := t.TempDir()
+	if err := os.Symlink("/proc/thread-self", filepath.Join(hiding, "thread-self")); err != nil {
+		t.Fatal(err)
+	}
+	s, said := open(t, node.Config{All: true, Kind: node.SockDiag, ProcRoot: hiding})
+	await(t, "that some are left out is said", func() bool {
+		return said.count("not all network namespaces are watched [reason=processes of other users are hidden") == 1
+	})
+	if state := s.State(); state.LeftOut == nil || state.Few || !strings.Contains(state.Cure, "namespaces.conf") {
+		t.Errorf("the state is %+v", state)
+	}
+	if err := os.Mkdir(filepath.Join(hiding, "1"), 0o700); err != nil { // a process, which has ended
+		t.Fatal(err)
+	}
+	await(t, "that none is left out is said", func() bool { return said.count("all network namespaces are watched again") == 1 })
+	if state := s.State(); state.LeftOut != nil || state.Cure != "" {
+		t.Errorf("the state is %+v", state)
 	}
 }
