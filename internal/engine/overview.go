@@ -107,6 +107,8 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		Unseen: r.unseen.on, Held: r.history.real.waiting() + r.history.dry.waiting(), Stopped: r.stopped(), Descriptors: r.history.descriptors, Leakers: r.history.leakers(now), FirstDue: Never,
 		Results: make(Results), HeldBack: maps.Clone(r.history.skips),
 	}
+	// What is held back matches in full; it may have come to do so after the last scan.
+	v.Sockets = max(v.Sockets, min(v.Held, v.Candidates))
 	if next := r.stats.next; next != never {
 		v.FirstDue = max(0, next.Sub(now))
 	}

@@ -23,8 +23,8 @@ func TestPause(t *testing.T) {
 		reconnect(b.sockets[4], b.now)
 	})
 	b.until(90 * time.Second)
-	if o := b.e.Overview(b.now).Rules[0]; o.HeldBack[match.Paused] != 6 || len(o.HeldBack) != 1 || o.Held != 4 {
-		t.Errorf("held back %v, %d wait", o.HeldBack, o.Held)
+	if o := b.e.Overview(b.now).Rules[0]; o.HeldBack[match.Paused] != 6 || len(o.HeldBack) != 1 || o.Held != 4 || o.Sockets < 4 {
+		t.Errorf("held back %v, %d of %d wait", o.HeldBack, o.Held, o.Sockets)
 	}
 	b.step(Resumed{})
 	b.until(4 * time.Minute)

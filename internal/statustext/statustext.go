@@ -141,7 +141,7 @@ func heldBy(r *status.Rule) string {
 }
 
 // outcomes is what a rule has done, and what it has skipped: "kill: 12 done, 1 gone;
-// would kill 3; skipped: 30 protected". What is held back is told as of now.
+// as a dry run: would kill 3; skipped: 30 protected". What is held back is told as of now.
 func outcomes(r *status.Rule) string {
 	var lines []string
 	for _, action := range slices.Sorted(maps.Keys(r.Actions)) {
@@ -161,7 +161,11 @@ func outcomes(r *status.Rule) string {
 			lines = append(lines, action+": "+strings.Join(some, ", "))
 		}
 		if n := r.Actions[action][journal.Would]; n > 0 {
-			lines = append(lines, fmt.Sprintf("would %s %d", action, n))
+			how := ""
+			if r.Mode != status.DryRun { // it was one earlier, or cannot do it to some
+				how = "as a dry run: "
+			}
+			lines = append(lines, fmt.Sprintf("%swould %s %d", how, action, n))
 		}
 	}
 	var skipped []string
@@ -229,16 +233,22 @@ func (w *report) actions(s *status.Status) {
 	last := s.Actions[:min(len(s.Actions), mostActions)]
 	several := s.Netns == "" && slices.ContainsFunc(last, func(r journal.Record) bool { return r.Netns != "" })
 	heads := []string{"TIME", "RULE", "ACTION", "LOCAL", "PEER OR GROUP", "HELD BY"}
-	pods := slices.ContainsFunc(last, func(r journal.Record) bool { return r.Pod != "" })
-	if pods {
-		heads = append(heads, "POD")
+	within, in := "", func(r *journal.Record) string { return r.Pod }
+	switch {
+	case slices.ContainsFunc(last, func(r journal.Record) bool { return r.Pod != "" }):
+		within = "POD"
+	case slices.ContainsFunc(last, func(r journal.Record) bool { return r.Container != "" }):
+		within, in = "CONTAINER", func(r *journal.Record) string { return r.Container }
+	}
+	if within != "" {
+		heads = append(heads, within)
 	}
 	if heads = append(heads, "REASON"); several {
 		heads = append(heads, "NETNS")
 	}
 	table := term.NewTable(heads...)
 	table.Columns[3].Spare, table.Columns[5].Spare = 1, 3
-	if pods {
+	if within != "" {
 		table.Columns[6].Spare = 2
 	}
 	for i := range last {
@@ -257,8 +267,8 @@ func (w *report) actions(s *status.Status) {
 		when := r.Time.Local().Format(time.DateTime)
 		when = strings.TrimPrefix(when, s.Time.Local().Format(time.DateOnly+" ")) // today goes without saying
 		table.Row(when, r.Rule, r.Words(), src, dst, who)
-		if pods {
-			table.Row(cmp.Or(r.Pod, "-"))
+		if within != "" {
+			table.Row(cmp.Or(in(r), "-"))
 		}
 		table.Row(r.Reason)
 		if several {

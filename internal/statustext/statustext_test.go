@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/status/statustest"
 )
@@ -46,7 +47,10 @@ func TestPrint(t *testing.T) {
 	several.Netns, several.Problems, several.Notes, several.Rules, several.Sockets = "", nil, nil, nil, nil
 	several.Actions = several.Actions[:3]
 	several.Actions[1].Netns, several.Actions[1].NetnsName = "4026532700", "blue"
-	several.Actions[2].Netns = ""
+	for i := range several.Actions {
+		several.Actions[i].Pod = ""
+	}
+	several.Actions[2].Netns, several.Actions[2].Container = "", "0123456789ab"
 	for _, test := range []struct {
 		name   string
 		status *status.Status
@@ -66,6 +70,18 @@ func TestPrint(t *testing.T) {
 			}
 			same(t, "testdata/"+test.name+".txt", out.String())
 		})
+	}
+}
+
+// What a rule would have done as a dry run does not read as what it would do now.
+func TestOutcomesOfDryRun(t *testing.T) {
+	r := status.Rule{Mode: status.DryRun, Actions: map[string]status.Tally{"kill": {journal.Would: 2}}}
+	if got := outcomes(&r); got != "would kill 2" {
+		t.Errorf("of a dry run: %q", got)
+	}
+	r.Mode, r.Actions["kill"][journal.Done] = status.Enabled, 3
+	if got := outcomes(&r); got != "kill: 3 done; as a dry run: would kill 2" {
+		t.Errorf("afterwards: %q", got)
 	}
 }
 

@@ -257,7 +257,7 @@ function results(r) {
     const some = Object.entries(others).filter(([, n]) => n).map(([result, n]) => `${number(n)} ${word(result)}`);
     return [
       some.length || !would ? `${action}: ${some.join(", ") || "none yet"}` : [],
-      would ? `${words(action, "would")} ${number(would)}` : [],
+      would ? `${r.mode === "dry_run" ? "" : "as a dry run: "}${words(action, "would")} ${number(would)}` : [],
     ].flat();
   });
   if (r.held) lines.push(`${number(r.held)} held back`); // now
@@ -327,7 +327,7 @@ function showActions() {
       cell("Connection",
         a.group ? foreign(about(a.group) || "all sockets") : [html("span", { class: "address" }, a.src), " → ", html("span", { class: "address" }, a.dst)],
         several && a.netns ? html("span", { class: "quiet" }, " in ", foreign(a.netns_name || a.netns)) : ""),
-      cell("Held by", a.pid ? [foreign(a.comm), `[${a.pid}]`, a.pod ? html("span", { class: "quiet" }, " in ", foreign(a.pod)) : ""] : "–"),
+      cell("Held by", a.pid ? [foreign(a.comm), `[${a.pid}]`, a.pod || a.container ? html("span", { class: "quiet" }, " in ", foreign(a.pod || a.container)) : ""] : "–"),
       cell("Reason", foreign(a.reason)),
     ))),
   ));
