@@ -1,7 +1,7 @@
 # What .ci/run is made of. CONTRIBUTING.md says when to run which.
 BENCH ?= Match|Sample|Group|Firing
 PKG   ?= internal/engine
-GOLDEN = ./cmd/sockdog ./docs ./rules ./rules/ruletest ./internal/testrun ./rules/ssfilter ./internal/alert ./internal/journal ./internal/notify ./internal/statustext
+GOLDEN = ./cmd/sockdog ./docs ./rules ./rules/ruletest ./internal/why ./rules/ssfilter ./internal/alert ./internal/journal ./internal/notify ./internal/statustext
 
 .PHONY: build test race lint bench bench-compare golden release site ci
 build:         ; CGO_ENABLED=0 go build -trimpath -tags=nethttpomithttp2 -ldflags='-s -w' ./cmd/sockdog
