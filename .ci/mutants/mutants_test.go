@@ -30,7 +30,7 @@ var mutants = []mutant{
 	{"no jiffy is subtracted from an age", "got.Add(-max(0, age-precision))", "got.Add(-age)"},
 	{"ages count from sent instead of got", "Bound{Safe: got.Add(-max(0, age-precision))", "Bound{Safe: sent.Add(-max(0, age-precision))"},
 	{"a cookie alone identifies a connection", "if c.fell(s) {\n\t\treturn false\n\t}\n\thas :=", "if s != nil {\n\t\treturn true\n\t}\n\thas :="},
-	{"a kill follows the shutdown of any connection on the same socket", "s.Info.Has&tells != tells || c.fell(s) {", "s.Info.Has&tells != tells {"},
+	{"a kill follows the shutdown of any connection on the same socket", "s.Info.Has&tells != tells || c.fell(s) ||", "s.Info.Has&tells != tells ||"},
 	{"a kill follows the shutdown of a connection with the same counters", "return s.Info.BytesReceived != c.Received || sent.Sub(c.Heard.Safe) <= s.Info.LastDataRecv+dataRecvSlack", "return true"},
 	{"a kill follows a shutdown at once", "max(x.done, t.Quiet.Safe).Add(gap)", "max(x.done, t.Quiet.Safe)"},
 	{"a kill follows a shutdown of which the rule means the connection no more", "case slices.ContainsFunc(r.Match, means) && !excluded():", "case slices.ContainsFunc(r.Match, means), r != nil:"},
