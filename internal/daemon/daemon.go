@@ -298,6 +298,7 @@ func (d *watch) notice(in engine.Input, now sock.Instant) {
 		d.service.scanned = in.Cost
 		d.shown.durations.Observe(now.Sub(in.Sent))
 		if in.Err == nil {
+			d.shown.states.see(in.Result.Seen(), time.Now())
 			d.beReady()
 		}
 	case examined:

@@ -45,6 +45,7 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 	d.driver.Step(engine.RulesChanged{Program: program, Fallback: fallback})
 	d.publisher.publish(update{rules: set})
 	d.shown.rule(set)
+	d.shown.states.seen = nil // scans are for other rules from now on
 	f := &d.rules
 	f.set = set
 	f.enabled = slices.ContainsFunc(set.Rules, func(r rules.Rule) bool { return r.Enabled })

@@ -75,14 +75,15 @@ func (d *watch) countStates(now sock.Instant) bool {
 // statesCounted takes in a count, and decides when to make the next.
 func (d *watch) statesCounted(c stateCount) {
 	s := &d.shown
-	s.socketsEvery = spacing(c.cost, d.rules.set.Settings.CPUBudget)
+	s.states.every = spacing(c.cost, d.rules.set.Settings.CPUBudget)
 	if c.few {
-		s.socketsEvery = max(s.socketsEvery, fewCountEvery)
+		s.states.every = max(s.states.every, fewCountEvery)
 	}
-	d.readers.states.next = d.Now().Add(s.socketsEvery)
-	s.sockets, s.socketsAt = c.sockets, time.Time{} // what was counted before is not known to be so any more
-	if c.sockets != nil {
-		s.socketsAt = c.at
+	d.readers.states.next = d.Now().Add(s.states.every)
+	if c.sockets == nil {
+		s.states.count(nil, time.Time{})
+	} else {
+		s.states.count(c.sockets, c.at)
 		s.history.Record(c.at, c.sockets)
 	}
 	d.publish()

@@ -27,9 +27,7 @@ type statusFacts struct {
 	history   status.Recorder
 	texts     map[string]string // of the rules in force, by name
 
-	sockets      status.Sockets // replaced, never changed
-	socketsAt    time.Time
-	socketsEvery time.Duration
+	states statesShown
 }
 
 func newStatusFacts(o *Options) statusFacts {
@@ -105,7 +103,7 @@ func (d *watch) publish() {
 		Version: d.Version, Host: d.Host, Netns: netnsText(d.Netns),
 		Time: now, Started: shown.started, Ready: d.service.ready,
 		Paused: shown.paused, Problems: shown.problems, Notes: shown.notes, File: shown.file, Rules: make([]status.Rule, len(o.Rules)), Source: source,
-		Sockets: shown.sockets, SocketsAt: shown.socketsAt, SocketsEverySeconds: shown.socketsEvery.Seconds(), History: shown.history.History(now),
+		SocketsEverySeconds: shown.states.every.Seconds(), History: shown.history.History(now),
 		Actions:             slices.Clone(shown.actions),
 		ActionPossible:      make(map[string]bool, len(d.Kinds)),
 		Lateness:            shown.lateness.Clone(),
@@ -116,6 +114,7 @@ func (d *watch) publish() {
 			StalledSeconds: stalledSeconds(d.readers.scanStall.waited(instant)),
 		},
 	}
+	s.Sockets, s.SocketsAt = shown.states.now()
 	for _, k := range d.Kinds {
 		if k.Kind.On != rules.OnSocket {
 			continue // it is not tried beforehand

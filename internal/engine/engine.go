@@ -295,7 +295,6 @@ func (in RulesChanged) apply(e *Engine, now sock.Instant) {
 	if e.scans.running == nil {
 		e.bringNear(true, now)
 	}
-	clear(e.scans.states)
 	e.noteStretch(e.schedule.ChangeRules(in.Program, now))
 }
 

@@ -12,16 +12,11 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/spin"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // Overview is how things stand, for those who watch the watchdog.
 type Overview struct {
 	Rules []RuleOverview // in the order of the file
-
-	// States counts the sockets of the last whole scans. A state of which they did
-	// not ask for every socket is absent.
-	States map[ssfilter.State]int
 
 	schedule.Overview
 	Failing      bool               // scans fail, and not just one did
@@ -69,7 +64,7 @@ type RuleOverview struct {
 // Overview says how things stand.
 func (e *Engine) Overview(now sock.Instant) Overview {
 	o := Overview{
-		Rules: make([]RuleOverview, len(e.rules)), States: maps.Clone(e.scans.states), Overview: e.schedule.Overview(),
+		Rules: make([]RuleOverview, len(e.rules)), Overview: e.schedule.Overview(),
 		Failing: e.scans.failing.bad >= failingAfter, Capabilities: e.capabilities, WalkHangs: e.walks.Hangs(), Spins: e.usages.All(),
 	}
 	for i, r := range e.rules {

@@ -89,6 +89,23 @@ var noStats = ruleStats{oldest: never, next: never}
 // Part tells scans for some of the rules from scans for others.
 func (l *Scan) Part() int { return int(l.of) }
 
+// SeenStates is how many sockets a scan has shown in each of its states.
+type SeenStates struct {
+	Part   int // as Scan.Part has it: a set of bits
+	States map[ssfilter.State]int
+	All    bool // it asked for every socket in them
+}
+
+// Seen returns how many sockets the scan has shown by state.
+func (f *ScanResult) Seen() SeenStates {
+	l := f.scan
+	seen := SeenStates{Part: l.Part(), States: make(map[ssfilter.State]int), All: l.Query.Where == nil}
+	for _, state := range l.Query.States.States() {
+		seen.States[state] = int(f.states[int(state)%len(f.states)])
+	}
+	return seen
+}
+
 // Program is what the scan was planned by.
 func (l *Scan) Program() *match.Program { return l.program }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/schedule"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
-	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // scans are the scan under way, and what the last ones showed.
@@ -20,7 +19,6 @@ type scans struct {
 	outdated map[sock.Key]struct{} // forgotten since it began by what an answer told: it may still show them as they were
 	waits    waits
 	live     [match.NumClasses]*liveCount // by the last whole scan for each class; nil: no rule asks, or there was none
-	states   map[ssfilter.State]int       // sockets in those states that were scanned as a whole
 
 	failing, crowded, portless, uncounted, unmeasured failureStreak
 
@@ -29,7 +27,7 @@ type scans struct {
 }
 
 func newScans() scans {
-	return scans{outdated: make(map[sock.Key]struct{}), states: make(map[ssfilter.State]int)}
+	return scans{outdated: make(map[sock.Key]struct{})}
 }
 
 // outdate notes that an answer about a socket alone has told that it is gone, or has become

@@ -239,9 +239,4 @@ func (e *Engine) takeAll(f *ScanResult, sent, now sock.Instant) {
 		}
 	}
 	e.schedule.Matures(l.of, f.nextMature)
-	if l.Query.Where == nil {
-		for _, state := range l.Query.States.States() {
-			e.scans.states[state] = int(f.states[int(state)%len(f.states)])
-		}
-	}
 }

@@ -215,15 +215,36 @@ func (w *report) groups(all []status.Rule) {
 func (w *report) sockets(s *status.Status) {
 	head := "SOCKETS"
 	if !s.SocketsAt.IsZero() && s.Time.Sub(s.SocketsAt) > status.NowFor {
-		head = "SOCKETS, " + w.since(s.SocketsAt) + " AGO"
+		head = "SOCKETS, UP TO " + w.since(s.SocketsAt) + " OLD"
 	}
 	table := term.NewTable("STATE", head)
+	var missing []string
 	for _, state := range status.States {
 		if n, ok := s.Sockets[state]; ok {
 			table.Row(strings.ToUpper(state), strconv.FormatUint(n, 10))
+		} else {
+			missing = append(missing, strings.ToUpper(state))
 		}
 	}
 	w.table(table)
+	text := ""
+	switch {
+	case len(missing) == 0:
+		return
+	case !table.Empty():
+		text = "not counted: " + strings.Join(missing, ", ")
+		if s.Netns == "" {
+			text += ", which costs much in several network namespaces (docs/watching.md)"
+		}
+	case s.SocketsEverySeconds == 0:
+		text = "sockets by state: not counted yet"
+	default:
+		text = "sockets by state: not counted, as scans fail"
+	}
+	if table.Empty() {
+		w.WriteByte('\n')
+	}
+	w.line("", text)
 }
 
 // mostActions is how many actions are printed: the journal has all.
