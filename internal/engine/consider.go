@@ -274,6 +274,9 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 	}
 	if c.uncounted = c.uncounted || !onlySays && r.awaitsCount(); c.uncounted || r.awaitsCount() {
 		t.set(blocked, true) // and no later rule takes it before
+		if c.was.rule == r && c.was.action == action {
+			c.held = c.was // and waits on
+		}
 		return
 	}
 	switch again := e.noActBefore(t); {

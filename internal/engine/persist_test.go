@@ -154,20 +154,52 @@ func TestPersistOnce(t *testing.T) {
 // the remembered age.
 func TestConnectedAnewWhileDown(t *testing.T) {
 	for _, test := range []struct {
-		retrans uint8
-		want    string
+		anew bool
+		want string
 	}{
-		{3, "1s r kill done 1"}, // after 1, 3 and 7 s
-		{0, "10s r kill done 1"},
+		{false, "1s r kill done 1"}, // sent again after 1, 3 and 7 s
+		{true, "10s r kill done 1"},
 	} {
 		b := newBench(t)
-		s := b.add(1, 9*time.Second, func(s *sim.Socket) { s.State, s.Acked, s.Received, s.Segs = ssfilter.SynSent, 0, 0, 0 })
-		s.Retrans = test.retrans
+		s := b.add(1, 9*time.Second, synSent)
 		shown := s.Report(b.now, benchJiffy)
-		b.step(Restored{Memories: []sock.Memory{{Key: sock.Key{Cookie: 1}, ID: shown.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Entered}}})
-		b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.SynSent), InStateFor: 10 * time.Second}))))
+		b.step(Restored{Memories: []sock.Memory{{Key: sock.Key{Cookie: 1}, ID: shown.ID.Sum(), State: s.State, Entered: s.Entered, Quiet: s.Entered, Queued: s.Entered}}})
+		if test.anew {
+			connectsAgain(b, s)
+		}
+		b.rule(set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.SynSent), StalledFor: 10 * time.Second}))))
 		b.until(time.Minute)
 		b.want(test.want)
+	}
+}
+
+func synSent(s *sim.Socket) {
+	s.State, s.Acked, s.Received, s.Segs, s.Queued = ssfilter.SynSent, 0, 0, 0, s.Entered
+}
+
+func connectsAgain(b *bench, s *sim.Socket) { s.Entered, s.Progress, s.Queued = b.now, b.now, b.now }
+
+// TestConnectsAgainBetweenScans: so it is while scans are far apart, and nobody has seen how often
+// its SYN was sent before. That tells one which is less than half as old.
+func TestConnectsAgainBetweenScans(t *testing.T) {
+	for _, test := range []struct {
+		at   time.Duration // 0: it does not
+		want string
+	}{{0, "1m0s r kill done 1"}, {40 * time.Second, "1m40s r kill done 1"}, {50 * time.Second, "1m50s r kill done 1"}} {
+		t.Run(fmt.Sprint("after ", test.at), func(t *testing.T) {
+			b := newBench(t)
+			s := b.add(1, 0, synSent)
+			rules := set(killing("r", matching(rules.Match{States: ssfilter.Of(ssfilter.SynSent), StalledFor: time.Minute})))
+			rules.Settings.Interval = 55 * time.Second
+			b.rule(rules)
+			if test.at > 0 {
+				b.later(test.at, func() { connectsAgain(b, s) })
+			}
+			b.until(5 * time.Minute)
+			if early := len(b.events) != 1 || b.events[0] < test.want; early {
+				t.Errorf("%v, want %s or later", b.events, test.want)
+			}
+		})
 	}
 }
 

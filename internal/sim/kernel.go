@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -154,8 +155,15 @@ func (s *Socket) Report(now sock.Instant, jiffy time.Duration) sock.Socket {
 	}
 	if s.State == ssfilter.SynSent {
 		r.Info.LastDataRecv, r.Info.LastAckRecv = time.Hour, time.Hour // garbage
+		r.Retrans = resent(now.Sub(s.Entered))
 	}
 	return r
+}
+
+// resent is how often a SYN of that age has been sent again: after one second, two more, four
+// more and so on.
+func resent(age time.Duration) uint8 {
+	return uint8(bits.Len64(uint64(max(0, age)/time.Second)+1) - 1)
 }
 
 // Scan is what a scan shows of the socket: what only bytecode can ask for comes

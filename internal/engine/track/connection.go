@@ -66,8 +66,8 @@ func (c *Connection) Same(s *sock.Socket, sent sock.Instant) bool {
 	if s.Entered != 0 {
 		return s.Entered <= c.Entered.Safe
 	}
-	if s.State == ssfilter.SynSent {
-		return s.Retrans >= c.Retrans // its last_data_recv is garbage
+	if s.State == ssfilter.SynSent { // its last_data_recv is garbage
+		return s.Retrans >= max(c.Retrans, retransBy(sent.Sub(c.Entered.Safe)))
 	}
 	if has&sock.HasLastDataRecv == 0 {
 		return true
@@ -243,17 +243,14 @@ func Remembered(m *sock.Memory, id sock.ID, sent sock.Instant) Connection {
 	if m.Queued == 0 {
 		c.Queued = Never
 	}
-	if m.State == ssfilter.SynSent {
-		c.Retrans = retransBy(sent.Sub(m.Entered))
-	}
 	return c
 }
 
 // retransBy is how often a SYN of that age has been sent again at least: after one
 // second, after two more, four more and so on (TCP_TIMEOUT_INIT), or more often
-// (net.ipv4.tcp_syn_linear_timeouts). A timer may be a tenth late. In SYN_SENT nothing
-// else tells a socket that was connected anew while nobody watched.
+// (net.ipv4.tcp_syn_linear_timeouts). A timer may be an eighth late, on a busy machine more. In
+// SYN_SENT nothing else tells a socket that was connected anew while nobody watched.
 func retransBy(age time.Duration) uint8 {
-	seconds := uint64(max(0, age-age/10) / time.Second)
+	seconds := uint64(max(0, age-age/5) / time.Second)
 	return uint8(min(bits.Len64(seconds+1)-1, 6)) // net.ipv4.tcp_syn_retries
 }
