@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/holders"
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
@@ -118,7 +119,8 @@ func askDaemon(ctx context.Context, address string, h *host.Host, within time.Du
 		return nil, 0, err
 	}
 	defer told.conn.Close() // until then the kernel says whose it is
-	if err := trust(address, told.conn.LocalAddr(), told.conn.RemoteAddr(), h); err != nil {
+	inode, err := trust(address, told.conn.LocalAddr(), told.conn.RemoteAddr(), h)
+	if err != nil {
 		return nil, 0, err
 	}
 	head, memories, err := web.ReadAges(told.text)
@@ -127,8 +129,8 @@ func askDaemon(ctx context.Context, address string, h *host.Host, within time.Du
 	}
 	ours, _ := h.Origin() // what cannot be read is empty
 	switch {
-	case head.BootID == "" || head.BootID != ours.BootID:
-		return nil, 0, fmt.Errorf("the sockdog on %s runs on another host, or in another boot", address)
+	case head.BootID == "" || head.BootID != ours.BootID && head.BootID != bootSeenBy(inode):
+		return nil, 0, fmt.Errorf("the sockdog on %s reads another boot id than this command: it runs on another host or in another boot, or one of the two has a boot id of its own, as in systemd-nspawn (ask as root)", address)
 	case head.Netns != ours.Netns || head.NetnsCookie != ours.NetnsCookie:
 		return nil, 0, fmt.Errorf("the sockdog on %s watches another network namespace", address)
 	case head.ClockNS < sent.Add(-clockSlack) || head.ClockNS > h.Now().Add(clockSlack):
@@ -166,19 +168,38 @@ func fetchAges(ctx context.Context, address string, within time.Duration) (*answ
 	}
 }
 
-// trust finds out from the kernel who answers at the other end of a connection.
-func trust(address string, local, peer net.Addr, h *host.Host) error {
+// trust finds out from the kernel who answers at the other end of a connection, and returns the
+// inode of that.
+func trust(address string, local, peer net.Addr, h *host.Host) (inode uint32, err error) {
 	diag, err := sockdiag.Open(h.Now, h.Cgroups)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer diag.Close()
 	s, found, err := diag.Find(peer.(*net.TCPAddr).AddrPort(), local.(*net.TCPAddr).AddrPort())
 	switch {
 	case err != nil:
-		return fmt.Errorf("cannot find out who runs the sockdog on %s: %w", address, err)
+		return 0, fmt.Errorf("cannot find out who runs the sockdog on %s: %w", address, err)
 	case !found:
-		return fmt.Errorf("the sockdog on %s is not in this network namespace", address)
+		return 0, fmt.Errorf("the sockdog on %s is not in this network namespace", address)
 	}
-	return trustHolder(address, &s)
+	return s.Inode, trustHolder(address, &s)
+}
+
+// bootSeenBy returns the boot id that the processes read which hold the socket with an inode; empty:
+// that cannot be told. They run on this kernel, in this boot. Of who forwards the answers of a
+// sockdog elsewhere, it is not the one in those.
+func bootSeenBy(inode uint32) (boot string) {
+	found, err := holders.Find(host.ProcRoot, map[uint32]struct{}{inode: {}})
+	if err != nil {
+		return ""
+	}
+	for _, by := range found.Holders[inode] {
+		seen, err := host.BootSeenBy(by.PID)
+		if err != nil || boot != "" && boot != seen {
+			return ""
+		}
+		boot = seen
+	}
+	return boot
 }

@@ -4,14 +4,20 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/nstest"
@@ -54,7 +60,7 @@ func TestAskDaemon(t *testing.T) {
 		why    string // in the error; empty: it is believed
 	}{
 		{"a daemon", said(func(*web.AgesHead) {}), ""},
-		{"another boot", said(func(h *web.AgesHead) { h.BootID = "11" }), "another boot"},
+		{"another boot", said(func(h *web.AgesHead) { h.BootID = "11" }), "another boot id"},
 		{"no boot", said(func(h *web.AgesHead) { h.BootID = "" }), "another boot"},
 		{"another namespace", said(func(h *web.AgesHead) { h.Netns = "1" }), "another network namespace"},
 		{"another namespace, whose inode was given anew", said(func(h *web.AgesHead) { h.NetnsCookie++ }), "another network namespace"},
@@ -102,6 +108,60 @@ func TestAskDaemon(t *testing.T) {
 	}
 }
 
+// A container may have a boot id of its own. A daemon that reads the kernel's is believed there, as
+// its process is seen to do so; one that tells of a third is not.
+func TestAskDaemonWithOwnBootID(t *testing.T) {
+	nstest.Need(t)
+	h, err := host.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin, err := h.Origin()
+	if origin.BootID == "" {
+		t.Fatal(err)
+	}
+	ask := func(boot string) error {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			head := web.AgesHead{Version: "v9", Origin: origin, ClockNS: h.Now()}
+			head.BootID = boot
+			w.Header().Set("Server", web.Server)
+			json.NewEncoder(w).Encode(head)
+		}))
+		defer server.Close()
+		_, _, err := askDaemon(t.Context(), server.Listener.Addr().String(), h, time.Minute)
+		return err
+	}
+	const own = "0123456789abcdef0123456789abcdef"
+	file := filepath.Join(t.TempDir(), "boot_id")
+	if err := os.WriteFile(file, []byte(own+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	var kernels, third error
+	go func() {
+		runtime.LockOSThread() // never unlocked: its mounts end with the thread
+		const at = "/proc/sys/kernel/random/boot_id"
+		err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
+		err = errors.Join(err, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount(file, at, "", unix.MS_BIND, ""))
+		if ours, _ := h.Origin(); err == nil && ours.BootID != own {
+			err = fmt.Errorf("the boot id is %q", ours.BootID)
+		}
+		if err == nil {
+			kernels, third = ask(origin.BootID), ask("11111111111111111111111111111111")
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if kernels != nil {
+		t.Errorf("a daemon that reads the kernel's: %v", kernels)
+	}
+	if third == nil || !strings.Contains(third.Error(), "another boot id") {
+		t.Errorf("a daemon of another boot: %v", third)
+	}
+}
+
 // The kernel knows whether the other end is in this network namespace.
 func TestTrustElsewhere(t *testing.T) {
 	nstest.Need(t)
@@ -110,7 +170,7 @@ func TestTrustElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	local, elsewhere := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000}, &net.TCPAddr{IP: net.IPv4(10, 9, 8, 7), Port: 9797}
-	err = trust("10.9.8.7:9797", local, elsewhere, h)
+	_, err = trust("10.9.8.7:9797", local, elsewhere, h)
 	if err == nil || !strings.Contains(err.Error(), "not in this network namespace") {
 		t.Errorf("error %v", err)
 	}

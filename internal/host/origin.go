@@ -14,13 +14,19 @@ import (
 // Origin tells the instants and cookies of this boot and network namespace from all
 // others. What cannot be read is empty: kernels before 5.14 have no SO_NETNS_COOKIE.
 func (h *Host) Origin() (sock.Origin, error) {
-	boot, bootErr := readBootID()
+	boot, bootErr := readBootID(ProcRoot)
 	cookie, cookieErr := netns.Cookie()
 	return sock.Origin{BootID: boot, Netns: h.Netns, NetnsCookie: cookie}, errors.Join(bootErr, cookieErr)
 }
 
-func readBootID() (string, error) {
-	text, err := os.ReadFile(ProcRoot + "/sys/kernel/random/boot_id")
+// BootSeenBy returns the boot id that a process of this host reads. A container may have one of
+// its own before the kernel's, as systemd-nspawn(1) does, and a process in it another /proc.
+func BootSeenBy(pid int) (string, error) {
+	return readBootID(fmt.Sprintf("%s/%d/root/proc", ProcRoot, pid))
+}
+
+func readBootID(proc string) (string, error) {
+	text, err := os.ReadFile(proc + "/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", fmt.Errorf("read the boot id: %w", err)
 	}

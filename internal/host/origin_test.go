@@ -6,8 +6,8 @@ import (
 )
 
 func TestReadBootID(t *testing.T) {
-	id, err := readBootID()
-	if again, againErr := readBootID(); err != nil || againErr != nil || again != id || id == "" {
+	id, err := readBootID(ProcRoot)
+	if again, againErr := readBootID(ProcRoot); err != nil || againErr != nil || again != id || id == "" {
 		t.Errorf("boot id %s, then %s, errors %v, %v", id, again, err, againErr)
 	}
 }
