@@ -103,7 +103,7 @@ func readRules(out io.Writer, file string, allow []string) (f rulesFile, err err
 	if file != "-" {
 		f.name = file
 		if in, err = os.Open(file); err != nil {
-			return f, err
+			return f, reload.WithCure(err, file)
 		}
 		defer in.Close()
 		if info, err := in.Stat(); err == nil && info.IsDir() {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ func TestManual(t *testing.T) {
 	for _, c := range available(newRoot(nil)) {
 		c.InitDefaultHelpFlag()
 		c.DisableAutoGenTag = true
+		c.Long = indented.ReplaceAllString(c.Long, "    $1") // as it is, in Markdown
 		name := strings.ReplaceAll(c.CommandPath(), " ", "-")
 		written[name+".1"] = true
 		var page bytes.Buffer
@@ -58,6 +60,9 @@ func TestManual(t *testing.T) {
 		}
 	}
 }
+
+// indented begins a line of what is laid out in columns.
+var indented = regexp.MustCompile(`(?m)^  (\S)`)
 
 // available returns a command and those below it that help lists.
 func available(c *cobra.Command) []*cobra.Command {

@@ -80,6 +80,11 @@ func TestHoldersExamined(t *testing.T) {
 			"a container", holders.Access{Contained: true}, "those outside of this PID namespace are not shown: who holds their sockets is not known",
 			"in a pod shareProcessNamespace: true shows those of its other containers, and hostPID: true those of the host; in docker or podman --pid=container:NAME and --pid=host do, with the --user of NAME",
 		},
+		{
+			"in the container of a sockdog", holders.Access{Contained: true, Processes: 2, Refused: 1, First: sock.Holder{PID: 1, Comm: "sockdog"}},
+			"those outside of this PID namespace are not shown: who holds their sockets is not known",
+			"in a pod shareProcessNamespace: true shows those of its other containers, and hostPID: true those of the host; in docker or podman --pid=container:NAME and --pid=host do, with the --user of NAME",
+		},
 		{"a container that sees its pod", holders.Access{Contained: true, Processes: 12}, "every process of this PID namespace can be read; those outside of it are not shown", ""},
 		{
 			"a container whose /proc hides some", holders.Access{Contained: true, Hidden: true, Processes: 12},

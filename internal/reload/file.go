@@ -29,10 +29,17 @@ func read(path string) (f File) {
 		return File{Err: fmt.Errorf("read %s: it is a directory; all rules stand in one file: name that", path)}
 	}
 	f.Data, f.Err = readfile.Regular(path)
-	if errors.Is(f.Err, fs.ErrPermission) {
-		f.Err = fmt.Errorf("%w: sockdog runs as user %d, who may not read it: %s", f.Err, os.Geteuid(), readable(path))
-	}
+	f.Err = WithCure(f.Err, path)
 	return f
+}
+
+// WithCure says of the error of reading the file at path how this process may read it, where it
+// may not.
+func WithCure(err error, path string) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: sockdog runs as user %d, who may not read it: %s", err, os.Geteuid(), readable(path))
+	}
+	return err
 }
 
 // readable says how the file at path becomes readable to every user: root's umask may have made

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
@@ -64,8 +65,13 @@ func Open(path string, h *host.Host, log *slog.Logger) *State {
 
 // missing says what of the state cannot be used.
 func (s *State) missing(log *slog.Logger, path, what string, err error) {
-	log.Error(what, "dir", path, "error", err.Error())
+	attrs := []any{"dir", path, "error", err.Error()}
 	s.Problem = &status.Problem{Kind: "state", Text: what + ": " + err.Error(), Since: time.Now()}
+	if errors.Is(err, fs.ErrPermission) {
+		s.Problem.Cure = fmt.Sprintf("sockdog runs as user %[1]d: install -d -o %[1]d -m 700 %[2]s gives it to that user (for a container the directory of the host that is mounted there)", os.Geteuid(), path)
+		attrs = append(attrs, "cure", s.Problem.Cure)
+	}
+	log.Error(what, attrs...)
 }
 
 // openStore opens the first-seen store of this boot and network namespace. What
