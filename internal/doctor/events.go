@@ -15,7 +15,7 @@ import (
 // examineEvents loads the programs that tell of events, attaches them for a moment, and
 // says what each of them lacks.
 func examineEvents(h *host.Host) []Finding {
-	const needs = "in a systemd unit the drop-in events.conf, which allows bpf(2), too; else Linux 5.10 or later, with CAP_BPF and CAP_NET_ADMIN in the host's user namespace, and its cgroup v2; docs/events.md"
+	const needs = "in a systemd unit the drop-in events.conf, which allows bpf(2), too; else Linux 5.10 or later, with CAP_BPF and CAP_NET_ADMIN in the host's user namespace, and its cgroup v2"
 	table := Finding{What: "events", Text: "exact ages of stuck sockets can be had"}
 	if _, unfit := host.TablePlaces(); unfit != nil {
 		table.Text, table.Cure = "ages are what sock_diag tells: "+unfit.Error(), "raise the memory limit of the container or unit"
@@ -24,7 +24,7 @@ func examineEvents(h *host.Host) []Finding {
 	programs, err := attachForAMoment()
 	if err != nil {
 		table.Text = "ages are what sock_diag tells: " + err.Error()
-		table.Cure = grantOr(eventsDropIn, needs, unix.CAP_BPF, unix.CAP_NET_ADMIN)
+		table.Cure = grantOr(eventsDropIn, needs, unix.CAP_BPF, unix.CAP_NET_ADMIN) + "; a container takes the host's /sys/fs/cgroup, too (docs/events.md)"
 		return []Finding{table}
 	}
 	defer programs.Close()

@@ -47,7 +47,7 @@ func TestEventsWithoutCapabilities(t *testing.T) {
 	}
 	const want = `events
 ages are what sock_diag tells: call bpf(2): operation not permitted (it lacks CAP_BPF and CAP_NET_ADMIN)
-in a systemd unit the drop-in events.conf; in a pod securityContext: {runAsUser: 0, capabilities: {add: [BPF, NET_ADMIN]}} and hostPID: true; in a container --user=0:0 --pid=host --cap-add=BPF --cap-add=NET_ADMIN; by hand root, or setcap cap_bpf,cap_net_admin+p on the binary
+in a systemd unit the drop-in events.conf; in a pod securityContext: {runAsUser: 0, capabilities: {add: [BPF, NET_ADMIN]}} and hostPID: true; in a container --user=0:0 --pid=host --cap-add=BPF --cap-add=NET_ADMIN; by hand root, or setcap cap_bpf,cap_net_admin+p on the binary; a container takes the host's /sys/fs/cgroup, too (docs/events.md)
 `
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
