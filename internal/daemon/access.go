@@ -55,12 +55,15 @@ func lacking(reason, cure string) []slog.Attr {
 	return []slog.Attr{slog.String("reason", reason), slog.String("cure", cure)}
 }
 
-// withCure puts to the notes that who holds sockets cannot be seen what was missing for it
-// at the start.
+// withCure puts to the notes that who holds sockets, or what becomes of those, cannot be seen what
+// was missing for it at the start; and to others what to do.
 func (d *watch) withCure(said []engine.Note) []engine.Note {
 	for i := range said {
-		if n := &said[i]; n.Kind == engine.HoldersUnseen {
+		switch n := &said[i]; n.Kind {
+		case engine.HoldersUnseen, engine.CanaryUntold:
 			n.Values = slices.Concat(n.Values, d.lacks)
+		case engine.StillOpen:
+			n.Values = slices.Concat(n.Values, []slog.Attr{slog.String("cure", "restart or mend the program; sockdog why says what to look for")})
 		}
 	}
 	return said

@@ -56,7 +56,7 @@ func logLines(records []journal.Record) []slog.Record {
 	lines := make([]slog.Record, len(records))
 	for i := range records {
 		r := &records[i]
-		lines[i] = logLine(r.Time, levelOf(r.Result), r.Words(), r.Attrs())
+		lines[i] = logLine(r.Time, levelOf(r), r.Words(), r.Attrs())
 	}
 	return lines
 }
@@ -113,11 +113,16 @@ func (q *logQueue) trouble() (lost int, stalled time.Duration, err error) {
 	return q.lost, stalled, q.err
 }
 
-func levelOf(r journal.Result) slog.Level {
-	switch r {
+func levelOf(r *journal.Record) slog.Level {
+	switch r.Result {
 	case journal.Failed:
 		return slog.LevelError
-	case journal.Unconfirmed, journal.Interrupted, journal.Firing, journal.Held, journal.Paused:
+	case journal.Held:
+		if r.Routine {
+			return slog.LevelInfo
+		}
+		return slog.LevelWarn
+	case journal.Unconfirmed, journal.Interrupted, journal.Firing, journal.Paused:
 		return slog.LevelWarn
 	default:
 		return slog.LevelInfo

@@ -56,6 +56,7 @@ func heldBackOf(h *engine.HeldBack, at time.Time) journal.Record {
 		Time: at, Rule: h.Rule, Action: h.Kind.Name, Result: journal.Held, DryRun: h.DryRun,
 		Reason:  action.WhyHeld(h),
 		Sockets: h.Began, LetGo: h.Left, Waiting: h.Waiting,
+		Routine: h.Routine(),
 	}
 }
 
@@ -96,7 +97,14 @@ func transitionOf(t *engine.Transition, now sock.Instant, at time.Time) journal.
 	}
 	r.Reason = cmp.Or(action.When(t.When, &t.Measured), "sockets that are due")
 	if t.Since != 0 && t.From != group.Quiet {
-		r.Reason += ", for " + now.Sub(t.Since).Round(time.Millisecond).String()
+		held := ", for "
+		if t.To != group.Firing { // they hold no more
+			held = "; they had held for "
+			if len(t.When) < 2 {
+				held = "; it had held for "
+			}
+		}
+		r.Reason += held + now.Sub(t.Since).Round(time.Millisecond).String()
 	}
 	return r
 }

@@ -269,7 +269,7 @@ func (c *canary) holder() sock.Holder {
 func (e *Engine) noteUntold(r *ruleState, attrs ...slog.Attr) {
 	if !r.untold {
 		r.untold = true
-		e.note(CanaryUntold, attrs...)
+		e.note(CanaryUntold, append(attrs, slog.String("limit", r.history.unseen.String()))...)
 	}
 }
 

@@ -188,7 +188,7 @@ func (e *Engine) Step(now sock.Instant, in Input) Plan {
 	e.plan.Pressure = e.plan.Count && e.program.NeedsPressure && now >= e.schedule.Sample()
 	e.scans.pressing = e.scans.pressing || e.plan.Pressure
 	if now >= e.summary.At {
-		e.sumUpHeld(now)
+		e.sumUpHeld(now, false)
 	}
 	e.keepGroups(now)
 	e.keepStops()
@@ -234,7 +234,7 @@ func (e *Engine) ScanInterval(c match.Class) time.Duration { return e.schedule.I
 
 func (in Stop) apply(e *Engine, now sock.Instant) {
 	e.stopping = true
-	e.sumUpHeld(now)
+	e.sumUpHeld(now, false)
 	e.persistAll()
 }
 
@@ -269,7 +269,7 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 }
 
 func (in RulesChanged) apply(e *Engine, now sock.Instant) {
-	e.sumUpHeld(now) // by the rules that held it back
+	e.sumUpHeld(now, false) // by the rules that held it back
 	e.plan.Alerts = e.names.release()
 	e.fallback = in.Fallback
 	e.replaceRules(in.Program, now)

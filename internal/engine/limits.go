@@ -303,17 +303,22 @@ type HeldBack struct {
 	Why               []match.Reason // those that began to wait did so
 }
 
-// sumUpHeld says what the limits hold back, by rule.
-func (e *Engine) sumUpHeld(now sock.Instant) {
+// Routine reports whether nobody need look: nothing waits any more, or a canary alone is why.
+func (h *HeldBack) Routine() bool {
+	return h.Waiting == 0 || h.Shut == "" && slices.Equal(h.Why, []match.Reason{match.CanaryWaits})
+}
+
+// sumUpHeld says what the limits hold back, by rule; news: only where that has changed.
+func (e *Engine) sumUpHeld(now sock.Instant, news bool) {
 	waits := false
 	for _, h := range e.histories {
 		for _, dry := range []bool{false, true} {
 			t := h.throttle(dry)
 			waiting := t.waiting()
-			if waiting+t.began+t.left == 0 {
+			waits = waits || waiting > 0
+			if changed := t.began + t.left; changed == 0 && (news || waiting == 0) {
 				continue
 			}
-			waits = waits || waiting > 0
 			e.plan.Held = append(e.plan.Held, HeldBack{
 				Rule: h.name, Kind: t.kind, DryRun: dry, Began: t.began, Left: t.left, Waiting: waiting,
 				Limit: t.Throttle[0].String(), LimitOfAll: t.Throttle[1].String(), Shut: t.barredBy(), Why: slices.Sorted(maps.Keys(t.why)),

@@ -19,7 +19,7 @@ type Resumed struct{}
 
 func (in Paused) apply(e *Engine, now sock.Instant) {
 	if !e.Paused() {
-		e.sumUpHeld(now) // by what held it back until now
+		e.sumUpHeld(now, false) // by what held it back until now
 	}
 	e.limit.Closed, e.pausedUntil = true, in.Until
 	e.endPause(now)
@@ -41,7 +41,7 @@ func (e *Engine) endPause(now sock.Instant) {
 // resume lets what waits go on, in the order and as fast as the limits allow.
 func (e *Engine) resume(now sock.Instant) {
 	if e.Paused() {
-		e.sumUpHeld(now)
+		e.sumUpHeld(now, true) // what still waits does not any more wait for that
 		e.letGroupsGo()
 		e.askForSkipped(now)
 	}

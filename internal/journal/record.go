@@ -63,6 +63,7 @@ type Record struct {
 	Sockets int               `json:"sockets"`
 	LetGo   int               `json:"let_go"`        // of those held back: that ended by themselves, or are not due any more
 	Waiting int               `json:"still_waiting"` // that are held back now
+	Routine bool              `json:"-"`             // of those held back: a canary alone holds them, or nothing does any more
 
 	Src        netip.AddrPort `json:"src"`
 	Dst        netip.AddrPort `json:"dst"`
