@@ -74,7 +74,8 @@ says why a socket is in CLOSE-WAIT:
 
 In the same column mptcp is a connection of Multipath TCP, which a program holds, and
 subflow one of the TCP connections that it consists of, whose state may be another.
-Of the former the kernel tells no age. For a listener only its subflow is shown.
+Of the former the kernel tells no age. mptcp-listener listens for both sorts, as what
+is written in Go does by default.
 
 --process, --cmdline, --unit, --container, --pod, --cgroup and --netns select by owner,
 as these keys do in a rule's match: all processes that hold a socket must be meant, of

@@ -40,6 +40,8 @@ func (r *row) remark() string {
 	switch {
 	case r.connection:
 		return "mptcp"
+	case r.MPTCP && r.State == ssfilter.Listening: // its connections are to be, and nobody need mind
+		return "mptcp-listener"
 	case r.MPTCP:
 		return strings.TrimPrefix(verdict+",subflow", ",")
 	}

@@ -54,6 +54,21 @@ func printed(t *testing.T, table *Table, columns []*Column, headings bool, cells
 	return b.String()
 }
 
+// What a socket is of Multipath TCP is told apart: a listener for it is nothing to mind.
+func TestRemarkOfMPTCP(t *testing.T) {
+	of := func(state ssfilter.State, connection bool) string {
+		r := row{connection: connection, Socket: sock.Socket{MPTCP: true, Conn: ssfilter.Conn{State: state}}}
+		return r.remark()
+	}
+	for got, want := range map[string]string{
+		of(ssfilter.Listening, false): "mptcp-listener", of(ssfilter.Established, false): "subflow", of(ssfilter.CloseWait, true): "mptcp",
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 // -o wide has a column for pods where one is known.
 func TestWideShowsPods(t *testing.T) {
 	head := func(table *Table) string {

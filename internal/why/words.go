@@ -24,18 +24,23 @@ func (r *Report) Sentence(f *Finding) string {
 			does, look = words.does, words.look
 		}
 	}
+	mptcp := "they are of Multipath TCP, as ss -M shows them, and sockdog kills none of their subflows"
 	if f.Count == 1 {
-		does = strings.ReplaceAll(does, " them", " it")
+		does, look, mptcp = ofOne.Replace(does), ofOne.Replace(look), ofOne.Replace(mptcp)
 	}
 	parts := []string{fmt.Sprintf("%s "+does+": %s", f.who(), f.connections(), look)}
 	if f.MPTCP {
-		parts = append(parts, "they are of Multipath TCP, as ss -M shows them, and sockdog kills none of their subflows")
+		parts = append(parts, mptcp)
 	}
 	if facts := f.facts(r.input); len(facts) > 0 {
 		parts = append(parts, strings.Join(facts, ", "))
 	}
 	return term.Printable(strings.Join(parts, "; ")) + "."
 }
+
+// ofOne has words that are about several connections be about one.
+var ofOne = strings.NewReplacer("they were killed", "it was killed", "and are still", "and is still", "they lie", "it lies",
+	"they are", "it is", " them", " it", "their subflows", "its subflows", "forgotten the connections", "forgotten the connection")
 
 // who names the owner.
 func (f *Finding) who() string {
@@ -119,7 +124,7 @@ func (f *Finding) facts(in *Input) (facts []string) {
 	if f.Known {
 		first := "first at " + clock(in.Now, in.Now.Add(-f.Oldest)) + orEarlier(f.Exact)
 		if f.verdict() != "" && !f.note && f.Oldest < early {
-			first += ", which is too early to be sure"
+			first += ", only " + term.Short(f.Oldest) + " ago, which is too soon to call it a leak"
 		}
 		facts = append(facts, first)
 	}
@@ -227,7 +232,7 @@ func about(d time.Duration) string {
 // sentence says what programs made of the kills of a rule.
 func (k Kills) sentence() string {
 	all := k.Closed + k.Open + k.Unknown
-	text := fmt.Sprintf("Of %s that the rule %s killed, programs gave back %s within ten seconds; still open then: %d, each counted against the limit of its program until that closes it or ends",
+	text := fmt.Sprintf("Of %s that the rule %s killed more than ten seconds ago, programs gave back %s within that time; still open then: %d, each counted against the limit of its program until that closes it or ends",
 		term.Count(int(all), "connection"), k.Rule, term.Count(int(k.Closed), "descriptor"), k.Open)
 	if k.Unknown > 0 {
 		text += fmt.Sprintf("; of %d nobody could tell", k.Unknown)
