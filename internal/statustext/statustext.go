@@ -112,11 +112,14 @@ func holds(r *status.Rule) string {
 	}
 	add(r.Candidates-r.Sockets, " waiting")
 	if due := r.FirstDueSeconds; due != nil && r.Candidates > r.Sockets {
-		when := "now"
-		if *due >= 1 {
-			when = "in " + term.Short(ofSeconds(*due).Truncate(time.Second))
+		switch {
+		case *due <= 0: // how many is not known before the next
+			words = append(words, "some due since the last scan")
+		case *due < 1:
+			words = append(words, "first due now")
+		default:
+			words = append(words, "first due in "+term.Short(ofSeconds(*due).Truncate(time.Second)))
 		}
-		words = append(words, "first due "+when)
 	}
 	if r.OldestSeconds > 0 {
 		words = append(words, "oldest "+term.Short(ofSeconds(r.OldestSeconds)))
@@ -227,7 +230,7 @@ func (w *report) sockets(s *status.Status) {
 		}
 	}
 	w.table(table)
-	text := ""
+	var text string
 	switch {
 	case len(missing) == 0:
 		return
