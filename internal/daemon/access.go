@@ -105,7 +105,7 @@ func (d *watch) judgeBlind(tell tellProblem, o *engine.Overview) {
 	var lines []string
 	for i := range o.Rules {
 		if r := &o.Rules[i]; r.Blind && d.blind != "" {
-			lines = append(lines, "rule "+r.Name+" does nothing: who holds its sockets cannot be told, and it asks for that")
+			lines = append(lines, "rule "+r.Name+" does nothing: who holds its sockets cannot be told, and it or protect asks for that")
 		}
 	}
 	tell(len(lines) > 0, "blind", strings.Join(lines, "\n"), d.blind)

@@ -54,6 +54,7 @@ func TestKillsByProcess(t *testing.T) {
 		settled bool // which belongs elsewhere than those that belong nowhere
 		kills   bool
 		says    match.Reason
+		unsure  bool // it is protected only as that cannot be told
 	}{
 		{name: "the only holder matches", rule: killing("r", ofProcess("leaky")), holders: []sock.Holder{leaky}, kills: true},
 		{name: "all holders match", rule: killing("r", ofProcess("leaky", "other")), holders: []sock.Holder{leaky, other}, kills: true},
@@ -67,14 +68,14 @@ func TestKillsByProcess(t *testing.T) {
 		{name: "none is excluded, and it belongs elsewhere", rule: killing("r", exclude(anyOf("other"))), holders: []sock.Holder{leaky}, partial: true, settled: true, kills: true},
 		{name: "none is protected, and it belongs elsewhere", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky}, partial: true, settled: true, kills: true},
 		{name: "one is protected, and it belongs elsewhere", rule: killing("r"), protect: []rules.Match{anyOf("leaky")}, holders: []sock.Holder{leaky}, partial: true, settled: true, says: match.Protected},
-		{name: "it may hold alone what is protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, partial: true, settled: true, says: match.Protected},
+		{name: "it may hold alone what is protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, partial: true, settled: true, unsure: true, says: match.Protected},
 		{name: "nobody knows", rule: killing("r", ofProcess("leaky")), partial: true, says: match.HoldersUnknown},
 		{name: "one is excluded", rule: killing("r", exclude(anyOf("other"))), holders: []sock.Holder{leaky, other}},
 		{name: "none is excluded", rule: killing("r", exclude(anyOf("another"))), holders: []sock.Holder{leaky, other}, kills: true},
 		{name: "one that cannot be read may be excluded", rule: killing("r", exclude(anyOf("other"))), holders: []sock.Holder{leaky}, partial: true, says: match.HoldersUnknown},
 		{name: "one is protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky, other}, says: match.Protected},
 		{name: "none is protected", rule: killing("r"), protect: []rules.Match{anyOf("another")}, holders: []sock.Holder{leaky, other}, kills: true},
-		{name: "one that cannot be read may be protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky}, partial: true, says: match.Protected},
+		{name: "one that cannot be read may be protected", rule: killing("r"), protect: []rules.Match{anyOf("other")}, holders: []sock.Holder{leaky}, partial: true, unsure: true, says: match.Protected},
 		{name: "the holder's pod matches", rule: killing("r", ofPod), holders: []sock.Holder{inAPI}, kills: true},
 		{name: "the pod of one does not", rule: killing("r", ofPod), holders: []sock.Holder{inAPI, inWeb}},
 		{name: "one is in none", rule: killing("r", ofPod), holders: []sock.Holder{inAPI, inNone}},
@@ -114,7 +115,7 @@ func TestKillsByProcess(t *testing.T) {
 					if n := b.e.rules[0].history.skips[test.says]; test.says != "" && n == 0 {
 						t.Errorf("nothing says %s: %v", test.says, b.e.rules[0].history.skips)
 					}
-					if blind := b.e.Overview(b.now).Rules[0].Blind; blind != (test.says == match.HoldersUnknown) {
+					if blind := b.e.Overview(b.now).Rules[0].Blind; blind != (test.says == match.HoldersUnknown || test.unsure) {
 						t.Errorf("it decides nothing as nobody can be seen: %v", blind)
 					}
 					if b.walks > 8 {

@@ -7,6 +7,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
+	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
 // decideOn takes in an answer about one socket alone, and decides what the rules
@@ -210,6 +211,13 @@ func (c *consideration) decideBy(r *ruleState, a *rules.Action, by byHolders) (d
 	return decision, at, looks
 }
 
+// unsure reports whether it is not known that the socket is protected: who else holds it cannot
+// be told.
+func (e *Engine) unsure(t *tracked, s *sock.Socket) bool {
+	by := t.subject(s)
+	return !by.HoldersKnown() && match.Any(e.program.Protect, by) != ssfilter.True
+}
+
 // look has it looked for who holds the socket, which alone stands against an action. One
 // that a limit has let go on keeps its place until then.
 func (c *consideration) look(r *ruleState, action int) {
@@ -268,6 +276,7 @@ func (c *consideration) due(r *ruleState, action int, fired, at sock.Instant) {
 		why = match.HolderSpins
 	}
 	if why != "" {
+		r.history.unsure = r.history.unsure || why == match.Protected && e.unsure(t, s)
 		t.set(blocked, true)
 		e.skip(t, r, why)
 		return

@@ -82,7 +82,7 @@ func (e *Engine) blind(r *ruleState) bool {
 		return false
 	case r.unseen.on && (r.Grouped || r.stats.sockets == 0):
 		return true
-	case r.history.skips[match.HoldersUnknown] == 0:
+	case r.history.skips[match.HoldersUnknown] == 0 && !(r.history.unsure && e.program.ProtectNeedsHolders):
 		return false
 	}
 	asks := func(a rules.Action) bool { return a.Kind.Destructive && e.holdersDecideFor(r.Rule, &a) }

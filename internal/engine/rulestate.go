@@ -53,6 +53,7 @@ type history struct {
 	descriptors Descriptors
 	results     Results
 	skips       map[match.Reason]uint64 // how often something kept the rule from acting, by what
+	unsure      bool                    // something was left alone that protect may mean: who holds it cannot be told
 	ended       int                     // programs that ended during their canaries, one after the other
 	stop        *sock.RuleStop          // see ruleState.stopped; nil: it has not stopped itself
 }
