@@ -215,7 +215,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	}
 	unjudged := known.Unjudged(passed.Unjudged)
 	if len(targets) == 0 {
-		fmt.Fprintln(stderr, f.nothing(passed))
+		fmt.Fprintln(stderr, f.nothing(ctx, passed))
 	}
 	if !f.yes && !f.dryRun && len(manualkill.Pending(targets)) > 0 {
 		if targets, err = f.ask(ctx, stderr, &request, targets, unjudged); err != nil {
@@ -305,10 +305,14 @@ func (f *killFlags) ask(ctx context.Context, stderr io.Writer, request *manualki
 }
 
 // nothing says that no socket was found.
-func (f *killFlags) nothing(passed manualkill.Passed) string {
+func (f *killFlags) nothing(ctx context.Context, passed manualkill.Passed) string {
+	where := ""
+	if !f.owners.AskNetns() && watchesAll(f.DaemonStatus(ctx)) {
+		where = "\nonly this network namespace was looked at, and the running sockdog watches all: sockdog list --namespaces shows those of all, and --netns kills in others"
+	}
 	more := passed.Young + passed.Unjudged
 	if more == 0 {
-		return "no socket is selected"
+		return "no socket is selected" + where
 	}
 	var bounds []string
 	if f.olderThan > 0 {
@@ -317,7 +321,7 @@ func (f *killFlags) nothing(passed manualkill.Passed) string {
 	if f.idle > 0 {
 		bounds = append(bounds, "--idle")
 	}
-	return fmt.Sprintf("no socket is selected; without %s, %d would be", strings.Join(bounds, " and "), more)
+	return fmt.Sprintf("no socket is selected; without %s, %d would be%s", strings.Join(bounds, " and "), more, where)
 }
 
 // resolve finds the holders of those to be destroyed, for a person who is asked, where

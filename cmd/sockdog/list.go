@@ -249,7 +249,13 @@ func (l *listing) run(ctx context.Context, out, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return l.print(out, table)
+	if err := l.print(out, table); err != nil {
+		return err
+	}
+	if table.Len() == 0 && !l.view.Netns && watchesAll(l.DaemonStatus(ctx)) {
+		fmt.Fprintln(stderr, "sockdog: only this network namespace was looked at, and the running sockdog watches all: sockdog list --namespaces shows those of all")
+	}
+	return nil
 }
 
 // open opens what is scanned.

@@ -61,11 +61,15 @@ func warnOfRest(ctx context.Context, set *rules.Set, ofFile bool, ages *client.O
 	if running.Paused != nil {
 		fmt.Fprintln(stderr, "sockdog: acting is paused, and nothing of this is done until it is resumed:", term.Printable(running.Paused.Words()))
 	}
+	all := watchesAll(running)
 	watched := "its own network namespace"
-	if running.Netns == "" {
+	if all {
 		watched = "all network namespaces"
 	}
-	if wanted := set.Settings.Namespaces == rules.AllNamespaces; ofFile && wanted != (running.Netns == "") {
+	switch wanted := set.Settings.Namespaces == rules.AllNamespaces; {
+	case !ofFile && all:
+		fmt.Fprintln(stderr, "sockdog: this plans the built-in rules for this network namespace, and the running sockdog watches all: sockdog plan --rules FILE takes its rules")
+	case ofFile && wanted != all:
 		fmt.Fprintf(stderr, "sockdog: the running sockdog watches %s, and reads settings.namespaces at its start: restart it for these rules\n", watched)
 	}
 	for i := range running.Rules {

@@ -12,6 +12,7 @@ import (
 	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/internal/source/node"
 	"github.com/sockdog/sockdog/internal/source/sockdiag"
+	"github.com/sockdog/sockdog/internal/status"
 )
 
 // raiseForMarks has the kernel tell the marks of sockets, and says where it does not, and a selection
@@ -30,6 +31,9 @@ func openSource(h *host.Host, all bool, stderr io.Writer) (*node.Source, error) 
 		Say: func(_ slog.Level, text string, attrs ...slog.Attr) { fmt.Fprintln(stderr, "sockdog:", text, attrs) },
 	})
 }
+
+// watchesAll reports whether a running sockdog watches all network namespaces.
+func watchesAll(running *status.Status) bool { return running != nil && running.Netns == "" }
 
 // openNamespaces opens the network namespaces of the host, or those alone that the owners name,
 // which must be there, and returns the inodes of these.

@@ -14,6 +14,7 @@ import (
 	"github.com/sockdog/sockdog/internal/host"
 	"github.com/sockdog/sockdog/internal/inspect"
 	"github.com/sockdog/sockdog/internal/selection"
+	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/term"
 	"github.com/sockdog/sockdog/internal/why"
 )
@@ -139,8 +140,11 @@ func (w *explanation) read(ctx context.Context, h *host.Host, scanner inspect.Sc
 		return nil, err
 	}
 	in := &why.Input{Whole: x.Whole, Several: w.all}
-	if x.Whole {
-		in.Kills = w.kills(ctx)
+	if running := w.DaemonStatus(ctx); running != nil {
+		in.Elsewhere = !w.all && watchesAll(running)
+		if x.Whole {
+			in.Kills = killsOf(running)
+		}
 	}
 	if w.watch > 0 {
 		in.Before = &seen.Reading
@@ -158,13 +162,8 @@ func (w *explanation) read(ctx context.Context, h *host.Host, scanner inspect.Sc
 	return in, nil
 }
 
-// kills asks the running sockdog what programs made of its kills. Where none answers, nothing is
-// told of that.
-func (w *explanation) kills(ctx context.Context) (all []why.Kills) {
-	running := w.DaemonStatus(ctx)
-	if running == nil {
-		return nil
-	}
+// killsOf returns what programs made of the kills of a running sockdog.
+func killsOf(running *status.Status) (all []why.Kills) {
 	for i := range running.Rules {
 		r := &running.Rules[i]
 		all = append(all, why.Kills{Rule: r.Name, Closed: r.Descriptors.Closed, Open: r.Descriptors.Open, Unknown: r.Descriptors.Unknown})

@@ -19,7 +19,7 @@ const most = 20
 // at most, where that can be; 0 is no bound.
 func (r *Report) Print(out io.Writer, cells int) error {
 	if len(r.Findings) == 0 {
-		if _, err := fmt.Fprintf(out, "Nothing leaks: no socket is stuck among the %d that were looked at.\n", r.looked); err != nil {
+		if _, err := fmt.Fprintln(out, paragraph(r.nothing(), cells)); err != nil {
 			return err
 		}
 		return r.printRemarks(out, cells)
@@ -41,6 +41,21 @@ func (r *Report) Print(out io.Writer, cells int) error {
 	return r.printRemarks(out, cells)
 }
 
+// nothing says that there are no findings, and where.
+func (r *Report) nothing() string {
+	where, more := "", ""
+	if !r.input.Several {
+		where = " in this network namespace"
+	}
+	if !r.input.Several && !r.input.Elsewhere { // else a remark says so
+		more = " " + lookEverywhere + "."
+	}
+	return fmt.Sprintf("Nothing leaks%s: no socket is stuck among the %d that were looked at.%s", where, r.looked, more)
+}
+
+// lookEverywhere is how to see what other network namespaces have.
+const lookEverywhere = "sockdog why --namespaces looks into all of the host"
+
 // printRemarks prints what is told beside the findings.
 func (r *Report) printRemarks(out io.Writer, cells int) error {
 	for _, line := range r.Remarks() {
@@ -51,13 +66,16 @@ func (r *Report) printRemarks(out io.Writer, cells int) error {
 	return nil
 }
 
-// Remarks say what programs made of kills, and what could not be seen, and how to see it: they
-// are part of what Print and PrintRules print.
+// Remarks say what programs made of kills, and what was not or could not be seen, and how to see
+// it: they are part of what Print and PrintRules print.
 func (r *Report) Remarks() (lines []string) {
 	for _, k := range r.input.Kills {
 		if k.Open > 0 {
 			lines = append(lines, term.Printable(k.sentence()))
 		}
+	}
+	if r.input.Elsewhere {
+		lines = append(lines, "Only this network namespace was looked at, and the running sockdog watches all: "+lookEverywhere+".")
 	}
 	for _, left := range r.input.Left {
 		lines = append(lines, term.Printable(left))

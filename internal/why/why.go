@@ -22,6 +22,8 @@ type Input struct {
 
 	Whole   bool // no filter left anything out
 	Several bool // network namespaces are told apart
+	// Elsewhere is that a running sockdog watches all network namespaces, of which one was looked into.
+	Elsewhere bool
 
 	Kills []Kills // of the rules of a running sockdog
 

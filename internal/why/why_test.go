@@ -259,6 +259,7 @@ var cases = map[string]func(h *host){
 		h.has(1, ssfilter.CloseWait, "10.0.0.2:22", "10.3.0.7:40000", held, nil)
 		h.listens("0.0.0.0:22", 0, 128, held)
 	},
+	"elsewhere": func(h *host) { h.Elsewhere = true },
 	"nothing": func(h *host) {
 		h.has(3, ssfilter.Established, "10.0.0.2:40000", "10.3.0.7:5432", h.runs(java(), 100, 4096), func(_ int, s *why.Socket) { s.Idle = time.Second })
 	},
