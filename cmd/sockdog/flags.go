@@ -190,7 +190,7 @@ var ownerUses = map[string]string{
 	"process":   "only those of programs of these `names`, such as php-fpm*",
 	"cmdline":   "only those of programs whose command line meets a `regex`",
 	"unit":      "only those of these systemd `units`, such as nginx.service",
-	"container": "only those of `containers` of these names or ids",
+	"container": "only those of `containers` of these names in pods, or ids",
 	"pod":       "only those of these `pods`, such as payments/api-*",
 	"cgroup":    "only those of the control group of this `path`, and below it",
 	"netns":     "only those of these network `namespaces`, by name or number",

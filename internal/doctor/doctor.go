@@ -155,18 +155,22 @@ func examinePods() Finding {
 	return podsExamined(found)
 }
 
-// podsExamined says of how many pods the name is known.
+// podsExamined says of how many pods the name is known, and that no name is of other containers.
 func podsExamined(p holders.Pods) Finding {
+	x := Finding{What: "pod names", OK: true}
 	switch {
 	case p.Named+p.Unnamed == 0:
-		return Finding{What: "pod names", OK: true, Text: "no process is known to be of a pod"}
+		x.Text = "no process is known to be of a pod"
 	case p.Unnamed == 0:
-		return Finding{What: "pod names", OK: true, Text: fmt.Sprintf("known of all pods that are seen: %d", p.Named)}
+		x.Text = fmt.Sprintf("known of all pods that are seen: %d", p.Named)
+	default:
+		x.OK, x.Text = false, fmt.Sprintf("of %d of %d pods the name is not known: a rule that names a pod leaves their sockets alone", p.Unnamed, p.Named+p.Unnamed)
+		x.Cure = "mount the node's /var/log, read-only: the kubelet keeps logs there, whose names tell (docs/rules.md#units-containers-and-pods)"
 	}
-	return Finding{
-		What: "pod names", Text: fmt.Sprintf("of %d of %d pods the name is not known: a rule that names a pod leaves their sockets alone", p.Unnamed, p.Named+p.Unnamed),
-		Cure: "mount the node's /var/log, read-only: the kubelet keeps logs there, whose names tell (docs/rules.md#units-containers-and-pods)",
+	if p.Bare > 0 {
+		x.Text += fmt.Sprintf("; containers in no pod, as those of docker and podman (%d), are known by id alone: a rule leaves them alone that does not write 12 digits of it", p.Bare)
 	}
+	return x
 }
 
 // examineCookie finds out whether first-seen times can be kept on disk.

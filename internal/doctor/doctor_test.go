@@ -41,6 +41,7 @@ func TestPodsExamined(t *testing.T) {
 		finding string
 	}{
 		{"no pods", holders.Pods{}, true, "no process is known to be of a pod"},
+		{"containers in none", holders.Pods{Bare: 2}, true, "no process is known to be of a pod; containers in no pod, as those of docker and podman (2), are known by id alone: a rule leaves them alone that does not write 12 digits of it"},
 		{"all named", holders.Pods{Named: 3}, true, "known of all pods that are seen: 3"},
 		{"none named", holders.Pods{Unnamed: 2}, false, "of 2 of 2 pods the name is not known: a rule that names a pod leaves their sockets alone"},
 		{"some named", holders.Pods{Named: 3, Unnamed: 1}, false, "of 1 of 4 pods the name is not known: a rule that names a pod leaves their sockets alone"},

@@ -89,11 +89,12 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// A pod counts once, and has a name if the kubelet's logs tell it.
+// A pod counts once, and has a name if the kubelet's logs tell it. A container in none has but its id.
 func TestFindPods(t *testing.T) {
 	const other = "11111111-a2bd-47e7-9599-7961201f20dd"
-	root := fakeProc(t, map[int]process{2: {comm: "kthreadd", stat: kthreadd}, 10: {comm: "a"}, 11: {comm: "b"}, 12: {comm: "c"}, 13: {comm: "d"}})
+	root := fakeProc(t, map[int]process{2: {comm: "kthreadd", stat: kthreadd}, 10: {comm: "a"}, 11: {comm: "b"}, 12: {comm: "c"}, 13: {comm: "d"}, 14: {comm: "e"}, 15: {comm: "f"}})
 	belongs(t, root, map[string]string{
+		"14": "0::/docker/" + containerID + "\n", "15": "0::/docker/" + containerID + "\n",
 		"10": "0::/system.slice/a.service\n", "11": inPod, "12": inPod, "13": "0::/kubepods/burstable/pod" + other + "/" + containerID + "\n",
 	})
 	logs := t.TempDir()
@@ -101,9 +102,9 @@ func TestFindPods(t *testing.T) {
 		log  string // that the kubelet has made by then
 		want Pods
 	}{
-		{"", Pods{Unnamed: 2}},
-		{"payments_api_" + podUID, Pods{Named: 1, Unnamed: 1}},
-		{"payments_web_" + other, Pods{Named: 2}},
+		{"", Pods{Unnamed: 2, Bare: 1}},
+		{"payments_api_" + podUID, Pods{Named: 1, Unnamed: 1, Bare: 1}},
+		{"payments_web_" + other, Pods{Named: 2, Bare: 1}},
 	} {
 		if err := os.MkdirAll(filepath.Join(logs, "pods", test.log), 0o700); err != nil {
 			t.Fatal(err)

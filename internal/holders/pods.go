@@ -12,6 +12,8 @@ import (
 // Pods are those whose processes are shown.
 type Pods struct {
 	Named, Unnamed int
+	// Bare is how many containers there are that are not known to be in one: nothing tells their names.
+	Bare int
 }
 
 // FindPods finds the pods of all processes under root, a mounted proc(5), and whether their
@@ -24,17 +26,21 @@ func findPods(root, logs string) (Pods, error) {
 		return Pods{}, fmt.Errorf("find pods: %w", err)
 	}
 	defer unix.Close(dir)
-	found, of, from := make(map[string]bool), newOwners(logs), rooted(dir)
+	found, bare, of, from := make(map[string]bool), make(map[string]bool), newOwners(logs), rooted(dir)
 	err = new(lister).eachNumber(dir, func(pid int, _ []byte) error {
-		if at := of.of(dir, strconv.Itoa(pid), from); at != nil && at.PodUID.Text != "" {
+		switch at := of.of(dir, strconv.Itoa(pid), from); {
+		case at == nil:
+		case at.PodUID.Text != "":
 			found[at.PodUID.Text] = found[at.PodUID.Text] || at.Pod != ""
+		case at.ContainerID.Text != "":
+			bare[at.ContainerID.Text] = true
 		}
 		return nil
 	})
 	if err != nil {
 		return Pods{}, fmt.Errorf("find pods in %s: %w", root, err)
 	}
-	var p Pods
+	p := Pods{Bare: len(bare)}
 	for _, named := range found {
 		if named {
 			p.Named++
