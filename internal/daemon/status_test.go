@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +30,7 @@ func TestShown(t *testing.T) {
 	})
 	w.until("a count of the sockets", func() bool {
 		s := current()
-		return s.Sockets["close-wait"] == 1 && s.Time.Sub(s.SocketsAt) < status.NowFor && s.SocketsEverySeconds == 5
+		return s.Sockets["close-wait"] == 1 && s.Time.Sub(s.SocketsAt) < 10*time.Second && s.SocketsEverySeconds == 5
 	})
 	for reason := range current().Rules[0].HeldBack {
 		if !slices.Contains(status.HeldReasons, reason) {

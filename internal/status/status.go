@@ -77,8 +77,8 @@ func (p *Pause) Words() string {
 }
 
 // NowFor is how long after it was counted a number of sockets passes for the present
-// one.
-const NowFor = 10 * time.Second
+// one: not until the next count, since an action may have ended them meanwhile.
+const NowFor = time.Second
 
 // MostActions is how many of the last actions a Status holds.
 const MostActions = 50

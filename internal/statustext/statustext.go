@@ -217,8 +217,9 @@ func (w *report) groups(all []status.Rule) {
 
 func (w *report) sockets(s *status.Status) {
 	head := "SOCKETS"
-	if !s.SocketsAt.IsZero() && s.Time.Sub(s.SocketsAt) > status.NowFor {
-		head = "SOCKETS, UP TO " + w.since(s.SocketsAt) + " OLD"
+	if age := s.Time.Sub(s.SocketsAt); !s.SocketsAt.IsZero() && age > status.NowFor {
+		whole := (age + time.Second - 1).Truncate(time.Second)
+		head = "SOCKETS, UP TO " + term.Short(whole) + " OLD"
 	}
 	table := term.NewTable("STATE", head)
 	var missing []string

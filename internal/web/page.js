@@ -5,7 +5,7 @@
 const refreshEvery = 3000; // ms
 const answerWithin = 5000; // ms
 const loopBound = 10; // s: if the status is older than that, the loop hangs
-const nowFor = 10; // s: older counts of sockets are shown with their age
+const nowFor = 1; // s: older counts of sockets are shown with their age
 
 // In the order in which they are shown; each has its colour in page.css.
 const states = [

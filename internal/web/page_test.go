@@ -257,11 +257,11 @@ func TestPageOnPhone(t *testing.T) {
 		b.Call("Input.dispatchTouchEvent", map[string]any{"type": "touchStart", "touchPoints": []any{at}}, nil)
 		b.Call("Input.dispatchTouchEvent", map[string]any{"type": "touchEnd", "touchPoints": []any{}}, nil)
 	}
-	b.Await(`/^now 46, highest 46$/.test(` + point + `)`)
+	b.Await(`/^3s ago 46, highest 46$/.test(` + point + `)`)
 	tap(plot+`.getBoundingClientRect().right - 12`, plot+`.getBoundingClientRect().top + 80`)
 	b.Await(`/^\d\d:\d\d: \d+$/.test(` + point + `)`)
 	tap("5", plot+`.getBoundingClientRect().top + 80`) // beside it
-	b.Await(`/^now 46, highest 46$/.test(` + point + `)`)
+	b.Await(`/^3s ago 46, highest 46$/.test(` + point + `)`)
 }
 
 func TestPageOfNothing(t *testing.T) {
