@@ -130,8 +130,8 @@ func examineHolders() Finding {
 
 // holdersExamined says what of the holders stays unknown, and why.
 func holdersExamined(a *holders.Access) Finding {
-	if a.Contained && a.Refused == 1 && a.First.PID == 1 && a.First.Comm == "sockdog" {
-		// Beside a sockdog that is its container's only process: that can read its own.
+	if a.Contained && a.Refused == 1 && a.First.Comm == "sockdog" {
+		// Beside a sockdog in its container: that can read its own.
 		others := *a
 		others.Refused, others.Processes = 0, a.Processes-1
 		a = &others

@@ -70,7 +70,7 @@ func TestHoldersExamined(t *testing.T) {
 		{"none resists", holders.Access{AllShown: true, Processes: 20}, "every process of this host can be read", ""},
 		{
 			"some resist", refusing, "9 of 20 processes cannot be read, the first is �[2J[7]: who holds their sockets is not known, and those of their containers and services may have one more holder",
-			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes (in a systemd unit: the drop-in holders.conf)",
+			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, for the processes of other users and those that have more capabilities (in a systemd unit: the drop-in holders.conf)",
 		},
 		{
 			"some resist whatever one may", change(func(a *holders.Access) { a.Privileged = true }),
@@ -82,7 +82,7 @@ func TestHoldersExamined(t *testing.T) {
 			"in a pod shareProcessNamespace: true shows those of its other containers, and hostPID: true those of the host; in docker or podman --pid=container:NAME and --pid=host do, with the --user of NAME",
 		},
 		{
-			"in the container of a sockdog", holders.Access{Contained: true, Processes: 2, Refused: 1, First: sock.Holder{PID: 1, Comm: "sockdog"}},
+			"in the container of a sockdog", holders.Access{Contained: true, Processes: 2, Refused: 1, First: sock.Holder{PID: 8, Comm: "sockdog"}},
 			"those outside of this PID namespace are not shown: who holds their sockets is not known",
 			"in a pod shareProcessNamespace: true shows those of its other containers, and hostPID: true those of the host; in docker or podman --pid=container:NAME and --pid=host do, with the --user of NAME",
 		},
@@ -94,7 +94,7 @@ func TestHoldersExamined(t *testing.T) {
 		{
 			"hidden, and some resist", change(func(a *holders.Access) { a.AllShown = false }),
 			"9 of 20 processes cannot be read, the first is �[2J[7], and other users' processes are hidden from sockdog: who holds their sockets is not known, and those of their containers and services may have one more holder",
-			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes (in a systemd unit: the drop-in holders.conf); mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)",
+			"CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, for the processes of other users and those that have more capabilities (in a systemd unit: the drop-in holders.conf); mount /proc without hidepid, or CAP_SYS_PTRACE (in a systemd unit: the drop-in holders.conf)",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -48,7 +48,7 @@ func (a *Access) Unnamed(printable func(string) string) (text, cure string) {
 		case a.Privileged:
 			cures = append(cures, "run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching it")
 		default:
-			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE for other users' processes (in a systemd unit: the drop-in holders.conf)")
+			cures = append(cures, "CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE, for the processes of other users and those that have more capabilities (in a systemd unit: the drop-in holders.conf)")
 		}
 	}
 	switch {
