@@ -733,14 +733,15 @@ func TestLookupOnABadDay(t *testing.T) {
 
 	t.Run("one on its way out of the table", func(t *testing.T) {
 		c, _ := openFake(t, func(kind uint16, seq uint32) []any {
-			closed := socketMessage(kind, seq+1, 2)
+			closed, closing := socketMessage(kind, seq+1, 2), socketMessage(kind, seq+2, 3)
 			closed[unix.NLMSG_HDRLEN+1] = byte(ssfilter.Close)
-			return []any{socketMessage(kind, seq, 1), closed}
+			clear(closing[unix.NLMSG_HDRLEN+4:][:2]) // idiag_sport
+			return []any{socketMessage(kind, seq, 1), closed, closing}
 		})
-		answers, err := c.Lookup(fakeIDs(2), nil)
+		answers, err := c.Lookup(fakeIDs(3), nil)
 		check(t, err)
-		if got := spell(answers, nil); got != "sg" {
-			t.Errorf("answers %q, want %q", got, "sg")
+		if got := spell(answers, nil); got != "sgg" {
+			t.Errorf("answers %q, want %q", got, "sgg")
 		}
 	})
 

@@ -93,9 +93,10 @@ func (c *Conn) exchange(kind, flags uint16, answers []sock.Answer) (sent bool, e
 				return false, err
 			}
 			a.Err = nil
-			// The kernel takes a socket that ends out of its table, and then closes it
-			// (tcp_set_state): one that is not connected was found in between.
-			a.Gone = a.Socket.State == ssfilter.BoundInactive
+			// The kernel takes a socket that ends out of its table, takes its port away, and then
+			// closes it (tcp_set_state): one that is not connected, or has no port, was found in
+			// between.
+			a.Gone = a.Socket.State == ssfilter.BoundInactive || a.Socket.Src.Port() == 0
 		case unix.NLMSG_ERROR:
 			err := m.err()
 			switch {
