@@ -21,8 +21,20 @@ import (
 // crashes is how often sockdog is killed; -short has it killed less often.
 const crashes, fewCrashes = 200, 20
 
-// latestCrash is when it is killed at the latest after its start: by then it has acted.
+// latestCrash is when it is killed at the latest after the moment from which a run counts:
+// in turn its start, its first scan and its first acts, whatever time the machine takes
+// to come there.
 const latestCrash = 150 * time.Millisecond
+
+var crashesAfter = []func(*watchdog){
+	func(*watchdog) {},
+	func(w *watchdog) { w.says("watching") },
+	func(w *watchdog) {
+		for _, action := range []string{"kill", "sysctl"} {
+			w.await("act of "+action, func(l line) bool { return l.Action == action && l.Result == "done" })
+		}
+	},
+}
 
 const crashRules = `
 settings: {interval: 20ms, cpu_budget: 100%%}
@@ -84,12 +96,13 @@ func TestCrashes(t *testing.T) {
 	how := []func(*exec.Cmd){here, by("--source", "sock_diag", "--state-dir", dir, "--control-socket", "off", "--allow", "log,kill,sysctl,exec")}
 	random := rand.New(rand.NewPCG(1, 0xc4a54))
 	killed, left := map[uint64]bool{}, 0
-	for range n {
+	for i := range n {
 		p := must(nstest.NewPair(listener))(t)
 		check(t, p.Server.Close())
 		check(t, p.Client.Await(unix.BPF_TCP_CLOSE_WAIT))
 		cookie := must(p.Client.Cookie())(t)
 		w := begin(t, fmt.Sprintf(crashRules, ran), how...)
+		crashesAfter[i%len(crashesAfter)](w)
 		time.Sleep(time.Duration(random.Int64N(int64(latestCrash))))
 		w.kill()
 		if info := must(unix.GetsockoptTCPInfo(int(p.Client), unix.IPPROTO_TCP, unix.TCP_INFO))(t); info.State == unix.BPF_TCP_CLOSE {

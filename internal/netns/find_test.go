@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/nstest"
@@ -213,7 +213,7 @@ func TestFindMany(t *testing.T) {
 	nstest.Isolate(t)
 	privateMounts(t)
 	f := newFinder(t)
-	before, goroutines := descriptors(t), runtime.NumGoroutine()
+	before, goroutines := descriptors(t), goleak.IgnoreCurrent()
 	const many = 500
 	var all []uint32
 	for i := range many {
@@ -233,7 +233,7 @@ func TestFindMany(t *testing.T) {
 	if got := descriptors(t); got > before {
 		t.Errorf("%d descriptors, want %d", got, before)
 	}
-	if got := runtime.NumGoroutine(); got > goroutines {
-		t.Errorf("%d goroutines, want %d", got, goroutines)
+	if err := goleak.Find(goroutines); err != nil {
+		t.Error(err)
 	}
 }

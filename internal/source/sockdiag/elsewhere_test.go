@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/netns"
@@ -110,7 +111,7 @@ func TestOpenIn(t *testing.T) {
 func TestOpenInClosed(t *testing.T) {
 	there := elsewhere(t)
 	descriptors := func() int { return len(must(filepath.Glob("/proc/self/fd/*"))(t)) }
-	before, goroutines := descriptors(), runtime.NumGoroutine()
+	before, goroutines := descriptors(), goleak.IgnoreCurrent()
 	clock := must(sock.Clock())(t)
 	var open []*Conn
 	for range 20 {
@@ -120,8 +121,11 @@ func TestOpenInClosed(t *testing.T) {
 		scan(t, c, sock.Query{States: ssfilter.Of(ssfilter.CloseWait)})
 		check(t, c.Close())
 	}
-	if got := fmt.Sprint(descriptors(), runtime.NumGoroutine()); got != fmt.Sprint(before, goroutines) {
-		t.Errorf("descriptors and goroutines: %s, want %d %d", got, before, goroutines)
+	if err := goleak.Find(goroutines); err != nil {
+		t.Error(err)
+	}
+	if got := descriptors(); got != before {
+		t.Errorf("%d descriptors, want %d", got, before)
 	}
 	check(t, there.Close())
 	if err := open[0].Scan(sock.Query{}, nil); !errors.Is(err, os.ErrClosed) {
