@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/podnames"
 	"github.com/sockdog/sockdog/internal/sock"
 )
 
@@ -54,7 +55,14 @@ func FindDead(root string, tabled map[uint32]struct{}) (dead []Dead, hung []int,
 
 // FindDeadOf is FindDead for some processes.
 func FindDeadOf(root string, pids []int, tabled map[uint32]struct{}) (dead []Dead, hung []int) {
-	hung = bounded(pids, PerProcess, func(pid int) Dead { return deadOf(root, pid, tabled) }, func(d Dead) {
+	places := newOwners(podnames.Logs)
+	fromRoot := false
+	if dir, err := openDir(unix.AT_FDCWD, root); err == nil {
+		fromRoot = rooted(dir)
+		unix.Close(dir)
+	}
+	where := func(dir int) *sock.Owner { return places.of(dir, "..", fromRoot) }
+	hung = bounded(pids, PerProcess, func(pid int) Dead { return deadOf(root, pid, tabled, where) }, func(d Dead) {
 		if len(d.Inodes) > 0 {
 			dead = append(dead, d)
 		}
@@ -62,8 +70,9 @@ func FindDeadOf(root string, pids []int, tabled map[uint32]struct{}) (dead []Dea
 	return dead, hung
 }
 
-// deadOf reads one process; nothing where it has ended, or may not be read.
-func deadOf(root string, pid int, tabled map[uint32]struct{}) Dead {
+// deadOf reads one process, and by its directory of descriptors where it belongs; nothing where
+// it has ended, or may not be read.
+func deadOf(root string, pid int, tabled map[uint32]struct{}, where func(dir int) *sock.Owner) Dead {
 	path := filepath.Join(root, strconv.Itoa(pid), "fd")
 	dir, err := openDir(unix.AT_FDCWD, path)
 	if err != nil {
@@ -89,6 +98,7 @@ func deadOf(root string, pid int, tabled map[uint32]struct{}) Dead {
 	})
 	if len(d.Inodes) > 0 {
 		d.Holder = describe(dir, "..", pid)
+		d.Owner = where(dir)
 		d.Netns = netnsAt(dir, "../ns/net")
 	}
 	return d

@@ -215,7 +215,7 @@ func TestCmdlines(t *testing.T) {
 }
 
 // This process moves into the cgroup of a pod's container, and the real /proc says so at the
-// next walk.
+// next walk, and of its dead sockets.
 func TestOwnersMove(t *testing.T) {
 	home, err := nstest.OwnCgroup()
 	if err != nil {
@@ -253,11 +253,15 @@ func TestOwnersMove(t *testing.T) {
 		t.Skip("needs a cgroup of its own: ", err)
 	}
 	inside := find()
+	dead, _ := FindDeadOf("/proc", []int{os.Getpid()}, nil)
 	if err := home.Enter(); err != nil {
 		t.Fatal(err)
 	}
 	if inside.PodUID.Text != podUID || inside.ContainerID.Text != containerID {
 		t.Errorf("inside it belongs to %+v", inside)
+	}
+	if len(dead) != 1 || dead[0].Owner == nil || *dead[0].Owner != *inside {
+		t.Errorf("dead sockets: %+v, want those of %+v", dead, inside)
 	}
 	if after := find(); after != before {
 		t.Errorf("back at home it belongs to %+v, before to %+v", after, before)
