@@ -109,7 +109,7 @@ func (f *controlFlags) pause(cmd *cobra.Command, reason string, within time.Dura
 	if reply == nil {
 		return err
 	}
-	fmt.Fprintf(out, "sockdog %d acts on nothing%s; sockdog resume ends that\n", reply.PID, until)
+	fmt.Fprintf(out, "sockdog (pid %d) acts on nothing%s; sockdog resume ends that\n", reply.PID, until)
 	if reply.Warning != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "sockdog: "+reply.Warning)
 	}
@@ -147,10 +147,10 @@ func (f *controlFlags) resume(cmd *cobra.Command) error {
 		return err
 	}
 	if !reply.Was {
-		fmt.Fprintf(out, "sockdog %d was not paused\n", reply.PID)
+		fmt.Fprintf(out, "sockdog (pid %d) was not paused\n", reply.PID)
 		return nil
 	}
-	fmt.Fprintf(out, "sockdog %d acts again\n", reply.PID)
+	fmt.Fprintf(out, "sockdog (pid %d) acts again\n", reply.PID)
 	return nil
 }
 
@@ -205,9 +205,9 @@ func (f *controlFlags) reset(cmd *cobra.Command, rule string) error {
 		return err
 	}
 	if !reply.Was {
-		fmt.Fprintf(out, "rule %s of sockdog %d had not stopped itself\n", rule, reply.PID)
+		fmt.Fprintf(out, "rule %s of sockdog (pid %d) had not stopped itself\n", rule, reply.PID)
 		return nil
 	}
-	fmt.Fprintf(out, "rule %s of sockdog %d acts again\n", rule, reply.PID)
+	fmt.Fprintf(out, "rule %s of sockdog (pid %d) acts again\n", rule, reply.PID)
 	return nil
 }
