@@ -167,7 +167,7 @@ function showProblems() {
   const all = [["problem", status.problems], ["note", status.notes]];
   show(at("problems"), all.flatMap(([kind, list]) => list.map((p) => html(
     "article", { class: kind },
-    p.text.split("\n").map((line, i) => html("p", {}, i ? foreign(line) : [html("strong", {}, foreign(line)), html("span", { class: "quiet" }, ` for ${since(p.since)}`)])),
+    p.text.split("\n").map((line, i) => html("p", {}, i ? foreign(line) : [html("strong", {}, foreign(line)), html("span", { class: "quiet" }, " ", html("code", {}, foreign(p.kind)), ` for ${since(p.since)}`)])),
     p.cure ? html("p", {}, foreign(p.cure)) : null,
   ))));
 }
@@ -236,8 +236,8 @@ function heldBy(r) {
 function waiting(r) {
   const n = r.candidates - r.sockets;
   const due = r.first_due_seconds;
-  const when = due < 1 ? "now" : `in ${duration(due)}`;
-  return [number(Math.max(0, n)), n > 0 && due !== undefined ? html("small", {}, `first due ${when}`) : null];
+  const when = due <= 0 ? "some due since the last scan" : due < 1 ? "first due now" : `first due in ${duration(due)}`;
+  return [number(Math.max(0, n)), n > 0 && due !== undefined ? html("small", {}, when) : null];
 }
 
 // words are the action and its result: "kill done", "would kill".

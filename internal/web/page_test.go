@@ -67,7 +67,7 @@ func TestPage(t *testing.T) {
 	page := open(t, handler(statustest.Lively(time.Now()))).DOM()
 	want(t, page,
 		`<p id="verdict" role="status"><span class="badge bad">2 problems · 1 firing</span>`,
-		`receiver chat: 3 alerts wait`,
+		`receiver chat: 3 alerts wait.*<code><bdi>receiver chat</bdi></code> for `,
 		` · events, 12 network namespaces, 3 with older connections by scans, 2 without room in the table, 1 missed by it`,
 		`postgres-close-wait <span class="badge good">enabled</span>`,
 		`time-wait-flood <span class="badge good">enabled</span><span class="badge bad">1 firing</span><span class="badge waiting">1 pending</span>`,
@@ -119,6 +119,8 @@ func TestPageOfABeginning(t *testing.T) {
 	s := statustest.Lively(now)
 	s.ActionPossible["kill"] = false
 	s.Actions[1].Time = now.Add(-24 * time.Hour)
+	due := 0.0
+	s.Rules[0].FirstDueSeconds = &due
 	for len(s.Actions) < 50 {
 		s.Actions = append(s.Actions, s.Actions[0])
 	}
@@ -133,7 +135,7 @@ func TestPageOfABeginning(t *testing.T) {
 		t.Errorf("%d lines, want one of 9 points and nothing before:\n%s", n, figure)
 	}
 	want(t, figure, `>\d\d:\d\d</text>`)
-	want(t, page, `postgres-close-wait <span class="badge bad">cannot kill</span>`, `dead-cache <span class="badge bad">stopped</span>`,
+	want(t, page, `<small>some due since the last scan</small>`, `postgres-close-wait <span class="badge bad">cannot kill</span>`, `dead-cache <span class="badge bad">stopped</span>`,
 		now.Add(-24*time.Hour).Format(">15:04:05, 2006-01-02</time>"))
 	if n := strings.Count(page, `<td data-name="Time">`); n != 10 {
 		t.Errorf("%d actions, want 10", n)
