@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,26 @@ func (p *Programs) Attach(cgroupDir string) error {
 	}
 	p.fds.attached = int(link)
 	return nil
+}
+
+// errDetached is the error where the attachment has ended, and Detach was not called.
+var errDetached = errors.New("another has detached the program from the cgroup")
+
+// Attached is an error if connections are not followed any more: whoever may, as by bpftool(8),
+// detaches the program of another, which goes on to be there, and is called no more. It waits
+// in the kernel for whoever changes control groups (cgroup_mutex).
+func (p *Programs) Attached() error {
+	return p.use(func(fds *descriptors) error {
+		var info linkInfo
+		_, err := bpf(unix.BPF_OBJ_GET_INFO_BY_FD, &objInfo{fd: uint32(fds.attached), size: uint32(unsafe.Sizeof(info)), info: to(&info)})
+		switch {
+		case err != nil:
+			return fmt.Errorf("ask whether the program is attached: %w", err)
+		case info.cgroup == 0:
+			return errDetached
+		}
+		return nil
+	})
 }
 
 // Detach ends what Attach began, and empties the table: what becomes of its sockets is not

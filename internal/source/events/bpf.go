@@ -64,6 +64,20 @@ type linkCreate struct {
 	prog, target, kind, flags uint32
 }
 
+// objInfo is the attr of BPF_OBJ_GET_INFO_BY_FD.
+type objInfo struct {
+	_        structs.HostLayout
+	fd, size uint32
+	info     pointer
+}
+
+// linkInfo is struct bpf_link_info of a link to a cgroup.
+type linkInfo struct {
+	_                    structs.HostLayout
+	kind, id, program, _ uint32
+	cgroup               uint64 // its id; 0: the link is detached (bpf_cgroup_link_fill_link_info)
+}
+
 type iterCreate struct {
 	_           structs.HostLayout
 	link, flags uint32

@@ -160,7 +160,7 @@ func TestWithoutCapabilities(t *testing.T) {
 		}
 		for what, err := range map[string]error{
 			"get": getting, "read": reading, "lost": losing, "want": p.Table().Want(0), "forget": p.Table().Forget(server), "owners": owning, "flag": flagging,
-			"detach": p.Detach(), "attach": p.Attach(string(own)),
+			"attached": p.Attached(), "detach": p.Detach(), "attach": p.Attach(string(own)),
 		} {
 			if (err != nil) && !p.NeedsCapBPF() {
 				t.Errorf("%s: %v", what, err)

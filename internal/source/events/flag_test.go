@@ -117,9 +117,10 @@ func TestClosed(t *testing.T) {
 	if n := attachedTo(t, own); n != 1 {
 		t.Errorf("%d programs are attached", n)
 	}
+	check(t, p.Attached())
 	check(t, p.Detach())
-	if err := p.Detach(); err == nil {
-		t.Error("detached twice")
+	if p.Attached() == nil || p.Detach() == nil {
+		t.Error("it is attached once it is detached")
 	}
 	if n := attachedTo(t, own); n != 0 {
 		t.Errorf("%d programs are attached after Detach", n)
@@ -135,7 +136,7 @@ func TestClosed(t *testing.T) {
 	}
 	_, _, getting := p.Table().Get(1)
 	_, losing := p.Table().Lost()
-	for _, err := range []error{getting, losing, p.Table().Want(0), p.Table().Forget(1), p.Table().Read(func(*events.Entry) {}), p.Attach(string(own)), p.Detach()} {
+	for _, err := range []error{getting, losing, p.Table().Want(0), p.Table().Forget(1), p.Table().Read(func(*events.Entry) {}), p.Attach(string(own)), p.Attached(), p.Detach()} {
 		if err == nil {
 			t.Error("no error after Close")
 		}

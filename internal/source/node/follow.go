@@ -257,11 +257,11 @@ func (s *Source) because(err error) {
 }
 
 // tellLoss says when the table had no room for a socket, and has what it lacks looked for
-// once there is room again.
+// once there is room again; and when the programs are not attached any more.
 func (s *Source) tellLoss(now sock.Instant) {
 	f := &s.follower
 	lost, err := f.programs.Table().Lost()
-	switch {
+	switch err := errors.Join(err, f.programs.Attached()); {
 	case err != nil:
 		s.stopFollowing(err, now)
 		return

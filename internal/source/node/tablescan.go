@@ -35,7 +35,16 @@ func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s
 			return nil, err
 		}
 	}
+	attached := x.source.follower.attached.Load()
 	all, err := x.list(table, states, q.Known)
+	// What was read is all there is only if nobody has ended the attachment, or has begun to
+	// give the table up, which empties it.
+	if err == nil {
+		err = x.source.follower.programs.Attached()
+	}
+	if x.source.follower.attached.Load() != attached {
+		err = errNoTable
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +68,7 @@ func (x *Scanner) scanTable(q *sock.Query, states ssfilter.StateSet, each func(s
 func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, known sock.Freshness) (map[*namespace][]listed, error) {
 	s := x.source
 	all := make(map[*namespace][]listed)
-	now, attached, lostBefore := s.config.Now(), s.follower.attached.Load(), s.follower.lost.Load()
+	now, lostBefore := s.config.Now(), s.follower.lost.Load()
 	var unknown []uint64
 	s.cache.begin()
 	s.mu.RLock()
@@ -90,18 +99,11 @@ func (x *Scanner) list(table *events.Table, states ssfilter.StateSet, known sock
 	if err != nil {
 		return nil, err
 	}
-	// What was read is all there is only if nothing was lost up to now, and if nobody has
-	// begun to give the table up, which empties it.
 	lost, err := table.Lost()
-	switch {
-	case err != nil:
-		return nil, err
-	case lost != lostBefore:
-		return nil, errLost
-	case s.follower.attached.Load() != attached:
-		return nil, errNoTable
+	if err == nil && lost != lostBefore { // up to now
+		err = errLost
 	}
-	return all, nil
+	return all, err
 }
 
 // ask asks the kernel for the sockets of which it must tell, and for some of those of which
