@@ -59,7 +59,7 @@ type bench struct {
 	problems      map[string]RuleAlert
 	kept          []sock.Group
 	stops         []sock.RuleStop
-	shares        []sock.Spent
+	spent         []sock.Spent // of shares, and by actions on groups
 	late          []time.Duration
 	memories      map[sock.Key]sock.Memory
 	slow, partial bool                 // walks of /proc: that do not end, that were refused a process
@@ -209,6 +209,9 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		b.events = append(b.events, fmt.Sprintf("%v %s %s %s", b.since(b.now).Truncate(100*time.Millisecond), a.Rule, a.Kind(), a.Result))
 	}
 	for _, a := range p.Intend {
+		if a.Window > 0 {
+			b.spent = append(b.spent, sock.Spent{Rule: sock.RuleSum(a.Limit()), N: 1, At: b.now, Expires: b.now.Add(a.Window)})
+		}
 		inputs = append(inputs, GroupIntended{a})
 	}
 	for _, a := range p.ActOn {
@@ -257,7 +260,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		for i := range p.Act {
 			for _, share := range p.Act[i].Shares {
 				a := &p.Act[i]
-				b.shares = append(b.shares, sock.Spent{Rule: share, N: 1, At: b.now, Expires: b.now.Add(a.ShareWindow), Share: true})
+				b.spent = append(b.spent, sock.Spent{Rule: share, N: 1, At: b.now, Expires: b.now.Add(a.ShareWindow), Share: true})
 			}
 			o := b.act(&p.Act[i])
 			o.At = b.now

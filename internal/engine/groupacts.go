@@ -218,7 +218,12 @@ func (e *Engine) actOn(r *ruleState, d acting.Due, now sock.Instant) {
 		return
 	}
 	if a.Kind().Destructive {
-		a.Window = max(a.Action.Limit.Per, e.program.Settings.Limit.Per) + restoreSlack
+		a.Window = e.program.Settings.Limit.Per + restoreSlack
+		for i := range r.Then { // whose limits count it, too
+			if other := &r.Then[i]; other.Kind == a.Kind() {
+				a.Window = max(a.Window, other.Limit.Per+restoreSlack)
+			}
+		}
 		e.groupThrottle(r, a.Kind(), a.DryRun).Begin()
 	}
 	if a.DryRun {

@@ -15,7 +15,7 @@ import (
 // restart begins another run with what the one before has on disk.
 func (b *bench) restart(s rules.Set) {
 	b.t.Helper()
-	r := Restored{Stops: b.stops, Spent: b.shares}
+	r := Restored{Stops: b.stops, Spent: b.spent}
 	for _, m := range b.memories {
 		r.Memories = append(r.Memories, m)
 	}

@@ -129,7 +129,7 @@ func (e *Engine) share(r *ruleState, of together, dry bool) *share {
 	k := shareKey{of, dry}
 	x := r.history.shares[k]
 	if x == nil {
-		x = &share{id: shareID(r, of)}
+		x = &share{id: shareID(r, of), Window: limit.Window{Fixed: true}}
 		x.take(e.scans.live[r.Class], of, r.most())
 		if !dry {
 			for _, s := range e.earlier.shares[x.id] {

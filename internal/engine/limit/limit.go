@@ -19,23 +19,28 @@ import (
 // decision, two actions less than Per apart could pass.
 type Window struct {
 	Limit    rules.Limit
+	Fixed    bool // its length stays as it is: what has left it is forgotten
 	Closed   bool // no more may start, whatever there is room for
 	underWay int
 	granted  int            // see Throttle.Grant
-	spent    []sock.Instant // ascending
+	spent    []sock.Instant // ascending; some of them may have left it
 }
 
-// expire drops what has left the window.
-func (w *Window) expire(now sock.Instant) {
-	n := 0
-	for n < len(w.spent) && now.Sub(w.spent[n]) >= w.Limit.Per {
-		n++
+// mostLeft is how many actions are remembered that have left a window: it may be made longer,
+// and they count again.
+const mostLeft = 5000
+
+// counting returns the actions that count now, and forgets what has left for good.
+func (w *Window) counting(now sock.Instant) []sock.Instant {
+	left, _ := slices.BinarySearch(w.spent, now.Add(1-w.Limit.Per))
+	keep := mostLeft
+	if w.Fixed {
+		keep = 0
 	}
-	if n == len(w.spent) {
-		w.spent = w.spent[:0]
-		return
+	if n := left - keep; n > 0 {
+		w.spent, left = w.spent[n:], keep
 	}
-	w.spent = w.spent[n:]
+	return w.spent[left:]
 }
 
 // Free returns how many more actions may start now, or be let go on.
@@ -43,8 +48,7 @@ func (w *Window) Free(now sock.Instant) int {
 	if w.Closed {
 		return 0
 	}
-	w.expire(now)
-	return max(0, w.Limit.N-w.underWay-w.granted-len(w.spent))
+	return max(0, w.Limit.N-w.underWay-w.granted-len(w.counting(now)))
 }
 
 // FreeAt returns the instant from which one more may, or Never where that depends on an
@@ -53,29 +57,27 @@ func (w *Window) FreeAt(now sock.Instant) sock.Instant {
 	if w.Closed {
 		return sock.Never
 	}
-	w.expire(now)
+	spent := w.counting(now)
 	// A lowered limit can leave more in the window than it may hold.
-	switch nth := len(w.spent) + w.underWay + w.granted - w.Limit.N; {
+	switch nth := len(spent) + w.underWay + w.granted - w.Limit.N; {
 	case nth < 0:
 		return now
-	case nth >= len(w.spent):
+	case nth >= len(spent):
 		return sock.Never
 	default:
-		return w.spent[nth].Add(w.Limit.Per)
+		return spent[nth].Add(w.Limit.Per)
 	}
 }
 
 // SpentBefore is how many actions that still count now were done before an instant.
 func (w *Window) SpentBefore(at, now sock.Instant) int {
-	w.expire(now)
-	n, _ := slices.BinarySearch(w.spent, at)
+	n, _ := slices.BinarySearch(w.counting(now), at)
 	return n
 }
 
 // Idle reports whether nothing counts any more.
 func (w *Window) Idle(now sock.Instant) bool {
-	w.expire(now)
-	return w.underWay+w.granted+len(w.spent) == 0
+	return w.underWay+w.granted+len(w.counting(now)) == 0
 }
 
 // Spend counts an action that was done at an instant.

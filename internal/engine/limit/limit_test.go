@@ -37,7 +37,7 @@ func TestWindow(t *testing.T) {
 			})
 			switch rapid.IntRange(0, 5).Draw(t, "what") {
 			case 0:
-				w.Limit.N = rapid.IntRange(1, 5).Draw(t, "new n")
+				w.Limit = rules.Limit{N: rapid.IntRange(1, 5).Draw(t, "new n"), Per: time.Duration(rapid.IntRange(1, 50).Draw(t, "new per"))}
 				continue
 			case 1:
 				if len(underWay) > 0 { // it came to nothing
@@ -80,6 +80,22 @@ func TestWindow(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestLeft: of what has left a window the last are remembered, and none where its length stays.
+func TestLeft(t *testing.T) {
+	for _, test := range []struct {
+		fixed bool
+		want  int
+	}{{false, mostLeft}, {true, 0}} {
+		w := Window{Limit: rules.Limit{N: 1, Per: 10}, Fixed: test.fixed}
+		for at := range sock.Instant(2 * mostLeft) {
+			w.Spend(at)
+		}
+		if now := sock.Instant(3 * mostLeft); !w.Idle(now) || w.Free(now) != 1 || len(w.spent) != test.want {
+			t.Errorf("fixed %t: %d are remembered, and %d are free", test.fixed, len(w.spent), w.Free(now))
+		}
+	}
 }
 
 // TestFreeAt shows when the next act may be done.
