@@ -220,17 +220,31 @@ func (x *Inspector) readProcesses(seen *Seen) {
 		if len(held) == 0 {
 			continue
 		}
-		pid := held[0].PID
 		if _, known := seen.Overflows[l.ID.Netns]; !known {
-			if n, err := counters.ReadOverflows(filepath.Join(x.ProcRoot, strconv.Itoa(pid), "net")); err == nil {
+			if n, err := counters.ReadOverflows(filepath.Join(x.ProcRoot, strconv.Itoa(held[0].PID), "net")); err == nil {
 				seen.Overflows[l.ID.Netns] = n
 			}
 		}
-		if p := seen.Processes[pid]; l.RQueue > 0 && p.Accepting == nil {
-			if n, err := holders.ReadAccepting(x.ProcRoot, pid); err == nil {
-				p.Accepting = &n
-				seen.Processes[pid] = p
-			}
+		if l.RQueue > 0 {
+			x.readAccepting(seen, held)
+		}
+	}
+}
+
+// mostAcceptors is of how many processes that share a listening socket it is read what they wait for.
+const mostAcceptors = 64
+
+// readAccepting reads how many threads of each process wait in accept(2): one that has made the socket
+// may leave that to its children.
+func (x *Inspector) readAccepting(seen *Seen, held []sock.Holder) {
+	for _, h := range held[:min(len(held), mostAcceptors)] {
+		p := seen.Processes[h.PID]
+		if p.Accepting != nil {
+			continue
+		}
+		if n, err := holders.ReadAccepting(x.ProcRoot, h.PID); err == nil {
+			p.Accepting = &n
+			seen.Processes[h.PID] = p
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"testing"
@@ -210,6 +211,39 @@ func TestReadAcceptor(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d threads in accept, want 1", *p.Accepting)
+		}
+	}
+}
+
+// Of a listening socket that several processes share, it is read of each what its threads wait for: who
+// has made it may leave it to a child.
+func TestReadAcceptorForked(t *testing.T) {
+	path, err := exec.LookPath("perl")
+	nstest.SkipWithout(t, "perl", err)
+	x := inspector(t)
+	idle, busy := must(nstest.Listen(nstest.V4))(t), must(nstest.Listen(nstest.V4))(t)
+	waiting := must(nstest.Connect(must(busy.Local())(t)))(t)
+	defer waiting.Close()
+	child := exec.Command(path, "-e", `open(my $l, "<&=", 3) or die; accept(my $c, $l)`)
+	child.ExtraFiles = []*os.File{os.NewFile(uintptr(idle), "idle"), os.NewFile(uintptr(busy), "busy")}
+	noErr(t, child.Start())
+	defer func() {
+		noErr(t, child.Process.Kill())
+		_ = child.Wait()
+		for _, f := range child.ExtraFiles {
+			f.Close()
+		}
+	}()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		seen, self := read(t, x)
+		if self.Accepting == nil || *self.Accepting != 0 {
+			t.Fatalf("this process accepts nothing, and is said to: %v", self.Accepting)
+		}
+		if n := seen.Processes[child.Process.Pid].Accepting; n != nil && *n == 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the child is in accept, and is said to be: %+v", seen.Processes[child.Process.Pid])
 		}
 	}
 }

@@ -74,18 +74,41 @@ func collect(in *Input, reading *Reading, moved map[sock.Key]bool) map[Key]*Find
 	return c.found
 }
 
-// listener finds the socket that accepted another, or is to.
-func (c *collector) listener(s *sock.Socket) *sock.Socket {
-	var any *sock.Socket
-	for _, l := range c.listeners[listenerKey{s.ID.Netns, s.Src.Port()}] {
-		if l.Src.Addr() == s.Src.Addr() {
-			return l
-		}
-		if l.Src.Addr().IsUnspecified() {
-			any = l
+// listenersOf finds the sockets of which one accepted another, or is to: those that listen on its
+// address, or else on any. Several may share a port, each with a queue of its own (SO_REUSEPORT).
+func (c *collector) listenersOf(netns uint32, at netip.AddrPort) (found []*sock.Socket) {
+	var any []*sock.Socket
+	for _, l := range c.listeners[listenerKey{netns, at.Port()}] {
+		switch {
+		case l.Src.Addr() == at.Addr():
+			found = append(found, l)
+		case l.Src.Addr().IsUnspecified():
+			any = append(any, l)
 		}
 	}
-	return any
+	if found == nil {
+		return any
+	}
+	return found
+}
+
+// acceptors are who could accept what waits for one of these listeners: the kernel does not tell in
+// which of several queues a connection is, but those in which there is nothing it is not in.
+func (c *collector) acceptors(listeners []*sock.Socket) (all []sock.Holder) {
+	waits := func(l *sock.Socket) bool { return l.RQueue > 0 }
+	some := slices.ContainsFunc(listeners, waits)
+	for _, l := range listeners {
+		if some && !waits(l) {
+			continue
+		}
+		for _, h := range c.reading.Holders[l.Inode] {
+			if !slices.Contains(all, h) {
+				all = append(all, h)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b sock.Holder) int { return cmp.Compare(a.PID, b.PID) })
+	return all
 }
 
 // owner names who holds a socket.
@@ -108,24 +131,24 @@ func (c *collector) socket(s *Socket, why *cause) {
 	case s.State == ssfilter.CloseWait && c.moved[s.ID.Key()]:
 		why = stillSending
 	}
-	listener := c.listener(&s.Socket)
+	listeners := c.listenersOf(s.ID.Netns, s.Src)
 	key := Key{Cause: why.Name, Netns: s.ID.Netns, NetnsName: s.NetnsName(), MPTCP: s.MPTCP && why != inBacklog}
-	holders := c.reading.Holders[s.Inode]
+	holders, uid := c.reading.Holders[s.Inode], s.UID
 	switch {
-	case s.InBacklog() && listener != nil:
-		holders = c.reading.Holders[listener.Inode]
+	case s.InBacklog() && listeners != nil:
+		holders, uid = c.acceptors(listeners), listeners[0].UID // which it has not itself yet
 	case s.Inode == 0:
 		holders = nil
 	}
 	if key.Owner = c.owner(holders); s.Inode == 0 && !s.InBacklog() {
 		key.Owner = ownerKernel
 	}
-	if key.Server = listener != nil; key.Server {
+	if key.Server = listeners != nil; key.Server {
 		key.Peer, key.Port = fmt.Sprintf("port %d", s.Src.Port()), s.Src.Port()
 	} else {
 		key.Peer, key.Port, key.Address = s.Zoned(s.Dst).String(), s.Dst.Port(), s.Dst.Addr().WithZone("").String()
 	}
-	f := c.finding(why, key, holders, s.UID, s.Cgroup)
+	f := c.finding(why, key, holders, uid, s.Cgroup)
 	f.add(s)
 	if s.InBacklog() && s.State == ssfilter.CloseWait {
 		f.Closed++
@@ -168,6 +191,9 @@ func (f *Finding) add(s *Socket) {
 // where it is more than half full.
 func (c *collector) queue(l *sock.Socket) {
 	holders := c.reading.Holders[l.Inode]
+	if l.RQueue > 0 {
+		holders = c.acceptors(c.listenersOf(l.ID.Netns, l.Src))
+	}
 	key := Key{
 		Cause: inBacklog.Name, Netns: l.ID.Netns, NetnsName: l.NetnsName(),
 		Owner: c.owner(holders), Server: true, Peer: fmt.Sprintf("port %d", l.Src.Port()), Port: l.Src.Port(),
@@ -183,10 +209,26 @@ func (c *collector) queue(l *sock.Socket) {
 	if f.Queue != nil && f.Queue.Length >= l.RQueue {
 		return // several sockets listen on the port
 	}
-	f.Queue = &Queue{Length: l.RQueue, Limit: l.WQueue}
+	f.Queue = &Queue{Length: l.RQueue, Limit: l.WQueue, Accepting: c.accepting(f.Holders)}
 	if n, known := c.reading.Overflows[l.ID.Netns]; known {
 		f.Queue.Overflows = &n
 	}
+}
+
+// accepting adds up how many threads of processes are in accept; nil: it is not known of each.
+func (c *collector) accepting(holders []sock.Holder) *int {
+	sum := 0
+	for _, h := range holders {
+		n := c.reading.Processes[h.PID].Accepting
+		if n == nil {
+			return nil
+		}
+		sum += *n
+	}
+	if len(holders) == 0 {
+		return nil
+	}
+	return &sum
 }
 
 // dead makes a finding of a process that holds dead sockets.

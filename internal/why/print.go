@@ -258,7 +258,7 @@ func (r *Report) object(f *Finding) object {
 		o.LimitIn = new(sockettable.Seconds(f.LimitIn))
 	}
 	if q := f.Queue; q != nil {
-		o.Queue = &queueObject{Length: q.Length, Limit: q.Limit, Accepting: f.Process.Accepting, Overflows: q.Overflows}
+		o.Queue = &queueObject{Length: q.Length, Limit: q.Limit, Accepting: q.Accepting, Overflows: q.Overflows}
 		if q.Watched {
 			o.Queue.Minute = &q.Minute
 		}

@@ -95,6 +95,7 @@ type Finding struct {
 // Queue is how full an accept queue is.
 type Queue struct {
 	Length, Limit uint32
+	Accepting     *int    // threads in accept(2), of all processes that hold it; nil: not known of each
 	Overflows     *uint64 // of all queues of its network namespace, since that began; nil: not known
 	Minute        float64 // overflows a minute, where watched
 	Watched       bool

@@ -157,6 +157,28 @@ var cases = map[string]func(h *host){
 		h.listens("[::]:80", 400, 511, held)
 		h.listens("[::]:81", 2, 511, held)
 	},
+	"acceptor-forked": func(h *host) { // a socket that a master has made, and leaves to its children
+		var held []sock.Holder
+		for pid := range 3 {
+			held = append(held, h.runs(sock.Holder{PID: 70 + pid, Start: 1, Comm: "apache2"}, 30, 1024)...)
+			p := h.Latest.Processes[70+pid]
+			p.Accepting = new(pid % 2)
+			h.Latest.Processes[70+pid] = p
+		}
+		h.listens("[::]:80", 400, 511, held)
+		unknown := h.runs(sock.Holder{PID: 73, Start: 1, Comm: "apache2"}, 30, 1024)
+		h.listens("[::]:81", 300, 511, append(held[:1:1], unknown...))
+	},
+	"acceptors-apart": func(h *host) { // workers with a queue each on one port (SO_REUSEPORT), of which one is stuck
+		for pid := range 3 {
+			held := h.runs(sock.Holder{PID: 60 + pid, Start: 1, Comm: "unicorn"}, 30, 1024)
+			h.listens("0.0.0.0:8080", uint32(3*(pid%2)), 128, held)
+			h.listens("10.0.0.2:9090", uint32(2*(1-pid%2)), 128, held)
+		}
+		backlog := func(_ int, s *why.Socket) { s.Inode, s.UID = 0, 0 }
+		h.has(3, ssfilter.CloseWait, "10.0.0.2:8080", "10.0.0.9:40000", nil, backlog)
+		h.has(4, ssfilter.CloseWait, "10.0.0.2:9090", "10.0.0.9:40000", nil, backlog) // in two queues, and nobody can tell which
+	},
 	"dead": func(h *host) {
 		p := why.Process{Holder: java(), Netns: 4026531840, Known: true, Used: 4000, Limit: 4096, Dead: 3900}
 		h.Latest.Processes[812] = p
@@ -203,6 +225,9 @@ var cases = map[string]func(h *host){
 	"unseen": func(h *host) {
 		h.has(5, ssfilter.CloseWait, "10.0.0.2:40000", "[fe80::1]:22", nil, func(_ int, s *why.Socket) { s.Iface, s.Device = 2, "eth0" })
 		h.has(2, ssfilter.CloseWait, "10.0.0.2:40000", "10.3.0.7:5432", nil, nil)
+		h.listens("0.0.0.0:8080", 2, 128, nil)
+		h.Latest.Listening[0].UID = 33
+		h.has(2, ssfilter.CloseWait, "10.0.0.2:8080", "10.0.0.9:40000", nil, func(_ int, s *why.Socket) { s.Inode, s.UID = 0, 0 })
 		h.Unseen, h.Cure = "7 of 9 processes cannot be read, the first is init[1]: the sockets that those hold have no known holder", "CAP_SYS_PTRACE"
 		h.Left = []string{"1 process hung when read, the first is 77: its dead sockets are not known."}
 	},

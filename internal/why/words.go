@@ -119,7 +119,7 @@ func (f *Finding) facts(in *Input) (facts []string) {
 		facts = append(facts, "in the network namespace "+name)
 	}
 	if f.Queue != nil {
-		facts = append(facts, f.Queue.words(f.Process.Accepting)...)
+		facts = append(facts, f.Queue.words()...)
 	}
 	if f.Known {
 		first := "first at " + clock(in.Now, in.Now.Add(-f.Oldest)) + orEarlier(f.Exact)
@@ -155,16 +155,16 @@ func (f *Finding) facts(in *Input) (facts []string) {
 const early = 5 * time.Second
 
 // words say how full a queue is, and who empties it.
-func (q *Queue) words(accepting *int) []string {
+func (q *Queue) words() []string {
 	words := []string{fmt.Sprintf("accept queue %d of %d", q.Length, q.Limit)}
-	if accepting != nil {
-		switch *accepting {
+	if q.Accepting != nil {
+		switch *q.Accepting {
 		case 0:
 			words = append(words, "no thread is in accept")
 		case 1:
 			words = append(words, "1 thread is in accept")
 		default:
-			words = append(words, fmt.Sprintf("%d threads are in accept", *accepting))
+			words = append(words, fmt.Sprintf("%d threads are in accept", *q.Accepting))
 		}
 	}
 	switch {
