@@ -20,6 +20,7 @@ func TestWallClock(t *testing.T) {
 		"internal/daemon/daemon.go: time.Now":     2,
 		"internal/daemon/log.go: time.Now":        1,
 		"internal/daemon/pause.go: time.Now":      1, // a pause ends on a date, also after a restart
+		"internal/daemon/pause.go: time.Until":    1,
 		"internal/daemon/recorder.go: time.Now":   1,
 		"internal/daemon/statecount.go: time.Now": 1,
 		"internal/daemon/status.go: time.Now":     3,

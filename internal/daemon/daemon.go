@@ -199,7 +199,7 @@ func (d *watch) loop(ctx context.Context) {
 // step has the engine take in something.
 func (d *watch) step(in engine.Input) engine.Plan {
 	now := d.Now()
-	plan := d.driver.Step(in)
+	plan := d.drive(in)
 	d.notice(in, now)
 	return plan
 }
@@ -251,7 +251,7 @@ func (d *watch) Record(p *engine.Plan) {
 		d.shown.lateness.Observe(late)
 	}
 	d.shown.done(records)
-	if p.Resumed {
+	if paused := d.shown.paused; p.Resumed && paused != nil && paused.Over(at) {
 		d.resume(at, timeOver)
 	}
 	d.publisher.publish(update{alerts: p.Alerts, ofRules: p.RuleAlerts, now: now, at: at})

@@ -32,11 +32,26 @@ func (d *watch) pause(p *status.Pause) engine.Input {
 	}
 	d.shown.paused = &kept
 	d.tell(journal.Record{Time: now, Action: acting, Result: journal.Paused, Reason: kept.Words()})
-	until := sock.Never
-	if !kept.Until.IsZero() {
-		until = d.Now().Add(kept.Until.Sub(now))
+	return d.pausedUntil(&kept)
+}
+
+// pausedUntil tells the engine when a pause ends.
+func (d *watch) pausedUntil(p *status.Pause) engine.Paused {
+	if p.Until.IsZero() {
+		return engine.Paused{Until: sock.Never}
 	}
-	return engine.Paused{Until: until}
+	return engine.Paused{Until: d.Now().Add(time.Until(p.Until))}
+}
+
+// drive has the engine take in something, and hands out what it plans. A pause that is over by
+// the engine's clock, and not by its date, goes on: the wall clock was set back. What was let
+// go on meanwhile is given back by who acts.
+func (d *watch) drive(in engine.Input) engine.Plan {
+	plan := d.driver.Step(in)
+	if p := d.shown.paused; plan.Resumed && p != nil {
+		d.driver.Step(d.pausedUntil(p))
+	}
+	return plan
 }
 
 // timeOver is why a pause has ended that nobody ended.

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -75,6 +76,39 @@ func TestPause(t *testing.T) {
 	w.until("the journal has all of it", func() bool { return len(told()) >= len(want) })
 	if diff := cmp.Diff(want, told()); diff != "" {
 		t.Errorf("in the journal (-want +got):\n%s", diff)
+	}
+}
+
+// TestPauseWhileTheClockIsSetBack: a pause lasts until its date, as its file says that stands
+// there, however long that takes.
+func TestPauseWhileTheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.openState(dir)
+	current := w.show()
+	var back atomic.Int64 // by how much the wall clock was set back: as much later it is by the other
+	now := w.options.Now
+	w.options.Now = func() sock.Instant { return now().Add(time.Duration(back.Load())) }
+	pauses := make(chan *status.Pause)
+	w.options.Pauses = pauses
+	s := w.leak(w.listen(nstest.V4, 5432))
+	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 3s}, then: kill}]\n")
+	until := time.Now().Add(5 * time.Second).Round(0) // a date, as a file has it
+	pauses <- &status.Pause{Reason: "for a while", By: "uid 7", Since: time.Now(), Until: until, File: "/state/paused"}
+	w.until("the pause", func() bool { return current().Paused != nil })
+	back.Store(int64(time.Minute))
+	w.until("a socket that is held back", func() bool {
+		s := current()
+		return len(s.Rules) == 1 && s.Rules[0].HeldBack["paused"] == 1 && s.Paused != nil
+	})
+	w.result(s.cookie, journal.Done)
+	if at := time.Now(); at.Before(until) {
+		t.Errorf("killed %v before the pause was over", until.Sub(at))
+	}
+	w.await("that it goes on", func(l line) bool { return l.Msg == "acting is resumed" && l.Reason == "the time of the pause is over" })
+	if n := w.count("acting is "); n != 2 {
+		t.Errorf("said %d times that acting is paused or resumed, want once each", n)
 	}
 }
 

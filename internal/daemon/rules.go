@@ -42,7 +42,7 @@ func (d *watch) rule(set *rules.Set, fallback bool) {
 		}
 	}
 	d.wantsFDs.Store(program.NeedsFDs && d.ReadDescriptors != nil)
-	d.driver.Step(engine.RulesChanged{Program: program, Fallback: fallback})
+	d.drive(engine.RulesChanged{Program: program, Fallback: fallback})
 	d.publisher.publish(update{rules: set})
 	d.shown.rule(set)
 	d.shown.states.seen = nil // scans are for other rules from now on

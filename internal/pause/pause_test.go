@@ -220,6 +220,37 @@ func TestStoreSeesPauseThatIsOver(t *testing.T) {
 	})
 }
 
+// TestStoreWhileTheClockIsSetForward: a pause lasts for as long as was asked for. One of which a
+// file alone tells ends at its date.
+func TestStoreWhileTheClockIsSetForward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, file := openDir(t)
+		k, last := keeping(t, dir)
+		if unkept, err := k.Pause(t.Context(), status.Pause{Reason: "stop", By: "uid 0", Until: time.Now().Add(time.Hour)}); unkept != nil || err != nil {
+			t.Fatal(unkept, err)
+		}
+		k.SetWall(24 * time.Hour)
+		time.Sleep(59 * time.Minute)
+		if p := last(); p == nil || p.Reason != "stop" {
+			t.Errorf("told %+v a minute before it is over", p)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Minute)
+		if p := last(); p == nil || !p.Over(time.Now()) {
+			t.Errorf("told %+v when it was over", p)
+		}
+		if err := os.WriteFile(file, []byte("until: "+time.Now().Add(time.Hour).Format(time.RFC3339)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the file of a pause whose date has passed: %v", err)
+		}
+	})
+}
+
 // TestStoreLosesDirectory: a directory that is away is no word to go on.
 func TestStoreLosesDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -24,6 +24,7 @@ const pollEvery = time.Second
 // Store knows whether all acting is paused. It is safe for concurrent use.
 type Store struct {
 	dir     *statedir.Dir // nil: there is none
+	wall    func() time.Time
 	log     *slog.Logger
 	changes chan *status.Pause
 	next    *time.Timer // when there may be something to tell
@@ -31,6 +32,7 @@ type Store struct {
 	mu     sync.Mutex
 	file   *status.Pause // as the file says; nil: it does not pause
 	memory *status.Pause // that the directory did not take; nil: none
+	asked  *status.Pause // that somebody asked this run for last; nil: none
 	told   *status.Pause // what was taken from changes last
 	over   *status.Pause // the last one whose time was over, unless another stands; nil: none
 	failed string        // why the file cannot be told of, as was logged
@@ -38,7 +40,7 @@ type Store struct {
 
 // New returns a Store of what the file in a directory says; nil: there is no directory.
 func New(dir *statedir.Dir, log *slog.Logger) *Store {
-	s := &Store{dir: dir, log: log, changes: make(chan *status.Pause), next: time.NewTimer(pollEvery)}
+	s := &Store{dir: dir, wall: time.Now, log: log, changes: make(chan *status.Pause), next: time.NewTimer(pollEvery)}
 	s.read()
 	s.told = s.present()
 	return s
@@ -97,7 +99,7 @@ func (s *Store) read() {
 		}
 		return
 	}
-	if p != nil && p.Over(time.Now()) {
+	if p != nil && s.isOver(p) {
 		if s.told == nil && !same(p, s.over) {
 			s.log.Warn("acting goes on: the time of a pause is over", "file", FileName, "reason", p.Words())
 		}
@@ -105,6 +107,14 @@ func (s *Store) read() {
 		_ = s.dir.Remove(FileName) // where it cannot be, it is over all the same
 	}
 	s.failed, s.file = "", p
+}
+
+// isOver reports whether the time of a pause is over, by its date. One that somebody has asked
+// this run for lasts as long as was asked, also where the wall clock is set forward meanwhile.
+func (s *Store) isOver(p *status.Pause) bool {
+	a := s.asked
+	waits := a != nil && a.Reason == p.Reason && a.By == p.By && a.Until.Equal(p.Until) && !a.Over(time.Now())
+	return p.Over(s.wall()) && !waits
 }
 
 // tell hands over what has changed.
@@ -155,7 +165,7 @@ func (s *Store) Pause(ctx context.Context, p status.Pause) (unkept, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.Reason = Reason(p.Reason)
-	s.memory = &p
+	s.memory, s.asked = &p, &p
 	if s.dir == nil {
 		unkept = errors.New("there is no state directory")
 	} else if unkept = Write(s.dir, &p); unkept == nil {
