@@ -163,7 +163,7 @@ func parsePod(text string) (string, error) {
 }
 
 // OwnerKeys are the keys of a match that AddOwner takes.
-var OwnerKeys = []string{"process", "cmdline", "unit", "container", "pod", "cgroup", "netns"}
+var OwnerKeys = []string{"process", "cmdline", "user", "unit", "container", "pod", "cgroup", "netns"}
 
 // AddOwner adds a value of one of OwnerKeys, as it stands in a file: the match then means
 // sockets of that owner, too.
@@ -179,6 +179,11 @@ func (m *Match) AddOwner(key, value string) error {
 		add(&m.Processes, parseProcess)
 	case "cmdline":
 		add(&m.Cmdlines, parseCmdline)
+	case "user":
+		var uid uint32
+		if uid, err = ParseUser(value); err == nil {
+			m.Users = append(m.Users, uid)
+		}
 	case "cgroup":
 		add(&m.Cgroups, parseCgroup)
 	case "unit":

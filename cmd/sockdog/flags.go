@@ -189,6 +189,7 @@ func selectionFlags(cmd *cobra.Command, s *selection.Selection) {
 var ownerUses = map[string]string{
 	"process":   "only those of programs of these `names`, such as php-fpm*",
 	"cmdline":   "only those of programs whose command line meets a `regex`",
+	"user":      "only those of `users`, by name or number",
 	"unit":      "only those of these systemd `units`, such as nginx.service",
 	"container": "only those of `containers` of these names in pods, or ids",
 	"pod":       "only those of these `pods`, such as payments/api-*",

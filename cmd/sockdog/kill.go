@@ -64,10 +64,10 @@ within the last second or made progress within the time of --older-than. In ever
 state but close-wait, time-wait and a closed fin-wait-2 healthy connections exist too:
 there, sockets must be idle for the time of --idle.
 
---process, --cmdline, --unit, --container, --pod, --cgroup and --netns select by owner,
-as these keys do in a rule's match: all processes that hold a socket must be meant.
-* and ? are wildcards, but for --cmdline, which takes a regular expression (RE2). Where
-it cannot be told who holds a socket, it is left alone. With --netns, sockets of those
+--process, --cmdline, --user, --unit, --container, --pod, --cgroup and --netns select by
+owner, as these keys do in a rule's match: all processes that hold a socket must be
+meant. * and ? are wildcards, but for --cmdline, which takes a regular expression (RE2),
+and --user. Where it cannot be told who holds a socket, it is left alone. With --netns, sockets of those
 network namespaces are destroyed in them, and else of this one alone.
 
 --via says by which way sockets are reached, as in a rule: by SOCK_DESTROY (kernel), or

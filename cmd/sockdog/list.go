@@ -77,10 +77,10 @@ subflow one of the TCP connections that it consists of, whose state may be anoth
 Of the former the kernel tells no age. mptcp-listener listens for both sorts, as what
 is written in Go does by default.
 
---process, --cmdline, --unit, --container, --pod, --cgroup and --netns select by owner,
-as these keys do in a rule's match: all processes that hold a socket must be meant, of
-those that can be read. * and ? are wildcards, but for --cmdline, which takes a regular
-expression (RE2). --netns looks into all network namespaces.
+--process, --cmdline, --user, --unit, --container, --pod, --cgroup and --netns select by
+owner, as these keys do in a rule's match: all processes that hold a socket must be
+meant, of those that can be read. * and ? are wildcards, but for --cmdline, which takes
+a regular expression (RE2), and --user. --netns looks into all network namespaces.
 
 With --namespaces, NETNS is what ip-netns(8) calls the network namespace of a socket,
 or else its number. To enter others takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE to find

@@ -61,11 +61,14 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// What is of another network namespace or control group is not selected, and not counted among
+// What is of another network namespace, control group or user is not selected, and not counted among
 // what is too young; what has left meanwhile stays.
 func TestOwnersByPlace(t *testing.T) {
 	at := func(netns uint32, cgroup string) sock.Socket {
 		return with(stuck(7), func(s *sock.Socket) { s.ID.Netns, s.Cgroup = netns, cgroup })
+	}
+	of := func(user, inode uint32) sock.Socket {
+		return with(stuck(7), func(s *sock.Socket) { s.UID, s.Inode = user, inode })
 	}
 	for _, test := range []struct {
 		name       string
@@ -78,6 +81,10 @@ func TestOwnersByPlace(t *testing.T) {
 		{"of a control group below", "cgroup", "/app", at(1, "/app/worker"), at(1, "/app/worker"), engine.Done},
 		{"of another control group", "cgroup", "/app", at(1, "/apple"), at(1, "/apple"), ""},
 		{"of none that is known", "cgroup", "/app", at(1, ""), at(1, ""), LeftAlone},
+		{"of the user", "user", "33", of(33, 7), of(33, 7), engine.Done},
+		{"of another user", "user", "33", of(34, 7), of(34, 7), ""},
+		{"of nobody, of whom the kernel says root", "user", "0", of(0, 0), of(0, 0), ""},
+		{"of another user meanwhile", "user", "33", of(33, 7), of(34, 7), engine.Changed},
 		{"of another control group meanwhile", "cgroup", "/app", at(1, "/app"), at(1, "/apple"), engine.Changed},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -19,7 +19,9 @@ func (o *Owners) Add(key, value string) error {
 }
 
 // Given reports whether not anybody's sockets are meant.
-func (o *Owners) Given() bool { return o.AskHolders() || o.AskNetns() || len(o.owned.Cgroups) > 0 }
+func (o *Owners) Given() bool {
+	return o.AskHolders() || o.AskNetns() || len(o.owned.Cgroups)+len(o.owned.Users) > 0
+}
 
 // AskHolders reports whether it must be known who holds a socket.
 func (o *Owners) AskHolders() bool { return o.owned.AsksHolders() }
@@ -39,7 +41,7 @@ func (o *Owners) Mean(s *sock.Socket, by *subject.Holders) ssfilter.Tri {
 	switch {
 	case !o.Given():
 		return ssfilter.True
-	case o.AskHolders() && (s.Inode == 0 || by != nil && by.Complete && len(by.Processes) == 0):
+	case s.Inode == 0 && (o.AskHolders() || len(o.owned.Users) > 0), o.AskHolders() && by != nil && by.Complete && len(by.Processes) == 0:
 		return ssfilter.False
 	}
 	return match.Lasts(&o.owned, subject.Subject{Socket: s, Holders: by})
