@@ -133,7 +133,7 @@ func (s *Source) missed(n *namespace, missed int) {
 	s.facts.Unlock()
 	if first {
 		s.say(slog.LevelWarn, "events have missed sockets, which a scan by sock_diag found; the connections are followed anew",
-			slog.Uint64("netns", uint64(n.Inode)), slog.Int("sockets", missed))
+			append(n.label(), slog.Int("sockets", missed))...)
 	}
 	n.tried.Store(0)
 	n.followed.Store(0)

@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -72,7 +73,7 @@ func TestCheck(t *testing.T) {
 	if len(found) != 5 || exact != 2 {
 		t.Errorf("%d sockets, %d of them exact, want 5 and 2", len(found), exact)
 	}
-	if n := said.count("events have missed sockets"); n != 1 {
-		t.Errorf("it was said %d times", n)
+	if n := said.count("events have missed sockets"); n != 1 || said.count(fmt.Sprintf("anew [netns=%d sockets=", p.Inode)) != 1 {
+		t.Errorf("it was said %d times: %v", n, said.lines)
 	}
 }

@@ -144,11 +144,10 @@ const mostLocked = 32
 // leave leaves a namespace out of scans, until the one that waits in the kernel has ended.
 func (s *Source) leave(n *namespace) (ended func()) {
 	n.locked.Store(true)
-	inode := slog.Uint64("netns", uint64(n.Inode))
-	s.say(slog.LevelWarn, "scan of a network namespace does not end; it is left out", inode, slog.String("reason", errLocked.Error()))
+	s.say(slog.LevelWarn, "scan of a network namespace does not end; it is left out", append(n.label(), slog.String("reason", errLocked.Error()))...)
 	return func() {
 		n.locked.Store(false)
-		s.say(slog.LevelInfo, "scan of the network namespace has ended; it is scanned again", inode)
+		s.say(slog.LevelInfo, "scan of the network namespace has ended; it is scanned again", n.label()...)
 	}
 }
 

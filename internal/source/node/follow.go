@@ -335,7 +335,7 @@ func (s *Source) follow(n *namespace, period uint64) {
 		n.followed.Store(period)
 		return
 	}
-	attrs := []slog.Attr{slog.Uint64("netns", uint64(n.Inode)), slog.Int("refused", refused)}
+	attrs := append(n.label(), slog.Int("refused", refused))
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}

@@ -2,7 +2,9 @@ package node
 
 import (
 	"errors"
+	"log/slog"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -112,6 +114,16 @@ func (n *namespace) name(k *sock.Socket) {
 	if names := n.names.Load(); names != nil {
 		k.NetnsNames = *names
 	}
+}
+
+// label says in a line of the log which namespace it is about, as records do.
+func (n *namespace) label() []slog.Attr {
+	label := []slog.Attr{slog.String("netns", strconv.FormatUint(uint64(n.Inode), 10))}
+	var k sock.Socket
+	if n.name(&k); k.NetnsName() != "" {
+		label = append(label, slog.String("netns_name", k.NetnsName()))
+	}
+	return label
 }
 
 // call takes over what the namespace is called now.
