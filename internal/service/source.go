@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +16,9 @@ import (
 // watchNamespaces opens the source of sockets, of this network namespace or of all, and has
 // the daemon watch it.
 func watchNamespaces(h *host.Host, kind node.Kind, all bool, o *daemon.Options) (*node.Source, error) {
-	var say daemon.Say
+	say := daemon.Say(func(level slog.Level, text string, attrs ...slog.Attr) { // until the daemon logs
+		o.Log.LogAttrs(context.Background(), level, text, attrs...)
+	})
 	places, unfit := host.TablePlaces()
 	source, err := node.Open(node.Config{
 		Now: h.Now, All: all, Kind: kind, Places: places, Unfit: unfit, ProcRoot: host.ProcRoot, OpenConn: h.OpenIn,

@@ -88,6 +88,7 @@ func (s *Source) tend(now sock.Instant) {
 	if f.absent != nil && !f.said {
 		f.said = true
 		s.say(slog.LevelInfo, "sockets come from sock_diag; events cannot be had", slog.String("reason", f.absent.Error()))
+		s.tellVerdict(f.absent)
 	}
 	if !f.usable() {
 		return
@@ -108,6 +109,22 @@ func (s *Source) tend(now sock.Instant) {
 	}
 	f.tended.Store(uint32(wanted))
 	f.changed.tell()
+}
+
+// verdict is an error with what the kernel's verifier says of a program that it refuses.
+type verdict interface {
+	error
+	Log() string
+}
+
+var _ verdict = (*events.LoadError)(nil)
+
+// tellVerdict tells developers what the verifier says.
+func (s *Source) tellVerdict(err error) {
+	var refused verdict
+	if errors.As(err, &refused) && refused.Log() != "" {
+		s.say(slog.LevelDebug, "the kernel's verifier refuses an eBPF program", slog.String("error", refused.Error()), slog.String("log", refused.Log()))
+	}
 }
 
 // usable reports whether there are programs, and something to attach them to.

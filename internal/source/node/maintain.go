@@ -32,6 +32,10 @@ func spacing(cost time.Duration, share float64) time.Duration {
 // lock of a socket is done by others.
 func (s *Source) maintain() {
 	runtime.LockOSThread() // the cost is counted by thread, which ends with the goroutine
+	if p := s.follower.programs; p != nil {
+		s.tellVerdict(p.WhyNoFlag())
+		s.tellVerdict(p.WhyNoOwners())
+	}
 	now := s.config.Now()
 	discover := now
 	s.checks.began = now

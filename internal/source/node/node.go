@@ -105,6 +105,7 @@ func Open(c Config) (*Source, error) {
 		err = s.follower.load(&c)
 	}
 	if err != nil {
+		s.tellVerdict(err)
 		s.Close()
 		return nil, err
 	}

@@ -249,6 +249,37 @@ func TestNamespacesComeAndGo(t *testing.T) {
 	}
 }
 
+// refusal is what loading says where the kernel's verifier refuses a program.
+type refusal struct{}
+
+func (refusal) Error() string { return "load the program that follows states: invalid argument" }
+func (refusal) Log() string   { return "R1 invalid mem access" }
+
+// What the kernel's verifier says of a program that it refuses is said to developers, whether
+// sockdog goes on without events or not.
+func TestVerdictIsSaid(t *testing.T) {
+	const want = "DEBUG the kernel's verifier refuses an eBPF program [error=load the program that follows states: invalid argument log=R1 invalid mem access]"
+	s, said := open(t, node.Config{Kind: node.Auto, Unfit: refusal{}})
+	await(t, "what the verifier says", func() bool { return said.count(want) == 1 })
+	if why := "INFO sockets come from sock_diag; events cannot be had [reason=load the program that follows states: invalid argument]"; said.count(why) != 1 {
+		t.Errorf("it says %q, want %q", said.lines, why)
+	}
+	s.Close()
+
+	now, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said = &log{}
+	if s, err := node.Open(node.Config{Now: now, Kind: node.Events, Unfit: refusal{}, ProcRoot: "/proc", Say: said.say}); err == nil {
+		s.Close()
+		t.Error("it does without events, which it must have")
+	}
+	if said.count(want) != 1 {
+		t.Errorf("it says %q, want %q", said.lines, want)
+	}
+}
+
 // Namespaces that cannot be found are said at the start, with what shows them, and when they can
 // be found.
 func TestLeftOutIsSaid(t *testing.T) {
