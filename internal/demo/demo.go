@@ -32,8 +32,8 @@ const (
 	// grace is how long after its due instant a socket may still be there before
 	// the demo gives up: on a machine that is busy with other things.
 	grace = 5 * time.Second
-	// patience bounds the whole demo.
-	patience = 14 * time.Second
+	// patience bounds the whole demo, also where sockdog takes long to start.
+	patience = time.Minute
 )
 
 const toAllow = `the demo needs a network namespace of its own. One of these allows it:
@@ -163,13 +163,14 @@ func (s *scene) heard(l line) {
 	case l.Message == watching:
 		s.tell("sockdog[%d] watches", s.dog.cmd.Process.Pid)
 		s.round = time.After(pause / 4)
-	case l.Action != "":
+	case l.Result != "":
 		for _, c := range s.database.conns {
 			c.killed = c.killed || c.at == l.Src && l.Action == "kill" && l.Result == "done"
 		}
 		s.tell("sockdog: %s %s: %s, held by %s[%d], %s", l.Action, l.Result, l.Src, l.Comm, l.PID, l.Reason)
 	case l.Level != "INFO" && l.Message != elsewhere:
-		s.tell("sockdog: %s", strings.TrimSpace(l.Message+" "+l.Error))
+		said := slices.DeleteFunc([]string{l.Message, l.Reason, l.Error}, func(s string) bool { return s == "" })
+		s.tell("sockdog: %s", strings.Join(said, ": "))
 	}
 }
 

@@ -93,7 +93,7 @@ func (d *dog) stop() error {
 
 // stopWithin is how long sockdog may take to end: a second, and what a busy
 // machine adds to it.
-const stopWithin = 3 * time.Second
+const stopWithin = 10 * time.Second
 
 // close ends it, where it has not ended, and removes its rules.
 func (d *dog) close() {
