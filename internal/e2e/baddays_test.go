@@ -277,6 +277,22 @@ func TestWithoutBTF(t *testing.T) {
 	}
 }
 
+// Without cgroup v2 there is nothing to attach to: sockets come from sock_diag, which is said
+// once, with the reason.
+func TestWithoutCgroup2(t *testing.T) {
+	needEvents(t)
+	p := newPlace(t)
+	root := must(events.CgroupRoot())(t)
+	w := watch(t, allLeaks, after(`umount -l "$1"`, root), func(c *exec.Cmd) { c.SysProcAttr.Cloneflags |= unix.CLONE_NEWNS })
+	if told := w.says("sockets come from sock_diag; events cannot be had"); told.Reason != "cgroup v2 is not mounted" || told.Level != "INFO" {
+		t.Errorf("it says %q at level %s", told.Reason, told.Level)
+	}
+	t.Logf("killed %v late", p.dies(p.do("plain"), bound))
+	if n := w.count("sockets come from"); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+}
+
 // A table that has no room in the memory of a small container is full before that is, and
 // the sockets that it lacks are found all the same.
 func TestSmallMemory(t *testing.T) {
