@@ -111,9 +111,14 @@ func MPTCPCloseWait(addr netip.Addr) (_ *Leak, err error) {
 	return leak, nil
 }
 
-// Close closes every descriptor of the leak, and the listener.
+// Close closes every descriptor of the leak, and the listener. Another call does nothing: the
+// numbers may be others' descriptors by then.
 func (l *Leak) Close() error {
+	if l.listener < 0 {
+		return nil
+	}
 	errs := []error{l.listener.Close()}
+	l.listener = -1
 	for _, s := range l.Stuck {
 		errs = append(errs, s.Close())
 	}

@@ -211,23 +211,32 @@ func TestOlderConnectionsAreFollowed(t *testing.T) {
 	}
 }
 
-// Where the table has no room, the scans go on by sock_diag and find all; that is said once.
+// Where the table has no room, the scans go on by sock_diag and find all; that is said once. When
+// there is room again, the table tells all.
 func TestFullTable(t *testing.T) {
+	var later atomic.Int64
+	real, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
 	need(t)
-	s, said := open(t, node.Config{Kind: node.Events, Places: 10})
+	s, said := open(t, node.Config{Kind: node.Events, Places: 10, Now: func() sock.Instant { return real().Add(time.Duration(later.Load())) }})
 	s.Want(closeWait)
-	await(t, "the table follows all connections", func() bool { return s.State().Kind == node.Events && s.State().Older == 0 })
-	leak := func(n int) {
+	follows := func() bool { return s.State().Kind == node.Events && s.State().Older == 0 }
+	await(t, "the table follows all connections", follows)
+	leak := func(n int) *nstest.Leak {
 		leak, err := nstest.CloseWait(loopback, nstest.ServerSide, n)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { leak.Close() })
+		return leak
 	}
 	x := scanner(t, s)
-	leak(30)
+	first := leak(30)
 	await(t, "a scan notices that the table is full", func() bool { scan(t, x, closeWait); return s.State().Lost > 0 })
-	leak(30)
+	second := leak(26)
+	leak(4) // which the table lacks
 	for range 3 {
 		if n := len(scan(t, x, closeWait)[s.Inode()]); n != 60 {
 			t.Errorf("%d sockets, want 60", n)
@@ -235,6 +244,25 @@ func TestFullTable(t *testing.T) {
 	}
 	if n := said.count("full"); n != 1 {
 		t.Errorf("it was said %d times that the table is full", n)
+	}
+	first.Close()
+	second.Close()
+	if follows() {
+		t.Error("the table is believed that was full a moment ago")
+	}
+	later.Store(int64(2 * time.Minute))
+	s.Discover()
+	await(t, "the table follows all connections again", follows)
+	lost := s.State().Lost
+	leak(3)
+	found, exact := scan(t, x, closeWait)[s.Inode()], 0
+	for _, k := range found {
+		if k.Entered != 0 {
+			exact++
+		}
+	}
+	if len(found) != 7 || exact != 3 || s.State().Lost != lost {
+		t.Errorf("with room again: %d sockets, %d of them exact, and %d lost; want 7, 3 and %d", len(found), exact, s.State().Lost, lost)
 	}
 }
 
