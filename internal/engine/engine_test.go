@@ -41,6 +41,7 @@ type bench struct {
 	old        time.Duration // each answer about single sockets is, when it is taken in
 	holders    func(inode uint32) []sock.Holder
 	probe      func(url string) error
+	signal     func(*GroupAction)       // hears of each signal
 	fds        map[spin.Process]float64 // what walks find of their descriptors
 
 	events []string // what was reported, from benchStart on
@@ -215,6 +216,9 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		inputs = append(inputs, GroupIntended{a})
 	}
 	for _, a := range p.ActOn {
+		if b.signal != nil && a.Kind() == rules.Signal {
+			b.signal(&a)
+		}
 		inputs = append(inputs, GroupActed{Act: a, At: b.now})
 	}
 	for _, n := range p.Notes {

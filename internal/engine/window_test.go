@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -87,14 +89,28 @@ func TestLimitsOfSignals(t *testing.T) {
 	b, rule := signalling(t)
 	b.rule(rule)
 	b.until(20 * time.Minute)
-	// TERM to two processes, KILL to each of the three, and only when the second KILL is ten
-	// minutes ago TERM to the third, for all of them count.
-	if want := []string{"10s", "10s", "1m10s", "2m10s", "3m10s", "12m10s"}; !slices.Equal(b.signalled(), want) {
+	// TERM to two processes and KILL to both, and only when the first KILL is ten minutes ago TERM
+	// to the third, for all of them count.
+	if want := []string{"10s", "10s", "1m10s", "2m10s", "11m10s", "12m10s"}; !slices.Equal(b.signalled(), want) {
 		t.Errorf("sent at %v, want %v", b.signalled(), want)
 	}
 	for _, spent := range b.spent {
 		if lasts := spent.Expires.Sub(spent.At); lasts < 10*time.Minute {
 			t.Errorf("a signal counts on disk for %v", lasts)
 		}
+	}
+}
+
+// TestGentlestSignalFirst: a signal that a limit holds back comes before the harder ones after it,
+// whatever these have limits of.
+func TestGentlestSignalFirst(t *testing.T) {
+	b, rule := signalling(t)
+	sent := make(map[int]string) // to each process
+	b.signal = func(a *GroupAction) { sent[a.Process.PID] += " " + a.Action.Signal.Signal }
+	b.rule(rule)
+	b.until(40 * time.Minute)
+	want := map[int]string{101: " TERM KILL", 102: " TERM KILL", 103: " TERM KILL"}
+	if diff := cmp.Diff(want, sent); diff != "" {
+		t.Errorf("sent (-want +got):\n%s", diff)
 	}
 }

@@ -86,22 +86,24 @@ func (st *State) Due(now sock.Instant, trusted time.Duration, most int, free fun
 	return due, stale
 }
 
-// first returns the action on a group that is due and comes first.
+// first returns the action on a group that is due and comes first. Of those on its process,
+// none comes before one that stands before it, and that a limit holds back: it is the harder one.
 func (st *State) first(g *group.Group, now sock.Instant, free func(action int) sock.Instant) (first Due, ok bool) {
-	bit := uint16(1)
+	bit, held := uint16(1), false
 	for j := range st.rule.Then {
 		a := &st.rule.Then[j]
 		if !a.Kind.OncePerFiring() {
 			continue
 		}
-		done := g.Acts.Done&bit != 0
+		done, onProcess := g.Acts.Done&bit != 0, a.Kind.On == rules.OnProcess
 		bit <<= 1
-		if done || a.Kind.On == rules.OnProcess && !g.Acts.Settled() {
+		if done || onProcess && (held || !g.Acts.Settled()) {
 			continue
 		}
 		at := max(g.Acts.From.Add(a.After), g.Acts.Again)
 		if at <= now {
 			at = max(at, min(free(j), sock.Never))
+			held = held || onProcess && at > now
 		}
 		switch {
 		case at > now:
