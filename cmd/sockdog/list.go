@@ -97,8 +97,9 @@ On a narrow terminal IDLE, SEND-Q, RECV-Q and an empty VERDICT are left out in t
 then addresses are shortened, then a STATE common to all, LOCAL and VERDICT are left
 out: the table fits 60 columns.
 
---fields chooses what -o json has of each socket. Without pid, comm, unit, container
-and pod it is not looked for who holds it, which takes longer than all the rest.
+--fields chooses what -o json has of each socket. Without pid, comm, holders,
+unit, container and pod it is not looked for who holds it, which takes longer than all
+the rest. holders are all processes of a socket that several hold.
 
 --sort takes one of these columns. Ages and queues sort from the highest, all others
 from the lowest; a - before the name reverses that:

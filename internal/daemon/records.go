@@ -70,10 +70,21 @@ func recordOf(a *engine.Action, at time.Time) journal.Record {
 	}
 	if len(a.Holders) > 0 {
 		first := &a.Holders[0]
-		r.PID, r.Comm = first.PID, first.Comm
+		r.PID, r.Comm, r.Holders = first.PID, first.Comm, holdersOf(a.Holders)
 		r.Unit, r.Container, r.Pod = first.Owner.UnitName(), first.Owner.ContainerName(), first.Owner.PodName()
 	}
 	return r
+}
+
+// holdersOf are the first of several processes that hold a socket; nil: there are not several.
+func holdersOf(held []sock.Holder) (all journal.Holders) {
+	if len(held) < 2 {
+		return nil
+	}
+	for _, h := range held[:min(len(held), journal.MostHolders)] {
+		all = append(all, journal.Holder{PID: h.PID, Comm: h.Comm})
+	}
+	return all
 }
 
 // groupRecordOf puts an action on a group into a record.

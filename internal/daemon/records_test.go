@@ -11,6 +11,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/group"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/engine/track"
+	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/sockettable"
 	"github.com/sockdog/sockdog/rules"
@@ -64,6 +65,27 @@ func TestOwnerOfRecords(t *testing.T) {
 		o := sockettable.ObjectOf(&sock.Socket{}, track.Age{}, held)
 		if got, want := [3]string{o.Unit, o.Container, o.Pod}, [3]string{test.unit, test.container, test.pod}; got != want {
 			t.Errorf("%s: in -o json %q, want %q", name, got, want)
+		}
+	}
+}
+
+// A record names all of several processes that hold a socket, but no more than it has room for.
+func TestHoldersOfRecords(t *testing.T) {
+	var held []sock.Holder
+	for pid := range journal.MostHolders + 1 {
+		held = append(held, sock.Holder{PID: 100 + pid, Comm: "worker"})
+		r := recordOf(&engine.Action{Kind: rules.Kill, Holders: held}, time.Now())
+		want := len(held)
+		if want == 1 {
+			want = 0
+		}
+		if want = min(want, journal.MostHolders); len(r.Holders) != want {
+			t.Errorf("held by %d: the record names %d, want %d", len(held), len(r.Holders), want)
+		}
+		for i, h := range r.Holders {
+			if h != (journal.Holder{PID: held[i].PID, Comm: "worker"}) {
+				t.Errorf("the %d. is %+v", i, h)
+			}
 		}
 	}
 }

@@ -21,6 +21,7 @@ type line struct {
 	Level, Msg, Rule, Action, Result, Reason, Netns, Comm, Error string
 	Cookie                                                       uint64
 	PID                                                          int
+	Holders                                                      []struct{ PID int }
 	Age                                                          float64 `json:"in_state_for"`
 }
 

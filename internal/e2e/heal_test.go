@@ -57,6 +57,10 @@ func TestFiveNamespaces(t *testing.T) {
 					t.Errorf("%s: the record has netns %s, pid %d, comm %q, want %d and %d", kind, told.Netns, told.PID, told.Comm, p.netns, p.cmd.Process.Pid)
 				}
 			}
+			shared := w.await("record", func(l line) bool { return l.Cookie == stuck["shared"].Stuck && l.Result == "done" })
+			if held := shared.Holders; len(held) != 2 || held[0] == held[1] || held[0].PID != places["shared"].cmd.Process.Pid && held[1].PID != places["shared"].cmd.Process.Pid {
+				t.Errorf("shared: the record names %+v, want process %d and its child", held, places["shared"].cmd.Process.Pid)
+			}
 			// Twice as long as the others, those that are spared live.
 			if rest := bound - now().Sub(stuck["half-closed"].After) + bound; rest > 0 {
 				time.Sleep(rest)

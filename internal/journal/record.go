@@ -2,6 +2,7 @@ package journal
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math"
@@ -76,12 +77,51 @@ type Record struct {
 	UID        uint32         `json:"uid"`
 	PID        int            `json:"pid"`
 	Comm       string         `json:"comm"`
+	Holders    Holders        `json:"holders"` // of several processes that hold it, MostHolders at most; nil: there are not several
 
 	// Where that process belongs: the unit of systemd; the container, by its name in the pod
 	// or the beginning of its id; the pod, as namespace/name or by its uid.
 	Unit      string `json:"unit"`
 	Container string `json:"container"`
 	Pod       string `json:"pod"`
+}
+
+// Holders are processes that hold one socket.
+type Holders []Holder
+
+// Holder is one of them.
+type Holder struct {
+	PID  int    `json:"pid"`
+	Comm string `json:"comm"`
+}
+
+// MostHolders bounds what a record tells of those: a socket may have come to hundreds by fork(2).
+const MostHolders = 16
+
+// MarshalJSON is as the journal has it.
+func (h Holders) MarshalJSON() ([]byte, error) { return h.append(nil), nil }
+
+// MarshalText is for the log that people read.
+func (h Holders) MarshalText() (text []byte, err error) {
+	for i, p := range h {
+		if i > 0 {
+			text = append(text, ' ')
+		}
+		text = fmt.Appendf(text, "%s[%d]", p.Comm, p.PID)
+	}
+	return text, nil
+}
+
+func (h Holders) append(b []byte) []byte {
+	b = append(b, '[')
+	for i, p := range h {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(append(b, `{"pid":`...), int64(p.PID), 10)
+		b = append(appendText(append(b, `,"comm":`...), p.Comm), '}')
+	}
+	return append(b, ']')
 }
 
 // version is that of an intent, which the next sockdog gives its outcome where there
@@ -151,7 +191,7 @@ func duration(seconds float64) time.Duration {
 // Attrs returns the fields of the record for a line of the log: all but its time,
 // which is the line's, and Seq, for the log tells no intents.
 func (r *Record) Attrs() []slog.Attr {
-	attrs := make([]slog.Attr, 0, 23)
+	attrs := make([]slog.Attr, 0, 24)
 	attrs = append(attrs,
 		slog.String("rule", r.Rule),
 		slog.String("action", r.Action),
@@ -205,7 +245,13 @@ func (r *Record) appendHolder(attrs []slog.Attr) []slog.Attr {
 	if r.PID != 0 {
 		attrs = append(attrs, slog.Int("pid", r.PID))
 	}
-	for _, of := range [...]struct{ name, text string }{{"comm", r.Comm}, {"container", r.Container}, {"pod", r.Pod}, {"unit", r.Unit}} {
+	if r.Comm != "" {
+		attrs = append(attrs, slog.String("comm", r.Comm))
+	}
+	if r.Holders != nil {
+		attrs = append(attrs, slog.Any("holders", r.Holders))
+	}
+	for _, of := range [...]struct{ name, text string }{{"container", r.Container}, {"pod", r.Pod}, {"unit", r.Unit}} {
 		if of.text != "" {
 			attrs = append(attrs, slog.String(of.name, of.text))
 		}
@@ -245,6 +291,8 @@ func appendAttr(b []byte, a slog.Attr) []byte {
 			b = appendAttr(b, member)
 		}
 		return append(b, '}')
+	case slog.KindAny:
+		return v.Any().(Holders).append(b)
 	default:
 		return appendText(b, v.String())
 	}

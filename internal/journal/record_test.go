@@ -36,6 +36,13 @@ var full = Record{
 	Unit: "cri-containerd-fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c.scope", Container: "app", Pod: "payments/api-1",
 }
 
+// shared is a record of a socket that several processes hold.
+var shared = func() Record {
+	r := full
+	r.Holders = Holders{{4242, "app"}, {4243, "a\"\n\x1b[2J"}}
+	return r
+}()
+
 // bare is a record of a socket that has no holder.
 var bare = Record{
 	Time: time.Date(2026, 3, 1, 4, 5, 6, 0, time.FixedZone("", 3600)),
@@ -55,7 +62,7 @@ func TestMarshal(t *testing.T) {
 	root := full
 	root.UID, root.DryRun, root.Comm = 0, false, "a\"b\\c\n\x00\x1f\x7f\u009b\xff<é\u2028"
 	got := []byte{}
-	for _, r := range []Record{full, bare, root, summary} {
+	for _, r := range []Record{full, bare, root, summary, shared} {
 		got = append(r.append(got), '\n')
 	}
 	const golden = "testdata/records.jsonl"
@@ -77,7 +84,7 @@ func TestMarshal(t *testing.T) {
 }
 
 func TestUnmarshal(t *testing.T) {
-	for name, want := range map[string]Record{"full": full, "bare": bare, "summary": summary} {
+	for name, want := range map[string]Record{"full": full, "shared": shared, "bare": bare, "summary": summary} {
 		t.Run(name, func(t *testing.T) {
 			var got Record
 			if err := json.Unmarshal(want.append(nil), &got); err != nil {
@@ -94,7 +101,7 @@ func TestUnmarshal(t *testing.T) {
 
 // TestNames holds the journal and the log to the same names in the same order.
 func TestNames(t *testing.T) {
-	for name, r := range map[string]Record{"full": full, "bare": bare, "summary": summary} {
+	for name, r := range map[string]Record{"full": full, "shared": shared, "bare": bare, "summary": summary} {
 		t.Run(name, func(t *testing.T) {
 			var inLog []string
 			for _, attr := range r.Attrs() {
@@ -108,21 +115,20 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// names lists the keys of an object of plain values.
+// names lists the keys of an object.
 func names(t *testing.T, object []byte) []string {
 	t.Helper()
 	var names []string
 	tokens := json.NewDecoder(bytes.NewReader(object))
-	for key := true; tokens.More() || len(names) == 0; key = !key {
-		token, err := tokens.Token()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if token == json.Delim('{') {
-			key = false
-		} else if key {
+	token, err := tokens.Token() // which begins it
+	for err == nil && tokens.More() {
+		if token, err = tokens.Token(); err == nil {
 			names = append(names, token.(string))
+			err = tokens.Decode(new(any))
 		}
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return names
 }
@@ -155,6 +161,17 @@ func TestLog(t *testing.T) {
 		`"dst":"[2001:db8::1]:5432","state":"close-wait","in_state_for":312.004,"idle_for":3600,"silent_for":3660,"cookie":8193,` +
 		`"inode":31337,"uid":1000,"pid":4242,"comm":"app","container":"app","pod":"payments/api-1","unit":"cri-containerd-fa7f0ec4fbcbb70c69565a5b2d269926e04ec5601dff59235199d6e60198e95c.scope"}` + "\n"; lines.String() != want {
 		t.Errorf("JSON log:\n%swant:\n%s", &lines, want)
+	}
+	text.Reset()
+	lines.Reset()
+	for _, h := range handlers {
+		slog.New(h).LogAttrs(t.Context(), slog.LevelInfo, "action", shared.Attrs()...)
+	}
+	if want := ` comm=app holders="app[4242] a\"\n\x1b[2J[4243]" container=app `; !strings.Contains(text.String(), want) {
+		t.Errorf("text log:\n%swant in it:\n%s", &text, want)
+	}
+	if want := `,"comm":"app","holders":[{"pid":4242,"comm":"app"},{"pid":4243,"comm":"a\"\u000a\u001b[2J"}],"container":"app",`; !strings.Contains(lines.String(), want) {
+		t.Errorf("JSON log:\n%swant in it:\n%s", &lines, want)
 	}
 }
 

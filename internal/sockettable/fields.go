@@ -15,7 +15,7 @@ type Fields struct {
 }
 
 // heldFields take a walk through /proc.
-var heldFields = []string{"pid", "comm", "unit", "container", "pod"}
+var heldFields = []string{"pid", "comm", "holders", "unit", "container", "pod"}
 
 // fieldName is the key that a field has in JSON; empty: it has none.
 func fieldName(f *reflect.StructField) string {

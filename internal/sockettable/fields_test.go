@@ -33,13 +33,33 @@ func TestFields(t *testing.T) {
 	}
 }
 
+// All of several processes that hold a socket are named, and one alone is not named twice.
+func TestHoldersInJSON(t *testing.T) {
+	oldest, err := ParseOrder("age", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := View{Order: oldest, JSON: true}
+	if view.Fields, err = ParseFields("pid,holders"); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := sightings(t).Print(&b, &view); err != nil {
+		t.Fatal(err)
+	}
+	want := `[{"pid":1,"holders":[{"pid":1,"comm":"java"},{"pid":20,"comm":"java"}]},{"pid":300},{},{}]`
+	if diff := gocmp.Diff(want, strings.NewReplacer("\n", "", " ", "").Replace(b.String())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // A walk through /proc is made for those who want to know holders, and for nobody else.
 func TestFieldsWalk(t *testing.T) {
 	for _, test := range []struct {
 		fields, sort string
 		walks        bool
 	}{
-		{"", "age", true}, {"src,dst,age", "age", false}, {"src,dst,state,uid,verdict", "age", false}, {"dst,pid", "age", true}, {"pod", "age", true},
+		{"", "age", true}, {"src,dst,age", "age", false}, {"src,dst,state,uid,verdict", "age", false}, {"dst,pid", "age", true}, {"pod", "age", true}, {"holders", "age", true},
 		{"src", "process", true},
 	} {
 		fields, err := ParseFields(test.fields)

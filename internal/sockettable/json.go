@@ -24,9 +24,27 @@ type Object struct {
 	UID        *uint32  `json:"uid,omitempty"` // of a socket that has an inode
 	PID        int      `json:"pid,omitempty"` // the first that holds it
 	Comm       string   `json:"comm,omitempty"`
-	Unit       string   `json:"unit,omitempty"` // where that process belongs
+	Holders    []Holder `json:"holders,omitempty"` // all that hold it, where there are several
+	Unit       string   `json:"unit,omitempty"`    // where that process belongs
 	Container  string   `json:"container,omitempty"`
 	Pod        string   `json:"pod,omitempty"`
+}
+
+// Holder is one of several processes that hold a socket.
+type Holder struct {
+	PID  int    `json:"pid"`
+	Comm string `json:"comm"`
+}
+
+// HoldersOf are all of several processes that hold a socket; nil: there are not several.
+func HoldersOf(holders []sock.Holder) (all []Holder) {
+	if len(holders) < 2 {
+		return nil
+	}
+	for _, h := range holders {
+		all = append(all, Holder{h.PID, h.Comm})
+	}
+	return all
 }
 
 // ObjectOf is a socket that is so old and so held.
@@ -43,7 +61,7 @@ func ObjectOf(s *sock.Socket, age track.Age, holders []sock.Holder) Object {
 	}
 	if len(holders) > 0 {
 		first := &holders[0]
-		o.PID, o.Comm = first.PID, first.Comm
+		o.PID, o.Comm, o.Holders = first.PID, first.Comm, HoldersOf(holders)
 		o.Unit, o.Container, o.Pod = first.Owner.UnitName(), first.Owner.ContainerName(), first.Owner.PodName()
 	}
 	return o

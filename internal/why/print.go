@@ -200,17 +200,12 @@ type object struct {
 
 // ownerObject is who holds the sockets.
 type ownerObject struct {
-	PID       int      `json:"pid,omitempty"` // the first that does
-	Comm      string   `json:"comm,omitempty"`
-	Holders   []holder `json:"holders,omitempty"` // all, where there are several
-	Container string   `json:"container,omitempty"`
-	Pod       string   `json:"pod,omitempty"`
-	Unit      string   `json:"unit,omitempty"`
-}
-
-type holder struct {
-	PID  int    `json:"pid"`
-	Comm string `json:"comm"`
+	PID       int                  `json:"pid,omitempty"` // the first that does
+	Comm      string               `json:"comm,omitempty"`
+	Holders   []sockettable.Holder `json:"holders,omitempty"` // all, where there are several
+	Container string               `json:"container,omitempty"`
+	Pod       string               `json:"pod,omitempty"`
+	Unit      string               `json:"unit,omitempty"`
 }
 
 type queueObject struct {
@@ -268,14 +263,9 @@ func (r *Report) object(f *Finding) object {
 
 func newOwnerObject(holders []sock.Holder) ownerObject {
 	first := holders[0]
-	o := ownerObject{PID: first.PID, Comm: first.Comm}
+	o := ownerObject{PID: first.PID, Comm: first.Comm, Holders: sockettable.HoldersOf(holders)}
 	if at := first.Owner; at != nil {
 		o.Container, o.Pod, o.Unit = at.Container, at.Pod, at.Unit.Text
-	}
-	if len(holders) > 1 {
-		for _, h := range holders {
-			o.Holders = append(o.Holders, holder{h.PID, h.Comm})
-		}
 	}
 	return o
 }
