@@ -93,6 +93,7 @@ func TestPrintJSON(t *testing.T) {
 		"time": "2026-01-02T03:04:05.000000006Z", "action": "kill", "result": "done", "dry_run": false, "reason": "", "netns": "4026531840",
 		"src": "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:40000", "dst": "[::1]:443", "state": "close-wait",
 		"in_state_for": 90.0, "idle_for": 1.0, "silent_for": 2.0, "bound": false, "cookie": 9.0, "inode": 2.0, "uid": 0.0, "pid": 7.0, "comm": "app",
+		"holders": []any{map[string]any{"pid": 7.0, "comm": "app"}, map[string]any{"pid": 8.0, "comm": "app"}},
 	}
 	if diff := cmp.Diff(want, got[0]); diff != "" {
 		t.Errorf("object (-want +got):\n%s", diff)
