@@ -50,6 +50,12 @@ var families = []family[status.Status]{
 	{"build_info", gauge, "The version of sockdog; always 1.", []string{"goversion", "version"},
 		func(s *status.Status, out *exposition) { out.sample(1, runtime.Version(), s.Version) }},
 	single("paused", gauge, "1 while all acting is paused.", func(s *status.Status) float64 { return number(s.Paused != nil) }),
+	{"pause_info", gauge, "Why all acting is paused, and by whom; 1, and absent while it is not.", []string{"by", "reason"},
+		func(s *status.Status, out *exposition) {
+			if p := s.Paused; p != nil {
+				out.sample(1, p.By, p.Reason)
+			}
+		}},
 	{"sockets", gauge, "TCP sockets in each state that could be counted.", []string{"state"},
 		func(s *status.Status, out *exposition) {
 			for _, state := range slices.Sorted(maps.Keys(s.Sockets)) {

@@ -80,6 +80,22 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// Why acting is paused stands in a label, as somebody wrote it.
+func TestPause(t *testing.T) {
+	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	s := statustest.Lively(now)
+	if text := string(metrics.Text(s)); strings.Contains(text, "sockdog_pause_info") {
+		t.Error("there is a reason without a pause")
+	}
+	s.Paused = &status.Pause{Reason: `the "new" database`, By: "uid 0", Since: now}
+	text := string(metrics.Text(s))
+	for _, want := range []string{"sockdog_paused 1\n", `sockdog_pause_info{by="uid 0",reason="the \"new\" database"} 1` + "\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no line %s", want)
+		}
+	}
+}
+
 // What was not read is not zero.
 func TestUnreadStates(t *testing.T) {
 	text := string(metrics.Text(&status.Status{Sockets: status.Sockets{"close-wait": 0}}))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/metrics"
+	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/status/statustest"
 )
 
@@ -14,8 +15,10 @@ import (
 // metric.
 func Check(t *testing.T, text string) {
 	t.Helper()
+	all := statustest.Lively(time.Now())
+	all.Paused = &status.Pause{}
 	there := make(map[string]bool)
-	for _, line := range regexp.MustCompile(`(?m)^(\w+)[ {]`).FindAllStringSubmatch(string(metrics.Text(statustest.Lively(time.Now()))), -1) {
+	for _, line := range regexp.MustCompile(`(?m)^(\w+)[ {]`).FindAllStringSubmatch(string(metrics.Text(all)), -1) {
 		there[line[1]] = true
 	}
 	found := regexp.MustCompile(`\b(?:sockdog|process|go)_\w+`).FindAllString(text, -1)
