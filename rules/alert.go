@@ -37,7 +37,7 @@ var alertTable = document.Table[act]{What: "alert", Keys: []document.Key[act]{
 	document.Field("description", templateText, func(a *act) **yaml.Node { return &a.description }),
 	document.Field("labels", labels, func(a *act) *map[string]string { return &a.alert().Labels }),
 	document.Field("keep_firing_for", duration, func(a *act) *time.Duration { return &a.alert().KeepFiringFor }),
-	document.Field("after", duration, func(a *act) *time.Duration { return &a.After }),
+	after,
 }}
 
 // alert is the notice that the options of an alert are read into.

@@ -1,8 +1,6 @@
 package rules
 
 import (
-	"time"
-
 	"gopkg.in/yaml.v3"
 
 	"github.com/sockdog/sockdog/rules/internal/document"
@@ -17,7 +15,7 @@ type Kind struct {
 	On   Target
 	Via  Via // by which way it reaches a socket, if the action does not say; empty: it needs none of them
 	// Destructive kinds take something away from a program. Those on sockets have the options
-	// limit, order and after, and their rules must name states and say for how long.
+	// limit and order, and their rules must name states and say for how long.
 	Destructive bool
 	States      ssfilter.StateSet // in which it changes anything; 0: in all
 	// Explicit kinds may be named only where the operator has listed them: what they do goes
@@ -124,7 +122,6 @@ func (k *Kind) MarshalText() ([]byte, error) { return []byte(k.Name), nil }
 var destructiveKeys = []document.Key[act]{
 	document.Field("limit", rate, func(a *act) *Limit { return &a.Limit }),
 	document.Field("order", document.OneOf("order", Oldest, Newest), func(a *act) *Order { return &a.Order }),
-	document.Field("after", duration, func(a *act) *time.Duration { return &a.After }),
 }
 
 // options is the table of what the kind may be given.
@@ -142,6 +139,9 @@ func (k *Kind) options() document.Table[act] {
 	t := document.Table[act]{What: k.Name}
 	if k.Destructive && k.On == OnSocket {
 		t.Keys = append(t.Keys, destructiveKeys...)
+	}
+	if k.On == OnSocket {
+		t.Keys = append(t.Keys, after)
 	}
 	if k.takesSockets() {
 		t.Keys = append(t.Keys,

@@ -15,7 +15,7 @@ const (
 	mostOnce = 16
 )
 
-// after is the option of an action on a group that makes it an escalation.
+// after is the option that makes an action an escalation.
 var after = document.Field("after", duration, func(a *act) *time.Duration { return &a.After })
 
 // lacks reports whether an option is missing. Of options that could not be read as a whole

@@ -35,7 +35,10 @@ func TestSchemaHasEveryKind(t *testing.T) {
 			options = append(options, o.Name)
 		}
 		if k.Destructive && k.On == rules.OnSocket {
-			options = append(options, "limit", "order", "after")
+			options = append(options, "limit", "order")
+		}
+		if k.On == rules.OnSocket {
+			options = append(options, "after")
 		}
 		for _, name := range options {
 			if _, ok := root.Defs[k.Name].Properties[name]; !ok {

@@ -240,6 +240,7 @@ func TestTouch(t *testing.T) {
 		want  []string
 	}{
 		{name: "once", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute) }, want: []string{"0s r keepalive done 1"}},
+		{name: "later", rules: []rules.Rule{keptAlive("r", after(20*time.Second))}, add: func(b *bench) { b.add(1, 4*time.Second) }, want: []string{"16s r keepalive done 1"}},
 		{name: "in use", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.Queued = benchStart }) }, want: []string{"0s r keepalive done 1"}},
 		{name: "protected", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute, toPort(22)) }},
 		{name: "in an accept queue", rules: []rules.Rule{keptAlive("r")}, add: func(b *bench) { b.add(1, time.Minute, func(s *sim.Socket) { s.Inode = 0 }) }},
