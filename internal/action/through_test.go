@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -18,7 +19,16 @@ import (
 	"github.com/sockdog/sockdog/rules"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m) }
+func TestMain(m *testing.M) {
+	switch os.Getenv(pidEnv) {
+	case "program":
+		programOfContainer()
+	case "beside":
+		signalOne()
+	default:
+		nstest.Main(m)
+	}
+}
 
 // processes duplicate descriptors, and write down of whom. What they hand out is a pipe.
 type processes struct {
