@@ -210,7 +210,7 @@ func (f *killFlags) kill(stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if targets, err = f.resolve(&request, targets); err != nil {
+	if targets, err = f.resolve(&request, targets, stderr); err != nil {
 		return err
 	}
 	unjudged := known.Unjudged(passed.Unjudged)
@@ -301,7 +301,7 @@ func (f *killFlags) ask(ctx context.Context, stderr io.Writer, request *manualki
 	if request.Owners == nil && !request.NeedsHolders() {
 		return targets, nil
 	}
-	return f.resolve(request, targets) // a descriptor may have been passed on meanwhile
+	return f.resolve(request, targets, stderr) // a descriptor may have been passed on meanwhile
 }
 
 // nothing says that no socket was found.
@@ -328,7 +328,7 @@ func (f *killFlags) nothing(ctx context.Context, passed manualkill.Passed) strin
 // they are printed, and where all of /proc may be read, which shows what the kernel
 // itself holds. Elsewhere nobody would learn anything from the walk. Where owners are
 // meant, it finds those of all targets, and returns what may be theirs.
-func (f *killFlags) resolve(request *manualkill.Request, targets []*manualkill.Target) ([]*manualkill.Target, error) {
+func (f *killFlags) resolve(request *manualkill.Request, targets []*manualkill.Target, stderr io.Writer) ([]*manualkill.Target, error) {
 	pending := manualkill.Pending(targets)
 	asked := pending
 	if request.Owners != nil {
@@ -349,6 +349,8 @@ func (f *killFlags) resolve(request *manualkill.Request, targets []*manualkill.T
 			found = holders.Found{} // without /proc nobody knows the holders
 		case err != nil:
 			return nil, err
+		case found.Hung != "":
+			fmt.Fprintln(stderr, found.Hung)
 		}
 	}
 	owned := engine.HoldersFound{Holders: found.Holders, Complete: found.Complete, Settled: found.Settled}

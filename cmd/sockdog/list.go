@@ -44,7 +44,8 @@ type listing struct {
 	kernel scanner
 	find   func(inodes map[uint32]struct{}) (holders.Found, error)
 	warned bool
-	untold int // sockets of which it could not be told whether owners mean them: told last
+	hung   string // whose command lines could not be read: told last
+	untold int    // sockets of which it could not be told whether owners mean them: told last
 }
 
 // scanner reads the sockets of one network namespace, or of all.
@@ -313,6 +314,11 @@ func (l *listing) scan(ctx context.Context, stderr io.Writer) (*sockettable.Tabl
 	if inodes := table.Inodes(); len(inodes) > 0 && (l.view.Walks() || l.owners.AskHolders()) {
 		found, err = l.find(inodes)
 		table.Holders = found.Holders
+	}
+	if found.Hung != l.hung {
+		if l.hung = found.Hung; l.hung != "" {
+			fmt.Fprintln(stderr, "sockdog:", l.hung)
+		}
 	}
 	if err == nil && l.owners.Given() {
 		l.keepOwned(&table, &found, stderr)

@@ -99,6 +99,9 @@ func printPlan(cmd *cobra.Command, set *rules.Set, ofFile bool, ages *client.Obs
 	if p.LeftOut != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "sockdog: not all network namespaces are planned for:", oneLine(p.LeftOut))
 	}
+	if p.Hung != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "sockdog:", p.Hung)
+	}
 	out := cmd.OutOrStdout()
 	if output == "json" {
 		return p.PrintJSON(out)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,6 +118,34 @@ func TestKillsByCommandLine(t *testing.T) {
 	if killed := w.byPID(); killed[other] != 0 {
 		t.Errorf("killed by process: %v, want those of %d alone", killed, leaky)
 	}
+}
+
+// That the command line of a process cannot be read, since it hangs, is a problem until it can.
+func TestCmdlineThatHangs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var answered atomic.Bool
+	w.options.Hung = func() string {
+		if answered.Load() {
+			return ""
+		}
+		return "process 812 hangs"
+	}
+	current := w.show()
+	problem := func() string {
+		if s := current(); s != nil {
+			for _, p := range s.Problems {
+				if p.Kind == "cmdline" {
+					return p.Text
+				}
+			}
+		}
+		return ""
+	}
+	w.watch(often + leaked)
+	w.until("problem", func() bool { return problem() == "process 812 hangs" })
+	answered.Store(true)
+	w.until("end of the problem", func() bool { return problem() == "" })
 }
 
 // One of several programs of the same name leaks more than the others: a rule about groups

@@ -122,6 +122,7 @@ type Holders struct {
 	WalkAt      func() int                                              // the process that FindHolders reads; 0: none
 	ReadUsage   func(pid int) (holders.Usage, error)
 	AskCmdlines func(patterns []string) error // as holders.Finder does
+	Hung        func() string                 // as holders.Finder does
 	// ReadDescriptors is how many a process has, and may have.
 	ReadDescriptors func(pid int) (holders.Descriptors, error)
 	// ReadSockets is which descriptors of a process are sockets, by inode.

@@ -97,6 +97,7 @@ func newWorld(t *testing.T) *world {
 			FindHolders: findElsewhere,
 			FindNew:     func(map[uint32]struct{}) (holders.Found, error) { return holders.Found{}, errors.ErrUnsupported },
 			WalkAt:      func() int { return 0 },
+			Hung:        func() string { return "" },
 			ReadSockets: func(pid int) (map[uint32][]int, error) { return holders.ReadSockets("/proc", pid) },
 			ProcRoot:    "/proc",
 			Contained:   func() bool { return holders.Contained("/proc") },

@@ -29,6 +29,9 @@ type Found struct {
 	Complete bool // as Access says
 	Access   Access
 
+	// Hung says whose command lines could not be read, as Finder.Hung does.
+	Hung string
+
 	// Settled are where holders belong that hold a socket alone among those that were seen,
 	// and so alone, though not every process could be read: see settle. It is nil where
 	// Complete.
@@ -189,6 +192,7 @@ func (f *Finder) walk(wanted map[uint32]struct{}, onlyNew bool, find func(*walk)
 	f.mu.Lock()
 	f.known = w.remembered
 	f.mu.Unlock()
+	w.found.Hung = f.Hung()
 	return w.found, nil
 }
 
@@ -316,7 +320,7 @@ func (w *walk) holder(dir, pid int) sock.Holder {
 		first := describe(dir, "../../..", pid)
 		h.Comm, h.Start = first.Comm, first.Start
 	}
-	h.Owner = w.owners.of(dir, "..", w.rooted)
+	h.Owner = w.owners.ofHolder(dir, "..", pid, w.rooted)
 	return h
 }
 

@@ -1,13 +1,9 @@
 package holders
 
 import (
-	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sockdog/sockdog/internal/owner"
 	"github.com/sockdog/sockdog/internal/podnames"
@@ -19,6 +15,7 @@ import (
 type owners struct {
 	names    *podnames.Names
 	cmdlines atomic.Pointer[cmdlines]
+	lines    lineReader
 
 	mu    sync.Mutex
 	known map[sock.Owner]*sock.Owner
@@ -34,18 +31,43 @@ func newOwners(logs string) *owners {
 // of reads where the process belongs whose directory is at path; nil: that cannot be read.
 // rooted is as for owner.Parse.
 func (o *owners) of(dir int, path string, rooted bool) *sock.Owner {
+	at, known := o.place(dir, path, rooted)
+	if !known {
+		return nil
+	}
+	return o.shared(at)
+}
+
+// ofHolder is of for a process that holds something, whose command line may matter.
+func (o *owners) ofHolder(dir int, path string, pid int, rooted bool) *sock.Owner {
+	at, known := o.place(dir, path, rooted)
+	if !known {
+		return nil
+	}
+	if asked := o.cmdlines.Load(); asked != nil {
+		if line, known := o.lines.read(dir, path, pid); known {
+			at.CmdlineAsked, at.CmdlineMeets = asked.asked, asked.meets(line)
+		}
+	}
+	return o.shared(at)
+}
+
+// place reads where a process belongs.
+func (o *owners) place(dir int, path string, rooted bool) (at sock.Owner, known bool) {
 	var buf [4096]byte
 	file, err := readFileAt(dir, path+"/cgroup", buf[:])
 	if err != nil || len(file) == len(buf) { // a path may be as long as that, and its end tells most
-		return nil
+		return at, false
 	}
-	at := owner.Parse(string(file), rooted)
+	at = owner.Parse(string(file), rooted)
 	if at.PodUID.Text != "" || at.ContainerID.Text != "" {
 		at.Pod, at.Container = o.names.Of(at.PodUID.Text, at.ContainerID.Text)
 	}
-	if asked := o.cmdlines.Load(); asked != nil {
-		at.CmdlineAsked, at.CmdlineMeets = asked.compare(dir, path)
-	}
+	return at, true
+}
+
+// shared is the one value that all have in common who belong there.
+func (o *owners) shared(at sock.Owner) *sock.Owner {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	known := o.known[at]
@@ -57,25 +79,6 @@ func (o *owners) of(dir int, path string, rooted bool) *sock.Owner {
 		o.known[at] = known
 	}
 	return known
-}
-
-// AskCmdlines has the command lines of processes compared with these regular expressions from
-// now on. Without any, none is read: to read that of a process waits for its memory map.
-func (f *Finder) AskCmdlines(patterns []string) error {
-	if len(patterns) == 0 {
-		f.owners.cmdlines.Store(nil)
-		return nil
-	}
-	c := &cmdlines{patterns: patterns, asked: sock.Patterns(patterns)}
-	for _, pattern := range patterns {
-		compiled, err := regexp.Compile(pattern)
-		if err != nil {
-			return err
-		}
-		c.compiled = append(c.compiled, compiled)
-	}
-	f.owners.cmdlines.Store(c)
-	return nil
 }
 
 // FindAsking is Find of a new Finder, with the command lines of holders compared with the
@@ -107,49 +110,4 @@ func (f *Found) settlesAll(wanted map[uint32]struct{}) bool {
 		}
 	}
 	return true
-}
-
-// cmdlines are the patterns that command lines are compared with.
-type cmdlines struct {
-	patterns []string
-	asked    string
-	compiled []*regexp.Regexp
-}
-
-// maxCmdline bounds the command lines that are compared. Of a longer one nothing is known.
-const maxCmdline = 64 << 10
-
-// compare compares the command line of the process whose directory is at path: its arguments,
-// with spaces between them. Nothing is known where that cannot be read.
-func (c *cmdlines) compare(dir int, path string) (asked, meets string) {
-	fd, err := unix.Openat(dir, path+"/cmdline", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", ""
-	}
-	defer unix.Close(fd)
-	line := make([]byte, 0, 4096)
-	for {
-		if len(line) == cap(line) {
-			if len(line) >= maxCmdline {
-				return "", ""
-			}
-			line = append(make([]byte, 0, 4*cap(line)), line...)
-		}
-		n, err := unix.Read(fd, line[len(line):cap(line)])
-		if err != nil {
-			return "", ""
-		}
-		if n == 0 {
-			break
-		}
-		line = line[:len(line)+n]
-	}
-	text := strings.ReplaceAll(strings.TrimRight(string(line), "\x00"), "\x00", " ")
-	var met []string
-	for i, pattern := range c.compiled {
-		if pattern.MatchString(text) {
-			met = append(met, c.patterns[i])
-		}
-	}
-	return c.asked, sock.Patterns(met)
 }

@@ -41,6 +41,7 @@ func (f *Finder) findByPass(wanted map[uint32]struct{}) (Found, error) {
 			found.Holders[inode] = append(held, h)
 		}
 	})
+	found.Hung = f.Hung()
 	return found, err
 }
 
@@ -61,7 +62,7 @@ func (d *described) get(h sock.Holder) sock.Holder {
 	}
 	all = h
 	path := strconv.Itoa(h.PID)
-	at := d.owners.of(d.root, path, d.rooted)
+	at := d.owners.ofHolder(d.root, path, h.PID, d.rooted)
 	if now := describe(d.root, path, h.PID); now.Start == h.Start { // it is still the same
 		all.Exe, all.Owner = now.Exe, at
 	}

@@ -25,7 +25,8 @@ type Plan struct {
 	groups  []engine.RuleOverview // of each rule; empty where no rule is about groups
 	several bool                  // network namespaces were scanned
 
-	LeftOut error // what of other network namespaces was not scanned, and why
+	LeftOut error  // what of other network namespaces was not scanned, and why
+	Hung    string // whose command lines could not be read; empty: nobody's that matter
 }
 
 // Make scans once and plans by what is known from before.
@@ -53,7 +54,7 @@ func Make(set *rules.Set, h *host.Host, known engine.Restored) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{set: set, several: several, LeftOut: source.State().LeftOut}
+	p := &Plan{set: set, several: several, LeftOut: source.State().LeftOut, Hung: found.Hung}
 	p.actions = engine.Forecasts(result, engine.Config{Precision: h.Precision, Self: os.Getpid()}, h.Capabilities(), known,
 		engine.HoldersFound{Holders: found.Holders, Complete: found.Complete, Settled: found.Settled}, nil, h.Now())
 	slices.SortStableFunc(p.actions, func(a, b engine.Forecast) int { return cmp.Compare(a.In, b.In) })

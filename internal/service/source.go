@@ -67,7 +67,7 @@ func holdersBy(source *node.Source) daemon.Holders {
 	finder := holders.NewFinder(host.ProcRoot, pass)
 	finder.Room = host.DescriptorRoom()
 	return daemon.Holders{
-		FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At, AskCmdlines: finder.AskCmdlines,
+		FindHolders: finder.Find, FindNew: finder.FindNew, WalkAt: finder.At, AskCmdlines: finder.AskCmdlines, Hung: finder.Hung,
 		ReadUsage:       func(pid int) (holders.Usage, error) { return holders.ReadUsage(host.ProcRoot, pid) },
 		ReadSockets:     func(pid int) (map[uint32][]int, error) { return holders.ReadSockets(host.ProcRoot, pid) },
 		ProcRoot:        host.ProcRoot,
