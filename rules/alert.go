@@ -27,7 +27,7 @@ type AlertOptions struct {
 	KeepFiringFor time.Duration
 }
 
-// defaultKeepFiringFor is for a rule that also acts.
+// defaultKeepFiringFor is for a rule that also acts: what it does may cure the group for a while.
 const defaultKeepFiringFor = 5 * time.Minute
 
 var alertTable = document.Table[act]{What: "alert", Keys: []document.Key[act]{
@@ -85,7 +85,7 @@ func (p *parser) checkAlerts(f *file) {
 			p.Report(d.given["labels"], "the severity is an option of each alert: write it there")
 		}
 		p.checkLabels(d, d.Labels, d.given["labels"])
-		destroys := slices.ContainsFunc(d.then, func(a act) bool { return a.destroys() })
+		acts := slices.ContainsFunc(d.then, func(a act) bool { return a.Kind != nil && a.Kind.On != OnNothing })
 		twins := map[string]*twin{}
 		for i := range d.then {
 			a := &d.then[i]
@@ -93,7 +93,7 @@ func (p *parser) checkAlerts(f *file) {
 				continue
 			}
 			p.checkAlert(d, a, known, names)
-			if destroys && !a.given.Has("keep_firing_for") {
+			if acts && !a.given.Has("keep_firing_for") {
 				a.Alert.KeepFiringFor = defaultKeepFiringFor
 			}
 			p.checkTwin(d, a, twins)

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,27 @@ rules:
 		}
 	} else {
 		t.Errorf("when (-want +got):\n%s", diff)
+	}
+}
+
+// An alert beside something that may cure its group for a while does not flap, unless the rule
+// says so.
+func TestKeepFiringFor(t *testing.T) {
+	const five = 5 * time.Minute
+	for then, want := range map[string]time.Duration{
+		"alert":                               0,
+		"log, alert":                          0,
+		"alert, kill":                         five,
+		"keepalive, alert":                    five,
+		"alert, exec: {command: [/bin/true]}": five,
+		"alert, sysctl: {set: {net.ipv4.tcp_fin_timeout: 30}}": five,
+		"alert: {keep_firing_for: 1s}, kill":                   time.Second,
+	} {
+		rule := mustParse(t, "receivers: {a: {webhook: {url: 'http://a'}}}\nrules: [{name: a, match: {state: close-wait, in_state_for: 5m}, when: count > 1, then: ["+then+"]}]").Rules[0]
+		i := slices.IndexFunc(rule.Then, func(a Action) bool { return a.Kind == Alert })
+		if got := rule.Then[i].Alert.KeepFiringFor; got != want {
+			t.Errorf("%s: %v, want %v", then, got, want)
+		}
 	}
 }
 
