@@ -5,10 +5,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/helm-unittest/helm-unittest/pkg/unittest"
+	"github.com/helm-unittest/helm-unittest/pkg/unittest/printer"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
@@ -98,6 +101,18 @@ func TestChartRenders(t *testing.T) {
 		if got != string(want) {
 			t.Errorf("%s: the chart makes other manifests; go test -C .ci/manifest . -update, and read git diff. Now:\n%s", name, got)
 		}
+	}
+}
+
+// The chart's own unit tests, as helm unittest runs them.
+func TestChartUnittests(t *testing.T) {
+	var said strings.Builder
+	plain := false
+	runner := unittest.TestRunner{
+		Printer: printer.NewPrinter(&said, &plain), Strict: true, TestFiles: []string{"unittests/*_test.yaml"},
+	}
+	if !runner.RunV3([]string{chartDir}) || !regexp.MustCompile(`Tests: +[1-9]`).MatchString(said.String()) {
+		t.Errorf("helm unittest:\n%s", said.String())
 	}
 }
 
