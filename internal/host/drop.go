@@ -67,8 +67,20 @@ func RaiseToRead() {
 	had := sets
 	sets[0].Effective |= kept(sets[0].Permitted) & sets[0].Permitted
 	if sets != had {
-		psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&self)), uintptr(unsafe.Pointer(&sets[0])), 0)
+		_ = onAllThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&self)), uintptr(unsafe.Pointer(&sets[0])))
 	}
+}
+
+// onAllThreads makes a system call on every thread of this process. Psx finds them in /proc, and ends the
+// process where it is not mounted.
+func onAllThreads(call, a, b uintptr) error {
+	if err := unix.Access("/proc/self/task", unix.R_OK); err != nil {
+		return fmt.Errorf("the threads of this process are not shown: /proc/self/task: %w; mount /proc", err)
+	}
+	if _, _, errno := psx.Syscall6(call, a, b, 0, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // DropPrivileges takes from every thread the capabilities that the daemon does not
@@ -91,8 +103,8 @@ func DropPrivileges(d Duties) error {
 		if bounded == 0 || (acts|reads)&(1<<bit) != 0 {
 			continue
 		}
-		if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(bit), 0, 0, 0, 0); errno != 0 {
-			return fmt.Errorf("drop capability %d from the bounding set: %w", bit, errno)
+		if err := onAllThreads(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(bit)); err != nil {
+			return fmt.Errorf("drop capability %d from the bounding set: %w", bit, err)
 		}
 	}
 	had := sets
@@ -110,8 +122,8 @@ func DropPrivileges(d Duties) error {
 	if sets == had {
 		return nil
 	}
-	if _, _, errno := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&self)), uintptr(unsafe.Pointer(&sets[0])), 0); errno != 0 {
-		return fmt.Errorf("drop capabilities: %w", errno)
+	if err := onAllThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&self)), uintptr(unsafe.Pointer(&sets[0]))); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	return nil
 }

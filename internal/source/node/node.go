@@ -88,9 +88,11 @@ func Open(c Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	finder, err := netns.NewFinder(c.ProcRoot, self)
-	if err != nil {
-		return nil, errors.Join(err, self.Close())
+	var finder *netns.Finder // nil: none is looked for, which takes /proc
+	if c.All {
+		if finder, err = netns.NewFinder(c.ProcRoot, self); err != nil {
+			return nil, errors.Join(err, self.Close())
+		}
 	}
 	s := &Source{
 		config: c, finder: finder, unknown: newUnknown(),
@@ -143,7 +145,9 @@ func (s *Source) Close() {
 	}
 	s.own.leave()
 	s.follower.close()
-	_ = s.finder.Close() // it was read only
+	if s.finder != nil {
+		_ = s.finder.Close() // it was read only
+	}
 }
 
 // NeedsCapBPF reports whether threads need CAP_BPF to read the table, as old kernels want.
@@ -198,17 +202,25 @@ func (s *Source) State() State {
 
 // Name is what `ip netns` calls a namespace, by its inode; "": it has no name.
 func (s *Source) Name(inode uint32) string {
-	if names := s.finder.Names(inode); len(names) > 0 {
+	if names := s.names(inode); len(names) > 0 {
 		return names[0]
 	}
 	return ""
+}
+
+// names are all that it has.
+func (s *Source) names(inode uint32) []string {
+	if s.finder == nil {
+		return nil
+	}
+	return s.finder.Names(inode)
 }
 
 // Find returns the inode of the namespace that has that name for `ip netns`, or where that is empty
 // that inode. Found is false where there is none.
 func (s *Source) Find(name string, inode uint32) (of uint32, found bool) {
 	for _, n := range s.namespaces() {
-		if name == "" && n.Inode == inode || name != "" && slices.Contains(s.finder.Names(n.Inode), name) {
+		if name == "" && n.Inode == inode || name != "" && slices.Contains(s.names(n.Inode), name) {
 			return n.Inode, true
 		}
 	}
@@ -295,7 +307,7 @@ func (s *Source) discover() error {
 		s.add(n)
 	}
 	for _, n := range s.namespaces() {
-		n.call(s.finder.Names(n.Inode))
+		n.call(s.names(n.Inode))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
