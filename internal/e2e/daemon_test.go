@@ -18,11 +18,11 @@ import (
 
 // line is one line of the log.
 type line struct {
-	Level, Msg, Rule, Action, Result, Reason, Netns, Comm, Error string
-	Cookie                                                       uint64
-	PID                                                          int
-	Holders                                                      []struct{ PID int }
-	Age                                                          float64 `json:"in_state_for"`
+	Level, Msg, Rule, Action, Result, Reason, Netns, Comm, Error, Pod, Container string
+	Cookie                                                                       uint64
+	PID                                                                          int
+	Holders                                                                      []struct{ PID int }
+	Age                                                                          float64 `json:"in_state_for"`
 }
 
 // watchdog is sockdog run.
