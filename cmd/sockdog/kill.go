@@ -67,8 +67,8 @@ there, sockets must be idle for the time of --idle.
 --process, --cmdline, --user, --unit, --container, --pod, --cgroup and --netns select by
 owner, as these keys do in a rule's match: all processes that hold a socket must be
 meant. * and ? are wildcards, but for --cmdline, which takes a regular expression (RE2),
-and --user. Where it cannot be told who holds a socket, it is left alone. With --netns, sockets of those
-network namespaces are destroyed in them, and else of this one alone.
+and --user. Where it cannot be told who holds a socket, it is left alone. With --netns,
+sockets of those network namespaces are destroyed in them, and else of this one alone.
 
 --via says by which way sockets are reached, as in a rule: by SOCK_DESTROY (kernel), or
 through the descriptor of a process that holds them (holder), which takes no
