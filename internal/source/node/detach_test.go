@@ -1,18 +1,24 @@
 package node_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockdog/sockdog/internal/nstest"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/internal/source/node"
 )
@@ -89,4 +95,69 @@ func TestDetachedByOthers(t *testing.T) {
 	if len(found) != 4 || exact != 1 {
 		t.Errorf("attached anew: %d sockets, %d of them exact, want 4 and 1", len(found), exact)
 	}
+}
+
+// exclude attaches a program that allows no other beside it, until release.
+func exclude(t *testing.T) (release func()) {
+	t.Helper()
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SockOps, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(string(own))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := link.RawAttachProgram(link.RawAttachProgramOptions{Target: int(dir.Fd()), Program: program, Attach: ebpf.AttachCGroupSockOps}); err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() {
+		err := link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(dir.Fd()), Program: program, Attach: ebpf.AttachCGroupSockOps})
+		if err := errors.Join(err, dir.Close(), program.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(release)
+	return release
+}
+
+// Where the kernel refuses to attach the programs, a source that must have events is an error;
+// another finds all by sock_diag, says why once, and has events when they are to be had.
+func TestRefused(t *testing.T) {
+	need(t)
+	var later atomic.Int64
+	real, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := exclude(t)
+	const why = "a program is attached that allows no other beside it"
+	if s, err := node.Open(node.Config{Now: real, Kind: node.Events, ProcRoot: "/proc", Cgroup: string(own)}); err == nil {
+		s.Close()
+		t.Error("it must have events, and does without")
+	} else if !errors.Is(err, node.ErrNoEvents) || !strings.Contains(err.Error(), why) {
+		t.Errorf("it says %q", err)
+	}
+
+	s, said := open(t, node.Config{Kind: node.Auto, Now: func() sock.Instant { return real().Add(time.Duration(later.Load())) }})
+	s.Want(closeWait)
+	await(t, "the reason is told", func() bool { return strings.Contains(s.State().Reason, why) })
+	leak, err := nstest.CloseWait(loopback, nstest.ServerSide, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { leak.Close() })
+	x := scanner(t, s)
+	if n := len(scan(t, x, closeWait)[s.Inode()]); n != 2 || s.State().Kind != node.SockDiag {
+		t.Errorf("%d sockets from %s, want 2 from sock_diag", n, s.State().Kind)
+	}
+	if n := said.count("sockets come from"); n != 1 {
+		t.Errorf("it was said %d times: %v", n, said.lines)
+	}
+	release()
+	later.Add(int64(2 * time.Minute))
+	s.Want(closeWait)
+	await(t, "events are had", func() bool { return s.State().Kind == node.Events && s.State().Reason == "" })
 }

@@ -61,10 +61,21 @@ func (f *follower) load(c *Config) error {
 	if f.cgroup = c.Cgroup; f.cgroup == "" && f.absent == nil {
 		f.cgroup, f.absent = events.CgroupRoot()
 	}
+	if f.absent == nil && c.Kind == Events { // others attach when a rule asks for what the table tells
+		f.absent = f.tryAttach()
+	}
 	if f.absent != nil && c.Kind == Events {
 		return fmt.Errorf("%w: %w", ErrNoEvents, f.absent)
 	}
 	return nil
+}
+
+// tryAttach attaches the programs for a moment.
+func (f *follower) tryAttach() error {
+	if err := f.programs.Attach(f.cgroup); err != nil {
+		return err
+	}
+	return f.programs.Detach()
 }
 
 func (f *follower) close() {
