@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -143,6 +144,9 @@ func ruleStatus(r *engine.RuleOverview, wall func(sock.Instant) time.Time) statu
 	s.LeaksBack = len(r.Leakers)
 	for _, p := range r.HeldBy {
 		s.HeldBy = append(s.HeldBy, status.ProcessSockets(p))
+	}
+	for _, n := range r.InNetns {
+		s.InNetns = append(s.InNetns, status.NetnsSockets{Netns: cmp.Or(netnsText(n.Netns), status.OtherNetns), NetnsName: n.Name, Sockets: n.Sockets})
 	}
 	for reason, n := range r.HeldBack {
 		s.HeldBack[string(reason)] = n

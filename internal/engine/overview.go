@@ -42,9 +42,10 @@ type RuleOverview struct {
 	// HeldBy is who holds those that match in full, as far as it is known: the ten processes
 	// that hold the most, and then the rest. None are named where only a counter was read.
 	HeldBy   []ProcessSockets
-	Oldest   time.Duration // of those, the longest in its state; 0: there is none
-	FirstDue time.Duration // until the first of those matches in full that do not yet; Never: none will
-	Held     int           // that a limit holds back now
+	InNetns  []NetnsSockets // where those are, if several network namespaces are watched: the ten with the most, and then the rest
+	Oldest   time.Duration  // of those, the longest in its state; 0: there is none
+	FirstDue time.Duration  // until the first of those matches in full that do not yet; Never: none will
+	Held     int            // that a limit holds back now
 
 	Stopped *sock.RuleStop // nil: it has not stopped itself
 
@@ -128,7 +129,7 @@ func (r *ruleState) overview(now sock.Instant) RuleOverview {
 		v.Firing = rg.Firing()
 	}
 	if !r.CounterOnly {
-		v.HeldBy = r.held.most(v.Sockets)
+		v.HeldBy, v.InNetns = r.held.most(v.Sockets), r.stats.netns.most()
 	}
 	return v
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/sockdog/sockdog/internal/engine/table"
 	"github.com/sockdog/sockdog/internal/engine/track"
 	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
@@ -81,6 +82,7 @@ type ruleStats struct {
 	soon                uint32       // of the latter: that come to match in full before the lookahead ends
 	oldest              sock.Instant // when the oldest of those entered its state, at the latest; never: there is none
 	next                sock.Instant // when the first of those comes to match in full; never: none will
+	netns               netnsCount   // where those are that match in full, if several are watched
 }
 
 // noStats is what is shown of a rule before the first scan.
@@ -396,6 +398,9 @@ func (f *ScanResult) count(s subject.Subject, t *track.Times, got sock.Instant) 
 		full = true
 		stats.sockets++
 		count.held.add(l.holdersOf(&s))
+		if l.program.Settings.Namespaces == rules.AllNamespaces {
+			stats.netns.add(s.Socket)
+		}
 		if g == nil {
 			continue
 		}

@@ -78,6 +78,14 @@ var families = []family[status.Status]{
 				}
 			}
 		}},
+	{"rule_netns_sockets", gauge, "Sockets that match the rule in full, by network namespace where several are watched: the ten with the most, and other.", []string{"netns", "netns_name", "rule"},
+		func(s *status.Status, out *exposition) {
+			for i := range s.Rules {
+				for _, n := range s.Rules[i].InNetns {
+					out.sample(float64(n.Sockets), n.Netns, n.NetnsName, s.Rules[i].Name)
+				}
+			}
+		}},
 	ofRule("rule_oldest_seconds", "How long the oldest socket of the rule has been in its state; 0 without any.", func(r *status.Rule) float64 { return r.OldestSeconds }),
 	ofRule("rule_firing", "Groups of the rule that are firing.", func(r *status.Rule) float64 { return float64(r.Firing) }),
 	ofRule("rule_stopped", "1 for a rule that has stopped itself.", func(r *status.Rule) float64 { return number(r.Mode == status.Stopped) }),

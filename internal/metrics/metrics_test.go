@@ -30,6 +30,8 @@ func TestMetrics(t *testing.T) {
 		`sockdog_rule_candidates{rule="postgres-close-wait"} 46`,
 		`sockdog_rule_holder_sockets{process="java",rule="postgres-close-wait"} 2`,
 		`sockdog_rule_holder_sockets{process="unknown",rule="postgres-close-wait"} 1`,
+		`sockdog_rule_netns_sockets{netns="4026532387",netns_name="payments",rule="postgres-close-wait"} 2`,
+		`sockdog_rule_netns_sockets{netns="other",netns_name="",rule="postgres-close-wait"} 1`,
 		`sockdog_rule_oldest_seconds{rule="postgres-close-wait"} 311`,
 		`sockdog_rule_firing{rule="time-wait-flood"} 1`,
 		`sockdog_rule_firing{rule="postgres-close-wait"} 0`,

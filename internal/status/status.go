@@ -149,11 +149,12 @@ type Rule struct {
 	Stop        *Stop  `json:"stop,omitempty"`  // nil: it has not stopped itself
 	Whole       bool   `json:"whole,omitempty"` // it is about no sockets, but about a network namespace or the host
 
-	Sockets       int              `json:"sockets"`        // that match in full
-	Candidates    int              `json:"candidates"`     // that match in all but their age
-	HeldBy        []ProcessSockets `json:"held_by"`        // who holds those that match in full, most first: at most ten, then "other" and "unknown"
-	OldestSeconds float64          `json:"oldest_seconds"` // of those, the longest in its state; 0: none
-	Held          int              `json:"held"`           // that a limit holds back now
+	Sockets       int              `json:"sockets"`            // that match in full
+	Candidates    int              `json:"candidates"`         // that match in all but their age
+	HeldBy        []ProcessSockets `json:"held_by"`            // who holds those that match in full, most first: at most ten, then "other" and "unknown"
+	InNetns       []NetnsSockets   `json:"in_netns,omitempty"` // where those are, if several network namespaces are watched, most first: at most ten, then "other"
+	OldestSeconds float64          `json:"oldest_seconds"`     // of those, the longest in its state; 0: none
+	Held          int              `json:"held"`               // that a limit holds back now
 	// FirstDueSeconds is how long it takes until the first of those falls due that match
 	// in all but their age; nil: none will.
 	FirstDueSeconds *float64 `json:"first_due_seconds,omitempty"`
@@ -189,6 +190,16 @@ type ProcessSockets struct {
 	Process string `json:"process"`
 	Sockets int    `json:"sockets"`
 }
+
+// NetnsSockets is how many sockets are in one network namespace.
+type NetnsSockets struct {
+	Netns     string `json:"netns"`                // its inode; OtherNetns
+	NetnsName string `json:"netns_name,omitempty"` // that ip-netns(8) has for it
+	Sockets   int    `json:"sockets"`
+}
+
+// OtherNetns stands for the network namespaces that are not named.
+const OtherNetns = "other"
 
 // UnknownProcess stands for who holds those of which that is not known.
 const UnknownProcess = "unknown"
