@@ -34,6 +34,8 @@ const (
 	width  = 1600
 	great  = 6000 // sockets of the first flood
 	small  = 600  // of the second
+
+	patience = 3 * time.Minute // more than any machine takes for what is waited for
 )
 
 const rules = `
@@ -72,7 +74,7 @@ func TestDashboard(t *testing.T) {
 	write("20/10s")
 	run(t, file)
 	p := realtest.StartPrometheus(t, target, scrape)
-	p.Await(t, `sum(sockdog_sockets)`, 1, 20*time.Second)
+	p.Await(t, `sum(sockdog_sockets)`, 1, patience)
 	from := time.Now()
 	s := &scene{T: t, raiseLimit: func() { write("100/10s") }}
 	s.play(p, am)
@@ -170,14 +172,16 @@ func (s *scene) play(p realtest.Prometheus, am realtest.Alertmanager) {
 	for range 60 {
 		s.leak(database)
 	}
-	time.Sleep(20 * time.Second)
+	p.Await(s.T, `sum(sockdog_held_back_total{reason=~"limit.*"})`, 1, patience)
 	s.raiseLimit()
 	s.flood(second, small)
 	s.awaitFiring(p, "2")
 	s.awaitFiring(p, "1")
-	time.Sleep(5 * time.Second)
-	// That the leak comes back again and again is told as well.
-	ofGroups := slices.DeleteFunc(am.Active(s), func(a realtest.Alert) bool { return a.Labels["problem"] == "leak" })
+	var ofGroups []realtest.Alert
+	for deadline := time.Now().Add(patience); len(ofGroups) != 1 && time.Now().Before(deadline); time.Sleep(scrape) {
+		// That the leak comes back again and again is told as well.
+		ofGroups = slices.DeleteFunc(am.Active(s), func(a realtest.Alert) bool { return a.Labels["problem"] == "leak" })
+	}
 	if len(ofGroups) != 1 || ofGroups[0].Labels["dport"] != "8444" {
 		s.Errorf("in Alertmanager there is %+v, want the second flood alone", ofGroups)
 	}
@@ -230,7 +234,7 @@ func (s *scene) leaking(l nstest.Socket) (stop func()) {
 // awaitFiring waits until so many groups are firing, and notes when.
 func (s *scene) awaitFiring(p realtest.Prometheus, n string) {
 	s.Helper()
-	p.Await(s.T, "sum(sockdog_rule_firing) == "+n, 0, time.Minute)
+	p.Await(s.T, "sum(sockdog_rule_firing) == "+n, 0, patience)
 	time.Sleep(2 * scrape) // until queries that end on a whole second see it
 	if s.firing == nil {
 		s.firing = make(map[time.Time]string)

@@ -30,7 +30,8 @@ func Chromium(t *testing.T, args ...string) *exec.Cmd {
 type Tab struct {
 	t       *testing.T
 	in      *os.File
-	out     *bufio.Reader
+	pipe    *os.File
+	out     *bufio.Reader // of the pipe
 	session string
 	seq     int
 }
@@ -56,7 +57,7 @@ func OpenTab(t *testing.T, args ...string) *Tab {
 	}
 	theirIn.Close()
 	theirOut.Close()
-	b := &Tab{t: t, in: in, out: bufio.NewReader(out)}
+	b := &Tab{t: t, in: in, pipe: out, out: bufio.NewReader(out)}
 	t.Cleanup(func() {
 		in.Close() // at which the browser ends
 		out.Close()
@@ -65,7 +66,6 @@ func OpenTab(t *testing.T, args ...string) *Tab {
 			t.Log(&complaints)
 		}
 	})
-	out.SetReadDeadline(time.Now().Add(time.Minute))
 
 	var made struct{ TargetID, SessionID string }
 	b.Call("Target.createTarget", map[string]any{"url": "about:blank"}, &made)
@@ -99,6 +99,7 @@ func (b *Tab) Call(method string, params any, result any) {
 	if _, err := b.in.Write(append(text, 0)); err != nil {
 		b.t.Fatal(err)
 	}
+	b.pipe.SetReadDeadline(time.Now().Add(time.Minute))
 	for {
 		text, err := b.out.ReadBytes(0)
 		if err != nil {
