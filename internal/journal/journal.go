@@ -345,5 +345,7 @@ func (j *Journal) Close() error {
 
 	j.timer.Stop()
 	j.sync()
+	j.mu.Lock() // a timer that was due may only now come to find nothing unsynced
+	defer j.mu.Unlock()
 	return errors.Join(err, j.unsynced.err, j.file.Close())
 }

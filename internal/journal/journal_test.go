@@ -633,6 +633,22 @@ func TestReadWhileWritten(t *testing.T) {
 
 // BenchmarkAppend writes the intents and outcomes of 9,000 kills, in the
 // batches in which sockets are destroyed.
+// TestCloseAsTheTimerIsDue: what the timer has begun may come to its turn only once all is
+// closed.
+func TestCloseAsTheTimerIsDue(t *testing.T) {
+	for range 100 {
+		j, _ := open(t, stateDir(t, t.TempDir()))
+		must(t, j.Append(intents(1)))
+		synced := make(chan struct{})
+		go func() {
+			defer close(synced)
+			j.sync()
+		}()
+		must(t, j.Close())
+		<-synced
+	}
+}
+
 func BenchmarkAppend(b *testing.B) {
 	j, _ := open(b, stateDir(b, b.TempDir()))
 	batch := intents(128)
