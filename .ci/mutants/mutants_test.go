@@ -96,7 +96,7 @@ var mutants = []mutant{
 	{"scans are skipped although groups are active", "finds == schedule.Anything || e.groupsWait(c) ||", "finds == schedule.Anything ||"},
 
 	// Limits.
-	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-w.granted-len(w.spent))", "max(0, w.Limit.N+1-w.underWay-w.granted-len(w.spent))"},
+	{"a limit lets one more pass", "max(0, w.Limit.N-w.underWay-w.granted-len(w.counting(now)))", "max(0, w.Limit.N+1-w.underWay-w.granted-len(w.counting(now)))"},
 	{"the limit of all rules is ignored", "limit.Throttle{own, all}", "limit.Throttle{own}"},
 	{"actions under way do not count", "w.underWay++", "w.underWay += 0"},
 	{"what is held has no order", "t.set(newestFirst, a.Order == rules.Newest)", "t.set(newestFirst, a.Order != rules.Newest)"},
