@@ -220,7 +220,7 @@ func (r *record) open(h *host.Host, stderr io.Writer) (from capture.Source, end 
 		from.Holders = func(inodes map[uint32]struct{}) (holders.Found, map[recording.Process]float64, error) {
 			found, err := finder.Find(inodes)
 			usage := make(map[recording.Process]float64)
-			for p, percent := range daemon.FDUsage(found.Holders, func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors(host.ProcRoot, pid) }) {
+			for p, percent := range daemon.FDUsage(found.Holders, func(h sock.Holder) (holders.Descriptors, error) { return holders.ReadDescriptorsOf(host.ProcRoot, h) }) {
 				usage[recording.Process{PID: p.PID, Start: p.Start}] = percent
 			}
 			return found, usage, err

@@ -210,7 +210,7 @@ func TestFindsWhoRunsOutOfDescriptors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.options.FindHolders = all
-	w.options.ReadDescriptors = func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors("/proc", pid) }
+	w.options.ReadDescriptors = func(h sock.Holder) (holders.Descriptors, error) { return holders.ReadDescriptorsOf("/proc", h) }
 	leaky, other := w.startLeaker("leaky", 5432, 5), w.startLeaker("other", 5433, 5)
 	limit := unix.Rlimit{Cur: 10, Max: 1000}
 	check(w, unix.Prlimit(leaky, unix.RLIMIT_NOFILE, &limit, nil))

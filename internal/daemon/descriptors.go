@@ -7,7 +7,7 @@ import (
 )
 
 // FDUsage reads how many of the descriptors that they may have the holders use, in percent.
-func FDUsage(found map[uint32][]sock.Holder, read func(pid int) (holders.Descriptors, error)) map[spin.Process]float64 {
+func FDUsage(found map[uint32][]sock.Holder, read func(h sock.Holder) (holders.Descriptors, error)) map[spin.Process]float64 {
 	usage := make(map[spin.Process]float64)
 	tried := make(map[spin.Process]bool)
 	for _, held := range found {
@@ -17,7 +17,7 @@ func FDUsage(found map[uint32][]sock.Holder, read func(pid int) (holders.Descrip
 				continue
 			}
 			tried[p] = true
-			switch fds, err := read(p.PID); {
+			switch fds, err := read(held[i]); {
 			case err != nil: // it has ended, or is not to be read
 			case fds.Limit == 0: // none
 				usage[p] = 0

@@ -124,7 +124,7 @@ type Holders struct {
 	AskCmdlines func(patterns []string) error // as holders.Finder does
 	Hung        func() string                 // as holders.Finder does
 	// ReadDescriptors is how many a process has, and may have.
-	ReadDescriptors func(pid int) (holders.Descriptors, error)
+	ReadDescriptors func(h sock.Holder) (holders.Descriptors, error)
 	// ReadSockets is which descriptors of a process are sockets, by inode.
 	ReadSockets func(pid int) (map[uint32][]int, error)
 	ProcRoot    string // where processes are found

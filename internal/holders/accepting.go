@@ -9,12 +9,14 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // ReadAccepting reads how many threads of a process under root, a mounted proc(5), wait in
-// accept(2) just now. A program that waits with epoll_wait(2) before it accepts has none
+// accept(2) just now: of this life of it. A program that waits with epoll_wait(2) before it accepts has none
 // there. Of one with very many threads it is not read.
-func ReadAccepting(root string, pid int) (accepting int, err error) {
+func ReadAccepting(root string, h sock.Holder) (accepting int, err error) {
 	type result struct {
 		accepting int
 		err       error
@@ -24,8 +26,11 @@ func ReadAccepting(root string, pid int) (accepting int, err error) {
 		return r
 	}
 	// What a thread does is told under a lock that execve(2) holds while it reads a program.
-	if hung := bounded([]int{pid}, PerProcess, read, func(r result) { accepting, err = r.accepting, r.err }); len(hung) > 0 {
-		return 0, fmt.Errorf("process %d hangs when it is read", pid)
+	if hung := bounded([]int{h.PID}, PerProcess, read, func(r result) { accepting, err = r.accepting, r.err }); len(hung) > 0 {
+		return 0, fmt.Errorf("process %d hangs when it is read", h.PID)
+	}
+	if err == nil {
+		err = stillIs(root, h)
 	}
 	return accepting, err
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // Descriptors are how many descriptors a process has, and how many it may have.
@@ -34,6 +36,37 @@ func ReadDescriptors(root string, pid int) (Descriptors, error) {
 		return Descriptors{}, fmt.Errorf("read the limit of descriptors: %s/limits is not as proc_pid_limits(5) says", path)
 	}
 	return Descriptors{Used: used, Limit: limit}, nil
+}
+
+// ReadDescriptorsOf is ReadDescriptors for one life of a process: it is an error where its PID was given
+// to another meanwhile.
+func ReadDescriptorsOf(root string, h sock.Holder) (Descriptors, error) {
+	d, err := ReadDescriptors(root, h.PID)
+	if err == nil {
+		err = stillIs(root, h)
+	}
+	if err != nil {
+		return Descriptors{}, err
+	}
+	return d, nil
+}
+
+// ReadDescriptors is ReadDescriptorsOf where the Finder walks.
+func (f *Finder) ReadDescriptors(h sock.Holder) (Descriptors, error) {
+	return ReadDescriptorsOf(f.root, h)
+}
+
+// stillIs is the error that a process has ended, and its PID may be another's. Whose start is not known
+// is taken for the same.
+func stillIs(root string, h sock.Holder) error {
+	if h.Start == 0 {
+		return nil
+	}
+	start, err := ReadStart(root, h.PID)
+	if err == nil && start != h.Start {
+		err = fmt.Errorf("process %d has ended, and its number is another's: %w", h.PID, unix.ESRCH)
+	}
+	return err
 }
 
 // countDescriptors counts the entries of a directory of descriptors. Its size is their

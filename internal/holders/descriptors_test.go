@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sockdog/sockdog/internal/nstest"
+	"github.com/sockdog/sockdog/internal/sock"
 )
 
 // What is read of this process follows what it opens, and its limit.
@@ -42,6 +43,21 @@ func TestReadDescriptors(t *testing.T) {
 	}
 	if _, err := ReadDescriptors("/proc", 1<<30); err == nil {
 		t.Error("no error for a process that there is not")
+	}
+}
+
+// What is read by the number of a process is that of its life, and not of a later one's.
+func TestReadOfAnother(t *testing.T) {
+	self := sock.Holder{PID: os.Getpid(), Start: must(ReadStart("/proc", os.Getpid()))(t)}
+	another := self
+	another.Start--
+	for h, same := range map[sock.Holder]bool{self: true, {PID: self.PID}: true, another: false} {
+		if d, err := ReadDescriptorsOf("/proc", h); (err == nil) != same || same != (d.Used > 0) {
+			t.Errorf("started at %d: %+v, %v", h.Start, d, err)
+		}
+		if _, err := ReadAccepting("/proc", h); (err == nil) != same {
+			t.Errorf("started at %d: %v", h.Start, err)
+		}
 	}
 }
 

@@ -209,7 +209,7 @@ func (x *Inspector) addDead(seen *Seen, d *holders.Dead, before map[uint32]bool)
 // cannot be read is not known.
 func (x *Inspector) readProcesses(seen *Seen) {
 	for pid, p := range seen.Processes {
-		if d, err := holders.ReadDescriptors(x.ProcRoot, pid); err == nil {
+		if d, err := holders.ReadDescriptorsOf(x.ProcRoot, p.Holder); err == nil {
 			p.Known, p.Used, p.Limit = true, d.Used, d.Limit
 		}
 		seen.Processes[pid] = p
@@ -242,7 +242,7 @@ func (x *Inspector) readAccepting(seen *Seen, held []sock.Holder) {
 		if p.Accepting != nil {
 			continue
 		}
-		if n, err := holders.ReadAccepting(x.ProcRoot, h.PID); err == nil {
+		if n, err := holders.ReadAccepting(x.ProcRoot, h); err == nil {
 			p.Accepting = &n
 			seen.Processes[h.PID] = p
 		}

@@ -153,7 +153,7 @@ func (f *firstScans) Resolve(inodes []uint32) {
 	found, err := holders.FindAsking(host.ProcRoot, host.HolderPass(true), wanted, f.cmdlines)
 	in := engine.HoldersFound{Holders: found.Holders, Complete: err == nil && found.Complete, Settled: found.Settled, Err: err}
 	if f.fds {
-		in.FDUsage = daemon.FDUsage(found.Holders, func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors(host.ProcRoot, pid) })
+		in.FDUsage = daemon.FDUsage(found.Holders, func(h sock.Holder) (holders.Descriptors, error) { return holders.ReadDescriptorsOf(host.ProcRoot, h) })
 	}
 	f.came = append(f.came, in)
 }

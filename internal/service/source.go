@@ -72,6 +72,6 @@ func holdersBy(source *node.Source) daemon.Holders {
 		ReadSockets:     func(pid int) (map[uint32][]int, error) { return holders.ReadSockets(host.ProcRoot, pid) },
 		ProcRoot:        host.ProcRoot,
 		Contained:       func() bool { return holders.Contained(host.ProcRoot) },
-		ReadDescriptors: func(pid int) (holders.Descriptors, error) { return holders.ReadDescriptors(host.ProcRoot, pid) },
+		ReadDescriptors: finder.ReadDescriptors,
 	}
 }
