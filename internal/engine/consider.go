@@ -177,12 +177,13 @@ func (c *consideration) order(a *rules.Action) {
 // stands against it, for which it is to be looked again. What did stand against it the last
 // time is believed for a while.
 func (c *consideration) decide(r *ruleState, a *rules.Action, fired sock.Instant) (decision match.Decision, at sock.Instant, looks bool) {
+	s := c.e.subjectOf(c.t, c.s, r, a)
 	return c.decideBy(r, a, byHolders{
 		known: func() (match.Decision, sock.Instant) {
-			return r.Decide(a, &c.times, c.t.subject(c.s), fired, c.now, c.answer == exact)
+			return r.Decide(a, &c.times, s, fired, c.now, c.answer == exact)
 		},
 		but: func() (match.Decision, sock.Instant) {
-			return r.DecideBut(a, &c.times, c.s, fired, c.now, c.answer == exact)
+			return r.DecideBut(a, &c.times, s, fired, c.now, c.answer == exact)
 		},
 	})
 }

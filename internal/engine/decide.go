@@ -92,7 +92,7 @@ func (c *consideration) destroy(r *ruleState, action int, fired, due sock.Instan
 			a.Shares, a.ShareWindow = append(a.Shares, x.id), sharePer+restoreSlack
 		}
 	}
-	a.basis = e.basisOf(t, r.Rule, action, fired)
+	a.basis = e.basisOf(t, r, action, fired)
 	a.basis.shut = c.shut
 	e.plan.Act = append(e.plan.Act, a)
 }
@@ -133,7 +133,7 @@ func (e *Engine) action(t *tracked, s *sock.Socket, r *ruleState, action int, no
 	a := Action{
 		of: r, Rule: r.Name, Kind: r.Then[action].Kind, Options: r.Then[action].Options, Via: via, DryRun: r.DryRun, Socket: *s,
 		Decided: now,
-		Grounds: groundsOf(r.Rule, &times, t.subject(s), now), Holders: t.heldBy(),
+		Grounds: groundsOf(r.Rule, &times, e.subjectOf(t, s, r, &r.Then[action]), now), Holders: t.heldBy(),
 	}
 	if a.Kind.Destructive {
 		a.Window = max(limitOf(r.Rule).Per, e.program.Settings.Limit.Per) + restoreSlack

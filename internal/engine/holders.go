@@ -122,11 +122,11 @@ func (e *Engine) wantHolders(t *tracked, key sock.Key, due sock.Instant) {
 // unknownOfHolders says what must be known of who holds the socket so that an action that is
 // due is done; "": that is not what stands against it.
 func (e *Engine) unknownOfHolders(t *tracked, s *sock.Socket, r *ruleState, a *rules.Action, now sock.Instant) match.Reason {
-	by, times := t.subject(s), t.Times()
+	by, times := e.subjectOf(t, s, r, a), t.Times()
 	if !e.program.HoldersDecideFor(r.Rule, a) || s.Inode == 0 || match.Any(r.Exclude, by) == ssfilter.True {
 		return ""
 	}
-	if but, _ := r.DecideBut(a, &times, s, 0, now, true); but != match.Due {
+	if but, _ := r.DecideBut(a, &times, by, 0, now, true); but != match.Due {
 		return ""
 	}
 	if by.HoldersKnown() {

@@ -23,18 +23,19 @@ type basis struct {
 	self         int
 	precision    time.Duration
 	shut         *shutDown     // nil: it was decided by the state that the rule is about
+	keptAlive    bool          // as in subject.Subject
 	recent       time.Duration // how old holders may be that it was decided by; 0: it was not
 }
 
 // basisOf returns what an action of the rule on t is decided on.
-func (e *Engine) basisOf(t *tracked, r *match.Rule, action int, fired sock.Instant) *basis {
+func (e *Engine) basisOf(t *tracked, r *ruleState, action int, fired sock.Instant) *basis {
 	recent := time.Duration(0)
-	if e.program.HoldersDecideFor(r, &r.Then[action]) {
+	if e.program.HoldersDecideFor(r.Rule, &r.Then[action]) {
 		recent = e.walks.Recent()
 	}
 	return &basis{
-		recent: recent, rule: r, action: &r.Then[action], fired: fired, protect: e.program.Protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
-		seen: e.tracks.connection(t), holders: t.holders,
+		recent: recent, rule: r.Rule, action: &r.Then[action], fired: fired, protect: e.program.Protect, capabilities: e.capabilities, self: e.config.Self, precision: e.config.Precision,
+		seen: e.tracks.connection(t), holders: t.holders, keptAlive: e.keptAlive(t, r, &r.Then[action]),
 	}
 }
 
@@ -54,6 +55,7 @@ func (a *Action) Recheck(answer *sock.Answer) match.Reason {
 	seen.Update(&s, track.TimesOf(&s, answer.Sent, answer.Got, b.precision), answer.Got)
 	seen.TellAutobound(&s)
 	sub := heldSubject(&s, b.holders)
+	sub.KeptAlive = b.keptAlive
 	if b.recent > 0 && s.Inode != 0 && answer.Got.Sub(b.holders.At) > b.recent {
 		return match.HoldersOld
 	}

@@ -5,6 +5,9 @@ import (
 	"slices"
 
 	"github.com/sockdog/sockdog/internal/engine/match"
+	"github.com/sockdog/sockdog/internal/engine/subject"
+	"github.com/sockdog/sockdog/internal/sock"
+	"github.com/sockdog/sockdog/rules"
 )
 
 // record is what was done and said about a connection, and what a limit holds back
@@ -21,6 +24,7 @@ type mark struct {
 	rule   *ruleState
 	action int
 	open   bool // it was held back, or failed: still to be done
+	asks   bool // it has turned on the keepalives of a socket that had none
 }
 
 // skip is what kept a rule from acting, which is counted once for a connection.
@@ -131,7 +135,28 @@ func (e *Engine) marked(t *tracked, rule *ruleState, action int) *mark {
 // mark notes that an action of a rule was done, or, with open, that it was said to
 // be held back, or failed.
 func (e *Engine) mark(t *tracked, rule *ruleState, action int, open bool) {
-	t.record = e.records.after(change{of: t.record, kind: marks, mark: mark{rule, action, open}})
+	t.record = e.records.after(change{of: t.record, kind: marks, mark: mark{rule: rule, action: action, open: open}})
+}
+
+// markAsked notes that an action which was done has turned keepalives on.
+func (e *Engine) markAsked(t *tracked, rule *ruleState, action int) {
+	if e.marked(t, rule, action) != nil {
+		t.record = e.records.after(change{of: t.record, kind: marks, mark: mark{rule: rule, action: action, asks: true}})
+	}
+}
+
+// keptAlive reports whether the rule itself has turned the keepalives of t on, which does not
+// count against a destructive action of it.
+func (e *Engine) keptAlive(t *tracked, r *ruleState, a *rules.Action) bool {
+	asked := func(m mark) bool { return m.rule == r && m.asks }
+	return a.Kind.Destructive && slices.ContainsFunc(e.recordOf(t).marks, asked)
+}
+
+// subjectOf returns an answer about t as an action of the rule is decided by it.
+func (e *Engine) subjectOf(t *tracked, s *sock.Socket, r *ruleState, a *rules.Action) subject.Subject {
+	sub := t.subject(s)
+	sub.KeptAlive = e.keptAlive(t, r, a)
+	return sub
 }
 
 // unmark notes that it is as if the action of a rule had not been done.

@@ -45,8 +45,13 @@ func (c *consideration) touch(r *ruleState, action int, fired, due sock.Instant,
 		return
 	}
 	e.acts.underWay++
-	a.basis = e.basisOf(t, r.Rule, action, fired)
+	a.basis = e.basisOf(t, r, action, fired)
 	e.plan.Act = append(e.plan.Act, a)
+}
+
+// actionOf is which of its rule's such an action is: there is one of each kind.
+func actionOf(a *Action) int {
+	return slices.IndexFunc(a.of.Then, func(of rules.Action) bool { return of.Kind == a.Kind })
 }
 
 // touched takes in how such an action ended. One that failed is not tried again on that
@@ -64,6 +69,9 @@ func (e *Engine) touched(o *Outcome, now sock.Instant) {
 			e.plan.Late = append(e.plan.Late, max(0, o.At.Sub(a.Due)))
 		}
 		e.report(*a, Done)
+		if t != nil && match.WithoutKeepalives(&a.Socket) {
+			e.markAsked(t, a.of, actionOf(a))
+		}
 		return
 	case o.Gone:
 		e.report(*a, Gone)
@@ -86,7 +94,7 @@ func (e *Engine) touched(o *Outcome, now sock.Instant) {
 	if o.Changed == match.HolderChanged {
 		t.holders = nil // whoever it is now is looked for
 	}
-	e.unmark(t, a.of, slices.IndexFunc(a.of.Then, func(of rules.Action) bool { return of.Kind == a.Kind }))
+	e.unmark(t, a.of, actionOf(a))
 	if again := now.Add(retryAfter); t.phase == waiting && t.turn == 0 && (t.due == 0 || t.askAt() > again) {
 		e.wait(t, again)
 	}

@@ -32,9 +32,9 @@ func (r *Rule) excludes(s subject.Subject) bool { return Any(r.Exclude, s) != ss
 
 // DecideBut is Decide where who holds the socket is not known well enough: what it would
 // be if they were those that the rule means, and none that it excludes.
-func (r *Rule) DecideBut(a *rules.Action, t *track.Times, s *sock.Socket, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
-	sub := subject.Of(s)
-	return r.decide(a, t, sub, whoever, func() bool { return mayBeAny(r.Exclude, sub) }, fired, now, exact)
+func (r *Rule) DecideBut(a *rules.Action, t *track.Times, s subject.Subject, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
+	s.Holders = nil
+	return r.decide(a, t, s, whoever, func() bool { return mayBeAny(r.Exclude, s) }, fired, now, exact)
 }
 
 func (r *Rule) decide(a *rules.Action, t *track.Times, s subject.Subject, held heldBy, excluded func() bool, fired, now sock.Instant, exact bool) (Decision, sock.Instant) {
@@ -178,11 +178,18 @@ func AtPresent(m *rules.Match, s subject.Subject) ssfilter.Tri {
 		}
 		ok = ok && among
 	}
-	if m.Keepalive == nil || !ok {
+	switch {
+	case m.Keepalive == nil || !ok:
 		return ssfilter.TriOf(ok)
+	case s.KeptAlive:
+		return ssfilter.TriOf(!*m.Keepalive)
+	default:
+		return keptAlive(s.Socket, *m.Keepalive)
 	}
-	return keptAlive(s.Socket, *m.Keepalive)
 }
+
+// WithoutKeepalives reports whether the keepalives of a socket are certainly off.
+func WithoutKeepalives(s *sock.Socket) bool { return keptAlive(s, false) == ssfilter.True }
 
 // keptAlive reports whether the keepalive timer of a socket is armed, as wanted. The kernel
 // shows one timer, that of a retransmission or probe first (inet_sk_diag_fill). That of

@@ -271,7 +271,7 @@ func TestDecideBut(t *testing.T) {
 				test.change(&s)
 			}
 			r := Rule{Rule: rules.Rule{Match: []rules.Match{test.match}, Exclude: test.exclude}}
-			if got, _ := r.DecideBut(&rules.Action{Kind: rules.Kill}, &track.Times{Queued: sock.Never}, &s, 0, 1, true); got != test.want {
+			if got, _ := r.DecideBut(&rules.Action{Kind: rules.Kill}, &track.Times{Queued: sock.Never}, subject.Of(&s), 0, 1, true); got != test.want {
 				t.Errorf("decision %d, want %d", got, test.want)
 			}
 			if got, _ := r.Decide(&rules.Action{Kind: rules.Kill}, &track.Times{Queued: sock.Never}, subject.Of(&s), 0, 1, true); got == Due {

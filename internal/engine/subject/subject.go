@@ -22,6 +22,9 @@ import (
 type Subject struct {
 	*sock.Socket
 	Holders *Holders // nil: nobody has looked
+	// KeptAlive: its keepalives are the doing of the rule that is asked, for which it is as it
+	// was without.
+	KeptAlive bool
 }
 
 // Of returns a socket for whose holders nobody has looked.

@@ -34,6 +34,7 @@ type judge struct {
 	held   map[uint64]bool   // a limit held it, by cookie
 	seen   map[uint64]*truth // what the last exact answer said
 	kills  []kill
+	asked  map[uint64]asked        // keepalives that were turned on, by cookie
 	done   map[uint64]sock.Instant // when the last act on a socket was, by cookie
 	acting map[uint64]bool         // an act on it is under way, by cookie
 	said   map[report]int
@@ -71,6 +72,13 @@ type report struct {
 	state      ssfilter.State
 }
 
+// asked is by which rule the keepalives of a connection were turned on, in which run.
+type asked struct {
+	run       int
+	rule, sum string
+	conn      int
+}
+
 type kill struct {
 	rule string
 	at   sock.Instant
@@ -78,7 +86,7 @@ type kill struct {
 
 func newJudge(seed uint64) *judge {
 	w := &judge{
-		World: world.New(seed), groups: newGroupJudge(seed), shuts: newShutJudge(seed), brake: newBrake(), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[report]int), acting: make(map[uint64]bool),
+		World: world.New(seed), groups: newGroupJudge(seed), shuts: newShutJudge(seed), brake: newBrake(), shown: make(map[uint64]int), held: make(map[uint64]bool), seen: make(map[uint64]*truth), said: make(map[report]int), asked: make(map[uint64]asked), acting: make(map[uint64]bool),
 		done: make(map[uint64]sock.Instant), firing: make(map[string]bool), scanned: make(map[string]bool), alerts: make(map[string]bool),
 	}
 	w.Observer = w
@@ -394,6 +402,9 @@ func (w *judge) Acts(o *engine.Outcome, s *sim.Socket) {
 	case o.Changed == match.HolderChanged && s.Passed() > 0:
 	case o.Changed == "" && a.Kind == rules.Keepalive:
 		w.tally.Touches++
+		if r := w.ruleOf(a.Rule); s.Keepalive == 0 {
+			w.asked[s.ID.Cookie] = asked{w.Run, r.Name, r.Sum, s.Conn}
+		}
 	case o.Changed == "":
 		w.checkTruth(w.ruleOf(a.Rule), a)
 	default:

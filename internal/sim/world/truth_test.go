@@ -152,11 +152,17 @@ func (w *judge) heldLately(s *sim.Socket, at sock.Instant) (lately []*subject.Ho
 	return lately
 }
 
-// dueLately is dueSince by any of those.
+// dueLately is dueSince by any of those. Keepalives that the rule itself has turned on do not
+// count against what it does later.
 func (w *judge) dueLately(r *rules.Rule, after time.Duration, s *sim.Socket, shown *sock.Socket) sock.Instant {
 	due := sim.Never
 	for _, h := range w.heldLately(s, w.Now) {
-		due = min(due, dueSince(r, after, s, subject.Subject{Socket: shown, Holders: h}))
+		held := subject.Subject{Socket: shown, Holders: h}
+		due = min(due, dueSince(r, after, s, held))
+		if w.asked[s.ID.Cookie] == (asked{w.Run, r.Name, r.Sum, s.Conn}) {
+			held.KeptAlive = true
+			due = min(due, dueSince(r, after, s, held))
+		}
 	}
 	return due
 }
