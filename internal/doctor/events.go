@@ -15,7 +15,7 @@ import (
 // examineEvents loads the programs that tell of events, attaches them for a moment, and
 // says what each of them lacks.
 func examineEvents(h *host.Host) []Finding {
-	const needs = "in a systemd unit the drop-in events.conf, which allows bpf(2), too; else Linux 5.10 or later, with CAP_BPF and CAP_NET_ADMIN in the host's user namespace, and its cgroup v2"
+	const allows = ", which allows bpf(2), too; else Linux 5.10 or later, with CAP_BPF and CAP_NET_ADMIN in the host's user namespace, and its cgroup v2"
 	table := Finding{What: "events", Text: "exact ages of stuck sockets can be had"}
 	if _, unfit := host.TablePlaces(); unfit != nil {
 		table.Text, table.Cure = "ages are what sock_diag tells: "+unfit.Error(), "raise the memory limit of the container or unit"
@@ -24,7 +24,7 @@ func examineEvents(h *host.Host) []Finding {
 	programs, err := attachForAMoment()
 	if err != nil {
 		table.Text = "ages are what sock_diag tells: " + err.Error()
-		table.Cure = grantOr(eventsDropIn, needs, unix.CAP_BPF, unix.CAP_NET_ADMIN) + "; a container takes the host's /sys/fs/cgroup, too (docs/events.md)"
+		table.Cure = grantOr(eventsDropIn, inUnit(eventsDropIn)+allows, unix.CAP_BPF, unix.CAP_NET_ADMIN) + "; a container takes the host's /sys/fs/cgroup, too (docs/events.md)"
 		return []Finding{table}
 	}
 	defer programs.Close()
@@ -85,7 +85,7 @@ func examineNamespaces() Finding {
 		x.Text = err.Error()
 	}
 	if !x.OK {
-		x.Cure = grantOr("namespaces.conf", "in a systemd unit the drop-in namespaces.conf, which lifts RestrictNamespaces= and ProtectProc=, too; else run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching all", unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE)
+		x.Cure = grantOr(namespacesDropIn, inUnit(namespacesDropIn)+", which lifts RestrictNamespaces= and ProtectProc=, too; else run sockdog outside of the user namespace, or of the confinement (AppArmor, SELinux), that keeps its capabilities from reaching all", unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE)
 	}
 	return x
 }
@@ -115,8 +115,16 @@ func (x *Finding) find(own *netns.Namespace) error {
 	return nil
 }
 
-// eventsDropIn is the drop-in of the systemd unit that gives it what events take.
-const eventsDropIn = "events.conf"
+// Drop-ins of the systemd unit, which give it what events take, and what namespaces: all takes.
+const (
+	eventsDropIn     = "events.conf"
+	namespacesDropIn = "namespaces.conf"
+)
+
+// inUnit says how a drop-in comes to the unit, from where packages have it.
+func inUnit(dropIn string) string {
+	return fmt.Sprintf("in a systemd unit the drop-in %s (install -Dm644 -t /etc/systemd/system/sockdog.service.d /usr/share/doc/sockdog/examples/systemd/%[1]s, then systemctl daemon-reload and systemctl restart sockdog)", dropIn)
+}
 
 // grantOr says how to get capabilities, of which this process lacks some; else it is cure
 // that is needed. For the systemd unit it is a drop-in: the unit forbids more than to have the
@@ -130,6 +138,6 @@ func grantOr(dropIn, cure string, capabilities ...int) string {
 		name := host.CapabilityName(c)
 		plain, caps = append(plain, name), append(caps, "CAP_"+name)
 	}
-	return fmt.Sprintf("in a systemd unit the drop-in %s; in a pod securityContext: {runAsUser: 0, capabilities: {add: [%s]}} and hostPID: true; in a container --user=0:0 --pid=host --cap-add=%s; by hand root, or setcap %s+p on the binary",
-		dropIn, strings.Join(plain, ", "), strings.Join(plain, " --cap-add="), strings.ToLower(strings.Join(caps, ",")))
+	return fmt.Sprintf("%s; in a pod securityContext: {runAsUser: 0, capabilities: {add: [%s]}} and hostPID: true; in a container --user=0:0 --pid=host --cap-add=%s; by hand root, or setcap %s+p on the binary",
+		inUnit(dropIn), strings.Join(plain, ", "), strings.Join(plain, " --cap-add="), strings.ToLower(strings.Join(caps, ",")))
 }

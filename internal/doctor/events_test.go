@@ -47,7 +47,7 @@ func TestEventsWithoutCapabilities(t *testing.T) {
 	}
 	const want = `events
 ages are what sock_diag tells: call bpf(2): operation not permitted (it lacks CAP_BPF and CAP_NET_ADMIN)
-in a systemd unit the drop-in events.conf; in a pod securityContext: {runAsUser: 0, capabilities: {add: [BPF, NET_ADMIN]}} and hostPID: true; in a container --user=0:0 --pid=host --cap-add=BPF --cap-add=NET_ADMIN; by hand root, or setcap cap_bpf,cap_net_admin+p on the binary; a container takes the host's /sys/fs/cgroup, too (docs/events.md)
+in a systemd unit the drop-in events.conf (install -Dm644 -t /etc/systemd/system/sockdog.service.d /usr/share/doc/sockdog/examples/systemd/events.conf, then systemctl daemon-reload and systemctl restart sockdog); in a pod securityContext: {runAsUser: 0, capabilities: {add: [BPF, NET_ADMIN]}} and hostPID: true; in a container --user=0:0 --pid=host --cap-add=BPF --cap-add=NET_ADMIN; by hand root, or setcap cap_bpf,cap_net_admin+p on the binary; a container takes the host's /sys/fs/cgroup, too (docs/events.md)
 `
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
@@ -70,6 +70,11 @@ func TestEventsExamined(t *testing.T) {
 	} {
 		if test.x.OK != test.ok || test.x.Needed || !strings.HasPrefix(test.x.Text, test.text) || (test.x.Cure == "") != test.ok {
 			t.Errorf("%s: %+v", test.name, test.x)
+		}
+	}
+	for _, dropIn := range []string{eventsDropIn, namespacesDropIn} {
+		if _, err := os.Stat("../../examples/systemd/" + dropIn); err != nil {
+			t.Error(err)
 		}
 	}
 	if !host.Lacks(63) || host.CapabilityName(unix.CAP_BPF) != "BPF" {
