@@ -159,14 +159,14 @@ var cases = map[string]func(h *host){
 	},
 	"acceptor-forked": func(h *host) { // a socket that a master has made, and leaves to its children
 		var held []sock.Holder
-		for pid := range 3 {
+		for pid := range 6 {
 			held = append(held, h.runs(sock.Holder{PID: 70 + pid, Start: 1, Comm: "apache2"}, 30, 1024)...)
 			p := h.Latest.Processes[70+pid]
-			p.Accepting = new(pid % 2)
+			p.Accepting = new(pid / 5)
 			h.Latest.Processes[70+pid] = p
 		}
 		h.listens("[::]:80", 400, 511, held)
-		unknown := h.runs(sock.Holder{PID: 73, Start: 1, Comm: "apache2"}, 30, 1024)
+		unknown := h.runs(sock.Holder{PID: 79, Start: 1, Comm: "apache2"}, 30, 1024)
 		h.listens("[::]:81", 300, 511, append(held[:1:1], unknown...))
 	},
 	"acceptors-apart": func(h *host) { // workers with a queue each on one port (SO_REUSEPORT), of which one is stuck

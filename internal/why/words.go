@@ -54,16 +54,30 @@ func (f *Finding) who() string {
 		return fmt.Sprintf("a process that cannot be seen (user %d)", f.uid)
 	}
 	name := holderName(f.Holders[0])
-	switch more := len(f.Holders) - 1; {
-	case more == 1:
-		name += " and 1 more process"
-	case more > 1:
-		name += fmt.Sprintf(" and %d more processes", more)
-	}
 	if place := f.place(); place != "" {
 		name += " " + place
 	}
+	if others := f.Holders[1:]; len(others) > 0 {
+		name += ", with " + holderNames(others) + ","
+	}
 	return name
+}
+
+// holderNames names some processes, and counts the rest of many.
+func holderNames(holders []sock.Holder) string {
+	const named = 3
+	var names []string
+	for _, h := range holders[:min(len(holders), named)] {
+		names = append(names, holderName(h))
+	}
+	if more := len(holders) - named; more > 0 {
+		names = append(names, term.Count(more, "other"))
+	}
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 func holderName(h sock.Holder) string { return fmt.Sprintf("%s[%d]", h.Comm, h.PID) }
