@@ -90,9 +90,10 @@ func (c *consideration) escalate() {
 		c.next = min(c.next, c.now.Add(shutRecheck))
 		c.shut = x
 		c.order(a)
+		s := e.subjectOf(t, c.s, r, a)
 		decision, at, looks := c.decideBy(r, a, byHolders{
-			known: func() (match.Decision, sock.Instant) { return r.DecideShut(t.subject(c.s), at, c.now) },
-			but:   func() (match.Decision, sock.Instant) { return r.DecideShutBut(c.s, at, c.now) },
+			known: func() (match.Decision, sock.Instant) { return r.DecideShut(s, at, c.now) },
+			but:   func() (match.Decision, sock.Instant) { return r.DecideShutBut(s, at, c.now) },
 		})
 		switch {
 		case looks:

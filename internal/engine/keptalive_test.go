@@ -10,6 +10,30 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
+// A rule that asks, shuts down and kills, one after the other, does all three.
+func TestKillAfterKeepaliveAndShutdown(t *testing.T) {
+	on := true
+	b := shutting(t)
+	shuts := b.destroy
+	b.destroy = func(a *Action) Outcome {
+		if a.Kind == rules.Keepalive {
+			s := b.sockets[a.Socket.ID.Cookie]
+			s.Keepalive, s.LastAck = time.Second, b.now
+			return Outcome{Act: *a}
+		}
+		return shuts(a)
+	}
+	s := b.add(1, 4*time.Second, func(s *sim.Socket) { s.State = ssfilter.Established })
+	b.world = append(b.world, worldEvent{benchStart.Add(12 * time.Second), func() { acked(b, s) }})
+	b.rule(set(killing("r", thenKills, fromEstablished, func(r *rules.Rule) {
+		r.Then = append([]rules.Action{{Kind: rules.Keepalive}}, r.Then...)
+		r.Then[1].After, r.Then[2].After = 5*time.Second, 10*time.Second
+		r.Exclude = []rules.Match{{States: ssfilter.AllStates, Keepalive: &on}}
+	})))
+	b.until(time.Minute)
+	b.want("6s r keepalive done 1", "11s r shutdown done 1", "17s r kill done 1")
+}
+
 // asksThenKills has a rule turn keepalives on, and kill twenty seconds later.
 func asksThenKills(r *rules.Rule) {
 	r.Then = []rules.Action{{Kind: rules.Keepalive}, {Kind: rules.Kill, After: 20 * time.Second, Limit: r.Then[0].Limit}}

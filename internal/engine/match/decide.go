@@ -87,9 +87,9 @@ func (r *Rule) DecideShut(s subject.Subject, due, now sock.Instant) (Decision, s
 
 // DecideShutBut is DecideShut where who holds the socket is not known well enough, as
 // DecideBut is.
-func (r *Rule) DecideShutBut(s *sock.Socket, due, now sock.Instant) (Decision, sock.Instant) {
-	sub := subject.Of(s)
-	return r.decideShut(sub, whoever, func() bool { return mayBeAny(r.Exclude, sub) }, due, now)
+func (r *Rule) DecideShutBut(s subject.Subject, due, now sock.Instant) (Decision, sock.Instant) {
+	s.Holders = nil
+	return r.decideShut(s, whoever, func() bool { return mayBeAny(r.Exclude, s) }, due, now)
 }
 
 func (r *Rule) decideShut(s subject.Subject, held heldBy, excluded func() bool, due, now sock.Instant) (Decision, sock.Instant) {

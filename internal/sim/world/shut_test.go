@@ -117,6 +117,7 @@ func (w *judge) escalates(r *rules.Rule, a *engine.Action, s *sim.Socket, shown 
 			m.States = ssfilter.AllStates
 			return match.Lasts(&m, held) == ssfilter.True
 		}
-		return slices.ContainsFunc(r.Match, means) && match.Any(r.Exclude, held) == ssfilter.False
+		spared := func(s subject.Subject) bool { return match.Any(r.Exclude, s) == ssfilter.False }
+		return slices.ContainsFunc(r.Match, means) && slices.ContainsFunc(w.asMeant(r, s, held), spared)
 	})
 }

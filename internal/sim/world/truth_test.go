@@ -157,14 +157,21 @@ func (w *judge) heldLately(s *sim.Socket, at sock.Instant) (lately []*subject.Ho
 func (w *judge) dueLately(r *rules.Rule, after time.Duration, s *sim.Socket, shown *sock.Socket) sock.Instant {
 	due := sim.Never
 	for _, h := range w.heldLately(s, w.Now) {
-		held := subject.Subject{Socket: shown, Holders: h}
-		due = min(due, dueSince(r, after, s, held))
-		if w.asked[s.ID.Cookie] == (asked{w.Run, r.Name, r.Sum, s.Conn}) {
-			held.KeptAlive = true
-			due = min(due, dueSince(r, after, s, held))
+		for _, meant := range w.asMeant(r, s, subject.Subject{Socket: shown, Holders: h}) {
+			due = min(due, dueSince(r, after, s, meant))
 		}
 	}
 	return due
+}
+
+// asMeant is what a rule may take a socket for, whose keepalives it may have turned on itself.
+func (w *judge) asMeant(r *rules.Rule, s *sim.Socket, shown subject.Subject) []subject.Subject {
+	if w.asked[s.ID.Cookie] != (asked{w.Run, r.Name, r.Sum, s.Conn}) {
+		return []subject.Subject{shown}
+	}
+	without := shown
+	without.KeptAlive = true
+	return []subject.Subject{shown, without}
 }
 
 // checkTouch holds an act that takes nothing away to what its rule says of the socket as it
