@@ -19,6 +19,10 @@ type ExecOptions struct {
 	Timeout time.Duration // how long it may take until it is killed, and all that it started
 }
 
+// defaultExecLimit is far more than groups that fire one by one take, and far less than what
+// groups without end could.
+var defaultExecLimit = Limit{N: 60, Per: 10 * time.Minute}
+
 const (
 	defaultExecTimeout = 10 * time.Second
 	maxExecTimeout     = 10 * time.Minute
@@ -30,6 +34,7 @@ const (
 var execTable = document.Table[act]{What: "exec", Keys: []document.Key[act]{
 	document.Func("command", func(r *document.Reader, key, n *yaml.Node, a *act) { a.exec().Command = command(r, key, n) }),
 	document.Field("timeout", duration, func(a *act) *time.Duration { return &a.exec().Timeout }),
+	document.Field("limit", rate, func(a *act) *Limit { return &a.Limit }),
 	after,
 }}
 
@@ -71,6 +76,9 @@ func command(r *document.Reader, key, n *yaml.Node) []string {
 func checkExec(r *document.Reader, a *act) {
 	if a.lacks("command") {
 		r.Report(a.at, "exec needs a command: write - exec: {command: [/usr/local/bin/dump, --all]}")
+	}
+	if !a.given.Has("limit") {
+		a.Limit = defaultExecLimit
 	}
 	switch o := a.exec(); {
 	case !a.given.Has("timeout"):

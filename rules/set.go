@@ -170,7 +170,7 @@ const (
 type Action struct {
 	Kind  *Kind
 	After time.Duration // beyond the instant at which the socket fell due, or the group fired
-	Limit Limit         // destructive actions only
+	Limit Limit         // of destructive actions, and of exec
 	Order Order         // destructive actions only
 
 	Most       float64 `json:",omitempty"` // share of the live connections of a holder, or a port, in ten minutes; 0: all

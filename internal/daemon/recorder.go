@@ -149,7 +149,7 @@ func (r *recorder) Intend(actions []engine.Action) {
 func (r *recorder) IntendGroup(a *engine.GroupAction, patience time.Duration, record func(a *engine.GroupAction, at time.Time) journal.Record) {
 	var counts []sock.Spent
 	if now := r.now(); a.Window > 0 {
-		counts = []sock.Spent{{Rule: sock.RuleSum(a.Limit()), N: 1, At: now, Expires: now.Add(a.Window)}}
+		counts = []sock.Spent{{Rule: sock.RuleSum(a.Limit()), N: 1, At: now, Expires: now.Add(a.Window), Own: !a.Kind().Destructive}}
 	}
 	r.intend(counts, 1, patience, func(_ int, seq uint64, at time.Time) journal.Record {
 		a.Seq = seq

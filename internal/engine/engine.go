@@ -255,6 +255,10 @@ func (in Restored) apply(e *Engine, now sock.Instant) {
 		}
 		h, at := e.historyOf(s.Rule), s.At.Add(restoreSlack)
 		for range s.N {
+			if s.Own {
+				h.own.Spend(at)
+				continue
+			}
 			h.real.Spend(at)
 			h.unseen.Spend(at)
 		}

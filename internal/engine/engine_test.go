@@ -42,6 +42,7 @@ type bench struct {
 	holders    func(inode uint32) []sock.Holder
 	probe      func(url string) error
 	signal     func(*GroupAction)       // hears of each signal
+	groupErr   error                    // of each action on a group
 	fds        map[spin.Process]float64 // what walks find of their descriptors
 
 	events []string // what was reported, from benchStart on
@@ -211,7 +212,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 	}
 	for _, a := range p.Intend {
 		if a.Window > 0 {
-			b.spent = append(b.spent, sock.Spent{Rule: sock.RuleSum(a.Limit()), N: 1, At: b.now, Expires: b.now.Add(a.Window)})
+			b.spent = append(b.spent, sock.Spent{Rule: sock.RuleSum(a.Limit()), N: 1, At: b.now, Expires: b.now.Add(a.Window), Own: !a.Kind().Destructive})
 		}
 		inputs = append(inputs, GroupIntended{a})
 	}
@@ -219,7 +220,7 @@ func (b *bench) carryOut(p *Plan) (inputs []Input) {
 		if b.signal != nil && a.Kind() == rules.Signal {
 			b.signal(&a)
 		}
-		inputs = append(inputs, GroupActed{Act: a, At: b.now})
+		inputs = append(inputs, GroupActed{Act: a, Err: b.groupErr, At: b.now})
 	}
 	for _, n := range p.Notes {
 		b.notes = append(b.notes, fmt.Sprintf("%v %s %v", b.since(b.now).Truncate(100*time.Millisecond), n.Kind, n.Values))

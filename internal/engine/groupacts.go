@@ -6,6 +6,7 @@ import (
 
 	"github.com/sockdog/sockdog/internal/engine/acting"
 	"github.com/sockdog/sockdog/internal/engine/group"
+	"github.com/sockdog/sockdog/internal/engine/limit"
 	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/engine/subject"
 	"github.com/sockdog/sockdog/internal/sock"
@@ -137,6 +138,10 @@ func (e *Engine) actOnGroups(now sock.Instant) {
 			e.schedule.Hasten(r.Class, now) // for its groups
 		}
 		for _, d := range due {
+			if at := e.freeFor(r, d.Action, now); at > now { // those before it have taken what there was
+				r.acting.Wait(at)
+				continue
+			}
 			e.actOn(r, d, now)
 		}
 	}
@@ -187,19 +192,23 @@ func (e *Engine) mayActOnGroups(r *ruleState) bool {
 	return r.acting != nil && r.actsUnderWay == 0 && e.groupActs.underWay < MaxGroupActs && !shut
 }
 
-// groupThrottle is what limits a destructive action of a rule on groups.
-func (e *Engine) groupThrottle(r *ruleState, kind *rules.Kind, dry bool) *throttle {
-	return e.historyOf(sock.RuleSum(limitName(r.Name, kind))).throttle(dry)
+// groupThrottle is what limits an action of a rule on groups: that of all rules is for what is
+// destructive. Nil: nothing does.
+func (e *Engine) groupThrottle(r *ruleState, a *rules.Action, dry bool) limit.Throttle {
+	if a.Limit.Per == 0 {
+		return nil
+	}
+	t := e.historyOf(sock.RuleSum(limitName(r.Name, a.Kind))).throttle(dry).Throttle
+	t[0].Limit = a.Limit
+	if !a.Kind.Destructive {
+		return t[:1]
+	}
+	return t
 }
 
 // freeFor returns from when on a limit lets an action of the rule be done.
 func (e *Engine) freeFor(r *ruleState, action int, now sock.Instant) sock.Instant {
-	a := &r.Then[action]
-	if !a.Kind.Destructive {
-		return now
-	}
-	h := e.groupThrottle(r, a.Kind, r.DryRun)
-	h.Throttle[0].Limit = a.Limit
+	h := e.groupThrottle(r, &r.Then[action], r.DryRun)
 	if h.Room(now) > 0 {
 		return now
 	}
@@ -217,19 +226,18 @@ func (e *Engine) actOn(r *ruleState, d acting.Due, now sock.Instant) {
 		e.reportGroup(a, Changed)
 		return
 	}
-	if a.Kind().Destructive {
+	limits := e.groupThrottle(r, a.Action, a.DryRun)
+	limits.Begin()
+	if limits != nil {
 		a.Window = e.program.Settings.Limit.Per + restoreSlack
 		for i := range r.Then { // whose limits count it, too
 			if other := &r.Then[i]; other.Kind == a.Kind() {
 				a.Window = max(a.Window, other.Limit.Per+restoreSlack)
 			}
 		}
-		e.groupThrottle(r, a.Kind(), a.DryRun).Begin()
 	}
 	if a.DryRun {
-		if a.Kind().Destructive {
-			e.groupThrottle(r, a.Kind(), true).End(now)
-		}
+		limits.End(now)
 		e.reportGroup(a, Would)
 		return
 	}
@@ -287,13 +295,11 @@ func (in GroupActed) apply(e *Engine, now sock.Instant) {
 	r.actsUnderWay--
 	e.groupActs.underWay--
 	a.At, a.Err, a.Found, a.Reason = in.At, in.Err, in.Found, in.Changed
-	if a.Kind().Destructive {
-		h := e.groupThrottle(r, a.Kind(), false)
-		if in.Changed == "" && !in.Gone && in.Err == nil {
-			h.End(in.At)
-		} else {
-			h.Cancel()
-		}
+	limits, tried := e.groupThrottle(r, a.Action, false), in.Changed == "" && !in.Gone
+	if tried && (in.Err == nil || !a.Kind().Destructive) { // a program that fails has run
+		limits.End(in.At)
+	} else {
+		limits.Cancel()
 	}
 	if r.acting != nil {
 		r.acting.Changed()

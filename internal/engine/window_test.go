@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -73,10 +74,10 @@ func signalling(t *testing.T) (*bench, rules.Set) {
 	}))
 }
 
-// signalled is when signals were sent.
-func (b *bench) signalled() (at []string) {
+// reported is when actions on groups were reported so.
+func (b *bench) reported(words string) (at []string) {
 	for _, e := range b.events {
-		if when, done := strings.CutSuffix(e, " r signal done"); done {
+		if when, is := strings.CutSuffix(e, " r "+words); is {
 			at = append(at, when)
 		}
 	}
@@ -86,18 +87,64 @@ func (b *bench) signalled() (at []string) {
 // TestLimitsOfSignals: where the signals of a rule have limits of different length, each keeps
 // its own, by all signals that were sent. Each counts on disk for as long as the longest.
 func TestLimitsOfSignals(t *testing.T) {
-	b, rule := signalling(t)
-	b.rule(rule)
-	b.until(20 * time.Minute)
-	// TERM to two processes and KILL to both, and only when the first KILL is ten minutes ago TERM
-	// to the third, for all of them count.
-	if want := []string{"10s", "10s", "1m10s", "2m10s", "11m10s", "12m10s"}; !slices.Equal(b.signalled(), want) {
-		t.Errorf("sent at %v, want %v", b.signalled(), want)
+	for result, dry := range map[string]bool{"done": false, "would": true} {
+		t.Run(result, func(t *testing.T) {
+			b, rule := signalling(t)
+			rule.Rules[0].DryRun = dry
+			b.rule(rule)
+			b.until(20 * time.Minute)
+			// TERM to two processes and KILL to both, and only when the first KILL is ten minutes ago
+			// TERM to the third, for all of them count.
+			want := []string{"10s", "10s", "1m10s", "2m10s", "11m10s", "12m10s"}
+			if got := b.reported("signal " + result); !slices.Equal(got, want) {
+				t.Errorf("sent at %v, want %v", got, want)
+			}
+			for _, spent := range b.spent {
+				if lasts := spent.Expires.Sub(spent.At); lasts < 10*time.Minute {
+					t.Errorf("a signal counts on disk for %v", lasts)
+				}
+			}
+		})
 	}
-	for _, spent := range b.spent {
-		if lasts := spent.Expires.Sub(spent.At); lasts < 10*time.Minute {
-			t.Errorf("a signal counts on disk for %v", lasts)
-		}
+}
+
+// TestLimitOfExec: programs that are run count in the limit of their rule, also where they fail,
+// after a reload and a restart, and in no other.
+func TestLimitOfExec(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		err  error
+		dry  bool
+		do   func(b *bench, s rules.Set)
+		want string // what is reported
+		at   []string
+	}{
+		{"they end well", nil, false, nil, "exec done", []string{"10s", "10s", "10m10s"}},
+		{"they fail", errors.New("exit status 1"), false, nil, "exec failed", []string{"10s", "10s", "10m10s"}},
+		{"a dry run", nil, true, nil, "exec would", []string{"10s", "10s", "10m10s"}},
+		{"a reload", nil, false, (*bench).rule, "exec done", []string{"10s", "10s", "10m10s"}},
+		{"a restart", nil, false, (*bench).restart, "exec done", []string{"10s", "10s", "10m16s", "10m16s"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, _ := signalling(t)
+			b.groupErr = test.err
+			s := set(above(0, func(r *rules.Rule) {
+				r.GroupBy, r.DryRun = []rules.GroupKey{rules.ByPID}, test.dry
+				r.Then = []rules.Action{{Kind: rules.Exec, Exec: &rules.ExecOptions{}, Limit: rules.Limit{N: 2, Per: 10 * time.Minute}}}
+			}))
+			b.rule(s)
+			b.until(5 * time.Minute)
+			if test.do != nil {
+				test.do(b, s)
+			}
+			b.until(11 * time.Minute)
+			if got := b.reported(test.want); !slices.Equal(got, test.at) {
+				t.Errorf("run at %v, want %v", got, test.at)
+			}
+			if !b.e.limit.Idle(b.now) {
+				t.Error("they count in the limit of all rules")
+			}
+		})
 	}
 }
 

@@ -54,6 +54,7 @@ type Spent struct {
 	At      Instant
 	Expires Instant // when it counts against no window any more
 	Share   bool    // it is of a share of live connections: Rule is the number of that
+	Own     bool    // it counts in the limit of the rule alone, and not in that of all
 }
 
 // RuleStop says that a rule has stopped itself: its acts did harm.

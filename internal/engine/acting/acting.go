@@ -44,6 +44,9 @@ func (st *State) Changed() { st.fresh = true }
 // Pending reports whether there is something to decide.
 func (st *State) Pending(now sock.Instant) bool { return st.fresh || now >= st.next }
 
+// Wait has it decided at that instant, at the latest, what is due.
+func (st *State) Wait(at sock.Instant) { st.next = min(st.next, at) }
+
 // Next returns when something is to be decided by time alone.
 func (st *State) Next() sock.Instant { return st.next }
 

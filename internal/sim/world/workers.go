@@ -352,7 +352,7 @@ func (w workers) Intend(a engine.GroupAction) {
 	w.Intends = max(w.Intends, w.Now.Add(d))
 	w.later(w.Now.Add(d), func() {
 		if a.Window > 0 {
-			w.disk.spent = append(w.disk.spent, sock.Spent{Rule: sock.RuleSum(a.Limit()), N: 1, At: w.Now, Expires: w.Now.Add(a.Window)})
+			w.disk.spent = append(w.disk.spent, sock.Spent{Rule: sock.RuleSum(a.Limit()), N: 1, At: w.Now, Expires: w.Now.Add(a.Window), Own: !a.Kind().Destructive})
 		}
 		w.later(w.Now.Add(1), func() { w.step(engine.GroupIntended{Act: a}) })
 	})
