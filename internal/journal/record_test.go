@@ -120,10 +120,11 @@ func names(t *testing.T, object []byte) []string {
 	t.Helper()
 	var names []string
 	tokens := json.NewDecoder(bytes.NewReader(object))
-	token, err := tokens.Token() // which begins it
+	_, err := tokens.Token() // which begins it
 	for err == nil && tokens.More() {
-		if token, err = tokens.Token(); err == nil {
-			names = append(names, token.(string))
+		var name json.Token
+		if name, err = tokens.Token(); err == nil {
+			names = append(names, name.(string))
 			err = tokens.Decode(new(any))
 		}
 	}
