@@ -50,7 +50,7 @@ var (
 	}
 	deadSockets = &cause{
 		Name: "dead-sockets", least: 1,
-		asClient: wording{"holds %s in no table any more", "they were killed, reset or timed out, and are still not closed, which ss does not show: after an error of read or write nobody calls close"},
+		asClient: wording{"holds %s in no table any more", "they were killed, reset, timed out or never connected, and are still not closed, which ss does not show: after an error of read or write nobody calls close"},
 	}
 	notClosed = &cause{ // of MPTCP, whose sockets do not tell whether the end was read
 		Name: "not-closed", least: 1,
