@@ -161,7 +161,11 @@ func ruleCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rule",
 		Short: "Let a rule act again that has stopped itself",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage{fmt.Errorf("rule takes reset NAME, and was given %q", args[0])}
+			}
 			cmd.Help()
 			return usage{errors.New("rule takes: reset NAME")}
 		},
