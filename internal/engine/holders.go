@@ -171,22 +171,13 @@ func (e *Engine) awaitHolders(t *tracked, s *sock.Socket, now sock.Instant) sock
 	switch {
 	case t.holders != nil || t.Inode == 0:
 		return 0 // what the kernel holds stays the kernel's until a holder is seen
-	case e.walks.Complete() && mayBeKernels(s), s.UID == e.config.UID && !t.is(notOwn):
+	case e.walks.Complete() && sock.MayBeKernels(s.UID), s.UID == e.config.UID && !t.is(notOwn):
 		return t.await(now.Add(e.walks.Patience()), now)
 	case t.is(foreseen):
 		return 0 // there was time to find a name for the log, and the act is not late for that
 	default:
 		return t.await(now.Add(nameTimeout), now)
 	}
-}
-
-// mayBeKernels reports whether the kernel itself may hold a socket that has an
-// inode. Its own sockets (NFS, NVMe, DRBD) are made by its threads, and what it took
-// over (iSCSI, NBD) by daemons: all are root's, which shows as the overflow user
-// where that has no number here.
-func mayBeKernels(s *sock.Socket) bool {
-	const overflow = 65534
-	return s.UID == 0 || s.UID == overflow
 }
 
 // findHolders begins to look for the holders that are wanted.

@@ -115,6 +115,14 @@ type Socket struct {
 	NetnsNames string
 }
 
+// MayBeKernels reports whether the kernel itself may hold sockets of that user. Its own (NFS,
+// NVMe, DRBD) are made by its threads, and what it took over (iSCSI, NBD) by daemons: all are
+// root's, which shows as the overflow user where that has no number here.
+func MayBeKernels(uid uint32) bool {
+	const overflow = 65534
+	return uid == 0 || uid == overflow
+}
+
 // NetnsName returns the first name of its network namespace; empty: none is known.
 func (s *Socket) NetnsName() string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(s.NetnsNames, "/"), "/")

@@ -219,8 +219,10 @@ var cases = map[string]func(h *host){
 		h.Latest.MPTCP, h.Latest.HasMPTCP, h.Latest.Sockets = h.Latest.Sockets, true, subflows
 	},
 	"kernel": func(h *host) { // which holds some itself
-		h.has(2, ssfilter.CloseWait, "10.0.0.2:800", "10.3.0.7:2049", nil, nil)
+		roots := func(_ int, s *why.Socket) { s.UID = 0 }
+		h.has(2, ssfilter.CloseWait, "10.0.0.2:800", "10.3.0.7:2049", nil, roots)
 		h.listens("0.0.0.0:2049", 60, 64, nil)
+		h.has(1, ssfilter.CloseWait, "10.0.0.2:800", "10.3.0.7:5432", nil, nil) // which is on its way to another process
 	},
 	"unseen": func(h *host) {
 		h.has(5, ssfilter.CloseWait, "10.0.0.2:40000", "[fe80::1]:22", nil, func(_ int, s *why.Socket) { s.Iface, s.Device = 2, "eth0" })

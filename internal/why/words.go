@@ -49,7 +49,10 @@ func (f *Finding) who() string {
 		case ownerKernel:
 			return "the kernel"
 		case ownerNone:
-			return "the kernel itself (no process holds them, as for NFS)"
+			if sock.MayBeKernels(f.uid) {
+				return "the kernel itself (no process holds them, as for NFS)"
+			}
+			return fmt.Sprintf("a process of user %d whose descriptors of them are out of sight (in a message to another, with io_uring, or of one thread alone)", f.uid)
 		}
 		return fmt.Sprintf("a process that cannot be seen (user %d)", f.uid)
 	}

@@ -64,6 +64,36 @@ func TestOwners(t *testing.T) {
 	}
 }
 
+// A socket in a message that nobody has received yet has no owner.
+func TestOwnersInFlight(t *testing.T) {
+	p := load(t, 100)
+	if err := p.WhyNoOwners(); err != nil {
+		old(t, err)
+		return
+	}
+	c := connect(t, nstest.V4)
+	passed := must(unix.FcntlInt(uintptr(c.server), unix.F_DUPFD_CLOEXEC, 0))(t)
+	inode := must(c.server.Inode())(t)
+	ends := must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))(t)
+	defer unix.Close(ends[0])
+	defer unix.Close(ends[1])
+	check(t, unix.Sendmsg(ends[0], []byte{0}, unix.UnixRights(passed), nil, 0))
+	check(t, unix.Close(passed))
+	check(t, unix.Dup3(ends[1], int(c.server), unix.O_CLOEXEC)) // in its place, which the test closes
+	if got := must(p.Owners([]uint32{inode}))(t); len(got) > 0 {
+		t.Errorf("on its way it is held by %+v", got)
+	}
+	rights := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(ends[1], make([]byte, 1), rights, unix.MSG_CMSG_CLOEXEC)
+	check(t, err)
+	messages := must(unix.ParseSocketControlMessage(rights[:n]))(t)
+	received := must(unix.ParseUnixRights(&messages[0]))(t)
+	defer unix.Close(received[0])
+	if got := must(p.Owners([]uint32{inode}))(t); len(got) != 1 || got[0].PID != os.Getpid() {
+		t.Errorf("once it is received it is held by %+v", got)
+	}
+}
+
 // A question that the kernel does not take as a whole leaves the next all its room.
 func TestOwnersAfterRefusal(t *testing.T) {
 	p := load(t, 100)
