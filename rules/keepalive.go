@@ -107,6 +107,11 @@ func (p *parser) lintKeepalive(d *draft, a *act) {
 	} else if o.gone() < hasty {
 		p.Report(a.at, "a peer that cannot be reached for %s loses its connection: 30s or more is safer", plain(o.gone()))
 	}
+	for i := range d.then {
+		if other := &d.then[i]; other.takes() && other.After < a.After+o.gone() {
+			p.Report(other.at, "keepalives take %s to tell whether the peer is gone, and this %s comes before that: give it a longer after, or leave keepalive out", plain(o.gone()), other.Kind)
+		}
+	}
 	for _, s := range d.match {
 		switch sends := s.StalledFor > 0 || s.States&^retransmitting == 0; {
 		case s.Keepalive != nil && *s.Keepalive:
