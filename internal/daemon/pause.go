@@ -27,6 +27,7 @@ func (d *watch) pause(p *status.Pause) engine.Input {
 	defer d.showPause()
 	d.paused.Store(true)
 	kept := *p
+	kept.Until = kept.Until.Round(0) // a date: Go's own clock stands still while the machine is suspended
 	if kept.Since.After(now) {
 		kept.Since = now // the file's own clock is ahead
 	}
