@@ -99,7 +99,7 @@ func (b *Tab) Call(method string, params any, result any) {
 	if _, err := b.in.Write(append(text, 0)); err != nil {
 		b.t.Fatal(err)
 	}
-	b.pipe.SetReadDeadline(time.Now().Add(time.Minute))
+	b.pipe.SetReadDeadline(time.Now().Add(patience))
 	for {
 		text, err := b.out.ReadBytes(0)
 		if err != nil {
@@ -147,7 +147,7 @@ func (b *Tab) Eval(expression string) string {
 // Await waits until an expression is true in the page.
 func (b *Tab) Await(expression string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); b.Eval(expression) != "true"; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); b.Eval(expression) != "true"; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("never: %s\n%s", expression, b.DOM())
 		}

@@ -33,6 +33,9 @@ func Need(t testing.TB, names ...string) string {
 // client leaves no connection behind.
 var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 
+// patience bounds every wait: only a test that fails takes as long.
+const patience = 2 * time.Minute
+
 // server is a program that was started.
 type server struct{ URL string }
 
@@ -71,7 +74,6 @@ func serve(t testing.TB, program, config string, args ...string) server {
 		}
 	})
 	s := server{"http://" + address}
-	const patience = 30 * time.Second
 	for deadline := time.Now().Add(patience); !s.ready(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s is not ready after %v", program, patience)
