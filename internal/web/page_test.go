@@ -38,14 +38,19 @@ func TestMain(m *testing.M) {
 // tab is the page in a browser.
 type tab struct {
 	*realtest.Tab
+	t      *testing.T
 	server *httptest.Server
 }
 
+// browse opens a browser, which takes a busy machine long: before the test makes what the page is to show,
+// so that this is not of long ago.
+func browse(t *testing.T) *tab { return &tab{Tab: realtest.OpenTab(t), t: t} }
+
 // open shows the page that a handler serves.
-func open(t *testing.T, h http.Handler) tab {
-	t.Helper()
-	b := tab{realtest.OpenTab(t), httptest.NewServer(h)}
-	t.Cleanup(b.server.Close)
+func (b *tab) open(h http.Handler) *tab {
+	b.t.Helper()
+	b.server = httptest.NewServer(h)
+	b.t.Cleanup(b.server.Close)
 	b.Show(b.server.URL + "/")
 	b.Await(`document.querySelector("#verdict .badge") != null`)
 	return b
@@ -64,7 +69,7 @@ func want(t *testing.T, page string, patterns ...string) {
 }
 
 func TestPage(t *testing.T) {
-	page := open(t, handler(statustest.Lively(time.Now()))).DOM()
+	page := browse(t).open(handler(statustest.Lively(time.Now()))).DOM()
 	want(t, page,
 		`<p id="verdict" role="status"><span class="badge bad">2 problems · 1 firing</span>`,
 		`receiver chat: 3 alerts wait.*<code><bdi>receiver chat</bdi></code> for `,
@@ -115,6 +120,7 @@ func TestPage(t *testing.T) {
 // Since the daemon has just begun, plots begin with it. What it may not do, what is of
 // yesterday and what there is too much of is shown as such.
 func TestPageOfABeginning(t *testing.T) {
+	b := browse(t)
 	now := time.Now()
 	s := statustest.Lively(now)
 	s.ActionPossible["kill"] = false
@@ -129,7 +135,7 @@ func TestPageOfABeginning(t *testing.T) {
 		r.Record(at, status.Sockets{"close-wait": 7})
 	}
 	s.History = r.History(now)
-	page := open(t, handler(s)).DOM()
+	page := b.open(handler(s)).DOM()
 	figure, _, _ := strings.Cut(page[strings.Index(page, `<figure class="close-wait`):], "</figure>")
 	if n := strings.Count(figure, `class="line"`); n != 1 || strings.Contains(figure, `class="unread"`) || !strings.Contains(figure, `data-count="9"`) {
 		t.Errorf("%d lines, want one of 9 points and nothing before:\n%s", n, figure)
@@ -145,6 +151,7 @@ func TestPageOfABeginning(t *testing.T) {
 // Where counting is dear the counts are far between, and old: a plot is one line
 // all the same, and does not call them those of now.
 func TestPageOfRareCounts(t *testing.T) {
+	b := browse(t)
 	now := time.Now()
 	s := statustest.Lively(now)
 	s.SocketsAt, s.SocketsEverySeconds = now.Add(-190*time.Second), 600
@@ -153,7 +160,7 @@ func TestPageOfRareCounts(t *testing.T) {
 		r.Record(at, status.Sockets{"close-wait": 7})
 	}
 	s.History = r.History(now)
-	page := open(t, handler(s)).DOM()
+	page := b.open(handler(s)).DOM()
 	figure, _, _ := strings.Cut(page[strings.Index(page, `<figure class="close-wait`):], "</figure>")
 	if n := strings.Count(figure, `class="line"`); n != 1 || strings.Contains(figure, `class="unread"`) {
 		t.Errorf("%d lines, want one and nothing unread:\n%s", n, figure)
@@ -163,6 +170,7 @@ func TestPageOfRareCounts(t *testing.T) {
 
 // What stands in a rule or a process's name must stay text.
 func TestPageEscapes(t *testing.T) {
+	b := browse(t)
 	const trap = `<img src=x onerror="document.title='caught'"><script>document.title='caught'</script>"'>`
 	s := statustest.Lively(time.Now())
 	s.Host, s.File.Path = trap, trap
@@ -177,7 +185,7 @@ func TestPageEscapes(t *testing.T) {
 	r.HeldBy = []status.ProcessSockets{{Process: trap, Sockets: 1}}
 	a.Rule, a.Action, a.Result, a.Reason, a.Comm = trap, trap, journal.Result(trap), trap, trap
 	a.Pod, a.Container, a.Unit = trap, trap, trap
-	page := open(t, handler(s)).DOM()
+	page := b.open(handler(s)).DOM()
 	if strings.Contains(page, "<img") || strings.Count(page, "<script") != 2 {
 		t.Error("a name became markup")
 	}
@@ -194,16 +202,18 @@ func TestPageEscapes(t *testing.T) {
 
 // No name governs how the page is read.
 func TestPageDirection(t *testing.T) {
+	b := browse(t)
 	s := statustest.Lively(time.Now())
 	s.Host, s.Rules[1].Description, s.Actions[0].Comm = "a\u202eb", "c\u2066d\u2028", "e\u202e\x00f"
-	page := open(t, handler(s)).DOM()
+	page := b.open(handler(s)).DOM()
 	want(t, page, "<title>2 problems · 1 firing · a\uFFFDb · sockdog</title>", "<bdi>a\uFFFDb</bdi>", "<bdi>c\uFFFDd\uFFFD</bdi>", `<bdi>e\x{FFFD}\x{FFFD}f</bdi>\[4711\]`)
 }
 
 // A page that outlives its daemon becomes that of the next one.
 func TestPageOfNextVersion(t *testing.T) {
+	b := browse(t)
 	store := showing(statustest.Lively(time.Now()))
-	b := open(t, Handler(store, nil, noAges))
+	b.open(Handler(store, nil, noAges))
 	b.Await(`document.querySelector("#about").textContent.includes("v0.4.0")`)
 	b.Eval(`document.body.dataset.page = "first"`)
 	next := statustest.Lively(time.Now())
@@ -214,6 +224,7 @@ func TestPageOfNextVersion(t *testing.T) {
 
 // On a phone what fires is on the first screens, and a tap reads a plot.
 func TestPageOnPhone(t *testing.T) {
+	b := browse(t)
 	lively := func() *status.Status {
 		s := statustest.Lively(time.Now())
 		resting := make([]status.Rule, 30)
@@ -224,7 +235,7 @@ func TestPageOnPhone(t *testing.T) {
 		return s
 	}
 	store := showing(lively())
-	b := open(t, Handler(store, nil, noAges))
+	b.open(Handler(store, nil, noAges))
 	b.Call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true}, nil)
 	b.Call("Emulation.setTouchEmulationEnabled", map[string]any{"enabled": true}, nil)
 	const (
@@ -267,21 +278,22 @@ func TestPageOnPhone(t *testing.T) {
 }
 
 func TestPageOfNothing(t *testing.T) {
-	dom := func(s *status.Status) string { return open(t, handler(s)).DOM() }
-	want(t, dom(nil), `<span class="badge bad">the daemon says: starting</span>`)
-	want(t, dom(&status.Status{Time: time.Now()}),
+	dom := func(b *tab, s *status.Status) string { return b.open(handler(s)).DOM() }
+	want(t, dom(browse(t), nil), `<span class="badge bad">the daemon says: starting</span>`)
+	want(t, dom(browse(t), &status.Status{Time: time.Now()}),
 		`<span class="badge waiting">starting</span>`, `There are no rules\.`, `No sockets in any state that was counted\.`, `No actions yet\.`)
-	want(t, dom(&status.Status{
+	want(t, dom(browse(t), &status.Status{
 		Time: time.Now(), Ready: true, Host: "h",
 		File: status.RulesFile{Path: "r.yaml", BuiltIn: true}, Scans: status.Scans{IntervalSeconds: 0.25},
 	}), `<title>all well · h · sockdog</title>`, `<span class="badge good">all well</span>`, ` 0 built-in rules, in force for `, `scans every 250ms`)
-	want(t, dom(&status.Status{Time: time.Now().Add(-time.Minute), Ready: true}), `the watch loop has not turned for`)
+	want(t, dom(browse(t), &status.Status{Time: time.Now().Add(-time.Minute), Ready: true}), `the watch loop has not turned for`)
 }
 
 // The page keeps up with the daemon, and what one did to it stays.
 func TestPageInUse(t *testing.T) {
+	b := browse(t)
 	store := showing(statustest.Lively(time.Now()))
-	b := open(t, Handler(store, nil, noAges))
+	b.open(Handler(store, nil, noAges))
 	const (
 		plot   = `document.querySelector("figure[data-state=last-ack]")`
 		button = `document.querySelector("button[data-state=last-ack]")`
@@ -338,7 +350,7 @@ func TestPageOfAnotherVersion(t *testing.T) {
 			t.Parallel()
 			var now atomic.Value
 			now.Store(misfit)
-			b := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b := browse(t).open(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/api/v1/status" {
 					io.WriteString(w, now.Load().(string))
 					return
