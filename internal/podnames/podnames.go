@@ -21,6 +21,9 @@ const (
 	// pause is how long to wait before the directories are read again for a name that was
 	// not there.
 	pause = 5 * time.Second
+	// patience is how long to wait for the directories: they may be on a disk that is gone, and
+	// who asks goes on without names then.
+	patience = time.Second
 	// most bounds the names that are read from a directory: a kubelet runs some hundred
 	// pods, and removes the logs of those that are gone.
 	most = 1 << 14
@@ -33,7 +36,9 @@ type Names struct {
 	now  func() time.Time
 
 	mu         sync.Mutex
-	read       time.Time // when they were
+	read       time.Time     // when that began
+	reading    chan struct{} // closed once it has ended; nil: it is not under way
+	late       bool          // somebody has waited for it in vain
 	pods       map[string]string
 	containers map[string]container
 }
@@ -50,12 +55,37 @@ func (n *Names) Of(uid, id string) (pod, name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	pod, name, all := n.known(uid, id)
-	if now := n.now(); !all && (n.read.IsZero() || now.Sub(n.read) >= pause) {
-		n.read = now
-		n.pods, n.containers = readPods(n.entries("pods")), readContainers(n.entries("containers"))
+	if now := n.now(); !all && n.reading == nil && (n.read.IsZero() || now.Sub(n.read) >= pause) {
+		n.read, n.reading, n.late = now, make(chan struct{}), false
+		go n.readAll(n.reading)
+	}
+	if !all && n.reading != nil && !n.late {
+		n.await(n.reading)
 		pod, name, _ = n.known(uid, id)
 	}
 	return pod, name
+}
+
+// readAll reads the directories.
+func (n *Names) readAll(done chan struct{}) {
+	pods, containers := readPods(n.entries("pods")), readContainers(n.entries("containers"))
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pods, n.containers, n.reading = pods, containers, nil
+	close(done)
+}
+
+// await waits for that, within reason and without the lock.
+func (n *Names) await(done chan struct{}) {
+	n.mu.Unlock()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+	}
+	n.mu.Lock()
+	n.late = n.reading == done
 }
 
 // known is what is known; all: of each that is asked for.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -82,6 +84,38 @@ func TestNamesAreReadAgain(t *testing.T) {
 	now = now.Add(time.Hour)
 	l.expect(n, uid, "", "payments/api", "")
 	l.expect(n, other, "", "", "")
+}
+
+// A disk that does not answer keeps nobody waiting for long, and for the first time alone; the names are
+// there once it has answered.
+func TestLogsHang(t *testing.T) {
+	l := newLogs(t)
+	if err := os.Mkdir(filepath.Join(l.dir, "containers"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pods := filepath.Join(l.dir, "pods")
+	if err := unix.Mkfifo(pods, 0o600); err != nil { // whose opening waits for somebody who writes
+		t.Fatal(err)
+	}
+	n := New(l.dir)
+	l.expect(n, uid, id, "", "")
+	began := time.Now()
+	l.expect(n, uid, id, "", "")
+	l.expect(n, other, "", "", "")
+	if took := time.Since(began); took >= patience {
+		t.Errorf("it was waited for again: %v", took)
+	}
+	n.mu.Lock()
+	reading := n.reading
+	n.mu.Unlock()
+	l.container("api-7756958c5b-qtkgc_payments_java-17-" + id + ".log") // which is read next
+	fd, err := unix.Open(pods, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	<-reading
+	l.expect(n, uid, id, "payments/api-7756958c5b-qtkgc", "java-17")
 }
 
 // Whatever stands in the directories, no name comes of it that Kubernetes does not give,
