@@ -79,6 +79,10 @@ For a socket that answers keepalives, the kernel keeps only a lower bound on its
 running sockdog has observed more, and is asked as by sockdog list. Sockets that
 --older-than or --idle cannot judge even so are left alone, and counted.
 
+RESULT (result in JSON) is done; gone, it had ended; changed, it came alive or is another
+connection; failed; unconfirmed, the kernel still shows it; would, with --dry-run; or
+left-alone, it was selected and is not touched. WHY (reason in JSON) says why.
+
 Exit status: 0 no selected socket is left; 1 some are left or could not be judged;
 2 wrong usage.`
 
