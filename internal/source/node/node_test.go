@@ -135,7 +135,9 @@ func open(t *testing.T, c node.Config) (*node.Source, *log) {
 		c.Now = now
 	}
 	c.ProcRoot, c.Cgroup, c.Say = cmp.Or(c.ProcRoot, "/proc"), string(own), said.say
-	c.OpenConn = func(n *netns.Namespace) (*sockdiag.Conn, error) { return sockdiag.OpenIn(n, now, cgroups) }
+	if c.OpenConn == nil {
+		c.OpenConn = func(n *netns.Namespace) (*sockdiag.Conn, error) { return sockdiag.OpenIn(n, now, cgroups) }
+	}
 	s, err := node.Open(c)
 	if err != nil {
 		t.Fatal(err)
@@ -217,6 +219,42 @@ func TestAllNamespaces(t *testing.T) {
 	}
 	if found := scan(t, x, closeWait); len(found[places[1].Inode]) != 1 || len(found[places[0].Inode]) != 1 {
 		t.Errorf("after one was destroyed: %d and %d left", len(found[places[0].Inode]), len(found[places[1].Inode]))
+	}
+}
+
+// A namespace that has no socket is not scanned: its counters tell.
+func TestEmptyNamespacesAreNotScanned(t *testing.T) {
+	now, err := sock.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty, full := newPlace(t), newPlace(t)
+	full.leak(1)
+	var mu sync.Mutex
+	opened := make(map[uint32]bool)
+	s, _ := open(t, node.Config{Kind: node.SockDiag, All: true, OpenConn: func(n *netns.Namespace) (*sockdiag.Conn, error) {
+		mu.Lock()
+		opened[n.Inode] = true
+		mu.Unlock()
+		return sockdiag.OpenIn(n, now, nil)
+	}})
+	x := scanner(t, s)
+	isOpened := func(p *place) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return opened[p.Inode]
+	}
+	for states, want := range map[ssfilter.StateSet]int{closeWait: 1, ssfilter.Of(ssfilter.Established, ssfilter.TimeWait, ssfilter.SynRecv): 0} {
+		if found := scan(t, x, states); len(found[full.Inode]) != want {
+			t.Errorf("%v: %d sockets, want %d", states, len(found[full.Inode]), want)
+		}
+		if isOpened(empty) || !isOpened(full) {
+			t.Errorf("%v: the empty one is scanned: %v, the other: %v", states, isOpened(empty), isOpened(full))
+		}
+	}
+	empty.leak(2)
+	if found := scan(t, x, closeWait); len(found[empty.Inode]) != 2 {
+		t.Errorf("once it has sockets, %d are found, want 2", len(found[empty.Inode]))
 	}
 }
 
