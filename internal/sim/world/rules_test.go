@@ -10,11 +10,11 @@ import (
 	"github.com/sockdog/sockdog/rules/ssfilter"
 )
 
-// rules makes a random set. A rule's name stands for its limit's window.
+// rules makes a random set. Rules that keep their names may get other limits.
 func (w *judge) rules() *rules.Set {
 	set := &rules.Set{Settings: rules.Settings{
 		CPUBudget: []float64{0.005, 0.01, 0.1, 1}[w.Rand.IntN(4)],
-		Limit:     rules.Limit{N: 5 + w.Rand.IntN(30), Per: 20 * time.Second},
+		Limit:     rules.Limit{N: 5 + w.Rand.IntN(30), Per: time.Duration(10+10*w.Rand.IntN(3)) * time.Second},
 	}}
 	if w.Rand.IntN(3) == 0 {
 		set.Settings.Interval = time.Second + w.UpTo(9*time.Second)
@@ -52,7 +52,7 @@ func (w *judge) randomRule(i int, ofPorts bool) rules.Rule {
 	r := rules.Rule{
 		Name:    fmt.Sprintf("rule-%d", w.Rand.IntN(3)*1000+i),
 		Enabled: w.Rand.IntN(10) > 0, DryRun: w.Rand.IntN(4) == 0,
-		Then: []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1 + w.Rand.IntN(12), Per: time.Duration(5+10*(i%4)) * time.Second}}},
+		Then: []rules.Action{{Kind: rules.Kill, Limit: rules.Limit{N: 1 + w.Rand.IntN(12), Per: time.Duration(5+10*w.Rand.IntN(4)) * time.Second}}},
 	}
 	if w.Rand.IntN(2) == 0 {
 		r.Then[0].Order = rules.Newest
