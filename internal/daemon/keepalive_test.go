@@ -178,3 +178,31 @@ rules:
 		t.Errorf("TCP_USER_TIMEOUT is %d ms", timeout)
 	}
 }
+
+// Of connections without keepalives, a rule that turns these on kills what is still idle later:
+// by the kernel they have some then, but not of their program's doing.
+func TestKeepaliveThenKill(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.reachHolders()
+	l := w.listen(nstest.V4, 5432)
+	own, none := w.pair(l), w.pair(l)
+	check(t, own.Client.Keepalive())
+	cookie, other := must(none.Client.Cookie())(t), must(own.Client.Cookie())(t)
+	w.watch(often + `
+rules:
+  - name: asks-then-kills
+    match: {state: established, dport: 5432, keepalive: false, idle_for: 1s}
+    then: [keepalive, {kill: {after: 1s, canary: off}}]
+`)
+	killed := w.await("the kill", func(l line) bool { return l.Cookie == cookie && l.Action == "kill" })
+	if killed.Result != "done" || killed.Age < 2 {
+		t.Errorf("killed after %v s: %s", killed.Age, killed.Result)
+	}
+	if got := w.results(cookie); len(got) != 2 {
+		t.Errorf("about the socket without keepalives: %q", got)
+	}
+	if got := w.results(other); len(got) != 0 {
+		t.Errorf("about the socket that has keepalives of its program's: %q", got)
+	}
+}
