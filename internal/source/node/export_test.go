@@ -5,6 +5,10 @@ import "sync/atomic"
 // Follows reports whether the table tells of all connections of a namespace.
 func (s *Source) Follows(inode uint32) bool { return s.follows(s.namespace(inode)) }
 
+// Hang has a namespace look as if the kernel waited there for the lock of a socket, while the
+// table comes to follow its connections.
+func (s *Source) Hang(inode uint32) { s.namespace(inode).flagging.Store(true) }
+
 // FollowAnew has the table follow the connections of a namespace anew, as if a check had
 // found one that it lacked.
 func (s *Source) FollowAnew(inode uint32) { s.missed(s.namespace(inode), 1) }

@@ -104,6 +104,7 @@ func (s *Source) tend(now sock.Instant) {
 	if !f.usable() {
 		return
 	}
+	before := f.stands()
 	if err := s.failed.Swap(nil); err != nil && f.covered.Load() != 0 {
 		s.stopFollowing(*err, now)
 	}
@@ -119,7 +120,20 @@ func (s *Source) tend(now sock.Instant) {
 		s.followAll()
 	}
 	f.tended.Store(uint32(wanted))
-	f.changed.tell()
+	if f.stands() != before { // who waits for that waits no longer than if nothing had been tended
+		f.changed.tell()
+	}
+}
+
+// standing is what a scan that waits for the table goes by, beside which namespaces are followed.
+type standing struct {
+	tended, covered uint32
+	period          uint64
+	full            bool
+}
+
+func (f *follower) stands() standing {
+	return standing{f.tended.Load(), f.covered.Load(), f.period.Load(), f.full.Load()}
 }
 
 // verdict is an error with what the kernel's verifier says of a program that it refuses.

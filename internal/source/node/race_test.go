@@ -70,6 +70,38 @@ func TestScansWhileTheTableChanges(t *testing.T) {
 	}
 }
 
+// A scan waits for the table no longer than its patience where it does not come to follow a
+// namespace, whatever the maintenance has to do meanwhile.
+func TestScanAwaitsNoHungNamespace(t *testing.T) {
+	need(t)
+	p := newPlace(t)
+	p.leak(1)
+	s, _ := open(t, node.Config{Kind: node.Events, All: true})
+	s.Hang(p.Inode)
+	s.Want(closeWait)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(300 * time.Millisecond):
+				s.Want(closeWait)
+			}
+		}
+	}()
+	began := time.Now()
+	if n := len(scan(t, scanner(t, s), closeWait)[p.Inode]); n != 1 {
+		t.Errorf("%d sockets, want 1", n)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the scan took %v", took)
+	}
+	close(done)
+	<-ended
+}
+
 // Namespaces that end while their sockets are scanned, asked for and destroyed fail nothing.
 func TestNamespacesEndMeanwhile(t *testing.T) {
 	for _, kind := range []node.Kind{node.SockDiag, node.Events} {
