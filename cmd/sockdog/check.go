@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -83,7 +84,23 @@ func check(out io.Writer, file string, allow []string, lint bool) (bool, error) 
 		}
 	}
 	fmt.Fprintf(out, "%s: %s, good\n", f.name, term.Count(len(f.set.Rules), "rule"))
+	if explicit := explicitKinds(f.set); allow == nil && len(explicit) > 0 {
+		all := append(action.AllowedByDefault(action.Kinds()), explicit...)
+		fmt.Fprintf(out, "%s: sockdog run takes it with --allow %s\n", f.name, strings.Join(all, ","))
+	}
 	return true, nil
+}
+
+// explicitKinds are the names of the actions in a file that sockdog run must be told to allow.
+func explicitKinds(set *rules.Set) (names []string) {
+	for i := range set.Rules {
+		for _, a := range set.Rules[i].Then {
+			if a.Kind.Explicit && !slices.Contains(names, a.Kind.Name) {
+				names = append(names, a.Kind.Name)
+			}
+		}
+	}
+	return names
 }
 
 // rulesFile is a file with rules, and what came of reading them.
