@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/journal"
 	"github.com/sockdog/sockdog/internal/status"
 	"github.com/sockdog/sockdog/internal/testrun"
 	"github.com/sockdog/sockdog/rules"
@@ -244,6 +246,17 @@ func TestMessages(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("no message was found in the page")
+	}
+}
+
+// The table of a record's fields has each that there is.
+func TestFieldsOfRecords(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, "watching.md"), "### The fields of an action")
+	table, _, _ = strings.Cut(table, "\n##")
+	for field := range reflect.TypeFor[journal.Record]().Fields() {
+		if name := field.Tag.Get("json"); name != "-" && !strings.Contains(table, "`"+name+"`") {
+			t.Errorf("watching.md does not explain the field %s", name)
+		}
 	}
 }
 
