@@ -27,9 +27,12 @@ type setting struct {
 	does        message.Phrase
 }
 
+// localPorts is the setting of which port_usage is a share.
+const localPorts = "net.ipv4.ip_local_port_range"
+
 // sysctls are all of them, as they are documented in the kernel's Documentation/networking/ip-sysctl.rst.
 var sysctls = []setting{
-	{"net.ipv4.ip_local_port_range", 2, 1024, 65535, "later calls of connect(2) and of bind(2) to port 0 choose from these ports, connect(2) first from those as even as the first one; a port of a listener in it may be taken before that listens"},
+	{localPorts, 2, 1024, 65535, "later calls of connect(2) and of bind(2) to port 0 choose from these ports, connect(2) first from those as even as the first one; a port of a listener in it may be taken before that listens"},
 	{"net.ipv4.tcp_fin_timeout", 1, 1, 600, "it is how long FIN_WAIT2 lasts once the program has closed the socket; TIME_WAIT lasts 60s whatever it says"},
 	{"net.ipv4.tcp_tw_reuse", 1, 0, 2, "with 1, connect(2) may take the port of a TIME_WAIT that is a second old, where both ends use timestamps; it does nothing for a server's sockets, and 2, the default, allows that on loopback alone"},
 	{"net.ipv4.tcp_max_tw_buckets", 1, 1024, 4194304, "beyond so many, a connection that ends goes without TIME_WAIT, and late segments may reach the next one with its ports; those that there are stay"},
@@ -131,13 +134,22 @@ func (p *parser) checkNamespaceOf(f *file) {
 	}
 }
 
-// lintSysctl says what each setting really does.
+// measures reports whether when asks for the metric.
+func (d *draft) measures(m Metric) bool {
+	return slices.ContainsFunc(d.when, func(c document.Placed[Condition]) bool { return c.Value.Metric == m })
+}
+
+// lintSysctl says what each setting really does, and warns of one that ends its own group.
 func (p *parser) lintSysctl(d *draft) {
 	for i := range d.then {
 		a := &d.then[i]
 		for _, s := range a.Sysctls {
 			j := slices.IndexFunc(sysctls, func(known setting) bool { return known.name == s.Name })
 			p.Report(a.at, "%s: %s", s.Name, sysctls[j].does)
+		}
+		sets := func(s Setting) bool { return s.Name == localPorts }
+		if slices.ContainsFunc(a.Sysctls, sets) && d.measures(PortUsage) && !d.given.Has("until") {
+			p.Report(a.at, "with another range port_usage is another: the group ends, the range is put back, and all begins anew; give until a threshold that the range alone does not meet")
 		}
 	}
 }
