@@ -92,7 +92,7 @@ const (
 )
 
 // patience bounds every wait. Nothing here takes as long on a machine that works.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // verbs are what the scripts can do beside what testscript can.
 var verbs = map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -105,6 +105,7 @@ var verbs = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"sockets":      sockets,
 	"start":        start,
 	"sysctl":       sysctl,
+	"until":        until,
 }
 
 // "address ADDRESS" gives the loopback interface an IPv4 address more.
@@ -230,6 +231,25 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(err)
 		}
 		return len(pattern.FindAll(text, -1)) >= count, string(text)
+	})
+}
+
+// "until PATTERN PROGRAM ARGS..." runs a program again and again until what it prints matches:
+// what sockdog shows may be a second old.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until PATTERN PROGRAM ARGS...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	waitFor(ts, func() (bool, string) {
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Dir, cmd.Env = ts.MkAbs("."), ts.Value(environment).([]string)
+		text, err := cmd.CombinedOutput()
+		if _, ended := errors.AsType[*exec.ExitError](err); !ended {
+			ts.Check(err)
+		}
+		return pattern.Match(text), string(text)
 	})
 }
 
