@@ -23,6 +23,8 @@ var words = map[match.Reason]string{
 	match.Orphan:         "closed by its program, and kernels before 6.11 would leak it for ever",
 	match.HeldByKernel:   "held by the kernel",
 	match.Own:            "sockdog's own",
+	match.RuleLimit:      "the limit of the rule leaves no room yet",
+	match.LimitOfAll:     "the limit of all rules leaves no room yet",
 	match.CanaryWaits:    "what the first kills did to the program is still to be seen",
 	match.UnseenLimit:    "nobody can tell what kills do to the program",
 	match.MaxMatches:     "the rule means more sockets than max_matches",
@@ -67,7 +69,7 @@ func WhyHeld(h *engine.HeldBack) string {
 		lines = append(lines, "the limits are "+h.Limit+" of the rule and "+h.LimitOfAll+" of all rules")
 	}
 	for _, why := range h.Why {
-		if text := words[why]; text != "" {
+		if text := words[why]; text != "" && !limited(why) {
 			lines = append(lines, text)
 		}
 	}

@@ -24,7 +24,7 @@ func TestWords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	counted := map[match.Reason]bool{match.HolderSpins: true, match.HolderEnded: true, match.ProbeFailed: true, match.RuleLimit: true, match.LimitOfAll: true, match.NotPossible: true}
+	counted := map[match.Reason]bool{match.HolderSpins: true, match.HolderEnded: true, match.ProbeFailed: true, match.NotPossible: true}
 	reasons := 0
 	ast.Inspect(f, func(n ast.Node) bool {
 		if spec, ok := n.(*ast.ValueSpec); ok {

@@ -122,18 +122,24 @@ func (in GroupUndone) apply(e *Engine, _ sock.Instant) {
 // actOnGroups decides which actions on groups are to be done.
 func (e *Engine) actOnGroups(now sock.Instant) {
 	for _, r := range e.rules {
-		if e.Paused() && !r.DryRun {
+		if r.acting == nil || !r.acting.Pending(now) {
+			continue
+		}
+		if e.Paused() && !r.DryRun && r.stopped() == nil {
 			e.holdOnGroups(r, now)
 			continue
 		}
-		if !e.mayActOnGroups(r) || !r.acting.Pending(now) {
+		if !e.mayActOnGroups(r) {
 			continue
+		}
+		if e.limitsGroups(r, now) {
+			e.holdOnGroups(r, now)
 		}
 		most := 1
 		if r.DryRun {
 			most = mostSaid
 		}
-		due, stale := r.acting.Due(now, e.trusted(r.Class), most, func(action int) sock.Instant { return e.freeFor(r, action, now) })
+		due, stale := r.acting.Due(now, e.trusted(r.Class), most, func(_ *group.Group, action int) sock.Instant { return e.freeFor(r, action, now) })
 		if stale {
 			e.schedule.Hasten(r.Class, now) // for its groups
 		}
@@ -147,49 +153,66 @@ func (e *Engine) actOnGroups(now sock.Instant) {
 	}
 }
 
-// holdOnGroups says once of the next action of the rule on a group, when it is due, that a
-// pause holds it back; those behind it wait with it.
+// holdOnGroups says once of the next action of the rule on a group, when it is due and held back,
+// by what; those behind it wait with it.
 func (e *Engine) holdOnGroups(r *ruleState, now sock.Instant) {
-	if r.acting == nil || r.stopped() != nil || !r.acting.Pending(now) {
-		return
+	unsaid := func(g *group.Group, action int) sock.Instant {
+		if g.Acts.Held&^g.Acts.Done != 0 || e.heldOnGroups(r, action, now) == "" {
+			return sock.Never
+		}
+		return now
 	}
-	due, _ := r.acting.Due(now, e.trusted(r.Class), mostSaid, func(int) sock.Instant { return now })
+	due, _ := r.acting.Due(now, e.trusted(r.Class), mostSaid, unsaid)
 	for _, d := range due {
-		h := heldGroup{d.Key, d.Action, d.Group.Firing}
-		if _, said := r.heldGroups[h]; said {
-			continue
-		}
-		if r.heldGroups == nil {
-			r.heldGroups = make(map[heldGroup]struct{})
-		}
-		r.heldGroups[h] = struct{}{}
+		d.Group.Acts.Held |= r.acting.Bit(d.Action)
 		a := e.groupAction(r, d, now)
-		a.Reason = match.Paused
-		r.history.skips[match.Paused]++
+		a.Reason = e.heldOnGroups(r, d.Action, now)
+		r.history.skips[a.Reason]++
 		e.reportGroup(a, Held)
 	}
 }
 
-// heldGroup is an action of a rule on a group, for a firing.
-type heldGroup struct {
-	key    group.Key
-	action int
-	fired  sock.Instant
+// limitsGroups reports whether a limit holds back an action of the rule on groups, if one is due.
+func (e *Engine) limitsGroups(r *ruleState, now sock.Instant) bool {
+	for i := range r.Then {
+		if r.Then[i].Kind.OncePerFiring() && e.heldOnGroups(r, i, now) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// heldOnGroups is what holds an action of the rule on groups back now; empty: nothing does.
+func (e *Engine) heldOnGroups(r *ruleState, action int, now sock.Instant) match.Reason {
+	if e.Paused() && !r.DryRun {
+		return match.Paused
+	}
+	names := []match.Reason{match.RuleLimit, match.LimitOfAll}
+	for i, w := range e.groupThrottle(r, &r.Then[action], r.DryRun) {
+		if w.Free(now) == 0 {
+			return names[i]
+		}
+	}
+	return ""
 }
 
 // letGroupsGo has the actions on groups decided anew that a pause held back.
 func (e *Engine) letGroupsGo() {
 	for _, r := range e.rules {
-		if r.heldGroups = nil; r.acting != nil {
-			r.acting.Changed()
+		if r.acting == nil {
+			continue
 		}
+		for _, g := range r.groups.All() {
+			g.Acts.Held = 0
+		}
+		r.acting.Changed()
 	}
 }
 
 // mayActOnGroups reports whether an action of the rule on a group may begin.
 func (e *Engine) mayActOnGroups(r *ruleState) bool {
 	shut := !r.DryRun && (e.Paused() || r.stopped() != nil)
-	return r.acting != nil && r.actsUnderWay == 0 && e.groupActs.underWay < MaxGroupActs && !shut
+	return r.actsUnderWay == 0 && e.groupActs.underWay < MaxGroupActs && !shut
 }
 
 // groupThrottle is what limits an action of a rule on groups: that of all rules is for what is
@@ -328,7 +351,10 @@ func (in GroupActed) apply(e *Engine, now sock.Instant) {
 func (e *Engine) nextGroupAct() sock.Instant {
 	first := never
 	for _, r := range e.rules {
-		if held := e.Paused() && r.acting != nil && r.stopped() == nil; held || e.mayActOnGroups(r) { // else something else comes first
+		if r.acting == nil {
+			continue
+		}
+		if held := e.Paused() && r.stopped() == nil; held || e.mayActOnGroups(r) { // else something else comes first
 			first = min(first, r.acting.Next())
 		}
 	}

@@ -18,15 +18,14 @@ import (
 // does not, the old state is marked as replaced, and nothing but its history is
 // used again.
 type ruleState struct {
-	*match.Rule                         // what the rule says
-	history      *history               // what is known by its name
-	groups       *group.Set             // nil: it has none
-	alerts       *alerting.State        // about those
-	acting       *acting.State          // on those as a whole; nil: the rule has no such action
-	heldGroups   map[heldGroup]struct{} // of which it is said that a pause holds them back
-	actsUnderWay int                    // of those
-	firstAlert   int                    // of its actions; -1: it has none
-	due          int                    // sockets that are due and match, of a rule about single sockets that alerts
+	*match.Rule                  // what the rule says
+	history      *history        // what is known by its name
+	groups       *group.Set      // nil: it has none
+	alerts       *alerting.State // about those
+	acting       *acting.State   // on those as a whole; nil: the rule has no such action
+	actsUnderWay int             // of those
+	firstAlert   int             // of its actions; -1: it has none
+	due          int             // sockets that are due and match, of a rule about single sockets that alerts
 	firing       firing
 	full         failureStreak // of scans that found more groups than there is room for
 	recounted    sock.Instant  // when a scan was counted for it that had waited for a walk

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/rules"
 )
 
@@ -143,6 +144,26 @@ func TestLimitOfExec(t *testing.T) {
 			}
 			if !b.e.limit.Idle(b.now) {
 				t.Error("they count in the limit of all rules")
+			}
+		})
+	}
+}
+
+// TestLimitsOfGroupsAreSaid: of an action on a group that a limit holds back it is said once, and
+// nothing of what waits behind it.
+func TestLimitsOfGroupsAreSaid(t *testing.T) {
+	for name, dry := range map[string]bool{"in force": false, "a dry run": true} {
+		t.Run(name, func(t *testing.T) {
+			b, rule := signalling(t)
+			rule.Rules[0].DryRun = dry
+			b.rule(rule)
+			b.until(5 * time.Minute)
+			// TERM to the third process, and KILL to the second.
+			if n := len(b.reported("signal held")); n != 2 {
+				t.Errorf("said %d times, want 2: %v", n, b.events)
+			}
+			if o := b.e.Overview(b.now).Rules[0]; o.HeldBack[match.RuleLimit] != 2 {
+				t.Errorf("held back %v", o.HeldBack)
 			}
 		})
 	}

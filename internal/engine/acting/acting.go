@@ -62,10 +62,10 @@ func (st *State) Bit(action int) (bit uint16) {
 }
 
 // Due returns the actions that are due, at most so many: of the groups that have fired for
-// the longest, and of each group the first. free says from when on an action may be done
-// that a limit holds back. stale says that something would be due, and that no scan has
+// the longest, and of each group the first. free says from when on an action on a group may be
+// done that something holds back. stale says that something would be due, and that no scan has
 // shown for too long whether its group still fires.
-func (st *State) Due(now sock.Instant, trusted time.Duration, most int, free func(action int) sock.Instant) (due []Due, stale bool) {
+func (st *State) Due(now sock.Instant, trusted time.Duration, most int, free func(g *group.Group, action int) sock.Instant) (due []Due, stale bool) {
 	st.fresh, st.next = false, sock.Never
 	order := func(a, b Due) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Key, b.Key)) }
 	for key, g := range st.groups.All() {
@@ -91,7 +91,7 @@ func (st *State) Due(now sock.Instant, trusted time.Duration, most int, free fun
 
 // first returns the action on a group that is due and comes first. Of those on its process,
 // none comes before one that stands before it, and that a limit holds back: it is the harder one.
-func (st *State) first(g *group.Group, now sock.Instant, free func(action int) sock.Instant) (first Due, ok bool) {
+func (st *State) first(g *group.Group, now sock.Instant, free func(g *group.Group, action int) sock.Instant) (first Due, ok bool) {
 	bit, held := uint16(1), false
 	for j := range st.rule.Then {
 		a := &st.rule.Then[j]
@@ -105,7 +105,7 @@ func (st *State) first(g *group.Group, now sock.Instant, free func(action int) s
 		}
 		at := max(g.Acts.From.Add(a.After), g.Acts.Again)
 		if at <= now {
-			at = max(at, min(free(j), sock.Never))
+			at = max(at, min(free(g, j), sock.Never))
 			held = held || onProcess && at > now
 		}
 		switch {

@@ -11,6 +11,7 @@ import (
 // Acts are what was done about a group as a whole.
 type Acts struct {
 	Done uint16       // which of the rule's actions since the group fires, a bit for each of Once
+	Held uint16       // of which of them it is said that something holds them back, the same
 	Last sock.Instant // when one was done last, in whichever firing; 0: none was remembered
 	// From is from when the actions' after counts: when the group began to fire, or later by
 	// what was left of its cooldown.
@@ -25,7 +26,7 @@ type Acts struct {
 
 // begin notes that the group begins to fire.
 func (a *Acts) begin(cooldown time.Duration, now sock.Instant) {
-	a.Done, a.From, a.anew, a.Again = 0, now, false, 0
+	a.Done, a.Held, a.From, a.anew, a.Again = 0, 0, now, false, 0
 	if a.Last != 0 {
 		a.From = max(now, a.Last.Add(cooldown))
 	}

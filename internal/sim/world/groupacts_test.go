@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sockdog/sockdog/internal/engine"
+	"github.com/sockdog/sockdog/internal/engine/match"
 	"github.com/sockdog/sockdog/internal/sim"
 	"github.com/sockdog/sockdog/internal/sock"
 	"github.com/sockdog/sockdog/rules"
@@ -99,8 +100,8 @@ func (w *judge) heardGroup(a *engine.GroupAction) {
 		}
 		return
 	case engine.Held:
-		if !w.Paused() || a.DryRun {
-			w.failf("held back without a pause: %s", name)
+		if paused := w.Paused() && !a.DryRun; paused != (a.Reason == match.Paused) || !paused && a.Action.Limit.Per == 0 {
+			w.failf("held back without a reason: %s", name)
 		}
 		return
 	case engine.Changed:
