@@ -25,7 +25,9 @@ func TestProbeHangsBesideKill(t *testing.T) {
 		return errors.New("no answer")
 	}
 	l, m := w.listen(nstest.V4, 5432), w.listen(nstest.V4, 5433)
-	first, second := w.leak(l), w.leak(l)
+	first := w.leak(l)
+	w.reach(first.since.Add(apart))
+	second := w.leak(l)
 	stop := w.watch(often + `
 rules:
   - {name: probes, match: {state: close-wait, sport: 5432, in_state_for: 2s}, then: {kill: {canary: {wait: 5s, probe: "http://localhost/healthz"}}}}
@@ -47,6 +49,10 @@ rules:
 	}
 }
 
+// apart is how far sockets begin to be stuck from each other whose order is to be seen: the kernel
+// counts in ticks of up to 10 ms.
+const apart = 50 * time.Millisecond
+
 // A rules file that turns bad while a canary waits neither ends the wait nor the rule.
 func TestBadFileWhileACanaryWaits(t *testing.T) {
 	t.Parallel()
@@ -54,7 +60,9 @@ func TestBadFileWhileACanaryWaits(t *testing.T) {
 	w := newWorld(t)
 	w.heldByQuiet()
 	l := w.listen(nstest.V4, 5432)
-	first, second := w.leak(l), w.leak(l)
+	first := w.leak(l)
+	w.reach(first.since.Add(apart))
+	second := w.leak(l)
 	w.watch(often + "rules: [{name: leak, match: {state: close-wait, in_state_for: 2s}, then: {kill: {canary: {wait: 5s}}}}]\n")
 	w.dies(first, 2*time.Second)
 	w.rules <- daemon.Reload{Err: errors.New("it turned bad")}
