@@ -173,11 +173,11 @@ func TestKillBesideALockedSocket(t *testing.T) {
 		both.Process.Kill()
 		both.Wait()
 	})
-	check(t, said.(*os.File).SetReadDeadline(time.Now().Add(20*time.Second)))
+	check(t, said.(*os.File).SetReadDeadline(time.Now().Add(time.Minute)))
 	want, last := fmt.Sprintf("network namespace %d cannot be read", locked.netns), ""
 	for lines := bufio.NewScanner(said); !strings.Contains(last, want); last = lines.Text() {
 		if !lines.Scan() {
-			t.Fatalf("said %q last, %v, want %q", last, lines.Err(), want)
+			t.Fatalf("said %q last, %v, want %q; its threads are in\n%s", last, lines.Err(), want, stacks(both.Process.Pid))
 		}
 	}
 	if other.died(stuck) != 0 {
@@ -187,6 +187,18 @@ func TestKillBesideALockedSocket(t *testing.T) {
 		t.Errorf("%v: %s", err, said)
 	}
 	other.until("end of the stuck socket", func() bool { return other.died(stuck) != 0 })
+}
+
+// stacks are where in the kernel the threads of a process are.
+func stacks(pid int) string {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", pid)) // the pattern is a good one
+	var all []byte
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // a thread may end
+		all = append(append(all, file...), '\n')
+		all = append(all, text...)
+	}
+	return string(all)
 }
 
 // In a time namespace, whose clock is ahead of the host's by days, ages are true.
