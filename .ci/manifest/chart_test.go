@@ -109,7 +109,7 @@ func TestChartUnittests(t *testing.T) {
 	var said strings.Builder
 	plain := false
 	runner := unittest.TestRunner{
-		Printer: printer.NewPrinter(&said, &plain), Strict: true, TestFiles: []string{"unittests/*_test.yaml"},
+		Printer: printer.NewPrinter(&said, &plain), Strict: true, TestFiles: []string{"unittests/*.yaml"},
 	}
 	if !runner.RunV3([]string{chartDir}) || !regexp.MustCompile(`Tests: +[1-9]`).MatchString(said.String()) {
 		t.Errorf("helm unittest:\n%s", said.String())
