@@ -132,9 +132,7 @@ func (e *Engine) actOnGroups(now sock.Instant) {
 		if !e.mayActOnGroups(r) {
 			continue
 		}
-		if e.limitsGroups(r, now) {
-			e.holdOnGroups(r, now)
-		}
+		e.holdOnGroups(r, now)
 		most := 1
 		if r.DryRun {
 			most = mostSaid
@@ -156,8 +154,18 @@ func (e *Engine) actOnGroups(now sock.Instant) {
 // holdOnGroups says once of the next action of the rule on a group, when it is due and held back,
 // by what; those behind it wait with it.
 func (e *Engine) holdOnGroups(r *ruleState, now sock.Instant) {
+	held, any := make([]match.Reason, len(r.Then)), false
+	for i := range r.Then {
+		if r.Then[i].Kind.OncePerFiring() {
+			held[i] = e.heldOnGroups(r, i, now)
+			any = any || held[i] != ""
+		}
+	}
+	if !any {
+		return
+	}
 	unsaid := func(g *group.Group, action int) sock.Instant {
-		if g.Acts.Held&^g.Acts.Done != 0 || e.heldOnGroups(r, action, now) == "" {
+		if g.Acts.Held&^g.Acts.Done != 0 || held[action] == "" {
 			return sock.Never
 		}
 		return now
@@ -166,20 +174,10 @@ func (e *Engine) holdOnGroups(r *ruleState, now sock.Instant) {
 	for _, d := range due {
 		d.Group.Acts.Held |= r.acting.Bit(d.Action)
 		a := e.groupAction(r, d, now)
-		a.Reason = e.heldOnGroups(r, d.Action, now)
+		a.Reason = held[d.Action]
 		r.history.skips[a.Reason]++
 		e.reportGroup(a, Held)
 	}
-}
-
-// limitsGroups reports whether a limit holds back an action of the rule on groups, if one is due.
-func (e *Engine) limitsGroups(r *ruleState, now sock.Instant) bool {
-	for i := range r.Then {
-		if r.Then[i].Kind.OncePerFiring() && e.heldOnGroups(r, i, now) != "" {
-			return true
-		}
-	}
-	return false
 }
 
 // heldOnGroups is what holds an action of the rule on groups back now; empty: nothing does.
@@ -187,13 +185,7 @@ func (e *Engine) heldOnGroups(r *ruleState, action int, now sock.Instant) match.
 	if e.Paused() && !r.DryRun {
 		return match.Paused
 	}
-	names := []match.Reason{match.RuleLimit, match.LimitOfAll}
-	for i, w := range e.groupThrottle(r, &r.Then[action], r.DryRun) {
-		if w.Free(now) == 0 {
-			return names[i]
-		}
-	}
-	return ""
+	return fullOf(e.groupThrottle(r, &r.Then[action], r.DryRun), limitNames, now)
 }
 
 // letGroupsGo has the actions on groups decided anew that a pause held back.

@@ -88,12 +88,17 @@ func (h *throttle) holdsBy(now sock.Instant) match.Reason {
 	if why := h.barredBy(); why != "" {
 		return why
 	}
-	for i, w := range h.Throttle {
+	return cmp.Or(fullOf(h.Throttle, h.names, now), match.RuleLimit) // behind others that wait for it
+}
+
+// fullOf names the first of the limits that leaves no room; empty: each leaves some.
+func fullOf(limits limit.Throttle, names []match.Reason, now sock.Instant) match.Reason {
+	for i, w := range limits {
 		if w.Free(now) == 0 {
-			return h.names[i]
+			return names[i]
 		}
 	}
-	return match.RuleLimit // behind others that wait for it
+	return ""
 }
 
 // barredBy is why nothing may go on, whatever the limits leave; empty: it may.

@@ -92,9 +92,12 @@ func limitOf(r *match.Rule) (most rules.Limit) {
 	return most
 }
 
+// limitNames are the limits of a rule's throttle, in its order.
+var limitNames = []match.Reason{match.RuleLimit, match.LimitOfAll}
+
 // newThrottle returns that of a rule, with a window of its own and that of all rules.
 func newThrottle(own, all *limit.Window, dry bool) throttle {
-	return throttle{Throttle: limit.Throttle{own, all}, names: []match.Reason{match.RuleLimit, match.LimitOfAll}, dry: dry}
+	return throttle{Throttle: limit.Throttle{own, all}, names: limitNames, dry: dry}
 }
 
 // replaceRules puts the rules of a program in force. What was done, said and
