@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +46,9 @@ func (w *world) readEOF(s nstest.Socket) {
 // pair connects to a port of an address.
 func (w *world) pair(addr string, port uint16) nstest.Pair {
 	w.t.Helper()
+	// A process that another test begins holds the listener until its exec, and the address with it.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	listener, err := nstest.ListenAt(netip.AddrPortFrom(netip.MustParseAddr(addr), port), unix.IPPROTO_TCP)
 	w.check(err)
 	defer listener.Close()

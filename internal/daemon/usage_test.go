@@ -124,13 +124,14 @@ func TestCanaryOfSpinningProgram(t *testing.T) {
 		t.Errorf("said: %+v, want the process %d", stopped, program)
 	}
 	alerted(true)
-	one := cpu(t, program)
+	// Other work on the machine leaves it less now and then: what counts is the most of then, and the least of later.
+	one := max(cpu(t, program), cpu(t, program), cpu(t, program))
 	w.until("the problem and the mode", func() bool {
 		s := current()
 		return hasProblem(s, "stopped") && len(s.Rules) == 1 && s.Rules[0].Mode == status.Stopped && s.Rules[0].Stop.PID == program && s.Rules[0].Held == n-1
 	})
 	time.Sleep(3 * time.Second) // in which nothing is to happen
-	if after := cpu(t, program); after > one+0.5 {
+	if after := min(cpu(t, program), cpu(t, program), cpu(t, program)); after > one+0.5 {
 		t.Errorf("after its one kill the program uses %.1f cores, and %.1f later", one, after)
 	}
 	stop()
